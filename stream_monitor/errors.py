@@ -1,0 +1,39 @@
+"""
+Errors by whose fault they are.
+
+    StreamMonitorError
+    ├── ConfigError      the operator: every problem at once, exit 2 before any connection
+    ├── InputError       a file or argument of a command cannot be used, exit 2
+    ├── BrokerError      the surroundings: the broker refuses or is not there, exit 1
+    └── StateError       ourselves or our topics: a snapshot that cannot be used, exit 1
+
+A bad record is never an exception: it is a `Reject` with a reason (`events.decode`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StreamMonitorError(Exception):
+    """Base of all errors that are shown to a person without a traceback."""
+
+
+class ConfigError(StreamMonitorError):
+    """The configuration is wrong; `problems` has one line for each fault, with file, line and a suggestion."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class InputError(StreamMonitorError):
+    """A file or an argument cannot be used."""
+
+
+class BrokerError(StreamMonitorError):
+    """The broker cannot be reached, or refuses what is needed."""
+
+
+class StateError(StreamMonitorError):
+    """Stored state cannot be used: another schema, a broken checksum, a missing part."""

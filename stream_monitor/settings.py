@@ -1,0 +1,207 @@
+"""
+What the core can be told, and nothing else: plain frozen values, already parsed and checked.
+
+Rule of the file: a setting is a fact, never a behaviour. `config.py` turns `monitor.yaml` and the environment into these structs; the core only reads them.
+Durations are integers of milliseconds and carry `_ms` in their name; in `monitor.yaml` the same key has no suffix and reads `50ms 2s 10m 24h 30d`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+Severity = Literal["info", "warning", "critical"]
+Task = Literal["auto", "binary", "multiclass", "regression"]
+MINUTE_MS = 60_000
+HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
+
+
+class Frozen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A settings struct: immutable, keyword-only, strict."""
+
+
+class Threshold(Frozen, frozen=True):
+    """One rule on one metric; `min` or `max` (or both) may be given. A bare number means `min` (`max` where smaller is better)."""
+
+    min: float | None = None
+    max: float | None = None
+    severity: Severity = "warning"
+    window: str | None = None
+    min_labels: int = 100
+    for_ms: int = field(default=0, name="for")
+    clear: float | None = None
+
+
+class Labels(Frozen, frozen=True):
+    max_delay_ms: int = DAY_MS
+
+
+class Baseline(Frozen, frozen=True):
+    source: Literal["learn", "file"] = "learn"
+    rows: int = 5_000
+    path: str | None = None
+
+
+class Feature(Frozen, frozen=True):
+    type: Literal["auto", "numeric", "category", "text"] = "auto"
+    min: float | None = None
+    max: float | None = None
+    categories: tuple[str, ...] | None = None
+    required: bool = False
+    unique: bool = False
+
+
+class Drift(Frozen, frozen=True):
+    """
+    Detectors by signal, each `{METHOD: {PARAMETER: value}}`; an empty mapping switches the signal off.
+
+    `thresholds` raises alerts on scores against the reference (`psi js ks wasserstein chi2`); none by default, since they are severities, not tests.
+    """
+
+    errors: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}})
+    score: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}})
+    prediction: dict[str, dict[str, float]] = field(default_factory=dict)
+    features: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}})
+    thresholds: dict[str, float] = field(default_factory=dict)
+    severity: Severity = "warning"
+
+
+class Anomalies(Frozen, frozen=True):
+    fence: float = 1.5
+    reference: Literal["baseline", "trailing"] = "baseline"
+    trailing_rows: int = 1_000
+    share: float = 0.05
+    sample: float = 0.01
+    topic: bool = False
+    trend_windows: int = 10
+    trend_slope: float = -0.1
+    pattern_z: float = 6.0
+    pattern_windows: int = 2
+
+
+class Quality(Frozen, frozen=True):
+    missing_ratio: float | None = 0.1
+    violation_ratio: float | None = 0.05
+    min_rows: int = 200
+
+
+class Freshness(Frozen, frozen=True):
+    """Silence that is an alert; `None` is `off`."""
+
+    predictions_ms: int | None = 600_000
+    labels_ms: int | None = None
+
+
+class CustomMetric(Frozen, frozen=True):
+    """A metric over one field: `prediction`, `score`, `latency_ms` or `features.NAME`; labels are names of segments."""
+
+    type: Literal["counter", "gauge", "histogram", "summary"]
+    field: str
+    help: str = ""
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    quantiles: tuple[float, ...] = (0.5, 0.95, 0.99)
+
+
+class Metrics(Frozen, frozen=True):
+    custom: dict[str, CustomMetric] = field(default_factory=dict)
+
+
+class Segment(Frozen, frozen=True):
+    """A slice: a name under `segments` of the event, or a feature, cut at points when it is numeric."""
+
+    name: str
+    cut: tuple[float, ...] = ()
+
+
+class ModelSettings(Frozen, frozen=True):
+    """Everything that may differ by model (`defaults` and each entry of `models`)."""
+
+    task: Task = "auto"
+    positive_class: str | None = None
+    windows: tuple[str, ...] = ("last_1000", "1h", "24h")
+    labels: Labels = Labels()
+    baseline: Baseline = Baseline()
+    features: dict[str, Feature] = field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
+    thresholds: dict[str, Threshold] = field(default_factory=dict)
+    drift: Drift = Drift()
+    anomalies: Anomalies = Anomalies()
+    quality: Quality = Quality()
+    freshness: Freshness = Freshness()
+    metrics: Metrics = Metrics()
+    cooldown_ms: int = 5 * MINUTE_MS
+    alarm_budget: str = "1/30d"
+
+
+class Limits(Frozen, frozen=True):
+    """Bounds per partition of `observations` (`series`: per worker), so that the fold stays deterministic."""
+
+    models: int = 100
+    versions: int = 20
+    features: int = 200
+    segments: int = 50
+    categories: int = 50
+    pending: int = 500_000
+    series: int = 50_000
+
+
+class Privacy(Frozen, frozen=True):
+    raw_values: bool = False
+
+
+class CoreSettings(Frozen, frozen=True):
+    """All that EVALUATE is told. The hash of it travels with snapshots and history."""
+
+    defaults: ModelSettings = ModelSettings()
+    models: dict[str, ModelSettings] = field(default_factory=dict)
+    limits: Limits = Limits()
+    privacy: Privacy = Privacy()
+
+    def of(self, model: str) -> ModelSettings:
+        """Settings of one model: its own when configured, else the defaults."""
+        return self.models.get(model, self.defaults)
+
+
+class Security(Frozen, frozen=True):
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    username: str | None = None
+    password: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    key_password: str | None = None
+
+
+class KafkaSettings(Frozen, frozen=True):
+    bootstrap_servers: str = "127.0.0.1:9092"
+    topic_prefix: str = ""
+    create_topics: bool = True
+    security: Security = Security()
+
+
+class HttpSettings(Frozen, frozen=True):
+    host: str = "127.0.0.1"
+    port: int = 9108
+
+
+class WorkerSettings(Frozen, frozen=True):
+    group: str = "stream-monitor"
+    processing_guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    auto_offset_reset: Literal["earliest", "latest"] = "earliest"
+    flush_interval_ms: int = 50
+    alert_interval_ms: int = 250
+    shutdown_timeout_ms: int = 10_000
+    max_record_bytes: int = 1_048_576
+    metrics: HttpSettings = HttpSettings()
+
+
+class Settings(Frozen, frozen=True):
+    """The whole of `monitor.yaml`."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    worker: WorkerSettings = WorkerSettings()
+    core: CoreSettings = CoreSettings()
