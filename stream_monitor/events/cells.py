@@ -1,0 +1,114 @@
+"""
+A cell is one float64 that is either a finite number or a NaN whose payload says what else it is.
+
+Rule of the file: every value of an event fits into eight bytes of a numeric matrix without losing its kind, so that columns of numbers, categories,
+missing and broken values travel and are folded together. Bits 32 to 47 of the NaN carry the tag, bits 0 to 31 its argument. IEEE 754 keeps payloads of
+quiet NaNs when they are copied; no arithmetic is done on a cell before `finite` or the tag was asked.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NULL, ABSENT, NOT_FINITE, TOO_BIG, WRONG_TYPE, BOOL, TEXT = range(7)
+"""Tags: JSON null; no such key; beyond the range of a double (1e999); an integer beyond 2**53; an array or object; a boolean; a string (its index in a dictionary)."""
+
+QUIET_NAN_BITS = 0x7FF8 << 48
+TEXT_MAX_CHARS = 256
+INTEGER_MAX = 2.0**53
+
+Cells = NDArray[np.float64]
+
+
+def boxed(tag: int, argument: int = 0) -> float:
+    """
+    The cell of a tag.
+
+    >>> import math
+    >>> math.isnan(boxed(TEXT, 7))
+    True
+    """
+    value: float = struct.unpack("<d", struct.pack("<Q", QUIET_NAN_BITS | tag << 32 | argument))[0]
+    return value
+
+
+ABSENT_CELL = boxed(ABSENT)
+NULL_CELL = boxed(NULL)
+FALSE_CELL, TRUE_CELL = boxed(BOOL, 0), boxed(BOOL, 1)
+NOT_FINITE_CELL, TOO_BIG_CELL, WRONG_TYPE_CELL = boxed(NOT_FINITE), boxed(TOO_BIG), boxed(WRONG_TYPE)
+
+
+def tags(cells: Cells) -> NDArray[np.int64]:
+    """
+    The tag of every cell, -1 for a number. O(cells).
+
+    Examples
+    --------
+    >>> tags(np.array([1.5, NULL_CELL, ABSENT_CELL, TRUE_CELL])).tolist()
+    [-1, 0, 1, 5]
+    """
+    bits = np.ascontiguousarray(cells).view(np.uint64)
+    return np.where(cells == cells, -1, (bits >> np.uint64(32) & np.uint64(0xFFFF)).astype(np.int64))  # noqa: PLR0124
+
+
+def arguments(cells: Cells) -> NDArray[np.int64]:
+    """The argument of every tagged cell (index of the text, 0 or 1 of a boolean); meaningless for numbers."""
+    return (np.ascontiguousarray(cells).view(np.uint64) & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+class Texts(dict[str, float]):
+    """The dictionary of one flush: text to its cell. `names` lists the texts by index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __missing__(self, text: str) -> float:
+        short = text[:TEXT_MAX_CHARS]
+        cell = self[short] if short != text else boxed(TEXT, len(self.names))
+        if short == text:
+            self.names.append(text)
+        self[text] = cell
+        return cell
+
+
+def box(value: Any, texts: Texts) -> float:
+    """
+    The cell of one decoded JSON value.
+
+    Examples
+    --------
+    >>> box(2, Texts())
+    2.0
+    >>> tags(np.array([box("a", Texts()), box([1], Texts()), box(2**60, Texts())])).tolist()
+    [6, 4, 3]
+    """
+    kind = type(value)
+    if kind is float:
+        return value if -1.8e308 < value < 1.8e308 else NOT_FINITE_CELL
+    if kind is int:
+        return float(value) if -INTEGER_MAX <= value <= INTEGER_MAX else TOO_BIG_CELL
+    if kind is str:
+        return texts[value]
+    if kind is bool:
+        return TRUE_CELL if value else FALSE_CELL
+    return NULL_CELL if value is None else WRONG_TYPE_CELL
+
+
+def remap(matrix: Cells, table: NDArray[np.int64]) -> Cells:
+    """A copy of the matrix in which the text cell of index i became the text cell of index table[i]. O(cells)."""
+    bits = np.array(matrix, order="C").view(np.uint64)
+    text = bits >> np.uint64(32) == np.uint64(QUIET_NAN_BITS >> 32 | TEXT)
+    bits[text] = np.uint64(QUIET_NAN_BITS | TEXT << 32) | table[(bits[text] & np.uint64(0xFFFFFFFF)).astype(np.int64)].astype(np.uint64)
+    return bits.view(np.float64)
+
+
+def text_indices(matrix: Cells) -> NDArray[np.int64]:
+    """Distinct indices of texts in a matrix, ascending."""
+    bits = np.ascontiguousarray(matrix).view(np.uint64)
+    text = bits >> np.uint64(32) == np.uint64(QUIET_NAN_BITS >> 32 | TEXT)
+    return np.unique((bits[text] & np.uint64(0xFFFFFFFF)).astype(np.int64))

@@ -1,0 +1,251 @@
+"""
+One record, read with patience: either what it says, or exactly what is wrong with it.
+
+Rule of the file: a pure function of the record's bytes and its time. The fast path (`shapes`) may only accept what this one accepts, with the same result;
+whatever it does not fit comes here. About 10 µs a record.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stream_monitor.events.cells import TEXT_MAX_CHARS, Texts, box
+from stream_monitor.events.observations import FAILURE, LABEL, PREDICTION
+
+EARLIEST_MS = 946_684_800_000
+"""2000-01-01T00:00:00Z. An event time before it is taken for a mistake (seconds instead of milliseconds, or nothing at all)."""
+AHEAD_MS_MAX = 300_000
+"""An event time further ahead of its record's is not believed; the record's is used."""
+TIMESTAMP_MAX = 2**62
+DEPTH_MAX = 100
+ID_MAX, MODEL_MAX, VERSION_MAX = 256, 128, 128
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_decode = msgspec.json.Decoder().decode
+_decode_time = msgspec.json.Decoder(datetime).decode
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+class Bad(Exception):  # noqa: N818 - control flow inside this package, never shown
+    """A record that cannot be used."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Parsed(NamedTuple):
+    kind: int
+    model: str
+    version: str | None
+    """None: a label that names none, so that it is for every version."""
+    event_id: str
+    time_ms: int
+    ahead: bool
+    """The event time was too far ahead and the record's was taken."""
+    columns: tuple[str, ...]
+    cells: tuple[float, ...]
+    fields: dict[str, Any]
+    """The decoded object, for learning its shape."""
+
+
+def _depth(raw: bytes) -> int:
+    depth = deepest = 0
+    for byte in _STRINGS.sub(b"", raw):
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= 40 else float("-inf" if digits.startswith("-") else "inf")
+
+
+def load(raw: bytes, bytes_max: int) -> dict[str, Any]:
+    """The JSON object of a record, or `Bad`. Duplicate keys: the last wins."""
+    if len(raw) > bytes_max:
+        raise Bad("too_large", f"{len(raw)} bytes are more than {bytes_max}")
+    if raw[:1] == b"\x00":
+        raise Bad("unknown_format", "begins with byte 0, as the wire format of a schema registry does; plain JSON is expected")
+    if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _depth(raw) > DEPTH_MAX:
+        raise Bad("too_deep", f"nested more than {DEPTH_MAX} levels deep")
+    try:
+        value = _decode(raw)
+    except msgspec.ValidationError:  # a number that no double or integer holds: read it so that the rest of the record survives
+        try:
+            value = json.loads(raw, parse_constant=_refuse_constant, parse_int=_integer)
+            json.dumps(value, ensure_ascii=False).encode()
+        except ValueError as e:
+            raise Bad("invalid_json", str(e)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise Bad("invalid_json", str(e)) from None
+    if type(value) is not dict:
+        raise Bad("not_an_object", f"a JSON object is expected, not {_named(value)}")
+    return value
+
+
+def _named(value: Any) -> str:
+    return {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}.get(type(value), "null")
+
+
+def _text(fields: dict[str, Any], name: str, chars_max: int, default: str | None = None) -> str:
+    value = fields.get(name)
+    if value is None:
+        if default is None:
+            raise Bad("missing_field", f"`{name}` is missing")
+        return default
+    if type(value) is not str:
+        raise Bad("wrong_type", f"`{name}` must be a string, not {_named(value)}")
+    if len(value) > chars_max or (not value and default is None):
+        raise Bad("out_of_range", f"`{name}` must have 1 to {chars_max} characters, not {len(value)}")
+    return value
+
+
+def text_time(text: str) -> int | None:
+    """Milliseconds of an RFC 3339 time with an offset; None for anything else."""
+    try:
+        moment = _decode_time(b'"%s"' % text.encode())
+    except (msgspec.DecodeError, ValueError):
+        return None
+    return (moment - _EPOCH) // (datetime.resolution * 1000) if moment.tzinfo else None
+
+
+def event_time(value: Any, record_ms: int) -> tuple[int, bool]:
+    """Event time in ms, and whether the record's was taken because the event's was too far ahead."""
+    ahead = False
+    if value is None:
+        time_ms = record_ms
+    elif type(value) is int:
+        time_ms = value
+    elif type(value) is str:
+        parsed = text_time(value)
+        if parsed is None:
+            raise Bad("wrong_type", f"`timestamp` must be milliseconds since 1970 or an RFC 3339 time with an offset, not {value[:40]!r}")
+        time_ms = parsed
+    else:
+        raise Bad("wrong_type", f"`timestamp` must be an integer or a string, not {_named(value)}")
+    if record_ms >= 0 and time_ms > record_ms + AHEAD_MS_MAX:
+        time_ms, ahead = record_ms, True
+    if not EARLIEST_MS <= time_ms <= TIMESTAMP_MAX:
+        raise Bad("out_of_range", f"the event time {time_ms} ms is not after 2000-01-01 (milliseconds since 1970 are expected)")
+    return time_ms, ahead
+
+
+def _outcome(value: Any, name: str, texts: Texts) -> float:
+    """The cell of a prediction or a label."""
+    if type(value) not in (int, float, str, bool):
+        raise Bad("wrong_type", f"`{name}` must be a number, a string or a boolean, not {_named(value)}")
+    cell = box(value, texts)
+    if type(value) in (int, float) and cell != cell:  # noqa: PLR0124
+        raise Bad("out_of_range", f"`{name}` is beyond 2**53 or not finite")
+    return cell
+
+
+def _number(value: Any, name: str, low: float, high: float) -> float:
+    if type(value) not in (int, float):
+        raise Bad("wrong_type", f"`{name}` must be a number, not {_named(value)}")
+    if not low <= value <= high:
+        raise Bad("out_of_range", f"`{name}` must be in [{low:g}, {high:g}]")
+    return float(value)
+
+
+def _score(value: Any) -> dict[str, float]:
+    if type(value) is not dict:
+        return {"score": _number(value, "score", 0.0, 1.0)}
+    return {f"score.{name[:TEXT_MAX_CHARS]}": _number(p, f"score.{name[:TEXT_MAX_CHARS]}", 0.0, 1.0) for name, p in value.items()}
+
+
+def _prediction_and_score(fields: dict[str, Any], texts: Texts) -> dict[str, float]:
+    cells: dict[str, float] = {}
+    if (value := fields.get("prediction")) is not None:
+        cells["prediction"] = _outcome(value, "prediction", texts)
+    if (value := fields.get("score")) is not None:
+        cells |= _score(value)
+    return cells
+
+
+def _object(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    value = fields.get(name)
+    if value is None:
+        return {}
+    if type(value) is not dict:
+        raise Bad("wrong_type", f"`{name}` must be an object, not {_named(value)}")
+    return value
+
+
+def _details(fields: dict[str, Any], texts: Texts) -> dict[str, float]:
+    """Latency, segments, variant, unit: the same for served and failed predictions."""
+    cells: dict[str, float] = {}
+    if (value := fields.get("latency_ms")) is not None:
+        cells["latency_ms"] = _number(value, "latency_ms", 0.0, 1e12)
+    for name, value in _object(fields, "segments").items():
+        if type(value) is not str:
+            raise Bad("wrong_type", f"segment `{name[:40]}` must be a string, not {_named(value)}")
+        cells[f"segments.{name[:TEXT_MAX_CHARS]}"] = texts[value]
+    for name in ("variant", "unit"):
+        if fields.get(name) is not None:
+            cells[name] = texts[_text(fields, name, TEXT_MAX_CHARS)]
+    return cells
+
+
+def parse_prediction(raw: bytes, record_ms: int, texts: Texts, bytes_max: int) -> Parsed:
+    """
+    A prediction event.
+
+    Raises
+    ------
+    Bad
+        With the reason of the dead letter.
+    """
+    fields = load(raw, bytes_max)
+    event_id, model, version = _text(fields, "event_id", ID_MAX), _text(fields, "model", MODEL_MAX), _text(fields, "version", VERSION_MAX, "")
+    status = _text(fields, "status", 16, "ok")
+    if status not in ("ok", "error"):
+        raise Bad("out_of_range", f"`status` must be `ok` or `error`, not {status!r}")
+    time_ms, ahead = event_time(fields.get("timestamp"), record_ms)
+    if status == "error":
+        details = _details(fields, texts)
+        return Parsed(FAILURE, model, version, event_id, time_ms, ahead, tuple(details), tuple(details.values()), fields)
+    cells = _prediction_and_score(fields, texts)
+    if not cells:
+        raise Bad("missing_field", "`prediction` is missing, and there is no `score` to take it from")
+    cells |= _details(fields, texts)
+    for name, value in _object(fields, "features").items():
+        cells[f"features.{name[:TEXT_MAX_CHARS]}"] = box(value, texts)
+    if (embedding := fields.get("embedding")) is not None and (type(embedding) is not list or not all(type(v) in (int, float) for v in embedding)):
+        raise Bad("wrong_type", "`embedding` must be an array of numbers")
+    return Parsed(PREDICTION, model, version, event_id, time_ms, ahead, tuple(cells), tuple(cells.values()), fields)
+
+
+def parse_label(raw: bytes, record_ms: int, texts: Texts, bytes_max: int) -> Parsed:
+    """
+    A label event.
+
+    Raises
+    ------
+    Bad
+        With the reason of the dead letter.
+    """
+    fields = load(raw, bytes_max)
+    event_id, model, version = _text(fields, "event_id", ID_MAX), _text(fields, "model", MODEL_MAX, ""), _text(fields, "version", VERSION_MAX, "")
+    if fields.get("label") is None:
+        raise Bad("missing_field", "`label` is missing")
+    cells = {"label": _outcome(fields["label"], "label", texts)}
+    time_ms, ahead = event_time(fields.get("timestamp"), record_ms)
+    cells |= _prediction_and_score(fields, texts)
+    return Parsed(LABEL, model, version if fields.get("version") is not None else None, event_id, time_ms, ahead, tuple(cells), tuple(cells.values()), fields)
+
+
+PARSERS: dict[str, Callable[[bytes, int, Texts, int], Parsed]] = {"predictions": parse_prediction, "labels": parse_label}
