@@ -1,0 +1,307 @@
+"""
+What the embedded broker answers: a request of one version in, the fields of its answer out.
+
+Rule of the file: a handler touches topics and groups and returns a tuple in the order of the answer's schema; it knows no socket. Only Fetch, JoinGroup and SyncGroup wait.
+Differences between versions are the `version >= n` at the end of each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from stream_monitor.demo.groups import Group, Join
+from stream_monitor.demo.protocol import Error
+from stream_monitor.demo.topics import DEFAULTS, Topic, Topics
+
+NODE = 0
+CLUSTER = "stream-monitor-demo"
+LATEST, EARLIEST = -1, -2
+TOPIC_RESOURCE = 2
+GROUP_COORDINATOR = 0
+FIRST_PRODUCER_ID = 1_000
+Answer = tuple[Any, ...]
+
+
+class Call(NamedTuple):
+    """A request, the version it is in, and who asks."""
+
+    request: Any
+    version: int
+    client: str
+
+
+class Handlers:
+    """State of the broker and one method for each API it speaks."""
+
+    def __init__(self, topics: Topics, join_delay_s: float) -> None:
+        self.topics = topics
+        self.groups: dict[str, Group] = {}
+        self.host, self.port = "", 0
+        self._join_delay_s = join_delay_s
+        self._producer_ids = itertools.count(FIRST_PRODUCER_ID)
+        self._arrival = asyncio.Event()
+        self.by_api_key: dict[int, Callable[[Call], Answer | Awaitable[Answer]]] = {
+            0: self.produce,
+            1: self.fetch,
+            2: self.list_offsets,
+            3: self.metadata,
+            8: self.offset_commit,
+            9: self.offset_fetch,
+            10: self.find_coordinator,
+            11: self.join_group,
+            12: self.heartbeat,
+            13: self.leave_group,
+            14: self.sync_group,
+            15: self.describe_groups,
+            16: self.list_groups,
+            19: self.create_topics,
+            20: self.delete_topics,
+            22: self.init_producer_id,
+            32: self.describe_configs,
+            33: self.alter_configs,
+            37: self.create_partitions,
+            42: self.delete_groups,
+        }
+
+    # ---- records
+
+    def produce(self, call: Call) -> Answer:
+        """Append; transactions are refused."""
+        topics = []
+        for name, parts in call.request.topics:
+            answers = []
+            for partition, data in parts:
+                log, topic = self.topics.log(name, partition), self.topics.get(name)
+                if log is None or topic is None:
+                    error, base, start = Error.UNKNOWN_TOPIC_OR_PARTITION, -1, -1
+                elif call.request.transactional_id:
+                    error, base, start = Error.INVALID_TXN_STATE, -1, log.start
+                else:
+                    error, base = log.append(bytes(data or b""), topic.record_bytes_max)
+                    start = log.start
+                answers.append((partition, error, base, -1, *((start,) if call.version >= 5 else ())))
+            topics.append((name, answers))
+        arrival, self._arrival = self._arrival, asyncio.Event()
+        arrival.set()
+        return topics, 0
+
+    async def fetch(self, call: Call) -> Answer:
+        """Read, and wait for `min_bytes` at most `max_wait_time`. Without transactions the last stable offset is the end, so both isolation levels read the same."""
+        until_s = asyncio.get_running_loop().time() + call.request.max_wait_time / 1000
+        while True:
+            arrival = self._arrival
+            topics, size, failed = self._read(call.request)
+            left_s = until_s - asyncio.get_running_loop().time()
+            if failed or size >= max(call.request.min_bytes, 1) or left_s <= 0:
+                return 0, topics
+            try:
+                async with asyncio.timeout(left_s):
+                    await arrival.wait()
+            except TimeoutError:
+                continue
+
+    def _read(self, request: Any) -> tuple[list[tuple[str, list[Answer]]], int, bool]:
+        topics, size, failed = [], 0, False
+        for name, parts in request.topics:
+            answers: list[Answer] = []
+            for partition, offset, bytes_max in parts:
+                log = self.topics.log(name, partition)
+                if log is None:
+                    answers.append((partition, Error.UNKNOWN_TOPIC_OR_PARTITION, -1, -1, None, b""))
+                    failed = True
+                    continue
+                room = request.max_bytes - size
+                data = log.read(offset, min(bytes_max, room)) if room > 0 else b""
+                if data is None:
+                    answers.append((partition, Error.OFFSET_OUT_OF_RANGE, log.end, log.end, None, b""))
+                    failed = True
+                    continue
+                size += len(data)
+                answers.append((partition, Error.NONE, log.end, log.end, None, data))
+            topics.append((name, answers))
+        return topics, size, failed
+
+    def list_offsets(self, call: Call) -> Answer:
+        """First, next, or first at a time."""
+        topics = []
+        for name, parts in call.request.topics:
+            answers = []
+            for partition, time_ms in parts:
+                log = self.topics.log(name, partition)
+                if log is None:
+                    answers.append((partition, Error.UNKNOWN_TOPIC_OR_PARTITION, -1, -1))
+                elif time_ms in {LATEST, EARLIEST}:
+                    answers.append((partition, Error.NONE, -1, log.end if time_ms == LATEST else log.start))
+                else:
+                    offset, found_ms = log.at_time(time_ms)
+                    answers.append((partition, Error.NONE, found_ms, offset))
+            topics.append((name, answers))
+        return (0, topics) if call.version >= 2 else (topics,)
+
+    def init_producer_id(self, call: Call) -> Answer:
+        """An id for an idempotent producer. A transactional one is refused here, at its start: better than a transaction that is none."""
+        if call.request.transactional_id:
+            return 0, Error.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, -1, -1
+        return 0, Error.NONE, next(self._producer_ids), 0
+
+    # ---- topics
+
+    def metadata(self, call: Call) -> Answer:
+        """Tell that one broker leads everything. Topics that are asked for by name come into being, where the client allows it."""
+        everything = call.request.topics is None or (call.version == 0 and not call.request.topics)
+        create = call.version < 4 or call.request.allow_auto_topic_creation
+        topics = []
+        for name in list(self.topics) if everything else call.request.topics:
+            error = self.topics.create(name) if create and name not in self.topics else Error.NONE
+            topic = self.topics.get(name)
+            if topic is None:
+                error = error or Error.UNKNOWN_TOPIC_OR_PARTITION
+            offline: Answer = ([],) if call.version >= 5 else ()
+            parts = [(Error.NONE, number, NODE, [NODE], [NODE], *offline) for number in range(len(topic.logs) if topic else 0)]
+            topics.append((error, name, *((False,) if call.version >= 1 else ()), parts))
+        broker = (NODE, self.host, self.port, *((None,) if call.version >= 1 else ()))
+        cluster = (CLUSTER,) if call.version >= 2 else ()
+        controller = (NODE,) if call.version >= 1 else ()
+        return (*((0,) if call.version >= 3 else ()), [broker], *cluster, *controller, topics)
+
+    def create_topics(self, call: Call) -> Answer:
+        """Make topics with the partitions that are asked for; replicas are not looked at."""
+        validate_only = call.version >= 1 and call.request.validate_only
+        answers = []
+        for name, partitions, _replicas, assignment, config in call.request.create_topic_requests:
+            error = self.topics.create(name, len(assignment) if assignment else partitions, config or (), validate_only=validate_only)
+            answers.append((name, error, *((None,) if call.version >= 1 else ())))
+        return (0, answers) if call.version >= 2 else (answers,)
+
+    def delete_topics(self, call: Call) -> Answer:
+        """Forget topics, and the offsets groups have on them."""
+        answers = []
+        for name in call.request.topics:
+            gone = self.topics.pop(name, None)
+            for group in self.groups.values():
+                group.offsets = {position: offset for position, offset in group.offsets.items() if position[0] != name}
+            answers.append((name, Error.NONE if gone else Error.UNKNOWN_TOPIC_OR_PARTITION))
+        return (0, answers) if call.version >= 1 else (answers,)
+
+    def create_partitions(self, call: Call) -> Answer:
+        """Add partitions."""
+        answers = []
+        for name, (count, _assignment) in call.request.topic_partitions:
+            topic = self.topics.get(name)
+            error = Error.UNKNOWN_TOPIC_OR_PARTITION if topic is None else Error.NONE if call.request.validate_only else topic.grow(count)
+            answers.append((name, error, None))
+        return 0, answers
+
+    def describe_configs(self, call: Call) -> Answer:
+        """Topics: what was set over Kafka's defaults. Anything else: nothing."""
+        answers = []
+        for kind, name, wanted, *_ in call.request.resources:
+            topic = self.topics.get(name) if kind == TOPIC_RESOURCE else None
+            error = Error.UNKNOWN_TOPIC_OR_PARTITION if kind == TOPIC_RESOURCE and topic is None else Error.NONE
+            answers.append((error, None, kind, name, _config_entries(topic, wanted, call.version) if topic else []))
+        return 0, answers
+
+    def alter_configs(self, call: Call) -> Answer:
+        """Replace what was set on topics; anything else is accepted and forgotten."""
+        answers = []
+        for kind, name, entries in call.request.resources:
+            topic = self.topics.get(name) if kind == TOPIC_RESOURCE else None
+            if topic is not None and not call.request.validate_only:
+                topic.config = {key: value for key, value in entries if value is not None}
+            answers.append((Error.UNKNOWN_TOPIC_OR_PARTITION if kind == TOPIC_RESOURCE and topic is None else Error.NONE, None, kind, name))
+        return 0, answers
+
+    # ---- groups
+
+    def group(self, name: str) -> Group:
+        """The group of a name, made when it is not there."""
+        return self.groups.setdefault(name, Group(self._join_delay_s))
+
+    def find_coordinator(self, call: Call) -> Answer:
+        """Name ourselves."""
+        return (0, Error.NONE, None, NODE, self.host, self.port) if call.version >= 1 else (Error.NONE, NODE, self.host, self.port)
+
+    async def join_group(self, call: Call) -> Answer:
+        """Wait for the group to be complete."""
+        rebalance_ms = call.request.rebalance_timeout if call.version >= 1 else call.request.session_timeout
+        protocols = {name: bytes(metadata) for name, metadata in call.request.group_protocols}
+        join = Join(call.request.member_id, call.client, call.request.session_timeout / 1000, rebalance_ms / 1000, call.request.protocol_type, protocols)
+        joined = await self.group(call.request.group).join(join)
+        return (*((0,) if call.version >= 2 else ()), *joined[:5], list(joined.members))
+
+    async def sync_group(self, call: Call) -> Answer:
+        """Wait for the leader's assignment."""
+        error, assignment = await self.group(call.request.group).sync(call.request.member_id, call.request.generation_id, call.request.group_assignment)
+        return (0, error, assignment) if call.version >= 1 else (error, assignment)
+
+    def heartbeat(self, call: Call) -> Answer:
+        """Alive."""
+        error = self.group(call.request.group).heartbeat(call.request.member_id, call.request.generation_id)
+        return (0, error) if call.version >= 1 else (error,)
+
+    def leave_group(self, call: Call) -> Answer:
+        """Gone."""
+        error = self.group(call.request.group).leave(call.request.member_id)
+        return (0, error) if call.version >= 1 else (error,)
+
+    def offset_commit(self, call: Call) -> Answer:
+        """Store positions with their metadata."""
+        offsets = {(name, partition): (offset, metadata or "") for name, parts in call.request.topics for partition, offset, metadata in parts}
+        error = self.group(call.request.consumer_group).commit(call.request.consumer_id, call.request.consumer_group_generation_id, offsets)
+        answers = [(name, [(part[0], error) for part in parts]) for name, parts in call.request.topics]
+        return (0, answers) if call.version >= 3 else (answers,)
+
+    def offset_fetch(self, call: Call) -> Answer:
+        """Stored positions; -1 where there is none."""
+        group = self.groups.get(call.request.consumer_group)
+        stored = group.offsets if group else {}
+        wanted = call.request.topics
+        if wanted is None:
+            by_topic = defaultdict(list)
+            for name, partition in stored:
+                by_topic[name].append(partition)
+            wanted = list(by_topic.items())
+        answers = [(name, [(partition, *stored.get((name, partition), (-1, "")), Error.NONE) for partition in parts]) for name, parts in wanted]
+        return (*((0,) if call.version >= 3 else ()), answers, *((Error.NONE,) if call.version >= 2 else ()))
+
+    def list_groups(self, call: Call) -> Answer:
+        """All groups."""
+        return (*((0,) if call.version >= 1 else ()), Error.NONE, [(name, group.protocol_type) for name, group in self.groups.items()])
+
+    def describe_groups(self, call: Call) -> Answer:
+        """State and members."""
+        answers: list[Answer] = []
+        for name in call.request.groups:
+            group = self.groups.get(name)
+            if group is None:
+                answers.append((Error.NONE, name, "Dead", "", "", []))
+                continue
+            members = [(member_name, member.client, "/" + self.host, member.protocols.get(group.protocol, b""), member.assignment) for member_name, member in group.members.items()]
+            answers.append((Error.NONE, name, group.state, group.protocol_type, group.protocol, members))
+        return (0, answers) if call.version >= 1 else (answers,)
+
+    def delete_groups(self, call: Call) -> Answer:
+        """Forget groups without members."""
+        answers = []
+        for name in call.request.groups_names:
+            group = self.groups.get(name)
+            error = Error.GROUP_ID_NOT_FOUND if group is None else Error.NON_EMPTY_GROUP if group.members else Error.NONE
+            if not error:
+                del self.groups[name]
+            answers.append((name, error))
+        return 0, answers
+
+
+def _config_entries(topic: Topic, wanted: list[str] | None, version: int) -> list[Answer]:
+    entries: list[Answer] = []
+    for key, value in {**DEFAULTS, **topic.config}.items():
+        if wanted and key not in wanted:
+            continue
+        is_set = key in topic.config
+        # config_source: 1 is "set on the topic", 5 is "default"
+        entries.append((key, value, False, 1 if is_set else 5, False, []) if version >= 1 else (key, value, False, not is_set, False))
+    return entries

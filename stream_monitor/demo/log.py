@@ -1,0 +1,197 @@
+"""
+One partition of the embedded broker: record batches in memory, the oldest go first.
+
+Rule of the file: a batch is kept as the bytes that were received; only what Kafka's brokers also write (base offset, leader epoch) is changed, and both lie outside the checksum.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from typing import NamedTuple
+
+from aiokafka.record.util import calc_crc32c
+
+from stream_monitor.demo.protocol import Error
+
+# base offset, length, leader epoch, magic, crc, attributes, last offset delta, first time, last time, producer id, producer epoch, first sequence, records
+HEADER = struct.Struct(">qiibIhiqqqhii")
+LENGTH_PREFIX_BYTES = 12
+CRC_START = 21
+TRANSACTIONAL = 0x10
+SEQUENCES = 1 << 31
+BATCHES_REMEMBERED = 5
+PRODUCERS_REMEMBERED = 1_000
+
+
+class Batch(NamedTuple):
+    """The header of a record batch and where it lies in the bytes it came in."""
+
+    start: int
+    stop: int
+    records: int
+    """How many offsets the batch takes."""
+    time_ms: int
+    producer_id: int
+    producer_epoch: int
+    sequence: int
+
+
+class Appended(NamedTuple):
+    error: int
+    offset: int
+
+
+class Producer:
+    """The last batches of one idempotent producer: (first sequence, last sequence, base offset)."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.batches: deque[tuple[int, int, int]] = deque(maxlen=BATCHES_REMEMBERED)
+
+
+class PartitionLog:
+    """
+    The records of one partition.
+
+    Parameters
+    ----------
+    bytes_max : int
+        When more is kept, the oldest batches go (the newest always stays). `start` moves up, and who wanted to read them gets OFFSET_OUT_OF_RANGE.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+        self.start = 0
+        self.end = 0
+        self._bases: list[int] = []
+        self._batches: list[bytes] = []
+        self._times_ms: list[int] = []
+        self._producers: OrderedDict[int, Producer] = OrderedDict()
+
+    def append(self, data: bytes, record_bytes_max: int) -> Appended:
+        """
+        Append the batches of a produce request; where one is malformed, none of them.
+
+        Parameters
+        ----------
+        data : bytes
+            Record batches of format 2, one after the other.
+        record_bytes_max : int
+            A batch above this is refused (`max.message.bytes` of the topic).
+
+        Returns
+        -------
+        Appended
+            Error code and the offset of the first record; a repeat by an idempotent producer gets the offset of the first time.
+        """
+        error, batches = parse(data, record_bytes_max)
+        if error:
+            return Appended(error, -1)
+        first = self.end
+        for number, batch in enumerate(batches):
+            error, known = self._check_sequence(batch)
+            if error:
+                return Appended(error, -1)
+            if known is None:
+                self._store(data, batch)
+            elif number == 0:
+                first = known
+        self._expire()
+        return Appended(Error.NONE, first)
+
+    def read(self, offset: int, bytes_max: int) -> bytes | None:
+        """Batches from the one that holds `offset`; at least one where there is one, else as many as fit. `None`: out of range."""
+        if not self.start <= offset <= self.end:
+            return None
+        found: list[bytes] = []
+        size = 0
+        if offset < self.end:
+            for batch in self._batches[bisect_right(self._bases, offset) - 1 :]:
+                if found and size + len(batch) > bytes_max:
+                    break
+                found.append(batch)
+                size += len(batch)
+        return b"".join(found)
+
+    def at_time(self, time_ms: int) -> tuple[int, int]:
+        """(offset, time) of the first batch whose last record is at or after a time: its first record, where Kafka would name the very record. (-1, -1): none."""
+        for base, last_ms in zip(self._bases, self._times_ms, strict=True):
+            if last_ms >= time_ms:
+                return base, last_ms
+        return -1, -1
+
+    def _check_sequence(self, batch: Batch) -> tuple[int, int | None]:
+        """Kafka's rules for idempotent producers: (error, offset of an earlier time or None)."""
+        if batch.producer_id < 0:
+            return Error.NONE, None
+        last = (batch.sequence + batch.records - 1) % SEQUENCES
+        producer = self._producers.get(batch.producer_id)
+        if producer is not None and batch.producer_epoch < producer.epoch:
+            return Error.INVALID_PRODUCER_EPOCH, None
+        if producer is None or batch.producer_epoch > producer.epoch:
+            if producer is not None and batch.sequence != 0:
+                return Error.OUT_OF_ORDER_SEQUENCE, None
+            producer = self._producers[batch.producer_id] = Producer(batch.producer_epoch)
+            if len(self._producers) > PRODUCERS_REMEMBERED:
+                self._producers.popitem(last=False)
+        elif producer.batches:
+            for first, final, offset in producer.batches:
+                if (first, final) == (batch.sequence, last):
+                    return Error.NONE, offset
+            expected = (producer.batches[-1][1] + 1) % SEQUENCES
+            if batch.sequence != expected:
+                return (Error.DUPLICATE_SEQUENCE if batch.sequence < expected else Error.OUT_OF_ORDER_SEQUENCE), None
+        self._producers.move_to_end(batch.producer_id)
+        producer.batches.append((batch.sequence, last, self.end))
+        return Error.NONE, None
+
+    def _store(self, data: bytes, batch: Batch) -> None:
+        stored = bytearray(data[batch.start : batch.stop])
+        struct.pack_into(">q", stored, 0, self.end)
+        struct.pack_into(">i", stored, LENGTH_PREFIX_BYTES, 0)
+        self._bases.append(self.end)
+        self._batches.append(bytes(stored))
+        self._times_ms.append(batch.time_ms)
+        self.end += batch.records
+        self.bytes += len(stored)
+
+    def _expire(self) -> None:
+        gone = 0
+        while self.bytes > self.bytes_max and gone < len(self._batches) - 1:
+            self.bytes -= len(self._batches[gone])
+            gone += 1
+        if gone:
+            del self._bases[:gone], self._batches[:gone], self._times_ms[:gone]
+            self.start = self._bases[0]
+
+
+def parse(data: bytes, record_bytes_max: int) -> tuple[int, list[Batch]]:
+    """
+    Check the batches of a produce request: format, length, checksum, no transaction.
+
+    Returns
+    -------
+    (int, list of Batch)
+        Error code (0 is none) and the batches.
+    """
+    batches: list[Batch] = []
+    start = 0
+    while start < len(data):
+        if len(data) - start < HEADER.size:
+            return Error.INVALID_RECORD, []
+        _, length, _, magic, crc, attributes, last_delta, _, time_ms, producer_id, producer_epoch, sequence, _ = HEADER.unpack_from(data, start)
+        stop = start + LENGTH_PREFIX_BYTES + length
+        if magic != 2 or stop > len(data) or length < HEADER.size - LENGTH_PREFIX_BYTES or last_delta < 0:
+            return Error.INVALID_RECORD, []
+        if calc_crc32c(data[start + CRC_START : stop]) != crc:
+            return Error.CORRUPT_MESSAGE, []
+        if attributes & TRANSACTIONAL:
+            return Error.INVALID_TXN_STATE, []
+        if stop - start > record_bytes_max:
+            return Error.MESSAGE_TOO_LARGE, []
+        batches.append(Batch(start, stop, last_delta + 1, time_ms, producer_id, producer_epoch, sequence))
+        start = stop
+    return Error.NONE, batches
