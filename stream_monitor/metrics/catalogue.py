@@ -10,7 +10,10 @@ Two gauges carry a `quantile` label; they are of type `summary`, since Prometheu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from math import isfinite
 from typing import Literal
 
 from msgspec import Struct
@@ -21,6 +24,7 @@ from stream_monitor.settings import CoreSettings, CustomMetric
 MetricType = Literal["counter", "gauge", "histogram", "summary"]
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+RESERVED_LABELS = frozenset({"model", "version", "le", "quantile", "job", "instance"})
 CUSTOM_PREFIX = "model_custom_"
 PSEUDO_FEATURES = ("__prediction__", "__score__", "__error__")
 
@@ -120,7 +124,7 @@ def custom_metric(name: str, settings: CustomMetric) -> Metric:
     """
     The family of one metric a user defined: `model_custom_NAME`, labelled by model, version and the segments asked for.
 
-    A counter gets `_total` at its end when the name lacks it.
+    A counter gets `_total` at its end when the name lacks it. A character of a segment's name that a label cannot have becomes `_`.
 
     Examples
     --------
@@ -132,8 +136,24 @@ def custom_metric(name: str, settings: CustomMetric) -> Metric:
     full = CUSTOM_PREFIX + name
     if settings.type == "counter" and not full.endswith("_total"):
         full += "_total"
+    labels = ("model", "version", *(re.sub(r"^(?=\d)|[^a-zA-Z0-9_]", "_", label) for label in settings.labels))
     buckets = tuple(sorted(settings.buckets)) if settings.type == "histogram" else ()
-    return Metric(full, settings.type, ("model", "version", *settings.labels), settings.help or f"{settings.field}, as defined under metrics.custom.{name}.", buckets)
+    return Metric(full, settings.type, labels, settings.help or f"{settings.field}, as defined under metrics.custom.{name}.", buckets)
+
+
+def _problem(name: str, metric: Metric) -> str | None:
+    """Why Prometheus would refuse a custom metric, or None."""
+    if not re.fullmatch(r"[a-zA-Z0-9_]+", name):
+        return "a name has letters, digits and _ only"
+    for label in metric.labels[2:]:
+        if label in RESERVED_LABELS or label.startswith("__"):
+            return f"the label {label!r} is reserved"
+        if metric.labels.count(label) > 1:
+            return f"two segments both become the label {label!r}"
+    edges = metric.buckets
+    if metric.type == "histogram" and not (edges and all(map(isfinite, edges)) and all(low < high for low, high in pairwise(edges))):
+        return "buckets must be at least one finite number, each given once"
+    return None
 
 
 def custom_metrics(settings: CoreSettings) -> Mapping[str, Metric]:
@@ -143,16 +163,19 @@ def custom_metrics(settings: CoreSettings) -> Mapping[str, Metric]:
     Raises
     ------
     ConfigError
-        Two models define one name with another type, other labels or other buckets.
+        A name, label or bucket that Prometheus would refuse, or two models that define one name with another type, other labels or other buckets.
     """
     found: dict[str, Metric] = {}
     problems: list[str] = []
     for where, model in (("defaults", settings.defaults), *((f"models.{name}", entry) for name, entry in settings.models.items())):
         for name, entry in model.metrics.custom.items():
             metric = custom_metric(name, entry)
+            problem = _problem(name, metric)
             other = found.setdefault(metric.name, metric)
-            if (other.type, other.labels, other.buckets) != (metric.type, metric.labels, metric.buckets):
-                problems.append(f"{where}.metrics.custom.{name}: differs in type, labels or buckets from another metric of that name; one name is one family, choose another name")
+            if problem is None and (other.type, other.labels, other.buckets) != (metric.type, metric.labels, metric.buckets):
+                problem = "differs in type, labels or buckets from another metric of that name; one name is one family, choose another name"
+            if problem:
+                problems.append(f"{where}.metrics.custom.{name}: {problem}")
     if problems:
         raise ConfigError(problems)
     return found

@@ -1,0 +1,223 @@
+"""Text of a scrape, read back by prometheus_client's parser and judged by promtool."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+
+import pytest
+from prometheus_client import REGISTRY, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from stream_monitor.metrics.catalogue import CATALOGUE, custom_metrics
+from stream_monitor.metrics.samples import HistogramSample, Sample, SummarySample
+from stream_monitor.runtime.exporter import Exporter, registry
+from stream_monitor.settings import CoreSettings, CustomMetric, Metrics, ModelSettings
+
+
+def exporter(*sources, limit=50_000, custom=None):
+    return Exporter(lambda: [iter(source) for source in sources], series_limit=limit, custom=custom)
+
+
+def parsed(text: bytes):
+    """Name and labels of a series -> value."""
+    return {(sample.name, frozenset(sample.labels.items())): sample.value for family in text_string_to_metric_families(text.decode()) for sample in family.samples}
+
+
+def series(name, **labels):
+    return name, frozenset(labels.items())
+
+
+def one_of_each():
+    """A series of every family of the catalogue, with plausible labels and values."""
+    for metric in CATALOGUE.values():
+        labels = tuple({"quantile": "0.5", "model": "churn", "window": "last_1000"}.get(label, "x") for label in metric.labels)
+        if metric.type == "histogram":
+            edges = metric.buckets or (0.5, 1.5)
+            yield HistogramSample(metric.name, labels, (1.0,) * (len(edges) + 1), 3.5, () if metric.buckets else edges)
+        else:
+            yield Sample(metric.name, labels, 0.25)
+
+
+def test_every_metric_survives_the_parser_with_its_type_and_labels():
+    text = exporter(one_of_each()).render().decode()
+    found = {family.name: family for family in text_string_to_metric_families(text)}
+    for metric in CATALOGUE.values():
+        family = found[metric.name.removesuffix("_total") if metric.type == "counter" else metric.name]
+        assert (family.type, family.documentation) == (metric.type, metric.help)
+        assert all(set(sample.labels) - {"le"} == set(metric.labels) for sample in family.samples)
+    assert [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")] == list(CATALOGUE)
+    assert "_created" not in text
+
+
+def test_promtool_has_no_complaint():
+    if shutil.which("promtool") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("promtool must be on PATH in CI")
+        pytest.skip("promtool is not on PATH")
+    custom = custom_metrics(CoreSettings(defaults=ModelSettings(metrics=Metrics(custom={"basket": CustomMetric(type="summary", field="score", help="Basket.")}))))
+    text = exporter(one_of_each(), [SummarySample("model_custom_basket", ("a", "1"), ((0.5, 1.0),), 1, 1.0)], custom=custom).render()
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_histogram_is_cumulative():
+    got = parsed(exporter([HistogramSample("model_feature_values", ("m", "1", "age"), (1.0, 2.0, 4.0), 9.5, (10.0, 20.0))]).render())
+    labels = {"model": "m", "version": "1", "feature": "age"}
+    assert got[series("model_feature_values_bucket", **labels, le="10.0")] == 1
+    assert got[series("model_feature_values_bucket", **labels, le="20.0")] == 3
+    assert got[series("model_feature_values_bucket", **labels, le="+Inf")] == 7
+    assert got[series("model_feature_values_count", **labels)] == 7
+    assert got[series("model_feature_values_sum", **labels)] == 9.5
+
+
+@pytest.mark.parametrize("name", ['quote"s', "back\\slash", "new\nline", "ünï, {}=", "\\n", ""])
+def test_label_values_are_escaped(name):
+    assert parsed(exporter([Sample("model_predictions_total", (name, "1"), 3)]).render())[series("model_predictions_total", model=name, version="1")] == 3
+
+
+def test_lone_surrogate_does_not_end_the_scrape():
+    assert b'model="?"' in exporter([Sample("model_predictions_total", ("\ud800", "1"), 3)]).render()
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_what_is_undefined_is_absent(value):
+    text = exporter([Sample("model_accuracy", ("m", "1", "1h"), value), Sample("model_f1", ("m", "1", "1h"), 0.5)]).render()
+    assert b"model_accuracy" not in text
+    assert b"model_f1" in text
+    assert parsed(text)[series("stream_monitor_scrape_errors_total")] == 0
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        Sample("model_akkuracy", ("m", "1", "1h"), 1.0),
+        Sample("model_accuracy", ("m", "1"), 1.0),
+        Sample("model_feature_values", ("m", "1", "age"), 1.0),
+        Sample("model_accuracy", ("m", "1", "1h"), "0.5"),
+        HistogramSample("model_prediction_latency_seconds", ("m", "1"), (1.0,), 1.0),
+        HistogramSample("model_accuracy", ("m", "1", "1h"), (1.0,), 1.0),
+        SummarySample("model_accuracy", ("m", "1", "1h"), ((0.5, 1.0),), 1, 1.0),
+    ],
+)
+def test_what_does_not_fit_the_catalogue_is_left_out_and_counted(sample):
+    subject = exporter([sample, Sample("stream_monitor_ready", (), 1)])
+    assert parsed(subject.render()) == {
+        series("stream_monitor_ready"): 1,
+        series("stream_monitor_series_dropped_total"): 0,
+        series("stream_monitor_scrape_errors_total"): 1,
+    }
+    assert parsed(subject.render())[series("stream_monitor_scrape_errors_total")] == 2
+
+
+def test_a_source_that_raises_does_not_take_the_others_away():
+    def broken():
+        yield Sample("model_accuracy", ("bad", "1", "1h"), 1.0)
+        raise RuntimeError("boom")
+
+    got = parsed(Exporter(lambda: [broken(), iter([Sample("stream_monitor_ready", (), 1)])], series_limit=100).render())
+    assert got[series("stream_monitor_ready")] == 1
+    assert got[series("stream_monitor_scrape_errors_total")] == 1
+    assert not any(name == "model_accuracy" for name, _ in got)
+
+
+def test_series_of_the_process_add_up_and_those_of_a_model_stay_alone():
+    pending = Sample("stream_monitor_join_pending", (), 3)
+    accuracy = Sample("model_accuracy", ("m", "1", "1h"), 0.5)
+    got = parsed(exporter([pending, accuracy], [pending, accuracy._replace(value=0.75)]).render())
+    assert got[series("stream_monitor_join_pending")] == 6
+    assert got[series("model_accuracy", model="m", version="1", window="1h")] == 0.5
+    assert got[series("stream_monitor_scrape_errors_total")] == 1
+
+
+def test_beyond_the_limit_detail_of_the_greedy_model_goes_and_is_counted():
+    greedy = [Sample("model_drift_score", ("greedy", "1", f"f{feature}", "psi"), 0.1) for feature in range(100)]
+    rest = [Sample("model_accuracy", (model, "1", "1h"), 0.5) for model in ("greedy", "modest")]
+    modest = [Sample("model_drift_score", ("modest", "1", "age", "psi"), 0.1)]
+    subject = exporter(greedy + rest + modest, limit=50)
+    got = parsed(subject.render())
+    assert {labels["model"] for name, found in got if name == "model_drift_score" for labels in [dict(found)]} == {"modest"}
+    assert sum(name == "model_accuracy" for name, _ in got) == 2
+    assert got[series("stream_monitor_series_dropped_total")] == 100
+
+
+def test_custom_families_come_after_the_catalogue():
+    custom = custom_metrics(
+        CoreSettings(
+            defaults=ModelSettings(
+                metrics=Metrics(custom={"basket": CustomMetric(type="summary", field="features.basket", labels=("country",)), "seen": CustomMetric(type="counter", field="score")})
+            )
+        )
+    )
+    text = exporter(
+        [SummarySample("model_custom_basket", ("m", "1", "NL"), ((0.5, 12.0), (0.9, float("nan"))), 7, 99.0), Sample("model_custom_seen_total", ("m", "1"), 4)], custom=custom
+    ).render()
+    got = parsed(text)
+    labels = {"model": "m", "version": "1", "country": "NL"}
+    assert got[series("model_custom_basket", **labels, quantile="0.5")] == 12
+    assert got[series("model_custom_basket_count", **labels)] == 7
+    assert got[series("model_custom_basket_sum", **labels)] == 99
+    assert got[series("model_custom_seen_total", model="m", version="1")] == 4
+    assert b"0.9" not in text
+
+
+def test_state_is_read_at_each_scrape():
+    state = {"predictions": 1}
+    subject = Exporter(lambda: [iter([Sample("model_predictions_total", ("m", "1"), state["predictions"])])], series_limit=100)
+    first = parsed(subject.render())
+    state["predictions"] = 2
+    key = series("model_predictions_total", model="m", version="1")
+    assert (first[key], parsed(subject.render())[key]) == (1, 2)
+
+
+def test_collector_says_the_same_and_not_in_the_global_registry():
+    subject = exporter(list(one_of_each()))
+    found = registry(subject)
+    assert found is not REGISTRY
+    assert parsed(generate_latest(found)) == parsed(subject.render())
+
+
+def test_scrape_lets_the_loop_run_between_sources_and_is_shared(monkeypatch):
+    monkeypatch.setattr("stream_monitor.runtime.exporter.HOLD_S", 0.0)  # pause wherever a pause is possible, however fast the machine
+
+    async def scenario():
+        turns = 0
+        reads = []
+
+        async def turn():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        def source(number):
+            reads.append(number)
+            yield from (Sample("model_drift_score", (f"m{number}", "1", f"f{feature}", "psi"), 0.5) for feature in range(5_000))
+
+        subject = Exporter(lambda: [source(number) for number in range(4)], series_limit=100_000)
+        other = asyncio.create_task(turn())
+        await asyncio.sleep(0)
+        texts = await asyncio.gather(subject.scrape(), subject.scrape())
+        other.cancel()
+        return turns, reads, texts, subject.render()
+
+    turns, reads, (one, two), whole = asyncio.run(scenario())
+    assert turns > 8
+    assert reads[:4] == [0, 1, 2, 3]
+    assert one is two
+    assert one == whole
+
+
+def test_a_scrape_that_is_given_up_does_not_spoil_the_next():
+    async def scenario():
+        subject = exporter(list(one_of_each()))
+        task = asyncio.create_task(subject.scrape())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await subject.scrape()
+
+    assert b"stream_monitor_ready 0.25" in asyncio.run(scenario())
