@@ -1,0 +1,160 @@
+"""The HTTP server as a scraper, a probe and a rude client see it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import io
+import socket
+
+import aiohttp
+import pytest
+
+from stream_monitor.errors import StreamMonitorError
+from stream_monitor.runtime import http
+from stream_monitor.runtime.http import HttpServer, announce
+
+TEXT = b"# TYPE model_accuracy gauge\n" + b'model_accuracy{model="m"} 0.5\n' * 100
+
+
+async def metrics():
+    return TEXT
+
+
+def serve(visit, *, metrics=metrics, ready=lambda: (True, "2 partitions open")):
+    """Run `visit(session, base url, port)` against a server."""
+
+    async def scenario():
+        server = HttpServer("127.0.0.1", 0, metrics, ready)
+        port = await server.start()
+        try:
+            async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=10)) as session:
+                return await visit(session, f"http://127.0.0.1:{port}", port)
+        finally:
+            await server.stop()
+            await server.stop()
+
+    return asyncio.run(scenario())
+
+
+def get(path, *, method="GET", headers=None, **server):
+    async def visit(session, base, _):
+        async with session.request(method, base + path, headers=headers or {"Accept-Encoding": "identity"}) as response:
+            return response.status, response.headers, await response.read()
+
+    return serve(visit, **server)
+
+
+def test_metrics():
+    status, headers, body = get("/metrics")
+    assert (status, body) == (200, TEXT)
+    assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "Content-Encoding" not in headers
+
+
+def test_metrics_are_compressed_for_who_accepts_it():
+    status, headers, body = get("/metrics", headers={"Accept-Encoding": "gzip"})
+    assert (status, headers["Content-Encoding"]) == (200, "gzip")
+    assert len(body) < len(TEXT) / 5
+    assert gzip.decompress(body) == TEXT
+
+
+@pytest.mark.parametrize(("ready", "status"), [((True, "all open"), 200), ((False, "partition 3 is restoring"), 503)])
+def test_ready_says_why(ready, status):
+    assert get("/ready", ready=lambda: ready)[::2] == (status, ready[1].encode() + b"\n")
+
+
+def test_live_does_not_depend_on_being_ready():
+    assert get("/live", ready=lambda: (False, "no broker"))[::2] == (200, b"live\n")
+
+
+def test_page_links_and_escapes():
+    status, headers, body = get("/", ready=lambda: (False, "<script>"))
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/html")
+    assert b"&lt;script&gt;" in body
+    assert b"<script>" not in body
+    assert all(f'href="{path}"'.encode() in body for path in ("metrics", "ready", "live"))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("POST", "/metrics", 405), ("DELETE", "/ready", 405), ("GET", "/../etc/passwd", 404), ("GET", "/metrics/x", 404), ("HEAD", "/metrics", 200)]
+)
+def test_what_is_not_there(method, path, status):
+    got, headers, body = get(path, method=method)
+    assert got == status
+    assert headers["Server"] == "stream-monitor"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert len(body) < 100
+
+
+def test_a_fault_shows_no_trace(caplog):
+    async def broken():
+        raise RuntimeError("secret inside")
+
+    status, _, body = get("/metrics", metrics=broken)
+    assert (status, body) == (500, b"500 Internal Server Error\n")
+    assert "secret inside" in caplog.text
+
+
+def test_a_scrape_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(http, "METRICS_TIMEOUT_S", 0.01)
+
+    async def never():
+        await asyncio.Event().wait()
+
+    assert get("/metrics", metrics=never)[::2] == (503, b"no metrics within 0.01 s\n")
+
+
+def raw(request: bytes):
+    async def visit(_session, _base, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        answer = await asyncio.wait_for(reader.read(4_096), 10)
+        writer.close()
+        return answer
+
+    return serve(visit)
+
+
+@pytest.mark.parametrize("request_bytes", [b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 10_000 + b"\r\n\r\n", b"nonsense\r\n\r\n"])
+def test_rude_requests_are_refused(request_bytes):
+    assert raw(request_bytes).startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
+
+
+def test_connections_have_a_limit(monkeypatch):
+    monkeypatch.setattr(http, "CONNECTIONS_MAX", 2)
+
+    async def visit(_session, _base, port):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        for reader, writer in held:  # a request each, so that both are known to the server
+            writer.write(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"live\n")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        refused = await reader.read()
+        for _, each in [*held, (reader, writer)]:
+            each.close()
+        return refused
+
+    assert serve(visit) == b""
+
+
+def test_port_that_is_taken_names_the_setting():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StreamMonitorError, match=rf"cannot listen on http://127\.0\.0\.1:{port}: .*in use.*worker\.metrics\.port"):
+            asyncio.run(HttpServer("127.0.0.1", port, metrics, lambda: (True, "")).start())
+
+
+def test_address_of_another_machine_names_the_setting():
+    with pytest.raises(StreamMonitorError, match=r"worker\.metrics\.host"):
+        asyncio.run(HttpServer("192.0.2.1", 0, metrics, lambda: (True, "")).start())
+
+
+@pytest.mark.parametrize(("host", "line"), [("127.0.0.1", "listening on http://127.0.0.1:9108\n"), ("::1", "listening on http://[::1]:9108\n")])
+def test_announce(host, line):
+    out = io.StringIO()
+    announce(host, 9108, out)
+    assert out.getvalue() == line
