@@ -1,0 +1,129 @@
+"""Law: a row is a pure function of its record. What was learnt before, and how records are cut into batches, never shows."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_monitor.events import cells
+from stream_monitor.events.cells import Texts
+from stream_monitor.events.observations import unpack
+from stream_monitor.events.parse import PARSERS, Bad
+from stream_monitor.ingest import Ingest, home
+
+RECORD_MS = 1_760_000_100_000
+BYTES_MAX = 100_000
+Row = tuple[Any, ...]
+
+scalar = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=5), st.just([1]), st.just({"a": [1]}))
+number = st.one_of(st.floats(-1e6, 1e6), st.integers(-1000, 1000))
+regular_features = st.fixed_dictionaries({}, optional={"a": number, "b": number, "c c": st.one_of(st.none(), number), "kind": st.sampled_from(["x", "y"])})
+prediction = st.fixed_dictionaries(
+    {"event_id": st.one_of(st.text(min_size=1, max_size=8), st.just("x")), "model": st.sampled_from(["m", "n", "ö"])},
+    optional={
+        "version": st.sampled_from(["", "1", "2"]),
+        "timestamp": st.one_of(
+            st.integers(RECORD_MS - 10**9, RECORD_MS + 10**9), st.sampled_from(["2025-10-09T08:15:00Z", "2025-10-09T08:15:00.123456+02:00", "2025-10-09", 5, 2**70, None, 1.5])
+        ),
+        "prediction": st.one_of(number, st.booleans(), st.sampled_from(["yes", "no"]), scalar),
+        "score": st.one_of(st.floats(0, 1), st.sampled_from([0, 1, 2, None, "a", {}, {"cat": 0.25, "dog": 0.75}, {"cat": 2}])),
+        "latency_ms": st.one_of(st.floats(0, 1e4), st.sampled_from([-1, None, "3"])),
+        "features": st.one_of(regular_features, st.dictionaries(st.sampled_from(["a", "b", "z", "d.e"]), scalar, max_size=3), st.sampled_from([None, 3])),
+        "segments": st.one_of(st.fixed_dictionaries({}, optional={"country": st.sampled_from(["de", "fr"])}), st.sampled_from([{"country": 3}, None])),
+        "status": st.sampled_from(["ok", "error", "bad", None]),
+        "variant": st.sampled_from(["a", "b", None, 3]),
+        "unit": st.sampled_from(["u1", "", None]),
+        "embedding": st.sampled_from([[1.0, 2], None, ["a"]]),
+        "extra": scalar,
+    },
+)
+label = st.fixed_dictionaries(
+    {"event_id": st.text(min_size=1, max_size=4), "label": st.one_of(number, st.sampled_from(["yes", True, None, [1]]))},
+    optional={"model": st.sampled_from(["m", "n", None]), "version": st.sampled_from(["1", "", None]), "timestamp": st.integers(RECORD_MS - 1000, RECORD_MS), "score": st.floats(0, 1)},
+)
+
+
+def canonical(cell: float, texts: list[str]) -> object:
+    if not math.isnan(cell):
+        return cell
+    one = np.array([cell])
+    tag = int(cells.tags(one)[0])
+    return (tag, texts[int(cells.arguments(one)[0])]) if tag == cells.TEXT else (tag, int(cells.arguments(one)[0]))
+
+
+def rows_of(ingest: Ingest) -> dict[int, list[Row]]:
+    """Every row of a flush by target partition: absent cells left out, columns sorted."""
+    out: dict[int, list[Row]] = {}
+    for target, records in ingest.flush(RECORD_MS).items():
+        for record in records:
+            obs = unpack(record)
+            found: list[tuple[int, Row]] = []
+            for block in obs.blocks:
+                for j, at in enumerate(block.rows.tolist()):
+                    row = obs.rows[at]
+                    group = obs.head.groups[int(row["group"])]
+                    named = {c: canonical(float(block.cells[i, j]), obs.head.texts) for i, c in enumerate(block.columns)}
+                    content = tuple(sorted((k, v) for k, v in named.items() if v != (cells.ABSENT, 0)))
+                    found.append((at, (int(row["offset"]), int(row["id"]), int(row["time"]), group.kind, group.model, group.version, content)))
+            out.setdefault(target, []).extend(r for _, r in sorted(found, key=lambda f: f[0]))
+    return out
+
+
+def alone(kind: str, values: list[bytes]) -> tuple[dict[int, list[Row]], list[tuple[int, str]]]:
+    """What `parse` makes of each record by itself."""
+    from xxhash import xxh3_64_intdigest
+
+    rows: dict[int, list[Row]] = {}
+    rejects = []
+    for offset, value in enumerate(values):
+        texts = Texts()
+        try:
+            p = PARSERS[kind](value, RECORD_MS, texts, BYTES_MAX)
+        except Bad as bad:
+            rejects.append((offset, bad.reason))
+            continue
+        content = tuple(sorted((c, canonical(v, texts.names)) for c, v in zip(p.columns, p.cells, strict=True)))
+        row = (offset, xxh3_64_intdigest(p.event_id.encode()), p.time_ms, p.kind, p.model, p.version, content)
+        for target in range(4) if not p.model else (home(p.model, 4),):
+            rows.setdefault(target, []).append(row)
+    return rows, rejects
+
+
+def check(kind: str, values: list[bytes], cuts: list[int]) -> None:
+    ingest = Ingest(4, max_record_bytes=BYTES_MAX)
+    for _ in range(3):  # what is learnt in the first round speeds up the next ones, and must not show
+        bounds = sorted({0, len(values), *(c % (len(values) + 1) for c in cuts)})
+        rejects = []
+        for start, end in zip(bounds, bounds[1:], strict=False):
+            offsets = np.arange(start, end)
+            found = ingest.take("s/0", kind, list(values[start:end]), offsets, np.full(end - start, RECORD_MS))
+            rejects += [(start + r.index, r.reason) for r in found]
+        assert (rows_of(ingest), sorted(rejects)) == alone(kind, values)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(prediction, max_size=25), st.lists(st.integers(0, 100), max_size=4))
+def test_predictions_do_not_depend_on_what_was_learnt_or_how_they_were_cut(events: list[dict[str, Any]], cuts: list[int]) -> None:
+    check("predictions", [json.dumps(e).encode() for e in events], cuts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(label, max_size=25), st.lists(st.integers(0, 100), max_size=4))
+def test_labels_do_not_depend_on_what_was_learnt_or_how_they_were_cut(events: list[dict[str, Any]], cuts: list[int]) -> None:
+    check("labels", [json.dumps(e).encode() for e in events], cuts)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(st.binary(max_size=30), prediction.map(lambda e: json.dumps(e).encode()[:-1]), prediction.map(lambda e: json.dumps(e).encode())), max_size=20))
+def test_anything_is_a_row_or_a_reject(values: list[bytes]) -> None:
+    ingest = Ingest(4)
+    ingest.take("s/0", "predictions", [json.dumps({"event_id": "a", "model": "m", "prediction": 1}).encode()], np.array([0]), np.array([RECORD_MS]))
+    ingest.flush(1)
+    rejects = ingest.take("s/0", "predictions", list(values), np.arange(len(values)), np.full(len(values), RECORD_MS))
+    assert len(rejects) + ingest.rows == len(values)
+    assert ingest.counts["predictions", "rejected"] == len(rejects)
