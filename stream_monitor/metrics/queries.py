@@ -1,0 +1,95 @@
+"""
+PromQL over the catalogue.
+
+Rule of the file: a query is made from the catalogue's own names and labels, so a metric that was renamed is an error here and not an empty panel.
+Gauges are taken with `max`, since during a hand-over two workers may both have reported a series within the lookback; rates of counters are added.
+"""
+
+from __future__ import annotations
+
+from stream_monitor.metrics.catalogue import CATALOGUE, Metric
+
+
+def selector(name: str, *matchers: str) -> str:
+    """
+    A metric of the catalogue with matchers.
+
+    Raises
+    ------
+    KeyError
+        The catalogue has no such metric.
+
+    Examples
+    --------
+    >>> selector("model_accuracy", 'model="a"')
+    'model_accuracy{model="a"}'
+    >>> selector("stream_monitor_ready")
+    'stream_monitor_ready'
+    """
+    metric = CATALOGUE[name]
+    return f"{metric.name}{{{','.join(matchers)}}}" if matchers else metric.name
+
+
+def labels_of(name: str) -> tuple[str, ...]:
+    """Labels of a metric of the catalogue, in its order."""
+    return CATALOGUE[name].labels
+
+
+def gauge(name: str, *matchers: str, by: tuple[str, ...] | None = None) -> str:
+    """
+    Value of a gauge by its labels.
+
+    Examples
+    --------
+    >>> gauge("model_f1", by=("model",))
+    'max by (model) (model_f1)'
+    """
+    _is(name, "gauge", "summary")
+    return f"max by ({', '.join(labels_of(name) if by is None else by)}) ({selector(name, *matchers)})"
+
+
+def rate(name: str, *matchers: str, by: tuple[str, ...] | None = None, interval: str = "5m") -> str:
+    """
+    Increase of a counter a second.
+
+    Examples
+    --------
+    >>> rate("model_predictions_total", by=("model",))
+    'sum by (model) (rate(model_predictions_total[5m]))'
+    """
+    _is(name, "counter")
+    return f"sum by ({', '.join(labels_of(name) if by is None else by)}) (rate({selector(name, *matchers)}[{interval}]))"
+
+
+def increase(name: str, *matchers: str, by: tuple[str, ...] | None = None, interval: str = "15m") -> str:
+    """
+    Increase of a counter in an interval.
+
+    Examples
+    --------
+    >>> increase("stream_monitor_series_dropped_total", by=("instance",))
+    'sum by (instance) (increase(stream_monitor_series_dropped_total[15m]))'
+    """
+    _is(name, "counter")
+    return f"sum by ({', '.join(labels_of(name) if by is None else by)}) (increase({selector(name, *matchers)}[{interval}]))"
+
+
+def quantile(share: float, name: str, *matchers: str, interval: str = "5m") -> str:
+    """
+    Quantile of a histogram by its labels.
+
+    Examples
+    --------
+    >>> quantile(0.99, "model_prediction_latency_seconds")
+    'histogram_quantile(0.99, sum by (model, version, le) (rate(model_prediction_latency_seconds_bucket[5m])))'
+    """
+    metric = _is(name, "histogram")
+    matched = f"{{{','.join(matchers)}}}" if matchers else ""
+    return f"histogram_quantile({share}, sum by ({', '.join((*metric.labels, 'le'))}) (rate({metric.name}_bucket{matched}[{interval}])))"
+
+
+def _is(name: str, *types: str) -> Metric:
+    metric = CATALOGUE[name]
+    if metric.type not in types:
+        raise ValueError(f"{name} is a {metric.type}, not a {' or '.join(types)}")
+    return metric

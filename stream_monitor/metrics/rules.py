@@ -1,0 +1,145 @@
+"""
+Prometheus alerting rules, generated from the catalogue.
+
+Rule of the file: stream-monitor judges models, Prometheus judges stream-monitor.
+So the rules for models pass on what is firing (`model_alerts_firing`) and watch only what no worker can say of itself; thresholds of a model stay in `monitor.yaml`, in one place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stream_monitor.metrics.queries import gauge, increase, rate, selector
+
+PROCESS = ("job", "instance")
+MODEL = ("model", "version")
+REJECTED_SHARE = 0.01
+ERROR_SHARE = 0.05
+LAG_S = 60
+URGENT = 'severity=~"warning|critical"'
+
+
+def rules() -> dict[str, Any]:
+    """The rule file as plain data: groups of recording and alerting rules."""
+    return {
+        "groups": [
+            {"name": "stream-monitor-recording", "rules": _recording()},
+            {"name": "stream-monitor-worker", "rules": _worker()},
+            {"name": "stream-monitor-models", "rules": _models()},
+        ]
+    }
+
+
+def _alert(name: str, expression: str, when: tuple[str, str | None], summary: str, description: str) -> dict[str, Any]:
+    """An alert; `when` is how long it must hold and its severity, None to keep the severity of the series."""
+    wait, severity = when
+    labels = {"labels": {"severity": severity}} if severity else {}
+    return {"alert": name, "expr": expression, "for": wait, **labels, "annotations": {"summary": summary, "description": description}}
+
+
+def _recording() -> list[dict[str, Any]]:
+    return [
+        {"record": "model_version:model_predictions:rate5m", "expr": rate("model_predictions_total", by=MODEL)},
+        {
+            "record": "model_version:model_prediction_errors:ratio_rate5m",
+            "expr": f"{rate('model_prediction_errors_total', by=MODEL)} / {rate('model_predictions_total', by=MODEL)}",
+        },
+    ]
+
+
+def _worker() -> list[dict[str, Any]]:
+    rejected = rate("stream_monitor_dead_letters_total", by=("job", "topic"))
+    read = rate("stream_monitor_records_total", 'outcome=~"forwarded|rejected"', by=("job", "topic"))
+    return [
+        _alert(
+            "StreamMonitorAbsent",
+            f"absent({selector('stream_monitor_build_info')})",
+            ("2m", "critical"),
+            "No stream-monitor worker is scraped",
+            "Nobody watches the models. See whether workers run and whether Prometheus reaches them.",
+        ),
+        _alert(
+            "StreamMonitorNotReady",
+            f"{gauge('stream_monitor_ready', by=PROCESS)} == 0",
+            ("5m", "critical"),
+            "{{ $labels.instance }} has not been ready for 5 minutes",
+            "Ask /ready of the worker for the reason, and run `stream-monitor doctor`.",
+        ),
+        _alert(
+            "StreamMonitorBehind",
+            f"{gauge('stream_monitor_log_time_lag_seconds', by=('job', 'topic', 'partition'))} > {LAG_S}",
+            ("5m", "warning"),
+            "{{ $labels.topic }}/{{ $labels.partition }} is {{ $value | humanizeDuration }} behind",
+            "Metrics and alerts of its models are that late. Add workers (up to the number of partitions) or give them more CPU.",
+        ),
+        _alert(
+            "StreamMonitorDeadLetters",
+            f"{rejected} / {read} > {REJECTED_SHARE}",
+            ("10m", "warning"),
+            "{{ $value | humanizePercentage }} of {{ $labels.topic }} cannot be used",
+            "See `stream-monitor dead-letters list` for reasons and examples.",
+        ),
+        _alert(
+            "StreamMonitorEvicting",
+            f"{increase('stream_monitor_predictions_evicted_total', by=PROCESS)} > 0",
+            ("0m", "warning"),
+            "{{ $labels.instance }} drops predictions before their labels can come",
+            "limits.pending is reached: raise it, or shorten labels.max_delay.",
+        ),
+        _alert(
+            "StreamMonitorLimitReached",
+            f"{increase('stream_monitor_limit_hits_total', by=(*PROCESS, 'limit'))} > 0",
+            ("0m", "warning"),
+            "{{ $labels.instance }} has reached limits.{{ $labels.limit }}",
+            "What comes beyond the limit is not monitored on its own. Raise the limit, or find who sends so many.",
+        ),
+        _alert(
+            "StreamMonitorSeriesDropped",
+            f"{increase('stream_monitor_series_dropped_total', by=PROCESS)} > 0",
+            ("10m", "warning"),
+            "{{ $labels.instance }} leaves series out of its metrics",
+            "limits.series is reached: detail by feature of the largest models is missing. Raise it, or monitor fewer features.",
+        ),
+        _alert(
+            "StreamMonitorScrapeErrors",
+            f"{increase('stream_monitor_scrape_errors_total', by=PROCESS)} > 0",
+            ("10m", "warning"),
+            "{{ $labels.instance }} cannot export some of its metrics",
+            "Its log names them. This is a fault of stream-monitor: please report it.",
+        ),
+        _alert(
+            "StreamMonitorMonitorFailed",
+            f"{increase('stream_monitor_monitor_failures_total', by=(*PROCESS, 'monitor'))} > 0",
+            ("0m", "warning"),
+            "The monitor {{ $labels.monitor }} was switched off for a model",
+            "It raised; the others go on. The alert on the topic alerts names the model. This is a fault of stream-monitor: please report it.",
+        ),
+    ]
+
+
+def _models() -> list[dict[str, Any]]:
+    seen = increase("model_predictions_total", by=MODEL, interval="30m")
+    before = increase("model_predictions_total", by=MODEL, interval="1d")
+    return [
+        _alert(
+            "ModelAlertsFiring",
+            f"{gauge('model_alerts_firing', URGENT)} > 0",
+            ("0m", None),
+            "{{ $labels.model }} {{ $labels.version }}: {{ $value }} alert(s) of severity {{ $labels.severity }}",
+            "What and why: `stream-monitor alerts`, or the topic alerts.",
+        ),
+        _alert(
+            "ModelPredictionErrors",
+            f"model_version:model_prediction_errors:ratio_rate5m > {ERROR_SHARE}",
+            ("5m", "warning"),
+            "{{ $value | humanizePercentage }} of the calls of {{ $labels.model }} {{ $labels.version }} fail",
+            "The model server reports status error.",
+        ),
+        _alert(
+            "ModelSilent",
+            f"{seen} == 0 and {before} > 0",
+            ("0m", "warning"),
+            "{{ $labels.model }} {{ $labels.version }} has made no prediction for 30 minutes",
+            "The model server is down, or its events do not arrive on the topic predictions. A version that was replaced is silent for a day and then forgotten.",
+        ),
+    ]

@@ -1,0 +1,264 @@
+"""Dashboards and rules: as generated, about metrics that exist, and with something to show."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import promql_parser
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from stream_monitor.cli.export import RULES_FILE, command, dashboard_files, rules_text
+from stream_monitor.metrics import queries
+from stream_monitor.metrics.catalogue import CATALOGUE
+from stream_monitor.metrics.dashboards import dashboards
+from stream_monitor.metrics.rules import rules
+
+FOLDER = Path(__file__).parents[2] / "dashboards"
+SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("",), "counter": ("",), "gauge": ("",)}
+SERIES = {metric.name + suffix: metric for metric in CATALOGUE.values() for suffix in SUFFIXES[metric.type]}
+BOARDS = dashboards()
+PANELS = [(f"{board} {panel['title']}", panel) for board, content in BOARDS.items() for panel in content["panels"] if panel["type"] != "row"]
+TARGETS = [(f"{name} {target['refId']}", target["expr"]) for name, panel in PANELS for target in panel["targets"]]
+RULES = [(rule.get("alert") or rule["record"], rule["expr"]) for group in rules()["groups"] for rule in group["rules"]]
+RECORDED = {rule["record"] for group in rules()["groups"] for rule in group["rules"] if "record" in rule}
+
+
+def named(cases):
+    return pytest.mark.parametrize("subject", [case for _, case in cases], ids=[name for name, _ in cases])
+
+
+@pytest.fixture
+def promtool():
+    if shutil.which("promtool") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("promtool must be on PATH in CI")
+        pytest.skip("promtool is not on PATH")
+
+    def run(*arguments):
+        return subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+    return run
+
+
+def filled(expression: str) -> str:
+    """An expression with the variables of Grafana replaced by what they are when everything is chosen."""
+    return re.sub(r"\$\w+", lambda found: "5m" if found[0] == "$__rate_interval" else ".*", expression)
+
+
+def selectors(expression: str) -> list[promql_parser.VectorSelector]:
+    """All vector selectors of an expression."""
+    found = []
+
+    def visit(node):
+        if isinstance(node, promql_parser.VectorSelector):
+            found.append(node)
+        for name in ("expr", "lhs", "rhs", "vector_selector", "vs"):
+            if (child := getattr(node, name, None)) is not None and not isinstance(child, str):
+                visit(child)
+        for child in getattr(node, "args", None) or []:
+            visit(child)
+
+    visit(promql_parser.parse(expression))
+    return found
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_committed_dashboards_are_those_of_the_generator(name):
+    assert (FOLDER / name).read_text() == dashboard_files()[name], "run: stream-monitor export dashboards"
+
+
+def test_committed_rules_are_those_of_the_generator():
+    assert (FOLDER / RULES_FILE).read_text() == rules_text(), "run: stream-monitor export rules"
+    assert yaml.safe_load(rules_text()) == rules()
+
+
+def test_nothing_else_is_in_the_folder():
+    assert {path.name for path in FOLDER.iterdir()} == {*BOARDS, RULES_FILE}
+
+
+@named(TARGETS + RULES)
+def test_every_metric_of_an_expression_is_in_the_catalogue_with_its_labels(subject):
+    found = selectors(filled(subject))
+    assert found
+    for each in found:
+        if each.name not in RECORDED:
+            metric = SERIES[each.name]
+            assert {matcher.name for matcher in each.matchers.matchers} <= {*metric.labels, "job", "instance"}
+
+
+@named([(name, expression) for name, expression in TARGETS + RULES if "_total" in expression])
+def test_counters_are_only_shown_as_rates(subject):
+    bare = re.sub(r"(rate|increase)\(\w+(\{[^}]*\})?\[[^\]]*\]\)", "", subject)
+    assert "_total" not in bare
+
+
+@named(PANELS)
+def test_panel_is_complete(subject):
+    assert subject["title"]
+    assert subject["description"].endswith(".")
+    assert subject["fieldConfig"]["defaults"]["unit"]
+    assert subject["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    references = [target["refId"] for target in subject["targets"]]
+    assert references
+    assert len(set(references)) == len(references)
+    for target in subject["targets"]:
+        assert 'job=~"$job"' in target["expr"]
+        assert 'instance=~"$instance"' in target["expr"]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_dashboard_is_fit_for_provisioning(name):
+    board = BOARDS[name]
+    assert (board["schemaVersion"], board["editable"]) == (42, False)
+    assert re.fullmatch(r"[a-z-]{1,40}", board["uid"])
+    assert "__inputs" not in board
+    assert [panel["id"] for panel in board["panels"]] == list(range(1, len(board["panels"]) + 1))
+    variables = {variable["name"]: variable for variable in board["templating"]["list"]}
+    assert {"datasource", "job", "instance"} <= set(variables)
+    assert all(variable["refresh"] == 2 for variable in variables.values() if variable["type"] == "query")
+    used = set(re.findall(r"\$(\w+)", json.dumps(board["panels"]))) - {"__rate_interval"}
+    assert used <= set(variables)
+    for variable in variables.values():
+        if variable["type"] == "query":
+            inner, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()
+            assert label in {*SERIES[selectors(filled(inner))[0].name].labels, "job", "instance"}
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_panels_do_not_overlap(name):
+    taken = set()
+    for panel in BOARDS[name]["panels"]:
+        place = panel["gridPos"]
+        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        assert place["x"] + place["w"] <= 24
+        assert not cells & taken
+        taken |= cells
+
+
+def test_alerts_say_what_to_do():
+    for group in rules()["groups"]:
+        for rule in group["rules"]:
+            if "alert" in rule:
+                assert rule["annotations"]["summary"]
+                assert rule["annotations"]["description"].endswith(".")
+                assert rule.get("labels", {}).get("severity") in {"warning", "critical"} or rule["alert"] == "ModelAlertsFiring"
+
+
+def test_promtool_accepts_the_rules(promtool):
+    done = promtool("check", "rules", "--lint=all", "--lint-fatal", str(FOLDER / RULES_FILE))
+    assert done.returncode == 0, done.stderr
+
+
+def every_series(step: float):
+    """Series of every metric as promtool reads them, growing by `step` a minute."""
+    for name, metric in SERIES.items():
+        labels = {label: "0.5" if label == "quantile" else "x" for label in metric.labels} | {"job": "j", "instance": "i"}
+        for extra in ({"le": "1.0"}, {"le": "+Inf"}) if name.endswith("_bucket") else ({},):
+            text = ",".join(f'{label}="{value}"' for label, value in (labels | extra).items())
+            yield {"series": f"{name}{{{text}}}", "values": f"1+{step}x60"}
+
+
+def test_every_panel_shows_something_when_every_metric_is_there(promtool, tmp_path):
+    checks = [{"expr": f"count({filled(expression)}) > bool 0", "eval_time": "30m", "exp_samples": [{"labels": "{}", "value": 1}]} for _, expression in TARGETS]
+    tests = {"rule_files": [], "evaluation_interval": "1m", "tests": [{"interval": "1m", "input_series": list(every_series(1.0)), "promql_expr_test": checks}]}
+    (tmp_path / "panels.yml").write_text(json.dumps(tests))
+    done = promtool("test", "rules", str(tmp_path / "panels.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def firing(promtool, tmp_path, series: dict[str, str], at: str) -> set[str]:
+    """Names of the alerts that fire at a time: those of which promtool complains when none is expected."""
+    names = sorted({rule["alert"] for group in rules()["groups"] for rule in group["rules"] if "alert" in rule})
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": key, "values": values} for key, values in series.items()],
+        "alert_rule_test": [{"eval_time": at, "alertname": name, "exp_alerts": []} for name in names],
+    }
+    (tmp_path / "alert.yml").write_text(json.dumps({"rule_files": [str(FOLDER / RULES_FILE)], "evaluation_interval": "1m", "tests": [test]}))
+    done = promtool("test", "rules", str(tmp_path / "alert.yml"))
+    found = set(re.findall(r"alertname: (\w+)", done.stdout + done.stderr))
+    assert bool(found) == bool(done.returncode), done.stdout + done.stderr
+    return found
+
+
+HEALTHY = {
+    "stream_monitor_build_info{job='j',instance='i'}": "1x200",
+    "stream_monitor_ready{job='j',instance='i'}": "1x200",
+    "stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "0.2x200",
+    "stream_monitor_records_total{job='j',instance='i',topic='predictions',outcome='forwarded'}": "0+600x200",
+    "stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+1x200",
+    "stream_monitor_predictions_evicted_total{job='j',instance='i'}": "0x200",
+    "stream_monitor_series_dropped_total{job='j',instance='i'}": "0x200",
+    "stream_monitor_scrape_errors_total{job='j',instance='i'}": "0x200",
+    "model_predictions_total{job='j',instance='i',model='m',version='1'}": "0+600x200",
+    "model_prediction_errors_total{job='j',instance='i',model='m',version='1'}": "0+6x200",
+    "model_alerts_firing{job='j',instance='i',model='m',version='1',severity='critical'}": "0x200",
+    "model_alerts_firing{job='j',instance='i',model='m',version='1',severity='info'}": "1x200",
+}
+ILL = {
+    "StreamMonitorAbsent": dict.fromkeys(("stream_monitor_build_info{job='j',instance='i'}",), "_x200"),
+    "StreamMonitorNotReady": {"stream_monitor_ready{job='j',instance='i'}": "0x200"},
+    "StreamMonitorBehind": {"stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "90x200"},
+    "StreamMonitorDeadLetters": {"stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+30x200"},
+    "StreamMonitorEvicting": {"stream_monitor_predictions_evicted_total{job='j',instance='i'}": "0+1x200"},
+    "StreamMonitorLimitReached": {"stream_monitor_limit_hits_total{job='j',instance='i',limit='models'}": "0+1x200"},
+    "StreamMonitorSeriesDropped": {"stream_monitor_series_dropped_total{job='j',instance='i'}": "0+10x200"},
+    "StreamMonitorScrapeErrors": {"stream_monitor_scrape_errors_total{job='j',instance='i'}": "0+10x200"},
+    "StreamMonitorMonitorFailed": {"stream_monitor_monitor_failures_total{job='j',instance='i',monitor='drift'}": "0+1x200"},
+    "ModelAlertsFiring": {"model_alerts_firing{job='j',instance='i',model='m',version='1',severity='critical'}": "1x200"},
+    "ModelPredictionErrors": {"model_prediction_errors_total{job='j',instance='i',model='m',version='1'}": "0+60x200"},
+    "ModelSilent": {
+        "model_predictions_total{job='j',instance='i',model='m',version='1'}": "0+600x60 36000x140",
+        "model_prediction_errors_total{job='j',instance='i',model='m',version='1'}": "0+6x60 360x140",
+    },
+}
+
+
+def test_nothing_fires_when_all_is_well(promtool, tmp_path):
+    assert firing(promtool, tmp_path, HEALTHY, "150m") == set()
+
+
+def test_every_alert_has_a_case():
+    assert set(ILL) == {rule["alert"] for group in rules()["groups"] for rule in group["rules"] if "alert" in rule}
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_each_fault_fires_its_alert_alone(promtool, tmp_path, name):
+    assert firing(promtool, tmp_path, HEALTHY | ILL[name], "150m") == {name}
+
+
+@pytest.mark.parametrize(("make", "name"), [(queries.rate, "model_accuracy"), (queries.gauge, "model_predictions_total"), (queries.quantile, "model_latency_seconds")])
+def test_a_query_that_makes_no_sense_is_refused(make, name):
+    with pytest.raises(ValueError, match=f"{name} is a"):
+        make(0.5, name) if make is queries.quantile else make(name)
+
+
+def test_a_query_of_a_metric_that_is_not_there_is_refused():
+    with pytest.raises(KeyError):
+        queries.gauge("model_akkuracy")
+
+
+def test_export_writes_what_is_committed(tmp_path):
+    for what in ("dashboards", "rules"):
+        done = CliRunner().invoke(command, [what, "--output", str(tmp_path / "new")])
+        assert done.exit_code == 0, done.output
+    assert {path.name: path.read_text() for path in (tmp_path / "new").iterdir()} == {path.name: path.read_text() for path in FOLDER.iterdir()}
+
+
+def test_export_prints():
+    assert CliRunner().invoke(command, ["rules", "--output", "-"]).output == rules_text()
+    assert json.loads(CliRunner().invoke(command, ["dashboards", "--output", "-"]).output) == BOARDS
+
+
+def test_export_says_why_it_cannot_write(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(command, ["rules", "--output", str(tmp_path / "file")])
+    assert type(done.exception).__name__ == "InputError"
+    assert "cannot write to" in str(done.exception)
