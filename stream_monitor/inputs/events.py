@@ -1,0 +1,152 @@
+"""
+From files to one stream of events.
+
+Rule of the file: a file is read once to learn (types of CSV columns, whether it is in order, the last time), and once to hand out; a live stdin only once.
+Files in order are merged as a stream. A file that is not is sorted in runs that wait in a temporary file (`merge.in_order`). A live stdin keeps its own order.
+Labels of a plain table wait in memory for `label_delay_ms` of the table's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Self
+
+from stream_monitor.errors import InputError
+from stream_monitor.inputs.files import Meter
+from stream_monitor.inputs.merge import Event, merge
+from stream_monitor.inputs.options import InputOptions, Mapping, did_you_mean, is_field, parse_files, parse_maps
+from stream_monitor.inputs.shape import check_ignored, listed
+from stream_monitor.inputs.sources import Source
+
+
+class EventStream(Iterator[Event]):
+    """
+    Events of the input: `(kind, value, key, time in ms)`, kind `predictions` or `labels`, in the order (time, predictions first, order in the file).
+
+    Iterate once; `scan` is done before the first event if it was not called. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, sources: list[Source], meter: Meter, notes: list[str]) -> None:
+        self.notes = notes
+        """Sentences for the person who gave the input, for instance about columns that are not used."""
+        self._sources = sources
+        self._meter = meter
+        self._events: Generator[Event] | None = None
+        self._scanned = False
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes that will be read, all passes together; 0 while unknown (stdin)."""
+        return self._meter.total_bytes
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that were read."""
+        return self._meter.read_bytes
+
+    @property
+    def live(self) -> bool:
+        """Whether events come from a stdin that is read as it comes."""
+        return any(source.file.live for source in self._sources)
+
+    @property
+    def last_ms(self) -> int | None:
+        """The greatest time of all events, known after `scan`; `None` for an empty or live input."""
+        times_ms = [source.last_ms for source in self._sources if source.last_ms is not None]
+        return max(times_ms, default=None)
+
+    def scan(self) -> Self:
+        """
+        Read the files once, to learn types, order and the last time.
+
+        Raises
+        ------
+        InputError
+            A file cannot be read to its end.
+        """
+        if not self._scanned:
+            for source in self._sources:
+                if not source.file.live:
+                    source.scan()
+            self._scanned = True
+        return self
+
+    def __next__(self) -> Event:
+        if self._events is None:
+            self.scan()
+            streams = [source.events() for source in self._sources]
+            self._events = merge(*streams) if len(streams) > 1 else streams[0]
+        return next(self._events)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files and remove temporary ones."""
+        if self._events is not None:
+            self._events.close()
+        for source in self._sources:
+            source.file.close()
+
+
+def open_events(options: InputOptions, on_progress: Callable[[int, int], None] | None = None) -> EventStream:
+    """
+    Open predictions and labels.
+
+    Parameters
+    ----------
+    options : InputOptions
+        Files and how to read them.
+    on_progress : callable, optional
+        Called now and then with bytes read and bytes in all, also while scanning.
+
+    Returns
+    -------
+    EventStream
+        An iterator of `(kind, value, key, time in ms)`.
+
+    Raises
+    ------
+    InputError
+        The options contradict each other, a file is not there or has no such column; while iterating: a file cannot be read to its end.
+    """
+    meter = Meter(on_progress)
+    maps = parse_maps(options.maps)
+    sources = [Source(role, path, options, maps, meter) for role, path in parse_files(options)]
+    _check_maps(maps, sources)
+    for source in sources:
+        source.check()
+    known = [source.columns for source in sources]
+    if all(columns is not None for columns in known):
+        check_ignored(options.ignore, [column for columns in known for column in columns or ()])
+    meter.read_bytes = 0
+    meter.total_bytes = sum(source.reader.passes * source.file.size_bytes for source in sources)
+    return EventStream(sources, meter, _notes(sources))
+
+
+def _check_maps(maps: list[Mapping], sources: list[Source]) -> None:
+    """Each map must fit at least one file."""
+    for mapping in maps:
+        fitting = [source for source in sources if is_field(mapping.field, source.role)]
+        if not fitting:
+            raise InputError(f"{mapping}: {sources[0].file.name} holds {sources[0].kind}, which have no field {mapping.field!r}")
+        if mapping.column is None or any(source.columns is None or mapping.column in source.columns for source in fitting):
+            continue
+        columns = fitting[0].columns or ()
+        raise InputError(f"{mapping}: {fitting[0].file.name} has no column {mapping.column!r}.{did_you_mean(mapping.column, list(columns))} It has: {listed(columns)}")
+
+
+def _notes(sources: list[Source]) -> list[str]:
+    notes = []
+    for source in sources:
+        if source.role != "labels" and source.fields is not None and not any(field.partition(".")[0] in {"prediction", "score", "status"} for field in source.fields):
+            notes.append(f"{source.file.name}: no column 'prediction' or 'score'; say which it is with --map prediction=COLUMN, else no row can be used")
+        named = tuple(column for column in source.unused if column)
+        if named and source.role != "table":
+            example = "features." + named[0]
+            hint = f"; features are called features.NAME (--map {example}={named[0]})" if source.role == "predictions" else ""
+            notes.append(f"{source.file.name}: not used, no field of {source.kind}: {listed(named)}{hint}")
+    return notes

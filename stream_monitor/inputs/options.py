@@ -1,0 +1,150 @@
+"""
+What a command was told about its input: files, mapping, defaults.
+
+Rule of the file: everything that can be seen to be wrong without reading a file is refused here, with what to do instead.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+from stream_monitor.errors import InputError
+
+STDIN = "-"
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+LABEL_FIELDS = ("event_id", "label", "timestamp", "model", "version", "prediction", "score")
+PREDICTION_FIELDS = (
+    "event_id", "model", "version", "timestamp", "prediction", "score", "features", "status", "latency_ms", "segments", "variant", "unit", "embedding",
+)  # fmt: skip
+PARENTS = ("features", "score", "segments")
+"""Fields with fields inside, which a column names by a dot."""
+
+Format = Literal["csv", "jsonl", "parquet"]
+Role = Literal["table", "predictions", "labels"]
+FIELDS: dict[Role, frozenset[str]] = {
+    "table": frozenset((*PREDICTION_FIELDS, "label")),
+    "predictions": frozenset(PREDICTION_FIELDS),
+    "labels": frozenset(LABEL_FIELDS),
+}
+
+
+class InputOptions(Struct, frozen=True, kw_only=True):
+    """
+    The input of `replay`, `produce` and `baseline build`.
+
+    Either `table` (one plain table, `-` is JSON Lines on stdin), or `predictions` and/or `labels`. `maps` are `FIELD=COLUMN` or `FIELD=:VALUE` as written on the command line.
+    """
+
+    table: str | None = None
+    predictions: str | None = None
+    labels: str | None = None
+    maps: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    interval_ms: int = 1_000
+    label_delay_ms: int = 0
+    live: bool = False
+    """Take stdin line by line as it comes, in its own order; else it is copied to a temporary file first, so that it can be sorted."""
+
+
+class Mapping(NamedTuple):
+    """One `--map`; `column` or `value` is given."""
+
+    field: str
+    column: str | None
+    value: str | None
+
+    def __str__(self) -> str:
+        return f"--map {self.field}={self.column if self.column is not None else ':' + (self.value or '')}"
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """` Did you mean …?`, or nothing."""
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def is_field(field: str, role: Role) -> bool:
+    """Whether an event of this role has this field; a dot goes one level down."""
+    parent, dot, name = field.partition(".")
+    return field in FIELDS[role] if not dot else bool(name) and parent in PARENTS and parent in FIELDS[role]
+
+
+def parse_maps(maps: tuple[str, ...]) -> list[Mapping]:
+    """
+    Parse the `--map` options.
+
+    Raises
+    ------
+    InputError
+        No `=`, an unknown field, or a field twice.
+
+    Examples
+    --------
+    >>> parse_maps(("prediction=pred", "model=:churn"))
+    [Mapping(field='prediction', column='pred', value=None), Mapping(field='model', column=None, value='churn')]
+    """
+    parsed: dict[str, Mapping] = {}
+    for text in maps:
+        field, equals, column = text.partition("=")
+        if not equals or not field or not column:
+            raise InputError(f"--map {text}: write FIELD=COLUMN, or FIELD=:VALUE for a constant")
+        if not is_field(field, "table"):
+            known = [*PREDICTION_FIELDS, "label", "features.NAME", "score.CLASS", "segments.NAME"]
+            raise InputError(f"--map {text}: an event has no field {field!r}.{did_you_mean(field, known)} The fields: {', '.join(known)}")
+        if field in parsed:
+            raise InputError(f"--map {text}: {field!r} is mapped twice, first by {parsed[field]}")
+        parsed[field] = Mapping(field, None, column[1:]) if column.startswith(":") else Mapping(field, column, None)
+    return list(parsed.values())
+
+
+def parse_path(path: str) -> tuple[str, Format, bool]:
+    """
+    Tell stem, format and compression of a file by its name.
+
+    Raises
+    ------
+    InputError
+        The ending is not known.
+
+    Examples
+    --------
+    >>> parse_path("data/churn.csv.gz")
+    ('churn', 'csv', True)
+    >>> parse_path("-")
+    ('stdin', 'jsonl', False)
+    """
+    if path == STDIN:
+        return "stdin", "jsonl", False
+    name = path.replace("\\", "/").rpartition("/")[2]
+    gzipped = name.endswith(".gz")
+    plain = name.removesuffix(".gz")
+    formats: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
+    for suffix, kind in formats.items():
+        if plain.lower().endswith(suffix):
+            return plain[: -len(suffix)], kind, gzipped
+    raise InputError(f"{path}: cannot tell what it is; name it with one of {', '.join(SUFFIXES)} (and .gz when compressed), or give '-' for JSON Lines on stdin")
+
+
+def parse_files(options: InputOptions) -> list[tuple[Role, str]]:
+    """
+    List the files with their roles, predictions before labels.
+
+    Raises
+    ------
+    InputError
+        None, too many, or stdin twice.
+    """
+    if options.table is not None and (options.predictions is not None or options.labels is not None):
+        raise InputError(f"{options.table}: give one plain table alone, or --predictions and --labels, not both")
+    pairs: list[tuple[Role, str | None]] = [("table", options.table), ("predictions", options.predictions), ("labels", options.labels)]
+    files = [(role, path) for role, path in pairs if path is not None]
+    if not files:
+        raise InputError("no input: give FILE (a plain table), or --predictions FILE and --labels FILE")
+    if [path for _, path in files].count(STDIN) > 1:
+        raise InputError("only one input can come from stdin")
+    if options.interval_ms < 0 or options.label_delay_ms < 0:
+        raise InputError("--interval and --label-delay cannot be negative")
+    return files

@@ -1,0 +1,241 @@
+"""
+A row with columns becomes an event with fields.
+
+Rule of the file: a row is a mapping from column to value, whatever file it came from. Which column goes to which field depends on the names alone and is worked out once for
+each set of columns; then a row is a few dictionary look-ups. What is null is left out of the event, except under `features`, where a null is something to monitor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stream_monitor.errors import InputError
+from stream_monitor.inputs.options import PARENTS, Mapping, Role, did_you_mean, is_field
+
+TEXT_FIELDS = frozenset(("event_id", "model", "version", "status", "variant", "unit"))
+JSON_FIELDS = frozenset((*PARENTS, "embedding"))
+LABEL_COPIES = ("event_id", "model", "version")
+PLANS_MAX = 1_000
+COLUMNS_SHOWN = 20
+
+Convert = Callable[[Any], Any]
+
+
+def as_text(value: Any) -> Any:
+    """Text of a name or an id: 7 and 7.0 are `7`, true is `true`; what has no text stays."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    return str(value) if isinstance(value, int) else value
+
+
+def as_timestamp(value: Any) -> Any:
+    """An integer where digits are meant; other text stays as it is."""
+    if isinstance(value, str):
+        digits = value.removeprefix("-")
+        return int(value) if digits.isascii() and digits.isdigit() else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def as_json(value: Any) -> Any:
+    """Text that is a JSON object or array becomes one; anything else stays."""
+    if isinstance(value, str) and value[:1] in "{[":
+        try:
+            return msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            return value
+    return value
+
+
+def as_number(text: str) -> Any:
+    """Read a constant: a number when it is one, else its text."""
+    for parse in (int, float):
+        try:
+            number = parse(text)
+        except ValueError:
+            continue
+        return number if "_" not in text and math.isfinite(number) else text
+    return text
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def converter(field: str) -> Convert:
+    """How values of a field are brought into the form of the event."""
+    if field in TEXT_FIELDS or field.startswith("segments."):
+        return as_text
+    if field == "timestamp":
+        return as_timestamp
+    return as_json if field in JSON_FIELDS else _same
+
+
+class Plan(NamedTuple):
+    """Where the columns of a file go."""
+
+    top: tuple[tuple[str, str, Convert], ...]
+    """(field, column, conversion)."""
+    nested: tuple[tuple[str, tuple[tuple[str, str, Convert], ...]], ...]
+    """(parent, (name, column, conversion) …)."""
+    fields: frozenset[str]
+    unused: tuple[str, ...]
+    """Columns that are no field of the event."""
+
+
+class Shaper:
+    """
+    Makes events of the rows of one file.
+
+    Parameters
+    ----------
+    role : "table", "predictions" or "labels"
+        In a plain table every column that is no field is a feature; elsewhere it is left out and listed in `Plan.unused`.
+    """
+
+    def __init__(self, role: Role, maps: Iterable[Mapping], ignore: Iterable[str]) -> None:
+        self.role = role
+        self._maps = [mapping for mapping in maps if is_field(mapping.field, role)]
+        self._ignored = frozenset(ignore)
+        self._plans: dict[tuple[str, ...], Plan] = {}
+        self._constants: list[tuple[str, str, Any]] = []
+        for mapping in self._maps:
+            if mapping.value is not None:
+                parent, _, name = mapping.field.partition(".")
+                convert = converter(mapping.field)
+                self._constants.append((parent, name, convert(mapping.value if convert is as_text else as_number(mapping.value))))
+
+    @property
+    def changes(self) -> bool:
+        """Whether events of this file differ from their rows at all."""
+        return self.role == "table" or bool(self._maps) or bool(self._ignored)
+
+    @property
+    def mapped_fields(self) -> frozenset[str]:
+        """Fields that a `--map` names."""
+        return frozenset(mapping.field for mapping in self._maps)
+
+    def plan(self, columns: tuple[str, ...]) -> Plan:
+        """Where these columns go."""
+        plan = self._plans.get(columns)
+        if plan is None:
+            if len(self._plans) >= PLANS_MAX:
+                self._plans.clear()
+            plan = self._plans[columns] = self._make_plan(columns)
+        return plan
+
+    def check(self, columns: tuple[str, ...], name: str) -> Plan:
+        """
+        Check the header of a file.
+
+        Raises
+        ------
+        InputError
+            A column that is needed is not there.
+        """
+        plan = self.plan(columns)
+        needed = {"table": (), "predictions": ("event_id", "model"), "labels": ("event_id", "label")}[self.role]
+        for field in needed:
+            if field not in plan.fields:
+                constant = f" (or --map {field}=:VALUE for all rows)" if field == "model" else ""
+                raise InputError(f"{name}: no column {field!r}; say which it is with --map {field}=COLUMN{constant}. It has: {listed(columns)}")
+        return plan
+
+    def time_column(self, columns: tuple[str, ...]) -> str | None:
+        """The column the timestamp is read from."""
+        return next((column for field, column, _ in self.plan(columns).top if field == "timestamp"), None)
+
+    def constant(self, field: str) -> Any:
+        """Value of a field that is the same in all rows, else `None`."""
+        return next((value for parent, name, value in self._constants if parent == field and not name), None)
+
+    def text_columns(self, columns: tuple[str, ...]) -> frozenset[str]:
+        """Columns whose values are text whatever they look like: ids, names, times."""
+        plan = self.plan(columns)
+        uses: dict[str, list[Convert]] = {}
+        for _, column, convert in (*plan.top, *(item for _, items in plan.nested for item in items)):
+            uses.setdefault(column, []).append(convert)
+        return frozenset(column for column, converts in uses.items() if all(convert in {as_text, as_timestamp} for convert in converts))
+
+    def event(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Make the event of a row, without defaults."""
+        plan = self.plan(tuple(row))
+        event: dict[str, Any] = {}
+        for field, column, convert in plan.top:
+            value = row[column]
+            if value is not None:
+                event[field] = convert(value)
+        for parent, items in plan.nested:
+            inner = event.get(parent)
+            inner = event[parent] = inner if isinstance(inner, dict) else {}
+            for name, column, convert in items:
+                value = row[column]
+                if value is not None:
+                    inner[name] = convert(value)
+                elif parent == "features":
+                    inner[name] = None
+            if not inner and parent != "features":
+                del event[parent]
+        for parent, name, value in self._constants:
+            if name:
+                inner = event.setdefault(parent, {})
+                if isinstance(inner, dict):
+                    inner[name] = value
+            else:
+                event[parent] = value
+        return event
+
+    def _make_plan(self, columns: tuple[str, ...]) -> Plan:
+        # A map whose column is not here does not count: it may be meant for the other file, or for other lines.
+        maps = [mapping for mapping in self._maps if mapping.column is None or mapping.column in columns]
+        mapped_columns = {mapping.column for mapping in maps}
+        mapped_fields = {mapping.field for mapping in maps}
+        pairs: list[tuple[str, str]] = []
+        unused: list[str] = []
+        for column in columns:
+            if column in self._ignored or column in mapped_columns:
+                continue
+            field = column if is_field(column, self.role) else f"features.{column}" if self.role == "table" and column else None
+            if field is None:
+                unused.append(column)
+            elif field not in mapped_fields:
+                pairs.append((field, column))
+        pairs += [(mapping.field, mapping.column) for mapping in maps if mapping.column is not None]
+        nested: dict[str, list[tuple[str, str, Convert]]] = {}
+        top: list[tuple[str, str, Convert]] = []
+        for field, column in pairs:
+            parent, dot, name = field.partition(".")
+            if dot:
+                nested.setdefault(parent, []).append((name, column, converter(field)))
+            else:
+                top.append((field, column, converter(field)))
+        constants = [mapping.field for mapping in self._maps if mapping.value is not None]
+        return Plan(tuple(top), tuple((parent, tuple(items)) for parent, items in nested.items()), frozenset([field for field, _ in pairs] + constants), tuple(unused))
+
+
+def check_ignored(ignore: Iterable[str], columns: Iterable[str]) -> None:
+    """
+    Refuse to ignore what no file has.
+
+    Raises
+    ------
+    InputError
+        A column that is not there: most likely it was misspelt.
+    """
+    known = sorted(set(columns))
+    for column in ignore:
+        if column not in known:
+            raise InputError(f"--ignore {column}: no input has this column.{did_you_mean(column, known)}")
+
+
+def listed(columns: tuple[str, ...]) -> str:
+    """Columns for a message, the first of them."""
+    more = f" and {len(columns) - COLUMNS_SHOWN} more" if len(columns) > COLUMNS_SHOWN else ""
+    return ", ".join(columns[:COLUMNS_SHOWN]) + more
