@@ -1,0 +1,101 @@
+"""
+`stream-monitor doctor`: is everything there that a worker needs?
+
+Rule of the file: it prints what `runtime.doctor` finds and exits 1 when a check failed; a warning does not fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import click
+
+from stream_monitor.errors import InputError
+
+if TYPE_CHECKING:
+    from stream_monitor.runtime.doctor import Finding
+    from stream_monitor.settings import Settings
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command(name="doctor")
+@click.option("--config", type=click.Path(dir_okay=False), help="The configuration; ./monitor.yaml if there, else the defaults.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--topic-sample", default=100, show_default=True, type=click.IntRange(0, 100_000), metavar="N", help="Newest records of each input that are checked; 0 reads none.")
+@click.option("--probe", is_flag=True, help="Also send a prediction and a label of model __probe__ and measure the way to the gauge. The only check that writes.")
+@click.option("--metrics-url", multiple=True, metavar="URL", help="/metrics of a worker, for --probe; give it once for each worker. Default: worker.metrics.")
+def command(config: str | None, as_json: bool, topic_sample: int, probe: bool, metrics_url: tuple[str, ...]) -> None:
+    """
+    Check broker, topics, permissions, lag, clocks and what flows.
+
+    Each line is ok, warn or fail, and says what to do. Exit 1 if a check failed.
+
+    \b
+    Examples:
+      stream-monitor doctor --config monitor.yaml
+      stream-monitor doctor --probe --metrics-url http://127.0.0.1:9108/metrics
+    """  # noqa: D301
+    from stream_monitor.config import load
+
+    settings = load(config, os.environ)
+    urls = probe_urls(settings, metrics_url) if probe else []
+    for name in ("aiokafka", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they have to say is in the findings
+    statuses = asyncio.run(_report(_findings(settings, topic_sample, urls), as_json=as_json))
+    if statuses["fail"]:
+        raise SystemExit(1)
+
+
+def probe_urls(settings: Settings, given: tuple[str, ...]) -> list[str]:
+    """
+    Where the probe reads metrics.
+
+    Raises
+    ------
+    InputError
+        None was given and the worker takes a free port.
+    """
+    if given:
+        return [url if url.rstrip("/").endswith("/metrics") else f"{url.rstrip('/')}/metrics" for url in given]
+    http = settings.worker.metrics
+    if not http.port:
+        raise InputError("--probe needs --metrics-url: worker.metrics.port is 0, so the worker listens on a free port")
+    return [f"http://{http.host}:{http.port}/metrics"]
+
+
+def shown(finding: Finding) -> str:
+    """A finding as lines for people."""
+    line = f"{click.style(f'{finding.status:<4}', fg=COLOURS[finding.status], bold=True)}  {finding.check:<12}  {finding.detail}"
+    return f"{line}\n{'':20}-> {finding.advice}" if finding.advice and finding.status != "ok" else line
+
+
+async def _findings(settings: Settings, sample_n: int, urls: list[str]) -> AsyncIterator[Finding]:
+    from stream_monitor.runtime.doctor import examine
+    from stream_monitor.runtime.probe import probe
+
+    async for finding in examine(settings, sample_n=sample_n):
+        yield finding
+    if urls:
+        yield await probe(settings.kafka, urls)
+
+
+async def _report(findings: AsyncIterator[Finding], *, as_json: bool) -> Counter[str]:
+    import msgspec
+
+    found = []
+    async for finding in findings:
+        found.append(finding)
+        if not as_json:
+            click.echo(shown(finding))
+    statuses = Counter(str(finding.status) for finding in found)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode({"checks": found, **{status: statuses[status] for status in COLOURS}}), indent=2))
+    else:
+        click.echo(f"{statuses['ok']} ok, {statuses['warn']} warning(s), {statuses['fail']} failed")
+    return statuses

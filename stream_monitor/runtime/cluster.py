@@ -1,0 +1,283 @@
+"""
+Questions to a Kafka cluster for `doctor`.
+
+Rule of the file: it asks and never writes: no topic is created, no offset committed, no group joined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, for_code
+from aiokafka.helpers import create_ssl_context
+from aiokafka.protocol.admin import ApiVersionRequest, DescribeGroupsRequest
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
+from msgspec import Struct
+
+from stream_monitor.errors import BrokerError
+from stream_monitor.settings import KafkaSettings
+
+READ, WRITE, CREATE, DESCRIBE = 3, 4, 5, 8
+UNKNOWN_OPERATIONS = -(2**31)
+METADATA_KEY, DESCRIBE_GROUPS_KEY = 3, 15
+METADATA_WITH_OPERATIONS, GROUPS_WITH_OPERATIONS = 8, 3
+TRANSACTION_COORDINATOR = 1
+UNAUTHORIZED = frozenset({29, 30, 31, 53})
+COORDINATOR_STARTS = frozenset({14, 15, 16})
+"""Codes that pass: the coordinator is loading, not available yet, or has just moved."""
+
+
+class TopicFacts(Struct, frozen=True):
+    """A topic as the cluster has it."""
+
+    name: str
+    partitions: int
+    replicas: int
+    leaderless: int
+    operations: frozenset[int] | None
+    """What we may do with it; None when the broker does not say."""
+
+
+class GroupFacts(Struct, frozen=True):
+    """A consumer group as its coordinator has it."""
+
+    state: str
+    members: int
+    operations: frozenset[int] | None
+
+
+class Records(Struct, frozen=True):
+    """The newest records of one partition."""
+
+    partition: int
+    offsets: list[int]
+    times_ms: list[int]
+    values: list[bytes | None]
+
+
+def connection(kafka: KafkaSettings) -> dict[str, Any]:
+    """Arguments that every aiokafka client needs to reach the cluster."""
+    security = kafka.security
+    found: dict[str, Any] = {"bootstrap_servers": kafka.bootstrap_servers, "security_protocol": security.protocol}
+    if security.protocol.endswith("SSL"):
+        try:
+            found["ssl_context"] = create_ssl_context(cafile=security.ca_file, certfile=security.cert_file, keyfile=security.key_file, password=security.key_password)
+        except OSError as error:
+            raise BrokerError(f"the TLS files under kafka.security cannot be used: {error}") from error
+    if security.protocol.startswith("SASL"):
+        found |= {"sasl_mechanism": security.sasl_mechanism or "PLAIN", "sasl_plain_username": security.username, "sasl_plain_password": security.password}
+    return found
+
+
+class Cluster:
+    """
+    A connection to the cluster, to be used in `async with`.
+
+    Parameters
+    ----------
+    kafka : KafkaSettings
+    timeout_s : float, seconds
+        For each question.
+
+    Raises
+    ------
+    BrokerError
+        On entry, when no broker can be reached.
+    """
+
+    def __init__(self, kafka: KafkaSettings, timeout_s: float) -> None:
+        self._kafka = kafka
+        self._timeout_s = timeout_s
+        self._arguments: dict[str, Any] = {}
+        self._admin: Any = None
+        self._consumer: Any = None
+        self.versions: dict[int, tuple[int, int]] = {}
+        self.brokers = 0
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._arguments = connection(self._kafka) | {"request_timeout_ms": int(self._timeout_s * 1000)}
+            self._admin = AIOKafkaAdminClient(**self._arguments)
+            async with asyncio.timeout(self._timeout_s):
+                await self._admin.start()
+                self.versions = await self._api_versions()
+        except (KafkaError, OSError, ValueError) as error:
+            await self.__aexit__()
+            raise BrokerError(f"{self._kafka.bootstrap_servers}: {str(error) or type(error).__name__}") from error
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in (self._consumer and self._consumer.stop, self._admin and self._admin.close):
+            if client:
+                await client()
+
+    async def topics(self) -> dict[str, TopicFacts]:
+        """All topics we may see, by their physical name."""
+        with_operations = self.versions.get(METADATA_KEY, (0, 0))[1] >= METADATA_WITH_OPERATIONS
+        answer = await self._ask(_MetadataWithOperations() if with_operations else MetadataRequest(None, allow_auto_topic_creation=False))
+        self.brokers = len(answer.brokers)
+        found: dict[str, TopicFacts] = {}
+        for topic in answer.topics:
+            name, partitions = topic[1], topic[3]
+            leader, replicas = 2, 4 if with_operations else 3
+            found[name] = TopicFacts(
+                name,
+                len(partitions),
+                min((len(partition[replicas]) for partition in partitions), default=0),
+                sum(partition[leader] < 0 for partition in partitions),
+                _operations(topic[4]) if with_operations else None,
+            )
+        return found
+
+    async def configs(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Settings of topics; a topic whose settings we may not see is missing."""
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+        found: dict[str, dict[str, str]] = {}
+        for answer in await self._timed(self._admin.describe_configs(resources)) if resources else ():
+            for resource in answer.resources:
+                if not resource[0]:
+                    found[resource[3]] = {entry[0]: entry[1] for entry in resource[4] if entry[1] is not None}
+        return found
+
+    async def transaction_coordinator(self, transactional_id: str) -> str:
+        """Ask for the coordinator of a transactional id: empty when there is one, else why not."""
+        request = FindCoordinatorRequest(transactional_id, TRANSACTION_COORDINATOR)
+        for _ in range(10):
+            answer = await self._ask(request)
+            if answer.error_code not in COORDINATOR_STARTS:
+                break
+            await asyncio.sleep(self._timeout_s / 20)
+        return "" if not answer.error_code else _name_of(answer.error_code)
+
+    async def group(self, name: str) -> GroupFacts:
+        """State of a consumer group (`Dead` when nobody ever used it)."""
+        node = await self._timed(self._admin.find_coordinator(name))
+        with_operations = self.versions.get(DESCRIBE_GROUPS_KEY, (0, 0))[1] >= GROUPS_WITH_OPERATIONS
+        answer = await self._ask(DescribeGroupsRequest([name], with_operations), node)
+        group = answer.groups[0]
+        if group[0] and group[0] != 69:  # GROUP_ID_NOT_FOUND: what newer brokers say of a group nobody used
+            raise BrokerError(f"group {name}: {_name_of(group[0])}")
+        return GroupFacts(group[2], len(group[5]), _operations(group[6]) if with_operations else None)
+
+    async def committed(self, group: str) -> dict[tuple[str, int], int]:
+        """Committed offsets of a group by topic and partition."""
+        found = await self._timed(self._admin.list_consumer_group_offsets(group))
+        return {(partition.topic, partition.partition): entry.offset for partition, entry in found.items() if entry.offset >= 0}
+
+    async def ends(self, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
+        """Offsets of the first and after the last record by partition."""
+        every = [TopicPartition(topic, partition) for partition in range(partitions)]
+        consumer = await self._reader()
+        consumer.assign(every)
+        first, last = await self._timed(consumer.beginning_offsets(every)), await self._timed(consumer.end_offsets(every))
+        return {partition.partition: (first[partition], last[partition]) for partition in every}
+
+    async def newest(self, topic: str, partitions: int, records_n: int) -> list[Records]:
+        """About `records_n` of the newest records of a topic, evenly from its partitions, oldest first in each."""
+        ends = await self.ends(topic, partitions)
+        consumer = await self._reader()
+        wanted = {}
+        for partition, (first, last) in ends.items():
+            if last > first:
+                wanted[TopicPartition(topic, partition)] = last
+        share = -(-records_n // max(len(wanted), 1))
+        consumer.assign(list(wanted))
+        for partition, last in wanted.items():
+            consumer.seek(partition, max(ends[partition.partition][0], last - share))
+        found = {partition: Records(partition.partition, [], [], []) for partition in wanted}
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        while wanted and asyncio.get_running_loop().time() < until:
+            for partition, records in (await consumer.getmany(timeout_ms=200)).items():
+                for record in records:
+                    found[partition].offsets.append(record.offset)
+                    found[partition].times_ms.append(record.timestamp)
+                    found[partition].values.append(record.value)
+            for partition in [each for each, last in wanted.items() if await consumer.position(each) >= last]:
+                del wanted[partition]
+                consumer.pause(partition)
+        return [records for records in found.values() if records.offsets]
+
+    async def _api_versions(self) -> dict[int, tuple[int, int]]:
+        answer = await self._ask(ApiVersionRequest())
+        return {key: (lowest, highest) for key, lowest, highest, *_ in answer.api_versions}
+
+    async def _reader(self) -> Any:
+        if self._consumer is None:
+            self._consumer = AIOKafkaConsumer(**self._arguments, group_id=None, enable_auto_commit=False, isolation_level="read_committed", auto_offset_reset="earliest")
+            await self._timed(self._consumer.start())
+        return self._consumer
+
+    async def _ask(self, request: Any, node: int | None = None) -> Any:
+        return await self._timed(self._admin._send_request(request, node))
+
+    async def _timed(self, awaitable: Any) -> Any:
+        async with asyncio.timeout(self._timeout_s):
+            return await awaitable
+
+
+def _operations(bits: int) -> frozenset[int] | None:
+    return None if bits == UNKNOWN_OPERATIONS else frozenset(place for place in range(31) if bits >> place & 1)
+
+
+def _name_of(code: int) -> str:
+    return str(for_code(code).__name__).removesuffix("Error")
+
+
+class _MetadataAnswer(Response):  # type: ignore[misc]
+    API_KEY = METADATA_KEY
+    API_VERSION = METADATA_WITH_OPERATIONS
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", Array(("node_id", Int32), ("host", String("utf-8")), ("port", Int32), ("rack", String("utf-8")))),
+        ("cluster_id", String("utf-8")),
+        ("controller_id", Int32),
+        (
+            "topics",
+            Array(
+                ("error_code", Int16),
+                ("topic", String("utf-8")),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    Array(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", Array(Int32)),
+                        ("isr", Array(Int32)),
+                        ("offline", Array(Int32)),
+                    ),
+                ),
+                ("operations", Int32),
+            ),
+        ),
+        ("operations", Int32),
+    )
+
+
+class _MetadataQuestion(RequestStruct):  # type: ignore[misc]
+    API_KEY = METADATA_KEY
+    API_VERSION = METADATA_WITH_OPERATIONS
+    RESPONSE_TYPE = _MetadataAnswer
+    SCHEMA = Schema(("topics", Array(String("utf-8"))), ("create", Boolean), ("cluster_operations", Boolean), ("topic_operations", Boolean))
+
+
+class _MetadataWithOperations(Request[_MetadataQuestion]):  # type: ignore[misc]
+    """Metadata of all topics with what we may do with each: version 8, which aiokafka does not speak."""
+
+    API_KEY: ClassVar[int] = METADATA_KEY
+
+    def build(self, request_struct_class: type[_MetadataQuestion]) -> Any:
+        return request_struct_class(None, False, False, True)

@@ -1,0 +1,385 @@
+"""
+Is everything there that a worker needs, and does what flows mean what it should?
+
+Rule of the file: every check is one function that returns findings and writes nothing; what it cannot find out it says, and a check that breaks is a finding too.
+A finding that is not ok says what to do about it.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Literal
+
+import aiohttp
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from stream_monitor.errors import BrokerError
+from stream_monitor.ingest import Ingest
+from stream_monitor.runtime.cluster import READ, WRITE, Cluster, Records, TopicFacts
+from stream_monitor.settings import MINUTE_MS, HttpSettings, Settings
+
+Status = Literal["ok", "warn", "fail"]
+INPUTS = ("predictions", "labels")
+ACCESS: dict[str, frozenset[int]] = {
+    "predictions": frozenset({READ}),
+    "labels": frozenset({READ}),
+    "observations": frozenset({READ, WRITE}),
+    "alerts": frozenset({READ, WRITE}),
+    "dead-letters": frozenset({WRITE}),
+    "anomalies": frozenset({WRITE}),
+    "history": frozenset({READ, WRITE}),
+    "snapshots": frozenset({READ, WRITE}),
+    "baselines": frozenset({READ, WRITE}),
+    "lifecycle": frozenset({READ, WRITE}),
+}
+"""What a worker does with each topic."""
+API_NAMES = {
+    0: "Produce",
+    1: "Fetch",
+    2: "ListOffsets",
+    3: "Metadata",
+    8: "OffsetCommit",
+    9: "OffsetFetch",
+    10: "FindCoordinator",
+    11: "JoinGroup",
+    12: "Heartbeat",
+    14: "SyncGroup",
+}
+TRANSACTION_API_NAMES = {22: "InitProducerId", 25: "AddOffsetsToTxn", 24: "AddPartitionsToTxn", 26: "EndTxn", 28: "TxnOffsetCommit"}
+AHEAD_MS = 5 * MINUTE_MS
+LAG_RECORDS_WARN = 100_000
+EXAMPLES_N = 3
+TIMEOUT_S = 10.0
+AT_LEAST_ONCE = "set worker.processing_guarantee: at_least_once (an alert may then be repeated after a crash), or use a broker with transactions"
+
+
+class Finding(Struct, frozen=True):
+    """One line of the report."""
+
+    check: str
+    status: Status
+    detail: str
+    advice: str = ""
+
+
+class Patient(Struct, frozen=True):
+    """What the checks look at."""
+
+    settings: Settings
+    cluster: Cluster
+    topics: dict[str, TopicFacts]
+    configs: dict[str, dict[str, str]]
+    sample_n: int
+    now_ms: int
+
+    def physical(self, topic: str) -> str:
+        """Name of a topic in the cluster."""
+        return self.settings.kafka.topic_prefix + topic
+
+    def facts(self, topic: str) -> TopicFacts | None:
+        """The topic as the cluster has it."""
+        return self.topics.get(self.physical(topic))
+
+
+Checkup = Callable[[Patient], Awaitable[Iterable[Finding]]]
+
+
+async def examine(settings: Settings, *, sample_n: int = 100, timeout_s: float = TIMEOUT_S) -> AsyncIterator[Finding]:
+    """
+    Run all checks, one after another.
+
+    Parameters
+    ----------
+    settings : Settings
+        The whole configuration.
+    sample_n : int, records
+        Newest records of `predictions` and of `labels` that are checked against the contract; 0 reads none.
+    timeout_s : float, seconds
+        For each question to the broker.
+
+    Yields
+    ------
+    Finding
+        As soon as it is known.
+    """
+    yield await metrics_port(settings.worker.metrics)
+    try:
+        async with Cluster(settings.kafka, timeout_s) as cluster:
+            topics = await cluster.topics()
+            yield Finding("broker", "ok", f"{settings.kafka.bootstrap_servers} answers, {cluster.brokers} broker(s) in the cluster")
+            ours = [settings.kafka.topic_prefix + topic for topic in ACCESS]
+            configs = await _configs(cluster, [name for name in ours if name in topics])
+            patient = Patient(settings, cluster, topics, configs, sample_n, time.time_ns() // 1_000_000)
+            for check, checkup in CHECKUPS.items():
+                try:
+                    for finding in await checkup(patient):
+                        yield finding
+                except Exception as error:
+                    yield Finding(
+                        check,
+                        "fail",
+                        f"could not be checked: {str(error) or type(error).__name__}",
+                        "see whether the user of kafka.security may describe it, and whether the broker is healthy",
+                    )
+    except (BrokerError, TimeoutError) as error:
+        yield Finding(
+            "broker",
+            "fail",
+            f"cannot be used: {str(error) or 'no answer'}",
+            "check kafka.bootstrap_servers and kafka.security, and that the broker's advertised listeners can be reached from here",
+        )
+
+
+async def _configs(cluster: Cluster, names: list[str]) -> dict[str, dict[str, str]]:
+    """Settings of the topics, none when we may not ask; the check of topics says so."""
+    try:
+        return await cluster.configs(names)
+    except Exception:
+        return {}
+
+
+async def metrics_port(http: HttpSettings) -> Finding:
+    """Whether the port of the metrics is free, or a worker answers on it."""
+    place = f"{http.host}:{http.port}"
+    if http.port == 0:
+        return Finding("metrics port", "ok", "a free port is taken at start")
+    with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((http.host, http.port))
+        except OSError as error:
+            reason = error.strerror
+        else:
+            return Finding("metrics port", "ok", f"{place} is free")
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session, session.get(f"http://{place}/ready") as response:
+            text = (await response.text())[:200].strip()
+            if response.headers.get("Server") == "stream-monitor":
+                if response.status == 200:
+                    return Finding("metrics port", "ok", f"a worker answers on {place}: {text}")
+                return Finding("metrics port", "warn", f"the worker on {place} is not ready: {text}", "see the log of the worker")
+    except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError):
+        pass
+    return Finding("metrics port", "fail", f"{place} cannot be used: {reason}", "set worker.metrics.port to another port (0 takes a free one), or stop the program that has it")
+
+
+async def apis(patient: Patient) -> list[Finding]:
+    """Whether the broker speaks what is needed, transactions included."""
+    needed = API_NAMES | (TRANSACTION_API_NAMES if patient.settings.worker.processing_guarantee == "exactly_once" else {})
+    missing = [name for key, name in needed.items() if key not in patient.cluster.versions]
+    if not missing:
+        return [Finding("protocol", "ok", f"the broker speaks all {len(needed)} requests that are needed")]
+    if set(missing) <= set(TRANSACTION_API_NAMES.values()):
+        return [Finding("protocol", "fail", f"worker.processing_guarantee is exactly_once, but the broker has no transactions (no {', '.join(missing)})", AT_LEAST_ONCE)]
+    return [Finding("protocol", "fail", f"the broker does not speak {', '.join(missing)}", "use Apache Kafka 2.1 or later, or a broker that is compatible with it")]
+
+
+async def transactions(patient: Patient) -> list[Finding]:
+    """Whether there is a coordinator for our transactions, and we may use it."""
+    worker = patient.settings.worker
+    if worker.processing_guarantee != "exactly_once":
+        return [Finding("transactions", "ok", "not needed: worker.processing_guarantee is at_least_once")]
+    if not set(TRANSACTION_API_NAMES) <= set(patient.cluster.versions):
+        return []
+    transactional_id = f"{worker.group}.observations.0"
+    refusal = await patient.cluster.transaction_coordinator(transactional_id)
+    if refusal:
+        return [
+            Finding(
+                "transactions",
+                "fail",
+                f"no coordinator for {transactional_id}: {refusal}",
+                f"allow Describe and Write on transactional ids that begin with {worker.group}., or {AT_LEAST_ONCE}",
+            )
+        ]
+    return [Finding("transactions", "ok", f"a coordinator answers for {transactional_id}")]
+
+
+async def topics(patient: Patient) -> list[Finding]:
+    """Whether the topics are there, with leaders, and what the worker will do about those that are not."""
+    found: list[Finding] = []
+    create = patient.settings.kafka.create_topics
+    missing = [patient.physical(topic) for topic in ACCESS if patient.facts(topic) is None]
+    if missing:
+        advice = (
+            "the worker makes them at its start"
+            if create
+            else "run `stream-monitor topics apply`, or set kafka.create_topics: true; the worker waits until the input topics are there"
+        )
+        found.append(Finding("topics", "warn", f"not there, or hidden from us: {', '.join(missing)}", advice))
+    for topic in ACCESS:
+        facts = patient.facts(topic)
+        if facts is not None and facts.leaderless:
+            found.append(Finding("topics", "fail", f"{facts.name}: {facts.leaderless} of {facts.partitions} partitions have no leader", "see the brokers: too few of them are up"))
+        if facts is not None and facts.name not in patient.configs:
+            found.append(Finding("topics", "warn", f"{facts.name}: its settings cannot be read", "allow DescribeConfigs on the topic"))
+    observations = patient.facts("observations")
+    if observations is not None and observations.replicas < 2 <= patient.cluster.brokers:
+        found.append(
+            Finding(
+                "topics", "warn", f"{observations.name} has no replica", "in production give it replication 3 and min.insync.replicas 2: rows that are under way live only there"
+            )
+        )
+    return found or [Finding("topics", "ok", f"all {len(ACCESS)} are there and have leaders")]
+
+
+async def permissions(patient: Patient) -> list[Finding]:
+    """Whether we may do with topics and group what a worker does."""
+    names = {READ: "Read", WRITE: "Write"}
+    found: list[Finding] = []
+    unknown = False
+    for topic, needed in ACCESS.items():
+        facts = patient.facts(topic)
+        if facts is None:
+            continue
+        if facts.operations is None:
+            unknown = True
+        elif lacking := [names[operation] for operation in sorted(needed - facts.operations)]:
+            found.append(Finding("permissions", "fail", f"topic {facts.name}: {' and '.join(lacking)} not allowed", f"allow {' and '.join(lacking)} on topic {facts.name}"))
+    group = await patient.cluster.group(patient.settings.worker.group)
+    if group.operations is not None and READ not in group.operations:
+        found.append(Finding("permissions", "fail", f"group {patient.settings.worker.group}: Read not allowed", f"allow Read on group {patient.settings.worker.group}"))
+    if found:
+        return found
+    if unknown:
+        return [Finding("permissions", "ok", "topics and group can be described; this broker does not tell what else is allowed")]
+    return [Finding("permissions", "ok", "topics and group allow all that a worker does")]
+
+
+async def group(patient: Patient) -> list[Finding]:
+    """State of the consumer group, and how far behind it is."""
+    name = patient.settings.worker.group
+    facts = await patient.cluster.group(name)
+    offsets = await patient.cluster.committed(name)
+    state = f"group {name}: {facts.state or 'unknown'}, {facts.members} member(s)"
+    if not offsets:
+        return [Finding("group", "ok", f"{state}, nothing committed yet")]
+    found = [Finding("group", "ok", state) if facts.members else Finding("group", "warn", f"{state}: no worker runs", "start one: stream-monitor worker")]
+    present = [topic_facts for topic in (*INPUTS, "observations") if (topic_facts := patient.facts(topic))]
+    found += [await _lag(patient, topic, {partition: offset for (of, partition), offset in offsets.items() if of == topic.name}) for topic in present]
+    return found
+
+
+async def _lag(patient: Patient, topic: TopicFacts, offsets: dict[int, int]) -> Finding:
+    ends = await patient.cluster.ends(topic.name, topic.partitions)
+    lost = sum(max(ends[partition][0] - offset, 0) for partition, offset in offsets.items() if partition in ends)
+    behind = sum(last - max(offsets.get(partition, first), first) for partition, (first, last) in ends.items())
+    if lost:
+        return Finding("lag", "fail", f"{topic.name}: {lost} records were deleted before they were read", "raise retention.ms of the topic, and add workers until they keep up")
+    if behind > LAG_RECORDS_WARN:
+        return Finding("lag", "warn", f"{topic.name}: {behind} records behind", "add workers (up to the number of partitions) or give them more CPU")
+    return Finding("lag", "ok", f"{topic.name}: {behind} records behind")
+
+
+async def retention(patient: Patient) -> list[Finding]:
+    """Whether records live as long as labels may take."""
+    core = patient.settings.core
+    delay_ms = max(model.labels.max_delay_ms for model in (core.defaults, *core.models.values()))
+    found: list[Finding] = []
+    for topic in INPUTS:
+        kept_ms = int(patient.configs.get(patient.physical(topic), {}).get("retention.ms", -1))
+        if 0 <= kept_ms < delay_ms:
+            detail = f"{patient.physical(topic)} keeps records for {_span(kept_ms)}, labels may take {_span(delay_ms)}"
+            found.append(
+                Finding(
+                    "retention",
+                    "warn",
+                    detail,
+                    "raise retention.ms or lower labels.max_delay: a replay could not join such labels, and a worker that was down would have lost them",
+                )
+            )
+    return found or [Finding("retention", "ok", f"inputs are kept for at least labels.max_delay ({_span(delay_ms)})")]
+
+
+def _span(ms: int) -> str:
+    """
+    A length of time as `monitor.yaml` has it.
+
+    Examples
+    --------
+    >>> _span(86_400_000), _span(5_400_000), _span(250)
+    ('1d', '90m', '250ms')
+    """
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)):
+        if ms >= size and not ms % size:
+            return f"{ms // size}{unit}"
+    return f"{ms}ms"
+
+
+async def sample(patient: Patient) -> list[Finding]:
+    """Whether the newest records of the inputs mean what the contract says, and when they were made."""
+    found: list[Finding] = []
+    for kind in INPUTS if patient.sample_n else ():
+        facts = patient.facts(kind)
+        if facts is None:
+            continue
+        batches = await patient.cluster.newest(facts.name, facts.partitions, patient.sample_n)
+        if not batches:
+            found.append(Finding(kind, "warn", f"{facts.name} is empty", "send events, for example with `stream-monitor produce`"))
+            continue
+        found += [judged(kind, facts.name, batches, patient.settings.worker.max_record_bytes), clock(kind, batches, patient.now_ms)]
+    return found
+
+
+def judged(kind: str, topic: str, batches: list[Records], max_record_bytes: int) -> Finding:
+    """Decode records as the worker would, and show what it would refuse."""
+    ingest = Ingest(1, max_record_bytes=max_record_bytes)
+    examples: list[str] = []
+    reasons: Counter[str] = Counter()
+    models: Counter[str] = Counter()
+    total = 0
+    for batch in batches:
+        total += len(batch.values)
+        for reject in ingest.take(f"{topic}/{batch.partition}", kind, batch.values, np.array(batch.offsets, np.int64), np.array(batch.times_ms, np.int64)):
+            reasons[reject.reason] += 1
+            if len(examples) < EXAMPLES_N:
+                examples.append(f"{topic}/{batch.partition}@{batch.offsets[reject.index]}: {reject.reason}: {reject.message}")
+        models.update(model for value in batch.values if value and (model := _model(value)))
+    seen = f"; models: {', '.join(f'{name} ({count})' for name, count in models.most_common(5))}" if models else ""
+    if not reasons:
+        return Finding(kind, "ok", f"the newest {total} records of {topic} can be used{seen}")
+    detail = f"of the newest {total} records of {topic} {reasons.total()} cannot be used: {'; '.join(examples)}"
+    return Finding(kind, "fail" if reasons.total() == total else "warn", detail, "compare with the schema in topics/ and correct who sends them; such records go to dead-letters")
+
+
+class _Named(Struct):
+    model: str = ""
+
+
+def _model(value: bytes) -> str:
+    try:
+        return msgspec.json.decode(value, type=_Named).model
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
+
+
+def clock(kind: str, batches: list[Records], now_ms: int) -> Finding:
+    """How the timestamps of the newest records compare with the clock of this machine."""
+    age_ms = now_ms - max(max(batch.times_ms) for batch in batches)
+    if age_ms < -AHEAD_MS:
+        detail = f"the newest record of {kind} is dated {_about(-age_ms)} ahead of this machine"
+        return Finding("clock", "warn", detail, "compare the clocks of the senders and of this machine (NTP): event time follows the records, lag is measured with the clock here")
+    return Finding("clock", "ok", f"the newest record of {kind} is {_about(age_ms)} old" if age_ms >= 0 else f"the newest record of {kind} is dated {_about(-age_ms)} ahead")
+
+
+def _about(ms: int) -> str:
+    for unit, size in (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
+        if ms >= 2 * size:
+            return f"{ms / size:.0f} {unit}"
+    return f"{ms} ms"
+
+
+CHECKUPS: dict[str, Checkup] = {
+    "protocol": apis,
+    "transactions": transactions,
+    "topics": topics,
+    "permissions": permissions,
+    "retention": retention,
+    "group": group,
+    "sample": sample,
+}

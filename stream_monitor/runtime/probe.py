@@ -1,0 +1,100 @@
+"""
+The whole way of one prediction and its label, measured from outside: from the topics to the gauge.
+
+Rule of the file: it writes two events of the model `__probe__` and nothing else, and believes only what `/metrics` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import aiohttp
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from stream_monitor.errors import BrokerError
+from stream_monitor.runtime.cluster import connection
+from stream_monitor.runtime.doctor import Finding
+from stream_monitor.settings import KafkaSettings
+
+MODEL = "__probe__"
+COUNTER = "model_labels_total"
+GAUGE = "model_accuracy"
+WAIT_S = 30.0
+PAUSE_S = 0.05
+CHECK = "probe"
+
+
+async def probe(kafka: KafkaSettings, urls: Sequence[str], *, wait_s: float = WAIT_S) -> Finding:
+    """
+    Send a prediction and its label, and wait until a worker shows them.
+
+    Parameters
+    ----------
+    kafka : KafkaSettings
+        Where to send.
+    urls : sequence of str
+        `/metrics` of every worker: any of them may have the partition of the model.
+    wait_s : float, seconds
+        After which it has failed.
+    """
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+        try:
+            before, _ = await _seen(session, urls)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return Finding(CHECK, "fail", f"metrics cannot be read: {str(error) or type(error).__name__}", "give --metrics-url of every worker, and see whether they run")
+        try:
+            await _send(kafka)
+        except (KafkaError, OSError, BrokerError) as error:
+            return Finding(
+                CHECK,
+                "fail",
+                f"the events cannot be sent: {str(error) or type(error).__name__}",
+                "allow Write on the input topics to the user of kafka.security, or probe as another user",
+            )
+        sent_s = time.perf_counter()
+        while time.perf_counter() - sent_s < wait_s:
+            try:
+                labels, shown = await _seen(session, urls)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                return Finding(CHECK, "fail", f"metrics cannot be read any more: {str(error) or type(error).__name__}", "see the log of the worker")
+            if labels > before and shown:
+                return Finding(CHECK, "ok", f"a prediction and its label were in {GAUGE} {time.perf_counter() - sent_s:.2f} s after they were sent")
+            await asyncio.sleep(PAUSE_S)
+    return Finding(
+        CHECK,
+        "fail",
+        f"a prediction and its label were not in {GAUGE} within {wait_s:g} s",
+        "see /ready and the log of the workers, and whether --metrics-url names every one of them",
+    )
+
+
+async def _send(kafka: KafkaSettings) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    event_id = f"probe-{time.time_ns()}"
+    prediction = {"event_id": event_id, "model": MODEL, "prediction": 1, "timestamp": now_ms}
+    label = {"event_id": event_id, "model": MODEL, "label": 1, "timestamp": now_ms}
+    producer = AIOKafkaProducer(**connection(kafka), request_timeout_ms=10_000)
+    try:
+        await producer.start()
+        for topic, event in (("predictions", prediction), ("labels", label)):
+            await producer.send_and_wait(kafka.topic_prefix + topic, msgspec.json.encode(event), key=event_id.encode())
+    finally:
+        await producer.stop()
+
+
+async def _seen(session: aiohttp.ClientSession, urls: Sequence[str]) -> tuple[float, bool]:
+    """Labels of the probe that the workers have counted, and whether one shows its gauge."""
+    labels, shown = 0.0, False
+    for url in urls:
+        async with session.get(url) as response:
+            response.raise_for_status()
+            for line in (await response.text()).splitlines():
+                if f'model="{MODEL}"' in line:
+                    name = line.partition("{")[0]
+                    labels += float(line.rpartition(" ")[2]) if name == COUNTER else 0.0
+                    shown = shown or name == GAUGE
+    return labels, shown

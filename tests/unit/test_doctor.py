@@ -1,0 +1,372 @@
+"""What doctor finds: on the embedded broker, on facts of clusters that are ill, and in records."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.structs import OffsetAndMetadata
+
+from stream_monitor.cli.doctor import probe_urls, shown
+from stream_monitor.demo.broker import Broker
+from stream_monitor.errors import BrokerError, InputError
+from stream_monitor.runtime import doctor
+from stream_monitor.runtime.cluster import READ, WRITE, Cluster, GroupFacts, Records, TopicFacts, connection
+from stream_monitor.runtime.doctor import ACCESS, Finding, Patient, examine, judged
+from stream_monitor.runtime.http import HttpServer
+from stream_monitor.runtime.probe import probe
+from stream_monitor.settings import CoreSettings, HttpSettings, KafkaSettings, Labels, ModelSettings, Security, Settings, WorkerSettings
+
+NOW_MS = 1_750_000_000_000
+GOOD = b'{"event_id": "1", "model": "churn", "prediction": 1}'
+ALL = frozenset({READ, WRITE})
+
+
+def settings_for(bootstrap: str, *, port: int = 0, **worker) -> Settings:
+    return Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap), worker=WorkerSettings(metrics=HttpSettings(port=port), **{"processing_guarantee": "at_least_once", **worker}))
+
+
+async def found_by(settings: Settings, **options) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {}
+    async for finding in examine(settings, **{"timeout_s": 5.0, **options}):
+        found.setdefault(finding.check, []).append(finding)
+    return found
+
+
+@asynccontextmanager
+async def producing(bootstrap: str):
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+async def make_topics(bootstrap: str, *names: str, **config: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(name, 2, 1, topic_configs=config) for name in names])
+    await admin.close()
+
+
+def test_healthy_cluster_with_good_events():
+    async def scenario():
+        async with Broker() as broker:
+            await make_topics(broker.bootstrap, *ACCESS)
+            async with producing(broker.bootstrap) as producer:
+                for number in range(20):
+                    await producer.send("predictions", b'{"event_id": "%d", "model": "churn", "prediction": 1}' % number)
+                    await producer.send("labels", b'{"event_id": "%d", "label": 1}' % number)
+                await producer.flush()
+            return await found_by(settings_for(broker.bootstrap), sample_n=10)
+
+    found = asyncio.run(scenario())
+    assert {finding.status for findings in found.values() for finding in findings} == {"ok"}
+    assert set(found) == {"metrics port", "broker", "protocol", "transactions", "topics", "permissions", "retention", "group", "predictions", "labels", "clock"}
+    assert "churn (10)" in found["predictions"][0].detail
+
+
+def test_nothing_is_written_and_no_group_is_joined():
+    async def scenario():
+        async with Broker() as broker:
+            await found_by(settings_for(broker.bootstrap))
+            async with Cluster(KafkaSettings(bootstrap_servers=broker.bootstrap), 5.0) as cluster:
+                return await cluster.topics(), await cluster.group("stream-monitor")
+
+    topics, group = asyncio.run(scenario())
+    assert topics == {}
+    assert group == GroupFacts("Dead", 0, None)
+
+
+def test_exactly_once_on_a_broker_without_transactions_names_the_setting():
+    async def scenario():
+        async with Broker() as broker:
+            return await found_by(settings_for(broker.bootstrap, processing_guarantee="exactly_once"), sample_n=0)
+
+    found = asyncio.run(scenario())
+    assert found["protocol"][0].status == "fail"
+    assert "worker.processing_guarantee" in found["protocol"][0].detail
+    assert "at_least_once" in found["protocol"][0].advice
+    assert "transactions" not in found
+
+
+def test_bad_records_are_shown_with_their_place():
+    async def scenario():
+        async with Broker(partitions=1) as broker:
+            async with producing(broker.bootstrap) as producer:
+                for value in (GOOD, b"{", GOOD, b'{"event_id": "2"}'):
+                    await producer.send_and_wait("predictions", value)
+                await producer.send_and_wait("labels", b"[]")
+            return await found_by(settings_for(broker.bootstrap))
+
+    found = asyncio.run(scenario())
+    predictions, labels = found["predictions"][0], found["labels"][0]
+    assert (predictions.status, labels.status) == ("warn", "fail")
+    assert "of the newest 4 records of predictions 2 cannot be used" in predictions.detail
+    assert "predictions/0@1: invalid_json" in predictions.detail
+    assert "predictions/0@3: missing_field" in predictions.detail
+    assert "labels/0@0: not_an_object" in labels.detail
+    assert labels.advice
+
+
+def test_lag_of_the_group_and_records_that_were_lost():
+    async def scenario():
+        async with Broker(partitions=1) as broker:
+            async with producing(broker.bootstrap) as producer:
+                for _ in range(5):
+                    await producer.send_and_wait("predictions", GOOD)
+            from aiokafka import AIOKafkaConsumer
+
+            consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, group_id="stream-monitor", enable_auto_commit=False)
+            await consumer.start()
+            consumer.assign([TopicPartition("predictions", 0)])
+            await consumer.commit({TopicPartition("predictions", 0): OffsetAndMetadata(2, "")})
+            await consumer.stop()
+            return await found_by(settings_for(broker.bootstrap), sample_n=0)
+
+    found = asyncio.run(scenario())
+    assert found["group"][0].status == "warn"
+    assert "no worker runs" in found["group"][0].detail
+    assert found["lag"] == [Finding("lag", "ok", "predictions: 3 records behind")]
+
+
+def test_retention_that_is_shorter_than_the_delay_of_labels():
+    async def scenario():
+        async with Broker() as broker:
+            await make_topics(broker.bootstrap, "predictions", "labels", **{"retention.ms": "3600000"})
+            core = CoreSettings(models={"slow": ModelSettings(labels=Labels(max_delay_ms=30 * 86_400_000))})
+            base = settings_for(broker.bootstrap)
+            return await found_by(Settings(kafka=base.kafka, worker=base.worker, core=core), sample_n=0)
+
+    found = asyncio.run(scenario())
+    assert [finding.status for finding in found["retention"]] == ["warn", "warn"]
+    assert "predictions keeps records for 1h, labels may take 30d" in found["retention"][0].detail
+
+
+def test_broker_that_is_not_there():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        found = asyncio.run(found_by(settings_for(f"127.0.0.1:{unused.getsockname()[1]}"), timeout_s=2.0))
+    assert [finding.status for finding in found["broker"]] == ["fail"]
+    assert "kafka.bootstrap_servers" in found["broker"][0].advice
+    assert set(found) == {"metrics port", "broker"}
+
+
+def test_broker_that_never_answers():
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        found = asyncio.run(found_by(settings_for(f"127.0.0.1:{mute.getsockname()[1]}"), timeout_s=0.2))
+    assert found["broker"][0].status == "fail"
+
+
+def patient(*facts: TopicFacts, cluster=None, **settings) -> Patient:
+    """Somebody with these topics."""
+    names = {fact.name: fact for fact in facts}
+    return Patient(Settings(**settings), cluster, names, {name: {} for name in names}, 0, NOW_MS)
+
+
+class FakeCluster:
+    """Answers like a cluster with one group."""
+
+    brokers = 3
+    versions = dict.fromkeys([*doctor.API_NAMES, *doctor.TRANSACTION_API_NAMES], (0, 9))
+
+    def __init__(self, *, operations=ALL, refusal="", ends=None, committed=None):
+        self._operations, self._refusal, self._ends, self._committed = operations, refusal, ends or {}, committed or {}
+
+    async def group(self, name):
+        return GroupFacts("Stable", 1, self._operations)
+
+    async def transaction_coordinator(self, _):
+        return self._refusal
+
+    async def committed(self, _):
+        return self._committed
+
+    async def ends(self, _topic, _partitions):
+        return self._ends
+
+
+def topic(name, *, operations=ALL, replicas=3, leaderless=0):
+    return TopicFacts(name, 1, replicas, leaderless, operations)
+
+
+def test_permissions_name_what_is_lacking():
+    subject = patient(topic("predictions", operations=frozenset({WRITE})), topic("alerts", operations=frozenset()), topic("labels"), cluster=FakeCluster(operations=frozenset()))
+    found = asyncio.run(doctor.permissions(subject))
+    assert [(finding.status, finding.detail) for finding in found] == [
+        ("fail", "topic predictions: Read not allowed"),
+        ("fail", "topic alerts: Read and Write not allowed"),
+        ("fail", "group stream-monitor: Read not allowed"),
+    ]
+
+
+def test_permissions_that_the_broker_does_not_tell():
+    found = asyncio.run(doctor.permissions(patient(topic("predictions", operations=None), cluster=FakeCluster(operations=None))))
+    assert found[0].status == "ok"
+    assert "does not tell" in found[0].detail
+
+
+@pytest.mark.parametrize(("refusal", "status"), [("", "ok"), ("TransactionalIdAuthorizationFailed", "fail")])
+def test_transactions(refusal, status):
+    found = asyncio.run(doctor.transactions(patient(cluster=FakeCluster(refusal=refusal))))
+    assert found[0].status == status
+    assert "stream-monitor.observations.0" in found[0].detail
+    assert refusal in found[0].detail
+
+
+def test_topics_without_leader_or_replica():
+    found = asyncio.run(doctor.topics(patient(topic("predictions", leaderless=1), topic("observations", replicas=1), cluster=FakeCluster())))
+    assert [finding.status for finding in found] == ["warn", "fail", "warn"]
+    assert "labels" in found[0].detail
+    assert "no leader" in found[1].detail
+    assert "no replica" in found[2].detail
+
+
+@pytest.mark.parametrize(("create", "advice"), [(True, "the worker makes them"), (False, "topics apply")])
+def test_missing_topics_depend_on_create_topics(create, advice):
+    found = asyncio.run(doctor.topics(patient(cluster=FakeCluster(), kafka=KafkaSettings(create_topics=create, topic_prefix="ml."))))
+    assert advice in found[0].advice
+    assert "ml.predictions" in found[0].detail
+
+
+@pytest.mark.parametrize(("ends", "status"), [((0, 10), "ok"), ((7, 10), "fail"), ((0, 1_000_000), "warn")])
+def test_lag(ends, status):
+    subject = patient(topic("predictions"), cluster=FakeCluster(ends={0: ends}, committed={("predictions", 0): 5}))
+    assert [finding.status for finding in asyncio.run(doctor.group(subject))] == ["ok", status]
+
+
+def test_a_check_that_breaks_is_a_finding(monkeypatch):
+    async def broken(_):
+        raise RuntimeError("boom")
+
+    monkeypatch.setitem(doctor.CHECKUPS, "topics", broken)
+
+    async def scenario():
+        async with Broker() as broker:
+            return await found_by(settings_for(broker.bootstrap), sample_n=0)
+
+    found = asyncio.run(scenario())
+    assert [(finding.status, finding.detail) for finding in found["topics"]] == [("fail", "could not be checked: boom")]
+    assert found["permissions"][0].status == "ok"
+
+
+@pytest.mark.parametrize(("age_ms", "status", "says"), [(90_000, "ok", "90 s old"), (-60_000, "ok", "60 s ahead"), (-3_600_000, "warn", "60 min ahead")])
+def test_clock(age_ms, status, says):
+    finding = doctor.clock("predictions", [Records(0, [1], [NOW_MS - age_ms], [GOOD])], NOW_MS)
+    assert finding.status == status
+    assert says in finding.detail
+
+
+def test_tombstones_are_not_faults():
+    assert judged("predictions", "predictions", [Records(0, [1, 2], [NOW_MS, NOW_MS], [None, GOOD])], 1_000).status == "ok"
+
+
+def test_too_large_for_the_limit_of_the_worker():
+    assert "too_large" in judged("predictions", "predictions", [Records(0, [7], [NOW_MS], [GOOD])], 10).detail
+
+
+def test_metrics_port():
+    async def scenario():
+        found = []
+        for ready in (True, False):
+            server = HttpServer("127.0.0.1", 0, metrics=None, ready=lambda ready=ready: (ready, "so it is"))
+            port = await server.start()
+            found.append(await doctor.metrics_port(HttpSettings(port=port)))
+            await server.stop()
+        found.append(await doctor.metrics_port(HttpSettings(port=port)))
+        found.append(await doctor.metrics_port(HttpSettings(port=0)))
+        runner = web.AppRunner(web.Application())
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        found.append(await doctor.metrics_port(HttpSettings(port=site._server.sockets[0].getsockname()[1])))
+        await runner.cleanup()
+        return found
+
+    found = asyncio.run(scenario())
+    assert [finding.status for finding in found] == ["ok", "warn", "ok", "ok", "fail"]
+    assert "so it is" in found[1].detail
+    assert "worker.metrics.port" in found[4].advice
+
+
+def worker_that_sees(bootstrap: str, predictions: list[dict], *, blind: bool = False):
+    """Metrics of a worker that reads the topics itself: `model_labels_total` counts labels of predictions it has seen."""
+    from aiokafka import AIOKafkaConsumer
+
+    async def metrics():
+        consumer = AIOKafkaConsumer("predictions", "labels", bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+        await consumer.start()
+        ids: dict[str, set] = {"predictions": set(), "labels": set()}
+        for records in (await consumer.getmany(timeout_ms=100)).values():
+            for record in records:
+                event = json.loads(record.value)
+                predictions.append(event)
+                ids[record.topic].add((event["model"], event["event_id"]))
+        await consumer.stop()
+        labels_n = len(ids["predictions"] & ids["labels"])
+        if blind or not labels_n:
+            return b"stream_monitor_ready 1\n"
+        return b'model_labels_total{model="__probe__",version=""} %d\nmodel_accuracy{model="__probe__",version="",window="1h"} 1.0\n' % labels_n
+
+    return metrics
+
+
+@pytest.mark.parametrize(("blind", "status"), [(False, "ok"), (True, "fail")])
+def test_probe(blind, status):
+    async def scenario():
+        events = []
+        async with Broker() as broker:
+            await make_topics(broker.bootstrap, "predictions", "labels")
+            server = HttpServer("127.0.0.1", 0, worker_that_sees(broker.bootstrap, events, blind=blind), lambda: (True, ""))
+            port = await server.start()
+            finding = await probe(KafkaSettings(bootstrap_servers=broker.bootstrap), [f"http://127.0.0.1:{port}/metrics"], wait_s=1.0 if blind else 20.0)
+            await server.stop()
+        return finding, events
+
+    finding, events = asyncio.run(scenario())
+    assert finding.status == status
+    assert {event["model"] for event in events} == {"__probe__"}
+    now_ms = time.time_ns() // 1_000_000
+    for event in events:
+        kind = "labels" if "label" in event else "predictions"
+        assert judged(kind, kind, [Records(0, [0], [now_ms], [json.dumps(event).encode()])], 1_000).status == "ok"
+
+
+def test_probe_without_a_worker_sends_nothing():
+    finding = asyncio.run(probe(KafkaSettings(bootstrap_servers="127.0.0.1:1"), ["http://127.0.0.1:1/metrics"], wait_s=1.0))
+    assert finding.status == "fail"
+    assert "--metrics-url" in finding.advice
+
+
+def test_probe_urls():
+    assert probe_urls(Settings(), ("http://a:1", "http://b:2/metrics")) == ["http://a:1/metrics", "http://b:2/metrics"]
+    assert probe_urls(Settings(), ()) == ["http://127.0.0.1:9108/metrics"]
+    with pytest.raises(InputError, match="--metrics-url"):
+        probe_urls(settings_for("x", port=0), ())
+
+
+def test_a_finding_as_text():
+    assert "-> do this" in shown(Finding("lag", "warn", "behind", "do this"))
+    assert "->" not in shown(Finding("lag", "ok", "fine", "do this"))
+
+
+def test_connection_takes_security_and_says_when_a_file_is_missing():
+    assert connection(KafkaSettings(security=Security(protocol="SASL_PLAINTEXT", sasl_mechanism="PLAIN", username="u", password="p"))) == {
+        "bootstrap_servers": "127.0.0.1:9092",
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "PLAIN",
+        "sasl_plain_username": "u",
+        "sasl_plain_password": "p",
+    }
+    with pytest.raises(BrokerError, match=r"kafka\.security"):
+        connection(KafkaSettings(security=Security(protocol="SSL", ca_file="/does/not/exist.pem")))
