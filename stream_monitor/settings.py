@@ -60,8 +60,8 @@ class Drift(Frozen, frozen=True):
     `thresholds` raises alerts on scores against the reference (`psi js ks wasserstein chi2`); none by default, since they are severities, not tests.
     """
 
-    errors: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}})
-    score: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}})
+    errors: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}, "page_hinkley": {}})
+    score: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}, "page_hinkley": {}})
     prediction: dict[str, dict[str, float]] = field(default_factory=dict)
     features: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}})
     thresholds: dict[str, float] = field(default_factory=dict)

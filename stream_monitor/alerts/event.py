@@ -1,0 +1,114 @@
+"""
+The alert as the world sees it: one JSON record on `alerts`.
+
+Rule of the file: names and order are those of the contract; identity is a hash of what the alert is about, so that the same log gives the same ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from stream_monitor.verdicts import AlertKey, Verdict
+
+Status = Literal["firing", "updated", "resolved"]
+
+
+class Window(msgspec.Struct, frozen=True):
+    start: str
+    end: str
+    count: int
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """One transition of an episode."""
+
+    id: str
+    fingerprint: str
+    status: Status
+    severity: str
+    kind: str
+    model: str
+    version: str
+    segment: dict[str, str] | None
+    subject: str
+    detector: str
+    value: float | None
+    threshold: float | None
+    reference: str
+    direction: str | None
+    window: Window
+    starts_at: str
+    ends_at: str | None
+    summary: str
+    evidence: dict[str, Any]
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+def rfc3339(time_ms: int) -> str:
+    """
+    A time in ms as RFC 3339 in UTC.
+
+    >>> rfc3339(1_760_000_000_123)
+    '2025-10-09T08:53:20.123Z'
+    """
+    seconds, ms = divmod(time_ms, 1_000)
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms:03}Z"
+
+
+def _hash(parts: list[Any]) -> str:
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
+
+
+def fingerprint(key: AlertKey) -> str:
+    """
+    What an alert is about, the same in every episode: blake2b-128 of the JSON array of its key.
+
+    >>> len(fingerprint(AlertKey("m", "1", "", "performance", "accuracy", "threshold")))
+    32
+    """
+    return _hash(list(key))
+
+
+def alert_of(verdict: Verdict, status: Status, severity: str, starts_ms: int, ends_ms: int | None, n: int) -> Alert:
+    """The event of the `n`-th transition of an episode that began at `starts_ms`."""
+    key, mark = verdict.key, fingerprint(verdict.key)
+    starts_at = rfc3339(starts_ms)
+    name, _, value = key.segment.partition("=")
+    return Alert(
+        id=_hash([mark, starts_at, status, n]),
+        fingerprint=mark,
+        status=status,
+        severity=severity,
+        kind=key.kind,
+        model=key.model,
+        version=key.version,
+        segment={name: value} if key.segment else None,
+        subject=key.subject,
+        detector=key.detector,
+        value=_finite(verdict.value),
+        threshold=_finite(verdict.threshold),
+        reference=verdict.reference,
+        direction=verdict.direction,
+        window=Window(rfc3339(verdict.window.start_ms), rfc3339(verdict.window.end_ms), verdict.window.count),
+        starts_at=starts_at,
+        ends_at=None if ends_ms is None else rfc3339(ends_ms),
+        summary=verdict.summary,
+        evidence=verdict.evidence,
+        labels={"alertname": f"Model{key.kind.title().replace('_', '')}", "model": key.model, "version": key.version, "severity": severity},
+        annotations={"summary": verdict.summary, **verdict.annotations},
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def encode(alert: Alert) -> bytes:
+    """The record's value."""
+    return msgspec.json.encode(alert)

@@ -1,0 +1,103 @@
+"""
+What a detector is.
+
+Rule of the file: a detector says at which rows it fired and never latches; how its rows were cut into arrays does not show. It gets finite, standardised values.
+Two kinds: a `ValueDetector` is fed one signal value by value (River's detectors); a `CountDetector` is fed counts on the bins of the reference, all features at
+once, in chunks of a fixed number of rows, so that its counts can be merged and its false-alarm rate can be stated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+
+
+class ValueDetector(Protocol):
+    """A change detector on one stream of values."""
+
+    score: float
+    """The statistic, as a gauge."""
+    before: float | None
+    after: float | None
+    """Mean before and after the last change, where the method knows them."""
+
+    def update(self, values: Float) -> Int:
+        """Feed (n,) float64, finite; the indices at which a change was detected."""
+
+    def state(self) -> dict[str, Any]:
+        """Plain values (numbers, strings, bytes, lists) from which `from_state` of the same class goes on exactly."""
+
+
+class CountDetector(Protocol):
+    """A change detector on counts, for all features at once."""
+
+    rows: int
+    """Rows of a chunk: always the same number."""
+
+    def update(self, counts: Float) -> tuple[Float, Int]:
+        """Feed (features, bins) counts of the next chunk; the evidence of each feature, and which features fired."""
+
+
+class Method(NamedTuple):
+    """A detector by name: what its parameters are, with their defaults on standardised values, and whether it takes 0/1 only."""
+
+    parameters: Mapping[str, float]
+    binary: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "adwin": Method({"delta": 0.002, "clock": 32, "max_buckets": 5, "min_window_length": 5, "grace_period": 10}),
+    "page_hinkley": Method({"min_instances": 1_000, "delta": 0.25, "threshold": 50.0, "alpha": 1.0}),
+    "ddm": Method({"warm_start": 30, "warning_threshold": 2.0, "drift_threshold": 3.0}, binary=True),
+    "hddm_a": Method({"drift_confidence": 0.001, "warning_confidence": 0.005, "two_sided_test": 0}, binary=True),
+    "hddm_w": Method({"drift_confidence": 0.001, "warning_confidence": 0.005, "lambda_val": 0.05, "two_sided_test": 0}, binary=True),
+    "kswin": Method({"alpha": 0.0001, "window_size": 100, "stat_size": 30, "seed": 1}),
+}
+"""River's names and defaults, but for Page-Hinkley: River's (0.005, 50, alpha 0.9999) fire 60 times in 100,000 clean values."""
+
+
+def make(method: str, parameters: Mapping[str, float]) -> ValueDetector:
+    """
+    A detector by name.
+
+    Parameters
+    ----------
+    method : str
+        A key of `METHODS`.
+    parameters : mapping
+        Values that differ from the defaults.
+
+    Raises
+    ------
+    ValueError
+        The name or a parameter is not known.
+    """
+    known = METHODS.get(method)
+    if known is None:
+        raise ValueError(f"unknown detector {method!r}; known are {', '.join(METHODS)}")
+    unknown = set(parameters) - set(known.parameters)
+    if unknown:
+        raise ValueError(f"detector {method!r} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(known.parameters)}")
+    values = {**known.parameters, **parameters}
+    if method == "page_hinkley":
+        from stream_monitor.detectors.page_hinkley import PageHinkley
+
+        return PageHinkley(**values)
+    from stream_monitor.detectors import river_adapters
+
+    return river_adapters.adapter(method, values)
+
+
+def restore(method: str, parameters: Mapping[str, float], state: Mapping[str, Any]) -> ValueDetector:
+    """The detector of a snapshot; a new one that learns again where its state cannot be used (another version of River)."""
+    detector = make(method, parameters)
+    load = getattr(detector, "load", None)
+    if load is not None:
+        load(state)
+    return detector

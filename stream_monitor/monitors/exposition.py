@@ -1,0 +1,147 @@
+"""
+What a model version tells the world: samples for Prometheus, and its part of `summary.json`.
+
+Rule of the file: it only reads. Whatever is undefined is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from stream_monitor.alerts.event import rfc3339
+from stream_monitor.detectors.base import METHODS
+from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
+from stream_monitor.monitors import drift
+from stream_monitor.monitors.inputs import Inputs, Windowed
+from stream_monitor.monitors.performance import duration_ms
+from stream_monitor.monitors.version import Version
+from stream_monitor.stats.quantiles import quantile_of_bins
+
+QUANTILES = (0.25, 0.5, 0.75)
+HISTOGRAM_FEATURES_MAX = 20
+
+
+def version_samples(version: Version) -> Iterator[AnySample]:
+    """Every sample of one model version."""
+    names = (version.model, version.name)
+    volume = version.volume
+    yield Sample("model_info", (*names, version.reference[:12], ""), 1)
+    yield Sample("model_predictions_total", names, volume.predictions + volume.failures)
+    yield Sample("model_prediction_errors_total", names, volume.failures)
+    yield Sample("model_labels_total", names, version.performance.pairs + sum(len(p.row) for p, _ in version.performance.waiting))
+    if volume.latency_counts.sum():
+        yield HistogramSample("model_prediction_latency_seconds", names, tuple(volume.latency_counts.tolist()), volume.latency_sum_s)
+    yield from _performance(version, names)
+    yield from _latency(version, names)
+    for inputs in (version.features, version.outputs):
+        yield from _inputs(version, inputs, names)
+    yield from _signals(version, names)
+
+
+def _performance(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
+    for window in version.settings.windows:
+        metrics, span = version.performance.window(window)
+        for metric, value in metrics.items():
+            yield Sample(f"model_{metric}", (*names, window), value)
+        if span.count:
+            yield Sample("model_window_labels", (*names, window), span.count)
+            yield Sample("model_window_end_timestamp_seconds", (*names, window), span.end_ms / 1e3)
+            coverage = _coverage(version, window, span.start_ms, span.end_ms, span.count)
+            if coverage is not None:
+                yield Sample("model_label_coverage_ratio", (*names, window), coverage)
+
+
+def _coverage(version: Version, window: str, start_ms: int, end_ms: int, labels: int) -> float | None:
+    """Labelled share of the predictions in the window's bounds, from panes of all predictions."""
+    rows = version.volume.rows_between(start_ms, end_ms, exact=duration_ms(window) is not None)
+    return min(labels / rows, 1.0) if rows else None
+
+
+def _latency(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
+    for window in version.settings.windows:
+        duration = duration_ms(window)
+        if duration is not None:
+            for q, seconds in version.volume.quantiles(version.watermark_ms, duration):
+                yield Sample("model_latency_seconds", (*names, f"{q:g}", window), seconds)
+
+
+def _inputs(version: Version, inputs: Inputs, names: tuple[str, str]) -> Iterator[AnySample]:
+    found, _, _ = inputs.window(version.watermark_ms, version.window_ms())
+    for feature, now in found.items():
+        if now.rows:
+            yield Sample("model_feature_missing_ratio", (*names, feature), now.missing / now.rows)
+        assert inputs.profile is not None
+        profile = inputs.profile.features[feature]
+        if now.mean is not None:
+            yield Sample("model_feature_mean", (*names, feature), now.mean)
+            edges = np.array([profile.min, *profile.quantiles, profile.max])
+            for q in QUANTILES:
+                yield Sample("model_feature_quantile", (*names, feature, f"{q:g}"), quantile_of_bins(now.counts, edges, q))
+        for method, value in drift.distances(profile, now).items():
+            yield Sample("model_drift_score", (*names, feature, method), value)
+            threshold = version.settings.drift.thresholds.get(method)
+            if threshold:
+                yield Sample("model_drift_ratio", (*names, feature, method), value / threshold)
+                yield Sample("model_drift_detected", (*names, feature, method), float(value > threshold))
+    yield from _totals(inputs, names)
+
+
+def _totals(inputs: Inputs, names: tuple[str, str]) -> Iterator[AnySample]:
+    for feature, rule, n in inputs.violations():
+        yield Sample("model_data_quality_violations_total", (*names, feature, rule), n)
+    for feature, n in inputs.points():
+        yield Sample("model_anomalies_total", (*names, feature, "point"), n)
+    if inputs.profile is not None and len(inputs.numeric) <= HISTOGRAM_FEATURES_MAX:
+        for feature in inputs.numeric:
+            counts, total = inputs.histogram(feature)
+            if counts.sum():
+                yield HistogramSample("model_feature_values", (*names, feature), tuple(counts.tolist()), total, inputs.profile.features[feature].quantiles)
+
+
+def _signals(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
+    for subject, signal in version.signals.items():
+        for method, detector in signal.detectors.items():
+            yield Sample("model_drift_score", (*names, subject, method), detector.score)
+            yield Sample("model_drift_detected", (*names, subject, method), float(signal.episodes[method].open))
+            threshold = METHODS[method].parameters.get("threshold")
+            if threshold:
+                yield Sample("model_drift_ratio", (*names, subject, method), detector.score / threshold)
+
+
+def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, Any]:
+    """The part of `summary.json` of one model version."""
+    windows: dict[str, Any] = {}
+    for window in version.settings.windows:
+        metrics, span = version.performance.window(window)
+        if span.count:
+            coverage = _coverage(version, window, span.start_ms, span.end_ms, span.count)
+            found = {"start": rfc3339(span.start_ms), "end": rfc3339(span.end_ms), "labels": span.count, **({} if coverage is None else {"coverage": coverage}), **metrics}
+            windows[window] = found
+    out: dict[str, Any] = {
+        "predictions": version.volume.predictions + version.volume.failures,
+        "labels": version.performance.pairs + sum(len(p.row) for p, _ in version.performance.waiting),
+        **waiting,
+        "windows": windows,
+        "features": {name: _feature(version, name, now) for name, now in version.features.window(version.watermark_ms, version.window_ms())[0].items()},
+    }
+    if version.performance.task is not None:
+        out["task"] = version.performance.task
+    if version.reference:
+        out["baseline"] = version.reference
+    return out
+
+
+def _feature(version: Version, name: str, now: Windowed) -> dict[str, Any]:
+    assert version.features.profile is not None
+    out: dict[str, Any] = {"drift": drift.distances(version.features.profile.features[name], now)}
+    if now.rows:
+        out["missing_ratio"] = now.missing / now.rows
+    if now.mean is not None:
+        out["mean"] = now.mean
+    signal = version.signals.get(name)
+    if signal is not None:
+        out["drift"] |= {method: d.score for method, d in signal.detectors.items()}
+    return out

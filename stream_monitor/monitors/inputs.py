@@ -1,0 +1,400 @@
+"""
+Is the input still what the model was built for? Statistics of features (or of score and prediction) in panes, against a reference.
+
+Rule of the file: rows become sums, and only sums are kept: per pane and feature the counts of missing, wrong and out-of-range values, the first two moments
+(standardised by the reference, so they neither overflow nor cancel) and the counts above each edge of the reference. While no reference is there, the rows
+themselves wait for it. Detectors get the rows in log order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.events.cells import ABSENT, ABSENT_CELL, BOOL, NOT_FINITE, NULL, TEXT, TOO_BIG, WRONG_TYPE, Cells, arguments, tags
+from stream_monitor.monitors.reference import FeatureProfile, Profile, category_profile, numeric_profile
+from stream_monitor.settings import ModelSettings
+from stream_monitor.stats.binning import bin_counts
+from stream_monitor.windows.panes import Panes
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+PANE_MS = 10_000
+EDGES_MAX = 19
+OTHER = "__other__"
+CLIP_SD = 3.0
+"""Detectors of the mean get values cut at so many standard deviations: on heavy tails (t3, lognormal) ADWIN fires several times as often without it."""
+PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = range(9)
+"""Columns of a feature in a pane; from OFFSET on numeric features have the counts at or above each edge, categories a count each."""
+RULES = {MISSING: "missing", TYPE: "type", RANGE: "range"}
+
+
+class Rows(NamedTuple):
+    """Rows of one model version: cells (columns, n) as they came, and the dictionary of their texts."""
+
+    columns: tuple[str, ...]
+    cells: Cells
+    times_ms: Int
+    texts: list[str]
+
+
+class Windowed(NamedTuple):
+    """What is known of one feature in a window."""
+
+    rows: float
+    missing: float
+    mean: float | None
+    sd: float | None
+    counts: Float
+    """On the bins of the reference (numeric) or by category; empty for text."""
+    outliers: float
+    violations: float
+    """Values of the wrong type or out of range."""
+
+
+def category_of(cell: float, texts: list[str]) -> str | None:
+    """The category a cell stands for; None when it is missing or no category at all."""
+    if cell == cell:  # noqa: PLR0124
+        return repr(int(cell)) if cell == int(cell) else repr(float(cell))
+    one = np.array([cell])
+    tag, argument = int(tags(one)[0]), int(arguments(one)[0])
+    if tag == TEXT:
+        return texts[argument]
+    return ("false", "true")[argument] if tag == BOOL else None
+
+
+class Inputs:
+    """
+    Statistics of a set of columns of one model version.
+
+    Parameters
+    ----------
+    names : callable
+        Name of the feature of a column of the record, or None when it does not belong here.
+    settings : ModelSettings
+    limit : int
+        Features beyond it are counted as unknown, under `__other__`.
+    profile : Profile or None
+        The reference; None to learn it from the first `settings.baseline.rows` rows.
+    learnt : callable
+        Told the reference when it was learnt.
+    """
+
+    def __init__(self, names: Callable[[str], str | None], settings: ModelSettings, limit: int, profile: Profile | None = None, learnt: Callable[[Profile], None] = lambda _: None) -> None:
+        self.names, self.settings, self.limit = names, settings, limit
+        self._learnt = learnt
+        self.profile: Profile | None = None
+        self.rows = 0
+        self.waiting: list[Rows] = []
+        self.waiting_rows = 0
+        self.unknown: dict[str, int] = {}
+        self.on_values: Callable[[str, Float, Int], None] = lambda *_: None
+        """Called with (name, standardised finite values, their event times) of each numeric feature of each chunk, in log order."""
+        if profile is not None:
+            self.use(profile)
+
+    def use(self, profile: Profile) -> None:
+        """Take a reference; nothing may have been folded before."""
+        self.profile = profile
+        self.numeric = [n for n, f in profile.features.items() if f.type == "numeric"]
+        self.category = [n for n, f in profile.features.items() if f.type == "category"]
+        self.text = [n for n, f in profile.features.items() if f.type not in ("numeric", "category")]
+        found = [profile.features[n] for n in self.numeric]
+        self.mean = np.array([f.mean for f in found], np.float64)
+        self.sd = np.array([f.sd if f.sd and f.sd > 0 else 1.0 for f in found], np.float64)
+        fence = self.settings.anomalies.fence
+        iqr = np.array([f.q3 - f.q1 for f in found], np.float64)
+        self.low = np.array([f.q1 for f in found], np.float64) - fence * iqr
+        self.high = np.array([f.q3 for f in found], np.float64) + fence * iqr
+        self.edges = np.full((len(found), EDGES_MAX + 2), np.inf)
+        for i, f in enumerate(found):
+            self.edges[i, : len(f.quantiles)] = f.quantiles
+        if len(found):
+            self.edges[:, EDGES_MAX] = self.low
+            self.edges[:, EDGES_MAX + 1] = np.nextafter(self.high, np.inf)  # above the fence, not on it
+        rules = [self.settings.features.get(n) for n in self.numeric]
+        self.minimum = np.array([r.min if r and r.min is not None else -np.inf for r in rules], np.float64)
+        self.maximum = np.array([r.max if r and r.max is not None else np.inf for r in rules], np.float64)
+        self.categories = {n: self._categories(n, profile.features[n]) for n in self.category}
+        self.width_numeric = OFFSET + EDGES_MAX
+        self.start: dict[str, int] = {n: i * self.width_numeric for i, n in enumerate(self.numeric)}
+        width = len(self.numeric) * self.width_numeric
+        for n in [*self.category, *self.text]:
+            self.start[n] = width
+            width += OFFSET + len(self.categories.get(n, ())) + 1
+        self.panes = Panes(width + 1)
+        self.width = width + 1
+        self.totals = np.zeros(self.width)
+        self._index: dict[tuple[str, ...], tuple[Int, dict[str, int], list[str]]] = {}
+
+    def _categories(self, name: str, profile: FeatureProfile) -> dict[str, int]:
+        rule = self.settings.features.get(name)
+        known = rule.categories if rule and rule.categories else tuple(profile.categories or ())
+        return {c: i for i, c in enumerate(known)}
+
+    def add(self, rows: Rows) -> None:
+        """Take rows in; O(cells), about 0.1 µs a cell."""
+        if self.profile is None:
+            self.waiting.append(rows)
+            self.waiting_rows += len(rows.times_ms)
+            if self.waiting_rows >= self.settings.baseline.rows:
+                self._learn()
+            return
+        self._fold(rows)
+
+    def _learn(self) -> None:
+        """Exactly the first rows make the reference, however they were cut; all of them are folded afterwards."""
+        wanted, first, left = self.settings.baseline.rows, [], []
+        for rows in self.waiting:
+            n = min(len(rows.times_ms), wanted)
+            wanted -= n
+            if n:
+                first.append(Rows(rows.columns, rows.cells[:, :n], rows.times_ms[:n], rows.texts))
+            if n < len(rows.times_ms):
+                left.append(Rows(rows.columns, rows.cells[:, n:], rows.times_ms[n:], rows.texts))
+        self.waiting, self.waiting_rows = [], 0
+        profile = Profile(features=self._profiles(first), rows=self.settings.baseline.rows)
+        self.use(profile)
+        self._learnt(profile)
+        for rows in first + left:
+            self._fold(rows)
+
+    def _profiles(self, chunks: list[Rows]) -> dict[str, FeatureProfile]:
+        names: dict[str, None] = {}
+        for rows in chunks:
+            names.update(dict.fromkeys(n for c in rows.columns if (n := self.names(c)) is not None))
+        out = {}
+        for name in list(names)[: self.limit]:
+            parts = [self._column(rows, name) for rows in chunks]
+            out[name] = self._profile(name, [(c, r.texts) for c, r in zip(parts, chunks, strict=True)])
+        return out
+
+    def _profile(self, name: str, parts: list[tuple[Cells, list[str]]]) -> FeatureProfile:
+        cells = np.concatenate([c for c, _ in parts])
+        numbers = cells[cells == cells]  # noqa: PLR0124
+        tag = tags(cells)
+        missing = int(((tag == NULL) | (tag == ABSENT)).sum())
+        named = int(((tag == TEXT) | (tag == BOOL)).sum())
+        rule = self.settings.features.get(name)
+        kind = rule.type if rule and rule.type != "auto" else "numeric" if len(numbers) and len(numbers) >= named else "category"
+        if kind == "numeric":
+            return numeric_profile(numbers, missing) if len(numbers) else category_profile({}, missing)
+        counts: dict[str, int] = {}
+        for column, texts in parts:
+            for cell, n in zip(*_distinct(column), strict=True):
+                category = category_of(cell, texts)
+                if category is not None:
+                    counts[category] = counts.get(category, 0) + n
+        return category_profile(self._bounded(counts), missing)
+
+    def _bounded(self, counts: dict[str, int]) -> dict[str, int]:
+        """The most frequent categories, the rest together."""
+        limit = self.limit_categories
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        kept, rest = dict(ranked[:limit]), sum(n for _, n in ranked[limit:])
+        return kept | ({OTHER: rest} if rest else {})
+
+    limit_categories = 50
+
+    def _column(self, rows: Rows, name: str) -> Cells:
+        for i, column in enumerate(rows.columns):
+            if self.names(column) == name:
+                return rows.cells[i]
+        return np.full(len(rows.times_ms), ABSENT_CELL)
+
+    def _fold(self, rows: Rows) -> None:
+        """Sums of a chunk by pane."""
+        times = rows.times_ms
+        pane = times // PANE_MS
+        if len(pane) > 1 and (pane[1:] < pane[:-1]).any():
+            order = np.argsort(pane, kind="stable")
+            sorted_cells, pane = rows.cells[:, order], pane[order]
+        else:
+            sorted_cells = rows.cells
+        starts = np.flatnonzero(np.append(True, pane[1:] != pane[:-1]))
+        sums = np.zeros((len(starts), self.width))
+        take, where, unknown = self._plan(rows.columns)
+        if self.numeric:
+            self._numeric(_taken(sorted_cells, take), starts, sums)
+        if self.category or self.text:
+            self._named(sorted_cells, where, rows.texts, starts, sums)
+        sums[:, -1] = np.diff(np.append(starts, len(pane)))
+        for name in unknown:
+            seen = int((tags(rows.cells[rows.columns.index(name)]) != ABSENT).sum())
+            self._unknown(self.names(name) or OTHER, seen)
+        self.panes.add_grouped(pane[starts] * PANE_MS, sums)
+        self.totals += sums.sum(axis=0)
+        self.rows += len(times)
+        self._values(_taken(rows.cells, take), times)
+
+    def _plan(self, columns: tuple[str, ...]) -> tuple[Int, dict[str, int], list[str]]:
+        """Where each numeric feature is in these columns (-1: absent), where the others are, and which columns nobody knows."""
+        found = self._index.get(columns)
+        if found is None:
+            place = {name: i for i, c in enumerate(columns) if (name := self.names(c)) is not None}
+            take = np.array([place.get(n, -1) for n in self.numeric], np.int64)
+            unknown = [c for c in columns if (n := self.names(c)) is not None and n not in self.start]
+            if len(self._index) > 256:
+                self._index.clear()
+            found = self._index[columns] = take, {n: place[n] for n in [*self.category, *self.text] if n in place}, unknown
+        return found
+
+    def _unknown(self, name: str, n: int) -> None:
+        if n:
+            key = name if name in self.unknown or len(self.unknown) < self.limit else OTHER
+            self.unknown[key] = self.unknown.get(key, 0) + n
+
+    def _numeric(self, x: Cells, starts: Int, sums: Float) -> None:
+        """Moments, edges, fences, missing, wrong and out-of-range values of (features, n) cells; writes (panes, features * width) of `sums`."""
+        features, n = x.shape
+        out = sums[:, : features * self.width_numeric].reshape(len(starts), features, self.width_numeric)
+        finite = x == x  # noqa: PLR0124
+        if not finite.all():
+            tag = tags(x)
+            out[:, :, MISSING] = _by_pane((tag == NULL) | (tag == ABSENT), starts)
+            out[:, :, TYPE] = _by_pane((tag == TEXT) | (tag == BOOL) | (tag == WRONG_TYPE), starts)
+            out[:, :, RANGE] = _by_pane((tag == NOT_FINITE) | (tag == TOO_BIG), starts)
+            z = np.where(finite, (x - self.mean[:, None]) / self.sd[:, None], 0.0)
+            out[:, :, PRESENT] = _by_pane(finite, starts)
+        else:
+            z = (x - self.mean[:, None]) / self.sd[:, None]
+            out[:, :, PRESENT] = np.diff(np.append(starts, n))[:, None]
+        if np.isfinite(self.minimum).any() or np.isfinite(self.maximum).any():
+            out[:, :, RANGE] += _by_pane((x < self.minimum[:, None]) | (x > self.maximum[:, None]), starts)
+        out[:, :, SUM] = np.add.reduceat(z, starts, axis=1).T
+        out[:, :, SQUARES] = np.add.reduceat(z * z, starts, axis=1).T
+        above = bin_counts(x.T, self.edges, np.append(starts, n))
+        out[:, :, OFFSET:] = above[:, :, :EDGES_MAX]
+        out[:, :, BELOW] = out[:, :, PRESENT] - above[:, :, EDGES_MAX]
+        out[:, :, ABOVE] = above[:, :, EDGES_MAX + 1]
+
+    def _named(self, cells: Cells, where: Mapping[str, int], texts: list[str], starts: Int, sums: Float) -> None:
+        n = cells.shape[1]
+        segment = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, n)))
+        for name in [*self.category, *self.text]:
+            base, known = self.start[name], self.categories.get(name, {})
+            if name not in where:
+                sums[:, base + MISSING] = np.diff(np.append(starts, n))
+                continue
+            distinct, inverse = np.unique(np.ascontiguousarray(cells[where[name]]).view(np.uint64), return_inverse=True)
+            kind = np.array([self._named_slot(name, v, known, texts) for v in distinct.view(np.float64).tolist()], np.int64)
+            np.add.at(sums, (segment, base + kind[inverse]), 1.0)
+            sums[:, base + PRESENT] = sums[:, base + OFFSET : base + OFFSET + len(known) + 1].sum(axis=1)
+
+    def _named_slot(self, name: str, cell: float, known: Mapping[str, int], texts: list[str]) -> int:
+        category = category_of(cell, texts)
+        if category is None:
+            return MISSING if int(tags(np.array([cell]))[0]) in (NULL, ABSENT) else TYPE
+        return OFFSET + known.get(category, known.get(OTHER, len(known)))
+
+    def _values(self, x: Cells, times: Int) -> None:
+        for i, name in enumerate(self.numeric):
+            values = (x[i] - self.mean[i]) / self.sd[i]
+            finite = values == values  # noqa: PLR0124
+            when = times
+            if not finite.all():
+                values, when = values[finite], times[finite]
+            self.on_values(name, np.clip(values, -CLIP_SD, CLIP_SD), when)
+
+    def window(self, end_ms: int, duration_ms: int) -> tuple[dict[str, Windowed], int, int]:
+        """Every feature in the window that ends at `end_ms`, with the window's bounds."""
+        if self.profile is None:
+            return {}, end_ms, end_ms
+        vector, start, end = self.panes.window(end_ms, duration_ms)
+        return {name: self._windowed(name, vector) for name in self.start}, start, end
+
+    def _windowed(self, name: str, vector: Float) -> Windowed:
+        base, rows = self.start[name], float(vector[-1])
+        present, missing = float(vector[base + PRESENT]), float(vector[base + MISSING])
+        broken = float(vector[base + TYPE] + vector[base + RANGE])
+        if name in self.categories or name in self.text:
+            return Windowed(rows, missing, None, None, vector[base + OFFSET : base + OFFSET + len(self.categories.get(name, ())) + 1], 0.0, broken)
+        i = self.numeric.index(name)
+        mean = sd = None
+        if present:
+            z = vector[base + SUM] / present
+            mean = float(self.mean[i] + self.sd[i] * z)
+            sd = float(self.sd[i] * np.sqrt(max(vector[base + SQUARES] / present - z * z, 0.0)))
+        edges = len(self.profile.features[name].quantiles) if self.profile else 0
+        above = np.concatenate([[present], vector[base + OFFSET : base + OFFSET + edges], [0.0]])
+        return Windowed(rows, missing, mean, sd, above[:-1] - above[1:], float(vector[base + BELOW] + vector[base + ABOVE]), broken)
+
+    def violations(self) -> Iterator[tuple[str, str, float]]:
+        """(feature, rule, count) of everything that broke a rule since the beginning."""
+        if self.profile is not None:
+            for name, base in self.start.items():
+                for column, rule in RULES.items():
+                    if self.totals[base + column]:
+                        yield name, rule, float(self.totals[base + column])
+                if name in self.categories and self.totals[base + OFFSET + len(self.categories[name])]:
+                    yield name, "category", float(self.totals[base + OFFSET + len(self.categories[name])])
+        for name, n in self.unknown.items():
+            yield name, "unknown_field", float(n)
+
+    def points(self) -> Iterator[tuple[str, float]]:
+        """(feature, count) of values outside the fences since the beginning."""
+        if self.profile is not None:
+            for name in self.numeric:
+                yield name, float(self.totals[self.start[name] + BELOW] + self.totals[self.start[name] + ABOVE])
+
+    def histogram(self, name: str) -> tuple[Float, float]:
+        """Counts on the bins of the reference since the beginning, and the sum of the values."""
+        assert self.profile is not None
+        base, i = self.start[name], self.numeric.index(name)
+        edges = len(self.profile.features[name].quantiles)
+        present = self.totals[base + PRESENT]
+        above = np.concatenate([[present], self.totals[base + OFFSET : base + OFFSET + edges], [0.0]])
+        return above[:-1] - above[1:], float(self.mean[i] * present + self.sd[i] * self.totals[base + SUM])
+
+    def learning(self) -> Iterator[str]:
+        """Names seen while the reference is learnt."""
+        seen: dict[str, None] = {}
+        for rows in self.waiting:
+            seen.update(dict.fromkeys(n for c in rows.columns if (n := self.names(c)) is not None))
+        yield from seen
+
+
+def _distinct(cells: Cells) -> tuple[list[float], list[int]]:
+    values, counts = np.unique(np.ascontiguousarray(cells).view(np.uint64), return_counts=True)
+    return values.view(np.float64).tolist(), counts.tolist()
+
+
+def _taken(cells: Cells, take: Int) -> Cells:
+    """Rows of cells in the order wanted; -1 is a row of absent cells."""
+    if len(take) and take[0] >= 0 and (np.diff(take) == 1).all():
+        return cells[take[0] : take[0] + len(take)]
+    out = cells[np.maximum(take, 0)] if len(cells) else np.empty((len(take), cells.shape[1]))
+    out[take < 0] = ABSENT_CELL
+    return out
+
+
+def _by_pane(mask: NDArray[np.bool_], starts: Int) -> Float:
+    """Counts of a (features, n) mask by pane, (panes, features)."""
+    return np.add.reduceat(mask.view(np.uint8), starts, axis=1, dtype=np.int64).T.astype(np.float64)
+
+
+def state_of(inputs: Inputs) -> dict[str, Any]:
+    """Plain values for the snapshot."""
+    waiting = [(r.columns, r.cells.tobytes(), r.times_ms.tobytes(), r.texts) for r in inputs.waiting]
+    return {
+        "rows": inputs.rows,
+        "waiting": waiting,
+        "unknown": inputs.unknown,
+        "panes": inputs.panes.state() if inputs.profile else None,
+        "totals": inputs.totals.tobytes() if inputs.profile else b"",
+    }
+
+
+def restore(inputs: Inputs, state: Mapping[str, Any]) -> None:
+    """Fill an object made with the same settings and reference."""
+    inputs.rows, inputs.unknown = state["rows"], dict(state["unknown"])
+    for columns, cells, times, texts in state["waiting"]:
+        when = np.frombuffer(times, np.int64)
+        inputs.waiting.append(Rows(tuple(columns), np.frombuffer(cells, np.float64).reshape(len(columns), len(when)), when, list(texts)))
+    inputs.waiting_rows = sum(len(r.times_ms) for r in inputs.waiting)
+    if state["panes"] is not None:
+        inputs.panes = Panes.from_state(state["panes"])
+        inputs.totals = np.frombuffer(state["totals"], np.float64).copy()

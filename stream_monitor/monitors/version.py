@@ -1,0 +1,270 @@
+"""
+One version of one model: all its monitors, and the order in which they get its rows.
+
+Rule of the file: rows and pairs wait in an inbox and are reduced together, at moments that the log alone decides; nothing else changes the state, so that a look at
+the gauges never shows in a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.events.join import Pairs
+from stream_monitor.monitors import drift, quality
+from stream_monitor.monitors.inputs import CLIP_SD, Inputs, Rows, restore, state_of
+from stream_monitor.monitors.performance import Performance, duration_ms, packed_pairs, unpacked_pairs
+from stream_monitor.monitors.reference import Profile, decode_profile, encode_profile, profile_id
+from stream_monitor.monitors.volume import Volume
+from stream_monitor.settings import Limits, ModelSettings
+from stream_monitor.verdicts import Out, Verdict
+
+Float = NDArray[np.float64]
+Judge = Callable[[Verdict], None]
+FULL_ROWS = 1_000
+"""Rows that are reduced at once."""
+FIRST_ERRORS = 500
+"""First absolute errors of a regression, which standardise the later ones for its detectors."""
+
+
+def feature_name(column: str) -> str | None:
+    """Name of the feature of a column; None for the others."""
+    return column[9:] if column.startswith("features.") else None
+
+
+def output_name(column: str) -> str | None:
+    """Names under which score and prediction are watched like features."""
+    return {"score": "__score__", "prediction": "__prediction__"}.get(column)
+
+
+class Version:
+    """
+    State and judgement of one model version.
+
+    Parameters
+    ----------
+    model, name : str
+    settings : ModelSettings
+    limits : Limits
+    baselines : mapping of "model/version" to bytes
+        Published reference profiles; an empty version is for all versions of the model.
+    siblings : list of Version
+        Other versions of the model, oldest first: a new version inherits the reference of their inputs.
+    """
+
+    def __init__(self, model: str, name: str, settings: ModelSettings, limits: Limits, baselines: Mapping[str, bytes], siblings: list[Version]) -> None:
+        self.model, self.name, self.settings, self.limits = model, name, settings, limits
+        self.reference = ""
+        self.performance = Performance(settings)
+        self.volume = Volume()
+        self.watermark_ms = 0
+        self.outbox: list[Out] = []
+        self.signals: dict[str, drift.Signal] = {}
+        self._rows: list[Rows] = []
+        self._pairs: list[tuple[Pairs, list[str]]] = []
+        self._waiting = 0
+        self._fired: set[str] = set()
+        self._changed = False
+        self._first_errors: Float = np.empty(0)
+        self._error_scale: tuple[float, float] | None = None
+        self.features = Inputs(feature_name, settings, limits.features, None, self._learnt)
+        self.outputs = Inputs(output_name, settings, limits.features)
+        self.features.on_values = self._watch
+        self.outputs.on_values = self._watch
+        published = baselines.get(f"{model}/{name}") or baselines.get(f"{model}/")
+        inherited = next((s.features.profile for s in siblings if s.features.profile is not None), None)
+        if published is not None:
+            self._use(decode_profile(published))
+        elif inherited is not None:
+            self._use(inherited)
+
+    def _use(self, profile: Profile) -> None:
+        self.reference = profile_id(profile)
+        self.features.use(profile)
+
+    def _learnt(self, profile: Profile) -> None:
+        self.reference = profile_id(profile)
+        self.outbox.append(Out("baselines", f"{self.model}/{self.name}".encode(), encode_profile(profile)))
+
+    # ---- rows in
+
+    @property
+    def is_full(self) -> bool:
+        """Enough waits to be reduced at once."""
+        return self._waiting >= FULL_ROWS
+
+    def take(self, rows: Rows, log_ms: int) -> None:
+        """Rows of predictions, in log order."""
+        self._rows.append(rows)
+        self._waiting += len(rows.times_ms)
+        self.volume.last_prediction_ms = log_ms
+        self._changed = True
+
+    def take_pairs(self, pairs: Pairs, texts: list[str], log_ms: int) -> None:
+        """Labelled predictions, in the order in which they were completed."""
+        self._pairs.append((pairs, texts))
+        self._waiting += len(pairs.row)
+        self.volume.last_label_ms = log_ms
+        self._changed = True
+
+    def failed(self, n: int, log_ms: int) -> None:
+        """Predictions that failed."""
+        self.volume.failures += n
+        self.volume.last_prediction_ms = log_ms
+
+    def class_column(self, name: str) -> int:
+        """The column of a class among the class scores of the join."""
+        return self.performance.score_classes[name]
+
+    def reduce(self, judge: Judge, log_ms: int) -> None:
+        """Take in what waits."""
+        rows, self._rows = self._rows, []
+        pairs, self._pairs = self._pairs, []
+        self._waiting = 0
+        for chunk in _merged(rows):
+            self._fold(chunk, log_ms)
+        for part, texts in pairs:
+            self._fold_pairs(part, texts, judge)
+        for subject in sorted(self._fired):
+            self._judge_signal(subject, judge)
+        self._fired.clear()
+
+    def _fold(self, rows: Rows, log_ms: int) -> None:
+        self.watermark_ms = max(self.watermark_ms, int(np.minimum(rows.times_ms, log_ms).max()))
+        latency = rows.cells[rows.columns.index("latency_ms")] if "latency_ms" in rows.columns else None
+        self.volume.add(rows.times_ms, latency)
+        self.features.add(rows)
+        self.outputs.add(rows)
+
+    def _fold_pairs(self, pairs: Pairs, texts: list[str], judge: Judge) -> None:
+        for errors, times, due in self.performance.add(pairs, texts):
+            self._watch("__error__", self._standardised(errors), times)
+            if due:
+                for verdict in self.performance.verdicts(self.model, self.name):
+                    judge(verdict)
+
+    def _standardised(self, errors: Float) -> Float:
+        """Errors of a classification as they are; those of a regression by the first ones, since detectors expect a unit scale."""
+        if self.performance.task != "regression":
+            return errors
+        if self._error_scale is None:
+            self._first_errors = np.append(self._first_errors, errors)
+            if len(self._first_errors) < FIRST_ERRORS:
+                return np.empty(0)
+            errors, self._first_errors = self._first_errors[FIRST_ERRORS:], self._first_errors[:FIRST_ERRORS]
+            self._error_scale = float(self._first_errors.mean()), float(self._first_errors.std()) or 1.0
+        mean, sd = self._error_scale
+        return np.clip((errors - mean) / sd, -CLIP_SD, CLIP_SD)
+
+    def _watch(self, name: str, values: Float, times_ms: NDArray[np.int64]) -> None:
+        """Feed the detectors of one signal."""
+        if len(values) and self._signal(name).update(values, times_ms[len(times_ms) - len(values) :]):
+            self._fired.add(name)
+
+    def _signal(self, name: str) -> drift.Signal:
+        signal = self.signals.get(name)
+        if signal is None:
+            config = self.settings.drift
+            methods = {"__error__": config.errors, "__score__": config.score, "__prediction__": config.prediction}.get(name, config.features)
+            signal = self.signals[name] = drift.Signal(name, methods)
+        return signal
+
+    # ---- judgement
+
+    def _judge_signal(self, subject: str, judge: Judge) -> None:
+        scale = self._error_scale if subject == "__error__" and self._error_scale else (0.0, 1.0)
+        for inputs in (self.features, self.outputs):
+            if inputs.profile is not None and subject in inputs.profile.features:
+                profile = inputs.profile.features[subject]
+                scale = (profile.mean or 0.0, profile.sd or 1.0)
+        for verdict in self.signals[subject].verdicts(self.model, self.name, self.settings, scale, self.reference):
+            judge(verdict)
+
+    def tick(self, log_ms: int, judge: Judge) -> None:
+        """Once a second of log time: what depends on time, and what changed since."""
+        for verdict in self.volume.freshness(self.model, self.name, self.settings, log_ms):
+            judge(verdict)
+        if not self._changed:
+            return
+        self._changed = False
+        for verdict in self.performance.verdicts(self.model, self.name):
+            judge(verdict)
+        for inputs in (self.features, self.outputs):
+            for verdict in quality.judge(self.model, self.name, inputs, self.watermark_ms, self.settings, self.reference):
+                judge(verdict)
+            if self.settings.drift.thresholds:
+                found, span = quality.recent(inputs, self.watermark_ms, self.settings.quality.min_rows)
+                for verdict in drift.score_verdicts(self.model, self.name, inputs, found, span, self.settings, self.reference):
+                    judge(verdict)
+        for subject in self.signals:
+            self._judge_signal(subject, judge)
+
+    def drain(self) -> list[Out]:
+        """Effects since the last time."""
+        out, self.outbox = self.outbox, []
+        return out
+
+    def window_ms(self) -> int:
+        """The window of input statistics that is shown: the shortest duration configured, an hour if there is none."""
+        return min((d for w in self.settings.windows if (d := duration_ms(w)) is not None), default=3_600_000)
+
+    # ---- snapshot
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for the snapshot; the inbox is part of it."""
+        return {
+            "reference": self.reference,
+            "watermark_ms": self.watermark_ms,
+            "changed": self._changed,
+            "features": state_of(self.features),
+            "outputs": state_of(self.outputs),
+            "performance": self.performance.state(),
+            "volume": self.volume.state(),
+            "signals": {name: s.state() for name, s in self.signals.items()},
+            "rows": [(r.columns, r.cells.tobytes(), r.times_ms.tobytes(), r.texts) for r in self._rows],
+            "pairs": [packed_pairs(p) for p, _ in self._pairs],
+            "first_errors": self._first_errors.tobytes(),
+            "error_scale": self._error_scale,
+            "feature_profile": None if self.features.profile is None else encode_profile(self.features.profile),
+            "output_profile": None if self.outputs.profile is None else encode_profile(self.outputs.profile),
+        }
+
+    def load(self, state: Mapping[str, Any], texts: list[str]) -> None:
+        """Go on from the state of a snapshot; `texts` is the dictionary of outcomes of the shard."""
+        self.reference, self.watermark_ms, self._changed = state["reference"], state["watermark_ms"], state["changed"]
+        for inputs, name in ((self.features, "feature"), (self.outputs, "output")):
+            profile = state[f"{name}_profile"]
+            if profile is not None:
+                inputs.use(decode_profile(profile))
+        restore(self.features, state["features"])
+        restore(self.outputs, state["outputs"])
+        self.performance.load(state["performance"], texts)
+        self.volume = Volume.from_state(state["volume"])
+        for name, saved in state["signals"].items():
+            self._signal(name).load(saved)
+        self._rows = [_rows_of(r) for r in state["rows"]]
+        self._pairs = [(unpacked_pairs(p), texts) for p in state["pairs"]]
+        self._waiting = sum(len(r.times_ms) for r in self._rows) + sum(len(p.row) for p, _ in self._pairs)
+        self._first_errors = np.frombuffer(state["first_errors"], np.float64)
+        self._error_scale = tuple(state["error_scale"]) if state["error_scale"] else None
+
+
+def _rows_of(state: Any) -> Rows:
+    columns, cells, times, texts = state
+    when = np.frombuffer(times, np.int64)
+    return Rows(tuple(columns), np.frombuffer(cells, np.float64).reshape(len(columns), len(when)), when, list(texts))
+
+
+def _merged(rows: list[Rows]) -> Iterator[Rows]:
+    """Neighbours with the same columns and no texts, joined, so that they are reduced as one chunk."""
+    start = 0
+    for end in range(1, len(rows) + 1):
+        if end < len(rows) and rows[end].columns == rows[start].columns and not rows[end].texts and not rows[start].texts:
+            continue
+        run = rows[start:end]
+        yield run[0] if len(run) == 1 else Rows(run[0].columns, np.concatenate([r.cells for r in run], axis=1), np.concatenate([r.times_ms for r in run]), [])
+        start = end
+

@@ -1,0 +1,90 @@
+"""
+The N rows with the greatest event time.
+
+Rule of the file: a top-N is a set, so the order in which rows come and how they are cut do not matter; ties of time are broken by the id hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int = NDArray[np.int64]
+
+
+class TopN:
+    """
+    Rows in columns, of which the N with the greatest (time, id) count.
+
+    Parameters
+    ----------
+    n : int
+    columns : mapping of name to dtype
+        What a row carries besides `time` (int64) and `id` (uint64).
+
+    Notes
+    -----
+    A buffer of 2 N rows takes rows as they come, and is cut to N when it is full: O(1) a row, amortised.
+    """
+
+    def __init__(self, n: int, columns: Mapping[str, str]) -> None:
+        self.n = n
+        self.dtypes: dict[str, str] = {"time": "<i8", "id": "<u8", **columns}
+        self.column: dict[str, NDArray[Any]] = {name: np.zeros(2 * n, dtype) for name, dtype in self.dtypes.items()}
+        self.used = 0
+
+    def add_column(self, name: str, dtype: str, default: float) -> None:
+        """Rows carry one more value; those that are there get the default."""
+        self.dtypes[name] = dtype
+        self.column[name] = np.full(2 * self.n, default, dtype)
+
+    def add(self, time: Int, id: NDArray[np.uint64], **columns: NDArray[Any]) -> None:  # noqa: A002
+        """Add rows."""
+        for start in range(0, len(time), self.n):
+            part = slice(start, start + self.n)
+            n = len(time[part])
+            if self.used + n > 2 * self.n:
+                self._cut(self.n)
+            here = slice(self.used, self.used + n)
+            self.column["time"][here], self.column["id"][here] = time[part], id[part]
+            for name, values in columns.items():
+                self.column[name][here] = values[part]
+            self.used += n
+
+    def _cut(self, n: int) -> None:
+        order = self._order()[-n:]
+        for column in self.column.values():
+            column[: len(order)] = column[order]
+        self.used = len(order)
+
+    def _order(self) -> Int:
+        return np.lexsort((self.column["id"][: self.used], self.column["time"][: self.used]))
+
+    def rows(self, n: int | None = None) -> dict[str, NDArray[Any]]:
+        """The greatest `n` rows (at most N), ascending by (time, id)."""
+        order = self._order()[-min(n or self.n, self.n) :]
+        return {name: column[order] for name, column in self.column.items()}
+
+    def amend(self, id: int, time: int, **values: float) -> bool:  # noqa: A002
+        """Correct the row with this id and time; whether it is there."""
+        at = np.flatnonzero((self.column["id"][: self.used] == np.uint64(id)) & (self.column["time"][: self.used] == time))
+        for name, value in values.items():
+            self.column[name][at] = value
+        return len(at) > 0
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for the snapshot."""
+        return {"n": self.n, "dtypes": self.dtypes, "columns": {name: c[: self.used].tobytes() for name, c in self.column.items()}}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> TopN:
+        """The rows of a snapshot."""
+        top = cls(state["n"], {k: v for k, v in state["dtypes"].items() if k not in ("time", "id")})
+        for name, data in state["columns"].items():
+            values = np.frombuffer(data, top.dtypes[name])
+            top.column[name][: len(values)] = values
+            top.used = len(values)
+        return top
