@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from stream_monitor.alerts.episodes import Episodes
@@ -22,6 +24,10 @@ from stream_monitor.stats import divergence
 from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 
 Float = NDArray[np.float64]
+CONFIRM_ROWS, CONFIRM_Z = 200, 2.0
+CHANGE_MIN, CHANGE_MIN_ERRORS = 0.1, 0.02
+"""A firing is confirmed by the values that follow it: their mean must have moved by two standard errors, and by a tenth of the reference's standard deviation (an error
+rate by 0.02). Over long clean streams a detector also fires at nothing: this leaves one such firing in twenty."""
 SCORES = ("psi", "js", "ks", "wasserstein", "chi2")
 KINDS: dict[str, Kind] = {"__error__": "concept_drift", "__score__": "prediction_drift", "__prediction__": "prediction_drift"}
 
@@ -58,6 +64,16 @@ def _middles(profile: FeatureProfile) -> Float:
     return (edges[1:] + edges[:-1]) / 2
 
 
+class Candidate(Struct, array_like=True):
+    """A firing that waits to be confirmed."""
+
+    row: int
+    time_ms: int
+    before: float
+    rows: int = 0
+    total: float = 0.0
+
+
 class Signal:
     """Detectors on one stream of values (a feature, the score, the errors) and the episode each of them is in."""
 
@@ -65,19 +81,48 @@ class Signal:
         self.subject, self.methods = subject, methods
         self.detectors: dict[str, ValueDetector] = {m: make(m, params) for m, params in methods.items()}
         self.episodes = {m: Episodes() for m in self.detectors}
+        self.candidates: dict[str, Candidate | None] = dict.fromkeys(self.detectors)
+        self.binary = False
+        """The values are 0 and 1 (errors of a classification)."""
         self.rows = 0
 
     def update(self, values: Float, times_ms: NDArray[np.int64]) -> bool:
-        """Feed values; whether any detector fired."""
-        fired = False
+        """Feed values; whether a change was confirmed."""
+        confirmed = False
         for method, detector in self.detectors.items():
-            hits = detector.update(values)
-            if len(hits):
-                fired = True
-                for hit in hits.tolist():
-                    self.episodes[method].detected(self.rows + hit, int(times_ms[hit]), before=detector.before, after=detector.after)
+            hits = detector.update(values).tolist()
+            if hits or self.candidates[method] is not None:
+                confirmed |= self._confirm(method, detector, hits, values, times_ms)
         self.rows += len(values)
-        return fired
+        return confirmed
+
+    def _confirm(self, method: str, detector: ValueDetector, hits: list[int], values: Float, times_ms: NDArray[np.int64]) -> bool:
+        """A firing becomes an episode when the `CONFIRM_ROWS` values after it lie away from the mean before it, by more than chance and by enough to matter."""
+        at, confirmed = 0, False
+        while True:
+            candidate = self.candidates[method]
+            if candidate is None:
+                hit = next((h for h in hits if h >= at), None)
+                if hit is None:
+                    return confirmed
+                candidate = self.candidates[method] = Candidate(self.rows + hit, int(times_ms[hit]), detector.before or 0.0)
+                at = hit + 1
+            rest = values[at : at + CONFIRM_ROWS - candidate.rows]
+            candidate.rows += len(rest)
+            candidate.total += float(rest.sum())
+            at += len(rest)
+            if candidate.rows < CONFIRM_ROWS:
+                return confirmed
+            self.candidates[method] = None
+            after = candidate.total / CONFIRM_ROWS
+            if abs(after - candidate.before) >= self._least(candidate.before):
+                confirmed = True
+                self.episodes[method].detected(candidate.row, candidate.time_ms, before=candidate.before, after=after)
+
+    def _least(self, before: float) -> float:
+        if self.binary:
+            return max(CHANGE_MIN_ERRORS, CONFIRM_Z * float(np.sqrt(before * (1 - before) / CONFIRM_ROWS)))
+        return max(CHANGE_MIN, CONFIRM_Z / float(np.sqrt(CONFIRM_ROWS)))
 
     def verdicts(self, model: str, version: str, settings: ModelSettings, scale: tuple[float, float], reference: str) -> Iterator[Verdict]:
         """The verdict of each detector's episode; `scale` is (mean, sd) that undoes the standardisation."""
@@ -89,15 +134,23 @@ class Signal:
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        return {"rows": self.rows, "detectors": {m: d.state() for m, d in self.detectors.items()}, "episodes": {m: e.state() for m, e in self.episodes.items()}}
+        return {
+            "rows": self.rows,
+            "binary": self.binary,
+            "detectors": {m: d.state() for m, d in self.detectors.items()},
+            "episodes": {m: e.state() for m, e in self.episodes.items()},
+            "candidates": {m: msgspec.to_builtins(c) for m, c in self.candidates.items()},
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of a snapshot."""
-        self.rows = state["rows"]
+        self.rows, self.binary = state["rows"], state["binary"]
         for method, saved in state["detectors"].items():
             if method in self.detectors:
                 self.detectors[method] = restore(method, self.methods[method], saved)
                 self.episodes[method] = Episodes.from_state(state["episodes"][method])
+                saved = state["candidates"][method]
+                self.candidates[method] = None if saved is None else msgspec.convert(saved, Candidate)
 
 
 def score_verdicts(model: str, version: str, inputs: Inputs, found: Mapping[str, Windowed], span: Span, settings: ModelSettings, reference: str) -> Iterator[Verdict]:

@@ -28,8 +28,8 @@ Int = NDArray[np.int64]
 CLASSES_MAX = 256
 DECIDE_LABELS = 100
 """Labelled rows after which the task is decided for good, where the configuration leaves it open."""
-STRIDE = 20
-"""A threshold is looked at this often in each window: after N / 20 labelled rows of `last_N`."""
+STRIDE = 5
+"""A threshold is looked at this often in each window: after N / 5 labelled rows of `last_N`."""
 PANE_MS = 10_000
 OTHER = "__other__"
 POSITIVE = ("1", "true", "yes", "positive")
@@ -290,8 +290,8 @@ class Performance:
 
     # ---- windows out
 
-    def window(self, name: str) -> tuple[dict[str, float], Span]:
-        """Metrics of a window and the rows it has; empty when it has none."""
+    def window(self, name: str, only: str = "") -> tuple[dict[str, float], Span]:
+        """Metrics of a window (or at least `only` that one, which may be cheaper) and the rows it has; empty when it has none."""
         n = last_n(name)
         if self.sums is None or self.panes is None:
             return {}, Span(0, 0, 0)
@@ -301,6 +301,8 @@ class Performance:
         rows = self.top.rows(n)
         times = rows["time"]
         span = Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
+        if only == "accuracy" and self.task != "regression" and len(times):
+            return {"accuracy": float((rows["predicted"] == rows["actual"]).mean())}, span
         return self._exact(rows), span
 
     def _exact(self, rows: Mapping[str, NDArray[Any]]) -> dict[str, float]:
@@ -336,7 +338,7 @@ class Performance:
         """Verdicts of the thresholds, with support."""
         for metric, rule in self.rules():
             window = rule.window or next((w for w in self.settings.windows if last_n(w) is not None), self.settings.windows[0])
-            found, span = self.window(window)
+            found, span = self.window(window, metric)
             if metric in found and span.count >= rule.min_labels:
                 yield self._verdict(model, version, metric, rule, window, found[metric], span)
 

@@ -170,6 +170,7 @@ class Version:
             config = self.settings.drift
             methods = {"__error__": config.errors, "__score__": config.score, "__prediction__": config.prediction}.get(name, config.features)
             signal = self.signals[name] = drift.Signal(name, methods)
+            signal.binary = name == "__error__" and self.performance.task != "regression"
         return signal
 
     # ---- judgement
