@@ -45,8 +45,9 @@ def command(config: str | None, as_json: bool, topic_sample: int, probe: bool, m
 
     settings = load(config, os.environ)
     urls = probe_urls(settings, metrics_url) if probe else []
-    for name in ("aiokafka", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they have to say is in the findings
+    for name in ("aiokafka", "asyncio"):  # what they have to say is in the findings
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).propagate = False
     statuses = asyncio.run(_report(_findings(settings, topic_sample, urls), as_json=as_json))
     if statuses["fail"]:
         raise SystemExit(1)

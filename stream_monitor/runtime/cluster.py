@@ -7,7 +7,9 @@ Rule of the file: it asks and never writes: no topic is created, no offset commi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+import logging
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any, ClassVar, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -15,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 from aiokafka.helpers import create_ssl_context
-from aiokafka.protocol.admin import ApiVersionRequest, DescribeGroupsRequest
+from aiokafka.protocol.admin import ApiVersionRequest, DescribeGroupsRequest, DescribeGroupsRequest_v3, DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
@@ -29,8 +31,10 @@ READ, WRITE, CREATE, DESCRIBE = 3, 4, 5, 8
 UNKNOWN_OPERATIONS = -(2**31)
 METADATA_KEY, DESCRIBE_GROUPS_KEY = 3, 15
 METADATA_WITH_OPERATIONS, GROUPS_WITH_OPERATIONS = 8, 3
-TRANSACTION_COORDINATOR = 1
-UNAUTHORIZED = frozenset({29, 30, 31, 53})
+GROUP_COORDINATOR, TRANSACTION_COORDINATOR = 0, 1
+GROUP_ID_NOT_FOUND = 69
+"""What newer brokers say of a group that nobody used."""
+TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED = 29, 30
 COORDINATOR_STARTS = frozenset({14, 15, 16})
 """Codes that pass: the coordinator is loading, not available yet, or has just moved."""
 
@@ -103,24 +107,26 @@ class Cluster:
         self.brokers = 0
 
     async def __aenter__(self) -> Self:
+        said: list[str] = []
         try:
             self._arguments = connection(self._kafka) | {"request_timeout_ms": int(self._timeout_s * 1000)}
             self._admin = AIOKafkaAdminClient(**self._arguments)
-            async with asyncio.timeout(self._timeout_s):
-                await self._admin.start()
-                self.versions = await self._api_versions()
+            with _overheard() as said:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._admin.start()
+                    self.versions = await self._api_versions()
         except (KafkaError, OSError, ValueError) as error:
             await self.__aexit__()
-            raise BrokerError(f"{self._kafka.bootstrap_servers}: {str(error) or type(error).__name__}") from error
+            raise BrokerError("; ".join(said) or f"{self._kafka.bootstrap_servers}: {str(error) or type(error).__name__}") from error
         except BaseException:
             await self.__aexit__()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in (self._consumer and self._consumer.stop, self._admin and self._admin.close):
-            if client:
-                await client()
+        for close in (self._consumer and self._consumer.stop, self._admin and self._admin.close):
+            if close:
+                await _stopped(close(), self._timeout_s)
 
     async def topics(self) -> dict[str, TopicFacts]:
         """All topics we may see, by their physical name."""
@@ -140,6 +146,11 @@ class Cluster:
             )
         return found
 
+    async def hidden(self, names: list[str]) -> set[str]:
+        """Which of these topics we may not even see, whether they are there or not."""
+        answer = await self._ask(MetadataRequest(names, allow_auto_topic_creation=False)) if names else None
+        return {topic[1] for topic in answer.topics if topic[0] == TOPIC_AUTHORIZATION_FAILED} if answer else set()
+
     async def configs(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         """Settings of topics; a topic whose settings we may not see is missing."""
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
@@ -152,23 +163,31 @@ class Cluster:
 
     async def transaction_coordinator(self, transactional_id: str) -> str:
         """Ask for the coordinator of a transactional id: empty when there is one, else why not."""
-        request = FindCoordinatorRequest(transactional_id, TRANSACTION_COORDINATOR)
-        for _ in range(10):
-            answer = await self._ask(request)
-            if answer.error_code not in COORDINATOR_STARTS:
-                break
-            await asyncio.sleep(self._timeout_s / 20)
+        answer = await self._coordinator(transactional_id, TRANSACTION_COORDINATOR)
         return "" if not answer.error_code else _name_of(answer.error_code)
 
     async def group(self, name: str) -> GroupFacts:
         """State of a consumer group (`Dead` when nobody ever used it)."""
-        node = await self._timed(self._admin.find_coordinator(name))
+        coordinator = await self._coordinator(name, GROUP_COORDINATOR)
+        if coordinator.error_code == GROUP_AUTHORIZATION_FAILED:
+            return GroupFacts("hidden from us", 0, frozenset())
+        if coordinator.error_code:
+            raise BrokerError(f"group {name}: {_name_of(coordinator.error_code)}")
         with_operations = self.versions.get(DESCRIBE_GROUPS_KEY, (0, 0))[1] >= GROUPS_WITH_OPERATIONS
-        answer = await self._ask(DescribeGroupsRequest([name], with_operations), node)
+        answer = await self._ask(_GroupsWithOperations(name) if with_operations else DescribeGroupsRequest([name]), coordinator.coordinator_id)
         group = answer.groups[0]
-        if group[0] and group[0] != 69:  # GROUP_ID_NOT_FOUND: what newer brokers say of a group nobody used
+        if group[0] and group[0] != GROUP_ID_NOT_FOUND:
             raise BrokerError(f"group {name}: {_name_of(group[0])}")
         return GroupFacts(group[2], len(group[5]), _operations(group[6]) if with_operations else None)
+
+    async def _coordinator(self, name: str, kind: int) -> Any:
+        """Ask until there is one: the first question makes a fresh cluster elect it."""
+        for _ in range(20):
+            answer = await self._ask(FindCoordinatorRequest(name, kind))
+            if answer.error_code not in COORDINATOR_STARTS:
+                break
+            await asyncio.sleep(self._timeout_s / 20)
+        return answer
 
     async def committed(self, group: str) -> dict[tuple[str, int], int]:
         """Committed offsets of a group by topic and partition."""
@@ -178,45 +197,47 @@ class Cluster:
     async def ends(self, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
         """Offsets of the first and after the last record by partition."""
         every = [TopicPartition(topic, partition) for partition in range(partitions)]
-        consumer = await self._reader()
-        consumer.assign(every)
-        first, last = await self._timed(consumer.beginning_offsets(every)), await self._timed(consumer.end_offsets(every))
+        if self._consumer is None:
+            self._consumer = self._new_consumer()
+            await self._timed(self._consumer.start())
+        first, last = await self._timed(self._consumer.beginning_offsets(every)), await self._timed(self._consumer.end_offsets(every))
         return {partition.partition: (first[partition], last[partition]) for partition in every}
 
     async def newest(self, topic: str, partitions: int, records_n: int) -> list[Records]:
         """About `records_n` of the newest records of a topic, evenly from its partitions, oldest first in each."""
-        ends = await self.ends(topic, partitions)
-        consumer = await self._reader()
-        wanted = {}
+        ends = {TopicPartition(topic, partition): end for partition, end in (await self.ends(topic, partitions)).items() if end[1] > end[0]}
+        if not ends:
+            return []
+        consumer = self._new_consumer()  # one for each topic: aiokafka's may never stop when it was assigned twice
+        try:
+            await self._timed(consumer.start())
+            return await self._read(consumer, ends, -(-records_n // len(ends)))
+        finally:
+            await _stopped(consumer.stop(), self._timeout_s)
+
+    async def _read(self, consumer: Any, ends: dict[TopicPartition, tuple[int, int]], share: int) -> list[Records]:
+        consumer.assign(list(ends))
         for partition, (first, last) in ends.items():
-            if last > first:
-                wanted[TopicPartition(topic, partition)] = last
-        share = -(-records_n // max(len(wanted), 1))
-        consumer.assign(list(wanted))
-        for partition, last in wanted.items():
-            consumer.seek(partition, max(ends[partition.partition][0], last - share))
-        found = {partition: Records(partition.partition, [], [], []) for partition in wanted}
-        until = asyncio.get_running_loop().time() + self._timeout_s
-        while wanted and asyncio.get_running_loop().time() < until:
+            consumer.seek(partition, max(first, last - share))
+        found = {partition: Records(partition.partition, [], [], []) for partition in ends}
+        unread = dict(ends)
+        until_s = asyncio.get_running_loop().time() + self._timeout_s
+        while unread and asyncio.get_running_loop().time() < until_s:
             for partition, records in (await consumer.getmany(timeout_ms=200)).items():
-                for record in records:
-                    found[partition].offsets.append(record.offset)
-                    found[partition].times_ms.append(record.timestamp)
-                    found[partition].values.append(record.value)
-            for partition in [each for each, last in wanted.items() if await consumer.position(each) >= last]:
-                del wanted[partition]
+                found[partition].offsets.extend(record.offset for record in records)
+                found[partition].times_ms.extend(record.timestamp for record in records)
+                found[partition].values.extend(record.value for record in records)
+            for partition in [each for each, (_, last) in unread.items() if await consumer.position(each) >= last]:
+                del unread[partition]
                 consumer.pause(partition)
         return [records for records in found.values() if records.offsets]
+
+    def _new_consumer(self) -> Any:
+        return AIOKafkaConsumer(**self._arguments, group_id=None, enable_auto_commit=False, isolation_level="read_committed", auto_offset_reset="earliest")
 
     async def _api_versions(self) -> dict[int, tuple[int, int]]:
         answer = await self._ask(ApiVersionRequest())
         return {key: (lowest, highest) for key, lowest, highest, *_ in answer.api_versions}
-
-    async def _reader(self) -> Any:
-        if self._consumer is None:
-            self._consumer = AIOKafkaConsumer(**self._arguments, group_id=None, enable_auto_commit=False, isolation_level="read_committed", auto_offset_reset="earliest")
-            await self._timed(self._consumer.start())
-        return self._consumer
 
     async def _ask(self, request: Any, node: int | None = None) -> Any:
         return await self._timed(self._admin._send_request(request, node))
@@ -224,6 +245,29 @@ class Cluster:
     async def _timed(self, awaitable: Any) -> Any:
         async with asyncio.timeout(self._timeout_s):
             return await awaitable
+
+
+@contextlib.contextmanager
+def _overheard() -> Iterator[list[str]]:
+    """Errors that aiokafka logs instead of raising them, such as a wrong password; they are not printed."""
+    logger = logging.getLogger("aiokafka")
+    said: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
+
+
+async def _stopped(stop: Awaitable[None], timeout_s: float) -> None:
+    """Wait for a client to stop, but not for ever: we only read, nothing can be lost."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await stop
 
 
 def _operations(bits: int) -> frozenset[int] | None:
@@ -281,3 +325,19 @@ class _MetadataWithOperations(Request[_MetadataQuestion]):  # type: ignore[misc]
 
     def build(self, request_struct_class: type[_MetadataQuestion]) -> Any:
         return request_struct_class(None, False, False, True)
+
+
+class _GroupsQuestion(DescribeGroupsRequest_v3):  # type: ignore[misc]
+    RESPONSE_TYPE = DescribeGroupsResponse_v3
+
+
+class _GroupsWithOperations(Request[_GroupsQuestion]):  # type: ignore[misc]
+    """One group with what we may do with it; aiokafka's own request reads the answer of version 3 as if it were version 2."""
+
+    API_KEY: ClassVar[int] = DESCRIBE_GROUPS_KEY
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+
+    def build(self, request_struct_class: type[_GroupsQuestion]) -> Any:
+        return request_struct_class([self._group], True)

@@ -204,14 +204,17 @@ async def topics(patient: Patient) -> list[Finding]:
     """Whether the topics are there, with leaders, and what the worker will do about those that are not."""
     found: list[Finding] = []
     create = patient.settings.kafka.create_topics
-    missing = [patient.physical(topic) for topic in ACCESS if patient.facts(topic) is None]
-    if missing:
+    absent = [patient.physical(topic) for topic in ACCESS if patient.facts(topic) is None]
+    hidden = await patient.cluster.hidden(absent)
+    if hidden:
+        found.append(Finding("topics", "fail", f"hidden from us: {', '.join(sorted(hidden))}", "allow Describe (and what a worker does with them) on these topics"))
+    if missing := [name for name in absent if name not in hidden]:
         advice = (
             "the worker makes them at its start"
             if create
             else "run `stream-monitor topics apply`, or set kafka.create_topics: true; the worker waits until the input topics are there"
         )
-        found.append(Finding("topics", "warn", f"not there, or hidden from us: {', '.join(missing)}", advice))
+        found.append(Finding("topics", "warn", f"not there: {', '.join(missing)}", advice))
     for topic in ACCESS:
         facts = patient.facts(topic)
         if facts is not None and facts.leaderless:
@@ -255,6 +258,8 @@ async def group(patient: Patient) -> list[Finding]:
     """State of the consumer group, and how far behind it is."""
     name = patient.settings.worker.group
     facts = await patient.cluster.group(name)
+    if facts.operations is not None and READ not in facts.operations:
+        return []  # the check of permissions says so
     offsets = await patient.cluster.committed(name)
     state = f"group {name}: {facts.state or 'unknown'}, {facts.members} member(s)"
     if not offsets:
@@ -293,6 +298,8 @@ async def retention(patient: Patient) -> list[Finding]:
                     "raise retention.ms or lower labels.max_delay: a replay could not join such labels, and a worker that was down would have lost them",
                 )
             )
+    if not found and not any(patient.physical(topic) in patient.configs for topic in INPUTS):
+        return []
     return found or [Finding("retention", "ok", f"inputs are kept for at least labels.max_delay ({_span(delay_ms)})")]
 
 

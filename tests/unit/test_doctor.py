@@ -156,6 +156,7 @@ def test_broker_that_is_not_there():
         unused.bind(("127.0.0.1", 0))
         found = asyncio.run(found_by(settings_for(f"127.0.0.1:{unused.getsockname()[1]}"), timeout_s=2.0))
     assert [finding.status for finding in found["broker"]] == ["fail"]
+    assert "Unable connect" in found["broker"][0].detail
     assert "kafka.bootstrap_servers" in found["broker"][0].advice
     assert set(found) == {"metrics port", "broker"}
 
@@ -180,8 +181,12 @@ class FakeCluster:
     brokers = 3
     versions = dict.fromkeys([*doctor.API_NAMES, *doctor.TRANSACTION_API_NAMES], (0, 9))
 
-    def __init__(self, *, operations=ALL, refusal="", ends=None, committed=None):
+    def __init__(self, *, operations=ALL, refusal="", ends=None, committed=None, hidden=()):
+        self._hidden = hidden
         self._operations, self._refusal, self._ends, self._committed = operations, refusal, ends or {}, committed or {}
+
+    async def hidden(self, names):
+        return {name for name in names if name in self._hidden}
 
     async def group(self, name):
         return GroupFacts("Stable", 1, self._operations)
@@ -232,6 +237,11 @@ def test_topics_without_leader_or_replica():
     assert "no replica" in found[2].detail
 
 
+def test_topics_that_are_hidden_are_not_called_missing():
+    found = asyncio.run(doctor.topics(patient(cluster=FakeCluster(hidden={"alerts"}))))
+    assert [(finding.status, "alerts" in finding.detail) for finding in found] == [("fail", True), ("warn", False)]
+
+
 @pytest.mark.parametrize(("create", "advice"), [(True, "the worker makes them"), (False, "topics apply")])
 def test_missing_topics_depend_on_create_topics(create, advice):
     found = asyncio.run(doctor.topics(patient(cluster=FakeCluster(), kafka=KafkaSettings(create_topics=create, topic_prefix="ml."))))
@@ -241,7 +251,7 @@ def test_missing_topics_depend_on_create_topics(create, advice):
 
 @pytest.mark.parametrize(("ends", "status"), [((0, 10), "ok"), ((7, 10), "fail"), ((0, 1_000_000), "warn")])
 def test_lag(ends, status):
-    subject = patient(topic("predictions"), cluster=FakeCluster(ends={0: ends}, committed={("predictions", 0): 5}))
+    subject = patient(topic("predictions"), cluster=FakeCluster(ends={0: ends}, committed={("predictions", 0): 5, ("other", 0): 1}))
     assert [finding.status for finding in asyncio.run(doctor.group(subject))] == ["ok", status]
 
 
