@@ -81,22 +81,18 @@ class Simulation:
         The same arguments give the same events, byte for byte.
     rate_per_s : float
         Predictions a second.
-    start_ms : int
-        Epoch time of the first event; it is also part of the ids, so that two runs do not share any.
     story_s : float
         Length of the story; afterwards the last chapter goes on.
 
     Examples
     --------
-    >>> steps = Simulation(seed=1, rate_per_s=100, start_ms=1_700_000_000_000, story_s=60).steps()
-    >>> next(steps).kind
+    >>> next(Simulation(seed=1, rate_per_s=100, story_s=60).steps(start_ms=1_700_000_000_000)).kind
     'predictions'
     """
 
-    def __init__(self, *, seed: int = 0, rate_per_s: float = 200.0, start_ms: int = 1_700_000_000_000, story_s: float = 60.0) -> None:
+    def __init__(self, *, seed: int = 0, rate_per_s: float = 200.0, story_s: float = 60.0) -> None:
         self.rate_per_s = rate_per_s
         self.chapters = tuple(chapter._replace(at_s=chapter.at_s * story_s) for chapter in CHAPTERS)
-        self._start_ms = start_ms
         self._starts_s = {chapter.name: chapter.at_s for chapter in self.chapters}
         self._seed = seed
         self._model = _train(np.random.default_rng([seed, 0]))
@@ -105,27 +101,34 @@ class Simulation:
         """The chapter that is being told at a time."""
         return max(chapter for chapter in self.chapters if chapter.at_s <= max(at_s, 0.0))
 
-    def steps(self) -> Iterator[Step]:
-        """All events in the order they are due, without end."""
+    def steps(self, start_ms: int) -> Iterator[Step]:
+        """
+        All events in the order they are due, without end.
+
+        Parameters
+        ----------
+        start_ms : int
+            Epoch time of the first event; it is also part of the ids, so that two runs do not share any.
+        """
         labels: list[tuple[float, int, Step]] = []
-        for number, (due_s, prediction, label_step) in enumerate(self._customers()):
+        for number, (due_s, prediction, label_step) in enumerate(self._customers(start_ms)):
             while labels and labels[0][0] <= due_s:
                 yield heapq.heappop(labels)[2]
             yield prediction
             if label_step is not None:
                 heapq.heappush(labels, (label_step.due_s, number, label_step))
 
-    def _customers(self) -> Iterator[tuple[float, Step, Step | None]]:
+    def _customers(self, start_ms: int) -> Iterator[tuple[float, Step, Step | None]]:
         rng = np.random.default_rng([self._seed, 1])
         number = 0
         while True:
             block = _draw(rng, BLOCK_ROWS)
             for row in range(BLOCK_ROWS):
                 due_s = number / self.rate_per_s
-                yield (due_s, *self._customer(number, due_s, block, row))
+                yield (due_s, *self._customer(f"{start_ms:x}-{number}", start_ms, due_s, block, row))
                 number += 1
 
-    def _customer(self, number: int, due_s: float, block: Block, row: int) -> tuple[Step, Step | None]:
+    def _customer(self, event_id: str, start_ms: int, due_s: float, block: Block, row: int) -> tuple[Step, Step | None]:
         """One prediction and its label."""
         changed, drifted = due_s >= self._starts_s["concept"], due_s >= self._starts_s["feature"]
         broken = self._starts_s["broken"] <= due_s < self._starts_s["repaired"]
@@ -137,8 +140,7 @@ class Simulation:
             features[DRIFTING] = round(features[DRIFTING] * 1.6 + 2.0, 2)
         if broken and broken_draw < 0.8:
             features[BROKEN] = None if broken_draw < 0.5 else "n/a"
-        event_id = f"{self._start_ms:x}-{number}"
-        key, now_ms = event_id.encode(), self._start_ms + int(due_s * 1_000)
+        key, now_ms = event_id.encode(), start_ms + int(due_s * 1_000)
         about: dict[str, Any] = {"version": "1", "timestamp": now_ms, "features": features, "segments": {"country": country}}
         if failed_draw < FAILED_SHARE:
             return Step("predictions", client.prediction(event_id, MODEL, status="error", **about), key, due_s), None
@@ -147,7 +149,7 @@ class Simulation:
         prediction = client.prediction(event_id, MODEL, score=round(score, 6), prediction=int(score >= 0.5), latency_ms=latency_ms, **about)
         label_s = due_s + LABEL_DELAY_S[0] + delay_draw * (LABEL_DELAY_S[1] - LABEL_DELAY_S[0])
         truth = int(truth_draw < _risk(standard, channel, RISK_CHANGED if changed else RISK))
-        label = client.label(event_id, truth, model=MODEL, timestamp=self._start_ms + int(label_s * 1_000))
+        label = client.label(event_id, truth, model=MODEL, timestamp=start_ms + int(label_s * 1_000))
         return Step("predictions", prediction, key, due_s), Step("labels", label, key, label_s)
 
 

@@ -86,7 +86,8 @@ class EventStream(Iterator[Event]):
 
     def close(self) -> None:
         """Close the files and remove temporary ones."""
-        if self._events is not None:
+        # A thread may be waiting in the generator of a live input, for ever.
+        if self._events is not None and not self.live:
             self._events.close()
         for source in self._sources:
             source.file.close()

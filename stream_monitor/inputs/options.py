@@ -6,6 +6,7 @@ Rule of the file: everything that can be seen to be wrong without reading a file
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,9 @@ PREDICTION_FIELDS = (
 )  # fmt: skip
 PARENTS = ("features", "score", "segments")
 """Fields with fields inside, which a column names by a dot."""
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 Format = Literal["csv", "jsonl", "parquet"]
 Role = Literal["table", "predictions", "labels"]
@@ -47,6 +51,26 @@ class InputOptions(Struct, frozen=True, kw_only=True):
     label_delay_ms: int = 0
     live: bool = False
     """Take stdin line by line as it comes, in its own order; else it is copied to a temporary file first, so that it can be sorted."""
+
+
+def parse_duration_ms(text: str) -> int:
+    """
+    Milliseconds of `50ms`, `1.5s`, `10m`, `24h`, `30d`.
+
+    Raises
+    ------
+    InputError
+        It is none.
+
+    Examples
+    --------
+    >>> parse_duration_ms("1.5s"), parse_duration_ms("0s"), parse_duration_ms("2h")
+    (1500, 0, 7200000)
+    """
+    found = DURATION.fullmatch(text.strip())
+    if found is None:
+        raise InputError(f"{text!r} is no duration; write it like 250ms, 1s, 10m, 24h or 30d")
+    return round(float(found[1]) * UNITS_MS[found[2]])
 
 
 class Mapping(NamedTuple):

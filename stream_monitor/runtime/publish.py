@@ -11,7 +11,8 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from itertools import islice
 from typing import Any, Self
 
@@ -68,7 +69,9 @@ class Publisher:
                 await self._producer.partitions_for(topic)
         except (KafkaError, OSError) as error:
             await self._producer.stop()
-            raise BrokerError(f"{self._kafka.bootstrap_servers}: {str(error) or type(error).__name__}; is the broker there, and are its topics (`stream-monitor topics apply`)?") from error
+            raise BrokerError(
+                f"{self._kafka.bootstrap_servers}: {str(error) or type(error).__name__}; is the broker there, and are its topics (`stream-monitor topics apply`)?"
+            ) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -107,55 +110,77 @@ class Publisher:
             raise BrokerError(f"{self._kafka.bootstrap_servers}: a record was refused: {str(self._failure) or type(self._failure).__name__}") from self._failure
 
 
-async def in_background(events: Callable[[], Iterable[Sendable]], *, one_by_one: bool = False) -> AsyncIterator[Sendable]:
+class Background:
     """
-    Iterate over events that take time to read, without holding up the event loop.
+    Events that take time to read, in chunks, without holding up the event loop; to be used in `async with`.
 
-    The reading is done by a daemon thread, a little ahead: it may wait for a live stdin for ever, and must not keep the process from ending.
+    The reading is done by a daemon thread, a little ahead. On leaving it is waited for, except for a live input, which may never say anything again.
 
     Parameters
     ----------
     events : callable
         Opens the iterable, on that thread.
-    one_by_one : bool
-        Hand over each event as soon as it is read, for a live input.
+    live : bool
+        Hand over each event as soon as it is read.
     """
-    loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[list[Sendable] | BaseException | None] = asyncio.Queue(CHUNKS_AHEAD)
-    size = 1 if one_by_one else CHUNK_EVENTS
 
-    def read() -> None:
-        last: BaseException | None = None
-        try:
-            rest: Iterator[Sendable] = iter(events())
-            while chunk := list(islice(rest, size)):
-                asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
-        except BaseException as error:  # handed over to the one who iterates
-            last = error
-        try:
-            asyncio.run_coroutine_threadsafe(chunks.put(last), loop).result()
-        except (RuntimeError, asyncio.CancelledError):
-            return  # the loop is gone, nobody iterates any more
+    def __init__(self, events: Callable[[], Iterable[Sendable]], *, live: bool = False) -> None:
+        self._open = events
+        self._live = live
+        self._left = False
+        self._chunks: asyncio.Queue[list[Sendable] | BaseException | None] = asyncio.Queue(CHUNKS_AHEAD)
+        self._thread = threading.Thread(target=self._read, name="input", daemon=True)
 
-    threading.Thread(target=read, name="input", daemon=True).start()
-    while True:
-        chunk = await chunks.get()
-        if chunk is None:
-            return
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._left = True
+        while self._thread.is_alive() and not self._live:
+            while not self._chunks.empty():
+                self._chunks.get_nowait()
+            await asyncio.sleep(0.01)
+
+    async def next(self) -> list[Sendable] | None:
+        """The next events; `None` is the end. An error of reading is raised here."""
+        chunk = await self._chunks.get()
         if isinstance(chunk, BaseException):
             raise chunk
-        for event in chunk:
-            yield event
+        return chunk
+
+    def _read(self) -> None:
+        last: BaseException | None = None
+        try:
+            rest: Iterator[Sendable] = iter(self._open())
+            while not self._left and (chunk := list(islice(rest, 1 if self._live else CHUNK_EVENTS))):
+                self._hand_over(chunk)
+        except BaseException as error:
+            last = error
+        self._hand_over(last)
+
+    def _hand_over(self, chunk: list[Sendable] | BaseException | None) -> None:
+        if self._loop.is_closed():
+            return
+        putting = self._chunks.put(chunk)
+        try:
+            asyncio.run_coroutine_threadsafe(putting, self._loop).result()
+        except (RuntimeError, CancelledError):
+            putting.close()
+            self._left = True
 
 
-async def publish(publisher: Publisher, events: AsyncIterator[Sendable], stop: asyncio.Event, on_sent: Callable[[float], None] | None = None) -> bool:
+async def publish(publisher: Publisher, events: Background, stop: asyncio.Event, on_sent: Callable[[float], None] | None = None) -> bool:
     """
     Send events when they are due.
 
     Parameters
     ----------
+    publisher
+        Where to send them.
     events
-        Those due in the past are sent at once.
+        Events in the order they are due; those due in the past are sent at once.
     stop
         When set, sending ends and what is under way is flushed.
     on_sent : callable, optional
@@ -167,29 +192,30 @@ async def publish(publisher: Publisher, events: AsyncIterator[Sendable], stop: a
         Whether all events were sent.
     """
     stopping = asyncio.ensure_future(stop.wait())
-    start_s = time.monotonic()
+    start_s: float | None = None
     complete = False
     try:
         while not stop.is_set():
-            following = asyncio.ensure_future(anext(events, None))
+            following = asyncio.ensure_future(events.next())
             await asyncio.wait((following, stopping), return_when=asyncio.FIRST_COMPLETED)
             if not following.done():
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
                 break
-            event = following.result()
-            if event is None:
+            chunk = following.result()
+            if chunk is None:
                 complete = True
                 break
-            kind, value, key, due_s = event
-            ahead_s = start_s + due_s - time.monotonic()
-            if ahead_s > AHEAD_S:
-                await asyncio.wait((stopping,), timeout=ahead_s)
+            start_s = time.monotonic() if start_s is None else start_s
+            for kind, value, key, due_s in chunk:
+                ahead_s = start_s + due_s - time.monotonic()
+                if ahead_s > AHEAD_S:
+                    await asyncio.wait((stopping,), timeout=ahead_s)
                 if stop.is_set():
                     break
-            await publisher.send(kind, value, key)
-            if on_sent is not None:
-                on_sent(due_s)
+                await publisher.send(kind, value, key)
+                if on_sent is not None:
+                    on_sent(due_s)
     finally:
         stopping.cancel()
     await publisher.flush()

@@ -9,17 +9,17 @@ import pytest
 
 from stream_monitor.demo.simulation import BROKEN, DRIFTING, MODEL, Simulation
 
-STORY_S, RATE = 40.0, 100.0
+STORY_S, RATE, START_MS = 40.0, 100.0, 1_700_000_000_000
 
 
 @pytest.fixture(scope="module")
 def simulation() -> Simulation:
-    return Simulation(seed=3, rate_per_s=RATE, start_ms=1_700_000_000_000, story_s=STORY_S)
+    return Simulation(seed=3, rate_per_s=RATE, story_s=STORY_S)
 
 
 @pytest.fixture(scope="module")
 def steps(simulation):
-    return list(takewhile(lambda step: step.due_s < STORY_S, simulation.steps()))
+    return list(takewhile(lambda step: step.due_s < STORY_S, simulation.steps(START_MS)))
 
 
 def between(steps, simulation, first: str, then: str, kind: str = "predictions") -> list[dict]:
@@ -28,9 +28,9 @@ def between(steps, simulation, first: str, then: str, kind: str = "predictions")
 
 
 def test_the_same_arguments_give_the_same_bytes_and_other_seeds_do_not(simulation, steps):
-    again = Simulation(seed=3, rate_per_s=RATE, start_ms=1_700_000_000_000, story_s=STORY_S)
-    assert list(islice(again.steps(), 500)) == steps[:500]
-    assert list(islice(Simulation(seed=4, rate_per_s=RATE, story_s=STORY_S).steps(), 5)) != steps[:5]
+    again = Simulation(seed=3, rate_per_s=RATE, story_s=STORY_S)
+    assert list(islice(again.steps(START_MS), 500)) == steps[:500]
+    assert list(islice(Simulation(seed=4, rate_per_s=RATE, story_s=STORY_S).steps(START_MS), 5)) != steps[:5]
 
 
 def test_events_are_due_in_order_at_the_rate_with_their_labels_about_two_seconds_later(steps):
@@ -39,7 +39,7 @@ def test_events_are_due_in_order_at_the_rate_with_their_labels_about_two_seconds
     assert len(predictions) == RATE * STORY_S
     delays_s = [step.due_s - predictions[step.key].due_s for step in steps if step.kind == "labels"]
     assert 1.5 <= min(delays_s) <= max(delays_s) <= 2.5
-    assert all(json.loads(step.value)["timestamp"] == 1_700_000_000_000 + int(step.due_s * 1_000) for step in steps[:200])
+    assert all(json.loads(step.value)["timestamp"] == START_MS + int(step.due_s * 1_000) for step in steps[:200])
 
 
 def accuracy(steps, predictions: list[dict]) -> float:
