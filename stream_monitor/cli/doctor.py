@@ -48,9 +48,13 @@ def command(config: str | None, as_json: bool, topic_sample: int, probe: bool, m
     for name in ("aiokafka", "asyncio"):  # what they have to say is in the findings
         logging.getLogger(name).addHandler(logging.NullHandler())
         logging.getLogger(name).propagate = False
-    statuses = asyncio.run(_report(_findings(settings, topic_sample, urls), as_json=as_json))
-    if statuses["fail"]:
+    if report(settings, sample_n=topic_sample, urls=urls, as_json=as_json)["fail"]:
         raise SystemExit(1)
+
+
+def report(settings: Settings, *, sample_n: int, urls: list[str], as_json: bool) -> Counter[str]:
+    """Print what is found, and return how many findings are ok, warn and fail."""
+    return asyncio.run(_report(_findings(settings, sample_n, urls), as_json=as_json))
 
 
 def probe_urls(settings: Settings, given: tuple[str, ...]) -> list[str]:

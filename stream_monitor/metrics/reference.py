@@ -21,7 +21,7 @@ LABELS = {
     "severity": "`info`, `warning` or `critical`.",
     "rule": "`missing`, `type`, `range`, `category`, `unique` or `unknown_field`.",
     "kind": "`point`, `pattern` or `trend`.",
-    "revision": "What the lifecycle knows of the version (commit or data hash); empty otherwise.",
+    "revision": "Hash of the reference (baseline) in use; empty while it is learnt.",
     "stage": "Stage of the version in its lifecycle; empty otherwise.",
     "topic": "Logical name of the topic, without `kafka.topic_prefix`.",
     "partition": "Number of the partition.",

@@ -16,7 +16,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
-from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.admin import ApiVersionRequest, DescribeGroupsRequest, DescribeGroupsRequest_v3, DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.coordination import FindCoordinatorRequest
@@ -25,6 +24,7 @@ from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 from msgspec import Struct
 
 from stream_monitor.errors import BrokerError
+from stream_monitor.runtime.connection import client_options
 from stream_monitor.settings import KafkaSettings
 
 READ, WRITE, CREATE, DESCRIBE = 3, 4, 5, 8
@@ -67,20 +67,6 @@ class Records(Struct, frozen=True):
     values: list[bytes | None]
 
 
-def connection(kafka: KafkaSettings) -> dict[str, Any]:
-    """Arguments that every aiokafka client needs to reach the cluster."""
-    security = kafka.security
-    found: dict[str, Any] = {"bootstrap_servers": kafka.bootstrap_servers, "security_protocol": security.protocol}
-    if security.protocol.endswith("SSL"):
-        try:
-            found["ssl_context"] = create_ssl_context(cafile=security.ca_file, certfile=security.cert_file, keyfile=security.key_file, password=security.key_password)
-        except OSError as error:
-            raise BrokerError(f"the TLS files under kafka.security cannot be used: {error}") from error
-    if security.protocol.startswith("SASL"):
-        found |= {"sasl_mechanism": security.sasl_mechanism or "PLAIN", "sasl_plain_username": security.username, "sasl_plain_password": security.password}
-    return found
-
-
 class Cluster:
     """
     A connection to the cluster, to be used in `async with`.
@@ -109,7 +95,7 @@ class Cluster:
     async def __aenter__(self) -> Self:
         said: list[str] = []
         try:
-            self._arguments = connection(self._kafka) | {"request_timeout_ms": int(self._timeout_s * 1000)}
+            self._arguments = client_options(self._kafka) | {"request_timeout_ms": int(self._timeout_s * 1000)}
             self._admin = AIOKafkaAdminClient(**self._arguments)
             with _overheard() as said:
                 async with asyncio.timeout(self._timeout_s):

@@ -144,24 +144,14 @@ class Exporter:
 
     def _take(self, samples: list[AnySample], read: _Read) -> None:
         for sample in samples:
-            name, labels = sample[0], sample[1]
             try:
                 fault = self._why_not(sample)
-            except TypeError:
-                fault = "a value is not a number"
+                if fault is None:
+                    fault = _put(sample, read)
+            except TypeError as error:  # a value that is no number, labels or edges that are no tuple
+                fault = str(error)
             if fault:
-                self._fault(name, fault)
-            elif fault is None:
-                family = read.families[name]
-                earlier = family.get(labels)
-                if earlier is None:
-                    family[labels] = sample
-                    of_model = not name.startswith("stream_monitor_")
-                    read.counts[labels[0] if of_model else "", name] += _series_n(sample)
-                elif name.startswith("stream_monitor_"):
-                    family[labels] = _added(earlier, sample)
-                else:
-                    self._fault(name, "two sources report one series")
+                self._fault(sample[0], fault)
 
     def _why_not(self, sample: AnySample) -> str | None:
         """None when the sample can be written, "" when its value is undefined, else the fault."""
@@ -177,6 +167,7 @@ class Exporter:
         if isinstance(sample, HistogramSample):
             if metric.type != "histogram" or len(sample.counts) != len(sample.edges or metric.buckets) + 1:
                 return "counts and edges of the histogram do not fit"
+            hash(sample.edges)
         elif not isinstance(sample, SummarySample) or metric.type != "summary":
             return f"expected a {metric.type}"
         return None if isfinite(sample.sum) else ""
@@ -216,7 +207,8 @@ class Exporter:
             total = 0.0
             for start, count in zip(text, sample.counts, strict=False):
                 total += count
-                lines.append(f"{start}{float(total)!r}\n")
+                if start:
+                    lines.append(f"{start}{float(total)!r}\n")
             lines.append(f"{text[-2]}{float(sample.sum)!r}\n{text[-1]}{float(total)!r}\n")
         elif type(sample) is SummarySample:
             lines.extend(f"{start}{float(value)!r}\n" for start, (_, value) in zip(text, sample.quantiles, strict=False) if isfinite(value))
@@ -257,6 +249,27 @@ def registry(exporter: Exporter) -> CollectorRegistry:
     return found
 
 
+def _put(sample: AnySample, read: _Read) -> str | None:
+    """Take a sample in; the fault when there is one of that series already."""
+    name, labels = sample[0], sample[1]
+    family = read.families[name]
+    earlier = family.get(labels)
+    of_process = name.startswith("stream_monitor_")
+    if earlier is None:
+        family[labels] = sample
+        read.counts["" if of_process else labels[0], name] += _series_n(sample)
+    elif of_process:
+        family[labels] = _added(earlier, sample)
+    else:
+        return "two sources report one series"
+    return None
+
+
+def _pairs(edges: tuple[float, ...]) -> Iterator[tuple[float, float]]:
+    """Each edge with the next one. A bucket whose edge is that of the next is empty above and must not be shown: two series would have one `le`."""
+    return zip(edges, (*edges[1:], float("nan")), strict=True)
+
+
 def _series_n(sample: AnySample) -> int:
     if type(sample) is HistogramSample:
         return len(sample.counts) + 2
@@ -292,7 +305,7 @@ def _series_text(metric: Metric, sample: AnySample) -> tuple[str, ...]:
         return (metric.name + plain,)
     if isinstance(sample, HistogramSample):
         edges = (*(sample.edges or metric.buckets), float("inf"))
-        starts = [metric.name + "_bucket{" + ",".join([*pairs, f'le="{_bound(edge)}"']) + "} " for edge in edges]
+        starts = [metric.name + "_bucket{" + ",".join([*pairs, f'le="{_bound(edge)}"']) + "} " if edge != above else "" for edge, above in _pairs(edges)]
     else:
         starts = [metric.name + "{" + ",".join([*pairs, f'quantile="{quantile!r}"']) + "} " for quantile, _ in sample.quantiles]
     return (*starts, f"{metric.name}_sum{plain}", f"{metric.name}_count{plain}")
@@ -305,9 +318,10 @@ def _add_to_client(family: ClientMetric, metric: Metric, sample: AnySample) -> N
         return
     total = 0.0
     if isinstance(sample, HistogramSample):
-        for edge, count in zip((*(sample.edges or metric.buckets), float("inf")), sample.counts, strict=True):
+        for (edge, above), count in zip(_pairs((*(sample.edges or metric.buckets), float("inf"))), sample.counts, strict=True):
             total += count
-            family.add_sample(f"{metric.name}_bucket", {**labels, "le": _bound(edge)}, total)
+            if edge != above:
+                family.add_sample(f"{metric.name}_bucket", {**labels, "le": _bound(edge)}, total)
     else:
         total = sample.observations
         for quantile, value in sample.quantiles:

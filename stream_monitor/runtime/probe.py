@@ -15,8 +15,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from stream_monitor.errors import BrokerError
-from stream_monitor.runtime.cluster import connection
+from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.doctor import Finding
 from stream_monitor.settings import KafkaSettings
 
@@ -48,7 +47,7 @@ async def probe(kafka: KafkaSettings, urls: Sequence[str], *, wait_s: float = WA
             return Finding(CHECK, "fail", f"metrics cannot be read: {str(error) or type(error).__name__}", "give --metrics-url of every worker, and see whether they run")
         try:
             await _send(kafka)
-        except (KafkaError, OSError, BrokerError) as error:
+        except (KafkaError, OSError) as error:
             return Finding(
                 CHECK,
                 "fail",
@@ -77,7 +76,7 @@ async def _send(kafka: KafkaSettings) -> None:
     event_id = f"probe-{time.time_ns()}"
     prediction = {"event_id": event_id, "model": MODEL, "prediction": 1, "timestamp": now_ms}
     label = {"event_id": event_id, "model": MODEL, "label": 1, "timestamp": now_ms}
-    producer = AIOKafkaProducer(**connection(kafka), request_timeout_ms=10_000)
+    producer = AIOKafkaProducer(**client_options(kafka), request_timeout_ms=10_000)
     try:
         await producer.start()
         for topic, event in (("predictions", prediction), ("labels", label)):

@@ -13,16 +13,17 @@ from aiohttp import web
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import OffsetAndMetadata
+from click.testing import CliRunner
 
-from stream_monitor.cli.doctor import probe_urls, shown
-from stream_monitor.demo.broker import Broker
-from stream_monitor.errors import BrokerError, InputError
+from stream_monitor.cli.doctor import command, probe_urls, report, shown
+from stream_monitor.demo.broker import Broker, start_in_thread
+from stream_monitor.errors import InputError
 from stream_monitor.runtime import doctor
-from stream_monitor.runtime.cluster import READ, WRITE, Cluster, GroupFacts, Records, TopicFacts, connection
+from stream_monitor.runtime.cluster import READ, WRITE, Cluster, GroupFacts, Records, TopicFacts
 from stream_monitor.runtime.doctor import ACCESS, Finding, Patient, examine, judged
 from stream_monitor.runtime.http import HttpServer
 from stream_monitor.runtime.probe import probe
-from stream_monitor.settings import CoreSettings, HttpSettings, KafkaSettings, Labels, ModelSettings, Security, Settings, WorkerSettings
+from stream_monitor.settings import CoreSettings, HttpSettings, KafkaSettings, Labels, ModelSettings, Settings, WorkerSettings
 
 NOW_MS = 1_750_000_000_000
 GOOD = b'{"event_id": "1", "model": "churn", "prediction": 1}'
@@ -365,18 +366,30 @@ def test_probe_urls():
         probe_urls(settings_for("x", port=0), ())
 
 
+@pytest.mark.parametrize("as_json", [True, False])
+def test_report(as_json, capsys):
+    with start_in_thread() as broker:
+        statuses = report(settings_for(broker.bootstrap), sample_n=1, urls=["http://127.0.0.1:1/metrics"], as_json=as_json)
+    out = capsys.readouterr().out
+    assert statuses["fail"] == 1
+    if as_json:
+        found = json.loads(out)
+        assert {status: found[status] for status in ("ok", "warn", "fail")} == statuses
+        assert [check["check"] for check in found["checks"] if check["status"] == "fail"] == ["probe"]
+        assert len(found["checks"]) == statuses.total()
+    else:
+        lines = out.splitlines()
+        assert lines[0].startswith("ok    metrics port")
+        assert lines[-1] == f"{statuses['ok']} ok, {statuses['warn']} warning(s), 1 failed"
+        assert sum(line.startswith(("ok", "warn", "fail")) for line in lines) == statuses.total()
+
+
+def test_help_has_an_example():
+    done = CliRunner().invoke(command, ["--help"])
+    assert done.exit_code == 0
+    assert "stream-monitor doctor --config monitor.yaml" in done.output
+
+
 def test_a_finding_as_text():
     assert "-> do this" in shown(Finding("lag", "warn", "behind", "do this"))
     assert "->" not in shown(Finding("lag", "ok", "fine", "do this"))
-
-
-def test_connection_takes_security_and_says_when_a_file_is_missing():
-    assert connection(KafkaSettings(security=Security(protocol="SASL_PLAINTEXT", sasl_mechanism="PLAIN", username="u", password="p"))) == {
-        "bootstrap_servers": "127.0.0.1:9092",
-        "security_protocol": "SASL_PLAINTEXT",
-        "sasl_mechanism": "PLAIN",
-        "sasl_plain_username": "u",
-        "sasl_plain_password": "p",
-    }
-    with pytest.raises(BrokerError, match=r"kafka\.security"):
-        connection(KafkaSettings(security=Security(protocol="SSL", ca_file="/does/not/exist.pem")))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from stream_monitor.evaluate import Shard
+from stream_monitor.ingest import Ingest
 from stream_monitor.metrics.catalogue import CATALOGUE, custom_metrics
 from stream_monitor.metrics.samples import HistogramSample, Sample, SummarySample
 from stream_monitor.runtime.exporter import Exporter, registry
-from stream_monitor.settings import CoreSettings, CustomMetric, Metrics, ModelSettings
+from stream_monitor.settings import Baseline, CoreSettings, CustomMetric, Metrics, ModelSettings
 
 
 def exporter(*sources, limit=50_000, custom=None):
@@ -73,6 +77,16 @@ def test_histogram_is_cumulative():
     assert got[series("model_feature_values_sum", **labels)] == 9.5
 
 
+def test_equal_edges_make_one_bucket():
+    subject = exporter([HistogramSample("model_feature_values", ("m", "1", "age"), (1.0, 2.0, 4.0, 8.0), 9.5, (0.0, 0.0, 5.0))])
+    text = subject.render()
+    assert text.count(b"le=") == 3
+    got = parsed(text)
+    labels = {"model": "m", "version": "1", "feature": "age"}
+    assert [got[series("model_feature_values_bucket", **labels, le=edge)] for edge in ("0.0", "5.0", "+Inf")] == [3, 7, 15]
+    assert parsed(generate_latest(registry(subject))) == got
+
+
 @pytest.mark.parametrize("name", ['quote"s', "back\\slash", "new\nline", "ünï, {}=", "\\n", ""])
 def test_label_values_are_escaped(name):
     assert parsed(exporter([Sample("model_predictions_total", (name, "1"), 3)]).render())[series("model_predictions_total", model=name, version="1")] == 3
@@ -100,6 +114,8 @@ def test_what_is_undefined_is_absent(value):
         HistogramSample("model_prediction_latency_seconds", ("m", "1"), (1.0,), 1.0),
         HistogramSample("model_accuracy", ("m", "1", "1h"), (1.0,), 1.0),
         SummarySample("model_accuracy", ("m", "1", "1h"), ((0.5, 1.0),), 1, 1.0),
+        Sample("model_accuracy", ["m", "1", "1h"], 1.0),
+        HistogramSample("model_feature_values", ("m", "1", "age"), (1.0, 2.0), 1.0, [0.5]),
     ],
 )
 def test_what_does_not_fit_the_catalogue_is_left_out_and_counted(sample):
@@ -170,6 +186,27 @@ def test_state_is_read_at_each_scrape():
     state["predictions"] = 2
     key = series("model_predictions_total", model="m", version="1")
     assert (first[key], parsed(subject.render())[key]) == (1, 2)
+
+
+def test_a_shard_that_folded_events_exports_them_without_a_fault():
+    events = [
+        {"event_id": str(n), "model": "churn", "prediction": n % 2, "score": n % 2, "latency_ms": 5, "features": {"age": n % 70, "plan": "ab"[n % 2], "zeros": 0}}
+        for n in range(3_000)
+    ]
+    labels = [{"event_id": str(n), "model": "churn", "label": int(n % 3 == 0)} for n in range(3_000)]
+    ingest = Ingest(1)
+    for kind, sent in (("predictions", events), ("labels", labels)):
+        times = np.arange(len(sent), dtype=np.int64) * 1_000 + 1_750_000_000_000
+        assert ingest.take(f"{kind}@id/0", kind, [json.dumps(event).encode() for event in sent], np.arange(len(sent), dtype=np.int64), times) == []
+    shard = Shard(0, CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=1_000))))
+    for record in ingest.flush(1_750_003_600_000)[0]:
+        shard.fold(record)
+    got = parsed(Exporter(lambda: [shard.samples()], series_limit=10_000).render())
+    assert got[series("stream_monitor_scrape_errors_total")] == 0
+    assert got[series("model_predictions_total", model="churn", version="")] == 3_000
+    assert got[series("model_labels_total", model="churn", version="")] == 3_000
+    last = [n % 2 == int(n % 3 == 0) for n in range(2_000, 3_000)]
+    assert got[series("model_accuracy", model="churn", version="", window="last_1000")] == pytest.approx(sum(last) / 1_000)
 
 
 def test_collector_says_the_same_and_not_in_the_global_registry():
