@@ -62,6 +62,11 @@ CHAPTERS = (
 )
 
 
+def chapter_at(chapters: tuple[Chapter, ...], at_s: float) -> Chapter:
+    """The chapter that is being told at a time."""
+    return max(chapter for chapter in chapters if chapter.at_s <= max(at_s, 0.0))
+
+
 class Block(NamedTuple):
     """Random draws for `BLOCK_ROWS` customers."""
 
@@ -96,10 +101,6 @@ class Simulation:
         self._starts_s = {chapter.name: chapter.at_s for chapter in self.chapters}
         self._seed = seed
         self._model = _train(np.random.default_rng([seed, 0]))
-
-    def chapter(self, at_s: float) -> Chapter:
-        """The chapter that is being told at a time."""
-        return max(chapter for chapter in self.chapters if chapter.at_s <= max(at_s, 0.0))
 
     def steps(self, start_ms: int) -> Iterator[Step]:
         """

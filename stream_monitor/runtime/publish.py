@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from stream_monitor.errors import BrokerError
-from stream_monitor.runtime.cluster import connection
+from stream_monitor.runtime.connection import client_options
 from stream_monitor.settings import KafkaSettings
 
 LINGER_MS = 20
@@ -55,7 +55,7 @@ class Publisher:
 
     async def __aenter__(self) -> Self:
         self._producer = AIOKafkaProducer(
-            **connection(self._kafka),
+            **client_options(self._kafka),
             enable_idempotence=True,
             acks="all",
             compression_type="lz4",

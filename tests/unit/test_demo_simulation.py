@@ -7,7 +7,7 @@ from itertools import islice, takewhile
 
 import pytest
 
-from stream_monitor.demo.simulation import BROKEN, DRIFTING, MODEL, Simulation
+from stream_monitor.demo.simulation import BROKEN, DRIFTING, MODEL, Simulation, chapter_at
 
 STORY_S, RATE, START_MS = 40.0, 100.0, 1_700_000_000_000
 
@@ -85,4 +85,4 @@ def test_events_are_those_of_a_model_server(steps):
 
 
 def test_the_chapter_of_a_time(simulation):
-    assert [simulation.chapter(at_s).name for at_s in (-1, 0, 13.9, 14.1, 1_000)] == ["clean", "clean", "clean", "concept", "repaired"]
+    assert [chapter_at(simulation.chapters, at_s).name for at_s in (-1, 0, 13.9, 14.1, 1_000)] == ["clean", "clean", "clean", "concept", "repaired"]

@@ -1,0 +1,190 @@
+"""
+How the demo looks: a live page in a terminal, lines elsewhere, silence for `--json`.
+
+Rule of the file: it shows what it is given and decides nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from stream_monitor.demo.readings import Alert
+from stream_monitor.demo.simulation import Chapter
+
+if TYPE_CHECKING:
+    from stream_monitor.demo.session import State
+
+LINE_EVERY_S = 2.0
+ALERTS_SHOWN = 12
+DRIFTS_SHOWN = 3
+WHAT_IT_IS = "The broker is a small one inside this process: memory only, 127.0.0.1 only, nothing is kept. For anything else give --broker HOST:PORT. Its speed is no benchmark."
+STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan", "resolved": "green"}
+
+
+def alert_line(at_s: float, alert: Alert) -> str:
+    """
+    One line for an alert.
+
+    Examples
+    --------
+    >>> alert_line(12.3, Alert("1", "f", "firing", "critical", "performance", "accuracy", "Accuracy of credit-risk fell to 0.71."))
+    '  12.3 s  FIRING    critical  performance: Accuracy of credit-risk fell to 0.71.'
+    """
+    return f"{at_s:6.1f} s  {alert.status.upper():<8}  {alert.severity:<8}  {alert.kind}: {alert.summary}"
+
+
+def numbers(state: State) -> dict[str, str]:
+    """What is counted and measured, as text."""
+    readings = state.readings
+    worst = ", ".join(f"{drift.feature} {drift.score:.2f}" for drift in readings.drifts[:DRIFTS_SHOWN])
+    return {
+        "predictions": f"{readings.predictions:,}",
+        "labels": f"{readings.labels:,}",
+        "accuracy": "learning" if readings.accuracy is None else f"{readings.accuracy:.3f}",
+        "drift (PSI)": worst or "learning",
+        "detectors": ", ".join(sorted(set(readings.detected))) or "quiet",
+        "alerts firing": str(readings.firing),
+    }
+
+
+class LineView:
+    """Lines, for logs and pipes."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._next_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._out.flush()
+
+    def say(self, sentence: str) -> None:
+        """One line."""
+        print(sentence, file=self._out, flush=True)
+
+    def begin(self, state: State) -> None:
+        """Say where everything is."""
+        self.say(WHAT_IT_IS)
+        self.say(f"broker {state.broker}   metrics {state.metrics_url}")
+        self.chapter(0.0, state.chapter)
+
+    def update(self, state: State) -> None:
+        """A line every two seconds."""
+        if state.elapsed_s >= self._next_s:
+            self._next_s = state.elapsed_s + LINE_EVERY_S
+            self.say(f"{state.elapsed_s:6.1f} s  " + "  ".join(f"{name} {value}" for name, value in numbers(state).items()))
+
+    def alert(self, at_s: float, alert: Alert) -> None:
+        """One line."""
+        self.say(alert_line(at_s, alert))
+
+    def chapter(self, at_s: float, chapter: Chapter) -> None:
+        """One line."""
+        self.say(f"{at_s:6.1f} s  STORY     {chapter.sentence}")
+
+
+class LiveView:
+    """A page that renews itself, for people."""
+
+    def __init__(self) -> None:
+        from rich.live import Live
+
+        self._live = Live(refresh_per_second=4, transient=False)
+        self._lines: list[tuple[str, str]] = []
+        self._state: State | None = None
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def say(self, sentence: str) -> None:
+        """Above the page."""
+        self._live.console.print(sentence, style="dim")
+
+    def begin(self, state: State) -> None:
+        """Say what it is."""
+        self._live.console.print(WHAT_IT_IS, style="dim")
+        self.chapter(0.0, state.chapter)
+
+    def update(self, state: State) -> None:
+        """Draw it anew."""
+        self._state = state
+        self._live.update(self._page(state))
+
+    def alert(self, at_s: float, alert: Alert) -> None:
+        """Into the list."""
+        self._lines.append((alert_line(at_s, alert), STYLES.get("resolved" if alert.status == "resolved" else alert.severity, "")))
+
+    def chapter(self, at_s: float, chapter: Chapter) -> None:
+        """Into the list, in between."""
+        self._lines.append((f"{at_s:6.1f} s  STORY     {chapter.sentence}", "bold"))
+
+    def _page(self, state: State) -> Any:
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        for name, value in numbers(state).items():
+            table.add_row(Text(name, style="dim"), Text(value, style="bold"))
+        table.add_row(Text("metrics", style="dim"), Text(state.metrics_url))
+        lines = [Text(line, style=style, no_wrap=True, overflow="ellipsis") for line, style in self._lines[-ALERTS_SHOWN:]]
+        return Group(Panel(table, title=f"{state.model}  {state.elapsed_s:.0f} s", title_align="left"), *lines, Text("Ctrl-C ends the demo.", style="dim"))
+
+
+class NoView:
+    """Nothing until the end, for `--json`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def say(self, sentence: str) -> None:
+        """For whoever looks at stderr."""
+        print(sentence, file=sys.stderr, flush=True)
+
+    def begin(self, state: State) -> None:
+        """Say where the metrics are."""
+        self.say(f"metrics {state.metrics_url}")
+
+    def update(self, state: State) -> None: ...
+
+    def alert(self, at_s: float, alert: Alert) -> None: ...
+
+    def chapter(self, at_s: float, chapter: Chapter) -> None: ...
+
+
+def summary(state: State) -> dict[str, Any]:
+    """The end of a run, for programs."""
+    readings = state.readings
+    return {
+        "model": state.model,
+        "seconds": round(state.elapsed_s, 1),
+        "sent": {"predictions": state.sent_predictions, "labels": state.sent_labels},
+        "predictions": readings.predictions,
+        "labels": readings.labels,
+        "accuracy": readings.accuracy,
+        "drift": {drift.feature: drift.score for drift in readings.drifts},
+        "alerts": [
+            {"at_s": round(at_s, 1), "status": alert.status, "severity": alert.severity, "kind": alert.kind, "subject": alert.subject, "summary": alert.summary}
+            for at_s, alert in state.alerts
+        ],
+        "metrics_url": state.metrics_url,
+    }
+
+
+def summary_text(state: State) -> str:
+    """The end of a run, for people."""
+    fired = [alert for _, alert in state.alerts if alert.status == "firing"]
+    kinds = ", ".join(sorted({alert.kind for alert in fired})) or "none"
+    readings = state.readings
+    accuracy = "not known" if readings.accuracy is None else f"{readings.accuracy:.3f}"
+    return f"{state.elapsed_s:.0f} s: {readings.predictions:,} predictions and {readings.labels:,} labels counted, accuracy {accuracy}, {len(fired)} alerts fired ({kinds})"
