@@ -1,0 +1,158 @@
+"""
+A real Apache Kafka (KRaft, one node, one JVM) on a free port of 127.0.0.1, from Maven's packages. Needs Java 17 and Maven.
+
+Example: python scripts/kafka_server.py        # prints the bootstrap address, until Ctrl-C
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+VERSION = "4.1.1"
+CACHE = Path(__file__).resolve().parent.parent / ".kafka"
+START_S = 60
+POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>local</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
+<dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{VERSION}</version></dependency></dependencies></project>"""
+PROPERTIES = """process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+message.max.bytes=8388608
+log.cleaner.enable=true
+"""
+
+
+class Missing(Exception):
+    """What the machine lacks."""
+
+
+def missing() -> str | None:
+    """What is not there, for a message; None when Kafka can be started."""
+    lacking = [name for name in ("java", "mvn") if shutil.which(name) is None]
+    return f"a real Kafka needs Java 17 and Maven; not found: {', '.join(lacking)}" if lacking else None
+
+
+def classpath() -> str:
+    """Jars of Kafka, fetched once into `.kafka/`."""
+    jars = CACHE / f"jars-{VERSION}"
+    if not (jars / "complete").exists():
+        CACHE.mkdir(exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=CACHE))
+        (work / "pom.xml").write_text(POM)
+        command = ["mvn", "-q", "-B", "-f", str(work / "pom.xml"), "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={work / 'jars'}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        if done.returncode:
+            raise Missing(f"Maven could not fetch Kafka {VERSION}: {(done.stdout + done.stderr)[-2000:]}")
+        (work / "jars" / "complete").touch()
+        try:
+            (work / "jars").rename(jars)
+        except OSError:
+            if not (jars / "complete").exists():
+                raise
+        shutil.rmtree(work, ignore_errors=True)
+    return f"{jars}/*"
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+class KafkaServer:
+    """One broker; its data lives in a temporary folder until `close`."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
+        self.port, self.controller = free_port(), free_port()
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.properties = self.folder / "server.properties"
+        self.properties.write_text(PROPERTIES.format(port=self.port, controller=self.controller, data=self.folder / "data"))
+        self._java("kafka.tools.StorageTool", "format", "-t", "sm-test-cluster-0000001", "-c", str(self.properties))
+
+    def _arguments(self, main: str, *arguments: str) -> list[str]:
+        return ["java", "-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-cp", classpath(), main, *arguments]
+
+    def _java(self, main: str, *arguments: str) -> None:
+        done = subprocess.run(self._arguments(main, *arguments), capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            raise Missing(f"{main} failed: {(done.stdout + done.stderr)[-2000:]}")
+
+    def start(self) -> KafkaServer:
+        """Start it, and wait until it answers."""
+        out = (self.folder / "server.log").open("ab")
+        self.process = subprocess.Popen(self._arguments("kafka.Kafka", str(self.properties)), stdout=out, stderr=out, start_new_session=True)
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            with socket.socket() as s:
+                s.settimeout(0.5)
+                if s.connect_ex(("127.0.0.1", self.port)) == 0:
+                    time.sleep(1)
+                    return self
+            time.sleep(0.2)
+        raise Missing(f"Kafka did not start: {(self.folder / 'server.log').read_text()[-2000:]}")
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        os.kill(self.process.pid, number)
+
+    def stop(self) -> None:
+        """Stop it; `start` makes it go on with the same data."""
+        if self.process is not None and self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+        self.process = None
+
+    def close(self) -> None:
+        """Stop it and forget its data."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def main() -> int:
+    if why := missing():
+        print(why, file=sys.stderr)
+        return 1
+    server = KafkaServer().start()
+    print(server.bootstrap, flush=True)
+    try:
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    finally:
+        server.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

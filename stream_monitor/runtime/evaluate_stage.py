@@ -1,0 +1,245 @@
+"""
+EVALUATE's shell: ownership, transactions and restore around the pure `Shard`.
+
+Rule of the file: fence first, then read the committed position, then restore, then seek. Alerts, a snapshot now and then, and the position go in one transaction a
+partition; after any timeout or unknown error producer and state are thrown away and opened again, for only reading tells what was committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import ProducerFenced
+from aiokafka.structs import OffsetAndMetadata
+
+from stream_monitor.errors import BrokerError
+from stream_monitor.evaluate import Shard
+from stream_monitor.metrics.samples import AnySample, Sample
+from stream_monitor.runtime import snapshots
+from stream_monitor.runtime.connection import client_options
+from stream_monitor.runtime.exits import IN_DOUBT, die
+from stream_monitor.runtime.fetching import Fetched, split
+from stream_monitor.runtime.hub import Hub, quietly
+from stream_monitor.verdicts import Out
+
+log = logging.getLogger("stream_monitor")
+IDLE_S = 2.0
+"""Between transactions when no alert waits."""
+SNAPSHOT_BYTES = 16 << 20
+"""Bytes of `observations` folded between snapshots."""
+TRANSACTION_S = 8
+TRANSACTION_TIMEOUT_MS = 10_000
+PAUSE_S = 6
+"""After a failed transaction: two heartbeats, in which a zombie is told that it is one."""
+
+
+class Owned:
+    """A shard and what owning it takes: the producer that fences all others, and where its last snapshot is."""
+
+    def __init__(self, shard: Shard, producer: AIOKafkaProducer, pointer: str, position: int, since_bytes: int, segments: dict[str, list[snapshots.Chunk]]) -> None:
+        self.shard, self.producer, self.pointer = shard, producer, pointer
+        self.position = self.committed = position
+        self.since_bytes = since_bytes
+        self.segments = segments
+        self.lock = asyncio.Lock()
+        self.broken = False
+        self.last = 0.0
+
+
+class EvaluateStage:
+    """Owns all state."""
+
+    def __init__(self, hub: Hub, baselines: Mapping[str, bytes]) -> None:
+        self.hub, self.baselines = hub, dict(baselines)
+        self.topics = frozenset({hub.topic("observations")})
+        self.owned: dict[TopicPartition, Owned] = {}
+        self.parked: dict[TopicPartition, Owned] = {}
+        self.transactional = hub.settings.worker.processing_guarantee == "exactly_once"
+        self.transactions = self.failures = 0
+
+    async def start(self) -> None:
+        self.hub.spawn(self._ticker())
+
+    # ---- opening
+
+    async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        for tp in set(self.owned) - self.hub.source.assigned():
+            await quietly(self.owned.pop(tp).producer.stop())
+        return dict(await asyncio.gather(*(self._open_one(tp) for tp in tps)))
+
+    async def _open_one(self, tp: TopicPartition) -> tuple[TopicPartition, int]:
+        if tp in self.owned:
+            await quietly(self.owned.pop(tp).producer.stop())
+        parked = self.parked.pop(tp, None)
+        producer = self._producer(tp)
+        try:
+            await producer.start()  # 1 fence: ends an open transaction of a former owner, so that what follows is final
+            committed = (await self.hub.source.committed([tp]))[tp]  # 2 the position; its metadata points at the last snapshot
+            first, _ = (await self.hub.source.bounds([tp]))[tp]
+            position, pointer = committed or (first, "")
+            if parked is not None and parked.position == position:  # 3 nobody moved it: the state in memory is the fold up to there
+                parked.producer, parked.pointer, parked.broken = producer, pointer, False
+                owned = parked
+            else:
+                owned = await self._restore(tp, position, pointer, first, producer)
+        except BaseException:  # cancelled too (another rebalance): nothing half-open stays
+            self.hub.spawn(quietly(producer.stop()))
+            raise
+        self.owned[tp] = owned
+        return tp, position  # 4 the driver seeks
+
+    def _producer(self, tp: TopicPartition) -> AIOKafkaProducer:
+        options: dict[str, Any] = {**client_options(self.hub.settings.kafka), "compression_type": "zstd", "max_request_size": 4 << 20}
+        if self.transactional:
+            options |= {"transactional_id": f"{self.hub.group}.{tp.topic}.{tp.partition}", "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
+        else:
+            options["enable_idempotence"] = True
+        return AIOKafkaProducer(**options)
+
+    async def _restore(self, tp: TopicPartition, position: int, pointer: str, first: int, producer: AIOKafkaProducer) -> Owned:
+        core = self.hub.settings.core
+        segments: dict[str, list[snapshots.Chunk]] = {}
+        at, since = first, 0
+        async with self.hub.reader() as reader:
+            if pointer:
+                manifest, parts = await snapshots.read(reader, TopicPartition(self.hub.topic("snapshots"), tp.partition), int(pointer))
+                shard = await asyncio.to_thread(Shard.restore, tp.partition, core, parts, self.baselines)
+                segments = {name: chunks for name, chunks in manifest.parts.items() if name.startswith("segment-")}
+                at = manifest.position
+            else:
+                shard = Shard(tp.partition, core, self.baselines)
+            if at < first and at < position:
+                log.error("%s/%d: records %d to %d are gone by retention before they were folded", tp.topic, tp.partition, at, first - 1)
+                at = first
+            if at < position:
+                reader.assign([tp])
+                reader.seek(tp, at)
+                while at < position:
+                    for record in (await reader.getmany(tp, timeout_ms=200)).get(tp, ()):
+                        if record.offset < position:
+                            shard.fold(record.value)
+                            since += len(record.value)
+                            await asyncio.sleep(0)
+                    at = min(await reader.position(tp), position)
+        shard.outbox.clear()  # a silent fold: these effects are in the transactions that were committed
+        return Owned(shard, producer, pointer, position, since, segments)
+
+    # ---- folding
+
+    def position(self, tp: TopicPartition) -> int:
+        owned = self.owned.get(tp)
+        return -1 if owned is None or owned.broken else owned.position
+
+    async def next(self, fetched: Fetched) -> None:
+        owned = self.owned[fetched.tp]
+        for value in split(fetched).values:
+            if value is not None:
+                owned.shard.fold(value)
+                owned.since_bytes += len(value)
+        owned.position = fetched.end
+        await asyncio.sleep(0)
+
+    async def _ticker(self) -> None:
+        spacing = self.hub.settings.worker.alert_interval_ms / 1e3
+        while True:
+            await asyncio.sleep(0.02)
+            now = time.monotonic()
+            for tp, owned in list(self.owned.items()):
+                urgent = any(o.topic == "alerts" for o in owned.shard.outbox)
+                if not owned.lock.locked() and not owned.broken and now - owned.last >= (spacing if urgent else IDLE_S):
+                    owned.last = now
+                    self.hub.spawn(self._checkpoint(tp, owned))
+
+    # ---- effects
+
+    async def _checkpoint(self, tp: TopicPartition, owned: Owned, *, closing: bool = False) -> None:
+        async with owned.lock:
+            shard, effects, position = owned.shard, owned.shard.outbox, owned.position
+            if owned.broken or self.owned.get(tp) is not owned or (position == owned.committed and not effects and not (closing and owned.since_bytes)):
+                return
+            shard.outbox = []
+            parts = None
+            if closing or not owned.pointer or owned.since_bytes >= SNAPSHOT_BYTES:
+                parts = shard.snapshot(owned.segments)  # frozen now; folding goes on meanwhile
+                owned.since_bytes = 0
+            try:
+                async with asyncio.timeout(TRANSACTION_S if self.transactional else 3 * TRANSACTION_S):
+                    await (self._transaction if self.transactional else self._plain)(tp, owned, effects, parts, position)
+                owned.committed = position
+                self.transactions += 1
+            except ProducerFenced:
+                die(IN_DOUBT, f"fenced: {tp.topic}/{tp.partition} has another owner")
+            except BaseException as e:  # a timeout too: it may still be committed, or not; only fencing anew and reading tells
+                owned.broken = True
+                self.failures += 1
+                log.error("a transaction of %s/%d failed, it is opened again: %r", tp.topic, tp.partition, e)  # noqa: TRY400
+                if not isinstance(e, Exception):
+                    raise
+                self.hub.spawn(self.hub.reopen(self, tp, self.hub.epochs.get(tp, 0), pause_s=PAUSE_S))
+
+    async def _transaction(self, tp: TopicPartition, owned: Owned, effects: list[Out], parts: dict[str, bytes | None] | None, position: int) -> None:
+        producer = owned.producer
+        await producer.begin_transaction()
+        await self._send(tp, owned, effects, parts, position)
+        await producer.send_offsets_to_transaction({TopicPartition(*tp): OffsetAndMetadata(position, owned.pointer)}, self.hub.group)
+        await producer.commit_transaction()
+
+    async def _plain(self, tp: TopicPartition, owned: Owned, effects: list[Out], parts: dict[str, bytes | None] | None, position: int) -> None:
+        """Without transactions: effects first, then the position. A crash between the two repeats effects, with the same ids."""
+        await self._send(tp, owned, effects, parts, position)
+        await self.hub.source.commit({tp: (position, owned.pointer)})
+
+    async def _send(self, tp: TopicPartition, owned: Owned, effects: list[Out], parts: dict[str, bytes | None] | None, position: int) -> None:
+        producer = owned.producer
+        waiting = [await producer.send(self.hub.topic(e.topic), e.value, key=e.key) for e in effects]
+        if parts is not None:
+
+            async def send(key: bytes, value: bytes) -> int:
+                record = await producer.send_and_wait(self.hub.topic("snapshots"), value, key=key, partition=tp.partition)
+                return int(record.offset)
+
+            pointer, owned.segments = await snapshots.write(parts, owned.segments, tp.partition, position, send)
+            owned.pointer = str(pointer)  # if this is not committed the shard is broken, and the pointer forgotten with it
+        await asyncio.gather(*waiting)
+
+    async def flush(self) -> None:
+        await asyncio.gather(*(self._checkpoint(tp, owned, closing=True) for tp, owned in self.owned.items()))
+        closing, self.owned = self.owned, {}
+        self.parked.update({tp: o for tp, o in closing.items() if not o.broken and o.committed == o.position and not o.shard.outbox})
+        await asyncio.gather(*(quietly(o.producer.stop()) for o in closing.values()))
+
+    # ---- what is told
+
+    def sources(self) -> list[Iterator[AnySample]]:
+        """Samples of every shard that is owned."""
+        return [o.shard.samples() for o in self.owned.values() if not o.broken]
+
+    def samples(self) -> Iterator[Sample]:
+        """Gauges of this process."""
+        for tp, owned in self.owned.items():
+            yield Sample("stream_monitor_log_time_lag_seconds", (tp.topic, str(tp.partition)), max(time.time() - owned.shard.log_time_ms / 1e3, 0.0))
+
+
+async def check_transactions(hub: Hub) -> None:
+    """
+    See whether the broker has transactions.
+
+    Raises
+    ------
+    BrokerError
+        It has none, although `processing_guarantee: exactly_once` asks for them.
+    """
+    if hub.settings.worker.processing_guarantee != "exactly_once":
+        return
+    producer = AIOKafkaProducer(**client_options(hub.settings.kafka), transactional_id=f"{hub.group}.probe", transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
+    try:
+        await asyncio.wait_for(producer.start(), 15)
+    except Exception as e:
+        raise BrokerError(f"the broker has no transactions ({e!r}): set worker.processing_guarantee to at_least_once, or use a broker that has them") from None
+    finally:
+        await quietly(producer.stop())

@@ -1,0 +1,149 @@
+"""
+What is asked of an aiokafka consumer: whole record batches, and the positions that belong to them.
+
+Rule of the file: a batch is taken together with the position after it and the epoch of its partition, with no await in between. Record batches stay compressed until
+they are decoded; CRC, aborted transactions and control batches are checked as aiokafka does (`tests/kafka/test_fetching.py` compares the two).
+The private attributes used here are pinned by a contract test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import CorruptRecordException
+from aiokafka.structs import OffsetAndMetadata
+from numpy.typing import NDArray
+
+READ_COMMITTED = 1
+BATCHES_MAX = 500
+"""Record batches of one delivery."""
+
+
+class Epochs(Protocol):
+    epochs: dict[TopicPartition, int]
+
+
+class Fetched(NamedTuple):
+    """What was fetched of one partition at once."""
+
+    tp: TopicPartition
+    epoch: int
+    """Our own count of seeks of this partition: a batch of an older epoch is stale."""
+    start: int | None
+    """Where the batch before it ended: a hole (a batch lost on its way here) shows as start != position."""
+    end: int
+    """The position after it, control records and compacted ones included."""
+    batches: list[tuple[int, Any]]
+    """(first wanted offset, record batch of aiokafka)."""
+
+
+class Records(NamedTuple):
+    values: list[bytes | None]
+    keys: list[bytes | None]
+    offsets: NDArray[np.int64]
+    times_ms: NDArray[np.int64]
+
+
+def split(fetched: Fetched) -> Records:
+    """The records of a delivery. Decompresses; 0.4 µs a record of 400 bytes."""
+    values: list[bytes | None] = []
+    keys: list[bytes | None] = []
+    offsets: list[int] = []
+    times: list[int] = []
+    for start, batch in fetched.batches:
+        for record in batch:
+            if record.offset >= start:
+                values.append(record.value)
+                keys.append(record.key)
+                offsets.append(record.offset)
+                times.append(record.timestamp)
+    return Records(values, keys, np.array(offsets, np.int64), np.array(times, np.int64))
+
+
+def record_batches(records: Any) -> Iterator[tuple[int, Any]]:
+    """`PartitionRecords._unpack_records` of aiokafka, down to the batch and no further."""
+    while records._records.has_next():
+        batch = records._records.next_batch()
+        if records._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC - {records._tp}")
+        if records._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+            records._consume_aborted_up_to(batch.base_offset)
+            if batch.is_control_batch and records._contains_abort_marker(batch):
+                records._aborted_producers.discard(batch.producer_id)
+            if batch.is_transactional and batch.producer_id in records._aborted_producers:
+                records.next_fetch_offset = batch.next_offset
+                continue
+        if batch.is_control_batch:
+            records.next_fetch_offset = batch.next_offset
+            continue
+        start, records.next_fetch_offset = records.next_fetch_offset, batch.next_offset
+        yield start, batch
+
+
+class Fetching:
+    """The consumer of a worker, seen through what the stages need."""
+
+    def __init__(self, hub: Epochs, consumer: AIOKafkaConsumer) -> None:
+        self.hub, self.consumer = hub, consumer
+        self.ends: dict[TopicPartition, int] = {}
+
+    async def committed(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]:
+        """Committed offset and metadata of each partition; None where there is none."""
+        wanted = [TopicPartition(*tp) for tp in tps]
+        found = await self.consumer._coordinator.fetch_committed_offsets(wanted)  # the public call hides the metadata
+        return {tp: (found[tp].offset, found[tp].metadata) if tp in found else None for tp in wanted}
+
+    async def bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """First offset and end of each partition."""
+        wanted = [TopicPartition(*tp) for tp in tps]
+        if not wanted:
+            return {}
+        first, end = await self.consumer.beginning_offsets(wanted), await self.consumer.end_offsets(wanted)
+        return {tp: (first[tp], end[tp]) for tp in wanted}
+
+    async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
+        """Commit offsets with metadata for the group."""
+        await self.consumer.commit({TopicPartition(*tp): OffsetAndMetadata(offset, metadata) for tp, (offset, metadata) in offsets.items()})
+
+    async def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Go to these positions; each begins a new epoch. Partitions that were lost meanwhile are left out."""
+        assigned = self.consumer.assignment()
+        for tp, offset in positions.items():
+            if tp in assigned:
+                self.hub.epochs[tp] = self.hub.epochs.get(tp, 0) + 1
+                self.consumer.seek(TopicPartition(*tp), offset)
+                self.ends[tp] = offset
+
+    async def fetch(self, partitions: Collection[TopicPartition], timeout_s: float) -> dict[TopicPartition, Fetched]:
+        """What is there of these partitions."""
+        got = await self._drained(partitions)
+        if not got:
+            waiter = self.consumer._fetcher._create_fetch_waiter()
+            _, pending = await asyncio.wait([waiter], timeout=timeout_s)
+            for future in pending:
+                future.cancel()
+            if not pending:
+                waiter.result()  # authorisation errors
+            got = await self._drained(partitions)
+        out = {}
+        for tp, found in got.items():
+            end = self.consumer._subscription.subscription.assignment.state_value(tp).position
+            out[tp] = Fetched(tp, self.hub.epochs.get(tp, 0), self.ends.get(tp), end, found)
+            self.ends[tp] = end
+        return out
+
+    async def _drained(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, list[tuple[int, Any]]]:
+        """What has been fetched by now, without waiting, so that no result comes in as records."""
+        fetcher = self.consumer._fetcher
+        for result in fetcher._records.values():
+            records = result._partition_records if type(result) is FetchResult else None
+            if records is not None and records._records_iterator is not None and records._records_iterator.__name__ == "_unpack_records":
+                records._records_iterator = record_batches(records)
+        with fetcher._subscriptions.fetch_context():
+            found: dict[TopicPartition, list[tuple[int, Any]]] = await fetcher.fetched_records(partitions, timeout=0, max_records=BATCHES_MAX)
+        return found

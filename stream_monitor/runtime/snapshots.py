@@ -1,0 +1,113 @@
+"""
+Snapshots on a compacted topic: parts in chunks, and a manifest that says where they are.
+
+Rule of the file: the pointer to a manifest travels in the metadata of the commit that made it valid. A part that never changes (`segment-…`) is written once.
+Every chunk has a checksum; what is missing, broken or of another version is refused with the way out, never guessed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from stream_monitor.errors import StateError
+
+CHUNK_BYTES = 900_000
+VERSION = 1
+Send = Callable[[bytes, bytes], Awaitable[int]]
+"""Writes a record (key, value) to the partition and gives its offset."""
+
+
+class Chunk(msgspec.Struct, array_like=True):
+    offset: int
+    crc: int
+
+
+class Manifest(msgspec.Struct, array_like=True):
+    version: int
+    position: int
+    """In `observations`: the state is the fold of everything before it."""
+    parts: dict[str, list[Chunk]]
+
+
+WAY_OUT = "delete the group's offset of this partition of `observations` (the state is then folded anew from what the topic still holds), or restore the topic `snapshots`"
+
+
+async def write(parts: Mapping[str, bytes | None], known: Mapping[str, list[Chunk]], partition: int, position: int, send: Send) -> tuple[int, dict[str, list[Chunk]]]:
+    """
+    Write a snapshot.
+
+    Parameters
+    ----------
+    parts : mapping of name to bytes, or None for a part that is in `known`
+    known : mapping of name to chunks
+        Immutable parts that are stored already.
+    partition, position : int
+    send : callable
+
+    Returns
+    -------
+    offset of the manifest, and the immutable parts that are stored now
+    """
+    stored: dict[str, list[Chunk]] = {}
+    for name, data in parts.items():
+        if data is None:
+            stored[name] = known[name]
+            continue
+        chunks = []
+        for i, start in enumerate(range(0, max(len(data), 1), CHUNK_BYTES)):
+            value = data[start : start + CHUNK_BYTES]
+            chunks.append(Chunk(await send(f"{partition}/{name}/{i}".encode(), value), zlib.crc32(value)))
+        stored[name] = chunks
+    offset = await send(f"{partition}/manifest".encode(), msgspec.msgpack.encode(Manifest(VERSION, position, stored)))
+    return offset, {name: chunks for name, chunks in stored.items() if name.startswith("segment-")}
+
+
+async def read(reader: AIOKafkaConsumer, tp: TopicPartition, pointer: int) -> tuple[Manifest, dict[str, bytes]]:
+    """
+    Read a snapshot.
+
+    Parameters
+    ----------
+    reader : AIOKafkaConsumer
+        Without a group, `auto_offset_reset="none"`.
+    tp : TopicPartition
+        Of `snapshots`.
+    pointer : int
+        Offset of the manifest.
+
+    Raises
+    ------
+    StateError
+        A record is missing or broken, or the manifest is of another version.
+    """
+    reader.assign([tp])
+    raw = await _at(reader, tp, pointer)
+    try:
+        manifest = msgspec.msgpack.decode(raw, type=Manifest)
+    except msgspec.MsgspecError as e:
+        raise StateError(f"the snapshot at {tp.topic}/{tp.partition}:{pointer} cannot be read ({e}); {WAY_OUT}") from None
+    if manifest.version != VERSION:
+        raise StateError(f"the snapshot at {tp.topic}/{tp.partition}:{pointer} has version {manifest.version}, this one reads {VERSION}; {WAY_OUT}")
+    parts = {}
+    for name, chunks in manifest.parts.items():
+        values = []
+        for chunk in chunks:
+            value = await _at(reader, tp, chunk.offset)
+            if zlib.crc32(value) != chunk.crc:
+                raise StateError(f"part {name} of the snapshot at {tp.topic}/{tp.partition}:{chunk.offset} is broken; {WAY_OUT}")
+            values.append(value)
+        parts[name] = b"".join(values)
+    return manifest, parts
+
+
+async def _at(reader: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> bytes:
+    reader.seek(tp, offset)
+    record = await reader.getone(tp)
+    if record.offset != offset or record.value is None:
+        raise StateError(f"the snapshot record at {tp.topic}/{tp.partition}:{offset} is gone; {WAY_OUT}")
+    value: bytes = record.value
+    return value

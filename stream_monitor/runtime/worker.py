@@ -1,0 +1,144 @@
+"""
+The worker: both stages on Faust agents, the HTTP endpoint, and a clean end.
+
+Rule of the file: it only puts things together; read `run` from top to bottom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import platform
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from stream_monitor import __version__
+from stream_monitor.errors import StreamMonitorError
+from stream_monitor.metrics.samples import AnySample, Sample
+from stream_monitor.runtime import topics
+from stream_monitor.runtime.evaluate_stage import EvaluateStage, check_transactions
+from stream_monitor.runtime.exits import NOT_OPENED, die
+from stream_monitor.runtime.exporter import Exporter
+from stream_monitor.runtime.http import HttpServer, announce
+from stream_monitor.runtime.hub import Hub, Stage
+from stream_monitor.runtime.ingest_stage import IngestStage
+from stream_monitor.runtime.transport import App, RawSchema
+from stream_monitor.settings import Settings
+
+log = logging.getLogger("stream_monitor")
+GC_THRESHOLDS = (50_000, 50, 50)
+
+
+class Worker:
+    """One process of stream-monitor."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.hub = Hub(settings)
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT. Raises StreamMonitorError when it cannot start."""
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, self._stop.set)
+        exporter = Exporter(self._sources, series_limit=self.settings.core.limits.series)
+        http = HttpServer(self.settings.worker.metrics.host, self.settings.worker.metrics.port, exporter.scrape, self._ready)
+        port = await http.start()
+        announce(self.settings.worker.metrics.host, port)
+        try:
+            await self._serve()
+        finally:
+            self.hub.stop()
+            await http.stop()
+
+    async def _serve(self) -> None:
+        await self._until_stop(topics.ensure(self.settings))
+        if self._stop.is_set():
+            return
+        await check_transactions(self.hub)
+        described = await topics.describe(self.settings)
+        baselines = await topics.read_compacted(self.settings, "baselines")
+        self.ingest = IngestStage(self.hub, described["observations"].partitions, {self.hub.topic(n): t.id for n, t in described.items()})
+        self.evaluate = EvaluateStage(self.hub, baselines)
+        self.hub.stages = [self.ingest, self.evaluate]
+        app = self._app()
+        await app.start()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        await self._stop.wait()
+        log.info("stopping")
+        try:
+            async with asyncio.timeout(self.settings.worker.shutdown_timeout_ms / 1e3):
+                await app.stop()
+                await self.ingest.stop()
+        except TimeoutError:
+            die(NOT_OPENED, f"could not stop within {self.settings.worker.shutdown_timeout_ms} ms")
+
+    async def _until_stop(self, work: Any) -> None:
+        task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            task.result()
+        else:
+            task.cancel()
+
+    def _app(self) -> App:
+        app = App(
+            self.settings.worker.group,
+            broker="kafka://" + self.settings.kafka.bootstrap_servers.split(",")[0],
+            loop=asyncio.get_running_loop(),
+            web_enabled=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            stream_buffer_maxsize=8,
+            autodiscover=False,
+        )
+        app.hub = self.hub
+        for stage in self.hub.stages:
+            app.agent(app.topic(*sorted(stage.topics), acks=False, schema=RawSchema()), name=type(stage).__name__)(self._agent(stage))
+        return app
+
+    def _agent(self, stage: Stage) -> Any:
+        async def agent(stream: Any) -> None:
+            async for fetched in stream:
+                await self.hub.deliver(stage, fetched)
+
+        return agent
+
+    def _ready(self) -> tuple[bool, str]:
+        if not self.hub.opened:
+            return False, "no partition is open yet"
+        return True, f"{len(self.hub.opened)} partitions are open"
+
+    def _sources(self) -> list[Iterator[AnySample]]:
+        found: list[Iterator[AnySample]] = [self._samples()]
+        if self.hub.stages:
+            found += [self.ingest.samples(), self.evaluate.samples(), *self.evaluate.sources()]
+        return found
+
+    def _samples(self) -> Iterator[AnySample]:
+        yield Sample("stream_monitor_build_info", (__version__, platform.python_version()), 1)
+        yield Sample("stream_monitor_ready", (), float(bool(self.hub.opened)))
+
+
+def main(settings: Settings) -> int:
+    """Run a worker in this process; its exit code."""
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    for noisy in ("aiokafka", "faust", "mode"):
+        logging.getLogger(noisy).setLevel("CRITICAL" if noisy == "aiokafka" else "ERROR")
+    try:
+        asyncio.run(_run(settings))
+    except StreamMonitorError as e:
+        sys.stderr.write(f"stream-monitor: {e}\n")
+        return 1
+    return 0
+
+
+async def _run(settings: Settings) -> None:
+    await Worker(settings).run()
