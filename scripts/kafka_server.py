@@ -43,7 +43,7 @@ log.cleaner.enable=true
 """
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """What the machine lacks."""
 
 
@@ -63,7 +63,7 @@ def classpath() -> str:
         command = ["mvn", "-q", "-B", "-f", str(work / "pom.xml"), "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={work / 'jars'}"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode:
-            raise Missing(f"Maven could not fetch Kafka {VERSION}: {(done.stdout + done.stderr)[-2000:]}")
+            raise MissingError(f"Maven could not fetch Kafka {VERSION}: {(done.stdout + done.stderr)[-2000:]}")
         (work / "jars" / "complete").touch()
         try:
             (work / "jars").rename(jars)
@@ -100,7 +100,7 @@ class KafkaServer:
     def _java(self, main: str, *arguments: str) -> None:
         done = subprocess.run(self._arguments(main, *arguments), capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
-            raise Missing(f"{main} failed: {(done.stdout + done.stderr)[-2000:]}")
+            raise MissingError(f"{main} failed: {(done.stdout + done.stderr)[-2000:]}")
 
     def start(self) -> KafkaServer:
         """Start it, and wait until it answers."""
@@ -116,7 +116,7 @@ class KafkaServer:
                     time.sleep(1)
                     return self
             time.sleep(0.2)
-        raise Missing(f"Kafka did not start: {(self.folder / 'server.log').read_text()[-2000:]}")
+        raise MissingError(f"Kafka did not start: {(self.folder / 'server.log').read_text()[-2000:]}")
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

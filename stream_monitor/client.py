@@ -43,7 +43,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 _PLAIN = frozenset((int, float, str, bool))
 
 
-def prediction(  # noqa: PLR0913, these are the fields of the event
+def prediction(
     event_id: str,
     model: str,
     *,
@@ -137,7 +137,7 @@ def prediction(  # noqa: PLR0913, these are the fields of the event
     return msgspec.json.encode(event)
 
 
-def label(  # noqa: PLR0913, these are the fields of the event
+def label(
     event_id: str,
     label: Value,
     *,

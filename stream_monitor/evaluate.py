@@ -23,8 +23,8 @@ from stream_monitor.events.join import ANY, Join, LabelRows, Pairs, Predictions
 from stream_monitor.events.observations import FAILURE, LABEL, Observations, unpack
 from stream_monitor.events.ring import Ring
 from stream_monitor.metrics.samples import AnySample, Sample
-from stream_monitor.monitors.inputs import Rows
 from stream_monitor.monitors.exposition import version_samples, version_summary
+from stream_monitor.monitors.inputs import Rows
 from stream_monitor.monitors.version import Version
 from stream_monitor.settings import CoreSettings
 from stream_monitor.verdicts import Out, Verdict
@@ -150,7 +150,7 @@ class Shard:
                 if k == LABEL:
                     labels.append(self._label_rows(obs, block.columns, cells[:, mine], at[mine], rows[mine], models, codes))
                 elif k == FAILURE:
-                    failures += self._failures(block.columns, cells[:, mine], rows[mine], codes)
+                    failures += self._failures(rows[mine], codes)
                 else:
                     version = codes[rows["group"][mine]]
                     predictions.append(self._prediction_rows(obs, block.columns, cells[:, mine], at[mine], rows[mine], version))
@@ -237,10 +237,10 @@ class Shard:
         group = rows["group"]
         return LabelRows(at, rows["id"].copy(), models[group], codes[group], label, rows["time"].copy(), partition[rows["source"]], rows["offset"].copy())
 
-    def _failures(self, columns: tuple[str, ...], cells: Cells, rows: NDArray[np.void], codes: Int) -> int:
+    def _failures(self, rows: NDArray[np.void], codes: Int) -> int:
         version = codes[rows["group"]]
         for code, index in _by_code(version):
-            self.versions[code].failed(int(len(rows["id"][index])), self.log_time_ms)
+            self.versions[code].failed(len(rows["id"][index]), self.log_time_ms)
         return len(rows)
 
     # ---- what the versions get
@@ -261,7 +261,7 @@ class Shard:
             order = np.argsort(part.row, kind="stable")
             for code, index in _by_code(part.version[order]):
                 at = order[index]
-                self.versions[code].take_pairs(Pairs(*(c[at] for c in part)), self._outcome_texts.names, self.log_time_ms)
+                self.versions[code].take_pairs(part.take(at), self._outcome_texts.names, self.log_time_ms)
                 self._dirty.setdefault(code, self.log_time_ms)
 
     def _reduce_due(self) -> None:
@@ -374,7 +374,7 @@ class Shard:
         shard.counts = Counter({(k, o): n for k, o, n in state["counts"]})
         shard.labels, shard.alerts = Counter(state["labels"]), Alerts.from_state(state["alerts"])
         for text in state["texts"]:
-            shard._outcome_texts[text]  # noqa: B018 - made when it is missing
+            shard._outcome_texts[text]
         for name in state["models"]:
             shard._model(name)
         for (model, name), (_, _, saved) in zip(state["version_codes"], state["versions"], strict=True):
@@ -416,8 +416,9 @@ def _joined_predictions(parts: list[Predictions]) -> Predictions:
         return Predictions(empty, empty.astype(np.uint64), empty, empty, np.empty(0), np.empty(0), empty, np.empty((0, 0)))
     width = max(p.probabilities.shape[1] for p in parts)
     wide = [np.concatenate([p.probabilities, np.full((len(p.row), width - p.probabilities.shape[1]), np.nan)], axis=1) for p in parts]
-    columns = [np.concatenate(c) for c in zip(*(p[:7] for p in parts), strict=True)]
-    return Predictions(*columns, np.concatenate(wide))
+    columns: list[Any] = [np.concatenate(c) for c in zip(*(p[:7] for p in parts), strict=True)]
+    columns.append(np.concatenate(wide))
+    return Predictions(*columns)
 
 
 def _joined_labels(parts: list[LabelRows]) -> LabelRows:

@@ -103,20 +103,20 @@ class Ingest:
                 self.counts[kind, outcome] += n
 
     def _buffer(self, source: str, decoded: Decoded, offsets: NDArray[np.int64]) -> None:
-        parts = [c for c in decoded.columns if len(c.index)]
-        n = sum(len(c.index) for c in parts)
+        parts = [c for c in decoded.columns if len(c.place)]
+        n = sum(len(c.place) for c in parts)
         if not n:
             return
         rows = np.empty(n, ROW)
-        index = parts[0].index if len(parts) == 1 else np.concatenate([c.index for c in parts])
+        index = parts[0].place if len(parts) == 1 else np.concatenate([c.place for c in parts])
         order = np.arange(n) if len(parts) == 1 and _ascending(index) else np.argsort(index, kind="stable")
         place = np.empty(n, np.int64)
         place[order] = np.arange(n)  # where each row of `parts` stands among the rows of the batch
         at, blocks = 0, []
         for c in parts:
-            here = place[at : at + len(c.index)]
-            at += len(c.index)
-            rows["group"][here], rows["id"][here], rows["time"][here], rows["offset"][here] = c.groups, c.ids, c.times_ms, offsets[c.index]
+            here = place[at : at + len(c.place)]
+            at += len(c.place)
+            rows["group"][here], rows["id"][here], rows["time"][here], rows["offset"][here] = c.groups, c.ids, c.times_ms, offsets[c.place]
             blocks.append((c.columns, here, c.cells))
         self._chunks.append(Chunk(source, rows, blocks))
         self.rows += n
@@ -185,7 +185,9 @@ class _Buffer:
         rows = self.rows[keep]
         position = np.full(len(self.rows), -1, np.int64)
         position[keep] = np.arange(len(keep))
-        layouts, matrices, counts = [], [], []
+        layouts: list[tuple[str, ...]] = []
+        matrices: list[Cells] = []
+        counts: list[int] = []
         number: dict[tuple[str, ...], int] = {}
         for columns, (place, cells) in self.layouts.items():
             here = position[place] >= 0
@@ -195,14 +197,14 @@ class _Buffer:
                 layouts.append(columns)
                 counts.append(n)
                 matrices.append(np.ascontiguousarray((cells if n == len(place) else cells[here]).T))
-        texts, matrices = self._texts_of(layouts, matrices)
+        texts, matrices = self._texts_of(matrices)
         used, rows["group"] = np.unique(rows["group"], return_inverse=True)
         groups = [Group(kind, model, version, number[columns]) for kind, model, version, columns in (self.groups[g] for g in used.tolist())]
         sources, rows["source"] = np.unique(rows["source"], return_inverse=True)
         head = Head(flushed_ms, [self.sources[s] for s in sources.tolist()], groups, layouts, counts, texts, len(rows))
         return pack(head, rows, matrices)
 
-    def _texts_of(self, layouts: list[tuple[str, ...]], matrices: list[Cells]) -> tuple[list[str], list[Cells]]:
+    def _texts_of(self, matrices: list[Cells]) -> tuple[list[str], list[Cells]]:
         """The texts this record needs, and the matrices with their cells pointing into them."""
         if not self.texts:
             return [], matrices

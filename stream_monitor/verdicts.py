@@ -73,7 +73,7 @@ class Out(NamedTuple):
 class Reject(NamedTuple):
     """A record that cannot be used. `reason` is of the closed set `schema.REJECT_REASONS`; `message` is for people."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     """Position in the batch it came in."""
     reason: str
     message: str

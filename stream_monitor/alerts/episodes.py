@@ -7,7 +7,6 @@ signal's own units.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from stream_monitor.settings import Severity
@@ -65,7 +64,7 @@ class Episodes:
         return [self.open, self.first_row, self.last_row, self.first_ms, self.last_ms, self.firings, self.total, self.before, self.after]
 
     @classmethod
-    def from_state(cls, state: list[Any] | Mapping[str, Any]) -> Episodes:
+    def from_state(cls, state: list[Any]) -> Episodes:
         """The episode of a snapshot."""
         episodes = cls()
         (
@@ -78,5 +77,5 @@ class Episodes:
             episodes.total,
             episodes.before,
             episodes.after,
-        ) = state  # type: ignore[misc]
+        ) = state
         return episodes

@@ -107,7 +107,7 @@ class Alerts:
             elif episode.state == "inactive":
                 del self.episodes[verdict.key]
         elif episode.state == "firing" and kind == "bad" and self._changed(episode, verdict) and now_ms - episode.told_ms >= UPDATE_MS:
-            episode.severity = max(episode.severity, verdict.level, key=lambda level: LEVELS.index(level))  # type: ignore[arg-type]
+            episode.severity = max(episode.severity, verdict.level, key=LEVELS.index)
             out.append(self._tell(episode, verdict, "updated", now_ms))
         return out
 
@@ -119,7 +119,7 @@ class Alerts:
         return verdict.for_ms == 0
 
     def _changed(self, episode: Episode, verdict: Verdict) -> bool:
-        worse = LEVELS.index(verdict.level) > LEVELS.index(episode.severity)  # type: ignore[arg-type]
+        worse = LEVELS.index(verdict.level) > LEVELS.index(episode.severity)
         return worse or abs(verdict.value - episode.told_value) >= UPDATE_CHANGE * abs(episode.told_value)
 
     def _tell(self, episode: Episode, verdict: Verdict, status: Literal["firing", "updated", "resolved"], now_ms: int) -> Alert:

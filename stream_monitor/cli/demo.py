@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, help="Another seed is another world.")
 @click.option("--broker", metavar="HOST:PORT", help="Use this Kafka instead of the one inside; its topics get a prefix of their own and are removed at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print nothing but a JSON object at the end.")
-def command(*, seconds: float | None, port: int | None, rate: float, seed: int, broker: str | None, as_json: bool) -> None:  # noqa: PLR0913, these are the options
+def command(*, seconds: float | None, port: int | None, rate: float, seed: int, broker: str | None, as_json: bool) -> None:
     """
     Show a model that goes wrong, and what stream-monitor says about it.
 

@@ -83,7 +83,7 @@ def make(method: str, parameters: Mapping[str, float]) -> ValueDetector:
         raise ValueError(f"unknown detector {method!r}; known are {', '.join(METHODS)}")
     unknown = set(parameters) - set(known.parameters)
     if unknown:
-        raise ValueError(f"detector {method!r} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(known.parameters)}")
+        raise ValueError(f"detector {method!r} has no parameter {min(unknown)!r}; it has {', '.join(known.parameters)}")
     values = {**known.parameters, **parameters}
     if method == "page_hinkley":
         from stream_monitor.detectors.page_hinkley import PageHinkley

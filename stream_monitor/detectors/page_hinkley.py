@@ -40,7 +40,7 @@ class PageHinkley:
     --------
     >>> detector = PageHinkley(min_instances=30, delta=0.1, threshold=20.0, alpha=1.0)
     >>> detector.update(np.repeat([0.0, 1.0], 100)).tolist()
-    [133]
+    [125]
     """
 
     def __init__(self, min_instances: float, delta: float, threshold: float, alpha: float) -> None:

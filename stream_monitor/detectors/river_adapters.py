@@ -125,10 +125,11 @@ class Plain:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; start anew when it is of another version of River or of another form."""
+        if state.get("river") != VERSION:
+            self.learning = True
+            return
         detector = self._make(**self._parameters)
         try:
-            if state.get("river") != VERSION:
-                raise ValueError(state.get("river"))
             _import(detector, state["detector"])
         except BaseException as e:
             if isinstance(e, (KeyboardInterrupt, SystemExit)):

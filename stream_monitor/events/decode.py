@@ -40,7 +40,7 @@ class Columns(NamedTuple):
     """Rows of one layout: positions in the batch, group of each row, cells (n, columns)."""
 
     columns: tuple[str, ...]
-    index: NDArray[np.int64]
+    place: NDArray[np.int64]
     groups: NDArray[np.int64]
     ids: NDArray[np.uint64]
     times_ms: NDArray[np.int64]
@@ -200,7 +200,7 @@ class Decoder:
     def _incomplete(self, plan: Plan, cells: Cells) -> NDArray[np.bool_]:
         wanted = [i for i, c in enumerate(plan.columns) if c == "label"] or [i for i, c in enumerate(plan.columns) if c == "prediction" or c.startswith("score")]
         outcome = np.ascontiguousarray(cells[:, wanted]).view(np.uint64)
-        return (outcome == _ABSENT_BITS).all(axis=1) if len(wanted) else np.ones(len(cells), bool)
+        return (outcome == _ABSENT_BITS).all(axis=1) if wanted else np.ones(len(cells), bool)
 
     def _times(self, events: list[Any], record: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         n = len(events)
@@ -220,7 +220,7 @@ class Decoder:
         groups, known, n = self.groups, self._known, len(events)
         if self.kind == PREDICTION:
             keys = {}
-            pairs = list(zip(map(type, events), map(_get_version, events), strict=True))
+            pairs: list[Any] = list(zip(map(type, events), map(_get_version, events), strict=True))
             for pair in set(pairs):
                 keys[pair] = groups[PREDICTION, known[pair[0]].model or "", pair[1] or "", plan.columns]
             return np.fromiter(map(keys.__getitem__, pairs), np.int64, n)

@@ -70,6 +70,9 @@ class Pairs(NamedTuple):
     previous: Float
     corrected: NDArray[np.bool_]
 
+    def take(self, at: Any) -> Pairs:
+        return Pairs(*(c[at] for c in self))
+
 
 class Joined(NamedTuple):
     duplicate: NDArray[np.bool_]
@@ -142,7 +145,15 @@ class Join:
         columns = {f"p{i}": fresh.probabilities[:, i] for i in range(fresh.probabilities.shape[1])}
         columns |= {f"p{i}": np.full(n, np.nan) for i in range(fresh.probabilities.shape[1], self.classes)}
         seqs = self.predictions.append(
-            fresh.id, time=fresh.time, arrival=np.full(n, now_ms), version=fresh.version, outcome=fresh.outcome, score=fresh.score, segment=fresh.segment, label=np.full(n, -1), **columns
+            fresh.id,
+            time=fresh.time,
+            arrival=np.full(n, now_ms),
+            version=fresh.version,
+            outcome=fresh.outcome,
+            score=fresh.score,
+            segment=fresh.segment,
+            label=np.full(n, -1),
+            **columns,
         )
         self.pending += np.bincount(fresh.version, minlength=len(self.pending))
         of, label = self.labels.find(fresh.id)
@@ -160,12 +171,21 @@ class Join:
         """Which labels (by seq) are for these versions and have not expired."""
         of_model, of_version = self.labels.get("model", label), self.labels.get("version", label)
         known = (of_model == ANY) | (of_model == self.model_of[version])
-        return known & ((of_version == ANY) | (of_version == version)) & (self.labels.get("arrival", label) + self.delay_of[version] >= now_ms)
+        fits: NDArray[np.bool_] = known & ((of_version == ANY) | (of_version == version)) & (self.labels.get("arrival", label) + self.delay_of[version] >= now_ms)
+        return fits
 
     def _add_labels(self, new: LabelRows, now_ms: int, found: Joined) -> None:
         n = len(new.row)
         seqs = self.labels.append(
-            new.id, model=new.model, version=new.version, label=new.label, time=new.time, partition=new.partition, offset=new.offset, arrival=np.full(n, now_ms), used=np.zeros(n, np.uint8)
+            new.id,
+            model=new.model,
+            version=new.version,
+            label=new.label,
+            time=new.time,
+            partition=new.partition,
+            offset=new.offset,
+            arrival=np.full(n, now_ms),
+            used=np.zeros(n, np.uint8),
         )
         of, seq = self.predictions.find(new.id)
         if not len(of):

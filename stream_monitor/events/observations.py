@@ -25,8 +25,10 @@ ROW = np.dtype([("source", "<u2"), ("group", "<u2"), ("offset", "<i8"), ("id", "
 
 
 class Group(NamedTuple):
-    """What rows have in common: kind of event, model (empty in a label that names none), version
-    (None in a label that names none), and which layout their cells have."""
+    """
+    What rows have in common: kind of event, model (empty in a label that names none), version
+    (None in a label that names none), and which layout their cells have.
+    """
 
     kind: int
     model: str

@@ -48,7 +48,7 @@ class Ring:
         return self.head - self.tail
 
     @property
-    def bytes(self) -> int:
+    def memory_bytes(self) -> int:
         return sum(c.nbytes for c in self.column.values()) + self._slots.nbytes
 
     def append(self, ids: NDArray[np.uint64], **columns: NDArray[Any]) -> Int:
@@ -99,7 +99,8 @@ class Ring:
 
     def get(self, name: str, seqs: Int) -> NDArray[Any]:
         """Values of a column at sequence numbers."""
-        return self.column[name][seqs & (len(self.column["id"]) - 1)]
+        found: NDArray[Any] = self.column[name][seqs & (len(self.column["id"]) - 1)]
+        return found
 
     def put(self, name: str, seqs: Int, values: Any) -> None:
         """Change a mutable column."""
@@ -158,7 +159,8 @@ class Ring:
 
     def rows(self, name: str, start: int, end: int) -> NDArray[Any]:
         """A column from `start` to `end`, in order."""
-        return self.column[name][np.arange(start, end) & (len(self.column["id"]) - 1)]
+        found: NDArray[Any] = self.column[name][np.arange(start, end) & (len(self.column["id"]) - 1)]
+        return found
 
     def state(self) -> dict[str, Any]:
         """Everything that is not in a full segment: bounds, the open segment, the mutable columns."""

@@ -145,7 +145,9 @@ def struct_of(kind: str, signature: tuple[tuple[str, str], ...], model: str | No
             if not allowed or (name == "score" and parts["score"]):
                 return None
             number = {"score": _SCORE, "latency_ms": _LATENCY}.get(name, float)
-            fields.append(_scalar_field(name, allowed, number) if name not in ("variant", "unit") else (name, Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType, UNSET))
+            fields.append(
+                _scalar_field(name, allowed, number) if name not in ("variant", "unit") else (name, Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType, UNSET)
+            )
         elif name not in ("features", "segments"):
             renames[f"x{i}"] = name
             fields.append((f"x{i}", _extra(kinds), None))

@@ -83,7 +83,9 @@ class Inputs:
         Told the reference when it was learnt.
     """
 
-    def __init__(self, names: Callable[[str], str | None], settings: ModelSettings, limit: int, profile: Profile | None = None, learnt: Callable[[Profile], None] = lambda _: None) -> None:
+    def __init__(
+        self, names: Callable[[str], str | None], settings: ModelSettings, limit: int, profile: Profile | None = None, learnt: Callable[[Profile], None] = lambda _: None
+    ) -> None:
         self.names, self.settings, self.limit = names, settings, limit
         self._learnt = learnt
         self.profile: Profile | None = None
@@ -112,7 +114,7 @@ class Inputs:
         self.edges = np.full((len(found), EDGES_MAX + 2), np.inf)
         for i, f in enumerate(found):
             self.edges[i, : len(f.quantiles)] = f.quantiles
-        if len(found):
+        if found:
             self.edges[:, EDGES_MAX] = self.low
             self.edges[:, EDGES_MAX + 1] = np.nextafter(self.high, np.inf)  # above the fence, not on it
         rules = [self.settings.features.get(n) for n in self.numeric]
@@ -202,7 +204,8 @@ class Inputs:
     def _column(self, rows: Rows, name: str) -> Cells:
         for i, column in enumerate(rows.columns):
             if self.names(column) == name:
-                return rows.cells[i]
+                found: Cells = rows.cells[i]
+                return found
         return np.full(len(rows.times_ms), ABSENT_CELL)
 
     def _fold(self, rows: Rows) -> None:
@@ -280,11 +283,12 @@ class Inputs:
                 sums[:, base + MISSING] = np.diff(np.append(starts, n))
                 continue
             distinct, inverse = np.unique(np.ascontiguousarray(cells[where[name]]).view(np.uint64), return_inverse=True)
-            kind = np.array([self._named_slot(name, v, known, texts) for v in distinct.view(np.float64).tolist()], np.int64)
+            kind = np.array([self._named_slot(v, known, texts) for v in distinct.view(np.float64).tolist()], np.int64)
             np.add.at(sums, (segment, base + kind[inverse]), 1.0)
             sums[:, base + PRESENT] = sums[:, base + OFFSET : base + OFFSET + len(known) + 1].sum(axis=1)
 
-    def _named_slot(self, name: str, cell: float, known: Mapping[str, int], texts: list[str]) -> int:
+    @staticmethod
+    def _named_slot(cell: float, known: Mapping[str, int], texts: list[str]) -> int:
         category = category_of(cell, texts)
         if category is None:
             return MISSING if int(tags(np.array([cell]))[0]) in (NULL, ABSENT) else TYPE

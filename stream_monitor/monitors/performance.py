@@ -136,7 +136,7 @@ class Performance:
         start, n = 0, len(pairs.row)
         while start < n:
             end = min(n, start + self.stride - self.pairs % self.stride)
-            part = Pairs(*(c[start:end] for c in pairs))
+            part = pairs.take(slice(start, end))
             start = end
             first = ~part.corrected
             errors = self._fold(part, texts)
@@ -179,7 +179,7 @@ class Performance:
             predicted, actual, score = pairs.outcome, pairs.label, pairs.score
             known = (predicted == predicted) & (actual == actual)  # noqa: PLR0124 - a text among numbers is no value
             if not known.all():
-                pairs = Pairs(*(c[known] for c in pairs))
+                pairs = pairs.take(known)
                 predicted, actual, score = pairs.outcome, pairs.label, pairs.score
             previous = pairs.previous
             errors = np.zeros(len(known))
@@ -236,7 +236,7 @@ class Performance:
         assert self.panes is not None
         if not first.all():
             again = np.flatnonzero(~first)
-            old = Pairs(*(c[again] for c in pairs))
+            old = pairs.take(again)
             sums -= self._sums(old, predicted[again], previous[again], score[again], group[again], len(starts))
         self.panes.add_grouped(starts * PANE_MS, sums)
         self._learn_reference(predicted, actual, first)
@@ -389,7 +389,13 @@ class Performance:
             "waiting": [packed_pairs(p) for p, _ in self.waiting],
             "counts": [self.pairs, self.frontier_ms, *self._first],
             "reference": self.reference,
-            "layout": None if self.sums is None else self.sums.classes if isinstance(self.sums, MulticlassSums) else self.sums.shift if isinstance(self.sums, RegressionSums) else 0,
+            "layout": None
+            if self.sums is None
+            else self.sums.classes
+            if isinstance(self.sums, MulticlassSums)
+            else self.sums.shift
+            if isinstance(self.sums, RegressionSums)
+            else 0,
             "top": self.top.state(),
             "panes": None if self.panes is None else self.panes.state(),
         }
@@ -402,8 +408,7 @@ class Performance:
         self.waiting = [(unpacked_pairs(p), texts) for p in state["waiting"]]
         self.pairs, self.frontier_ms, *self._first = state["counts"]
         if state["layout"] is not None:
-            make = {"binary": lambda _: BinarySums(), "multiclass": MulticlassSums, "regression": RegressionSums}[self.task or ""]
-            self.sums = make(state["layout"])
+            self.sums = BinarySums() if self.task == "binary" else MulticlassSums(state["layout"]) if self.task == "multiclass" else RegressionSums(state["layout"])
         self.top = TopN.from_state(state["top"])
         self.panes = None if state["panes"] is None else Panes.from_state(state["panes"])
 

@@ -268,4 +268,3 @@ def _merged(rows: list[Rows]) -> Iterator[Rows]:
         run = rows[start:end]
         yield run[0] if len(run) == 1 else Rows(run[0].columns, np.concatenate([r.cells for r in run], axis=1), np.concatenate([r.times_ms for r in run]), [])
         start = end
-

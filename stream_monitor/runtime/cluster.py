@@ -264,7 +264,7 @@ def _name_of(code: int) -> str:
     return str(for_code(code).__name__).removesuffix("Error")
 
 
-class _MetadataAnswer(Response):  # type: ignore[misc]
+class _MetadataAnswer(Response):
     API_KEY = METADATA_KEY
     API_VERSION = METADATA_WITH_OPERATIONS
     SCHEMA = Schema(
@@ -297,14 +297,14 @@ class _MetadataAnswer(Response):  # type: ignore[misc]
     )
 
 
-class _MetadataQuestion(RequestStruct):  # type: ignore[misc]
+class _MetadataQuestion(RequestStruct):
     API_KEY = METADATA_KEY
     API_VERSION = METADATA_WITH_OPERATIONS
     RESPONSE_TYPE = _MetadataAnswer
     SCHEMA = Schema(("topics", Array(String("utf-8"))), ("create", Boolean), ("cluster_operations", Boolean), ("topic_operations", Boolean))
 
 
-class _MetadataWithOperations(Request[_MetadataQuestion]):  # type: ignore[misc]
+class _MetadataWithOperations(Request[_MetadataQuestion]):
     """Metadata of all topics with what we may do with each: version 8, which aiokafka does not speak."""
 
     API_KEY: ClassVar[int] = METADATA_KEY
@@ -313,11 +313,11 @@ class _MetadataWithOperations(Request[_MetadataQuestion]):  # type: ignore[misc]
         return request_struct_class(None, False, False, True)
 
 
-class _GroupsQuestion(DescribeGroupsRequest_v3):  # type: ignore[misc]
+class _GroupsQuestion(DescribeGroupsRequest_v3):
     RESPONSE_TYPE = DescribeGroupsResponse_v3
 
 
-class _GroupsWithOperations(Request[_GroupsQuestion]):  # type: ignore[misc]
+class _GroupsWithOperations(Request[_GroupsQuestion]):
     """One group with what we may do with it; aiokafka's own request reads the answer of version 3 as if it were version 2."""
 
     API_KEY: ClassVar[int] = DESCRIBE_GROUPS_KEY

@@ -169,7 +169,12 @@ class Hub:
     async def reader(self) -> AsyncIterator[AIOKafkaConsumer]:
         """A consumer without a group, for restoring."""
         consumer = AIOKafkaConsumer(
-            **client_options(self.settings.kafka), isolation_level="read_committed", enable_auto_commit=False, fetch_max_wait_ms=50, auto_offset_reset="none", max_partition_fetch_bytes=4 << 20
+            **client_options(self.settings.kafka),
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=50,
+            auto_offset_reset="none",
+            max_partition_fetch_bytes=4 << 20,
         )
         await consumer.start()
         try:

@@ -97,7 +97,9 @@ async def describe(settings: Settings) -> dict[str, Described]:
     for topic in found:
         if topic["error_code"] == 0:
             raw = topic.get("topic_id")
-            out[topic["topic"].removeprefix(prefix)] = Described(len(topic["partitions"]), base64.urlsafe_b64encode(raw.bytes).decode().rstrip("=") if hasattr(raw, "bytes") else "")
+            out[topic["topic"].removeprefix(prefix)] = Described(
+                len(topic["partitions"]), base64.urlsafe_b64encode(raw.bytes).decode().rstrip("=") if hasattr(raw, "bytes") else ""
+            )
     return out
 
 
@@ -114,7 +116,7 @@ async def read_compacted(settings: Settings, name: str) -> dict[str, bytes]:
         starts = await consumer.beginning_offsets(partitions)
         for tp in partitions:
             consumer.seek(tp, starts[tp])
-        while any(await consumer.position(tp) < ends[tp] for tp in partitions):
+        while any([await consumer.position(tp) < ends[tp] for tp in partitions]):
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 for record in records:
                     key = (record.key or b"").decode("utf-8", "replace")

@@ -56,11 +56,11 @@ class Thread(driver.AIOKafkaConsumerThread):
     def __init__(self, consumer: Any, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(consumer, loop=loop, thread_loop=loop, **kwargs)
 
-    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:  # Faust's own reads uncommitted and hard-codes the fetch wait
+    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:  # noqa: ARG002 - Faust's own reads uncommitted and hard-codes the fetch wait
         self.fetching = Fetching(self.app.hub, AIOKafkaConsumer(**consumer_options(self.app.hub.settings)))
         return self.fetching.consumer
 
-    async def _fetch_records(self, consumer: Any, active_partitions: Any, timeout: Any = None, max_records: Any = None) -> Any:
+    async def _fetch_records(self, consumer: Any, active_partitions: Any, timeout: Any = None, max_records: Any = None) -> Any:  # noqa: ARG002
         """The only place where records, the position after them and the epoch can be taken together."""
         if not self.consumer.flow_active:
             return {}

@@ -38,7 +38,9 @@ def prefix() -> str:
 
 def start(bootstrap: str, prefix: str, folder: Path, log: str) -> Process:
     config = folder / "monitor.yaml"
-    config.write_text(f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}\nworker: {{group: '{prefix}group', metrics: {{port: 0}}}}\ndefaults: {{baseline: {{rows: 1000}}}}\n")
+    config.write_text(
+        f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}\nworker: {{group: '{prefix}group', metrics: {{port: 0}}}}\ndefaults: {{baseline: {{rows: 1000}}}}\n"
+    )
     with (folder / log).open("w") as err:
         process = subprocess.Popen([sys.executable, "-m", "stream_monitor", "worker", "--config", str(config)], stdout=subprocess.PIPE, stderr=err, text=True)
     assert process.stdout is not None

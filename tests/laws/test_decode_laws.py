@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from typing import Any
@@ -44,7 +45,12 @@ prediction = st.fixed_dictionaries(
 )
 label = st.fixed_dictionaries(
     {"event_id": st.text(min_size=1, max_size=4), "label": st.one_of(number, st.sampled_from(["yes", True, None, [1]]))},
-    optional={"model": st.sampled_from(["m", "n", None]), "version": st.sampled_from(["1", "", None]), "timestamp": st.integers(RECORD_MS - 1000, RECORD_MS), "score": st.floats(0, 1)},
+    optional={
+        "model": st.sampled_from(["m", "n", None]),
+        "version": st.sampled_from(["1", "", None]),
+        "timestamp": st.integers(RECORD_MS - 1000, RECORD_MS),
+        "score": st.floats(0, 1),
+    },
 )
 
 
@@ -99,7 +105,7 @@ def check(kind: str, values: list[bytes], cuts: list[int]) -> None:
     for _ in range(3):  # what is learnt in the first round speeds up the next ones, and must not show
         bounds = sorted({0, len(values), *(c % (len(values) + 1) for c in cuts)})
         rejects = []
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in itertools.pairwise(bounds):
             offsets = np.arange(start, end)
             found = ingest.take("s/0", kind, list(values[start:end]), offsets, np.full(end - start, RECORD_MS))
             rejects += [(start + r.index, r.reason) for r in found]

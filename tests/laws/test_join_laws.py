@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,7 +62,7 @@ def run(rows: list[tuple[bool, int, int, int, float]], cuts: list[int], clock: l
     events: list[tuple[int, int, float, bool]] = []
     duplicates = 0
     bounds = sorted({0, len(rows), *(c % (len(rows) + 1) for c in cuts)})
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         p = [(i, r) for i, r in enumerate(rows[start:end]) if r[0]]
         q = [(i, r, start + i) for i, r in enumerate(rows[start:end]) if not r[0]]
         n = len(p)
@@ -128,9 +129,7 @@ def test_the_order_of_labels_does_not_matter(rows: list[tuple[bool, int, int, in
         ring = join.predictions
         seqs = np.arange(ring.tail, ring.head)
         had = ring.get("label", seqs)
-        return {
-            (int(i), int(v)): float(join.labels.get("label", np.array([s]))[0]) for i, v, s in zip(ring.get("id", seqs), ring.get("version", seqs), had, strict=True) if s >= 0
-        }
+        return {(int(i), int(v)): float(join.labels.get("label", np.array([s]))[0]) for i, v, s in zip(ring.get("id", seqs), ring.get("version", seqs), had, strict=True) if s >= 0}
 
     assert final(run(mixed, [], [0])[0]) == final(run(predictions + labels, [7], [0])[0])
 

@@ -1,0 +1,146 @@
+"""Windows of performance equal scikit-learn on the same rows, to 1e-9, in any order and any cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from stream_monitor.events.join import Pairs
+from stream_monitor.monitors.performance import Performance
+from stream_monitor.settings import ModelSettings
+
+N = 3_000
+T0 = 1_760_000_000_000
+
+
+def pairs(rng: np.random.Generator, outcome, label, score, probabilities=None) -> Pairs:
+    n = len(label)
+    times = T0 + rng.permutation(n) * 100
+    return Pairs(
+        np.arange(n),
+        np.zeros(n, np.int64),
+        rng.integers(1, 2**63, n).astype(np.uint64),
+        times,
+        outcome.astype(float),
+        score,
+        np.zeros(n, np.int64),
+        np.empty((n, 0)) if probabilities is None else probabilities,
+        label.astype(float),
+        times,
+        np.full(n, np.nan),
+        np.zeros(n, bool),
+    )
+
+
+def fed(rows: Pairs, settings: ModelSettings, sizes: list[int], score_classes: list[str] = []) -> Performance:  # noqa: B006
+    performance = Performance(settings)
+    for name in score_classes:
+        performance.score_classes[name]
+    at = 0
+    while at < len(rows.row):
+        size = sizes[at % len(sizes)]
+        list(performance.add(rows.take(slice(at, at + size)), []))
+        at += size
+    return performance
+
+
+def newest(rows: Pairs, n: int) -> np.ndarray:
+    return np.lexsort((rows.id, rows.time))[-n:]
+
+
+def ece(y, s):
+    bins = np.minimum((s * 10).astype(int), 9)
+    return sum(abs(s[bins == b].sum() - y[bins == b].sum()) for b in range(10)) / len(y)
+
+
+@pytest.mark.parametrize("sizes", [[N], [7, 501, 64], [1000]])
+def test_binary(sizes):
+    rng = np.random.default_rng(1)
+    score = np.round(rng.beta(2, 2, N), 3)
+    label = (rng.random(N) < score).astype(float)
+    rows = pairs(rng, score >= 0.5, label, score)
+    performance = fed(rows, ModelSettings(windows=("last_500", "1h"), task="binary"), sizes)
+    for window, at in (("last_500", newest(rows, 500)), ("1h", np.arange(N))):
+        found, span = performance.window(window)
+        y, p, s = label[at], rows.outcome[at], score[at]
+        expected = {
+            "accuracy": sk.accuracy_score(y, p),
+            "precision": sk.precision_score(y, p),
+            "recall": sk.recall_score(y, p),
+            "f1": sk.f1_score(y, p),
+            "log_loss": sk.log_loss(y, s),
+            "brier_score": sk.brier_score_loss(y, s),
+            "calibration_error": ece(y, s),
+        }
+        if window == "last_500":
+            expected["roc_auc"] = sk.roc_auc_score(y, s)
+        assert span.count == len(at)
+        assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
+        assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(y, s), abs=0.02)
+
+
+@pytest.mark.parametrize("sizes", [[N], [7, 501, 64]])
+def test_multiclass(sizes):
+    rng = np.random.default_rng(2)
+    probabilities = rng.dirichlet([1, 1, 1], N)
+    label = np.array([rng.choice(3, p=p) for p in probabilities])
+    predicted = probabilities.argmax(axis=1)
+    rows = pairs(rng, predicted, label, np.full(N, np.nan), probabilities)
+    performance = fed(rows, ModelSettings(windows=("last_700", "1h"), task="multiclass"), sizes, ["0", "1", "2"])
+    for window, at in (("last_700", newest(rows, 700)), ("1h", np.arange(N))):
+        found, _ = performance.window(window)
+        y, p, q = label[at], predicted[at], probabilities[at]
+        expected = {
+            "accuracy": sk.accuracy_score(y, p),
+            "precision": sk.precision_score(y, p, average="weighted"),
+            "recall": sk.recall_score(y, p, average="weighted"),
+            "f1": sk.f1_score(y, p, average="weighted"),
+            "log_loss": sk.log_loss(y, q),
+            "brier_score": float(((q - np.eye(3)[y]) ** 2).sum(axis=1).mean()),
+        }
+        if window == "last_700":
+            expected["roc_auc"] = sk.roc_auc_score(y, q, multi_class="ovr", average="macro")
+        assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [[N], [7, 501, 64]])
+def test_regression(sizes):
+    rng = np.random.default_rng(3)
+    label = rng.normal(1e6, 3, N)
+    predicted = label + rng.normal(0.1, 1, N)
+    rows = pairs(rng, predicted, label, np.full(N, np.nan))
+    performance = fed(rows, ModelSettings(windows=("last_700", "1h"), task="regression"), sizes)
+    for window, at in (("last_700", newest(rows, 700)), ("1h", np.arange(N))):
+        found, _ = performance.window(window)
+        y, p = label[at], predicted[at]
+        expected = {
+            "mae": sk.mean_absolute_error(y, p),
+            "rmse": sk.mean_squared_error(y, p) ** 0.5,
+            "r2": sk.r2_score(y, p),
+            "bias": float((p - y).mean()),
+        }
+        assert found == pytest.approx(expected, abs=1e-8)
+
+
+def test_what_is_undefined_is_absent():
+    rng = np.random.default_rng(4)
+    n = 200
+    rows = pairs(rng, np.zeros(n), np.zeros(n), np.full(n, np.nan))
+    performance = fed(rows, ModelSettings(windows=("last_100",), task="binary"), [50])
+    found, _ = performance.window("last_100")
+    assert found == {"accuracy": 1.0}
+    assert Performance(ModelSettings()).window("last_1000")[0] == {}
+
+
+def test_a_correction_amends_both_kinds_of_window():
+    rng = np.random.default_rng(5)
+    n = 400
+    rows = pairs(rng, np.ones(n), np.zeros(n), np.full(n, 0.9))
+    performance = fed(rows, ModelSettings(windows=("last_400", "1h"), task="binary"), [100])
+    again = rows.take(slice(0, 100))._replace(label=np.ones(100), previous=np.zeros(100), corrected=np.ones(100, bool))
+    list(performance.add(again, []))
+    for window in ("last_400", "1h"):
+        found, span = performance.window(window)
+        assert span.count == n
+        assert found["accuracy"] == pytest.approx(0.25)
