@@ -360,7 +360,8 @@ class Performance:
         limit = rule.min if below or rule.max is None else rule.max
         assert limit is not None
         clear = rule.clear
-        settled = not below and not above and (clear is None or (judged >= clear if rule.min is not None else judged <= clear))
+        inside = (rule.min is None or value >= rule.min) and (rule.max is None or judged <= rule.max)  # an interval may reach over a limit that the value has not passed yet
+        settled = inside and not below and not above and (clear is None or (judged >= clear if rule.min is not None else judged <= clear))
         sign = "above" if above else "below"
         return Verdict(
             key=AlertKey(model, version, "", "calibration" if metric == "calibration_error" else "performance", metric, "threshold"),
