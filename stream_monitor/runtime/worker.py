@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import platform
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,6 +100,7 @@ class Worker:
             topic_disable_leader=True,
             stream_buffer_maxsize=8,
             autodiscover=False,
+            datadir=f"{tempfile.gettempdir()}/stream-monitor-{os.getpid()}",  # Faust wants one, and writes nothing of ours there
         )
         app.hub = self.hub
         for stage in self.hub.stages:
