@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 PRODUCE = 0
 ANSWERS_WAITING_MAX = 64
 START_TIMEOUT_S = 10.0
+ACCEPT_STEPS = 5
 BYTES_MAX = 8 << 20
 
 
@@ -77,6 +78,8 @@ class Broker:
         if self._server is None or self._reaper is None:
             return
         self._server.close()
+        for _ in range(ACCEPT_STEPS):
+            await asyncio.sleep(0)  # a connection that is just being accepted must be seen, to be closed
         self._reaper.cancel()
         for group in self._handlers.groups.values():
             group.close()
@@ -101,16 +104,18 @@ class Broker:
                 for member in group.reap(now_s):
                     log.info("member %s of group %s was silent and is out", member, name)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.create_task(self._connection(reader, writer), name="demo-broker-connection")
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+        # A task that is cancelled before its first step runs no `finally`.
+        connection.add_done_callback(lambda _: writer.close())
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers: asyncio.Queue[_Answer] = asyncio.Queue(ANSWERS_WAITING_MAX)
         sender = asyncio.create_task(_send(answers, writer), name="demo-broker-sender")
         try:
             await self._serve(reader, answers, sender)
-        except asyncio.CancelledError:
-            pass  # stop(); the streams module would report a cancelled handler as an error
         finally:
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
@@ -119,7 +124,6 @@ class Broker:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-            self._connections.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, answers: asyncio.Queue[_Answer], sender: asyncio.Task[None]) -> None:
         """Read requests until the client goes or says something that is not understood; the answers leave in the order of the requests."""
