@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -63,6 +64,30 @@ class _Counted(io.RawIOBase):
         super().close()
 
 
+class _Descriptor(io.RawIOBase):
+    """
+    A file descriptor without a lock.
+
+    A thread that waits in `sys.stdin` holds its lock for ever, and the interpreter cannot end then.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return os.read(self._number, BUFFER_BYTES if size < 0 else size)
+
+
+def _live_stdin() -> IO[bytes]:
+    try:
+        return _Descriptor(sys.stdin.fileno())  # type: ignore[return-value]
+    except io.UnsupportedOperation:
+        return sys.stdin.buffer
+
+
 class InputFile:
     """
     A file that can be read several times, or stdin.
@@ -97,7 +122,7 @@ class InputFile:
         if self.path != STDIN:
             raw = _Counted(Path(self.path).open("rb"), self._meter, owned=True)  # noqa: SIM115, it owns the file
         elif self.live:
-            raw = _Counted(sys.stdin.buffer, self._meter, owned=False)
+            raw = _Counted(_live_stdin(), self._meter, owned=False)
         else:
             raw = _Counted(self._spooled(), self._meter, owned=False)
         stream: Any = io.BufferedReader(raw, BUFFER_BYTES)
