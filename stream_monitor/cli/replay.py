@@ -30,7 +30,7 @@ LEVELS = {"info": 0, "warning": 1, "critical": 2}
 @click.option("--dead-letters", "dead_path", help="Write the records that could not be used here, JSON Lines.")
 @click.option("--fail-on", type=click.Choice(["warning", "critical"]), help="Exit 1 when such an alert fired.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def command(  # noqa: PLR0913
+def command(
     table: str | None,
     predictions: str | None,
     labels: str | None,
@@ -66,7 +66,9 @@ def command(  # noqa: PLR0913
     if summary_path:
         Path(summary_path).write_text(json.dumps(summary, indent=2) + "\n")
     if dead_path:
-        lines = (json.dumps({"topic": d.kind, "offset": d.offset, "reason": d.reason, "message": d.message, "value": d.value.decode("utf-8", "replace")}) for d in replay.dead_letters)
+        lines = (
+            json.dumps({"topic": d.kind, "offset": d.offset, "reason": d.reason, "message": d.message, "value": d.value.decode("utf-8", "replace")}) for d in replay.dead_letters
+        )
         Path(dead_path).write_text("".join(line + "\n" for line in lines))
     events = [json.loads(a) for a in alerts]
     if as_json:
@@ -113,6 +115,8 @@ def _show(summary: dict[str, Any], alerts: list[dict[str, Any]]) -> None:
     console.print(table)
     for alert in alerts:
         if alert["status"] != "updated":
-            console.print(f"{alert['starts_at'] if alert['status'] == 'firing' else alert['ends_at']}  {alert['status']:8}  {alert['severity']:8}  {alert['summary']}", markup=False)
+            console.print(
+                f"{alert['starts_at'] if alert['status'] == 'firing' else alert['ends_at']}  {alert['status']:8}  {alert['severity']:8}  {alert['summary']}", markup=False
+            )
     if not alerts:
         console.print("no alerts")

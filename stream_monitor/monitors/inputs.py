@@ -25,6 +25,7 @@ Int = NDArray[np.int64]
 PANE_MS = 10_000
 EDGES_MAX = 19
 OTHER = "__other__"
+Z_MAX = 1e100
 CLIP_SD = 3.0
 """Detectors of the mean get values cut at so many standard deviations: on heavy tails (t3, lognormal) ADWIN fires several times as often without it."""
 PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = range(9)
@@ -111,12 +112,9 @@ class Inputs:
         iqr = np.array([f.q3 - f.q1 for f in found], np.float64)
         self.low = np.array([f.q1 for f in found], np.float64) - fence * iqr
         self.high = np.array([f.q3 for f in found], np.float64) + fence * iqr
-        self.edges = np.full((len(found), EDGES_MAX + 2), np.inf)
+        self.edges = np.full((len(found), EDGES_MAX), np.inf)
         for i, f in enumerate(found):
             self.edges[i, : len(f.quantiles)] = f.quantiles
-        if found:
-            self.edges[:, EDGES_MAX] = self.low
-            self.edges[:, EDGES_MAX + 1] = np.nextafter(self.high, np.inf)  # above the fence, not on it
         rules = [self.settings.features.get(n) for n in self.numeric]
         self.minimum = np.array([r.min if r and r.min is not None else -np.inf for r in rules], np.float64)
         self.maximum = np.array([r.max if r and r.max is not None else np.inf for r in rules], np.float64)
@@ -250,29 +248,37 @@ class Inputs:
             key = name if name in self.unknown or len(self.unknown) < self.limit else OTHER
             self.unknown[key] = self.unknown.get(key, 0) + n
 
+    def _standardised(self, x: Cells) -> Float:
+        """Distances from the reference's mean in its standard deviations; what would overflow is cut, so that one huge value cannot spoil a window."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            z: Float = (x - self.mean[:, None]) / self.sd[:, None]
+        if (np.abs(z) > Z_MAX).any():
+            z = np.clip(z, -Z_MAX, Z_MAX)
+        return z
+
     def _numeric(self, x: Cells, starts: Int, sums: Float) -> None:
         """Moments, edges, fences, missing, wrong and out-of-range values of (features, n) cells; writes (panes, features * width) of `sums`."""
         features, n = x.shape
         out = sums[:, : features * self.width_numeric].reshape(len(starts), features, self.width_numeric)
         finite = x == x  # noqa: PLR0124
-        if not finite.all():
+        if finite.all():
+            z = self._standardised(x)
+            out[:, :, PRESENT] = np.diff(np.append(starts, n))[:, None]
+        else:
             tag = tags(x)
             out[:, :, MISSING] = _by_pane((tag == NULL) | (tag == ABSENT), starts)
             out[:, :, TYPE] = _by_pane((tag == TEXT) | (tag == BOOL) | (tag == WRONG_TYPE), starts)
             out[:, :, RANGE] = _by_pane((tag == NOT_FINITE) | (tag == TOO_BIG), starts)
-            z = np.where(finite, (x - self.mean[:, None]) / self.sd[:, None], 0.0)
             out[:, :, PRESENT] = _by_pane(finite, starts)
-        else:
-            z = (x - self.mean[:, None]) / self.sd[:, None]
-            out[:, :, PRESENT] = np.diff(np.append(starts, n))[:, None]
+            z = np.where(finite, self._standardised(x), 0.0)
         if np.isfinite(self.minimum).any() or np.isfinite(self.maximum).any():
             out[:, :, RANGE] += _by_pane((x < self.minimum[:, None]) | (x > self.maximum[:, None]), starts)
         out[:, :, SUM] = np.add.reduceat(z, starts, axis=1).T
         out[:, :, SQUARES] = np.add.reduceat(z * z, starts, axis=1).T
         above = bin_counts(x.T, self.edges, np.append(starts, n))
-        out[:, :, OFFSET:] = above[:, :, :EDGES_MAX]
-        out[:, :, BELOW] = out[:, :, PRESENT] - above[:, :, EDGES_MAX]
-        out[:, :, ABOVE] = above[:, :, EDGES_MAX + 1]
+        out[:, :, OFFSET:] = above
+        out[:, :, BELOW] = _by_pane(x < self.low[:, None], starts)
+        out[:, :, ABOVE] = _by_pane(x > self.high[:, None], starts)
 
     def _named(self, cells: Cells, where: Mapping[str, int], texts: list[str], starts: Int, sums: Float) -> None:
         n = cells.shape[1]
@@ -295,8 +301,9 @@ class Inputs:
         return OFFSET + known.get(category, known.get(OTHER, len(known)))
 
     def _values(self, x: Cells, times: Int) -> None:
+        z = self._standardised(x)
         for i, name in enumerate(self.numeric):
-            values = (x[i] - self.mean[i]) / self.sd[i]
+            values = z[i]
             finite = values == values  # noqa: PLR0124
             when = times
             if not finite.all():

@@ -18,6 +18,8 @@ from stream_monitor.errors import StateError
 BINS = 20
 SCHEMA = 1
 FENCE = 1.5
+VALUE_MAX = 1e150
+"""Mean and standard deviation take larger values as this: their squares would overflow."""
 
 
 class FeatureProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -76,13 +78,14 @@ def numeric_profile(values: NDArray[np.float64], missing: int) -> FeatureProfile
     edges = edges[edges > low]
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     fence = FENCE * (q3 - q1)
-    mean = float(values.mean())
+    cut = np.clip(values, -VALUE_MAX, VALUE_MAX)
+    mean = float(cut.mean())
     return FeatureProfile(
         type="numeric",
         count=len(values),
         missing=missing,
         mean=mean,
-        sd=float(np.sqrt(np.mean((values - mean) ** 2))),
+        sd=float(np.sqrt(np.mean((cut - mean) ** 2))),
         min=low,
         max=high,
         q1=q1,

@@ -1,0 +1,174 @@
+"""Laws of EVALUATE: how the log was cut, repeated, snapshotted and restored never shows; what was counted adds up."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stream_monitor.evaluate import Shard
+from stream_monitor.ingest import Ingest
+from stream_monitor.settings import Baseline, CoreSettings, Limits, ModelSettings
+
+T0 = 1_760_000_000_000
+SETTINGS = CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=150), windows=("last_300", "1h")))
+
+
+def events(n: int, seed: int) -> list[tuple[str, bytes, int]]:
+    """(kind, value, time) of two models with a drift, a broken field, duplicates, late and corrected labels, and failures."""
+    rnd = random.Random(seed)
+    out = []
+    for i in range(n):
+        late = i > n // 2
+        model = "a" if i % 3 else "b"
+        x = rnd.gauss(2.0 if late else 0.0, 1)
+        wrong = rnd.random() < (0.4 if late else 0.1)
+        features: dict[str, Any] = {"x": x, "y": rnd.gauss(0, 1), "c": rnd.choice(["u", "v", "w"])}
+        if late and rnd.random() < 0.3:
+            features["y"] = rnd.choice([None, "text", [1], 1e300])
+        event = {
+            "event_id": f"e{i}",
+            "model": model,
+            "version": str(i % 2),
+            "timestamp": T0 + i * 50,
+            "prediction": int(x > 0),
+            "score": 1 / (1 + np.exp(-x)),
+            "features": features,
+        }
+        if rnd.random() < 0.02:
+            event = {"event_id": f"e{i}", "model": model, "version": str(i % 2), "timestamp": T0 + i * 50, "status": "error"}
+        out.append(("predictions", json.dumps(event).encode(), T0 + i * 50))
+        if rnd.random() < 0.05:
+            out.append(("predictions", json.dumps(event).encode(), T0 + i * 50))
+        label = {"event_id": f"e{i}", "label": int((x > 0) ^ wrong), "timestamp": T0 + i * 50 + 10, **({"model": model} if rnd.random() < 0.5 else {})}
+        out.insert(len(out) - rnd.randrange(0, min(len(out), 40)), ("labels", json.dumps(label).encode(), T0 + i * 50))
+        if rnd.random() < 0.05:
+            out.append(("labels", json.dumps({**label, "label": 1 - label["label"], "timestamp": label["timestamp"] + 5}).encode(), T0 + i * 50))
+    return out
+
+
+def log_of(rows: list[tuple[str, bytes, int]], size: int, second_ms: int = 1_000) -> list[bytes]:
+    """The log of one partition: flushed at least once a second of time, and in pieces of at most `size` events."""
+    ingest, out, offsets = Ingest(1), [], {"predictions": 0, "labels": 0}
+    buffered, second = 0, None
+    now = T0
+    for kind, value, time in [*rows, ("", b"", 0)]:
+        if buffered and (not kind or buffered >= size or time // second_ms != second):
+            out += ingest.flush(now // second_ms * second_ms).get(0, [])
+            buffered = 0
+        if not kind:
+            break
+        now, second = max(now, time), time // second_ms
+        assert not ingest.take(f"{kind}@id/0", kind, [value], np.array([offsets[kind]]), np.array([time]))
+        offsets[kind] += 1
+        buffered += 1
+    return out
+
+
+def told(shard: Shard) -> list[dict[str, Any]]:
+    return [json.loads(o.value) for o in shard.outbox if o.topic == "alerts"]
+
+
+def folded(log: list[bytes], shard: Shard | None = None) -> Shard:
+    shard = shard or Shard(0, SETTINGS)
+    for record in log:
+        shard.fold(record)
+    return shard
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[tuple[str, bytes, int]]:
+    return events(1_800, 1)
+
+
+def near(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(near(a[k], b[k]) for k in a)
+    return a == pytest.approx(b, rel=1e-9, abs=1e-9) if isinstance(a, float) else bool(a == b)
+
+
+def test_something_happens(rows):
+    shard = folded(log_of(rows, 1_000))
+    kinds = {(a["model"], a["kind"]) for a in told(shard)}
+    assert {("a", "performance"), ("a", "concept_drift"), ("a", "data_drift"), ("a", "data_quality"), ("b", "data_drift")} <= kinds
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_cutting_the_log_does_not_matter(rows, size):
+    one, other = folded(log_of(rows, 1_000)), folded(log_of(rows, size))
+    assert near(one.summary(), other.summary())
+    assert [(a["id"], a["status"], a["subject"]) for a in told(one)] == [(a["id"], a["status"], a["subject"]) for a in told(other)]
+
+
+def test_the_same_log_gives_the_same_bytes(rows):
+    log = log_of(rows, 50)
+    assert folded(log).outbox == folded(log).outbox
+
+
+def test_repeated_records_are_seen_before(rows):
+    log = log_of(rows, 50)
+    half = len(log) // 2
+    once, again = folded(log), folded([*log[:half], *log[half - 10 : half], *log[half:], *log[-5:]])
+    assert near({k: v for k, v in once.summary().items() if k != "records"}, {k: v for k, v in again.summary().items() if k != "records"})
+    assert once.outbox == again.outbox
+    assert again.summary()["records"]["predictions"]["seen"] > 0
+
+
+@pytest.mark.parametrize("at", [1, 17, 60])
+def test_restoring_is_invisible(rows, at):
+    log = log_of(rows, 50)
+    whole = folded(log)
+    first = folded(log[:at])
+    parts = {k: v for k, v in first.snapshot().items() if v is not None}
+    restored = Shard.restore(0, SETTINGS, parts)
+    assert restored.snapshot() == parts
+    after = folded(log[at:], restored)
+    assert after.outbox == whole.outbox
+    assert after.summary() == whole.summary()
+
+
+def test_a_look_at_the_gauges_does_not_show(rows):
+    log = log_of(rows, 50)
+    watched = Shard(0, SETTINGS)
+    for i, record in enumerate(log):
+        watched.fold(record)
+        if i % 5 == 0:
+            assert all(s.name for s in watched.samples())
+    assert watched.outbox == folded(log).outbox
+
+
+def test_counts_add_up(rows):
+    shard = folded(log_of(rows, 200))
+    shard.close()
+    summary = shard.summary()
+    predictions = sum(kind == "predictions" for kind, _, _ in rows)
+    records = summary["records"]["predictions"]
+    assert records["accepted"] + records["duplicate"] + records["seen"] == predictions
+    for model in summary["models"].values():
+        for version in model["versions"].values():
+            failures = version["predictions"] - version["labels"] - version["pending"] - version["expired"] - version["evicted"]
+            assert failures >= 0
+    assert sum(v["predictions"] for m in summary["models"].values() for v in m["versions"].values()) == records["accepted"]
+
+
+def test_floods_stay_within_their_limits():
+    settings = CoreSettings(limits=Limits(models=5, versions=2, features=3, pending=500))
+    ingest, shard = Ingest(1), Shard(0, settings)
+    n = 3_000
+    values: list[bytes | None] = [
+        json.dumps(
+            {"event_id": f"{i}", "model": f"m{i % 300}", "version": f"v{i % 7}", "timestamp": T0, "prediction": 1, "features": {f"f{i % 50}": 1.0, f"g{i % 11}": "x"}}
+        ).encode()
+        for i in range(n)
+    ]
+    assert not ingest.take("predictions@x/0", "predictions", values, np.arange(n), np.full(n, T0))
+    for record in ingest.flush(T0)[0]:
+        shard.fold(record)
+    assert len(shard.models) <= 6
+    assert len(shard.versions) <= 6 * 3
+    assert "__other__" in shard.models
+    assert len(shard.join.predictions) <= 500
+    assert sum(v["predictions"] for m in shard.summary()["models"].values() for v in m["versions"].values()) + sum(len(r.times_ms) for v in shard.versions for r in v._rows) == n
