@@ -45,6 +45,8 @@ class State(Struct):
 
     model: str
     broker: str
+    embedded: bool
+    """Whether the broker is the one inside."""
     metrics_url: str
     chapters: tuple[Chapter, ...]
     chapter: Chapter
@@ -105,7 +107,7 @@ async def run(options: DemoOptions, view: View, stop: asyncio.Event) -> State:
     async with _broker(options) as (kafka, guarantee):
         view.say(f"starting a worker for the broker at {kafka.bootstrap_servers} …")
         async with WorkerProcess(configuration(kafka, guarantee=guarantee, port=port, baseline_rows=rows)) as worker:
-            state = State(MODEL, kafka.bootstrap_servers, f"{worker.url}/metrics", simulation.chapters, simulation.chapters[0])
+            state = State(MODEL, kafka.bootstrap_servers, options.broker is None, f"{worker.url}/metrics", simulation.chapters, simulation.chapters[0])
             view.begin(state)
             await _Play(kafka, worker, state, view).run(simulation, options.seconds, stop)
             view.say("stopping …")

@@ -22,6 +22,14 @@ WHAT_IT_IS = "The broker is a small one inside this process: memory only, 127.0.
 STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan", "resolved": "green"}
 
 
+WHERE_IT_WRITES = "Topics and consumer group have a prefix of their own; the topics are removed at the end."
+
+
+def what_it_is(state: State) -> str:
+    """What a person must know of the broker."""
+    return WHAT_IT_IS if state.embedded else WHERE_IT_WRITES
+
+
 def alert_line(at_s: float, alert: Alert) -> str:
     """
     One line for an alert.
@@ -67,7 +75,7 @@ class LineView:
 
     def begin(self, state: State) -> None:
         """Say where everything is."""
-        self.say(WHAT_IT_IS)
+        self.say(what_it_is(state))
         self.say(f"broker {state.broker}   metrics {state.metrics_url}")
         self.chapter(0.0, state.chapter)
 
@@ -109,7 +117,7 @@ class LiveView:
 
     def begin(self, state: State) -> None:
         """Say what it is."""
-        self._live.console.print(WHAT_IT_IS, style="dim")
+        self._live.console.print(what_it_is(state), style="dim")
         self.chapter(0.0, state.chapter)
 
     def update(self, state: State) -> None:

@@ -80,7 +80,17 @@ def test_alerts_of_other_models_and_tombstones_are_passed_over():
 
 def state(readings: Readings) -> State:
     return State(
-        MODEL, "127.0.0.1:1", "http://127.0.0.1:2/metrics", CHAPTERS, CHAPTERS[0], elapsed_s=12.0, sent_predictions=120, sent_labels=80, readings=readings, alerts=[(11.0, ALERT)]
+        MODEL,
+        "127.0.0.1:1",
+        True,
+        "http://127.0.0.1:2/metrics",
+        CHAPTERS,
+        CHAPTERS[0],
+        elapsed_s=12.0,
+        sent_predictions=120,
+        sent_labels=80,
+        readings=readings,
+        alerts=[(11.0, ALERT)],
     )
 
 
@@ -97,6 +107,16 @@ def test_lines_say_numbers_alerts_and_the_address_of_the_metrics():
     assert text.count("predictions 107  labels 40  accuracy 0.750  drift (PSI) session_minutes 1.50, age 0.01  detectors __error__  alerts firing 3") == 1
     assert "FIRING    critical  performance: Accuracy fell to 0.71." in text
     assert "memory only" in text
+
+
+def test_with_a_broker_of_its_own_the_demo_does_not_speak_of_the_one_inside():
+    out = io.StringIO()
+    shown = state(Readings())
+    shown.embedded = False
+    with LineView(out) as view:
+        view.begin(shown)
+    assert "memory only" not in out.getvalue()
+    assert "removed at the end" in out.getvalue()
 
 
 def test_the_live_page_draws(monkeypatch, capsys):
