@@ -74,7 +74,9 @@ def run(bootstrap: str, n: int, *, labels: bool, features: bool, models: int) ->
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "monitor.yaml"
         drift = "" if features else "drift: {features: {}}"
-        config.write_text(f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}\nworker: {{group: '{prefix}g', metrics: {{port: 0}}}}\nlimits: {{models: {max(models, 100)}}}\ndefaults: {{{drift}}}\n")
+        config.write_text(
+            f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}\nworker: {{group: '{prefix}g', metrics: {{port: 0}}}}\nlimits: {{models: {max(models, 100)}}}\ndefaults: {{{drift}}}\n"
+        )
         command = [sys.executable, "-m", "stream_monitor", "worker", "--config", str(config)]
         first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # makes the topics
         assert first.stdout is not None
@@ -98,7 +100,14 @@ def run(bootstrap: str, n: int, *, labels: bool, features: bool, models: int) ->
                 if done >= n:
                     assert began is not None
                     events, spent = done - began[0], cpu - began[1]
-                    return {"events": int(events), "bytes": size, "cpu_s": round(spent, 2), "per_cpu_s": int(events / spent), "per_s": int(events / (now - began[2])), "rss_mb": rss_mb(worker.pid)}
+                    return {
+                        "events": int(events),
+                        "bytes": size,
+                        "cpu_s": round(spent, 2),
+                        "per_cpu_s": int(events / spent),
+                        "per_s": int(events / (now - began[2])),
+                        "rss_mb": rss_mb(worker.pid),
+                    }
                 time.sleep(0.25)
             raise TimeoutError
         finally:

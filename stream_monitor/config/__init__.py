@@ -1,0 +1,111 @@
+"""
+`monitor.yaml` and the environment to `Settings`.
+
+Rule of the package: everything that is wrong is told at once, with file, line, value and a suggestion, before any connection is made. A secret is never shown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from stream_monitor.config.checker import Checker
+from stream_monitor.config.environment import PREFIX, overlay
+from stream_monitor.config.relations import check_custom, check_kafka
+from stream_monitor.config.tree import TEXT_MAX_BYTES, Node, read
+from stream_monitor.errors import ConfigError
+from stream_monitor.settings import ModelSettings, Settings
+
+DEFAULT_FILE = "monitor.yaml"
+
+
+def load(path: str | None, environ: Mapping[str, str]) -> Settings:
+    """
+    Settings of a file and of the environment, which wins.
+
+    Parameters
+    ----------
+    path : str or None
+        None: `./monitor.yaml` if it is there, else defaults.
+    environ : mapping
+        `STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS=…` sets `kafka.bootstrap_servers`; values are YAML; `…_FILE` reads the value from a file.
+
+    Raises
+    ------
+    ConfigError
+        With every problem.
+    """
+    file = Path(path) if path is not None else Path(DEFAULT_FILE)
+    if path is None and not file.is_file():
+        return parse("", DEFAULT_FILE, environ)
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(TEXT_MAX_BYTES + 1).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError([f"{file}: is not UTF-8"]) from None
+    except OSError as e:
+        raise ConfigError([f"{file}: cannot be read: {e.strerror or e}"]) from None
+    return parse(text, str(file), environ)
+
+
+def parse(text: str, name: str = DEFAULT_FILE, environ: Mapping[str, str] | None = None) -> Settings:
+    """
+    Settings of the text of a file and of the environment, which wins.
+
+    Parameters
+    ----------
+    text : str
+    name : str
+        Of the file, for messages; paths within are relative to its folder.
+    environ : mapping, optional
+
+    Raises
+    ------
+    ConfigError
+        With every problem.
+
+    Examples
+    --------
+    >>> parse("kafka: {bootstrap_servers: 'kafka:9092'}").kafka.bootstrap_servers
+    'kafka:9092'
+    >>> parse("worker: {metrics: {port: 9108}}", environ={"STREAM_MONITOR_WORKER__METRICS__PORT": "0"}).worker.metrics.port
+    0
+    """
+    problems: list[str] = []
+    root = read(text, name, problems) or Node({}, name, ())
+    if isinstance(root.value, dict):
+        overlay(root, environ or {}, problems)
+    checker = Checker(problems)
+    settings = checker.settings(root)
+    if not problems:
+        check_kafka(settings.kafka, root.find("kafka"), checker.problem)
+        check_custom(settings.core, root, checker.problem)
+    if problems:
+        raise ConfigError(sorted(problems, key=lambda problem: _line(problem, name)))
+    return _located(settings, Path(name).parent)
+
+
+def _line(problem: str, name: str) -> float:
+    """Problems of the file come in its order, then those of variables."""
+    found = re.match(r":(\d+):", problem.removeprefix(name)) if problem.startswith(name) else None
+    return int(found[1]) if found else math.inf
+
+
+def _located(settings: Settings, folder: Path) -> Settings:
+    """Paths of the core are relative to the folder of the file."""
+
+    def located(model: ModelSettings) -> ModelSettings:
+        if not model.baseline.path:
+            return model
+        return msgspec.structs.replace(model, baseline=msgspec.structs.replace(model.baseline, path=str(folder / model.baseline.path)))
+
+    core = settings.core
+    core = msgspec.structs.replace(core, defaults=located(core.defaults), models={name: located(model) for name, model in core.models.items()})
+    return msgspec.structs.replace(settings, core=core)
+
+
+__all__ = ["DEFAULT_FILE", "PREFIX", "load", "parse"]

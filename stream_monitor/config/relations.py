@@ -1,0 +1,142 @@
+"""
+What must hold between keys.
+
+Rule of the file: it runs on settings whose values are right one by one, and says at the key that a person would change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from stream_monitor.config import rules
+from stream_monitor.config.tree import Node
+from stream_monitor.detectors.base import METHODS
+from stream_monitor.settings import CoreSettings, KafkaSettings, ModelSettings, Threshold
+
+Say = Callable[[Node, str], Any]
+
+
+def last_n(window: str) -> int | None:
+    """N of `last_N`; None for a duration."""
+    return int(window.removeprefix("last_")) if window.startswith("last_") else None
+
+
+def check_model(model: ModelSettings, node: Node, say: Say) -> ModelSettings:
+    """Say what does not fit together in the settings of a model; and make them complete."""
+    for place, what in (*_thresholds(model), *_features(model), *_others(model)):
+        say(node.find(*place), what)
+    return msgspec.structs.replace(model, thresholds={metric: _supported(model, node, metric, rule) for metric, rule in model.thresholds.items()})
+
+
+def _window_of(model: ModelSettings, rule: Threshold) -> str:
+    return rule.window or next((w for w in model.windows if last_n(w) is not None), model.windows[0])
+
+
+def _supported(model: ModelSettings, node: Node, metric: str, rule: Threshold) -> Threshold:
+    """A window of fewer rows than the default of `min_labels` would never be judged."""
+    n = last_n(_window_of(model, rule))
+    if n is None or n >= rule.min_labels or node.has("thresholds", metric, "min_labels"):
+        return rule
+    return msgspec.structs.replace(rule, min_labels=n)
+
+
+def _thresholds(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    for metric, rule in model.thresholds.items():
+        place = ("thresholds", metric)
+        if rule.min is None and rule.max is None:
+            yield place, "min or max is missing"
+        for name, bound in (("min", rule.min), ("max", rule.max), ("clear", rule.clear)):
+            if bound is not None and metric in rules.SHARES and not 0 <= bound <= 1:
+                yield (*place, name), f"{metric} lies between 0 and 1"
+        if rule.min is not None and rule.max is not None and rule.min > rule.max:
+            yield (*place, "min"), f"min is more than max ({rule.max:g})"
+        if rule.clear is not None and rule.min is not None and rule.clear < rule.min:
+            yield (*place, "clear"), f"clear must be at least min ({rule.min:g}), where the alert fires"
+        if rule.clear is not None and rule.min is None and rule.max is not None and rule.clear > rule.max:
+            yield (*place, "clear"), f"clear must be at most max ({rule.max:g}), where the alert fires"
+        if rule.window is not None and rule.window not in model.windows:
+            yield (*place, "window"), f"must be one of `windows` ({', '.join(model.windows)})"
+        n = last_n(_window_of(model, rule))
+        if n is not None and rule.min_labels > n and rule.min_labels != Threshold().min_labels:
+            yield (*place, "min_labels"), f"the window last_{n} never holds so many"
+        if model.task != "auto" and metric not in (rules.REGRESSION if model.task == "regression" else rules.CLASSIFICATION):
+            yield place, f"a model of task {model.task} has no {metric}"
+
+
+def _features(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name, feature in model.features.items():
+        place = ("features", name)
+        if feature.min is not None and feature.max is not None and feature.min > feature.max:
+            yield (*place, "min"), f"min is more than max ({feature.max:g})"
+        if feature.type in {"category", "text"} and (feature.min is not None or feature.max is not None):
+            yield (*place, "type"), "min and max are of numbers"
+        if feature.type in {"numeric", "text"} and feature.categories is not None:
+            yield (*place, "type"), "categories are of type category"
+        if feature.categories is not None and (feature.min is not None or feature.max is not None):
+            yield (*place, "categories"), "a feature has categories, or min and max"
+
+
+def _others(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    if model.baseline.source == "file" and not model.baseline.path:
+        yield ("baseline", "source"), "source: file needs a path"
+    if model.baseline.source == "learn" and model.baseline.path:
+        yield ("baseline", "path"), "a path needs source: file"
+    if model.positive_class is not None and model.task in {"multiclass", "regression"}:
+        yield ("positive_class",), f"a model of task {model.task} has no positive class"
+    if model.task == "regression":
+        for method in model.drift.errors:
+            if METHODS[method].binary:
+                yield ("drift", "errors", method), f"{method} takes 0 and 1 only, and errors of a regression are numbers"
+    names = [segment.name for segment in model.segments]
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        yield ("segments",), f"{name} is given twice"
+    for segment in model.segments:
+        if any(low >= high for low, high in zip(segment.cut, segment.cut[1:], strict=False)):
+            yield ("segments",), f"the cut points of {segment.name} must ascend"
+    for name, metric in model.metrics.custom.items():
+        if any(not 0 < q < 1 for q in metric.quantiles):
+            yield ("metrics", "custom", name, "quantiles"), "quantiles lie between 0 and 1"
+
+
+def check_kafka(kafka: KafkaSettings, node: Node, say: Say) -> None:
+    """Say what is missing to connect."""
+    security, place = kafka.security, node.find("security")
+    for broker in kafka.bootstrap_servers.split(","):
+        port = broker.strip().rpartition(":")[2] if not broker.strip().endswith("]") and ":" in broker else ""
+        if port.isdigit() and not 1 <= int(port) <= 65_535:
+            say(node.find("bootstrap_servers"), "a port lies between 1 and 65535")
+    sasl = {"sasl_mechanism": security.sasl_mechanism, "username": security.username, "password": security.password}
+    if security.protocol.startswith("SASL"):
+        missing = [name for name, value in sasl.items() if not value]
+        if missing:
+            say(place.find("protocol"), f"needs {', '.join(missing)} too")
+    elif any(sasl.values()):
+        name = next(name for name, value in sasl.items() if value)
+        say(place.find(name), f"needs protocol {'SASL_SSL' if security.protocol == 'SSL' else 'SASL_SSL or SASL_PLAINTEXT'}")
+    files = {"ca_file": security.ca_file, "cert_file": security.cert_file, "key_file": security.key_file}
+    if not security.protocol.endswith("SSL") and any(files.values()):
+        say(place.find(next(name for name, value in files.items() if value)), "needs protocol SSL or SASL_SSL")
+    if security.key_file and not security.cert_file:
+        say(place.find("key_file"), "needs cert_file too")
+
+
+def check_custom(core: CoreSettings, root: Node, say: Say) -> None:
+    """Say which metrics of users Prometheus would refuse, or which collide."""
+    if not any(model.metrics.custom for model in (core.defaults, *core.models.values())):
+        return
+    from stream_monitor.errors import ConfigError
+    from stream_monitor.metrics.catalogue import custom_metrics
+
+    try:
+        custom_metrics(core)
+    except ConfigError as e:
+        places = [("defaults",), *(("models", name) for name in core.models)]
+        for problem in e.problems:
+            found = [p for p in places if problem.startswith(".".join((*p, "metrics", "custom", "")))]
+            place = max(found, key=len)
+            name, _, what = problem.removeprefix(".".join((*place, "metrics", "custom", ""))).partition(": ")
+            inherited = not root.has(*place, "metrics", "custom", name)
+            say(root.find(*(("defaults",) if inherited else place), "metrics", "custom", name), what)

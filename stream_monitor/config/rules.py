@@ -1,0 +1,225 @@
+"""
+What each key means and which values it takes, beyond its type: one table for the checker, the JSON Schema and the docs.
+
+Rule of the file: types, names and defaults are those of `settings.py` and are not repeated here; every key of `monitor.yaml` has its line (`tests/unit/test_config.py` says so).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from stream_monitor import settings as s
+from stream_monitor.detectors.base import METHODS
+
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+DURATION = r"^[0-9]{1,9}(ms|s|m|h|d)$"
+WINDOW = r"^(last_[0-9]{1,7}|[0-9]{1,9}(ms|s|m|h|d))$"
+LAST_N_MAX = 1_000_000
+WINDOW_MS_MAX = 31 * s.DAY_MS
+"""Older panes are dropped."""
+WINDOWS_MAX = 20
+OFF = "off"
+
+SHARES = frozenset({"accuracy", "precision", "recall", "f1", "roc_auc", "calibration_error"})
+"""Metrics between 0 and 1."""
+CLASSIFICATION = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "brier_score", "calibration_error")
+REGRESSION = ("mae", "rmse", "r2", "bias")
+METRICS = CLASSIFICATION + REGRESSION
+LESS_IS_BETTER = frozenset({"log_loss", "brier_score", "calibration_error", "mae", "rmse", "bias"})
+"""A bare number is their maximum; of the others it is the minimum. `bias` is judged by its absolute value."""
+DISTANCES = ("psi", "js", "ks", "wasserstein", "chi2")
+SIGNALS = ("errors", "score", "prediction", "features")
+
+SECRETS = frozenset({"password", "key_password"})
+"""Values that are never shown; in a section that holds one, only `SHOWN` are."""
+SECRET_SECTION = ("kafka", "security")
+SHOWN = frozenset({"protocol", "sasl_mechanism", "username", "ca_file", "cert_file", "key_file"})
+
+TOP: dict[str, Any] = {
+    "kafka": s.KafkaSettings,
+    "worker": s.WorkerSettings,
+    "defaults": s.ModelSettings,
+    "models": dict[str, s.ModelSettings],
+    "alerts": dict[str, Any],
+    "limits": s.Limits,
+    "privacy": s.Privacy,
+}
+"""The keys of the file."""
+TOP_TEXTS = {
+    "kafka": "Where Kafka is.",
+    "worker": "How a worker runs.",
+    "defaults": "What holds for every model.",
+    "models": "By name of the model: what is different for it; everything else is taken from `defaults`.",
+    "alerts": "Sinks and routes; not used by this version.",
+    "limits": "Bounds of memory, by partition of observations (`series`: by worker).",
+    "privacy": "What may leave the worker.",
+}
+
+
+class Rule(NamedTuple):
+    """One key. `low` and `high` are inclusive, `above` is not; of a duration they are ms. `form` names a way of writing that the type does not tell."""
+
+    text: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    form: str = ""
+
+
+class Form(NamedTuple):
+    """A pattern, and what to call it."""
+
+    pattern: str
+    expected: str
+
+
+FORMS = {
+    "duration": Form(DURATION, "a duration such as 50ms, 2s, 10m, 24h or 30d"),
+    "window": Form(WINDOW, f"`last_N` (N from 1 to {LAST_N_MAX:,}) or a duration up to 31d, such as 1h"),
+    "budget": Form(r"^[0-9]+(\.[0-9]+)?/[0-9]+(ms|s|m|h|d)$", "alerts by time, such as 1/30d"),
+    "prefix": Form(r"^[a-zA-Z0-9._-]{0,200}$", "letters, digits, `.`, `_` and `-` (at most 200)"),
+    "brokers": Form(r"^(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?( *, *(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?)*$", "HOST:PORT, several with commas between"),
+    "name": Form(r"^.{1,255}$", "a name"),
+    "field": Form(r"^(prediction|score|latency_ms|features\..+)$", "prediction, score, latency_ms or features.NAME"),
+}
+
+DETECTOR_BOUNDS: dict[str, tuple[float, float]] = {
+    "clock": (1, 1_000_000), "max_buckets": (1, 1_000), "min_window_length": (1, 1_000_000), "grace_period": (0, 1_000_000),
+    "min_instances": (1, 10_000_000), "threshold": (1e-9, 1e9), "warm_start": (1, 10_000_000),
+    "warning_threshold": (0, 100), "drift_threshold": (0, 100), "drift_confidence": (1e-300, 1), "warning_confidence": (1e-300, 1), "lambda_val": (1e-9, 1),
+    "two_sided_test": (0, 1), "window_size": (2, 1_000_000), "stat_size": (1, 1_000_000), "seed": (0, 2**31 - 1), "alpha": (1e-300, 1),
+}  # fmt: skip
+DELTA_BOUNDS = {"adwin": (1e-300, 1.0), "page_hinkley": (0.0, 1e9)}
+
+
+def bounds(method: str, parameter: str) -> tuple[float, float]:
+    """Smallest and greatest value of a parameter of a detector."""
+    return DELTA_BOUNDS[method] if parameter == "delta" else DETECTOR_BOUNDS[parameter]
+
+
+def whole(method: str, parameter: str) -> bool:
+    """Whether a parameter of a detector is a whole number."""
+    return isinstance(METHODS[method].parameters[parameter], int)
+
+
+RULES: dict[type, dict[str, Rule]] = {
+    s.KafkaSettings: {
+        "bootstrap_servers": Rule("Brokers to begin with, or a list of them.", form="brokers"),
+        "topic_prefix": Rule("Put before the names of all topics.", form="prefix"),
+        "create_topics": Rule("Make the topics that are missing; else the worker waits for them."),
+        "security": Rule("How to connect."),
+    },
+    s.Security: {
+        "protocol": Rule("Of the connection."),
+        "sasl_mechanism": Rule("How to log in, where the protocol begins with SASL."),
+        "username": Rule("Who logs in."),
+        "password": Rule("Secret: better given as an environment variable that ends in `_FILE`."),
+        "ca_file": Rule("Certificates (PEM) that are trusted, instead of the system's."),
+        "cert_file": Rule("Certificate (PEM) of this client."),
+        "key_file": Rule("Its key (PEM)."),
+        "key_password": Rule("Secret of the key."),
+    },
+    s.WorkerSettings: {
+        "group": Rule("Consumer group. Workers of one group share the work.", form="name"),
+        "processing_guarantee": Rule("`at_least_once` needs no transactions and may repeat alerts after a crash."),
+        "auto_offset_reset": Rule("Where a new group begins."),
+        "flush_interval": Rule("How long decoded rows wait before they are written.", low=1, high=60_000),
+        "alert_interval": Rule("How often a transaction ends, which makes alerts visible.", low=1, high=60_000),
+        "shutdown_timeout": Rule("How long a clean stop may take.", low=0, high=3_600_000),
+        "max_record_bytes": Rule("Larger source records are dead letters.", low=1_024, high=100_000_000),
+        "metrics": Rule("Where `/metrics`, `/live` and `/ready` are."),
+    },
+    s.HttpSettings: {
+        "host": Rule("Address to listen on; 0.0.0.0 is all of them.", form="name"),
+        "port": Rule("Port; 0 is a free one, which the worker's first line tells.", low=0, high=65_535),
+    },
+    s.ModelSettings: {
+        "task": Rule("What the model does; `auto` finds out from its first labels."),
+        "positive_class": Rule("Of a binary model; by default `1`, `true`, `yes`, `positive`, the first that occurs.", form="class"),
+        "windows": Rule("Windows of the performance metrics: labelled rows, or event time (in steps of 10 s).", form="windows"),
+        "labels": Rule("About labels."),
+        "baseline": Rule("The reference that later rows are compared with."),
+        "features": Rule("By name: what is known of a feature; others are learnt."),
+        "segments": Rule("Slices: names under `segments` of the event, or features; `FEATURE: [cut, points]` cuts a number into ranges.", form="segments"),
+        "thresholds": Rule("By metric: an alert when it is worse. A bare number is `min`, or `max` where less is better; `off` takes an inherited one away.", form="thresholds"),
+        "drift": Rule("Detectors of change."),
+        "anomalies": Rule("Values that are unlike the reference."),
+        "quality": Rule("Missing and broken values."),
+        "freshness": Rule("Silence that is an alert."),
+        "metrics": Rule("Metrics of your own."),
+        "cooldown": Rule("After an alert ended, how long the same may not begin again.", low=0, high=30 * s.DAY_MS),
+        "alarm_budget": Rule("False alarms that are acceptable, by model and time.", form="budget"),
+    },
+    s.Labels: {"max_delay": Rule("How long a prediction waits for its label, and how long repeated ids are recognised.", low=0, high=366 * s.DAY_MS)},
+    s.Baseline: {
+        "source": Rule("`learn`: from the first rows; `file`: a profile of `stream-monitor baseline build`."),
+        "rows": Rule("Rows to learn from.", low=1, high=1_000_000),
+        "path": Rule("The file, relative to `monitor.yaml`.", form="name"),
+    },
+    s.Feature: {
+        "type": Rule("`auto` decides by the first rows."),
+        "min": Rule("Smaller numbers are violations."),
+        "max": Rule("Greater numbers are violations."),
+        "categories": Rule("Values that are known; others are violations.", form="categories"),
+        "required": Rule("A missing value is a violation."),
+        "unique": Rule("A repeated value is a violation."),
+    },
+    s.Segment: {"name": Rule("Name of the segment or feature.", form="name"), "cut": Rule("Points that cut a number into ranges, ascending.")},
+    s.Threshold: {
+        "min": Rule("Alert below it."),
+        "max": Rule("Alert above it."),
+        "severity": Rule("Of the alert."),
+        "window": Rule("One of `windows`; by default the first `last_N`.", form="window"),
+        "min_labels": Rule("With fewer labelled rows in the window nothing is judged.", low=1, high=LAST_N_MAX),
+        "for": Rule("How long it must be so before the alert fires.", low=0, high=30 * s.DAY_MS),
+        "clear": Rule("The alert ends when the metric is past this value; by default the threshold."),
+    },
+    s.Drift: {
+        "errors": Rule("Detectors on the errors of the model (concept drift), by name with their parameters; `off` for none.", form="methods"),
+        "score": Rule("Detectors on the score.", form="methods"),
+        "prediction": Rule("Detectors on the prediction.", form="methods"),
+        "features": Rule("Detectors on each numeric feature.", form="methods"),
+        "thresholds": Rule("By distance to the reference (`psi js ks wasserstein chi2`): alert above it. None by default.", form="distances"),
+        "severity": Rule("Of drift alerts."),
+    },
+    s.Anomalies: {
+        "fence": Rule("Interquartile ranges beyond the quartiles that a value may lie.", above=0, high=1_000),
+        "reference": Rule("Quartiles of the baseline, or of the rows before."),
+        "trailing_rows": Rule("How many rows before, with `reference: trailing`.", low=20, high=1_000_000),
+        "share": Rule("Share of values outside the fences, beyond that of the reference, that is an alert.", low=0, high=1),
+        "sample": Rule("Share of such rows that goes to the topic `anomalies`.", low=0, high=1),
+        "topic": Rule("Write them there."),
+        "trend_windows": Rule("Windows that a trend is fitted to.", low=3, high=1_000),
+        "trend_slope": Rule("Slope that is an alert, in standard deviations by window.", low=-1_000, high=1_000),
+        "pattern_z": Rule("Standard errors that the mean of a window may lie from that of the reference.", above=0, high=1_000),
+        "pattern_windows": Rule("Windows in a row that it must.", low=1, high=1_000),
+    },
+    s.Quality: {
+        "missing_ratio": Rule("Share of missing values, beyond that of the reference, that is an alert; `off` for none.", low=0, high=1),
+        "violation_ratio": Rule("Share of values of the wrong type or out of range that is an alert; `off` for none.", low=0, high=1),
+        "min_rows": Rule("Fewer rows are not judged.", low=1, high=1_000_000),
+    },
+    s.Freshness: {
+        "predictions": Rule("No prediction for so long; `off` for never.", low=1_000, high=366 * s.DAY_MS),
+        "labels": Rule("No label for so long; `off` for never.", low=1_000, high=366 * s.DAY_MS),
+    },
+    s.Metrics: {"custom": Rule("By name: a metric of one field, exported as `model_custom_NAME`.")},
+    s.CustomMetric: {
+        "type": Rule("Of the metric."),
+        "field": Rule("What is measured.", form="field"),
+        "help": Rule("Its help text."),
+        "labels": Rule("Segments that become labels."),
+        "buckets": Rule("Upper edges of a histogram."),
+        "quantiles": Rule("Of a summary."),
+    },
+    s.Limits: {
+        "models": Rule("Models that nobody configured; the rest are counted as `__other__`.", low=1),
+        "versions": Rule("Versions of a model.", low=1),
+        "features": Rule("Features of a model version.", low=1),
+        "segments": Rule("Values of a segment.", low=1),
+        "categories": Rule("Categories of a feature.", low=1),
+        "pending": Rule("Predictions that wait for labels; the oldest are evicted.", low=1_000, high=50_000_000),
+        "series": Rule("Series that a worker exports.", low=100, high=10_000_000),
+    },
+    s.Privacy: {"raw_values": Rule("Show raw feature values and ids in alerts and anomalies.")},
+}
