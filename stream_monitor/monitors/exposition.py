@@ -16,9 +16,9 @@ from stream_monitor.detectors.base import METHODS
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
 from stream_monitor.monitors import drift
 from stream_monitor.monitors.inputs import Inputs, Windowed
-from stream_monitor.monitors.performance import duration_ms
 from stream_monitor.monitors.version import Version
 from stream_monitor.stats.quantiles import quantile_of_bins
+from stream_monitor.windows.names import duration_ms
 
 QUANTILES = (0.25, 0.5, 0.75)
 HISTOGRAM_FEATURES_MAX = 20

@@ -1,13 +1,13 @@
 """
-Is the model still right? Labelled predictions in windows, and their metrics.
+Is the model still right? Labelled predictions, the task they are of, and the thresholds on their metrics.
 
-Rule of the file: `last_N` is exact (the N labelled rows with the greatest event time, then id hash); a time window is made of panes of sums and ends at the label
-frontier, the greatest event time that has a label. A correction amends both, never what the detectors were fed. What is undefined is absent.
+Rule of the file: here pairs become judged rows (classes become codes, the task is decided once), and windows of them become verdicts; the windows themselves are in
+`performance_windows`. A correction amends windows, never what the detectors were fed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,55 +15,21 @@ from numpy.typing import NDArray
 
 from stream_monitor.events.cells import BOOL, TEXT, Cells, arguments, tags
 from stream_monitor.events.join import Pairs
+from stream_monitor.monitors.performance_windows import Classes, Judged, KnownTask, PerformanceWindows
 from stream_monitor.settings import ModelSettings, Threshold
-from stream_monitor.stats.classification import log_losses, roc_auc, roc_auc_macro
 from stream_monitor.stats.inference import wilson_interval
-from stream_monitor.stats.performance_sums import BinarySums, MulticlassSums, RegressionSums
 from stream_monitor.verdicts import AlertKey, Span, Verdict
-from stream_monitor.windows.panes import Panes
-from stream_monitor.windows.top_n import TopN
+from stream_monitor.windows.names import last_n
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
-CLASSES_MAX = 256
 DECIDE_LABELS = 100
 """Labelled rows after which the task is decided for good, where the configuration leaves it open."""
 STRIDE = 5
 """A threshold is looked at this often in each window: after N / 5 labelled rows of `last_N`."""
-PANE_MS = 10_000
-OTHER = "__other__"
+DEFAULT_ROWS = 1_000
 POSITIVE = ("1", "true", "yes", "positive")
-LESS_IS_BETTER = frozenset({"log_loss", "brier_score", "calibration_error", "mae", "rmse", "bias"})
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 DEFAULT_ACCURACY, ACCURACY_MARGIN = 0.8, 0.05
-
-
-def duration_ms(text: str) -> int | None:
-    """
-    Milliseconds of `50ms 2s 10m 24h 30d`; None when it is no duration.
-
-    >>> duration_ms("10m"), duration_ms("last_10")
-    (600000, None)
-    """
-    for unit in ("ms", "s", "m", "h", "d"):
-        if text.endswith(unit) and text[: -len(unit)].isdigit():
-            return int(text[: -len(unit)]) * UNITS_MS[unit]
-    return None
-
-
-def last_n(window: str) -> int | None:
-    """N of `last_N`; None for a duration."""
-    return int(window[5:]) if window.startswith("last_") else None
-
-
-class Classes(dict[str, int]):
-    """Class texts of one model version to codes, in order of appearance, bounded."""
-
-    def __missing__(self, text: str) -> int:
-        if len(self) >= CLASSES_MAX - 1 and text != OTHER:
-            return self[OTHER]
-        code = self[text] = len(self)
-        return code
 
 
 def class_text(cell: float, texts: list[str]) -> str | None:
@@ -93,19 +59,20 @@ class Performance:
     def __init__(self, settings: ModelSettings) -> None:
         self.settings = settings
         self.classes, self.score_classes = Classes(), Classes()
-        self.task: str | None = None if settings.task == "auto" else settings.task
+        self.task: KnownTask | None = None if settings.task == "auto" else settings.task
         self.decided = self.task is not None
         self.positive = ""
+        self.shift = 0.0
         self.waiting: list[tuple[Pairs, list[str]]] = []
         self.pairs = 0
-        self.frontier_ms = 0
         self.reference: float | None = None
         self._first = [0, 0]
-        self.sums: BinarySums | MulticlassSums | RegressionSums | None = None
         counts = [n for w in settings.windows if (n := last_n(w)) is not None]
-        self.stride = max(1, min(counts, default=1_000) // STRIDE)
-        self.top = TopN(max(counts, default=1_000), {"predicted": "<f8", "actual": "<f8", "score": "<f8"})
-        self.panes: Panes | None = None
+        self.rows = max(counts, default=DEFAULT_ROWS)
+        self.stride = max(1, min(counts, default=DEFAULT_ROWS) // STRIDE)
+        self.windows: PerformanceWindows | None = None
+        self.on_rows: Callable[[Judged], None] = lambda _: None
+        """Called with the judged rows of each stride."""
 
     # ---- rows in
 
@@ -141,7 +108,8 @@ class Performance:
             first = ~part.corrected
             errors = self._fold(part, texts)
             self.pairs += int(first.sum())
-            yield errors[first], part.time[first], bool(first.any()) and self.pairs % self.stride == 0
+            known = first & (errors == errors)  # noqa: PLR0124
+            yield errors[known], part.time[known], bool(first.any()) and self.pairs % self.stride == 0
 
     def _decide(self) -> None:
         """Which task this is: by kind of value at once, by the first 100 labelled where they are numbers."""
@@ -159,40 +127,40 @@ class Performance:
             self.task = "regression"
         self.decided = True
 
-    def _prepare(self, pairs: Pairs, texts: list[str]) -> None:
-        """What the first labelled rows decide: the positive class, the shift of a regression, the layout of panes."""
-        if self.task == "regression":
-            self.sums = RegressionSums(float(pairs.label[0]))
-        elif self.task == "binary":
-            self.sums = BinarySums()
+    def _prepare(self, pairs: Pairs, texts: list[str]) -> PerformanceWindows:
+        """What the first labelled rows decide: the positive class, and the shift of a regression."""
+        if self.task == "binary":
             found = sorted({t for c in np.concatenate([pairs.outcome, pairs.label]).tolist() if (t := class_text(c, texts)) is not None} | set(self.score_classes))
             self.positive = self.settings.positive_class or next((p for p in POSITIVE if p in found), found[-1] if len(found) > 1 else "1")
-        else:
-            self.sums = MulticlassSums(8)
-        self.panes = Panes(self.sums.width)
+        first = float(pairs.label[0]) if self.task == "regression" else 0.0
+        self.shift = first if first == first else 0.0  # noqa: PLR0124 - the first label may be a text
+        return self.population(slim=False)
+
+    def population(self, *, slim: bool) -> PerformanceWindows:
+        """New windows for all labelled rows, or for a slice of them."""
+        assert self.task is not None
+        return PerformanceWindows(self.task, self.rows, self.classes, self.score_classes, shift=self.shift, slim=slim)
 
     def _fold(self, pairs: Pairs, texts: list[str]) -> Float:
-        if self.sums is None:
-            self._prepare(pairs, texts)
-        self.frontier_ms = max(self.frontier_ms, int(pairs.time.max()))
-        if self.task == "regression":
-            predicted, actual, score = pairs.outcome, pairs.label, pairs.score
-            known = (predicted == predicted) & (actual == actual)  # noqa: PLR0124 - a text among numbers is no value
-            if not known.all():
-                pairs = pairs.take(known)
-                predicted, actual, score = pairs.outcome, pairs.label, pairs.score
-            previous = pairs.previous
-            errors = np.zeros(len(known))
-            errors[known] = np.abs(predicted - actual)
-        else:
-            predicted, actual, score, previous = self._classified(pairs, texts)
-            errors = (predicted != actual).astype(np.float64)
-        if len(pairs.row):
-            self._remember(pairs, predicted, actual, score, previous)
+        if self.windows is None:
+            self.windows = self._prepare(pairs, texts)
+        rows, errors = self._numbers(pairs) if self.task == "regression" else self._classified(pairs, texts)
+        if len(rows.time):
+            self.windows.add(rows)
+            self.on_rows(rows)
+            self._learn_reference(rows)
         return errors
 
-    def _classified(self, pairs: Pairs, texts: list[str]) -> tuple[Float, Float, Float, Float]:
-        """Codes of predicted and actual class, score of the positive class, code of the previous label."""
+    def _numbers(self, pairs: Pairs) -> tuple[Judged, Float]:
+        """Rows of a regression with their absolute errors; a text among numbers is no value, its row is left out and its error is NaN."""
+        known = (pairs.outcome == pairs.outcome) & (pairs.label == pairs.label)
+        errors = np.full(len(known), np.nan)
+        errors[known] = np.abs(pairs.outcome[known] - pairs.label[known])
+        p = pairs if known.all() else pairs.take(known)
+        return Judged(p.time, p.id, p.corrected, p.outcome, p.label, p.score, p.previous, p.probabilities, p.segment), errors
+
+    def _classified(self, pairs: Pairs, texts: list[str]) -> tuple[Judged, Float]:
+        """Rows with codes of predicted, actual and previous class and the score of the positive class, and their errors, 0 or 1."""
         actual, previous = self._codes(pairs.label, texts), self._codes(pairs.previous, texts)
         predicted, score = self._codes(pairs.outcome, texts), pairs.score
         if pairs.probabilities.shape[1]:
@@ -207,7 +175,8 @@ class Performance:
             yes = self.classes[self.positive]
             actual, previous = (np.where(c < 0, -1.0, (c == yes).astype(np.float64)) for c in (actual, previous))
             predicted = np.where(predicted < 0, (score >= 0.5).astype(np.float64), (predicted == yes).astype(np.float64))
-        return predicted, actual, score, previous
+        rows = Judged(pairs.time, pairs.id, pairs.corrected, predicted, actual, score, previous, pairs.probabilities, pairs.segment)
+        return rows, (predicted != actual).astype(np.float64)
 
     def _codes(self, cells: Cells, texts: list[str]) -> Float:
         """Class codes of cells, -1 where there is none."""
@@ -215,76 +184,12 @@ class Performance:
         codes = [-1 if (t := class_text(c, texts)) is None else self.classes[t] for c in distinct.view(np.float64).tolist()]
         return np.array(codes, np.float64)[inverse]
 
-    def _remember(self, pairs: Pairs, predicted: Float, actual: Float, score: Float, previous: Float) -> None:
-        extra = {}
-        if self.task == "multiclass":
-            for i in range(pairs.probabilities.shape[1]):
-                if f"p{i}" not in self.top.column:
-                    self.top.add_column(f"p{i}", "<f8", np.nan)
-            extra = {f"p{i}": pairs.probabilities[:, i] for i in range(pairs.probabilities.shape[1])}
-        first = ~pairs.corrected
-        if first.all():
-            self.top.add(pairs.time, pairs.id, predicted=predicted, actual=actual, score=score, **extra)
-        else:
-            at = np.flatnonzero(first)
-            self.top.add(pairs.time[at], pairs.id[at], predicted=predicted[at], actual=actual[at], score=score[at], **{k: v[at] for k, v in extra.items()})
-            for i in np.flatnonzero(~first).tolist():
-                self.top.amend(int(pairs.id[i]), int(pairs.time[i]), actual=float(actual[i]))
-        pane = pairs.time // PANE_MS
-        starts, group = np.unique(pane, return_inverse=True)
-        sums = self._sums(pairs, predicted, actual, score, group, len(starts))
-        assert self.panes is not None
-        if not first.all():
-            again = np.flatnonzero(~first)
-            old = pairs.take(again)
-            sums -= self._sums(old, predicted[again], previous[again], score[again], group[again], len(starts))
-        self.panes.add_grouped(starts * PANE_MS, sums)
-        self._learn_reference(predicted, actual, first)
-
-    def _sums(self, pairs: Pairs, predicted: Float, actual: Float, score: Float, group: Int, groups: int) -> Float:
-        if isinstance(self.sums, RegressionSums):
-            return self.sums.rows(predicted, actual, group, groups)
-        if isinstance(self.sums, BinarySums):
-            return self.sums.rows(predicted == 1, actual == 1, score, group, groups)
-        assert isinstance(self.sums, MulticlassSums)
-        if len(self.classes) > self.sums.classes:
-            self._widen(max(len(self.classes), 2 * self.sums.classes))
-        loss, brier = self._scored(pairs.probabilities, actual)
-        return self.sums.rows(predicted.astype(np.int64), actual.astype(np.int64), loss, brier, group, groups)
-
-    def _scored(self, probabilities: Float, actual: Float) -> tuple[Float, Float]:
-        """Log loss and Brier score of each row from its class scores, NaN without."""
-        n, k = probabilities.shape
-        if not k:
-            return np.full(n, np.nan), np.full(n, np.nan)
-        p = np.nan_to_num(probabilities)
-        column = np.full(len(self.classes) + 1, -1, np.int64)
-        for name, place in self.score_classes.items():
-            column[self.classes[name] if self.classes[name] < len(column) else -1] = place
-        at = column[actual.astype(np.int64)]
-        given = np.where(at >= 0, p[np.arange(n), np.maximum(at, 0)], 0.0)
-        total = p.sum(axis=1)
-        known = total > 0
-        loss = np.where(known, log_losses(given / np.where(known, total, 1.0)), np.nan)
-        return loss, np.where(known, (p * p).sum(axis=1) - 2 * given + 1, np.nan)
-
-    def _widen(self, classes: int) -> None:
-        """More classes than the panes have room for."""
-        assert isinstance(self.sums, MulticlassSums)
-        assert self.panes is not None
-        wide = MulticlassSums(classes)
-        old, n = self.sums.classes, self.panes.used
-        sums = np.zeros((len(self.panes.starts), wide.width))
-        sums[:n, :5] = self.panes.sums[:n, :5]
-        for i in range(3):
-            sums[:n, 5 + i * classes : 5 + i * classes + old] = self.panes.sums[:n, 5 + i * old : 5 + (i + 1) * old]
-        self.panes.sums, self.panes.width, self.sums = sums, wide.width, wide
-
-    def _learn_reference(self, predicted: Float, actual: Float, first: NDArray[np.bool_]) -> None:
+    def _learn_reference(self, rows: Judged) -> None:
         """Accuracy of the first labelled rows, as the level that later ones are compared with."""
         if self.reference is None and self.task != "regression":
+            first = ~rows.corrected
             self._first[0] += int(first.sum())
-            self._first[1] += int((predicted[first] == actual[first]).sum())
+            self._first[1] += int((rows.predicted[first] == rows.actual[first]).sum())
             if self._first[0] >= self.settings.baseline.rows:
                 self.reference = self._first[1] / self._first[0]
 
@@ -292,55 +197,24 @@ class Performance:
 
     def window(self, name: str, only: str = "") -> tuple[dict[str, float], Span]:
         """Metrics of a window (or at least `only` that one, which may be cheaper) and the rows it has; empty when it has none."""
-        n = last_n(name)
-        if self.sums is None or self.panes is None:
-            return {}, Span(0, 0, 0)
-        if n is None:
-            sums, start, end = self.panes.window(self.frontier_ms, duration_ms(name) or 0)
-            return self.sums.metrics(sums), Span(start, end, int(sums[0]))
-        rows = self.top.rows(n)
-        times = rows["time"]
-        span = Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
-        if only == "accuracy" and self.task != "regression" and len(times):
-            return {"accuracy": float((rows["predicted"] == rows["actual"]).mean())}, span
-        return self._exact(rows), span
-
-    def _exact(self, rows: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-        predicted, actual, score = rows["predicted"], rows["actual"], rows["score"]
-        group = np.zeros(len(predicted), np.int64)
-        if not len(group):
-            return {}
-        if isinstance(self.sums, RegressionSums):
-            return RegressionSums.metrics(RegressionSums(float(actual.mean())).rows(predicted, actual, group, 1)[0])
-        if isinstance(self.sums, BinarySums):
-            found = BinarySums.metrics(BinarySums.rows(predicted == 1, actual == 1, score, group, 1)[0])
-            scored = score == score  # noqa: PLR0124
-            area = roc_auc(score[scored], actual[scored] == 1)
-            found.pop("roc_auc", None)
-            return found if area is None else {**found, "roc_auc": area}
-        assert isinstance(self.sums, MulticlassSums)
-        wide = MulticlassSums(len(self.classes) + 1)
-        columns = sorted((c for c in rows if c.startswith("p") and c[1:].isdigit()), key=lambda c: int(c[1:]))
-        probabilities = np.stack([rows[c] for c in columns], axis=1) if columns else np.empty((len(group), 0))
-        loss, brier = self._scored(probabilities, actual)
-        found = wide.metrics(wide.rows(predicted.astype(np.int64), actual.astype(np.int64), loss, brier, group, 1)[0])
-        if columns and not np.isnan(probabilities).any():
-            place = {self.classes[name]: i for name, i in self.score_classes.items()}
-            codes = np.array([place.get(int(a), -1) for a in actual.tolist()], np.int64)
-            area = roc_auc_macro(probabilities, codes)
-            if area is not None:
-                found["roc_auc"] = area
-        return found
+        return ({}, Span(0, 0, 0)) if self.windows is None else self.windows.window(name, only)
 
     # ---- judgement
 
     def verdicts(self, model: str, version: str) -> Iterator[Verdict]:
         """Verdicts of the thresholds, with support."""
+        if self.windows is not None:
+            yield from self.verdicts_on(self.windows, AlertKey(model, version, "", "performance", "", "threshold"))
+
+    def verdicts_on(self, windows: PerformanceWindows, key: AlertKey) -> Iterator[Verdict]:
+        """Verdicts of the thresholds on a population; of `key` the subject and kind are filled in. What was only taken for granted is not asked of a slice."""
+        if key.segment and not self.settings.thresholds:
+            return
         for metric, rule in self.rules():
             window = rule.window or next((w for w in self.settings.windows if last_n(w) is not None), self.settings.windows[0])
-            found, span = self.window(window, metric)
+            found, span = windows.window(window, metric)
             if metric in found and span.count >= rule.min_labels:
-                yield self._verdict(model, version, metric, rule, window, found[metric], span)
+                yield self._verdict(key, metric, rule, window, found[metric], span)
 
     def rules(self) -> Iterator[tuple[str, Threshold]]:
         """The thresholds of the configuration; without any, accuracy against its reference."""
@@ -351,7 +225,7 @@ class Performance:
         else:
             yield "accuracy", Threshold(min=self.reference - ACCURACY_MARGIN, severity="warning")
 
-    def _verdict(self, model: str, version: str, metric: str, rule: Threshold, window: str, value: float, span: Span) -> Verdict:
+    def _verdict(self, key: AlertKey, metric: str, rule: Threshold, window: str, value: float, span: Span) -> Verdict:
         judged = abs(value) if metric == "bias" else value
         if not self.settings.thresholds and metric == "accuracy":
             judged = wilson_interval(value * span.count, span.count)[1]
@@ -363,15 +237,16 @@ class Performance:
         inside = (rule.min is None or value >= rule.min) and (rule.max is None or judged <= rule.max)  # an interval may reach over a limit that the value has not passed yet
         settled = inside and not below and not above and (clear is None or (judged >= clear if rule.min is not None else judged <= clear))
         sign = "above" if above else "below"
+        where = f" of {key.segment}" if key.segment else ""
         return Verdict(
-            key=AlertKey(model, version, "", "calibration" if metric == "calibration_error" else "performance", metric, "threshold"),
+            key=key._replace(kind="calibration" if metric == "calibration_error" else "performance", subject=metric),
             level=rule.severity if below or above else "ok",
             clear=settled,
             value=value,
             threshold=limit,
             direction="down" if below else "up" if above else None,
             window=span,
-            summary=f"{model}{' ' + version if version else ''}: {metric} is {value:.3f} over {window} ({span.count:,} labelled), {sign} {limit:.3f}",
+            summary=f"{key.model}{' ' + key.version if key.version else ''}: {metric}{where} is {value:.3f} over {window} ({span.count:,} labelled), {sign} {limit:.3f}",
             for_ms=rule.for_ms,
             cooldown_ms=self.settings.cooldown_ms,
             evidence={"window": window, "labels": span.count, "guarantee": "none"},
@@ -387,31 +262,22 @@ class Performance:
             "task": self.task,
             "decided": self.decided,
             "positive": self.positive,
+            "shift": self.shift,
             "waiting": [packed_pairs(p) for p, _ in self.waiting],
-            "counts": [self.pairs, self.frontier_ms, *self._first],
+            "counts": [self.pairs, *self._first],
             "reference": self.reference,
-            "layout": None
-            if self.sums is None
-            else self.sums.classes
-            if isinstance(self.sums, MulticlassSums)
-            else self.sums.shift
-            if isinstance(self.sums, RegressionSums)
-            else 0,
-            "top": self.top.state(),
-            "panes": None if self.panes is None else self.panes.state(),
+            "windows": None if self.windows is None else self.windows.state(),
         }
 
     def load(self, state: Mapping[str, Any], texts: list[str]) -> None:
         """Go on from the state of a snapshot."""
         self.classes.update(state["classes"])
         self.score_classes.update(state["score_classes"])
-        self.task, self.decided, self.positive, self.reference = state["task"], state["decided"], state["positive"], state["reference"]
+        self.task, self.decided, self.positive, self.reference, self.shift = (state[k] for k in ("task", "decided", "positive", "reference", "shift"))
         self.waiting = [(unpacked_pairs(p), texts) for p in state["waiting"]]
-        self.pairs, self.frontier_ms, *self._first = state["counts"]
-        if state["layout"] is not None:
-            self.sums = BinarySums() if self.task == "binary" else MulticlassSums(state["layout"]) if self.task == "multiclass" else RegressionSums(state["layout"])
-        self.top = TopN.from_state(state["top"])
-        self.panes = None if state["panes"] is None else Panes.from_state(state["panes"])
+        self.pairs, *self._first = state["counts"]
+        if state["windows"] is not None:
+            self.windows = PerformanceWindows.from_state(state["windows"], self.classes, self.score_classes)
 
 
 def packed_pairs(pairs: Pairs) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from stream_monitor.events.join import Pairs
 from stream_monitor.monitors import drift, quality
 from stream_monitor.monitors.inputs import CLIP_SD, Inputs, Rows, restore, state_of
-from stream_monitor.monitors.performance import Performance, duration_ms, packed_pairs, unpacked_pairs
+from stream_monitor.monitors.performance import Performance, packed_pairs, unpacked_pairs
 from stream_monitor.monitors.reference import Profile, decode_profile, encode_profile, profile_id
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import Limits, ModelSettings
 from stream_monitor.verdicts import Out, Verdict
+from stream_monitor.windows.names import duration_ms
 
 Float = NDArray[np.float64]
 Judge = Callable[[Verdict], None]

@@ -1,0 +1,32 @@
+"""
+What the name of a window says: `last_N` rows, or a duration of event time.
+
+Rule of the file: these two functions are the only readers of window names.
+"""
+
+from __future__ import annotations
+
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def duration_ms(text: str) -> int | None:
+    """
+    Milliseconds of `50ms 2s 10m 24h 30d`; None when it is no duration.
+
+    >>> duration_ms("10m"), duration_ms("last_10")
+    (600000, None)
+    """
+    for unit in ("ms", "s", "m", "h", "d"):
+        if text.endswith(unit) and text[: -len(unit)].isdigit():
+            return int(text[: -len(unit)]) * UNITS_MS[unit]
+    return None
+
+
+def last_n(window: str) -> int | None:
+    """
+    N of `last_N`; None for a duration.
+
+    >>> last_n("last_10"), last_n("1h")
+    (10, None)
+    """
+    return int(window[5:]) if window.startswith("last_") else None
