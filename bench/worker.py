@@ -81,7 +81,7 @@ def run(bootstrap: str, n: int, *, labels: bool, features: bool, models: int) ->
         first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # makes the topics
         assert first.stdout is not None
         url = first.stdout.readline().split()[-1]
-        while counted(url, "stream_monitor_build_info") and "stream_monitor_ready 1" not in urllib.request.urlopen(url + "/metrics").read().decode():
+        while counted(url, "stream_monitor_build_info") and "\nstream_monitor_ready 1" not in urllib.request.urlopen(url + "/metrics").read().decode():
             time.sleep(0.2)
         first.send_signal(signal.SIGTERM)
         first.wait(20)
