@@ -7,9 +7,10 @@ Durations are integers of milliseconds and carry `_ms` in their name; in `monito
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import Struct, field, json
 
 Severity = Literal["info", "warning", "critical"]
 Task = Literal["auto", "binary", "multiclass", "regression"]
@@ -159,6 +160,11 @@ class CoreSettings(Frozen, frozen=True):
     models: dict[str, ModelSettings] = field(default_factory=dict)
     limits: Limits = Limits()
     privacy: Privacy = Privacy()
+
+    @property
+    def hash(self) -> str:
+        """Names this configuration: blake2b-64 (hex) of its JSON."""
+        return hashlib.blake2b(json.encode(self, order="sorted"), digest_size=8).hexdigest()
 
     def of(self, model: str) -> ModelSettings:
         """Settings of one model: its own when configured, else the defaults."""

@@ -3,6 +3,7 @@ Predictions meet their labels.
 
 Rule of the file: the result is that of taking rows one by one in log order. Ids that occur more than once in a record are taken in waves, so that within a wave
 every id is there once and all of it is vectorised. The label with the greatest (timestamp, source partition, offset) wins, whatever the order of arrival.
+A served prediction and a failed call of one id are two things; a label that brings its own prediction stands in for a prediction that is not there.
 """
 
 from __future__ import annotations
@@ -17,12 +18,20 @@ from stream_monitor.events.ring import Int, Ring
 Float = NDArray[np.float64]
 ANY = -1
 """No model, or no version: the label is for all of them."""
-PREDICTION_COLUMNS = {"time": "<i8", "arrival": "<i8", "version": "<i4", "outcome": "<f8", "score": "<f8", "segment": "<i4", "label": "<i8"}
-LABEL_COLUMNS = {"model": "<i4", "version": "<i4", "label": "<f8", "time": "<i8", "partition": "<i4", "offset": "<i8", "arrival": "<i8", "used": "u1"}
+PREDICTION_COLUMNS = {"time": "<i8", "arrival": "<u4", "version": "<u2", "outcome": "<f8", "score": "<f8", "segment": "<u2", "label": "<u4", "kind": "u1"}
+LABEL_COLUMNS = {"model": "<i4", "version": "<i4", "label": "<f8", "time": "<i8", "partition": "<i4", "offset": "<i8", "arrival": "<u4", "used": "u1"}
+MUTABLE = ("label", "kind"), ("used",)
+SERVED, FAILED, STOOD_IN = 0, 1, 2
+"""Kinds of rows of predictions: answered, a failed call, and what a label brought along."""
+WAITING = 0
+"""In the column `label`: none yet. Else one more than the low 32 bits of the label's sequence number."""
+ARRIVAL_SHIFT = 4
+"""Arrival is kept in units of 16 ms of log time, so that it fits into four bytes: ages are exact to that."""
+VERSIONS_MAX = 65_535
 
 
 class Predictions(NamedTuple):
-    """Rows of predictions; `row` is the place in the record, `version` the code of (model, version), `extra` their row in the caller's matrix of class scores."""
+    """Rows of predictions; `row` is the place in the record, `version` the code of (model, version), `segment` that of the combination of segments."""
 
     row: Int
     id: NDArray[np.uint64]
@@ -33,13 +42,14 @@ class Predictions(NamedTuple):
     segment: Int
     probabilities: Float
     """(n, classes), NaN where unknown; (n, 0) when nobody scores classes."""
+    failed: NDArray[np.bool_]
 
     def take(self, at: Any) -> Predictions:
         return Predictions(*(c[at] for c in self))
 
 
 class LabelRows(NamedTuple):
-    """Rows of labels; `model` and `version` are codes or ANY."""
+    """Rows of labels; `model` and `version` are codes or ANY. `own` is the version to which the prediction belongs that the label brings along, -1 without one."""
 
     row: Int
     id: NDArray[np.uint64]
@@ -49,6 +59,10 @@ class LabelRows(NamedTuple):
     time: Int
     partition: Int
     offset: Int
+    own: Int
+    outcome: Float
+    score: Float
+    probabilities: Float
 
     def take(self, at: Any) -> LabelRows:
         return LabelRows(*(c[at] for c in self))
@@ -93,20 +107,25 @@ class Join:
 
     Notes
     -----
-    A prediction takes 52 bytes and 8 to 16 of index; class scores take 8 bytes a class on top. 0.6 to 0.9 µs a row.
+    A prediction takes 46 bytes and 12 to 16 of index; class scores take 8 bytes a class on top. 0.6 to 0.9 µs a row.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.predictions = Ring(PREDICTION_COLUMNS, ("label",))
-        self.labels = Ring(LABEL_COLUMNS, ("used",))
+        self.predictions = Ring(PREDICTION_COLUMNS, MUTABLE[0], limit)
+        self.labels = Ring(LABEL_COLUMNS, MUTABLE[1], limit)
+        self._origin = -1
         self.classes = 0
         self.model_of = np.empty(0, np.int64)
         self.delay_of = np.empty(0, np.int64)
+        self._delay_units = self.delay_of
         self.pending = np.zeros(0, np.int64)
         self.expired = np.zeros(0, np.int64)
         self.evicted = np.zeros(0, np.int64)
-        self.orphans = 0
+        self.orphans: dict[int, int] = {}
+        """Labels that no prediction took, by the code of the model they named."""
+        self.labels_gone: dict[int, int] = {}
+        """Labels that left the store, likewise."""
         self._expired_to: dict[int, int] = {}
 
     def register(self, version: int, model: int, delay_ms: int) -> None:
@@ -114,8 +133,14 @@ class Join:
         assert version == len(self.model_of)
         self.model_of = np.append(self.model_of, model)
         self.delay_of = np.append(self.delay_of, delay_ms)
+        self._delay_units = self.delay_of >> ARRIVAL_SHIFT
         self.pending, self.expired, self.evicted = (np.append(c, 0) for c in (self.pending, self.expired, self.evicted))
         self._expired_to.setdefault(delay_ms, self.predictions.tail)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of columns and index."""
+        return self.predictions.memory_bytes + self.labels.memory_bytes
 
     def widen(self, classes: int) -> None:
         """Class scores of so many classes will come."""
@@ -127,38 +152,54 @@ class Join:
         """Take the rows of one record, at log time `now_ms`."""
         duplicate = np.zeros(len(predictions.row), bool)
         found = Joined(duplicate, [], {"matched": 0, "corrected": 0, "superseded": 0, "duplicate": 0})
+        now = self._now(now_ms)
         for p, l in _waves(predictions, labels):
             if len(p):
-                duplicate[p] = self._add_predictions(predictions.take(p), now_ms, found)
+                duplicate[p] = self._add_predictions(predictions.take(p), now, found)
             if len(l):
-                self._add_labels(labels.take(l), now_ms, found)
+                self._add_labels(labels.take(l), now, found)
         return found
 
-    def _add_predictions(self, new: Predictions, now_ms: int, found: Joined) -> NDArray[np.bool_]:
+    def _now(self, now_ms: int) -> int:
+        """Log time in the unit and from the origin of the column `arrival`."""
+        now = now_ms >> ARRIVAL_SHIFT
+        if self._origin < 0:
+            self._origin = now
+        elif now - self._origin >= 1 << 31:  # a year of log time went by
+            for ring in (self.predictions, self.labels):
+                moved = ring.column["arrival"].astype(np.int64) + self._origin - (now - (1 << 30))
+                ring.column["arrival"] = np.maximum(moved, 0).astype(np.uint32)
+            self._origin = now - (1 << 30)
+        return max(now - self._origin, 0)
+
+    def _alive(self, ring: Ring, seq: Int, version: Int, now: int) -> NDArray[np.bool_]:
+        """Which rows are not older than their version lets them wait."""
+        alive: NDArray[np.bool_] = ring.get("arrival", seq) + self._delay_units[version] >= now
+        return alive
+
+    def _add_predictions(self, new: Predictions, now: int, found: Joined) -> NDArray[np.bool_]:
         of, seq = self.predictions.find(new.id)
-        version = self.predictions.get("version", seq)
-        same = (version == new.version[of]) & (self.predictions.get("arrival", seq) + self.delay_of[version] >= now_ms)
         duplicate = np.zeros(len(new.row), bool)
-        duplicate[of[same]] = True
-        fresh = new.take(~duplicate) if same.any() else new
-        n = len(fresh.row)
-        columns = {f"p{i}": fresh.probabilities[:, i] for i in range(fresh.probabilities.shape[1])}
-        columns |= {f"p{i}": np.full(n, np.nan) for i in range(fresh.probabilities.shape[1], self.classes)}
-        seqs = self.predictions.append(
-            fresh.id,
-            time=fresh.time,
-            arrival=np.full(n, now_ms),
-            version=fresh.version,
-            outcome=fresh.outcome,
-            score=fresh.score,
-            segment=fresh.segment,
-            label=np.full(n, -1),
-            **columns,
+        stood_in = np.zeros(len(new.row), bool)
+        if len(of):
+            version, kind = self.predictions.get("version", seq), self.predictions.get("kind", seq)
+            same = (version == new.version[of]) & ((kind == FAILED) == new.failed[of]) & self._alive(self.predictions, seq, version, now)
+            of, seq, kind = of[same], seq[same], kind[same]
+            self.predictions.put("kind", seq[kind == STOOD_IN], SERVED)
+            stood_in[of[kind == STOOD_IN]] = True
+            duplicate[of] = True
+            duplicate &= ~stood_in
+        there = duplicate | stood_in
+        fresh = new.take(~there) if there.any() else new
+        seqs = self._append(
+            fresh.id, fresh.time, fresh.version, fresh.outcome, fresh.score, fresh.probabilities, now, segment=fresh.segment, kind=np.where(fresh.failed, FAILED, SERVED)
         )
+        if fresh.failed.any():
+            fresh, seqs = fresh.take(~fresh.failed), seqs[~fresh.failed]
         self.pending += np.bincount(fresh.version, minlength=len(self.pending))
         of, label = self.labels.find(fresh.id)
         if len(of):
-            fits = self._fits(label, fresh.version[of], now_ms)
+            fits = self._fits(label, fresh.version[of], now)
             of, label = of[fits], label[fits]
             order = np.lexsort((self.labels.get("offset", label), self.labels.get("partition", label), self.labels.get("time", label), of))
             last = np.append(of[order][1:] != of[order][:-1], True)[: len(order)]
@@ -167,43 +208,62 @@ class Join:
         self._evict()
         return duplicate
 
-    def _fits(self, label: Int, version: Int, now_ms: int) -> NDArray[np.bool_]:
+    def _append(self, id: NDArray[np.uint64], time: Int, version: Int, outcome: Float, score: Float, probabilities: Float, now: int, *, segment: Any, kind: Any) -> Int:  # noqa: A002
+        columns = {f"p{i}": probabilities[:, i] for i in range(probabilities.shape[1])}
+        columns |= {f"p{i}": np.full(len(id), np.nan) for i in range(probabilities.shape[1], self.classes)}
+        return self.predictions.append(id, time=time, arrival=now, version=version, outcome=outcome, score=score, segment=segment, label=WAITING, kind=kind, **columns)
+
+    def _fits(self, label: Int, version: Int, now: int) -> NDArray[np.bool_]:
         """Which labels (by seq) are for these versions and have not expired."""
         of_model, of_version = self.labels.get("model", label), self.labels.get("version", label)
         known = (of_model == ANY) | (of_model == self.model_of[version])
-        fits: NDArray[np.bool_] = known & ((of_version == ANY) | (of_version == version)) & (self.labels.get("arrival", label) + self.delay_of[version] >= now_ms)
+        fits: NDArray[np.bool_] = known & ((of_version == ANY) | (of_version == version)) & self._alive(self.labels, label, version, now)
         return fits
 
-    def _add_labels(self, new: LabelRows, now_ms: int, found: Joined) -> None:
-        n = len(new.row)
+    def _add_labels(self, new: LabelRows, now: int, found: Joined) -> None:
         seqs = self.labels.append(
-            new.id,
-            model=new.model,
-            version=new.version,
-            label=new.label,
-            time=new.time,
-            partition=new.partition,
-            offset=new.offset,
-            arrival=np.full(n, now_ms),
-            used=np.zeros(n, np.uint8),
+            new.id, model=new.model, version=new.version, label=new.label, time=new.time, partition=new.partition, offset=new.offset, arrival=now, used=np.uint8(0)
         )
         of, seq = self.predictions.find(new.id)
+        version = self.predictions.get("version", seq).astype(np.int64)
+        alive = (self.predictions.get("kind", seq) != FAILED) & self._alive(self.predictions, seq, version, now) & self._fits(seqs[of], version, now)
+        of, seq = of[alive], seq[alive]
+        self._stand_in(new, seqs, of, now, found)
         if not len(of):
             return self._evict_labels()
-        version = self.predictions.get("version", seq)
-        alive = (self.predictions.get("arrival", seq) + self.delay_of[version] >= now_ms) & self._fits(seqs[of], version, now_ms)
-        of, seq = of[alive], seq[alive]
-        had = self.predictions.get("label", seq)
+        had = self._label_of(seq)
         first = had < 0
         self._pair(seq[first], seqs[of[first]], new.row[of[first]], found)
         if not first.all():
             self._amend(seq[~first], seqs[of[~first]], had[~first], new.row[of[~first]], found)
         return self._evict_labels()
 
+    def _stand_in(self, new: LabelRows, seqs: Int, matched: Int, now: int, found: Joined) -> None:
+        """Labels that bring their own prediction and met none: theirs takes its place."""
+        alone = new.own >= 0
+        if not alone.any():
+            return
+        alone[matched] = False
+        at = np.flatnonzero(alone)
+        version = new.own[at]
+        rows = self._append(new.id[at], new.time[at], version, new.outcome[at], new.score[at], new.probabilities[at], now, segment=0, kind=STOOD_IN)
+        self.pending += np.bincount(version, minlength=len(self.pending))
+        self._pair(rows, seqs[at], new.row[at], found)
+        self._evict()
+
+    def _label_of(self, seq: Int) -> Int:
+        """Sequence numbers of the labels of predictions, -1 where there is none."""
+        low = self.predictions.get("label", seq).astype(np.int64)
+        head = self.labels.head - 1
+        return np.where(low == WAITING, -1, head - ((head - low + 1) & 0xFFFFFFFF))
+
+    def _put_label(self, seq: Int, label: Int) -> None:
+        self.predictions.put("label", seq, ((label + 1) & 0xFFFFFFFF).astype(np.uint32))
+
     def _pair(self, seq: Int, label: Int, row: Int, found: Joined) -> None:
         if not len(seq):
             return
-        self.predictions.put("label", seq, label)
+        self._put_label(seq, label)
         self.labels.put("used", label, 1)
         version = self.predictions.get("version", seq)
         self.pending -= np.bincount(version, minlength=len(self.pending))
@@ -219,7 +279,7 @@ class Join:
         later = _after(self.labels, label, had)
         old, new = self.labels.get("label", had), self.labels.get("label", label)
         equal = old.view(np.uint64) == new.view(np.uint64)
-        self.predictions.put("label", seq[later], label[later])
+        self._put_label(seq[later], label[later])
         found.outcomes["duplicate"] += int(equal.sum())
         found.outcomes["superseded"] += int((~equal & ~later).sum())
         changed = later & ~equal
@@ -247,61 +307,71 @@ class Join:
 
     def expire(self, now_ms: int) -> None:
         """Count what waited too long, and forget what nobody can ask for any more."""
-        ring = self.predictions
+        ring, now = self.predictions, self._now(now_ms)
         for delay, start in self._expired_to.items():
-            end = max(ring.before("arrival", now_ms - delay), ring.tail)
+            end = max(ring.before("arrival", now - (delay >> ARRIVAL_SHIFT)), ring.tail)
             begin = max(start, ring.tail)
             if end > begin:
-                version = ring.rows("version", begin, end)
-                waiting = version[(ring.rows("label", begin, end) < 0) & (self.delay_of[version] == delay)]
-                gone = np.bincount(waiting, minlength=len(self.pending))
-                self.expired += gone
-                self.pending -= gone
+                self._gone(self.expired, np.arange(begin, end), delay)
             self._expired_to[delay] = max(end, start)
         if self._expired_to:
             ring.forget(min(self._expired_to.values()))
         if len(self.delay_of):
-            self._forget_labels(self.labels.before("arrival", now_ms - int(self.delay_of.max())))
+            self._forget_labels(self.labels.before("arrival", now - int(self._delay_units.max())))
+
+    def _gone(self, counter: Int, seqs: Int, delay: int | None = None) -> None:
+        """Count predictions that leave without a label; of versions with this delay, or of all whose time is not over yet."""
+        version = self.predictions.get("version", seqs).astype(np.int64)
+        waiting = (self.predictions.get("label", seqs) == WAITING) & (self.predictions.get("kind", seqs) != FAILED)
+        if delay is not None:
+            waiting &= self.delay_of[version] == delay
+        else:
+            starts = np.zeros(len(self.delay_of), np.int64)
+            for known, start in self._expired_to.items():
+                starts[self.delay_of == known] = start
+            waiting &= seqs >= starts[version]
+        gone = np.bincount(version[waiting], minlength=len(self.pending))
+        counter += gone
+        self.pending -= gone
 
     def _evict(self) -> None:
         ring = self.predictions
         end = ring.head - self.limit
-        if end <= ring.tail:
-            return
-        seqs = np.arange(ring.tail, end)
-        version = ring.get("version", seqs)
-        starts = np.zeros(len(self.delay_of), np.int64)
-        for delay, start in self._expired_to.items():
-            starts[self.delay_of == delay] = start
-        waiting = version[(ring.get("label", seqs) < 0) & (seqs >= starts[version])]
-        gone = np.bincount(waiting, minlength=len(self.pending))
-        self.evicted += gone
-        self.pending -= gone
-        ring.forget(end)
+        if end > ring.tail:
+            self._gone(self.evicted, np.arange(ring.tail, end))
+            ring.forget(end)
 
     def _evict_labels(self) -> None:
         if len(self.labels) > self.limit:
             self._forget_labels(self.labels.head - self.limit)
 
     def _forget_labels(self, tail: int) -> None:
-        if tail > self.labels.tail:
-            self.orphans += int(((self.labels.rows("used", self.labels.tail, tail) == 0) & (self.labels.rows("model", self.labels.tail, tail) != ANY)).sum())
-            self.labels.forget(tail)
+        """Labels leave; those that named their model and met no prediction are orphans (of one without a model this partition cannot tell)."""
+        ring = self.labels
+        if tail > ring.tail:
+            model, used = ring.rows("model", ring.tail, tail), ring.rows("used", ring.tail, tail)
+            for counts, left in ((self.labels_gone, model != ANY), (self.orphans, (model != ANY) & (used == 0))):
+                for code, n in zip(*(c.tolist() for c in np.unique(model[left], return_counts=True)), strict=True):
+                    counts[code] = counts.get(code, 0) + n
+            ring.forget(tail)
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot, without the full segments of the rings."""
         counts = {name: getattr(self, name).tolist() for name in ("model_of", "delay_of", "pending", "expired", "evicted")}
-        return {**counts, "orphans": self.orphans, "classes": self.classes, "expired_to": self._expired_to, "predictions": self.predictions.state(), "labels": self.labels.state()}
+        kept = {"orphans": self.orphans, "labels_gone": self.labels_gone, "classes": self.classes, "expired_to": self._expired_to, "origin": self._origin}
+        return {**counts, **kept, "predictions": self.predictions.state(), "labels": self.labels.state()}
 
     @classmethod
     def from_state(cls, limit: int, state: dict[str, Any], segments: dict[str, dict[int, dict[str, bytes]]]) -> Join:
         """The store of a snapshot; `segments` has those of `predictions` and `labels` by number."""
         join = cls(limit)
-        join.predictions = Ring.from_state(state["predictions"], segments["predictions"], ("label",))
-        join.labels = Ring.from_state(state["labels"], segments["labels"], ("used",))
+        join.predictions = Ring.from_state(state["predictions"], segments["predictions"], MUTABLE[0], limit)
+        join.labels = Ring.from_state(state["labels"], segments["labels"], MUTABLE[1], limit)
         for name in ("model_of", "delay_of", "pending", "expired", "evicted"):
             setattr(join, name, np.array(state[name], np.int64))
-        join.orphans, join.classes, join._expired_to = state["orphans"], state["classes"], {int(k): v for k, v in state["expired_to"].items()}
+        join._delay_units = join.delay_of >> ARRIVAL_SHIFT
+        join.classes, join._origin = state["classes"], state["origin"]
+        join.orphans, join.labels_gone, join._expired_to = ({int(k): v for k, v in state[name].items()} for name in ("orphans", "labels_gone", "expired_to"))
         return join
 
 

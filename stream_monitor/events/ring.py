@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 Int = NDArray[np.int64]
 SEGMENT_ROWS = 65_536
 """Rows of an immutable part of a snapshot."""
+CAPACITY_MIN = 4_096
+SLOTS_A_ROW, LOAD_MAX = 3, 0.6
+"""Of the index: its size when it is made, and how full it gets before it is made again (entries of forgotten rows stay in it until then)."""
 
 
 class Ring:
@@ -29,18 +32,20 @@ class Ring:
         Besides `id` (uint64), which is always there.
     mutable : tuple of str
         Columns that change after the row was appended; the others go to immutable segments of the snapshot.
+    rows_max : int or None
+        Rows that are kept at most, if that is known: room for many more is not made.
 
     Notes
     -----
-    Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 8 to 16 bytes of index a row, in capacities of powers of two.
+    Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 12 bytes of index a row, and up to a quarter more while it grows.
     The hash multiplies by a secret odd number, so that nobody can choose ids that meet in the index.
     """
 
-    def __init__(self, columns: Mapping[str, str], mutable: tuple[str, ...] = ()) -> None:
+    def __init__(self, columns: Mapping[str, str], mutable: tuple[str, ...] = (), rows_max: int | None = None) -> None:
         self.dtypes = {"id": "<u8", **columns}
-        self.mutable = mutable
+        self.mutable, self.rows_max = mutable, rows_max
         self.tail = self.head = 0
-        self.column: dict[str, NDArray[Any]] = {name: np.zeros(1 << 12, dtype) for name, dtype in self.dtypes.items()}
+        self.column: dict[str, NDArray[Any]] = {name: np.zeros(CAPACITY_MIN, dtype) for name, dtype in self.dtypes.items()}
         self._secret = np.uint64(secrets.randbits(64) | 1)
         self._reindex()
 
@@ -51,18 +56,18 @@ class Ring:
     def memory_bytes(self) -> int:
         return sum(c.nbytes for c in self.column.values()) + self._slots.nbytes
 
-    def append(self, ids: NDArray[np.uint64], **columns: NDArray[Any]) -> Int:
-        """Append rows; their sequence numbers. O(n)."""
+    def append(self, ids: NDArray[np.uint64], **columns: Any) -> Int:
+        """Append rows (a column may be one value for all); their sequence numbers. O(n)."""
         n = len(ids)
         if len(self) + n > len(self.column["id"]):
             self._grow(len(self) + n)
         seqs = np.arange(self.head, self.head + n)
-        at = seqs & (len(self.column["id"]) - 1)
+        at = self._at(seqs)
         self.column["id"][at] = ids
         for name, values in columns.items():
             self.column[name][at] = values
         self.head += n
-        if (self._used + n) * 2 > len(self._slots):
+        if self._used + n > LOAD_MAX * len(self._slots):
             self._reindex()
         else:
             self._put(ids, at)
@@ -72,7 +77,7 @@ class Ring:
         """All living rows with these ids: (index into `ids`, seq), in no particular order; a row comes once for each place it is asked from."""
         if self.head == self.tail or not len(ids):
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        key, mask, capacity = self.column["id"], self._mask, len(self.column["id"])
+        key, size, capacity = self.column["id"], len(self._slots), len(self.column["id"])
         asked, slot = np.arange(len(ids)), self._slot_of(ids)
         hits_of, hits_at = [], []
         while len(asked):
@@ -85,11 +90,12 @@ class Ring:
             if hit.any():
                 hits_of.append(asked[hit])
                 hits_at.append(at[hit])
-            slot = (slot + 1) & mask
+            slot += 1
+            slot[slot == size] = 0
         if not hits_of:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         of, at = np.concatenate(hits_of), np.concatenate(hits_at)
-        seq = self.head - 1 - ((self.head - 1 - at) & (capacity - 1))
+        seq = self.head - 1 - (self.head - 1 - at) % capacity
         alive = seq >= self.tail
         of, seq = of[alive], seq[alive]
         if len(of) > len(ids) or len(np.unique(of)) < len(of):  # an id with several rows; an old entry may point at the same row twice
@@ -99,12 +105,16 @@ class Ring:
 
     def get(self, name: str, seqs: Int) -> NDArray[Any]:
         """Values of a column at sequence numbers."""
-        found: NDArray[Any] = self.column[name][seqs & (len(self.column["id"]) - 1)]
+        found: NDArray[Any] = self.column[name][self._at(seqs)]
         return found
+
+    def _at(self, seqs: Int) -> Int:
+        """Places of rows in the columns."""
+        return seqs % len(self.column["id"])
 
     def put(self, name: str, seqs: Int, values: Any) -> None:
         """Change a mutable column."""
-        self.column[name][seqs & (len(self.column["id"]) - 1)] = values
+        self.column[name][self._at(seqs)] = values
 
     def forget(self, tail: int) -> None:
         """Drop every row before this sequence number. O(1)."""
@@ -112,10 +122,10 @@ class Ring:
 
     def before(self, name: str, value: int) -> int:
         """The first sequence number whose value of an ascending column is not below `value`. O(log n)."""
-        low, high, column, mask = self.tail, self.head, self.column[name], len(self.column["id"]) - 1
+        low, high, column = self.tail, self.head, self.column[name]
         while low < high:
             middle = (low + high) // 2
-            if column[middle & mask] < value:
+            if column[middle % len(column)] < value:
                 low = middle + 1
             else:
                 high = middle
@@ -128,29 +138,30 @@ class Ring:
             self.column[name] = np.full(len(self.column["id"]), default, dtype)
 
     def _slot_of(self, ids: NDArray[np.uint64]) -> Int:
-        return (ids * self._secret >> self._shift).astype(np.int64)
+        return ((ids * self._secret >> np.uint64(32)) * np.uint64(len(self._slots)) >> np.uint64(32)).astype(np.int64)
 
     def _put(self, ids: NDArray[np.uint64], at: Int) -> None:
-        slots, mask, slot, entry = self._slots, self._mask, self._slot_of(ids), (at + 1).astype(np.uint32)
+        slots, slot, entry = self._slots, self._slot_of(ids), (at + 1).astype(np.uint32)
         while len(slot):
             free = slots[slot] == 0
             slots[slot[free]] = entry[free]  # two rows on one place: the last wins, the other sees it and goes on
             lost = slots[slot] != entry
-            slot, entry = (slot[lost] + 1) & mask, entry[lost]
+            slot, entry = slot[lost] + 1, entry[lost]
+            slot[slot == len(slots)] = 0
         self._used += len(ids)
 
     def _reindex(self) -> None:
-        bits = max(13, int(max(len(self), 1) * 4 - 1).bit_length())
-        self._mask, self._shift = (1 << bits) - 1, np.uint64(64 - bits)
-        self._slots = np.zeros(1 << bits, np.uint32)
+        self._slots = np.zeros(SLOTS_A_ROW * max(len(self), CAPACITY_MIN), np.uint32)
         self._used = 0
-        at = np.arange(self.tail, self.head) & (len(self.column["id"]) - 1)
+        at = self._at(np.arange(self.tail, self.head))
         self._put(self.column["id"][at], at)
 
     def _grow(self, rows: int) -> None:
         seqs = np.arange(self.tail, self.head)
-        old, capacity = seqs & (len(self.column["id"]) - 1), 1 << (rows - 1).bit_length()
-        new = seqs & (capacity - 1)
+        old, capacity = self._at(seqs), rows + rows // 4
+        if self.rows_max is not None and rows <= self.rows_max + CAPACITY_MIN:
+            capacity = min(capacity, self.rows_max + CAPACITY_MIN)
+        new = seqs % capacity
         for name, column in self.column.items():
             grown = np.zeros(capacity, column.dtype)
             grown[new] = column[old]
@@ -159,7 +170,7 @@ class Ring:
 
     def rows(self, name: str, start: int, end: int) -> NDArray[Any]:
         """A column from `start` to `end`, in order."""
-        found: NDArray[Any] = self.column[name][np.arange(start, end) & (len(self.column["id"]) - 1)]
+        found: NDArray[Any] = self.column[name][self._at(np.arange(start, end))]
         return found
 
     def state(self) -> dict[str, Any]:
@@ -189,11 +200,11 @@ class Ring:
         return out
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], segments: Mapping[int, Mapping[str, bytes]], mutable: tuple[str, ...]) -> Ring:
+    def from_state(cls, state: Mapping[str, Any], segments: Mapping[int, Mapping[str, bytes]], mutable: tuple[str, ...], rows_max: int | None = None) -> Ring:
         """The ring of a snapshot; `segments` as `segment` gave them."""
         dtypes: dict[str, str] = dict(state["dtypes"])
         dtypes.pop("id")
-        ring = cls(dtypes, mutable)
+        ring = cls(dtypes, mutable, rows_max)
         ring.tail = ring.head = state["tail"]
         open_start = max(state["head"] // SEGMENT_ROWS * SEGMENT_ROWS, state["tail"])
         for name, dtype in ring.dtypes.items():
@@ -202,12 +213,12 @@ class Ring:
                 parts.insert(0, np.frombuffer(state["mutable"][name], dtype))
             else:
                 for k, segment in sorted(segments.items(), reverse=True):
-                    values = np.frombuffer(segment[name], dtype) if name in segment else np.zeros(SEGMENT_ROWS, dtype)
+                    values = np.frombuffer(segment[name], dtype) if name in segment else np.full(SEGMENT_ROWS, np.nan, dtype)  # a column that came later
                     parts.insert(0, values[max(ring.tail - k * SEGMENT_ROWS, 0) :])
             column = np.concatenate(parts)
-            capacity = max(1 << 12, 1 << max(len(column) - 1, 1).bit_length())
+            capacity = max(CAPACITY_MIN, len(column))
             ring.column[name] = np.zeros(capacity, dtype)
-            ring.column[name][np.arange(ring.tail, ring.tail + len(column)) & (capacity - 1)] = column
+            ring.column[name][np.arange(ring.tail, ring.tail + len(column)) % capacity] = column
         ring.head = state["head"]
         assert ring.head - ring.tail <= len(ring.column["id"]) and open_start <= ring.head  # noqa: PT018
         ring._reindex()

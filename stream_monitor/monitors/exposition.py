@@ -16,6 +16,7 @@ from stream_monitor.detectors.base import METHODS
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
 from stream_monitor.monitors import drift
 from stream_monitor.monitors.inputs import Inputs, Windowed
+from stream_monitor.monitors.performance_windows import PerformanceWindows
 from stream_monitor.monitors.version import Version
 from stream_monitor.stats.quantiles import quantile_of_bins
 from stream_monitor.windows.names import duration_ms
@@ -31,7 +32,7 @@ def version_samples(version: Version) -> Iterator[AnySample]:
     yield Sample("model_info", (*names, version.reference[:12], ""), 1)
     yield Sample("model_predictions_total", names, volume.predictions + volume.failures)
     yield Sample("model_prediction_errors_total", names, volume.failures)
-    yield Sample("model_labels_total", names, version.performance.pairs + sum(len(p.row) for p, _ in version.performance.waiting))
+    yield Sample("model_labels_total", names, version.labels)
     if volume.latency_counts.sum():
         yield HistogramSample("model_prediction_latency_seconds", names, tuple(volume.latency_counts.tolist()), volume.latency_sum_s)
     yield from _performance(version, names)
@@ -39,24 +40,46 @@ def version_samples(version: Version) -> Iterator[AnySample]:
     for inputs in (version.features, version.outputs):
         yield from _inputs(version, inputs, names)
     yield from _signals(version, names)
+    yield from _anomalies(version, names)
+    if version.segments is not None:
+        for segment, windows in version.segments:
+            yield from _windows(windows, "model_segment_", (*names, segment), version.settings.windows)
+    if version.custom is not None:
+        yield from version.custom.samples(names)
+
+
+def _windows(windows: PerformanceWindows, prefix: str, labels: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Sample]:
+    """Metrics of a population in each window, with its support."""
+    for window in names:
+        metrics, span = windows.window(window)
+        for metric, value in metrics.items():
+            yield Sample(prefix + metric, (*labels, window), value)
+        if span.count:
+            yield Sample(f"{prefix}window_labels", (*labels, window), span.count)
+            yield Sample(f"{prefix}window_end_timestamp_seconds", (*labels, window), span.end_ms / 1e3)
+
+
+def _anomalies(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
+    for feature, n in version.patterns.count.items():
+        yield Sample("model_anomalies_total", (*names, feature, "pattern"), n)
+    if version.performance.trends:
+        yield Sample("model_anomalies_total", (*names, "__error__", "trend"), version.performance.trends)
 
 
 def _performance(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
+    if version.performance.windows is None:
+        return
+    yield from _windows(version.performance.windows, "model_", names, version.settings.windows)
     for window in version.settings.windows:
-        metrics, span = version.performance.window(window)
-        for metric, value in metrics.items():
-            yield Sample(f"model_{metric}", (*names, window), value)
-        if span.count:
-            yield Sample("model_window_labels", (*names, window), span.count)
-            yield Sample("model_window_end_timestamp_seconds", (*names, window), span.end_ms / 1e3)
-            coverage = _coverage(version, window, span.start_ms, span.end_ms, span.count)
-            if coverage is not None:
-                yield Sample("model_label_coverage_ratio", (*names, window), coverage)
+        _, span = version.performance.window(window, "accuracy")
+        coverage = _coverage(version, window, span.start_ms, span.end_ms, span.count)
+        if coverage is not None:
+            yield Sample("model_label_coverage_ratio", (*names, window), coverage)
 
 
 def _coverage(version: Version, window: str, start_ms: int, end_ms: int, labels: int) -> float | None:
     """Labelled share of the predictions in the window's bounds, from panes of all predictions."""
-    rows = version.volume.rows_between(start_ms, end_ms, exact=duration_ms(window) is not None)
+    rows = version.volume.rows_between(start_ms, end_ms, exact=duration_ms(window) is not None) if labels else None
     return min(labels / rows, 1.0) if rows else None
 
 
@@ -122,7 +145,7 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
             windows[window] = found
     out: dict[str, Any] = {
         "predictions": version.volume.predictions + version.volume.failures,
-        "labels": version.performance.pairs + sum(len(p.row) for p, _ in version.performance.waiting),
+        "labels": version.labels,
         **waiting,
         "windows": windows,
         "features": {name: _feature(version, name, now) for name, now in version.features.window(version.watermark_ms, version.window_ms())[0].items()},

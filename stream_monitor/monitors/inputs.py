@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.cells import ABSENT, ABSENT_CELL, BOOL, NOT_FINITE, NULL, TEXT, TOO_BIG, WRONG_TYPE, Cells, arguments, tags
+from stream_monitor.monitors.anomaly import Fences, fences
 from stream_monitor.monitors.reference import FeatureProfile, Profile, category_profile, numeric_profile
+from stream_monitor.monitors.unique import Unique
 from stream_monitor.settings import ModelSettings
 from stream_monitor.stats.binning import bin_counts
 from stream_monitor.windows.panes import Panes
@@ -33,13 +35,33 @@ PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = range(9)
 RULES = {MISSING: "missing", TYPE: "type", RANGE: "range"}
 
 
+ORIGIN = np.dtype([("source", "<u2"), ("offset", "<i8")])
+"""Where a row came from: a number of the shard for the source partition, and the offset there."""
+NO_ORIGIN = np.empty(0, ORIGIN)
+
+
 class Rows(NamedTuple):
-    """Rows of one model version: cells (columns, n) as they came, and the dictionary of their texts."""
+    """Rows of one model version: cells (columns, n) as they came, and the dictionary of their texts. `origin` is there only where somebody asks for it."""
 
     columns: tuple[str, ...]
     cells: Cells
     times_ms: Int
     texts: list[str]
+    origin: NDArray[np.void] = NO_ORIGIN
+
+    def part(self, at: Any) -> Rows:
+        """Some of the rows."""
+        return Rows(self.columns, self.cells[:, at], self.times_ms[at], self.texts, self.origin[at] if len(self.origin) else self.origin)
+
+
+class Points(NamedTuple):
+    """Values of one feature outside the fences, of one chunk."""
+
+    feature: str
+    values: Float
+    quartiles: tuple[Float, Float]
+    times_ms: Int
+    origin: NDArray[np.void]
 
 
 class Windowed(NamedTuple):
@@ -53,7 +75,7 @@ class Windowed(NamedTuple):
     """On the bins of the reference (numeric) or by category; empty for text."""
     outliers: float
     violations: float
-    """Values of the wrong type or out of range."""
+    """Values of the wrong type, out of range or of an unknown category."""
 
 
 def category_of(cell: float, texts: list[str]) -> str | None:
@@ -96,6 +118,9 @@ class Inputs:
         self.unknown: dict[str, int] = {}
         self.on_values: Callable[[str, Float, Int], None] = lambda *_: None
         """Called with (name, standardised finite values, their event times) of each numeric feature of each chunk, in log order."""
+        self.on_points: Callable[[Points], None] | None = None
+        """Called with the values outside the fences of each chunk, where somebody asks for them."""
+        self.uniques: dict[str, Unique] = {name: Unique() for name, rule in settings.features.items() if rule.unique}
         if profile is not None:
             self.use(profile)
 
@@ -108,10 +133,7 @@ class Inputs:
         found = [profile.features[n] for n in self.numeric]
         self.mean = np.array([f.mean for f in found], np.float64)
         self.sd = np.array([f.sd if f.sd and f.sd > 0 else 1.0 for f in found], np.float64)
-        fence = self.settings.anomalies.fence
-        iqr = np.array([f.q3 - f.q1 for f in found], np.float64)
-        self.low = np.array([f.q1 for f in found], np.float64) - fence * iqr
-        self.high = np.array([f.q3 for f in found], np.float64) + fence * iqr
+        self.fences: Fences = fences(found, self.settings.anomalies)
         self.edges = np.full((len(found), EDGES_MAX), np.inf)
         for i, f in enumerate(found):
             self.edges[i, : len(f.quantiles)] = f.quantiles
@@ -137,6 +159,8 @@ class Inputs:
 
     def add(self, rows: Rows) -> None:
         """Take rows in; O(cells), about 0.1 µs a cell."""
+        if not len(rows.times_ms):
+            return
         if self.profile is None:
             self.waiting.append(rows)
             self.waiting_rows += len(rows.times_ms)
@@ -152,9 +176,9 @@ class Inputs:
             n = min(len(rows.times_ms), wanted)
             wanted -= n
             if n:
-                first.append(Rows(rows.columns, rows.cells[:, :n], rows.times_ms[:n], rows.texts))
+                first.append(rows.part(slice(n)))
             if n < len(rows.times_ms):
-                left.append(Rows(rows.columns, rows.cells[:, n:], rows.times_ms[n:], rows.texts))
+                left.append(rows.part(slice(n, None)))
         self.waiting, self.waiting_rows = [], 0
         profile = Profile(features=self._profiles(first), rows=self.settings.baseline.rows)
         self.use(profile)
@@ -163,7 +187,7 @@ class Inputs:
             self._fold(rows)
 
     def _profiles(self, chunks: list[Rows]) -> dict[str, FeatureProfile]:
-        names: dict[str, None] = {}
+        names: dict[str, None] = dict.fromkeys(n for n in self.settings.features if self.names(f"features.{n}") == n)
         for rows in chunks:
             names.update(dict.fromkeys(n for c in rows.columns if (n := self.names(c)) is not None))
         out = {}
@@ -209,27 +233,44 @@ class Inputs:
     def _fold(self, rows: Rows) -> None:
         """Sums of a chunk by pane."""
         times = rows.times_ms
-        pane = times // PANE_MS
+        take, where, unknown = self._plan(rows.columns)
+        x = _taken(rows.cells, take)
+        bounds = self.fences.bounds(x)
+        pane, cells, ordered, limits = times // PANE_MS, rows.cells, x, bounds
         if len(pane) > 1 and (pane[1:] < pane[:-1]).any():
             order = np.argsort(pane, kind="stable")
-            sorted_cells, pane = rows.cells[:, order], pane[order]
-        else:
-            sorted_cells = rows.cells
+            pane, cells, ordered = pane[order], cells[:, order], x[:, order]
+            limits = tuple(b[:, order] if b.shape[1] > 1 else b for b in bounds)  # type: ignore[assignment]
         starts = np.flatnonzero(np.append(True, pane[1:] != pane[:-1]))
         sums = np.zeros((len(starts), self.width))
-        take, where, unknown = self._plan(rows.columns)
         if self.numeric:
-            self._numeric(_taken(sorted_cells, take), starts, sums)
+            self._numeric(ordered, limits, starts, sums)
         if self.category or self.text:
-            self._named(sorted_cells, where, rows.texts, starts, sums)
+            self._named(cells, where, rows.texts, starts, sums)
         sums[:, -1] = np.diff(np.append(starts, len(pane)))
         for name in unknown:
             seen = int((tags(rows.cells[rows.columns.index(name)]) != ABSENT).sum())
             self._unknown(self.names(name) or OTHER, seen)
+        for name, unique in self.uniques.items():
+            unique.add(self._column(rows, name), rows.texts)
         self.panes.add_grouped(pane[starts] * PANE_MS, sums)
         self.totals += sums.sum(axis=0)
         self.rows += len(times)
-        self._values(_taken(rows.cells, take), times)
+        if self.on_points is not None:
+            self._points(x, bounds, rows)
+        self._values(x, times)
+
+    def _points(self, x: Cells, bounds: tuple[Float, Float], rows: Rows) -> None:
+        """Tell of single values outside the fences."""
+        assert self.on_points is not None
+        reach = 1 + 2 * self.fences.fence
+        for i, feature in enumerate(self.numeric):
+            low, high = bounds[0][i], bounds[1][i]
+            at = np.flatnonzero((x[i] < low) | (x[i] > high))
+            if len(at):
+                below, above = (np.broadcast_to(b, len(x[i]))[at] for b in (low, high))
+                iqr = (above - below) / reach
+                self.on_points(Points(feature, x[i][at], (below + self.fences.fence * iqr, above - self.fences.fence * iqr), rows.times_ms[at], rows.origin[at]))
 
     def _plan(self, columns: tuple[str, ...]) -> tuple[Int, dict[str, int], list[str]]:
         """Where each numeric feature is in these columns (-1: absent), where the others are, and which columns nobody knows."""
@@ -256,7 +297,7 @@ class Inputs:
             z = np.clip(z, -Z_MAX, Z_MAX)
         return z
 
-    def _numeric(self, x: Cells, starts: Int, sums: Float) -> None:
+    def _numeric(self, x: Cells, fences: tuple[Float, Float], starts: Int, sums: Float) -> None:
         """Moments, edges, fences, missing, wrong and out-of-range values of (features, n) cells; writes (panes, features * width) of `sums`."""
         features, n = x.shape
         out = sums[:, : features * self.width_numeric].reshape(len(starts), features, self.width_numeric)
@@ -277,8 +318,8 @@ class Inputs:
         out[:, :, SQUARES] = np.add.reduceat(z * z, starts, axis=1).T
         above = bin_counts(x.T, self.edges, np.append(starts, n))
         out[:, :, OFFSET:] = above
-        out[:, :, BELOW] = _by_pane(x < self.low[:, None], starts)
-        out[:, :, ABOVE] = _by_pane(x > self.high[:, None], starts)
+        out[:, :, BELOW] = _by_pane(x < fences[0], starts)
+        out[:, :, ABOVE] = _by_pane(x > fences[1], starts)
 
     def _named(self, cells: Cells, where: Mapping[str, int], texts: list[str], starts: Int, sums: Float) -> None:
         n = cells.shape[1]
@@ -322,7 +363,8 @@ class Inputs:
         present, missing = float(vector[base + PRESENT]), float(vector[base + MISSING])
         broken = float(vector[base + TYPE] + vector[base + RANGE])
         if name in self.categories or name in self.text:
-            return Windowed(rows, missing, None, None, vector[base + OFFSET : base + OFFSET + len(self.categories.get(name, ())) + 1], 0.0, broken)
+            counts = vector[base + OFFSET : base + OFFSET + len(self.categories.get(name, ())) + 1]
+            return Windowed(rows, missing, None, None, counts, 0.0, broken + (float(counts[-1]) if name in self.categories else 0.0))
         i = self.numeric.index(name)
         mean = sd = None
         if present:
@@ -342,6 +384,9 @@ class Inputs:
                         yield name, rule, float(self.totals[base + column])
                 if name in self.categories and self.totals[base + OFFSET + len(self.categories[name])]:
                     yield name, "category", float(self.totals[base + OFFSET + len(self.categories[name])])
+        for name, unique in self.uniques.items():
+            if unique.repeated:
+                yield name, "unique", float(unique.repeated)
         for name, n in self.unknown.items():
             yield name, "unknown_field", float(n)
 
@@ -359,6 +404,11 @@ class Inputs:
         present = self.totals[base + PRESENT]
         above = np.concatenate([[present], self.totals[base + OFFSET : base + OFFSET + edges], [0.0]])
         return above[:-1] - above[1:], float(self.mean[i] * present + self.sd[i] * self.totals[base + SUM])
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of panes, or of the rows that wait for a reference."""
+        return self.panes.sums.nbytes if self.profile is not None else sum(r.cells.nbytes for r in self.waiting)
 
     def learning(self) -> Iterator[str]:
         """Names seen while the reference is learnt."""
@@ -387,25 +437,38 @@ def _by_pane(mask: NDArray[np.bool_], starts: Int) -> Float:
     return np.add.reduceat(mask.view(np.uint8), starts, axis=1, dtype=np.int64).T.astype(np.float64)
 
 
+def packed_rows(rows: Rows) -> tuple[Any, ...]:
+    """Rows as bytes."""
+    return rows.columns, rows.cells.tobytes(), rows.times_ms.tobytes(), rows.texts, rows.origin.tobytes()
+
+
+def unpacked_rows(state: Any) -> Rows:
+    """The rows of `packed_rows`."""
+    columns, cells, times, texts, origin = state
+    when = np.frombuffer(times, np.int64)
+    return Rows(tuple(columns), np.frombuffer(cells, np.float64).reshape(len(columns), len(when)), when, list(texts), np.frombuffer(origin, ORIGIN))
+
+
 def state_of(inputs: Inputs) -> dict[str, Any]:
     """Plain values for the snapshot."""
-    waiting = [(r.columns, r.cells.tobytes(), r.times_ms.tobytes(), r.texts) for r in inputs.waiting]
     return {
         "rows": inputs.rows,
-        "waiting": waiting,
+        "waiting": [packed_rows(r) for r in inputs.waiting],
         "unknown": inputs.unknown,
+        "uniques": {name: u.state() for name, u in inputs.uniques.items()},
         "panes": inputs.panes.state() if inputs.profile else None,
         "totals": inputs.totals.tobytes() if inputs.profile else b"",
+        "fences": inputs.fences.state() if inputs.profile else None,
     }
 
 
 def restore(inputs: Inputs, state: Mapping[str, Any]) -> None:
     """Fill an object made with the same settings and reference."""
     inputs.rows, inputs.unknown = state["rows"], dict(state["unknown"])
-    for columns, cells, times, texts in state["waiting"]:
-        when = np.frombuffer(times, np.int64)
-        inputs.waiting.append(Rows(tuple(columns), np.frombuffer(cells, np.float64).reshape(len(columns), len(when)), when, list(texts)))
+    inputs.waiting = [unpacked_rows(r) for r in state["waiting"]]
     inputs.waiting_rows = sum(len(r.times_ms) for r in inputs.waiting)
+    inputs.uniques |= {name: Unique.from_state(u) for name, u in state["uniques"].items() if name in inputs.uniques}
     if state["panes"] is not None:
         inputs.panes = Panes.from_state(state["panes"])
         inputs.totals = np.frombuffer(state["totals"], np.float64).copy()
+        inputs.fences.load(state["fences"])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.events.cells import BOOL, TEXT, Cells, arguments, tags
 from stream_monitor.events.join import Pairs
+from stream_monitor.monitors.anomaly import trend
 from stream_monitor.monitors.performance_windows import Classes, Judged, KnownTask, PerformanceWindows
 from stream_monitor.settings import ModelSettings, Threshold
 from stream_monitor.stats.inference import wilson_interval
@@ -25,6 +26,8 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 DECIDE_LABELS = 100
 """Labelled rows after which the task is decided for good, where the configuration leaves it open."""
+TREND_Z = 3.0
+"""A falling trend is beyond so many of its standard errors, which come from the scatter of the windows around the line."""
 STRIDE = 5
 """A threshold is looked at this often in each window: after N / 5 labelled rows of `last_N`."""
 DEFAULT_ROWS = 1_000
@@ -67,6 +70,11 @@ class Performance:
         self.pairs = 0
         self.reference: float | None = None
         self._first = [0, 0]
+        self.block: Float = np.zeros(4)
+        """Sums of the labelled rows since the last block of the trend: rows and right ones, or rows, squared errors, labels and their squares."""
+        self.blocks: list[float] = []
+        self.trends = 0
+        """Falling trends found since the beginning."""
         counts = [n for w in settings.windows if (n := last_n(w)) is not None]
         self.rows = max(counts, default=DEFAULT_ROWS)
         self.stride = max(1, min(counts, default=DEFAULT_ROWS) // STRIDE)
@@ -109,7 +117,31 @@ class Performance:
             errors = self._fold(part, texts)
             self.pairs += int(first.sum())
             known = first & (errors == errors)  # noqa: PLR0124
-            yield errors[known], part.time[known], bool(first.any()) and self.pairs % self.stride == 0
+            due = bool(first.any()) and self.pairs % self.stride == 0
+            if due and self.pairs % (STRIDE * self.stride) == 0:
+                self._close_block()
+            yield errors[known], part.time[known], due
+
+    def _close_block(self) -> None:
+        """One more window of the trend: its accuracy, or the R² of a regression."""
+        n, hits, y, y2 = self.block.tolist()
+        self.block = np.zeros(4)
+        spread = y2 - y * y / max(n, 1)
+        if self.task != "regression" and n:
+            self.blocks.append(hits / n)
+        elif n and spread > 0:
+            self.blocks.append(1 - hits / spread)
+        was = self._falling()
+        self.blocks = self.blocks[-self.settings.anomalies.trend_windows :]
+        self.trends += self._falling() and not was
+
+    def _falling(self) -> bool:
+        """The line through the last windows falls by more than the limit, and by more than chance."""
+        blocks = self.blocks[-self.settings.anomalies.trend_windows :]
+        if len(blocks) < self.settings.anomalies.trend_windows:
+            return False
+        rise, error = trend(blocks)
+        return rise < self.settings.anomalies.trend_slope and rise < -TREND_Z * error
 
     def _decide(self) -> None:
         """Which task this is: by kind of value at once, by the first 100 labelled where they are numbers."""
@@ -149,7 +181,17 @@ class Performance:
             self.windows.add(rows)
             self.on_rows(rows)
             self._learn_reference(rows)
+            self._add_to_block(rows)
         return errors
+
+    def _add_to_block(self, rows: Judged) -> None:
+        first = ~rows.corrected
+        predicted, actual = rows.predicted[first], rows.actual[first]
+        if self.task == "regression":
+            y = actual - self.shift
+            self.block += (len(y), ((predicted - actual) ** 2).sum(), y.sum(), (y * y).sum())
+        else:
+            self.block[:2] += (len(actual), (predicted == actual).sum())
 
     def _numbers(self, pairs: Pairs) -> tuple[Judged, Float]:
         """Rows of a regression with their absolute errors; a text among numbers is no value, its row is left out and its error is NaN."""
@@ -205,6 +247,27 @@ class Performance:
         """Verdicts of the thresholds, with support."""
         if self.windows is not None:
             yield from self.verdicts_on(self.windows, AlertKey(model, version, "", "performance", "", "threshold"))
+            if len(self.blocks) >= self.settings.anomalies.trend_windows:
+                yield self._trend_verdict(model, version)
+
+    def _trend_verdict(self, model: str, version: str) -> Verdict:
+        metric = "r2" if self.task == "regression" else "accuracy"
+        rise, _ = trend(self.blocks)
+        falling = self._falling()
+        times = self.window(f"last_{STRIDE * self.stride}", "accuracy")[1]
+        rows = len(self.blocks) * STRIDE * self.stride
+        return Verdict(
+            key=AlertKey(model, version, "", "anomaly", metric, "trend"),
+            level="warning" if falling else "ok",
+            clear=not falling,
+            value=rise,
+            threshold=self.settings.anomalies.trend_slope,
+            direction="down",
+            window=Span(times.start_ms, times.end_ms, rows),
+            summary=f"{model}{' ' + version if version else ''}: {metric} fell by {-rise:.3f} along the last {len(self.blocks)} windows of {STRIDE * self.stride:,} labelled",
+            cooldown_ms=self.settings.cooldown_ms,
+            evidence={"windows": [round(b, 6) for b in self.blocks], "guarantee": "none"},
+        )
 
     def verdicts_on(self, windows: PerformanceWindows, key: AlertKey) -> Iterator[Verdict]:
         """Verdicts of the thresholds on a population; of `key` the subject and kind are filled in. What was only taken for granted is not asked of a slice."""
@@ -264,7 +327,9 @@ class Performance:
             "positive": self.positive,
             "shift": self.shift,
             "waiting": [packed_pairs(p) for p, _ in self.waiting],
-            "counts": [self.pairs, *self._first],
+            "counts": [self.pairs, self.trends, *self._first],
+            "block": self.block.tolist(),
+            "blocks": self.blocks,
             "reference": self.reference,
             "windows": None if self.windows is None else self.windows.state(),
         }
@@ -275,7 +340,8 @@ class Performance:
         self.score_classes.update(state["score_classes"])
         self.task, self.decided, self.positive, self.reference, self.shift = (state[k] for k in ("task", "decided", "positive", "reference", "shift"))
         self.waiting = [(unpacked_pairs(p), texts) for p in state["waiting"]]
-        self.pairs, *self._first = state["counts"]
+        self.pairs, self.trends, *self._first = state["counts"]
+        self.block, self.blocks = np.array(state["block"], np.float64), list(state["blocks"])
         if state["windows"] is not None:
             self.windows = PerformanceWindows.from_state(state["windows"], self.classes, self.score_classes)
 

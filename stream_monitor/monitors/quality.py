@@ -1,5 +1,5 @@
 """
-Did a field break? Missing and broken values, and outliers, as shares of a recent window against the reference.
+Did a field break? Missing and broken values, and outliers, as shares of a recent window against the reference; hours against the same hour of earlier days.
 
 Rule of the file: pure functions of a `Windowed` feature and its reference. A share is judged by the lower end of its Wilson interval, so that few rows say little;
 where there are too few there is no verdict.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stream_monitor.monitors.anomaly import PATTERN_ROWS_MIN, Patterns, pattern
 from stream_monitor.monitors.inputs import Inputs, Windowed
 from stream_monitor.monitors.reference import FeatureProfile
 from stream_monitor.settings import ModelSettings
@@ -42,12 +43,14 @@ def judge(model: str, version: str, inputs: Inputs, watermark_ms: int, settings:
 def _shares(model: str, version: str, name: str, now: Windowed, profile: FeatureProfile, settings: ModelSettings, span: Span, reference: str) -> Iterator[Verdict]:
     seen = profile.count + profile.missing
     usual_missing = profile.missing / seen if seen else 0.0
-    if settings.quality.missing_ratio is not None:
+    rule = settings.features.get(name)
+    margin = 0.0 if rule is not None and rule.required else settings.quality.missing_ratio
+    if margin is not None:
         key = AlertKey(model, version, "", "data_quality", name, "threshold")
-        yield _share(key, now.missing, now.rows, usual_missing, settings.quality.missing_ratio, "missing", settings, span, reference)
+        yield _share(key, now.missing, now.rows, 0.0 if not margin else usual_missing, margin, "missing", settings, span, reference)
     if settings.quality.violation_ratio is not None and now.violations is not None:
         key = AlertKey(model, version, "", "data_quality", name, "profile")
-        yield _share(key, now.violations, now.rows, 0.0, settings.quality.violation_ratio, "of the wrong type or out of range", settings, span, reference)
+        yield _share(key, now.violations, now.rows, 0.0, settings.quality.violation_ratio, "of the wrong type, out of range or of an unknown category", settings, span, reference)
     present = now.rows - now.missing
     if profile.type == "numeric" and present > 0:
         key = AlertKey(model, version, "", "anomaly", name, "iqr")
@@ -79,3 +82,28 @@ def _share(key: AlertKey, part: float, rows: float, usual: float, margin: float,
         cooldown_ms=settings.cooldown_ms,
         evidence={"rows": int(rows), "count": int(part), "reference_ratio": usual, "guarantee": "none"},
     )
+
+
+def patterns(model: str, version: str, known: Patterns, hour_ms: int, found: dict[str, Windowed], span: Span, settings: ModelSettings, reference: str) -> Iterator[Verdict]:
+    """Verdicts on an hour that is over, of every numeric feature with enough rows and enough earlier days."""
+    for name, now in found.items():
+        present = now.rows - now.missing
+        if now.mean is None or now.sd is None or present < PATTERN_ROWS_MIN:
+            continue
+        values = pattern(now.rows, present, now.mean, now.sd, now.missing, now.outliers)
+        if not known.judge(name, hour_ms, values, settings.anomalies):
+            continue
+        z, beyond = known.z[name], known.running[name] >= settings.anomalies.pattern_windows
+        yield Verdict(
+            key=AlertKey(model, version, "", "anomaly", name, "profile"),
+            level="warning" if beyond else "ok",
+            clear=known.running[name] == 0,
+            value=z,
+            threshold=settings.anomalies.pattern_z,
+            direction="up",
+            window=Span(span.start_ms, span.end_ms, int(now.rows)),
+            summary=f"{model}: `{name}` is unlike the same hour of earlier days (robust z {z:.1f}, limit {settings.anomalies.pattern_z:g}, {known.running[name]} hours in a row)",
+            reference=reference,
+            cooldown_ms=settings.cooldown_ms,
+            evidence={"mean": now.mean, "sd": now.sd, "missing_ratio": now.missing / now.rows, "outliers_ratio": now.outliers / present, "guarantee": "none"},
+        )

@@ -14,13 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.join import Pairs
-from stream_monitor.monitors import drift, quality
-from stream_monitor.monitors.inputs import CLIP_SD, Inputs, Rows, restore, state_of
+from stream_monitor.monitors import drift, points, quality
+from stream_monitor.monitors.anomaly import HOUR_MS, Patterns, hours_to_judge
+from stream_monitor.monitors.custom import Custom
+from stream_monitor.monitors.history import History
+from stream_monitor.monitors.inputs import CLIP_SD, Inputs, Points, Rows, packed_rows, restore, state_of, unpacked_rows
 from stream_monitor.monitors.performance import Performance, packed_pairs, unpacked_pairs
+from stream_monitor.monitors.performance_windows import PerformanceWindows
 from stream_monitor.monitors.reference import Profile, decode_profile, encode_profile, profile_id
+from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.volume import Volume
-from stream_monitor.settings import Limits, ModelSettings
-from stream_monitor.verdicts import Out, Verdict
+from stream_monitor.settings import CoreSettings
+from stream_monitor.verdicts import AlertKey, Out, Span, Verdict
 from stream_monitor.windows.names import duration_ms
 
 Float = NDArray[np.float64]
@@ -48,22 +53,29 @@ class Version:
     Parameters
     ----------
     model, name : str
-    settings : ModelSettings
-    limits : Limits
+    core : CoreSettings
     baselines : mapping of "model/version" to bytes
         Published reference profiles; an empty version is for all versions of the model.
     siblings : list of Version
         Other versions of the model, oldest first: a new version inherits the reference of their inputs.
+    sources : list of str
+        Names of source partitions, by the numbers that rows carry.
     """
 
-    def __init__(self, model: str, name: str, settings: ModelSettings, limits: Limits, baselines: Mapping[str, bytes], siblings: list[Version]) -> None:
-        self.model, self.name, self.settings, self.limits = model, name, settings, limits
+    def __init__(self, model: str, name: str, core: CoreSettings, baselines: Mapping[str, bytes], siblings: list[Version], sources: list[str]) -> None:
+        settings, limits = core.of(model), core.limits
+        self.model, self.name, self.settings, self.limits, self.sources, self.raw_values = model, name, settings, limits, sources, core.privacy.raw_values
         self.reference = ""
         self.performance = Performance(settings)
         self.volume = Volume()
         self.watermark_ms = 0
         self.outbox: list[Out] = []
         self.signals: dict[str, drift.Signal] = {}
+        self.history, self.patterns = History(), Patterns()
+        self.custom = Custom(settings.metrics.custom, limits.segments) if settings.metrics.custom else None
+        self.segments = Segments(settings.segments, limits.segments, lambda: self.performance.population(slim=True)) if settings.segments else None
+        if self.segments is not None:
+            self.performance.on_rows = self.segments.add
         self._rows: list[Rows] = []
         self._pairs: list[tuple[Pairs, list[str]]] = []
         self._waiting = 0
@@ -75,6 +87,8 @@ class Version:
         self.outputs = Inputs(output_name, settings, limits.features)
         self.features.on_values = self._watch
         self.outputs.on_values = self._watch
+        if settings.anomalies.topic:
+            self.features.on_points = self._tell_points
         published = baselines.get(f"{model}/{name}") or baselines.get(f"{model}/")
         inherited = next((s.features.profile for s in siblings if s.features.profile is not None), None)
         if published is not None:
@@ -111,6 +125,11 @@ class Version:
         self.volume.last_label_ms = log_ms
         self._changed = True
 
+    @property
+    def labels(self) -> int:
+        """Predictions that have got a label."""
+        return self.performance.pairs + sum(len(p.row) for p, _ in self.performance.waiting)
+
     def failed(self, n: int, log_ms: int) -> None:
         """Predictions that failed."""
         self.volume.failures += n
@@ -137,6 +156,8 @@ class Version:
         self.watermark_ms = max(self.watermark_ms, int(np.minimum(rows.times_ms, log_ms).max()))
         latency = rows.cells[rows.columns.index("latency_ms")] if "latency_ms" in rows.columns else None
         self.volume.add(rows.times_ms, latency)
+        if self.custom is not None:
+            self.custom.add(rows)
         self.features.add(rows)
         self.outputs.add(rows)
 
@@ -174,6 +195,9 @@ class Version:
             signal.binary = name == "__error__" and self.performance.task != "regression"
         return signal
 
+    def _tell_points(self, found: Points) -> None:
+        self.outbox += points.records(found, self)
+
     # ---- judgement
 
     def _judge_signal(self, subject: str, judge: Judge) -> None:
@@ -185,15 +209,21 @@ class Version:
         for verdict in self.signals[subject].verdicts(self.model, self.name, self.settings, scale, self.reference):
             judge(verdict)
 
-    def tick(self, log_ms: int, judge: Judge) -> None:
-        """Once a second of log time: what depends on time, and what changed since."""
+    def tick(self, log_ms: int, judge: Judge, config: str) -> None:
+        """Once a second of log time: what depends on time, and what changed since. `config` is the hash of the configuration."""
         for verdict in self.volume.freshness(self.model, self.name, self.settings, log_ms):
             judge(verdict)
+        self.outbox += [Out("history", self.model.encode(), record) for record in self.history.records(self, log_ms, config)]
         if not self._changed:
             return
         self._changed = False
         for verdict in self.performance.verdicts(self.model, self.name):
             judge(verdict)
+        if self.segments is not None:
+            for segment, windows in self.segments.changed():
+                for verdict in self.performance.verdicts_on(windows, AlertKey(self.model, self.name, segment, "performance", "", "threshold")):
+                    judge(verdict)
+        self._judge_hours(judge)
         for inputs in (self.features, self.outputs):
             for verdict in quality.judge(self.model, self.name, inputs, self.watermark_ms, self.settings, self.reference):
                 judge(verdict)
@@ -204,6 +234,16 @@ class Version:
         for subject in self.signals:
             self._judge_signal(subject, judge)
 
+    def _judge_hours(self, judge: Judge) -> None:
+        """Patterns of the hours of event time that are over."""
+        if self.features.profile is None or not self.watermark_ms:
+            return
+        for hour in hours_to_judge(self.patterns.next_ms, int(self.features.panes.starts[0]) if self.features.panes.used else self.watermark_ms, self.watermark_ms):
+            self.patterns.next_ms = hour + HOUR_MS
+            found, start, end = self.features.window(hour + HOUR_MS - 1, HOUR_MS)
+            for verdict in quality.patterns(self.model, self.name, self.patterns, hour, found, Span(start, end, 0), self.settings, self.reference):
+                judge(verdict)
+
     def drain(self) -> list[Out]:
         """Effects since the last time."""
         out, self.outbox = self.outbox, []
@@ -212,6 +252,13 @@ class Version:
     def window_ms(self) -> int:
         """The window of input statistics that is shown: the shortest duration configured, an hour if there is none."""
         return min((d for w in self.settings.windows if (d := duration_ms(w)) is not None), default=3_600_000)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of panes and of rows in windows, which is nearly all."""
+        found = self.features.memory_bytes + self.outputs.memory_bytes + self.volume.panes.sums.nbytes
+        found += self.performance.windows.memory_bytes if self.performance.windows is not None else 0
+        return found + (sum(w.memory_bytes for _, w in self.segments) if self.segments is not None else 0)
 
     # ---- snapshot
 
@@ -226,7 +273,11 @@ class Version:
             "performance": self.performance.state(),
             "volume": self.volume.state(),
             "signals": {name: s.state() for name, s in self.signals.items()},
-            "rows": [(r.columns, r.cells.tobytes(), r.times_ms.tobytes(), r.texts) for r in self._rows],
+            "history": self.history.told,
+            "patterns": self.patterns.state(),
+            "custom": None if self.custom is None else self.custom.state(),
+            "segments": None if self.segments is None else self.segments.state(),
+            "rows": [packed_rows(r) for r in self._rows],
             "pairs": [packed_pairs(p) for p, _ in self._pairs],
             "first_errors": self._first_errors.tobytes(),
             "error_scale": self._error_scale,
@@ -247,17 +298,17 @@ class Version:
         self.volume = Volume.from_state(state["volume"])
         for name, saved in state["signals"].items():
             self._signal(name).load(saved)
-        self._rows = [_rows_of(r) for r in state["rows"]]
+        self.history.told = {int(width): list(told) for width, told in state["history"].items()}
+        self.patterns = Patterns.from_state(state["patterns"])
+        if self.custom is not None and state["custom"] is not None:
+            self.custom.load(state["custom"])
+        if self.segments is not None and state["segments"] is not None:
+            self.segments.load(state["segments"], lambda w: PerformanceWindows.from_state(w, self.performance.classes, self.performance.score_classes))
+        self._rows = [unpacked_rows(r) for r in state["rows"]]
         self._pairs = [(unpacked_pairs(p), texts) for p in state["pairs"]]
         self._waiting = sum(len(r.times_ms) for r in self._rows) + sum(len(p.row) for p, _ in self._pairs)
         self._first_errors = np.frombuffer(state["first_errors"], np.float64)
         self._error_scale = tuple(state["error_scale"]) if state["error_scale"] else None
-
-
-def _rows_of(state: Any) -> Rows:
-    columns, cells, times, texts = state
-    when = np.frombuffer(times, np.int64)
-    return Rows(tuple(columns), np.frombuffer(cells, np.float64).reshape(len(columns), len(when)), when, list(texts))
 
 
 def _merged(rows: list[Rows]) -> Iterator[Rows]:
@@ -267,5 +318,10 @@ def _merged(rows: list[Rows]) -> Iterator[Rows]:
         if end < len(rows) and rows[end].columns == rows[start].columns and not rows[end].texts and not rows[start].texts:
             continue
         run = rows[start:end]
-        yield run[0] if len(run) == 1 else Rows(run[0].columns, np.concatenate([r.cells for r in run], axis=1), np.concatenate([r.times_ms for r in run]), [])
+        yield run[0] if len(run) == 1 else _concatenated(run)
         start = end
+
+
+def _concatenated(run: list[Rows]) -> Rows:
+    cells, times = np.concatenate([r.cells for r in run], axis=1), np.concatenate([r.times_ms for r in run])
+    return Rows(run[0].columns, cells, times, [], np.concatenate([r.origin for r in run]))

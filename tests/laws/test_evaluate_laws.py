@@ -11,10 +11,26 @@ import pytest
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest
-from stream_monitor.settings import Baseline, CoreSettings, Limits, ModelSettings
+from stream_monitor.settings import Anomalies, Baseline, CoreSettings, CustomMetric, Feature, Limits, Metrics, ModelSettings, Segment, Threshold
 
 T0 = 1_760_000_000_000
-SETTINGS = CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=150), windows=("last_300", "1h")))
+CUSTOM = {
+    "y": CustomMetric(type="histogram", field="features.y", labels=("c",), buckets=(-1.0, 0.0, 1.0)),
+    "spread": CustomMetric(type="summary", field="features.x"),
+    "yes": CustomMetric(type="counter", field="prediction", labels=("c", "nowhere")),
+    "last": CustomMetric(type="gauge", field="score"),
+}
+SETTINGS = CoreSettings(
+    defaults=ModelSettings(
+        baseline=Baseline(rows=150),
+        windows=("last_300", "1h"),
+        segments=(Segment(name="c"), Segment(name="x", cut=(-1.0, 1.0))),
+        features={"y": Feature(unique=True)},
+        thresholds={"accuracy": Threshold(min=0.8, min_labels=50)},
+        anomalies=Anomalies(topic=True, sample=0.5, reference="trailing", trailing_rows=100),
+        metrics=Metrics(custom=CUSTOM),
+    )
+)
 
 
 def events(n: int, seed: int) -> list[tuple[str, bytes, int]]:
@@ -84,22 +100,35 @@ def rows() -> list[tuple[str, bytes, int]]:
     return events(1_800, 1)
 
 
+def shown(shard: Shard) -> dict[tuple[Any, ...], Any]:
+    """Every sample of the shard by name and labels."""
+    return {(s[0], s[1]): tuple(s[2:]) for s in shard.samples() if s[0] != "stream_monitor_state_bytes"}
+
+
 def near(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(near(a[k], b[k]) for k in a)
+    if isinstance(a, tuple):
+        return isinstance(b, tuple) and len(a) == len(b) and all(map(near, a, b))
     return a == pytest.approx(b, rel=1e-9, abs=1e-9) if isinstance(a, float) else bool(a == b)
 
 
 def test_something_happens(rows):
     shard = folded(log_of(rows, 1_000))
     kinds = {(a["model"], a["kind"]) for a in told(shard)}
-    assert {("a", "performance"), ("a", "concept_drift"), ("a", "data_drift"), ("a", "data_quality"), ("a", "anomaly")} <= kinds
+    assert {("a", "performance"), ("a", "concept_drift"), ("a", "data_drift"), ("a", "data_quality")} <= kinds
+    assert any(a["segment"] for a in told(shard))
+    names = {name for name, _ in shown(shard)}
+    assert {"model_custom_y", "model_custom_spread", "model_custom_yes_total", "model_custom_last", "model_segment_accuracy", "model_anomalies_total"} <= names
+    assert {o.topic for o in shard.outbox} == {"alerts", "anomalies", "baselines", "history"}
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_cutting_the_log_does_not_matter(rows, size):
     one, other = folded(log_of(rows, 1_000)), folded(log_of(rows, size))
     assert near(one.summary(), other.summary())
+    assert near(shown(one), shown(other))
+    assert sorted(o for o in one.outbox if o.topic == "anomalies") == sorted(o for o in other.outbox if o.topic == "anomalies") != []
     assert [(a["id"], a["status"], a["subject"]) for a in told(one)] == [(a["id"], a["status"], a["subject"]) for a in told(other)]
 
 
@@ -167,8 +196,8 @@ def test_floods_stay_within_their_limits():
     assert not ingest.take("predictions@x/0", "predictions", values, np.arange(n), np.full(n, T0))
     for record in ingest.flush(T0)[0]:
         shard.fold(record)
-    assert len(shard.models) <= 6
+    assert len(shard.registry.model_names) <= 6
     assert len(shard.versions) <= 6 * 3
-    assert "__other__" in shard.models
+    assert "__other__" in shard.registry.model_names
     assert len(shard.join.predictions) <= 500
     assert sum(v["predictions"] for m in shard.summary()["models"].values() for v in m["versions"].values()) + sum(len(r.times_ms) for v in shard.versions for r in v._rows) == n

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stream_monitor.events.join import ANY, Join, LabelRows, Predictions
 
 VERSIONS = [0, 0, 1]  # model of each version
-DELAY = 50
+DELAY = 50 << 4
 
 
 @dataclass
@@ -52,6 +52,15 @@ class Oracle:
                     self.events.append((i, v, value, True))
 
 
+def without_predictions(n: int) -> tuple[np.ndarray, ...]:
+    return np.full(n, ANY), np.full(n, np.nan), np.full(n, np.nan), np.empty((n, 0))
+
+
+def no_labels() -> LabelRows:
+    empty = np.empty(0, np.int64)
+    return LabelRows(empty, empty.astype(np.uint64), empty, empty, empty.astype(np.float64), empty, empty, empty, *without_predictions(0))
+
+
 row = st.tuples(st.booleans(), st.integers(1, 5), st.sampled_from([ANY, 0, 1, 2]), st.integers(0, 3), st.sampled_from([0.0, 1.0]))
 
 
@@ -75,6 +84,7 @@ def run(rows: list[tuple[bool, int, int, int, float]], cuts: list[int], clock: l
             np.ones(n),
             np.zeros(n, np.int64),
             np.empty((n, 0)),
+            np.zeros(n, bool),
         )
         labels = LabelRows(
             np.array([i for i, _, _ in q], np.int64),
@@ -85,6 +95,7 @@ def run(rows: list[tuple[bool, int, int, int, float]], cuts: list[int], clock: l
             np.array([r[3] for _, r, _ in q], np.int64),
             np.zeros(len(q), np.int64),
             np.array([o for _, _, o in q], np.int64),
+            *without_predictions(len(q)),
         )
         joined = join.apply(predictions, labels, clock[0])
         duplicates += int(joined.duplicate.sum())
@@ -112,7 +123,7 @@ def test_equal_to_one_row_at_a_time_however_it_is_cut(rows: list[tuple[bool, int
     join, events, duplicates = run(rows, cuts, [0])
     assert duplicates == oracle.duplicates
     assert events == oracle.events
-    labelled = int(sum(join.predictions.rows("label", join.predictions.tail, join.predictions.head) >= 0))
+    labelled = int(sum(join.predictions.rows("label", join.predictions.tail, join.predictions.head) != WAITING))
     assert labelled == len(oracle.won)
     assert int(join.pending.sum()) == len(join.predictions) - labelled
 
@@ -128,7 +139,7 @@ def test_the_order_of_labels_does_not_matter(rows: list[tuple[bool, int, int, in
     def final(join: Join) -> dict[tuple[int, int], float]:
         ring = join.predictions
         seqs = np.arange(ring.tail, ring.head)
-        had = ring.get("label", seqs)
+        had = join._label_of(seqs)
         return {(int(i), int(v)): float(join.labels.get("label", np.array([s]))[0]) for i, v, s in zip(ring.get("id", seqs), ring.get("version", seqs), had, strict=True) if s >= 0}
 
     assert final(run(mixed, [], [0])[0]) == final(run(predictions + labels, [7], [0])[0])
@@ -148,12 +159,11 @@ def test_restoring_a_snapshot_is_invisible(before: list[tuple[bool, int, int, in
 def test_a_million_rows_leave_only_the_limit_and_counts_of_the_rest() -> None:
     join = Join(5_000)
     join.register(0, 0, 10**9)
-    empty = np.empty(0, np.int64)
-    none = LabelRows(empty, empty.astype(np.uint64), empty, empty, empty.astype(np.float64), empty, empty, empty)
+    none = no_labels()
     n = 20_000
     for k in range(10):
         ids = np.arange(k * n + 1, (k + 1) * n + 1).astype(np.uint64)
-        rows = Predictions(np.arange(n), ids, np.arange(n), np.zeros(n, np.int64), np.ones(n), np.ones(n), np.zeros(n, np.int64), np.empty((n, 0)))
+        rows = Predictions(np.arange(n), ids, np.arange(n), np.zeros(n, np.int64), np.ones(n), np.ones(n), np.zeros(n, np.int64), np.empty((n, 0)), np.zeros(n, bool))
         join.apply(rows, none, k)
     assert len(join.predictions) == 5_000
     assert join.evicted.tolist() == [195_000]
@@ -163,15 +173,14 @@ def test_a_million_rows_leave_only_the_limit_and_counts_of_the_rest() -> None:
 
 def test_waiting_ends_with_the_delay_of_the_model() -> None:
     join = Join(1_000)
-    join.register(0, 0, 100)
-    join.register(1, 1, 1_000)
+    join.register(0, 0, 160)
+    join.register(1, 1, 1_600)
     ids = np.array([1, 2], np.uint64)
-    empty = np.empty(0, np.int64)
-    none = LabelRows(empty, empty.astype(np.uint64), empty, empty, empty.astype(np.float64), empty, empty, empty)
-    join.apply(Predictions(np.arange(2), ids, np.zeros(2, np.int64), np.array([0, 1]), np.ones(2), np.ones(2), np.zeros(2, np.int64), np.empty((2, 0))), none, 0)
-    join.expire(101)
+    none = no_labels()
+    join.apply(Predictions(np.arange(2), ids, np.zeros(2, np.int64), np.array([0, 1]), np.ones(2), np.ones(2), np.zeros(2, np.int64), np.empty((2, 0)), np.zeros(2, bool)), none, 0)
+    join.expire(176)
     assert join.expired.tolist() == [1, 0]
     assert join.pending.tolist() == [0, 1]
-    join.expire(1_001)
+    join.expire(1_616)
     assert join.expired.tolist() == [1, 1]
     assert len(join.predictions) == 0

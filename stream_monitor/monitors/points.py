@@ -1,0 +1,52 @@
+"""
+Single values outside the fences, on the topic `anomalies`.
+
+Rule of the file: a sample, chosen by the row's place in its source, so that the same log gives the same records. Raw values only where `privacy.raw_values` allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from stream_monitor.alerts.event import rfc3339
+from stream_monitor.monitors.inputs import Points
+from stream_monitor.verdicts import Out
+
+if TYPE_CHECKING:
+    from stream_monitor.monitors.version import Version
+
+SCHEMA = 1
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""Fibonacci hashing: spreads neighbouring offsets evenly."""
+
+
+def records(found: Points, version: Version) -> Iterator[Out]:
+    """Records of a sample of the values of one chunk."""
+    if not len(found.origin):
+        return
+    chance = (found.origin["offset"].astype(np.uint64) * GOLDEN >> np.uint64(11)).astype(np.float64) / 2.0**53
+    for i in np.flatnonzero(chance < version.settings.anomalies.sample).tolist():
+        q1, q3, value = float(found.quartiles[0][i]), float(found.quartiles[1][i]), float(found.values[i])
+        iqr, reach = q3 - q1, version.settings.anomalies.fence * (q3 - q1)
+        topic, _, partition = version.sources[int(found.origin["source"][i])].rpartition("/")
+        record = {
+            "schema": SCHEMA,
+            "model": version.model,
+            "version": version.name,
+            "timestamp": rfc3339(int(found.times_ms[i])),
+            "feature": found.feature,
+            "kind": "point",
+            "direction": "down" if value < q1 else "up",
+            **({"distance_iqr": (q1 - value if value < q1 else value - q3) / iqr} if iqr > 0 else {}),
+            "low": q1 - reach,
+            "high": q3 + reach,
+            "reference": version.reference,
+            "source": {"topic": topic.partition("@")[0], "partition": int(partition), "offset": int(found.origin["offset"][i])},
+        }
+        if version.raw_values:
+            record["value"] = value
+        yield Out("anomalies", version.model.encode(), msgspec.json.encode(record))

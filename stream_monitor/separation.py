@@ -1,0 +1,219 @@
+"""
+The rows of one record of `observations`, by what they are: predictions, failed calls, labels.
+
+Rule of the file: pure conversion; it counts nothing and judges nothing. Texts of outcomes get the dictionary of the shard, models and versions their codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.events.cells import ABSENT, ABSENT_CELL, Cells, Texts, remap, tags, text_indices
+from stream_monitor.events.join import ANY, Join, LabelRows, Predictions
+from stream_monitor.events.observations import FAILURE, LABEL, Observations
+from stream_monitor.monitors.inputs import NO_ORIGIN, ORIGIN, Rows
+from stream_monitor.monitors.registry import OTHER, Registry
+
+Int = NDArray[np.int64]
+OUTCOME_TEXTS_MAX = 65_536
+
+
+class Part(NamedTuple):
+    """Rows of predictions of one layout; `start` is the place of the first among all predictions of the record."""
+
+    rows: Rows
+    version: Int
+    failed: NDArray[np.bool_] | None
+    """None: none of them."""
+
+
+class Separated(NamedTuple):
+    predictions: Predictions
+    labels: LabelRows
+    parts: list[Part]
+    """In the order of `predictions`."""
+
+
+class Separation:
+    """Separates records; knows the dictionary of outcomes."""
+
+    def __init__(self, registry: Registry, join: Join) -> None:
+        self.registry, self.join = registry, join
+        self.texts = Texts()
+
+    def separate(self, obs: Observations, fresh: NDArray[np.bool_]) -> Separated:
+        """The rows of a record that were not seen before."""
+        kinds, codes, models = self._codes(obs)
+        predictions: list[Predictions] = []
+        labels: list[LabelRows] = []
+        parts: list[Part] = []
+        everything = bool(fresh.all())
+        for block in obs.blocks:
+            kept = np.arange(len(block.rows)) if everything else np.flatnonzero(fresh[block.rows])
+            if not len(kept):
+                continue
+            cells = block.cells if len(kept) == len(block.rows) else block.cells[:, kept]
+            at = block.rows[kept]
+            rows = obs.rows[at]
+            kind = kinds[rows["group"]]
+            is_label = kind == LABEL
+            for mine, of_labels in ((is_label, True), (~is_label, False)):
+                if not mine.any():
+                    continue
+                here: Any = slice(None) if mine.all() else np.flatnonzero(mine)
+                if of_labels:
+                    labels.append(self._label_rows(obs, block.columns, cells[:, here], at[here], rows[here], models, codes))
+                else:
+                    version, failed = codes[rows["group"][here]], kind[here] == FAILURE
+                    taken = Rows(block.columns, cells[:, here], rows["time"][here].copy(), obs.head.texts, self._origin(obs, rows[here], version))
+                    predictions.append(self._prediction_rows(obs, taken, at[here], rows[here]["id"].copy(), version, failed))
+                    parts.append(Part(taken, version, failed if failed.any() else None))
+        return Separated(_joined_predictions(predictions), _joined_labels(labels), parts)
+
+    def _codes(self, obs: Observations) -> tuple[Int, Int, Int]:
+        """Kind, version code and model code of each group of the record."""
+        kinds, codes, models = [], [], []
+        for group in obs.head.groups:
+            model = self.registry.model(group.model) if group.model else ANY
+            version = ANY if group.version is None or model == ANY else self.registry.version(model, group.version, self.join)
+            kinds.append(group.kind)
+            models.append(model)
+            codes.append(version)
+        return np.array(kinds, np.int64), np.array(codes, np.int64), np.array(models, np.int64)
+
+    def _origin(self, obs: Observations, rows: NDArray[np.void], version: Int) -> NDArray[np.void]:
+        """Where the rows came from, if a model among them publishes single anomalies."""
+        if not any(self.registry.versions[code].settings.anomalies.topic for code in np.unique(version).tolist()):
+            return NO_ORIGIN
+        out = np.empty(len(rows), ORIGIN)
+        out["source"], out["offset"] = np.array([self.registry.source(s) for s in obs.head.sources])[rows["source"]], rows["offset"]
+        return out
+
+    # ---- predictions
+
+    def _prediction_rows(self, obs: Observations, rows: Rows, at: Int, ids: NDArray[np.uint64], version: Int, failed: NDArray[np.bool_]) -> Predictions:
+        outcome = self._outcomes(column_of(rows, "prediction"), obs.head.texts)
+        return Predictions(at, ids, rows.times_ms, version, outcome, column_of(rows, "score"), self._segments(rows, version), self._probabilities(rows, version), failed)
+
+    def _segments(self, rows: Rows, version: Int) -> Int:
+        """The combination of slices of each row, where a model defines slices."""
+        out = np.zeros(len(version), np.int64)
+        for code, index in by_code(version):
+            segments = self.registry.versions[code].segments
+            if segments is not None:
+                out[index] = segments.codes(rows.columns, rows.cells[:, index], rows.texts)
+        return out
+
+    def _probabilities(self, rows: Rows, version: Int) -> Cells:
+        """Class scores in the order of the classes of each version."""
+        classes = [c for c in rows.columns if c.startswith("score.")]
+        n = len(version)
+        if not classes:
+            return np.empty((n, 0))
+        out = np.full((n, self.join.classes), np.nan)
+        for code in np.unique(version).tolist():
+            if code == ANY:
+                continue
+            at = np.flatnonzero(version == code)
+            places = [self.registry.versions[code].class_column(c.removeprefix("score.")) for c in classes]
+            if max(places, default=-1) >= self.join.classes:
+                self.join.widen(max(places) + 1)
+                out = np.concatenate([out, np.full((n, self.join.classes - out.shape[1]), np.nan)], axis=1)
+            for place, name in zip(places, classes, strict=True):
+                out[at, place] = rows.cells[rows.columns.index(name)][at]
+        return out
+
+    def _outcomes(self, cells: Cells, texts: list[str]) -> Cells:
+        """Cells of predictions or labels, with texts in the dictionary of this shard."""
+        used = text_indices(cells) if texts else ()
+        if not len(used):
+            return cells
+        table = np.zeros(len(texts), np.int64)
+        for i in used.tolist():  # type: ignore[union-attr]
+            text = texts[i] if texts[i] in self.texts or len(self.texts.names) < OUTCOME_TEXTS_MAX else OTHER
+            table[i] = int(np.array([self.texts[text]]).view(np.uint64)[0] & np.uint64(0xFFFFFFFF))
+        return remap(cells, table)
+
+    # ---- labels
+
+    def _label_rows(self, obs: Observations, columns: tuple[str, ...], cells: Cells, at: Int, rows: NDArray[np.void], models: Int, codes: Int) -> LabelRows:
+        partition = np.array([int(s.rpartition("/")[2]) for s in obs.head.sources], np.int64)
+        taken = Rows(columns, cells, rows["time"].copy(), obs.head.texts)
+        model, version = models[rows["group"]], codes[rows["group"]]
+        own = self._own(taken, model, version)
+        alone = not (own >= 0).any()
+        return LabelRows(
+            at,
+            rows["id"].copy(),
+            model,
+            version,
+            self._outcomes(column_of(taken, "label"), obs.head.texts),
+            taken.times_ms,
+            partition[rows["source"]],
+            rows["offset"].copy(),
+            own,
+            np.full(len(at), np.nan) if alone else self._outcomes(column_of(taken, "prediction"), obs.head.texts),
+            np.full(len(at), np.nan) if alone else column_of(taken, "score"),
+            np.empty((len(at), 0)) if alone else self._probabilities(taken, own),
+        )
+
+    def _own(self, rows: Rows, model: Int, version: Int) -> Int:
+        """The version whose prediction each label brings along (that of no name where it names none), ANY where it brings none or names no model."""
+        brought = [i for i, c in enumerate(rows.columns) if c == "prediction" or c.startswith("score")]
+        if not brought:
+            return np.full(len(model), ANY, np.int64)
+        given = (tags(rows.cells[brought]) != ABSENT).any(axis=0) & (model != ANY)
+        own = np.where(given, version, ANY)
+        for code in np.unique(model[given & (version == ANY)]).tolist():
+            own[given & (version == ANY) & (model == code)] = self.registry.version(code, "", self.join)
+        return own
+
+
+def column_of(rows: Rows, name: str) -> Cells:
+    """One column of rows, absent cells where they do not have it."""
+    found: Cells = rows.cells[rows.columns.index(name)] if name in rows.columns else np.full(rows.cells.shape[1], ABSENT_CELL)
+    return found
+
+
+def by_code(codes: Int) -> Iterator[tuple[int, Any]]:
+    """Each code with the index of its rows, in order; a slice when there is one code only."""
+    if not len(codes):
+        return
+    if (codes == codes[0]).all():
+        yield int(codes[0]), slice(None)
+        return
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(codes)], strict=True):
+        yield int(ordered[start]), order[start:end]
+
+
+def _joined_predictions(parts: list[Predictions]) -> Predictions:
+    if len(parts) == 1:
+        return parts[0]
+    empty = np.empty(0, np.int64)
+    if not parts:
+        return Predictions(empty, empty.astype(np.uint64), empty, empty, np.empty(0), np.empty(0), empty, np.empty((0, 0)), empty.astype(bool))
+    return Predictions(*(_stacked([p[i] for p in parts]) for i in range(len(parts[0]))))
+
+
+def _joined_labels(parts: list[LabelRows]) -> LabelRows:
+    if len(parts) == 1:
+        return parts[0]
+    empty, none = np.empty(0, np.int64), np.empty(0)
+    if not parts:
+        return LabelRows(empty, empty.astype(np.uint64), empty, empty, none, empty, empty, empty, empty, none, none, np.empty((0, 0)))
+    return LabelRows(*(_stacked([p[i] for p in parts]) for i in range(len(parts[0]))))
+
+
+def _stacked(columns: list[NDArray[Any]]) -> Any:
+    """Columns one after the other; matrices of class scores as wide as the widest."""
+    if columns[0].ndim == 2:
+        width = max(c.shape[1] for c in columns)
+        columns = [np.concatenate([c, np.full((len(c), width - c.shape[1]), np.nan)], axis=1) for c in columns]
+    return np.concatenate(columns)
