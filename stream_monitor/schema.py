@@ -1,29 +1,59 @@
 """
 The topics, as `topics/*.yaml` describe them.
 
-Rule of the file: the YAML is the only place where a topic's settings are written; code reads them here.
+Rule of the file: the YAML is the only place where a topic's settings and the shape of its records are written; code reads them here.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
 REJECT_REASONS = ("invalid_json", "not_an_object", "missing_field", "wrong_type", "out_of_range", "too_large", "too_deep", "corrupt_batch", "unknown_format")
 """Why a record is a dead letter: a closed set."""
+REPLICAS = 3
+"""Of every topic, where there are as many brokers."""
 
 
-class TopicSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One topic."""
+class Format(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a value is that is no JSON: in words, in which version, and where that is written."""
+
+    what: str
+    version: int | None = None
+    defined_in: str | None = None
+
+
+class TopicSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One topic: its settings, and either a JSON Schema (draft 2020-12) or a format of its values."""
 
     name: str
     description: str
     writer: str
     key: str
     partitions: int
+    more_partitions: Literal["allowed", "at_creation", "never"]
+    """Whether it may have more partitions than this: at any time, only when it is made so, or not at all."""
     config: dict[str, str]
+    replicated: dict[str, str] = {}
+    """Settings besides, where the topic has `REPLICAS` replicas."""
+    schema: dict[str, Any] | None = None
+    format: Format | None = None
+    headers: dict[str, Any] | None = None
+    """JSON Schema of the headers, as an object of texts."""
+    example: list[Any] = []
+    """Records (headers, where only they have a schema) that the schema accepts."""
+
+    def settings(self, replicas: int) -> dict[str, str]:
+        """
+        Settings of the topic with so many replicas.
+
+        >>> topics()["observations"].settings(3).keys() - topics()["observations"].settings(1).keys()
+        {'min.insync.replicas'}
+        """
+        return self.config | (self.replicated if replicas >= REPLICAS else {})
 
 
 @cache
