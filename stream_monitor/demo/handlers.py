@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from stream_monitor.demo.groups import Group, Join
 from stream_monitor.demo.protocol import Error
 from stream_monitor.demo.topics import DEFAULTS, Topic, Topics
+from stream_monitor.runtime.alter_configs import DELETE, SET
 
 NODE = 0
 CLUSTER = "stream-monitor-demo"
@@ -65,6 +66,7 @@ class Handlers:
             33: self.alter_configs,
             37: self.create_partitions,
             42: self.delete_groups,
+            44: self.incremental_alter_configs,
         }
 
     # ---- records
@@ -213,6 +215,21 @@ class Handlers:
             if topic is not None and not call.request.validate_only:
                 topic.config = {key: value for key, value in entries if value is not None}
             answers.append((Error.UNKNOWN_TOPIC_OR_PARTITION if kind == TOPIC_RESOURCE and topic is None else Error.NONE, None, kind, name))
+        return 0, answers
+
+    def incremental_alter_configs(self, call: Call) -> Answer:
+        """Set or delete what is named on topics, and leave the rest; anything else is accepted and forgotten. Adding to lists is not offered."""
+        answers = []
+        for kind, name, entries in call.request.resources:
+            topic = self.topics.get(name) if kind == TOPIC_RESOURCE else None
+            error = Error.UNKNOWN_TOPIC_OR_PARTITION if kind == TOPIC_RESOURCE and topic is None else Error.NONE
+            if any(operation not in {SET, DELETE} for _, operation, _ in entries):
+                error = Error.INVALID_REQUEST
+            elif topic is not None and not call.request.validate_only:
+                topic.config |= {key: value for key, operation, value in entries if operation == SET}
+                for key in (key for key, operation, _ in entries if operation == DELETE):
+                    topic.config.pop(key, None)
+            answers.append((error, None, kind, name))
         return 0, answers
 
     # ---- groups

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from aiokafka.protocol import admin, commit, coordination, fetch, group, metadata, offset, produce, transaction
 
+from stream_monitor.runtime import alter_configs
+
 FRAME_BYTES_MAX = 100 << 20
 """Kafka's own default of `socket.request.max.bytes`; a greater length is not Kafka."""
 
@@ -33,6 +35,7 @@ class Error:
     UNSUPPORTED_VERSION = 35
     TOPIC_ALREADY_EXISTS = 36
     INVALID_PARTITIONS = 37
+    INVALID_REQUEST = 42
     OUT_OF_ORDER_SEQUENCE = 45
     DUPLICATE_SEQUENCE = 46
     INVALID_PRODUCER_EPOCH = 47
@@ -65,6 +68,7 @@ _OFFERED: tuple[tuple[Any, str, int, int], ...] = (
     (admin, "CreatePartitionsRequest", 0, 1),
     (admin, "DescribeConfigsRequest", 0, 1),
     (admin, "AlterConfigsRequest", 0, 1),
+    (alter_configs, "IncrementalAlterConfigsRequest", 0, 0),
     (transaction, "InitProducerIdRequest", 0, 0),
     (admin, "ApiVersionRequest", 0, 0),
 )
