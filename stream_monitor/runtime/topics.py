@@ -9,23 +9,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, for_code
 
 from stream_monitor.errors import BrokerError
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.hub import quietly
-from stream_monitor.schema import topics
+from stream_monitor.schema import REPLICAS, topics
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
 WAIT_S = 2.0
-REPLICAS_MAX = 3
 TOPIC_EXISTS = 36
 
 
@@ -59,33 +58,53 @@ async def ensure(settings: Settings) -> None:
     BrokerError
         The broker is not there, or refuses.
     """
+    prefix = settings.kafka.topic_prefix
     async with admin(settings) as client:
         while True:
-            there = set(await client.list_topics())
-            missing = [t for t in topics().values() if settings.kafka.topic_prefix + t.name not in there]
+            there = {t["topic"].removeprefix(prefix): len(t["partitions"]) for t in await client.describe_topics() if t["topic"].startswith(prefix)}
+            missing = [name for name in topics() if name not in there]
             if not missing:
                 return
             if settings.kafka.create_topics:
-                await _create(settings, client, [t.name for t in missing])
+                partitions = partitions_at_creation(there)
+                await create(settings, client, {name: partitions[name] for name in missing})
                 return
-            log.warning("waiting for topics: %s", ", ".join(settings.kafka.topic_prefix + t.name for t in missing))
+            log.warning("waiting for topics: %s", ", ".join(prefix + name for name in missing))
             await asyncio.sleep(WAIT_S)
 
 
-async def _create(settings: Settings, client: AIOKafkaAdminClient, names: list[str]) -> None:
-    brokers = len((await client.describe_cluster())["brokers"])
-    replicas = min(REPLICAS_MAX, brokers)
-    new = [NewTopic(settings.kafka.topic_prefix + n, topics()[n].partitions, replicas, topic_configs=dict(topics()[n].config)) for n in names]
+def partitions_at_creation(there: Mapping[str, int], asked: Mapping[str, int] | None = None) -> dict[str, int]:
+    """
+    With how many partitions each topic is made: as asked or specified, but `snapshots` has one for each of `observations`.
+
+    >>> partitions_at_creation({"observations": 16})["snapshots"]
+    16
+    """
+    out = {name: spec.partitions for name, spec in topics().items()} | dict(asked or {})
+    out["snapshots"] = max(out["snapshots"], there.get("observations", out["observations"]))
+    return out
+
+
+async def create(settings: Settings, client: AIOKafkaAdminClient, partitions: Mapping[str, int]) -> None:
+    """
+    Make topics, by logical name, with so many partitions. One that is there by now is left as it is.
+
+    Raises
+    ------
+    BrokerError
+        The broker refuses.
+    """
+    prefix = settings.kafka.topic_prefix
+    replicas = min(REPLICAS, len((await client.describe_cluster())["brokers"]))
+    new = [NewTopic(prefix + name, number, replicas, topic_configs=topics()[name].settings(replicas)) for name, number in partitions.items()]
     try:
         response = await client.create_topics(new)
-    except TopicAlreadyExistsError:
-        return
     except KafkaError as e:
-        raise BrokerError(f"the topics {', '.join(names)} could not be made: {e}") from None
-    for topic, code, *_ in response.topic_errors:
-        if code not in (0, TOPIC_EXISTS):
-            raise BrokerError(f"the topic {topic} could not be made: {for_code(code).__name__}")
-    log.info("made topics: %s", ", ".join(names))
+        raise BrokerError(f"the topics {', '.join(partitions)} could not be made: {e}") from None
+    refused = [f"{topic}: {(*rest, None)[0] or for_code(code).__name__}" for topic, code, *rest in response.topic_errors if code not in (0, TOPIC_EXISTS)]
+    if refused:
+        raise BrokerError(f"topics could not be made: {'; '.join(refused)}")
+    log.info("made topics: %s", ", ".join(prefix + name for name in partitions))
 
 
 async def describe(settings: Settings) -> dict[str, Described]:
