@@ -20,6 +20,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from stream_monitor.demo.broker import start_in_thread
+from stream_monitor.runtime.alter_configs import SetTopicConfigs
 
 DEADLINE_S = 30
 
@@ -134,6 +135,11 @@ def test_configuration_of_a_topic_is_kept_and_can_be_changed(bootstrap):
             await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "1000000"})])
             config = await described(admin, topic)
             assert (config["cleanup.policy"], config["retention.ms"]) == ("delete", "1000000")
+            answer = await admin._send_request(SetTopicConfigs({topic: {"retention.bytes": "12345"}}))
+            assert [code for code, *_ in answer.resources] == [0]
+            while (config := await described(admin, topic))["retention.bytes"] != "12345":  # noqa: ASYNC110 - the answer comes before the metadata has it
+                await asyncio.sleep(0.1)
+            assert config["retention.ms"] == "1000000", "what was not named was set back"
 
     run(body())
 

@@ -186,13 +186,18 @@ label_events = st.fixed_dictionaries({}, optional={"event_id": text, "label": st
 EVENTS = {"predictions": prediction_events, "labels": label_events}
 
 
+BOUNDS = [2**53, 946_684_800_000, 10**12, 1]
+VALUES = [None, True, 0, -1, 0.5, 1.5, 1.0000001, [], [1], ["a"], [True], {}, *({"a": value} for value in (1, 0, -0.1, 1.1, "b", None, True, [])), "ok", "error", "b"]
+VALUES += [sign * (bound + step) for bound in BOUNDS for step in (-1, 0, 1) for sign in (1, -1)] + ["x" * n for n in (0, 1, 127, 128, 129, 255, 256, 257)]
+
+
 def near(kind: str) -> st.SearchStrategy[dict[str, Any]]:
     """An example with one or two fields that are otherwise: near enough to be accepted by chance."""
     return st.builds(lambda base, change, keep: {**base, **dict(list(change.items())[:keep])}, st.sampled_from(topics()[kind].example), EVENTS[kind], st.integers(0, 2))
 
 
 @pytest.mark.parametrize("kind", ["predictions", "labels"])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_the_schema_and_the_parser_agree(kind, data):
     event = data.draw(st.one_of(near(kind), near(kind), EVENTS[kind]))
@@ -200,15 +205,12 @@ def test_the_schema_and_the_parser_agree(kind, data):
 
 
 @pytest.mark.parametrize("kind", ["predictions", "labels"])
-@pytest.mark.parametrize("wrong", [None, True, 1, -1, 2**53 + 2, 1.5, "", "x" * 300, [], [1], ["a"], {}, {"a": 1}, {"a": 2}, {"a": "b"}, {"a": None}])
-def test_every_field_is_tried_with_every_kind_of_value(kind, wrong):
-    verdicts = set()
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: json.dumps(value)[:24])
+def test_every_field_is_tried_with_every_kind_of_value_and_at_every_bound(kind, value):
     for example in topics()[kind].example:
         for field in SCHEMAS[kind]["properties"]:
-            event = example | {field: wrong}
-            verdicts.add(accepts(SCHEMAS[kind], event))
+            event = example | {field: value}
             assert accepts(SCHEMAS[kind], event) == parses(kind, event), (field, event)
-    assert False in verdicts
 
 
 @pytest.mark.parametrize("kind", ["predictions", "labels"])
