@@ -50,6 +50,11 @@ class EventStream(Iterator[Event]):
         return any(source.file.live for source in self._sources)
 
     @property
+    def lacks_prediction(self) -> bool:
+        """Whether rows of a file are known to have neither prediction nor score."""
+        return any(source.lacks_prediction for source in self._sources)
+
+    @property
     def last_ms(self) -> int | None:
         """The greatest time of all events, known after `scan`; `None` for an empty or live input."""
         times_ms = [source.last_ms for source in self._sources if source.last_ms is not None]
@@ -143,7 +148,7 @@ def _check_maps(maps: list[Mapping], sources: list[Source]) -> None:
 def _notes(sources: list[Source]) -> list[str]:
     notes = []
     for source in sources:
-        if source.role != "labels" and source.fields is not None and not any(field.partition(".")[0] in {"prediction", "score", "status"} for field in source.fields):
+        if source.lacks_prediction:
             notes.append(f"{source.file.name}: no column 'prediction' or 'score'; say which it is with --map prediction=COLUMN, else no row can be used")
         named = tuple(column for column in source.unused if column)
         if named and source.role != "table":

@@ -49,6 +49,10 @@ class InputOptions(Struct, frozen=True, kw_only=True):
     ignore: tuple[str, ...] = ()
     interval_ms: int = 1_000
     label_delay_ms: int = 0
+    model: str | None = None
+    """Model of the rows of a table that name none; else the stem of the file."""
+    first_row: int = 1
+    """Number of the first row of a table, where it goes on from another."""
     live: bool = False
     """Take stdin line by line as it comes, in its own order; else it is copied to a temporary file first, so that it can be sorted."""
 

@@ -35,9 +35,9 @@ class Clock:
     A row without a usable time has that of the row before it. As long as no row had one, they are `interval_ms` apart from 2000-01-01 on.
     """
 
-    def __init__(self, interval_ms: int) -> None:
+    def __init__(self, interval_ms: int, first_row: int = 1) -> None:
         self._interval_ms = interval_ms
-        self._now_ms = DEFAULT_START_MS
+        self._now_ms = DEFAULT_START_MS + (first_row - 1) * interval_ms
         self.told = False
         """Whether a row had a time of its own."""
 
@@ -62,7 +62,8 @@ class Source:
     """
 
     def __init__(self, role: Role, path: str, options: InputOptions, maps: list[Mapping], meter: Meter) -> None:
-        self.model, self.format, gzipped = parse_path(path)
+        stem, self.format, gzipped = parse_path(path)
+        self.model = options.model or stem
         self.role = role
         self.kind = "labels" if role == "labels" else "predictions"
         self.file = InputFile(path, meter, gzipped=gzipped, live=options.live)
@@ -74,6 +75,7 @@ class Source:
         """The greatest time of an event, known after `scan`."""
         self._sorted = True
         self._interval_ms = options.interval_ms
+        self._first_row = options.first_row
         self._label_delay_ms = options.label_delay_ms
         self._encode = msgspec.json.Encoder().encode
 
@@ -97,13 +99,18 @@ class Source:
         return self.shaper.plan(self.columns).fields if self.columns is not None else None
 
     @property
+    def lacks_prediction(self) -> bool:
+        """Whether its rows are known to have neither prediction nor score, so that none is a prediction event."""
+        return self.role != "labels" and self.fields is not None and not any(field.partition(".")[0] in {"prediction", "score", "status"} for field in self.fields)
+
+    @property
     def unused(self) -> tuple[str, ...]:
         """Columns that are no field of the event."""
         return self.shaper.plan(self.columns).unused if self.columns is not None else ()
 
     def scan(self) -> None:
         """Read the file once: types of columns, whether it is in order, the greatest time."""
-        clock = Clock(self._interval_ms)
+        clock = Clock(self._interval_ms, self._first_row)
         constant = self.shaper.constant("timestamp")
         last_ms: int | None = None
         for value in self._times():
@@ -157,9 +164,9 @@ class Source:
 
     def _shaped(self) -> Parts:
         """Rows become events."""
-        clock = Clock(self._interval_ms)
+        clock = Clock(self._interval_ms, self._first_row)
         kind, table, encode, shape = self.kind, self.role == "table", self._encode, self.shaper.event
-        for number, row in enumerate(self.reader.rows(), 1):
+        for number, row in enumerate(self.reader.rows(), self._first_row):
             if isinstance(row, bytes):
                 yield (kind, row, b"", clock.next(None)), None
                 continue
