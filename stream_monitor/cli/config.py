@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from stream_monitor.config import load
+from stream_monitor.config.references import file_profiles
 from stream_monitor.errors import ConfigError, InputError
 
 EXAMPLE = """# stream-monitor: everything here is optional; these are the defaults, and a model with a threshold of its own.
@@ -61,6 +62,7 @@ def check(path: str | None, as_json: bool) -> None:
     """
     try:
         settings = load(path, os.environ)
+        file_profiles(settings.core)
     except ConfigError as e:
         if not as_json:
             raise

@@ -54,9 +54,10 @@ def command(
     options = InputOptions(
         table=table, predictions=predictions, labels=labels, maps=maps, ignore=ignore, interval_ms=parse_duration_ms(interval), label_delay_ms=parse_duration_ms(label_delay)
     )
+    from stream_monitor.config.references import file_profiles
     from stream_monitor.replay import Replay
 
-    replay = Replay(settings)
+    replay = Replay(settings, file_profiles(settings.core))
     _feed(replay, options)
     replay.close()
     alerts = replay.alerts()
@@ -80,20 +81,10 @@ def command(
 
 
 def _feed(replay: Any, options: InputOptions) -> None:
-    from stream_monitor.inputs.events import open_events
+    from stream_monitor.cli.terminal import reading
 
-    if not sys.stderr.isatty():
-        with open_events(options) as events:
-            replay.feed(events)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("replaying", total=None)
-        with open_events(options, lambda read, total: bar.update(task, completed=read, total=total or None)) as events:
-            replay.feed(events)
+    with reading(options, "replaying") as events:
+        replay.feed(events)
 
 
 def _show(summary: dict[str, Any], alerts: list[dict[str, Any]]) -> None:

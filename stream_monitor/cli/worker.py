@@ -19,6 +19,7 @@ def command(path: str | None) -> None:
     Example: stream-monitor worker --config monitor.yaml
     """
     settings = load(path, os.environ)
+    from stream_monitor.config.references import file_profiles
     from stream_monitor.runtime.worker import main
 
-    sys.exit(main(settings))
+    sys.exit(main(settings, file_profiles(settings.core)))

@@ -165,13 +165,13 @@ class Inputs:
             self.waiting.append(rows)
             self.waiting_rows += len(rows.times_ms)
             if self.waiting_rows >= self.settings.baseline.rows:
-                self._learn()
+                self.learn(self.settings.baseline.rows)
             return
         self._fold(rows)
 
-    def _learn(self) -> None:
-        """Exactly the first rows make the reference, however they were cut; all of them are folded afterwards."""
-        wanted, first, left = self.settings.baseline.rows, [], []
+    def learn(self, count: int) -> None:
+        """Exactly the first `count` of the waiting rows make the reference, however they were cut; all of them are folded afterwards."""
+        wanted, first, left = count, [], []
         for rows in self.waiting:
             n = min(len(rows.times_ms), wanted)
             wanted -= n
@@ -180,7 +180,7 @@ class Inputs:
             if n < len(rows.times_ms):
                 left.append(rows.part(slice(n, None)))
         self.waiting, self.waiting_rows = [], 0
-        profile = Profile(features=self._profiles(first), rows=self.settings.baseline.rows)
+        profile = Profile(features=self._profiles(first), rows=count)
         self.use(profile)
         self._learnt(profile)
         for rows in first + left:

@@ -7,6 +7,7 @@ Rule of the file: a profile is immutable and is named by the hash of what it say
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -20,6 +21,8 @@ SCHEMA = 1
 FENCE = 1.5
 VALUE_MAX = 1e150
 """Mean and standard deviation take larger values as this: their squares would overflow."""
+ANY_MODEL = "/"
+"""Key of the reference of every model whose settings say `source: file` and which has none of its own."""
 
 
 class FeatureProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -132,7 +135,7 @@ def decode_profile(data: bytes) -> Profile:
     Raises
     ------
     StateError
-        It is no profile, or of another schema.
+        It is no profile, of another schema, or one that cannot be compared with.
     """
     try:
         profile = msgspec.json.decode(data, type=Profile)
@@ -142,7 +145,26 @@ def decode_profile(data: bytes) -> Profile:
     if profile.schema != SCHEMA:
         message = f"a reference profile of schema {profile.schema}; this version reads {SCHEMA}: build it again with `stream-monitor baseline build`"
         raise StateError(message)
+    for name, feature in (*profile.features.items(), *profile.outputs.items()):
+        fault = _fault(feature)
+        if fault:
+            message = f"not a reference profile: {name}: {fault}"
+            raise StateError(message)
     return profile
+
+
+def _fault(feature: FeatureProfile) -> str:
+    """What makes a feature of a profile useless as a reference; empty when nothing does."""
+    edges = feature.quantiles
+    if len(edges) >= BINS or any(low >= high for low, high in pairwise(edges)):
+        return f"quantiles must ascend, and be at most {BINS - 1}"
+    if len(feature.counts) != (len(edges) + 1 if feature.type == "numeric" else 0):
+        return "counts must be one more than quantiles"
+    if feature.sd < 0 or not feature.q1 <= feature.median <= feature.q3:
+        return "sd must not be negative, and q1, median and q3 must ascend"
+    if min(feature.count, feature.missing, feature.outliers, *feature.counts, *feature.categories.values()) < 0:
+        return "a count is negative"
+    return ""
 
 
 def profile_id(profile: Profile) -> str:

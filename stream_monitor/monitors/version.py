@@ -21,7 +21,7 @@ from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs import CLIP_SD, Inputs, Points, Rows, packed_rows, restore, state_of, unpacked_rows
 from stream_monitor.monitors.performance import Performance, packed_pairs, unpacked_pairs
 from stream_monitor.monitors.performance_windows import PerformanceWindows
-from stream_monitor.monitors.reference import Profile, decode_profile, encode_profile, profile_id
+from stream_monitor.monitors.reference import ANY_MODEL, Profile, decode_profile, encode_profile, profile_id
 from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import CoreSettings
@@ -89,7 +89,7 @@ class Version:
         self.outputs.on_values = self._watch
         if settings.anomalies.topic:
             self.features.on_points = self._tell_points
-        published = baselines.get(f"{model}/{name}") or baselines.get(f"{model}/")
+        published = baselines.get(f"{model}/{name}") or baselines.get(f"{model}/") or (baselines.get(ANY_MODEL) if settings.baseline.source == "file" else None)
         inherited = next((s.features.profile for s in siblings if s.features.profile is not None), None)
         if published is not None:
             self._use(decode_profile(published))
@@ -290,6 +290,7 @@ class Version:
         self.reference, self.watermark_ms, self._changed = state["reference"], state["watermark_ms"], state["changed"]
         for inputs, name in ((self.features, "feature"), (self.outputs, "output")):
             profile = state[f"{name}_profile"]
+            inputs.profile = None  # what was published since is not for rows that wait already
             if profile is not None:
                 inputs.use(decode_profile(profile))
         restore(self.features, state["features"])

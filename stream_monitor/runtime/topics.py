@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
@@ -120,36 +119,3 @@ async def describe(settings: Settings) -> dict[str, Described]:
                 len(topic["partitions"]), base64.urlsafe_b64encode(raw.bytes).decode().rstrip("=") if hasattr(raw, "bytes") else ""
             )
     return out
-
-
-async def read_compacted(settings: Settings, name: str) -> dict[str, bytes]:
-    """The last value of each key of a compacted topic, read whole and without a group."""
-    topic = settings.kafka.topic_prefix + name
-    consumer = AIOKafkaConsumer(**client_options(settings.kafka), isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest")
-    await consumer.start()
-    out: dict[str, bytes] = {}
-    try:
-        partitions = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or await _partitions(consumer, topic)]
-        consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        starts = await consumer.beginning_offsets(partitions)
-        for tp in partitions:
-            consumer.seek(tp, starts[tp])
-        while any([await consumer.position(tp) < ends[tp] for tp in partitions]):
-            for records in (await consumer.getmany(timeout_ms=200)).values():
-                for record in records:
-                    key = (record.key or b"").decode("utf-8", "replace")
-                    if record.value is None:
-                        out.pop(key, None)
-                    else:
-                        out[key] = record.value
-    finally:
-        await quietly(consumer.stop())
-    return out
-
-
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    await consumer._client.force_metadata_update()
-    consumer._client.add_topic(topic)
-    await consumer._client.force_metadata_update()
-    return set(consumer.partitions_for_topic(topic) or ())

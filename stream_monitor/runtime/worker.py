@@ -14,7 +14,7 @@ import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stream_monitor import __version__
@@ -27,6 +27,7 @@ from stream_monitor.runtime.exporter import Exporter
 from stream_monitor.runtime.http import HttpServer, announce
 from stream_monitor.runtime.hub import Hub, Stage
 from stream_monitor.runtime.ingest_stage import IngestStage
+from stream_monitor.runtime.references import references
 from stream_monitor.runtime.transport import App, RawSchema
 from stream_monitor.settings import Settings
 
@@ -35,10 +36,10 @@ GC_THRESHOLDS = (50_000, 50, 50)
 
 
 class Worker:
-    """One process of stream-monitor."""
+    """One process of stream-monitor. `files` are the reference profiles that the configuration names."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, files: Mapping[str, bytes]) -> None:
+        self.settings, self.files = settings, files
         self.hub = Hub(settings)
         self._stop = asyncio.Event()
 
@@ -63,7 +64,7 @@ class Worker:
             return
         await check_transactions(self.hub)
         described = await topics.describe(self.settings)
-        baselines = await topics.read_compacted(self.settings, "baselines")
+        baselines = await references(self.settings, self.files)
         self.ingest = IngestStage(self.hub, described["observations"].partitions, {self.hub.topic(n): t.id for n, t in described.items()})
         self.evaluate = EvaluateStage(self.hub, baselines)
         self.hub.stages = [self.ingest, self.evaluate]
@@ -130,18 +131,18 @@ class Worker:
         yield Sample("stream_monitor_ready", (), float(bool(self.hub.opened)))
 
 
-def main(settings: Settings) -> int:
+def main(settings: Settings, files: Mapping[str, bytes]) -> int:
     """Run a worker in this process; its exit code."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     for noisy in ("aiokafka", "faust", "mode"):
         logging.getLogger(noisy).setLevel("CRITICAL" if noisy == "aiokafka" else "ERROR")
     try:
-        asyncio.run(_run(settings))
+        asyncio.run(_run(settings, files))
     except StreamMonitorError as e:
         sys.stderr.write(f"stream-monitor: {e}\n")
         return 1
     return 0
 
 
-async def _run(settings: Settings) -> None:
-    await Worker(settings).run()
+async def _run(settings: Settings, files: Mapping[str, bytes]) -> None:
+    await Worker(settings, files).run()

@@ -1,0 +1,58 @@
+"""
+What commands share where a person looks on: progress of reading, and text that a terminal can be trusted with.
+
+Rule of the file: a bar is on stderr and only when that is a terminal; what is printed for programs never passes through here.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stream_monitor.inputs.events import EventStream
+    from stream_monitor.inputs.options import InputOptions
+
+
+def readable(text: str) -> str:
+    r"""
+    Text of a topic or file without control characters, which a terminal would obey.
+
+    >>> readable("churn 2: \x1b[2J accuracy")
+    'churn 2: ?[2J accuracy'
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def quiet_clients() -> None:
+    """Kafka clients say nothing by themselves: what matters is raised, and told in one line."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def reading(options: InputOptions, what: str) -> Iterator[EventStream]:
+    """The events of input files, with a bar that says `what` is done. SIGTERM ends it like Ctrl-C, so that temporary files go."""
+    from stream_monitor.inputs.events import open_events
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with ExitStack() as stack:
+            on_progress = None
+            if sys.stderr.isatty():
+                from rich.console import Console
+                from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+                columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+                bar = stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
+                task = bar.add_task(what, total=None)
+
+                def on_progress(read: int, total: int) -> None:
+                    bar.update(task, completed=read, total=total or None)
+
+            yield stack.enter_context(open_events(options, on_progress))
+    finally:
+        signal.signal(signal.SIGTERM, before)
