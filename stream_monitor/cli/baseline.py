@@ -1,0 +1,240 @@
+"""
+`stream-monitor baseline`: make, show and publish reference profiles.
+
+Rule of the file: a profile is what it says; no name, date or path is put into it, so that its id is the one a worker would give to the same rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stream_monitor.cli.terminal import quiet_clients, readable, reading
+from stream_monitor.errors import InputError, StateError, StreamMonitorError
+
+if TYPE_CHECKING:
+    from stream_monitor.inputs.options import InputOptions
+    from stream_monitor.monitors.reference import FeatureProfile, Profile
+    from stream_monitor.settings import Settings
+
+CATEGORIES_SHOWN = 4
+
+
+@click.group()
+def command() -> None:
+    """
+    Make, show and publish reference profiles.
+
+    \b
+    Examples:
+      stream-monitor baseline build train.csv -o profile.json
+      stream-monitor baseline show profile.json
+      stream-monitor baseline publish profile.json --model fraud
+    """  # noqa: D301
+
+
+@command.command()
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where the profile is written (JSON).")
+@click.option("--predictions", metavar="FILE", help="Prediction events: .csv, .jsonl or .parquet (.gz too); - is JSON Lines on stdin.")
+@click.option("--labels", metavar="FILE", help="Label events, merged with the predictions by time.")
+@click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Which column is a field of the event; FIELD=:VALUE is a constant.")
+@click.option("--ignore", multiple=True, metavar="COLUMN", help="Leave a column out.")
+@click.option("--interval", default="1s", show_default=True, help="Time between the rows of a table without timestamps.")
+@click.option("--label-delay", default="0s", show_default=True, help="How much later than its row the label of a table is.")
+@click.option("--model", metavar="NAME", help="The model: of rows that name none, and whose rows are taken. Default: the only one there is.")
+@click.option("--version", metavar="NAME", help="Whose rows are taken. Default: the only one there is.")
+@click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Take the first N rows, as a worker with baseline.rows: N does. Default: all.")
+@click.option("--config", type=click.Path(dir_okay=False), help="Types and limits of features; ./monitor.yaml if there, else the defaults.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def build(files: tuple[str, ...], *, output: str, model: str | None, version: str | None, rows: int | None, config: str | None, as_json: bool, **given: Any) -> None:
+    """
+    Make a profile of the rows of files.
+
+    FILE is a plain table: known names are fields of the event, every other column is a feature. Several files are one table, in this order.
+
+    \b
+    Examples:
+      stream-monitor baseline build train.parquet --ignore customer_id --map label=churned -o profile.json
+      stream-monitor baseline build --predictions served.jsonl.gz --model fraud --version 3 --rows 5000 -o profile.json
+    """  # noqa: D301
+    from stream_monitor.baselines import Builder
+    from stream_monitor.config import load
+    from stream_monitor.monitors.reference import encode_profile, profile_id
+
+    builder = Builder(load(config, os.environ), model, version, rows)
+    for options in _inputs(files, model, given):
+        with reading(_completed(options, builder.predictions), "building") as events:
+            for note in events.notes:
+                click.echo(note, err=True)
+            if not builder.feed(events):
+                break
+    found, profile = builder.profile()
+    if rows is not None and profile.rows < rows:
+        click.echo(f"there are {profile.rows:,} rows, not {rows:,}; the profile is of these", err=True)
+    _written(Path(output), encode_profile(profile))
+    name = f"{found.model}/{found.name}"
+    if as_json:
+        click.echo(json.dumps({"id": profile_id(profile), "path": output, "model": found.model, "version": found.name, "rows": profile.rows, "features": len(profile.features)}))
+    else:
+        click.echo(f"wrote {output}: {profile_id(profile)}, {len(profile.features)} features of {profile.rows:,} rows of {readable(name)}")
+
+
+def _inputs(files: tuple[str, ...], model: str | None, given: dict[str, Any]) -> list[InputOptions]:
+    from stream_monitor.inputs.options import InputOptions, parse_duration_ms, parse_path
+
+    same: dict[str, Any] = {"maps": given["maps"], "ignore": given["ignore"], "interval_ms": parse_duration_ms(given["interval"])}
+    same["label_delay_ms"] = parse_duration_ms(given["label_delay"])
+    if given["predictions"] is not None or given["labels"] is not None or not files:
+        return [InputOptions(table=files[0] if files else None, predictions=given["predictions"], labels=given["labels"], **same)]
+    return [InputOptions(table=file, model=model or parse_path(files[0])[0], **same) for file in files]
+
+
+def _completed(options: InputOptions, rows: int) -> InputOptions:
+    """
+    What a file of training rows lacks to be one of prediction events.
+
+    It goes on where the last one ended, so that its rows have numbers, and so ids, of their own. Without predictions they get one: a profile is of features.
+    """
+    import msgspec
+
+    from stream_monitor.inputs.events import open_events
+    from stream_monitor.inputs.options import STDIN
+
+    options = msgspec.structs.replace(options, first_row=rows + 1)
+    if options.table in {None, STDIN}:
+        return options
+    with open_events(options) as events:
+        return msgspec.structs.replace(options, maps=(*options.maps, "prediction=:0")) if events.lacks_prediction else options
+
+
+def _written(path: Path, data: bytes) -> None:
+    """The whole file or nothing of it."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(data + b"\n")
+        part.replace(path)
+    except OSError as e:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written: {e.strerror or e}") from None
+
+
+@command.command()
+@click.argument("what", metavar="FILE|MODEL/VERSION")
+@click.option("--config", type=click.Path(dir_okay=False), help="Where Kafka is, for MODEL/VERSION; ./monitor.yaml if there, else the defaults.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(what: str, config: str | None, as_json: bool) -> None:
+    """
+    Print a profile: of a file, or one that was published or learnt.
+
+    \b
+    Examples:
+      stream-monitor baseline show profile.json
+      stream-monitor baseline show fraud/3 --config monitor.yaml
+      stream-monitor baseline show fraud/ --json
+    """  # noqa: D301
+    from stream_monitor.config import load
+    from stream_monitor.config.references import read_profile
+    from stream_monitor.monitors.reference import profile_id
+
+    if Path(what).is_file() or what.endswith(".json"):
+        source, profile = what, read_profile(what)
+    else:
+        source, profile = _published(load(config, os.environ), what)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode({"id": profile_id(profile), "source": source, "profile": profile}))
+    else:
+        _show(source, profile_id(profile), profile)
+
+
+def _published(settings: Settings, what: str) -> tuple[str, Profile]:
+    """The profile under this key of `baselines`; of the model when there is none of the version."""
+    from stream_monitor.inputs.options import did_you_mean
+    from stream_monitor.monitors.reference import decode_profile
+    from stream_monitor.runtime.records import read_compacted
+
+    quiet_clients()
+    there = asyncio.run(read_compacted(settings, "baselines"))
+    key = next((k for k in (what, f"{what}/") if k in there), None)
+    if key is None:
+        known = f" There are: {', '.join(sorted(there)[:20])}" if there else " There are none at all."
+        raise StreamMonitorError(f"{what}: no file, and no profile of that MODEL/VERSION is on {settings.kafka.topic_prefix}baselines.{did_you_mean(what, list(there))}{known}")
+    try:
+        return key, decode_profile(there[key])
+    except StateError as e:
+        raise StateError(f"{key}: {e}") from None
+
+
+def _show(source: str, identity: str, profile: Profile) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(f"{readable(source)}: {identity}, {len(profile.features)} features of {profile.rows:,} rows", highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False)
+    for name in ("feature", "type", "count", "missing", "mean", "sd", "q1", "median", "q3", "fences", "outliers", "categories"):
+        table.add_column(name, justify="left" if name in {"feature", "type", "fences", "categories"} else "right", overflow="fold")
+    for name, feature in (*profile.features.items(), *profile.outputs.items()):
+        table.add_row(*_row(name, feature))
+    console.print(table, markup=False, highlight=False)
+    if profile.performance:
+        console.print("performance: " + "  ".join(f"{metric} {value:.4g}" for metric, value in profile.performance.items()), highlight=False)
+
+
+def _row(name: str, feature: FeatureProfile) -> list[str]:
+    from rich.markup import escape
+
+    from stream_monitor.monitors.reference import FENCE
+
+    counts = [escape(readable(name)), feature.type, f"{feature.count:,}", f"{feature.missing:,}"]
+    if feature.type == "category":
+        shown = list(feature.categories.items())
+        rest = f", {len(shown) - CATEGORIES_SHOWN} more" if len(shown) > CATEGORIES_SHOWN else ""
+        return [*counts, *[""] * 7, escape(", ".join(f"{readable(c)} {n / max(feature.count, 1):.1%}" for c, n in shown[:CATEGORIES_SHOWN])) + rest]
+    fence = FENCE * (feature.q3 - feature.q1)
+    numbers = [f"{x:.4g}" for x in (feature.mean, feature.sd, feature.q1, feature.median, feature.q3)]
+    return [*counts, *numbers, f"{feature.q1 - fence:.4g} to {feature.q3 + fence:.4g}", f"{feature.outliers:,}", ""]
+
+
+@command.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--model", required=True, metavar="NAME", help="Whose reference it shall be.")
+@click.option("--version", default="", metavar="NAME", help="Of this version alone. Default: of all versions of the model.")
+@click.option("--config", type=click.Path(dir_okay=False), help="Where Kafka is; ./monitor.yaml if there, else the defaults.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def publish(file: str, *, model: str, version: str, config: str | None, as_json: bool) -> None:
+    """
+    Write a profile to the topic `baselines`.
+
+    Workers take it when they start, for model versions that have no reference yet.
+
+    \b
+    Examples:
+      stream-monitor baseline publish profile.json --model fraud
+      stream-monitor baseline publish profile.json --model fraud --version 3
+    """  # noqa: D301
+    from stream_monitor.config import load
+    from stream_monitor.config.references import read_profile
+    from stream_monitor.monitors.reference import encode_profile, profile_id
+    from stream_monitor.runtime.records import write
+
+    if not 1 <= len(model) <= 128 or len(version) > 128:
+        raise InputError("--model has 1 to 128 characters, --version at most 128")
+    profile = read_profile(file)
+    settings = load(config, os.environ)
+    quiet_clients()
+    key, topic = f"{model}/{version}", f"{settings.kafka.topic_prefix}baselines"
+    asyncio.run(write(settings, "baselines", key, encode_profile(profile)))
+    if as_json:
+        click.echo(json.dumps({"id": profile_id(profile), "topic": topic, "key": key}))
+    else:
+        whose = f"version {version} of {model}" if version else f"all versions of {model}"
+        click.echo(f"published {profile_id(profile)} on {topic} for {readable(whose)}; workers take it when they start, for versions that have no reference yet")
