@@ -1,0 +1,82 @@
+"""
+What people say about alerts: acknowledged, muted, false alarm.
+
+Rule of the file: a mark is a record on `lifecycle`; the newest of its type counts. An acknowledgement or a false alarm is about the episode in which it was given, a mute is
+about the fingerprint, whatever comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+MarkType = Literal["acknowledged", "muted", "false_alarm"]
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A record on `lifecycle` about an alert. Times are RFC 3339, UTC; without `until` it ends with the episode."""
+
+    type: MarkType
+    model: str
+    at: str
+    fingerprint: str
+    until: str | None = None
+    comment: str | None = None
+    by: str | None = None
+
+    def encoded(self) -> bytes:
+        """The record's value."""
+        return msgspec.json.encode({"schema": 1, **msgspec.to_builtins(self)})
+
+
+class Marks:
+    """The newest mark of each type, by fingerprint."""
+
+    def __init__(self) -> None:
+        self._marks: dict[tuple[str, str], Mark] = {}
+
+    def take(self, value: bytes) -> Mark | None:
+        """Take a record of `lifecycle`; None when it is about something else, or cannot be read."""
+        try:
+            mark = msgspec.json.decode(value, type=Mark)
+            time_of(mark.at), time_of(mark.until or mark.at)
+        except (msgspec.MsgspecError, ValueError):
+            return None
+        self._marks[mark.fingerprint, mark.type] = mark
+        return mark
+
+    def of(self, fingerprint: str, starts_at: str, now: datetime) -> Iterator[Mark]:
+        """
+        The marks in force on an episode that began at `starts_at`.
+
+        Examples
+        --------
+        >>> marks = Marks()
+        >>> _ = marks.take(Mark(type="acknowledged", model="m", at="2025-01-01T10:00:00Z", fingerprint="f").encoded())
+        >>> now = time_of("2025-01-01T12:00:00Z")
+        >>> [m.type for m in marks.of("f", "2025-01-01T09:00:00Z", now)], list(marks.of("f", "2025-01-01T11:00:00Z", now))
+        (['acknowledged'], [])
+        """
+        for kind in ("acknowledged", "muted", "false_alarm"):
+            mark = self._marks.get((fingerprint, kind))
+            if mark is not None and (mark.until is None or now < time_of(mark.until)) and (kind == "muted" or time_of(mark.at) >= time_of(starts_at)):
+                yield mark
+
+
+def time_of(text: str) -> datetime:
+    """
+    A moment of RFC 3339 text with an offset.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        message = f"{text} has no offset"
+        raise ValueError(message)
+    return time

@@ -1,0 +1,296 @@
+"""
+`stream-monitor alerts`: what fires now, and what people say about it.
+
+Rule of the file: the state is the last record of each fingerprint on `alerts`, with the marks of `lifecycle`; nothing is kept anywhere else. Text of topics is shown without
+its control characters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import getpass
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from stream_monitor.cli.terminal import quiet_clients, readable
+from stream_monitor.errors import StreamMonitorError
+
+if TYPE_CHECKING:
+    from stream_monitor.alerts.event import Alert
+    from stream_monitor.alerts.marks import Mark, Marks, MarkType
+    from stream_monitor.runtime.records import Record, Records
+    from stream_monitor.settings import Settings
+
+COLOURS = {"critical": "red", "warning": "yellow", "info": "blue", "resolved": "green"}
+SEVERITIES = ("info", "warning", "critical")
+FINGERPRINT_SHOWN = 12
+PREFIX_MIN = 4
+"""Shorter beginnings of fingerprints are unique by chance only."""
+WORDS = {"acknowledged": "acknowledged", "muted": "muted", "false_alarm": "called a false alarm"}
+
+
+class Filter(NamedTuple):
+    """Which alerts are shown."""
+
+    model: str | None
+    severity: str | None
+    resolved: bool
+
+    def wants(self, alert: Alert) -> bool:
+        """Whether an alert is shown when its status does not matter."""
+        return self.model in {None, alert.model} and self.severity in {None, alert.severity}
+
+
+@click.group(invoke_without_command=True)
+@click.option("--all", "resolved", is_flag=True, help="Resolved ones too.")
+@click.option("--model", metavar="NAME", help="Of this model only.")
+@click.option("--severity", type=click.Choice(SEVERITIES), help="Of this severity only.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N; the newest.")
+@click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--config", type=click.Path(dir_okay=False), help="Where Kafka is; ./monitor.yaml if there, else the defaults.")
+@click.pass_context
+def command(ctx: click.Context, *, resolved: bool, model: str | None, severity: str | None, limit: int | None, follow: bool, as_json: bool, config: str | None) -> None:
+    """
+    Show alerts: those that fire, the newest first.
+
+    \b
+    Examples:
+      stream-monitor alerts
+      stream-monitor alerts --all --model fraud --limit 20
+      stream-monitor alerts --follow --json
+      stream-monitor alerts ack 3f2a9c --for 2h --comment "looking into it"
+    """  # noqa: D301
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = config
+        return
+    view = _View(_settings(config), Filter(model, severity, resolved), limit, as_json=as_json)
+    asyncio.run(view.run(follow=follow))
+
+
+class Board:
+    """The last record of each fingerprint, and the marks."""
+
+    def __init__(self) -> None:
+        from stream_monitor.alerts.marks import Marks
+
+        self.alerts: dict[str, Alert] = {}
+        self.marks: Marks = Marks()
+        self.unreadable = 0
+
+    def take(self, record: Record) -> Alert | Mark | None:
+        """Take a record of either topic; what changed."""
+        import msgspec
+
+        from stream_monitor.alerts.event import Alert
+        from stream_monitor.alerts.marks import time_of
+
+        if record.topic == "lifecycle":
+            return self.marks.take(record.value) if record.value is not None else None
+        if record.value is None:
+            self.alerts.pop(record.key, None)
+            return None
+        try:
+            alert = msgspec.json.decode(record.value, type=Alert)
+            time_of(alert.starts_at)
+        except (msgspec.MsgspecError, ValueError):
+            self.unreadable += 1
+            return None
+        self.alerts[alert.fingerprint] = alert
+        return alert
+
+    def listed(self, wanted: Filter) -> list[Alert]:
+        """Firing before resolved, each the newest first."""
+        from stream_monitor.alerts.marks import time_of
+
+        found = [a for a in self.alerts.values() if wanted.wants(a) and (wanted.resolved or a.status != "resolved")]
+        return sorted(found, key=lambda a: (a.status == "resolved", -time_of(a.ends_at or a.starts_at).timestamp()))
+
+    def marks_of(self, alert: Alert) -> list[Mark]:
+        """Marks in force."""
+        return list(self.marks.of(alert.fingerprint, alert.starts_at, datetime.now(UTC)))
+
+
+class _View:
+    """Shows a board, once or as it changes."""
+
+    def __init__(self, settings: Settings, wanted: Filter, limit: int | None, *, as_json: bool) -> None:
+        self.settings, self.wanted, self.limit, self.as_json = settings, wanted, limit, as_json
+        self.board = Board()
+
+    async def run(self, *, follow: bool) -> None:
+        """Until everything is shown; with `follow` until it is stopped."""
+        from stream_monitor.cli.produce import stopped_by_signals
+        from stream_monitor.runtime.records import Records
+
+        stop = asyncio.Event()
+        with stopped_by_signals(stop):
+            async with Records(self.settings, ["alerts", "lifecycle"]) as records:
+                await _read(records, self.board, stop)
+                if stop.is_set():
+                    return
+                self._whole()
+                if follow:
+                    async for record in records.follow(stop):
+                        self._changed(self.board.take(record))
+
+    def _whole(self) -> None:
+        found = self.board.listed(self.wanted)
+        for alert in found[: self.limit]:
+            self._print(alert)
+        if self.board.unreadable:
+            click.echo(f"{self.board.unreadable} records on {self.settings.kafka.topic_prefix}alerts are no alerts and are left out", err=True)
+        if self.as_json:
+            return
+        if not found:
+            click.echo("no alert fires" if not self.wanted.resolved else "no alerts")
+        elif self.limit is not None and len(found) > self.limit:
+            click.echo(f"{len(found) - self.limit} more; give a greater --limit")
+
+    def _changed(self, change: Alert | Mark | None) -> None:
+        from stream_monitor.alerts.event import Alert
+
+        if change is None:
+            return
+        alert = change if isinstance(change, Alert) else self.board.alerts.get(change.fingerprint)
+        if alert is not None and self.wanted.wants(alert):
+            self._print(alert)
+
+    def _print(self, alert: Alert) -> None:
+        import msgspec
+
+        marks = self.board.marks_of(alert)
+        click.echo(msgspec.json.encode({**msgspec.to_builtins(alert), "marks": marks}) if self.as_json else shown(alert, marks))
+        sys.stdout.flush()
+
+
+def shown(alert: Alert, marks: list[Mark]) -> str:
+    """An alert as lines for people."""
+    over = alert.status == "resolved"
+    head = click.style(f"{alert.status.upper():<8}  {alert.severity:<8}", fg=COLOURS["resolved" if over else alert.severity], bold=not over)
+    when = (alert.ends_at if over and alert.ends_at else alert.starts_at).partition(".")[0].removesuffix("Z").replace("T", " ") + "Z"
+    lines = [f"{head}  {when}  {readable(alert.fingerprint[:FINGERPRINT_SHOWN])}  {readable(alert.summary)}"]
+    for mark in marks:
+        by = f" by {mark.by}" if mark.by else ""
+        until = f", until {mark.until}" if mark.until else ""
+        comment = f": {mark.comment}" if mark.comment else ""
+        lines.append(click.style(f"{'':20}{readable(f'{WORDS[mark.type]}{by} at {mark.at}{until}{comment}')}", dim=True))
+    return "\n".join(lines)
+
+
+async def _read(records: Records, board: Board, stop: asyncio.Event) -> None:
+    """Everything there is."""
+    if "alerts" in records.missing:
+        raise StreamMonitorError(f"the topic {records.settings.kafka.topic_prefix}alerts is not there yet; a worker makes it when it starts")
+    bar = None
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        bar = Console(stderr=True).status("reading alerts")
+        bar.start()
+    read, began_s = 0, time.monotonic()
+    try:
+        async for record in records.whole():
+            board.take(record)
+            read += 1
+            if bar is not None and time.monotonic() - began_s > 0.2:
+                began_s = time.monotonic()
+                bar.update(f"reading alerts: {read:,} records")
+            if stop.is_set():
+                return
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _settings(config: str | None) -> Settings:
+    from stream_monitor.config import load
+
+    quiet_clients()
+    return load(config, os.environ)
+
+
+# ---- what people say
+
+
+def found_by(board: Board, prefix: str) -> Alert:
+    """
+    The alert whose fingerprint begins so.
+
+    Raises
+    ------
+    StreamMonitorError
+        There is none, or more than one.
+    """
+    found = [a for f, a in board.alerts.items() if f.startswith(prefix.lower()) and len(prefix) >= PREFIX_MIN]
+    if len(found) == 1:
+        return found[0]
+    if len(prefix) < PREFIX_MIN:
+        what, some = f"{prefix!r} is too short; write at least {PREFIX_MIN} characters of the fingerprint", []
+    elif found:
+        what, some = f"{prefix} begins {len(found)} fingerprints; write more of it", found
+    else:
+        short = {f[: len(prefix)]: a for f, a in board.alerts.items()}
+        some = [short[f] for f in difflib.get_close_matches(prefix.lower(), short, n=3, cutoff=0.5)]
+        what = f"no alert has a fingerprint that begins with {prefix}" + ("; did you mean" if some else "; `stream-monitor alerts --all` shows them")
+    lines = [f"  {a.fingerprint[:FINGERPRINT_SHOWN]}  {a.status:<8}  {readable(a.summary)}" for a in some[:10]]
+    raise StreamMonitorError("\n".join([f"{what}:" if lines else what, *lines]))
+
+
+async def _say(settings: Settings, kind: MarkType, prefix: str, lasts_ms: int | None, comment: str | None) -> tuple[Alert, Mark]:
+    from stream_monitor.alerts.event import rfc3339
+    from stream_monitor.alerts.marks import Mark
+    from stream_monitor.runtime.records import Records, write
+
+    board = Board()
+    async with Records(settings, ["alerts"]) as records:
+        await _read(records, board, asyncio.Event())
+    alert = found_by(board, prefix)
+    now_ms = time.time_ns() // 1_000_000
+    until = None if lasts_ms is None else rfc3339(now_ms + lasts_ms)
+    by = None
+    with suppress(OSError, KeyError):
+        by = getpass.getuser()
+    mark = Mark(type=kind, model=alert.model, at=rfc3339(now_ms), fingerprint=alert.fingerprint, until=until, comment=comment, by=by)
+    await write(settings, "lifecycle", alert.model, mark.encoded())
+    return alert, mark
+
+
+def _subcommand(name: str, kind: MarkType, what: str, example: str, lasts: str | None = None) -> None:
+    def callback(outer: str | None, config: str | None, fingerprint: str, lasts: str | None, comment: str | None, as_json: bool) -> None:
+        from stream_monitor.inputs.options import parse_duration_ms
+
+        lasts_ms = None if lasts is None else parse_duration_ms(lasts)
+        alert, mark = asyncio.run(_say(_settings(config or outer), kind, fingerprint, lasts_ms, comment))
+        if as_json:
+            click.echo(json.dumps(json.loads(mark.encoded())))
+        else:
+            click.echo(shown(alert, [mark]))
+
+    callback.__doc__ = f"{what}\n\nExample: stream-monitor alerts {example}"
+    options: list[Any] = [
+        click.argument("fingerprint"),
+        click.option(
+            "--for", "lasts", metavar="DURATION", default=lasts, help=f"How long it holds, such as 30m, 2h or 7d; 0s ends it now. Default: {lasts or 'as long as the episode'}."
+        ),
+        click.option("--comment", metavar="TEXT", help="What others should know."),
+        click.option("--json", "as_json", is_flag=True, help="Print the record that was written."),
+        click.option("--config", type=click.Path(dir_okay=False), help="Where Kafka is; ./monitor.yaml if there, else the defaults."),
+        click.pass_obj,
+    ]
+    for option in reversed(options):
+        callback = option(callback)
+    command.command(name=name)(callback)
+
+
+_subcommand("ack", "acknowledged", "Say that somebody takes care of an alert, as long as this episode lasts.", 'ack 3f2a9c --comment "retraining"')
+_subcommand("mute", "muted", "Mute a fingerprint for a time, whatever comes: later episodes too.", "mute 3f2a9c --for 7d", lasts="24h")
+_subcommand("false", "false_alarm", "Say that an alert was none.", 'false 3f2a9c --comment "the sensor was cleaned"')
