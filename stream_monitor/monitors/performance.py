@@ -299,7 +299,7 @@ class Performance:
         clear = rule.clear
         inside = (rule.min is None or value >= rule.min) and (rule.max is None or judged <= rule.max)  # an interval may reach over a limit that the value has not passed yet
         settled = inside and not below and not above and (clear is None or (judged >= clear if rule.min is not None else judged <= clear))
-        sign = "above" if above else "below"
+        sign = "above" if above else "below" if below else "within its limit of"
         where = f" of {key.segment}" if key.segment else ""
         return Verdict(
             key=key._replace(kind="calibration" if metric == "calibration_error" else "performance", subject=metric),

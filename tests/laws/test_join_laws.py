@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_monitor.events.join import ANY, Join, LabelRows, Predictions
+from stream_monitor.events.join import ANY, WAITING, Join, LabelRows, Predictions
 
 VERSIONS = [0, 0, 1]  # model of each version
 DELAY = 50 << 4
