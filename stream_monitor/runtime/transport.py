@@ -201,9 +201,16 @@ class RawSchema(faust.Schema):
         return decode
 
 
+class Boot(faust.App.BootStrategy):
+    """What Faust starts: not its own producer, which nobody uses and which would connect without `kafka.security`."""
+
+    enable_kafka_producer = False
+
+
 class App(faust.App):
     """Faust's app with our transport, and the hub."""
 
+    BootStrategy = Boot
     hub: Hub
 
     def _new_transport(self) -> Transport:
