@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -135,6 +136,13 @@ def test_the_user_may_do_no_more_than_a_worker_does():
     assert allowed["topic", "dead-letters"] == allowed["transactionalId", "stream-monitor."] == {"Write", "Describe"}
     assert set().union(*allowed.values()) == {"Read", "Write", "Describe"}
     assert [acl["resource"]["name"] for acl in acls if acl["resource"]["patternType"] == "prefix"] == ["stream-monitor."]
+
+
+def test_the_documentation_names_the_access_of_the_manifest():
+    (user,) = documents(K8S / "components/strimzi/kafkauser.yaml")
+    rows = re.findall(r"^\| (topic|group|transactionalId) \| (?:prefix )?(.+?) \| (.+?) \|$", (ROOT / "docs/deployment.md").read_text(), re.MULTILINE)
+    told = {(kind, name): operations.split(", ") for kind, names, operations in rows for name in re.findall(r"`(.+?)`", names)}
+    assert told == {(acl["resource"]["type"], acl["resource"]["name"]): acl["operations"] for acl in user["spec"]["authorization"]["acls"]}
 
 
 # ---- schemas
