@@ -196,6 +196,7 @@ class HttpSettings(Frozen, frozen=True):
 
 class WorkerSettings(Frozen, frozen=True):
     group: str = "stream-monitor"
+    instance_id: str | None = None
     processing_guarantee: Literal["exactly_once", "at_least_once"] = "exactly_once"
     auto_offset_reset: Literal["earliest", "latest"] = "earliest"
     flush_interval_ms: int = 50

@@ -67,19 +67,23 @@ def _hash(parts: list[Any]) -> str:
 
 def fingerprint(key: AlertKey) -> str:
     """
-    What an alert is about, the same in every episode: blake2b-128 of the JSON array of its key.
+    What an alert is about, the same in every episode: blake2b-128 of the JSON array of its model, version, segment, kind, subject and detector, as the event has them.
 
     >>> len(fingerprint(AlertKey("m", "1", "", "performance", "accuracy", "threshold")))
     32
     """
-    return _hash(list(key))
+    return _hash([key.model, key.version, _segment(key), key.kind, key.subject, key.detector])
+
+
+def _segment(key: AlertKey) -> dict[str, str] | None:
+    name, _, value = key.segment.partition("=")
+    return {name: value} if key.segment else None
 
 
 def alert_of(verdict: Verdict, status: Status, severity: str, starts_ms: int, ends_ms: int | None, n: int) -> Alert:
     """The event of the `n`-th transition of an episode that began at `starts_ms`."""
     key, mark = verdict.key, fingerprint(verdict.key)
     starts_at = rfc3339(starts_ms)
-    name, _, value = key.segment.partition("=")
     return Alert(
         id=_hash([mark, starts_at, status, n]),
         fingerprint=mark,
@@ -88,7 +92,7 @@ def alert_of(verdict: Verdict, status: Status, severity: str, starts_ms: int, en
         kind=key.kind,
         model=key.model,
         version=key.version,
-        segment={name: value} if key.segment else None,
+        segment=_segment(key),
         subject=key.subject,
         detector=key.detector,
         value=_finite(verdict.value),

@@ -121,6 +121,7 @@ RULES: dict[type, dict[str, Rule]] = {
     },
     s.WorkerSettings: {
         "group": Rule("Consumer group. Workers of one group share the work.", form="name"),
+        "instance_id": Rule("Static membership: a name that this worker keeps over restarts (of its pod), so that a short restart moves no partitions.", form="name"),
         "processing_guarantee": Rule("`at_least_once` needs no transactions and may repeat alerts after a crash."),
         "auto_offset_reset": Rule("Where a new group begins."),
         "flush_interval": Rule("How long decoded rows wait before they are written.", low=1, high=60_000),

@@ -25,7 +25,7 @@ INTRODUCTION = f"""\
     stream-monitor topics apply                      # makes and sets it; a second time changes nothing
     stream-monitor topics export --format strimzi    # KafkaTopic resources; asyncapi: an AsyncAPI 3 document
 
-`apply` sets what is specified and leaves every other setting as it is. A retention that was made longer by hand is set back too, and Kafka then deletes: look at `--dry-run` first. It does not change replicas (`kafka-reassign-partitions.sh` does). `check` asks for the settings under "with {REPLICAS} replicas" only where the topic has them.
+`apply` sets what is specified and leaves every other setting as it is. A retention that was made longer by hand stays; a shorter one is set back. It does not change replicas (`kafka-reassign-partitions.sh` does). `check` asks for the settings under "with {REPLICAS} replicas" only where the topic has them.
 """
 
 PARTITIONS = """

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import ProducerFenced, TransactionalIdAuthorizationFailed
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_monitor.errors import BrokerError
@@ -25,6 +25,7 @@ from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import IN_DOUBT, die
 from stream_monitor.runtime.fetching import Fetched, split
 from stream_monitor.runtime.hub import Hub, quietly
+from stream_monitor.runtime.references import LEARNT_HEADER
 from stream_monitor.verdicts import Out
 
 log = logging.getLogger("stream_monitor")
@@ -34,6 +35,7 @@ SNAPSHOT_BYTES = 16 << 20
 """Bytes of `observations` folded between snapshots."""
 TRANSACTION_S = 8
 TRANSACTION_TIMEOUT_MS = 10_000
+LEARNT = [(LEARNT_HEADER, b"")]
 PAUSE_S = 6
 """After a failed transaction: two heartbeats, in which a zombie is told that it is one."""
 
@@ -196,7 +198,7 @@ class EvaluateStage:
 
     async def _send(self, tp: TopicPartition, owned: Owned, effects: list[Out], parts: dict[str, bytes | None] | None, position: int) -> None:
         producer = owned.producer
-        waiting = [await producer.send(self.hub.topic(e.topic), e.value, key=e.key) for e in effects]
+        waiting = [await producer.send(self.hub.topic(e.topic), e.value, key=e.key, headers=LEARNT if e.topic == "baselines" else None) for e in effects]
         if parts is not None:
 
             async def send(key: bytes, value: bytes) -> int:
@@ -240,6 +242,10 @@ async def check_transactions(hub: Hub) -> None:
     try:
         await asyncio.wait_for(producer.start(), 15)
     except Exception as e:
-        raise BrokerError(f"the broker has no transactions ({e!r}): set worker.processing_guarantee to at_least_once, or use a broker that has them") from None
+        if isinstance(e, TransactionalIdAuthorizationFailed):
+            why = f"the broker has no transactions, or this user may not use them (it needs Write and Describe on transactional ids that begin with {hub.group}.)"
+        else:
+            why = f"the broker has no transactions ({e!r})"
+        raise BrokerError(f"{why}: set worker.processing_guarantee to at_least_once, or use a broker that has them") from None
     finally:
         await quietly(producer.stop())

@@ -106,6 +106,11 @@ class Fetching:
         first, end = await self.consumer.beginning_offsets(wanted), await self.consumer.end_offsets(wanted)
         return {tp: (first[tp], end[tp]) for tp in wanted}
 
+    def lag(self, tp: TopicPartition, position: int) -> int | None:
+        """Records behind `position`, as of the last fetch; None before the first."""
+        end = self.consumer.highwater(tp) if tp in self.consumer.assignment() else None
+        return None if end is None else max(end - position, 0)
+
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         """Commit offsets with metadata for the group."""
         await self.consumer.commit({TopicPartition(*tp): OffsetAndMetadata(offset, metadata) for tp, (offset, metadata) in offsets.items()})

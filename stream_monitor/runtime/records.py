@@ -28,6 +28,8 @@ class Record(NamedTuple):
     topic: str
     key: str
     value: bytes | None
+    headers: frozenset[str] = frozenset()
+    """Their names."""
 
 
 class Records:
@@ -89,15 +91,19 @@ class Records:
             fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
         except KafkaError as e:
             raise self._refused(e) from None
-        return [Record(self._names[tp.topic], (r.key or b"").decode("utf-8", "replace"), r.value) for tp, records in fetched.items() for r in records]
+        return [
+            Record(self._names[tp.topic], (r.key or b"").decode("utf-8", "replace"), r.value, frozenset(name for name, _ in r.headers))
+            for tp, records in fetched.items()
+            for r in records
+        ]
 
     def _refused(self, error: KafkaError) -> BrokerError:
         return BrokerError(f"{self.settings.kafka.bootstrap_servers}: {', '.join(self._names)} cannot be read: {error}")
 
 
-async def read_compacted(settings: Settings, name: str) -> dict[str, bytes]:
+async def read_compacted(settings: Settings, name: str, *, without: str = "") -> dict[str, bytes]:
     """
-    The last value of each key of a compacted topic.
+    The last value of each key of a compacted topic, records with the header `without` left out.
 
     Raises
     ------
@@ -109,6 +115,8 @@ async def read_compacted(settings: Settings, name: str) -> dict[str, bytes]:
         if records.missing:
             raise BrokerError(f"the topic {settings.kafka.topic_prefix + name} is not there; a worker makes it, or `stream-monitor topics apply`")
         async for record in records.whole():
+            if without in record.headers:
+                continue
             out.pop(record.key, None)
             if record.value is not None:
                 out[record.key] = record.value

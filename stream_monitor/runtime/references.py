@@ -16,6 +16,8 @@ from stream_monitor.runtime.records import read_compacted
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
+LEARNT_HEADER = "stream-monitor.learnt"
+"""On references that a worker learnt. They are for people to see: the fold of the log learns them again, and taking them from here would make it another fold."""
 
 
 def usable(published: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -41,5 +43,5 @@ def _fault(key: str, value: bytes) -> str:
 
 
 async def references(settings: Settings, files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Profiles by "model/version": those of files under "model/" and `ANY_MODEL`, unless published ones stand there."""
-    return {**files, **usable(await read_compacted(settings, "baselines"))}
+    """Profiles by "model/version": those of files under "model/" and `ANY_MODEL`, unless published ones stand there. What workers learnt is no published one."""
+    return {**files, **usable(await read_compacted(settings, "baselines", without=LEARNT_HEADER))}

@@ -114,7 +114,7 @@ def compare(found: Mapping[str, Found], prefix: str = "", asked: Mapping[str, in
         out += [
             Difference(topic=name, aspect=key, want=value, have=topic.config.get(key), repair="alter")
             for key, value in spec.settings(topic.replicas).items()
-            if not _same(topic.config.get(key), value)
+            if not _same(topic.config.get(key), value) and not _kept_longer(key, topic.config.get(key), value)
         ]
     return out
 
@@ -133,6 +133,16 @@ def _partitions(spec: TopicSpec, have: int, want: int, prefix: str, *, asked: bo
 def _same(have: str | None, want: str) -> bool:
     """Settings that are lists (`cleanup.policy`) have no order."""
     return have is not None and sorted(part.strip() for part in have.split(",")) == sorted(want.split(","))
+
+
+def _kept_longer(key: str, have: str | None, want: str) -> bool:
+    """
+    Whoever keeps records longer than specified has a reason, and shortening that would delete them.
+
+    >>> _kept_longer("retention.ms", "-1", "1000"), _kept_longer("retention.ms", "10", "1000")
+    (True, False)
+    """
+    return key == "retention.ms" and have is not None and (have == "-1" or (have.isdigit() and int(have) > int(want)))
 
 
 async def look(kafka: KafkaSettings) -> dict[str, Found]:

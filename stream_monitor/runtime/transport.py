@@ -34,6 +34,7 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
     return {
         **client_options(settings.kafka),
         "group_id": settings.worker.group,
+        "group_instance_id": settings.worker.instance_id,
         "enable_auto_commit": False,
         "auto_offset_reset": "earliest",
         "isolation_level": "read_committed",
@@ -177,6 +178,9 @@ class FaustSource:
 
     async def seek(self, positions: Mapping[TopicPartition, int]) -> None:
         await self._fetching.seek(positions)
+
+    def lag(self, tp: TopicPartition, position: int) -> int | None:
+        return self._fetching.lag(tp, position)
 
     def assigned(self) -> set[TopicPartition]:
         return {TopicPartition(*tp) for tp in self._consumer.assignment()}

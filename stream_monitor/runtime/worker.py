@@ -19,6 +19,7 @@ from typing import Any
 
 from stream_monitor import __version__
 from stream_monitor.errors import StreamMonitorError
+from stream_monitor.metrics.catalogue import custom_metrics
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import topics
 from stream_monitor.runtime.evaluate_stage import EvaluateStage, check_transactions
@@ -48,7 +49,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, self._stop.set)
-        exporter = Exporter(self._sources, series_limit=self.settings.core.limits.series)
+        exporter = Exporter(self._sources, series_limit=self.settings.core.limits.series, custom=custom_metrics(self.settings.core))
         http = HttpServer(self.settings.worker.metrics.host, self.settings.worker.metrics.port, exporter.scrape, self._ready)
         port = await http.start()
         announce(self.settings.worker.metrics.host, port)
@@ -128,7 +129,13 @@ class Worker:
 
     def _samples(self) -> Iterator[AnySample]:
         yield Sample("stream_monitor_build_info", (__version__, platform.python_version()), 1)
+        yield Sample("stream_monitor_config_info", (self.settings.core.hash,), 1)
         yield Sample("stream_monitor_ready", (), float(bool(self.hub.opened)))
+        for tp in self.hub.opened:
+            stage = next(s for s in self.hub.stages if tp.topic in s.topics)
+            lag = self.hub.source.lag(tp, stage.position(tp))
+            if lag is not None:
+                yield Sample("stream_monitor_consumer_lag_records", (tp.topic, str(tp.partition)), lag)
 
 
 def main(settings: Settings, files: Mapping[str, bytes]) -> int:

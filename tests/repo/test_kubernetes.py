@@ -248,7 +248,6 @@ def test_a_worker_is_known_by_the_name_of_its_pod(overlay):
     assert variables[INSTANCE_ID]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
 
 
-@pytest.mark.xfail("instance_id" not in WorkerSettings.__struct_fields__, reason="worker.instance_id (static membership) is not there yet")
 def test_the_name_of_the_worker_is_configuration_that_exists():
     assert load(None, {INSTANCE_ID: "stream-monitor-0"}).worker.instance_id == "stream-monitor-0"
 

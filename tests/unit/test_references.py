@@ -49,8 +49,8 @@ def core(tmp_path):
     ],
 )
 def test_published_for_the_version_then_for_the_model_then_the_file_then_learnt(core, model, version, published, expected, monkeypatch):
-    async def topic(_settings, name):
-        assert name == "baselines"
+    async def topic(_settings, name, *, without):
+        assert (name, without) == ("baselines", "stream-monitor.learnt")
         return published
 
     monkeypatch.setattr("stream_monitor.runtime.references.read_compacted", topic)
