@@ -60,7 +60,7 @@ class Shard:
         self.seen: dict[str, int] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
         self.labels: Counter[str] = Counter()
-        self.join = Join(settings.limits.pending)
+        self.join = Join(settings.limits.pending, settings.defaults.labels.max_delay_ms)
         self.registry = Registry(settings, dict(baselines or {}))
         self.separation = Separation(self.registry, self.join)
         self.alerts = Alerts()
@@ -285,7 +285,7 @@ class Shard:
             if part.startswith("segment-"):
                 _, ring_name, k = part.split("-")
                 segments[ring_name][int(k)] = msgspec.msgpack.decode(data)
-        shard.join = shard.separation.join = Join.from_state(settings.limits.pending, state["join"], segments)
+        shard.join = shard.separation.join = Join.from_state(settings.limits.pending, settings.defaults.labels.max_delay_ms, state["join"], segments)
         shard._dirty = {int(k): v for k, v in state["dirty"].items()}
         shard.outbox = [Out(*o) for o in state["outbox"]]
         return shard

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from msgspec import Struct, field, json
+import msgspec
+from msgspec import Struct, field
 
 Severity = Literal["info", "warning", "critical"]
 Task = Literal["auto", "binary", "multiclass", "regression"]
@@ -164,7 +165,7 @@ class CoreSettings(Frozen, frozen=True):
     @property
     def hash(self) -> str:
         """Names this configuration: blake2b-64 (hex) of its JSON."""
-        return hashlib.blake2b(json.encode(self, order="sorted"), digest_size=8).hexdigest()
+        return hashlib.blake2b(msgspec.json.encode(self, order="sorted"), digest_size=8).hexdigest()
 
     def of(self, model: str) -> ModelSettings:
         """Settings of one model: its own when configured, else the defaults."""

@@ -104,14 +104,16 @@ class Join:
     ----------
     limit : int
         Rows kept of predictions, and of labels; the oldest go first.
+    delay_ms : int, ms
+        How long labels are kept at least; longer where predictions of a version wait longer.
 
     Notes
     -----
     A prediction takes 46 bytes and 12 to 16 of index; class scores take 8 bytes a class on top. 0.6 to 0.9 µs a row.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, delay_ms: int = 0) -> None:
+        self.limit, self.delay_ms = limit, delay_ms
         self.predictions = Ring(PREDICTION_COLUMNS, MUTABLE[0], limit)
         self.labels = Ring(LABEL_COLUMNS, MUTABLE[1], limit)
         self._origin = -1
@@ -316,8 +318,7 @@ class Join:
             self._expired_to[delay] = max(end, start)
         if self._expired_to:
             ring.forget(min(self._expired_to.values()))
-        if len(self.delay_of):
-            self._forget_labels(self.labels.before("arrival", now - int(self._delay_units.max())))
+        self._forget_labels(self.labels.before("arrival", now - max(int(self._delay_units.max(initial=0)), self.delay_ms >> ARRIVAL_SHIFT)))
 
     def _gone(self, counter: Int, seqs: Int, delay: int | None = None) -> None:
         """Count predictions that leave without a label; of versions with this delay, or of all whose time is not over yet."""
@@ -362,9 +363,9 @@ class Join:
         return {**counts, **kept, "predictions": self.predictions.state(), "labels": self.labels.state()}
 
     @classmethod
-    def from_state(cls, limit: int, state: dict[str, Any], segments: dict[str, dict[int, dict[str, bytes]]]) -> Join:
+    def from_state(cls, limit: int, delay_ms: int, state: dict[str, Any], segments: dict[str, dict[int, dict[str, bytes]]]) -> Join:
         """The store of a snapshot; `segments` has those of `predictions` and `labels` by number."""
-        join = cls(limit)
+        join = cls(limit, delay_ms)
         join.predictions = Ring.from_state(state["predictions"], segments["predictions"], MUTABLE[0], limit)
         join.labels = Ring.from_state(state["labels"], segments["labels"], MUTABLE[1], limit)
         for name in ("model_of", "delay_of", "pending", "expired", "evicted"):

@@ -206,6 +206,8 @@ class Inputs:
         kind = rule.type if rule and rule.type != "auto" else "numeric" if len(numbers) and len(numbers) >= named else "category"
         if kind == "numeric":
             return numeric_profile(numbers, missing) if len(numbers) else category_profile({}, missing)
+        if kind == "text" or (rule is not None and rule.unique):
+            return category_profile({OTHER: named + len(numbers)} if named + len(numbers) else {}, missing)
         counts: dict[str, int] = {}
         for column, texts in parts:
             for cell, n in zip(*_distinct(column), strict=True):

@@ -73,6 +73,7 @@ class Performance:
         self.block: Float = np.zeros(4)
         """Sums of the labelled rows since the last block of the trend: rows and right ones, or rows, squared errors, labels and their squares."""
         self.blocks: list[float] = []
+        self.falling = False
         self.trends = 0
         """Falling trends found since the beginning."""
         counts = [n for w in settings.windows if (n := last_n(w)) is not None]
@@ -131,17 +132,12 @@ class Performance:
             self.blocks.append(hits / n)
         elif n and spread > 0:
             self.blocks.append(1 - hits / spread)
-        was = self._falling()
         self.blocks = self.blocks[-self.settings.anomalies.trend_windows :]
-        self.trends += self._falling() and not was
-
-    def _falling(self) -> bool:
-        """The line through the last windows falls by more than the limit, and by more than chance."""
-        blocks = self.blocks[-self.settings.anomalies.trend_windows :]
-        if len(blocks) < self.settings.anomalies.trend_windows:
-            return False
-        rise, error = trend(blocks)
-        return rise < self.settings.anomalies.trend_slope and rise < -TREND_Z * error
+        if len(self.blocks) == self.settings.anomalies.trend_windows:
+            rise, error = trend(self.blocks)
+            falling = rise < min(self.settings.anomalies.trend_slope, -TREND_Z * error)
+            self.trends += falling and not self.falling
+            self.falling = falling
 
     def _decide(self) -> None:
         """Which task this is: by kind of value at once, by the first 100 labelled where they are numbers."""
@@ -243,17 +239,17 @@ class Performance:
 
     # ---- judgement
 
-    def verdicts(self, model: str, version: str) -> Iterator[Verdict]:
-        """Verdicts of the thresholds, with support."""
+    def verdicts(self, model: str, version: str, *, due: bool = False) -> Iterator[Verdict]:
+        """Verdicts of the thresholds, with support; where a stride is full, of the trend too."""
         if self.windows is not None:
             yield from self.verdicts_on(self.windows, AlertKey(model, version, "", "performance", "", "threshold"))
-            if len(self.blocks) >= self.settings.anomalies.trend_windows:
+            if due and len(self.blocks) == self.settings.anomalies.trend_windows:
                 yield self._trend_verdict(model, version)
 
     def _trend_verdict(self, model: str, version: str) -> Verdict:
         metric = "r2" if self.task == "regression" else "accuracy"
         rise, _ = trend(self.blocks)
-        falling = self._falling()
+        falling = self.falling
         times = self.window(f"last_{STRIDE * self.stride}", "accuracy")[1]
         rows = len(self.blocks) * STRIDE * self.stride
         return Verdict(
@@ -328,6 +324,7 @@ class Performance:
             "shift": self.shift,
             "waiting": [packed_pairs(p) for p, _ in self.waiting],
             "counts": [self.pairs, self.trends, *self._first],
+            "falling": self.falling,
             "block": self.block.tolist(),
             "blocks": self.blocks,
             "reference": self.reference,
@@ -341,6 +338,7 @@ class Performance:
         self.task, self.decided, self.positive, self.reference, self.shift = (state[k] for k in ("task", "decided", "positive", "reference", "shift"))
         self.waiting = [(unpacked_pairs(p), texts) for p in state["waiting"]]
         self.pairs, self.trends, *self._first = state["counts"]
+        self.falling = state["falling"]
         self.block, self.blocks = np.array(state["block"], np.float64), list(state["blocks"])
         if state["windows"] is not None:
             self.windows = PerformanceWindows.from_state(state["windows"], self.classes, self.score_classes)

@@ -165,7 +165,7 @@ class Version:
         for errors, times, due in self.performance.add(pairs, texts):
             self._watch("__error__", self._standardised(errors), times)
             if due:
-                for verdict in self.performance.verdicts(self.model, self.name):
+                for verdict in self.performance.verdicts(self.model, self.name, due=True):
                     judge(verdict)
 
     def _standardised(self, errors: Float) -> Float:

@@ -151,7 +151,7 @@ def test_restoring_a_snapshot_is_invisible(before: list[tuple[bool, int, int, in
     oracle = oracle_of(before + after)
     join, events, _ = run(before, [], [0])
     state = join.state()
-    restored = Join.from_state(10_000, state, {"predictions": {}, "labels": {}})
+    restored = Join.from_state(10_000, 0, state, {"predictions": {}, "labels": {}})
     assert restored.state() == state
     assert len(events) <= len(oracle.events)
 

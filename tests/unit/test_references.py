@@ -15,7 +15,7 @@ from stream_monitor.monitors.reference import Profile, decode_profile, encode_pr
 from stream_monitor.monitors.version import Version
 from stream_monitor.replay import Replay
 from stream_monitor.runtime.references import references, usable
-from stream_monitor.settings import Baseline, CoreSettings, Limits, ModelSettings, Settings
+from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Settings
 
 
 def profile(mean: float) -> bytes:
@@ -56,7 +56,7 @@ def test_published_for_the_version_then_for_the_model_then_the_file_then_learnt(
     monkeypatch.setattr("stream_monitor.runtime.references.read_compacted", topic)
     with pytest.raises(StopIteration) as found:
         references(Settings(core=core), file_profiles(core)).send(None)
-    made = Version(model, version, core.of(model), Limits(), found.value.value, [])
+    made = Version(model, version, core, found.value.value, [], [])
     assert made.reference == ("" if expected is None else profile_id(decode_profile(expected)))
 
 
