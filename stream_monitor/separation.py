@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from stream_monitor.events.cells import ABSENT, ABSENT_CELL, Cells, Texts, remap, tags, text_indices
 from stream_monitor.events.join import ANY, Join, LabelRows, Predictions
 from stream_monitor.events.observations import FAILURE, LABEL, Observations
-from stream_monitor.monitors.inputs import NO_ORIGIN, ORIGIN, Rows
 from stream_monitor.monitors.registry import OTHER, Registry
+from stream_monitor.monitors.rows import NO_ORIGIN, ORIGIN, Rows
 
 Int = NDArray[np.int64]
 OUTCOME_TEXTS_MAX = 65_536

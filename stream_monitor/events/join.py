@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.ring import Int, Ring
+from stream_monitor.events.waves import waves
 
 Float = NDArray[np.float64]
 ANY = -1
@@ -155,7 +156,7 @@ class Join:
         duplicate = np.zeros(len(predictions.row), bool)
         found = Joined(duplicate, [], {"matched": 0, "corrected": 0, "superseded": 0, "duplicate": 0})
         now = self._now(now_ms)
-        for p, l in _waves(predictions, labels):
+        for p, l in waves(predictions.id, predictions.row, labels.id, labels.row):
             if len(p):
                 duplicate[p] = self._add_predictions(predictions.take(p), now, found)
             if len(l):
@@ -385,22 +386,3 @@ def _after(labels: Ring, new: Int, old: Int) -> NDArray[np.bool_]:
         later |= undecided & (a > b)
         undecided &= a == b
     return later
-
-
-def _waves(predictions: Predictions, labels: LabelRows) -> list[tuple[Int, Int]]:
-    """Indices of predictions and labels by wave: in the k-th wave is the k-th row of every id."""
-    n = len(predictions.row)
-    ids = np.concatenate([predictions.id, labels.id])
-    order = np.lexsort((np.concatenate([predictions.row, labels.row]), ids))
-    ordered = ids[order]
-    again = np.append(False, ordered[1:] == ordered[:-1]) if len(ordered) else np.empty(0, bool)
-    if not again.any():
-        return [(np.arange(n), np.arange(len(labels.row)))]
-    places = np.arange(len(ids))
-    rank = np.empty(len(ids), np.int64)
-    rank[order] = places - np.maximum.accumulate(np.where(again, 0, places))
-    waves = []
-    for k in range(int(rank.max()) + 1):
-        at = np.flatnonzero(rank == k)
-        waves.append((at[at < n], at[at >= n] - n))
-    return waves

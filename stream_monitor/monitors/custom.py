@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stream_monitor.events.cells import BOOL, TEXT, Cells, arguments, tags
 from stream_monitor.metrics.catalogue import custom_metric
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample, SummarySample
-from stream_monitor.monitors.inputs import Rows, category_of
+from stream_monitor.monitors.rows import Rows, category_of
 from stream_monitor.settings import CustomMetric
 
 Float = NDArray[np.float64]

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.events.cells import ABSENT, ABSENT_CELL, BOOL, NOT_FINITE, NULL, TEXT, TOO_BIG, WRONG_TYPE, Cells, arguments, tags
+from stream_monitor.events.cells import ABSENT, BOOL, NOT_FINITE, NULL, TEXT, TOO_BIG, WRONG_TYPE, Cells, tags
 from stream_monitor.monitors.anomaly import Fences, fences
-from stream_monitor.monitors.reference import FeatureProfile, Profile, category_profile, numeric_profile
+from stream_monitor.monitors.learning import Names, learn_features
+from stream_monitor.monitors.reference import FeatureProfile, Profile
+from stream_monitor.monitors.rows import Points, Rows, category_of, column_named, packed_rows, taken, unpacked_rows
 from stream_monitor.monitors.unique import Unique
-from stream_monitor.settings import ModelSettings
+from stream_monitor.settings import Limits, ModelSettings
 from stream_monitor.stats.binning import bin_counts
 from stream_monitor.windows.panes import Panes
 
@@ -35,35 +37,6 @@ PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = range(9)
 RULES = {MISSING: "missing", TYPE: "type", RANGE: "range"}
 
 
-ORIGIN = np.dtype([("source", "<u2"), ("offset", "<i8")])
-"""Where a row came from: a number of the shard for the source partition, and the offset there."""
-NO_ORIGIN = np.empty(0, ORIGIN)
-
-
-class Rows(NamedTuple):
-    """Rows of one model version: cells (columns, n) as they came, and the dictionary of their texts. `origin` is there only where somebody asks for it."""
-
-    columns: tuple[str, ...]
-    cells: Cells
-    times_ms: Int
-    texts: list[str]
-    origin: NDArray[np.void] = NO_ORIGIN
-
-    def part(self, at: Any) -> Rows:
-        """Some of the rows."""
-        return Rows(self.columns, self.cells[:, at], self.times_ms[at], self.texts, self.origin[at] if len(self.origin) else self.origin)
-
-
-class Points(NamedTuple):
-    """Values of one feature outside the fences, of one chunk."""
-
-    feature: str
-    values: Float
-    quartiles: tuple[Float, Float]
-    times_ms: Int
-    origin: NDArray[np.void]
-
-
 class Windowed(NamedTuple):
     """What is known of one feature in a window."""
 
@@ -78,17 +51,6 @@ class Windowed(NamedTuple):
     """Values of the wrong type, out of range or of an unknown category."""
 
 
-def category_of(cell: float, texts: list[str]) -> str | None:
-    """The category a cell stands for; None when it is missing or no category at all."""
-    if cell == cell:  # noqa: PLR0124
-        return repr(int(cell)) if cell == int(cell) else repr(float(cell))
-    one = np.array([cell])
-    tag, argument = int(tags(one)[0]), int(arguments(one)[0])
-    if tag == TEXT:
-        return texts[argument]
-    return ("false", "true")[argument] if tag == BOOL else None
-
-
 class Inputs:
     """
     Statistics of a set of columns of one model version.
@@ -98,18 +60,16 @@ class Inputs:
     names : callable
         Name of the feature of a column of the record, or None when it does not belong here.
     settings : ModelSettings
-    limit : int
-        Features beyond it are counted as unknown, under `__other__`.
+    limits : Limits
+        Features beyond `features` are counted as unknown, under `__other__`.
     profile : Profile or None
         The reference; None to learn it from the first `settings.baseline.rows` rows.
     learnt : callable
         Told the reference when it was learnt.
     """
 
-    def __init__(
-        self, names: Callable[[str], str | None], settings: ModelSettings, limit: int, profile: Profile | None = None, learnt: Callable[[Profile], None] = lambda _: None
-    ) -> None:
-        self.names, self.settings, self.limit = names, settings, limit
+    def __init__(self, names: Names, settings: ModelSettings, limits: Limits, profile: Profile | None = None, learnt: Callable[[Profile], None] = lambda _: None) -> None:
+        self.names, self.settings, self.limits = names, settings, limits
         self._learnt = learnt
         self.profile: Profile | None = None
         self.rows = 0
@@ -129,7 +89,6 @@ class Inputs:
         self.profile = profile
         self.numeric = [n for n, f in profile.features.items() if f.type == "numeric"]
         self.category = [n for n, f in profile.features.items() if f.type == "category"]
-        self.text = [n for n, f in profile.features.items() if f.type not in ("numeric", "category")]
         found = [profile.features[n] for n in self.numeric]
         self.mean = np.array([f.mean for f in found], np.float64)
         self.sd = np.array([f.sd if f.sd and f.sd > 0 else 1.0 for f in found], np.float64)
@@ -144,9 +103,9 @@ class Inputs:
         self.width_numeric = OFFSET + EDGES_MAX
         self.start: dict[str, int] = {n: i * self.width_numeric for i, n in enumerate(self.numeric)}
         width = len(self.numeric) * self.width_numeric
-        for n in [*self.category, *self.text]:
+        for n in self.category:
             self.start[n] = width
-            width += OFFSET + len(self.categories.get(n, ())) + 1
+            width += OFFSET + len(self.categories[n]) + 1
         self.panes = Panes(width + 1)
         self.width = width + 1
         self.totals = np.zeros(self.width)
@@ -180,63 +139,17 @@ class Inputs:
             if n < len(rows.times_ms):
                 left.append(rows.part(slice(n, None)))
         self.waiting, self.waiting_rows = [], 0
-        profile = Profile(features=self._profiles(first), rows=count)
+        profile = Profile(features=learn_features(first, self.names, self.settings, self.limits), rows=count)
         self.use(profile)
         self._learnt(profile)
         for rows in first + left:
             self._fold(rows)
 
-    def _profiles(self, chunks: list[Rows]) -> dict[str, FeatureProfile]:
-        names: dict[str, None] = dict.fromkeys(n for n in self.settings.features if self.names(f"features.{n}") == n)
-        for rows in chunks:
-            names.update(dict.fromkeys(n for c in rows.columns if (n := self.names(c)) is not None))
-        out = {}
-        for name in list(names)[: self.limit]:
-            parts = [self._column(rows, name) for rows in chunks]
-            out[name] = self._profile(name, [(c, r.texts) for c, r in zip(parts, chunks, strict=True)])
-        return out
-
-    def _profile(self, name: str, parts: list[tuple[Cells, list[str]]]) -> FeatureProfile:
-        cells = np.concatenate([c for c, _ in parts])
-        numbers = cells[cells == cells]  # noqa: PLR0124
-        tag = tags(cells)
-        missing = int(((tag == NULL) | (tag == ABSENT)).sum())
-        named = int(((tag == TEXT) | (tag == BOOL)).sum())
-        rule = self.settings.features.get(name)
-        kind = rule.type if rule and rule.type != "auto" else "numeric" if len(numbers) and len(numbers) >= named else "category"
-        if kind == "numeric":
-            return numeric_profile(numbers, missing) if len(numbers) else category_profile({}, missing)
-        if kind == "text" or (rule is not None and rule.unique):
-            return category_profile({OTHER: named + len(numbers)} if named + len(numbers) else {}, missing)
-        counts: dict[str, int] = {}
-        for column, texts in parts:
-            for cell, n in zip(*_distinct(column), strict=True):
-                category = category_of(cell, texts)
-                if category is not None:
-                    counts[category] = counts.get(category, 0) + n
-        return category_profile(self._bounded(counts), missing)
-
-    def _bounded(self, counts: dict[str, int]) -> dict[str, int]:
-        """The most frequent categories, the rest together."""
-        limit = self.limit_categories
-        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        kept, rest = dict(ranked[:limit]), sum(n for _, n in ranked[limit:])
-        return kept | ({OTHER: rest} if rest else {})
-
-    limit_categories = 50
-
-    def _column(self, rows: Rows, name: str) -> Cells:
-        for i, column in enumerate(rows.columns):
-            if self.names(column) == name:
-                found: Cells = rows.cells[i]
-                return found
-        return np.full(len(rows.times_ms), ABSENT_CELL)
-
     def _fold(self, rows: Rows) -> None:
         """Sums of a chunk by pane."""
         times = rows.times_ms
         take, where, unknown = self._plan(rows.columns)
-        x = _taken(rows.cells, take)
+        x = taken(rows.cells, take)
         bounds = self.fences.bounds(x)
         pane, cells, ordered, limits = times // PANE_MS, rows.cells, x, bounds
         if len(pane) > 1 and (pane[1:] < pane[:-1]).any():
@@ -247,14 +160,14 @@ class Inputs:
         sums = np.zeros((len(starts), self.width))
         if self.numeric:
             self._numeric(ordered, limits, starts, sums)
-        if self.category or self.text:
+        if self.category:
             self._named(cells, where, rows.texts, starts, sums)
         sums[:, -1] = np.diff(np.append(starts, len(pane)))
         for name in unknown:
             seen = int((tags(rows.cells[rows.columns.index(name)]) != ABSENT).sum())
             self._unknown(self.names(name) or OTHER, seen)
         for name, unique in self.uniques.items():
-            unique.add(self._column(rows, name), rows.texts)
+            unique.add(column_named(rows, self.names, name), rows.texts)
         self.panes.add_grouped(pane[starts] * PANE_MS, sums)
         self.totals += sums.sum(axis=0)
         self.rows += len(times)
@@ -283,12 +196,12 @@ class Inputs:
             unknown = [c for c in columns if (n := self.names(c)) is not None and n not in self.start]
             if len(self._index) > 256:
                 self._index.clear()
-            found = self._index[columns] = take, {n: place[n] for n in [*self.category, *self.text] if n in place}, unknown
+            found = self._index[columns] = take, {n: place[n] for n in self.category if n in place}, unknown
         return found
 
     def _unknown(self, name: str, n: int) -> None:
         if n:
-            key = name if name in self.unknown or len(self.unknown) < self.limit else OTHER
+            key = name if name in self.unknown or len(self.unknown) < self.limits.features else OTHER
             self.unknown[key] = self.unknown.get(key, 0) + n
 
     def _standardised(self, x: Cells) -> Float:
@@ -326,8 +239,8 @@ class Inputs:
     def _named(self, cells: Cells, where: Mapping[str, int], texts: list[str], starts: Int, sums: Float) -> None:
         n = cells.shape[1]
         segment = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, n)))
-        for name in [*self.category, *self.text]:
-            base, known = self.start[name], self.categories.get(name, {})
+        for name in self.category:
+            base, known = self.start[name], self.categories[name]
             if name not in where:
                 sums[:, base + MISSING] = np.diff(np.append(starts, n))
                 continue
@@ -364,9 +277,9 @@ class Inputs:
         base, rows = self.start[name], float(vector[-1])
         present, missing = float(vector[base + PRESENT]), float(vector[base + MISSING])
         broken = float(vector[base + TYPE] + vector[base + RANGE])
-        if name in self.categories or name in self.text:
-            counts = vector[base + OFFSET : base + OFFSET + len(self.categories.get(name, ())) + 1]
-            return Windowed(rows, missing, None, None, counts, 0.0, broken + (float(counts[-1]) if name in self.categories else 0.0))
+        if name in self.categories:
+            counts = vector[base + OFFSET : base + OFFSET + len(self.categories[name]) + 1]
+            return Windowed(rows, missing, None, None, counts, 0.0, broken + float(counts[-1]))
         i = self.numeric.index(name)
         mean = sd = None
         if present:
@@ -420,35 +333,9 @@ class Inputs:
         yield from seen
 
 
-def _distinct(cells: Cells) -> tuple[list[float], list[int]]:
-    values, counts = np.unique(np.ascontiguousarray(cells).view(np.uint64), return_counts=True)
-    return values.view(np.float64).tolist(), counts.tolist()
-
-
-def _taken(cells: Cells, take: Int) -> Cells:
-    """Rows of cells in the order wanted; -1 is a row of absent cells."""
-    if len(take) and take[0] >= 0 and (np.diff(take) == 1).all():
-        return cells[take[0] : take[0] + len(take)]
-    out = cells[np.maximum(take, 0)] if len(cells) else np.empty((len(take), cells.shape[1]))
-    out[take < 0] = ABSENT_CELL
-    return out
-
-
 def _by_pane(mask: NDArray[np.bool_], starts: Int) -> Float:
     """Counts of a (features, n) mask by pane, (panes, features)."""
     return np.add.reduceat(mask.view(np.uint8), starts, axis=1, dtype=np.int64).T.astype(np.float64)
-
-
-def packed_rows(rows: Rows) -> tuple[Any, ...]:
-    """Rows as bytes."""
-    return rows.columns, rows.cells.tobytes(), rows.times_ms.tobytes(), rows.texts, rows.origin.tobytes()
-
-
-def unpacked_rows(state: Any) -> Rows:
-    """The rows of `packed_rows`."""
-    columns, cells, times, texts, origin = state
-    when = np.frombuffer(times, np.int64)
-    return Rows(tuple(columns), np.frombuffer(cells, np.float64).reshape(len(columns), len(when)), when, list(texts), np.frombuffer(origin, ORIGIN))
 
 
 def state_of(inputs: Inputs) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from stream_monitor.alerts.event import rfc3339
-from stream_monitor.monitors.inputs import Points
+from stream_monitor.monitors.rows import Points
 from stream_monitor.verdicts import Out
 
 if TYPE_CHECKING:

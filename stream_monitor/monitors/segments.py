@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.cells import Cells
-from stream_monitor.monitors.inputs import category_of
 from stream_monitor.monitors.performance_windows import Judged, PerformanceWindows
+from stream_monitor.monitors.rows import category_of
 from stream_monitor.settings import Segment
 
 Int = NDArray[np.int64]

@@ -18,10 +18,11 @@ from stream_monitor.monitors import drift, points, quality
 from stream_monitor.monitors.anomaly import HOUR_MS, Patterns, hours_to_judge
 from stream_monitor.monitors.custom import Custom
 from stream_monitor.monitors.history import History
-from stream_monitor.monitors.inputs import CLIP_SD, Inputs, Points, Rows, packed_rows, restore, state_of, unpacked_rows
+from stream_monitor.monitors.inputs import CLIP_SD, Inputs, restore, state_of
 from stream_monitor.monitors.performance import Performance, packed_pairs, unpacked_pairs
 from stream_monitor.monitors.performance_windows import PerformanceWindows
 from stream_monitor.monitors.reference import ANY_MODEL, Profile, decode_profile, encode_profile, profile_id
+from stream_monitor.monitors.rows import Points, Rows, concatenated, packed_rows, unpacked_rows
 from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import CoreSettings
@@ -83,8 +84,8 @@ class Version:
         self._changed = False
         self._first_errors: Float = np.empty(0)
         self._error_scale: tuple[float, float] | None = None
-        self.features = Inputs(feature_name, settings, limits.features, None, self._learnt)
-        self.outputs = Inputs(output_name, settings, limits.features)
+        self.features = Inputs(feature_name, settings, limits, None, self._learnt)
+        self.outputs = Inputs(output_name, settings, limits)
         self.features.on_values = self._watch
         self.outputs.on_values = self._watch
         if settings.anomalies.topic:
@@ -319,10 +320,5 @@ def _merged(rows: list[Rows]) -> Iterator[Rows]:
         if end < len(rows) and rows[end].columns == rows[start].columns and not rows[end].texts and not rows[start].texts:
             continue
         run = rows[start:end]
-        yield run[0] if len(run) == 1 else _concatenated(run)
+        yield run[0] if len(run) == 1 else concatenated(run)
         start = end
-
-
-def _concatenated(run: list[Rows]) -> Rows:
-    cells, times = np.concatenate([r.cells for r in run], axis=1), np.concatenate([r.times_ms for r in run])
-    return Rows(run[0].columns, cells, times, [], np.concatenate([r.origin for r in run]))

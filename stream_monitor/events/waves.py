@@ -1,0 +1,50 @@
+"""
+Rows of one id, one after the other.
+
+Rule of the file: what happens to one id is taken in the order of the record, what happens to different ids at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int = NDArray[np.int64]
+Ids = NDArray[np.uint64]
+
+
+def waves(prediction_ids: Ids, prediction_rows: Int, label_ids: Ids, label_rows: Int) -> list[tuple[Int, Int]]:
+    """
+    Indices of predictions and of labels by wave: in the k-th wave is the k-th row of every id.
+
+    Parameters
+    ----------
+    prediction_ids, label_ids : (n,), (m,) uint64
+    prediction_rows, label_rows : (n,), (m,) int64
+        Places in the record.
+
+    Notes
+    -----
+    One sort of n + m ids; nearly always there is one wave.
+
+    Examples
+    --------
+    >>> ids, rows = np.array([7, 8], np.uint64), np.array([0, 1])
+    >>> [(p.tolist(), q.tolist()) for p, q in waves(ids, rows, np.array([7], np.uint64), np.array([2]))]
+    [([0, 1], []), ([], [0])]
+    """
+    n = len(prediction_rows)
+    ids = np.concatenate([prediction_ids, label_ids])
+    order = np.lexsort((np.concatenate([prediction_rows, label_rows]), ids))
+    ordered = ids[order]
+    again = np.append(False, ordered[1:] == ordered[:-1]) if len(ordered) else np.empty(0, bool)
+    if not again.any():
+        return [(np.arange(n), np.arange(len(label_rows)))]
+    places = np.arange(len(ids))
+    rank = np.empty(len(ids), np.int64)
+    rank[order] = places - np.maximum.accumulate(np.where(again, 0, places))
+    found = []
+    for k in range(int(rank.max()) + 1):
+        at = np.flatnonzero(rank == k)
+        found.append((at[at < n], at[at >= n] - n))
+    return found

@@ -1,0 +1,78 @@
+"""
+What the first rows say of each feature: the reference that is learnt from them.
+
+Rule of the file: a pure function of the rows, the settings and the limits; how the rows were cut into chunks does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from stream_monitor.events.cells import ABSENT, BOOL, NULL, TEXT, Cells, tags
+from stream_monitor.monitors.reference import FeatureProfile, category_profile, numeric_profile
+from stream_monitor.monitors.rows import Rows, category_of, column_named
+from stream_monitor.settings import Limits, ModelSettings
+
+OTHER = "__other__"
+Names = Callable[[str], str | None]
+"""Name of the feature of a column; None where it is not looked at."""
+
+
+def learn_features(chunks: list[Rows], names: Names, settings: ModelSettings, limits: Limits) -> dict[str, FeatureProfile]:
+    """
+    Profiles of the features of rows.
+
+    Parameters
+    ----------
+    chunks : list of Rows
+        In log order.
+    names : callable
+    settings : ModelSettings
+        `features` says of what type a feature is; a feature that is configured has a profile even where no row has it.
+    limits : Limits
+        `features` and `categories`.
+
+    Returns
+    -------
+    dict of name to FeatureProfile
+        In the order of their first row. O(cells log rows).
+    """
+    found: dict[str, None] = dict.fromkeys(n for n in settings.features if names(f"features.{n}") == n)
+    for rows in chunks:
+        found.update(dict.fromkeys(n for c in rows.columns if (n := names(c)) is not None))
+    return {name: _feature(name, [(column_named(rows, names, name), rows.texts) for rows in chunks], settings, limits) for name in list(found)[: limits.features]}
+
+
+def _feature(name: str, parts: list[tuple[Cells, list[str]]], settings: ModelSettings, limits: Limits) -> FeatureProfile:
+    cells = np.concatenate([c for c, _ in parts])
+    numbers = cells[cells == cells]  # noqa: PLR0124
+    tag = tags(cells)
+    missing = int(((tag == NULL) | (tag == ABSENT)).sum())
+    named = int(((tag == TEXT) | (tag == BOOL)).sum())
+    rule = settings.features.get(name)
+    kind = rule.type if rule and rule.type != "auto" else "numeric" if len(numbers) and len(numbers) >= named else "category"
+    if kind == "numeric":
+        return numeric_profile(numbers, missing) if len(numbers) else category_profile({}, missing)
+    if kind == "text" or (rule is not None and rule.unique):  # its values are not told apart
+        return category_profile({OTHER: named + len(numbers)} if named + len(numbers) else {}, missing)
+    counts: dict[str, int] = {}
+    for column, texts in parts:
+        for cell, n in zip(*_distinct(column), strict=True):
+            category = category_of(cell, texts)
+            if category is not None:
+                counts[category] = counts.get(category, 0) + n
+    return category_profile(_bounded(counts, limits.categories), missing)
+
+
+def _bounded(counts: dict[str, int], limit: int) -> dict[str, int]:
+    """The most frequent categories, the rest together."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kept, rest = dict(ranked[:limit]), sum(n for _, n in ranked[limit:])
+    return kept | ({OTHER: rest} if rest else {})
+
+
+def _distinct(cells: Cells) -> tuple[list[float], list[int]]:
+    values, counts = np.unique(np.ascontiguousarray(cells).view(np.uint64), return_counts=True)
+    return values.view(np.float64).tolist(), counts.tolist()
