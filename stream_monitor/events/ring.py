@@ -37,7 +37,7 @@ class Ring:
 
     Notes
     -----
-    Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 12 bytes of index a row, and up to a quarter more while it grows.
+    Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 12 bytes of index a row, and up to an eighth more while it grows.
     The hash multiplies by a secret odd number, so that nobody can choose ids that meet in the index.
     """
 
@@ -158,7 +158,7 @@ class Ring:
 
     def _grow(self, rows: int) -> None:
         seqs = np.arange(self.tail, self.head)
-        old, capacity = self._at(seqs), rows + rows // 4
+        old, capacity = self._at(seqs), rows + rows // 8
         if self.rows_max is not None and rows <= self.rows_max + CAPACITY_MIN:
             capacity = min(capacity, self.rows_max + CAPACITY_MIN)
         new = seqs % capacity

@@ -109,19 +109,26 @@ class Performance:
         yield from self._strides(pairs, texts)
 
     def _strides(self, pairs: Pairs, texts: list[str]) -> Iterator[tuple[Float, Int, bool]]:
-        start, n = 0, len(pairs.row)
+        if self.windows is None:
+            self.windows = self._prepare(pairs, texts)
+        rows, errors = self._numbers(pairs) if self.task == "regression" else self._classified(pairs, texts)
+        known = errors == errors  # noqa: PLR0124
+        whole = len(rows.time) == len(known)
+        start, n, first = 0, len(known), ~pairs.corrected
+        before = np.append(0, np.cumsum(known))
         while start < n:
             end = min(n, start + self.stride - self.pairs % self.stride)
-            part = pairs.take(slice(start, end))
-            start = end
-            first = ~part.corrected
-            errors = self._fold(part, texts)
-            self.pairs += int(first.sum())
-            known = first & (errors == errors)  # noqa: PLR0124
-            due = bool(first.any()) and self.pairs % self.stride == 0
+            self._fold(self.windows, rows.take(slice(start, end) if whole else slice(before[start], before[end])))
+            mine = first[start:end]
+            self.pairs += int(mine.sum())
+            due = self.pairs % self.stride == 0 and bool(mine.any())
             if due and self.pairs % (STRIDE * self.stride) == 0:
                 self._close_block()
-            yield errors[known], part.time[known], due
+            told = mine if whole else mine & known[start:end]
+            yield errors[start:end][told], pairs.time[start:end][told], due
+            start = end
+        if len(rows.time):
+            self.on_rows(rows)
 
     def _close_block(self) -> None:
         """One more window of the trend: its accuracy, or the R² of a regression."""
@@ -169,25 +176,20 @@ class Performance:
         assert self.task is not None
         return PerformanceWindows(self.task, self.rows, self.classes, self.score_classes, shift=self.shift, slim=slim)
 
-    def _fold(self, pairs: Pairs, texts: list[str]) -> Float:
-        if self.windows is None:
-            self.windows = self._prepare(pairs, texts)
-        rows, errors = self._numbers(pairs) if self.task == "regression" else self._classified(pairs, texts)
+    def _fold(self, windows: PerformanceWindows, rows: Judged) -> None:
         if len(rows.time):
-            self.windows.add(rows)
-            self.on_rows(rows)
+            windows.add(rows)
             self._learn_reference(rows)
             self._add_to_block(rows)
-        return errors
 
     def _add_to_block(self, rows: Judged) -> None:
         first = ~rows.corrected
-        predicted, actual = rows.predicted[first], rows.actual[first]
         if self.task == "regression":
+            predicted, actual = rows.predicted[first], rows.actual[first]
             y = actual - self.shift
             self.block += (len(y), ((predicted - actual) ** 2).sum(), y.sum(), (y * y).sum())
         else:
-            self.block[:2] += (len(actual), (predicted == actual).sum())
+            self.block[:2] += (first.sum(), (first & (rows.predicted == rows.actual)).sum())
 
     def _numbers(self, pairs: Pairs) -> tuple[Judged, Float]:
         """Rows of a regression with their absolute errors; a text among numbers is no value, its row is left out and its error is NaN."""
@@ -195,7 +197,8 @@ class Performance:
         errors = np.full(len(known), np.nan)
         errors[known] = np.abs(pairs.outcome[known] - pairs.label[known])
         p = pairs if known.all() else pairs.take(known)
-        return Judged(p.time, p.id, p.corrected, p.outcome, p.label, p.score, p.previous, p.probabilities, p.segment), errors
+        corrected = p.corrected & (p.previous == p.previous)  # a text that becomes a number is a first label
+        return Judged(p.time, p.id, corrected, p.outcome, p.label, p.score, p.previous, p.probabilities, p.segment), errors
 
     def _classified(self, pairs: Pairs, texts: list[str]) -> tuple[Judged, Float]:
         """Rows with codes of predicted, actual and previous class and the score of the positive class, and their errors, 0 or 1."""
@@ -227,7 +230,7 @@ class Performance:
         if self.reference is None and self.task != "regression":
             first = ~rows.corrected
             self._first[0] += int(first.sum())
-            self._first[1] += int((rows.predicted[first] == rows.actual[first]).sum())
+            self._first[1] += int((first & (rows.predicted == rows.actual)).sum())
             if self._first[0] >= self.settings.baseline.rows:
                 self.reference = self._first[1] / self._first[0]
 
@@ -243,7 +246,7 @@ class Performance:
         """Verdicts of the thresholds, with support; where a stride is full, of the trend too."""
         if self.windows is not None:
             yield from self.verdicts_on(self.windows, AlertKey(model, version, "", "performance", "", "threshold"))
-            if due and len(self.blocks) == self.settings.anomalies.trend_windows:
+            if due and self.pairs % (STRIDE * self.stride) == 0 and len(self.blocks) == self.settings.anomalies.trend_windows:
                 yield self._trend_verdict(model, version)
 
     def _trend_verdict(self, model: str, version: str) -> Verdict:
