@@ -182,6 +182,8 @@ class Shard:
             yield Sample("stream_monitor_labels_total", (outcome,), n)
         for status, n in self.alerts.counts.items():
             yield Sample("stream_monitor_alert_events_total", (status,), n)
+        for monitor, n in Counter(monitor for version in self.versions for monitor in version.contained.off).items():
+            yield Sample("stream_monitor_monitor_failures_total", (monitor,), n)
         for limit, n in bounds.hits(self.registry, self.join).items():
             yield Sample("stream_monitor_limit_hits_total", (limit,), n)
         yield Sample("stream_monitor_join_pending", (), len(self.join.predictions))

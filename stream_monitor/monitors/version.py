@@ -7,7 +7,7 @@ the gauges never shows in a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from stream_monitor.events.join import Pairs
 from stream_monitor.monitors import drift, points, quality
 from stream_monitor.monitors.anomaly import HOUR_MS, Patterns, hours_to_judge
+from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Custom
 from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs import CLIP_SD, Inputs, restore, state_of
 from stream_monitor.monitors.performance import Performance, packed_pairs, unpacked_pairs
-from stream_monitor.monitors.performance_windows import PerformanceWindows
+from stream_monitor.monitors.performance_windows import Judged, PerformanceWindows
 from stream_monitor.monitors.reference import ANY_MODEL, Profile, decode_profile, encode_profile, profile_id
 from stream_monitor.monitors.rows import Points, Rows, concatenated, packed_rows, unpacked_rows
 from stream_monitor.monitors.segments import Segments
@@ -72,11 +73,12 @@ class Version:
         self.watermark_ms = 0
         self.outbox: list[Out] = []
         self.signals: dict[str, drift.Signal] = {}
+        self.contained = Containment()
         self.history, self.patterns = History(), Patterns()
         self.custom = Custom(settings.metrics.custom, limits.segments) if settings.metrics.custom else None
         self.segments = Segments(settings.segments, limits.segments, lambda: self.performance.population(slim=True)) if settings.segments else None
         if self.segments is not None:
-            self.performance.on_rows = self.segments.add
+            self.performance.on_rows = self._slice
         self._rows: list[Rows] = []
         self._pairs: list[tuple[Pairs, list[str]]] = []
         self._waiting = 0
@@ -148,26 +150,25 @@ class Version:
         for chunk in _merged(rows):
             self._fold(chunk, log_ms)
         for part, texts in pairs:
-            self._fold_pairs(part, texts, judge)
+            self.contained.run("performance", self._fold_pairs, part, texts, judge)
         for subject in sorted(self._fired):
-            self._judge_signal(subject, judge)
+            self.contained.run("drift", self._judge_signal, subject, judge)
         self._fired.clear()
 
     def _fold(self, rows: Rows, log_ms: int) -> None:
         self.watermark_ms = max(self.watermark_ms, int(np.minimum(rows.times_ms, log_ms).max()))
         latency = rows.cells[rows.columns.index("latency_ms")] if "latency_ms" in rows.columns else None
-        self.volume.add(rows.times_ms, latency)
+        self.contained.run("volume", self.volume.add, rows.times_ms, latency)
         if self.custom is not None:
-            self.custom.add(rows)
-        self.features.add(rows)
-        self.outputs.add(rows)
+            self.contained.run("custom", self.custom.add, rows)
+        self.contained.run("features", self.features.add, rows)
+        self.contained.run("outputs", self.outputs.add, rows)
 
     def _fold_pairs(self, pairs: Pairs, texts: list[str], judge: Judge) -> None:
         for errors, times, due in self.performance.add(pairs, texts):
             self._watch("__error__", self._standardised(errors), times)
             if due:
-                for verdict in self.performance.verdicts(self.model, self.name, due=True):
-                    judge(verdict)
+                _judge_all(self.performance.verdicts(self.model, self.name, due=True), judge)
 
     def _standardised(self, errors: Float) -> Float:
         """Errors of a classification as they are; those of a regression by the first ones, since detectors expect a unit scale."""
@@ -184,7 +185,11 @@ class Version:
 
     def _watch(self, name: str, values: Float, times_ms: NDArray[np.int64]) -> None:
         """Feed the detectors of one signal."""
-        if len(values) and self._signal(name).update(values, times_ms[len(times_ms) - len(values) :]):
+        if len(values):
+            self.contained.run("drift", self._feed, name, values, times_ms[len(times_ms) - len(values) :])
+
+    def _feed(self, name: str, values: Float, times_ms: NDArray[np.int64]) -> None:
+        if self._signal(name).update(values, times_ms):
             self._fired.add(name)
 
     def _signal(self, name: str) -> drift.Signal:
@@ -195,6 +200,10 @@ class Version:
             signal = self.signals[name] = drift.Signal(name, methods)
             signal.binary = name == "__error__" and self.performance.task != "regression"
         return signal
+
+    def _slice(self, rows: Judged) -> None:
+        if self.segments is not None:
+            self.contained.run("segments", self.segments.add, rows)
 
     def _tell_points(self, found: Points) -> None:
         self.outbox += points.records(found, self)
@@ -207,33 +216,37 @@ class Version:
             if inputs.profile is not None and subject in inputs.profile.features:
                 profile = inputs.profile.features[subject]
                 scale = (profile.mean or 0.0, profile.sd or 1.0)
-        for verdict in self.signals[subject].verdicts(self.model, self.name, self.settings, scale, self.reference):
-            judge(verdict)
+        _judge_all(self.signals[subject].verdicts(self.model, self.name, self.settings, scale, self.reference), judge)
 
     def tick(self, log_ms: int, judge: Judge, config: str) -> None:
         """Once a second of log time: what depends on time, and what changed since. `config` is the hash of the configuration."""
-        for verdict in self.volume.freshness(self.model, self.name, self.settings, log_ms):
-            judge(verdict)
+        run = self.contained.run
+        run("volume", _judge_all, self.volume.freshness(self.model, self.name, self.settings, log_ms), judge)
+        run("history", self._tell_history, log_ms, config)
+        if self._changed:
+            self._changed = False
+            run("performance", _judge_all, self.performance.verdicts(self.model, self.name), judge)
+            if self.segments is not None:
+                run("segments", self._judge_segments, self.segments, judge)
+            run("patterns", self._judge_hours, judge)
+            for name, inputs in (("features", self.features), ("outputs", self.outputs)):
+                run(name, self._judge_inputs, inputs, judge)
+            for subject in self.signals:
+                run("drift", self._judge_signal, subject, judge)
+        _judge_all(self.contained.verdicts(self.model, self.name, log_ms), judge)
+
+    def _tell_history(self, log_ms: int, config: str) -> None:
         self.outbox += [Out("history", self.model.encode(), record) for record in self.history.records(self, log_ms, config)]
-        if not self._changed:
-            return
-        self._changed = False
-        for verdict in self.performance.verdicts(self.model, self.name):
-            judge(verdict)
-        if self.segments is not None:
-            for segment, windows in self.segments.changed():
-                for verdict in self.performance.verdicts_on(windows, AlertKey(self.model, self.name, segment, "performance", "", "threshold")):
-                    judge(verdict)
-        self._judge_hours(judge)
-        for inputs in (self.features, self.outputs):
-            for verdict in quality.judge(self.model, self.name, inputs, self.watermark_ms, self.settings, self.reference):
-                judge(verdict)
-            if self.settings.drift.thresholds:
-                found, span = quality.recent(inputs, self.watermark_ms, self.settings.quality.min_rows)
-                for verdict in drift.score_verdicts(self.model, self.name, inputs, found, span, self.settings, self.reference):
-                    judge(verdict)
-        for subject in self.signals:
-            self._judge_signal(subject, judge)
+
+    def _judge_segments(self, segments: Segments, judge: Judge) -> None:
+        for segment, windows in segments.changed():
+            _judge_all(self.performance.verdicts_on(windows, AlertKey(self.model, self.name, segment, "performance", "", "threshold")), judge)
+
+    def _judge_inputs(self, inputs: Inputs, judge: Judge) -> None:
+        _judge_all(quality.judge(self.model, self.name, inputs, self.watermark_ms, self.settings, self.reference), judge)
+        if self.settings.drift.thresholds:
+            found, span = quality.recent(inputs, self.watermark_ms, self.settings.quality.min_rows)
+            _judge_all(drift.score_verdicts(self.model, self.name, inputs, found, span, self.settings, self.reference), judge)
 
     def _judge_hours(self, judge: Judge) -> None:
         """Patterns of the hours of event time that are over."""
@@ -242,8 +255,7 @@ class Version:
         for hour in hours_to_judge(self.patterns.next_ms, int(self.features.panes.starts[0]) if self.features.panes.used else self.watermark_ms, self.watermark_ms):
             self.patterns.next_ms = hour + HOUR_MS
             found, start, end = self.features.window(hour + HOUR_MS - 1, HOUR_MS)
-            for verdict in quality.patterns(self.model, self.name, self.patterns, hour, found, Span(start, end, 0), self.settings, self.reference):
-                judge(verdict)
+            _judge_all(quality.patterns(self.model, self.name, self.patterns, hour, found, Span(start, end, 0), self.settings, self.reference), judge)
 
     def drain(self) -> list[Out]:
         """Effects since the last time."""
@@ -274,6 +286,7 @@ class Version:
             "performance": self.performance.state(),
             "volume": self.volume.state(),
             "signals": {name: s.state() for name, s in self.signals.items()},
+            "contained": self.contained.state(),
             "history": self.history.told,
             "patterns": self.patterns.state(),
             "custom": None if self.custom is None else self.custom.state(),
@@ -300,6 +313,7 @@ class Version:
         self.volume = Volume.from_state(state["volume"])
         for name, saved in state["signals"].items():
             self._signal(name).load(saved)
+        self.contained = Containment.from_state(state["contained"])
         self.history.told = {int(width): list(told) for width, told in state["history"].items()}
         self.patterns = Patterns.from_state(state["patterns"])
         if self.custom is not None and state["custom"] is not None:
@@ -311,6 +325,11 @@ class Version:
         self._waiting = sum(len(r.times_ms) for r in self._rows) + sum(len(p.row) for p, _ in self._pairs)
         self._first_errors = np.frombuffer(state["first_errors"], np.float64)
         self._error_scale = tuple(state["error_scale"]) if state["error_scale"] else None
+
+
+def _judge_all(verdicts: Iterable[Verdict], judge: Judge) -> None:
+    for verdict in verdicts:
+        judge(verdict)
 
 
 def _merged(rows: list[Rows]) -> Iterator[Rows]:

@@ -331,3 +331,54 @@ def test_history_adds_up_to_the_totals() -> None:
     hours = [r for r in records if r not in minutes]
     assert sum(r["predictions"] for r in hours) == 500
     assert {r["config"] for r in records} == {stream.shard.config}
+
+
+# ---- a monitor that fails
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), ZeroDivisionError(), type("Panic", (BaseException,), {})("of Rust")])
+def test_a_monitor_that_raises_is_off_from_there_and_the_rest_goes_on(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stream_monitor.monitors.volume import Volume
+
+    add = Volume.add
+
+    def broken(self: Volume, times_ms: Any, latency_ms: Any) -> None:
+        if (times_ms == T0 + 700).any():
+            raise error
+        add(self, times_ms, latency_ms)
+
+    monkeypatch.setattr(Volume, "add", broken)
+    core = settings(baseline=Baseline(rows=100))
+
+    def run(restarts: tuple[int, ...]) -> Stream:
+        stream = Stream(core)
+        for start in range(0, 2_000, 100):
+            if start in restarts:
+                kept = stream.shard.outbox
+                stream.shard = Shard.restore(0, core, {k: v for k, v in stream.shard.snapshot().items() if v is not None})
+                assert stream.shard.outbox == kept
+            stream.send("predictions", (prediction(i, features={"x": float(i)}, latency_ms=1.0) for i in range(start, start + 100)), T0 + start * 20)
+            stream.send("labels", (label(i, 1) for i in range(start, start + 100)), T0 + start * 20)
+        stream.close()
+        return stream
+
+    smooth, restarted = run(()), run((300, 800, 1_500))
+    assert smooth.told() == restarted.told()
+    found, other = smooth.samples(), restarted.samples()
+    assert {k: v for k, v in found.items() if k[0] != "stream_monitor_state_bytes"} == {k: v for k, v in other.items() if k[0] != "stream_monitor_state_bytes"}
+    assert found["model_labels_total", "m", "1"] == 2_000
+    assert found["model_accuracy", "m", "1", "last_1000"] == 1.0
+    assert found["stream_monitor_monitor_failures_total", "volume"] == 1
+    assert found["model_predictions_total", "m", "1"] < 2_000
+    off = [a for a in smooth.told() if a["subject"] == "monitor.volume"]
+    assert [(a["status"], a["severity"]) for a in off] == [("firing", "critical")]
+    assert type(error).__name__ in off[0]["summary"]
+
+
+def test_running_out_of_memory_is_no_defect_of_a_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stream_monitor.monitors.volume import Volume
+
+    monkeypatch.setattr(Volume, "add", lambda *_: (_ for _ in ()).throw(MemoryError))
+    stream = Stream(settings())
+    with pytest.raises(MemoryError):
+        stream.send("predictions", (prediction(i) for i in range(2_000)))
