@@ -60,6 +60,12 @@ class EventStream(Iterator[Event]):
         times_ms = [source.last_ms for source in self._sources if source.last_ms is not None]
         return max(times_ms, default=None)
 
+    @property
+    def first_ms(self) -> int | None:
+        """The least time of all events, known after `scan`; `None` for an empty or live input."""
+        times_ms = [source.first_ms for source in self._sources if source.first_ms is not None]
+        return min(times_ms, default=None)
+
     def scan(self) -> Self:
         """
         Read the files once, to learn types, order and the last time.

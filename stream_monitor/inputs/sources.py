@@ -71,6 +71,8 @@ class Source:
         self.reader = self._make_reader()
         self.columns = self.reader.columns()
         """`None`: each row has its own."""
+        self.first_ms: int | None = None
+        """The least time of an event, known after `scan`."""
         self.last_ms: int | None = None
         """The greatest time of an event, known after `scan`."""
         self._sorted = True
@@ -112,13 +114,17 @@ class Source:
         """Read the file once: types of columns, whether it is in order, the greatest time."""
         clock = Clock(self._interval_ms, self._first_row)
         constant = self.shaper.constant("timestamp")
+        first_ms: int | None = None
         last_ms: int | None = None
         for value in self._times():
             time_ms = clock.next(as_timestamp(value) if constant is None else constant)
-            if last_ms is None or time_ms > last_ms:
+            if first_ms is None or last_ms is None:
+                first_ms = last_ms = time_ms
+            elif time_ms > last_ms:
                 last_ms = time_ms
             elif time_ms < last_ms:
-                self._sorted = False
+                self._sorted, first_ms = False, min(first_ms, time_ms)
+        self.first_ms = first_ms
         has_labels = self.role == "table" and (self.columns is None or "label" in self.shaper.plan(self.columns).fields)
         self.last_ms = last_ms + self._label_delay_ms if last_ms is not None and has_labels else last_ms
 
