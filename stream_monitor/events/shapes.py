@@ -8,6 +8,7 @@ and read there. Structs refuse unknown keys, so nothing nested or new slips thro
 from __future__ import annotations
 
 import operator
+import re
 import struct
 from collections.abc import Callable, Iterable
 from itertools import starmap
@@ -23,6 +24,8 @@ from stream_monitor.events.parse import EARLIEST_MS, ID_MAX, MODEL_MAX, TIMESTAM
 Scalar = None | bool | int | float | str
 COLUMNS_MAX = 2_000
 """A wider event is always read by `parse`."""
+UNNAMEABLE = re.compile(r'["\\\x00-\x1f]')
+"""Names that msgspec takes for no field, since JSON escapes them: events with such a field are always read by `parse`."""
 
 _TYPES: dict[str, Any] = {"n": float, "s": str, "b": bool, "z": None}
 _TOP = ("prediction", "score", "latency_ms", "variant", "unit", "label")
@@ -45,7 +48,7 @@ class Shape:
             nested = name in ("features", "segments", "score") and type(value) is dict
             for path, v in ((f"{name}.{k}", v) for k, v in value.items()) if nested else ((name, value),):
                 kind, known = _kind(v), self.fields.get(path, "")
-                if kind and kind not in known and len(self.fields) < COLUMNS_MAX:
+                if kind and kind not in known and len(self.fields) < COLUMNS_MAX and not UNNAMEABLE.search(path):
                     self.fields[path] = known + kind
                     news = True
         return news
