@@ -107,6 +107,8 @@ class Panes:
             self.used = 0
             return
         spans = self._span_of(starts)
+        if len(starts) == self.used and (spans == self.spans[: self.used]).all():
+            return  # nearly always: nothing has come of age since the last look
         starts = starts // spans * spans
         starts, spans, sums = _merged(starts, spans, sums)
         self.used = len(starts)
