@@ -98,21 +98,23 @@ class Panes:
 
     def _compact(self) -> None:
         """Every pane gets the width of its age; what lies beyond the horizon goes."""
+        gone = int(np.searchsorted(self.starts[: self.used], self.watermark_ms - self.horizon_ms))
+        if gone:
+            self.dropped += gone
+            for column in (self.starts, self.spans, self.sums):
+                column[: self.used - gone] = column[gone : self.used].copy()
+            self.used -= gone
         starts, sums = self.starts[: self.used], self.sums[: self.used]
-        keep = starts >= self.watermark_ms - self.horizon_ms
-        if not keep.all():
-            self.dropped += float((~keep).sum())
-            starts, sums = starts[keep], sums[keep]
-        if not len(starts):
-            self.used = 0
-            return
         spans = self._span_of(starts)
-        if len(starts) == self.used and (spans == self.spans[: self.used]).all():
+        twice = np.append(False, starts[1:] == starts[:-1])[: len(starts)]  # a row was added while panes came of age
+        aged = np.flatnonzero((spans != self.spans[: self.used]) | twice)
+        if not len(aged):
             return  # nearly always: nothing has come of age since the last look
         starts = starts // spans * spans
-        starts, spans, sums = _merged(starts, spans, sums)
-        self.used = len(starts)
-        self.starts[: self.used], self.spans[: self.used], self.sums[: self.used] = starts, spans, sums
+        first = int(np.searchsorted(starts, starts[aged[0]]))  # what is older stays as it is
+        starts, spans, sums = _merged(starts[first:], spans[first:], sums[first:])
+        self.used = first + len(starts)
+        self.starts[first : self.used], self.spans[first : self.used], self.sums[first : self.used] = starts, spans, sums
 
     def window(self, end_ms: int, duration_ms: int) -> tuple[Float, int, int]:
         """
