@@ -18,8 +18,11 @@ WIDTH, LEFT, RIGHT, TOP, HEIGHT, LANE = 760, 150, 12, 10, 190, 18
 LANES_MAX = 20
 FEATURES_MAX = 200
 EPISODES_MAX = 500
+DAYS_MS = 10 * 86_400_000
+"""From here on the times of a chart are dates."""
 MAIN_METRICS = ("accuracy", "mae")
 """The metric that is drawn: the first of these that there is."""
+TEXTS = ("what", "kind", "detector")
 NO_NUMBERS = ("start", "end", "labels", "coverage")
 
 STYLE = """
@@ -29,7 +32,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max
 h1{font-size:1.6rem;margin:0}h2{font-size:1.25rem;margin:2.2rem 0 .3rem;border-top:1px solid var(--line);padding-top:1.2rem}h3{font-size:1rem;margin:1.4rem 0 .3rem}
 p{margin:.3rem 0}.dim,figcaption{color:var(--dim)}figure{margin:.6rem 0}svg{width:100%;height:auto;font:11px system-ui,sans-serif}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.22rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th{color:var(--dim);font-weight:600}th:first-child,td:first-child{text-align:left;padding-left:0}td.text{text-align:left;white-space:normal}
+th{color:var(--dim);font-weight:600}th:first-child,td:first-child{text-align:left;padding-left:0}.text{text-align:left;white-space:normal}
 .badge{border:1px solid currentColor;border-radius:.3rem;padding:0 .4rem;font-size:.85em}.info{color:var(--info)}.warning{color:var(--warning)}.critical{color:var(--critical)}.ok{color:var(--ok)}
 """
 
@@ -105,7 +108,8 @@ def _period(points: Sequence[Point]) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table; cells are HTML already, a heading is not."""
     lines = "".join("<tr>" + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{"".join(f"<th>{escape(h)}</th>" for h in head)}</tr>{lines}</table></div>'
+    names = "".join(f'<th class="text">{escape(h)}</th>' if h in TEXTS else f"<th>{escape(h)}</th>" for h in head)
+    return f'<div class="scroll"><table><tr>{names}</tr>{lines}</table></div>'
 
 
 def _records(records: Mapping[str, Mapping[str, int]], rejected: Mapping[str, int]) -> str:
@@ -138,7 +142,7 @@ def _version(model: str, version: str, v: Mapping[str, Any], found: Sequence[Epi
     parts = [f"<h2>{escape(model)} {escape(version)}</h2>", f"<p>{escape(v.get('task', 'task not known yet'))}: {counts}{baseline}.</p>"]
     metric = next((m for m in MAIN_METRICS if any(m in p.metrics for p in points)), None)
     if metric is not None:
-        parts.append(_chart(metric, [p for p in points if metric in p.metrics], found))
+        parts.append(_chart(metric, next(iter(v["windows"]), ""), [p for p in points if metric in p.metrics], found))
     windows = v["windows"]
     if windows:
         metrics = list(dict.fromkeys(k for w in windows.values() for k in w if k not in NO_NUMBERS))
@@ -152,7 +156,7 @@ def _version(model: str, version: str, v: Mapping[str, Any], found: Sequence[Epi
     return "\n".join(parts)
 
 
-def _chart(metric: str, points: Sequence[Point], found: Sequence[Episode]) -> str:
+def _chart(metric: str, window: str, points: Sequence[Point], found: Sequence[Episode]) -> str:
     """The metric over time, and under it a line for every alert, from its firing to its end."""
     lanes = list(dict.fromkeys(f"{e.first['subject']} ({e.first['detector']})" for e in found))[:LANES_MAX]
     first, last = points[0].time_ms, max(points[-1].time_ms, points[0].time_ms + 1)
@@ -176,7 +180,8 @@ def _chart(metric: str, points: Sequence[Point], found: Sequence[Episode]) -> st
             f'<path d="M{LEFT} {y(level)}H{WIDTH - RIGHT}" stroke="var(--line)"/><text x="{LEFT - 6}" y="{y(level) + 4}" text-anchor="end" fill="var(--dim)">{level:.3g}</text>'
         )
         anchor = "start" if i == 0 else "end" if i == 4 else "middle"
-        out.append(f'<text x="{x(time_ms)}" y="{bottom + 16}" text-anchor="{anchor}" fill="var(--dim)">{_when(rfc3339(time_ms))}</text>')
+        when = rfc3339(time_ms)[:10] if last - first > DAYS_MS else rfc3339(time_ms)[5:19].replace("T", " ")
+        out.append(f'<text x="{x(time_ms)}" y="{bottom + 16}" text-anchor="{anchor}" fill="var(--dim)">{when}</text>')
     line = " ".join(f"{x(p.time_ms)},{y(v)}" for p, v in zip(points, values, strict=True))
     out.append(f'<polyline points="{line}" fill="none" stroke="var(--data)" stroke-width="1.6" stroke-linejoin="round"/>')
     for i, lane in enumerate(lanes):
@@ -189,5 +194,5 @@ def _chart(metric: str, points: Sequence[Point], found: Sequence[Episode]) -> st
             top = bottom + 30 + LANE * lanes.index(lane)
             what = escape(f"{e.start} to {e.end or 'the end'}: {e.first['summary']}")
             out.append(f'<rect x="{a}" y="{top}" width="{max(round(b - a, 1), 2)}" height="10" rx="2" fill="var(--{escape(e.severity)})"><title>{what}</title></rect>')
-    caption = f"{metric.replace('_', ' ')} over time{' and, below, when each alert fired' if lanes else ''}"
+    caption = f"{metric} over {escape(window)}{' and, below, when each alert fired' if lanes else ''}"
     return f'<figure><svg viewBox="0 0 {WIDTH} {end}" role="img" aria-label="{caption}">{"".join(out)}</svg><figcaption>{caption}</figcaption></figure>'

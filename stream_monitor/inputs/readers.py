@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -54,12 +54,18 @@ class Numbers(NamedTuple):
     """No NaN and no infinity."""
 
 
+class Malformed(tuple[str, ...]):
+    """The lines of a row that is no CSV, as they are."""
+
+    __slots__ = ()
+
+
 class CsvReader:
     """
     A comma-separated file with a header, UTF-8.
 
     A column is numeric if all its non-empty cells are, as Python reads numbers (underscores excepted). `nan` counts as a number and becomes null, since JSON has no word for it;
-    an infinity stays text and so shows up as a value of a wrong type. A row with too many or too few cells cannot be used.
+    an infinity stays text and so shows up as a value of a wrong type. A row with too many or too few cells, or with a quote in the wrong place, cannot be used.
     """
 
     passes = PASSES
@@ -94,7 +100,7 @@ class CsvReader:
                 if known is not None:
                     numbers[index] = narrow(known, [cell for cell in cells if cell])
             for row in chunk:
-                yield row[time_index] if time_index < len(row) == count else None
+                yield row[time_index] if time_index < len(row) == count and type(row) is tuple else None
         self._numbers = numbers
 
     def rows(self) -> Iterator[Row]:
@@ -103,7 +109,10 @@ class CsvReader:
             columns = [convert(cells, numbers) for cells, numbers in zip(zip(*good, strict=True), self._numbers, strict=True)] if good else []
             values = zip(*columns, strict=True)
             for row in chunk:
-                yield dict(zip(self._columns, next(values), strict=True)) if len(row) == len(self._columns) else ragged(row)
+                if type(row) is Malformed:
+                    yield "\n".join(row).encode()
+                else:
+                    yield dict(zip(self._columns, next(values), strict=True)) if len(row) == len(self._columns) else ragged(row)
 
     def _chunks(self) -> Iterator[tuple[list[tuple[str, ...]], list[tuple[str, ...]]]]:
         """Chunks of rows, and those of them that have a cell for each column."""
@@ -111,22 +120,38 @@ class CsvReader:
         with self.file.open() as stream, closing(self._lines(stream)) as lines:
             next(lines, None)
             while chunk := list(islice(lines, CHUNK_ROWS)):
-                yield chunk, [row for row in chunk if len(row) == count]
+                yield chunk, [row for row in chunk if len(row) == count and type(row) is tuple]
 
     def _lines(self, stream: BinaryIO) -> Generator[tuple[str, ...]]:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        reader = csv.reader(text, strict=True)
+        read: list[str] = []
+        reader = csv.reader(_noted(text, read), strict=True)
         try:
-            for cells in reader:
+            while True:
+                read.clear()
+                try:
+                    cells = next(reader, None)
+                except csv.Error as error:
+                    if reader.line_num == 1 or "unexpected end" in str(error):  # a quote that is never closed: nothing after it can be trusted
+                        raise InputError(f"{self.file.name}: line {reader.line_num}: malformed CSV: {error}") from None
+                    yield Malformed("".join(read).splitlines())
+                    continue
+                if cells is None:
+                    break
                 if cells:
                     yield tuple(cells)
-        except csv.Error as error:
-            raise InputError(f"{self.file.name}: line {reader.line_num}: malformed CSV: {error}") from None
         except UnicodeDecodeError as error:
             found = error.object[error.start : error.start + 1].hex()
             raise InputError(f"{self.file.name}: after line {reader.line_num}: byte 0x{found} is not UTF-8; convert the file to UTF-8") from None
         finally:
             text.detach()
+
+
+def _noted(lines: Iterable[str], read: list[str]) -> Iterator[str]:
+    """Lines, each noted as it is handed on."""
+    for line in lines:
+        read.append(line)
+        yield line
 
 
 def narrow(known: Numbers, cells: Sequence[str]) -> Numbers | None:

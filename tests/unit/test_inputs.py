@@ -142,6 +142,21 @@ def test_a_row_with_too_many_or_too_few_cells_travels_on_as_it_is(write):
     assert [time_ms - START_MS for *_, time_ms in got] == [1_000, 2_000, 3_000, 4_000]
 
 
+@pytest.mark.parametrize("columns", ["prediction", "prediction,a"])
+def test_a_row_that_is_no_csv_travels_on_as_it_is(write, columns):
+    rest = ",2" if "," in columns else ""
+    long = "x" * 200_000  # longer than a cell may be
+    got = events(table=write("m.csv", f'{columns}\n1{rest}\n"a"b{rest}\n{long}{rest}\n"two\nlines"x{rest}\n0{rest}\n'))
+    assert [value if isinstance(value, bytes) else value["event_id"] for _, value, *_ in got] == [
+        "1",
+        f'"a"b{rest}'.encode(),
+        (long + rest).encode(),
+        f'"two\nlines"x{rest}'.encode(),
+        "5",
+    ]
+    assert got[0][1]["prediction"] == 1
+
+
 def test_json_lines_as_a_table_have_columns_by_line(write):
     lines = ['{"prediction": 1, "age": 3, "label": 0}', '{"prediction": 0, "features": {"age": 4}, "city": "x", "event_id": 7}', "nonsense", "[1]", ""]
     got = events(table=write("m.jsonl", "\n".join(lines)))
