@@ -20,7 +20,7 @@ from stream_monitor.ingest import Ingest
 from stream_monitor.settings import CoreSettings, Freshness, ModelSettings, Settings
 from stream_monitor.verdicts import Out
 
-CHUNK_EVENTS = 500
+CHUNK_EVENTS = 2_000
 STEPS_MS = (1, 10, 100, 1_000, 10_000, 60_000, 600_000, 3_600_000, 3 * 3_600_000, 6 * 3_600_000, 12 * 3_600_000)
 STEPS_MAX = 2_000
 """A step costs a millisecond or two, however few events it has: a longer input gets longer steps."""
