@@ -206,6 +206,8 @@ class Shard:
         for code in list(self._dirty):
             self.versions[code].reduce(self._judge, self.log_time_ms)
         self._dirty.clear()
+        for version in self.versions:
+            version.settle(self._judge)
         self._tick()
 
     # ---- snapshot

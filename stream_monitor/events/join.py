@@ -136,7 +136,7 @@ class Join:
         assert version == len(self.model_of)
         self.model_of = np.append(self.model_of, model)
         self.delay_of = np.append(self.delay_of, delay_ms)
-        self._delay_units = self.delay_of >> ARRIVAL_SHIFT
+        self._delay_units = _units(self.delay_of)
         self.pending, self.expired, self.evicted = (np.append(c, 0) for c in (self.pending, self.expired, self.evicted))
         self._expired_to.setdefault(delay_ms, self.predictions.tail)
 
@@ -312,14 +312,14 @@ class Join:
         """Count what waited too long, and forget what nobody can ask for any more."""
         ring, now = self.predictions, self._now(now_ms)
         for delay, start in self._expired_to.items():
-            end = max(ring.before("arrival", now - (delay >> ARRIVAL_SHIFT)), ring.tail)
+            end = max(ring.before("arrival", now - _units(delay)), ring.tail)
             begin = max(start, ring.tail)
             if end > begin:
                 self._gone(self.expired, np.arange(begin, end), delay)
             self._expired_to[delay] = max(end, start)
         if self._expired_to:
             ring.forget(min(self._expired_to.values()))
-        self._forget_labels(self.labels.before("arrival", now - max(int(self._delay_units.max(initial=0)), self.delay_ms >> ARRIVAL_SHIFT)))
+        self._forget_labels(self.labels.before("arrival", now - max(int(self._delay_units.max(initial=0)), _units(self.delay_ms))))
 
     def _gone(self, counter: Int, seqs: Int, delay: int | None = None) -> None:
         """Count predictions that leave without a label; of versions with this delay, or of all whose time is not over yet."""
@@ -371,10 +371,15 @@ class Join:
         join.labels = Ring.from_state(state["labels"], segments["labels"], MUTABLE[1], limit)
         for name in ("model_of", "delay_of", "pending", "expired", "evicted"):
             setattr(join, name, np.array(state[name], np.int64))
-        join._delay_units = join.delay_of >> ARRIVAL_SHIFT
+        join._delay_units = _units(join.delay_of)
         join.classes, join._origin = state["classes"], state["origin"]
         join.orphans, join.labels_gone, join._expired_to = ({int(k): v for k, v in state[name].items()} for name in ("orphans", "labels_gone", "expired_to"))
         return join
+
+
+def _units(delay_ms: Any) -> Any:
+    """A delay in the unit of `arrival`, rounded up: nobody waits less than was promised."""
+    return -(-delay_ms >> ARRIVAL_SHIFT)
 
 
 def _after(labels: Ring, new: Int, old: Int) -> NDArray[np.bool_]:

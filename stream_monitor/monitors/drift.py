@@ -128,7 +128,8 @@ class Signal:
         """The verdict of each detector's episode; `scale` is (mean, sd) that undoes the standardisation."""
         for method, episodes in self.episodes.items():
             key = AlertKey(model, version, "", kind_of(self.subject), self.subject, method)
-            verdict = episodes.verdict(key, self.rows, scale=scale, severity=settings.drift.severity, cooldown_ms=settings.cooldown_ms, reference=reference)
+            better = self.subject == "__error__" and episodes.after < episodes.before
+            verdict = episodes.verdict(key, self.rows, scale=scale, severity="info" if better else settings.drift.severity, cooldown_ms=settings.cooldown_ms, reference=reference)
             if verdict is not None:
                 yield verdict
 

@@ -78,8 +78,14 @@ def _performance(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
 
 
 def _coverage(version: Version, window: str, start_ms: int, end_ms: int, labels: int) -> float | None:
-    """Labelled share of the predictions in the window's bounds, from panes of all predictions."""
-    rows = version.volume.rows_between(start_ms, end_ms, exact=duration_ms(window) is not None) if labels else None
+    """Labelled share of the predictions between the window's bounds; of `last_N` between those of the panes around them, where both counts have the same."""
+    windows = version.performance.windows
+    if not labels or windows is None:
+        return None
+    if duration_ms(window) is None:
+        sums, start_ms, end_ms = windows.panes.window(end_ms, end_ms - start_ms)
+        labels = int(sums[0])
+    rows = version.volume.rows_between(start_ms, end_ms)
     return min(labels / rows, 1.0) if rows else None
 
 

@@ -30,6 +30,8 @@ PANE_MS = 10_000
 EDGES_MAX = 19
 OTHER = "__other__"
 Z_MAX = 1e100
+CONSTANT = 1e-12
+"""A standard deviation that is no more than this times the mean is rounding."""
 CLIP_SD = 3.0
 """Detectors of the mean get values cut at so many standard deviations: on heavy tails (t3, lognormal) ADWIN fires several times as often without it."""
 PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = range(9)
@@ -49,6 +51,17 @@ class Windowed(NamedTuple):
     outliers: float
     violations: float
     """Values of the wrong type, out of range or of an unknown category."""
+
+
+def unit_of(profile: FeatureProfile) -> float:
+    """
+    The unit in which a numeric feature is standardised: the reference's standard deviation; where that is nothing, a hundredth of the mean, or 1.
+
+    >>> from stream_monitor.monitors.reference import numeric_profile
+    >>> [unit_of(numeric_profile(np.array(v), 0)) for v in ([1.0, 3.0], [50.0, 50.0], [0.0, 0.0])]
+    [1.0, 0.5, 1.0]
+    """
+    return profile.sd if profile.sd > CONSTANT * abs(profile.mean) else abs(profile.mean) / 100 or 1.0
 
 
 class Inputs:
@@ -91,7 +104,7 @@ class Inputs:
         self.category = [n for n, f in profile.features.items() if f.type == "category"]
         found = [profile.features[n] for n in self.numeric]
         self.mean = np.array([f.mean for f in found], np.float64)
-        self.sd = np.array([f.sd if f.sd and f.sd > 0 else 1.0 for f in found], np.float64)
+        self.sd = np.array([unit_of(f) for f in found], np.float64)
         self.fences: Fences = fences(found, self.settings.anomalies)
         self.edges = np.full((len(found), EDGES_MAX), np.inf)
         for i, f in enumerate(found):

@@ -63,8 +63,8 @@ class Performance:
         self.settings = settings
         self.classes, self.score_classes = Classes(), Classes()
         self.task: KnownTask | None = None if settings.task == "auto" else settings.task
-        self.decided = self.task is not None
-        self.positive = ""
+        self.positive = settings.positive_class or ""
+        self.decided = self.task in ("regression", "multiclass") or (self.task == "binary" and bool(self.positive))
         self.shift = 0.0
         self.waiting: list[tuple[Pairs, list[str]]] = []
         self.pairs = 0
@@ -81,7 +81,9 @@ class Performance:
         self.stride = max(1, min(counts, default=DEFAULT_ROWS) // STRIDE)
         self.windows: PerformanceWindows | None = None
         self.on_rows: Callable[[Judged], None] = lambda _: None
-        """Called with the judged rows of each stride."""
+        """Called with judged rows."""
+        self.slices: Callable[[], list[PerformanceWindows]] = list
+        """The windows of slices."""
 
     # ---- rows in
 
@@ -97,20 +99,24 @@ class Performance:
         due : bool
             A stride is full: thresholds are to be looked at now.
         """
-        if not self.decided:
-            self.waiting.append((pairs, texts))
-            self._decide()
-            if not self.decided:
-                return
-            waiting, self.waiting = self.waiting, []
-            for part, names in waiting:
-                yield from self._strides(part, names)
+        if self.decided:
+            yield from self._strides(pairs, texts)
             return
-        yield from self._strides(pairs, texts)
+        self.waiting.append((pairs, texts))
+        yield from self.settle(DECIDE_LABELS)
+
+    def settle(self, least: int = 1) -> Iterator[tuple[Float, Int, bool]]:
+        """Decide what is open on the labelled rows that wait, if that can be or there are so many, and take them in. Yields as `add` does."""
+        if self.decided or not self.waiting or not self._decide(least):
+            return
+        self.decided = True
+        waiting, self.waiting = self.waiting, []
+        for part, names in waiting:
+            yield from self._strides(part, names)
 
     def _strides(self, pairs: Pairs, texts: list[str]) -> Iterator[tuple[Float, Int, bool]]:
         if self.windows is None:
-            self.windows = self._prepare(pairs, texts)
+            self.windows = self._prepare(pairs)
         rows, errors = self._numbers(pairs) if self.task == "regression" else self._classified(pairs, texts)
         known = errors == errors  # noqa: PLR0124
         whole = len(rows.time) == len(known)
@@ -146,27 +152,39 @@ class Performance:
             self.trends += falling and not self.falling
             self.falling = falling
 
-    def _decide(self) -> None:
-        """Which task this is: by kind of value at once, by the first 100 labelled where they are numbers."""
-        cells = np.concatenate([c for p, _ in self.waiting for c in (p.outcome, p.label)])
-        enough = sum(len(p.row) for p, _ in self.waiting) >= DECIDE_LABELS
-        kinds = tags(cells)
-        scored = any((p.score == p.score).any() or p.probabilities.shape[1] for p, _ in self.waiting)
-        if not enough:
-            return
-        classes = {t for p, texts in self.waiting for c in np.unique(np.concatenate([p.outcome, p.label]).view(np.uint64)).view(np.float64).tolist() if (t := class_text(c, texts))}
-        named = bool(np.isin(kinds, (TEXT, BOOL)).any())
-        if named or scored or classes <= {"0", "1"}:
-            self.task = "binary" if len(classes) <= 2 and not any(p.probabilities.shape[1] > 2 for p, _ in self.waiting) else "multiclass"
-        else:
-            self.task = "regression"
-        self.decided = True
+    def _decide(self, least: int) -> bool:
+        """
+        Which task this is, and its positive class: as soon as two classes are known where values are named or scored, else by the first 100 labelled rows, one by one,
+        so that how they came does not matter.
+        """
+        classes: dict[str, None] = dict.fromkeys(self.score_classes)
+        named = scored = self.task == "binary"
+        n = 0
+        for pairs, texts in self.waiting:
+            kinds = tags(np.stack([pairs.outcome, pairs.label]))
+            for i in range(min(len(pairs.row), DECIDE_LABELS - n)):
+                n += 1
+                classes |= dict.fromkeys(t for c in (float(pairs.outcome[i]), float(pairs.label[i])) if (t := class_text(c, texts)) is not None)
+                named |= bool((kinds[:, i] == TEXT).any() or (kinds[:, i] == BOOL).any())
+                scored |= bool(pairs.score[i] == pairs.score[i]) or pairs.probabilities.shape[1] > 0
+                if (named or scored) and len(classes) > 1:
+                    return self._classify(list(classes))
+        if n < least:
+            return False
+        if named or scored or set(classes) <= {"0", "1"}:
+            return self._classify(list(classes))
+        self.task = "regression"
+        return True
 
-    def _prepare(self, pairs: Pairs, texts: list[str]) -> PerformanceWindows:
-        """What the first labelled rows decide: the positive class, and the shift of a regression."""
-        if self.task == "binary":
-            found = sorted({t for c in np.concatenate([pairs.outcome, pairs.label]).tolist() if (t := class_text(c, texts)) is not None} | set(self.score_classes))
-            self.positive = self.settings.positive_class or next((p for p in POSITIVE if p in found), found[-1] if len(found) > 1 else "1")
+    def _classify(self, classes: list[str]) -> bool:
+        if self.task != "binary":
+            self.task = "binary" if len(classes) <= 2 else "multiclass"
+        if not self.positive:
+            self.positive = next((c for c in POSITIVE if c in classes), max(classes) if len(classes) > 1 else "1")
+        return True
+
+    def _prepare(self, pairs: Pairs) -> PerformanceWindows:
+        """The windows; a regression's sums are of labels less the first one."""
         first = float(pairs.label[0]) if self.task == "regression" else 0.0
         self.shift = first if first == first else 0.0  # noqa: PLR0124 - the first label may be a text
         return self.population(slim=False)
@@ -204,6 +222,8 @@ class Performance:
         """Rows with codes of predicted, actual and previous class and the score of the positive class, and their errors, 0 or 1."""
         actual, previous = self._codes(pairs.label, texts), self._codes(pairs.previous, texts)
         predicted, score = self._codes(pairs.outcome, texts), pairs.score
+        if self.task == "binary" and self.settings.task == "auto" and not self.settings.positive_class and sum(c != self.positive for c in self.classes) > 1:
+            self._widen()
         if pairs.probabilities.shape[1]:
             scored = ~np.isnan(pairs.probabilities).all(axis=1)
             best = np.where(scored, np.nan_to_num(pairs.probabilities, nan=-1.0).argmax(axis=1), 0)
@@ -218,6 +238,13 @@ class Performance:
             predicted = np.where(predicted < 0, (score >= 0.5).astype(np.float64), (predicted == yes).astype(np.float64))
         rows = Judged(pairs.time, pairs.id, pairs.corrected, predicted, actual, score, previous, pairs.probabilities, pairs.segment)
         return rows, (predicted != actual).astype(np.float64)
+
+    def _widen(self) -> None:
+        """A third class came: what was taken for binary is multiclass, from its first row on."""
+        negative = next(code for name, code in self.classes.items() if name != self.positive)
+        self.task = "multiclass"
+        for windows in [*([self.windows] if self.windows is not None else []), *self.slices()]:
+            windows.to_multiclass(self.classes[self.positive], negative)
 
     def _codes(self, cells: Cells, texts: list[str]) -> Float:
         """Class codes of cells, -1 where there is none."""

@@ -153,6 +153,21 @@ class PerformanceWindows:
             sums[:n, 5 + i * classes : 5 + i * classes + old] = self.panes.sums[:n, 5 + i * old : 5 + (i + 1) * old]
         self.panes.sums, self.panes.width, self.sums = sums, wide.width, wide
 
+    def to_multiclass(self, positive: int, negative: int) -> None:
+        """What was binary becomes multiclass: its two classes get the codes that they have among all. Exact but for ROC AUC, which begins anew."""
+        assert isinstance(self.sums, BinarySums)
+        wide, n = MulticlassSums(max(8, len(self.classes))), self.panes.used
+        rows, correct, hits, predicted, actual, scored, loss, brier = self.panes.sums[:n, :8].T
+        sums = np.zeros((len(self.panes.starts), wide.width))
+        sums[:n, :5] = np.stack([rows, correct, scored, loss, 2 * brier], axis=1)
+        for i, (of_positive, of_negative) in enumerate(((hits, correct - hits), (predicted, rows - predicted), (actual, rows - actual))):
+            sums[:n, 5 + i * wide.classes + positive], sums[:n, 5 + i * wide.classes + negative] = of_positive, of_negative
+        self.task, self.sums = "multiclass", wide
+        self.panes.sums, self.panes.width = sums, wide.width
+        for name in ("predicted", "actual"):
+            column = self.top.column[name]
+            column[:] = np.where(column == 1, positive, negative)
+
     # ---- windows out
 
     def window(self, name: str, only: str = "") -> tuple[dict[str, float], Span]:

@@ -91,7 +91,7 @@ def numeric_profile(values: NDArray[np.float64], missing: int) -> FeatureProfile
         count=len(values),
         missing=missing,
         mean=mean,
-        sd=float(np.sqrt(np.mean((cut - mean) ** 2))),
+        sd=float(np.sqrt(np.mean((cut - mean) ** 2))) if low < high else 0.0,
         min=low,
         max=high,
         q1=q1,

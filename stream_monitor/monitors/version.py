@@ -79,6 +79,7 @@ class Version:
         self.segments = Segments(settings.segments, limits.segments, lambda: self.performance.population(slim=True)) if settings.segments else None
         if self.segments is not None:
             self.performance.on_rows = self._slice
+            self.performance.slices = lambda: [windows for _, windows in self.segments or ()]
         self._rows: list[Rows] = []
         self._pairs: list[tuple[Pairs, list[str]]] = []
         self._waiting = 0
@@ -164,8 +165,15 @@ class Version:
         self.contained.run("features", self.features.add, rows)
         self.contained.run("outputs", self.outputs.add, rows)
 
+    def settle(self, judge: Judge) -> None:
+        """The end of the input: nothing waits for more labels any longer."""
+        self.contained.run("performance", self._take_in, self.performance.settle(), judge)
+
     def _fold_pairs(self, pairs: Pairs, texts: list[str], judge: Judge) -> None:
-        for errors, times, due in self.performance.add(pairs, texts):
+        self._take_in(self.performance.add(pairs, texts), judge)
+
+    def _take_in(self, strides: Iterable[tuple[Float, NDArray[np.int64], bool]], judge: Judge) -> None:
+        for errors, times, due in strides:
             self._watch("__error__", self._standardised(errors), times)
             if due:
                 _judge_all(self.performance.verdicts(self.model, self.name, due=True), judge)

@@ -62,12 +62,10 @@ class Volume:
             for q in (0.5, 0.95, 0.99):
                 yield q, latency_quantile(counts, q) / 1e3
 
-    def rows_between(self, start_ms: int, end_ms: int, *, exact: bool) -> float | None:
-        """Predictions between two event times; None when they are no bounds of panes and so few rows lie between that the count would be off."""
-        if end_ms <= start_ms:
-            return None
-        sums, first, last = self.rows.window(end_ms - 1 if exact else end_ms, end_ms - start_ms)
-        return float(sums[0]) if exact or (last - first) < 1.2 * (end_ms - start_ms) else None
+    def rows_between(self, start_ms: int, end_ms: int) -> float | None:
+        """Predictions with start <= event time < end; None when these are no bounds of panes any more."""
+        sums, first, last = self.rows.window(end_ms - 1, end_ms - start_ms)
+        return float(sums[0]) if (first, last) == (start_ms, end_ms) else None
 
     def freshness(self, model: str, version: str, settings: ModelSettings, now_ms: int) -> Iterator[Verdict]:
         """Verdicts on silence, in log time."""

@@ -157,7 +157,7 @@ def test_broker_that_is_not_there():
         unused.bind(("127.0.0.1", 0))
         found = asyncio.run(found_by(settings_for(f"127.0.0.1:{unused.getsockname()[1]}"), timeout_s=2.0))
     assert [finding.status for finding in found["broker"]] == ["fail"]
-    assert "Unable connect" in found["broker"][0].detail
+    assert "KafkaConnectionError: Unable" in found["broker"][0].detail
     assert "kafka.bootstrap_servers" in found["broker"][0].advice
     assert set(found) == {"metrics port", "broker"}
 

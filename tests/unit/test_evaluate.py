@@ -382,3 +382,76 @@ def test_running_out_of_memory_is_no_defect_of_a_monitor(monkeypatch: pytest.Mon
     stream = Stream(settings())
     with pytest.raises(MemoryError):
         stream.send("predictions", (prediction(i) for i in range(2_000)))
+
+
+# ---- what kind of model it is
+
+
+def labelled(stream: Stream, truth: list[Any], predicted: list[Any], cut: int, **more: Any) -> dict[tuple[Any, ...], Any]:
+    for start in range(0, len(truth), cut):
+        at = range(start, min(start + cut, len(truth)))
+        stream.send("predictions", (prediction(i, prediction=predicted[i], **{k: v[i] for k, v in more.items()}) for i in at), T0 + start * 200)
+        stream.send("labels", (label(i, truth[i]) for i in at), T0 + start * 200)
+    stream.close()
+    return stream.samples()
+
+
+@pytest.mark.parametrize("cut", [1, 40, 1_000])
+@pytest.mark.parametrize("task", ["auto", "binary"])
+def test_the_positive_class_is_known_when_both_classes_are_however_rows_come(task: Any, cut: int) -> None:
+    rng = np.random.default_rng(4)
+    truth = ["no"] * 150 + rng.choice(["no", "yes"], 150).tolist()
+    predicted = ["no"] * 150 + rng.choice(["no", "yes"], 150).tolist()
+    if task == "auto":
+        truth[20] = "yes"
+    else:
+        predicted[60] = "yes"
+    found = labelled(Stream(settings(task=task)), truth, predicted, cut)
+    for name, score in (("precision", oracle.precision_score), ("recall", oracle.recall_score)):
+        assert found[f"model_{name}", "m", "1", "last_1000"] == pytest.approx(score(truth, predicted, pos_label="yes"), abs=1e-12)
+
+
+def test_two_classes_are_enough_to_begin_with() -> None:
+    found = labelled(Stream(settings()), [True, False, True], [True, True, True], 1)
+    assert found["model_accuracy", "m", "1", "last_1000"] == pytest.approx(2 / 3)
+    assert found["model_recall", "m", "1", "last_1000"] == 1.0
+
+
+def test_the_end_of_the_input_decides_on_what_there_is() -> None:
+    found = labelled(Stream(settings()), [1.5, 2.5, 4.0], [1.0, 2.0, 5.0], 3)
+    assert found["model_mae", "m", "1", "last_1000"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("cut", [7, 500])
+def test_a_third_class_makes_it_multiclass_from_the_first_row_on(cut: int) -> None:
+    rng = np.random.default_rng(8)
+    truth = rng.choice(["a", "b"], 300).tolist() + rng.choice(["a", "b", "c"], 200).tolist()
+    predicted = rng.choice(["a", "b"], 500).tolist()
+    stream = Stream(settings(segments=(Segment(name="s"),)))
+    found = labelled(stream, truth, predicted, cut, segments=[{"s": "x"}] * 500)
+    assert stream.shard.summary()["models"]["m"]["versions"]["1"]["task"] == "multiclass"
+    for prefix, labels in (("model_", ("m", "1")), ("model_segment_", ("m", "1", "s=x"))):
+        for window in ("last_1000", "1h"):
+            assert found[f"{prefix}accuracy", *labels, window] == pytest.approx(oracle.accuracy_score(truth, predicted), abs=1e-12)
+            for name, score in (("precision", oracle.precision_score), ("recall", oracle.recall_score), ("f1", oracle.f1_score)):
+                assert found[prefix + name, *labels, window] == pytest.approx(score(truth, predicted, average="weighted", zero_division=0), abs=1e-12)
+
+
+def test_coverage_is_whole_when_every_prediction_has_a_label() -> None:
+    stream = Stream(settings())
+    n = 3_000
+    for start in range(0, n, 500):
+        stream.send("predictions", (prediction(i, timestamp=T0 + i * 137) for i in range(start, start + 500)), T0 + start * 137)
+        stream.send("labels", (label(i, i % 2) for i in range(start, start + 500)), T0 + start * 137)
+    stream.close()
+    found = stream.samples()
+    assert found["model_label_coverage_ratio", "m", "1", "last_1000"] == 1.0
+    assert found["model_label_coverage_ratio", "m", "1", "1h"] == 1.0
+
+
+def test_a_constant_feature_that_stays_constant_is_quiet() -> None:
+    stream = Stream(CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=500))))
+    for start in range(0, 5_000, 500):
+        stream.send("predictions", (prediction(i, features={"x": 0.003467, "y": 0.1 + 0.2}) for i in range(start, start + 500)), T0 + start * 10)
+    stream.close()
+    assert stream.told() == []
