@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from kafka_server import KafkaServer, missing  # noqa: E402 - scripts are no package
 
 CLOCK = os.sysconf("SC_CLK_TCK")
-START_S, STALL_S, POLL_S = 90, 20, 0.25
+START_S, STALL_S, POLL_S = 90, 20, 1.0
 COUNTERS = {"predictions": "model_predictions_total", "pairs": "model_labels_total", "both": "model_labels_total"}
 
 
@@ -140,34 +140,64 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
+class Reading(NamedTuple):
+    """What a subject had counted and taken at a moment."""
+
+    events: int
+    cpu_s: float
+    time_s: float
+
+
 def drained(subject: Subject, counter: str, n: int, *, warmup_s: float = 10, limit_s: float = 60) -> Measurement:
     """
-    Measure a subject while it works through `n` events.
+    Measure a subject while it works through `n` events, by a look each second.
 
-    The measured stretch begins when a fifth of them is counted, or `warmup_s` after the first (a slow subject), and ends with the last, or `limit_s` later.
+    The measured stretch begins when a fifth of them is counted, or `warmup_s` after the first (a slow subject). It ends with the last look before the last event, so that no idle
+    time is in it, or `limit_s` after it began; a run so short that this would leave out half of it is measured to the first look after the last event.
     """
-    first = begin = last = (0, 0.0, 0.0)  # counted, CPU seconds, time
-    started, scrape_s_max = time.monotonic(), 0.0
+    readings: list[Reading] = []
+    answers_s: list[float] = []
+    begin: int | None = None
+    moved_s = time.monotonic() + START_S - STALL_S
     while True:
         asked = time.monotonic()
-        now = (subject.counted(counter), subject.cpu_s(), time.monotonic())
-        scrape_s_max = max(scrape_s_max, now[2] - asked)
+        now = Reading(subject.counted(counter), subject.cpu_s(), time.monotonic())
         if subject.process.poll() is not None:
             raise RuntimeError(f"{subject.process.args} ended: {subject.said()}")
-        if now[0] and not first[0]:
-            first = now
-        if now[0] and not begin[0] and (now[0] >= n / 5 or now[2] - first[2] >= warmup_s):
-            begin = last = now
-        if now[0] > last[0] and begin[0]:
-            last = now
-        if now[0] >= n or (begin[0] and now[2] - begin[2] >= limit_s):
+        answers_s.append(now.time_s - asked)
+        if not readings or now.events > readings[-1].events:
+            moved_s = max(moved_s, now.time_s)
+        readings.append(now)
+        first = next((r for r in readings if r.events), None)
+        if begin is None and first and (now.events >= n / 5 or now.time_s - first.time_s >= warmup_s):
+            begin = len(readings) - 1
+        if now.events >= n or (begin is not None and now.time_s - readings[begin].time_s >= limit_s) or now.time_s - moved_s > STALL_S:
             break
-        if now[2] - max(last[2], started) > max(STALL_S, START_S if not first[0] else 0):
-            break
-        time.sleep(POLL_S)
-    if last[0] <= begin[0]:
-        raise RuntimeError(f"{subject.process.args} counted {last[0]} of {n} events, too few to measure: {subject.said()}")
-    return Measurement(last[0] - begin[0], last[1] - begin[1], last[2] - begin[2], subject.rss_mb(), scrape_s_max * 1e3, last[0] >= n)
+        time.sleep(max(0.0, POLL_S - answers_s[-1]))
+    if begin is None or readings[-1].events == 0:
+        raise RuntimeError(f"{subject.process.args} counted {now.events} of {n} events, too few to measure: {subject.said()}")
+    start, end = stretch(readings, begin, n)
+    return Measurement(end.events - start.events, end.cpu_s - start.cpu_s, end.time_s - start.time_s, subject.rss_mb(), max(answers_s) * 1e3, now.events >= n)
+
+
+def stretch(readings: list[Reading], begin: int, n: int) -> tuple[Reading, Reading]:
+    """
+    First and last reading of the measured stretch.
+
+    Examples
+    --------
+    >>> looks = [Reading(0, 0.5, 1), Reading(30, 1, 2), Reading(60, 2, 3), Reading(90, 3, 4), Reading(100, 3.5, 5)]
+    >>> stretch(looks, 1, 100)
+    (Reading(events=30, cpu_s=1, time_s=2), Reading(events=90, cpu_s=3, time_s=4))
+    >>> stretch([looks[0], looks[4]], 1, 100)
+    (Reading(events=0, cpu_s=0.5, time_s=1), Reading(events=100, cpu_s=3.5, time_s=5))
+    """
+    while begin and readings[begin].events >= readings[-1].events:
+        begin -= 1
+    start = readings[begin]
+    last = next(r for r in readings if r.events == readings[-1].events)
+    inner = [r for r in readings if start.events < r.events < n]
+    return start, inner[-1] if inner and (last.events < n or 2 * (inner[-1].events - start.events) >= n - start.events) else last
 
 
 def worker_command(

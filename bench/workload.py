@@ -72,7 +72,7 @@ def event_id_of(ids: random.Random) -> str:
 
 def create_topics(bootstrap: str, names: list[str]) -> None:
     """Topics of four partitions; those that are there already are left alone."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})  # at 6 it tells of events that nobody asked for
     there = admin.list_topics(timeout=30).topics
     new = [NewTopic(n, PARTITIONS, 1) for n in names if n not in there]
     for made in admin.create_topics(new).values() if new else ():
@@ -81,7 +81,7 @@ def create_topics(bootstrap: str, names: list[str]) -> None:
 
 def forget_state(bootstrap: str, prefix: str, kept: tuple[str, ...]) -> None:
     """Delete every topic of the prefix but `kept`, so that the next worker starts with nothing."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})  # at 6 it tells of events that nobody asked for
     old = [t for t in admin.list_topics(timeout=30).topics if t.startswith(prefix) and t not in {prefix + k for k in kept}]
     for gone in admin.delete_topics(old).values() if old else ():
         gone.result(30)

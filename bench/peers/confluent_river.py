@@ -15,7 +15,7 @@ from river_monitors import Inputs, Quality, arguments, serve
 
 def main() -> None:
     a = arguments()
-    consumer = Consumer({"bootstrap.servers": a.bootstrap, "group.id": a.group, "auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 10})
+    consumer = Consumer({"bootstrap.servers": a.bootstrap, "group.id": a.group, "auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 10, "check.crcs": True})
     producer = Producer({"bootstrap.servers": a.bootstrap, "linger.ms": 5})
     inputs, quality = Inputs(), Quality()
     predictions: dict[str, tuple[str, str, int]] = {}

@@ -1,0 +1,94 @@
+"""The benchmarks run, and what they compare does the same work. Tiny sizes, and nothing is asserted about time; those that need Kafka are in `tests/kafka/test_bench.py`."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def bench(script: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, str(BENCH / script), *arguments], capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def imported(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Modules of `bench` and `bench/peers`, as they find each other."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    monkeypatch.syspath_prepend(str(BENCH / "peers"))
+    return importlib.import_module
+
+
+def test_every_stage_of_the_core_is_timed() -> None:
+    lines = [json.loads(line) for line in bench("bench_core.py", "--events", "8000", "--rounds", "1", "--json").splitlines()]
+    assert {line["stage"].split()[0] for line in lines} == {"split", "decode", "pack", "fold"}
+    assert all(line["us_min"] > 0 for line in lines)
+
+
+def test_bytes_of_a_pending_prediction() -> None:
+    lines = [json.loads(line) for line in bench("memory.py", "--only", "pending", "--pending", "20000").splitlines()]
+    assert [line["waiting"] for line in lines] == [5_000, 10_000, 15_000, 20_000]
+    assert all(46 <= line["bytes_each"] < 300 for line in lines)  # the columns of a row alone are 46 bytes
+
+
+def test_detector_benchmarks_run() -> None:
+    assert "ns a value" in bench("bench_binning.py", "--rounds", "1")
+    assert "false alarms" in bench("quality.py", "--values", "20000", "--seeds", "1")
+
+
+@pytest.mark.parametrize("module", ["workload", "measure", "cpu_profile"])
+def test_examples(imported: Any, module: str) -> None:
+    result = doctest.testmod(imported(module))
+    assert result.attempted
+    assert not result.failed
+
+
+def test_shares_add_up(imported: Any) -> None:
+    shares = imported("cpu_profile").shares(["a (x.py:1);_fold (stream_monitor/monitors/inputs.py:1) 3", "a (x.py:1) 1", "split (stream_monitor/runtime/fetching.py:60) 4"])
+    assert shares == {"fetch": 50.0, "statistics": 37.5, "rest": 12.5}
+
+
+def test_the_columnar_peer_finds_what_the_peer_with_river_finds(imported: Any) -> None:
+    workload, columnar, river_monitors = imported("workload"), imported("columnar"), imported("river_monitors")
+    events = list(workload.events(12_000, models=2))
+    monitor, inputs, quality = columnar.Monitor("both"), river_monitors.Inputs(), river_monitors.Quality()
+    for start in range(0, len(events), 1_000):
+        part = events[start : start + 1_000]
+        if start % 2_000:  # labels before and after their predictions
+            monitor.on_labels([e.label for e in part])
+            monitor.on_predictions([e.prediction for e in part])
+        else:
+            monitor.on_predictions([e.prediction for e in part])
+            monitor.on_labels([e.label for e in part])
+        monitor.evaluate()
+    for event in events:
+        prediction, label = json.loads(event.prediction), json.loads(event.label)
+        inputs.update(prediction)
+        quality.update(prediction["model"], prediction["version"], prediction["prediction"], label["label"], label["timestamp"])
+    assert len(monitor.versions) == 2
+    assert not monitor.predictions
+    assert not monitor.labels
+    for key, version in monitor.versions.items():
+        signals = list(inputs.versions[key].signals.values())
+        assert version.missing.tolist() == [s.missing for s in signals]
+        n, total, squares = version.moments
+        z = total / n
+        assert version.mean[:, 0] + version.sd[:, 0] * z == pytest.approx([s.mean.get() for s in signals])
+        assert version.sd[:, 0] ** 2 * (squares / n - z * z) == pytest.approx([s.var.get() for s in signals], rel=1e-3)
+        assert version.bins.sum(axis=1).tolist() == [sum(s.bins) for s in signals]
+        assert np.abs(version.bins - [s.bins for s in signals]).max() <= 5  # one interpolates its edges and the other does not, and one counts missing values to the reference
+        of = quality.versions[key]
+        predicted, actual, _ = version.window
+        assert (predicted == actual).sum() == of.correct
+        assert sum(of.confusion) == 6_000
