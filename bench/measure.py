@@ -77,10 +77,13 @@ class Subject:
         raise RuntimeError(f"{self.process.args} did not say where it listens: {self.said()}")
 
     def metrics(self) -> str:
-        """The page of /metrics."""
-        with urllib.request.urlopen(self.url + "/metrics", timeout=60) as response:
-            text: str = response.read().decode()
-            return text
+        """The page of /metrics; RuntimeError with the end of its output when it does not answer."""
+        try:
+            with urllib.request.urlopen(self.url + "/metrics", timeout=60) as response:
+                text: str = response.read().decode()
+                return text
+        except OSError as e:
+            raise RuntimeError(f"{self.process.args}: /metrics does not answer ({e}): {self.said()}") from None
 
     def counted(self, name: str) -> int:
         """Sum of a counter over its series."""
@@ -177,7 +180,7 @@ def drained(subject: Subject, counter: str, n: int, *, warmup_s: float = 10, lim
     if begin is None or readings[-1].events == 0:
         raise RuntimeError(f"{subject.process.args} counted {now.events} of {n} events, too few to measure: {subject.said()}")
     start, end = stretch(readings, begin, n)
-    return Measurement(end.events - start.events, end.cpu_s - start.cpu_s, end.time_s - start.time_s, subject.rss_mb(), max(answers_s) * 1e3, now.events >= n)
+    return Measurement(end.events - start.events, end.cpu_s - start.cpu_s, end.time_s - start.time_s, subject.rss_mb(), max(answers_s[begin:]) * 1e3, now.events >= n)
 
 
 def stretch(readings: list[Reading], begin: int, n: int) -> tuple[Reading, Reading]:
