@@ -1,9 +1,8 @@
 """
 Peer: Bytewax, Kafka operators, `stateful_map` by model and `join` by event id, River.
 
-Does: what `river_monitors` says, one worker thread.
-Does not: keep anything over a restart: it can snapshot state to a recovery store in SQLite, which is off here (River's detectors would be pickled at every epoch), and it commits no
-offsets. `join` keeps an id until both sides came, without a bound.
+Does: what `river_monitors` says, one worker thread; it copies the state of each key at the end of every epoch of 10 s.
+Does not: keep anything over a restart: the recovery store in SQLite, to which those copies could be pickled, is off here, and it commits no offsets. `join` keeps an id until both sides came, without a bound.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from bytewax._bytewax import cli_main
 from bytewax.connectors.kafka import KafkaSinkMessage
 from bytewax.connectors.kafka import operators as kafka
 from bytewax.dataflow import Dataflow
-from river_monitors import Inputs, Quality, arguments, serve
+from river_monitors import Inputs, InputsOfVersion, Quality, QualityOfVersion, arguments, serve
 
 a = arguments()
 inputs, quality = Inputs(), Quality()
@@ -27,13 +26,15 @@ def model_of(event: dict[str, Any]) -> str:
     return f"{event['model']}/{event['version']}"
 
 
-def on_prediction(_: Inputs | None, event: dict[str, Any]) -> tuple[Inputs, list[dict[str, Any]]]:
-    return inputs, inputs.update(event)
+def on_prediction(_: InputsOfVersion | None, event: dict[str, Any]) -> tuple[InputsOfVersion, list[dict[str, Any]]]:
+    alerts = inputs.update(event)
+    return inputs.versions[event["model"], event["version"]], alerts
 
 
-def on_pair(_: Quality | None, pair: tuple[dict[str, Any], dict[str, Any]]) -> tuple[Quality, list[dict[str, Any]]]:
+def on_pair(_: QualityOfVersion | None, pair: tuple[dict[str, Any], dict[str, Any]]) -> tuple[QualityOfVersion, list[dict[str, Any]]]:
     event, label = pair
-    return quality, quality.update(event["model"], event["version"], event["prediction"], label["label"], label["timestamp"])
+    alerts = quality.update(event["model"], event["version"], event["prediction"], label["label"], label["timestamp"])
+    return quality.versions[event["model"], event["version"]], alerts
 
 
 def source(name: str, topic: str) -> Any:

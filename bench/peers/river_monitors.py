@@ -15,6 +15,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
@@ -39,6 +40,18 @@ def arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--work", choices=("predictions", "pairs", "both"), required=True)
     return parser.parse_args()
+
+
+@cache
+def of_predictions(names: tuple[str, str]) -> tuple[Counter, Histogram]:
+    """Series of one model version; apart from its state, which Bytewax copies."""
+    return PREDICTIONS.labels(*names), LATENCY.labels(*names)
+
+
+@cache
+def of_labels(names: tuple[str, str]) -> Counter:
+    """Likewise."""
+    return LABELS.labels(*names)
 
 
 class Signal:
@@ -85,7 +98,6 @@ class InputsOfVersion:
 
     def __init__(self, names: tuple[str, str]) -> None:
         self.names = names
-        self.predictions, self.latency = PREDICTIONS.labels(*names), LATENCY.labels(*names)
         self.signals = {name: Signal() for name in SIGNALS}
 
     def export(self) -> None:
@@ -110,8 +122,9 @@ class Inputs:
         of = self.versions.get(key)
         if of is None:
             of = self.versions[key] = InputsOfVersion(key)
-        of.predictions.inc()
-        of.latency.observe(event["latency_ms"] / 1e3)
+        predictions, latency = of_predictions(key)
+        predictions.inc()
+        latency.observe(event["latency_ms"] / 1e3)
         features, alerts = event["features"], []
         for name, signal in of.signals.items():
             for method in signal.update(event["score"] if name == "score" else features.get(name)):
@@ -123,7 +136,7 @@ class QualityOfVersion:
     """One model version's labelled predictions."""
 
     def __init__(self, names: tuple[str, str]) -> None:
-        self.names, self.labels = names, LABELS.labels(*names)
+        self.names = names
         self.window: deque[bool] = deque(maxlen=WINDOW)
         self.correct = 0
         self.confusion = [0, 0, 0, 0]  # true negatives, false positives, false negatives, true positives
@@ -149,7 +162,7 @@ class Quality:
         of = self.versions.get(key)
         if of is None:
             of = self.versions[key] = QualityOfVersion(key)
-        of.labels.inc()
+        of_labels(key).inc()
         right = predicted == label
         if len(of.window) == WINDOW:
             of.correct -= of.window[0]
