@@ -148,10 +148,10 @@ class Shard:
 
     def _reduce_due(self) -> None:
         wait = FRESH_MS if len(self._dirty) <= MANY else FRESH_MANY_MS
-        due = [code for code, since in self._dirty.items() if self.log_time_ms - since >= wait or self.versions[code].is_full]
-        for code in due:
+        due = [(code, self.log_time_ms - since >= wait) for code, since in self._dirty.items() if self.log_time_ms - since >= wait or self.versions[code].is_full]
+        for code, timely in due:
             del self._dirty[code]
-            self.versions[code].reduce(self._judge, self.log_time_ms)
+            self.versions[code].reduce(self._judge, self.log_time_ms, look=timely)
             self.outbox += self.versions[code].drain()
 
     def _judge(self, verdict: Verdict) -> None:
@@ -204,7 +204,7 @@ class Shard:
     def close(self) -> None:
         """Reduce and judge whatever still waits: the end of a replay."""
         for code in list(self._dirty):
-            self.versions[code].reduce(self._judge, self.log_time_ms)
+            self.versions[code].reduce(self._judge, self.log_time_ms, look=True)
         self._dirty.clear()
         for version in self.versions:
             version.settle(self._judge)

@@ -120,14 +120,12 @@ class Version:
         self._rows.append(rows)
         self._waiting += len(rows.times_ms)
         self.volume.last_prediction_ms = log_ms
-        self._changed = True
 
     def take_pairs(self, pairs: Pairs, texts: list[str], log_ms: int) -> None:
         """Labelled predictions, in the order in which they were completed."""
         self._pairs.append((pairs, texts))
         self._waiting += len(pairs.row)
         self.volume.last_label_ms = log_ms
-        self._changed = True
 
     @property
     def labels(self) -> int:
@@ -143,8 +141,8 @@ class Version:
         """The column of a class among the class scores of the join."""
         return self.performance.score_classes[name]
 
-    def reduce(self, judge: Judge, log_ms: int) -> None:
-        """Take in what waits."""
+    def reduce(self, judge: Judge, log_ms: int, *, look: bool) -> None:
+        """Take in what waits, and look at the thresholds at once if asked to (a stride looks by itself, and so does the next tick)."""
         rows, self._rows = self._rows, []
         pairs, self._pairs = self._pairs, []
         self._waiting = 0
@@ -155,6 +153,9 @@ class Version:
         for subject in sorted(self._fired):
             self.contained.run("drift", self._judge_signal, subject, judge)
         self._fired.clear()
+        if pairs and look:
+            self.contained.run("performance", _judge_all, self.performance.verdicts(self.model, self.name), judge)
+        self._changed = True
 
     def _fold(self, rows: Rows, log_ms: int) -> None:
         self.watermark_ms = max(self.watermark_ms, int(np.minimum(rows.times_ms, log_ms).max()))

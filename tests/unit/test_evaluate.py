@@ -11,7 +11,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from stream_monitor.evaluate import Shard
-from stream_monitor.ingest import Ingest
+from stream_monitor.ingest import Ingest, tick
 from stream_monitor.schema import topics
 from stream_monitor.settings import (
     Anomalies,
@@ -455,3 +455,15 @@ def test_a_constant_feature_that_stays_constant_is_quiet() -> None:
         stream.send("predictions", (prediction(i, features={"x": 0.003467, "y": 0.1 + 0.2}) for i in range(start, start + 500)), T0 + start * 10)
     stream.close()
     assert stream.told() == []
+
+
+@pytest.mark.parametrize("late_ms", range(900, 1_000, 10))
+def test_a_label_just_before_a_tick_is_judged_by_itself(late_ms: int) -> None:
+    stream = Stream(settings(task="binary", positive_class="1", thresholds={"accuracy": Threshold(min=0.5, min_labels=5)}))
+    start = T0 // 1_000 * 1_000
+    stream.send("predictions", (prediction(i) for i in range(10)), start)
+    stream.send("labels", (label(i, 0) for i in range(10)), start + late_ms)
+    for ms in range(1_000, 3_000, 100):
+        stream.send("labels", [], start + ms)
+        stream.shard.fold(tick(start + ms))
+    assert [a["status"] for a in stream.told()] == ["firing"]
