@@ -24,8 +24,7 @@ class ValueDetector(Protocol):
     score: float
     """The statistic, as a gauge."""
     before: float | None
-    after: float | None
-    """Mean before and after the last change, where the method knows them."""
+    """Mean before the last change; None before the first."""
 
     def update(self, values: Float) -> Int:
         """Feed (n,) float64, finite; the indices at which a change was detected."""

@@ -47,7 +47,6 @@ class PageHinkley:
         self.min_instances, self.delta, self.threshold, self.alpha = int(min_instances), delta, threshold, alpha
         self.score = 0.0
         self.before: float | None = None
-        self.after: float | None = None
         self._block = BLOCK_ROWS if alpha == 1 else max(1, min(BLOCK_ROWS, int(math.log(1e-6) / math.log(alpha))))
         self._reset()
 
@@ -84,8 +83,6 @@ class PageHinkley:
         if len(over):
             at = int(over[0])
             self.score, self.before = float(test[at]), float(total[at] / n[at])
-            recent = x[max(at - 29, 0) : at + 1]
-            self.after = float(recent.mean())
             self._reset()
             return at
         self._n, self._total = int(n[-1]), float(total[-1])
@@ -104,10 +101,10 @@ class PageHinkley:
 
     def state(self) -> dict[str, Any]:
         """Plain values."""
-        return {"n": self._n, "total": self._total, "sums": [self._up, self._down, self._up_min, self._down_max], "gauges": [self.score, self.before, self.after]}
+        return {"n": self._n, "total": self._total, "sums": [self._up, self._down, self._up_min, self._down_max], "gauges": [self.score, self.before]}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         self._n, self._total = state["n"], state["total"]
         self._up, self._down, self._up_min, self._down_max = state["sums"]
-        self.score, self.before, self.after = state["gauges"]
+        self.score, self.before = state["gauges"]

@@ -43,7 +43,6 @@ class Adwin:
         self._window = AdaptiveWindowing(*self._arguments)
         self.score = 0.0
         self.before: float | None = None
-        self.after: float | None = None
         self.learning = False
 
     def update(self, values: Float) -> NDArray[np.int64]:
@@ -52,7 +51,7 @@ class Adwin:
         alarms: list[int] = []
         done = 0
         while rest:
-            before = self._mean()
+            width, total = self._window.get_width(), self._window.get_total()
             answers: list[bool] = []
             for fired in map(self._window.update, rest):
                 answers.append(fired)
@@ -61,9 +60,9 @@ class Adwin:
             if not answers[-1]:
                 break
             done += len(answers)
+            self.before = (total + sum(rest[: len(answers)])) / (width + len(answers))
             rest = rest[len(answers) :]
             alarms.append(done - 1)
-            self.before, self.after = before, self._mean()
             self._window = AdaptiveWindowing(*self._arguments)  # as River's ADWIN does after a change
         self.score = self._mean() or 0.0
         return np.array(alarms, np.int64)
@@ -74,7 +73,7 @@ class Adwin:
 
     def state(self) -> dict[str, Any]:
         """River's own bytes of the window, and gauges."""
-        return {"river": VERSION, "window": bytes(self._window.__getstate__()), "gauges": [self.score, self.before, self.after]}
+        return {"river": VERSION, "window": bytes(self._window.__getstate__()), "gauges": [self.score, self.before]}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; start anew when it is of another version of River or cannot be read."""
@@ -90,7 +89,7 @@ class Adwin:
             self.learning = True  # malformed bytes raise a panic of Rust, which is no Exception
             return
         self._window = window
-        self.score, self.before, self.after = state["gauges"]
+        self.score, self.before = state["gauges"]
 
 
 class Plain:
@@ -101,7 +100,6 @@ class Plain:
         self._detector = make(**self._parameters)
         self.score = 0.0
         self.before: float | None = None
-        self.after: float | None = None
         self.learning = False
         self._n, self._total = 0, 0.0
 
@@ -114,14 +112,14 @@ class Plain:
             self._total += value
             if detector.drift_detected:
                 alarms.append(i)
-                self.before, self.after = self._total / self._n, value
+                self.before = self._total / self._n
                 self._n, self._total = 0, 0.0
         self.score = self._total / self._n if self._n else 0.0
         return np.array(alarms, np.int64)
 
     def state(self) -> dict[str, Any]:
         """The numbers inside River's object."""
-        return {"river": VERSION, "detector": _export(self._detector), "mean": [self._n, self._total], "gauges": [self.score, self.before, self.after]}
+        return {"river": VERSION, "detector": _export(self._detector), "mean": [self._n, self._total], "gauges": [self.score, self.before]}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; start anew when it is of another version of River or of another form."""
@@ -138,7 +136,7 @@ class Plain:
             return
         self._detector = detector
         self._n, self._total = state["mean"]
-        self.score, self.before, self.after = state["gauges"]
+        self.score, self.before = state["gauges"]
 
 
 def _export(value: Any) -> Any:

@@ -1,28 +1,17 @@
-"""Our detectors are River's, value by value, however they are cut and through snapshots."""
+"""What is particular to a detector; what all of them keep to is in `tests/conformance`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from river import drift
-from river.drift import binary
 
 from stream_monitor.detectors.base import METHODS, make, restore
 
 RNG = np.random.default_rng(5)
 REAL = np.concatenate([RNG.normal(size=1500), RNG.normal(1, 1, 1000), RNG.normal(-1, 2, 500)])
-ERRORS = (RNG.random(3000) < np.repeat([0.1, 0.4, 0.1], [1500, 1000, 500])).astype(float)
-CASES: dict[str, tuple[Any, np.ndarray]] = {
-    "adwin": (drift.ADWIN, REAL),
-    "page_hinkley": (lambda: drift.PageHinkley(min_instances=1_000, delta=0.25, threshold=50.0, alpha=1.0), REAL),
-    "ddm": (binary.DDM, ERRORS),
-    "hddm_a": (binary.HDDMA, ERRORS),
-    "hddm_w": (binary.HDDMW, ERRORS),
-    "kswin": (lambda: drift.KSWIN(alpha=0.0001, seed=1), REAL[1300:1900]),
-}
 
 
 def one_by_one(detector: Any, values: np.ndarray) -> list[int]:
@@ -32,25 +21,6 @@ def one_by_one(detector: Any, values: np.ndarray) -> list[int]:
         if detector.drift_detected:
             out.append(i)
     return out
-
-
-def test_every_method_is_tested():
-    assert set(CASES) == set(METHODS)
-
-
-@pytest.mark.parametrize("method", CASES)
-@pytest.mark.parametrize("size", [100_000, 333])
-def test_fires_where_river_fires(method, size):
-    reference, values = CASES[method]
-    detector, fired = make(method, {}), []
-    for start in range(0, len(values), size):
-        fired += (detector.update(values[start : start + size]) + start).tolist()
-        state = msgspec.msgpack.decode(msgspec.msgpack.encode(detector.state()))
-        detector = restore(method, {}, state)
-        assert not getattr(detector, "learning", False)
-    expected = one_by_one(reference(), values)
-    assert fired == expected
-    assert expected or method == "kswin"
 
 
 @pytest.mark.parametrize("alpha", [0.9, 0.99, 0.9999, 1.0])
