@@ -69,7 +69,7 @@ PINS: dict[str, tuple[str, str]] = {
     "faust.app.base:App._on_partitions_assigned": ("c9c5485eb273837f", "recovery, then perform_seek"),
     "faust.app.base:App._stop_consumer": ("96573acf5f044586", "calls wait_empty at SIGTERM"),
     "faust.app.base:App._new_transport": ("11beddacb9fee5b0", "App._new_transport replaces it"),
-    "faust.tables.recovery:Recovery._restart_recovery": ("f93138b040ef1bc2", "calls perform_seek after each rebalance, with no table to recover"),
+    "faust.tables.recovery:Recovery._restart_recovery": ("f93138b040ef1bc2", "after each rebalance: with no table to recover it calls _resume_streams at once"),
     "faust.tables.recovery:Recovery._resume_streams": ("fbe0f747b84c0b27", "calls perform_seek, then turns the flow on"),
     "faust.serializers.schemas:Schema.compile": ("bd271ec59690d13e", "RawSchema.compile replaces it: decode(message, propagate)"),
     "faust.events:Event.__init__": ("87b99777f830b6e3", "made by RawSchema"),
