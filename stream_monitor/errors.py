@@ -7,7 +7,7 @@ Errors by whose fault they are.
     ├── BrokerError      the surroundings: the broker refuses or is not there, exit 1
     └── StateError       ourselves or our topics: a snapshot that cannot be used, exit 1
 
-A bad record is never an exception: it is a `Reject` with a reason (`events.decode`).
+Rule of the file: a bad record is never an exception, it is a `Reject` with a reason (`events.decode`).
 """
 
 from __future__ import annotations

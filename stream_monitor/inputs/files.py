@@ -96,6 +96,10 @@ class InputFile:
     ----------
     path : str
         `-` is stdin. Unless `live`, it is copied to a temporary file on the first `open`.
+    meter : Meter
+    gzipped : bool
+    live : bool
+        Events of stdin are handed out as they come, once.
     """
 
     def __init__(self, path: str, meter: Meter, *, gzipped: bool, live: bool = False) -> None:

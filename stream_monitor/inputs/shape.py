@@ -98,6 +98,10 @@ class Shaper:
     ----------
     role : "table", "predictions" or "labels"
         In a plain table every column that is no field is a feature; elsewhere it is left out and listed in `Plan.unused`.
+    maps : iterable of Mapping
+        Fields that are taken from a column of another name, or are constant.
+    ignore : iterable of str
+        Columns that are left out.
     """
 
     def __init__(self, role: Role, maps: Iterable[Mapping], ignore: Iterable[str]) -> None:

@@ -79,6 +79,13 @@ def _worker() -> list[dict[str, Any]]:
             "{{ $value | humanizePercentage }} of {{ $labels.topic }} cannot be used",
             "See `stream-monitor dead-letters list` for reasons and examples.",
         ),
+        *_left_out(),
+    ]
+
+
+def _left_out() -> list[dict[str, Any]]:
+    """What a worker does not show, at a limit or after a fault."""
+    return [
         _alert(
             "StreamMonitorEvicting",
             f"{increase('stream_monitor_predictions_evicted_total', by=PROCESS)} > 0",

@@ -98,6 +98,11 @@ def roc_auc_macro(probabilities: Float, actual: Int) -> float | None:
     -------
     float or None
         None when a class has no label, or is the only one.
+
+    Examples
+    --------
+    >>> roc_auc_macro(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1]))
+    1.0
     """
     areas = [roc_auc(probabilities[:, c], actual == c) for c in range(probabilities.shape[1])]
     known = [a for a in areas if a is not None]
@@ -115,6 +120,11 @@ def log_losses(probability: Float) -> Float:
     Returns
     -------
     (n,) float64, nats
+
+    Examples
+    --------
+    >>> log_losses(np.array([1.0, 0.5])).round(6).tolist()
+    [0.0, 0.693147]
     """
     return -np.log(np.clip(probability, CLIP, 1 - CLIP))
 

@@ -37,6 +37,7 @@ class BinarySums:
             Probability of the positive class; NaN where there is none.
         group : (n,) int64
             Pane of each row, from 0 to `groups` - 1.
+        groups : int
 
         Returns
         -------
@@ -61,7 +62,7 @@ class BinarySums:
 
     @staticmethod
     def metrics(sums: Float) -> dict[str, float]:
-        """Metrics of a vector of sums; what is undefined is absent."""
+        """Metrics of (width,) sums; what is undefined is absent."""
         n, correct, hits, predicted, actual, scored, loss, brier = sums[:8].tolist()
         if not n:
             return {}
@@ -82,7 +83,7 @@ class MulticlassSums:
         self.width = 5 + 3 * classes
 
     def rows(self, predicted: Int, actual: Int, loss: Float, brier: Float, group: Int, groups: int) -> Float:
-        """Sums by group of rows, (groups, width); `loss` and `brier` of each row, NaN where it has no scores."""
+        """Sums by group of (n,) rows, (groups, width); `loss` and `brier` of each row, NaN where it has no scores."""
         out = np.zeros((groups, self.width))
         scored = loss == loss  # noqa: PLR0124
         for i, column in enumerate((np.ones(len(actual)), predicted == actual, scored, np.where(scored, loss, 0.0), np.where(scored, brier, 0.0))):
@@ -93,7 +94,7 @@ class MulticlassSums:
         return out
 
     def metrics(self, sums: Float) -> dict[str, float]:
-        """Metrics of a vector of sums; what is undefined is absent."""
+        """Metrics of (width,) sums; what is undefined is absent."""
         n, correct, scored, loss, brier = sums[:5].tolist()
         if not n:
             return {}
@@ -125,7 +126,7 @@ class RegressionSums:
 
     @staticmethod
     def metrics(sums: Float) -> dict[str, float]:
-        """Metrics of a vector of sums; R² is absent when the label does not vary."""
+        """Metrics of (width,) sums; R² is absent when the label does not vary."""
         n, error, absolute, squares, y, y2 = sums.tolist()
         if not n:
             return {}

@@ -32,8 +32,6 @@ class Panes:
     ladder : tuple of (pane width, greatest age), ms
     horizon_ms : int, ms
         Panes older than this before the watermark are dropped, and counted in `dropped`.
-    panes_max : int
-        Finest panes kept without a look at the watermark; more are compacted.
     """
 
     def __init__(self, width: int, ladder: Ladder = LADDER, horizon_ms: int = HORIZON_MS) -> None:

@@ -42,7 +42,7 @@ class TopN:
         self.column[name] = np.full(2 * self.n, default, dtype)
 
     def add(self, time: Int, id: NDArray[np.uint64], **columns: NDArray[Any]) -> None:  # noqa: A002
-        """Add rows."""
+        """Add (n,) rows; the other columns are named as they were declared."""
         for start in range(0, len(time), self.n):
             part = slice(start, start + self.n)
             n = len(time[part])
