@@ -85,7 +85,7 @@ def _union(kinds: str, number: Any = float) -> Any:
 
 
 def _default(kinds: str) -> Any:
-    return ABSENT_CELL if "n" in kinds and set(kinds) <= {"n", "z"} else UNSET
+    return ABSENT_CELL if set(kinds) <= {"n", "z"} else UNSET
 
 
 def _scalar_field(name: str, kinds: str, number: Any = float) -> tuple[str, Any, Any]:
@@ -217,7 +217,7 @@ def matrix(plan: Plan, events: list[Any], texts: Texts) -> Cells:
 def _column(values: Iterable[Any], kinds: str, texts: Texts, n: int) -> Cells:
     if kinds == "n":
         return np.fromiter(values, np.float64, n)
-    if "n" not in kinds and "b" not in kinds:
+    if "s" in kinds and not set(kinds) & {"n", "b"}:
         special: dict[Any, float] = {UNSET: ABSENT_CELL, None: NULL_CELL}
         return np.fromiter((texts[v] if type(v) is str else special[v] for v in values), np.float64, n)
-    return np.fromiter((ABSENT_CELL if v is UNSET else box(v, texts) for v in values), np.float64, n)
+    return np.fromiter((ABSENT_CELL if v is UNSET or v is ABSENT_CELL else box(v, texts) for v in values), np.float64, n)

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,6 +123,15 @@ def test_predictions_do_not_depend_on_what_was_learnt_or_how_they_were_cut(event
 @given(st.lists(label, max_size=25), st.lists(st.integers(0, 100), max_size=4))
 def test_labels_do_not_depend_on_what_was_learnt_or_how_they_were_cut(events: list[dict[str, Any]], cuts: list[int]) -> None:
     check("labels", [json.dumps(e).encode() for e in events], cuts)
+
+
+@pytest.mark.parametrize("seen", [[None], [None, 2.5], [True, 2.5], ["u", None], [True, None, "u", 1]], ids=str)
+@pytest.mark.parametrize("others", [{}, {"y": 1.0}, {"y": 1.0, "c": "u"}], ids=str)
+def test_a_feature_of_any_kind_may_be_left_out(seen, others):
+    """Alone, beside numbers (one block), and beside a category (column by column): absent is not null, and not out of range."""
+    events = [{"event_id": str(i), "model": "m", "prediction": 1.5, "features": {"x": x, **others}} for i, x in enumerate(seen)]
+    events += [{"event_id": "a", "model": "m", "prediction": 1.5, "features": others}, {"event_id": "b", "model": "m", "prediction": 1.5}]
+    check("predictions", [json.dumps(e).encode() for e in events], [len(seen)])
 
 
 @settings(max_examples=100, deadline=None)
