@@ -18,14 +18,14 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from stream_monitor.events.cells import ABSENT_CELL, NULL_CELL, Cells, Texts, box
+from stream_monitor.events.cells import ABSENT_CELL, NULL_CELL, TEXT_MAX_CHARS, Cells, Texts, box
 from stream_monitor.events.parse import EARLIEST_MS, ID_MAX, MODEL_MAX, TIMESTAMP_MAX, VERSION_MAX
 
 Scalar = None | bool | int | float | str
 COLUMNS_MAX = 2_000
 """A wider event is always read by `parse`."""
-UNNAMEABLE = re.compile(r'["\\\x00-\x1f]')
-"""Names that msgspec takes for no field, since JSON escapes them: events with such a field are always read by `parse`."""
+_UNFIT = re.compile(rf'[\x00-\x1f"\\]|.{{{TEXT_MAX_CHARS + 1}}}', re.DOTALL)
+"""Names that no field of a struct can have, or that `parse` cuts."""
 
 _TYPES: dict[str, Any] = {"n": float, "s": str, "b": bool, "z": None}
 _TOP = ("prediction", "score", "latency_ms", "variant", "unit", "label")
@@ -48,7 +48,7 @@ class Shape:
             nested = name in ("features", "segments", "score") and type(value) is dict
             for path, v in ((f"{name}.{k}", v) for k, v in value.items()) if nested else ((name, value),):
                 kind, known = _kind(v), self.fields.get(path, "")
-                if kind and kind not in known and len(self.fields) < COLUMNS_MAX and not UNNAMEABLE.search(path):
+                if kind and kind not in known and len(self.fields) < COLUMNS_MAX and not _UNFIT.search(path):
                     self.fields[path] = known + kind
                     news = True
         return news

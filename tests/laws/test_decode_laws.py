@@ -134,6 +134,20 @@ def test_a_feature_of_any_kind_may_be_left_out(seen, others):
     check("predictions", [json.dumps(e).encode() for e in events], [len(seen)])
 
 
+@pytest.mark.parametrize("name", ['"', "\\", "\n", "a\0b", "\x1f", "\x7f", "\u2028", "ö", "", ".", "a.b", "c0", "event_id", "n" * 250, "n" * 256, "n" * 257, "n" * 300], ids=ascii)
+@pytest.mark.parametrize("place", ["features", "segments", "score", "extra", "label"])
+def test_a_name_may_have_any_characters(name, place):
+    events = [{"event_id": f"e{i}", "model": "m"} for i in range(4)]
+    for i, event in enumerate(events):
+        if place == "extra":
+            event |= {"prediction": 1.5, "x" + name: i}
+        elif place == "label":
+            event |= {"label": "l" + name, "x" + name: i}
+        else:
+            event |= {"prediction": 1.5, place: {name: {"features": float(i), "segments": "u", "score": 0.5}[place]}}
+    check("labels" if place == "label" else "predictions", [json.dumps(e).encode() for e in events], [2])
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=30), prediction.map(lambda e: json.dumps(e).encode()[:-1]), prediction.map(lambda e: json.dumps(e).encode())), max_size=20))
 def test_anything_is_a_row_or_a_reject(values: list[bytes]) -> None:
