@@ -65,15 +65,19 @@ def quantile_of_bins(counts: Float, edges: Float, q: float) -> float:
     Parameters
     ----------
     counts : (bins,) float64, events
+        Not all 0.
     edges : (bins + 1,) float64
         Outer edges included.
     q : float, in [0, 1]
 
     Examples
     --------
-    >>> quantile_of_bins(np.array([10.0, 10.0]), np.array([0.0, 1.0, 3.0]), 0.75)
-    2.0
+    >>> quantile_of_bins(np.array([10.0, 0.0, 10.0]), np.array([0.0, 1.0, 2.0, 4.0]), 0.75)
+    3.0
     """
-    total = np.concatenate([[0.0], np.cumsum(counts)])
-    keep = np.append(True, np.diff(total) > 0)
-    return float(np.interp(q * total[-1], total[keep], edges[keep]))
+    used = np.flatnonzero(counts)
+    total = np.cumsum(counts[used])
+    rank = q * total[-1]
+    i = min(int(np.searchsorted(total, rank)), len(used) - 1)
+    k = used[i]
+    return float(edges[k] + (edges[k + 1] - edges[k]) * (rank - total[i] + counts[k]) / counts[k])

@@ -1,0 +1,213 @@
+"""Laws of the statistics: equal to numpy, scipy and scikit-learn on the same samples; sums of pieces are the sums of the whole; what is undefined is said to be."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats as scipy_stats
+from scipy.spatial.distance import jensenshannon
+from sklearn import metrics as sk
+
+from stream_monitor.stats import divergence
+from stream_monitor.stats.binning import bin_counts
+from stream_monitor.stats.classification import roc_auc, roc_auc_macro
+from stream_monitor.stats.inference import wilson_interval
+from stream_monitor.stats.performance_sums import AUC_BOUND_MAX, BinarySums, MulticlassSums, RegressionSums, auc_of_bins, logit_bins
+from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile, quantile_of_bins
+
+counts = hnp.arrays(np.float64, st.tuples(st.just(2), st.integers(2, 12)), elements=st.integers(0, 200).map(float)).filter(lambda c: bool((c.sum(axis=1) > 0).all()))
+values = st.floats(-1e3, 1e3, allow_subnormal=False)
+
+
+# ---- counts on bins
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.lists(st.one_of(values, st.just(math.nan)), min_size=3, max_size=3), min_size=1, max_size=40),
+    st.lists(st.lists(values, min_size=1, max_size=5, unique=True).map(sorted), min_size=3, max_size=3),
+    st.sets(st.integers(1, 39), max_size=4),
+)
+def test_counts_on_bins_are_those_of_comparisons(rows, edges, cuts):
+    x = np.array(rows)
+    width = max(map(len, edges))
+    padded = np.array([e + [math.inf] * (width - len(e)) for e in edges])
+    bounds = np.array([0, *sorted(c for c in cuts if c < len(x)), len(x)])
+    with np.errstate(invalid="ignore"):
+        expected = [[[(x[a:b, f] >= edge).sum() for edge in padded[f]] for f in range(3)] for a, b in itertools.pairwise(bounds)]
+    found = bin_counts(x, padded, bounds)
+    assert found.tolist() == expected
+    assert (found.sum(axis=0) == bin_counts(x, padded, np.array([0, len(x)]))[0]).all(), "pieces add up to the whole"
+
+
+# ---- distances
+
+
+@settings(max_examples=150)
+@given(counts)
+def test_distances_are_those_of_scipy(pair):
+    p, q = pair[0], pair[1]
+    middles = np.arange(len(p), dtype=float) * 1.5
+    assert divergence.jensen_shannon(p[None], q[None])[0] == pytest.approx(jensenshannon(p, q, base=2), abs=1e-7)
+    assert divergence.wasserstein(p[None], q[None], middles[None], np.array([2.0]))[0] == pytest.approx(scipy_stats.wasserstein_distance(middles, middles, p, q) / 2, abs=1e-9)
+    repeated = np.repeat(middles, p.astype(int)), np.repeat(middles, q.astype(int))
+    assert divergence.ks(p[None], q[None])[0] == pytest.approx(scipy_stats.ks_2samp(*repeated, method="asymp").statistic, abs=1e-9)
+    table = pair[:, pair.sum(axis=0) > 0]
+    statistic = scipy_stats.chi2_contingency(table, correction=False).statistic if table.shape[1] > 1 else 0.0
+    assert divergence.chi2(p[None], q[None])[0] == pytest.approx(math.sqrt(statistic / table.sum()), abs=1e-9)
+    share_p, share_q = np.maximum(p / p.sum(), divergence.SHARE_MIN), np.maximum(q / q.sum(), divergence.SHARE_MIN)
+    expected = float(((share_q - share_p) * np.log(share_q / share_p)).sum())
+    assert divergence.psi(p[None], q[None])[0] == pytest.approx(expected, abs=1e-12)
+
+
+@settings(max_examples=100)
+@given(counts, st.randoms(use_true_random=False), st.integers(2, 9))
+def test_distances_are_symmetric_and_do_not_depend_on_names_or_scale(pair, rnd, factor):
+    p, q = pair[:1], pair[1:]
+    order = list(range(pair.shape[1]))
+    rnd.shuffle(order)
+    for distance in (divergence.psi, divergence.jensen_shannon, divergence.ks, divergence.chi2):
+        assert distance(p, q) == pytest.approx(distance(q, p), abs=1e-9)
+        assert distance(p, p) == pytest.approx(np.zeros(1), abs=1e-7)
+        assert (distance(p, q) >= 0).all()
+        if distance is not divergence.ks:
+            assert distance(p[:, order], q[:, order]) == pytest.approx(distance(p, q), abs=1e-9)
+        if distance is not divergence.chi2:  # V weighs samples by their size
+            assert distance(p * factor, q) == pytest.approx(distance(p, q), abs=1e-7)
+    assert 0 <= divergence.chi2(p, q)[0] <= 1 + 1e-12
+    assert 0 <= divergence.jensen_shannon(p, q)[0] <= 1 + 1e-12
+
+
+@settings(max_examples=50)
+@given(counts, counts)
+def test_features_do_not_touch_each_other(one, other):
+    width = min(one.shape[1], other.shape[1])
+    one, other = one[:, :width] + 1, other[:, :width] + 1
+    expected, actual = np.stack([one[0], other[0]]), np.stack([one[1], other[1]])
+    for distance in (divergence.psi, divergence.jensen_shannon, divergence.ks, divergence.chi2):
+        alone = [distance(expected[i : i + 1], actual[i : i + 1])[0] for i in range(2)]
+        assert distance(expected, actual).tolist() == pytest.approx(alone, abs=1e-12)
+
+
+def test_an_empty_sample_has_no_distance():
+    full, empty = np.array([[1.0, 2.0]]), np.zeros((1, 2))
+    for distance in (divergence.jensen_shannon, divergence.ks, divergence.chi2):
+        assert np.isnan(distance(full, empty)[0])
+        assert np.isnan(distance(empty, full)[0])
+
+
+def test_the_unbiased_psi_of_equal_samples_is_about_zero():
+    rng = np.random.default_rng(1)
+    draws = np.array([divergence.psi(*(rng.multinomial(500, [0.05] * 20)[None].astype(float) for _ in range(2)), unbiased=True)[0] for _ in range(400)])
+    plain = np.array([divergence.psi(*(rng.multinomial(500, [0.05] * 20)[None].astype(float) for _ in range(2)))[0] for _ in range(400)])
+    assert plain.mean() == pytest.approx(19 * (1 / 500 + 1 / 500), rel=0.1)
+    assert draws.mean() < 0.2 * plain.mean()
+
+
+# ---- inference and quantiles
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 5_000), st.floats(0, 1))
+def test_the_wilson_interval_is_that_of_scipy(total, share):
+    part = round(total * share)
+    low, high = wilson_interval(part, total)
+    expected = scipy_stats.binomtest(part, total).proportion_ci(0.99, "wilson")
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert 0 <= low <= part / total + 1e-12
+    assert part / total - 1e-12 <= high <= 1
+
+
+@settings(max_examples=100)
+@given(st.lists(st.floats(0.011, 600_000), min_size=1, max_size=200), st.sampled_from([0.0, 0.5, 0.95, 0.99, 1.0]))
+def test_latency_quantiles_are_near_those_of_numpy(latencies, q):
+    ordered = np.sort(latencies)
+    found = latency_quantile(np.bincount(latency_bins(ordered), minlength=len(LATENCY_EDGES) + 1).astype(float), q)
+    assert found == pytest.approx(ordered[math.floor(q * (len(ordered) - 1) + 1e-9)], rel=0.022)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=8).filter(any), st.floats(0, 1))
+def test_quantiles_of_bins_lie_in_the_bin_of_their_rank(found, q):
+    edges = np.arange(len(found) + 1.0)
+    value = quantile_of_bins(np.array(found, float), edges, q)
+    rank, total = q * sum(found), np.concatenate([[0], np.cumsum(found)])
+    k = min(int(value), len(found) - 1)
+    assert total[k] - 1e-6 <= rank <= total[k + 1] + 1e-6
+
+
+# ---- performance
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, 1.0]), st.booleans()), min_size=1, max_size=60))
+def test_the_area_under_the_curve_is_that_of_scikit_learn(rows):
+    score, positive = np.array([s for s, _ in rows]), np.array([p for _, p in rows])
+    if positive.all() or not positive.any():
+        assert roc_auc(score, positive) is None
+    else:
+        assert roc_auc(score, positive) == pytest.approx(sk.roc_auc_score(positive, score), abs=1e-12)
+
+
+def test_the_macro_area_needs_every_class():
+    rng = np.random.default_rng(2)
+    probabilities = rng.dirichlet([1, 1, 1], 60)
+    actual = rng.integers(0, 3, 60)
+    assert roc_auc_macro(probabilities, actual) == pytest.approx(sk.roc_auc_score(actual, probabilities, multi_class="ovr", average="macro"), abs=1e-12)
+    assert roc_auc_macro(probabilities, actual % 2) is None
+    assert roc_auc_macro(probabilities[:, :1], np.zeros(60, np.int64)) is None
+
+
+@pytest.mark.parametrize(("sharpness", "told"), [(0.3, False), (1.0, True), (4.0, True), (30.0, False)])
+def test_the_area_of_bins_is_within_its_bound_or_not_told(sharpness, told):
+    """Scores that lie in few bins, or beyond the last ones, have no area."""
+    rng = np.random.default_rng(3)
+    positive = rng.random(4_000) < 0.3
+    score = 1 / (1 + np.exp(-sharpness * (rng.normal(size=4_000) + positive - 0.5)))
+    found = auc_of_bins(*(np.bincount(logit_bins(score[positive == p]), minlength=256).astype(float) for p in (False, True)))
+    assert (found is not None) == told
+    assert not told or found == pytest.approx(sk.roc_auc_score(positive, score), abs=AUC_BOUND_MAX / 4)
+
+
+def grouped(sums, columns, group, groups):
+    """Sums of the rows of each group, each taken alone."""
+    return np.concatenate([sums.rows(*(c[group == g] for c in columns), np.zeros(int((group == g).sum()), np.int64), 1) for g in range(groups)])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+def test_sums_add_up_in_any_pieces_and_order(kind, seed):
+    """Merging is adding: associative and commutative, and the metrics are those of all rows at once."""
+    rng = np.random.default_rng(seed)
+    n, groups = 400, 7
+    score = np.where(rng.random(n) < 0.1, np.nan, rng.random(n))
+    if kind == "binary":
+        sums, columns = BinarySums(), (rng.random(n) < 0.5, rng.random(n) < 0.4, score)
+    elif kind == "multiclass":
+        sums, columns = MulticlassSums(5), (rng.integers(0, 5, n), rng.integers(0, 4, n), -np.log(score), score**2)
+    else:
+        sums, columns = RegressionSums(50.0), (rng.normal(50, 3, n), rng.normal(50, 3, n))
+    group = rng.integers(0, groups, n)
+    panes = sums.rows(*columns, group, groups)
+    assert panes == pytest.approx(grouped(sums, columns, group, groups), rel=1e-12, abs=1e-9)
+    whole = sums.rows(*columns, np.zeros(n, np.int64), 1)[0]
+    order = rng.permutation(groups)
+    assert panes[order].sum(axis=0) == pytest.approx(whole, rel=1e-12, abs=1e-9)
+    assert (panes[:3].sum(axis=0) + panes[3:].sum(axis=0)) == pytest.approx(whole, rel=1e-12, abs=1e-9)
+    shuffled = rng.permutation(n)
+    again = sums.rows(*(c[shuffled] for c in columns), np.zeros(n, np.int64), 1)[0]
+    assert sums.metrics(again) == pytest.approx(sums.metrics(whole), rel=1e-9)
+    assert sums.metrics(np.zeros(sums.width)) == {}
+
+
+def test_every_accumulator_is_held_to_the_law():
+    from stream_monitor.stats import performance_sums
+
+    found = {name for name, value in vars(performance_sums).items() if isinstance(value, type) and name.endswith("Sums")}
+    assert found == {"BinarySums", "MulticlassSums", "RegressionSums"}
