@@ -68,3 +68,11 @@ def test_files_are_written_as_they_are_read() -> None:
     assert FILES
     for file in FILES:
         assert written(blocks(file.read_text())) == file.read_text(), f"{file.name}: run `pytest tests/scenarios --rewrite`"
+
+
+def test_restarts_do_not_show() -> None:
+    found = blocks((Path(__file__).parent / "restart.txt").read_text())
+    without = Story()
+    for _, commands, said in found:
+        assert without.run([c for c in commands if c != "restart"]) == said
+    assert sum(commands.count("restart") for _, commands, _ in found) >= 3
