@@ -219,7 +219,7 @@ class Story:
 
     def _heard(self) -> list[str]:
         out, self.shard.outbox = self.shard.outbox, []
-        return [self._line(o) for o in out]
+        return [self._line(o) for o in out if o.topic != "history"]
 
     def _line(self, out: Out) -> str:
         if out.topic != "alerts":
