@@ -6,8 +6,7 @@ import argparse
 
 import numpy as np
 
-from stream_monitor.monitors.drift import Signal
-from stream_monitor.monitors.inputs import CLIP_SD
+from stream_monitor.monitors.drift import CLIP_SD, Signal
 
 METHODS: dict[str, dict[str, float]] = {"adwin": {}, "page_hinkley": {}}
 T0, HORIZON = 10_000, 5_000

@@ -25,12 +25,18 @@ class Episodes:
         self.firings = 0
         self.total = 0
         self.before = self.after = 0.0
+        self.returned = False
+        """The signal went back to where it was."""
+
+    def over(self, *, after: float) -> None:
+        """The signal is back where it was before the drift."""
+        self.open, self.returned, self.after = False, True, after
 
     def detected(self, row: int, time_ms: int, *, before: float | None, after: float | None) -> None:
         """The detector fired at this value of its stream."""
         if not self.open:
             self.open, self.first_row, self.first_ms, self.firings = True, row, time_ms, 0
-            self.before = before or 0.0
+            self.before, self.returned = before or 0.0, False
         self.after = after or 0.0
         self.last_row, self.last_ms = row, time_ms
         self.firings += 1
@@ -45,6 +51,13 @@ class Episodes:
         mean, sd = scale
         before, after = mean + sd * self.before, mean + sd * self.after
         what = "the error rate" if key.subject == "__error__" else key.subject.strip("_") if key.subject.startswith("__") else f"`{key.subject}`"
+        name = f"{key.model}{' ' + key.version if key.version else ''}"
+        if self.open:
+            text = f"{name}: {what} changed from {before:.4g} to {after:.4g} (found by {key.detector})"
+        elif self.returned:
+            text = f"{name}: {what} is back at {after:.4g}; before the change it was {before:.4g}"
+        else:
+            text = f"{name}: {what} has not changed again since it went from {before:.4g} to {after:.4g}"
         return Verdict(
             key=key,
             level=severity if self.open else "ok",
@@ -53,7 +66,7 @@ class Episodes:
             threshold=before,
             direction="up" if after > before else "down",
             window=Span(self.first_ms, self.last_ms, rows),
-            summary=f"{key.model}{' ' + key.version if key.version else ''}: {what} changed from {before:.4g} to {after:.4g} (found by {key.detector})",
+            summary=text,
             reference=reference,
             cooldown_ms=cooldown_ms,
             evidence={"before": before, "after": after, "firings": self.firings, "rows_since": rows - self.first_row, "guarantee": "none"},
@@ -61,7 +74,7 @@ class Episodes:
 
     def state(self) -> list[Any]:
         """Plain values for the snapshot."""
-        return [self.open, self.first_row, self.last_row, self.first_ms, self.last_ms, self.firings, self.total, self.before, self.after]
+        return [self.open, self.first_row, self.last_row, self.first_ms, self.last_ms, self.firings, self.total, self.before, self.after, self.returned]
 
     @classmethod
     def from_state(cls, state: list[Any]) -> Episodes:
@@ -77,5 +90,6 @@ class Episodes:
             episodes.total,
             episodes.before,
             episodes.after,
+            episodes.returned,
         ) = state
         return episodes

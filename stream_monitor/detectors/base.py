@@ -23,8 +23,8 @@ class ValueDetector(Protocol):
 
     score: float
     """The statistic, as a gauge."""
-    before: float | None
-    """Mean before the last change; None before the first."""
+    befores: list[float]
+    """For each alarm of the last update, the mean of the values before the change."""
 
     def update(self, values: Float) -> Int:
         """Feed (n,) float64, finite; the indices at which a change was detected."""

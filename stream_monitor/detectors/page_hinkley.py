@@ -46,7 +46,7 @@ class PageHinkley:
     def __init__(self, min_instances: float, delta: float, threshold: float, alpha: float) -> None:
         self.min_instances, self.delta, self.threshold, self.alpha = int(min_instances), delta, threshold, alpha
         self.score = 0.0
-        self.before: float | None = None
+        self.befores: list[float] = []
         self._block = BLOCK_ROWS if alpha == 1 else max(1, min(BLOCK_ROWS, int(math.log(1e-6) / math.log(alpha))))
         self._reset()
 
@@ -58,6 +58,7 @@ class PageHinkley:
     def update(self, values: Float) -> NDArray[np.int64]:
         """Indices of alarms in (n,) finite values; 20 to 40 ns a value by the thousand."""
         alarms: list[int] = []
+        self.befores = []
         start = 0
         while start < len(values):
             part = values[start : start + self._block]
@@ -82,7 +83,8 @@ class PageHinkley:
         over = np.flatnonzero((test > self.threshold) & (n >= self.min_instances))
         if len(over):
             at = int(over[0])
-            self.score, self.before = float(test[at]), float(total[at] / n[at])
+            self.score = float(test[at])
+            self.befores.append(float(total[at] / n[at]))
             self._reset()
             return at
         self._n, self._total = int(n[-1]), float(total[-1])
@@ -101,10 +103,10 @@ class PageHinkley:
 
     def state(self) -> dict[str, Any]:
         """Plain values."""
-        return {"n": self._n, "total": self._total, "sums": [self._up, self._down, self._up_min, self._down_max], "gauges": [self.score, self.before]}
+        return {"n": self._n, "total": self._total, "sums": [self._up, self._down, self._up_min, self._down_max], "score": self.score}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         self._n, self._total = state["n"], state["total"]
         self._up, self._down, self._up_min, self._down_max = state["sums"]
-        self.score, self.before = state["gauges"]
+        self.score = state["score"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -42,26 +43,23 @@ class Adwin:
         self._arguments = (parameters["delta"], int(parameters["clock"]), int(parameters["max_buckets"]), int(parameters["min_window_length"]), int(parameters["grace_period"]))
         self._window = AdaptiveWindowing(*self._arguments)
         self.score = 0.0
-        self.before: float | None = None
+        self.befores: list[float] = []
         self.learning = False
 
     def update(self, values: Float) -> NDArray[np.int64]:
         """Indices of alarms in (n,) finite values."""
-        rest = values.tolist()
+        rest, self.befores = values.tolist(), []
         alarms: list[int] = []
         done = 0
         while rest:
             width, total = self._window.get_width(), self._window.get_total()
-            answers: list[bool] = []
-            for fired in map(self._window.update, rest):
-                answers.append(fired)
-                if fired:
-                    break
-            if not answers[-1]:
+            left = iter(rest)
+            if not any(map(self._window.update, left)):  # stops behind the value that fires
                 break
-            done += len(answers)
-            self.before = (total + sum(rest[: len(answers)])) / (width + len(answers))
-            rest = rest[len(answers) :]
+            taken = len(rest) - length_hint(left)
+            done += taken
+            self.befores.append((total + sum(rest[:taken])) / (width + taken))
+            rest = rest[taken:]
             alarms.append(done - 1)
             self._window = AdaptiveWindowing(*self._arguments)  # as River's ADWIN does after a change
         self.score = self._mean() or 0.0
@@ -73,7 +71,7 @@ class Adwin:
 
     def state(self) -> dict[str, Any]:
         """River's own bytes of the window, and gauges."""
-        return {"river": VERSION, "window": bytes(self._window.__getstate__()), "gauges": [self.score, self.before]}
+        return {"river": VERSION, "window": bytes(self._window.__getstate__()), "score": self.score}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; start anew when it is of another version of River or cannot be read."""
@@ -89,7 +87,7 @@ class Adwin:
             self.learning = True  # malformed bytes raise a panic of Rust, which is no Exception
             return
         self._window = window
-        self.score, self.before = state["gauges"]
+        self.score = state["score"]
 
 
 class Plain:
@@ -99,27 +97,27 @@ class Plain:
         self._make, self._parameters = make, dict(parameters)
         self._detector = make(**self._parameters)
         self.score = 0.0
-        self.before: float | None = None
+        self.befores: list[float] = []
         self.learning = False
         self._n, self._total = 0, 0.0
 
     def update(self, values: Float) -> NDArray[np.int64]:
         """Indices of alarms in (n,) finite values."""
-        detector, alarms = self._detector, []
+        detector, alarms, self.befores = self._detector, [], []
         for i, value in enumerate(values.tolist()):
             detector.update(value)
             self._n += 1
             self._total += value
             if detector.drift_detected:
                 alarms.append(i)
-                self.before = self._total / self._n
+                self.befores.append(self._total / self._n)
                 self._n, self._total = 0, 0.0
         self.score = self._total / self._n if self._n else 0.0
         return np.array(alarms, np.int64)
 
     def state(self) -> dict[str, Any]:
         """The numbers inside River's object."""
-        return {"river": VERSION, "detector": _export(self._detector), "mean": [self._n, self._total], "gauges": [self.score, self.before]}
+        return {"river": VERSION, "detector": _export(self._detector), "mean": [self._n, self._total], "score": self.score}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; start anew when it is of another version of River or of another form."""
@@ -136,7 +134,7 @@ class Plain:
             return
         self._detector = detector
         self._n, self._total = state["mean"]
-        self.score, self.before = state["gauges"]
+        self.score = state["score"]
 
 
 def _export(value: Any) -> Any:

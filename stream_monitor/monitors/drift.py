@@ -24,6 +24,8 @@ from stream_monitor.stats import divergence
 from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 
 Float = NDArray[np.float64]
+CLIP_SD = 3.0
+"""Detectors of the mean get values cut at so many standard deviations: on heavy tails (t3, lognormal) ADWIN fires several times as often without it."""
 CONFIRM_ROWS, CONFIRM_Z = 200, 2.0
 CHANGE_MIN, CHANGE_MIN_ERRORS = 0.1, 0.02
 """A firing is confirmed by the values that follow it: their mean must have moved by two standard errors, and by a tenth of the reference's standard deviation (an error
@@ -72,6 +74,8 @@ class Candidate(Struct, array_like=True):
     before: float
     rows: int = 0
     total: float = 0.0
+    """Of the values as the detectors get them."""
+    raw_total: float = 0.0
 
 
 class Signal:
@@ -87,16 +91,17 @@ class Signal:
         self.rows = 0
 
     def update(self, values: Float, times_ms: NDArray[np.int64]) -> bool:
-        """Feed values; whether a change was confirmed."""
+        """Feed standardised values; whether a change was confirmed. Detectors get them cut, people are told what they are."""
         confirmed = False
+        cut = values if self.binary else np.clip(values, -CLIP_SD, CLIP_SD)
         for method, detector in self.detectors.items():
-            hits = detector.update(values).tolist()
+            hits = dict(zip(detector.update(cut).tolist(), detector.befores, strict=True))
             if hits or self.candidates[method] is not None:
-                confirmed |= self._confirm(method, detector, hits, values, times_ms)
+                confirmed |= self._confirm(method, hits, cut, values, times_ms)
         self.rows += len(values)
         return confirmed
 
-    def _confirm(self, method: str, detector: ValueDetector, hits: list[int], values: Float, times_ms: NDArray[np.int64]) -> bool:
+    def _confirm(self, method: str, hits: Mapping[int, float], cut: Float, values: Float, times_ms: NDArray[np.int64]) -> bool:
         """A firing becomes an episode when the `CONFIRM_ROWS` values after it lie away from the mean before it, by more than chance and by enough to matter."""
         at, confirmed = 0, False
         while True:
@@ -105,19 +110,23 @@ class Signal:
                 hit = next((h for h in hits if h >= at), None)
                 if hit is None:
                     return confirmed
-                candidate = self.candidates[method] = Candidate(self.rows + hit, int(times_ms[hit]), detector.before or 0.0)
+                candidate = self.candidates[method] = Candidate(self.rows + hit, int(times_ms[hit]), hits[hit])
                 at = hit + 1
-            rest = values[at : at + CONFIRM_ROWS - candidate.rows]
-            candidate.rows += len(rest)
-            candidate.total += float(rest.sum())
-            at += len(rest)
+            end = at + CONFIRM_ROWS - candidate.rows
+            candidate.total += float(cut[at:end].sum())
+            candidate.raw_total += float(values[at:end].sum())
+            candidate.rows += len(cut[at:end])
+            at += len(cut[at:end])
             if candidate.rows < CONFIRM_ROWS:
                 return confirmed
             self.candidates[method] = None
-            after = candidate.total / CONFIRM_ROWS
+            after, episode = candidate.total / CONFIRM_ROWS, self.episodes[method]
             if abs(after - candidate.before) >= self._least(candidate.before):
                 confirmed = True
-                self.episodes[method].detected(candidate.row, candidate.time_ms, before=candidate.before, after=after)
+                if episode.open and abs(after - episode.before) < self._least(episode.before):
+                    episode.over(after=candidate.raw_total / CONFIRM_ROWS)
+                else:
+                    episode.detected(candidate.row, candidate.time_ms, before=candidate.before, after=candidate.raw_total / CONFIRM_ROWS)
 
     def _least(self, before: float) -> float:
         if self.binary:

@@ -32,8 +32,6 @@ OTHER = "__other__"
 Z_MAX = 1e100
 CONSTANT = 1e-12
 """A standard deviation that is no more than this times the mean is rounding."""
-CLIP_SD = 3.0
-"""Detectors of the mean get values cut at so many standard deviations: on heavy tails (t3, lognormal) ADWIN fires several times as often without it."""
 PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = range(9)
 """Columns of a feature in a pane; from OFFSET on numeric features have the counts at or above each edge, categories a count each."""
 RULES = {MISSING: "missing", TYPE: "type", RANGE: "range"}
@@ -277,16 +275,17 @@ class Inputs:
             when = times
             if not finite.all():
                 values, when = values[finite], times[finite]
-            self.on_values(name, np.clip(values, -CLIP_SD, CLIP_SD), when)
+            self.on_values(name, values, when)
 
     def window(self, end_ms: int, duration_ms: int) -> tuple[dict[str, Windowed], int, int]:
         """Every feature in the window that ends at `end_ms`, with the window's bounds."""
         if self.profile is None:
             return {}, end_ms, end_ms
         vector, start, end = self.panes.window(end_ms, duration_ms)
-        return {name: self._windowed(name, vector) for name in self.start}, start, end
+        return {name: self.windowed(name, vector) for name in self.start}, start, end
 
-    def _windowed(self, name: str, vector: Float) -> Windowed:
+    def windowed(self, name: str, vector: Float) -> Windowed:
+        """One feature of a vector of sums."""
         base, rows = self.start[name], float(vector[-1])
         present, missing = float(vector[base + PRESENT]), float(vector[base + MISSING])
         broken = float(vector[base + TYPE] + vector[base + RANGE])

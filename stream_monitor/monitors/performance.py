@@ -278,7 +278,7 @@ class Performance:
 
     def _trend_verdict(self, model: str, version: str) -> Verdict:
         metric = "r2" if self.task == "regression" else "accuracy"
-        rise, _ = trend(self.blocks)
+        rise, error = trend(self.blocks)
         falling = self.falling
         times = self.window(f"last_{STRIDE * self.stride}", "accuracy")[1]
         rows = len(self.blocks) * STRIDE * self.stride
@@ -287,7 +287,7 @@ class Performance:
             level="warning" if falling else "ok",
             clear=not falling,
             value=rise,
-            threshold=self.settings.anomalies.trend_slope,
+            threshold=min(self.settings.anomalies.trend_slope, -TREND_Z * error),
             direction="down",
             window=Span(times.start_ms, times.end_ms, rows),
             summary=f"{model}{' ' + version if version else ''}: {metric} fell by {-rise:.3f} along the last {len(self.blocks)} windows of {STRIDE * self.stride:,} labelled",

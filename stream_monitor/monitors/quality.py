@@ -9,35 +9,54 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stream_monitor.monitors.anomaly import PATTERN_ROWS_MIN, Patterns, pattern
-from stream_monitor.monitors.inputs import Inputs, Windowed
+from stream_monitor.monitors.inputs import PANE_MS, Inputs, Windowed
 from stream_monitor.monitors.reference import FeatureProfile
 from stream_monitor.settings import ModelSettings
 from stream_monitor.stats.inference import wilson_interval
 from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 
+Float = NDArray[np.float64]
 LADDER_MS = (10_000, 60_000, 600_000, 3_600_000, 86_400_000)
 """Windows that are tried, shortest first: a broken field shows within seconds where rows are many."""
+LOOK_Z = 4.0
+"""A share is looked at every second, so its interval is wide: 1 in 30,000 on one side."""
 
 
-def recent(inputs: Inputs, watermark_ms: int, rows_min: int) -> tuple[dict[str, Windowed], Span]:
-    """Every feature in the shortest window of the ladder that holds enough rows, with the window's bounds; empty when none does."""
-    for duration in LADDER_MS:
-        found, start, end = inputs.window(watermark_ms, duration)
-        rows = int(max((w.rows for w in found.values()), default=0))
-        if rows >= rows_min:
-            return found, Span(start, end, rows)
-    return {}, Span(watermark_ms, watermark_ms, 0)
+def recent(inputs: Inputs, watermark_ms: int, rows_min: int) -> list[tuple[dict[str, Windowed], Span]]:
+    """
+    Every feature in up to two recent windows, with their bounds: the newest, and the steady one. None where even a day has too few rows.
+
+    The newest is the shortest of the ladder that has enough rows, the pane that has only begun among them: something new shows there first. The steady one has enough rows
+    in the panes before that one, so that it keeps its length when a pane begins: what goes on is held there.
+    """
+    if inputs.profile is None:
+        return []
+    begun, _, _ = inputs.panes.window(watermark_ms, PANE_MS)
+    found: list[tuple[Float, int, int]] = []
+    for durations, beside in ((LADDER_MS, 0.0), ([d + PANE_MS for d in LADDER_MS], float(begun[-1]))):
+        windows = (inputs.panes.window(watermark_ms, d) for d in durations)
+        wanted = next((w for w in windows if w[0][-1] - beside >= rows_min), None)
+        if wanted is not None and (not found or wanted[1] != found[0][1]):
+            found.append(wanted)
+    return [({name: inputs.windowed(name, vector) for name in inputs.start}, Span(start, end, int(vector[-1]))) for vector, start, end in found]
 
 
 def judge(model: str, version: str, inputs: Inputs, watermark_ms: int, settings: ModelSettings, reference: str) -> Iterator[Verdict]:
-    """Verdicts on missing values, broken values and outliers of every feature."""
+    """Verdicts on missing values, broken values and outliers of every feature, each of the worse of its recent windows."""
     if inputs.profile is None:
         return
-    found, span = recent(inputs, watermark_ms, settings.quality.min_rows)
-    for name, now in found.items():
-        profile = inputs.profile.features[name]
-        yield from _shares(model, version, name, now, profile, settings, span, reference)
+    worst: dict[AlertKey, Verdict] = {}
+    for found, span in recent(inputs, watermark_ms, settings.quality.min_rows):
+        for name, now in found.items():
+            for verdict in _shares(model, version, name, now, inputs.profile.features[name], settings, span, reference):
+                known = worst.get(verdict.key)
+                if known is None or (verdict.level != "ok", not verdict.clear) > (known.level != "ok", not known.clear):
+                    worst[verdict.key] = verdict
+    yield from worst.values()
 
 
 def _shares(model: str, version: str, name: str, now: Windowed, profile: FeatureProfile, settings: ModelSettings, span: Span, reference: str) -> Iterator[Verdict]:
@@ -64,7 +83,7 @@ def outlier_share(profile: FeatureProfile) -> float:
 
 def _share(key: AlertKey, part: float, rows: float, usual: float, margin: float, what: str, settings: ModelSettings, span: Span, reference: str) -> Verdict:
     threshold = usual + margin
-    low, _ = wilson_interval(part, rows)
+    low, _ = wilson_interval(part, rows, LOOK_Z)
     value = part / rows
     kind: Kind = key.kind
     level = "warning" if low > threshold else "ok"

@@ -19,7 +19,7 @@ from stream_monitor.monitors.anomaly import HOUR_MS, Patterns, hours_to_judge
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Custom
 from stream_monitor.monitors.history import History
-from stream_monitor.monitors.inputs import CLIP_SD, Inputs, restore, state_of
+from stream_monitor.monitors.inputs import Inputs, restore, state_of
 from stream_monitor.monitors.performance import Performance, packed_pairs, unpacked_pairs
 from stream_monitor.monitors.performance_windows import Judged, PerformanceWindows
 from stream_monitor.monitors.reference import ANY_MODEL, Profile, decode_profile, encode_profile, profile_id
@@ -190,7 +190,7 @@ class Version:
             errors, self._first_errors = self._first_errors[FIRST_ERRORS:], self._first_errors[:FIRST_ERRORS]
             self._error_scale = float(self._first_errors.mean()), float(self._first_errors.std()) or 1.0
         mean, sd = self._error_scale
-        return np.clip((errors - mean) / sd, -CLIP_SD, CLIP_SD)
+        return (errors - mean) / sd
 
     def _watch(self, name: str, values: Float, times_ms: NDArray[np.int64]) -> None:
         """Feed the detectors of one signal."""
@@ -254,8 +254,8 @@ class Version:
     def _judge_inputs(self, inputs: Inputs, judge: Judge) -> None:
         _judge_all(quality.judge(self.model, self.name, inputs, self.watermark_ms, self.settings, self.reference), judge)
         if self.settings.drift.thresholds:
-            found, span = quality.recent(inputs, self.watermark_ms, self.settings.quality.min_rows)
-            _judge_all(drift.score_verdicts(self.model, self.name, inputs, found, span, self.settings, self.reference), judge)
+            for found, span in quality.recent(inputs, self.watermark_ms, self.settings.quality.min_rows)[-1:]:
+                _judge_all(drift.score_verdicts(self.model, self.name, inputs, found, span, self.settings, self.reference), judge)
 
     def _judge_hours(self, judge: Judge) -> None:
         """Patterns of the hours of event time that are over."""
