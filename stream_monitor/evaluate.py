@@ -161,6 +161,9 @@ class Shard:
     def _tick(self) -> None:
         self.join.expire(self.log_time_ms)
         self.labels["orphan"] = sum(self.join.orphans.values())
+        for retired in self.registry.retire(self.log_time_ms):
+            for key, _ in [(k, e) for k, e in self.alerts.firing() if (k.model, k.version) == (retired.model, retired.name)]:
+                self._judge(bounds.retirement(key, self.log_time_ms))
         for version in self.versions:
             version.tick(self.log_time_ms, self._judge, self.config)
             self.outbox += version.drain()
@@ -172,7 +175,8 @@ class Shard:
     def samples(self) -> Iterator[AnySample]:
         """Gauges and counters of every model version, and of this shard."""
         for version in self.versions:
-            yield from version_samples(version)
+            if not version.is_idle:
+                yield from version_samples(version)
         firing = Counter((key.model, key.version, episode.severity) for key, episode in self.alerts.firing())
         for (model, name, severity), n in firing.items():
             yield Sample("model_alerts_firing", (model, name, severity), n)
@@ -232,7 +236,6 @@ class Shard:
             for k, (start, end) in ring.segments().items():
                 name = f"segment-{ring_name}-{k:09}"
                 parts[name] = None if name in known else msgspec.msgpack.encode(ring.segment(start, end))
-        versions = [(v.model, v.name, v.state()) for v in self.versions]
         state = {
             "schema": SNAPSHOT_SCHEMA,
             "log_time_ms": self.log_time_ms,
@@ -241,15 +244,10 @@ class Shard:
             "labels": dict(self.labels),
             "join": self.join.state(),
             "alerts": self.alerts.state(),
-            "models": list(self.registry.models.items()),
-            "model_names": self.registry.model_names,
-            "version_codes": [[m, n] for m, n in self.registry.codes],
-            "sources": self.registry.sources,
-            "hits": dict(self.registry.hits),
+            "registry": self.registry.state(),
             "bounds": self.bounds.state(),
             "texts": self.separation.texts.names,
             "dirty": self._dirty,
-            "versions": versions,
             "outbox": [tuple(o) for o in self.outbox],
         }
         parts["state"] = msgspec.msgpack.encode(state)
@@ -275,14 +273,7 @@ class Shard:
         shard.labels, shard.alerts = Counter(state["labels"]), Alerts.from_state(state["alerts"])
         for text in state["texts"]:
             shard.separation.texts[text]
-        registry = shard.registry
-        for name in state["model_names"]:
-            registry.model(name)
-        registry.models.update(state["models"])
-        registry.sources += state["sources"]
-        for (model, name), (_, _, saved) in zip(state["version_codes"], state["versions"], strict=True):
-            shard.versions[registry.version(model, name, shard.join)].load(saved, shard.separation.texts.names)
-        registry.hits = Counter(state["hits"])
+        shard.registry.load(state["registry"], shard.separation.texts.names)
         shard.bounds = bounds.Bounds.from_state(state["bounds"])
         segments: dict[str, dict[int, dict[str, bytes]]] = {"predictions": {}, "labels": {}}
         for part, data in parts.items():

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stream_monitor.events.join import Join
-from stream_monitor.monitors.registry import OTHER, Registry
+from stream_monitor.monitors.registry import OTHER, RETIRE_MS, Registry
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 HOUR_MS = 3_600_000
@@ -28,6 +28,21 @@ def hits(registry: Registry, join: Join) -> Counter[str]:
         found["features"] += version.features.unknown.get(OTHER, 0)
         found["segments"] += version.segments.overflowed if version.segments is not None else 0
     return Counter({name: n for name, n in found.items() if n})
+
+
+def retirement(key: AlertKey, log_ms: int) -> Verdict:
+    """Ends what fires for a version that retires."""
+    return Verdict(
+        key=key,
+        level="ok",
+        clear=True,
+        value=0.0,
+        threshold=0.0,
+        direction=None,
+        window=Span(log_ms, log_ms, 0),
+        summary=f"{key.model}{' ' + key.version if key.version else ''}: nobody used this version for {RETIRE_MS // 86_400_000} days; it is not monitored any more",
+        evidence={"guarantee": "none"},
+    )
 
 
 class Bounds:

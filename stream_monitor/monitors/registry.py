@@ -2,19 +2,22 @@
 Which models and versions there are, within bounds.
 
 Rule of the file: who came first has a place; whatever comes beyond a limit goes to `__other__` and is counted. A configured model always has its place.
-Codes are given in the order of the log and never change.
+Codes are given in the order of the log and never change. A version that nobody used for a week retires: its state goes, its place is free, its counters stay.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from stream_monitor.events.join import VERSIONS_MAX, Join
 from stream_monitor.monitors.version import Version
 from stream_monitor.settings import CoreSettings
 
 OTHER = "__other__"
+RETIRE_MS = 7 * 86_400_000
+"""Log time without a prediction or a label after which a version retires."""
 
 
 class Registry:
@@ -65,10 +68,51 @@ class Registry:
                 return self.version(model, OTHER, join)
             self._of_model[model] += 1
             code = self.codes[model, name] = len(self.versions)
-            siblings = [self.versions[c] for (m, _), c in self.codes.items() if m == model and c < code]
-            self.versions.append(Version(self.model_names[model], name, self.settings, self.baselines, siblings, self.sources))
+            self.versions.append(self._made(model, name, code))
             join.register(code, model, self.versions[code].settings.labels.max_delay_ms)
         return code
+
+    def _made(self, model: int, name: str, code: int) -> Version:
+        siblings = [self.versions[c] for (m, _), c in self.codes.items() if m == model and c < min(code, len(self.versions))]
+        return Version(self.model_names[model], name, self.settings, self.baselines, siblings, self.sources)
+
+    def retire(self, log_ms: int) -> list[Version]:
+        """Let the versions retire that nobody used for so long; those that do so now."""
+        out = []
+        for (model, name), code in self.codes.items():
+            version = self.versions[code]
+            active = max(version.volume.last_prediction_ms, version.volume.last_label_ms)
+            if active and log_ms - active > RETIRE_MS:
+                out.append(version)
+                self.versions[code] = self._made(model, name, code)
+                self.versions[code].go_on_from(version)
+                self._of_model[model] -= 1
+                if not self._of_model[model]:
+                    self._unconfigured -= self.model_names[model] not in self.settings.models and self.model_names[model] != OTHER
+        return out
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for the snapshot."""
+        return {
+            "models": list(self.models.items()),
+            "model_names": self.model_names,
+            "codes": [[m, n] for m, n in self.codes],
+            "sources": self.sources,
+            "hits": dict(self.hits),
+            "unconfigured": self._unconfigured,
+            "of_model": list(self._of_model.items()),
+            "versions": [v.state() for v in self.versions],
+        }
+
+    def load(self, state: Mapping[str, Any], texts: list[str]) -> None:
+        """Go on from the state of a snapshot; `texts` is the dictionary of outcomes of the shard."""
+        self.models, self.model_names, self.hits = dict(state["models"]), list(state["model_names"]), Counter(state["hits"])
+        self.sources += state["sources"]
+        self._unconfigured, self._of_model = state["unconfigured"], Counter(dict(state["of_model"]))
+        for (model, name), saved in zip(state["codes"], state["versions"], strict=True):
+            code = self.codes[model, name] = len(self.versions)
+            self.versions.append(self._made(model, name, code))
+            self.versions[code].load(saved, texts)
 
     def source(self, name: str) -> int:
         """Number of a source partition."""

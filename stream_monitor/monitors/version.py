@@ -115,6 +115,16 @@ class Version:
         """Enough waits to be reduced at once."""
         return self._waiting >= FULL_ROWS
 
+    def go_on_from(self, retired: Version) -> None:
+        """Take over the counters of the state that this one replaces, so that they never go back."""
+        self.volume.predictions, self.volume.failures = retired.volume.predictions, retired.volume.failures
+        self.performance.pairs = retired.labels
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing came since it was made."""
+        return not (self.volume.last_prediction_ms or self.volume.last_label_ms)
+
     def take(self, rows: Rows, log_ms: int) -> None:
         """Rows of predictions, in log order."""
         self._rows.append(rows)

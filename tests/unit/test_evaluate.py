@@ -467,3 +467,23 @@ def test_a_label_just_before_a_tick_is_judged_by_itself(late_ms: int) -> None:
         stream.send("labels", [], start + ms)
         stream.shard.fold(tick(start + ms))
     assert [a["status"] for a in stream.told()] == ["firing"]
+
+
+def test_a_version_that_nobody_uses_for_a_week_retires_and_its_counters_go_on() -> None:
+    day = 86_400_000
+    core = CoreSettings(defaults=ModelSettings(drift=QUIET, baseline=Baseline(rows=50)), limits=Limits(models=1))
+    stream = Stream(core)
+    stream.send("predictions", (prediction(i, features={"x": float(i)}) for i in range(100)))
+    for hour in range(8 * 24):
+        stream.shard.fold(tick(T0 + hour * HOUR_MS))
+    assert [(a["kind"], a["status"]) for a in stream.told() if a["status"] != "updated"] == [("freshness", "firing"), ("freshness", "resolved")]
+    assert not [k for k in stream.samples() if k[0].startswith("model_")]
+    stream.send("predictions", [prediction(0, model="other", timestamp=T0 + 8 * day)], T0 + 8 * day)
+    stream.send("predictions", [prediction(0, timestamp=T0 + 8 * day)], T0 + 8 * day)
+    restored = Shard.restore(0, core, {k: v for k, v in stream.shard.snapshot().items() if v is not None})
+    for shard in (stream.shard, restored):
+        shard.close()
+        found = {(s[0], *s[1]): s[2] for s in shard.samples()}
+        assert found["model_predictions_total", "m", "1"] == 101
+        assert found["model_predictions_total", "other", "1"] == 1
+        assert ("model_feature_mean", "m", "1", "x") not in found
