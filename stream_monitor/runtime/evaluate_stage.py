@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced, TransactionalIdAuthorizationFailed
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_monitor.errors import BrokerError
+from stream_monitor.errors import BrokerError, StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import snapshots
@@ -36,8 +37,11 @@ SNAPSHOT_BYTES = 16 << 20
 TRANSACTION_S = 8
 TRANSACTION_TIMEOUT_MS = 10_000
 LEARNT = [(LEARNT_HEADER, b"")]
-PAUSE_S = 6
-"""After a failed transaction: two heartbeats, in which a zombie is told that it is one."""
+PAUSE_S = 3
+"""After a failed transaction: more than two heartbeats, in which a zombie is told that it is one."""
+
+
+MADE_ANEW = "delete the group's offset of this partition: monitoring then begins anew with what the topic holds"
 
 
 class Owned:
@@ -63,6 +67,8 @@ class EvaluateStage:
         self.parked: dict[TopicPartition, Owned] = {}
         self.transactional = hub.settings.worker.processing_guarantee == "exactly_once"
         self.transactions = self.failures = 0
+        self.lost: Counter[TopicPartition] = Counter()
+        """Records that retention took before they were folded."""
 
     async def start(self) -> None:
         self.hub.spawn(self._ticker())
@@ -70,7 +76,9 @@ class EvaluateStage:
     # ---- opening
 
     async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        for tp in set(self.owned) - self.hub.source.assigned():
+        assigned = self.hub.source.assigned()
+        self.parked = {tp: o for tp, o in self.parked.items() if tp in assigned}
+        for tp in set(self.owned) - assigned:
             await quietly(self.owned.pop(tp).producer.stop())
         return dict(await asyncio.gather(*(self._open_one(tp) for tp in tps)))
 
@@ -81,9 +89,7 @@ class EvaluateStage:
         producer = self._producer(tp)
         try:
             await producer.start()  # 1 fence: ends an open transaction of a former owner, so that what follows is final
-            committed = (await self.hub.source.committed([tp]))[tp]  # 2 the position; its metadata points at the last snapshot
-            first, _ = (await self.hub.source.bounds([tp]))[tp]
-            position, pointer = committed or (first, "")
+            position, pointer, first = await self._committed(tp)  # 2 the position; its metadata points at the last snapshot
             if parked is not None and parked.position == position:  # 3 nobody moved it: the state in memory is the fold up to there
                 parked.producer, parked.pointer, parked.broken = producer, pointer, False
                 owned = parked
@@ -94,6 +100,16 @@ class EvaluateStage:
             raise
         self.owned[tp] = owned
         return tp, position  # 4 the driver seeks
+
+    async def _committed(self, tp: TopicPartition) -> tuple[int, str, int]:
+        """Position, pointer to the last snapshot, and the first offset that is there."""
+        first, end = (await self.hub.source.bounds([tp]))[tp]
+        position, pointer = (await self.hub.source.committed([tp]))[tp] or (first, "")
+        if position > end:
+            raise StateError(f"{tp.topic}/{tp.partition} ends at {end}, but it was folded up to {position}: it was made anew, or its log was cut; {MADE_ANEW}")
+        if position < first and not pointer:
+            self._count_lost(tp, position, first)
+        return max(position, first), pointer, first
 
     def _producer(self, tp: TopicPartition) -> AIOKafkaProducer:
         options: dict[str, Any] = {**client_options(self.hub.settings.kafka), "compression_type": "zstd", "max_request_size": 4 << 20}
@@ -115,8 +131,8 @@ class EvaluateStage:
                 at = manifest.position
             else:
                 shard = Shard(tp.partition, core, self.baselines)
-            if at < first and at < position:
-                log.error("%s/%d: records %d to %d are gone by retention before they were folded", tp.topic, tp.partition, at, first - 1)
+            if at < first:
+                self._count_lost(tp, at, first)
                 at = first
             if at < position:
                 reader.assign([tp])
@@ -130,6 +146,10 @@ class EvaluateStage:
                     at = min(await reader.position(tp), position)
         shard.outbox.clear()  # a silent fold: these effects are in the transactions that were committed
         return Owned(shard, producer, pointer, position, since, segments)
+
+    def _count_lost(self, tp: TopicPartition, at: int, first: int) -> None:
+        log.error("%s/%d: records %d to %d are gone by retention before they were folded", tp.topic, tp.partition, at, first - 1)
+        self.lost[tp] += first - at
 
     # ---- folding
 
@@ -182,7 +202,7 @@ class EvaluateStage:
                 log.error("a transaction of %s/%d failed, it is opened again: %r", tp.topic, tp.partition, e)  # noqa: TRY400
                 if not isinstance(e, Exception):
                     raise
-                self.hub.spawn(self.hub.reopen(self, tp, self.hub.epochs.get(tp, 0), pause_s=PAUSE_S))
+                self.hub.reopen(self, tp, PAUSE_S)
 
     async def _transaction(self, tp: TopicPartition, owned: Owned, effects: list[Out], parts: dict[str, bytes | None] | None, position: int) -> None:
         producer = owned.producer
@@ -222,7 +242,9 @@ class EvaluateStage:
         return [o.shard.samples() for o in self.owned.values() if not o.broken]
 
     def samples(self) -> Iterator[Sample]:
-        """Gauges of this process."""
+        """Gauges and counters of this process."""
+        for tp, n in self.lost.items():
+            yield Sample("stream_monitor_lost_records_total", (tp.topic, str(tp.partition)), n)
         for tp, owned in self.owned.items():
             yield Sample("stream_monitor_log_time_lag_seconds", (tp.topic, str(tp.partition)), max(time.time() - owned.shard.log_time_ms / 1e3, 0.0))
 

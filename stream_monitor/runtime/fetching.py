@@ -9,15 +9,18 @@ The private attributes used here are pinned by a contract test.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 from numpy.typing import NDArray
+
+from stream_monitor.runtime.topic_ids import topic_ids
 
 READ_COMMITTED = 1
 BATCHES_MAX = 500
@@ -35,7 +38,7 @@ class Fetched(NamedTuple):
     epoch: int
     """Our own count of seeks of this partition: a batch of an older epoch is stale."""
     start: int | None
-    """Where the batch before it ended: a hole (a batch lost on its way here) shows as start != position."""
+    """Where the batch before it ended: a hole (a batch lost on its way here) shows as start != position. None: the broker has no longer, or not yet, what was asked for."""
     end: int
     """The position after it, control records and compacted ones included."""
     batches: list[tuple[int, Any]]
@@ -91,6 +94,28 @@ class Fetching:
     def __init__(self, hub: Epochs, consumer: AIOKafkaConsumer) -> None:
         self.hub, self.consumer = hub, consumer
         self.ends: dict[TopicPartition, int] = {}
+        self._heard = 0.0
+
+    def attend(self) -> None:
+        """Note every heartbeat that the group's coordinator answers. Once, when the consumer has started."""
+        coordinator = self.consumer._coordinator
+        heartbeat = coordinator._do_heartbeat
+
+        async def noted() -> bool:
+            answered: bool = await heartbeat()
+            if answered:
+                self._heard = time.monotonic()
+            return answered
+
+        coordinator._do_heartbeat = noted
+
+    def heard_within(self, seconds: float) -> bool:
+        """Whether the group has accepted us so recently; who was stopped for longer may have lost everything."""
+        return time.monotonic() - self._heard < seconds
+
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        """Id of each topic that is there; none on a broker that has no ids."""
+        return await topic_ids(self.consumer._client, topics)
 
     async def committed(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]:
         """Committed offset and metadata of each partition; None where there is none."""
@@ -118,6 +143,7 @@ class Fetching:
     async def seek(self, positions: Mapping[TopicPartition, int]) -> None:
         """Go to these positions; each begins a new epoch. Partitions that were lost meanwhile are left out."""
         assigned = self.consumer.assignment()
+        self._heard = time.monotonic()
         for tp, offset in positions.items():
             if tp in assigned:
                 self.hub.epochs[tp] = self.hub.epochs.get(tp, 0) + 1
@@ -126,6 +152,13 @@ class Fetching:
 
     async def fetch(self, partitions: Collection[TopicPartition], timeout_s: float) -> dict[TopicPartition, Fetched]:
         """What is there of these partitions."""
+        try:
+            return await self._fetch(partitions, timeout_s)
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError) as e:  # gone, or never positioned: a hole, so that it is opened again
+            lost = e.args[0] if isinstance(e.args[0], dict) else {e.args[0]: 0}
+            return {tp: Fetched(tp, self.hub.epochs.get(tp, 0), None, offset, []) for tp, offset in lost.items()}
+
+    async def _fetch(self, partitions: Collection[TopicPartition], timeout_s: float) -> dict[TopicPartition, Fetched]:
         got = await self._drained(partitions)
         if not got:
             waiter = self.consumer._fetcher._create_fetch_waiter()

@@ -11,11 +11,12 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, NO_PROGRESS, NOT_OPENED, die
@@ -26,6 +27,7 @@ log = logging.getLogger("stream_monitor")
 OPEN_LIMIT_S = 60
 FLUSH_LIMIT_S = 20
 STOP_LIMIT_S = 5
+RETRY_S, RETRY_S_MAX = 1.0, 15.0
 GO_BACK_WARNING = "%s goes back from %d to %d: the topic was made anew, or its log was cut"
 
 
@@ -59,6 +61,8 @@ class Source(Protocol):
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None: ...
     async def seek(self, positions: Mapping[TopicPartition, int]) -> None: ...
     def lag(self, tp: TopicPartition, position: int) -> int | None: ...
+    def attended(self) -> bool: ...
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str]: ...
     def assigned(self) -> set[TopicPartition]: ...
     def flowing(self) -> bool: ...
 
@@ -77,7 +81,8 @@ class Hub:
         self.opened: set[TopicPartition] = set()
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._reopening: set[TopicPartition] = set()
+        self.stopping = False
 
     def topic(self, name: str) -> str:
         """Physical name of a topic."""
@@ -100,12 +105,16 @@ class Hub:
     async def start(self, source: Source) -> None:
         """Start the stages, once the driver is there."""
         self.source = source
-        for stage in self.stages:
-            await stage.start()
+        try:
+            async with asyncio.timeout(OPEN_LIMIT_S):
+                for stage in self.stages:
+                    await patiently("starting", stage.start)
+        except Exception as e:
+            die(NOT_OPENED, f"cannot start: {e!r}")
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def _watch(self) -> None:
-        while not self._stopping:
+        while not self.stopping:
             time.sleep(1)
             if time.monotonic() - self.alive > OPEN_LIMIT_S + 30:
                 die(NO_PROGRESS, f"no progress for {OPEN_LIMIT_S + 30} s")  # a driver can stop for good without a word
@@ -115,35 +124,56 @@ class Hub:
         wanted = {TopicPartition(*tp) for tp in tps}
         try:
             async with asyncio.timeout(OPEN_LIMIT_S), self._lock:
-                positions: dict[TopicPartition, int] = {}
-                for stage in self.stages:
-                    positions |= await stage.open({tp for tp in wanted if tp.topic in stage.topics})
-                await self.source.seek(positions)  # at the very end: what is fetched between here and the flow's start is a hole
+                await patiently("opening", lambda: self._open(wanted))
         except Exception as e:
             log.debug("open", exc_info=True)
             die(NOT_OPENED, f"cannot open {sorted(wanted)}: {e!r}")
         self.opened = wanted
         log.info("open: %s", ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(wanted)))
 
-    async def reopen(self, stage: Stage, tp: TopicPartition, epoch: int, pause_s: float = 0) -> None:
-        """One partition in place, after a hole or a failed transaction."""
+    async def _open(self, wanted: set[TopicPartition]) -> None:
+        positions: dict[TopicPartition, int] = {}
+        for stage in self.stages:
+            positions |= await stage.open({tp for tp in wanted if tp.topic in stage.topics})
+        await self.source.seek(positions)  # at the very end: what is fetched between here and the flow's start is a hole
+
+    def reopen(self, stage: Stage, tp: TopicPartition, pause_s: float = 0) -> None:
+        """
+        Open one partition again in place, soon: after a hole or a failed transaction. What is delivered of it until then is dropped.
+
+        A worker that is woken from a long stop may own it no more: during the pause a heartbeat tells it so, before it would fence the new owner.
+        """
+        if tp not in self._reopening:
+            self._reopening.add(tp)
+            self.spawn(self._reopen(stage, tp, self.epochs.get(tp, 0), pause_s))
+
+    async def _reopen(self, stage: Stage, tp: TopicPartition, epoch: int, pause_s: float) -> None:
+        wait_s = pause_s
         try:
-            await asyncio.sleep(pause_s)  # woken from a long stop, the group may have moved on: let a heartbeat tell before fencing the new owner
-            async with asyncio.timeout(OPEN_LIMIT_S), self._lock:
-                if tp in self.source.assigned() and self.source.flowing() and self.epochs.get(tp) == epoch:
-                    log.warning("open again: %s/%d", tp.topic, tp.partition)
-                    await self.source.seek(await stage.open({tp}))
-        except Exception as e:
-            die(NOT_OPENED, f"cannot open {tp} again: {e!r}")
+            while True:
+                await asyncio.sleep(wait_s)
+                try:
+                    async with asyncio.timeout(OPEN_LIMIT_S), self._lock:
+                        if tp in self.source.assigned() and self.source.flowing() and self.epochs.get(tp) == epoch:
+                            log.warning("open again: %s/%d", tp.topic, tp.partition)
+                            await self.source.seek(await stage.open({tp}))
+                        return
+                except Exception as e:
+                    if not is_away(e):
+                        die(NOT_OPENED, f"cannot open {tp} again: {e!r}")
+                    wait_s = min(max(2 * wait_s, RETRY_S), RETRY_S_MAX)
+                    log.warning("%s/%d cannot be opened again yet, next try in %.0f s: %r", tp.topic, tp.partition, wait_s, e)
+        finally:
+            self._reopening.discard(tp)
 
     async def deliver(self, stage: Stage, fetched: Fetched) -> None:
         """Apply a batch, if it is the next one."""
         self.alive = time.monotonic()
-        if not self.source.flowing() or fetched.epoch != self.epochs.get(fetched.tp):
+        if not self.source.flowing() or fetched.epoch != self.epochs.get(fetched.tp) or fetched.tp in self._reopening:
             return
         position = stage.position(fetched.tp)
         if fetched.start != position:
-            await self.reopen(stage, fetched.tp, fetched.epoch)
+            self.reopen(stage, fetched.tp)
             return
         try:
             await stage.next(fetched)
@@ -161,9 +191,18 @@ class Hub:
         except Exception as e:
             die(NOT_OPENED, f"cannot flush: {e!r}")
 
+    def trouble(self) -> str:
+        """Why the worker does not do all of its work now; empty when it does."""
+        if not self.opened:
+            return "no partition is open yet"
+        if not self.source.attended():
+            return "the group's coordinator does not answer heartbeats"
+        waiting = sorted(self._reopening & self.opened)
+        return f"opened again: {', '.join(f'{tp.topic}/{tp.partition}' for tp in waiting)}" if waiting else ""
+
     def stop(self) -> None:
         """Nothing watches any more."""
-        self._stopping = True
+        self.stopping = True
         for task in self._tasks:
             task.cancel()
 
@@ -183,6 +222,23 @@ class Hub:
             yield consumer
         finally:
             await quietly(consumer.stop())
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error says that a broker cannot be reached now, so that trying again may help."""
+    return isinstance(error, OSError | KafkaConnectionError | KafkaTimeoutError) or (isinstance(error, KafkaError) and bool(error.retriable))
+
+
+async def patiently(what: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do it again until the broker is there; the caller sets the limit."""
+    while True:
+        try:
+            return await work()
+        except Exception as e:
+            if not is_away(e):
+                raise
+            log.warning("%s waits for the broker: %r", what, e)
+        await asyncio.sleep(RETRY_S)
 
 
 async def quietly(stopping: Awaitable[Any]) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.metrics.samples import Sample
@@ -33,6 +34,7 @@ log = logging.getLogger("stream_monitor")
 FLUSH_ROWS = 4_000
 COMMIT_S = 1.0
 TICK_S = 1.0
+IDS_S = 5.0
 RECORD_BYTES_MAX = 900_000
 DEAD_LETTER_BYTES_MAX = 900_000
 
@@ -40,12 +42,16 @@ DEAD_LETTER_BYTES_MAX = 900_000
 class IngestStage:
     """JSON to packed columns, per partition of `observations`; at least once."""
 
-    def __init__(self, hub: Hub, targets: int, topic_ids: dict[str, str]) -> None:
+    def __init__(self, hub: Hub, targets: int) -> None:
         self.hub = hub
         self.kinds = {hub.topic("predictions"): "predictions", hub.topic("labels"): "labels"}
         self.topics = frozenset(self.kinds)
         self.ingest = Ingest(targets, max_record_bytes=hub.settings.worker.max_record_bytes, record_bytes=RECORD_BYTES_MAX)
-        self.targets, self.topic_ids = targets, topic_ids
+        self.targets = targets
+        self.ids: dict[TopicPartition, str] = {}
+        """Topic id with which the tenure of each partition began."""
+        self.lost: Counter[TopicPartition] = Counter()
+        """Records that retention took before they were read."""
         self.dead: Counter[tuple[str, str]] = Counter()
         self._lock = asyncio.Lock()
         self._read: dict[TopicPartition, int] = {}
@@ -57,20 +63,27 @@ class IngestStage:
     async def start(self) -> None:
         """Start the producer. Idempotent: it keeps order and retries in place; that alone is not enough for rule 3, since a batch can fail for good."""
         self._producer = AIOKafkaProducer(**client_options(self.hub.settings.kafka), enable_idempotence=True, acks="all", compression_type="zstd", max_request_size=4 << 20)
-        await self._producer.start()
+        try:
+            await self._producer.start()
+        except BaseException:
+            await quietly(self._producer.stop())
+            raise
         self.hub.spawn(self._pump())
+        self.hub.spawn(self._watch_ids())
 
     def source(self, tp: TopicPartition) -> str:
         """Name of a source partition on every row: a topic that was deleted and made again has another id."""
-        return f"{tp.topic}@{self.topic_ids.get(tp.topic, '')}/{tp.partition}"
+        return f"{tp.topic}@{self.ids.get(tp, '')}/{tp.partition}"
 
     async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         async with self._lock:  # whatever is in flight is acknowledged first
             gone = (set(self._read) - self.hub.source.assigned()) | set(tps)
             for tp in gone:
-                for known in (self._read, self._acknowledged, self._committed):
-                    known.pop(tp, None)
+                for offsets in (self._read, self._acknowledged, self._committed):
+                    offsets.pop(tp, None)
             self.ingest.drop({self.source(tp) for tp in gone})
+            known = await self.hub.source.topic_ids(sorted(self.topics))
+            self.ids = {tp: i for tp, i in self.ids.items() if tp not in gone} | {tp: known.get(tp.topic, "") for tp in tps}
             committed = await self.hub.source.committed(tps)
             bounds = await self.hub.source.bounds(tps)
             found = {}
@@ -80,12 +93,12 @@ class IngestStage:
                     found[tp] = end if self.hub.settings.worker.auto_offset_reset == "latest" else first
                     continue
                 offset, metadata = at
-                known_id = self.topic_ids.get(tp.topic, "")
-                if (metadata and known_id and metadata != known_id) or offset > end:
+                if (metadata and self.ids[tp] and metadata != self.ids[tp]) or offset > end:
                     log.error(GO_BACK_WARNING, self.source(tp), offset, first)
                     offset = first
                 if offset < first:
                     log.error("%s: records %d to %d are gone by retention before they were read", self.source(tp), offset, first - 1)
+                    self.lost[tp] += first - offset
                     offset = first
                 found[tp] = offset
             self._read.update(found)
@@ -163,7 +176,7 @@ class IngestStage:
         moved = {tp: o for tp, o in self._acknowledged.items() if self._committed.get(tp) != o and tp in assigned}
         if moved:
             with suppress(Exception):  # lost: rows are repeated, no more; the next one says the same again
-                await self.hub.source.commit({tp: (o, self.topic_ids.get(tp.topic, "")) for tp, o in moved.items()})
+                await self.hub.source.commit({tp: (o, self.ids.get(tp, "")) for tp, o in moved.items()})
                 self._committed.update(moved)
 
     async def _pump(self) -> None:
@@ -180,6 +193,15 @@ class IngestStage:
                     await self._commit()
                 due = now + COMMIT_S
 
+    async def _watch_ids(self) -> None:
+        """A topic that was made anew is a new source; its offsets alone need not tell, since it may have grown past ours."""
+        while True:
+            await asyncio.sleep(IDS_S)
+            with suppress(KafkaError):  # the broker is away; it is asked again
+                known = await self.hub.source.topic_ids(sorted(self.topics))
+                for tp in [tp for tp in self._read if known.get(tp.topic, "") not in ("", self.ids.get(tp))]:
+                    self.hub.reopen(self, tp)
+
     async def flush(self) -> None:
         await self._send()
         async with self._lock:
@@ -195,6 +217,8 @@ class IngestStage:
             yield Sample("stream_monitor_records_total", (topic, outcome), n)
         for (topic, reason), n in self.dead.items():
             yield Sample("stream_monitor_dead_letters_total", (topic, reason), n)
+        for tp, n in self.lost.items():
+            yield Sample("stream_monitor_lost_records_total", (tp.topic, str(tp.partition)), n)
         yield Sample("stream_monitor_timestamps_replaced_total", (), self.ingest.ahead)
 
 

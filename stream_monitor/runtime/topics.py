@@ -7,11 +7,9 @@ Rule of the file: nothing is made or changed unless it was asked for.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
@@ -25,12 +23,6 @@ from stream_monitor.settings import Settings
 log = logging.getLogger("stream_monitor")
 WAIT_S = 2.0
 TOPIC_EXISTS = 36
-
-
-class Described(NamedTuple):
-    partitions: int
-    id: str
-    """Topic id where the broker has one, else empty."""
 
 
 @asynccontextmanager
@@ -106,16 +98,9 @@ async def create(settings: Settings, client: AIOKafkaAdminClient, partitions: Ma
     log.info("made topics: %s", ", ".join(prefix + name for name in partitions))
 
 
-async def describe(settings: Settings) -> dict[str, Described]:
-    """Partitions and id of each of our topics that is there, by logical name."""
+async def describe(settings: Settings) -> dict[str, int]:
+    """Number of partitions of each of our topics that is there, by logical name."""
     prefix = settings.kafka.topic_prefix
     async with admin(settings) as client:
         found = await client.describe_topics([prefix + n for n in topics()])
-    out = {}
-    for topic in found:
-        if topic["error_code"] == 0:
-            raw = topic.get("topic_id")
-            out[topic["topic"].removeprefix(prefix)] = Described(
-                len(topic["partitions"]), base64.urlsafe_b64encode(raw.bytes).decode().rstrip("=") if hasattr(raw, "bytes") else ""
-            )
-    return out
+    return {topic["topic"].removeprefix(prefix): len(topic["partitions"]) for topic in found if topic["error_code"] == 0}

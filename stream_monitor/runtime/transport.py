@@ -8,8 +8,9 @@ overrides it only moves messages. Private methods are pinned by the version of f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import suppress
+import logging
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import faust
@@ -21,12 +22,14 @@ from faust.types import TP, ConsumerMessage
 from mode.utils.futures import maybe_async
 
 from stream_monitor.runtime.connection import client_options
+from stream_monitor.runtime.exits import NOT_OPENED, die
 from stream_monitor.runtime.fetching import Fetching
 from stream_monitor.runtime.hub import Hub
 from stream_monitor.settings import Settings
 
+log = logging.getLogger("stream_monitor")
 SESSION_TIMEOUT_MS = 10_000
-HEARTBEAT_MS = 3_000
+HEARTBEAT_MS = 1_000
 
 
 def consumer_options(settings: Settings) -> dict[str, Any]:
@@ -36,7 +39,8 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         "group_id": settings.worker.group,
         "group_instance_id": settings.worker.instance_id,
         "enable_auto_commit": False,
-        "auto_offset_reset": "earliest",
+        "auto_offset_reset": "none",  # else aiokafka goes on silently elsewhere when what we ask for is gone
+        "metadata_max_age_ms": 10_000,  # after which new partitions are seen, and a topic that was made anew
         "isolation_level": "read_committed",
         "fetch_min_bytes": 64 << 10,  # 14 % of a core instead of 56 % at 1,000 events/s
         "fetch_max_wait_ms": 50,
@@ -90,10 +94,22 @@ class Thread(driver.AIOKafkaConsumerThread):
         await maybe_async(fun(*args, **kwargs))
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
-        await self.consumer.on_partitions_revoked(revoked)
+        with fatal("partitions could not be given away"):
+            await self.consumer.on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
-        await self.consumer.on_partitions_assigned(assigned, generation_id)
+        with fatal("partitions could not be taken"):
+            await self.consumer.on_partitions_assigned(assigned, generation_id)
+
+
+@contextmanager
+def fatal(what: str) -> Iterator[None]:
+    """What is raised in a callback of the group ends the process: aiokafka would log it and consume on, with no state."""
+    try:
+        yield
+    except Exception as e:
+        log.exception("rebalance")
+        die(NOT_OPENED, f"{what}: {e!r}")
 
 
 class Forgetful(dict[Any, Any]):
@@ -148,6 +164,7 @@ class Consumer(driver.Consumer):
         """After each rebalance, with the flow off and heartbeats running: fence, restore, seek. The next rebalance may cancel it."""
         if not self.started_hub:
             self.started_hub = True
+            self._thread.fetching.attend()
             await self.app.hub.start(FaustSource(self))
         await self.app.hub.open(self.assignment())
 
@@ -181,6 +198,12 @@ class FaustSource:
 
     def lag(self, tp: TopicPartition, position: int) -> int | None:
         return self._fetching.lag(tp, position)
+
+    def attended(self) -> bool:
+        return self._fetching.heard_within(SESSION_TIMEOUT_MS / 1e3)
+
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        return await self._fetching.topic_ids(topics)
 
     def assigned(self) -> set[TopicPartition]:
         return {TopicPartition(*tp) for tp in self._consumer.assignment()}
@@ -219,3 +242,9 @@ class App(faust.App):
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)
+
+    def _crash(self, reason: BaseException) -> None:
+        """Faust would stand still, with nothing said, until the watchdog ends it."""
+        if not self.hub.stopping:
+            die(NOT_OPENED, f"the consumer failed: {reason!r}")
+        super()._crash(reason)

@@ -64,9 +64,9 @@ class Worker:
         if self._stop.is_set():
             return
         await check_transactions(self.hub)
-        described = await topics.describe(self.settings)
+        partitions = await topics.describe(self.settings)
         baselines = await references(self.settings, self.files)
-        self.ingest = IngestStage(self.hub, described["observations"].partitions, {self.hub.topic(n): t.id for n, t in described.items()})
+        self.ingest = IngestStage(self.hub, partitions["observations"])
         self.evaluate = EvaluateStage(self.hub, baselines)
         self.hub.stages = [self.ingest, self.evaluate]
         app = self._app()
@@ -117,20 +117,21 @@ class Worker:
         return agent
 
     def _ready(self) -> tuple[bool, str]:
-        if not self.hub.opened:
-            return False, "no partition is open yet"
-        return True, f"{len(self.hub.opened)} partitions are open"
+        trouble = self.hub.trouble()
+        return not trouble, trouble or f"{len(self.hub.opened)} partitions are open"
 
     def _sources(self) -> list[Iterator[AnySample]]:
         found: list[Iterator[AnySample]] = [self._samples()]
         if self.hub.stages:
-            found += [self.ingest.samples(), self.evaluate.samples(), *self.evaluate.sources()]
+            found += [self.ingest.samples(), self.evaluate.samples()]
+            if self.hub.opened and self.hub.source.attended():  # else another worker may show these models by now
+                found += self.evaluate.sources()
         return found
 
     def _samples(self) -> Iterator[AnySample]:
         yield Sample("stream_monitor_build_info", (__version__, platform.python_version()), 1)
         yield Sample("stream_monitor_config_info", (self.settings.core.hash,), 1)
-        yield Sample("stream_monitor_ready", (), float(bool(self.hub.opened)))
+        yield Sample("stream_monitor_ready", (), float(not self.hub.trouble()))
         for tp in self.hub.opened:
             stage = next(s for s in self.hub.stages if tp.topic in s.topics)
             lag = self.hub.source.lag(tp, stage.position(tp))

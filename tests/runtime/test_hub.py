@@ -1,0 +1,198 @@
+"""The order of opening, holes, and what happens when a broker is away: the hub with a fake driver and a fake stage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
+
+from stream_monitor.runtime import hub as hub_module
+from stream_monitor.runtime import transport
+from stream_monitor.runtime.fetching import Fetched
+from stream_monitor.runtime.hub import Hub
+from stream_monitor.settings import Settings
+
+TP = TopicPartition("observations", 0)
+
+
+class DiedError(BaseException):
+    """In place of the end of the process."""
+
+
+class FakeSource:
+    def __init__(self, hub: Hub) -> None:
+        self.hub, self.heard = hub, True
+        self.mine = {TP}
+
+    async def seek(self, positions: dict[TopicPartition, int]) -> None:
+        for tp in positions:
+            self.hub.epochs[tp] = self.hub.epochs.get(tp, 0) + 1
+
+    def assigned(self) -> set[TopicPartition]:
+        return self.mine
+
+    def flowing(self) -> bool:
+        return True
+
+    def attended(self) -> bool:
+        return self.heard
+
+
+class FakeStage:
+    topics = frozenset({"observations"})
+
+    def __init__(self) -> None:
+        self.at, self.opened = 0, 0
+        self.failures: list[Exception] = []
+        self.taken: list[int] = []
+
+    async def start(self) -> None: ...
+
+    async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        self.opened += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        self.at = 0
+        return dict.fromkeys(tps, 0)
+
+    async def next(self, fetched: Fetched) -> None:
+        self.taken.append(fetched.end)
+        self.at = fetched.end
+
+    def position(self, tp: TopicPartition) -> int:
+        return self.at
+
+    async def flush(self) -> None: ...
+
+
+@pytest.fixture
+def died(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+
+    def die(code: int, why: str) -> None:
+        said.append(f"{code}: {why}")
+        raise DiedError
+
+    monkeypatch.setattr(hub_module, "die", die)
+    monkeypatch.setattr(transport, "die", die)
+    monkeypatch.setattr(hub_module, "RETRY_S", 0.01)
+    return said
+
+
+def opened() -> tuple[Hub, FakeStage, FakeSource]:
+    hub = Hub(Settings())
+    hub.source, stage = FakeSource(hub), FakeStage()  # type: ignore[assignment]
+    hub.stages = [stage]
+    return hub, stage, hub.source  # type: ignore[return-value]
+
+
+def batch(hub: Hub, start: int | None, end: int) -> Fetched:
+    return Fetched(TP, hub.epochs[TP], start, end, [])
+
+
+def test_a_batch_is_taken_only_where_the_last_one_ended(died):
+    async def body():
+        hub, stage, _ = opened()
+        await hub.open({TP})
+        stale = batch(hub, 0, 10)
+        await hub.deliver(stage, batch(hub, 0, 10))
+        await hub.deliver(stage, batch(hub, 20, 30))  # a hole
+        await hub.deliver(stage, batch(hub, 10, 20))  # right, but what is delivered until it is opened again is dropped
+        assert hub.trouble() == "opened again: observations/0"
+        await asyncio.sleep(0.05)
+        await hub.deliver(stage, stale._replace(start=0))
+        assert (stage.taken, stage.opened, hub.trouble()) == ([10], 2, "")
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("start", [None, 5])
+def test_what_is_out_of_range_is_a_hole(died, start):
+    async def body():
+        hub, stage, _ = opened()
+        await hub.open({TP})
+        await hub.deliver(stage, batch(hub, start, 5))
+        await asyncio.sleep(0.05)
+        assert (stage.taken, stage.opened) == ([], 2)
+
+    asyncio.run(body())
+
+
+def test_a_failed_transaction_is_not_opened_again_before_its_pause_however_much_is_delivered(died):
+    """Else a zombie that was just woken would fence the new owner with its next batch, before a heartbeat tells it."""
+
+    async def body():
+        hub, stage, source = opened()
+        await hub.open({TP})
+        stage.at = -1
+        hub.reopen(stage, TP, 0.2)
+        await hub.deliver(stage, batch(hub, 0, 10))
+        await asyncio.sleep(0.05)
+        await hub.deliver(stage, batch(hub, 10, 20))
+        assert stage.opened == 1
+        source.mine = set()  # the heartbeat
+        await asyncio.sleep(0.3)
+        assert (stage.opened, stage.taken) == (1, [])
+
+    asyncio.run(body())
+
+
+def test_opening_waits_for_a_broker_that_is_away(died):
+    async def body():
+        hub, stage, _ = opened()
+        stage.failures = [KafkaConnectionError("away"), TimeoutError()]
+        await hub.open({TP})
+        assert (stage.opened, hub.opened) == (3, {TP})
+        stage.failures = [OSError("away"), KafkaConnectionError("away")]
+        hub.reopen(stage, TP)
+        await asyncio.sleep(0.2)
+        assert (stage.opened, hub.trouble(), died) == (6, "", [])
+
+    asyncio.run(body())
+
+
+def test_opening_ends_the_process_when_trying_again_cannot_help(died):
+    async def body():
+        hub, stage, _ = opened()
+        stage.failures = [TopicAuthorizationFailedError("observations")]
+        with pytest.raises(DiedError):
+            await hub.open({TP})
+        assert died[0].startswith("71: cannot open [TopicPartition(topic='observations', partition=0)]")
+
+    asyncio.run(body())
+
+
+def test_not_ready_without_heartbeats(died):
+    async def body():
+        hub, _, source = opened()
+        assert hub.trouble() == "no partition is open yet"
+        await hub.open({TP})
+        assert hub.trouble() == ""
+        source.heard = False
+        assert hub.trouble() == "the group's coordinator does not answer heartbeats"
+
+    asyncio.run(body())
+
+
+def test_what_is_raised_in_a_callback_of_the_group_ends_the_process(died):
+    """aiokafka logs it and goes on consuming, with partitions that nobody opened."""
+
+    class Broken:
+        async def on_partitions_revoked(self, revoked: Any, generation_id: int = 0) -> None:
+            raise RuntimeError("no")
+
+        on_partitions_assigned = on_partitions_revoked
+
+    async def body():
+        thread = transport.Thread.__new__(transport.Thread)
+        thread.consumer = Broken()
+        for callback in (thread.on_partitions_revoked, thread.on_partitions_assigned):
+            with pytest.raises(DiedError):
+                await callback({TP})
+
+    asyncio.run(body())
+    assert died == ["71: partitions could not be given away: RuntimeError('no')", "71: partitions could not be taken: RuntimeError('no')"]
