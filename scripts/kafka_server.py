@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 VERSION = "4.1.1"
@@ -83,15 +84,31 @@ def free_port() -> int:
 
 
 class KafkaServer:
-    """One broker; its data lives in a temporary folder until `close`."""
+    """
+    One broker; its data lives in a temporary folder until `close`.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    listeners : mapping, optional
+        More listeners, by name (capitals) with their security protocol; their addresses are in `addresses`.
+    properties : mapping, optional
+        More properties of the broker, or others.
+    """
+
+    def __init__(self, listeners: Mapping[str, str] | None = None, properties: Mapping[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
         self.port, self.controller = free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self.properties = self.folder / "server.properties"
-        self.properties.write_text(PROPERTIES.format(port=self.port, controller=self.controller, data=self.folder / "data"))
+        self.addresses = {name: f"127.0.0.1:{free_port()}" for name in listeners or ()}
+        text = PROPERTIES.format(port=self.port, controller=self.controller, data=self.folder / "data")
+        settings = dict(line.split("=", 1) for line in text.splitlines())
+        for name, protocol in (listeners or {}).items():
+            settings["listeners"] += f",{name}://{self.addresses[name]}"
+            settings["advertised.listeners"] += f",{name}://{self.addresses[name]}"
+            settings["listener.security.protocol.map"] += f",{name}:{protocol}"
+        self.properties.write_text("".join(f"{key}={value}\n" for key, value in (settings | dict(properties or {})).items()))
         self._java("kafka.tools.StorageTool", "format", "-t", "sm-test-cluster-0000001", "-c", str(self.properties))
 
     def _arguments(self, main: str, *arguments: str) -> list[str]:

@@ -8,7 +8,7 @@ Durations are integers of milliseconds and carry `_ms` in their name; in `monito
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Literal, NoReturn
 
 import msgspec
 from msgspec import Struct, field
@@ -18,6 +18,46 @@ Task = Literal["auto", "binary", "multiclass", "regression"]
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
+
+
+class Secret:
+    """
+    A text that is never shown: it prints as `***`, and cannot be pickled or written as JSON by accident.
+
+    Parameters
+    ----------
+    text : str
+
+    Examples
+    --------
+    >>> password = Secret("hush")
+    >>> password, f"{password}", password.reveal()
+    (***, '***', 'hush')
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself: for the one place that hands it over."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not written anywhere")
 
 
 class Frozen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -176,11 +216,11 @@ class Security(Frozen, frozen=True):
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     username: str | None = None
-    password: str | None = None
+    password: Secret | None = None
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
-    key_password: str | None = None
+    key_password: Secret | None = None
 
 
 class KafkaSettings(Frozen, frozen=True):
@@ -193,6 +233,9 @@ class KafkaSettings(Frozen, frozen=True):
 class HttpSettings(Frozen, frozen=True):
     host: str = "127.0.0.1"
     port: int = 9108
+    cert_file: str | None = None
+    key_file: str | None = None
+    token: Secret | None = None
 
 
 class WorkerSettings(Frozen, frozen=True):

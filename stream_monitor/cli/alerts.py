@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from stream_monitor.cli.terminal import quiet_clients, readable
+from stream_monitor.cli.terminal import readable
 from stream_monitor.errors import StreamMonitorError
 
 if TYPE_CHECKING:
@@ -214,7 +214,6 @@ async def _read(records: Records, board: Board, stop: asyncio.Event) -> None:
 def _settings(config: str | None) -> Settings:
     from stream_monitor.config import load
 
-    quiet_clients()
     return load(config, os.environ)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stream_monitor.cli.terminal import quiet_clients, readable, reading
+from stream_monitor.cli.terminal import readable, reading
 from stream_monitor.errors import InputError, StateError, StreamMonitorError
 
 if TYPE_CHECKING:
@@ -161,7 +161,6 @@ def _published(settings: Settings, what: str) -> tuple[str, Profile]:
     from stream_monitor.monitors.reference import decode_profile
     from stream_monitor.runtime.records import read_compacted
 
-    quiet_clients()
     there = asyncio.run(read_compacted(settings, "baselines"))
     key = next((k for k in (what, f"{what}/") if k in there), None)
     if key is None:
@@ -230,7 +229,6 @@ def publish(file: str, *, model: str, version: str, config: str | None, as_json:
         raise InputError("--model has 1 to 128 characters, --version at most 128")
     profile = read_profile(file)
     settings = load(config, os.environ)
-    quiet_clients()
     key, topic = f"{model}/{version}", f"{settings.kafka.topic_prefix}baselines"
     asyncio.run(write(settings, "baselines", key, encode_profile(profile)))
     if as_json:

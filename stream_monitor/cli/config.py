@@ -12,6 +12,7 @@ import click
 from stream_monitor.config import load
 from stream_monitor.config.references import file_profiles
 from stream_monitor.errors import ConfigError, InputError
+from stream_monitor.runtime.tls import client_context, server_context
 
 EXAMPLE = """# stream-monitor: everything here is optional; these are the defaults, and a model with a threshold of its own.
 kafka: {bootstrap_servers: "127.0.0.1:9092"}
@@ -63,6 +64,8 @@ def check(path: str | None, as_json: bool) -> None:
     try:
         settings = load(path, os.environ)
         file_profiles(settings.core)
+        client_context(settings.kafka.security)
+        server_context(settings.worker.metrics)
     except ConfigError as e:
         if not as_json:
             raise

@@ -45,9 +45,8 @@ def command(config: str | None, as_json: bool, topic_sample: int, probe: bool, m
 
     settings = load(config, os.environ)
     urls = probe_urls(settings, metrics_url) if probe else []
-    for name in ("aiokafka", "asyncio"):  # what they have to say is in the findings
-        logging.getLogger(name).addHandler(logging.NullHandler())
-        logging.getLogger(name).propagate = False
+    logging.getLogger("asyncio").addHandler(logging.NullHandler())  # what it has to say is in the findings
+    logging.getLogger("asyncio").propagate = False
     if report(settings, sample_n=topic_sample, urls=urls, as_json=as_json)["fail"]:
         raise SystemExit(1)
 
@@ -71,7 +70,9 @@ def probe_urls(settings: Settings, given: tuple[str, ...]) -> list[str]:
     http = settings.worker.metrics
     if not http.port:
         raise InputError("--probe needs --metrics-url: worker.metrics.port is 0, so the worker listens on a free port")
-    return [f"http://{http.host}:{http.port}/metrics"]
+    from stream_monitor.runtime.http import url_of
+
+    return [f"{url_of(http, http.port)}/metrics"]
 
 
 def shown(finding: Finding) -> str:
@@ -87,7 +88,7 @@ async def _findings(settings: Settings, sample_n: int, urls: list[str]) -> Async
     async for finding in examine(settings, sample_n=sample_n):
         yield finding
     if urls:
-        yield await probe(settings.kafka, urls)
+        yield await probe(settings.kafka, urls, metrics=settings.worker.metrics)
 
 
 async def _report(findings: AsyncIterator[Finding], *, as_json: bool) -> Counter[str]:

@@ -7,7 +7,6 @@ Rule of the file: it sends exactly the events that `replay` would read; only `--
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 import signal
@@ -61,7 +60,6 @@ def command(table: str | None, *, seconds: float | None, as_json: bool, **given:
       stream-monitor produce --simulate --broker 127.0.0.1:9092
     """  # noqa: D301
     rate = parse_rate(given["rate"])
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters is raised
     if given["simulate"]:
         if table or given["predictions"] or given["labels"]:
             raise click.UsageError("--simulate needs no files")

@@ -6,7 +6,6 @@ Rule of the file: a bar is on stderr and only when that is a terminal; what is p
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -26,11 +25,6 @@ def readable(text: str) -> str:
     'churn 2: ?[2J accuracy'
     """
     return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def quiet_clients() -> None:
-    """Kafka clients say nothing by themselves: what matters is raised, and told in one line."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ import msgspec
 
 from stream_monitor.config.checker import Checker
 from stream_monitor.config.environment import PREFIX, overlay
-from stream_monitor.config.relations import check_custom, check_kafka
+from stream_monitor.config.relations import check_custom, check_http, check_kafka
+from stream_monitor.config.rules import SECRETS, SHOWN
 from stream_monitor.config.tree import TEXT_MAX_BYTES, Node, read
 from stream_monitor.errors import ConfigError
 from stream_monitor.settings import ModelSettings, Settings
@@ -78,15 +79,32 @@ def parse(text: str, name: str = DEFAULT_FILE, environ: Mapping[str, str] | None
     problems: list[str] = []
     root = read(text, name, problems) or Node({}, name, ())
     if isinstance(root.value, dict):
+        _refuse_secrets(root, problems)
         overlay(root, environ or {}, problems)
     checker = Checker(problems)
     settings = checker.settings(root)
     if not problems:
         check_kafka(settings.kafka, root.find("kafka"), checker.problem)
+        check_http(settings.worker.metrics, root.find("worker", "metrics"), checker.problem)
         check_custom(settings.core, root, checker.problem)
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: _line(problem, name)))
     return _located(settings, Path(name).parent)
+
+
+def _refuse_secrets(root: Node, problems: list[str]) -> None:
+    """A secret does not stand in the file, which many read and repositories keep; its node is taken away, so that it is told once."""
+    for section in SHOWN:
+        below = root.find(*section).value if root.has(*section) else None
+        if not isinstance(below, dict):
+            continue
+        for key in [key for key in below if key.removesuffix("_file") in SECRETS]:
+            node = below.pop(key)
+            if node.value is not None:
+                variable = "__".join((PREFIX + section[0], *section[1:], key.removesuffix("_file"))).upper()
+                problems.append(
+                    f"{node.where}: {'.'.join(node.path)}: a secret does not stand in this file: set {variable}_FILE to the path of a file that holds it, or {variable} to it"
+                )
 
 
 def _line(problem: str, name: str) -> float:

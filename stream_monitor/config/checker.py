@@ -19,7 +19,7 @@ from stream_monitor.config import rules, shorthand
 from stream_monitor.config.rules import FORMS, OFF, RULES, TOP, UNITS_MS, Rule
 from stream_monitor.config.tree import Node, merge
 from stream_monitor.detectors.base import METHODS
-from stream_monitor.settings import CoreSettings, Frozen, ModelSettings, Segment, Settings, Threshold
+from stream_monitor.settings import CoreSettings, Frozen, ModelSettings, Secret, Segment, Settings, Threshold
 
 BAD: Any = object()
 """Stands for a value that cannot be used; its problem is noted."""
@@ -43,13 +43,25 @@ def close_to(word: str, known: Iterable[str]) -> str | None:
 def shown(node: Node) -> str:
     """What was given, for a message."""
     last = node.path[-1] if node.path else ""
-    if last in rules.SECRETS or (node.path[:2] == rules.SECRET_SECTION and last not in rules.SHOWN):
+    if last in rules.SECRETS or (node.path[:2] in rules.SHOWN and last not in rules.SHOWN[node.path[:2]]):
         return "a value that is not shown"
     if isinstance(node.value, dict | list):
         return "a mapping" if isinstance(node.value, dict) else "a list"
     if isinstance(node.value, str):
         return repr(node.value if len(node.value) <= 60 else node.value[:57] + "...")
     return "nothing" if node.value is None else node.text[:60]
+
+
+def named(path: tuple[str, ...]) -> str:
+    """
+    A path for a message. Where a secret may stand, of a key only what looks like one: `password:hush` is a key to YAML.
+
+    >>> named(("kafka", "security", "password:hush")), named(("models", "a:b"))
+    ('kafka.security.password…', 'models.a:b')
+    """
+    if path[:2] in rules.SHOWN:
+        path = path[:2] + tuple(word if word == key else f"{word}…" for key in path[2:] for word in re.findall(r"^[A-Za-z_]*", key))
+    return ".".join(path) or "the file"
 
 
 class Checker:
@@ -62,7 +74,7 @@ class Checker:
         """Note a problem; it is told once, however often the node is looked at."""
         given = f" (got {shown(node)})" if got else ""
         hint = f"; did you mean '{meant}'?" if meant else ""
-        line = f"{node.where}: {'.'.join(node.path) or 'the file'}: {what}{given}{hint}"
+        line = f"{node.where}: {named(node.path)}: {what}{given}{hint}"
         if line not in self.problems:
             self.problems.append(line)
         return BAD
@@ -211,6 +223,8 @@ class Checker:
             )
         if hint is str:
             return self._text(node, rule)
+        if hint is Secret:
+            return self._secret(node)
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < NUMBER_MAX or (hint is int and value != math.floor(value)):
             return self.problem(node, "a whole number is expected" if hint is int else "a number is expected", shorthand.number_meant(node))
         made = hint(value)
@@ -225,6 +239,14 @@ class Checker:
         if form is not None and not re.fullmatch(form.pattern, text):
             return self.problem(node, f"{form.expected} is expected")
         return text
+
+    def _secret(self, node: Node) -> Any:
+        text = self._text(node, Rule(""))
+        if text is BAD:
+            return BAD
+        if not text.isprintable():  # bytes that are no UTF-8 too: an error of encoding would tell the text
+            return self.problem(node, "has characters that cannot be typed (a line break within?)")
+        return Secret(text)
 
     def _within(self, node: Node, value: float, rule: Rule, show: Callable[[Any], str]) -> bool:
         if rule.low is not None and value < rule.low:

@@ -64,6 +64,9 @@ def overlay(root: Node, environ: Mapping[str, str], problems: list[str]) -> None
             except (OSError, UnicodeDecodeError) as e:
                 problems.append(f"{variable}: the file cannot be read: {getattr(e, 'strerror', None) or 'it is not UTF-8'}")
                 continue
+        if not text and from_file and path[-1] in SECRETS:
+            problems.append(f"{variable}: the file is empty")  # passed over, it would switch off what it protects
+            continue
         if not text and hint is not str:
             continue  # as good as not set
         node = _node(text, variable, path, problems)

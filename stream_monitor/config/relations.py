@@ -14,7 +14,7 @@ import msgspec
 from stream_monitor.config import rules
 from stream_monitor.config.tree import Node
 from stream_monitor.detectors.base import METHODS
-from stream_monitor.settings import CoreSettings, KafkaSettings, ModelSettings, Threshold
+from stream_monitor.settings import CoreSettings, HttpSettings, KafkaSettings, ModelSettings, Threshold
 
 Say = Callable[[Node, str], Any]
 
@@ -121,6 +121,14 @@ def check_kafka(kafka: KafkaSettings, node: Node, say: Say) -> None:
         say(place.find(next(name for name, value in files.items() if value)), "needs protocol SSL or SASL_SSL")
     if security.key_file and not security.cert_file:
         say(place.find("key_file"), "needs cert_file too")
+
+
+def check_http(http: HttpSettings, node: Node, say: Say) -> None:
+    """Say what is missing to serve."""
+    if bool(http.cert_file) != bool(http.key_file):
+        say(node.find("cert_file" if http.cert_file else "key_file"), f"needs {'key_file' if http.cert_file else 'cert_file'} too")
+    if http.token is not None and not (http.token and http.token.reveal().isascii() and " " not in http.token.reveal()):
+        say(node.find("token"), "must be ASCII without spaces, and not empty")
 
 
 def check_custom(core: CoreSettings, root: Node, say: Say) -> None:

@@ -30,10 +30,13 @@ LESS_IS_BETTER = frozenset({"log_loss", "brier_score", "calibration_error", "mae
 DISTANCES = ("psi", "js", "ks", "wasserstein", "chi2")
 SIGNALS = ("errors", "score", "prediction", "features")
 
-SECRETS = frozenset({"password", "key_password"})
-"""Values that are never shown; in a section that holds one, only `SHOWN` are."""
-SECRET_SECTION = ("kafka", "security")
-SHOWN = frozenset({"protocol", "sasl_mechanism", "username", "ca_file", "cert_file", "key_file"})
+SECRETS = frozenset({"password", "key_password", "token"})
+"""Values that are never shown, and that are taken from the environment and from files of their own only."""
+SHOWN: dict[tuple[str, ...], frozenset[str]] = {
+    ("kafka", "security"): frozenset({"protocol", "sasl_mechanism", "username", "ca_file", "cert_file", "key_file"}),
+    ("worker", "metrics"): frozenset({"host", "port", "cert_file", "key_file"}),
+}
+"""Sections that hold a secret, and the values in them that may be shown: what was given under a mistyped key may be the secret."""
 
 TOP: dict[str, Any] = {
     "kafka": s.KafkaSettings,
@@ -113,11 +116,11 @@ RULES: dict[type, dict[str, Rule]] = {
         "protocol": Rule("Of the connection."),
         "sasl_mechanism": Rule("How to log in, where the protocol begins with SASL."),
         "username": Rule("Who logs in."),
-        "password": Rule("Secret: better given as an environment variable that ends in `_FILE`."),
+        "password": Rule("Secret: only as an environment variable; one that ends in `_FILE` names a file that holds it."),
         "ca_file": Rule("Certificates (PEM) that are trusted, instead of the system's."),
         "cert_file": Rule("Certificate (PEM) of this client."),
         "key_file": Rule("Its key (PEM)."),
-        "key_password": Rule("Secret of the key."),
+        "key_password": Rule("Secret of the key: only as an environment variable, as the password."),
     },
     s.WorkerSettings: {
         "group": Rule("Consumer group. Workers of one group share the work.", form="name"),
@@ -133,6 +136,9 @@ RULES: dict[type, dict[str, Rule]] = {
     s.HttpSettings: {
         "host": Rule("Address to listen on; 0.0.0.0 is all of them.", form="name"),
         "port": Rule("Port; 0 is a free one, which the worker's first line tells.", low=0, high=65_535),
+        "cert_file": Rule("Certificate (PEM) of this server: with it the endpoint speaks https."),
+        "key_file": Rule("Its key (PEM, without a password)."),
+        "token": Rule("Secret: only as an environment variable. `/metrics` is then for those who send `Authorization: Bearer …`; `/live` and `/ready` are for all."),
     },
     s.ModelSettings: {
         "task": Rule("What the model does; `auto` finds out from its first labels."),

@@ -98,7 +98,8 @@ def read(text: str, name: str, problems: list[str], path: Path = (), *, numbered
         composed = YAML(typ="safe", pure=True).compose(text) if text.strip() else None
     except MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark and numbered else ""
-        raise ConfigError([f"{name}{line}: not valid YAML: {e.problem}"]) from None
+        what, alias, _ = str(e.problem).partition(" alias ")  # its name may be a secret: `password: *hush`
+        raise ConfigError([f"{name}{line}: not valid YAML: {what}{alias.rstrip()}"]) from None
     except YAMLError as e:
         raise ConfigError([f"{name}: not valid YAML: {str(e).splitlines()[0]}"]) from None
     except (RecursionError, ValueError) as e:
@@ -131,7 +132,7 @@ class _Builder:
             return Node([self.node(item, (*path, str(i)), item, depth + 1) for i, item in enumerate(composed.value)], where, path)
         if tag == "map":
             return Node(self._mapping(composed, path, depth), where, path)
-        self._say(where, path, f"the tag !{tag} is not used here")
+        self._say(where, path, "tags (!…) are not used here")
         return Node(None, where, path)
 
     def _mapping(self, composed: Any, path: Path, depth: int) -> dict[str, Node]:
@@ -169,7 +170,7 @@ class _Builder:
         except (ValueError, OverflowError):
             return text
         if tag not in PLAIN_TAGS:
-            self._say(where, path, f"the tag !{tag} is not used here")
+            self._say(where, path, "tags (!…) are not used here")
         return text
 
     def _say(self, where: str, path: Path, what: str) -> None:

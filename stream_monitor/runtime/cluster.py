@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable
 from typing import Any, ClassVar, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import for_code
 from aiokafka.protocol.admin import ApiVersionRequest, DescribeGroupsRequest, DescribeGroupsRequest_v3, DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.coordination import FindCoordinatorRequest
@@ -24,7 +23,7 @@ from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 from msgspec import Struct
 
 from stream_monitor.errors import BrokerError
-from stream_monitor.runtime.connection import client_options
+from stream_monitor.runtime.connection import client_options, connecting
 from stream_monitor.settings import KafkaSettings
 
 READ, WRITE, CREATE, DESCRIBE = 3, 4, 5, 8
@@ -93,17 +92,13 @@ class Cluster:
         self.brokers = 0
 
     async def __aenter__(self) -> Self:
-        said: list[str] = []
         try:
             self._arguments = client_options(self._kafka) | {"request_timeout_ms": int(self._timeout_s * 1000)}
             self._admin = AIOKafkaAdminClient(**self._arguments)
-            with _overheard() as said:
+            with connecting(self._kafka):
                 async with asyncio.timeout(self._timeout_s):
                     await self._admin.start()
                     self.versions = await self._api_versions()
-        except (KafkaError, OSError, ValueError) as error:
-            await self.__aexit__()
-            raise BrokerError("; ".join(said) or f"{self._kafka.bootstrap_servers}: {str(error) or type(error).__name__}") from error
         except BaseException:
             await self.__aexit__()
             raise
@@ -231,22 +226,6 @@ class Cluster:
     async def _timed(self, awaitable: Any) -> Any:
         async with asyncio.timeout(self._timeout_s):
             return await awaitable
-
-
-@contextlib.contextmanager
-def _overheard() -> Iterator[list[str]]:
-    """Errors that aiokafka logs instead of raising them, such as a wrong password; they are not printed."""
-    logger = logging.getLogger("aiokafka")
-    said: list[str] = []
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    propagates, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
-    try:
-        yield said
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagates
 
 
 async def _stopped(stop: Awaitable[None], timeout_s: float) -> None:

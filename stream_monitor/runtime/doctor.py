@@ -21,6 +21,7 @@ from msgspec import Struct
 from stream_monitor.errors import BrokerError
 from stream_monitor.ingest import Ingest
 from stream_monitor.runtime.cluster import READ, WRITE, Cluster, Records, TopicFacts
+from stream_monitor.runtime.http import url_of
 from stream_monitor.settings import MINUTE_MS, HttpSettings, Settings
 
 Status = Literal["ok", "warn", "fail"]
@@ -157,7 +158,8 @@ async def metrics_port(http: HttpSettings) -> Finding:
         else:
             return Finding("metrics port", "ok", f"{place} is free")
     try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session, session.get(f"http://{place}/ready") as response:
+        url = f"{url_of(http, http.port)}/ready"  # whose certificate it is does not matter: nothing is told to it
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session, session.get(url, ssl=False) as response:
             text = (await response.text())[:200].strip()
             if response.headers.get("Server") == "stream-monitor":
                 if response.status == 200:

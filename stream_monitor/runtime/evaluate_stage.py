@@ -22,7 +22,7 @@ from stream_monitor.errors import BrokerError, StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import snapshots
-from stream_monitor.runtime.connection import client_options
+from stream_monitor.runtime.connection import client_options, patiently
 from stream_monitor.runtime.exits import IN_DOUBT, die
 from stream_monitor.runtime.fetching import Fetched, split
 from stream_monitor.runtime.hub import Hub, quietly
@@ -88,7 +88,7 @@ class EvaluateStage:
         parked = self.parked.pop(tp, None)
         producer = self._producer(tp)
         try:
-            await producer.start()  # 1 fence: ends an open transaction of a former owner, so that what follows is final
+            await patiently(producer.start)  # 1 fence: ends an open transaction of a former owner, so that what follows is final
             position, pointer, first = await self._committed(tp)  # 2 the position; its metadata points at the last snapshot
             if parked is not None and parked.position == position:  # 3 nobody moved it: the state in memory is the fold up to there
                 parked.producer, parked.pointer, parked.broken = producer, pointer, False
@@ -265,9 +265,7 @@ async def check_transactions(hub: Hub) -> None:
         await asyncio.wait_for(producer.start(), 15)
     except Exception as e:
         if isinstance(e, TransactionalIdAuthorizationFailed):
-            why = f"the broker has no transactions, or this user may not use them (it needs Write and Describe on transactional ids that begin with {hub.group}.)"
-        else:
-            why = f"the broker has no transactions ({e!r})"
-        raise BrokerError(f"{why}: set worker.processing_guarantee to at_least_once, or use a broker that has them") from None
+            raise BrokerError(f"access is missing: transactions not allowed (allow Describe and Write on transactional ids that begin with {hub.group}.)") from None
+        raise BrokerError(f"the broker has no transactions ({e!r}): set worker.processing_guarantee to at_least_once, or use a broker that has them") from None
     finally:
         await quietly(producer.stop())

@@ -1,24 +1,28 @@
 """
 What is heard over HTTP: `/metrics`, `/live`, `/ready` and a page that links them.
 
-Rule of the file: it reads and never changes anything, answers GET and HEAD only, and shows nobody a stack trace.
-It binds to 127.0.0.1 unless it is told otherwise and has no authentication: who opens it to a network puts a proxy or a network policy before it.
+Rule of the file: it reads and never changes anything, answers GET and HEAD only, and shows nobody a stack trace. It binds to 127.0.0.1 unless it is told otherwise.
+With a token, `/live` and `/ready` stay open, since the probes of an orchestrator have none and they tell next to nothing; all else is for those who send it.
+A connection that asks nothing makes room for a new one, so that idle and slow clients cannot shut others out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gzip
+import hmac
 import html
 import logging
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 from aiohttp import web
 
 from stream_monitor.errors import StreamMonitorError
 from stream_monitor.runtime.exporter import CONTENT_TYPE
+from stream_monitor.runtime.tls import server_context
+from stream_monitor.settings import HttpSettings
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,13 @@ CONNECTIONS_MAX = 100
 LINE_BYTES_MAX = 4_096
 METRICS_TIMEOUT_S = 10.0
 KEEPALIVE_S = 75.0
+HANDSHAKE_S = 10.0
+ASK_S = 10.0
+"""A new connection must have asked something by then."""
+REQUEST_S = 100.0
+"""From one request to the next, reading the answer included: longer than Prometheus' usual intervals."""
+SWEEP_S = 1.0
+OPEN_PATHS = frozenset({"/live", "/ready"})
 GZIP_MIN_BYTES = 1_024
 HEADERS = {
     "Server": "stream-monitor",
@@ -40,6 +51,9 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>stream-mon
 """
 
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
 class PortError(StreamMonitorError):
     """The address of the HTTP server cannot be used."""
 
@@ -50,7 +64,7 @@ class HttpServer:
 
     Parameters
     ----------
-    host, port : str, int
+    settings : HttpSettings
         `worker.metrics`; port 0 takes a free one.
     metrics : callable
         Awaited at each scrape; returns Prometheus text (`Exporter.scrape`).
@@ -58,13 +72,14 @@ class HttpServer:
         Whether the worker does its work, and a line that says why.
     """
 
-    def __init__(self, host: str, port: int, metrics: Callable[[], Awaitable[bytes]], ready: Callable[[], tuple[bool, str]]) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, settings: HttpSettings, metrics: Callable[[], Awaitable[bytes]], ready: Callable[[], tuple[bool, str]]) -> None:
+        self._settings = settings
+        self._wanted = f"Bearer {settings.token.reveal()}".encode() if settings.token else None
         self._metrics = metrics
         self._ready = ready
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
+        self._guests: _Guests | None = None
 
     async def start(self) -> int:
         """
@@ -79,20 +94,28 @@ class HttpServer:
         ------
         PortError
             The port is taken, or the address is not one of this machine.
+        ConfigError
+            The certificate cannot be used.
         """
-        app = web.Application(middlewares=[_guarded], client_max_size=1)
+        context = server_context(self._settings)
+        app = web.Application(middlewares=[self._admitted, _guarded], client_max_size=1)
         app.add_routes([web.get("/", self._page), web.get("/metrics", self._scrape), web.get("/live", self._live), web.get("/ready", self._readiness)])
         app.on_response_prepare.append(_dressed)
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEPALIVE_S, lingering_time=0, max_line_size=LINE_BYTES_MAX, max_field_size=LINE_BYTES_MAX)
         await runner.setup()
         self._runner = runner
+        assert runner.server is not None
+        self._guests = _Guests(runner.server)
         try:
-            self._listener = await asyncio.get_running_loop().create_server(self._connection, self._host, self._port)
+            handshake_s = HANDSHAKE_S if context else None
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._connection, self._settings.host, self._settings.port, ssl=context, ssl_handshake_timeout=handshake_s
+            )
         except (OSError, OverflowError) as error:
             await self.stop()
             reason = getattr(error, "strerror", None) or str(error)
             raise PortError(
-                f"cannot listen on {_url(self._host, self._port)}: {reason}; set worker.metrics.port to another port (0 takes a free one) and worker.metrics.host to an address of this machine"
+                f"cannot listen on {url_of(self._settings, self._settings.port)}: {reason}; set worker.metrics.port to another port (0 takes a free one) and worker.metrics.host to an address of this machine"
             ) from error
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
@@ -103,6 +126,8 @@ class HttpServer:
         runner, self._runner = self._runner, None
         if listener is not None:
             listener.close()
+        if self._guests is not None:
+            self._guests.stop()
         if runner is not None:
             await runner.cleanup()
         if listener is not None:
@@ -110,9 +135,19 @@ class HttpServer:
 
     def _connection(self) -> asyncio.BaseProtocol:
         server = self._runner.server if self._runner is not None else None
-        if server is None or len(server.connections) >= CONNECTIONS_MAX:
+        if server is None or self._guests is None or not self._guests.room():
             return _Refused()
         return server()
+
+    @web.middleware
+    async def _admitted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Who asks for more than `/live` and `/ready` has the token, if there is one."""
+        if self._guests is not None:
+            self._guests.asked(request.protocol)
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if self._wanted is None or request.path in OPEN_PATHS or hmac.compare_digest(given, self._wanted):
+            return await handler(request)
+        return web.Response(text="401 Unauthorized\n", status=401, headers={"WWW-Authenticate": 'Bearer realm="stream-monitor"'})
 
     async def _page(self, _: web.Request) -> web.Response:
         ready, why = self._ready()
@@ -137,16 +172,16 @@ class HttpServer:
         return web.Response(body=body, headers=headers)
 
 
-def announce(host: str, port: int, out: TextIO | None = None) -> None:
+def announce(settings: HttpSettings, port: int, out: TextIO | None = None) -> None:
     """
     Say where the server listens: the first line of the worker on stdout, which programs read.
 
     Examples
     --------
-    >>> announce("127.0.0.1", 9108)
+    >>> announce(HttpSettings(), 9108)
     listening on http://127.0.0.1:9108
     """
-    print(f"listening on {_url(host, port)}", file=out or sys.stdout, flush=True)
+    print(f"listening on {url_of(settings, port)}", file=out or sys.stdout, flush=True)
 
 
 def accepts_gzip(header: str) -> bool:
@@ -166,8 +201,58 @@ def accepts_gzip(header: str) -> bool:
     return allowed.get("gzip", allowed.get("*", False))
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def url_of(settings: HttpSettings, port: int) -> str:
+    """
+    The address of the server.
+
+    >>> url_of(HttpSettings(host="::1", cert_file="tls.crt", key_file="tls.key"), 9108)
+    'https://[::1]:9108'
+    """
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'https' if settings.cert_file else 'http'}://{host}:{port}"
+
+
+class _Guests:
+    """Who is connected, and when each last asked something. `server.connections` says who is there, the oldest first."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._asked: dict[object, float] = {}
+        self._came: dict[object, float] = {}
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def room(self) -> bool:
+        """Whether one more may come; who is silent leaves for it, the one that is longest there first."""
+        present = [each for each in self._server.connections if each.transport is not None and not each.transport.is_closing()]
+        if len(present) < CONNECTIONS_MAX:
+            return True
+        silent = next((each for each in present if each not in self._asked), None)
+        if silent is not None:
+            _drop(silent)
+        return silent is not None
+
+    def asked(self, guest: object) -> None:
+        """A whole request has come."""
+        self._asked[guest] = self._loop.time()
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        present = list(self._server.connections)
+        self._asked = {each: self._asked[each] for each in present if each in self._asked}
+        self._came = {each: self._came.get(each, now) for each in present}
+        for each in present:
+            if now - self._asked.get(each, now) > REQUEST_S or (each not in self._asked and now - self._came[each] > ASK_S):
+                _drop(each)
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+
+def _drop(guest: Any) -> None:
+    if isinstance(guest.transport, asyncio.WriteTransport):
+        guest.transport.abort()  # not closed: that would wait until what it does not read is sent
 
 
 class _Refused(asyncio.Protocol):
@@ -178,7 +263,7 @@ class _Refused(asyncio.Protocol):
 
 
 @web.middleware
-async def _guarded(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever goes wrong into a short text; the trace goes to the log."""
     try:
         return await handler(request)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
-from stream_monitor.runtime.connection import client_options
+from stream_monitor.runtime.connection import client_options, patiently
 from stream_monitor.runtime.exits import BATCH_FAILED, NO_PROGRESS, NOT_OPENED, die
 from stream_monitor.runtime.fetching import Fetched
 from stream_monitor.settings import Settings
@@ -217,8 +217,8 @@ class Hub:
             auto_offset_reset="none",
             max_partition_fetch_bytes=4 << 20,
         )
-        await consumer.start()
         try:
+            await patiently(consumer.start)
             yield consumer
         finally:
             await quietly(consumer.stop())

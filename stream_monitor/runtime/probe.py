@@ -15,9 +15,11 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from stream_monitor.runtime.connection import client_options
+from stream_monitor.errors import BrokerError
+from stream_monitor.runtime.connection import client_options, connecting
 from stream_monitor.runtime.doctor import Finding
-from stream_monitor.settings import KafkaSettings
+from stream_monitor.runtime.tls import reader_context
+from stream_monitor.settings import HttpSettings, KafkaSettings
 
 MODEL = "__probe__"
 COUNTER = "model_labels_total"
@@ -27,7 +29,7 @@ PAUSE_S = 0.05
 CHECK = "probe"
 
 
-async def probe(kafka: KafkaSettings, urls: Sequence[str], *, wait_s: float = WAIT_S) -> Finding:
+async def probe(kafka: KafkaSettings, urls: Sequence[str], *, metrics: HttpSettings | None = None, wait_s: float = WAIT_S) -> Finding:
     """
     Send a prediction and its label, and wait until a worker shows them.
 
@@ -37,17 +39,22 @@ async def probe(kafka: KafkaSettings, urls: Sequence[str], *, wait_s: float = WA
         Where to send.
     urls : sequence of str
         `/metrics` of every worker: any of them may have the partition of the model.
+    metrics : HttpSettings, optional
+        Their `worker.metrics`: with its token it asks, and its certificate is trusted.
     wait_s : float, seconds
         After which it has failed.
     """
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+    metrics = metrics or HttpSettings()
+    headers = {"Authorization": f"Bearer {metrics.token.reveal()}"} if metrics.token else {}
+    connector = aiohttp.TCPConnector(ssl=reader_context(metrics))
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10), headers=headers, connector=connector) as session:
         try:
             before, _ = await _seen(session, urls)
         except (aiohttp.ClientError, TimeoutError) as error:
             return Finding(CHECK, "fail", f"metrics cannot be read: {str(error) or type(error).__name__}", "give --metrics-url of every worker, and see whether they run")
         try:
             await _send(kafka)
-        except (KafkaError, OSError) as error:
+        except (BrokerError, KafkaError, OSError) as error:
             return Finding(
                 CHECK,
                 "fail",
@@ -78,7 +85,8 @@ async def _send(kafka: KafkaSettings) -> None:
     label = {"event_id": event_id, "model": MODEL, "label": 1, "timestamp": now_ms}
     producer = AIOKafkaProducer(**client_options(kafka), request_timeout_ms=10_000)
     try:
-        await producer.start()
+        with connecting(kafka):
+            await producer.start()
         for topic, event in (("predictions", prediction), ("labels", label)):
             await producer.send_and_wait(kafka.topic_prefix + topic, msgspec.json.encode(event), key=event_id.encode())
     finally:

@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from stream_monitor.errors import BrokerError
-from stream_monitor.runtime.connection import client_options
+from stream_monitor.runtime.connection import client_options, connecting, why_not
 from stream_monitor.settings import KafkaSettings
 
 LINGER_MS = 20
@@ -64,14 +64,16 @@ class Publisher:
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
         try:
-            await self._producer.start()
+            with connecting(self._kafka):
+                await self._producer.start()
             for topic in self._topics.values():
                 await self._producer.partitions_for(topic)
+        except BrokerError:
+            await self._producer.stop()
+            raise
         except (KafkaError, OSError) as error:
             await self._producer.stop()
-            raise BrokerError(
-                f"{self._kafka.bootstrap_servers}: {str(error) or type(error).__name__}; is the broker there, and are its topics (`stream-monitor topics apply`)?"
-            ) from error
+            raise BrokerError(f"{self._kafka.bootstrap_servers}: {why_not(error)}; are its topics there (`stream-monitor topics apply`)?") from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -107,7 +109,7 @@ class Publisher:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise BrokerError(f"{self._kafka.bootstrap_servers}: a record was refused: {str(self._failure) or type(self._failure).__name__}") from self._failure
+            raise BrokerError(f"{self._kafka.bootstrap_servers}: a record was refused: {why_not(self._failure)}") from self._failure
 
 
 class Background:

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 
 from stream_monitor.errors import BrokerError
 from stream_monitor.runtime import topics
-from stream_monitor.runtime.connection import client_options
+from stream_monitor.runtime.connection import client_options, connecting
 from stream_monitor.runtime.hub import quietly
 from stream_monitor.settings import Settings
 
@@ -57,12 +57,16 @@ class Records:
         options = client_options(self.settings.kafka)
         self._consumer = AIOKafkaConsumer(**options, isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest")
         try:
-            await self._consumer.start()
+            with connecting(self.settings.kafka):
+                await self._consumer.start()
             if partitions:
                 self._consumer.assign(partitions)
                 self._ends = await self._consumer.end_offsets(partitions)
                 for tp, start in (await self._consumer.beginning_offsets(partitions)).items():
                     self._consumer.seek(tp, start)
+        except BrokerError:
+            await quietly(self._consumer.stop())
+            raise
         except KafkaError as e:
             await quietly(self._consumer.stop())
             raise self._refused(e) from None
@@ -141,7 +145,8 @@ async def write(settings: Settings, name: str, key: str, value: bytes) -> None:
         await topics.ensure(settings)
     producer = AIOKafkaProducer(**client_options(settings.kafka), acks="all", enable_idempotence=True, compression_type="zstd")
     try:
-        await producer.start()
+        with connecting(settings.kafka):
+            await producer.start()
         await producer.send_and_wait(topic, value, key.encode())
     except KafkaError as e:
         raise BrokerError(f"{settings.kafka.bootstrap_servers}: a record for {topic} was refused: {e}") from None

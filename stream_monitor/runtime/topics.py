@@ -15,14 +15,14 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
 from stream_monitor.errors import BrokerError
-from stream_monitor.runtime.connection import client_options
+from stream_monitor.runtime.connection import client_options, connecting
 from stream_monitor.runtime.hub import quietly
 from stream_monitor.schema import REPLICAS, topics
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
 WAIT_S = 2.0
-TOPIC_EXISTS = 36
+TOPIC_HIDDEN, TOPIC_EXISTS = 29, 36
 
 
 @asynccontextmanager
@@ -30,11 +30,8 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """An admin client, with a clear error when the broker is not there."""
     client = AIOKafkaAdminClient(**client_options(settings.kafka))
     try:
-        await client.start()
-    except KafkaError as e:
-        await quietly(client.close())
-        raise BrokerError(f"no connection to Kafka at {settings.kafka.bootstrap_servers} (kafka.bootstrap_servers): {e}") from None
-    try:
+        with connecting(settings.kafka):
+            await client.start()
         yield client
     finally:
         await quietly(client.close())
@@ -56,6 +53,8 @@ async def ensure(settings: Settings) -> None:
             missing = [name for name in topics() if name not in there]
             if not missing:
                 return
+            if hidden := [t["topic"] for t in await client.describe_topics([prefix + name for name in missing]) if t["error_code"] == TOPIC_HIDDEN]:
+                raise BrokerError(f"access is missing: topics {', '.join(sorted(hidden))} are hidden from the user of kafka.security (allow what docs/security.md lists)")
             if settings.kafka.create_topics:
                 partitions = partitions_at_creation(there)
                 await create(settings, client, {name: partitions[name] for name in missing})

@@ -18,16 +18,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stream_monitor import __version__
-from stream_monitor.errors import StreamMonitorError
+from stream_monitor.errors import ConfigError, StreamMonitorError
 from stream_monitor.metrics.catalogue import custom_metrics
 from stream_monitor.metrics.samples import AnySample, Sample
-from stream_monitor.runtime import topics
+from stream_monitor.runtime import logs, topics
 from stream_monitor.runtime.evaluate_stage import EvaluateStage, check_transactions
 from stream_monitor.runtime.exits import NOT_OPENED, die
 from stream_monitor.runtime.exporter import Exporter
 from stream_monitor.runtime.http import HttpServer, announce
 from stream_monitor.runtime.hub import Hub, Stage
 from stream_monitor.runtime.ingest_stage import IngestStage
+from stream_monitor.runtime.preflight import demand_access
 from stream_monitor.runtime.references import references
 from stream_monitor.runtime.transport import App, RawSchema
 from stream_monitor.settings import Settings
@@ -50,9 +51,8 @@ class Worker:
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, self._stop.set)
         exporter = Exporter(self._sources, series_limit=self.settings.core.limits.series, custom=custom_metrics(self.settings.core))
-        http = HttpServer(self.settings.worker.metrics.host, self.settings.worker.metrics.port, exporter.scrape, self._ready)
-        port = await http.start()
-        announce(self.settings.worker.metrics.host, port)
+        http = HttpServer(self.settings.worker.metrics, exporter.scrape, self._ready)
+        announce(self.settings.worker.metrics, await http.start())
         try:
             await self._serve()
         finally:
@@ -63,12 +63,14 @@ class Worker:
         await self._until_stop(topics.ensure(self.settings))
         if self._stop.is_set():
             return
+        await demand_access(self.settings)
         await check_transactions(self.hub)
         partitions = await topics.describe(self.settings)
         baselines = await references(self.settings, self.files)
         self.ingest = IngestStage(self.hub, partitions["observations"])
         self.evaluate = EvaluateStage(self.hub, baselines)
         self.hub.stages = [self.ingest, self.evaluate]
+        logs.complain(self.settings.kafka)
         app = self._app()
         await app.start()
         gc.collect()
@@ -141,14 +143,12 @@ class Worker:
 
 def main(settings: Settings, files: Mapping[str, bytes]) -> int:
     """Run a worker in this process; its exit code."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    for noisy in ("aiokafka", "faust", "mode"):
-        logging.getLogger(noisy).setLevel("CRITICAL" if noisy == "aiokafka" else "ERROR")
+    logs.configure()
     try:
         asyncio.run(_run(settings, files))
     except StreamMonitorError as e:
         sys.stderr.write(f"stream-monitor: {e}\n")
-        return 1
+        return 2 if isinstance(e, ConfigError) else 1
     return 0
 
 

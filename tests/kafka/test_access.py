@@ -35,15 +35,12 @@ pytestmark = pytest.mark.kafka
 K8S = Path(__file__).parents[2] / "k8s"
 USER, PASSWORD = "stream-monitor", "not-for-logs"
 ROWS = 2_000
-GUARDED = """
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},CLIENTS://127.0.0.1:{clients}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CLIENTS://127.0.0.1:{clients}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,CLIENTS:SASL_PLAINTEXT
-listener.name.clients.sasl.enabled.mechanisms=SCRAM-SHA-512
-listener.name.clients.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:ANONYMOUS
-"""
+GUARDED = {
+    "listener.name.clients.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+    "listener.name.clients.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:ANONYMOUS",
+}
 KINDS = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "transactionalId": ResourceType.TRANSACTIONAL_ID}
 PATTERNS = {"literal": ResourcePatternType.LITERAL, "prefix": ResourcePatternType.PREFIXED}
 
@@ -56,12 +53,7 @@ class Guarded:
     """A broker with what k8s/components/strimzi asks for: topics, user, access. Its plain listener is for the administrator."""
 
     def __init__(self, module: Any) -> None:
-        self.clients = module.free_port()
-        self.server = module.KafkaServer()
-        text = self.server.properties.read_text()
-        kept = [line for line in text.splitlines() if not line.startswith(("listeners=", "advertised.listeners=", "listener.security"))]
-        self.server.properties.write_text("\n".join(kept) + GUARDED.format(port=self.server.port, controller=self.server.controller, clients=self.clients))
-        self.server.start()
+        self.server = module.KafkaServer({"CLIENTS": "SASL_PLAINTEXT"}, GUARDED).start()
         self.admin = AdminClient({"bootstrap.servers": self.server.bootstrap})
         self._done(self.admin.create_topics([NewTopic(t["metadata"]["name"], t["spec"]["partitions"], 1) for t in documents("components/strimzi/kafkatopics.yaml")]))
         scram = UserScramCredentialUpsertion(USER, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4_096), PASSWORD.encode())
@@ -97,7 +89,7 @@ def start(broker: Guarded, folder: Path, log: str) -> subprocess.Popen[str]:
     """A worker with the configuration of the production overlay, without TLS."""
     (config,) = documents("overlays/production/monitor.yaml")
     del config["kafka"]["security"]["ca_file"]
-    config["kafka"] |= {"bootstrap_servers": f"127.0.0.1:{broker.clients}", "security": config["kafka"]["security"] | {"protocol": "SASL_PLAINTEXT"}}
+    config["kafka"] |= {"bootstrap_servers": broker.server.addresses["CLIENTS"], "security": config["kafka"]["security"] | {"protocol": "SASL_PLAINTEXT"}}
     config["worker"]["metrics"] = {"port": 0}
     (folder / "monitor.yaml").write_text(json.dumps(config))
     (folder / "password").write_text(PASSWORD + "\n")

@@ -27,7 +27,7 @@ import yaml
 from stream_monitor import __version__
 from stream_monitor.config import load
 from stream_monitor.runtime.http import HttpServer
-from stream_monitor.settings import HttpSettings, WorkerSettings
+from stream_monitor.settings import HttpSettings, Secret, WorkerSettings
 from tests.repo.test_deployment import parsed
 
 ROOT = Path(__file__).parents[2]
@@ -229,7 +229,7 @@ def test_the_configuration_is_one_that_the_worker_takes(overlay, tmp_path):
     assert settings.worker.group == "stream-monitor"
     security = settings.kafka.security
     if overlay == "production":
-        assert (security.protocol, security.sasl_mechanism, security.password) == ("SASL_SSL", "SCRAM-SHA-512", "hush")
+        assert (security.protocol, security.sasl_mechanism, security.password) == ("SASL_SSL", "SCRAM-SHA-512", Secret("hush"))
         assert mounted(overlay, security.ca_file)
         assert not settings.kafka.create_topics
         assert security.username == one(overlay, "KafkaUser")["metadata"]["name"]
@@ -258,7 +258,7 @@ def test_probes_ask_what_the_worker_answers(overlay):
         async def metrics() -> bytes:
             return b""
 
-        server = HttpServer("127.0.0.1", 0, metrics, lambda: (False, "no partition is open yet"))
+        server = HttpServer(HttpSettings(port=0), metrics, lambda: (False, "no partition is open yet"))
         port = await server.start()
         try:
             async with aiohttp.ClientSession() as session:

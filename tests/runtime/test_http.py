@@ -13,6 +13,7 @@ import pytest
 from stream_monitor.errors import StreamMonitorError
 from stream_monitor.runtime import http
 from stream_monitor.runtime.http import HttpServer, announce
+from stream_monitor.settings import HttpSettings
 
 TEXT = b"# TYPE model_accuracy gauge\n" + b'model_accuracy{model="m"} 0.5\n' * 100
 
@@ -25,7 +26,7 @@ def serve(visit, *, metrics=metrics, ready=lambda: (True, "2 partitions open")):
     """Run `visit(session, base url, port)` against a server."""
 
     async def scenario():
-        server = HttpServer("127.0.0.1", 0, metrics, ready)
+        server = HttpServer(HttpSettings(port=0), metrics, ready)
         port = await server.start()
         try:
             async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=10)) as session:
@@ -145,16 +146,16 @@ def test_port_that_is_taken_names_the_setting():
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(StreamMonitorError, match=rf"cannot listen on http://127\.0\.0\.1:{port}: .*in use.*worker\.metrics\.port"):
-            asyncio.run(HttpServer("127.0.0.1", port, metrics, lambda: (True, "")).start())
+            asyncio.run(HttpServer(HttpSettings(port=port), metrics, lambda: (True, "")).start())
 
 
 def test_address_of_another_machine_names_the_setting():
     with pytest.raises(StreamMonitorError, match=r"worker\.metrics\.host"):
-        asyncio.run(HttpServer("192.0.2.1", 0, metrics, lambda: (True, "")).start())
+        asyncio.run(HttpServer(HttpSettings(host="192.0.2.1", port=0), metrics, lambda: (True, "")).start())
 
 
 @pytest.mark.parametrize(("host", "line"), [("127.0.0.1", "listening on http://127.0.0.1:9108\n"), ("::1", "listening on http://[::1]:9108\n")])
 def test_announce(host, line):
     out = io.StringIO()
-    announce(host, 9108, out)
+    announce(HttpSettings(host=host), 9108, out)
     assert out.getvalue() == line

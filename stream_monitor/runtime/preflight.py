@@ -1,0 +1,31 @@
+"""
+What must hold before a worker begins.
+
+Rule of the file: what `doctor` calls a failure of access ends the start with the access that is missing; else it would show later, and in other words.
+"""
+
+from __future__ import annotations
+
+import time
+
+from stream_monitor.errors import BrokerError
+from stream_monitor.runtime.cluster import Cluster
+from stream_monitor.runtime.doctor import TIMEOUT_S, Patient, permissions, transactions
+from stream_monitor.settings import Settings
+
+
+async def demand_access(settings: Settings) -> None:
+    """
+    See whether the user may do what a worker does with topics, group and transactional ids.
+
+    Raises
+    ------
+    BrokerError
+        With everything that is missing.
+    """
+    async with Cluster(settings.kafka, TIMEOUT_S) as cluster:
+        patient = Patient(settings, cluster, await cluster.topics(), {}, 0, time.time_ns() // 1_000_000)
+        found = [*await permissions(patient), *await transactions(patient)]
+    lacking = [f"{finding.detail} ({finding.advice})" for finding in found if finding.status == "fail"]
+    if lacking:
+        raise BrokerError(f"access is missing: {'; '.join(lacking)}")
