@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_monitor.errors import BrokerError
 from stream_monitor.runtime.connection import client_options, connecting
@@ -53,7 +54,8 @@ async def ensure(settings: Settings) -> None:
             missing = [name for name in topics() if name not in there]
             if not missing:
                 return
-            if hidden := [t["topic"] for t in await client.describe_topics([prefix + name for name in missing]) if t["error_code"] == TOPIC_HIDDEN]:
+            asked = await client._send_request(MetadataRequest([prefix + name for name in missing], allow_auto_topic_creation=False))  # describe_topics would make them
+            if hidden := [topic[1] for topic in asked.topics if topic[0] == TOPIC_HIDDEN]:
                 raise BrokerError(f"access is missing: topics {', '.join(sorted(hidden))} are hidden from the user of kafka.security (allow what docs/security.md lists)")
             if settings.kafka.create_topics:
                 partitions = partitions_at_creation(there)

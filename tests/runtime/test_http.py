@@ -6,31 +6,38 @@ import asyncio
 import gzip
 import io
 import socket
+import ssl
 
 import aiohttp
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
-from stream_monitor.errors import StreamMonitorError
+from stream_monitor.errors import ConfigError, StreamMonitorError
 from stream_monitor.runtime import http
-from stream_monitor.runtime.http import HttpServer, announce
-from stream_monitor.settings import HttpSettings
+from stream_monitor.runtime.http import HttpServer, announce, url_of
+from stream_monitor.runtime.tls import server_context
+from stream_monitor.settings import HttpSettings, Secret
 
 TEXT = b"# TYPE model_accuracy gauge\n" + b'model_accuracy{model="m"} 0.5\n' * 100
+
+
+ANY_PORT = HttpSettings(port=0)
 
 
 async def metrics():
     return TEXT
 
 
-def serve(visit, *, metrics=metrics, ready=lambda: (True, "2 partitions open")):
+def serve(visit, *, metrics=metrics, ready=lambda: (True, "2 partitions open"), settings=ANY_PORT):
     """Run `visit(session, base url, port)` against a server."""
 
     async def scenario():
-        server = HttpServer(HttpSettings(port=0), metrics, ready)
+        server = HttpServer(settings, metrics, ready)
         port = await server.start()
         try:
             async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=10)) as session:
-                return await visit(session, f"http://127.0.0.1:{port}", port)
+                return await visit(session, url_of(settings, port), port)
         finally:
             await server.stop()
             await server.stop()
@@ -138,6 +145,117 @@ def test_connections_have_a_limit(monkeypatch):
         return refused
 
     assert serve(visit) == b""
+
+
+def test_slow_clients_make_room_and_are_sent_away(monkeypatch):
+    monkeypatch.setattr(http, "CONNECTIONS_MAX", 5)
+
+    async def visit(session, base, port):
+        slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        for _, writer in slow:
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-A")  # and never the rest
+        await asyncio.sleep(0.1)
+        async with session.get(base + "/ready") as response:
+            assert response.status == 200
+        gone = await asyncio.gather(*(asyncio.wait_for(reader.read(), 5) for reader, _ in slow), return_exceptions=True)
+        for _, writer in slow:
+            writer.close()
+        return sum(one == b"" or isinstance(one, ConnectionError) for one in gone)
+
+    monkeypatch.setattr(http, "ASK_S", 0.3)
+    monkeypatch.setattr(http, "SWEEP_S", 0.1)
+    assert serve(visit) == 20
+
+
+def test_who_does_not_read_the_answer_is_sent_away(monkeypatch):
+    monkeypatch.setattr(http, "REQUEST_S", 0.3)
+    monkeypatch.setattr(http, "SWEEP_S", 0.1)
+
+    async def much():
+        return b"a" * 30_000_000
+
+    async def visit(_session, _base, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(1.5)
+        got = 0
+        try:
+            while some := await asyncio.wait_for(reader.read(1 << 20), 5):
+                got += len(some)
+        except ConnectionError:
+            pass
+        writer.close()
+        return got
+
+    assert serve(visit, metrics=much) < 30_000_000
+
+
+TOKEN = HttpSettings(port=0, token=Secret("hush"))
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "status"),
+    [
+        ("/metrics", "Bearer hush", 200),
+        ("/", "Bearer hush", 200),
+        ("/metrics", None, 401),
+        ("/metrics", "", 401),
+        ("/metrics", "Bearer wrong", 401),
+        ("/metrics", "Bearer hush ", 200),  # spaces around are no part of a header
+        ("/metrics", "bearer hush", 401),
+        ("/metrics", "Basic hush", 401),
+        ("/metrics", "Bearer h\u00e9", 401),
+        ("/", None, 401),
+        ("/nothing", None, 401),
+        ("/live", None, 200),
+        ("/ready", None, 200),
+        ("/live/../metrics", None, 401),
+        ("//metrics", None, 401),
+        ("/live/", None, 401),
+    ],
+)
+def test_a_token_is_asked_for(path, given, status):
+    got, headers, body = get(path, headers={} if given is None else {"Authorization": given}, settings=TOKEN)
+    assert got == status
+    assert status == 200 or (body, headers["WWW-Authenticate"]) == (b"401 Unauthorized\n", 'Bearer realm="stream-monitor"')
+
+
+def test_tls(tmp_path):
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    issued.private_key_pem.write_to_path(tmp_path / "tls.key")
+    settings = HttpSettings(port=0, cert_file=str(tmp_path / "tls.crt"), key_file=str(tmp_path / "tls.key"))
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+
+    async def visit(session, base, port):
+        assert base.startswith("https://")
+        async with session.get(f"{base}/metrics", ssl=trusting, headers={"Accept-Encoding": "identity"}) as response:
+            body = await response.read()
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await session.get(f"{base}/metrics")
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(f"http://127.0.0.1:{port}/metrics")
+        return response.status, body
+
+    assert serve(visit, settings=settings) == (200, TEXT)
+    assert server_context(settings).minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "told"), [("no", "tls.key", "No such file"), ("tls.crt", "other.key", "do not belong together"), ("tls.crt", "locked.key", "the key has a password")]
+)
+def test_a_certificate_that_cannot_be_used_names_the_settings(tmp_path, cert, key, told):
+    issued, other = trustme.CA().issue_cert("127.0.0.1"), trustme.CA().issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    issued.private_key_pem.write_to_path(tmp_path / "tls.key")
+    other.private_key_pem.write_to_path(tmp_path / "other.key")
+    locked = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+    (tmp_path / "locked.key").write_bytes(locked.private_bytes(*form))
+    with pytest.raises(ConfigError, match=rf"worker\.metrics\.cert_file and key_file: .*{told}"):
+        asyncio.run(HttpServer(HttpSettings(port=0, cert_file=str(tmp_path / cert), key_file=str(tmp_path / key)), metrics, lambda: (True, "")).start())
 
 
 def test_port_that_is_taken_names_the_setting():
