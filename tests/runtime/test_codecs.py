@@ -1,0 +1,50 @@
+"""What comes over Kafka is bytes to Faust and aiokafka: neither decodes, so neither can be made to run what it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import pytest
+from faust.serializers import codecs
+
+from stream_monitor.runtime.hub import Hub
+from stream_monitor.runtime.transport import App, RawSchema, consumer_options
+from stream_monitor.runtime.worker import Worker
+from stream_monitor.settings import Settings
+
+PICKLED = b"cos\nsystem\n(S'exit 1'\ntR."
+
+
+class Stage:
+    topics = frozenset({"observations"})
+
+
+class Message:
+    value = PICKLED
+    key = PICKLED
+    headers: tuple[Any, ...] = ()
+
+
+def test_faust_hands_bytes_over_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("decoded")
+
+    async def body() -> None:
+        worker = Worker(Settings(), {})
+        worker.hub.stages = [Stage()]  # type: ignore[list-item]
+        app: App = worker._app()
+        assert isinstance(app.hub, Hub)
+        (agent,) = app.agents.values()
+        assert type(agent.channel.schema) is RawSchema
+        monkeypatch.setattr(codecs, "loads", refuse)
+        monkeypatch.setattr(os, "system", refuse)
+        event = await agent.channel.schema.compile(app)(Message())
+        assert event.value is PICKLED
+
+    asyncio.run(body())
+
+
+def test_the_consumer_has_no_decoder() -> None:
+    assert not {"key_deserializer", "value_deserializer"} & set(consumer_options(Settings()))
