@@ -36,7 +36,7 @@ def command(*, seconds: float | None, port: int | None, rate: float, seed: int, 
       stream-monitor demo --seconds 30 --json
     """  # noqa: D301
     from stream_monitor.demo.session import DemoOptions
-    from stream_monitor.demo.view import LineView, LiveView, NoView, summary, summary_text
+    from stream_monitor.demo.view import NEXT, LineView, LiveView, NoView, summary, summary_text
 
     for name in ("aiokafka", "stream_monitor.demo"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised
@@ -48,7 +48,7 @@ def command(*, seconds: float | None, port: int | None, rate: float, seed: int, 
 
         click.echo(json.dumps(summary(state)))
     else:
-        click.echo(summary_text(state))
+        click.echo(f"{summary_text(state)}\n{NEXT}")
 
 
 async def _run(options: DemoOptions, view: View) -> State:

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from stream_monitor.demo.session import State
 
 LINE_EVERY_S = 2.0
-ALERTS_SHOWN = 12
 DRIFTS_SHOWN = 3
+PSI_SHOWN_MIN = 0.01
+SIGNALS = {"__error__": "errors", "__score__": "score", "__prediction__": "prediction"}
+"""How signals that are no features are called here."""
 WHAT_IT_IS = "The broker is a small one inside this process: memory only, 127.0.0.1 only, nothing is kept. For anything else give --broker HOST:PORT. Its speed is no benchmark."
+NEXT = "Next: `stream-monitor worker` does this for the models on your Kafka, `stream-monitor replay FILE` for a table of predictions. README.md says what a model server sends."
 STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan", "resolved": "green"}
 
 
@@ -45,13 +48,15 @@ def alert_line(at_s: float, alert: Alert) -> str:
 def numbers(state: State) -> dict[str, str]:
     """What is counted and measured, as text."""
     readings = state.readings
-    worst = ", ".join(f"{drift.feature} {drift.score:.2f}" for drift in readings.drifts[:DRIFTS_SHOWN])
+    far = [drift for drift in readings.drifts if drift.score >= PSI_SHOWN_MIN]
+    worst = ", ".join(f"{SIGNALS.get(drift.feature, drift.feature)} {drift.score:.2f}" for drift in far[:DRIFTS_SHOWN])
+    near = f"all below {PSI_SHOWN_MIN}" if readings.drifts else "learning"
     return {
         "predictions": f"{readings.predictions:,}",
         "labels": f"{readings.labels:,}",
         "accuracy": "learning" if readings.accuracy is None else f"{readings.accuracy:.3f}",
-        "drift (PSI)": worst or "learning",
-        "detectors": ", ".join(sorted(set(readings.detected))) or "quiet",
+        "drift (PSI)": worst or near,
+        "detectors": ", ".join(sorted({SIGNALS.get(signal, signal) for signal in readings.detected})) or "quiet",
         "alerts firing": str(readings.firing),
     }
 
@@ -95,14 +100,12 @@ class LineView:
 
 
 class LiveView:
-    """A page that renews itself, for people."""
+    """What happens, line by line, above a panel of numbers that renews itself, for people. Lines wrap and stay in the terminal's history."""
 
     def __init__(self) -> None:
         from rich.live import Live
 
         self._live = Live(refresh_per_second=4, transient=False)
-        self._lines: list[tuple[str, str]] = []
-        self._state: State | None = None
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -112,29 +115,41 @@ class LiveView:
         self._live.stop()
 
     def say(self, sentence: str) -> None:
-        """Above the page."""
-        self._live.console.print(sentence, style="dim")
+        """A remark."""
+        self._live.console.print(sentence, style="dim", markup=False)
 
     def begin(self, state: State) -> None:
         """Say what it is."""
-        self._live.console.print(what_it_is(state), style="dim")
+        self.say(what_it_is(state))
         self.chapter(0.0, state.chapter)
 
     def update(self, state: State) -> None:
-        """Draw it anew."""
-        self._state = state
-        self._live.update(self._page(state))
+        """Draw the panel anew."""
+        self._live.update(self._panel(state))
 
     def alert(self, at_s: float, alert: Alert) -> None:
-        """Into the list."""
-        self._lines.append((alert_line(at_s, alert), STYLES.get("resolved" if alert.status == "resolved" else alert.severity, "")))
+        """One entry."""
+        style = STYLES.get("resolved" if alert.status == "resolved" else alert.severity, "")
+        self._entry(at_s, alert.status.upper(), f"{alert.severity} {alert.kind}: {alert.summary}", style)
 
     def chapter(self, at_s: float, chapter: Chapter) -> None:
-        """Into the list, in between."""
-        self._lines.append((f"{at_s:6.1f} s  STORY     {chapter.sentence}", "bold"))
+        """One entry."""
+        self._entry(at_s, "STORY", chapter.sentence, "bold")
 
-    def _page(self, state: State) -> Any:
-        from rich.console import Group
+    def _entry(self, at_s: float, what: str, sentence: str, style: str) -> None:
+        """Time and kind in columns, the sentence wrapped beside them."""
+        from rich.table import Table
+        from rich.text import Text
+
+        entry = Table.grid(padding=(0, 2, 0, 0))
+        entry.add_column(no_wrap=True, justify="right", min_width=len("123.4 s"))
+        entry.add_column(no_wrap=True, min_width=len("RESOLVED"))
+        entry.add_column(overflow="fold")
+        entry.add_row(f"{at_s:.1f} s", what, Text(sentence), style=style)
+        self._live.console.print(entry)
+
+    @staticmethod
+    def _panel(state: State) -> Any:
         from rich.panel import Panel
         from rich.table import Table
         from rich.text import Text
@@ -142,9 +157,8 @@ class LiveView:
         table = Table.grid(padding=(0, 2))
         for name, value in numbers(state).items():
             table.add_row(Text(name, style="dim"), Text(value, style="bold"))
-        table.add_row(Text("metrics", style="dim"), Text(state.metrics_url))
-        lines = [Text(line, style=style, no_wrap=True, overflow="ellipsis") for line, style in self._lines[-ALERTS_SHOWN:]]
-        return Group(Panel(table, title=f"{state.model}  {state.elapsed_s:.0f} s", title_align="left"), *lines, Text("Ctrl-C ends the demo.", style="dim"))
+        table.add_row(Text("metrics", style="dim"), Text(f"{state.metrics_url}  (open it while this runs)"))
+        return Panel(table, title=f"model {state.model}, {state.elapsed_s:.0f} s", title_align="left", subtitle="Ctrl-C ends the demo", subtitle_align="right")
 
 
 class NoView:
@@ -195,4 +209,5 @@ def summary_text(state: State) -> str:
     kinds = ", ".join(sorted({alert.kind for alert in fired})) or "none"
     readings = state.readings
     accuracy = "not known" if readings.accuracy is None else f"{readings.accuracy:.3f}"
-    return f"{state.elapsed_s:.0f} s: {readings.predictions:,} predictions and {readings.labels:,} labels counted, accuracy {accuracy}, {len(fired)} alerts fired ({kinds})"
+    counted = f"{readings.predictions:,} predictions and {readings.labels:,} labels counted"
+    return f"{state.elapsed_s:.0f} s: {counted}, accuracy {accuracy}, {len(fired)} alert{'' if len(fired) == 1 else 's'} fired ({kinds})"

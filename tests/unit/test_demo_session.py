@@ -104,7 +104,7 @@ def test_lines_say_numbers_alerts_and_the_address_of_the_metrics():
         view.alert(11.0, ALERT)
     text = out.getvalue()
     assert "http://127.0.0.1:2/metrics" in text
-    assert text.count("predictions 107  labels 40  accuracy 0.750  drift (PSI) session_minutes 1.50, age 0.01  detectors __error__  alerts firing 3") == 1
+    assert text.count("predictions 107  labels 40  accuracy 0.750  drift (PSI) session_minutes 1.50, age 0.01  detectors errors  alerts firing 3") == 1
     assert "FIRING    critical  performance: Accuracy fell to 0.71." in text
     assert "memory only" in text
 
@@ -137,7 +137,7 @@ def test_the_summary_has_what_was_sent_and_what_was_counted():
     assert summary(shown)["alerts"] == [
         {"at_s": 11.0, "status": "firing", "severity": "critical", "kind": "performance", "subject": "accuracy", "summary": "Accuracy fell to 0.71."}
     ]
-    assert summary_text(shown) == "12 s: 107 predictions and 40 labels counted, accuracy 0.750, 1 alerts fired (performance)"
+    assert summary_text(shown) == "12 s: 107 predictions and 40 labels counted, accuracy 0.750, 1 alert fired (performance)"
 
 
 def test_a_port_that_is_taken_is_not_insisted_on():
