@@ -1,4 +1,8 @@
-"""`stream-monitor config`."""
+"""
+`stream-monitor config`: make, check and describe monitor.yaml.
+
+Rule of the file: what is right and wrong is said by `config`; here it is only asked and printed. No broker is needed.
+"""
 
 from __future__ import annotations
 
@@ -9,58 +13,98 @@ from pathlib import Path
 
 import click
 
-from stream_monitor.config import load
+from stream_monitor.config import DEFAULT_FILE, load
 from stream_monitor.config.references import file_profiles
 from stream_monitor.errors import ConfigError, InputError
 from stream_monitor.runtime.tls import client_context, server_context
 
-EXAMPLE = """# stream-monitor: everything here is optional; these are the defaults, and a model with a threshold of its own.
-kafka: {bootstrap_servers: "127.0.0.1:9092"}
-worker: {group: stream-monitor, metrics: {host: 127.0.0.1, port: 9108}}
+STARTER = """\
+# stream-monitor: where Kafka is, and what is asked of the models.
+# Everything may be left out: without a file every model that is seen is monitored, and its reference is learnt from its first rows.
+# All keys: docs/configuration.md. Check this file with `stream-monitor config check`. A variable such as STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS wins over it.
+
+kafka:
+  bootstrap_servers: "127.0.0.1:9092"
+  # topic_prefix: "prod."                 # before the name of every topic
+  # security: {protocol: SASL_SSL, sasl_mechanism: SCRAM-SHA-512, username: monitor}   # password: STREAM_MONITOR_KAFKA__SECURITY__PASSWORD_FILE
+
+worker:
+  group: stream-monitor                   # workers of one group share the work
+  metrics: {host: 127.0.0.1, port: 9108}  # 0.0.0.0 lets Prometheus on another machine in; there is no password
+
+# What holds for every model. A model below has it too, unless it says otherwise.
 defaults:
-  windows: [last_1000, 1h, 24h]
-  labels: {max_delay: 24h}
+  windows: [last_1000, 1h, 24h]           # of accuracy and the like: the last labelled rows, or event time
+  labels: {max_delay: 24h}                # how long a prediction waits for its label
+  baseline: {source: learn, rows: 5000}   # the reference: the first rows, or {source: file, path: profile.json} of `baseline build`
+  quality: {missing_ratio: 0.1}           # alert when so much more of a feature is missing than in the reference
+  freshness: {predictions: 10m}           # alert when a model is silent for so long
+  # drift: {thresholds: {psi: 0.25}}      # distances to the reference are gauges; with a threshold they are alerts too
+
+# By the name in the events (`model`).
 models:
   fraud:
-    task: binary
-    thresholds: {accuracy: {min: 0.9, severity: critical, window: last_1000, min_labels: 200}}
+    task: binary                          # auto finds out: binary, multiclass or regression
+    thresholds:
+      accuracy: {min: 0.9, severity: critical, window: last_1000, min_labels: 200}
+    # features:
+    #   amount: {type: numeric, min: 0}
+    #   country: {categories: [DE, FR, IT]}
+    # segments: [country]                 # the same metrics for each country
 """
 
 
 @click.group()
 def command() -> None:
     """
-    Make and check monitor.yaml.
+    Make, check and describe monitor.yaml.
 
-    Example: stream-monitor config check monitor.yaml
-    """
+    \b
+    Examples:
+      stream-monitor config init
+      stream-monitor config check monitor.yaml
+      stream-monitor config schema > monitor.schema.json
+    """  # noqa: D301  \b is how click keeps lines apart
 
 
-@command.command()
-@click.argument("path", default="monitor.yaml")
-@click.option("--force", is_flag=True, help="Overwrite.")
+@command.command(short_help="Write a commented monitor.yaml to begin with.")
+@click.argument("path", default=DEFAULT_FILE)
+@click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
 def init(path: str, force: bool) -> None:
     """
-    Write a small monitor.yaml to begin with.
+    Write a commented monitor.yaml to begin with.
 
-    Example: stream-monitor config init
-    """
+    \b
+    Examples:
+      stream-monitor config init
+      stream-monitor config init staging.yaml --force
+    """  # noqa: D301
     file = Path(path)
+    if file.is_dir():
+        raise InputError(f"{path} is a folder; name the file, such as {file / DEFAULT_FILE}")
     if file.exists() and not force:
         raise InputError(f"{path} is there already; use --force to overwrite it")
-    file.write_text(EXAMPLE)
-    click.echo(f"wrote {path}")
+    try:
+        file.write_text(STARTER, encoding="utf-8")
+    except OSError as e:
+        raise InputError(f"{path}: cannot be written: {e.strerror or e}") from None
+    click.echo(f"wrote {path}; next: stream-monitor config check{'' if path == DEFAULT_FILE else f' {path}'}")
 
 
-@command.command()
+@command.command(short_help="Say everything that is wrong with a configuration.")
 @click.argument("path", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 def check(path: str | None, as_json: bool) -> None:
     """
     Say everything that is wrong with a configuration; exit 2 when there is something.
 
-    Example: stream-monitor config check monitor.yaml
-    """
+    Variables that begin with STREAM_MONITOR_ and the profiles that the file names are checked too. Without PATH it is ./monitor.yaml.
+
+    \b
+    Examples:
+      stream-monitor config check
+      stream-monitor config check monitor.yaml --json
+    """  # noqa: D301
     try:
         settings = load(path, os.environ)
         file_profiles(settings.core)
@@ -71,4 +115,25 @@ def check(path: str | None, as_json: bool) -> None:
             raise
         click.echo(json.dumps({"problems": e.problems}))
         sys.exit(2)
-    click.echo(json.dumps({"problems": []}) if as_json else f"good: {len(settings.core.models)} models configured, brokers {settings.kafka.bootstrap_servers}")
+    if as_json:
+        click.echo(json.dumps({"problems": []}))
+        return
+    name = path or (DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else f"no ./{DEFAULT_FILE}, so the defaults")
+    models = len(settings.core.models)
+    click.echo(f"good: {name}; {models} model{'' if models == 1 else 's'} configured, brokers {settings.kafka.bootstrap_servers}")
+
+
+@command.command(short_help="Print the JSON Schema of monitor.yaml, for editors.")
+def schema() -> None:
+    """
+    Print the JSON Schema of monitor.yaml (draft 2020-12), for editors and other checks.
+
+    What must hold between keys only `config check` knows.
+
+    \b
+    Example:
+      stream-monitor config schema > monitor.schema.json
+    """  # noqa: D301
+    from stream_monitor.config.json_schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
