@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from difflib import get_close_matches
 
 import click
 
@@ -20,11 +21,11 @@ COMMANDS = {
     "worker": "Monitor: read predictions and labels, write alerts, serve /metrics.",
     "replay": "Monitor files, without a broker.",
     "produce": "Send the events of files, or of a simulated model server, to Kafka.",
-    "baseline": "Build and show reference profiles.",
-    "config": "Make and check monitor.yaml.",
+    "baseline": "Build, show and publish reference profiles.",
+    "config": "Make, check and describe monitor.yaml.",
     "topics": "List, check and apply the topics.",
-    "alerts": "Show alerts.",
-    "export": "Write dashboards and alerting rules.",
+    "alerts": "Show alerts; acknowledge and mute them.",
+    "export": "Write Grafana dashboards and Prometheus rules.",
     "doctor": "Find out what is wrong with a set-up.",
 }
 
@@ -41,6 +42,12 @@ class Lazy(click.Group):
         command: click.Command = importlib.import_module(f"stream_monitor.cli.{name}").command
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        close = get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.5)
+        if close and args[0] not in self.list_commands(ctx):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
@@ -52,8 +59,15 @@ def cli() -> None:
     """
     Monitor machine-learning models on Kafka, within seconds.
 
-    Example: stream-monitor demo --seconds 30
-    """
+    \b
+    Examples:
+      stream-monitor demo --seconds 60                 see it work, nothing else is needed
+      stream-monitor replay scored.csv --map label=y   your own predictions, without a broker
+      stream-monitor config init                       a configuration to begin with
+      stream-monitor worker                            monitor what is on your Kafka
+
+    Each command says more with --help. Exit codes: 0; 1 it failed; 2 it was asked wrong.
+    """  # noqa: D301  \b is how click keeps lines apart
 
 
 def main() -> None:
