@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,8 @@ def command(*, seconds: float | None, port: int | None, rate: float, seed: int, 
 
         click.echo(json.dumps(summary(state)))
     else:
-        click.echo(f"{summary_text(state)}\n{NEXT}")
+        for text in (summary_text(state), NEXT):
+            click.echo(click.wrap_text(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text)
 
 
 async def _run(options: DemoOptions, view: View) -> State:
