@@ -155,7 +155,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "freshness": Rule("Silence that is an alert."),
         "metrics": Rule("Metrics of your own."),
         "cooldown": Rule("After an alert ended, how long the same may not begin again.", low=0, high=30 * s.DAY_MS),
-        "alarm_budget": Rule("False alarms that are acceptable, by model and time.", form="budget"),
+        "alarm_budget": Rule("False alarms that are acceptable, by model and time; not used by this version.", form="budget"),
     },
     s.Labels: {"max_delay": Rule("How long a prediction waits for its label, and how long repeated ids are recognised.", low=0, high=366 * s.DAY_MS)},
     s.Baseline: {
@@ -196,14 +196,16 @@ RULES: dict[type, dict[str, Rule]] = {
         "share": Rule("Share of values outside the fences, beyond that of the reference, that is an alert.", low=0, high=1),
         "sample": Rule("Share of such rows that goes to the topic `anomalies`.", low=0, high=1),
         "topic": Rule("Write them there."),
-        "trend_windows": Rule("Windows that a trend is fitted to.", low=3, high=1_000),
-        "trend_slope": Rule("Slope that is an alert, in standard deviations by window.", low=-1_000, high=1_000),
-        "pattern_z": Rule("Standard errors that the mean of a window may lie from that of the reference.", above=0, high=1_000),
-        "pattern_windows": Rule("Windows in a row that it must.", low=1, high=1_000),
+        "trend_windows": Rule("Windows of accuracy (or R² of a regression) that a trend is fitted to.", low=3, high=1_000),
+        "trend_slope": Rule("Change of accuracy (or R²) along these windows that is an alert when it is beyond chance too.", low=-1_000, high=1_000),
+        "pattern_z": Rule("Robust z by which an hour of a feature may differ from the same hour of earlier days.", above=0, high=1_000),
+        "pattern_windows": Rule("Hours in a row that must differ before it is an alert.", low=1, high=1_000),
     },
     s.Quality: {
-        "missing_ratio": Rule("Share of missing values, beyond that of the reference, that is an alert; `off` for none.", low=0, high=1),
-        "violation_ratio": Rule("Share of values of the wrong type or out of range that is an alert; `off` for none.", low=0, high=1),
+        "missing_ratio": Rule(
+            "Share of missing values, beyond that of the reference, that is an alert; `off` for none. Of a `required` feature none may be missing.", low=0, high=1
+        ),
+        "violation_ratio": Rule("Share of values of the wrong type, out of range or of an unknown category that is an alert; `off` for none.", low=0, high=1),
         "min_rows": Rule("Fewer rows are not judged.", low=1, high=1_000_000),
     },
     s.Freshness: {
