@@ -2,6 +2,8 @@
 A model server that reports its predictions with aiokafka (which stream-monitor already brings along).
 
     python examples/serve_aiokafka.py 127.0.0.1:9092
+
+The topics must be there: a worker makes them, or `stream-monitor topics apply`.
 """
 
 # ruff: noqa: S311
@@ -14,6 +16,7 @@ import sys
 import uuid
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from stream_monitor import client
 
@@ -29,8 +32,11 @@ async def main() -> None:
             await producer.send(client.PREDICTIONS, client.prediction(event_id, "fraud", version="1", score=probability, features=features), key=event_id.encode())
             await producer.send(client.LABELS, client.label(event_id, features["amount"] > 110, model="fraud"), key=event_id.encode())
             await asyncio.sleep(0.01)
+    except KafkaError as e:
+        sys.exit(f"{type(e).__name__}: is the broker there, and are the topics? See `stream-monitor doctor`.")
     finally:
-        await producer.stop()
+        await producer.stop()  # sends what waits
+    print("sent 1,000 predictions and their labels")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 A model server that reports its predictions with confluent-kafka (`pip install confluent-kafka stream-monitor`).
 
     python examples/serve_confluent.py 127.0.0.1:9092
+
+The topics must be there: a worker makes them, or `stream-monitor topics apply`.
 """
 
 # ruff: noqa: S311
@@ -40,7 +42,9 @@ def main() -> None:
         producer.produce(client.LABELS, client.label(event_id, features["amount"] > 110, model="fraud"), key=event_id)
         producer.poll(0)
         time.sleep(0.01)
-    producer.flush(10)
+    if lost := producer.flush(10):
+        sys.exit(f"{lost} events were not delivered; is the broker there, and are the topics? See `stream-monitor doctor`.")
+    print("sent 1,000 predictions and their labels")
 
 
 if __name__ == "__main__":
