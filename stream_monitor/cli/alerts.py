@@ -287,7 +287,7 @@ def _subcommand(name: str, kind: MarkType, what: str, example: str, lasts: str |
     ]
     for option in reversed(options):
         callback = option(callback)
-    command.command(name=name)(callback)
+    command.command(name=name, short_help=what.partition(",")[0].rstrip(".") + ".")(callback)
 
 
 _subcommand("ack", "acknowledged", "Say that somebody takes care of an alert, as long as this episode lasts.", 'ack 3f2a9c --comment "retraining"')

@@ -46,7 +46,7 @@ def export_dashboards(output: str) -> None:
         _write(Path(output), files)
 
 
-@command.command(name="rules")
+@command.command(name="rules", short_help="Write Prometheus rules.")
 @click.option("--output", default="dashboards", show_default=True, metavar="DIR", help="Directory to write to; - prints the file.")
 def export_rules(output: str) -> None:
     """

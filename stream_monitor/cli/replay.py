@@ -148,7 +148,7 @@ def _show(summary: dict[str, Any], alerts: list[dict[str, Any]], rejected: Count
     for kind, r in summary["records"].items():
         console.print(f"{kind}: {r['received']:,} received, {r['accepted']:,} accepted, {r['duplicate']:,} duplicate, {r['rejected']:,} rejected")
     if rejected:
-        console.print("rejected: " + ", ".join(f"{reason} {n:,}" for reason, n in rejected.most_common()))
+        console.print("rejected: " + ", ".join(f"{reason} {n:,}" for reason, n in rejected.most_common()) + " (--dead-letters FILE writes them, with what is wrong)")
     table = Table("model", "version", "task", "predictions", "labels", "window", "metrics", box=None, pad_edge=False)
     for model, found in summary["models"].items():
         for version, v in found["versions"].items():

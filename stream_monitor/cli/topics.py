@@ -77,7 +77,7 @@ def list_topics(config: str | None, as_json: bool) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-@command.command()
+@command.command(short_help="Compare the topics of the broker with their specification.")
 @config_option
 @json_option
 def check(config: str | None, as_json: bool) -> None:
@@ -106,7 +106,7 @@ def check(config: str | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@command.command()
+@command.command(short_help="Make what is missing and set what differs.")
 @config_option
 @click.option("--partitions", multiple=True, metavar="NAME=N", help="More partitions than specified: added to predictions and labels, for other topics only when they are made.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")

@@ -1,4 +1,8 @@
-"""`stream-monitor worker`."""
+"""
+`stream-monitor worker`.
+
+Rule of the file: the configuration is right before anything of the runtime is imported.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,20 @@ from stream_monitor.config import load
 
 
 @click.command()
-@click.option("--config", "path", type=click.Path(dir_okay=False), help="monitor.yaml; without it ./monitor.yaml if there, else defaults.")
+@click.option("--config", "path", type=click.Path(dir_okay=False), help="The configuration; ./monitor.yaml if there, else the defaults.")
 def command(path: str | None) -> None:
     """
     Monitor: read predictions and labels, write alerts, serve /metrics.
 
-    Example: stream-monitor worker --config monitor.yaml
-    """
+    The first line on stdout says where it listens; the log goes to stderr. Ctrl-C or SIGTERM stops it cleanly. Workers of one group share the work.
+
+    Exit codes: 0 stopped; 1 it cannot start; 2 the configuration is wrong; 70 to 73 start me again.
+
+    \b
+    Examples:
+      stream-monitor worker --config monitor.yaml
+      STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 stream-monitor worker
+    """  # noqa: D301  \b is how click keeps lines apart
     settings = load(path, os.environ)
     from stream_monitor.config.references import file_profiles
     from stream_monitor.runtime.worker import main

@@ -48,7 +48,7 @@ A longer one is [examples/monitor.yaml](../examples/monitor.yaml).
 
 ## Where settings come from
 1. `--config FILE`, else `./monitor.yaml` if it is there, else the defaults below.
-2. Environment variables over it: `{PREFIX}` and the path joined by two underscores, in capitals or not. The value is YAML: `{PREFIX}DEFAULTS__WINDOWS='[last_500, 1h]'`. An empty one is as good as not set, and a deeper path wins over a shallower one.
+2. Environment variables over it: `{PREFIX}` and the path joined by two underscores, in capitals or not. The value is YAML: `{PREFIX}DEFAULTS__WINDOWS='[last_500, 1h]'`. An empty one is as good as not set (but makes a text empty), and a deeper path wins over a shallower one.
 3. A name that ends in `_FILE` reads the value from a file, for secrets: `{PREFIX}KAFKA__SECURITY__PASSWORD_FILE=/run/secrets/kafka`. Secrets are never shown in messages.
 
 `NAME` in a variable is a name of your own (a model, a feature). It is matched with the names of the file in any case; a new one that is all capitals becomes lower case.
