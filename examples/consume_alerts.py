@@ -16,22 +16,24 @@ from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 
 TOPIC = "alerts"  # with kafka.topic_prefix before it, if you have one
 
 
 def line(alert: dict[str, Any]) -> str:
-    """One step, as a person reads it."""
+    """One step, as a person reads it; names come from whoever sends events, so nothing that a terminal would obey is let through."""
     at = alert["starts_at"] if alert["status"] == "firing" else alert["ends_at"] or alert["window"]["end"]
-    return f"{at}  {alert['status']:<8}  {alert['severity']:<8}  {alert['summary']}"
+    text = f"{at}  {alert['status']:<8}  {alert['severity']:<8}  {alert['summary']}"
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 async def main() -> None:
     consumer = AIOKafkaConsumer(TOPIC, bootstrap_servers=sys.argv[1], isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False)
-    await consumer.start()
     firing: dict[str, dict[str, Any]] = {}
     last_ids: dict[str, str] = {}
     try:
+        await consumer.start()
         ends = await consumer.end_offsets(list(consumer.assignment()))
         caught_up = False
         while True:
@@ -52,9 +54,11 @@ async def main() -> None:
                     print(line(alert), flush=True)
             if not caught_up and all([await consumer.position(partition) >= end for partition, end in ends.items()]):
                 caught_up = True
-                print(f"{len(firing)} alerts fire now", flush=True)
+                print(f"firing now: {len(firing)}", flush=True)
                 for alert in firing.values():
                     print(line(alert), flush=True)
+    except KafkaError as e:
+        sys.exit(f"{type(e).__name__}: is the broker there? See `stream-monitor doctor`.")
     finally:
         await consumer.stop()
 

@@ -23,8 +23,8 @@ from stream_monitor import client
 
 async def main() -> None:
     producer = AIOKafkaProducer(bootstrap_servers=sys.argv[1], enable_idempotence=True, compression_type="lz4", linger_ms=20)
-    await producer.start()
     try:
+        await producer.start()
         for _ in range(1_000):
             event_id = str(uuid.uuid4())
             features = {"amount": random.uniform(0, 200), "country": random.choice(["IT", "DE", "FR"])}

@@ -130,6 +130,17 @@ def test_the_live_page_draws(monkeypatch, capsys):
     assert "Accuracy fell to 0.71." in text
 
 
+def test_a_long_sentence_wraps_and_is_whole(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    long = "credit-risk 1: accuracy of country=DE is 0.742 over last_500 (500 labelled), below 0.800 since the world has changed"
+    with LiveView() as view:
+        view.begin(state(Readings()))
+        view.alert(11.0, Alert("1", "f", "firing", "critical", "performance", "accuracy", long))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert long in " ".join(" ".join(lines).split())
+
+
 def test_the_summary_has_what_was_sent_and_what_was_counted():
     shown = state(parse_metrics(EXPOSITION, MODEL))
     assert summary(shown)["sent"] == {"predictions": 120, "labels": 80}
