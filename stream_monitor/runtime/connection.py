@@ -7,11 +7,10 @@ aiokafka logs why a connection fails, and raises only that it does: what it logs
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,7 +26,6 @@ OTHER_NAME = frozenset({62, 64})
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "UNEXPECTED_MESSAGE"})
 PASSWORD = "the password (STREAM_MONITOR_KAFKA__SECURITY__PASSWORD, or the file of STREAM_MONITOR_KAFKA__SECURITY__PASSWORD_FILE)"  # noqa: S105
 
-PAUSE_S, PAUSE_MAX_S = 0.5, 8.0
 
 spoken = logging.getLogger("aiokafka")
 spoken.propagate = False  # its own words name no setting, and at DEBUG they hold what is sent
@@ -96,19 +94,6 @@ def connecting(kafka: KafkaSettings) -> Iterator[None]:
             yield
         except (OSError, ValueError, AssertionError, kafka_errors.KafkaError) as e:  # aiokafka answers odd bytes of a broker with any of these
             raise BrokerError(refusal(kafka, [*heard, e])) from None
-
-
-async def patiently(start: Callable[[], Awaitable[None]]) -> None:
-    """Start a client of a worker that is under way: as long as no broker takes it, again, with growing pauses. The caller sets a limit, and `Complaints` tells why."""
-    pause_s = PAUSE_S
-    while True:
-        try:
-            await start()
-        except kafka_errors.KafkaConnectionError:
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, PAUSE_MAX_S)
-        else:
-            return
 
 
 def refusal(kafka: KafkaSettings, errors: Sequence[BaseException]) -> str:

@@ -22,7 +22,7 @@ from stream_monitor.errors import BrokerError, StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import snapshots
-from stream_monitor.runtime.connection import client_options, patiently
+from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import IN_DOUBT, die
 from stream_monitor.runtime.fetching import Fetched, split
 from stream_monitor.runtime.hub import Hub, quietly
@@ -88,7 +88,7 @@ class EvaluateStage:
         parked = self.parked.pop(tp, None)
         producer = self._producer(tp)
         try:
-            await patiently(producer.start)  # 1 fence: ends an open transaction of a former owner, so that what follows is final
+            await producer.start()  # 1 fence: ends an open transaction of a former owner, so that what follows is final
             position, pointer, first = await self._committed(tp)  # 2 the position; its metadata points at the last snapshot
             if parked is not None and parked.position == position:  # 3 nobody moved it: the state in memory is the fold up to there
                 parked.producer, parked.pointer, parked.broken = producer, pointer, False

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
-from stream_monitor.runtime.connection import client_options, patiently
+from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, NO_PROGRESS, NOT_OPENED, die
 from stream_monitor.runtime.fetching import Fetched
 from stream_monitor.settings import Settings
@@ -218,7 +218,7 @@ class Hub:
             max_partition_fetch_bytes=4 << 20,
         )
         try:
-            await patiently(consumer.start)
+            await consumer.start()
             yield consumer
         finally:
             await quietly(consumer.stop())
