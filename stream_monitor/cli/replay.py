@@ -165,11 +165,11 @@ def _show(summary: dict[str, Any], alerts: list[dict[str, Any]], rejected: Count
     for alert in alerts:
         if alert["status"] != "updated":
             when = alert["starts_at"] if alert["status"] == "firing" else alert["ends_at"]
-            console.print(f"{when}  {alert['status']:8}  {alert['severity']:8}  {readable(alert['summary'])}", markup=False, soft_wrap=True)
+            console.print(f"{when}  {alert['status']:8}  {alert['severity']:8}  {readable(alert['summary'])}", markup=False, soft_wrap=not console.is_terminal)
     if not alerts:
         console.print("no alerts")
     for note in _notes(summary):
-        console.print(note, markup=False, soft_wrap=True)
+        console.print(note, markup=False, soft_wrap=not console.is_terminal)
 
 
 def _notes(summary: dict[str, Any]) -> Iterator[str]:

@@ -27,6 +27,7 @@ NOT_IMPORTED = {
     "stream_monitor.__main__": "`python -m stream_monitor`",
     "stream_monitor.metrics.reference": "makes docs/metrics.md; tests/unit/test_metrics_reference.py holds that to it",
     "stream_monitor.exports.topics_page": "makes docs/topics.md",
+    "stream_monitor.exports.configuration_page": "makes docs/configuration.md",
 }
 DOCSTRINGS_TO_MEND = {"stream_monitor/monitors/segments.py: codes: cells"}
 """Two parameters on one line."""
