@@ -17,7 +17,7 @@ from stream_monitor.config.checker import Key, keys_of
 from stream_monitor.config.rules import FORMS, OFF, RULES, TOP, Rule
 from stream_monitor.config.shorthand import duration_text
 from stream_monitor.detectors.base import METHODS
-from stream_monitor.settings import Frozen, Segment, Threshold
+from stream_monitor.settings import Frozen, Secret, Segment, Threshold
 
 Schema = dict[str, Any]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -78,7 +78,10 @@ def _duration(hint: Any) -> Schema:
 def _value(hint: Any, rule: Rule, found: dict[str, Schema]) -> Schema:
     if rule.form in _FORMS:
         return _FORMS[rule.form](found)
-    origin, arguments = get_origin(hint), get_args(hint)
+    origin: Any = get_origin(hint)
+    arguments = get_args(hint)
+    if Secret in arguments:
+        return {"type": "null"}  # does not stand in a file
     if origin in (Union, types.UnionType):
         inner = _value(next(a for a in arguments if a is not type(None)), rule, found)
         return inner if str in arguments or get_origin(arguments[0]) is Literal else {"anyOf": [inner, {"const": OFF}]}

@@ -17,7 +17,7 @@ from stream_monitor.config.checker import Key, keys_of
 from stream_monitor.config.rules import OFF, RULES, TOP, Rule
 from stream_monitor.config.shorthand import duration_text
 from stream_monitor.detectors.base import METHODS
-from stream_monitor.settings import CustomMetric, Feature, Frozen, Segment, Threshold
+from stream_monitor.settings import CustomMetric, Feature, Frozen, Secret, Segment, Threshold
 
 INTRODUCTION = f"""\
 # Configuration
@@ -49,7 +49,7 @@ A longer one is [examples/monitor.yaml](../examples/monitor.yaml).
 ## Where settings come from
 1. `--config FILE`, else `./monitor.yaml` if it is there, else the defaults below.
 2. Environment variables over it: `{PREFIX}` and the path joined by two underscores, in capitals or not. The value is YAML: `{PREFIX}DEFAULTS__WINDOWS='[last_500, 1h]'`. An empty one is as good as not set (but makes a text empty), and a deeper path wins over a shallower one.
-3. A name that ends in `_FILE` reads the value from a file, for secrets: `{PREFIX}KAFKA__SECURITY__PASSWORD_FILE=/run/secrets/kafka`. Secrets are never shown in messages.
+3. A name that ends in `_FILE` reads the value from a file, for secrets: `{PREFIX}KAFKA__SECURITY__PASSWORD_FILE=/run/secrets/kafka`. A secret does not stand in the file at all, and is never shown.
 
 `NAME` in a variable is a name of your own (a model, a feature). It is matched with the names of the file in any case; a new one that is all capitals becomes lower case.
 
@@ -160,14 +160,14 @@ def _values(key: Key, rule: Rule) -> str:
     if origin in (Union, types.UnionType):
         inner = next(a for a in arguments if a is not type(None))
         text = _values((key[0], inner, False), rule)
-        return text if inner is str or get_origin(inner) is Literal else f"{text}{', `off`' if OFF in rule.text else ''}"
+        return text if inner in (str, Secret) or get_origin(inner) is Literal else f"{text}{', `off`' if OFF in rule.text else ''}"
     if origin is Literal:
         return " ".join(f"`{a}`" for a in arguments)
     if origin is dict:
         return f"by name, [below](#{_anchor(rule)})"
     if origin is tuple:
         return f"list of {'numbers' if arguments[0] is float else 'text'}"
-    words = {bool: "`true` `false`", int: "whole number", float: "number", str: "text"}
+    words = {bool: "`true` `false`", int: "whole number", float: "number", str: "text", Secret: "secret, not in the file"}
     return f"{words[hint]}{_bounds(rule, lambda v: f'{v:,.12g}')}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from stream_monitor.cli import cli
 from stream_monitor.config import parse
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
 SCREENS = [page for page in PAGES if page.exists()]
 COMMENT = re.compile(r"(^|\s)#.*$")
-AWAITED = {"docs/reliability.md", "docs/security.md", "bench/README.md"}
+AWAITED = {"docs/reliability.md", "docs/security.md"}
 RECORD_MS = 1_760_000_000_000
 
 
@@ -82,6 +83,13 @@ def test_a_command_that_does_not_exist_is_found_out():
     for line in ("stream-monitor wrker", "stream-monitor replay --predicitons x.csv", "stream-monitor config chek"):
         with pytest.raises(click.UsageError):
             test_a_command_of_the_docs_is_understood(line)
+
+
+@pytest.mark.parametrize("path", [p for p in sorted(ROOT.glob("examples/**/monitor.yaml"))], ids=shown)
+def test_config_check_has_nothing_to_say_of_an_example(path):
+    result = CliRunner().invoke(cli, ["config", "check", str(path)])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("good: ")
 
 
 @pytest.mark.parametrize("text", [*CONFIGURATIONS, *FILES])
@@ -145,6 +153,8 @@ class TestSchema:
             {"defaults": {"features": {"age": {"typ": "numeric"}}}},
             {"worker": {"metrics": {"port": 99_999}}},
             {"worker": {"flush_interval": "50 ms"}},
+            {"kafka": {"security": {"password": "hush"}}},
+            {"worker": {"metrics": {"token": "hush"}}},
             {"defaults": {"metrics": {"custom": {"x": {"field": "score"}}}}},
         ],
     )
