@@ -30,7 +30,7 @@ kafka:
 
 worker:
   group: stream-monitor                   # workers of one group share the work
-  metrics: {host: 127.0.0.1, port: 9108}  # 0.0.0.0 lets Prometheus on another machine in; there is no password
+  metrics: {host: 127.0.0.1, port: 9108}  # 0.0.0.0 lets Prometheus on another machine in; then set STREAM_MONITOR_WORKER__METRICS__TOKEN_FILE too
 
 # What holds for every model. A model below has it too, unless it says otherwise.
 defaults:

@@ -173,13 +173,11 @@ def _show(summary: dict[str, Any], alerts: list[dict[str, Any]], rejected: Count
 
 
 def _notes(summary: dict[str, Any]) -> Iterator[str]:
-    """What a person may wonder about: why there are no metrics, or no drift."""
+    """What a person may wonder about: why there is nothing, or no drift."""
     if not any(records["received"] for records in summary["records"].values()):
         yield "note: the input has no rows"
     for model, found in summary["models"].items():
         for version, v in found["versions"].items():
             name = readable(f"{model} {version}".strip())
-            if v["labels"] and "task" not in v:
-                yield f"note: {name}: too few labels to tell what the model does, so there are no metrics yet; `task: binary` (multiclass, regression) in monitor.yaml says it"
             if v["predictions"] and "baseline" not in v:
                 yield f"note: {name}: fewer rows than baseline.rows (5,000 by default), so there is no reference yet for drift, quality and anomalies"

@@ -85,7 +85,7 @@ def test_a_command_that_does_not_exist_is_found_out():
             test_a_command_of_the_docs_is_understood(line)
 
 
-@pytest.mark.parametrize("path", [p for p in sorted(ROOT.glob("examples/**/monitor.yaml"))], ids=shown)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/**/monitor.yaml")), ids=shown)
 def test_config_check_has_nothing_to_say_of_an_example(path):
     result = CliRunner().invoke(cli, ["config", "check", str(path)])
     assert result.exit_code == 0, result.output
