@@ -111,7 +111,7 @@ def _of_the_process() -> Iterable[Metric]:
     yield _process("limit_hits_total", "counter", "Things that were refused or folded into __other__ because a limit was reached.", "limit")
     yield _process("monitor_failures_total", "counter", "Monitors switched off for a model because they raised.", "monitor")
     yield _process("alert_events_total", "counter", "Alert events written.", "status")
-    yield _process("lost_records_total", "counter", "Records that were deleted by retention before they were read.", "topic", "partition")
+    yield _process("lost_records", "gauge", "Records that retention deleted before they were read, since this worker started.", "topic", "partition")
     yield _process("state_bytes", "gauge", "Estimated memory of the state of evaluation.")
     yield _process("series_dropped_total", "counter", "Series left out of a scrape because of limits.series, added up over scrapes.")
     yield _process("scrape_errors_total", "counter", "Sources and samples that could not be exported, added up over scrapes.")

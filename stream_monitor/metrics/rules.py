@@ -87,6 +87,13 @@ def _left_out() -> list[dict[str, Any]]:
     """What a worker does not show, at a limit or after a fault."""
     return [
         _alert(
+            "StreamMonitorRecordsLost",
+            f"{gauge('stream_monitor_lost_records', by=('job', 'topic', 'partition'))} > 0",
+            ("0m", "critical"),
+            "{{ $value }} records of {{ $labels.topic }}/{{ $labels.partition }} were deleted before they were read",
+            "Retention is shorter than the workers were away: counts have a gap there. Make it longer. The alert ends when the worker is started again.",
+        ),
+        _alert(
             "StreamMonitorEvicting",
             f"{increase('stream_monitor_predictions_evicted_total', by=PROCESS)} > 0",
             ("0m", "warning"),

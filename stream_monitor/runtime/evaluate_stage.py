@@ -244,7 +244,7 @@ class EvaluateStage:
     def samples(self) -> Iterator[Sample]:
         """Gauges and counters of this process."""
         for tp, n in self.lost.items():
-            yield Sample("stream_monitor_lost_records_total", (tp.topic, str(tp.partition)), n)
+            yield Sample("stream_monitor_lost_records", (tp.topic, str(tp.partition)), n)
         for tp, owned in self.owned.items():
             yield Sample("stream_monitor_log_time_lag_seconds", (tp.topic, str(tp.partition)), max(time.time() - owned.shard.log_time_ms / 1e3, 0.0))
 

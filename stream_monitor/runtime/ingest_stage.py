@@ -218,7 +218,7 @@ class IngestStage:
         for (topic, reason), n in self.dead.items():
             yield Sample("stream_monitor_dead_letters_total", (topic, reason), n)
         for tp, n in self.lost.items():
-            yield Sample("stream_monitor_lost_records_total", (tp.topic, str(tp.partition)), n)
+            yield Sample("stream_monitor_lost_records", (tp.topic, str(tp.partition)), n)
         yield Sample("stream_monitor_timestamps_replaced_total", (), self.ingest.ahead)
 
 

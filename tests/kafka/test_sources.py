@@ -63,7 +63,7 @@ class Site:
         return self.worker.metrics().get('model_predictions_total{model="m",version=""}', 0.0)
 
     def lost(self, topic: str) -> float:
-        return sum(v for series, v in self.worker.metrics().items() if series.startswith(f'stream_monitor_lost_records_total{{topic="{self.prefix}{topic}"'))
+        return sum(v for series, v in self.worker.metrics().items() if series.startswith(f'stream_monitor_lost_records{{topic="{self.prefix}{topic}"'))
 
     def make_anew(self, topic: str) -> None:
         name = self.prefix + topic

@@ -207,6 +207,7 @@ ILL = {
     "StreamMonitorNotReady": {"stream_monitor_ready{job='j',instance='i'}": "0x200"},
     "StreamMonitorBehind": {"stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "90x200"},
     "StreamMonitorDeadLetters": {"stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+30x200"},
+    "StreamMonitorRecordsLost": {"stream_monitor_lost_records{job='j',topic='predictions',partition='0'}": "5x200"},
     "StreamMonitorEvicting": {"stream_monitor_predictions_evicted_total{job='j',instance='i'}": "0+1x200"},
     "StreamMonitorLimitReached": {"stream_monitor_limit_hits_total{job='j',instance='i',limit='models'}": "0+1x200"},
     "StreamMonitorSeriesDropped": {"stream_monitor_series_dropped_total{job='j',instance='i'}": "0+10x200"},
