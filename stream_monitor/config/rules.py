@@ -1,7 +1,7 @@
 """
 What each key means and which values it takes, beyond its type: one table for the checker, the JSON Schema and the docs.
 
-Rule of the file: types, names and defaults are those of `settings.py` and are not repeated here; every key of `monitor.yaml` has its line (`tests/unit/test_config.py` says so).
+Rule of the file: types, names and defaults are those of `settings.py` and are not repeated here; every key of `monitor.yaml` has its line (`tests/unit/test_config_command.py` says so).
 """
 
 from __future__ import annotations

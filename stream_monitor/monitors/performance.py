@@ -371,7 +371,7 @@ class Performance:
         self.falling = state["falling"]
         self.block, self.blocks = np.array(state["block"], np.float64), list(state["blocks"])
         if state["windows"] is not None:
-            self.windows = PerformanceWindows.from_state(state["windows"], self.classes, self.score_classes)
+            self.windows = PerformanceWindows.from_state(state["windows"], self.rows, self.classes, self.score_classes)
 
 
 def packed_pairs(pairs: Pairs) -> dict[str, Any]:

@@ -228,10 +228,10 @@ class PerformanceWindows:
         return {"task": self.task, "shift": shift, "classes": classes, "slim": self.slim, "frontier_ms": self.frontier_ms, "top": self.top.state(), "panes": self.panes.state()}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], classes: Classes, score_classes: Classes) -> PerformanceWindows:
-        """The windows of a snapshot; `classes` and `score_classes` are those of the version."""
-        windows = cls(state["task"], state["top"]["n"], classes, score_classes, shift=state["shift"], slim=state["slim"])
+    def from_state(cls, state: Mapping[str, Any], rows: int, classes: Classes, score_classes: Classes) -> PerformanceWindows:
+        """The windows of a snapshot; `rows`, `classes` and `score_classes` are those of the version now."""
+        windows = cls(state["task"], rows, classes, score_classes, shift=state["shift"], slim=state["slim"])
         if windows.task == "multiclass":
             windows.sums = MulticlassSums(state["classes"])
-        windows.frontier_ms, windows.top, windows.panes = state["frontier_ms"], TopN.from_state(state["top"]), Panes.from_state(state["panes"])
+        windows.frontier_ms, windows.top, windows.panes = state["frontier_ms"], TopN.from_state(state["top"], rows), Panes.from_state(state["panes"])
         return windows

@@ -71,7 +71,7 @@ def _shares(model: str, version: str, name: str, now: Windowed, profile: Feature
         key = AlertKey(model, version, "", "data_quality", name, "profile")
         yield _share(key, now.violations, now.rows, 0.0, settings.quality.violation_ratio, "of the wrong type, out of range or of an unknown category", settings, span, reference)
     present = now.rows - now.missing
-    if profile.type == "numeric" and present > 0:
+    if profile.type == "numeric" and present > 0 and profile.q3 > profile.q1:  # without a spread every other value would be an outlier
         key = AlertKey(model, version, "", "anomaly", name, "iqr")
         yield _share(key, now.outliers, present, outlier_share(profile), settings.anomalies.share, "outside the fences", settings, span, reference)
 

@@ -338,7 +338,7 @@ class Version:
         if self.custom is not None and state["custom"] is not None:
             self.custom.load(state["custom"])
         if self.segments is not None and state["segments"] is not None:
-            self.segments.load(state["segments"], lambda w: PerformanceWindows.from_state(w, self.performance.classes, self.performance.score_classes))
+            self.segments.load(state["segments"], lambda w: PerformanceWindows.from_state(w, self.performance.rows, self.performance.classes, self.performance.score_classes))
         self._rows = [unpacked_rows(r) for r in state["rows"]]
         self._pairs = [(unpacked_pairs(p), texts) for p in state["pairs"]]
         self._waiting = sum(len(r.times_ms) for r in self._rows) + sum(len(p.row) for p, _ in self._pairs)

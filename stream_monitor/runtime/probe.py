@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -31,7 +32,7 @@ CHECK = "probe"
 
 async def probe(kafka: KafkaSettings, urls: Sequence[str], *, metrics: HttpSettings | None = None, wait_s: float = WAIT_S) -> Finding:
     """
-    Send a prediction and its label, and wait until a worker shows them.
+    Send two predictions and their labels, and wait until a worker shows them.
 
     Parameters
     ----------
@@ -80,15 +81,16 @@ async def probe(kafka: KafkaSettings, urls: Sequence[str], *, metrics: HttpSetti
 
 async def _send(kafka: KafkaSettings) -> None:
     now_ms = time.time_ns() // 1_000_000
-    event_id = f"probe-{time.time_ns()}"
-    prediction = {"event_id": event_id, "model": MODEL, "prediction": 1, "timestamp": now_ms}
-    label = {"event_id": event_id, "model": MODEL, "label": 1, "timestamp": now_ms}
+    events: list[tuple[str, dict[str, Any]]] = []
+    for value in (1, 0):  # both classes, so that the task is known at once
+        common = {"event_id": f"probe-{time.time_ns()}-{value}", "model": MODEL, "timestamp": now_ms}
+        events += [("predictions", {**common, "prediction": value, "score": 0.1 + 0.8 * value}), ("labels", {**common, "label": value})]
     producer = AIOKafkaProducer(**client_options(kafka), request_timeout_ms=10_000)
     try:
         with connecting(kafka):
             await producer.start()
-        for topic, event in (("predictions", prediction), ("labels", label)):
-            await producer.send_and_wait(kafka.topic_prefix + topic, msgspec.json.encode(event), key=event_id.encode())
+        for topic, event in events:
+            await producer.send_and_wait(kafka.topic_prefix + topic, msgspec.json.encode(event), key=event["event_id"].encode())
     finally:
         await producer.stop()
 

@@ -88,11 +88,14 @@ class TopN:
         return {"n": self.n, "dtypes": self.dtypes, "columns": {name: c[: self.used].tobytes() for name, c in self.column.items()}}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> TopN:
-        """The rows of a snapshot."""
-        top = cls(state["n"], {k: v for k, v in state["dtypes"].items() if k not in ("time", "id")})
+    def from_state(cls, state: Mapping[str, Any], n: int) -> TopN:
+        """The rows of a snapshot, the greatest `n` of them from now on."""
+        top = cls(max(n, state["n"]), {k: v for k, v in state["dtypes"].items() if k not in ("time", "id")})
         for name, data in state["columns"].items():
             values = np.frombuffer(data, top.dtypes[name])
             top.column[name][: len(values)] = values
             top.used = len(values)
+        if n < top.n:
+            top._cut(n)
+            top.n, top.column = n, {name: column[: 2 * n].copy() for name, column in top.column.items()}
         return top

@@ -139,7 +139,7 @@ def test_a_top_n_is_the_greatest_n_in_any_order_and_pieces(found: list[TopRow], 
 @given(top_rows, st.integers(1, 20), sizes, st.integers(0, 50))
 def test_a_snapshot_of_a_top_n_is_invisible(found: list[TopRow], n: int, lengths: list[int], at: int) -> None:
     part = found[: at % len(found) + 1]
-    top = TopN.from_state(restored(top_of(part, n, lengths).state()))
+    top = TopN.from_state(restored(top_of(part, n, lengths).state()), n)
     for time, id_, value in found[len(part) :]:
         top.add(np.array([time]), np.array([id_], np.uint64), value=np.array([value]))
     assert content(top) == content(top_of(found, n, lengths))

@@ -44,6 +44,7 @@ PINS: dict[str, tuple[str, str]] = {
     "mode.threads:ServiceThread._shutdown_thread": ("405be9a095473e8d", "what of it Thread.stop does itself"),
     "mode.threads:QueueServiceThread.call_thread": ("d1304f73ca65376d", "Thread.call_thread replaces it"),
     "mode.threads:QueueServiceThread.cast_thread": ("fbb45a2bc034ebe4", "Thread.cast_thread replaces it"),
+    "mode.services:Service._crash": ("023e36034cd9b2b1", "App._crash ends the process where this only stops it"),
     "mode.services:Service._default_start": ("983b5c4c514037ed", "called by Thread.start"),
     "mode.services:Service._default_stop_children": ("6ae33d6a91bfe1db", "called by Thread.stop"),
     "mode.services:Service._default_stop_futures": ("5cd0d80c28da254c", "called by Thread.stop"),

@@ -487,3 +487,20 @@ def test_a_version_that_nobody_uses_for_a_week_retires_and_its_counters_go_on() 
         assert found["model_predictions_total", "m", "1"] == 101
         assert found["model_predictions_total", "other", "1"] == 1
         assert ("model_feature_mean", "m", "1", "x") not in found
+
+
+@pytest.mark.parametrize(("before", "after"), [("last_100", "last_1000"), ("last_1000", "last_100")])
+def test_a_window_of_another_length_takes_effect_after_a_restart(before: str, after: str) -> None:
+    stream = Stream(CoreSettings(defaults=ModelSettings(windows=(before,), drift=QUIET)))
+    core = CoreSettings(defaults=ModelSettings(windows=(after,), drift=QUIET))
+    right = np.random.default_rng(6).random(3_000) < 0.7
+    for start in range(0, 3_000, 200):
+        if start == 600:
+            stream.shard = Shard.restore(0, core, {k: v for k, v in stream.shard.snapshot().items() if v is not None})
+        stream.send("predictions", (prediction(i, prediction=i % 2) for i in range(start, start + 200)), T0 + start)
+        stream.send("labels", (label(i, i % 2 if right[i] else 1 - i % 2) for i in range(start, start + 200)), T0 + start)
+    stream.close()
+    n = int(after[5:])
+    found = stream.samples()
+    assert found["model_window_labels", "m", "1", after] == n
+    assert found["model_accuracy", "m", "1", after] == pytest.approx(right[-n:].mean(), abs=1e-12)
