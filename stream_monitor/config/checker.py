@@ -43,7 +43,7 @@ def close_to(word: str, known: Iterable[str]) -> str | None:
 def shown(node: Node) -> str:
     """What was given, for a message."""
     last = node.path[-1] if node.path else ""
-    if last in rules.SECRETS or (node.path[:2] in rules.SHOWN and last not in rules.SHOWN[node.path[:2]]):
+    if last in rules.SECRETS or (node.path[:2] in rules.SHOWN and last not in rules.SHOWN[node.path[:2]]) or ("bootstrap_servers" in node.path and "@" in node.text):
         return "a value that is not shown"
     if isinstance(node.value, dict | list):
         return "a mapping" if isinstance(node.value, dict) else "a list"
@@ -268,7 +268,7 @@ class Checker:
             return BAD if made is BAD else ",".join(made) if made else self.problem(node, "at least one broker is needed", got=False)
         text = node.value if isinstance(node.value, str) else node.text
         if "://" in text:
-            return self.problem(node, f"{FORMS['brokers'].expected} is expected, without a scheme", text.split("://", 1)[1])
+            return self.problem(node, f"{FORMS['brokers'].expected} is expected, without a scheme", text.split("://", 1)[1].rpartition("@")[2])
         return self._text(node, Rule("", form="brokers"))
 
     def form_class(self, node: Node) -> Any:

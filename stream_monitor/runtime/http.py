@@ -3,7 +3,7 @@ What is heard over HTTP: `/metrics`, `/live`, `/ready` and a page that links the
 
 Rule of the file: it reads and never changes anything, answers GET and HEAD only, and shows nobody a stack trace. It binds to 127.0.0.1 unless it is told otherwise.
 With a token, `/live` and `/ready` stay open, since the probes of an orchestrator have none and they tell next to nothing; all else is for those who send it.
-A connection that asks nothing makes room for a new one, so that idle and slow clients cannot shut others out.
+An idle connection makes room for a new one, so that idle and slow clients cannot shut others out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import hmac
 import html
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from aiohttp import web
@@ -142,11 +143,11 @@ class HttpServer:
     @web.middleware
     async def _admitted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Who asks for more than `/live` and `/ready` has the token, if there is one."""
-        if self._guests is not None:
-            self._guests.asked(request.protocol)
+        assert self._guests is not None
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         if self._wanted is None or request.path in OPEN_PATHS or hmac.compare_digest(given, self._wanted):
-            return await handler(request)
+            with self._guests.served(request.protocol):
+                return await handler(request)
         return web.Response(text="401 Unauthorized\n", status=401, headers={"WWW-Authenticate": 'Bearer realm="stream-monitor"'})
 
     async def _page(self, _: web.Request) -> web.Response:
@@ -219,22 +220,29 @@ class _Guests:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._asked: dict[object, float] = {}
+        self._served: set[object] = set()
         self._came: dict[object, float] = {}
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
     def room(self) -> bool:
-        """Whether one more may come; who is silent leaves for it, the one that is longest there first."""
+        """Whether one more may come. Who has asked nothing leaves for it, the oldest first; else who asked the longest ago, but nobody who is being served."""
         present = [each for each in self._server.connections if each.transport is not None and not each.transport.is_closing()]
         if len(present) < CONNECTIONS_MAX:
             return True
-        silent = next((each for each in present if each not in self._asked), None)
-        if silent is not None:
-            _drop(silent)
-        return silent is not None
+        idle = min((each for each in present if each not in self._served), key=lambda each: self._asked.get(each, 0.0), default=None)
+        if idle is not None:
+            _drop(idle)
+        return idle is not None
 
-    def asked(self, guest: object) -> None:
-        """A whole request has come."""
+    @contextmanager
+    def served(self, guest: object) -> Iterator[None]:
+        """Around the answer to a request."""
         self._asked[guest] = self._loop.time()
+        self._served.add(guest)
+        try:
+            yield
+        finally:
+            self._served.discard(guest)
 
     def _sweep(self) -> None:
         now = self._loop.time()

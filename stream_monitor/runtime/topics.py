@@ -23,7 +23,7 @@ from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
 WAIT_S = 2.0
-TOPIC_HIDDEN, TOPIC_EXISTS = 29, 36
+TOPIC_HIDDEN, CLUSTER_DENIED, TOPIC_EXISTS = 29, 31, 36
 
 
 @asynccontextmanager
@@ -95,7 +95,9 @@ async def create(settings: Settings, client: AIOKafkaAdminClient, partitions: Ma
         raise BrokerError(f"the topics {', '.join(partitions)} could not be made: {e}") from None
     refused = [f"{topic}: {(*rest, None)[0] or for_code(code).__name__}" for topic, code, *rest in response.topic_errors if code not in (0, TOPIC_EXISTS)]
     if refused:
-        raise BrokerError(f"topics could not be made: {'; '.join(refused)}")
+        denied = any(code in (TOPIC_HIDDEN, CLUSTER_DENIED) for _, code, *_ in response.topic_errors)
+        advice = "; allow Create to the user of kafka.security, or let another make them (`stream-monitor topics apply`) and set kafka.create_topics to false" if denied else ""
+        raise BrokerError(f"topics could not be made: {'; '.join(refused)}{advice}")
     log.info("made topics: %s", ", ".join(prefix + name for name in partitions))
 
 

@@ -65,6 +65,8 @@ class Worker:
             return
         await demand_access(self.settings)
         await check_transactions(self.hub)
+        if self.settings.kafka.security.protocol == "SASL_PLAINTEXT":
+            log.warning("kafka.security.protocol is SASL_PLAINTEXT: who sees the network reads the events, and with PLAIN the password; SASL_SSL hides both")
         partitions = await topics.describe(self.settings)
         baselines = await references(self.settings, self.files)
         self.ingest = IngestStage(self.hub, partitions["observations"])

@@ -258,6 +258,9 @@ def test_access_that_is_missing_is_named(broker: DemandingBroker, prefix: str, t
     settings = settings_of(client, prefix)
     with pytest.raises(BrokerError, match=rf"access is missing: topics .*{prefix}predictions.* are hidden from the user"):
         asyncio.run(topics.ensure(settings))
+    broker.allow(ResourceType.TOPIC, f"{prefix}new.", AclOperation.READ)  # may see what is not there, and not make it
+    with pytest.raises(BrokerError, match=r"topics could not be made: .*; allow Create to the user"):
+        asyncio.run(topics.ensure(settings_of(client, f"{prefix}new.")))
     broker.allow(ResourceType.TOPIC, prefix, AclOperation.READ)
     process = start(client, prefix, tmp_path, "log")
     assert process.wait(60) == 1

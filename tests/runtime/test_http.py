@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import io
 import socket
@@ -131,20 +132,37 @@ def test_rude_requests_are_refused(request_bytes):
 
 
 def test_connections_have_a_limit(monkeypatch):
+    """One that is idle leaves for a new one, the longest idle first; while all are being served a new one is refused."""
     monkeypatch.setattr(http, "CONNECTIONS_MAX", 2)
+    going = asyncio.Event()
+
+    async def slow():
+        await going.wait()
+        return b"done"
+
+    async def connected(port, path):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+        return reader, writer
 
     async def visit(_session, _base, port):
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-        for reader, writer in held:  # a request each, so that both are known to the server
-            writer.write(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        first, second = await connected(port, b"/live"), await connected(port, b"/live")
+        for reader, _ in (first, second):
             await reader.readuntil(b"live\n")
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        refused = await reader.read()
-        for _, each in [*held, (reader, writer)]:
-            each.close()
-        return refused
+        second[1].write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        third = await connected(port, b"/metrics")
+        assert await first[0].read() == b"", "it was idle"
+        await asyncio.sleep(0.1)
+        fourth = await connected(port, b"/live")
+        with contextlib.suppress(ConnectionError):
+            assert await fourth[0].read() == b"", "both others are being served"
+        going.set()
+        for reader, _ in (second, third):
+            await reader.readuntil(b"done")
+        for _, writer in (first, second, third, fourth):
+            writer.close()
 
-    assert serve(visit) == b""
+    serve(visit, metrics=slow)
 
 
 def test_slow_clients_make_room_and_are_sent_away(monkeypatch):

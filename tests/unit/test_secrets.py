@@ -81,6 +81,8 @@ def test_from_a_file(tmp_path):
         ("kafka: {security: {password: hush-4711}", "not valid YAML"),
         ("worker: {metrics: {tokken: hush-4711}}", "did you mean 'token'?"),
         ("worker: {metrics: hush-4711}", "a mapping is expected"),
+        ("kafka: {bootstrap_servers: 'kafka://u:hush-4711@b:9092'}", "without a scheme (got a value that is not shown); did you mean 'b:9092'?"),
+        ("kafka: {bootstrap_servers: ['u:hush-4711@b:9092']}", "HOST:PORT"),
     ],
 )
 def test_a_secret_in_the_file_is_refused_and_not_repeated(text, told):
