@@ -145,7 +145,7 @@ class Cluster:
     async def transaction_coordinator(self, transactional_id: str) -> str:
         """Ask for the coordinator of a transactional id: empty when there is one, else why not."""
         answer = await self._coordinator(transactional_id, TRANSACTION_COORDINATOR)
-        return "" if not answer.error_code else _name_of(answer.error_code)
+        return "" if not answer.error_code else name_of(answer.error_code)
 
     async def group(self, name: str) -> GroupFacts:
         """State of a consumer group (`Dead` when nobody ever used it)."""
@@ -153,12 +153,12 @@ class Cluster:
         if coordinator.error_code == GROUP_AUTHORIZATION_FAILED:
             return GroupFacts("hidden from us", 0, frozenset())
         if coordinator.error_code:
-            raise BrokerError(f"group {name}: {_name_of(coordinator.error_code)}")
+            raise BrokerError(f"group {name}: {name_of(coordinator.error_code)}")
         with_operations = self.versions.get(DESCRIBE_GROUPS_KEY, (0, 0))[1] >= GROUPS_WITH_OPERATIONS
         answer = await self._ask(_GroupsWithOperations(name) if with_operations else DescribeGroupsRequest([name]), coordinator.coordinator_id)
         group = answer.groups[0]
         if group[0] and group[0] != GROUP_ID_NOT_FOUND:
-            raise BrokerError(f"group {name}: {_name_of(group[0])}")
+            raise BrokerError(f"group {name}: {name_of(group[0])}")
         return GroupFacts(group[2], len(group[5]), _operations(group[6]) if with_operations else None)
 
     async def _coordinator(self, name: str, kind: int) -> Any:
@@ -239,7 +239,8 @@ def _operations(bits: int) -> frozenset[int] | None:
     return None if bits == UNKNOWN_OPERATIONS else frozenset(place for place in range(31) if bits >> place & 1)
 
 
-def _name_of(code: int) -> str:
+def name_of(code: int) -> str:
+    """What a broker calls an error."""
     return str(for_code(code).__name__).removesuffix("Error")
 
 
