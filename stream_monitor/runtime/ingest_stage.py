@@ -59,6 +59,7 @@ class IngestStage:
         self._committed: dict[TopicPartition, int] = {}
         self._burying: set[TopicPartition] = set()
         self._ticked = 0.0
+        self._stopped = False
 
     async def start(self) -> None:
         """Start the producer. Idempotent: it keeps order and retries in place; that alone is not enough for rule 3, since a batch can fail for good."""
@@ -146,7 +147,7 @@ class IngestStage:
     async def _send(self) -> None:
         """The only place that sends to `observations`: the next record of a target only after the one before is acknowledged."""
         async with self._lock:
-            if not self.ingest.rows:
+            if self._stopped or not self.ingest.rows:
                 return
             frontier = {tp: offset for tp, offset in self._read.items() if tp not in self._burying}
             records = self.ingest.flush(_now_ms())
@@ -163,6 +164,8 @@ class IngestStage:
     async def _tick(self) -> None:
         """A record without rows for every target: log time goes on where nothing flows."""
         async with self._lock:
+            if self._stopped:
+                return
             record = tick(_now_ms())
             try:
                 await asyncio.gather(*(self._send_to(target, [record]) for target in range(self.targets)))
@@ -208,8 +211,10 @@ class IngestStage:
             await self._commit()
 
     async def stop(self) -> None:
-        """Close the producer."""
-        await quietly(self._producer.stop())
+        """Close the producer, once what is in flight is acknowledged: a tick that is cancelled is a doubtful send, and no clean end."""
+        async with self._lock:
+            self._stopped = True
+            await quietly(self._producer.stop())
 
     def samples(self) -> Iterator[Sample]:
         """Counters of this process."""
