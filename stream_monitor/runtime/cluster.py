@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -36,6 +36,7 @@ GROUP_ID_NOT_FOUND = 69
 TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED = 29, 30
 COORDINATOR_STARTS = frozenset({14, 15, 16})
 """Codes that pass: the coordinator is loading, not available yet, or has just moved."""
+TRIES = 20
 
 
 class TopicFacts(Struct, frozen=True):
@@ -155,7 +156,8 @@ class Cluster:
         if coordinator.error_code:
             raise BrokerError(f"group {name}: {name_of(coordinator.error_code)}")
         with_operations = self.versions.get(DESCRIBE_GROUPS_KEY, (0, 0))[1] >= GROUPS_WITH_OPERATIONS
-        answer = await self._ask(_GroupsWithOperations(name) if with_operations else DescribeGroupsRequest([name]), coordinator.coordinator_id)
+        request = _GroupsWithOperations(name) if with_operations else DescribeGroupsRequest([name])
+        answer = await self._until_started(lambda: self._ask(request, coordinator.coordinator_id), lambda answer: answer.groups[0][0])
         group = answer.groups[0]
         if group[0] and group[0] != GROUP_ID_NOT_FOUND:
             raise BrokerError(f"group {name}: {name_of(group[0])}")
@@ -163,11 +165,15 @@ class Cluster:
 
     async def _coordinator(self, name: str, kind: int) -> Any:
         """Ask until there is one: the first question makes a fresh cluster elect it."""
-        for _ in range(20):
-            answer = await self._ask(FindCoordinatorRequest(name, kind))
-            if answer.error_code not in COORDINATOR_STARTS:
+        return await self._until_started(lambda: self._ask(FindCoordinatorRequest(name, kind)), lambda answer: answer.error_code)
+
+    async def _until_started(self, ask: Callable[[], Awaitable[Any]], code: Callable[[Any], int]) -> Any:
+        """The answer, once the coordinator is there and has loaded, or its last refusal."""
+        for _ in range(TRIES):
+            answer = await ask()
+            if code(answer) not in COORDINATOR_STARTS:
                 break
-            await asyncio.sleep(self._timeout_s / 20)
+            await asyncio.sleep(self._timeout_s / TRIES)
         return answer
 
     async def committed(self, group: str) -> dict[tuple[str, int], int]:

@@ -87,6 +87,26 @@ def test_nothing_is_written_and_no_group_is_joined():
     assert group == GroupFacts("Dead", 0, None)
 
 
+def test_a_coordinator_that_still_loads_is_asked_again():
+    """On a fresh cluster, or after a restart of a broker, the group has moved or is not loaded yet: no reason for a worker to give up."""
+
+    async def scenario():
+        async with Broker() as broker, Cluster(KafkaSettings(bootstrap_servers=broker.bootstrap), 0.5) as cluster:
+            answers = iter([16, 14])
+            ask = cluster._ask
+
+            async def loading(request, node=None):
+                answer = await ask(request, node)
+                if node is not None and (code := next(answers, 0)):
+                    answer.groups[0] = (code, *answer.groups[0][1:])
+                return answer
+
+            cluster._ask = loading
+            return await cluster.group("stream-monitor")
+
+    assert asyncio.run(scenario()) == GroupFacts("Dead", 0, None)
+
+
 def test_exactly_once_on_a_broker_without_transactions_names_the_setting():
     async def scenario():
         async with Broker() as broker:
