@@ -183,6 +183,7 @@ class Hub:
 
     async def flush(self) -> None:
         """What every stage has becomes durable."""
+        log.info("close: %s", ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(self.opened)) or "nothing is open")
         self.opened = set()
         try:
             async with asyncio.timeout(FLUSH_LIMIT_S):

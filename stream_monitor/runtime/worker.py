@@ -14,14 +14,15 @@ import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any, TypeVar
 
 from stream_monitor import __version__
 from stream_monitor.errors import ConfigError, StreamMonitorError
 from stream_monitor.metrics.catalogue import custom_metrics
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import logs, topics
+from stream_monitor.runtime.connection import connecting
 from stream_monitor.runtime.evaluate_stage import EvaluateStage, check_transactions
 from stream_monitor.runtime.exits import NOT_OPENED, die
 from stream_monitor.runtime.exporter import Exporter
@@ -34,6 +35,7 @@ from stream_monitor.runtime.transport import App, RawSchema
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
+T = TypeVar("T")
 GC_THRESHOLDS = (50_000, 50, 50)
 
 
@@ -60,16 +62,11 @@ class Worker:
             await http.stop()
 
     async def _serve(self) -> None:
-        await self._until_stop(topics.ensure(self.settings))
-        if self._stop.is_set():
+        found = await self._until_stop(self._prepare())
+        if found is None:
             return
-        await demand_access(self.settings)
-        await check_transactions(self.hub)
-        if self.settings.kafka.security.protocol == "SASL_PLAINTEXT":
-            log.warning("kafka.security.protocol is SASL_PLAINTEXT: who sees the network reads the events, and with PLAIN the password; SASL_SSL hides both")
-        partitions = await topics.describe(self.settings)
-        baselines = await references(self.settings, self.files)
-        self.ingest = IngestStage(self.hub, partitions["observations"])
+        targets, baselines = found
+        self.ingest = IngestStage(self.hub, targets)
         self.evaluate = EvaluateStage(self.hub, baselines)
         self.hub.stages = [self.ingest, self.evaluate]
         logs.complain(self.settings.kafka)
@@ -87,14 +84,27 @@ class Worker:
         except TimeoutError:
             die(NOT_OPENED, f"could not stop within {self.settings.worker.shutdown_timeout_ms} ms")
 
-    async def _until_stop(self, work: Any) -> None:
+    async def _prepare(self) -> tuple[int, dict[str, bytes]]:
+        """See to topics and access, before anything is read: the number of partitions of `observations`, and the references."""
+        with connecting(self.settings.kafka):  # a broker that goes away meanwhile is told like one that was never there
+            await topics.ensure(self.settings)
+            await demand_access(self.settings)
+            await check_transactions(self.hub)
+            if self.settings.kafka.security.protocol == "SASL_PLAINTEXT":
+                log.warning("kafka.security.protocol is SASL_PLAINTEXT: who sees the network reads the events, and with PLAIN the password; SASL_SSL hides both")
+            partitions = await topics.describe(self.settings)
+            return partitions["observations"], await references(self.settings, self.files)
+
+    async def _until_stop(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Its result, or None when the worker is told to end before it has one."""
         task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
-        if task.done():
-            task.result()
-        else:
+        if self._stop.is_set():
             task.cancel()
+            await asyncio.wait({task})
+            return None
+        return task.result()
 
     def _app(self) -> App:
         app = App(

@@ -1,0 +1,42 @@
+"""A worker before it reads anything: brokers that go away, and a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+from aiokafka.errors import NodeNotReadyError
+
+from stream_monitor.errors import BrokerError
+from stream_monitor.runtime import worker
+from stream_monitor.settings import HttpSettings, Settings, WorkerSettings
+
+SETTINGS = Settings(worker=WorkerSettings(metrics=HttpSettings(port=0)))
+
+
+def test_a_broker_that_goes_away_at_the_start_is_one_line(monkeypatch, capsys):
+    async def ensure(settings):
+        raise NodeNotReadyError("node 1")
+
+    monkeypatch.setattr(worker.topics, "ensure", ensure)
+    with pytest.raises(BrokerError, match=r"no connection to Kafka at 127\.0\.0\.1:9092"):
+        asyncio.run(worker.Worker(SETTINGS, {}).run())
+    assert capsys.readouterr().out.startswith("listening on ")
+
+
+@pytest.mark.parametrize("step", ["ensure", "describe"])
+def test_sigterm_ends_a_worker_that_still_waits_for_something(monkeypatch, capsys, step):
+    async def at_once(*_):
+        return {}
+
+    async def forever(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(60)
+
+    for name in ("demand_access", "check_transactions", "references"):
+        monkeypatch.setattr(worker, name, at_once)
+    for name in ("ensure", "describe"):
+        monkeypatch.setattr(worker.topics, name, forever if name == step else at_once)
+    asyncio.run(asyncio.wait_for(worker.Worker(SETTINGS, {}).run(), 10))
