@@ -38,7 +38,7 @@ def test_a_tick_under_way_is_waited_for_and_none_comes_after(monkeypatch: pytest
     monkeypatch.setattr(ingest_stage, "die", died)
 
     async def body() -> Producer:
-        stage = IngestStage(Hub(Settings()), 4, {})
+        stage = IngestStage(Hub(Settings()), 4)
         producer = stage._producer = Producer()  # type: ignore[assignment]
         ticking = asyncio.ensure_future(stage._tick())
         await asyncio.sleep(0.01)
