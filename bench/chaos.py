@@ -99,7 +99,7 @@ class Chaos:
     def run(self) -> dict[str, Any]:
         """All of it; the report."""
         self.fleet.start(1)  # the first makes the topics
-        self._until("the first worker is ready", lambda: self.fleet.metrics() and self.fleet.ready(), 90)
+        self._until("the first worker is ready", lambda: self.fleet.running and self.fleet.ready(), 90)
         check.keep_all(self.server.bootstrap, "alerts")
         for _ in range(self.options.workers - 1):
             self.fleet.add()
@@ -119,7 +119,7 @@ class Chaos:
         while self.feed.is_alive():
             self.feed.join(10)
             self._say("feeding")
-        self.proxy.armed.clear()
+        self.proxy.disarm()
         return self._verdict()
 
     def _until(self, what: str, condition: Any, limit_s: float) -> bool:
@@ -127,7 +127,7 @@ class Chaos:
         while time.monotonic() < deadline:
             if condition():
                 return True
-            time.sleep(0.5)
+            time.sleep(2)
         self.problems.append(f"not within {limit_s:g} s: {what}")
         return False
 

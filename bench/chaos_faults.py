@@ -79,7 +79,7 @@ class Faults:
             members = self.fleet.running
             self.random.shuffle(members)
             for member in members if len(members) > 1 and (not owner or self.fleet.ready()) else []:
-                if member.owned() if owner else member.metrics().get("stream_monitor_ready") == 1:
+                if member.owned() if owner else member.ready():
                     return member
             time.sleep(0.3)
         return None
@@ -177,7 +177,7 @@ class Faults:
 
     def endtxn(self) -> None:
         """The end of the next transaction is lost or late on its way; 12 s is later than its client waits."""
-        self.proxy.armed.append(Fault(self.random.choice(KINDS), self.random.choice([3.0, 12.0])))
+        self.proxy.arm(Fault(self.random.choice(KINDS), self.random.choice([3.0, 12.0])))
 
     def _watch(self, work: Any) -> None:
         self._watchers.append(threading.Thread(target=work, daemon=True))

@@ -7,6 +7,7 @@ Rule of the file: it starts, signals, restarts and asks; what a fault is and wha
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,9 +62,17 @@ class Member:
             return {}
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and not line.startswith("#")}
 
+    def ready(self) -> bool:
+        """Whether it has opened what it was assigned."""
+        try:
+            return self.alive and not self.stopped and bool(self.get("/ready"))
+        except OSError:  # 503 too
+            return False
+
     def owned(self) -> list[int]:
-        """Partitions of `observations` it evaluates now."""
-        return [int(s.split('partition="')[1].split('"')[0]) for s in self.metrics() if s.startswith("stream_monitor_log_time_lag_seconds{")]
+        """Partitions of `observations` it evaluates now; from its log, since a scrape of many models is dear."""
+        opened = [line for line in self.log.splitlines() if " open: " in line] if self.ready() else []
+        return [int(n) for n in re.findall(r"observations/(\d+)", opened[-1])] if opened else []
 
 
 class Fleet:
@@ -113,7 +122,7 @@ class Fleet:
 
     def ready(self) -> bool:
         """Whether every worker has opened what it was assigned."""
-        return all(m.get("stream_monitor_ready") == 1 for m in self.metrics())
+        return all(m.ready() for m in self.running)
 
     def logs(self) -> list[str]:
         return [m.log for m in [*self.ended, *self.members]]

@@ -1,15 +1,18 @@
 """
-A TCP proxy before a broker that loses or delays EndTxn, in a thread of its own.
+A TCP proxy before a broker that loses or delays EndTxn, in a process of its own.
 
 Rule of the file: it knows the frames of Kafka's protocol (length, api key, correlation id) and nothing else; what is not asked to be hurt goes through byte by byte.
 A delayed request reaches the broker even when its client has given up and closed the connection: that is the hazard it is there for.
-It also keeps the greatest generation of the consumer group that a JoinGroup was answered with: the number of rebalances.
+It also tells the generation of the consumer group that each JoinGroup was answered with: the number of rebalances.
+A process, because a thread beside busy ones would stall everybody's heartbeats. It is told faults by lines (`KIND SECONDS`, `clear`) and tells what happened by lines.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
+import subprocess
+import sys
 import threading
 from collections import Counter, deque
 from contextlib import suppress
@@ -25,37 +28,69 @@ class Fault(NamedTuple):
 
 
 class TcpProxy:
-    """Listens on `port` of 127.0.0.1 and forwards to `target`; use `start` and `stop`."""
+    """The proxy as the chaos run sees it: listens on `port` of 127.0.0.1 and forwards to `target`; use `start` and `stop`."""
 
     def __init__(self, port: int, target: int) -> None:
         self.port, self.target = port, target
-        self.armed: deque[Fault] = deque()
-        """Faults for the next EndTxn requests, one each."""
         self.done: Counter[str] = Counter()
         """Faults that happened."""
         self.generation = 0
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._listening = threading.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),), name="tcp proxy", daemon=True)
 
     def start(self) -> TcpProxy:
-        self._thread.start()
-        assert self._listening.wait(10), "the proxy does not listen"
+        self._process = subprocess.Popen([sys.executable, __file__, str(self.port), str(self.target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "listening\n", "the proxy does not listen"
+        threading.Thread(target=self._listen, name="proxy", daemon=True).start()
         return self
 
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            what, value = line.split()
+            if what == "generation":
+                self.generation = max(self.generation, int(value))
+            else:
+                self.done[value] += 1
 
-    async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port)
-        self._listening.set()
-        await self._stop.wait()
+    def arm(self, fault: Fault) -> None:
+        """Hurt the next EndTxn."""
+        self._tell(f"{fault.kind} {fault.delay_s}")
+
+    def disarm(self) -> None:
+        """Hurt none of those that come."""
+        self._tell("clear 0")
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+
+
+class Server:
+    """What runs in the process."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.armed: deque[Fault] = deque()
+        """Faults for the next EndTxn requests, one each."""
+
+    async def serve(self, port: int) -> None:
+        """Until stdin is closed: with whoever started it, it ends."""
+        server = await asyncio.start_server(self._connection, "127.0.0.1", port)
+        print("listening", flush=True)
+        stdin = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+        while line := await stdin.readline():
+            kind, delay = line.decode().split()
+            if kind == "clear":
+                self.armed.clear()
+            else:
+                self.armed.append(Fault(kind, float(delay)))
         server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0.1)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -86,7 +121,7 @@ class TcpProxy:
                     hurt[correlation] = key, None
                 if key == END_TXN and self.armed:
                     fault = self.armed.popleft()
-                    self.done[fault.kind] += 1
+                    print("hurt", fault.kind, flush=True)
                     if fault.kind == "lose_request":
                         continue
                     if fault.kind == "delay_request":
@@ -103,10 +138,14 @@ class TcpProxy:
                 frame = await reader.readexactly(struct.unpack(">i", size)[0])
                 key, fault = hurt.pop(struct.unpack_from(">i", frame)[0], (0, None))
                 if key == JOIN_GROUP:
-                    self.generation = max(self.generation, struct.unpack_from(">i", frame, 10)[0])  # after correlation id, throttle time and error code
+                    print("generation", struct.unpack_from(">i", frame, 10)[0], flush=True)  # after correlation id, throttle time and error code
                 if fault is not None and fault.kind == "lose_response":
                     continue
                 if fault is not None:
                     await asyncio.sleep(fault.delay_s)
                 writer.write(size + frame)
                 await writer.drain()
+
+
+if __name__ == "__main__":
+    asyncio.run(Server(int(sys.argv[2])).serve(int(sys.argv[1])))

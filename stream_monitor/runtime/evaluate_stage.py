@@ -34,6 +34,10 @@ IDLE_S = 2.0
 """Between transactions when no alert waits."""
 SNAPSHOT_BYTES = 16 << 20
 """Bytes of `observations` folded between snapshots."""
+SNAPSHOT_CPU_S = 3.0
+"""And CPU time of folding: a restore does that work again. Where many models get few rows, or only ticks, bytes alone would allow a restore that takes longer than opening may."""
+HOLD_S = 0.05
+"""The longest that folding holds the event loop, but for a single record."""
 TRANSACTION_S = 8
 TRANSACTION_TIMEOUT_MS = 10_000
 LEARNT = [(LEARNT_HEADER, b"")]
@@ -47,14 +51,21 @@ MADE_ANEW = "delete the group's offset of this partition: monitoring then begins
 class Owned:
     """A shard and what owning it takes: the producer that fences all others, and where its last snapshot is."""
 
-    def __init__(self, shard: Shard, producer: AIOKafkaProducer, pointer: str, position: int, since_bytes: int, segments: dict[str, list[snapshots.Chunk]]) -> None:
+    def __init__(self, shard: Shard, producer: AIOKafkaProducer, pointer: str, position: int, segments: dict[str, list[snapshots.Chunk]]) -> None:
         self.shard, self.producer, self.pointer = shard, producer, pointer
         self.position = self.committed = position
-        self.since_bytes = since_bytes
+        self.since_bytes, self.since_cpu_s = 0, 0.0
         self.segments = segments
         self.lock = asyncio.Lock()
         self.broken = False
         self.last = 0.0
+
+    def fold(self, value: bytes) -> None:
+        """Fold a record, and count what a restore from the last snapshot would have to do again."""
+        began = time.thread_time()
+        self.shard.fold(value)
+        self.since_cpu_s += time.thread_time() - began
+        self.since_bytes += len(value)
 
 
 class EvaluateStage:
@@ -122,7 +133,7 @@ class EvaluateStage:
     async def _restore(self, tp: TopicPartition, position: int, pointer: str, first: int, producer: AIOKafkaProducer) -> Owned:
         core = self.hub.settings.core
         segments: dict[str, list[snapshots.Chunk]] = {}
-        at, since = first, 0
+        at = first
         async with self.hub.reader() as reader:
             if pointer:
                 manifest, parts = await snapshots.read(reader, TopicPartition(self.hub.topic("snapshots"), tp.partition), int(pointer))
@@ -134,18 +145,18 @@ class EvaluateStage:
             if at < first:
                 self._count_lost(tp, at, first)
                 at = first
+            owned = Owned(shard, producer, pointer, position, segments)
             if at < position:
                 reader.assign([tp])
                 reader.seek(tp, at)
                 while at < position:
                     for record in (await reader.getmany(tp, timeout_ms=200)).get(tp, ()):
                         if record.offset < position:
-                            shard.fold(record.value)
-                            since += len(record.value)
+                            owned.fold(record.value)
                             await asyncio.sleep(0)
                     at = min(await reader.position(tp), position)
         shard.outbox.clear()  # a silent fold: these effects are in the transactions that were committed
-        return Owned(shard, producer, pointer, position, since, segments)
+        return owned
 
     def _count_lost(self, tp: TopicPartition, at: int, first: int) -> None:
         log.error("%s/%d: records %d to %d are gone by retention before they were folded", tp.topic, tp.partition, at, first - 1)
@@ -158,11 +169,17 @@ class EvaluateStage:
         return -1 if owned is None or owned.broken else owned.position
 
     async def next(self, fetched: Fetched) -> None:
-        owned = self.owned[fetched.tp]
-        for value in split(fetched).values:
+        """A batch may take seconds after a silence: it is folded in slices, between which heartbeats and transactions run, and what was folded is always the position."""
+        owned, records, since = self.owned[fetched.tp], split(fetched), time.monotonic()
+        for value, offset in zip(records.values, records.offsets.tolist(), strict=True):
             if value is not None:
-                owned.shard.fold(value)
-                owned.since_bytes += len(value)
+                owned.fold(value)
+            owned.position = offset + 1
+            if time.monotonic() - since >= HOLD_S:
+                await asyncio.sleep(0)
+                since = self.hub.alive = time.monotonic()
+                if owned.broken or self.owned.get(fetched.tp) is not owned or self.hub.epochs.get(fetched.tp) != fetched.epoch:
+                    return  # closed or opened again meanwhile
         owned.position = fetched.end
         await asyncio.sleep(0)
 
@@ -186,9 +203,9 @@ class EvaluateStage:
                 return
             shard.outbox = []
             parts = None
-            if closing or not owned.pointer or owned.since_bytes >= SNAPSHOT_BYTES:
+            if closing or not owned.pointer or owned.since_bytes >= SNAPSHOT_BYTES or owned.since_cpu_s >= SNAPSHOT_CPU_S:
                 parts = shard.snapshot(owned.segments)  # frozen now; folding goes on meanwhile
-                owned.since_bytes = 0
+                owned.since_bytes, owned.since_cpu_s = 0, 0.0
             try:
                 async with asyncio.timeout(TRANSACTION_S if self.transactional else 3 * TRANSACTION_S):
                     await (self._transaction if self.transactional else self._plain)(tp, owned, effects, parts, position)

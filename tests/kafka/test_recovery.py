@@ -35,7 +35,7 @@ class Load:
         self.file = folder / "monitor.yaml"
         self.file.write_text(chaos.CONFIG.format(port=self.server.port, group=GROUP))
         self.members = [Member(0, self.file, folder)]
-        self.wait("ready", lambda: self.members[0].metrics().get("stream_monitor_ready") == 1)
+        self.wait("ready", self.members[0].ready)
         self.members += [Member(n, self.file, folder) for n in range(1, workers)]
         self.wait("all own something", lambda: all(m.owned() for m in self.members))
         self.feed = chaos.Feed(self.server.bootstrap, argparse.Namespace(seed=1, models=30, events=rate * seconds, minutes=seconds / 60))
@@ -53,7 +53,7 @@ class Load:
         while time.monotonic() - began < limit_s:
             if condition():
                 return time.monotonic() - began
-            time.sleep(0.1)
+            time.sleep(0.2)
         pytest.fail(f"not within {limit_s} s: {what}\n" + "\n".join(m.log for m in self.members))
 
     def counted(self) -> float:
@@ -151,13 +151,13 @@ def test_a_broker_away_for_a_minute_is_waited_for(kafka, tmp_path):
         load.wait("it folds", load.caught_up)
         before = rss_mb()
         load.server.stop()
-        load.wait("not ready", lambda: worker.metrics().get("stream_monitor_ready") == 0, 30)
+        load.wait("not ready", lambda: not worker.ready(), 30)
         time.sleep(60)
         assert worker.alive, worker.log
-        assert worker.metrics().get("stream_monitor_ready") == 0
+        assert not worker.ready()
         assert rss_mb() < before + 50
         load.server.start()
-        load.wait("ready again", lambda: worker.metrics().get("stream_monitor_ready") == 1, 60)
+        load.wait("ready again", worker.ready, 60)
         load.exact()
         assert worker.alive, worker.log
     finally:

@@ -1,0 +1,130 @@
+"""What folding may hold up: a restore must never take longer than opening may, and a long batch must not keep heartbeats from running."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
+from stream_monitor.runtime.evaluate_stage import SNAPSHOT_BYTES, SNAPSHOT_CPU_S, EvaluateStage, Owned
+from stream_monitor.runtime.fetching import Fetched
+from stream_monitor.runtime.hub import Hub
+from stream_monitor.settings import Settings
+
+TP = TopicPartition("observations", 0)
+
+
+class FakeShard:
+    folding_s = 0.0
+
+    def __init__(self) -> None:
+        self.outbox: list[Any] = []
+        self.folded = 0
+
+    def fold(self, value: bytes) -> None:
+        self.folded += 1
+        began = time.thread_time()
+        while time.thread_time() - began < self.folding_s:
+            pass
+
+    def snapshot(self, known: Any) -> dict[str, bytes]:
+        return {"state": b"s"}
+
+
+@pytest.mark.parametrize(
+    ("pointer", "since_bytes", "since_cpu_s", "due"),
+    [("7", 0, 0.0, False), ("", 0, 0.0, True), ("7", SNAPSHOT_BYTES, 0.0, True), ("7", 100, SNAPSHOT_CPU_S, True), ("7", SNAPSHOT_BYTES - 1, SNAPSHOT_CPU_S / 2, False)],
+)
+def test_a_snapshot_is_due_by_bytes_or_by_what_folding_took(pointer, since_bytes, since_cpu_s, due):
+    written: list[bool] = []
+
+    async def body():
+        stage = EvaluateStage(Hub(Settings()), {})
+        owned = Owned(FakeShard(), SimpleNamespace(), pointer, 10, {})  # type: ignore[arg-type]
+        owned.position, owned.since_bytes, owned.since_cpu_s = 20, since_bytes, since_cpu_s
+        stage.owned[TP] = owned
+
+        async def transaction(tp, owned, effects, parts, position):
+            written.append(parts is not None)
+
+        stage._transaction = transaction  # type: ignore[method-assign]
+        await stage._checkpoint(TP, owned)
+        return owned
+
+    owned = asyncio.run(body())
+    assert written == [due]
+    assert owned.committed == 20
+    assert not due or (owned.since_bytes, owned.since_cpu_s) == (0, 0.0)
+
+
+def test_folding_counts_what_a_restore_would_do_again():
+    shard = FakeShard()
+    shard.folding_s = 0.02
+    owned = Owned(shard, SimpleNamespace(), "7", 10, {})  # type: ignore[arg-type]
+    owned.fold(b"record")
+    owned.fold(b"record")
+    assert owned.since_bytes == 12
+    assert owned.since_cpu_s >= 0.04
+
+
+def a_batch(records: int) -> Fetched:
+    rows = [SimpleNamespace(offset=10 + i, value=b"record", key=None, timestamp=0) for i in range(records)]
+    return Fetched(TP, 1, 10, 10 + records + 1, [(10, rows)])  # and a control record
+
+
+def slow() -> tuple[EvaluateStage, FakeShard, Owned]:
+    stage, shard = EvaluateStage(Hub(Settings()), {}), FakeShard()
+    shard.folding_s = 0.03
+    stage.hub.epochs[TP] = 1
+    owned = stage.owned[TP] = Owned(shard, SimpleNamespace(), "7", 10, {})  # type: ignore[arg-type]
+    return stage, shard, owned
+
+
+def test_others_run_while_a_long_batch_is_folded():
+    """Held for longer than the session timeout, a worker that catches up after a silence would be thrown out of its group, again and again."""
+
+    async def body():
+        stage, shard, owned = slow()
+        seen = []
+
+        async def heartbeat():
+            while True:
+                seen.append(owned.position - shard.folded)
+                await asyncio.sleep(0.01)
+
+        beat = asyncio.create_task(heartbeat())
+        await asyncio.sleep(0)
+        await stage.next(a_batch(20))
+        beat.cancel()
+        assert shard.folded == 20
+        assert owned.position == 31  # the end of the batch, control record included
+        assert len(seen) >= 3
+        assert set(seen) == {10}  # what was folded is the position, whenever one looks
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("change", ["closed", "opened again", "broken"])
+def test_a_batch_whose_partition_goes_meanwhile_is_left(change):
+    async def body():
+        stage, shard, owned = slow()
+
+        async def meanwhile():
+            if change == "closed":
+                stage.parked[TP] = stage.owned.pop(TP)
+            elif change == "broken":
+                owned.broken = True
+            else:
+                stage.hub.epochs[TP] += 1
+
+        task = asyncio.create_task(meanwhile())
+        await stage.next(a_batch(20))
+        await task
+        assert 0 < shard.folded < 20
+        assert owned.position == 10 + shard.folded
+
+    asyncio.run(body())
