@@ -247,6 +247,8 @@ class WorkerSettings(Frozen, frozen=True):
     alert_interval_ms: int = 250
     shutdown_timeout_ms: int = 10_000
     max_record_bytes: int = 1_048_576
+    on_corrupt: Literal["stop", "skip"] = "stop"
+    on_poison: Literal["skip", "stop"] = "skip"
     metrics: HttpSettings = HttpSettings()
 
 

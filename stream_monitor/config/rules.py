@@ -131,6 +131,10 @@ RULES: dict[type, dict[str, Rule]] = {
         "alert_interval": Rule("How often a transaction ends, which makes alerts visible.", low=1, high=60_000),
         "shutdown_timeout": Rule("How long a clean stop may take.", low=0, high=3_600_000),
         "max_record_bytes": Rule("Larger source records are dead letters.", low=1_024, high=100_000_000),
+        "on_corrupt": Rule(
+            "A batch of `predictions` or `labels` that is broken on the broker's disk: `stop` ends the worker (73); `skip` goes on after it, with a dead letter that names its place."
+        ),
+        "on_poison": Rule("What has ended the worker three times at the same position: `skip` sets the record aside as a dead letter; `stop` lets the worker end each time."),
         "metrics": Rule("Where `/metrics`, `/live` and `/ready` are."),
     },
     s.HttpSettings: {

@@ -12,6 +12,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -23,9 +24,10 @@ from stream_monitor.evaluate import Shard
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import snapshots
 from stream_monitor.runtime.connection import client_options
-from stream_monitor.runtime.exits import IN_DOUBT, die
+from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Fetched, split
 from stream_monitor.runtime.hub import Hub, quietly
+from stream_monitor.runtime.poison import REASON, TRIES, Headers, letter_headers, parted, place, summary, with_failures
 from stream_monitor.runtime.references import LEARNT_HEADER
 from stream_monitor.verdicts import Out
 
@@ -56,6 +58,9 @@ class Owned:
         self.position = self.committed = position
         self.since_bytes, self.since_cpu_s = 0, 0.0
         self.segments = segments
+        self.failed: dict[int, int] = {}
+        """Records by offset that have ended the process, and how often."""
+        self.letters: list[tuple[bytes, Headers]] = []
         self.lock = asyncio.Lock()
         self.broken = False
         self.last = 0.0
@@ -66,6 +71,10 @@ class Owned:
         self.shard.fold(value)
         self.since_cpu_s += time.thread_time() - began
         self.since_bytes += len(value)
+
+    def metadata(self, position: int) -> str:
+        """Of a commit at this position."""
+        return with_failures(self.pointer, {offset: n for offset, n in self.failed.items() if offset >= position})
 
 
 class EvaluateStage:
@@ -80,6 +89,7 @@ class EvaluateStage:
         self.transactions = self.failures = 0
         self.lost: Counter[TopicPartition] = Counter()
         """Records that retention took before they were folded."""
+        self.set_aside = 0
 
     async def start(self) -> None:
         self.hub.spawn(self._ticker())
@@ -100,7 +110,8 @@ class EvaluateStage:
         producer = self._producer(tp)
         try:
             await producer.start()  # 1 fence: ends an open transaction of a former owner, so that what follows is final
-            position, pointer, first = await self._committed(tp)  # 2 the position; its metadata points at the last snapshot
+            position, metadata, first = await self._committed(tp)  # 2 the position; its metadata points at the last snapshot
+            pointer, failed = parted(metadata)
             if parked is not None and parked.position == position:  # 3 nobody moved it: the state in memory is the fold up to there
                 parked.producer, parked.pointer, parked.broken = producer, pointer, False
                 owned = parked
@@ -109,11 +120,12 @@ class EvaluateStage:
         except BaseException:  # cancelled too (another rebalance): nothing half-open stays
             self.hub.spawn(quietly(producer.stop()))
             raise
+        owned.failed = failed
         self.owned[tp] = owned
         return tp, position  # 4 the driver seeks
 
     async def _committed(self, tp: TopicPartition) -> tuple[int, str, int]:
-        """Position, pointer to the last snapshot, and the first offset that is there."""
+        """Position, metadata (the pointer to the last snapshot, and what failed), and the first offset that is there."""
         first, end = (await self.hub.source.bounds([tp]))[tp]
         position, pointer = (await self.hub.source.committed([tp]))[tp] or (first, "")
         if position > end:
@@ -170,18 +182,59 @@ class EvaluateStage:
 
     async def next(self, fetched: Fetched) -> None:
         """A batch may take seconds after a silence: it is folded in slices, between which heartbeats and transactions run, and what was folded is always the position."""
-        owned, records, since = self.owned[fetched.tp], split(fetched), time.monotonic()
+        owned, tp, records, since = self.owned[fetched.tp], fetched.tp, split(fetched), time.monotonic()
+        for batch in records.broken:  # never skipped: what it holds is in no other place, and may be thousands of rows
+            die(BATCH_FAILED, f"{place(tp, batch)}; mend the log of this partition from another replica, or move the group's offset past it, which loses its rows")
         for value, offset in zip(records.values, records.offsets.tolist(), strict=True):
             if value is not None:
-                owned.fold(value)
+                await self._fold(tp, owned, offset, value)
             owned.position = offset + 1
             if time.monotonic() - since >= HOLD_S:
                 await asyncio.sleep(0)
                 since = self.hub.alive = time.monotonic()
-                if owned.broken or self.owned.get(fetched.tp) is not owned or self.hub.epochs.get(fetched.tp) != fetched.epoch:
+                if owned.broken or self.owned.get(tp) is not owned or self.hub.epochs.get(tp) != fetched.epoch:
                     return  # closed or opened again meanwhile
         owned.position = fetched.end
         await asyncio.sleep(0)
+
+    async def _fold(self, tp: TopicPartition, owned: Owned, offset: int, value: bytes) -> None:
+        """One record; what has ended the process too often is set aside."""
+        if owned.failed.get(offset, 0) >= TRIES and self.hub.settings.worker.on_poison == "skip":
+            self._set_aside(tp, owned, offset, value)
+            return
+        try:
+            owned.fold(value)
+        except Exception as e:
+            await self._count_failure(tp, owned, offset, e)
+            raise
+
+    def _set_aside(self, tp: TopicPartition, owned: Owned, offset: int, value: bytes) -> None:
+        """Leave a record out. The next transaction has a snapshot, so that no restore folds it either."""
+        log.error("%s/%d:%d ended the worker %d times and is set aside; its rows count nowhere", tp.topic, tp.partition, offset, owned.failed[offset])
+        owned.letters.append((value, letter_headers(tp, offset, REASON, f"{owned.failed[offset]} tries to fold it ended the worker; its log has the traceback")))
+        owned.since_bytes = SNAPSHOT_BYTES
+        self.set_aside += 1
+
+    async def _count_failure(self, tp: TopicPartition, owned: Owned, offset: int, error: Exception) -> None:
+        """Before the process ends: one more try of this record, for whoever folds it next, at the position that was committed last."""
+        owned.broken = True  # half folded: nothing of this state is written
+        failures = self.failures
+        tries = owned.failed[offset] = owned.failed.get(offset, 0) + 1
+        log.error("%s/%d:%d ends the worker, try %d: %s", tp.topic, tp.partition, offset, tries, summary(error))
+        async with owned.lock:  # a transaction that is under way ends first
+            with suppress(Exception):  # then it is not counted
+                async with asyncio.timeout(TRANSACTION_S):
+                    if self.failures == failures:  # else only reading tells what is committed
+                        await self._commit(tp, owned, owned.committed)
+
+    async def _commit(self, tp: TopicPartition, owned: Owned, position: int) -> None:
+        metadata = owned.metadata(position)
+        if self.transactional:
+            await owned.producer.begin_transaction()
+            await owned.producer.send_offsets_to_transaction({TopicPartition(*tp): OffsetAndMetadata(position, metadata)}, self.hub.group)
+            await owned.producer.commit_transaction()
+        else:
+            await self.hub.source.commit({tp: (position, metadata)})
 
     async def _ticker(self) -> None:
         spacing = self.hub.settings.worker.alert_interval_ms / 1e3
@@ -225,17 +278,19 @@ class EvaluateStage:
         producer = owned.producer
         await producer.begin_transaction()
         await self._send(tp, owned, effects, parts, position)
-        await producer.send_offsets_to_transaction({TopicPartition(*tp): OffsetAndMetadata(position, owned.pointer)}, self.hub.group)
+        await producer.send_offsets_to_transaction({TopicPartition(*tp): OffsetAndMetadata(position, owned.metadata(position))}, self.hub.group)
         await producer.commit_transaction()
 
     async def _plain(self, tp: TopicPartition, owned: Owned, effects: list[Out], parts: dict[str, bytes | None] | None, position: int) -> None:
         """Without transactions: effects first, then the position. A crash between the two repeats effects, with the same ids."""
         await self._send(tp, owned, effects, parts, position)
-        await self.hub.source.commit({tp: (position, owned.pointer)})
+        await self.hub.source.commit({tp: (position, owned.metadata(position))})
 
     async def _send(self, tp: TopicPartition, owned: Owned, effects: list[Out], parts: dict[str, bytes | None] | None, position: int) -> None:
         producer = owned.producer
-        waiting = [await producer.send(self.hub.topic(e.topic), e.value, key=e.key, headers=LEARNT if e.topic == "baselines" else None) for e in effects]
+        letters, owned.letters = owned.letters, []
+        waiting = [await producer.send(self.hub.topic("dead-letters"), value, headers=headers) for value, headers in letters]
+        waiting += [await producer.send(self.hub.topic(e.topic), e.value, key=e.key, headers=LEARNT if e.topic == "baselines" else None) for e in effects]
         if parts is not None:
 
             async def send(key: bytes, value: bytes) -> int:
@@ -262,6 +317,8 @@ class EvaluateStage:
         """Gauges and counters of this process."""
         for tp, n in self.lost.items():
             yield Sample("stream_monitor_lost_records", (tp.topic, str(tp.partition)), n)
+        if self.set_aside:
+            yield Sample("stream_monitor_dead_letters_total", ("observations", REASON), self.set_aside)
         for tp, owned in self.owned.items():
             yield Sample("stream_monitor_log_time_lag_seconds", (tp.topic, str(tp.partition)), max(time.time() - owned.shard.log_time_ms / 1e3, 0.0))
 

@@ -2,7 +2,8 @@
 What is asked of an aiokafka consumer: whole record batches, and the positions that belong to them.
 
 Rule of the file: a batch is taken together with the position after it and the epoch of its partition, with no await in between. Record batches stay compressed until
-they are decoded; CRC, aborted transactions and control batches are checked as aiokafka does (`tests/kafka/test_fetching.py` compares the two).
+they are decoded; CRC, aborted transactions and control batches are checked as aiokafka does (`tests/kafka/test_fetching.py` compares the two). A batch that cannot be read is
+handed over as `Broken`, never raised: the stage knows what to do about it.
 The private attributes used here are pinned by a contract test.
 """
 
@@ -16,12 +17,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import CorruptRecordException, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 from numpy.typing import NDArray
 
+from stream_monitor.runtime import inflating
 from stream_monitor.runtime.topic_ids import topic_ids
 
+inflating.bound()
 READ_COMMITTED = 1
 BATCHES_MAX = 500
 """Record batches of one delivery."""
@@ -42,7 +45,18 @@ class Fetched(NamedTuple):
     end: int
     """The position after it, control records and compacted ones included."""
     batches: list[tuple[int, Any]]
-    """(first wanted offset, record batch of aiokafka)."""
+    """(first wanted offset, record batch of aiokafka or `Broken`)."""
+
+
+class Broken(NamedTuple):
+    """A batch whose records cannot be had."""
+
+    start: int
+    end: int
+    """The offset after it; -1: nothing tells where it ends."""
+    reason: str
+    """`corrupt_batch`, or `too_large` where it would inflate past the bounds."""
+    message: str
 
 
 class Records(NamedTuple):
@@ -50,30 +64,53 @@ class Records(NamedTuple):
     keys: list[bytes | None]
     offsets: NDArray[np.int64]
     times_ms: NDArray[np.int64]
+    broken: list[Broken]
 
 
 def split(fetched: Fetched) -> Records:
-    """The records of a delivery. Decompresses; 0.4 µs a record of 400 bytes."""
+    """The records of a delivery, and the batches that gave none. Decompresses; 0.4 µs a record of 400 bytes."""
     values: list[bytes | None] = []
     keys: list[bytes | None] = []
     offsets: list[int] = []
     times: list[int] = []
+    broken: list[Broken] = []
     for start, batch in fetched.batches:
-        for record in batch:
-            if record.offset >= start:
-                values.append(record.value)
-                keys.append(record.key)
-                offsets.append(record.offset)
-                times.append(record.timestamp)
-    return Records(values, keys, np.array(offsets, np.int64), np.array(times, np.int64))
+        if isinstance(batch, Broken):
+            broken.append(batch)
+            continue
+        had = len(values)
+        try:
+            inflating.demand_few(batch.next_offset - batch.base_offset)
+            for record in batch:
+                if record.offset >= start:
+                    values.append(record.value)
+                    keys.append(record.key)
+                    offsets.append(record.offset)
+                    times.append(record.timestamp)
+        except Exception as e:  # whatever a codec raises; the CRC was right, so that the header can be believed
+            for column in (values, keys, offsets, times):
+                del column[had:]
+            broken.append(Broken(start, batch.next_offset, "too_large" if isinstance(e, inflating.InflatedError) else "corrupt_batch", str(e) or repr(e)))
+    return Records(values, keys, np.array(offsets, np.int64), np.array(times, np.int64), broken)
 
 
-def record_batches(records: Any) -> Iterator[tuple[int, Any]]:
-    """`PartitionRecords._unpack_records` of aiokafka, down to the batch and no further."""
+def record_batches(records: Any, log_end: int | None = None) -> Iterator[tuple[int, Any]]:
+    """
+    `PartitionRecords._unpack_records` of aiokafka, down to the batch and no further.
+
+    A batch whose CRC is wrong ends what is taken of an answer, since the aborted transactions that the answer names may end in it; the next fetch begins with or after it.
+    """
+    first = True
     while records._records.has_next():
         batch = records._records.next_batch()
         if records._check_crcs and not batch.validate_crc():
-            raise CorruptRecordException(f"Invalid CRC - {records._tp}")
+            if first:
+                start = records.next_fetch_offset
+                broken = Broken(start, _end_of_broken(records, batch, start, log_end), "corrupt_batch", "the checksum of the batch is wrong")
+                records.next_fetch_offset = max(broken.end, start)
+                yield start, broken
+            return
+        first = False
         if records._isolation_level == READ_COMMITTED and batch.producer_id is not None:
             records._consume_aborted_up_to(batch.base_offset)
             if batch.is_control_batch and records._contains_abort_marker(batch):
@@ -86,6 +123,17 @@ def record_batches(records: Any) -> Iterator[tuple[int, Any]]:
             continue
         start, records.next_fetch_offset = records.next_fetch_offset, batch.next_offset
         yield start, batch
+
+
+def _end_of_broken(records: Any, batch: Any, start: int, log_end: int | None) -> int:
+    """
+    Where a batch with a wrong CRC ends; -1 when nothing tells.
+
+    The next batch in the answer begins there: the CRC does not cover a first offset, but the broker has found its way by it. Of the last batch only its header tells, which the
+    CRC covers: it is believed up to the log's end.
+    """
+    end: int = records._records.next_batch().base_offset if records._records.has_next() else batch.next_offset
+    return end if start < end <= (end if log_end is None else log_end) else -1
 
 
 class Fetching:
@@ -178,10 +226,10 @@ class Fetching:
     async def _drained(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, list[tuple[int, Any]]]:
         """What has been fetched by now, without waiting, so that no result comes in as records."""
         fetcher = self.consumer._fetcher
-        for result in fetcher._records.values():
+        for tp, result in fetcher._records.items():
             records = result._partition_records if type(result) is FetchResult else None
             if records is not None and records._records_iterator is not None and records._records_iterator.__name__ == "_unpack_records":
-                records._records_iterator = record_batches(records)
+                records._records_iterator = record_batches(records, self.consumer.highwater(tp) if tp in self.consumer.assignment() else None)
         with fetcher._subscriptions.fetch_context():
             found: dict[TopicPartition, list[tuple[int, Any]]] = await fetcher.fetched_records(partitions, timeout=0, max_records=BATCHES_MAX)
         return found

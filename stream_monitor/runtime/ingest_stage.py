@@ -25,9 +25,10 @@ from aiokafka.errors import KafkaError
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.metrics.samples import Sample
 from stream_monitor.runtime.connection import client_options
-from stream_monitor.runtime.exits import IN_DOUBT, die
-from stream_monitor.runtime.fetching import Fetched, Records, split
+from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
+from stream_monitor.runtime.fetching import Broken, Fetched, Records, split
 from stream_monitor.runtime.hub import GO_BACK_WARNING, Hub, quietly
+from stream_monitor.runtime.poison import REASON, TRIES, culprits, letter_headers, parted, place, summary, with_failures
 from stream_monitor.verdicts import Reject
 
 log = logging.getLogger("stream_monitor")
@@ -37,6 +38,8 @@ TICK_S = 1.0
 IDS_S = 5.0
 RECORD_BYTES_MAX = 900_000
 DEAD_LETTER_BYTES_MAX = 900_000
+CAREFUL_RECORDS = 10_000
+"""After a record that ended the process: so many are tried apart before they are taken, since what was sent once is often sent again."""
 
 
 class IngestStage:
@@ -46,8 +49,8 @@ class IngestStage:
         self.hub = hub
         self.kinds = {hub.topic("predictions"): "predictions", hub.topic("labels"): "labels"}
         self.topics = frozenset(self.kinds)
-        self.ingest = Ingest(targets, max_record_bytes=hub.settings.worker.max_record_bytes, record_bytes=RECORD_BYTES_MAX)
         self.targets = targets
+        self.ingest = self._new_ingest()
         self.ids: dict[TopicPartition, str] = {}
         """Topic id with which the tenure of each partition began."""
         self.lost: Counter[TopicPartition] = Counter()
@@ -55,11 +58,17 @@ class IngestStage:
         self.dead: Counter[tuple[str, str]] = Counter()
         self._lock = asyncio.Lock()
         self._read: dict[TopicPartition, int] = {}
+        self._opened: dict[TopicPartition, int] = {}
         self._acknowledged: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._burying: set[TopicPartition] = set()
+        self._failed: dict[TopicPartition, dict[int, int]] = {}
+        """How often the process has ended over records before an offset, with none committed since; from TRIES on they, and some more, are tried apart."""
         self._ticked = 0.0
         self._stopped = False
+
+    def _new_ingest(self) -> Ingest:
+        return Ingest(self.targets, max_record_bytes=self.hub.settings.worker.max_record_bytes, record_bytes=RECORD_BYTES_MAX)
 
     async def start(self) -> None:
         """Start the producer. Idempotent: it keeps order and retries in place; that alone is not enough for rule 3, since a batch can fail for good."""
@@ -82,6 +91,7 @@ class IngestStage:
             for tp in gone:
                 for offsets in (self._read, self._acknowledged, self._committed):
                     offsets.pop(tp, None)
+                self._failed.pop(tp, None)
             self.ingest.drop({self.source(tp) for tp in gone})
             known = await self.hub.source.topic_ids(sorted(self.topics))
             self.ids = {tp: i for tp, i in self.ids.items() if tp not in gone} | {tp: known.get(tp.topic, "") for tp in tps}
@@ -93,16 +103,17 @@ class IngestStage:
                 if at is None:
                     found[tp] = end if self.hub.settings.worker.auto_offset_reset == "latest" else first
                     continue
-                offset, metadata = at
-                if (metadata and self.ids[tp] and metadata != self.ids[tp]) or offset > end:
+                offset, (topic_id, self._failed[tp]) = at[0], parted(at[1])
+                if (topic_id and self.ids[tp] and topic_id != self.ids[tp]) or offset > end:
                     log.error(GO_BACK_WARNING, self.source(tp), offset, first)
-                    offset = first
+                    offset, self._failed[tp] = first, {}
                 if offset < first:
                     log.error("%s: records %d to %d are gone by retention before they were read", self.source(tp), offset, first - 1)
                     self.lost[tp] += first - offset
                     offset = first
                 found[tp] = offset
             self._read.update(found)
+            self._opened.update(found)
             return found
 
     def position(self, tp: TopicPartition) -> int:
@@ -111,9 +122,18 @@ class IngestStage:
     async def next(self, fetched: Fetched) -> None:
         records = split(fetched)
         tp = fetched.tp
-        rejects = self.ingest.take(self.source(tp), self.kinds[tp.topic], records.values, records.offsets, records.times_ms)
+        self._admit(tp, records.broken)
+        poison = self._poison(tp, records)
+        try:
+            values = [b"" if i in poison else v for i, v in enumerate(records.values)] if poison else records.values
+            rejects = self.ingest.take(self.source(tp), self.kinds[tp.topic], values, records.offsets, records.times_ms)
+        except Exception:
+            async with self._lock:
+                await self._count_failure({tp: fetched.end})
+            raise
+        rejects = [poison.get(r.index, r) for r in rejects]
         self._read[tp] = fetched.end
-        if rejects:
+        if rejects or records.broken:
             self._burying.add(tp)  # its offsets are not committed before its dead letters are written
             await self._bury(tp, records, rejects)
             self._burying.discard(tp)
@@ -122,27 +142,74 @@ class IngestStage:
         else:
             await asyncio.sleep(0)
 
+    # ---- what cannot be taken
+
+    def _admit(self, tp: TopicPartition, broken: list[Broken]) -> None:
+        """Whether the reading may go on after batches that cannot be read. One that inflates without end is its producer's doing and stops nobody."""
+        for batch in broken:
+            if batch.end < 0 or (batch.reason != "too_large" and self.hub.settings.worker.on_corrupt == "stop"):
+                way_out = "move the group's offset past it" if batch.end < 0 else "worker.on_corrupt: skip goes on after it"
+                die(BATCH_FAILED, f"{place(tp, batch)}; {way_out}, or mend the log of this partition (from another replica, or by deleting its records up to there)")
+            log.error("%s; it is set aside", place(tp, batch))
+
+    def _poison(self, tp: TopicPartition, records: Records) -> dict[int, Reject]:
+        """Records that would end the process, each with its dead letter: looked for where it has ended too often, on an `Ingest` that is thrown away."""
+        until = max((end + CAREFUL_RECORDS for end, n in self._failed.get(tp, {}).items() if n >= TRIES), default=-1)
+        if self.hub.settings.worker.on_poison == "stop" or not len(records.offsets) or records.offsets[0] >= until:
+            return {}
+
+        def attempt(start: int, end: int) -> None:
+            ingest, part = self._new_ingest(), slice(start, end)
+            ingest.take(self.source(tp), self.kinds[tp.topic], records.values[part], records.offsets[part], records.times_ms[part])
+            ingest.flush(0)
+
+        found = {i: Reject(i, REASON, f"{TRIES} tries to take it ended the worker: {summary(e)}") for i, e in culprits(attempt, 0, len(records.values))}
+        for i, reject in found.items():
+            log.error("%s/%d:%d is set aside: %s", tp.topic, tp.partition, records.offsets[i], reject.message)
+            self._failed[tp] = {int(records.offsets[i]) + 1: TRIES}
+        return found
+
+    async def _count_failure(self, ends: dict[TopicPartition, int]) -> None:
+        """Before the process ends: one more try of what lies before these ends and is not committed, for whoever reads it next. The lock is held."""
+        counted = {}
+        for tp, end in ends.items():
+            at = self._acknowledged.get(tp, self._opened[tp])
+            known = self._failed.get(tp, {}) if at == self._opened[tp] else {}
+            tries = max(known.values(), default=0) + 1
+            counted[tp] = at, with_failures(self.ids.get(tp, ""), {max(end, *known): tries} if known else {end: tries})
+            stop = self.hub.settings.worker.on_poison == "stop"
+            then = "worker.on_poison: skip sets the record aside" if stop else f"after {TRIES} tries the record is set aside"
+            log.error("%s/%d: a record of %d to %d ends the worker, try %d; %s", tp.topic, tp.partition, at, end - 1, tries, then)
+        with suppress(Exception):  # then it is not counted
+            await self.hub.source.commit(counted)
+
+    def _failures(self, tp: TopicPartition, at: int) -> dict[int, int]:
+        """What a commit at this offset has to remember."""
+        return {end: n for end, n in self._failed.get(tp, {}).items() if at == self._opened.get(tp) or (n >= TRIES and at < end + CAREFUL_RECORDS)}
+
     async def _bury(self, tp: TopicPartition, records: Records, rejects: list[Reject]) -> None:
         """Write the dead letters of a batch, each with its source position."""
         waiting = []
+        topic = self.hub.topic("dead-letters")
         for reject in rejects:
             value, offset = records.values[reject.index] or b"", int(records.offsets[reject.index])
             self.dead[self.kinds[tp.topic], reject.reason] += 1
-            headers = [
-                ("__connect.errors.topic", tp.topic.encode()),
-                ("__connect.errors.partition", str(tp.partition).encode()),
-                ("__connect.errors.offset", str(offset).encode()),
-                ("__connect.errors.exception.message", reject.message[:1_000].encode("utf-8", "replace")),
-                ("stream-monitor.reason", reject.reason.encode()),
-            ]
+            headers = letter_headers(tp, offset, reject.reason, reject.message)
             if len(value) > DEAD_LETTER_BYTES_MAX:
                 headers.append(("stream-monitor.truncated", str(len(value)).encode()))
                 value = b""
-            waiting.append(await self._producer.send(self.hub.topic("dead-letters"), value, key=records.keys[reject.index], headers=headers))
+            waiting.append(await self._producer.send(topic, value, key=records.keys[reject.index], headers=headers))
+        for batch in records.broken:
+            self.dead[self.kinds[tp.topic], batch.reason] += 1
+            headers = letter_headers(tp, batch.start, batch.reason, place(tp, batch))
+            headers.append(("stream-monitor.truncated", b"0"))  # of the whole batch nothing is known
+            waiting.append(await self._producer.send(topic, b"", headers=headers))
         try:
             await asyncio.gather(*waiting)
         except Exception as e:
             die(IN_DOUBT, f"dead letters of {tp} could not be written: {e!r}")
+
+    # ---- sending and committing
 
     async def _send(self) -> None:
         """The only place that sends to `observations`: the next record of a target only after the one before is acknowledged."""
@@ -150,7 +217,12 @@ class IngestStage:
             if self._stopped or not self.ingest.rows:
                 return
             frontier = {tp: offset for tp, offset in self._read.items() if tp not in self._burying}
-            records = self.ingest.flush(_now_ms())
+            try:
+                records = self.ingest.flush(_now_ms())
+            except Exception as e:
+                log.exception("rows of INGEST")
+                await self._count_failure({tp: end for tp, end in self._read.items() if self._acknowledged.get(tp) != end})
+                die(BATCH_FAILED, f"rows of INGEST could not be packed: {e!r}")
             try:
                 await asyncio.gather(*(self._send_to(target, values) for target, values in records.items()))
             except BaseException as e:
@@ -179,7 +251,7 @@ class IngestStage:
         moved = {tp: o for tp, o in self._acknowledged.items() if self._committed.get(tp) != o and tp in assigned}
         if moved:
             with suppress(Exception):  # lost: rows are repeated, no more; the next one says the same again
-                await self.hub.source.commit({tp: (o, self.ids.get(tp, "")) for tp, o in moved.items()})
+                await self.hub.source.commit({tp: (o, with_failures(self.ids.get(tp, ""), self._failures(tp, o))) for tp, o in moved.items()})
                 self._committed.update(moved)
 
     async def _pump(self) -> None:

@@ -7,28 +7,31 @@ Rule of the file: aiokafka is the oracle. In memory it is asked about arrangemen
 from __future__ import annotations
 
 import asyncio
+import gzip
 import inspect
 import random
 import struct
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+import cramjam
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
-from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Producer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_monitor.runtime.fetching import BATCHES_MAX, Fetched, Fetching, record_batches, split
+from stream_monitor.runtime import inflating
+from stream_monitor.runtime.fetching import BATCHES_MAX, Broken, Fetched, Fetching, record_batches, split
 from stream_monitor.runtime.transport import consumer_options
 from stream_monitor.settings import Settings
 
@@ -137,11 +140,76 @@ def test_every_flipped_byte_is_found(codec: int) -> None:
         broken = bytearray(raw)
         broken[at] ^= 1 << (at % 8)
         records = Log([(good, 0, 9), (bytes(broken), 9, end)], []).records(0, READ_COMMITTED)
-        found = record_batches(records)
-        assert [offset for offset, *_ in rows_of([next(found)])] == list(range(9))
-        with pytest.raises(CorruptRecordException, match="CRC"):
-            next(found)
-        assert records.next_fetch_offset == 9, "the position stays before the broken batch"
+        assert [offset for offset, *_ in rows_of(list(record_batches(records)))] == list(range(9))
+        assert records.next_fetch_offset == 9, "the next fetch begins with the broken batch"
+        again = Log([(good, 0, 9), (bytes(broken), 9, end), (batch(end, [0])[0], end, end + 2)], []).records(9, READ_COMMITTED)
+        assert list(record_batches(again)) == [(9, Broken(9, end, "corrupt_batch", "the checksum of the batch is wrong"))], (
+            "it ends where the next one begins, whatever its header says"
+        )
+        assert again.next_fetch_offset == end
+
+
+def test_a_broken_batch_at_the_end_of_the_log_is_believed_up_to_there() -> None:
+    raw, end = batch(9, [0] * 8)
+
+    def found(at: int, bits: int) -> tuple[int, int]:
+        broken = bytearray(raw)
+        broken[at] ^= bits
+        records = Log([(bytes(broken), 9, end)], []).records(9, READ_COMMITTED)
+        ((_, it),) = record_batches(records, end)
+        return it.end, records.next_fetch_offset
+
+    assert found(-1, 1) == (end, end)
+    assert found(24, 1) == (-1, 9), "a last offset beyond the log's end"
+    assert found(23, 0x80) == (-1, 9), "a last offset before the batch"
+
+
+def inflated(codec: int, payload: bytes, records: int = 1) -> bytes:
+    """A batch with these compressed bytes, and a CRC that fits."""
+    raw = bytearray(batch(0, [])[0][:61] + payload)
+    raw[22] = codec
+    struct.pack_into(">i", raw, 23, records - 1)
+    struct.pack_into(">i", raw, 8, len(raw) - 12)
+    struct.pack_into(">I", raw, 17, calc_crc32c(bytes(raw[21:])))
+    return bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("codec", "payload", "reason"),
+    [
+        ("gzip", gzip.compress(bytes(200 << 20), 1), "too_large"),
+        ("lz4", bytes(cramjam.lz4.compress(bytes(200 << 20))), "too_large"),
+        ("zstd", bytes(cramjam.zstd.compress(bytes(200 << 20))), "too_large"),
+        ("zstd", b"no zstd" * 3_000, "corrupt_batch"),
+        ("gzip", gzip.compress(bytes(200 << 20), 1)[:1_000], "corrupt_batch"),
+        ("snappy", b"no snappy", "corrupt_batch"),
+    ],
+    ids=["gzip", "lz4", "zstd", "no-zstd", "cut-gzip", "no-snappy"],
+)
+def test_what_does_not_inflate_or_inflates_without_end_is_broken(codec: str, payload: bytes, reason: str) -> None:
+    before, after = batch(0, [])[0], batch(2, [0])[0]
+    raw = bytearray(inflated(CODECS[codec], payload))
+    struct.pack_into(">q", raw, 0, 1)
+    records = Log([(before, 0, 1), (bytes(raw), 1, 2), (after, 2, 4)], []).records(0, READ_COMMITTED)
+    found = split(Fetched(TP, 0, 0, 4, list(record_batches(records))))
+    assert found.offsets.tolist() == [0, 2, 3]
+    assert [(b.start, b.end, b.reason) for b in found.broken] == [(1, 2, reason)]
+
+
+def test_an_unknown_codec_and_too_many_records_are_broken() -> None:
+    for raw, reason in ((inflated(5, b""), "corrupt_batch"), (inflated(0, b"", 2_000_000), "too_large")):
+        ((start, it),) = record_batches(Log([(raw, 0, 1)], []).records(0, READ_COMMITTED))
+        assert [(b.start, b.reason) for b in split(Fetched(TP, 0, 0, 1, [(start, it)])).broken] == [(0, reason)]
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd"])
+def test_bounded_decoders_give_what_aiokafkas_give(codec: str) -> None:
+    text = random.Random(1).randbytes(300_000) + bytes(3 << 20)
+    payload = {"gzip": gzip.compress, "lz4": cramjam.lz4.compress, "zstd": cramjam.zstd.compress}[codec](text)
+    if codec == "gzip":
+        payload, text = payload + gzip.compress(b"another member"), text + b"another member"
+    assert inflating.BOUNDED[codec](bytes(payload)) == text
+    assert getattr(sys.modules[DefaultRecordBatch.__module__], f"{codec}_decode").bounded
 
 
 def test_the_worker_asks_for_checks_and_committed_records() -> None:

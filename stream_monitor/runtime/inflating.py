@@ -1,0 +1,88 @@
+"""
+How large a compressed batch may become.
+
+Rule of the file: no decoder of aiokafka is given more room than `INFLATED_BYTES_MAX`. A megabyte of zstd may hold 32 GB of zeros, which would end the worker before it could say
+why. What cannot be larger by the nature of its codec is decoded as it was.
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import cramjam
+import numpy as np
+from aiokafka.record.default_records import DefaultRecordBatch
+
+INFLATED_BYTES_MAX = 128 << 20
+"""More than the greatest `worker.max_record_bytes`, and than a batch of events can have."""
+RECORDS_MAX = 1_000_000
+"""Records of a batch. Empty ones take more memory than bytes."""
+RATIO_MAX = {"gzip": 1_032, "lz4": 255, "zstd": 32_768}
+"""Greatest bytes out for a byte in. Snappy stays below 22."""
+GZIP = 31
+"""`wbits` of zlib for gzip."""
+
+
+class InflatedError(Exception):
+    """A batch would become too large."""
+
+
+TOO_LARGE = f"the batch inflates to more than {INFLATED_BYTES_MAX >> 20} MiB"
+
+
+def demand_few(records: int) -> None:
+    """Refuse a batch of more records than `RECORDS_MAX`."""
+    if records > RECORDS_MAX:
+        raise InflatedError(f"the batch has more than {RECORDS_MAX:,} records")
+
+
+def _gunzip(payload: Any) -> bytes:
+    out, rest = b"", bytes(payload)
+    while rest:
+        member = zlib.decompressobj(GZIP)
+        out += member.decompress(rest, INFLATED_BYTES_MAX - len(out) + 1)
+        if len(out) > INFLATED_BYTES_MAX:
+            raise InflatedError(TOO_LARGE)
+        if not member.eof:
+            raise ValueError("the gzip stream ends too early")
+        rest = member.unused_data
+    return out
+
+
+def _into(decompress: Callable[[Any, Any], int]) -> Callable[[Any], bytes]:
+    def decode(payload: Any) -> bytes:
+        out = np.empty(INFLATED_BYTES_MAX, np.uint8)  # address space only: pages are taken as they are written
+        try:
+            n = decompress(payload, out)
+        except cramjam.DecompressionError as e:
+            if "whole buffer" in str(e):
+                raise InflatedError(TOO_LARGE) from None
+            raise
+        return out[:n].tobytes()
+
+    return decode
+
+
+BOUNDED: dict[str, Callable[[Any], bytes]] = {"gzip": _gunzip, "lz4": _into(cramjam.lz4.decompress_into), "zstd": _into(cramjam.zstd.decompress_into)}
+
+
+def bound() -> None:
+    """Put the bounded decoders into aiokafka's module of record batches. Again is no different."""
+    module: ModuleType = sys.modules[DefaultRecordBatch.__module__]
+    for codec, ratio in RATIO_MAX.items():
+        name = f"{codec}_decode"
+        decode = getattr(module, name)
+        if not hasattr(decode, "bounded"):
+            setattr(module, name, _bounded(decode, BOUNDED[codec], ratio))
+
+
+def _bounded(plain: Callable[[Any], bytes], careful: Callable[[Any], bytes], ratio: int) -> Callable[[Any], bytes]:
+    def decode(payload: Any) -> bytes:
+        return plain(payload) if len(payload) * ratio <= INFLATED_BYTES_MAX else careful(payload)
+
+    decode.bounded = True  # type: ignore[attr-defined]
+    return decode
