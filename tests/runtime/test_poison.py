@@ -1,0 +1,321 @@
+"""Broken batches and records that end the process, at INGEST's shell with a fake driver, a fake producer and a process that only says that it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+from stream_monitor.ingest import Ingest
+from stream_monitor.runtime import evaluate_stage, ingest_stage
+from stream_monitor.runtime.evaluate_stage import EvaluateStage, Owned
+from stream_monitor.runtime.fetching import Broken, Fetched, record_batches
+from stream_monitor.runtime.hub import Hub
+from stream_monitor.runtime.ingest_stage import CAREFUL_RECORDS, IngestStage
+from stream_monitor.settings import Settings, WorkerSettings
+
+TP = TopicPartition("predictions", 0)
+LOG = TopicPartition("observations", 0)
+T0 = 1_760_000_000_000
+BAD = b"BAD"
+
+
+class DiedError(BaseException):
+    """In place of the end of the process."""
+
+
+class Driver:
+    """A group whose offsets outlive the process."""
+
+    def __init__(self) -> None:
+        self.offsets: dict[TopicPartition, tuple[int, str]] = {}
+        self.end = 10**9
+
+    async def committed(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]:
+        return {tp: self.offsets.get(tp) for tp in tps}
+
+    async def bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        return dict.fromkeys(tps, (0, self.end))
+
+    async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
+        self.offsets.update(offsets)
+
+    async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        return dict.fromkeys(topics, "id")
+
+    def assigned(self) -> set[TopicPartition]:
+        return {TP, LOG}
+
+
+class Sent:
+    """A producer, and a transaction's."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, bytes, dict[str, bytes]]] = []
+        self.offsets: dict[TopicPartition, Any] = {}
+
+    async def send(self, topic: str, value: bytes, key: Any = None, headers: Any = (), **_: Any) -> asyncio.Future[None]:
+        self.records.append((topic, value, dict(headers or ())))
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    async def send_and_wait(self, topic: str, value: bytes, **_: Any) -> Any:
+        await self.send(topic, value)
+        return type("Written", (), {"offset": 7})
+
+    async def begin_transaction(self) -> None: ...
+
+    async def send_offsets_to_transaction(self, offsets: dict[TopicPartition, Any], _: str) -> None:
+        self.offsets.update(offsets)
+
+    async def commit_transaction(self) -> None: ...
+
+    def letters(self) -> list[tuple[bytes, int, str]]:
+        return [(v, int(h["__connect.errors.offset"]), h["stream-monitor.reason"].decode()) for topic, v, h in self.records if topic == "dead-letters"]
+
+
+@pytest.fixture
+def died(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+
+    def die(code: int, why: str) -> None:
+        said.append(f"{code}: {why}")
+        raise DiedError
+
+    monkeypatch.setattr(ingest_stage, "die", die)
+    monkeypatch.setattr(evaluate_stage, "die", die)
+    return said
+
+
+@pytest.fixture
+def poisonous(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Ingest.take
+
+    def poisoned(self: Ingest, source: str, kind: str, values: list[bytes | None], offsets: Any, times_ms: Any) -> Any:
+        if any(v and BAD in v for v in values):
+            raise ZeroDivisionError("bad")
+        return take(self, source, kind, values, offsets, times_ms)
+
+    monkeypatch.setattr(Ingest, "take", poisoned)
+
+
+def event(i: int) -> bytes:
+    return json.dumps({"event_id": str(i), "model": "m", "prediction": 1}).encode()
+
+
+def delivery(start: int, values: list[bytes], *, crc: bool = True, more: bool = False, tp: TopicPartition = TP) -> Fetched:
+    raw = b""
+    for base, part in ((start, values), (start + len(values), [event(1)])) if more else ((start, values),):
+        builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 24)
+        for i, value in enumerate(part):
+            assert builder.append(i, T0, b"key", value, []) is not None
+        one = bytearray(builder.build())
+        struct.pack_into(">q", one, 0, base)
+        if not crc and not raw:
+            one[-1] ^= 1
+        raw += one
+    records = PartitionRecords(tp, MemoryRecords(raw), [], start, None, None, True, READ_COMMITTED)
+    return Fetched(tp, 0, start, start + len(values), list(record_batches(records)))
+
+
+def worker(driver: Driver, **options: Any) -> tuple[IngestStage, Sent]:
+    hub = Hub(Settings(worker=WorkerSettings(**options)))
+    hub.source = driver  # type: ignore[assignment]
+    stage = IngestStage(hub, 1)
+    stage._producer = sent = Sent()
+    return stage, sent
+
+
+async def run(driver: Driver, deliveries: Any, **options: Any) -> tuple[IngestStage, Sent, int]:
+    """A process that takes these deliveries; the position at which it began."""
+    stage, sent = worker(driver, **options)
+    start = (await stage.open([TP]))[TP]
+    for fetched in deliveries(start):
+        await stage.next(fetched)
+    await stage.flush()
+    return stage, sent, start
+
+
+def test_a_broken_batch_ends_the_process_unless_it_is_to_be_skipped(died):
+    async def body():
+        driver = Driver()
+        for _ in range(2):
+            with pytest.raises(DiedError):
+                await run(driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True)])
+        assert driver.offsets == {}
+        stage, sent, start = await run(driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True), delivery(3, [event(9)])], on_corrupt="skip")
+        assert (start, sent.letters(), driver.offsets[TP]) == (0, [(b"", 0, "corrupt_batch")], (4, "id"))
+        assert stage.dead["predictions", "corrupt_batch"] == 1
+        assert stage.ingest.counts["predictions", "forwarded"] == 1
+
+    asyncio.run(body())
+    assert died[0] == (
+        "73: predictions/0: the batch of records 0 to 2 cannot be read: the checksum of the batch is wrong; worker.on_corrupt: skip goes on after it, "
+        "or mend the log of this partition (from another replica, or by deleting its records up to there)"
+    )
+
+
+def test_a_batch_whose_end_nobody_knows_is_never_skipped(died):
+    async def body():
+        with pytest.raises(DiedError):
+            await run(Driver(), lambda _: [Fetched(TP, 0, 0, 0, [(0, Broken(0, -1, "corrupt_batch", "no"))])], on_corrupt="skip")
+
+    asyncio.run(body())
+    assert "of which nothing tells the end" in died[0]
+    assert "move the group's offset past it" in died[0]
+
+
+def test_a_batch_that_inflates_without_end_stops_nobody(died):
+    async def body():
+        _, sent, _ = await run(Driver(), lambda _: [Fetched(TP, 0, 0, 5, [(0, Broken(0, 5, "too_large", "no"))])])
+        assert sent.letters() == [(b"", 0, "too_large")]
+
+    asyncio.run(body())
+    assert died == []
+
+
+def test_observations_are_never_skipped(died):
+    async def body():
+        hub = Hub(Settings(worker=WorkerSettings(on_corrupt="skip")))
+        stage = EvaluateStage(hub, {})
+        stage.owned[LOG] = Owned(Folding(), Sent(), "", 0, 0, {})  # type: ignore[arg-type]
+        with pytest.raises(DiedError):
+            await stage.next(delivery(0, [b"x"], crc=False, more=True, tp=LOG))
+
+    asyncio.run(body())
+    assert died[0].startswith("73: observations/0: the batch of records 0 to 0 cannot be read")
+
+
+def test_a_record_that_ends_the_process_three_times_is_set_aside(died, poisonous):
+    """The second one of the same kind ends it no more, nor does it after the next restart."""
+
+    async def body():
+        driver = Driver()
+        values = [event(i) for i in range(7)]
+        values[3] = values[5] = BAD
+        for n in range(1, 4):
+            with pytest.raises(ZeroDivisionError):
+                await run(driver, lambda _: [delivery(0, values)])
+            assert driver.offsets[TP] == (0, f"id failed=7:{n}")
+        stage, sent, start = await run(driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])])
+        assert (start, sent.letters()) == (0, [(BAD, 3, "unknown_format"), (BAD, 5, "unknown_format"), (BAD, 7, "unknown_format")])
+        assert stage.ingest.counts["predictions", "forwarded"] == 6
+        assert "ZeroDivisionError: bad (test_poison.py:" in sent.records[0][2]["__connect.errors.exception.message"].decode()
+        assert driver.offsets[TP] == (9, "id failed=8:3")
+        _, sent, _ = await run(driver, lambda start: [delivery(start, [BAD])])
+        assert sent.letters() == [(BAD, 9, "unknown_format")]
+        _, _, start = await run(driver, lambda start: [delivery(start, [event(1)] * CAREFUL_RECORDS)])
+        assert (start, driver.offsets[TP]) == (10, (CAREFUL_RECORDS + 10, "id"))
+
+    asyncio.run(body())
+
+
+def test_tries_are_counted_where_nothing_moves_on(died, poisonous):
+    async def body():
+        driver = Driver()
+        driver.offsets[TP] = 0, "id failed=7:2"
+        stage, _ = worker(driver)
+        await stage.open([TP])
+        await stage.next(delivery(0, [event(0), event(1)]))
+        await stage.flush()
+        assert driver.offsets[TP] == (2, "id")
+        with pytest.raises(ZeroDivisionError):
+            await stage.next(delivery(2, [BAD]))
+        assert driver.offsets[TP] == (2, "id failed=3:1")
+
+    asyncio.run(body())
+
+
+def test_on_poison_stop_sets_nothing_aside(died, poisonous):
+    async def body():
+        driver = Driver()
+        for n in range(1, 6):
+            with pytest.raises(ZeroDivisionError):
+                await run(driver, lambda _: [delivery(0, [event(0), BAD])], on_poison="stop")
+            assert driver.offsets[TP] == (0, f"id failed=2:{n}")
+
+    asyncio.run(body())
+
+
+def test_rows_that_cannot_be_packed_are_found_too(died, monkeypatch):
+    flush = Ingest.flush
+
+    def poisoned(self: Ingest, flushed_ms: int) -> Any:
+        if any(b"m!" in name.encode() for _, name, _, _ in self._groups):
+            raise OverflowError("row")
+        return flush(self, flushed_ms)
+
+    monkeypatch.setattr(Ingest, "flush", poisoned)
+    values = [event(0), event(1).replace(b'"m"', b'"m!"'), event(2)]
+
+    async def body():
+        driver = Driver()
+        for _ in range(3):
+            with pytest.raises(DiedError):
+                await run(driver, lambda _: [delivery(0, values)])
+        _, sent, _ = await run(driver, lambda _: [delivery(0, values)])
+        assert sent.letters() == [(values[1], 1, "unknown_format")]
+
+    asyncio.run(body())
+    assert died == ["73: rows of INGEST could not be packed: OverflowError('row')"] * 3
+
+
+class Folding:
+    """A shard that cannot fold one record."""
+
+    def __init__(self) -> None:
+        self.outbox: list[Any] = []
+        self.folded: list[bytes] = []
+        self.log_time_ms = 0
+
+    def fold(self, value: bytes) -> None:
+        if value == BAD:
+            raise ZeroDivisionError("bad")
+        self.folded.append(value)
+
+    def snapshot(self, _: Any) -> dict[str, bytes]:
+        return {"state": b"".join(self.folded)}
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_snapshot(died, guarantee):
+    async def body():
+        driver = Driver()
+
+        async def process(values: list[bytes]) -> tuple[Owned, Sent]:
+            hub = Hub(Settings(worker=WorkerSettings(processing_guarantee=guarantee)))
+            hub.source = driver  # type: ignore[assignment]
+            stage, sent = EvaluateStage(hub, {}), Sent()
+            position, metadata, _ = await stage._committed(LOG)
+            pointer, failed = evaluate_stage.parted(metadata)
+            owned = Owned(Folding(), sent, pointer, position, 0, {})  # type: ignore[arg-type]
+            owned.failed = failed
+            stage.owned[LOG] = owned
+            try:
+                await stage.next(delivery(position, values, tp=LOG))
+                await stage._checkpoint(LOG, owned)
+            finally:
+                driver.offsets.update({tp: (o.offset, o.metadata) for tp, o in sent.offsets.items()})
+            return owned, sent
+
+        driver.offsets[LOG] = 0, "5"
+        for n in range(1, 4):
+            with pytest.raises(ZeroDivisionError):
+                await process([b"a", BAD, b"b"])
+            assert driver.offsets[LOG] == (0, f"5 failed=1:{n}")
+        owned, sent = await process([b"a", BAD, b"b"])
+        assert owned.shard.folded == [b"a", b"b"]
+        assert sent.letters() == [(BAD, 1, "unknown_format")]
+        assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
+        assert driver.offsets[LOG] == (3, "7")
+
+    asyncio.run(body())
