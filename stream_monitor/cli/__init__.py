@@ -25,21 +25,26 @@ COMMANDS = {
     "config": "Make, check and describe monitor.yaml.",
     "topics": "List, check and apply the topics.",
     "alerts": "Show alerts; acknowledge and mute them.",
+    "dead-letters": "Show records that could not be used, and send them again.",
     "export": "Write Grafana dashboards and Prometheus rules.",
     "doctor": "Find out what is wrong with a set-up.",
 }
+
+
+def _module(name: str) -> str:
+    return f"stream_monitor.cli.{name.replace('-', '_')}"
 
 
 class Lazy(click.Group):
     """Commands by name, imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return [name for name in COMMANDS if importlib.util.find_spec(f"stream_monitor.cli.{name}") is not None]
+        return [name for name in COMMANDS if importlib.util.find_spec(_module(name)) is not None]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in self.list_commands(ctx):
             return None
-        command: click.Command = importlib.import_module(f"stream_monitor.cli.{name}").command
+        command: click.Command = importlib.import_module(_module(name)).command
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:

@@ -7,7 +7,7 @@ Rule of the file: a topic that is not there is never made by reading it, and a b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -28,8 +28,12 @@ class Record(NamedTuple):
     topic: str
     key: str
     value: bytes | None
-    headers: frozenset[str] = frozenset()
-    """Their names."""
+    headers: Mapping[str, bytes | None]
+    """Of repeated ones the last."""
+    key_bytes: bytes | None
+    partition: int
+    offset: int
+    time_ms: int
 
 
 class Records:
@@ -96,7 +100,7 @@ class Records:
         except KafkaError as e:
             raise self._refused(e) from None
         return [
-            Record(self._names[tp.topic], (r.key or b"").decode("utf-8", "replace"), r.value, frozenset(name for name, _ in r.headers))
+            Record(self._names[tp.topic], (r.key or b"").decode("utf-8", "replace"), r.value, dict(r.headers), r.key, r.partition, r.offset, r.timestamp)
             for tp, records in fetched.items()
             for r in records
         ]
@@ -150,5 +154,26 @@ async def write(settings: Settings, name: str, key: str, value: bytes) -> None:
         await producer.send_and_wait(topic, value, key.encode())
     except KafkaError as e:
         raise BrokerError(f"{settings.kafka.bootstrap_servers}: a record for {topic} was refused: {e}") from None
+    finally:
+        await quietly(producer.stop())
+
+
+async def send_again(settings: Settings, records: Sequence[tuple[str, bytes | None, bytes, int]]) -> None:
+    """
+    Records (topic, key, value, time in ms) as they were, acknowledged by all replicas.
+
+    Raises
+    ------
+    BrokerError
+        The broker is not there, or a record is refused; those before it may have been sent.
+    """
+    producer = AIOKafkaProducer(**client_options(settings.kafka), acks="all", enable_idempotence=True, compression_type="zstd", max_request_size=4 << 20)
+    try:
+        with connecting(settings.kafka):
+            await producer.start()
+        waiting = [await producer.send(topic, value, key, timestamp_ms=time_ms) for topic, key, value, time_ms in records]
+        await asyncio.gather(*waiting)
+    except KafkaError as e:
+        raise BrokerError(f"{settings.kafka.bootstrap_servers}: a record was refused: {e}") from None
     finally:
         await quietly(producer.stop())
