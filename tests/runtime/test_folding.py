@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from stream_monitor.runtime.evaluate_stage import SNAPSHOT_BYTES, SNAPSHOT_CPU_S, EvaluateStage, Owned
 from stream_monitor.runtime.fetching import Fetched
@@ -72,8 +73,12 @@ def test_folding_counts_what_a_restore_would_do_again():
 
 
 def a_batch(records: int) -> Fetched:
-    rows = [SimpleNamespace(offset=10 + i, value=b"record", key=None, timestamp=0) for i in range(records)]
-    return Fetched(TP, 1, 10, 10 + records + 1, [(10, rows)])  # and a control record
+    builder = DefaultRecordBatchBuilder(magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=1 << 20)
+    for i in range(records):
+        builder.append(i, timestamp=0, key=None, value=b"record", headers=[])
+    data = builder.build()
+    data[:8] = (10).to_bytes(8, "big")  # the base offset
+    return Fetched(TP, 1, 10, 10 + records + 1, [(10, DefaultRecordBatch(bytes(data)))])  # and a control record
 
 
 def slow() -> tuple[EvaluateStage, FakeShard, Owned]:

@@ -187,7 +187,7 @@ def test_observations_are_never_skipped(died):
     async def body():
         hub = Hub(Settings(worker=WorkerSettings(on_corrupt="skip")))
         stage = EvaluateStage(hub, {})
-        stage.owned[LOG] = Owned(Folding(), Sent(), "", 0, 0, {})  # type: ignore[arg-type]
+        stage.owned[LOG] = Owned(Folding(), Sent(), "", 0, {})  # type: ignore[arg-type]
         with pytest.raises(DiedError):
             await stage.next(delivery(0, [b"x"], crc=False, more=True, tp=LOG))
 
@@ -297,7 +297,7 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
             stage, sent = EvaluateStage(hub, {}), Sent()
             position, metadata, _ = await stage._committed(LOG)
             pointer, failed = evaluate_stage.parted(metadata)
-            owned = Owned(Folding(), sent, pointer, position, 0, {})  # type: ignore[arg-type]
+            owned = Owned(Folding(), sent, pointer, position, {})  # type: ignore[arg-type]
             owned.failed = failed
             stage.owned[LOG] = owned
             try:
