@@ -179,7 +179,16 @@ class Hub:
             await stage.next(fetched)
         except Exception as e:
             log.exception("a batch of %s", fetched.tp)
+            await self._flush_others(stage)
             die(BATCH_FAILED, f"a batch of {fetched.tp} failed: {e!r}")  # half applied; Faust would log it and go on with the next
+
+    async def _flush_others(self, failed: Stage) -> None:
+        """Before the process ends: else INGEST would write again, after each end, the very rows that end EVALUATE, and there would be ever more of them."""
+        with suppress(Exception):
+            async with asyncio.timeout(STOP_LIMIT_S):
+                for stage in self.stages:
+                    if stage is not failed:
+                        await stage.flush()
 
     async def flush(self) -> None:
         """What every stage has becomes durable."""

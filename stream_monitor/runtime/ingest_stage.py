@@ -176,7 +176,8 @@ class IngestStage:
             at = self._acknowledged.get(tp, self._opened[tp])
             known = self._failed.get(tp, {}) if at == self._opened[tp] else {}
             tries = max(known.values(), default=0) + 1
-            counted[tp] = at, with_failures(self.ids.get(tp, ""), {max(end, *known): tries} if known else {end: tries})
+            self._opened[tp], self._failed[tp] = at, {max([end, *known]): tries}  # a commit that is still made says the same
+            counted[tp] = at, with_failures(self.ids.get(tp, ""), self._failed[tp])
             stop = self.hub.settings.worker.on_poison == "stop"
             then = "worker.on_poison: skip sets the record aside" if stop else f"after {TRIES} tries the record is set aside"
             log.error("%s/%d: a record of %d to %d ends the worker, try %d; %s", tp.topic, tp.partition, at, end - 1, tries, then)

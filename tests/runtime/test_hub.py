@@ -110,6 +110,37 @@ def test_a_batch_is_taken_only_where_the_last_one_ended(died):
     asyncio.run(body())
 
 
+def test_a_batch_that_fails_ends_the_process_after_the_other_stage_has_flushed(died):
+    """INGEST would otherwise write the rows that end EVALUATE again after each end."""
+
+    class Failing(FakeStage):
+        async def next(self, fetched: Fetched) -> None:
+            raise ValueError("bad")
+
+        async def flush(self) -> None:
+            raise AssertionError("half applied")
+
+    class Other(FakeStage):
+        topics = frozenset({"predictions"})
+        flushed = 0
+
+        async def flush(self) -> None:
+            assert died == []
+            self.flushed += 1
+
+    async def body():
+        hub, _, _ = opened()
+        failing, other = Failing(), Other()
+        hub.stages = [other, failing]
+        await hub.open({TP})
+        with pytest.raises(DiedError):
+            await hub.deliver(failing, batch(hub, 0, 10))
+        assert other.flushed == 1
+
+    asyncio.run(body())
+    assert died[0].startswith("73: a batch of")
+
+
 @pytest.mark.parametrize("start", [None, 5])
 def test_what_is_out_of_range_is_a_hole(died, start):
     async def body():

@@ -1,0 +1,363 @@
+"""What a worker on a real Kafka does with records that nobody should send: each has its reason, and the good ones around them count."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer
+
+from bench.chaos_faults import KafkaServer
+
+pytestmark = pytest.mark.kafka
+DEADLINE_S = 60
+DAY_MS = 86_400_000
+CONFIG = """
+kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}
+worker: {{group: '{prefix}group', instance_id: one, max_record_bytes: 960000, metrics: {{port: 0}}}}
+limits: {{models: 20, versions: 3, features: 30, segments: 10, categories: 10}}
+defaults: {{baseline: {{rows: 100}}, segments: [country]}}
+"""
+POISONED = """
+import sys
+from stream_monitor.cli import main
+from stream_monitor.evaluate import Shard
+from stream_monitor.ingest import Ingest
+take, fold = Ingest.take, Shard.fold
+def taking(self, source, kind, values, offsets, times_ms):
+    if any(v and b"poison-ingest" in v for v in values):
+        raise ZeroDivisionError("poison")
+    return take(self, source, kind, values, offsets, times_ms)
+def folding(self, record):
+    fold(self, record)
+    if b"poison-evaluate" in record:
+        raise ZeroDivisionError("poison")
+Ingest.take, Shard.fold = taking, folding
+main()
+"""
+"""A worker that cannot take records of one model, nor fold those of another."""
+
+
+class Site:
+    """Topics of one test, and the worker that reads them."""
+
+    def __init__(self, bootstrap: str, folder: Path) -> None:
+        self.bootstrap, self.folder, self.prefix = bootstrap, folder, f"t{random.randrange(10**9)}."
+        self.file = folder / "monitor.yaml"
+        self.file.write_text(CONFIG.format(bootstrap=bootstrap, prefix=self.prefix))
+        self.log = ""
+        self.process: subprocess.Popen[str] | None = None
+        self.codes: list[int] = []
+        """How workers ended."""
+
+    def start(self, program: Sequence[str] = ("-m", "stream_monitor"), **environment: str) -> None:
+        log = self.folder / f"{len(self.codes)}.log"
+        with log.open("w") as err:
+            command = [sys.executable, *program, "worker", "--config", str(self.file)]
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True, env={**os.environ, **environment})
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().split()[-1]
+
+    def ended(self) -> int:
+        """Waits for the end of the worker."""
+        assert self.process is not None
+        code = self.process.wait(DEADLINE_S)
+        self.log = (self.folder / f"{len(self.codes)}.log").read_text()
+        self.codes.append(code)
+        self.process = None
+        return code
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def metrics(self) -> dict[str, float]:
+        try:
+            with urllib.request.urlopen(self.url + "/metrics", timeout=5) as response:
+                lines = response.read().decode().splitlines()
+        except OSError:
+            return {}
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and not line.startswith("#")}
+
+    def predictions(self, model: str = "m") -> float:
+        return self.metrics().get(f'model_predictions_total{{model="{model}",version=""}}', 0)
+
+    def wait(self, what: str, condition: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            if condition():
+                return
+            if self.process is None or self.process.poll() is not None:
+                pytest.fail(f"the worker ended: {(self.folder / f'{len(self.codes)}.log').read_text()[-3_000:]}")
+            time.sleep(0.1)
+        pytest.fail(f"not within {DEADLINE_S} s: {what}; {self.metrics()}")
+
+    def ready(self) -> None:
+        self.wait("ready", lambda: self.metrics().get("stream_monitor_ready") == 1)
+
+    def send(self, records: Sequence[Any], topic: str = "predictions", **options: Any) -> None:
+        """Values, or arguments of `produce`; all to one partition, so that a bad one could stop the good ones."""
+        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, **options})
+        for record in records:
+            arguments = record if isinstance(record, dict) else {"value": record}
+            producer.produce(self.prefix + topic, **{"key": b"k", "partition": 0, **arguments})
+            producer.poll(0)
+        assert producer.flush(30) == 0
+
+    def letters(self) -> list[Message]:
+        return [m for m in read_all(self.bootstrap, self.prefix + "dead-letters") if not m.error()]
+
+
+def read_all(bootstrap: str, topic: str) -> list[Message]:
+    options = {"bootstrap.servers": bootstrap, "group.id": f"reader-{random.randrange(10**9)}", "auto.offset.reset": "earliest", "isolation.level": "read_committed"}
+    consumer = Consumer(options)
+    consumer.subscribe([topic])
+    out, quiet = [], 0
+    while quiet < 4 or (not out and quiet < 20):
+        message = consumer.poll(0.25)
+        quiet = quiet + 1 if message is None else 0
+        if message is not None:
+            out.append(message)
+    consumer.close()
+    return out
+
+
+def header(message: Message, name: str) -> str:
+    return dict(message.headers() or [])[name].decode()
+
+
+def reasons(letters: list[Message]) -> Counter[str]:
+    return Counter(header(m, "stream-monitor.reason") for m in letters)
+
+
+@pytest.fixture
+def site(kafka: Any, tmp_path: Path) -> Iterator[Site]:
+    found = Site(kafka.bootstrap, tmp_path)
+    yield found
+    if found.process is not None:
+        found.process.kill()
+        found.process.wait(10)
+
+
+def event(event_id: str, model: str = "m", **fields: Any) -> bytes:
+    return json.dumps({"event_id": event_id, "model": model, "prediction": 1, **fields}).encode()
+
+
+class Case(NamedTuple):
+    record: Any
+    reason: str | None
+    """Of its dead letter; None: it counts."""
+
+
+NOW_MS = time.time_ns() // 1_000_000
+GOOD_FEATURES = {"a": 1.5, "country": "pl"}
+CASES = {
+    "empty": Case(b"", "invalid_json"),
+    "cut": Case(event("x")[:-3], "invalid_json"),
+    "not UTF-8": Case(event("x").replace(b'"x"', b'"\xff\xfe"'), "invalid_json"),
+    "NaN": Case(event("x", score=float("nan")), "invalid_json"),
+    "infinity": Case(event("x", score=float("inf")), "invalid_json"),
+    "1e999 as score": Case(event("x", score=0.5).replace(b"0.5", b"1e999"), "out_of_range"),
+    "1e999 as feature": Case(event("big", features=GOOD_FEATURES).replace(b"1.5", b"1e999"), None),
+    "lone surrogate": Case(event("x").replace(b'"x"', b'"\\ud800"'), "invalid_json"),
+    "array": Case(b"[1, 2]", "not_an_object"),
+    "nested": Case(b'{"a":' * 3_000 + b"1" + b"}" * 3_000, "too_deep"),
+    "nested feature": Case(event("x", features={"a": 0}).replace(b'"a": 0', b'"a": ' + b"[" * 200 + b"]" * 200), "too_deep"),
+    "schema registry": Case(b"\x00\x00\x00\x00\x01abc", "unknown_format"),
+    "no id": Case(b'{"model": "m", "prediction": 1}', "missing_field"),
+    "empty model": Case(event("x", ""), "out_of_range"),
+    "long model": Case(event("x", "m" * 129), "out_of_range"),
+    "list as prediction": Case(event("x", prediction=[1]), "wrong_type"),
+    "400 digits as score": Case(event("x", score=0.5).replace(b"0.5", b"9" * 400), "out_of_range"),
+    "400 digits as feature": Case(event("digits", features=GOOD_FEATURES).replace(b"1.5", b"9" * 400), None),
+    "5000 digits as prediction": Case(event("x").replace(b": 1}", b": " + b"9" * 5_000 + b"}"), "out_of_range"),
+    "duplicate keys": Case(b'{"event_id": "first", "event_id": "last", "model": "x", "model": "m", "prediction": 1}', None),
+    "negative time": Case(event("x", timestamp=-1), "out_of_range"),
+    "time zero": Case(event("x", timestamp=0), "out_of_range"),
+    "time in seconds": Case(event("x", timestamp=NOW_MS // 1_000), "out_of_range"),
+    "a day ahead": Case(event("day-ahead", timestamp=NOW_MS + DAY_MS), None),
+    "a century ahead": Case(event("century-ahead", timestamp=NOW_MS + 36_525 * DAY_MS), None),
+    "a day late": Case(event("day-late", timestamp=NOW_MS - DAY_MS), None),
+    "a record of 1970": Case({"value": event("x"), "timestamp": 1}, "out_of_range"),
+    "a record of yesterday": Case({"value": event("yesterday"), "timestamp": NOW_MS - DAY_MS}, None),
+    "more than max_record_bytes": Case(event("x", features={"a": "y" * 961_000}), "too_large"),
+    "a million bytes of garbage": Case(b"{" + b" " * 940_000, "invalid_json"),
+    "10 KB name": Case(event("long-name", features={"n" * 10_000: 1.0}), None),
+    "right to left and NUL": Case(event("\u202e\u0000\U0001f600", features={"\u202e\u0000": "\U0001f600"}), None),
+    "null key": Case({"value": event("null-key"), "key": None}, None),
+    "binary key": Case({"value": event("binary-key"), "key": b"\xff\x00"}, None),
+    "odd headers": Case({"value": event("headers"), "headers": [("a", None), ("a", b"\xff"), ("", b""), *[(f"h{i}", b"x") for i in range(1_000)]]}, None),
+}
+
+
+def test_every_bad_record_has_its_reason_and_the_good_ones_around_it_count(site: Site) -> None:
+    site.start()
+    site.ready()
+    records: list[Any] = []
+    for i, case in enumerate(CASES.values()):
+        records += [event(f"good-{i}"), {"value": None}, case.record]
+    for codec, part in zip(["none", "gzip", "snappy", "lz4", "zstd"], [records[i::5] for i in range(5)], strict=True):
+        site.send(part, **{"compression.type": codec})
+    site.send([b"{", event("x"), json.dumps({"event_id": "good-0", "label": 1}).encode(), b'{"event_id": "y", "label": null}', b'{"event_id": "y", "label": [1]}'], "labels")
+    good = len(CASES) + sum(case.reason is None for case in CASES.values())
+    site.wait("all good ones", lambda: site.predictions() == good)
+    site.wait("their label", lambda: site.metrics().get('model_labels_total{model="m",version=""}') == 1)
+    metrics = site.metrics()
+    assert metrics['stream_monitor_records_total{topic="predictions",outcome="tombstone"}'] == len(CASES)
+    assert metrics["stream_monitor_timestamps_replaced_total"] == 2
+    letters = site.letters()
+    found = {header(m, "__connect.errors.offset"): m for m in letters if header(m, "__connect.errors.topic").endswith("predictions")}
+    stored = {str(m.offset()): m for m in read_all(site.bootstrap, site.prefix + "predictions")}
+    got = {stored[offset].value(): header(m, "stream-monitor.reason") for offset, m in found.items()}
+    values = {name: case.record["value"] if isinstance(case.record, dict) else case.record for name, case in CASES.items()}
+    assert {name: got.get(values[name]) for name in CASES} == {name: case.reason for name, case in CASES.items()}
+    for offset, letter in found.items():
+        whole = len(stored[offset].value()) <= 900_000
+        assert letter.value() == (stored[offset].value() if whole else b"")
+        assert whole or header(letter, "stream-monitor.truncated") == str(len(stored[offset].value()))
+    assert reasons([m for m in letters if m not in found.values()]) == {"invalid_json": 1, "missing_field": 2, "wrong_type": 1}
+    assert site.stop() == 0
+
+
+def test_aborted_transactions_never_count_and_hanging_ones_count_when_they_are_committed(site: Site) -> None:
+    site.start()
+    site.ready()
+    producers = [Producer({"bootstrap.servers": site.bootstrap, "transactional.id": f"{site.prefix}{name}"}) for name in ("aborted", "hanging")]
+    for producer, name in zip(producers, ("aborted", "hanging"), strict=True):
+        producer.init_transactions(20)
+        producer.begin_transaction()
+        for i in range(5):
+            producer.produce(site.prefix + "predictions", event(f"{name}-{i}"), b"k", partition=0)
+        assert producer.flush(20) == 0
+    site.send([event("behind")])
+    producers[0].abort_transaction(20)
+    time.sleep(1)
+    assert site.predictions() == 0, "what lies behind an open transaction is not there yet"
+    producers[1].commit_transaction(20)
+    site.wait("the committed ones", lambda: site.predictions() == 6)
+    time.sleep(0.5)
+    assert site.predictions() == 6
+    assert site.stop() == 0
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def flood(n: int, start: int) -> Iterator[bytes]:
+    """Every name is new."""
+    for i in range(start, start + n):
+        yield event(f"f{i}", f"model-{i}" if i % 4 == 0 else "m", version=f"v{i}" if i % 4 == 1 else "", features={f"f{i}": 1.0, "c": f"c{i}"}, segments={"country": f"s{i}"})
+
+
+def test_a_flood_of_names_stays_within_the_limits(site: Site) -> None:
+    site.start()
+    site.ready()
+    assert site.process is not None
+    counted: Callable[[], float] = lambda: site.metrics().get('stream_monitor_records_total{topic="predictions",outcome="accepted"}', 0)  # noqa: E731
+    sizes, series = [], []
+    for part in range(3):
+        site.send(list(flood(6_000, part * 6_000)))
+        site.wait("the flood", lambda n=(part + 1) * 6_000: counted() == n)
+        time.sleep(1.5)
+        sizes.append(resident_bytes(site.process.pid))
+        series.append(len(site.metrics()))
+    metrics = site.metrics()
+    models = {s.split('model="')[1].split('"')[0] for s in metrics if s.startswith("model_predictions_total")}
+    assert "__other__" in models
+    assert len(models) <= 4 * (20 + 1), "limits are by partition of observations"
+    assert sum(v for s, v in metrics.items() if s.startswith("model_predictions_total")) == 18_000
+    assert all(metrics[f'stream_monitor_limit_hits_total{{limit="{name}"}}'] > 0 for name in ("models", "versions", "features", "segments"))
+    assert sizes[2] - sizes[1] < 40 << 20, sizes
+    assert series[2] <= series[1] * 1.02, series
+    assert site.stop() == 0
+    alerts = Counter(json.loads(m.value())["subject"] for m in read_all(site.bootstrap, site.prefix + "alerts") if json.loads(m.value())["subject"].startswith("limits."))
+    assert {"limits.models", "limits.versions", "limits.features", "limits.segments"} <= set(alerts)
+    assert max(alerts.values()) <= 4, "one alert a limit and partition"
+
+
+def test_what_ends_the_worker_three_times_is_set_aside(site: Site) -> None:
+    """Once for a record of the source, once for one of `observations`; no event of another record is lost or counted twice."""
+    site.start()
+    site.ready()
+    site.send([event(f"before-{i}") for i in range(10)])
+    site.wait("before", lambda: site.predictions() == 10)
+    assert site.stop() == 0
+    site.send([event("around-0"), event("p", "poison-ingest"), event("around-1"), event("q", "poison-ingest")])
+    for _ in range(3):
+        site.start(("-c", POISONED))
+        assert site.ended() == 73, site.log
+        assert "a record of 10 to 13 ends the worker, try" in site.log
+    site.start(("-c", POISONED))
+    site.wait("around", lambda: site.predictions() == 12)
+    site.send([event("e", "poison-evaluate")])
+    assert site.ended() == 73
+    for _ in range(2):
+        site.start(("-c", POISONED))
+        assert site.ended() == 73, site.log
+    assert "observations" in site.log
+    assert "try 3: ZeroDivisionError: poison" in site.log
+    site.start(("-c", POISONED))
+    site.ready()
+    site.send([event("after-0"), event("after-1", "poison-ingest")])
+    site.wait("after", lambda: site.predictions() == 13)
+    assert site.stop() == 0
+    assert site.codes == [0, 73, 73, 73, 73, 73, 73, 0]
+    letters = site.letters()
+    assert reasons(letters) == {"unknown_format": 4}
+    assert sorted((header(m, "__connect.errors.topic").removeprefix(site.prefix), b"poison-evaluate" in m.value(), b"poison-ingest" in m.value()) for m in letters) == [
+        ("observations", True, False), *[("predictions", False, True)] * 3,
+    ]  # fmt: skip
+    assert any("ZeroDivisionError: poison" in header(m, "__connect.errors.exception.message") for m in letters)
+    site.start()  # the restored state has no trace of it
+    site.wait("restored", lambda: site.predictions() == 13)
+    assert site.predictions("poison-evaluate") == 0
+    assert site.stop() == 0
+
+
+def test_a_batch_that_is_broken_on_the_brokers_disk(tmp_path: Path) -> None:
+    broker = KafkaServer()
+    site = None
+    try:
+        broker.start()
+        site = Site(broker.bootstrap, tmp_path)
+        site.start()
+        site.ready()
+        assert site.stop() == 0
+        for name in ("first", "broken", "last"):
+            site.send([event(f"{name}-{i}") for i in range(3)])
+        broker.stop()
+        (segment,) = broker.folder.glob(f"data/{site.prefix}predictions-0/*.log")
+        raw = bytearray(segment.read_bytes())
+        raw[raw.index(b"broken-1")] ^= 1
+        segment.write_bytes(raw)
+        broker.start()
+        site.start()
+        assert site.ended() == 73, site.log
+        assert f"{site.prefix}predictions/0: the batch of records 3 to 5 cannot be read: the checksum of the batch is wrong; worker.on_corrupt: skip goes on after it" in site.log
+        site.start(STREAM_MONITOR_WORKER__ON_CORRUPT="skip")
+        site.wait("the others", lambda: site is not None and site.predictions() == 6)
+        assert site.metrics()['stream_monitor_dead_letters_total{topic="predictions",reason="corrupt_batch"}'] == 1
+        assert site.stop() == 0
+        (letter,) = site.letters()
+        assert (header(letter, "stream-monitor.reason"), header(letter, "__connect.errors.offset"), letter.value()) == ("corrupt_batch", "3", b"")
+        site.start()  # it is behind us
+        site.wait("restored", lambda: site is not None and site.predictions() == 6)
+        assert site.stop() == 0
+    finally:
+        if site is not None and site.process is not None:
+            site.process.kill()
+            site.process.wait(10)
+        broker.close()
