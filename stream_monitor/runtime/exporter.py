@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from stream_monitor.metrics.budget import left_out
 from stream_monitor.metrics.catalogue import CATALOGUE, Metric
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample, SummarySample
+from stream_monitor.monitors.registry import OTHER
 
 log = logging.getLogger(__name__)
 
@@ -258,8 +259,10 @@ def _put(sample: AnySample, read: _Read) -> str | None:
     if earlier is None:
         family[labels] = sample
         read.counts["" if of_process else labels[0], name] += _series_n(sample)
-    elif of_process:
+    elif of_process or (labels[0] == OTHER and (name.endswith("_total") or isinstance(sample, HistogramSample))):
         family[labels] = _added(earlier, sample)
+    elif labels[0] == OTHER:
+        return None  # every partition of observations has its own; their counts add up, of other values the first stands
     else:
         return "two sources report one series"
     return None
@@ -279,9 +282,11 @@ def _series_n(sample: AnySample) -> int:
 
 
 def _added(one: AnySample, other: AnySample) -> AnySample:
-    """Sum of two values of one series of the process (`_info` stays 1)."""
+    """Sum of two values of one series (`_info` stays 1)."""
     if isinstance(one, Sample) and isinstance(other, Sample):
         return one if one.name.endswith("_info") else one._replace(value=one.value + other.value)
+    if isinstance(one, HistogramSample) and isinstance(other, HistogramSample) and one.edges == other.edges and len(one.counts) == len(other.counts):
+        return one._replace(counts=tuple(a + b for a, b in zip(one.counts, other.counts, strict=True)), sum=one.sum + other.sum)
     return one
 
 

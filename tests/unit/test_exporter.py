@@ -148,6 +148,25 @@ def test_series_of_the_process_add_up_and_those_of_a_model_stay_alone():
     assert got[series("stream_monitor_scrape_errors_total")] == 1
 
 
+def test_counts_of_other_add_up_over_the_partitions():
+    """Each partition of `observations` has a model `__other__` of its own; counts of three of four were missing."""
+
+    def shard(n: int) -> list:
+        return [
+            Sample("model_predictions_total", ("__other__", ""), n),
+            Sample("model_info", ("__other__", "", "", ""), 1),
+            HistogramSample("model_prediction_latency_seconds", ("__other__", ""), (n,) + (0,) * 13, n / 10),
+        ]
+
+    got = parsed(exporter(shard(2), shard(5)).render())
+    of = {"model": "__other__", "version": ""}
+    assert got[series("model_predictions_total", **of)] == 7
+    assert got[series("model_info", revision="", stage="", **of)] == 1
+    assert got[series("model_prediction_latency_seconds_count", **of)] == 7
+    assert got[series("model_prediction_latency_seconds_sum", **of)] == pytest.approx(0.7)
+    assert series("stream_monitor_scrape_errors_total") not in got or not got[series("stream_monitor_scrape_errors_total")]
+
+
 def test_beyond_the_limit_detail_of_the_greedy_model_goes_and_is_counted():
     greedy = [Sample("model_drift_score", ("greedy", "1", f"f{feature}", "psi"), 0.1) for feature in range(100)]
     rest = [Sample("model_accuracy", (model, "1", "1h"), 0.5) for model in ("greedy", "modest")]
