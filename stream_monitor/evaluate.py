@@ -32,7 +32,7 @@ from stream_monitor.verdicts import Out, Verdict
 
 TICK_MS = 1_000
 """Log time between two rounds of expiry, freshness and judgement of what is due."""
-FRESH_MS, FRESH_MANY_MS, MANY = 100, 1_000, 20
+FRESH_MS, FRESH_MANY_MS, MANY = 50, 1_000, 20
 """Rows wait at most so long (log time) before they are reduced; longer when more than MANY versions are active, since a reduction has a fixed cost."""
 SNAPSHOT_SCHEMA = 2
 
