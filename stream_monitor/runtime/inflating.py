@@ -23,6 +23,8 @@ RECORDS_MAX = 1_000_000
 """Records of a batch. Empty ones take more memory than bytes."""
 RATIO_MAX = {"gzip": 1_032, "lz4": 255, "zstd": 32_768}
 """Greatest bytes out for a byte in. Snappy stays below 22."""
+USUAL_RATIO = 16
+"""Tried first: fresh pages for the greatest size would cost more than the decoding of a small batch."""
 GZIP = 31
 """`wbits` of zlib for gzip."""
 
@@ -55,14 +57,14 @@ def _gunzip(payload: Any) -> bytes:
 
 def _into(decompress: Callable[[Any, Any], int]) -> Callable[[Any], bytes]:
     def decode(payload: Any) -> bytes:
-        out = np.empty(INFLATED_BYTES_MAX, np.uint8)  # address space only: pages are taken as they are written
-        try:
-            n = decompress(payload, out)
-        except cramjam.DecompressionError as e:
-            if "whole buffer" in str(e):
-                raise InflatedError(TOO_LARGE) from None
-            raise
-        return out[:n].tobytes()
+        for room in (min(USUAL_RATIO * len(payload), INFLATED_BYTES_MAX), INFLATED_BYTES_MAX):
+            out = np.empty(room, np.uint8)  # address space only: pages are taken as they are written
+            try:
+                return out[: decompress(payload, out)].tobytes()
+            except cramjam.DecompressionError as e:
+                if "whole buffer" not in str(e):
+                    raise
+        raise InflatedError(TOO_LARGE)
 
     return decode
 
