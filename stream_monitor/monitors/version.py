@@ -19,7 +19,7 @@ from stream_monitor.monitors.anomaly import HOUR_MS, Patterns, hours_to_judge
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Custom
 from stream_monitor.monitors.history import History
-from stream_monitor.monitors.inputs import Inputs, restore, state_of
+from stream_monitor.monitors.inputs import Inputs, restore, state_of, unit_of
 from stream_monitor.monitors.performance import Performance, packed_pairs, unpacked_pairs
 from stream_monitor.monitors.performance_windows import Judged, PerformanceWindows
 from stream_monitor.monitors.reference import ANY_MODEL, Profile, decode_profile, encode_profile, profile_id
@@ -234,7 +234,7 @@ class Version:
         for inputs in (self.features, self.outputs):
             if inputs.profile is not None and subject in inputs.profile.features:
                 profile = inputs.profile.features[subject]
-                scale = (profile.mean or 0.0, profile.sd or 1.0)
+                scale = (profile.mean, unit_of(profile))
         _judge_all(self.signals[subject].verdicts(self.model, self.name, self.settings, scale, self.reference), judge)
 
     def tick(self, log_ms: int, judge: Judge, config: str) -> None:

@@ -504,3 +504,14 @@ def test_a_window_of_another_length_takes_effect_after_a_restart(before: str, af
     found = stream.samples()
     assert found["model_window_labels", "m", "1", after] == n
     assert found["model_accuracy", "m", "1", after] == pytest.approx(right[-n:].mean(), abs=1e-12)
+
+
+def test_a_constant_feature_that_moves_is_told_in_its_own_units() -> None:
+    stream = Stream(CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=500))))
+    for start in range(0, 4_000, 500):
+        stream.send("predictions", (prediction(i, features={"x": 0.4 if i < 2_000 else 0.7}) for i in range(start, start + 500)), T0 + start * 10)
+    stream.close()
+    drift = [a for a in stream.told() if a["kind"] == "data_drift"]
+    assert drift
+    assert drift[0]["value"] == pytest.approx(0.7, abs=0.01)
+    assert drift[0]["evidence"]["before"] == pytest.approx(0.4, abs=0.05)
