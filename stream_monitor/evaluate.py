@@ -129,8 +129,9 @@ class Shard:
             wanted = ~duplicate[start : start + len(version)]
             start += len(version)
             if failed is not None:
-                for code, index in by_code(version[wanted & failed]):
-                    self.versions[code].failed(len(version[wanted & failed][index]), self.log_time_ms)
+                failures = version[wanted & failed]
+                for code, index in by_code(failures):
+                    self.versions[code].failed(len(failures[index]), self.log_time_ms)
                 wanted &= ~failed
             whole = bool(wanted.all())
             for code, index in by_code(version if whole else version[wanted]):

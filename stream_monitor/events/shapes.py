@@ -28,7 +28,6 @@ _UNFIT = re.compile(rf'[\x00-\x1f"\\]|.{{{TEXT_MAX_CHARS + 1}}}', re.DOTALL)
 """Names that no field of a struct can have, or that `parse` cuts."""
 
 _TYPES: dict[str, Any] = {"n": float, "s": str, "b": bool, "z": None}
-_TOP = ("prediction", "score", "latency_ms", "variant", "unit", "label")
 
 
 class Shape:

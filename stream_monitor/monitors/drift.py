@@ -30,7 +30,6 @@ CONFIRM_ROWS, CONFIRM_Z = 200, 2.0
 CHANGE_MIN, CHANGE_MIN_ERRORS = 0.1, 0.02
 """A firing is confirmed by the values that follow it: their mean must have moved by two standard errors, and by a tenth of the reference's standard deviation (an error
 rate by 0.02). Over long clean streams a detector also fires at nothing: this leaves one such firing in twenty."""
-SCORES = ("psi", "js", "ks", "wasserstein", "chi2")
 KINDS: dict[str, Kind] = {"__error__": "concept_drift", "__score__": "prediction_drift", "__prediction__": "prediction_drift"}
 
 
