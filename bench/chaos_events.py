@@ -25,7 +25,7 @@ class Event(NamedTuple):
     value: dict[str, Any]
 
 
-def stream(seed: int, models: int, start_ms: int) -> Iterator[Event]:
+def stream(seed: int, models: int, start_ms: int, *, phase: int = PHASE) -> Iterator[Event]:
     """
     Predictions, and their labels later (some before, some very late, corrected, repeated, or never), without end.
 
@@ -46,7 +46,7 @@ def stream(seed: int, models: int, start_ms: int) -> Iterator[Event]:
         model, identity, at = f"model-{m:02}", f"{seed}-{i}", start_ms + i
         versions = ["1", "2"] if rnd.random() < 0.05 else ["1" if rnd.random() < 0.6 else "2"]
         k = made[model, versions[0]]
-        bad = k // PHASE % 2 == 1
+        bad = k // phase % 2 == 1
         outcome, label, wrong_label = _outcome(rnd, m % 6, bad)
         for version in versions:
             made[model, version] += 1
@@ -91,7 +91,8 @@ def _outcome(rnd: random.Random, kind: int, bad: bool) -> tuple[dict[str, Any], 
 class Oracle:
     """What /metrics must show at the end, from the events that were sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int = WINDOW) -> None:
+        self.window = window
         self.predictions: dict[tuple[str, str, str], tuple[int, Any]] = {}
         self.labels: dict[str, list[tuple[int, str | None, str | None, Any]]] = defaultdict(list)
         self.events = self.repeated = self.corrections = self.without_model = 0
@@ -114,7 +115,7 @@ class Oracle:
         """
         By model and version: `predictions`, `labels`, and metrics as `METRIC/WINDOW`; what is undefined is absent.
 
-        The label with the greatest timestamp counts; `last_100` has the labelled predictions with the greatest timestamps; `1h` has all of them, since the run's event times span less.
+        The label with the greatest timestamp counts; `last_WINDOW` has the labelled predictions with the greatest timestamps; `1h` has all of them, since the run's event times span less.
         """
         totals: dict[Key, int] = defaultdict(int)
         pairs: dict[Key, list[tuple[int, Any, Any]]] = defaultdict(list)
@@ -127,7 +128,7 @@ class Oracle:
         for key, n in totals.items():
             rows = sorted(pairs[key], key=lambda row: row[0])
             out[key] = {"predictions": float(n), "labels": float(len(rows))}
-            for window, part in (("last_100", rows[-WINDOW:]), ("1h", rows)):
+            for window, part in ((f"last_{self.window}", rows[-self.window :]), ("1h", rows)):
                 out[key] |= {f"{metric}/{window}": value for metric, value in _metrics(part).items()}
         return out
 
