@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, NO_PROGRESS, NOT_OPENED, die
 from stream_monitor.runtime.fetching import Fetched
+from stream_monitor.runtime.memory import give_back
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
@@ -28,6 +29,8 @@ OPEN_LIMIT_S = 60
 FLUSH_LIMIT_S = 20
 STOP_LIMIT_S = 5
 RETRY_S, RETRY_S_MAX = 1.0, 15.0
+HOLES_S = 5.0
+"""Between two looks for batches that got lost on their way here."""
 GO_BACK_WARNING = "%s goes back from %d to %d: the topic was made anew, or its log was cut"
 
 
@@ -60,6 +63,7 @@ class Source(Protocol):
     async def bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]: ...
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None: ...
     async def seek(self, positions: Mapping[TopicPartition, int]) -> None: ...
+    def fetched(self, tp: TopicPartition) -> int | None: ...
     def lag(self, tp: TopicPartition, position: int) -> int | None: ...
     def attended(self) -> bool: ...
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str]: ...
@@ -82,6 +86,7 @@ class Hub:
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reopening: set[TopicPartition] = set()
+        self._delivering: set[Stage] = set()
         self.stopping = False
 
     def topic(self, name: str) -> str:
@@ -111,6 +116,7 @@ class Hub:
                     await patiently("starting", stage.start)
         except Exception as e:
             die(NOT_OPENED, f"cannot start: {e!r}")
+        self.spawn(self._watch_holes())
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def _watch(self) -> None:
@@ -118,6 +124,20 @@ class Hub:
             time.sleep(1)
             if time.monotonic() - self.alive > OPEN_LIMIT_S + 30:
                 die(NO_PROGRESS, f"no progress for {OPEN_LIMIT_S + 30} s")  # a driver can stop for good without a word
+
+    async def _watch_holes(self) -> None:
+        """The next batch shows that one is lost, but where no more is sent there is no next one: what was fetched and has reached no stage, twice in a row, is opened again."""
+        before: dict[TopicPartition, tuple[int | None, int]] = {}
+        while True:
+            await asyncio.sleep(HOLES_S)
+            found: dict[TopicPartition, tuple[int | None, int]] = {}
+            for stage in self.stages if self.source.flowing() else ():
+                if stage not in self._delivering:  # else it may wait behind that
+                    places = {tp: (self.source.fetched(tp), stage.position(tp)) for tp in self.opened - self._reopening if tp.topic in stage.topics}
+                    found |= {tp: place for tp, place in places.items() if place[0] != place[1]}
+                    for tp in [tp for tp in places if tp in found and found[tp] == before.get(tp)]:
+                        self.reopen(stage, tp)
+            before = found
 
     async def open(self, tps: Collection[TopicPartition]) -> None:
         """All partitions of a new assignment, with the flow off: fence, restore, seek."""
@@ -128,6 +148,7 @@ class Hub:
         except Exception as e:
             log.debug("open", exc_info=True)
             die(NOT_OPENED, f"cannot open {sorted(wanted)}: {e!r}")
+        give_back()
         self.opened = wanted
         log.info("open: %s", ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(wanted)))
 
@@ -157,6 +178,7 @@ class Hub:
                         if tp in self.source.assigned() and self.source.flowing() and self.epochs.get(tp) == epoch:
                             log.warning("open again: %s/%d", tp.topic, tp.partition)
                             await self.source.seek(await stage.open({tp}))
+                            give_back()
                         return
                 except Exception as e:
                     if not is_away(e):
@@ -175,12 +197,15 @@ class Hub:
         if fetched.start != position:
             self.reopen(stage, fetched.tp)
             return
+        self._delivering.add(stage)
         try:
             await stage.next(fetched)
         except Exception as e:
             log.exception("a batch of %s", fetched.tp)
             await self._flush_others(stage)
             die(BATCH_FAILED, f"a batch of {fetched.tp} failed: {e!r}")  # half applied; Faust would log it and go on with the next
+        finally:
+            self._delivering.discard(stage)
 
     async def _flush_others(self, failed: Stage) -> None:
         """Before the process ends: else INGEST would write again, after each end, the very rows that end EVALUATE, and there would be ever more of them."""

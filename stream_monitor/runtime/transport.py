@@ -196,6 +196,9 @@ class FaustSource:
     async def seek(self, positions: Mapping[TopicPartition, int]) -> None:
         await self._fetching.seek(positions)
 
+    def fetched(self, tp: TopicPartition) -> int | None:
+        return self._fetching.ends.get(tp)
+
     def lag(self, tp: TopicPartition, position: int) -> int | None:
         return self._fetching.lag(tp, position)
 
