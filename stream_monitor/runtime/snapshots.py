@@ -92,20 +92,20 @@ async def read(reader: AIOKafkaConsumer, tp: TopicPartition, pointer: int) -> tu
         raise StateError(f"the snapshot at {tp.topic}/{tp.partition}:{pointer} cannot be read ({e}); {WAY_OUT}") from None
     if manifest.version != VERSION:
         raise StateError(f"the snapshot at {tp.topic}/{tp.partition}:{pointer} has version {manifest.version}, this one reads {VERSION}; {WAY_OUT}")
-    parts = {}
-    for name, chunks in manifest.parts.items():
-        values = []
-        for chunk in chunks:
-            value = await _at(reader, tp, chunk.offset)
-            if zlib.crc32(value) != chunk.crc:
-                raise StateError(f"part {name} of the snapshot at {tp.topic}/{tp.partition}:{chunk.offset} is broken; {WAY_OUT}")
-            values.append(value)
-        parts[name] = b"".join(values)
-    return manifest, parts
+    chunks = sorted((chunk.offset, chunk.crc, name) for name, of in manifest.parts.items() for chunk in of)
+    values, position = {}, pointer + 1
+    for offset, crc, name in chunks:  # in the order of the log: what follows is there already, and a seek would fetch it again
+        values[offset] = await _at(reader, tp, offset, position)
+        position = offset + 1
+        if zlib.crc32(values[offset]) != crc:
+            raise StateError(f"part {name} of the snapshot at {tp.topic}/{tp.partition}:{offset} is broken; {WAY_OUT}")
+    return manifest, {name: b"".join(values[chunk.offset] for chunk in of) for name, of in manifest.parts.items()}
 
 
-async def _at(reader: AIOKafkaConsumer, tp: TopicPartition, offset: int) -> bytes:
-    reader.seek(tp, offset)
+async def _at(reader: AIOKafkaConsumer, tp: TopicPartition, offset: int, position: int | None = None) -> bytes:
+    """The record at an offset; `position` is where the reader is."""
+    if offset != position:
+        reader.seek(tp, offset)
     record = await reader.getone(tp)
     if record.offset != offset or record.value is None:
         raise StateError(f"the snapshot record at {tp.topic}/{tp.partition}:{offset} is gone; {WAY_OUT}")
