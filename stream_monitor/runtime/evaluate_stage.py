@@ -36,8 +36,10 @@ IDLE_S = 2.0
 """Between transactions when no alert waits."""
 SNAPSHOT_BYTES = 16 << 20
 """Bytes of `observations` folded between snapshots."""
-SNAPSHOT_CPU_S = 3.0
-"""And CPU time of folding: a restore does that work again. Where many models get few rows, or only ticks, bytes alone would allow a restore that takes longer than opening may."""
+SNAPSHOT_CPU_S_MIN, SNAPSHOT_CPU_S_MAX = 0.5, 3.0
+"""And CPU time of folding, which a restore does again: within these bounds, SNAPSHOT_COSTS times what making the last snapshot took. So a survivor takes over soon, snapshots take
+about 2 % of the time that folding takes, and with many models, where they are dear, a restore still takes no longer than opening may."""
+SNAPSHOT_COSTS = 50
 HOLD_S = 0.05
 """The longest that folding holds the event loop, but for a single record."""
 TRANSACTION_S = 8
@@ -57,6 +59,8 @@ class Owned:
         self.shard, self.producer, self.pointer = shard, producer, pointer
         self.position = self.committed = position
         self.since_bytes, self.since_cpu_s = 0, 0.0
+        self.snapshot_cpu_s = 0.0
+        """Of making the last one."""
         self.segments = segments
         self.failed: dict[int, int] = {}
         """Records by offset that have ended the process, and how often."""
@@ -71,6 +75,20 @@ class Owned:
         self.shard.fold(value)
         self.since_cpu_s += time.thread_time() - began
         self.since_bytes += len(value)
+
+    @property
+    def snapshot_due(self) -> bool:
+        """Whether a restore would have to fold more than it is worth."""
+        worth_cpu_s = min(max(SNAPSHOT_COSTS * self.snapshot_cpu_s, SNAPSHOT_CPU_S_MIN), SNAPSHOT_CPU_S_MAX)
+        return not self.pointer or self.since_bytes >= SNAPSHOT_BYTES or self.since_cpu_s >= worth_cpu_s
+
+    def snapshot(self) -> dict[str, bytes | None]:
+        """The state in parts, as of now: folding goes on meanwhile."""
+        began = time.thread_time()
+        parts = self.shard.snapshot(self.segments)
+        self.snapshot_cpu_s = time.thread_time() - began
+        self.since_bytes, self.since_cpu_s = 0, 0.0
+        return parts
 
     def metadata(self, position: int) -> str:
         """Of a commit at this position."""
@@ -145,7 +163,7 @@ class EvaluateStage:
     async def _restore(self, tp: TopicPartition, position: int, pointer: str, first: int, producer: AIOKafkaProducer) -> Owned:
         core = self.hub.settings.core
         segments: dict[str, list[snapshots.Chunk]] = {}
-        at = first
+        at, began = first, time.monotonic()
         async with self.hub.reader() as reader:
             if pointer:
                 manifest, parts = await snapshots.read(reader, TopicPartition(self.hub.topic("snapshots"), tp.partition), int(pointer))
@@ -158,6 +176,7 @@ class EvaluateStage:
                 self._count_lost(tp, at, first)
                 at = first
             owned = Owned(shard, producer, pointer, position, segments)
+            read, folded_n = time.monotonic(), position - at
             if at < position:
                 reader.assign([tp])
                 reader.seek(tp, at)
@@ -168,6 +187,8 @@ class EvaluateStage:
                             await asyncio.sleep(0)
                     at = min(await reader.position(tp), position)
         shard.outbox.clear()  # a silent fold: these effects are in the transactions that were committed
+        took_s = read - began, time.monotonic() - read
+        log.info("restored %s/%d: snapshot read in %.1f s, %d records after it folded again in %.1f s", tp.topic, tp.partition, took_s[0], folded_n, took_s[1])
         return owned
 
     def _count_lost(self, tp: TopicPartition, at: int, first: int) -> None:
@@ -255,10 +276,7 @@ class EvaluateStage:
             if owned.broken or self.owned.get(tp) is not owned or (position == owned.committed and not effects and not (closing and owned.since_bytes)):
                 return
             shard.outbox = []
-            parts = None
-            if closing or not owned.pointer or owned.since_bytes >= SNAPSHOT_BYTES or owned.since_cpu_s >= SNAPSHOT_CPU_S:
-                parts = shard.snapshot(owned.segments)  # frozen now; folding goes on meanwhile
-                owned.since_bytes, owned.since_cpu_s = 0, 0.0
+            parts = owned.snapshot() if closing or owned.snapshot_due else None
             try:
                 async with asyncio.timeout(TRANSACTION_S if self.transactional else 3 * TRANSACTION_S):
                     await (self._transaction if self.transactional else self._plain)(tp, owned, effects, parts, position)

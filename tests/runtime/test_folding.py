@@ -11,7 +11,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from stream_monitor.runtime.evaluate_stage import SNAPSHOT_BYTES, SNAPSHOT_CPU_S, EvaluateStage, Owned
+from stream_monitor.runtime.evaluate_stage import SNAPSHOT_BYTES, SNAPSHOT_COSTS, SNAPSHOT_CPU_S_MAX, SNAPSHOT_CPU_S_MIN, EvaluateStage, Owned
 from stream_monitor.runtime.fetching import Fetched
 from stream_monitor.runtime.hub import Hub
 from stream_monitor.settings import Settings
@@ -38,7 +38,13 @@ class FakeShard:
 
 @pytest.mark.parametrize(
     ("pointer", "since_bytes", "since_cpu_s", "due"),
-    [("7", 0, 0.0, False), ("", 0, 0.0, True), ("7", SNAPSHOT_BYTES, 0.0, True), ("7", 100, SNAPSHOT_CPU_S, True), ("7", SNAPSHOT_BYTES - 1, SNAPSHOT_CPU_S / 2, False)],
+    [
+        ("7", 0, 0.0, False),
+        ("", 0, 0.0, True),
+        ("7", SNAPSHOT_BYTES, 0.0, True),
+        ("7", 100, SNAPSHOT_CPU_S_MIN, True),
+        ("7", SNAPSHOT_BYTES - 1, SNAPSHOT_CPU_S_MIN / 2, False),
+    ],
 )
 def test_a_snapshot_is_due_by_bytes_or_by_what_folding_took(pointer, since_bytes, since_cpu_s, due):
     written: list[bool] = []
@@ -60,6 +66,20 @@ def test_a_snapshot_is_due_by_bytes_or_by_what_folding_took(pointer, since_bytes
     assert written == [due]
     assert owned.committed == 20
     assert not due or (owned.since_bytes, owned.since_cpu_s) == (0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("making_s", "worth_s"),
+    [(0.0, SNAPSHOT_CPU_S_MIN), (1.0 / SNAPSHOT_COSTS, 1.0), (SNAPSHOT_CPU_S_MAX, SNAPSHOT_CPU_S_MAX)],
+    ids=["cheap", "in between", "dear"],
+)
+def test_dear_snapshots_are_made_less_often_but_a_restore_stays_bounded(making_s, worth_s):
+    owned = Owned(FakeShard(), SimpleNamespace(), "7", 10, {})  # type: ignore[arg-type]
+    owned.snapshot_cpu_s = making_s
+    owned.since_cpu_s = 0.99 * worth_s
+    assert not owned.snapshot_due
+    owned.since_cpu_s = worth_s
+    assert owned.snapshot_due
 
 
 def test_folding_counts_what_a_restore_would_do_again():
