@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -227,16 +227,23 @@ def running(command: Sequence[str], folder: Path, env: dict[str, str] | None = N
 @contextmanager
 def broker(bootstrap: str | None) -> Iterator[str]:
     """The broker given, or one of our own for this time."""
+    with server(bootstrap) as (address, _):
+        yield address
+
+
+@contextmanager
+def server(bootstrap: str | None, properties: Mapping[str, str] | None = None) -> Iterator[tuple[str, KafkaServer | None]]:
+    """The address of a broker, and the broker if it is our own, made with these properties."""
     if bootstrap:
-        yield bootstrap
+        yield bootstrap, None
         return
     if why := missing():
         raise SystemExit(why)
-    server = KafkaServer()
+    own = KafkaServer(properties=properties)
     try:
-        yield server.start().bootstrap
+        yield own.start().bootstrap, own
     finally:
-        server.close()
+        own.close()
 
 
 @contextmanager

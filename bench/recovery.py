@@ -25,12 +25,13 @@ from typing import Any
 import measure
 import steady
 import workload
+from kafka_server import KafkaServer
 
 POLL_S = 0.1
 BEFORE_S, SETTLE_S, LIMIT_S = 10.0, 60.0, 90.0
 BEHIND_S_MIN = 1.0
 """Rows wait for a flush and for their reduction, and a look at /metrics takes a while."""
-PARTITIONS = workload.PARTITIONS
+WORKERS, PARTITIONS = 2, workload.PARTITIONS
 CLOSED, OPENED = re.compile(r"^.* INFO close: .*observations", re.MULTILINE), re.compile(r"^.* INFO open: (.*)$", re.MULTILINE)
 RESTORED = re.compile(r"restored \S+/(\d+): snapshot read in (\S+) s, (\d+) records after it folded again in (\S+) s")
 
@@ -75,6 +76,7 @@ class Site:
         self.workers: list[Worker] = []
         self.sender: steady.Steady | None = None
         self.broker_pid = 0
+        """0: the broker is not ours."""
 
     def add(self) -> Worker:
         worker = Worker(self.command, self.folder)
@@ -142,21 +144,23 @@ class Site:
         }
 
 
-def run(bootstrap: str, broker_pid: int, a: argparse.Namespace) -> list[dict[str, Any]]:
+def run(bootstrap: str, broker: KafkaServer | None, a: argparse.Namespace) -> list[dict[str, Any]]:
     with measure.workplace() as (folder, prefix):
         workload.create_topics(bootstrap, [prefix + t for t in workload.INPUTS])
         site = Site(folder, measure.worker_command(folder, bootstrap, prefix, limits={"pending": a.pending}), a)
-        site.broker_pid = broker_pid
+        site.broker_pid = broker.process.pid if broker and broker.process else 0
         try:
-            site.add().wait_ready()
+            site.add().wait_ready()  # the first makes the topics
             site.add()
             until("the workers share the partitions", site.shared, LIMIT_S, site.workers)
             site.sender = steady.Steady(bootstrap, prefix, steady.even(a.models), fill=a.pending, rate=a.rate, label_share=a.label_share)
             until("the sender has filled the join", lambda: site.sender is not None and site.sender.predictions.value >= a.pending, LIMIT_S + a.pending / 5_000, site.workers)
-            found = [site.lose_one(signal.SIGKILL)]
-            print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-            site.add()
-            found.append(site.lose_one(signal.SIGTERM))
+            found = []
+            for name in a.signals:
+                if len(site.workers) < WORKERS:
+                    site.add()
+                found.append(site.lose_one(signal.Signals[name]))
+                print(json.dumps(found[-1]), file=sys.stderr, flush=True)
             predictions, labels = site.sender.stop()
             until("all is counted", lambda: (site.shown("model_predictions_total"), site.shown("model_labels_total")) == (predictions, labels), LIMIT_S, site.workers)
             return found
@@ -173,12 +177,13 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20_000, help="events a second")
     parser.add_argument("--label-share", type=float, default=0.25, help="labels among the events")
     parser.add_argument("--models", type=int, default=8)
+    parser.add_argument("--signals", nargs="+", choices=("SIGKILL", "SIGTERM"), default=("SIGKILL", "SIGTERM"))
     parser.add_argument("--before", type=float, default=BEFORE_S, help="seconds of load before each signal")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--bootstrap", metavar="HOST:PORT")
     a = parser.parse_args()
-    with measure.broker(a.bootstrap) as bootstrap:
-        found = run(bootstrap, 0, a)
+    with measure.server(a.bootstrap) as (bootstrap, broker):
+        found = run(bootstrap, broker, a)
     if a.json:
         print(json.dumps(found))
         return

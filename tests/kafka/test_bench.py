@@ -54,6 +54,21 @@ def test_memory_of_many_models(kafka: Any) -> None:
     assert found["complete"]
 
 
+def test_recovery(kafka: Any) -> None:
+    (found,) = json.loads(bench("recovery.py", kafka.bootstrap, "--pending", "8000", "--rate", "400", "--before", "1", "--signals", "SIGTERM", "--json"))
+    assert found["exit code"] == 0
+    assert found["predictions stored"] >= 8_000
+    assert (found["records folded again"], found["rows written again by INGEST"]) == (0, 0)
+
+
+def test_soak(kafka: Any) -> None:
+    found = json.loads(bench("soak.py", kafka.bootstrap, "--minutes", "0.1", "--rate", "1000", "--sample", "2", "--json"))
+    assert not found["problems"]
+    assert found["records sent"] > 3_000
+    assert set(found["dead letters"]) >= {"invalid_json", "out_of_range", "too_large", "too_deep"}
+    assert found["odd ones among them, %"] > 5
+
+
 def test_profile(kafka: Any) -> None:
     if not (shutil.which("py-spy") or any((f / "py-spy").exists() for f in (Path(sys.executable).parent, BENCH.parent / ".bench-venv" / "bin"))):
         pytest.skip("py-spy is not installed (dependency group `bench`)")

@@ -13,16 +13,16 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer
 
 from bench.chaos_faults import KafkaServer
+from bench.odd_records import CASES, event, flood
 
 pytestmark = pytest.mark.kafka
 DEADLINE_S = 60
-DAY_MS = 86_400_000
 FLOOD = 3_000
 CONFIG = """
 kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}
@@ -152,57 +152,6 @@ def site(kafka: Any, tmp_path: Path) -> Iterator[Site]:
         found.process.wait(10)
 
 
-def event(event_id: str, model: str = "m", **fields: Any) -> bytes:
-    return json.dumps({"event_id": event_id, "model": model, "prediction": 1, **fields}).encode()
-
-
-class Case(NamedTuple):
-    record: Any
-    reason: str | None
-    """Of its dead letter; None: it counts."""
-
-
-NOW_MS = time.time_ns() // 1_000_000
-GOOD_FEATURES = {"a": 1.5, "country": "pl"}
-CASES = {
-    "empty": Case(b"", "invalid_json"),
-    "cut": Case(event("x")[:-3], "invalid_json"),
-    "not UTF-8": Case(event("x").replace(b'"x"', b'"\xff\xfe"'), "invalid_json"),
-    "NaN": Case(event("x", score=float("nan")), "invalid_json"),
-    "infinity": Case(event("x", score=float("inf")), "invalid_json"),
-    "1e999 as score": Case(event("x", score=0.5).replace(b"0.5", b"1e999"), "out_of_range"),
-    "1e999 as feature": Case(event("big", features=GOOD_FEATURES).replace(b"1.5", b"1e999"), None),
-    "lone surrogate": Case(event("x").replace(b'"x"', b'"\\ud800"'), "invalid_json"),
-    "array": Case(b"[1, 2]", "not_an_object"),
-    "nested": Case(b'{"a":' * 3_000 + b"1" + b"}" * 3_000, "too_deep"),
-    "nested feature": Case(event("x", features={"a": 0}).replace(b'"a": 0', b'"a": ' + b"[" * 200 + b"]" * 200), "too_deep"),
-    "schema registry": Case(b"\x00\x00\x00\x00\x01abc", "unknown_format"),
-    "no id": Case(b'{"model": "m", "prediction": 1}', "missing_field"),
-    "empty model": Case(event("x", ""), "out_of_range"),
-    "long model": Case(event("x", "m" * 129), "out_of_range"),
-    "list as prediction": Case(event("x", prediction=[1]), "wrong_type"),
-    "400 digits as score": Case(event("x", score=0.5).replace(b"0.5", b"9" * 400), "out_of_range"),
-    "400 digits as feature": Case(event("digits", features=GOOD_FEATURES).replace(b"1.5", b"9" * 400), None),
-    "5000 digits as prediction": Case(event("x").replace(b": 1}", b": " + b"9" * 5_000 + b"}"), "out_of_range"),
-    "duplicate keys": Case(b'{"event_id": "first", "event_id": "last", "model": "x", "model": "m", "prediction": 1}', None),
-    "negative time": Case(event("x", timestamp=-1), "out_of_range"),
-    "time zero": Case(event("x", timestamp=0), "out_of_range"),
-    "time in seconds": Case(event("x", timestamp=NOW_MS // 1_000), "out_of_range"),
-    "a day ahead": Case(event("day-ahead", timestamp=NOW_MS + DAY_MS), None),
-    "a century ahead": Case(event("century-ahead", timestamp=NOW_MS + 36_525 * DAY_MS), None),
-    "a day late": Case(event("day-late", timestamp=NOW_MS - DAY_MS), None),
-    "a record of 1970": Case({"value": event("x"), "timestamp": 1}, "out_of_range"),
-    "a record of yesterday": Case({"value": event("yesterday"), "timestamp": NOW_MS - DAY_MS}, None),
-    "more than max_record_bytes": Case(event("x", features={"a": "y" * 961_000}), "too_large"),
-    "a million bytes of garbage": Case(b"{" + b" " * 940_000, "invalid_json"),
-    "10 KB name": Case(event("long-name", features={"n" * 10_000: 1.0}), None),
-    "right to left and NUL": Case(event("\u202e\u0000\U0001f600", features={"\u202e\u0000": "\U0001f600"}), None),
-    "null key": Case({"value": event("null-key"), "key": None}, None),
-    "binary key": Case({"value": event("binary-key"), "key": b"\xff\x00"}, None),
-    "odd headers": Case({"value": event("headers"), "headers": [("a", None), ("a", b"\xff"), ("", b""), *[(f"h{i}", b"x") for i in range(1_000)]]}, None),
-}
-
-
 def test_every_bad_record_has_its_reason_and_the_good_ones_around_it_count(site: Site) -> None:
     site.start()
     site.ready()
@@ -255,12 +204,6 @@ def test_aborted_transactions_never_count_and_hanging_ones_count_when_they_are_c
 
 def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def flood(n: int, start: int) -> Iterator[bytes]:
-    """Every name is new."""
-    for i in range(start, start + n):
-        yield event(f"f{i}", f"model-{i}" if i % 4 == 0 else "m", version=f"v{i}" if i % 4 == 1 else "", features={f"f{i}": 1.0, "c": f"c{i}"}, segments={"country": f"s{i}"})
 
 
 def test_a_flood_of_names_stays_within_the_limits(site: Site) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.odd_records import FRAGMENTS
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest
 from stream_monitor.metrics.samples import Sample
@@ -25,14 +26,6 @@ from tests.laws.test_decode_laws import rows_of
 T0 = 1_760_000_000_000
 BYTES_MAX = 20_000
 OF_A_RECORD = set(REJECT_REASONS) - {"corrupt_batch"}
-FRAGMENTS = (
-    *(b"null true false 0 -1 1e999 -0.0 1E5 NaN Infinity -Infinity 9007199254740993 123456789012345678901234567890 [] {} [[[[]]]]".split()),
-    *(b'"" "\\ud800" "\\u0000" "1" "2025-10-09T08:15:00Z" "9999-12-31T23:59:59Z" 5 1760000000000 4611686018427387905'.split()),
-    *(b'{"a":1,"a":2} \xff \xef\xbb\xbf \x00 , : " \\ } ] { ['.split()),
-    b'"' + b"x" * 300 + b'"',
-    b"[" * 150,
-    b'{"a":' * 150,
-)
 
 
 def prediction(i: int, kind: int) -> dict[str, Any]:

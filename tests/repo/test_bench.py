@@ -47,7 +47,7 @@ def test_detector_benchmarks_run() -> None:
     assert "false alarms" in bench("quality.py", "--values", "20000", "--seeds", "1")
 
 
-@pytest.mark.parametrize("module", ["workload", "measure", "cpu_profile"])
+@pytest.mark.parametrize("module", ["workload", "measure", "cpu_profile", "steady"])
 def test_examples(imported: Any, module: str) -> None:
     result = doctest.testmod(imported(module))
     assert result.attempted
