@@ -249,6 +249,7 @@ class WorkerSettings(Frozen, frozen=True):
     max_record_bytes: int = 1_048_576
     on_corrupt: Literal["stop", "skip"] = "stop"
     on_poison: Literal["skip", "stop"] = "skip"
+    on_lost: Literal["continue", "fail"] = "continue"
     metrics: HttpSettings = HttpSettings()
 
 

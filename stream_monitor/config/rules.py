@@ -135,6 +135,9 @@ RULES: dict[type, dict[str, Rule]] = {
             "A batch of `predictions` or `labels` that is broken on the broker's disk: `stop` ends the worker (73); `skip` goes on after it, with a dead letter that names its place."
         ),
         "on_poison": Rule("What has ended the worker three times at the same position: `skip` sets the record aside as a dead letter; `stop` lets the worker end each time."),
+        "on_lost": Rule(
+            "Records that retention deleted before they were read or folded: `continue` counts them and goes on behind them; `fail` ends the worker (71) before anything is committed."
+        ),
         "metrics": Rule("Where `/metrics`, `/live` and `/ready` are."),
     },
     s.HttpSettings: {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -29,6 +28,7 @@ from stream_monitor.runtime.fetching import Fetched, split
 from stream_monitor.runtime.hub import Hub, quietly
 from stream_monitor.runtime.poison import REASON, TRIES, Headers, letter_headers, parted, place, summary, with_failures
 from stream_monitor.runtime.references import LEARNT_HEADER
+from stream_monitor.runtime.retention import Lost
 from stream_monitor.verdicts import Out
 
 log = logging.getLogger("stream_monitor")
@@ -105,8 +105,7 @@ class EvaluateStage:
         self.parked: dict[TopicPartition, Owned] = {}
         self.transactional = hub.settings.worker.processing_guarantee == "exactly_once"
         self.transactions = self.failures = 0
-        self.lost: Counter[TopicPartition] = Counter()
-        """Records that retention took before they were folded."""
+        self.lost = Lost(hub.settings.worker, "folded", "begins anew there, with an empty state")
         self.set_aside = 0
 
     async def start(self) -> None:
@@ -145,12 +144,12 @@ class EvaluateStage:
     async def _committed(self, tp: TopicPartition) -> tuple[int, str, int]:
         """Position, metadata (the pointer to the last snapshot, and what failed), and the first offset that is there."""
         first, end = (await self.hub.source.bounds([tp]))[tp]
-        position, pointer = (await self.hub.source.committed([tp]))[tp] or (first, "")
+        position, metadata = (await self.hub.source.committed([tp]))[tp] or (first, "")
         if position > end:
             raise StateError(f"{tp.topic}/{tp.partition} ends at {end}, but it was folded up to {position}: it was made anew, or its log was cut; {MADE_ANEW}")
-        if position < first and not pointer:
-            self._count_lost(tp, position, first)
-        return max(position, first), pointer, first
+        if position < first and not parted(metadata)[0]:
+            self.lost.count(tp, position, first)
+        return max(position, first), metadata, first
 
     def _producer(self, tp: TopicPartition) -> AIOKafkaProducer:
         options: dict[str, Any] = {**client_options(self.hub.settings.kafka), "compression_type": "zstd", "max_request_size": 4 << 20}
@@ -172,11 +171,13 @@ class EvaluateStage:
                 at = manifest.position
             else:
                 shard = Shard(tp.partition, core, self.baselines)
-            if at < first:
-                self._count_lost(tp, at, first)
+            gap = at < first
+            if gap:
+                self.lost.count(tp, at, first)
                 at = first
             owned = Owned(shard, producer, pointer, position, segments)
             read, folded_n = time.monotonic(), position - at
+            owned.since_bytes = SNAPSHOT_BYTES if gap else 0  # what is lost is lost once: the next restore begins behind it
             if at < position:
                 reader.assign([tp])
                 reader.seek(tp, at)
@@ -190,10 +191,6 @@ class EvaluateStage:
         took_s = read - began, time.monotonic() - read
         log.info("restored %s/%d: snapshot read in %.1f s, %d records after it folded again in %.1f s", tp.topic, tp.partition, took_s[0], folded_n, took_s[1])
         return owned
-
-    def _count_lost(self, tp: TopicPartition, at: int, first: int) -> None:
-        log.error("%s/%d: records %d to %d are gone by retention before they were folded", tp.topic, tp.partition, at, first - 1)
-        self.lost[tp] += first - at
 
     # ---- folding
 
@@ -333,8 +330,7 @@ class EvaluateStage:
 
     def samples(self) -> Iterator[Sample]:
         """Gauges and counters of this process."""
-        for tp, n in self.lost.items():
-            yield Sample("stream_monitor_lost_records", (tp.topic, str(tp.partition)), n)
+        yield from self.lost.samples()
         if self.set_aside:
             yield Sample("stream_monitor_dead_letters_total", ("observations", REASON), self.set_aside)
         for tp, owned in self.owned.items():

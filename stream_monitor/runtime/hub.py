@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
+from stream_monitor.errors import StateError
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, NO_PROGRESS, NOT_OPENED, die
 from stream_monitor.runtime.fetching import Fetched
@@ -145,6 +146,8 @@ class Hub:
         try:
             async with asyncio.timeout(OPEN_LIMIT_S), self._lock:
                 await patiently("opening", lambda: self._open(wanted))
+        except StateError as e:
+            die(NOT_OPENED, str(e))
         except Exception as e:
             log.debug("open", exc_info=True)
             die(NOT_OPENED, f"cannot open {sorted(wanted)}: {e!r}")
@@ -180,6 +183,8 @@ class Hub:
                             await self.source.seek(await stage.open({tp}))
                             give_back()
                         return
+                except StateError as e:
+                    die(NOT_OPENED, str(e))
                 except Exception as e:
                     if not is_away(e):
                         die(NOT_OPENED, f"cannot open {tp} again: {e!r}")

@@ -29,6 +29,7 @@ from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Broken, Fetched, Records, split
 from stream_monitor.runtime.hub import GO_BACK_WARNING, Hub, quietly
 from stream_monitor.runtime.poison import REASON, TRIES, culprits, letter_headers, parted, place, summary, with_failures
+from stream_monitor.runtime.retention import Lost
 from stream_monitor.verdicts import Reject
 
 log = logging.getLogger("stream_monitor")
@@ -53,8 +54,7 @@ class IngestStage:
         self.ingest = self._new_ingest()
         self.ids: dict[TopicPartition, str] = {}
         """Topic id with which the tenure of each partition began."""
-        self.lost: Counter[TopicPartition] = Counter()
-        """Records that retention took before they were read."""
+        self.lost = Lost(hub.settings.worker, "read", "leaves them out")
         self.dead: Counter[tuple[str, str]] = Counter()
         self._lock = asyncio.Lock()
         self._read: dict[TopicPartition, int] = {}
@@ -104,12 +104,12 @@ class IngestStage:
                     found[tp] = end if self.hub.settings.worker.auto_offset_reset == "latest" else first
                     continue
                 offset, (topic_id, self._failed[tp]) = at[0], parted(at[1])
-                if (topic_id and self.ids[tp] and topic_id != self.ids[tp]) or offset > end:
+                anew = bool(topic_id and self.ids[tp] and topic_id != self.ids[tp])
+                if anew or offset > end:
                     log.error(GO_BACK_WARNING, self.source(tp), offset, first)
-                    offset, self._failed[tp] = first, {}
+                    offset, self._failed[tp] = 0 if anew else first, {}
                 if offset < first:
-                    log.error("%s: records %d to %d are gone by retention before they were read", self.source(tp), offset, first - 1)
-                    self.lost[tp] += first - offset
+                    self.lost.count(tp, offset, first)
                     offset = first
                 found[tp] = offset
             self._read.update(found)
@@ -295,8 +295,7 @@ class IngestStage:
             yield Sample("stream_monitor_records_total", (topic, outcome), n)
         for (topic, reason), n in self.dead.items():
             yield Sample("stream_monitor_dead_letters_total", (topic, reason), n)
-        for tp, n in self.lost.items():
-            yield Sample("stream_monitor_lost_records", (tp.topic, str(tp.partition)), n)
+        yield from self.lost.samples()
         yield Sample("stream_monitor_timestamps_replaced_total", (), self.ingest.ahead)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.chaos_fleet import Member
+from stream_monitor.ingest import tick
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 DEADLINE_S = 60
@@ -26,10 +28,15 @@ class Site:
     def __init__(self, bootstrap: str, folder: Path) -> None:
         self.bootstrap, self.folder, self.prefix = bootstrap, folder, f"t{random.randrange(10**9)}."
         self.file = folder / "monitor.yaml"
-        self.file.write_text(f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{self.prefix}'}}\nworker: {{group: '{self.prefix}group', metrics: {{port: 0}}}}\n")
+        self.configure()
         self.admin = AdminClient({"bootstrap.servers": bootstrap})
         self.workers: list[Member] = []
         self.sent = 0
+
+    def configure(self, worker: str = "", more: str = "") -> None:
+        """Settings of `worker`, and others, for the next start."""
+        options = f"{{group: '{self.prefix}group', metrics: {{port: 0}}, {worker}}}"
+        self.file.write_text(f"kafka: {{bootstrap_servers: '{self.bootstrap}', topic_prefix: '{self.prefix}'}}\nworker: {options}\n{more}\n")
 
     @property
     def worker(self) -> Member:
@@ -38,6 +45,36 @@ class Site:
     def start(self) -> None:
         self.workers.append(Member(len(self.workers), self.file, self.folder))
         self.wait("ready", lambda: self.worker.metrics().get("stream_monitor_ready") == 1)
+
+    def refused(self) -> str:
+        """The last line of a worker that does not start, with the code that needs a person."""
+        self.workers.append(Member(len(self.workers), self.file, self.folder))
+        assert self.worker.process.wait(DEADLINE_S) == 71, self.worker.log
+        return self.worker.log.splitlines()[-1]
+
+    def kill(self) -> None:
+        self.worker.process.kill()
+        self.worker.process.wait(10)
+
+    def committed(self, topic: str) -> dict[int, int]:
+        """Offsets of the group by partition."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.prefix + "group", "log_level": 0})
+        found = consumer.committed([TopicPartition(self.prefix + topic, p) for p in range(4)], 20)
+        consumer.close()
+        return {tp.partition: tp.offset for tp in found}
+
+    def move(self, topic: str, offsets: dict[int, int]) -> None:
+        """As `kafka-consumer-groups.sh --reset-offsets`."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.prefix + "group", "log_level": 0})
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                consumer.commit(offsets=[TopicPartition(self.prefix + topic, p, o) for p, o in offsets.items()], asynchronous=False)
+                break
+            except KafkaException:  # a worker that has just ended is a member until its session times out
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        consumer.close()
 
     def stop(self) -> None:
         self.worker.send(signal.SIGTERM)
@@ -78,6 +115,12 @@ class Site:
             except Exception:
                 assert time.monotonic() < deadline
                 time.sleep(0.5)
+
+    def ends(self, topic: str) -> dict[int, int]:
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "nobody", "log_level": 0})
+        found = {p: consumer.get_watermark_offsets(TopicPartition(self.prefix + topic, p), 20)[1] for p in range(4)}
+        consumer.close()
+        return found
 
     def delete_all_records(self, topic: str) -> None:
         """As retention does."""
@@ -159,8 +202,7 @@ def test_observations_that_retention_took_before_they_were_folded_are_counted(si
     time.sleep(3)  # the first transaction, with a snapshot
     site.send(100)
     site.wait("counted", lambda: site.counted() == 200)
-    site.worker.process.kill()  # no snapshot of these
-    site.worker.process.wait(10)
+    site.kill()  # no snapshot of these
     site.delete_all_records("observations")
     site.start()
     site.send(50)
@@ -174,12 +216,54 @@ def test_observations_that_end_before_what_was_folded_are_refused_with_the_way_o
     site.send(100)
     site.wait("counted", lambda: site.counted() == 100)
     site.stop()
-    consumer = Consumer({"bootstrap.servers": site.bootstrap, "group.id": site.prefix + "group", "log_level": 0})
-    committed = consumer.committed([TopicPartition(site.prefix + "observations", p) for p in range(4)], 20)
-    consumer.commit(offsets=[TopicPartition(tp.topic, tp.partition, tp.offset + 10_000) for tp in committed], asynchronous=False)
-    consumer.close()
-    worker = Member(99, site.file, site.folder)
-    site.workers.append(worker)
-    assert worker.process.wait(60) == 71
-    assert "it was made anew, or its log was cut" in worker.log
-    assert "delete the group's offset of this partition" in worker.log
+    site.move("observations", {p: offset + 10_000 for p, offset in site.committed("observations").items()})
+    told = site.refused()
+    assert "it was made anew, or its log was cut" in told
+    assert "delete the group's offset of this partition" in told
+
+
+def test_with_on_lost_fail_a_gap_before_ingest_ends_the_worker_until_the_offset_is_moved(site: Site) -> None:
+    site.start()
+    site.send(100)
+    site.wait("counted", lambda: site.counted() == 100)
+    site.stop()
+    site.send(200)
+    site.delete_all_records("predictions")
+    before = site.committed("predictions")
+    site.configure("on_lost: fail")
+    gone = rf"exit 71: {site.prefix}predictions/\d: records \d+ to \d+ are gone by retention before they were read, and worker.on_lost is fail; worker.on_lost: continue goes on"
+    assert re.search(gone, site.refused())
+    assert site.committed("predictions") == before
+    site.move("predictions", site.ends("predictions"))
+    site.start()
+    site.send(50)
+    site.wait("it goes on behind the gap", lambda: site.counted() == 150)
+    site.stop()
+
+
+def test_with_on_lost_fail_a_gap_before_evaluate_ends_the_worker_until_it_is_told_to_go_on(site: Site) -> None:
+    site.configure("instance_id: one")  # so that no start waits for the session of a worker that ended
+    site.start()
+    site.send(100)
+    site.wait("counted", lambda: site.counted() == 100)
+    site.stop()
+    before = site.committed("observations")
+    producer = Producer({"bootstrap.servers": site.bootstrap, "log_level": 0})
+    for p in before:
+        producer.produce(site.prefix + "observations", tick(time.time_ns() // 1_000_000), partition=p)
+    assert producer.flush(30) == 0
+    site.delete_all_records("observations")
+    site.configure("instance_id: one, on_lost: fail")
+    for _ in range(2):
+        assert re.search(
+            rf"exit 71: {site.prefix}observations/\d: records \d+ to \d+ are gone by retention before they were folded, .* begins anew there, with an empty state", site.refused()
+        )
+        assert site.committed("observations") == before
+    site.configure("instance_id: one, on_lost: continue")
+    site.start()
+    assert site.lost("observations") >= 4
+    assert site.counted() == 100
+    site.stop()
+    site.configure("instance_id: one, on_lost: fail")
+    site.start()
+    site.stop()
