@@ -37,9 +37,9 @@ PARTITIONS = """
 
 Fewer than specified is always a difference. Kafka never takes partitions away.
 
-- **predictions, labels**: `stream-monitor topics apply --partitions predictions=12` adds partitions to a topic that is in use, or makes it with so many.
+- **predictions, labels**: `stream-monitor topics apply --partitions predictions=12` adds partitions to a topic that is in use, or makes it with so many. Workers that run read them within some 10 seconds, from their beginning.
 - **observations, snapshots, history**: choose before they are made, `stream-monitor topics apply --partitions observations=16`. `snapshots` then gets as many. Models are spread over the partitions of `observations`, so their number bounds how many workers evaluate.
-- **observations and snapshots are never changed in place.** The partition of a row follows from its model and the number of partitions: with another number the rows of a model would be in two places, and its counts wrong without an error. `apply` refuses it, and nobody else must do it (`kafka-topics.sh --alter`). To have another number:
+- **observations and snapshots are never changed in place.** The partition of a row follows from its model and the number of partitions: with another number the rows of a model would be in two places, and its counts wrong without an error. `apply` refuses it, and nobody else must do it (`kafka-topics.sh --alter`): the number is noted beside the group's positions, and a worker that finds another one ends (71). To have another number:
   1. Stop all workers.
   2. Delete `observations` and `snapshots` (with the prefix). Kafka forgets the positions of the group on them too.
   3. `stream-monitor topics apply --partitions observations=N`

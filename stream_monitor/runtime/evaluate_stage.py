@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced, TransactionalIdAuthorizationFailed
 from aiokafka.structs import OffsetAndMetadata
@@ -26,7 +27,8 @@ from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Fetched, split
 from stream_monitor.runtime.hub import Hub, quietly
-from stream_monitor.runtime.poison import REASON, TRIES, Headers, letter_headers, parted, place, summary, with_failures
+from stream_monitor.runtime.notes import ANEW, Note, read_note
+from stream_monitor.runtime.poison import REASON, TRIES, Headers, letter_headers, place, summary, with_failures
 from stream_monitor.runtime.references import LEARNT_HEADER
 from stream_monitor.runtime.retention import Lost
 from stream_monitor.verdicts import Out
@@ -49,14 +51,11 @@ PAUSE_S = 3
 """After a failed transaction: more than two heartbeats, in which a zombie is told that it is one."""
 
 
-MADE_ANEW = "delete the group's offset of this partition: monitoring then begins anew with what the topic holds"
-
-
 class Owned:
-    """A shard and what owning it takes: the producer that fences all others, and where its last snapshot is."""
+    """A shard and what owning it takes: the producer that fences all others, and what is noted beside its position."""
 
-    def __init__(self, shard: Shard, producer: AIOKafkaProducer, pointer: str, position: int, segments: dict[str, list[snapshots.Chunk]]) -> None:
-        self.shard, self.producer, self.pointer = shard, producer, pointer
+    def __init__(self, shard: Shard, producer: AIOKafkaProducer, note: Note, position: int, segments: dict[str, list[snapshots.Chunk]]) -> None:
+        self.shard, self.producer, self.note = shard, producer, note
         self.position = self.committed = position
         self.since_bytes, self.since_cpu_s = 0, 0.0
         self.snapshot_cpu_s = 0.0
@@ -80,7 +79,7 @@ class Owned:
     def snapshot_due(self) -> bool:
         """Whether a restore would have to fold more than it is worth."""
         worth_cpu_s = min(max(SNAPSHOT_COSTS * self.snapshot_cpu_s, SNAPSHOT_CPU_S_MIN), SNAPSHOT_CPU_S_MAX)
-        return not self.pointer or self.since_bytes >= SNAPSHOT_BYTES or self.since_cpu_s >= worth_cpu_s
+        return self.note.snapshot < 0 or self.since_bytes >= SNAPSHOT_BYTES or self.since_cpu_s >= worth_cpu_s
 
     def snapshot(self) -> dict[str, bytes | None]:
         """The state in parts, as of now: folding goes on meanwhile."""
@@ -92,14 +91,14 @@ class Owned:
 
     def metadata(self, position: int) -> str:
         """Of a commit at this position."""
-        return with_failures(self.pointer, {offset: n for offset, n in self.failed.items() if offset >= position})
+        return with_failures(self.note.text(), {offset: n for offset, n in self.failed.items() if offset >= position})
 
 
 class EvaluateStage:
     """Owns all state."""
 
-    def __init__(self, hub: Hub, baselines: Mapping[str, bytes]) -> None:
-        self.hub, self.baselines = hub, dict(baselines)
+    def __init__(self, hub: Hub, targets: int, baselines: Mapping[str, bytes]) -> None:
+        self.hub, self.targets, self.baselines = hub, targets, dict(baselines)
         self.topics = frozenset({hub.topic("observations")})
         self.owned: dict[TopicPartition, Owned] = {}
         self.parked: dict[TopicPartition, Owned] = {}
@@ -127,13 +126,12 @@ class EvaluateStage:
         producer = self._producer(tp)
         try:
             await producer.start()  # 1 fence: ends an open transaction of a former owner, so that what follows is final
-            position, metadata, first = await self._committed(tp)  # 2 the position; its metadata points at the last snapshot
-            pointer, failed = parted(metadata)
+            position, note, failed, first = await self._committed(tp)  # 2 the position; beside it stands where the last snapshot is
             if parked is not None and parked.position == position:  # 3 nobody moved it: the state in memory is the fold up to there
-                parked.producer, parked.pointer, parked.broken = producer, pointer, False
+                parked.producer, parked.note, parked.broken = producer, note, False
                 owned = parked
             else:
-                owned = await self._restore(tp, position, pointer, first, producer)
+                owned = await self._restore(tp, position, note, first, producer)
         except BaseException:  # cancelled too (another rebalance): nothing half-open stays
             self.hub.spawn(quietly(producer.stop()))
             raise
@@ -141,15 +139,16 @@ class EvaluateStage:
         self.owned[tp] = owned
         return tp, position  # 4 the driver seeks
 
-    async def _committed(self, tp: TopicPartition) -> tuple[int, str, int]:
-        """Position, metadata (the pointer to the last snapshot, and what failed), and the first offset that is there."""
+    async def _committed(self, tp: TopicPartition) -> tuple[int, Note, dict[int, int], int]:
+        """Position, what is noted beside it, what failed, and the first offset that is there."""
         first, end = (await self.hub.source.bounds([tp]))[tp]
         position, metadata = (await self.hub.source.committed([tp]))[tp] or (first, "")
         if position > end:
-            raise StateError(f"{tp.topic}/{tp.partition} ends at {end}, but it was folded up to {position}: it was made anew, or its log was cut; {MADE_ANEW}")
-        if position < first and not parted(metadata)[0]:
+            raise StateError(f"{tp.topic}/{tp.partition} ends at {end}, but it was folded up to {position}: it was made anew, or its log was cut; {ANEW}")
+        note, failed = read_note(tp, metadata)
+        if position < first and note.snapshot < 0:
             self.lost.count(tp, position, first)
-        return max(position, first), metadata, first
+        return max(position, first), msgspec.structs.replace(note, partitions=self.targets), failed, first
 
     def _producer(self, tp: TopicPartition) -> AIOKafkaProducer:
         options: dict[str, Any] = {**client_options(self.hub.settings.kafka), "compression_type": "zstd", "max_request_size": 4 << 20}
@@ -159,13 +158,13 @@ class EvaluateStage:
             options["enable_idempotence"] = True
         return AIOKafkaProducer(**options)
 
-    async def _restore(self, tp: TopicPartition, position: int, pointer: str, first: int, producer: AIOKafkaProducer) -> Owned:
+    async def _restore(self, tp: TopicPartition, position: int, note: Note, first: int, producer: AIOKafkaProducer) -> Owned:
         core = self.hub.settings.core
         segments: dict[str, list[snapshots.Chunk]] = {}
         at, began = first, time.monotonic()
         async with self.hub.reader() as reader:
-            if pointer:
-                manifest, parts = await snapshots.read(reader, TopicPartition(self.hub.topic("snapshots"), tp.partition), int(pointer))
+            if note.snapshot >= 0:
+                manifest, parts = await snapshots.read(reader, TopicPartition(self.hub.topic("snapshots"), tp.partition), note.snapshot)
                 shard = await asyncio.to_thread(Shard.restore, tp.partition, core, parts, self.baselines)
                 segments = {name: chunks for name, chunks in manifest.parts.items() if name.startswith("segment-")}
                 at = manifest.position
@@ -175,7 +174,7 @@ class EvaluateStage:
             if gap:
                 self.lost.count(tp, at, first)
                 at = first
-            owned = Owned(shard, producer, pointer, position, segments)
+            owned = Owned(shard, producer, note, position, segments)
             read, folded_n = time.monotonic(), position - at
             owned.since_bytes = SNAPSHOT_BYTES if gap else 0  # what is lost is lost once: the next restore begins behind it
             if at < position:
@@ -313,7 +312,7 @@ class EvaluateStage:
                 return int(record.offset)
 
             pointer, owned.segments = await snapshots.write(parts, owned.segments, tp.partition, position, send)
-            owned.pointer = str(pointer)  # if this is not committed the shard is broken, and the pointer forgotten with it
+            owned.note = msgspec.structs.replace(owned.note, snapshot=pointer)  # if this is not committed the shard is broken, and the pointer forgotten with it
         await asyncio.gather(*waiting)
 
     async def flush(self) -> None:

@@ -165,6 +165,10 @@ class Fetching:
         """Id of each topic that is there; none on a broker that has no ids."""
         return await topic_ids(self.consumer._client, topics)
 
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic of the group has, as of the last metadata."""
+        return len(self.consumer.partitions_for_topic(topic) or ())
+
     async def committed(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]:
         """Committed offset and metadata of each partition; None where there is none."""
         wanted = [TopicPartition(*tp) for tp in tps]

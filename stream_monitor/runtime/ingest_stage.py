@@ -22,14 +22,17 @@ from contextlib import suppress
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from stream_monitor.errors import StateError
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.metrics.samples import Sample
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Broken, Fetched, Records, split
 from stream_monitor.runtime.hub import GO_BACK_WARNING, Hub, quietly
+from stream_monitor.runtime.notes import read_note
 from stream_monitor.runtime.poison import REASON, TRIES, culprits, letter_headers, parted, place, summary, with_failures
 from stream_monitor.runtime.retention import Lost
+from stream_monitor.runtime.topic_changes import PROCEDURE
 from stream_monitor.verdicts import Reject
 
 log = logging.getLogger("stream_monitor")
@@ -57,6 +60,8 @@ class IngestStage:
         self.lost = Lost(hub.settings.worker, "read", "leaves them out")
         self.dead: Counter[tuple[str, str]] = Counter()
         self._lock = asyncio.Lock()
+        self._partitions: dict[str, int] = {}
+        """Of each source topic, when this worker first opened one: those that are added later are read from their beginning, for senders may see them first."""
         self._read: dict[TopicPartition, int] = {}
         self._opened: dict[TopicPartition, int] = {}
         self._acknowledged: dict[TopicPartition, int] = {}
@@ -87,6 +92,7 @@ class IngestStage:
 
     async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         async with self._lock:  # whatever is in flight is acknowledged first
+            await self._demand_same_targets()
             gone = (set(self._read) - self.hub.source.assigned()) | set(tps)
             for tp in gone:
                 for offsets in (self._read, self._acknowledged, self._committed):
@@ -101,7 +107,8 @@ class IngestStage:
             for tp in tps:
                 at, (first, end) = committed[tp], bounds[tp]
                 if at is None:
-                    found[tp] = end if self.hub.settings.worker.auto_offset_reset == "latest" else first
+                    added = tp.partition >= self._partitions.setdefault(tp.topic, self.hub.source.partitions(tp.topic))
+                    found[tp] = end if self.hub.settings.worker.auto_offset_reset == "latest" and not added else first
                     continue
                 offset, (topic_id, self._failed[tp]) = at[0], parted(at[1])
                 anew = bool(topic_id and self.ids[tp] and topic_id != self.ids[tp])
@@ -115,6 +122,17 @@ class IngestStage:
             self._read.update(found)
             self._opened.update(found)
             return found
+
+    async def _demand_same_targets(self) -> None:
+        """Part 5 of the rule: as many partitions of `observations` as when this worker began, and as all workers before it found."""
+        topic, prefix = self.hub.topic("observations"), self.hub.settings.kafka.topic_prefix
+        partitions = self.hub.source.partitions(topic) or self.targets  # while there is no metadata nothing is known
+        committed = await self.hub.source.committed([TopicPartition(topic, p) for p in range(partitions)])
+        placed_by = {self.targets} | {read_note(tp, at[1])[0].partitions for tp, at in committed.items() if at}
+        if wrong := placed_by - {0, partitions}:
+            raise StateError(
+                f"{topic} has {partitions} partitions, and its rows were placed by {' and '.join(map(str, sorted(wrong)))}: rows of a model would be in two places; {PROCEDURE.format(prefix=prefix)}"
+            )
 
     def position(self, tp: TopicPartition) -> int:
         return self._read.get(tp, -1)

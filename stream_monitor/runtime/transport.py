@@ -208,6 +208,9 @@ class FaustSource:
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
         return await self._fetching.topic_ids(topics)
 
+    def partitions(self, topic: str) -> int:
+        return self._fetching.partitions(topic)
+
     def assigned(self) -> set[TopicPartition]:
         return {TopicPartition(*tp) for tp in self._consumer.assignment()}
 

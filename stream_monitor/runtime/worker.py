@@ -67,7 +67,7 @@ class Worker:
             return
         targets, baselines = found
         self.ingest = IngestStage(self.hub, targets)
-        self.evaluate = EvaluateStage(self.hub, baselines)
+        self.evaluate = EvaluateStage(self.hub, targets, baselines)
         self.hub.stages = [self.ingest, self.evaluate]
         logs.complain(self.settings.kafka)
         app = self._app()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from bench.chaos_fleet import Member
 from stream_monitor.ingest import tick
@@ -121,6 +121,10 @@ class Site:
         found = {p: consumer.get_watermark_offsets(TopicPartition(self.prefix + topic, p), 20)[1] for p in range(4)}
         consumer.close()
         return found
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        for done in self.admin.create_partitions([NewPartitions(self.prefix + topic, total)]).values():
+            done.result(30)
 
     def delete_all_records(self, topic: str) -> None:
         """As retention does."""
@@ -267,3 +271,33 @@ def test_with_on_lost_fail_a_gap_before_evaluate_ends_the_worker_until_it_is_tol
     site.configure("instance_id: one, on_lost: fail")
     site.start()
     site.stop()
+
+
+def test_partitions_that_are_added_to_the_sources_are_read_by_the_running_worker_from_their_beginning(site: Site) -> None:
+    site.configure("auto_offset_reset: latest")
+    site.start()
+    site.send(100)
+    site.wait("counted", lambda: site.counted() == 100)
+    site.add_partitions("predictions", 6)
+    site.add_partitions("labels", 5)
+    producer = Producer({"bootstrap.servers": site.bootstrap, "log_level": 0})
+    for p in (4, 5):
+        producer.produce(site.prefix + "predictions", json.dumps({"event_id": f"new-{p}", "model": "m", "prediction": 1}).encode(), partition=p)
+        producer.produce(site.prefix + "labels", json.dumps({"event_id": f"new-{p}", "model": "m", "label": 1}).encode(), partition=4)
+    assert producer.flush(30) == 0
+    site.wait("the added partitions are read", lambda: site.counted() == 102)
+    site.wait("their labels too", lambda: site.worker.metrics().get('model_labels_total{model="m",version=""}') == 2)
+    site.stop()
+
+
+def test_partitions_that_are_added_to_observations_end_every_worker_with_the_procedure(site: Site) -> None:
+    """The running one at the rebalance that follows, before it places a row otherwise; others at their start."""
+    site.configure("instance_id: one")
+    site.start()
+    site.send(100)
+    site.wait("counted", lambda: site.counted() == 100)
+    site.add_partitions("observations", 6)
+    assert site.worker.process.wait(DEADLINE_S) == 71, site.worker.log
+    for told in (site.worker.log.splitlines()[-1], site.refused()):
+        assert f"exit 71: {site.prefix}observations has 6 partitions, and its rows were placed by 4" in told
+        assert f"stop all workers, delete {site.prefix}observations and {site.prefix}snapshots" in told

@@ -37,6 +37,7 @@ class FakeKafka:
         self.offsets: dict[TopicPartition, tuple[int, str]] = {}
         self.mine: set[TopicPartition] = set()
         self.ids: dict[str, str] = {}
+        self.partitions_n = 1
 
     def append(self, tp: TopicPartition, value: bytes | None, key: bytes | None = None) -> int:
         offset = self.ends[tp]
@@ -57,13 +58,13 @@ class FakeKafka:
     def stage(self, *, core: CoreSettings | None = None, **options: Any) -> EvaluateStage:
         """EVALUATE of a worker that has just started."""
         hub = self._hub(core, options)
-        stage = EvaluateStage(hub, {})
+        stage = EvaluateStage(hub, self.partitions_n, {})
         stage._producer = lambda tp: FakeProducer(self)  # type: ignore[method-assign, assignment, return-value]
         return stage
 
     def ingest(self, **options: Any) -> IngestStage:
         """INGEST of a worker that has just started."""
-        stage = IngestStage(self._hub(None, options), 1)
+        stage = IngestStage(self._hub(None, options), self.partitions_n)
         stage._producer = FakeProducer(self)  # type: ignore[assignment]
         return stage
 
@@ -86,6 +87,9 @@ class FakeKafka:
 
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
         return self.ids
+
+    def partitions(self, topic: str) -> int:
+        return self.partitions_n
 
     def assigned(self) -> set[TopicPartition]:
         return self.mine

@@ -20,6 +20,7 @@ from stream_monitor.runtime.evaluate_stage import EvaluateStage, Owned
 from stream_monitor.runtime.fetching import Broken, Fetched, record_batches
 from stream_monitor.runtime.hub import Hub
 from stream_monitor.runtime.ingest_stage import CAREFUL_RECORDS, IngestStage
+from stream_monitor.runtime.notes import Note
 from stream_monitor.settings import Settings, WorkerSettings
 
 TP = TopicPartition("predictions", 0)
@@ -50,6 +51,9 @@ class Driver:
 
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
         return dict.fromkeys(topics, "id")
+
+    def partitions(self, topic: str) -> int:
+        return 1
 
     def assigned(self) -> set[TopicPartition]:
         return {TP, LOG}
@@ -186,8 +190,8 @@ def test_a_batch_that_inflates_without_end_stops_nobody(died):
 def test_observations_are_never_skipped(died):
     async def body():
         hub = Hub(Settings(worker=WorkerSettings(on_corrupt="skip")))
-        stage = EvaluateStage(hub, {})
-        stage.owned[LOG] = Owned(Folding(), Sent(), "", 0, {})  # type: ignore[arg-type]
+        stage = EvaluateStage(hub, 1, {})
+        stage.owned[LOG] = Owned(Folding(), Sent(), Note(), 0, {})  # type: ignore[arg-type]
         with pytest.raises(DiedError):
             await stage.next(delivery(0, [b"x"], crc=False, more=True, tp=LOG))
 
@@ -294,10 +298,9 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
         async def process(values: list[bytes]) -> tuple[Owned, Sent]:
             hub = Hub(Settings(worker=WorkerSettings(processing_guarantee=guarantee)))
             hub.source = driver  # type: ignore[assignment]
-            stage, sent = EvaluateStage(hub, {}), Sent()
-            position, metadata, _ = await stage._committed(LOG)
-            pointer, failed = evaluate_stage.parted(metadata)
-            owned = Owned(Folding(), sent, pointer, position, {})  # type: ignore[arg-type]
+            stage, sent = EvaluateStage(hub, 1, {}), Sent()
+            position, note, failed, _ = await stage._committed(LOG)
+            owned = Owned(Folding(), sent, note, position, {})  # type: ignore[arg-type]
             owned.failed = failed
             stage.owned[LOG] = owned
             try:
@@ -307,15 +310,15 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
                 driver.offsets.update({tp: (o.offset, o.metadata) for tp, o in sent.offsets.items()})
             return owned, sent
 
-        driver.offsets[LOG] = 0, "5"
+        driver.offsets[LOG] = 0, Note(5).text()
         for n in range(1, 4):
             with pytest.raises(ZeroDivisionError):
                 await process([b"a", BAD, b"b"])
-            assert driver.offsets[LOG] == (0, f"5 failed=1:{n}")
+            assert driver.offsets[LOG] == (0, f"{Note(5, 1).text()} failed=1:{n}")
         owned, sent = await process([b"a", BAD, b"b"])
         assert owned.shard.folded == [b"a", b"b"]
         assert sent.letters() == [(BAD, 1, "unknown_format")]
         assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
-        assert driver.offsets[LOG] == (3, "7")
+        assert driver.offsets[LOG] == (3, Note(7, 1).text())
 
     asyncio.run(body())

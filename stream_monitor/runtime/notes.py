@@ -1,0 +1,60 @@
+"""
+What EVALUATE notes in the metadata of the commits of its positions, in front of what failed (`poison.with_failures`).
+
+Rule of the file: a note lives as long as the position it lies beside. Who deletes the group's offset of a partition, or the topic, forgets both, and begins anew.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from aiokafka import TopicPartition
+
+from stream_monitor.errors import StateError
+from stream_monitor.runtime.poison import parted
+
+ANEW = "delete the group's offset of this partition: monitoring then begins anew with what the topic holds"
+
+
+class Note(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """
+    About a partition of `observations`, up to the committed position.
+
+    Examples
+    --------
+    >>> Note(17, 4).text()
+    '{"snapshot":17,"partitions":4}'
+    """
+
+    snapshot: int = -1
+    """Offset of the manifest of its last snapshot; -1: there is none."""
+    partitions: int = 0
+    """How many partitions `observations` has: rows are placed by it; 0: nobody has written it down."""
+
+    def text(self) -> str:
+        """As it is committed."""
+        return msgspec.json.encode(self).decode()
+
+
+def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int]]:
+    """
+    The note in the metadata of a commit of this partition, and what failed.
+
+    Raises
+    ------
+    StateError
+        Something else stands there.
+
+    Examples
+    --------
+    >>> read_note(TopicPartition("observations", 0), '{"snapshot":17,"partitions":4} failed=40:1')
+    (Note(snapshot=17, partitions=4), {40: 1})
+    >>> read_note(TopicPartition("observations", 0), "")
+    (Note(snapshot=-1, partitions=0), {})
+    """
+    kept, failed = parted(metadata)
+    try:
+        return msgspec.json.decode(kept or "{}", type=Note), failed
+    except msgspec.MsgspecError as e:
+        raise StateError(
+            f"the group's offset of {tp.topic}/{tp.partition} has metadata of another version of stream-monitor, or of another program: {metadata[:100]!r} ({e}); {ANEW}"
+        ) from None
