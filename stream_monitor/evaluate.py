@@ -37,6 +37,21 @@ FRESH_MS, FRESH_MANY_MS, MANY = 50, 1_000, 20
 SNAPSHOT_SCHEMA = 2
 
 
+def settings_of(parts: Mapping[str, bytes]) -> CoreSettings:
+    """
+    With which configuration a snapshot was folded.
+
+    Raises
+    ------
+    StateError
+        This version of the software does not know it.
+    """
+    try:
+        return msgspec.json.decode(parts["settings"], type=CoreSettings)
+    except (KeyError, msgspec.MsgspecError) as e:
+        raise StateError(f"the configuration of the snapshot cannot be read: {e}") from None
+
+
 class Shard:
     """
     The state of one partition of `observations`.
@@ -229,7 +244,7 @@ class Shard:
         Returns
         -------
         dict of part name to bytes
-            `state`, and `segment-…` parts that never change once they are full.
+            `state`, `settings`, and `segment-…` parts that never change once they are full.
         """
         parts: dict[str, bytes | None] = {}
         for ring_name in ("predictions", "labels"):
@@ -252,6 +267,7 @@ class Shard:
             "outbox": [tuple(o) for o in self.outbox],
         }
         parts["state"] = msgspec.msgpack.encode(state)
+        parts["settings"] = msgspec.json.encode(self.settings, order="sorted")
         return parts
 
     @classmethod

@@ -15,12 +15,12 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced, TransactionalIdAuthorizationFailed
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_monitor.errors import BrokerError, StateError
-from stream_monitor.evaluate import Shard
+from stream_monitor.evaluate import Shard, settings_of
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import snapshots
 from stream_monitor.runtime.connection import client_options
@@ -31,6 +31,7 @@ from stream_monitor.runtime.notes import ANEW, Note, read_note
 from stream_monitor.runtime.poison import REASON, TRIES, Headers, letter_headers, place, summary, with_failures
 from stream_monitor.runtime.references import LEARNT_HEADER
 from stream_monitor.runtime.retention import Lost
+from stream_monitor.settings import CoreSettings
 from stream_monitor.verdicts import Out
 
 log = logging.getLogger("stream_monitor")
@@ -56,7 +57,7 @@ class Owned:
 
     def __init__(self, shard: Shard, producer: AIOKafkaProducer, note: Note, position: int, segments: dict[str, list[snapshots.Chunk]]) -> None:
         self.shard, self.producer, self.note = shard, producer, note
-        self.position = self.committed = position
+        self.position = self.committed = self.opened = position
         self.since_bytes, self.since_cpu_s = 0, 0.0
         self.snapshot_cpu_s = 0.0
         """Of making the last one."""
@@ -127,8 +128,8 @@ class EvaluateStage:
         try:
             await producer.start()  # 1 fence: ends an open transaction of a former owner, so that what follows is final
             position, note, failed, first = await self._committed(tp)  # 2 the position; beside it stands where the last snapshot is
-            if parked is not None and parked.position == position:  # 3 nobody moved it: the state in memory is the fold up to there
-                parked.producer, parked.note, parked.broken = producer, note, False
+            if parked is not None and (parked.position, parked.note) == (position, note):  # 3 nobody moved it: the state in memory is the fold up to there
+                parked.producer, parked.broken = producer, False
                 owned = parked
             else:
                 owned = await self._restore(tp, position, note, first, producer)
@@ -159,13 +160,15 @@ class EvaluateStage:
         return AIOKafkaProducer(**options)
 
     async def _restore(self, tp: TopicPartition, position: int, note: Note, first: int, producer: AIOKafkaProducer) -> Owned:
+        """The state at the committed position. Up to there it is that of the configuration which wrote what was committed with it; ours takes effect there."""
         core = self.hub.settings.core
         segments: dict[str, list[snapshots.Chunk]] = {}
         at, began = first, time.monotonic()
         async with self.hub.reader() as reader:
             if note.snapshot >= 0:
                 manifest, parts = await snapshots.read(reader, TopicPartition(self.hub.topic("snapshots"), tp.partition), note.snapshot)
-                shard = await asyncio.to_thread(Shard.restore, tp.partition, core, parts, self.baselines)
+                before = core if manifest.config == core.hash or manifest.position >= position else _settings_before(tp, manifest, parts)
+                shard = await asyncio.to_thread(Shard.restore, tp.partition, before, parts, self.baselines)
                 segments = {name: chunks for name, chunks in manifest.parts.items() if name.startswith("segment-")}
                 at = manifest.position
             else:
@@ -176,20 +179,30 @@ class EvaluateStage:
                 at = first
             owned = Owned(shard, producer, note, position, segments)
             read, folded_n = time.monotonic(), position - at
-            owned.since_bytes = SNAPSHOT_BYTES if gap else 0  # what is lost is lost once: the next restore begins behind it
-            if at < position:
-                reader.assign([tp])
-                reader.seek(tp, at)
-                while at < position:
-                    for record in (await reader.getmany(tp, timeout_ms=200)).get(tp, ()):
-                        if record.offset < position:
-                            owned.fold(record.value)
-                            await asyncio.sleep(0)
-                    at = min(await reader.position(tp), position)
+            await self._refold(reader, tp, owned, at)
         shard.outbox.clear()  # a silent fold: these effects are in the transactions that were committed
         took_s = read - began, time.monotonic() - read
         log.info("restored %s/%d: snapshot read in %.1f s, %d records after it folded again in %.1f s", tp.topic, tp.partition, took_s[0], folded_n, took_s[1])
+        if shard.config != core.hash:
+            owned.shard = await asyncio.to_thread(lambda: Shard.restore(tp.partition, core, {name: data or b"" for name, data in shard.snapshot().items()}, self.baselines))
+        changed = note.config not in ("", core.hash)
+        if changed:
+            log.warning("%s/%d: configuration %s takes effect at %d; up to there it was %s", tp.topic, tp.partition, core.hash, position, note.config)
+        if gap or changed:
+            owned.since_bytes = SNAPSHOT_BYTES  # with the next transaction: no restore goes back before this, to a gap that was told or to another configuration
         return owned
+
+    async def _refold(self, reader: AIOKafkaConsumer, tp: TopicPartition, owned: Owned, at: int) -> None:
+        """Fold again what lies between a snapshot and the committed position."""
+        if at < owned.position:
+            reader.assign([tp])
+            reader.seek(tp, at)
+        while at < owned.position:
+            for record in (await reader.getmany(tp, timeout_ms=200)).get(tp, ()):
+                if record.offset < owned.position:
+                    owned.fold(record.value)
+                    await asyncio.sleep(0)
+            at = min(await reader.position(tp), owned.position)
 
     # ---- folding
 
@@ -311,8 +324,11 @@ class EvaluateStage:
                 record = await producer.send_and_wait(self.hub.topic("snapshots"), value, key=key, partition=tp.partition)
                 return int(record.offset)
 
-            pointer, owned.segments = await snapshots.write(parts, owned.segments, tp.partition, position, send)
-            owned.note = msgspec.structs.replace(owned.note, snapshot=pointer)  # if this is not committed the shard is broken, and the pointer forgotten with it
+            config = owned.shard.config
+            pointer, owned.segments = await snapshots.write(tp.partition, position, config, parts, owned.segments, send)
+            if config != owned.note.config:
+                owned.note = msgspec.structs.replace(owned.note, config=config, since=owned.opened, since_ms=time.time_ns() // 1_000_000)
+            owned.note = msgspec.structs.replace(owned.note, snapshot=pointer)  # if this is not committed the shard is broken, and the note forgotten with it
         await asyncio.gather(*waiting)
 
     async def flush(self) -> None:
@@ -334,6 +350,18 @@ class EvaluateStage:
             yield Sample("stream_monitor_dead_letters_total", ("observations", REASON), self.set_aside)
         for tp, owned in self.owned.items():
             yield Sample("stream_monitor_log_time_lag_seconds", (tp.topic, str(tp.partition)), max(time.time() - owned.shard.log_time_ms / 1e3, 0.0))
+
+
+def _settings_before(tp: TopicPartition, manifest: snapshots.Manifest, parts: Mapping[str, bytes]) -> CoreSettings:
+    """The configuration that a snapshot was folded with, to go on with it up to the committed position."""
+    why = f"{tp.topic}/{tp.partition} was folded with configuration {manifest.config} from {manifest.position} on"
+    try:
+        settings = settings_of(parts)
+    except StateError as e:
+        raise StateError(f"{why}, which this version of stream-monitor cannot repeat: {e}; run the version before and end it by SIGTERM, or {snapshots.WAY_OUT}") from None
+    if settings.hash != manifest.config:
+        raise StateError(f"{why}, but its configuration is {settings.hash}; {snapshots.WAY_OUT}")
+    return settings
 
 
 async def check_transactions(hub: Hub) -> None:

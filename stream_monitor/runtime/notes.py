@@ -29,6 +29,12 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """Offset of the manifest of its last snapshot; -1: there is none."""
     partitions: int = 0
     """How many partitions `observations` has: rows are placed by it; 0: nobody has written it down."""
+    config: str = ""
+    """Hash of the configuration of that snapshot, and of everything folded since."""
+    since: int = 0
+    """Position at which this configuration took effect,"""
+    since_ms: int = 0
+    """and when."""
 
     def text(self) -> str:
         """As it is committed."""
@@ -47,9 +53,9 @@ def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int]]:
     Examples
     --------
     >>> read_note(TopicPartition("observations", 0), '{"snapshot":17,"partitions":4} failed=40:1')
-    (Note(snapshot=17, partitions=4), {40: 1})
+    (Note(snapshot=17, partitions=4, config='', since=0, since_ms=0), {40: 1})
     >>> read_note(TopicPartition("observations", 0), "")
-    (Note(snapshot=-1, partitions=0), {})
+    (Note(snapshot=-1, partitions=0, config='', since=0, since_ms=0), {})
     """
     kept, failed = parted(metadata)
     try:

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from stream_monitor.errors import StateError
 
 CHUNK_BYTES = 900_000
-VERSION = 1
+VERSION = 2
 Send = Callable[[bytes, bytes], Awaitable[int]]
 """Writes a record (key, value) to the partition and gives its offset."""
 
@@ -26,26 +26,36 @@ class Chunk(msgspec.Struct, array_like=True):
     crc: int
 
 
+class Versioned(msgspec.Struct, array_like=True):
+    """What manifests of every version begin with."""
+
+    version: int
+
+
 class Manifest(msgspec.Struct, array_like=True):
     version: int
     position: int
     """In `observations`: the state is the fold of everything before it."""
+    config: str
+    """Hash of the configuration it was folded with, which is the part `settings`."""
     parts: dict[str, list[Chunk]]
 
 
 WAY_OUT = "delete the group's offset of this partition of `observations` (the state is then folded anew from what the topic still holds), or restore the topic `snapshots`"
 
 
-async def write(parts: Mapping[str, bytes | None], known: Mapping[str, list[Chunk]], partition: int, position: int, send: Send) -> tuple[int, dict[str, list[Chunk]]]:
+async def write(partition: int, position: int, config: str, parts: Mapping[str, bytes | None], known: Mapping[str, list[Chunk]], send: Send) -> tuple[int, dict[str, list[Chunk]]]:
     """
     Write a snapshot.
 
     Parameters
     ----------
+    partition, position : int
+    config : str
+        Hash of the configuration.
     parts : mapping of name to bytes, or None for a part that is in `known`
     known : mapping of name to chunks
         Immutable parts that are stored already.
-    partition, position : int
     send : callable
 
     Returns
@@ -62,7 +72,7 @@ async def write(parts: Mapping[str, bytes | None], known: Mapping[str, list[Chun
             value = data[start : start + CHUNK_BYTES]
             chunks.append(Chunk(await send(f"{partition}/{name}/{i}".encode(), value), zlib.crc32(value)))
         stored[name] = chunks
-    offset = await send(f"{partition}/manifest".encode(), msgspec.msgpack.encode(Manifest(VERSION, position, stored)))
+    offset = await send(f"{partition}/manifest".encode(), msgspec.msgpack.encode(Manifest(VERSION, position, config, stored)))
     return offset, {name: chunks for name, chunks in stored.items() if name.startswith("segment-")}
 
 
@@ -87,11 +97,12 @@ async def read(reader: AIOKafkaConsumer, tp: TopicPartition, pointer: int) -> tu
     reader.assign([tp])
     raw = await _at(reader, tp, pointer)
     try:
+        version = msgspec.msgpack.decode(raw, type=Versioned).version
+        if version != VERSION:
+            raise StateError(f"the snapshot at {tp.topic}/{tp.partition}:{pointer} has version {version}, this one reads {VERSION}; {WAY_OUT}")
         manifest = msgspec.msgpack.decode(raw, type=Manifest)
     except msgspec.MsgspecError as e:
         raise StateError(f"the snapshot at {tp.topic}/{tp.partition}:{pointer} cannot be read ({e}); {WAY_OUT}") from None
-    if manifest.version != VERSION:
-        raise StateError(f"the snapshot at {tp.topic}/{tp.partition}:{pointer} has version {manifest.version}, this one reads {VERSION}; {WAY_OUT}")
     chunks = sorted((chunk.offset, chunk.crc, name) for name, of in manifest.parts.items() for chunk in of)
     values, position = {}, pointer + 1
     for offset, crc, name in chunks:  # in the order of the log: what follows is there already, and a seek would fetch it again

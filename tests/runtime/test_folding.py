@@ -21,7 +21,7 @@ TP = TopicPartition("observations", 0)
 
 
 class FakeShard:
-    folding_s = 0.0
+    folding_s, config = 0.0, "c"
 
     def __init__(self) -> None:
         self.outbox: list[Any] = []

@@ -20,7 +20,7 @@ from stream_monitor.runtime.evaluate_stage import EvaluateStage, Owned
 from stream_monitor.runtime.fetching import Broken, Fetched, record_batches
 from stream_monitor.runtime.hub import Hub
 from stream_monitor.runtime.ingest_stage import CAREFUL_RECORDS, IngestStage
-from stream_monitor.runtime.notes import Note
+from stream_monitor.runtime.notes import Note, read_note
 from stream_monitor.settings import Settings, WorkerSettings
 
 TP = TopicPartition("predictions", 0)
@@ -276,6 +276,8 @@ def test_rows_that_cannot_be_packed_are_found_too(died, monkeypatch):
 class Folding:
     """A shard that cannot fold one record."""
 
+    config = "c"
+
     def __init__(self) -> None:
         self.outbox: list[Any] = []
         self.folded: list[bytes] = []
@@ -319,6 +321,8 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
         assert owned.shard.folded == [b"a", b"b"]
         assert sent.letters() == [(BAD, 1, "unknown_format")]
         assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
-        assert driver.offsets[LOG] == (3, Note(7, 1).text())
+        position, metadata = driver.offsets[LOG]
+        note, failed = read_note(LOG, metadata)
+        assert (position, note.snapshot, note.config, failed) == (3, 7, "c", {})
 
     asyncio.run(body())
