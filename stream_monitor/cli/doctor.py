@@ -18,7 +18,7 @@ import click
 from stream_monitor.errors import InputError
 
 if TYPE_CHECKING:
-    from stream_monitor.runtime.doctor import Finding
+    from stream_monitor.runtime.findings import Finding
     from stream_monitor.settings import Settings
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}

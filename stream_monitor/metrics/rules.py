@@ -79,6 +79,13 @@ def _worker() -> list[dict[str, Any]]:
             "{{ $value | humanizePercentage }} of {{ $labels.topic }} cannot be used",
             "See `stream-monitor dead-letters list` for reasons and examples.",
         ),
+        _alert(
+            "StreamMonitorTwoConfigurations",
+            f"count by (job) ({gauge('stream_monitor_config_info', by=('job', 'hash'))}) > 1",
+            ("5m", "warning"),
+            "Workers of {{ $labels.job }} have {{ $value }} configurations",
+            "A model is judged by the one or the other, as partitions go from worker to worker. Finish the rollout; `stream-monitor doctor` shows which partition has which.",
+        ),
         *_left_out(),
     ]
 

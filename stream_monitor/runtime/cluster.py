@@ -176,10 +176,10 @@ class Cluster:
             await asyncio.sleep(self._timeout_s / TRIES)
         return answer
 
-    async def committed(self, group: str) -> dict[tuple[str, int], int]:
-        """Committed offsets of a group by topic and partition."""
+    async def committed(self, group: str) -> dict[TopicPartition, tuple[int, str]]:
+        """Committed offsets of a group, with their metadata."""
         found = await self._timed(self._admin.list_consumer_group_offsets(group))
-        return {(partition.topic, partition.partition): entry.offset for partition, entry in found.items() if entry.offset >= 0}
+        return {TopicPartition(*partition): (entry.offset, entry.metadata) for partition, entry in found.items() if entry.offset >= 0}
 
     async def ends(self, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
         """Offsets of the first and after the last record by partition."""

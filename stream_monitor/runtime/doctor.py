@@ -10,8 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Literal
+from collections.abc import AsyncIterator
 
 import aiohttp
 import msgspec
@@ -21,10 +20,12 @@ from msgspec import Struct
 from stream_monitor.errors import BrokerError
 from stream_monitor.ingest import Ingest
 from stream_monitor.runtime.cluster import READ, WRITE, Cluster, Records, TopicFacts
+from stream_monitor.runtime.findings import Checkup, Finding, Patient, about, span
 from stream_monitor.runtime.http import url_of
+from stream_monitor.runtime.notes import read_note
+from stream_monitor.runtime.topic_changes import PROCEDURE
 from stream_monitor.settings import MINUTE_MS, HttpSettings, Settings
 
-Status = Literal["ok", "warn", "fail"]
 INPUTS = ("predictions", "labels")
 ACCESS: dict[str, frozenset[int]] = {
     "predictions": frozenset({READ}),
@@ -53,41 +54,12 @@ API_NAMES = {
 }
 TRANSACTION_API_NAMES = {22: "InitProducerId", 25: "AddOffsetsToTxn", 24: "AddPartitionsToTxn", 26: "EndTxn", 28: "TxnOffsetCommit"}
 AHEAD_MS = 5 * MINUTE_MS
+ROLLOUT_MS = 5 * MINUTE_MS
+"""So long may workers have different configurations."""
 LAG_RECORDS_WARN = 100_000
 EXAMPLES_N = 3
 TIMEOUT_S = 10.0
 AT_LEAST_ONCE = "set worker.processing_guarantee: at_least_once (an alert may then be repeated after a crash), or use a broker with transactions"
-
-
-class Finding(Struct, frozen=True):
-    """One line of the report."""
-
-    check: str
-    status: Status
-    detail: str
-    advice: str = ""
-
-
-class Patient(Struct, frozen=True):
-    """What the checks look at."""
-
-    settings: Settings
-    cluster: Cluster
-    topics: dict[str, TopicFacts]
-    configs: dict[str, dict[str, str]]
-    sample_n: int
-    now_ms: int
-
-    def physical(self, topic: str) -> str:
-        """Name of a topic in the cluster."""
-        return self.settings.kafka.topic_prefix + topic
-
-    def facts(self, topic: str) -> TopicFacts | None:
-        """The topic as the cluster has it."""
-        return self.topics.get(self.physical(topic))
-
-
-Checkup = Callable[[Patient], Awaitable[Iterable[Finding]]]
 
 
 async def examine(settings: Settings, *, sample_n: int = 100, timeout_s: float = TIMEOUT_S) -> AsyncIterator[Finding]:
@@ -268,8 +240,32 @@ async def group(patient: Patient) -> list[Finding]:
         return [Finding("group", "ok", f"{state}, nothing committed yet")]
     found = [Finding("group", "ok", state) if facts.members else Finding("group", "warn", f"{state}: no worker runs", "start one: stream-monitor worker")]
     present = [topic_facts for topic in (*INPUTS, "observations") if (topic_facts := patient.facts(topic))]
-    found += [await _lag(patient, topic, {partition: offset for (of, partition), offset in offsets.items() if of == topic.name}) for topic in present]
+    found += [await _lag(patient, topic, {tp.partition: offset for tp, (offset, _) in offsets.items() if tp.topic == topic.name}) for topic in present]
     return found
+
+
+async def configuration(patient: Patient) -> list[Finding]:
+    """With which configuration each partition of `observations` is evaluated, as its last commit notes it, and by how many partitions its rows are placed."""
+    observations = patient.facts("observations")
+    if observations is None:
+        return []
+    committed = await patient.cluster.committed(patient.settings.worker.group)
+    notes = {tp.partition: read_note(tp, metadata)[0] for tp, (_, metadata) in sorted(committed.items()) if tp.topic == observations.name}
+    found = []
+    if wrong := sorted({note.partitions for note in notes.values()} - {0, observations.partitions}):
+        detail = f"{observations.name} has {observations.partitions} partitions, and its rows were placed by {' and '.join(map(str, wrong))}; workers refuse to start"
+        found.append(Finding("configuration", "fail", detail, PROCEDURE.format(prefix=patient.settings.kafka.topic_prefix)))
+    by_hash: dict[str, list[int]] = {}
+    for partition, note in notes.items():
+        by_hash.setdefault(note.config, []).append(partition)
+    if not by_hash:
+        return found
+    newest_ms = max(note.since_ms for note in notes.values())
+    what = "; ".join(f"{each or 'none yet'} in {', '.join(map(str, partitions))}" for each, partitions in by_hash.items())
+    detail = f"partitions of {observations.name} by the configuration of their last commit: {what} (newest change {about(patient.now_ms - newest_ms)} ago); this one is {patient.settings.core.hash}"
+    if len(by_hash) == 1 or patient.now_ms - newest_ms <= ROLLOUT_MS:
+        return [*found, Finding("configuration", "ok", detail)]
+    return [*found, Finding("configuration", "warn", detail, "finish the rollout: start all workers of the group with one monitor.yaml")]
 
 
 async def _lag(patient: Patient, topic: TopicFacts, offsets: dict[int, int]) -> Finding:
@@ -291,7 +287,7 @@ async def retention(patient: Patient) -> list[Finding]:
     for topic in INPUTS:
         kept_ms = int(patient.configs.get(patient.physical(topic), {}).get("retention.ms", -1))
         if 0 <= kept_ms < delay_ms:
-            detail = f"{patient.physical(topic)} keeps records for {_span(kept_ms)}, labels may take {_span(delay_ms)}"
+            detail = f"{patient.physical(topic)} keeps records for {span(kept_ms)}, labels may take {span(delay_ms)}"
             found.append(
                 Finding(
                     "retention",
@@ -302,22 +298,7 @@ async def retention(patient: Patient) -> list[Finding]:
             )
     if not found and not any(patient.physical(topic) in patient.configs for topic in INPUTS):
         return []
-    return found or [Finding("retention", "ok", f"inputs are kept for at least labels.max_delay ({_span(delay_ms)})")]
-
-
-def _span(ms: int) -> str:
-    """
-    A length of time as `monitor.yaml` has it.
-
-    Examples
-    --------
-    >>> _span(86_400_000), _span(5_400_000), _span(250)
-    ('1d', '90m', '250ms')
-    """
-    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)):
-        if ms >= size and not ms % size:
-            return f"{ms // size}{unit}"
-    return f"{ms}ms"
+    return found or [Finding("retention", "ok", f"inputs are kept for at least labels.max_delay ({span(delay_ms)})")]
 
 
 async def sample(patient: Patient) -> list[Finding]:
@@ -371,16 +352,9 @@ def clock(kind: str, batches: list[Records], now_ms: int) -> Finding:
     """How the timestamps of the newest records compare with the clock of this machine."""
     age_ms = now_ms - max(max(batch.times_ms) for batch in batches)
     if age_ms < -AHEAD_MS:
-        detail = f"the newest record of {kind} is dated {_about(-age_ms)} ahead of this machine"
+        detail = f"the newest record of {kind} is dated {about(-age_ms)} ahead of this machine"
         return Finding("clock", "warn", detail, "compare the clocks of the senders and of this machine (NTP): event time follows the records, lag is measured with the clock here")
-    return Finding("clock", "ok", f"the newest record of {kind} is {_about(age_ms)} old" if age_ms >= 0 else f"the newest record of {kind} is dated {_about(-age_ms)} ahead")
-
-
-def _about(ms: int) -> str:
-    for unit, size in (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
-        if ms >= 2 * size:
-            return f"{ms / size:.0f} {unit}"
-    return f"{ms} ms"
+    return Finding("clock", "ok", f"the newest record of {kind} is {about(age_ms)} old" if age_ms >= 0 else f"the newest record of {kind} is dated {about(-age_ms)} ahead")
 
 
 CHECKUPS: dict[str, Checkup] = {
@@ -390,5 +364,6 @@ CHECKUPS: dict[str, Checkup] = {
     "permissions": permissions,
     "retention": retention,
     "group": group,
+    "configuration": configuration,
     "sample": sample,
 }

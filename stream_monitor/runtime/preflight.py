@@ -13,7 +13,8 @@ from aiokafka.errors import KafkaError
 
 from stream_monitor.errors import BrokerError
 from stream_monitor.runtime.cluster import COORDINATOR_STARTS, Cluster, name_of
-from stream_monitor.runtime.doctor import TIMEOUT_S, Patient, permissions, transactions
+from stream_monitor.runtime.doctor import TIMEOUT_S, permissions, transactions
+from stream_monitor.runtime.findings import Patient
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from stream_monitor.errors import BrokerError
 from stream_monitor.runtime.connection import client_options, connecting
-from stream_monitor.runtime.doctor import Finding
+from stream_monitor.runtime.findings import Finding
 from stream_monitor.runtime.tls import reader_context
 from stream_monitor.settings import HttpSettings, KafkaSettings
 

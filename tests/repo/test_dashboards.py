@@ -190,6 +190,10 @@ def firing(promtool, tmp_path, series: dict[str, str], at: str) -> set[str]:
 
 HEALTHY = {
     "stream_monitor_build_info{job='j',instance='i'}": "1x200",
+    "stream_monitor_config_info{job='j',instance='i',hash='a'}": "1x200",
+    "stream_monitor_config_info{job='j',instance='i',hash='before'}": "1x20",
+    "stream_monitor_config_info{job='j',instance='k',hash='before'}": "1x23 _x177",
+    "stream_monitor_config_info{job='j',instance='k',hash='a'}": "_x23 1x177",
     "stream_monitor_ready{job='j',instance='i'}": "1x200",
     "stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "0.2x200",
     "stream_monitor_records_total{job='j',instance='i',topic='predictions',outcome='forwarded'}": "0+600x200",
@@ -207,6 +211,7 @@ ILL = {
     "StreamMonitorNotReady": {"stream_monitor_ready{job='j',instance='i'}": "0x200"},
     "StreamMonitorBehind": {"stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "90x200"},
     "StreamMonitorDeadLetters": {"stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+30x200"},
+    "StreamMonitorTwoConfigurations": {"stream_monitor_config_info{job='j',instance='other',hash='b'}": "_x20 1x180"},
     "StreamMonitorRecordsLost": {"stream_monitor_lost_records{job='j',topic='predictions',partition='0'}": "5x200"},
     "StreamMonitorEvicting": {"stream_monitor_predictions_evicted_total{job='j',instance='i'}": "0+1x200"},
     "StreamMonitorLimitReached": {"stream_monitor_limit_hits_total{job='j',instance='i',limit='models'}": "0+1x200"},

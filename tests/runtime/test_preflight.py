@@ -9,7 +9,7 @@ import pytest
 
 from stream_monitor.errors import BrokerError
 from stream_monitor.runtime import preflight
-from stream_monitor.runtime.doctor import Finding
+from stream_monitor.runtime.findings import Finding
 from stream_monitor.settings import Settings
 
 

@@ -20,8 +20,10 @@ from stream_monitor.demo.broker import Broker, start_in_thread
 from stream_monitor.errors import InputError
 from stream_monitor.runtime import doctor
 from stream_monitor.runtime.cluster import READ, WRITE, Cluster, GroupFacts, Records, TopicFacts
-from stream_monitor.runtime.doctor import ACCESS, Finding, Patient, examine, judged
+from stream_monitor.runtime.doctor import ACCESS, examine, judged
+from stream_monitor.runtime.findings import Finding, Patient
 from stream_monitor.runtime.http import HttpServer
+from stream_monitor.runtime.notes import Note
 from stream_monitor.runtime.probe import probe
 from stream_monitor.settings import CoreSettings, HttpSettings, KafkaSettings, Labels, ModelSettings, Settings, WorkerSettings
 
@@ -272,8 +274,59 @@ def test_missing_topics_depend_on_create_topics(create, advice):
 
 @pytest.mark.parametrize(("ends", "status"), [((0, 10), "ok"), ((7, 10), "fail"), ((0, 1_000_000), "warn")])
 def test_lag(ends, status):
-    subject = patient(topic("predictions"), cluster=FakeCluster(ends={0: ends}, committed={("predictions", 0): 5, ("other", 0): 1}))
+    subject = patient(topic("predictions"), cluster=FakeCluster(ends={0: ends}, committed={TopicPartition("predictions", 0): (5, ""), TopicPartition("other", 0): (1, "")}))
     assert [finding.status for finding in asyncio.run(doctor.group(subject))] == ["ok", status]
+
+
+def noted(*notes: Note) -> Patient:
+    committed = {TopicPartition("observations", p): (7, note.text() + " failed=9:1") for p, note in enumerate(notes)} | {TopicPartition("predictions", 0): (5, "id")}
+    return patient(TopicFacts("observations", 2, 3, 0, ALL), cluster=FakeCluster(committed=committed))
+
+
+@pytest.mark.parametrize(
+    ("configs", "age_min", "status", "says"),
+    [
+        (("a", "a"), 60, "ok", "a in 0, 1 (newest change 60 min ago)"),
+        (("a", "b"), 4, "ok", "a in 0; b in 1 (newest change 4 min ago)"),
+        (("a", "b"), 6, "warn", "a in 0; b in 1 (newest change 6 min ago)"),
+        (("a", ""), 6, "warn", "a in 0; none yet in 1"),
+    ],
+)
+def test_configurations_by_partition(configs, age_min, status, says):
+    subject = noted(*(Note(3, 2, config, 1, NOW_MS - (age_min + 100 * p) * 60_000) for p, config in enumerate(configs)))
+    [finding] = asyncio.run(doctor.configuration(subject))
+    assert finding.status == status
+    assert says in finding.detail
+    assert f"this one is {Settings().core.hash}" in finding.detail
+    assert ("finish the rollout" in finding.advice) == (status == "warn")
+
+
+def test_observations_with_another_number_of_partitions():
+    found = asyncio.run(doctor.configuration(noted(Note(3, 4, "a", 1, NOW_MS), Note(3, 4, "a", 1, NOW_MS))))
+    assert [f.status for f in found] == ["fail", "ok"]
+    assert "observations has 2 partitions, and its rows were placed by 4" in found[0].detail
+    assert "stop all workers" in found[0].advice
+
+
+@pytest.mark.parametrize("subject", [patient(cluster=FakeCluster()), patient(TopicFacts("observations", 2, 3, 0, ALL), cluster=FakeCluster())], ids=["no topic", "no commits"])
+def test_nothing_is_evaluated_yet(subject):
+    assert asyncio.run(doctor.configuration(subject)) == []
+
+
+def test_notes_come_from_the_metadata_of_commits():
+    async def scenario():
+        async with Broker(partitions=1) as broker:
+            await make_topics(broker.bootstrap, "observations")
+            from aiokafka import AIOKafkaConsumer
+
+            consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, group_id="stream-monitor", enable_auto_commit=False)
+            await consumer.start()
+            consumer.assign([TopicPartition("observations", 0)])
+            await consumer.commit({TopicPartition("observations", 0): OffsetAndMetadata(0, Note(3, 1, "abc", 0, 1).text())})
+            await consumer.stop()
+            return await found_by(settings_for(broker.bootstrap), sample_n=0)
+
+    assert "abc in 0" in asyncio.run(scenario())["configuration"][-1].detail
 
 
 def test_a_check_that_breaks_is_a_finding(monkeypatch):
