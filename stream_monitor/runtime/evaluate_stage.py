@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced, TransactionalIdAuthorizationFailed
 from aiokafka.structs import OffsetAndMetadata
 
@@ -25,7 +25,7 @@ from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import snapshots
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
-from stream_monitor.runtime.fetching import Fetched, split
+from stream_monitor.runtime.fetching import Fetched, Reader, split
 from stream_monitor.runtime.hub import Hub, quietly
 from stream_monitor.runtime.notes import ANEW, Note, read_note
 from stream_monitor.runtime.poison import REASON, TRIES, Headers, letter_headers, place, summary, with_failures
@@ -55,13 +55,14 @@ PAUSE_S = 3
 class Owned:
     """A shard and what owning it takes: the producer that fences all others, and what is noted beside its position."""
 
-    def __init__(self, shard: Shard, producer: AIOKafkaProducer, note: Note, position: int, segments: dict[str, list[snapshots.Chunk]]) -> None:
+    def __init__(self, shard: Shard, producer: AIOKafkaProducer, note: Note, position: int, stored: dict[str, list[snapshots.Chunk]]) -> None:
         self.shard, self.producer, self.note = shard, producer, note
         self.position = self.committed = self.opened = position
         self.since_bytes, self.since_cpu_s = 0, 0.0
         self.snapshot_cpu_s = 0.0
         """Of making the last one."""
-        self.segments = segments
+        self.stored = stored
+        """Parts of the last snapshot."""
         self.failed: dict[int, int] = {}
         """Records by offset that have ended the process, and how often."""
         self.letters: list[tuple[bytes, Headers]] = []
@@ -85,7 +86,7 @@ class Owned:
     def snapshot(self) -> dict[str, bytes | None]:
         """The state in parts, as of now: folding goes on meanwhile."""
         began = time.thread_time()
-        parts = self.shard.snapshot(self.segments)
+        parts = self.shard.snapshot([name for name in self.stored if name.startswith(snapshots.FIXED)])
         self.snapshot_cpu_s = time.thread_time() - began
         self.since_bytes, self.since_cpu_s = 0, 0.0
         return parts
@@ -162,22 +163,21 @@ class EvaluateStage:
     async def _restore(self, tp: TopicPartition, position: int, note: Note, first: int, producer: AIOKafkaProducer) -> Owned:
         """The state at the committed position. Up to there it is that of the configuration which wrote what was committed with it; ours takes effect there."""
         core = self.hub.settings.core
-        segments: dict[str, list[snapshots.Chunk]] = {}
+        stored: dict[str, list[snapshots.Chunk]] = {}
         at, began = first, time.monotonic()
         async with self.hub.reader() as reader:
             if note.snapshot >= 0:
                 manifest, parts = await snapshots.read(reader, TopicPartition(self.hub.topic("snapshots"), tp.partition), note.snapshot)
                 before = core if manifest.config == core.hash or manifest.position >= position else _settings_before(tp, manifest, parts)
                 shard = await asyncio.to_thread(Shard.restore, tp.partition, before, parts, self.baselines)
-                segments = {name: chunks for name, chunks in manifest.parts.items() if name.startswith("segment-")}
-                at = manifest.position
+                at, stored = manifest.position, manifest.parts
             else:
                 shard = Shard(tp.partition, core, self.baselines)
             gap = at < first
             if gap:
                 self.lost.count(tp, at, first)
                 at = first
-            owned = Owned(shard, producer, note, position, segments)
+            owned = Owned(shard, producer, note, position, stored)
             read, folded_n = time.monotonic(), position - at
             await self._refold(reader, tp, owned, at)
         shard.outbox.clear()  # a silent fold: these effects are in the transactions that were committed
@@ -192,17 +192,28 @@ class EvaluateStage:
             owned.since_bytes = SNAPSHOT_BYTES  # with the next transaction: no restore goes back before this, to a gap that was told or to another configuration
         return owned
 
-    async def _refold(self, reader: AIOKafkaConsumer, tp: TopicPartition, owned: Owned, at: int) -> None:
+    async def _refold(self, reader: Reader, tp: TopicPartition, owned: Owned, at: int) -> None:
         """Fold again what lies between a snapshot and the committed position."""
-        if at < owned.position:
-            reader.assign([tp])
-            reader.seek(tp, at)
-        while at < owned.position:
-            for record in (await reader.getmany(tp, timeout_ms=200)).get(tp, ()):
-                if record.offset < owned.position:
-                    owned.fold(record.value)
+        async for fetched in reader.stretch(tp, at, owned.position):
+            for offset, value in self._records(fetched):
+                if value is not None and offset < owned.position:
+                    try:
+                        owned.fold(value)
+                    except Exception as e:
+                        log.exception("folded again")
+                        die(
+                            BATCH_FAILED,
+                            f"{tp.topic}/{tp.partition}:{offset} was folded before and ends the worker now: {summary(e)}; run the version before, or {snapshots.WAY_OUT}",
+                        )
                     await asyncio.sleep(0)
-            at = min(await reader.position(tp), owned.position)
+
+    @staticmethod
+    def _records(fetched: Fetched) -> Iterator[tuple[int, bytes | None]]:
+        """Offsets and values. A broken batch is never skipped: what it holds is in no other place, and may be thousands of rows."""
+        records = split(fetched)
+        for batch in records.broken:
+            die(BATCH_FAILED, f"{place(fetched.tp, batch)}; mend the log of this partition from another replica, or move the group's offset past it, which loses its rows")
+        return zip(records.offsets.tolist(), records.values, strict=True)
 
     # ---- folding
 
@@ -212,10 +223,8 @@ class EvaluateStage:
 
     async def next(self, fetched: Fetched) -> None:
         """A batch may take seconds after a silence: it is folded in slices, between which heartbeats and transactions run, and what was folded is always the position."""
-        owned, tp, records, since = self.owned[fetched.tp], fetched.tp, split(fetched), time.monotonic()
-        for batch in records.broken:  # never skipped: what it holds is in no other place, and may be thousands of rows
-            die(BATCH_FAILED, f"{place(tp, batch)}; mend the log of this partition from another replica, or move the group's offset past it, which loses its rows")
-        for value, offset in zip(records.values, records.offsets.tolist(), strict=True):
+        owned, tp, since = self.owned[fetched.tp], fetched.tp, time.monotonic()
+        for offset, value in self._records(fetched):
             if value is not None:
                 await self._fold(tp, owned, offset, value)
             owned.position = offset + 1
@@ -320,12 +329,12 @@ class EvaluateStage:
         waiting += [await producer.send(self.hub.topic(e.topic), e.value, key=e.key, headers=LEARNT if e.topic == "baselines" else None) for e in effects]
         if parts is not None:
 
-            async def send(key: bytes, value: bytes) -> int:
+            async def send(key: bytes, value: bytes | None) -> int:
                 record = await producer.send_and_wait(self.hub.topic("snapshots"), value, key=key, partition=tp.partition)
                 return int(record.offset)
 
             config = owned.shard.config
-            pointer, owned.segments = await snapshots.write(tp.partition, position, config, parts, owned.segments, send)
+            pointer, owned.stored = await snapshots.write(tp.partition, position, config, parts, owned.stored, send)
             if config != owned.note.config:
                 owned.note = msgspec.structs.replace(owned.note, config=config, since=owned.opened, since_ms=time.time_ns() // 1_000_000)
             owned.note = msgspec.structs.replace(owned.note, snapshot=pointer)  # if this is not committed the shard is broken, and the note forgotten with it

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -237,3 +237,48 @@ class Fetching:
         with fetcher._subscriptions.fetch_context():
             found: dict[TopicPartition, list[tuple[int, Any]]] = await fetcher.fetched_records(partitions, timeout=0, max_records=BATCHES_MAX)
         return found
+
+
+class Alone:
+    """The epochs of a consumer that nobody shares."""
+
+    def __init__(self) -> None:
+        self.epochs: dict[TopicPartition, int] = {}
+
+
+class Reader:
+    """A consumer without a group, for restoring: what it hands over is what the group's consumer would."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self.consumer = consumer
+        self._next: tuple[TopicPartition, int] | None = None
+
+    async def value(self, tp: TopicPartition, offset: int) -> bytes | None:
+        """Value of one record; None when it is gone. What lies behind the one before costs no seek, which would fetch it again."""
+        if self.consumer.assignment() != {tp}:
+            self.consumer.assign([tp])
+        if self._next != (tp, offset):
+            self.consumer.seek(tp, offset)
+        record = await self.consumer.getone(tp)
+        self._next = tp, record.offset + 1
+        return record.value if record.offset == offset else None
+
+    async def stretch(self, tp: TopicPartition, start: int, end: int) -> AsyncIterator[Fetched]:
+        """
+        All from `start` to `end`, and perhaps more.
+
+        Raises
+        ------
+        OffsetOutOfRangeError
+            Some of it is gone.
+        """
+        self.consumer.assign([tp])
+        self._next = None
+        fetching = Fetching(Alone(), self.consumer)
+        await fetching.seek({tp: start})
+        while start < end:
+            for fetched in (await fetching.fetch([tp], 0.2)).values():
+                if fetched.start is None:
+                    raise OffsetOutOfRangeError({tp: start})
+                start = fetched.end
+                yield fetched

@@ -21,7 +21,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 from stream_monitor.errors import StateError
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, NO_PROGRESS, NOT_OPENED, die
-from stream_monitor.runtime.fetching import Fetched
+from stream_monitor.runtime.fetching import Fetched, Reader
 from stream_monitor.runtime.memory import give_back
 from stream_monitor.settings import Settings
 
@@ -248,7 +248,7 @@ class Hub:
             task.cancel()
 
     @asynccontextmanager
-    async def reader(self) -> AsyncIterator[AIOKafkaConsumer]:
+    async def reader(self) -> AsyncIterator[Reader]:
         """A consumer without a group, for restoring."""
         consumer = AIOKafkaConsumer(
             **client_options(self.settings.kafka),
@@ -260,7 +260,7 @@ class Hub:
         )
         try:
             await consumer.start()
-            yield consumer
+            yield Reader(consumer)
         finally:
             await quietly(consumer.stop())
 

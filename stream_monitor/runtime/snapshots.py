@@ -1,7 +1,7 @@
 """
 Snapshots on a compacted topic: parts in chunks, and a manifest that says where they are.
 
-Rule of the file: the pointer to a manifest travels in the metadata of the commit that made it valid. A part that never changes (`segment-…`) is written once.
+Rule of the file: the pointer to a manifest travels in the metadata of the commit that made it valid. A part that never changes (`segment-…`) is written once, and gets a tombstone when no snapshot holds it any more.
 Every chunk has a checksum; what is missing, broken or of another version is refused with the way out, never guessed.
 """
 
@@ -11,14 +11,18 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
+from aiokafka.errors import CorruptRecordException
 
 from stream_monitor.errors import StateError
+from stream_monitor.runtime.fetching import Reader
 
 CHUNK_BYTES = 900_000
 VERSION = 2
-Send = Callable[[bytes, bytes], Awaitable[int]]
+Send = Callable[[bytes, bytes | None], Awaitable[int]]
 """Writes a record (key, value) to the partition and gives its offset."""
+FIXED = "segment-"
+"""What the names of parts that never change begin with."""
 
 
 class Chunk(msgspec.Struct, array_like=True):
@@ -44,46 +48,48 @@ class Manifest(msgspec.Struct, array_like=True):
 WAY_OUT = "delete the group's offset of this partition of `observations` (the state is then folded anew from what the topic still holds), or restore the topic `snapshots`"
 
 
-async def write(partition: int, position: int, config: str, parts: Mapping[str, bytes | None], known: Mapping[str, list[Chunk]], send: Send) -> tuple[int, dict[str, list[Chunk]]]:
+async def write(partition: int, position: int, config: str, parts: Mapping[str, bytes | None], before: Mapping[str, list[Chunk]], send: Send) -> tuple[int, dict[str, list[Chunk]]]:
     """
-    Write a snapshot.
+    Write a snapshot, and tombstones for what only the one before had: its keys would stay on a compacted topic for ever.
 
     Parameters
     ----------
     partition, position : int
     config : str
         Hash of the configuration.
-    parts : mapping of name to bytes, or None for a part that is in `known`
-    known : mapping of name to chunks
-        Immutable parts that are stored already.
+    parts : mapping of name to bytes, or None for a part that is in `before`
+    before : mapping of name to chunks
+        All parts of the last snapshot.
     send : callable
+        All of it belongs in one transaction: until that is committed the snapshot before is whole.
 
     Returns
     -------
-    offset of the manifest, and the immutable parts that are stored now
+    offset of the manifest, and the parts that are stored now
     """
     stored: dict[str, list[Chunk]] = {}
     for name, data in parts.items():
         if data is None:
-            stored[name] = known[name]
+            stored[name] = before[name]
             continue
         chunks = []
         for i, start in enumerate(range(0, max(len(data), 1), CHUNK_BYTES)):
             value = data[start : start + CHUNK_BYTES]
             chunks.append(Chunk(await send(f"{partition}/{name}/{i}".encode(), value), zlib.crc32(value)))
         stored[name] = chunks
-    offset = await send(f"{partition}/manifest".encode(), msgspec.msgpack.encode(Manifest(VERSION, position, config, stored)))
-    return offset, {name: chunks for name, chunks in stored.items() if name.startswith("segment-")}
+    for name, chunks in before.items():
+        for i in range(len(stored.get(name, ())), len(chunks)):
+            await send(f"{partition}/{name}/{i}".encode(), None)
+    return await send(f"{partition}/manifest".encode(), msgspec.msgpack.encode(Manifest(VERSION, position, config, stored))), stored
 
 
-async def read(reader: AIOKafkaConsumer, tp: TopicPartition, pointer: int) -> tuple[Manifest, dict[str, bytes]]:
+async def read(reader: Reader, tp: TopicPartition, pointer: int) -> tuple[Manifest, dict[str, bytes]]:
     """
     Read a snapshot.
 
     Parameters
     ----------
-    reader : AIOKafkaConsumer
-        Without a group, `auto_offset_reset="none"`.
+    reader : Reader
     tp : TopicPartition
         Of `snapshots`.
     pointer : int
@@ -94,7 +100,6 @@ async def read(reader: AIOKafkaConsumer, tp: TopicPartition, pointer: int) -> tu
     StateError
         A record is missing or broken, or the manifest is of another version.
     """
-    reader.assign([tp])
     raw = await _at(reader, tp, pointer)
     try:
         version = msgspec.msgpack.decode(raw, type=Versioned).version
@@ -104,21 +109,19 @@ async def read(reader: AIOKafkaConsumer, tp: TopicPartition, pointer: int) -> tu
     except msgspec.MsgspecError as e:
         raise StateError(f"the snapshot at {tp.topic}/{tp.partition}:{pointer} cannot be read ({e}); {WAY_OUT}") from None
     chunks = sorted((chunk.offset, chunk.crc, name) for name, of in manifest.parts.items() for chunk in of)
-    values, position = {}, pointer + 1
+    values = {}
     for offset, crc, name in chunks:  # in the order of the log: what follows is there already, and a seek would fetch it again
-        values[offset] = await _at(reader, tp, offset, position)
-        position = offset + 1
+        values[offset] = await _at(reader, tp, offset)
         if zlib.crc32(values[offset]) != crc:
             raise StateError(f"part {name} of the snapshot at {tp.topic}/{tp.partition}:{offset} is broken; {WAY_OUT}")
     return manifest, {name: b"".join(values[chunk.offset] for chunk in of) for name, of in manifest.parts.items()}
 
 
-async def _at(reader: AIOKafkaConsumer, tp: TopicPartition, offset: int, position: int | None = None) -> bytes:
-    """The record at an offset; `position` is where the reader is."""
-    if offset != position:
-        reader.seek(tp, offset)
-    record = await reader.getone(tp)
-    if record.offset != offset or record.value is None:
+async def _at(reader: Reader, tp: TopicPartition, offset: int) -> bytes:
+    try:
+        value = await reader.value(tp, offset)
+    except CorruptRecordException as e:
+        raise StateError(f"the snapshot record at {tp.topic}/{tp.partition}:{offset} is broken on the broker's disk ({e}); {WAY_OUT}") from None
+    if value is None:
         raise StateError(f"the snapshot record at {tp.topic}/{tp.partition}:{offset} is gone; {WAY_OUT}")
-    value: bytes = record.value
     return value

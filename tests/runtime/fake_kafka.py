@@ -14,8 +14,10 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from stream_monitor.runtime.evaluate_stage import EvaluateStage
+from stream_monitor.runtime.fetching import Broken, Fetched
 from stream_monitor.runtime.hub import Hub
 from stream_monitor.runtime.ingest_stage import IngestStage
 from stream_monitor.settings import CoreSettings, Settings, WorkerSettings
@@ -38,6 +40,7 @@ class FakeKafka:
         self.mine: set[TopicPartition] = set()
         self.ids: dict[str, str] = {}
         self.partitions_n = 1
+        self.broken: dict[tuple[TopicPartition, int], Broken] = {}
 
     def append(self, tp: TopicPartition, value: bytes | None, key: bytes | None = None) -> int:
         offset = self.ends[tp]
@@ -103,24 +106,23 @@ class FakeReader:
     """A consumer without a group."""
 
     def __init__(self, kafka: FakeKafka) -> None:
-        self.kafka, self.at = kafka, 0
+        self.kafka = kafka
 
-    def assign(self, tps: list[TopicPartition]) -> None: ...
+    async def value(self, tp: TopicPartition, offset: int) -> bytes | None:
+        record = self.kafka.logs[tp].get(offset)
+        return record and record.value
 
-    def seek(self, tp: TopicPartition, offset: int) -> None:
-        self.at = offset
-
-    async def getone(self, tp: TopicPartition) -> Record:
-        """The next record that is still there."""
-        return next(r for o, r in sorted(self.kafka.logs[tp].items()) if o >= self.at)
-
-    async def getmany(self, tp: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Record]]:
-        found = [r for o, r in sorted(self.kafka.logs[tp].items()) if o >= self.at]
-        self.at = self.kafka.ends[tp]
-        return {tp: found}
-
-    async def position(self, tp: TopicPartition) -> int:
-        return self.at
+    async def stretch(self, tp: TopicPartition, start: int, end: int) -> AsyncIterator[Fetched]:
+        batches: list[Any] = []
+        for offset, record in sorted(self.kafka.logs[tp].items()):
+            if offset >= start:
+                builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 24)
+                builder.append(0, 0, record.key, record.value, [])
+                data = builder.build()
+                data[:8] = offset.to_bytes(8, "big")
+                batches.append((offset, self.kafka.broken.get((tp, offset)) or DefaultRecordBatch(bytes(data))))
+        if start < end:
+            yield Fetched(tp, 0, start, self.kafka.ends[tp], batches)
 
 
 class FakeProducer:

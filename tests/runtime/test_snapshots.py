@@ -1,86 +1,194 @@
-"""Snapshots are read as they were written, in the order of the log; what is missing, broken or of another version is refused."""
+"""What a snapshot leaves on the compacted topic, and what a restore finds there and on the log."""
 
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
+from collections.abc import Container
 
-import msgspec
 import pytest
 from aiokafka import TopicPartition
 
 from stream_monitor.errors import StateError
-from stream_monitor.runtime import snapshots
-from stream_monitor.runtime.snapshots import CHUNK_BYTES, Manifest
+from stream_monitor.evaluate import Shard
+from stream_monitor.ingest import tick
+from stream_monitor.runtime import evaluate_stage, snapshots
+from stream_monitor.runtime.evaluate_stage import EvaluateStage, Owned
+from stream_monitor.runtime.fetching import Broken
+from stream_monitor.runtime.notes import Note, read_note
+from tests.runtime.fake_kafka import FakeKafka, FakeProducer, FakeReader
 
-TP = TopicPartition("snapshots", 3)
-PARTS = {"segment-predictions-000000000": b"p" * (2 * CHUNK_BYTES + 1), "segment-labels-000000000": b"", "state": b"s" * (CHUNK_BYTES + 1)}
+LOG, SNAPSHOTS = TopicPartition("observations", 0), TopicPartition("snapshots", 0)
+T0 = 1_760_000_000_000
+LARGE = b"x" * (2 * snapshots.CHUNK_BYTES + 1)
 
 
-class Log:
-    """A compacted partition, and a reader of it that counts its seeks."""
+class Parts:
+    """A shard that is only what it is told to be."""
+
+    config = "c"
+
+    def __init__(self, **parts: bytes) -> None:
+        self.parts, self.outbox = parts, []
+
+    def snapshot(self, known: Container[str] = ()) -> dict[str, bytes | None]:
+        return {name: None if name in known else data for name, data in self.parts.items()}
+
+
+class Site:
+    """One partition and its snapshots, one after another."""
 
     def __init__(self) -> None:
-        self.values: dict[int, bytes | None] = {}
-        self.end = self.seeks = self.at = 0
+        self.kafka = FakeKafka()
+        self.kafka.mine = {LOG}
+        self.stage = self.kafka.stage()
+        self.owned = self.stage.owned[LOG] = Owned(Parts(), FakeProducer(self.kafka), Note(), 0, {})  # type: ignore[arg-type]
 
-    async def send(self, key: bytes, value: bytes) -> int:
-        assert len(value) <= CHUNK_BYTES
-        self.values[self.end], self.end = value, self.end + 1
-        return self.end - 1
+    async def write(self, **parts: bytes) -> list[tuple[str, bool]]:
+        """A transaction with a snapshot; the keys that were sent, and whether they have a value."""
+        start = self.kafka.ends[SNAPSHOTS]
+        self.owned.shard, self.owned.since_bytes = Parts(**{name.replace("_", "-"): data for name, data in parts.items()}), evaluate_stage.SNAPSHOT_BYTES  # type: ignore[assignment]
+        self.owned.position += 1
+        await self.stage._checkpoint(LOG, self.owned)
+        assert not self.owned.broken
+        return [((r.key or b"").decode(), r.value is not None) for o, r in sorted(self.kafka.logs[SNAPSHOTS].items()) if o >= start]
 
-    def assign(self, tps: list[TopicPartition]) -> None:
-        assert tps == [TP]
-
-    def seek(self, tp: TopicPartition, offset: int) -> None:
-        self.at, self.seeks = offset, self.seeks + 1
-
-    async def getone(self, tp: TopicPartition) -> SimpleNamespace:
-        offset = min(o for o in self.values if o >= self.at)
-        self.at = offset + 1
-        return SimpleNamespace(offset=offset, value=self.values[offset])
-
-    def read(self, pointer: int) -> tuple[Manifest, dict[str, bytes]]:
-        return asyncio.run(snapshots.read(self, TP, pointer))  # type: ignore[arg-type]
+    async def read(self) -> dict[str, bytes]:
+        pointer = read_note(LOG, self.kafka.offsets[LOG][1])[0].snapshot
+        return (await snapshots.read(FakeReader(self.kafka), SNAPSHOTS, pointer))[1]  # type: ignore[arg-type]
 
 
-def written(log: Log, parts: dict[str, bytes | None] = PARTS, known: dict = {}) -> tuple[int, dict]:  # noqa: B006
-    return asyncio.run(snapshots.write(parts, known, 3, 77, log.send))
+def test_what_no_snapshot_holds_any_more_gets_a_tombstone():
+    async def body():
+        site = Site()
+        assert await site.write(segment_p_0=b"0", segment_p_1=LARGE, state=LARGE) == [
+            ("0/segment-p-0/0", True),
+            *((f"0/segment-p-1/{i}", True) for i in range(3)),
+            *((f"0/state/{i}", True) for i in range(3)),
+            ("0/manifest", True),
+        ]
+        assert await site.write(segment_p_1=LARGE, state=LARGE) == [*((f"0/state/{i}", True) for i in range(3)), ("0/segment-p-0/0", False), ("0/manifest", True)]
+        second = await site.write(segment_p_2=b"2", state=b"small")
+        assert [key for key, there in second if not there] == ["0/segment-p-1/0", "0/segment-p-1/1", "0/segment-p-1/2", "0/state/1", "0/state/2"]
+        assert await site.read() == {"segment-p-2": b"2", "state": b"small"}
+        site.kafka.compact(SNAPSHOTS)
+        assert len(site.kafka.logs[SNAPSHOTS]) == 3, "a compacted topic holds the last snapshot and nothing else"
+        assert await site.read() == {"segment-p-2": b"2", "state": b"small"}
+
+    asyncio.run(body())
 
 
-def test_what_was_written_is_read_with_one_seek_to_it():
-    log = Log()
-    pointer, known = written(log)
-    manifest, parts = log.read(pointer)
-    assert parts == PARTS
-    assert manifest.position == 77
-    assert set(known) == {"segment-predictions-000000000", "segment-labels-000000000"}
-    assert log.seeks == 2  # the manifest, and the first of its chunks, which lie side by side
+def test_a_worker_that_restored_writes_them_too():
+    """For what it found in the manifest, though it wrote none of it."""
+
+    async def body():
+        kafka = FakeKafka()
+        kafka.mine = {LOG}
+        for i in range(4):
+            kafka.append(LOG, tick(T0 + i * 1_000))
+
+        async def run(stage: EvaluateStage, until: int) -> None:
+            await stage.open([LOG])
+            while stage.owned[LOG].position < until:
+                stage.owned[LOG].fold(tick(T0))
+                stage.owned[LOG].position += 1
+            await stage.flush()
+
+        await run(kafka.stage(), 2)
+        chunks = {name: [snapshots.Chunk(0, 0)] * n for name, n in (("segment-labels-000000007", 2), ("state", 3))}
+        stage = kafka.stage()
+        await stage.open([LOG])
+        stage.owned[LOG].stored |= chunks
+        stage.owned[LOG].fold(tick(T0))
+        stage.owned[LOG].position = 4
+        await stage.flush()
+        tombstones = sorted(r.key or b"" for r in kafka.logs[SNAPSHOTS].values() if r.value is None)
+        assert tombstones == [b"0/segment-labels-000000007/0", b"0/segment-labels-000000007/1", b"0/state/1", b"0/state/2"]
+        kafka.compact(SNAPSHOTS)
+        await run(kafka.stage(), 4)
+
+    asyncio.run(body())
 
 
-def test_a_segment_that_is_stored_already_is_found_where_it_was_written():
-    log = Log()
-    _, known = written(log)
-    for _ in range(3):
-        asyncio.run(log.send(b"other", b"other"))
-    pointer, _ = written(log, {**dict.fromkeys(known), "segment-predictions-000000001": b"q", "state": b"t"}, known)
-    assert log.read(pointer)[1] == {**PARTS, "segment-predictions-000000001": b"q", "state": b"t"}
-    assert log.seeks == 3
+class DiedError(BaseException):
+    """In place of the end of the process."""
 
 
-@pytest.mark.parametrize("damage", ["compacted", "tombstone", "broken", "version", "no manifest"])
-def test_what_cannot_be_trusted_is_refused_with_the_way_out(damage):
-    log = Log()
-    pointer, _ = written(log)
-    if damage == "compacted":
-        del log.values[1]
-    elif damage == "tombstone":
-        log.values[1] = None
-    elif damage == "broken":
-        log.values[1] = b"x"
-    elif damage == "version":
-        log.values[pointer] = msgspec.msgpack.encode(Manifest(99, 77, {}))
-    else:
-        log.values[pointer] = b"\xc1"
-    with pytest.raises(StateError, match=r"snapshots/3:\d+.*delete the group's offset"):
-        log.read(pointer)
+@pytest.fixture
+def died(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    said: list[str] = []
+
+    def die(code: int, why: str) -> None:
+        said.append(f"{code}: {why}")
+        raise DiedError
+
+    monkeypatch.setattr(evaluate_stage, "die", die)
+    return said
+
+
+async def committed_behind_its_snapshot(last: bytes | None) -> FakeKafka:
+    kafka = FakeKafka()
+    kafka.mine = {LOG}
+    for value in (tick(T0), tick(T0 + 1_000), last, tick(T0 + 3_000)):
+        kafka.append(LOG, value)
+    stage = kafka.stage()
+    await stage.open([LOG])
+    for position in (1, 4):
+        stage.owned[LOG].fold(tick(T0))
+        stage.owned[LOG].position = position
+        await stage._checkpoint(LOG, stage.owned[LOG])
+    assert kafka.offsets[LOG][0] == 4
+    return kafka
+
+
+def test_a_broken_batch_in_a_restore_ends_the_worker_as_in_the_flow(died):
+    async def body():
+        kafka = await committed_behind_its_snapshot(tick(T0))
+        kafka.broken[LOG, 2] = Broken(2, 3, "corrupt_batch", "the checksum of the batch is wrong")
+        with pytest.raises(DiedError):
+            await kafka.stage().open([LOG])
+        assert kafka.offsets[LOG][0] == 4
+
+    asyncio.run(body())
+    assert died[0].startswith("73: observations/0: the batch of records 2 to 2 cannot be read: the checksum of the batch is wrong; mend the log")
+
+
+def test_a_record_that_cannot_be_folded_again_ends_the_worker_and_names_it(died, monkeypatch):
+    async def body():
+        kafka = await committed_behind_its_snapshot(tick(T0 + 2_000))
+        fold = Shard.fold
+
+        def folding(self: Shard, record: bytes) -> None:
+            if record == tick(T0 + 2_000):
+                raise ZeroDivisionError("new")
+            fold(self, record)
+
+        monkeypatch.setattr(Shard, "fold", folding)
+        with pytest.raises(DiedError):
+            await kafka.stage().open([LOG])
+
+    asyncio.run(body())
+    assert died[0].startswith("73: observations/0:2 was folded before and ends the worker now: ZeroDivisionError: new (test_snapshots.py")
+    assert "run the version before" in died[0]
+
+
+def test_a_tombstone_on_the_log_is_passed_over_in_a_restore_as_in_the_flow():
+    async def body():
+        kafka = await committed_behind_its_snapshot(None)
+        assert await kafka.stage().open([LOG]) == {LOG: 4}
+
+    asyncio.run(body())
+
+
+def test_a_snapshot_with_a_chunk_that_is_gone_or_changed_is_refused():
+    async def body():
+        for change in ("gone", "changed"):
+            kafka = await committed_behind_its_snapshot(tick(T0))
+            state = next(r for r in kafka.logs[SNAPSHOTS].values() if r.key == b"0/state/0")
+            if change == "gone":
+                del kafka.logs[SNAPSHOTS][state.offset]
+            else:
+                kafka.logs[SNAPSHOTS][state.offset] = state._replace(value=b"y" + (state.value or b"")[1:])
+            with pytest.raises(StateError, match=r"is gone|is broken"):
+                await kafka.stage().open([LOG])
+
+    asyncio.run(body())
