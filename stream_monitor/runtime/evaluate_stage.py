@@ -55,14 +55,14 @@ PAUSE_S = 3
 class Owned:
     """A shard and what owning it takes: the producer that fences all others, and what is noted beside its position."""
 
-    def __init__(self, shard: Shard, producer: AIOKafkaProducer, note: Note, position: int, stored: dict[str, list[snapshots.Chunk]]) -> None:
+    def __init__(self, shard: Shard, producer: AIOKafkaProducer, note: Note, position: int, stored: snapshots.Manifest) -> None:
         self.shard, self.producer, self.note = shard, producer, note
         self.position = self.committed = self.opened = position
         self.since_bytes, self.since_cpu_s = 0, 0.0
         self.snapshot_cpu_s = 0.0
         """Of making the last one."""
         self.stored = stored
-        """Parts of the last snapshot."""
+        """The last snapshot."""
         self.failed: dict[int, int] = {}
         """Records by offset that have ended the process, and how often."""
         self.letters: list[tuple[bytes, Headers]] = []
@@ -86,7 +86,7 @@ class Owned:
     def snapshot(self) -> dict[str, bytes | None]:
         """The state in parts, as of now: folding goes on meanwhile."""
         began = time.thread_time()
-        parts = self.shard.snapshot([name for name in self.stored if name.startswith(snapshots.FIXED)])
+        parts = self.shard.snapshot([name for name in self.stored.parts if name.startswith(snapshots.FIXED)])
         self.snapshot_cpu_s = time.thread_time() - began
         self.since_bytes, self.since_cpu_s = 0, 0.0
         return parts
@@ -163,14 +163,14 @@ class EvaluateStage:
     async def _restore(self, tp: TopicPartition, position: int, note: Note, first: int, producer: AIOKafkaProducer) -> Owned:
         """The state at the committed position. Up to there it is that of the configuration which wrote what was committed with it; ours takes effect there."""
         core = self.hub.settings.core
-        stored: dict[str, list[snapshots.Chunk]] = {}
+        stored = snapshots.Manifest()
         at, began = first, time.monotonic()
         async with self.hub.reader() as reader:
             if note.snapshot >= 0:
                 manifest, parts = await snapshots.read(reader, TopicPartition(self.hub.topic("snapshots"), tp.partition), note.snapshot)
                 before = core if manifest.config == core.hash or manifest.position >= position else _settings_before(tp, manifest, parts)
                 shard = await asyncio.to_thread(Shard.restore, tp.partition, before, parts, self.baselines)
-                at, stored = manifest.position, manifest.parts
+                at, stored = manifest.position, manifest
             else:
                 shard = Shard(tp.partition, core, self.baselines)
             gap = at < first

@@ -1,14 +1,14 @@
 """
 Snapshots on a compacted topic: parts in chunks, and a manifest that says where they are.
 
-Rule of the file: the pointer to a manifest travels in the metadata of the commit that made it valid. A part that never changes (`segment-…`) is written once, and gets a tombstone when no snapshot holds it any more.
-Every chunk has a checksum; what is missing, broken or of another version is refused with the way out, never guessed.
+Rule of the file: the pointer to a manifest travels in the metadata of the commit that made it valid. A part that never changes (`segment-…`) is written once.
+A snapshot overwrites nothing of the one before, and what neither holds gets a tombstone. Every chunk has a checksum; what is missing, broken or of another version is refused with the way out, never guessed.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import msgspec
 from aiokafka import TopicPartition
@@ -37,20 +37,24 @@ class Versioned(msgspec.Struct, array_like=True):
 
 
 class Manifest(msgspec.Struct, array_like=True):
-    version: int
-    position: int
+    version: int = VERSION
+    position: int = 0
     """In `observations`: the state is the fold of everything before it."""
-    config: str
+    config: str = ""
     """Hash of the configuration it was folded with, which is the part `settings`."""
-    parts: dict[str, list[Chunk]]
+    parts: dict[str, list[Chunk]] = {}
+    slot: int = 0
+    """Which of two sets of keys it has."""
+    leaving: list[str] = []
+    """Keys that the snapshot before had and this one has not: they go with the next one, since only then this one is committed for sure."""
 
 
 WAY_OUT = "delete the group's offset of this partition of `observations` (the state is then folded anew from what the topic still holds), or restore the topic `snapshots`"
 
 
-async def write(partition: int, position: int, config: str, parts: Mapping[str, bytes | None], before: Mapping[str, list[Chunk]], send: Send) -> tuple[int, dict[str, list[Chunk]]]:
+async def write(partition: int, position: int, config: str, parts: Mapping[str, bytes | None], before: Manifest, send: Send) -> tuple[int, Manifest]:
     """
-    Write a snapshot, and tombstones for what only the one before had: its keys would stay on a compacted topic for ever.
+    Write a snapshot, and tombstones for what no snapshot has any more: its keys would stay on a compacted topic for ever.
 
     Parameters
     ----------
@@ -58,29 +62,39 @@ async def write(partition: int, position: int, config: str, parts: Mapping[str, 
     config : str
         Hash of the configuration.
     parts : mapping of name to bytes, or None for a part that is in `before`
-    before : mapping of name to chunks
-        All parts of the last snapshot.
+    before : Manifest
+        Of the last committed snapshot. Nothing of it is overwritten: without transactions a crash may come before the pointer to this one is committed.
     send : callable
-        All of it belongs in one transaction: until that is committed the snapshot before is whole.
 
     Returns
     -------
-    offset of the manifest, and the parts that are stored now
+    offset of the manifest, and the manifest
     """
     stored: dict[str, list[Chunk]] = {}
     for name, data in parts.items():
         if data is None:
-            stored[name] = before[name]
+            stored[name] = before.parts[name]
             continue
         chunks = []
         for i, start in enumerate(range(0, max(len(data), 1), CHUNK_BYTES)):
             value = data[start : start + CHUNK_BYTES]
-            chunks.append(Chunk(await send(f"{partition}/{name}/{i}".encode(), value), zlib.crc32(value)))
+            chunks.append(Chunk(await send(_key(partition, 1 - before.slot, name, i).encode(), value), zlib.crc32(value)))
         stored[name] = chunks
-    for name, chunks in before.items():
-        for i in range(len(stored.get(name, ())), len(chunks)):
-            await send(f"{partition}/{name}/{i}".encode(), None)
-    return await send(f"{partition}/manifest".encode(), msgspec.msgpack.encode(Manifest(VERSION, position, config, stored))), stored
+    manifest = Manifest(VERSION, position, config, stored, 1 - before.slot)
+    kept = set(_keys(partition, manifest))
+    manifest.leaving = [key for key in _keys(partition, before) if key not in kept]
+    for key in before.leaving:
+        if key not in kept:
+            await send(key.encode(), None)
+    return await send(f"{partition}/{manifest.slot}/manifest".encode(), msgspec.msgpack.encode(manifest)), manifest
+
+
+def _key(partition: int, slot: int, name: str, chunk: int) -> str:
+    return f"{partition}/{name}/{chunk}" if name.startswith(FIXED) else f"{partition}/{slot}/{name}/{chunk}"
+
+
+def _keys(partition: int, manifest: Manifest) -> Iterator[str]:
+    return (_key(partition, manifest.slot, name, i) for name, chunks in manifest.parts.items() for i in range(len(chunks)))
 
 
 async def read(reader: Reader, tp: TopicPartition, pointer: int) -> tuple[Manifest, dict[str, bytes]]:

@@ -27,6 +27,13 @@ T0 = 1_760_000_000_000
 RECORDS, A_SNAPSHOT, COMMITTED = 60, 5, 34
 
 
+@pytest.fixture(autouse=True)
+def no_snapshot_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What folding takes is the machine's affair."""
+    monkeypatch.setattr(evaluate_stage, "SNAPSHOT_CPU_S_MIN", 1e9)
+    monkeypatch.setattr(evaluate_stage, "SNAPSHOT_CPU_S_MAX", 1e9)
+
+
 def config(accuracy: float) -> CoreSettings:
     return CoreSettings(defaults=ModelSettings(windows=("last_100",), thresholds={"accuracy": Threshold(min=accuracy, min_labels=50, window="last_100")}, cooldown_ms=0))
 

@@ -15,6 +15,7 @@ from stream_monitor.runtime.evaluate_stage import SNAPSHOT_BYTES, SNAPSHOT_COSTS
 from stream_monitor.runtime.fetching import Fetched
 from stream_monitor.runtime.hub import Hub
 from stream_monitor.runtime.notes import Note
+from stream_monitor.runtime.snapshots import Manifest
 from stream_monitor.settings import Settings
 
 TP = TopicPartition("observations", 0)
@@ -52,7 +53,7 @@ def test_a_snapshot_is_due_by_bytes_or_by_what_folding_took(pointer, since_bytes
 
     async def body():
         stage = EvaluateStage(Hub(Settings()), 1, {})
-        owned = Owned(FakeShard(), SimpleNamespace(), Note(pointer), 10, {})  # type: ignore[arg-type]
+        owned = Owned(FakeShard(), SimpleNamespace(), Note(pointer), 10, Manifest())  # type: ignore[arg-type]
         owned.position, owned.since_bytes, owned.since_cpu_s = 20, since_bytes, since_cpu_s
         stage.owned[TP] = owned
 
@@ -75,7 +76,7 @@ def test_a_snapshot_is_due_by_bytes_or_by_what_folding_took(pointer, since_bytes
     ids=["cheap", "in between", "dear"],
 )
 def test_dear_snapshots_are_made_less_often_but_a_restore_stays_bounded(making_s, worth_s):
-    owned = Owned(FakeShard(), SimpleNamespace(), "7", 10, {})  # type: ignore[arg-type]
+    owned = Owned(FakeShard(), SimpleNamespace(), Note(7), 10, Manifest())  # type: ignore[arg-type]
     owned.snapshot_cpu_s = making_s
     owned.since_cpu_s = 0.99 * worth_s
     assert not owned.snapshot_due
@@ -86,7 +87,7 @@ def test_dear_snapshots_are_made_less_often_but_a_restore_stays_bounded(making_s
 def test_folding_counts_what_a_restore_would_do_again():
     shard = FakeShard()
     shard.folding_s = 0.02
-    owned = Owned(shard, SimpleNamespace(), Note(7), 10, {})  # type: ignore[arg-type]
+    owned = Owned(shard, SimpleNamespace(), Note(7), 10, Manifest())  # type: ignore[arg-type]
     owned.fold(b"record")
     owned.fold(b"record")
     assert owned.since_bytes == 12
@@ -106,7 +107,7 @@ def slow() -> tuple[EvaluateStage, FakeShard, Owned]:
     stage, shard = EvaluateStage(Hub(Settings()), 1, {}), FakeShard()
     shard.folding_s = 0.03
     stage.hub.epochs[TP] = 1
-    owned = stage.owned[TP] = Owned(shard, SimpleNamespace(), Note(7), 10, {})  # type: ignore[arg-type]
+    owned = stage.owned[TP] = Owned(shard, SimpleNamespace(), Note(7), 10, Manifest())  # type: ignore[arg-type]
     return stage, shard, owned
 
 

@@ -21,6 +21,7 @@ from stream_monitor.runtime.fetching import Broken, Fetched, record_batches
 from stream_monitor.runtime.hub import Hub
 from stream_monitor.runtime.ingest_stage import CAREFUL_RECORDS, IngestStage
 from stream_monitor.runtime.notes import Note, read_note
+from stream_monitor.runtime.snapshots import Manifest
 from stream_monitor.settings import Settings, WorkerSettings
 
 TP = TopicPartition("predictions", 0)
@@ -191,7 +192,7 @@ def test_observations_are_never_skipped(died):
     async def body():
         hub = Hub(Settings(worker=WorkerSettings(on_corrupt="skip")))
         stage = EvaluateStage(hub, 1, {})
-        stage.owned[LOG] = Owned(Folding(), Sent(), Note(), 0, {})  # type: ignore[arg-type]
+        stage.owned[LOG] = Owned(Folding(), Sent(), Note(), 0, Manifest())  # type: ignore[arg-type]
         with pytest.raises(DiedError):
             await stage.next(delivery(0, [b"x"], crc=False, more=True, tp=LOG))
 
@@ -302,7 +303,7 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
             hub.source = driver  # type: ignore[assignment]
             stage, sent = EvaluateStage(hub, 1, {}), Sent()
             position, note, failed, _ = await stage._committed(LOG)
-            owned = Owned(Folding(), sent, note, position, {})  # type: ignore[arg-type]
+            owned = Owned(Folding(), sent, note, position, Manifest())  # type: ignore[arg-type]
             owned.failed = failed
             stage.owned[LOG] = owned
             try:

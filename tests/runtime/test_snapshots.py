@@ -41,7 +41,7 @@ class Site:
         self.kafka = FakeKafka()
         self.kafka.mine = {LOG}
         self.stage = self.kafka.stage()
-        self.owned = self.stage.owned[LOG] = Owned(Parts(), FakeProducer(self.kafka), Note(), 0, {})  # type: ignore[arg-type]
+        self.owned = self.stage.owned[LOG] = Owned(Parts(), FakeProducer(self.kafka), Note(), 0, snapshots.Manifest())  # type: ignore[arg-type]
 
     async def write(self, **parts: bytes) -> list[tuple[str, bool]]:
         """A transaction with a snapshot; the keys that were sent, and whether they have a value."""
@@ -57,22 +57,39 @@ class Site:
         return (await snapshots.read(FakeReader(self.kafka), SNAPSHOTS, pointer))[1]  # type: ignore[arg-type]
 
 
+def keys(*parts: tuple[str, int], slot: int, there: bool = True) -> list[tuple[str, bool]]:
+    return [(f"0/{'' if name.startswith('segment') else f'{slot}/'}{name}/{i}", there) for name, chunks in parts for i in range(chunks)]
+
+
 def test_what_no_snapshot_holds_any_more_gets_a_tombstone():
     async def body():
         site = Site()
-        assert await site.write(segment_p_0=b"0", segment_p_1=LARGE, state=LARGE) == [
-            ("0/segment-p-0/0", True),
-            *((f"0/segment-p-1/{i}", True) for i in range(3)),
-            *((f"0/state/{i}", True) for i in range(3)),
-            ("0/manifest", True),
-        ]
-        assert await site.write(segment_p_1=LARGE, state=LARGE) == [*((f"0/state/{i}", True) for i in range(3)), ("0/segment-p-0/0", False), ("0/manifest", True)]
-        second = await site.write(segment_p_2=b"2", state=b"small")
-        assert [key for key, there in second if not there] == ["0/segment-p-1/0", "0/segment-p-1/1", "0/segment-p-1/2", "0/state/1", "0/state/2"]
+        assert await site.write(segment_p_0=b"0", segment_p_1=LARGE, state=LARGE) == [*keys(("segment-p-0", 1), ("segment-p-1", 3), ("state", 3), slot=1), ("0/1/manifest", True)]
+        assert await site.write(segment_p_1=LARGE, state=LARGE) == [*keys(("state", 3), slot=0), ("0/0/manifest", True)], "of the one before nothing is touched"
+        third = await site.write(segment_p_2=b"2", state=b"small")
+        assert [key for key, there in third if not there] == ["0/segment-p-0/0", "0/1/state/1", "0/1/state/2"]
+        fourth = await site.write(segment_p_2=b"2", state=b"small")
+        assert [key for key, there in fourth if not there] == ["0/segment-p-1/0", "0/segment-p-1/1", "0/segment-p-1/2", "0/0/state/1", "0/0/state/2"]
         assert await site.read() == {"segment-p-2": b"2", "state": b"small"}
         site.kafka.compact(SNAPSHOTS)
-        assert len(site.kafka.logs[SNAPSHOTS]) == 3, "a compacted topic holds the last snapshot and nothing else"
+        assert len(site.kafka.logs[SNAPSHOTS]) == 5, "a compacted topic holds two states with their manifests, and a segment"
         assert await site.read() == {"segment-p-2": b"2", "state": b"small"}
+
+    asyncio.run(body())
+
+
+def test_until_a_snapshot_is_committed_compaction_takes_nothing_from_the_one_before():
+    async def body():
+        site = Site()
+        for _ in range(2):
+            await site.write(segment_p_0=b"0", segment_p_1=b"1", state=LARGE)
+        before, stored = site.kafka.offsets[LOG], site.owned.stored
+        for _ in range(2):  # without transactions: written, and the process ends before the pointer is committed
+            site.owned.stored = stored
+            await site.write(segment_p_1=b"1", state=b"small")
+            site.kafka.offsets[LOG] = before
+            site.kafka.compact(SNAPSHOTS)
+            assert await site.read() == {"segment-p-0": b"0", "segment-p-1": b"1", "state": LARGE}
 
     asyncio.run(body())
 
@@ -97,12 +114,13 @@ def test_a_worker_that_restored_writes_them_too():
         chunks = {name: [snapshots.Chunk(0, 0)] * n for name, n in (("segment-labels-000000007", 2), ("state", 3))}
         stage = kafka.stage()
         await stage.open([LOG])
-        stage.owned[LOG].stored |= chunks
+        stage.owned[LOG].stored.parts |= chunks
         stage.owned[LOG].fold(tick(T0))
-        stage.owned[LOG].position = 4
+        stage.owned[LOG].position = 3
         await stage.flush()
+        await run(kafka.stage(), 4)
         tombstones = sorted(r.key or b"" for r in kafka.logs[SNAPSHOTS].values() if r.value is None)
-        assert tombstones == [b"0/segment-labels-000000007/0", b"0/segment-labels-000000007/1", b"0/state/1", b"0/state/2"]
+        assert tombstones == [b"0/1/state/1", b"0/1/state/2", b"0/segment-labels-000000007/0", b"0/segment-labels-000000007/1"]
         kafka.compact(SNAPSHOTS)
         await run(kafka.stage(), 4)
 
@@ -183,7 +201,7 @@ def test_a_snapshot_with_a_chunk_that_is_gone_or_changed_is_refused():
     async def body():
         for change in ("gone", "changed"):
             kafka = await committed_behind_its_snapshot(tick(T0))
-            state = next(r for r in kafka.logs[SNAPSHOTS].values() if r.key == b"0/state/0")
+            state = next(r for r in kafka.logs[SNAPSHOTS].values() if r.key == b"0/1/state/0")
             if change == "gone":
                 del kafka.logs[SNAPSHOTS][state.offset]
             else:

@@ -80,37 +80,25 @@ class Producer:
 
 
 class Reader:
-    """A consumer without a group."""
+    """`fetching.Reader`: a consumer without a group."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._at: dict[TopicPartition, int] = {}
 
-    def assign(self, tps: Collection[TopicPartition]) -> None:
-        self._at = dict.fromkeys(tps, 0)
-
-    def seek(self, tp: TopicPartition, offset: int) -> None:
-        self._at[tp] = offset
-
-    async def position(self, tp: TopicPartition) -> int:
-        return self._at[tp]
-
-    async def getmany(self, *tps: TopicPartition, timeout_ms: int = 0, max_records: int | None = None) -> dict[TopicPartition, list[Entry]]:
-        out = {}
-        for tp in tps or tuple(self._at):
-            found, self._at[tp] = await self.world.request("restore", lambda tp=tp: self.world.broker.read(tp, self._at[tp], max_records or 10))
-            if found:
-                out[tp] = found
-        if not out:
-            await asyncio.sleep(timeout_ms / 1e3)
-        return out
-
-    async def getone(self, tp: TopicPartition) -> Entry:
+    async def value(self, tp: TopicPartition, offset: int) -> bytes | None:
+        """Value of one record; None when it is gone."""
         while True:
-            found = (await self.getmany(tp, timeout_ms=50, max_records=1)).get(tp)
+            found, _ = await self.world.request("restore", lambda: self.world.broker.read(tp, offset, 1))
             if found:
-                self._at[tp] = found[0].offset + 1
-                return found[0]
+                return found[0].value if found[0].offset == offset else None
+            await asyncio.sleep(0.05)
+
+    async def stretch(self, tp: TopicPartition, start: int, end: int) -> AsyncIterator[Fetched]:
+        """All from `start` to `end`, and perhaps more."""
+        while start < end:
+            at = start
+            found, start = await self.world.request("restore", lambda at=at: self.world.broker.read(tp, at, 10))
+            yield Fetched(tp, 0, at, start, [(found[0].offset, Batch(found))] if found else [])
 
 
 class SimulatedHub(Hub):
@@ -161,6 +149,9 @@ class Driver:
 
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
         return await self.world.request("ids", lambda: dict.fromkeys(topics, "id"))
+
+    def partitions(self, topic: str) -> int:
+        return sum(tp.topic == topic for tp in self.world.broker.logs)
 
     def fetched(self, tp: TopicPartition) -> int | None:
         return self._ends.get(tp)

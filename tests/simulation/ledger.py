@@ -14,6 +14,7 @@ from typing import Any
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import unpack
+from stream_monitor.settings import CoreSettings
 from stream_monitor.verdicts import Out
 
 ALERT_ROWS, SEGMENT_ROWS = 4, 16
@@ -24,10 +25,10 @@ class Ledger:
     """A shard that writes down its rows."""
 
     _unseen = Shard._unseen
-    config = ""
 
-    def __init__(self, partition: int, settings: Any = None, baselines: Any = None) -> None:
-        self.partition = partition
+    def __init__(self, partition: int, settings: CoreSettings, baselines: Any = None) -> None:
+        self.partition, self.settings, self.baselines = partition, settings, baselines
+        self.config = settings.hash
         self.log_time_ms = 0
         self.seen: dict[str, int] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -56,7 +57,7 @@ class Ledger:
         return parts | {"state": json.dumps(state).encode()}
 
     @classmethod
-    def restore(cls, partition: int, settings: Any, parts: Mapping[str, bytes], baselines: Any = None) -> Ledger:
+    def restore(cls, partition: int, settings: CoreSettings, parts: Mapping[str, bytes], baselines: Any = None) -> Ledger:
         ledger = cls(partition, settings, baselines)
         ledger.log_time_ms, ledger.seen, counts, rest, ledger.digest, outbox = json.loads(parts["state"])
         ledger.counts = Counter({(k, o): n for k, o, n in counts})

@@ -183,7 +183,7 @@ class World:
         def begin() -> None:
             here = SimulatedHub(self.settings)
             here.world = self
-            here.stages = [ingest_stage.IngestStage(here, TARGETS), evaluate_stage.EvaluateStage(here, {})]
+            here.stages = [ingest_stage.IngestStage(here, TARGETS), evaluate_stage.EvaluateStage(here, TARGETS, {})]
             driver = self.drivers[process.number] = Driver(self, process, here)
             process.create_task(worker(self, process, here, driver))
 
