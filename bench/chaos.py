@@ -26,18 +26,16 @@ from typing import Any
 from confluent_kafka import Producer
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
-
-from kafka_server import free_port  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from bench import chaos_check as check  # noqa: E402
+from bench.chaos_brokers import Brokers  # noqa: E402
 from bench.chaos_events import Oracle, stream  # noqa: E402
-from bench.chaos_faults import GROUP, TERM_LIMIT_S, Faults, broker  # noqa: E402
+from bench.chaos_faults import GROUP, TERM_LIMIT_S, Faults  # noqa: E402
 from bench.chaos_fleet import Fleet  # noqa: E402
-from bench.tcp_proxy import TcpProxy  # noqa: E402
 
 SETTLE_S = 180
-CONFIG = """kafka: {{bootstrap_servers: "127.0.0.1:{port}"}}
+CONFIG = """kafka: {{bootstrap_servers: "{bootstrap}"}}
 worker: {{group: {group}, metrics: {{port: 0}}}}
 defaults:
   windows: [last_100, 1h]
@@ -45,8 +43,8 @@ defaults:
   baseline: {{rows: 500}}
   thresholds: {{accuracy: 0.8, precision: 0.8, recall: 0.8, mae: 1.5}}
 """
-ALLOWED = {0, 1, -signal.SIGKILL, 70, 71, 72}
-"""Exit codes of workers: 1 while no broker is there, 70 to 72 mean "start me again". 73, a batch that failed, has no excuse here."""
+ALLOWED = {1: {0, 1, -signal.SIGKILL, 70, 71, 72}, 3: {0, -signal.SIGKILL, 70}}
+"""Exit codes of workers, by the number of brokers: 1 while no broker is there, 70 to 72 mean "start me again". 73, a batch that failed, has no excuse here; where two brokers are always there, neither have 1, 71 and 72."""
 
 
 class Feed(threading.Thread):
@@ -84,28 +82,29 @@ class Chaos:
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
-        proxy_port = free_port()
-        self.server, port = broker(proxy_port)
-        self.server.start()
-        self.proxy = TcpProxy(proxy_port, port).start()
+        self.brokers = Brokers(options.brokers)
         self.file = folder / "monitor.yaml"
-        self.file.write_text(CONFIG.format(port=proxy_port, group=GROUP))
+        self.file.write_text(CONFIG.format(bootstrap=self.brokers.proxied, group=GROUP))
         self.fleet = Fleet(self.file, folder)
-        self.faults = Faults(options, self.server, self.proxy, self.fleet)
+        self.faults = Faults(options, self.brokers, self.fleet)
         self.problems = self.faults.problems
 
     # ---- the run
 
     def run(self) -> dict[str, Any]:
         """All of it; the report."""
+        self.brokers.start()
         self.fleet.start(1)  # the first makes the topics
         self._until("the first worker is ready", lambda: self.fleet.running and self.fleet.ready(), 90)
-        check.keep_all(self.server.bootstrap, "alerts")
+        check.keep_all(self.brokers.bootstrap, "alerts")
         for _ in range(self.options.workers - 1):
             self.fleet.add()
         self._until("all workers are ready", self.fleet.ready, 90)
+        if self.brokers.several:
+            self.faults.rest()
+            self.problems += [f"{topic} has fewer than {self.options.brokers} replicas" for topic in self.brokers.unreplicated()]
         self.began = time.monotonic()
-        self.feed = Feed(self.server.bootstrap, self.options)
+        self.feed = Feed(self.brokers.bootstrap, self.options)
         self.feed.start()
         waiting, end = self.faults.waiting, self.began + self.options.minutes * 60
         self._say(f"{len(waiting)} faults within {self.options.minutes:g} min")
@@ -119,7 +118,7 @@ class Chaos:
         while self.feed.is_alive():
             self.feed.join(10)
             self._say("feeding")
-        self.proxy.disarm()
+        self.brokers.disarm()
         return self._verdict()
 
     def _until(self, what: str, condition: Any, limit_s: float) -> bool:
@@ -152,9 +151,9 @@ class Chaos:
         self.problems += [f"SIGTERM at the end: exit {code} after {s:.1f} s" for code, s in ended if code or s > TERM_LIMIT_S]
         self._say("folding observations anew")
         for topic in ("predictions", "labels"):
-            self.problems += [f"{topic}/{p}: {end - at} records would be read again" for p, (at, end) in check.ends(self.server.bootstrap, GROUP, topic).items() if end != at]
-        shards, folded, behind = check.fold(self.server.bootstrap, self.file, GROUP)
-        alerts = check.Alerts(self.server.bootstrap, folded)
+            self.problems += [f"{topic}/{p}: {end - at} records would be read again" for p, (at, end) in check.ends(self.brokers.bootstrap, GROUP, topic).items() if end != at]
+        shards, folded, behind = check.fold(self.brokers.bootstrap, self.file, GROUP)
+        alerts = check.Alerts(self.brokers.bootstrap, folded)
         self.problems += behind + alerts.problems + check.differences("/metrics and the fold", got, check.summaries(shards))
         return self._report(expected, got, alerts, settled_s)
 
@@ -162,10 +161,10 @@ class Chaos:
         logs = self.fleet.logs()
         counts = [(expected.get(k, {}).get(m, 0.0), got.get(k, {}).get(m, 0.0)) for k in expected.keys() | got.keys() for m in ("predictions", "labels")]
         oracle = self.feed.oracle
-        happened = self.faults.done | Counter({f"EndTxn {kind}": n for kind, n in self.proxy.done.items()})
+        happened = self.faults.done | Counter({f"EndTxn {kind}": n for kind, n in self.brokers.hurt.items()})
         self.problems += self.faults.missing()
         for member in self.fleet.ended:
-            if member.process.returncode not in ALLOWED:
+            if member.process.returncode not in ALLOWED[self.options.brokers]:
                 self.problems.append(f"worker {member.number} ended with {member.process.returncode}:\n{member.log[-2_000:]}")
         return {
             "seed": self.options.seed,
@@ -176,9 +175,10 @@ class Chaos:
             "labels without a model": oracle.without_model,
             "minutes": round((time.monotonic() - self.began) / 60, 1),
             "workers": self.options.workers,
+            **({"brokers": self.options.brokers, "leader changes": dict(sorted(self.brokers.leader_changes.items()))} if self.brokers.several else {}),
             "faults": dict(sorted(happened.items())),
             "exit codes": {str(code): n for code, n in sorted(self.fleet.codes.items())},
-            "rebalances": self.proxy.generation,
+            "rebalances": self.brokers.generation,
             "transactions failed": sum(log.count("it is opened again") for log in logs),
             "opened again in place": sum(log.count("open again:") for log in logs),
             "slowest SIGTERM, s": round(max(self.faults.term_s, default=0.0), 1),
@@ -201,8 +201,7 @@ class Chaos:
 
     def close(self) -> None:
         self.fleet.close()
-        self.proxy.stop()
-        self.server.close()
+        self.brokers.close()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -213,6 +212,13 @@ def parser() -> argparse.ArgumentParser:
     pace = out.add_mutually_exclusive_group()
     pace.add_argument("--minutes", type=float, default=2.0, help="over which events and faults are spread")
     pace.add_argument("--rate", type=float, help="events a second, instead of --minutes")
+    out.add_argument(
+        "--brokers",
+        type=int,
+        choices=(1, 3),
+        default=1,
+        help="three: replication 3, min.insync.replicas 2; faults of brokers hit one at a time, beyond its session with the controller",
+    )
     out.add_argument("--workers", type=int, default=3)
     out.add_argument("--models", type=int, default=30)
     for name, n, what in (
@@ -222,9 +228,10 @@ def parser() -> argparse.ArgumentParser:
         ("terms", 1, "SIGTERM"),
         ("scales", 1, "one worker more and one less"),
         ("broker-restarts", 1, "half of them kill -9"),
-        ("broker-stops", 0, "SIGSTOP of the broker"),
+        ("broker-stops", 0, "SIGSTOP of a broker; with three, so long that it wakes up as a leader that no longer is one"),
+        ("elections", 1, "with three brokers: another leader for every partition, with no broker away"),
         ("steals", 0, "stolen transactional ids"),
-        ("endtxn", 2, "lost or delayed ends of transactions"),
+        ("endtxn", 2, "lost or delayed ends of transactions; with three brokers each has a proxy, and one that coordinates transactions is chosen"),
     ):
         out.add_argument(f"--{name}", type=int, default=n, help=what)
     out.add_argument("--json", action="store_true")
@@ -236,6 +243,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """One run; its report."""
     if options.rate:
         options.minutes = options.events / options.rate / 60
+    if options.brokers == 1:
+        options.elections = 0
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     chaos = Chaos(options, folder)
     try:

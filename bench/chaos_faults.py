@@ -1,5 +1,5 @@
 """
-The faults of a chaos run, and the broker they need.
+The faults of a chaos run.
 
 Rule of the file: a fault is a method; it waits until its victim is worth hurting, hurts it, and counts what really happened. What must come of it is checked elsewhere.
 """
@@ -9,21 +9,18 @@ from __future__ import annotations
 import argparse
 import random
 import signal
-import sys
 import threading
 import time
 from collections import Counter, deque
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import Producer
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-
-from kafka_server import KafkaServer, free_port
-
+from bench.chaos_brokers import SESSION_S as BROKER_SESSION_S
+from bench.chaos_brokers import WATCHED, Broker, Brokers
 from bench.chaos_fleet import Fleet, Member
-from bench.tcp_proxy import KINDS, Fault, TcpProxy
+from bench.tcp_proxy import KINDS, Fault
 
 GROUP = "chaos"
 SESSION_S = 10
@@ -33,26 +30,11 @@ READY_S = 60
 """How long a fault waits for its victim to own something."""
 
 
-def broker(proxy_port: int) -> tuple[KafkaServer, int]:
-    """A Kafka with a second listener, which is told to clients as the port of the proxy; the port it really has."""
-    server, port = KafkaServer(), free_port()
-    text = server.properties.read_text()
-    for before, after in (
-        ("\nlisteners=", f"\ninter.broker.listener.name=PLAINTEXT\nlisteners=PROXIED://127.0.0.1:{port},"),
-        ("\nadvertised.listeners=", f"\nadvertised.listeners=PROXIED://127.0.0.1:{proxy_port},"),
-        ("listener.security.protocol.map=", "listener.security.protocol.map=PROXIED:PLAINTEXT,"),
-    ):
-        assert before in text
-        text = text.replace(before, after)
-    server.properties.write_text(text)
-    return server, port
-
-
 class Faults:
-    """What can be done to a fleet and its broker."""
+    """What can be done to a fleet and its brokers."""
 
-    def __init__(self, options: argparse.Namespace, server: KafkaServer, proxy: TcpProxy, fleet: Fleet) -> None:
-        self.options, self.server, self.proxy, self.fleet = options, server, proxy, fleet
+    def __init__(self, options: argparse.Namespace, brokers: Brokers, fleet: Fleet) -> None:
+        self.options, self.brokers, self.fleet = options, brokers, fleet
         self.random = random.Random(options.seed)
         self.done: Counter[str] = Counter()
         """What happened."""
@@ -61,13 +43,14 @@ class Faults:
         self.waiting = self.plan()
         self._watchers: list[threading.Thread] = []
         self._extra: list[Member] = []
+        self._broker_away: threading.Thread | None = None
 
     def plan(self) -> deque[str]:
         """Names of the methods below, in the order of the seed."""
         o = self.options
         half = o.broker_restarts // 2
         wanted = {"kill": o.kills, "zombie": o.zombies, "pause": o.pauses, "term": o.terms, "scale": 2 * o.scales, "broker_clean": o.broker_restarts - half}
-        wanted |= {"broker_kill": half, "broker_stop": o.broker_stops, "steal": o.steals, "endtxn": o.endtxn}
+        wanted |= {"broker_kill": half, "broker_stop": o.broker_stops, "steal": o.steals, "endtxn": o.endtxn, "election": o.elections}
         faults = [name for name, n in wanted.items() for _ in range(n)]
         self.random.shuffle(faults)
         return deque(faults)
@@ -122,7 +105,8 @@ class Faults:
             self.done["SIGSTOP, short"] += 1
 
     def term(self) -> None:
-        """A clean end, under load: exit 0 within ten seconds."""
+        """A clean end, under load and with all brokers there: exit 0 within ten seconds."""
+        self._brokers_back()
         if (member := self._victim()) is None:
             return
         began = time.monotonic()
@@ -147,23 +131,63 @@ class Faults:
             self.done["scale up"] += 1
 
     def broker_clean(self) -> None:
-        self.server.stop()
-        self.server.start()
-        self.done["broker restart"] += 1
+        def restart(broker: Broker) -> None:
+            broker.server.stop()
+            broker.server.start()
+
+        self._hurt_broker("broker restart", restart)
 
     def broker_kill(self) -> None:
-        assert self.server.process is not None
-        self.server.signal(signal.SIGKILL)
-        self.server.process.wait(20)
-        time.sleep(self.random.uniform(0, 5))
-        self.server.start()
-        self.done["broker kill -9"] += 1
+        away_s = self.random.uniform(0, 5)
+
+        def kill(broker: Broker) -> None:
+            broker.kill()
+            time.sleep(away_s)
+            broker.server.start()
+
+        self._hurt_broker("broker kill -9", kill)
 
     def broker_stop(self) -> None:
-        self.server.signal(signal.SIGSTOP)
-        time.sleep(self.random.uniform(3, 20))
-        self.server.signal(signal.SIGCONT)
-        self.done["broker SIGSTOP"] += 1
+        """With several brokers for longer than its session with the controller: it wakes up and believes that it still leads."""
+        stopped_s = BROKER_SESSION_S + self.random.uniform(3, 15) if self.brokers.several else self.random.uniform(3, 20)
+
+        def stop(broker: Broker) -> None:
+            broker.server.signal(signal.SIGSTOP)
+            time.sleep(stopped_s)
+            broker.server.signal(signal.SIGCONT)
+
+        self._hurt_broker("broker SIGSTOP", stop)
+
+    def election(self) -> None:
+        """Another leader for every partition, while no broker is away."""
+        self._brokers_back()
+        self.brokers.elect(self.random)
+        self.rest()
+        self.done["election"] += 1
+
+    def _hurt_broker(self, name: str, work: Callable[[Broker], None]) -> None:
+        """One broker; where there are others, workers are hurt meanwhile, but no second broker."""
+        self._brokers_back()
+        broker = self.brokers.victim(self.random)
+
+        def hurt() -> None:
+            work(broker)
+            self.done[name] += 1
+            self.rest()
+
+        if self.brokers.several:
+            self._broker_away = threading.Thread(target=hurt, name=name, daemon=True)
+            self._broker_away.start()
+        else:
+            hurt()
+
+    def _brokers_back(self) -> None:
+        if self._broker_away is not None:
+            self._broker_away.join()
+
+    def rest(self) -> None:
+        if self.brokers.several and (why := self.brokers.rest()):
+            self.problems.append(why)
 
     def steal(self) -> None:
         """A foreign producer takes the transactional id of a partition: whoever owns it must find out."""
@@ -172,21 +196,22 @@ class Faults:
         owned = member.owned()
         if owned:
             name = f"{GROUP}.observations.{self.random.choice(owned)}"
-            Producer({"bootstrap.servers": self.server.bootstrap, "transactional.id": name, "log_level": 0}).init_transactions(60)
+            Producer({"bootstrap.servers": self.brokers.bootstrap, "transactional.id": name, "log_level": 0}).init_transactions(60)
             self.done["transactional id stolen"] += 1
 
     def endtxn(self) -> None:
         """The end of the next transaction is lost or late on its way; 12 s is later than its client waits."""
-        self.proxy.arm(Fault(self.random.choice(KINDS), self.random.choice([3.0, 12.0])))
+        self.brokers.arm(Fault(self.random.choice(KINDS), self.random.choice([3.0, 12.0])), self.random)
 
     def _watch(self, work: Any) -> None:
         self._watchers.append(threading.Thread(target=work, daemon=True))
         self._watchers[-1].start()
 
     def settle(self) -> None:
-        """Wait for the zombies that are under way; those that were not fenced are in the plan again."""
+        """Wait for the zombies that are under way, and for the brokers; those that were not fenced are in the plan again."""
         for watcher in self._watchers:
             watcher.join(60)
+        self._brokers_back()
 
     def missing(self) -> list[str]:
         """Faults that were asked for and did not happen."""
@@ -194,5 +219,8 @@ class Faults:
         wanted = {"kill -9": o.kills, "zombies fenced": o.zombies, "SIGSTOP, short": o.pauses, "SIGTERM": o.terms, "scale up": o.scales, "broker SIGSTOP": o.broker_stops}
         found = [(name, n, d[name]) for name, n in (wanted | {"transactional id stolen": o.steals}).items()]
         found.append(("broker restarts", o.broker_restarts, d["broker restart"] + d["broker kill -9"]))
-        found.append(("EndTxn lost or late", o.endtxn, sum(self.proxy.done.values())))
+        found.append(("EndTxn lost or late", o.endtxn, self.brokers.hurt.total()))
+        found.append(("elections", o.elections, d["election"]))
+        if self.brokers.several and o.broker_restarts + o.broker_stops + o.elections:
+            found += [(f"leader changes of {topic}", 1, self.brokers.leader_changes[topic]) for topic in WATCHED]
         return [f"{name}: asked for {n}, happened {happened}" for name, n, happened in found if happened < n]

@@ -1,5 +1,5 @@
 """
-A real Apache Kafka (KRaft, one node, one JVM) on a free port of 127.0.0.1, from Maven's packages. Needs Java 17 and Maven.
+A real Apache Kafka (KRaft, one node, one JVM; or several nodes as one cluster) on free ports of 127.0.0.1, from Maven's packages. Needs Java 17 and Maven.
 
 Example: python scripts/kafka_server.py        # prints the bootstrap address, until Ctrl-C
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 VERSION = "4.1.1"
@@ -25,8 +25,8 @@ POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0
 <dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
 <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{VERSION}</version></dependency></dependencies></project>"""
 PROPERTIES = """process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
+node.id={node}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
@@ -93,28 +93,39 @@ class KafkaServer:
         More listeners, by name (capitals) with their security protocol; their addresses are in `addresses`.
     properties : mapping, optional
         More properties of the broker, or others.
+    node : int
+        Its id in a cluster, from 1.
+    controllers : sequence of int, optional
+        Ports of the controllers of all nodes of the cluster, by node.
+    heap_mb : int, MiB
     """
 
-    def __init__(self, listeners: Mapping[str, str] | None = None, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, listeners: Mapping[str, str] | None = None, properties: Mapping[str, str] | None = None, *, node: int = 1, controllers: Sequence[int] = (), heap_mb: int = 512
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
-        self.port, self.controller = free_port(), free_port()
+        self.node, self.heap_mb = node, heap_mb
+        ports = controllers or [free_port()]
+        self.port, self.controller = free_port(), ports[node - 1]
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self.properties = self.folder / "server.properties"
         self.addresses = {name: f"127.0.0.1:{free_port()}" for name in listeners or ()}
-        text = PROPERTIES.format(port=self.port, controller=self.controller, data=self.folder / "data")
+        voters = ",".join(f"{i}@127.0.0.1:{port}" for i, port in enumerate(ports, 1))
+        text = PROPERTIES.format(port=self.port, controller=self.controller, data=self.folder / "data", node=node, voters=voters)
         settings = dict(line.split("=", 1) for line in text.splitlines())
         for name, protocol in (listeners or {}).items():
             settings["listeners"] += f",{name}://{self.addresses[name]}"
             settings["advertised.listeners"] += f",{name}://{self.addresses[name]}"
             settings["listener.security.protocol.map"] += f",{name}:{protocol}"
         self.properties.write_text("".join(f"{key}={value}\n" for key, value in (settings | dict(properties or {})).items()))
-        self._java("kafka.tools.StorageTool", "format", "-t", "sm-test-cluster-0000001", "-c", str(self.properties))
+        self.run("kafka.tools.StorageTool", "format", "-t", "sm-test-cluster-0000001", "-c", str(self.properties))
 
     def _arguments(self, main: str, *arguments: str) -> list[str]:
-        return ["java", "-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-cp", classpath(), main, *arguments]
+        return ["java", f"-Xmx{self.heap_mb}m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-cp", classpath(), main, *arguments]
 
-    def _java(self, main: str, *arguments: str) -> None:
+    def run(self, main: str, *arguments: str) -> None:
+        """Run one of Kafka's own tools."""
         done = subprocess.run(self._arguments(main, *arguments), capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             raise MissingError(f"{main} failed: {(done.stdout + done.stderr)[-2000:]}")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message, Producer
 
-from bench.chaos_faults import KafkaServer
+from bench.chaos_brokers import KafkaServer
 from bench.odd_records import CASES, event, flood
 
 pytestmark = pytest.mark.kafka

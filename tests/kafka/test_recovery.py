@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from bench import chaos, chaos_check
-from bench.chaos_faults import GROUP, KafkaServer
+from bench.chaos_brokers import KafkaServer
+from bench.chaos_faults import GROUP
 from bench.chaos_fleet import Member
 from stream_monitor.events.observations import unpack
 from stream_monitor.runtime.snapshots import Manifest
