@@ -21,6 +21,8 @@ from stream_monitor.runtime.tls import client_context
 from stream_monitor.settings import KafkaSettings, Security
 
 CERTIFICATE_NOT_YET_VALID, CERTIFICATE_EXPIRED = 9, 10
+REQUEST_MS = 10_000
+"""The longest wait for an answer. A broker that hangs, or whose machine is gone, closes no connection: it must not hold up who could ask the others, which lead after 9 s (`broker.session.timeout.ms`)."""
 OTHER_NAME = frozenset({62, 64})
 """OpenSSL's codes of verification: a host name, and an address, that the certificate has not."""
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "UNEXPECTED_MESSAGE"})
@@ -43,7 +45,7 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
         A file of certificates cannot be read.
     """
     security = kafka.security
-    options: dict[str, Any] = {"bootstrap_servers": kafka.bootstrap_servers, "security_protocol": security.protocol}
+    options: dict[str, Any] = {"bootstrap_servers": kafka.bootstrap_servers, "security_protocol": security.protocol, "request_timeout_ms": REQUEST_MS}
     if security.protocol.startswith("SASL"):
         password = security.password.reveal() if security.password else None
         options |= {"sasl_mechanism": security.sasl_mechanism, "sasl_plain_username": security.username, "sasl_plain_password": password}

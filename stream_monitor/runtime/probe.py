@@ -85,7 +85,7 @@ async def _send(kafka: KafkaSettings) -> None:
     for value in (1, 0):  # both classes, so that the task is known at once
         common = {"event_id": f"probe-{time.time_ns()}-{value}", "model": MODEL, "timestamp": now_ms}
         events += [("predictions", {**common, "prediction": value, "score": 0.1 + 0.8 * value}), ("labels", {**common, "label": value})]
-    producer = AIOKafkaProducer(**client_options(kafka), request_timeout_ms=10_000)
+    producer = AIOKafkaProducer(**client_options(kafka))
     try:
         with connecting(kafka):
             await producer.start()

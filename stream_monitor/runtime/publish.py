@@ -55,13 +55,12 @@ class Publisher:
 
     async def __aenter__(self) -> Self:
         self._producer = AIOKafkaProducer(
-            **client_options(self._kafka),
+            **client_options(self._kafka) | {"request_timeout_ms": REQUEST_TIMEOUT_MS},
             enable_idempotence=True,
             acks="all",
             compression_type="lz4",
             linger_ms=LINGER_MS,
             max_batch_size=BATCH_BYTES,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
         try:
             with connecting(self._kafka):
