@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from aiokafka.errors import NodeNotReadyError
@@ -40,3 +42,21 @@ def test_sigterm_ends_a_worker_that_still_waits_for_something(monkeypatch, capsy
     for name in ("ensure", "describe"):
         monkeypatch.setattr(worker.topics, name, forever if name == step else at_once)
     asyncio.run(asyncio.wait_for(worker.Worker(SETTINGS, {}).run(), 10))
+
+
+def test_river_is_imported_before_the_group_is_joined():
+    """In a process of its own: what a worker prepares imports it, and nothing before does."""
+    code = """
+import asyncio, sys
+from stream_monitor.runtime import worker
+async def there(*_): return {"observations": 4}
+for name in ("demand_access", "check_transactions", "references"):
+    setattr(worker, name, there)
+worker.topics.ensure = worker.topics.describe = there
+made = worker.Worker(worker.Settings(), {})
+print("river" in sys.modules)
+asyncio.run(made._prepare())
+print("river" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["False", "True"]
