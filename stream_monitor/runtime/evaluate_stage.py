@@ -26,7 +26,7 @@ from stream_monitor.runtime import snapshots
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Fetched, Reader, split
-from stream_monitor.runtime.hub import Hub, quietly
+from stream_monitor.runtime.hub import Hub, bounds_of, quietly
 from stream_monitor.runtime.notes import ANEW, Note, read_note
 from stream_monitor.runtime.poison import REASON, TRIES, Headers, letter_headers, place, summary, with_failures
 from stream_monitor.runtime.references import LEARNT_HEADER
@@ -47,6 +47,8 @@ HOLD_S = 0.05
 """The longest that folding holds the event loop, but for a single record."""
 TRANSACTION_S = 8
 TRANSACTION_TIMEOUT_MS = 10_000
+CHECK_S = 40
+"""For the check of transactions when a worker starts: one broker of several may have gone away just now."""
 LEARNT = [(LEARNT_HEADER, b"")]
 PAUSE_S = 3
 """After a failed transaction: more than two heartbeats, in which a zombie is told that it is one."""
@@ -118,12 +120,12 @@ class EvaluateStage:
         assigned = self.hub.source.assigned()
         self.parked = {tp: o for tp, o in self.parked.items() if tp in assigned}
         for tp in set(self.owned) - assigned:
-            await quietly(self.owned.pop(tp).producer.stop())
+            self._throw_away(self.owned.pop(tp))
         return dict(await asyncio.gather(*(self._open_one(tp) for tp in tps)))
 
     async def _open_one(self, tp: TopicPartition) -> tuple[TopicPartition, int]:
         if tp in self.owned:
-            await quietly(self.owned.pop(tp).producer.stop())
+            self._throw_away(self.owned.pop(tp))
         parked = self.parked.pop(tp, None)
         producer = self._producer(tp)
         try:
@@ -141,10 +143,15 @@ class EvaluateStage:
         self.owned[tp] = owned
         return tp, position  # 4 the driver seeks
 
+    def _throw_away(self, owned: Owned) -> None:
+        """Nobody waits for a producer whose end is in doubt: it would try for seconds to finish what is fenced by then."""
+        self.hub.spawn(quietly(owned.producer.stop()))
+
     async def _committed(self, tp: TopicPartition) -> tuple[int, Note, dict[int, int], int]:
         """Position, what is noted beside it, what failed, and the first offset that is there."""
-        first, end = (await self.hub.source.bounds([tp]))[tp]
-        position, metadata = (await self.hub.source.committed([tp]))[tp] or (first, "")
+        committed = (await self.hub.source.committed([tp]))[tp]
+        first, end = (await bounds_of(self.hub.source, {tp: committed[0] if committed else 0}))[tp]
+        position, metadata = committed or (first, "")
         if position > end:
             raise StateError(f"{tp.topic}/{tp.partition} ends at {end}, but it was folded up to {position}: it was made anew, or its log was cut; {ANEW}")
         note, failed = read_note(tp, metadata)
@@ -344,7 +351,10 @@ class EvaluateStage:
         await asyncio.gather(*(self._checkpoint(tp, owned, closing=True) for tp, owned in self.owned.items()))
         closing, self.owned = self.owned, {}
         self.parked.update({tp: o for tp, o in closing.items() if not o.broken and o.committed == o.position and not o.shard.outbox})
-        await asyncio.gather(*(quietly(o.producer.stop()) for o in closing.values()))
+        for owned in closing.values():
+            if owned.broken:
+                self._throw_away(owned)
+        await asyncio.gather(*(quietly(o.producer.stop()) for o in closing.values() if not o.broken))
 
     # ---- what is told
 
@@ -386,7 +396,10 @@ async def check_transactions(hub: Hub) -> None:
         return
     producer = AIOKafkaProducer(**client_options(hub.settings.kafka), transactional_id=f"{hub.group}.probe", transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
     try:
-        await asyncio.wait_for(producer.start(), 15)
+        await asyncio.wait_for(producer.start(), CHECK_S)
+    except TimeoutError:
+        what_to_look_at = "its log says why; a broker alone needs transaction.state.log.replication.factor=1 and transaction.state.log.min.isr=1"
+        raise BrokerError(f"no transaction coordinator answers within {CHECK_S} s ({what_to_look_at}), or set worker.processing_guarantee to at_least_once") from None
     except Exception as e:
         if isinstance(e, TransactionalIdAuthorizationFailed):
             raise BrokerError(f"access is missing: transactions not allowed (allow Describe and Write on transactional ids that begin with {hub.group}.)") from None

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
@@ -26,12 +26,14 @@ from stream_monitor.runtime.memory import give_back
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
+T = TypeVar("T")
 OPEN_LIMIT_S = 60
 FLUSH_LIMIT_S = 20
 STOP_LIMIT_S = 5
 RETRY_S, RETRY_S_MAX = 1.0, 15.0
 HOLES_S = 5.0
 """Between two looks for batches that got lost on their way here."""
+STALE_TRIES = 3
 GO_BACK_WARNING = "%s goes back from %d to %d: the topic was made anew, or its log was cut"
 
 
@@ -87,7 +89,7 @@ class Hub:
         self.opened: set[TopicPartition] = set()
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reopening: set[TopicPartition] = set()
+        self._reopening: dict[TopicPartition, asyncio.Task[None]] = {}
         self._delivering: set[Stage] = set()
         self.stopping = False
 
@@ -95,7 +97,7 @@ class Hub:
         """Physical name of a topic."""
         return self.settings.kafka.topic_prefix + name
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A background task; if it fails, the process ends."""
 
         async def guarded() -> None:
@@ -108,6 +110,7 @@ class Hub:
         task = asyncio.ensure_future(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def start(self, source: Source) -> None:
         """Start the stages, once the driver is there."""
@@ -135,7 +138,7 @@ class Hub:
             found: dict[TopicPartition, tuple[int | None, int]] = {}
             for stage in self.stages if self.source.flowing() else ():
                 if stage not in self._delivering:  # else it may wait behind that
-                    places = {tp: (self.source.fetched(tp), stage.position(tp)) for tp in self.opened - self._reopening if tp.topic in stage.topics}
+                    places = {tp: (self.source.fetched(tp), stage.position(tp)) for tp in self.opened - self._reopening.keys() if tp.topic in stage.topics}
                     found |= {tp: place for tp, place in places.items() if place[0] != place[1]}
                     for tp in [tp for tp in places if tp in found and found[tp] == before.get(tp)]:
                         self.reopen(stage, tp)
@@ -166,33 +169,34 @@ class Hub:
         """
         Open one partition again in place, soon: after a hole or a failed transaction. What is delivered of it until then is dropped.
 
-        A worker that is woken from a long stop may own it no more: during the pause a heartbeat tells it so, before it would fence the new owner.
+        A worker that is woken from a long stop may own it no more: during the pause a heartbeat tells it so, before it would fence the new owner. The same holds for one whose
+        heartbeats have not been answered for a session: it waits until they are.
         """
         if tp not in self._reopening:
-            self._reopening.add(tp)
-            self.spawn(self._reopen(stage, tp, self.epochs.get(tp, 0), pause_s))
+            task = self._reopening[tp] = self.spawn(self._reopen(stage, tp, self.epochs.get(tp, 0), pause_s))
+            task.add_done_callback(lambda _: self._reopening.pop(tp, None))
 
     async def _reopen(self, stage: Stage, tp: TopicPartition, epoch: int, pause_s: float) -> None:
         wait_s = pause_s
-        try:
-            while True:
-                await asyncio.sleep(wait_s)
-                try:
-                    async with asyncio.timeout(OPEN_LIMIT_S), self._lock:
-                        if tp in self.source.assigned() and self.source.flowing() and self.epochs.get(tp) == epoch:
-                            log.warning("open again: %s/%d", tp.topic, tp.partition)
-                            await self.source.seek(await stage.open({tp}))
-                            give_back()
-                        return
-                except StateError as e:
-                    die(NOT_OPENED, str(e))
-                except Exception as e:
-                    if not is_away(e):
-                        die(NOT_OPENED, f"cannot open {tp} again: {e!r}")
-                    wait_s = min(max(2 * wait_s, RETRY_S), RETRY_S_MAX)
-                    log.warning("%s/%d cannot be opened again yet, next try in %.0f s: %r", tp.topic, tp.partition, wait_s, e)
-        finally:
-            self._reopening.discard(tp)
+        while True:
+            await asyncio.sleep(wait_s)
+            if not self.source.attended():
+                wait_s = RETRY_S
+                continue
+            try:
+                async with asyncio.timeout(OPEN_LIMIT_S), self._lock:
+                    if tp in self.source.assigned() and self.source.flowing() and self.epochs.get(tp) == epoch:
+                        log.warning("open again: %s/%d", tp.topic, tp.partition)
+                        await self.source.seek(await stage.open({tp}))
+                        give_back()
+                    return
+            except StateError as e:
+                die(NOT_OPENED, str(e))
+            except Exception as e:
+                if not is_away(e):
+                    die(NOT_OPENED, f"cannot open {tp} again: {e!r}")
+                wait_s = min(max(2 * wait_s, RETRY_S), RETRY_S_MAX)
+                log.warning("%s/%d cannot be opened again yet, next try in %.0f s: %r", tp.topic, tp.partition, wait_s, e)
 
     async def deliver(self, stage: Stage, fetched: Fetched) -> None:
         """Apply a batch, if it is the next one."""
@@ -225,6 +229,8 @@ class Hub:
         """What every stage has becomes durable."""
         log.info("close: %s", ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(self.opened)) or "nothing is open")
         self.opened = set()
+        for task in self._reopening.values():
+            task.cancel()  # the next assignment opens it; what is opened after this may be another's
         try:
             async with asyncio.timeout(FLUSH_LIMIT_S):
                 for stage in self.stages:
@@ -238,7 +244,7 @@ class Hub:
             return "no partition is open yet"
         if not self.source.attended():
             return "the group's coordinator does not answer heartbeats"
-        waiting = sorted(self._reopening & self.opened)
+        waiting = sorted(self._reopening.keys() & self.opened)
         return f"opened again: {', '.join(f'{tp.topic}/{tp.partition}' for tp in waiting)}" if waiting else ""
 
     def stop(self) -> None:
@@ -266,11 +272,13 @@ class Hub:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether an error says that a broker cannot be reached now, so that trying again may help."""
-    return isinstance(error, OSError | KafkaConnectionError | KafkaTimeoutError) or (isinstance(error, KafkaError) and bool(error.retriable))
+    """Whether an error, or what aiokafka wraps in one that says less, means that a broker cannot be reached now, so that trying again may help."""
+    if isinstance(error, OSError | KafkaConnectionError | KafkaTimeoutError) or (isinstance(error, KafkaError) and bool(error.retriable)):
+        return True
+    return type(error) is KafkaError and isinstance(error.__cause__, Exception) and is_away(error.__cause__)
 
 
-async def patiently(what: str, work: Callable[[], Awaitable[None]]) -> None:
+async def patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
     """Do it again until the broker is there; the caller sets the limit."""
     while True:
         try:
@@ -280,6 +288,21 @@ async def patiently(what: str, work: Callable[[], Awaitable[None]]) -> None:
                 raise
             log.warning("%s waits for the broker: %r", what, e)
         await asyncio.sleep(RETRY_S)
+
+
+async def bounds_of(source: Source, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, tuple[int, int]]:
+    """
+    First offset and end of each partition.
+
+    An end before our position is not believed at once: a broker that was stopped, and has lost its leadership meanwhile, answers as it was for a moment.
+    """
+    found = await source.bounds(positions)
+    for _ in range(STALE_TRIES):
+        if all(at <= found[tp][1] for tp, at in positions.items()):
+            break
+        await asyncio.sleep(RETRY_S)
+        found = await source.bounds(positions)
+    return found
 
 
 async def quietly(stopping: Awaitable[Any]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -21,6 +22,7 @@ from contextlib import suppress
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
+from aiokafka.structs import RecordMetadata
 
 from stream_monitor.errors import StateError
 from stream_monitor.ingest import Ingest, tick
@@ -28,9 +30,9 @@ from stream_monitor.metrics.samples import Sample
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Broken, Fetched, Records, split
-from stream_monitor.runtime.hub import GO_BACK_WARNING, Hub, quietly
+from stream_monitor.runtime.hub import GO_BACK_WARNING, Hub, bounds_of, patiently, quietly
 from stream_monitor.runtime.notes import read_note
-from stream_monitor.runtime.poison import REASON, TRIES, culprits, letter_headers, parted, place, summary, with_failures
+from stream_monitor.runtime.poison import REASON, TRIES, Headers, culprits, letter_headers, parted, place, summary, with_failures
 from stream_monitor.runtime.retention import Lost
 from stream_monitor.runtime.topic_changes import PROCEDURE
 from stream_monitor.verdicts import Reject
@@ -38,6 +40,7 @@ from stream_monitor.verdicts import Reject
 log = logging.getLogger("stream_monitor")
 FLUSH_ROWS = 4_000
 COMMIT_S = 1.0
+COMMIT_LIMIT_S = 3.0
 TICK_S = 1.0
 IDS_S = 5.0
 RECORD_BYTES_MAX = 900_000
@@ -83,6 +86,7 @@ class IngestStage:
         except BaseException:
             await quietly(self._producer.stop())
             raise
+        self._producer._message_accumulator._batch_ttl = math.inf  # else what waits for a leader would fail, and end the process, although it can still be written
         self.hub.spawn(self._pump())
         self.hub.spawn(self._watch_ids())
 
@@ -102,7 +106,7 @@ class IngestStage:
             known = await self.hub.source.topic_ids(sorted(self.topics))
             self.ids = {tp: i for tp, i in self.ids.items() if tp not in gone} | {tp: known.get(tp.topic, "") for tp in tps}
             committed = await self.hub.source.committed(tps)
-            bounds = await self.hub.source.bounds(tps)
+            bounds = await bounds_of(self.hub.source, {tp: at[0] if at else 0 for tp, at in committed.items()})
             found = {}
             for tp in tps:
                 at, (first, end) = committed[tp], bounds[tp]
@@ -217,16 +221,20 @@ class IngestStage:
             if len(value) > DEAD_LETTER_BYTES_MAX:
                 headers.append(("stream-monitor.truncated", str(len(value)).encode()))
                 value = b""
-            waiting.append(await self._producer.send(topic, value, key=records.keys[reject.index], headers=headers))
+            waiting.append(await self._letter(topic, value, records.keys[reject.index], headers))
         for batch in records.broken:
             self.dead[self.kinds[tp.topic], batch.reason] += 1
             headers = letter_headers(tp, batch.start, batch.reason, place(tp, batch))
             headers.append(("stream-monitor.truncated", b"0"))  # of the whole batch nothing is known
-            waiting.append(await self._producer.send(topic, b"", headers=headers))
+            waiting.append(await self._letter(topic, b"", None, headers))
         try:
             await asyncio.gather(*waiting)
         except Exception as e:
             die(IN_DOUBT, f"dead letters of {tp} could not be written: {e!r}")
+
+    async def _letter(self, topic: str, value: bytes, key: bytes | None, headers: Headers) -> asyncio.Future[RecordMetadata]:
+        """A dead letter on its way. A full buffer is waited for: its leader may be away."""
+        return await patiently("a dead letter", lambda: self._producer.send(topic, value, key=key, headers=headers))
 
     # ---- sending and committing
 
@@ -263,15 +271,16 @@ class IngestStage:
             except BaseException as e:
                 die(IN_DOUBT, f"a tick of INGEST failed: {e!r}")
 
-    async def _commit(self) -> None:
+    async def _commit(self, limit_s: float = COMMIT_LIMIT_S) -> None:
         assigned = self.hub.source.assigned()
         if not self.ingest.rows:  # nothing waits: tombstones and rejected records move the offset on too
             self._acknowledged.update({tp: offset for tp, offset in self._read.items() if tp not in self._burying})
         moved = {tp: o for tp, o in self._acknowledged.items() if self._committed.get(tp) != o and tp in assigned}
         if moved:
-            with suppress(Exception):  # lost: rows are repeated, no more; the next one says the same again
-                await self.hub.source.commit({tp: (o, with_failures(self.ids.get(tp, ""), self._failures(tp, o))) for tp, o in moved.items()})
-                self._committed.update(moved)
+            with suppress(Exception):  # lost, or the coordinator is away: rows are repeated, no more; the next one says the same again
+                async with asyncio.timeout(limit_s):  # aiokafka tries without end, and nothing is sent meanwhile
+                    await self.hub.source.commit({tp: (o, with_failures(self.ids.get(tp, ""), self._failures(tp, o))) for tp, o in moved.items()})
+                    self._committed.update(moved)
 
     async def _pump(self) -> None:
         due = 0.0
@@ -299,7 +308,7 @@ class IngestStage:
     async def flush(self) -> None:
         await self._send()
         async with self._lock:
-            await self._commit()
+            await self._commit(2 * COMMIT_LIMIT_S)
 
     async def stop(self) -> None:
         """Close the producer, once what is in flight is acknowledged: a tick that is cancelled is a doubtful send, and no clean end."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorizationFailedError
 
 from stream_monitor.runtime import hub as hub_module
 from stream_monitor.runtime import transport
 from stream_monitor.runtime.fetching import Fetched
-from stream_monitor.runtime.hub import Hub
+from stream_monitor.runtime.hub import Hub, bounds_of
 from stream_monitor.settings import Settings
 
 TP = TopicPartition("observations", 0)
@@ -186,6 +187,86 @@ def test_opening_waits_for_a_broker_that_is_away(died):
     asyncio.run(body())
 
 
+def test_opening_waits_where_aiokafka_wraps_a_broker_that_is_away_in_an_error_that_says_less(died):
+    """The coordinator of transactions is looked for at a broker that dies meanwhile."""
+    wrapped = KafkaError("KafkaConnectionError('Connection at 127.0.0.1:9092 closed')")
+    wrapped.__cause__ = KafkaConnectionError("closed")
+
+    async def body():
+        hub, stage, _ = opened()
+        stage.failures = [wrapped]
+        await hub.open({TP})
+        assert (stage.opened, hub.opened) == (2, {TP})
+        stage.failures = [KafkaError("no cause")]
+        with pytest.raises(DiedError):
+            await hub.open({TP})
+
+    asyncio.run(body())
+
+
+def test_a_partition_is_not_opened_again_before_a_heartbeat_is_answered(died):
+    """The group's coordinator moves with a broker that hangs: who was not heard for a session may own it no more, and would fence the new owner."""
+
+    async def body():
+        hub, stage, source = opened()
+        await hub.open({TP})
+        source.heard = False
+        hub.reopen(stage, TP)
+        await asyncio.sleep(0.1)
+        assert stage.opened == 1
+        source.heard = True
+        await asyncio.sleep(0.1)
+        assert (stage.opened, hub.trouble()) == (2, "")
+
+    asyncio.run(body())
+
+
+def test_what_is_being_opened_again_is_let_go_with_the_partitions(died):
+    """Else it would be owned although it was given away, and end the process as a zombie."""
+
+    class Slow(FakeStage):
+        owned = 0
+
+        async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+            found = await super().open(tps)
+            if self.opened > 1:
+                await asyncio.sleep(0.1)
+            self.owned += 1
+            return found
+
+    async def body():
+        hub, _, _ = opened()
+        stage = Slow()
+        hub.stages = [stage]
+        await hub.open({TP})
+        hub.reopen(stage, TP)
+        await asyncio.sleep(0.02)
+        await hub.flush()
+        await asyncio.sleep(0.2)
+        assert (stage.opened, stage.owned) == (2, 1)
+        await hub.open({TP})
+        assert (stage.owned, hub.trouble()) == (2, "")
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(("ends", "end", "asked"), [([90, 90, 100], 100, 3), ([90] * 9, 90, 4), ([100], 100, 1)])
+def test_an_end_before_our_position_is_asked_for_again(monkeypatch, ends, end, asked):
+    """A leader that was stopped for long answers as it was, until it hears that it no longer leads; a log that was cut stays so."""
+    monkeypatch.setattr(hub_module, "RETRY_S", 0.01)
+
+    class Source:
+        asked = 0
+
+        async def bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+            self.asked += 1
+            return dict.fromkeys(tps, (0, ends[self.asked - 1]))
+
+    source = Source()
+    found = asyncio.run(bounds_of(source, {TP: 95}))  # type: ignore[arg-type]
+    assert (found, source.asked) == ({TP: (0, end)}, asked)
+
+
 def test_opening_ends_the_process_when_trying_again_cannot_help(died):
     async def body():
         hub, stage, _ = opened()
@@ -220,10 +301,35 @@ def test_what_is_raised_in_a_callback_of_the_group_ends_the_process(died):
 
     async def body():
         thread = transport.Thread.__new__(transport.Thread)
-        thread.consumer = Broken()
+        thread.consumer, thread.app = Broken(), SimpleNamespace(should_stop=False)  # type: ignore[assignment]
         for callback in (thread.on_partitions_revoked, thread.on_partitions_assigned):
             with pytest.raises(DiedError):
                 await callback({TP})
 
     asyncio.run(body())
     assert died == ["71: partitions could not be given away: RuntimeError('no')", "71: partitions could not be taken: RuntimeError('no')"]
+
+
+def test_a_rebalance_while_we_stop_waits_until_all_is_flushed_and_the_group_is_left():
+    """Faust closes the connections in it: what is still being committed would be tried without end, and the process would end as one that cannot stop."""
+    order: list[str] = []
+
+    class Closing:
+        async def on_partitions_revoked(self, revoked: Any) -> None:
+            order.append("closed")
+
+    async def leave() -> None:
+        order.append("left")
+
+    async def body():
+        thread = transport.Thread.__new__(transport.Thread)
+        thread.consumer, thread.app, thread._stopped = Closing(), SimpleNamespace(should_stop=True), asyncio.Event()  # type: ignore[assignment]
+        thread._consumer = SimpleNamespace(_coordinator=SimpleNamespace(_maybe_leave_group=leave))  # type: ignore[assignment]
+        revoking = asyncio.ensure_future(thread.on_partitions_revoked({TP}))
+        await asyncio.sleep(0.02)
+        order.append("flushed")
+        thread._stopped.set()
+        await revoking
+
+    asyncio.run(body())
+    assert order == ["flushed", "left", "closed"]

@@ -68,6 +68,9 @@ PINS: dict[str, tuple[str, str]] = {
     "faust.app.base:App._on_partitions_revoked": ("c1abd58dcb37f0a2", "flow off, then wait_empty, before the partitions go"),
     "faust.app.base:App._consumer_wait_empty": ("73ba99b95ca08c31", "calls wait_empty where stream_wait_empty is on (it is by default)"),
     "faust.app.base:App._on_partitions_assigned": ("c9c5485eb273837f", "recovery, then perform_seek"),
+    "faust.app.base:App._on_rebalance_when_stopped": ("603ccb5e2c261c23", "closes the consumer: Thread.on_partitions_revoked lets it do so only when all is flushed"),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.close": ("8eadeb1981dbba93", "closes the connections"),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._maybe_leave_group": ("7bc230e3f4dc0222", "called by Thread.on_partitions_revoked"),
     "faust.app.base:App._stop_consumer": ("96573acf5f044586", "calls wait_empty at SIGTERM"),
     "faust.app.base:App._new_transport": ("11beddacb9fee5b0", "App._new_transport replaces it"),
     "faust.tables.recovery:Recovery._restart_recovery": ("f93138b040ef1bc2", "after each rebalance: with no table to recover it calls _resume_streams at once"),
@@ -90,6 +93,12 @@ PINS: dict[str, tuple[str, str]] = {
     "aiokafka.consumer.subscription_state:TopicPartitionState.position": ("6cdf7097b8646488", "position after a fetch"),
     "aiokafka.consumer.subscription_state:TopicPartitionState.consumed_to": ("916a05acf90738c1", "position after a fetch"),
     "aiokafka.consumer.group_coordinator:GroupCoordinator.fetch_committed_offsets": ("c83e0cafbf1e78a4", "offsets with metadata"),
+    "aiokafka.producer.message_accumulator:MessageAccumulator.drain_by_nodes": (
+        "cc2f3eafe1e19ba6",
+        "fails what is older than _batch_ttl and has no leader; IngestStage sets that to infinity",
+    ),
+    "aiokafka.producer.message_accumulator:MessageAccumulator._append_batch": ("edfa9c58877ae4d7", "_batch_ttl"),
+    "aiokafka.producer.sender:SendProduceReqHandler._can_retry": ("0004177074b5b810", "an idempotent producer tries again until it succeeds"),
     "aiokafka.consumer.consumer:AIOKafkaConsumer.seek": ("fec4e1829687b7a8", "a new position, without a fetch of the old one"),
     "aiokafka.consumer.consumer:AIOKafkaConsumer.commit": ("f85283bf7c7cce0d", "metadata of commits"),
 }
