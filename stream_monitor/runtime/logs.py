@@ -13,6 +13,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from aiokafka.errors import KafkaError
+
 from stream_monitor.runtime.connection import errors_of, explained, spoken
 from stream_monitor.settings import KafkaSettings
 
@@ -94,12 +96,18 @@ class Complaints(logging.Handler):
                 log.warning("no connection to Kafka, tried again: %s", why)
 
 
+def news(record: logging.LogRecord) -> bool:
+    """Filter of asyncio's records. No news is what a producer that was thrown away did not finish: the failed transaction was told, and nobody asks its futures."""
+    return not (record.exc_info and isinstance(record.exc_info[1], KafkaError) and "never retrieved" in str(record.msg))
+
+
 def configure() -> None:
     """Log to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.addFilter(Sparing())
     logging.basicConfig(level="INFO", handlers=[handler])
+    logging.getLogger("asyncio").addFilter(news)
     for noisy in ("faust", "mode"):
         logging.getLogger(noisy).setLevel("ERROR")
 

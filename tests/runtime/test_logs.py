@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import logging
 
@@ -9,7 +11,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 
 from stream_monitor.runtime.connection import spoken
-from stream_monitor.runtime.logs import LIKE_MAX, LINE_CHARS_MAX, PERIOD_S, TRACE_LINES_MAX, Complaints, Formatter, Sparing
+from stream_monitor.runtime.logs import LIKE_MAX, LINE_CHARS_MAX, PERIOD_S, TRACE_LINES_MAX, Complaints, Formatter, Sparing, news
 from stream_monitor.settings import KafkaSettings, Secret, Security
 
 HOSTILE = {
@@ -100,3 +102,21 @@ def test_a_connection_that_fails_is_told_once_a_minute_without_the_password(capl
         "no connection to Kafka, tried again: the broker refuses the login of 'u' by PLAIN",
     ]
     assert "hush-4711" not in caplog.text
+
+
+def test_what_a_producer_that_was_thrown_away_did_not_finish_is_no_news(caplog):
+    """It comes when its futures are collected, with a traceback, after the failed transaction was told."""
+    before = logging.getLogger("asyncio").filters[:]
+    logging.getLogger("asyncio").addFilter(news)
+
+    async def forget(error: Exception) -> None:
+        asyncio.get_running_loop().create_future().set_exception(error)
+        gc.collect()
+        await asyncio.sleep(0)
+
+    try:
+        asyncio.run(forget(KafkaConnectionError("gone")))
+        asyncio.run(forget(ValueError("a defect")))
+    finally:
+        logging.getLogger("asyncio").filters[:] = before
+    assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [("a defect",)]
