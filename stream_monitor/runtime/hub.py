@@ -184,7 +184,7 @@ class Hub:
                 wait_s = RETRY_S
                 continue
             try:
-                async with asyncio.timeout(OPEN_LIMIT_S), self._lock:
+                async with asyncio.timeout(OPEN_LIMIT_S):  # several at once; `flush` ends them before the next assignment is opened
                     if tp in self.source.assigned() and self.source.flowing() and self.epochs.get(tp) == epoch:
                         log.warning("open again: %s/%d", tp.topic, tp.partition)
                         await self.source.seek(await stage.open({tp}))
@@ -229,10 +229,12 @@ class Hub:
         """What every stage has becomes durable."""
         log.info("close: %s", ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(self.opened)) or "nothing is open")
         self.opened = set()
-        for task in self._reopening.values():
+        reopening = list(self._reopening.values())
+        for task in reopening:
             task.cancel()  # the next assignment opens it; what is opened after this may be another's
         try:
             async with asyncio.timeout(FLUSH_LIMIT_S):
+                await asyncio.gather(*reopening, return_exceptions=True)
                 for stage in self.stages:
                     await stage.flush()
         except Exception as e:

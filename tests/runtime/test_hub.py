@@ -250,6 +250,33 @@ def test_what_is_being_opened_again_is_let_go_with_the_partitions(died):
     asyncio.run(body())
 
 
+def test_several_partitions_are_opened_again_at_once(died):
+    """After a broker has died: each may have to wait 10 s for an answer, and would hold up the next."""
+    both = {TP, TP._replace(partition=1)}
+
+    class Waiting(FakeStage):
+        async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+            found = await super().open(tps)
+            if self.opened > 1:
+                await asyncio.sleep(0.2)
+            return found
+
+    async def body():
+        hub, _, source = opened()
+        source.mine = both
+        stage = Waiting()
+        hub.stages = [stage]
+        await hub.open(both)
+        for tp in both:
+            hub.reopen(stage, tp)
+        await asyncio.sleep(0.1)
+        assert stage.opened == 3
+        await asyncio.sleep(0.2)
+        assert hub.trouble() == ""
+
+    asyncio.run(body())
+
+
 @pytest.mark.parametrize(("ends", "end", "asked"), [([90, 90, 100], 100, 3), ([90] * 9, 90, 4), ([100], 100, 1)])
 def test_an_end_before_our_position_is_asked_for_again(monkeypatch, ends, end, asked):
     """A leader that was stopped for long answers as it was, until it hears that it no longer leads; a log that was cut stays so."""
