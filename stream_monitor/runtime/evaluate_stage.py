@@ -45,6 +45,8 @@ about 2 % of the time that folding takes, and with many models, where they are d
 SNAPSHOT_COSTS = 50
 HOLD_S = 0.05
 """The longest that folding holds the event loop, but for a single record."""
+BREATH_S = 0.01
+"""After such a slice, while a transaction is under way: each of its answers takes several turns of the loop, and with a slice before each turn it would not end in time."""
 TRANSACTION_S = 8
 TRANSACTION_TIMEOUT_MS = 10_000
 CHECK_S = 40
@@ -110,6 +112,7 @@ class EvaluateStage:
         self.transactions = self.failures = 0
         self.lost = Lost(hub.settings.worker, "folded", "begins anew there, with an empty state")
         self.set_aside = 0
+        self._breathed = 0.0
 
     async def start(self) -> None:
         self.hub.spawn(self._ticker())
@@ -236,12 +239,19 @@ class EvaluateStage:
                 await self._fold(tp, owned, offset, value)
             owned.position = offset + 1
             if time.monotonic() - since >= HOLD_S:
-                await asyncio.sleep(0)
+                await self._breathe()
                 since = self.hub.alive = time.monotonic()
                 if owned.broken or self.owned.get(tp) is not owned or self.hub.epochs.get(tp) != fetched.epoch:
                     return  # closed or opened again meanwhile
         owned.position = fetched.end
-        await asyncio.sleep(0)
+        await self._breathe()
+
+    async def _breathe(self) -> None:
+        """Let others run; for a while, if we held the loop for long and a transaction waits for answers."""
+        long = time.monotonic() - self._breathed >= HOLD_S and any(owned.lock.locked() for owned in self.owned.values())
+        await asyncio.sleep(BREATH_S if long else 0)
+        if long:
+            self._breathed = time.monotonic()
 
     async def _fold(self, tp: TopicPartition, owned: Owned, offset: int, value: bytes) -> None:
         """One record; what has ended the process too often is set aside."""

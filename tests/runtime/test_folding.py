@@ -103,6 +103,27 @@ def a_batch(records: int) -> Fetched:
     return Fetched(TP, 1, 10, 10 + records + 1, [(10, DefaultRecordBatch(bytes(data)))])  # and a control record
 
 
+def test_a_transaction_under_way_gets_its_turns_while_a_long_batch_is_folded():
+    """An answer takes several turns of the loop: with a slice before each, a transaction after a silence took longer than its limit, was thrown away, and the silence grew."""
+
+    async def body() -> int:
+        stage, shard, _ = slow()
+        other = stage.owned[TP._replace(partition=1)] = Owned(FakeShard(), SimpleNamespace(), "7", 0, {})  # type: ignore[arg-type]
+
+        async def transaction() -> int:
+            async with other.lock:
+                for _ in range(60):
+                    await asyncio.sleep(0)
+            return shard.folded
+
+        under_way = asyncio.ensure_future(transaction())
+        await asyncio.sleep(0)
+        await stage.next(a_batch(20))
+        return await under_way
+
+    assert asyncio.run(body()) <= 10
+
+
 def slow() -> tuple[EvaluateStage, FakeShard, Owned]:
     stage, shard = EvaluateStage(Hub(Settings()), 1, {}), FakeShard()
     shard.folding_s = 0.03
