@@ -271,8 +271,15 @@ def main() -> int:
     return 1 if report["differences"] else 0
 
 
+def end(*_: object) -> None:
+    """Told to end: brokers and workers are ended too, whatever else is told meanwhile (`timeout` sends SIGTERM twice)."""
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, signal.SIG_IGN)
+    sys.exit(2)
+
+
 if __name__ == "__main__":
     os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # so that broker and workers are ended too
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(2))
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, end)
     sys.exit(main())
