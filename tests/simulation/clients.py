@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -40,6 +41,7 @@ class Producer:
         self.world, self.id, self.epoch = world, transactional_id, -1
         self._waiting: list[asyncio.Future[Any]] = []
         self._turns: dict[TopicPartition, Any] = {}
+        self._message_accumulator = SimpleNamespace()
 
     async def start(self) -> None:
         if self.id is not None:
