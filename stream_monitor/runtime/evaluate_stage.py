@@ -25,7 +25,7 @@ from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import snapshots
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
-from stream_monitor.runtime.fetching import Fetched, Reader, split
+from stream_monitor.runtime.fetching import Fetched, Reader, Records, split
 from stream_monitor.runtime.hub import Hub, bounds_of, quietly
 from stream_monitor.runtime.notes import ANEW, Note, read_note
 from stream_monitor.runtime.poison import REASON, TRIES, Headers, letter_headers, place, summary, with_failures
@@ -205,25 +205,30 @@ class EvaluateStage:
     async def _refold(self, reader: Reader, tp: TopicPartition, owned: Owned, at: int) -> None:
         """Fold again what lies between a snapshot and the committed position."""
         async for fetched in reader.stretch(tp, at, owned.position):
-            for offset, value in self._records(fetched):
-                if value is not None and offset < owned.position:
-                    try:
-                        owned.fold(value)
-                    except Exception as e:
-                        log.exception("folded again")
-                        die(
-                            BATCH_FAILED,
-                            f"{tp.topic}/{tp.partition}:{offset} was folded before and ends the worker now: {summary(e)}; run the version before, or {snapshots.WAY_OUT}",
-                        )
-                    await asyncio.sleep(0)
+            part: Fetched | None = fetched
+            while part is not None:
+                records = self._whole(part)
+                for value, offset in zip(records.values, records.offsets.tolist(), strict=True):
+                    if value is not None and offset < owned.position:
+                        self._fold_again(tp, owned, offset, value)
+                        await asyncio.sleep(0)
+                part = records.rest
 
     @staticmethod
-    def _records(fetched: Fetched) -> Iterator[tuple[int, bytes | None]]:
-        """Offsets and values. A broken batch is never skipped: what it holds is in no other place, and may be thousands of rows."""
+    def _fold_again(tp: TopicPartition, owned: Owned, offset: int, value: bytes) -> None:
+        try:
+            owned.fold(value)
+        except Exception as e:
+            log.exception("folded again")
+            die(BATCH_FAILED, f"{tp.topic}/{tp.partition}:{offset} was folded before and ends the worker now: {summary(e)}; run the version before, or {snapshots.WAY_OUT}")
+
+    @staticmethod
+    def _whole(fetched: Fetched) -> Records:
+        """Records of a delivery. A broken batch is never skipped: what it holds is in no other place, and may be thousands of rows."""
         records = split(fetched)
         for batch in records.broken:
             die(BATCH_FAILED, f"{place(fetched.tp, batch)}; mend the log of this partition from another replica, or move the group's offset past it, which loses its rows")
-        return zip(records.offsets.tolist(), records.values, strict=True)
+        return records
 
     # ---- folding
 
@@ -231,10 +236,10 @@ class EvaluateStage:
         owned = self.owned.get(tp)
         return -1 if owned is None or owned.broken else owned.position
 
-    async def next(self, fetched: Fetched) -> None:
+    async def next(self, fetched: Fetched) -> Fetched | None:
         """A batch may take seconds after a silence: it is folded in slices, between which heartbeats and transactions run, and what was folded is always the position."""
-        owned, tp, since = self.owned[fetched.tp], fetched.tp, time.monotonic()
-        for offset, value in self._records(fetched):
+        owned, tp, records, since = self.owned[fetched.tp], fetched.tp, self._whole(fetched), time.monotonic()
+        for value, offset in zip(records.values, records.offsets.tolist(), strict=True):
             if value is not None:
                 await self._fold(tp, owned, offset, value)
             owned.position = offset + 1
@@ -242,9 +247,10 @@ class EvaluateStage:
                 await self._breathe()
                 since = self.hub.alive = time.monotonic()
                 if owned.broken or self.owned.get(tp) is not owned or self.hub.epochs.get(tp) != fetched.epoch:
-                    return  # closed or opened again meanwhile
-        owned.position = fetched.end
+                    return None  # closed or opened again meanwhile
+        owned.position = records.end
         await self._breathe()
+        return records.rest
 
     async def _breathe(self) -> None:
         """Let others run; for a while, if we held the loop for long and a transaction waits for answers."""

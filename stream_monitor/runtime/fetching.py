@@ -28,6 +28,10 @@ inflating.bound()
 READ_COMMITTED = 1
 BATCHES_MAX = 500
 """Record batches of one delivery."""
+TAKEN_BYTES_MAX = 32 << 20
+"""Of a delivery no further batch is inflated once its records take so much memory. Most deliveries stay far below it; one of 2 MiB can hold 64 GiB."""
+RECORD_BYTES = 200
+"""Memory of a record besides its value and key."""
 
 
 class Epochs(Protocol):
@@ -45,7 +49,7 @@ class Fetched(NamedTuple):
     end: int
     """The position after it, control records and compacted ones included."""
     batches: list[tuple[int, Any]]
-    """(first wanted offset, record batch of aiokafka or `Broken`)."""
+    """(first wanted offset, record batch of aiokafka or `Broken`). `split` takes them out: a batch that was inflated stays so."""
 
 
 class Broken(NamedTuple):
@@ -65,16 +69,22 @@ class Records(NamedTuple):
     offsets: NDArray[np.int64]
     times_ms: NDArray[np.int64]
     broken: list[Broken]
+    end: int
+    """The position after them."""
+    rest: Fetched | None
+    """What is left of the delivery, where it would take too much memory at once."""
 
 
 def split(fetched: Fetched) -> Records:
-    """The records of a delivery, and the batches that gave none. Decompresses; 0.4 µs a record of 400 bytes."""
+    """The records of a delivery, or of its first batches, and the batches that gave none. Decompresses; 0.4 µs a record of 400 bytes."""
     values: list[bytes | None] = []
     keys: list[bytes | None] = []
     offsets: list[int] = []
     times: list[int] = []
     broken: list[Broken] = []
-    for start, batch in fetched.batches:
+    rest, taken_bytes = fetched.batches, 0
+    while rest and taken_bytes < TAKEN_BYTES_MAX:
+        start, batch = rest.pop(0)
         if isinstance(batch, Broken):
             broken.append(batch)
             continue
@@ -91,7 +101,9 @@ def split(fetched: Fetched) -> Records:
             for column in (values, keys, offsets, times):
                 del column[had:]
             broken.append(Broken(start, batch.next_offset, "too_large" if isinstance(e, inflating.InflatedError) else "corrupt_batch", str(e) or repr(e)))
-    return Records(values, keys, np.array(offsets, np.int64), np.array(times, np.int64), broken)
+        taken_bytes += sum(len(part) for column in (values, keys) for part in column[had:] if part) + RECORD_BYTES * (len(values) - had)
+    end = rest[0][0] if rest else fetched.end
+    return Records(values, keys, np.array(offsets, np.int64), np.array(times, np.int64), broken, end, fetched._replace(start=end) if rest else None)
 
 
 def record_batches(records: Any, log_end: int | None = None) -> Iterator[tuple[int, Any]]:

@@ -49,8 +49,8 @@ class Stage(Protocol):
     async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """Fence and restore; the offset to read each partition from. May be cancelled, may be called again."""
 
-    async def next(self, fetched: Fetched) -> None:
-        """Take a batch before the first await, then perhaps wait (back-pressure)."""
+    async def next(self, fetched: Fetched) -> Fetched | None:
+        """Take a delivery before the first await, then perhaps wait (back-pressure). What would take too much memory at once is the rest, to be delivered next."""
 
     def position(self, tp: TopicPartition) -> int:
         """The end of what was taken; -1: not usable, open it again."""
@@ -199,17 +199,18 @@ class Hub:
                 log.warning("%s/%d cannot be opened again yet, next try in %.0f s: %r", tp.topic, tp.partition, wait_s, e)
 
     async def deliver(self, stage: Stage, fetched: Fetched) -> None:
-        """Apply a batch, if it is the next one."""
-        self.alive = time.monotonic()
-        if not self.source.flowing() or fetched.epoch != self.epochs.get(fetched.tp) or fetched.tp in self._reopening:
-            return
-        position = stage.position(fetched.tp)
-        if fetched.start != position:
-            self.reopen(stage, fetched.tp)
-            return
+        """Apply a batch, if it is the next one, and then its rest by the same law."""
+        rest: Fetched | None = fetched
         self._delivering.add(stage)
         try:
-            await stage.next(fetched)
+            while rest is not None:
+                self.alive = time.monotonic()
+                if not self.source.flowing() or rest.epoch != self.epochs.get(rest.tp) or rest.tp in self._reopening:
+                    return
+                if rest.start != stage.position(rest.tp):
+                    self.reopen(stage, rest.tp)
+                    return
+                rest = await stage.next(rest)
         except Exception as e:
             log.exception("a batch of %s", fetched.tp)
             await self._flush_others(stage)

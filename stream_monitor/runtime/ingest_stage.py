@@ -141,7 +141,7 @@ class IngestStage:
     def position(self, tp: TopicPartition) -> int:
         return self._read.get(tp, -1)
 
-    async def next(self, fetched: Fetched) -> None:
+    async def next(self, fetched: Fetched) -> Fetched | None:
         records = split(fetched)
         tp = fetched.tp
         self._admit(tp, records.broken)
@@ -151,10 +151,10 @@ class IngestStage:
             rejects = self.ingest.take(self.source(tp), self.kinds[tp.topic], values, records.offsets, records.times_ms)
         except Exception:
             async with self._lock:
-                await self._count_failure({tp: fetched.end})
+                await self._count_failure({tp: records.end})
             raise
         rejects = [poison.get(r.index, r) for r in rejects]
-        self._read[tp] = fetched.end
+        self._read[tp] = records.end
         if rejects or records.broken:
             self._burying.add(tp)  # its offsets are not committed before its dead letters are written
             await self._bury(tp, records, rejects)
@@ -163,6 +163,7 @@ class IngestStage:
             await self._send()
         else:
             await asyncio.sleep(0)
+        return records.rest
 
     # ---- what cannot be taken
 
