@@ -4,156 +4,249 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_monitor.events.join import ANY, WAITING, Join, LabelRows, Predictions
+from stream_monitor.events.join import ANY, SERVED, Join, LabelRows, Predictions
 
 VERSIONS = [0, 0, 1]  # model of each version
+NAMELESS = {0: 0, 1: 2}  # the version of each model that a label means with its own prediction when it names none
 DELAY = 50 << 4
+LATER = 30 << 4
+"""Two such steps are longer than the delay, one is not."""
+
+
+class Row(NamedTuple):
+    """A prediction, a failed call, or a label for (model, version); `time` is the label's, `outcome` what a label brings along."""
+
+    kind: str
+    event: int
+    model: int
+    version: int
+    time: int
+    value: float
+    outcome: float | None = None
+    later: bool = False
+    """Log time goes on before it."""
 
 
 @dataclass
 class Oracle:
     """The join as a person would write it: dictionaries, one row at a time."""
 
-    predictions: dict[tuple[int, int], tuple[int, float]] = field(default_factory=dict)
+    predictions: dict[tuple[int, int], tuple[int, float, bool]] = field(default_factory=dict)
+    """Arrival, outcome, and whether a label brought it along."""
+    failures: dict[tuple[int, int], int] = field(default_factory=dict)
     labels: list[tuple[int, int, int, tuple[int, int, int], float, int]] = field(default_factory=list)
-    won: dict[tuple[int, int], tuple[tuple[int, int, int], float]] = field(default_factory=dict)
+    won: dict[tuple[int, int], tuple[tuple[int, int, int], float, int]] = field(default_factory=dict)
+    """The label of each prediction: by what it wins, its value, its arrival."""
     duplicates: int = 0
-    events: list[tuple[int, int, float, bool]] = field(default_factory=list)
+    served: int = 0
+    """Predictions that wait for a label or have got one, those that labels brought along included."""
+    events: list[tuple[int, int, float, float, bool]] = field(default_factory=list)
 
-    def prediction(self, event: int, version: int, now: int) -> None:
-        if (event, version) in self.predictions and self.predictions[event, version][0] + DELAY >= now:
+    def failure(self, event: int, version: int, now: int) -> None:
+        if (event, version) in self.failures and self.failures[event, version] + DELAY >= now:
             self.duplicates += 1
-            return
-        self.predictions[event, version] = (now, 0.0)
-        self.won.pop((event, version), None)
-        fitting = [(key, value) for i, m, v, key, value, at in self.labels if i == event and m in (ANY, VERSIONS[version]) and v in (ANY, version) and at + DELAY >= now]
-        if fitting:
-            key, value = max(fitting)
-            self.won[event, version] = (key, value)
-            self.events.append((event, version, value, False))
+        else:
+            self.failures[event, version] = now
 
-    def label(self, event: int, model: int, version: int, key: tuple[int, int, int], value: float, now: int) -> None:
+    def prediction(self, event: int, version: int, outcome: float, now: int) -> None:
+        at, had, stands_in = self.predictions.get((event, version), (-DELAY - 1, 0.0, False))
+        if at + DELAY >= now:
+            self.duplicates += not stands_in
+            self.predictions[event, version] = (at, had, False)  # one that comes after its stand-in is counted, and judged no second time
+            return
+        self._add(event, version, outcome, now, stands_in=False)
+        fitting = [(key, value, at) for i, m, v, key, value, at in self.labels if i == event and m in (ANY, VERSIONS[version]) and v in (ANY, version) and at + DELAY >= now]
+        if fitting:
+            self._pair(event, version, max(fitting))
+
+    def label(self, event: int, model: int, version: int, key: tuple[int, int, int], value: float, outcome: float | None, now: int) -> None:
         self.labels.append((event, model, version, key, value, now))
-        for (i, v), (at, _) in sorted(self.predictions.items()):
+        met = False
+        for (i, v), (at, predicted, _) in sorted(self.predictions.items()):
             if i != event or at + DELAY < now or model not in (ANY, VERSIONS[v]) or version not in (ANY, v):
                 continue
+            met = True
             had = self.won.get((i, v))
             if had is None:
-                self.won[i, v] = (key, value)
-                self.events.append((i, v, value, False))
-            elif key > had[0]:
-                self.won[i, v] = (key, value)
+                self._pair(i, v, (key, value, now))
+            elif key > had[0] and had[2] + DELAY >= now:  # one that is forgotten stays
+                self.won[i, v] = (key, value, now)
                 if value != had[1]:
-                    self.events.append((i, v, value, True))
+                    self.events.append((i, v, predicted, value, True))
+        if outcome is not None and model != ANY and not met:
+            own = NAMELESS[model] if version == ANY else version
+            self._add(event, own, outcome, now, stands_in=True)
+            self._pair(event, own, (key, value, now))
 
+    def _add(self, event: int, version: int, outcome: float, now: int, *, stands_in: bool) -> None:
+        self.predictions[event, version] = (now, outcome, stands_in)
+        self.won.pop((event, version), None)
+        self.served += 1
 
-def without_predictions(n: int) -> tuple[np.ndarray, ...]:
-    return np.full(n, ANY), np.full(n, np.nan), np.full(n, np.nan), np.empty((n, 0))
+    def _pair(self, event: int, version: int, label: tuple[tuple[int, int, int], float, int]) -> None:
+        self.won[event, version] = label
+        self.events.append((event, version, self.predictions[event, version][1], label[1], False))
+
+    @property
+    def labelled(self) -> int:
+        return sum(not corrected for *_, corrected in self.events)
 
 
 def no_labels() -> LabelRows:
-    empty = np.empty(0, np.int64)
-    return LabelRows(empty, empty.astype(np.uint64), empty, empty, empty.astype(np.float64), empty, empty, empty, *without_predictions(0))
+    empty, none = np.empty(0, np.int64), np.empty(0)
+    return LabelRows(empty, empty.astype(np.uint64), empty, empty, none, empty, empty, empty, empty, none, none, np.empty((0, 0)))
 
 
-row = st.tuples(st.booleans(), st.integers(1, 5), st.sampled_from([ANY, 0, 1, 2]), st.integers(0, 3), st.sampled_from([0.0, 1.0]))
+values = st.sampled_from([0.0, 1.0])
+events = st.integers(1, 4)
+later = st.sampled_from([False, False, False, True])
+rows = st.one_of(
+    st.builds(
+        lambda kind, e, v, value, later: Row(kind, e, VERSIONS[v], v, 0, value, None, later),
+        st.sampled_from(["served", "served", "failed"]),
+        events,
+        st.integers(0, 2),
+        values,
+        later,
+    ),
+    st.builds(
+        lambda e, target, time, value, outcome, later: Row("label", e, *target, time, value, outcome, later),
+        events,
+        st.sampled_from([(ANY, ANY), (0, ANY), (1, ANY), *((model, v) for v, model in enumerate(VERSIONS))]),
+        st.integers(0, 3),
+        values,
+        st.none() | values,
+        later,
+    ),
+)
 
 
-def run(rows: list[tuple[bool, int, int, int, float]], cuts: list[int], clock: list[int]) -> tuple[Join, list[tuple[int, int, float, bool]], int]:
-    join = Join(10_000)
-    for code, model in enumerate(VERSIONS):
-        join.register(code, model, DELAY)
-    events: list[tuple[int, int, float, bool]] = []
-    duplicates = 0
-    bounds = sorted({0, len(rows), *(c % (len(rows) + 1) for c in cuts)})
-    for start, end in itertools.pairwise(bounds):
-        p = [(i, r) for i, r in enumerate(rows[start:end]) if r[0]]
-        q = [(i, r, start + i) for i, r in enumerate(rows[start:end]) if not r[0]]
-        n = len(p)
-        predictions = Predictions(
-            np.array([i for i, _ in p], np.int64),
-            np.array([r[1] for _, r in p], np.uint64),
-            np.zeros(n, np.int64),
-            np.array([max(r[2], 0) for _, r in p], np.int64),
-            np.ones(n),
-            np.ones(n),
-            np.zeros(n, np.int64),
-            np.empty((n, 0)),
-            np.zeros(n, bool),
-        )
-        labels = LabelRows(
-            np.array([i for i, _, _ in q], np.int64),
-            np.array([r[1] for _, r, _ in q], np.uint64),
-            np.array([ANY if r[2] == ANY else VERSIONS[r[2]] for _, r, _ in q], np.int64),
-            np.array([r[2] for _, r, _ in q], np.int64),
-            np.array([r[4] for _, r, _ in q], np.float64),
-            np.array([r[3] for _, r, _ in q], np.int64),
-            np.zeros(len(q), np.int64),
-            np.array([o for _, _, o in q], np.int64),
-            *without_predictions(len(q)),
-        )
-        joined = join.apply(predictions, labels, clock[0])
-        duplicates += int(joined.duplicate.sum())
-        found = sorted(
-            (int(part.row[i]), int(part.id[i]), int(part.version[i]), float(part.label[i]), bool(part.corrected[i])) for part in joined.pairs for i in range(len(part.row))
-        )
-        events += [(i, v, value, corrected) for _, i, v, value, corrected in found]
-    return join, events, duplicates
+def predictions_of(part: list[tuple[int, Row]]) -> Predictions:
+    n = len(part)
+    return Predictions(
+        np.array([i for i, _ in part], np.int64),
+        np.array([r.event for _, r in part], np.uint64),
+        np.zeros(n, np.int64),
+        np.array([r.version for _, r in part], np.int64),
+        np.array([r.value for _, r in part], np.float64),
+        np.ones(n),
+        np.zeros(n, np.int64),
+        np.empty((n, 0)),
+        np.array([r.kind == "failed" for _, r in part], bool),
+    )
 
 
-def oracle_of(rows: list[tuple[bool, int, int, int, float]]) -> Oracle:
-    oracle = Oracle()
-    for offset, (prediction, event, version, time, value) in enumerate(rows):
-        if prediction:
-            oracle.prediction(event, max(version, 0), 0)
+def labels_of(part: list[tuple[int, Row]], start: int) -> LabelRows:
+    def own(r: Row) -> int:
+        return ANY if r.outcome is None or r.model == ANY else NAMELESS[r.model] if r.version == ANY else r.version
+
+    n = len(part)
+    return LabelRows(
+        np.array([i for i, _ in part], np.int64),
+        np.array([r.event for _, r in part], np.uint64),
+        np.array([r.model for _, r in part], np.int64),
+        np.array([r.version for _, r in part], np.int64),
+        np.array([r.value for _, r in part], np.float64),
+        np.array([r.time for _, r in part], np.int64),
+        np.zeros(n, np.int64),
+        np.array([start + i for i, _ in part], np.int64),
+        np.array([own(r) for _, r in part], np.int64),
+        np.array([np.nan if r.outcome is None else r.outcome for _, r in part], np.float64),
+        np.full(n, np.nan),
+        np.empty((n, 0)),
+    )
+
+
+class Run:
+    """A join that takes these rows, cut at these places and wherever log time goes on."""
+
+    def __init__(self, given: list[Row], cuts: list[int], *, restored: bool = False) -> None:
+        self.join = Join(10_000)
+        for code, model in enumerate(VERSIONS):
+            self.join.register(code, model, DELAY)
+        self.events: list[tuple[int, int, float, float, bool]] = []
+        self.duplicates = now = 0
+        bounds = sorted({0, len(given), *(c % (len(given) + 1) for c in cuts), *(i for i, r in enumerate(given) if r.later)})
+        for start, end in itertools.pairwise(bounds):
+            if given[start].later:
+                now += LATER
+                self.join.expire(now)
+            if restored:
+                state = self.join.state()
+                self.join = Join.from_state(10_000, 0, state, {"predictions": {}, "labels": {}})
+                assert self.join.state() == state
+            part = list(enumerate(given[start:end]))
+            joined = self.join.apply(predictions_of([x for x in part if x[1].kind != "label"]), labels_of([x for x in part if x[1].kind == "label"], start), now)
+            self.duplicates += int(joined.duplicate.sum())
+            columns = [(p.row, p.id, p.version, p.outcome, p.label, p.corrected) for p in joined.pairs]
+            found = sorted((int(row), int(i), int(v), float(o), float(y), bool(c)) for each in columns for row, i, v, o, y, c in zip(*each, strict=True))
+            self.events += [rest for _, *rest in found]  # type: ignore[misc]
+        self.events = [tuple(e) for e in self.events]  # type: ignore[misc]
+
+
+def oracle_of(given: list[Row]) -> Oracle:
+    oracle, now = Oracle(), 0
+    for offset, r in enumerate(given):
+        now += LATER * r.later
+        if r.kind == "label":
+            oracle.label(r.event, r.model, r.version, (r.time, 0, offset), r.value, r.outcome, now)
+        elif r.kind == "failed":
+            oracle.failure(r.event, r.version, now)
         else:
-            oracle.label(event, ANY if version == ANY else VERSIONS[version], version, (time, 0, offset), value, 0)
+            oracle.prediction(r.event, r.version, r.value, now)
     return oracle
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(row, max_size=40), st.lists(st.integers(0, 100), max_size=6))
-def test_equal_to_one_row_at_a_time_however_it_is_cut(rows: list[tuple[bool, int, int, int, float]], cuts: list[int]) -> None:
-    oracle = oracle_of(rows)
-    join, events, duplicates = run(rows, cuts, [0])
-    assert duplicates == oracle.duplicates
-    assert events == oracle.events
-    labelled = int(sum(join.predictions.rows("label", join.predictions.tail, join.predictions.head) != WAITING))
-    assert labelled == len(oracle.won)
-    assert int(join.pending.sum()) == len(join.predictions) - labelled
+@settings(max_examples=500, deadline=None)
+@given(st.lists(rows, max_size=40), st.lists(st.integers(0, 100), max_size=6), st.booleans())
+def test_equal_to_one_row_at_a_time_however_it_is_cut_and_restored(given: list[Row], cuts: list[int], restored: bool) -> None:
+    oracle, run = oracle_of(given), Run(given, cuts, restored=restored)
+    assert run.duplicates == oracle.duplicates
+    assert run.events == oracle.events
+    assert run.join.pending.sum() + run.join.expired.sum() == oracle.served - oracle.labelled
+
+
+def test_the_generated_rows_have_what_they_are_for() -> None:
+    """A failed call and its retry, a label with its own prediction and the one that it stood in for, a label too late."""
+    given = [
+        Row("failed", 1, 0, 0, 0, 0.0),
+        Row("served", 1, 0, 0, 0, 1.0),
+        Row("failed", 1, 0, 0, 0, 0.0),
+        Row("label", 2, 0, ANY, 1, 1.0, 0.0),
+        Row("served", 2, 0, 0, 0, 1.0),
+        Row("served", 2, 0, 0, 0, 1.0),
+        Row("label", 1, ANY, ANY, 1, 0.0, 0.0),
+        Row("label", 2, 0, 0, 2, 0.0, 1.0, later=True),
+        Row("label", 2, 0, 0, 3, 1.0, 1.0, later=True),
+    ]
+    for found in (oracle_of(given), Run(given, [])):
+        assert found.duplicates == 2
+        assert found.events == [(2, 0, 0.0, 1.0, False), (1, 0, 1.0, 0.0, False), (2, 0, 0.0, 0.0, True), (2, 0, 1.0, 1.0, False)]
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(row, max_size=25), st.randoms(use_true_random=False))
-def test_the_order_of_labels_does_not_matter(rows: list[tuple[bool, int, int, int, float]], random: object) -> None:
-    predictions = [r for r in rows if r[0]]
-    labels = [(False, r[1], r[2], i, r[4]) for i, r in enumerate(r for r in rows if not r[0])]  # distinct times
+@given(st.lists(rows, max_size=25), st.randoms(use_true_random=False))
+def test_the_order_of_labels_does_not_matter(given: list[Row], random: object) -> None:
+    """That of labels that bring no prediction, within the delay."""
+    predictions = [r._replace(later=False) for r in given if r.kind != "label"]
+    labels = [r._replace(time=i, outcome=None, later=False) for i, r in enumerate(r for r in given if r.kind == "label")]  # distinct times
     mixed = predictions + labels
     random.shuffle(mixed)  # type: ignore[attr-defined]
 
     def final(join: Join) -> dict[tuple[int, int], float]:
         ring = join.predictions
         seqs = np.arange(ring.tail, ring.head)
+        seqs = seqs[ring.get("kind", seqs) == SERVED]
         had = join._label_of(seqs)
         return {(int(i), int(v)): float(join.labels.get("label", np.array([s]))[0]) for i, v, s in zip(ring.get("id", seqs), ring.get("version", seqs), had, strict=True) if s >= 0}
 
-    assert final(run(mixed, [], [0])[0]) == final(run(predictions + labels, [7], [0])[0])
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(row, max_size=40), st.lists(row, max_size=20))
-def test_restoring_a_snapshot_is_invisible(before: list[tuple[bool, int, int, int, float]], after: list[tuple[bool, int, int, int, float]]) -> None:
-    oracle = oracle_of(before + after)
-    join, events, _ = run(before, [], [0])
-    state = join.state()
-    restored = Join.from_state(10_000, 0, state, {"predictions": {}, "labels": {}})
-    assert restored.state() == state
-    assert len(events) <= len(oracle.events)
+    assert final(Run(mixed, []).join) == final(Run(predictions + labels, [7]).join)
 
 
 def test_a_million_rows_leave_only_the_limit_and_counts_of_the_rest() -> None:
