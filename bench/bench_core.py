@@ -88,6 +88,23 @@ def ingesting(kinds: dict[str, list[bytes]]) -> Ingested:
     return Ingested(decoding / rows * 1e6, packing / rows * 1e6, records)
 
 
+def rejecting_us(n: int) -> float:
+    """CPU µs a record that cannot be used, among as many good ones."""
+    good = b'{"event_id": "a", "model": "m", "prediction": 1, "features": {"x": 1.5, "c": "u"}}'
+    bad = [good[:-3], b"", b"[1]", good.replace(b"1.5", b"NaN"), good.replace(b'"m"', b"7"), good.replace(b'"prediction"', b'"other"'), b'{"a":' * 3_000, b"[" * 90_000]
+    bad += [
+        good.replace(b'"a"', b'"\\ud800"'),
+        good.replace(b'"prediction": 1', b'"prediction": ' + b"9" * 400),
+        good.replace(b'"c": "u"', b'"' + b"c" * 10_000 + b'": "u') + b" " * 10_000,
+    ]
+    ingest, values = Ingest(1), [v for _ in range(max(n // len(bad), 1)) for b in bad for v in (good, b)]
+    start = time.process_time()
+    rejects = ingest.take("predictions@0/0", "predictions", list(values), np.arange(len(values)), np.full(len(values), 1_760_000_000_000))
+    if 2 * len(rejects) != len(values):
+        raise SystemExit(f"{len(rejects)} of {len(values)} were rejected, not half")
+    return (time.process_time() - start) / len(rejects) * 1e6
+
+
 def folding_us(records: list[bytes], n: int, settings: CoreSettings) -> float:
     """CPU µs a prediction (or a pair) of folding all but the first fifth of the records of `n` of them."""
     shard = Shard(0, settings)
@@ -116,6 +133,7 @@ def stages(n: int, rounds: int) -> Iterator[Stage]:
         found = [ingesting({kind: values}) for _ in range(rounds)]
         yield Stage(f"decode {kind}", target_us, [f.decode_us for f in found])
         yield Stage(f"pack {kind}", None, [f.pack_us for f in found])
+    yield Stage("decode malformed", 1_000.0, [rejecting_us(n // 50) for _ in range(rounds)])
     for name, records in logs.items():
         yield Stage(f"fold {name}, without detectors", None, [folding_us(records, n, NO_DETECTORS) for _ in range(rounds)])
         yield Stage(f"fold {name}", None, [folding_us(records, n, CoreSettings()) for _ in range(rounds)])
