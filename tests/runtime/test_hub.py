@@ -158,7 +158,7 @@ def test_a_failed_transaction_is_not_opened_again_before_its_pause_however_much_
     """Else a zombie that was just woken would fence the new owner with its next batch, before a heartbeat tells it."""
 
     async def body():
-        hub, stage, source = opened()
+        hub, stage, _ = opened()
         await hub.open({TP})
         stage.at = -1
         hub.reopen(stage, TP, 0.2)
@@ -208,7 +208,7 @@ def test_a_partition_is_not_opened_again_before_a_heartbeat_is_answered(died):
     """The group's coordinator moves with a broker that hangs: who was not heard for a session may own it no more, and would fence the new owner."""
 
     async def body():
-        hub, stage, source = opened()
+        hub, stage, _ = opened()
         await hub.open({TP})
         source.heard = False
         hub.reopen(stage, TP)
@@ -360,3 +360,21 @@ def test_a_rebalance_while_we_stop_waits_until_all_is_flushed_and_the_group_is_l
 
     asyncio.run(body())
     assert order == ["flushed", "left", "closed"]
+
+
+@pytest.mark.parametrize("case", ["lost", "on its way", "still taken", "nothing fetched"])
+def test_a_batch_that_is_lost_is_noticed_where_no_other_follows(died, monkeypatch, case):
+    async def body():
+        hub, stage, _ = opened()
+        hub.opened, hub.epochs[TP], stage.at = {TP}, 1, 10
+        ends = {"nothing fetched": iter([10] * 1000), "on its way": iter(range(11, 1000))}.get(case)
+        monkeypatch.setattr(FakeSource, "fetched", lambda _, tp: 12 if ends is None else next(ends), raising=False)
+        monkeypatch.setattr(hub_module, "HOLES_S", 0.01)
+        if case == "still taken":
+            hub._delivering.add(stage)  # type: ignore[arg-type]
+        hub.spawn(hub._watch_holes())
+        await asyncio.sleep(0.1)
+        hub.stop()
+        return stage.opened
+
+    assert (asyncio.run(body()) > 0) == (case == "lost")
