@@ -97,7 +97,7 @@ def batch(hub: Hub, start: int | None, end: int) -> Fetched:
 
 def test_a_batch_is_taken_only_where_the_last_one_ended(died):
     async def body():
-        hub, stage, source = opened()
+        hub, stage, _source = opened()
         await hub.open({TP})
         stale = batch(hub, 0, 10)
         await hub.deliver(stage, batch(hub, 0, 10))
@@ -145,7 +145,7 @@ def test_a_batch_that_fails_ends_the_process_after_the_other_stage_has_flushed(d
 @pytest.mark.parametrize("start", [None, 5])
 def test_what_is_out_of_range_is_a_hole(died, start):
     async def body():
-        hub, stage, source = opened()
+        hub, stage, _source = opened()
         await hub.open({TP})
         await hub.deliver(stage, batch(hub, start, 5))
         await asyncio.sleep(0.05)
@@ -175,7 +175,7 @@ def test_a_failed_transaction_is_not_opened_again_before_its_pause_however_much_
 
 def test_opening_waits_for_a_broker_that_is_away(died):
     async def body():
-        hub, stage, source = opened()
+        hub, stage, _source = opened()
         stage.failures = [KafkaConnectionError("away"), TimeoutError()]
         await hub.open({TP})
         assert (stage.opened, hub.opened) == (3, {TP})
@@ -193,7 +193,7 @@ def test_opening_waits_where_aiokafka_wraps_a_broker_that_is_away_in_an_error_th
     wrapped.__cause__ = KafkaConnectionError("closed")
 
     async def body():
-        hub, stage, source = opened()
+        hub, stage, _source = opened()
         stage.failures = [wrapped]
         await hub.open({TP})
         assert (stage.opened, hub.opened) == (2, {TP})
@@ -296,7 +296,7 @@ def test_an_end_before_our_position_is_asked_for_again(monkeypatch, ends, end, a
 
 def test_opening_ends_the_process_when_trying_again_cannot_help(died):
     async def body():
-        hub, stage, source = opened()
+        hub, stage, _source = opened()
         stage.failures = [TopicAuthorizationFailedError("observations")]
         with pytest.raises(DiedError):
             await hub.open({TP})
