@@ -188,6 +188,16 @@ class Shard:
 
     # ---- what is told
 
+    def learning(self) -> list[str]:
+        """Detectors that began anew at the last restore, since their state is of another version of River or cannot be read."""
+        return [
+            f"{version.model}/{version.name} {subject} {method}"
+            for version in self.versions
+            for subject, signal in version.signals.items()
+            for method, detector in signal.detectors.items()
+            if detector.learning
+        ]
+
     def samples(self) -> Iterator[AnySample]:
         """Gauges and counters of every model version, and of this shard."""
         for version in self.versions:

@@ -25,6 +25,8 @@ class ValueDetector(Protocol):
     """The statistic, as a gauge."""
     befores: list[float]
     """For each alarm of the last update, the mean of the values before the change."""
+    learning: bool
+    """A state was there that cannot be used: it began anew."""
 
     def update(self, values: Float) -> Int:
         """Feed (n,) float64, finite; the indices at which a change was detected."""

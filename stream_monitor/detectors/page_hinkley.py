@@ -47,6 +47,7 @@ class PageHinkley:
         self.min_instances, self.delta, self.threshold, self.alpha = int(min_instances), delta, threshold, alpha
         self.score = 0.0
         self.befores: list[float] = []
+        self.learning = False
         self._block = BLOCK_ROWS if alpha == 1 else max(1, min(BLOCK_ROWS, int(math.log(1e-6) / math.log(alpha))))
         self._reset()
 

@@ -81,13 +81,13 @@ class Adwin:
         window = AdaptiveWindowing(*self._arguments)
         try:
             window.__setstate__(state["window"])
+            score = float(state["score"])
         except BaseException as e:
             if isinstance(e, (KeyboardInterrupt, SystemExit)):
                 raise
             self.learning = True  # malformed bytes raise a panic of Rust, which is no Exception
             return
-        self._window = window
-        self.score = state["score"]
+        self._window, self.score = window, score
 
 
 class Plain:
@@ -127,14 +127,14 @@ class Plain:
         detector = self._make(**self._parameters)
         try:
             _import(detector, state["detector"])
+            (n, total), score = state["mean"], float(state["score"])
         except BaseException as e:
             if isinstance(e, (KeyboardInterrupt, SystemExit)):
                 raise
             self.learning = True  # malformed bytes raise a panic of Rust, which is no Exception
             return
-        self._detector = detector
-        self._n, self._total = state["mean"]
-        self.score = state["score"]
+        self._detector, self.score = detector, score
+        self._n, self._total = n, total
 
 
 def _export(value: Any) -> Any:

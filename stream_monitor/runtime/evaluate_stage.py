@@ -52,6 +52,8 @@ TRANSACTION_TIMEOUT_MS = 10_000
 CHECK_S = 40
 """For the check of transactions when a worker starts: one broker of several may have gone away just now."""
 LEARNT = [(LEARNT_HEADER, b"")]
+SHOWN = 10
+"""Names in a line of the log."""
 PAUSE_S = 3
 """After a failed transaction: more than two heartbeats, in which a zombie is told that it is one."""
 
@@ -181,6 +183,9 @@ class EvaluateStage:
                 before = core if manifest.config == core.hash or manifest.position >= position else _settings_before(tp, manifest, parts)
                 shard = await asyncio.to_thread(Shard.restore, tp.partition, before, parts, self.baselines)
                 at, stored = manifest.position, manifest
+                if anew := shard.learning():
+                    shown = ", ".join(anew[:SHOWN]) + (" …" if len(anew) > SHOWN else "")
+                    log.warning("%s/%d: learning: %d detectors begin anew, since their state is of another version of River or cannot be read: %s", *tp, len(anew), shown)
             else:
                 shard = Shard(tp.partition, core, self.baselines)
             gap = at < first
