@@ -40,9 +40,9 @@ IDLE_S = 2.0
 SNAPSHOT_BYTES = 16 << 20
 """Bytes of `observations` folded between snapshots."""
 SNAPSHOT_CPU_S_MIN, SNAPSHOT_CPU_S_MAX = 0.5, 3.0
-"""And CPU time of folding, which a restore does again: within these bounds, SNAPSHOT_COSTS times what making the last snapshot took. So a survivor takes over soon, snapshots take
-about 2 % of the time that folding takes, and with many models, where they are dear, a restore still takes no longer than opening may."""
-SNAPSHOT_COSTS = 50
+"""And CPU time of folding, which a restore does again: within these bounds, SNAPSHOT_COSTS times what making the last snapshot took (compressing and sending take twice that again).
+So a survivor takes over soon, snapshots take about 3 % of the time of folding, and with many models, where they are dear, a restore still takes no longer than opening may."""
+SNAPSHOT_COSTS = 100
 HOLD_S = 0.05
 """The longest that folding holds the event loop, but for a single record."""
 BREATH_S = 0.01

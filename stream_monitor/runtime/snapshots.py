@@ -7,6 +7,7 @@ A snapshot overwrites nothing of the one before, and what neither holds gets a t
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 
@@ -75,17 +76,14 @@ async def write(partition: int, position: int, config: str, parts: Mapping[str, 
         if data is None:
             stored[name] = before.parts[name]
             continue
-        chunks = []
-        for i, start in enumerate(range(0, max(len(data), 1), CHUNK_BYTES)):
-            value = data[start : start + CHUNK_BYTES]
-            chunks.append(Chunk(await send(_key(partition, 1 - before.slot, name, i).encode(), value), zlib.crc32(value)))
-        stored[name] = chunks
+        values = [data[start : start + CHUNK_BYTES] for start in range(0, max(len(data), 1), CHUNK_BYTES)]
+        # all at once: to wait for each would take seconds while the event loop is busy with folding, and a transaction has a limit
+        offsets = await asyncio.gather(*(send(_key(partition, 1 - before.slot, name, i).encode(), value) for i, value in enumerate(values)))
+        stored[name] = [Chunk(offset, zlib.crc32(value)) for offset, value in zip(offsets, values, strict=True)]
     manifest = Manifest(VERSION, position, config, stored, 1 - before.slot)
     kept = set(_keys(partition, manifest))
     manifest.leaving = [key for key in _keys(partition, before) if key not in kept]
-    for key in before.leaving:
-        if key not in kept:
-            await send(key.encode(), None)
+    await asyncio.gather(*(send(key.encode(), None) for key in before.leaving if key not in kept))
     return await send(f"{partition}/{manifest.slot}/manifest".encode(), msgspec.msgpack.encode(manifest)), manifest
 
 
