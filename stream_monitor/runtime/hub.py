@@ -114,7 +114,7 @@ class Hub:
 
     async def start(self, source: Source) -> None:
         """Start the stages, once the driver is there."""
-        self.source = source
+        self.source, self.alive = source, time.monotonic()
         try:
             async with asyncio.timeout(OPEN_LIMIT_S):
                 for stage in self.stages:
@@ -147,6 +147,7 @@ class Hub:
     async def open(self, tps: Collection[TopicPartition]) -> None:
         """All partitions of a new assignment, with the flow off: fence, restore, seek."""
         wanted = {TopicPartition(*tp) for tp in tps}
+        self.alive = time.monotonic()  # each step of a rebalance is progress: on a busy machine, with brokers and workers that die, it may take several
         try:
             async with asyncio.timeout(OPEN_LIMIT_S), self._lock:
                 await patiently("opening", lambda: self._open(wanted))
@@ -229,7 +230,7 @@ class Hub:
     async def flush(self) -> None:
         """What every stage has becomes durable."""
         log.info("close: %s", ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(self.opened)) or "nothing is open")
-        self.opened = set()
+        self.opened, self.alive = set(), time.monotonic()
         reopening = list(self._reopening.values())
         for task in reopening:
             task.cancel()  # the next assignment opens it; what is opened after this may be another's

@@ -378,3 +378,20 @@ def test_a_batch_that_is_lost_is_noticed_where_no_other_follows(died, monkeypatc
         return stage.opened
 
     assert (asyncio.run(body()) > 0) == (case == "lost")
+
+
+def test_a_start_and_each_step_of_a_rebalance_are_progress(died):
+    """The watchdog ended workers that took long to start, and those whose group went through several rebalances in a row."""
+
+    async def body():
+        hub, _, source = opened()
+        hub.alive, hub.stopping = 0.0, True
+        await hub.start(source)  # type: ignore[arg-type]
+        steps = [hub.alive]
+        for step in (hub.open({TP}), hub.flush()):
+            hub.alive = 0.0
+            await step
+            steps.append(hub.alive)
+        return steps
+
+    assert all(asyncio.run(body()))
