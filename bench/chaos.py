@@ -201,6 +201,7 @@ class Chaos:
 
     def close(self) -> None:
         self.fleet.close()
+        self.faults.brokers_back(60)  # else it would be started after all have ended
         self.brokers.close()
 
 

@@ -106,7 +106,7 @@ class Faults:
 
     def term(self) -> None:
         """A clean end, under load and with all brokers there: exit 0 within ten seconds."""
-        self._brokers_back()
+        self.brokers_back()
         if (member := self._victim()) is None:
             return
         began = time.monotonic()
@@ -160,14 +160,14 @@ class Faults:
 
     def election(self) -> None:
         """Another leader for every partition, while no broker is away."""
-        self._brokers_back()
+        self.brokers_back()
         self.brokers.elect(self.random)
         self.rest()
         self.done["election"] += 1
 
     def _hurt_broker(self, name: str, work: Callable[[Broker], None]) -> None:
         """One broker; where there are others, workers are hurt meanwhile, but no second broker."""
-        self._brokers_back()
+        self.brokers_back()
         broker = self.brokers.victim(self.random)
 
         def hurt() -> None:
@@ -181,9 +181,10 @@ class Faults:
         else:
             hurt()
 
-    def _brokers_back(self) -> None:
+    def brokers_back(self, limit_s: float | None = None) -> None:
+        """Wait until no broker is away by our doing."""
         if self._broker_away is not None:
-            self._broker_away.join()
+            self._broker_away.join(limit_s)
 
     def rest(self) -> None:
         if self.brokers.several and (why := self.brokers.rest()):
@@ -211,7 +212,7 @@ class Faults:
         """Wait for the zombies that are under way, and for the brokers; those that were not fenced are in the plan again."""
         for watcher in self._watchers:
             watcher.join(60)
-        self._brokers_back()
+        self.brokers_back()
 
     def missing(self) -> list[str]:
         """Faults that were asked for and did not happen."""
