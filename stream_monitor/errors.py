@@ -35,5 +35,9 @@ class BrokerError(StreamMonitorError):
     """The broker cannot be reached, or refuses what is needed."""
 
 
+class BrokerAwayError(BrokerError):
+    """One that was there went away while it was asked; where there are several, another may answer."""
+
+
 class StateError(StreamMonitorError):
     """Stored state cannot be used: another schema, a broken checksum, a missing part."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from aiokafka import errors as kafka_errors
 
-from stream_monitor.errors import BrokerError
+from stream_monitor.errors import BrokerAwayError, BrokerError
 from stream_monitor.runtime.tls import client_context
 from stream_monitor.settings import KafkaSettings, Security
 
@@ -95,7 +95,8 @@ def connecting(kafka: KafkaSettings) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError, AssertionError, kafka_errors.KafkaError) as e:  # aiokafka answers odd bytes of a broker with any of these
-            raise BrokerError(refusal(kafka, [*heard, e])) from None
+            went_away = isinstance(e, kafka_errors.KafkaError) and e.retriable and "bootstrap" not in str(e)
+            raise (BrokerAwayError if went_away else BrokerError)(refusal(kafka, [*heard, e])) from None
 
 
 def refusal(kafka: KafkaSettings, errors: Sequence[BaseException]) -> str:

@@ -14,11 +14,12 @@ import platform
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from stream_monitor import __version__
-from stream_monitor.errors import ConfigError, StreamMonitorError
+from stream_monitor.errors import BrokerAwayError, ConfigError, StreamMonitorError
 from stream_monitor.metrics.catalogue import custom_metrics
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import logs, topics
@@ -27,7 +28,7 @@ from stream_monitor.runtime.evaluate_stage import EvaluateStage, check_transacti
 from stream_monitor.runtime.exits import NOT_OPENED, die
 from stream_monitor.runtime.exporter import Exporter
 from stream_monitor.runtime.http import HttpServer, announce
-from stream_monitor.runtime.hub import Hub, Stage
+from stream_monitor.runtime.hub import RETRY_S, Hub, Stage
 from stream_monitor.runtime.ingest_stage import IngestStage
 from stream_monitor.runtime.preflight import demand_access
 from stream_monitor.runtime.references import references
@@ -36,6 +37,7 @@ from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
 T = TypeVar("T")
+PREPARE_S = 60
 GC_THRESHOLDS = (50_000, 50, 50)
 
 
@@ -85,6 +87,18 @@ class Worker:
             die(NOT_OPENED, f"could not stop within {self.settings.worker.shutdown_timeout_ms} ms")
 
     async def _prepare(self) -> tuple[int, dict[str, bytes]]:
+        """What `_prepared` finds; asked again where one broker of several goes away meanwhile."""
+        until_s = time.monotonic() + PREPARE_S
+        while True:
+            try:
+                return await self._prepared()
+            except BrokerAwayError as e:
+                if "," not in self.settings.kafka.bootstrap_servers or time.monotonic() > until_s:
+                    raise
+                log.warning("tried again: %s", e)
+            await asyncio.sleep(RETRY_S)
+
+    async def _prepared(self) -> tuple[int, dict[str, bytes]]:
         """See to topics and access, before anything is read: the number of partitions of `observations`, and the references."""
         with connecting(self.settings.kafka):  # a broker that goes away meanwhile is told like one that was never there
             await topics.ensure(self.settings)

@@ -9,11 +9,11 @@ import subprocess
 import sys
 
 import pytest
-from aiokafka.errors import NodeNotReadyError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 
 from stream_monitor.errors import BrokerError
 from stream_monitor.runtime import worker
-from stream_monitor.settings import HttpSettings, Settings, WorkerSettings
+from stream_monitor.settings import HttpSettings, KafkaSettings, Settings, WorkerSettings
 
 SETTINGS = Settings(worker=WorkerSettings(metrics=HttpSettings(port=0)))
 
@@ -26,6 +26,28 @@ def test_a_broker_that_goes_away_at_the_start_is_one_line(monkeypatch, capsys):
     with pytest.raises(BrokerError, match=r"no connection to Kafka at 127\.0\.0\.1:9092"):
         asyncio.run(worker.Worker(SETTINGS, {}).run())
     assert capsys.readouterr().out.startswith("listening on ")
+
+
+def test_where_there_are_several_brokers_another_is_asked(monkeypatch):
+    errors = [NodeNotReadyError("node 1"), KafkaConnectionError("Connection at b:9092 closed")]
+
+    async def ensure(settings):
+        if errors:
+            raise errors.pop(0)
+
+    async def there(*_):
+        return {"observations": 4}
+
+    monkeypatch.setattr(worker, "RETRY_S", 0.01)
+    monkeypatch.setattr(worker.topics, "ensure", ensure)
+    monkeypatch.setattr(worker.topics, "describe", there)
+    for name in ("demand_access", "check_transactions", "references"):
+        monkeypatch.setattr(worker, name, there)
+    several = Settings(kafka=KafkaSettings(bootstrap_servers="a:9092,b:9092"))
+    assert asyncio.run(worker.Worker(several, {})._prepare()) == (4, {"observations": 4})
+    errors.append(KafkaConnectionError("Unable to bootstrap from [('a', 9092), ('b', 9092)]"))
+    with pytest.raises(BrokerError, match="no connection to Kafka at a:9092,b:9092"):
+        asyncio.run(worker.Worker(several, {})._prepare())
 
 
 @pytest.mark.parametrize("step", ["ensure", "describe"])
