@@ -27,7 +27,8 @@ import steady
 import workload
 from kafka_server import KafkaServer
 
-POLL_S = 0.1
+POLL_S, LOOK_S = 0.1, 0.25
+"""Between looks at a log, and at /metrics, which takes CPU of the workers."""
 BEFORE_S, SETTLE_S, LIMIT_S = 10.0, 60.0, 90.0
 BEHIND_S_MIN = 1.0
 """Rows wait for a flush and for their reduction, and a look at /metrics takes a while."""
@@ -58,13 +59,13 @@ class Worker(measure.Subject):
         return out
 
 
-def until(what: str, condition: Any, limit_s: float, workers: list[Worker]) -> float:
+def until(what: str, condition: Any, limit_s: float, workers: list[Worker], poll_s: float = POLL_S) -> float:
     """Wait; the seconds it took."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > limit_s:
             raise RuntimeError(f"not within {limit_s:g} s: {what}\n" + "\n".join(w.said() for w in workers))
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
     return time.monotonic() - began
 
 
@@ -98,11 +99,11 @@ class Site:
     def settled(self) -> float:
         """Wait until nobody is behind; then the worst of the time before a signal."""
         until("the workers share the partitions", self.shared, LIMIT_S, self.workers)
-        until("they have caught up", lambda: self.behind_s() < BEHIND_S_MIN, SETTLE_S + self.a.pending / 10_000, self.workers)
+        until("they have caught up", lambda: self.behind_s() < BEHIND_S_MIN, SETTLE_S + self.a.pending / 10_000, self.workers, LOOK_S)
         began, worst = time.monotonic(), 0.0
         while time.monotonic() - began < self.a.before:
             worst = max(worst, self.behind_s())
-            time.sleep(POLL_S)
+            time.sleep(LOOK_S)
         return worst
 
     def cpu_s(self) -> dict[str, float]:
@@ -123,7 +124,7 @@ class Site:
         self.workers.remove(victim)
         noticed_s = ended_s + until("the survivor notices", lambda: CLOSED.search(survivor.log(), mark), LIMIT_S, self.workers)
         over_s = noticed_s + until("the survivor owns all", lambda: len(survivor.owned()) == PARTITIONS, LIMIT_S, self.workers)
-        caught_s = over_s + until("it has caught up", lambda: self.behind_s() <= max(before, BEHIND_S_MIN), LIMIT_S, self.workers)
+        caught_s = over_s + until("it has caught up", lambda: self.behind_s() <= max(before, BEHIND_S_MIN), LIMIT_S, self.workers, LOOK_S)
         restored = RESTORED.findall(survivor.log()[mark:])
         return {
             "signal": number.name,
