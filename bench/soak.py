@@ -16,6 +16,7 @@ import argparse
 import json
 import re
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -232,4 +233,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # so that broker and workers are ended too
     sys.exit(main())

@@ -156,12 +156,28 @@ class Join:
         duplicate = np.zeros(len(predictions.row), bool)
         found = Joined(duplicate, [], {"matched": 0, "corrected": 0, "superseded": 0, "duplicate": 0})
         now = self._now(now_ms)
-        for p, l in waves(predictions.id, predictions.row, labels.id, labels.row):
+        ids = np.sort(np.concatenate([predictions.id, labels.id]))
+        if not (ids[1:] == ids[:-1]).any():  # nearly always
+            if len(predictions.row):
+                duplicate[:] = self._add_predictions(predictions, now, found)
+            if len(labels.row):
+                self._add_labels(labels, now, found)
+            return found
+        duplicate[:] = repeated(predictions)
+        first, quiet = np.flatnonzero(~duplicate), self._quiet(predictions, labels)
+        for p, l in waves(predictions.id[first], predictions.row[first], labels.id, labels.row, quiet):
             if len(p):
-                duplicate[p] = self._add_predictions(predictions.take(p), now, found)
+                duplicate[first[p]] = self._add_predictions(predictions.take(first[p]), now, found)
             if len(l):
                 self._add_labels(labels.take(l), now, found)
         return found
+
+    def _quiet(self, predictions: Predictions, labels: LabelRows) -> NDArray[np.bool_]:
+        """Labels that meet no prediction now: their order does not matter, so that a flood of one id is taken at once."""
+        quiet = ~np.isin(labels.id, np.concatenate([predictions.id, labels.id[labels.own >= 0]]))
+        of, _ = self.predictions.find(labels.id)
+        quiet[of] = False
+        return quiet
 
     def _now(self, now_ms: int) -> int:
         """Log time in the unit and from the origin of the column `arrival`."""
@@ -375,6 +391,15 @@ class Join:
         join.classes, join._origin = state["classes"], state["origin"]
         join.orphans, join.labels_gone, join._expired_to = ({int(k): v for k, v in state[name].items()} for name in ("orphans", "labels_gone", "expired_to"))
         return join
+
+
+def repeated(predictions: Predictions) -> NDArray[np.bool_]:
+    """Rows that an earlier row of the same record makes duplicates, whatever comes between them."""
+    out = np.zeros(len(predictions.row), bool)
+    order = np.lexsort((predictions.row, predictions.failed, predictions.version, predictions.id))
+    key = np.stack([predictions.id[order], predictions.version[order].astype(np.uint64), predictions.failed[order].astype(np.uint64)])
+    out[order[1:]] = (key[:, 1:] == key[:, :-1]).all(axis=0)
+    return out
 
 
 def _units(delay_ms: Any) -> Any:

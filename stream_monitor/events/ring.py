@@ -22,6 +22,10 @@ SLOTS_A_ROW, LOAD_MAX = 3, 0.6
 """Of the index: its size when it is made, and how full it gets before it is made again (entries of forgotten rows stay in it until then)."""
 
 
+FEW = 16
+"""Rows whose older ones are followed one by one; more, all at once."""
+
+
 class Ring:
     """
     A queue of rows in columns, found by a 64-bit id in about 0.2 µs each when asked in bulk.
@@ -37,7 +41,8 @@ class Ring:
 
     Notes
     -----
-    Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 12 bytes of index a row, and up to an eighth more while it grows.
+    Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 12 bytes of index a row, and up to an eighth more while it grows; four more once an
+    id has come twice. The index holds the newest row of an id, which leads to the older ones: else a flood of one id would make every append walk past all of its rows.
     The hash multiplies by a secret odd number, so that nobody can choose ids that meet in the index.
     """
 
@@ -46,6 +51,8 @@ class Ring:
         self.mutable, self.rows_max = mutable, rows_max
         self.tail = self.head = 0
         self.column: dict[str, NDArray[Any]] = {name: np.zeros(CAPACITY_MIN, dtype) for name, dtype in self.dtypes.items()}
+        self._older: NDArray[np.uint32] | None = None
+        """By place: how far back the row before it with the same id lies; 0: none. Not there as long as every id came once."""
         self._secret = np.uint64(secrets.randbits(64) | 1)
         self._reindex()
 
@@ -54,7 +61,7 @@ class Ring:
 
     @property
     def memory_bytes(self) -> int:
-        return sum(c.nbytes for c in self.column.values()) + self._slots.nbytes
+        return sum(c.nbytes for c in self.column.values()) + self._slots.nbytes + (0 if self._older is None else self._older.nbytes)
 
     def append(self, ids: NDArray[np.uint64], **columns: Any) -> Int:
         """Append rows (a column may be one value for all); their sequence numbers. O(n)."""
@@ -67,6 +74,8 @@ class Ring:
         for name, values in columns.items():
             self.column[name][at] = values
         self.head += n
+        if self._older is not None:
+            self._older[at] = 0
         if self._used + n > LOAD_MAX * len(self._slots):
             self._reindex()
         else:
@@ -77,7 +86,7 @@ class Ring:
         """All living rows with these ids: (index into `ids`, seq), in no particular order; a row comes once for each place it is asked from."""
         if self.head == self.tail or not len(ids):
             return np.empty(0, np.int64), np.empty(0, np.int64)
-        key, size, capacity = self.column["id"], len(self._slots), len(self.column["id"])
+        key, size = self.column["id"], len(self._slots)
         asked, slot = np.arange(len(ids)), self._slot_of(ids)
         hits_of, hits_at = [], []
         while len(asked):
@@ -95,13 +104,35 @@ class Ring:
         if not hits_of:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         of, at = np.concatenate(hits_of), np.concatenate(hits_at)
-        seq = self.head - 1 - (self.head - 1 - at) % capacity
+        of, seq = self._with_older(of, self._seq_at(at))
         alive = seq >= self.tail
         of, seq = of[alive], seq[alive]
         if len(of) > len(ids) or len(np.unique(of)) < len(of):  # an id with several rows; an old entry may point at the same row twice
             both = np.unique(np.stack([of, seq]), axis=1)
             of, seq = both[0], both[1]
         return of, seq
+
+    def _with_older(self, of: Int, seq: Int) -> tuple[Int, Int]:
+        """And all living rows that these lead to."""
+        if self._older is None:
+            return of, seq
+        found_of, found_seq = [of], [seq]
+        while len(of) > FEW:
+            back = self._older[self._at(seq)]
+            of, seq = of[back > 0], (seq - back)[back > 0]
+            alive = seq >= self.tail
+            of, seq = of[alive], seq[alive]
+            found_of.append(of)
+            found_seq.append(seq)
+        older: Any = memoryview(self._older)  # type: ignore[arg-type]  # as fast as a list, without making one
+        capacity = len(self._older)
+        for one, at in zip(of.tolist(), seq.tolist(), strict=True):  # few, perhaps with many rows each
+            chain = []
+            while (back := older[at % capacity]) and (at := at - back) >= self.tail:
+                chain.append(at)
+            found_of.append(np.full(len(chain), one))
+            found_seq.append(np.array(chain, np.int64))
+        return np.concatenate(found_of), np.concatenate(found_seq)
 
     def get(self, name: str, seqs: Int) -> NDArray[Any]:
         """Values of a column at sequence numbers."""
@@ -111,6 +142,10 @@ class Ring:
     def _at(self, seqs: Int) -> Int:
         """Places of rows in the columns."""
         return seqs % len(self.column["id"])
+
+    def _seq_at(self, places: Int) -> Int:
+        """The newest row at each place."""
+        return self.head - 1 - (self.head - 1 - places) % len(self.column["id"])
 
     def put(self, name: str, seqs: Int, values: Any) -> None:
         """Change a mutable column."""
@@ -141,16 +176,42 @@ class Ring:
         return ((ids * self._secret >> np.uint64(32)) * np.uint64(len(self._slots)) >> np.uint64(32)).astype(np.int64)
 
     def _put(self, ids: NDArray[np.uint64], at: Int) -> None:
-        slots, slot, entry = self._slots, self._slot_of(ids), (at + 1).astype(np.uint32)
+        slots, slot, entry, key = self._slots, self._slot_of(ids), (at + 1).astype(np.uint32), self.column["id"]
+        again_slot, again_at = [], []
         while len(slot):
             free = slots[slot] == 0
             slots[slot[free]] = entry[free]  # two rows on one place: the last wins, the other sees it and goes on
-            lost = slots[slot] != entry
-            slot, entry = slot[lost] + 1, entry[lost]
+            there = slots[slot]
+            lost = there != entry
+            slot, entry, ids, there = slot[lost], entry[lost], ids[lost], there[lost]
+            same = key[there.astype(np.int64) - 1] == ids
+            if same.any():
+                again_slot.append(slot[same])
+                again_at.append(entry[same].astype(np.int64) - 1)
+                slot, entry, ids = slot[~same], entry[~same], ids[~same]
+            slot = slot + 1
             slot[slot == len(slots)] = 0
-        self._used += len(ids)
+        self._used += len(at)
+        if again_slot:
+            self._used -= sum(map(len, again_slot))
+            self._link(np.concatenate(again_slot), np.concatenate(again_at))
+
+    def _link(self, slot: Int, at: Int) -> None:
+        """Rows that met an entry of their own id: the newest takes its place, and each leads to the one before it."""
+        if self._older is None:
+            self._older = np.zeros(len(self.column["id"]), np.uint32)
+        met = np.unique(slot)
+        slot, at = np.concatenate([met, slot]), np.concatenate([self._slots[met].astype(np.int64) - 1, at])
+        seq = self._seq_at(at)
+        order = np.lexsort((seq, slot))
+        slot, at, seq = slot[order], at[order], seq[order]
+        newest = np.append(slot[1:] != slot[:-1], True)
+        older = np.flatnonzero(~newest)
+        self._older[at[older + 1]] = seq[older + 1] - seq[older]
+        self._slots[slot[newest]] = at[newest] + 1
 
     def _reindex(self) -> None:
+        self._older = None
         self._slots = np.zeros(SLOTS_A_ROW * max(len(self), CAPACITY_MIN), np.uint32)
         self._used = 0
         at = self._at(np.arange(self.tail, self.head))

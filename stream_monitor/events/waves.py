@@ -13,7 +13,7 @@ Int = NDArray[np.int64]
 Ids = NDArray[np.uint64]
 
 
-def waves(prediction_ids: Ids, prediction_rows: Int, label_ids: Ids, label_rows: Int) -> list[tuple[Int, Int]]:
+def waves(prediction_ids: Ids, prediction_rows: Int, label_ids: Ids, label_rows: Int, quiet: NDArray[np.bool_] | None = None) -> list[tuple[Int, Int]]:
     """
     Indices of predictions and of labels by wave: in the k-th wave is the k-th row of every id.
 
@@ -22,10 +22,12 @@ def waves(prediction_ids: Ids, prediction_rows: Int, label_ids: Ids, label_rows:
     prediction_ids, label_ids : (n,), (m,) uint64
     prediction_rows, label_rows : (n,), (m,) int64
         Places in the record.
+    quiet : (m,) bool, optional
+        Labels whose order does not matter: they go with the first wave.
 
     Notes
     -----
-    One sort of n + m ids; nearly always there is one wave.
+    One sort of n + m ids, and a pass over them for each wave.
 
     Examples
     --------
@@ -43,6 +45,8 @@ def waves(prediction_ids: Ids, prediction_rows: Int, label_ids: Ids, label_rows:
     places = np.arange(len(ids))
     rank = np.empty(len(ids), np.int64)
     rank[order] = places - np.maximum.accumulate(np.where(again, 0, places))
+    if quiet is not None:
+        rank[n:][quiet] = 0
     found = []
     for k in range(int(rank.max()) + 1):
         at = np.flatnonzero(rank == k)
