@@ -1,7 +1,7 @@
 """
 EVALUATE's shell: ownership, transactions and restore around the pure `Shard`.
 
-Rule of the file: fence first, then read the committed position, then restore, then seek. Alerts, a snapshot now and then, and the position go in one transaction a
+Rule of the file: fence first, then read the committed position, then restore, then say that it begins, then seek. Alerts, a snapshot now and then, and the position go in one transaction a
 partition; after any timeout or unknown error producer and state are thrown away and opened again, for only reading tells what was committed.
 """
 
@@ -12,23 +12,26 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import ProducerFenced, TransactionalIdAuthorizationFailed
+from aiokafka.errors import CommitFailedError, ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_monitor.errors import BrokerError, StateError
+from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard, settings_of
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import snapshots
 from stream_monitor.runtime.connection import client_options
+from stream_monitor.runtime.copies import COPIES, enders
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Fetched, Reader, Records, split
 from stream_monitor.runtime.hub import Hub, bounds_of, quietly
 from stream_monitor.runtime.notes import ANEW, Note, read_note
-from stream_monitor.runtime.poison import REASON, TRIES, Headers, letter_headers, place, summary, with_failures
+from stream_monitor.runtime.owned import SNAPSHOT_BYTES, Committed, Owned
+from stream_monitor.runtime.poison import CAREFUL_RECORDS, REASON, TRIES, letter_headers, place, summary, suspicion
 from stream_monitor.runtime.references import LEARNT_HEADER
 from stream_monitor.runtime.retention import Lost
 from stream_monitor.settings import CoreSettings
@@ -37,69 +40,17 @@ from stream_monitor.verdicts import Out
 log = logging.getLogger("stream_monitor")
 IDLE_S = 2.0
 """Between transactions when no alert waits."""
-SNAPSHOT_BYTES = 16 << 20
-"""Bytes of `observations` folded between snapshots."""
-SNAPSHOT_CPU_S_MIN, SNAPSHOT_CPU_S_MAX = 0.5, 3.0
-"""And CPU time of folding, which a restore does again: within these bounds, SNAPSHOT_COSTS times what making the last snapshot took (compressing and sending take twice that again).
-So a survivor takes over soon, snapshots take about 3 % of the time of folding, and with many models, where they are dear, a restore still takes no longer than opening may."""
-SNAPSHOT_COSTS = 100
 HOLD_S = 0.05
 """The longest that folding holds the event loop, but for a single record."""
 BREATH_S = 0.01
 """After such a slice, while a transaction is under way: each of its answers takes several turns of the loop, and with a slice before each turn it would not end in time."""
 TRANSACTION_S = 8
 TRANSACTION_TIMEOUT_MS = 10_000
-CHECK_S = 40
-"""For the check of transactions when a worker starts: one broker of several may have gone away just now."""
 LEARNT = [(LEARNT_HEADER, b"")]
 SHOWN = 10
 """Names in a line of the log."""
 PAUSE_S = 3
 """After a failed transaction: more than two heartbeats, in which a zombie is told that it is one."""
-
-
-class Owned:
-    """A shard and what owning it takes: the producer that fences all others, and what is noted beside its position."""
-
-    def __init__(self, shard: Shard, producer: AIOKafkaProducer, note: Note, position: int, stored: snapshots.Manifest) -> None:
-        self.shard, self.producer, self.note = shard, producer, note
-        self.position = self.committed = self.opened = position
-        self.since_bytes, self.since_cpu_s = 0, 0.0
-        self.snapshot_cpu_s = 0.0
-        """Of making the last one."""
-        self.stored = stored
-        """The last snapshot."""
-        self.failed: dict[int, int] = {}
-        """Records by offset that have ended the process, and how often."""
-        self.letters: list[tuple[bytes, Headers]] = []
-        self.lock = asyncio.Lock()
-        self.broken = False
-        self.last = 0.0
-
-    def fold(self, value: bytes) -> None:
-        """Fold a record, and count what a restore from the last snapshot would have to do again."""
-        began = time.thread_time()
-        self.shard.fold(value)
-        self.since_cpu_s += time.thread_time() - began
-        self.since_bytes += len(value)
-
-    @property
-    def snapshot_due(self) -> bool:
-        """Whether a restore would have to fold more than it is worth."""
-        worth_cpu_s = min(max(SNAPSHOT_COSTS * self.snapshot_cpu_s, SNAPSHOT_CPU_S_MIN), SNAPSHOT_CPU_S_MAX)
-        return self.note.snapshot < 0 or self.since_bytes >= SNAPSHOT_BYTES or self.since_cpu_s >= worth_cpu_s
-
-    def snapshot(self) -> dict[str, bytes | None]:
-        """The state in parts, as of now: folding goes on meanwhile."""
-        began = time.thread_time()
-        parts = self.shard.snapshot([name for name in self.stored.parts if name.startswith(snapshots.FIXED)])
-        self.snapshot_cpu_s = time.thread_time() - began
-        self.since_bytes, self.since_cpu_s = 0, 0.0
-        return parts
-
-    def metadata(self, position: int) -> str:
-        """Of a commit at this position."""
-        return with_failures(self.note.text(), {offset: n for offset, n in self.failed.items() if offset >= position})
 
 
 class EvaluateStage:
@@ -111,6 +62,7 @@ class EvaluateStage:
         self.owned: dict[TopicPartition, Owned] = {}
         self.parked: dict[TopicPartition, Owned] = {}
         self.transactional = hub.settings.worker.processing_guarantee == "exactly_once"
+        self.commit_s = TRANSACTION_S if self.transactional else 3 * TRANSACTION_S
         self.transactions = self.failures = 0
         self.lost = Lost(hub.settings.worker, "folded", "begins anew there, with an empty state")
         self.set_aside = 0
@@ -129,40 +81,53 @@ class EvaluateStage:
         return dict(await asyncio.gather(*(self._open_one(tp) for tp in tps)))
 
     async def _open_one(self, tp: TopicPartition) -> tuple[TopicPartition, int]:
-        if tp in self.owned:
-            self._throw_away(self.owned.pop(tp))
+        before = self.owned.pop(tp, None)
+        if before is not None:
+            self._throw_away(before)
         parked = self.parked.pop(tp, None)
         producer = self._producer(tp)
         try:
             await producer.start()  # 1 fence: ends an open transaction of a former owner, so that what follows is final
-            position, note, failed, first = await self._committed(tp)  # 2 the position; beside it stands where the last snapshot is
+            found = await self._committed(tp)  # 2 the position; beside it stands where the last snapshot is
+            position, note = found.position, found.note
             if parked is not None and (parked.position, parked.note) == (position, note):  # 3 nobody moved it: the state in memory is the fold up to there
                 parked.producer, parked.broken = producer, False
                 owned = parked
             else:
-                owned = await self._restore(tp, position, note, first, producer)
+                owned = await self._restore(tp, position, note, found.first, producer)
+            await self._begin(tp, owned, found, before)  # 4 whoever folds on, if this ends without a word, knows that it began
         except BaseException:  # cancelled too (another rebalance): nothing half-open stays
             self.hub.spawn(quietly(producer.stop()))
             raise
-        owned.failed = failed
         self.owned[tp] = owned
-        return tp, position  # 4 the driver seeks
+        return tp, position  # 5 the driver seeks
+
+    async def _begin(self, tp: TopicPartition, owned: Owned, found: Committed, before: Owned | None) -> None:
+        """Say that a tenure begins, where something waits to be folded; where others ended without a word, it is tried apart."""
+        unsaid, on_poison = owned.begin(found, before), self.hub.settings.worker.on_poison
+        if owned.begun > TRIES:
+            log.error(suspicion(tp, found.position, owned.begun - 1, on_poison))
+            owned.careful_until = found.position + CAREFUL_RECORDS if COPIES and on_poison == "skip" else -1
+        if unsaid:
+            with suppress(CommitFailedError):  # the group has moved on, and this tenure ends before it folds anything
+                async with asyncio.timeout(self.commit_s):
+                    await self._commit(tp, owned, found.position)
 
     def _throw_away(self, owned: Owned) -> None:
         """Nobody waits for a producer whose end is in doubt: it would try for seconds to finish what is fenced by then."""
         self.hub.spawn(quietly(owned.producer.stop()))
 
-    async def _committed(self, tp: TopicPartition) -> tuple[int, Note, dict[int, int], int]:
-        """Position, what is noted beside it, what failed, and the first offset that is there."""
+    async def _committed(self, tp: TopicPartition) -> Committed:
+        """Where the group is, and what the log has."""
         committed = (await self.hub.source.committed([tp]))[tp]
         first, end = (await bounds_of(self.hub.source, {tp: committed[0] if committed else 0}))[tp]
         position, metadata = committed or (first, "")
         if position > end:
             raise StateError(f"{tp.topic}/{tp.partition} ends at {end}, but it was folded up to {position}: it was made anew, or its log was cut; {ANEW}")
-        note, failed = read_note(tp, metadata)
+        note, failed, begun = read_note(tp, metadata)
         if position < first and note.snapshot < 0:
             self.lost.count(tp, position, first)
-        return max(position, first), msgspec.structs.replace(note, partitions=self.targets), failed, first
+        return Committed(max(position, first), msgspec.structs.replace(note, partitions=self.targets), failed, begun, first, end)
 
     def _producer(self, tp: TopicPartition) -> AIOKafkaProducer:
         options: dict[str, Any] = {**client_options(self.hub.settings.kafka), "compression_type": "zstd", "max_request_size": 4 << 20}
@@ -244,6 +209,10 @@ class EvaluateStage:
     async def next(self, fetched: Fetched) -> Fetched | None:
         """A batch may take seconds after a silence: it is folded in slices, between which heartbeats and transactions run, and what was folded is always the position."""
         owned, tp, records, since = self.owned[fetched.tp], fetched.tp, self._whole(fetched), time.monotonic()
+        if len(records.offsets) and records.offsets[0] < owned.careful_until:
+            await self._try_apart(tp, owned, records)
+            if self._is_gone(fetched, owned):
+                return None
         for value, offset in zip(records.values, records.offsets.tolist(), strict=True):
             if value is not None:
                 await self._fold(tp, owned, offset, value)
@@ -251,11 +220,26 @@ class EvaluateStage:
             if time.monotonic() - since >= HOLD_S:
                 await self._breathe()
                 since = self.hub.alive = time.monotonic()
-                if owned.broken or self.owned.get(tp) is not owned or self.hub.epochs.get(tp) != fetched.epoch:
-                    return None  # closed or opened again meanwhile
+                if self._is_gone(fetched, owned):
+                    return None
         owned.position = records.end
         await self._breathe()
         return records.rest
+
+    def _is_gone(self, fetched: Fetched, owned: Owned) -> bool:
+        """Whether the partition was closed or opened again meanwhile."""
+        return owned.broken or self.owned.get(fetched.tp) is not owned or self.hub.epochs.get(fetched.tp, fetched.epoch) != fetched.epoch
+
+    async def _try_apart(self, tp: TopicPartition, owned: Owned, records: Records) -> None:
+        """Fold these in a copy of the process first; what ends the copy as often as the process may be ended is set aside."""
+        steps = {o: partial(owned.shard.fold, v) for o, v in zip(records.offsets.tolist(), records.values, strict=True) if v is not None and owned.failed.get(o, 0) < TRIES}
+
+        def wanted() -> bool:
+            self.hub.alive = time.monotonic()
+            return self.owned.get(tp) is owned and not owned.broken
+
+        owned.reasons |= await enders(f"{tp.topic}/{tp.partition}", steps, wanted)
+        owned.failed |= dict.fromkeys(owned.reasons, TRIES)
 
     async def _breathe(self) -> None:
         """Let others run; for a while, if we held the loop for long and a transaction waits for answers."""
@@ -278,13 +262,14 @@ class EvaluateStage:
     def _set_aside(self, tp: TopicPartition, owned: Owned, offset: int, value: bytes) -> None:
         """Leave a record out. The next transaction has a snapshot, so that no restore folds it either."""
         log.error("%s/%d:%d ended the worker %d times and is set aside; its rows count nowhere", tp.topic, tp.partition, offset, owned.failed[offset])
-        owned.letters.append((value, letter_headers(tp, offset, REASON, f"{owned.failed[offset]} tries to fold it ended the worker; its log has the traceback")))
+        why = owned.reasons.get(offset, "its log has the traceback")
+        owned.letters.append((value, letter_headers(tp, offset, REASON, f"{owned.failed[offset]} tries to fold it ended the worker: {why}")))
         owned.since_bytes = SNAPSHOT_BYTES
         self.set_aside += 1
 
     async def _count_failure(self, tp: TopicPartition, owned: Owned, offset: int, error: Exception) -> None:
         """Before the process ends: one more try of this record, for whoever folds it next, at the position that was committed last."""
-        owned.broken = True  # half folded: nothing of this state is written
+        owned.broken, owned.begun = True, 0  # half folded: nothing of this state is written
         failures = self.failures
         tries = owned.failed[offset] = owned.failed.get(offset, 0) + 1
         log.error("%s/%d:%d ends the worker, try %d: %s", tp.topic, tp.partition, offset, tries, summary(error))
@@ -319,12 +304,14 @@ class EvaluateStage:
     async def _checkpoint(self, tp: TopicPartition, owned: Owned, *, closing: bool = False) -> None:
         async with owned.lock:
             shard, effects, position = owned.shard, owned.shard.outbox, owned.position
-            if owned.broken or self.owned.get(tp) is not owned or (position == owned.committed and not effects and not (closing and owned.since_bytes)):
+            idle = position == owned.committed and not effects and not (closing and owned.since_bytes)
+            if owned.broken or self.owned.get(tp) is not owned or (idle and not (closing and owned.begun and position == owned.opened)):
                 return
             shard.outbox = []
-            parts = owned.snapshot() if closing or owned.snapshot_due else None
+            owned.begun = 0 if closing else owned.begun  # a tenure that ends here has ended with a word
+            parts = owned.snapshot() if not idle and (closing or owned.snapshot_due) else None
             try:
-                async with asyncio.timeout(TRANSACTION_S if self.transactional else 3 * TRANSACTION_S):
+                async with asyncio.timeout(self.commit_s):
                     await (self._transaction if self.transactional else self._plain)(tp, owned, effects, parts, position)
                 owned.committed = position
                 self.transactions += 1
@@ -402,28 +389,3 @@ def _settings_before(tp: TopicPartition, manifest: snapshots.Manifest, parts: Ma
     if settings.hash != manifest.config:
         raise StateError(f"{why}, but its configuration is {settings.hash}; {snapshots.WAY_OUT}")
     return settings
-
-
-async def check_transactions(hub: Hub) -> None:
-    """
-    See whether the broker has transactions.
-
-    Raises
-    ------
-    BrokerError
-        It has none, although `processing_guarantee: exactly_once` asks for them.
-    """
-    if hub.settings.worker.processing_guarantee != "exactly_once":
-        return
-    producer = AIOKafkaProducer(**client_options(hub.settings.kafka), transactional_id=f"{hub.group}.probe", transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
-    try:
-        await asyncio.wait_for(producer.start(), CHECK_S)
-    except TimeoutError:
-        what_to_look_at = "its log says why; a broker alone needs transaction.state.log.replication.factor=1 and transaction.state.log.min.isr=1"
-        raise BrokerError(f"no transaction coordinator answers within {CHECK_S} s ({what_to_look_at}), or set worker.processing_guarantee to at_least_once") from None
-    except Exception as e:
-        if isinstance(e, TransactionalIdAuthorizationFailed):
-            raise BrokerError(f"access is missing: transactions not allowed (allow Describe and Write on transactional ids that begin with {hub.group}.)") from None
-        raise BrokerError(f"the broker has no transactions ({e!r}): set worker.processing_guarantee to at_least_once, or use a broker that has them") from None
-    finally:
-        await quietly(producer.stop())

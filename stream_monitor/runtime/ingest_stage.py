@@ -28,11 +28,12 @@ from stream_monitor.errors import StateError
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.metrics.samples import Sample
 from stream_monitor.runtime.connection import client_options
+from stream_monitor.runtime.copies import EndedError, apart, culprits
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Broken, Fetched, Records, split
 from stream_monitor.runtime.hub import GO_BACK_WARNING, Hub, bounds_of, patiently, quietly
 from stream_monitor.runtime.notes import read_note
-from stream_monitor.runtime.poison import REASON, TRIES, Headers, culprits, letter_headers, parted, place, summary, with_failures
+from stream_monitor.runtime.poison import CAREFUL_RECORDS, REASON, TRIES, Headers, letter_headers, parted, place, suspicion, with_failures
 from stream_monitor.runtime.retention import Lost
 from stream_monitor.runtime.topic_changes import PROCEDURE
 from stream_monitor.verdicts import Reject
@@ -45,8 +46,7 @@ TICK_S = 1.0
 IDS_S = 5.0
 RECORD_BYTES_MAX = 900_000
 DEAD_LETTER_BYTES_MAX = 900_000
-CAREFUL_RECORDS = 10_000
-"""After a record that ended the process: so many are tried apart before they are taken, since what was sent once is often sent again."""
+MARK_S = 5
 
 
 class IngestStage:
@@ -72,6 +72,8 @@ class IngestStage:
         self._burying: set[TopicPartition] = set()
         self._failed: dict[TopicPartition, dict[int, int]] = {}
         """How often the process has ended over records before an offset, with none committed since; from TRIES on they, and some more, are tried apart."""
+        self._begun: dict[TopicPartition, int] = {}
+        """Tenures that began where ours did, ours included, with records waiting, and of which nothing more was heard."""
         self._ticked = 0.0
         self._stopped = False
 
@@ -97,9 +99,10 @@ class IngestStage:
     async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         async with self._lock:  # whatever is in flight is acknowledged first
             await self._demand_same_targets()
+            mine = dict(self._begun)
             gone = (set(self._read) - self.hub.source.assigned()) | set(tps)
             for tp in gone:
-                for offsets in (self._read, self._acknowledged, self._committed):
+                for offsets in (self._read, self._acknowledged, self._committed, self._begun):
                     offsets.pop(tp, None)
                 self._failed.pop(tp, None)
             self.ingest.drop({self.source(tp) for tp in gone})
@@ -107,25 +110,43 @@ class IngestStage:
             self.ids = {tp: i for tp, i in self.ids.items() if tp not in gone} | {tp: known.get(tp.topic, "") for tp in tps}
             committed = await self.hub.source.committed(tps)
             bounds = await bounds_of(self.hub.source, {tp: at[0] if at else 0 for tp, at in committed.items()})
-            found = {}
+            found: dict[TopicPartition, int] = {}
+            begun: Counter[TopicPartition] = Counter()
             for tp in tps:
                 at, (first, end) = committed[tp], bounds[tp]
                 if at is None:
                     added = tp.partition >= self._partitions.setdefault(tp.topic, self.hub.source.partitions(tp.topic))
                     found[tp] = end if self.hub.settings.worker.auto_offset_reset == "latest" and not added else first
                     continue
-                offset, (topic_id, self._failed[tp]) = at[0], parted(at[1])
+                offset, (topic_id, self._failed[tp], begun[tp]) = at[0], parted(at[1])
                 anew = bool(topic_id and self.ids[tp] and topic_id != self.ids[tp])
                 if anew or offset > end:
                     log.error(GO_BACK_WARNING, self.source(tp), offset, first)
                     offset, self._failed[tp] = 0 if anew else first, {}
+                    del begun[tp]
                 if offset < first:
                     self.lost.count(tp, offset, first)
                     offset = first
                 found[tp] = offset
             self._read.update(found)
             self._opened.update(found)
+            await self._begin({tp: begun[tp] - (begun[tp] == mine.get(tp)) for tp in tps if found[tp] < bounds[tp][1]})  # one that is only opened again is counted already
             return found
+
+    async def _begin(self, begun: dict[TopicPartition, int]) -> None:
+        """Say that tenures begin where something waits, for whoever reads on if they end without a word; where others did, it is tried apart."""
+        marked = {}
+        for tp, before in begun.items():
+            at, failed = self._opened[tp], self._failed.setdefault(tp, {})
+            self._begun[tp] = before + 1
+            if before >= TRIES:
+                failed.setdefault(at, TRIES)
+                log.error(suspicion(tp, at, before, self.hub.settings.worker.on_poison))
+            marked[tp] = at, self._metadata(tp, at)
+        if marked:
+            with suppress(Exception):  # then it is not counted
+                async with asyncio.timeout(MARK_S):
+                    await self.hub.source.commit(marked)
 
     async def _demand_same_targets(self) -> None:
         """Part 5 of the rule: as many partitions of `observations` as when this worker began, and as all workers before it found."""
@@ -145,7 +166,11 @@ class IngestStage:
         records = split(fetched)
         tp = fetched.tp
         self._admit(tp, records.broken)
-        poison = self._poison(tp, records)
+        poison: dict[int, Reject] = {}
+        if self._is_suspicious(tp, records):
+            poison = await self._poison(tp, records)
+            if self.position(tp) != fetched.start or self.hub.epochs.get(tp, fetched.epoch) != fetched.epoch or not self.hub.source.flowing():
+                return None  # closed or opened again meanwhile
         try:
             values = [b"" if i in poison else v for i, v in enumerate(records.values)] if poison else records.values
             rejects = self.ingest.take(self.source(tp), self.kinds[tp.topic], values, records.offsets, records.times_ms)
@@ -175,18 +200,26 @@ class IngestStage:
                 die(BATCH_FAILED, f"{place(tp, batch)}; {way_out}, or mend the log of this partition (from another replica, or by deleting its records up to there)")
             log.error("%s; it is set aside", place(tp, batch))
 
-    def _poison(self, tp: TopicPartition, records: Records) -> dict[int, Reject]:
-        """Records that would end the process, each with its dead letter: looked for where it has ended too often, on an `Ingest` that is thrown away."""
+    def _is_suspicious(self, tp: TopicPartition, records: Records) -> bool:
+        """Whether the process has ended too often before or shortly behind these."""
         until = max((end + CAREFUL_RECORDS for end, n in self._failed.get(tp, {}).items() if n >= TRIES), default=-1)
-        if self.hub.settings.worker.on_poison == "stop" or not len(records.offsets) or records.offsets[0] >= until:
-            return {}
+        return self.hub.settings.worker.on_poison == "skip" and len(records.offsets) > 0 and bool(records.offsets[0] < until)
 
-        def attempt(start: int, end: int) -> None:
+    async def _poison(self, tp: TopicPartition, records: Records) -> dict[int, Reject]:
+        """Records that would end the process, each with its dead letter: looked for where it has ended too often, on an `Ingest` that is thrown away."""
+
+        def take(start: int, end: int) -> None:
             ingest, part = self._new_ingest(), slice(start, end)
             ingest.take(self.source(tp), self.kinds[tp.topic], records.values[part], records.offsets[part], records.times_ms[part])
             ingest.flush(0)
 
-        found = {i: Reject(i, REASON, f"{TRIES} tries to take it ended the worker: {summary(e)}") for i, e in culprits(attempt, 0, len(records.values))}
+        async def attempt(start: int, end: int) -> None:
+            self.hub.alive = time.monotonic()
+            why = (await apart([lambda: take(start, end)]))[1]
+            if why:
+                raise EndedError(why)
+
+        found = {i: Reject(i, REASON, f"{TRIES} tries to take it ended the worker: {e}") for i, e in await culprits(attempt, 0, len(records.values))}
         for i, reject in found.items():
             log.error("%s/%d:%d is set aside: %s", tp.topic, tp.partition, records.offsets[i], reject.message)
             self._failed[tp] = {int(records.offsets[i]) + 1: TRIES}
@@ -200,6 +233,7 @@ class IngestStage:
             known = self._failed.get(tp, {}) if at == self._opened[tp] else {}
             tries = max(known.values(), default=0) + 1
             self._opened[tp], self._failed[tp] = at, {max([end, *known]): tries}  # a commit that is still made says the same
+            self._begun.pop(tp, None)
             counted[tp] = at, with_failures(self.ids.get(tp, ""), self._failed[tp])
             stop = self.hub.settings.worker.on_poison == "stop"
             then = "worker.on_poison: skip sets the record aside" if stop else f"after {TRIES} tries the record is set aside"
@@ -280,8 +314,12 @@ class IngestStage:
         if moved:
             with suppress(Exception):  # lost, or the coordinator is away: rows are repeated, no more; the next one says the same again
                 async with asyncio.timeout(limit_s):  # aiokafka tries without end, and nothing is sent meanwhile
-                    await self.hub.source.commit({tp: (o, with_failures(self.ids.get(tp, ""), self._failures(tp, o))) for tp, o in moved.items()})
+                    await self.hub.source.commit({tp: (o, self._metadata(tp, o)) for tp, o in moved.items()})
                     self._committed.update(moved)
+
+    def _metadata(self, tp: TopicPartition, at: int) -> str:
+        """Of a commit at this offset."""
+        return with_failures(self.ids.get(tp, ""), self._failures(tp, at), self._begun.get(tp, 0) if at == self._opened.get(tp) else 0)
 
     async def _pump(self) -> None:
         due = 0.0
@@ -309,6 +347,9 @@ class IngestStage:
     async def flush(self) -> None:
         await self._send()
         async with self._lock:
+            for tp in self._begun:
+                self._committed.pop(tp, None)
+            self._begun.clear()  # a tenure that ends here has ended with a word
             await self._commit(2 * COMMIT_LIMIT_S)
 
     async def stop(self) -> None:

@@ -1,14 +1,17 @@
 """
 What ends the process again and again: how often it did, which record it is, and the dead letter of it.
 
-Rule of the file: the count of tries travels in the metadata of the group's commit, behind what a stage keeps there, as ` failed=OFFSET:TRIES,…`. So it survives the process,
-and goes to whoever owns the partition next.
+Rule of the file: what is known travels in the metadata of the group's commit, behind what a stage keeps there: ` failed=OFFSET:TRIES,…` counts exceptions, ` opened=N` the
+tenures that began at this offset and came to no other end than that of the process (a crash in native code, an endless loop, a kill). So it survives the process, and goes to
+whoever owns the partition next. Such an end is a suspicion and no more, since a healthy worker may be killed too: records are then tried in a copy of the process
+(`runtime/copies.py`), and set aside is only what ends the copy, alone, as often as the process may be ended.
 """
 
 from __future__ import annotations
 
+import re
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiokafka import TopicPartition
@@ -17,51 +20,45 @@ from stream_monitor.runtime.fetching import Broken
 
 TRIES = 3
 """What has ended the process so often at the same position is set aside."""
+CAREFUL_RECORDS = 10_000
+"""After a record that ended the process: so many are tried apart before they are taken, since what was sent once is often sent again."""
 REASON = "unknown_format"
 MESSAGE_MAX_CHARS = 1_000
 FAILED_MAX = 100
 """Entries in the metadata of a commit, of which a broker takes 4 KiB."""
-_MARK = " failed="
+_MARKS = re.compile(r"(?: failed=([0-9:,]+))?(?: opened=([0-9]+))?$")
 
 Headers = list[tuple[str, bytes]]
 
 
-def with_failures(metadata: str, failed: Mapping[int, int]) -> str:
+def with_failures(metadata: str, failed: Mapping[int, int], opened: int = 0) -> str:
     """
     Metadata of a commit that says what failed.
 
-    >>> with_failures("17", {40: 1, 52: 3}), with_failures("17", {})
-    ('17 failed=40:1,52:3', '17')
+    >>> with_failures("17", {40: 1, 52: 3}), with_failures("17", {}, opened=2)
+    ('17 failed=40:1,52:3', '17 opened=2')
     """
-    return metadata + (_MARK + ",".join(f"{offset}:{n}" for offset, n in sorted(failed.items())[:FAILED_MAX]) if failed else "")
+    entries = ",".join(f"{offset}:{n}" for offset, n in sorted(failed.items())[:FAILED_MAX])
+    return metadata + (f" failed={entries}" if failed else "") + (f" opened={opened}" if opened else "")
 
 
-def parted(metadata: str) -> tuple[str, dict[int, int]]:
+def parted(metadata: str) -> tuple[str, dict[int, int], int]:
     """
     What `with_failures` was given.
 
-    >>> parted("17 failed=40:1,52:3"), parted("")
-    (('17', {40: 1, 52: 3}), ('', {}))
+    >>> parted("17 failed=40:1,52:3 opened=2"), parted("")
+    (('17', {40: 1, 52: 3}, 2), ('', {}, 0))
     """
-    kept, _, failed = metadata.partition(_MARK)
-    return kept, {int(offset): int(n) for offset, n in (entry.split(":") for entry in failed.split(",") if entry)}
+    marks = _MARKS.search(metadata)
+    assert marks is not None  # at the very end there is always one without either
+    failed = (entry.split(":") for entry in (marks[1] or "").split(",") if entry)
+    return metadata[: marks.start()], {int(offset): int(n) for offset, n in failed}, int(marks[2] or 0)
 
 
-def culprits(attempt: Callable[[int, int], object], start: int, end: int) -> list[tuple[int, Exception]]:
-    """
-    Which of the records `start` to `end` raise, found by halving: each alone, or all of the smallest run that raises only together.
-
-    >>> culprits(lambda start, end: 1 // (3 not in range(start, end)), 0, 10)
-    [(3, ZeroDivisionError('integer division or modulo by zero'))]
-    """
-    try:
-        attempt(start, end)
-    except Exception as e:
-        if end - start == 1:
-            return [(start, e)]
-        middle = (start + end) // 2
-        return culprits(attempt, start, middle) + culprits(attempt, middle, end) or [(i, e) for i in range(start, end)]
-    return []
+def suspicion(tp: TopicPartition, offset: int, begun: int, on_poison: str) -> str:
+    """What is said where workers end without a word."""
+    then = "its records are tried in a copy of the process first" if on_poison == "skip" else "worker.on_poison: skip looks for the record that does it"
+    return f"{tp.topic}/{tp.partition}: {begun} times a worker began at {offset} and ended without a word, or was killed; {then}"
 
 
 def summary(error: BaseException) -> str:

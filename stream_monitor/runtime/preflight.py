@@ -6,18 +6,25 @@ Rule of the file: what `doctor` calls a failure of access ends the start with th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
 
 from stream_monitor.errors import BrokerError
 from stream_monitor.runtime.cluster import COORDINATOR_STARTS, Cluster, name_of
+from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.doctor import TIMEOUT_S, permissions, transactions
+from stream_monitor.runtime.evaluate_stage import TRANSACTION_TIMEOUT_MS
 from stream_monitor.runtime.findings import Patient
+from stream_monitor.runtime.hub import Hub, quietly
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
+CHECK_S = 40
+"""For the check of transactions when a worker starts: one broker of several may have gone away just now."""
 NOT_YET = frozenset(map(name_of, COORDINATOR_STARTS))
 
 
@@ -40,3 +47,28 @@ async def demand_access(settings: Settings) -> None:
     lacking = [f"{finding.detail} ({finding.advice})" for finding in found if finding.status == "fail" and not NOT_YET & set(finding.detail.split())]
     if lacking:
         raise BrokerError(f"access is missing: {'; '.join(lacking)}")
+
+
+async def check_transactions(hub: Hub) -> None:
+    """
+    See whether the broker has transactions.
+
+    Raises
+    ------
+    BrokerError
+        It has none, although `processing_guarantee: exactly_once` asks for them.
+    """
+    if hub.settings.worker.processing_guarantee != "exactly_once":
+        return
+    producer = AIOKafkaProducer(**client_options(hub.settings.kafka), transactional_id=f"{hub.group}.probe", transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
+    try:
+        await asyncio.wait_for(producer.start(), CHECK_S)
+    except TimeoutError:
+        what_to_look_at = "its log says why; a broker alone needs transaction.state.log.replication.factor=1 and transaction.state.log.min.isr=1"
+        raise BrokerError(f"no transaction coordinator answers within {CHECK_S} s ({what_to_look_at}), or set worker.processing_guarantee to at_least_once") from None
+    except Exception as e:
+        if isinstance(e, TransactionalIdAuthorizationFailed):
+            raise BrokerError(f"access is missing: transactions not allowed (allow Describe and Write on transactional ids that begin with {hub.group}.)") from None
+        raise BrokerError(f"the broker has no transactions ({e!r}): set worker.processing_guarantee to at_least_once, or use a broker that has them") from None
+    finally:
+        await quietly(producer.stop())

@@ -24,13 +24,13 @@ from stream_monitor.metrics.catalogue import custom_metrics
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import logs, topics
 from stream_monitor.runtime.connection import connecting
-from stream_monitor.runtime.evaluate_stage import EvaluateStage, check_transactions
+from stream_monitor.runtime.evaluate_stage import EvaluateStage
 from stream_monitor.runtime.exits import NOT_OPENED, die
 from stream_monitor.runtime.exporter import Exporter
 from stream_monitor.runtime.http import HttpServer, announce
 from stream_monitor.runtime.hub import RETRY_S, Hub, Stage
 from stream_monitor.runtime.ingest_stage import IngestStage
-from stream_monitor.runtime.preflight import demand_access
+from stream_monitor.runtime.preflight import check_transactions, demand_access
 from stream_monitor.runtime.references import references
 from stream_monitor.runtime.transport import App, RawSchema
 from stream_monitor.settings import Settings

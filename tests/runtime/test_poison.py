@@ -16,11 +16,13 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from stream_monitor.ingest import Ingest
 from stream_monitor.runtime import evaluate_stage, ingest_stage
-from stream_monitor.runtime.evaluate_stage import EvaluateStage, Owned
+from stream_monitor.runtime.evaluate_stage import EvaluateStage
 from stream_monitor.runtime.fetching import Broken, Fetched, record_batches
 from stream_monitor.runtime.hub import Hub
-from stream_monitor.runtime.ingest_stage import CAREFUL_RECORDS, IngestStage
+from stream_monitor.runtime.ingest_stage import IngestStage
 from stream_monitor.runtime.notes import Note, read_note
+from stream_monitor.runtime.owned import Owned
+from stream_monitor.runtime.poison import CAREFUL_RECORDS
 from stream_monitor.runtime.snapshots import Manifest
 from stream_monitor.settings import Settings, WorkerSettings
 
@@ -58,6 +60,9 @@ class Driver:
 
     def assigned(self) -> set[TopicPartition]:
         return {TP, LOG}
+
+    def flowing(self) -> bool:
+        return True
 
 
 class Sent:
@@ -156,7 +161,7 @@ def test_a_broken_batch_ends_the_process_unless_it_is_to_be_skipped(died):
         for _ in range(2):
             with pytest.raises(DiedError):
                 await run(driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True)])
-        assert driver.offsets == {}
+        assert driver.offsets == {TP: (0, "id opened=2")}
         stage, sent, start = await run(driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True), delivery(3, [event(9)])], on_corrupt="skip")
         assert (start, sent.letters(), driver.offsets[TP]) == (0, [(b"", 0, "corrupt_batch")], (4, "id"))
         assert stage.dead["predictions", "corrupt_batch"] == 1
@@ -302,12 +307,12 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
             hub = Hub(Settings(worker=WorkerSettings(processing_guarantee=guarantee)))
             hub.source = driver  # type: ignore[assignment]
             stage, sent = EvaluateStage(hub, 1, {}), Sent()
-            position, note, failed, _ = await stage._committed(LOG)
-            owned = Owned(Folding(), sent, note, position, Manifest())  # type: ignore[arg-type]
-            owned.failed = failed
+            found = await stage._committed(LOG)
+            owned = Owned(Folding(), sent, found.note, found.position, Manifest())  # type: ignore[arg-type]
+            owned.begin(found, None)
             stage.owned[LOG] = owned
             try:
-                await stage.next(delivery(position, values, tp=LOG))
+                await stage.next(delivery(found.position, values, tp=LOG))
                 await stage._checkpoint(LOG, owned)
             finally:
                 driver.offsets.update({tp: (o.offset, o.metadata) for tp, o in sent.offsets.items()})
@@ -323,7 +328,7 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
         assert sent.letters() == [(BAD, 1, "unknown_format")]
         assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
         position, metadata = driver.offsets[LOG]
-        note, failed = read_note(LOG, metadata)
-        assert (position, note.snapshot, note.config, failed) == (3, 7, "c", {})
+        note, failed, begun = read_note(LOG, metadata)
+        assert (position, note.snapshot, note.config, failed, begun) == (3, 7, "c", {}, 0)
 
     asyncio.run(body())

@@ -12,9 +12,10 @@ from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import tick
 from stream_monitor.runtime import evaluate_stage, snapshots
-from stream_monitor.runtime.evaluate_stage import EvaluateStage, Owned
+from stream_monitor.runtime.evaluate_stage import EvaluateStage
 from stream_monitor.runtime.fetching import Broken
 from stream_monitor.runtime.notes import Note, read_note
+from stream_monitor.runtime.owned import SNAPSHOT_BYTES, Owned
 from tests.runtime.fake_kafka import FakeKafka, FakeProducer, FakeReader
 
 LOG, SNAPSHOTS = TopicPartition("observations", 0), TopicPartition("snapshots", 0)
@@ -46,7 +47,7 @@ class Site:
     async def write(self, **parts: bytes) -> list[tuple[str, bool]]:
         """A transaction with a snapshot; the keys that were sent, and whether they have a value."""
         start = self.kafka.ends[SNAPSHOTS]
-        self.owned.shard, self.owned.since_bytes = Parts(**{name.replace("_", "-"): data for name, data in parts.items()}), evaluate_stage.SNAPSHOT_BYTES  # type: ignore[assignment]
+        self.owned.shard, self.owned.since_bytes = Parts(**{name.replace("_", "-"): data for name, data in parts.items()}), SNAPSHOT_BYTES  # type: ignore[assignment]
         self.owned.position += 1
         await self.stage._checkpoint(LOG, self.owned)
         assert not self.owned.broken

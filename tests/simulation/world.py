@@ -13,7 +13,7 @@ import itertools
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from bench.chaos_events import Event, Oracle, stream
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import unpack
 from stream_monitor.ingest import home
-from stream_monitor.runtime import evaluate_stage, hub, ingest_stage
+from stream_monitor.runtime import copies, evaluate_stage, hub, ingest_stage, owned
 from stream_monitor.settings import CoreSettings, ModelSettings, Settings, Threshold, WorkerSettings
 from tests.simulation.broker import ABORTED, COMMITTED, Broker, LaterError, Transaction
 from tests.simulation.clients import Driver, Producer, SimulatedHub, worker
@@ -341,6 +341,12 @@ class World:
                 out.append(f"{tp.topic}/{tp.partition} from {at}")
         return out
 
+    async def _apart(self, steps: Iterable[Any]) -> tuple[int, str]:
+        """A copy of a worker, which no record of this world ends; workers are killed often enough that records are tried in one."""
+        self.hits["anywhere: tried apart"] += 1
+        await asyncio.sleep(self.chance.random())
+        return len(list(steps)), ""
+
     @contextmanager
     def _patched(self) -> Iterator[None]:
         """The runtime with this world's Kafka, clock and end of a process."""
@@ -356,6 +362,10 @@ class World:
             for module in (hub, ingest_stage, evaluate_stage):
                 stack.enter_context(patch.object(module, "die", die))
                 stack.enter_context(patch.object(module, "time", clock))
+            stack.enter_context(patch.object(owned, "time", clock))
+            stack.enter_context(patch.object(evaluate_stage, "COPIES", True))
+            for module in (ingest_stage, copies):
+                stack.enter_context(patch.object(module, "apart", self._apart))
             for module in (ingest_stage, evaluate_stage):
                 stack.enter_context(patch.object(module, "AIOKafkaProducer", partial(Producer, self)))
             stack.enter_context(patch.object(evaluate_stage, "Shard", self.shard))

@@ -1,0 +1,343 @@
+"""
+Ends of the process that raise nothing: a crash in native code, an endless loop, a kill.
+
+The process of a test stands for the workers: where one would crash, it raises what nobody catches; a copy of it crashes for real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from stream_monitor.ingest import Ingest, tick
+from stream_monitor.runtime import copies
+from stream_monitor.runtime.copies import EndedError, apart, culprits
+from stream_monitor.runtime.evaluate_stage import EvaluateStage
+from stream_monitor.runtime.hub import Hub
+from stream_monitor.runtime.notes import Note, read_note
+from stream_monitor.runtime.owned import Owned
+from stream_monitor.runtime.poison import CAREFUL_RECORDS, parted
+from stream_monitor.runtime.snapshots import Manifest
+from stream_monitor.settings import Settings, WorkerSettings
+from tests.runtime.fake_kafka import FakeKafka
+from tests.runtime.test_poison import BAD, LOG, TP, DiedError, Driver, Folding, Sent, delivery, event, run
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies of the process are made on Linux only")
+TESTS = os.getpid()
+
+
+def crash() -> None:
+    if os.getpid() == TESTS:
+        raise DiedError
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.fixture
+def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Ingest.take
+
+    def crashes(self: Ingest, source: str, kind: str, values: list[bytes | None], offsets: Any, times_ms: Any) -> Any:
+        if any(v and BAD in v for v in values):
+            crash()
+        return take(self, source, kind, values, offsets, times_ms)
+
+    monkeypatch.setattr(Ingest, "take", crashes)
+
+
+# ---- copies
+
+
+def ends(step: Callable[[], object]) -> tuple[int, str]:
+    return asyncio.run(apart([int, int, step, int]))
+
+
+def test_a_copy_says_how_far_it_came_and_what_ended_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "COPY_CPU_S", 1)
+
+    def endless() -> None:
+        while True:
+            pass
+
+    assert ends(int) == (4, "")
+    assert ends(lambda: os.kill(os.getpid(), signal.SIGSEGV)) == (2, "signal SIGSEGV")
+    assert ends(lambda: os._exit(7)) == (2, "exit code 7")
+    assert ends(endless) == (2, "signal SIGXCPU, 1 s of CPU time were over")
+    monkeypatch.setattr(copies, "COPY_S", 1)
+    assert ends(signal.pause) == (2, "signal SIGALRM, 1 s were over")
+    monkeypatch.undo()
+    done, why = ends(lambda: bytearray(2 << 30))
+    assert (done, why[:11]) == (2, "MemoryError")
+    done, why = ends(lambda: 1 // 0)
+    assert (done, why[:62]) == (2, "ZeroDivisionError: integer division or modulo by zero (test_si")
+
+
+def test_every_step_of_a_copy_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "COPY_CPU_S", 1)
+
+    def busy() -> None:
+        until = time.process_time() + 0.6
+        while time.process_time() < until:
+            pass
+
+    assert asyncio.run(apart([busy] * 4)) == (4, "")
+
+
+def test_who_is_killed_from_outside_says_nothing_of_the_records(caplog: pytest.LogCaptureFixture) -> None:
+    """The kernel kills what needs memory when all do; then nothing may be set aside."""
+    assert ends(lambda: os.kill(os.getpid(), signal.SIGKILL)) == (2, "")
+    assert "was killed from outside" in caplog.text
+
+
+def test_what_a_copy_does_stays_there() -> None:
+    done: list[int] = []
+    assert asyncio.run(apart([lambda: done.append(1)])) == (1, "")
+    assert done == []
+
+
+def test_a_copy_ends_with_who_waits_for_it() -> None:
+    async def body() -> None:
+        waiting = asyncio.create_task(apart([signal.pause]))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(body())  # which waits for the thread that waits for the copy
+
+
+def test_what_ends_a_copy_now_and_then_is_no_culprit() -> None:
+    left = 5
+
+    async def attempt(start: int, end: int) -> None:
+        nonlocal left
+        if left and 3 in range(start, end):
+            left -= 1
+            raise EndedError("now and then")
+
+    assert asyncio.run(culprits(attempt, 0, 8)) == []
+    assert left == 0
+
+
+def test_records_that_end_a_copy_only_together_are_the_smallest_such_run() -> None:
+    async def attempt(start: int, end: int) -> None:
+        if {4, 5} <= set(range(start, end)):
+            raise EndedError("together")
+
+    assert [i for i, _ in asyncio.run(culprits(attempt, 0, 8))] == [4, 5]
+
+
+# ---- INGEST
+
+
+def test_a_record_that_crashes_three_workers_is_found_in_copies(crashing: None) -> None:
+    values = [event(i) for i in range(7)]
+    values[3] = values[5] = BAD
+
+    async def body() -> None:
+        driver = Driver()
+        for n in range(1, 4):
+            with pytest.raises(DiedError):
+                await run(driver, lambda _: [delivery(0, values)])
+            assert driver.offsets[TP] == (0, f"id opened={n}")
+        stage, sent, start = await run(driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])])
+        assert (start, sent.letters()) == (0, [(BAD, 3, "unknown_format"), (BAD, 5, "unknown_format"), (BAD, 7, "unknown_format")])
+        assert "3 tries to take it ended the worker: signal SIGSEGV" in sent.records[0][2]["__connect.errors.exception.message"].decode()
+        assert stage.ingest.counts["predictions", "forwarded"] == 6
+        assert driver.offsets[TP] == (9, "id failed=8:3"), "those after it are tried apart too, by the next worker as well"
+
+    asyncio.run(body())
+
+
+def test_workers_that_were_killed_for_no_fault_of_a_record_set_nothing_aside(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    values = [event(i) for i in range(500)]
+    take, kills = Ingest.take, [0] * 5
+
+    def killed(self: Ingest, *arguments: Any) -> Any:
+        if os.getpid() == TESTS and kills:
+            kills.pop()
+            raise DiedError
+        return take(self, *arguments)
+
+    monkeypatch.setattr(Ingest, "take", killed)
+
+    async def body() -> None:
+        driver = Driver()
+        for _ in range(5):
+            with pytest.raises(DiedError):
+                await run(driver, lambda _: [delivery(0, values)])
+        assert driver.offsets[TP] == (0, "id failed=0:3 opened=5")
+        stage, sent, _ = await run(driver, lambda _: [delivery(0, values)])
+        assert sent.letters() == []
+        assert stage.ingest.counts["predictions", "forwarded"] == 500
+        await run(driver, lambda start: [delivery(start, [event(0)] * CAREFUL_RECORDS)])
+        assert driver.offsets[TP] == (CAREFUL_RECORDS + 500, "id")
+
+    asyncio.run(body())
+    assert "predictions/0: 3 times a worker began at 0 and ended without a word, or was killed" in caplog.text
+
+
+def test_a_clean_end_and_an_idle_partition_are_no_suspicion() -> None:
+    async def body() -> None:
+        driver = Driver()
+        for _ in range(5):
+            await run(driver, lambda _: [])
+            assert driver.offsets[TP] == (0, "id")
+        driver.end = 0
+        for _ in range(5):
+            stage, *_ = await run(driver, lambda _: [])
+            assert stage._failed.get(TP, {}) == {}
+        assert driver.offsets[TP] == (0, "id")
+
+    asyncio.run(body())
+
+
+def test_on_poison_stop_only_says_so(crashing: None, caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        driver = Driver()
+        for _ in range(5):
+            with pytest.raises(DiedError):
+                await run(driver, lambda _: [delivery(0, [BAD])], on_poison="stop")
+
+    asyncio.run(body())
+    assert "4 times a worker began at 0 and ended without a word, or was killed; worker.on_poison: skip looks for the record that does it" in caplog.text
+
+
+def test_a_delivery_whose_partition_is_opened_again_while_it_is_tried_is_left(crashing: None) -> None:
+    async def body() -> None:
+        driver = Driver()
+        driver.offsets[TP] = 0, "id opened=3"
+        stage, _, _ = await run(driver, lambda _: [])
+        stage._failed[TP] = {0: 3}
+        stage.hub.epochs[TP] = 0
+        taking = asyncio.create_task(stage.next(delivery(0, [event(0), BAD])))
+        await asyncio.sleep(0)
+        stage.hub.epochs[TP] = 1
+        assert await taking is None
+        assert (stage.position(TP), stage.ingest.rows) == (0, 0)
+
+    asyncio.run(body())
+
+
+# ---- EVALUATE
+
+
+class Crashing(Folding):
+    def fold(self, value: bytes) -> None:
+        if value == BAD:
+            crash()
+        super().fold(value)
+
+
+class Producer(Sent):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+NOTE = Note(5, 1)
+
+
+def at(driver: Driver) -> tuple[int, int, dict[int, int], int]:
+    """Position, snapshot, what failed, and the tenures that began there."""
+    position, metadata = driver.offsets[LOG]
+    note, failed, begun = read_note(LOG, metadata)
+    return position, note.snapshot, failed, begun
+
+
+async def evaluated(driver: Driver, values: list[bytes], shard: Folding, **options: Any) -> tuple[Owned, Sent]:
+    """A process that folds these."""
+    hub = Hub(Settings(worker=WorkerSettings(**options)))
+    hub.source = driver  # type: ignore[assignment]
+    stage, sent = EvaluateStage(hub, 1, {}), Producer()
+    stage._producer = lambda _: sent  # type: ignore[assignment, return-value]
+
+    async def restore(tp: Any, position: int, note: Note, first: int, producer: Any) -> Owned:
+        return Owned(shard, producer, note, position, Manifest())  # type: ignore[arg-type]
+
+    stage._restore = restore  # type: ignore[method-assign]
+    commit = sent.send_offsets_to_transaction
+
+    async def committed(offsets: dict[Any, Any], group: str) -> None:
+        await commit(offsets, group)
+        driver.offsets.update({tp: (o.offset, o.metadata) for tp, o in offsets.items()})
+
+    sent.send_offsets_to_transaction = committed  # type: ignore[method-assign]
+    position = (await stage.open([LOG]))[LOG]
+    owned = stage.owned[LOG]
+    await stage.next(delivery(position, values, tp=LOG)) if values else None
+    await stage.flush()
+    return owned, sent
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+def test_an_observation_that_crashes_three_workers_is_set_aside(guarantee: str) -> None:
+    async def body() -> None:
+        driver = Driver()
+        driver.offsets[LOG] = 0, NOTE.text()
+        values = [b"a", BAD, b"b", BAD]
+        for n in range(1, 4):
+            with pytest.raises(DiedError):
+                await evaluated(driver, values, Crashing(), processing_guarantee=guarantee)
+            assert driver.offsets[LOG] == (0, f"{NOTE.text()} opened={n}")
+        shard = Crashing()
+        _, sent = await evaluated(driver, values, shard, processing_guarantee=guarantee)
+        assert shard.folded == [b"a", b"b"]
+        assert sent.letters() == [(BAD, 1, "unknown_format"), (BAD, 3, "unknown_format")]
+        assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
+        assert at(driver) == (4, 7, {}, 0)
+
+    asyncio.run(body())
+
+
+def test_a_worker_that_was_killed_folds_everything(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        driver = Driver()
+        driver.offsets[LOG] = 0, f"{NOTE.text()} opened=8"
+        shard = Crashing()
+        _, sent = await evaluated(driver, [b"a", b"b"], shard)
+        assert shard.folded == [b"a", b"b"]
+        assert sent.letters() == []
+        assert at(driver) == (2, 7, {}, 0)
+
+    asyncio.run(body())
+    assert "observations/0: 8 times a worker began at 0 and ended without a word" in caplog.text
+
+
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+def test_a_tenure_is_counted_once_however_often_it_is_opened_again_and_only_where_something_waits(guarantee: str) -> None:
+    async def body() -> None:
+        kafka = FakeKafka()
+        kafka.mine = {TP, LOG}
+        for tp, worker in ((LOG, kafka.stage), (TP, kafka.ingest)):
+            stage = worker(processing_guarantee=guarantee)
+            await stage.open([tp])
+            assert tp not in kafka.offsets, "nothing waits"
+            kafka.append(tp, tick(1))
+            for n in (1, 2):
+                stage = worker(processing_guarantee=guarantee)
+                for _ in range(5):  # after a hole, or a failed transaction
+                    await stage.open([tp])
+                    assert parted(kafka.offsets[tp][1])[2] == n
+            await stage.flush()
+            assert (kafka.offsets[tp][0], parted(kafka.offsets[tp][1])[2]) == (0, 0)
+
+    asyncio.run(body())
+
+
+def test_a_close_with_nothing_done_ends_with_a_word_and_without_a_snapshot() -> None:
+    async def body() -> None:
+        driver = Driver()
+        driver.offsets[LOG] = 3, NOTE.text()
+        for _ in range(5):
+            _, sent = await evaluated(driver, [], Crashing())
+            assert driver.offsets[LOG] == (3, NOTE.text())
+            assert sent.records == []
+
+    asyncio.run(body())
