@@ -7,6 +7,7 @@ Rule of the file: the configuration is right before anything of the runtime is i
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import click
@@ -29,6 +30,7 @@ def command(path: str | None) -> None:
       stream-monitor worker --config monitor.yaml
       STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 stream-monitor worker
     """  # noqa: D301  \b is how click keeps lines apart
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while modules are imported; the worker has a handler of its own
     settings = load(path, os.environ)
     from stream_monitor.config.references import file_profiles
     from stream_monitor.runtime.worker import main

@@ -91,6 +91,8 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reopening: dict[TopicPartition, asyncio.Task[None]] = {}
         self._delivering: set[Stage] = set()
+        self.missing: list[str] = []
+        """Topics that were there at the start and are no more."""
         self.stopping = False
 
     def topic(self, name: str) -> str:
@@ -248,6 +250,8 @@ class Hub:
             return "no partition is open yet"
         if not self.source.attended():
             return "the group's coordinator does not answer heartbeats"
+        if self.missing:
+            return f"topics are gone: {', '.join(self.missing)}"
         waiting = sorted(self._reopening.keys() & self.opened)
         return f"opened again: {', '.join(f'{tp.topic}/{tp.partition}' for tp in waiting)}" if waiting else ""
 

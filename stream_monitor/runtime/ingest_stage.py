@@ -36,6 +36,7 @@ from stream_monitor.runtime.notes import read_note
 from stream_monitor.runtime.poison import CAREFUL_RECORDS, REASON, TRIES, Headers, letter_headers, parted, place, suspicion, with_failures
 from stream_monitor.runtime.retention import Lost
 from stream_monitor.runtime.topic_changes import PROCEDURE
+from stream_monitor.schema import topics
 from stream_monitor.verdicts import Reject
 
 log = logging.getLogger("stream_monitor")
@@ -336,11 +337,16 @@ class IngestStage:
                 due = now + COMMIT_S
 
     async def _watch_ids(self) -> None:
-        """A topic that was made anew is a new source; its offsets alone need not tell, since it may have grown past ours."""
+        """A topic that was made anew is a new source; its offsets alone need not tell, since it may have grown past ours. Topics that are gone are told."""
+        names = [self.hub.topic(name) for name in topics()]
         while True:
             await asyncio.sleep(IDS_S)
             with suppress(KafkaError):  # the broker is away; it is asked again
-                known = await self.hub.source.topic_ids(sorted(self.topics))
+                known = await self.hub.source.topic_ids(names)
+                missing = [name for name in names if name not in known] if known else []
+                if missing != self.hub.missing:
+                    log.error("topics are gone: %s", ", ".join(missing) or "none any more")
+                    self.hub.missing = missing
                 for tp in [tp for tp in self._read if known.get(tp.topic, "") not in ("", self.ids.get(tp))]:
                     self.hub.reopen(self, tp)
 

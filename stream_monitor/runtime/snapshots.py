@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import msgspec
 from aiokafka import TopicPartition
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
 
 from stream_monitor.errors import StateError
 from stream_monitor.runtime.fetching import Reader
@@ -134,6 +134,8 @@ async def _at(reader: Reader, tp: TopicPartition, offset: int) -> bytes:
         value = await reader.value(tp, offset)
     except CorruptRecordException as e:
         raise StateError(f"the snapshot record at {tp.topic}/{tp.partition}:{offset} is broken on the broker's disk ({e}); {WAY_OUT}") from None
+    except OffsetOutOfRangeError:  # the topic was deleted, and made anew
+        value = None
     if value is None:
         raise StateError(f"the snapshot record at {tp.topic}/{tp.partition}:{offset} is gone; {WAY_OUT}")
     return value

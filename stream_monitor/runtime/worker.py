@@ -107,6 +107,7 @@ class Worker:
             if self.settings.kafka.security.protocol == "SASL_PLAINTEXT":
                 log.warning("kafka.security.protocol is SASL_PLAINTEXT: who sees the network reads the events, and with PLAIN the password; SASL_SSL hides both")
             partitions = await topics.describe(self.settings)
+            topics.demand_placed(self.settings, partitions)
             await asyncio.to_thread(load_detectors)
             return partitions["observations"], await references(self.settings, self.files)
 
