@@ -1,7 +1,7 @@
 """
 EVALUATE's shell: ownership, transactions and restore around the pure `Shard`.
 
-Rule of the file: fence first, then read the committed position, then restore, then say that it begins, then seek. Alerts, a snapshot now and then, and the position go in one transaction a
+Rule of the file: fence first, then read the committed position, then restore, then seek. Alerts, a snapshot now and then, and the position go in one transaction a
 partition; after any timeout or unknown error producer and state are thrown away and opened again, for only reading tells what was committed.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import CommitFailedError, ProducerFenced
+from aiokafka.errors import ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_monitor.errors import StateError
@@ -25,15 +25,16 @@ from stream_monitor.evaluate import Shard, settings_of
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.runtime import snapshots
 from stream_monitor.runtime.connection import client_options
-from stream_monitor.runtime.copies import COPIES, enders
+from stream_monitor.runtime.copies import enders
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Fetched, Reader, Records, split
 from stream_monitor.runtime.hub import Hub, bounds_of, quietly
 from stream_monitor.runtime.notes import ANEW, Note, read_note
 from stream_monitor.runtime.owned import SNAPSHOT_BYTES, Committed, Owned
-from stream_monitor.runtime.poison import CAREFUL_RECORDS, REASON, TRIES, letter_headers, place, summary, suspicion
+from stream_monitor.runtime.poison import REASON, TRIES, letter_headers, place, summary
 from stream_monitor.runtime.references import LEARNT_HEADER
 from stream_monitor.runtime.retention import Lost
+from stream_monitor.runtime.tenures import Tenures, begun_at
 from stream_monitor.settings import CoreSettings
 from stream_monitor.verdicts import Out
 
@@ -62,9 +63,9 @@ class EvaluateStage:
         self.owned: dict[TopicPartition, Owned] = {}
         self.parked: dict[TopicPartition, Owned] = {}
         self.transactional = hub.settings.worker.processing_guarantee == "exactly_once"
-        self.commit_s = TRANSACTION_S if self.transactional else 3 * TRANSACTION_S
         self.transactions = self.failures = 0
         self.lost = Lost(hub.settings.worker, "folded", "begins anew there, with an empty state")
+        self.tenures = Tenures(hub)
         self.set_aside = 0
         self._breathed = 0.0
 
@@ -78,7 +79,9 @@ class EvaluateStage:
         self.parked = {tp: o for tp, o in self.parked.items() if tp in assigned}
         for tp in set(self.owned) - assigned:
             self._throw_away(self.owned.pop(tp))
-        return dict(await asyncio.gather(*(self._open_one(tp) for tp in tps)))
+        positions = dict(await asyncio.gather(*(self._open_one(tp) for tp in tps)))
+        await self.tenures.write({tp: owned for tp, owned in self.owned.items() if tp in positions and owned.begun})
+        return positions
 
     async def _open_one(self, tp: TopicPartition) -> tuple[TopicPartition, int]:
         before = self.owned.pop(tp, None)
@@ -95,23 +98,12 @@ class EvaluateStage:
                 owned = parked
             else:
                 owned = await self._restore(tp, position, note, found.first, producer)
-            await self._begin(tp, owned, found, before)  # 4 whoever folds on, if this ends without a word, knows that it began
         except BaseException:  # cancelled too (another rebalance): nothing half-open stays
             self.hub.spawn(quietly(producer.stop()))
             raise
+        self.tenures.begin(tp, owned, found, before)
         self.owned[tp] = owned
-        return tp, position  # 5 the driver seeks
-
-    async def _begin(self, tp: TopicPartition, owned: Owned, found: Committed, before: Owned | None) -> None:
-        """Say that a tenure begins, where something waits to be folded; where others ended without a word, it is tried apart."""
-        unsaid, on_poison = owned.begin(found, before), self.hub.settings.worker.on_poison
-        if owned.begun > TRIES:
-            log.error(suspicion(tp, found.position, owned.begun - 1, on_poison))
-            owned.careful_until = found.position + CAREFUL_RECORDS if COPIES and on_poison == "skip" else -1
-        if unsaid:
-            with suppress(CommitFailedError):  # the group has moved on, and this tenure ends before it folds anything
-                async with asyncio.timeout(self.commit_s):
-                    await self._commit(tp, owned, found.position)
+        return tp, position  # 4 the driver seeks
 
     def _throw_away(self, owned: Owned) -> None:
         """Nobody waits for a producer whose end is in doubt: it would try for seconds to finish what is fenced by then."""
@@ -119,15 +111,18 @@ class EvaluateStage:
 
     async def _committed(self, tp: TopicPartition) -> Committed:
         """Where the group is, and what the log has."""
-        committed = (await self.hub.source.committed([tp]))[tp]
+        mark = self.tenures.mark_of(tp)
+        found = await self.hub.source.committed([tp, mark])
+        committed = found[tp]
         first, end = (await bounds_of(self.hub.source, {tp: committed[0] if committed else 0}))[tp]
         position, metadata = committed or (first, "")
         if position > end:
             raise StateError(f"{tp.topic}/{tp.partition} ends at {end}, but it was folded up to {position}: it was made anew, or its log was cut; {ANEW}")
-        note, failed, begun = read_note(tp, metadata)
+        note, failed = read_note(tp, metadata)
         if position < first and note.snapshot < 0:
             self.lost.count(tp, position, first)
-        return Committed(max(position, first), msgspec.structs.replace(note, partitions=self.targets), failed, begun, first, end)
+        position = max(position, first)
+        return Committed(position, msgspec.structs.replace(note, partitions=self.targets), failed, begun_at(position, found[mark]), first, end)
 
     def _producer(self, tp: TopicPartition) -> AIOKafkaProducer:
         options: dict[str, Any] = {**client_options(self.hub.settings.kafka), "compression_type": "zstd", "max_request_size": 4 << 20}
@@ -269,10 +264,11 @@ class EvaluateStage:
 
     async def _count_failure(self, tp: TopicPartition, owned: Owned, offset: int, error: Exception) -> None:
         """Before the process ends: one more try of this record, for whoever folds it next, at the position that was committed last."""
-        owned.broken, owned.begun = True, 0  # half folded: nothing of this state is written
+        owned.broken = True  # half folded: nothing of this state is written
         failures = self.failures
         tries = owned.failed[offset] = owned.failed.get(offset, 0) + 1
         log.error("%s/%d:%d ends the worker, try %d: %s", tp.topic, tp.partition, offset, tries, summary(error))
+        await self.tenures.end({tp: owned})
         async with owned.lock:  # a transaction that is under way ends first
             with suppress(Exception):  # then it is not counted
                 async with asyncio.timeout(TRANSACTION_S):
@@ -304,14 +300,12 @@ class EvaluateStage:
     async def _checkpoint(self, tp: TopicPartition, owned: Owned, *, closing: bool = False) -> None:
         async with owned.lock:
             shard, effects, position = owned.shard, owned.shard.outbox, owned.position
-            idle = position == owned.committed and not effects and not (closing and owned.since_bytes)
-            if owned.broken or self.owned.get(tp) is not owned or (idle and not (closing and owned.begun and position == owned.opened)):
+            if owned.broken or self.owned.get(tp) is not owned or (position == owned.committed and not effects and not (closing and owned.since_bytes)):
                 return
             shard.outbox = []
-            owned.begun = 0 if closing else owned.begun  # a tenure that ends here has ended with a word
-            parts = owned.snapshot() if not idle and (closing or owned.snapshot_due) else None
+            parts = owned.snapshot() if closing or owned.snapshot_due else None
             try:
-                async with asyncio.timeout(self.commit_s):
+                async with asyncio.timeout(TRANSACTION_S if self.transactional else 3 * TRANSACTION_S):
                     await (self._transaction if self.transactional else self._plain)(tp, owned, effects, parts, position)
                 owned.committed = position
                 self.transactions += 1
@@ -357,6 +351,7 @@ class EvaluateStage:
 
     async def flush(self) -> None:
         await asyncio.gather(*(self._checkpoint(tp, owned, closing=True) for tp, owned in self.owned.items()))
+        await self.tenures.end(self.owned)
         closing, self.owned = self.owned, {}
         self.parked.update({tp: o for tp, o in closing.items() if not o.broken and o.committed == o.position and not o.shard.outbox})
         for owned in closing.values():

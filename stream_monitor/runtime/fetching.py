@@ -201,8 +201,12 @@ class Fetching:
         return None if end is None else max(end - position, 0)
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
-        """Commit offsets with metadata for the group."""
-        await self.consumer.commit({TopicPartition(*tp): OffsetAndMetadata(offset, metadata) for tp, (offset, metadata) in offsets.items()})
+        """Commit offsets with metadata for the group; of partitions that it does not read, too."""
+        found = {TopicPartition(*tp): OffsetAndMetadata(offset, metadata) for tp, (offset, metadata) in offsets.items()}
+        if found.keys() <= self.consumer.assignment():
+            await self.consumer.commit(found)
+        else:  # the public call refuses them
+            await self.consumer._coordinator.commit_offsets(None, found)
 
     async def seek(self, positions: Mapping[TopicPartition, int]) -> None:
         """Go to these positions; each begins a new epoch. Partitions that were lost meanwhile are left out."""

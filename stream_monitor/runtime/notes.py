@@ -41,9 +41,9 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
         return msgspec.json.encode(self).decode()
 
 
-def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int], int]:
+def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int]]:
     """
-    The note in the metadata of a commit of this partition, what failed, and how many tenures began there (`poison.parted`).
+    The note in the metadata of a commit of this partition, and what failed.
 
     Raises
     ------
@@ -52,14 +52,14 @@ def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int], 
 
     Examples
     --------
-    >>> read_note(TopicPartition("observations", 0), '{"snapshot":17,"partitions":4} failed=40:1 opened=2')
-    (Note(snapshot=17, partitions=4, config='', since=0, since_ms=0), {40: 1}, 2)
+    >>> read_note(TopicPartition("observations", 0), '{"snapshot":17,"partitions":4} failed=40:1')
+    (Note(snapshot=17, partitions=4, config='', since=0, since_ms=0), {40: 1})
     >>> read_note(TopicPartition("observations", 0), "")
-    (Note(snapshot=-1, partitions=0, config='', since=0, since_ms=0), {}, 0)
+    (Note(snapshot=-1, partitions=0, config='', since=0, since_ms=0), {})
     """
-    kept, failed, begun = parted(metadata)
+    kept, failed, _ = parted(metadata)
     try:
-        return msgspec.json.decode(kept or "{}", type=Note), failed, begun
+        return msgspec.json.decode(kept or "{}", type=Note), failed
     except msgspec.MsgspecError as e:
         raise StateError(
             f"the group's offset of {tp.topic}/{tp.partition} has metadata of another version of stream-monitor, or of another program: {metadata[:100]!r} ({e}); {ANEW}"

@@ -82,13 +82,6 @@ class Owned:
         self.since_bytes, self.since_cpu_s = 0, 0.0
         return parts
 
-    def begin(self, found: Committed, before: Owned | None) -> bool:
-        """A tenure begins, in this process after that of `before`. Whether that is still to be said: something waits, and a tenure that is only opened again is counted already."""
-        counted = before is not None and before.begun > 0 and (before.opened, before.begun) == (found.position, found.begun)
-        unsaid = found.position < found.end and not counted
-        self.failed, self.opened, self.begun, self.careful_until = found.failed, found.position, found.begun + unsaid, -1
-        return unsaid
-
     def metadata(self, position: int) -> str:
         """Of a commit at this position."""
-        return with_failures(self.note.text(), {offset: n for offset, n in self.failed.items() if offset >= position}, self.begun if position == self.opened else 0)
+        return with_failures(self.note.text(), {offset: n for offset, n in self.failed.items() if offset >= position})

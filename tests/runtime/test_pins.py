@@ -93,6 +93,7 @@ PINS: dict[str, tuple[str, str]] = {
     "aiokafka.consumer.subscription_state:TopicPartitionState.position": ("6cdf7097b8646488", "position after a fetch"),
     "aiokafka.consumer.subscription_state:TopicPartitionState.consumed_to": ("916a05acf90738c1", "position after a fetch"),
     "aiokafka.consumer.group_coordinator:GroupCoordinator.fetch_committed_offsets": ("c83e0cafbf1e78a4", "offsets with metadata"),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.commit_offsets": ("67fb44337ca73f7f", "commits on partitions that are not assigned; it asks nothing of the assignment"),
     "aiokafka.producer.message_accumulator:MessageAccumulator.drain_by_nodes": (
         "cc2f3eafe1e19ba6",
         "fails what is older than _batch_ttl and has no leader; IngestStage sets that to infinity",

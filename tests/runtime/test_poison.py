@@ -309,7 +309,7 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
             stage, sent = EvaluateStage(hub, 1, {}), Sent()
             found = await stage._committed(LOG)
             owned = Owned(Folding(), sent, found.note, found.position, Manifest())  # type: ignore[arg-type]
-            owned.begin(found, None)
+            stage.tenures.begin(LOG, owned, found, None)
             stage.owned[LOG] = owned
             try:
                 await stage.next(delivery(found.position, values, tp=LOG))
@@ -328,7 +328,7 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
         assert sent.letters() == [(BAD, 1, "unknown_format")]
         assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
         position, metadata = driver.offsets[LOG]
-        note, failed, begun = read_note(LOG, metadata)
-        assert (position, note.snapshot, note.config, failed, begun) == (3, 7, "c", {}, 0)
+        note, failed = read_note(LOG, metadata)
+        assert (position, note.snapshot, note.config, failed) == (3, 7, "c", {})
 
     asyncio.run(body())

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.runtime import copies
@@ -31,6 +32,7 @@ from tests.runtime.test_poison import BAD, LOG, TP, DiedError, Driver, Folding, 
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies of the process are made on Linux only")
 TESTS = os.getpid()
+MARK = TopicPartition("snapshots", 0)
 
 
 def crash() -> None:
@@ -244,11 +246,11 @@ class Producer(Sent):
 NOTE = Note(5, 1)
 
 
-def at(driver: Driver) -> tuple[int, int, dict[int, int], int]:
-    """Position, snapshot, what failed, and the tenures that began there."""
+def at(driver: Driver) -> tuple[int, int, dict[int, int]]:
+    """Position, snapshot and what failed."""
     position, metadata = driver.offsets[LOG]
-    note, failed, begun = read_note(LOG, metadata)
-    return position, note.snapshot, failed, begun
+    note, failed = read_note(LOG, metadata)
+    return position, note.snapshot, failed
 
 
 async def evaluated(driver: Driver, values: list[bytes], shard: Folding, **options: Any) -> tuple[Owned, Sent]:
@@ -285,13 +287,13 @@ def test_an_observation_that_crashes_three_workers_is_set_aside(guarantee: str) 
         for n in range(1, 4):
             with pytest.raises(DiedError):
                 await evaluated(driver, values, Crashing(), processing_guarantee=guarantee)
-            assert driver.offsets[LOG] == (0, f"{NOTE.text()} opened={n}")
+            assert (driver.offsets[LOG], driver.offsets[MARK]) == ((0, NOTE.text()), (5, f"0 opened={n}"))
         shard = Crashing()
         _, sent = await evaluated(driver, values, shard, processing_guarantee=guarantee)
         assert shard.folded == [b"a", b"b"]
         assert sent.letters() == [(BAD, 1, "unknown_format"), (BAD, 3, "unknown_format")]
         assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
-        assert at(driver) == (4, 7, {}, 0)
+        assert at(driver) == (4, 7, {})
 
     asyncio.run(body())
 
@@ -299,12 +301,14 @@ def test_an_observation_that_crashes_three_workers_is_set_aside(guarantee: str) 
 def test_a_worker_that_was_killed_folds_everything(caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         driver = Driver()
-        driver.offsets[LOG] = 0, f"{NOTE.text()} opened=8"
+        driver.offsets.update({LOG: (0, NOTE.text()), MARK: (5, "0 opened=8")})
         shard = Crashing()
         _, sent = await evaluated(driver, [b"a", b"b"], shard)
         assert shard.folded == [b"a", b"b"]
         assert sent.letters() == []
-        assert at(driver) == (2, 7, {}, 0)
+        assert at(driver) == (2, 7, {})
+        await evaluated(driver, [], Crashing())
+        assert driver.offsets[MARK] == (7, "2")
 
     asyncio.run(body())
     assert "observations/0: 8 times a worker began at 0 and ended without a word" in caplog.text
@@ -315,18 +319,18 @@ def test_a_tenure_is_counted_once_however_often_it_is_opened_again_and_only_wher
     async def body() -> None:
         kafka = FakeKafka()
         kafka.mine = {TP, LOG}
-        for tp, worker in ((LOG, kafka.stage), (TP, kafka.ingest)):
+        for tp, mark, worker in ((LOG, MARK, kafka.stage), (TP, TP, kafka.ingest)):
             stage = worker(processing_guarantee=guarantee)
             await stage.open([tp])
-            assert tp not in kafka.offsets, "nothing waits"
+            assert mark not in kafka.offsets, "nothing waits"
             kafka.append(tp, tick(1))
             for n in (1, 2):
                 stage = worker(processing_guarantee=guarantee)
                 for _ in range(5):  # after a hole, or a failed transaction
                     await stage.open([tp])
-                    assert parted(kafka.offsets[tp][1])[2] == n
+                    assert parted(kafka.offsets[mark][1])[2] == n
             await stage.flush()
-            assert (kafka.offsets[tp][0], parted(kafka.offsets[tp][1])[2]) == (0, 0)
+            assert parted(kafka.offsets[mark][1])[2] == 0
 
     asyncio.run(body())
 
@@ -337,7 +341,7 @@ def test_a_close_with_nothing_done_ends_with_a_word_and_without_a_snapshot() -> 
         driver.offsets[LOG] = 3, NOTE.text()
         for _ in range(5):
             _, sent = await evaluated(driver, [], Crashing())
-            assert driver.offsets[LOG] == (3, NOTE.text())
+            assert (driver.offsets[LOG], driver.offsets[MARK]) == ((3, NOTE.text()), (5, "3"))
             assert sent.records == []
 
     asyncio.run(body())
