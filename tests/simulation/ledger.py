@@ -50,6 +50,10 @@ class Ledger:
             if len(self.rows) % ALERT_ROWS == 0:
                 self.outbox.append(Out("alerts", b"", json.dumps([self.partition, len(self.rows), self.digest]).encode()))
 
+    def learning(self) -> list[str]:
+        """It has no detectors."""
+        return []
+
     def snapshot(self, known: Container[str] = ()) -> dict[str, bytes | None]:
         full = len(self.rows) // SEGMENT_ROWS * SEGMENT_ROWS
         parts: dict[str, bytes | None] = {}
