@@ -185,7 +185,7 @@ def test_sigterm_at_bad_moments_ends_a_worker_in_time(site: Site) -> None:
 
 
 def test_a_storm_of_rebalances_leaves_progress_and_exact_counts(kafka: Any, tmp_path: Path) -> None:
-    """A worker comes or goes every two seconds while events flow."""
+    """A worker comes, and goes as soon as it has opened something, while events flow."""
     site = Site(kafka.bootstrap, tmp_path)
     site.file.write_text(site.file.read_text().replace("instance_id: one, ", ""))
     members = [Member(0, site.file, tmp_path)]
@@ -219,11 +219,12 @@ def test_a_storm_of_rebalances_leaves_progress_and_exact_counts(kafka: Any, tmp_
         for turn in range(6):
             if turn % 2 == 0:
                 members.append(Member(len(members), site.file, tmp_path))
+                wait("it joins", lambda: " open: " in members[-1].log)
             else:
                 leaving = members[-1]
                 leaving.send(signal.SIGTERM)
                 assert leaving.process.wait(20) == 0, leaving.log
-            time.sleep(2)
+            time.sleep(0.5)
             progress.append(max(m.metrics().get('stream_monitor_records_total{topic="predictions",outcome="forwarded"}', 0.0) for m in members[:1]))
         stop.set()
         feeding.join(40)
@@ -238,4 +239,4 @@ def test_a_storm_of_rebalances_leaves_progress_and_exact_counts(kafka: Any, tmp_
             if member.alive:
                 member.send(signal.SIGTERM)
                 member.process.wait(20)
-    assert sum("close:" in m.log for m in members) == len(members)
+    assert members[0].log.count(" close: ") >= 6, "each coming and going takes what it has"
