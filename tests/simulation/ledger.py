@@ -36,9 +36,6 @@ class Ledger:
         self.digest = 0
         self.outbox: list[Out] = []
 
-    def learning(self) -> list[str]:
-        return []
-
     def fold(self, record: bytes) -> None:
         observations = unpack(record)
         self.log_time_ms = max(self.log_time_ms, observations.head.flushed_ms)
