@@ -36,7 +36,7 @@ def test_where_there_are_several_brokers_another_is_asked(monkeypatch):
             raise errors.pop(0)
 
     async def there(*_):
-        return {"observations": 4}
+        return {"observations": 4, "snapshots": 4}
 
     monkeypatch.setattr(worker, "RETRY_S", 0.01)
     monkeypatch.setattr(worker.topics, "ensure", ensure)
@@ -44,7 +44,7 @@ def test_where_there_are_several_brokers_another_is_asked(monkeypatch):
     for name in ("demand_access", "check_transactions", "references"):
         monkeypatch.setattr(worker, name, there)
     several = Settings(kafka=KafkaSettings(bootstrap_servers="a:9092,b:9092"))
-    assert asyncio.run(worker.Worker(several, {})._prepare()) == (4, {"observations": 4})
+    assert asyncio.run(worker.Worker(several, {})._prepare()) == (4, {"observations": 4, "snapshots": 4})
     errors.append(KafkaConnectionError("Unable to bootstrap from [('a', 9092), ('b', 9092)]"))
     with pytest.raises(BrokerError, match="no connection to Kafka at a:9092,b:9092"):
         asyncio.run(worker.Worker(several, {})._prepare())
@@ -71,7 +71,7 @@ def test_river_is_imported_before_the_group_is_joined():
     code = """
 import asyncio, sys
 from stream_monitor.runtime import worker
-async def there(*_): return {"observations": 4}
+async def there(*_): return {"observations": 4, "snapshots": 4}
 for name in ("demand_access", "check_transactions", "references"):
     setattr(worker, name, there)
 worker.topics.ensure = worker.topics.describe = there
