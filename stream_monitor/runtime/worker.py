@@ -186,4 +186,8 @@ def main(settings: Settings, files: Mapping[str, bytes]) -> int:
 
 
 async def _run(settings: Settings, files: Mapping[str, bytes]) -> None:
-    await Worker(settings, files).run()
+    try:
+        await Worker(settings, files).run()
+    finally:  # a second SIGTERM must not end with a signal what ends cleanly: once the loop is closed its handler is gone
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
