@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
@@ -20,6 +21,7 @@ from stream_monitor.runtime.doctor import TIMEOUT_S, permissions, transactions
 from stream_monitor.runtime.evaluate_stage import TRANSACTION_TIMEOUT_MS
 from stream_monitor.runtime.findings import Patient
 from stream_monitor.runtime.hub import Hub, quietly
+from stream_monitor.runtime.topic_changes import PROCEDURE
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
@@ -47,6 +49,21 @@ async def demand_access(settings: Settings) -> None:
     lacking = [f"{finding.detail} ({finding.advice})" for finding in found if finding.status == "fail" and not NOT_YET & set(finding.detail.split())]
     if lacking:
         raise BrokerError(f"access is missing: {'; '.join(lacking)}")
+
+
+def demand_placed(settings: Settings, partitions: Mapping[str, int]) -> None:
+    """
+    See whether every partition of `observations` has its own of `snapshots`.
+
+    Raises
+    ------
+    BrokerError
+        It has not.
+    """
+    rows, states = partitions["observations"], partitions["snapshots"]
+    if states < rows:
+        prefix = settings.kafka.topic_prefix
+        raise BrokerError(f"{prefix}snapshots has {states} partitions and {prefix}observations has {rows}: the state of the others has no place; {PROCEDURE.format(prefix=prefix)}")
 
 
 async def check_transactions(hub: Hub) -> None:

@@ -101,23 +101,6 @@ async def create(settings: Settings, client: AIOKafkaAdminClient, partitions: Ma
     log.info("made topics: %s", ", ".join(prefix + name for name in partitions))
 
 
-def demand_placed(settings: Settings, partitions: Mapping[str, int]) -> None:
-    """
-    See whether every partition of `observations` has its own of `snapshots`.
-
-    Raises
-    ------
-    BrokerError
-        It has not.
-    """
-    rows, states = partitions["observations"], partitions["snapshots"]
-    if states < rows:
-        prefix = settings.kafka.topic_prefix
-        raise BrokerError(
-            f"{prefix}snapshots has {states} partitions and {prefix}observations has {rows}: the state of the others has no place (docs/topics.md has the way to another number)"
-        )
-
-
 async def describe(settings: Settings) -> dict[str, int]:
     """Number of partitions of each of our topics that is there, by logical name."""
     prefix = settings.kafka.topic_prefix

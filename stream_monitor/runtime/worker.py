@@ -30,7 +30,7 @@ from stream_monitor.runtime.exporter import Exporter
 from stream_monitor.runtime.http import HttpServer, announce
 from stream_monitor.runtime.hub import RETRY_S, Hub, Stage
 from stream_monitor.runtime.ingest_stage import IngestStage
-from stream_monitor.runtime.preflight import check_transactions, demand_access
+from stream_monitor.runtime.preflight import check_transactions, demand_access, demand_placed
 from stream_monitor.runtime.references import references
 from stream_monitor.runtime.transport import App, RawSchema
 from stream_monitor.settings import Settings
@@ -107,7 +107,7 @@ class Worker:
             if self.settings.kafka.security.protocol == "SASL_PLAINTEXT":
                 log.warning("kafka.security.protocol is SASL_PLAINTEXT: who sees the network reads the events, and with PLAIN the password; SASL_SSL hides both")
             partitions = await topics.describe(self.settings)
-            topics.demand_placed(self.settings, partitions)
+            demand_placed(self.settings, partitions)
             await asyncio.to_thread(load_detectors)
             return partitions["observations"], await references(self.settings, self.files)
 

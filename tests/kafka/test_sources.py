@@ -269,6 +269,11 @@ def test_partitions_that_are_added_to_observations_end_every_worker_with_the_pro
     site.wait("counted", lambda: site.counted() == 100)
     site.add_partitions("observations", 6)
     assert site.worker.process.wait(DEADLINE_S) == 71, site.worker.log
-    for told in (site.worker.log.splitlines()[-1], site.refused()):
-        assert f"exit 71: {site.prefix}observations has 6 partitions, and its rows were placed by 4" in told
-        assert f"stop all workers, delete {site.prefix}observations and {site.prefix}snapshots" in told
+    told = site.worker.log.splitlines()[-1]
+    assert f"exit 71: {site.prefix}observations has 6 partitions, and its rows were placed by 4" in told
+    site.workers.append(Member(len(site.workers), site.file, site.folder))
+    assert site.worker.process.wait(DEADLINE_S) == 1, site.worker.log
+    told_at_start = site.worker.log.splitlines()[-1]
+    assert f"{site.prefix}snapshots has 4 partitions and {site.prefix}observations has 6" in told_at_start
+    for line in (told, told_at_start):
+        assert f"stop all workers, delete {site.prefix}observations and {site.prefix}snapshots" in line
