@@ -141,7 +141,7 @@ def test_others_run_while_a_long_batch_is_folded():
         seen = []
 
         async def heartbeat():
-            while True:
+            while shard.folded < 20:  # at the end the position is that of the batch
                 seen.append(owned.position - shard.folded)
                 await asyncio.sleep(0.01)
 
