@@ -33,7 +33,7 @@ from kafka_server import KafkaServer
 BROKER = {"log.segment.bytes": str(64 << 20), "log.retention.bytes": str(1 << 30), "log.retention.check.interval.ms": "20000", "log.segment.delete.delay.ms": "5000"}
 LIMITS = {"models": 20, "versions": 3, "features": 30, "segments": 10, "categories": 10}
 """Small, so that the flood reaches each of them within seconds; that of predictions that wait is the default, and is reached in minutes."""
-SETTLE_S = 120
+SETTLE_S = 300
 GROWTH_MAX, JUDGED_MINUTES = 0.05, 10
 DESCRIPTORS_MORE = 3
 """A scrape, or a connection that is made anew, may be open just then."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.ring import Int, Ring
-from stream_monitor.events.waves import waves
+from stream_monitor.events.waves import repeated, waves
 
 Float = NDArray[np.float64]
 ANY = -1
@@ -157,15 +157,12 @@ class Join:
         found = Joined(duplicate, [], {"matched": 0, "corrected": 0, "superseded": 0, "duplicate": 0})
         now = self._now(now_ms)
         ids = np.sort(np.concatenate([predictions.id, labels.id]))
-        if not (ids[1:] == ids[:-1]).any():  # nearly always
-            if len(predictions.row):
-                duplicate[:] = self._add_predictions(predictions, now, found)
-            if len(labels.row):
-                self._add_labels(labels, now, found)
-            return found
-        duplicate[:] = repeated(predictions)
-        first, quiet = np.flatnonzero(~duplicate), self._quiet(predictions, labels)
-        for p, l in waves(predictions.id[first], predictions.row[first], labels.id, labels.row, quiet):
+        once = not (ids[1:] == ids[:-1]).any()  # nearly always
+        if not once:
+            duplicate[:] = repeated(predictions.row, predictions.id, predictions.version, predictions.failed)
+        first = np.flatnonzero(~duplicate)
+        all_at_once = [(first, np.arange(len(labels.row)))]
+        for p, l in all_at_once if once else waves(predictions.id[first], predictions.row[first], labels.id, labels.row, self._quiet(predictions, labels)):
             if len(p):
                 duplicate[first[p]] = self._add_predictions(predictions.take(first[p]), now, found)
             if len(l):
@@ -295,7 +292,7 @@ class Join:
         known = had >= self.labels.tail  # the label it had is forgotten: then it stays
         seq, label, had, row = seq[known], label[known], had[known], row[known]
         found.outcomes["superseded"] += int((~known).sum())
-        later = _after(self.labels, label, had)
+        later = self.labels.greater(("time", "partition", "offset"), label, had)
         old, new = self.labels.get("label", had), self.labels.get("label", label)
         equal = old.view(np.uint64) == new.view(np.uint64)
         self._put_label(seq[later], label[later])
@@ -393,26 +390,6 @@ class Join:
         return join
 
 
-def repeated(predictions: Predictions) -> NDArray[np.bool_]:
-    """Rows that an earlier row of the same record makes duplicates, whatever comes between them."""
-    out = np.zeros(len(predictions.row), bool)
-    order = np.lexsort((predictions.row, predictions.failed, predictions.version, predictions.id))
-    key = np.stack([predictions.id[order], predictions.version[order].astype(np.uint64), predictions.failed[order].astype(np.uint64)])
-    out[order[1:]] = (key[:, 1:] == key[:, :-1]).all(axis=0)
-    return out
-
-
 def _units(delay_ms: Any) -> Any:
     """A delay in the unit of `arrival`, rounded up: nobody waits less than was promised."""
     return -(-delay_ms >> ARRIVAL_SHIFT)
-
-
-def _after(labels: Ring, new: Int, old: Int) -> NDArray[np.bool_]:
-    """Whether the label `new` wins over `old`: by (time, partition, offset)."""
-    later = np.zeros(len(new), bool)
-    undecided = np.ones(len(new), bool)
-    for name in ("time", "partition", "offset"):
-        a, b = labels.get(name, new), labels.get(name, old)
-        later |= undecided & (a > b)
-        undecided &= a == b
-    return later

@@ -139,6 +139,16 @@ class Ring:
         found: NDArray[Any] = self.column[name][self._at(seqs)]
         return found
 
+    def greater(self, names: tuple[str, ...], new: Int, old: Int) -> NDArray[np.bool_]:
+        """Whether rows come after others in the order of these columns."""
+        later = np.zeros(len(new), bool)
+        undecided = np.ones(len(new), bool)
+        for name in names:
+            a, b = self.get(name, new), self.get(name, old)
+            later |= undecided & (a > b)
+            undecided &= a == b
+        return later
+
     def _at(self, seqs: Int) -> Int:
         """Places of rows in the columns."""
         return seqs % len(self.column["id"])

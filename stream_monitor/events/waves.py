@@ -6,6 +6,8 @@ Rule of the file: what happens to one id is taken in the order of the record, wh
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,3 +54,25 @@ def waves(prediction_ids: Ids, prediction_rows: Int, label_ids: Ids, label_rows:
         at = np.flatnonzero(rank == k)
         found.append((at[at < n], at[at >= n] - n))
     return found
+
+
+def repeated(rows: Int, *key: NDArray[Any]) -> NDArray[np.bool_]:
+    """
+    Which rows of a record have the key of an earlier one.
+
+    Parameters
+    ----------
+    rows : (n,) int64
+        Places in the record.
+    *key : (n,) arrays
+        What must be equal.
+
+    Examples
+    --------
+    >>> repeated(np.array([4, 2, 9]), np.array([7, 7, 7], np.uint64), np.array([False, False, True])).tolist()
+    [True, False, False]
+    """
+    order = np.lexsort((rows, *key))
+    out = np.zeros(len(rows), bool)
+    out[order[1:]] = np.logical_and.reduce([part[order[1:]] == part[order[:-1]] for part in key])
+    return out
