@@ -65,7 +65,7 @@ def test_a_dead_letter_waits_while_the_buffer_is_full(monkeypatch: pytest.Monkey
     async def body() -> int:
         stage = IngestStage(Hub(Settings()), 1)
         producer = stage._producer = Full()  # type: ignore[assignment]
-        records: Any = Records([b"{"], [b"k"], [7], [0], [])  # type: ignore[arg-type]
+        records: Any = Records([b"{"], [b"k"], [7], [0], [], 8, None)  # type: ignore[arg-type]
         await stage._bury(TopicPartition("predictions", 0), records, [Reject(0, "not_json", "cut off")])
         return producer.tries
 
