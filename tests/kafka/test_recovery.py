@@ -34,7 +34,7 @@ class Load:
         self.server = KafkaServer()
         self.server.start()
         self.file = folder / "monitor.yaml"
-        self.file.write_text(chaos.CONFIG.format(port=self.server.port, group=GROUP))
+        self.file.write_text(chaos.CONFIG.format(bootstrap=self.server.bootstrap, group=GROUP))
         self.members = [Member(0, self.file, folder)]
         self.wait("ready", self.members[0].ready)
         self.members += [Member(n, self.file, folder) for n in range(1, workers)]
