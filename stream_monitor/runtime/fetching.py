@@ -22,6 +22,7 @@ from aiokafka.structs import OffsetAndMetadata
 from numpy.typing import NDArray
 
 from stream_monitor.runtime import inflating
+from stream_monitor.runtime.committed_offsets import committed_offsets
 from stream_monitor.runtime.topic_ids import topic_ids
 
 inflating.bound()
@@ -183,9 +184,7 @@ class Fetching:
 
     async def committed(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]:
         """Committed offset and metadata of each partition; None where there is none."""
-        wanted = [TopicPartition(*tp) for tp in tps]
-        found = await self.consumer._coordinator.fetch_committed_offsets(wanted)  # the public call hides the metadata
-        return {tp: (found[tp].offset, found[tp].metadata) if tp in found else None for tp in wanted}
+        return await committed_offsets(self.consumer._coordinator, [TopicPartition(*tp) for tp in tps])
 
     async def bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """First offset and end of each partition."""

@@ -92,7 +92,13 @@ PINS: dict[str, tuple[str, str]] = {
     "aiokafka.consumer.subscription_state:Assignment.state_value": ("fd255204271deaed", "position after a fetch"),
     "aiokafka.consumer.subscription_state:TopicPartitionState.position": ("6cdf7097b8646488", "position after a fetch"),
     "aiokafka.consumer.subscription_state:TopicPartitionState.consumed_to": ("916a05acf90738c1", "position after a fetch"),
-    "aiokafka.consumer.group_coordinator:GroupCoordinator.fetch_committed_offsets": ("c83e0cafbf1e78a4", "offsets with metadata"),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._send_req": ("ca4ba17474e11324", "called by committed_offsets"),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.ensure_coordinator_known": ("4f7b42e9896dfed8", "called by committed_offsets"),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.coordinator_dead": ("98a0dfe8579413be", "called by committed_offsets"),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._do_fetch_commit_offsets": (
+        "fcd9abe4e50ff2f9",
+        "takes errors of the group for no offsets: committed_offsets stands in for it",
+    ),
     "aiokafka.consumer.group_coordinator:GroupCoordinator.commit_offsets": ("67fb44337ca73f7f", "commits on partitions that are not assigned; it asks nothing of the assignment"),
     "aiokafka.producer.message_accumulator:MessageAccumulator.drain_by_nodes": (
         "cc2f3eafe1e19ba6",

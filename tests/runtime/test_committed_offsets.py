@@ -1,0 +1,68 @@
+""" "Nothing is committed" is believed only where the coordinator says so."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import GroupAuthorizationFailedError
+from aiokafka.protocol.commit import OffsetFetchResponse_v1, OffsetFetchResponse_v3
+
+from stream_monitor.runtime import committed_offsets as module
+from stream_monitor.runtime.committed_offsets import committed_offsets
+
+A, B = TopicPartition("observations", 0), TopicPartition("observations", 1)
+LOADS, NOT_MINE, UNKNOWN_TOPIC, NOT_ALLOWED = 14, 16, 3, 30
+WHOLE = OffsetFetchResponse_v3(0, [("observations", [(0, 7, "note", 0), (1, -1, "", 0)])], 0)
+
+
+class Coordinator:
+    """Gives these answers, one after another."""
+
+    group_id = "g"
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers, self.lost, self.asked = list(answers), 0, 0
+
+    async def ensure_coordinator_known(self) -> None: ...
+
+    async def _send_req(self, request: Any) -> Any:
+        self.asked += 1
+        return self.answers.pop(0)
+
+    def coordinator_dead(self) -> None:
+        self.lost += 1
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+
+
+def test_what_is_committed_and_what_is_not():
+    assert asyncio.run(committed_offsets(Coordinator(WHOLE), [A, B])) == {A: (7, "note"), B: None}
+    assert asyncio.run(committed_offsets(Coordinator(), [])) == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "lost"),
+    [
+        (OffsetFetchResponse_v3(0, [], LOADS), 0),
+        (OffsetFetchResponse_v3(0, [], NOT_MINE), 1),
+        (OffsetFetchResponse_v1([("observations", [(0, -1, "", LOADS), (1, -1, "", LOADS)])]), 0),
+        (OffsetFetchResponse_v3(0, [("observations", [(0, -1, "", UNKNOWN_TOPIC), (1, -1, "", 0)])], 0), 0),
+        (OffsetFetchResponse_v3(0, [("observations", [(0, 7, "note", 0)])], 0), 0),
+    ],
+    ids=["loads", "not the coordinator", "loads, before version 2", "topic not known yet", "a partition left out"],
+)
+def test_a_coordinator_that_does_not_know_is_asked_again(answer, lost):
+    coordinator = Coordinator(answer, WHOLE)
+    assert asyncio.run(committed_offsets(coordinator, [A, B])) == {A: (7, "note"), B: None}
+    assert (coordinator.asked, coordinator.lost) == (2, lost)
+
+
+def test_a_refusal_is_told():
+    with pytest.raises(GroupAuthorizationFailedError):
+        asyncio.run(committed_offsets(Coordinator(OffsetFetchResponse_v3(0, [], NOT_ALLOWED)), [A]))
