@@ -55,7 +55,7 @@ def _told(answer: Any, tps: Collection[TopicPartition]) -> dict[TopicPartition, 
             found[TopicPartition(topic, partition)] = None if offset < 0 else (offset, metadata)
     for error in errors:
         if error:
-            raise for_code(error)()
+            raise for_code(error)
     if not found.keys() >= set(tps):
         raise UnknownTopicOrPartitionError
     return {tp: found[tp] for tp in tps}

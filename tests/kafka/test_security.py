@@ -294,8 +294,7 @@ def test_a_changed_password_is_told_and_the_work_goes_on_when_it_is_right_again(
         broker.server.start()  # connections that are open stay so; new ones need the password
         log = tmp_path / "first.log"
         wait("it says why", lambda: "refuses the login of 'monitor'" in log.read_text())
-        wait("it opens again, in vain", lambda: "open again" in log.read_text() or process.poll() is not None)
-        time.sleep(3)
+        time.sleep(15)  # transactions fail meanwhile, and nothing is opened while no heartbeat is answered
         assert process.poll() is None
         broker.set_password("monitor", SCRAM)
         send(broker.server.bootstrap, prefix, events(ROWS, seed=5))
