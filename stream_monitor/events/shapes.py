@@ -47,6 +47,8 @@ class Shape:
             nested = name in ("features", "segments", "score") and type(value) is dict
             for path, v in ((f"{name}.{k}", v) for k, v in value.items()) if nested else ((name, value),):
                 kind, known = _kind(v), self.fields.get(path, "")
+                if nested and kind in ("l", "d"):
+                    continue  # no field of ours holds a list or an object: such an event is read by `parse`, those without it are not slowed
                 if kind and kind not in known and len(self.fields) < COLUMNS_MAX and not _UNFIT.search(path):
                     self.fields[path] = known + kind
                     news = True

@@ -29,7 +29,7 @@ OF_A_RECORD = set(REJECT_REASONS) - {"corrupt_batch"}
 
 
 def prediction(i: int, kind: int) -> dict[str, Any]:
-    """The `i`-th event of one of five servers, each with its own manner."""
+    """The `i`-th event of one of six servers, each with its own manner."""
     event: dict[str, Any] = {"event_id": f"e{i}", "model": f"m{kind}", "version": "1", "timestamp": T0 + i}
     bodies: list[dict[str, Any]] = [
         {"prediction": i % 2, "score": 0.25, "latency_ms": 12.5, "features": {"amount": 120.5 + i, "country": "DE", "new": True}},
@@ -37,6 +37,7 @@ def prediction(i: int, kind: int) -> dict[str, Any]:
         {"prediction": 3.25 * i, "features": {"x": None, "y": 1e5}, "timestamp": "2025-10-09T08:15:00.123Z", "variant": "b", "unit": f"u{i}"},
         {"prediction": "yes", "embedding": [0.5, 1], "features": {}},
         {"status": "error", "latency_ms": 3},
+        {"prediction": 1, "features": {"tags": ["a", "b"], "box": {"x": 1}}},
     ]
     return event | bodies[kind]
 
@@ -48,6 +49,7 @@ def label(i: int, kind: int) -> dict[str, Any]:
         {"label": 3.5, "model": "m2", "version": "1"},
         {"label": True, "score": 0.5},
         {"label": "no"},
+        {"label": "yes", "tags": ["a", "b"]},
     ]
     return {"event_id": f"e{i}", "timestamp": T0 + i + 5} | bodies[kind]
 
@@ -83,7 +85,7 @@ def mutilated(draw: st.DrawFn, raw: bytes) -> bytes | None:
 @st.composite
 def records(draw: st.DrawFn, make: Any) -> list[tuple[bytes | None, bool]]:
     """(value, whether it is whole) of a batch; most servers send one kind of event, so that the fast path is taken too."""
-    kinds = draw(st.sampled_from([[0], [1], [2], [0, 0, 0, 1, 2, 3, 4]]))
+    kinds = draw(st.sampled_from([[0], [1], [2], [5], [0, 0, 0, 1, 2, 3, 4, 5]]))
     out: list[tuple[bytes | None, bool]] = []
     for i in range(draw(st.integers(1, 25))):
         raw = json.dumps(make(i, draw(st.sampled_from(kinds)))).encode()
@@ -106,7 +108,7 @@ def taken(ingest: Ingest, kind: str, values: list[bytes | None], offsets: list[i
 
 def check(kind: str, make: Any, batch: list[tuple[bytes | None, bool]]) -> None:
     values = [value for value, _ in batch]
-    warm = [json.dumps(make(1_000 + i, k)).encode() for i in range(3) for k in range(5)]
+    warm = [json.dumps(make(1_000 + i, k)).encode() for i in range(3) for k in range(6)]
     whole = [i for i, (_, good) in enumerate(batch) if good]
     for learnt in (False, True):  # the slow path, then the fast one
         mixed, alone = Ingest(2, max_record_bytes=BYTES_MAX), Ingest(2, max_record_bytes=BYTES_MAX)
