@@ -110,27 +110,29 @@ class Decoder:
         return Decoded([c for c, _ in columns], rejects, tombstones, ahead + sum(a for _, a in columns))
 
     def _fast(self, values: list[bytes | None], times: NDArray[np.int64], parsed: list[tuple[int, Parsed]], rejects: list[Reject]) -> tuple[list[Any], NDArray[np.int64], int]:
-        n, decode, bytes_max = len(values), self._decode, self.bytes_max
-        if decode is not None and None not in values and max(map(len, values), default=0) <= bytes_max:  # type: ignore[arg-type]
-            events: list[Any] = []
-            slow: list[int] = []
-            rest = iter(values)
-            while True:
-                try:
-                    events.extend(map(decode, rest))  # what came before an error stays in the list
-                    break
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    slow.append(len(events) + len(slow))
-            for i in slow:
-                self._slow(i, values[i], times, parsed, rejects)
-            return events, np.delete(np.arange(n), slow) if slow else np.arange(n), 0
-        tombstones = 0
-        for i, value in enumerate(values):
-            if value is None:
-                tombstones += 1
-            else:
-                self._slow(i, value, times, parsed, rejects)
-        return [], np.empty(0, np.int64), tombstones
+        """Events that the structs know, and their places; the others are parsed one by one, and tombstones counted."""
+        decode, bytes_max, tombstones = self._decode, self.bytes_max, values.count(None)
+        places, usable = np.arange(len(values)), values
+        if decode is None:
+            places, usable = places[:0], []
+        elif tombstones or max(map(len, values), default=0) > bytes_max:  # type: ignore[arg-type]
+            places = np.array([i for i, value in enumerate(values) if value is not None and len(value) <= bytes_max], np.int64)
+            usable = [values[i] for i in places.tolist()]
+        events: list[Any] = []
+        unknown: list[int] = []
+        rest = iter(usable)
+        while True:
+            try:
+                events.extend(map(decode, rest))  # what came before an error stays in the list
+                break
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                unknown.append(len(events) + len(unknown))
+        index = np.delete(places, unknown) if unknown else places
+        if len(index) < len(values) - tombstones:
+            for i in np.delete(np.arange(len(values)), index).tolist():
+                if values[i] is not None:
+                    self._slow(i, values[i], times, parsed, rejects)
+        return events, index, tombstones
 
     def _slow(self, i: int, value: bytes | None, times: NDArray[np.int64], parsed: list[tuple[int, Parsed]], rejects: list[Reject]) -> None:
         try:

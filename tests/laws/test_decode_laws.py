@@ -157,3 +157,20 @@ def test_anything_is_a_row_or_a_reject(values: list[bytes]) -> None:
     rejects = ingest.take("s/0", "predictions", list(values), np.arange(len(values)), np.full(len(values), RECORD_MS))
     assert len(rejects) + ingest.rows == len(values)
     assert ingest.counts["predictions", "rejected"] == len(rejects)
+
+
+def test_a_tombstone_or_a_large_record_does_not_slow_down_those_around_it():
+    ingest = Ingest(1, max_record_bytes=1_000)
+    good: list[bytes | None] = [json.dumps({"event_id": f"e{i}", "model": "m", "prediction": 1, "features": {"x": 0.5}}).encode() for i in range(8)]
+    ingest.take("s@id/0", "predictions", good, np.arange(8), np.full(8, 1_760_000_000_000))
+    decoder = ingest._decoders["predictions"]
+    parsed: list[bytes] = []
+    patient = decoder._parse
+    decoder._parse = lambda value, *rest: (parsed.append(value), patient(value, *rest))[1]
+    large = good[0] + b" " * 1_000  # type: ignore[operator]
+    rejects = ingest.take("s@id/0", "predictions", [None, good[1], large, good[2], b"{", None, good[3]], np.arange(8, 15), np.full(7, 1_760_000_000_000))
+    assert [(r.index, r.reason) for r in rejects] == [(2, "too_large"), (4, "invalid_json")]
+    assert parsed == [large, b"{"]
+    assert ingest.counts["predictions", "tombstone"] == 2
+    assert ingest.counts["predictions", "forwarded"] == 8 + 3
+    assert sorted(row[0] for rows in rows_of(ingest).values() for row in rows) == [*range(8), 9, 11, 14]
