@@ -56,4 +56,4 @@ def cpu_s(ids: np.ndarray) -> float:
 
 def test_a_flood_of_one_id_costs_little_more_than_as_many_ids():
     n = 20_000
-    assert cpu_s(ids_of([7] * n)) < 20 * cpu_s(ids_of(range(n))) + 1  # it was quadratic: minutes
+    assert cpu_s(ids_of([7] * n)) < 20 * cpu_s(ids_of(range(n))) + 10  # it was quadratic: minutes
