@@ -26,13 +26,13 @@ def simulation(*arguments: str) -> subprocess.Popen[str]:
 
 
 def reports(runs: list[subprocess.Popen[str]]) -> list[dict[str, Any]]:
-    told = [run.communicate(timeout=500) for run in runs]
+    told = [run.communicate(timeout=900) for run in runs]
     assert [run.returncode for run in runs] == [0] * len(runs), "\n".join(err[-3_000:] for _, err in told)
     return [json.loads(out) for out, _ in told]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_000)
 def test_thousands_of_seeds():
     found = reports([simulation("--seeds", f"{start}:{start + SEEDS // 2}") for start in (0, SEEDS // 2)])
     faults = {k: sum(one["faults"].get(k, 0) for one in found) for k in found[0]["faults"]}
@@ -44,14 +44,14 @@ def test_thousands_of_seeds():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_000)
 def test_real_statistics_and_brokers_without_transactions():
     real, plain = reports([simulation("--real", "--seeds", f"0:{REAL_SEEDS}"), simulation("--at-least-once", "--seeds", f"0:{PLAIN_SEEDS}")])
     assert (real["wrong"], plain["wrong"]) == (0, 0)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_000)
 @pytest.mark.parametrize("rule", WITHOUT)
 def test_no_rule_can_be_left_out(rule):
     reports([simulation("--without", rule, "--seeds", f"0:{MUTATION_SEEDS}")])
