@@ -43,6 +43,8 @@ log = logging.getLogger("stream_monitor")
 FLUSH_ROWS = 4_000
 COMMIT_S = 1.0
 COMMIT_LIMIT_S = 3.0
+COMMIT_DOUBT_S = 15.0
+"""After a commit that was given up: it may still arrive, behind newer ones, and set the offset back. So the newest is said again for so long."""
 TICK_S = 1.0
 IDS_S = 5.0
 RECORD_BYTES_MAX = 900_000
@@ -75,7 +77,7 @@ class IngestStage:
         """How often the process has ended over records before an offset, with none committed since; from TRIES on they, and some more, are tried apart."""
         self._begun: dict[TopicPartition, int] = {}
         """Tenures that began where ours did, ours included, with records waiting, and of which nothing more was heard."""
-        self._ticked = 0.0
+        self._ticked = self._doubtful_until = 0.0
         self._stopped = False
 
     def _new_ingest(self) -> Ingest:
@@ -311,12 +313,17 @@ class IngestStage:
         assigned = self.hub.source.assigned()
         if not self.ingest.rows:  # nothing waits: tombstones and rejected records move the offset on too
             self._acknowledged.update({tp: offset for tp, offset in self._read.items() if tp not in self._burying})
+        if time.monotonic() < self._doubtful_until:
+            self._committed.clear()
         moved = {tp: o for tp, o in self._acknowledged.items() if self._committed.get(tp) != o and tp in assigned}
         if moved:
-            with suppress(Exception):  # lost, or the coordinator is away: rows are repeated, no more; the next one says the same again
+            try:
                 async with asyncio.timeout(limit_s):  # aiokafka tries without end, and nothing is sent meanwhile
                     await self.hub.source.commit({tp: (o, self._metadata(tp, o)) for tp, o in moved.items()})
                     self._committed.update(moved)
+            except Exception as e:  # lost, or the coordinator is away: rows are repeated, no more; the next one says the same again
+                log.debug("a commit was given up: %r", e)
+                self._doubtful_until = time.monotonic() + COMMIT_DOUBT_S
 
     def _metadata(self, tp: TopicPartition, at: int) -> str:
         """Of a commit at this offset."""
