@@ -43,7 +43,7 @@ log = logging.getLogger("stream_monitor")
 FLUSH_ROWS = 4_000
 COMMIT_S = 1.0
 COMMIT_LIMIT_S = 3.0
-COMMIT_DOUBT_S = 15.0
+COMMIT_DOUBT_S = 60.0
 """After a commit that was given up: it may still arrive, behind newer ones, and set the offset back. So the newest is said again for so long."""
 TICK_S = 1.0
 IDS_S = 5.0
@@ -147,9 +147,12 @@ class IngestStage:
                 log.error(suspicion(tp, at, before, self.hub.settings.worker.on_poison))
             marked[tp] = at, self._metadata(tp, at)
         if marked:
-            with suppress(Exception):  # then it is not counted
+            try:
                 async with asyncio.timeout(MARK_S):
                     await self.hub.source.commit(marked)
+            except Exception as e:  # then it is not counted
+                log.debug("the begin of tenures was not noted: %r", e)
+                self._doubtful_until = time.monotonic() + COMMIT_DOUBT_S
 
     async def _demand_same_targets(self) -> None:
         """Part 5 of the rule: as many partitions of `observations` as when this worker began, and as all workers before it found."""
