@@ -17,12 +17,14 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 from aiokafka.protocol.admin import ApiVersionRequest, DescribeGroupsRequest, DescribeGroupsRequest_v3, DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 from msgspec import Struct
 
 from stream_monitor.errors import BrokerError
+from stream_monitor.runtime.committed_offsets import told
 from stream_monitor.runtime.connection import client_options, connecting
 from stream_monitor.settings import KafkaSettings
 
@@ -177,9 +179,16 @@ class Cluster:
         return answer
 
     async def committed(self, group: str) -> dict[TopicPartition, tuple[int, str]]:
-        """Committed offsets of a group, with their metadata."""
-        found = await self._timed(self._admin.list_consumer_group_offsets(group))
-        return {TopicPartition(*partition): (entry.offset, entry.metadata) for partition, entry in found.items() if entry.offset >= 0}
+        """Committed offsets of a group, with their metadata; none of a group that is hidden from us."""
+        coordinator = await self._coordinator(group, GROUP_COORDINATOR)
+        answer = coordinator
+        if not coordinator.error_code:
+            answer = await self._until_started(lambda: self._ask(OffsetFetchRequest(group, None), coordinator.coordinator_id), lambda answer: answer.error_code)
+        if answer.error_code == GROUP_AUTHORIZATION_FAILED:
+            return {}
+        if answer.error_code:
+            raise BrokerError(f"group {group}: {name_of(answer.error_code)}")
+        return {tp: at for tp, at in told(answer).items() if at is not None}
 
     async def ends(self, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
         """Offsets of the first and after the last record by partition."""

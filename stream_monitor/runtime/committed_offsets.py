@@ -35,7 +35,10 @@ async def committed_offsets(coordinator: Any, tps: Collection[TopicPartition]) -
     while wanted:
         await coordinator.ensure_coordinator_known()
         try:
-            return _told(await coordinator._send_req(OffsetFetchRequest(coordinator.group_id, list(wanted.items()))), tps)
+            found = told(await coordinator._send_req(OffsetFetchRequest(coordinator.group_id, list(wanted.items()))))
+            if not found.keys() >= set(tps):
+                raise UnknownTopicOrPartitionError
+            return {tp: found[tp] for tp in tps}
         except KafkaError as e:
             if isinstance(e, NotCoordinatorForGroupError | GroupCoordinatorNotAvailableError):
                 coordinator.coordinator_dead()  # it is looked for again
@@ -45,8 +48,15 @@ async def committed_offsets(coordinator: Any, tps: Collection[TopicPartition]) -
     return {}
 
 
-def _told(answer: Any, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]:
-    """What an answer says of each partition."""
+def told(answer: Any) -> dict[TopicPartition, tuple[int, str] | None]:
+    """
+    What an answer to OffsetFetch says of each partition in it.
+
+    Raises
+    ------
+    KafkaError
+        It is an error of the group, or of a partition.
+    """
     found: dict[TopicPartition, tuple[int, str] | None] = {}
     errors = [getattr(answer, "error_code", 0)]  # before version 2 there is none of the group
     for topic, partitions in answer.topics:
@@ -56,6 +66,4 @@ def _told(answer: Any, tps: Collection[TopicPartition]) -> dict[TopicPartition, 
     for error in errors:
         if error:
             raise for_code(error)
-    if not found.keys() >= set(tps):
-        raise UnknownTopicOrPartitionError
-    return {tp: found[tp] for tp in tps}
+    return found

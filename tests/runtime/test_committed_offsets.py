@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from aiokafka.errors import GroupAuthorizationFailedError
 from aiokafka.protocol.commit import OffsetFetchResponse_v1, OffsetFetchResponse_v3
 
 from stream_monitor.runtime import committed_offsets as module
+from stream_monitor.runtime.cluster import GROUP_AUTHORIZATION_FAILED, Cluster
 from stream_monitor.runtime.committed_offsets import committed_offsets
 
 A, B = TopicPartition("observations", 0), TopicPartition("observations", 1)
@@ -66,3 +68,19 @@ def test_a_coordinator_that_does_not_know_is_asked_again(answer, lost):
 def test_a_refusal_is_told():
     with pytest.raises(GroupAuthorizationFailedError):
         asyncio.run(committed_offsets(Coordinator(OffsetFetchResponse_v3(0, [], NOT_ALLOWED)), [A]))
+
+
+class Asked(Cluster):
+    """Gets these answers, after that of the coordinator."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = [SimpleNamespace(error_code=0, coordinator_id=1), *answers]
+        self._timeout_s = 0.0
+
+    async def _ask(self, request: Any, node: Any = None) -> Any:
+        return self.answers.pop(0)
+
+
+def test_doctor_asks_a_coordinator_that_loads_again_and_says_nothing_of_a_group_it_may_not_see():
+    assert asyncio.run(Asked(OffsetFetchResponse_v3(0, [], LOADS), WHOLE).committed("g")) == {A: (7, "note")}
+    assert asyncio.run(Asked(OffsetFetchResponse_v3(0, [], GROUP_AUTHORIZATION_FAILED)).committed("g")) == {}
