@@ -29,6 +29,7 @@ from stream_monitor.runtime.copies import enders
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Fetched, Reader, Records, split
 from stream_monitor.runtime.hub import Hub, bounds_of, quietly
+from stream_monitor.runtime.memory import give_back
 from stream_monitor.runtime.notes import ANEW, Note, read_note
 from stream_monitor.runtime.owned import SNAPSHOT_BYTES, Committed, Owned
 from stream_monitor.runtime.poison import REASON, TRIES, letter_headers, place, summary
@@ -68,6 +69,8 @@ class EvaluateStage:
         self.tenures = Tenures(hub)
         self.set_aside = 0
         self._breathed = 0.0
+        self.restored = False
+        """Since memory was given back last."""
 
     async def start(self) -> None:
         self.hub.spawn(self._ticker())
@@ -80,6 +83,9 @@ class EvaluateStage:
         for tp in set(self.owned) - assigned:
             self._throw_away(self.owned.pop(tp))
         positions = dict(await asyncio.gather(*(self._open_one(tp) for tp in tps)))
+        if self.restored:
+            self.restored = False
+            give_back()
         await self.tenures.write({tp: owned for tp, owned in self.owned.items() if tp in positions and owned.begun})
         return positions
 
@@ -135,6 +141,7 @@ class EvaluateStage:
     async def _restore(self, tp: TopicPartition, position: int, note: Note, first: int, producer: AIOKafkaProducer) -> Owned:
         """The state at the committed position. Up to there it is that of the configuration which wrote what was committed with it; ours takes effect there."""
         core = self.hub.settings.core
+        self.restored = True
         stored = snapshots.Manifest()
         at, began = first, time.monotonic()
         async with self.hub.reader() as reader:
@@ -173,8 +180,8 @@ class EvaluateStage:
             part: Fetched | None = fetched
             while part is not None:
                 records = self._whole(part)
-                for value, offset in zip(records.values, records.offsets.tolist(), strict=True):
-                    if value is not None and offset < owned.position:
+                for offset, value in records.pairs():
+                    if offset < owned.position:
                         self._fold_again(tp, owned, offset, value)
                         await asyncio.sleep(0)
                 part = records.rest
@@ -208,9 +215,8 @@ class EvaluateStage:
             await self._try_apart(tp, owned, records)
             if self._is_gone(fetched, owned):
                 return None
-        for value, offset in zip(records.values, records.offsets.tolist(), strict=True):
-            if value is not None:
-                await self._fold(tp, owned, offset, value)
+        for offset, value in records.pairs():
+            await self._fold(tp, owned, offset, value)
             owned.position = offset + 1
             if time.monotonic() - since >= HOLD_S:
                 await self._breathe()
@@ -227,7 +233,7 @@ class EvaluateStage:
 
     async def _try_apart(self, tp: TopicPartition, owned: Owned, records: Records) -> None:
         """Fold these in a copy of the process first; what ends the copy as often as the process may be ended is set aside."""
-        steps = {o: partial(owned.shard.fold, v) for o, v in zip(records.offsets.tolist(), records.values, strict=True) if v is not None and owned.failed.get(o, 0) < TRIES}
+        steps = {offset: partial(owned.shard.fold, value) for offset, value in records.pairs() if owned.failed.get(offset, 0) < TRIES}
 
         def wanted() -> bool:
             self.hub.alive = time.monotonic()

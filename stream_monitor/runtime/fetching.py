@@ -75,6 +75,10 @@ class Records(NamedTuple):
     rest: Fetched | None
     """What is left of the delivery, where it would take too much memory at once."""
 
+    def pairs(self) -> Iterator[tuple[int, bytes]]:
+        """Offset and value of each record that has one."""
+        return ((offset, value) for offset, value in zip(self.offsets.tolist(), self.values, strict=True) if value is not None)
+
 
 def split(fetched: Fetched) -> Records:
     """The records of a delivery, or of its first batches, and the batches that gave none. Decompresses; 0.4 µs a record of 400 bytes."""

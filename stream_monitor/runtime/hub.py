@@ -22,7 +22,6 @@ from stream_monitor.errors import StateError
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import BATCH_FAILED, NO_PROGRESS, NOT_OPENED, die
 from stream_monitor.runtime.fetching import Fetched, Reader
-from stream_monitor.runtime.memory import give_back
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
@@ -153,12 +152,9 @@ class Hub:
         try:
             async with asyncio.timeout(OPEN_LIMIT_S), self._lock:
                 await patiently("opening", lambda: self._open(wanted))
-        except StateError as e:
-            die(NOT_OPENED, str(e))
         except Exception as e:
             log.debug("open", exc_info=True)
-            die(NOT_OPENED, f"cannot open {sorted(wanted)}: {e!r}")
-        give_back()
+            die(NOT_OPENED, why_not_opened(wanted, e))
         self.opened = wanted
         log.info("open: %s", ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(wanted)))
 
@@ -191,13 +187,10 @@ class Hub:
                     if tp in self.source.assigned() and self.source.flowing() and self.epochs.get(tp) == epoch:
                         log.warning("open again: %s/%d", tp.topic, tp.partition)
                         await self.source.seek(await stage.open({tp}))
-                        give_back()
                     return
-            except StateError as e:
-                die(NOT_OPENED, str(e))
             except Exception as e:
                 if not is_away(e):
-                    die(NOT_OPENED, f"cannot open {tp} again: {e!r}")
+                    die(NOT_OPENED, why_not_opened({tp}, e))
                 wait_s = min(max(2 * wait_s, RETRY_S), RETRY_S_MAX)
                 log.warning("%s/%d cannot be opened again yet, next try in %.0f s: %r", tp.topic, tp.partition, wait_s, e)
 
@@ -277,6 +270,11 @@ class Hub:
             yield Reader(consumer)
         finally:
             await quietly(consumer.stop())
+
+
+def why_not_opened(tps: Collection[TopicPartition], error: Exception) -> str:
+    """The last line of the log; what is wrong with stored state says for itself where it is."""
+    return str(error) if isinstance(error, StateError) else f"cannot open {sorted(tps)}: {error!r}"
 
 
 def is_away(error: Exception) -> bool:

@@ -33,7 +33,7 @@ from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Broken, Fetched, Records, split
 from stream_monitor.runtime.hub import GO_BACK_WARNING, Hub, bounds_of, patiently, quietly
 from stream_monitor.runtime.notes import read_note
-from stream_monitor.runtime.poison import CAREFUL_RECORDS, REASON, TRIES, Headers, letter_headers, parted, place, suspicion, with_failures
+from stream_monitor.runtime.poison import CAREFUL_RECORDS, MARK_S, REASON, TRIES, Headers, letter_headers, parted, place, suspicion, with_failures
 from stream_monitor.runtime.retention import Lost
 from stream_monitor.runtime.topic_changes import PROCEDURE
 from stream_monitor.schema import topics
@@ -49,7 +49,6 @@ TICK_S = 1.0
 IDS_S = 5.0
 RECORD_BYTES_MAX = 900_000
 DEAD_LETTER_BYTES_MAX = 900_000
-MARK_S = 2
 
 
 class IngestStage:
@@ -101,7 +100,6 @@ class IngestStage:
 
     async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         async with self._lock:  # whatever is in flight is acknowledged first
-            await self._demand_same_targets()
             mine = dict(self._begun)
             gone = (set(self._read) - self.hub.source.assigned()) | set(tps)
             for tp in gone:
@@ -111,8 +109,10 @@ class IngestStage:
             self.ingest.drop({self.source(tp) for tp in gone})
             known = await self.hub.source.topic_ids(sorted(self.topics))
             self.ids = {tp: i for tp, i in self.ids.items() if tp not in gone} | {tp: known.get(tp.topic, "") for tp in tps}
-            committed = await self.hub.source.committed(tps)
-            bounds = await bounds_of(self.hub.source, {tp: at[0] if at else 0 for tp, at in committed.items()})
+            observations = self._observations()
+            committed = await self.hub.source.committed([*tps, *observations])
+            self._demand_same_targets({tp: committed[tp] for tp in observations})
+            bounds = await bounds_of(self.hub.source, {tp: (committed[tp] or (0,))[0] for tp in tps})
             found: dict[TopicPartition, int] = {}
             begun: Counter[TopicPartition] = Counter()
             for tp in tps:
@@ -147,18 +147,16 @@ class IngestStage:
                 log.error(suspicion(tp, at, before, self.hub.settings.worker.on_poison))
             marked[tp] = at, self._metadata(tp, at)
         if marked:
-            try:
-                async with asyncio.timeout(MARK_S):
-                    await self.hub.source.commit(marked)
-            except Exception as e:  # then it is not counted
-                log.debug("the begin of tenures was not noted: %r", e)
-                self._doubtful_until = time.monotonic() + COMMIT_DOUBT_S
+            await self._say(marked, MARK_S)  # or it is not counted
 
-    async def _demand_same_targets(self) -> None:
+    def _observations(self) -> list[TopicPartition]:
+        """The partitions that rows go to."""
+        topic = self.hub.topic("observations")
+        return [TopicPartition(topic, p) for p in range(self.hub.source.partitions(topic) or self.targets)]  # while there is no metadata nothing is known
+
+    def _demand_same_targets(self, committed: dict[TopicPartition, tuple[int, str] | None]) -> None:
         """Part 5 of the rule: as many partitions of `observations` as when this worker began, and as all workers before it found."""
-        topic, prefix = self.hub.topic("observations"), self.hub.settings.kafka.topic_prefix
-        partitions = self.hub.source.partitions(topic) or self.targets  # while there is no metadata nothing is known
-        committed = await self.hub.source.committed([TopicPartition(topic, p) for p in range(partitions)])
+        topic, prefix, partitions = self.hub.topic("observations"), self.hub.settings.kafka.topic_prefix, len(committed)
         placed_by = {self.targets} | {read_note(tp, at[1])[0].partitions for tp, at in committed.items() if at}
         if wrong := placed_by - {0, partitions}:
             raise StateError(
@@ -244,8 +242,7 @@ class IngestStage:
             stop = self.hub.settings.worker.on_poison == "stop"
             then = "worker.on_poison: skip sets the record aside" if stop else f"after {TRIES} tries the record is set aside"
             log.error("%s/%d: a record of %d to %d ends the worker, try %d; %s", tp.topic, tp.partition, at, end - 1, tries, then)
-        with suppress(Exception):  # then it is not counted
-            await self.hub.source.commit(counted)
+        await self._say(counted, COMMIT_LIMIT_S)  # or it is not counted
 
     def _failures(self, tp: TopicPartition, at: int) -> dict[int, int]:
         """What a commit at this offset has to remember."""
@@ -319,14 +316,19 @@ class IngestStage:
         if time.monotonic() < self._doubtful_until:
             self._committed.clear()
         moved = {tp: o for tp, o in self._acknowledged.items() if self._committed.get(tp) != o and tp in assigned}
-        if moved:
-            try:
-                async with asyncio.timeout(limit_s):  # aiokafka tries without end, and nothing is sent meanwhile
-                    await self.hub.source.commit({tp: (o, self._metadata(tp, o)) for tp, o in moved.items()})
-                    self._committed.update(moved)
-            except Exception as e:  # lost, or the coordinator is away: rows are repeated, no more; the next one says the same again
-                log.debug("a commit was given up: %r", e)
-                self._doubtful_until = time.monotonic() + COMMIT_DOUBT_S
+        if moved and await self._say({tp: (o, self._metadata(tp, o)) for tp, o in moved.items()}, limit_s):
+            self._committed.update(moved)
+
+    async def _say(self, offsets: dict[TopicPartition, tuple[int, str]], limit_s: float) -> bool:
+        """Commit these, or give up: lost, or the coordinator is away. Rows are repeated then, no more; the next one says the same again."""
+        try:
+            async with asyncio.timeout(limit_s):  # aiokafka tries without end, and nothing is sent meanwhile
+                await self.hub.source.commit(offsets)
+        except Exception as e:
+            log.debug("a commit was given up: %r", e)
+            self._doubtful_until = time.monotonic() + COMMIT_DOUBT_S
+            return False
+        return True
 
     def _metadata(self, tp: TopicPartition, at: int) -> str:
         """Of a commit at this offset."""

@@ -1,7 +1,7 @@
 """
 Memory that opening took and nobody holds any more, given back to the system.
 
-Rule of the file: only after something was opened. A restore reads megabytes into buffers of its own and drops a former state; the allocator keeps such blocks, in ever more
+Rule of the file: only after a restore. It reads megabytes into buffers of its own and drops a former state; the allocator keeps such blocks, in ever more
 pieces: a worker that was opened twenty times held 1.6 GB, of which 140 MB were in use (`bench/chaos.py`, 30 models).
 """
 

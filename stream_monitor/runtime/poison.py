@@ -22,6 +22,8 @@ TRIES = 3
 """What has ended the process so often at the same position is set aside."""
 CAREFUL_RECORDS = 10_000
 """After a record that ended the process: so many are tried apart before they are taken, since what was sent once is often sent again."""
+MARK_S = 2
+"""For the commit that says that a tenure begins: opening does not wait for it any longer."""
 REASON = "unknown_format"
 MESSAGE_MAX_CHARS = 1_000
 FAILED_MAX = 100

@@ -17,10 +17,9 @@ from aiokafka import TopicPartition
 from stream_monitor.runtime.copies import COPIES
 from stream_monitor.runtime.hub import Hub
 from stream_monitor.runtime.owned import Committed, Owned
-from stream_monitor.runtime.poison import CAREFUL_RECORDS, TRIES, parted, suspicion, with_failures
+from stream_monitor.runtime.poison import CAREFUL_RECORDS, MARK_S, TRIES, parted, suspicion, with_failures
 
 log = logging.getLogger("stream_monitor")
-MARK_S = 2
 
 
 class Tenures:

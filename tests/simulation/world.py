@@ -369,7 +369,7 @@ class World:
             for module in (ingest_stage, evaluate_stage):
                 stack.enter_context(patch.object(module, "AIOKafkaProducer", partial(Producer, self)))
             stack.enter_context(patch.object(evaluate_stage, "Shard", self.shard))
-            stack.enter_context(patch.object(hub, "give_back", lambda: None))
+            stack.enter_context(patch.object(evaluate_stage, "give_back", lambda: None))
             stack.enter_context(patch.object(ingest_stage, "RECORD_BYTES_MAX", 500))  # several records a flush
             yield
 
