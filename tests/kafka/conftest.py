@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.kafka.site import Site
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kafka_server.py"
 
 
@@ -40,3 +42,13 @@ def kafka() -> Iterator[Kafka]:
         yield Kafka(broker.bootstrap)
     finally:
         broker.close()
+
+
+@pytest.fixture
+def site(kafka: Kafka, tmp_path: Path) -> Iterator[Site]:
+    """Topics of one test; a worker that is still there is killed."""
+    found = Site(kafka.bootstrap, tmp_path)
+    yield found
+    if found.process is not None:
+        found.process.kill()
+        found.process.wait(10)

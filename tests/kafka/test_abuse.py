@@ -9,7 +9,6 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,10 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
 
 from bench.chaos_fleet import Member
-from tests.kafka.test_poison import Site, event, header, read_all, reasons
+from bench.odd_records import event
+from tests.kafka.site import Site, header, read_all, reasons
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
-
-
-@pytest.fixture
-def site(kafka: Any, tmp_path: Path) -> Iterator[Site]:
-    found = Site(kafka.bootstrap, tmp_path)
-    yield found
-    if found.process is not None:
-        found.process.kill()
-        found.process.wait(10)
 
 
 def admin(site: Site) -> AdminClient:

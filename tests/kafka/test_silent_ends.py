@@ -8,15 +8,13 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
+from bench.odd_records import event
 from stream_monitor.runtime.poison import parted
-from tests.kafka.test_poison import Site, event, header
+from tests.kafka.site import Site, header
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="copies of the process are made on Linux only")]
 CRASHING = """
@@ -50,15 +48,6 @@ main()
 """
 """A worker that is killed as soon as it would take a record."""
 SET_ASIDE = 'stream_monitor_dead_letters_total{topic="observations",reason="unknown_format"}'
-
-
-@pytest.fixture
-def site(kafka: Any, tmp_path: Path) -> Iterator[Site]:
-    found = Site(kafka.bootstrap, tmp_path)
-    yield found
-    if found.process is not None:
-        found.process.kill()
-        found.process.wait(10)
 
 
 def metadata(site: Site, topic: str) -> list[str]:

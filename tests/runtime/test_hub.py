@@ -16,12 +16,9 @@ from stream_monitor.runtime import transport
 from stream_monitor.runtime.fetching import Fetched
 from stream_monitor.runtime.hub import Hub, bounds_of
 from stream_monitor.settings import Settings
+from tests.runtime.died import DiedError
 
 TP = TopicPartition("observations", 0)
-
-
-class DiedError(BaseException):
-    """In place of the end of the process."""
 
 
 class FakeSource:
@@ -70,18 +67,9 @@ class FakeStage:
     async def flush(self) -> None: ...
 
 
-@pytest.fixture
-def died(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    said: list[str] = []
-
-    def die(code: int, why: str) -> None:
-        said.append(f"{code}: {why}")
-        raise DiedError
-
-    monkeypatch.setattr(hub_module, "die", die)
-    monkeypatch.setattr(transport, "die", die)
+@pytest.fixture(autouse=True)
+def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "RETRY_S", 0.01)
-    return said
 
 
 def opened() -> tuple[Hub, FakeStage, FakeSource]:

@@ -15,7 +15,6 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from stream_monitor.ingest import Ingest
-from stream_monitor.runtime import evaluate_stage, ingest_stage
 from stream_monitor.runtime.evaluate_stage import EvaluateStage
 from stream_monitor.runtime.fetching import Broken, Fetched, record_batches
 from stream_monitor.runtime.hub import Hub
@@ -25,15 +24,12 @@ from stream_monitor.runtime.owned import Owned
 from stream_monitor.runtime.poison import CAREFUL_RECORDS
 from stream_monitor.runtime.snapshots import Manifest
 from stream_monitor.settings import Settings, WorkerSettings
+from tests.runtime.died import DiedError
 
 TP = TopicPartition("predictions", 0)
 LOG = TopicPartition("observations", 0)
 T0 = 1_760_000_000_000
 BAD = b"BAD"
-
-
-class DiedError(BaseException):
-    """In place of the end of the process."""
 
 
 class Driver:
@@ -91,19 +87,6 @@ class Sent:
 
     def letters(self) -> list[tuple[bytes, int, str]]:
         return [(v, int(h["__connect.errors.offset"]), h["stream-monitor.reason"].decode()) for topic, v, h in self.records if topic == "dead-letters"]
-
-
-@pytest.fixture
-def died(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    said: list[str] = []
-
-    def die(code: int, why: str) -> None:
-        said.append(f"{code}: {why}")
-        raise DiedError
-
-    monkeypatch.setattr(ingest_stage, "die", die)
-    monkeypatch.setattr(evaluate_stage, "die", die)
-    return said
 
 
 @pytest.fixture

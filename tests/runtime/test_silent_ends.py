@@ -27,8 +27,9 @@ from stream_monitor.runtime.owned import Owned
 from stream_monitor.runtime.poison import CAREFUL_RECORDS, parted
 from stream_monitor.runtime.snapshots import Manifest
 from stream_monitor.settings import Settings, WorkerSettings
+from tests.runtime.died import DiedError
 from tests.runtime.fake_kafka import FakeKafka
-from tests.runtime.test_poison import BAD, LOG, TP, DiedError, Driver, Folding, Sent, delivery, event, run
+from tests.runtime.test_poison import BAD, LOG, TP, Driver, Folding, Sent, delivery, event, run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies of the process are made on Linux only")
 TESTS = os.getpid()

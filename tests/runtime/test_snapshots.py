@@ -11,11 +11,12 @@ from aiokafka import TopicPartition
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import tick
-from stream_monitor.runtime import evaluate_stage, snapshots
+from stream_monitor.runtime import snapshots
 from stream_monitor.runtime.evaluate_stage import EvaluateStage
 from stream_monitor.runtime.fetching import Broken
 from stream_monitor.runtime.notes import Note, read_note
 from stream_monitor.runtime.owned import SNAPSHOT_BYTES, Owned
+from tests.runtime.died import DiedError
 from tests.runtime.fake_kafka import FakeKafka, FakeProducer, FakeReader
 
 LOG, SNAPSHOTS = TopicPartition("observations", 0), TopicPartition("snapshots", 0)
@@ -126,22 +127,6 @@ def test_a_worker_that_restored_writes_them_too():
         await run(kafka.stage(), 4)
 
     asyncio.run(body())
-
-
-class DiedError(BaseException):
-    """In place of the end of the process."""
-
-
-@pytest.fixture
-def died(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    said: list[str] = []
-
-    def die(code: int, why: str) -> None:
-        said.append(f"{code}: {why}")
-        raise DiedError
-
-    monkeypatch.setattr(evaluate_stage, "die", die)
-    return said
 
 
 async def committed_behind_its_snapshot(last: bytes | None) -> FakeKafka:
