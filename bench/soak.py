@@ -33,7 +33,7 @@ from kafka_server import KafkaServer
 BROKER = {"log.segment.bytes": str(64 << 20), "log.retention.bytes": str(1 << 30), "log.retention.check.interval.ms": "20000", "log.segment.delete.delay.ms": "5000"}
 LIMITS = {"models": 20, "versions": 3, "features": 30, "segments": 10, "categories": 10}
 """Small, so that the flood reaches each of them within seconds; that of predictions that wait is the default, and is reached in minutes."""
-SETTLE_S = 300
+STALL_S = 60
 GROWTH_MAX, JUDGED_MINUTES = 0.05, 10
 DESCRIPTORS_MORE = 3
 """A scrape, or a connection that is made anew, may be open just then."""
@@ -149,14 +149,16 @@ def grown(found: dict[str, Any]) -> list[str]:
 
 
 def settle(worker: measure.Subject, sent: Counter[tuple[str, str]], models: set[str]) -> tuple[Page, list[str], float]:
-    """Wait until nothing is missing; what is at last."""
-    began = time.monotonic()
+    """Wait until nothing is missing, or nothing moves any more; what is at last."""
+    began = moved = time.monotonic()
+    counted = -1
     while True:
         page = Page(worker.metrics())
-        missing = unaccounted(sent, page, models)
-        if not missing or time.monotonic() - began > SETTLE_S:
+        missing, now = unaccounted(sent, page, models), page.sum("stream_monitor_records_total")
+        moved, counted = (time.monotonic(), now) if now != counted else (moved, counted)
+        if not missing or time.monotonic() - moved > STALL_S:
             return page, missing, time.monotonic() - began
-        time.sleep(1)
+        time.sleep(2)
 
 
 def run(bootstrap: str, broker: KafkaServer | None, a: argparse.Namespace) -> dict[str, Any]:

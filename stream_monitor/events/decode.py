@@ -155,7 +155,7 @@ class Decoder:
         for model, shape in self._shapes.items():
             signature = shape.signature()
             tag = model if self.kind == PREDICTION else None
-            made = struct_of("Event", signature, tag)
+            made = None if shape.is_sparse else struct_of("Event", signature, tag)
             if made is not None:
                 key = self._signatures.setdefault(signature, len(self._signatures))
                 self._known[made] = Known(tag, plan_of(signature), key)

@@ -24,6 +24,8 @@ from stream_monitor.events.parse import EARLIEST_MS, ID_MAX, MODEL_MAX, TIMESTAM
 Scalar = None | bool | int | float | str
 COLUMNS_MAX = 2_000
 """A wider event is always read by `parse`."""
+SPARSE_MIN, SPARSE = 64, 4
+"""More fields than this, and more than so many times those of an event: sparse."""
 _UNFIT = re.compile(rf'[\x00-\x1f"\\]|.{{{TEXT_MAX_CHARS + 1}}}', re.DOTALL)
 """Names that no field of a struct can have, or that `parse` cuts."""
 
@@ -33,20 +35,28 @@ _TYPES: dict[str, Any] = {"n": float, "s": str, "b": bool, "z": None}
 class Shape:
     """What is known of the events of one model: the kinds of value of each field. It only grows."""
 
-    __slots__ = ("fields",)
+    __slots__ = ("_events", "_values", "fields")
 
     def __init__(self) -> None:
         self.fields: dict[str, str] = {}
+        self._events = self._values = 0
+
+    @property
+    def is_sparse(self) -> bool:
+        """Events have so few of the fields that a struct of all of them costs more than `parse`: a flood of new names, or a model of many optional features."""
+        return len(self.fields) > SPARSE_MIN and len(self.fields) * self._events > SPARSE * self._values
 
     def learn(self, fields: dict[str, Any]) -> bool:
         """Take one good event in; whether anything was new."""
         news = False
+        self._events += 1
         for name, value in fields.items():
             if name in ("event_id", "model", "version"):
                 continue
             nested = name in ("features", "segments", "score") and type(value) is dict
             for path, v in ((f"{name}.{k}", v) for k, v in value.items()) if nested else ((name, value),):
                 kind, known = _kind(v), self.fields.get(path, "")
+                self._values += 1
                 if nested and kind in ("l", "d"):
                     continue  # no field of ours holds a list or an object: such an event is read by `parse`, those without it are not slowed
                 if kind and kind not in known and len(self.fields) < COLUMNS_MAX and not _UNFIT.search(path):

@@ -120,7 +120,7 @@ class Inputs:
         self.panes = Panes(width + 1)
         self.width = width + 1
         self.totals = np.zeros(self.width)
-        self._index: dict[tuple[str, ...], tuple[Int, dict[str, int], list[str]]] = {}
+        self._index: dict[tuple[str, ...], tuple[Int, dict[str, int], dict[str, int]]] = {}
 
     def _categories(self, name: str, profile: FeatureProfile) -> dict[str, int]:
         rule = self.settings.features.get(name)
@@ -174,9 +174,10 @@ class Inputs:
         if self.category:
             self._named(cells, where, rows.texts, starts, sums)
         sums[:, -1] = np.diff(np.append(starts, len(pane)))
-        for name in unknown:
-            seen = int((tags(rows.cells[rows.columns.index(name)]) != ABSENT).sum())
-            self._unknown(self.names(name) or OTHER, seen)
+        if unknown:
+            seen = (tags(rows.cells[list(unknown.values())]) != ABSENT).sum(axis=1)
+            for name, n in zip(unknown, seen.tolist(), strict=True):
+                self._unknown(name, n)
         for name, unique in self.uniques.items():
             unique.add(column_named(rows, self.names, name), rows.texts)
         self.panes.add_grouped(pane[starts] * PANE_MS, sums)
@@ -198,13 +199,13 @@ class Inputs:
                 iqr = (above - below) / reach
                 self.on_points(Points(feature, x[i][at], (below + self.fences.fence * iqr, above - self.fences.fence * iqr), rows.times_ms[at], rows.origin[at]))
 
-    def _plan(self, columns: tuple[str, ...]) -> tuple[Int, dict[str, int], list[str]]:
-        """Where each numeric feature is in these columns (-1: absent), where the others are, and which columns nobody knows."""
+    def _plan(self, columns: tuple[str, ...]) -> tuple[Int, dict[str, int], dict[str, int]]:
+        """Where each numeric feature is in these columns (-1: absent), where the others are, and those that nobody knows."""
         found = self._index.get(columns)
         if found is None:
             place = {name: i for i, c in enumerate(columns) if (name := self.names(c)) is not None}
             take = np.array([place.get(n, -1) for n in self.numeric], np.int64)
-            unknown = [c for c in columns if (n := self.names(c)) is not None and n not in self.start]
+            unknown = {name: i for name, i in place.items() if name not in self.start}
             if len(self._index) > 256:
                 self._index.clear()
             found = self._index[columns] = take, {n: place[n] for n in self.category if n in place}, unknown

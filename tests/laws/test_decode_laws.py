@@ -174,3 +174,13 @@ def test_a_tombstone_or_a_large_record_does_not_slow_down_those_around_it():
     assert ingest.counts["predictions", "tombstone"] == 2
     assert ingest.counts["predictions", "forwarded"] == 8 + 3
     assert sorted(row[0] for rows in rows_of(ingest).values() for row in rows) == [*range(8), 9, 11, 14]
+
+
+def test_a_flood_of_feature_names_does_not_make_the_struct_of_a_model_wide():
+    ingest = Ingest(1)
+    values: list[bytes | None] = [json.dumps({"event_id": f"e{i}", "model": "m", "prediction": 1, "features": {"x": 0.5, f"f{i}": 1.0}}).encode() for i in range(400)]
+    wide: list[bytes | None] = [json.dumps({"event_id": f"e{i}", "model": "w", "prediction": 1, "features": {f"f{k}": 1.0 for k in range(200)}}).encode() for i in range(4)]
+    for start in range(0, 400, 50):
+        ingest.take("s@id/0", "predictions", values[start : start + 50] + wide, np.arange(start, start + 54), np.full(54, 1_760_000_000_000))
+        ingest.flush(0)
+    assert {known.model for known in ingest._decoders["predictions"]._known.values()} == {"w"}
