@@ -83,13 +83,13 @@ class MulticlassSums:
         self.width = 5 + 3 * classes
 
     def rows(self, predicted: Int, actual: Int, loss: Float, brier: Float, group: Int, groups: int) -> Float:
-        """Sums by group of (n,) rows, (groups, width); `loss` and `brier` of each row, NaN where it has no scores."""
+        """Sums by group of (n,) rows, (groups, width); `loss` and `brier` of each row, NaN where it has no scores. A code of -1 is of no class: the row is wrong, and counts for none."""
         out = np.zeros((groups, self.width))
         scored = loss == loss  # noqa: PLR0124
         for i, column in enumerate((np.ones(len(actual)), predicted == actual, scored, np.where(scored, loss, 0.0), np.where(scored, brier, 0.0))):
             out[:, i] = np.bincount(group, column, groups)
-        for i, (code, weights) in enumerate(((actual, predicted == actual), (predicted, None), (actual, None))):
-            counts = np.bincount(group * self.classes + code, weights, groups * self.classes)
+        for i, (code, counted) in enumerate(((actual, predicted == actual), (predicted, predicted >= 0), (actual, actual >= 0))):
+            counts = np.bincount((group * self.classes + code)[counted], minlength=groups * self.classes)
             out[:, 5 + i * self.classes : 5 + (i + 1) * self.classes] = counts.reshape(groups, self.classes)
         return out
 

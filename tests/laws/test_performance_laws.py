@@ -105,6 +105,22 @@ def test_multiclass(sizes):
 
 
 @pytest.mark.parametrize("sizes", [[N], [7, 501, 64]])
+def test_a_row_without_a_prediction_is_wrong_and_counts_for_no_class(sizes):
+    rng = np.random.default_rng(5)
+    label = rng.integers(0, 4, N)
+    outcome = np.where(rng.random(N) < 0.1, np.nan, np.where(rng.random(N) < 0.7, label, rng.integers(0, 4, N)))
+    rows = pairs(rng, outcome, label, np.full(N, np.nan))
+    performance = fed(rows, ModelSettings(task="multiclass", windows=("last_1000", "1h")), sizes)
+    for window, n in (("last_1000", 1_000), ("1h", N)):
+        at = newest(rows, n)
+        y, p = label[at], np.nan_to_num(outcome[at], nan=-1).astype(int)
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(y, p, labels=range(4), average="weighted", zero_division=0)
+        found = performance.window(window)[0]
+        assert found["accuracy"] == pytest.approx((y == p).mean(), abs=1e-9)
+        assert (found["precision"], found["recall"], found["f1"]) == pytest.approx((precision, recall, f1), abs=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [[N], [7, 501, 64]])
 def test_regression(sizes):
     rng = np.random.default_rng(3)
     label = rng.normal(1e6, 3, N)

@@ -190,7 +190,7 @@ def test_sums_add_up_in_any_pieces_and_order(kind, seed):
     if kind == "binary":
         sums, columns = BinarySums(), (rng.random(n) < 0.5, rng.random(n) < 0.4, score)
     elif kind == "multiclass":
-        sums, columns = MulticlassSums(5), (rng.integers(0, 5, n), rng.integers(0, 4, n), -np.log(score), score**2)
+        sums, columns = MulticlassSums(5), (rng.integers(-1, 5, n), rng.integers(0, 4, n), -np.log(score), score**2)
     else:
         sums, columns = RegressionSums(50.0), (rng.normal(50, 3, n), rng.normal(50, 3, n))
     group = rng.integers(0, groups, n)
