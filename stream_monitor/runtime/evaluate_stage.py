@@ -334,6 +334,10 @@ class EvaluateStage:
 
     async def _plain(self, tp: TopicPartition, owned: Owned, effects: list[Out], parts: dict[str, bytes | None] | None, position: int) -> None:
         """Without transactions: effects first, then the position. A crash between the two repeats effects, with the same ids."""
+        if parts is not None and not owned.tenured:  # the group refuses this commit of a zombie, and no other writes with the number that it wrote down
+            owned.note = msgspec.structs.replace(owned.note, tenure=owned.note.tenure + 1)
+            await self.hub.source.commit({tp: (owned.committed, owned.metadata(owned.committed))})
+            owned.tenured = True
         await self._send(tp, owned, effects, parts, position)
         await self.hub.source.commit({tp: (position, owned.metadata(position))})
 
@@ -349,7 +353,7 @@ class EvaluateStage:
                 return int(record.offset)
 
             config = owned.shard.config
-            pointer, owned.stored = await snapshots.write(tp.partition, position, config, parts, owned.stored, send)
+            pointer, owned.stored = await snapshots.write(tp.partition, position, config, parts, owned.stored, owned.note.tenure, send)
             if config != owned.note.config:
                 owned.note = msgspec.structs.replace(owned.note, config=config, since=owned.opened, since_ms=time.time_ns() // 1_000_000)
             owned.note = msgspec.structs.replace(owned.note, snapshot=pointer)  # if this is not committed the shard is broken, and the note forgotten with it

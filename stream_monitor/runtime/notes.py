@@ -35,6 +35,8 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """Position at which this configuration took effect,"""
     since_ms: int = 0
     """and when."""
+    tenure: int = 0
+    """Without transactions: how many have written snapshots."""
 
     def text(self) -> str:
         """As it is committed."""
@@ -53,9 +55,9 @@ def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int]]:
     Examples
     --------
     >>> read_note(TopicPartition("observations", 0), '{"snapshot":17,"partitions":4} failed=40:1')
-    (Note(snapshot=17, partitions=4, config='', since=0, since_ms=0), {40: 1})
+    (Note(snapshot=17, partitions=4, config='', since=0, since_ms=0, tenure=0), {40: 1})
     >>> read_note(TopicPartition("observations", 0), "")
-    (Note(snapshot=-1, partitions=0, config='', since=0, since_ms=0), {})
+    (Note(snapshot=-1, partitions=0, config='', since=0, since_ms=0, tenure=0), {})
     """
     kept, failed, _ = parted(metadata)
     try:

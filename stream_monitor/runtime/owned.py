@@ -52,6 +52,8 @@ class Owned:
         """Records by offset that have ended the process, and how often."""
         self.reasons: dict[int, str] = {}
         """What ended a copy of the process over them."""
+        self.tenured = False
+        """Whether the committed note has our tenure, without transactions."""
         self.begun = 0
         """Tenures that began at `opened` with records waiting, ours included, and of which nothing more was heard."""
         self.careful_until = -1

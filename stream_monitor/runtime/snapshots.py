@@ -2,7 +2,7 @@
 Snapshots on a compacted topic: parts in chunks, and a manifest that says where they are.
 
 Rule of the file: the pointer to a manifest travels in the metadata of the commit that made it valid. A part that never changes (`segment-…`) is written once.
-A snapshot overwrites nothing of the one before, and what neither holds gets a tombstone. Every chunk has a checksum; what is missing, broken or of another version is refused with the way out, never guessed.
+A snapshot overwrites nothing of the one before, nor, without transactions, of what another tenure wrote, and what neither holds gets a tombstone. Every chunk has a checksum; what is missing, broken or of another version is refused with the way out, never guessed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from stream_monitor.errors import StateError
 from stream_monitor.runtime.fetching import Reader
 
 CHUNK_BYTES = 900_000
-VERSION = 2
+VERSION = 3
+TENURES = 16
+"""So many have keys of their own: what a zombie wrote, and nobody committed, is bounded, since it is overwritten in the end."""
 Send = Callable[[bytes, bytes | None], Awaitable[int]]
 """Writes a record (key, value) to the partition and gives its offset."""
 FIXED = "segment-"
@@ -29,6 +31,12 @@ FIXED = "segment-"
 class Chunk(msgspec.Struct, array_like=True):
     offset: int
     crc: int
+
+
+class Part(msgspec.Struct, array_like=True):
+    slot: int
+    """Which of the sets of keys it has."""
+    chunks: list[Chunk]
 
 
 class Versioned(msgspec.Struct, array_like=True):
@@ -43,9 +51,9 @@ class Manifest(msgspec.Struct, array_like=True):
     """In `observations`: the state is the fold of everything before it."""
     config: str = ""
     """Hash of the configuration it was folded with, which is the part `settings`."""
-    parts: dict[str, list[Chunk]] = {}
+    parts: dict[str, Part] = {}
     slot: int = 0
-    """Which of two sets of keys it has."""
+    """Which of the sets of keys it has: two a tenure, in turn."""
     leaving: list[str] = []
     """Keys that the snapshot before had and this one has not: they go with the next one, since only then this one is committed for sure."""
 
@@ -53,7 +61,7 @@ class Manifest(msgspec.Struct, array_like=True):
 WAY_OUT = "delete the group's offset of this partition of `observations` (the state is then folded anew from what the topic still holds), or restore the topic `snapshots`"
 
 
-async def write(partition: int, position: int, config: str, parts: Mapping[str, bytes | None], before: Manifest, send: Send) -> tuple[int, Manifest]:
+async def write(partition: int, position: int, config: str, parts: Mapping[str, bytes | None], before: Manifest, tenure: int, send: Send) -> tuple[int, Manifest]:
     """
     Write a snapshot, and tombstones for what no snapshot has any more: its keys would stay on a compacted topic for ever.
 
@@ -65,34 +73,43 @@ async def write(partition: int, position: int, config: str, parts: Mapping[str, 
     parts : mapping of name to bytes, or None for a part that is in `before`
     before : Manifest
         Of the last committed snapshot. Nothing of it is overwritten: without transactions a crash may come before the pointer to this one is committed.
+    tenure : int
+        Of this writer, where nothing fences: a zombie that goes on writing has another.
     send : callable
 
     Returns
     -------
     offset of the manifest, and the manifest
     """
-    stored: dict[str, list[Chunk]] = {}
+    slot = 2 * (tenure % TENURES) + 1 - before.slot % 2
+    stored: dict[str, Part] = {}
     for name, data in parts.items():
         if data is None:
             stored[name] = before.parts[name]
             continue
         values = [data[start : start + CHUNK_BYTES] for start in range(0, max(len(data), 1), CHUNK_BYTES)]
         # all at once: to wait for each would take seconds while the event loop is busy with folding, and a transaction has a limit
-        offsets = await asyncio.gather(*(send(_key(partition, 1 - before.slot, name, i).encode(), value) for i, value in enumerate(values)))
-        stored[name] = [Chunk(offset, zlib.crc32(value)) for offset, value in zip(offsets, values, strict=True)]
-    manifest = Manifest(VERSION, position, config, stored, 1 - before.slot)
+        offsets = await asyncio.gather(*(send(_key(partition, slot, name, i).encode(), value) for i, value in enumerate(values)))
+        stored[name] = Part(slot, [Chunk(offset, zlib.crc32(value)) for offset, value in zip(offsets, values, strict=True)])
+    manifest = Manifest(VERSION, position, config, stored, slot)
     kept = set(_keys(partition, manifest))
     manifest.leaving = [key for key in _keys(partition, before) if key not in kept]
     await asyncio.gather(*(send(key.encode(), None) for key in before.leaving if key not in kept))
-    return await send(f"{partition}/{manifest.slot}/manifest".encode(), msgspec.msgpack.encode(manifest)), manifest
+    return await send(_manifest_key(partition, slot).encode(), msgspec.msgpack.encode(manifest)), manifest
 
 
 def _key(partition: int, slot: int, name: str, chunk: int) -> str:
-    return f"{partition}/{name}/{chunk}" if name.startswith(FIXED) else f"{partition}/{slot}/{name}/{chunk}"
+    return f"{partition}/{slot}/{name}/{chunk}"
+
+
+def _manifest_key(partition: int, slot: int) -> str:
+    return f"{partition}/{slot}/manifest"
 
 
 def _keys(partition: int, manifest: Manifest) -> Iterator[str]:
-    return (_key(partition, manifest.slot, name, i) for name, chunks in manifest.parts.items() for i in range(len(chunks)))
+    yield _manifest_key(partition, manifest.slot)
+    for name, part in manifest.parts.items():
+        yield from (_key(partition, part.slot, name, i) for i in range(len(part.chunks)))
 
 
 async def read(reader: Reader, tp: TopicPartition, pointer: int) -> tuple[Manifest, dict[str, bytes]]:
@@ -120,13 +137,13 @@ async def read(reader: Reader, tp: TopicPartition, pointer: int) -> tuple[Manife
         manifest = msgspec.msgpack.decode(raw, type=Manifest)
     except msgspec.MsgspecError as e:
         raise StateError(f"the snapshot at {tp.topic}/{tp.partition}:{pointer} cannot be read ({e}); {WAY_OUT}") from None
-    chunks = sorted((chunk.offset, chunk.crc, name) for name, of in manifest.parts.items() for chunk in of)
+    chunks = sorted((chunk.offset, chunk.crc, name) for name, of in manifest.parts.items() for chunk in of.chunks)
     values = {}
     for offset, crc, name in chunks:  # in the order of the log: what follows is there already, and a seek would fetch it again
         values[offset] = await _at(reader, tp, offset)
         if zlib.crc32(values[offset]) != crc:
             raise StateError(f"part {name} of the snapshot at {tp.topic}/{tp.partition}:{offset} is broken; {WAY_OUT}")
-    return manifest, {name: b"".join(values[chunk.offset] for chunk in of) for name, of in manifest.parts.items()}
+    return manifest, {name: b"".join(values[chunk.offset] for chunk in of.chunks) for name, of in manifest.parts.items()}
 
 
 async def _at(reader: Reader, tp: TopicPartition, offset: int) -> bytes:

@@ -209,7 +209,7 @@ def test_a_manifest_of_another_version_is_refused_with_the_way_out():
         kafka, _ = await killed_by(STRICT)
         old = kafka.append(SNAPSHOTS, msgspec.msgpack.encode([1, 5, {}]), b"0/manifest")
         kafka.offsets[LOG] = COMMITTED, Note(old, 1).text()
-        with pytest.raises(StateError, match="has version 1, this one reads 2; delete the group's offset"):
+        with pytest.raises(StateError, match="has version 1, this one reads 3; delete the group's offset"):
             await opened(kafka, STRICT)
 
     asyncio.run(body())

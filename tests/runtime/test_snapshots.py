@@ -7,6 +7,7 @@ from collections.abc import Container
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import CommitFailedError
 
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
@@ -60,7 +61,7 @@ class Site:
 
 
 def keys(*parts: tuple[str, int], slot: int, there: bool = True) -> list[tuple[str, bool]]:
-    return [(f"0/{'' if name.startswith('segment') else f'{slot}/'}{name}/{i}", there) for name, chunks in parts for i in range(chunks)]
+    return [(f"0/{slot}/{name}/{i}", there) for name, chunks in parts for i in range(chunks)]
 
 
 def test_what_no_snapshot_holds_any_more_gets_a_tombstone():
@@ -69,9 +70,9 @@ def test_what_no_snapshot_holds_any_more_gets_a_tombstone():
         assert await site.write(segment_p_0=b"0", segment_p_1=LARGE, state=LARGE) == [*keys(("segment-p-0", 1), ("segment-p-1", 3), ("state", 3), slot=1), ("0/1/manifest", True)]
         assert await site.write(segment_p_1=LARGE, state=LARGE) == [*keys(("state", 3), slot=0), ("0/0/manifest", True)], "of the one before nothing is touched"
         third = await site.write(segment_p_2=b"2", state=b"small")
-        assert [key for key, there in third if not there] == ["0/segment-p-0/0", "0/1/state/1", "0/1/state/2"]
+        assert [key for key, there in third if not there] == ["0/1/segment-p-0/0", "0/1/state/1", "0/1/state/2"]
         fourth = await site.write(segment_p_2=b"2", state=b"small")
-        assert [key for key, there in fourth if not there] == ["0/segment-p-1/0", "0/segment-p-1/1", "0/segment-p-1/2", "0/0/state/1", "0/0/state/2"]
+        assert [key for key, there in fourth if not there] == ["0/1/segment-p-1/0", "0/1/segment-p-1/1", "0/1/segment-p-1/2", "0/0/state/1", "0/0/state/2"]
         assert await site.read() == {"segment-p-2": b"2", "state": b"small"}
         site.kafka.compact(SNAPSHOTS)
         assert len(site.kafka.logs[SNAPSHOTS]) == 5, "a compacted topic holds two states with their manifests, and a segment"
@@ -113,7 +114,7 @@ def test_a_worker_that_restored_writes_them_too():
             await stage.flush()
 
         await run(kafka.stage(), 2)
-        chunks = {name: [snapshots.Chunk(0, 0)] * n for name, n in (("segment-labels-000000007", 2), ("state", 3))}
+        chunks = {name: snapshots.Part(1, [snapshots.Chunk(0, 0)] * n) for name, n in (("segment-labels-000000007", 2), ("state", 3))}
         stage = kafka.stage()
         await stage.open([LOG])
         stage.owned[LOG].stored.parts |= chunks
@@ -122,9 +123,54 @@ def test_a_worker_that_restored_writes_them_too():
         await stage.flush()
         await run(kafka.stage(), 4)
         tombstones = sorted(r.key or b"" for r in kafka.logs[SNAPSHOTS].values() if r.value is None)
-        assert tombstones == [b"0/1/state/1", b"0/1/state/2", b"0/segment-labels-000000007/0", b"0/segment-labels-000000007/1"]
+        assert tombstones == [b"0/1/segment-labels-000000007/0", b"0/1/segment-labels-000000007/1", b"0/1/state/1", b"0/1/state/2"]
         kafka.compact(SNAPSHOTS)
         await run(kafka.stage(), 4)
+
+    asyncio.run(body())
+
+
+def test_without_transactions_a_zombie_overwrites_nothing_of_the_snapshots_of_the_new_owner(monkeypatch):
+    """Its own commits are refused, but nothing fences what it still writes."""
+
+    async def body():
+        kafka = FakeKafka()
+        kafka.mine = {LOG}
+        for i in range(4):
+            kafka.append(LOG, tick(T0 + i * 1_000))
+
+        async def opened() -> EvaluateStage:
+            stage = kafka.stage(processing_guarantee="at_least_once")
+            await stage.open([LOG])
+            return stage
+
+        async def checkpoint(stage: EvaluateStage, position: int) -> None:
+            owned = stage.owned[LOG]
+            owned.fold(tick(T0))
+            owned.position, owned.since_bytes = position, SNAPSHOT_BYTES
+            await stage._checkpoint(LOG, owned)
+
+        async def refused(_: object) -> None:
+            raise CommitFailedError
+
+        zombie = await opened()
+        await checkpoint(zombie, 1)
+        never = await opened()  # it has not written yet, and is a zombie then as well
+        owner = await opened()
+        await checkpoint(owner, 2)
+        before = kafka.ends[SNAPSHOTS]
+        with monkeypatch.context() as patched:
+            patched.setattr(kafka, "commit", refused)
+            await checkpoint(zombie, 3)
+            assert kafka.ends[SNAPSHOTS] > before, "it wrote"
+            await checkpoint(never, 3)
+        assert zombie.owned[LOG].broken
+        assert never.owned[LOG].broken
+        kafka.compact(SNAPSHOTS)
+        for stage in (owner, await opened()):
+            await checkpoint(stage, 4)
+            kafka.compact(SNAPSHOTS)
+        assert (await opened()).owned[LOG].position == 4
 
     asyncio.run(body())
 
