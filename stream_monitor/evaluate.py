@@ -34,7 +34,7 @@ TICK_MS = 1_000
 """Log time between two rounds of expiry, freshness and judgement of what is due."""
 FRESH_MS, FRESH_MANY_MS, MANY = 50, 1_000, 20
 """Rows wait at most so long (log time) before they are reduced; longer when more than MANY versions are active, since a reduction has a fixed cost."""
-SNAPSHOT_SCHEMA = 2
+SNAPSHOT_SCHEMA = 3
 
 
 def settings_of(parts: Mapping[str, bytes]) -> CoreSettings:
@@ -72,6 +72,8 @@ class Shard:
         self.partition, self.settings = partition, settings
         self.config = settings.hash
         self.log_time_ms = 0
+        self.changed_ms = 0
+        """Log time at which the configuration changed last."""
         self.seen: dict[str, int] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
         self.labels: Counter[str] = Counter()
@@ -183,6 +185,8 @@ class Shard:
         for version in self.versions:
             version.tick(self.log_time_ms, self._judge, self.config)
             self.outbox += version.drain()
+        for verdict in bounds.unheard(self.alerts, self.registry, self.changed_ms, self.log_time_ms) if self.changed_ms else ():
+            self._judge(verdict)
         for verdict in self.bounds.judge(self.partition, self.registry, self.join, self.log_time_ms):
             self._judge(verdict)
 
@@ -265,6 +269,8 @@ class Shard:
         state = {
             "schema": SNAPSHOT_SCHEMA,
             "log_time_ms": self.log_time_ms,
+            "config": self.config,
+            "changed_ms": self.changed_ms,
             "seen": self.seen,
             "counts": [[*k, n] for k, n in self.counts.items()],
             "labels": dict(self.labels),
@@ -296,6 +302,7 @@ class Shard:
             raise StateError(message)
         shard = cls(partition, settings, baselines)
         shard.log_time_ms, shard.seen = state["log_time_ms"], dict(state["seen"])
+        shard.changed_ms = state["changed_ms"] if state["config"] == settings.hash else shard.log_time_ms
         shard.counts = Counter({(k, o): n for k, o, n in state["counts"]})
         shard.labels, shard.alerts = Counter(state["labels"]), Alerts.from_state(state["alerts"])
         for text in state["texts"]:

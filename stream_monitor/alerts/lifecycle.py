@@ -67,6 +67,8 @@ class Episode(msgspec.Struct, array_like=True):
     told_ms: int = 0
     told_value: float = 0.0
     cooldown_ms: int = 0
+    heard_ms: int = 0
+    """Of the newest verdict."""
 
 
 class Alerts:
@@ -91,6 +93,7 @@ class Alerts:
                 return []
             self._make_room()
             episode = self.episodes[verdict.key] = Episode(since_ms=now_ms)
+        episode.heard_ms = now_ms
         out: list[Alert] = []
         before = episode.state
         episode.state = TRANSITIONS[before, kind, self._over(episode, verdict, now_ms)]

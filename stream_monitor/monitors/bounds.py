@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.events.join import Join
 from stream_monitor.monitors.registry import OTHER, RETIRE_MS, Registry
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 HOUR_MS = 3_600_000
+UNHEARD_MS = 2 * HOUR_MS
 ORPHANS_SHARE, ORPHANS_MIN = 0.5, 100
 """Share of the labels of an hour that may be orphans, and from how many labels on that is judged."""
 
@@ -32,6 +34,29 @@ def hits(registry: Registry, join: Join) -> Counter[str]:
 
 def retirement(key: AlertKey, log_ms: int) -> Verdict:
     """Ends what fires for a version that retires."""
+    return _end(key, log_ms, f"nobody used this version for {RETIRE_MS // 86_400_000} days; it is not monitored any more")
+
+
+def unheard(alerts: Alerts, registry: Registry, changed_ms: int, log_ms: int) -> Iterator[Verdict]:
+    """
+    Ends what fires without a rule: the configuration changed at `changed_ms`, and for `UNHEARD_MS` since then nothing has judged it, though its model has been used.
+
+    Every rule judges at least once an hour while its model gets what it gets, predictions or labels and predictions.
+    """
+    if log_ms - changed_ms < UNHEARD_MS:
+        return
+    used_ms: dict[str, int] = {OTHER: log_ms}
+    for version in registry.versions:
+        times = [ms for ms in (version.volume.last_prediction_ms, version.volume.last_label_ms) if ms]
+        for name in (version.model, f"{version.model}/{version.name}"):
+            used_ms[name] = max(used_ms.get(name, 0), min(times, default=0))  # what is judged by labels is not judged without them
+    for key, episode in list(alerts.firing()):
+        name = f"{key.model}/{key.version}" if key.version else key.model
+        if episode.heard_ms <= changed_ms and used_ms.get(name, 0) - changed_ms >= UNHEARD_MS:
+            yield _end(key, log_ms, f"no rule has judged {key.subject} since the configuration changed")
+
+
+def _end(key: AlertKey, log_ms: int, why: str) -> Verdict:
     return Verdict(
         key=key,
         level="ok",
@@ -40,7 +65,7 @@ def retirement(key: AlertKey, log_ms: int) -> Verdict:
         threshold=0.0,
         direction=None,
         window=Span(log_ms, log_ms, 0),
-        summary=f"{key.model}{' ' + key.version if key.version else ''}: nobody used this version for {RETIRE_MS // 86_400_000} days; it is not monitored any more",
+        summary=f"{key.model}{' ' + key.version if key.version else ''}: {why}",
         evidence={"guarantee": "none"},
     )
 

@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
-from stream_monitor.ingest import Ingest
+from stream_monitor.ingest import Ingest, tick
 from stream_monitor.runtime import evaluate_stage, snapshots
 from stream_monitor.runtime.evaluate_stage import EvaluateStage
 from stream_monitor.runtime.notes import Note, read_note
@@ -213,3 +213,43 @@ def test_a_manifest_of_another_version_is_refused_with_the_way_out():
             await opened(kafka, STRICT)
 
     asyncio.run(body())
+
+
+def test_an_alert_whose_rule_is_gone_ends_after_two_hours_in_which_its_model_was_used():
+    def rows(shard: Shard, ingest: Ingest, n: int, time_ms: int) -> None:
+        for kind in ("predictions", "labels"):
+            values: list[bytes | None] = [
+                json.dumps({"event_id": str(i), "model": "m", **({"prediction": 1} if kind == "predictions" else {"label": 0})}).encode() for i in range(n, n + 50)
+            ]
+            assert not ingest.take(f"{kind}@x/0", kind, values, np.arange(n, n + 50), np.full(50, time_ms))
+        for record in ingest.flush(time_ms)[0]:
+            shard.fold(record)
+
+    def statuses(shard: Shard) -> list[tuple[str, str]]:
+        events = [json.loads(o.value) for o in shard.outbox if o.topic == "alerts"]
+        return [(event["status"], event["summary"]) for event in events if event["subject"] == "accuracy" and event["status"] != "updated"]
+
+    def moved(shard: Shard, core: CoreSettings) -> Shard:
+        return Shard.restore(0, core, {name: data or b"" for name, data in shard.snapshot().items()})
+
+    hour_ms, none = 3_600_000, CoreSettings(defaults=ModelSettings(windows=("last_100",), thresholds={"log_loss": Threshold(max=1e9)}, cooldown_ms=0))
+    shard, ingest = Shard(0, STRICT), Ingest(1)
+    for i in range(4):
+        rows(shard, ingest, 50 * i, T0 + i * 1_000)
+    assert [s for s, _ in statuses(shard)] == ["firing"]
+
+    other = moved(shard, none)
+    kept, again = moved(shard, config(0.8)), moved(moved(shard, none), none)
+    for one in (other, kept, again, shard):
+        one.outbox.clear()
+        rows(one, Ingest(1), 1_000, T0 + hour_ms)
+        assert statuses(one) == []
+        one.fold(tick(T0 + 4 * hour_ms))
+        assert statuses(one) == [], "nobody used it: its rule may have had nothing to judge"
+    assert again.changed_ms == other.changed_ms
+    for one, told in ((other, ["resolved"]), (again, ["resolved"]), (kept, []), (shard, [])):
+        one = moved(one, one.settings)
+        rows(one, Ingest(1), 2_000, T0 + 5 * hour_ms)
+        one.fold(tick(T0 + 5 * hour_ms + 2_000))
+        assert [s for s, _ in statuses(one)] == told
+        assert [text for _, text in statuses(one)] == ["m: no rule has judged accuracy since the configuration changed"] * len(told)
