@@ -103,9 +103,10 @@ class LiveView:
     """What happens, line by line, above a panel of numbers that renews itself, for people. Lines wrap and stay in the terminal's history."""
 
     def __init__(self) -> None:
+        from rich.console import Console
         from rich.live import Live
 
-        self._live = Live(refresh_per_second=4, transient=False)
+        self._live = Live(console=Console(), refresh_per_second=4, transient=False)
 
     def __enter__(self) -> Self:
         self._live.start()

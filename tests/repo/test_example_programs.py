@@ -54,7 +54,7 @@ def test_the_consumer_of_alerts_knows_what_fires_and_prints_each_step_once(broke
         assert program.stdout.readline().endswith("firing    warning   new?[2J\n")
         assert program.stdout.readline().endswith("resolved  warning   ended\n")
         program.send_signal(signal.SIGINT)
-        assert program.communicate(timeout=20)[1] == ""
+        assert program.communicate(timeout=60)[1] == ""
         assert program.returncode == 0
     finally:
         program.kill()

@@ -361,7 +361,10 @@ def test_a_batch_that_is_lost_is_noticed_where_no_other_follows(died, monkeypatc
         if case == "still taken":
             hub._delivering.add(stage)  # type: ignore[arg-type]
         hub.spawn(hub._watch_holes())
-        await asyncio.sleep(0.1)
+        for _ in range(500 if case == "lost" else 10):
+            await asyncio.sleep(0.01)
+            if stage.opened:
+                break
         hub.stop()
         return stage.opened
 
