@@ -42,10 +42,21 @@ async def read(bootstrap: str, topic: str, n: int) -> list[bytes]:
         return [(await consumer.getone()).value for _ in range(n)]
 
 
+def interruptible() -> None:
+    """A shell that starts the tests in the background has SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_consumer_of_alerts_knows_what_fires_and_prints_each_step_once(broker):
     before = [alert("a", "firing", 0, "over"), alert("b", "firing", 0, "goes on"), alert("a", "resolved", 1, "over")]
     asyncio.run(send(broker, before))
-    program = subprocess.Popen([sys.executable, EXAMPLES / "consume_alerts.py", broker], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        [sys.executable, EXAMPLES / "consume_alerts.py", broker],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,  # noqa: PLW1509 - it does nothing else
+    )
     try:
         assert program.stdout is not None
         assert program.stdout.readline() == "firing now: 1\n"
