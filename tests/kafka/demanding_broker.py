@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,10 +110,28 @@ class DemandingBroker:
         """Give something to LIMITED, by prefix."""
         where = (kind, name, ResourcePatternType.PREFIXED, f"User:{LIMITED}", "*")
         self._done(self.admin.create_acls([AclBinding(*where, operation, AclPermissionType.ALLOW) for operation in operations]))
+        self._until(lambda: set(operations) <= {acl.operation for acl in self._allowed(kind) if acl.name == name})
 
     def forbid(self, kind: ResourceType) -> None:
         """Take everything of a kind from LIMITED."""
-        self._done(self.admin.delete_acls([AclBindingFilter(kind, None, ResourcePatternType.ANY, f"User:{LIMITED}", None, AclOperation.ANY, AclPermissionType.ANY)]))
+        self._done(self.admin.delete_acls([self._all(kind)]))
+        self._until(lambda: not self._allowed(kind))
+
+    @staticmethod
+    def _all(kind: ResourceType) -> AclBindingFilter:
+        return AclBindingFilter(kind, None, ResourcePatternType.ANY, f"User:{LIMITED}", None, AclOperation.ANY, AclPermissionType.ANY)
+
+    def _allowed(self, kind: ResourceType) -> list[AclBinding]:
+        return self.admin.describe_acls(self._all(kind)).result(30)
+
+    @staticmethod
+    def _until(condition: Callable[[], bool]) -> None:
+        """The controller has it at once, the broker a moment later."""
+        for _ in range(100):
+            if condition():
+                return
+            time.sleep(0.1)
+        raise RuntimeError("the broker has not taken over its access rules within 10 s")
 
     def _done(self, futures: dict[Any, Any]) -> None:
         for future in futures.values():
