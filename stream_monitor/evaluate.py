@@ -185,7 +185,7 @@ class Shard:
         for version in self.versions:
             version.tick(self.log_time_ms, self._judge, self.config)
             self.outbox += version.drain()
-        for verdict in bounds.unheard(self.alerts, self.registry, self.changed_ms, self.log_time_ms) if self.changed_ms else ():
+        for verdict in bounds.unheard(self.alerts, self.registry, self.changed_ms, self.log_time_ms):
             self._judge(verdict)
         for verdict in self.bounds.judge(self.partition, self.registry, self.join, self.log_time_ms):
             self._judge(verdict)

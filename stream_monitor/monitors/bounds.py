@@ -43,16 +43,19 @@ def unheard(alerts: Alerts, registry: Registry, changed_ms: int, log_ms: int) ->
 
     Every rule judges at least once an hour while its model gets what it gets, predictions or labels and predictions.
     """
-    if log_ms - changed_ms < UNHEARD_MS:
+    if not changed_ms or log_ms - changed_ms < UNHEARD_MS:
+        return
+    silent = [key for key, episode in alerts.firing() if episode.heard_ms <= changed_ms]
+    if not silent:
         return
     used_ms: dict[str, int] = {OTHER: log_ms}
     for version in registry.versions:
         times = [ms for ms in (version.volume.last_prediction_ms, version.volume.last_label_ms) if ms]
         for name in (version.model, f"{version.model}/{version.name}"):
             used_ms[name] = max(used_ms.get(name, 0), min(times, default=0))  # what is judged by labels is not judged without them
-    for key, episode in list(alerts.firing()):
+    for key in silent:
         name = f"{key.model}/{key.version}" if key.version else key.model
-        if episode.heard_ms <= changed_ms and used_ms.get(name, 0) - changed_ms >= UNHEARD_MS:
+        if used_ms.get(name, 0) - changed_ms >= UNHEARD_MS:
             yield _end(key, log_ms, f"no rule has judged {key.subject} since the configuration changed")
 
 

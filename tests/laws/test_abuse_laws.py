@@ -129,8 +129,8 @@ def test_the_depth_is_that_outside_of_texts(parts: list[str]) -> None:
 LIMITS = Limits(models=10, versions=3, features=20, segments=10, categories=10, pending=3_000)
 FLOODED = CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=50), windows=("last_100", "1h"), segments=(Segment(name="s"), Segment(name="c"))), limits=LIMITS)
 IDS_N, NAMES_N = (int(os.environ.get("FLOOD", n)) for n in (100_000, 10_000))
-PARTS = 20
 """A million is no different, since the bound is reached in the first part: `FLOOD=1000000 scripts/test tests/laws/test_abuse_laws.py -k however_many --timeout=3600`."""
+PARTS = 20
 
 
 def flood(start: int, n: int) -> Iterator[bytes]:

@@ -88,6 +88,11 @@ async def killed_by(core: CoreSettings) -> tuple[FakeKafka, Shard]:
     return kafka, stage.owned[LOG].shard
 
 
+def moved(shard: Shard, core: CoreSettings) -> Shard:
+    """Its state under another configuration."""
+    return Shard.restore(0, core, {name: data or b"" for name, data in shard.snapshot().items()})
+
+
 def note(kafka: FakeKafka) -> Note:
     return read_note(LOG, kafka.offsets[LOG][1])[0]
 
@@ -119,7 +124,7 @@ def test_what_was_committed_is_folded_with_the_configuration_that_wrote_it(befor
         with caplog.at_level(logging.WARNING):
             stage = await opened(kafka, after)
         assert caplog.messages == [f"observations/0: configuration {after.hash} takes effect at {COMMITTED}; up to there it was {before.hash}"]
-        switched = Shard.restore(0, after, {name: data or b"" for name, data in left.snapshot().items()})
+        switched = moved(left, after)
         assert stage.owned[LOG].shard.snapshot() == switched.snapshot()
 
         published = len(kafka.logs[ALERTS])
@@ -228,9 +233,6 @@ def test_an_alert_whose_rule_is_gone_ends_after_two_hours_in_which_its_model_was
     def statuses(shard: Shard) -> list[tuple[str, str]]:
         events = [json.loads(o.value) for o in shard.outbox if o.topic == "alerts"]
         return [(event["status"], event["summary"]) for event in events if event["subject"] == "accuracy" and event["status"] != "updated"]
-
-    def moved(shard: Shard, core: CoreSettings) -> Shard:
-        return Shard.restore(0, core, {name: data or b"" for name, data in shard.snapshot().items()})
 
     hour_ms, none = 3_600_000, CoreSettings(defaults=ModelSettings(windows=("last_100",), thresholds={"log_loss": Threshold(max=1e9)}, cooldown_ms=0))
     shard, ingest = Shard(0, STRICT), Ingest(1)
