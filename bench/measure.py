@@ -50,11 +50,11 @@ class Measurement(NamedTuple):
 class Subject:
     """A process that is measured, with its output in a file."""
 
-    def __init__(self, command: Sequence[str], folder: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str], folder: Path, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
         self.output = folder / f"output-{random.randrange(10**9)}.txt"
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(
-                command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}, start_new_session=True
+                command, stdout=out, stderr=subprocess.STDOUT, cwd=cwd, env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}, start_new_session=True
             )
         self.pid = self.process.pid
         try:
@@ -183,6 +183,32 @@ def drained(subject: Subject, counter: str, n: int, *, warmup_s: float = 10, lim
     return Measurement(end.events - start.events, end.cpu_s - start.cpu_s, end.time_s - start.time_s, subject.rss_mb(), max(answers_s[begin:]) * 1e3, now.events >= n)
 
 
+def whole(subject: Subject, counter: str, n: int) -> Measurement:
+    """Measure our worker over all of its `n` events: from the last look before it took a record to the first look at all of them counted, or until it counts no more for a while."""
+    answers_s: list[float] = []
+    begun = False
+
+    def look() -> Reading:
+        asked = time.monotonic()
+        found = Reading(subject.counted(counter), subject.cpu_s(), time.monotonic())
+        answers_s.append(found.time_s - asked)
+        if subject.process.poll() is not None:
+            raise RuntimeError(f"{subject.process.args} ended: {subject.said()}")
+        return found
+
+    begin = now = moved = look()
+    while now.events < n and now.time_s - moved.time_s < (STALL_S if now.events else START_S):
+        time.sleep(POLL_S if begun else POLL_S / 10)
+        now = look()
+        begun = begun or subject.counted("stream_monitor_records_total") > 0
+        if not begun:
+            begin = now
+        if now.events > moved.events:
+            moved = now
+    end = now if now.events >= n else moved
+    return Measurement(end.events, end.cpu_s - begin.cpu_s, end.time_s - begin.time_s, subject.rss_mb(), max(answers_s) * 1e3, now.events >= n)
+
+
 def stretch(readings: list[Reading], begin: int, n: int) -> tuple[Reading, Reading]:
     """
     First and last reading of the measured stretch.
@@ -215,9 +241,9 @@ def worker_command(
 
 
 @contextmanager
-def running(command: Sequence[str], folder: Path, env: dict[str, str] | None = None) -> Iterator[Subject]:
-    """A subject that is ended afterwards."""
-    subject = Subject(command, folder, env)
+def running(command: Sequence[str], folder: Path, env: dict[str, str] | None = None, cwd: Path = ROOT) -> Iterator[Subject]:
+    """A subject that is ended afterwards; it runs in `cwd`, from where Python imports it."""
+    subject = Subject(command, folder, env, cwd)
     try:
         yield subject
     finally:

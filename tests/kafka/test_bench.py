@@ -41,6 +41,13 @@ def test_compare_with_the_peers_that_need_no_more_than_the_tests_do(kafka: Any) 
     assert all("cut" not in row[7] for row in rows)
 
 
+def test_before_after(kafka: Any) -> None:
+    out = bench("before_after.py", kafka.bootstrap, "--before", "HEAD", "--rounds", "1", "--events", "12000")
+    rows = [[cell.strip() for cell in line.split("|")] for line in out.splitlines()[2:]]
+    assert [(row[1], row[5]) for row in rows] == [("predictions", "1"), ("pairs", "1")]
+    assert all(int(row[at].replace(",", "")) > 0 for row in rows for at in (2, 3))
+
+
 def test_latency(kafka: Any) -> None:
     found = lines(bench("latency.py", kafka.bootstrap, "--rate", "100", "--seconds", "4", "--scrape-ms", "200"))
     assert [line.get("phase") for line in found] == ["idle", "gauge", "alert", "alert", None]
