@@ -89,7 +89,9 @@ def box(value: Any, texts: Texts) -> float:
     """
     kind = type(value)
     if kind is float:
-        return value if -1.8e308 < value < 1.8e308 else NOT_FINITE_CELL
+        if -1.8e308 < value < 1.8e308:
+            return float(value)
+        return NULL_CELL if value != value else NOT_FINITE_CELL  # noqa: PLR0124, NaN is what data frames write for null
     if kind is int:
         return float(value) if -INTEGER_MAX <= value <= INTEGER_MAX else TOO_BIG_CELL
     if kind is str:

@@ -25,6 +25,8 @@ AHEAD_MS_MAX = 300_000
 """An event time further ahead of its record's is not believed; the record's is used."""
 TIMESTAMP_MAX = 2**62
 DEPTH_MAX = 100
+ROUNDING = 1e-6
+"""A score may be so far outside [0, 1]: rounding of 32-bit floats and of sums. It is clipped."""
 ID_MAX, MODEL_MAX, VERSION_MAX = 256, 128, 128
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode = msgspec.json.Decoder().decode
@@ -63,12 +65,18 @@ def _depth(raw: bytes) -> int:
     return int(np.cumsum(np.where(opens, 1, -1)).max(initial=0))
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(name)
-
-
 def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= 40 else float("-inf" if digits.startswith("-") else "inf")
+
+
+def _load_lenient(raw: bytes) -> Any:
+    """JSON with numbers of any size and the literals `NaN` and `Infinity`."""
+    try:
+        value = json.loads(raw.decode(), parse_int=_integer)
+        json.dumps(value, ensure_ascii=False).encode()  # refuses lone surrogates
+    except ValueError as e:
+        raise Bad("invalid_json", str(e)) from None
+    return value
 
 
 def load(raw: bytes, bytes_max: int) -> dict[str, Any]:
@@ -82,13 +90,11 @@ def load(raw: bytes, bytes_max: int) -> dict[str, Any]:
     try:
         value = _decode(raw)
     except msgspec.ValidationError:  # a number that no double or integer holds: read it so that the rest of the record survives
-        try:
-            value = json.loads(raw, parse_constant=_refuse_constant, parse_int=_integer)
-            json.dumps(value, ensure_ascii=False).encode()
-        except ValueError as e:
-            raise Bad("invalid_json", str(e)) from None
+        value = _load_lenient(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        raise Bad("invalid_json", str(e)) from None
+        if b"NaN" not in raw and b"Infinity" not in raw:
+            raise Bad("invalid_json", str(e)) from None
+        value = _load_lenient(raw)  # what Python and JavaScript libraries write for them is no JSON, and means no doubt
     if type(value) is not dict:
         raise Bad("not_an_object", f"a JSON object is expected, not {_named(value)}")
     return value
@@ -155,14 +161,21 @@ def _number(value: Any, name: str, low: float, high: float) -> float:
     if type(value) not in (int, float):
         raise Bad("wrong_type", f"`{name}` must be a number, not {_named(value)}")
     if not low <= value <= high:
-        raise Bad("out_of_range", f"`{name}` must be in [{low:g}, {high:g}]")
+        raise Bad("out_of_range", f"`{name}` must be in [{low:g}, {high:g}], not {value:g}")
     return float(value)
+
+
+def _probability(value: Any, name: str) -> float:
+    """A number in [0, 1]; one that rounding put outside is clipped."""
+    if type(value) in (int, float) and -ROUNDING <= value <= 1.0 + ROUNDING:
+        return float(min(max(value, 0.0), 1.0))
+    return _number(value, name, 0.0, 1.0)
 
 
 def _score(value: Any) -> dict[str, float]:
     if type(value) is not dict:
-        return {"score": _number(value, "score", 0.0, 1.0)}
-    return {f"score.{name[:TEXT_MAX_CHARS]}": _number(p, f"score.{name[:TEXT_MAX_CHARS]}", 0.0, 1.0) for name, p in value.items()}
+        return {"score": _probability(value, "score")}
+    return {(column := f"score.{name[:TEXT_MAX_CHARS]}"): _probability(p, column) for name, p in value.items()}
 
 
 def _prediction_and_score(fields: dict[str, Any], texts: Texts) -> dict[str, float]:
@@ -183,12 +196,19 @@ def _object(fields: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
+def _is_missing(value: Any) -> bool:
+    """Null, or the `NaN` that stands for it in data frames."""
+    return value is None or value != value  # noqa: PLR0124
+
+
 def _details(fields: dict[str, Any], texts: Texts) -> dict[str, float]:
     """Latency, segments, variant, unit: the same for served and failed predictions."""
     cells: dict[str, float] = {}
-    if (value := fields.get("latency_ms")) is not None:
+    if not _is_missing(value := fields.get("latency_ms")):
         cells["latency_ms"] = _number(value, "latency_ms", 0.0, 1e12)
     for name, value in _object(fields, "segments").items():
+        if _is_missing(value):
+            continue
         if type(value) is not str:
             raise Bad("wrong_type", f"segment `{name[:40]}` must be a string, not {_named(value)}")
         cells[f"segments.{name[:TEXT_MAX_CHARS]}"] = texts[value]

@@ -22,7 +22,7 @@ RECORD_MS = 1_760_000_100_000
 BYTES_MAX = 100_000
 Row = tuple[Any, ...]
 
-scalar = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=5), st.just([1]), st.just({"a": [1]}))
+scalar = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=5), st.just([1]), st.just({"a": [1]}))
 number = st.one_of(st.floats(-1e6, 1e6), st.integers(-1000, 1000))
 regular_features = st.fixed_dictionaries({}, optional={"a": number, "b": number, "c c": st.one_of(st.none(), number), "kind": st.sampled_from(["x", "y"])})
 prediction = st.fixed_dictionaries(
@@ -33,10 +33,12 @@ prediction = st.fixed_dictionaries(
             st.integers(RECORD_MS - 10**9, RECORD_MS + 10**9), st.sampled_from(["2025-10-09T08:15:00Z", "2025-10-09T08:15:00.123456+02:00", "2025-10-09", 5, 2**70, None, 1.5])
         ),
         "prediction": st.one_of(number, st.booleans(), st.sampled_from(["yes", "no"]), scalar),
-        "score": st.one_of(st.floats(0, 1), st.sampled_from([0, 1, 2, None, "a", {}, {"cat": 0.25, "dog": 0.75}, {"cat": 2}])),
-        "latency_ms": st.one_of(st.floats(0, 1e4), st.sampled_from([-1, None, "3"])),
+        "score": st.one_of(
+            st.floats(0, 1), st.floats(-2e-6, 2e-6), st.floats(1 - 2e-6, 1 + 2e-6), st.sampled_from([0, 1, 2, None, math.nan, "a", {}, {"cat": 0.25, "dog": 1 + 1e-7}, {"cat": 2}])
+        ),
+        "latency_ms": st.one_of(st.floats(0, 1e4), st.sampled_from([-1, None, "3", math.nan, math.inf])),
         "features": st.one_of(regular_features, st.dictionaries(st.sampled_from(["a", "b", "z", "d.e"]), scalar, max_size=3), st.sampled_from([None, 3])),
-        "segments": st.one_of(st.fixed_dictionaries({}, optional={"country": st.sampled_from(["de", "fr"])}), st.sampled_from([{"country": 3}, None])),
+        "segments": st.one_of(st.fixed_dictionaries({}, optional={"country": st.sampled_from(["de", "fr", None, math.nan])}), st.sampled_from([{"country": 3}, None])),
         "status": st.sampled_from(["ok", "error", "bad", None]),
         "variant": st.sampled_from(["a", "b", None, 3]),
         "unit": st.sampled_from(["u1", "", None]),
@@ -50,7 +52,7 @@ label = st.fixed_dictionaries(
         "model": st.sampled_from(["m", "n", None]),
         "version": st.sampled_from(["1", "", None]),
         "timestamp": st.integers(RECORD_MS - 1000, RECORD_MS),
-        "score": st.floats(0, 1),
+        "score": st.one_of(st.floats(0, 1), st.sampled_from([1 + 1e-7, -1e-9, math.nan])),
     },
 )
 
