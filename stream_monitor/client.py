@@ -31,6 +31,8 @@ PREDICTIONS = "predictions"
 LABELS = "labels"
 EVENT_ID_CHARS_MAX = 256
 NAME_CHARS_MAX = 128
+ROUNDING = 1e-6
+"""A score may be so far outside [0, 1], as rounding puts it; it is clipped."""
 TIME_MIN_MS = 946_684_800_000
 """2000-01-01: an earlier time is a mistake of units, and rejected."""
 
@@ -232,8 +234,15 @@ def _score(score: Any) -> Any:
     if isinstance(score, Mapping):
         if not score:
             raise ValueError("score must name at least one class")
-        return {_text("a class", name, 0, math.inf): _number(f"score of {name!r}", value, 0.0, 1.0) for name, value in score.items()}
-    return _number("score", score, 0.0, 1.0)
+        return {_text("a class", name, 0, math.inf): _probability(f"score of {name!r}", value) for name, value in score.items()}
+    return _probability("score", score)
+
+
+def _probability(field: str, value: Any) -> float:
+    """A number in [0, 1]; rounding up to `ROUNDING` outside is clipped."""
+    plain = _scalar(value)
+    within = type(plain) in {int, float} and -ROUNDING <= plain <= 1.0 + ROUNDING
+    return _number(field, min(max(plain, 0.0), 1.0) if within else plain, 0.0, 1.0)
 
 
 def _feature(name: str, value: Any) -> Any:

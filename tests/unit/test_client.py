@@ -114,3 +114,9 @@ def test_importing_it_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2], timeout=30)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(("score", "sent"), [(1 + 1e-7, 1.0), (np.nextafter(np.float32(1), np.float32(2)), 1.0), (-1e-9, 0.0), (0.25, 0.25)])
+def test_a_score_within_rounding_is_clipped(score, sent):
+    assert json.loads(client.prediction("e", "m", score=score))["score"] == sent
+    assert json.loads(client.prediction("e", "m", score={"yes": score}))["score"] == {"yes": sent}
