@@ -151,19 +151,25 @@ class Decoder:
     def _rebuild(self) -> None:
         """Make the structs again from what is known now."""
         self._news, self._news_due = 0, min(self._news_due * 2 + NEWS_MIN, 1_000_000)
-        self._known = {}
-        for model, shape in self._shapes.items():
-            signature = shape.signature()
-            tag = model if self.kind == PREDICTION else None
-            made = None if shape.is_sparse else struct_of("Event", signature, tag)
-            if made is not None:
-                key = self._signatures.setdefault(signature, len(self._signatures))
-                self._known[made] = Known(tag, plan_of(signature), key)
-        kinds = tuple(self._known)
+        known = self._structs(alone=False)
+        if len(known) == 1 and self.kind == PREDICTION:
+            known = self._structs(alone=True)
+        self._known, kinds = known, tuple(known)
         union: Any = kinds[0] if kinds else None
         for kind in kinds[1:]:
             union |= kind
         self._decode = msgspec.json.Decoder(union).decode if kinds else None
+
+    def _structs(self, *, alone: bool) -> dict[type, Known]:
+        known: dict[type, Known] = {}
+        for model, shape in self._shapes.items():
+            signature = shape.signature()
+            tag = model if self.kind == PREDICTION else None
+            made = None if shape.is_sparse else struct_of("Event", signature, tag, alone=alone)
+            if made is not None:
+                key = self._signatures.setdefault(signature, len(self._signatures))
+                known[made] = Known(tag, plan_of(signature), key)
+        return known
 
     def _columns(
         self, events: list[Any], index: NDArray[np.int64], times: NDArray[np.int64], parsed: list[tuple[int, Parsed]], rejects: list[Reject], values: list[bytes | None]

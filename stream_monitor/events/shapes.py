@@ -29,6 +29,7 @@ SPARSE_MIN, SPARSE = 64, 4
 _UNFIT = re.compile(rf'[\x00-\x1f"\\]|.{{{TEXT_MAX_CHARS + 1}}}', re.DOTALL)
 """Names that no field of a struct can have, or that `parse` cuts."""
 
+_NESTED = ("features", "segments", "score")
 _TYPES: dict[str, Any] = {"n": float, "s": str, "b": bool, "z": None}
 
 
@@ -53,7 +54,9 @@ class Shape:
         for name, value in fields.items():
             if name in ("event_id", "model", "version"):
                 continue
-            nested = name in ("features", "segments", "score") and type(value) is dict
+            nested = name in _NESTED and type(value) is dict
+            if not nested and name.partition(".")[0] in _NESTED and "." in name:
+                continue  # a key of the event that reads like the path of a field of ours
             for path, v in ((f"{name}.{k}", v) for k, v in value.items()) if nested else ((name, value),):
                 kind, known = _kind(v), self.fields.get(path, "")
                 self._values += 1
@@ -136,12 +139,19 @@ def _splits(signature: tuple[tuple[str, str], ...]) -> dict[str, list[tuple[str,
     return parts
 
 
-def struct_of(kind: str, signature: tuple[tuple[str, str], ...], model: str | None) -> type[Struct] | None:
-    """The struct of one shape, or None when only `parse` can read it. With a model it is tagged by it, else the model is a field."""
+def struct_of(kind: str, signature: tuple[tuple[str, str], ...], model: str | None, *, alone: bool = False) -> type[Struct] | None:
+    """
+    The struct of one shape, or None when only `parse` can read it.
+
+    Without a model the model is a field. With one the struct is tagged by it; but msgspec takes an event without a tag
+    for that of the only struct there is, so one that is `alone` has the model as a field of one value, which must be there.
+    """
     parts = _splits(signature)
     fields: list[Any] = [("event_id", Annotated[str, Meta(min_length=1, max_length=ID_MAX)])]
     if model is None:
         fields.append(("model", Annotated[str, Meta(min_length=1, max_length=MODEL_MAX)] | UnsetType, UNSET))
+    elif alone:
+        fields.append(("model", Literal[model]))
     fields.append(("version", Annotated[str, Meta(max_length=VERSION_MAX)] | UnsetType, UNSET))
     renames = {}
     for i, (name, kinds) in enumerate(parts[""]):
@@ -171,7 +181,7 @@ def struct_of(kind: str, signature: tuple[tuple[str, str], ...], model: str | No
                 return None
             sub = _sub_struct(name, parts[name], number)
             fields.append((name, sub, msgspec.field(default_factory=sub)))
-    tag = {"tag_field": "model", "tag": model} if model is not None else {}
+    tag = {"tag_field": "model", "tag": model} if model is not None and not alone else {}
     return msgspec.defstruct(kind, fields, rename=renames or None, forbid_unknown_fields=True, gc=False, kw_only=True, **tag)  # type: ignore[arg-type]
 
 
