@@ -161,7 +161,8 @@ def _number(value: Any, name: str, low: float, high: float) -> float:
     if type(value) not in (int, float):
         raise Bad("wrong_type", f"`{name}` must be a number, not {_named(value)}")
     if not low <= value <= high:
-        raise Bad("out_of_range", f"`{name}` must be in [{low:g}, {high:g}], not {value:g}")
+        shown = f"{value:g}" if type(value) is float or abs(value) < 1e300 else "an integer beyond 1e300"  # which no float holds
+        raise Bad("out_of_range", f"`{name}` must be in [{low:g}, {high:g}], not {shown}")
     return float(value)
 
 
