@@ -1,10 +1,8 @@
 """
-Live state to Prometheus text (format 0.0.4) at the moment of a scrape.
+Live state to the text of a scrape, at the moment of the scrape.
 
-Rule of the file: one source is read in one go, so what it says is of one moment; between sources and between slices of text the event loop may run.
-Nothing is kept between scrapes but two counters and the text of label sets.
-
-Text is written here because `prometheus_client.generate_latest` takes about three times as long and cannot pause; `StateCollector` is there for who embeds the monitor in a process with a registry of its own.
+Rule of the file: one source is read in one go, so what it says is of one moment; between sources and between pieces of text the event loop may run.
+Nothing is kept between scrapes but two counters. Text is written by `prometheus_client` (`families`).
 """
 
 from __future__ import annotations
@@ -24,18 +22,17 @@ from stream_monitor.metrics.budget import left_out
 from stream_monitor.metrics.catalogue import CATALOGUE, Metric
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample, SummarySample
 from stream_monitor.monitors.registry import OTHER
+from stream_monitor.runtime.families import PLAIN, Format, families, wanted
 
 log = logging.getLogger(__name__)
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SLICE_SAMPLES = 2_000
-HOLD_S = 0.02
+HOLD_S = 0.01
 """How long a scrape may keep the event loop before it pauses; reading one source cannot be interrupted."""
 
 Sources = Callable[[], Iterable[Iterator[AnySample]]]
 Labels = tuple[str, ...]
 Family = dict[Labels, AnySample]
-Texts = dict[tuple[str, Labels, object], tuple[str, ...]]
 Steps = Generator[None, None, bytes]
 
 
@@ -65,15 +62,14 @@ class Exporter:
         self._sources = sources
         self._series_limit = series_limit
         self._catalogue = {**CATALOGUE, **(custom or {})}
-        self._texts: Texts = {}
         self._dropped = 0
         self._errors = 0
         self._reported: set[str] = set()
-        self._running: asyncio.Task[bytes] | None = None
+        self._running: dict[str, asyncio.Task[bytes]] = {}
 
-    def render(self) -> bytes:
+    def render(self, form: Format = PLAIN) -> bytes:
         """Everything at once."""
-        steps = self._steps()
+        steps = self._steps(form)
         while True:
             try:
                 next(steps)
@@ -81,12 +77,21 @@ class Exporter:
                 text: bytes = end.value
                 return text
 
-    async def scrape(self) -> bytes:
-        """Everything, in slices that let the event loop run; scrapes at the same time share one rendering."""
-        if self._running is None:
-            self._running = asyncio.create_task(self._in_slices(), name="scrape")
-            self._running.add_done_callback(self._finished)
-        return await asyncio.shield(self._running)
+    async def scrape(self, accept: str = "") -> tuple[bytes, str]:
+        """
+        Everything, in pieces between which the event loop runs; scrapes of one format at the same time share one rendering.
+
+        Returns
+        -------
+        (bytes, str)
+            The text and its content type, by the Accept header of who asks.
+        """
+        form = wanted(accept)
+        running = self._running.get(form.content_type)
+        if running is None:
+            running = self._running[form.content_type] = asyncio.create_task(self._in_slices(form), name="scrape")
+            running.add_done_callback(lambda task: self._finished(form, task))
+        return await asyncio.shield(running), form.content_type
 
     def families(self) -> list[tuple[Metric, list[AnySample]]]:
         """Families in the order of the catalogue with their samples, after the series budget."""
@@ -95,13 +100,13 @@ class Exporter:
             pass
         return [(metric, list(series.values())) for metric, series in self._chosen(read)]
 
-    def _finished(self, task: asyncio.Task[bytes]) -> None:
-        self._running = None
+    def _finished(self, form: Format, task: asyncio.Task[bytes]) -> None:
+        del self._running[form.content_type]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a scrape failed: %s", error)
 
-    async def _in_slices(self) -> bytes:
-        steps = self._steps()
+    async def _in_slices(self, form: Format) -> bytes:
+        steps = self._steps(form)
         since = time.perf_counter()
         while True:
             try:
@@ -113,22 +118,16 @@ class Exporter:
                 await asyncio.sleep(0)
                 since = time.perf_counter()
 
-    def _steps(self) -> Steps:
+    def _steps(self, form: Format) -> Steps:
         read = _Read()
         yield from self._read(read)
-        texts: Texts = {}
-        lines: list[str] = []
-        written = 0
+        text: list[bytes] = []
         for metric, series in self._chosen(read):
-            lines.append(f"# HELP {metric.name} {_escape_help(metric.help)}\n# TYPE {metric.name} {metric.type}\n")
-            for sample in series.values():
-                self._write(lines, metric, sample, texts)
-                written += 1
-                if not written % SLICE_SAMPLES:
-                    yield
-        self._texts = texts
-        yield
-        return "".join(lines).encode(errors="replace")
+            for piece in form.pieces(metric, series.values()):
+                text.append(piece)
+                yield
+        text.append(form.end())
+        return b"".join(text)
 
     def _read(self, read: _Read) -> Iterator[None]:
         """Fill `read` from all sources, pausing after each."""
@@ -193,28 +192,6 @@ class Exporter:
                 if found:
                     yield metric, found
 
-    def _write(self, lines: list[str], metric: Metric, sample: AnySample, texts: Texts) -> None:
-        extra: object = None
-        if type(sample) is HistogramSample:
-            extra = sample.edges
-        elif type(sample) is SummarySample:
-            extra = tuple(quantile for quantile, _ in sample.quantiles)
-        key = (sample[0], sample[1], extra)
-        text = self._texts.get(key) or _series_text(metric, sample)
-        texts[key] = text
-        if type(sample) is Sample:
-            lines.append(f"{text[0]}{float(sample.value)!r}\n")
-        elif type(sample) is HistogramSample:
-            total = 0.0
-            for start, count in zip(text, sample.counts, strict=False):
-                total += count
-                if start:
-                    lines.append(f"{start}{float(total)!r}\n")
-            lines.append(f"{text[-2]}{float(sample.sum)!r}\n{text[-1]}{float(total)!r}\n")
-        elif type(sample) is SummarySample:
-            lines.extend(f"{start}{float(value)!r}\n" for start, (_, value) in zip(text, sample.quantiles, strict=False) if isfinite(value))
-            lines.append(f"{text[-2]}{float(sample.sum)!r}\n{text[-1]}{float(sample.observations)!r}\n")
-
 
 class StateCollector(Collector):
     """The same families for a `prometheus_client` registry, for processes that embed the monitor and expose metrics themselves."""
@@ -229,10 +206,7 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[ClientMetric]:
         """All families, read now."""
         for metric, samples in self._exporter.families():
-            family = ClientMetric(metric.name.removesuffix("_total") if metric.type == "counter" else metric.name, metric.help, metric.type)
-            for sample in samples:
-                _add_to_client(family, metric, sample)
-            yield family
+            yield from families(metric, samples)
 
 
 def registry(exporter: Exporter) -> CollectorRegistry:
@@ -268,11 +242,6 @@ def _put(sample: AnySample, read: _Read) -> str | None:
     return None
 
 
-def _pairs(edges: tuple[float, ...]) -> Iterator[tuple[float, float]]:
-    """Each edge with the next one. A bucket whose edge is that of the next is empty above and must not be shown: two series would have one `le`."""
-    return zip(edges, (*edges[1:], float("nan")), strict=True)
-
-
 def _series_n(sample: AnySample) -> int:
     if type(sample) is HistogramSample:
         return len(sample.counts) + 2
@@ -288,49 +257,3 @@ def _added(one: AnySample, other: AnySample) -> AnySample:
     if isinstance(one, HistogramSample) and isinstance(other, HistogramSample) and one.edges == other.edges and len(one.counts) == len(other.counts):
         return one._replace(counts=tuple(a + b for a, b in zip(one.counts, other.counts, strict=True)), sum=one.sum + other.sum)
     return one
-
-
-def _escape_help(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n")
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-
-
-def _bound(edge: float) -> str:
-    return repr(float(edge)) if isfinite(edge) else "+Inf"
-
-
-def _series_text(metric: Metric, sample: AnySample) -> tuple[str, ...]:
-    """All of the lines of a series up to the value; for histograms and summaries `_sum` and `_count` are the last two."""
-    pairs = [f'{name}="{_escape(str(value))}"' for name, value in zip(metric.labels, sample.labels, strict=True)]
-    plain = "{" + ",".join(pairs) + "} " if pairs else " "
-    if isinstance(sample, Sample):
-        return (metric.name + plain,)
-    if isinstance(sample, HistogramSample):
-        edges = (*(sample.edges or metric.buckets), float("inf"))
-        starts = [metric.name + "_bucket{" + ",".join([*pairs, f'le="{_bound(edge)}"']) + "} " if edge != above else "" for edge, above in _pairs(edges)]
-    else:
-        starts = [metric.name + "{" + ",".join([*pairs, f'quantile="{quantile!r}"']) + "} " for quantile, _ in sample.quantiles]
-    return (*starts, f"{metric.name}_sum{plain}", f"{metric.name}_count{plain}")
-
-
-def _add_to_client(family: ClientMetric, metric: Metric, sample: AnySample) -> None:
-    labels = dict(zip(metric.labels, sample.labels, strict=True))
-    if isinstance(sample, Sample):
-        family.add_sample(metric.name, labels, float(sample.value))
-        return
-    total = 0.0
-    if isinstance(sample, HistogramSample):
-        for (edge, above), count in zip(_pairs((*(sample.edges or metric.buckets), float("inf"))), sample.counts, strict=True):
-            total += count
-            if edge != above:
-                family.add_sample(f"{metric.name}_bucket", {**labels, "le": _bound(edge)}, total)
-    else:
-        total = sample.observations
-        for quantile, value in sample.quantiles:
-            if isfinite(value):
-                family.add_sample(metric.name, {**labels, "quantile": repr(quantile)}, float(value))
-    family.add_sample(f"{metric.name}_sum", labels, float(sample.sum))
-    family.add_sample(f"{metric.name}_count", labels, float(total))

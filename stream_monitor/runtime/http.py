@@ -13,6 +13,7 @@ import gzip
 import hmac
 import html
 import logging
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ from typing import Any, TextIO
 from aiohttp import web
 
 from stream_monitor.errors import StreamMonitorError
-from stream_monitor.runtime.exporter import CONTENT_TYPE
 from stream_monitor.runtime.tls import server_context
 from stream_monitor.settings import HttpSettings
 
@@ -68,12 +68,12 @@ class HttpServer:
     settings : HttpSettings
         `worker.metrics`; port 0 takes a free one.
     metrics : callable
-        Awaited at each scrape; returns Prometheus text (`Exporter.scrape`).
+        Awaited at each scrape with the Accept header; returns the text and its content type (`Exporter.scrape`).
     ready : callable
         Whether the worker does its work, and a line that says why.
     """
 
-    def __init__(self, settings: HttpSettings, metrics: Callable[[], Awaitable[bytes]], ready: Callable[[], tuple[bool, str]]) -> None:
+    def __init__(self, settings: HttpSettings, metrics: Callable[[str], Awaitable[tuple[bytes, str]]], ready: Callable[[], tuple[bool, str]]) -> None:
         self._settings = settings
         self._wanted = f"Bearer {settings.token.reveal()}".encode() if settings.token else None
         self._metrics = metrics
@@ -108,10 +108,7 @@ class HttpServer:
         assert runner.server is not None
         self._guests = _Guests(runner.server)
         try:
-            handshake_s = HANDSHAKE_S if context else None
-            self._listener = await asyncio.get_running_loop().create_server(
-                self._connection, self._settings.host, self._settings.port, ssl=context, ssl_handshake_timeout=handshake_s
-            )
+            self._listener = await self._listening(context)
         except (OSError, OverflowError) as error:
             await self.stop()
             reason = getattr(error, "strerror", None) or str(error)
@@ -120,6 +117,20 @@ class HttpServer:
             ) from error
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
+
+    async def _listening(self, context: ssl.SSLContext | None) -> asyncio.Server:
+        """A listener on one port, also where the host has several addresses and each would get a free port of its own."""
+
+        async def on(port: int) -> asyncio.Server:
+            handshake_s = HANDSHAKE_S if context else None
+            return await asyncio.get_running_loop().create_server(self._connection, self._settings.host, port, ssl=context, ssl_handshake_timeout=handshake_s)
+
+        found = await on(self._settings.port)
+        port, *others = (each.getsockname()[1] for each in found.sockets)
+        if any(other != port for other in others):
+            found.close()
+            found = await on(port)
+        return found
 
     async def stop(self) -> None:
         """Close the port and every connection; may be called at any time, and again."""
@@ -163,10 +174,10 @@ class HttpServer:
 
     async def _scrape(self, request: web.Request) -> web.Response:
         try:
-            body = await asyncio.wait_for(self._metrics(), METRICS_TIMEOUT_S)
+            body, content_type = await asyncio.wait_for(self._metrics(request.headers.get("Accept", "")), METRICS_TIMEOUT_S)
         except TimeoutError:
             return web.Response(text=f"no metrics within {METRICS_TIMEOUT_S:g} s\n", status=503)
-        headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if len(body) >= GZIP_MIN_BYTES and accepts_gzip(request.headers.get("Accept-Encoding", "")):
             body = await asyncio.to_thread(gzip.compress, body, 1)
             headers["Content-Encoding"] = "gzip"

@@ -255,8 +255,8 @@ def test_the_name_of_the_worker_is_configuration_that_exists():
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_probes_ask_what_the_worker_answers(overlay):
     async def answers(paths: set[str]) -> dict[str, int]:
-        async def metrics() -> bytes:
-            return b""
+        async def metrics(_accept: str) -> tuple[bytes, str]:
+            return b"", "text/plain"
 
         server = HttpServer(HttpSettings(port=0), metrics, lambda: (False, "no partition is open yet"))
         port = await server.start()

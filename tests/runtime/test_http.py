@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 
 from stream_monitor.errors import ConfigError, StreamMonitorError
 from stream_monitor.runtime import http
+from stream_monitor.runtime.families import wanted
 from stream_monitor.runtime.http import HttpServer, announce, url_of
 from stream_monitor.runtime.tls import server_context
 from stream_monitor.settings import HttpSettings, Secret
@@ -30,11 +31,20 @@ async def metrics():
     return TEXT
 
 
+def answering(metrics):
+    """An exporter that has text only."""
+
+    async def scrape(accept):
+        return await metrics(), wanted(accept).content_type
+
+    return scrape
+
+
 def serve(visit, *, metrics=metrics, ready=lambda: (True, "2 partitions open"), settings=ANY_PORT):
     """Run `visit(session, base url, port)` against a server."""
 
     async def scenario():
-        server = HttpServer(settings, metrics, ready)
+        server = HttpServer(settings, answering(metrics), ready)
         port = await server.start()
         try:
             async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=10)) as session:
@@ -59,6 +69,25 @@ def test_metrics():
     assert (status, body) == (200, TEXT)
     assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert "Content-Encoding" not in headers
+
+
+def test_metrics_are_openmetrics_for_who_asks_for_it():
+    _, headers, _ = get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.3"})
+    assert headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert "Accept" in headers["Vary"].split(", ")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_free_port_is_the_same_on_every_address_of_the_host(host):
+    async def scenario():
+        server = HttpServer(HttpSettings(host=host, port=0), answering(metrics), lambda: (True, ""))
+        port = await server.start()
+        found = {each.getsockname()[1] for each in server._listener.sockets}
+        await server.stop()
+        return port, found
+
+    port, found = asyncio.run(scenario())
+    assert found == {port}
 
 
 def test_metrics_are_compressed_for_who_accepts_it():

@@ -387,7 +387,7 @@ def worker_that_sees(bootstrap: str, predictions: list[dict], *, blind: bool = F
     """Metrics of a worker that reads the topics itself: `model_labels_total` counts labels of predictions it has seen."""
     from aiokafka import AIOKafkaConsumer
 
-    async def metrics():
+    async def metrics(_accept):
         consumer = AIOKafkaConsumer("predictions", "labels", bootstrap_servers=bootstrap, auto_offset_reset="earliest")
         await consumer.start()
         ids: dict[str, set] = {"predictions": set(), "labels": set()}
@@ -399,8 +399,8 @@ def worker_that_sees(bootstrap: str, predictions: list[dict], *, blind: bool = F
         await consumer.stop()
         labels_n = len(ids["predictions"] & ids["labels"])
         if blind or not labels_n:
-            return b"stream_monitor_ready 1\n"
-        return b'model_labels_total{model="__probe__",version=""} %d\nmodel_accuracy{model="__probe__",version="",window="1h"} 1.0\n' % labels_n
+            return b"stream_monitor_ready 1\n", "text/plain"
+        return b'model_labels_total{model="__probe__",version=""} %d\nmodel_accuracy{model="__probe__",version="",window="1h"} 1.0\n' % labels_n, "text/plain"
 
     return metrics
 

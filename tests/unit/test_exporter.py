@@ -11,6 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY, generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_monitor.evaluate import Shard
@@ -18,6 +19,7 @@ from stream_monitor.ingest import Ingest
 from stream_monitor.metrics.catalogue import CATALOGUE, custom_metrics
 from stream_monitor.metrics.samples import HistogramSample, Sample, SummarySample
 from stream_monitor.runtime.exporter import Exporter, registry
+from stream_monitor.runtime.families import OPENMETRICS, PLAIN, wanted
 from stream_monitor.settings import Baseline, CoreSettings, CustomMetric, Metrics, ModelSettings
 
 
@@ -65,6 +67,66 @@ def test_promtool_has_no_complaint():
     text = exporter(one_of_each(), [SummarySample("model_custom_basket", ("a", "1"), ((0.5, 1.0),), 1, 1.0)], custom=custom).render()
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def values_of_each_sign():
+    """A histogram, both kinds of summary and a gauge, of values below zero and above."""
+    for sign, model in ((1, "up"), (-1, "down")):
+        yield HistogramSample("model_feature_values", (model, "1", "age"), (1.0, 2.0, 4.0), sign * 9.5, (sign * 3.0, 20.0))
+        yield Sample("model_feature_quantile", (model, "1", "age", "0.5"), sign * 2.5)
+        yield SummarySample("model_custom_basket", (model, "1"), ((0.5, sign * 1.5), (0.9, 7.0)), 3, sign * 8.0)
+        yield Sample("model_bias", (model, "1", "1h"), sign * 0.25)
+
+
+BASKET = custom_metrics(CoreSettings(defaults=ModelSettings(metrics=Metrics(custom={"basket": CustomMetric(type="summary", field="score", help="Basket.")}))))
+
+
+@pytest.mark.parametrize("samples", [one_of_each, values_of_each_sign])
+@pytest.mark.parametrize("piece", [1, 7, 1_000])
+def test_a_family_in_pieces_is_what_the_library_writes_of_the_whole(monkeypatch, samples, piece):
+    monkeypatch.setattr("stream_monitor.runtime.families.PIECE_LINES", piece)
+    subject = exporter(list(samples()), custom=BASKET)
+    assert subject.render() == generate_latest(registry(subject))
+
+
+@pytest.mark.parametrize("samples", [one_of_each, values_of_each_sign])
+def test_openmetrics_holds_its_own_rules_and_the_same_values(monkeypatch, samples):
+    monkeypatch.setattr("stream_monitor.runtime.families.PIECE_LINES", 3)
+    subject = exporter(list(samples()), custom=BASKET)
+    strict = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in openmetrics_families(subject.render(OPENMETRICS).decode())  # raises where a rule is broken
+        for sample in family.samples
+    }
+    plain = parsed(subject.render())
+    assert strict.items() <= plain.items()
+    left_out = {name for name, labels in plain.keys() - strict.keys()}
+    assert left_out == ({"model_feature_values_sum", "model_feature_values_count"} if samples is values_of_each_sign else set())
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("", PLAIN),
+        ("*/*", PLAIN),
+        ("text/html", PLAIN),
+        ("application/openmetrics-text", OPENMETRICS),
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", OPENMETRICS),
+        ("application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5", PLAIN),
+        ("text/plain;version=0.0.4;q=0.5,application/openmetrics-text;version=1.0.0;q=0.75,*/*;q=0.1", OPENMETRICS),
+        ("application/openmetrics-text;version=1.0.0;q=0.2,text/plain;q=0.5", PLAIN),
+        ("application/openmetrics-text;q=0", PLAIN),
+        ("application/openmetrics-text;q=much", PLAIN),
+        # of Prometheus 2.55 and 3.5
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            OPENMETRICS,
+        ),
+        (",;=, ;q=,", PLAIN),
+    ],
+)
+def test_the_format_is_the_one_that_is_preferred(accept, form):
+    assert wanted(accept) is form
 
 
 def test_histogram_is_cumulative():
@@ -262,8 +324,8 @@ def test_scrape_lets_the_loop_run_between_sources_and_is_shared(monkeypatch):
     turns, reads, (one, two), whole = asyncio.run(scenario())
     assert turns > 8
     assert reads[:4] == [0, 1, 2, 3]
-    assert one is two
-    assert one == whole
+    assert one[0] is two[0]
+    assert one[0] == whole
 
 
 def test_a_scrape_that_is_given_up_does_not_spoil_the_next():
@@ -276,4 +338,4 @@ def test_a_scrape_that_is_given_up_does_not_spoil_the_next():
             await task
         return await subject.scrape()
 
-    assert b"stream_monitor_ready 0.25" in asyncio.run(scenario())
+    assert b"stream_monitor_ready 0.25" in asyncio.run(scenario())[0]
