@@ -2,7 +2,7 @@
 EVALUATE: the log of one partition of `observations` in, verdicts and effects out.
 
 Rule of the file: the state is a fold of the log and nothing else. The same records give the same state, alerts and ids, whenever and wherever they are folded;
-no clock but log time (the greatest flush time on the log), no I/O. Read `Shard.fold` as the table of contents of the stage.
+no clock but log time (`windows/log_time.py`), no I/O. Read `Shard.fold` as the table of contents of the stage.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ from stream_monitor.monitors.version import Version
 from stream_monitor.separation import Part, Separation, by_code
 from stream_monitor.settings import CoreSettings
 from stream_monitor.verdicts import Out, Verdict
+from stream_monitor.windows.log_time import CONFIRM_MS, LogTime
 
 TICK_MS = 1_000
 """Log time between two rounds of expiry, freshness and judgement of what is due."""
 FRESH_MS, FRESH_MANY_MS, MANY = 50, 1_000, 20
 """Rows wait at most so long (log time) before they are reduced; longer when more than MANY versions are active, since a reduction has a fixed cost."""
-SNAPSHOT_SCHEMA = 3
+AHEAD_MS = 5_000
+"""An event dated further ahead of the log has a wrong clock; clocks that are kept in step differ by less."""
+SNAPSHOT_SCHEMA = 4
 
 
 def settings_of(parts: Mapping[str, bytes]) -> CoreSettings:
@@ -62,16 +65,20 @@ class Shard:
     settings : CoreSettings
     baselines : mapping of "model/version" to bytes
         Published reference profiles (JSON).
+    confirm_ms : int, ms
+        How long a jump of log time has to be confirmed by the log; 0 where the log is known to be right.
 
     Notes
     -----
     About 1 µs a row and 2 to 3 µs of statistics a prediction of 10 features when rows arrive by the thousand.
     """
 
-    def __init__(self, partition: int, settings: CoreSettings, baselines: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, partition: int, settings: CoreSettings, baselines: Mapping[str, bytes] | None = None, *, confirm_ms: int = CONFIRM_MS) -> None:
         self.partition, self.settings = partition, settings
         self.config = settings.hash
-        self.log_time_ms = 0
+        self.log_time = LogTime(confirm_ms)
+        self.ahead = 0
+        """Events that were dated ahead of the log."""
         self.changed_ms = 0
         """Log time at which the configuration changed last."""
         self.seen: dict[str, int] = {}
@@ -90,11 +97,22 @@ class Shard:
         """Every model version, by its code."""
         return self.registry.versions
 
+    @property
+    def log_time_ms(self) -> int:
+        """How far log time has come."""
+        return self.log_time.now_ms
+
     # ---- the pipeline
 
-    def fold(self, record: bytes) -> None:
+    def fold(self, record: bytes, appended_ms: int | None = None) -> None:
         """
         Take one record of `observations`.
+
+        Parameters
+        ----------
+        record : bytes
+        appended_ms : int, ms
+            When the broker appended it. Without it the record is as old as its writer says.
 
         Raises
         ------
@@ -102,25 +120,39 @@ class Shard:
             The record is of another version of the format.
         """
         observations = unpack(record)
-        self._advance(observations.head.flushed_ms)
+        now_ms = self._advance(observations.head.flushed_ms if appended_ms is None else appended_ms)
         fresh = self._unseen(observations)
+        self._date(observations, fresh, now_ms)
         predictions, labels, parts = self.separation.separate(observations, fresh)
-        joined = self.join.apply(predictions, labels, self.log_time_ms)
+        joined = self.join.apply(predictions, labels, now_ms)
         repeated = int(joined.duplicate.sum())
         self.counts["predictions", "duplicate"] += repeated
         self.counts["predictions", "accepted"] += len(joined.duplicate) - repeated
         self.counts["labels", "accepted"] += len(labels.row)
         self.labels.update({k: n for k, n in joined.outcomes.items() if n})
-        self._deliver(parts, joined.duplicate)
-        self._deliver_pairs(joined.pairs)
+        self._deliver(parts, joined.duplicate, now_ms)
+        self._deliver_pairs(joined.pairs, now_ms)
         self._reduce_due()
 
-    def _advance(self, flushed_ms: int) -> None:
-        """Log time moves on; whatever waits for it is done before the record's rows are taken."""
-        before, self.log_time_ms = self.log_time_ms, max(self.log_time_ms, flushed_ms)
-        self._reduce_due()
-        if self.log_time_ms // TICK_MS > before // TICK_MS:
+    def _advance(self, time_ms: int) -> int:
+        """Log time moves on; whatever waits for it is done before the record's rows are taken. The time of these rows."""
+        before, refused = self.log_time_ms, self.log_time.refused
+        now_ms = self.log_time.read(time_ms)
+        if self.log_time.refused > refused:
+            for version in self.versions:
+                version.volume.heard_at_most(self.log_time_ms)
+        self._reduce_due(at_once=self.log_time.is_waiting)
+        if self.log_time.is_waiting or self.log_time_ms // TICK_MS != before // TICK_MS:
             self._tick()
+        return now_ms
+
+    def _date(self, observations: Observations, fresh: NDArray[np.bool_], now_ms: int) -> None:
+        """What is in the log has happened: an event that is dated later gets the time of the log, so that no clock of a producer is a frontier."""
+        times = observations.rows["time"]
+        ahead = times > now_ms + AHEAD_MS
+        if ahead.any():
+            self.ahead += int((fresh & ahead).sum())
+            times[ahead] = now_ms
 
     def _unseen(self, observations: Observations) -> NDArray[np.bool_]:
         """Rows that lie at or after the next expected offset of their source; what lies before was there already."""
@@ -140,7 +172,7 @@ class Shard:
 
     # ---- what the versions get
 
-    def _deliver(self, parts: list[Part], duplicate: NDArray[np.bool_]) -> None:
+    def _deliver(self, parts: list[Part], duplicate: NDArray[np.bool_], now_ms: int) -> None:
         start = 0
         for rows, version, failed in parts:
             wanted = ~duplicate[start : start + len(version)]
@@ -148,28 +180,28 @@ class Shard:
             if failed is not None:
                 failures = version[wanted & failed]
                 for code, index in by_code(failures):
-                    self.versions[code].failed(len(failures[index]), self.log_time_ms)
+                    self.versions[code].failed(len(failures[index]), now_ms)
                 wanted &= ~failed
             whole = bool(wanted.all())
             for code, index in by_code(version if whole else version[wanted]):
                 at = index if whole else np.flatnonzero(wanted)[index]
-                self.versions[code].take(rows.part(at), self.log_time_ms)
+                self.versions[code].take(rows.part(at), now_ms)
                 self._dirty.setdefault(code, self.log_time_ms)
 
-    def _deliver_pairs(self, pairs: list[Pairs]) -> None:
+    def _deliver_pairs(self, pairs: list[Pairs], now_ms: int) -> None:
         for part in pairs:
             order = np.argsort(part.row, kind="stable")
             for code, index in by_code(part.version[order]):
                 at = order[index]
-                self.versions[code].take_pairs(part.take(at), self.separation.texts.names, self.log_time_ms)
+                self.versions[code].take_pairs(part.take(at), self.separation.texts.names, now_ms)
                 self._dirty.setdefault(code, self.log_time_ms)
 
-    def _reduce_due(self) -> None:
-        wait = FRESH_MS if len(self._dirty) <= MANY else FRESH_MANY_MS
+    def _reduce_due(self, *, at_once: bool = False) -> None:
+        wait = 0 if at_once else FRESH_MS if len(self._dirty) <= MANY else FRESH_MANY_MS
         due = [(code, self.log_time_ms - since >= wait) for code, since in self._dirty.items() if self.log_time_ms - since >= wait or self.versions[code].is_full]
         for code, timely in due:
             del self._dirty[code]
-            self.versions[code].reduce(self._judge, self.log_time_ms, look=timely)
+            self.versions[code].reduce(self._judge, look=timely)
             self.outbox += self.versions[code].drain()
 
     def _judge(self, verdict: Verdict) -> None:
@@ -220,6 +252,8 @@ class Shard:
             yield Sample("stream_monitor_monitor_failures_total", (monitor,), n)
         for limit, n in bounds.hits(self.registry, self.join).items():
             yield Sample("stream_monitor_limit_hits_total", (limit,), n)
+        yield Sample("stream_monitor_timestamps_replaced_total", (), self.ahead)
+        yield Sample("stream_monitor_log_time_jumps_total", (), self.log_time.refused)
         yield Sample("stream_monitor_join_pending", (), len(self.join.predictions))
         yield Sample("stream_monitor_predictions_expired_total", (), int(self.join.expired.sum()))
         yield Sample("stream_monitor_predictions_evicted_total", (), int(self.join.evicted.sum()))
@@ -237,8 +271,9 @@ class Shard:
 
     def close(self) -> None:
         """Reduce and judge whatever still waits: the end of a replay."""
+        self.log_time.settle()
         for code in list(self._dirty):
-            self.versions[code].reduce(self._judge, self.log_time_ms, look=True)
+            self.versions[code].reduce(self._judge, look=True)
         self._dirty.clear()
         for version in self.versions:
             version.settle(self._judge)
@@ -268,7 +303,8 @@ class Shard:
                 parts[name] = None if name in known else msgspec.msgpack.encode(ring.segment(start, end))
         state = {
             "schema": SNAPSHOT_SCHEMA,
-            "log_time_ms": self.log_time_ms,
+            "log_time": self.log_time.state(),
+            "ahead": self.ahead,
             "config": self.config,
             "changed_ms": self.changed_ms,
             "seen": self.seen,
@@ -301,7 +337,8 @@ class Shard:
             message = f"the snapshot has schema {state['schema']}, this version reads {SNAPSHOT_SCHEMA}: reset the group's offsets of observations to fold it again"
             raise StateError(message)
         shard = cls(partition, settings, baselines)
-        shard.log_time_ms, shard.seen = state["log_time_ms"], dict(state["seen"])
+        shard.log_time.load(state["log_time"])
+        shard.ahead, shard.seen = state["ahead"], dict(state["seen"])
         shard.changed_ms = state["changed_ms"] if state["config"] == settings.hash else shard.log_time_ms
         shard.counts = Counter({(k, o): n for k, o, n in state["counts"]})
         shard.labels, shard.alerts = Counter(state["labels"]), Alerts.from_state(state["alerts"])

@@ -107,7 +107,12 @@ def _of_the_process() -> Iterable[Metric]:
     yield _process("join_pending", "gauge", "Predictions that wait for a label or for a correction.")
     yield _process("predictions_expired_total", "counter", "Predictions that left the join without a label because of their age.")
     yield _process("predictions_evicted_total", "counter", "Predictions that left the join early because limits.pending was reached.")
-    yield _process("timestamps_replaced_total", "counter", "Events dated more than five minutes ahead of their record, which got the time of the record.")
+    yield _process(
+        "timestamps_replaced_total",
+        "counter",
+        "Events dated more than five minutes ahead of their record, which got its time, or more than five seconds ahead of the log, which got the log's.",
+    )
+    yield _process("log_time_jumps_total", "counter", "Jumps of log time that were not followed: a record of observations dated by a clock that is wrong.")
     yield _process("limit_hits_total", "counter", "Things that were refused or folded into __other__ because a limit was reached.", "limit")
     yield _process("monitor_failures_total", "counter", "Monitors switched off for a model because they raised.", "monitor")
     yield _process("alert_events_total", "counter", "Alert events written.", "status")

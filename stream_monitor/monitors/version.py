@@ -151,13 +151,13 @@ class Version:
         """The column of a class among the class scores of the join."""
         return self.performance.score_classes[name]
 
-    def reduce(self, judge: Judge, log_ms: int, *, look: bool) -> None:
+    def reduce(self, judge: Judge, *, look: bool) -> None:
         """Take in what waits, and look at the thresholds at once if asked to (a stride looks by itself, and so does the next tick)."""
         rows, self._rows = self._rows, []
         pairs, self._pairs = self._pairs, []
         self._waiting = 0
         for chunk in _merged(rows):
-            self._fold(chunk, log_ms)
+            self._fold(chunk)
         for part, texts in pairs:
             self.contained.run("performance", self._fold_pairs, part, texts, judge)
         for subject in sorted(self._fired):
@@ -167,8 +167,8 @@ class Version:
             self.contained.run("performance", _judge_all, self.performance.verdicts(self.model, self.name), judge)
         self._changed = True
 
-    def _fold(self, rows: Rows, log_ms: int) -> None:
-        self.watermark_ms = max(self.watermark_ms, int(np.minimum(rows.times_ms, log_ms).max()))
+    def _fold(self, rows: Rows) -> None:
+        self.watermark_ms = max(self.watermark_ms, int(rows.times_ms.max()))
         latency = rows.cells[rows.columns.index("latency_ms")] if "latency_ms" in rows.columns else None
         self.contained.run("volume", self.volume.add, rows.times_ms, latency)
         if self.custom is not None:

@@ -67,6 +67,10 @@ class Volume:
         sums, first, last = self.rows.window(end_ms - 1, end_ms - start_ms)
         return float(sums[0]) if (first, last) == (start_ms, end_ms) else None
 
+    def heard_at_most(self, now_ms: int) -> None:
+        """Log time did not jump after all: nothing was heard after it."""
+        self.last_prediction_ms, self.last_label_ms = min(self.last_prediction_ms, now_ms), min(self.last_label_ms, now_ms)
+
     def freshness(self, model: str, version: str, settings: ModelSettings, now_ms: int) -> Iterator[Verdict]:
         """Verdicts on silence, in log time."""
         for subject, last, limit in (
