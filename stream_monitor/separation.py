@@ -123,8 +123,9 @@ class Separation:
             if max(places, default=-1) >= self.join.classes:
                 self.join.widen(max(places) + 1)
                 out = np.concatenate([out, np.full((n, self.join.classes - out.shape[1]), np.nan)], axis=1)
-            for place, name in zip(places, classes, strict=True):
-                out[at, place] = rows.cells[rows.columns.index(name)][at]
+            for place, name in zip(places, classes, strict=True):  # two spellings of a class are one
+                cells = rows.cells[rows.columns.index(name)][at]
+                out[at, place] = np.where(np.isnan(cells), out[at, place], cells)
         return out
 
     def _outcomes(self, cells: Cells, texts: list[str]) -> Cells:

@@ -8,6 +8,7 @@ quiet NaNs when they are copied; no arithmetic is done on a cell before `finite`
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Any
 
@@ -99,6 +100,48 @@ def box(value: Any, texts: Texts) -> float:
     if kind is bool:
         return TRUE_CELL if value else FALSE_CELL
     return NULL_CELL if value is None else WRONG_TYPE_CELL
+
+
+WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
+SWITCHES = {"true": "1", "True": "1", "TRUE": "1", "false": "0", "False": "0", "FALSE": "0"}
+
+
+def class_name(text: str) -> str:
+    """
+    The one name of a class that tools spell in several ways.
+
+    `true True TRUE 1.0 1.00` are `1`, and `false` likewise `0`; whole numbers lose a fraction of
+    zeros. All else stays as it is written: a code such as `01` or `1.10` is no number.
+
+    Examples
+    --------
+    >>> [class_name(t) for t in ("True", "1.0", "-0", "FALSE", "01", "1.10", "fraud")]
+    ['1', '1', '0', '0', '01', '1.10', 'fraud']
+    """
+    if text in SWITCHES:
+        return SWITCHES[text]
+    number = WHOLE_NUMBER.fullmatch(text)
+    if number is None:
+        return text
+    return "0" if number[1] == "-0" else number[1]
+
+
+def class_text(cell: float, texts: list[str]) -> str | None:
+    """
+    The name of the class of a label, an answer or a prediction; None for a missing value.
+
+    1, 1.0, true, `"1"`, `"1.0"` and `"True"` are one class (see `class_name`).
+
+    Examples
+    --------
+    >>> class_text(1.0, []), class_text(0.5, []), class_text(boxed(TEXT, 0), ["True"])
+    ('1', '0.5', '1')
+    """
+    if cell == cell:  # noqa: PLR0124
+        return repr(int(cell)) if cell == int(cell) else repr(float(cell))
+    one = np.array([cell])
+    tag, argument = int(tags(one)[0]), int(arguments(one)[0])
+    return class_name(texts[argument]) if tag == TEXT else "01"[argument] if tag == BOOL else None
 
 
 def remap(matrix: Cells, table: NDArray[np.int64]) -> Cells:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.events.cells import BOOL, TEXT, Cells, arguments, tags
+from stream_monitor.events.cells import BOOL, TEXT, Cells, class_name, class_text, tags
 from stream_monitor.events.join import Pairs
 from stream_monitor.monitors.anomaly import trend
 from stream_monitor.monitors.performance_windows import Classes, Judged, KnownTask, PerformanceWindows
@@ -35,20 +35,6 @@ POSITIVE = ("1", "true", "yes", "positive")
 DEFAULT_ACCURACY, ACCURACY_MARGIN = 0.8, 0.05
 
 
-def class_text(cell: float, texts: list[str]) -> str | None:
-    """
-    Text of a class: 1, 1.0, true and "1" are one class; None for a missing value.
-
-    >>> class_text(1.0, []), class_text(0.5, [])
-    ('1', '0.5')
-    """
-    if cell == cell:  # noqa: PLR0124
-        return repr(int(cell)) if cell == int(cell) else repr(float(cell))
-    one = np.array([cell])
-    tag, argument = int(tags(one)[0]), int(arguments(one)[0])
-    return texts[argument] if tag == TEXT else "01"[argument] if tag == BOOL else None
-
-
 class Performance:
     """
     Windows of labelled predictions of one model version.
@@ -63,7 +49,7 @@ class Performance:
         self.settings = settings
         self.classes, self.score_classes = Classes(), Classes()
         self.task: KnownTask | None = None if settings.task == "auto" else settings.task
-        self.positive = settings.positive_class or ""
+        self.positive = class_name(settings.positive_class or "")
         self.decided = self.task in ("regression", "multiclass") or (self.task == "binary" and bool(self.positive))
         self.shift = 0.0
         self.waiting: list[tuple[Pairs, list[str]]] = []

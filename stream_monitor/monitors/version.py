@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.events.cells import class_name
 from stream_monitor.events.join import Pairs
 from stream_monitor.monitors import drift, points, quality
 from stream_monitor.monitors.anomaly import HOUR_MS, Patterns, hours_to_judge
@@ -149,7 +150,7 @@ class Version:
 
     def class_column(self, name: str) -> int:
         """The column of a class among the class scores of the join."""
-        return self.performance.score_classes[name]
+        return self.performance.score_classes[class_name(name)]
 
     def reduce(self, judge: Judge, *, look: bool) -> None:
         """Take in what waits, and look at the thresholds at once if asked to (a stride looks by itself, and so does the next tick)."""
