@@ -91,7 +91,16 @@ def ingesting(kinds: dict[str, list[bytes]]) -> Ingested:
 def rejecting_us(n: int) -> float:
     """CPU µs a record that cannot be used, among as many good ones."""
     good = b'{"event_id": "a", "model": "m", "prediction": 1, "features": {"x": 1.5, "c": "u"}}'
-    bad = [good[:-3], b"", b"[1]", good.replace(b'"prediction": 1', b'"prediction": NaN'), good.replace(b'"m"', b"7"), good.replace(b'"prediction"', b'"other"'), b'{"a":' * 3_000, b"[" * 90_000]
+    bad = [
+        good[:-3],
+        b"",
+        b"[1]",
+        good.replace(b'"prediction": 1', b'"prediction": NaN'),
+        good.replace(b'"m"', b"7"),
+        good.replace(b'"prediction"', b'"other"'),
+        b'{"a":' * 3_000,
+        b"[" * 90_000,
+    ]
     bad += [
         good.replace(b'"a"', b'"\\ud800"'),
         good.replace(b'"prediction": 1', b'"prediction": ' + b"9" * 400),

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.event import encode
+from stream_monitor.alerts.event import Alert, encode
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.errors import StateError
 from stream_monitor.events.join import Join, Pairs
@@ -205,14 +205,16 @@ class Shard:
             self.outbox += self.versions[code].drain()
 
     def _judge(self, verdict: Verdict) -> None:
-        for alert in self.alerts.observe(verdict, self.log_time_ms):
-            self.outbox.append(Out("alerts", alert.fingerprint.encode(), encode(alert)))
+        self._tell(self.alerts.observe(verdict, self.log_time_ms))
+
+    def _tell(self, alerts: list[Alert]) -> None:
+        self.outbox += [Out("alerts", alert.fingerprint.encode(), encode(alert)) for alert in alerts]
 
     def _tick(self) -> None:
         self.join.expire(self.log_time_ms)
         self.labels["orphan"] = sum(self.join.orphans.values())
         for retired in self.registry.retire(self.log_time_ms):
-            for key, _ in [(k, e) for k, e in self.alerts.firing() if (k.model, k.version) == (retired.model, retired.name)]:
+            for key in [k for k in self.alerts.episodes if (k.model, k.version) == (retired.model, retired.name)]:
                 self._judge(bounds.retirement(key, self.log_time_ms))
         for version in self.versions:
             version.tick(self.log_time_ms, self._judge, self.config)
@@ -221,6 +223,7 @@ class Shard:
             self._judge(verdict)
         for verdict in self.bounds.judge(self.partition, self.registry, self.join, self.log_time_ms):
             self._judge(verdict)
+        self._tell(self.alerts.tick(self.log_time_ms))
 
     # ---- what is told
 
@@ -236,11 +239,12 @@ class Shard:
 
     def samples(self) -> Iterator[AnySample]:
         """Gauges and counters of every model version, and of this shard."""
+        firing = {key for key, _ in self.alerts.firing()}
         for version in self.versions:
             if not version.is_idle:
-                yield from version_samples(version)
-        firing = Counter((key.model, key.version, episode.severity) for key, episode in self.alerts.firing())
-        for (model, name, severity), n in firing.items():
+                yield from version_samples(version, firing)
+        by_severity = Counter((key.model, key.version, episode.severity) for key, episode in self.alerts.firing())
+        for (model, name, severity), n in by_severity.items():
             yield Sample("model_alerts_firing", (model, name, severity), n)
         for (topic, outcome), n in self.counts.items():
             yield Sample("stream_monitor_records_total", (topic, outcome), n)
@@ -342,6 +346,8 @@ class Shard:
         shard.changed_ms = state["changed_ms"] if state["config"] == settings.hash else shard.log_time_ms
         shard.counts = Counter({(k, o): n for k, o, n in state["counts"]})
         shard.labels, shard.alerts = Counter(state["labels"]), Alerts.from_state(state["alerts"])
+        if state["config"] != settings.hash:
+            shard.alerts.begin_anew()
         for text in state["texts"]:
             shard.separation.texts[text]
         shard.registry.load(state["registry"], shard.separation.texts.names)

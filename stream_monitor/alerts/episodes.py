@@ -1,63 +1,109 @@
 """
-One drift is one episode, however often a detector fires in it.
+One drift is one episode: from the change that a detector found until the signal is back at the level before it.
 
-Rule of the file: a firing opens an episode or prolongs it; it is over when `QUIET_ROWS` values passed without another. The verdict tells the change in the
-signal's own units.
+Rule of the file: a detector that got used to the new level ends nothing. What ends an episode is evidence in the values themselves that they are at the level before and
+not at the one after: a sum of log-likelihood ratios that is set to 0 whenever it would be negative (CUSUM), and must reach `BACK`. How values were cut does not show.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from stream_monitor.alerts.wording import apart, named
 from stream_monitor.settings import Severity
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
-QUIET_ROWS = 5_000
+Float = NDArray[np.float64]
+BACK = 14.0
+"""Evidence (natural logarithm of a likelihood ratio) that a signal is back: while it is away this is reached by chance once in a million values or more."""
+SHARE_MIN = 1e-3
+"""Shares are taken to be at least so far from 0 and 1, so that one error does not prove everything."""
 
 
-class Episodes:
-    """The episode a detector is in, if any."""
+class Episode(msgspec.Struct, array_like=True):
+    """The episode a detector is in, or the last one. Levels are in the detector's units."""
 
-    def __init__(self) -> None:
-        self.open = False
-        self.first_row = self.last_row = 0
-        self.first_ms = self.last_ms = 0
-        self.firings = 0
-        self.total = 0
-        self.before = self.after = 0.0
-        self.returned = False
-        """The signal went back to where it was."""
+    open: bool = False
+    first_row: int = 0
+    last_row: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    firings: int = 0
+    before: float = 0.0
+    """The level to which the signal must come back."""
+    after: float = 0.0
+    """The level to which it went, of values as the detector gets them."""
+    shown: float = 0.0
+    """The same, or the level to which it came back, of values as they are."""
+    back: float = 0.0
+    """Evidence that the signal is back."""
+    back_rows: int = 0
+    back_total: float = 0.0
+    """Values, as they are, since that evidence began."""
 
-    def over(self, *, after: float) -> None:
-        """The signal is back where it was before the drift."""
-        self.open, self.returned, self.after = False, True, after
+    def begin(self, row: int, time_ms: int, *, before: float, after: float, shown: float) -> None:
+        """The signal left its level."""
+        self.open, self.first_row, self.first_ms, self.firings, self.before = True, row, time_ms, 0, before
+        self.go_on(row, time_ms, after=after, shown=shown)
 
-    def detected(self, row: int, time_ms: int, *, before: float | None, after: float | None) -> None:
-        """The detector fired at this value of its stream."""
-        if not self.open:
-            self.open, self.first_row, self.first_ms, self.firings = True, row, time_ms, 0
-            self.before, self.returned = before or 0.0, False
-        self.after = after or 0.0
-        self.last_row, self.last_ms = row, time_ms
+    def go_on(self, row: int, time_ms: int, *, after: float, shown: float) -> None:
+        """It went on to another level."""
+        self.last_row, self.last_ms, self.after, self.shown = row, time_ms, after, shown
         self.firings += 1
-        self.total += 1
+        self.back, self.back_rows, self.back_total = 0.0, 0, 0.0
+
+    def follow(self, cut: Float, values: Float, *, binary: bool) -> int:
+        """
+        Take values until the signal is back, which ends the episode; how many were taken.
+
+        Parameters
+        ----------
+        cut, values : (n,) float64
+            As the detector gets them, and as they are.
+        binary : bool
+            They are 0 and 1; else their standard deviation is about 1.
+        """
+        if not len(cut):
+            return 0
+        sums = np.concatenate([[0.0], self.back + np.cumsum(self._evidence(cut, binary=binary))])
+        lowest = np.minimum.accumulate(np.minimum(sums, 0.0))
+        evidence = sums[1:] - lowest[1:]
+        reached = np.flatnonzero(evidence >= BACK)
+        end = int(reached[0]) + 1 if len(reached) else len(cut)
+        zeros = np.flatnonzero(evidence[:end] <= 0)
+        start = int(zeros[-1]) + 1 if len(zeros) else 0
+        if len(zeros):
+            self.back_rows, self.back_total = 0, 0.0
+        self.back, self.back_rows = float(evidence[end - 1]), self.back_rows + end - start
+        self.back_total += float(values[start:end].sum())
+        if len(reached):
+            self.open, self.shown = False, self.back_total / self.back_rows
+        return end
+
+    def _evidence(self, cut: Float, *, binary: bool) -> Float:
+        """Of each value, the logarithm of how much likelier it is at the level before than at the one after."""
+        if not binary:
+            return (self.before - self.after) * (cut - (self.before + self.after) / 2)
+        p, q = (min(max(level, SHARE_MIN), 1 - SHARE_MIN) for level in (self.before, self.after))
+        one, zero = float(np.log(p / q)), float(np.log((1 - p) / (1 - q)))
+        found: Float = np.where(cut > 0.5, one, zero)
+        return found
 
     def verdict(self, key: AlertKey, rows: int, *, scale: tuple[float, float], severity: Severity, cooldown_ms: int, reference: str) -> Verdict | None:
-        """The verdict after `rows` values of the stream; None when the detector never fired."""
-        if not self.total:
+        """The verdict after `rows` values of the stream; None when there never was a change."""
+        if not self.firings:
             return None
-        if self.open and rows - self.last_row > QUIET_ROWS:
-            self.open = False
         mean, sd = scale
-        before, after = mean + sd * self.before, mean + sd * self.after
+        before, after = mean + sd * self.before, mean + sd * self.shown
         what = "the error rate" if key.subject == "__error__" else key.subject.strip("_") if key.subject.startswith("__") else f"`{key.subject}`"
-        name = f"{key.model}{' ' + key.version if key.version else ''}"
+        was, now = apart(before, after)
+        name = named(key.model, key.version)
         if self.open:
-            text = f"{name}: {what} changed from {before:.4g} to {after:.4g} (found by {key.detector})"
-        elif self.returned:
-            text = f"{name}: {what} is back at {after:.4g}; before the change it was {before:.4g}"
+            text = f"{name}: {what} changed from {was} to {now} (found by {key.detector}); it ends when {what} is back at {was}"
         else:
-            text = f"{name}: {what} has not changed again since it went from {before:.4g} to {after:.4g}"
+            text = f"{name}: {what} is back at {now}; before the change it was {was}"
         return Verdict(
             key=key,
             level=severity if self.open else "ok",
@@ -71,25 +117,3 @@ class Episodes:
             cooldown_ms=cooldown_ms,
             evidence={"before": before, "after": after, "firings": self.firings, "rows_since": rows - self.first_row, "guarantee": "none"},
         )
-
-    def state(self) -> list[Any]:
-        """Plain values for the snapshot."""
-        return [self.open, self.first_row, self.last_row, self.first_ms, self.last_ms, self.firings, self.total, self.before, self.after, self.returned]
-
-    @classmethod
-    def from_state(cls, state: list[Any]) -> Episodes:
-        """The episode of a snapshot."""
-        episodes = cls()
-        (
-            episodes.open,
-            episodes.first_row,
-            episodes.last_row,
-            episodes.first_ms,
-            episodes.last_ms,
-            episodes.firings,
-            episodes.total,
-            episodes.before,
-            episodes.after,
-            episodes.returned,
-        ) = state
-        return episodes

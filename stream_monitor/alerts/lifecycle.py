@@ -1,11 +1,14 @@
 """
-The life of an alert: inactive, pending, firing, resolved.
+The life of an alert: inactive, pending, firing.
 
 Rule of the file: everything that changes a state is in `TRANSITIONS`; what a verdict means (`bad`, `fair`, `good`) and whether the time has come are asked first.
-Time is log time and is given.
+Time is log time and is given. What waits for a time (dwell, cooldown, the minute between two updates) is done by `tick`, with the verdict that was heard last: it
+needs no further row.
 
-    inactive ──bad──▶ pending ──bad, dwell over──▶ firing ──good──▶ resolved ──cooldown over──▶ inactive
-                         └──────fair, good──▶ inactive      (fair: within the hysteresis, stays)
+    inactive ──bad──▶ pending ──bad, it is time──▶ firing ──good (told: resolved)──▶ inactive
+                         └──────fair, good──▶ inactive      (fair: within the hysteresis, a firing alert stays)
+
+It is time when the dwell is over, and the cooldown of the episode before too; a state worse than any that was told in that episode does not wait for the cooldown.
 """
 
 from __future__ import annotations
@@ -19,14 +22,14 @@ import msgspec
 from stream_monitor.alerts.event import Alert, alert_of
 from stream_monitor.verdicts import LEVELS, AlertKey, Verdict
 
-State = Literal["inactive", "pending", "firing", "resolved"]
+State = Literal["inactive", "pending", "firing"]
 Input = Literal["bad", "fair", "good"]
 UPDATE_MS = 60_000
 UPDATE_CHANGE = 0.1
 EPISODES_MAX = 20_000
 
 TRANSITIONS: dict[tuple[State, Input, bool], State] = {
-    # state, verdict, is the time over (dwell when pending, cooldown when resolved)
+    # state, verdict, is it time to fire
     ("inactive", "bad", False): "pending",
     ("inactive", "bad", True): "firing",
     ("inactive", "fair", False): "inactive",
@@ -43,32 +46,46 @@ TRANSITIONS: dict[tuple[State, Input, bool], State] = {
     ("firing", "bad", True): "firing",
     ("firing", "fair", False): "firing",
     ("firing", "fair", True): "firing",
-    ("firing", "good", False): "resolved",
-    ("firing", "good", True): "resolved",
-    ("resolved", "bad", False): "resolved",
-    ("resolved", "bad", True): "pending",
-    ("resolved", "fair", False): "resolved",
-    ("resolved", "fair", True): "inactive",
-    ("resolved", "good", False): "resolved",
-    ("resolved", "good", True): "inactive",
+    ("firing", "good", False): "inactive",
+    ("firing", "good", True): "inactive",
 }
 
 
 class Episode(msgspec.Struct, array_like=True):
-    """Where one alert is in its life."""
+    """Where one alert is in its life, and what its last episode was like."""
 
     state: State = "inactive"
     since_ms: int = 0
     """When the state began."""
-    starts_ms: int = 0
+    starts_ms: int = -1
     severity: str = "ok"
     n: int = 0
-    """Transitions of this episode."""
+    """Steps told since `starts_ms`: of this episode, and of one before that began at the same moment."""
     told_ms: int = 0
     told_value: float = 0.0
-    cooldown_ms: int = 0
+    told_summary: str = ""
+    worst: float = 0.0
+    """The greatest badness of the episode."""
+    direction: str = ""
+    quiet_until_ms: int = 0
+    """End of the cooldown."""
     heard_ms: int = 0
     """Of the newest verdict."""
+    waiting: Verdict | None = None
+    """The newest verdict, while something waits for its time."""
+
+
+def badness(verdict: Verdict) -> float:
+    """How far the value is beyond its limit; a rule on an absolute value has a value below it that goes up."""
+    value = abs(verdict.value) if verdict.direction == "up" and verdict.value < verdict.threshold else verdict.value
+    return abs(value - verdict.threshold)
+
+
+def _is_worse(episode: Episode, verdict: Verdict) -> bool:
+    """Worse than what was told in the last episode: a higher severity, another side, or further beyond the limit."""
+    if LEVELS.index(verdict.level) > LEVELS.index(episode.severity):
+        return True
+    return (verdict.direction or "") != episode.direction or badness(verdict) > episode.worst
 
 
 class Alerts:
@@ -86,47 +103,71 @@ class Alerts:
 
     def observe(self, verdict: Verdict, now_ms: int) -> list[Alert]:
         """The alert events that a verdict brings about, at log time `now_ms`."""
-        kind: Input = "good" if verdict.level == "ok" and verdict.clear else "fair" if verdict.level == "ok" else "bad"
         episode = self.episodes.get(verdict.key)
         if episode is None:
-            if kind != "bad":
+            if verdict.level == "ok":
                 return []
             self._make_room()
             episode = self.episodes[verdict.key] = Episode(since_ms=now_ms)
         episode.heard_ms = now_ms
+        return self._move(episode, verdict, now_ms)
+
+    def tick(self, now_ms: int) -> list[Alert]:
+        """The alert events whose time has come, once a second of log time; what was over long ago is forgotten."""
         out: list[Alert] = []
-        before = episode.state
-        episode.state = TRANSITIONS[before, kind, self._over(episode, verdict, now_ms)]
-        if episode.state == "pending" and verdict.for_ms == 0:
-            episode.state = "firing"
+        for key, episode in list(self.episodes.items()):
+            if episode.waiting is not None:
+                out += self._move(episode, episode.waiting, now_ms)
+            elif episode.state == "inactive" and now_ms > max(episode.starts_ms, episode.quiet_until_ms):
+                del self.episodes[key]
+        return out
+
+    def _move(self, episode: Episode, verdict: Verdict, now_ms: int) -> list[Alert]:
+        kind: Input = "good" if verdict.level == "ok" and verdict.clear else "fair" if verdict.level == "ok" else "bad"
+        before, episode.waiting = episode.state, None
+        episode.state = TRANSITIONS[before, kind, kind == "bad" and self._due(episode, verdict, now_ms)]
         if episode.state != before:
             episode.since_ms = now_ms
             if episode.state == "firing":
-                episode.starts_ms, episode.n, episode.severity = now_ms, 0, verdict.level
-                out.append(self._tell(episode, verdict, "firing", now_ms))
-            elif episode.state == "resolved":
-                episode.cooldown_ms = verdict.cooldown_ms
-                out.append(self._tell(episode, verdict, "resolved", now_ms))
-            elif episode.state == "inactive":
-                del self.episodes[verdict.key]
-        elif episode.state == "firing" and kind == "bad" and self._changed(episode, verdict) and now_ms - episode.told_ms >= UPDATE_MS:
-            episode.severity = max(episode.severity, verdict.level, key=LEVELS.index)
-            out.append(self._tell(episode, verdict, "updated", now_ms))
-        return out
-
-    def _over(self, episode: Episode, verdict: Verdict, now_ms: int) -> bool:
-        if episode.state == "resolved":
-            return now_ms - episode.since_ms >= episode.cooldown_ms
+                return [self._begin(episode, verdict, now_ms)]
+            if before == "firing":
+                episode.quiet_until_ms = now_ms + verdict.cooldown_ms
+                return [self._tell(episode, verdict, "resolved", now_ms)]
+        elif episode.state == "firing" and kind == "bad":
+            return self._go_on(episode, verdict, now_ms)
         if episode.state == "pending":
-            return now_ms - episode.since_ms >= verdict.for_ms
-        return verdict.for_ms == 0
+            episode.waiting = verdict
+        return []
 
-    def _changed(self, episode: Episode, verdict: Verdict) -> bool:
-        worse = LEVELS.index(verdict.level) > LEVELS.index(episode.severity)
-        return worse or abs(verdict.value - episode.told_value) >= UPDATE_CHANGE * abs(episode.told_value)
+    def _due(self, episode: Episode, verdict: Verdict, now_ms: int) -> bool:
+        dwell = now_ms - episode.since_ms if episode.state == "pending" else 0
+        return dwell >= verdict.for_ms and (now_ms >= episode.quiet_until_ms or _is_worse(episode, verdict))
+
+    def _begin(self, episode: Episode, verdict: Verdict, now_ms: int) -> Alert:
+        if now_ms >= episode.quiet_until_ms:
+            episode.worst = 0.0
+        if now_ms != episode.starts_ms:
+            episode.n = 0
+        episode.starts_ms, episode.severity = now_ms, verdict.level
+        episode.worst, episode.direction = max(episode.worst, badness(verdict)), verdict.direction or ""
+        return self._tell(episode, verdict, "firing", now_ms)
+
+    def _go_on(self, episode: Episode, verdict: Verdict, now_ms: int) -> list[Alert]:
+        """An `updated`, at most once a minute, where severity or value changed in a way that shows."""
+        episode.worst, episode.direction = max(episode.worst, badness(verdict)), verdict.direction or ""
+        severity = max(episode.severity, verdict.level, key=LEVELS.index)
+        moved = abs(verdict.value - episode.told_value)
+        changed = moved > 0 and moved >= UPDATE_CHANGE * abs(episode.told_value) and verdict.summary != episode.told_summary
+        if severity == episode.severity and not changed:
+            return []
+        if now_ms - episode.told_ms < UPDATE_MS:
+            episode.waiting = verdict
+            return []
+        episode.severity = severity
+        return [self._tell(episode, verdict, "updated", now_ms)]
 
     def _tell(self, episode: Episode, verdict: Verdict, status: Literal["firing", "updated", "resolved"], now_ms: int) -> Alert:
-        episode.told_ms, episode.told_value = now_ms, verdict.value
+        episode.told_ms, episode.told_value, episode.told_summary = now_ms, verdict.value, verdict.summary
         alert = alert_of(verdict, status, episode.severity, episode.starts_ms, now_ms if status == "resolved" else None, episode.n)
         episode.n += 1
         self.counts[status] += 1
@@ -141,6 +182,13 @@ class Alerts:
     def firing(self) -> Iterator[tuple[AlertKey, Episode]]:
         """Alerts that fire now."""
         return ((key, e) for key, e in self.episodes.items() if e.state == "firing")
+
+    def begin_anew(self) -> None:
+        """The configuration changed: what only waits to fire waits for a verdict of the new one."""
+        for episode in self.episodes.values():
+            episode.waiting = None
+            if episode.state == "pending":
+                episode.state = "inactive"
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""

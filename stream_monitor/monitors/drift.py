@@ -1,7 +1,8 @@
 """
 Has something changed? Detectors on the rows themselves, and distances of a window to the reference.
 
-Rule of the file: a detector gets finite, standardised values in log order and says where it fired; a firing opens an episode. Distances are severities for
+Rule of the file: a detector gets finite, standardised values in log order and says where it fired; a firing that is confirmed
+opens an episode, which lasts until the signal is back. Distances are severities for
 people: they are gauges, and raise alerts only where the configuration gives a threshold.
 """
 
@@ -15,8 +16,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.episodes import Episodes
-from stream_monitor.detectors.base import ValueDetector, make, restore
+from stream_monitor.alerts.episodes import Episode
+from stream_monitor.detectors.base import METHODS, ValueDetector, make, restore
 from stream_monitor.monitors.inputs import Inputs, Windowed
 from stream_monitor.monitors.reference import FeatureProfile
 from stream_monitor.settings import ModelSettings
@@ -35,6 +36,11 @@ KINDS: dict[str, Kind] = {"__error__": "concept_drift", "__score__": "prediction
 
 def kind_of(subject: str) -> Kind:
     return KINDS.get(subject, "data_drift")
+
+
+def alert_of(model: tuple[str, str], subject: str, method: str) -> AlertKey:
+    """The alert of a drift method on a signal of a model version."""
+    return AlertKey(*model, "", kind_of(subject), subject, method)
 
 
 def distances(profile: FeatureProfile, now: Windowed) -> dict[str, float]:
@@ -78,66 +84,115 @@ class Candidate(Struct, array_like=True):
 
 
 class Signal:
-    """Detectors on one stream of values (a feature, the score, the errors) and the episode each of them is in."""
+    """
+    Detectors on one stream of values (a feature, the score, the errors) and the episode each of them is in.
 
-    def __init__(self, subject: str, methods: Mapping[str, Mapping[str, float]]) -> None:
-        self.subject, self.methods = subject, methods
+    Parameters
+    ----------
+    subject : str
+    methods : mapping
+        Detectors by name, with their parameters.
+    home : float or None
+        The level of the reference in the units of the values; None: the mean of all values outside episodes.
+    """
+
+    def __init__(self, subject: str, methods: Mapping[str, Mapping[str, float]], home: float | None = None) -> None:
+        self.subject, self.methods, self.home = subject, methods, home
         self.detectors: dict[str, ValueDetector] = {m: make(m, params) for m, params in methods.items()}
-        self.episodes = {m: Episodes() for m in self.detectors}
+        self.episodes = {m: Episode() for m in self.detectors}
         self.candidates: dict[str, Candidate | None] = dict.fromkeys(self.detectors)
+        self.usual = {m: [0.0, 0.0] for m in self.detectors}
+        """Number and sum of the values outside episodes, up to what waits for its confirmation."""
         self.binary = False
         """The values are 0 and 1 (errors of a classification)."""
         self.rows = 0
 
     def update(self, values: Float, times_ms: NDArray[np.int64]) -> bool:
-        """Feed standardised values; whether a change was confirmed. Detectors get them cut, people are told what they are."""
-        confirmed = False
+        """Feed standardised values; whether an episode began, went on or ended. Detectors get them cut, people are told what they are."""
+        moved = False
         cut = values if self.binary else np.clip(values, -CLIP_SD, CLIP_SD)
         for method, detector in self.detectors.items():
             hits = dict(zip(detector.update(cut).tolist(), detector.befores, strict=True))
-            if hits or self.candidates[method] is not None:
-                confirmed |= self._confirm(method, hits, cut, values, times_ms)
+            if hits or self.candidates[method] is not None or self.episodes[method].open:
+                moved |= self._confirm(method, hits, cut, values, times_ms)
+            else:
+                self._count(method, cut)
         self.rows += len(values)
-        return confirmed
+        return moved
+
+    def _count(self, method: str, cut: Float) -> None:
+        """Values at the usual level, where the reference does not say what that is."""
+        if self.home is None and len(cut):
+            self.usual[method][0] += len(cut)
+            self.usual[method][1] += float(cut.sum())
 
     def _confirm(self, method: str, hits: Mapping[int, float], cut: Float, values: Float, times_ms: NDArray[np.int64]) -> bool:
-        """A firing becomes an episode when the `CONFIRM_ROWS` values after it lie away from the mean before it, by more than chance and by enough to matter."""
-        at, confirmed = 0, False
+        """A firing is a change when the `CONFIRM_ROWS` values after it lie away from the mean before it, by more than chance and by enough to matter."""
+        at, moved, episode = 0, False, self.episodes[method]
         while True:
             candidate = self.candidates[method]
             if candidate is None:
                 hit = next((h for h in hits if h >= at), None)
+                end = len(cut) if hit is None else hit + 1
+                moved |= self._follow(method, cut[at:end], values[at:end])
                 if hit is None:
-                    return confirmed
+                    return moved
                 candidate = self.candidates[method] = Candidate(self.rows + hit, int(times_ms[hit]), hits[hit])
-                at = hit + 1
+                at = end
             end = at + CONFIRM_ROWS - candidate.rows
+            if episode.open:
+                episode.follow(cut[at:end], values[at:end], binary=self.binary)
+                moved |= not episode.open
             candidate.total += float(cut[at:end].sum())
             candidate.raw_total += float(values[at:end].sum())
             candidate.rows += len(cut[at:end])
             at += len(cut[at:end])
             if candidate.rows < CONFIRM_ROWS:
-                return confirmed
+                return moved
             self.candidates[method] = None
-            after, episode = candidate.total / CONFIRM_ROWS, self.episodes[method]
-            if abs(after - candidate.before) >= self._least(candidate.before):
-                confirmed = True
-                if episode.open and abs(after - episode.before) < self._least(episode.before):
-                    episode.over(after=candidate.raw_total / CONFIRM_ROWS)
-                else:
-                    episode.detected(candidate.row, candidate.time_ms, before=candidate.before, after=candidate.raw_total / CONFIRM_ROWS)
+            moved |= self._changed(method, candidate)
+
+    def _follow(self, method: str, cut: Float, values: Float) -> bool:
+        """Values without a candidate: those of an episode may end it."""
+        episode, taken = self.episodes[method], 0
+        was_open = episode.open
+        if was_open:
+            taken = episode.follow(cut, values, binary=self.binary)
+        if not episode.open:
+            self._count(method, cut[taken:])
+        return was_open and not episode.open
+
+    def _changed(self, method: str, candidate: Candidate) -> bool:
+        """A candidate is decided: it was nothing, leads away from the usual level, or leads back to it."""
+        episode, after = self.episodes[method], candidate.total / CONFIRM_ROWS
+        if abs(after - candidate.before) < self._least(candidate.before):
+            return False
+        number, total = self.usual[method]
+        home = episode.before if episode.open else self.home if self.home is not None else total / number if number else candidate.before
+        if abs(after - home) < self._least(home):
+            return False
+        shown = candidate.raw_total / CONFIRM_ROWS
+        if episode.open:
+            episode.go_on(candidate.row, candidate.time_ms, after=after, shown=shown)
+        else:
+            episode.begin(candidate.row, candidate.time_ms, before=home, after=after, shown=shown)
+        return True
 
     def _least(self, before: float) -> float:
         if self.binary:
             return max(CHANGE_MIN_ERRORS, CONFIRM_Z * float(np.sqrt(before * (1 - before) / CONFIRM_ROWS)))
         return max(CHANGE_MIN, CONFIRM_Z / float(np.sqrt(CONFIRM_ROWS)))
 
+    def threshold(self, method: str) -> float | None:
+        """What the score of a method is held against: its setting; None for a method whose score is no such statistic."""
+        return self.methods[method].get("threshold", METHODS[method].parameters.get("threshold"))
+
     def verdicts(self, model: str, version: str, settings: ModelSettings, scale: tuple[float, float], reference: str) -> Iterator[Verdict]:
         """The verdict of each detector's episode; `scale` is (mean, sd) that undoes the standardisation."""
-        for method, episodes in self.episodes.items():
-            key = AlertKey(model, version, "", kind_of(self.subject), self.subject, method)
-            better = self.subject == "__error__" and episodes.after < episodes.before
-            verdict = episodes.verdict(key, self.rows, scale=scale, severity="info" if better else settings.drift.severity, cooldown_ms=settings.cooldown_ms, reference=reference)
+        for method, episode in self.episodes.items():
+            key = alert_of((model, version), self.subject, method)
+            better = self.subject == "__error__" and episode.after < episode.before
+            verdict = episode.verdict(key, self.rows, scale=scale, severity="info" if better else settings.drift.severity, cooldown_ms=settings.cooldown_ms, reference=reference)
             if verdict is not None:
                 yield verdict
 
@@ -146,18 +201,21 @@ class Signal:
         return {
             "rows": self.rows,
             "binary": self.binary,
+            "home": self.home,
             "detectors": {m: d.state() for m, d in self.detectors.items()},
-            "episodes": {m: e.state() for m, e in self.episodes.items()},
+            "episodes": {m: msgspec.to_builtins(e) for m, e in self.episodes.items()},
             "candidates": {m: msgspec.to_builtins(c) for m, c in self.candidates.items()},
+            "usual": self.usual,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of a snapshot."""
-        self.rows, self.binary = state["rows"], state["binary"]
+        self.rows, self.binary, self.home = state["rows"], state["binary"], state["home"]
         for method, saved in state["detectors"].items():
             if method in self.detectors:
                 self.detectors[method] = restore(method, self.methods[method], saved)
-                self.episodes[method] = Episodes.from_state(state["episodes"][method])
+                self.episodes[method] = msgspec.convert(state["episodes"][method], Episode)
+                self.usual[method] = list(state["usual"][method])
                 saved = state["candidates"][method]
                 self.candidates[method] = None if saved is None else msgspec.convert(saved, Candidate)
 
@@ -172,7 +230,7 @@ def score_verdicts(model: str, version: str, inputs: Inputs, found: Mapping[str,
             if method in scores:
                 value = scores[method]
                 yield Verdict(
-                    key=AlertKey(model, version, "", kind_of(name), name, method),
+                    key=alert_of((model, version), name, method),
                     level=settings.drift.severity if value > threshold else "ok",
                     clear=value <= threshold,
                     value=value,

@@ -6,27 +6,27 @@ Rule of the file: it only reads. Whatever is undefined is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from stream_monitor.alerts.event import rfc3339
-from stream_monitor.detectors.base import METHODS
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
 from stream_monitor.monitors import drift
 from stream_monitor.monitors.inputs import Inputs, Windowed
 from stream_monitor.monitors.performance_windows import PerformanceWindows
 from stream_monitor.monitors.version import Version
 from stream_monitor.stats.quantiles import quantile_of_bins
+from stream_monitor.verdicts import AlertKey
 from stream_monitor.windows.names import duration_ms
 
 QUANTILES = (0.25, 0.5, 0.75)
 HISTOGRAM_FEATURES_MAX = 20
 
 
-def version_samples(version: Version) -> Iterator[AnySample]:
-    """Every sample of one model version."""
+def version_samples(version: Version, firing: Container[AlertKey] = ()) -> Iterator[AnySample]:
+    """Every sample of one model version; `firing` are the alerts that fire."""
     names = (version.model, version.name)
     volume = version.volume
     yield Sample("model_info", (*names, version.reference[:12], ""), 1)
@@ -38,8 +38,8 @@ def version_samples(version: Version) -> Iterator[AnySample]:
     yield from _performance(version, names)
     yield from _latency(version, names)
     for inputs in (version.features, version.outputs):
-        yield from _inputs(version, inputs, names)
-    yield from _signals(version, names)
+        yield from _inputs(version, inputs, names, firing)
+    yield from _signals(version, names, firing)
     yield from _anomalies(version, names)
     if version.segments is not None:
         for segment, windows in version.segments:
@@ -97,7 +97,7 @@ def _latency(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
                 yield Sample("model_latency_seconds", (*names, f"{q:g}", window), seconds)
 
 
-def _inputs(version: Version, inputs: Inputs, names: tuple[str, str]) -> Iterator[AnySample]:
+def _inputs(version: Version, inputs: Inputs, names: tuple[str, str], firing: Container[AlertKey]) -> Iterator[AnySample]:
     found, _, _ = inputs.window(version.watermark_ms, version.window_ms())
     for feature, now in found.items():
         if now.rows:
@@ -114,7 +114,7 @@ def _inputs(version: Version, inputs: Inputs, names: tuple[str, str]) -> Iterato
             threshold = version.settings.drift.thresholds.get(method)
             if threshold:
                 yield Sample("model_drift_ratio", (*names, feature, method), value / threshold)
-                yield Sample("model_drift_detected", (*names, feature, method), float(value > threshold))
+                yield Sample("model_drift_detected", (*names, feature, method), float(drift.alert_of(names, feature, method) in firing))
     yield from _totals(inputs, names)
 
 
@@ -130,12 +130,12 @@ def _totals(inputs: Inputs, names: tuple[str, str]) -> Iterator[AnySample]:
                 yield HistogramSample("model_feature_values", (*names, feature), tuple(counts.tolist()), total, inputs.profile.features[feature].quantiles)
 
 
-def _signals(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
+def _signals(version: Version, names: tuple[str, str], firing: Container[AlertKey]) -> Iterator[Sample]:
     for subject, signal in version.signals.items():
         for method, detector in signal.detectors.items():
             yield Sample("model_drift_score", (*names, subject, method), detector.score)
-            yield Sample("model_drift_detected", (*names, subject, method), float(signal.episodes[method].open))
-            threshold = METHODS[method].parameters.get("threshold")
+            yield Sample("model_drift_detected", (*names, subject, method), float(drift.alert_of(names, subject, method) in firing))
+            threshold = signal.threshold(method)
             if threshold:
                 yield Sample("model_drift_ratio", (*names, subject, method), detector.score / threshold)
 

@@ -217,7 +217,7 @@ class Version:
         if signal is None:
             config = self.settings.drift
             methods = {"__error__": config.errors, "__score__": config.score, "__prediction__": config.prediction}.get(name, config.features)
-            signal = self.signals[name] = drift.Signal(name, methods)
+            signal = self.signals[name] = drift.Signal(name, methods, None if name == "__error__" else 0.0)
             signal.binary = name == "__error__" and self.performance.task != "regression"
         return signal
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -26,7 +27,7 @@ def told(values: np.ndarray, size: int, method: str) -> tuple[bool, list[Any]]:
     for start in range(0, len(values), size):
         part = values[start : start + size]
         confirmed |= signal.update(part, np.arange(start, start + len(part)))
-    return confirmed, signal.episodes[method].state()
+    return confirmed, list(msgspec.to_builtins(signal.episodes[method]))
 
 
 def same(one: tuple[bool, list[Any]], other: tuple[bool, list[Any]]) -> bool:
