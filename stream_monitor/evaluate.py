@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from stream_monitor.alerts.event import Alert, encode
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.errors import StateError
-from stream_monitor.events.join import Join, Pairs
+from stream_monitor.events.join import Join
+from stream_monitor.events.join_rows import Pairs
 from stream_monitor.events.observations import LABEL, Observations, unpack
 from stream_monitor.events.ring import Ring
 from stream_monitor.metrics.samples import AnySample, Sample
@@ -81,6 +82,8 @@ class Shard:
         """Events that were dated ahead of the log."""
         self.changed_ms = 0
         """Log time at which the configuration changed last."""
+        self.anew: list[str] = []
+        """What began anew by that change: `MODEL/VERSION: PART (KEYS)`."""
         self.seen: dict[str, int] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
         self.labels: Counter[str] = Counter()
@@ -311,6 +314,7 @@ class Shard:
             "ahead": self.ahead,
             "config": self.config,
             "changed_ms": self.changed_ms,
+            "anew": self.anew,
             "seen": self.seen,
             "counts": [[*k, n] for k, n in self.counts.items()],
             "labels": dict(self.labels),
@@ -343,14 +347,16 @@ class Shard:
         shard = cls(partition, settings, baselines)
         shard.log_time.load(state["log_time"])
         shard.ahead, shard.seen = state["ahead"], dict(state["seen"])
-        shard.changed_ms = state["changed_ms"] if state["config"] == settings.hash else shard.log_time_ms
+        changed = state["config"] != settings.hash
+        shard.changed_ms = shard.log_time_ms if changed else state["changed_ms"]
         shard.counts = Counter({(k, o): n for k, o, n in state["counts"]})
         shard.labels, shard.alerts = Counter(state["labels"]), Alerts.from_state(state["alerts"])
-        if state["config"] != settings.hash:
+        if changed:
             shard.alerts.begin_anew()
         for text in state["texts"]:
             shard.separation.texts[text]
-        shard.registry.load(state["registry"], shard.separation.texts.names)
+        anew = shard.registry.load(state["registry"], shard.separation.texts.names, changed=changed)
+        shard.anew = anew if changed else [*state["anew"], *(a for a in anew if a not in state["anew"])]
         shard.bounds = bounds.Bounds.from_state(state["bounds"])
         segments: dict[str, dict[int, dict[str, bytes]]] = {"predictions": {}, "labels": {}}
         for part, data in parts.items():
@@ -358,6 +364,7 @@ class Shard:
                 _, ring_name, k = part.split("-")
                 segments[ring_name][int(k)] = msgspec.msgpack.decode(data)
         shard.join = shard.separation.join = Join.from_state(settings.limits.pending, settings.defaults.labels.max_delay_ms, state["join"], segments)
+        shard.join.wait([version.settings.labels.max_delay_ms for version in shard.versions])
         shard._dirty = {int(k): v for k, v in state["dirty"].items()}
         shard.outbox = [Out(*o) for o in state["outbox"]]
         return shard

@@ -50,11 +50,13 @@ class Method(NamedTuple):
 
     parameters: Mapping[str, float]
     binary: bool = False
+    limits: tuple[str, ...] = ()
+    """Parameters that its statistic is only compared with: another one counts from the next value on."""
 
 
 METHODS: dict[str, Method] = {
     "adwin": Method({"delta": 0.002, "clock": 32, "max_buckets": 5, "min_window_length": 5, "grace_period": 10}),
-    "page_hinkley": Method({"min_instances": 1_000, "delta": 0.25, "threshold": 50.0, "alpha": 1.0}),
+    "page_hinkley": Method({"min_instances": 1_000, "delta": 0.25, "threshold": 50.0, "alpha": 1.0}, limits=("min_instances", "threshold")),
     "ddm": Method({"warm_start": 30, "warning_threshold": 2.0, "drift_threshold": 3.0}, binary=True),
     "hddm_a": Method({"drift_confidence": 0.001, "warning_confidence": 0.005, "two_sided_test": 0}, binary=True),
     "hddm_w": Method({"drift_confidence": 0.001, "warning_confidence": 0.005, "lambda_val": 0.05, "two_sided_test": 0}, binary=True),

@@ -8,11 +8,12 @@ A served prediction and a failed call of one id are two things; a label that bri
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.events.join_rows import Joined, LabelRows, Pairs, Predictions
 from stream_monitor.events.ring import Int, Ring
 from stream_monitor.events.waves import repeated, waves
 
@@ -22,79 +23,13 @@ ANY = -1
 PREDICTION_COLUMNS = {"time": "<i8", "arrival": "<u4", "version": "<u2", "outcome": "<f8", "score": "<f8", "segment": "<u2", "label": "<u4", "kind": "u1"}
 LABEL_COLUMNS = {"model": "<i4", "version": "<i4", "label": "<f8", "time": "<i8", "partition": "<i4", "offset": "<i8", "arrival": "<u4", "used": "u1"}
 MUTABLE = ("label", "kind"), ("used",)
-SERVED, FAILED, STOOD_IN = 0, 1, 2
-"""Kinds of rows of predictions: answered, a failed call, and what a label brought along."""
+SERVED, FAILED, STOOD_IN, EXPIRED = 0, 1, 2, 3
+"""Kinds of rows of predictions: answered, a failed call, what a label brought along, and one that takes no label any more though it may wait longer now."""
 WAITING = 0
 """In the column `label`: none yet. Else one more than the low 32 bits of the label's sequence number."""
 ARRIVAL_SHIFT = 4
 """Arrival is kept in units of 16 ms of log time, so that it fits into four bytes: ages are exact to that."""
 VERSIONS_MAX = 65_535
-
-
-class Predictions(NamedTuple):
-    """Rows of predictions; `row` is the place in the record, `version` the code of (model, version), `segment` that of the combination of segments."""
-
-    row: Int
-    id: NDArray[np.uint64]
-    time: Int
-    version: Int
-    outcome: Float
-    score: Float
-    segment: Int
-    probabilities: Float
-    """(n, classes), NaN where unknown; (n, 0) when nobody scores classes."""
-    failed: NDArray[np.bool_]
-
-    def take(self, at: Any) -> Predictions:
-        return Predictions(*(c[at] for c in self))
-
-
-class LabelRows(NamedTuple):
-    """Rows of labels; `model` and `version` are codes or ANY. `own` is the version to which the prediction belongs that the label brings along, -1 without one."""
-
-    row: Int
-    id: NDArray[np.uint64]
-    model: Int
-    version: Int
-    label: Float
-    time: Int
-    partition: Int
-    offset: Int
-    own: Int
-    outcome: Float
-    score: Float
-    probabilities: Float
-
-    def take(self, at: Any) -> LabelRows:
-        return LabelRows(*(c[at] for c in self))
-
-
-class Pairs(NamedTuple):
-    """Predictions that got their label, or another one. `previous` is NaN for a first label, else the cell of the label it had."""
-
-    row: Int
-    version: Int
-    id: NDArray[np.uint64]
-    time: Int
-    outcome: Float
-    score: Float
-    segment: Int
-    probabilities: Float
-    label: Float
-    label_time: Int
-    previous: Float
-    corrected: NDArray[np.bool_]
-
-    def take(self, at: Any) -> Pairs:
-        return Pairs(*(c[at] for c in self))
-
-
-class Joined(NamedTuple):
-    duplicate: NDArray[np.bool_]
-    """For each prediction row given: it was there before."""
-    pairs: list[Pairs]
-    outcomes: dict[str, int]
-    """Labels: matched, corrected, superseded, duplicate."""
 
 
 class Join:
@@ -139,6 +74,25 @@ class Join:
         self._delay_units = _units(self.delay_of)
         self.pending, self.expired, self.evicted = (np.append(c, 0) for c in (self.pending, self.expired, self.evicted))
         self._expired_to.setdefault(delay_ms, self.predictions.tail)
+
+    def wait(self, delays_ms: list[int]) -> None:
+        """
+        How long predictions of each version wait from now on, those that are there included.
+
+        What waited too long under the delays before stays expired, however long they are now.
+        """
+        delays = np.array(delays_ms, np.int64)
+        ring = self.predictions
+        if not np.array_equal(delays, self.delay_of):
+            seqs = np.arange(ring.tail, ring.head)
+            version = ring.get("version", seqs).astype(np.int64)
+            to = np.array([self._expired_to[d] for d in self.delay_of.tolist()], np.int64)
+            over = (ring.get("label", seqs) == WAITING) & (ring.get("kind", seqs) != FAILED) & (seqs < to[version])
+            ring.put("kind", seqs[over], EXPIRED)
+            self.delay_of, self._delay_units = delays, _units(delays)
+            self._expired_to = dict.fromkeys(delays_ms, ring.tail)
+        self._evict()
+        self._evict_labels()
 
     @property
     def memory_bytes(self) -> int:
@@ -242,7 +196,8 @@ class Join:
         )
         of, seq = self.predictions.find(new.id)
         version = self.predictions.get("version", seq).astype(np.int64)
-        alive = (self.predictions.get("kind", seq) != FAILED) & self._alive(self.predictions, seq, version, now) & self._fits(seqs[of], version, now)
+        kind = self.predictions.get("kind", seq)
+        alive = (kind != FAILED) & (kind != EXPIRED) & self._alive(self.predictions, seq, version, now) & self._fits(seqs[of], version, now)
         of, seq = of[alive], seq[alive]
         self._stand_in(new, seqs, of, now, found)
         if not len(of):
@@ -337,7 +292,8 @@ class Join:
     def _gone(self, counter: Int, seqs: Int, delay: int | None = None) -> None:
         """Count predictions that leave without a label; of versions with this delay, or of all whose time is not over yet."""
         version = self.predictions.get("version", seqs).astype(np.int64)
-        waiting = (self.predictions.get("label", seqs) == WAITING) & (self.predictions.get("kind", seqs) != FAILED)
+        kind = self.predictions.get("kind", seqs)
+        waiting = (self.predictions.get("label", seqs) == WAITING) & (kind != FAILED) & (kind != EXPIRED)
         if delay is not None:
             waiting &= self.delay_of[version] == delay
         else:

@@ -195,6 +195,10 @@ class Patterns:
         del slot[:-DAYS_MAX]
         return judged
 
+    def begin_anew(self) -> None:
+        """Forget the days before: their shares of outliers are of other fences."""
+        self.history, self.z, self.running = {}, {}, {}
+
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
         return {"next_ms": self.next_ms, "history": self.history, "z": self.z, "running": self.running, "count": self.count}

@@ -89,6 +89,7 @@ class Bounds:
             known = self.known.setdefault(name, [0, log_ms])
             if n > known[0]:
                 known[:] = n, log_ms
+            known[0] = min(known[0], n)  # some are counted anew under another configuration
             yield self._limit(partition, name, registry, known, log_ms)
         if log_ms // HOUR_MS > self.hour:
             self.hour = log_ms // HOUR_MS

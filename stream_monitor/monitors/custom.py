@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stream_monitor.events.cells import BOOL, TEXT, Cells, arguments, tags
 from stream_monitor.metrics.catalogue import custom_metric
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample, SummarySample
+from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.rows import Rows, category_of
 from stream_monitor.settings import CustomMetric
 
@@ -110,18 +111,26 @@ class Custom:
                 else:
                     yield Sample(full, where, series.total if metric.type == "counter" else series.last)
 
-    def state(self) -> list[Any]:
+    def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        return [[name, self.defined[name].type, list(labels), msgspec.to_builtins(series)] for name, found in self.series.items() for labels, series in found.items()]
+        return {
+            name: {"labels": list(self.defined[name].labels), "series": [[list(labels), msgspec.to_builtins(s)] for labels, s in found.items()]}
+            for name, found in self.series.items()
+        }
 
-    def load(self, state: list[Any]) -> None:
-        """Go on from the state of a snapshot; metrics of other definitions begin anew."""
-        for name, kind, labels, saved in state:
-            metric = self.defined.get(name)
-            if metric is not None and metric.type == kind and len(metric.labels) == len(labels):
-                series = msgspec.convert(saved, Series)
-                if kind != "histogram" or len(series.counts) == len(metric.buckets) + 1:
-                    self.series[name][tuple(labels)] = series
+    def load(self, state: Mapping[str, Any], changes: Changes) -> None:
+        """Go on from the state of a snapshot; metrics of other definitions begin anew. Of more series than the limit the first ones stay."""
+        for name, metric in self.defined.items():
+            if name not in state:
+                continue
+            if keys := changes.keys("custom metric", name):
+                changes.begins_anew(f"custom metric {name}", keys)
+                continue
+            place = [state[name]["labels"].index(label) for label in metric.labels]
+            for labels, saved in state[name]["series"]:
+                named = tuple(labels[i] for i in place)
+                if len(self.series[name]) < self.limit or named == (OTHER,) * len(named):
+                    self.series[name][named] = msgspec.convert(saved, Series)
 
 
 def numbers(cells: Cells) -> Float:

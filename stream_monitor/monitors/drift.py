@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.alerts.episodes import Episode
 from stream_monitor.detectors.base import METHODS, ValueDetector, make, restore
+from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.inputs import Inputs, Windowed
 from stream_monitor.monitors.reference import FeatureProfile
 from stream_monitor.settings import ModelSettings
@@ -32,6 +33,14 @@ CHANGE_MIN, CHANGE_MIN_ERRORS = 0.1, 0.02
 """A firing is confirmed by the values that follow it: their mean must have moved by two standard errors, and by a tenth of the reference's standard deviation (an error
 rate by 0.02). Over long clean streams a detector also fires at nothing: this leaves one such firing in twenty."""
 KINDS: dict[str, Kind] = {"__error__": "concept_drift", "__score__": "prediction_drift", "__prediction__": "prediction_drift"}
+
+
+SIGNALS = {"__error__": "errors", "__score__": "score", "__prediction__": "prediction"}
+
+
+def signal_of(subject: str) -> str:
+    """The key under `drift` that a subject's detectors stand under."""
+    return SIGNALS.get(subject, "features")
 
 
 def kind_of(subject: str) -> Kind:
@@ -208,16 +217,27 @@ class Signal:
             "usual": self.usual,
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of a snapshot."""
+    def load(self, state: Mapping[str, Any], changes: Changes) -> dict[str, list[str]]:
+        """
+        Go on from the state of a snapshot; the detectors that begin anew, with the parameters that differ.
+
+        The episode that such a one has found goes on, since it is the values that end it.
+        """
         self.rows, self.binary, self.home = state["rows"], state["binary"], state["home"]
+        anew: dict[str, list[str]] = {}
         for method, saved in state["detectors"].items():
-            if method in self.detectors:
-                self.detectors[method] = restore(method, self.methods[method], saved)
-                self.episodes[method] = msgspec.convert(state["episodes"][method], Episode)
-                self.usual[method] = list(state["usual"][method])
-                saved = state["candidates"][method]
-                self.candidates[method] = None if saved is None else msgspec.convert(saved, Candidate)
+            if method not in self.detectors:
+                continue
+            self.episodes[method] = msgspec.convert(state["episodes"][method], Episode)
+            self.usual[method] = list(state["usual"][method])
+            name = f"{signal_of(self.subject)}.{method}"
+            if keys := changes.keys("detector", name):
+                anew[name] = keys
+                continue
+            self.detectors[method] = restore(method, self.methods[method], saved)
+            saved = state["candidates"][method]
+            self.candidates[method] = None if saved is None else msgspec.convert(saved, Candidate)
+        return anew
 
 
 def score_verdicts(model: str, version: str, inputs: Inputs, found: Mapping[str, Windowed], span: Span, settings: ModelSettings, reference: str) -> Iterator[Verdict]:

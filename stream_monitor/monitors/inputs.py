@@ -9,7 +9,7 @@ themselves wait for it. Detectors get the rows in log order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from stream_monitor.events.cells import ABSENT, BOOL, NOT_FINITE, NULL, TEXT, TO
 from stream_monitor.monitors.anomaly import Fences, fences
 from stream_monitor.monitors.learning import Names, learn_features
 from stream_monitor.monitors.reference import FeatureProfile, Profile
-from stream_monitor.monitors.rows import Points, Rows, category_of, column_named, packed_rows, taken, unpacked_rows
+from stream_monitor.monitors.rows import Points, Rows, category_of, column_named, taken
 from stream_monitor.monitors.unique import Unique
 from stream_monitor.settings import Limits, ModelSettings
 from stream_monitor.stats.binning import bin_counts
@@ -32,8 +32,9 @@ OTHER = "__other__"
 Z_MAX = 1e100
 CONSTANT = 1e-12
 """A standard deviation that is no more than this times the mean is rounding."""
-PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = range(9)
-"""Columns of a feature in a pane; from OFFSET on numeric features have the counts at or above each edge, categories a count each."""
+PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, ROWS, OFFSET = range(10)
+"""Columns of a feature in a pane; from OFFSET on numeric features have the counts at or above each edge, categories a count each.
+Each has its own ROWS, since one may begin anew while the others go on."""
 RULES = {MISSING: "missing", TYPE: "type", RANGE: "range"}
 
 
@@ -229,6 +230,7 @@ class Inputs:
         features, n = x.shape
         out = sums[:, : features * self.width_numeric].reshape(len(starts), features, self.width_numeric)
         finite = x == x  # noqa: PLR0124
+        out[:, :, ROWS] = np.diff(np.append(starts, n))[:, None]
         if finite.all():
             z = self._standardised(x)
             out[:, :, PRESENT] = np.diff(np.append(starts, n))[:, None]
@@ -253,8 +255,9 @@ class Inputs:
         segment = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, n)))
         for name in self.category:
             base, known = self.start[name], self.categories[name]
+            sums[:, base + ROWS] = np.diff(np.append(starts, n))
             if name not in where:
-                sums[:, base + MISSING] = np.diff(np.append(starts, n))
+                sums[:, base + MISSING] = sums[:, base + ROWS]
                 continue
             distinct, inverse = np.unique(np.ascontiguousarray(cells[where[name]]).view(np.uint64), return_inverse=True)
             kind = np.array([self._named_slot(v, known, texts) for v in distinct.view(np.float64).tolist()], np.int64)
@@ -287,8 +290,8 @@ class Inputs:
 
     def windowed(self, name: str, vector: Float) -> Windowed:
         """One feature of a vector of sums."""
-        base, rows = self.start[name], float(vector[-1])
-        present, missing = float(vector[base + PRESENT]), float(vector[base + MISSING])
+        base = self.start[name]
+        rows, present, missing = (float(vector[base + c]) for c in (ROWS, PRESENT, MISSING))
         broken = float(vector[base + TYPE] + vector[base + RANGE])
         if name in self.categories:
             counts = vector[base + OFFSET : base + OFFSET + len(self.categories[name]) + 1]
@@ -333,6 +336,19 @@ class Inputs:
         above = np.concatenate([[present], self.totals[base + OFFSET : base + OFFSET + edges], [0.0]])
         return above[:-1] - above[1:], float(self.mean[i] * present + self.sd[i] * self.totals[base + SUM])
 
+    def columns(self) -> dict[str, list[int]]:
+        """By feature: where its columns are in the vector of sums, and how many."""
+        names = list(self.start)
+        ends = [*(self.start[n] for n in names[1:]), self.width - 1]
+        return {name: [self.start[name], end - self.start[name]] for name, end in zip(names, ends, strict=True)}
+
+    def go_on(self) -> None:
+        """Rows that waited for a reference which is there now, from elsewhere, are folded."""
+        if self.profile is not None:
+            waiting, self.waiting, self.waiting_rows = self.waiting, [], 0
+            for rows in waiting:
+                self._fold(rows)
+
     @property
     def memory_bytes(self) -> int:
         """Bytes of panes, or of the rows that wait for a reference."""
@@ -349,28 +365,3 @@ class Inputs:
 def _by_pane(mask: NDArray[np.bool_], starts: Int) -> Float:
     """Counts of a (features, n) mask by pane, (panes, features)."""
     return np.add.reduceat(mask.view(np.uint8), starts, axis=1, dtype=np.int64).T.astype(np.float64)
-
-
-def state_of(inputs: Inputs) -> dict[str, Any]:
-    """Plain values for the snapshot."""
-    return {
-        "rows": inputs.rows,
-        "waiting": [packed_rows(r) for r in inputs.waiting],
-        "unknown": inputs.unknown,
-        "uniques": {name: u.state() for name, u in inputs.uniques.items()},
-        "panes": inputs.panes.state() if inputs.profile else None,
-        "totals": inputs.totals.tobytes() if inputs.profile else b"",
-        "fences": inputs.fences.state() if inputs.profile else None,
-    }
-
-
-def restore(inputs: Inputs, state: Mapping[str, Any]) -> None:
-    """Fill an object made with the same settings and reference."""
-    inputs.rows, inputs.unknown = state["rows"], dict(state["unknown"])
-    inputs.waiting = [unpacked_rows(r) for r in state["waiting"]]
-    inputs.waiting_rows = sum(len(r.times_ms) for r in inputs.waiting)
-    inputs.uniques |= {name: Unique.from_state(u) for name, u in state["uniques"].items() if name in inputs.uniques}
-    if state["panes"] is not None:
-        inputs.panes = Panes.from_state(state["panes"])
-        inputs.totals = np.frombuffer(state["totals"], np.float64).copy()
-        inputs.fences.load(state["fences"])

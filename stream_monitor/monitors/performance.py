@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.cells import BOOL, TEXT, Cells, class_name, class_text, tags
-from stream_monitor.events.join import Pairs
+from stream_monitor.events.join_rows import Pairs
 from stream_monitor.monitors.anomaly import trend
+from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.performance_windows import Classes, Judged, KnownTask, PerformanceWindows
 from stream_monitor.settings import ModelSettings, Threshold
 from stream_monitor.stats.inference import wilson_interval
@@ -85,7 +86,7 @@ class Performance:
         due : bool
             A stride is full: thresholds are to be looked at now.
         """
-        if self.decided:
+        if self.decided and not self.waiting:
             yield from self._strides(pairs, texts)
             return
         self.waiting.append((pairs, texts))
@@ -93,7 +94,7 @@ class Performance:
 
     def settle(self, least: int = 1) -> Iterator[tuple[Float, Int, bool]]:
         """Decide what is open on the labelled rows that wait, if that can be or there are so many, and take them in. Yields as `add` does."""
-        if self.decided or not self.waiting or not self._decide(least):
+        if not self.waiting or not (self.decided or self._decide(least)):
             return
         self.decided = True
         waiting, self.waiting = self.waiting, []
@@ -347,17 +348,32 @@ class Performance:
             "windows": None if self.windows is None else self.windows.state(),
         }
 
-    def load(self, state: Mapping[str, Any], texts: list[str]) -> None:
-        """Go on from the state of a snapshot."""
+    def load(self, state: Mapping[str, Any], texts: list[str], changes: Changes, *, anew: bool) -> bool:
+        """Go on from the state of a snapshot; whether the windows of labelled rows do. Codes of classes stay, since rows that wait for labels have them, and counters do."""
         self.classes.update(state["classes"])
         self.score_classes.update(state["score_classes"])
-        self.task, self.decided, self.positive, self.reference, self.shift = (state[k] for k in ("task", "decided", "positive", "reference", "shift"))
         self.waiting = [(unpacked_pairs(p), texts) for p in state["waiting"]]
-        self.pairs, self.trends, *self._first = state["counts"]
-        self.falling = state["falling"]
-        self.block, self.blocks = np.array(state["block"], np.float64), list(state["blocks"])
+        self.pairs, self.trends, *first = state["counts"]
+        if not state["decided"]:
+            return True
+        known = {"task": (self.settings.task, state["task"]), "positive_class": (self.settings.positive_class, state["positive"] if state["task"] == "binary" else None)}
+        keys = [key for key in changes.keys("performance") if known[key][0] != known[key][1]]
+        if keys:
+            changes.begins_anew("performance", keys)
+        if keys or anew:
+            return False
+        self.task, self.decided, self.positive, self.shift = (state[k] for k in ("task", "decided", "positive", "shift"))
+        if level := changes.keys("level"):
+            changes.begins_anew("level of accuracy", level)
+        else:
+            self._first, self.reference = first, state["reference"]
+        if trend_of := changes.keys("trend"):
+            changes.begins_anew("trend of performance", trend_of)
+        else:
+            self.falling, self.block, self.blocks = state["falling"], np.array(state["block"], np.float64), list(state["blocks"])
         if state["windows"] is not None:
             self.windows = PerformanceWindows.from_state(state["windows"], self.rows, self.classes, self.score_classes)
+        return True
 
 
 def packed_pairs(pairs: Pairs) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from stream_monitor.events.join import VERSIONS_MAX, Join
+from stream_monitor.monitors.definitions import Changes, Definitions, definitions
 from stream_monitor.monitors.version import Version
+from stream_monitor.monitors.version_state import load, version_state
 from stream_monitor.settings import CoreSettings
 
 OTHER = "__other__"
@@ -99,20 +101,33 @@ class Registry:
             "codes": [[m, n] for m, n in self.codes],
             "sources": self.sources,
             "hits": dict(self.hits),
-            "unconfigured": self._unconfigured,
             "of_model": list(self._of_model.items()),
-            "versions": [v.state() for v in self.versions],
+            "versions": [version_state(v) for v in self.versions],
+            "defined": self._definitions(),
         }
 
-    def load(self, state: Mapping[str, Any], texts: list[str]) -> None:
-        """Go on from the state of a snapshot; `texts` is the dictionary of outcomes of the shard."""
+    def load(self, state: Mapping[str, Any], texts: list[str], *, changed: bool) -> list[str]:
+        """Go on from the state of a snapshot; what began anew. `texts` is the dictionary of outcomes of the shard, `changed`: the configuration is another one."""
         self.models, self.model_names, self.hits = dict(state["models"]), list(state["model_names"]), Counter(state["hits"])
         self.sources += state["sources"]
-        self._unconfigured, self._of_model = state["unconfigured"], Counter(dict(state["of_model"]))
+        self._of_model = Counter(dict(state["of_model"]))
+        before, now, anew = state["defined"], self._definitions(), []
         for (model, name), saved in zip(state["codes"], state["versions"], strict=True):
             code = self.codes[model, name] = len(self.versions)
             self.versions.append(self._made(model, name, code))
-            self.versions[code].load(saved, texts)
+            of = self.model_names[model]
+            changes = Changes(before.get(of, before[""]), now.get(of, now[""]))
+            load(self.versions[code], saved, texts, changes, changed=changed)
+            anew += [f"{of}/{name}: {what}" for what in changes.anew]
+        has_versions = {m for m, _ in self.codes}
+        living = [name for m, name in enumerate(self.model_names) if m not in has_versions or self._of_model[m]]
+        self._unconfigured = sum(name not in self.settings.models and name != OTHER for name in living)
+        return anew
+
+    def _definitions(self) -> dict[str, Definitions]:
+        """By model of the configuration, and under no name those of all others."""
+        of = {"": self.settings.defaults, **self.settings.models}
+        return {name: definitions(model, self.settings.limits) for name, model in of.items()}
 
     def source(self, name: str) -> int:
         """Number of a source partition."""

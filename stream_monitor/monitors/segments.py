@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.cells import Cells
+from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.performance_windows import Judged, PerformanceWindows
 from stream_monitor.monitors.rows import category_of
 from stream_monitor.settings import Segment
 
 Int = NDArray[np.int64]
+Restored = Callable[[Mapping[str, Any]], PerformanceWindows]
 COMBINATIONS_MAX = 10_000
 """Further combinations of slices are in none."""
 CODE_MAX = 65_535
@@ -58,12 +60,13 @@ class Segments:
 
     def __init__(self, defined: tuple[Segment, ...], limit: int, windows: Callable[[], PerformanceWindows]) -> None:
         self.defined, self.limit, self._windows = defined, limit, windows
-        self.ids: dict[str, int] = {}
-        self.combinations: dict[tuple[int, ...], int] = {(NONE,) * len(defined): 0}
+        self.ids: dict[tuple[str, str], int] = {}
+        """Numbers of slices, by name and value."""
+        self.members: list[tuple[int, ...]] = [(NONE,) * len(defined)]
+        """By code: the slices of a combination; of a code of an earlier configuration what is left of them."""
+        self.combinations: dict[tuple[int, ...], int] = {self.members[0]: 0}
         self.windows: dict[int, PerformanceWindows] = {}
         self.overflowed = 0
-        self._base = 0
-        """Codes below it were given under other definitions, and are in no slice."""
         self._told: set[int] = set()
         self._used = [0] * len(defined)
 
@@ -86,16 +89,17 @@ class Segments:
         ids = np.stack([self._values(d, columns, cells, texts) for d in range(len(self.defined))], axis=1)
         distinct, inverse = np.unique(ids, axis=0, return_inverse=True)
         table = np.array([self._combination(tuple(c)) for c in distinct.tolist()], np.int64)
-        found: Int = self._base + table[inverse.ravel()]
+        found: Int = table[inverse.ravel()]
         return found
 
     def _combination(self, ids: tuple[int, ...]) -> int:
         code = self.combinations.get(ids)
         if code is None:
-            if len(self.combinations) >= COMBINATIONS_MAX:
+            if len(self.combinations) >= COMBINATIONS_MAX or len(self.members) > CODE_MAX:
                 self.overflowed += 1
                 return 0
-            code = self.combinations[ids] = len(self.combinations)
+            code = self.combinations[ids] = len(self.members)
+            self.members.append(ids)
         return code
 
     def _values(self, d: int, columns: tuple[str, ...], cells: Cells, texts: list[str]) -> Int:
@@ -114,19 +118,19 @@ class Segments:
         return np.array(found, np.int64)[inverse]
 
     def _id(self, d: int, value: str) -> int:
-        text = f"{self.defined[d].name}={value}"
-        number = self.ids.get(text)
+        key = self.defined[d].name, value
+        number = self.ids.get(key)
         if number is None:
             if self._used[d] >= self.limit and value != OTHER:
                 self.overflowed += 1
                 return self._id(d, OTHER)
             self._used[d] += value != OTHER
-            number = self.ids[text] = len(self.ids)
+            number = self.ids[key] = len(self.ids)
         return number
 
     def add(self, rows: Judged) -> None:
         """Labelled rows, each to the windows of its slices."""
-        members = np.array(list(self.combinations), np.int64)[np.maximum(rows.segment - self._base, 0)]
+        members = np.array(self.members, np.int64)[rows.segment]
         for d in range(len(self.defined)):
             for number in np.unique(members[:, d]).tolist():
                 if number != NONE:
@@ -143,37 +147,65 @@ class Segments:
         told, self._told = sorted(self._told), set()
         names = list(self.ids)
         for number in told:
-            yield names[number], self.windows[number]
+            yield "=".join(names[number]), self.windows[number]
 
     def __iter__(self) -> Iterator[tuple[str, PerformanceWindows]]:
         names = list(self.ids)
-        return ((names[number], windows) for number, windows in sorted(self.windows.items()))
+        return (("=".join(names[number]), windows) for number, windows in sorted(self.windows.items()))
 
     # ---- snapshot
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
         return {
-            "defined": [[d.name, list(d.cut)] for d in self.defined],
-            "base": self._base,
-            "ids": list(self.ids),
-            "combinations": [list(c) for c in self.combinations],
+            "names": [d.name for d in self.defined],
+            "ids": [list(value) for value in self.ids],
+            "members": [list(c) for c in self.members],
             "windows": [[number, w.state()] for number, w in self.windows.items()],
             "told": sorted(self._told),
             "overflowed": self.overflowed,
         }
 
-    def load(self, state: Mapping[str, Any], restored: Callable[[Mapping[str, Any]], PerformanceWindows]) -> None:
-        """Go on from the state of a snapshot. Under other definitions the slices begin anew: the codes of rows that still wait mean something else."""
-        if state["defined"] != [[d.name, list(d.cut)] for d in self.defined]:
-            base = state["base"] + len(state["combinations"])
-            self._base = base if base + COMBINATIONS_MAX <= CODE_MAX else 0
+    def load(self, state: Mapping[str, Any], restored: Restored, changes: Changes, *, windows: bool) -> None:
+        """
+        Go on from the state of a snapshot.
+
+        Slices of other definitions begin anew. Codes keep their place, since rows that wait for labels have them: each stands
+        for what is left of its combination.
+
+        Parameters
+        ----------
+        state : mapping
+            Of `state`; of a time without slices only the number of codes that were given (`given`).
+        restored : callable
+            Makes windows of their state.
+        changes : Changes
+        windows : bool
+            The windows go on; else only what the codes mean.
+        """
+        none = (NONE,) * len(self.defined)
+        if "given" in state:
+            self.members = [none] * state["given"]
             return
-        self._base = state["base"]
-        self.ids = {name: i for i, name in enumerate(state["ids"])}
-        self.combinations = {tuple(c): i for i, c in enumerate(state["combinations"])}
-        self.windows = {number: restored(w) for number, w in state["windows"]}
-        self._told, self.overflowed = set(state["told"]), state["overflowed"]
-        for name in self.ids:
-            for d, segment in enumerate(self.defined):
-                self._used[d] += name.startswith(f"{segment.name}=") and name != f"{segment.name}={OTHER}"
+        before = {name: k for k, name in enumerate(state["names"])}
+        goes_on = {d.name: k for k, d in enumerate(self.defined) if d.name in before and not changes.keys("slice", d.name)}
+        number: dict[int, int] = {}
+        for old, (name, value) in enumerate(state["ids"]):
+            if name in goes_on:
+                number[old] = self._id(goes_on[name], value)
+        at = [before[d.name] if d.name in goes_on else NONE for d in self.defined]
+        self.members = [tuple(NONE if k == NONE else number.get(c[k], NONE) for k in at) for c in state["members"]]
+        self.combinations = {}
+        for code, member in enumerate(self.members):
+            self.combinations.setdefault(member, code)
+        self.overflowed = state["overflowed"]
+        names = list(self.ids)
+        own = {old: new for old, new in number.items() if names[new] == tuple(state["ids"][old])}
+        if windows:
+            self.windows = {own[old]: restored(w) for old, w in state["windows"] if old in own}
+            self._told = {own[old] for old in state["told"] if old in own}
+        for name in before:
+            if keys := changes.keys("slice", name):
+                changes.begins_anew(f"slice {name}", keys)
+        for name in sorted({state["ids"][old][0] for old in number.keys() - own.keys()}):
+            changes.begins_anew(f"values of slice {name} beyond the first {self.limit}", ["limits.segments"])

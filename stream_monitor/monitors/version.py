@@ -8,23 +8,22 @@ the gauges never shows in a result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.cells import class_name
-from stream_monitor.events.join import Pairs
+from stream_monitor.events.join_rows import Pairs
 from stream_monitor.monitors import drift, points, quality
 from stream_monitor.monitors.anomaly import HOUR_MS, Patterns, hours_to_judge
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Custom
 from stream_monitor.monitors.history import History
-from stream_monitor.monitors.inputs import Inputs, restore, state_of, unit_of
-from stream_monitor.monitors.performance import Performance, packed_pairs, unpacked_pairs
-from stream_monitor.monitors.performance_windows import Judged, PerformanceWindows
+from stream_monitor.monitors.inputs import Inputs, unit_of
+from stream_monitor.monitors.performance import Performance
+from stream_monitor.monitors.performance_windows import Judged
 from stream_monitor.monitors.reference import ANY_MODEL, Profile, decode_profile, encode_profile, profile_id
-from stream_monitor.monitors.rows import Points, Rows, concatenated, packed_rows, unpacked_rows
+from stream_monitor.monitors.rows import Points, Rows, concatenated
 from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import CoreSettings
@@ -77,6 +76,8 @@ class Version:
         self.contained = Containment()
         self.history, self.patterns = History(), Patterns()
         self.custom = Custom(settings.metrics.custom, limits.segments) if settings.metrics.custom else None
+        self.codes_given = 1
+        """Codes of combinations of slices in the rows that wait for labels, where there are no slices now."""
         self.segments = Segments(settings.segments, limits.segments, lambda: self.performance.population(slim=True)) if settings.segments else None
         if self.segments is not None:
             self.performance.on_rows = self._slice
@@ -209,15 +210,15 @@ class Version:
             self.contained.run("drift", self._feed, name, values, times_ms[len(times_ms) - len(values) :])
 
     def _feed(self, name: str, values: Float, times_ms: NDArray[np.int64]) -> None:
-        if self._signal(name).update(values, times_ms):
+        if self.signal(name).update(values, times_ms):
             self._fired.add(name)
 
-    def _signal(self, name: str) -> drift.Signal:
+    def signal(self, name: str) -> drift.Signal:
+        """The detectors of a subject, made when its first values come."""
         signal = self.signals.get(name)
         if signal is None:
-            config = self.settings.drift
-            methods = {"__error__": config.errors, "__score__": config.score, "__prediction__": config.prediction}.get(name, config.features)
-            signal = self.signals[name] = drift.Signal(name, methods, None if name == "__error__" else 0.0)
+            home = None if name == "__error__" else 0.0
+            signal = self.signals[name] = drift.Signal(name, getattr(self.settings.drift, drift.signal_of(name)), home)
             signal.binary = name == "__error__" and self.performance.task != "regression"
         return signal
 
@@ -293,70 +294,22 @@ class Version:
         found += self.performance.windows.memory_bytes if self.performance.windows is not None else 0
         return found + (sum(w.memory_bytes for _, w in self.segments) if self.segments is not None else 0)
 
-    # ---- snapshot
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot; the inbox is part of it."""
-        return {
-            "reference": self.reference,
-            "watermark_ms": self.watermark_ms,
-            "changed": self._changed,
-            "features": state_of(self.features),
-            "outputs": state_of(self.outputs),
-            "performance": self.performance.state(),
-            "volume": self.volume.state(),
-            "signals": {name: s.state() for name, s in self.signals.items()},
-            "contained": self.contained.state(),
-            "history": self.history.told,
-            "patterns": self.patterns.state(),
-            "custom": None if self.custom is None else self.custom.state(),
-            "segments": None if self.segments is None else self.segments.state(),
-            "rows": [packed_rows(r) for r in self._rows],
-            "pairs": [packed_pairs(p) for p, _ in self._pairs],
-            "first_errors": self._first_errors.tobytes(),
-            "error_scale": self._error_scale,
-            "feature_profile": None if self.features.profile is None else encode_profile(self.features.profile),
-            "output_profile": None if self.outputs.profile is None else encode_profile(self.outputs.profile),
-        }
-
-    def load(self, state: Mapping[str, Any], texts: list[str]) -> None:
-        """Go on from the state of a snapshot; `texts` is the dictionary of outcomes of the shard."""
-        self.reference, self.watermark_ms, self._changed = state["reference"], state["watermark_ms"], state["changed"]
-        for inputs, name in ((self.features, "feature"), (self.outputs, "output")):
-            profile = state[f"{name}_profile"]
-            inputs.profile = None  # what was published since is not for rows that wait already
-            if profile is not None:
-                inputs.use(decode_profile(profile))
-        restore(self.features, state["features"])
-        restore(self.outputs, state["outputs"])
-        self.performance.load(state["performance"], texts)
-        self.volume = Volume.from_state(state["volume"])
-        for name, saved in state["signals"].items():
-            self._signal(name).load(saved)
-        self.contained = Containment.from_state(state["contained"])
-        self.history.told = {int(width): list(told) for width, told in state["history"].items()}
-        self.patterns = Patterns.from_state(state["patterns"])
-        if self.custom is not None and state["custom"] is not None:
-            self.custom.load(state["custom"])
-        if self.segments is not None and state["segments"] is not None:
-            self.segments.load(state["segments"], lambda w: PerformanceWindows.from_state(w, self.performance.rows, self.performance.classes, self.performance.score_classes))
-        self._rows = [unpacked_rows(r) for r in state["rows"]]
-        self._pairs = [(unpacked_pairs(p), texts) for p in state["pairs"]]
-        self._waiting = sum(len(r.times_ms) for r in self._rows) + sum(len(p.row) for p, _ in self._pairs)
-        self._first_errors = np.frombuffer(state["first_errors"], np.float64)
-        self._error_scale = tuple(state["error_scale"]) if state["error_scale"] else None
-
 
 def _judge_all(verdicts: Iterable[Verdict], judge: Judge) -> None:
     for verdict in verdicts:
         judge(verdict)
 
 
+def _alike(first: Rows, other: Rows) -> bool:
+    """Whether rows can be joined; after a restart those that wait may tell of no origin, and later ones do."""
+    return first.columns == other.columns and not first.texts and not other.texts and bool(len(first.origin)) == bool(len(other.origin))
+
+
 def _merged(rows: list[Rows]) -> Iterator[Rows]:
     """Neighbours with the same columns and no texts, joined, so that they are reduced as one chunk."""
     start = 0
     for end in range(1, len(rows) + 1):
-        if end < len(rows) and rows[end].columns == rows[start].columns and not rows[end].texts and not rows[start].texts:
+        if end < len(rows) and _alike(rows[start], rows[end]):
             continue
         run = rows[start:end]
         yield run[0] if len(run) == 1 else concatenated(run)

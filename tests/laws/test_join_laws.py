@@ -10,7 +10,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_monitor.events.join import ANY, SERVED, Join, LabelRows, Predictions
+from stream_monitor.events.join import ANY, SERVED, Join
+from stream_monitor.events.join_rows import LabelRows, Predictions
 
 VERSIONS = [0, 0, 1]  # model of each version
 NAMELESS = {0: 0, 1: 2}  # the version of each model that a label means with its own prediction when it names none
