@@ -66,6 +66,8 @@ class Ingest:
         self._decoders = {topic: Decoder(topic, self._groups, self._texts, max_record_bytes) for topic in ("predictions", "labels")}
         self._chunks: list[Chunk] = []
         self.rows = 0
+        self.newest_ms: dict[str, NDArray[np.int64]] = {}
+        """By source: event times of the rows that were taken last."""
 
     def take(self, source: str, kind: str, values: list[bytes | None], offsets: NDArray[np.int64], times_ms: NDArray[np.int64]) -> list[Reject]:
         """
@@ -119,11 +121,13 @@ class Ingest:
             rows["group"][here], rows["id"][here], rows["time"][here], rows["offset"][here] = c.groups, c.ids, c.times_ms, offsets[c.place]
             blocks.append((c.columns, here, c.cells))
         self._chunks.append(Chunk(source, rows, blocks))
+        self.newest_ms[source] = rows["time"]
         self.rows += n
 
     def drop(self, sources: Container[str]) -> None:
         """Forget the buffered rows of these sources: a record never mixes two tenures of a source."""
         self._chunks = [c for c in self._chunks if c.source not in sources]
+        self.newest_ms = {source: times for source, times in self.newest_ms.items() if source not in sources}
         self.rows = sum(len(c.rows) for c in self._chunks)
 
     def flush(self, flushed_ms: int) -> dict[int, list[bytes]]:

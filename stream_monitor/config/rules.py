@@ -129,6 +129,12 @@ RULES: dict[type, dict[str, Rule]] = {
         "auto_offset_reset": Rule("Where a new group begins."),
         "flush_interval": Rule("How long decoded rows wait before they are written.", low=1, high=60_000),
         "alert_interval": Rule("How often a transaction ends, which makes alerts visible.", low=1, high=60_000),
+        "max_source_skew": Rule(
+            "How far (event time) a partition of `predictions` or `labels` may be read ahead of the slowest that has records waiting; `off`: each as fast as it comes.",
+            low=0,
+            high=86_400_000,
+        ),
+        "max_source_wait": Rule("How long a partition waits at most for the same others, whatever they have.", low=1_000, high=86_400_000),
         "shutdown_timeout": Rule("How long a clean stop may take.", low=0, high=3_600_000),
         "max_record_bytes": Rule("Larger source records are dead letters.", low=1_024, high=100_000_000),
         "on_corrupt": Rule(

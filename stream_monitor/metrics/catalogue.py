@@ -103,6 +103,7 @@ def _of_the_process() -> Iterable[Metric]:
     yield _process("labels_total", "counter", "Labels by what became of them.", "outcome")
     yield _process("dead_letters_total", "counter", "Records written to dead-letters.", "topic", "reason")
     yield _process("consumer_lag_records", "gauge", "Records in the partition that were not read yet.", "topic", "partition")
+    yield _process("source_wait_seconds_total", "counter", "Time in which the partition waited for one that is behind in event time.", "topic", "partition")
     yield _process("log_time_lag_seconds", "gauge", "Wall clock minus the greatest time folded from the partition.", "topic", "partition")
     yield _process("join_pending", "gauge", "Predictions that wait for a label or for a correction.")
     yield _process("predictions_expired_total", "counter", "Predictions that left the join without a label because of their age.")

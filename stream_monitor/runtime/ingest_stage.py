@@ -27,6 +27,8 @@ from aiokafka.structs import RecordMetadata
 from stream_monitor.errors import StateError
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.metrics.samples import Sample
+from stream_monitor.runtime import others
+from stream_monitor.runtime.alignment import aligned, note_of, noted
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.copies import EndedError, apart, culprits
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
@@ -62,6 +64,7 @@ class IngestStage:
         self.ingest = self._new_ingest()
         self.ids: dict[TopicPartition, str] = {}
         """Topic id with which the tenure of each partition began."""
+        self.alignment = aligned(hub.settings)
         self.lost = Lost(hub.settings.worker, "read", "leaves them out")
         self.dead: Counter[tuple[str, str]] = Counter()
         self._lock = asyncio.Lock()
@@ -93,6 +96,7 @@ class IngestStage:
         self._producer._message_accumulator._batch_ttl = math.inf  # else what waits for a leader would fail, and end the process, although it can still be written
         self.hub.spawn(self._pump())
         self.hub.spawn(self._watch_ids())
+        self.hub.spawn(others.watch(self.alignment, self.hub, self.topics))
 
     def source(self, tp: TopicPartition) -> str:
         """Name of a source partition on every row: a topic that was deleted and made again has another id."""
@@ -107,6 +111,7 @@ class IngestStage:
                     offsets.pop(tp, None)
                 self._failed.pop(tp, None)
             self.ingest.drop({self.source(tp) for tp in gone})
+            self.alignment.end(gone)
             known = await self.hub.source.topic_ids(sorted(self.topics))
             self.ids = {tp: i for tp, i in self.ids.items() if tp not in gone} | {tp: known.get(tp.topic, "") for tp in tps}
             observations = self._observations()
@@ -114,6 +119,7 @@ class IngestStage:
             self._demand_same_targets({tp: committed[tp] for tp in observations})
             bounds = await bounds_of(self.hub.source, {tp: (committed[tp] or (0,))[0] for tp in tps})
             found: dict[TopicPartition, int] = {}
+            times_ms: dict[TopicPartition, int | None] = {}
             begun: Counter[TopicPartition] = Counter()
             for tp in tps:
                 at, (first, end) = committed[tp], bounds[tp]
@@ -121,11 +127,12 @@ class IngestStage:
                     added = tp.partition >= self._partitions.setdefault(tp.topic, self.hub.source.partitions(tp.topic))
                     found[tp] = end if self.hub.settings.worker.auto_offset_reset == "latest" and not added else first
                     continue
-                offset, (topic_id, self._failed[tp], begun[tp]) = at[0], parted(at[1])
+                offset, (note, self._failed[tp], begun[tp]) = at[0], parted(at[1])
+                topic_id, times_ms[tp] = note_of(note)
                 anew = bool(topic_id and self.ids[tp] and topic_id != self.ids[tp])
                 if anew or offset > end:
                     log.error(GO_BACK_WARNING, self.source(tp), offset, first)
-                    offset, self._failed[tp] = 0 if anew else first, {}
+                    offset, self._failed[tp], times_ms[tp] = 0 if anew else first, {}, None
                     del begun[tp]
                 if offset < first:
                     self.lost.count(tp, offset, first)
@@ -133,6 +140,7 @@ class IngestStage:
                 found[tp] = offset
             self._read.update(found)
             self._opened.update(found)
+            self.alignment.begin({tp: (times_ms.get(tp), offset < bounds[tp][1]) for tp, offset in found.items()})
             await self._begin({tp: begun[tp] - (begun[tp] == mine.get(tp)) for tp in tps if found[tp] < bounds[tp][1]})  # one that is only opened again is counted already
             return found
 
@@ -184,6 +192,7 @@ class IngestStage:
             raise
         rejects = [poison.get(r.index, r) for r in rejects]
         self._read[tp] = records.end
+        self.alignment.take(tp, self.ingest.newest_ms.pop(self.source(tp), records.times_ms))
         if rejects or records.broken:
             self._burying.add(tp)  # its offsets are not committed before its dead letters are written
             await self._bury(tp, records, rejects)
@@ -238,7 +247,7 @@ class IngestStage:
             tries = max(known.values(), default=0) + 1
             self._opened[tp], self._failed[tp] = at, {max([end, *known]): tries}  # a commit that is still made says the same
             self._begun.pop(tp, None)
-            counted[tp] = at, with_failures(self.ids.get(tp, ""), self._failed[tp])
+            counted[tp] = at, with_failures(noted(self.ids.get(tp, ""), self.alignment.time_of(tp)), self._failed[tp])
             stop = self.hub.settings.worker.on_poison == "stop"
             then = "worker.on_poison: skip sets the record aside" if stop else f"after {TRIES} tries the record is set aside"
             log.error("%s/%d: a record of %d to %d ends the worker, try %d; %s", tp.topic, tp.partition, at, end - 1, tries, then)
@@ -332,7 +341,7 @@ class IngestStage:
 
     def _metadata(self, tp: TopicPartition, at: int) -> str:
         """Of a commit at this offset."""
-        return with_failures(self.ids.get(tp, ""), self._failures(tp, at), self._begun.get(tp, 0) if at == self._opened.get(tp) else 0)
+        return with_failures(noted(self.ids.get(tp, ""), self.alignment.time_of(tp)), self._failures(tp, at), self._begun.get(tp, 0) if at == self._opened.get(tp) else 0)
 
     async def _pump(self) -> None:
         due = 0.0
@@ -383,6 +392,7 @@ class IngestStage:
         for (topic, reason), n in self.dead.items():
             yield Sample("stream_monitor_dead_letters_total", (topic, reason), n)
         yield from self.lost.samples()
+        yield from self.alignment.samples()
         yield Sample("stream_monitor_timestamps_replaced_total", (), self.ingest.ahead)
 
 

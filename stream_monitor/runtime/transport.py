@@ -25,6 +25,7 @@ from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.exits import NOT_OPENED, die
 from stream_monitor.runtime.fetching import Fetching
 from stream_monitor.runtime.hub import Hub
+from stream_monitor.runtime.in_step import AlignedStage, FetchingInStep
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
@@ -62,7 +63,8 @@ class Thread(driver.AIOKafkaConsumerThread):
         super().__init__(consumer, loop=loop, thread_loop=loop, **kwargs)
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:  # noqa: ARG002 - Faust's own reads uncommitted and hard-codes the fetch wait
-        self.fetching = Fetching(self.app.hub, AIOKafkaConsumer(**consumer_options(self.app.hub.settings)))
+        consumer = AIOKafkaConsumer(**consumer_options(self.app.hub.settings))
+        self.fetching = Fetching(self.app.hub, consumer) if self.app.aligned is None else FetchingInStep(self.app.hub, consumer, self.app.aligned)
         return self.fetching.consumer
 
     async def _fetch_records(self, consumer: Any, active_partitions: Any, timeout: Any = None, max_records: Any = None) -> Any:  # noqa: ARG002
@@ -249,6 +251,8 @@ class App(faust.App):
 
     BootStrategy = Boot
     hub: Hub
+    aligned: AlignedStage | None = None
+    """The stage that reads its topics in step."""
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)

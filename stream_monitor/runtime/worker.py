@@ -73,6 +73,7 @@ class Worker:
         self.hub.stages = [self.ingest, self.evaluate]
         logs.complain(self.settings.kafka)
         app = self._app()
+        app.aligned = self.ingest
         await app.start()
         gc.collect()
         gc.freeze()

@@ -146,7 +146,7 @@ def test_a_broken_batch_ends_the_process_unless_it_is_to_be_skipped(died):
                 await run(driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True)])
         assert driver.offsets == {TP: (0, "id opened=2")}
         stage, sent, start = await run(driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True), delivery(3, [event(9)])], on_corrupt="skip")
-        assert (start, sent.letters(), driver.offsets[TP]) == (0, [(b"", 0, "corrupt_batch")], (4, "id"))
+        assert (start, sent.letters(), driver.offsets[TP]) == (0, [(b"", 0, "corrupt_batch")], (4, f"id time={T0}"))
         assert stage.dead["predictions", "corrupt_batch"] == 1
         assert stage.ingest.counts["predictions", "forwarded"] == 1
 
@@ -203,11 +203,11 @@ def test_a_record_that_ends_the_process_three_times_is_set_aside(died, poisonous
         assert (start, sent.letters()) == (0, [(BAD, 3, "unknown_format"), (BAD, 5, "unknown_format"), (BAD, 7, "unknown_format")])
         assert stage.ingest.counts["predictions", "forwarded"] == 6
         assert "ZeroDivisionError: bad (test_poison.py:" in sent.records[0][2]["__connect.errors.exception.message"].decode()
-        assert driver.offsets[TP] == (9, "id failed=8:3")
+        assert driver.offsets[TP] == (9, f"id time={T0} failed=8:3")
         _, sent, _ = await run(driver, lambda start: [delivery(start, [BAD])])
         assert sent.letters() == [(BAD, 9, "unknown_format")]
         _, _, start = await run(driver, lambda start: [delivery(start, [event(1)] * CAREFUL_RECORDS)])
-        assert (start, driver.offsets[TP]) == (10, (CAREFUL_RECORDS + 10, "id"))
+        assert (start, driver.offsets[TP]) == (10, (CAREFUL_RECORDS + 10, f"id time={T0}"))
 
     asyncio.run(body())
 
@@ -220,10 +220,10 @@ def test_tries_are_counted_where_nothing_moves_on(died, poisonous):
         await stage.open([TP])
         await stage.next(delivery(0, [event(0), event(1)]))
         await stage.flush()
-        assert driver.offsets[TP] == (2, "id")
+        assert driver.offsets[TP] == (2, f"id time={T0}")
         with pytest.raises(ZeroDivisionError):
             await stage.next(delivery(2, [BAD]))
-        assert driver.offsets[TP] == (2, "id failed=3:1")
+        assert driver.offsets[TP] == (2, f"id time={T0} failed=3:1")
 
     asyncio.run(body())
 

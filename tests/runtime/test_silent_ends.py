@@ -34,6 +34,8 @@ from tests.runtime.test_poison import BAD, LOG, TP, Driver, Folding, Sent, deliv
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies of the process are made on Linux only")
 TESTS = os.getpid()
 MARK = TopicPartition("snapshots", 0)
+T0_MS = 1_760_000_000_000
+"""Of the records that the driver of test_poison.py hands over."""
 
 
 def crash() -> None:
@@ -153,7 +155,7 @@ def test_a_record_that_crashes_three_workers_is_found_in_copies(crashing: None) 
         assert (start, sent.letters()) == (0, [(BAD, 3, "unknown_format"), (BAD, 5, "unknown_format"), (BAD, 7, "unknown_format")])
         assert "3 tries to take it ended the worker: signal SIGSEGV" in sent.records[0][2]["__connect.errors.exception.message"].decode()
         assert stage.ingest.counts["predictions", "forwarded"] == 6
-        assert driver.offsets[TP] == (9, "id failed=8:3"), "those after it are tried apart too, by the next worker as well"
+        assert driver.offsets[TP] == (9, f"id time={T0_MS} failed=8:3"), "those after it are tried apart too, by the next worker as well"
 
     asyncio.run(body())
 
@@ -180,7 +182,7 @@ def test_workers_that_were_killed_for_no_fault_of_a_record_set_nothing_aside(mon
         assert sent.letters() == []
         assert stage.ingest.counts["predictions", "forwarded"] == 500
         await run(driver, lambda start: [delivery(start, [event(0)] * CAREFUL_RECORDS)])
-        assert driver.offsets[TP] == (CAREFUL_RECORDS + 500, "id")
+        assert driver.offsets[TP] == (CAREFUL_RECORDS + 500, f"id time={T0_MS}")
 
     asyncio.run(body())
     assert "predictions/0: 3 times a worker began at 0 and ended without a word, or was killed" in caplog.text

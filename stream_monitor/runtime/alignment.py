@@ -1,0 +1,247 @@
+"""
+Sources are read in step: the partition that is ahead in event time waits for the one that is behind.
+
+Rule of the file: no clock and no I/O, and nothing that waits for good. A partition holds others only while
+records of it are waiting to be read, and come; none waits longer than `wait_s` for the same others. It
+decides only in which order partitions are taken, before the log of observations, so that what follows is as
+deterministic as it was. Flink calls this watermark alignment.
+
+What its users and those of Kafka Streams complain about, and what is done here: a partition without records
+or without an owner holds all others for ever (here: what is at its end, or silent, holds nobody); one that
+waits itself, or whose records wait in a queue here, is taken for silent (here: only what nothing has come of
+is); progress that is told once a second caps the speed of a backlog (here: at once within a worker, and
+between workers a number of rows may be read ahead); one producer's clock is the clock of all (here: the
+median of the rows that were taken last).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from aiokafka import TopicPartition
+from numpy.typing import NDArray
+
+from stream_monitor.metrics.samples import Sample
+from stream_monitor.settings import Settings
+
+log = logging.getLogger("stream_monitor")
+SILENT_S = 5.0
+"""Whose records are there, and do not come for so long while others wait for them, holds nobody until they do."""
+TOLD_MS = 10_000
+"""Event time by which a partition may besides be ahead of one that another worker reads: what that one tells of itself is as old as a commit and a question."""
+STEPS_MAX = 1_000
+BEHIND_ALL = -math.inf
+
+
+class Told(NamedTuple):
+    """What a worker tells of a partition that it reads, in the metadata of its commits."""
+
+    time_ms: int | None
+    offset: int
+    behind: bool
+    """Whether records wait behind the offset."""
+
+
+class Place:
+    """How far a partition is read."""
+
+    def __init__(self, time_ms: int | None, behind: bool) -> None:
+        self.time_ms, self.behind = time_ms, behind
+        self.taken = 0
+        """Rows."""
+        self.steps: deque[tuple[int, int]] = deque(maxlen=STEPS_MAX)
+        """Time and rows of what was taken last: how much of it is after a time."""
+        self.since_s: float | None = None
+        """Since when it waits."""
+        self.excused: set[TopicPartition] = set()
+        """For which it has waited long enough."""
+        self.waited_s = 0.0
+
+    def rows_after(self, time_ms: float) -> int:
+        """Rows that were taken beyond a time."""
+        return sum(n for at, n in self.steps if at > time_ms)
+
+
+class Alignment:
+    """
+    Which source partitions have to wait.
+
+    Parameters
+    ----------
+    skew_ms : int or None, ms
+        How far (event time) a partition may be ahead of the slowest; None: none ever waits.
+    wait_s : float, s
+        How long a partition waits at most for the same others.
+    ahead_rows : int
+        Rows that all partitions together may be ahead of those that other workers read.
+    """
+
+    def __init__(self, skew_ms: int | None, wait_s: float, ahead_rows: int) -> None:
+        self.skew_ms, self.wait_s, self.ahead_rows = skew_ms, wait_s, ahead_rows
+        self.places: dict[TopicPartition, Place] = {}
+        self.others: dict[TopicPartition, Told] = {}
+        """Partitions that other workers read."""
+        self.waiting: set[TopicPartition] = set()
+        self.on_take: Callable[[], None] = lambda: None
+        """Called when a partition was read on."""
+        self._silent: dict[TopicPartition, int] = {}
+        """How far what holds nobody was read when that was found."""
+        self._slowest: tuple[TopicPartition, int, float] | None = None
+        self._looked_s = 0.0
+
+    # ---- what is known
+
+    def begin(self, opened: Mapping[TopicPartition, tuple[int | None, bool]]) -> None:
+        """These are read from here on: the event time where the last reader was, if it is known, and whether there are records."""
+        for tp, (time_ms, behind) in opened.items():
+            self.places[tp] = Place(time_ms, behind)
+            self.others.pop(tp, None)
+            self._silent.pop(tp, None)
+
+    def end(self, tps: Collection[TopicPartition]) -> None:
+        """These are not read here any more."""
+        for tp in tps:
+            self.places.pop(tp, None)
+        self.waiting.difference_update(tps)
+
+    def take(self, tp: TopicPartition, times_ms: NDArray[np.int64]) -> None:
+        """Rows with these event times were taken of a partition. Their median is where it is: a producer whose clock is wrong moves none."""
+        self.on_take()
+        if tp in self.places and len(times_ms):
+            place, half = self.places[tp], len(times_ms) // 2
+            place.time_ms = int(np.partition(times_ms, half)[half])
+            place.taken += len(times_ms)
+            place.steps.append((place.time_ms, len(times_ms)))
+
+    def time_of(self, tp: TopicPartition) -> int | None:
+        """Event time up to which a partition is read; None before its first row."""
+        return self.places[tp].time_ms if tp in self.places else None
+
+    def had_more(self, tp: TopicPartition) -> bool:
+        """Whether there were records of it when it was opened."""
+        return tp in self.places and self.places[tp].behind
+
+    def tell(self, others: Mapping[TopicPartition, Told]) -> None:
+        """What other workers say of the partitions that they read."""
+        self.others = {tp: told for tp, told in others.items() if tp not in self.places}
+
+    # ---- who waits
+
+    def hold(self, now_s: float, behind: Collection[TopicPartition], here: Collection[TopicPartition]) -> set[TopicPartition]:
+        """
+        The partitions that have to wait now.
+
+        Parameters
+        ----------
+        now_s : float, s
+            Of a clock that never goes back.
+        behind : collection of partition
+            Of which records lie before us, here or at the broker.
+        here : collection of partition
+            Of which records have come, and are not taken yet.
+        """
+        if self.skew_ms is None or len(self.places) + len(self.others) < 2:
+            return set()
+        found = self._ahead(now_s, behind)
+        while found and self._is_silent(now_s, behind, here):
+            found = self._ahead(now_s, behind)
+        for tp, place in self.places.items():
+            if tp in self.waiting and place.since_s is not None:
+                place.waited_s += now_s - max(self._looked_s, place.since_s)
+            place.since_s = (now_s if place.since_s is None else place.since_s) if tp in found else None
+        self.waiting, self._looked_s = found, now_s
+        if not found:
+            self._slowest = None
+        return found
+
+    def _holders(self, behind: Collection[TopicPartition]) -> list[tuple[float, TopicPartition]]:
+        """Who may hold others, the slowest first."""
+        for tp in [tp for tp, at in self._silent.items() if self._read(tp) != at]:
+            del self._silent[tp]  # it is heard again
+        local = [(BEHIND_ALL if p.time_ms is None else p.time_ms, tp) for tp, p in self.places.items() if tp in behind]
+        told = [(float(t.time_ms), tp) for tp, t in self.others.items() if t.behind and t.time_ms is not None]
+        return sorted(each for each in local + told if each[1] not in self._silent)
+
+    def _read(self, tp: TopicPartition) -> int:
+        """Grows while a partition is read."""
+        if tp in self.places:
+            return self.places[tp].taken
+        return self.others[tp].offset if tp in self.others else -1
+
+    def _ahead(self, now_s: float, behind: Collection[TopicPartition]) -> set[TopicPartition]:
+        holders, found = self._holders(behind), set()
+        for tp, place in self.places.items():
+            if place.time_ms is None:
+                continue
+            held_by = [other for time_ms, other in holders if other != tp and self._is_ahead(place, time_ms, other)]
+            place.excused.intersection_update(held_by)
+            held_by = [other for other in held_by if other not in place.excused]
+            if held_by and place.since_s is not None and now_s - place.since_s >= self.wait_s:
+                log.warning(
+                    "%s/%d has waited %.0f s for %s, which is behind in event time, and is read on; its labels and predictions may not find theirs",
+                    *tp, self.wait_s, ", ".join(f"{other.topic}/{other.partition}" for other in held_by),
+                )  # fmt: skip
+                place.excused.update(held_by)
+            elif held_by:
+                found.add(tp)
+        return found
+
+    def _is_ahead(self, place: Place, time_ms: float, other: TopicPartition) -> bool:
+        assert self.skew_ms is not None and place.time_ms is not None  # noqa: PT018
+        if other in self.places:
+            return place.time_ms > time_ms + self.skew_ms
+        share = self.ahead_rows / (len(self.places) + len(self.others))
+        return place.time_ms > time_ms + self.skew_ms + TOLD_MS and place.rows_after(time_ms) > share
+
+    def _is_silent(self, now_s: float, behind: Collection[TopicPartition], here: Collection[TopicPartition]) -> bool:
+        """Whether nothing has come for long of the slowest, while others wait for it. What waits itself, or in a queue here, is not silent."""
+        tp = self._holders(behind)[0][1]
+        read = self._read(tp)
+        if self._slowest is None or self._slowest[:2] != (tp, read) or tp in here:
+            self._slowest = tp, read, now_s
+            return False
+        limit_s = SILENT_S if tp in self.places else 2 * SILENT_S
+        if now_s - self._slowest[2] < limit_s:
+            return False
+        log.warning("%s/%d has records, and none of them has come for %.0f s: no other partition waits for it", *tp, limit_s)
+        self._silent[tp], self._slowest = read, None
+        return True
+
+    # ---- what is told
+
+    def samples(self) -> Iterator[Sample]:
+        """How long partitions have waited."""
+        for tp, place in self.places.items():
+            yield Sample("stream_monitor_source_wait_seconds_total", (tp.topic, str(tp.partition)), place.waited_s)
+
+
+def aligned(settings: Settings) -> Alignment:
+    """As `monitor.yaml` wants it. Half of the store of rows may fill while others are behind."""
+    worker = settings.worker
+    return Alignment(worker.max_source_skew_ms, worker.max_source_wait_ms / 1e3, settings.core.limits.pending // 2)
+
+
+def noted(topic_id: str, time_ms: int | None) -> str:
+    """
+    What a commit keeps of a source partition.
+
+    >>> noted("17", 40), noted("17", None)
+    ('17 time=40', '17')
+    """
+    return topic_id if time_ms is None else f"{topic_id} time={time_ms}"
+
+
+def note_of(text: str) -> tuple[str, int | None]:
+    """
+    What `noted` was given.
+
+    >>> note_of("17 time=40"), note_of("17"), note_of("")
+    (('17', 40), ('17', None), ('', None))
+    """
+    topic_id, _, time_ms = text.partition(" time=")
+    return topic_id, int(time_ms) if time_ms else None

@@ -1,0 +1,42 @@
+"""
+How far the other workers of the group have read the sources that are theirs.
+
+Rule of the file: nobody tells anybody anything for this alone. Each worker keeps beside the offsets it
+commits up to which event time it has read (`alignment.noted`), and asks for those of the partitions it does
+not own; a worker that owns all asks nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from stream_monitor.runtime.alignment import Alignment, Told, note_of
+from stream_monitor.runtime.hub import Hub, Source
+from stream_monitor.runtime.poison import parted
+
+OTHERS_S = 0.5
+"""Between two questions."""
+
+
+async def ask(source: Source, topics: Collection[str]) -> dict[TopicPartition, Told]:
+    """What is committed of the partitions that others own, and whether there is more of them."""
+    assigned = source.assigned()
+    others = [tp for topic in sorted(topics) for p in range(source.partitions(topic)) if (tp := TopicPartition(topic, p)) not in assigned]
+    if not others:
+        return {}
+    committed, bounds = await source.committed(others), await source.bounds(others)
+    return {tp: Told(note_of(parted(at[1])[0])[1], at[0], at[0] < bounds[tp][1]) for tp, at in committed.items() if at}
+
+
+async def watch(alignment: Alignment, hub: Hub, topics: Collection[str]) -> None:
+    """Ask for ever, while something is read here."""
+    while alignment.skew_ms is not None:
+        await asyncio.sleep(OTHERS_S)
+        if alignment.places:
+            with suppress(KafkaError):  # the broker is away; it is asked again
+                alignment.tell(await ask(hub.source, topics))
