@@ -17,6 +17,7 @@ import numpy as np
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest
+from stream_monitor.outcome import Refused, reasons, refused_by_model
 from stream_monitor.settings import CoreSettings, Freshness, ModelSettings, Settings
 from stream_monitor.verdicts import Out
 
@@ -26,14 +27,6 @@ STEPS_MAX = 2_000
 """A step costs a millisecond or two, however few events it has: a longer input gets longer steps."""
 STEP_SHARE = 8
 """A step is at most this part of the shortest time that the configuration speaks of."""
-
-
-class DeadLetter(NamedTuple):
-    kind: str
-    offset: int
-    reason: str
-    message: str
-    value: bytes
 
 
 class Point(NamedTuple):
@@ -105,7 +98,7 @@ class Replay:
         self.step_ms = step_ms(core, span_ms)
         self.history: list[Point] = []
         self.offsets = Counter({"predictions": 0, "labels": 0})
-        self.dead_letters: list[DeadLetter] = []
+        self.dead_letters: list[Refused] = []
         self.out: list[Out] = []
         self.log_time_ms = 0
         self._waiting: dict[str, list[tuple[bytes, int]]] = {"predictions": [], "labels": []}
@@ -133,7 +126,7 @@ class Replay:
             times = np.array([t for _, t in rows], np.int64)
             self.offsets[kind] += len(rows)
             for reject in self.ingest.take(f"{kind}@replay/0", kind, values, offsets, times):
-                self.dead_letters.append(DeadLetter(kind, int(offsets[reject.index]), reject.reason, reject.message, rows[reject.index][0]))
+                self.dead_letters.append(Refused(kind, int(offsets[reject.index]), reject.reason, reject.message, rows[reject.index][0]))
             rows.clear()
         self._events = 0
         for target, records in self.ingest.flush(self.log_time_ms).items():
@@ -187,4 +180,14 @@ class Replay:
             alerts.update(part["alerts"])
             for name, found in part["models"].items():
                 models.setdefault(name, {"versions": {}})["versions"].update(found["versions"])
-        return {"schema": 1, "records": records, "models": models, "alerts": {"firing": alerts["firing"], "resolved": alerts["resolved"]}}
+        for name, n in refused_by_model(self.dead_letters).items():
+            if name in models:
+                models[name]["rejected"] = n
+        refused = {"refused": reasons(self.dead_letters)} if self.dead_letters else {}
+        return {"schema": 1, "records": records, **refused, "models": models, "alerts": {"firing": alerts["firing"], "resolved": alerts["resolved"]}}
+
+    @property
+    def unmet_labels(self) -> int:
+        """Labels that were accepted and met no prediction."""
+        records = self.summary()["records"]["labels"]
+        return records["accepted"] - sum(s.labels[outcome] for s in self.shards for outcome in ("matched", "corrected", "superseded"))  # type: ignore[no-any-return]

@@ -22,7 +22,7 @@ DAYS_MS = 10 * 86_400_000
 """From here on the times of a chart are dates."""
 MAIN_METRICS = ("accuracy", "mae")
 """The metric that is drawn: the first of these that there is."""
-TEXTS = ("what", "kind", "detector")
+TEXTS = ("what", "kind", "detector", "reason", "what is wrong with it")
 NO_NUMBERS = ("start", "end", "labels", "coverage")
 
 STYLE = """
@@ -30,7 +30,7 @@ STYLE = """
 @media(prefers-color-scheme:dark){:root{--fg:#edeef0;--dim:#a5a9b0;--bg:#16181b;--line:#3a3f45;--soft:#202428;--data:#70b8ff;--info:#70b8ff;--warning:#ffb454;--critical:#ff8589;--ok:#3dd68c}}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:62rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;margin:0}h2{font-size:1.25rem;margin:2.2rem 0 .3rem;border-top:1px solid var(--line);padding-top:1.2rem}h3{font-size:1rem;margin:1.4rem 0 .3rem}
-p{margin:.3rem 0}.dim,figcaption{color:var(--dim)}figure{margin:.6rem 0}svg{width:100%;height:auto;font:11px system-ui,sans-serif}
+p,ul{margin:.3rem 0}ul{padding-left:1.2rem}li,.text{overflow-wrap:anywhere}.dim,figcaption{color:var(--dim)}figure{margin:.6rem 0}svg{width:100%;height:auto;font:11px system-ui,sans-serif}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.22rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--dim);font-weight:600}th:first-child,td:first-child{text-align:left;padding-left:0}.text{text-align:left;white-space:normal}
 .badge{border:1px solid currentColor;border-radius:.3rem;padding:0 .4rem;font-size:.85em}.info{color:var(--info)}.warning{color:var(--warning)}.critical{color:var(--critical)}.ok{color:var(--ok)}
@@ -47,7 +47,7 @@ class Episode(NamedTuple):
     updates: int
 
 
-def render(summary: Mapping[str, Any], alerts: Iterable[Mapping[str, Any]], points: Sequence[Point], rejected: Mapping[str, int], title: str) -> str:
+def render(summary: Mapping[str, Any], alerts: Iterable[Mapping[str, Any]], points: Sequence[Point], title: str, read: Sequence[str] = (), notes: Sequence[str] = ()) -> str:
     """
     The HTML of a report.
 
@@ -59,16 +59,16 @@ def render(summary: Mapping[str, Any], alerts: Iterable[Mapping[str, Any]], poin
         Alert events in order.
     points : sequence of Point
         How the model versions stood over time.
-    rejected : mapping of reason to number
-        Records that could not be used.
     title : str
         What was replayed.
+    read, notes : sequences of str
+        How the input was read, and what is to be said of the outcome.
     """
     found = episodes(alerts)
     firing = sum(e.end is None for e in found)
     state = f'<span class="warning">{_count(firing, "alert")} firing at the end</span>' if firing else '<span class="ok">no alert is firing at the end</span>'
     body = [f"<h1>{escape(title)}</h1>", f'<p class="dim">stream-monitor replay{_period(points)}</p>', f"<p>{state}, {_count(len(found) - firing, 'episode')} resolved.</p>"]
-    body += [_records(summary["records"], rejected), _alerts(found)]
+    body += [_records(summary["records"], summary.get("refused", {})), _sentences("How it was read", read), _sentences("Notes", notes), _alerts(found)]
     for model, inside in summary["models"].items():
         for version, v in inside["versions"].items():
             mine = [e for e in found if (e.first["model"], e.first["version"]) == (model, version)]
@@ -112,10 +112,19 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="scroll"><table><tr>{names}</tr>{lines}</table></div>'
 
 
-def _records(records: Mapping[str, Mapping[str, int]], rejected: Mapping[str, int]) -> str:
+def _records(records: Mapping[str, Mapping[str, Any]], reasons: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     names = ("received", "accepted", "duplicate", "rejected")
-    why = ", ".join(f"{escape(reason)} {n:,}" for reason, n in rejected.items())
-    return _table(("records", *names), ([kind, *(f"{found[n]:,}" for n in names)] for kind, found in records.items())) + (f"<p>Rejected: {why}</p>" if why else "")
+    counts = _table(("records", *names), ([kind, *(f"{found[n]:,}" for n in names)] for kind, found in records.items()))
+    refused = [
+        (escape(kind), f"{r['count']:,}", f'<td class="text">{escape(r["reason"])}</td>', f"{r['first']['offset'] + 1:,}", f'<td class="text">{escape(r["first"]["message"])}</td>')
+        for kind, of_kind in reasons.items()
+        for r in of_kind
+    ]
+    return counts + ("<h3>Refused</h3>" + _table(("records", "number", "reason", "first row", "what is wrong with it"), refused) if refused else "")
+
+
+def _sentences(heading: str, sentences: Sequence[str]) -> str:
+    return f"<h3>{escape(heading)}</h3><ul>{''.join(f'<li>{escape(s)}</li>' for s in sentences)}</ul>" if sentences else ""
 
 
 def _alerts(found: Sequence[Episode]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stream_monitor.cli.input_options import input_options, options_of
 from stream_monitor.cli.terminal import readable, reading
 from stream_monitor.errors import InputError, StateError, StreamMonitorError
 
@@ -42,12 +43,7 @@ def command() -> None:
 @command.command()
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where the profile is written (JSON).")
-@click.option("--predictions", metavar="FILE", help="Prediction events: .csv, .jsonl or .parquet (.gz too); - is JSON Lines on stdin.")
-@click.option("--labels", metavar="FILE", help="Label events, merged with the predictions by time.")
-@click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Which column is a field of the event; FIELD=:VALUE is a constant.")
-@click.option("--ignore", multiple=True, metavar="COLUMN", help="Leave a column out.")
-@click.option("--interval", default="1s", show_default=True, help="Time between the rows of a table without timestamps.")
-@click.option("--label-delay", default="0s", show_default=True, help="How much later than its row the label of a table is.")
+@input_options
 @click.option("--model", metavar="NAME", help="The model: of rows that name none, and whose rows are taken. Default: the only one there is.")
 @click.option("--version", metavar="NAME", help="Whose rows are taken. Default: the only one there is.")
 @click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Take the first N rows, as a worker with baseline.rows: N does. Default: all.")
@@ -64,17 +60,27 @@ def build(files: tuple[str, ...], *, output: str, model: str | None, version: st
       stream-monitor baseline build train.parquet --ignore customer_id --map label=churned -o profile.json
       stream-monitor baseline build --predictions served.jsonl.gz --model fraud --version 3 --rows 5000 -o profile.json
     """  # noqa: D301
+    import msgspec
+
     from stream_monitor.baselines import Builder
     from stream_monitor.config import load
     from stream_monitor.monitors.reference import encode_profile, profile_id
+    from stream_monitor.outcome import reasons
 
-    builder = Builder(load(config, os.environ), model, version, rows)
-    for options in _inputs(files, model, given):
-        with reading(_completed(options, builder.predictions), "building") as events:
+    settings = load(config, os.environ)
+    builder = Builder(settings, model, version, rows)
+    for options in _inputs(files, model, given, settings):
+        with reading(msgspec.structs.replace(options, first_row=builder.predictions + 1), "building") as events:
+            events.scan()
             for note in events.notes:
-                click.echo(note, err=True)
+                click.echo(readable(note), err=True)
             if not builder.feed(events):
                 break
+    for kind, refused in reasons(builder.replay.dead_letters).items():
+        for reason in refused:
+            click.echo(
+                readable(f"{kind} refused as {reason['reason']}: {reason['count']:,}; the first (row {reason['first']['offset'] + 1:,}): {reason['first']['message']}"), err=True
+            )
     found, profile = builder.profile()
     if rows is not None and profile.rows < rows:
         click.echo(f"there are {profile.rows:,} rows, not {rows:,}; the profile is of these", err=True)
@@ -86,32 +92,13 @@ def build(files: tuple[str, ...], *, output: str, model: str | None, version: st
         click.echo(f"wrote {output}: {profile_id(profile)}, {len(profile.features)} features of {profile.rows:,} rows of {readable(name)}")
 
 
-def _inputs(files: tuple[str, ...], model: str | None, given: dict[str, Any]) -> list[InputOptions]:
-    from stream_monitor.inputs.options import InputOptions, parse_duration_ms, parse_path
+def _inputs(files: tuple[str, ...], model: str | None, given: dict[str, Any], settings: Settings) -> list[InputOptions]:
+    """Files of training rows often have no predictions, and a profile is of features."""
+    from stream_monitor.inputs.options import parse_path
 
-    same: dict[str, Any] = {"maps": given["maps"], "ignore": given["ignore"], "interval_ms": parse_duration_ms(given["interval"])}
-    same["label_delay_ms"] = parse_duration_ms(given["label_delay"])
     if given["predictions"] is not None or given["labels"] is not None or not files:
-        return [InputOptions(table=files[0] if files else None, predictions=given["predictions"], labels=given["labels"], **same)]
-    return [InputOptions(table=file, model=model or parse_path(files[0])[0], **same) for file in files]
-
-
-def _completed(options: InputOptions, rows: int) -> InputOptions:
-    """
-    What a file of training rows lacks to be one of prediction events.
-
-    It goes on where the last one ended, so that its rows have numbers, and so ids, of their own. Without predictions they get one: a profile is of features.
-    """
-    import msgspec
-
-    from stream_monitor.inputs.events import open_events
-    from stream_monitor.inputs.options import STDIN
-
-    options = msgspec.structs.replace(options, first_row=rows + 1)
-    if options.table in {None, STDIN}:
-        return options
-    with open_events(options) as events:
-        return msgspec.structs.replace(options, maps=(*options.maps, "prediction=:0")) if events.lacks_prediction else options
+        return [options_of(given, files[0] if files else None, settings.core)]
+    return [options_of(given, file, settings.core, model=model or parse_path(files[0])[0], fill_prediction=True) for file in files]
 
 
 def _written(path: Path, data: bytes) -> None:

@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stream_monitor.cli.input_options import input_options, options_of
+from stream_monitor.cli.terminal import readable
+from stream_monitor.config import load
 from stream_monitor.errors import InputError
 
 if TYPE_CHECKING:
     from stream_monitor.inputs import EventStream
     from stream_monitor.runtime.publish import Sendable
-    from stream_monitor.settings import KafkaSettings
+    from stream_monitor.settings import KafkaSettings, Settings
 
 RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/s)?")
 SIMULATED_PER_S = 200.0
@@ -32,12 +35,7 @@ REALTIME, MAX = -1.0, 0.0
 
 @click.command(name="produce")
 @click.argument("table", required=False, metavar="[FILE]")
-@click.option("--predictions", metavar="FILE", help="Prediction events: .csv, .jsonl or .parquet (.gz too); - is JSON Lines on stdin.")
-@click.option("--labels", metavar="FILE", help="Label events, merged with the predictions by time.")
-@click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Which column is a field of the event; FIELD=:VALUE is a constant.")
-@click.option("--ignore", multiple=True, metavar="COLUMN", help="Leave a column out.")
-@click.option("--interval", default="1s", show_default=True, help="Time between the rows of a table without timestamps.")
-@click.option("--label-delay", default="0s", show_default=True, help="How much later than its prediction the label of a table is.")
+@input_options
 @click.option("--rate", metavar="N/s|realtime|max", help="Events a second; realtime: as far apart as their times.  [default: max; with --simulate 200/s]")
 @click.option("--now", is_flag=True, help="Shift all timestamps so that the last is now.")
 @click.option("--simulate", is_flag=True, help="Be the model server of the demo, until stopped.")
@@ -65,10 +63,11 @@ def command(table: str | None, *, seconds: float | None, as_json: bool, **given:
             raise click.UsageError("--simulate needs no files")
         if rate == MAX and given["rate"]:
             raise click.UsageError("--simulate cannot go at --rate max; give N/s")
-    kafka = _kafka(given["config"], given["broker"], given["topic_prefix"])
-    with _source(table, given, rate) as source:
+    settings = load(given["config"], os.environ)
+    kafka = _kafka(settings.kafka, given["broker"], given["topic_prefix"])
+    with _source(table, given, rate, settings) as source:
         for note in source.notes:
-            click.echo(note, err=True)
+            click.echo(readable(note), err=True)
         sent, complete, took_s = asyncio.run(_run(kafka, source, seconds))
     if as_json:
         import json
@@ -154,7 +153,7 @@ class Source:
 
 
 @contextmanager
-def _source(table: str | None, given: dict[str, Any], rate: float) -> Iterator[Source]:
+def _source(table: str | None, given: dict[str, Any], rate: float, settings: Settings) -> Iterator[Source]:
     if given["simulate"]:
         from stream_monitor.demo.simulation import Simulation
 
@@ -162,20 +161,11 @@ def _source(table: str | None, given: dict[str, Any], rate: float) -> Iterator[S
         simulation = Simulation(seed=given["seed"], rate_per_s=rate_per_s)
         yield Source(lambda: simulation.steps(int(time.time() * 1_000)), None)
         return
-    from stream_monitor.inputs import InputOptions, open_events
-    from stream_monitor.inputs.options import parse_duration_ms
+    from stream_monitor.inputs import open_events
 
-    options = InputOptions(
-        table=table,
-        predictions=given["predictions"],
-        labels=given["labels"],
-        maps=given["maps"],
-        ignore=given["ignore"],
-        interval_ms=parse_duration_ms(given["interval"]),
-        label_delay_ms=parse_duration_ms(given["label_delay"]),
-        live=not given["now"],
-    )
+    options = options_of(given, table, settings.core, live=not given["now"])
     with open_events(options) as stream:
+        stream.scan()
 
         def events() -> Iterator[Sendable]:
             if not given["now"]:
@@ -187,12 +177,9 @@ def _source(table: str | None, given: dict[str, Any], rate: float) -> Iterator[S
         yield Source(events, stream)
 
 
-def _kafka(config: str | None, broker: str | None, topic_prefix: str | None) -> KafkaSettings:
+def _kafka(kafka: KafkaSettings, broker: str | None, topic_prefix: str | None) -> KafkaSettings:
     import msgspec
 
-    from stream_monitor.config import load
-
-    kafka = load(config, os.environ).kafka
     changes = {"bootstrap_servers": broker, "topic_prefix": topic_prefix}
     return msgspec.structs.replace(kafka, **{name: value for name, value in changes.items() if value is not None})
 

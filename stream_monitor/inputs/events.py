@@ -13,7 +13,9 @@ from typing import Self
 
 from stream_monitor.errors import InputError
 from stream_monitor.inputs.files import Meter
+from stream_monitor.inputs.meetings import Meetings, give_times_to_labels, meetings_of
 from stream_monitor.inputs.merge import Event, merge
+from stream_monitor.inputs.notes import notes_of
 from stream_monitor.inputs.options import InputOptions, Mapping, did_you_mean, is_field, parse_files, parse_maps
 from stream_monitor.inputs.shape import check_ignored, listed
 from stream_monitor.inputs.sources import Source
@@ -26,9 +28,9 @@ class EventStream(Iterator[Event]):
     Iterate once; `scan` is done before the first event if it was not called. Use it as a context manager, or call `close`.
     """
 
-    def __init__(self, sources: list[Source], meter: Meter, notes: list[str]) -> None:
-        self.notes = notes
-        """Sentences for the person who gave the input, for instance about columns that are not used."""
+    def __init__(self, sources: list[Source], meter: Meter) -> None:
+        self.notes: list[str] = []
+        """Sentences for the person who gave the input: how it is read. Complete after `scan`."""
         self._sources = sources
         self._meter = meter
         self._events: Generator[Event] | None = None
@@ -79,15 +81,31 @@ class EventStream(Iterator[Event]):
             for source in self._sources:
                 if not source.file.live:
                     source.scan()
+                    self.notes += notes_of(source)
+            self.notes += give_times_to_labels(self._sources)
             self._scanned = True
         return self
 
     def __next__(self) -> Event:
         if self._events is None:
             self.scan()
-            streams = [source.events() for source in self._sources]
-            self._events = merge(*streams) if len(streams) > 1 else streams[0]
+            self._events = self._in_order()
         return next(self._events)
+
+    def _in_order(self) -> Generator[Event]:
+        streams = [source.events() for source in self._sources]
+        return merge(*streams) if len(streams) > 1 else streams[0]
+
+    def column_of(self, field: str) -> str | None:
+        """The column of a plain table that a field is read from."""
+        source = self._sources[0]
+        if source.role != "table" or source.columns is None:
+            return None
+        return next((column for name, column, _ in source.shaper.plan(source.columns).top if name == field), None)
+
+    def meetings(self) -> Meetings:
+        """How labels and predictions of the input meet, told by reading it once more; not for a live input."""
+        return meetings_of(self._in_order())
 
     def __enter__(self) -> Self:
         return self
@@ -136,7 +154,7 @@ def open_events(options: InputOptions, on_progress: Callable[[int, int], None] |
         check_ignored(options.ignore, [column for columns in known for column in columns or ()])
     meter.read_bytes = 0
     meter.total_bytes = sum(source.reader.passes * source.file.size_bytes for source in sources)
-    return EventStream(sources, meter, _notes(sources))
+    return EventStream(sources, meter)
 
 
 def _check_maps(maps: list[Mapping], sources: list[Source]) -> None:
@@ -149,16 +167,3 @@ def _check_maps(maps: list[Mapping], sources: list[Source]) -> None:
             continue
         columns = fitting[0].columns or ()
         raise InputError(f"{mapping}: {fitting[0].file.name} has no column {mapping.column!r}.{did_you_mean(mapping.column, list(columns))} It has: {listed(columns)}")
-
-
-def _notes(sources: list[Source]) -> list[str]:
-    notes = []
-    for source in sources:
-        if source.lacks_prediction:
-            notes.append(f"{source.file.name}: no column 'prediction' or 'score'; say which it is with --map prediction=COLUMN, else no row can be used")
-        named = tuple(column for column in source.unused if column)
-        if named and source.role != "table":
-            example = "features." + named[0]
-            hint = f"; features are called features.NAME (--map {example}={named[0]})" if source.role == "predictions" else ""
-            notes.append(f"{source.file.name}: not used, no field of {source.kind}: {listed(named)}{hint}")
-    return notes

@@ -14,8 +14,10 @@ from msgspec import Struct
 
 from stream_monitor.errors import InputError
 
+Format = Literal["csv", "jsonl", "parquet"]
 STDIN = "-"
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+FORMATS: dict[str, Format] = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 LABEL_FIELDS = ("event_id", "label", "timestamp", "model", "version", "prediction", "score")
 PREDICTION_FIELDS = (
     "event_id", "model", "version", "timestamp", "prediction", "score", "features", "status", "latency_ms", "segments", "variant", "unit", "embedding",
@@ -26,7 +28,6 @@ PARENTS = ("features", "score", "segments")
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
-Format = Literal["csv", "jsonl", "parquet"]
 Role = Literal["table", "predictions", "labels"]
 FIELDS: dict[Role, frozenset[str]] = {
     "table": frozenset((*PREDICTION_FIELDS, "label")),
@@ -53,6 +54,18 @@ class InputOptions(Struct, frozen=True, kw_only=True):
     """Model of the rows of a table that name none; else the stem of the file."""
     first_row: int = 1
     """Number of the first row of a table, where it goes on from another."""
+    timezone: str = "UTC"
+    """Of times that say none."""
+    day_first: bool | None = None
+    """Of dates such as 3/4/2025; None: what the column tells."""
+    decimal: Literal["point", "comma"] | None = None
+    """Of numbers in CSV; None: what the columns tell."""
+    missing: tuple[str, ...] = ()
+    """Further marks of missing values in CSV, in every column."""
+    types: dict[str, str] = {}
+    """Types of features that are configured."""
+    fill_prediction: bool = False
+    """Give rows without prediction and score the prediction 0: what is wanted is their features."""
     live: bool = False
     """Take stdin line by line as it comes, in its own order; else it is copied to a temporary file first, so that it can be sorted."""
 
@@ -149,10 +162,11 @@ def parse_path(path: str) -> tuple[str, Format, bool]:
     name = path.replace("\\", "/").rpartition("/")[2]
     gzipped = name.endswith(".gz")
     plain = name.removesuffix(".gz")
-    formats: dict[str, Format] = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
-    for suffix, kind in formats.items():
+    for suffix, kind in FORMATS.items():
         if plain.lower().endswith(suffix):
             return plain[: -len(suffix)], kind, gzipped
+    if plain.lower().endswith(".json"):
+        raise InputError(f"{path}: give JSON Lines, one object a line, in a file named .jsonl; pandas writes them with to_json(orient='records', lines=True)")
     raise InputError(f"{path}: cannot tell what it is; name it with one of {', '.join(SUFFIXES)} (and .gz when compressed), or give '-' for JSON Lines on stdin")
 
 

@@ -8,6 +8,7 @@ each set of columns; then a row is a few dictionary look-ups. What is null is le
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ import msgspec
 from stream_monitor.errors import InputError
 from stream_monitor.inputs.options import PARENTS, Mapping, Role, did_you_mean, is_field
 
+NAME_FIELDS = frozenset(("event_id", "model", "version", "variant", "unit", "timestamp"))
 TEXT_FIELDS = frozenset(("event_id", "model", "version", "status", "variant", "unit"))
 JSON_FIELDS = frozenset((*PARENTS, "embedding"))
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")
 LABEL_COPIES = ("event_id", "model", "version")
 PLANS_MAX = 1_000
 COLUMNS_SHOWN = 20
@@ -28,7 +31,7 @@ Convert = Callable[[Any], Any]
 def as_text(value: Any) -> Any:
     """Text of a name or an id: 7 and 7.0 are `7`, true is `true`; what has no text stays."""
     if isinstance(value, str):
-        return value
+        return value.strip()
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -36,12 +39,25 @@ def as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
-def as_timestamp(value: Any) -> Any:
-    """An integer where digits are meant; other text stays as it is."""
+def as_id(value: Any) -> Any:
+    """
+    The one way to write an id: without blanks around it, and a whole number without `.0`.
+
+    Examples
+    --------
+    >>> as_id(7), as_id(7.0), as_id("7.0"), as_id(" 7 "), as_id("007"), as_id("7.50")
+    ('7', '7', '7', '7', '007', '7.50')
+    """
     if isinstance(value, str):
-        digits = value.removeprefix("-")
-        return int(value) if digits.isascii() and digits.isdigit() else value
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+        text = value.strip()
+        return _WHOLE.sub(r"\1", text) if text[-1:] == "0" and "." in text else text
+    return as_text(value)
+
+
+def as_segments(value: Any) -> Any:
+    """Texts by name; what is null is left out."""
+    value = as_json(value)
+    return {name: as_text(inner) for name, inner in value.items() if inner is not None} if isinstance(value, dict) else value
 
 
 def as_json(value: Any) -> Any:
@@ -71,10 +87,12 @@ def _same(value: Any) -> Any:
 
 def converter(field: str) -> Convert:
     """How values of a field are brought into the form of the event."""
+    if field == "event_id":
+        return as_id
     if field in TEXT_FIELDS or field.startswith("segments."):
         return as_text
-    if field == "timestamp":
-        return as_timestamp
+    if field == "segments":
+        return as_segments
     return as_json if field in JSON_FIELDS else _same
 
 
@@ -108,18 +126,39 @@ class Shaper:
         self.role = role
         self._maps = [mapping for mapping in maps if is_field(mapping.field, role)]
         self._ignored = frozenset(ignore)
+        self._not_fields: frozenset[str] = frozenset()
         self._plans: dict[tuple[str, ...], Plan] = {}
         self._constants: list[tuple[str, str, Any]] = []
         for mapping in self._maps:
             if mapping.value is not None:
                 parent, _, name = mapping.field.partition(".")
                 convert = converter(mapping.field)
-                self._constants.append((parent, name, convert(mapping.value if convert is as_text else as_number(mapping.value))))
+                self._constants.append((parent, name, convert(mapping.value if convert in {as_text, as_id} else as_number(mapping.value))))
+
+    def take_from_fields(self, columns: Iterable[str]) -> None:
+        """Columns that are no fields although they are called so, but features."""
+        self._not_fields = frozenset(columns)
+        self._plans.clear()
+
+    def leave_out(self, columns: Iterable[str]) -> None:
+        """Columns to ignore beside those that were given."""
+        self._ignored |= frozenset(columns)
+        self._plans.clear()
 
     @property
     def changes(self) -> bool:
         """Whether events of this file differ from their rows at all."""
         return self.role == "table" or bool(self._maps) or bool(self._ignored)
+
+    @property
+    def mapped_columns(self) -> frozenset[str]:
+        """Columns that a `--map` names."""
+        return frozenset(mapping.column for mapping in self._maps if mapping.column is not None)
+
+    def fill(self, field: str, value: Any) -> None:
+        """Give every row this value of a field."""
+        self._constants.append((field, "", value))
+        self._plans.clear()
 
     @property
     def mapped_fields(self) -> frozenset[str]:
@@ -152,21 +191,30 @@ class Shaper:
                 raise InputError(f"{name}: no column {field!r}; say which it is with --map {field}=COLUMN{constant}. It has: {listed(columns)}")
         return plan
 
-    def time_column(self, columns: tuple[str, ...]) -> str | None:
-        """The column the timestamp is read from."""
+    def time_column(self, columns: tuple[str, ...] | None) -> str | None:
+        """The column the timestamp is read from; where each row has its own columns, the one that is meant."""
+        if columns is None:
+            return next((mapping.column for mapping in self._maps if mapping.field == "timestamp"), "timestamp")
         return next((column for field, column, _ in self.plan(columns).top if field == "timestamp"), None)
 
     def constant(self, field: str) -> Any:
         """Value of a field that is the same in all rows, else `None`."""
         return next((value for parent, name, value in self._constants if parent == field and not name), None)
 
-    def text_columns(self, columns: tuple[str, ...]) -> frozenset[str]:
+    def names(self, columns: tuple[str, ...]) -> frozenset[str]:
         """Columns whose values are text whatever they look like: ids, names, times."""
         plan = self.plan(columns)
-        uses: dict[str, list[Convert]] = {}
-        for _, column, convert in (*plan.top, *(item for _, items in plan.nested for item in items)):
-            uses.setdefault(column, []).append(convert)
-        return frozenset(column for column, converts in uses.items() if all(convert in {as_text, as_timestamp} for convert in converts))
+        fields: dict[str, list[str]] = {}
+        for field, column, _ in plan.top:
+            fields.setdefault(column, []).append(field)
+        for parent, items in plan.nested:
+            for name, column, _ in items:
+                fields.setdefault(column, []).append(f"{parent}.{name}")
+        return frozenset(column for column, used in fields.items() if all(field in NAME_FIELDS or field.startswith("segments.") for field in used))
+
+    def features(self, columns: tuple[str, ...]) -> dict[str, str]:
+        """Columns that are features, and their names."""
+        return {column: name for parent, items in self.plan(columns).nested if parent == "features" for name, column, _ in items}
 
     def event(self, row: dict[str, Any]) -> dict[str, Any]:
         """Make the event of a row, without defaults."""
@@ -196,6 +244,11 @@ class Shaper:
                 event[parent] = value
         return event
 
+    @staticmethod
+    def mend(row: dict[str, Any]) -> dict[str, Any]:
+        """An event of JSON whose ids and names are numbers or padded, with the texts that they should be."""
+        return {field: converter(field)(value) if value is not None and (field in NAME_FIELDS or field == "segments") else value for field, value in row.items()}
+
     def _make_plan(self, columns: tuple[str, ...]) -> Plan:
         # A map whose column is not here does not count: it may be meant for the other file, or for other lines.
         maps = [mapping for mapping in self._maps if mapping.column is None or mapping.column in columns]
@@ -206,7 +259,7 @@ class Shaper:
         for column in columns:
             if column in self._ignored or column in mapped_columns:
                 continue
-            field = column if is_field(column, self.role) else f"features.{column}" if self.role == "table" and column else None
+            field = column if is_field(column, self.role) and column not in self._not_fields else f"features.{column}" if self.role == "table" and column else None
             if field is None:
                 unused.append(column)
             elif field not in mapped_fields:
@@ -220,7 +273,7 @@ class Shaper:
                 nested.setdefault(parent, []).append((name, column, converter(field)))
             else:
                 top.append((field, column, converter(field)))
-        constants = [mapping.field for mapping in self._maps if mapping.value is not None]
+        constants = [f"{parent}.{name}" if name else parent for parent, name, _ in self._constants]
         return Plan(tuple(top), tuple((parent, tuple(items)) for parent, items in nested.items()), frozenset([field for field, _ in pairs] + constants), tuple(unused))
 
 

@@ -1,12 +1,19 @@
 """
 Times of events as input files write them.
 
-Rule of the file: only what puts events in order. Whether a timestamp is acceptable is for the decoder of events to say; what cannot be read here is `None`.
+Rule of the file: how a column of times is read is decided by the whole column (`TimeColumn.decide`) and said; a
+value that cannot be read stays as it is, so that the decoder of events refuses it in words. Without a zone of its
+own a time is in the zone that was given, UTC by default.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any, NamedTuple
+
+from stream_monitor.errors import InputError
 
 DEFAULT_START_MS = 946_684_800_000
 """2000-01-01T00:00:00Z: where the time of a table without timestamps begins."""
@@ -15,12 +22,53 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
 TIME_MAX_MS = 7_258_118_400_000
-"""2200-01-01: a later time is a fault of the data (seconds or nanoseconds taken for milliseconds); it must not put everything else in the past."""
+"""2200-01-01: a later time is a fault of the data; it must not put everything else in the past."""
+
+UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+_PER_SECOND = dict(zip(UNITS, (1, 10**3, 10**6, 10**9), strict=True))
+_UPTO = dict(zip(UNITS, (1e11, 1e14, 1e17, float("inf")), strict=True))
+"""Numbers below it are of the unit: 1e11 seconds are in the year 5138, 1e11 milliseconds in 1973."""
+DAY_NUMBERS = range(19_000_101, 22_000_101)
+"""Whole numbers that may be days written as YYYYMMDD."""
+
+_DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(.*)", re.DOTALL)
+_SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(.*)", re.DOTALL)
+_YEAR_FIRST = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(.*)", re.DOTALL)
+_OFFSET = re.compile(r"[+-]\d\d:?\d\d")
+_ZONE_NAME = re.compile(r"\s*(UTC|GMT|z)$")
+
+
+def zone_named(name: str) -> tzinfo:
+    """
+    A zone of the IANA database, or an offset.
+
+    Raises
+    ------
+    InputError
+        There is none of that name.
+
+    Examples
+    --------
+    >>> zone_named("UTC"), zone_named("+02:00"), zone_named("Europe/Berlin").utcoffset(datetime(2025, 7, 1)).seconds
+    (datetime.timezone.utc, datetime.timezone(datetime.timedelta(seconds=7200)), 7200)
+    """
+    if name.upper() in {"UTC", "Z", "GMT"}:
+        return UTC
+    if _OFFSET.fullmatch(name):
+        found = datetime.fromisoformat(f"2000-01-01T00:00:00{name}").tzinfo
+        assert found is not None
+        return found
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"--timezone {name}: there is no such zone; write it like Europe/Berlin, UTC or +02:00") from None
 
 
 def parse_time_ms(value: object) -> int | None:
     """
-    Epoch milliseconds of a timestamp: an integer, or RFC 3339 text with an offset.
+    Epoch milliseconds of a timestamp of an event: an integer, or RFC 3339 text with an offset.
 
     Examples
     --------
@@ -32,13 +80,250 @@ def parse_time_ms(value: object) -> int | None:
     if type(value) is int:
         time_ms = value
     elif isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value[:-1] + "Z" if value[-1:] == "z" else value)
-            if moment.tzinfo is None:
-                return None
-            time_ms = (moment - EPOCH) // MILLISECOND
-        except (ValueError, OverflowError):
+        moment = _moment(value)
+        if moment is None or moment.tzinfo is None:
             return None
+        time_ms = (moment - EPOCH) // MILLISECOND
     else:
         return None
     return time_ms if abs(time_ms) <= TIME_MAX_MS else None
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text[:-1] + "Z" if text[-1:] == "z" else text)
+    except (ValueError, OverflowError):
+        return None
+
+
+def as_number(value: Any) -> int | float | None:
+    """A time that is a number, also one in text; None for anything else."""
+    if isinstance(value, str):
+        if "_" in value:
+            return None
+        try:
+            number: int | float = int(value) if value.strip().lstrip("-").isdigit() else float(value)
+        except ValueError:
+            return None
+    elif type(value) in (int, float):
+        number = value
+    else:
+        return None
+    return number if abs(number) < float("inf") else None
+
+
+class TimeReading(NamedTuple):
+    """How the times of one column are read."""
+
+    unit: str = "milliseconds"
+    """Of numbers; `days` are whole numbers such as 20251009."""
+    zone: tzinfo = UTC
+    day_first: bool = False
+    """Of dates with slashes."""
+
+    def ms(self, value: Any) -> int | None:
+        """
+        Epoch milliseconds; None for what is no time.
+
+        Examples
+        --------
+        >>> reading = TimeReading("seconds")
+        >>> reading.ms(1_700_000_000.5), reading.ms("2023-11-14 22:13:20"), reading.ms("14.11.2023 22:13"), reading.ms("soon")
+        (1700000000500, 1700000000000, 1699999980000, None)
+        """
+        number = as_number(value)
+        if number is not None:
+            found = self._of_number(number)
+        else:
+            moment = parse_moment(value, day_first=self.day_first) if isinstance(value, str) else None
+            if moment is None:
+                return None
+            try:
+                found = ((moment if moment.tzinfo else moment.replace(tzinfo=self.zone)) - EPOCH) // MILLISECOND
+            except OverflowError:
+                return None
+        return found if found is not None and abs(found) <= TIME_MAX_MS else None
+
+    def _of_number(self, number: float) -> int | None:
+        if self.unit == "days":
+            moment = _moment(str(number)) if number in DAY_NUMBERS else None
+            return (moment.replace(tzinfo=self.zone) - EPOCH) // MILLISECOND if moment else None
+        per_second = _PER_SECOND[self.unit]
+        if per_second >= 1_000:
+            return int(number // (per_second // 1_000))
+        return round(number * 1_000)
+
+    def event_value(self, value: Any) -> Any:
+        """
+        What the event shall say: the value where it is one of an event already, else milliseconds, else what is refused.
+
+        Examples
+        --------
+        >>> reading = TimeReading()
+        >>> reading.event_value(1_700_000_000_000), reading.event_value("1700000000000"), reading.event_value(17 * 10**15)
+        (1700000000000, 1700000000000, '17000000000000000')
+        """
+        found = self.ms(value)
+        if found is None:  # as text a number that is no time is refused, and not taken for one that is too far ahead
+            return str(value) if type(value) in (int, float) else value
+        is_rfc3339 = isinstance(value, str) and "T" in value and parse_time_ms(value) is not None
+        return value if is_rfc3339 or (type(value) is int and value == found) else found
+
+
+def parse_moment(text: str, *, day_first: bool = False) -> datetime | None:
+    """
+    A moment in the writings of data frames, databases and spreadsheets.
+
+    Examples
+    --------
+    >>> [parse_moment(t).isoformat() for t in ("2025-10-09 08:15:00.5", "2025/10/9", "9.10.2025 08:15", "2025-10-09 08:15 UTC")]
+    ['2025-10-09T08:15:00.500000', '2025-10-09T00:00:00', '2025-10-09T08:15:00', '2025-10-09T08:15:00+00:00']
+    >>> parse_moment("10/9/2025").day, parse_moment("10/9/2025", day_first=True).day
+    (9, 10)
+    """
+    text = text.strip()
+    moment = _moment(text)
+    if moment is not None or not text[:1].isdigit():
+        return moment
+    if found := _DOTTED.fullmatch(text):
+        day, month, year, rest = found.groups()
+    elif found := _SLASHED.fullmatch(text):
+        first, second, year, rest = found.groups()
+        day, month = (first, second) if day_first else (second, first)
+    elif found := _YEAR_FIRST.fullmatch(text):
+        year, month, day, rest = found.groups()
+    else:
+        year, month, day, rest = text[:4], text[5:7], text[8:10], text[10:]
+    rest = _ZONE_NAME.sub("Z", rest.strip())
+    if len(rest.partition(":")[0]) == 1:
+        rest = "0" + rest
+    return _moment(f"{year}-{month:0>2}-{day:0>2}" + (f"T{rest.lstrip('T')}" if rest else ""))
+
+
+class TimeColumn:
+    """
+    What the times of a column look like, from its first value to its last.
+
+    Examples
+    --------
+    >>> times = TimeColumn()
+    >>> for value in (1_760_000_000_000_000, 1_760_000_000_500_000):
+    ...     times.add(value)
+    >>> times.decide("timestamp", UTC).unit
+    'microseconds'
+    """
+
+    def __init__(self) -> None:
+        self.numbers = dict.fromkeys((*UNITS, "days"), 0)
+        self.example: Any = None
+        self.naive = self.aware = self.missing = self.unreadable = 0
+        self.naive_example = self.unreadable_example = ""
+        self._bounds: dict[str, tuple[Any, Any]] = {}
+        """Least and greatest value of each writing."""
+        self._last: Any = None
+        self._ascending = True
+        self._day_first = self._month_first = self._slashed = 0
+
+    def add(self, value: Any) -> None:
+        """Look at a value."""
+        if value is None or value == "":
+            self.missing += 1
+            self._ascending = self._ascending and bool(self._bounds)
+            return
+        number = as_number(value)
+        if number is not None:
+            self.example = value if self.example is None else self.example
+            self.numbers["days"] += number in DAY_NUMBERS
+            unit = next(unit for unit in UNITS if abs(number) < _UPTO[unit])
+            self.numbers[unit] += 1
+            self._note(unit, number)
+        elif isinstance(value, str):
+            self._add_text(value)
+        else:
+            self.unreadable += 1
+
+    def _add_text(self, text: str) -> None:
+        found = _SLASHED.fullmatch(text.strip())
+        if found:
+            self._slashed += 1
+            self._day_first += int(found[1]) > 12
+            self._month_first += int(found[2]) > 12
+        kinds = ("day first", "month first") if found else ("naive",)
+        moments = {kind: moment for kind in kinds if (moment := parse_moment(text, day_first=kind == "day first")) is not None}
+        if not moments:
+            self.unreadable_example = self.unreadable_example or text
+            self.unreadable += 1
+            return
+        for kind, moment in moments.items():
+            if moment.tzinfo is None:
+                self._note(kind, moment.replace(tzinfo=UTC))
+            else:
+                self._note("aware", moment)
+        is_naive = next(iter(moments.values())).tzinfo is None
+        self.naive += is_naive
+        self.aware += not is_naive
+        if is_naive:
+            self.naive_example = self.naive_example or text
+
+    def _note(self, kind: str, value: Any) -> None:
+        low, high = self._bounds.get(kind, (value, value))
+        self._bounds[kind] = min(low, value), max(high, value)
+        if self._last is not None:
+            alike = isinstance(value, datetime) == isinstance(self._last, datetime)
+            self._ascending = self._ascending and alike and value >= self._last
+        self._last = value
+
+    def in_order(self, reading: TimeReading) -> bool:
+        """Whether no time comes before the one that it follows; False where that is not sure."""
+        sure = not self._slashed and not (self.naive and (self.aware or reading.zone is not UTC))
+        return self._ascending and sure
+
+    def bounds_ms(self, reading: TimeReading) -> tuple[int, int] | None:
+        """The least and the greatest time; None when there is none."""
+        unread = "month first" if reading.day_first else "day first"
+        found = []
+        for kind, bounds in self._bounds.items():
+            for bound in bounds:
+                if isinstance(bound, datetime):
+                    moment = bound if kind == "aware" else bound.replace(tzinfo=reading.zone)
+                    time_ms: int | None = (moment - EPOCH) // MILLISECOND
+                else:
+                    time_ms = reading.ms(bound)
+                if time_ms is not None and abs(time_ms) <= TIME_MAX_MS and kind != unread:
+                    found.append(time_ms)
+        return (min(found), max(found)) if found else None
+
+    def decide(self, column: str, zone: tzinfo, day_first: bool | None = None) -> TimeReading:
+        """
+        How all of it is read.
+
+        Raises
+        ------
+        InputError
+            Dates such as 3/4/2025 that may mean two days, and nothing says which.
+        """
+        units = {unit: self.numbers[unit] for unit in UNITS}
+        unit = max(units, key=lambda u: units[u]) if any(units.values()) else "milliseconds"
+        if 0 < self.numbers["days"] == sum(units.values()):
+            unit = "days"
+        if day_first is None and self._slashed:
+            if not self._day_first and not self._month_first:
+                raise InputError(
+                    f"column {column!r}: {self.naive_example!r} may mean two days, and no date of the column tells which is the day; "
+                    "say it with --dates day-first or --dates month-first"
+                )
+            day_first = self._day_first >= self._month_first
+        return TimeReading(unit, zone, bool(day_first))
+
+    def notes(self, column: str, reading: TimeReading, zone_name: str) -> Iterator[str]:
+        """What a person should know of how the times were read."""
+        if any(self.numbers.values()) and reading.unit != "milliseconds":
+            what = "days, YYYYMMDD" if reading.unit == "days" else f"{reading.unit} since 1970"
+            yield f"{column}: numbers such as {self.example} are read as {what}"
+        if self.naive:
+            order = f", {'day' if reading.day_first else 'month'} first" if self._slashed else ""
+            yield f"{column}: times without a zone, such as {self.naive_example!r}, are read as {zone_name}{order} (--timezone)"
+        if self.missing:
+            yield f"{column}: {self.missing:,} row{'s have' if self.missing > 1 else ' has'} no time and take{'' if self.missing > 1 else 's'} that of the row before"
+        if self.unreadable:
+            yield f"{column}: {self.unreadable:,} value{'s are' if self.unreadable > 1 else ' is'} no time, such as {self.unreadable_example!r}; these rows are refused"

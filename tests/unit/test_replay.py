@@ -352,7 +352,11 @@ def test_bad_rows_are_dead_letters_and_the_others_count(write, tmp_path):
     )
     assert {d["topic"] for d in got.dead} == {"predictions"}
     assert "invalid_json 2" in got.stdout
-    assert "invalid_json 2" in got.report
+    assert next((r["reason"], r["count"]) for r in got.summary["refused"]["predictions"]) == ("invalid_json", 2)
+    assert sum(r["count"] for r in got.summary["refused"]["predictions"]) == 6
+    for text in (got.report, got.stdout):
+        assert "event_id` is missing" in text
+        assert "`prediction` must be a number, a string or a boolean, not an array" in text
 
 
 @pytest.mark.parametrize("name", ['a "b"', "back\\slash", "two\nlines", "tab\t", "\x7f", "é", "."])

@@ -1,0 +1,363 @@
+"""
+What a column of text cells holds, as the person who wrote the file means it.
+
+Rule of the file: the type of a column is decided by all of its cells, never by one: cells of another kind, up to a
+tenth, stay as they are and are named. What is read in another way than it is written (marks of missing values,
+thousands, decimal commas, percent) is counted, so that it can be said (`notes`). Cells of text columns stay as written.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+CLEAR_MARKS = frozenset(
+    (
+        *("NA", "N/A", "n/a", "#N/A", "#NA", "#N/A N/A", "<NA>", "NULL", "Null", "null", "(null)", "[NULL]", "\\N", "NaN", "nan", "NAN", "-nan", "-NaN", "NaT"),
+        *("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND"),
+    )
+)
+"""Missing in every column that is not configured as a category or as text."""
+VAGUE_MARKS = frozenset(("None", "none", "NONE", "nil", "-", "--", "---", "–", "—", ".", "..", "?", "na", "Na", "n.a.", "N.A.", "undefined", "missing", "unknown"))
+"""Missing in a column of numbers or switches; values in a column of text."""
+ODD_SHARE = 0.1
+"""A column whose cells are numbers but for so many is one of numbers."""
+CODE_SHARE = 0.01
+"""A column of whole numbers of which so many are written as 01067 is one of codes, and stays text."""
+FEW_ROWS = 5
+"""From so many cells on, one odd one does not make a column text."""
+DISTINCT_MAX = 10_000
+INTEGER_MAX = 1 << 63
+"""Greater ones are written as floats: not every reader of JSON takes them."""
+INFINITE = ("inf", "infinity")
+SWITCHES = {"true": True, "false": False}
+EXACT_MAX = 1 << 53
+"""Whole numbers beyond it are not told apart by a double."""
+
+Kind = Literal["number", "switch", "text"]
+Decimal = Literal["point", "comma"]
+
+_PLAIN = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_CODE = re.compile(r"0\d+|\+\d{6,}")
+_CODE_IN_LINES = re.compile(r"\n\s*(?:[+-]?0\d|\+\d{6})")
+_GROUPED_IN_LINES = re.compile(r"\n[+-]?[1-9]\d{0,2}\.\d{3}(?=\n|$)")
+_MONEY = re.compile(r"^([+-]?)[$€£¥]\s?|\s?[$€£¥]$")
+_SPACES = re.compile(r"(?<=\d)[ '’\u00a0\u202f](?=\d{3}(?:\D|$))")
+_GROUPS = {mark: re.compile(rf"[+-]?[1-9]\d{{0,2}}(?:\{mark}\d{{3}})+") for mark in ",."}
+_DIGITS = re.compile(r"[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?|[+-]?[.,]\d+(?:[eE][+-]?\d+)?")
+
+
+class Written(NamedTuple):
+    """A cell that may be a number in one of the writings of people."""
+
+    body: str
+    """Digits, marks and exponent; no sign of money, no percent, no blanks between groups."""
+    percent: bool
+    says: Decimal | None
+    """The decimal mark that it can only have; None where both readings are numbers."""
+
+
+_UNKNOWN = object()
+
+
+def written(cell: str) -> Written | None:
+    """
+    Take a cell apart; None when it is no number in any writing.
+
+    Examples
+    --------
+    >>> [written(c).says for c in ("1,234.5", "1.234,5", "12,5", "1,234", "1.234", "12.5", "1,234,567", "7")]
+    ['point', 'comma', 'comma', None, None, 'point', 'point', None]
+    >>> written("12,5 %"), written("$1 234"), written("5O.1"), written("1,23,4")
+    (Written(body='12,5', percent=True, says='comma'), Written(body='1234', percent=False, says=None), None, None)
+    """
+    body = cell.strip().replace("−", "-")
+    percent = body.endswith("%")
+    body = _MONEY.sub(r"\1", body[:-1].rstrip() if percent else body)
+    body = _SPACES.sub("", body)
+    if not _DIGITS.fullmatch(body):
+        return None
+    mantissa = re.split("[eE]", body, maxsplit=1)[0]
+    point, comma = _fits(mantissa, ".", ","), _fits(mantissa, ",", ".")
+    if not (point or comma):
+        return None
+    return Written(body, percent, None if point and comma else "point" if point else "comma")
+
+
+def _fits(mantissa: str, mark: str, group: str) -> bool:
+    """Whether it is a number with this decimal mark and these groups of thousands."""
+    whole, _, fraction = mantissa.partition(mark)
+    if mark in fraction or group in fraction:
+        return False
+    return group not in whole or bool(_GROUPS[group].fullmatch(whole))
+
+
+def value_of(found: Written, decimal: Decimal) -> float | None:
+    """
+    The number that a cell is with this decimal mark, else None.
+
+    Examples
+    --------
+    >>> value_of(written("1,234"), "point"), value_of(written("1,234"), "comma"), value_of(written("12,5%"), "comma")
+    (1234.0, 1.234, 0.125)
+    >>> value_of(written("12,5"), "point")
+    """
+    if found.says not in (None, decimal):
+        return None
+    body = found.body.replace(",", "") if decimal == "point" else found.body.replace(".", "").replace(",", ".")
+    number = float(body)
+    return float(f"{number / 100:.15g}") if found.percent else number
+
+
+class Writing(NamedTuple):
+    """A way to write numbers."""
+
+    says: Decimal | None
+    percent: bool
+
+
+class Told(NamedTuple):
+    """What the person, the configuration and the file say of a column."""
+
+    type: Literal["auto", "numeric", "category", "text"] = "auto"
+    decimal: Decimal | None = None
+    missing: frozenset[str] = frozenset()
+    """Further marks of missing values."""
+    is_name: bool = False
+    """An id, a name, a time: text whatever it looks like."""
+    commas_in_cells: bool = False
+    """The file is not separated by commas, so that its numbers may have them."""
+    watch: bool = False
+    """It is asked for the bounds of all of its numbers."""
+
+
+class Column:
+    """
+    Learns of the cells of a column, a chunk at a time; then `decide`, then `convert`.
+
+    Examples
+    --------
+    >>> column = Column("x", Told())
+    >>> column.add(["1.5", "NA", "2", "", "3", "4", "5", "5O.1"])
+    >>> column.decide()
+    >>> column.kind, column.convert(["1.5", "NA", "5O.1"])
+    ('number', [1.5, None, '5O.1'])
+    """
+
+    def __init__(self, name: str, told: Told) -> None:
+        self.name, self.told = name, told
+        self.kind: Kind = "text"
+        self.decimal: Decimal = "point"
+        self.percent = self.is_code = False
+        self.rows = self.empty = self.switches = 0
+        self.plain = self.with_point = 0
+        """Cells that are numbers to every program, and those of them that can only have a decimal point."""
+        self.whole = True
+        """No plain number has a point or an exponent."""
+        self.huge = self.outside = 0
+        """Whole numbers beyond 2**53; numbers outside [0, 1]."""
+        self.low, self.high = math.inf, -math.inf
+        self.marks: Counter[str] = Counter()
+        self.writings: Counter[Writing] = Counter()
+        """Numbers in other writings."""
+        self.codes = self.infinite = self.odd = 0
+        """Numbers such as 01067; infinities; cells that are nothing of all this."""
+        self.texts: Counter[str] = Counter()
+        """The odd cells as written, as far as there is room."""
+        self.examples: dict[Any, tuple[str, int]] = {}
+        """First cell and its row: of each writing, of `code`, `infinite`, `odd`."""
+        self._written: dict[str, Any] = {}
+        self._cells = _Cells(self._value)
+
+    # ---- learning
+
+    def add(self, cells: Sequence[str]) -> None:
+        """Look at the cells of further rows."""
+        there = [cell for cell in cells if cell]
+        self.empty += len(cells) - len(there)
+        if self.told.is_name:
+            self.odd += len(there)
+        elif there and not self._add_numbers(there):
+            self._add_one_by_one(cells)
+        self.rows += len(cells)
+
+    def _add_numbers(self, cells: list[str]) -> bool:
+        """The quick way: all of them are plain numbers."""
+        joined = "\n" + "\n".join(cells)
+        points = joined.count(".")
+        if "_" in joined or (("\n0" in joined or "+" in joined or "-0" in joined or " " in joined) and _CODE_IN_LINES.search(joined)):
+            return False
+        try:
+            whole = not points and "e" not in joined and "E" not in joined
+            values: list[Any] = list(map(int if whole else float, cells))
+        except ValueError:
+            return False
+        low, high = min(values), max(values)
+        if not (-math.inf < low <= high < math.inf and math.isfinite(sum(values))):
+            return False  # nan, an infinity, or numbers so great that one by one is the safe way
+        self.plain += len(cells)
+        self.whole = self.whole and whole
+        self.with_point += points - (len(_GROUPED_IN_LINES.findall(joined)) if self.told.commas_in_cells else 0)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.outside += sum(map(_is_outside, values)) if low < 0 or high > 1 else 0
+        self.huge += sum(abs(v) > EXACT_MAX for v in values) if whole and max(-low, high) > EXACT_MAX else 0
+        return True
+
+    def _add_one_by_one(self, cells: Sequence[str]) -> None:
+        for row, cell in enumerate(cells, self.rows + 1):
+            bare = cell.strip()
+            if not cell:
+                continue
+            if not bare or bare in CLEAR_MARKS or bare in VAGUE_MARKS or bare in self.told.missing:
+                self.marks[cell] += 1
+            elif bare.lower() in SWITCHES:
+                self.switches += 1
+            elif _PLAIN.fullmatch(bare) and not _CODE.fullmatch(bare) and math.isfinite(float(bare)):
+                self._add_plain(bare)
+            else:
+                self._add_other(cell, bare, row)
+
+    def _add_other(self, cell: str, bare: str, row: int) -> None:
+        found: Any = self._written.get(bare, _UNKNOWN)
+        if found is _UNKNOWN:
+            found = written(bare) if bare[-1:].isdigit() or bare[-1:] in "%$€£¥.," else None
+            if len(self._written) < DISTINCT_MAX:
+                self._written[bare] = found
+        kind: Any = "odd"
+        if isinstance(found, Written) and math.isfinite(value_of(found, found.says or "point") or 0.0):
+            kind = Writing(found.says, found.percent)
+            self.writings[kind] += 1
+            if _CODE.fullmatch(bare):
+                self.codes += 1
+                self.examples.setdefault("code", (cell, row))
+            if self.told.watch:
+                self._bound(value_of(found, found.says or ("comma" if self.told.commas_in_cells else "point")) or 0.0)
+        elif bare.lower().lstrip("+-") in INFINITE or _PLAIN.fullmatch(bare):
+            kind = "infinite"
+            self.infinite += 1
+        else:
+            self.odd += 1
+            if cell in self.texts or len(self.texts) < DISTINCT_MAX:
+                self.texts[cell] += 1
+        self.examples.setdefault(kind, (cell, row))
+
+    def _add_plain(self, cell: str) -> None:
+        value = float(cell)
+        whole = cell.lstrip("+-").isdigit()
+        self.plain += 1
+        self.whole = self.whole and whole
+        self.with_point += "." in cell and not (self.told.commas_in_cells and _GROUPS["."].fullmatch(cell))
+        self.huge += whole and abs(value) > EXACT_MAX
+        self._bound(value)
+
+    def _bound(self, value: float) -> None:
+        self.low, self.high = min(self.low, value), max(self.high, value)
+        self.outside += _is_outside(value)
+
+    # ---- deciding
+
+    def evidence(self) -> Counter[str]:
+        """How many cells can only have a decimal point, and how many only a decimal comma."""
+        found = Counter(point=self.with_point)
+        for writing, n in self.writings.items():
+            if writing.says is not None:
+                found[writing.says] += n
+        return found
+
+    def decide(self, of_file: Decimal | None = None) -> None:
+        """How the cells are read; `of_file` is the decimal mark of the other columns."""
+        evidence = self.evidence()
+        if self.told.decimal is not None:
+            self.decimal = self.told.decimal
+        elif evidence["comma"] != evidence["point"]:
+            self.decimal = "comma" if evidence["comma"] > evidence["point"] else "point"
+        else:
+            self.decimal = of_file or ("comma" if self.told.commas_in_cells and self.writings[Writing(None, percent=False)] > self.codes else "point")
+        with_percent = sum(n for writing, n in self.writings.items() if writing.percent)
+        self.percent = with_percent * 2 > self.plain + self.writings.total()
+        self.is_code = bool(self.codes) and self.whole and self.codes >= CODE_SHARE * self.there and self.told.type == "auto"
+        self.kind = self._kind(self.there, self.there - self.switches - sum(n for _, n in self.odd_cells()))
+        self._written.clear()
+        self._cells.clear()
+
+    def odd_cells(self) -> list[tuple[str, int]]:
+        """What is no number in the way that was decided: an example of each kind, and how many there are."""
+        found = [(self.examples["odd"][0], self.odd)] if self.odd and not self.told.is_name else []
+        for writing, n in self.writings.items():
+            if writing.percent is not self.percent or writing.says not in (None, self.decimal):
+                found.append((self.examples[writing][0], n))
+        if self.decimal == "comma" and self.with_point:
+            found.append((".", self.with_point))
+        return found
+
+    def _kind(self, there: int, numbers: int) -> Kind:
+        if self.told.is_name:
+            return "text"
+        if there and self.switches >= (1 - ODD_SHARE) * there and self.told.type != "numeric":
+            return "switch"
+        if self.told.type != "auto":
+            return "number" if self.told.type == "numeric" else "text"
+        odd = there - numbers - self.switches
+        few = odd <= ODD_SHARE * there or (odd == 1 and there >= FEW_ROWS)
+        return "number" if few and not self.is_code and (numbers or not there) else "text"
+
+    @property
+    def there(self) -> int:
+        """Cells that are no mark of missing."""
+        return self.plain + self.switches + self.writings.total() + self.infinite + self.odd
+
+    # ---- handing out
+
+    def convert(self, cells: Sequence[str]) -> list[Any]:
+        """Values of a chunk, in the form JSON has."""
+        if self.kind == "number" and (self.decimal == "point" or self.whole) and not (self.odd or self.infinite or self.writings or self.marks or self.switches):
+            if self.whole:
+                return [_whole(cell) if cell else None for cell in cells]
+            return [float(cell) if cell else None for cell in cells]
+        if self.kind == "text" and not self.marks and not self.told.is_name:
+            return [cell or None for cell in cells]
+        return list(map(self._cells.__getitem__, cells))
+
+    def _value(self, cell: str) -> Any:
+        bare = cell.strip()
+        if not bare or bare in self.told.missing or (self.told.type in ("auto", "numeric") and not self.told.is_name and bare in CLEAR_MARKS):
+            return None
+        if self.kind == "text":
+            return bare if self.told.is_name else cell
+        if bare in VAGUE_MARKS:
+            return None
+        if bare.lower() in SWITCHES:
+            return SWITCHES[bare.lower()]
+        if self.infinite and bare.lower().lstrip("+-") in INFINITE:
+            return float(bare)
+        number = written(bare)
+        value = value_of(number, self.decimal) if number is not None and number.percent is self.percent else None
+        if value is None or not math.isfinite(value):
+            return cell
+        return _whole(bare) if self.whole and bare.lstrip("+-").isdigit() else value
+
+
+class _Cells(dict[str, Any]):
+    """Values of the cells of a column that were seen, bounded."""
+
+    def __init__(self, value: Callable[[str], Any]) -> None:
+        super().__init__()
+        self._value = value
+
+    def __missing__(self, cell: str) -> Any:
+        if len(self) >= DISTINCT_MAX:
+            self.clear()
+        value = self[cell] = self._value(cell)
+        return value
+
+
+def _whole(cell: str) -> int | float:
+    value = int(cell)
+    return value if -INTEGER_MAX <= value < INTEGER_MAX else float(value)
+
+
+def _is_outside(value: float) -> bool:
+    return not -1e-6 <= value <= 1 + 1e-6

@@ -1,0 +1,238 @@
+"""
+Rows of CSV files, of whatever program wrote them.
+
+Rule of the file: read once to learn (`learn`), once to hand out (`rows`). A row that is no CSV, or has not the cells
+of the header, travels on as it is and becomes a dead letter; comments, notes and sums below the table are no rows,
+and are said. What cannot be one table is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import Any, BinaryIO
+
+from stream_monitor.errors import InputError
+from stream_monitor.inputs.columns import Column, Decimal, Told
+from stream_monitor.inputs.dialect import SAMPLE_BYTES, SEPARATOR_NAMES, Dialect, dialect_of, mended, opened_text
+from stream_monitor.inputs.facts import Facts
+from stream_monitor.inputs.files import PASSES, InputFile
+from stream_monitor.inputs.readers import Row
+
+CHUNK_ROWS = 1_024
+TAIL_ROWS = 20
+"""So many last rows are looked at for notes and sums below the table."""
+SUMS = frozenset(("total", "totals", "grand total", "sum", "sums", "summe", "gesamt", "insgesamt", "somme", "suma", "totale", "average", "mean", "count"))
+
+
+class Malformed(tuple[str, ...]):
+    """The lines of a row that is no CSV, as they are."""
+
+    __slots__ = ()
+
+
+class CsvReader:
+    """A file of cells with a header."""
+
+    passes = PASSES
+
+    def __init__(self, file: InputFile, tell: Callable[[str], Told]) -> None:
+        self.file = file
+        self.comments = self.stray_bytes = 0
+        self.below: list[str] = []
+        """Rows below the table that are none of it."""
+        self._tell = tell
+        self._dialect: Dialect | None = None
+        self.learnt: list[Column] = []
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the file is written; known after `columns`."""
+        assert self._dialect is not None
+        return self._dialect
+
+    def columns(self) -> tuple[str, ...]:
+        """Read the header."""
+        with self.file.open() as stream:
+            head = stream.read(SAMPLE_BYTES)
+            while len(head) < SAMPLE_BYTES and (more := stream.read(SAMPLE_BYTES - len(head))):
+                head += more
+        self._dialect = dialect_of(self.file.name, head, whole=len(head) < SAMPLE_BYTES)
+        return self._dialect.columns
+
+    def learn(self, time: str | None) -> Iterator[Any]:
+        """Read the file and learn of its columns; yields the cell in column `time` of each row, None where there is none."""
+        names = self.dialect.columns
+        commas = self.dialect.separator != ","
+        self.learnt = [Column(name, self._tell(name)._replace(commas_in_cells=commas)) for name in names]
+        self.comments = self.stray_bytes = 0
+        at = names.index(time) if time is not None else len(names)
+        for chunk, good in self._chunks():
+            for column, cells in zip(self.learnt, zip(*good, strict=True), strict=True) if good else ():
+                column.add(cells)
+            for row in chunk:
+                yield row[at] if at < len(row) == len(names) and type(row) is tuple else None
+        usual = self._usual_decimal()
+        for column in self.learnt:
+            column.decide(usual)
+
+    def _usual_decimal(self) -> Decimal | None:
+        """The decimal mark of the columns that tell it."""
+        found: Counter[str] = Counter()
+        for column in self.learnt:
+            evidence = column.evidence()
+            if evidence["comma"] != evidence["point"]:
+                found["comma" if evidence["comma"] > evidence["point"] else "point"] += 1
+        if found["comma"] == found["point"]:
+            return None
+        return "comma" if found["comma"] > found["point"] else "point"
+
+    @property
+    def infinite(self) -> bool:
+        """Whether a column of numbers holds infinities."""
+        return any(column.infinite and column.kind == "number" for column in self.learnt)
+
+    def facts(self, column: str) -> Facts | None:
+        """What was learnt of a column."""
+        return next((Facts.of_cells(found) for found in self.learnt if found.name == column), None)
+
+    def rows(self) -> Iterator[Row]:
+        """Values of all rows, in the order of the file."""
+        names = self.dialect.columns
+        for chunk, good in self._chunks():
+            columns = [column.convert(cells) for column, cells in zip(self.learnt, zip(*good, strict=True), strict=True)] if good else []
+            values = zip(*columns, strict=True)
+            for row in chunk:
+                if type(row) is Malformed:
+                    yield "\n".join(row).encode()
+                else:
+                    yield dict(zip(names, next(values), strict=True)) if len(row) == len(names) else self._joined(row)
+
+    def notes(self) -> Iterator[str]:
+        """How the file itself was read, where that is not the usual."""
+        dialect = self.dialect
+        if dialect.encoding not in ("utf-8", "utf-8-sig"):
+            yield f"read as {dialect.encoding.upper()}"
+        if self.stray_bytes:
+            yield f"not UTF-8 throughout: {self.stray_bytes:,} bytes are read as Windows-1252 (Latin-1)"
+        if dialect.separator != ",":
+            yield f"cells are separated by {SEPARATOR_NAMES.get(dialect.separator, repr(dialect.separator))}"
+        if dialect.has_row_names:
+            yield "the first cell of each row has no name in the header: it is taken for the name of the row and left out"
+        if self.comments:
+            yield f"{self.comments:,} comment line{'s' if self.comments > 1 else ''} (#) left out"
+        if self.below:
+            yield f"{len(self.below)} line{'s' if len(self.below) > 1 else ''} below the table left out: {self.below[0][:80]!r}"
+
+    # ---- lines
+
+    def _chunks(self) -> Iterator[tuple[list[tuple[str, ...]], list[tuple[str, ...]]]]:
+        """Chunks of rows, and those of them that have a cell for each column; without what is below the table."""
+        count = len(self.dialect.columns)
+        with self.file.open() as stream, closing(self._lines(stream)) as lines:
+            waiting: list[tuple[str, ...]] = []
+            while chunk := list(islice(lines, CHUNK_ROWS)):
+                waiting += chunk
+                ready, waiting = waiting[:-TAIL_ROWS], waiting[-TAIL_ROWS:]
+                if ready:
+                    yield ready, [row for row in ready if len(row) == count and type(row) is tuple]
+            below = self._below(waiting)
+            self.below = [self._joined(row).decode() for row in waiting[len(waiting) - below :]]
+            waiting = waiting[: len(waiting) - below]
+            yield waiting, [row for row in waiting if len(row) == count and type(row) is tuple]
+
+    def _below(self, rows: list[tuple[str, ...]]) -> int:
+        """How many of the last rows are notes and sums below the table."""
+        n = 0
+        while n < len(rows) - 1 and self._is_note(rows[-1 - n]):
+            n += 1
+        if n < len(rows) - 1 and _is_sum(rows[-1 - n], rows[: len(rows) - 1 - n]):
+            n += 1
+        return n
+
+    def _is_note(self, row: tuple[str, ...]) -> bool:
+        """A text in a row of its own."""
+        filled = [cell for cell in row if cell.strip()]
+        count = len(self.dialect.columns)
+        return type(row) is tuple and count > 1 and len(row) <= count and (len(filled) == 1 < count - 1 or (len(filled) <= 1 and len(row) < count)) and not _is_number(filled[:1])
+
+    def _lines(self, stream: BinaryIO) -> Generator[tuple[str, ...]]:
+        text = opened_text(stream, self.dialect.encoding)
+        source = _Lines(text, self)
+        reader = self.dialect.reader(source)
+        try:
+            for _ in range(self.dialect.skipped):
+                text.readline()
+            header = True
+            while True:
+                source.begin()
+                try:
+                    cells = next(reader, None)
+                except csv.Error as error:
+                    if header or "unexpected end" in str(error):  # a quote that is never closed: nothing after it can be trusted
+                        raise InputError(f"{self.file.name}: line {reader.line_num + self.dialect.skipped}: malformed CSV: {error}") from None
+                    yield Malformed("".join(source.read).splitlines())
+                    continue
+                if cells is None:
+                    break
+                if cells and not header:
+                    yield tuple(cells)
+                header = header and not cells
+        except UnicodeError as error:
+            raise InputError(f"{self.file.name}: after line {reader.line_num}: not {self.dialect.encoding.upper()} as its beginning: {error}") from None
+        finally:
+            text.detach()
+
+    def _joined(self, row: Sequence[str]) -> bytes:
+        """Put a row back together, for a dead letter."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="", delimiter=self.dialect.separator).writerow(row)
+        return text.getvalue().encode()
+
+
+class _Lines:
+    """Lines for the reader of `csv`, each noted as it is handed on; comments where a row may begin are passed over."""
+
+    def __init__(self, lines: Iterable[str], owner: CsvReader) -> None:
+        self.read: list[str] = []
+        self._lines, self._owner = iter(lines), owner
+        self._marks = len(owner.dialect.columns) - 1 - owner.dialect.has_row_names
+
+    def begin(self) -> None:
+        """A row begins here."""
+        self.read.clear()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        for line in self._lines:
+            line, stray = mended(line)
+            self._owner.stray_bytes += stray
+            if line[:1] == "#" and not self.read and line.count(self._owner.dialect.separator) < self._marks:
+                self._owner.comments += 1
+                continue
+            self.read.append(line)
+            return line
+        raise StopIteration
+
+
+def _is_number(cells: Sequence[str]) -> bool:
+    try:
+        return bool([float(cell) for cell in cells])
+    except ValueError:
+        return False
+
+
+def _is_sum(row: tuple[str, ...], before: list[tuple[str, ...]]) -> bool:
+    """A row that begins with a word for a sum, which no row before has there, and holds numbers or nothing else."""
+    at = next((i for i, cell in enumerate(row) if cell.strip()), None)
+    if type(row) is not tuple or at is None or row[at].strip().rstrip(":").lower() not in SUMS:
+        return False
+    same = any(len(other) > at and other[at].strip().lower() == row[at].strip().lower() for other in before)
+    rest = [cell for cell in row[at + 1 :] if cell.strip()]
+    return not same and all(cell.strip()[-1] in "0123456789%.,€$" for cell in rest)

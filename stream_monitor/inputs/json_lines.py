@@ -1,0 +1,146 @@
+"""
+Rows of JSON Lines files.
+
+Rule of the file: a line is an object or travels on as it is. `NaN` and `Infinity`, which are no JSON but which data
+frames write, are read as the decoder of events reads them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import msgspec
+
+from stream_monitor.inputs.dialect import encoding_of
+from stream_monitor.inputs.facts import Facts
+from stream_monitor.inputs.files import PASSES, InputFile
+from stream_monitor.inputs.readers import Row
+
+KEYS_MAX = 1_000
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class JsonLinesReader:
+    """One JSON object a line; blank lines are skipped. Lines are handed out as bytes by `lines`, or decoded by `rows`."""
+
+    passes = PASSES
+
+    def __init__(self, file: InputFile, *, is_table: bool) -> None:
+        self.file = file
+        self._is_table = is_table
+        self._facts: dict[str, Facts] = {}
+        self._encoding = "utf-8"
+        self.infinite = False
+        """Whether a value was infinite so far."""
+        self.keys: Counter[str] = Counter()
+        """How many of the lines that were decoded have which key."""
+
+    def columns(self) -> None:
+        """Each line has its own."""
+
+    def learn(self, time: str | None) -> Iterator[Any]:
+        """Of a table all values are looked at, of events the times."""
+        self._facts, self.keys = {}, Counter()
+        for row in self.rows():
+            if isinstance(row, bytes):
+                yield None
+                continue
+            self.keys.update(row.keys())
+            if self._is_table:
+                self._look(row)
+            yield row.get(time) if time in row else row.get("timestamp")
+
+    def _look(self, row: dict[str, Any]) -> None:
+        for key, value in row.items():
+            facts = self._facts.get(key)
+            if facts is None:
+                if len(self._facts) >= KEYS_MAX:
+                    continue
+                facts = self._facts[key] = Facts()
+            facts.add(value)
+
+    def facts(self, column: str) -> Facts | None:
+        """What was learnt of a key."""
+        return self._facts.get(column)
+
+    def lines(self) -> Iterator[bytes]:
+        """Lines without their line ends, in UTF-8."""
+        with self.file.open() as stream:
+            # readline and not iteration: iterating a live pipe would wait for a full buffer
+            for line in iter(self._transcoded(stream).readline, b""):
+                stripped = line.strip()
+                if stripped:
+                    yield stripped
+
+    def _transcoded(self, stream: BinaryIO) -> BinaryIO:
+        """The stream in UTF-8 without a byte order mark."""
+        peek = getattr(stream, "peek", None)
+        head = peek(4)[:64] if peek is not None and not self.file.live else b""
+        self._encoding = encoding_of(head)
+        if self._encoding == "utf-8-sig":
+            stream.read(3)
+        if self._encoding.startswith("utf-8"):
+            return stream
+        return _Utf8(io.TextIOWrapper(stream, self._encoding, errors="replace", newline="\n"))  # type: ignore[return-value]
+
+    def rows(self) -> Iterator[Row]:
+        """Decode lines; one that is no object stays bytes."""
+        for line in self.lines():
+            row = decoded(line)
+            self.infinite = self.infinite or (row is not None and (b"Infinity" in line or b"e" in line or b"E" in line) and _has_infinity(row))
+            yield line if row is None else row
+
+    def notes(self) -> Iterator[str]:
+        """Say which encoding it has."""
+        if not self._encoding.startswith("utf-8"):
+            yield f"read as {self._encoding.upper()}"
+
+
+class _Utf8:
+    """Lines of text as bytes."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+
+    def readline(self) -> bytes:
+        return self._text.readline().encode("utf-8", "replace")
+
+
+def decoded(line: bytes) -> dict[str, Any] | None:
+    """
+    The object of a line, with `NaN` as None; None for anything else.
+
+    Examples
+    --------
+    >>> decoded(b'{"a": NaN, "b": {"c": [NaN, -Infinity]}}'), decoded(b"[1]"), decoded(b'{"a": NaN')
+    ({'a': None, 'b': {'c': [None, -inf]}}, None, None)
+    """
+    try:
+        return _decode(line)
+    except msgspec.DecodeError:
+        pass
+    try:
+        row = json.loads(line.decode())
+        json.dumps(row, ensure_ascii=False).encode()  # lone surrogates are no text
+    except (ValueError, RecursionError):
+        return None
+    return without_nan(row) if isinstance(row, dict) else None
+
+
+def _has_infinity(value: Any) -> bool:
+    if isinstance(value, (dict, list)):
+        return any(map(_has_infinity, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float) and abs(value) == float("inf")
+
+
+def without_nan(value: Any) -> Any:
+    """None where there is NaN."""
+    if isinstance(value, float):
+        return None if value != value else value  # noqa: PLR0124
+    if isinstance(value, dict):
+        return {name: without_nan(inner) for name, inner in value.items()}
+    return [without_nan(inner) for inner in value] if isinstance(value, list) else value
