@@ -126,6 +126,7 @@ class Shard:
         now_ms = self._advance(observations.head.flushed_ms if appended_ms is None else appended_ms)
         fresh = self._unseen(observations)
         self._date(observations, fresh, now_ms)
+        self.registry.log_ms = now_ms
         predictions, labels, parts = self.separation.separate(observations, fresh)
         joined = self.join.apply(predictions, labels, now_ms)
         repeated = int(joined.duplicate.sum())
@@ -218,8 +219,8 @@ class Shard:
         self.labels["orphan"] = sum(self.join.orphans.values())
         for retired in self.registry.retire(self.log_time_ms):
             for key in [k for k in self.alerts.episodes if (k.model, k.version) == (retired.model, retired.name)]:
-                self._judge(bounds.retirement(key, self.log_time_ms))
-        for version in self.versions:
+                self._judge(bounds.retirement(key, retired.settings, self.log_time_ms))
+        for version in self.registry.in_use():
             version.tick(self.log_time_ms, self._judge, self.config)
             self.outbox += version.drain()
         for verdict in bounds.unheard(self.alerts, self.registry, self.changed_ms, self.log_time_ms):
@@ -243,7 +244,7 @@ class Shard:
     def samples(self) -> Iterator[AnySample]:
         """Gauges and counters of every model version, and of this shard."""
         firing = {key for key, _ in self.alerts.firing()}
-        for version in self.versions:
+        for version in self.registry.in_use():
             if not version.is_idle:
                 yield from version_samples(version, firing)
         by_severity = Counter((key.model, key.version, episode.severity) for key, episode in self.alerts.firing())

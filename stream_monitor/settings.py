@@ -175,7 +175,13 @@ class ModelSettings(Frozen, frozen=True):
     freshness: Freshness = Freshness()
     metrics: Metrics = Metrics()
     cooldown_ms: int = 5 * MINUTE_MS
+    retire_after_ms: int = 7 * DAY_MS
     alarm_budget: str = "1/30d"
+
+    @property
+    def silence_ms(self) -> int:
+        """After so long without a prediction or a label a version retires: no label is still allowed to come then."""
+        return max(self.retire_after_ms, self.labels.max_delay_ms)
 
 
 class Limits(Frozen, frozen=True):

@@ -168,6 +168,12 @@ RULES: dict[type, dict[str, Rule]] = {
         "freshness": Rule("Silence that is an alert."),
         "metrics": Rule("Metrics of your own."),
         "cooldown": Rule("After an alert ended, how long the same may not begin again.", low=0, high=30 * s.DAY_MS),
+        "retire_after": Rule(
+            "A version that nobody uses for so long, and for `labels.max_delay`, retires: its series go, what fires for it ends, its place under `limits` is free. "
+            "Its reference, windows and counters stay for when it is used again.",
+            low=s.HOUR_MS,
+            high=3_660 * s.DAY_MS,
+        ),
         "alarm_budget": Rule("False alarms that are acceptable, by model and time; not used by this version.", form="budget"),
     },
     s.Labels: {"max_delay": Rule("How long a prediction waits for its label, and how long repeated ids are recognised.", low=0, high=366 * s.DAY_MS)},

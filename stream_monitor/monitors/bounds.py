@@ -13,7 +13,8 @@ from typing import Any
 
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.events.join import Join
-from stream_monitor.monitors.registry import OTHER, RETIRE_MS, Registry
+from stream_monitor.monitors.registry import OTHER, Registry
+from stream_monitor.settings import DAY_MS, ModelSettings
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 HOUR_MS = 3_600_000
@@ -32,9 +33,9 @@ def hits(registry: Registry, join: Join) -> Counter[str]:
     return Counter({name: n for name, n in found.items() if n})
 
 
-def retirement(key: AlertKey, log_ms: int) -> Verdict:
+def retirement(key: AlertKey, settings: ModelSettings, log_ms: int) -> Verdict:
     """Ends what fires for a version that retires."""
-    return _end(key, log_ms, f"nobody used this version for {RETIRE_MS // 86_400_000} days; it is not monitored any more")
+    return _end(key, log_ms, f"nobody used this version for {settings.silence_ms / DAY_MS:.3g} days; it is not monitored until somebody does")
 
 
 def unheard(alerts: Alerts, registry: Registry, changed_ms: int, log_ms: int) -> Iterator[Verdict]:
