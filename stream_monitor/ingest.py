@@ -60,8 +60,8 @@ class Ingest:
     def __init__(self, targets: int, *, max_record_bytes: int = 1_048_576, record_bytes: int = 800_000) -> None:
         self.targets, self.record_bytes = targets, record_bytes
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.ahead = 0
-        """Rows whose event time was too far ahead of their record's."""
+        self.ahead = self.clipped = 0
+        """Rows whose event time was too far ahead of their record's; and those of which a score was put back into [0, 1]."""
         self._groups, self._texts = Groups(), Texts()
         self._decoders = {topic: Decoder(topic, self._groups, self._texts, max_record_bytes) for topic in ("predictions", "labels")}
         self._chunks: list[Chunk] = []
@@ -100,6 +100,7 @@ class Ingest:
     def _count(self, kind: str, decoded: Decoded, records: int) -> None:
         rejected = len(decoded.rejects)
         self.ahead += decoded.ahead
+        self.clipped += decoded.clipped
         for outcome, n in (("forwarded", records - rejected - decoded.tombstones), ("rejected", rejected), ("tombstone", decoded.tombstones)):
             if n:
                 self.counts[kind, outcome] += n

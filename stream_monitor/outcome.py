@@ -71,7 +71,7 @@ class Note(NamedTuple):
     fails: bool = False
 
 
-def notes(summary: Mapping[str, Any], *, ahead: int, unmet: int, meetings: Meetings | None, max_delay_ms: int, model_column: str | None = None) -> list[Note]:
+def notes(summary: Mapping[str, Any], *, clipped: int = 0, ahead: int, unmet: int, meetings: Meetings | None, max_delay_ms: int, model_column: str | None = None) -> list[Note]:
     """
     Sentences on a finished replay.
 
@@ -79,6 +79,8 @@ def notes(summary: Mapping[str, Any], *, ahead: int, unmet: int, meetings: Meeti
     ----------
     summary : mapping
         The content of `summary.json`.
+    clipped : int
+        Rows whose score was put back into [0, 1].
     ahead : int
         Rows whose time was replaced, since it was too far ahead.
     unmet : int
@@ -91,6 +93,8 @@ def notes(summary: Mapping[str, Any], *, ahead: int, unmet: int, meetings: Meeti
         The column of a plain table that `model` was read from.
     """
     found = [*_refused(summary.get("refused", {})), *_records(summary["records"]), *_models(summary["models"], model_column)]
+    if clipped:
+        found.append(Note(f"{clipped:,} row{' has' if clipped == 1 else 's have'} a score outside [0, 1] by rounding: clipped"))
     if ahead:
         found.append(Note(f"{_times(ahead, 'event time')} more than 5 minutes ahead of the row before: replaced by the time of that row"))
     return [*found, *_labels(summary["records"]["labels"]["accepted"], unmet, meetings, max_delay_ms), *_references(summary["models"])]

@@ -135,6 +135,7 @@ def _replayed(settings: Settings, options: InputOptions, points: int) -> tuple[R
         delays_ms = [core.models.get(name, core.defaults).labels.max_delay_ms for name in summary["models"]]
         found = notes(
             summary,
+            clipped=replay.ingest.clipped,
             ahead=replay.ingest.ahead,
             unmet=replay.unmet_labels,
             meetings=meetings,

@@ -53,6 +53,8 @@ class Decoded(NamedTuple):
     tombstones: int
     ahead: int
     """Rows whose event time was too far ahead, so that the record's was taken."""
+    clipped: int
+    """Rows of which a score was put back into [0, 1]."""
 
 
 GroupKey = tuple[int, str, str | None, tuple[str, ...]]
@@ -107,7 +109,7 @@ class Decoder:
         columns += self._parsed_columns(parsed)
         if self._news >= self._news_due:
             self._rebuild()
-        return Decoded([c for c, _ in columns], rejects, tombstones, ahead + sum(a for _, a in columns))
+        return Decoded([c for c, _ in columns], rejects, tombstones, ahead + sum(a for _, a in columns), sum(p.clipped for _, p in parsed))
 
     def _fast(self, values: list[bytes | None], times: NDArray[np.int64], parsed: list[tuple[int, Parsed]], rejects: list[Reject]) -> tuple[list[Any], NDArray[np.int64], int]:
         """Events that the structs know, and their places; the others are parsed one by one, and tombstones counted."""

@@ -57,6 +57,8 @@ class Parsed(NamedTuple):
     cells: tuple[float, ...]
     fields: dict[str, Any]
     """The decoded object, for learning its shape."""
+    clipped: bool = False
+    """A score was outside [0, 1] by no more than rounding."""
 
 
 def _depth(raw: bytes) -> int:
@@ -188,6 +190,11 @@ def _prediction_and_score(fields: dict[str, Any], texts: Texts) -> dict[str, flo
     return cells
 
 
+def _is_clipped(fields: dict[str, Any]) -> bool:
+    score = fields.get("score")
+    return any(not 0 <= p <= 1 for p in (score.values() if type(score) is dict else () if score is None else (score,)))
+
+
 def _object(fields: dict[str, Any], name: str) -> dict[str, Any]:
     value = fields.get(name)
     if value is None:
@@ -245,7 +252,7 @@ def parse_prediction(raw: bytes, record_ms: int, texts: Texts, bytes_max: int) -
         cells[f"features.{name[:TEXT_MAX_CHARS]}"] = box(value, texts)
     if (embedding := fields.get("embedding")) is not None and (type(embedding) is not list or not all(type(v) in (int, float) for v in embedding)):
         raise Bad("wrong_type", "`embedding` must be an array of numbers")
-    return Parsed(PREDICTION, model, version, event_id, time_ms, ahead, tuple(cells), tuple(cells.values()), fields)
+    return Parsed(PREDICTION, model, version, event_id, time_ms, ahead, tuple(cells), tuple(cells.values()), fields, _is_clipped(fields))
 
 
 def parse_label(raw: bytes, record_ms: int, texts: Texts, bytes_max: int) -> Parsed:
@@ -264,7 +271,7 @@ def parse_label(raw: bytes, record_ms: int, texts: Texts, bytes_max: int) -> Par
     cells = {"label": _outcome(fields["label"], "label", texts)}
     time_ms, ahead = event_time(fields.get("timestamp"), record_ms)
     cells |= _prediction_and_score(fields, texts)
-    return Parsed(LABEL, model, version if fields.get("version") is not None else None, event_id, time_ms, ahead, tuple(cells), tuple(cells.values()), fields)
+    return Parsed(LABEL, model, version if fields.get("version") is not None else None, event_id, time_ms, ahead, tuple(cells), tuple(cells.values()), fields, _is_clipped(fields))
 
 
 PARSERS: dict[str, Callable[[bytes, int, Texts, int], Parsed]] = {"predictions": parse_prediction, "labels": parse_label}

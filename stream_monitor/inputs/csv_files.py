@@ -112,6 +112,10 @@ class CsvReader:
                 else:
                     yield dict(zip(names, next(values), strict=True)) if len(row) == len(names) else self._joined(row)
 
+    def beyond(self) -> list[str]:
+        """None: columns say so themselves."""
+        return []
+
     def notes(self) -> Iterator[str]:
         """How the file itself was read, where that is not the usual."""
         dialect = self.dialect
@@ -123,6 +127,8 @@ class CsvReader:
             yield f"cells are separated by {SEPARATOR_NAMES.get(dialect.separator, repr(dialect.separator))}"
         if dialect.has_row_names:
             yield "the first cell of each row has no name in the header: it is taken for the name of the row and left out"
+        if dialect.skipped > bool(dialect.told_separator):
+            yield f"{dialect.skipped - bool(dialect.told_separator)} line{'s' if dialect.skipped > 1 + bool(dialect.told_separator) else ''} before the header left out"
         if self.comments:
             yield f"{self.comments:,} comment line{'s' if self.comments > 1 else ''} (#) left out"
         if self.below:

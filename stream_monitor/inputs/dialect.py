@@ -38,6 +38,8 @@ class Dialect(NamedTuple):
     header: tuple[str, ...]
     has_row_names: bool
     """Rows have one cell more than the header: its first is a name of the row, as R writes it."""
+    told_separator: bool
+    """The first line is `sep=;`."""
     skip_blanks: bool
     """There is a blank after each separator."""
 
@@ -135,7 +137,7 @@ def dialect_of(name: str, head: bytes, *, whole: bool) -> Dialect:
     repeated = sorted(column for column, n in Counter(header).items() if n > 1 and column)
     if repeated:
         raise InputError(f"{name}: line {skipped + 1}: two columns are called {repeated[0]!r}; rename one")
-    return Dialect(encoding, separator, skipped, header, has_row_names, skip_blanks)
+    return Dialect(encoding, separator, skipped, header, has_row_names, told is not None, skip_blanks)
 
 
 def _rows(lines: list[str], separator: str) -> list[list[str]]:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from stream_monitor.inputs.columns import EXACT_MAX
 from stream_monitor.inputs.dialect import encoding_of
 from stream_monitor.inputs.facts import Facts
 from stream_monitor.inputs.files import PASSES, InputFile
@@ -93,6 +94,10 @@ class JsonLinesReader:
             row = decoded(line)
             self.infinite = self.infinite or (row is not None and (b"Infinity" in line or b"e" in line or b"E" in line) and _has_infinity(row))
             yield line if row is None else row
+
+    def beyond(self) -> list[str]:
+        """Known of the keys of a table."""
+        return [key for key, facts in self._facts.items() if max(facts.high, -facts.low) > EXACT_MAX and facts.numbers]
 
     def notes(self) -> Iterator[str]:
         """Say which encoding it has."""

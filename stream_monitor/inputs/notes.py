@@ -46,7 +46,9 @@ LIKELY = {
 TOLD = ("event_id", "model", "version", "timestamp", "prediction", "score", "label", "status", "latency_ms", "variant", "unit", "embedding")
 SHORT_MARKS = frozenset(("None", "none", "NONE", "nil", "-", "--", "---", "–", "—", ".", "..", "?", "na", "Na", "n.a.", "N.A."))
 COLUMNS_SHOWN = 5
+ODD_SHOWN = 20
 MOMENTS_LOOKED_AT = 50
+BEYOND = "whole numbers are beyond 2**53, where a number is no longer exact, and count as values of a wrong type; if they are ids: --ignore"
 
 
 def notes_of(source: Source) -> list[str]:
@@ -54,6 +56,8 @@ def notes_of(source: Source) -> list[str]:
     found = [*_how_read(source), *source.reader.notes(), *_misfits(source)]
     if isinstance(source.reader, CsvReader):
         found += _cells(source.reader.learnt)
+    elif beyond := source.reader.beyond():
+        found.append(f"{_some(beyond)}: {BEYOND}")
     if source.times.missing + source.times.unreadable < source.rows or source.times.unreadable:
         found += source.times.notes(source.time_column or "timestamp", source.reading, source.options.timezone)
     return [f"{source.file.name}: {note}" for note in found]
@@ -104,6 +108,8 @@ def _some(names: list[str]) -> str:
 def _misfits(source: Source) -> Iterator[str]:
     for field, why in source.misfits.items():
         yield f"column `{field}` is read as a feature and not as the field of that name: {why} (--map {field}={field} insists)"
+    if source.role == "table" and "" in source.unused:
+        yield "a column without a name is taken for an index, and left out"
     if source.index:
         yield f"{_some(list(source.index))}: the index of a data frame, left out"
     if source.lacks_prediction and not source.options.fill_prediction:
@@ -115,17 +121,21 @@ def _misfits(source: Source) -> Iterator[str]:
 
 
 def _cells(columns: list[Column]) -> Iterator[str]:
-    """How cells of CSV were read."""
+    """How cells of CSV were read: one sentence a kind, and one for each column with cells that are not understood."""
     columns = [column for column in columns if column.name and not column.told.is_name]
     yield from _missing(columns)
+    alike: dict[str, list[tuple[str, str]]] = {}
+    odd = []
     for column in columns:
-        if column.kind == "number":
-            yield from _numbers(column)
-        elif column.is_code:
-            cell, _ = column.examples["code"]
-            yield f"{column.name}: stays text, since numbers such as {cell!r} begin with 0 or +"
-        elif column.kind == "text" and column.told.type == "auto":
-            yield from _texts(column)
+        found = _number_writings(column) if column.kind == "number" else _text_writings(column)
+        for how, example in found:
+            alike.setdefault(how, []).append((column.name, example))
+        odd += list(_odd(column)) if column.kind == "number" else list(_mixed(column))
+    for how, named in alike.items():
+        yield f"{_some([name for name, _ in named])}: {how.format(named[0][1])}"
+    yield from odd[:ODD_SHOWN]
+    if len(odd) > ODD_SHOWN:
+        yield f"and {len(odd) - ODD_SHOWN:,} sentences more on cells that are not understood"
 
 
 def _missing(columns: list[Column]) -> Iterator[str]:
@@ -145,43 +155,43 @@ def _missing(columns: list[Column]) -> Iterator[str]:
             yield f"read as missing: {told}" if is_read else f"values of text: {told}; --missing MARK reads one as missing"
 
 
-def _numbers(column: Column) -> Iterator[str]:
-    name = column.name
+def _odd(column: Column) -> Iterator[str]:
+    """Cells of a column of numbers that are none, and stay as they are."""
     for cell, n in column.odd_cells():
         where = next((row for example, row in column.examples.values() if example == cell), None)
         shown = f"{cell!r} (row {where:,})" if where is not None else "those with a decimal point"
-        count = f"{n:,} of {column.there:,} cells are" if n > 1 else f"1 of {column.there:,} cells is"
-        yield f"{name}: {count} no number and stay{'' if n > 1 else 's'} as written, such as {shown}; the column is one of numbers"
+        what = f"{n:,} of {column.there:,} cells are no numbers and stay" if n > 1 else f"1 of {column.there:,} cells is no number and stays"
+        yield f"{column.name}: {what} as written, such as {shown}; the column is one of numbers"
+
+
+def _number_writings(column: Column) -> Iterator[tuple[str, str]]:
+    """What was read in another way than it is written, with an example."""
     if column.infinite:
-        yield f"{name}: {column.infinite:,} infinite, such as {column.examples['infinite'][0]!r}; no number of a feature can be"
+        yield "infinities such as {} count as values of a wrong type", repr(column.examples["infinite"][0])
     if column.codes:
-        yield f"{name}: {column.codes:,} cells such as {column.examples['code'][0]!r} are read as numbers, without the zeros in front"
+        yield "cells such as {} are read as numbers, without the zeros in front", repr(column.examples["code"][0])
     if column.huge:
-        yield f"{name}: {column.huge:,} whole numbers are beyond 2**53, where a number is no longer exact; if they are ids: --ignore {name}"
-    for writing, meaning in (
-        (Writing("comma", percent=False), "a decimal comma"),
-        (Writing("point", percent=False), "commas between thousands"),
-        (Writing(None, percent=False), ""),
-    ):
-        if writing in column.examples and writing.says in (None, column.decimal) and not column.percent and column.examples[writing] != column.examples.get("code"):
-            cell = column.examples[writing][0]
-            how = meaning or ("a decimal comma" if column.decimal == "comma" else "commas or blanks between thousands")
-            yield f"{name}: numbers such as {cell!r} are read with {how if any(mark in cell for mark in ',.') else 'signs and blanks left out'} (--decimal)"
+        yield BEYOND + ", up to {}", f"{max(column.high, -column.low):g}"
+    for kind, (cell, _) in column.examples.items():
+        if isinstance(kind, Writing) and kind.says in (None, column.decimal) and kind.percent is column.percent and (cell, _) != column.examples.get("code"):
+            yield "numbers such as {} (--decimal)", f"{cell!r} are read as {column.convert([cell])[0]:.10g}"
             break
-    if column.percent:
-        cell = next(example for kind, (example, _) in column.examples.items() if isinstance(kind, Writing) and kind.percent)
-        yield f"{name}: {cell!r} is read as {column.convert([cell])[0]}"
 
 
-def _texts(column: Column) -> Iterator[str]:
+def _text_writings(column: Column) -> Iterator[tuple[str, str]]:
+    if column.is_code:
+        yield "kept as text, since numbers such as {} begin with 0 or +", repr(column.examples["code"][0])
+    looked = list(column.texts)[:MOMENTS_LOOKED_AT]
+    if looked and column.odd == column.there and all(len(cell) >= len("1.1.2000") and cell[0].isdigit() and parse_moment(cell) is not None for cell in looked):
+        yield "kept as text: times such as {}; as a feature only whether they are missing tells something", repr(looked[0])
+
+
+def _mixed(column: Column) -> Iterator[str]:
+    """A column that is text although most of its cells are numbers."""
     numbers = column.plain + column.writings.total()
-    if numbers and numbers * 2 >= column.there:
+    if column.kind == "text" and column.told.type == "auto" and not column.is_code and numbers and numbers * 2 >= column.there:
         cell = column.examples["odd"][0] if column.odd else ""
         yield (
             f"{column.name}: text, since {column.there - numbers:,} of {column.there:,} cells are no numbers, such as {cell!r}; "
             f"`features: {{{column.name}: {{type: numeric}}}}` in the configuration reads it as numbers"
         )
-        return
-    looked = list(column.texts)[:MOMENTS_LOOKED_AT]
-    if looked and column.odd == column.there and all(len(cell) >= len("1.1.2000") and cell[0].isdigit() and parse_moment(cell) is not None for cell in looked):
-        yield f"{column.name}: times such as {looked[0]!r} stay text; as a feature only whether they are missing tells something"

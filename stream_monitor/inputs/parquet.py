@@ -17,6 +17,7 @@ from itertools import repeat
 from typing import Any
 
 from stream_monitor.errors import InputError
+from stream_monitor.inputs.columns import EXACT_MAX
 from stream_monitor.inputs.facts import Facts
 from stream_monitor.inputs.files import InputFile
 from stream_monitor.inputs.readers import Row
@@ -138,6 +139,16 @@ class ParquetReader:
         import pyarrow as pa
 
         return self.time_column is not None and pa.types.is_timestamp(self._schema.field(self.time_column).type)
+
+    def beyond(self) -> list[str]:
+        """What the statistics of the file tell."""
+        import pyarrow as pa
+
+        wide = {name for name in self._columns if pa.types.is_integer(self._schema.field(name).type)}
+        meta = self._parquet.metadata
+        chunks = [meta.row_group(group).column(i) for group in range(meta.num_row_groups) for i in range(meta.num_columns)]
+        bounded = [chunk for chunk in chunks if chunk.path_in_schema in wide and chunk.statistics is not None and chunk.statistics.has_min_max]
+        return list(dict.fromkeys(c.path_in_schema for c in bounded if max(c.statistics.max, -c.statistics.min) > EXACT_MAX))
 
     def notes(self) -> Iterator[str]:
         """Columns whose values are not what they were."""

@@ -39,5 +39,8 @@ class Reader(Protocol):
     def rows(self) -> Iterator[Row]:
         """All rows, in the order of the file. Their infinities are those of `float`; NaN is None."""
 
+    def beyond(self) -> list[str]:
+        """Columns with whole numbers beyond 2**53, where that is known without reading all of them again."""
+
     def notes(self) -> Iterator[str]:
         """How the file itself was read, where that is not the usual."""

@@ -158,7 +158,11 @@ def test_latin_1_is_read(tmp_path):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.one_of(st.none(), st.floats(-1e9, 1e9).map(lambda x: round(x, 3)), st.integers(-(10**9), 10**9)), min_size=2, max_size=40), st.sampled_from([",", "."]), st.sampled_from(["", ".", ",", " ", "'"]))
+@given(
+    st.lists(st.one_of(st.none(), st.floats(-1e9, 1e9).map(lambda x: round(x, 3)), st.integers(-(10**9), 10**9)), min_size=2, max_size=40),
+    st.sampled_from([",", "."]),
+    st.sampled_from(["", ".", ",", " ", "'"]),
+)
 def test_numbers_in_every_writing_keep_their_value(values, mark, group):
     if group == mark:
         return
