@@ -107,8 +107,9 @@ def fold(bootstrap: str, file: Path, group: str, prefix: str = "") -> tuple[dict
     settings = config.load(str(file), {})
     committed = ends(bootstrap, group, prefix + "observations")
     shards, alerts, problems = {}, {}, []
-    for partition, messages in read(bootstrap, prefix + "observations").items():
-        shard, told = Shard(partition, settings.core, {}), []
+    log = read(bootstrap, prefix + "observations")
+    for partition, messages in log.items():
+        shard, told = Shard(partition, settings.core, {}, partitions=len(log)), []
         behind = 0
         for message in messages:
             if message.offset() >= committed[partition][0]:

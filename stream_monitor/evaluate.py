@@ -66,6 +66,8 @@ class Shard:
     settings : CoreSettings
     baselines : mapping of "model/version" to bytes
         Published reference profiles (JSON).
+    partitions : int
+        How many `observations` has.
     confirm_ms : int, ms
         How long a jump of log time has to be confirmed by the log; 0 where the log is known to be right.
 
@@ -74,8 +76,8 @@ class Shard:
     About 1 µs a row and 2 to 3 µs of statistics a prediction of 10 features when rows arrive by the thousand.
     """
 
-    def __init__(self, partition: int, settings: CoreSettings, baselines: Mapping[str, bytes] | None = None, *, confirm_ms: int = CONFIRM_MS) -> None:
-        self.partition, self.settings = partition, settings
+    def __init__(self, partition: int, settings: CoreSettings, baselines: Mapping[str, bytes] | None = None, *, partitions: int = 1, confirm_ms: int = CONFIRM_MS) -> None:
+        self.partition, self.partitions, self.settings = partition, partitions, settings
         self.config = settings.hash
         self.log_time = LogTime(confirm_ms)
         self.ahead = 0
@@ -182,9 +184,10 @@ class Shard:
             wanted = ~duplicate[start : start + len(version)]
             start += len(version)
             if failed is not None:
-                failures = version[wanted & failed]
-                for code, index in by_code(failures):
-                    self.versions[code].failed(len(failures[index]), now_ms)
+                failures = np.flatnonzero(wanted & failed)
+                for code, index in by_code(version[failures]):
+                    self.versions[code].failed(rows.times_ms[failures[index]], now_ms)
+                    self._dirty.setdefault(code, self.log_time_ms)
                 wanted &= ~failed
             whole = bool(wanted.all())
             for code, index in by_code(version if whole else version[wanted]):
@@ -225,7 +228,7 @@ class Shard:
             self.outbox += version.drain()
         for verdict in bounds.unheard(self.alerts, self.registry, self.changed_ms, self.log_time_ms):
             self._judge(verdict)
-        for verdict in self.bounds.judge(self.partition, self.registry, self.join, self.log_time_ms):
+        for verdict in self.bounds.judge(self.partition, self.partitions, self.registry, self.join, self.log_time_ms):
             self._judge(verdict)
         self._tell(self.alerts.tick(self.log_time_ms))
 
@@ -332,7 +335,7 @@ class Shard:
         return parts
 
     @classmethod
-    def restore(cls, partition: int, settings: CoreSettings, parts: Mapping[str, bytes], baselines: Mapping[str, bytes] | None = None) -> Shard:
+    def restore(cls, partition: int, settings: CoreSettings, parts: Mapping[str, bytes], baselines: Mapping[str, bytes] | None = None, *, partitions: int = 1) -> Shard:
         """
         The state of a snapshot.
 
@@ -345,7 +348,7 @@ class Shard:
         if state["schema"] != SNAPSHOT_SCHEMA:
             message = f"the snapshot has schema {state['schema']}, this version reads {SNAPSHOT_SCHEMA}: reset the group's offsets of observations to fold it again"
             raise StateError(message)
-        shard = cls(partition, settings, baselines)
+        shard = cls(partition, settings, baselines, partitions=partitions)
         shard.log_time.load(state["log_time"])
         shard.ahead, shard.seen = state["ahead"], dict(state["seen"])
         changed = state["config"] != settings.hash

@@ -99,14 +99,14 @@ class Drift(Frozen, frozen=True):
     """
     Detectors by signal, each `{METHOD: {PARAMETER: value}}`; an empty mapping switches the signal off.
 
-    `thresholds` raises alerts on scores against the reference (`psi js ks wasserstein chi2`); none by default, since they are severities, not tests.
+    `thresholds` raises alerts on scores against the reference (`psi js ks wasserstein chi2`); by default where everybody sees it in a plot.
     """
 
     errors: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}, "page_hinkley": {}})
     score: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}, "page_hinkley": {}})
     prediction: dict[str, dict[str, float]] = field(default_factory=dict)
     features: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}})
-    thresholds: dict[str, float] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=lambda: {"js": 0.3})
     severity: Severity = "warning"
 
 
@@ -127,6 +127,13 @@ class Quality(Frozen, frozen=True):
     missing_ratio: float | None = 0.1
     violation_ratio: float | None = 0.05
     min_rows: int = 200
+
+
+class Calls(Frozen, frozen=True):
+    """Latency and failures of calls against the first ones; `None` is `off`."""
+
+    latency_factor: float | None = 3.0
+    error_share: float | None = 0.02
 
 
 class Freshness(Frozen, frozen=True):
@@ -173,6 +180,7 @@ class ModelSettings(Frozen, frozen=True):
     anomalies: Anomalies = Anomalies()
     quality: Quality = Quality()
     freshness: Freshness = Freshness()
+    calls: Calls = Calls()
     metrics: Metrics = Metrics()
     cooldown_ms: int = 5 * MINUTE_MS
     retire_after_ms: int = 7 * DAY_MS

@@ -166,6 +166,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "anomalies": Rule("Values that are unlike the reference."),
         "quality": Rule("Missing and broken values."),
         "freshness": Rule("Silence that is an alert."),
+        "calls": Rule("Slow and failed calls."),
         "metrics": Rule("Metrics of your own."),
         "cooldown": Rule("After an alert ended, how long the same may not begin again.", low=0, high=30 * s.DAY_MS),
         "retire_after": Rule(
@@ -205,7 +206,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "score": Rule("Detectors on the score.", form="methods"),
         "prediction": Rule("Detectors on the prediction.", form="methods"),
         "features": Rule("Detectors on each numeric feature.", form="methods"),
-        "thresholds": Rule("By distance to the reference (`psi js ks wasserstein chi2`): alert above it. None by default.", form="distances"),
+        "thresholds": Rule("By distance to the reference (`psi js ks wasserstein chi2`): alert above it, when it is beyond chance.", form="distances"),
         "severity": Rule("Of drift alerts."),
     },
     s.Anomalies: {
@@ -230,6 +231,12 @@ RULES: dict[type, dict[str, Rule]] = {
     s.Freshness: {
         "predictions": Rule("No prediction for so long; `off` for never.", low=1_000, high=366 * s.DAY_MS),
         "labels": Rule("No label for so long; `off` for never.", low=1_000, high=366 * s.DAY_MS),
+    },
+    s.Calls: {
+        "latency_factor": Rule(
+            "A call is slow when it takes so many times what 95 % of the first calls took; more than 5 % of slow calls are an alert. `off` for none.", low=1, high=1_000
+        ),
+        "error_share": Rule("Share of failed calls, beyond one and a half times that of the first calls, that is an alert; `off` for none.", low=0, high=1),
     },
     s.Metrics: {"custom": Rule("By name: a metric of one field, exported as `model_custom_NAME`.")},
     s.CustomMetric: {

@@ -289,6 +289,34 @@ class Join:
             ring.forget(min(self._expired_to.values()))
         self._forget_labels(self.labels.before("arrival", now - max(int(self._delay_units.max(initial=0)), _units(self.delay_ms))))
 
+    def matured(self, since: int, now_ms: int, age_ms: int) -> tuple[int, list[tuple[int, int, int, int]]]:
+        """
+        Labels that came of age: they had time to meet their prediction.
+
+        Parameters
+        ----------
+        since : int
+            Sequence number up to which they were looked at before.
+        now_ms, age_ms : int, ms
+
+        Returns
+        -------
+        end : int
+            For the next call. O(labels since the last).
+        found : list of (model, partition, labels, unmet)
+            By model code (or ANY) and source partition.
+        """
+        ring = self.labels
+        start, end = max(since, ring.tail), ring.before("arrival", self._now(now_ms) - _units(age_ms))
+        if end <= start:
+            return max(since, start), []
+        keys = np.stack([ring.rows("model", start, end), ring.rows("partition", start, end)])
+        unmet = ring.rows("used", start, end) == 0
+        distinct, inverse = np.unique(keys, axis=1, return_inverse=True)
+        n = np.bincount(inverse.ravel())
+        bad = np.bincount(inverse.ravel(), weights=unmet)
+        return end, [(int(m), int(p), int(a), int(b)) for (m, p), a, b in zip(distinct.T.tolist(), n, bad, strict=True)]
+
     def _gone(self, counter: Int, seqs: Int, delay: int | None = None) -> None:
         """Count predictions that leave without a label; of versions with this delay, or of all whose time is not over yet."""
         version = self.predictions.get("version", seqs).astype(np.int64)

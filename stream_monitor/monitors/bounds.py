@@ -1,8 +1,8 @@
 """
 What the shard says of itself: limits that were reached, labels that nobody takes.
 
-Rule of the file: one alert a limit, however many things lie beyond it; it ends an hour (log time) after the last of them. Most labels of an hour being orphans is one
-alert a model.
+Rule of the file: one alert a limit, however many things lie beyond it; it ends an hour (log time) after the last of them. Labels that met no prediction for half an
+hour are judged in cohorts; a label may come before its prediction, so earlier nothing is sure.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stream_monitor.alerts.lifecycle import Alerts
-from stream_monitor.events.join import Join
+from stream_monitor.alerts.wording import percent
+from stream_monitor.events.join import ANY, Join
 from stream_monitor.monitors.registry import OTHER, Registry
 from stream_monitor.settings import DAY_MS, ModelSettings
-from stream_monitor.verdicts import AlertKey, Span, Verdict
+from stream_monitor.verdicts import AlertKey, Level, Span, Verdict
 
-HOUR_MS = 3_600_000
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 UNHEARD_MS = 2 * HOUR_MS
-ORPHANS_SHARE, ORPHANS_MIN = 0.5, 100
-"""Share of the labels of an hour that may be orphans, and from how many labels on that is judged."""
+PATIENCE_MS = 30 * MINUTE_MS
+"""So long a label may wait for its prediction before it is taken for one that meets none."""
+UNMET_SHARE, LABELS_MIN = 0.5, 50
+"""Share of the labels of a cohort that may be such, and how many labels make one."""
 
 
 def hits(registry: Registry, join: Join) -> Counter[str]:
@@ -75,31 +78,32 @@ def _end(key: AlertKey, log_ms: int, why: str) -> Verdict:
 
 
 class Bounds:
-    """When a limit was last reached, and the labels of the running hour."""
+    """When a limit was last reached, and which labels met their prediction."""
 
     def __init__(self) -> None:
         self.known: dict[str, list[int]] = {}
         """By limit: things beyond it, and the log time of the last."""
-        self.hour = 0
-        self.labels: dict[int, list[int]] = {}
-        """By model code: labels that left the store and orphans among them, up to the running hour."""
+        self.minute = 0
+        self.seen = 0
+        """Sequence number of the labels up to which they were looked at."""
+        self.counted: dict[tuple[int, int], list[int]] = {}
+        """By model code and source partition: labels that came of age, and unmet ones among them, until there are enough."""
+        self.shares: dict[int, dict[int, list[int]]] = {}
+        """By model code, by source partition: labels and unmet ones of the last cohort, and when it was complete (log time)."""
 
-    def judge(self, partition: int, registry: Registry, join: Join, log_ms: int) -> Iterator[Verdict]:
-        """Verdicts, once a second of log time."""
+    def judge(self, partition: int, partitions: int, registry: Registry, join: Join, log_ms: int) -> Iterator[Verdict]:
+        """Verdicts, once a second of log time; `partitions` is how many observations has."""
         for name, n in hits(registry, join).items():
             known = self.known.setdefault(name, [0, log_ms])
             if n > known[0]:
                 known[:] = n, log_ms
             known[0] = min(known[0], n)  # some are counted anew under another configuration
             yield self._limit(partition, name, registry, known, log_ms)
-        if log_ms // HOUR_MS > self.hour:
-            self.hour = log_ms // HOUR_MS
-            for model, gone in join.labels_gone.items():
-                now = [gone, join.orphans.get(model, 0)]
-                before = self.labels.get(model, [0, 0])
-                self.labels[model] = now
-                if now[0] - before[0] >= ORPHANS_MIN:
-                    yield self._orphans(registry.model_names[model], now[0] - before[0], now[1] - before[1], log_ms)
+        if log_ms // MINUTE_MS != self.minute:
+            self.minute = log_ms // MINUTE_MS
+            self._count(registry, join, log_ms)
+            for model, shares in self.shares.items():
+                yield from self._met(partition, partitions, registry, model, shares, log_ms)
 
     @staticmethod
     def _limit(partition: int, name: str, registry: Registry, known: list[int], log_ms: int) -> Verdict:
@@ -118,29 +122,73 @@ class Bounds:
             evidence={"guarantee": "none"},
         )
 
-    @staticmethod
-    def _orphans(model: str, labels: int, orphans: int, log_ms: int) -> Verdict:
-        share = orphans / labels
-        return Verdict(
-            key=AlertKey(model, "", "", "data_quality", "labels", "threshold"),
-            level="warning" if share > ORPHANS_SHARE else "ok",
-            clear=share <= ORPHANS_SHARE,
-            value=share,
-            threshold=ORPHANS_SHARE,
-            direction="up",
-            window=Span(log_ms - HOUR_MS, log_ms, labels),
-            summary=f"{model}: {share:.0%} of {labels:,} labels met no prediction of their id before labels.max_delay was over",
-            evidence={"labels": labels, "orphans": orphans, "guarantee": "none"},
-        )
+    def _count(self, registry: Registry, join: Join, log_ms: int) -> None:
+        """Labels that came of age since the last look, in cohorts of at least `LABELS_MIN` a source partition."""
+        patience = min(PATIENCE_MS, registry.settings.defaults.labels.max_delay_ms // 2)
+        self.seen, found = join.matured(self.seen, log_ms, patience)
+        for model, partition, labels, unmet in found:
+            counts = self.counted.setdefault((model, partition), [0, 0])
+            counts[0] += labels
+            counts[1] += unmet
+            if counts[0] >= LABELS_MIN:
+                self.shares.setdefault(model, {})[partition] = [*counts, log_ms]
+                del self.counted[model, partition]
+
+    def _met(self, partition: int, partitions: int, registry: Registry, model: int, shares: dict[int, list[int]], log_ms: int) -> Iterator[Verdict]:
+        """The verdict on the labels of a model, of the worst of its source partitions; those that name no model are judged together."""
+        for source, (_, _, then_ms) in list(shares.items()):
+            if log_ms - then_ms > DAY_MS and len(shares) > 1:
+                del shares[source]
+        if model != ANY:
+            source, (labels, unmet, _) = max(shares.items(), key=lambda item: item[1][1] / item[1][0])
+            yield _labels(
+                AlertKey(registry.model_names[model], "", "", "data_quality", "labels", "threshold"),
+                labels,
+                unmet,
+                "warning" if unmet / labels > UNMET_SHARE else "ok",
+                source,
+                log_ms,
+            )
+            return
+        labels, unmet = (sum(counts[i] for counts in shares.values()) for i in (0, 1))
+        names = sorted({v.model for v in registry.versions if v.volume.predictions})
+        if names:
+            key = AlertKey(names[0] if len(names) == 1 else OTHER, "", "" if len(names) == 1 else f"partition={partition}", "data_quality", "labels", "profile")
+            limit = UNMET_SHARE if partitions == 1 else 1 - 1 / (2 * labels)  # labels of models in other partitions come here too, and meet nothing
+            yield _labels(key, labels, unmet, "ok" if unmet / labels <= limit else "warning" if partitions == 1 else "info", None, log_ms)
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        return {"known": self.known, "hour": self.hour, "labels": self.labels}
+        counted = [[*key, *n] for key, n in self.counted.items()]
+        return {"known": self.known, "minute": self.minute, "seen": self.seen, "counted": counted, "shares": self.shares}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Bounds:
         """The bounds of a snapshot."""
         found = cls()
-        found.known, found.hour = {k: list(v) for k, v in state["known"].items()}, state["hour"]
-        found.labels = {int(k): list(v) for k, v in state["labels"].items()}
+        found.known, found.minute, found.seen = {k: list(v) for k, v in state["known"].items()}, state["minute"], state["seen"]
+        found.counted = {(m, p): list(n) for m, p, *n in state["counted"]}
+        found.shares = {int(m): {int(p): list(n) for p, n in shares.items()} for m, shares in state["shares"].items()}
         return found
+
+
+def _labels(key: AlertKey, labels: int, unmet: int, level: Level, source: int | None, log_ms: int) -> Verdict:
+    share = unmet / labels
+    whose = f" of partition {source} of labels" if source is not None else " that name no model"
+    why = (
+        "see whether both sides write the same event_id, and `stream-monitor doctor` for examples of both"
+        if source is not None
+        else ("see whether both sides write the same event_id (`stream-monitor doctor` shows examples); if this model gets no labels, let labels name their model")
+    )
+    return Verdict(
+        key=key,
+        level=level,
+        clear=level == "ok",
+        value=share,
+        threshold=UNMET_SHARE,
+        direction="up",
+        window=Span(log_ms - HOUR_MS, log_ms, labels),
+        summary=f"{key.model}: {percent(share)} of the last {labels:,} labels{whose} have met no prediction of their id for {PATIENCE_MS // MINUTE_MS} minutes or longer"
+        + (f": {why}" if level != "ok" else ""),
+        evidence={"labels": labels, "unmet": unmet, "guarantee": "none"},
+    )

@@ -8,7 +8,7 @@ people: they are gauges, and raise alerts only where the configuration gives a t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from stream_monitor.alerts.episodes import Episode
+from stream_monitor.alerts.wording import apart, named
 from stream_monitor.detectors.base import METHODS, ValueDetector, make, restore
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.inputs import Inputs, Windowed
@@ -32,6 +33,8 @@ CONFIRM_ROWS, CONFIRM_Z = 200, 2.0
 CHANGE_MIN, CHANGE_MIN_ERRORS = 0.1, 0.02
 """A firing is confirmed by the values that follow it: their mean must have moved by two standard errors, and by a tenth of the reference's standard deviation (an error
 rate by 0.02). Over long clean streams a detector also fires at nothing: this leaves one such firing in twenty."""
+CHANCE_SD = 6.0
+"""A distance is looked at every second, so that of no change must be this unlikely."""
 KINDS: dict[str, Kind] = {"__error__": "concept_drift", "__score__": "prediction_drift", "__prediction__": "prediction_drift"}
 
 
@@ -52,26 +55,30 @@ def alert_of(model: tuple[str, str], subject: str, method: str) -> AlertKey:
     return AlertKey(*model, "", kind_of(subject), subject, method)
 
 
-def distances(profile: FeatureProfile, now: Windowed) -> dict[str, float]:
-    """Distances of one feature's window to its reference, by method; empty without rows."""
+def distances(profile: FeatureProfile, now: Windowed, only: Container[str] | None = None) -> dict[str, float]:
+    """Distances of one feature's window to its reference, by method (all, or some); empty without rows."""
     if not now.counts.sum():
         return {}
     if profile.type == "numeric":
         expected, actual = np.asarray(profile.counts, np.float64)[None], now.counts[None]
-        middles = _middles(profile)
-        found = {
-            "psi": divergence.psi(expected, actual, unbiased=True),
-            "js": divergence.jensen_shannon(expected, actual),
-            "ks": divergence.ks(expected, actual),
-            "wasserstein": divergence.wasserstein(expected, actual, middles[None], np.array([profile.sd or 1.0])),
+        found: dict[str, Callable[[], Float]] = {
+            "psi": lambda: divergence.psi(expected, actual, unbiased=True),
+            "js": lambda: divergence.jensen_shannon(expected, actual),
+            "ks": lambda: divergence.ks(expected, actual),
+            "wasserstein": lambda: divergence.wasserstein(expected, actual, _middles(profile)[None], np.array([profile.sd or 1.0])),
         }
     else:
         known = np.array([*(profile.categories or {}).values(), 0], np.float64)
         if len(known) != len(now.counts):
             return {}
         expected, actual = known[None], now.counts[None]
-        found = {"psi": divergence.psi(expected, actual, unbiased=True), "js": divergence.jensen_shannon(expected, actual), "chi2": divergence.chi2(expected, actual)}
-    return {method: float(v[0]) for method, v in found.items() if np.isfinite(v[0])}
+        found = {
+            "psi": lambda: divergence.psi(expected, actual, unbiased=True),
+            "js": lambda: divergence.jensen_shannon(expected, actual),
+            "chi2": lambda: divergence.chi2(expected, actual),
+        }
+    wanted = {method: float(measure()[0]) for method, measure in found.items() if only is None or method in only}
+    return {method: value for method, value in wanted.items() if np.isfinite(value)}
 
 
 def _middles(profile: FeatureProfile) -> Float:
@@ -240,25 +247,53 @@ class Signal:
         return anew
 
 
+def by_chance(expected: float, actual: float, bins: int) -> float:
+    """
+    The Jensen-Shannon distance that two samples of one law hardly ever exceed: that of a chi-squared statistic `CHANCE_SD` standard deviations above its mean.
+
+    Parameters
+    ----------
+    expected, actual : float, rows
+        Sizes of the samples.
+    bins : int
+
+    Examples
+    --------
+    >>> round(by_chance(5_000, 200, 20), 2), round(by_chance(5_000, 100_000, 20), 3)
+    (0.23, 0.046)
+    """
+    free = max(bins - 1, 1)
+    return float(np.sqrt((free + CHANCE_SD * np.sqrt(2 * free)) * (1 / expected + 1 / actual) / (8 * np.log(2))))
+
+
 def score_verdicts(model: str, version: str, inputs: Inputs, found: Mapping[str, Windowed], span: Span, settings: ModelSettings, reference: str) -> Iterator[Verdict]:
     """Verdicts of the thresholds on distances, where the configuration has any."""
     if inputs.profile is None or not settings.drift.thresholds:
         return
     for name, now in found.items():
-        scores = distances(inputs.profile.features[name], now)
+        profile = inputs.profile.features[name]
+        scores = distances(profile, now, {"js", *settings.drift.thresholds})
         for method, threshold in settings.drift.thresholds.items():
             if method in scores:
-                value = scores[method]
-                yield Verdict(
-                    key=alert_of((model, version), name, method),
-                    level=settings.drift.severity if value > threshold else "ok",
-                    clear=value <= threshold,
-                    value=value,
-                    threshold=threshold,
-                    direction=None,
-                    window=span,
-                    summary=f"{model}: `{name}` is {method} {value:.3f} away from its reference (limit {threshold:g}, {span.count:,} rows)",
-                    reference=reference,
-                    cooldown_ms=settings.cooldown_ms,
-                    evidence={"guarantee": "none"},
-                )
+                by_luck = scores["js"] <= by_chance(profile.count, float(now.counts.sum()), int(np.count_nonzero(now.counts)))
+                yield _score_verdict(alert_of((model, version), name, method), scores[method], threshold, span, settings, reference, by_luck=by_luck)
+
+
+def _score_verdict(key: AlertKey, value: float, threshold: float, span: Span, settings: ModelSettings, reference: str, *, by_luck: bool) -> Verdict:
+    beyond = value > threshold and not by_luck
+    now, limit = apart(value, threshold)
+    what = f"`{key.subject}`" if not key.subject.startswith("__") else f"the {key.subject.strip('_')}"
+    text = f"{named(key.model, key.version)}: {what} is {'far' if beyond else 'not far'} from its reference: {key.detector} {now} ({span.count:,} rows; the limit is {limit}, drift.thresholds.{key.detector})"
+    return Verdict(
+        key=key,
+        level=settings.drift.severity if beyond else "ok",
+        clear=value <= threshold,
+        value=value,
+        threshold=threshold,
+        direction="up",
+        window=span,
+        summary=text,
+        reference=reference,
+        cooldown_ms=settings.cooldown_ms,
+        evidence={"rows": span.count, "guarantee": "none"},
+    )

@@ -34,6 +34,9 @@ Float = NDArray[np.float64]
 Judge = Callable[[Verdict], None]
 FULL_ROWS = 1_000
 """Rows that are reduced at once."""
+NO_TIMES: NDArray[np.int64] = np.empty(0, np.int64)
+COMPARE_MS = 10_000
+"""Log time between two comparisons of windows with the reference."""
 FIRST_ERRORS = 500
 """First absolute errors of a regression, which standardise the later ones for its detectors."""
 
@@ -84,9 +87,12 @@ class Version:
             self.performance.slices = lambda: [windows for _, windows in self.segments or ()]
         self._rows: list[Rows] = []
         self._pairs: list[tuple[Pairs, list[str]]] = []
+        self._failed = NO_TIMES
         self._waiting = 0
         self._fired: set[str] = set()
         self._changed = False
+        self._moved, self._compared_ms = False, 0
+        """Something came since windows were last compared with the reference, and when (log time) that was."""
         self._first_errors: Float = np.empty(0)
         self._error_scale: tuple[float, float] | None = None
         self.features = Inputs(feature_name, settings, limits, None, self._learnt)
@@ -144,10 +150,11 @@ class Version:
         """Predictions that have got a label."""
         return self.performance.pairs + sum(len(p.row) for p, _ in self.performance.waiting)
 
-    def failed(self, n: int, log_ms: int) -> None:
-        """Predictions that failed."""
-        self.volume.failures += n
+    def failed(self, times_ms: NDArray[np.int64], log_ms: int) -> None:
+        """Predictions that failed, with their event times."""
+        self.volume.failures += len(times_ms)
         self.volume.last_prediction_ms = log_ms
+        self._failed = np.append(self._failed, times_ms)
 
     def class_column(self, name: str) -> int:
         """The column of a class among the class scores of the join."""
@@ -160,6 +167,10 @@ class Version:
         self._waiting = 0
         for chunk in _merged(rows):
             self._fold(chunk)
+        if len(self._failed):
+            self.watermark_ms = max(self.watermark_ms, int(self._failed.max()))
+            self.contained.run("volume", self.volume.add_failed, self._failed)
+            self._failed = NO_TIMES
         for part, texts in pairs:
             self.contained.run("performance", self._fold_pairs, part, texts, judge)
         for subject in sorted(self._fired):
@@ -246,14 +257,20 @@ class Version:
         run("history", self._tell_history, log_ms, config)
         if self._changed:
             self._changed = False
+            run("volume", _judge_all, self.volume.verdicts(self.model, self.name, self.settings, self.watermark_ms), judge)
             run("performance", _judge_all, self.performance.verdicts(self.model, self.name), judge)
             if self.segments is not None:
                 run("segments", self._judge_segments, self.segments, judge)
             run("patterns", self._judge_hours, judge)
             for name, inputs in (("features", self.features), ("outputs", self.outputs)):
                 run(name, self._judge_inputs, inputs, judge)
+            self._moved = True
             for subject in self.signals:
                 run("drift", self._judge_signal, subject, judge)
+        if self._moved and not 0 <= log_ms - self._compared_ms < COMPARE_MS:
+            self._moved, self._compared_ms = False, log_ms
+            for name, inputs in (("features", self.features), ("outputs", self.outputs)):
+                run(name, self._judge_distances, inputs, judge)
         _judge_all(self.contained.verdicts(self.model, self.name, log_ms), judge)
 
     def _tell_history(self, log_ms: int, config: str) -> None:
@@ -265,6 +282,8 @@ class Version:
 
     def _judge_inputs(self, inputs: Inputs, judge: Judge) -> None:
         _judge_all(quality.judge(self.model, self.name, inputs, self.watermark_ms, self.settings, self.reference), judge)
+
+    def _judge_distances(self, inputs: Inputs, judge: Judge) -> None:
         if self.settings.drift.thresholds:
             for found, span in quality.recent(inputs, self.watermark_ms, self.settings.quality.min_rows)[-1:]:
                 _judge_all(drift.score_verdicts(self.model, self.name, inputs, found, span, self.settings, self.reference), judge)

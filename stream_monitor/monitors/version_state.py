@@ -37,6 +37,7 @@ def version_state(version: Version) -> dict[str, Any]:
         "reference": version.reference,
         "watermark_ms": version.watermark_ms,
         "changed": version._changed,
+        "compared": [version._moved, version._compared_ms],
         "features": state_of(version.features),
         "outputs": state_of(version.outputs),
         "performance": version.performance.state(),
@@ -49,6 +50,7 @@ def version_state(version: Version) -> dict[str, Any]:
         "segments": {"given": version.codes_given} if version.segments is None else version.segments.state(),
         "rows": [packed_rows(r) for r in version._rows],
         "pairs": [packed_pairs(p) for p, _ in version._pairs],
+        "failed": version._failed.tobytes(),
         "first_errors": version._first_errors.tobytes(),
         "error_scale": version._error_scale,
     }
@@ -72,6 +74,7 @@ def load(version: Version, state: Mapping[str, Any], texts: list[str], changes: 
         The configuration is another one: what was off is tried again.
     """
     version.watermark_ms, version._changed = state["watermark_ms"], state["changed"]
+    version._moved, version._compared_ms = state["compared"]
     version.contained = Containment.from_state(state["contained"], again=changed)
     lost = ANEW & (state["contained"]["off"].keys() - version.contained.off.keys())
     for monitor in sorted(lost):
@@ -88,6 +91,7 @@ def load(version: Version, state: Mapping[str, Any], texts: list[str], changes: 
         version.custom.load(state["custom"], changes)
     version._rows = [unpacked_rows(r) for r in state["rows"]]
     version._pairs = [(unpacked_pairs(p), texts) for p in state["pairs"]]
+    version._failed = np.frombuffer(state["failed"], np.int64)
     version._waiting = sum(len(r.times_ms) for r in version._rows) + sum(len(p.row) for p, _ in version._pairs)
     version.features.go_on()
 

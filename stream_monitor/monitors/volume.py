@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.monitors import latency
+from stream_monitor.monitors.latency import FirstCalls
 from stream_monitor.settings import ModelSettings
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile
 from stream_monitor.verdicts import AlertKey, Span, Verdict
@@ -19,6 +21,7 @@ from stream_monitor.windows.panes import Panes
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PANE_MS = 10_000
+SERVED, FAILED = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 
 
 class Volume:
@@ -31,13 +34,15 @@ class Volume:
         self.latency_counts = np.zeros(len(LATENCY_BUCKETS) + 1)
         self.latency_sum_s = 0.0
         self.panes = Panes(len(LATENCY_EDGES) + 1)
-        self.rows = Panes(1)
+        self.rows = Panes(2)
+        """Served and failed calls."""
+        self.first = FirstCalls()
 
     def add(self, times_ms: NDArray[np.int64], latency_ms: NDArray[np.float64] | None) -> None:
         """Take predictions in; latency may be missing (NaN)."""
         self.predictions += len(times_ms)
         panes, counts = np.unique(times_ms // PANE_MS, return_counts=True)
-        self.rows.add_grouped(panes * PANE_MS, counts[:, None].astype(np.float64))
+        self.rows.add_grouped(panes * PANE_MS, counts[:, None] * SERVED)
         if latency_ms is None:
             return
         known = latency_ms == latency_ms  # noqa: PLR0124
@@ -49,11 +54,22 @@ class Volume:
         self.latency_counts += np.bincount(np.searchsorted(LATENCY_BUCKETS, seconds), minlength=len(self.latency_counts))
         self.latency_sum_s += float(seconds.sum())
         bins = latency_bins(latency_ms)
+        self.first.add_latency(bins)
         pane = times_ms // PANE_MS
         width = len(LATENCY_EDGES) + 1
         starts, inverse = np.unique(pane, return_inverse=True)
         sums = np.bincount(inverse * width + bins, minlength=len(starts) * width).reshape(len(starts), width).astype(np.float64)
         self.panes.add_grouped(starts * PANE_MS, sums)
+
+    def add_failed(self, times_ms: NDArray[np.int64]) -> None:
+        """Take failed calls in; they are counted already."""
+        panes, counts = np.unique(times_ms // PANE_MS, return_counts=True)
+        self.rows.add_grouped(panes * PANE_MS, counts[:, None] * FAILED)
+
+    def verdicts(self, model: str, version: str, settings: ModelSettings, watermark_ms: int) -> Iterator[Verdict]:
+        """Verdicts on latency and failures of recent calls, against the first ones."""
+        self.first.add_calls(self.predictions, self.failures)
+        yield from latency.verdicts(self.first, self.panes, self.rows, AlertKey(model, version, "", "latency", "", "profile"), settings, watermark_ms)
 
     def quantiles(self, end_ms: int, duration_ms: int) -> Iterator[tuple[float, float]]:
         """(quantile, seconds) of the latency in a window; nothing when it is empty."""
@@ -100,6 +116,7 @@ class Volume:
             "latency_sum_s": self.latency_sum_s,
             "panes": self.panes.state(),
             "rows": self.rows.state(),
+            "first": self.first.state(),
         }
 
     @classmethod
@@ -109,4 +126,5 @@ class Volume:
         volume.predictions, volume.failures, volume.last_prediction_ms, volume.last_label_ms = state["counts"]
         volume.latency_counts, volume.latency_sum_s = np.array(state["latency"], np.float64), state["latency_sum_s"]
         volume.panes, volume.rows = Panes.from_state(state["panes"]), Panes.from_state(state["rows"])
+        volume.first.load(state["first"])
         return volume

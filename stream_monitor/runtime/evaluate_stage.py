@@ -148,13 +148,13 @@ class EvaluateStage:
             if note.snapshot >= 0:
                 manifest, parts = await snapshots.read(reader, TopicPartition(self.hub.topic("snapshots"), tp.partition), note.snapshot)
                 before = core if manifest.config == core.hash or manifest.position >= position else _settings_before(tp, manifest, parts)
-                shard = await asyncio.to_thread(Shard.restore, tp.partition, before, parts, self.baselines)
+                shard = await asyncio.to_thread(Shard.restore, tp.partition, before, parts, self.baselines, partitions=self.targets)
                 at, stored = manifest.position, manifest
                 if anew := shard.learning():
                     shown = ", ".join(anew[:SHOWN]) + (" …" if len(anew) > SHOWN else "")
                     log.warning("%s/%d: learning: %d detectors begin anew, since their state is of another version of River or cannot be read: %s", *tp, len(anew), shown)
             else:
-                shard = Shard(tp.partition, core, self.baselines)
+                shard = Shard(tp.partition, core, self.baselines, partitions=self.targets)
             gap = at < first
             if gap:
                 self.lost.count(tp, at, first)
@@ -166,7 +166,9 @@ class EvaluateStage:
         took_s = read - began, time.monotonic() - read
         log.info("restored %s/%d: snapshot read in %.1f s, %d records after it folded again in %.1f s", tp.topic, tp.partition, took_s[0], folded_n, took_s[1])
         if shard.config != core.hash:
-            owned.shard = await asyncio.to_thread(lambda: Shard.restore(tp.partition, core, {name: data or b"" for name, data in shard.snapshot().items()}, self.baselines))
+            owned.shard = await asyncio.to_thread(
+                lambda: Shard.restore(tp.partition, core, {name: data or b"" for name, data in shard.snapshot().items()}, self.baselines, partitions=self.targets)
+            )
         changed = note.config not in ("", core.hash)
         if changed:
             log.warning("%s/%d: configuration %s takes effect at %d; up to there it was %s", tp.topic, tp.partition, core.hash, position, note.config)

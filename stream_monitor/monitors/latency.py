@@ -1,0 +1,173 @@
+"""
+Are calls as fast as they were, and do they fail no more often? Recent calls against the first ones.
+
+Rule of the file: shares of calls. Slow is what is beyond a multiple of what 95 % of the first calls took,
+so by construction at most 5 % of calls are slow; failed is what the model server says. An alert needs a
+share that matters and lies beyond its limit by `LOOK_Z` standard errors, since it is looked at every second;
+it lasts while the share in the newest window that has enough calls is beyond the limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.alerts.wording import apart, duration, named, number, percent
+from stream_monitor.settings import ModelSettings
+from stream_monitor.stats.inference import wilson_interval
+from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_quantile
+from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
+from stream_monitor.windows.panes import Panes
+
+Float = NDArray[np.float64]
+FIRST_CALLS = 2_000
+"""Calls that are the reference of the later ones."""
+LADDER_MS = (10_000, 60_000, 600_000, 3_600_000, 86_400_000)
+CALLS_MIN, STEADY_CALLS = 50, 200
+"""Calls of a window that may raise an alert, and of the one that holds it."""
+LOOK_Z, FIRST_Z = 5.0, 5.0
+SLOW_SHARE = 0.05
+FASTEST_MS = 1.0
+"""Latencies below it are fast, whatever the first ones were."""
+BINS = len(LATENCY_EDGES) + 1
+
+
+class FirstCalls:
+    """What the first calls of a model version were like."""
+
+    def __init__(self) -> None:
+        self.latency = np.zeros(BINS)
+        """Histogram of the first latencies, on the bins of `stats.quantiles`."""
+        self.served = self.failed = 0
+
+    def add_latency(self, bins: NDArray[np.int64]) -> None:
+        """Take the bins of latencies, as long as they are among the first."""
+        wanted = FIRST_CALLS - int(self.latency.sum())
+        if wanted > 0:
+            self.latency += np.bincount(bins[:wanted], minlength=BINS)
+
+    def add_calls(self, served: int, failed: int) -> None:
+        """All calls so far; once there are enough, they are the reference."""
+        if self.served + self.failed < FIRST_CALLS:
+            self.served, self.failed = served, failed
+
+    def slow_ms(self, factor: float) -> float | None:
+        """From which latency on a call is slow; None while it is learnt."""
+        n = float(self.latency.sum())
+        if n < FIRST_CALLS:
+            return None
+        q = 1 - SLOW_SHARE + FIRST_Z * math.sqrt(SLOW_SHARE * (1 - SLOW_SHARE) / n)  # the quantile is known that well
+        return max(factor * latency_quantile(self.latency, q), FASTEST_MS)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for the snapshot."""
+        return {"latency": self.latency.tobytes(), "calls": [self.served, self.failed]}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of a snapshot."""
+        self.latency = np.frombuffer(state["latency"], np.float64).copy()
+        self.served, self.failed = state["calls"]
+
+
+class Found(NamedTuple):
+    """Calls of a window, those among them that are slow or failed, and all sums of the window."""
+
+    part: float
+    calls: float
+    sums: Float
+    span: Span
+
+
+def verdicts(first: FirstCalls, latency: Panes, calls: Panes, key: AlertKey, settings: ModelSettings, end_ms: int) -> Iterator[Verdict]:
+    """
+    Verdicts on latency and on failed calls of a model version.
+
+    Parameters
+    ----------
+    first : FirstCalls
+    latency : Panes
+        Of the histogram of latencies.
+    calls : Panes
+        Of served and failed calls.
+    key : AlertKey
+        Model and version are taken from it.
+    settings : ModelSettings
+    end_ms : int, ms
+        Event time at which the windows end.
+    """
+    rules = settings.calls
+    slow = None if rules.latency_factor is None else first.slow_ms(rules.latency_factor)
+    if slow is not None:
+        bin_ = int(np.searchsorted(LATENCY_EDGES, slow))
+        windows = [Found(float(s[bin_ + 1 :].sum()), float(s.sum()), s, Span(a, b, int(s.sum()))) for s, a, b in _windows(latency, end_ms)]
+        steady = _steady(windows)
+        if steady is not None:
+            yield _slow(first, slow, key, settings, steady, bad=_beyond(windows, SLOW_SHARE))
+    total = first.served + first.failed
+    if rules.error_share is not None and total >= FIRST_CALLS:
+        limit = 1.5 * wilson_interval(first.failed, total, FIRST_Z)[1] + rules.error_share
+        windows = [Found(float(s[1]), float(s.sum()), s, Span(a, b, int(s.sum()))) for s, a, b in _windows(calls, end_ms)]
+        steady = _steady(windows)
+        if steady is not None and limit < 1:
+            yield _failing(first, limit, key, settings, steady, bad=_beyond(windows, limit))
+
+
+def _windows(panes: Panes, end_ms: int) -> list[tuple[Float, int, int]]:
+    return [panes.window(end_ms, duration_ms) for duration_ms in LADDER_MS]
+
+
+def _steady(windows: list[Found]) -> Found | None:
+    """The shortest window with enough calls, else all there are."""
+    return next((w for w in windows if w.calls >= STEADY_CALLS), windows[-1] if windows[-1].calls >= CALLS_MIN else None)
+
+
+def _beyond(windows: list[Found], limit: float) -> bool:
+    """Whether the share is beyond the limit, and not by chance, in one of the windows of up to an hour, or in the only one that has enough calls."""
+    judged = [w for w in windows[:-1] if w.calls >= CALLS_MIN] or windows[-1:]
+    return any(wilson_interval(w.part, w.calls, LOOK_Z)[0] > limit for w in judged)
+
+
+def _slow(first: FirstCalls, slow_ms: float, key: AlertKey, settings: ModelSettings, now: Found, *, bad: bool) -> Verdict:
+    share = now.part / now.calls
+    value, usual = (latency_quantile(counts, 1 - SLOW_SHARE) / 1e3 for counts in (now.sums, first.latency))
+    holds = share > SLOW_SHARE
+    what = "calls are slow" if holds else "calls are as fast as they were"
+    text = (
+        f"{named(key.model, key.version)}: {what}: 95% take up to {duration(value)} ({now.span.count:,} calls), it was {duration(usual)} in the first {FIRST_CALLS:,}; "
+        f"{percent(share)} take longer than {duration(slow_ms / 1e3)}, the limit is {percent(SLOW_SHARE)} (calls.latency_factor: {number(settings.calls.latency_factor or 0)})"
+    )
+    evidence = {"slow_share": share, "slow_seconds": slow_ms / 1e3, "reference_p95_seconds": usual, "guarantee": "none"}
+    return _verdict(key, "latency", "latency_seconds", value, slow_ms / 1e3, now.span, text, evidence, settings, bad=bad and holds, clear=not holds)
+
+
+def _failing(first: FirstCalls, limit: float, key: AlertKey, settings: ModelSettings, now: Found, *, bad: bool) -> Verdict:
+    share = now.part / now.calls
+    usual = first.failed / (first.served + first.failed)
+    now_text, limit_text = apart(share, limit, form=percent, digits=3)
+    text = (
+        f"{named(key.model, key.version)}: {now_text} of calls failed ({int(now.part):,} of {now.span.count:,}), it was {percent(usual)} of the first {FIRST_CALLS:,}; "
+        f"the limit is {limit_text} (calls.error_share); see the log of the model server"
+    )
+    evidence = {"failed": int(now.part), "calls": now.span.count, "reference_ratio": usual, "guarantee": "none"}
+    return _verdict(key, "volume", "prediction_errors", share, limit, now.span, text, evidence, settings, bad=bad and share > limit, clear=share <= limit)
+
+
+def _verdict(
+    key: AlertKey, kind: Kind, subject: str, value: float, limit: float, span: Span, text: str, evidence: dict[str, object], settings: ModelSettings, *, bad: bool, clear: bool
+) -> Verdict:
+    return Verdict(
+        key=AlertKey(key.model, key.version, "", kind, subject, "profile"),
+        level="warning" if bad else "ok",
+        clear=clear,
+        value=value,
+        threshold=limit,
+        direction="up",
+        window=span,
+        summary=text,
+        cooldown_ms=settings.cooldown_ms,
+        evidence=evidence,
+    )
