@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from stream_monitor import config
@@ -115,7 +115,8 @@ def fold(bootstrap: str, file: Path, group: str, prefix: str = "") -> tuple[dict
             if message.offset() >= committed[partition][0]:
                 behind += unpack(message.value()).head.rows
                 continue
-            shard.fold(message.value())
+            kind, time_ms = message.timestamp()
+            shard.fold(message.value(), time_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None)
             told += [json.loads(out.value)["id"] for out in shard.outbox if out.topic == "alerts"]
             shard.outbox.clear()
         if behind:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -74,18 +75,21 @@ class Handlers:
     def produce(self, call: Call) -> Answer:
         """Append; transactions are refused."""
         topics = []
+        now_ms = time.time_ns() // 1_000_000
         for name, parts in call.request.topics:
             answers = []
             for partition, data in parts:
+                appended_ms = None
                 log, topic = self.topics.log(name, partition), self.topics.get(name)
                 if log is None or topic is None:
                     error, base, start = Error.UNKNOWN_TOPIC_OR_PARTITION, -1, -1
                 elif call.request.transactional_id:
                     error, base, start = Error.INVALID_TXN_STATE, -1, log.start
                 else:
-                    error, base = log.append(bytes(data or b""), topic.record_bytes_max)
+                    appended_ms = now_ms if topic.dates_records else None
+                    error, base = log.append(bytes(data or b""), topic.record_bytes_max, appended_ms)
                     start = log.start
-                answers.append((partition, error, base, -1, *((start,) if call.version >= 5 else ())))
+                answers.append((partition, error, base, -1 if appended_ms is None else appended_ms, *((start,) if call.version >= 5 else ())))
             topics.append((name, answers))
         arrival, self._arrival = self._arrival, asyncio.Event()
         arrival.set()

@@ -1,7 +1,8 @@
 """
 One partition of the embedded broker: record batches in memory, the oldest go first.
 
-Rule of the file: a batch is kept as the bytes that were received; only what Kafka's brokers also write (base offset, leader epoch) is changed, and both lie outside the checksum.
+Rule of the file: a batch is kept as the bytes that were received; only what Kafka's brokers also write is changed: base offset and leader epoch, which lie outside the checksum,
+and the time of a topic whose records are dated by the broker.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ HEADER = struct.Struct(">qiibIhiqqqhii")
 LENGTH_PREFIX_BYTES = 12
 CRC_START = 21
 TRANSACTIONAL = 0x10
+LOG_APPEND_TIME = 0x08
+CRC, LAST_TIME = 17, 35
+"""Places in the header."""
 SEQUENCES = 1 << 31
 BATCHES_REMEMBERED = 5
 PRODUCERS_REMEMBERED = 1_000
@@ -71,7 +75,7 @@ class PartitionLog:
         self._times_ms: list[int] = []
         self._producers: OrderedDict[int, Producer] = OrderedDict()
 
-    def append(self, data: bytes, record_bytes_max: int) -> Appended:
+    def append(self, data: bytes, record_bytes_max: int, appended_ms: int | None = None) -> Appended:
         """
         Append the batches of a produce request; where one is malformed, none of them.
 
@@ -81,6 +85,8 @@ class PartitionLog:
             Record batches of format 2, one after the other.
         record_bytes_max : int
             A batch above this is refused (`max.message.bytes` of the topic).
+        appended_ms : int, ms
+            The time that all records get, where the broker dates them.
 
         Returns
         -------
@@ -96,7 +102,7 @@ class PartitionLog:
             if error:
                 return Appended(error, -1)
             if known is None:
-                self._store(data, batch)
+                self._store(data, batch, appended_ms)
             elif number == 0:
                 first = known
         self._expire()
@@ -148,13 +154,17 @@ class PartitionLog:
         producer.batches.append((batch.sequence, last, self.end))
         return Error.NONE, None
 
-    def _store(self, data: bytes, batch: Batch) -> None:
+    def _store(self, data: bytes, batch: Batch, appended_ms: int | None) -> None:
         stored = bytearray(data[batch.start : batch.stop])
         struct.pack_into(">q", stored, 0, self.end)
         struct.pack_into(">i", stored, LENGTH_PREFIX_BYTES, 0)
+        if appended_ms is not None:
+            struct.pack_into(">h", stored, CRC_START, struct.unpack_from(">h", stored, CRC_START)[0] | LOG_APPEND_TIME)
+            struct.pack_into(">q", stored, LAST_TIME, appended_ms)
+            struct.pack_into(">I", stored, CRC, calc_crc32c(bytes(stored[CRC_START:])))
         self._bases.append(self.end)
         self._batches.append(bytes(stored))
-        self._times_ms.append(batch.time_ms)
+        self._times_ms.append(batch.time_ms if appended_ms is None else appended_ms)
         self.end += batch.records
         self.bytes += len(stored)
 

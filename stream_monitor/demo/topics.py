@@ -1,7 +1,7 @@
 """
 Topics of the embedded broker: names, partitions, configuration.
 
-Rule of the file: configuration is kept and shown as it was given, but only `max.message.bytes` is obeyed. There is no time retention and no compaction.
+Rule of the file: configuration is kept and shown as it was given, but only `max.message.bytes` and `message.timestamp.type` are obeyed. There is no time retention and no compaction.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ class Topic:
             return int(self.config.get("max.message.bytes", DEFAULTS["max.message.bytes"]))
         except ValueError:
             return int(DEFAULTS["max.message.bytes"])
+
+    @property
+    def dates_records(self) -> bool:
+        """Whether records get the time at which they came."""
+        return self.config.get("message.timestamp.type") == "LogAppendTime"
 
     def grow(self, partitions: int) -> int:
         """Add partitions up to a number; an error code when there are as many already."""

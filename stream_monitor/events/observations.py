@@ -113,3 +113,16 @@ def unpack(value: bytes) -> Observations:
         at += cells.nbytes
         blocks.append(Block(i, columns, np.arange(n) if layout_of is None else np.flatnonzero(layout_of == i), cells))
     return Observations(head, rows, blocks)
+
+
+def flushed(value: bytes | None) -> int | None:
+    """
+    When a record was written, by the clock of its writer; None: it is none of this version.
+
+    >>> flushed(pack(Head(17, [], [], [], [], [], 0), np.empty(0, ROW), [])), flushed(b"{}")
+    (17, None)
+    """
+    try:
+        return None if value is None else unpack(value).head.flushed_ms
+    except (StateError, msgspec.MsgspecError, struct.error, ValueError):
+        return None

@@ -113,6 +113,7 @@ def _of_the_process() -> Iterable[Metric]:
         "counter",
         "Events dated more than five minutes ahead of their record, which got its time, or more than five seconds ahead of the log, which got the log's.",
     )
+    yield _process("clock_offset_seconds", "gauge", "How far the clock of the worker is ahead of the broker's, by the records it writes.")
     yield _process("log_time_jumps_total", "counter", "Jumps of log time that were not followed: a record of observations dated by a clock that is wrong.")
     yield _process("limit_hits_total", "counter", "Things that were refused or folded into __other__ because a limit was reached.", "limit")
     yield _process("monitor_failures_total", "counter", "Monitors switched off for a model because they raised.", "monitor")

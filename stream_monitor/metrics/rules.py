@@ -15,6 +15,7 @@ PROCESS = ("job", "instance")
 MODEL = ("model", "version")
 REJECTED_SHARE = 0.01
 ERROR_SHARE = 0.05
+CLOCK_S = 5
 LAG_S = 60
 URGENT = 'severity=~"warning|critical"'
 
@@ -71,6 +72,13 @@ def _worker() -> list[dict[str, Any]]:
             ("5m", "warning"),
             "{{ $labels.topic }}/{{ $labels.partition }} is {{ $value | humanizeDuration }} behind",
             "Metrics and alerts of its models are that late. Add workers (up to the number of partitions) or give them more CPU.",
+        ),
+        _alert(
+            "StreamMonitorClock",
+            f"abs({gauge('stream_monitor_clock_offset_seconds', by=PROCESS)}) > {CLOCK_S}",
+            ("1m", "warning"),
+            "The clock of {{ $labels.instance }} is {{ $value | humanizeDuration }} from that of its broker",
+            "Keep the clocks of workers and brokers in step (NTP). Windows and alerts go by the broker's; its log and its lag are dated wrong.",
         ),
         _alert(
             "StreamMonitorDeadLetters",

@@ -18,12 +18,15 @@ import numpy as np
 from msgspec import Struct
 
 from stream_monitor.errors import BrokerError
+from stream_monitor.events.observations import flushed
 from stream_monitor.ingest import Ingest
+from stream_monitor.runtime.clocks import worker_clocks
 from stream_monitor.runtime.cluster import READ, WRITE, Cluster, Records, TopicFacts
 from stream_monitor.runtime.findings import Checkup, Finding, Patient, about, span
 from stream_monitor.runtime.http import url_of
 from stream_monitor.runtime.notes import read_note
 from stream_monitor.runtime.topic_changes import PROCEDURE
+from stream_monitor.schema import topics as topic_specs
 from stream_monitor.settings import MINUTE_MS, HttpSettings, Settings
 
 INPUTS = ("predictions", "labels")
@@ -58,6 +61,7 @@ ROLLOUT_MS = 5 * MINUTE_MS
 """So long may workers have different configurations."""
 LAG_RECORDS_WARN = 100_000
 EXAMPLES_N = 3
+TIMESTAMP_TYPE = "message.timestamp.type"
 TIMEOUT_S = 10.0
 AT_LEAST_ONCE = "set worker.processing_guarantee: at_least_once (an alert may then be repeated after a crash), or use a broker with transactions"
 
@@ -316,6 +320,20 @@ async def sample(patient: Patient) -> list[Finding]:
     return found
 
 
+async def log_time(patient: Patient) -> list[Finding]:
+    """Whose clock log time goes by, and what the clocks of workers are like."""
+    facts = patient.facts("observations")
+    if facts is None or not patient.sample_n:
+        return []
+    kind = patient.configs.get(facts.name, {}).get(TIMESTAMP_TYPE)
+    if kind is not None and kind != topic_specs()["observations"].config[TIMESTAMP_TYPE]:
+        detail = f"{facts.name} has {TIMESTAMP_TYPE} {kind}: log time goes by the clocks of workers, and one that is wrong shifts windows and alerts"
+        return [Finding("clock", "warn", detail, "run `stream-monitor topics apply`")]
+    batches = await patient.cluster.newest(facts.name, facts.partitions, patient.sample_n)
+    pairs = [(flushed_ms, t) for batch in batches for t, value in zip(batch.times_ms, batch.values, strict=True) if (flushed_ms := flushed(value)) is not None]
+    return [worker_clocks(facts.name, [f for f, _ in pairs], [a for _, a in pairs])] if pairs else []
+
+
 def judged(kind: str, topic: str, batches: list[Records], max_record_bytes: int) -> Finding:
     """Decode records as the worker would, and show what it would refuse."""
     ingest = Ingest(1, max_record_bytes=max_record_bytes)
@@ -366,4 +384,5 @@ CHECKUPS: dict[str, Checkup] = {
     "group": group,
     "configuration": configuration,
     "sample": sample,
+    "clock": log_time,
 }

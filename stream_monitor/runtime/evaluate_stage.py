@@ -182,16 +182,16 @@ class EvaluateStage:
             part: Fetched | None = fetched
             while part is not None:
                 records = self._whole(part)
-                for offset, value in records.pairs():
+                for offset, value, appended_ms in records.entries():
                     if offset < owned.position:
-                        self._fold_again(tp, owned, offset, value)
+                        self._fold_again(tp, owned, offset, value, appended_ms)
                         await asyncio.sleep(0)
                 part = records.rest
 
     @staticmethod
-    def _fold_again(tp: TopicPartition, owned: Owned, offset: int, value: bytes) -> None:
+    def _fold_again(tp: TopicPartition, owned: Owned, offset: int, value: bytes, appended_ms: int | None) -> None:
         try:
-            owned.fold(value)
+            owned.fold(value, appended_ms)
         except Exception as e:
             log.exception("folded again")
             die(BATCH_FAILED, f"{tp.topic}/{tp.partition}:{offset} was folded before and ends the worker now: {summary(e)}; run the version before, or {snapshots.WAY_OUT}")
@@ -217,8 +217,8 @@ class EvaluateStage:
             await self._try_apart(tp, owned, records)
             if self._is_gone(fetched, owned):
                 return None
-        for offset, value in records.pairs():
-            await self._fold(tp, owned, offset, value)
+        for offset, value, appended_ms in records.entries():
+            await self._fold(tp, owned, offset, value, appended_ms)
             owned.position = offset + 1
             if time.monotonic() - since >= HOLD_S:
                 await self._breathe()
@@ -235,7 +235,7 @@ class EvaluateStage:
 
     async def _try_apart(self, tp: TopicPartition, owned: Owned, records: Records) -> None:
         """Fold these in a copy of the process first; what ends the copy as often as the process may be ended is set aside."""
-        steps = {offset: partial(owned.shard.fold, value) for offset, value in records.pairs() if owned.failed.get(offset, 0) < TRIES}
+        steps = {offset: partial(owned.shard.fold, value, appended_ms) for offset, value, appended_ms in records.entries() if owned.failed.get(offset, 0) < TRIES}
 
         def wanted() -> bool:
             self.hub.alive = time.monotonic()
@@ -251,13 +251,13 @@ class EvaluateStage:
         if long:
             self._breathed = time.monotonic()
 
-    async def _fold(self, tp: TopicPartition, owned: Owned, offset: int, value: bytes) -> None:
+    async def _fold(self, tp: TopicPartition, owned: Owned, offset: int, value: bytes, appended_ms: int | None) -> None:
         """One record; what has ended the process too often is set aside."""
         if owned.failed.get(offset, 0) >= TRIES and self.hub.settings.worker.on_poison == "skip":
             self._set_aside(tp, owned, offset, value)
             return
         try:
-            owned.fold(value)
+            owned.fold(value, appended_ms)
         except Exception as e:
             await self._count_failure(tp, owned, offset, e)
             raise

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from itertools import repeat
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from aiokafka.structs import OffsetAndMetadata
 from numpy.typing import NDArray
 
 from stream_monitor.runtime import inflating
+from stream_monitor.runtime.clocks import BY_BROKER
 from stream_monitor.runtime.committed_offsets import committed_offsets
 from stream_monitor.runtime.topic_ids import topic_ids
 
@@ -74,10 +76,13 @@ class Records(NamedTuple):
     """The position after them."""
     rest: Fetched | None
     """What is left of the delivery, where it would take too much memory at once."""
+    by_broker: tuple[bool, ...] = ()
+    """Whether the broker dated each record; empty: none of them."""
 
-    def pairs(self) -> Iterator[tuple[int, bytes]]:
-        """Offset and value of each record that has one."""
-        return ((offset, value) for offset, value in zip(self.offsets.tolist(), self.values, strict=True) if value is not None)
+    def entries(self) -> Iterator[tuple[int, bytes, int | None]]:
+        """Offset and value of each record that has one, and when the broker appended it, where it says so."""
+        times = [t if known else None for t, known in zip(self.times_ms.tolist(), self.by_broker, strict=True)] if self.by_broker else repeat(None)
+        return ((o, value, t) for o, value, t in zip(self.offsets.tolist(), self.values, times, strict=False) if value is not None)
 
 
 def split(fetched: Fetched) -> Records:
@@ -86,6 +91,7 @@ def split(fetched: Fetched) -> Records:
     keys: list[bytes | None] = []
     offsets: list[int] = []
     times: list[int] = []
+    by_broker: list[bool] = []
     broken: list[Broken] = []
     rest, taken_bytes = fetched.batches, 0
     while rest and taken_bytes < TAKEN_BYTES_MAX:
@@ -106,9 +112,10 @@ def split(fetched: Fetched) -> Records:
             for column in (values, keys, offsets, times):
                 del column[had:]
             broken.append(Broken(start, batch.next_offset, "too_large" if isinstance(e, inflating.InflatedError) else "corrupt_batch", str(e) or repr(e)))
+        by_broker += [batch.timestamp_type == BY_BROKER] * (len(values) - had)
         taken_bytes += sum(len(part) for column in (values, keys) for part in column[had:] if part) + RECORD_BYTES * (len(values) - had)
     end = rest[0][0] if rest else fetched.end
-    return Records(values, keys, np.array(offsets, np.int64), np.array(times, np.int64), broken, end, fetched._replace(start=end) if rest else None)
+    return Records(values, keys, np.array(offsets, np.int64), np.array(times, np.int64), broken, end, fetched._replace(start=end) if rest else None, tuple(by_broker))
 
 
 def record_batches(records: Any, log_end: int | None = None) -> Iterator[tuple[int, Any]]:

@@ -29,6 +29,7 @@ from stream_monitor.ingest import Ingest, tick
 from stream_monitor.metrics.samples import Sample
 from stream_monitor.runtime import others
 from stream_monitor.runtime.alignment import aligned, note_of, noted
+from stream_monitor.runtime.clocks import Clock, now_ms
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.copies import EndedError, apart, culprits
 from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
@@ -67,6 +68,7 @@ class IngestStage:
         self.alignment = aligned(hub.settings)
         self.lost = Lost(hub.settings.worker, "read", "leaves them out")
         self.dead: Counter[tuple[str, str]] = Counter()
+        self.clock = Clock()
         self._lock = asyncio.Lock()
         self._partitions: dict[str, int] = {}
         """Of each source topic, when this worker first opened one: those that are added later are read from their beginning, for senders may see them first."""
@@ -292,7 +294,7 @@ class IngestStage:
                 return
             frontier = {tp: offset for tp, offset in self._read.items() if tp not in self._burying}
             try:
-                records = self.ingest.flush(_now_ms())
+                records = self.ingest.flush(now_ms())
             except Exception as e:
                 log.exception("rows of INGEST")
                 await self._count_failure({tp: end for tp, end in self._read.items() if self._acknowledged.get(tp) != end})
@@ -305,14 +307,16 @@ class IngestStage:
 
     async def _send_to(self, target: int, values: list[bytes]) -> None:
         for value in values:
-            await self._producer.send_and_wait(self.hub.topic("observations"), value, partition=target)
+            sent_ms = now_ms()
+            metadata = await self._producer.send_and_wait(self.hub.topic("observations"), value, partition=target)
+            self.clock.compare(sent_ms, metadata, now_ms())
 
     async def _tick(self) -> None:
         """A record without rows for every target: log time goes on where nothing flows."""
         async with self._lock:
             if self._stopped:
                 return
-            record = tick(_now_ms())
+            record = tick(now_ms())
             try:
                 await asyncio.gather(*(self._send_to(target, [record]) for target in range(self.targets)))
             except BaseException as e:
@@ -394,7 +398,3 @@ class IngestStage:
         yield from self.lost.samples()
         yield from self.alignment.samples()
         yield Sample("stream_monitor_timestamps_replaced_total", (), self.ingest.ahead)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -63,10 +63,10 @@ class Owned:
         self.broken = False
         self.last = 0.0
 
-    def fold(self, value: bytes) -> None:
+    def fold(self, value: bytes, appended_ms: int | None = None) -> None:
         """Fold a record, and count what a restore from the last snapshot would have to do again."""
         began = time.thread_time()
-        self.shard.fold(value)
+        self.shard.fold(value, appended_ms)
         self.since_cpu_s += time.thread_time() - began
         self.since_bytes += len(value)
 

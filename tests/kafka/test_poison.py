@@ -29,8 +29,8 @@ def taking(self, source, kind, values, offsets, times_ms):
     if any(v and b"poison-ingest" in v for v in values):
         raise ZeroDivisionError("poison")
     return take(self, source, kind, values, offsets, times_ms)
-def folding(self, record):
-    fold(self, record)
+def folding(self, record, *when):
+    fold(self, record, *when)
     if b"poison-evaluate" in record:
         raise ZeroDivisionError("poison")
 Ingest.take, Shard.fold = taking, folding

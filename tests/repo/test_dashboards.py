@@ -210,6 +210,7 @@ ILL = {
     "StreamMonitorAbsent": dict.fromkeys(("stream_monitor_build_info{job='j',instance='i'}",), "_x200"),
     "StreamMonitorNotReady": {"stream_monitor_ready{job='j',instance='i'}": "0x200"},
     "StreamMonitorBehind": {"stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "90x200"},
+    "StreamMonitorClock": {"stream_monitor_clock_offset_seconds{job='j',instance='i'}": "-90x200"},
     "StreamMonitorDeadLetters": {"stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+30x200"},
     "StreamMonitorTwoConfigurations": {"stream_monitor_config_info{job='j',instance='other',hash='b'}": "_x20 1x180"},
     "StreamMonitorRecordsLost": {"stream_monitor_lost_records{job='j',topic='predictions',partition='0'}": "5x200"},

@@ -138,7 +138,7 @@ class FakeProducer:
 
     async def send(self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = 0, headers: Any = None) -> asyncio.Future[Any]:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        done.set_result(SimpleNamespace(offset=self.kafka.append(TopicPartition(topic, partition), value, key)))
+        done.set_result(SimpleNamespace(offset=self.kafka.append(TopicPartition(topic, partition), value, key), timestamp_type=0))
         return done
 
     async def send_and_wait(self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = 0) -> Any:

@@ -29,7 +29,7 @@ class FakeShard:
         self.outbox: list[Any] = []
         self.folded = 0
 
-    def fold(self, value: bytes) -> None:
+    def fold(self, value: bytes, appended_ms: int | None = None) -> None:
         self.folded += 1
         began = time.thread_time()
         while time.thread_time() - began < self.folding_s:

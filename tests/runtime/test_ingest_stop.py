@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,11 +22,12 @@ class Producer:
         self.sent = self.acknowledged = 0
         self.stopped_after: int | None = None
 
-    async def send_and_wait(self, *_: Any, **__: Any) -> None:
+    async def send_and_wait(self, *_: Any, **__: Any) -> Any:
         assert self.stopped_after is None, "sent after the end"
         self.sent += 1
         await self.acknowledge.wait()
         self.acknowledged += 1
+        return SimpleNamespace(timestamp_type=0)
 
     async def stop(self) -> None:
         self.stopped_after = self.acknowledged

@@ -76,7 +76,7 @@ class Sent:
 
     async def send_and_wait(self, topic: str, value: bytes, **_: Any) -> Any:
         await self.send(topic, value)
-        return type("Written", (), {"offset": 7})
+        return type("Written", (), {"offset": 7, "timestamp_type": 0})
 
     async def begin_transaction(self) -> None: ...
 
@@ -272,7 +272,7 @@ class Folding:
         self.folded: list[bytes] = []
         self.log_time_ms = 0
 
-    def fold(self, value: bytes) -> None:
+    def fold(self, value: bytes, appended_ms: int | None = None) -> None:
         if value == BAD:
             raise ZeroDivisionError("bad")
         self.folded.append(value)

@@ -234,10 +234,10 @@ def test_a_delivery_whose_partition_is_opened_again_while_it_is_tried_is_left(cr
 
 
 class Crashing(Folding):
-    def fold(self, value: bytes) -> None:
+    def fold(self, value: bytes, appended_ms: int | None = None) -> None:
         if value == BAD:
             crash()
-        super().fold(value)
+        super().fold(value, appended_ms)
 
 
 class Producer(Sent):

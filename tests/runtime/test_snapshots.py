@@ -207,10 +207,10 @@ def test_a_record_that_cannot_be_folded_again_ends_the_worker_and_names_it(died,
         kafka = await committed_behind_its_snapshot(tick(T0 + 2_000))
         fold = Shard.fold
 
-        def folding(self: Shard, record: bytes) -> None:
+        def folding(self: Shard, record: bytes, appended_ms: int | None = None) -> None:
             if record == tick(T0 + 2_000):
                 raise ZeroDivisionError("new")
-            fold(self, record)
+            fold(self, record, appended_ms)
 
         monkeypatch.setattr(Shard, "fold", folding)
         with pytest.raises(DiedError):

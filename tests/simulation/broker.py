@@ -43,6 +43,8 @@ class Entry(NamedTuple):
 class Batch:
     """Records in the form in which aiokafka gives a batch of them."""
 
+    timestamp_type = 0
+
     def __init__(self, entries: list[Entry]) -> None:
         self.entries, self.base_offset, self.next_offset = entries, entries[0].offset, entries[-1].offset + 1
 

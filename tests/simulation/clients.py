@@ -32,6 +32,7 @@ FETCH_RECORDS = 25
 
 class Written(NamedTuple):
     offset: int
+    timestamp_type: int = 0
 
 
 class Producer:

@@ -36,7 +36,7 @@ class Ledger:
         self.digest = 0
         self.outbox: list[Out] = []
 
-    def fold(self, record: bytes) -> None:
+    def fold(self, record: bytes, appended_ms: int | None = None) -> None:
         observations = unpack(record)
         self.log_time_ms = max(self.log_time_ms, observations.head.flushed_ms)
         fresh = self._unseen(observations)  # type: ignore[misc]

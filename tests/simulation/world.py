@@ -27,7 +27,7 @@ from bench.chaos_events import Event, Oracle, stream
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import unpack
 from stream_monitor.ingest import home
-from stream_monitor.runtime import copies, evaluate_stage, hub, ingest_stage, owned, tenures
+from stream_monitor.runtime import clocks, copies, evaluate_stage, hub, ingest_stage, owned, tenures
 from stream_monitor.settings import CoreSettings, ModelSettings, Settings, Threshold, WorkerSettings
 from tests.simulation.broker import ABORTED, COMMITTED, Broker, LaterError, Transaction
 from tests.simulation.clients import Driver, Producer, SimulatedHub, worker
@@ -362,7 +362,8 @@ class World:
             for module in (hub, ingest_stage, evaluate_stage):
                 stack.enter_context(patch.object(module, "die", die))
                 stack.enter_context(patch.object(module, "time", clock))
-            stack.enter_context(patch.object(owned, "time", clock))
+            for module in (owned, clocks):
+                stack.enter_context(patch.object(module, "time", clock))
             stack.enter_context(patch.object(tenures, "COPIES", True))
             for module in (ingest_stage, copies):
                 stack.enter_context(patch.object(module, "apart", self._apart))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import time
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -241,3 +242,28 @@ def test_a_reader_that_fell_behind_jumps_to_what_is_kept():
 def test_a_taken_port_is_an_error_of_the_caller():
     with start_in_thread() as broker, pytest.raises(OSError, match=r"address already in use|Only one usage"):
         start_in_thread(port=int(broker.bootstrap.split(":")[1]))
+
+
+@pytest.mark.parametrize("kind", ["LogAppendTime", "CreateTime"])
+def test_the_broker_dates_the_records_of_a_topic_that_says_so(kind):
+    async def body():
+        async with Broker(partitions=1) as broker:
+            broker.topics.create("t", 1, [("message.timestamp.type", kind)])
+            producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=0)
+            await producer.start()
+            before = time.time_ns() // 1_000_000
+            written = await producer.send_and_wait("t", b"x", timestamp_ms=17)
+            after = time.time_ns() // 1_000_000
+            await producer.stop()
+            consumer = AIOKafkaConsumer("t", bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
+            await consumer.start()
+            record = await consumer.getone()  # it checks the sum
+            await consumer.stop()
+            return before, written, record, after
+
+    before, written, record, after = asyncio.run(body())
+    if kind == "CreateTime":
+        assert (record.timestamp, record.timestamp_type) == (17, 0)
+    else:
+        assert before <= record.timestamp == written.timestamp <= after
+        assert (record.timestamp_type, written.timestamp_type) == (1, 1)

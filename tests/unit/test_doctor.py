@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from stream_monitor.cli.doctor import command, probe_urls, report, shown
 from stream_monitor.demo.broker import Broker, start_in_thread
 from stream_monitor.errors import InputError
+from stream_monitor.ingest import tick
 from stream_monitor.runtime import doctor
 from stream_monitor.runtime.cluster import READ, WRITE, Cluster, GroupFacts, Records, TopicFacts
 from stream_monitor.runtime.doctor import ACCESS, examine, judged
@@ -25,6 +26,7 @@ from stream_monitor.runtime.findings import Finding, Patient
 from stream_monitor.runtime.http import HttpServer
 from stream_monitor.runtime.notes import Note
 from stream_monitor.runtime.probe import probe
+from stream_monitor.schema import topics
 from stream_monitor.settings import CoreSettings, HttpSettings, KafkaSettings, Labels, ModelSettings, Settings, WorkerSettings
 
 NOW_MS = 1_750_000_000_000
@@ -63,7 +65,8 @@ async def make_topics(bootstrap: str, *names: str, **config: str) -> None:
 def test_healthy_cluster_with_good_events():
     async def scenario():
         async with Broker() as broker:
-            await make_topics(broker.bootstrap, *ACCESS)
+            await make_topics(broker.bootstrap, *(ACCESS.keys() - {"observations"}))
+            await make_topics(broker.bootstrap, "observations", **topics()["observations"].config)
             async with producing(broker.bootstrap) as producer:
                 for number in range(20):
                     await producer.send("predictions", b'{"event_id": "%d", "model": "churn", "prediction": 1}' % number)
@@ -466,3 +469,28 @@ def test_help_has_an_example():
 def test_a_finding_as_text():
     assert "-> do this" in shown(Finding("lag", "warn", "behind", "do this"))
     assert "->" not in shown(Finding("lag", "ok", "fine", "do this"))
+
+
+# ---- the clocks of workers
+
+
+@pytest.mark.parametrize(
+    ("kind", "ahead_ms", "status", "says"),
+    [
+        ("LogAppendTime", 20, "ok", "have the time of the broker"),
+        ("LogAppendTime", 7_300_000, "warn", "2 h ahead of the broker's"),
+        ("LogAppendTime", -45_000, "warn", "45 s behind the broker's"),
+        ("CreateTime", 0, "warn", "log time goes by the clocks of workers"),
+    ],
+)
+def test_the_clock_of_a_worker_is_compared_with_the_brokers(kind, ahead_ms, status, says):
+    class Sampled:
+        async def newest(self, *_):
+            return [Records(0, [1, 2], [NOW_MS, NOW_MS], [tick(NOW_MS - 3), tick(NOW_MS + ahead_ms)])]
+
+    facts = TopicFacts("observations", 1, 1, 0, ALL)
+    patient = Patient(Settings(), Sampled(), {"observations": facts}, {"observations": {"message.timestamp.type": kind}}, 10, NOW_MS)
+    (finding,) = asyncio.run(doctor.log_time(patient))
+    assert (finding.check, finding.status) == ("clock", status)
+    assert says in finding.detail
+    assert finding.advice or status == "ok"
