@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.event import Alert, encode
+from stream_monitor.alerts.event import Alert, Status, encode
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.errors import StateError
 from stream_monitor.events.join import Join
@@ -24,6 +25,7 @@ from stream_monitor.events.observations import LABEL, Observations, unpack
 from stream_monitor.events.ring import Ring
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.monitors import bounds
+from stream_monitor.monitors.containment import MONITORS
 from stream_monitor.monitors.exposition import version_samples, version_summary
 from stream_monitor.monitors.registry import Registry
 from stream_monitor.monitors.version import Version
@@ -32,6 +34,9 @@ from stream_monitor.settings import CoreSettings
 from stream_monitor.verdicts import Out, Verdict
 from stream_monitor.windows.log_time import CONFIRM_MS, LogTime
 
+OUTCOMES = ("accepted", "duplicate", "seen")
+"""What becomes of a row of the log."""
+LABEL_OUTCOMES = ("matched", "corrected", "superseded", "duplicate", "orphan")
 TICK_MS = 1_000
 """Log time between two rounds of expiry, freshness and judgement of what is due."""
 FRESH_MS, FRESH_MANY_MS, MANY = 50, 1_000, 20
@@ -253,22 +258,28 @@ class Shard:
         by_severity = Counter((key.model, key.version, episode.severity) for key, episode in self.alerts.firing())
         for (model, name, severity), n in by_severity.items():
             yield Sample("model_alerts_firing", (model, name, severity), n)
-        for (topic, outcome), n in self.counts.items():
-            yield Sample("stream_monitor_records_total", (topic, outcome), n)
-        for outcome, n in self.labels.items():
-            yield Sample("stream_monitor_labels_total", (outcome,), n)
-        for status, n in self.alerts.counts.items():
-            yield Sample("stream_monitor_alert_events_total", (status,), n)
-        for monitor, n in Counter(monitor for version in self.versions for monitor in version.contained.off).items():
-            yield Sample("stream_monitor_monitor_failures_total", (monitor,), n)
-        for limit, n in bounds.hits(self.registry, self.join).items():
-            yield Sample("stream_monitor_limit_hits_total", (limit,), n)
+        yield from self._counters()
         yield Sample("stream_monitor_timestamps_replaced_total", (), self.ahead)
         yield Sample("stream_monitor_log_time_jumps_total", (), self.log_time.refused)
         yield Sample("stream_monitor_join_pending", (), len(self.join.predictions))
         yield Sample("stream_monitor_predictions_expired_total", (), int(self.join.expired.sum()))
         yield Sample("stream_monitor_predictions_evicted_total", (), int(self.join.evicted.sum()))
         yield Sample("stream_monitor_state_bytes", (), self.join.memory_bytes + sum(v.memory_bytes for v in self.versions))
+
+    def _counters(self) -> Iterator[Sample]:
+        """Each is there at 0 before its first increase, which Prometheus would not see else."""
+        for topic, outcome in product(("predictions", "labels"), OUTCOMES):
+            yield Sample("stream_monitor_records_total", (topic, outcome), self.counts[topic, outcome])
+        for outcome in LABEL_OUTCOMES:
+            yield Sample("stream_monitor_labels_total", (outcome,), self.labels[outcome])
+        for status in get_args(Status):
+            yield Sample("stream_monitor_alert_events_total", (status,), self.alerts.counts[status])
+        off = Counter(monitor for version in self.versions for monitor in version.contained.off)
+        for monitor in MONITORS:
+            yield Sample("stream_monitor_monitor_failures_total", (monitor,), off[monitor])
+        hits = bounds.hits(self.registry, self.join)
+        for limit in bounds.LIMITS:
+            yield Sample("stream_monitor_limit_hits_total", (limit,), hits[limit])
 
     def summary(self) -> dict[str, Any]:
         """The part of `summary.json` that this shard knows."""
@@ -277,7 +288,7 @@ class Shard:
             versions = models.setdefault(version.model, {"versions": {}})["versions"]
             waiting = {"pending": int(self.join.pending[code]), "expired": int(self.join.expired[code]), "evicted": int(self.join.evicted[code])}
             versions[version.name] = version_summary(version, waiting)
-        records = {kind: {o: self.counts[kind, o] for o in ("accepted", "duplicate", "seen")} for kind in ("predictions", "labels")}
+        records = {kind: {o: self.counts[kind, o] for o in OUTCOMES} for kind in ("predictions", "labels")}
         return {"models": models, "records": records, "alerts": {"firing": sum(1 for _ in self.alerts.firing()), "resolved": self.alerts.counts["resolved"]}}
 
     def close(self) -> None:

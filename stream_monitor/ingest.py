@@ -43,6 +43,10 @@ def home(model: str, targets: int) -> int:
     return xxh3_64_intdigest(model.encode()) % targets
 
 
+OUTCOMES = ("forwarded", "rejected", "tombstone")
+"""What becomes of a record that is read."""
+
+
 class Ingest:
     """
     Decodes records and buffers their rows until the next flush.
@@ -101,7 +105,7 @@ class Ingest:
         rejected = len(decoded.rejects)
         self.ahead += decoded.ahead
         self.clipped += decoded.clipped
-        for outcome, n in (("forwarded", records - rejected - decoded.tombstones), ("rejected", rejected), ("tombstone", decoded.tombstones)):
+        for outcome, n in zip(OUTCOMES, (records - rejected - decoded.tombstones, rejected, decoded.tombstones), strict=True):
             if n:
                 self.counts[kind, outcome] += n
 

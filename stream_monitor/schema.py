@@ -12,7 +12,10 @@ from typing import Any, Literal
 
 import msgspec
 
-REJECT_REASONS = ("invalid_json", "not_an_object", "missing_field", "wrong_type", "out_of_range", "too_large", "too_deep", "corrupt_batch", "unknown_format")
+REJECT_REASONS = (
+    *("invalid_json", "not_an_object", "missing_field", "wrong_type", "out_of_range", "too_large", "too_deep"),
+    *("corrupt_batch", "unknown_format", "ended_worker"),
+)
 """Why a record is a dead letter: a closed set."""
 REPLICAS = 3
 """Of every topic, where there are as many brokers."""

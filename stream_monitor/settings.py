@@ -184,7 +184,6 @@ class ModelSettings(Frozen, frozen=True):
     metrics: Metrics = Metrics()
     cooldown_ms: int = 5 * MINUTE_MS
     retire_after_ms: int = 7 * DAY_MS
-    alarm_budget: str = "1/30d"
 
     @property
     def silence_ms(self) -> int:

@@ -10,9 +10,7 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-Kind = Literal[
-    "performance", "concept_drift", "data_drift", "prediction_drift", "data_quality", "anomaly", "latency", "volume", "calibration", "fairness", "experiment", "freshness"
-]
+Kind = Literal["performance", "concept_drift", "data_drift", "prediction_drift", "data_quality", "anomaly", "latency", "volume", "calibration", "freshness"]
 Level = Literal["ok", "info", "warning", "critical"]
 LEVELS: tuple[Level, ...] = ("ok", "info", "warning", "critical")
 

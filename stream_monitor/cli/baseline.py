@@ -209,14 +209,14 @@ def publish(file: str, *, model: str, version: str, config: str | None, as_json:
     """  # noqa: D301
     from stream_monitor.config import load
     from stream_monitor.config.references import read_profile
-    from stream_monitor.monitors.reference import encode_profile, profile_id
+    from stream_monitor.monitors.reference import baseline_key, encode_profile, profile_id
     from stream_monitor.runtime.records import write
 
     if not 1 <= len(model) <= 128 or len(version) > 128:
         raise InputError("--model has 1 to 128 characters, --version at most 128")
     profile = read_profile(file)
     settings = load(config, os.environ)
-    key, topic = f"{model}/{version}", f"{settings.kafka.topic_prefix}baselines"
+    key, topic = baseline_key(model, version), f"{settings.kafka.topic_prefix}baselines"
     asyncio.run(write(settings, "baselines", key, encode_profile(profile)))
     if as_json:
         click.echo(json.dumps({"id": profile_id(profile), "topic": topic, "key": key}))

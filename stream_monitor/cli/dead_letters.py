@@ -114,7 +114,7 @@ def command() -> None:
     Examples:
       stream-monitor dead-letters list --since 1h
       stream-monitor dead-letters show 1
-      stream-monitor dead-letters replay --reason unknown_format --dry-run
+      stream-monitor dead-letters replay --reason ended_worker --dry-run
     """  # noqa: D301
 
 
@@ -225,7 +225,7 @@ def replay(*, reasons: tuple[str, ...], topic: str | None, since: str | None, dr
 
     \b
     Example:
-      stream-monitor dead-letters replay --reason unknown_format --since 24h --dry-run
+      stream-monitor dead-letters replay --reason ended_worker --since 24h --dry-run
     """  # noqa: D301
     if not reasons:
         raise InputError(f"say which: --reason ({', '.join(REJECT_REASONS)}), as often as needed")

@@ -87,9 +87,7 @@ class Checker:
             self.problem(root, "a mapping is expected, such as `kafka: {…}`")
             return Settings()
         top = {key: node for key, node in root.value.items() if self._known(key, node, TOP)}
-        made = {key: self.value(TOP[key], node, Rule("")) for key, node in top.items() if key not in ("defaults", "models", "alerts") and node.value is not None}
-        if "alerts" in top and not isinstance(top["alerts"].value, dict | None):
-            self.problem(top["alerts"], "a mapping is expected")
+        made = {key: self.value(TOP[key], node, Rule("")) for key, node in top.items() if key not in ("defaults", "models") and node.value is not None}
         defaults = shorthand.expanded(top["defaults"]) if "defaults" in top else None
         core = {key: made.pop(key) for key in ("limits", "privacy") if made.get(key, BAD) is not BAD}
         if defaults is not None and defaults.value is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stream_monitor.errors import ConfigError, InputError, StateError
-from stream_monitor.monitors.reference import ANY_MODEL, Profile, decode_profile, encode_profile
+from stream_monitor.monitors.reference import ANY_MODEL, Profile, baseline_key, decode_profile, encode_profile
 from stream_monitor.settings import CoreSettings
 
 
@@ -44,7 +44,7 @@ def file_profiles(core: CoreSettings) -> dict[str, bytes]:
     ConfigError
         With every file that cannot be used, under the first key that names it.
     """
-    places = [("defaults", ANY_MODEL, core.defaults), *((f"models.{name}", f"{name}/", model) for name, model in core.models.items())]
+    places = [("defaults", ANY_MODEL, core.defaults), *((f"models.{name}", baseline_key(name, ""), model) for name, model in core.models.items())]
     named = [(place, key, model.baseline.path) for place, key, model in places if model.baseline.source == "file" and model.baseline.path]
     found: dict[str, bytes | None] = {}
     problems = []

@@ -14,6 +14,7 @@ import msgspec
 from stream_monitor.config import rules
 from stream_monitor.config.tree import Node
 from stream_monitor.detectors.base import METHODS
+from stream_monitor.events.cells import feature_named
 from stream_monitor.settings import CoreSettings, HttpSettings, KafkaSettings, ModelSettings, Threshold
 
 Say = Callable[[Node, str], Any]
@@ -94,9 +95,17 @@ def _others(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
     for name in sorted({n for n in names if names.count(n) > 1}):
         yield ("segments",), f"{name} is given twice"
     for segment in model.segments:
+        if "=" in segment.name:
+            yield ("segments",), f"the name {segment.name!r} has a `=`, which parts name and value in what is shown"
         if any(low >= high for low, high in zip(segment.cut, segment.cut[1:], strict=False)):
             yield ("segments",), f"the cut points of {segment.name} must ascend"
+    for name in model.features:
+        if feature_named(name) != name:
+            yield ("features", name), f"is a name of stream-monitor's own; a feature that is called so is shown as {feature_named(name)!r}, and configured by that name"
     for name, metric in model.metrics.custom.items():
+        feature = metric.field.removeprefix("features.")
+        if feature != metric.field and feature_named(feature) != feature:
+            yield ("metrics", "custom", name, "field"), f"a feature that is called so is known as features.{feature_named(feature)}"
         if any(not 0 < q < 1 for q in metric.quantiles):
             yield ("metrics", "custom", name, "quantiles"), "quantiles lie between 0 and 1"
 

@@ -43,7 +43,6 @@ TOP: dict[str, Any] = {
     "worker": s.WorkerSettings,
     "defaults": s.ModelSettings,
     "models": dict[str, s.ModelSettings],
-    "alerts": dict[str, Any],
     "limits": s.Limits,
     "privacy": s.Privacy,
 }
@@ -53,7 +52,6 @@ TOP_TEXTS = {
     "worker": "How a worker runs.",
     "defaults": "What holds for every model.",
     "models": "By name of the model: what is different for it; everything else is taken from `defaults`.",
-    "alerts": "Sinks and routes; not used by this version.",
     "limits": "Bounds of memory, by partition of observations (`series`: by worker).",
     "privacy": "What may leave the worker.",
 }
@@ -79,7 +77,6 @@ class Form(NamedTuple):
 FORMS = {
     "duration": Form(DURATION, "a duration such as 50ms, 2s, 10m, 24h or 30d"),
     "window": Form(WINDOW, f"`last_N` (N from 1 to {LAST_N_MAX:,}) or a duration up to 31d, such as 1h"),
-    "budget": Form(r"^[0-9]+(\.[0-9]+)?/[0-9]+(ms|s|m|h|d)$", "alerts by time, such as 1/30d"),
     "prefix": Form(r"^[a-zA-Z0-9._-]{0,200}$", "letters, digits, `.`, `_` and `-` (at most 200)"),
     "brokers": Form(r"^(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?( *, *(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?)*$", "HOST:PORT, several with commas between"),
     "name": Form(r"^.{1,255}$", "a name"),
@@ -175,7 +172,6 @@ RULES: dict[type, dict[str, Rule]] = {
             low=s.HOUR_MS,
             high=3_660 * s.DAY_MS,
         ),
-        "alarm_budget": Rule("False alarms that are acceptable, by model and time; not used by this version.", form="budget"),
     },
     s.Labels: {"max_delay": Rule("How long a prediction waits for its label, and how long repeated ids are recognised.", low=0, high=366 * s.DAY_MS)},
     s.Baseline: {

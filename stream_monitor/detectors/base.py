@@ -2,8 +2,6 @@
 What a detector is.
 
 Rule of the file: a detector says at which rows it fired and never latches; how its rows were cut into arrays does not show. It gets finite, standardised values.
-Two kinds: a `ValueDetector` is fed one signal value by value (River's detectors); a `CountDetector` is fed counts on the bins of the reference, all features at
-once, in chunks of a fixed number of rows, so that its counts can be merged and its false-alarm rate can be stated.
 """
 
 from __future__ import annotations
@@ -33,16 +31,6 @@ class ValueDetector(Protocol):
 
     def state(self) -> dict[str, Any]:
         """Plain values (numbers, strings, bytes, lists) from which `from_state` of the same class goes on exactly."""
-
-
-class CountDetector(Protocol):
-    """A change detector on counts, for all features at once."""
-
-    rows: int
-    """Rows of a chunk: always the same number."""
-
-    def update(self, counts: Float) -> tuple[Float, Int]:
-        """Feed (features, bins) counts of the next chunk; the evidence of each feature, and which features fired."""
 
 
 class Method(NamedTuple):

@@ -22,6 +22,8 @@ QUIET_NAN_BITS = 0x7FF8 << 48
 TEXT_MAX_CHARS = 256
 INTEGER_MAX = 2.0**53
 
+_RESERVED = re.compile(r"(features\.)*__")
+
 Cells = NDArray[np.float64]
 
 
@@ -142,6 +144,20 @@ def class_text(cell: float, texts: list[str]) -> str | None:
     one = np.array([cell])
     tag, argument = int(tags(one)[0]), int(arguments(one)[0])
     return class_name(texts[argument]) if tag == TEXT else "01"[argument] if tag == BOOL else None
+
+
+def feature_named(name: str) -> str:
+    """
+    The name by which a feature is known: its own, unless that begins like those of stream-monitor (`__score__`, `__other__`).
+
+    Different names stay different.
+
+    Examples
+    --------
+    >>> [feature_named(name) for name in ("age", "__score__", "features.__score__", "features.age")]
+    ['age', 'features.__score__', 'features.features.__score__', 'features.age']
+    """
+    return f"features.{name}" if _RESERVED.match(name) else name
 
 
 def remap(matrix: Cells, table: NDArray[np.int64]) -> Cells:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from stream_monitor.events.cells import TEXT_MAX_CHARS, Texts, box
+from stream_monitor.events.cells import TEXT_MAX_CHARS, Texts, box, feature_named
 from stream_monitor.events.observations import FAILURE, LABEL, PREDICTION
 
 EARLIEST_MS = 946_684_800_000
@@ -249,7 +249,7 @@ def parse_prediction(raw: bytes, record_ms: int, texts: Texts, bytes_max: int) -
         raise Bad("missing_field", "`prediction` is missing, and there is no `score` to take it from")
     cells |= _details(fields, texts)
     for name, value in _object(fields, "features").items():
-        cells[f"features.{name[:TEXT_MAX_CHARS]}"] = box(value, texts)
+        cells[f"features.{feature_named(name[:TEXT_MAX_CHARS])}"] = box(value, texts)
     if (embedding := fields.get("embedding")) is not None and (type(embedding) is not list or not all(type(v) in (int, float) for v in embedding)):
         raise Bad("wrong_type", "`embedding` must be an array of numbers")
     return Parsed(PREDICTION, model, version, event_id, time_ms, ahead, tuple(cells), tuple(cells.values()), fields, _is_clipped(fields))

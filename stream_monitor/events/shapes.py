@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from stream_monitor.events.cells import ABSENT_CELL, NULL_CELL, TEXT_MAX_CHARS, Cells, Texts, box
+from stream_monitor.events.cells import ABSENT_CELL, NULL_CELL, TEXT_MAX_CHARS, Cells, Texts, box, feature_named
 from stream_monitor.events.parse import EARLIEST_MS, ID_MAX, MODEL_MAX, TIMESTAMP_MAX, VERSION_MAX
 
 Scalar = None | bool | int | float | str
@@ -210,10 +210,10 @@ def plan_of(signature: tuple[tuple[str, str], ...]) -> Plan:
             add(name, name, "s")
     features = parts["features"]
     if features and all(set(kinds) <= {"n", "z"} for _, kinds in features):
-        columns += [f"features.{name}" for name, _ in features]
+        columns += [f"features.{feature_named(name)}" for name, _ in features]
         return Plan(tuple(columns), tuple(getters), _numeric_block(len(features), any("z" in kinds for _, kinds in features)))
     for i, (name, kinds) in enumerate(features):
-        add(f"features.{name}", f"features.c{i}", kinds)
+        add(f"features.{feature_named(name)}", f"features.c{i}", kinds)
     return Plan(tuple(columns), tuple(getters), None)
 
 

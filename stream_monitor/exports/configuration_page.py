@@ -83,7 +83,6 @@ FORM_VALUES = {
     "distances": f"by distance ({', '.join(f'`{d}`' for d in rules.DISTANCES)}), a number above 0",
     "methods": "by method, [below](#detectors); `off`",
     "field": "`prediction`, `score`, `latency_ms` or `features.NAME`",
-    "budget": "number/duration, such as `1/30d`",
 }
 
 

@@ -24,7 +24,14 @@ from stream_monitor.settings import CoreSettings, CustomMetric
 MetricType = Literal["counter", "gauge", "histogram", "summary"]
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-RESERVED_LABELS = frozenset({"model", "version", "le", "quantile", "job", "instance"})
+RESERVED_LABELS = frozenset({"model", "version", "le", "quantile", "job", "instance", "group"})
+SUFFIXES: dict[MetricType, tuple[str, ...]] = {
+    "counter": ("_total", "_created"),
+    "gauge": (),
+    "histogram": ("_bucket", "_sum", "_count", "_created"),
+    "summary": ("_sum", "_count", "_created"),
+}
+"""What the names of a family's series end with, besides its own name."""
 CUSTOM_PREFIX = "model_custom_"
 PSEUDO_FEATURES = ("__prediction__", "__score__", "__error__")
 
@@ -59,7 +66,6 @@ _SUPPORT: dict[str, str] = {
     "window_labels": "Labelled predictions in the window.",
     "window_end_timestamp_seconds": "Event time at which the window ends, seconds since the epoch.",
 }
-_ESTIMATED = ("accuracy", "precision", "recall", "f1", "roc_auc")
 
 
 def _model(name: str, kind: MetricType, text: str, *labels: str, buckets: tuple[float, ...] = ()) -> Metric:
@@ -71,7 +77,7 @@ def _process(name: str, kind: MetricType, text: str, *labels: str) -> Metric:
 
 
 def _of_models() -> Iterable[Metric]:
-    yield _model("info", "gauge", "1 for each model version that is monitored.", "revision", "stage")
+    yield _model("info", "gauge", "1 for each model version that is monitored.", "revision")
     yield _model("predictions_total", "counter", "Predictions accepted, failed calls included.")
     yield _model("prediction_errors_total", "counter", "Predictions with status error.")
     yield _model("labels_total", "counter", "Predictions that have got a label.")
@@ -80,8 +86,6 @@ def _of_models() -> Iterable[Metric]:
     yield _model("latency_seconds", "summary", "Quantiles of the latency of prediction calls in a window.", "quantile", "window")
     for name, text in (_PERFORMANCE | _SUPPORT).items():
         yield _model(name, "gauge", text, "window")
-    for name in _ESTIMATED:
-        yield _model(f"estimated_{name}", "gauge", f"Estimate without labels of: {_PERFORMANCE[name]}", "window")
     yield _model("drift_score", "gauge", "Statistic of a drift method, in its own unit.", "feature", "method")
     yield _model("drift_ratio", "gauge", "Drift score divided by its threshold; above 1 is drift.", "feature", "method")
     yield _model("drift_detected", "gauge", "1 while the drift method reports drift, else 0.", "feature", "method")
@@ -97,7 +101,7 @@ def _of_models() -> Iterable[Metric]:
 
 def _of_the_process() -> Iterable[Metric]:
     yield _process("build_info", "gauge", "1; what is running.", "version", "python")
-    yield _process("config_info", "gauge", "1; hash of the configuration of the evaluation.", "hash")
+    yield _process("config_info", "gauge", "1; consumer group of the worker, and hash of the configuration of the evaluation.", "group", "hash")
     yield _process("ready", "gauge", "1 when all assigned partitions are open and caught up, else 0.")
     yield _process("records_total", "counter", "Records by topic and what became of them.", "topic", "outcome")
     yield _process("labels_total", "counter", "Labels by what became of them.", "outcome")
@@ -149,11 +153,32 @@ def custom_metric(name: str, settings: CustomMetric) -> Metric:
     return Metric(full, settings.type, labels, settings.help or f"{settings.field}, as defined under metrics.custom.{name}.", buckets)
 
 
-def _problem(name: str, metric: Metric) -> str | None:
+def series_names(metric: Metric) -> frozenset[str]:
+    """
+    Every name that a series of a family may have, and that of the family itself.
+
+    Examples
+    --------
+    >>> sorted(series_names(Metric("shop_orders_total", "counter", (), "Orders.")))
+    ['shop_orders', 'shop_orders_created', 'shop_orders_total']
+    """
+    base = metric.name.removesuffix("_total") if metric.type == "counter" else metric.name
+    return frozenset({metric.name, base, *(base + suffix for suffix in SUFFIXES[metric.type])})
+
+
+def _problem(name: str, metric: Metric, quantiles: tuple[float, ...]) -> str | None:
     """Why Prometheus would refuse a custom metric, or None."""
     if not re.fullmatch(r"[a-zA-Z0-9_]+", name):
         return "a name has letters, digits and _ only"
+    ends = () if metric.type == "counter" else ("_total", "_bucket", "_sum", "_count", "_created", "_info")
+    end = next((end for end in ends if metric.name.endswith(end)), None)
+    if end is not None:
+        return f"a {metric.type} has no name that ends with {end}, since Prometheus takes it for a series of another"
+    if metric.type == "summary" and len(set(quantiles)) < len(quantiles):
+        return "a quantile is given twice"
     for label in metric.labels[2:]:
+        if not label:
+            return "a label needs a name"
         if label in RESERVED_LABELS or label.startswith("__"):
             return f"the label {label!r} is reserved"
         if metric.labels.count(label) > 1:
@@ -178,10 +203,13 @@ def custom_metrics(settings: CoreSettings) -> Mapping[str, Metric]:
     for where, model in (("defaults", settings.defaults), *((f"models.{name}", entry) for name, entry in settings.models.items())):
         for name, entry in model.metrics.custom.items():
             metric = custom_metric(name, entry)
-            problem = _problem(name, metric)
+            problem = _problem(name, metric, entry.quantiles)
             other = found.setdefault(metric.name, metric)
             if problem is None and (other.type, other.labels, other.buckets) != (metric.type, metric.labels, metric.buckets):
                 problem = "differs in type, labels or buckets from another metric of that name; one name is one family, choose another name"
+            beside = next((n for n, m in found.items() if n != metric.name and series_names(m) & series_names(metric)), None)
+            if problem is None and beside is not None:
+                problem = f"has series of the same name as {beside}; choose another name"
             if problem:
                 problems.append(f"{where}.metrics.custom.{name}: {problem}")
     if problems:

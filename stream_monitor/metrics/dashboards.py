@@ -169,7 +169,6 @@ def _performance() -> Row:
         _gauges("Label coverage", "model_label_coverage_ratio", maximum=1.0),
         _gauges("Labels in the window", "model_window_labels"),
         _gauges("End of the window", "model_window_end_timestamp_seconds", minimum=None),
-        _gauges("Estimated without labels", *(f"model_estimated_{name}" for name in ("accuracy", "precision", "recall", "f1", "roc_auc")), unit="percentunit", maximum=1.0),
     )
 
 

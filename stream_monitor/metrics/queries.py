@@ -74,6 +74,39 @@ def increase(name: str, *matchers: str, by: tuple[str, ...] | None = None, inter
     return f"sum by ({', '.join(labels_of(name) if by is None else by)}) (increase({selector(name, *matchers)}[{interval}]))"
 
 
+def newly(name: str, *, by: tuple[str, ...], interval: str = "15m") -> str:
+    """
+    That a counter grew in an interval, or is new and greater than 0: Prometheus sees no increase of one that appears with a value.
+
+    Examples
+    --------
+    >>> newly("stream_monitor_limit_hits_total", by=("limit",)).partition(" or ")[2]
+    '(sum by (limit) (stream_monitor_limit_hits_total) > 0 unless sum by (limit) (stream_monitor_limit_hits_total offset 15m))'
+    """
+    whole = f"sum by ({', '.join(by)})"
+    return f"{increase(name, by=by, interval=interval)} > 0 or ({whole} ({name}) > 0 unless {whole} ({name} offset {interval}))"
+
+
+def by_group(name: str, *matchers: str, by: tuple[str, ...], function: str = "sum", over: tuple[str, str] | None = None) -> str:
+    """
+    A metric of models, apart for each consumer group: an instance is of the group that its `stream_monitor_config_info` names.
+
+    `over` is a function of a range and its interval.
+
+    Examples
+    --------
+    >>> by_group("model_f1", by=("model",), function="max")
+    'max by (group, model) (model_f1 * on (job, instance) group_left (group) max by (job, instance, group) (stream_monitor_config_info))'
+    """
+    value, info = selector(name, *matchers), selector("stream_monitor_config_info")
+    whose = f"max by (job, instance, group) ({info})"
+    if over is not None:  # an instance that is gone meanwhile counts in the range too
+        _is(name, "counter")
+        value = f"{over[0]}({value}[{over[1]}])"
+        whose = f"topk by (job, instance) (1, max by (job, instance, group) (max_over_time({info}[{over[1]}])))"
+    return f"{function} by ({', '.join(('group', *by))}) ({value} * on (job, instance) group_left (group) {whose})"
+
+
 def quantile(share: float, name: str, *matchers: str, interval: str = "5m") -> str:
     """
     Quantile of a histogram by its labels.

@@ -16,13 +16,12 @@ LABELS = {
     "window": "`last_N` (the N labelled predictions with the greatest event time) or a duration such as `1h`.",
     "quantile": "0.5, 0.95, 0.99 of latency; 0.25, 0.5, 0.75 of a feature.",
     "feature": f"Name of the feature, or {', '.join(f'`{name}`' for name in PSEUDO_FEATURES)}; `__other__` beyond `limits.features`.",
-    "method": "`psi` `js` `ks` `wasserstein` `chi2` compare with the reference; `adwin` `page_hinkley` `ddm` `hddm_a` `hddm_w` `kswin` `evidence` watch the stream.",
+    "method": "`psi` `js` `ks` `wasserstein` `chi2` compare with the reference; `adwin` `page_hinkley` `ddm` `hddm_a` `hddm_w` `kswin` watch the stream.",
     "segment": "`name=value`; `__other__` beyond `limits.segments`.",
     "severity": "`info`, `warning` or `critical`.",
     "rule": "`missing`, `type`, `range`, `category`, `unique` or `unknown_field`.",
     "kind": "`point`, `pattern` or `trend`.",
     "revision": "Hash of the reference (baseline) in use; empty while it is learnt.",
-    "stage": "Stage of the version in its lifecycle; empty otherwise.",
     "topic": "Logical name of the topic, without `kafka.topic_prefix`.",
     "partition": "Number of the partition.",
     "outcome": (
@@ -33,6 +32,7 @@ LABELS = {
     "limit": "Name of the limit under `limits`.",
     "monitor": "Name of the monitor.",
     "status": "`firing`, `updated` or `resolved`.",
+    "group": "Consumer group of the worker (`worker.group`).",
     "hash": "Hash of the configuration of the evaluation: differs between workers only while a change is rolled out.",
     "python": "Version of Python.",
 }

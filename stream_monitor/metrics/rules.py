@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream_monitor.metrics.queries import gauge, increase, rate, selector
+from stream_monitor.metrics.queries import by_group, gauge, newly, rate, selector
 
 PROCESS = ("job", "instance")
 MODEL = ("model", "version")
@@ -39,18 +39,16 @@ def _alert(name: str, expression: str, when: tuple[str, str | None], summary: st
 
 
 def _recording() -> list[dict[str, Any]]:
+    predictions, errors = (by_group(f"model_{name}_total", by=MODEL, over=("rate", "5m")) for name in ("predictions", "prediction_errors"))
     return [
-        {"record": "model_version:model_predictions:rate5m", "expr": rate("model_predictions_total", by=MODEL)},
-        {
-            "record": "model_version:model_prediction_errors:ratio_rate5m",
-            "expr": f"{rate('model_prediction_errors_total', by=MODEL)} / {rate('model_predictions_total', by=MODEL)}",
-        },
+        {"record": "group_model_version:model_predictions:rate5m", "expr": predictions},
+        {"record": "group_model_version:model_prediction_errors:ratio_rate5m", "expr": f"{errors} / {predictions}"},
     ]
 
 
 def _worker() -> list[dict[str, Any]]:
-    rejected = rate("stream_monitor_dead_letters_total", by=("job", "topic"))
-    read = rate("stream_monitor_records_total", 'outcome=~"forwarded|rejected"', by=("job", "topic"))
+    rejected = rate("stream_monitor_dead_letters_total", by=(*PROCESS, "topic"))
+    read = rate("stream_monitor_records_total", 'outcome=~"forwarded|rejected"', by=(*PROCESS, "topic"))
     return [
         _alert(
             "StreamMonitorAbsent",
@@ -68,7 +66,7 @@ def _worker() -> list[dict[str, Any]]:
         ),
         _alert(
             "StreamMonitorBehind",
-            f"{gauge('stream_monitor_log_time_lag_seconds', by=('job', 'topic', 'partition'))} > {LAG_S}",
+            f"{gauge('stream_monitor_log_time_lag_seconds', by=(*PROCESS, 'topic', 'partition'))} > {LAG_S}",
             ("5m", "warning"),
             "{{ $labels.topic }}/{{ $labels.partition }} is {{ $value | humanizeDuration }} behind",
             "Metrics and alerts of its models are that late. Add workers (up to the number of partitions) or give them more CPU.",
@@ -84,14 +82,14 @@ def _worker() -> list[dict[str, Any]]:
             "StreamMonitorDeadLetters",
             f"{rejected} / {read} > {REJECTED_SHARE}",
             ("10m", "warning"),
-            "{{ $value | humanizePercentage }} of {{ $labels.topic }} cannot be used",
+            "{{ $value | humanizePercentage }} of what {{ $labels.instance }} reads of {{ $labels.topic }} cannot be used",
             "See `stream-monitor dead-letters list` for reasons and examples.",
         ),
         _alert(
             "StreamMonitorTwoConfigurations",
-            f"count by (job) ({gauge('stream_monitor_config_info', by=('job', 'hash'))}) > 1",
+            f"count by (job, group) ({gauge('stream_monitor_config_info', by=('job', 'group', 'hash'))}) > 1",
             ("5m", "warning"),
-            "Workers of {{ $labels.job }} have {{ $value }} configurations",
+            "Workers of the group {{ $labels.group }} have {{ $value }} configurations",
             "A model is judged by the one or the other, as partitions go from worker to worker. Finish the rollout; `stream-monitor doctor` shows which partition has which.",
         ),
         *_left_out(),
@@ -103,42 +101,42 @@ def _left_out() -> list[dict[str, Any]]:
     return [
         _alert(
             "StreamMonitorRecordsLost",
-            f"{gauge('stream_monitor_lost_records', by=('job', 'topic', 'partition'))} > 0",
+            f"{gauge('stream_monitor_lost_records', by=(*PROCESS, 'topic', 'partition'))} > 0",
             ("0m", "critical"),
             "{{ $value }} records of {{ $labels.topic }}/{{ $labels.partition }} were deleted before they were read",
             "Retention is shorter than the workers were away: counts have a gap there. Make it longer. The alert ends when the worker is started again.",
         ),
         _alert(
             "StreamMonitorEvicting",
-            f"{increase('stream_monitor_predictions_evicted_total', by=PROCESS)} > 0",
+            newly("stream_monitor_predictions_evicted_total", by=PROCESS),
             ("0m", "warning"),
             "{{ $labels.instance }} drops predictions before their labels can come",
             "limits.pending is reached: raise it, or shorten labels.max_delay.",
         ),
         _alert(
             "StreamMonitorLimitReached",
-            f"{increase('stream_monitor_limit_hits_total', by=(*PROCESS, 'limit'))} > 0",
+            newly("stream_monitor_limit_hits_total", by=(*PROCESS, "limit")),
             ("0m", "warning"),
             "{{ $labels.instance }} has reached limits.{{ $labels.limit }}",
             "What comes beyond the limit is not monitored on its own. Raise the limit, or find who sends so many.",
         ),
         _alert(
             "StreamMonitorSeriesDropped",
-            f"{increase('stream_monitor_series_dropped_total', by=PROCESS)} > 0",
+            newly("stream_monitor_series_dropped_total", by=PROCESS),
             ("10m", "warning"),
             "{{ $labels.instance }} leaves series out of its metrics",
             "limits.series is reached: detail by feature of the largest models is missing. Raise it, or monitor fewer features.",
         ),
         _alert(
             "StreamMonitorScrapeErrors",
-            f"{increase('stream_monitor_scrape_errors_total', by=PROCESS)} > 0",
+            newly("stream_monitor_scrape_errors_total", by=PROCESS),
             ("10m", "warning"),
             "{{ $labels.instance }} cannot export some of its metrics",
             "Its log names them. This is a fault of stream-monitor: please report it.",
         ),
         _alert(
             "StreamMonitorMonitorFailed",
-            f"{increase('stream_monitor_monitor_failures_total', by=(*PROCESS, 'monitor'))} > 0",
+            newly("stream_monitor_monitor_failures_total", by=(*PROCESS, "monitor")),
             ("0m", "warning"),
             "The monitor {{ $labels.monitor }} was switched off for a model",
             "It raised; the others go on. The alert on the topic alerts names the model. This is a fault of stream-monitor: please report it.",
@@ -147,26 +145,27 @@ def _left_out() -> list[dict[str, Any]]:
 
 
 def _models() -> list[dict[str, Any]]:
-    seen = increase("model_predictions_total", by=MODEL, interval="30m")
-    before = increase("model_predictions_total", by=MODEL, interval="1d")
+    name = "model_predictions_total"
+    seen, before = (by_group(name, by=MODEL, over=("increase", interval)) for interval in ("30m", "1d"))
+    is_new = f"{by_group(name, by=MODEL)} > 0 unless on ({', '.join(MODEL)}) {name} offset 1d"
     return [
         _alert(
             "ModelAlertsFiring",
-            f"{gauge('model_alerts_firing', URGENT)} > 0",
+            f"{by_group('model_alerts_firing', URGENT, by=(*MODEL, 'severity'), function='max')} > 0",
             ("0m", None),
             "{{ $labels.model }} {{ $labels.version }}: {{ $value }} alert(s) of severity {{ $labels.severity }}",
             "What and why: `stream-monitor alerts`, or the topic alerts.",
         ),
         _alert(
             "ModelPredictionErrors",
-            f"model_version:model_prediction_errors:ratio_rate5m > {ERROR_SHARE}",
+            f"group_model_version:model_prediction_errors:ratio_rate5m > {ERROR_SHARE}",
             ("5m", "warning"),
             "{{ $value | humanizePercentage }} of the calls of {{ $labels.model }} {{ $labels.version }} fail",
             "The model server reports status error.",
         ),
         _alert(
             "ModelSilent",
-            f"{seen} == 0 and {before} > 0",
+            f"{seen} == 0 and ({before} > 0 or ({is_new}))",
             ("0m", "warning"),
             "{{ $labels.model }} {{ $labels.version }} has made no prediction for 30 minutes",
             "The model server is down, or its events do not arrive on the topic predictions. A version that was replaced is silent for a day and then forgotten.",

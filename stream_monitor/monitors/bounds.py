@@ -19,6 +19,8 @@ from stream_monitor.settings import DAY_MS, ModelSettings
 from stream_monitor.verdicts import AlertKey, Level, Span, Verdict
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+LIMITS = ("models", "versions", "features", "segments", "pending")
+"""Those of which it is counted what lies beyond."""
 UNHEARD_MS = 2 * HOUR_MS
 PATIENCE_MS = 30 * MINUTE_MS
 """So long a label may wait for its prediction before it is taken for one that meets none."""
@@ -52,14 +54,13 @@ def unheard(alerts: Alerts, registry: Registry, changed_ms: int, log_ms: int) ->
     silent = [key for key, episode in alerts.firing() if episode.heard_ms <= changed_ms]
     if not silent:
         return
-    used_ms: dict[str, int] = {OTHER: log_ms}
+    used_ms: dict[tuple[str, str], int] = {(OTHER, ""): log_ms}
     for version in registry.versions:
         times = [ms for ms in (version.volume.last_prediction_ms, version.volume.last_label_ms) if ms]
-        for name in (version.model, f"{version.model}/{version.name}"):
+        for name in ((version.model, ""), (version.model, version.name)):
             used_ms[name] = max(used_ms.get(name, 0), min(times, default=0))  # what is judged by labels is not judged without them
     for key in silent:
-        name = f"{key.model}/{key.version}" if key.version else key.model
-        if used_ms.get(name, 0) - changed_ms >= UNHEARD_MS:
+        if used_ms.get((key.model, key.version), 0) - changed_ms >= UNHEARD_MS:
             yield _end(key, log_ms, f"no rule has judged {key.subject} since the configuration changed")
 
 

@@ -14,6 +14,8 @@ from stream_monitor import __version__
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 MESSAGE_MAX = 300
+MONITORS = ("volume", "custom", "features", "outputs", "performance", "drift", "segments", "patterns", "history")
+"""What can be off, each by itself."""
 NOT_OURS = (MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 

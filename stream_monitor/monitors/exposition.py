@@ -29,7 +29,7 @@ def version_samples(version: Version, firing: Container[AlertKey] = ()) -> Itera
     """Every sample of one model version; `firing` are the alerts that fire."""
     names = (version.model, version.name)
     volume = version.volume
-    yield Sample("model_info", (*names, version.reference[:12], ""), 1)
+    yield Sample("model_info", (*names, version.reference[:12]), 1)
     yield Sample("model_predictions_total", names, volume.predictions + volume.failures)
     yield Sample("model_prediction_errors_total", names, volume.failures)
     yield Sample("model_labels_total", names, version.labels)

@@ -25,6 +25,18 @@ ANY_MODEL = "/"
 """Key of the reference of every model whose settings say `source: file` and which has none of its own."""
 
 
+def baseline_key(model: str, version: str) -> str:
+    """
+    The key of a profile: `MODEL/VERSION`, with `/` and `%` in the name of the model written as `%2F` and `%25`.
+
+    Examples
+    --------
+    >>> baseline_key("fraud", "3"), baseline_key("a/b", "c"), baseline_key("a", "b/c")
+    ('fraud/3', 'a%2Fb/c', 'a/b/c')
+    """
+    return f"{model.replace('%', '%25').replace('/', '%2F')}/{version}"
+
+
 class FeatureProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One feature of a reference. `counts` are on the bins between `quantiles` (a bin holds its lower edge); `outliers` lie outside the Tukey fences at 1.5 IQR."""
 

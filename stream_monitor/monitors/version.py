@@ -22,7 +22,7 @@ from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs import Inputs, unit_of
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.performance_windows import Judged
-from stream_monitor.monitors.reference import ANY_MODEL, Profile, decode_profile, encode_profile, profile_id
+from stream_monitor.monitors.reference import ANY_MODEL, Profile, baseline_key, decode_profile, encode_profile, profile_id
 from stream_monitor.monitors.rows import Points, Rows, concatenated
 from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.volume import Volume
@@ -101,7 +101,7 @@ class Version:
         self.outputs.on_values = self._watch
         if settings.anomalies.topic:
             self.features.on_points = self._tell_points
-        published = baselines.get(f"{model}/{name}") or baselines.get(f"{model}/") or (baselines.get(ANY_MODEL) if settings.baseline.source == "file" else None)
+        published = baselines.get(baseline_key(model, name)) or baselines.get(baseline_key(model, "")) or (baselines.get(ANY_MODEL) if settings.baseline.source == "file" else None)
         inherited = next((s.features.profile for s in siblings if s.features.profile is not None), None)
         if published is not None:
             self._use(decode_profile(published))
@@ -114,7 +114,7 @@ class Version:
 
     def _learnt(self, profile: Profile) -> None:
         self.reference = profile_id(profile)
-        self.outbox.append(Out("baselines", f"{self.model}/{self.name}".encode(), encode_profile(profile)))
+        self.outbox.append(Out("baselines", baseline_key(self.model, self.name).encode(), encode_profile(profile)))
 
     # ---- rows in
 

@@ -380,8 +380,7 @@ class EvaluateStage:
     def samples(self) -> Iterator[Sample]:
         """Gauges and counters of this process."""
         yield from self.lost.samples()
-        if self.set_aside:
-            yield Sample("stream_monitor_dead_letters_total", ("observations", REASON), self.set_aside)
+        yield Sample("stream_monitor_dead_letters_total", ("observations", REASON), self.set_aside)
         for tp, owned in self.owned.items():
             yield Sample("stream_monitor_log_time_lag_seconds", (tp.topic, str(tp.partition)), max(time.time() - owned.shard.log_time_ms / 1e3, 0.0))
 

@@ -25,7 +25,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import RecordMetadata
 
 from stream_monitor.errors import StateError
-from stream_monitor.ingest import Ingest, tick
+from stream_monitor.ingest import OUTCOMES, Ingest, tick
 from stream_monitor.metrics.samples import Sample
 from stream_monitor.runtime import others
 from stream_monitor.runtime.alignment import aligned, note_of, noted
@@ -39,7 +39,7 @@ from stream_monitor.runtime.notes import read_note
 from stream_monitor.runtime.poison import CAREFUL_RECORDS, MARK_S, REASON, TRIES, Headers, letter_headers, parted, place, suspicion, with_failures
 from stream_monitor.runtime.retention import Lost
 from stream_monitor.runtime.topic_changes import PROCEDURE
-from stream_monitor.schema import topics
+from stream_monitor.schema import REJECT_REASONS, topics
 from stream_monitor.verdicts import Reject
 
 log = logging.getLogger("stream_monitor")
@@ -391,10 +391,9 @@ class IngestStage:
 
     def samples(self) -> Iterator[Sample]:
         """Counters of this process."""
-        for (topic, outcome), n in self.ingest.counts.items():
-            yield Sample("stream_monitor_records_total", (topic, outcome), n)
-        for (topic, reason), n in self.dead.items():
-            yield Sample("stream_monitor_dead_letters_total", (topic, reason), n)
+        for topic in ("predictions", "labels"):
+            yield from (Sample("stream_monitor_records_total", (topic, outcome), self.ingest.counts[topic, outcome]) for outcome in OUTCOMES)
+            yield from (Sample("stream_monitor_dead_letters_total", (topic, reason), self.dead[topic, reason]) for reason in REJECT_REASONS)
         yield from self.lost.samples()
         yield from self.alignment.samples()
         yield Sample("stream_monitor_timestamps_replaced_total", (), self.ingest.ahead)

@@ -24,7 +24,7 @@ CAREFUL_RECORDS = 10_000
 """After a record that ended the process: so many are tried apart before they are taken, since what was sent once is often sent again."""
 MARK_S = 2
 """For the commit that says that a tenure begins: opening does not wait for it any longer."""
-REASON = "unknown_format"
+REASON = "ended_worker"
 MESSAGE_MAX_CHARS = 1_000
 FAILED_MAX = 100
 """Entries in the metadata of a commit, of which a broker takes 4 KiB."""

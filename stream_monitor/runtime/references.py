@@ -33,7 +33,7 @@ def usable(published: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _fault(key: str, value: bytes) -> str:
-    if not key.rpartition("/")[0]:  # `ANY_MODEL` too, which is the configuration's
+    if not key.partition("/")[0]:  # `ANY_MODEL` too, which is the configuration's
         return "its key is not MODEL/VERSION"
     try:
         decode_profile(value)

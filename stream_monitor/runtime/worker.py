@@ -161,7 +161,7 @@ class Worker:
 
     def _samples(self) -> Iterator[AnySample]:
         yield Sample("stream_monitor_build_info", (__version__, platform.python_version()), 1)
-        yield Sample("stream_monitor_config_info", (self.settings.core.hash,), 1)
+        yield Sample("stream_monitor_config_info", (self.settings.worker.group, self.settings.core.hash), 1)
         yield Sample("stream_monitor_ready", (), float(not self.hub.trouble()))
         for tp in self.hub.opened:
             stage = next(s for s in self.hub.stages if tp.topic in s.topics)

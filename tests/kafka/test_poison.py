@@ -147,7 +147,7 @@ def test_what_ends_the_worker_three_times_is_set_aside(site: Site) -> None:
     assert site.stop() == 0
     assert site.codes == [0, 73, 73, 73, 73, 73, 73, 0]
     letters = site.letters()
-    assert reasons(letters) == {"unknown_format": 4}
+    assert reasons(letters) == {"ended_worker": 4}
     assert sorted((header(m, "__connect.errors.topic").removeprefix(site.prefix), b"poison-evaluate" in m.value(), b"poison-ingest" in m.value()) for m in letters) == [
         ("observations", True, False), *[("predictions", False, True)] * 3,
     ]  # fmt: skip

@@ -95,8 +95,10 @@ def test_every_metric_of_an_expression_is_in_the_catalogue_with_its_labels(subje
 
 @named([(name, expression) for name, expression in TARGETS + RULES if "_total" in expression])
 def test_counters_are_only_shown_as_rates(subject):
+    """But for the question whether one is new, which asks for it now and for it before."""
     bare = re.sub(r"(rate|increase)\(\w+(\{[^}]*\})?\[[^\]]*\]\)", "", subject)
-    assert "_total" not in bare
+    now, before = re.findall(r"(\w+_total)\b(?! offset)", bare), re.findall(r"(\w+_total) offset", bare)
+    assert now == before
 
 
 @named(PANELS)
@@ -190,10 +192,12 @@ def firing(promtool, tmp_path, series: dict[str, str], at: str) -> set[str]:
 
 HEALTHY = {
     "stream_monitor_build_info{job='j',instance='i'}": "1x200",
-    "stream_monitor_config_info{job='j',instance='i',hash='a'}": "1x200",
-    "stream_monitor_config_info{job='j',instance='i',hash='before'}": "1x20",
-    "stream_monitor_config_info{job='j',instance='k',hash='before'}": "1x23 _x177",
-    "stream_monitor_config_info{job='j',instance='k',hash='a'}": "_x23 1x177",
+    "stream_monitor_config_info{job='j',instance='i',group='g',hash='a'}": "1x2000",
+    "stream_monitor_config_info{job='j',instance='k',group='g',hash='before'}": "1x23 _x177",
+    "stream_monitor_config_info{job='j',instance='k',group='g',hash='a'}": "_x23 1x177",
+    "stream_monitor_config_info{job='j',instance='l',group='another',hash='b'}": "1x200",
+    "model_predictions_total{job='j',instance='l',model='m',version='1'}": "0+600x200",
+    "model_prediction_errors_total{job='j',instance='l',model='m',version='1'}": "0x200",
     "stream_monitor_ready{job='j',instance='i'}": "1x200",
     "stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "0.2x200",
     "stream_monitor_records_total{job='j',instance='i',topic='predictions',outcome='forwarded'}": "0+600x200",
@@ -212,7 +216,7 @@ ILL = {
     "StreamMonitorBehind": {"stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "90x200"},
     "StreamMonitorClock": {"stream_monitor_clock_offset_seconds{job='j',instance='i'}": "-90x200"},
     "StreamMonitorDeadLetters": {"stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+30x200"},
-    "StreamMonitorTwoConfigurations": {"stream_monitor_config_info{job='j',instance='other',hash='b'}": "_x20 1x180"},
+    "StreamMonitorTwoConfigurations": {"stream_monitor_config_info{job='j',instance='other',group='g',hash='b'}": "_x20 1x180"},
     "StreamMonitorRecordsLost": {"stream_monitor_lost_records{job='j',topic='predictions',partition='0'}": "5x200"},
     "StreamMonitorEvicting": {"stream_monitor_predictions_evicted_total{job='j',instance='i'}": "0+1x200"},
     "StreamMonitorLimitReached": {"stream_monitor_limit_hits_total{job='j',instance='i',limit='models'}": "0+1x200"},
@@ -239,6 +243,41 @@ def test_every_alert_has_a_case():
 @pytest.mark.parametrize("name", ILL)
 def test_each_fault_fires_its_alert_alone(promtool, tmp_path, name):
     assert firing(promtool, tmp_path, HEALTHY | ILL[name], "150m") == {name}
+
+
+FIRST = {
+    "StreamMonitorEvicting": "stream_monitor_predictions_evicted_total{job='j',instance='i'}",
+    "StreamMonitorLimitReached": "stream_monitor_limit_hits_total{job='j',instance='i',limit='models'}",
+    "StreamMonitorSeriesDropped": "stream_monitor_series_dropped_total{job='j',instance='i'}",
+    "StreamMonitorScrapeErrors": "stream_monitor_scrape_errors_total{job='j',instance='i'}",
+    "StreamMonitorMonitorFailed": "stream_monitor_monitor_failures_total{job='j',instance='i',monitor='drift'}",
+    "StreamMonitorRecordsLost": "stream_monitor_lost_records{job='j',instance='i',topic='predictions',partition='0'}",
+    "ModelAlertsFiring": "model_alerts_firing{job='j',instance='i',model='n',version='1',severity='critical'}",
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("before", ["_x140", "0x139"])
+def test_a_rule_fires_on_the_first_occurrence(promtool, tmp_path, name, before):
+    """Whether the series was there at 0, or appears with it; and what happened once is over after a while, though the counter stays."""
+    series = {FIRST[name]: f"{before} 1x60"}
+    assert firing(promtool, tmp_path, HEALTHY | series, "151m") == {name}
+    if "_total" in FIRST[name]:
+        assert firing(promtool, tmp_path, HEALTHY | series, "175m") == set()
+
+
+def test_a_model_that_was_heard_once_and_fell_silent_is_told(promtool, tmp_path):
+    """All of its predictions came between two scrapes: the counter appears with its last value."""
+    series = "model_predictions_total{job='j',instance='i',model='n',version='1'}"
+    assert firing(promtool, tmp_path, HEALTHY | {series: "_x100 500x100"}, "150m") == {"ModelSilent"}
+    assert firing(promtool, tmp_path, {series: "500x2000", **{k: v for k, v in HEALTHY.items() if "config_info" in k}}, "1500m") <= {"StreamMonitorAbsent"}
+
+
+def test_what_one_group_does_is_not_lost_in_what_another_does(promtool, tmp_path):
+    """A group whose calls fail and then stop, beside one of ten times the traffic under the same job that watches the same model."""
+    busy = {"model_predictions_total{job='j',instance='l',model='m',version='1'}": "0+6000x200"}
+    assert firing(promtool, tmp_path, HEALTHY | busy | ILL["ModelPredictionErrors"], "150m") == {"ModelPredictionErrors"}
+    assert firing(promtool, tmp_path, HEALTHY | busy | ILL["ModelSilent"], "150m") == {"ModelSilent"}
 
 
 @pytest.mark.parametrize(("make", "name"), [(queries.rate, "model_accuracy"), (queries.gauge, "model_predictions_total"), (queries.quantile, "model_latency_seconds")])

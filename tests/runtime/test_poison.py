@@ -200,12 +200,12 @@ def test_a_record_that_ends_the_process_three_times_is_set_aside(died, poisonous
                 await run(driver, lambda _: [delivery(0, values)])
             assert driver.offsets[TP] == (0, f"id failed=7:{n}")
         stage, sent, start = await run(driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])])
-        assert (start, sent.letters()) == (0, [(BAD, 3, "unknown_format"), (BAD, 5, "unknown_format"), (BAD, 7, "unknown_format")])
+        assert (start, sent.letters()) == (0, [(BAD, 3, "ended_worker"), (BAD, 5, "ended_worker"), (BAD, 7, "ended_worker")])
         assert stage.ingest.counts["predictions", "forwarded"] == 6
         assert "ZeroDivisionError: bad (test_poison.py:" in sent.records[0][2]["__connect.errors.exception.message"].decode()
         assert driver.offsets[TP] == (9, f"id time={T0} failed=8:3")
         _, sent, _ = await run(driver, lambda start: [delivery(start, [BAD])])
-        assert sent.letters() == [(BAD, 9, "unknown_format")]
+        assert sent.letters() == [(BAD, 9, "ended_worker")]
         _, _, start = await run(driver, lambda start: [delivery(start, [event(1)] * CAREFUL_RECORDS)])
         assert (start, driver.offsets[TP]) == (10, (CAREFUL_RECORDS + 10, f"id time={T0}"))
 
@@ -256,7 +256,7 @@ def test_rows_that_cannot_be_packed_are_found_too(died, monkeypatch):
             with pytest.raises(DiedError):
                 await run(driver, lambda _: [delivery(0, values)])
         _, sent, _ = await run(driver, lambda _: [delivery(0, values)])
-        assert sent.letters() == [(values[1], 1, "unknown_format")]
+        assert sent.letters() == [(values[1], 1, "ended_worker")]
 
     asyncio.run(body())
     assert died == ["73: rows of INGEST could not be packed: OverflowError('row')"] * 3
@@ -308,7 +308,7 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
             assert driver.offsets[LOG] == (0, f"{Note(5, 1).text()} failed=1:{n}")
         owned, sent = await process([b"a", BAD, b"b"])
         assert owned.shard.folded == [b"a", b"b"]
-        assert sent.letters() == [(BAD, 1, "unknown_format")]
+        assert sent.letters() == [(BAD, 1, "ended_worker")]
         assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
         position, metadata = driver.offsets[LOG]
         note, failed = read_note(LOG, metadata)

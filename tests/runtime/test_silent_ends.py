@@ -152,7 +152,7 @@ def test_a_record_that_crashes_three_workers_is_found_in_copies(crashing: None) 
                 await run(driver, lambda _: [delivery(0, values)])
             assert driver.offsets[TP] == (0, f"id opened={n}")
         stage, sent, start = await run(driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])])
-        assert (start, sent.letters()) == (0, [(BAD, 3, "unknown_format"), (BAD, 5, "unknown_format"), (BAD, 7, "unknown_format")])
+        assert (start, sent.letters()) == (0, [(BAD, 3, "ended_worker"), (BAD, 5, "ended_worker"), (BAD, 7, "ended_worker")])
         assert "3 tries to take it ended the worker: signal SIGSEGV" in sent.records[0][2]["__connect.errors.exception.message"].decode()
         assert stage.ingest.counts["predictions", "forwarded"] == 6
         assert driver.offsets[TP] == (9, f"id time={T0_MS} failed=8:3"), "those after it are tried apart too, by the next worker as well"
@@ -294,7 +294,7 @@ def test_an_observation_that_crashes_three_workers_is_set_aside(guarantee: str) 
         shard = Crashing()
         _, sent = await evaluated(driver, values, shard, processing_guarantee=guarantee)
         assert shard.folded == [b"a", b"b"]
-        assert sent.letters() == [(BAD, 1, "unknown_format"), (BAD, 3, "unknown_format")]
+        assert sent.letters() == [(BAD, 1, "ended_worker"), (BAD, 3, "ended_worker")]
         assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
         assert at(driver) == (4, 7, {})
 

@@ -18,7 +18,7 @@ LETTERS: list[tuple[str, int, str, bytes, bytes | None, int, dict[str, bytes]]] 
     ("x.predictions", 5, "wrong_type", b'{"event_id": "a"}', b"k1", 7_200_000, {}),
     ("x.predictions", 6, "invalid_json", b"\xff\x00", None, 3_000, {}),
     ("x.labels", 1, "wrong_type", b"", b"k2", 2_500, {"stream-monitor.truncated": b"5000000"}),
-    ("x.observations", 9, "unknown_format", b"rows", None, 2_000, {}),
+    ("x.observations", 9, "ended_worker", b"rows", None, 2_000, {}),
     ("x.labels", 2, "wrong_type", b'{"event_id": "\x1b[2J"}', b"\xfe", 1_000, {}),
     ("x.labels", 2, "wrong_type", b'{"event_id": "\x1b[2J"}', b"\xfe", 900, {}),
 ]
@@ -88,7 +88,7 @@ def test_they_are_counted_and_the_newest_come_first(letters, call):
     assert code == 0
     lines = out.splitlines()
     assert lines[0].split() == ["3", "x.labels", "wrong_type"]
-    assert {tuple(line.split()) for line in lines[1:4]} == {("1", "x.predictions", "wrong_type"), ("1", "x.predictions", "invalid_json"), ("1", "x.observations", "unknown_format")}
+    assert {tuple(line.split()) for line in lines[1:4]} == {("1", "x.predictions", "wrong_type"), ("1", "x.predictions", "invalid_json"), ("1", "x.observations", "ended_worker")}
     assert [line.split()[0] for line in lines[5:]] == ["0:5", "0:4"]
     assert "x.labels/3:2  wrong_type  `x` is ?[2J wrong" in lines[5]
 
@@ -100,7 +100,7 @@ def test_filters(letters, call):
     assert found() == ["0:5", "0:4", "0:3", "0:2", "0:1", "0:0"]
     assert found("--topic", "predictions") == found("--topic", "x.predictions") == ["0:1", "0:0"]
     assert found("--topic", "predictions", "--since", "1h") == ["0:1"]
-    assert found("--reason", "invalid_json", "--reason", "unknown_format") == ["0:3", "0:1"]
+    assert found("--reason", "invalid_json", "--reason", "ended_worker") == ["0:3", "0:1"]
     assert call("list", "--reason", "too_deep")[1] == "no dead letters\n"
 
 
@@ -126,7 +126,7 @@ def test_they_are_sent_again_once_as_they_came(letters, call):
     assert "give --yes" in call("replay", "--reason", "wrong_type")[2]
     code, out, _ = call("replay", "--reason", "wrong_type", "--dry-run")
     assert (code, out) == (0, "would send: 1 to x.labels, 1 to x.predictions\nleft out: 1 without their value\n")
-    code, out, _ = call("replay", "--reason", "wrong_type", "--reason", "unknown_format", "--yes", "--json")
+    code, out, _ = call("replay", "--reason", "wrong_type", "--reason", "ended_worker", "--yes", "--json")
     assert (code, json.loads(out)) == (0, {"sent": True, "records": {"x.predictions": 1, "x.labels": 1}, "left_out": {"without their value": 1, "of another topic": 1}})
     assert read(letters, "x.predictions") == [(b"k1", b'{"event_id": "a"}', NOW_MS - 7_200_000)]
     assert read(letters, "x.labels") == [(b"\xfe", b'{"event_id": "\x1b[2J"}', NOW_MS - 900)]

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_monitor.evaluate import Shard
+from stream_monitor.events.cells import feature_named
 from stream_monitor.ingest import Ingest
 from stream_monitor.metrics.catalogue import CATALOGUE
 from stream_monitor.runtime.exporter import Exporter
@@ -72,7 +73,7 @@ def test_metrics_are_what_they_would_be_with_harmless_names(name):
     if not reasons:
         assert name in models
         features = {sample.labels.get("feature") for sample in samples if sample.name == "model_feature_mean"}
-        assert name in features
+        assert feature_named(name) in features
     for out in shard.outbox:
         json.loads(out.value)
         assert b"\n" not in out.value

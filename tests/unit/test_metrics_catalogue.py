@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as text_string_to_openmetrics_families
+from prometheus_client.parser import text_string_to_metric_families
 
 from stream_monitor.errors import ConfigError
-from stream_monitor.metrics.catalogue import CATALOGUE, LATENCY_BUCKETS_S, custom_metrics
+from stream_monitor.metrics.catalogue import CATALOGUE, CUSTOM_PREFIX, LATENCY_BUCKETS_S, custom_metrics, series_names
+from stream_monitor.metrics.samples import HistogramSample, Sample, SummarySample
+from stream_monitor.runtime.exporter import Exporter
+from stream_monitor.runtime.families import OPENMETRICS, PLAIN
 from stream_monitor.settings import CoreSettings, CustomMetric, Metrics, ModelSettings
 
 WINDOWED = "accuracy precision recall f1 roc_auc log_loss brier_score calibration_error mae rmse r2 bias label_coverage_ratio window_labels window_end_timestamp_seconds"
 PROMISED = {
-    **{f"model_{name}": ("gauge", "model version window") for name in [*WINDOWED.split(), "estimated_accuracy"]},
+    **{f"model_{name}": ("gauge", "model version window") for name in WINDOWED.split()},
     **{f"model_{name}": ("counter", "model version") for name in ("predictions_total", "prediction_errors_total", "labels_total")},
     **{f"model_drift_{name}": ("gauge", "model version feature method") for name in ("score", "ratio", "detected")},
     "model_prediction_latency_seconds": ("histogram", "model version"),
@@ -25,7 +30,7 @@ PROMISED = {
     "model_anomalies_total": ("counter", "model version feature kind"),
     "model_alerts_firing": ("gauge", "model version severity"),
     "model_segment_accuracy": ("gauge", "model version segment window"),
-    "model_info": ("gauge", "model version revision stage"),
+    "model_info": ("gauge", "model version revision"),
     "stream_monitor_records_total": ("counter", "topic outcome"),
     "stream_monitor_labels_total": ("counter", "outcome"),
     "stream_monitor_dead_letters_total": ("counter", "topic reason"),
@@ -34,7 +39,7 @@ PROMISED = {
     "stream_monitor_join_pending": ("gauge", ""),
     "stream_monitor_state_bytes": ("gauge", ""),
     "stream_monitor_series_dropped_total": ("counter", ""),
-    "stream_monitor_config_info": ("gauge", "hash"),
+    "stream_monitor_config_info": ("gauge", "group hash"),
 }
 
 
@@ -80,13 +85,59 @@ def test_custom_metric_may_be_shared_by_models():
         ("bas-ket", (), "letters, digits and _"),
         ("basket", ("version",), "reserved"),
         ("basket", ("quantile",), "reserved"),
+        ("basket", ("group",), "reserved"),
+        ("basket", ("__x",), "reserved"),
+        ("basket", ("",), "a label needs a name"),
         ("basket", ("a-b", "a_b"), "both become"),
+        ("basket_total", (), "_total"),
+        ("basket_count", (), "_count"),
+        ("basket_sum", (), "_sum"),
+        ("basket_bucket", (), "_bucket"),
     ],
 )
 def test_custom_metric_that_prometheus_would_refuse(name, labels, says):
     with pytest.raises(ConfigError, match=says) as caught:
         custom_metrics(core(shop={name: CustomMetric(type="gauge", field="score", labels=labels)}))
     assert caught.value.problems[0].startswith(f"models.shop.metrics.custom.{name}: ")
+
+
+KINDS = ("counter", "gauge", "histogram", "summary")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("other", KINDS)
+@pytest.mark.parametrize("name", ["x", "x_total", "x_count", "x_sum", "x_bucket", "x_created", "x_info", "y", "X"])
+def test_what_is_accepted_can_be_scraped_and_what_is_refused_could_not(kind, other, name):
+    """Two families: either the check refuses them, or both readers of the library take what is exported of them."""
+    defined = {"x": CustomMetric(type=kind, field="score"), name: CustomMetric(type=other, field="score")}
+    try:
+        found = custom_metrics(core(a=defined))
+    except ConfigError:
+        assert name not in ("y", "X")
+        return
+    text, strict = (Exporter(lambda: [map(sample_of, found.values())], series_limit=100, custom=found).render(form).decode() for form in (PLAIN, OPENMETRICS))
+    families = [*text_string_to_metric_families(text), *text_string_to_openmetrics_families(strict)]
+    custom = [family for family in families if family.name.startswith("model_custom_")]
+    assert len(custom) == 2 * len(found)
+    assert {family.type for family in custom} == {metric.type for metric in found.values()}
+
+
+def sample_of(metric):
+    if metric.type == "histogram":
+        return HistogramSample(metric.name, ("m", "1"), (1.0,) * (len(metric.buckets) + 1), 3.0)
+    return SummarySample(metric.name, ("m", "1"), ((0.5, 1.0),), 2, 3.0) if metric.type == "summary" else Sample(metric.name, ("m", "1"), 1.0)
+
+
+def test_no_metric_of_a_user_can_be_one_of_ours():
+    assert not any(name.startswith(CUSTOM_PREFIX) for metric in CATALOGUE.values() for name in series_names(metric))
+    names = [name for metric in CATALOGUE.values() for name in series_names(metric)]
+    assert len(names) == len(set(names)), "two families of the catalogue have series of one name"
+
+
+@pytest.mark.parametrize("quantiles", [(0.5, 0.5), (0.9, 0.5, 0.90)])
+def test_a_quantile_is_given_once(quantiles):
+    with pytest.raises(ConfigError, match="a quantile is given twice"):
+        custom_metrics(core(a={"x": CustomMetric(type="summary", field="score", quantiles=quantiles)}))
 
 
 def test_one_name_is_one_family():
