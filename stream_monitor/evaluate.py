@@ -289,7 +289,8 @@ class Shard:
             waiting = {"pending": int(self.join.pending[code]), "expired": int(self.join.expired[code]), "evicted": int(self.join.evicted[code])}
             versions[version.name] = version_summary(version, waiting)
         records = {kind: {o: self.counts[kind, o] for o in OUTCOMES} for kind in ("predictions", "labels")}
-        return {"models": models, "records": records, "alerts": {"firing": sum(1 for _ in self.alerts.firing()), "resolved": self.alerts.counts["resolved"]}}
+        anew = {"anew": self.anew} if self.anew else {}
+        return {"models": models, **anew, "records": records, "alerts": {"firing": sum(1 for _ in self.alerts.firing()), "resolved": self.alerts.counts["resolved"]}}
 
     def close(self) -> None:
         """Reduce and judge whatever still waits: the end of a replay."""

@@ -8,7 +8,8 @@ Durations are integers of milliseconds and carry `_ms` in their name; in `monito
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, NoReturn
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn
 
 import msgspec
 from msgspec import Struct, field
@@ -64,6 +65,25 @@ class Frozen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     """A settings struct: immutable, keyword-only, strict."""
 
 
+def in_order(struct: Frozen, name: str, values: Mapping[str, Any] | list[Any]) -> None:
+    """Give a field whose order means nothing the one order that it always has, so that no order shows in state, alerts or hash."""
+    msgspec.structs.force_setattr(struct, name, dict(sorted(values.items())) if isinstance(values, Mapping) else tuple(values))
+
+
+def _floats(value: Any) -> Any:
+    """
+    The same, with numbers as floats.
+
+    >>> _floats({"a": [1, True, "1", 0.5]})
+    {'a': [1.0, True, '1', 0.5]}
+    """
+    if isinstance(value, dict):
+        return {key: _floats(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_floats(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class Threshold(Frozen, frozen=True):
     """One rule on one metric; `min` or `max` (or both) may be given. A bare number means `min` (`max` where smaller is better)."""
 
@@ -94,6 +114,10 @@ class Feature(Frozen, frozen=True):
     required: bool = False
     unique: bool = False
 
+    def __post_init__(self) -> None:
+        if self.categories is not None:
+            in_order(self, "categories", sorted(set(self.categories)))
+
 
 class Drift(Frozen, frozen=True):
     """
@@ -108,6 +132,10 @@ class Drift(Frozen, frozen=True):
     features: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}})
     thresholds: dict[str, float] = field(default_factory=lambda: {"js": 0.3})
     severity: Severity = "warning"
+
+    def __post_init__(self) -> None:
+        for name in ("errors", "score", "prediction", "features", "thresholds"):
+            in_order(self, name, getattr(self, name))
 
 
 class Anomalies(Frozen, frozen=True):
@@ -153,9 +181,16 @@ class CustomMetric(Frozen, frozen=True):
     buckets: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
     quantiles: tuple[float, ...] = (0.5, 0.95, 0.99)
 
+    def __post_init__(self) -> None:
+        for name in ("labels", "buckets", "quantiles"):
+            in_order(self, name, sorted(getattr(self, name)))
+
 
 class Metrics(Frozen, frozen=True):
     custom: dict[str, CustomMetric] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        in_order(self, "custom", self.custom)
 
 
 class Segment(Frozen, frozen=True):
@@ -184,6 +219,11 @@ class ModelSettings(Frozen, frozen=True):
     metrics: Metrics = Metrics()
     cooldown_ms: int = 5 * MINUTE_MS
     retire_after_ms: int = 7 * DAY_MS
+
+    def __post_init__(self) -> None:
+        for name in ("features", "thresholds"):
+            in_order(self, name, getattr(self, name))
+        in_order(self, "segments", sorted(self.segments, key=lambda s: s.name))
 
     @property
     def silence_ms(self) -> int:
@@ -215,10 +255,13 @@ class CoreSettings(Frozen, frozen=True):
     limits: Limits = Limits()
     privacy: Privacy = Privacy()
 
+    def __post_init__(self) -> None:
+        in_order(self, "models", self.models)
+
     @property
     def hash(self) -> str:
-        """Names this configuration: blake2b-64 (hex) of its JSON."""
-        return hashlib.blake2b(msgspec.json.encode(self, order="sorted"), digest_size=8).hexdigest()
+        """Names this configuration: blake2b-64 (hex) of its JSON, in which every number is a float. What means the same has the same hash."""
+        return hashlib.blake2b(msgspec.json.encode(_floats(msgspec.to_builtins(self)), order="sorted"), digest_size=8).hexdigest()
 
     def of(self, model: str) -> ModelSettings:
         """Settings of one model: its own when configured, else the defaults."""

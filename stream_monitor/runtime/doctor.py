@@ -267,6 +267,7 @@ async def configuration(patient: Patient) -> list[Finding]:
     newest_ms = max(note.since_ms for note in notes.values())
     what = "; ".join(f"{each or 'none yet'} in {', '.join(map(str, partitions))}" for each, partitions in by_hash.items())
     detail = f"partitions of {observations.name} by the configuration of their last commit: {what} (newest change {about(patient.now_ms - newest_ms)} ago); this one is {patient.settings.core.hash}"
+    detail += "".join(f"; in partition {p} began anew {note.anew}" for p, note in notes.items() if note.anew)
     if len(by_hash) == 1 or patient.now_ms - newest_ms <= ROLLOUT_MS:
         return [*found, Finding("configuration", "ok", detail)]
     return [*found, Finding("configuration", "warn", detail, "finish the rollout: start all workers of the group with one monitor.yaml")]

@@ -30,7 +30,7 @@ from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Fetched, Reader, Records, split
 from stream_monitor.runtime.hub import Hub, bounds_of, quietly
 from stream_monitor.runtime.memory import give_back
-from stream_monitor.runtime.notes import ANEW, Note, read_note
+from stream_monitor.runtime.notes import ANEW, Note, in_brief, read_note
 from stream_monitor.runtime.owned import SNAPSHOT_BYTES, Committed, Owned
 from stream_monitor.runtime.poison import REASON, TRIES, letter_headers, place, summary
 from stream_monitor.runtime.references import LEARNT_HEADER
@@ -169,6 +169,9 @@ class EvaluateStage:
             owned.shard = await asyncio.to_thread(
                 lambda: Shard.restore(tp.partition, core, {name: data or b"" for name, data in shard.snapshot().items()}, self.baselines, partitions=self.targets)
             )
+        if (anew := owned.shard.anew) and owned.shard.config != note.config:
+            shown = "; ".join(anew[:SHOWN]) + (" …" if len(anew) > SHOWN else "")
+            log.warning("%s/%d: %d parts of the state begin anew under configuration %s: %s", *tp, len(anew), core.hash, shown)
         changed = note.config not in ("", core.hash)
         if changed:
             log.warning("%s/%d: configuration %s takes effect at %d; up to there it was %s", tp.topic, tp.partition, core.hash, position, note.config)
@@ -357,7 +360,7 @@ class EvaluateStage:
             config = owned.shard.config
             pointer, owned.stored = await snapshots.write(tp.partition, position, config, parts, owned.stored, owned.note.tenure, send)
             if config != owned.note.config:
-                owned.note = msgspec.structs.replace(owned.note, config=config, since=owned.opened, since_ms=time.time_ns() // 1_000_000)
+                owned.note = msgspec.structs.replace(owned.note, config=config, since=owned.opened, since_ms=time.time_ns() // 1_000_000, anew=in_brief(owned.shard.anew))
             owned.note = msgspec.structs.replace(owned.note, snapshot=pointer)  # if this is not committed the shard is broken, and the note forgotten with it
         await asyncio.gather(*waiting)
 

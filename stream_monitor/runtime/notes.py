@@ -13,6 +13,7 @@ from stream_monitor.errors import StateError
 from stream_monitor.runtime.poison import parted
 
 ANEW = "delete the group's offset of this partition: monitoring then begins anew with what the topic holds"
+BRIEF_MAX = 200
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -35,12 +36,25 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """Position at which this configuration took effect,"""
     since_ms: int = 0
     """and when."""
+    anew: str = ""
+    """What began anew there, in brief."""
     tenure: int = 0
     """Without transactions: how many have written snapshots."""
 
     def text(self) -> str:
         """As it is committed."""
         return msgspec.json.encode(self).decode()
+
+
+def in_brief(anew: list[str]) -> str:
+    """
+    What began anew, in few enough characters for the metadata of a commit.
+
+    >>> in_brief([]), in_brief(["m/1: slice age (cut)"]), len(in_brief(["m/1: slice age (cut)"] * 99))
+    ('', '1: m/1: slice age (cut)', 200)
+    """
+    text = f"{len(anew)}: {'; '.join(anew[:BRIEF_MAX])}" if anew else ""
+    return text if len(text) <= BRIEF_MAX else text[: BRIEF_MAX - 1] + "…"
 
 
 def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int]]:
@@ -55,9 +69,9 @@ def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int]]:
     Examples
     --------
     >>> read_note(TopicPartition("observations", 0), '{"snapshot":17,"partitions":4} failed=40:1')
-    (Note(snapshot=17, partitions=4, config='', since=0, since_ms=0, tenure=0), {40: 1})
+    (Note(snapshot=17, partitions=4, config='', since=0, since_ms=0, anew='', tenure=0), {40: 1})
     >>> read_note(TopicPartition("observations", 0), "")
-    (Note(snapshot=-1, partitions=0, config='', since=0, since_ms=0, tenure=0), {})
+    (Note(snapshot=-1, partitions=0, config='', since=0, since_ms=0, anew='', tenure=0), {})
     """
     kept, failed, _ = parted(metadata)
     try:
