@@ -349,8 +349,7 @@ class Performance:
         }
 
     def load(self, state: Mapping[str, Any], texts: list[str], changes: Changes, *, anew: bool) -> bool:
-        """Go on from the state of a snapshot; whether the windows of labelled rows do. Codes of classes stay, since rows that wait for labels have them, and counters do."""
-        self.classes.update(state["classes"])
+        """Go on from the state of a snapshot; whether the windows of labelled rows do. Columns of class scores stay, since rows that wait for labels have them, and counters do."""
         self.score_classes.update(state["score_classes"])
         self.waiting = [(unpacked_pairs(p), texts) for p in state["waiting"]]
         self.pairs, self.trends, *first = state["counts"]
@@ -362,6 +361,7 @@ class Performance:
             changes.begins_anew("performance", keys)
         if keys or anew:
             return False
+        self.classes.update(state["classes"])
         self.task, self.decided, self.positive, self.shift = (state[k] for k in ("task", "decided", "positive", "shift"))
         if level := changes.keys("level"):
             changes.begins_anew("level of accuracy", level)
