@@ -27,7 +27,7 @@ from stream_monitor.settings import CoreSettings, Frozen, ModelSettings
 from tests.laws.test_evaluate_laws import near
 
 T0 = 1_760_000_000_000
-ROWS, CHUNK = 400, 50
+ROWS, CHUNK = 300, 150
 """Of each half of the log, and of a record."""
 BASE: dict[str, Any] = {
     "baseline": {"rows": 100},
@@ -113,6 +113,7 @@ TABLE: dict[str, Key] = {
     "defaults.metrics.custom.NAME.buckets": Key(([-1, 0, 1], [-1, 0, 2], [1, 0, -1], [10, 20, 30]), ("custom metric q",)),
     "defaults.metrics.custom.NAME.quantiles": Key(([0.5], [0.1, 0.9]), beside={"metrics.custom.q.type": "summary"}),
     "defaults.cooldown": Key(("0s", "1h", "5m")),
+    "defaults.retire_after": Key(("7d", "2h", "30d")),
     "defaults.alarm_budget": Key(("1/30d", "2/30d")),
     "models": Key((None, {"m": {}, "new": {}}, {"r": {"windows": ["last_500", "1h"]}}, None)),
     "limits.models": Key((100, 1), keeps=True),
@@ -125,6 +126,8 @@ TABLE: dict[str, Key] = {
     "privacy.raw_values": Key((False, True)),
 }
 NAMES = {"features": "x", "segments": "", "thresholds": "accuracy", "custom": "q"}
+
+Views = dict[tuple[str, str, str], dict[Any, Any]]
 
 
 def keys_of(kind: type[Frozen], path: str = "") -> Iterator[str]:
@@ -228,34 +231,35 @@ def references(core: CoreSettings, *, learns: bool) -> dict[str, bytes]:
     return {} if learns else {"m/": profile("a.json"), "r/": profile("a.json")}
 
 
-class Lives:
-    """Shards that fold the log under one configuration after another."""
+class Told(NamedTuple):
+    """What a shard says."""
 
-    def __init__(self, key: Key) -> None:
-        self.key = key
-        self._known: dict[tuple[str, str], Shard] = {}
+    views: Views
+    firing: set[Any]
+    parts: dict[str, bytes]
 
-    def born(self, core: CoreSettings) -> Shard:
-        return Shard(0, core, references(core, learns=self.key.learns))
 
-    def under(self, core: CoreSettings, which: str) -> Shard:
-        """One configuration all along (`both`), or in the second half only (`later`)."""
-        known = self._known.get((core.hash, which))
-        if known is None:
-            shard = self.born(core)
-            for half in log() if which == "both" else log()[1:]:
-                fold(shard, half)
-            known = self._known[core.hash, which] = shard
-        return known
+KNOWN: dict[tuple[str, bool, str], Told] = {}
 
-    def first(self, core: CoreSettings) -> Shard:
-        shard = self.born(core)
-        fold(shard, log()[0])
-        return shard
 
-    def moved(self, shard: Shard, core: CoreSettings) -> Shard:
-        parts = {name: data or b"" for name, data in shard.snapshot().items()}
-        return Shard.restore(0, core, parts, references(core, learns=self.key.learns))
+def under(core: CoreSettings, which: str, *, learns: bool) -> Told:
+    """One configuration all along: of both halves of the log, of the `first`, or of the `later` one."""
+    known = KNOWN.get((core.hash, learns, which))
+    if known is None:
+        shard = Shard(0, core, references(core, learns=learns))
+        for half in {"both": log(), "first": log()[:1], "later": log()[1:]}[which]:
+            fold(shard, half)
+        known = KNOWN[core.hash, learns, which] = Told(views(shard), firing(shard), parts(shard))
+    return known
+
+
+def parts(shard: Shard) -> dict[str, bytes]:
+    return {name: data or b"" for name, data in shard.snapshot().items()}
+
+
+def moved(state: dict[str, bytes], core: CoreSettings, *, learns: bool) -> Shard:
+    """A state under another configuration."""
+    return Shard.restore(0, core, state, references(core, learns=learns))
 
 
 def fold(shard: Shard, records: list[bytes]) -> Shard:
@@ -270,7 +274,6 @@ SIGNALS = {"__error__": "errors", "__score__": "score", "__prediction__": "predi
 COUNTERS = ("predictions_total", "prediction_errors_total", "labels_total", "prediction_latency_seconds")
 ELSEWHERE = ("model_label_coverage", "model_latency", "model_alerts", "model_info")
 """Samples that show several parts, or none."""
-Views = dict[tuple[str, str, str], dict[Any, Any]]
 
 
 def part_of(name: str, labels: tuple[str, ...]) -> tuple[str, str]:
@@ -331,52 +334,48 @@ def is_defined(model: ModelSettings, part: str, name: str) -> bool:
     return part not in named or name in named[part]
 
 
-def check(lives: Lives, before: CoreSettings, after: CoreSettings) -> set[str]:
+def check(key: Key, before: CoreSettings, after: CoreSettings) -> set[str]:
     """The law, of one change; what was said to begin anew."""
-    shard = lives.first(before)
-    fired = firing(shard)
-    shard = fold(lives.moved(shard, after), log()[1])
+    first = under(before, "first", learns=key.learns)
+    shard = fold(moved(first.parts, after, learns=key.learns), log()[1])
     assert not [v.contained.off for v in shard.versions if v.contained.off]
-    got, always, later = views(shard), views(lives.under(before if lives.key.keeps else after, "both")), views(lives.under(after, "later"))
+    all_along, new = under(before if key.keeps else after, "both", learns=key.learns), under(after, "later", learns=key.learns)
+    got, always, later = views(shard), all_along.views, new.views
     for version, part, name in {*got, *always, *later}:
         at, told, model = (version, part, name), said(shard, version), before.of(version.partition("/")[0])
         added = not is_defined(model, part, name)
-        if is_elsewhere(told, part, name, added=added) or (lives.key.keeps and part in ("slice", "custom metric")):
+        if is_elsewhere(told, part, name, added=added) or (key.keeps and part in ("slice", "custom metric")):
             continue
         anew = added or any(covers(what, part, name) for what in told)
         expected = later if anew else always
         assert near(got.get(at, {}), expected.get(at, {})), (at, "anew" if anew else "goes on", told)
-    if not lives.key.keeps:
-        assert firing(lives.under(after, "both")) & firing(lives.under(after, "later")) <= firing(shard) | fired, "a new limit counts"
+    if not key.keeps:
+        assert all_along.firing & new.firing <= firing(shard) | first.firing, "a new limit counts"
     return said(shard)
 
 
 @pytest.mark.parametrize("key", TABLE)
 def test_whatever_changes_goes_on_or_begins_anew_and_says_so(key: str) -> None:
-    of = TABLE[key]
-    lives, told = Lives(of), set()
+    of, told = TABLE[key], set()
     cores = [parse(json.dumps(content(key, value, of.beside))).core for value in of.values]
     for before, after in [*pairwise(cores), *([] if of.keeps else pairwise(reversed(cores)))]:
         if before.hash != after.hash:
-            told |= check(lives, before, after)
+            told |= check(of, before, after)
     assert told == set(of.anew)
 
 
 def test_there_and_back_again() -> None:
     """Through all values of a key, without a row between."""
     for key, of in TABLE.items():
-        lives = Lives(of)
         cores = [parse(json.dumps(content(key, value, of.beside))).core for value in of.values]
-        shard = lives.first(cores[0])
+        state = under(cores[0], "first", learns=of.learns).parts
         for core in [*cores, *reversed(cores)]:
-            shard = lives.moved(shard, core)
+            shard = moved(state, core, learns=of.learns)
+            state = parts(shard)
         assert not [v.contained.off for v in fold(shard, log()[1]).versions if v.contained.off], key
 
 
-def test_a_model_settings_key_may_be_given_for_one_model_alone() -> None:
-    """`models.m` changes, `r` goes on."""
-    lives = Lives(Key(()))
+def test_what_changes_for_one_model_alone_begins_anew_there_alone() -> None:
     before, after = (parse(json.dumps({"defaults": BASE, "models": {"m": {"features": {"x": {"min": low}}}}})).core for low in (-1, 0))
-    shard = lives.moved(lives.first(before), after)
+    shard = moved(under(before, "first", learns=False).parts, after, learns=False)
     assert shard.anew == ["m/1: feature x (min)", "m/2: feature x (min)"]
-    assert isinstance(after.of("r"), ModelSettings)
