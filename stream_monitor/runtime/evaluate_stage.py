@@ -49,8 +49,8 @@ BREATH_S = 0.01
 TRANSACTION_S = 8
 TRANSACTION_TIMEOUT_MS = 10_000
 LEARNT = [(LEARNT_HEADER, b"")]
-SHOWN = 10
-"""Names in a line of the log."""
+LOGGED_MAX = 1_000
+"""Characters of names in a line of the log."""
 PAUSE_S = 3
 """After a failed transaction: more than two heartbeats, in which a zombie is told that it is one."""
 
@@ -151,8 +151,7 @@ class EvaluateStage:
                 shard = await asyncio.to_thread(Shard.restore, tp.partition, before, parts, self.baselines, partitions=self.targets)
                 at, stored = manifest.position, manifest
                 if anew := shard.learning():
-                    shown = ", ".join(anew[:SHOWN]) + (" …" if len(anew) > SHOWN else "")
-                    log.warning("%s/%d: learning: %d detectors begin anew, since their state is of another version of River or cannot be read: %s", *tp, len(anew), shown)
+                    log.warning("%s/%d: learning: detectors begin anew, since their state is of another version of River or cannot be read: %s", *tp, in_brief(anew, LOGGED_MAX))
             else:
                 shard = Shard(tp.partition, core, self.baselines, partitions=self.targets)
             gap = at < first
@@ -170,8 +169,7 @@ class EvaluateStage:
                 lambda: Shard.restore(tp.partition, core, {name: data or b"" for name, data in shard.snapshot().items()}, self.baselines, partitions=self.targets)
             )
         if (anew := owned.shard.anew) and owned.shard.config != note.config:
-            shown = "; ".join(anew[:SHOWN]) + (" …" if len(anew) > SHOWN else "")
-            log.warning("%s/%d: %d parts of the state begin anew under configuration %s: %s", *tp, len(anew), core.hash, shown)
+            log.warning("%s/%d: parts of the state begin anew under configuration %s: %s", *tp, core.hash, in_brief(anew, LOGGED_MAX))
         changed = note.config not in ("", core.hash)
         if changed:
             log.warning("%s/%d: configuration %s takes effect at %d; up to there it was %s", tp.topic, tp.partition, core.hash, position, note.config)

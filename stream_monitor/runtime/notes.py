@@ -46,15 +46,15 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
         return msgspec.json.encode(self).decode()
 
 
-def in_brief(anew: list[str]) -> str:
+def in_brief(anew: list[str], most: int = BRIEF_MAX) -> str:
     """
-    What began anew, in few enough characters for the metadata of a commit.
+    What began anew, in at most so many characters, by default few enough for the metadata of a commit.
 
     >>> in_brief([]), in_brief(["m/1: slice age (cut)"]), len(in_brief(["m/1: slice age (cut)"] * 99))
     ('', '1: m/1: slice age (cut)', 200)
     """
-    text = f"{len(anew)}: {'; '.join(anew[:BRIEF_MAX])}" if anew else ""
-    return text if len(text) <= BRIEF_MAX else text[: BRIEF_MAX - 1] + "…"
+    text = f"{len(anew)}: {'; '.join(anew[:most])}" if anew else ""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int]]:

@@ -101,6 +101,8 @@ TABLE: dict[str, Key] = {
     "defaults.quality.missing_ratio": Key((0.1, 0.01, "off", 0.9)),
     "defaults.quality.violation_ratio": Key((0.05, 0.001, "off", 0.9)),
     "defaults.quality.min_rows": Key((50, 10, 5_000)),
+    "defaults.calls.latency_factor": Key((3.0, 1.01, "off")),
+    "defaults.calls.error_share": Key((0.02, 0.5, "off")),
     "defaults.freshness.predictions": Key(("10m", "1s", "off")),
     "defaults.freshness.labels": Key((None, "1s", "1d")),
     "defaults.metrics.custom": Key(
