@@ -116,7 +116,6 @@ TABLE: dict[str, Key] = {
     "defaults.metrics.custom.NAME.quantiles": Key(([0.5], [0.1, 0.9]), beside={"metrics.custom.q.type": "summary"}),
     "defaults.cooldown": Key(("0s", "1h", "5m")),
     "defaults.retire_after": Key(("7d", "2h", "30d")),
-    "defaults.alarm_budget": Key(("1/30d", "2/30d")),
     "models": Key((None, {"m": {}, "new": {}}, {"r": {"windows": ["last_500", "1h"]}}, None)),
     "limits.models": Key((100, 1), keeps=True),
     "limits.versions": Key((20, 1), keeps=True),
