@@ -11,7 +11,7 @@ COPY topics topics/
 COPY stream_monitor stream_monitor/
 RUN python -m pip wheel --no-cache-dir --only-binary=:all: --wheel-dir=/wheels .
 RUN python -m venv --without-pip /opt/stream-monitor \
-    && python -m pip --python=/opt/stream-monitor/bin/python install --no-cache-dir --no-index --find-links=/wheels stream-monitor
+    && python -m pip --python=/opt/stream-monitor/bin/python install --no-cache-dir --no-index --find-links=/wheels model-stream-monitor
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="stream-monitor" \

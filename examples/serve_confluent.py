@@ -1,5 +1,5 @@
 """
-A model server that reports its predictions with confluent-kafka (`pip install confluent-kafka stream-monitor`).
+A model server that reports its predictions with confluent-kafka (`pip install confluent-kafka`, and stream-monitor from its folder: `pip install .`).
 
     python examples/serve_confluent.py 127.0.0.1:9092
 

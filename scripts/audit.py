@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = "stream-monitor"
+ROOT = "model-stream-monitor"
 OSV = "https://api.osv.dev/v1/querybatch"
 TIMEOUT_S = 30
 FOUND, UNKNOWN = 1, 2

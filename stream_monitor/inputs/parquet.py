@@ -47,7 +47,7 @@ class ParquetReader:
         try:
             import pyarrow.parquet
         except ImportError:
-            raise InputError(f"{file.name}: Parquet files need pyarrow: pip install 'stream-monitor[parquet]'") from None
+            raise InputError(f"{file.name}: Parquet files need pyarrow: pip install 'model-stream-monitor[parquet]'") from None
         self._errors: tuple[type[Exception], ...] = (pyarrow.ArrowException, OSError)
         try:
             self._parquet = pyarrow.parquet.ParquetFile(file.seekable())

@@ -96,7 +96,8 @@ def _of_models() -> Iterable[Metric]:
     yield _model("data_quality_violations_total", "counter", "Values that broke a rule of data quality.", "feature", "rule")
     yield _model("anomalies_total", "counter", "Anomalies found.", "feature", "kind")
     for name, text in (_PERFORMANCE | _SUPPORT).items():
-        yield _model(f"segment_{name}", "gauge", f"Within a segment: {text}", "segment", "window")
+        if name != "label_coverage_ratio":  # predictions are not counted by segment
+            yield _model(f"segment_{name}", "gauge", f"Within a segment: {text}", "segment", "window")
 
 
 def _of_the_process() -> Iterable[Metric]:

@@ -30,7 +30,7 @@ def test_licences_are_permissive(extras: frozenset[str]) -> None:
 
 def test_what_is_looked_at_is_what_a_worker_runs_with() -> None:
     names = {p.name for p in audit.installed()}
-    assert {"stream-monitor", "faust-streaming", "aiokafka", "river", "numpy", "mode-streaming", "cramjam"} <= names
+    assert {"model-stream-monitor", "faust-streaming", "aiokafka", "river", "numpy", "mode-streaming", "cramjam"} <= names
     assert not {"pytest", "ruff", "scikit-learn", "confluent-kafka", "trustme", "pyarrow"} & names
     assert "pyarrow" in {p.name for p in audit.installed(frozenset({"parquet"}))}
 
@@ -58,7 +58,7 @@ def test_the_bill_of_materials_is_cyclonedx(tmp_path: Path) -> None:
     text = (tmp_path / "sbom.json").read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     made = json.loads(text)
-    assert made["metadata"]["component"]["name"] == "stream-monitor"
+    assert made["metadata"]["component"]["name"] == "model-stream-monitor"
     refs = {made["metadata"]["component"]["bom-ref"], *(c["bom-ref"] for c in made["components"])}
     assert len(refs) == len(audit.installed())
     assert {ref for d in made["dependencies"] for ref in [d["ref"], *d["dependsOn"]]} == refs

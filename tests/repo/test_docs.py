@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,3 +124,16 @@ def test_every_command_has_help_with_an_example() -> None:
 
 def test_what_is_not_there_yet_is_known() -> None:
     assert set(cli.list_commands(click.Context(cli))) <= set(COMMANDS)
+
+
+def test_nobody_is_told_to_install_the_distribution_of_somebody_else() -> None:
+    """`stream-monitor` on the package index is another project; ours has a name of its own."""
+    told = re.compile(r"(?:pip|uv|pipx)[^`\n]*\binstall\b[^`\n]*(?<![\w./-])stream[-_]monitor(?![\w/-])")
+    here = [*PAGES, *SOURCES, *(ROOT / name for name in ("Dockerfile", "pyproject.toml", ".ci/run")), *ROOT.glob("scripts/*"), *ROOT.glob(".github/**/*.y*ml")]
+    files = {path for path in here if path.is_file() and path != Path(__file__)}
+    assert [f"{path.relative_to(ROOT)}: {found}" for path in sorted(files) for found in told.findall(path.read_text())] == []
+    assert told.search("pip install 'stream-monitor[parquet]'")
+    assert not told.search("pip install 'model-stream-monitor[parquet]'")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["name"] == "model-stream-monitor"
+    assert project["scripts"] == {"stream-monitor": "stream_monitor.cli:main"}

@@ -1,0 +1,131 @@
+"""What the catalogue, the schemas and the settings promise is made somewhere."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import numpy as np
+import pytest
+
+import stream_monitor
+from stream_monitor import settings
+from stream_monitor.detectors.base import METHODS
+from stream_monitor.evaluate import LABEL_OUTCOMES, Shard
+from stream_monitor.ingest import Ingest, tick
+from stream_monitor.metrics.catalogue import CATALOGUE
+from stream_monitor.metrics.reference import LABELS
+from stream_monitor.monitors.containment import MONITORS
+from stream_monitor.schema import REJECT_REASONS, topics
+from stream_monitor.settings import Baseline, CoreSettings, Drift, ModelSettings, Segment
+from stream_monitor.verdicts import Kind
+
+PACKAGE = Path(stream_monitor.__file__).parent
+MODULES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+T0 = 1_760_000_000_000
+NOT_IN_THE_SCENARIO: dict[str, str] = {}
+"""Families that no scenario here makes, each with its reason."""
+
+
+def constants(*folders: str) -> set[str]:
+    """Texts in the code of these modules, docstrings apart."""
+    found: set[str] = set()
+    for name, tree in MODULES.items():
+        if name.startswith(folders):
+            docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+            found |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs}
+    return found
+
+
+def emitted_by_a_core() -> set[str]:
+    """Families of a binary, a multiclass and a regression model with everything on, over eleven days."""
+    model = ModelSettings(
+        baseline=Baseline(rows=500),
+        windows=("last_500", "1h", "24h"),
+        segments=(Segment(name="country"),),
+        drift=Drift(thresholds={"psi": 0.2}),
+    )
+    shard, ingest, random = Shard(0, CoreSettings(defaults=model, models={"amounts": msgspec.structs.replace(model, task="regression")})), Ingest(1), np.random.default_rng(1)
+    found: set[str] = set()
+    sent = 0
+    for day in range(11):
+        events, labels = [], []
+        for i in range(1_500):
+            score, at = float(random.random()), T0 + day * 86_400_000 + i * 50_000
+            head = {"event_id": f"{day}/{i}", "timestamp": at, "latency_ms": 3.5, "segments": {"country": "NL" if i % 2 else "DE"}}
+            features = {"x": score * 10 if i % 9 else None, "kind": "u" if i % 2 else "v", "z": 1e9 if day > 8 and i % 3 == 0 else score}
+            if i % 50 == 0:
+                events.append({**head, "model": "binary", "event_id": f"e{day}/{i}", "status": "error"})
+            events.append({**head, "model": "binary", "score": score, "features": features})
+            events.append({**head, "model": "classes", "score": {"a": score / 2, "b": 1 - score, "c": score / 2}, "features": features})
+            events.append({**head, "model": "amounts", "prediction": 100 * score + 0.25, "features": features})
+            truth = {"binary": int(score > 0.4), "classes": "abc"[i % 3], "amounts": 100 * score + float(random.normal()) + 0.123}
+            labels += [{"event_id": head["event_id"], "model": name, "label": value, "timestamp": at + 1_000} for name, value in truth.items()]
+        now = T0 + (day + 1) * 86_400_000
+        for kind, what in (("predictions", events), ("labels", labels)):
+            values = [json.dumps(each).encode() for each in what]
+            times = np.array([each["timestamp"] for each in what], np.int64)
+            ingest.take(f"{kind}@x/0", kind, values, np.arange(sent, sent + len(values)), times)
+        sent += len(events)
+        for record in ingest.flush(now)[0]:
+            shard.fold(record)
+        shard.fold(tick(now))
+        found |= {sample.name for sample in shard.samples()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def of_a_core() -> set[str]:
+    return emitted_by_a_core()
+
+
+def test_every_family_of_models_is_emitted(of_a_core):
+    promised = {name for name in CATALOGUE if name.startswith("model_")}
+    assert promised - of_a_core == set(NOT_IN_THE_SCENARIO)
+
+
+def test_every_family_of_the_process_is_made_in_the_code(of_a_core):
+    made = of_a_core | constants("runtime/")
+    assert {name for name in CATALOGUE if name.startswith("stream_monitor_")} <= made
+
+
+def test_every_kind_of_alert_is_made():
+    assert set(get_args(Kind)) <= constants("monitors/", "alerts/", "evaluate.py")
+    assert topics()["alerts"].schema["properties"]["kind"]["enum"] == list(get_args(Kind))
+
+
+def test_every_reason_is_given():
+    assert set(REJECT_REASONS) <= constants("events/", "runtime/")
+    assert set(topics()["dead-letters"].headers["properties"]["stream-monitor.reason"]["enum"]) == set(REJECT_REASONS)
+
+
+def test_every_method_that_is_described_is_there():
+    compared = {"psi", "js", "ks", "wasserstein", "chi2"}
+    assert set(re.findall(r"`(\w+)`", LABELS["method"])) == compared | set(METHODS)
+    assert set(re.findall(r"`(\w+)`", LABELS["outcome"].partition("Of labels:")[2])) == set(LABEL_OUTCOMES)
+
+
+def test_every_label_that_is_described_is_of_a_metric():
+    assert set(LABELS) == {label for metric in CATALOGUE.values() for label in metric.labels}
+
+
+def test_every_monitor_that_can_be_off_is_counted_from_0_on():
+    calls = [node for tree in MODULES.values() for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)]
+    run = {call.args[0].value for call in calls if re.search(r"(^|contained\.)run$", ast.unparse(call.func))}
+    assert run == set(MONITORS)
+
+
+def structs() -> list[tuple[str, str]]:
+    made = [each for each in vars(settings).values() if isinstance(each, type) and issubclass(each, msgspec.Struct) and each.__module__ == settings.__name__]
+    return [(each.__name__, name) for each in made for name in each.__struct_fields__]
+
+
+@pytest.mark.parametrize(("struct", "name"), structs(), ids=lambda each: each)
+def test_every_setting_is_read(struct, name):
+    """Somewhere beside the checker of the configuration."""
+    read = {node.attr for path, tree in MODULES.items() if not path.startswith("config/") for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert name in read, f"{struct}.{name}"
