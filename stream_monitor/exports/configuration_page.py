@@ -61,7 +61,28 @@ Everything that is wrong is told at once, before any connection is made:
 ## How to read the tables
 - A duration is `50ms`, `2s`, `10m`, `24h` or `30d`. `off` switches off what may be off.
 - A section under `models.NAME` is laid over that under `defaults`, mapping by mapping; lists and single values are replaced whole. A key that is empty (null) has its default.
-- A changed configuration counts when a worker starts. Windows, detectors and counters go on where they were.
+- A changed configuration counts when a worker starts: [what goes on and what begins anew](#what-a-change-does).
+
+## What a change does
+Everything goes on where it was, and new limits count from then on, but for what was counted in another way: that begins anew.
+The worker's log names each part with its keys, `doctor` and `anew` in the summary of a shard repeat it. A monitor that was
+off is tried again. The order of keys, and of lists whose order means nothing, changes nothing.
+
+| key | what begins anew when it changes |
+|---|---|
+| `task`, `positive_class` | performance with its slices and the detectors on errors; nothing if it says what was found out already |
+| `windows` | the trend, when the smallest `last_N` changes; a longer window grows from the rows that are kept |
+| `baseline.source`, `baseline.path` | the reference of the features, when it is another one |
+| `baseline.rows` | references that were learnt, and the level of accuracy |
+| `features.NAME.type`, `limits.features`, `limits.categories` | the reference that was learnt, when it is not what would be learnt now |
+| `features.NAME.min`, `max`, `categories` | the statistics of this feature |
+| `anomalies.fence`, `reference`, `trailing_rows` | the statistics of numeric features, and the hours of earlier days |
+| `segments` | slices whose `cut` changes |
+| `metrics.custom.NAME` | the metric, when its type, field, labels or buckets change |
+| `drift.errors`, `score`, `prediction`, `features` | detectors whose parameters change, but for `threshold` and `min_instances` of Page-Hinkley; an open episode goes on |
+| `labels.max_delay` | nothing: what waits gets the new delay, and what has expired stays so |
+| `limits.models`, `limits.versions` | nothing: who has a place keeps it |
+| `limits.segments` | values of a slice, and series of a custom metric, beyond the new limit |
 """
 
 STRUCTS: dict[type[Frozen], str] = {

@@ -1,0 +1,79 @@
+"""What a changed configuration does to a monitor that is off, and to predictions that wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stream_monitor.events.join import ANY, Join
+from stream_monitor.events.join_rows import LabelRows, Predictions
+from stream_monitor.monitors.containment import Containment
+
+HOUR_MS = 3_600_000
+
+
+def broken() -> None:
+    raise ValueError("no")
+
+
+def test_a_monitor_that_is_off_is_tried_again_and_its_alert_ends_when_it_works():
+    first = Containment()
+    first.run("features", broken)
+    assert [v.level for v in first.verdicts("m", "1", 0)] == ["critical"]
+    same = Containment.from_state(first.state(), again=False)
+    same.run("features", lambda: None)
+    assert [v.level for v in same.verdicts("m", "1", 0)] == ["critical"]
+    other = Containment.from_state(first.state(), again=True)
+    assert not list(other.verdicts("m", "1", 0)), "nothing is known yet"
+    other.run("features", lambda: None)
+    assert [(v.level, v.clear) for v in other.verdicts("m", "1", 0)] == [("ok", True)]
+    assert not list(other.verdicts("m", "1", 0))
+    worse = Containment.from_state(first.state(), again=True)
+    worse.run("features", broken)
+    assert [v.level for v in worse.verdicts("m", "1", 0)] == ["critical"]
+
+
+def predictions(ids: list[int]) -> Predictions:
+    n = len(ids)
+    at, none = np.arange(n), np.full(n, np.nan)
+    return Predictions(at, np.array(ids, np.uint64), at, np.zeros(n, np.int64), none, none, np.zeros(n, np.int64), np.empty((n, 0)), np.zeros(n, bool))
+
+
+def labels(ids: list[int]) -> LabelRows:
+    n = len(ids)
+    at, none = np.arange(n), np.full(n, np.nan)
+    any_ = np.full(n, ANY)
+    return LabelRows(at, np.array(ids, np.uint64), any_, any_, np.ones(n), at, at, at, any_, none, none, np.empty((n, 0)))
+
+
+def matched(join: Join, ids: list[int], now_ms: int) -> Any:
+    return join.apply(predictions([]), labels(ids), now_ms).outcomes["matched"]
+
+
+def waiting(delay_ms: int) -> Join:
+    join = Join(1_000, delay_ms)
+    join.register(0, 0, delay_ms)
+    join.apply(predictions(list(range(10))), labels([]), 0)
+    return join
+
+
+def test_what_waits_gets_the_new_delay():
+    shorter, longer = waiting(HOUR_MS), waiting(HOUR_MS)
+    shorter.wait([60_000])
+    shorter.expire(120_000)
+    assert (shorter.expired[0], shorter.pending[0], matched(shorter, [1], 120_000)) == (10, 0, 0)
+    longer.wait([3 * HOUR_MS])
+    longer.expire(2 * HOUR_MS)
+    assert (longer.expired[0], matched(longer, [1], 2 * HOUR_MS), longer.pending[0]) == (0, 1, 9)
+
+
+def test_what_has_expired_stays_so_under_a_longer_delay():
+    join = waiting(60_000)
+    join.register(1, 0, 10 * HOUR_MS)  # keeps the rows in the store
+    join.expire(120_000)
+    assert (join.expired[0], join.pending[0]) == (10, 0)
+    join.wait([HOUR_MS, 10 * HOUR_MS])
+    assert matched(join, [1], 120_000) == 0
+    join.expire(2 * HOUR_MS)
+    assert (join.expired[0], join.pending[0]) == (10, 0)
