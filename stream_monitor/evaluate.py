@@ -225,12 +225,12 @@ class Shard:
     def _tick(self) -> None:
         self.join.expire(self.log_time_ms)
         self.labels["orphan"] = sum(self.join.orphans.values())
-        for retired in self.registry.retire(self.log_time_ms):
-            for key in [k for k in self.alerts.episodes if (k.model, k.version) == (retired.model, retired.name)]:
-                self._judge(bounds.retirement(key, retired.settings, self.log_time_ms))
         for version in self.registry.in_use():
             version.tick(self.log_time_ms, self._judge, self.config)
             self.outbox += version.drain()
+        for retired in self.registry.retire(self.log_time_ms):
+            for key in [k for k in self.alerts.episodes if (k.model, k.version) == (retired.model, retired.name)]:
+                self._judge(bounds.retirement(key, retired.settings, self.log_time_ms))
         for verdict in bounds.unheard(self.alerts, self.registry, self.changed_ms, self.log_time_ms):
             self._judge(verdict)
         for verdict in self.bounds.judge(self.partition, self.partitions, self.registry, self.join, self.log_time_ms):

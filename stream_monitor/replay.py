@@ -94,7 +94,7 @@ class Replay:
     def __init__(self, settings: Settings, baselines: Mapping[str, bytes] | None = None, partitions: int = 1, *, span_ms: int = 0, points: int = 0) -> None:
         core = of_files(settings.core)
         self.ingest = Ingest(partitions, max_record_bytes=settings.worker.max_record_bytes)
-        self.shards = [Shard(p, core, baselines, partitions=partitions) for p in range(partitions)]
+        self.shards = [Shard(p, core, baselines, partitions=partitions, confirm_ms=0) for p in range(partitions)]
         self.step_ms = step_ms(core, span_ms)
         self.history: list[Point] = []
         self.offsets = Counter({"predictions": 0, "labels": 0})

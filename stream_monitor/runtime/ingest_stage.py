@@ -394,6 +394,6 @@ class IngestStage:
         for topic in ("predictions", "labels"):
             yield from (Sample("stream_monitor_records_total", (topic, outcome), self.ingest.counts[topic, outcome]) for outcome in OUTCOMES)
             yield from (Sample("stream_monitor_dead_letters_total", (topic, reason), self.dead[topic, reason]) for reason in REJECT_REASONS)
-        yield from self.lost.samples()
-        yield from self.alignment.samples()
+        for part in (self.lost, self.alignment, self.clock):
+            yield from part.samples()
         yield Sample("stream_monitor_timestamps_replaced_total", (), self.ingest.ahead)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from stream_monitor.config import parse
 from stream_monitor.evaluate import AHEAD_MS, Shard
 from stream_monitor.ingest import Ingest, tick
+from stream_monitor.replay import Replay
 from stream_monitor.windows.log_time import CONFIRM_MS, JUMP_MS, LogTime
 
 T0 = 1_760_000_000_000
@@ -204,3 +205,17 @@ def test_the_time_of_the_broker_goes_before_that_of_the_writer() -> None:
     for s in range(5):
         shard.fold(tick(T0 + DAY_MS + s), T0 + s * 1_000)
     assert shard.log_time_ms == T0 + 4_000
+
+
+@pytest.mark.parametrize("gap_ms", [2 * HOUR_MS, DAY_MS, 30 * DAY_MS])
+def test_a_replay_follows_every_gap_of_its_file_at_once(gap_ms: int) -> None:
+    """Silence, expiry and dwell go by the times of the file, however far apart its rows are."""
+    replay = Replay(parse(json.dumps({"defaults": {"freshness": {"predictions": "1h"}, "labels": {"max_delay": "1h"}}})), span_ms=2 * gap_ms)
+    for k in range(3):
+        now = T0 + k * gap_ms
+        replay.feed([("predictions", json.dumps({"event_id": f"{k}", "model": "m", "timestamp": now, "prediction": 1}).encode(), None, now)])
+    replay.close()
+    silences = [a for a in map(json.loads, replay.alerts()) if a["kind"] == "freshness"]
+    assert [a["status"] for a in silences[:2]] == ["firing", "resolved"]
+    assert replay.summary()["models"]["m"]["versions"][""]["expired"] == 2
+    assert replay.shards[0].log_time_ms >= T0 + 2 * gap_ms
