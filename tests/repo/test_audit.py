@@ -94,7 +94,7 @@ def service() -> Iterator[Any]:
 def test_an_advisory_is_told_with_its_address(service: Any, capsys: pytest.CaptureFixture[str]) -> None:
     address = f"http://127.0.0.1:{service.server_port}"
     assert audit.main(["--service", address]) == 0
-    assert {q["package"]["name"] for q in service.asked} == {p.name for p in audit.installed()} - {"stream-monitor"}
+    assert {q["package"]["name"] for q in service.asked} == {p.name for p in audit.installed()} - {"model-stream-monitor"}
     service.asked.clear()
     service.bad = "click"
     assert audit.main(["--service", address]) == audit.FOUND

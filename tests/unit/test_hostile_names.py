@@ -12,6 +12,7 @@ from stream_monitor.evaluate import Shard
 from stream_monitor.events.cells import feature_named
 from stream_monitor.ingest import Ingest
 from stream_monitor.metrics.catalogue import CATALOGUE
+from stream_monitor.monitors.reference import baseline_key
 from stream_monitor.runtime.exporter import Exporter
 from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Segment
 
@@ -78,3 +79,16 @@ def test_metrics_are_what_they_would_be_with_harmless_names(name):
         json.loads(out.value)
         assert b"\n" not in out.value
         assert b"\x1b" not in out.value
+
+
+def test_features_that_are_called_like_ours_stay_apart():
+    names = ["__error__", "__score__", "features.__score__", "features.features.__score__", "__other__", "age", "features.age", "", "_x", "a/b"]
+    known = [feature_named(name) for name in names]
+    assert len(set(known)) == len(names)
+    assert not any(name.startswith("__") for name in known)
+
+
+def test_models_and_versions_with_slashes_have_baselines_of_their_own():
+    parts = ["a", "a/b", "b", "b/c", "c", "", "a%2Fb", "%", "%25", "/", "a\0b"]
+    keys = [baseline_key(model, version) for model in parts for version in parts]
+    assert len(set(keys)) == len(keys)
