@@ -97,7 +97,7 @@ def notes(summary: Mapping[str, Any], *, clipped: int = 0, ahead: int, unmet: in
         found.append(Note(f"{clipped:,} row{' has' if clipped == 1 else 's have'} a score outside [0, 1] by rounding: clipped"))
     if ahead:
         found.append(Note(f"{_times(ahead, 'event time')} more than 5 minutes ahead of the row before: replaced by the time of that row"))
-    return [*found, *_labels(summary["records"]["labels"]["accepted"], unmet, meetings, max_delay_ms), *_references(summary["models"])]
+    return [*found, *_labels(summary["records"]["labels"]["accepted"], unmet, meetings, max_delay_ms), *_references(summary["models"]), *_classes(summary["models"])]
 
 
 def _times(n: int, noun: str) -> str:
@@ -181,6 +181,33 @@ def _duration(ms: int) -> str:
         if abs(ms) >= least * unit_ms:
             return f"{round(ms / unit_ms, 1):g}{unit}"
     return f"{round(ms / 1_000, 1):g}s"
+
+
+FOUND_BY = {
+    "configured": "as configured",
+    "name": "by its name",
+    "score": "the greater mean score",
+    "rarer": "the rarer class",
+}
+
+
+def _classes(models: Mapping[str, Any]) -> Iterator[Note]:
+    """Which class a binary model's metrics are of, and what it has beside its two classes."""
+    versions = [(f"{model} {version}".strip(), v) for model, found in models.items() for version, v in found["versions"].items() if v.get("task") == "binary" and v["labels"]]
+    for name, v in versions[:MODELS_MANY]:
+        positive, source = v.get("positive_class"), v.get("positive_class_source")
+        if positive:
+            yield Note(
+                f"{name}: `{positive}` is the positive class ({FOUND_BY[source]})" + ("" if source == "configured" else "; `positive_class` in the configuration says otherwise")
+            )
+        elif source == "configured":
+            yield Note(f"{name}: the configured `positive_class` never occurs, so there is no metric that needs it")
+        else:
+            yield Note(f"{name}: nothing says which class is the positive one, so there is no metric that needs it; set `positive_class`")
+        if odd := v.get("unexpected_classes"):
+            yield Note(
+                f"{name}: unexpected classes beside the two of a binary model: {', '.join(f'`{c}`' for c in odd[:10])}; their rows count as wrong unless answer and label agree"
+            )
 
 
 def _references(models: Mapping[str, Any]) -> Iterator[Note]:

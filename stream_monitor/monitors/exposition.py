@@ -15,7 +15,7 @@ from stream_monitor.alerts.event import rfc3339
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
 from stream_monitor.monitors import drift
 from stream_monitor.monitors.inputs import Inputs, Windowed
-from stream_monitor.monitors.performance_windows import PerformanceWindows
+from stream_monitor.monitors.performance_windows import ALL, PerformanceWindows
 from stream_monitor.monitors.version import Version
 from stream_monitor.stats.quantiles import quantile_of_bins
 from stream_monitor.verdicts import AlertKey
@@ -143,7 +143,7 @@ def _signals(version: Version, names: tuple[str, str], firing: Container[AlertKe
 def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, Any]:
     """The part of `summary.json` of one model version."""
     windows: dict[str, Any] = {}
-    for window in version.settings.windows:
+    for window in (*version.settings.windows, ALL):
         metrics, span = version.performance.window(window)
         if span.count:
             coverage = _coverage(version, window, span.start_ms, span.end_ms, span.count)
@@ -158,6 +158,12 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
     }
     if version.performance.task is not None:
         out["task"] = version.performance.task
+    if version.performance.task == "binary":
+        reading = version.performance.counted.reading()
+        out["positive_class"] = reading.positive or None
+        out["positive_class_source"] = reading.source or None
+        if reading.unexpected:
+            out["unexpected_classes"] = list(reading.unexpected)
     if version.reference:
         out["baseline"] = version.reference
     return out

@@ -1,8 +1,9 @@
 """
 Labelled rows of one population (a model version, or a slice of it) in windows, and their metrics.
 
-Rule of the file: `last_N` is exact (the N rows with the greatest event time, then id hash); a time window is made of panes of sums and ends at the label frontier, the
-greatest event time that has a label. A correction amends both. What is undefined is absent.
+Rule of the file: `last_N` is exact (the N rows with the greatest event time, then id hash); a time window is made of panes of sums and
+ends at the label frontier, the greatest event time that has a label; `all` is the sum of everything since the beginning. A correction
+amends all three. What is undefined is absent.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Reading
 from stream_monitor.stats.classification import log_losses, roc_auc, roc_auc_macro
-from stream_monitor.stats.performance_sums import AUC_BINS, BinarySums, MulticlassSums, RegressionSums
+from stream_monitor.stats.performance_sums import AUC_BINS, BY_SCORE, ClassSums, Positive, RegressionSums, regression_metrics
 from stream_monitor.verdicts import Span
 from stream_monitor.windows.names import duration_ms, last_n
 from stream_monitor.windows.panes import Panes
@@ -23,23 +25,15 @@ from stream_monitor.windows.top_n import TopN
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 KnownTask = Literal["binary", "multiclass", "regression"]
-CLASSES_MAX = 256
 PANE_MS = 10_000
-OTHER = "__other__"
-
-
-class Classes(dict[str, int]):
-    """Class texts of one model version to codes, in order of appearance, bounded."""
-
-    def __missing__(self, text: str) -> int:
-        if len(self) >= CLASSES_MAX - 1 and text != OTHER:
-            return self[OTHER]
-        code = self[text] = len(self)
-        return code
+ALL = "all"
+"""Name of the window of all labelled rows."""
+SCORED_CLASSES_MAX = 4
+"""Class scores that a binary model may have; of further ones there are no time windows."""
 
 
 class Judged(NamedTuple):
-    """Labelled rows whose values the task has made numbers: classes are codes (binary: 1 is the positive class), values of a regression are themselves."""
+    """Labelled rows whose values are numbers: codes of classes (an answer may be NO_CLASS or BY_SCORE), or the values of a regression, NaN where there is none."""
 
     time: Int
     id: NDArray[np.uint64]
@@ -64,32 +58,34 @@ class PerformanceWindows:
 
     Parameters
     ----------
-    task : {"binary", "multiclass", "regression"}
+    counted : Counted or None
+        The classes of the version and how they are read, shared with its slices; None for a regression.
     rows : int
         The greatest N of the windows `last_N`.
-    classes, score_classes : Classes
-        Codes of classes, and the columns of class scores; shared with the other populations of the version.
-    shift : float
-        A regression's sums are of labels less this, so that they do not cancel.
     slim : bool
-        Without ROC AUC over time windows, whose bins are nine tenths of a pane.
+        Of a slice: without ROC AUC over time windows, whose bins are nine tenths of a pane.
     """
 
-    def __init__(self, task: KnownTask, rows: int, classes: Classes, score_classes: Classes, *, shift: float = 0.0, slim: bool = False) -> None:
-        self.task, self.classes, self.score_classes, self.slim = task, classes, score_classes, slim
-        self.sums = BinarySums() if task == "binary" else RegressionSums(shift) if task == "regression" else MulticlassSums(8)
+    def __init__(self, counted: Counted | None, rows: int, *, slim: bool = False) -> None:
+        self.counted, self.slim = counted, slim
+        self.sums: ClassSums | RegressionSums = RegressionSums() if counted is None else ClassSums(bins=0 if slim else AUC_BINS)
         self.top = TopN(rows, {"predicted": "<f8", "actual": "<f8", "score": "<f8"})
-        self.panes = Panes(self._width)
-        self.frontier_ms = 0
+        self.panes = Panes(self.sums.width)
+        self.total = np.zeros(self.sums.width)
+        self.first_ms, self.frontier_ms = 0, 0
 
     @property
-    def _width(self) -> int:
-        return self.sums.width - 2 * AUC_BINS if self.slim and isinstance(self.sums, BinarySums) else self.sums.width
+    def classes(self) -> Classes:
+        """Codes of the classes of the version."""
+        assert self.counted is not None
+        return self.counted.classes
 
     # ---- rows in
 
     def add(self, rows: Judged) -> None:
         """Take labelled rows in, first labels and corrections; O(rows)."""
+        oldest = int(rows.time.min())
+        self.first_ms = min(self.first_ms, oldest) if self.frontier_ms else oldest
         self.frontier_ms = max(self.frontier_ms, int(rows.time.max()))
         extra = self._class_scores(rows)
         first = ~rows.corrected
@@ -101,118 +97,200 @@ class PerformanceWindows:
             for i in np.flatnonzero(~first).tolist():
                 self.top.amend(int(rows.id[i]), int(rows.time[i]), actual=float(rows.actual[i]))
         starts, group = np.unique(rows.time // PANE_MS, return_inverse=True)
+        self._fit(rows)
         sums = self._sums(rows, rows.actual, group, len(starts))
         if not first.all():
             again = np.flatnonzero(~first)
             old = rows.take(again)
             sums -= self._sums(old, old.previous, group[again], len(starts))
-        self.panes.add_grouped(starts * PANE_MS, sums[:, : self._width])
+        self.panes.add_grouped(starts * PANE_MS, sums)
+        self.total += sums.sum(axis=0)
+        self._tell()
+
+    def _tell(self) -> None:
+        """The classes are read as all rows of the version say, in its slices too."""
+        if self.counted is not None and isinstance(self.sums, ClassSums) and not self.slim:
+            self.counted.look_at(self.sums, self.total)
 
     def _class_scores(self, rows: Judged) -> dict[str, Float]:
-        if self.task != "multiclass":
-            return {}
         for i in range(rows.probabilities.shape[1]):
             if f"p{i}" not in self.top.column:
                 self.top.add_column(f"p{i}", "<f8", np.nan)
         return {f"p{i}": rows.probabilities[:, i] for i in range(rows.probabilities.shape[1])}
 
+    def _fit(self, rows: Judged) -> None:
+        """The sums get room for the classes and scores that these rows have."""
+        if not isinstance(self.sums, ClassSums):
+            return
+        candidates = self.sums.candidates
+        if candidates == 0 and (rows.score == rows.score).any():
+            candidates = 1
+        scored = min(rows.probabilities.shape[1], SCORED_CLASSES_MAX)
+        if scored and not (self.counted and self.counted.task != "binary" and len(self.counted.score_classes) > 2):
+            candidates = max(candidates, 1 + scored)
+        classes = self.sums.classes
+        while classes < len(self.classes):
+            classes = min(2 * classes, CLASSES_MAX)
+        if (classes, candidates) != (self.sums.classes, self.sums.candidates):
+            old, self.sums = self.sums, ClassSums(classes, candidates, self.sums.bins)
+            self.panes.sums, self.panes.width = self.sums.converted(self.panes.sums, old), self.sums.width
+            self.total = self.sums.converted(self.total[None], old)[0]
+
     def _sums(self, rows: Judged, actual: Float, group: Int, groups: int) -> Float:
         if isinstance(self.sums, RegressionSums):
             return self.sums.rows(rows.predicted, actual, group, groups)
-        if isinstance(self.sums, BinarySums):
-            return self.sums.rows(rows.predicted == 1, actual == 1, rows.score, group, groups)
-        if len(self.classes) > self.sums.classes:
-            self._widen(max(len(self.classes), 2 * self.sums.classes))
-        loss, brier = self._scored(rows.probabilities, actual)
-        return self.sums.rows(rows.predicted.astype(np.int64), actual.astype(np.int64), loss, brier, group, groups)
+        scores, class_scored = [rows.score], None
+        codes = actual.astype(np.int64)
+        if rows.probabilities.shape[1]:
+            shares = normalised(rows.probabilities)
+            class_scored = self._scored(shares, codes)
+            scores += [shares[:, i] for i in range(min(shares.shape[1], SCORED_CLASSES_MAX))]
+        return self.sums.rows(rows.predicted.astype(np.int64), codes, scores, class_scored, group, groups)
 
-    def _scored(self, probabilities: Float, actual: Float) -> tuple[Float, Float]:
+    def _scored(self, shares: Float, actual: Int) -> tuple[Float, Float]:
         """Log loss and Brier score of each row from its class scores, NaN without."""
-        n, k = probabilities.shape
-        if not k:
-            return np.full(n, np.nan), np.full(n, np.nan)
-        p = np.nan_to_num(probabilities)
-        column = np.full(len(self.classes) + 1, -1, np.int64)
-        for name, place in self.score_classes.items():
-            column[self.classes[name] if self.classes[name] < len(column) else -1] = place
-        at = column[actual.astype(np.int64)]
-        given = np.where(at >= 0, p[np.arange(n), np.maximum(at, 0)], 0.0)
-        total = p.sum(axis=1)
-        known = total > 0
-        loss = np.where(known, log_losses(given / np.where(known, total, 1.0)), np.nan)
-        return loss, np.where(known, (p * p).sum(axis=1) - 2 * given + 1, np.nan)
-
-    def _widen(self, classes: int) -> None:
-        """More classes than the panes have room for."""
-        assert isinstance(self.sums, MulticlassSums)
-        wide = MulticlassSums(classes)
-        old, n = self.sums.classes, self.panes.used
-        sums = np.zeros((len(self.panes.starts), wide.width))
-        sums[:n, :5] = self.panes.sums[:n, :5]
-        for i in range(3):
-            sums[:n, 5 + i * classes : 5 + i * classes + old] = self.panes.sums[:n, 5 + i * old : 5 + (i + 1) * old]
-        self.panes.sums, self.panes.width, self.sums = sums, wide.width, wide
-
-    def to_multiclass(self, positive: int, negative: int) -> None:
-        """What was binary becomes multiclass: its two classes get the codes that they have among all. Exact but for ROC AUC, which begins anew."""
-        assert isinstance(self.sums, BinarySums)
-        wide, n = MulticlassSums(max(8, len(self.classes))), self.panes.used
-        rows, correct, hits, predicted, actual, scored, loss, brier = self.panes.sums[:n, :8].T
-        sums = np.zeros((len(self.panes.starts), wide.width))
-        sums[:n, :5] = np.stack([rows, correct, scored, loss, 2 * brier], axis=1)
-        for i, (of_positive, of_negative) in enumerate(((hits, correct - hits), (predicted, rows - predicted), (actual, rows - actual))):
-            sums[:n, 5 + i * wide.classes + positive], sums[:n, 5 + i * wide.classes + negative] = of_positive, of_negative
-        self.task, self.sums = "multiclass", wide
-        self.panes.sums, self.panes.width = sums, wide.width
-        for name in ("predicted", "actual"):
-            column = self.top.column[name]
-            column[:] = np.where(column == 1, positive, negative)
+        counted = self.counted
+        assert counted is not None
+        n = len(shares)
+        column = np.full(len(counted.classes) + 1, -1, np.int64)
+        for name, place in counted.score_classes.items():
+            if name in counted.classes and place < shares.shape[1]:
+                column[counted.classes[name]] = place
+        at = column[actual]
+        given = np.where(at >= 0, shares[np.arange(n), np.maximum(at, 0)], 0.0)
+        known = shares[:, 0] == shares[:, 0]
+        loss = np.where(known, log_losses(np.nan_to_num(given)), np.nan)
+        return loss, np.where(known, (shares * shares).sum(axis=1) - 2 * given + 1, np.nan)
 
     # ---- windows out
 
+    @property
+    def reading(self) -> Reading | None:
+        """How the classes are read; None for a regression."""
+        return None if self.counted is None else self.counted.reading()
+
+    def _positive(self, reading: Reading) -> Positive:
+        assert self.counted is not None
+        place = self.counted.score_classes.get(reading.positive)
+        return Positive(reading.positive_code, reading.negative_code, (0,) if place is None or place >= SCORED_CLASSES_MAX else (0, 1 + place))
+
     def window(self, name: str, only: str = "") -> tuple[dict[str, float], Span]:
         """Metrics of a window (or at least `only` that one, which may be cheaper) and the rows it has; empty when it has none."""
+        if name == ALL:
+            return self.everything()
         n = last_n(name)
         if n is None:
             return self.between(self.frontier_ms, duration_ms(name) or 0)
         rows = self.top.rows(n)
         times = rows["time"]
+        if self.counted is None and np.isnan(rows["actual"]).any():
+            times = times[~np.isnan(rows["actual"])]
         span = Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
-        if only == "accuracy" and self.task != "regression" and len(times):
-            return {"accuracy": float((rows["predicted"] == rows["actual"]).mean())}, span
+        if only == "accuracy" and self.counted is not None and len(times) and not (rows["predicted"] == BY_SCORE).any():
+            return {"accuracy": float(((rows["predicted"] == rows["actual"]) & (rows["actual"] >= 0)).mean())}, span
         return self._exact(rows), span
+
+    def everything(self) -> tuple[dict[str, float], Span]:
+        """Metrics of all labelled rows since the beginning; exact where `last_N` still has them all."""
+        n = int(self.total[0])
+        if not n:
+            return {}, Span(0, 0, 0)
+        span = Span(self.first_ms, self.frontier_ms, n)
+        rows = self.top.rows()
+        return (self._exact(rows) if n == len(rows["time"]) else self._of_sums(self.total)), span
 
     def between(self, end_ms: int, duration: int) -> tuple[dict[str, float], Span]:
         """Metrics of the rows of a stretch of event time, from panes."""
         sums, start, end = self.panes.window(end_ms, duration)
-        whole = np.append(sums, np.zeros(self.sums.width - len(sums)))
-        return self.sums.metrics(whole), Span(start, end, int(sums[0]))
+        return self._of_sums(sums), Span(start, end, int(sums[0]))
+
+    def _of_sums(self, sums: Float) -> dict[str, float]:
+        if isinstance(self.sums, RegressionSums):
+            return self.sums.metrics(sums)
+        reading = self.reading
+        assert reading is not None
+        return getattr(self.sums, reading.task)(sums, self._positive(reading))  # type: ignore[no-any-return]
 
     def _exact(self, rows: Mapping[str, NDArray[Any]]) -> dict[str, float]:
         predicted, actual, score = rows["predicted"], rows["actual"], rows["score"]
         group = np.zeros(len(predicted), np.int64)
+        reading = self.reading
         if not len(group):
             return {}
-        if isinstance(self.sums, RegressionSums):
-            return RegressionSums.metrics(RegressionSums(float(actual.mean())).rows(predicted, actual, group, 1)[0])
-        if isinstance(self.sums, BinarySums):
-            found = BinarySums.metrics(BinarySums.rows(predicted == 1, actual == 1, score, group, 1)[0])
-            scored = score == score  # noqa: PLR0124
-            area = roc_auc(score[scored], actual[scored] == 1)
-            found.pop("roc_auc", None)
-            return found if area is None else {**found, "roc_auc": area}
-        wide = MulticlassSums(len(self.classes) + 1)
-        columns = sorted((c for c in rows if c.startswith("p") and c[1:].isdigit()), key=lambda c: int(c[1:]))
-        probabilities = np.stack([rows[c] for c in columns], axis=1) if columns else np.empty((len(group), 0))
-        loss, brier = self._scored(probabilities, actual)
-        found = wide.metrics(wide.rows(predicted.astype(np.int64), actual.astype(np.int64), loss, brier, group, 1)[0])
-        if columns and not np.isnan(probabilities).any():
-            place = {self.classes[name]: i for name, i in self.score_classes.items()}
-            codes = np.array([place.get(int(a), -1) for a in actual.tolist()], np.int64)
-            area = roc_auc_macro(probabilities, codes)
-            if area is not None:
-                found["roc_auc"] = area
-        return found
+        if reading is None:
+            return regression_metrics(predicted, actual)
+        codes = actual.astype(np.int64)
+        shares = _shares(rows)
+        scores, class_scored, positive = [score], None, Positive(reading.positive_code, reading.negative_code)
+        if shares.shape[1]:
+            class_scored = self._scored(shares, codes)
+            if reading.task == "binary":
+                assert self.counted is not None
+                place = self.counted.score_classes.get(reading.positive, len(shares[0]))
+                of_classes = shares[:, place] if place < shares.shape[1] else np.full(len(group), np.nan)
+                score = np.where(np.isnan(of_classes), score, of_classes)
+                scores.append(of_classes)
+                positive = positive._replace(candidates=(0, 1))
+        sums = ClassSums(len(self.classes) + 1, len(scores) if reading.task == "binary" else 0, 0)
+        vector = sums.rows(predicted.astype(np.int64), codes, scores, class_scored, group, 1)[0]
+        found: dict[str, float] = getattr(sums, reading.task)(vector, positive)
+        area = self._area(reading, score, codes, shares)
+        return found if area is None else {**found, "roc_auc": area}
+
+    def _area(self, reading: Reading, score: Float, codes: Int, shares: Float) -> float | None:
+        """ROC AUC of rows."""
+        if reading.task == "binary":
+            scored = (score == score) & (codes >= 0)  # noqa: PLR0124
+            return None if reading.positive_code < 0 else roc_auc(score[scored], codes[scored] == reading.positive_code)
+        known = ~np.isnan(shares).all(axis=1) if shares.shape[1] else np.zeros(len(codes), bool)
+        if not known.any():
+            return None
+        assert self.counted is not None
+        place = {self.classes[name]: i for name, i in self.counted.score_classes.items() if name in self.classes}
+        columns = np.array([place.get(int(a), -1) for a in codes[known].tolist()], np.int64)
+        return roc_auc_macro(shares[known], columns)
+
+    def contradicted(self, name: str) -> tuple[int, int] | None:
+        """
+        Rows of a window with a score of at least 0.5 and an answer, and how many of these answers are the other class; None where
+        scores and answers go the same way. Scores contradict answers when they are lower where the positive class is answered.
+        """
+        reading = self.reading
+        if reading is None or reading.task != "binary" or reading.positive_code < 0:
+            return None
+        rows = self.top.rows(last_n(name))
+        predicted, score = rows["predicted"], rows["score"]
+        shares = _shares(rows)
+        place = self.counted.score_classes.get(reading.positive, -1) if self.counted else -1
+        if 0 <= place < shares.shape[1]:
+            score = np.where(np.isnan(shares[:, place]), score, shares[:, place])
+        both = (predicted >= 0) & (score == score)  # noqa: PLR0124
+        answered, score = predicted[both] == reading.positive_code, score[both]
+        if answered.all() or not answered.any() or score[answered].mean() >= score[~answered].mean():
+            return None
+        high = score >= 0.5
+        return int(high.sum()), int((high & ~answered).sum())
+
+    def unexpected(self, name: str) -> tuple[dict[str, int], Span]:
+        """Rows of a window by class beyond the two of a binary model, and beside the numbers of a regression (under an empty name)."""
+        rows = self.top.rows(last_n(name))
+        times, reading = rows["time"], self.reading
+        span = Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
+        if reading is None:
+            odd = int((np.isnan(rows["actual"]) | np.isnan(rows["predicted"])).sum())
+            return ({"": odd} if odd else {}), span
+        found = {name: int(((rows["actual"] == code) | (rows["predicted"] == code)).sum()) for name in reading.unexpected for code in [self.classes[name]]}
+        return {name: n for name, n in found.items() if n}, span
+
+    def chance(self, name: str) -> tuple[float, float] | None:
+        """Accuracies in a window `last_N` that need no model (see `ClassSums.chance`)."""
+        reading, rows = self.reading, self.top.rows(last_n(name))
+        if reading is None or not len(rows["time"]):
+            return None
+        sums = ClassSums(len(self.classes) + 1, 0, 0)
+        group = np.zeros(len(rows["time"]), np.int64)
+        vector = sums.rows(rows["predicted"].astype(np.int64), rows["actual"].astype(np.int64), [rows["score"]], None, group, 1)[0]
+        return sums.chance(vector, self._positive(reading))
 
     @property
     def memory_bytes(self) -> int:
@@ -223,15 +301,55 @@ class PerformanceWindows:
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        shift = self.sums.shift if isinstance(self.sums, RegressionSums) else 0.0
-        classes = self.sums.classes if isinstance(self.sums, MulticlassSums) else 0
-        return {"task": self.task, "shift": shift, "classes": classes, "slim": self.slim, "frontier_ms": self.frontier_ms, "top": self.top.state(), "panes": self.panes.state()}
+        layout = [self.sums.classes, self.sums.candidates] if isinstance(self.sums, ClassSums) else None
+        kept = {"layout": layout, "slim": self.slim, "first_ms": self.first_ms, "frontier_ms": self.frontier_ms, "total": self.total.tobytes()}
+        return {**kept, "top": self.top.state(), "panes": self.panes.state()}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], rows: int, classes: Classes, score_classes: Classes) -> PerformanceWindows:
-        """The windows of a snapshot; `rows`, `classes` and `score_classes` are those of the version now."""
-        windows = cls(state["task"], rows, classes, score_classes, shift=state["shift"], slim=state["slim"])
-        if windows.task == "multiclass":
-            windows.sums = MulticlassSums(state["classes"])
-        windows.frontier_ms, windows.top, windows.panes = state["frontier_ms"], TopN.from_state(state["top"], rows), Panes.from_state(state["panes"])
+    def from_state(cls, state: Mapping[str, Any], rows: int, counted: Counted | None) -> PerformanceWindows:
+        """The windows of a snapshot; `rows` and `counted` are those of the version now."""
+        windows = cls(counted, rows, slim=state["slim"])
+        if state["layout"] is not None:
+            windows.sums = ClassSums(state["layout"][0], state["layout"][1], 0 if state["slim"] else AUC_BINS)
+        windows.first_ms, windows.frontier_ms = state["first_ms"], state["frontier_ms"]
+        windows.total = np.frombuffer(state["total"], np.float64).copy()
+        windows.top, windows.panes = TopN.from_state(state["top"], rows), Panes.from_state(state["panes"])
+        windows._tell()
         return windows
+
+    def renumber(self, values: Float) -> None:
+        """Become `as_regression`."""
+        self.__dict__ = self.as_regression(values).__dict__
+
+    def as_regression(self, values: Float) -> PerformanceWindows:
+        """The same rows as those of a regression, by the number that each class stands for: those of `last_N`, of which the panes begin anew."""
+        windows, rows = PerformanceWindows(None, self.top.n, slim=self.slim), self.top.rows()
+        n = len(rows["time"])
+        if n:
+            predicted, actual = (np.append(values, np.nan)[np.maximum(rows[c].astype(np.int64), -1)] for c in ("predicted", "actual"))
+            windows.add(Judged(rows["time"], rows["id"], np.zeros(n, bool), predicted, actual, rows["score"], actual, np.empty((n, 0)), np.zeros(n, np.int64)))
+        return windows
+
+
+def normalised(probabilities: Float) -> Float:
+    """
+    Class scores divided by their sum, as scikit-learn does; rows without any, or of zeros, are NaN.
+
+    Parameters
+    ----------
+    probabilities : (n, classes) float64
+
+    Examples
+    --------
+    >>> normalised(np.array([[0.4, 0.4], [np.nan, 0.5], [0.0, 0.0]])).tolist()
+    [[0.5, 0.5], [0.0, 1.0], [nan, nan]]
+    """
+    p = np.nan_to_num(probabilities)
+    total = p.sum(axis=1, keepdims=True)
+    return np.where(total > 0, p / np.where(total > 0, total, 1.0), np.nan)
+
+
+def _shares(rows: Mapping[str, NDArray[Any]]) -> Float:
+    """Normalised class scores of the rows of `last_N`, (n, 0) where there are none."""
+    columns = sorted((c for c in rows if c[0] == "p" and c[1:].isdigit()), key=lambda c: int(c[1:]))
+    return normalised(np.stack([rows[c] for c in columns], axis=1)) if columns else np.empty((len(rows["time"]), 0))

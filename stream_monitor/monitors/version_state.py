@@ -17,7 +17,6 @@ from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.inputs_state import restore, state_of
 from stream_monitor.monitors.performance import packed_pairs, unpacked_pairs
-from stream_monitor.monitors.performance_windows import PerformanceWindows
 from stream_monitor.monitors.reference import Profile, decode_profile, profile_id
 from stream_monitor.monitors.rows import packed_rows, unpacked_rows
 from stream_monitor.monitors.volume import Volume
@@ -185,7 +184,7 @@ def _performance(version: Version, state: Mapping[str, Any], texts: list[str], c
         performance = version.performance
         version.segments.load(
             state["segments"],
-            lambda w: PerformanceWindows.from_state(w, performance.rows, performance.classes, performance.score_classes),
+            performance.restored,
             changes,
             windows=goes_on and "segments" not in lost,
         )

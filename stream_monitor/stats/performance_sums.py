@@ -1,40 +1,87 @@
 """
 Performance as sums, so that panes of time can be added: the same metrics as on the rows, but for ROC AUC, which takes 256 bins of the logit.
 
-Rule of the file: one float64 vector a pane with a fixed layout; vectors of the same rows add up to the same numbers however the rows are cut.
+Rule of the file: one float64 vector a pane with a fixed layout; vectors of the same rows add up to the same numbers however the
+rows are cut. Classes are kept apart by name, so that which of them is the positive one can be decided, and changed, afterwards.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.stats.classification import CALIBRATION_BINS, calibration_bins, calibration_error, log_losses, precision_recall_f1
+from stream_monitor.stats.classification import CALIBRATION_BINS, CLIP, calibration_bins, calibration_error, precision_recall_f1
+from stream_monitor.stats.exact_sums import GREATEST, LIMBS, exact_sums, exact_total, square_parts
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
-Bool = NDArray[np.bool_]
 AUC_BINS = 256
 AUC_BOUND_MAX = 0.02
 LOGIT_MAX = 12.0
+NO_CLASS, BY_SCORE = -1, -2
+"""Codes of an answer that is missing, and of one that is to be read off the score."""
+HEAD, PER_CLASS = 5, 5
+SLOTS_MAX = 4
+SCORED = 3 + 2 * CALIBRATION_BINS
+"""Log loss if the class of the row is the positive one, and if it is not; squares of scores; then bins of calibration: rows, scores."""
 
 
-class BinarySums:
-    """Layout: rows, correct, hits, predicted, actual, scored, log loss, Brier, calibration (count, score, outcome), logit bins of negatives and of positives."""
+class Positive(NamedTuple):
+    """How classes are read: the codes of the positive class and of the other one (-1: not known), and the scores that are of the positive class."""
 
-    width = 8 + 3 * CALIBRATION_BINS + 2 * AUC_BINS
+    positive: int
+    negative: int
+    candidates: tuple[int, ...] = (0,)
 
-    @staticmethod
-    def rows(predicted: Bool, actual: Bool, score: Float, group: Int, groups: int) -> Float:
+
+class ClassSums:
+    """
+    Layout: rows, right ones, then of class scores rows, log loss, Brier; by class hits, answers, labels, and without an answer
+    scores below and from 0.5; by candidate and class of the label the sums of a score (`SCORED`, then bins of its logit).
+
+    Parameters
+    ----------
+    classes : int
+        Classes that have a place.
+    candidates : int
+        Scores that may be those of the positive class: `score`, and the columns of class scores.
+    bins : int
+        Of the logit; 0 for none.
+    """
+
+    def __init__(self, classes: int = 2, candidates: int = 0, bins: int = AUC_BINS) -> None:
+        self.classes, self.candidates, self.bins = classes, candidates, bins
+        self.slots = min(classes, SLOTS_MAX)
+        self.block = SCORED + bins
+        self.counts = HEAD + PER_CLASS * classes
+        self.width = self.counts + candidates * self.slots * self.block
+
+    def converted(self, sums: Float, old: ClassSums) -> Float:
+        """(n, width) sums of another layout with no more classes and candidates."""
+        n = len(sums)
+        out = np.zeros((n, self.width))
+        out[:, :HEAD] = sums[:, :HEAD]
+        out[:, HEAD : self.counts].reshape(n, PER_CLASS, self.classes)[:, :, : old.classes] = sums[:, HEAD : old.counts].reshape(n, PER_CLASS, old.classes)
+        if old.candidates and self.candidates:
+            scored = sums[:, old.counts :].reshape(n, old.candidates, old.slots, old.block)
+            out[:, self.counts :].reshape(n, self.candidates, self.slots, self.block)[:, : old.candidates, : old.slots] = scored
+        return out
+
+    def rows(self, predicted: Int, actual: Int, scores: Sequence[Float], class_scored: tuple[Float, Float] | None, group: Int, groups: int) -> Float:
         """
         Sums by group of rows.
 
         Parameters
         ----------
-        predicted, actual : (n,) bool
-            Whether the positive class was predicted, and happened.
-        score : (n,) float64
-            Probability of the positive class; NaN where there is none.
+        predicted, actual : (n,) int64
+            Codes of classes; a code of -1 is of no class: the row is wrong.
+        scores : sequence of (n,) float64
+            Of each candidate, NaN where there is none.
+        class_scored : None or two (n,) float64
+            Log loss and Brier score of class scores, NaN where a row has none.
         group : (n,) int64
             Pane of each row, from 0 to `groups` - 1.
         groups : int
@@ -43,98 +90,221 @@ class BinarySums:
         -------
         (groups, width) float64
         """
-        out = np.zeros((groups, BinarySums.width))
-        scored = score == score  # noqa: PLR0124
-        s = np.where(scored, score, 0.5)
-        loss = np.where(scored, log_losses(np.where(actual, s, 1 - s)), 0.0)
-        columns = (np.ones(len(actual)), predicted == actual, predicted & actual, predicted, actual, scored, loss, np.where(scored, (s - actual) ** 2, 0.0))
-        for i, column in enumerate(columns):
-            out[:, i] = np.bincount(group, column, groups)
-        if scored.any():
-            g, s, y = group[scored], score[scored], actual[scored]
-            at = g * CALIBRATION_BINS + calibration_bins(s)
-            for i, weights in enumerate((None, s, y)):
-                counts = np.bincount(at, weights, groups * CALIBRATION_BINS)
-                out[:, 8 + i * CALIBRATION_BINS : 8 + (i + 1) * CALIBRATION_BINS] = counts.reshape(groups, CALIBRATION_BINS)
-            at = (g * 2 + y) * AUC_BINS + logit_bins(s)
-            out[:, 8 + 3 * CALIBRATION_BINS :] = np.bincount(at, minlength=groups * 2 * AUC_BINS).reshape(groups, 2 * AUC_BINS)
+        out = np.zeros((groups, self.width))
+        k = self.classes
+        right = predicted == actual
+        if (actual < 0).any():
+            right &= actual >= 0
+        out[:, 0] = np.bincount(group, minlength=groups)
+        out[:, 1] = np.bincount(group, right, groups)
+        if class_scored is not None:
+            scored = class_scored[0] == class_scored[0]
+            for i, column in enumerate((scored, *(np.where(scored, c, 0.0) for c in class_scored))):
+                out[:, 2 + i] = np.bincount(group, column, groups)
+        counted = [(actual, right), (predicted, predicted >= 0), (actual, actual >= 0)]
+        by_score = predicted == BY_SCORE
+        if by_score.any() and scores:
+            high = scores[0] >= 0.5
+            counted += [(actual, by_score & ~high & (actual >= 0)), (actual, by_score & high & (actual >= 0))]
+        place = group * k
+        for i, (code, which) in enumerate(counted):
+            at = place + code if which.all() else (place + code)[which]
+            out[:, HEAD + i * k : HEAD + (i + 1) * k] = np.bincount(at, minlength=groups * k).reshape(groups, k)
+        for j, score in enumerate(scores[: self.candidates]):
+            self._scored(out, j, score, actual, group)
         return out
 
-    @staticmethod
-    def metrics(sums: Float) -> dict[str, float]:
-        """Metrics of (width,) sums; what is undefined is absent."""
-        n, correct, hits, predicted, actual, scored, loss, brier = sums[:8].tolist()
+    def _scored(self, out: Float, candidate: int, score: Float, actual: Int, group: Int) -> None:
+        known = (score == score) & (actual >= 0)  # noqa: PLR0124
+        if not known.any():
+            return
+        if not known.all():
+            score, actual, group = score[known], actual[known], group[known]
+        groups, slots = len(out), self.slots
+        slot = group * slots + np.minimum(actual, slots - 1)
+        start = self.counts + candidate * slots * self.block
+        block = out[:, start : start + slots * self.block].reshape(groups, slots, self.block)
+        kept = np.clip(score, CLIP, 1 - CLIP)
+        for i, column in enumerate((-np.log(kept), -np.log(1 - kept), score * score)):
+            block[:, :, i] = np.bincount(slot, column, groups * slots).reshape(groups, slots)
+        at = slot * CALIBRATION_BINS + calibration_bins(score)
+        shape = groups, slots, CALIBRATION_BINS
+        block[:, :, 3 : 3 + CALIBRATION_BINS] = np.bincount(at, minlength=groups * slots * CALIBRATION_BINS).reshape(shape)
+        block[:, :, 3 + CALIBRATION_BINS : SCORED] = np.bincount(at, score, groups * slots * CALIBRATION_BINS).reshape(shape)
+        if self.bins:
+            at = slot * self.bins + logit_bins(score)
+            block[:, :, SCORED:] = np.bincount(at, minlength=groups * slots * self.bins).reshape(groups, slots, self.bins)
+
+    def by_class(self, sums: Float) -> Float:
+        """Of each class (of the last place of scores: of all classes that share it) labels, answers, right ones, labels with a `score`, and the sum of these scores: (5, classes)."""
+        out = np.zeros((5, self.classes))
+        hits, predicted, actual = sums[HEAD : HEAD + 3 * self.classes].reshape(3, self.classes)
+        out[:3] = actual, predicted, hits
+        if self.candidates:
+            block = sums[self.counts : self.counts + self.slots * self.block].reshape(self.slots, self.block)
+            places = np.minimum(np.arange(self.classes), self.slots - 1)
+            out[3] = block[places, 3 : 3 + CALIBRATION_BINS].sum(axis=1)
+            out[4] = block[places, 3 + CALIBRATION_BINS : SCORED].sum(axis=1)
+        return out
+
+    # ---- metrics
+
+    def _answers(self, sums: Float, read: Positive) -> tuple[float | None, Float, Float, Float]:
+        """Right rows (None: not known), and hits, answers and labels by class, with the answers that scores give."""
+        hits, predicted, actual, low, high = sums[HEAD : self.counts].reshape(PER_CLASS, self.classes)
+        if not (low.any() or high.any()):
+            return float(sums[1]), hits, predicted, actual
+        if min(read.positive, read.negative) < 0:
+            return None, hits, predicted, actual
+        hits, predicted = hits.copy(), predicted.copy()
+        for code, taken in ((read.positive, high), (read.negative, low)):
+            hits[code] += taken[code]
+            predicted[code] += taken.sum()
+        return float(sums[1] + high[read.positive] + low[read.negative]), hits, predicted, actual
+
+    def binary(self, sums: Float, read: Positive) -> dict[str, float]:
+        """Metrics of (width,) sums of a binary model; what is undefined is absent. Labels of a third class are not of the positive one."""
+        n = float(sums[0])
         if not n:
             return {}
-        precision, recall, f1 = precision_recall_f1(np.array([hits]), np.array([predicted]), np.array([actual]))
-        found: dict[str, float | None] = {"accuracy": correct / n, "precision": precision, "recall": recall, "f1": f1}
-        if scored:
-            bins = sums[8 : 8 + 3 * CALIBRATION_BINS].reshape(3, CALIBRATION_BINS)
-            found |= {"log_loss": loss / scored, "brier_score": brier / scored, "calibration_error": calibration_error(*bins)}
-            found["roc_auc"] = auc_of_bins(*sums[8 + 3 * CALIBRATION_BINS :].reshape(2, AUC_BINS))
+        right, hits, predicted, actual = self._answers(sums, read)
+        found: dict[str, float | None] = {"accuracy": None if right is None else right / n}
+        p = read.positive
+        if p >= 0 and right is not None:
+            found |= zip(("precision", "recall", "f1"), precision_recall_f1(hits[[p]], predicted[[p]], actual[[p]]), strict=True)
+        if p >= 0 and self.candidates and (p < self.slots - 1 or self.classes <= self.slots):
+            found |= self._of_scores(sums, read)
         return {k: float(v) for k, v in found.items() if v is not None}
 
+    def _of_scores(self, sums: Float, read: Positive) -> dict[str, float | None]:
+        blocks = sums[self.counts :].reshape(self.candidates, self.slots, self.block)
+        block = blocks[[c for c in read.candidates if c < self.candidates]].sum(axis=0)
+        bins = block[:, 3 : 3 + CALIBRATION_BINS]
+        total = float(bins.sum())
+        if not total:
+            return {}
+        is_positive = np.arange(self.slots) == read.positive
+        scores = block[:, 3 + CALIBRATION_BINS : SCORED]
+        positives, score_of_positives = float(bins[read.positive].sum()), float(scores[read.positive].sum())
+        loss = float(block[is_positive, 0].sum() + block[~is_positive, 1].sum())
+        found: dict[str, float | None] = {
+            "log_loss": loss / total,
+            "brier_score": max(float(block[:, 2].sum()) - 2 * score_of_positives + positives, 0.0) / total,
+            "calibration_error": calibration_error(bins.sum(axis=0), scores.sum(axis=0), bins[read.positive]),
+        }
+        if self.bins:
+            found["roc_auc"] = auc_of_bins(block[~is_positive, SCORED:].sum(axis=0), block[read.positive, SCORED:])
+        return found
 
-class MulticlassSums:
-    """Layout: rows, correct, scored, log loss, Brier, then for each class hits, predicted, actual."""
-
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self.width = 5 + 3 * classes
-
-    def rows(self, predicted: Int, actual: Int, loss: Float, brier: Float, group: Int, groups: int) -> Float:
-        """Sums by group of (n,) rows, (groups, width); `loss` and `brier` of each row, NaN where it has no scores. A code of -1 is of no class: the row is wrong, and counts for none."""
-        out = np.zeros((groups, self.width))
-        scored = loss == loss  # noqa: PLR0124
-        for i, column in enumerate((np.ones(len(actual)), predicted == actual, scored, np.where(scored, loss, 0.0), np.where(scored, brier, 0.0))):
-            out[:, i] = np.bincount(group, column, groups)
-        for i, (code, counted) in enumerate(((actual, predicted == actual), (predicted, predicted >= 0), (actual, actual >= 0))):
-            counts = np.bincount((group * self.classes + code)[counted], minlength=groups * self.classes)
-            out[:, 5 + i * self.classes : 5 + (i + 1) * self.classes] = counts.reshape(groups, self.classes)
-        return out
-
-    def metrics(self, sums: Float) -> dict[str, float]:
-        """Metrics of (width,) sums; what is undefined is absent."""
-        n, correct, scored, loss, brier = sums[:5].tolist()
+    def multiclass(self, sums: Float, read: Positive) -> dict[str, float]:
+        """Metrics of (width,) sums, averages over classes; what is undefined is absent."""
+        n, _, scored, loss, brier = sums[:HEAD].tolist()
         if not n:
             return {}
-        hits, predicted, actual = sums[5:].reshape(3, self.classes)
-        used = (predicted + actual) > 0
-        hits, predicted, actual = hits[used], predicted[used], actual[used]
-        if len(hits) == 1:  # one class only: scikit-learn weighs it alone
-            hits, predicted, actual = (np.append(c, 0.0) for c in (hits, predicted, actual))
-        precision, recall, f1 = precision_recall_f1(hits, predicted, actual)
-        found: dict[str, float | None] = {"accuracy": correct / n, "precision": precision, "recall": recall, "f1": f1}
+        right, hits, predicted, actual = self._answers(sums, read)
+        found: dict[str, float | None] = {"accuracy": None if right is None else right / n}
+        if right is not None:
+            used = (predicted + actual) > 0
+            hits, predicted, actual = hits[used], predicted[used], actual[used]
+            if len(hits) == 1:  # one class only: scikit-learn weighs it alone
+                hits, predicted, actual = (np.append(c, 0.0) for c in (hits, predicted, actual))
+            found |= zip(("precision", "recall", "f1"), precision_recall_f1(hits, predicted, actual), strict=True)
         if scored:
             found |= {"log_loss": loss / scored, "brier_score": brier / scored}
         return {k: float(v) for k, v in found.items() if v is not None}
 
+    def chance(self, sums: Float, read: Positive) -> tuple[float, float] | None:
+        """
+        Accuracies that need no model; None when they are not known.
+
+        Parameters
+        ----------
+        sums : (width,) float64
+        read : Positive
+
+        Returns
+        -------
+        tuple of float
+            Of guesses as frequent as the answers are, and of equal guesses among the classes that occurred.
+        """
+        right, _, predicted, actual = self._answers(sums, read)
+        n, classes = float(sums[0]), int(((predicted + actual) > 0).sum())
+        return None if right is None or not n or classes < 2 else (float(predicted @ actual) / (n * n), 1 / classes)
+
 
 class RegressionSums:
-    """Layout: rows, sum of errors, of absolute errors, of squares, then of the label less `shift`, and of its square. An error is prediction less label."""
+    """
+    Layout: rows, rows whose values are too great to be squared, then exact sums: of errors, of absolute errors, of their squares,
+    of labels, and of their squares. An error is prediction less label.
+    """
 
-    width = 6
+    width = 2 + 5 * LIMBS
 
-    def __init__(self, shift: float = 0.0) -> None:
-        self.shift = shift
-
-    def rows(self, predicted: Float, actual: Float, group: Int, groups: int) -> Float:
-        """Sums by group of rows, (groups, width)."""
-        error, y = predicted - actual, actual - self.shift
-        columns = (np.ones(len(error)), error, np.abs(error), error * error, y, y * y)
-        return np.stack([np.bincount(group, c, groups) for c in columns], axis=1)
+    @staticmethod
+    def rows(predicted: Float, actual: Float, group: Int, groups: int) -> Float:
+        """Sums by group of rows, (groups, width); rows whose label is no number are in none."""
+        known = (predicted == predicted) & (actual == actual)  # noqa: PLR0124
+        if not known.all():
+            predicted, actual, group = predicted[known], actual[known], group[known]
+        with np.errstate(over="ignore"):
+            error = predicted - actual
+            fits = (np.abs(error) < GREATEST**0.5) & (np.abs(actual) < GREATEST**0.5)
+        out = np.zeros((groups, RegressionSums.width))
+        out[:, 0] = np.bincount(group, minlength=groups)
+        if not fits.all():
+            out[:, 1] = np.bincount(group, ~fits, groups)
+            error, actual, group = error[fits], actual[fits], group[fits]
+        square, rest = square_parts(actual)
+        n = len(error)
+        values = np.stack([error, np.abs(error), error * error, actual, square])
+        sums = exact_sums(values, group, groups)
+        if n and rest.any():
+            sums[:, 4 * LIMBS :] += exact_sums(rest[None], group, groups)
+        out[:, 2:] = sums
+        return out
 
     @staticmethod
     def metrics(sums: Float) -> dict[str, float]:
-        """Metrics of (width,) sums; R² is absent when the label does not vary."""
-        n, error, absolute, squares, y, y2 = sums.tolist()
-        if not n:
+        """Metrics of (width,) sums; R² is absent when the label does not vary, and all are where a value was too great."""
+        n, beyond = int(sums[0]), int(sums[1])
+        if not n or beyond:
             return {}
-        found = {"mae": absolute / n, "rmse": float(np.sqrt(squares / n)), "bias": error / n}
+        error, absolute, squares, y, y2 = (exact_total(c) for c in sums[2:].reshape(5, LIMBS))
+        found = {"mae": float(absolute / n), "rmse": float(np.sqrt(float(squares / n))), "bias": float(error / n)}
         spread = y2 - y * y / n
-        if n > 1 and spread > 1e-12 * max(y2, 1e-300):
-            found["r2"] = 1 - squares / spread
+        if n > 1 and spread > 0:
+            found["r2"] = float(1 - squares / spread)
         return found
+
+
+def regression_metrics(predicted: Float, actual: Float) -> dict[str, float]:
+    """
+    Metrics of rows of a regression; what is undefined, or beyond all floats, is absent.
+
+    Parameters
+    ----------
+    predicted, actual : (n,) float64
+        NaN where there is no number: such rows are left out.
+
+    Examples
+    --------
+    >>> regression_metrics(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    {'mae': 1.0, 'rmse': 1.4142135623730951, 'bias': -1.0, 'r2': 0.11111111111111116}
+    """
+    known = (predicted == predicted) & (actual == actual)  # noqa: PLR0124
+    predicted, actual = predicted[known], actual[known]
+    n = len(actual)
+    if not n:
+        return {}
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        error = predicted - actual
+        scale = float(np.abs(error).max()) or 1.0
+        found = {"mae": float(np.abs(error).mean()), "rmse": scale * float(np.sqrt(np.mean((error / scale) ** 2))), "bias": float(error.mean())}
+        away = actual - actual.mean()
+        unit = float(np.abs(away).max())
+        if n > 1 and actual.min() < actual.max() and unit:
+            found["r2"] = 1 - float((error / unit) @ (error / unit)) / float((away / unit) @ (away / unit))
+    return {k: v for k, v in found.items() if np.isfinite(v)}
 
 
 def logit_bins(score: Float) -> Int:

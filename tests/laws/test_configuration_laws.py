@@ -59,7 +59,7 @@ ERRORS = (*DETECTORS, {"ddm": {}, "hddm_a": {}}, {"ddm": {"drift_threshold": 2.5
 REFERENCE = ("reference of the features",)
 TABLE: dict[str, Key] = {
     "defaults.task": Key(("auto", "binary", "multiclass", "regression", "auto"), ("performance",), beside={"thresholds": {}}),
-    "defaults.positive_class": Key((None, "1", "0", None), ("performance",)),
+    "defaults.positive_class": Key((None, "1", "0", None)),
     "defaults.windows": Key((["last_500", "1h"], ["last_700", "10m", "24h"], ["1h"], ["last_400", "last_500"]), ("trend of performance",)),
     "defaults.labels.max_delay": Key(("1h", "1m", "30d", "0s", "1h")),
     "defaults.baseline.source": Key(("learn", "file", "learn"), REFERENCE, learns=True, beside={"baseline.path": "a.json"}),

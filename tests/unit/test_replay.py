@@ -130,7 +130,7 @@ def regression(rows: list[tuple[Event, Any]]) -> dict[str, float]:
 
 
 def check_windows(told: Event, rows: list[tuple[Event, Any]], metrics_of: Callable[[list[tuple[Event, Any]]], dict[str, float]]) -> None:
-    assert set(told["windows"]) == {"last_100", "10m"}
+    assert set(told["windows"]) == {"last_100", "10m", "all"}
     for name, window in told["windows"].items():
         start, end = ms(window["start"]), ms(window["end"])
         if name == "10m":
@@ -139,12 +139,12 @@ def check_windows(told: Event, rows: list[tuple[Event, Any]], metrics_of: Callab
             assert 600_000 <= end - start < 660_000  # whole panes
             inside = [row for row in rows if start <= row[0]["timestamp"] < end]
         else:
-            inside = rows[-100:]
+            inside = rows[-100:] if name == "last_100" else rows
             assert (start, end) == (inside[0][0]["timestamp"], inside[-1][0]["timestamp"])
         assert window["labels"] == len(inside)
         assert 0 < window["coverage"] <= 1
         want = metrics_of(inside)
-        binned = {"roc_auc"} if name == "10m" else set()  # within its bound, or left out
+        binned = {"roc_auc"} if name != "last_100" else set()  # within its bound, or left out
         assert set(window) - {"start", "end", "labels", "coverage"} | binned == set(want) | binned
         for metric in set(window) & set(want):
             assert window[metric] == pytest.approx(want[metric], abs=0.02 if metric in binned else 1e-9), (name, metric)
@@ -323,7 +323,7 @@ def test_the_keys_of_the_summary(write, config, tmp_path):
     assert got.summary["schema"] == 1
     assert set(got.summary["records"]) == {"predictions", "labels"}
     assert all(set(r) == {"received", "accepted", "duplicate", "rejected"} for r in got.summary["records"].values())
-    assert set(got.version()) == {"predictions", "labels", "pending", "expired", "evicted", "task", "baseline", "windows", "features"}
+    assert set(got.version()) == {"predictions", "labels", "pending", "expired", "evicted", "task", "baseline", "windows", "features", "positive_class", "positive_class_source"}
     assert set(got.version()["features"]["age"]) == {"missing_ratio", "mean", "drift"}
     assert set(got.version()["features"]["city"]) == {"missing_ratio", "drift"}
     assert set(got.summary["alerts"]) == {"firing", "resolved"}

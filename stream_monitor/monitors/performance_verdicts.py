@@ -1,0 +1,192 @@
+"""
+What windows of labelled rows amount to: thresholds, the level of accuracy, and what is odd about labels, answers and scores.
+
+Rule of the file: it reads windows and says what is so; nothing here changes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stream_monitor.alerts.wording import apart, named, percent
+from stream_monitor.monitors.classes import Reading
+from stream_monitor.monitors.level import Level
+from stream_monitor.monitors.performance_windows import PerformanceWindows
+from stream_monitor.settings import ModelSettings, Threshold
+from stream_monitor.stats.inference import wilson_interval
+from stream_monitor.verdicts import AlertKey, Span, Verdict
+from stream_monitor.windows.names import last_n
+
+MIN_LABELS = 100
+CONTRADICTED_ROWS, CONTRADICTED_SHARE = 30, 0.9
+NAMES_SHOWN = 5
+NEED_POSITIVE = ("precision", "recall", "f1", "roc_auc", "log_loss", "brier_score", "calibration_error")
+"""Metrics whose meaning changes with the positive class, or with the task."""
+
+
+def newest_rows(settings: ModelSettings) -> str:
+    """The first window of rows that is configured, else the first window."""
+    return next((w for w in settings.windows if last_n(w) is not None), settings.windows[0])
+
+
+def threshold_verdicts(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey) -> Iterator[Verdict]:
+    """Verdicts of the configured thresholds on a population."""
+    for metric, rule in settings.thresholds.items():
+        window = rule.window or newest_rows(settings)
+        found, span = windows.window(window, metric)
+        if metric in found and span.count >= rule.min_labels:
+            yield _of_threshold(settings, key, metric, rule, window, found[metric], span)
+
+
+def _of_threshold(settings: ModelSettings, key: AlertKey, metric: str, rule: Threshold, window: str, value: float, span: Span) -> Verdict:
+    judged = abs(value) if metric == "bias" else value
+    below = rule.min is not None and judged < rule.min
+    above = rule.max is not None and judged > rule.max
+    limit = rule.min if below or rule.max is None else rule.max
+    assert limit is not None
+    clear = rule.clear
+    settled = not below and not above and (clear is None or (judged >= clear if rule.min is not None else judged <= clear))
+    sign = "above" if above else "below" if below else "within its limit of"
+    where = f" of {key.segment}" if key.segment else ""
+    said, bound = apart(value, limit)
+    return Verdict(
+        key=key._replace(kind="calibration" if metric == "calibration_error" else "performance", subject=metric),
+        level=rule.severity if below or above else "ok",
+        clear=settled,
+        value=value,
+        threshold=limit,
+        direction="down" if below else "up" if above else None,
+        window=span,
+        summary=f"{named(key.model, key.version)}: {metric}{where} is {said} over {window} ({span.count:,} labelled), {sign} {bound}",
+        for_ms=rule.for_ms,
+        cooldown_ms=settings.cooldown_ms,
+        evidence={"window": window, "labels": span.count, "guarantee": "none"},
+    )
+
+
+def level_verdict(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey, level: Level) -> Iterator[Verdict]:
+    """Without thresholds: accuracy against its level, and against guessing."""
+    window = newest_rows(settings)
+    found, span = windows.window(window, "accuracy")
+    if "accuracy" not in found or span.count < MIN_LABELS:
+        return
+    value, limit, why = found["accuracy"], 0.0, ""
+    if level.accuracy is not None:
+        limit = level.limit(value, span.count)
+        why = f"its level was {percent(level.accuracy)} over {level.rows:,.0f} rows" if value < limit else ""
+    chance = windows.chance(window) if not why and value < 0.5 else None
+    if chance is not None and (high := wilson_interval(value * span.count, span.count)[1]) < chance[1] and (high < chance[0] or value == 0):
+        limit, why = chance[1], "equal guesses among its classes would be right more often: are labels, answers or classes mixed up?"
+    if level.accuracy is None and not why:
+        limit = 0.0
+    sign = f"below {percent(limit)} ({why})" if why else f"within its limit of {percent(limit)}"
+    yield Verdict(
+        key=key._replace(subject="accuracy"),
+        level="warning" if why else "ok",
+        clear=not why,
+        value=value,
+        threshold=limit,
+        direction="down" if why else None,
+        window=span,
+        summary=f"{named(key.model, key.version)}: accuracy is {percent(value)} over {window} ({span.count:,} labelled), {sign}",
+        cooldown_ms=settings.cooldown_ms,
+        evidence={"window": window, "labels": span.count, "guarantee": "none"},
+    )
+
+
+def contradiction_verdict(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey) -> Iterator[Verdict]:
+    """Nearly every score of at least 0.5 has the answer of the other class."""
+    window, reading = newest_rows(settings), windows.reading
+    if reading is None:
+        return
+    found = windows.contradicted(window)
+    rows, other = found or (0, 0)
+    bad = rows >= CONTRADICTED_ROWS and other >= CONTRADICTED_SHARE * rows
+    text = f"{other:,} of {rows:,} answers with a score of 0.5 or more over {window} are not the positive class `{reading.positive}` (found by: {reading.source})"
+    fine = "scores and answers go the same way"
+    advice = "send the probability of that class as `score`, or set `positive_class`"
+    yield Verdict(
+        key=key._replace(kind="data_quality", subject="score_contradicts_prediction"),
+        level="warning" if bad else "ok",
+        clear=not bad,
+        value=other / rows if rows else 0.0,
+        threshold=CONTRADICTED_SHARE,
+        direction="up",
+        window=Span(0, 0, rows),
+        summary=f"{named(key.model, key.version)}: {f'{text}; {advice}' if bad else fine}",
+        cooldown_ms=settings.cooldown_ms,
+        evidence={"positive_class": reading.positive, "guarantee": "none"},
+    )
+
+
+def unexpected_verdict(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey) -> Iterator[Verdict]:
+    """Classes beyond the two of a binary model, and labels or answers of a regression that are no numbers."""
+    window = newest_rows(settings)
+    found, span = windows.unexpected(window)
+    rows = sum(found.values())
+    shown = ", ".join(f"`{name}` ({n:,})" for name, n in sorted(found.items(), key=lambda item: (-item[1], item[0]))[:NAMES_SHOWN])
+    if windows.reading is None:
+        text = f"{rows:,} of {span.count:,} labelled rows have a label or an answer that is no number; they are in no metric"
+    else:
+        text = f"unexpected class in {rows:,} of {span.count:,} labelled rows: {shown}; to a binary model it is neither class, and such rows count as wrong unless answer and label agree"
+    yield Verdict(
+        key=key._replace(kind="data_quality", subject="unexpected_class"),
+        level="info" if rows else "ok",
+        clear=not rows,
+        value=float(rows),
+        threshold=0.0,
+        direction="up",
+        window=span,
+        summary=f"{named(key.model, key.version)}: {text if rows else 'no unexpected class'}",
+        cooldown_ms=settings.cooldown_ms,
+        evidence={"classes": {name: n for name, n in found.items() if name}, "guarantee": "none"},
+    )
+
+
+class Told:
+    """What was said of the task and of the positive class, so that a change is an event that a person sees."""
+
+    def __init__(self) -> None:
+        self.task = self.positive = ""
+        self.changes: dict[str, tuple[int, str, bool]] = {}
+        """By subject: labelled rows at the change, what changed, and whether a configured threshold is concerned."""
+
+    def look(self, task: str | None, reading: Reading | None, pairs: int, thresholds: Mapping[str, Threshold]) -> None:
+        """Compare with what was said; the first MIN_LABELS rows only say it."""
+        positive = reading.positive if reading is not None and reading.task == "binary" else ""
+        concerned = any(metric in NEED_POSITIVE for metric in thresholds)
+        if pairs >= MIN_LABELS and task and self.task and task != self.task:
+            self.changes["task"] = pairs, f"the task is {task} now, and was {self.task}: set `task` if this is wrong", bool(thresholds)
+        if pairs >= MIN_LABELS and positive and self.positive and positive != self.positive and concerned:
+            source = reading.source if reading is not None else ""
+            self.changes["positive_class"] = pairs, f"the positive class is `{positive}` now (found by: {source}), and was `{self.positive}`: set `positive_class`", True
+        self.task, self.positive = task or self.task, positive or self.positive
+
+    def verdicts(self, key: AlertKey, pairs: int, kept: int) -> Iterator[Verdict]:
+        """An alert for each change, until as many rows came as are kept."""
+        for subject, (at, text, concerned) in list(self.changes.items()):
+            over = pairs - at >= kept
+            if over:
+                del self.changes[subject]
+            also = "; thresholds mean the new one from here on" if concerned else ""
+            yield Verdict(
+                key=key._replace(subject=subject),
+                level="ok" if over else "warning" if concerned else "info",
+                clear=over,
+                value=1.0 - over,
+                threshold=0.0,
+                direction="up",
+                window=Span(0, 0, pairs),
+                summary=f"{named(key.model, key.version)}: {text}{also}",
+                evidence={"labels": at, "guarantee": "none"},
+            )
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for the snapshot."""
+        return {"task": self.task, "positive": self.positive, "changes": self.changes}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of a snapshot."""
+        self.task, self.positive = state["task"], state["positive"]
+        self.changes = {k: (at, text, concerned) for k, (at, text, concerned) in state["changes"].items()}
