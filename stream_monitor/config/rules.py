@@ -152,7 +152,7 @@ RULES: dict[type, dict[str, Rule]] = {
     },
     s.ModelSettings: {
         "task": Rule("What the model does; `auto` finds out from its first labels."),
-        "positive_class": Rule("Of a binary model; by default `1`, `true`, `yes`, `positive`, the first that occurs.", form="class"),
+        "positive_class": Rule("Of a binary model; by default found by name, by score, or the rarer class.", form="class"),
         "windows": Rule("Windows of the performance metrics: labelled rows, or event time (in steps of 10 s).", form="windows"),
         "labels": Rule("About labels."),
         "baseline": Rule("The reference that later rows are compared with."),

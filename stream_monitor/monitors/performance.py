@@ -347,7 +347,7 @@ class Performance:
         self.waiting = [(unpacked_pairs(p), texts) for p in state["waiting"]]
         self.pairs, self.trends = state["counts"]
         self.told.load(state["told"])
-        open_again = self.kind is None and "task" in changes.keys("performance") and state["kind"] == "numbers"
+        open_again = self.kind is None and "task" in changes.keys("performance") and state["kind"] is not None
         if open_again or (self.kind is not None and state["kind"] not in (None, self.kind)):
             changes.begins_anew("performance", ["task"])
             return False
