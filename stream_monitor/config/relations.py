@@ -27,7 +27,8 @@ def last_n(window: str) -> int | None:
 
 def check_model(model: ModelSettings, node: Node, say: Say) -> ModelSettings:
     """Say what does not fit together in the settings of a model; and make them complete."""
-    for place, what in (*_thresholds(model), *_features(model), *_others(model)):
+    given = {metric for metric in model.thresholds if node.has("thresholds", metric, "min_labels")}
+    for place, what in (*_thresholds(model, given), *_endless(model), *_features(model), *_others(model), *_drift(model)):
         say(node.find(*place), what)
     return msgspec.structs.replace(model, thresholds={metric: _supported(model, node, metric, rule) for metric, rule in model.thresholds.items()})
 
@@ -44,7 +45,7 @@ def _supported(model: ModelSettings, node: Node, metric: str, rule: Threshold) -
     return msgspec.structs.replace(rule, min_labels=n)
 
 
-def _thresholds(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+def _thresholds(model: ModelSettings, given: set[str]) -> Iterator[tuple[tuple[str, ...], str]]:
     for metric, rule in model.thresholds.items():
         place = ("thresholds", metric)
         if rule.min is None and rule.max is None:
@@ -61,10 +62,58 @@ def _thresholds(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
         if rule.window is not None and rule.window not in model.windows:
             yield (*place, "window"), f"must be one of `windows` ({', '.join(model.windows)})"
         n = last_n(_window_of(model, rule))
-        if n is not None and rule.min_labels > n and rule.min_labels != Threshold().min_labels:
+        if n is not None and rule.min_labels > n and metric in given:
             yield (*place, "min_labels"), f"the window last_{n} never holds so many"
         if model.task != "auto" and metric not in (rules.REGRESSION if model.task == "regression" else rules.CLASSIFICATION):
             yield place, f"a model of task {model.task} has no {metric}"
+
+
+def _endless(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Rules that no value could break, or none keep."""
+    for metric, rule in model.thresholds.items():
+        low, high = rules.RANGES[metric]
+        place = ("thresholds", metric)
+        name = f"the absolute value of {metric}" if metric == "bias" else metric
+        if rule.min is not None and rule.min <= low:
+            yield (*place, "min"), f"{name} is never below {rule.min:g}, so the alert would never fire; give a greater value, or `off`"
+        if rule.max is not None and rule.max >= high:
+            yield (*place, "max"), f"{name} is never above {rule.max:g}, so the alert would never fire; give a smaller value, or `off`"
+        if rule.min is not None and rule.min > high:
+            yield (*place, "min"), f"{name} is never more than {high:g}, so the alert would never end"
+        if rule.max is not None and rule.max < low:
+            yield (*place, "max"), f"{name} is never less than {low:g}, so the alert would never end"
+        if rule.clear is not None and not low <= rule.clear <= high:
+            yield (*place, "clear"), f"{name} never reaches it, so the alert would never end"
+        if rule.clear is not None and rule.min is not None and rule.max is not None and rule.clear > rule.max:
+            yield (*place, "clear"), f"clear must be at most max ({rule.max:g}), else the alert would never end"
+        if model.task == "multiclass" and metric == "calibration_error":
+            yield place, "a model of task multiclass has no calibration_error"
+        if model.task == "multiclass" and metric == "roc_auc" and last_n(_window_of(model, rule)) is None:
+            yield (*place, "window"), "roc_auc of a multiclass model is of windows `last_N` only"
+    for place, share in (
+        (("quality", "missing_ratio"), model.quality.missing_ratio),
+        (("quality", "violation_ratio"), model.quality.violation_ratio),
+        (("anomalies", "share"), model.anomalies.share),
+        (("calls", "error_share"), model.calls.error_share),
+    ):
+        if share is not None and share >= 1:
+            yield place, "a share is never above 1, so the alert would never fire; give a smaller value" + ("" if place[0] == "anomalies" else ", or `off`")
+
+
+def _drift(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Distances and parameters of detectors that could never fire."""
+    for method, limit in model.drift.thresholds.items():
+        if method in ("js", "ks", "chi2") and limit >= 1:
+            yield ("drift", "thresholds", method), f"{method} is never above 1, so the alert would never fire; give a smaller value, or `off`"
+    for signal in rules.SIGNALS:
+        for method, given in getattr(model.drift, signal).items():
+            place, all_of = ("drift", signal, method), {**METHODS[method].parameters, **given}
+            if method == "kswin" and all_of["window_size"] <= all_of["stat_size"]:
+                yield place, f"window_size ({all_of['window_size']:g}) must be more than stat_size ({all_of['stat_size']:g})"
+            if method == "ddm" and all_of["drift_threshold"] < all_of["warning_threshold"]:
+                yield place, f"drift_threshold ({all_of['drift_threshold']:g}) must be at least warning_threshold ({all_of['warning_threshold']:g})"
+            if method.startswith("hddm") and all_of["drift_confidence"] > all_of["warning_confidence"]:
+                yield place, f"drift_confidence ({all_of['drift_confidence']:g}) must be at most warning_confidence ({all_of['warning_confidence']:g})"
 
 
 def _features(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -72,6 +121,8 @@ def _features(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
         place = ("features", name)
         if feature.min is not None and feature.max is not None and feature.min > feature.max:
             yield (*place, "min"), f"min is more than max ({feature.max:g})"
+        if feature.categories is not None and not feature.categories:
+            yield (*place, "categories"), "every value would be a violation, so the alert would never end; name the values, or leave it out"
         if feature.type in {"category", "text"} and (feature.min is not None or feature.max is not None):
             yield (*place, "type"), "min and max are of numbers"
         if feature.type in {"numeric", "text"} and feature.categories is not None:

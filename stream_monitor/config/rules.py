@@ -6,6 +6,7 @@ Rule of the file: types, names and defaults are those of `settings.py` and are n
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from stream_monitor import settings as s
@@ -27,6 +28,12 @@ REGRESSION = ("mae", "rmse", "r2", "bias")
 METRICS = CLASSIFICATION + REGRESSION
 LESS_IS_BETTER = frozenset({"log_loss", "brier_score", "calibration_error", "mae", "rmse", "bias"})
 """A bare number is their maximum; of the others it is the minimum. `bias` is judged by its absolute value."""
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(SHARES, (0.0, 1.0)),
+    **dict.fromkeys(("log_loss", "brier_score", "mae", "rmse", "bias"), (0.0, math.inf)),
+    "r2": (-math.inf, 1.0),
+}
+"""Between which values a metric lies (of `bias` its absolute value), so which rules could never fire or never end."""
 DISTANCES = ("psi", "js", "ks", "wasserstein", "chi2")
 SIGNALS = ("errors", "score", "prediction", "features")
 
