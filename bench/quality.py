@@ -28,11 +28,11 @@ def episodes(values: np.ndarray, *, binary: bool, confirmed: bool) -> dict[str, 
     if not confirmed:
         return {m: d.update(values).tolist() for m, d in signal.detectors.items()}
     for start in range(0, len(values), 500):
-        before = {m: e.total for m, e in signal.episodes.items()}
+        before = {m: e.last_row for m, e in signal.episodes.items()}
         part = values[start : start + 500]
         signal.update(part, np.arange(start, start + len(part)))
         for m, e in signal.episodes.items():
-            if e.total > before[m]:
+            if e.last_row > before[m]:
                 out[m].append(e.last_row)
     return out
 

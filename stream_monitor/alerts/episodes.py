@@ -2,7 +2,7 @@
 One drift is one episode: from the change that a detector found until the signal is back at the level before it.
 
 Rule of the file: a detector that got used to the new level ends nothing. What ends an episode is evidence in the values themselves that they are at the level before and
-not at the one after: a sum of log-likelihood ratios that is set to 0 whenever it would be negative (CUSUM), and must reach `BACK`. How values were cut does not show.
+not half-way to the one after: a sum of log-likelihood ratios that is set to 0 whenever it would be negative (CUSUM), and must reach `BACK`. How values were cut does not show.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from stream_monitor.settings import Severity
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 Float = NDArray[np.float64]
-BACK = 14.0
-"""Evidence (natural logarithm of a likelihood ratio) that a signal is back: while it is away this is reached by chance once in a million values or more."""
+BACK = 10.0
+"""Evidence (natural logarithm of a likelihood ratio) that a signal is back: one that stays half-way shows it by chance once in 20,000 values, one that stays away never."""
 SHARE_MIN = 1e-3
 """Shares are taken to be at least so far from 0 and 1, so that one error does not prove everything."""
 
@@ -83,10 +83,11 @@ class Episode(msgspec.Struct, array_like=True):
         return end
 
     def _evidence(self, cut: Float, *, binary: bool) -> Float:
-        """Of each value, the logarithm of how much likelier it is at the level before than at the one after."""
+        """Of each value, the logarithm of how much likelier it is at the level before than half-way to the one after."""
+        halfway = (self.before + self.after) / 2
         if not binary:
-            return (self.before - self.after) * (cut - (self.before + self.after) / 2)
-        p, q = (min(max(level, SHARE_MIN), 1 - SHARE_MIN) for level in (self.before, self.after))
+            return (self.before - halfway) * (cut - (self.before + halfway) / 2)
+        p, q = (min(max(level, SHARE_MIN), 1 - SHARE_MIN) for level in (self.before, halfway))
         one, zero = float(np.log(p / q)), float(np.log((1 - p) / (1 - q)))
         found: Float = np.where(cut > 0.5, one, zero)
         return found

@@ -25,6 +25,7 @@ from stream_monitor.runtime.cluster import READ, WRITE, Cluster, Records, TopicF
 from stream_monitor.runtime.findings import Checkup, Finding, Patient, about, span
 from stream_monitor.runtime.http import url_of
 from stream_monitor.runtime.notes import read_note
+from stream_monitor.runtime.spelling import compared, ids_of
 from stream_monitor.runtime.topic_changes import PROCEDURE
 from stream_monitor.schema import topics as topic_specs
 from stream_monitor.settings import MINUTE_MS, HttpSettings, Settings
@@ -309,6 +310,7 @@ async def retention(patient: Patient) -> list[Finding]:
 async def sample(patient: Patient) -> list[Finding]:
     """Whether the newest records of the inputs mean what the contract says, and when they were made."""
     found: list[Finding] = []
+    ids: dict[str, list[str]] = {}
     for kind in INPUTS if patient.sample_n else ():
         facts = patient.facts(kind)
         if facts is None:
@@ -317,8 +319,10 @@ async def sample(patient: Patient) -> list[Finding]:
         if not batches:
             found.append(Finding(kind, "warn", f"{facts.name} is empty", "send events, for example with `stream-monitor produce`"))
             continue
+        ids[kind] = ids_of(value for batch in batches for value in batch.values)
         found += [judged(kind, facts.name, batches, patient.settings.worker.max_record_bytes), clock(kind, batches, patient.now_ms)]
-    return found
+    alike = compared(ids["predictions"], ids["labels"]) if len(ids) == len(INPUTS) else None
+    return [*found, alike] if alike is not None else found
 
 
 async def log_time(patient: Patient) -> list[Finding]:
