@@ -273,8 +273,8 @@ def fold(shard: Shard, records: list[bytes]) -> Shard:
 
 SIGNALS = {"__error__": "errors", "__score__": "score", "__prediction__": "prediction"}
 COUNTERS = ("predictions_total", "prediction_errors_total", "labels_total", "prediction_latency_seconds")
-ELSEWHERE = ("model_label_coverage", "model_latency", "model_alerts", "model_info")
-"""Samples that show several parts, or none."""
+ELSEWHERE = ("model_drift_detected", "model_label_coverage", "model_latency", "model_alerts", "model_info")
+"""Samples that show several parts, or none; `drift_detected` shows an alert, which lasts."""
 
 
 def part_of(name: str, labels: tuple[str, ...]) -> tuple[str, str]:
