@@ -160,3 +160,35 @@ def test_a_correction_amends_both_kinds_of_window():
         found, span = performance.window(window)
         assert span.count == n
         assert found["accuracy"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_order_of_the_same_labelled_rows_gives_the_same_metrics(seed):
+    """Classes 1 and 2, of which the score points to 2; the first rows may be of one class only."""
+    rng = np.random.default_rng(seed)
+    n = 900
+    label = np.where(rng.random(n) < 0.3, 2.0, 1.0)
+    score = np.round(np.where(label == 2, rng.beta(5, 2, n), rng.beta(2, 5, n)), 3)
+    rows = pairs(rng, np.where(score >= 0.5, 2.0, 1.0), label, score)
+    expected = {"precision": sk.precision_score(label, rows.outcome, pos_label=2), "roc_auc": sk.roc_auc_score(label == 2, score), "log_loss": sk.log_loss(label == 2, score)}
+    for order in (np.arange(n), rng.permutation(n), np.argsort(label, kind="stable"), np.argsort(-label, kind="stable")):
+        found, _ = fed(rows.take(order), ModelSettings(windows=("last_1000", "1h")), [70]).window("last_1000")
+        assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("wrong", [1e9, -1e15, 1e30])
+def test_corrections_leave_no_trace(wrong):
+    """To a wrong unit, to no number at all, and back."""
+    rng = np.random.default_rng(9)
+    label = rng.normal(size=N)
+    rows = pairs(rng, label + rng.normal(size=N), label, np.full(N, np.nan))
+    first = label.copy()
+    first[:50] = wrong * (1 + rng.random(50))
+    performance = fed(rows._replace(label=first), ModelSettings(windows=("last_500", "1h"), task="regression"), [64])
+    before = first[:50]
+    for now in (np.full(50, np.nan), label[:50]):
+        list(performance.add(rows.take(slice(0, 50))._replace(label=now, previous=before, corrected=np.ones(50, bool)), []))
+        before = now
+    found = performance.window("1h")[0]
+    expected = {"mae": sk.mean_absolute_error(label, rows.outcome), "rmse": sk.mean_squared_error(label, rows.outcome) ** 0.5, "r2": sk.r2_score(label, rows.outcome)}
+    assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
