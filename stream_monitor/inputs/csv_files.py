@@ -42,7 +42,7 @@ class CsvReader:
 
     def __init__(self, file: InputFile, tell: Callable[[str], Told]) -> None:
         self.file = file
-        self.comments = self.stray_bytes = 0
+        self.comments = self.stray_bytes = self.empty_rows = 0
         self.below: list[str] = []
         """Rows below the table that are none of it."""
         self._tell = tell
@@ -69,7 +69,7 @@ class CsvReader:
         names = self.dialect.columns
         commas = self.dialect.separator != ","
         self.learnt = [Column(name, self._tell(name)._replace(commas_in_cells=commas)) for name in names]
-        self.comments = self.stray_bytes = 0
+        self.comments = self.stray_bytes = self.empty_rows = 0
         at = names.index(time) if time is not None else len(names)
         for chunk, good in self._chunks():
             for column, cells in zip(self.learnt, zip(*good, strict=True), strict=True) if good else ():
@@ -131,6 +131,8 @@ class CsvReader:
             yield f"{dialect.skipped - bool(dialect.told_separator)} line{'s' if dialect.skipped > 1 + bool(dialect.told_separator) else ''} before the header left out"
         if self.comments:
             yield f"{self.comments:,} comment line{'s' if self.comments > 1 else ''} (#) left out"
+        if self.empty_rows:
+            yield f"{self.empty_rows:,} row{'s' if self.empty_rows > 1 else ''} without any cell filled left out"
         if self.below:
             yield f"{len(self.below)} line{'s' if len(self.below) > 1 else ''} below the table left out: {self.below[0][:80]!r}"
 
@@ -185,8 +187,10 @@ class CsvReader:
                     continue
                 if cells is None:
                     break
-                if cells and not header:
+                if not header and any(cells):
                     yield tuple(cells)
+                elif not header and len(cells) > 1:
+                    self.empty_rows += 1
                 header = header and not cells
         except UnicodeError as error:
             raise InputError(f"{self.file.name}: after line {reader.line_num}: not {self.dialect.encoding.upper()} as its beginning: {error}") from None

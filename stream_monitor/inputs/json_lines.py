@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from stream_monitor.errors import InputError
 from stream_monitor.inputs.columns import EXACT_MAX
 from stream_monitor.inputs.dialect import encoding_of
 from stream_monitor.inputs.facts import Facts
@@ -22,7 +23,13 @@ from stream_monitor.inputs.files import PASSES, InputFile
 from stream_monitor.inputs.readers import Row
 
 KEYS_MAX = 1_000
+LOOKED_AT = 1_000
+"""So many first lines of events are looked at for keys that are no fields."""
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class _Time(msgspec.Struct):
+    timestamp: Any = None
 
 
 class JsonLinesReader:
@@ -41,12 +48,30 @@ class JsonLinesReader:
         """How many of the lines that were decoded have which key."""
 
     def columns(self) -> None:
-        """Each line has its own."""
+        """Each line has its own; a file that is one array is refused."""
+        if not self.file.live and next(self.lines(), b"{")[:1] == b"[" and not self._is_line_of_arrays():
+            raise InputError(f"{self.file.name}: one JSON array; give JSON Lines, one object a line: pandas writes them with to_json(orient='records', lines=True)")
+
+    def _is_line_of_arrays(self) -> bool:
+        """Whether the first line is complete in itself and no list of objects: then it is one bad line."""
+        try:
+            first = msgspec.json.decode(next(self.lines()))
+        except msgspec.DecodeError:
+            return False
+        return not (isinstance(first, list) and any(isinstance(item, dict) for item in first))
 
     def learn(self, time: str | None) -> Iterator[Any]:
         """Of a table all values are looked at, of events the times."""
         self._facts, self.keys = {}, Counter()
-        for row in self.rows():
+        times = msgspec.json.Decoder(_Time).decode
+        for number, line in enumerate(self.lines()):
+            if number >= LOOKED_AT and time == "timestamp" and not self._is_table:
+                try:
+                    yield times(line).timestamp
+                    continue
+                except msgspec.DecodeError:
+                    pass
+            row = self._row(line)
             if isinstance(row, bytes):
                 yield None
                 continue
@@ -90,10 +115,12 @@ class JsonLinesReader:
 
     def rows(self) -> Iterator[Row]:
         """Decode lines; one that is no object stays bytes."""
-        for line in self.lines():
-            row = decoded(line)
-            self.infinite = self.infinite or (row is not None and (b"Infinity" in line or b"e" in line or b"E" in line) and _has_infinity(row))
-            yield line if row is None else row
+        return map(self._row, self.lines())
+
+    def _row(self, line: bytes) -> Row:
+        row = decoded(line)
+        self.infinite = self.infinite or (row is not None and (b"Infinity" in line or b"e" in line or b"E" in line) and _has_infinity(row))
+        return line if row is None else row
 
     def beyond(self) -> list[str]:
         """Known of the keys of a table."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from stream_monitor.inputs.columns import CLEAR_MARKS, Column, Writing
 from stream_monitor.inputs.csv_files import CsvReader
 from stream_monitor.inputs.json_lines import JsonLinesReader
+from stream_monitor.inputs.options import FIELDS
 from stream_monitor.inputs.shape import listed
 from stream_monitor.inputs.sources import Source
 from stream_monitor.inputs.times import parse_moment
@@ -114,7 +115,10 @@ def _misfits(source: Source) -> Iterator[str]:
         yield f"{_some(list(source.index))}: the index of a data frame, left out"
     if source.lacks_prediction and not source.options.fill_prediction:
         yield "no column 'prediction' or 'score'; say which it is with --map prediction=COLUMN, else no row can be used"
-    named = tuple(column for column in source.unused if column)
+    unused = source.unused
+    if isinstance(source.reader, JsonLinesReader) and not source.shaper.changes:
+        unused = tuple(key for key in source.reader.keys if key not in FIELDS[source.role])
+    named = tuple(column for column in unused if column)
     if named and source.role != "table":
         hint = f"; features are called features.NAME (--map features.{named[0]}={named[0]})" if source.role == "predictions" else ""
         yield f"not used, no field of {source.kind}: {listed(named)}{hint}"

@@ -17,7 +17,7 @@ from stream_monitor.errors import InputError
 Format = Literal["csv", "jsonl", "parquet"]
 STDIN = "-"
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-FORMATS: dict[str, Format] = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+FORMATS: dict[str, Format] = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 LABEL_FIELDS = ("event_id", "label", "timestamp", "model", "version", "prediction", "score")
 PREDICTION_FIELDS = (
     "event_id", "model", "version", "timestamp", "prediction", "score", "features", "status", "latency_ms", "segments", "variant", "unit", "embedding",
@@ -165,8 +165,6 @@ def parse_path(path: str) -> tuple[str, Format, bool]:
     for suffix, kind in FORMATS.items():
         if plain.lower().endswith(suffix):
             return plain[: -len(suffix)], kind, gzipped
-    if plain.lower().endswith(".json"):
-        raise InputError(f"{path}: give JSON Lines, one object a line, in a file named .jsonl; pandas writes them with to_json(orient='records', lines=True)")
     raise InputError(f"{path}: cannot tell what it is; name it with one of {', '.join(SUFFIXES)} (and .gz when compressed), or give '-' for JSON Lines on stdin")
 
 

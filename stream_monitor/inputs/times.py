@@ -29,12 +29,13 @@ _PER_SECOND = dict(zip(UNITS, (1, 10**3, 10**6, 10**9), strict=True))
 _UPTO = dict(zip(UNITS, (1e11, 1e14, 1e17, float("inf")), strict=True))
 """Numbers below it are of the unit: 1e11 seconds are in the year 5138, 1e11 milliseconds in 1973."""
 DAY_NUMBERS = range(19_000_101, 22_000_101)
-"""Whole numbers that may be days written as YYYYMMDD."""
+"""Whole numbers that may be days written as YYYYMMDD. (A float is looked for in a range one by one.)"""
 
 _DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(.*)", re.DOTALL)
 _SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(.*)", re.DOTALL)
 _YEAR_FIRST = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(.*)", re.DOTALL)
 _OFFSET = re.compile(r"[+-]\d\d:?\d\d")
+_HALF_DAY = re.compile(r"(\d{1,2}):(\d\d)(:\d\d)?\s*([AP])\.?M\.?", re.IGNORECASE)
 _ZONE_NAME = re.compile(r"\s*(UTC|GMT|z)$")
 
 
@@ -146,7 +147,7 @@ class TimeReading(NamedTuple):
 
     def _of_number(self, number: float) -> int | None:
         if self.unit == "days":
-            moment = _moment(str(number)) if number in DAY_NUMBERS else None
+            moment = _moment(str(number)) if type(number) is int and number in DAY_NUMBERS else None
             return (moment.replace(tzinfo=self.zone) - EPOCH) // MILLISECOND if moment else None
         per_second = _PER_SECOND[self.unit]
         if per_second >= 1_000:
@@ -178,8 +179,8 @@ def parse_moment(text: str, *, day_first: bool = False) -> datetime | None:
     --------
     >>> [parse_moment(t).isoformat() for t in ("2025-10-09 08:15:00.5", "2025/10/9", "9.10.2025 08:15", "2025-10-09 08:15 UTC")]
     ['2025-10-09T08:15:00.500000', '2025-10-09T00:00:00', '2025-10-09T08:15:00', '2025-10-09T08:15:00+00:00']
-    >>> parse_moment("10/9/2025").day, parse_moment("10/9/2025", day_first=True).day
-    (9, 10)
+    >>> parse_moment("10/9/2025 8:15 PM").isoformat(), parse_moment("10/9/2025", day_first=True).day
+    ('2025-10-09T20:15:00', 10)
     """
     text = text.strip()
     moment = _moment(text)
@@ -195,6 +196,8 @@ def parse_moment(text: str, *, day_first: bool = False) -> datetime | None:
     else:
         year, month, day, rest = text[:4], text[5:7], text[8:10], text[10:]
     rest = _ZONE_NAME.sub("Z", rest.strip())
+    if half := _HALF_DAY.fullmatch(rest):
+        rest = f"{int(half[1]) % 12 + 12 * (half[4].upper() == 'P'):02}:{half[2]}{half[3] or ''}"
     if len(rest.partition(":")[0]) == 1:
         rest = "0" + rest
     return _moment(f"{year}-{month:0>2}-{day:0>2}" + (f"T{rest.lstrip('T')}" if rest else ""))
@@ -233,7 +236,7 @@ class TimeColumn:
         number = as_number(value)
         if number is not None:
             self.example = value if self.example is None else self.example
-            self.numbers["days"] += number in DAY_NUMBERS
+            self.numbers["days"] += type(number) is int and number in DAY_NUMBERS
             unit = next(unit for unit in UNITS if abs(number) < _UPTO[unit])
             self.numbers[unit] += 1
             self._note(unit, number)

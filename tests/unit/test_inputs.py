@@ -328,7 +328,7 @@ def test_progress_ends_at_the_total_and_the_last_time_is_known(write):
         ("m.csv", 'a,b\n1,"2\n', {}, "line 2: malformed CSV"),
         ("m.csv", "a,timestamp\n1,3/4/2025\n", {}, "may mean two days"),
         ("m.csv", "a,b\n1,2\n", {"timezone": "Europe/Berln"}, "no such zone"),
-        ("m.json", "[]", {}, "JSON Lines"),
+        ("m.json", '[{"prediction": 1}]', {}, "JSON Lines"),
         ("m.csv", "a,b\n1,2\n", {"maps": ("prediction=c",)}, "no column 'c'.* It has: a, b"),
         ("m.csv", "a,b\n1,2\n", {"maps": ("predicton=a",)}, "Did you mean 'prediction'"),
         ("m.csv", "a,b\n1,2\n", {"maps": ("prediction",)}, "FIELD=COLUMN"),
