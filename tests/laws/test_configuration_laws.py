@@ -192,6 +192,7 @@ def log() -> tuple[list[bytes], list[bytes]]:
                 records += ingest.flush(now)[0]
             records.append(tick(now + 1_000))
         halves.append(records)
+    halves[1] += [tick(now + 2_000 + second * 1_000) for second in range(15)]  # every monitor has looked since the last row
     return halves[0], halves[1]
 
 
