@@ -31,7 +31,8 @@ BLOCKS = 10
 
 class Fences:
     """
-    Tukey's fences of numeric features: `fence` interquartile ranges below the first and above the third quartile, of the reference.
+    Tukey's fences of numeric features: `fence` interquartile ranges below the first and above the third quartile, of the reference; where the quartiles are one
+    value, the least and the greatest value.
 
     Parameters
     ----------
@@ -43,6 +44,13 @@ class Fences:
         self.fence = fence
         self.q1 = np.array([f.q1 for f in profiles], np.float64)[:, None]
         self.q3 = np.array([f.q3 for f in profiles], np.float64)[:, None]
+        self.low = np.array([f.min for f in profiles], np.float64)[:, None]
+        self.high = np.array([f.max for f in profiles], np.float64)[:, None]
+
+    @property
+    def spread(self) -> NDArray[np.bool_]:
+        """Which features have quartiles that differ."""
+        return (self.q3 > self.q1)[:, 0]
 
     def bounds(self, x: Float) -> tuple[Float, Float]:  # noqa: ARG002 - those of a trailing window depend on the rows
         """Low and high fence of (features, n) values in log order: (features, 1), or (features, n) where they move."""
@@ -50,7 +58,8 @@ class Fences:
 
     def _around(self, q1: Float, q3: Float) -> tuple[Float, Float]:
         reach = self.fence * (q3 - q1)
-        return q1 - reach, q3 + reach
+        one = reach <= 0
+        return np.where(one, self.low, q1 - reach), np.where(one, self.high, q3 + reach)
 
     def state(self) -> Any:
         """Plain values for the snapshot."""
@@ -95,14 +104,15 @@ class TrailingFences(Fences):
         known = ~np.isnan(self.values).all(axis=1)
         if known.any():
             self.q1[known, 0], self.q3[known, 0] = np.nanquantile(self.values[known], (0.25, 0.75), axis=1)
+            self.low[known, 0], self.high[known, 0] = np.nanmin(self.values[known], axis=1), np.nanmax(self.values[known], axis=1)
 
     def state(self) -> Any:
-        return {"values": self.values.tobytes(), "seen": self.seen, "q1": self.q1.tobytes(), "q3": self.q3.tobytes()}
+        return {"values": self.values.tobytes(), "seen": self.seen, "q1": self.q1.tobytes(), "q3": self.q3.tobytes(), "low": self.low.tobytes(), "high": self.high.tobytes()}
 
     def load(self, state: Any) -> None:
         if state is not None and len(state["values"]) == self.values.nbytes:
             self.values = np.frombuffer(state["values"], np.float64).reshape(self.values.shape).copy()
-            self.q1, self.q3 = (np.frombuffer(state[name], np.float64)[:, None].copy() for name in ("q1", "q3"))
+            self.q1, self.q3, self.low, self.high = (np.frombuffer(state[name], np.float64)[:, None].copy() for name in ("q1", "q3", "low", "high"))
             self.seen = state["seen"]
 
 

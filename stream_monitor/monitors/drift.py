@@ -20,10 +20,10 @@ from stream_monitor.alerts.episodes import Episode
 from stream_monitor.alerts.wording import apart, named
 from stream_monitor.detectors.base import METHODS, ValueDetector, make, restore
 from stream_monitor.monitors.definitions import Changes
-from stream_monitor.monitors.inputs import Inputs, Windowed
-from stream_monitor.monitors.reference import FeatureProfile
+from stream_monitor.monitors.distances import distances
+from stream_monitor.monitors.inputs import Inputs
+from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.settings import ModelSettings
-from stream_monitor.stats import divergence
 from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 
 Float = NDArray[np.float64]
@@ -35,6 +35,8 @@ CHANGE_MIN, CHANGE_MIN_ERRORS = 0.1, 0.02
 rate by 0.02). Over long clean streams a detector also fires at nothing: this leaves one such firing in twenty."""
 CHANCE_SD = 6.0
 """A distance is looked at every second, so that of no change must be this unlikely."""
+CLASS_SCORE = "__score__:"
+"""The score of one class, whose name follows."""
 KINDS: dict[str, Kind] = {"__error__": "concept_drift", "__score__": "prediction_drift", "__prediction__": "prediction_drift"}
 
 
@@ -43,48 +45,16 @@ SIGNALS = {"__error__": "errors", "__score__": "score", "__prediction__": "predi
 
 def signal_of(subject: str) -> str:
     """The key under `drift` that a subject's detectors stand under."""
-    return SIGNALS.get(subject, "features")
+    return "score" if subject.startswith(CLASS_SCORE) else SIGNALS.get(subject, "features")
 
 
 def kind_of(subject: str) -> Kind:
-    return KINDS.get(subject, "data_drift")
+    return "prediction_drift" if subject.startswith(CLASS_SCORE) else KINDS.get(subject, "data_drift")
 
 
 def alert_of(model: tuple[str, str], subject: str, method: str) -> AlertKey:
     """The alert of a drift method on a signal of a model version."""
     return AlertKey(*model, "", kind_of(subject), subject, method)
-
-
-def distances(profile: FeatureProfile, now: Windowed, only: Container[str] | None = None) -> dict[str, float]:
-    """Distances of one feature's window to its reference, by method (all, or some); empty without rows."""
-    if not now.counts.sum():
-        return {}
-    if profile.type == "numeric":
-        expected, actual = np.asarray(profile.counts, np.float64)[None], now.counts[None]
-        found: dict[str, Callable[[], Float]] = {
-            "psi": lambda: divergence.psi(expected, actual, unbiased=True),
-            "js": lambda: divergence.jensen_shannon(expected, actual),
-            "ks": lambda: divergence.ks(expected, actual),
-            "wasserstein": lambda: divergence.wasserstein(expected, actual, _middles(profile)[None], np.array([profile.sd or 1.0])),
-        }
-    else:
-        known = np.array([*(profile.categories or {}).values(), 0], np.float64)
-        if len(known) != len(now.counts):
-            return {}
-        expected, actual = known[None], now.counts[None]
-        found = {
-            "psi": lambda: divergence.psi(expected, actual, unbiased=True),
-            "js": lambda: divergence.jensen_shannon(expected, actual),
-            "chi2": lambda: divergence.chi2(expected, actual),
-        }
-    wanted = {method: float(measure()[0]) for method, measure in found.items() if only is None or method in only}
-    return {method: value for method, value in wanted.items() if np.isfinite(value)}
-
-
-def _middles(profile: FeatureProfile) -> Float:
-    """A value that stands for each bin: the middle of its edges, with minimum and maximum at the ends."""
-    edges = np.array([profile.min, *profile.quantiles, profile.max], np.float64)
-    return (edges[1:] + edges[:-1]) / 2
 
 
 class Candidate(Struct, array_like=True):

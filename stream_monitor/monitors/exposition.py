@@ -10,17 +10,22 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_monitor.alerts.event import rfc3339
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
 from stream_monitor.monitors import drift
-from stream_monitor.monitors.inputs import Inputs, Windowed
+from stream_monitor.monitors.distances import distances
+from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.performance_windows import ALL, PerformanceWindows
 from stream_monitor.monitors.version import Version
+from stream_monitor.monitors.windowed import Windowed
+from stream_monitor.stats.binning import is_one_value
 from stream_monitor.stats.quantiles import quantile_of_bins
 from stream_monitor.verdicts import AlertKey
 from stream_monitor.windows.names import duration_ms
 
+Float = NDArray[np.float64]
 QUANTILES = (0.25, 0.5, 0.75)
 HISTOGRAM_FEATURES_MAX = 20
 
@@ -106,10 +111,11 @@ def _inputs(version: Version, inputs: Inputs, names: tuple[str, str], firing: Co
         profile = inputs.profile.features[feature]
         if now.mean is not None:
             yield Sample("model_feature_mean", (*names, feature), now.mean)
-            edges = np.array([profile.min, *profile.quantiles, profile.max])
             for q in QUANTILES:
-                yield Sample("model_feature_quantile", (*names, feature, f"{q:g}"), quantile_of_bins(now.counts, edges, q))
-        for method, value in drift.distances(profile, now).items():
+                value_at = quantile_of_bins(now.counts, np.array(profile.edges), q, whole=profile.whole)
+                if value_at is not None:
+                    yield Sample("model_feature_quantile", (*names, feature, f"{q:g}"), value_at)
+        for method, value in distances(profile, now).items():
             yield Sample("model_drift_score", (*names, feature, method), value)
             threshold = version.settings.drift.thresholds.get(method)
             if threshold:
@@ -127,7 +133,22 @@ def _totals(inputs: Inputs, names: tuple[str, str]) -> Iterator[AnySample]:
         for feature in inputs.numeric:
             counts, total = inputs.histogram(feature)
             if counts.sum():
-                yield HistogramSample("model_feature_values", (*names, feature), tuple(counts.tolist()), total, inputs.profile.features[feature].quantiles)
+                bounds, shown = buckets(np.array(inputs.profile.features[feature].edges), counts)
+                yield HistogramSample("model_feature_values", (*names, feature), shown, total, bounds)
+
+
+def buckets(edges: Float, counts: Float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """
+    Upper bounds as Prometheus has them (a bucket holds its bound) and the counts between them: the bin of one value ends with it.
+
+    >>> buckets(np.array([0.0, np.nextafter(0.0, 1.0), 5.0]), np.array([1.0, 7.0, 2.0, 3.0]))
+    ((0.0, 5.0), (8.0, 2.0, 3.0))
+    """
+    one = is_one_value(edges)
+    begins = np.append(one, False)
+    bounds = np.where(np.append(False, one), np.roll(edges, 1), edges)[~begins[: len(edges)]]
+    shown = np.diff(np.append(0.0, np.append(np.cumsum(counts)[:-1][~begins[: len(edges)]], counts.sum())))
+    return tuple(bounds.tolist()), tuple(shown.tolist())
 
 
 def _signals(version: Version, names: tuple[str, str], firing: Container[AlertKey]) -> Iterator[Sample]:
@@ -171,9 +192,10 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
 
 def _feature(version: Version, name: str, now: Windowed) -> dict[str, Any]:
     assert version.features.profile is not None
-    out: dict[str, Any] = {"drift": drift.distances(version.features.profile.features[name], now)}
+    out: dict[str, Any] = {"drift": distances(version.features.profile.features[name], now)}
     if now.rows:
         out["missing_ratio"] = now.missing / now.rows
+    out["rows"] = int(now.counts.sum())
     if now.mean is not None:
         out["mean"] = now.mean
     signal = version.signals.get(name)

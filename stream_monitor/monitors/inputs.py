@@ -2,67 +2,33 @@
 Is the input still what the model was built for? Statistics of features (or of score and prediction) in panes, against a reference.
 
 Rule of the file: rows become sums, and only sums are kept: per pane and feature the counts of missing, wrong and out-of-range values, the first two moments
-(standardised by the reference, so they neither overflow nor cancel) and the counts above each edge of the reference. While no reference is there, the rows
+(standardised by the reference, so they neither overflow nor cancel) and the counts on the bins of the reference. While no reference is there, the rows
 themselves wait for it. Detectors get the rows in log order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.events.cells import ABSENT, BOOL, NOT_FINITE, NULL, TEXT, TOO_BIG, WRONG_TYPE, Cells, tags
+from stream_monitor.events.cells import ABSENT, BOOL, NOT_FINITE, NULL, TEXT, TOO_BIG, WRONG_TYPE, Cells, class_name, class_text, tags
 from stream_monitor.monitors.anomaly import Fences, fences
 from stream_monitor.monitors.learning import Names, learn_features
 from stream_monitor.monitors.reference import FeatureProfile, Profile
-from stream_monitor.monitors.rows import Points, Rows, category_of, column_named, taken
+from stream_monitor.monitors.rows import Points, Rows, column_named, taken
 from stream_monitor.monitors.unique import Unique
+from stream_monitor.monitors.windowed import ABOVE, BELOW, MISSING, OFFSET, PRESENT, RANGE, ROWS, SQUARES, SUM, TAILS, TYPE, Windowed, expected_numbers, share_outside, unit_of
 from stream_monitor.settings import Limits, ModelSettings
-from stream_monitor.stats.binning import bin_counts
+from stream_monitor.stats.binning import bins_of
 from stream_monitor.windows.panes import Panes
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 PANE_MS = 10_000
-EDGES_MAX = 19
 OTHER = "__other__"
 Z_MAX = 1e100
-CONSTANT = 1e-12
-"""A standard deviation that is no more than this times the mean is rounding."""
-PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, ROWS, OFFSET = range(10)
-"""Columns of a feature in a pane; from OFFSET on numeric features have the counts at or above each edge, categories a count each.
-Each has its own ROWS, since one may begin anew while the others go on."""
-RULES = {MISSING: "missing", TYPE: "type", RANGE: "range"}
-
-
-class Windowed(NamedTuple):
-    """What is known of one feature in a window."""
-
-    rows: float
-    missing: float
-    mean: float | None
-    sd: float | None
-    counts: Float
-    """On the bins of the reference (numeric) or by category; empty for text."""
-    outliers: float
-    violations: float
-    """Values of the wrong type, out of range or of an unknown category."""
-
-
-def unit_of(profile: FeatureProfile) -> float:
-    """
-    The unit in which a numeric feature is standardised: the reference's standard deviation; where that is nothing, a hundredth of the mean, or 1.
-
-    >>> from stream_monitor.monitors.reference import numeric_profile
-    >>> [unit_of(numeric_profile(np.array(v), 0)) for v in ([1.0, 3.0], [50.0, 50.0], [0.0, 0.0])]
-    [1.0, 0.5, 1.0]
-    """
-    return profile.sd if profile.sd > CONSTANT * abs(profile.mean) else abs(profile.mean) / 100 or 1.0
-
-
 class Inputs:
     """
     Statistics of a set of columns of one model version.
@@ -105,28 +71,37 @@ class Inputs:
         self.mean = np.array([f.mean for f in found], np.float64)
         self.sd = np.array([unit_of(f) for f in found], np.float64)
         self.fences: Fences = fences(found, self.settings.anomalies)
-        self.edges = np.full((len(found), EDGES_MAX), np.inf)
-        for i, f in enumerate(found):
-            self.edges[i, : len(f.quantiles)] = f.quantiles
+        self.edges = [np.array([*f.edges, np.inf]) for f in found]
         rules = [self.settings.features.get(n) for n in self.numeric]
         self.minimum = np.array([r.min if r and r.min is not None else -np.inf for r in rules], np.float64)
         self.maximum = np.array([r.max if r and r.max is not None else np.inf for r in rules], np.float64)
         self.categories = {n: self._categories(n, profile.features[n]) for n in self.category}
-        self.width_numeric = OFFSET + EDGES_MAX
-        self.start: dict[str, int] = {n: i * self.width_numeric for i, n in enumerate(self.numeric)}
-        width = len(self.numeric) * self.width_numeric
-        for n in self.category:
-            self.start[n] = width
-            width += OFFSET + len(self.categories[n]) + 1
+        widths = [OFFSET + len(f.edges) + 2 for f in found] + [OFFSET + len(self.categories[n]) + 1 for n in self.category]
+        ends = [0, *np.cumsum(widths, dtype=np.int64).tolist()]
+        self.start: dict[str, int] = dict(zip(self.numeric + self.category, ends[:-1], strict=True))
+        width = ends[-1]
+        self.at: Int = np.array(ends[: len(found)], np.int64)
+        tails = [(0, min(1, last), max(last - 1, 0), last) for f in found for last in [len(f.edges)]]
+        self.tails: Int = (self.at[:, None] + OFFSET + np.array(tails, np.int64).reshape(-1, len(TAILS))).ravel()
+        self.tails_to: Int = (self.at[:, None] + np.array(TAILS)).ravel()
         self.panes = Panes(width + 1)
         self.width = width + 1
         self.totals = np.zeros(self.width)
         self._index: dict[tuple[str, ...], tuple[Int, dict[str, int], dict[str, int]]] = {}
 
     def _categories(self, name: str, profile: FeatureProfile) -> dict[str, int]:
+        """The place of each category: those of the reference, and those of the configuration that it does not have."""
         rule = self.settings.features.get(name)
-        known = rule.categories if rule and rule.categories else tuple(profile.categories or ())
-        return {c: i for i, c in enumerate(known)}
+        more = sorted({class_name(c) for c in (rule.categories or ())} - profile.categories.keys()) if rule else []
+        return {c: i for i, c in enumerate([*(c for c in profile.categories if c != OTHER), *more])}
+
+    def _allowed(self, name: str) -> frozenset[str] | None:
+        """The categories that break no rule; None: all."""
+        assert self.profile is not None
+        rule = self.settings.features.get(name)
+        if rule is not None and rule.categories:
+            return frozenset(class_name(c) for c in rule.categories)
+        return None if OTHER in self.profile.features[name].categories else frozenset(self.profile.features[name].categories)
 
     def add(self, rows: Rows) -> None:
         """Take rows in; O(cells), about 0.1 µs a cell."""
@@ -163,15 +138,16 @@ class Inputs:
         take, where, unknown = self._plan(rows.columns)
         x = taken(rows.cells, take)
         bounds = self.fences.bounds(x)
-        pane, cells, ordered, limits = times // PANE_MS, rows.cells, x, bounds
+        z = self._standardised(x)
+        pane, cells, ordered, limits, scaled = times // PANE_MS, rows.cells, x, bounds, z
         if len(pane) > 1 and (pane[1:] < pane[:-1]).any():
             order = np.argsort(pane, kind="stable")
-            pane, cells, ordered = pane[order], cells[:, order], x[:, order]
+            pane, cells, ordered, scaled = pane[order], cells[:, order], x[:, order], z[:, order]
             limits = tuple(b[:, order] if b.shape[1] > 1 else b for b in bounds)  # type: ignore[assignment]
         starts = np.flatnonzero(np.append(True, pane[1:] != pane[:-1]))
         sums = np.zeros((len(starts), self.width))
         if self.numeric:
-            self._numeric(ordered, limits, starts, sums)
+            self._numeric(ordered, scaled, limits, starts, sums)
         if self.category:
             self._named(cells, where, rows.texts, starts, sums)
         sums[:, -1] = np.diff(np.append(starts, len(pane)))
@@ -186,19 +162,17 @@ class Inputs:
         self.rows += len(times)
         if self.on_points is not None:
             self._points(x, bounds, rows)
-        self._values(x, times)
+        self._values(z, times)
 
     def _points(self, x: Cells, bounds: tuple[Float, Float], rows: Rows) -> None:
         """Tell of single values outside the fences."""
         assert self.on_points is not None
-        reach = 1 + 2 * self.fences.fence
         for i, feature in enumerate(self.numeric):
-            low, high = bounds[0][i], bounds[1][i]
-            at = np.flatnonzero((x[i] < low) | (x[i] > high))
+            at = np.flatnonzero((x[i] < bounds[0][i]) | (x[i] > bounds[1][i]))
             if len(at):
-                below, above = (np.broadcast_to(b, len(x[i]))[at] for b in (low, high))
-                iqr = (above - below) / reach
-                self.on_points(Points(feature, x[i][at], (below + self.fences.fence * iqr, above - self.fences.fence * iqr), rows.times_ms[at], rows.origin[at]))
+                low, high = (np.broadcast_to(b[i], len(x[i]))[at] for b in bounds)
+                iqr = (high - low) / (1 + 2 * self.fences.fence) if self.fences.spread[i] else np.zeros(len(at))
+                self.on_points(Points(feature, x[i][at], (low, high), iqr, rows.times_ms[at], rows.origin[at]))
 
     def _plan(self, columns: tuple[str, ...]) -> tuple[Int, dict[str, int], dict[str, int]]:
         """Where each numeric feature is in these columns (-1: absent), where the others are, and those that nobody knows."""
@@ -225,30 +199,33 @@ class Inputs:
             z = np.clip(z, -Z_MAX, Z_MAX)
         return z
 
-    def _numeric(self, x: Cells, fences: tuple[Float, Float], starts: Int, sums: Float) -> None:
-        """Moments, edges, fences, missing, wrong and out-of-range values of (features, n) cells; writes (panes, features * width) of `sums`."""
-        features, n = x.shape
-        out = sums[:, : features * self.width_numeric].reshape(len(starts), features, self.width_numeric)
+    def _numeric(self, x: Cells, z: Float, fences: tuple[Float, Float], starts: Int, sums: Float) -> None:
+        """Moments, bins, fences, missing, wrong and out-of-range values of (features, n) cells, added to (panes, width) of `sums`."""
+        n, at = x.shape[1], self.at
+        lengths = np.diff(np.append(starts, n))
         finite = x == x  # noqa: PLR0124
-        out[:, :, ROWS] = np.diff(np.append(starts, n))[:, None]
+        sums[:, at + ROWS] = lengths[:, None]
         if finite.all():
-            z = self._standardised(x)
-            out[:, :, PRESENT] = np.diff(np.append(starts, n))[:, None]
+            sums[:, at + PRESENT] = lengths[:, None]
         else:
             tag = tags(x)
-            out[:, :, MISSING] = _by_pane((tag == NULL) | (tag == ABSENT), starts)
-            out[:, :, TYPE] = _by_pane((tag == TEXT) | (tag == BOOL) | (tag == WRONG_TYPE), starts)
-            out[:, :, RANGE] = _by_pane((tag == NOT_FINITE) | (tag == TOO_BIG), starts)
-            out[:, :, PRESENT] = _by_pane(finite, starts)
-            z = np.where(finite, self._standardised(x), 0.0)
+            sums[:, at + MISSING] = _by_pane((tag == NULL) | (tag == ABSENT), starts)
+            sums[:, at + TYPE] = _by_pane((tag == TEXT) | (tag == BOOL) | (tag == WRONG_TYPE), starts)
+            sums[:, at + RANGE] = _by_pane((tag == NOT_FINITE) | (tag == TOO_BIG), starts)
+            sums[:, at + PRESENT] = _by_pane(finite, starts)
+            z = np.where(finite, z, 0.0)
         if np.isfinite(self.minimum).any() or np.isfinite(self.maximum).any():
-            out[:, :, RANGE] += _by_pane((x < self.minimum[:, None]) | (x > self.maximum[:, None]), starts)
-        out[:, :, SUM] = np.add.reduceat(z, starts, axis=1).T
-        out[:, :, SQUARES] = np.add.reduceat(z * z, starts, axis=1).T
-        above = bin_counts(x.T, self.edges, np.append(starts, n))
-        out[:, :, OFFSET:] = above
-        out[:, :, BELOW] = _by_pane(x < fences[0], starts)
-        out[:, :, ABOVE] = _by_pane(x > fences[1], starts)
+            sums[:, at + RANGE] += _by_pane((x < self.minimum[:, None]) | (x > self.maximum[:, None]), starts)
+        sums[:, at + SUM] = np.add.reduceat(z, starts, axis=1).T
+        sums[:, at + SQUARES] = np.add.reduceat(z * z, starts, axis=1).T
+        bins = bins_of(x, self.edges, at + OFFSET)
+        if len(starts) > 1:
+            bins += np.repeat(np.arange(len(starts)) * self.width, lengths)
+        bins = bins.ravel()
+        sums += np.bincount(bins, minlength=sums.size).reshape(sums.shape)
+        sums[:, self.tails_to] = np.bincount(bins, z.ravel(), minlength=sums.size).reshape(sums.shape)[:, self.tails]
+        sums[:, at + BELOW] = _by_pane(x < fences[0], starts)
+        sums[:, at + ABOVE] = _by_pane(x > fences[1], starts)
 
     def _named(self, cells: Cells, where: Mapping[str, int], texts: list[str], starts: Int, sums: Float) -> None:
         n = cells.shape[1]
@@ -266,13 +243,13 @@ class Inputs:
 
     @staticmethod
     def _named_slot(cell: float, known: Mapping[str, int], texts: list[str]) -> int:
-        category = category_of(cell, texts)
+        category = class_text(cell, texts)
         if category is None:
-            return MISSING if int(tags(np.array([cell]))[0]) in (NULL, ABSENT) else TYPE
-        return OFFSET + known.get(category, known.get(OTHER, len(known)))
+            tag = int(tags(np.array([cell]))[0])
+            return MISSING if tag in (NULL, ABSENT) else RANGE if tag in (NOT_FINITE, TOO_BIG) else TYPE
+        return OFFSET + known.get(category, len(known))
 
-    def _values(self, x: Cells, times: Int) -> None:
-        z = self._standardised(x)
+    def _values(self, z: Float, times: Int) -> None:
         for i, name in enumerate(self.numeric):
             values = z[i]
             finite = values == values  # noqa: PLR0124
@@ -290,31 +267,59 @@ class Inputs:
 
     def windowed(self, name: str, vector: Float) -> Windowed:
         """One feature of a vector of sums."""
-        base = self.start[name]
-        rows, present, missing = (float(vector[base + c]) for c in (ROWS, PRESENT, MISSING))
-        broken = float(vector[base + TYPE] + vector[base + RANGE])
+        assert self.profile is not None
+        profile, base = self.profile.features[name], self.start[name]
+        rows, present, missing, wrong, out = (float(vector[base + c]) for c in (ROWS, PRESENT, MISSING, TYPE, RANGE))
         if name in self.categories:
             counts = vector[base + OFFSET : base + OFFSET + len(self.categories[name]) + 1]
-            return Windowed(rows, missing, None, None, counts, 0.0, broken + float(counts[-1]))
-        i = self.numeric.index(name)
-        mean = sd = None
+            known = np.array([profile.categories.get(c, 0) for c in self.categories[name]], np.float64)
+            expected = np.append(known, profile.categories.get(OTHER, 0))
+            return Windowed(rows=rows, missing=missing, counts=counts, expected=expected, wrong_type=wrong, out_of_range=out, unknown=self._unknown_of(name, counts))
+        i, mean, sd = self.numeric.index(name), None, None
         if present:
             z = vector[base + SUM] / present
             mean = float(self.mean[i] + self.sd[i] * z)
             sd = float(self.sd[i] * np.sqrt(max(vector[base + SQUARES] / present - z * z, 0.0)))
-        edges = len(self.profile.features[name].quantiles) if self.profile else 0
-        above = np.concatenate([[present], vector[base + OFFSET : base + OFFSET + edges], [0.0]])
-        return Windowed(rows, missing, mean, sd, above[:-1] - above[1:], float(vector[base + BELOW] + vector[base + ABOVE]), broken)
+        return Windowed(
+            rows=rows,
+            missing=missing,
+            mean=mean,
+            sd=sd,
+            counts=vector[base + OFFSET : base + OFFSET + len(profile.edges) + 1],
+            expected=expected_numbers(profile),
+            tails=vector[base + np.array(TAILS)],
+            outliers=float(vector[base + BELOW] + vector[base + ABOVE]),
+            wrong_type=wrong,
+            out_of_range=out,
+        )
+
+    def _unknown_of(self, name: str, counts: Float) -> float:
+        """How many of the values counted by category are of one that is not allowed."""
+        allowed = self._allowed(name)
+        if allowed is None:
+            return 0.0
+        return float(counts[-1] + sum(counts[i] for c, i in self.categories[name].items() if c not in allowed))
+
+    def usual(self, name: str) -> tuple[float, float, float]:
+        """Shares of the reference's rows that are of the wrong type, out of range (of the configuration too) and of an unknown category."""
+        assert self.profile is not None
+        profile = self.profile.features[name]
+        if not profile.rows:
+            return 0.0, 0.0, 0.0
+        found = self.windowed(name, np.zeros(self.width))
+        if name in self.categories:
+            return profile.wrong_type / profile.rows, profile.out_of_range / profile.rows, self._unknown_of(name, found.expected) / profile.rows
+        i = self.numeric.index(name)
+        beyond = profile.count * share_outside(profile, float(self.minimum[i]), float(self.maximum[i]))
+        return profile.wrong_type / profile.rows, (profile.out_of_range + beyond) / profile.rows, 0.0
 
     def violations(self) -> Iterator[tuple[str, str, float]]:
         """(feature, rule, count) of everything that broke a rule since the beginning."""
         if self.profile is not None:
-            for name, base in self.start.items():
-                for column, rule in RULES.items():
-                    if self.totals[base + column]:
-                        yield name, rule, float(self.totals[base + column])
-                if name in self.categories and self.totals[base + OFFSET + len(self.categories[name])]:
-                    yield name, "category", float(self.totals[base + OFFSET + len(self.categories[name])])
+            for name in self.start:
+                found = self.windowed(name, self.totals)
+                rules = {"missing": found.missing, "type": found.wrong_type, "range": found.out_of_range, "category": found.unknown}
+                yield from ((name, rule, n) for rule, n in rules.items() if n)
         for name, unique in self.uniques.items():
             if unique.repeated:
                 yield name, "unique", float(unique.repeated)
@@ -331,10 +336,8 @@ class Inputs:
         """Counts on the bins of the reference since the beginning, and the sum of the values."""
         assert self.profile is not None
         base, i = self.start[name], self.numeric.index(name)
-        edges = len(self.profile.features[name].quantiles)
-        present = self.totals[base + PRESENT]
-        above = np.concatenate([[present], self.totals[base + OFFSET : base + OFFSET + edges], [0.0]])
-        return above[:-1] - above[1:], float(self.mean[i] * present + self.sd[i] * self.totals[base + SUM])
+        counts = self.totals[base + OFFSET : base + OFFSET + len(self.profile.features[name].edges) + 1]
+        return counts, float(self.mean[i] * self.totals[base + PRESENT] + self.sd[i] * self.totals[base + SUM])
 
     def columns(self) -> dict[str, list[int]]:
         """By feature: where its columns are in the vector of sums, and how many."""

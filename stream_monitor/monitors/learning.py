@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stream_monitor.events.cells import ABSENT, BOOL, NULL, TEXT, Cells, tags
+from stream_monitor.events.cells import ABSENT, BOOL, NOT_FINITE, NULL, TEXT, TOO_BIG, WRONG_TYPE, Cells, class_text, tags
 from stream_monitor.monitors.reference import FeatureProfile, category_profile, numeric_profile
-from stream_monitor.monitors.rows import Rows, category_of, column_named
+from stream_monitor.monitors.rows import Rows, column_named
 from stream_monitor.settings import Limits, ModelSettings
 
 OTHER = "__other__"
@@ -49,21 +49,20 @@ def _feature(name: str, parts: list[tuple[Cells, list[str]]], settings: ModelSet
     cells = np.concatenate([c for c, _ in parts])
     numbers = cells[cells == cells]  # noqa: PLR0124
     tag = tags(cells)
-    missing = int(((tag == NULL) | (tag == ABSENT)).sum())
-    named = int(((tag == TEXT) | (tag == BOOL)).sum())
+    missing, texts, lists, beyond = (int(np.isin(tag, of).sum()) for of in ((NULL, ABSENT), (TEXT, BOOL), (WRONG_TYPE,), (NOT_FINITE, TOO_BIG)))
     rule = settings.features.get(name)
-    kind = rule.type if rule and rule.type != "auto" else "numeric" if len(numbers) and len(numbers) >= named else "category"
+    kind = rule.type if rule and rule.type != "auto" else "numeric" if len(numbers) + beyond and len(numbers) + beyond >= texts else "category"
     if kind == "numeric":
-        return numeric_profile(numbers, missing) if len(numbers) else category_profile({}, missing)
+        return numeric_profile(numbers, missing, texts + lists, beyond)
     if kind == "text" or (rule is not None and rule.unique):  # its values are not told apart
-        return category_profile({OTHER: named + len(numbers)} if named + len(numbers) else {}, missing)
+        return category_profile({OTHER: texts + len(numbers)} if texts + len(numbers) else {}, missing, lists, beyond)
     counts: dict[str, int] = {}
-    for column, texts in parts:
+    for column, names in parts:
         for cell, n in zip(*_distinct(column), strict=True):
-            category = category_of(cell, texts)
+            category = class_text(cell, names)
             if category is not None:
                 counts[category] = counts.get(category, 0) + n
-    return category_profile(_bounded(counts, limits.categories), missing)
+    return category_profile(_bounded(counts, limits.categories), missing, lists, beyond)
 
 
 def _bounded(counts: dict[str, int], limit: int) -> dict[str, int]:

@@ -30,8 +30,8 @@ def records(found: Points, version: Version) -> Iterator[Out]:
         return
     chance = (found.origin["offset"].astype(np.uint64) * GOLDEN >> np.uint64(11)).astype(np.float64) / 2.0**53
     for i in np.flatnonzero(chance < version.settings.anomalies.sample).tolist():
-        q1, q3, value = float(found.quartiles[0][i]), float(found.quartiles[1][i]), float(found.values[i])
-        iqr, reach = q3 - q1, version.settings.anomalies.fence * (q3 - q1)
+        low, high, iqr, value = float(found.fences[0][i]), float(found.fences[1][i]), float(found.iqr[i]), float(found.values[i])
+        reach = version.settings.anomalies.fence * iqr
         topic, _, partition = version.sources[int(found.origin["source"][i])].rpartition("/")
         record = {
             "schema": SCHEMA,
@@ -40,10 +40,10 @@ def records(found: Points, version: Version) -> Iterator[Out]:
             "timestamp": rfc3339(int(found.times_ms[i])),
             "feature": found.feature,
             "kind": "point",
-            "direction": "down" if value < q1 else "up",
-            **({"distance_iqr": (q1 - value if value < q1 else value - q3) / iqr} if iqr > 0 else {}),
-            "low": q1 - reach,
-            "high": q3 + reach,
+            "direction": "down" if value < low else "up",
+            **({"distance_iqr": (low + reach - value if value < low else value - high + reach) / iqr} if iqr > 0 else {}),
+            "low": low,
+            "high": high,
             "reference": version.reference,
             "source": {"topic": topic.partition("@")[0], "partition": int(partition), "offset": int(found.origin["offset"][i])},
         }

@@ -1,29 +1,32 @@
 """
 Did a field break? Missing and broken values, and outliers, as shares of a recent window against the reference; hours against the same hour of earlier days.
 
-Rule of the file: pure functions of a `Windowed` feature and its reference. A share is judged by the lower end of its Wilson interval, so that few rows say little;
-where there are too few there is no verdict.
+Rule of the file: pure functions of a `Windowed` feature and its reference. A share is judged by the lower end of the interval of what it is beyond that of the
+reference, so that few rows say little, and what the reference itself has is no fault; where there are too few rows there is no verdict.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.monitors.anomaly import PATTERN_ROWS_MIN, Patterns, pattern
-from stream_monitor.monitors.inputs import PANE_MS, Inputs, Windowed
-from stream_monitor.monitors.reference import FeatureProfile
+from stream_monitor.monitors.inputs import PANE_MS, Inputs
+from stream_monitor.monitors.windowed import Windowed, outlier_share
 from stream_monitor.settings import ModelSettings
 from stream_monitor.stats.inference import wilson_interval
-from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
+from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 Float = NDArray[np.float64]
 LADDER_MS = (10_000, 60_000, 600_000, 3_600_000, 86_400_000)
 """Windows that are tried, shortest first: a broken field shows within seconds where rows are many."""
 LOOK_Z = 4.0
 """A share is looked at every second, so its interval is wide: 1 in 30,000 on one side."""
+VIOLATIONS = ("of the wrong type", "out of range", "of an unknown category")
 
 
 def recent(inputs: Inputs, watermark_ms: int, rows_min: int) -> list[tuple[dict[str, Windowed], Span]]:
@@ -52,54 +55,86 @@ def judge(model: str, version: str, inputs: Inputs, watermark_ms: int, settings:
     worst: dict[AlertKey, Verdict] = {}
     for found, span in recent(inputs, watermark_ms, settings.quality.min_rows):
         for name, now in found.items():
-            for verdict in _shares(model, version, name, now, inputs.profile.features[name], settings, span, reference):
+            for verdict in _shares(AlertKey(model, version, "", "data_quality", name, "threshold"), now, inputs, settings, span, reference):
                 known = worst.get(verdict.key)
                 if known is None or (verdict.level != "ok", not verdict.clear) > (known.level != "ok", not known.clear):
                     worst[verdict.key] = verdict
     yield from worst.values()
 
 
-def _shares(model: str, version: str, name: str, now: Windowed, profile: FeatureProfile, settings: ModelSettings, span: Span, reference: str) -> Iterator[Verdict]:
-    seen = profile.count + profile.missing
-    usual_missing = profile.missing / seen if seen else 0.0
+def _shares(key: AlertKey, now: Windowed, inputs: Inputs, settings: ModelSettings, span: Span, reference: str) -> Iterator[Verdict]:
+    assert inputs.profile is not None
+    name, profile, given = key.subject, inputs.profile.features[key.subject], Given(settings, span, reference)
     rule = settings.features.get(name)
     margin = 0.0 if rule is not None and rule.required else settings.quality.missing_ratio
     if margin is not None:
-        key = AlertKey(model, version, "", "data_quality", name, "threshold")
-        yield _share(key, now.missing, now.rows, 0.0 if not margin else usual_missing, margin, "missing", settings, span, reference)
-    if settings.quality.violation_ratio is not None and now.violations is not None:
-        key = AlertKey(model, version, "", "data_quality", name, "profile")
-        yield _share(key, now.violations, now.rows, 0.0, settings.quality.violation_ratio, "of the wrong type, out of range or of an unknown category", settings, span, reference)
-    present = now.rows - now.missing
-    if profile.type == "numeric" and present > 0 and profile.q3 > profile.q1:  # without a spread every other value would be an outlier
-        key = AlertKey(model, version, "", "anomaly", name, "iqr")
-        yield _share(key, now.outliers, present, outlier_share(profile), settings.anomalies.share, "outside the fences", settings, span, reference)
+        yield _share(key, Share(now.missing, now.rows, profile.missing, profile.rows, margin), "missing", given)
+    if settings.quality.violation_ratio is not None:
+        counts = (now.wrong_type, now.out_of_range, now.unknown)
+        shares = [Share(n, now.rows, usual * profile.rows, profile.rows, settings.quality.violation_ratio) for n, usual in zip(counts, inputs.usual(name), strict=True)]
+        worst = max(range(len(shares)), key=lambda i: shares[i].surplus)
+        yield _share(key._replace(detector="profile"), shares[worst], VIOLATIONS[worst], given)
+    numbers = float(now.counts.sum())
+    if profile.type == "numeric" and profile.count and numbers > 0:
+        outliers = Share(now.outliers, numbers, outlier_share(profile, settings.anomalies.fence) * profile.count, profile.count, settings.anomalies.share)
+        yield _share(key._replace(kind="anomaly", detector="iqr"), outliers, "outside the fences", given)
 
 
-def outlier_share(profile: FeatureProfile) -> float:
-    """Share of the reference outside its fences."""
-    return profile.outliers / profile.count if profile.count else 0.0
+class Given(NamedTuple):
+    """What a verdict needs besides."""
+
+    settings: ModelSettings
+    span: Span
+    reference: str
 
 
-def _share(key: AlertKey, part: float, rows: float, usual: float, margin: float, what: str, settings: ModelSettings, span: Span, reference: str) -> Verdict:
-    threshold = usual + margin
-    low, _ = wilson_interval(part, rows, LOOK_Z)
-    value = part / rows
-    kind: Kind = key.kind
-    level = "warning" if low > threshold else "ok"
-    text = f"{key.model}: {value:.1%} of `{key.subject}` is {what} ({int(part):,} of {int(rows):,} rows; the reference has {usual:.1%}, the limit is {threshold:.1%})"
+class Share(NamedTuple):
+    """So many of the rows of a window, and of those of the reference; by `margin` it may be more."""
+
+    part: float
+    rows: float
+    usual_part: float
+    usual_rows: float
+    margin: float
+
+    @property
+    def usual(self) -> float:
+        """Share of the reference."""
+        return self.usual_part / self.usual_rows if self.usual_rows else 0.0
+
+    @property
+    def surplus(self) -> float:
+        """
+        The lower end of an interval of what the share is more than that of the reference.
+
+        Both are samples: the interval is Newcombe's, of two Wilson intervals. What the reference does not have at all is no
+        estimate, and has no error.
+
+        >>> round(Share(30, 100, 0, 5_000, 0.05).surplus, 2), round(Share(30, 100, 12, 100, 0.05).surplus, 2)
+        (0.16, -0.04)
+        """
+        share, low = self.part / self.rows, wilson_interval(self.part, self.rows, LOOK_Z)[0]
+        if not self.usual_part:
+            return low
+        high = wilson_interval(self.usual_part, self.usual_rows, LOOK_Z)[1]
+        return share - self.usual - math.hypot(share - low, high - self.usual)
+
+
+def _share(key: AlertKey, found: Share, what: str, given: Given) -> Verdict:
+    threshold, value = found.usual + found.margin, found.part / found.rows
+    counts = f"{int(found.part):,} of {int(found.rows):,} rows; the reference has {found.usual:.1%}, the limit is {threshold:.1%}"
     return Verdict(
-        key=AlertKey(key.model, key.version, key.segment, kind, key.subject, key.detector),
-        level=level,  # type: ignore[arg-type]
+        key=key,
+        level="warning" if found.surplus > found.margin else "ok",
         clear=value <= threshold,
         value=value,
         threshold=threshold,
         direction="up",
-        window=span,
-        summary=text,
-        reference=reference,
-        cooldown_ms=settings.cooldown_ms,
-        evidence={"rows": int(rows), "count": int(part), "reference_ratio": usual, "guarantee": "none"},
+        window=given.span,
+        summary=f"{key.model}: {value:.1%} of `{key.subject}` is {what} ({counts})",
+        reference=given.reference,
+        cooldown_ms=given.settings.cooldown_ms,
+        evidence={"rows": int(found.rows), "count": int(found.part), "reference_ratio": found.usual, "guarantee": "none"},
     )
 
 

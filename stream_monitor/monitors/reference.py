@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.errors import StateError
+from stream_monitor.stats.binning import edges_of
 
-BINS = 20
-SCHEMA = 1
+SCHEMA = 2
 FENCE = 1.5
+EDGES_LIMIT = 60
+"""Edges of a numeric feature that a profile may have; those that are made here have at most 56."""
 VALUE_MAX = 1e150
 """Mean and standard deviation take larger values as this: their squares would overflow."""
+TAILS = 2
 ANY_MODEL = "/"
 """Key of the reference of every model whose settings say `source: file` and which has none of its own."""
 
@@ -38,11 +41,19 @@ def baseline_key(model: str, version: str) -> str:
 
 
 class FeatureProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One feature of a reference. `counts` are on the bins between `quantiles` (a bin holds its lower edge); `outliers` lie outside the Tukey fences at 1.5 IQR."""
+    """
+    One feature of a reference.
+
+    `counts` are on the bins between `edges` (a bin holds its lower edge), of which the first lies below and the last above all
+    values. A value with much weight has a bin of its own, whose upper edge is the next number. `outliers` lie outside the
+    Tukey fences at 1.5 IQR. `wrong_type` and `out_of_range` count values that are none of this feature's type.
+    """
 
     type: Literal["numeric", "category"]
     count: int
     missing: int = 0
+    wrong_type: int = 0
+    out_of_range: int = 0
     mean: float = 0.0
     sd: float = 0.0
     min: float = 0.0
@@ -51,9 +62,18 @@ class FeatureProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     median: float = 0.0
     q3: float = 0.0
     outliers: int = 0
-    quantiles: tuple[float, ...] = ()
+    whole: bool = False
+    """All values are whole numbers."""
+    edges: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
+    tail_means: tuple[float, ...] = ()
+    """Means of the values in the first and in the last bin that is not empty."""
     categories: dict[str, int] = {}
+
+    @property
+    def rows(self) -> int:
+        """Rows that it is of."""
+        return self.count + self.missing + self.wrong_type + self.out_of_range
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,38 +90,43 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     performance: dict[str, float] = {}
 
 
-def numeric_profile(values: NDArray[np.float64], missing: int) -> FeatureProfile:
+def numeric_profile(values: NDArray[np.float64], missing: int, wrong_type: int = 0, out_of_range: int = 0) -> FeatureProfile:
     """
     Profile of a numeric feature.
 
     Parameters
     ----------
-    values : (n,) float64, finite, n > 0
-    missing : int, rows
+    values : (n,) float64, finite
+    missing, wrong_type, out_of_range : int, rows
+        Of the rows without a number.
 
     Returns
     -------
     FeatureProfile
-        Inner edges are the 5 %, 10 %, … 95 % quantiles without repeats, so that edges strictly increase where values are tied. O(n log n).
+        On the bins of `edges_of`. O(n log n).
 
     Examples
     --------
-    >>> p = numeric_profile(np.arange(100.0), 3)
-    >>> p.count, p.missing, p.median, len(p.counts), sum(p.counts)
-    (100, 3, 49.5, 20, 100)
+    >>> p = numeric_profile(np.array([0.0, 0.0, 7.0]), 3)
+    >>> p.count, p.missing, p.median, p.counts
+    (3, 3, 0.0, (0, 2, 0, 1, 0))
     """
-    q1, median, q3 = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
-    low, high = float(values.min()), float(values.max())
-    edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS))
-    edges = edges[edges > low]
-    counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
-    fence = FENCE * (q3 - q1)
-    cut = np.clip(values, -VALUE_MAX, VALUE_MAX)
-    mean = float(cut.mean())
+    if not len(values):
+        return FeatureProfile(type="numeric", count=0, missing=missing, wrong_type=wrong_type, out_of_range=out_of_range, counts=(0,))
+    cut = np.clip(values, -VALUE_MAX, VALUE_MAX) + 0.0  # -0 is 0
+    q1, median, q3 = (float(q) for q in np.quantile(cut, (0.25, 0.5, 0.75)))
+    low, high = float(cut.min()), float(cut.max())
+    edges = edges_of(cut)
+    place = np.searchsorted(edges, values, side="right")
+    counts = np.bincount(place, minlength=len(edges) + 1)
+    least, greatest = fences_of(q1, q3, low, high, FENCE)
+    mean = min(max(float(cut.mean()), low), high)
     return FeatureProfile(
         type="numeric",
         count=len(values),
         missing=missing,
+        wrong_type=wrong_type,
+        out_of_range=out_of_range,
         mean=mean,
         sd=float(np.sqrt(np.mean((cut - mean) ** 2))) if low < high else 0.0,
         min=low,
@@ -109,13 +134,26 @@ def numeric_profile(values: NDArray[np.float64], missing: int) -> FeatureProfile
         q1=q1,
         median=median,
         q3=q3,
-        outliers=int(((values < q1 - fence) | (values > q3 + fence)).sum()),
-        quantiles=tuple(edges.tolist()),
+        outliers=int(((cut < least) | (cut > greatest)).sum()),
+        whole=bool((cut == np.floor(cut)).all()),
+        edges=tuple(edges.tolist()),
         counts=tuple(counts.tolist()),
+        tail_means=tuple(float(cut[place == end].mean()) for end in (place.min(), place.max())),
     )
 
 
-def category_profile(counts: dict[str, int], missing: int) -> FeatureProfile:
+def fences_of(q1: float, q3: float, low: float, high: float, fence: float) -> tuple[float, float]:
+    """
+    Tukey's fences; where the quartiles are one value, the least and the greatest value.
+
+    >>> fences_of(1.0, 3.0, 0.0, 9.0, 1.5), fences_of(0.0, 0.0, 0.0, 9.0, 1.5)
+    ((-2.0, 6.0), (0.0, 9.0))
+    """
+    reach = fence * (q3 - q1)
+    return (q1 - reach, q3 + reach) if reach > 0 else (low, high)
+
+
+def category_profile(counts: dict[str, int], missing: int, wrong_type: int = 0, out_of_range: int = 0) -> FeatureProfile:
     """
     Profile of a categorical feature.
 
@@ -125,7 +163,7 @@ def category_profile(counts: dict[str, int], missing: int) -> FeatureProfile:
     {'a': 2, 'b': 1}
     """
     ranked = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    return FeatureProfile(type="category", count=sum(counts.values()), missing=missing, categories=ranked)
+    return FeatureProfile(type="category", count=sum(counts.values()), missing=missing, wrong_type=wrong_type, out_of_range=out_of_range, categories=ranked)
 
 
 def encode_profile(profile: Profile) -> bytes:
@@ -167,14 +205,16 @@ def decode_profile(data: bytes) -> Profile:
 
 def _fault(feature: FeatureProfile) -> str:
     """What makes a feature of a profile useless as a reference; empty when nothing does."""
-    edges = feature.quantiles
-    if len(edges) >= BINS or any(low >= high for low, high in pairwise(edges)):
-        return f"quantiles must ascend, and be at most {BINS - 1}"
-    if len(feature.counts) != (len(edges) + 1 if feature.type == "numeric" else 0):
-        return "counts must be one more than quantiles"
-    if feature.sd < 0 or not feature.q1 <= feature.median <= feature.q3:
-        return "sd must not be negative, and q1, median and q3 must ascend"
-    if min(feature.count, feature.missing, feature.outliers, *feature.counts, *feature.categories.values()) < 0:
+    edges, counts = feature.edges, feature.counts
+    if len(edges) > EDGES_LIMIT or any(low >= high for low, high in pairwise(edges)):
+        return f"edges must ascend, and be at most {EDGES_LIMIT}"
+    if len(counts) != (len(edges) + 1 if feature.type == "numeric" else 0):
+        return "counts must be one more than edges"
+    if feature.type == "numeric" and (sum(counts) != feature.count or (feature.count and len(feature.tail_means) != TAILS)):
+        return "counts must add up to count, and tail_means be two"
+    if feature.sd < 0 or not feature.q1 <= feature.median <= feature.q3 or not feature.min <= feature.max:
+        return "sd must not be negative, and q1, median and q3, and min and max, must ascend"
+    if min(feature.count, feature.missing, feature.wrong_type, feature.out_of_range, feature.outliers, *counts, *feature.categories.values()) < 0:
         return "a count is negative"
     return ""
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.events.cells import ABSENT_CELL, BOOL, TEXT, Cells, arguments, tags
+from stream_monitor.events.cells import ABSENT_CELL, BOOL, INTEGER_MAX, TEXT, Cells, arguments, class_text, tags
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -40,7 +40,9 @@ class Points(NamedTuple):
 
     feature: str
     values: Float
-    quartiles: tuple[Float, Float]
+    fences: tuple[Float, Float]
+    iqr: Float
+    """0 where the quartiles are one value, and the fences the least and the greatest."""
     times_ms: Int
     origin: NDArray[np.void]
 
@@ -75,6 +77,35 @@ def taken(cells: Cells, take: Int) -> Cells:
     out = cells[np.maximum(take, 0)] if len(cells) else np.empty((len(take), cells.shape[1]))
     out[take < 0] = ABSENT_CELL
     return out
+
+
+def with_numbers(rows: Rows, column: str) -> Rows:
+    """
+    The rows, with classes of a column that are written as text or as switches as the numbers that they are (`class_name`).
+
+    >>> from stream_monitor.events.cells import TRUE_CELL, boxed
+    >>> cells = np.array([[0.0, TRUE_CELL, boxed(TEXT, 0), boxed(TEXT, 1)]])
+    >>> with_numbers(Rows(("prediction",), cells, np.arange(4), ["1.0", "01"]), "prediction").cells.tolist()
+    [[0.0, 1.0, 1.0, nan]]
+    """
+    at = rows.columns.index(column) if column in rows.columns else -1
+    if at < 0 or not np.isin(tag := tags(rows.cells[at]), (TEXT, BOOL)).any():
+        return rows
+    named = np.flatnonzero((tag == TEXT) | (tag == BOOL))
+    values, place = np.unique(rows.cells[at][named].view(np.uint64), return_inverse=True)
+    cells = rows.cells.copy()
+    cells[at, named] = np.array([_number(v, rows.texts) for v in values.view(np.float64).tolist()])[place]
+    return rows._replace(cells=cells)
+
+
+def _number(cell: float, texts: list[str]) -> float:
+    """The number that a class is the name of; the cell, where it is none."""
+    name = class_text(cell, texts) or ""
+    try:
+        number = float(name)
+    except ValueError:
+        return cell
+    return number if abs(number) <= INTEGER_MAX and class_text(number, []) == name else cell
 
 
 def column_named(rows: Rows, names: Callable[[str], str | None], name: str) -> Cells:

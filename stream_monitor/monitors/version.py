@@ -19,12 +19,18 @@ from stream_monitor.monitors.anomaly import HOUR_MS, Patterns, hours_to_judge
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Custom
 from stream_monitor.monitors.history import History
-from stream_monitor.monitors.inputs import Inputs, unit_of
+from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.performance_windows import Judged
+<<<<<<< HEAD
 from stream_monitor.monitors.reference import ANY_MODEL, Profile, baseline_key, decode_profile, encode_profile, profile_id
 from stream_monitor.monitors.rows import Points, Rows, concatenated
+=======
+from stream_monitor.monitors.reference import ANY_MODEL, Profile, decode_profile, encode_profile, profile_id
+from stream_monitor.monitors.rows import Points, Rows, concatenated, with_numbers
+>>>>>>> 78def5e (Bins that no value escapes: one for each value with much weight, one below and one above the reference; distances, quantiles, fences and violations are read off them; class scores are watched)
 from stream_monitor.monitors.segments import Segments
+from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import CoreSettings
 from stream_monitor.verdicts import AlertKey, Out, Span, Verdict
@@ -47,7 +53,9 @@ def feature_name(column: str) -> str | None:
 
 
 def output_name(column: str) -> str | None:
-    """Names under which score and prediction are watched like features."""
+    """Names under which scores and prediction are watched like features."""
+    if column.startswith("score."):
+        return drift.CLASS_SCORE + class_name(column[6:])
     return {"score": "__score__", "prediction": "__prediction__"}.get(column)
 
 
@@ -187,7 +195,7 @@ class Version:
         if self.custom is not None:
             self.contained.run("custom", self.custom.add, rows)
         self.contained.run("features", self.features.add, rows)
-        self.contained.run("outputs", self.outputs.add, rows)
+        self.contained.run("outputs", self._outputs, rows)
 
     def settle(self, judge: Judge) -> None:
         """The end of the input: nothing waits for more labels any longer."""
@@ -219,6 +227,9 @@ class Version:
         """Feed the detectors of one signal."""
         if len(values):
             self.contained.run("drift", self._feed, name, values, times_ms[len(times_ms) - len(values) :])
+
+    def _outputs(self, rows: Rows) -> None:
+        self.outputs.add(with_numbers(rows, "prediction"))
 
     def _feed(self, name: str, values: Float, times_ms: NDArray[np.int64]) -> None:
         if self.signal(name).update(values, times_ms):

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 OTHER = "__other__"
 ANEW = frozenset({"features", "outputs", "performance", "drift", "custom", "segments", "patterns"})
 """Monitors whose state may be half of a row's when they failed: tried again, they begin anew."""
-OUTPUTS = ("__score__", "__prediction__")
 
 
 def version_state(version: Version) -> dict[str, Any]:
@@ -159,7 +158,7 @@ def _outputs(version: Version, state: Mapping[str, Any], changes: Changes, lost:
     keys = [key for key in changes.keys("outputs") if before is not None and not (key.startswith("limits") and _still_so_outputs(key, changes, before))]
     if before is not None and keys:
         changes.begins_anew("reference of score and prediction", keys)
-        return set(OUTPUTS)
+        return set(before.features)
     if before is not None:
         inputs.use(before)
     if "outputs" not in lost:

@@ -1,7 +1,8 @@
 """
 Distances between two binned samples, vectorised over features.
 
-Rule of the file: counts in, a number a feature out; NaN where a sample is empty. An empty bin takes `SHARE_MIN`, so that a new category is far but finite.
+Rule of the file: counts in, a number a feature out; NaN where a sample is empty. In the PSI, which has no finite value otherwise, a bin that is empty
+in one sample counts as `EMPTY` rows there, so that a new category is far but finite; one that is empty in both counts for nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
-SHARE_MIN = 1e-6
+EMPTY = 0.5
 
 
 def _shares(counts: Float) -> Float:
@@ -28,7 +29,7 @@ def psi(expected: Float, actual: Float, *, unbiased: bool = False) -> Float:
     expected, actual : (features, bins) float64, events
         Counts of the reference and of the current window on the same bins.
     unbiased : bool
-        Subtract the expectation under no change, (bins - 1) (1/n + 1/m), and cut at 0.
+        Subtract the expectation under no change, (bins - 1) (1/n + 1/m) of the bins that are not empty in both, and cut at 0.
 
     Returns
     -------
@@ -43,14 +44,16 @@ def psi(expected: Float, actual: Float, *, unbiased: bool = False) -> Float:
     >>> psi(np.array([[50.0, 50.0]]), np.array([[50.0, 50.0]])).tolist()
     [0.0]
     """
-    p, q = np.maximum(_shares(expected), SHARE_MIN), np.maximum(_shares(actual), SHARE_MIN)
-    value: Float = ((q - p) * np.log(q / p)).sum(axis=1)
+    least = np.where(expected + actual > 0, EMPTY, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p, q = np.maximum(expected, least) / expected.sum(axis=1, keepdims=True), np.maximum(actual, least) / actual.sum(axis=1, keepdims=True)
+        value: Float = np.where(least > 0, (q - p) * np.log(q / p), 0.0).sum(axis=1)
     if unbiased:
-        bins = ((expected + actual) > 0).sum(axis=1)
-        with np.errstate(divide="ignore"):
+        bins = (least > 0).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
             bias = (bins - 1) * (1 / expected.sum(axis=1) + 1 / actual.sum(axis=1))
-        value = np.maximum(value - bias, 0.0)
-    return value
+            value = np.maximum(value - bias, 0.0)
+    return np.where((expected.sum(axis=1) > 0) & (actual.sum(axis=1) > 0), value, np.nan)
 
 
 def jensen_shannon(expected: Float, actual: Float) -> Float:
@@ -104,29 +107,33 @@ def ks(expected: Float, actual: Float) -> Float:
     return value
 
 
-def wasserstein(expected: Float, actual: Float, values: Float, scale: Float) -> Float:
+def area_between(expected: Float, actual: Float, edges: Float) -> Float:
     """
-    Wasserstein-1 distance of binned samples, in units of `scale` (the reference's standard deviation).
+    Area between two distribution functions, by bin: both are taken as straight within it.
 
     Parameters
     ----------
-    expected, actual : (features, bins) float64, events
-    values : (features, bins) float64
-        A value that stands for each bin, ascending.
-    scale : (features,) float64
+    expected, actual : (edges,) float64
+        The functions at the edges.
+    edges : (edges,) float64
+        Ascending.
 
     Returns
     -------
-    (features,) float64, standard deviations
+    (edges - 1,) float64, units of the edges
+        Off by at most half of the bin's width times its two shares.
 
     Examples
     --------
-    >>> wasserstein(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([[0.0, 3.0]]), np.array([1.5])).tolist()
-    [2.0]
+    >>> area_between(np.array([0.0, 1.0]), np.array([0.0, 0.5]), np.array([0.0, 4.0])).tolist()
+    [1.0]
     """
-    gap = np.abs(np.cumsum(_shares(expected), axis=1) - np.cumsum(_shares(actual), axis=1))[:, :-1]
-    value: Float = (gap * np.diff(values, axis=1)).sum(axis=1) / scale
-    return value
+    gap = expected - actual
+    left, right = gap[:-1], gap[1:]
+    size = np.abs(left) + np.abs(right)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(left * right < 0, (left * left + right * right) / (2 * size), size / 2)
+    return np.asarray(mean * np.diff(edges), np.float64)
 
 
 def chi2(expected: Float, actual: Float) -> Float:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
 RATIO = 2.0 ** (1 / 16)
+RANK_ERROR = 1e-12
 LATENCY_EDGES = 0.01 * RATIO ** np.arange(417)
 """Edges in ms: 10 µs to 11 minutes, each 4.4 % above the last."""
 
@@ -58,26 +59,44 @@ def latency_quantile(counts: Float, q: float) -> float:
     return float(LATENCY_EDGES[min(bin_, len(LATENCY_EDGES)) - 1] * RATIO**0.5)
 
 
-def quantile_of_bins(counts: Float, edges: Float, q: float) -> float:
+def quantile_of_bins(counts: Float, edges: Float, q: float, *, whole: bool = False) -> float | None:
     """
-    Quantile by linear interpolation within its bin.
+    Quantile of counts on bins.
 
     Parameters
     ----------
     counts : (bins,) float64, events
-        Not all 0.
-    edges : (bins + 1,) float64
-        Outer edges included.
+        Not all 0; the first bin lies below the first edge, the last at or above the last.
+    edges : (bins - 1,) float64
     q : float, in [0, 1]
+    whole : bool
+        All values are whole numbers.
+
+    Returns
+    -------
+    float or None
+        Of a bin of one value that value, exactly the one of this rank; else by linear interpolation within its bin, at most the
+        bin's width from it. None where that is in one of the outer bins, or in the first or the last of the others unless it is
+        of one value: there they are as wide as values come.
 
     Examples
     --------
-    >>> quantile_of_bins(np.array([10.0, 0.0, 10.0]), np.array([0.0, 1.0, 2.0, 4.0]), 0.75)
-    3.0
+    >>> edges = np.array([0.0, np.nextafter(0.0, 1.0), 1.0, 2.0, 4.0])
+    >>> [quantile_of_bins(np.array([0.0, 10.0, 0.0, 10.0, 5.0, 0.0]), edges, q) for q in (0.25, 0.5, 0.9)]
+    [0.0, 1.25, None]
     """
-    used = np.flatnonzero(counts)
-    total = np.cumsum(counts[used])
+    total = np.cumsum(counts)
     rank = q * total[-1]
-    i = min(int(np.searchsorted(total, rank)), len(used) - 1)
-    k = used[i]
-    return float(edges[k] + (edges[k + 1] - edges[k]) * (rank - total[i] + counts[k]) / counts[k])
+    k = int(np.searchsorted(total, max(rank - RANK_ERROR * total[-1], 0.0), side="left" if rank > 0 else "right"))
+    if k in (0, len(counts) - 1):
+        return None
+    low, high = float(edges[k - 1]), float(edges[k])
+    if np.nextafter(low, np.inf) >= high:
+        return low
+    if k in (1, len(counts) - 2):
+        return None
+    part = min(max((rank - total[k] + counts[k]) / counts[k], 0.0), 1.0)
+    if whole:
+        least, n = np.ceil(low), np.ceil(high) - np.ceil(low)
+        return float(least + min(np.floor(part * n), n - 1)) if n > 0 else None
+    return low + (high - low) * float(part)
