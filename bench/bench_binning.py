@@ -7,7 +7,15 @@ import time
 
 import numpy as np
 
-from stream_monitor.stats.binning import bin_counts
+from stream_monitor.stats.binning import bins_of
+
+
+def by_search(x: np.ndarray, edges: np.ndarray, bounds: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    """A binary search a value, and one count of all; cumulative from above, as the other."""
+    features, width = edges.shape[0], edges.shape[1] + 2
+    found = bins_of(np.ascontiguousarray(x.T), [np.append(e, np.inf) for e in edges], np.arange(features) * width)
+    counts = np.bincount(found.ravel(), minlength=features * width).reshape(features, width)[:, :-1]
+    return counts[:, ::-1].cumsum(axis=1)[:, ::-1][None, :, 1:].astype(float)
 
 
 def by_comparison(x: np.ndarray, edges: np.ndarray, bounds: np.ndarray) -> np.ndarray:
@@ -29,9 +37,9 @@ def main() -> None:
         x = np.ascontiguousarray(rng.normal(size=(features, n))).T
         edges = np.sort(rng.normal(size=(features, 21)), axis=1)
         bounds = np.array([0, n])
-        assert (bin_counts(x, edges, bounds) == by_comparison(x, edges, bounds)).all()
+        assert (by_search(x, edges, bounds) == by_comparison(x, edges, bounds)).all()
         costs = []
-        for count in (bin_counts, by_comparison):
+        for count in (by_search, by_comparison):
             start = time.process_time()
             for _ in range(rounds):
                 count(x, edges, bounds)

@@ -166,7 +166,7 @@ def _show(source: str, identity: str, profile: Profile) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(f"{readable(source)}: {identity}, {len(profile.features)} features of {profile.rows:,} rows", highlight=False, markup=False)
     table = Table(box=None, pad_edge=False)
-    for name in ("feature", "type", "count", "missing", "mean", "sd", "q1", "median", "q3", "fences", "outliers", "categories"):
+    for name in ("feature", "type", "count", "missing", "broken", "mean", "sd", "q1", "median", "q3", "fences", "outliers", "categories"):
         table.add_column(name, justify="left" if name in {"feature", "type", "fences", "categories"} else "right", overflow="fold")
     for name, feature in (*profile.features.items(), *profile.outputs.items()):
         table.add_row(*_row(name, feature))
@@ -178,16 +178,16 @@ def _show(source: str, identity: str, profile: Profile) -> None:
 def _row(name: str, feature: FeatureProfile) -> list[str]:
     from rich.markup import escape
 
-    from stream_monitor.monitors.reference import FENCE
+    from stream_monitor.monitors.reference import FENCE, fences_of
 
-    counts = [escape(readable(name)), feature.type, f"{feature.count:,}", f"{feature.missing:,}"]
+    counts = [escape(readable(name)), feature.type, f"{feature.count:,}", f"{feature.missing:,}", f"{feature.wrong_type + feature.out_of_range:,}"]
     if feature.type == "category":
         shown = list(feature.categories.items())
         rest = f", {len(shown) - CATEGORIES_SHOWN} more" if len(shown) > CATEGORIES_SHOWN else ""
         return [*counts, *[""] * 7, escape(", ".join(f"{readable(c)} {n / max(feature.count, 1):.1%}" for c, n in shown[:CATEGORIES_SHOWN])) + rest]
-    fence = FENCE * (feature.q3 - feature.q1)
+    low, high = fences_of(feature.q1, feature.q3, feature.min, feature.max, FENCE)
     numbers = [f"{x:.4g}" for x in (feature.mean, feature.sd, feature.q1, feature.median, feature.q3)]
-    return [*counts, *numbers, f"{feature.q1 - fence:.4g} to {feature.q3 + fence:.4g}", f"{feature.outliers:,}", ""]
+    return [*counts, *numbers, f"{low:.4g} to {high:.4g}", f"{feature.outliers:,}", ""]
 
 
 @command.command()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.monitors.reference import FeatureProfile
+from stream_monitor.monitors.reference import VALUE_MAX, FeatureProfile
 from stream_monitor.monitors.windowed import Windowed, is_constant, unit_of
 from stream_monitor.stats import divergence
 from stream_monitor.stats.binning import is_one_value
@@ -24,7 +24,7 @@ SUPPORT_MIN = 30
 
 def distances(profile: FeatureProfile, now: Windowed, only: Container[str] | None = None) -> dict[str, float]:
     """Distances of one feature's window to its reference, by method (all, or some); empty where there is too little to compare."""
-    if now.counts.sum() < SUPPORT_MIN or not now.expected.sum() or len(now.expected) < 2:  # noqa: PLR2004
+    if now.counts.sum() < SUPPORT_MIN or not now.expected.sum() or len(now.expected) < 2:
         return {}
     expected, actual = now.expected[None], now.counts[None]
     found: dict[str, Callable[[], Float]] = {
@@ -35,7 +35,7 @@ def distances(profile: FeatureProfile, now: Windowed, only: Container[str] | Non
         found["chi2"] = lambda: divergence.chi2(expected, actual)
     else:
         found["ks"] = lambda: divergence.ks(expected, actual)
-        if not is_constant(profile):  # there is no standard deviation to measure in
+        if not is_constant(profile) and max(-profile.min, profile.max) < VALUE_MAX:  # else there is no standard deviation to measure in
             found["wasserstein"] = lambda: np.array([wasserstein(profile, now)])
     wanted = {method: float(measure()[0]) for method, measure in found.items() if only is None or method in only}
     return {method: value for method, value in wanted.items() if np.isfinite(value)}

@@ -8,7 +8,7 @@ people: they are gauges, and raise alerts only where the configuration gives a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec

@@ -29,6 +29,8 @@ Int = NDArray[np.int64]
 PANE_MS = 10_000
 OTHER = "__other__"
 Z_MAX = 1e100
+
+
 class Inputs:
     """
     Statistics of a set of columns of one model version.

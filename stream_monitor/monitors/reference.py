@@ -19,8 +19,8 @@ from stream_monitor.stats.binning import edges_of
 
 SCHEMA = 2
 FENCE = 1.5
-EDGES_LIMIT = 60
-"""Edges of a numeric feature that a profile may have; those that are made here have at most 56."""
+EDGES_LIMIT = 80
+"""Edges of a numeric feature that a profile may have; those that are made here have fewer."""
 VALUE_MAX = 1e150
 """Mean and standard deviation take larger values as this: their squares would overflow."""
 TAILS = 2

@@ -22,16 +22,11 @@ from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.performance_windows import Judged
-<<<<<<< HEAD
 from stream_monitor.monitors.reference import ANY_MODEL, Profile, baseline_key, decode_profile, encode_profile, profile_id
-from stream_monitor.monitors.rows import Points, Rows, concatenated
-=======
-from stream_monitor.monitors.reference import ANY_MODEL, Profile, decode_profile, encode_profile, profile_id
 from stream_monitor.monitors.rows import Points, Rows, concatenated, with_numbers
->>>>>>> 78def5e (Bins that no value escapes: one for each value with much weight, one below and one above the reference; distances, quantiles, fences and violations are read off them; class scores are watched)
 from stream_monitor.monitors.segments import Segments
-from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.monitors.volume import Volume
+from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.settings import CoreSettings
 from stream_monitor.verdicts import AlertKey, Out, Span, Verdict
 from stream_monitor.windows.names import duration_ms

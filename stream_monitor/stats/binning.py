@@ -7,6 +7,8 @@ the reference and the last above them, so that nothing moves unseen.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,8 +58,10 @@ def edges_of(values: Float) -> Float:
     if not few:
         rest = values[~np.isin(values, atoms)]
         bins = max(REST_BINS_MIN, int(np.ceil(BINS * len(rest) / len(values))))
-        edges.append(_spread(np.quantile(rest, np.concatenate([[TAIL], np.arange(1, bins) / bins, [1 - TAIL]])), ends))
-    return np.unique(np.concatenate(edges) + 0.0)
+        cuts = _spread(np.quantile(rest, np.concatenate([[TAIL], np.arange(1, bins) / bins, [1 - TAIL]])), ends)
+        edges += [cuts, _halves(rest, np.unique(np.concatenate([*edges, cuts])), len(values) / BINS)]
+    found: Float = np.unique(np.concatenate(edges) + 0.0)
+    return found
 
 
 def _spread(cuts: Float, ends: Float) -> Float:
@@ -65,10 +69,26 @@ def _spread(cuts: Float, ends: Float) -> Float:
     width = (cuts[-1] - cuts[0]) / STEPS
     found = [cuts]
     if width > 0:
-        for low, high in zip(cuts, cuts[1:], strict=False):
+        for low, high in pairwise(cuts.tolist()):
             found.append(np.linspace(low, high, max(int(np.ceil((high - low) / width)), 1), endpoint=False))
-    edges: Float = np.concatenate(found)
-    return edges[(edges > ends[0]) & (edges < ends[1])]
+    edges = np.concatenate(found)
+    inside: Float = edges[(edges > ends[0]) & (edges < ends[1])]
+    return inside
+
+
+def _halves(values: Float, edges: Float, most: float) -> Float:
+    """More edges, where values that are tied have left a bin with more than `most`."""
+    found: list[float] = []
+    place = np.searchsorted(edges, values, side="right")
+    for heavy in np.flatnonzero(np.bincount(place) > most).tolist():
+        waiting = [np.sort(values[place == heavy])]
+        while waiting:
+            part = waiting.pop()
+            if len(part) > most and part[0] < part[-1]:
+                middle = part[len(part) // 2] if part[len(part) // 2] > part[0] else part[part > part[0]][0]
+                found.append(float(middle))
+                waiting += [part[part < middle], part[part >= middle]]
+    return np.array(found)
 
 
 def is_one_value(edges: Float) -> NDArray[np.bool_]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -15,11 +14,11 @@ from scipy.spatial.distance import jensenshannon
 from sklearn import metrics as sk
 
 from stream_monitor.stats import divergence
-from stream_monitor.stats.binning import bin_counts
+from stream_monitor.stats.binning import bins_of
 from stream_monitor.stats.classification import roc_auc, roc_auc_macro
 from stream_monitor.stats.inference import wilson_interval
 from stream_monitor.stats.performance_sums import AUC_BOUND_MAX, BinarySums, MulticlassSums, RegressionSums, auc_of_bins, logit_bins
-from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile, quantile_of_bins
+from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile
 
 counts = hnp.arrays(np.float64, st.tuples(st.just(2), st.integers(2, 12)), elements=st.integers(0, 200).map(float)).filter(lambda c: bool((c.sum(axis=1) > 0).all()))
 values = st.floats(-1e3, 1e3, allow_subnormal=False)
@@ -31,19 +30,15 @@ values = st.floats(-1e3, 1e3, allow_subnormal=False)
 @settings(max_examples=150)
 @given(
     st.lists(st.lists(st.one_of(values, st.just(math.nan)), min_size=3, max_size=3), min_size=1, max_size=40),
-    st.lists(st.lists(values, min_size=1, max_size=5, unique=True).map(sorted), min_size=3, max_size=3),
-    st.sets(st.integers(1, 39), max_size=4),
+    st.lists(st.lists(values, min_size=0, max_size=5, unique=True).map(sorted), min_size=3, max_size=3),
 )
-def test_counts_on_bins_are_those_of_comparisons(rows, edges, cuts):
-    x = np.array(rows)
-    width = max(map(len, edges))
-    padded = np.array([e + [math.inf] * (width - len(e)) for e in edges])
-    bounds = np.array([0, *sorted(c for c in cuts if c < len(x)), len(x)])
-    with np.errstate(invalid="ignore"):
-        expected = [[[(x[a:b, f] >= edge).sum() for edge in padded[f]] for f in range(3)] for a, b in itertools.pairwise(bounds)]
-    found = bin_counts(x, padded, bounds)
-    assert found.tolist() == expected
-    assert (found.sum(axis=0) == bin_counts(x, padded, np.array([0, len(x)]))[0]).all(), "pieces add up to the whole"
+def test_bins_are_those_of_comparisons(rows, edges):
+    x = np.ascontiguousarray(np.array(rows).T)
+    first = np.array([0, 100, 200])
+    found = bins_of(x, [np.array([*e, math.inf]) for e in edges], first)
+    for f in range(3):
+        expected = [len(edges[f]) + 1 if math.isnan(v) else sum(v >= edge for edge in edges[f]) for v in x[f].tolist()]
+        assert (found[f] - first[f]).tolist() == expected
 
 
 # ---- distances
@@ -55,13 +50,13 @@ def test_distances_are_those_of_scipy(pair):
     p, q = pair[0], pair[1]
     middles = np.arange(len(p), dtype=float) * 1.5
     assert divergence.jensen_shannon(p[None], q[None])[0] == pytest.approx(jensenshannon(p, q, base=2), abs=1e-7)
-    assert divergence.wasserstein(p[None], q[None], middles[None], np.array([2.0]))[0] == pytest.approx(scipy_stats.wasserstein_distance(middles, middles, p, q) / 2, abs=1e-9)
     repeated = np.repeat(middles, p.astype(int)), np.repeat(middles, q.astype(int))
     assert divergence.ks(p[None], q[None])[0] == pytest.approx(scipy_stats.ks_2samp(*repeated, method="asymp").statistic, abs=1e-9)
     table = pair[:, pair.sum(axis=0) > 0]
     statistic = scipy_stats.chi2_contingency(table, correction=False).statistic if table.shape[1] > 1 else 0.0
     assert divergence.chi2(p[None], q[None])[0] == pytest.approx(math.sqrt(statistic / table.sum()), abs=1e-9)
-    share_p, share_q = np.maximum(p / p.sum(), divergence.SHARE_MIN), np.maximum(q / q.sum(), divergence.SHARE_MIN)
+    p, q = p[(p + q) > 0], q[(p + q) > 0]
+    share_p, share_q = np.maximum(p, divergence.EMPTY) / p.sum(), np.maximum(q, divergence.EMPTY) / q.sum()
     expected = float(((share_q - share_p) * np.log(share_q / share_p)).sum())
     assert divergence.psi(p[None], q[None])[0] == pytest.approx(expected, abs=1e-12)
 
@@ -78,7 +73,7 @@ def test_distances_are_symmetric_and_do_not_depend_on_names_or_scale(pair, rnd, 
         assert (distance(p, q) >= 0).all()
         if distance is not divergence.ks:
             assert distance(p[:, order], q[:, order]) == pytest.approx(distance(p, q), abs=1e-9)
-        if distance is not divergence.chi2:  # V weighs samples by their size
+        if distance not in {divergence.chi2, divergence.psi}:  # V weighs samples by their size, and an empty bin counts half a row
             assert distance(p * factor, q) == pytest.approx(distance(p, q), abs=1e-7)
     assert 0 <= divergence.chi2(p, q)[0] <= 1 + 1e-12
     assert 0 <= divergence.jensen_shannon(p, q)[0] <= 1 + 1e-12
@@ -97,7 +92,7 @@ def test_features_do_not_touch_each_other(one, other):
 
 def test_an_empty_sample_has_no_distance():
     full, empty = np.array([[1.0, 2.0]]), np.zeros((1, 2))
-    for distance in (divergence.jensen_shannon, divergence.ks, divergence.chi2):
+    for distance in (divergence.psi, divergence.jensen_shannon, divergence.ks, divergence.chi2):
         assert np.isnan(distance(full, empty)[0])
         assert np.isnan(distance(empty, full)[0])
 
@@ -130,16 +125,6 @@ def test_latency_quantiles_are_near_those_of_numpy(latencies, q):
     ordered = np.sort(latencies)
     found = latency_quantile(np.bincount(latency_bins(ordered), minlength=len(LATENCY_EDGES) + 1).astype(float), q)
     assert found == pytest.approx(ordered[math.floor(q * (len(ordered) - 1) + 1e-9)], rel=0.022)
-
-
-@settings(max_examples=100)
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=8).filter(any), st.floats(0, 1))
-def test_quantiles_of_bins_lie_in_the_bin_of_their_rank(found, q):
-    edges = np.arange(len(found) + 1.0)
-    value = quantile_of_bins(np.array(found, float), edges, q)
-    rank, total = q * sum(found), np.concatenate([[0], np.cumsum(found)])
-    k = min(int(value), len(found) - 1)
-    assert total[k] - 1e-6 <= rank <= total[k + 1] + 1e-6
 
 
 # ---- performance

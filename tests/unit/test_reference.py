@@ -26,19 +26,26 @@ def test_numeric_profile_equals_numpy(draw):
     assert found.mean == pytest.approx(values.mean(), rel=1e-12)
     assert found.sd == pytest.approx(values.std(), rel=1e-9)
     assert (found.min, found.max) == (values.min(), values.max())
-    edges = np.array(found.quantiles)
-    assert set(found.quantiles) <= set(np.quantile(values, np.arange(1, 20) / 20))
+    edges = np.array(found.edges)
     assert (np.diff(edges) > 0).all()
+    assert (edges[0], edges[-1]) == (values.min(), np.nextafter(values.max(), np.inf))
     counts = [int(((values >= low) & (values < high)).sum()) for low, high in zip([-np.inf, *edges], [*edges, np.inf], strict=True)]
     assert list(found.counts) == counts
-    assert min(found.counts) > 0, "no bin of the reference is empty"
+    assert (counts[0], counts[-1]) == (0, 0)
+    one = np.nextafter(edges[:-1], np.inf) == edges[1:]
+    assert max(np.array(counts[1:-1])[~one], default=0) <= np.ceil(len(values) / 20), "what has no bin of its own is no more than a twentieth"
 
 
-def test_ties_leave_fewer_bins_and_a_constant_leaves_one():
-    assert numeric_profile(np.full(50, 2.5), 0).counts == (50,)
-    halves = numeric_profile(np.repeat([0.0, 1.0], 50), 0)
-    assert halves.counts[-1] == 50
-    assert sum(halves.counts) == 100
+def test_a_value_with_much_weight_has_a_bin_of_its_own():
+    assert numeric_profile(np.full(50, 2.5), 0).counts == (0, 50, 0)
+    assert numeric_profile(np.repeat([0.0, 1.0], [50, 20]), 0).counts == (0, 50, 0, 20, 0)
+    rng = np.random.default_rng(1)
+    for value in (-9.0, 0.0, 0.3, 9.0):  # the least, one in the middle, the greatest
+        values = np.where(rng.random(5_000) < 0.1, value, rng.normal(size=5_000))
+        found = numeric_profile(values, 0)
+        at = found.edges.index(value)
+        assert found.edges[at + 1] == np.nextafter(value, np.inf)
+        assert found.counts[at + 1] == (values == value).sum()
 
 
 def test_outliers_lie_outside_the_fences():
@@ -73,7 +80,7 @@ def test_the_name_is_the_hash_of_canonical_json():
     assert len({profile_id(p) for p in (profile, some_profile(version="2"), some_profile(rows=42), some_profile(performance={}))}) == 4
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"rows": "many"}', b'{"features": {"a": {"count": 1}}}', b'{"schema": 2}'])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"rows": "many"}', b'{"features": {"a": {"count": 1}}}', b'{"schema": 3}'])
 def test_what_is_no_profile_is_said_to_be_none(data):
     with pytest.raises(StateError, match="reference profile"):
         decode_profile(data)

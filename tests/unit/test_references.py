@@ -72,7 +72,7 @@ def broken(**changes) -> bytes:
         b"",
         b"{",
         b"[]",
-        b'{"schema": 2}',
+        b'{"schema": 3}',
         broken(quantiles=list(range(30)), counts=[1] * 31),
         broken(quantiles=[2.0, 1.0], counts=[1, 1, 1]),
         broken(counts=[1]),
