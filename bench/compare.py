@@ -2,7 +2,7 @@
 Our worker and its peers on the same events of the same real Kafka, one after the other: `python bench/compare.py [--rounds N] [--events N] [--work W ...] [--peers P ...]`.
 
 Works: `predictions` (decode, count, latency histogram, statistics and detectors of ten features and the score), `pairs` (labels joined, rolling accuracy, confusion, detectors on the errors),
-`both` (the two together). Our worker always does everything: in `pairs` a peer does less. What each peer does and does not do is said at the top of its file in `bench/peers`.
+`both` (the two together). Our worker always does everything: in `pairs` a peer does less. Every run has a group of its own. What each peer does and does not do is said at the top of its file in `bench/peers`.
 `--install` makes `.bench-venv` with what the Python peers need; the one in Java is built by Maven when it is first used.
 """
 
@@ -106,28 +106,42 @@ def once(subject: str, work: str, bootstrap: str, prefix: str, a: argparse.Names
             command = measure.worker_command(own, bootstrap, prefix)
         else:
             topics = {"predictions": prefix + "predictions", "labels": prefix + "labels", "alerts": prefix + ALERTS}
-            given = {"bootstrap": bootstrap, **topics, "work": work, "group": f"{prefix}{subject}", "folder": str(own)}
+            given = {"bootstrap": bootstrap, **topics, "work": work, "group": measure.fresh(f"{prefix}{subject}"), "folder": str(own)}
             command = [*ALL[subject].command(), *(word for name, value in given.items() for word in (f"--{name}", value))]
         with measure.running(command, own) as running:
             return measure.drained(running, measure.COUNTERS[work], a.events, warmup_s=a.warmup, limit_s=a.seconds)
 
 
 def table(runs: list[Run]) -> str:
-    """Markdown: events (pairs) a CPU-second as minimum, median, maximum of the rounds; how often ours, median of the ratios round by round; peak memory; cores used."""
-    lines = ["| work | subject | a CPU-second: min / **median** / max | ours does × | peak MB | cores | |", "|---|---|---|---|---|---|---|"]
+    """
+    Markdown: events (pairs) a CPU-second as minimum, median, maximum of the rounds; the part of ours of it, median of the ratios round by round; peak memory; cores used; what waited.
+
+    A run that waited for more than a tenth of its time, or did not count, is no rate: it is told, and left out.
+    """
+    lines = ["| work | subject | a CPU-second: min / **median** / max | ours / it: min / **median** / max | peak MB | cores | measured s | waited % | |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
     for work in dict.fromkeys(r.work for r in runs):
-        ours = {r.round: r.found.per_cpu_s for r in runs if r.work == work and r.subject == OURS}
+        ours = {r.round: r.found.per_cpu_s for r in runs if r.work == work and r.subject == OURS and r.found.is_rate}
         for subject in dict.fromkeys(r.subject for r in runs if r.work == work):
             mine = [r for r in runs if (r.work, r.subject) == (work, subject)]
-            rates = [r.found.per_cpu_s for r in mine]
-            ratios = [ours[r.round] / r.found.per_cpu_s for r in mine if r.round in ours]
-            ratio = f"{statistics.median(ratios):.1f}" if ratios else ""
+            rates = [r.found.per_cpu_s for r in mine if r.found.is_rate]
+            ratios = [ours[r.round] / r.found.per_cpu_s for r in mine if r.round in ours and r.found.is_rate]
             cores = statistics.median(r.found.cpu_s / r.found.wall_s for r in mine)
-            note = "" if all(r.found.complete for r in mine) else "cut at the time limit"
+            lasted_s, waited = statistics.median(r.found.wall_s for r in mine), statistics.median(r.found.waited for r in mine)
+            notes = [] if all(r.found.complete for r in mine) else ["cut at the time limit"]
+            notes += [] if len(rates) == len(mine) else [f"{len(mine) - len(rates)} of {len(mine)} rounds waited and are left out"]
             title = OURS if subject == OURS else ALL[subject].title
-            spread = f"{min(rates):,.0f} / **{statistics.median(rates):,.0f}** / {max(rates):,.0f}"
-            lines.append(f"| {work} | {title} | {spread} | {ratio} | {max(r.found.rss_mb for r in mine):.0f} | {cores:.2f} | {note} |")
+            peak = max(r.found.rss_mb for r in mine)
+            shown = f"{_spread(rates, ',.0f')} | {_spread(ratios, '.2f')} | {peak:.0f} | {cores:.2f} | {lasted_s:.0f} | {100 * waited:.0f}"
+            lines.append(f"| {work} | {title} | {shown} | {'; '.join(notes)} |")
     return "\n".join(lines)
+
+
+def _spread(values: list[float], style: str) -> str:
+    """Minimum, median and maximum."""
+    if not values:
+        return ""
+    return f"{min(values):{style}} / **{statistics.median(values):{style}}** / {max(values):{style}}"
 
 
 def compare(a: argparse.Namespace) -> tuple[list[Run], list[str]]:
@@ -165,7 +179,7 @@ def compare(a: argparse.Namespace) -> tuple[list[Run], list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--events", type=int, default=600_000)
+    parser.add_argument("--events", type=int, default=1_200_000, help="some ten million make a minute of a fast subject")
     parser.add_argument("--work", nargs="+", choices=tuple(measure.COUNTERS), default=["predictions", "pairs"])
     parser.add_argument("--peers", nargs="*", choices=tuple(ALL), default=list(ALL))
     parser.add_argument(

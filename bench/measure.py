@@ -7,6 +7,7 @@ CPU and memory are those that the kernel tells (Linux, /proc), so that no subjec
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from kafka_server import KafkaServer, missing  # noqa: E402 - scripts are no pac
 
 CLOCK = os.sysconf("SC_CLK_TCK")
 START_S, STALL_S, POLL_S = 90, 20, 1.0
+WAITED_MAX, IDLE_CORES = 0.1, 0.2
 COUNTERS = {"predictions": "model_predictions_total", "pairs": "model_labels_total", "both": "model_labels_total"}
 
 
@@ -41,10 +43,17 @@ class Measurement(NamedTuple):
     """The slowest answer of /metrics under this load."""
     complete: bool
     """False: it was cut off by the time limit, or stopped counting."""
+    waited: float = 0.0
+    """Share of the measured time between looks at which it had counted nothing new while it used less than a fifth of a core."""
 
     @property
     def per_cpu_s(self) -> float:
         return self.events / max(self.cpu_s, 1 / CLOCK)
+
+    @property
+    def is_rate(self) -> bool:
+        """Whether the measured stretch is one of work: what waited, or stood still, has no rate."""
+        return self.events > 0 and self.waited <= WAITED_MAX
 
 
 class Subject:
@@ -180,7 +189,28 @@ def drained(subject: Subject, counter: str, n: int, *, warmup_s: float = 10, lim
     if begin is None or readings[-1].events == 0:
         raise RuntimeError(f"{subject.process.args} counted {now.events} of {n} events, too few to measure: {subject.said()}")
     start, end = stretch(readings, begin, n)
-    return Measurement(end.events - start.events, end.cpu_s - start.cpu_s, end.time_s - start.time_s, subject.rss_mb(), max(answers_s[begin:]) * 1e3, now.events >= n)
+    part = [r for r in readings if start.time_s <= r.time_s <= end.time_s]
+    return Measurement(end.events - start.events, end.cpu_s - start.cpu_s, end.time_s - start.time_s, subject.rss_mb(), max(answers_s[begin:]) * 1e3, now.events >= n, waited(part))
+
+
+def waited(readings: list[Reading]) -> float:
+    """
+    Share of the time in which nothing was counted and hardly a core was used.
+
+    Examples
+    --------
+    >>> waited([Reading(0, 0.0, 0), Reading(50, 0.9, 1), Reading(50, 0.9, 3), Reading(90, 1.8, 4)])
+    0.5
+    """
+    if len(readings) < 2:
+        return 0.0
+    still = [b.time_s - a.time_s for a, b in itertools.pairwise(readings) if b.events == a.events and b.cpu_s - a.cpu_s < IDLE_CORES * (b.time_s - a.time_s)]
+    return sum(still) / (readings[-1].time_s - readings[0].time_s)
+
+
+def fresh(group: str) -> str:
+    """The name of a group that nobody has used: a group that was there goes on where it was, and counts nothing."""
+    return f"{group}-{random.randrange(10**9)}"
 
 
 def whole(subject: Subject, counter: str, n: int) -> Measurement:
@@ -197,16 +227,26 @@ def whole(subject: Subject, counter: str, n: int) -> Measurement:
         return found
 
     begin = now = moved = look()
+    readings = [begin]
     while now.events < n and now.time_s - moved.time_s < (STALL_S if now.events else START_S):
         time.sleep(POLL_S if begun else POLL_S / 10)
         now = look()
+        readings.append(now)
         begun = begun or subject.counted("stream_monitor_records_total") > 0
         if not begun:
             begin = now
         if now.events > moved.events:
             moved = now
     end = now if now.events >= n else moved
-    return Measurement(end.events, end.cpu_s - begin.cpu_s, end.time_s - begin.time_s, subject.rss_mb(), max(answers_s) * 1e3, now.events >= n)
+    return Measurement(
+        end.events,
+        end.cpu_s - begin.cpu_s,
+        end.time_s - begin.time_s,
+        subject.rss_mb(),
+        max(answers_s) * 1e3,
+        now.events >= n,
+        waited([r for r in readings if begin.time_s <= r.time_s <= end.time_s]),
+    )
 
 
 def stretch(readings: list[Reading], begin: int, n: int) -> tuple[Reading, Reading]:

@@ -2,13 +2,16 @@
 Events a CPU-second of a whole worker on a real Kafka: `python bench/worker.py [--events N] [--labels] [--no-features] [--bootstrap HOST:PORT]`.
 
 The work is that of `workload.py`: every monitor on, gauges exported, snapshots and transactions on. CPU is user + system of the worker between the moment a fifth and the
-moment all of the events are counted on /metrics; start-up is left out.
+moment all of the events are counted on /metrics; start-up is left out. With --labels it is also told how many labels met their prediction, and it is a failure (1) where some did
+not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from typing import Any
 
 import measure
@@ -22,7 +25,9 @@ def run(bootstrap: str, n: int, *, labels: bool, drift: bool = True, models: int
         command = measure.worker_command(folder, bootstrap, prefix, defaults={} if drift else {"drift": {"features": {}}}, limits={"models": max(models, 100)})
         with measure.running(command, folder) as worker:
             found = measure.drained(worker, measure.COUNTERS["pairs" if labels else "predictions"], n, limit_s=limit_s)
-    return {
+            joined = settled(worker, n) if labels else 0
+    told = {"joined": joined, "labels lost": n - joined} if labels else {}
+    return told | {
         "events": found.events,
         "bytes": size,
         "cpu_s": round(found.cpu_s, 2),
@@ -30,8 +35,19 @@ def run(bootstrap: str, n: int, *, labels: bool, drift: bool = True, models: int
         "per_s": int(found.events / found.wall_s),
         "rss_mb": int(found.rss_mb),
         "scrape_ms_max": int(found.scrape_ms_max),
+        "waited_%": round(100 * found.waited),
         "complete": found.complete,
     }
+
+
+def settled(worker: measure.Subject, n: int, limit_s: float = 20) -> int:
+    """Labels that met their prediction, once all have or no more do."""
+    joined, until_s = -1, time.monotonic() + limit_s
+    while (now := worker.counted(measure.COUNTERS["pairs"])) < n and time.monotonic() < until_s:
+        if now > joined:
+            joined, until_s = now, time.monotonic() + limit_s
+        time.sleep(1)
+    return now
 
 
 def main() -> None:
@@ -44,7 +60,10 @@ def main() -> None:
     parser.add_argument("--bootstrap")
     a = parser.parse_args()
     with measure.broker(a.bootstrap) as bootstrap:
-        print(json.dumps(run(bootstrap, a.events, labels=a.labels, drift=not a.no_features, models=a.models, features=a.features)))
+        found = run(bootstrap, a.events, labels=a.labels, drift=not a.no_features, models=a.models, features=a.features)
+    print(json.dumps(found))
+    if found.get("labels lost"):
+        sys.exit(f"{found['labels lost']:,} of {a.events:,} labels did not meet their prediction")
 
 
 if __name__ == "__main__":

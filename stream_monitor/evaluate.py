@@ -23,6 +23,7 @@ from stream_monitor.events.join import Join
 from stream_monitor.events.join_rows import Pairs
 from stream_monitor.events.observations import LABEL, Observations, unpack
 from stream_monitor.events.ring import Ring
+from stream_monitor.events.store import RINGS
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.monitors import bounds
 from stream_monitor.monitors.containment import MONITORS
@@ -262,6 +263,8 @@ class Shard:
         yield Sample("stream_monitor_timestamps_replaced_total", (), self.ahead)
         yield Sample("stream_monitor_log_time_jumps_total", (), self.log_time.refused)
         yield Sample("stream_monitor_join_pending", (), len(self.join.predictions))
+        if (reach_ms := self.join.reach_ms(self.log_time_ms)) is not None:
+            yield Sample("stream_monitor_join_reach_seconds", (str(self.partition),), reach_ms / 1e3)
         yield Sample("stream_monitor_predictions_expired_total", (), int(self.join.expired.sum()))
         yield Sample("stream_monitor_predictions_evicted_total", (), int(self.join.evicted.sum()))
         yield Sample("stream_monitor_state_bytes", (), self.join.memory_bytes + sum(v.memory_bytes for v in self.versions))
@@ -319,10 +322,10 @@ class Shard:
             `state`, `settings`, and `segment-…` parts that never change once they are full.
         """
         parts: dict[str, bytes | None] = {}
-        for ring_name in ("predictions", "labels"):
+        for ring_name in RINGS:
             ring: Ring = getattr(self.join, ring_name)
             for k, (start, end) in ring.segments().items():
-                name = f"segment-{ring_name}-{k:09}"
+                name = f"segment-{ring_name}-{k:09}.{ring.editions.get(k, 0)}"
                 parts[name] = None if name in known else msgspec.msgpack.encode(ring.segment(start, end))
         state = {
             "schema": SNAPSHOT_SCHEMA,
@@ -374,11 +377,11 @@ class Shard:
         anew = shard.registry.load(state["registry"], shard.separation.texts.names, changed=changed)
         shard.anew = anew if changed else [*state["anew"], *(a for a in anew if a not in state["anew"])]
         shard.bounds = bounds.Bounds.from_state(state["bounds"])
-        segments: dict[str, dict[int, dict[str, bytes]]] = {"predictions": {}, "labels": {}}
+        segments: dict[str, dict[int, dict[str, bytes]]] = {name: {} for name in RINGS}
         for part, data in parts.items():
             if part.startswith("segment-"):
                 _, ring_name, k = part.split("-")
-                segments[ring_name][int(k)] = msgspec.msgpack.decode(data)
+                segments[ring_name][int(k.partition(".")[0])] = msgspec.msgpack.decode(data)
         shard.join = shard.separation.join = Join.from_state(settings.limits.pending, settings.defaults.labels.max_delay_ms, state["join"], segments)
         shard.join.wait([version.settings.labels.max_delay_ms for version in shard.versions])
         shard._dirty = {int(k): v for k, v in state["dirty"].items()}

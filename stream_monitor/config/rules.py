@@ -256,7 +256,11 @@ RULES: dict[type, dict[str, Rule]] = {
         "features": Rule("Features of a model version.", low=1),
         "segments": Rule("Values of a segment.", low=1),
         "categories": Rule("Categories of a feature.", low=1),
-        "pending": Rule("Predictions that wait for labels; the oldest are evicted.", low=1_000, high=50_000_000),
+        "pending": Rule(
+            "Predictions, and labels, that are kept; when there are more, those that have their label go first, then the oldest. It decides how late labels may be.",
+            low=1_000,
+            high=50_000_000,
+        ),
         "series": Rule("Series that a worker exports.", low=100, high=10_000_000),
     },
     s.Privacy: {"raw_values": Rule("Show raw feature values and ids in alerts and anomalies.")},

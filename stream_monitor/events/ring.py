@@ -1,7 +1,7 @@
 """
 Rows in the order of the log, with an index of their ids.
 
-Rule of the file: a `Ring` only appends at its head and forgets at its tail; a row is immutable but for the columns named `mutable`. The index is a function of the
+Rule of the file: a `Ring` appends at its head and forgets at its tail, and may close up what lies before a row; a row is immutable but for the columns named `mutable`. The index is a function of the
 rows (it is made again on restore), so its layout, which depends on a secret of this process, never shows in a result.
 """
 
@@ -50,6 +50,8 @@ class Ring:
         self.dtypes = {"id": "<u8", **columns}
         self.mutable, self.rows_max = mutable, rows_max
         self.tail = self.head = 0
+        self.editions: dict[int, int] = {}
+        """How often rows of a segment have moved."""
         self.column: dict[str, NDArray[Any]] = {name: np.zeros(CAPACITY_MIN, dtype) for name, dtype in self.dtypes.items()}
         self._older: NDArray[np.uint32] | None = None
         """By place: how far back the row before it with the same id lies; 0: none. Not there as long as every id came once."""
@@ -165,6 +167,27 @@ class Ring:
         """Drop every row before this sequence number. O(1)."""
         self.tail = max(self.tail, min(tail, self.head))
 
+    def close_up(self, kept: Int, end: int) -> None:
+        """
+        Of the rows before `end` keep these, in their order, and drop the others.
+
+        They move up to `end`, so that their sequence numbers change and those of the rows from `end` on do not.
+        O(rows before `end`).
+        """
+        kept = np.sort(kept)
+        start = end - len(kept)
+        to, at = self._at(np.arange(start, end)), self._at(kept)
+        slots = self._slots_of(self.column["id"][at], at) if self._older is None else None
+        for column in self.column.values():
+            column[to] = column[at]
+        changed = range(start // SEGMENT_ROWS, -(-end // SEGMENT_ROWS))
+        self.editions = {k: n for k, n in self.editions.items() if (k + 1) * SEGMENT_ROWS > start} | {k: self.editions.get(k, 0) + 1 for k in changed if len(kept)}
+        self.tail = start
+        if slots is None:
+            self._reindex()
+        else:
+            self._slots[slots] = to + 1
+
     def before(self, name: str, value: int) -> int:
         """The first sequence number whose value of an ascending column is not below `value`. O(log n)."""
         low, high, column = self.tail, self.head, self.column[name]
@@ -184,6 +207,16 @@ class Ring:
 
     def _slot_of(self, ids: NDArray[np.uint64]) -> Int:
         return ((ids * self._secret >> np.uint64(32)) * np.uint64(len(self._slots)) >> np.uint64(32)).astype(np.int64)
+
+    def _slots_of(self, ids: NDArray[np.uint64], at: Int) -> Int:
+        """Slots of the index that lead to the rows at these places; each has its own, as long as every id came once."""
+        found, asked, slot = np.empty(len(ids), np.int64), np.arange(len(ids)), self._slot_of(ids)
+        while len(asked):
+            hit = self._slots[slot] == at[asked] + 1
+            found[asked[hit]] = slot[hit]
+            asked, slot = asked[~hit], slot[~hit] + 1
+            slot[slot == len(self._slots)] = 0
+        return found
 
     def _put(self, ids: NDArray[np.uint64], at: Int) -> None:
         slots, slot, entry, key = self._slots, self._slot_of(ids), (at + 1).astype(np.uint32), self.column["id"]
@@ -250,6 +283,7 @@ class Ring:
         return {
             "tail": self.tail,
             "head": self.head,
+            "editions": self.editions,
             "dtypes": self.dtypes,
             "open": {name: self.rows(name, open_start, self.head).tobytes() for name in self.dtypes},
             "mutable": {name: self.rows(name, self.tail, open_start).tobytes() for name in self.mutable},
@@ -277,6 +311,7 @@ class Ring:
         dtypes.pop("id")
         ring = cls(dtypes, mutable, rows_max)
         ring.tail = ring.head = state["tail"]
+        ring.editions = {int(k): n for k, n in state["editions"].items()}
         open_start = max(state["head"] // SEGMENT_ROWS * SEGMENT_ROWS, state["tail"])
         for name, dtype in ring.dtypes.items():
             parts = [np.frombuffer(state["open"][name], dtype)]

@@ -13,7 +13,8 @@ from typing import Any
 
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.alerts.wording import percent
-from stream_monitor.events.join import ANY, Join
+from stream_monitor.events.join import Join
+from stream_monitor.events.store import ANY
 from stream_monitor.monitors.registry import OTHER, Registry
 from stream_monitor.settings import DAY_MS, ModelSettings
 from stream_monitor.verdicts import AlertKey, Level, Span, Verdict
@@ -31,11 +32,31 @@ UNMET_SHARE, LABELS_MIN = 0.5, 50
 def hits(registry: Registry, join: Join) -> Counter[str]:
     """Things beyond a limit since the beginning, by the limit."""
     found = Counter(registry.hits)
-    found["pending"] = int(join.evicted.sum())
+    found["pending"] = int(join.evicted.sum()) + join.lost
     for version in registry.versions:
         found["features"] += version.features.unknown.get(OTHER, 0)
         found["segments"] += version.segments.overflowed if version.segments is not None else 0
     return Counter({name: n for name, n in found.items() if n})
+
+
+def evictions(join: Join, log_ms: int) -> str:
+    """What was lost since the store of predictions and labels is full, and how late labels may be."""
+    reach_ms = join.reach_ms(log_ms)
+    late = "" if reach_ms is None else f"; at this rate labels may be {duration(reach_ms)} late"
+    return f"{int(join.evicted.sum()):,} predictions were forgotten before their label came, and {join.lost:,} labels met nothing because of it{late}"
+
+
+def duration(ms: float) -> str:
+    """
+    A length of time as people say it.
+
+    >>> duration(500_000), duration(7_200_000), duration(40)
+    ('8 minutes', '2 hours', '40 ms')
+    """
+    for unit, size in (("days", 86_400_000), ("hours", HOUR_MS), ("minutes", 60_000), ("seconds", 1_000)):
+        if ms >= 2 * size:
+            return f"{ms / size:.0f} {unit}"
+    return f"{ms:.0f} ms"
 
 
 def retirement(key: AlertKey, settings: ModelSettings, log_ms: int) -> Verdict:
@@ -99,7 +120,8 @@ class Bounds:
             if n > known[0]:
                 known[:] = n, log_ms
             known[0] = min(known[0], n)  # some are counted anew under another configuration
-            yield self._limit(partition, name, registry, known, log_ms)
+            what = evictions(join, log_ms) if name == "pending" else f"further {name} are counted under {OTHER}"
+            yield self._limit(partition, name, what, registry, known, log_ms)
         if log_ms // MINUTE_MS != self.minute:
             self.minute = log_ms // MINUTE_MS
             self._count(registry, join, log_ms)
@@ -107,10 +129,9 @@ class Bounds:
                 yield from self._met(partition, partitions, registry, model, shares, log_ms)
 
     @staticmethod
-    def _limit(partition: int, name: str, registry: Registry, known: list[int], log_ms: int) -> Verdict:
+    def _limit(partition: int, name: str, what: str, registry: Registry, known: list[int], log_ms: int) -> Verdict:
         limit = getattr(registry.settings.limits, name)
         reached = log_ms - known[1] < HOUR_MS
-        what = "predictions were forgotten before their label came" if name == "pending" else f"{name} are counted under {OTHER}"
         return Verdict(
             key=AlertKey(OTHER, "", f"partition={partition}", "data_quality", f"limits.{name}", "threshold"),
             level="warning" if reached else "ok",
@@ -119,7 +140,7 @@ class Bounds:
             threshold=float(limit),
             direction="up",
             window=Span(known[1], log_ms, known[0]),
-            summary=f"limits.{name} = {limit:,} is reached in partition {partition} of observations: further {what}",
+            summary=f"limits.{name} = {limit:,} is reached in partition {partition} of observations: {what}",
             evidence={"guarantee": "none"},
         )
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
@@ -36,6 +37,7 @@ TOLD_MS = 10_000
 """Event time by which a partition may besides be ahead of one that another worker reads: what that one tells of itself is as old as a commit and a question."""
 STEPS_MAX = 1_000
 BEHIND_ALL = -math.inf
+NOTE = re.compile(r"(\S*)(?: time=(-?[0-9]{1,18})(?!\S))?")
 
 
 class Told(NamedTuple):
@@ -237,11 +239,14 @@ def noted(topic_id: str, time_ms: int | None) -> str:
 
 
 def note_of(text: str) -> tuple[str, int | None]:
-    """
+    r"""
     What `noted` was given.
 
-    >>> note_of("17 time=40"), note_of("17"), note_of("")
-    (('17', 40), ('17', None), ('', None))
+    Other programs commit for the group too, with whatever metadata: what is no number is no time.
+
+    >>> note_of("17 time=40"), note_of("17"), note_of("17 time=4\\x00"), note_of("")
+    (('17', 40), ('17', None), ('17', None), ('', None))
     """
-    topic_id, _, time_ms = text.partition(" time=")
-    return topic_id, int(time_ms) if time_ms else None
+    found = NOTE.match(text)
+    assert found is not None  # the empty text matches
+    return found[1], int(found[2]) if found[2] else None

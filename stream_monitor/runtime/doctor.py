@@ -25,6 +25,7 @@ from stream_monitor.runtime.cluster import READ, WRITE, Cluster, Records, TopicF
 from stream_monitor.runtime.findings import Checkup, Finding, Patient, about, span
 from stream_monitor.runtime.http import url_of
 from stream_monitor.runtime.notes import read_note
+from stream_monitor.runtime.reach import reach
 from stream_monitor.runtime.spelling import compared, ids_of
 from stream_monitor.runtime.topic_changes import PROCEDURE
 from stream_monitor.schema import topics as topic_specs
@@ -321,6 +322,8 @@ async def sample(patient: Patient) -> list[Finding]:
             continue
         ids[kind] = ids_of(value for batch in batches for value in batch.values)
         found += [judged(kind, facts.name, batches, patient.settings.worker.max_record_bytes), clock(kind, batches, patient.now_ms)]
+        if kind == "predictions":
+            found += reach(batches, patient.settings.core)
     alike = compared(ids["predictions"], ids["labels"]) if len(ids) == len(INPUTS) else None
     return [*found, alike] if alike is not None else found
 

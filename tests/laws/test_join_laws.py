@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import random
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_monitor.events.join import ANY, SERVED, Join
+from stream_monitor.events.join import Join
 from stream_monitor.events.join_rows import LabelRows, Predictions
+from stream_monitor.events.store import ANY, SERVED
 
 VERSIONS = [0, 0, 1]  # model of each version
 NAMELESS = {0: 0, 1: 2}  # the version of each model that a label means with its own prediction when it names none
@@ -167,12 +170,12 @@ def labels_of(part: list[tuple[int, Row]], start: int) -> LabelRows:
 class Run:
     """A join that takes these rows, cut at these places and wherever log time goes on."""
 
-    def __init__(self, given: list[Row], cuts: list[int], *, restored: bool = False) -> None:
-        self.join = Join(10_000)
+    def __init__(self, given: list[Row], cuts: list[int], *, restored: bool = False, limit: int = 10_000) -> None:
+        self.join = Join(limit)
         for code, model in enumerate(VERSIONS):
             self.join.register(code, model, DELAY)
         self.events: list[tuple[int, int, float, float, bool]] = []
-        self.duplicates = now = 0
+        self.duplicates = self.lost = now = 0
         bounds = sorted({0, len(given), *(c % (len(given) + 1) for c in cuts), *(i for i, r in enumerate(given) if r.later)})
         for start, end in itertools.pairwise(bounds):
             if given[start].later:
@@ -180,15 +183,117 @@ class Run:
                 self.join.expire(now)
             if restored:
                 state = self.join.state()
-                self.join = Join.from_state(10_000, 0, state, {"predictions": {}, "labels": {}})
+                self.join = Join.from_state(limit, 0, state, {"predictions": {}, "labels": {}})
                 assert self.join.state() == state
             part = list(enumerate(given[start:end]))
             joined = self.join.apply(predictions_of([x for x in part if x[1].kind != "label"]), labels_of([x for x in part if x[1].kind == "label"], start), now)
             self.duplicates += int(joined.duplicate.sum())
+            self.lost += joined.outcomes["evicted"]
             columns = [(p.row, p.id, p.version, p.outcome, p.label, p.corrected) for p in joined.pairs]
             found = sorted((int(row), int(i), int(v), float(o), float(y), bool(c)) for each in columns for row, i, v, o, y, c in zip(*each, strict=True))
             self.events += [rest for _, *rest in found]  # type: ignore[misc]
         self.events = [tuple(e) for e in self.events]  # type: ignore[misc]
+
+
+@dataclass
+class Kept:
+    """A row in the store of `Full`."""
+
+    event: int
+    model: int
+    version: int
+    value: float
+    kind: str = ""
+    key: tuple[int, int, int] = (0, 0, 0)
+    label: Kept | None = None
+    used: bool = False
+
+    def suits(self, prediction: Kept) -> bool:
+        """Whether this label is for that prediction."""
+        return self.event == prediction.event and self.model in (ANY, prediction.model) and self.version in (ANY, prediction.version)
+
+
+@dataclass
+class Full:
+    """The store with a limit, one row at a time: after every quarter of the limit that comes, what has its label goes first, then the oldest."""
+
+    limit: int
+    rows: list[Kept] = field(default_factory=list)
+    labels: list[Kept] = field(default_factory=list)
+    evicted_rows: list[Kept] = field(default_factory=list)
+    evicted_labels: list[Kept] = field(default_factory=list)
+    n: int = 0
+    duplicates: int = 0
+    lost: int = 0
+    evicted: int = 0
+    events: list[tuple[int, int, float, float, bool]] = field(default_factory=list)
+
+    def take(self, offset: int, r: Row) -> None:
+        if r.kind == "label":
+            self.label(offset, r)
+        else:
+            self.prediction(r)
+        self.n += 1
+        if self.n % max(self.limit // 4, 1) == 0:
+            self.evict()
+
+    def pair(self, row: Kept, label: Kept, *, corrected: bool = False) -> None:
+        row.label, label.used = label, True
+        self.events.append((row.event, row.version, row.value, label.value, corrected))
+
+    def prediction(self, r: Row) -> None:
+        same = [k for k in self.rows if (k.event, k.version) == (r.event, r.version) and (k.kind == "failed") == (r.kind == "failed")]
+        if same:
+            self.duplicates += same[0].kind != "stood in"
+            same[0].kind = r.kind
+            return
+        row = Kept(r.event, VERSIONS[r.version], r.version, r.value, r.kind)
+        self.rows.append(row)
+        if r.kind == "failed":
+            return
+        if fitting := [label for label in self.labels if label.suits(row)]:
+            self.pair(row, max(fitting, key=lambda label: label.key))
+        else:
+            missed = [label for label in self.evicted_labels if label.suits(row) and not label.used]
+            self.lost += len(missed)
+            for label in missed:
+                label.used = True
+
+    def label(self, offset: int, r: Row) -> None:
+        label = Kept(r.event, r.model, r.version, r.value, key=(r.time, 0, offset))
+        self.labels.append(label)
+        met = sorted((k for k in self.rows if k.kind != "failed" and label.suits(k)), key=lambda k: k.version)
+        for row in met:
+            if row.label is None:
+                self.pair(row, label)
+            else:
+                label.used = True
+                if any(row.label is kept for kept in self.labels) and label.key > row.label.key:
+                    changed, row.label = label.value != row.label.value, label
+                    if changed:
+                        self.events.append((row.event, row.version, row.value, label.value, True))
+        if met:
+            return
+        if r.outcome is not None and r.model != ANY:
+            own = NAMELESS[r.model] if r.version == ANY else r.version
+            self.rows.append(Kept(r.event, r.model, own, r.outcome, "stood in"))
+            self.pair(self.rows[-1], label)
+        elif any(label.suits(row) for row in self.evicted_rows):
+            self.lost += 1
+            label.used = True
+
+    def evict(self) -> None:
+        while len(self.rows) > self.limit:
+            done = [k for k in self.rows if k.kind == "failed" or k.label is not None]
+            gone = (done or self.rows)[0]
+            self.rows = [k for k in self.rows if k is not gone]
+            if not done:
+                self.evicted += 1
+                self.evicted_rows = [*self.evicted_rows, gone][-self.limit :]
+        while len(self.labels) > self.limit:
+            gone = self.labels.pop(0)
+            if not gone.used:
+                self.evicted_labels = [*self.evicted_labels, gone][-self.limit :]
 
 
 def oracle_of(given: list[Row]) -> Oracle:
@@ -213,6 +318,50 @@ def test_equal_to_one_row_at_a_time_however_it_is_cut_and_restored(given: list[R
     assert run.join.pending.sum() + run.join.expired.sum() == oracle.served - oracle.labelled
 
 
+many_rows = st.one_of(
+    st.builds(lambda kind, e, v, value: Row(kind, e, VERSIONS[v], v, 0, value), st.sampled_from(["served", "served", "failed"]), st.integers(1, 20), st.integers(0, 2), values),
+    st.builds(
+        lambda e, target, time, value, outcome: Row("label", e, *target, time, value, outcome),
+        st.integers(1, 20),
+        st.sampled_from([(ANY, ANY), (0, ANY), (1, ANY), *((model, v) for v, model in enumerate(VERSIONS))]),
+        st.integers(0, 3),
+        values,
+        st.none() | values,
+    ),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(many_rows, max_size=80), st.lists(st.integers(0, 100), max_size=6), st.booleans(), st.integers(4, 16))
+def test_what_is_evicted_and_lost_by_it_is_what_one_row_at_a_time_evicts(given: list[Row], cuts: list[int], restored: bool, limit: int) -> None:
+    full, run = Full(limit), Run(given, cuts, restored=restored, limit=limit)
+    for offset, r in enumerate(given):
+        full.take(offset, r)
+    assert (run.duplicates, run.events) == (full.duplicates, full.events)
+    assert (run.join.evicted.sum(), run.lost) == (full.evicted, full.lost)
+    assert run.join.pending.sum() == sum(k.kind != "failed" and k.label is None for k in full.rows)
+    assert len(run.join.predictions) == len(full.rows)
+    assert len(run.join.labels) == len(full.labels)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_floods_evict_what_one_row_at_a_time_evicts(seed: int) -> None:
+    """Thousands of rows, in which labels come late, early or never."""
+    chance = random.Random(seed)
+    limit, n, delay = chance.choice([100, 257]), 1_500, chance.choice([-150, -20, 20, 90, 240, 600])
+    due = sorted(
+        [(i, "served", i) for i in range(n)] + [(i + delay * chance.choice([1.0, chance.random()]), "label", i) for i in range(n) if chance.random() < 0.8], key=lambda d: d[0]
+    )
+    given = [Row(kind, event, 0, 0, 0, float(event % 2)) for _, kind, event in due]
+    full = Full(limit)
+    for offset, r in enumerate(given):
+        full.take(offset, r)
+    run = Run(given, [chance.randrange(len(given)) for _ in range(chance.choice([0, 5, 200]))], limit=limit, restored=seed % 2 == 1)
+    assert run.events == full.events
+    assert (run.join.evicted.sum(), run.lost) == (full.evicted, full.lost)
+    assert sorted(run.join.predictions.rows("id", run.join.predictions.tail, run.join.predictions.head).tolist()) == sorted(k.event for k in full.rows)
+
+
 def test_the_generated_rows_have_what_they_are_for() -> None:
     """A failed call and its retry, a label with its own prediction and the one that it stood in for, a label too late."""
     given = [
@@ -233,12 +382,12 @@ def test_the_generated_rows_have_what_they_are_for() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(rows, max_size=25), st.randoms(use_true_random=False))
-def test_the_order_of_labels_does_not_matter(given: list[Row], random: object) -> None:
+def test_the_order_of_labels_does_not_matter(given: list[Row], chance: random.Random) -> None:
     """That of labels that bring no prediction, within the delay."""
     predictions = [r._replace(later=False) for r in given if r.kind != "label"]
     labels = [r._replace(time=i, outcome=None, later=False) for i, r in enumerate(r for r in given if r.kind == "label")]  # distinct times
     mixed = predictions + labels
-    random.shuffle(mixed)  # type: ignore[attr-defined]
+    chance.shuffle(mixed)
 
     def final(join: Join) -> dict[tuple[int, int], float]:
         ring = join.predictions

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_monitor.events import ring as module
-from stream_monitor.events.ring import Ring
+from stream_monitor.events.ring import SEGMENT_ROWS, Ring
 
 STEPS = st.lists(st.tuples(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(0, 9)), min_size=1, max_size=40)
 
@@ -57,3 +58,34 @@ def cpu_s(ids: np.ndarray) -> float:
 def test_a_flood_of_one_id_costs_little_more_than_as_many_ids():
     n = 20_000
     assert cpu_s(ids_of([7] * n)) < 20 * cpu_s(ids_of(range(n))) + 10  # it was quadratic: minutes
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_kept_by_closing_up_is_found_and_survives_a_snapshot(seed: int) -> None:
+    """Rows of several segments, some of which move; ids that come twice in every other case."""
+    rng = np.random.default_rng(seed)
+    n, stored = 3 * SEGMENT_ROWS + 1_000, {}
+    ids = rng.permutation(n).astype(np.uint64) + 1 if seed % 2 else rng.integers(1, n // 2, n).astype(np.uint64)
+    ring = Ring({"value": "<i8", "mark": "u1"}, ("mark",), n)
+    ring.append(ids, value=np.arange(n), mark=np.uint8(1))
+    alive = np.arange(n)  # values of the rows that are there, in their order
+    for end in (SEGMENT_ROWS // 2, 2 * SEGMENT_ROWS + 7, n - 5):
+        names = {(k, ring.editions.get(k, 0)): ring.segment(*bounds) for k, bounds in ring.segments().items()}
+        stored = {name: stored.get(name, part) for name, part in names.items()}  # what is stored is not stored again
+        before = np.arange(ring.tail, end)
+        kept = before[rng.random(len(before)) < 0.3]
+        alive = np.concatenate([ring.get("value", kept), ring.rows("value", end, ring.head)])
+        ring.close_up(kept, end)
+        assert ring.rows("value", ring.tail, ring.head).tolist() == alive.tolist()
+        names = {(k, ring.editions.get(k, 0)): ring.segment(*bounds) for k, bounds in ring.segments().items()}
+        stored = {name: stored.get(name, part) for name, part in names.items()}
+        again = Ring.from_state(ring.state(), {k: part for (k, _), part in stored.items()}, ("mark",), n)
+        for each in (ring, again):
+            assert each.rows("value", each.tail, each.head).tolist() == alive.tolist()
+            asked = ids[rng.integers(0, n, 5_000)]
+            of, seq = each.find(asked)
+            found = sorted(zip(of.tolist(), each.get("value", seq).tolist(), strict=True))
+            rows_of: dict[int, list[int]] = {}
+            for value in alive.tolist():
+                rows_of.setdefault(int(ids[value]), []).append(value)
+            assert found == [(i, value) for i, one in enumerate(asked.tolist()) for value in rows_of.get(one, [])]
