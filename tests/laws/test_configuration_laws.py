@@ -91,7 +91,7 @@ TABLE: dict[str, Key] = {
     "defaults.anomalies.fence": Key((1.5, 0.5, 3.0), ("numeric features",)),
     "defaults.anomalies.reference": Key(("baseline", "trailing", "baseline"), ("numeric features",)),
     "defaults.anomalies.trailing_rows": Key((100, 50, 200), ("numeric features",), beside={"anomalies.reference": "trailing"}),
-    "defaults.anomalies.share": Key((0.05, 0.0, 1.0)),
+    "defaults.anomalies.share": Key((0.05, 0.0, 0.9)),
     "defaults.anomalies.sample": Key((0.01, 1.0, 0.0), beside={"anomalies.topic": True}),
     "defaults.anomalies.topic": Key((False, True, False)),
     "defaults.anomalies.trend_windows": Key((10, 3, 5), beside={"windows": ["last_100", "last_500"]}),
