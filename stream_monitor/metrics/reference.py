@@ -66,7 +66,7 @@ defaults:
       basket_value: {{type: histogram, field: features.basket, labels: [country], buckets: [10, 50, 200]}}
 ```
 
-gives `{CUSTOM_PREFIX}basket_value_bucket{{model="shop",version="3",country="NL",le="50.0"}}`. A `summary` has the `quantiles` asked for. One name is one family: two models may share it only with the same type, labels and buckets.
+gives `{CUSTOM_PREFIX}basket_value_bucket{{model="shop",version="3",country="NL",le="50"}}`. A `summary` has the `quantiles` asked for. One name is one family: two models may share it only with the same type, labels and buckets.
 """
 
 

@@ -143,7 +143,7 @@ def _lines(metric: Metric, sample: AnySample, *, strict: bool) -> Iterator[Line]
         for edge, above, count in zip(edges, (*edges[1:], nan), sample.counts, strict=True):
             total += count
             if edge != above:  # the bucket below an equal edge is empty, and two series would have one `le`
-                yield Line(f"{metric.name}_bucket", {**labels, "le": bound(edge)}, float(total))
+                yield Line(f"{metric.name}_bucket", {**labels, "le": bound(edge, strict=strict)}, float(total))
         if strict and (edges[0] < 0 or sample.sum < 0):
             return
     else:
@@ -156,9 +156,12 @@ def _lines(metric: Metric, sample: AnySample, *, strict: bool) -> Iterator[Line]
     yield Line(f"{metric.name}_count", labels, float(total))
 
 
-def bound(edge: float) -> str:
-    """The value of `le`."""
-    return repr(float(edge)) if isfinite(edge) else "+Inf"
+def bound(edge: float, *, strict: bool) -> str:
+    """The value of `le`: OpenMetrics demands `10.0`, the text format has `10`, as that of Prometheus' Go client."""
+    if not isfinite(edge):
+        return "+Inf"
+    written = repr(float(edge))
+    return written if strict else written.removesuffix(".0")
 
 
 def _encodable(text: str) -> str:
