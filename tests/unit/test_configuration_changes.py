@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from stream_monitor.events.join import ANY, Join
+from stream_monitor.events.join import Join
 from stream_monitor.events.join_rows import LabelRows, Predictions
+from stream_monitor.events.store import ANY
 from stream_monitor.monitors.containment import Containment
 
 HOUR_MS = 3_600_000
