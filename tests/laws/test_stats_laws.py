@@ -17,7 +17,7 @@ from stream_monitor.stats import divergence
 from stream_monitor.stats.binning import bins_of
 from stream_monitor.stats.classification import roc_auc, roc_auc_macro
 from stream_monitor.stats.inference import wilson_interval
-from stream_monitor.stats.performance_sums import AUC_BOUND_MAX, BinarySums, MulticlassSums, RegressionSums, auc_of_bins, logit_bins
+from stream_monitor.stats.performance_sums import AUC_BOUND_MAX, ClassSums, Positive, RegressionSums, auc_of_bins, logit_bins
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile
 
 counts = hnp.arrays(np.float64, st.tuples(st.just(2), st.integers(2, 12)), elements=st.integers(0, 200).map(float)).filter(lambda c: bool((c.sum(axis=1) > 0).all()))
@@ -160,39 +160,56 @@ def test_the_area_of_bins_is_within_its_bound_or_not_told(sharpness, told):
     assert not told or found == pytest.approx(sk.roc_auc_score(positive, score), abs=AUC_BOUND_MAX / 4)
 
 
-def grouped(sums, columns, group, groups):
+KINDS = ("binary", "multiclass", "regression")
+
+
+def accumulator(kind, rng, n):
+    """Layout of the sums, the function of rows, groups and their number, and the metrics of a vector of sums."""
+    score = np.where(rng.random(n) < 0.1, np.nan, rng.random(n))
+    if kind == "regression":
+        columns = rng.normal(50, 3, n), rng.normal(50, 3, n)
+        return RegressionSums.width, columns, RegressionSums.rows, RegressionSums.metrics
+    sums = ClassSums(classes=2, candidates=1) if kind == "binary" else ClassSums(classes=5)
+    read = Positive(positive=1, negative=0)
+
+    def rows(predicted, actual, score, group, groups):
+        class_scored = None if kind == "binary" else (-np.log(score), score**2)
+        return sums.rows(predicted, actual, [score] if kind == "binary" else [], class_scored, group, groups)
+
+    predicted = rng.integers(-1, sums.classes, n)
+    actual = rng.integers(0, sums.classes, n)
+    return sums.width, (predicted, actual, score), rows, lambda vector: getattr(sums, kind)(vector, read)
+
+
+def grouped(rows, columns, group, groups):
     """Sums of the rows of each group, each taken alone."""
-    return np.concatenate([sums.rows(*(c[group == g] for c in columns), np.zeros(int((group == g).sum()), np.int64), 1) for g in range(groups)])
+    return np.concatenate([rows(*(c[group == g] for c in columns), np.zeros(int((group == g).sum()), np.int64), 1) for g in range(groups)])
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_sums_add_up_in_any_pieces_and_order(kind, seed):
     """Merging is adding: associative and commutative, and the metrics are those of all rows at once."""
     rng = np.random.default_rng(seed)
     n, groups = 400, 7
-    score = np.where(rng.random(n) < 0.1, np.nan, rng.random(n))
-    if kind == "binary":
-        sums, columns = BinarySums(), (rng.random(n) < 0.5, rng.random(n) < 0.4, score)
-    elif kind == "multiclass":
-        sums, columns = MulticlassSums(5), (rng.integers(-1, 5, n), rng.integers(0, 4, n), -np.log(score), score**2)
-    else:
-        sums, columns = RegressionSums(50.0), (rng.normal(50, 3, n), rng.normal(50, 3, n))
+    width, columns, rows, metrics = accumulator(kind, rng, n)
     group = rng.integers(0, groups, n)
-    panes = sums.rows(*columns, group, groups)
-    assert panes == pytest.approx(grouped(sums, columns, group, groups), rel=1e-12, abs=1e-9)
-    whole = sums.rows(*columns, np.zeros(n, np.int64), 1)[0]
+    panes = rows(*columns, group, groups)
+    assert panes.shape == (groups, width)
+    assert panes == pytest.approx(grouped(rows, columns, group, groups), rel=1e-12, abs=1e-9)
+    whole = rows(*columns, np.zeros(n, np.int64), 1)[0]
     order = rng.permutation(groups)
-    assert panes[order].sum(axis=0) == pytest.approx(whole, rel=1e-12, abs=1e-9)
-    assert (panes[:3].sum(axis=0) + panes[3:].sum(axis=0)) == pytest.approx(whole, rel=1e-12, abs=1e-9)
+    assert metrics(panes[order].sum(axis=0)) == pytest.approx(metrics(whole), rel=1e-9)
+    assert metrics(panes[:3].sum(axis=0) + panes[3:].sum(axis=0)) == pytest.approx(metrics(whole), rel=1e-9)
     shuffled = rng.permutation(n)
-    again = sums.rows(*(c[shuffled] for c in columns), np.zeros(n, np.int64), 1)[0]
-    assert sums.metrics(again) == pytest.approx(sums.metrics(whole), rel=1e-9)
-    assert sums.metrics(np.zeros(sums.width)) == {}
+    again = rows(*(c[shuffled] for c in columns), np.zeros(n, np.int64), 1)[0]
+    assert metrics(whole)
+    assert metrics(again) == pytest.approx(metrics(whole), rel=1e-9)
+    assert metrics(np.zeros(width)) == {}
 
 
 def test_every_accumulator_is_held_to_the_law():
     from stream_monitor.stats import performance_sums
 
     found = {name for name, value in vars(performance_sums).items() if isinstance(value, type) and name.endswith("Sums")}
-    assert found == {"BinarySums", "MulticlassSums", "RegressionSums"}
+    assert found == {"ClassSums", "RegressionSums"}
