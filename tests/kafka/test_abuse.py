@@ -62,7 +62,7 @@ def test_a_transaction_that_hangs_shows_as_lag_until_its_timeout_and_nothing_is_
     hanging.produce(site.prefix + "predictions", event("hangs"), b"k", partition=0)
     assert hanging.flush(20) == 0
     site.send([event(f"behind-{i}") for i in range(20)])
-    lag = f'stream_monitor_consumer_lag_records{{topic="{site.prefix}predictions",partition="0"}}'
+    lag = f'stream_monitor_consumer_lag_records{{partition="0",topic="{site.prefix}predictions"}}'
     site.wait("the lag", lambda: site.metrics().get(lag) == 21)
     assert site.predictions() == 0
     site.wait("the broker's abort", lambda: site.predictions() == 20)
@@ -216,7 +216,7 @@ def test_a_storm_of_rebalances_leaves_progress_and_exact_counts(kafka: Any, tmp_
                 leaving.send(signal.SIGTERM)
                 assert leaving.process.wait(20) == 0, leaving.log
             time.sleep(0.5)
-            progress.append(max(m.metrics().get('stream_monitor_records_total{topic="predictions",outcome="forwarded"}', 0.0) for m in members[:1]))
+            progress.append(max(m.metrics().get('stream_monitor_records_total{outcome="forwarded",topic="predictions"}', 0.0) for m in members[:1]))
         stop.set()
         feeding.join(40)
         assert progress[-1] > progress[0] > 0

@@ -52,7 +52,7 @@ def test_every_bad_record_has_its_reason_and_the_good_ones_around_it_count(site:
     site.wait("all good ones", lambda: site.predictions() == good)
     site.wait("their label", lambda: site.metrics().get('model_labels_total{model="m",version=""}') == 1)
     metrics = site.metrics()
-    assert metrics['stream_monitor_records_total{topic="predictions",outcome="tombstone"}'] == len(CASES)
+    assert metrics['stream_monitor_records_total{outcome="tombstone",topic="predictions"}'] == len(CASES)
     assert metrics["stream_monitor_timestamps_replaced_total"] == 2
     letters = site.letters()
     found = {header(m, "__connect.errors.offset"): m for m in letters if header(m, "__connect.errors.topic").endswith("predictions")}
@@ -97,7 +97,7 @@ def test_a_flood_of_names_stays_within_the_limits(site: Site) -> None:
     site.start()
     site.ready()
     assert site.process is not None
-    counted: Callable[[], float] = lambda: site.metrics().get('stream_monitor_records_total{topic="predictions",outcome="accepted"}', 0)  # noqa: E731
+    counted: Callable[[], float] = lambda: site.metrics().get('stream_monitor_records_total{outcome="accepted",topic="predictions"}', 0)  # noqa: E731
     sizes, series = [], []
     for part in range(PARTS):
         site.send(list(flood(FLOOD, part * FLOOD)))
@@ -180,7 +180,7 @@ def test_a_batch_that_is_broken_on_the_brokers_disk(tmp_path: Path) -> None:
         assert f"{site.prefix}predictions/0: the batch of records 3 to 5 cannot be read: the checksum of the batch is wrong; worker.on_corrupt: skip goes on after it" in site.log
         site.start(STREAM_MONITOR_WORKER__ON_CORRUPT="skip")
         site.wait("the others", lambda: site is not None and site.predictions() == 6)
-        assert site.metrics()['stream_monitor_dead_letters_total{topic="predictions",reason="corrupt_batch"}'] == 1
+        assert site.metrics()['stream_monitor_dead_letters_total{reason="corrupt_batch",topic="predictions"}'] == 1
         assert site.stop() == 0
         (letter,) = site.letters()
         assert (header(letter, "stream-monitor.reason"), header(letter, "__connect.errors.offset"), letter.value()) == ("corrupt_batch", "3", b"")

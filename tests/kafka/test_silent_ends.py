@@ -47,7 +47,7 @@ Ingest.take = taking
 main()
 """
 """A worker that is killed as soon as it would take a record."""
-SET_ASIDE = 'stream_monitor_dead_letters_total{topic="observations",reason="ended_worker"}'
+SET_ASIDE = 'stream_monitor_dead_letters_total{reason="ended_worker",topic="observations"}'
 
 
 def metadata(site: Site, topic: str) -> list[str]:

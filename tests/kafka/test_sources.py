@@ -93,7 +93,9 @@ class Site:
         return self.worker.metrics().get('model_predictions_total{model="m",version=""}', 0.0)
 
     def lost(self, topic: str) -> float:
-        return sum(v for series, v in self.worker.metrics().items() if series.startswith(f'stream_monitor_lost_records{{topic="{self.prefix}{topic}"'))
+        of_topic = f'topic="{self.prefix}{topic}"'
+        found = self.worker.metrics().items()
+        return sum(v for series, v in found if series.startswith("stream_monitor_lost_records{") and of_topic in series)
 
     def make_anew(self, topic: str) -> None:
         name = self.prefix + topic

@@ -266,6 +266,7 @@ class Folding:
     """A shard that cannot fold one record."""
 
     config = "c"
+    anew: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.outbox: list[Any] = []

@@ -29,6 +29,7 @@ class Parts:
     """A shard that is only what it is told to be."""
 
     config = "c"
+    anew: tuple[str, ...] = ()
 
     def __init__(self, **parts: bytes) -> None:
         self.parts, self.outbox = parts, []
