@@ -77,7 +77,7 @@ def prefix(kafka: Any, tmp_path: Path) -> str:
 
 def test_references_of_every_source_and_the_alerts_that_follow(kafka: Any, prefix: str, tmp_path: Path) -> None:
     table(tmp_path / "few.csv", 200, accuracy=1.0)
-    table(tmp_path / "many.csv", ROWS, accuracy=0.5)
+    table(tmp_path / "many.csv", ROWS, accuracy=0.3)  # below that of guesses
     call(tmp_path, "baseline", "build", "few.csv", "-o", "file.json")
     built = json.loads(call(tmp_path, "baseline", "build", "many.csv", "--rows", str(ROWS - 500), "-o", "many.json", "--json"))
     call(tmp_path, "baseline", "publish", "file.json", "--model", "published")
