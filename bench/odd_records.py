@@ -42,8 +42,8 @@ CASES = {
     "empty": Case(b"", "invalid_json"),
     "cut": Case(event("x")[:-3], "invalid_json"),
     "not UTF-8": Case(event("x").replace(b'"x"', b'"\xff\xfe"'), "invalid_json"),
-    "NaN": Case(event("x", score=float("nan")), "invalid_json"),
-    "infinity": Case(event("x", score=float("inf")), "invalid_json"),
+    "NaN": Case(event("x", score=float("nan")), "out_of_range"),
+    "infinity": Case(event("x", score=float("inf")), "out_of_range"),
     "1e999 as score": Case(event("x", score=0.5).replace(b"0.5", b"1e999"), "out_of_range"),
     "1e999 as feature": Case(event("big", features=GOOD_FEATURES).replace(b"1.5", b"1e999"), None),
     "lone surrogate": Case(event("x").replace(b'"x"', b'"\\ud800"'), "invalid_json"),
@@ -77,7 +77,7 @@ CASES = {
 }
 LABELS = {
     "not JSON": Case(b"{", "invalid_json"),
-    "NaN label": Case(b'{"event_id": "y", "label": NaN}', "invalid_json"),
+    "NaN label": Case(b'{"event_id": "y", "label": NaN}', "out_of_range"),
     "not UTF-8 label": Case(b'{"event_id": "\xff", "label": 1}', "invalid_json"),
     "a prediction": Case(event("x"), "missing_field"),
     "null label": Case(b'{"event_id": "y", "label": null}', "missing_field"),

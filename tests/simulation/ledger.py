@@ -26,7 +26,9 @@ class Ledger:
 
     _unseen = Shard._unseen
 
-    def __init__(self, partition: int, settings: CoreSettings, baselines: Any = None) -> None:
+    anew: tuple[str, ...] = ()
+
+    def __init__(self, partition: int, settings: CoreSettings, baselines: Any = None, *, partitions: int = 1) -> None:
         self.partition, self.settings, self.baselines = partition, settings, baselines
         self.config = settings.hash
         self.log_time_ms = 0
@@ -61,8 +63,8 @@ class Ledger:
         return parts | {"state": json.dumps(state).encode()}
 
     @classmethod
-    def restore(cls, partition: int, settings: CoreSettings, parts: Mapping[str, bytes], baselines: Any = None) -> Ledger:
-        ledger = cls(partition, settings, baselines)
+    def restore(cls, partition: int, settings: CoreSettings, parts: Mapping[str, bytes], baselines: Any = None, *, partitions: int = 1) -> Ledger:
+        ledger = cls(partition, settings, baselines, partitions=partitions)
         ledger.log_time_ms, ledger.seen, counts, rest, ledger.digest, outbox = json.loads(parts["state"])
         ledger.counts = Counter({(k, o): n for k, o, n in counts})
         segments = sorted((name for name in parts if name.startswith("segment-")), key=lambda name: int(name.split("-")[2]))
