@@ -101,6 +101,8 @@ class Ring:
             if hit.any():
                 hits_of.append(asked[hit])
                 hits_at.append(at[hit])
+                if self._older is None:  # every id came once: what is found is all there is
+                    asked, slot = asked[~hit], slot[~hit]
             slot += 1
             slot[slot == size] = 0
         if not hits_of:
@@ -108,8 +110,9 @@ class Ring:
         of, at = np.concatenate(hits_of), np.concatenate(hits_at)
         of, seq = self._with_older(of, self._seq_at(at))
         alive = seq >= self.tail
-        of, seq = of[alive], seq[alive]
-        if len(of) > len(ids) or len(np.unique(of)) < len(of):  # an id with several rows; an old entry may point at the same row twice
+        if not alive.all():
+            of, seq = of[alive], seq[alive]
+        if self._older is not None and (len(of) > len(ids) or len(np.unique(of)) < len(of)):  # an id with several rows; an old entry may point at the same row twice
             both = np.unique(np.stack([of, seq]), axis=1)
             of, seq = both[0], both[1]
         return of, seq
@@ -261,16 +264,18 @@ class Ring:
         self._put(self.column["id"][at], at)
 
     def _grow(self, rows: int) -> None:
-        seqs = np.arange(self.tail, self.head)
-        old, capacity = self._at(seqs), rows + rows // 8
+        before, capacity = len(self.column["id"]), rows + rows // 8
         if self.rows_max is not None and rows <= self.rows_max + CAPACITY_MIN:
             capacity = min(capacity, self.rows_max + CAPACITY_MIN)
-        new = seqs % capacity
+        seqs = np.arange(self.tail, self.head)
+        old, new = self._at(seqs), seqs % capacity
+        stay = self.head <= before  # nothing was ever written over: every row has the place that it had, and so has its entry in the index
         for name, column in self.column.items():
-            grown = np.zeros(capacity, column.dtype)
-            grown[new] = column[old]
-            self.column[name] = grown
-        self._reindex()
+            self.column[name] = _grown(column, capacity, *((slice(before),) * 2 if stay else (new, old)))
+        if not stay:
+            self._reindex()
+        elif self._older is not None:
+            self._older = _grown(self._older, capacity, slice(before), slice(before))
 
     def rows(self, name: str, start: int, end: int) -> NDArray[Any]:
         """A column from `start` to `end`, in order."""
@@ -329,3 +334,10 @@ class Ring:
         assert ring.head - ring.tail <= len(ring.column["id"]) and open_start <= ring.head  # noqa: PT018
         ring._reindex()
         return ring
+
+
+def _grown(column: NDArray[Any], capacity: int, to: Any, at: Any) -> NDArray[Any]:
+    """A longer column, with what was at some places of this one."""
+    grown = np.zeros(capacity, column.dtype)
+    grown[to] = column[at]
+    return grown

@@ -187,7 +187,8 @@ class PerformanceWindows:
             times = times[~np.isnan(rows["actual"])]
         span = Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
         if only == "accuracy" and self.counted is not None and len(times) and not (rows["predicted"] == BY_SCORE).any():
-            return {"accuracy": float(((rows["predicted"] == rows["actual"]) & (rows["actual"] >= 0)).mean())}, span
+            right = np.count_nonzero((rows["predicted"] == rows["actual"]) & (rows["actual"] >= 0))
+            return {"accuracy": right / len(times)}, span
         return self._exact(rows), span
 
     def everything(self) -> tuple[dict[str, float], Span]:
@@ -253,7 +254,8 @@ class PerformanceWindows:
     def contradicted(self, name: str) -> tuple[int, int] | None:
         """
         Rows of a window with a score of at least 0.5 and an answer, and how many of these answers are the other class; None where
-        scores and answers go the same way. Scores contradict answers when they are lower where the positive class is answered.
+        these are not most of them, and where scores and answers go the same way. Scores contradict answers when they are lower
+        where the positive class is answered.
         """
         reading = self.reading
         if reading is None or reading.task != "binary" or reading.positive_code < 0:
@@ -265,11 +267,15 @@ class PerformanceWindows:
         if 0 <= place < shares.shape[1]:
             score = np.where(np.isnan(shares[:, place]), score, shares[:, place])
         both = (predicted >= 0) & (score == score)  # noqa: PLR0124
-        answered, score = predicted[both] == reading.positive_code, score[both]
-        if answered.all() or not answered.any() or score[answered].mean() >= score[~answered].mean():
-            return None
+        if not both.all():
+            predicted, score = predicted[both], score[both]
+        answered = predicted == reading.positive_code
         high = score >= 0.5
-        return int(high.sum()), int((high & ~answered).sum())
+        rows_high, other = np.count_nonzero(high), np.count_nonzero(high & ~answered)
+        n, m = np.count_nonzero(answered), len(answered)
+        if 2 * other <= rows_high or n in (0, m) or score[answered].sum() / n >= score[~answered].sum() / (m - n):
+            return None
+        return int(rows_high), int(other)
 
     def unexpected(self, name: str) -> tuple[dict[str, int], Span]:
         """Rows of a window by class beyond the two of a binary model, and beside the numbers of a regression (under an empty name)."""

@@ -25,6 +25,8 @@ NO_CLASS, BY_SCORE = -1, -2
 """Codes of an answer that is missing, and of one that is to be read off the score."""
 HEAD, PER_CLASS = 5, 5
 SLOTS_MAX = 4
+FEW_CLASSES = 16
+"""Of so many every pair of label and answer is counted."""
 SCORED = 3 + 2 * CALIBRATION_BINS
 """Log loss if the class of the row is the positive one, and if it is not; squares of scores; then bins of calibration: rows, scores."""
 
@@ -91,16 +93,29 @@ class ClassSums:
         (groups, width) float64
         """
         out = np.zeros((groups, self.width))
-        k = self.classes
+        self._answered(out, predicted, actual, scores, group)
+        if class_scored is not None:
+            scored = class_scored[0] == class_scored[0]
+            for i, column in enumerate((scored, *(np.where(scored, c, 0.0) for c in class_scored))):
+                out[:, 2 + i] = np.bincount(group, column, groups)
+        for j, score in enumerate(scores[: self.candidates]):
+            self._scored(out, j, score, actual, group)
+        return out
+
+    def _answered(self, out: Float, predicted: Int, actual: Int, scores: Sequence[Float], group: Int) -> None:
+        """Rows, right ones, and the counts by class."""
+        groups, k = len(out), self.classes
+        if k <= FEW_CLASSES and len(group) and min(predicted.min(), actual.min()) >= 0:  # nearly always
+            table = np.bincount((group * k + actual) * k + predicted, minlength=groups * k * k).reshape(groups, k, k)
+            found = out[:, HEAD : HEAD + 3 * k].reshape(groups, 3, k)
+            found[:, 0], found[:, 1], found[:, 2] = table.diagonal(axis1=1, axis2=2), table.sum(axis=1), table.sum(axis=2)
+            out[:, 0], out[:, 1] = found[:, 2].sum(axis=1), found[:, 0].sum(axis=1)
+            return
         right = predicted == actual
         if (actual < 0).any():
             right &= actual >= 0
         out[:, 0] = np.bincount(group, minlength=groups)
         out[:, 1] = np.bincount(group, right, groups)
-        if class_scored is not None:
-            scored = class_scored[0] == class_scored[0]
-            for i, column in enumerate((scored, *(np.where(scored, c, 0.0) for c in class_scored))):
-                out[:, 2 + i] = np.bincount(group, column, groups)
         counted = [(actual, right), (predicted, predicted >= 0), (actual, actual >= 0)]
         by_score = predicted == BY_SCORE
         if by_score.any() and scores:
@@ -110,9 +125,6 @@ class ClassSums:
         for i, (code, which) in enumerate(counted):
             at = place + code if which.all() else (place + code)[which]
             out[:, HEAD + i * k : HEAD + (i + 1) * k] = np.bincount(at, minlength=groups * k).reshape(groups, k)
-        for j, score in enumerate(scores[: self.candidates]):
-            self._scored(out, j, score, actual, group)
-        return out
 
     def _scored(self, out: Float, candidate: int, score: Float, actual: Int, group: Int) -> None:
         known = (score == score) & (actual >= 0)  # noqa: PLR0124
@@ -142,9 +154,8 @@ class ClassSums:
         out[:3] = actual, predicted, hits
         if self.candidates:
             block = sums[self.counts : self.counts + self.slots * self.block].reshape(self.slots, self.block)
-            places = np.minimum(np.arange(self.classes), self.slots - 1)
-            out[3] = block[places, 3 : 3 + CALIBRATION_BINS].sum(axis=1)
-            out[4] = block[places, 3 + CALIBRATION_BINS : SCORED].sum(axis=1)
+            scored = block[:, 3:SCORED].reshape(self.slots, 2, CALIBRATION_BINS).sum(axis=2).T
+            out[3:, : self.slots], out[3:, self.slots :] = scored, scored[:, -1:]
         return out
 
     # ---- metrics

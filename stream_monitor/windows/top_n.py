@@ -35,6 +35,8 @@ class TopN:
         self.dtypes: dict[str, str] = {"time": "<i8", "id": "<u8", **columns}
         self.column: dict[str, NDArray[Any]] = {name: np.zeros(2 * n, dtype) for name, dtype in self.dtypes.items()}
         self.used = 0
+        self._orders: dict[int, slice | Int] = {}
+        """By n: the places of the greatest n rows, until they change."""
 
     def add_column(self, name: str, dtype: str, default: float) -> None:
         """Rows carry one more value; those that are there get the default."""
@@ -43,6 +45,7 @@ class TopN:
 
     def add(self, time: Int, id: NDArray[np.uint64], **columns: NDArray[Any]) -> None:  # noqa: A002
         """Add (n,) rows; the other columns are named as they were declared."""
+        self._orders.clear()
         for start in range(0, len(time), self.n):
             part = slice(start, start + self.n)
             n = len(time[part])
@@ -57,23 +60,28 @@ class TopN:
     def _cut(self, n: int) -> None:
         order = self._order(n)
         for column in self.column.values():
-            column[: len(order)] = column[order]
-        self.used = len(order)
+            kept = column[order]
+            column[: len(kept)] = kept
+        self.used = min(n, self.used)
+        self._orders.clear()
 
-    def _order(self, n: int) -> Int:
+    def _order(self, n: int) -> slice | Int:
         """Places of the greatest `n` rows. Rows that came in order of time need no sort, unless a tie lies on the cut."""
         time = self.column["time"][: self.used]
         first = max(self.used - n, 0)
         if (time[1:] >= time[:-1]).all() and (first == 0 or time[first] > time[first - 1]):
-            return np.arange(first, self.used)
+            return slice(first, self.used)
         return self._sorted()[-n:]
 
     def _sorted(self) -> Int:
         return np.lexsort((self.column["id"][: self.used], self.column["time"][: self.used]))
 
     def rows(self, n: int | None = None) -> dict[str, NDArray[Any]]:
-        """The greatest `n` rows (at most N), ascending by time."""
-        order = self._order(min(n or self.n, self.n))
+        """The greatest `n` rows (at most N), ascending by time; valid until rows are added or amended."""
+        n = min(n or self.n, self.n)
+        order = self._orders.get(n)
+        if order is None:
+            order = self._orders[n] = self._order(n)
         return {name: column[order] for name, column in self.column.items()}
 
     def amend(self, id: int, time: int, **values: float) -> bool:  # noqa: A002
