@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.wording import apart, named
+from stream_monitor.alerts.wording import apart, named, signal
 from stream_monitor.settings import Severity
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
@@ -92,19 +92,18 @@ class Episode(msgspec.Struct, array_like=True):
         found: Float = np.where(cut > 0.5, one, zero)
         return found
 
-    def verdict(self, key: AlertKey, rows: int, *, scale: tuple[float, float], severity: Severity, cooldown_ms: int, reference: str) -> Verdict | None:
-        """The verdict after `rows` values of the stream; None when there never was a change."""
+    def verdict(self, key: AlertKey, rows: int, *, scale: tuple[float, float], severity: Severity, cooldown_ms: int, reference: str, rule: str, binary: bool) -> Verdict | None:
+        """The verdict after `rows` values of the stream, by the detector of the key `rule`; None when there never was a change."""
         if not self.firings:
             return None
         mean, sd = scale
         before, after = mean + sd * self.before, mean + sd * self.shown
-        what = "the error rate" if key.subject == "__error__" else key.subject.strip("_") if key.subject.startswith("__") else f"`{key.subject}`"
         was, now = apart(before, after)
-        name = named(key.model, key.version)
+        text = f"{named(key.model, key.version)}: {signal(key.subject, binary=binary)}"
         if self.open:
-            text = f"{name}: {what} changed from {was} to {now} (found by {key.detector}); it ends when {what} is back at {was}"
+            text += f" changed from {was} to {now} and has not come back (found by {rule}); look at what else changed at that time"
         else:
-            text = f"{name}: {what} is back at {now}; before the change it was {was}"
+            text += f" is back at {now}; before the change it was {was} ({rule})"
         return Verdict(
             key=key,
             level=severity if self.open else "ok",

@@ -1,5 +1,5 @@
 """
-Numbers as a person reads them, at any scale.
+The parts of alert sentences: names, windows, and numbers as a person reads them, at any scale.
 
 Rule of the file: pure text. Four significant digits are enough, until two numbers that differ would look the same: then there are as many as show the difference.
 """
@@ -74,7 +74,32 @@ def named(model: str, version: str) -> str:
     return f"{model} {version}" if version else model
 
 
-def duration(seconds: float) -> str:
+def signal(subject: str, *, binary: bool = True) -> str:
+    """
+    What is watched, as sentences call it. Errors are a rate where they are 0 and 1 (`binary`).
+
+    >>> [signal(s) for s in ("amount", "__error__", "__score__", "__score__:fraud", "__prediction__")]
+    ['`amount`', 'the error rate', 'the score', 'the score of class `fraud`', 'the prediction']
+    """
+    name, _, of = subject.partition(":")
+    if subject == "__error__":
+        return "the error rate" if binary else "the absolute error"
+    if name == "__score__" and of:
+        return f"the score of class `{of}`"
+    return {"__score__": "the score", "__prediction__": "the prediction"}.get(subject, f"`{subject}`")
+
+
+def labelled(window: str, rows: int) -> str:
+    """
+    A window of labelled predictions.
+
+    >>> labelled("last_1000", 640), labelled("24h", 12_000)
+    ('the last 640 labelled predictions', '24h (12,000 labelled predictions)')
+    """
+    return f"the last {rows:,} labelled predictions" if window.startswith("last_") else f"{window} ({rows:,} labelled predictions)"
+
+
+def duration(seconds: float, digits: int = DIGITS - 1) -> str:
     """
     A time in its greatest fitting unit.
 
@@ -84,8 +109,8 @@ def duration(seconds: float) -> str:
     for unit, least in (("d", 172_800.0), ("h", 3_600.0), ("min", 120.0), ("s", 1.0)):
         if abs(seconds) >= least:
             per = {"d": 86_400.0, "h": 3_600.0, "min": 60.0, "s": 1.0}[unit]
-            return f"{number(seconds / per, 3)} {unit}"
-    return f"{number(seconds * 1e3, 3)} ms"
+            return f"{number(seconds / per, digits)} {unit}"
+    return f"{number(seconds * 1e3, digits)} ms"
 
 
 def _trimmed(text: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stream_monitor.alerts.lifecycle import Alerts
-from stream_monitor.alerts.wording import percent
+from stream_monitor.alerts.wording import apart, duration, named, percent
 from stream_monitor.events.join import Join
 from stream_monitor.events.store import ANY
 from stream_monitor.monitors.registry import OTHER, Registry
@@ -24,7 +24,6 @@ LIMITS = ("models", "versions", "features", "segments", "pending")
 """Those of which it is counted what lies beyond."""
 UNHEARD_MS = 2 * HOUR_MS
 PATIENCE_MS = 30 * MINUTE_MS
-"""So long a label may wait for its prediction before it is taken for one that meets none."""
 UNMET_SHARE, LABELS_MIN = 0.5, 50
 """Share of the labels of a cohort that may be such, and how many labels make one."""
 
@@ -42,21 +41,13 @@ def hits(registry: Registry, join: Join) -> Counter[str]:
 def evictions(join: Join, log_ms: int) -> str:
     """What was lost since the store of predictions and labels is full, and how late labels may be."""
     reach_ms = join.reach_ms(log_ms)
-    late = "" if reach_ms is None else f"; at this rate labels may be {duration(reach_ms)} late"
+    late = "" if reach_ms is None else f"; at this rate labels may be {duration(reach_ms / 1e3)} late"
     return f"{int(join.evicted.sum()):,} predictions were forgotten before their label came, and {join.lost:,} labels met nothing because of it{late}"
 
 
-def duration(ms: float) -> str:
-    """
-    A length of time as people say it.
-
-    >>> duration(500_000), duration(7_200_000), duration(40)
-    ('8 minutes', '2 hours', '40 ms')
-    """
-    for unit, size in (("days", 86_400_000), ("hours", HOUR_MS), ("minutes", 60_000), ("seconds", 1_000)):
-        if ms >= 2 * size:
-            return f"{ms / size:.0f} {unit}"
-    return f"{ms:.0f} ms"
+def patience(registry: Registry) -> int:
+    """So long (ms) a label may wait for its prediction before it is taken for one that meets none."""
+    return min(PATIENCE_MS, registry.settings.defaults.labels.max_delay_ms // 2)
 
 
 def retirement(key: AlertKey, settings: ModelSettings, log_ms: int) -> Verdict:
@@ -94,7 +85,7 @@ def _end(key: AlertKey, log_ms: int, why: str) -> Verdict:
         threshold=0.0,
         direction=None,
         window=Span(log_ms, log_ms, 0),
-        summary=f"{key.model}{' ' + key.version if key.version else ''}: {why}",
+        summary=f"{named(key.model, key.version)}: {why}",
         evidence={"guarantee": "none"},
     )
 
@@ -146,8 +137,7 @@ class Bounds:
 
     def _count(self, registry: Registry, join: Join, log_ms: int) -> None:
         """Labels that came of age since the last look, in cohorts of at least `LABELS_MIN` a source partition."""
-        patience = min(PATIENCE_MS, registry.settings.defaults.labels.max_delay_ms // 2)
-        self.seen, found = join.matured(self.seen, log_ms, patience)
+        self.seen, found = join.matured(self.seen, log_ms, patience(registry))
         for model, partition, labels, unmet in found:
             counts = self.counted.setdefault((model, partition), [0, 0])
             counts[0] += labels
@@ -170,6 +160,7 @@ class Bounds:
                 "warning" if unmet / labels > UNMET_SHARE else "ok",
                 source,
                 log_ms,
+                patience(registry),
             )
             return
         labels, unmet = (sum(counts[i] for counts in shares.values()) for i in (0, 1))
@@ -177,7 +168,7 @@ class Bounds:
         if names:
             key = AlertKey(names[0] if len(names) == 1 else OTHER, "", "" if len(names) == 1 else f"partition={partition}", "data_quality", "labels", "profile")
             limit = UNMET_SHARE if partitions == 1 else 1 - 1 / (2 * labels)  # labels of models in other partitions come here too, and meet nothing
-            yield _labels(key, labels, unmet, "ok" if unmet / labels <= limit else "warning" if partitions == 1 else "info", None, log_ms)
+            yield _labels(key, labels, unmet, "ok" if unmet / labels <= limit else "warning" if partitions == 1 else "info", None, log_ms, patience(registry))
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
@@ -194,13 +185,14 @@ class Bounds:
         return found
 
 
-def _labels(key: AlertKey, labels: int, unmet: int, level: Level, source: int | None, log_ms: int) -> Verdict:
+def _labels(key: AlertKey, labels: int, unmet: int, level: Level, source: int | None, log_ms: int, patience_ms: int) -> Verdict:
     share = unmet / labels
+    said, bound = apart(share, UNMET_SHARE, form=percent, digits=3)
     whose = f" of partition {source} of labels" if source is not None else " that name no model"
     why = (
-        "see whether both sides write the same event_id, and `stream-monitor doctor` for examples of both"
+        "check that both sides write the same event_id (`stream-monitor doctor` shows examples)"
         if source is not None
-        else ("see whether both sides write the same event_id (`stream-monitor doctor` shows examples); if this model gets no labels, let labels name their model")
+        else "check that both sides write the same event_id (`stream-monitor doctor` shows examples); if this model gets no labels, let labels name their model"
     )
     return Verdict(
         key=key,
@@ -210,7 +202,7 @@ def _labels(key: AlertKey, labels: int, unmet: int, level: Level, source: int | 
         threshold=UNMET_SHARE,
         direction="up",
         window=Span(log_ms - HOUR_MS, log_ms, labels),
-        summary=f"{key.model}: {percent(share)} of the last {labels:,} labels{whose} have met no prediction of their id for {PATIENCE_MS // MINUTE_MS} minutes or longer"
-        + (f": {why}" if level != "ok" else ""),
+        summary=f"{key.model}: {said} of the last {labels:,} labels{whose} have met no prediction with their id for {duration(patience_ms / 1e3)} or longer"
+        + (f", the limit is {bound}: {why}" if level != "ok" else ""),
         evidence={"labels": labels, "unmet": unmet, "guarantee": "none"},
     )

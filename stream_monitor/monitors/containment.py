@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from stream_monitor import __version__
+from stream_monitor.alerts.wording import named
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 MESSAGE_MAX = 300
@@ -53,7 +54,7 @@ class Containment:
 
     @staticmethod
     def _verdict(model: str, version: str, monitor: str, why: str, log_ms: int) -> Verdict:
-        failed = f"failed and is off ({why}); everything else goes on. Please report it, and restart with a version that has it mended"
+        failed = f"failed and is off ({why}); all others keep running. Please report this and upgrade to a fixed version"
         return Verdict(
             key=AlertKey(model, version, "", "data_quality", f"monitor.{monitor}", "threshold"),
             level="critical" if why else "ok",
@@ -62,7 +63,7 @@ class Containment:
             threshold=0.0,
             direction="up",
             window=Span(log_ms, log_ms, 0),
-            summary=f"{model}: the monitor {monitor} {failed if why else 'was tried again and works'}",
+            summary=f"{named(model, version)}: the {monitor} monitor {failed if why else 'was tried again and works'}",
             evidence={"error": why, "guarantee": "none"},
         )
 

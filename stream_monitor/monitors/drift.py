@@ -17,7 +17,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from stream_monitor.alerts.episodes import Episode
-from stream_monitor.alerts.wording import apart, named
+from stream_monitor.alerts.wording import apart, named, signal
 from stream_monitor.detectors.base import METHODS, ValueDetector, make, restore
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.distances import distances
@@ -35,6 +35,7 @@ CHANGE_MIN, CHANGE_MIN_ERRORS = 0.1, 0.02
 rate by 0.02). Over long clean streams a detector also fires at nothing: this leaves one such firing in twenty."""
 CHANCE_SD = 6.0
 """A distance is looked at every second, so that of no change must be this unlikely."""
+METHOD_NAMES = {"psi": "PSI", "js": "Jensen-Shannon distance", "ks": "Kolmogorov-Smirnov distance", "wasserstein": "Wasserstein distance", "chi2": "Cramér's V"}
 CLASS_SCORE = "__score__:"
 """The score of one class, whose name follows."""
 KINDS: dict[str, Kind] = {"__error__": "concept_drift", "__score__": "prediction_drift", "__prediction__": "prediction_drift"}
@@ -178,7 +179,10 @@ class Signal:
         for method, episode in self.episodes.items():
             key = alert_of((model, version), self.subject, method)
             better = self.subject == "__error__" and episode.after < episode.before
-            verdict = episode.verdict(key, self.rows, scale=scale, severity="info" if better else settings.drift.severity, cooldown_ms=settings.cooldown_ms, reference=reference)
+            verdict = episode.verdict(
+                key, self.rows, scale=scale, severity="info" if better else settings.drift.severity, cooldown_ms=settings.cooldown_ms, reference=reference,
+                rule=f"drift.{signal_of(self.subject)}.{method}", binary=self.binary,
+            )  # fmt: skip
             if verdict is not None:
                 yield verdict
 
@@ -252,8 +256,12 @@ def score_verdicts(model: str, version: str, inputs: Inputs, found: Mapping[str,
 def _score_verdict(key: AlertKey, value: float, threshold: float, span: Span, settings: ModelSettings, reference: str, *, by_luck: bool) -> Verdict:
     beyond = value > threshold and not by_luck
     now, limit = apart(value, threshold)
-    what = f"`{key.subject}`" if not key.subject.startswith("__") else f"the {key.subject.strip('_')}"
-    text = f"{named(key.model, key.version)}: {what} is {'far' if beyond else 'not far'} from its reference: {key.detector} {now} ({span.count:,} rows; the limit is {limit}, drift.thresholds.{key.detector})"
+    rule = f"limit of {limit} (drift.thresholds.{key.detector}; {span.count:,} rows)"
+    text = f"{named(key.model, key.version)}: {signal(key.subject)} "
+    if beyond:
+        text += f"has drifted: {METHOD_NAMES[key.detector]} {now} against its reference, above the {rule}; compare its values with the reference"
+    else:
+        text += f"is near its reference: {METHOD_NAMES[key.detector]} {now}, " + (f"within the {rule}" if value <= threshold else f"by chance above the {rule}")
     return Verdict(
         key=key,
         level=settings.drift.severity if beyond else "ok",

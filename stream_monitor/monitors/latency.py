@@ -134,11 +134,13 @@ def _beyond(windows: list[Found], limit: float) -> bool:
 def _slow(first: FirstCalls, slow_ms: float, key: AlertKey, settings: ModelSettings, now: Found, *, bad: bool) -> Verdict:
     share = now.part / now.calls
     value, usual = (latency_quantile(counts, 1 - SLOW_SHARE) / 1e3 for counts in (now.sums, first.latency))
+    said, before, slow = apart(value, usual, slow_ms / 1e3, form=duration, digits=3)
+    part, most = apart(share, SLOW_SHARE, form=percent, digits=3)
     holds = share > SLOW_SHARE
     what = "calls are slow" if holds else "calls are as fast as they were"
     text = (
-        f"{named(key.model, key.version)}: {what}: 95% take up to {duration(value)} ({now.span.count:,} calls), it was {duration(usual)} in the first {FIRST_CALLS:,}; "
-        f"{percent(share)} take longer than {duration(slow_ms / 1e3)}, the limit is {percent(SLOW_SHARE)} (calls.latency_factor: {number(settings.calls.latency_factor or 0)})"
+        f"{named(key.model, key.version)}: {what}: 95% take up to {said} ({now.span.count:,} calls), and took {before} in the first {FIRST_CALLS:,}; "
+        f"{part} take longer than {slow}, the limit is {most} (calls.latency_factor: {number(settings.calls.latency_factor or 0)})"
     )
     evidence = {"slow_share": share, "slow_seconds": slow_ms / 1e3, "reference_p95_seconds": usual, "guarantee": "none"}
     return _verdict(key, "latency", "latency_seconds", value, slow_ms / 1e3, now.span, text, evidence, settings, bad=bad and holds, clear=not holds)
@@ -149,8 +151,8 @@ def _failing(first: FirstCalls, limit: float, key: AlertKey, settings: ModelSett
     usual = first.failed / (first.served + first.failed)
     now_text, limit_text = apart(share, limit, form=percent, digits=3)
     text = (
-        f"{named(key.model, key.version)}: {now_text} of calls failed ({int(now.part):,} of {now.span.count:,}), it was {percent(usual)} of the first {FIRST_CALLS:,}; "
-        f"the limit is {limit_text} (calls.error_share); see the log of the model server"
+        f"{named(key.model, key.version)}: {now_text} of calls failed ({int(now.part):,} of {now.span.count:,}), {'above' if share > limit else 'within'} the limit of {limit_text} (calls.error_share); "
+        f"of the first {FIRST_CALLS:,} it was {percent(usual)}" + ("; see the log of the model server" if share > limit else "")
     )
     evidence = {"failed": int(now.part), "calls": now.span.count, "reference_ratio": usual, "guarantee": "none"}
     return _verdict(key, "volume", "prediction_errors", share, limit, now.span, text, evidence, settings, bad=bad and share > limit, clear=share <= limit)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.wording import named
+from stream_monitor.alerts.wording import apart, named
 from stream_monitor.events.cells import BOOL, TEXT, Cells, class_name, class_text, tags
 from stream_monitor.events.join_rows import Pairs
 from stream_monitor.monitors.anomaly import trend
@@ -303,15 +303,19 @@ class Performance:
         falling = self.falling
         times = self.window(f"last_{STRIDE * self.stride}", "accuracy")[1]
         rows = len(self.blocks) * STRIDE * self.stride
+        limit = min(self.settings.anomalies.trend_slope, -TREND_Z * error)
+        by, most = apart(abs(rise), -limit)
+        text = f"{'fell' if rise < 0 else 'rose'} by {by} over the last {len(self.blocks)} blocks of {STRIDE * self.stride:,} labelled predictions"
+        text += f", more than the limit of {most} (anomalies.trend_slope)" if falling else "; it is not falling any more"
         return Verdict(
             key=AlertKey(model, version, "", "anomaly", metric, "trend"),
             level="warning" if falling else "ok",
             clear=not falling,
             value=rise,
-            threshold=min(self.settings.anomalies.trend_slope, -TREND_Z * error),
+            threshold=limit,
             direction="down",
             window=Span(times.start_ms, times.end_ms, rows),
-            summary=f"{named(model, version)}: {metric} fell by {-rise:.3f} along the last {len(self.blocks)} windows of {STRIDE * self.stride:,} labelled",
+            summary=f"{named(model, version)}: {metric} {text}",
             cooldown_ms=self.settings.cooldown_ms,
             evidence={"windows": [round(b, 6) for b in self.blocks], "guarantee": "none"},
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stream_monitor.alerts.wording import apart, named, percent
+from stream_monitor.alerts.wording import apart, labelled, named, percent
 from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.level import Level
 from stream_monitor.monitors.performance_windows import PerformanceWindows
@@ -47,9 +47,10 @@ def _of_threshold(settings: ModelSettings, key: AlertKey, metric: str, rule: Thr
     assert limit is not None
     clear = rule.clear
     settled = not below and not above and (clear is None or (judged >= clear if rule.min is not None else judged <= clear))
-    sign = "above" if above else "below" if below else "within its limit of"
+    sign = "above the limit of" if above else "below the limit of" if below else "within the limit of"
     where = f" of {key.segment}" if key.segment else ""
     said, bound = apart(value, limit)
+    name = f"thresholds.{metric}.{'max' if above or rule.min is None else 'min'}"
     return Verdict(
         key=key._replace(kind="calibration" if metric == "calibration_error" else "performance", subject=metric),
         level=rule.severity if below or above else "ok",
@@ -58,7 +59,7 @@ def _of_threshold(settings: ModelSettings, key: AlertKey, metric: str, rule: Thr
         threshold=limit,
         direction="down" if below else "up" if above else None,
         window=span,
-        summary=f"{named(key.model, key.version)}: {metric}{where} is {said} over {window} ({span.count:,} labelled), {sign} {bound}",
+        summary=f"{named(key.model, key.version)}: {metric}{where} over {labelled(window, span.count)} is {said}, {sign} {bound} ({name})",
         for_ms=rule.for_ms,
         cooldown_ms=settings.cooldown_ms,
         evidence={"window": window, "labels": span.count, "guarantee": "none"},
@@ -80,7 +81,8 @@ def level_verdict(settings: ModelSettings, windows: PerformanceWindows, key: Ale
         limit, why = chance[1], "equal guesses among its classes would be right more often: are labels, answers or classes mixed up?"
     if level.accuracy is None and not why:
         limit = 0.0
-    sign = f"below {percent(limit)} ({why})" if why else f"within its limit of {percent(limit)}"
+    said, bound = apart(value, limit, form=percent, digits=3)
+    sign = f"below the limit of {bound} ({why}; `thresholds.accuracy` sets another)" if why else f"within the limit of {bound}"
     yield Verdict(
         key=key._replace(subject="accuracy"),
         level="warning" if why else "ok",
@@ -89,7 +91,7 @@ def level_verdict(settings: ModelSettings, windows: PerformanceWindows, key: Ale
         threshold=limit,
         direction="down" if why else None,
         window=span,
-        summary=f"{named(key.model, key.version)}: accuracy is {percent(value)} over {window} ({span.count:,} labelled), {sign}",
+        summary=f"{named(key.model, key.version)}: accuracy over {labelled(window, span.count)} is {said}, {sign}",
         cooldown_ms=settings.cooldown_ms,
         evidence={"window": window, "labels": span.count, "guarantee": "none"},
     )

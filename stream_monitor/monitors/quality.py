@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.alerts.wording import apart, named, percent, signal
 from stream_monitor.monitors.anomaly import PATTERN_ROWS_MIN, Patterns, pattern
 from stream_monitor.monitors.inputs import PANE_MS, Inputs
 from stream_monitor.monitors.windowed import Windowed, outlier_share
@@ -66,18 +67,19 @@ def _shares(key: AlertKey, now: Windowed, inputs: Inputs, settings: ModelSetting
     assert inputs.profile is not None
     name, profile, given = key.subject, inputs.profile.features[key.subject], Given(settings, span, reference)
     rule = settings.features.get(name)
-    margin = 0.0 if rule is not None and rule.required else settings.quality.missing_ratio
+    required = rule is not None and rule.required
+    margin, of_missing = (0.0, f"features.{name}.required") if required else (settings.quality.missing_ratio, "quality.missing_ratio")
     if margin is not None:
-        yield _share(key, Share(now.missing, now.rows, profile.missing, profile.rows, margin), "missing", given)
+        yield _share(key, Share(now.missing, now.rows, profile.missing, profile.rows, margin), "missing", of_missing, given)
     if settings.quality.violation_ratio is not None:
         counts = (now.wrong_type, now.out_of_range, now.unknown)
         shares = [Share(n, now.rows, usual * profile.rows, profile.rows, settings.quality.violation_ratio) for n, usual in zip(counts, inputs.usual(name), strict=True)]
         worst = max(range(len(shares)), key=lambda i: shares[i].surplus)
-        yield _share(key._replace(detector="profile"), shares[worst], VIOLATIONS[worst], given)
+        yield _share(key._replace(detector="profile"), shares[worst], VIOLATIONS[worst], "quality.violation_ratio", given)
     numbers = float(now.counts.sum())
     if profile.type == "numeric" and profile.count and numbers > 0:
         outliers = Share(now.outliers, numbers, outlier_share(profile, settings.anomalies.fence) * profile.count, profile.count, settings.anomalies.share)
-        yield _share(key._replace(kind="anomaly", detector="iqr"), outliers, "outside the fences", given)
+        yield _share(key._replace(kind="anomaly", detector="iqr"), outliers, "outside its fences", "anomalies.share", given)
 
 
 class Given(NamedTuple):
@@ -120,9 +122,10 @@ class Share(NamedTuple):
         return share - self.usual - math.hypot(share - low, high - self.usual)
 
 
-def _share(key: AlertKey, found: Share, what: str, given: Given) -> Verdict:
+def _share(key: AlertKey, found: Share, what: str, rule: str, given: Given) -> Verdict:
     threshold, value = found.usual + found.margin, found.part / found.rows
-    counts = f"{int(found.part):,} of {int(found.rows):,} rows; the reference has {found.usual:.1%}, the limit is {threshold:.1%}"
+    said, limit = apart(value, threshold, form=percent, digits=3)
+    counts = f"{int(found.part):,} of {int(found.rows):,}; reference {percent(found.usual)}, limit {limit} by {rule}"
     return Verdict(
         key=key,
         level="warning" if found.surplus > found.margin else "ok",
@@ -131,7 +134,7 @@ def _share(key: AlertKey, found: Share, what: str, given: Given) -> Verdict:
         threshold=threshold,
         direction="up",
         window=given.span,
-        summary=f"{key.model}: {value:.1%} of `{key.subject}` is {what} ({counts})",
+        summary=f"{named(key.model, key.version)}: {signal(key.subject)} is {what} in {said} of rows ({counts})",
         reference=given.reference,
         cooldown_ms=given.settings.cooldown_ms,
         evidence={"rows": int(found.rows), "count": int(found.part), "reference_ratio": found.usual, "guarantee": "none"},
@@ -148,6 +151,9 @@ def patterns(model: str, version: str, known: Patterns, hour_ms: int, found: dic
         if not known.judge(name, hour_ms, values, settings.anomalies):
             continue
         z, beyond = known.z[name], known.running[name] >= settings.anomalies.pattern_windows
+        said, limit = apart(z, settings.anomalies.pattern_z)
+        text = f"{signal(name)} {'differs from' if known.running[name] else 'is like'} the same hour on earlier days (robust z-score {said}, limit {limit} by anomalies.pattern_z)"
+        text += f" for {known.running[name]} hours in a row" if beyond else ""
         yield Verdict(
             key=AlertKey(model, version, "", "anomaly", name, "profile"),
             level="warning" if beyond else "ok",
@@ -156,7 +162,7 @@ def patterns(model: str, version: str, known: Patterns, hour_ms: int, found: dic
             threshold=settings.anomalies.pattern_z,
             direction="up",
             window=Span(span.start_ms, span.end_ms, int(now.rows)),
-            summary=f"{model}: `{name}` is unlike the same hour of earlier days (robust z {z:.1f}, limit {settings.anomalies.pattern_z:g}, {known.running[name]} hours in a row)",
+            summary=f"{named(model, version)}: {text}",
             reference=reference,
             cooldown_ms=settings.cooldown_ms,
             evidence={"mean": now.mean, "sd": now.sd, "missing_ratio": now.missing / now.rows, "outliers_ratio": now.outliers / present, "guarantee": "none"},

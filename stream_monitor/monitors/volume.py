@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.alerts.wording import apart, duration, named
 from stream_monitor.monitors import latency
 from stream_monitor.monitors.latency import FirstCalls
 from stream_monitor.settings import ModelSettings
@@ -96,6 +97,8 @@ class Volume:
             if limit is None or not last:
                 continue
             silent = now_ms - last
+            said, bound = apart(silent / 1e3, limit / 1e3, form=duration)
+            text = f"no {subject} for {said}, longer than {bound} (freshness.{subject}); see whether their producer runs" if silent > limit else f"{subject} come again"
             yield Verdict(
                 key=AlertKey(model, version, "", "freshness", subject, "silence"),
                 level="warning" if silent > limit else "ok",
@@ -104,7 +107,7 @@ class Volume:
                 threshold=limit / 1e3,
                 direction="up",
                 window=Span(last, now_ms, 0),
-                summary=f"{model}: no {subject} for {silent / 1e3:.0f} s (the limit is {limit / 1e3:.0f} s)",
+                summary=f"{named(model, version)}: {text}",
                 evidence={"last_ms": last, "guarantee": "none"},
             )
 

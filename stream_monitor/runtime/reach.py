@@ -6,7 +6,7 @@ Rule of the file: a rate that was seen, and the limit of the configuration; noth
 
 from __future__ import annotations
 
-from stream_monitor.monitors.bounds import duration
+from stream_monitor.alerts.wording import duration
 from stream_monitor.runtime.cluster import Records
 from stream_monitor.runtime.findings import Finding
 from stream_monitor.settings import CoreSettings
@@ -21,7 +21,7 @@ def reach(batches: list[Records], core: CoreSettings) -> list[Finding]:
     if not a_second:
         return []
     limit = core.limits.pending
-    late = duration(1_000 * limit / a_second)
+    late = duration(limit / a_second)
     return [
         Finding(
             "pending", "ok", f"limits.pending = {limit:,}: at the {a_second:,.0f} predictions a second of the newest ones, labels may be {late} late in a partition that gets all"
