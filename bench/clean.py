@@ -73,7 +73,7 @@ class Stream:
         latency = rng.gamma(4, 2.5, n) * (1 + DAY_SWING * np.sin(day))
         latency = np.where(rng.random(n) < SLOW_SHARE, latency * (1 + rng.pareto(1, n)), latency)
         failed = rng.random(n) < given.failing
-        rows["group"] = 2 * rng.integers(0, given.versions, n) + failed
+        rows["group"] = 2 * (rows["offset"] % given.versions) + failed
         cells = np.vstack([answer, score, latency, *(column(rng, KINDS[i % len(KINDS)], n) for i in range(given.features))])
         return rows, cells, truth.astype(np.float64)
 
@@ -123,6 +123,7 @@ def main() -> int:
                 fired[f"{alert['severity']} {alert['kind']} {alert['detector']}"] += 1
                 print(f"row {first:,}: {alert['severity']} {alert['summary']}", flush=True)
         shard.outbox.clear()
+        print(f"{first + BLOCK:,} rows in {time.monotonic() - began:.0f} s", end="\r", file=sys.stderr)
     serious = sum(n for what, n in fired.items() if not what.startswith("info"))
     seconds = time.monotonic() - began
     print(f"{given.rows:,} clean rows of {given.features} features in {seconds:.0f} s: {serious} false alerts, {fired.total() - serious} of severity info {dict(fired)}")

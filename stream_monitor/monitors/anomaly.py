@@ -23,6 +23,8 @@ DAYS_MAX, DAYS_MIN = 28, 7
 """Values of the same hour that a pattern is compared with."""
 PATTERN_ROWS_MIN = 30
 """Rows of an hour that is judged."""
+SD = 1
+"""Place of the standard deviation in what is watched of an hour."""
 IQR_SD = 1.349
 """Interquartile range of a normal distribution in its standard deviations."""
 BLOCKS = 10
@@ -166,6 +168,15 @@ def pattern(rows: float, present: float, mean: float, sd: float, missing: float,
     return Pattern((mean, sd, m[0], o[0]), (sd / float(np.sqrt(present)), sd / float(np.sqrt(2 * present)), m[1], o[1]))
 
 
+def _ratio_z(found: Pattern, past: Float) -> float:
+    """Robust z of the logarithm of a standard deviation; infinite where one is 0, which is for its value to judge."""
+    sd = found.values[SD]
+    if sd <= 0 or past.min() <= 0:
+        return float("inf")
+    q1, median, q3 = np.quantile(np.log(past), (0.25, 0.5, 0.75))
+    return float(abs(np.log(sd) - median) / max((q3 - q1) / IQR_SD, found.errors[SD] / sd))
+
+
 class Patterns:
     """
     Hours of one model version's features, each against the same hour of the days before.
@@ -173,7 +184,8 @@ class Patterns:
     Notes
     -----
     Robust z: distance to the median of up to 28 earlier values of this hour of day, in IQR / 1.349 of them or, where that is less, in standard errors of the value itself.
-    Judged from 7 earlier values on. 21 kB a feature when full.
+    A standard deviation is compared by its logarithm too, and the lesser z counts: on heavy tails one value makes it several times as great, which
+    is little in ratio; and that of a rare flag is 0 by chance, which is little in value. Judged from 7 earlier values on. 21 kB a feature when full.
     """
 
     def __init__(self) -> None:
@@ -196,7 +208,9 @@ class Patterns:
             past = np.array(slot)
             q1, median, q3 = np.quantile(past, (0.25, 0.5, 0.75), axis=0)
             scale = np.maximum(np.maximum((q3 - q1) / IQR_SD, found.errors), 1e-300)
-            self.z[feature] = float(np.abs((np.array(found.values) - median) / scale).max())
+            z = np.abs((np.array(found.values) - median) / scale)
+            z[SD] = min(z[SD], _ratio_z(found, past[:, SD]))
+            self.z[feature] = float(z.max())
             beyond = self.z[feature] > settings.pattern_z
             self.running[feature] = self.running.get(feature, 0) + 1 if beyond else 0
             if self.running[feature] == settings.pattern_windows:

@@ -29,10 +29,13 @@ from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 Float = NDArray[np.float64]
 CLIP_SD = 3.0
 """Detectors of the mean get values cut at so many standard deviations: on heavy tails (t3, lognormal) ADWIN fires several times as often without it."""
-CONFIRM_ROWS, CONFIRM_Z = 200, 2.0
+CONFIRM_ROWS, CONFIRM_Z = (200, 400, 800, 1_600, 3_200), 4.0
 CHANGE_MIN, CHANGE_MIN_ERRORS = 0.1, 0.02
-"""A firing is confirmed by the values that follow it: their mean must have moved by two standard errors, and by a tenth of the reference's standard deviation (an error
-rate by 0.02). Over long clean streams a detector also fires at nothing: this leaves one such firing in twenty."""
+"""
+A firing is confirmed by the values that follow it, looked at whenever there are so many of them: their mean must have moved by
+four standard errors, and by a tenth of the reference's standard deviation (an error rate by 0.02). Over long clean streams a
+detector also fires at nothing: this leaves about one such firing in three thousand, and tells a great change after 200 values.
+"""
 CHANCE_SD = 6.0
 """A distance is looked at every second, so that of no change must be this unlikely."""
 METHOD_NAMES = {"psi": "PSI", "js": "Jensen-Shannon distance", "ks": "Kolmogorov-Smirnov distance", "wasserstein": "Wasserstein distance", "chi2": "Cramér's V"}
@@ -114,7 +117,11 @@ class Signal:
             self.usual[method][1] += float(cut.sum())
 
     def _confirm(self, method: str, hits: Mapping[int, float], cut: Float, values: Float, times_ms: NDArray[np.int64]) -> bool:
-        """A firing is a change when the `CONFIRM_ROWS` values after it lie away from the mean before it, by more than chance and by enough to matter."""
+        """
+        A firing is a change when the values after it lie away from the mean before it, by more than chance and by enough to matter.
+
+        One that comes while an earlier one, past the first look, still waits takes its place.
+        """
         at, moved, episode = 0, False, self.episodes[method]
         while True:
             candidate = self.candidates[method]
@@ -126,7 +133,9 @@ class Signal:
                     return moved
                 candidate = self.candidates[method] = Candidate(self.rows + hit, int(times_ms[hit]), hits[hit])
                 at = end
-            end = at + CONFIRM_ROWS - candidate.rows
+            look = next(n for n in CONFIRM_ROWS if n > candidate.rows)
+            again = next((h for h in hits if h >= at and candidate.rows >= CONFIRM_ROWS[0]), None)
+            end = at + look - candidate.rows if again is None else min(again + 1, at + look - candidate.rows)
             if episode.open:
                 episode.follow(cut[at:end], values[at:end], binary=self.binary)
                 moved |= not episode.open
@@ -134,10 +143,14 @@ class Signal:
             candidate.raw_total += float(values[at:end].sum())
             candidate.rows += len(cut[at:end])
             at += len(cut[at:end])
-            if candidate.rows < CONFIRM_ROWS:
+            if candidate.rows == look and self._changed(method, candidate):
+                moved, self.candidates[method] = True, None
+            elif again is not None and at == again + 1:
+                self.candidates[method] = Candidate(self.rows + again, int(times_ms[again]), hits[again])
+            elif candidate.rows == CONFIRM_ROWS[-1]:
+                self.candidates[method] = None
+            elif candidate.rows < look:
                 return moved
-            self.candidates[method] = None
-            moved |= self._changed(method, candidate)
 
     def _follow(self, method: str, cut: Float, values: Float) -> bool:
         """Values without a candidate: those of an episode may end it."""
@@ -150,25 +163,28 @@ class Signal:
         return was_open and not episode.open
 
     def _changed(self, method: str, candidate: Candidate) -> bool:
-        """A candidate is decided: it was nothing, leads away from the usual level, or leads back to it."""
-        episode, after = self.episodes[method], candidate.total / CONFIRM_ROWS
-        if abs(after - candidate.before) < self._least(candidate.before):
+        """Whether a candidate leads away from the usual level; it may be nothing yet, or lead back to it."""
+        episode, rows = self.episodes[method], candidate.rows
+        after = candidate.total / rows
+        if abs(after - candidate.before) < self._least(candidate.before, rows):
             return False
         number, total = self.usual[method]
         home = episode.before if episode.open else self.home if self.home is not None else total / number if number else candidate.before
-        if abs(after - home) < self._least(home):
+        if abs(after - home) < self._least(home, rows):
             return False
-        shown = candidate.raw_total / CONFIRM_ROWS
+        shown = candidate.raw_total / rows
         if episode.open:
             episode.go_on(candidate.row, candidate.time_ms, after=after, shown=shown)
         else:
             episode.begin(candidate.row, candidate.time_ms, before=home, after=after, shown=shown)
         return True
 
-    def _least(self, before: float) -> float:
+    def _least(self, before: float, rows: int) -> float:
+        """What the mean of so many values must have moved."""
         if self.binary:
-            return max(CHANGE_MIN_ERRORS, CONFIRM_Z * float(np.sqrt(before * (1 - before) / CONFIRM_ROWS)))
-        return max(CHANGE_MIN, CONFIRM_Z / float(np.sqrt(CONFIRM_ROWS)))
+            share = min(max(before, 1 / rows), 1 - 1 / rows)
+            return max(CHANGE_MIN_ERRORS, CONFIRM_Z * float(np.sqrt(share * (1 - share) / rows)))
+        return max(CHANGE_MIN, CONFIRM_Z / float(np.sqrt(rows)))
 
     def threshold(self, method: str) -> float | None:
         """What the score of a method is held against: its setting; None for a method whose score is no such statistic."""
