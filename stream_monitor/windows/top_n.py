@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Int = NDArray[np.int64]
+TIME_BITS_MAX = 32
+"""Of a key of time and id: 32 bits are 49 days."""
 
 
 class TopN:
@@ -74,7 +76,17 @@ class TopN:
         return self._sorted()[-n:]
 
     def _sorted(self) -> Int:
-        return np.lexsort((self.column["id"][: self.used], self.column["time"][: self.used]))
+        """Places by time, then id. One number of a row's time and the first bits of its id is sorted faster, where it tells all rows apart."""
+        time, ids = self.column["time"][: self.used], self.column["id"][: self.used]
+        low = time.min()
+        bits = max((int(time.max()) - int(low)).bit_length(), 1)
+        if bits <= TIME_BITS_MAX:
+            key = (time - low).astype(np.uint64) << np.uint64(64 - bits) | ids >> np.uint64(bits)
+            order = np.argsort(key)
+            key = key[order]
+            if (key[1:] != key[:-1]).all():
+                return order
+        return np.lexsort((ids, time))
 
     def rows(self, n: int | None = None) -> dict[str, NDArray[Any]]:
         """The greatest `n` rows (at most N), ascending by time; valid until rows are added or amended."""
