@@ -188,7 +188,7 @@ class PerformanceWindows:
         span = Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
         if only == "accuracy" and self.counted is not None and len(times) and not (rows["predicted"] == BY_SCORE).any():
             right = np.count_nonzero((rows["predicted"] == rows["actual"]) & (rows["actual"] >= 0))
-            return {"accuracy": right / len(times)}, span
+            return {"accuracy": float(right / len(times))}, span
         return self._exact(rows), span
 
     def everything(self) -> tuple[dict[str, float], Span]:
