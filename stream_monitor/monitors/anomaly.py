@@ -46,8 +46,8 @@ class Fences:
         self.fence = fence
         self.q1 = np.array([f.q1 for f in profiles], np.float64)[:, None]
         self.q3 = np.array([f.q3 for f in profiles], np.float64)[:, None]
-        self.low = np.array([f.min for f in profiles], np.float64)[:, None]
-        self.high = np.array([f.max for f in profiles], np.float64)[:, None]
+        self.low = np.array([f.min if f.count else -np.inf for f in profiles], np.float64)[:, None]
+        self.high = np.array([f.max if f.count else np.inf for f in profiles], np.float64)[:, None]
 
     @property
     def spread(self) -> NDArray[np.bool_]:
@@ -62,6 +62,9 @@ class Fences:
         reach = self.fence * (q3 - q1)
         one = reach <= 0
         return np.where(one, self.low, q1 - reach), np.where(one, self.high, q3 + reach)
+
+    def go_on_from(self, other: Any, at: list[int]) -> None:
+        """Take over from the fences of another reference: the first features here were at these places there."""
 
     def state(self) -> Any:
         """Plain values for the snapshot."""
@@ -107,6 +110,11 @@ class TrailingFences(Fences):
         if known.any():
             self.q1[known, 0], self.q3[known, 0] = np.nanquantile(self.values[known], (0.25, 0.75), axis=1)
             self.low[known, 0], self.high[known, 0] = np.nanmin(self.values[known], axis=1), np.nanmax(self.values[known], axis=1)
+
+    def go_on_from(self, other: Any, at: list[int]) -> None:
+        self.seen = other.seen
+        for name in ("values", "q1", "q3", "low", "high"):
+            getattr(self, name)[: len(at)] = getattr(other, name)[at]
 
     def state(self) -> Any:
         return {"values": self.values.tobytes(), "seen": self.seen, "q1": self.q1.tobytes(), "q3": self.q3.tobytes(), "low": self.low.tobytes(), "high": self.high.tobytes()}

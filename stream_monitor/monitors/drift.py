@@ -22,6 +22,7 @@ from stream_monitor.detectors.base import METHODS, ValueDetector, make, restore
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.inputs import Inputs
+from stream_monitor.monitors.reference import Profile
 from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.settings import ModelSettings
 from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
@@ -41,6 +42,8 @@ CHANCE_SD = 6.0
 METHOD_NAMES = {"psi": "PSI", "js": "Jensen-Shannon distance", "ks": "Kolmogorov-Smirnov distance", "wasserstein": "Wasserstein distance", "chi2": "Cramér's V"}
 CLASS_SCORE = "__score__:"
 """The score of one class, whose name follows."""
+CLASS_SCORES_MAX = 10
+"""Classes whose scores have detectors: those with the greatest mean score in the reference. All have distances."""
 KINDS: dict[str, Kind] = {"__error__": "concept_drift", "__score__": "prediction_drift", "__prediction__": "prediction_drift"}
 
 
@@ -59,6 +62,12 @@ def kind_of(subject: str) -> Kind:
 def alert_of(model: tuple[str, str], subject: str, method: str) -> AlertKey:
     """The alert of a drift method on a signal of a model version."""
     return AlertKey(*model, "", kind_of(subject), subject, method)
+
+
+def class_scores(profile: Profile | None) -> frozenset[str]:
+    """Class scores that have detectors."""
+    found = [(-f.mean, name) for name, f in profile.features.items() if name.startswith(CLASS_SCORE)] if profile is not None else []
+    return frozenset(name for _, name in sorted(found)[:CLASS_SCORES_MAX])
 
 
 class Candidate(Struct, array_like=True):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.alerts.event import rfc3339
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
-from stream_monitor.monitors import drift
+from stream_monitor.monitors import drift, readings
 from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.performance_windows import ALL, PerformanceWindows
@@ -125,13 +125,13 @@ def _inputs(version: Version, inputs: Inputs, names: tuple[str, str], firing: Co
 
 
 def _totals(inputs: Inputs, names: tuple[str, str]) -> Iterator[AnySample]:
-    for feature, rule, n in inputs.violations():
+    for feature, rule, n in readings.violations(inputs):
         yield Sample("model_data_quality_violations_total", (*names, feature, rule), n)
-    for feature, n in inputs.points():
+    for feature, n in readings.points(inputs):
         yield Sample("model_anomalies_total", (*names, feature, "point"), n)
     if inputs.profile is not None and len(inputs.numeric) <= HISTOGRAM_FEATURES_MAX:
         for feature in inputs.numeric:
-            counts, total = inputs.histogram(feature)
+            counts, total = readings.histogram(inputs, feature)
             if counts.sum():
                 bounds, shown = buckets(np.array(inputs.profile.features[feature].edges), counts)
                 yield HistogramSample("model_feature_values", (*names, feature), shown, total, bounds)

@@ -8,18 +8,21 @@ themselves wait for it. Detectors get the rows in log order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.events.cells import ABSENT, BOOL, NOT_FINITE, NULL, TEXT, TOO_BIG, WRONG_TYPE, Cells, class_name, class_text, tags
+from stream_monitor.events.cells import ABSENT, BOOL, NOT_FINITE, NULL, TEXT, TOO_BIG, WRONG_TYPE, Cells, arguments, class_name, tags
 from stream_monitor.monitors.anomaly import Fences, fences
-from stream_monitor.monitors.learning import Names, learn_features
+from stream_monitor.monitors.late import Late
+from stream_monitor.monitors.learning import Names, learn_feature, learn_features
 from stream_monitor.monitors.reference import FeatureProfile, Profile
 from stream_monitor.monitors.rows import Points, Rows, column_named, taken
 from stream_monitor.monitors.unique import Unique
-from stream_monitor.monitors.windowed import ABOVE, BELOW, MISSING, OFFSET, PRESENT, RANGE, ROWS, SQUARES, SUM, TAILS, TYPE, Windowed, expected_numbers, share_outside, unit_of
+from stream_monitor.monitors.windowed import ABOVE, BELOW, MISSING, OFFSET, PRESENT, RANGE, ROWS, SQUARES, SUM, TAILS, TYPE, Windowed, expected_numbers, unit_of
 from stream_monitor.settings import Limits, ModelSettings
 from stream_monitor.stats.binning import bins_of
 from stream_monitor.windows.panes import Panes
@@ -29,6 +32,25 @@ Int = NDArray[np.int64]
 PANE_MS = 10_000
 OTHER = "__other__"
 Z_MAX = 1e100
+PLACES = {NULL: MISSING, ABSENT: MISSING, NOT_FINITE: RANGE, TOO_BIG: RANGE, WRONG_TYPE: TYPE}
+"""Where cells are counted that stand for no category."""
+
+
+COUNTERS = (ROWS, MISSING, TYPE, RANGE)
+"""Columns of a feature that mean the same under any reference."""
+
+
+class Plan(NamedTuple):
+    """Where features are in the columns of a chunk."""
+
+    take: Int
+    """Of each numeric one; -1: absent."""
+    where: dict[str, int]
+    """Categories."""
+    unknown: dict[str, int]
+    """Those that the reference does not have."""
+    late: dict[str, int]
+    """Those that are yet to be learnt."""
 
 
 class Inputs:
@@ -60,6 +82,9 @@ class Inputs:
         """Called with (name, standardised finite values, their event times) of each numeric feature of each chunk, in log order."""
         self.on_points: Callable[[Points], None] | None = None
         """Called with the values outside the fences of each chunk, where somebody asks for them."""
+        self.extends = False
+        """The reference was learnt, not given: features that come later are learnt too."""
+        self.late = Late(settings.baseline.rows)
         self.uniques: dict[str, Unique] = {name: Unique() for name, rule in settings.features.items() if rule.unique}
         if profile is not None:
             self.use(profile)
@@ -77,6 +102,7 @@ class Inputs:
         rules = [self.settings.features.get(n) for n in self.numeric]
         self.minimum = np.array([r.min if r and r.min is not None else -np.inf for r in rules], np.float64)
         self.maximum = np.array([r.max if r and r.max is not None else np.inf for r in rules], np.float64)
+        self.bounded = bool(np.isfinite(self.minimum).any() or np.isfinite(self.maximum).any())
         self.categories = {n: self._categories(n, profile.features[n]) for n in self.category}
         widths = [OFFSET + len(f.edges) + 2 for f in found] + [OFFSET + len(self.categories[n]) + 1 for n in self.category]
         ends = [0, *np.cumsum(widths, dtype=np.int64).tolist()]
@@ -85,11 +111,13 @@ class Inputs:
         self.at: Int = np.array(ends[: len(found)], np.int64)
         tails = [(0, min(1, last), max(last - 1, 0), last) for f in found for last in [len(f.edges)]]
         self.tails: Int = (self.at[:, None] + OFFSET + np.array(tails, np.int64).reshape(-1, len(TAILS))).ravel()
-        self.tails_to: Int = (self.at[:, None] + np.array(TAILS)).ravel()
+        self.heads: Int = (self.at[:, None] + np.arange(OFFSET)).ravel()
         self.panes = Panes(width + 1)
         self.width = width + 1
         self.totals = np.zeros(self.width)
-        self._index: dict[tuple[str, ...], tuple[Int, dict[str, int], dict[str, int]]] = {}
+        self.bare = frozenset(n for n, f in profile.features.items() if not f.count)
+        """Features of which the reference has no value: they are learnt as soon as there are some."""
+        self._index: dict[tuple[str, ...], Plan] = {}
 
     def _categories(self, name: str, profile: FeatureProfile) -> dict[str, int]:
         """The place of each category: those of the reference, and those of the configuration that it does not have."""
@@ -103,6 +131,8 @@ class Inputs:
         rule = self.settings.features.get(name)
         if rule is not None and rule.categories:
             return frozenset(class_name(c) for c in rule.categories)
+        if name in self.bare:
+            return None
         return None if OTHER in self.profile.features[name].categories else frozenset(self.profile.features[name].categories)
 
     def add(self, rows: Rows) -> None:
@@ -129,15 +159,47 @@ class Inputs:
                 left.append(rows.part(slice(n, None)))
         self.waiting, self.waiting_rows = [], 0
         profile = Profile(features=learn_features(first, self.names, self.settings, self.limits), rows=count)
+        self.extends = True
         self.use(profile)
         self._learnt(profile)
         for rows in first + left:
             self._fold(rows)
 
     def _fold(self, rows: Rows) -> None:
+        """Take rows in; from the row after the last that a late feature is learnt from on, it is watched."""
+        while len(rows.times_ms):
+            end, late = len(rows.times_ms), self._plan(rows.columns).late
+            complete: list[str] = []
+            if late or self.late.cells:
+                assert self.profile is not None
+                numeric = self.bare.intersection(self.numeric)
+                known = self.profile.features.keys() | self.late.cells.keys()
+                end, complete = self.late.take(rows.cells, rows.texts, late, numeric, self.limits.features - len(known))
+            self._sum(rows if end == len(rows.times_ms) else rows.part(slice(end)))
+            if complete:
+                self._extend(complete)
+            rows = rows.part(slice(end, None))
+
+    def _extend(self, names: list[str]) -> None:
+        """The reference gets the features that are complete. What was summed goes on, by name; theirs begins anew, but for counters."""
+        assert self.profile is not None
+        learnt = {name: learn_feature(name, [self.late.pop(name)], self.settings, self.limits) for name in names}
+        before, panes, totals, fences, numeric = self.columns(), self.panes, self.totals, self.fences, self.numeric
+        known = {name: f for name, f in self.profile.features.items() if name not in learnt}
+        self.use(msgspec.structs.replace(self.profile, features=known | learnt))
+        now = self.columns()
+        sums = [(of[0] + k, now[name][0] + k) for name, of in before.items() if name in known for k in range(of[1])]
+        counters = [(before[name][0] + k, now[name][0] + k) for name in learnt if name in before for k in COUNTERS]
+        take, put = np.array([*counters, *sums, (-1, -1)], np.int64).T
+        panes.lay_out(take[len(counters) :], put[len(counters) :], self.width)
+        self.panes, self.totals[put] = panes, totals[take]
+        self.fences.go_on_from(fences, [numeric.index(name) for name in known if name in numeric])
+        self._learnt(self.profile)
+
+    def _sum(self, rows: Rows) -> None:
         """Sums of a chunk by pane."""
         times = rows.times_ms
-        take, where, unknown = self._plan(rows.columns)
+        take, where, unknown, _ = self._plan(rows.columns)
         x = taken(rows.cells, take)
         bounds = self.fences.bounds(x)
         z = self._standardised(x)
@@ -176,8 +238,8 @@ class Inputs:
                 iqr = (high - low) / (1 + 2 * self.fences.fence) if self.fences.spread[i] else np.zeros(len(at))
                 self.on_points(Points(feature, x[i][at], (low, high), iqr, rows.times_ms[at], rows.origin[at]))
 
-    def _plan(self, columns: tuple[str, ...]) -> tuple[Int, dict[str, int], dict[str, int]]:
-        """Where each numeric feature is in these columns (-1: absent), where the others are, and those that nobody knows."""
+    def _plan(self, columns: tuple[str, ...]) -> Plan:
+        """Where features are in these columns."""
         found = self._index.get(columns)
         if found is None:
             place = {name: i for i, c in enumerate(columns) if (name := self.names(c)) is not None}
@@ -185,7 +247,8 @@ class Inputs:
             unknown = {name: i for name, i in place.items() if name not in self.start}
             if len(self._index) > 256:
                 self._index.clear()
-            found = self._index[columns] = take, {n: place[n] for n in self.category if n in place}, unknown
+            late = {name: i for name, i in place.items() if name in self.bare or (self.extends and name not in self.start)}
+            found = self._index[columns] = Plan(take, {n: place[n] for n in self.category if n in place}, unknown, late)
         return found
 
     def _unknown(self, name: str, n: int) -> None:
@@ -205,54 +268,65 @@ class Inputs:
         """Moments, bins, fences, missing, wrong and out-of-range values of (features, n) cells, added to (panes, width) of `sums`."""
         n, at = x.shape[1], self.at
         lengths = np.diff(np.append(starts, n))
+        head = np.zeros((len(starts), len(at), OFFSET))
         finite = x == x  # noqa: PLR0124
-        sums[:, at + ROWS] = lengths[:, None]
+        head[:, :, ROWS] = lengths[:, None]
         if finite.all():
-            sums[:, at + PRESENT] = lengths[:, None]
+            head[:, :, PRESENT] = lengths[:, None]
         else:
             tag = tags(x)
-            sums[:, at + MISSING] = _by_pane((tag == NULL) | (tag == ABSENT), starts)
-            sums[:, at + TYPE] = _by_pane((tag == TEXT) | (tag == BOOL) | (tag == WRONG_TYPE), starts)
-            sums[:, at + RANGE] = _by_pane((tag == NOT_FINITE) | (tag == TOO_BIG), starts)
-            sums[:, at + PRESENT] = _by_pane(finite, starts)
+            head[:, :, MISSING] = _by_pane((tag == NULL) | (tag == ABSENT), starts)
+            head[:, :, TYPE] = _by_pane((tag == TEXT) | (tag == BOOL) | (tag == WRONG_TYPE), starts)
+            head[:, :, RANGE] = _by_pane((tag == NOT_FINITE) | (tag == TOO_BIG), starts)
+            head[:, :, PRESENT] = _by_pane(finite, starts)
             z = np.where(finite, z, 0.0)
-        if np.isfinite(self.minimum).any() or np.isfinite(self.maximum).any():
-            sums[:, at + RANGE] += _by_pane((x < self.minimum[:, None]) | (x > self.maximum[:, None]), starts)
-        sums[:, at + SUM] = np.add.reduceat(z, starts, axis=1).T
-        sums[:, at + SQUARES] = np.add.reduceat(z * z, starts, axis=1).T
+        if self.bounded:
+            head[:, :, RANGE] += _by_pane((x < self.minimum[:, None]) | (x > self.maximum[:, None]), starts)
+        head[:, :, SUM] = np.add.reduceat(z, starts, axis=1).T
+        head[:, :, SQUARES] = np.add.reduceat(z * z, starts, axis=1).T
+        head[:, :, BELOW] = _by_pane(x < fences[0], starts)
+        head[:, :, ABOVE] = _by_pane(x > fences[1], starts)
         bins = bins_of(x, self.edges, at + OFFSET)
         if len(starts) > 1:
             bins += np.repeat(np.arange(len(starts)) * self.width, lengths)
         bins = bins.ravel()
         sums += np.bincount(bins, minlength=sums.size).reshape(sums.shape)
-        sums[:, self.tails_to] = np.bincount(bins, z.ravel(), minlength=sums.size).reshape(sums.shape)[:, self.tails]
-        sums[:, at + BELOW] = _by_pane(x < fences[0], starts)
-        sums[:, at + ABOVE] = _by_pane(x > fences[1], starts)
+        tails = np.bincount(bins, z.ravel(), minlength=sums.size).reshape(sums.shape)[:, self.tails]
+        head[:, :, TAILS[0] : TAILS[-1] + 1] = tails.reshape(len(starts), len(at), len(TAILS))
+        sums[:, self.heads] = head.reshape(len(starts), -1)
 
     def _named(self, cells: Cells, where: Mapping[str, int], texts: list[str], starts: Int, sums: Float) -> None:
-        n = cells.shape[1]
-        segment = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, n)))
+        lengths = np.diff(np.append(starts, cells.shape[1]))
         for name in self.category:
             base, known = self.start[name], self.categories[name]
-            sums[:, base + ROWS] = np.diff(np.append(starts, n))
+            sums[:, base + ROWS] = lengths
             if name not in where:
-                sums[:, base + MISSING] = sums[:, base + ROWS]
+                sums[:, base + MISSING] = lengths
                 continue
             distinct, inverse = np.unique(np.ascontiguousarray(cells[where[name]]).view(np.uint64), return_inverse=True)
-            kind = np.array([self._named_slot(v, known, texts) for v in distinct.view(np.float64).tolist()], np.int64)
-            np.add.at(sums, (segment, base + kind[inverse]), 1.0)
-            sums[:, base + PRESENT] = sums[:, base + OFFSET : base + OFFSET + len(known) + 1].sum(axis=1)
+            place, width = self._slots(distinct.view(np.float64), known, texts)[inverse], OFFSET + len(known) + 1
+            if len(starts) > 1:
+                place += np.repeat(np.arange(len(starts)) * width, lengths)
+            sums[:, base : base + width] += np.bincount(place, minlength=len(starts) * width).reshape(-1, width)
+            sums[:, base + PRESENT] = sums[:, base + OFFSET : base + width].sum(axis=1)
 
     @staticmethod
-    def _named_slot(cell: float, known: Mapping[str, int], texts: list[str]) -> int:
-        category = class_text(cell, texts)
-        if category is None:
-            tag = int(tags(np.array([cell]))[0])
-            return MISSING if tag in (NULL, ABSENT) else RANGE if tag in (NOT_FINITE, TOO_BIG) else TYPE
-        return OFFSET + known.get(category, len(known))
+    def _slots(distinct: Cells, known: Mapping[str, int], texts: list[str]) -> Int:
+        """The column of each value among those of its feature."""
+        rest = len(known)
+        found = []
+        for cell, tag, argument in zip(distinct.tolist(), tags(distinct).tolist(), arguments(distinct).tolist(), strict=True):
+            if tag in PLACES:
+                found.append(PLACES[tag])
+            else:
+                category = class_name(texts[argument]) if tag == TEXT else "01"[argument] if tag == BOOL else repr(int(cell)) if cell == int(cell) else repr(cell)
+                found.append(OFFSET + known.get(category, rest))
+        return np.array(found, np.int64)
 
     def _values(self, z: Float, times: Int) -> None:
         for i, name in enumerate(self.numeric):
+            if name in self.bare:
+                continue
             values = z[i]
             finite = values == values  # noqa: PLR0124
             when = times
@@ -302,45 +376,6 @@ class Inputs:
             return 0.0
         return float(counts[-1] + sum(counts[i] for c, i in self.categories[name].items() if c not in allowed))
 
-    def usual(self, name: str) -> tuple[float, float, float]:
-        """Shares of the reference's rows that are of the wrong type, out of range (of the configuration too) and of an unknown category."""
-        assert self.profile is not None
-        profile = self.profile.features[name]
-        if not profile.rows:
-            return 0.0, 0.0, 0.0
-        found = self.windowed(name, np.zeros(self.width))
-        if name in self.categories:
-            return profile.wrong_type / profile.rows, profile.out_of_range / profile.rows, self._unknown_of(name, found.expected) / profile.rows
-        i = self.numeric.index(name)
-        beyond = profile.count * share_outside(profile, float(self.minimum[i]), float(self.maximum[i]))
-        return profile.wrong_type / profile.rows, (profile.out_of_range + beyond) / profile.rows, 0.0
-
-    def violations(self) -> Iterator[tuple[str, str, float]]:
-        """(feature, rule, count) of everything that broke a rule since the beginning."""
-        if self.profile is not None:
-            for name in self.start:
-                found = self.windowed(name, self.totals)
-                rules = {"missing": found.missing, "type": found.wrong_type, "range": found.out_of_range, "category": found.unknown}
-                yield from ((name, rule, n) for rule, n in rules.items() if n)
-        for name, unique in self.uniques.items():
-            if unique.repeated:
-                yield name, "unique", float(unique.repeated)
-        for name, n in self.unknown.items():
-            yield name, "unknown_field", float(n)
-
-    def points(self) -> Iterator[tuple[str, float]]:
-        """(feature, count) of values outside the fences since the beginning."""
-        if self.profile is not None:
-            for name in self.numeric:
-                yield name, float(self.totals[self.start[name] + BELOW] + self.totals[self.start[name] + ABOVE])
-
-    def histogram(self, name: str) -> tuple[Float, float]:
-        """Counts on the bins of the reference since the beginning, and the sum of the values."""
-        assert self.profile is not None
-        base, i = self.start[name], self.numeric.index(name)
-        counts = self.totals[base + OFFSET : base + OFFSET + len(self.profile.features[name].edges) + 1]
-        return counts, float(self.mean[i] * self.totals[base + PRESENT] + self.sd[i] * self.totals[base + SUM])
-
     def columns(self) -> dict[str, list[int]]:
         """By feature: where its columns are in the vector of sums, and how many."""
         names = list(self.start)
@@ -357,16 +392,11 @@ class Inputs:
     @property
     def memory_bytes(self) -> int:
         """Bytes of panes, or of the rows that wait for a reference."""
-        return self.panes.sums.nbytes if self.profile is not None else sum(r.cells.nbytes for r in self.waiting)
-
-    def learning(self) -> Iterator[str]:
-        """Names seen while the reference is learnt."""
-        seen: dict[str, None] = {}
-        for rows in self.waiting:
-            seen.update(dict.fromkeys(n for c in rows.columns if (n := self.names(c)) is not None))
-        yield from seen
+        return self.panes.sums.nbytes + self.late.memory_bytes if self.profile is not None else sum(r.cells.nbytes for r in self.waiting)
 
 
 def _by_pane(mask: NDArray[np.bool_], starts: Int) -> Float:
     """Counts of a (features, n) mask by pane, (panes, features)."""
+    if len(starts) == 1:  # nearly always
+        return np.asarray(np.count_nonzero(mask, axis=1)[None], np.float64)
     return np.add.reduceat(mask.view(np.uint8), starts, axis=1, dtype=np.int64).T.astype(np.float64)

@@ -31,6 +31,8 @@ def state_of(inputs: Inputs) -> dict[str, Any]:
         "panes": inputs.panes.state() if inputs.profile else None,
         "totals": inputs.totals.tobytes() if inputs.profile else b"",
         "fences": inputs.fences.state() if inputs.profile else None,
+        "extends": inputs.extends,
+        "late": inputs.late.state(),
     }
 
 
@@ -57,9 +59,10 @@ def restore(inputs: Inputs, state: Mapping[str, Any], changed: Collection[str], 
     before, now = dict(state["columns"]), inputs.columns()
     kept = [name for name in now if name not in changed and before.get(name, [0, 0])[1] == now[name][1]]
     take, put = (np.concatenate([np.arange(of[n][0], sum(of[n])) for n in kept] + [[-1]]).astype(np.int64) for of in (before, now))
-    panes, totals = Panes.from_state(state["panes"]), np.frombuffer(state["totals"], np.float64)
-    sums = np.zeros((len(panes.sums), inputs.width))
-    sums[:, put], inputs.totals[put] = panes.sums[:, take], totals[take]
-    panes.sums, panes.width, inputs.panes = sums, inputs.width, panes
+    inputs.panes = Panes.from_state(state["panes"])
+    inputs.panes.lay_out(take, put, inputs.width)
+    inputs.totals[put] = np.frombuffer(state["totals"], np.float64)[take]
+    inputs.extends = state["extends"]
+    inputs.late.load(state["late"])
     if state["fences"] is not None and not fences_anew:
         inputs.fences.load(state["fences"])

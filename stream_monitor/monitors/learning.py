@@ -37,15 +37,22 @@ def learn_features(chunks: list[Rows], names: Names, settings: ModelSettings, li
     Returns
     -------
     dict of name to FeatureProfile
-        In the order of their first row. O(cells log rows).
+        In the order of the first rows that have them; one that no row has is not among them. O(cells log rows).
     """
-    found: dict[str, None] = dict.fromkeys(n for n in settings.features if names(f"features.{n}") == n)
+    found: dict[str, int] = {n: -1 for n in settings.features if names(f"features.{n}") == n}
+    rows_before = 0
     for rows in chunks:
-        found.update(dict.fromkeys(n for c in rows.columns if (n := names(c)) is not None))
-    return {name: _feature(name, [(column_named(rows, names, name), rows.texts) for rows in chunks], settings, limits) for name in list(found)[: limits.features]}
+        for column, cells in zip(rows.columns, rows.cells, strict=True):
+            name = names(column)
+            if name is not None and name not in found and (there := tags(cells) != ABSENT).any():
+                found[name] = rows_before + int(there.argmax())
+        rows_before += len(rows.times_ms)
+    first = sorted(found, key=found.__getitem__)[: limits.features]
+    return {name: learn_feature(name, [(column_named(rows, names, name), rows.texts) for rows in chunks], settings, limits) for name in first}
 
 
-def _feature(name: str, parts: list[tuple[Cells, list[str]]], settings: ModelSettings, limits: Limits) -> FeatureProfile:
+def learn_feature(name: str, parts: list[tuple[Cells, list[str]]], settings: ModelSettings, limits: Limits) -> FeatureProfile:
+    """The profile of one feature, of cells with the dictionaries of their texts."""
     cells = np.concatenate([c for c, _ in parts])
     numbers = cells[cells == cells]  # noqa: PLR0124
     tag = tags(cells)

@@ -55,7 +55,7 @@ def judge(model: str, version: str, inputs: Inputs, watermark_ms: int, settings:
         return
     worst: dict[AlertKey, Verdict] = {}
     for found, span in recent(inputs, watermark_ms, settings.quality.min_rows):
-        for name, now in found.items():
+        for name, now in ((name, now) for name, now in found.items() if now.rows):
             for verdict in _shares(AlertKey(model, version, "", "data_quality", name, "threshold"), now, inputs, settings, span, reference):
                 known = worst.get(verdict.key)
                 if known is None or (verdict.level != "ok", not verdict.clear) > (known.level != "ok", not known.clear):
@@ -70,10 +70,10 @@ def _shares(key: AlertKey, now: Windowed, inputs: Inputs, settings: ModelSetting
     required = rule is not None and rule.required
     margin, of_missing = (0.0, f"features.{name}.required") if required else (settings.quality.missing_ratio, "quality.missing_ratio")
     if margin is not None:
-        yield _share(key, Share(now.missing, now.rows, profile.missing, profile.rows, margin), "missing", of_missing, given)
+        yield _share(key, Share(now.missing, now.rows, 0 if required else profile.missing, profile.rows, margin), "missing", of_missing, given)
     if settings.quality.violation_ratio is not None:
-        counts = (now.wrong_type, now.out_of_range, now.unknown)
-        shares = [Share(n, now.rows, usual * profile.rows, profile.rows, settings.quality.violation_ratio) for n, usual in zip(counts, inputs.usual(name), strict=True)]
+        counts = ((now.wrong_type, profile.wrong_type), (now.out_of_range, profile.out_of_range), (now.unknown, 0))
+        shares = [Share(n, now.rows, usual, profile.rows, settings.quality.violation_ratio) for n, usual in counts]
         worst = max(range(len(shares)), key=lambda i: shares[i].surplus)
         yield _share(key._replace(detector="profile"), shares[worst], VIOLATIONS[worst], "quality.violation_ratio", given)
     numbers = float(now.counts.sum())

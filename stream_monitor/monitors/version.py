@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -99,17 +100,20 @@ class Version:
         self._first_errors: Float = np.empty(0)
         self._error_scale: tuple[float, float] | None = None
         self.features = Inputs(feature_name, settings, limits, None, self._learnt)
-        self.outputs = Inputs(output_name, settings, limits)
+        self.outputs = Inputs(output_name, settings, msgspec.structs.replace(limits, features=limits.categories + 2))
+        self._ranked: tuple[Profile | None, frozenset[str]] = None, frozenset()
+        """Class scores that have detectors, by the reference."""
         self.features.on_values = self._watch
         self.outputs.on_values = self._watch
         if settings.anomalies.topic:
             self.features.on_points = self._tell_points
         published = baselines.get(baseline_key(model, name)) or baselines.get(baseline_key(model, "")) or (baselines.get(ANY_MODEL) if settings.baseline.source == "file" else None)
-        inherited = next((s.features.profile for s in siblings if s.features.profile is not None), None)
+        inherited = next((s.features for s in siblings if s.features.profile is not None), None)
         if published is not None:
             self._use(decode_profile(published))
-        elif inherited is not None:
-            self._use(inherited)
+        elif inherited is not None and inherited.profile is not None:
+            self._use(inherited.profile)
+            self.features.extends = inherited.extends
 
     def _use(self, profile: Profile) -> None:
         self.reference = profile_id(profile)
@@ -220,6 +224,11 @@ class Version:
 
     def _watch(self, name: str, values: Float, times_ms: NDArray[np.int64]) -> None:
         """Feed the detectors of one signal."""
+        if name.startswith(drift.CLASS_SCORE):
+            if self._ranked[0] is not self.outputs.profile:
+                self._ranked = self.outputs.profile, drift.class_scores(self.outputs.profile)
+            if name not in self._ranked[1]:
+                return
         if len(values):
             self.contained.run("drift", self._feed, name, values, times_ms[len(times_ms) - len(values) :])
 

@@ -138,6 +138,12 @@ class Panes:
         low, high = np.searchsorted(self.starts[: self.used], [start, end])
         return self.sums[low:high].sum(axis=0), start, end
 
+    def lay_out(self, take: Int, put: Int, width: int) -> None:
+        """Another vector of sums, `width` long: `put` is filled from `take`, the rest begins at 0."""
+        sums = np.zeros((len(self.sums), width))
+        sums[:, put] = self.sums[:, take]
+        self.sums, self.width = sums, width
+
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
         return {

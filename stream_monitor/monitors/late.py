@@ -1,0 +1,103 @@
+"""
+Features that come first when the reference has been learnt already: they are learnt from their own first rows.
+
+Rule of the file: a feature begins with the first row that has a value of it, and is complete after `baseline.rows` rows from
+there, those without a value among them, so that how rows were cut does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from stream_monitor.events.cells import ABSENT_CELL, BOOL, TEXT, Cells, Texts, arguments, remap, tags, text_indices
+
+
+class Late:
+    """
+    The rows of features on their way to a reference.
+
+    Parameters
+    ----------
+    rows : int
+        Of each feature. 8 bytes a row, and its texts.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.cells: dict[str, list[Cells]] = {}
+        self.texts = Texts()
+
+    def take(self, cells: Cells, texts: list[str], place: Mapping[str, int], numeric: frozenset[str], room: int) -> tuple[int, list[str]]:
+        """
+        Take rows in up to the one that makes a feature complete.
+
+        Parameters
+        ----------
+        cells : (columns, n) cells
+        texts : list of str
+        place : mapping of name to int
+            Features that may wait, and their columns.
+        numeric : set of str
+            Those that begin with a number, not with a text.
+        room : int
+            So many features may begin.
+
+        Returns
+        -------
+        rows : int
+            How many were taken in.
+        complete : list of str
+        """
+        n = cells.shape[1]
+        begins = sorted((at, name) for name, i in place.items() if name not in self.cells and room > 0 and (at := _first(cells[i], name in numeric)) < n)[: max(room, 0)]
+        since = dict.fromkeys(self.cells, 0) | {name: at for at, name in begins}
+        ends = {name: at + self.rows - self._count(name) for name, at in since.items()}
+        end = min([n, *ends.values()])
+        for name, at in since.items():
+            if at < end:
+                column = cells[place[name]][at:end] if name in place else np.full(end - at, ABSENT_CELL)
+                self.cells.setdefault(name, []).append(self._own(column, texts))
+        return end, [name for name, last in ends.items() if last == end]
+
+    def _count(self, name: str) -> int:
+        return sum(len(c) for c in self.cells.get(name, ()))
+
+    def _own(self, cells: Cells, texts: list[str]) -> Cells:
+        """Cells that outlive the dictionary of their chunk."""
+        at = text_indices(cells)
+        table = np.zeros(int(at.max(initial=-1)) + 1, np.int64)
+        table[at] = [int(arguments(np.array([self.texts[texts[i]]]))[0]) for i in at.tolist()]
+        return remap(cells, table)
+
+    def pop(self, name: str) -> tuple[Cells, list[str]]:
+        """The rows of a feature that is complete, with the dictionary of their texts."""
+        found, texts = np.concatenate(self.cells.pop(name)), self.texts.names
+        if not self.cells:
+            self.texts = Texts()
+        return found, texts
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the cells."""
+        return sum(c.nbytes for column in self.cells.values() for c in column)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for the snapshot."""
+        return {"cells": {name: np.concatenate(column).tobytes() for name, column in self.cells.items()}, "texts": self.texts.names}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of a snapshot."""
+        self.texts = Texts()
+        for text in state["texts"]:
+            self.texts[text]
+        self.cells = {name: [np.frombuffer(column, np.float64)] for name, column in state["cells"].items()}
+
+
+def _first(cells: Cells, numeric: bool) -> int:
+    """The first row with a value; their number, where there is none."""
+    tag = tags(cells)
+    value = tag == -1 if numeric else (tag == -1) | (tag == TEXT) | (tag == BOOL)
+    return int(value.argmax()) if value.any() else len(cells)

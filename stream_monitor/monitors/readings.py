@@ -1,0 +1,46 @@
+"""
+What the sums of features say since the beginning: broken rules, values outside the fences, histograms.
+
+Rule of the file: it only reads, and what it says never goes down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.monitors.inputs import Inputs
+from stream_monitor.monitors.windowed import ABOVE, BELOW, OFFSET, PRESENT, SUM
+
+Float = NDArray[np.float64]
+
+
+def violations(inputs: Inputs) -> Iterator[tuple[str, str, float]]:
+    """(feature, rule, count) of everything that broke a rule."""
+    if inputs.profile is not None:
+        for name in inputs.start:
+            found = inputs.windowed(name, inputs.totals)
+            rules = {"missing": found.missing, "type": found.wrong_type, "range": found.out_of_range, "category": found.unknown}
+            yield from ((name, rule, n) for rule, n in rules.items() if n)
+    for name, unique in inputs.uniques.items():
+        if unique.repeated:
+            yield name, "unique", float(unique.repeated)
+    for name, n in inputs.unknown.items():
+        yield name, "unknown_field", float(n)
+
+
+def points(inputs: Inputs) -> Iterator[tuple[str, float]]:
+    """(feature, count) of values outside the fences."""
+    if inputs.profile is not None:
+        for name in inputs.numeric:
+            yield name, float(inputs.totals[inputs.start[name] + BELOW] + inputs.totals[inputs.start[name] + ABOVE])
+
+
+def histogram(inputs: Inputs, name: str) -> tuple[Float, float]:
+    """Counts on the bins of the reference, and the sum of the values."""
+    assert inputs.profile is not None
+    base, i = inputs.start[name], inputs.numeric.index(name)
+    counts = inputs.totals[base + OFFSET : base + OFFSET + len(inputs.profile.features[name].edges) + 1]
+    return counts, float(inputs.mean[i] * inputs.totals[base + PRESENT] + inputs.sd[i] * inputs.totals[base + SUM])
