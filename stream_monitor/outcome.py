@@ -216,3 +216,5 @@ def _references(models: Mapping[str, Any]) -> Iterator[Note]:
             if v["predictions"] and "baseline" not in v:
                 name = f"{model} {version}".strip()
                 yield Note(f"{name}: fewer rows than baseline.rows (5,000 by default), so there is no reference yet for drift, quality and anomalies")
+            for text in v.get("broken_rules", ()):
+                yield Note(f"{model} {version}".strip() + f": {text}")

@@ -64,6 +64,7 @@ def build(files: tuple[str, ...], *, output: str, model: str | None, version: st
 
     from stream_monitor.baselines import Builder
     from stream_monitor.config import load
+    from stream_monitor.monitors.quality import breaches
     from stream_monitor.monitors.reference import encode_profile, profile_id
     from stream_monitor.outcome import reasons
 
@@ -84,6 +85,8 @@ def build(files: tuple[str, ...], *, output: str, model: str | None, version: st
     found, profile = builder.profile()
     if rows is not None and profile.rows < rows:
         click.echo(f"there are {profile.rows:,} rows, not {rows:,}; the profile is of these", err=True)
+    for text in breaches(profile, found.settings):
+        click.echo(readable(text), err=True)
     _written(Path(output), encode_profile(profile))
     name = f"{found.model}/{found.name}"
     if as_json:

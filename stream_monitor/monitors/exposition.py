@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.alerts.event import rfc3339
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
-from stream_monitor.monitors import drift, readings
+from stream_monitor.monitors import drift, quality, readings
 from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.performance_windows import ALL, PerformanceWindows
@@ -187,6 +187,8 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
             out["unexpected_classes"] = list(reading.unexpected)
     if version.reference:
         out["baseline"] = version.reference
+    if version.features.profile is not None and (broken := quality.breaches(version.features.profile, version.settings)):
+        out["broken_rules"] = broken
     return out
 
 

@@ -36,8 +36,7 @@ PLACES = {NULL: MISSING, ABSENT: MISSING, NOT_FINITE: RANGE, TOO_BIG: RANGE, WRO
 """Where cells are counted that stand for no category."""
 
 
-COUNTERS = (ROWS, MISSING, TYPE, RANGE)
-"""Columns of a feature that mean the same under any reference."""
+COUNTERS = (ROWS, MISSING, TYPE, RANGE)  # mean the same under any reference
 
 
 class Plan(NamedTuple):

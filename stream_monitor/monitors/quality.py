@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, named, percent, signal
+from stream_monitor.events.cells import class_name
 from stream_monitor.monitors.anomaly import PATTERN_ROWS_MIN, Patterns, pattern
 from stream_monitor.monitors.inputs import PANE_MS, Inputs
-from stream_monitor.monitors.windowed import Windowed, outlier_share
+from stream_monitor.monitors.reference import Profile
+from stream_monitor.monitors.windowed import Windowed, outlier_share, share_outside
 from stream_monitor.settings import ModelSettings
 from stream_monitor.stats.inference import wilson_interval
 from stream_monitor.verdicts import AlertKey, Span, Verdict
@@ -80,6 +82,26 @@ def _shares(key: AlertKey, now: Windowed, inputs: Inputs, settings: ModelSetting
     if profile.type == "numeric" and profile.count and numbers > 0:
         outliers = Share(now.outliers, numbers, outlier_share(profile, settings.anomalies.fence) * profile.count, profile.count, settings.anomalies.share)
         yield _share(key._replace(kind="anomaly", detector="iqr"), outliers, "outside its fences", "anomalies.share", given)
+
+
+def breaches(profile: Profile, settings: ModelSettings) -> list[str]:
+    """Sentences on the rules under `features` that the reference itself breaks, of more rows than would be an alert."""
+    found = []
+    for name, rule in settings.features.items():
+        f = profile.features.get(name)
+        if f is None or not f.rows:
+            continue
+        low, high = (-math.inf if rule.min is None else rule.min), (math.inf if rule.max is None else rule.max)
+        allowed = {class_name(c) for c in rule.categories or f.categories}
+        limit = 1.0 if settings.quality.violation_ratio is None else settings.quality.violation_ratio
+        for key, n, least in (
+            ("required", float(f.missing) if rule.required else 0.0, 0.0),
+            ("min and max", share_outside(f, low, high) * f.count if f.type == "numeric" else 0.0, limit),
+            ("categories", float(sum(k for c, k in f.categories.items() if c not in allowed)), limit),
+        ):
+            if n / f.rows > least:
+                found.append(f"the reference itself breaks `{key}` of feature `{name}` in {percent(n / f.rows)} of its rows: rows like these are an alert")
+    return found
 
 
 class Given(NamedTuple):

@@ -16,7 +16,8 @@ from scipy.spatial.distance import jensenshannon
 from stream_monitor.events.cells import ABSENT_CELL, NULL_CELL, TOO_BIG_CELL, TRUE_CELL, WRONG_TYPE_CELL, Texts
 from stream_monitor.monitors.distances import SUPPORT_MIN, distances
 from stream_monitor.monitors.inputs import Inputs
-from stream_monitor.monitors.quality import judge
+from stream_monitor.monitors.quality import breaches, judge
+from stream_monitor.monitors.readings import points
 from stream_monitor.monitors.reference import Profile, category_profile, decode_profile, encode_profile, numeric_profile
 from stream_monitor.monitors.rows import Rows
 from stream_monitor.settings import Anomalies, Baseline, Feature, Limits, ModelSettings
@@ -73,6 +74,26 @@ def known_widths(profile):
     return edges, widths, inner, share
 
 
+def psi_of(p, q):
+    """As docs/monitors.md has it: an empty bin counts half a row, less what chance alone gives."""
+    a, b = np.where(p == 0, 0.5, p) / p.sum(), np.where(q == 0, 0.5, q) / q.sum()
+    return max(float(((b - a) * np.log(b / a)).sum() - (len(p) - 1) * (1 / p.sum() + 1 / q.sum())), 0.0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.25, 0.5, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("law", [stats.norm(), stats.t(3), stats.lognorm(0.8)])
+def test_the_distance_of_continuous_laws_is_that_of_their_densities(law, shift):
+    """The Jensen-Shannon distance on bins is at most 0.05 from that of the densities themselves, for 20,000 rows."""
+    rng = np.random.default_rng(9)
+    before, now = law.rvs(20_000, random_state=rng), law.rvs(20_000, random_state=rng) + shift
+    profile = numeric_profile(before, 0)
+    found = distances(profile, fed(inputs_of(profile), now))
+    x = np.linspace(-30, 30, 60_001)
+    p, q = law.pdf(x), law.pdf(x - shift)
+    assert found["js"] == pytest.approx(jensenshannon(p, q, base=2) if shift else 0.0, abs=0.05)
+    assert found["ks"] == pytest.approx(np.abs(law.cdf(x) - law.cdf(x - shift)).max(), abs=0.05)
+
+
 @pytest.mark.parametrize(("name", "move"), list(itertools.product(DRAWS, MOVES)))
 @pytest.mark.parametrize("seed", [1, 2])
 def test_distances_of_numbers_are_those_of_scipy(name, move, seed):
@@ -82,10 +103,12 @@ def test_distances_of_numbers_are_those_of_scipy(name, move, seed):
     found = distances(profile, fed(inputs_of(profile), now))
     edges, widths, inner, share = known_widths(profile)
     assert share <= 0.05 + 1e-3
-    assert found["ks"] == pytest.approx(stats.ks_2samp(before, now).statistic, abs=share + 1e-9)
+    right_ks = stats.ks_2samp(before, now, method="asymp").statistic
+    assert found["ks"] == pytest.approx(right_ks, abs=share + 1e-9)
     p = np.bincount(np.searchsorted(edges, before, side="right"), minlength=len(edges) + 1)
     q = np.bincount(np.searchsorted(edges, now, side="right"), minlength=len(edges) + 1)
     assert found["js"] == pytest.approx(jensenshannon(p, q, base=2), abs=1e-7)
+    assert found["psi"] == pytest.approx(psi_of(p[p + q > 0], q[p + q > 0]), abs=1e-9)
     if np.ptp(before) == 0:
         assert "wasserstein" not in found
     else:
@@ -96,7 +119,7 @@ def test_distances_of_numbers_are_those_of_scipy(name, move, seed):
         assert found["wasserstein"] * before.std() == pytest.approx(right, abs=bound + tails + 1e-9 * abs(right) + 1e-9)
         if move in {"far", "far down"}:
             assert found["wasserstein"] * before.std() == pytest.approx(right, rel=0.02)
-    if stats.ks_2samp(before, now).statistic > 0.2:
+    if right_ks > 0.2:
         assert min(found.values()) > 0.02, "0 is never said where much moved"
 
 
@@ -175,7 +198,6 @@ def test_distances_of_categories_do_not_depend_on_the_list(listed, seed):
         assert found["psi"] == pytest.approx(max(plain - 2 * (1 / len(before) + 1 / len(right)), 0), abs=1e-9)
         allowed = names if listed is None else listed
         assert window.unknown == sum(~np.isin(values, allowed))
-        assert inputs.usual("x")[2] == pytest.approx(float((~np.isin(before, allowed)).mean()))
 
 
 def test_text_that_is_not_told_apart_has_no_distance():
@@ -241,16 +263,32 @@ def mixed(rng, n, share, odd):
     return [odd if rng.random() < share else float(v) for v in rng.normal(0, 1, n)]
 
 
-@pytest.mark.parametrize("odd", ["text", TRUE_CELL, TOO_BIG_CELL, WRONG_TYPE_CELL, NULL_CELL, ABSENT_CELL, -100.0])
+@pytest.mark.parametrize("odd", ["text", TRUE_CELL, TOO_BIG_CELL, WRONG_TYPE_CELL, NULL_CELL, ABSENT_CELL])
 def test_what_the_reference_has_is_no_violation_and_more_of_it_is(odd):
     texts = Texts()
     odd = texts["N/A"] if odd == "text" else odd
-    rules = {"x": Feature(min=-50.0, required=True)}
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        inputs = learnt(mixed(rng, 3_000, 0.12, odd), texts.names, features=rules)
+        inputs = learnt(mixed(rng, 3_000, 0.12, odd), texts.names)
         assert not alarmed(inputs, mixed(rng, 1_000, 0.12, odd), texts.names)
         assert alarmed(inputs, mixed(rng, 3_000, 0.35, odd), texts.names)
+
+
+@pytest.mark.parametrize(("rule", "odd"), [(Feature(min=-50.0), -100.0), (Feature(max=50.0), 100.0), (Feature(required=True), NULL_CELL), (Feature(required=True), ABSENT_CELL)])
+def test_a_rule_that_somebody_wrote_down_holds_whatever_the_reference_has(rule, odd):
+    rng = np.random.default_rng(1)
+    inputs = learnt(mixed(rng, 3_000, 0.12, odd), features={"x": rule})
+    assert alarmed(inputs, mixed(rng, 1_000, 0.12, odd))
+    assert len(breaches(inputs.profile, inputs.settings)) == 1
+    assert not alarmed(learnt(mixed(rng, 3_000, 0, odd), features={"x": rule}), mixed(rng, 1_000, 0, odd))
+
+
+def test_configured_categories_hold_whatever_the_reference_has():
+    texts, rng = Texts(), np.random.default_rng(1)
+    inputs = learnt(np.array([texts[c] for c in rng.choice(["a", "b", "c"], 900)]), texts.names, features={"x": Feature(categories=("a", "b"))})
+    assert [s for s in breaches(inputs.profile, inputs.settings) if "`x`" in s and "categories" in s]
+    assert alarmed(inputs, [texts[c] for c in rng.choice(["a", "b", "c"], 900)], texts.names)
+    assert not alarmed(inputs, [texts[c] for c in rng.choice(["a", "b"], 9_000)], texts.names)
 
 
 @pytest.mark.parametrize("odd", [TOO_BIG_CELL, WRONG_TYPE_CELL])
@@ -273,7 +311,7 @@ def test_fences_of_one_value_are_the_ends_of_the_reference():
     zeros = DRAWS["zeros"]
     inputs = learnt(zeros(rng, 4_000))
     assert not alarmed(inputs, zeros(rng, 2_000))
-    assert dict(inputs.points())["x"] <= 3
+    assert dict(points(inputs))["x"] <= 3
     assert "iqr" in alarmed(learnt([7.0] * 500), [9.0] * 500), "a constant that moves"
     assert not alarmed(learnt([7.0] * 500), [7.0] * 500)
 
