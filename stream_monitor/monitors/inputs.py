@@ -167,8 +167,7 @@ class Inputs:
     def _fold(self, rows: Rows) -> None:
         """Take rows in; from the row after the last that a late feature is learnt from on, it is watched."""
         while len(rows.times_ms):
-            end, late = len(rows.times_ms), self._plan(rows.columns).late
-            complete: list[str] = []
+            end, complete, late = len(rows.times_ms), list[str](), self._plan(rows.columns).late
             if late or self.late.cells:
                 assert self.profile is not None
                 numeric = self.bare.intersection(self.numeric)

@@ -54,7 +54,7 @@ class Late:
         n = cells.shape[1]
         begins = sorted((at, name) for name, i in place.items() if name not in self.cells and room > 0 and (at := _first(cells[i], name in numeric)) < n)[: max(room, 0)]
         since = dict.fromkeys(self.cells, 0) | {name: at for at, name in begins}
-        ends = {name: at + self.rows - self._count(name) for name, at in since.items()}
+        ends = {name: at + max(self.rows - self._count(name), 1) for name, at in since.items()}
         end = min([n, *ends.values()])
         for name, at in since.items():
             if at < end:

@@ -139,7 +139,16 @@ class Panes:
         return self.sums[low:high].sum(axis=0), start, end
 
     def lay_out(self, take: Int, put: Int, width: int) -> None:
-        """Another vector of sums, `width` long: `put` is filled from `take`, the rest begins at 0."""
+        """
+        Give all panes another vector of sums.
+
+        Parameters
+        ----------
+        take, put : (n,) int64
+            Columns of the old vector, and where they are in the new one; all else begins at 0.
+        width : int
+            Of the new one.
+        """
         sums = np.zeros((len(self.sums), width))
         sums[:, put] = self.sums[:, take]
         self.sums, self.width = sums, width
