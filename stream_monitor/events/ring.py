@@ -41,7 +41,7 @@ class Ring:
 
     Notes
     -----
-    Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 12 bytes of index a row, and up to an eighth more while it grows; four more once an
+    Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 7 to 12 bytes of index a row, and up to an eighth more while it grows; four more once an
     id has come twice. The index holds the newest row of an id, which leads to the older ones: else a flood of one id would make every append walk past all of its rows.
     The hash multiplies by a secret odd number, so that nobody can choose ids that meet in the index.
     """

@@ -50,7 +50,7 @@ class Store:
 
     Notes
     -----
-    A prediction takes 46 bytes and 12 to 16 of index; class scores take 8 bytes a class on top. 0.6 to 0.9 µs a row.
+    A prediction takes 46 bytes and 7 to 16 of index; class scores take 8 bytes a class on top. 0.6 to 0.9 µs a row.
     """
 
     def __init__(self, limit: int, delay_ms: int = 0) -> None:
