@@ -70,8 +70,8 @@ class Ingest:
         self._decoders = {topic: Decoder(topic, self._groups, self._texts, max_record_bytes) for topic in ("predictions", "labels")}
         self._chunks: list[Chunk] = []
         self.rows = 0
-        self.newest_ms: dict[str, NDArray[np.int64]] = {}
-        """By source: event times of the rows that were taken last."""
+        self.newest_ms: dict[str, list[NDArray[np.int64]]] = {}
+        """By source: event times of all rows that were taken last, chunk by chunk."""
 
     def take(self, source: str, kind: str, values: list[bytes | None], offsets: NDArray[np.int64], times_ms: NDArray[np.int64]) -> list[Reject]:
         """
@@ -93,6 +93,7 @@ class Ingest:
             Records for `dead-letters`; `index` is the position in `values`.
         """
         rejects: list[Reject] = []
+        self.newest_ms.pop(source, None)
         for start in range(0, len(values), CHUNK_RECORDS):
             part = slice(start, start + CHUNK_RECORDS)
             decoded = self._decoders[kind].decode(values[part], times_ms[part])
@@ -126,7 +127,7 @@ class Ingest:
             rows["group"][here], rows["id"][here], rows["time"][here], rows["offset"][here] = c.groups, c.ids, c.times_ms, offsets[c.place]
             blocks.append((c.columns, here, c.cells))
         self._chunks.append(Chunk(source, rows, blocks))
-        self.newest_ms[source] = rows["time"]
+        self.newest_ms.setdefault(source, []).append(rows["time"])
         self.rows += n
 
     def drop(self, sources: Container[str]) -> None:

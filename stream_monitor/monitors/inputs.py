@@ -376,9 +376,8 @@ class Inputs:
 
     def columns(self) -> dict[str, list[int]]:
         """By feature: where its columns are in the vector of sums, and how many."""
-        names = list(self.start)
-        ends = [*(self.start[n] for n in names[1:]), self.width - 1]
-        return {name: [self.start[name], end - self.start[name]] for name, end in zip(names, ends, strict=True)}
+        starts = [*self.start.values(), self.width - 1]  # a reference may have no features
+        return {name: [at, end - at] for name, at, end in zip(self.start, starts, starts[1:], strict=False)}
 
     def go_on(self) -> None:
         """Rows that waited for a reference which is there now, from elsewhere, are folded."""

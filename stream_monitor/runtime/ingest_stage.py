@@ -194,7 +194,8 @@ class IngestStage:
             raise
         rejects = [poison.get(r.index, r) for r in rejects]
         self._read[tp] = records.end
-        self.alignment.take(tp, self.ingest.newest_ms.pop(self.source(tp), records.times_ms))
+        for times_ms in self.ingest.newest_ms.pop(self.source(tp), [records.times_ms]):
+            self.alignment.take(tp, times_ms)
         if rejects or records.broken:
             self._burying.add(tp)  # its offsets are not committed before its dead letters are written
             await self._bury(tp, records, rejects)
@@ -394,6 +395,5 @@ class IngestStage:
         for topic in ("predictions", "labels"):
             yield from (Sample("stream_monitor_records_total", (topic, outcome), self.ingest.counts[topic, outcome]) for outcome in OUTCOMES)
             yield from (Sample("stream_monitor_dead_letters_total", (topic, reason), self.dead[topic, reason]) for reason in REJECT_REASONS)
-        for part in (self.lost, self.alignment, self.clock):
-            yield from part.samples()
+        yield from (sample for part in (self.lost, self.alignment, self.clock) for sample in part.samples())
         yield Sample("stream_monitor_timestamps_replaced_total", (), self.ingest.ahead)

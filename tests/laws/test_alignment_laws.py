@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from aiokafka import TopicPartition
 
+from stream_monitor.ingest import CHUNK_RECORDS, Ingest
 from stream_monitor.runtime.alignment import SILENT_S, TOLD_MS, Alignment, Told
 
 SKEW_MS, WAIT_S, PART = 1_000, 60.0, 100
@@ -171,3 +172,14 @@ def test_nothing_waits_where_it_is_switched_off() -> None:
     alignment = Alignment(None, WAIT_S, 1_000)
     alignment.begin({slow: (0, True), fast: (10**9, True)})
     assert alignment.hold(1.0, {slow, fast}, set()) == set()
+
+
+@pytest.mark.parametrize("rows", [1, CHUNK_RECORDS, 3 * CHUNK_RECORDS + 7])
+def test_every_row_of_a_delivery_is_told_whatever_its_size(rows: int) -> None:
+    """What is not told may be read ahead of other workers without bound."""
+    times_ms = [1_760_000_000_000 + i for i in range(rows)]
+    ingest = Ingest(2)
+    for _ in range(2):  # the second does not tell of the first
+        values = [f'{{"event_id": "{t}", "model": "m", "prediction": 1, "timestamp": {t}}}'.encode() for t in times_ms]
+        assert ingest.take("s", "predictions", values, np.arange(rows), np.array(times_ms)) == []
+        assert np.concatenate(ingest.newest_ms["s"]).tolist() == times_ms

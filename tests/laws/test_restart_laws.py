@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import Head, pack, unpack
-from stream_monitor.ingest import Ingest, home
+from stream_monitor.ingest import Ingest, home, tick
 from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Threshold
 
 T0 = 1_760_000_000_000
@@ -267,3 +267,19 @@ def test_something_happens() -> None:
 def test_without_a_part_of_the_rule_rows_are_lost(broken: str) -> None:
     assert not any(wrong(run(random_steps(seed))) for seed in range(30))
     assert any(wrong(run(random_steps(seed), broken)) for seed in range(30))
+
+
+def test_a_model_without_features_is_restored_as_it_was() -> None:
+    """It learns a reference of nothing; more models than one, and rows before and after it has learnt."""
+    shard, ingest = Shard(0, SETTINGS, {}), Ingest(1)
+    for start in range(0, 100, 10):
+        values = [json.dumps({"event_id": f"{i}", "model": MODELS[i % 2], "timestamp": T0 + i, "prediction": i % 2}).encode() for i in range(start, start + 10)]
+        assert ingest.take("predictions@x/0", "predictions", list(values), np.arange(start, start + 10), np.full(10, T0)) == []
+        (record,) = ingest.flush(T0 + start)[0]
+        shard.fold(record, T0 + start)
+        parts = {name: data or b"" for name, data in shard.snapshot().items()}
+        restored = Shard.restore(0, SETTINGS, parts, {})
+        assert restored.summary() == shard.summary()
+        shard = restored
+    shard.fold(tick(T0 + 60_000), T0 + 60_000)  # nothing waits any more
+    assert [found["versions"][""]["predictions"] for found in shard.summary()["models"].values()] == [50, 50]
