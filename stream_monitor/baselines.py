@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from stream_monitor.errors import InputError
+from stream_monitor.monitors.performance_windows import ALL
 from stream_monitor.monitors.reference import Profile
 from stream_monitor.monitors.version import Version
 from stream_monitor.replay import CHUNK_EVENTS, Replay
@@ -22,6 +23,7 @@ from stream_monitor.settings import Baseline, ModelSettings, Settings
 ENDLESS = 1 << 62
 """A reference of so many rows is never learnt by itself."""
 SHOWN = 10
+IN_PROFILES = ("accuracy", "mae", "rmse")
 
 
 class Builder:
@@ -43,6 +45,8 @@ class Builder:
         core = settings.core
         core = msgspec.structs.replace(core, defaults=_learning(core.defaults), models={name: _learning(m) for name, m in core.models.items()})
         self.replay = Replay(msgspec.structs.replace(settings, core=core))
+        self.answers = True
+        """The predictions are those of a model; without them there is no performance."""
         self.predictions = 0
         """Rows read so far."""
 
@@ -81,7 +85,7 @@ class Builder:
         features = found[0].features
         features.learn(min(self.rows or ENDLESS, features.waiting_rows))
         assert features.profile is not None
-        return found[0], features.profile
+        return found[0], msgspec.structs.replace(features.profile, performance=_performance(found[0]) if self.answers else {})
 
     def _not_one(self, found: list[Version]) -> str:
         if found:
@@ -95,6 +99,13 @@ class Builder:
         reasons = Counter(d.reason for d in self.replay.dead_letters)
         why = f": {', '.join(f'{n} rejected as {reason}' for reason, n in reasons.most_common())}; the first: {self.replay.dead_letters[0].message}" if reasons else ""
         return f"no usable prediction in {self.predictions} rows{why}"
+
+
+def _performance(version: Version) -> dict[str, float]:
+    """What the level of performance is later taken from, of all labelled rows."""
+    found, span = version.performance.window(ALL)
+    metrics = {name: found[name] for name in IN_PROFILES if name in found}
+    return {**metrics, "labels": float(span.count)} if metrics else {}
 
 
 def _learning(model: ModelSettings) -> ModelSettings:

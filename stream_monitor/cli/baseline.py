@@ -72,6 +72,7 @@ def build(files: tuple[str, ...], *, output: str, model: str | None, version: st
     builder = Builder(settings, model, version, rows)
     for options in _inputs(files, model, given, settings):
         with reading(msgspec.structs.replace(options, first_row=builder.predictions + 1), "building") as events:
+            builder.answers &= not events.lacks_prediction
             events.scan()
             for note in events.notes:
                 click.echo(readable(note), err=True)

@@ -73,7 +73,7 @@ off is tried again. The order of keys, and of lists whose order means nothing, c
 | `task`, `positive_class` | performance with its slices and the detectors on errors; nothing if it says what was found out already |
 | `windows` | the trend, when the smallest `last_N` changes; a longer window grows from the rows that are kept |
 | `baseline.source`, `baseline.path` | the reference of the features, when it is another one |
-| `baseline.rows` | references that were learnt, and the level of accuracy |
+| `baseline.rows` | references that were learnt, and the level of performance |
 | `features.NAME.type`, `limits.features`, `limits.categories` | the reference that was learnt, when it is not what would be learnt now |
 | `features.NAME.min`, `max`, `categories` | the statistics of this feature |
 | `anomalies.fence`, `reference`, `trailing_rows` | the statistics of numeric features, and the hours of earlier days |

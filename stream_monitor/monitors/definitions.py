@@ -41,7 +41,7 @@ def definitions(settings: ModelSettings, limits: Limits) -> Definitions:
     return {
         "performance": {"": {"task": settings.task, "positive_class": settings.positive_class}},
         "trend": {"": {"windows": min(counts, default=0)}},
-        "level": {"": {"baseline.rows": settings.baseline.rows}},
+        "level": {"": {f"baseline.{key}": getattr(settings.baseline, key) for key in ("rows", "source", "path")}},
         "reference": {"": _reference(settings, limits)},
         "outputs": {"": {"baseline.rows": settings.baseline.rows, "limits.categories": limits.categories}},
         "fences": {"": fences},

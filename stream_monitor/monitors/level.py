@@ -1,19 +1,24 @@
 """
-How right a model was at its best: what its accuracy is compared with when nobody set a threshold.
+How right a model was at its best: what its accuracy, or the error of a regression, is compared with when nobody set a threshold.
 
 Rule of the file: the level comes from the profile that was built with labels, else from the first labelled rows, and few of them, so
-that a slow fall is not learnt as the level. Later blocks of rows raise it when they are better beyond doubt, and never lower it.
+that a slow fall is not learnt as the level. Later blocks of rows replace it when they are better beyond doubt, never when they are worse.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
 ROWS_MAX = 1_000
 """Rows of a block; fewer where `baseline.rows` is less."""
-MARGIN = 0.05
-"""A fall by less than this is not alarmed on."""
+MARGIN, MARGIN_ERROR = 0.05, 0.2
+"""A fall of the accuracy by less than this, and a rise of the mean absolute error by less than this share of it, are not alarmed on."""
 Z = 5.0
 """
 Nor one within so many standard errors of the difference. A window of 1,000 rows is one of 3,000 independent ones in three million,
@@ -23,56 +28,94 @@ Z_BETTER = 6.0
 """A block replaces the level when it is better by so many standard errors."""
 
 
+class Loss(NamedTuple):
+    """Mean loss of rows (share of wrong answers, or mean absolute error), its variance among the rows, and how many they are."""
+
+    mean: float
+    variance: float
+    rows: float
+
+    @classmethod
+    def of_metrics(cls, found: Mapping[str, float], rows: float) -> Loss | None:
+        """
+        The loss that metrics tell of; None where they tell none.
+
+        >>> Loss.of_metrics({"mae": 3.0, "rmse": 5.0}, 10), Loss.of_metrics({"accuracy": 0.5}, 10), Loss.of_metrics({}, 10)
+        (Loss(mean=3.0, variance=16.0, rows=10), Loss(mean=0.5, variance=0.25, rows=10), None)
+        """
+        if not rows > 0:
+            return None
+        if "accuracy" in found:
+            return cls(1 - found["accuracy"], found["accuracy"] * (1 - found["accuracy"]), rows)
+        mae, rmse = found.get("mae", math.nan), found.get("rmse", math.nan)
+        return cls(mae, max(rmse * rmse - mae * mae, 0.0), rows) if math.isfinite(mae) and abs(rmse) < 1e150 else None
+
+
 class Level:
     """
-    The level of accuracy of one model version.
+    The level of loss of one model version.
+
+    Parameters
+    ----------
+    rows : int
+        Of a block, at most ROWS_MAX.
 
     Examples
     --------
     >>> level = Level(500)
-    >>> level.add(600, 570)
-    >>> level.accuracy, round(level.limit(0.9, 1_000), 3)
-    (0.95, 0.879)
+    >>> level.add(np.array([1.0] * 25 + [0.0] * 475), "classes")
+    >>> level.loss.mean, round(1 - level.limit(Loss(0.1, 0.09, 1_000), "classes"), 3)
+    (0.05, 0.877)
     """
 
     def __init__(self, rows: int) -> None:
         self.block = max(1, min(rows, ROWS_MAX))
-        self.accuracy: float | None = None
-        self.rows = 0.0
-        self._now = [0.0, 0.0]
+        self.loss: Loss | None = None
+        self.built = False
+        """It is that of a profile."""
+        self._now: Float = np.empty(0)
 
-    def use(self, accuracy: float, rows: float) -> None:
-        """Take the level of a profile."""
-        self.accuracy, self.rows = accuracy, rows
+    def use(self, found: Mapping[str, float]) -> None:
+        """Take the level of the metrics of a profile, if it has any."""
+        self.loss = Loss.of_metrics(found, found.get("labels", 0.0))
+        self.built = self.loss is not None
 
-    def add(self, rows: int, right: int) -> None:
-        """Labelled rows, in the order in which their labels came."""
-        self._now[0] += rows
-        self._now[1] += right
-        if self._now[0] < self.block:
-            return
-        n, accuracy = self._now[0], self._now[1] / self._now[0]
-        self._now = [0.0, 0.0]
-        if self.accuracy is None or accuracy - self.accuracy > Z_BETTER * self._error(accuracy, n):
-            self.use(accuracy, n)
+    def add(self, losses: Float, kind: str) -> None:
+        """Losses of labelled rows, in the order in which their labels came."""
+        self._now = np.append(self._now, losses)
+        while len(self._now) >= self.block:
+            block, self._now = self._now[: self.block], self._now[self.block :]
+            with np.errstate(over="ignore", invalid="ignore"):
+                loss = Loss(float(block.mean()), float(block.var()), float(self.block))
+            if math.isfinite(loss.variance) and (self.loss is None or self.loss.mean - loss.mean > Z_BETTER * self._error(loss, kind)):
+                self.loss, self.built = loss, False
 
-    def limit(self, value: float, rows: float) -> float:
-        """Below which the accuracy `value` of `rows` rows is a fall; there must be a level."""
-        assert self.accuracy is not None
-        return self.accuracy - max(MARGIN, Z * self._error(value, rows))
+    def limit(self, now: Loss, kind: str) -> float:
+        """Above which the mean loss of these rows is worse than the level; there must be a level."""
+        assert self.loss is not None
+        margin = MARGIN if kind == "classes" else MARGIN_ERROR * self.loss.mean
+        return self.loss.mean + max(margin, Z * self._error(now, kind))
 
-    def _error(self, value: float, rows: float) -> float:
-        """Standard error of the difference between the level and an accuracy."""
-        both = self.rows + rows
-        if self.accuracy is None or not both:
-            return 0.0
-        p = (self.accuracy * self.rows + value * rows) / both
-        return math.sqrt(max(p * (1 - p), 1 / both) * (1 / self.rows + 1 / rows))
+    def _error(self, now: Loss, kind: str) -> float:
+        """
+        Standard error of the difference between the level and a loss, if both are of one model.
 
-    def state(self) -> list[float | None]:
+        Of answers by the share of wrong ones that the level allows, with one standard error and one wrong answer added: the rows that are
+        asked about do not widen it. Of a regression by the variance of both, each by its own rows: that of few rows with one huge error is
+        great, and so no single error is an alarm.
+        """
+        assert self.loss is not None
+        known = self.loss
+        if kind != "classes":
+            return math.sqrt(known.variance / known.rows + now.variance / now.rows)
+        wrong = min(known.mean + math.sqrt(known.variance / known.rows) + 1 / known.rows, 0.5)
+        return math.sqrt(wrong * (1 - wrong) * (1 / known.rows + 1 / now.rows))
+
+    def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        return [self.accuracy, self.rows, *self._now]
+        return {"loss": self.loss, "built": self.built, "now": self._now.tobytes()}
 
-    def load(self, state: list[Any]) -> None:
+    def load(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of a snapshot."""
-        self.accuracy, self.rows, *self._now = state
+        self.loss = None if state["loss"] is None else Loss(*state["loss"])
+        self.built, self._now = state["built"], np.frombuffer(state["now"], np.float64)

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, named
-from stream_monitor.events.cells import BOOL, TEXT, Cells, class_name, class_text, tags
+from stream_monitor.events.cells import Cells, class_name, class_text
 from stream_monitor.events.join_rows import Pairs
 from stream_monitor.monitors.anomaly import trend
-from stream_monitor.monitors.classes import Classes, Counted, Reading
+from stream_monitor.monitors.classes import OTHER, Classes, Counted, Reading
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.level import Level
-from stream_monitor.monitors.performance_verdicts import Told, contradiction_verdict, level_verdict, threshold_verdicts, unexpected_verdict
+from stream_monitor.monitors.performance_kind import DECIDE_LABELS, FRACTIONS, decided_kind, is_fraction, is_number, numbers_of
+from stream_monitor.monitors.performance_verdicts import Told, contradiction_verdict, error_verdict, level_verdict, threshold_verdicts, unexpected_verdict
 from stream_monitor.monitors.performance_windows import Judged, KnownTask, PerformanceWindows
 from stream_monitor.settings import ModelSettings
 from stream_monitor.stats.performance_sums import BY_SCORE, NO_CLASS
@@ -30,12 +31,11 @@ from stream_monitor.windows.names import last_n
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
-DECIDE_LABELS = 100
-"""Labelled rows after which it is decided whether numbers are classes, where the configuration leaves it open."""
-ODD_SHARE = 0.1
-"""Numbers are the classes 0 and 1 when no more than this share of them is another."""
-TREND_Z = 3.0
-"""A falling trend is beyond so many of its standard errors, which come from the scatter of the windows around the line."""
+TREND_Z, TREND_Z_R2 = 3.0, 9.0
+"""
+A falling trend is beyond so many of its standard errors, which come from the scatter of the windows around the line. An accuracy must
+also fall by far more than chance does; an R² may scatter by as much, and ten windows leave 8 degrees of freedom: beyond 9 in 1 of 100,000.
+"""
 STRIDE = 5
 """A threshold is looked at this often in each window: after N / 5 labelled rows of `last_N`."""
 DEFAULT_ROWS = 1_000
@@ -62,6 +62,8 @@ class Performance:
         self.waiting: list[tuple[Pairs, list[str]]] = []
         self.pairs = 0
         self.level, self.told = Level(settings.baseline.rows), Told()
+        self.built: dict[str, float] = {}
+        """Metrics of the profile of this model, if it was built with labels."""
         self._live: Reading | None = None
         """How classes were read at the end of the last stride: by this the answers of scores are told to detectors."""
         self.block: Float = np.zeros(4)
@@ -76,6 +78,8 @@ class Performance:
         self.windows: PerformanceWindows | None = None
         self.on_rows: Callable[[Judged], None] = lambda _: None
         """Called with judged rows."""
+        self.on_numbers: Callable[[], None] = lambda: None
+        """Called when what was taken for classes are numbers from now on."""
         self.slices: Callable[[], list[PerformanceWindows]] = list
         """The windows of slices."""
 
@@ -85,6 +89,10 @@ class Performance:
         if self.kind is None:
             return None
         return "regression" if self.kind == "numbers" else self.counted.reading().task
+
+    @property
+    def _trend_z(self) -> float:
+        return TREND_Z_R2 if self.kind == "numbers" else TREND_Z
 
     # ---- rows in
 
@@ -115,7 +123,7 @@ class Performance:
             yield from self._strides(part, names)
 
     def _strides(self, pairs: Pairs, texts: list[str]) -> Iterator[tuple[Float, Int, bool]]:
-        rows = self._numbers(pairs) if self.kind == "numbers" else self._classified(pairs, texts)
+        rows = self._numbers(pairs, texts) if self.kind == "numbers" else self._classified(pairs, texts)
         start, n, first = 0, len(pairs.row), ~pairs.corrected
         while start < n:
             end = min(n, start + self.stride - self.pairs % self.stride)
@@ -136,7 +144,7 @@ class Performance:
             start = end
             if due and self._are_numbers():
                 self._renumber()
-                rows = self._numbers(pairs)
+                rows = self._numbers(pairs, texts)
         if len(rows.time):
             self.on_rows(rows)
 
@@ -157,21 +165,25 @@ class Performance:
         return wrong
 
     def _are_numbers(self) -> bool:
-        """What was taken for the classes 0 and 1 are numbers: others are no longer rare."""
-        if not self.numeric or self.counted.reading().task != "multiclass":
+        """What was taken for classes are numbers: they have fractions, or are others than 0 and 1 and no longer rare."""
+        if self.settings.task != "auto" or self.score_classes or self.kind != "classes":
             return False
-        self.numeric = not self.score_classes and all(_is_number(name) for name in self.counted.reading().named)
-        return self.numeric
+        reading = self.counted.reading()
+        if self.numeric and reading.task == "multiclass":
+            self.numeric = all(is_number(name) for name in reading.named)
+            return self.numeric
+        return sum(map(is_fraction, reading.named[2:])) >= FRACTIONS and all(is_number(name) for name in reading.named if name != OTHER)
 
     def _renumber(self) -> None:
         """Windows go on with the numbers that the classes stood for."""
-        values = np.array([float(name) if _is_number(name) else np.nan for name in self.classes], np.float64)
+        values = np.array([float(name) if is_number(name) else np.nan for name in self.classes], np.float64)
         self.kind, self.numeric = "numbers", False
         assert self.windows is not None
         self.windows = self.windows.as_regression(values)
         for windows in self.slices():
             windows.renumber(values)
-        self.block, self.blocks, self.falling = np.zeros(4), [], False
+        self.on_numbers()
+        self.block, self.blocks, self.falling, self.level = np.zeros(4), [], False, Level(self.settings.baseline.rows)
 
     def _close_block(self) -> None:
         """One more window of the trend: its accuracy, or the R² of a regression."""
@@ -185,43 +197,15 @@ class Performance:
         self.blocks = self.blocks[-self.settings.anomalies.trend_windows :]
         if len(self.blocks) == self.settings.anomalies.trend_windows:
             rise, error = trend(self.blocks)
-            falling = rise < min(self.settings.anomalies.trend_slope, -TREND_Z * error)
+            falling = rise < min(self.settings.anomalies.trend_slope, -self._trend_z * error)
             self.trends += falling and not self.falling
             self.falling = falling
 
     def _decide(self, least: int) -> bool:
-        """
-        Whether labels are classes: as soon as a row has a score, or two names occurred and no number; else by the first 100 labelled
-        rows, one by one, so that how they came does not matter. A few texts among numbers, or numbers beside 0 and 1, decide nothing.
-        """
-        n = names = switches = 0
-        found: set[str] = set()
-        for pairs, texts in self.waiting:
-            kinds = tags(np.stack([pairs.outcome, pairs.label]))
-            named = ((kinds == TEXT) | (kinds == BOOL)).tolist()
-            for i in range(min(len(pairs.row), DECIDE_LABELS - n)):
-                n += 1
-                if self.score_classes or pairs.score[i] == pairs.score[i]:
-                    return self._classify()
-                classes = {t for c in (float(pairs.outcome[i]), float(pairs.label[i])) if (t := class_text(c, texts)) is not None}
-                found |= classes
-                switches += classes <= {"0", "1"}
-                names += bool(named[0][i] and named[1][i])
-                if names == n and len(found) > 1:
-                    return self._classify()
-        if n < least:
-            return False
-        if 2 * names >= n:
-            return self._classify()
-        if n - switches <= ODD_SHARE * n:
-            self.numeric = not names
-            return self._classify()
-        self.kind = "numbers"
-        return True
-
-    def _classify(self) -> bool:
-        self.kind = "classes"
-        return True
+        decided = decided_kind(self.waiting, least, scored=bool(self.score_classes))
+        if decided is not None:
+            self.kind, self.numeric = decided
+        return decided is not None
 
     def population(self, *, slim: bool) -> PerformanceWindows:
         """New windows for all labelled rows, or for a slice of them."""
@@ -233,19 +217,21 @@ class Performance:
 
     def _learn(self, rows: Judged, errors: Float, told: NDArray[np.bool_]) -> None:
         """First labels make the blocks of the trend, and the level."""
+        assert self.kind is not None
+        if self.level.loss is None and self.built:
+            self.level.use({k: v for k, v in self.built.items() if (k == "accuracy") == (self.kind == "classes") or k == "labels"})
+        self.level.add(errors[told], self.kind)
         if self.kind == "numbers":
             y = rows.actual[told]
             with np.errstate(over="ignore", invalid="ignore"):
                 self.block += (len(y), (errors[told] ** 2).sum(), y.sum(), (y * y).sum())
             return
-        n, right = int(told.sum()), int((errors[told] == 0).sum())
-        self.block[:2] += n, right
-        self.level.add(n, right)
+        self.block[:2] += int(told.sum()), int((errors[told] == 0).sum())
 
     @staticmethod
-    def _numbers(pairs: Pairs) -> Judged:
-        """Rows of a regression; a text among numbers is no value, and its row is in no metric."""
-        predicted, actual, previous = (np.where(c == c, c, np.nan) for c in (pairs.outcome, pairs.label, pairs.previous))  # noqa: PLR0124
+    def _numbers(pairs: Pairs, texts: list[str]) -> Judged:
+        """Rows of a regression; a text that is no number is no value, and its row is in no metric."""
+        predicted, actual, previous = (numbers_of(c, texts) for c in (pairs.outcome, pairs.label, pairs.previous))
         return Judged(pairs.time, pairs.id, pairs.corrected, predicted, actual, pairs.score, previous, np.empty((len(actual), 0)), pairs.segment)
 
     def _classified(self, pairs: Pairs, texts: list[str]) -> Judged:
@@ -253,6 +239,10 @@ class Performance:
         actual = self._codes(pairs.label, texts)
         previous = self._codes(pairs.previous, texts) if pairs.corrected.any() else np.full(len(actual), float(NO_CLASS))
         predicted = self._codes(pairs.outcome, texts)
+        if OTHER in self.classes:  # classes without a place of their own are still told apart
+            for i in np.flatnonzero((predicted == self.classes[OTHER]) & (actual == predicted)).tolist():
+                if class_text(float(pairs.outcome[i]), texts) != class_text(float(pairs.label[i]), texts):
+                    predicted[i] = NO_CLASS
         if pairs.probabilities.shape[1]:
             scored = ~np.isnan(pairs.probabilities).all(axis=1)
             best = np.where(scored, np.nan_to_num(pairs.probabilities, nan=-1.0).argmax(axis=1), 0)
@@ -284,8 +274,8 @@ class Performance:
             return
         key = AlertKey(model, version, "", "performance", "", "threshold")
         yield from threshold_verdicts(self.settings, self.windows, key)
-        if not self.settings.thresholds and self.kind == "classes":
-            yield from level_verdict(self.settings, self.windows, key, self.level)
+        if not self.settings.thresholds:
+            yield from (level_verdict if self.kind == "classes" else error_verdict)(self.settings, self.windows, key, self.level)
         yield from contradiction_verdict(self.settings, self.windows, key)
         yield from unexpected_verdict(self.settings, self.windows, key)
         self.told.look(self.task, self.windows.reading, self.pairs, self.settings.thresholds)
@@ -303,7 +293,7 @@ class Performance:
         falling = self.falling
         times = self.window(f"last_{STRIDE * self.stride}", "accuracy")[1]
         rows = len(self.blocks) * STRIDE * self.stride
-        limit = min(self.settings.anomalies.trend_slope, -TREND_Z * error)
+        limit = min(self.settings.anomalies.trend_slope, -self._trend_z * error)
         by, most = apart(abs(rise), -limit)
         text = f"{'fell' if rise < 0 else 'rose'} by {by} over the last {len(self.blocks)} blocks of {STRIDE * self.stride:,} labelled predictions"
         text += f", more than the limit of {most} (anomalies.trend_slope)" if falling else "; it is not falling any more"
@@ -336,6 +326,7 @@ class Performance:
             "block": self.block.tolist(),
             "blocks": self.blocks,
             "level": self.level.state(),
+            "built": self.built,
             "told": self.told.state(),
             "windows": None if self.windows is None else self.windows.state(),
         }
@@ -362,9 +353,10 @@ class Performance:
         if state["live"]:
             self._live = msgspec.convert(state["live"], Reading)
         if level := changes.keys("level"):
-            changes.begins_anew("level of accuracy", level)
+            changes.begins_anew("level of performance", level)
         else:
             self.level.load(state["level"])
+            self.built = dict(state["built"])
         if trend_of := changes.keys("trend"):
             changes.begins_anew("trend of performance", trend_of)
         else:
@@ -372,14 +364,6 @@ class Performance:
         if state["windows"] is not None:
             self.windows = self.restored(state["windows"])
         return True
-
-
-def _is_number(name: str) -> bool:
-    """Whether a class is named by a number."""
-    try:
-        return bool(np.isfinite(float(name)))
-    except ValueError:
-        return False
 
 
 def packed_pairs(pairs: Pairs) -> dict[str, Any]:

@@ -7,11 +7,11 @@ Rule of the file: it reads windows and says what is so; nothing here changes the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from stream_monitor.alerts.wording import apart, labelled, named, percent
+from stream_monitor.alerts.wording import apart, labelled, named, number, percent
 from stream_monitor.monitors.classes import Reading
-from stream_monitor.monitors.level import Level
+from stream_monitor.monitors.level import Level, Loss, Z
 from stream_monitor.monitors.performance_windows import PerformanceWindows
 from stream_monitor.settings import ModelSettings, Threshold
 from stream_monitor.stats.inference import wilson_interval
@@ -73,25 +73,52 @@ def level_verdict(settings: ModelSettings, windows: PerformanceWindows, key: Ale
     if "accuracy" not in found or span.count < MIN_LABELS:
         return
     value, limit, why = found["accuracy"], 0.0, ""
-    if level.accuracy is not None:
-        limit = level.limit(value, span.count)
-        why = f"its level was {percent(level.accuracy)} over {level.rows:,.0f} rows" if value < limit else ""
+    now = Loss.of_metrics({"accuracy": value}, span.count)
+    if level.loss is not None and now is not None:
+        limit = 1 - level.limit(now, "classes")
+        why = f"its level was {percent(1 - level.loss.mean)} {_of_level(level)}" if value < limit else ""
     chance = windows.chance(window) if not why and value < 0.5 else None
-    if chance is not None and (high := wilson_interval(value * span.count, span.count)[1]) < chance[1] and (high < chance[0] or value == 0):
+    if chance is not None and (high := wilson_interval(value * span.count, span.count, Z)[1]) < chance[1] and (high < chance[0] or value == 0):
         limit, why = chance[1], "equal guesses among its classes would be right more often: are labels, answers or classes mixed up?"
-    if level.accuracy is None and not why:
-        limit = 0.0
     said, bound = apart(value, limit, form=percent, digits=3)
     sign = f"below the limit of {bound} ({why}; `thresholds.accuracy` sets another)" if why else f"within the limit of {bound}"
-    yield Verdict(
-        key=key._replace(subject="accuracy"),
-        level="warning" if why else "ok",
-        clear=not why,
+    text = f"accuracy over {labelled(window, span.count)} is {said}, {sign}"
+    yield _of_level_verdict(settings, key._replace(subject="accuracy"), value, limit, "down" if why else None, span, window, text)
+
+
+def error_verdict(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey, level: Level) -> Iterator[Verdict]:
+    """Without thresholds: the mean absolute error of a regression against its level."""
+    window = newest_rows(settings)
+    if level.loss is None:
+        return
+    found, span = windows.window(window, "mae")
+    now = Loss.of_metrics(found, span.count)
+    if now is None or span.count < MIN_LABELS:
+        return
+    limit = level.limit(now, "numbers")
+    worse = now.mean > limit
+    said, bound = apart(now.mean, limit)
+    level_was = f"its level was {number(level.loss.mean)} {_of_level(level)}"
+    sign = f"above the limit of {bound} ({level_was}; `thresholds.mae` sets another)" if worse else f"within the limit of {bound}"
+    text = f"mae over {labelled(window, span.count)} is {said}, {sign}"
+    yield _of_level_verdict(settings, key._replace(subject="mae"), now.mean, limit, "up" if worse else None, span, window, text)
+
+
+def _of_level(level: Level) -> str:
+    assert level.loss is not None
+    return f"over {level.loss.rows:,.0f} rows{' of the reference' if level.built else ''}"
+
+
+def _of_level_verdict(settings: ModelSettings, key: AlertKey, value: float, limit: float, direction: Literal["up", "down"] | None, span: Span, window: str, text: str) -> Verdict:
+    return Verdict(
+        key=key,
+        level="warning" if direction else "ok",
+        clear=not direction,
         value=value,
         threshold=limit,
-        direction="down" if why else None,
+        direction=direction,
         window=span,
-        summary=f"{named(key.model, key.version)}: accuracy over {labelled(window, span.count)} is {said}, {sign}",
+        summary=f"{named(key.model, key.version)}: {text}",
         cooldown_ms=settings.cooldown_ms,
         evidence={"window": window, "labels": span.count, "guarantee": "none"},
     )

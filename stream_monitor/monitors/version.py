@@ -76,6 +76,7 @@ class Version:
         self.model, self.name, self.settings, self.limits, self.sources, self.raw_values = model, name, settings, limits, sources, core.privacy.raw_values
         self.reference = ""
         self.performance = Performance(settings)
+        self.performance.on_numbers = self._errors_anew
         self.volume = Volume()
         self.watermark_ms = 0
         self.outbox: list[Out] = []
@@ -110,7 +111,9 @@ class Version:
         published = baselines.get(baseline_key(model, name)) or baselines.get(baseline_key(model, "")) or (baselines.get(ANY_MODEL) if settings.baseline.source == "file" else None)
         inherited = next((s.features for s in siblings if s.features.profile is not None), None)
         if published is not None:
-            self._use(decode_profile(published))
+            profile = decode_profile(published)
+            self._use(profile)
+            self.performance.built = dict(profile.performance)
         elif inherited is not None and inherited.profile is not None:
             self._use(inherited.profile)
             self.features.extends = inherited.extends
@@ -221,6 +224,11 @@ class Version:
             self._error_scale = float(self._first_errors.mean()), float(self._first_errors.std()) or 1.0
         mean, sd = self._error_scale
         return (errors - mean) / sd
+
+    def _errors_anew(self) -> None:
+        """Errors are in other units from here on."""
+        self.signals.pop("__error__", None)
+        self._fired.discard("__error__")
 
     def _watch(self, name: str, values: Float, times_ms: NDArray[np.int64]) -> None:
         """Feed the detectors of one signal."""

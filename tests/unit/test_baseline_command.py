@@ -6,6 +6,8 @@ import gzip
 import json
 import random
 
+import msgspec
+import numpy as np
 import pytest
 from pyarrow import csv, parquet
 
@@ -79,9 +81,10 @@ def test_the_same_rows_give_the_same_profile_as_in_a_worker(call, table):
         code, out, _ = call("baseline", "build", str(path), "-o", "p.json", "--rows", "700", "--json")
         assert code == 0
         built = (table.parent / "p.json").read_bytes()
-        assert built == expected + b"\n"
+        profile = decode_profile(built)
+        assert msgspec.structs.replace(profile, performance={}) == decode_profile(expected), "performance is what a file with labels adds"
         found = json.loads(out)
-        assert found == {"id": profile_id(decode_profile(expected)), "path": "p.json", "model": "train", "version": "", "rows": 700, "features": 4}
+        assert found == {"id": profile_id(profile), "path": "p.json", "model": "train", "version": "", "rows": 700, "features": 4}
 
 
 def test_all_rows_are_those_that_count_once(call, table):
@@ -91,7 +94,7 @@ def test_all_rows_are_those_that_count_once(call, table):
     assert code == 0
     assert profile.rows == distinct, "doubles are dropped, as a worker drops them"
     assert profile_id(profile) in out
-    assert profile == decode_profile(learnt(table, distinct))
+    assert msgspec.structs.replace(profile, performance={}) == decode_profile(learnt(table, distinct))
 
 
 def test_several_files_are_one_table(call, tmp_path):
@@ -217,3 +220,50 @@ def test_a_file_that_is_missing_or_broken_is_a_fault_of_the_configuration(call, 
 def test_paths_are_relative_to_the_file(tmp_path):
     (tmp_path / "monitor.yaml").write_text("models: {b: {baseline: {source: file, path: p.json}}}\n")
     assert load(str(tmp_path / "monitor.yaml"), {}).core.models["b"].baseline.path == str(tmp_path / "p.json")
+
+
+def test_performance_is_that_of_the_labelled_rows(call, table, tmp_path):
+    """Right answers of the rows that count, by their last label; a regression by its errors; none without labels, and none of answers that nobody gave."""
+    assert call("baseline", "build", str(table), "-o", "p.json")[0] == 0
+    counted = [i for i in range(ROWS) if i % 100 or i == 0]
+    labels = {i if i % 100 else 0: i % 3 % 2 for i in range(ROWS)}
+    right = sum(i % 2 == labels[i] for i in counted)
+    assert decode_profile((tmp_path / "p.json").read_bytes()).performance == pytest.approx({"accuracy": right / len(counted), "labels": len(counted)})
+    rng = np.random.default_rng(2)
+    y, p = rng.normal(size=(2, 300))
+    (tmp_path / "r.csv").write_text("\n".join(["x,prediction,label", *(f"{i},{a!r},{b!r}" for i, (a, b) in enumerate(zip(p.tolist(), y.tolist(), strict=True)))]))
+    assert call("baseline", "build", "r.csv", "-o", "r.json")[0] == 0
+    errors = np.abs(p - y)
+    expected = {"mae": errors.mean(), "rmse": (errors**2).mean() ** 0.5, "labels": 300}
+    assert decode_profile((tmp_path / "r.json").read_bytes()).performance == pytest.approx(expected, rel=1e-12)
+    for name, columns in (("no_label", "x,prediction"), ("no_prediction", "x,label")):
+        (tmp_path / f"{name}.csv").write_text("\n".join([columns, *(f"{i},{i % 2}" for i in range(300))]))
+        assert call("baseline", "build", f"{name}.csv", "-o", "n.json")[0] == 0
+        assert decode_profile((tmp_path / "n.json").read_bytes()).performance == {}
+
+
+@pytest.mark.parametrize("worse", [False, True])
+def test_a_model_that_is_worse_than_its_profile_is_told_from_the_first_labels(call, tmp_path, worse):
+    """Where the first labels would be the level there would be nothing to compare with."""
+    rng = np.random.default_rng(3)
+
+    def written(name: str, share: float, n: int) -> None:
+        y = rng.integers(0, 2, n)
+        p = np.where(rng.random(n) < share, y, 1 - y)
+        lines = [f"{1_760_000_000_000 + i * 1000},{a},{b},{x!r}" for i, (a, b, x) in enumerate(zip(p.tolist(), y.tolist(), rng.normal(size=n).tolist(), strict=True))]
+        (tmp_path / name).write_text("\n".join(["timestamp,prediction,label,x", *lines]))
+
+    written("train.csv", 0.96, 4_000)
+    written("live.csv", 0.8 if worse else 0.96, 600)
+    assert call("baseline", "build", "train.csv", "-o", "p.json")[0] == 0
+    replay = Replay(Settings(core=CoreSettings(defaults=ModelSettings(baseline=Baseline(source="file")))), {"/": (tmp_path / "p.json").read_bytes()})
+    with open_events(InputOptions(table=str(tmp_path / "live.csv"))) as events:
+        replay.feed(events)
+    replay.close()
+    told = [json.loads(o.value) for o in replay.out if o.topic == "alerts"]
+    found = [a for a in told if a["subject"] == "accuracy" and a["status"] == "firing"]
+    assert bool(found) == worse
+    if worse:
+        assert found[0]["severity"] == "warning"
+        assert "over 4,000 rows of the reference" in found[0]["summary"]
+        assert found[0]["window"]["count"] <= 400, "from its first labels"

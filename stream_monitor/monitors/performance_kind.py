@@ -1,0 +1,102 @@
+"""
+Whether labels are classes or numbers, where the configuration leaves it open.
+
+Rule of the file: rows are looked at one by one, in the order in which they were completed, so that how they were cut does not matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.events.cells import BOOL, TEXT, Cells, class_text, tags
+from stream_monitor.events.join_rows import Pairs
+
+Float = NDArray[np.float64]
+Kind = Literal["classes", "numbers"]
+DECIDE_LABELS = 100
+"""Labelled rows after which it is decided at the latest."""
+ODD_SHARE = 0.1
+"""Numbers are the classes 0 and 1 when no more than this share of them is another."""
+FRACTIONS = 10
+"""Labelled rows with fractions, or different fractions among the classes, that make labels numbers."""
+
+
+def decided_kind(waiting: Iterable[tuple[Pairs, list[str]]], least: int, *, scored: bool) -> tuple[Kind, bool] | None:
+    """
+    What labels are.
+
+    They are classes as soon as a row without fractions has a score, or two names occurred and no number, and numbers as soon as
+    10 rows had fractions. Else the first 100 labelled rows decide. A few texts among numbers, or numbers beside 0 and 1, decide nothing.
+
+    Parameters
+    ----------
+    waiting : pairs and their texts
+    least : int
+        Rows by which it is to be decided.
+    scored : bool
+        There are class scores.
+
+    Returns
+    -------
+    None or (kind, bool)
+        Whether they are classes only as far as they are 0 and 1; None: more rows are needed.
+    """
+    n = names = switches = fractions = 0
+    found: set[str] = set()
+    for pairs, texts in waiting:
+        kinds = tags(np.stack([pairs.outcome, pairs.label]))
+        named = ((kinds == TEXT) | (kinds == BOOL)).tolist()
+        for i in range(min(len(pairs.row), DECIDE_LABELS - n)):
+            n += 1
+            cells = float(pairs.outcome[i]), float(pairs.label[i])
+            classes = {t for c in cells if (t := class_text(c, texts)) is not None}
+            fraction = any(map(is_fraction, classes))
+            if not fraction and (scored or pairs.score[i] == pairs.score[i]):
+                return "classes", False
+            found |= classes
+            fractions += fraction
+            switches += classes <= {"0", "1"}
+            names += bool(named[0][i] and named[1][i]) and not fraction
+            if names == n and len(found) > 1:
+                return "classes", False
+            if fractions >= FRACTIONS and not names:
+                return "numbers", False
+    if n < least:
+        return None
+    if names and 2 * names >= n:
+        return "classes", False
+    return ("classes", not names) if n - switches <= ODD_SHARE * n else ("numbers", False)
+
+
+def numbers_of(cells: Cells, texts: list[str]) -> Float:
+    """
+    Cells as numbers, those in texts too; NaN where there is none.
+
+    >>> numbers_of(np.array([2.0, np.nan]), []).tolist()
+    [2.0, nan]
+    """
+    found: Float = np.where(cells == cells, cells, np.nan)  # noqa: PLR0124
+    missing = np.isnan(found)
+    if texts and missing.any():
+        for i in np.flatnonzero(missing & (tags(cells) == TEXT)).tolist():
+            name = class_text(float(cells[i]), texts) or ""
+            found[i] = float(name) if is_number(name) else np.nan
+    return found
+
+
+def is_fraction(name: str) -> bool:
+    """Whether a class is named by a number that is not whole."""
+    return is_number(name) and not float(name).is_integer()
+
+
+def is_number(name: str) -> bool:
+    """Whether a class is named by a number."""
+    try:
+        return math.isfinite(float(name))
+    except ValueError:
+        return False
