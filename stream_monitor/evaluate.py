@@ -21,7 +21,7 @@ from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.errors import StateError
 from stream_monitor.events.join import Join
 from stream_monitor.events.join_rows import Pairs
-from stream_monitor.events.observations import LABEL, Observations, unpack
+from stream_monitor.events.observations import LABEL, Arrivals, Observations, arrived, unpack
 from stream_monitor.events.ring import Ring
 from stream_monitor.events.store import RINGS
 from stream_monitor.metrics.samples import AnySample, Sample
@@ -101,6 +101,7 @@ class Shard:
         self.alerts = Alerts()
         self.bounds = bounds.Bounds()
         self.outbox: list[Out] = []
+        self.tells_history = True
         self._dirty: dict[int, int] = {}
 
     @property
@@ -115,7 +116,7 @@ class Shard:
 
     # ---- the pipeline
 
-    def fold(self, record: bytes, appended_ms: int | None = None) -> None:
+    def fold(self, record: bytes, appended_ms: int | None = None, arrivals: Arrivals | None = None) -> None:
         """
         Take one record of `observations`.
 
@@ -124,6 +125,8 @@ class Shard:
         record : bytes
         appended_ms : int, ms
             When the broker appended it. Without it the record is as old as its writer says.
+        arrivals : Arrivals, optional
+            When each of its rows came, where rows that came one after the other are in one record, in that order.
 
         Raises
         ------
@@ -131,12 +134,16 @@ class Shard:
             The record is of another version of the format.
         """
         observations = unpack(record)
-        now_ms = self._advance(observations.head.flushed_ms if appended_ms is None else appended_ms)
+        end_ms = observations.head.flushed_ms if appended_ms is None else appended_ms
+        came_ms = None if arrivals is None else arrived(observations.rows, observations.head.sources, arrivals)
+        now_ms = self._advance(end_ms if came_ms is None else int(came_ms[0]))
+        if came_ms is not None:
+            now_ms = self.log_time.read(end_ms)
         fresh = self._unseen(observations)
         self._date(observations, fresh, now_ms)
         self.registry.log_ms = now_ms
         predictions, labels, parts = self.separation.separate(observations, fresh)
-        joined = self.join.apply(predictions, labels, now_ms)
+        joined = self.join.apply(predictions, labels, now_ms if came_ms is None else came_ms)
         repeated = int(joined.duplicate.sum())
         self.counts["predictions", "duplicate"] += repeated
         self.counts["predictions", "accepted"] += len(joined.duplicate) - repeated
@@ -227,7 +234,7 @@ class Shard:
         self.join.expire(self.log_time_ms)
         self.labels["orphan"] = sum(self.join.orphans.values())
         for version in self.registry.in_use():
-            version.tick(self.log_time_ms, self._judge, self.config)
+            version.tick(self.log_time_ms, self._judge, self.config if self.tells_history else "")
             self.outbox += version.drain()
         for retired in self.registry.retire(self.log_time_ms):
             for key in [k for k in self.alerts.episodes if (k.model, k.version) == (retired.model, retired.name)]:

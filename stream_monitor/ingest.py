@@ -17,7 +17,7 @@ from xxhash import xxh3_64_intdigest
 
 from stream_monitor.events.cells import Cells, Texts, remap, text_indices
 from stream_monitor.events.decode import Decoded, Decoder, GroupKey, Groups
-from stream_monitor.events.observations import ROW, Group, Head, pack
+from stream_monitor.events.observations import ROW, Arrivals, Group, Head, arrived, pack
 from stream_monitor.verdicts import Reject
 
 EVERYWHERE = -1
@@ -136,11 +136,15 @@ class Ingest:
         self.newest_ms = {source: times for source, times in self.newest_ms.items() if source not in sources}
         self.rows = sum(len(c.rows) for c in self._chunks)
 
-    def flush(self, flushed_ms: int) -> dict[int, list[bytes]]:
-        """The records of `observations` for each target partition, in order; the buffer is empty afterwards."""
+    def flush(self, flushed_ms: int, arrivals: Arrivals | None = None) -> dict[int, list[bytes]]:
+        """
+        The records of `observations` for each target partition, in order; the buffer is empty afterwards.
+
+        With `arrivals` the rows of all sources are in the order in which they came.
+        """
         out: dict[int, list[bytes]] = {}
         if self._chunks:
-            buffer = _Buffer(self._chunks, list(self._groups), self._texts.names, self.targets)
+            buffer = _Buffer(self._chunks, list(self._groups), self._texts.names, self.targets, arrivals)
             for target in buffer.targets_used():
                 out[target] = list(buffer.records(target, flushed_ms, self.record_bytes))
         self._chunks, self.rows = [], 0
@@ -157,13 +161,17 @@ def _ascending(index: NDArray[np.int64]) -> bool:
 class _Buffer:
     """The rows of one flush, joined."""
 
-    def __init__(self, chunks: list[Chunk], groups: list[GroupKey], texts: list[str], targets: int) -> None:
+    def __init__(self, chunks: list[Chunk], groups: list[GroupKey], texts: list[str], targets: int, arrivals: Arrivals | None) -> None:
         self.groups, self.texts, self.targets = groups, texts, targets
         self.rows = np.concatenate([c.rows for c in chunks])
         names: dict[str, int] = {}
         sizes = [len(c.rows) for c in chunks]
         self.rows["source"] = np.repeat([names.setdefault(c.source, len(names)) for c in chunks], sizes)
         self.sources = list(names)
+        place_of = None
+        if arrivals is not None:
+            order = np.argsort(arrived(self.rows, self.sources, arrivals), kind="stable")
+            self.rows, place_of = self.rows[order], np.argsort(order)
         self.target_of = np.array([home(model, targets) if model else EVERYWHERE for _, model, _, _ in groups], np.int64)[self.rows["group"]]
         starts = np.cumsum([0, *sizes])
         self.layouts: dict[tuple[str, ...], tuple[NDArray[np.int64], Cells]] = {}
@@ -174,6 +182,7 @@ class _Buffer:
         for columns, found in pieces.items():
             place = np.concatenate([p for p, _ in found])
             cells = np.concatenate([c for _, c in found])
+            place = place if place_of is None else place_of[place]
             if not _ascending(place):
                 order = np.argsort(place)
                 place, cells = place[order], cells[order]

@@ -1,32 +1,91 @@
 """
 The core on a stream of events, without a broker: the same INGEST, the same log format, the same EVALUATE.
 
-Rule of the file: log time is event time, rounded up to a step, and no record of the log reaches over the end of a step. So a replay gives the same result every time, and
-a label that comes exactly `labels.max_delay` after its prediction is in time, however many events are folded at once.
+Rule of the file: log time is event time, and every row has its own. So a replay gives the same result every time, and a label that
+comes exactly `labels.max_delay` after its prediction is in time, however many rows are folded at once.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from math import gcd
+from math import inf
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from stream_monitor.evaluate import Shard
-from stream_monitor.ingest import Ingest
+from stream_monitor.evaluate import TICK_MS, Shard
+from stream_monitor.ingest import Ingest, tick
+from stream_monitor.monitors.performance_verdicts import MIN_LABELS, newest_rows
 from stream_monitor.outcome import Refused, reasons, refused_by_model
 from stream_monitor.settings import CoreSettings, Freshness, ModelSettings, Settings
 from stream_monitor.verdicts import Out
+from stream_monitor.windows.names import duration_ms
 
 CHUNK_EVENTS = 2_000
-STEPS_MS = (1, 10, 100, 1_000, 10_000, 60_000, 600_000, 3_600_000, 3 * 3_600_000, 6 * 3_600_000, 12 * 3_600_000)
 STEPS_MAX = 2_000
-"""A step costs a millisecond or two, however few events it has: a longer input gets longer steps."""
+"""A step costs two or three milliseconds, however few events it has: a longer input gets longer steps."""
 STEP_SHARE = 8
-"""A step is at most this part of the shortest time that the configuration speaks of."""
+"""A step has at most this part of the rows, or of the time, that is needed for a judgement."""
+
+
+class Pace(NamedTuple):
+    """
+    How far a step may go, in rows and in log time.
+
+    Every look needs a least number of rows. So with an eighth of them a step it sees every window that live would, wherever
+    rows are a second or a week apart; a window of time that can hold as many is looked at as often as its length asks for.
+    """
+
+    least_rows: int
+    """With fewer rows nothing is judged."""
+    windows_ms: tuple[int, ...]
+    """Windows of time that thresholds judge, and how long they wait: ascending."""
+    silence_ms: float
+    """The shortest silence that means something."""
+    retire_ms: int
+    """The shortest silence after which a version retires."""
+    span_ms: float
+    """A step is at least so long, unless a window asks for less."""
+
+    @classmethod
+    def of(cls, core: CoreSettings, span_ms: int) -> Pace:
+        """
+        The pace for an input whose events lie `span_ms` apart from first to last.
+
+        Examples
+        --------
+        >>> Pace.of(of_files(CoreSettings()), 365 * 86_400_000)[:3]
+        (100, (), inf)
+        """
+        models = [core.defaults, *core.models.values()]
+        rules = [(m, rule) for m in models for rule in m.thresholds.values()]
+        judged = {rule.window or newest_rows(m) for m, rule in rules}
+        windows = {d for name in judged if (d := duration_ms(name)) is not None} | {rule.for_ms for _, rule in rules if rule.for_ms}
+        silences = [t for m in models for t in (m.freshness.predictions_ms, m.freshness.labels_ms) if t]
+        least = min([MIN_LABELS, *(rule.min_labels for _, rule in rules), *(m.quality.min_rows for m in models)])
+        return cls(least, tuple(sorted(windows)), min(silences, default=inf), min(m.silence_ms for m in models), span_ms / STEPS_MAX)
+
+    @property
+    def rows(self) -> int:
+        """Predictions, or labels, of a step."""
+        return max(1, self.least_rows // STEP_SHARE)
+
+    def longest_ms(self, crowd_ms: float, *, several: bool) -> float:
+        """
+        How long a step may be.
+
+        Parameters
+        ----------
+        crowd_ms : float, ms
+            In so much time the last `least_rows` rows came: shorter windows have too few.
+        several : bool
+            There are several versions, each of which may be silent while others are not.
+        """
+        window = next((w for w in self.windows_ms if w >= crowd_ms), inf)
+        return min(window, self.silence_ms, self.retire_ms if several else inf) / STEP_SHARE
 
 
 class Point(NamedTuple):
@@ -37,25 +96,6 @@ class Point(NamedTuple):
     time_ms: int
     labels: int
     metrics: dict[str, float]
-
-
-def step_ms(core: CoreSettings, span_ms: int) -> int:
-    """
-    The step of log time for an input whose events lie `span_ms` apart from first to last.
-
-    It divides every `labels.max_delay`, so that rounding never makes a label late; one that is late by less than a step may still be in time.
-
-    Examples
-    --------
-    >>> core = of_files(CoreSettings())
-    >>> step_ms(core, 60_000), step_ms(core, 1_000_000_000), step_ms(core, 365 * 86_400_000)
-    (100, 600000, 10800000)
-    """
-    models = [core.defaults, *core.models.values()]
-    delays_ms = [m.labels.max_delay_ms for m in models]
-    times_ms = [*delays_ms, *(t for m in models for t in (m.freshness.predictions_ms, m.freshness.labels_ms, *(rule.for_ms for rule in m.thresholds.values())) if t)]
-    fitting = [s for s in STEPS_MS if s <= min(times_ms) // STEP_SHARE and gcd(s, *delays_ms) == s]
-    return next((s for s in fitting if span_ms <= s * STEPS_MAX), max(fitting, default=1))
 
 
 def of_files(core: CoreSettings) -> CoreSettings:
@@ -86,7 +126,7 @@ class Replay:
     partitions : int
         Of the log that is folded; results do not depend on it.
     span_ms : int, ms
-        From the first event to the last; a longer input is folded in longer steps (see `step_ms`).
+        From the first event to the last; a longer input is folded in longer steps (see `Pace`).
     points : int
         About so many times on the way, how every model version stands is noted in `history`.
     """
@@ -95,7 +135,9 @@ class Replay:
         core = of_files(settings.core)
         self.ingest = Ingest(partitions, max_record_bytes=settings.worker.max_record_bytes)
         self.shards = [Shard(p, core, baselines, partitions=partitions, confirm_ms=0) for p in range(partitions)]
-        self.step_ms = step_ms(core, span_ms)
+        for shard in self.shards:
+            shard.tells_history = False
+        self.pace = Pace.of(core, span_ms)
         self.history: list[Point] = []
         self.offsets = Counter({"predictions": 0, "labels": 0})
         self.dead_letters: list[Refused] = []
@@ -103,35 +145,56 @@ class Replay:
         self.log_time_ms = 0
         self._waiting: dict[str, list[tuple[bytes, int]]] = {"predictions": [], "labels": []}
         self._events = 0
+        self._began_ms, self._longest_ms = 0, inf
+        self._recent: deque[int] = deque(maxlen=self.pace.least_rows)
         self._point_ms, self._pointed_ms = span_ms // points if points else 0, 0
 
     def feed(self, events: Iterable[tuple[str, bytes, Any, int]]) -> None:
         """Take events `(kind, value, key, time in ms)` in the order of their time."""
-        step = self.step_ms
+        recent, rows, least_ms = self._recent, self.pace.rows, self.pace.span_ms
         for kind, value, _, time_ms in events:
-            if time_ms > self.log_time_ms or self._events >= CHUNK_EVENTS:
-                self._fold()
-                self.log_time_ms = max(self.log_time_ms, -(-time_ms // step) * step)
-            self._waiting[kind].append((value, time_ms))
+            if self._events and time_ms > self.log_time_ms:
+                span_ms = time_ms - self._began_ms
+                full = span_ms >= least_ms and max(map(len, self._waiting.values())) >= rows
+                if full or self._events >= CHUNK_EVENTS or span_ms > self._longest_ms or time_ms - self.log_time_ms > self.pace.retire_ms:
+                    self._fold(time_ms)
+            elif self._events >= CHUNK_EVENTS:
+                self._fold(time_ms)
+            if not self._events:
+                self._begin(max(time_ms, self.log_time_ms))
+            self.log_time_ms = max(self.log_time_ms, time_ms)
+            recent.append(time_ms)
+            self._waiting[kind].append((value, self.log_time_ms))
             self._events += 1
 
-    def _fold(self) -> None:
+    def _begin(self, time_ms: int) -> None:
+        """A step begins."""
+        self._began_ms = time_ms
+        crowd_ms = time_ms - self._recent[0] if len(self._recent) == self._recent.maxlen else inf
+        self._longest_ms = self.pace.longest_ms(crowd_ms, several=sum(len(shard.registry.active) for shard in self.shards) > 1)
+
+    def _fold(self, next_ms: float = inf) -> None:
+        """Fold what waits, and look at it a tick later, if the next event does not come before."""
         if not self._events:
             return
+        arrivals: dict[str, tuple[int, NDArray[np.int64]]] = {}
         for kind, rows in self._waiting.items():
             if not rows:
                 continue
             values: list[bytes | None] = [value for value, _ in rows]
             offsets = np.arange(self.offsets[kind], self.offsets[kind] + len(rows))
             times = np.array([t for _, t in rows], np.int64)
+            arrivals[f"{kind}@replay/0"] = self.offsets[kind], times
             self.offsets[kind] += len(rows)
             for reject in self.ingest.take(f"{kind}@replay/0", kind, values, offsets, times):
                 self.dead_letters.append(Refused(kind, int(offsets[reject.index]), reject.reason, reject.message, rows[reject.index][0]))
             rows.clear()
         self._events = 0
-        for target, records in self.ingest.flush(self.log_time_ms).items():
+        for target, records in self.ingest.flush(self.log_time_ms, arrivals).items():
             for record in records:
-                self.shards[target].fold(record)
+                self.shards[target].fold(record, arrivals=arrivals)
+            if next_ms - self.log_time_ms >= TICK_MS:
+                self.shards[target].fold(tick(self.log_time_ms + TICK_MS))
         self._collect()
         if self._point_ms and self.log_time_ms - self._pointed_ms >= self._point_ms:
             self._note()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.join_rows import Joined, LabelRows, Pairs, Predictions
-from stream_monitor.events.ring import Int
+from stream_monitor.events.ring import Int, Ring
 from stream_monitor.events.store import EXPIRED, FAILED, LOST, SERVED, STOOD_IN, WAITING, Store
 from stream_monitor.events.waves import repeated, waves
 
@@ -31,17 +31,24 @@ class Join(Store):
     0.6 to 0.9 µs a row.
     """
 
-    def apply(self, predictions: Predictions, labels: LabelRows, now_ms: int) -> Joined:
-        """Take the rows of one record, at log time `now_ms`."""
+    def apply(self, predictions: Predictions, labels: LabelRows, now_ms: int | Int) -> Joined:
+        """Take the rows of one record, at log time `now_ms`: one for all, or that of each row, ascending."""
         outcomes = {"matched": 0, "corrected": 0, "superseded": 0, "duplicate": 0, "evicted": 0}
         found = Joined(np.zeros(len(predictions.row), bool), [], outcomes)
-        now = self._now(now_ms)
+        place = slice(None)
+        if not isinstance(now_ms, int):
+            place, by_row = np.argsort(predictions.row), np.argsort(labels.row)
+            predictions, labels = predictions.take(place), labels.take(by_row)
+        rows = 1 + max(int(predictions.row.max(initial=-1)), int(labels.row.max(initial=-1)))
+        now: Int = np.broadcast_to(np.asarray(now_ms, np.int64), rows)
+        duplicate = np.zeros(len(predictions.row), bool)
         for p, l in self._stretches(predictions.row, labels.row):
-            found.duplicate[p] = self._take(predictions.take(p), labels.take(l), now, found)
+            duplicate[p] = self._take(predictions.take(p), labels.take(l), now, found)
             self.rows += len(predictions.row[p]) + len(labels.row[l])
             if self.rows % self._stride == 0:
                 self._evict()
                 self._evict_labels()
+        found.duplicate[place] = duplicate
         return found
 
     def _stretches(self, predictions: Int, labels: Int) -> Iterator[tuple[Any, Any]]:
@@ -58,7 +65,7 @@ class Join(Store):
                 yield (predictions > before) & (predictions <= last), (labels > before) & (labels <= last)
             before = last
 
-    def _take(self, predictions: Predictions, labels: LabelRows, now: int, found: Joined) -> NDArray[np.bool_]:
+    def _take(self, predictions: Predictions, labels: LabelRows, now: Int, found: Joined) -> NDArray[np.bool_]:
         """Which predictions are duplicates."""
         duplicate = np.zeros(len(predictions.row), bool)
         ids = np.sort(np.concatenate([predictions.id, labels.id]))
@@ -81,13 +88,13 @@ class Join(Store):
         quiet[of] = False
         return quiet
 
-    def _add_predictions(self, new: Predictions, now: int, found: Joined) -> NDArray[np.bool_]:
+    def _add_predictions(self, new: Predictions, now: Int, found: Joined) -> NDArray[np.bool_]:
         of, seq = self.predictions.find(new.id)
         duplicate = np.zeros(len(new.row), bool)
         stood_in = np.zeros(len(new.row), bool)
         if len(of):
             version, kind = self.predictions.get("version", seq), self.predictions.get("kind", seq)
-            same = (version == new.version[of]) & ((kind == FAILED) == new.failed[of]) & self._alive(self.predictions, seq, version, now)
+            same = (version == new.version[of]) & ((kind == FAILED) == new.failed[of]) & self._alive(self.predictions, seq, version, now[new.row[of]])
             of, seq, kind = of[same], seq[same], kind[same]
             self.predictions.put("kind", seq[kind == STOOD_IN], SERVED)
             stood_in[of[kind == STOOD_IN]] = True
@@ -96,14 +103,14 @@ class Join(Store):
         there = duplicate | stood_in
         fresh = new.take(~there) if there.any() else new
         seqs = self._append(
-            fresh.id, fresh.time, fresh.version, fresh.outcome, fresh.score, fresh.probabilities, now, segment=fresh.segment, kind=np.where(fresh.failed, FAILED, SERVED)
+            fresh.id, fresh.time, fresh.version, fresh.outcome, fresh.score, fresh.probabilities, now[fresh.row], segment=fresh.segment, kind=np.where(fresh.failed, FAILED, SERVED)
         )
         if fresh.failed.any():
             fresh, seqs = fresh.take(~fresh.failed), seqs[~fresh.failed]
         self.pending += np.bincount(fresh.version, minlength=len(self.pending))
         of, label = self.labels.find(fresh.id)
         if len(of):
-            fits = self._fits(label, fresh.version[of], now)
+            fits = self._fits(label, fresh.version[of], now[fresh.row[of]])
             of, label = of[fits], label[fits]
             order = np.lexsort((self.labels.get("offset", label), self.labels.get("partition", label), self.labels.get("time", label), of))
             last = np.append(of[order][1:] != of[order][:-1], True)[: len(order)]
@@ -113,11 +120,11 @@ class Join(Store):
             self._miss_labels(fresh.take(np.delete(np.arange(len(fresh.row)), of)), now, found)
         return duplicate
 
-    def _miss_labels(self, unlabelled: Predictions, now: int, found: Joined) -> None:
+    def _miss_labels(self, unlabelled: Predictions, now: Int, found: Joined) -> None:
         """Count labels that would have met these, had they not been evicted; they are no orphans then."""
         ring = self.evicted_labels
         of, seq = ring.find(unlabelled.id)
-        lost = np.unique(seq[self._fits(seq, unlabelled.version[of], now, ring) & (ring.get("counted", seq) == 0)])
+        lost = np.unique(seq[self._fits(seq, unlabelled.version[of], now[unlabelled.row[of]], ring) & (ring.get("counted", seq) == 0)])
         ring.put("counted", lost, 1)
         found.outcomes["evicted"] += len(lost)
         self.lost += len(lost)
@@ -125,19 +132,19 @@ class Join(Store):
             if code in self.orphans:
                 self.orphans[code] -= 1
 
-    def _append(self, id: NDArray[np.uint64], time: Int, version: Int, outcome: Float, score: Float, probabilities: Float, now: int, *, segment: Any, kind: Any) -> Int:  # noqa: A002
+    def _append(self, id: NDArray[np.uint64], time: Int, version: Int, outcome: Float, score: Float, probabilities: Float, now: Int, *, segment: Any, kind: Any) -> Int:  # noqa: A002
         columns = {f"p{i}": probabilities[:, i] for i in range(probabilities.shape[1])}
         columns |= {f"p{i}": np.full(len(id), np.nan) for i in range(probabilities.shape[1], self.classes)}
-        return self.predictions.append(id, time=time, arrival=now, version=version, outcome=outcome, score=score, segment=segment, label=WAITING, kind=kind, **columns)
+        return self.predictions.append(id, time=time, arrival=_ascending(self.predictions, now), version=version, outcome=outcome, score=score, segment=segment, label=WAITING, kind=kind, **columns)
 
-    def _add_labels(self, new: LabelRows, now: int, found: Joined) -> None:
+    def _add_labels(self, new: LabelRows, now: Int, found: Joined) -> None:
         seqs = self.labels.append(
-            new.id, model=new.model, version=new.version, label=new.label, time=new.time, partition=new.partition, offset=new.offset, arrival=now, used=np.uint8(0)
+            new.id, model=new.model, version=new.version, label=new.label, time=new.time, partition=new.partition, offset=new.offset, arrival=_ascending(self.labels, now[new.row]), used=np.uint8(0)
         )
         of, seq = self.predictions.find(new.id)
         version = self.predictions.get("version", seq).astype(np.int64)
         kind = self.predictions.get("kind", seq)
-        alive = (kind != FAILED) & (kind != EXPIRED) & self._alive(self.predictions, seq, version, now) & self._fits(seqs[of], version, now)
+        alive = (kind != FAILED) & (kind != EXPIRED) & self._alive(self.predictions, seq, version, now[new.row[of]]) & self._fits(seqs[of], version, now[new.row[of]])
         of, seq = of[alive], seq[alive]
         self._stand_in(new, seqs, of, now, found)
         if len(self.evicted_predictions):
@@ -150,19 +157,20 @@ class Join(Store):
         if not first.all():
             self._amend(seq[~first], seqs[of[~first]], had[~first], new.row[of[~first]], found)
 
-    def _miss_predictions(self, new: LabelRows, seqs: Int, matched: Int, now: int, found: Joined) -> None:
+    def _miss_predictions(self, new: LabelRows, seqs: Int, matched: Int, now: Int, found: Joined) -> None:
         """Count labels whose prediction was evicted; they are no orphans."""
         alone = new.own < 0
         alone[matched] = False
         at = np.flatnonzero(alone)
         of, seq = self.evicted_predictions.find(new.id[at])
         version = self.evicted_predictions.get("version", seq).astype(np.int64)
-        lost = np.unique(of[self._alive(self.evicted_predictions, seq, version, now) & self._fits(seqs[at[of]], version, now)])
+        then = now[new.row[at[of]]]
+        lost = np.unique(of[self._alive(self.evicted_predictions, seq, version, then) & self._fits(seqs[at[of]], version, then)])
         self.labels.put("used", seqs[at[lost]], LOST)
         found.outcomes["evicted"] += len(lost)
         self.lost += len(lost)
 
-    def _stand_in(self, new: LabelRows, seqs: Int, matched: Int, now: int, found: Joined) -> None:
+    def _stand_in(self, new: LabelRows, seqs: Int, matched: Int, now: Int, found: Joined) -> None:
         """Labels that bring their own prediction and met none: theirs takes its place."""
         alone = new.own >= 0
         if not alone.any():
@@ -170,7 +178,7 @@ class Join(Store):
         alone[matched] = False
         at = np.flatnonzero(alone)
         version = new.own[at]
-        rows = self._append(new.id[at], new.time[at], version, new.outcome[at], new.score[at], new.probabilities[at], now, segment=0, kind=STOOD_IN)
+        rows = self._append(new.id[at], new.time[at], version, new.outcome[at], new.score[at], new.probabilities[at], now[new.row[at]], segment=0, kind=STOOD_IN)
         self.pending += np.bincount(version, minlength=len(self.pending))
         self._pair(rows, seqs[at], new.row[at], found)
 
@@ -227,3 +235,11 @@ class Join(Store):
             previous,
             np.full(len(seq), corrected),
         )
+
+
+def _ascending(ring: Ring, now: Int) -> Int:
+    """Log times of rows to append, none before that of a row that was appended earlier: a record whose rows have times of their own is taken in waves."""
+    if not len(now) or not len(ring):
+        return now
+    last = int(ring.get("arrival", np.array([ring.head - 1]))[0])
+    return now if now[0] >= last or now[-1] < last else np.maximum(now, last)

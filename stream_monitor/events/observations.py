@@ -9,6 +9,7 @@ A row of a prediction with 10 features and a score takes about 125 bytes before 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -63,6 +64,20 @@ class Observations(NamedTuple):
     rows: NDArray[np.void]
     """(rows,) of `ROW`, in log order."""
     blocks: list[Block]
+
+
+Arrivals = Mapping[str, tuple[int, NDArray[np.int64]]]
+"""By source: an offset, and when the records from there on came (ms)."""
+
+
+def arrived(rows: NDArray[np.void], sources: list[str], arrivals: Arrivals) -> NDArray[np.int64]:
+    """When each row came."""
+    out = np.empty(len(rows), np.int64)
+    for i, source in enumerate(sources):
+        mine = rows["source"] == i
+        first, times_ms = arrivals[source]
+        out[mine] = times_ms[rows["offset"][mine] - first]
+    return out
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -16,8 +16,8 @@ from stream_monitor.events.ring import Int, Ring
 
 ANY = -1
 """No model, or no version: the label is for all of them."""
-PREDICTION_COLUMNS = {"time": "<i8", "arrival": "<u4", "version": "<u2", "outcome": "<f8", "score": "<f8", "segment": "<u2", "label": "<u4", "kind": "u1"}
-LABEL_COLUMNS = {"model": "<i4", "version": "<i4", "label": "<f8", "time": "<i8", "partition": "<i4", "offset": "<i8", "arrival": "<u4", "used": "u1"}
+PREDICTION_COLUMNS = {"time": "<i8", "arrival": "<i8", "version": "<u2", "outcome": "<f8", "score": "<f8", "segment": "<u2", "label": "<u4", "kind": "u1"}
+LABEL_COLUMNS = {"model": "<i4", "version": "<i4", "label": "<f8", "time": "<i8", "partition": "<i4", "offset": "<i8", "arrival": "<i8", "used": "u1"}
 MUTABLE = ("label", "kind"), ("used",)
 RINGS = ("predictions", "labels", "evicted_predictions", "evicted_labels")
 """Names of all that a join keeps rows in."""
@@ -31,8 +31,6 @@ SERVED, FAILED, STOOD_IN, EXPIRED = 0, 1, 2, 3
 """Kinds of rows of predictions: answered, a failed call, what a label brought along, and one that takes no label any more though it may wait longer now."""
 WAITING = 0
 """In the column `label`: none yet. Else one more than the low 32 bits of the label's sequence number."""
-ARRIVAL_SHIFT = 4
-"""Arrival is kept in units of 16 ms of log time, so that it fits into four bytes: ages are exact to that."""
 VERSIONS_MAX = 65_535
 
 
@@ -50,25 +48,23 @@ class Store:
 
     Notes
     -----
-    A prediction takes 46 bytes and 7 to 16 of index; class scores take 8 bytes a class on top. 0.6 to 0.9 µs a row.
+    A prediction takes 50 bytes and 7 to 16 of index; class scores take 8 bytes a class on top. 0.6 to 0.9 µs a row.
     """
 
     def __init__(self, limit: int, delay_ms: int = 0) -> None:
         self.limit, self.delay_ms = limit, delay_ms
         self.predictions = Ring(PREDICTION_COLUMNS, MUTABLE[0], limit + self._stride)
         self.labels = Ring(LABEL_COLUMNS, MUTABLE[1], limit + self._stride)
-        self.evicted_predictions = Ring({"arrival": "<u4", "version": "<u2"}, rows_max=limit)
-        self.evicted_labels = Ring({"arrival": "<u4", "model": "<i4", "version": "<i4", "counted": "u1"}, ("counted",), limit)
+        self.evicted_predictions = Ring({"arrival": "<i8", "version": "<u2"}, rows_max=limit)
+        self.evicted_labels = Ring({"arrival": "<i8", "model": "<i4", "version": "<i4", "counted": "u1"}, ("counted",), limit)
         """Ids of what was evicted while it waited: what comes for them meets nothing, and is counted."""
         self.lost = 0
         """Labels that met nothing because they or their prediction had been evicted."""
         self.rows = 0
         """Of the log, since the beginning."""
-        self._origin = -1
         self.classes = 0
         self.model_of = np.empty(0, np.int64)
         self.delay_of = np.empty(0, np.int64)
-        self._delay_units = self.delay_of
         self.pending = np.zeros(0, np.int64)
         self.expired = np.zeros(0, np.int64)
         self.evicted = np.zeros(0, np.int64)
@@ -81,7 +77,6 @@ class Store:
         assert version == len(self.model_of)
         self.model_of = np.append(self.model_of, model)
         self.delay_of = np.append(self.delay_of, delay_ms)
-        self._delay_units = _units(self.delay_of)
         self.pending, self.expired, self.evicted = (np.append(c, 0) for c in (self.pending, self.expired, self.evicted))
         self._expired_to.setdefault(delay_ms, self.predictions.tail)
 
@@ -99,7 +94,7 @@ class Store:
             to = np.array([self._expired_to[d] for d in self.delay_of.tolist()], np.int64)
             over = (ring.get("label", seqs) == WAITING) & (ring.get("kind", seqs) != FAILED) & (seqs < to[version])
             ring.put("kind", seqs[over], EXPIRED)
-            self.delay_of, self._delay_units = delays, _units(delays)
+            self.delay_of = delays
             self._expired_to = dict.fromkeys(delays_ms, ring.tail)
         self._evict()
         self._evict_labels()
@@ -119,24 +114,12 @@ class Store:
     def _stride(self) -> int:
         return max(self.limit // OVERHANG, 1)
 
-    def _now(self, now_ms: int) -> int:
-        """Log time in the unit and from the origin of the column `arrival`."""
-        now = now_ms >> ARRIVAL_SHIFT
-        if self._origin < 0:
-            self._origin = now
-        elif now - self._origin >= 1 << 31:  # a year of log time went by
-            for ring in (getattr(self, name) for name in RINGS):
-                moved = ring.column["arrival"].astype(np.int64) + self._origin - (now - (1 << 30))
-                ring.column["arrival"] = np.maximum(moved, 0).astype(np.uint32)
-            self._origin = now - (1 << 30)
-        return max(now - self._origin, 0)
-
-    def _alive(self, ring: Ring, seq: Int, version: Int, now: int) -> NDArray[np.bool_]:
-        """Which rows are not older than their version lets them wait."""
-        alive: NDArray[np.bool_] = ring.get("arrival", seq) + self._delay_units[version] >= now
+    def _alive(self, ring: Ring, seq: Int, version: Int, now: Int) -> NDArray[np.bool_]:
+        """Which rows are not older at these log times than their version lets them wait."""
+        alive: NDArray[np.bool_] = ring.get("arrival", seq) + self.delay_of[version] >= now
         return alive
 
-    def _fits(self, label: Int, version: Int, now: int, ring: Ring | None = None) -> NDArray[np.bool_]:
+    def _fits(self, label: Int, version: Int, now: Int, ring: Ring | None = None) -> NDArray[np.bool_]:
         """Which labels (by seq) are for these versions and have not expired."""
         ring = self.labels if ring is None else ring
         of_model, of_version = ring.get("model", label), ring.get("version", label)
@@ -146,9 +129,9 @@ class Store:
 
     def expire(self, now_ms: int) -> None:
         """Count what waited too long, and forget what nobody can ask for any more."""
-        ring, now = self.predictions, self._now(now_ms)
+        ring = self.predictions
         for delay, start in self._expired_to.items():
-            end = max(ring.before("arrival", now - _units(delay)), ring.tail)
+            end = max(ring.before("arrival", now_ms - delay), ring.tail)
             begin = max(start, ring.tail)
             if end > begin:
                 waits = self._waits(begin, end)
@@ -157,7 +140,7 @@ class Store:
             self._expired_to[delay] = max(end, start)
         if self._expired_to:
             ring.forget(min(self._expired_to.values()))
-        oldest = now - max(int(self._delay_units.max(initial=0)), _units(self.delay_ms))
+        oldest = now_ms - max(int(self.delay_of.max(initial=0)), self.delay_ms)
         self._forget_labels(self.labels.before("arrival", oldest))
         for gone in (self.evicted_predictions, self.evicted_labels):
             gone.forget(gone.before("arrival", oldest))
@@ -180,7 +163,7 @@ class Store:
             By model code (or ANY) and source partition.
         """
         ring = self.labels
-        start, end = max(since, ring.tail), ring.before("arrival", self._now(now_ms) - _units(age_ms))
+        start, end = max(since, ring.tail), ring.before("arrival", now_ms - age_ms)
         if end <= start:
             return max(since, start), []
         keys = np.stack([ring.rows("model", start, end), ring.rows("partition", start, end)])
@@ -241,7 +224,7 @@ class Store:
         ring = self.predictions
         if len(ring) < REACH_ROWS:
             return None
-        over_ms = (max((now_ms >> ARRIVAL_SHIFT) - self._origin, 0) - int(ring.get("arrival", np.array([ring.tail]))[0])) << ARRIVAL_SHIFT
+        over_ms = now_ms - int(ring.get("arrival", np.array([ring.tail]))[0])
         return over_ms * self.limit / len(ring) if over_ms >= REACH_MS else None
 
     def _forget_labels(self, tail: int) -> None:
@@ -260,7 +243,6 @@ class Store:
             "orphans": self.orphans,
             "classes": self.classes,
             "expired_to": self._expired_to,
-            "origin": self._origin,
             "rows": self.rows,
             "lost": self.lost,
         }
@@ -275,12 +257,6 @@ class Store:
             setattr(join, name, Ring.from_state(state[name], segments.get(name, {}), new.mutable, new.rows_max))
         for name in ("model_of", "delay_of", "pending", "expired", "evicted"):
             setattr(join, name, np.array(state[name], np.int64))
-        join._delay_units = _units(join.delay_of)
-        join.classes, join._origin, join.rows, join.lost = (state[name] for name in ("classes", "origin", "rows", "lost"))
+        join.classes, join.rows, join.lost = (state[name] for name in ("classes", "rows", "lost"))
         join.orphans, join._expired_to = ({int(k): v for k, v in state[name].items()} for name in ("orphans", "expired_to"))
         return join
-
-
-def _units(delay_ms: Any) -> Any:
-    """A delay in the unit of `arrival`, rounded up: nobody waits less than was promised."""
-    return -(-delay_ms >> ARRIVAL_SHIFT)

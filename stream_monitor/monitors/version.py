@@ -274,10 +274,11 @@ class Version:
         _judge_all(self.signals[subject].verdicts(self.model, self.name, self.settings, scale, self.reference), judge)
 
     def tick(self, log_ms: int, judge: Judge, config: str) -> None:
-        """Once a second of log time: what depends on time, and what changed since. `config` is the hash of the configuration."""
+        """Once a second of log time: what depends on time, and what changed since. `config` is the hash of the configuration; empty: nobody reads the records of minutes."""
         run = self.contained.run
         run("volume", _judge_all, self.volume.freshness(self.model, self.name, self.settings, log_ms), judge)
-        run("history", self._tell_history, log_ms, config)
+        if config:
+            run("history", self._tell_history, log_ms, config)
         if self._changed:
             self._changed = False
             run("volume", _judge_all, self.volume.verdicts(self.model, self.name, self.settings, self.watermark_ms), judge)

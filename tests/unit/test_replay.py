@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import csv
 import gzip
+import itertools
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -22,7 +24,9 @@ from sklearn import metrics as sk
 from stream_monitor.cli import cli
 from stream_monitor.config import parse
 from stream_monitor.errors import InputError
-from stream_monitor.replay import Replay, of_files, step_ms
+from stream_monitor.evaluate import Shard
+from stream_monitor.ingest import Ingest, tick
+from stream_monitor.replay import Pace, Replay, of_files
 from stream_monitor.report import episodes
 
 T0 = 1_700_000_000_000
@@ -244,10 +248,84 @@ def test_a_short_input_is_exact_to_the_step(write, tmp_path):
     assert (got.version()["labels"], got.version()["expired"]) == (1, 1)
 
 
-def test_a_step_divides_every_delay_and_is_small_beside_what_it_measures():
-    core = of_files(parse("defaults: {labels: {max_delay: 90s}}\nmodels: {m: {labels: {max_delay: 7m}, freshness: {labels: 40s}}}").core)
-    assert step_ms(core, 10**12) == 1_000
-    assert step_ms(of_files(parse("defaults: {labels: {max_delay: 250ms}}").core), 10**12) == 10
+def test_a_step_is_small_beside_what_is_judged():
+    rule = "thresholds: {accuracy: {min: 0.8, window: 2h, min_labels: 40, for: 30m}}"
+    pace = Pace.of(of_files(parse(f"defaults: {{windows: [last_100, 2h], {rule}}}\nmodels: {{m: {{freshness: {{labels: 4h}}}}}}").core), 0)
+    assert pace.rows == 5
+    assert pace.longest_ms(1_000, several=False) == 30 * 60_000 / 8
+    assert pace.longest_ms(45 * 60_000, several=False) == 2 * 3_600_000 / 8  # too few rows in half an hour
+    assert pace.longest_ms(9 * 3_600_000, several=False) == 4 * 3_600_000 / 8  # and in two
+
+
+def steps_of(gap_s: int, rows: int = 600) -> int:
+    replay, steps = Replay(parse(CONFIG), span_ms=rows * gap_s * 1_000), 0
+    fold = replay.shards[0].fold
+
+    def counted(record: bytes, **given: Any) -> None:
+        nonlocal steps
+        steps += bool(given)
+        fold(record, **given)
+
+    replay.shards[0].fold = counted  # type: ignore[method-assign]
+    for i in range(rows):
+        t = T0 + i * gap_s * 1_000
+        event = {"event_id": f"{i}", "model": "m", "timestamp": t}
+        replay.feed([("predictions", json.dumps({**event, "prediction": i % 2}).encode(), None, t), ("labels", json.dumps({**event, "label": 1}).encode(), None, t)])
+    replay.close()
+    assert replay.summary()["models"]["m"]["versions"][""]["labels"] == rows
+    return steps
+
+
+def test_rows_a_week_apart_take_as_many_steps_as_rows_a_second_apart():
+    steps = [steps_of(gap_s) for gap_s in (1, 60, 3_600, 86_400, 7 * 86_400)]
+    assert max(steps) <= 1.1 * min(steps)
+    assert max(steps) < 100
+
+
+@pytest.mark.parametrize("gap_s", [1, 3_600, 86_400])
+@pytest.mark.parametrize("late", [0, 3, 30])
+def test_a_replay_is_the_core_fed_live_in_ticks_of_a_second(gap_s: int, late: int) -> None:
+    """Rows of which the answers turn wrong half way and a feature breaks: alerts, their order, and the summary are those of live, labels that come too late included."""
+    rng, rows, gap_ms = random.Random(f"{gap_s} {late}"), 1_200, gap_s * 1_000
+    settings = parse(f"defaults: {{windows: [last_100, 24h], baseline: {{rows: 200}}, labels: {{max_delay: {20 * gap_s}s}}, thresholds: {{accuracy: {{min: 0.7}}}}}}")
+    events = []
+    for i in range(rows):
+        t, y = T0 + i * gap_ms, rng.random() < 0.5
+        wrong = rng.random() < (0.1 if i < 700 else 0.7)
+        event = {"event_id": f"{i}", "model": "m", "timestamp": t}
+        x = None if i >= 900 and rng.random() < 0.5 else rng.gauss(0, 1)
+        events.append((t, 0, "predictions", {**event, "prediction": int(y ^ wrong), "features": {"x": x}}))
+        then = t + (40 if i % 10 == 9 else late) * gap_ms if late else t
+        events.append((then, 1, "labels", {**event, "timestamp": then, "label": int(y)}))
+    events.sort(key=lambda e: e[:2])
+    coded = [(kind, json.dumps(event).encode(), None, t) for t, _, kind, event in events]
+    replay = Replay(settings, span_ms=coded[-1][3] - coded[0][3])
+    replay.feed(coded)
+    replay.close()
+
+    ingest, shard, offsets, told = Ingest(1), Shard(0, of_files(settings.core), confirm_ms=0), Counter(), []
+    for t, together in itertools.groupby(coded, key=lambda e: e[3]):
+        shard.fold(tick(t))
+        for kind, value, _, _ in together:
+            ingest.take(f"{kind}@replay/0", kind, [value], np.array([offsets[kind]]), np.array([t]))
+            offsets[kind] += 1
+        for record in ingest.flush(t)[0]:
+            shard.fold(record)
+        if gap_s > 1:
+            shard.fold(tick(t + 1_000))
+        told += [json.loads(o.value) for o in shard.outbox if o.topic == "alerts"]
+        shard.outbox = []
+    shard.close()
+    told += [json.loads(o.value) for o in shard.outbox if o.topic == "alerts"]
+
+    def seen(alerts: Iterable[Event]) -> list[tuple[Any, ...]]:
+        return [(a["status"], a["kind"], a["subject"], a["direction"]) for a in alerts if a["status"] == "firing"]
+
+    assert seen(map(json.loads, replay.alerts())) == seen(told)
+    assert any(kind == "performance" for _, kind, _, _ in seen(told)) == (late < 20)
+    want = shard.summary()
+    assert replay.summary()["models"] == want["models"]
+    assert replay.shards[0].labels == shard.labels
 
 
 def test_a_gap_in_a_file_is_no_silence_unless_the_configuration_says_how_long_one_is(write, tmp_path):
