@@ -34,16 +34,19 @@ print([column.mean() for column in table.values()])
 """
 
 
-def write(path: Path, rows: int, features: int) -> None:
+def write(path: Path, rows: int, features: int, apart_s: int | None = None) -> None:
     """The table, in pieces."""
     rng = np.random.default_rng(7)
     with path.open("w") as file:
-        file.write(",".join(["prediction", "score", "label", *(f"f{i}" for i in range(features))]) + "\n")
+        file.write(",".join([*(["timestamp"] if apart_s else []), "prediction", "score", "label", *(f"f{i}" for i in range(features))]) + "\n")
         for start in range(0, rows, 50_000):
             n = min(50_000, rows - start)
             score = rng.random(n).round(6)
             columns = np.column_stack([score >= 0.5, score, rng.random(n) < score, rng.normal(size=(n, features)).round(6)])
-            np.savetxt(file, columns, delimiter=",", fmt="%g")
+            fmt = ["%g"] * columns.shape[1]
+            if apart_s:
+                columns, fmt = np.column_stack([1_577_836_800 + apart_s * np.arange(start, start + n), columns]), ["%d", *fmt]
+            np.savetxt(file, columns, delimiter=",", fmt=fmt)
 
 
 def timed(*command: str) -> tuple[float, float]:
@@ -58,10 +61,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--features", type=int, default=10)
+    parser.add_argument("--apart", type=int, metavar="SECONDS", help="time between two rows; without it the table has no times")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.csv"
-        write(path, a.rows, a.features)
+        write(path, a.rows, a.features, a.apart)
         replay_s, replay_cpu_s = timed(sys.executable, "-m", "stream_monitor", "replay", str(path), "--summary", str(Path(folder) / "s.json"))
         peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
         batch_s, batch_cpu_s = timed(sys.executable, "-c", BATCH, str(path))

@@ -35,7 +35,7 @@ class Join(Store):
         """Take the rows of one record, at log time `now_ms`: one for all, or that of each row, ascending."""
         outcomes = {"matched": 0, "corrected": 0, "superseded": 0, "duplicate": 0, "evicted": 0}
         found = Joined(np.zeros(len(predictions.row), bool), [], outcomes)
-        place = slice(None)
+        place: Any = slice(None)
         if not isinstance(now_ms, int):
             place, by_row = np.argsort(predictions.row), np.argsort(labels.row)
             predictions, labels = predictions.take(place), labels.take(by_row)
@@ -135,11 +135,21 @@ class Join(Store):
     def _append(self, id: NDArray[np.uint64], time: Int, version: Int, outcome: Float, score: Float, probabilities: Float, now: Int, *, segment: Any, kind: Any) -> Int:  # noqa: A002
         columns = {f"p{i}": probabilities[:, i] for i in range(probabilities.shape[1])}
         columns |= {f"p{i}": np.full(len(id), np.nan) for i in range(probabilities.shape[1], self.classes)}
-        return self.predictions.append(id, time=time, arrival=_ascending(self.predictions, now), version=version, outcome=outcome, score=score, segment=segment, label=WAITING, kind=kind, **columns)
+        return self.predictions.append(
+            id, time=time, arrival=_ascending(self.predictions, now), version=version, outcome=outcome, score=score, segment=segment, label=WAITING, kind=kind, **columns
+        )
 
     def _add_labels(self, new: LabelRows, now: Int, found: Joined) -> None:
         seqs = self.labels.append(
-            new.id, model=new.model, version=new.version, label=new.label, time=new.time, partition=new.partition, offset=new.offset, arrival=_ascending(self.labels, now[new.row]), used=np.uint8(0)
+            new.id,
+            model=new.model,
+            version=new.version,
+            label=new.label,
+            time=new.time,
+            partition=new.partition,
+            offset=new.offset,
+            arrival=_ascending(self.labels, now[new.row]),
+            used=np.uint8(0),
         )
         of, seq = self.predictions.find(new.id)
         version = self.predictions.get("version", seq).astype(np.int64)

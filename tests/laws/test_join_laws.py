@@ -427,3 +427,30 @@ def test_waiting_ends_with_the_delay_of_the_model() -> None:
     join.expire(1_616)
     assert join.expired.tolist() == [1, 1]
     assert len(join.predictions) == 0
+
+
+def test_ages_are_exact_over_years_and_a_restart_does_not_show() -> None:
+    """Rows have their own log time, in a record of years; those that fill a segment keep theirs in every snapshot."""
+    year = 366 * 86_400_000
+    none = np.empty(0, np.int64)
+    join = Join(200_000)
+    join.register(0, 0, year)
+    n = 70_000
+    ids = np.arange(n, dtype=np.uint64)
+
+    def predicted(rows: slice) -> Predictions:
+        k = len(ids[rows])
+        return Predictions(
+            np.arange(k), ids[rows], np.zeros(k, np.int64), np.zeros(k, np.int64), np.ones(k), np.ones(k), np.zeros(k, np.int64), np.empty((k, 0)), np.zeros(k, bool)
+        )
+
+    no_labels = LabelRows(none, none.astype(np.uint64), none, none, np.empty(0), none, none, none, none, np.empty(0), np.empty(0), np.empty((0, 0)))
+    times = np.arange(n, dtype=np.int64) * (3 * year // n)
+    join.apply(predicted(slice(None)), no_labels, times)
+    segments = {"predictions": {k: join.predictions.segment(a, b) for k, (a, b) in join.predictions.segments().items()}}
+    end = int(times[-1])
+    join.expire(end)
+    other = Join.from_state(200_000, 0, join.state(), segments)
+    for one in (join, other):
+        assert int(one.expired[0]) == int((times + year < end).sum())
+        assert np.array_equal(one.predictions.rows("arrival", one.predictions.tail, one.predictions.head), times[times + year >= end])

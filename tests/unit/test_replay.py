@@ -250,7 +250,7 @@ def test_a_short_input_is_exact_to_the_step(write, tmp_path):
 
 def test_a_step_is_small_beside_what_is_judged():
     rule = "thresholds: {accuracy: {min: 0.8, window: 2h, min_labels: 40, for: 30m}}"
-    pace = Pace.of(of_files(parse(f"defaults: {{windows: [last_100, 2h], {rule}}}\nmodels: {{m: {{freshness: {{labels: 4h}}}}}}").core), 0)
+    pace = Pace.of(of_files(parse(f"defaults: {{windows: [last_100, 2h], {rule}}}\nmodels: {{m: {{freshness: {{predictions: 4h}}}}}}").core), 0)
     assert pace.rows == 5
     assert pace.longest_ms(1_000, several=False) == 30 * 60_000 / 8
     assert pace.longest_ms(45 * 60_000, several=False) == 2 * 3_600_000 / 8  # too few rows in half an hour
@@ -324,7 +324,7 @@ def test_a_replay_is_the_core_fed_live_in_ticks_of_a_second(gap_s: int, late: in
     assert seen(map(json.loads, replay.alerts())) == seen(told)
     assert any(kind == "performance" for _, kind, _, _ in seen(told)) == (late < 20)
     want = shard.summary()
-    assert replay.summary()["models"] == want["models"]
+    same(replay.summary()["models"], want["models"])
     assert replay.shards[0].labels == shard.labels
 
 
@@ -333,6 +333,22 @@ def test_a_gap_in_a_file_is_no_silence_unless_the_configuration_says_how_long_on
     assert Result(tmp_path, table).alerts == []
     told = Result(tmp_path, table, "--config", write("monitor.yaml", "defaults: {freshness: {predictions: 20m}}\n"))
     assert {a["kind"] for a in told.alerts} == {"freshness"}
+
+
+def flat(found: Event, path: str = "") -> Event:
+    """The leaves of a summary by their path."""
+    leaves: Event = {}
+    for key, value in found.items():
+        leaves |= flat(value, f"{path}/{key}") if isinstance(value, dict) else {f"{path}/{key}": value}
+    return leaves
+
+
+def same(one: Event, other: Event) -> None:
+    """Equal, but for the last digits of sums."""
+    a, b = flat(one), flat(other)
+    assert a.keys() == b.keys()
+    for path, value in b.items():
+        assert a[path] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), path
 
 
 def test_partitions_and_chunks_do_not_show(monkeypatch):
@@ -349,7 +365,9 @@ def test_partitions_and_chunks_do_not_show(monkeypatch):
     want = told(1)
     assert told(3) == want
     monkeypatch.setattr("stream_monitor.replay.CHUNK_EVENTS", 7)
-    assert told(1) == want
+    summary, ids = told(1)
+    assert ids == want[1]
+    same(summary, want[0])  # sums of pieces, in another order
 
 
 # ---- the files
@@ -523,7 +541,7 @@ def test_the_chart_follows_the_metric_and_an_empty_input_has_a_report_too(write,
     line = re.search(r'polyline points="([^"]+)"', got.report)
     assert line is not None
     heights = [float(point.split(",")[1]) for point in line[1].split()]
-    assert len(heights) > 50
+    assert len(heights) > 40
     assert heights[-1] > heights[len(heights) // 2 - 5]  # downwards: it got worse
     empty = Result(tmp_path, write("e.csv", "prediction,label\n"))
     assert "No prediction could be used" in empty.report
