@@ -315,6 +315,7 @@ def test_a_replay_is_the_core_fed_live_in_ticks_of_a_second(gap_s: int, late: in
             shard.fold(tick(t + 1_000))
         told += [json.loads(o.value) for o in shard.outbox if o.topic == "alerts"]
         shard.outbox = []
+    shard.fold(tick(t + 1_000))
     shard.close()
     told += [json.loads(o.value) for o in shard.outbox if o.topic == "alerts"]
 
