@@ -21,6 +21,7 @@ from stream_monitor import config
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import unpack
 from stream_monitor.ingest import home
+from stream_monitor.monitors.performance_windows import ALL
 
 Key = tuple[str, str]
 Totals = dict[Key, dict[str, float]]
@@ -133,6 +134,8 @@ def summaries(shards: dict[int, Shard]) -> dict[Key, dict[str, float]]:
             for version, found in versions["versions"].items():
                 of = out[model, version] = {"predictions": float(found["predictions"]), "labels": float(found["labels"])}
                 for window, metrics in found["windows"].items():
+                    if window == ALL:  # of the summary only: no gauge
+                        continue
                     of[f"window_labels/{window}"] = float(metrics["labels"])
                     of |= {f"{m}/{window}": metrics[m] for m in METRICS if m in metrics}
     return out

@@ -135,7 +135,7 @@ class Share(NamedTuple):
         estimate, and has no error.
 
         >>> round(Share(30, 100, 0, 5_000, 0.05).surplus, 2), round(Share(30, 100, 12, 100, 0.05).surplus, 2)
-        (0.16, -0.04)
+        (0.16, -0.05)
         """
         share, low = self.part / self.rows, wilson_interval(self.part, self.rows, LOOK_Z)[0]
         if not self.usual_part:

@@ -167,7 +167,7 @@ def test_state_stays_within_its_bound_however_many_names_come(stream: Any, total
 
 
 def test_every_reason_of_the_contract_is_given_by_some_test() -> None:
-    """Those of a record by the cases of bench/odd_records.py, those of a batch by tests/runtime/test_poison.py."""
+    """Those of a record by the cases of bench/odd_records.py; those of a batch, and of what ended the worker, by tests/runtime/test_poison.py."""
     from bench.odd_records import CASES
 
-    assert {case.reason for case in CASES.values() if case.reason} | {"corrupt_batch"} == set(REJECT_REASONS)
+    assert {case.reason for case in CASES.values() if case.reason} | {"corrupt_batch", "ended_worker"} == set(REJECT_REASONS)

@@ -76,7 +76,7 @@ def test_healthy_cluster_with_good_events():
 
     found = asyncio.run(scenario())
     assert {finding.status for findings in found.values() for finding in findings} == {"ok"}
-    assert set(found) == {"metrics port", "broker", "protocol", "transactions", "topics", "permissions", "retention", "group", "predictions", "labels", "clock", "ids"}
+    assert set(found) == {"metrics port", "broker", "protocol", "transactions", "topics", "permissions", "retention", "group", "predictions", "labels", "clock", "ids", "pending"}
     assert "churn (10)" in found["predictions"][0].detail
 
 
