@@ -1,8 +1,10 @@
 """
 The rows of a join: how long they stay, and what is lost when there are too many of them.
 
-Rule of the file: a row leaves because of its age, which is log time, or because there are more rows than the limit, which is looked at at places of the log. Neither depends on
-how the log was cut into records. What left while it waited is counted, and so is what comes for it.
+Rule of the file: a row leaves because of its age, which is log time, or because there are more rows than the limit,
+which is looked at at places of the log. Neither depends on how the log was cut into records, except that rows of one
+record whose id it has more than once, and predictions that labels bring along, count as younger than its other rows.
+What left while it waited is counted, and so is what comes for it.
 """
 
 from __future__ import annotations

@@ -331,10 +331,24 @@ many_rows = st.one_of(
 )
 
 
+def out_of_order(given: list[Row]) -> list[int]:
+    """Where a record must end so that its rows enter the store in their order: before an id that it has already, and between a label's own prediction and one that was served."""
+    cuts: list[int] = []
+    ids: set[int] = set()
+    own = False
+    for i, r in enumerate(given):
+        if r.event in ids or (own and r.kind != "label"):
+            cuts.append(i)
+            ids, own = set(), False
+        ids.add(r.event)
+        own = own or r.outcome is not None
+    return cuts
+
+
 @settings(max_examples=500, deadline=None)
 @given(st.lists(many_rows, max_size=80), st.lists(st.integers(0, 100), max_size=6), st.booleans(), st.integers(4, 16))
 def test_what_is_evicted_and_lost_by_it_is_what_one_row_at_a_time_evicts(given: list[Row], cuts: list[int], restored: bool, limit: int) -> None:
-    full, run = Full(limit), Run(given, cuts, restored=restored, limit=limit)
+    full, run = Full(limit), Run(given, [*cuts, *out_of_order(given)], restored=restored, limit=limit)
     for offset, r in enumerate(given):
         full.take(offset, r)
     assert (run.duplicates, run.events) == (full.duplicates, full.events)
