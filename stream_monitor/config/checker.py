@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import sys
 import types
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -23,7 +24,7 @@ from stream_monitor.settings import CoreSettings, Frozen, ModelSettings, Secret,
 
 BAD: Any = object()
 """Stands for a value that cannot be used; its problem is noted."""
-NUMBER_MAX = 1e300
+NUMBER_MAX = sys.float_info.max
 Key = tuple[msgspec.structs.FieldInfo, Any, bool]
 
 
@@ -223,7 +224,7 @@ class Checker:
             return self._text(node, rule)
         if hint is Secret:
             return self._secret(node)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < NUMBER_MAX or (hint is int and value != math.floor(value)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= NUMBER_MAX or (hint is int and value != math.floor(value)):
             return self.problem(node, "a whole number is expected" if hint is int else "a number is expected", shorthand.number_meant(node))
         made = hint(value)
         return made if self._within(node, made, rule, str) else BAD

@@ -77,7 +77,7 @@ def _process(name: str, kind: MetricType, text: str, *labels: str) -> Metric:
 
 
 def _of_models() -> Iterable[Metric]:
-    yield _model("info", "gauge", "1 for each model version that is monitored.", "revision")
+    yield _model("info", "gauge", "1 for each model version that is monitored.", "revision", "positive_class", "positive_class_source")
     yield _model("predictions_total", "counter", "Predictions accepted, failed calls included.")
     yield _model("prediction_errors_total", "counter", "Predictions with status error.")
     yield _model("labels_total", "counter", "Predictions that have got a label.")

@@ -22,6 +22,8 @@ LABELS = {
     "rule": "`missing`, `type`, `range`, `category`, `unique` or `unknown_field`.",
     "kind": "`point`, `pattern` or `trend`.",
     "revision": "Hash of the reference (baseline) in use; empty while it is learnt.",
+    "positive_class": "Class that precision, recall, F1 and the scores are of; empty where there is none, or nothing says which.",
+    "positive_class_source": "How it was found: `configured`, `name`, `score` (the greater mean score) or `rarer`.",
     "topic": "Logical name of the topic, without `kafka.topic_prefix`.",
     "partition": "Number of the partition.",
     "outcome": (

@@ -34,7 +34,7 @@ def version_samples(version: Version, firing: Container[AlertKey] = ()) -> Itera
     """Every sample of one model version; `firing` are the alerts that fire."""
     names = (version.model, version.name)
     volume = version.volume
-    yield Sample("model_info", (*names, version.reference[:12]), 1)
+    yield Sample("model_info", (*names, version.reference[:12], *version.performance.positive_class), 1)
     yield Sample("model_predictions_total", names, volume.predictions + volume.failures)
     yield Sample("model_prediction_errors_total", names, volume.failures)
     yield Sample("model_labels_total", names, version.labels)
@@ -180,11 +180,10 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
     if version.performance.task is not None:
         out["task"] = version.performance.task
     if version.performance.task == "binary":
-        reading = version.performance.counted.reading()
-        out["positive_class"] = reading.positive or None
-        out["positive_class_source"] = reading.source or None
-        if reading.unexpected:
-            out["unexpected_classes"] = list(reading.unexpected)
+        positive, source = version.performance.positive_class
+        out["positive_class"], out["positive_class_source"] = positive or None, source or None
+        if unexpected := version.performance.counted.reading().unexpected:
+            out["unexpected_classes"] = list(unexpected)
     if version.reference:
         out["baseline"] = version.reference
     if version.features.profile is not None and (broken := quality.breaches(version.features.profile, version.settings)):

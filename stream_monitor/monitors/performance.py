@@ -18,7 +18,7 @@ from stream_monitor.alerts.wording import apart, named
 from stream_monitor.events.cells import Cells, class_name, class_text
 from stream_monitor.events.join_rows import Pairs
 from stream_monitor.monitors.anomaly import trend
-from stream_monitor.monitors.classes import OTHER, Classes, Counted, Reading
+from stream_monitor.monitors.classes import OTHER, Classes, Counted, Reading, Source
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.level import Level
 from stream_monitor.monitors.performance_kind import DECIDE_LABELS, FRACTIONS, decided_kind, is_fraction, is_number, numbers_of
@@ -89,6 +89,12 @@ class Performance:
         if self.kind is None:
             return None
         return "regression" if self.kind == "numbers" else self.counted.reading().task
+
+    @property
+    def positive_class(self) -> tuple[str, Source]:
+        """The positive class of a binary model and how it was found, as far as that is known; else empty."""
+        reading = self.counted.reading() if self.task == "binary" else None
+        return ("", "") if reading is None else (reading.positive, reading.source)
 
     @property
     def _trend_z(self) -> float:

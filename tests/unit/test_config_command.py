@@ -128,3 +128,16 @@ def test_every_line_of_a_list_of_commands_is_whole():
         if isinstance(command, click.Group):
             listed = command.get_help(click.Context(command, terminal_width=100)).partition("Commands:")[2]
             assert "..." not in listed
+
+
+@pytest.mark.parametrize(("written", "meant"), [("1e300", 1e300), ("-1.7e308", -1.7e308), ("1e6", 1e6), ("5.", 5.0), (".5", 0.5), ("1e309", None), (".inf", None), ("1e400", None)])
+def test_every_finite_number_is_one(call, tmp_path, written, meant):
+    """Floats without a point too, which YAML 1.1 takes for text."""
+    file = tmp_path / "monitor.yaml"
+    file.write_text(f"defaults: {{features: {{x: {{max: {written}}}}}}}")
+    refused = call("config", "check")
+    if meant is None:
+        assert f"a number is expected (got {written})" in str(refused.exception)
+    else:
+        assert refused.exit_code == 0
+        assert load(str(file), {}).core.defaults.features["x"].max == meant

@@ -412,6 +412,25 @@ def test_the_positive_class_is_known_when_both_classes_are_however_rows_come(tas
         assert found[f"model_{name}", "m", "1", "last_1000"] == pytest.approx(score(truth, predicted, pos_label="yes"), abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("truth", "configured", "told"),
+    [
+        (["Yes", "no", "no"], None, ("Yes", "name")),
+        (["a", "b", "b"], None, ("a", "rarer")),
+        (["a", "b", "b"], "b", ("b", "configured")),
+        (["a", "b", "b"], "x", ("", "configured")),
+        (["a", "b"], None, ("", "")),
+        ([0.5, 1.5, 2.5] * 50, None, ("", "")),
+    ],
+)
+def test_the_positive_class_stands_in_model_info_as_in_the_summary(truth: list[Any], configured: str | None, told: tuple[str, str]) -> None:
+    stream = Stream(settings(positive_class=configured))
+    found = labelled(stream, truth, truth, 10)
+    assert [key for key in found if key[0] == "model_info"] == [("model_info", "m", "1", "", *told)]
+    summary = stream.shard.summary()["models"]["m"]["versions"]["1"]
+    assert tuple(summary.get(key) or "" for key in ("positive_class", "positive_class_source")) == told
+
+
 def test_two_classes_are_enough_to_begin_with() -> None:
     found = labelled(Stream(settings()), [True, False, True], [True, True, True], 1)
     assert found["model_accuracy", "m", "1", "last_1000"] == pytest.approx(2 / 3)

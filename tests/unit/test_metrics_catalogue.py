@@ -30,7 +30,7 @@ PROMISED = {
     "model_anomalies_total": ("counter", "model version feature kind"),
     "model_alerts_firing": ("gauge", "model version severity"),
     "model_segment_accuracy": ("gauge", "model version segment window"),
-    "model_info": ("gauge", "model version revision"),
+    "model_info": ("gauge", "model version revision positive_class positive_class_source"),
     "stream_monitor_records_total": ("counter", "topic outcome"),
     "stream_monitor_labels_total": ("counter", "outcome"),
     "stream_monitor_dead_letters_total": ("counter", "topic reason"),
