@@ -70,17 +70,24 @@ def in_order(struct: Frozen, name: str, values: Mapping[str, Any] | list[Any]) -
     msgspec.structs.force_setattr(struct, name, dict(sorted(values.items())) if isinstance(values, Mapping) else tuple(values))
 
 
-def _floats(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """
-    The same, with numbers as floats.
+    Settings as plain values, in which every number is a float; what is equal to its default is left out, whether somebody wrote it down or not.
 
-    >>> _floats({"a": [1, True, "1", 0.5]})
+    msgspec leaves out what *is* the default, so that `rows: 5000` of a file would be said and one that is not there would not.
+
+    >>> plain(Baseline(rows=int("5000"), path="p.json")), plain(Labels())
+    ({'path': 'p.json'}, {})
+    >>> plain({"a": (1, True, "1", 0.5)})
     {'a': [1.0, True, '1', 0.5]}
     """
-    if isinstance(value, dict):
-        return {key: _floats(item) for key, item in value.items()}
+    if isinstance(value, Struct):
+        found = ((f.encode_name, getattr(value, f.name), f) for f in msgspec.structs.fields(value))
+        return {name: plain(item) for name, item, f in found if item != (f.default if f.default_factory is msgspec.NODEFAULT else f.default_factory())}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_floats(item) for item in value]
+        return [plain(item) for item in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -260,8 +267,8 @@ class CoreSettings(Frozen, frozen=True):
 
     @property
     def hash(self) -> str:
-        """Names this configuration: blake2b-64 (hex) of its JSON, in which every number is a float. What means the same has the same hash."""
-        return hashlib.blake2b(msgspec.json.encode(_floats(msgspec.to_builtins(self)), order="sorted"), digest_size=8).hexdigest()
+        """Names this configuration: blake2b-64 (hex) of its JSON in `plain` values. What means the same has the same hash."""
+        return hashlib.blake2b(msgspec.json.encode(plain(self), order="sorted"), digest_size=8).hexdigest()
 
     def of(self, model: str) -> ModelSettings:
         """Settings of one model: its own when configured, else the defaults."""

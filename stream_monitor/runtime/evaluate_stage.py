@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_monitor.errors import StateError
@@ -311,9 +311,9 @@ class EvaluateStage:
             shard, effects, position = owned.shard, owned.shard.outbox, owned.position
             if owned.broken or self.owned.get(tp) is not owned or (position == owned.committed and not effects and not (closing and owned.since_bytes)):
                 return
-            shard.outbox = []
-            parts = owned.snapshot() if closing or owned.snapshot_due else None
             try:
+                parts = owned.snapshot() if closing or owned.snapshot_due else None
+                shard.outbox = []
                 async with asyncio.timeout(TRANSACTION_S if self.transactional else 3 * TRANSACTION_S):
                     await (self._transaction if self.transactional else self._plain)(tp, owned, effects, parts, position)
                 owned.committed = position
@@ -323,7 +323,8 @@ class EvaluateStage:
             except BaseException as e:  # a timeout too: it may still be committed, or not; only fencing anew and reading tells
                 owned.broken = True
                 self.failures += 1
-                log.error("a transaction of %s/%d failed, it is opened again: %r", tp.topic, tp.partition, e)  # noqa: TRY400
+                ours = not isinstance(e, KafkaError | TimeoutError | asyncio.CancelledError)
+                log.log(logging.ERROR, "a transaction of %s/%d failed, it is opened again: %r", tp.topic, tp.partition, e, exc_info=ours)
                 if not isinstance(e, Exception):
                     raise
                 self.hub.reopen(self, tp, PAUSE_S)
@@ -388,11 +389,8 @@ class EvaluateStage:
 
 def _settings_before(tp: TopicPartition, manifest: snapshots.Manifest, parts: Mapping[str, bytes]) -> CoreSettings:
     """The configuration that a snapshot was folded with, to go on with it up to the committed position."""
-    why = f"{tp.topic}/{tp.partition} was folded with configuration {manifest.config} from {manifest.position} on"
     try:
-        settings = settings_of(parts)
+        return settings_of(parts)
     except StateError as e:
+        why = f"{tp.topic}/{tp.partition} was folded with configuration {manifest.config} from {manifest.position} on"
         raise StateError(f"{why}, which this version of stream-monitor cannot repeat: {e}; run the version before and end it by SIGTERM, or {snapshots.WAY_OUT}") from None
-    if settings.hash != manifest.config:
-        raise StateError(f"{why}, but its configuration is {settings.hash}; {snapshots.WAY_OUT}")
-    return settings

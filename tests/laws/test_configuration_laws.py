@@ -15,12 +15,13 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
+import msgspec
 import numpy as np
 import pytest
 
 from stream_monitor.config import parse
 from stream_monitor.detectors.base import METHODS
-from stream_monitor.evaluate import Shard
+from stream_monitor.evaluate import Shard, settings_of
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.monitors.inputs_state import state_of
 from stream_monitor.settings import CoreSettings, Frozen, ModelSettings
@@ -150,6 +151,26 @@ def keys_of(kind: type[Frozen], path: str = "") -> Iterator[str]:
 
 def test_every_key_is_in_the_table():
     assert {*keys_of(CoreSettings), "models"} == TABLE.keys()
+
+
+def _spelled_out(value: Any) -> Any:
+    """Every setting written down, each value a new object, as a file gives them."""
+    if isinstance(value, Frozen):
+        return {f.encode_name: _spelled_out(getattr(value, f.name)) for f in msgspec.structs.fields(value)}
+    if isinstance(value, dict):
+        return {key: _spelled_out(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled_out(item) for item in value]
+    return json.loads(json.dumps(value))
+
+
+def test_a_default_that_is_written_down_is_the_same_configuration():
+    core = parse("models: {m: {features: {x: {min: 0}}, thresholds: {accuracy: 0.9}}}").core
+    written = msgspec.convert(_spelled_out(core), CoreSettings)
+    assert written == core
+    assert written.hash == core.hash
+    assert settings_of(Shard(0, written).snapshot()).hash == core.hash  # type: ignore[arg-type]
+    assert msgspec.structs.replace(core, models={}).hash != core.hash
 
 
 # ---- the log

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from aiokafka import TopicPartition
 
+from stream_monitor.config import parse
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
@@ -157,6 +158,48 @@ def test_a_change_is_noted_with_the_first_transaction_and_not_before():
         assert (note(kafka).since, note(kafka).since_ms) == (since.since, since.since_ms)
 
     asyncio.run(body())
+
+
+def test_a_snapshot_whose_configuration_spells_out_defaults_is_folded_on_under_another():
+    """msgspec leaves out what is the very object of a default; a `learn` that came from a file is equal to it, and is another object."""
+    text = "defaults: {task: auto, windows: [last_100], baseline: {source: learn, rows: 5000}, thresholds: {accuracy: {min: 0.9, min_labels: 50, window: last_100}}}"
+    written = parse(text).core
+
+    async def body():
+        kafka, _ = await killed_by(written)
+        stage = await opened(kafka, LAX)
+        assert stage.owned[LOG].shard.config == LAX.hash
+
+    asyncio.run(body())
+
+
+def test_a_snapshot_that_fails_loses_no_alert(monkeypatch):
+    """What is written then is made again from the last commit on."""
+
+    async def alerts(failing: bool) -> list[bytes | None]:
+        kafka = kafka_with_a_log()
+        stage = await opened(kafka, STRICT)
+        await fold(stage, kafka, A_SNAPSHOT)
+        while stage.owned[LOG].position < RECORDS:
+            owned = stage.owned[LOG]
+            owned.fold(kafka.logs[LOG][owned.position].value or b"")
+            owned.position += 1
+            if failing and any(e.topic == "alerts" for e in owned.shard.outbox):
+                failing, owned.since_bytes = False, 1 << 40
+                with monkeypatch.context() as patch:
+                    patch.setattr(owned.shard, "snapshot", lambda *_: 1 / 0)
+                    await stage._checkpoint(LOG, owned)
+                assert owned.broken
+                assert kafka.offsets[LOG][0] < owned.position
+                await stage.open([LOG])
+            else:
+                await stage._checkpoint(LOG, owned)
+        assert not failing
+        return [record.value for record in kafka.logs[ALERTS].values()]
+
+    undisturbed = asyncio.run(alerts(failing=False))
+    assert len(undisturbed) >= 3
+    assert asyncio.run(alerts(failing=True)) == undisturbed
 
 
 def test_a_configuration_that_cannot_be_read_is_needed_only_after_a_crash(monkeypatch):
