@@ -35,6 +35,8 @@ SILENT_S = 5.0
 """Whose records are there, and do not come for so long while others wait for them, holds nobody until they do."""
 TOLD_MS = 10_000
 """Event time by which a partition may besides be ahead of one that another worker reads: what that one tells of itself is as old as a commit and a question."""
+NEWS_S = 3.0
+"""How long a worker waits at most to hear how far others are, where it has read what it may without knowing."""
 STEPS_MAX = 1_000
 BEHIND_ALL = -math.inf
 NOTE = re.compile(r"(\S*)(?: time=(-?[0-9]{1,18})(?!\S))?")
@@ -88,6 +90,12 @@ class Alignment:
         self.places: dict[TopicPartition, Place] = {}
         self.others: dict[TopicPartition, Told] = {}
         """Partitions that other workers read."""
+        self.shared = False
+        """Whether there are any."""
+        self.unheard_rows = 0
+        """Rows that were taken since others told last: what is known of them is as old as that."""
+        self._without_news_s: float | None = None
+        """Since when nothing is taken before they tell again."""
         self.waiting: set[TopicPartition] = set()
         self.on_take: Callable[[], None] = lambda: None
         """Called when a partition was read on."""
@@ -98,8 +106,18 @@ class Alignment:
 
     # ---- what is known
 
-    def begin(self, opened: Mapping[TopicPartition, tuple[int | None, bool]]) -> None:
-        """These are read from here on: the event time where the last reader was, if it is known, and whether there are records."""
+    def begin(self, opened: Mapping[TopicPartition, tuple[int | None, bool]], *, shared: bool = False) -> None:
+        """
+        These are read from here on.
+
+        Parameters
+        ----------
+        opened : mapping of partition to (int or None, bool)
+            The event time (ms) where the last reader was, if it is known, and whether there are records.
+        shared : bool
+            Other workers read partitions of the same topics.
+        """
+        self.shared = shared
         for tp, (time_ms, behind) in opened.items():
             self.places[tp] = Place(time_ms, behind)
             self.others.pop(tp, None)
@@ -118,6 +136,7 @@ class Alignment:
             place, half = self.places[tp], len(times_ms) // 2
             place.time_ms = int(np.partition(times_ms, half)[half])
             place.taken += len(times_ms)
+            self.unheard_rows += len(times_ms)
             place.steps.append((place.time_ms, len(times_ms)))
 
     def time_of(self, tp: TopicPartition) -> int | None:
@@ -131,6 +150,7 @@ class Alignment:
     def tell(self, others: Mapping[TopicPartition, Told]) -> None:
         """What other workers say of the partitions that they read."""
         self.others = {tp: told for tp, told in others.items() if tp not in self.places}
+        self.unheard_rows, self._without_news_s = 0, None
 
     # ---- who waits
 
@@ -147,11 +167,13 @@ class Alignment:
         here : collection of partition
             Of which records have come, and are not taken yet.
         """
-        if self.skew_ms is None or len(self.places) + len(self.others) < 2:
+        if self.skew_ms is None or (not self.shared and len(self.places) + len(self.others) < 2):
             return set()
         found = self._ahead(now_s, behind)
         while found and self._is_silent(now_s, behind, here):
             found = self._ahead(now_s, behind)
+        if self._knows_too_little(now_s):
+            found = set(self.places)
         for tp, place in self.places.items():
             if tp in self.waiting and place.since_s is not None:
                 place.waited_s += now_s - max(self._looked_s, place.since_s)
@@ -160,6 +182,23 @@ class Alignment:
         if not found:
             self._slowest = None
         return found
+
+    def _knows_too_little(self, now_s: float) -> bool:
+        """
+        Whether all that may be read ahead of other workers was read since they told last.
+
+        Records may have come for them meanwhile, which these rows would run away from: seen with a worker that
+        stood still for seconds, and had read 50,000 rows when it asked again.
+        """
+        here, elsewhere = len(self.places), max(len(self.others), 1)
+        if not self.shared or self.unheard_rows <= self.ahead_rows * here / (here + elsewhere):
+            return False
+        if self._without_news_s is None:
+            self._without_news_s = now_s
+        if now_s - self._without_news_s < NEWS_S:
+            return True
+        self.unheard_rows, self._without_news_s = 0, None  # the coordinator is away: on, for as many rows
+        return False
 
     def _holders(self, behind: Collection[TopicPartition]) -> list[tuple[float, TopicPartition]]:
         """Who may hold others, the slowest first."""

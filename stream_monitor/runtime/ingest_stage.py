@@ -142,7 +142,7 @@ class IngestStage:
                 found[tp] = offset
             self._read.update(found)
             self._opened.update(found)
-            self.alignment.begin({tp: (times_ms.get(tp), offset < bounds[tp][1]) for tp, offset in found.items()})
+            self.alignment.begin({tp: (times_ms.get(tp), offset < bounds[tp][1]) for tp, offset in found.items()}, shared=bool(others.elsewhere(self.hub.source, self.topics)))
             await self._begin({tp: begun[tp] - (begun[tp] == mine.get(tp)) for tp in tps if found[tp] < bounds[tp][1]})  # one that is only opened again is counted already
             return found
 

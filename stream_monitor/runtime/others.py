@@ -19,14 +19,20 @@ from stream_monitor.runtime.alignment import Alignment, Told, note_of
 from stream_monitor.runtime.hub import Hub, Source
 from stream_monitor.runtime.poison import parted
 
-OTHERS_S = 0.5
-"""Between two questions."""
+OTHERS_S, OPENING_S = 0.5, 0.05
+"""Between two questions; and between two looks whether something is read here, before the first."""
+
+
+def elsewhere(source: Source, topics: Collection[str]) -> list[TopicPartition]:
+    """Partitions of these topics that are not assigned to this worker."""
+    assigned = source.assigned()
+    every = (TopicPartition(t, p) for t in sorted(topics) for p in range(source.partitions(t)))
+    return [tp for tp in every if tp not in assigned]
 
 
 async def ask(source: Source, topics: Collection[str]) -> dict[TopicPartition, Told]:
     """What is committed of the partitions that others own, and whether there is more of them."""
-    assigned = source.assigned()
-    others = [tp for topic in sorted(topics) for p in range(source.partitions(topic)) if (tp := TopicPartition(topic, p)) not in assigned]
+    others = elsewhere(source, topics)
     if not others:
         return {}
     committed, bounds = await source.committed(others), await source.bounds(others)
@@ -36,7 +42,9 @@ async def ask(source: Source, topics: Collection[str]) -> dict[TopicPartition, T
 async def watch(alignment: Alignment, hub: Hub, topics: Collection[str]) -> None:
     """Ask for ever, while something is read here."""
     while alignment.skew_ms is not None:
+        if not alignment.places:
+            await asyncio.sleep(OPENING_S)
+            continue
+        with suppress(KafkaError):  # the broker is away; it is asked again
+            alignment.tell(await ask(hub.source, topics))
         await asyncio.sleep(OTHERS_S)
-        if alignment.places:
-            with suppress(KafkaError):  # the broker is away; it is asked again
-                alignment.tell(await ask(hub.source, topics))

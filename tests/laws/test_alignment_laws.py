@@ -9,7 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from stream_monitor.ingest import CHUNK_RECORDS, Ingest
-from stream_monitor.runtime.alignment import SILENT_S, TOLD_MS, Alignment, Told
+from stream_monitor.runtime.alignment import NEWS_S, SILENT_S, TOLD_MS, Alignment, Told
 
 SKEW_MS, WAIT_S, PART = 1_000, 60.0, 100
 NEVER = 1 << 62
@@ -155,6 +155,25 @@ def test_workers_that_own_one_topic_each_stay_in_step(seed: int) -> None:
     window_rows = 2 * (SKEW_MS + TOLD_MS) / step_ms
     assert farthest <= ahead + window_rows + 20 * PART + 4 * PART
     assert max(w.now_s for w in workers) < WAIT_S or speed > 1
+
+
+@pytest.mark.parametrize("told", [None, False])
+def test_what_is_known_of_others_is_worth_some_rows_and_no_more(told: bool | None) -> None:
+    """They had nothing to read, or were not heard yet; what has come for them since is not run away from."""
+    mine, theirs = partitions(2)
+    reading = Reading({mine: dense(50_000, 1), theirs: []}, mine=[mine], ahead_rows=2_000)
+    reading.alignment.begin({mine: (None, True)}, shared=True)
+    if told is not None:
+        reading.alignment.tell({theirs: Told(0, 0, told)})
+    choice = random.Random(1)
+    for _ in range(int(NEWS_S / 0.01) - 10):
+        reading.turn(choice)
+    assert reading.at[mine] <= 1_000 + PART
+    reading.alignment.tell({theirs: Told(0, 7, behind=False)})
+    assert reading.turn(choice) == mine
+    while reading.behind():  # nobody answers any more: no reason to stand still for good
+        reading.turn(choice)
+    assert reading.now_s < 2 * NEWS_S * 50_000 / 1_000
 
 
 def test_a_worker_that_is_gone_holds_nobody() -> None:
