@@ -171,10 +171,13 @@ class Calls(Frozen, frozen=True):
     error_share: float | None = 0.02
 
 
-class Freshness(Frozen, frozen=True):
-    """Silence that is an alert; `None` is `off`."""
+PREDICTIONS_MS = 10 * MINUTE_MS
 
-    predictions_ms: int | None = 600_000
+
+class Freshness(Frozen, frozen=True):
+    """Silence that is an alert; `None` is `off`. At its default the limit is longer where a model is usually silent for longer."""
+
+    predictions_ms: int | None = PREDICTIONS_MS
     labels_ms: int | None = None
 
 

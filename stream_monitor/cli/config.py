@@ -38,7 +38,7 @@ defaults:
   labels: {max_delay: 24h}                # how long a prediction waits for its label
   baseline: {source: learn, rows: 5000}   # the reference: the first rows, or {source: file, path: profile.json} of `baseline build`
   quality: {missing_ratio: 0.1}           # alert when so much more of a feature is missing than in the reference
-  freshness: {predictions: 10m}           # alert when a model is silent for so long
+  freshness: {predictions: 10m}           # alert on silence; at 10m longer where a model is usually silent
   # drift: {thresholds: {psi: 0.25}}      # distances to the reference are gauges; with a threshold they are alerts too
 
 # By the name in the events (`model`).

@@ -232,7 +232,9 @@ RULES: dict[type, dict[str, Rule]] = {
         "min_rows": Rule("Fewer rows are not judged.", low=1, high=1_000_000),
     },
     s.Freshness: {
-        "predictions": Rule("No prediction for so long; `off` for never.", low=1_000, high=366 * s.DAY_MS),
+        "predictions": Rule(
+            "No prediction for so long; at the default, where the model is usually silent for longer, longer than that. `off` for never.", low=1_000, high=366 * s.DAY_MS
+        ),
         "labels": Rule("No label for so long; `off` for never.", low=1_000, high=366 * s.DAY_MS),
     },
     s.Calls: {

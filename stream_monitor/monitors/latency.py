@@ -4,7 +4,7 @@ Are calls as fast as they were, and do they fail no more often? Recent calls aga
 Rule of the file: shares of calls. Slow is what is beyond a multiple of what 95 % of the first calls took,
 so by construction at most 5 % of calls are slow; failed is what the model server says. An alert needs a
 share that matters and lies beyond its limit by `LOOK_Z` standard errors, since it is looked at every second;
-it lasts while the share in the newest window that has enough calls is beyond the limit.
+it lasts until the share of the newest calls is within the limit, and not by chance.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, duration, named, number, percent
-from stream_monitor.settings import ModelSettings
-from stream_monitor.stats.inference import wilson_interval
+from stream_monitor.settings import DAY_MS, ModelSettings
+from stream_monitor.stats.inference import is_back, wilson_interval
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_quantile
 from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 from stream_monitor.windows.panes import Panes
@@ -26,9 +26,8 @@ from stream_monitor.windows.panes import Panes
 Float = NDArray[np.float64]
 FIRST_CALLS = 2_000
 """Calls that are the reference of the later ones."""
-LADDER_MS = (10_000, 60_000, 600_000, 3_600_000, 86_400_000)
-CALLS_MIN, STEADY_CALLS = 50, 200
-"""Calls of a window that may raise an alert, and of the one that holds it."""
+CALLS_MIN, NEWEST, STEADY, MANY = 50, 200, 1_000, 5_000
+"""Calls of the windows of which one may raise an alert; the second and the third end it."""
 LOOK_Z, FIRST_Z = 5.0, 5.0
 SLOW_SHARE = 0.05
 FASTEST_MS = 1.0
@@ -74,12 +73,14 @@ class FirstCalls:
 
 
 class Found(NamedTuple):
-    """Calls of a window, those among them that are slow or failed, and all sums of the window."""
+    """Calls of a window, those among them that are slow or failed, all sums of the window, and what they amount to."""
 
     part: float
     calls: float
     sums: Float
     span: Span
+    bad: bool
+    clear: bool
 
 
 def verdicts(first: FirstCalls, latency: Panes, calls: Panes, key: AlertKey, settings: ModelSettings, end_ms: int) -> Iterator[Verdict]:
@@ -102,51 +103,50 @@ def verdicts(first: FirstCalls, latency: Panes, calls: Panes, key: AlertKey, set
     rules = settings.calls
     slow = None if rules.latency_factor is None else first.slow_ms(rules.latency_factor)
     if slow is not None:
-        bin_ = int(np.searchsorted(LATENCY_EDGES, slow))
-        windows = [Found(float(s[bin_ + 1 :].sum()), float(s.sum()), s, Span(a, b, int(s.sum()))) for s, a, b in _windows(latency, end_ms)]
-        steady = _steady(windows)
-        if steady is not None:
-            yield _slow(first, slow, key, settings, steady, bad=_beyond(windows, SLOW_SHARE))
+        found = _judged(latency, end_ms, slice(int(np.searchsorted(LATENCY_EDGES, slow)) + 1, None), SLOW_SHARE)
+        if found is not None:
+            yield _slow(first, slow, key, settings, found)
     total = first.served + first.failed
     if rules.error_share is not None and total >= FIRST_CALLS:
         limit = 1.5 * wilson_interval(first.failed, total, FIRST_Z)[1] + rules.error_share
-        windows = [Found(float(s[1]), float(s.sum()), s, Span(a, b, int(s.sum()))) for s, a, b in _windows(calls, end_ms)]
-        steady = _steady(windows)
-        if steady is not None and limit < 1:
-            yield _failing(first, limit, key, settings, steady, bad=_beyond(windows, limit))
+        found = _judged(calls, end_ms, slice(1, None), limit) if limit < 1 else None
+        if found is not None:
+            yield _failing(first, limit, key, settings, found)
 
 
-def _windows(panes: Panes, end_ms: int) -> list[tuple[Float, int, int]]:
-    return [panes.window(end_ms, duration_ms) for duration_ms in LADDER_MS]
+def _judged(panes: Panes, end_ms: int, part: slice, limit: float) -> Found | None:
+    """
+    The window that says most of the share of calls in the columns `part`; None where there are too few calls.
+
+    The share is too great when it is so, and not by chance, in the newest calls or in more of them, and it is not over; it is over when it is so in the newest.
+    """
+    windows = [panes.newest(least, end_ms, DAY_MS) for least in (CALLS_MIN, NEWEST, STEADY, MANY)]
+    counts = [(float(sums[part].sum()), float(sums.sum())) for sums, _, _ in windows]
+    if counts[0][1] < CALLS_MIN:
+        return None
+    clear = is_back(counts[1], counts[2], limit)
+    beyond = [i for i, c in enumerate(counts) if not clear and wilson_interval(*c, LOOK_Z)[0] > limit]
+    more = [i for i in (1, 2) if not clear and counts[i][0] > limit * counts[i][1]]
+    i = (beyond or more or [1])[0]
+    sums, start, end = windows[i]
+    return Found(*counts[i], sums, Span(start, end, int(counts[i][1])), bool(beyond), clear)
 
 
-def _steady(windows: list[Found]) -> Found | None:
-    """The shortest window with enough calls, else all there are."""
-    return next((w for w in windows if w.calls >= STEADY_CALLS), windows[-1] if windows[-1].calls >= CALLS_MIN else None)
-
-
-def _beyond(windows: list[Found], limit: float) -> bool:
-    """Whether the share is beyond the limit, and not by chance, in one of the windows of up to an hour, or in the only one that has enough calls."""
-    judged = [w for w in windows[:-1] if w.calls >= CALLS_MIN] or windows[-1:]
-    return any(wilson_interval(w.part, w.calls, LOOK_Z)[0] > limit for w in judged)
-
-
-def _slow(first: FirstCalls, slow_ms: float, key: AlertKey, settings: ModelSettings, now: Found, *, bad: bool) -> Verdict:
+def _slow(first: FirstCalls, slow_ms: float, key: AlertKey, settings: ModelSettings, now: Found) -> Verdict:
     share = now.part / now.calls
     value, usual = (latency_quantile(counts, 1 - SLOW_SHARE) / 1e3 for counts in (now.sums, first.latency))
     said, before, slow = apart(value, usual, slow_ms / 1e3, form=duration, digits=3)
     part, most = apart(share, SLOW_SHARE, form=percent, digits=3)
-    holds = share > SLOW_SHARE
-    what = "calls are slow" if holds else "calls are as fast as they were"
+    what = "calls are slow" if share > SLOW_SHARE else "calls are as fast as they were"
     text = (
         f"{named(key.model, key.version)}: {what}: 95% take up to {said} ({now.span.count:,} calls), and took {before} in the first {FIRST_CALLS:,}; "
         f"{part} take longer than {slow}, the limit is {most} (calls.latency_factor: {number(settings.calls.latency_factor or 0)})"
     )
     evidence = {"slow_share": share, "slow_seconds": slow_ms / 1e3, "reference_p95_seconds": usual, "guarantee": "none"}
-    return _verdict(key, "latency", "latency_seconds", value, slow_ms / 1e3, now.span, text, evidence, settings, bad=bad and holds, clear=not holds)
+    return _verdict(key, "latency", "latency_seconds", value, slow_ms / 1e3, now.span, text, evidence, settings, bad=now.bad, clear=now.clear)
 
 
-def _failing(first: FirstCalls, limit: float, key: AlertKey, settings: ModelSettings, now: Found, *, bad: bool) -> Verdict:
+def _failing(first: FirstCalls, limit: float, key: AlertKey, settings: ModelSettings, now: Found) -> Verdict:
     share = now.part / now.calls
     usual = first.failed / (first.served + first.failed)
     now_text, limit_text = apart(share, limit, form=percent, digits=3)
@@ -155,7 +155,7 @@ def _failing(first: FirstCalls, limit: float, key: AlertKey, settings: ModelSett
         f"of the first {FIRST_CALLS:,} it was {percent(usual)}" + ("; see the log of the model server" if share > limit else "")
     )
     evidence = {"failed": int(now.part), "calls": now.span.count, "reference_ratio": usual, "guarantee": "none"}
-    return _verdict(key, "volume", "prediction_errors", share, limit, now.span, text, evidence, settings, bad=bad and share > limit, clear=share <= limit)
+    return _verdict(key, "volume", "prediction_errors", share, limit, now.span, text, evidence, settings, bad=now.bad, clear=now.clear)
 
 
 def _verdict(

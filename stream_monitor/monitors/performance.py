@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.wording import apart, named
+from stream_monitor.alerts.wording import apart, named, number
 from stream_monitor.events.cells import Cells, class_name, class_text
 from stream_monitor.events.join_rows import Pairs
 from stream_monitor.monitors.anomaly import trend
@@ -36,6 +36,8 @@ TREND_Z, TREND_Z_R2 = 3.0, 9.0
 A falling trend is beyond so many of its standard errors, which come from the scatter of the windows around the line. An accuracy must
 also fall by far more than chance does; an R² may scatter by as much, and ten windows leave 8 degrees of freedom: beyond 9 in 1 of 100,000.
 """
+TREND_ENDS = 3
+"""Blocks of which the mean is what a trend falls from, and whether it is back."""
 STRIDE = 5
 """A threshold is looked at this often in each window: after N / 5 labelled rows of `last_N`."""
 DEFAULT_ROWS = 1_000
@@ -69,7 +71,8 @@ class Performance:
         self.block: Float = np.zeros(4)
         """Sums of the labelled rows since the last block of the trend: rows and right ones, or rows, squared errors, labels and their squares."""
         self.blocks: list[float] = []
-        self.falling = False
+        self.fell_from: float | None = None
+        """What a falling trend fell from, until it is back there."""
         self.trends = 0
         """Falling trends found since the beginning."""
         counts = [n for w in settings.windows if (n := last_n(w)) is not None]
@@ -189,7 +192,7 @@ class Performance:
         for windows in self.slices():
             windows.renumber(values)
         self.on_numbers()
-        self.block, self.blocks, self.falling, self.level = np.zeros(4), [], False, Level(self.settings.baseline.rows)
+        self.block, self.blocks, self.fell_from, self.level = np.zeros(4), [], None, Level(self.settings.baseline.rows)
 
     def _close_block(self) -> None:
         """One more window of the trend: its accuracy, or the R² of a regression."""
@@ -202,10 +205,13 @@ class Performance:
             self.blocks.append(1 - hits / spread)
         self.blocks = self.blocks[-self.settings.anomalies.trend_windows :]
         if len(self.blocks) == self.settings.anomalies.trend_windows:
-            rise, error = trend(self.blocks)
-            falling = rise < min(self.settings.anomalies.trend_slope, -self._trend_z * error)
-            self.trends += falling and not self.falling
-            self.falling = falling
+            slope, (rise, error) = self.settings.anomalies.trend_slope, trend(self.blocks)
+            first, last = (sum(blocks) / TREND_ENDS for blocks in (self.blocks[:TREND_ENDS], self.blocks[-TREND_ENDS:]))
+            if rise < min(slope, -self._trend_z * error):
+                self.trends += self.fell_from is None
+                self.fell_from = max(first, first if self.fell_from is None else self.fell_from)
+            elif self.fell_from is not None and last >= self.fell_from + min(slope, 0.0) / 2:
+                self.fell_from = None
 
     def _decide(self, least: int) -> bool:
         decided = decided_kind(self.waiting, least, scored=bool(self.score_classes))
@@ -295,20 +301,23 @@ class Performance:
 
     def _trend_verdict(self, model: str, version: str) -> Verdict:
         metric = "r2" if self.task == "regression" else "accuracy"
-        rise, error = trend(self.blocks)
-        falling = self.falling
-        times = self.window(f"last_{STRIDE * self.stride}", "accuracy")[1]
-        rows = len(self.blocks) * STRIDE * self.stride
-        limit = min(self.settings.anomalies.trend_slope, -self._trend_z * error)
-        by, most = apart(abs(rise), -limit)
-        text = f"{'fell' if rise < 0 else 'rose'} by {by} over the last {len(self.blocks)} blocks of {STRIDE * self.stride:,} labelled predictions"
-        text += f", more than the limit of {most} (anomalies.trend_slope)" if falling else "; it is not falling any more"
+        falling, slope = self.fell_from is not None, min(self.settings.anomalies.trend_slope, 0.0)
+        rows = STRIDE * self.stride
+        times = self.window(f"last_{rows}", "accuracy")[1]
+        now, before = self.blocks[-1], self.blocks[0] if self.fell_from is None else self.fell_from
+        said, was = apart(now, before, digits=3)
+        text = f"over the last {rows:,} labelled predictions is {said}"
+        text += (
+            f" and was {was} before it fell, by more than {number(-slope)} along {len(self.blocks)} such blocks (anomalies.trend_slope)"
+            if falling
+            else "; it is not falling any more"
+        )
         return Verdict(
             key=AlertKey(model, version, "", "anomaly", metric, "trend"),
             level="warning" if falling else "ok",
             clear=not falling,
-            value=rise,
-            threshold=limit,
+            value=now,
+            threshold=before + slope / 2,
             direction="down",
             window=Span(times.start_ms, times.end_ms, rows),
             summary=f"{named(model, version)}: {metric} {text}",
@@ -328,7 +337,7 @@ class Performance:
             "live": None if self._live is None else list(self._live),
             "waiting": [packed_pairs(p) for p, _ in self.waiting],
             "counts": [self.pairs, self.trends],
-            "falling": self.falling,
+            "fell_from": self.fell_from,
             "block": self.block.tolist(),
             "blocks": self.blocks,
             "level": self.level.state(),
@@ -363,10 +372,11 @@ class Performance:
         else:
             self.level.load(state["level"])
             self.built = dict(state["built"])
+        self.fell_from = state["fell_from"]
         if trend_of := changes.keys("trend"):
             changes.begins_anew("trend of performance", trend_of)
         else:
-            self.falling, self.block, self.blocks = state["falling"], np.array(state["block"], np.float64), list(state["blocks"])
+            self.block, self.blocks = np.array(state["block"], np.float64), list(state["blocks"])
         if state["windows"] is not None:
             self.windows = self.restored(state["windows"])
         return True

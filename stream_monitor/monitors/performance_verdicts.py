@@ -83,7 +83,8 @@ def level_verdict(settings: ModelSettings, windows: PerformanceWindows, key: Ale
     said, bound = apart(value, limit, form=percent, digits=3)
     sign = f"below the limit of {bound} ({why}; `thresholds.accuracy` sets another)" if why else f"within the limit of {bound}"
     text = f"accuracy over {labelled(window, span.count)} is {said}, {sign}"
-    yield _of_level_verdict(settings, key._replace(subject="accuracy"), value, limit, "down" if why else None, span, window, text)
+    back = limit if level.loss is None else (1 - level.loss.mean + limit) / 2
+    yield _of_level_verdict(settings, key._replace(subject="accuracy"), value, limit, "down" if why else None, span, window, text, clear=not why and value >= back)
 
 
 def error_verdict(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey, level: Level) -> Iterator[Verdict]:
@@ -101,7 +102,8 @@ def error_verdict(settings: ModelSettings, windows: PerformanceWindows, key: Ale
     level_was = f"its level was {number(level.loss.mean)} {_of_level(level)}"
     sign = f"above the limit of {bound} ({level_was}; `thresholds.mae` sets another)" if worse else f"within the limit of {bound}"
     text = f"mae over {labelled(window, span.count)} is {said}, {sign}"
-    yield _of_level_verdict(settings, key._replace(subject="mae"), now.mean, limit, "up" if worse else None, span, window, text)
+    back = (level.loss.mean + limit) / 2
+    yield _of_level_verdict(settings, key._replace(subject="mae"), now.mean, limit, "up" if worse else None, span, window, text, clear=now.mean <= back)
 
 
 def _of_level(level: Level) -> str:
@@ -109,11 +111,14 @@ def _of_level(level: Level) -> str:
     return f"over {level.loss.rows:,.0f} rows{' of the reference' if level.built else ''}"
 
 
-def _of_level_verdict(settings: ModelSettings, key: AlertKey, value: float, limit: float, direction: Literal["up", "down"] | None, span: Span, window: str, text: str) -> Verdict:
+def _of_level_verdict(
+    settings: ModelSettings, key: AlertKey, value: float, limit: float, direction: Literal["up", "down"] | None, span: Span, window: str, text: str, *, clear: bool
+) -> Verdict:
+    """An alert ends half-way between limit and level, so that a value near the limit is one episode."""
     return Verdict(
         key=key,
         level="warning" if direction else "ok",
-        clear=not direction,
+        clear=clear,
         value=value,
         threshold=limit,
         direction=direction,

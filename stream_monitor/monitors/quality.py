@@ -17,89 +17,111 @@ from numpy.typing import NDArray
 from stream_monitor.alerts.wording import apart, named, percent, signal
 from stream_monitor.events.cells import class_name
 from stream_monitor.monitors.anomaly import PATTERN_ROWS_MIN, Patterns, pattern
-from stream_monitor.monitors.inputs import PANE_MS, Inputs
-from stream_monitor.monitors.reference import Profile
+from stream_monitor.monitors.inputs import Inputs
+from stream_monitor.monitors.reference import FeatureProfile, Profile
 from stream_monitor.monitors.windowed import Windowed, outlier_share, share_outside
-from stream_monitor.settings import ModelSettings
-from stream_monitor.stats.inference import wilson_interval
+from stream_monitor.settings import DAY_MS, Feature, ModelSettings
+from stream_monitor.stats.inference import is_back, wilson_interval
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 Float = NDArray[np.float64]
-LADDER_MS = (10_000, 60_000, 600_000, 3_600_000, 86_400_000)
-"""Windows that are tried, shortest first: a broken field shows within seconds where rows are many."""
+LEAST = (1, 5, 25)
+"""Rows of the windows that are judged, in `quality.min_rows`: the newest, where something new shows first; the steady one; and a long one, for what is only little beyond its limit."""
+STEADY = 1
 LOOK_Z = 4.0
 """A share is looked at every second, so its interval is wide: 1 in 30,000 on one side."""
-VIOLATIONS = ("of the wrong type", "out of range", "of an unknown category")
 
 
 def recent(inputs: Inputs, watermark_ms: int, rows_min: int) -> list[tuple[dict[str, Windowed], Span]]:
     """
-    Every feature in up to two recent windows, with their bounds: the newest, and the steady one. None where even a day has too few rows.
+    Every feature in the newest rows, in more of them and in many (`LEAST`), with the bounds of these windows; none where even a day has too few rows.
 
-    The newest is the shortest of the ladder that has enough rows, the pane that has only begun among them: something new shows there first. The steady one has enough rows
-    in the panes before that one, so that it keeps its length when a pane begins: what goes on is held there.
+    A window has as few panes as hold its rows, so that neither a pane that has only begun nor rows from before the change thin out what is new.
     """
-    if inputs.profile is None:
-        return []
-    begun, _, _ = inputs.panes.window(watermark_ms, PANE_MS)
-    found: list[tuple[Float, int, int]] = []
-    for durations, beside in ((LADDER_MS, 0.0), ([d + PANE_MS for d in LADDER_MS], float(begun[-1]))):
-        windows = (inputs.panes.window(watermark_ms, d) for d in durations)
-        wanted = next((w for w in windows if w[0][-1] - beside >= rows_min), None)
-        if wanted is not None and (not found or wanted[1] != found[0][1]):
-            found.append(wanted)
-    return [({name: inputs.windowed(name, vector) for name in inputs.start}, Span(start, end, int(vector[-1]))) for vector, start, end in found]
+    found: list[tuple[dict[str, Windowed], Span]] = []
+    for times in LEAST:
+        if inputs.profile is None:
+            break
+        vector, start, end = inputs.panes.newest(times * rows_min, watermark_ms, DAY_MS, slice(-1, None))
+        if vector[-1] < rows_min:
+            break
+        span = Span(start, end, int(vector[-1]))
+        found.append(found[-1] if found and found[-1][1] == span else ({name: inputs.windowed(name, vector) for name in inputs.start}, span))
+    return found
 
 
 def judge(model: str, version: str, inputs: Inputs, watermark_ms: int, settings: ModelSettings, reference: str) -> Iterator[Verdict]:
-    """Verdicts on missing values, broken values and outliers of every feature, each of the worse of its recent windows."""
-    if inputs.profile is None:
-        return
-    worst: dict[AlertKey, Verdict] = {}
-    for found, span in recent(inputs, watermark_ms, settings.quality.min_rows):
-        for name, now in ((name, now) for name, now in found.items() if now.rows):
-            for verdict in _shares(AlertKey(model, version, "", "data_quality", name, "threshold"), now, inputs, settings, span, reference):
-                known = worst.get(verdict.key)
-                if known is None or (verdict.level != "ok", not verdict.clear) > (known.level != "ok", not known.clear):
-                    worst[verdict.key] = verdict
-    yield from worst.values()
+    """Verdicts on missing values, broken values and outliers of every feature."""
+    found = recent(inputs, watermark_ms, settings.quality.min_rows)
+    for name in inputs.start if found else ():
+        windows = [(now[name], span) for now, span in found if now[name].rows]
+        if windows:
+            yield from _verdicts(AlertKey(model, version, "", "data_quality", name, "threshold"), windows, inputs, Given(settings, reference))
 
 
-def _shares(key: AlertKey, now: Windowed, inputs: Inputs, settings: ModelSettings, span: Span, reference: str) -> Iterator[Verdict]:
+def _verdicts(key: AlertKey, windows: list[tuple[Windowed, Span]], inputs: Inputs, given: Given) -> Iterator[Verdict]:
+    """One verdict a rule and alert: of what is beyond its limit in one of the windows, else of what is not over yet."""
+    found: dict[AlertKey, dict[str, list[tuple[Share, Span]]]] = {}
+    for now, span in windows:
+        for rule, share in _shares(key, now, inputs, given.settings):
+            found.setdefault(rule, {}).setdefault(share.what, []).append((share, span))
+    for rule, kinds in found.items():
+        judged = [_judged(of_kind) for of_kind in kinds.values()]
+        yield _verdict(rule, max(judged, key=lambda j: (j.bad, not j.clear, j.share.surplus)), given)
+
+
+def _judged(windows: list[tuple[Share, Span]]) -> Judged:
+    """A share by its windows, newest first: it is over when it is so in the newest, and not by chance."""
+    newest, steady = windows[0][0], windows[min(STEADY, len(windows) - 1)][0]
+    clear = is_back((newest.part, newest.rows), (steady.part, steady.rows), newest.limit)
+    beyond = None if clear else next((w for w in windows if w[0].surplus > w[0].margin), None)
+    shown = beyond or next((w for w in windows if not clear and w[0].value > w[0].limit), windows[0])
+    return Judged(*shown, beyond is not None, clear)
+
+
+def _shares(key: AlertKey, now: Windowed, inputs: Inputs, settings: ModelSettings) -> Iterator[tuple[AlertKey, Share]]:
     assert inputs.profile is not None
-    name, profile, given = key.subject, inputs.profile.features[key.subject], Given(settings, span, reference)
-    rule = settings.features.get(name)
-    required = rule is not None and rule.required
-    margin, of_missing = (0.0, f"features.{name}.required") if required else (settings.quality.missing_ratio, "quality.missing_ratio")
-    if margin is not None:
-        yield _share(key, Share(now.missing, now.rows, 0 if required else profile.missing, profile.rows, margin), "missing", of_missing, given)
-    if settings.quality.violation_ratio is not None:
-        counts = ((now.wrong_type, profile.wrong_type), (now.out_of_range, profile.out_of_range), (now.unknown, 0))
-        shares = [Share(n, now.rows, usual, profile.rows, settings.quality.violation_ratio) for n, usual in counts]
-        worst = max(range(len(shares)), key=lambda i: shares[i].surplus)
-        yield _share(key._replace(detector="profile"), shares[worst], VIOLATIONS[worst], "quality.violation_ratio", given)
-    numbers = float(now.counts.sum())
-    if profile.type == "numeric" and profile.count and numbers > 0:
-        outliers = Share(now.outliers, numbers, outlier_share(profile, settings.anomalies.fence) * profile.count, profile.count, settings.anomalies.share)
-        yield _share(key._replace(kind="anomaly", detector="iqr"), outliers, "outside its fences", "anomalies.share", given)
+    name, profile = key.subject, inputs.profile.features[key.subject]
+    rows, rule, quality = profile.rows, settings.features.get(name) or Feature(), settings.quality
+    if rule.required:
+        yield key, Share("missing", f"features.{name}.required", now.missing, now.rows, 0, rows, 0.0, profile.missing)
+    elif quality.missing_ratio is not None:
+        yield key, Share("missing", "quality.missing_ratio", now.missing, now.rows, profile.missing, rows, quality.missing_ratio)
+    if quality.violation_ratio is not None:
+        broken = against_rules(profile, rule)
+        for what, n, usual, of_rule in (
+            ("of the wrong type", now.wrong_type, profile.wrong_type, 0.0),
+            ("out of range", now.out_of_range, profile.out_of_range, broken["min and max"]),
+            ("of an unknown category", now.unknown, 0, broken["categories"]),
+        ):
+            yield key._replace(detector="profile"), Share(what, "quality.violation_ratio", n, now.rows, usual, rows, quality.violation_ratio, of_rule)
+    numbers, known = float(now.counts.sum()), profile.count
+    if profile.type == "numeric" and known and numbers > 0:
+        outside = outlier_share(profile, settings.anomalies.fence) * known
+        yield key._replace(kind="anomaly", detector="iqr"), Share("outside its fences", "anomalies.share", now.outliers, numbers, outside, known, settings.anomalies.share)
+
+
+def against_rules(profile: FeatureProfile, rule: Feature) -> dict[str, float]:
+    """Rows of the reference that break what is written down of a feature, by key."""
+    low, high = (-math.inf if rule.min is None else rule.min), (math.inf if rule.max is None else rule.max)
+    allowed = {class_name(c) for c in rule.categories or profile.categories}
+    return {
+        "required": float(profile.missing) if rule.required else 0.0,
+        "min and max": share_outside(profile, low, high) * profile.count if profile.type == "numeric" else 0.0,
+        "categories": float(sum(n for c, n in profile.categories.items() if c not in allowed)),
+    }
 
 
 def breaches(profile: Profile, settings: ModelSettings) -> list[str]:
     """Sentences on the rules under `features` that the reference itself breaks, of more rows than would be an alert."""
     found = []
+    limit = 1.0 if settings.quality.violation_ratio is None else settings.quality.violation_ratio
     for name, rule in settings.features.items():
         f = profile.features.get(name)
         if f is None or not f.rows:
             continue
-        low, high = (-math.inf if rule.min is None else rule.min), (math.inf if rule.max is None else rule.max)
-        allowed = {class_name(c) for c in rule.categories or f.categories}
-        limit = 1.0 if settings.quality.violation_ratio is None else settings.quality.violation_ratio
-        for key, n, least in (
-            ("required", float(f.missing) if rule.required else 0.0, 0.0),
-            ("min and max", share_outside(f, low, high) * f.count if f.type == "numeric" else 0.0, limit),
-            ("categories", float(sum(k for c, k in f.categories.items() if c not in allowed)), limit),
-        ):
-            if n / f.rows > least:
+        for key, n in against_rules(f, rule).items():
+            if n / f.rows > (0.0 if key == "required" else limit):
                 found.append(f"the reference itself breaks `{key}` of feature `{name}` in {percent(n / f.rows)} of its rows: rows like these are an alert")
     return found
 
@@ -108,18 +130,36 @@ class Given(NamedTuple):
     """What a verdict needs besides."""
 
     settings: ModelSettings
-    span: Span
     reference: str
 
 
 class Share(NamedTuple):
     """So many of the rows of a window, and of those of the reference; by `margin` it may be more."""
 
+    what: str
+    rule: str
     part: float
     rows: float
     usual_part: float
     usual_rows: float
     margin: float
+    of_rule: float = 0.0
+    """Rows of the reference that break a rule which holds whatever the reference has: they are told, and allow nothing."""
+
+    @property
+    def value(self) -> float:
+        """Share of the window."""
+        return self.part / self.rows
+
+    @property
+    def limit(self) -> float:
+        """Beyond which the share is an alert."""
+        return self.usual + self.margin
+
+    @property
+    def reference(self) -> float:
+        """Share of the reference, as it is told."""
+        return (self.usual_part + self.of_rule) / self.usual_rows if self.usual_rows else 0.0
 
     @property
     def usual(self) -> float:
@@ -134,8 +174,8 @@ class Share(NamedTuple):
         Both are samples: the interval is Newcombe's, of two Wilson intervals. What the reference does not have at all is no
         estimate, and has no error.
 
-        >>> round(Share(30, 100, 0, 5_000, 0.05).surplus, 2), round(Share(30, 100, 12, 100, 0.05).surplus, 2)
-        (0.16, -0.05)
+        >>> [round(Share("missing", "", 30, 100, *usual, 0.05).surplus, 2) for usual in ((0, 5_000), (12, 100))]
+        [0.16, -0.05]
         """
         share, low = self.part / self.rows, wilson_interval(self.part, self.rows, LOOK_Z)[0]
         if not self.usual_part:
@@ -144,22 +184,31 @@ class Share(NamedTuple):
         return share - self.usual - math.hypot(share - low, high - self.usual)
 
 
-def _share(key: AlertKey, found: Share, what: str, rule: str, given: Given) -> Verdict:
-    threshold, value = found.usual + found.margin, found.part / found.rows
-    said, limit = apart(value, threshold, form=percent, digits=3)
-    counts = f"{int(found.part):,} of {int(found.rows):,}; reference {percent(found.usual)}, limit {limit} by {rule}"
+class Judged(NamedTuple):
+    """A share of the window that says most, and what it amounts to."""
+
+    share: Share
+    span: Span
+    bad: bool
+    clear: bool
+
+
+def _verdict(key: AlertKey, found: Judged, given: Given) -> Verdict:
+    share = found.share
+    said, limit = apart(share.value, share.limit, form=percent, digits=3)
+    counts = f"{int(share.part):,} of {int(share.rows):,}; reference {percent(share.reference)}, limit {limit} by {share.rule}"
     return Verdict(
         key=key,
-        level="warning" if found.surplus > found.margin else "ok",
-        clear=value <= threshold,
-        value=value,
-        threshold=threshold,
+        level="warning" if found.bad else "ok",
+        clear=found.clear,
+        value=share.value,
+        threshold=share.limit,
         direction="up",
-        window=given.span,
-        summary=f"{named(key.model, key.version)}: {signal(key.subject)} is {what} in {said} of rows ({counts})",
+        window=found.span,
+        summary=f"{named(key.model, key.version)}: {signal(key.subject)} is {share.what} in {said} of rows ({counts})",
         reference=given.reference,
         cooldown_ms=given.settings.cooldown_ms,
-        evidence={"rows": int(found.rows), "count": int(found.part), "reference_ratio": found.usual, "guarantee": "none"},
+        evidence={"rows": int(share.rows), "count": int(share.part), "reference_ratio": share.reference, "guarantee": "none"},
     )
 
 

@@ -147,7 +147,7 @@ class Version:
         """Rows of predictions, in log order."""
         self._rows.append(rows)
         self._waiting += len(rows.times_ms)
-        self.volume.last_prediction_ms = log_ms
+        self.volume.heard(len(rows.times_ms), log_ms)
 
     def take_pairs(self, pairs: Pairs, texts: list[str], log_ms: int) -> None:
         """Labelled predictions, in the order in which they were completed."""
@@ -163,7 +163,7 @@ class Version:
     def failed(self, times_ms: NDArray[np.int64], log_ms: int) -> None:
         """Predictions that failed, with their event times."""
         self.volume.failures += len(times_ms)
-        self.volume.last_prediction_ms = log_ms
+        self.volume.heard(len(times_ms), log_ms)
         self._failed = np.append(self._failed, times_ms)
 
     def class_column(self, name: str) -> int:
@@ -309,7 +309,7 @@ class Version:
 
     def _judge_distances(self, inputs: Inputs, judge: Judge) -> None:
         if self.settings.drift.thresholds:
-            for found, span in quality.recent(inputs, self.watermark_ms, self.settings.quality.min_rows)[-1:]:
+            for found, span in quality.recent(inputs, self.watermark_ms, self.settings.quality.min_rows)[quality.STEADY : quality.STEADY + 1]:
                 _judge_all(drift.score_verdicts(self.model, self.name, inputs, found, span, self.settings, self.reference), judge)
 
     def _judge_hours(self, judge: Judge) -> None:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from stream_monitor.alerts.wording import apart, duration, named
 from stream_monitor.monitors import latency
 from stream_monitor.monitors.latency import FirstCalls
-from stream_monitor.settings import ModelSettings
+from stream_monitor.monitors.silence import Silences
+from stream_monitor.settings import PREDICTIONS_MS, ModelSettings
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 from stream_monitor.windows.panes import Panes
@@ -38,6 +39,7 @@ class Volume:
         self.rows = Panes(2)
         """Served and failed calls."""
         self.first = FirstCalls()
+        self.silences = Silences()
 
     def add(self, times_ms: NDArray[np.int64], latency_ms: NDArray[np.float64] | None) -> None:
         """Take predictions in; latency may be missing (NaN)."""
@@ -87,18 +89,29 @@ class Volume:
     def heard_at_most(self, now_ms: int) -> None:
         """Log time did not jump after all: nothing was heard after it."""
         self.last_prediction_ms, self.last_label_ms = min(self.last_prediction_ms, now_ms), min(self.last_label_ms, now_ms)
+        self.silences.heard_at_most(now_ms)
+
+    def heard(self, calls: int, log_ms: int) -> None:
+        """Predictions came, served or failed."""
+        self.silences.heard(calls, log_ms)
+        self.last_prediction_ms = log_ms
 
     def freshness(self, model: str, version: str, settings: ModelSettings, now_ms: int) -> Iterator[Verdict]:
         """Verdicts on silence, in log time."""
-        for subject, last, limit in (
+        if self.last_prediction_ms:
+            self.silences.now_ms = max(now_ms - self.last_prediction_ms, 0)
+        usual_ms = self.silences.usual_ms() if settings.freshness.predictions_ms == PREDICTIONS_MS else 0.0
+        for subject, last, given in (
             ("predictions", self.last_prediction_ms, settings.freshness.predictions_ms),
             ("labels", self.last_label_ms, settings.freshness.labels_ms),
         ):
-            if limit is None or not last:
+            if given is None or not last:
                 continue
             silent = now_ms - last
+            limit = max(float(given), usual_ms) if subject == "predictions" else float(given)
             said, bound = apart(silent / 1e3, limit / 1e3, form=duration)
-            text = f"no {subject} for {said}, longer than {bound} (freshness.{subject}); see whether their producer runs" if silent > limit else f"{subject} come again"
+            why = "longer than it is usually silent; `freshness.predictions` sets a limit" if limit > given else f"freshness.{subject}"
+            text = f"no {subject} for {said}, longer than {bound} ({why}); see whether their producer runs" if silent > limit else f"{subject} come again"
             yield Verdict(
                 key=AlertKey(model, version, "", "freshness", subject, "silence"),
                 level="warning" if silent > limit else "ok",
@@ -120,6 +133,7 @@ class Volume:
             "panes": self.panes.state(),
             "rows": self.rows.state(),
             "first": self.first.state(),
+            "silences": self.silences.state(),
         }
 
     @classmethod
@@ -130,4 +144,5 @@ class Volume:
         volume.latency_counts, volume.latency_sum_s = np.array(state["latency"], np.float64), state["latency_sum_s"]
         volume.panes, volume.rows = Panes.from_state(state["panes"]), Panes.from_state(state["rows"])
         volume.first.load(state["first"])
+        volume.silences = Silences.from_state(state["silences"])
         return volume

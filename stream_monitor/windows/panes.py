@@ -138,6 +138,33 @@ class Panes:
         low, high = np.searchsorted(self.starts[: self.used], [start, end])
         return self.sums[low:high].sum(axis=0), start, end
 
+    def newest(self, least: float, end_ms: int, reach_ms: int, counted: slice = slice(None)) -> tuple[Float, int, int]:
+        """
+        The sums of the fewest panes, up to the one that holds `end_ms`, whose rows are enough.
+
+        Parameters
+        ----------
+        least : float
+            What the columns `counted` add up to; where a window of `reach_ms` has less, it is that window.
+        end_ms, reach_ms : int, ms
+        counted : slice
+            Columns that count rows.
+
+        Returns
+        -------
+        sums : (width,) float64
+        start, end : int, ms
+            As of `window`.
+        """
+        self._compact()
+        end = end_ms // self.ladder[0][0] * self.ladder[0][0] + self.ladder[0][0]
+        low, high = np.searchsorted(self.starts[: self.used], [end - reach_ms, end])
+        counts = self.sums[low:high, counted].sum(axis=1)[::-1].cumsum()
+        enough = int(np.searchsorted(counts, least)) + 1
+        first = max(high - enough, low)
+        start = int(self.starts[first]) if first < high else end - reach_ms
+        return self.sums[first:high].sum(axis=0), start, end
+
     def lay_out(self, take: Int, put: Int, width: int) -> None:
         """
         Give all panes another vector of sums.

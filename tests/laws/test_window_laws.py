@@ -84,6 +84,23 @@ def test_a_window_has_the_rows_between_its_bounds(found: list[Row], lengths: lis
     assert end - start < duration + 2 * widest, "rounded outwards by less than the panes of that age"
 
 
+@settings(max_examples=200)
+@given(rows, sizes, st.integers(1, 70), st.sampled_from(TRIED_MS))
+def test_the_newest_rows_are_those_of_the_fewest_panes(found: list[Row], lengths: list[int], least: int, reach: int) -> None:
+    """All rows since its start, as many as are wanted or all within reach, and too few without its oldest pane."""
+    panes = filled(found, lengths)
+    newest = max(t for t, _ in found)
+    sums, start, end = panes.newest(least, newest, reach, slice(0, 1))
+    inside = [v for t, v in found if start <= t < end]
+    assert sums.tolist() == [len(inside), sum(inside)]
+    bound = panes.window(newest, reach)
+    if len(inside) < least:
+        assert len(inside) >= bound[0][0] - sum(bound[1] <= t < end - reach for t, _ in found), "all within reach"
+    else:
+        later = [t for t, _ in found if t >= start + panes.spans[: panes.used][panes.starts[: panes.used] == start].item()]
+        assert len(later) < least
+
+
 @settings(max_examples=100)
 @given(rows, sizes, st.integers(0, 60))
 def test_a_snapshot_of_panes_is_invisible(found: list[Row], lengths: list[int], at: int) -> None:

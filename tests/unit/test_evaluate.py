@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import linregress
 from sklearn import metrics as oracle
 
 from stream_monitor.evaluate import Shard
@@ -274,6 +275,12 @@ def test_trailing_fences_follow_the_values(cut: int) -> None:
     assert 20 < points < 200
 
 
+def falls(blocks: np.ndarray[Any, Any]) -> bool:
+    """Whether the line through them falls by 0.1 and by three standard errors."""
+    line = linregress(np.arange(len(blocks)), blocks)
+    return bool(line.slope * (len(blocks) - 1) < -0.1 and line.slope < -3 * line.stderr)
+
+
 def test_a_falling_trend_of_accuracy_is_an_anomaly() -> None:
     rng = np.random.default_rng(9)
     stream = Stream(CoreSettings(defaults=ModelSettings(windows=("last_200",), drift=QUIET, thresholds={"recall": Threshold(min=0.0)})))
@@ -286,8 +293,10 @@ def test_a_falling_trend_of_accuracy_is_an_anomaly() -> None:
     alerts = stream.told()
     assert [(a["detector"], a["kind"], a["subject"], a["status"], a["direction"]) for a in alerts] == [("trend", "anomaly", "accuracy", "firing", "down")]
     blocks = right.reshape(-1, 200).mean(axis=1)
-    at = next(k for k in range(10, 31) if np.polyfit(np.arange(10), blocks[k - 10 : k], 1)[0] * 9 == pytest.approx(alerts[0]["value"], abs=1e-9))
+    at = next(k for k in range(10, 31) if falls(blocks[k - 10 : k]))
     assert at > 15
+    assert alerts[0]["value"] == pytest.approx(blocks[at - 1])
+    assert alerts[0]["threshold"] == pytest.approx(blocks[at - 10 : at - 7].mean() - 0.05)
     assert stream.samples()["model_anomalies_total", "m", "1", "__error__", "trend"] == 1
 
 
