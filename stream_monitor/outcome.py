@@ -97,7 +97,13 @@ def notes(summary: Mapping[str, Any], *, clipped: int = 0, ahead: int, unmet: in
         found.append(Note(f"{clipped:,} row{' has' if clipped == 1 else 's have'} a score outside [0, 1] by rounding: clipped"))
     if ahead:
         found.append(Note(f"{_times(ahead, 'event time')} more than 5 minutes ahead of the row before: replaced by the time of that row"))
-    return [*found, *_labels(summary["records"]["labels"]["accepted"], unmet, meetings, max_delay_ms), *_references(summary["models"]), *_classes(summary["models"])]
+    return [
+        *found,
+        *_labels(summary["records"]["labels"]["accepted"], unmet, meetings, max_delay_ms),
+        *_references(summary["models"]),
+        *_tasks(summary["models"]),
+        *_classes(summary["models"]),
+    ]
 
 
 def _times(n: int, noun: str) -> str:
@@ -189,6 +195,14 @@ FOUND_BY = {
     "score": "the greater mean score",
     "rarer": "the rarer class",
 }
+
+
+def _tasks(models: Mapping[str, Any]) -> Iterator[Note]:
+    """Models whose labels were taken for numbers, though nobody said so."""
+    for model, found in list(models.items())[:MODELS_MANY]:
+        for version, v in found["versions"].items():
+            if v["labels"] and v.get("task") == "regression" and v.get("task_source") != "configured":
+                yield Note(f"{model} {version}".strip() + ": labels are read as numbers, not as classes (a regression); `task` in the configuration says otherwise")
 
 
 def _classes(models: Mapping[str, Any]) -> Iterator[Note]:

@@ -24,7 +24,7 @@ POSITIVE_NAMES = ("true", "yes", "y", "positive", "pos")
 """Names of a positive class, in any case of letters; `1` (which `true` is too) is one beside `0` or `-1`, or alone."""
 NEGATIVE_NUMBERS = ("0", "-1")
 ESTABLISHED_SHARE, ESTABLISHED_ROWS, ESTABLISHED_RIGHT = 0.01, 3, 10
-LABELS, ANSWERS, RIGHT, SCORED, SCORES = range(5)
+LABELS, ANSWERS, RIGHT, SCORED, SCORES, SCORED_ANSWERS, SCORES_OF_ANSWERS = range(7)
 MEAN_DIGITS = 9
 """Mean scores are compared so far, so that the order in which they were added does not matter."""
 
@@ -52,6 +52,8 @@ class Reading(NamedTuple):
     """Classes beyond the two of a binary model."""
     named: tuple[str, ...] = ()
     """All classes that occurred, the most frequent first."""
+    many_further: bool = False
+    """Classes beyond the first two are, all together, no longer rare."""
 
 
 def named_positive(one: str, other: str) -> bool:
@@ -107,7 +109,17 @@ class Counted:
         positive, source = self._positive(main, there, counts)
         negative = next((n for n in main if n != positive), "") if positive else ""
         code = {n: self.classes[n] for n in (positive, negative) if n in self.classes}
-        return Reading(task, positive, negative, source, code.get(positive, -1), code.get(negative, -1), tuple(further) if task == "binary" else (), tuple(there))
+        return Reading(
+            task,
+            positive,
+            negative,
+            source,
+            code.get(positive, -1),
+            code.get(negative, -1),
+            tuple(further) if task == "binary" else (),
+            tuple(there),
+            self._not_rare(sum(int(weight[self.classes[n]]) for n in further)),
+        )
 
     def _main(self, there: list[str]) -> list[str]:
         """The two classes of a binary model: the configured one, one of a positive name, those of class scores, then the most frequent."""
@@ -128,10 +140,13 @@ class Counted:
         labels, answers, right = counts[:SCORED, self.classes[name]].tolist()
         if right >= ESTABLISHED_RIGHT:
             return True
-        rows = labels + answers - right
+        return self._not_rare(labels + answers - right)
+
+    def _not_rare(self, rows: float) -> bool:
         return rows >= ESTABLISHED_ROWS and wilson_interval(min(rows, self.rows), self.rows)[0] > ESTABLISHED_SHARE
 
     def _positive(self, main: list[str], there: list[str], counts: Float) -> tuple[str, Source]:
+        """As configured, by name, by score or the rarer. Answers say what a score is of; labels say it only where nothing is answered, since a model may be wrong."""
         if self.positive_class:
             return (self.positive_class, "configured") if self.positive_class in there else ("", "configured")
         pair = [*main, "", ""][:2]
@@ -141,8 +156,9 @@ class Counted:
         if len(main) < 2:
             return "", ""
         a, b = (counts[:, self.classes[n]].tolist() for n in main)
-        if a[SCORED] and b[SCORED]:
-            means = [round(c[SCORES] / c[SCORED], MEAN_DIGITS) for c in (a, b)]
-            if means[0] != means[1]:
-                return main[means[1] > means[0]], "score"
-        return (main[b[LABELS] < a[LABELS]], "rarer") if a[LABELS] != b[LABELS] else ("", "")
+        for rows, scores in ((SCORED_ANSWERS, SCORES_OF_ANSWERS), (SCORED, SCORES)):
+            if a[rows] and b[rows]:
+                means = [round(c[scores] / c[rows], MEAN_DIGITS) for c in (a, b)]
+                if means[0] != means[1]:
+                    return main[means[1] > means[0]], "score"
+        return (main[b[LABELS] < a[LABELS]], "rarer") if a[LABELS] != b[LABELS] and a[LABELS] and b[LABELS] else ("", "")

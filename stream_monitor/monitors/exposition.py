@@ -179,6 +179,7 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
     }
     if version.performance.task is not None:
         out["task"] = version.performance.task
+        out["task_source"] = "found" if version.settings.task == "auto" else "configured"
     if version.performance.task == "binary":
         positive, source = version.performance.positive_class
         out["positive_class"], out["positive_class_source"] = positive or None, source or None

@@ -41,6 +41,8 @@ TREND_ENDS = 3
 STRIDE = 5
 """A threshold is looked at this often in each window: after N / 5 labelled rows of `last_N`."""
 DEFAULT_ROWS = 1_000
+NARROW, NUMBERS_MANY = 50, 16
+"""Where there are more classes than this, and all are numbers, it is looked at so often whether they are classes."""
 
 
 class Performance:
@@ -132,13 +134,21 @@ class Performance:
             yield from self._strides(part, names)
 
     def _strides(self, pairs: Pairs, texts: list[str]) -> Iterator[tuple[Float, Int, bool]]:
+        known = len(self.classes)
         rows = self._numbers(pairs, texts) if self.kind == "numbers" else self._classified(pairs, texts)
         start, n, first = 0, len(pairs.row), ~pairs.corrected
+        narrow = self._may_be_numbers()
+        if narrow:  # few rows at a time, so that no number loses its place among the classes before it is known to be one
+            for name in list(self.classes)[known:]:
+                del self.classes[name]
         while start < n:
             end = min(n, start + self.stride - self.pairs % self.stride)
+            if narrow:
+                end = min(end, start + NARROW - self.pairs % NARROW)
             if self.windows is None:
                 self.windows = self.population(slim=False)
-            part, mine = rows.take(slice(start, end)), first[start:end]
+            here, mine = slice(start, end), first[start:end]
+            part = self._classified(pairs.take(here), texts) if narrow else rows.take(here)
             errors = self._errors(part)
             self.windows.add(part)
             told = mine & (errors == errors)  # noqa: PLR0124
@@ -151,9 +161,12 @@ class Performance:
                     self._close_block()
             yield errors[told], part.time[told], due
             start = end
-            if due and self._are_numbers():
+            look = narrow and self.pairs % NARROW == 0 and len(self.counted.reading().named) > NUMBERS_MANY
+            if (due or look) and self._are_numbers():
                 self._renumber()
-                rows = self._numbers(pairs, texts)
+                rows, narrow = self._numbers(pairs, texts), False
+        if narrow:
+            rows = self._classified(pairs, texts)
         if len(rows.time):
             self.on_rows(rows)
 
@@ -173,12 +186,17 @@ class Performance:
             wrong = np.where(by_score, np.where(codes == codes, (codes != rows.actual).astype(np.float64), np.nan), wrong)  # noqa: PLR0124
         return wrong
 
+    def _may_be_numbers(self) -> bool:
+        """There are so many classes, all of them numbers, that they may be no classes."""
+        few = len(self.classes) <= NUMBERS_MANY or self.settings.task != "auto" or self.score_classes or self.kind != "classes"
+        return not few and all(is_number(name) for name in self.classes if name != OTHER)
+
     def _are_numbers(self) -> bool:
         """What was taken for classes are numbers: they have fractions, or are others than 0 and 1 and no longer rare."""
         if self.settings.task != "auto" or self.score_classes or self.kind != "classes":
             return False
         reading = self.counted.reading()
-        if self.numeric and reading.task == "multiclass":
+        if self.numeric and (reading.task == "multiclass" or (len(reading.named) > NUMBERS_MANY and reading.many_further)):
             self.numeric = all(is_number(name) for name in reading.named)
             return self.numeric
         return sum(map(is_fraction, reading.named[2:])) >= FRACTIONS and all(is_number(name) for name in reading.named if name != OTHER)

@@ -21,7 +21,7 @@ Kind = Literal["classes", "numbers"]
 DECIDE_LABELS = 100
 """Labelled rows after which it is decided at the latest."""
 ODD_SHARE = 0.1
-"""Numbers are the classes 0 and 1 when no more than this share of them is another."""
+"""Numbers are the classes 0 and 1, or -1 and 1, when no more than this share of them is another."""
 FRACTIONS = 10
 """Labelled rows with fractions, or different fractions among the classes, that make labels numbers."""
 
@@ -31,7 +31,7 @@ def decided_kind(waiting: Iterable[tuple[Pairs, list[str]]], least: int, *, scor
     What labels are.
 
     They are classes as soon as a row without fractions has a score, or two names occurred and no number, and numbers as soon as
-    10 rows had fractions. Else the first 100 labelled rows decide. A few texts among numbers, or numbers beside 0 and 1, decide nothing.
+    10 rows had fractions. Else the first 100 labelled rows decide. A few texts among numbers, or numbers beside 0 and 1 (or -1 and 1), decide nothing.
 
     Parameters
     ----------
@@ -46,7 +46,9 @@ def decided_kind(waiting: Iterable[tuple[Pairs, list[str]]], least: int, *, scor
     None or (kind, bool)
         Whether they are classes only as far as they are 0 and 1; None: more rows are needed.
     """
-    n = names = switches = fractions = 0
+    n = names = fractions = 0
+    pairs_of_classes = {"0": 0, "-1": 0}
+    """Rows of no other numbers than this one and 1."""
     found: set[str] = set()
     for pairs, texts in waiting:
         kinds = tags(np.stack([pairs.outcome, pairs.label]))
@@ -60,7 +62,8 @@ def decided_kind(waiting: Iterable[tuple[Pairs, list[str]]], least: int, *, scor
                 return "classes", False
             found |= classes
             fractions += fraction
-            switches += classes <= {"0", "1"}
+            for negative in pairs_of_classes:
+                pairs_of_classes[negative] += classes <= {negative, "1"}
             names += bool(named[0][i] and named[1][i]) and not fraction
             if names == n and len(found) > 1:
                 return "classes", False
@@ -70,7 +73,7 @@ def decided_kind(waiting: Iterable[tuple[Pairs, list[str]]], least: int, *, scor
         return None
     if names and 2 * names >= n:
         return "classes", False
-    return ("classes", not names) if n - switches <= ODD_SHARE * n else ("numbers", False)
+    return ("classes", not names) if n - max(pairs_of_classes.values()) <= ODD_SHARE * n else ("numbers", False)
 
 
 def numbers_of(cells: Cells, texts: list[str]) -> Float:

@@ -23,7 +23,7 @@ AUC_BOUND_MAX = 0.02
 LOGIT_MAX = 12.0
 NO_CLASS, BY_SCORE = -1, -2
 """Codes of an answer that is missing, and of one that is to be read off the score."""
-HEAD, PER_CLASS = 5, 5
+HEAD, PER_CLASS = 5, 7
 SLOTS_MAX = 4
 FEW_CLASSES = 16
 """Of so many every pair of label and answer is counted."""
@@ -42,7 +42,7 @@ class Positive(NamedTuple):
 class ClassSums:
     """
     Layout: rows, right ones, then of class scores rows, log loss, Brier; by class hits, answers, labels, and without an answer
-    scores below and from 0.5; by candidate and class of the label the sums of a score (`SCORED`, then bins of its logit).
+    scores below and from 0.5, and answers with a `score` and the sum of these; by candidate and class of the label the sums of a score (`SCORED`, then bins of its logit).
 
     Parameters
     ----------
@@ -109,6 +109,7 @@ class ClassSums:
             table = np.bincount((group * k + actual) * k + predicted, minlength=groups * k * k).reshape(groups, k, k)
             found = out[:, HEAD : HEAD + 3 * k].reshape(groups, 3, k)
             found[:, 0], found[:, 1], found[:, 2] = table.diagonal(axis1=1, axis2=2), table.sum(axis=1), table.sum(axis=2)
+            self._scores_of_answers(out, predicted, scores, group, found[:, 1])
             out[:, 0], out[:, 1] = found[:, 2].sum(axis=1), found[:, 0].sum(axis=1)
             return
         right = predicted == actual
@@ -125,6 +126,24 @@ class ClassSums:
         for i, (code, which) in enumerate(counted):
             at = place + code if which.all() else (place + code)[which]
             out[:, HEAD + i * k : HEAD + (i + 1) * k] = np.bincount(at, minlength=groups * k).reshape(groups, k)
+        self._scores_of_answers(out, predicted, scores, group, None)
+
+    def _scores_of_answers(self, out: Float, predicted: Int, scores: Sequence[Float], group: Int, answers: Float | None) -> None:
+        """Of each class the answers that have a `score`, and the sum of these; `answers` are all of them, where every row has one."""
+        if not (self.candidates and len(scores)):
+            return
+        groups, k = len(out), self.classes
+        found = out[:, HEAD + 5 * k : HEAD + 7 * k].reshape(groups, 2, k)
+        score = scores[0]
+        known = (score == score) & (predicted >= 0)  # noqa: PLR0124
+        every = bool(known.all())
+        if not every:
+            if not known.any():
+                return
+            predicted, score, group = predicted[known], score[known], group[known]
+        at = group * k + predicted
+        found[:, 0] = answers if every and answers is not None else np.bincount(at, minlength=groups * k).reshape(groups, k)
+        found[:, 1] = np.bincount(at, score, groups * k).reshape(groups, k)
 
     def _scored(self, out: Float, candidate: int, score: Float, actual: Int, group: Int) -> None:
         known = (score == score) & (actual >= 0)  # noqa: PLR0124
@@ -148,21 +167,25 @@ class ClassSums:
             block[:, :, SCORED:] = np.bincount(at, minlength=groups * slots * self.bins).reshape(groups, slots, self.bins)
 
     def by_class(self, sums: Float) -> Float:
-        """Of each class (of the last place of scores: of all classes that share it) labels, answers, right ones, labels with a `score`, and the sum of these scores: (5, classes)."""
-        out = np.zeros((5, self.classes))
+        """
+        Of each class labels, answers, right ones, labels with a `score` and the sum of these, answers with one and the sum of these:
+        (7, classes). In the last place of the scores of labels are those of all classes that share it.
+        """
+        out = np.zeros((7, self.classes))
         hits, predicted, actual = sums[HEAD : HEAD + 3 * self.classes].reshape(3, self.classes)
         out[:3] = actual, predicted, hits
         if self.candidates:
             block = sums[self.counts : self.counts + self.slots * self.block].reshape(self.slots, self.block)
             scored = block[:, 3:SCORED].reshape(self.slots, 2, CALIBRATION_BINS).sum(axis=2).T
-            out[3:, : self.slots], out[3:, self.slots :] = scored, scored[:, -1:]
+            out[3:5, : self.slots], out[3:5, self.slots :] = scored, scored[:, -1:]
+        out[5:] = sums[HEAD + 5 * self.classes : self.counts].reshape(2, self.classes)
         return out
 
     # ---- metrics
 
     def _answers(self, sums: Float, read: Positive) -> tuple[float | None, Float, Float, Float]:
         """Right rows (None: not known), and hits, answers and labels by class, with the answers that scores give."""
-        hits, predicted, actual, low, high = sums[HEAD : self.counts].reshape(PER_CLASS, self.classes)
+        hits, predicted, actual, low, high = sums[HEAD : self.counts].reshape(PER_CLASS, self.classes)[:5]
         if not (low.any() or high.any()):
             return float(sums[1]), hits, predicted, actual
         if min(read.positive, read.negative) < 0:

@@ -153,7 +153,7 @@ def test_a_prediction_that_comes_after_such_a_label_is_counted_but_judged_once()
     assert one == other
     assert one["m"]["versions"]["1"] | {"windows": 0, "features": 0, "task": 0} == {
         "predictions": 1, "labels": 1, "pending": 0, "expired": 0, "evicted": 0, "windows": 0, "features": 0, "task": 0,
-        "positive_class": "1", "positive_class_source": "name",
+        "positive_class": "1", "positive_class_source": "name", "task_source": "configured",
     }  # fmt: skip
     assert after.shard.counts["predictions", "duplicate"] == 1
 

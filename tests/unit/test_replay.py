@@ -420,7 +420,20 @@ def test_the_keys_of_the_summary(write, config, tmp_path):
     assert got.summary["schema"] == 1
     assert set(got.summary["records"]) == {"predictions", "labels"}
     assert all(set(r) == {"received", "accepted", "duplicate", "rejected"} for r in got.summary["records"].values())
-    assert set(got.version()) == {"predictions", "labels", "pending", "expired", "evicted", "task", "baseline", "windows", "features", "positive_class", "positive_class_source"}
+    assert set(got.version()) == {
+        "predictions",
+        "labels",
+        "pending",
+        "expired",
+        "evicted",
+        "task",
+        "task_source",
+        "baseline",
+        "windows",
+        "features",
+        "positive_class",
+        "positive_class_source",
+    }
     assert set(got.version()["features"]["age"]) == {"rows", "missing_ratio", "mean", "drift"}
     assert set(got.version()["features"]["city"]) == {"rows", "missing_ratio", "drift"}
     assert set(got.summary["alerts"]) == {"firing", "resolved"}
