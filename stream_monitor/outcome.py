@@ -71,7 +71,9 @@ class Note(NamedTuple):
     fails: bool = False
 
 
-def notes(summary: Mapping[str, Any], *, clipped: int = 0, ahead: int, unmet: int, meetings: Meetings | None, max_delay_ms: int, model_column: str | None = None) -> list[Note]:
+def notes(
+    summary: Mapping[str, Any], *, clipped: int = 0, ahead: int, unmet: int, unlabelled: int = 0, meetings: Meetings | None, max_delay_ms: int, model_column: str | None = None
+) -> list[Note]:
     """
     Sentences on a finished replay.
 
@@ -85,6 +87,8 @@ def notes(summary: Mapping[str, Any], *, clipped: int = 0, ahead: int, unmet: in
         Rows whose time was replaced, since it was too far ahead.
     unmet : int
         Labels that were accepted and met no prediction.
+    unlabelled : int
+        Rows with a place for a label and no label yet.
     meetings : Meetings or None
         Known when labels met nothing.
     max_delay_ms : int, ms
@@ -97,6 +101,9 @@ def notes(summary: Mapping[str, Any], *, clipped: int = 0, ahead: int, unmet: in
         found.append(Note(f"{clipped:,} row{' has' if clipped == 1 else 's have'} a score outside [0, 1] by rounding: clipped"))
     if ahead:
         found.append(Note(f"{_times(ahead, 'event time')} more than 5 minutes ahead of the row before: replaced by the time of that row"))
+    if unlabelled:
+        none = not summary["records"]["labels"]["received"]
+        found.append(Note("no row has a label" if none else f"{unlabelled:,} row{' has' if unlabelled == 1 else 's have'} no label yet", fails=none))
     return [
         *found,
         *_labels(summary["records"]["labels"]["accepted"], unmet, meetings, max_delay_ms),

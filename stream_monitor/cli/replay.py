@@ -130,6 +130,7 @@ def _replayed(settings: Settings, options: InputOptions, points: int) -> tuple[R
         replay.feed(events)
         replay.close()
         summary = replay.summary()
+        unlabelled = events.unlabelled
         meetings = events.meetings() if options.table is None and replay.unmet_labels else None
         core = settings.core
         delays_ms = [core.models.get(name, core.defaults).labels.max_delay_ms for name in summary["models"]]
@@ -138,6 +139,7 @@ def _replayed(settings: Settings, options: InputOptions, points: int) -> tuple[R
             clipped=replay.ingest.clipped,
             ahead=replay.ingest.ahead,
             unmet=replay.unmet_labels,
+            unlabelled=unlabelled,
             meetings=meetings,
             max_delay_ms=min(delays_ms, default=core.defaults.labels.max_delay_ms),
             model_column=events.column_of("model"),

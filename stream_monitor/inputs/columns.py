@@ -18,6 +18,8 @@ CLEAR_MARKS = frozenset(
     (
         *("NA", "N/A", "n/a", "#N/A", "#NA", "#N/A N/A", "<NA>", "NULL", "Null", "null", "(null)", "[NULL]", "\\N", "NaN", "nan", "NAN", "-nan", "-NaN", "NaT"),
         *("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND"),
+        *("#NV", "#N/D", "#N/B", "#WERT!", "#BEZUG!", "#ZAHL!", "#VALEUR!", "#NOM?", "#NOMBRE!", "#¡VALOR!", "#¡REF!", "#¿NOMBRE?", "#¡DIV/0!", "#¡NUM!"),
+        *("#VALOR!", "#NOME?", "#VALORE!", "#RIF!", "#WAARDE!", "#VERW!", "#NAAM?", "#GETAL!", "#SPILL!", "#CALC!"),
     )
 )
 """Missing in every column that is not configured as a category or as text."""

@@ -96,6 +96,11 @@ class EventStream(Iterator[Event]):
         streams = [source.events() for source in self._sources]
         return merge(*streams) if len(streams) > 1 else streams[0]
 
+    @property
+    def unlabelled(self) -> int:
+        """Rows of the last pass that have a place for a label and no label yet."""
+        return sum(source.unlabelled for source in self._sources)
+
     def column_of(self, field: str) -> str | None:
         """The column of a plain table that a field is read from."""
         source = self._sources[0]

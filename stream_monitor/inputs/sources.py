@@ -44,6 +44,7 @@ class _Head(msgspec.Struct):
     variant: str | None = None
     unit: str | None = None
     segments: dict[str, str] | None = None
+    label: msgspec.Raw = msgspec.Raw()
 
 
 class Clock:
@@ -105,6 +106,8 @@ class Source:
         """The greatest time of an event, known after `scan`."""
         self.label_times: LabelTimes | None = None
         """Where labels take their times from, when not from the file."""
+        self.unlabelled = 0
+        """Rows of the last pass that have a place for a label and no label yet: they are no label events."""
         self._sorted = True
         self._interval_ms = options.interval_ms
         self._first_row = options.first_row
@@ -219,6 +222,7 @@ class Source:
 
     def _parts(self) -> Parts:
         """Rows as events with their labels, in the order of the file."""
+        self.unlabelled = 0
         if isinstance(self.reader, JsonLinesReader) and not self.shaper.changes and self.label_times is None:
             return self._untouched(self.reader)
         return self._shaped()
@@ -233,6 +237,10 @@ class Source:
                 head = decode(line)
             except msgspec.DecodeError:
                 head = None
+            if head is not None and kind == "labels" and bytes(head.label) == b"null":
+                self.unlabelled += 1
+                clock.next(reading.ms(head.timestamp))
+                continue
             if head is not None and head.event_id == as_id(head.event_id) and reading.event_value(head.timestamp) is head.timestamp:
                 yield (kind, line, head.event_id.encode("utf-8", "replace"), clock.next(reading.ms(head.timestamp))), None
                 continue
@@ -242,6 +250,8 @@ class Source:
                 continue
             event = self.shaper.mend(row)
             time_ms = clock.next(self._take_time(event))
+            if self._lacks_label(event, row):
+                continue
             value = line if event == row else self._encode(event)
             yield (kind, value, _key(event.get("event_id")), time_ms), None
 
@@ -265,15 +275,24 @@ class Source:
             event = shape(row)
             time_ms = clock.next(self._take_time(event))
             if not table:
+                if self._lacks_label(event, row):
+                    continue
                 key = _key(event.get("event_id"))
                 if self.label_times is not None:
                     time_ms = event["timestamp"] = self.label_times(key, time_ms)
                 yield (kind, self._encode(event), key, time_ms), None
                 continue
             self._default(event, row, number, None if clock.told else time_ms)
+            self._lacks_label(event, row)
             value = event.pop("label", None)
             key = _key(event["event_id"]) if "event_id" in event else b""
             yield (kind, self._encode(event), key, time_ms), None if value is None else self._label(event, value, key, time_ms)
+
+    def _lacks_label(self, event: dict[str, Any], row: dict[str, Any]) -> bool:
+        """Whether a row has a place for a label and no label yet, which is counted."""
+        lacks = self.role != "predictions" and event.get("label") is None and "label" in self.shaper.plan(tuple(row)).fields
+        self.unlabelled += lacks
+        return lacks
 
     def _encode(self, event: dict[str, Any]) -> bytes:
         if self.reader.infinite:  # the fast encoder would write null for it

@@ -157,8 +157,7 @@ def contradiction_verdict(settings: ModelSettings, windows: PerformanceWindows, 
 def unexpected_verdict(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey) -> Iterator[Verdict]:
     """Classes beyond the two of a binary model, and labels or answers of a regression that are no numbers."""
     window = newest_rows(settings)
-    found, span = windows.unexpected(window)
-    rows = sum(found.values())
+    found, rows, span = windows.unexpected(window)
     shown = ", ".join(f"`{name}` ({n:,})" for name, n in sorted(found.items(), key=lambda item: (-item[1], item[0]))[:NAMES_SHOWN])
     if windows.reading is None:
         text = f"{rows:,} of {span.count:,} labelled rows have a label or an answer that is no number; they are in no metric"
@@ -174,7 +173,7 @@ def unexpected_verdict(settings: ModelSettings, windows: PerformanceWindows, key
         window=span,
         summary=f"{named(key.model, key.version)}: {text if rows else 'no unexpected class'}",
         cooldown_ms=settings.cooldown_ms,
-        evidence={"classes": {name: n for name, n in found.items() if name}, "guarantee": "none"},
+        evidence={"classes": found, "guarantee": "none"},
     )
 
 

@@ -277,16 +277,18 @@ class PerformanceWindows:
             return None
         return int(rows_high), int(other)
 
-    def unexpected(self, name: str) -> tuple[dict[str, int], Span]:
-        """Rows of a window by class beyond the two of a binary model, and beside the numbers of a regression (under an empty name)."""
+    def unexpected(self, name: str) -> tuple[dict[str, int], int, Span]:
+        """Rows of a window by class beyond the two of a binary model, how many these are together (a regression's: beside its numbers), and the window."""
         rows = self.top.rows(last_n(name))
         times, reading = rows["time"], self.reading
         span = Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
         if reading is None:
             odd = int((np.isnan(rows["actual"]) | np.isnan(rows["predicted"])).sum())
-            return ({"": odd} if odd else {}), span
-        found = {name: int(((rows["actual"] == code) | (rows["predicted"] == code)).sum()) for name in reading.unexpected for code in [self.classes[name]]}
-        return {name: n for name, n in found.items() if n}, span
+            return {}, odd, span
+        codes = {name: self.classes[name] for name in reading.unexpected}
+        found = {name: n for name, code in codes.items() if (n := int(((rows["actual"] == code) | (rows["predicted"] == code)).sum()))}
+        either = np.isin(rows["actual"], list(codes.values())) | np.isin(rows["predicted"], list(codes.values())) if found else np.empty(0)
+        return found, int(either.sum()), span
 
     def chance(self, name: str) -> tuple[float, float] | None:
         """Accuracies in a window `last_N` that need no model (see `ClassSums.chance`)."""

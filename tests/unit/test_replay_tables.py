@@ -331,3 +331,46 @@ def test_parquet_of_every_type_is_read(replay):
     assert run.exit_code == 0, run.output
     features = json.loads(Path("p.json").read_text())["features"]
     assert {name: features[name]["mean"] for name in ("dec", "half", "spent")} == {"dec": 1.25, "half": 0.5, "spent": 1.5}
+
+
+@pytest.mark.parametrize("labels_as", [csv_file, jsonl_file, parquet_file])
+@pytest.mark.parametrize("known", [1.0, 0.3, 0.0])
+def test_rows_whose_label_is_not_there_yet_are_counted_and_not_refused(replay, labels_as, known):
+    truth, answers = outcomes(400)
+    rng = random.Random(3)
+    truth = [y if rng.random() < known else None for y in truth]
+    ids = [f"a{i}" for i in range(400)]
+    predictions = csv_file("p.csv", {"event_id": ids, "model": ["m"] * 400, "prediction": answers})
+    labels = labels_as(f"l.{labels_as.__name__.removesuffix('_file')}", {"event_id": ids, "label": truth})
+    table = labels_as(f"t.{labels_as.__name__.removesuffix('_file')}", {"event_id": ids, "prediction": answers, "label": truth})
+    there = [i for i, y in enumerate(truth) if y is not None]
+    for ran in (replay("--predictions", predictions, "--labels", labels, "--fail-on", "critical"), replay(table, "--fail-on", "critical")):
+        assert ran.summary["records"]["labels"]["received"] == ran.version["labels"] == len(there)
+        assert "refused" not in ran.summary or not ran.summary["refused"]
+        assert ran.code == (not there)
+        assert ("no row has a label" in ran.text) is (not there)
+        assert (f"{400 - len(there)} rows have no label yet" in ran.text) is (0 < len(there) < 400)
+        if there:
+            assert ran.version["windows"]["all"]["accuracy"] == pytest.approx(accuracy_score([truth[i] for i in there], [answers[i] for i in there]), abs=1e-9)
+
+
+def test_a_label_file_of_whole_numbers_is_told_as_a_regression_unless_it_is_configured(replay):
+    stars = csv_file("stars.csv", {"prediction": [i % 5 for i in range(300)], "label": [i % 4 for i in range(300)]})
+    assert "labels are read as numbers, not as classes" in replay(stars).text
+    Path("monitor.yaml").write_text("defaults: {task: regression}")
+    assert "labels are read as numbers" not in replay(stars).text
+
+
+def test_faults_of_spreadsheets_in_other_languages_are_missing(replay):
+    faults = ["#NV", "#N/D", "#WERT!", "#VALEUR!", "#¡VALOR!"]
+    ran = replay(csv_file("t.csv", {"prediction": [1] * 50, "label": [0] * 50, "x": [faults[i % 5] if i % 3 == 0 else i for i in range(50)]}))
+    assert "read as missing" in ran.text
+    assert "no number" not in ran.text
+
+
+def test_rows_of_unexpected_classes_are_no_more_than_there_are_rows(replay):
+    """Another class is answered than is true in each row: the row is one."""
+    ran = replay(csv_file("t.csv", {"prediction": ["a", "b"] * 50 + [f"x{i}" for i in range(3)], "label": ["a", "b"] * 50 + [f"y{i}" for i in range(3)]}), "--alerts", "a.jsonl")
+    told = [a for a in map(json.loads, Path("a.jsonl").read_text().splitlines()) if a["subject"] == "unexpected_class"]
+    assert told[-1]["value"] == 3
+    assert "3 of 103 labelled rows" in told[-1]["summary"], ran.text
