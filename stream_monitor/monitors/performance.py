@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, named, number
 from stream_monitor.events.cells import Cells, class_name, class_text
-from stream_monitor.events.join_rows import Pairs
+from stream_monitor.events.join_rows import Pairs, packed_pairs, unpacked_pairs
 from stream_monitor.monitors.anomaly import trend
 from stream_monitor.monitors.classes import OTHER, Classes, Counted, Reading, Source
 from stream_monitor.monitors.definitions import Changes
@@ -398,13 +398,3 @@ class Performance:
         if state["windows"] is not None:
             self.windows = self.restored(state["windows"])
         return True
-
-
-def packed_pairs(pairs: Pairs) -> dict[str, Any]:
-    """Pairs as bytes, by column."""
-    return {name: (column.dtype.str, list(column.shape), np.ascontiguousarray(column).tobytes()) for name, column in pairs._asdict().items()}
-
-
-def unpacked_pairs(state: Mapping[str, Any]) -> Pairs:
-    """Pairs of `packed_pairs`."""
-    return Pairs(**{name: np.frombuffer(data, dtype).reshape(shape) for name, (dtype, shape, data) in state.items()})
