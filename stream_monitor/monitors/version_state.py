@@ -69,9 +69,9 @@ def load(version: Version, state: Mapping[str, Any], texts: list[str], changes: 
     changes : Changes
         Of the definitions; gets told what begins anew.
     changed : bool
-        The configuration is another one: what was off is tried again.
+        The configuration is another one: what was off is tried again, and what is there is judged by its rules, also where no row comes any more.
     """
-    version.watermark_ms, version._changed = state["watermark_ms"], state["changed"]
+    version.watermark_ms, version._changed = state["watermark_ms"], state["changed"] or changed
     version._moved, version._compared_ms = state["compared"]
     version.contained = Containment.from_state(state["contained"], again=changed)
     lost = ANEW & (state["contained"]["off"].keys() - version.contained.off.keys())
@@ -92,6 +92,8 @@ def load(version: Version, state: Mapping[str, Any], texts: list[str], changes: 
     version._failed = np.frombuffer(state["failed"], np.int64)
     version._waiting = sum(len(r.times_ms) for r in version._rows) + sum(len(p.row) for p, _ in version._pairs)
     version.features.go_on()
+    if changed and version.segments is not None:
+        version.segments.look_again()
 
 
 # ---- parts

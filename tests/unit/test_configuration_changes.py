@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
+import pytest
 
+from stream_monitor.evaluate import Shard
 from stream_monitor.events.join import Join
 from stream_monitor.events.join_rows import LabelRows, Predictions
 from stream_monitor.events.store import ANY
+from stream_monitor.ingest import Ingest, tick
 from stream_monitor.monitors.containment import Containment
+from stream_monitor.settings import CoreSettings, ModelSettings, Segment, Threshold
 
 HOUR_MS = 3_600_000
 
@@ -78,3 +83,25 @@ def test_what_has_expired_stays_so_under_a_longer_delay():
     assert matched(join, [1], 120_000) == 0
     join.expire(2 * HOUR_MS)
     assert (join.expired[0], join.pending[0]) == (10, 0)
+
+
+@pytest.mark.parametrize(("before", "after", "fires"), [(0.9, 0.5, False), (0.5, 0.9, True)], ids=["ends", "begins"])
+def test_a_new_rule_is_judged_on_what_is_there_where_no_row_comes_any_more(before, after, fires):
+    def config(least: float) -> CoreSettings:
+        rule = Threshold(min=least, min_labels=50, window="last_100")
+        return CoreSettings(defaults=ModelSettings(windows=("last_100",), thresholds={"accuracy": rule}, segments=(Segment(name="s"),)))
+
+    core, ingest, t0 = config(before), Ingest(1), 1_760_000_000_000
+    shard = Shard(0, core)
+    for kind in ("predictions", "labels"):
+        answer = {"prediction": 1, "segments": {"s": "x"}}
+        values = [json.dumps({"event_id": str(i), "model": "m", **(answer if kind == "predictions" else {"label": int(i % 10 < 7)})}).encode() for i in range(200)]
+        assert not ingest.take(f"{kind}@x/0", kind, list(values), np.arange(200), np.full(200, t0))
+    for record in [*ingest.flush(t0)[0], *(tick(t0 + s * 1_000) for s in range(1, 10))]:
+        shard.fold(record)
+    names = {"", "s=x"}
+    assert {key.segment for key, _ in shard.alerts.firing() if key.subject == "accuracy"} == (set() if fires else names)
+    other = Shard.restore(0, config(after), {name: data or b"" for name, data in shard.snapshot().items()})
+    for s in range(10, 12):
+        other.fold(tick(t0 + s * 1_000))
+    assert {key.segment for key, _ in other.alerts.firing() if key.subject == "accuracy"} == (names if fires else set())
