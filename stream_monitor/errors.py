@@ -14,6 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+UNREADABLE = (ValueError, RecursionError)
+"""What msgspec raises on what others wrote: its own errors, those of UTF-8, and that of brackets without end."""
+
 
 class StreamMonitorError(Exception):
     """Base of all errors that are shown to a person without a traceback."""

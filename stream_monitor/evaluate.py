@@ -37,7 +37,7 @@ from stream_monitor.windows.log_time import CONFIRM_MS, LogTime
 
 OUTCOMES = ("accepted", "duplicate", "seen")
 """What becomes of a row of the log."""
-LABEL_OUTCOMES = ("matched", "corrected", "superseded", "duplicate", "orphan")
+LABEL_OUTCOMES = ("matched", "corrected", "superseded", "duplicate", "orphan", "evicted")
 TICK_MS = 1_000
 """Log time between two rounds of expiry, freshness and judgement of what is due."""
 FRESH_MS, FRESH_MANY_MS, MANY = 50, 1_000, 20

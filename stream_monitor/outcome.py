@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
+from stream_monitor.events.parse import model_of
 from stream_monitor.inputs.meetings import Meetings
 
 MOST = 0.5
@@ -29,10 +28,6 @@ class Refused(NamedTuple):
     reason: str
     message: str
     value: bytes
-
-
-class _Named(msgspec.Struct):
-    model: str | None = None
 
 
 def reasons(refused: Iterable[Refused]) -> dict[str, list[dict[str, Any]]]:
@@ -53,15 +48,7 @@ def reasons(refused: Iterable[Refused]) -> dict[str, list[dict[str, Any]]]:
 
 def refused_by_model(refused: Iterable[Refused]) -> Counter[str]:
     """How many predictions of each model were refused, as far as they say their model."""
-    counts: Counter[str] = Counter()
-    decode = msgspec.json.Decoder(_Named).decode
-    for r in refused:
-        if r.kind == "predictions":
-            try:
-                counts[decode(r.value).model or ""] += 1
-            except msgspec.DecodeError:
-                continue
-    return counts
+    return Counter(model for r in refused if r.kind == "predictions" and (model := model_of(r.value)) is not None)
 
 
 class Note(NamedTuple):

@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from stream_monitor.errors import UNREADABLE
+
 MarkType = Literal["acknowledged", "muted", "false_alarm"]
 
 
@@ -43,7 +45,7 @@ class Marks:
         try:
             mark = msgspec.json.decode(value, type=Mark)
             time_of(mark.at), time_of(mark.until or mark.at)
-        except (msgspec.MsgspecError, ValueError):
+        except UNREADABLE:
             return None
         self._marks[mark.fingerprint, mark.type] = mark
         return mark

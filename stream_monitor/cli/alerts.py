@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from stream_monitor.cli.terminal import readable
-from stream_monitor.errors import StreamMonitorError
+from stream_monitor.errors import UNREADABLE, StreamMonitorError
 
 if TYPE_CHECKING:
     from stream_monitor.alerts.event import Alert
@@ -101,7 +101,7 @@ class Board:
         try:
             alert = msgspec.json.decode(record.value, type=Alert)
             time_of(alert.starts_at)
-        except (msgspec.MsgspecError, ValueError):
+        except UNREADABLE:
             self.unreadable += 1
             return None
         self.alerts[alert.fingerprint] = alert

@@ -77,8 +77,8 @@ def probe_urls(settings: Settings, given: tuple[str, ...]) -> list[str]:
 
 def shown(finding: Finding) -> str:
     """A finding as lines for people."""
-    line = f"{click.style(f'{finding.status:<4}', fg=COLOURS[finding.status], bold=True)}  {finding.check:<12}  {finding.detail}"
-    return f"{line}\n{'':20}-> {finding.advice}" if finding.advice and finding.status != "ok" else line
+    line = f"{click.style(f'{finding.status:<4}', fg=COLOURS[finding.status], bold=True)}  {finding.check:<13}  {finding.detail}"
+    return f"{line}\n{'':21}-> {finding.advice}" if finding.advice and finding.status != "ok" else line
 
 
 async def _findings(settings: Settings, sample_n: int, urls: list[str]) -> AsyncIterator[Finding]:

@@ -21,7 +21,7 @@ import click
 from stream_monitor.cli.input_options import input_options, options_of
 from stream_monitor.cli.terminal import readable
 from stream_monitor.config import load
-from stream_monitor.errors import InputError
+from stream_monitor.errors import UNREADABLE, InputError
 
 if TYPE_CHECKING:
     from stream_monitor.inputs import EventStream
@@ -135,7 +135,7 @@ def shifted(value: bytes, by_ms: int) -> bytes:
 
     try:
         event = msgspec.json.decode(value)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return value
     time_ms = parse_time_ms(event.get("timestamp")) if isinstance(event, dict) else None
     return value if time_ms is None else msgspec.json.encode({**event, "timestamp": time_ms + by_ms})

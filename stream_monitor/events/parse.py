@@ -36,6 +36,23 @@ _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+def model_of(value: bytes) -> str | None:
+    """
+    The model that a record names which could not be used; None where it cannot be read or names none.
+
+    >>> model_of(b'{"model": "m", "score": 7}'), model_of(b'{"score": 7}'), model_of(b'{"model": 7}'), model_of(b"{")
+    ('m', None, None, None)
+    """
+    try:
+        return msgspec.json.decode(value, type=_Named).model
+    except (ValueError, RecursionError):
+        return None
+
+
 class Bad(Exception):  # noqa: N818 - control flow inside this package, never shown
     """A record that cannot be used."""
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from stream_monitor.errors import InputError
+from stream_monitor.errors import UNREADABLE, InputError
 from stream_monitor.inputs.columns import EXACT_MAX
 from stream_monitor.inputs.dialect import encoding_of
 from stream_monitor.inputs.facts import Facts
@@ -56,7 +56,7 @@ class JsonLinesReader:
         """Whether the first line is complete in itself and no list of objects: then it is one bad line."""
         try:
             first = msgspec.json.decode(next(self.lines()))
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return False
         return not (isinstance(first, list) and any(isinstance(item, dict) for item in first))
 
@@ -69,7 +69,7 @@ class JsonLinesReader:
                 try:
                     yield times(line).timestamp
                     continue
-                except msgspec.DecodeError:
+                except UNREADABLE:
                     pass
             row = self._row(line)
             if isinstance(row, bytes):
@@ -153,12 +153,12 @@ def decoded(line: bytes) -> dict[str, Any] | None:
     """
     try:
         return _decode(line)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         pass
     try:
         row = json.loads(line.decode())
         json.dumps(row, ensure_ascii=False).encode()  # lone surrogates are no text
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return None
     return without_nan(row) if isinstance(row, dict) else None
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from stream_monitor.errors import InputError
+from stream_monitor.errors import UNREADABLE, InputError
 from stream_monitor.inputs.options import PARENTS, Mapping, Role, did_you_mean, is_field
 
 NAME_FIELDS = frozenset(("event_id", "model", "version", "variant", "unit", "timestamp"))
@@ -65,7 +65,7 @@ def as_json(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in "{[":
         try:
             return msgspec.json.decode(value)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return value
     return value
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from stream_monitor.errors import UNREADABLE
 from stream_monitor.inputs.columns import Told
 from stream_monitor.inputs.csv_files import CsvReader
 from stream_monitor.inputs.facts import CHECKED, Facts, misfit
@@ -235,7 +236,7 @@ class Source:
         for line in reader.lines():
             try:
                 head = decode(line)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 head = None
             if head is not None and kind == "labels" and bytes(head.label) == b"null":
                 self.unlabelled += 1

@@ -107,6 +107,7 @@ def _of_the_process() -> Iterable[Metric]:
     yield _process("records_total", "counter", "Records by topic and what became of them.", "topic", "outcome")
     yield _process("labels_total", "counter", "Labels by what became of them; `evicted`: they or their prediction had left a full store.", "outcome")
     yield _process("dead_letters_total", "counter", "Records written to dead-letters.", "topic", "reason")
+    yield _process("predictions_refused_total", "counter", "Records of predictions that could not be used, by the model that they name; empty: none can be read.", "model")
     yield _process("consumer_lag_records", "gauge", "Records in the partition that were not read yet.", "topic", "partition")
     yield _process("source_wait_seconds_total", "counter", "Time in which the partition waited for one that is behind in event time.", "topic", "partition")
     yield _process("log_time_lag_seconds", "gauge", "Wall clock minus the greatest time folded from the partition.", "topic", "partition")

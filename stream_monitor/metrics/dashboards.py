@@ -46,12 +46,12 @@ def dashboards() -> dict[str, dict[str, Any]]:
 def models() -> dict[str, Any]:
     """Overview by model: traffic, performance, inputs, alerts."""
     alerts = _annotation("alerts", 'ALERTS{alertstate="firing",model=~"$model"}', "{{alertname}}", "{{model}} {{version}} {{severity}}")
-    return _dashboard("models", [*_place_variables("model_predictions_total"), *_model_variables()], (_now(), _traffic(), _performance(), _inputs(), _segments()), [alerts])
+    return _dashboard("models", [*_place_variables(), *_model_variables()], (_now(), _traffic(), _performance(), _inputs(), _segments()), [alerts])
 
 
 def worker() -> dict[str, Any]:
     """Health of the workers: is anything late, refused or left out?"""
-    return _dashboard("worker", _place_variables("stream_monitor_build_info"), (_state(), _reading(), _records(), _bounds()), [])
+    return _dashboard("worker", _place_variables(), (_state(), _reading(), _records(), _bounds()), [])
 
 
 def _matchers(name: str) -> tuple[str, ...]:
@@ -223,6 +223,7 @@ def _records() -> Row:
         _rates("Records by outcome", "stream_monitor_records_total", width=12),
         _rates("Labels by outcome", "stream_monitor_labels_total", width=12),
         _rates("Dead letters", "stream_monitor_dead_letters_total"),
+        _rates("Refused predictions by model", "stream_monitor_predictions_refused_total"),
         _rates("Alert events written", "stream_monitor_alert_events_total"),
         _increases("Timestamps replaced", "stream_monitor_timestamps_replaced_total"),
     )
@@ -330,9 +331,12 @@ def _variable(name: str, query: str) -> dict[str, Any]:
     }
 
 
-def _place_variables(name: str) -> list[dict[str, Any]]:
-    metric = CATALOGUE[name].name
-    return [_variable("job", f"label_values({metric}, job)"), _variable("instance", f'label_values({metric}{{job=~"$job"}}, instance)')]
+def _place_variables() -> list[dict[str, Any]]:
+    """Job, consumer group and instance. No series but one has the group: it is a choice of instances, of which "All" are those of the group."""
+    info = CATALOGUE["stream_monitor_config_info"].name
+    job, group = _variable("job", f"label_values({info}, job)"), _variable("group", f'label_values({info}{{job=~"$job"}}, group)')
+    instance = _variable("instance", f'label_values({info}{{job=~"$job",group=~"$group"}}, instance)')
+    return [job, group, instance | {"allValue": None}]
 
 
 def _model_variables() -> list[dict[str, Any]]:

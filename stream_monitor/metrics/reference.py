@@ -28,7 +28,7 @@ LABELS = {
     "partition": "Number of the partition.",
     "outcome": (
         "Of records: `forwarded` `rejected` `tombstone` where they are read, `accepted` `duplicate` `seen` where they are evaluated. "
-        "Of labels: `matched` `corrected` `superseded` `duplicate` `orphan`."
+        "Of labels: `matched` `corrected` `superseded` `duplicate` `orphan` `evicted`."
     ),
     "reason": "Why a record could not be used, one of a closed set: see the dead letters.",
     "limit": "Name of the limit under `limits`.",

@@ -14,6 +14,8 @@ from stream_monitor.metrics.queries import by_group, gauge, newly, rate, selecto
 PROCESS = ("job", "instance")
 MODEL = ("model", "version")
 REJECTED_SHARE = 0.01
+REFUSED_SHARE = 0.05
+REPLACED_SHARE = 0.01
 ERROR_SHARE = 0.05
 CLOCK_S = 5
 LAG_S = 60
@@ -48,6 +50,7 @@ def _recording() -> list[dict[str, Any]]:
 
 def _worker() -> list[dict[str, Any]]:
     rejected = rate("stream_monitor_dead_letters_total", by=(*PROCESS, "topic"))
+    replaced, taken = rate("stream_monitor_timestamps_replaced_total", by=("job",)), rate("stream_monitor_records_total", 'outcome="forwarded"', by=("job",))
     read = rate("stream_monitor_records_total", 'outcome=~"forwarded|rejected"', by=(*PROCESS, "topic"))
     return [
         _alert(
@@ -84,6 +87,13 @@ def _worker() -> list[dict[str, Any]]:
             ("10m", "warning"),
             "{{ $value | humanizePercentage }} of what {{ $labels.instance }} reads of {{ $labels.topic }} cannot be used",
             "See `stream-monitor dead-letters list` for reasons and examples.",
+        ),
+        _alert(
+            "StreamMonitorEventsAhead",
+            f"{replaced} / {taken} > {REPLACED_SHARE}",
+            ("10m", "warning"),
+            "{{ $value | humanizePercentage }} of the events that {{ $labels.job }} reads are dated in the future",
+            "The clock of a producer is ahead, or its timestamps have another unit. They count at the time at which they came; `stream-monitor doctor` looks at the newest.",
         ),
         _alert(
             "StreamMonitorTwoConfigurations",
@@ -146,6 +156,8 @@ def _left_out() -> list[dict[str, Any]]:
 
 def _models() -> list[dict[str, Any]]:
     name = "model_predictions_total"
+    refused = newly("stream_monitor_predictions_refused_total", by=("job", "model"))
+    accepted = f"sum by (job, model) (increase({name}[15m])) or ({refused}) * 0"
     seen, before = (by_group(name, by=MODEL, over=("increase", interval)) for interval in ("30m", "1d"))
     is_new = f"{by_group(name, by=MODEL)} > 0 unless on ({', '.join(MODEL)}) {name} offset 1d"
     return [
@@ -162,6 +174,13 @@ def _models() -> list[dict[str, Any]]:
             ("5m", "warning"),
             "{{ $value | humanizePercentage }} of the calls of {{ $labels.model }} {{ $labels.version }} fail",
             "The model server reports status error.",
+        ),
+        _alert(
+            "ModelPredictionsRefused",
+            f"({refused}) / (({refused}) + ({accepted})) > {REFUSED_SHARE}",
+            ("0m", "warning"),
+            "{{ $value | humanizePercentage }} of the predictions of {{ $labels.model }} in the last 15 minutes cannot be used",
+            "What is refused is rarely a random sample, so its metrics may be wrong. See `stream-monitor dead-letters list`.",
         ),
         _alert(
             "ModelSilent",

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.errors import StateError
+from stream_monitor.errors import UNREADABLE, StateError
 from stream_monitor.stats.binning import edges_of
 
 SCHEMA = 2
@@ -189,7 +189,7 @@ def decode_profile(data: bytes) -> Profile:
     """
     try:
         profile = msgspec.json.decode(data, type=Profile)
-    except msgspec.MsgspecError as e:
+    except UNREADABLE as e:
         message = f"not a reference profile: {e}"
         raise StateError(message) from None
     if profile.schema != SCHEMA:

@@ -13,14 +13,13 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import aiohttp
-import msgspec
 import numpy as np
-from msgspec import Struct
 
 from stream_monitor.errors import BrokerError
 from stream_monitor.events.observations import flushed
+from stream_monitor.events.parse import model_of
 from stream_monitor.ingest import Ingest
-from stream_monitor.runtime.clocks import worker_clocks
+from stream_monitor.runtime.clocks import OFF_MS, worker_clocks
 from stream_monitor.runtime.cluster import READ, WRITE, Cluster, Records, TopicFacts
 from stream_monitor.runtime.findings import Checkup, Finding, Patient, about, span
 from stream_monitor.runtime.http import url_of
@@ -30,6 +29,7 @@ from stream_monitor.runtime.spelling import compared, ids_of
 from stream_monitor.runtime.topic_changes import PROCEDURE
 from stream_monitor.schema import topics as topic_specs
 from stream_monitor.settings import MINUTE_MS, HttpSettings, Settings
+from stream_monitor.verdicts import Reject
 
 INPUTS = ("predictions", "labels")
 ACCESS: dict[str, frozenset[int]] = {
@@ -243,7 +243,7 @@ async def group(patient: Patient) -> list[Finding]:
     offsets = await patient.cluster.committed(name)
     state = f"group {name}: {facts.state or 'unknown'}, {facts.members} member(s)"
     if not offsets:
-        return [Finding("group", "ok", f"{state}, nothing committed yet")]
+        return [Finding("group", "ok", f"group {name}: no worker has run yet" if not facts.members else f"{state}, nothing committed yet")]
     found = [Finding("group", "ok", state) if facts.members else Finding("group", "warn", f"{state}: no worker runs", "start one: stream-monitor worker")]
     present = [topic_facts for topic in (*INPUTS, "observations") if (topic_facts := patient.facts(topic))]
     found += [await _lag(patient, topic, {tp.partition: offset for tp, (offset, _) in offsets.items() if tp.topic == topic.name}) for topic in present]
@@ -320,8 +320,10 @@ async def sample(patient: Patient) -> list[Finding]:
         if not batches:
             found.append(Finding(kind, "warn", f"{facts.name} is empty", "send events, for example with `stream-monitor produce`"))
             continue
-        ids[kind] = ids_of(value for batch in batches for value in batch.values)
-        found += [judged(kind, facts.name, batches, patient.settings.worker.max_record_bytes), clock(kind, batches, patient.now_ms)]
+        ingest, refused = _taken(kind, facts.name, batches, patient.settings.worker.max_record_bytes)
+        useless = {(batch.partition, reject.index) for batch, reject in refused}
+        ids[kind] = ids_of(value for batch in batches for i, value in enumerate(batch.values) if (batch.partition, i) not in useless)
+        found += [judged(kind, facts.name, batches, patient.settings.worker.max_record_bytes), clock(kind, batches, patient.now_ms), *_dated(kind, ingest, patient.now_ms)]
         if kind == "predictions":
             found += reach(batches, patient.settings.core)
     alike = compared(ids["predictions"], ids["labels"]) if len(ids) == len(INPUTS) else None
@@ -342,36 +344,38 @@ async def log_time(patient: Patient) -> list[Finding]:
     return [worker_clocks(facts.name, [f for f, _ in pairs], [a for _, a in pairs])] if pairs else []
 
 
+def _taken(kind: str, topic: str, batches: list[Records], max_record_bytes: int) -> tuple[Ingest, list[tuple[Records, Reject]]]:
+    """Records as a worker would take them, and which it would refuse."""
+    ingest, refused = Ingest(1, max_record_bytes=max_record_bytes), []
+    for batch in batches:
+        rejects = ingest.take(f"{topic}/{batch.partition}", kind, batch.values, np.array(batch.offsets, np.int64), np.array(batch.times_ms, np.int64))
+        refused += [(batch, reject) for reject in rejects]
+    return ingest, refused
+
+
 def judged(kind: str, topic: str, batches: list[Records], max_record_bytes: int) -> Finding:
     """Decode records as the worker would, and show what it would refuse."""
-    ingest = Ingest(1, max_record_bytes=max_record_bytes)
-    examples: list[str] = []
-    reasons: Counter[str] = Counter()
-    models: Counter[str] = Counter()
-    total = 0
-    for batch in batches:
-        total += len(batch.values)
-        for reject in ingest.take(f"{topic}/{batch.partition}", kind, batch.values, np.array(batch.offsets, np.int64), np.array(batch.times_ms, np.int64)):
-            reasons[reject.reason] += 1
-            if len(examples) < EXAMPLES_N:
-                examples.append(f"{topic}/{batch.partition}@{batch.offsets[reject.index]}: {reject.reason}: {reject.message}")
-        models.update(model for value in batch.values if value and (model := _model(value)))
-    seen = f"; models: {', '.join(f'{name} ({count})' for name, count in models.most_common(5))}" if models else ""
-    if not reasons:
+    refused = _taken(kind, topic, batches, max_record_bytes)[1]
+    total = sum(len(batch.values) for batch in batches)
+    models = Counter(model for batch in batches for value in batch.values if value and (model := model_of(value)))
+    if not refused:
+        seen = f"; models: {', '.join(f'{name} ({count})' for name, count in models.most_common(EXAMPLES_N + 2))}" if models else ""
         return Finding(kind, "ok", f"the newest {total} records of {topic} can be used{seen}")
-    detail = f"of the newest {total} records of {topic} {reasons.total()} cannot be used: {'; '.join(examples)}"
-    return Finding(kind, "fail" if reasons.total() == total else "warn", detail, "compare with the schema in topics/ and correct who sends them; such records go to dead-letters")
+    examples = [f"{topic}/{batch.partition}@{batch.offsets[reject.index]}: {reject.reason}: {reject.message}" for batch, reject in refused[:EXAMPLES_N]]
+    lost = Counter(model_of(batch.values[reject.index] or b"") for batch, reject in refused)
+    by_model = ", ".join(f"{name} {count} of {models[name]}" for name, count in lost.most_common(EXAMPLES_N + 2) if name)
+    detail = f"of the newest {total} records of {topic} {len(refused)} cannot be used: {'; '.join(examples)}{f'; by the model that they name: {by_model}' if by_model else ''}"
+    return Finding(kind, "fail" if len(refused) == total else "warn", detail, "compare with the schema in topics/ and correct who sends them; such records go to dead-letters")
 
 
-class _Named(Struct):
-    model: str = ""
-
-
-def _model(value: bytes) -> str:
-    try:
-        return msgspec.json.decode(value, type=_Named).model
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
+def _dated(kind: str, ingest: Ingest, now_ms: int) -> list[Finding]:
+    """Whether events are dated ahead of their record, or of this machine."""
+    times = [part for parts in ingest.newest_ms.values() for part in parts]
+    ahead = ingest.ahead + sum(int((part > now_ms + OFF_MS).sum()) for part in times)
+    if not ahead:
+        return []
+    detail = f"{ahead} of the newest {sum(map(len, times))} {kind} are dated ahead of their record or of this machine: they count at the time at which they came"
+    return [Finding("clock", "warn", detail, "correct the clocks of who sends them (NTP), or the unit of `timestamp`")]
 
 
 def clock(kind: str, batches: list[Records], now_ms: int) -> Finding:

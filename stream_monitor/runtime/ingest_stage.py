@@ -37,9 +37,10 @@ from stream_monitor.runtime.fetching import Broken, Fetched, Records, split
 from stream_monitor.runtime.hub import GO_BACK_WARNING, Hub, bounds_of, patiently, quietly
 from stream_monitor.runtime.notes import read_note
 from stream_monitor.runtime.poison import CAREFUL_RECORDS, MARK_S, REASON, TRIES, Headers, letter_headers, parted, place, suspicion, with_failures
+from stream_monitor.runtime.refusals import Refusals
 from stream_monitor.runtime.retention import Lost
 from stream_monitor.runtime.topic_changes import PROCEDURE
-from stream_monitor.schema import REJECT_REASONS, topics
+from stream_monitor.schema import topics
 from stream_monitor.verdicts import Reject
 
 log = logging.getLogger("stream_monitor")
@@ -67,7 +68,7 @@ class IngestStage:
         """Topic id with which the tenure of each partition began."""
         self.alignment = aligned(hub.settings)
         self.lost = Lost(hub.settings.worker, "read", "leaves them out")
-        self.dead: Counter[tuple[str, str]] = Counter()
+        self.refusals = Refusals(hub.settings.core)
         self.clock = Clock()
         self._lock = asyncio.Lock()
         self._partitions: dict[str, int] = {}
@@ -266,14 +267,14 @@ class IngestStage:
         topic = self.hub.topic("dead-letters")
         for reject in rejects:
             value, offset = records.values[reject.index] or b"", int(records.offsets[reject.index])
-            self.dead[self.kinds[tp.topic], reject.reason] += 1
+            self.refusals.count(self.kinds[tp.topic], reject.reason, value)
             headers = letter_headers(tp, offset, reject.reason, reject.message)
             if len(value) > DEAD_LETTER_BYTES_MAX:
                 headers.append(("stream-monitor.truncated", str(len(value)).encode()))
                 value = b""
             waiting.append(await self._letter(topic, value, records.keys[reject.index], headers))
         for batch in records.broken:
-            self.dead[self.kinds[tp.topic], batch.reason] += 1
+            self.refusals.count(self.kinds[tp.topic], batch.reason)
             headers = letter_headers(tp, batch.start, batch.reason, place(tp, batch))
             headers.append(("stream-monitor.truncated", b"0"))  # of the whole batch nothing is known
             waiting.append(await self._letter(topic, b"", None, headers))
@@ -394,6 +395,5 @@ class IngestStage:
         """Counters of this process."""
         for topic in ("predictions", "labels"):
             yield from (Sample("stream_monitor_records_total", (topic, outcome), self.ingest.counts[topic, outcome]) for outcome in OUTCOMES)
-            yield from (Sample("stream_monitor_dead_letters_total", (topic, reason), self.dead[topic, reason]) for reason in REJECT_REASONS)
-        yield from (sample for part in (self.lost, self.alignment, self.clock) for sample in part.samples())
+        yield from (sample for part in (self.refusals, self.lost, self.alignment, self.clock) for sample in part.samples())
         yield Sample("stream_monitor_timestamps_replaced_total", (), self.ingest.ahead)

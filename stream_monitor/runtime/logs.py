@@ -108,7 +108,7 @@ def configure() -> None:
     handler.addFilter(Sparing())
     logging.basicConfig(level="INFO", handlers=[handler])
     logging.getLogger("asyncio").addFilter(news)
-    for noisy in ("faust", "mode"):
+    for noisy in ("faust", "mode", "stream_monitor.runtime.transport"):  # the last is what Faust calls its services by, which are ours
         logging.getLogger(noisy).setLevel("ERROR")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
+from stream_monitor.errors import UNREADABLE
 from stream_monitor.runtime.findings import Finding
 
 EXAMPLES_N = 2
@@ -41,7 +42,7 @@ def ids_of(values: Iterable[bytes | None]) -> list[str]:
     for value in values:
         try:
             event_id = msgspec.json.decode(value or b"", type=_Identified).event_id
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             continue
         if event_id:
             found.append(event_id)

@@ -161,7 +161,9 @@ async def look(kafka: KafkaSettings) -> dict[str, Found]:
             hidden = await cluster.hidden([name for name in physical if name not in seen])
             there = [name for name in physical if name in seen]
             configs = await cluster.configs(there)
-    except (BrokerError, KafkaError, OSError) as e:  # TimeoutError is an OSError
+    except BrokerError:
+        raise  # it says which setting to look at
+    except (KafkaError, OSError) as e:  # TimeoutError is an OSError
         raise BrokerError(f"no answer from Kafka at {kafka.bootstrap_servers} (kafka.bootstrap_servers): {str(e) or type(e).__name__}") from None
     if hidden:
         raise BrokerError(f"we may not see {', '.join(sorted(hidden))}: allow Describe on these topics to the user of kafka.security")

@@ -123,7 +123,9 @@ def test_dashboard_is_fit_for_provisioning(name):
     assert "__inputs" not in board
     assert [panel["id"] for panel in board["panels"]] == list(range(1, len(board["panels"]) + 1))
     variables = {variable["name"]: variable for variable in board["templating"]["list"]}
-    assert {"datasource", "job", "instance"} <= set(variables)
+    assert {"datasource", "job", "group", "instance"} <= set(variables)
+    assert "$group" in variables["instance"]["query"]["query"]
+    assert variables["instance"]["allValue"] is None, "all instances are those of the chosen groups"
     assert all(variable["refresh"] == 2 for variable in variables.values() if variable["type"] == "query")
     used = set(re.findall(r"\$(\w+)", json.dumps(board["panels"]))) - {"__rate_interval"}
     assert used <= set(variables)
@@ -202,6 +204,8 @@ HEALTHY = {
     "stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "0.2x200",
     "stream_monitor_records_total{job='j',instance='i',topic='predictions',outcome='forwarded'}": "0+600x200",
     "stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+1x200",
+    "stream_monitor_predictions_refused_total{job='j',instance='i',model='m'}": "0+6x200",
+    "stream_monitor_timestamps_replaced_total{job='j',instance='i'}": "0+1x200",
     "stream_monitor_predictions_evicted_total{job='j',instance='i'}": "0x200",
     "stream_monitor_series_dropped_total{job='j',instance='i'}": "0x200",
     "stream_monitor_scrape_errors_total{job='j',instance='i'}": "0x200",
@@ -215,6 +219,8 @@ ILL = {
     "StreamMonitorNotReady": {"stream_monitor_ready{job='j',instance='i'}": "0x200"},
     "StreamMonitorBehind": {"stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "90x200"},
     "StreamMonitorClock": {"stream_monitor_clock_offset_seconds{job='j',instance='i'}": "-90x200"},
+    "StreamMonitorEventsAhead": {"stream_monitor_timestamps_replaced_total{job='j',instance='i'}": "0+30x200"},
+    "ModelPredictionsRefused": {"stream_monitor_predictions_refused_total{job='j',instance='i',model='m'}": "0+70x200"},
     "StreamMonitorDeadLetters": {"stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+30x200"},
     "StreamMonitorTwoConfigurations": {"stream_monitor_config_info{job='j',instance='other',group='g',hash='b'}": "_x20 1x180"},
     "StreamMonitorRecordsLost": {"stream_monitor_lost_records{job='j',topic='predictions',partition='0'}": "5x200"},
@@ -252,6 +258,7 @@ FIRST = {
     "StreamMonitorScrapeErrors": "stream_monitor_scrape_errors_total{job='j',instance='i'}",
     "StreamMonitorMonitorFailed": "stream_monitor_monitor_failures_total{job='j',instance='i',monitor='drift'}",
     "StreamMonitorRecordsLost": "stream_monitor_lost_records{job='j',instance='i',topic='predictions',partition='0'}",
+    "ModelPredictionsRefused": "stream_monitor_predictions_refused_total{job='j',instance='i',model='another'}",
     "ModelAlertsFiring": "model_alerts_firing{job='j',instance='i',model='n',version='1',severity='critical'}",
 }
 

@@ -147,7 +147,7 @@ def test_a_broken_batch_ends_the_process_unless_it_is_to_be_skipped(died):
         assert driver.offsets == {TP: (0, "id opened=2")}
         stage, sent, start = await run(driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True), delivery(3, [event(9)])], on_corrupt="skip")
         assert (start, sent.letters(), driver.offsets[TP]) == (0, [(b"", 0, "corrupt_batch")], (4, f"id time={T0}"))
-        assert stage.dead["predictions", "corrupt_batch"] == 1
+        assert stage.refusals.by_reason["predictions", "corrupt_batch"] == 1
         assert stage.ingest.counts["predictions", "forwarded"] == 1
 
     asyncio.run(body())

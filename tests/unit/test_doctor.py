@@ -355,6 +355,25 @@ def test_clock(age_ms, status, says):
     assert says in finding.detail
 
 
+def test_what_cannot_be_used_is_told_by_model_however_it_is_broken():
+    deep = b'{"event_id": "2", "model": "churn", "features": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
+    values = [GOOD, GOOD.replace(b"1}", b"[1]}"), b'{"event_id": "1", "model": "other"}', b"\xff", b'"\xff"', deep]
+    finding = judged("predictions", "predictions", [Records(0, list(range(6)), [NOW_MS] * 6, values)], 1_000_000)
+    assert (finding.status, "5 cannot be used" in finding.detail) == ("warn", True)
+    assert finding.detail.endswith("by the model that they name: churn 1 of 2, other 1 of 1")
+
+
+@pytest.mark.parametrize(("ahead_ms", "by", "n"), [(7_200_000, "event", 1), (60_000, "record", 2), (0, "event", 0)])
+def test_events_of_the_future_are_told(ahead_ms, by, n):
+    """The clock of a producer, with the time of its records or without."""
+    good = json.loads(GOOD) | ({"timestamp": NOW_MS + ahead_ms} if by == "event" else {})
+    time_ms = NOW_MS + (ahead_ms if by == "record" else 0)
+    values = [json.dumps(good | {"event_id": str(i), **({} if i < max(n, 1) else {"timestamp": NOW_MS})}).encode() for i in range(3)]
+    ingest = doctor._taken("predictions", "predictions", [Records(0, [1, 2, 3], [time_ms] * 3, values)], 1_000)[0]
+    found = doctor._dated("predictions", ingest, NOW_MS)
+    assert [(f.status, f.detail.split(" are ")[0]) for f in found] == ([("warn", f"{n} of the newest 3 predictions")] if n else [])
+
+
 def test_tombstones_are_not_faults():
     assert judged("predictions", "predictions", [Records(0, [1, 2], [NOW_MS, NOW_MS], [None, GOOD])], 1_000).status == "ok"
 

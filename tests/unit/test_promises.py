@@ -19,9 +19,10 @@ from stream_monitor.evaluate import LABEL_OUTCOMES, Shard
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.metrics.catalogue import CATALOGUE
 from stream_monitor.metrics.reference import LABELS
+from stream_monitor.metrics.samples import Sample
 from stream_monitor.monitors.containment import MONITORS
 from stream_monitor.schema import REJECT_REASONS, topics
-from stream_monitor.settings import Baseline, CoreSettings, Drift, ModelSettings, Segment
+from stream_monitor.settings import Baseline, CoreSettings, Drift, Limits, ModelSettings, Segment
 from stream_monitor.verdicts import Kind
 
 PACKAGE = Path(stream_monitor.__file__).parent
@@ -107,6 +108,20 @@ def test_every_method_that_is_described_is_there():
     compared = {"psi", "js", "ks", "wasserstein", "chi2"}
     assert set(re.findall(r"`(\w+)`", LABELS["method"])) == compared | set(METHODS)
     assert set(re.findall(r"`(\w+)`", LABELS["outcome"].partition("Of labels:")[2])) == set(LABEL_OUTCOMES)
+
+
+def test_every_outcome_that_a_label_can_have_is_shown():
+    """One that is counted and not shown is a label that is lost in silence."""
+    shard, ingest = Shard(0, CoreSettings(limits=Limits(pending=100))), Ingest(1)
+    for kind, ids in (("predictions", range(1_000)), ("labels", range(1_000)), ("labels", range(5_000, 6_000))):
+        answer = {"prediction": 1} if kind == "predictions" else {"label": 1}
+        values = [json.dumps({"event_id": str(i), "model": "m", **answer}).encode() for i in ids]
+        assert not ingest.take(f"{kind}@{ids.start}/0", kind, list(values), np.arange(1_000), np.full(1_000, T0))
+        for record in ingest.flush(T0)[0]:
+            shard.fold(record)
+    shown = {s.labels[0]: s.value for s in shard.samples() if isinstance(s, Sample) and s.name == "stream_monitor_labels_total"}
+    assert shown["evicted"] > 0
+    assert {outcome: n for outcome, n in shown.items() if n} == {outcome: n for outcome, n in shard.labels.items() if n}
 
 
 def test_every_label_that_is_described_is_of_a_metric():

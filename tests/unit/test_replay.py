@@ -451,19 +451,21 @@ def test_bad_rows_are_dead_letters_and_the_others_count(write, tmp_path):
         b'{"event_id":"b","model":"m","prediction":1,"timestamp":915148800000}',
         b'{"event_id":"c","model":"m","prediction":[1],"timestamp":1700000000000}',
         b'"\xff"',
+        b'{"event_id":"d","model":"\xff","prediction":1}',
+        b'{"event_id":"d","model":"m","prediction":1,"features":{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}}",
     ]
     path.write_bytes(b"\n".join([*bad, json.dumps(good).encode(), json.dumps(good).encode()]) + b"\n")
     got = Result(tmp_path, "--predictions", str(path))
     assert got.code == 0
-    assert got.summary["records"]["predictions"] == {"received": 8, "accepted": 1, "duplicate": 1, "rejected": 6}
+    assert got.summary["records"]["predictions"] == {"received": 10, "accepted": 1, "duplicate": 1, "rejected": 8}
     by_value = {d.get("value", "").encode() or base64.b64decode(d["value_base64"]): d for d in got.dead}
     assert {value: by_value[value]["reason"] for value in bad} == dict(
-        zip(bad, ("invalid_json", "not_an_object", "missing_field", "out_of_range", "wrong_type", "invalid_json"), strict=True)
+        zip(bad, ("invalid_json", "not_an_object", "missing_field", "out_of_range", "wrong_type", "invalid_json", "invalid_json", "too_deep"), strict=True)
     )
     assert {d["topic"] for d in got.dead} == {"predictions"}
-    assert "invalid_json 2" in got.stdout
-    assert next((r["reason"], r["count"]) for r in got.summary["refused"]["predictions"]) == ("invalid_json", 2)
-    assert sum(r["count"] for r in got.summary["refused"]["predictions"]) == 6
+    assert "invalid_json 3" in got.stdout
+    assert next((r["reason"], r["count"]) for r in got.summary["refused"]["predictions"]) == ("invalid_json", 3)
+    assert sum(r["count"] for r in got.summary["refused"]["predictions"]) == 8
     for text in (got.report, got.stdout):
         assert "event_id` is missing" in text
         assert "`prediction` must be a number, a string or a boolean, not an array" in text

@@ -181,7 +181,7 @@ def test_what_the_broker_refuses_is_said(monitor):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"), [(["check"], 1, "no answer from Kafka at 127.0.0.1:1 "), (["apply", "--partitions", "alerts=2"], 2, "--partitions alerts=2")]
+    ("arguments", "code", "message"), [(["check"], 1, "no connection to Kafka at 127.0.0.1:1 "), (["apply", "--partitions", "alerts=2"], 2, "--partitions alerts=2")]
 )
 def test_errors_are_one_line(arguments, code, message, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,51 @@
+"""
+What was refused of the source topics: how often, why, and of which model.
+
+Rule of the file: a name out of a record that could not be used is bounded in number like any other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from stream_monitor.events.parse import model_of
+from stream_monitor.metrics.samples import Sample
+from stream_monitor.monitors.registry import OTHER
+from stream_monitor.schema import REJECT_REASONS
+from stream_monitor.settings import CoreSettings
+
+
+class Refusals:
+    """
+    Counts dead letters of this process.
+
+    Examples
+    --------
+    >>> refusals = Refusals(CoreSettings())
+    >>> for value in (b'{"model": "m", "score": 7}', b"{"):
+    ...     refusals.count("predictions", "out_of_range", value)
+    >>> refusals.by_reason["predictions", "out_of_range"], dict(refusals.by_model)
+    (2, {'m': 1, '': 1})
+    """
+
+    def __init__(self, core: CoreSettings) -> None:
+        self.core = core
+        self.by_reason: Counter[tuple[str, str]] = Counter()
+        self.by_model: Counter[str] = Counter()
+        """Predictions; those of which no model can be read under the empty name."""
+
+    def count(self, kind: str, reason: str, value: bytes = b"") -> None:
+        """One record of `predictions` or `labels`."""
+        self.by_reason[kind, reason] += 1
+        if kind != "predictions":
+            return
+        model = model_of(value) or ""
+        known = not model or model in self.by_model or model in self.core.models
+        self.by_model[model if known or len(self.by_model) < self.core.limits.models else OTHER] += 1
+
+    def samples(self) -> Iterator[Sample]:
+        """Each reason is there at 0; models as they come."""
+        for topic in ("predictions", "labels"):
+            yield from (Sample("stream_monitor_dead_letters_total", (topic, reason), self.by_reason[topic, reason]) for reason in REJECT_REASONS)
+        yield from (Sample("stream_monitor_predictions_refused_total", (model,), n) for model, n in self.by_model.items())
