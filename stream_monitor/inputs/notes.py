@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from stream_monitor.inputs.columns import CLEAR_MARKS, Column, Writing
 from stream_monitor.inputs.csv_files import CsvReader
@@ -16,7 +17,7 @@ from stream_monitor.inputs.json_lines import JsonLinesReader
 from stream_monitor.inputs.options import FIELDS
 from stream_monitor.inputs.shape import listed
 from stream_monitor.inputs.sources import Source
-from stream_monitor.inputs.times import parse_moment
+from stream_monitor.inputs.times import DEFAULT_START_MS, parse_moment
 
 LIKELY = {
     "prediction": ("yhat", "ypred", "pred", "preds", "predicted", "predictions", "predictedlabel", "predictedclass", "predclass", "predlabel", "modeloutput", "forecast"),
@@ -57,10 +58,13 @@ def notes_of(source: Source) -> list[str]:
     found = [*_how_read(source), *source.reader.notes(), *_misfits(source)]
     if isinstance(source.reader, CsvReader):
         found += _cells(source.reader.learnt)
-    elif beyond := source.reader.beyond():
+    elif beyond := [column for column in source.reader.beyond() if source.columns is None or column not in source.shaper.names(source.columns)]:
         found.append(f"{_some(beyond)}: {BEYOND}")
     if source.times.missing + source.times.unreadable < source.rows or source.times.unreadable:
         found += source.times.notes(source.time_column or "timestamp", source.reading, source.options.timezone)
+        if source.first_ms is not None and source.first_ms < DEFAULT_START_MS:
+            begin = datetime.fromtimestamp(source.first_ms / 1_000, UTC).isoformat(timespec="seconds")
+            found.append(f"{source.time_column or 'timestamp'}: times begin at {begin}; rows before 2000-01-01 are refused")
     return [f"{source.file.name}: {note}" for note in found]
 
 
@@ -81,7 +85,7 @@ def _how_read(source: Source) -> Iterator[str]:
         told.append(f"features: {_some(list(features.values())) or 'none'}")
     yield f"{source.rows:,} row{'' if source.rows == 1 else 's'}; " + ", ".join(told)
     yield from _likely(source, list(features) if source.role == "table" else list(plan.unused), plan.fields)
-    if not source.has_times and source.rows and source.role != "labels":
+    if not source.has_times and not source.times.unreadable and source.rows and source.role != "labels":
         yield f"no timestamp: rows are taken {source.options.interval_ms / 1_000:g} s apart from 2000-01-01 on (--interval)"
 
 

@@ -54,6 +54,16 @@ def as_id(value: Any) -> Any:
     return as_text(value)
 
 
+def as_outcome(value: Any) -> Any:
+    """
+    A label or an answer: text is without blanks around it, which columns of a fixed width have.
+
+    >>> as_outcome("Yes  "), as_outcome(1.0)
+    ('Yes', 1.0)
+    """
+    return value.strip() or value if isinstance(value, str) else value
+
+
 def as_segments(value: Any) -> Any:
     """Texts by name; what is null is left out."""
     value = as_json(value)
@@ -91,6 +101,8 @@ def converter(field: str) -> Convert:
         return as_id
     if field in TEXT_FIELDS or field.startswith("segments."):
         return as_text
+    if field in {"label", "prediction"}:
+        return as_outcome
     if field == "segments":
         return as_segments
     return as_json if field in JSON_FIELDS else _same

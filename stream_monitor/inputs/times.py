@@ -34,6 +34,10 @@ DAY_NUMBERS = range(19_000_101, 22_000_101)
 _DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(.*)", re.DOTALL)
 _SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(.*)", re.DOTALL)
 _YEAR_FIRST = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(.*)", re.DOTALL)
+_MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december")
+_DAY_NAMED = re.compile(r"(?:[A-Za-z]{3,9},?\s+)?(\d{1,2})[-\s./]?([A-Za-z]{3,9})[-\s.,/]*(\d{4})[:,\s]*(.*)", re.DOTALL)
+_NAMED_DAY = re.compile(r"(?:[A-Za-z]{3,9},?\s+)?([A-Za-z]{3,9})[-\s.]+(\d{1,2}),?\s+(\d{4})[,\s]*(.*)", re.DOTALL)
+"""9-Oct-2025, 09OCT2025:08:15, Thu, 09 Oct 2025; October 9, 2025."""
 _OFFSET = re.compile(r"[+-]\d\d:?\d\d")
 _HALF_DAY = re.compile(r"(\d{1,2}):(\d\d)(:\d\d)?\s*([AP])\.?M\.?", re.IGNORECASE)
 _ZONE_NAME = re.compile(r"\s*(UTC|GMT|z)$")
@@ -181,12 +185,18 @@ def parse_moment(text: str, *, day_first: bool = False) -> datetime | None:
     ['2025-10-09T08:15:00.500000', '2025-10-09T00:00:00', '2025-10-09T08:15:00', '2025-10-09T08:15:00+00:00']
     >>> parse_moment("10/9/2025 8:15 PM").isoformat(), parse_moment("10/9/2025", day_first=True).day
     ('2025-10-09T20:15:00', 10)
+    >>> {parse_moment(t).isoformat() for t in ("09-Oct-2025 08:15", "09OCT2025:08:15:00", "Thu, 9 Oct 2025 08:15:00", "October 9, 2025 8:15 AM")}
+    {'2025-10-09T08:15:00'}
     """
     text = text.strip()
     moment = _moment(text)
-    if moment is not None or not text[:1].isdigit():
+    if moment is not None:
         return moment
-    if found := _DOTTED.fullmatch(text):
+    if named := _month_named(text):
+        year, month, day, rest = named
+    elif not text[:1].isdigit():
+        return None
+    elif found := _DOTTED.fullmatch(text):
         day, month, year, rest = found.groups()
     elif found := _SLASHED.fullmatch(text):
         first, second, year, rest = found.groups()
@@ -201,6 +211,18 @@ def parse_moment(text: str, *, day_first: bool = False) -> datetime | None:
     if len(rest.partition(":")[0]) == 1:
         rest = "0" + rest
     return _moment(f"{year}-{month:0>2}-{day:0>2}" + (f"T{rest.lstrip('T')}" if rest else ""))
+
+
+def _month_named(text: str) -> tuple[str, str, str, str] | None:
+    """Year, month, day and the rest of a date whose month has its English name."""
+    if found := _DAY_NAMED.fullmatch(text):
+        day, name, year, rest = found.groups()
+    elif found := _NAMED_DAY.fullmatch(text):
+        name, day, year, rest = found.groups()
+    else:
+        return None
+    month = next((i for i, full in enumerate(_MONTHS, 1) if full.startswith(name.lower())), None)
+    return None if month is None else (year, str(month), day, rest)
 
 
 class TimeColumn:

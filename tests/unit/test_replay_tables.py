@@ -374,3 +374,36 @@ def test_rows_of_unexpected_classes_are_no_more_than_there_are_rows(replay):
     told = [a for a in map(json.loads, Path("a.jsonl").read_text().splitlines()) if a["subject"] == "unexpected_class"]
     assert told[-1]["value"] == 3
     assert "3 of 103 labelled rows" in told[-1]["summary"], ran.text
+
+
+@pytest.mark.parametrize("form", ["%d-%b-%Y", "%d%b%Y", "%b %d, %Y", "%A, %d %B %Y", "%d %B %Y", "%a, %d %b %Y 00:00:00", "%d-%b-%Y 12:00 AM", "%d%b%Y:00:00:00"])
+def test_dates_with_the_name_of_the_month(replay, form):
+    days = [datetime.fromtimestamp(1_640_995_200 + i * 86_400, UTC) for i in range(400)]
+    table = csv_file("t.csv", {"timestamp": [f'"{day.strftime(form)}"' for day in days], "prediction": [i % 2 for i in range(400)], "label": [0] * 400})
+    ran = replay(table)
+    window = ran.version["windows"]["all"]
+    assert (window["start"], window["end"], window["labels"]) == ("2022-01-01T00:00:00.000Z", "2023-02-04T00:00:00.000Z", 400)
+
+
+def test_times_that_cannot_be_used_are_told_by_column(replay):
+    columns: Columns = {"timestamp": ["the 9th"] * 20, "prediction": [1] * 20}
+    ran = replay(csv_file("t.csv", columns))
+    assert "timestamp: 20 values are no time, such as 'the 9th'" in ran.text
+    assert "no timestamp" not in ran.text
+    columns["timestamp"] = [f"1985-01-{i + 1:02}" for i in range(20)]
+    assert "timestamp: times begin at 1985-01-01T00:00:00+00:00; rows before 2000-01-01 are refused" in replay(csv_file("t.csv", columns)).text
+
+
+@pytest.mark.parametrize("write", [csv_file, parquet_file])
+def test_classes_of_columns_of_a_fixed_width_are_the_same_classes(replay, write):
+    truth, answers = outcomes(300)
+    table = write(f"t.{write.__name__.removesuffix('_file')}", {"label": [f"{['no', 'yes'][y]:<5}" for y in truth], "prediction": [f" {['no', 'yes'][p]}" for p in answers]})
+    ran = replay(table)
+    assert ran.version["task"] == "binary"
+    assert ran.version["windows"]["all"]["accuracy"] == pytest.approx(accuracy_score(truth, answers), abs=1e-9)
+
+
+def test_ids_are_no_features_whatever_their_size(replay):
+    ran = replay(parquet_file("t.parquet", {"event_id": [2**61 + i for i in range(50)], "prediction": [1] * 50, "x": [2**61] * 50}))
+    assert "x.parquet" not in ran.text
+    assert "t.parquet: x: whole numbers are beyond 2**53" in ran.text
