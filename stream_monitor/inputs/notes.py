@@ -65,7 +65,15 @@ def notes_of(source: Source) -> list[str]:
         if source.first_ms is not None and source.first_ms < DEFAULT_START_MS:
             begin = datetime.fromtimestamp(source.first_ms / 1_000, UTC).isoformat(timespec="seconds")
             found.append(f"{source.time_column or 'timestamp'}: times begin at {begin}; rows before 2000-01-01 are refused")
+        if source.ahead:
+            found.append(_ahead(source.time_column or "timestamp", source.ahead))
     return [f"{source.file.name}: {note}" for note in found]
+
+
+def _ahead(column: str, times_ms: list[int]) -> str:
+    n, latest = len(times_ms), datetime.fromtimestamp(times_ms[-1] / 1e3, UTC).isoformat()
+    rows, take = ("row is", "it takes") if n == 1 else ("rows are", "each takes")
+    return f"{column}: {n:,} {rows} dated after today or far after all others ({latest}), as by a clock that is ahead; {take} the time of the row before"
 
 
 def _how_read(source: Source) -> Iterator[str]:

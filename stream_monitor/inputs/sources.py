@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -99,6 +100,8 @@ class Source:
         self.time_column: str | None = None
         self.misfits: dict[str, str] = {}
         """Columns that cannot be the field of their name, and why; they are features. Known after `scan`."""
+        self.ahead: list[int] = []
+        """Times of rows whose clock is ahead, known after `scan`; they have the time of the row before."""
         self.rows = 0
         """Known after `scan`."""
         self.first_ms: int | None = None
@@ -182,6 +185,10 @@ class Source:
                 self.reading = self.reading._replace(unit="milliseconds")
             self._sorted = times.in_order(self.reading)
             bounds = times.bounds_ms(self.reading)
+            if bounds and (ahead := times.ahead(self.reading, self.rows, time.time_ns() // 1_000_000)):
+                bounds = bounds[0], ahead[0]
+                self.reading, self._sorted = self.reading._replace(latest_ms=ahead[0]), False
+                self.ahead = ahead[1]
             start_ms = DEFAULT_START_MS + (self._first_row - 1) * self._interval_ms
             first_ms, last_ms = bounds or (start_ms + self._interval_ms, start_ms + self.rows * self._interval_ms)
             if bounds and times.missing + times.unreadable and not self._sorted:
@@ -228,10 +235,16 @@ class Source:
             return self._untouched(self.reader)
         return self._shaped()
 
+    def _clock(self, first_row: int = 1) -> Clock:
+        clock = Clock(self._interval_ms, first_row)
+        if self.ahead:
+            clock.next(self.first_ms)  # the first row may be one of them
+        return clock
+
     def _untouched(self, reader: JsonLinesReader) -> Parts:
         """Lines as they are, where they are events; only time and names are looked at."""
         decode = msgspec.json.Decoder(_Head).decode
-        clock = Clock(self._interval_ms)
+        clock = self._clock()
         kind, reading = self.kind, self.reading
         for line in reader.lines():
             try:
@@ -242,7 +255,7 @@ class Source:
                 self.unlabelled += 1
                 clock.next(reading.ms(head.timestamp))
                 continue
-            if head is not None and head.event_id == as_id(head.event_id) and reading.event_value(head.timestamp) is head.timestamp:
+            if head is not None and head.event_id == as_id(head.event_id) and reading.event_value(head.timestamp) is head.timestamp and not reading.is_ahead(head.timestamp):
                 yield (kind, line, head.event_id.encode("utf-8", "replace"), clock.next(reading.ms(head.timestamp))), None
                 continue
             row = decoded(line)
@@ -261,13 +274,16 @@ class Source:
         value = event.get("timestamp")
         if value is None:
             return None
+        if self.reading.is_ahead(value):
+            del event["timestamp"]
+            return None
         time_ms = self.reading.ms(value)
         event["timestamp"] = self.reading.event_value(value)
         return time_ms
 
     def _shaped(self) -> Parts:
         """Rows become events."""
-        clock = Clock(self._interval_ms, self._first_row)
+        clock = self._clock(self._first_row)
         kind, table, shape = self.kind, self.role == "table", self.shaper.event
         for number, row in enumerate(self.reader.rows(), self._first_row):
             if isinstance(row, bytes):

@@ -9,8 +9,9 @@ own a time is in the zone that was given, UTC by default.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
+from heapq import heappush, heapreplace
 from typing import Any, NamedTuple
 
 from stream_monitor.errors import InputError
@@ -23,6 +24,12 @@ MILLISECOND = timedelta(milliseconds=1)
 
 TIME_MAX_MS = 7_258_118_400_000
 """2200-01-01: a later time is a fault of the data; it must not put everything else in the past."""
+
+DAY_MS = 86_400_000
+GAP_MS, AHEAD_SHARE = 180 * DAY_MS, 0.01
+"""So much later than all others, and longer than these took, are the few rows of a clock that is ahead; a quarter may be a pause."""
+NEWEST_N = 1_000
+"""Of so many times it is known where they lie."""
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 _PER_SECOND = dict(zip(UNITS, (1, 10**3, 10**6, 10**9), strict=True))
@@ -125,6 +132,8 @@ class TimeReading(NamedTuple):
     zone: tzinfo = UTC
     day_first: bool = False
     """Of dates with slashes."""
+    latest_ms: int | None = None
+    """Later times are those of a clock that is ahead; None: no time is."""
 
     def ms(self, value: Any) -> int | None:
         """
@@ -157,6 +166,10 @@ class TimeReading(NamedTuple):
         if per_second >= 1_000:
             return int(number // (per_second // 1_000))
         return round(number * 1_000)
+
+    def is_ahead(self, value: Any) -> bool:
+        """Whether this is the time of a clock that is ahead."""
+        return self.latest_ms is not None and (self.ms(value) or 0) > self.latest_ms
 
     def event_value(self, value: Any) -> Any:
         """
@@ -245,6 +258,8 @@ class TimeColumn:
         self.naive_example = self.unreadable_example = ""
         self._bounds: dict[str, tuple[Any, Any]] = {}
         """Least and greatest value of each writing."""
+        self._newest: dict[str, list[Any]] = {}
+        """The greatest values of each writing, as a heap."""
         self._last: Any = None
         self._ascending = True
         self._day_first = self._month_first = self._slashed = 0
@@ -293,6 +308,11 @@ class TimeColumn:
     def _note(self, kind: str, value: Any) -> None:
         low, high = self._bounds.get(kind, (value, value))
         self._bounds[kind] = min(low, value), max(high, value)
+        newest = self._newest.setdefault(kind, [])
+        if len(newest) < NEWEST_N:
+            heappush(newest, value)
+        elif value > newest[0]:
+            heapreplace(newest, value)
         if self._last is not None:
             alike = isinstance(value, datetime) == isinstance(self._last, datetime)
             self._ascending = self._ascending and alike and value >= self._last
@@ -303,20 +323,43 @@ class TimeColumn:
         sure = not self._slashed and not (self.naive and (self.aware or reading.zone is not UTC))
         return self._ascending and sure
 
-    def bounds_ms(self, reading: TimeReading) -> tuple[int, int] | None:
-        """The least and the greatest time; None when there is none."""
+    def _read(self, reading: TimeReading, values: Mapping[str, Iterable[Any]]) -> list[int]:
+        """Times of values by their writing, in milliseconds."""
         unread = "month first" if reading.day_first else "day first"
         found = []
-        for kind, bounds in self._bounds.items():
-            for bound in bounds:
-                if isinstance(bound, datetime):
-                    moment = bound if kind == "aware" else bound.replace(tzinfo=reading.zone)
+        for kind in values.keys() - {unread}:
+            for value in values[kind]:
+                if isinstance(value, datetime):
+                    moment = value if kind == "aware" else value.replace(tzinfo=reading.zone)
                     time_ms: int | None = (moment - EPOCH) // MILLISECOND
                 else:
-                    time_ms = reading.ms(bound)
-                if time_ms is not None and abs(time_ms) <= TIME_MAX_MS and kind != unread:
+                    time_ms = reading.ms(value)
+                if time_ms is not None and abs(time_ms) <= TIME_MAX_MS:
                     found.append(time_ms)
+        return found
+
+    def bounds_ms(self, reading: TimeReading) -> tuple[int, int] | None:
+        """The least and the greatest time; None when there is none."""
+        found = self._read(reading, self._bounds)
         return (min(found), max(found)) if found else None
+
+    def ahead(self, reading: TimeReading, rows: int, now_ms: int) -> tuple[int, list[int]] | None:
+        """
+        The last time before those of the few rows whose clock is ahead, and these: later than now, or half a year after all others.
+
+        Of a file whose rows are mostly of the future nothing is ahead, and few rows have no others.
+        """
+        newest, bounds = sorted(self._read(reading, self._newest)), self.bounds_ms(reading)
+        if bounds is None:
+            return None
+        future = [t for t in newest if t > now_ms + DAY_MS]
+        if future and len(future) < min(rows / 2, len(newest)):
+            return newest[-len(future) - 1], future
+        for at in range(max(1, len(newest) - int(rows * AHEAD_SHARE)), len(newest)):
+            before = newest[at - 1]
+            if newest[at] - before > max(GAP_MS, before - bounds[0]):
+                return before, newest[at:]
+        return None
 
     def decide(self, column: str, zone: tzinfo, day_first: bool | None = None) -> TimeReading:
         """

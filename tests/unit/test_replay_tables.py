@@ -407,3 +407,29 @@ def test_ids_are_no_features_whatever_their_size(replay):
     ran = replay(parquet_file("t.parquet", {"event_id": [2**61 + i for i in range(50)], "prediction": [1] * 50, "x": [2**61] * 50}))
     assert "x.parquet" not in ran.text
     assert "t.parquet: x: whole numbers are beyond 2**53" in ran.text
+
+
+@pytest.mark.parametrize("where", [0, 199, 399], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("ahead_ms", [400 * 86_400_000, 80 * 365 * 86_400_000], ids=["after all others", "after today"])
+@pytest.mark.parametrize("write", [csv_file, jsonl_file])
+def test_a_row_of_a_clock_that_is_ahead_takes_the_time_of_the_row_before(replay, write, ahead_ms, where):
+    random_ = random.Random(where)
+    times = [T0 + 1_000 * max(i, 1) for i in range(400)]
+    columns: Columns = {"timestamp": times, "prediction": [1] * 400, "label": [int(random_.random() < 0.7) for _ in times]}
+    right = list(times)
+    right[where] = times[max(where - 1, 0)]
+    expected = replay(write("right.x".replace("x", "csv" if write is csv_file else "jsonl"), columns | {"timestamp": right}), "--map", "model=:m").version["windows"]
+    wrong = list(times)
+    wrong[where] += ahead_ms
+    found = replay(write("wrong.x".replace("x", "csv" if write is csv_file else "jsonl"), columns | {"timestamp": wrong}), "--map", "model=:m")
+    assert found.version["windows"] == expected
+    assert "1 row is dated after today or far after all others" in found.text
+
+
+@pytest.mark.parametrize(
+    "times", [[T0 + i * 31 * 86_400_000 for i in range(30)], [T0] * 200 + [T0 + 100 * 86_400_000] * 2, [T0, T0 + 10**10 * 3]], ids=["monthly", "a pause", "two"]
+)
+def test_a_pause_is_no_clock_that_is_ahead(replay, times):
+    run = replay(csv_file("t.csv", {"timestamp": times, "prediction": [1] * len(times), "label": [1] * len(times)}))
+    assert "clock that is ahead" not in run.text
+    assert run.version["windows"]["all"]["end"] == datetime.fromtimestamp(times[-1] / 1e3, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
