@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from stream_monitor.alerts.event import rfc3339
 from stream_monitor.inputs.times import parse_time_ms
+from stream_monitor.outcome import FOUND_BY
 from stream_monitor.replay import Point
 
 WIDTH, LEFT, RIGHT, TOP, HEIGHT, LANE = 760, 150, 12, 10, 190, 18
@@ -148,7 +149,8 @@ def _alerts(found: Sequence[Episode]) -> str:
 def _version(model: str, version: str, v: Mapping[str, Any], found: Sequence[Episode], points: Sequence[Point]) -> str:
     counts = ", ".join(f"{v[name]:,} {name}" for name in ("predictions", "labels", "pending", "expired", "evicted") if v[name] or name in {"predictions", "labels"})
     baseline = f", reference <code>{escape(v['baseline'][:12])}</code>" if "baseline" in v else ", still learning its reference"
-    parts = [f"<h2>{escape(model)} {escape(version)}</h2>", f"<p>{escape(v.get('task', 'task not known yet'))}: {counts}{baseline}.</p>"]
+    positive = f", positive class <code>{escape(v['positive_class'])}</code> ({FOUND_BY[v['positive_class_source']]})" if v.get("positive_class") else ""
+    parts = [f"<h2>{escape(model)} {escape(version)}</h2>", f"<p>{escape(v.get('task', 'task not known yet'))}{positive}: {counts}{baseline}.</p>"]
     metric = next((m for m in MAIN_METRICS if any(m in p.metrics for p in points)), None)
     if metric is not None:
         parts.append(_chart(metric, next(iter(v["windows"]), ""), [p for p in points if metric in p.metrics], found))

@@ -433,3 +433,14 @@ def test_a_pause_is_no_clock_that_is_ahead(replay, times):
     run = replay(csv_file("t.csv", {"timestamp": times, "prediction": [1] * len(times), "label": [1] * len(times)}))
     assert "clock that is ahead" not in run.text
     assert run.version["windows"]["all"]["end"] == datetime.fromtimestamp(times[-1] / 1e3, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def test_the_report_says_the_positive_class_and_how_it_was_found(replay):
+    truth, answers = outcomes(300)
+    table = csv_file(
+        "t.csv", {"label": ["<ok>" if y else "bad" for y in truth], "prediction": ["<ok>" if p else "bad" for p in answers], "score": [0.9 if p else 0.1 for p in answers]}
+    )
+    ran = replay(table)
+    assert (ran.version["positive_class"], ran.version["positive_class_source"]) == ("<ok>", "score")
+    assert "binary, positive class <code>&lt;ok&gt;</code> (the greater mean score)" in ran.report
+    assert "`<ok>` is the positive class (the greater mean score)" in ran.text
