@@ -156,7 +156,7 @@ class Hub:
             log.debug("open", exc_info=True)
             die(NOT_OPENED, why_not_opened(wanted, e))
         self.opened = wanted
-        log.info("open: %s", ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(wanted)))
+        log.info("open: %s", named(wanted))
 
     async def _open(self, wanted: set[TopicPartition]) -> None:
         positions: dict[TopicPartition, int] = {}
@@ -224,7 +224,8 @@ class Hub:
 
     async def flush(self) -> None:
         """What every stage has becomes durable."""
-        log.info("close: %s", ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(self.opened)) or "nothing is open")
+        if self.opened:
+            log.info("close: %s", named(self.opened))
         self.opened, self.alive = set(), time.monotonic()
         reopening = list(self._reopening.values())
         for task in reopening:
@@ -274,7 +275,17 @@ class Hub:
 
 def why_not_opened(tps: Collection[TopicPartition], error: Exception) -> str:
     """The last line of the log; what is wrong with stored state says for itself where it is."""
-    return str(error) if isinstance(error, StateError) else f"cannot open {sorted(tps)}: {error!r}"
+    return str(error) if isinstance(error, StateError) else f"cannot open {named(tps)}: {error!r}"
+
+
+def named(tps: Collection[TopicPartition]) -> str:
+    """
+    Partitions in a line of the log.
+
+    >>> named({TopicPartition("labels", 1), TopicPartition("labels", 0)})
+    'labels/0, labels/1'
+    """
+    return ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(tps))
 
 
 def is_away(error: Exception) -> bool:

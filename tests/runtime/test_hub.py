@@ -288,7 +288,7 @@ def test_opening_ends_the_process_when_trying_again_cannot_help(died):
         stage.failures = [TopicAuthorizationFailedError("observations")]
         with pytest.raises(DiedError):
             await hub.open({TP})
-        assert died[0].startswith("71: cannot open [TopicPartition(topic='observations', partition=0)]")
+        assert died[0].startswith("71: cannot open observations/0: ")
 
     asyncio.run(body())
 
