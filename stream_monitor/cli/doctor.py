@@ -76,8 +76,10 @@ def probe_urls(settings: Settings, given: tuple[str, ...]) -> list[str]:
 
 
 def shown(finding: Finding) -> str:
-    """A finding as lines for people."""
-    line = f"{click.style(f'{finding.status:<4}', fg=COLOURS[finding.status], bold=True)}  {finding.check:<13}  {finding.detail}"
+    """A finding as lines for people; names in it are out of records."""
+    from stream_monitor.runtime.logs import printable
+
+    line = f"{click.style(f'{finding.status:<4}', fg=COLOURS[finding.status], bold=True)}  {finding.check:<13}  {printable(finding.detail)}"
     return f"{line}\n{'':21}-> {finding.advice}" if finding.advice and finding.status != "ok" else line
 
 

@@ -374,6 +374,10 @@ def test_events_of_the_future_are_told(ahead_ms, by, n):
     assert [(f.status, f.detail.split(" are ")[0]) for f in found] == ([("warn", f"{n} of the newest 3 predictions")] if n else [])
 
 
+def test_a_name_stays_on_its_line():
+    assert len(shown(Finding("predictions", "ok", "models: a\nfail  broker\x1b[2J (1)")).splitlines()) == 1
+
+
 def test_tombstones_are_not_faults():
     assert judged("predictions", "predictions", [Records(0, [1, 2], [NOW_MS, NOW_MS], [None, GOOD])], 1_000).status == "ok"
 
