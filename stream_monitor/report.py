@@ -19,6 +19,8 @@ WIDTH, LEFT, RIGHT, TOP, HEIGHT, LANE = 760, 150, 12, 10, 190, 18
 LANES_MAX = 20
 FEATURES_MAX = 200
 EPISODES_MAX = 500
+SUPPORT_MIN = 200
+"""Values that a feature needs to be called the most drifted."""
 DAYS_MS = 10 * 86_400_000
 """From here on the times of a chart are dates."""
 MAIN_METRICS = ("accuracy", "mae")
@@ -161,9 +163,11 @@ def _version(model: str, version: str, v: Mapping[str, Any], found: Sequence[Epi
         parts.append("<h3>Windows at the end</h3>" + _table(("window", "from (UTC)", "to", "labels", "coverage", *(m.replace("_", " ") for m in metrics)), rows))
     if v["features"]:
         methods = list(dict.fromkeys(m for f in v["features"].values() for m in f["drift"]))
-        order = sorted(v["features"].items(), key=lambda item: -item[1]["drift"].get("psi", 0.0))[:FEATURES_MAX]
-        rows = [[escape(name), _number(f.get("missing_ratio")), _number(f.get("mean")), *(_number(f["drift"].get(m)) for m in methods)] for name, f in order]
-        parts.append("<h3>Features at the end, the most drifted first</h3>" + _table(("feature", "missing", "mean", *methods), rows))
+        order = sorted(v["features"].items(), key=lambda item: (item[1]["rows"] < SUPPORT_MIN, -item[1]["drift"].get("psi", 0.0)))[:FEATURES_MAX]
+        rows = [[escape(name), _number(f["rows"]), _number(f.get("missing_ratio")), _number(f.get("mean")), *(_number(f["drift"].get(m)) for m in methods)] for name, f in order]
+        few = any(f["rows"] < SUPPORT_MIN for _, f in order)
+        parts.append("<h3>Features at the end, the most drifted first</h3>" + _table(("feature", "values", "missing", "mean", *methods), rows))
+        parts.append(f'<p class="dim">Those with fewer than {SUPPORT_MIN} values come last: of so few, chance alone makes large distances.</p>' if few else "")
     return "\n".join(parts)
 
 

@@ -34,8 +34,6 @@ OTHER = "__other__"
 Z_MAX = 1e100
 PLACES = {NULL: MISSING, ABSENT: MISSING, NOT_FINITE: RANGE, TOO_BIG: RANGE, WRONG_TYPE: TYPE}
 """Where cells are counted that stand for no category."""
-
-
 COUNTERS = (ROWS, MISSING, TYPE, RANGE)  # mean the same under any reference
 
 
@@ -77,6 +75,7 @@ class Inputs:
         self.waiting: list[Rows] = []
         self.waiting_rows = 0
         self.unknown: dict[str, int] = {}
+        self.unknown_at: dict[str, int] = {}  # the last row of each
         self.on_values: Callable[[str, Float, Int], None] = lambda *_: None
         """Called with (name, standardised finite values, their event times) of each numeric feature of each chunk, in log order."""
         self.on_points: Callable[[Points], None] | None = None
@@ -214,9 +213,9 @@ class Inputs:
             self._named(cells, where, rows.texts, starts, sums)
         sums[:, -1] = np.diff(np.append(starts, len(pane)))
         if unknown:
-            seen = (tags(rows.cells[list(unknown.values())]) != ABSENT).sum(axis=1)
-            for name, n in zip(unknown, seen.tolist(), strict=True):
-                self._unknown(name, n)
+            there = tags(rows.cells[list(unknown.values())]) != ABSENT
+            for name, seen in zip(unknown, there, strict=True):
+                self._unknown(name, seen)
         for name, unique in self.uniques.items():
             unique.add(column_named(rows, self.names, name), rows.texts)
         self.panes.add_grouped(pane[starts] * PANE_MS, sums)
@@ -249,10 +248,11 @@ class Inputs:
             found = self._index[columns] = Plan(take, {n: place[n] for n in self.category if n in place}, unknown, late)
         return found
 
-    def _unknown(self, name: str, n: int) -> None:
-        if n:
+    def _unknown(self, name: str, seen: NDArray[np.bool_]) -> None:
+        if seen.any():
             key = name if name in self.unknown or len(self.unknown) < self.limits.features else OTHER
-            self.unknown[key] = self.unknown.get(key, 0) + n
+            self.unknown[key] = self.unknown.get(key, 0) + int(seen.sum())
+            self.unknown_at[key] = self.rows + int(seen.nonzero()[0][-1])
 
     def _standardised(self, x: Cells) -> Float:
         """Distances from the reference's mean in its standard deviations; what would overflow is cut, so that one huge value cannot spoil a window."""

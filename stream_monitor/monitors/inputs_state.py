@@ -26,6 +26,7 @@ def state_of(inputs: Inputs) -> dict[str, Any]:
         "rows": inputs.rows,
         "waiting": [packed_rows(r) for r in inputs.waiting],
         "unknown": inputs.unknown,
+        "unknown_at": inputs.unknown_at,
         "uniques": {name: u.state() for name, u in inputs.uniques.items()},
         "columns": inputs.columns() if inputs.profile else {},
         "panes": inputs.panes.state() if inputs.profile else None,
@@ -50,7 +51,7 @@ def restore(inputs: Inputs, state: Mapping[str, Any], changed: Collection[str], 
     fences_anew : bool
         The fences that follow the rows do too.
     """
-    inputs.rows, inputs.unknown = state["rows"], dict(state["unknown"])
+    inputs.rows, inputs.unknown, inputs.unknown_at = state["rows"], dict(state["unknown"]), dict(state["unknown_at"])
     inputs.uniques |= {name: Unique.from_state(u) for name, u in state["uniques"].items() if name in inputs.uniques}
     if state["panes"] is None:
         inputs.waiting = [unpacked_rows(r) for r in state["waiting"]]

@@ -28,6 +28,7 @@ Float = NDArray[np.float64]
 LEAST = (1, 5, 25)
 """Rows of the windows that are judged, in `quality.min_rows`: the newest, where something new shows first; the steady one; and a long one, for what is only little beyond its limit."""
 STEADY = 1
+NAMES_SHOWN = 5
 LOOK_Z = 4.0
 """A share is looked at every second, so its interval is wide: 1 in 30,000 on one side."""
 
@@ -57,6 +58,28 @@ def judge(model: str, version: str, inputs: Inputs, watermark_ms: int, settings:
         windows = [(now[name], span) for now, span in found if now[name].rows]
         if windows:
             yield from _verdicts(AlertKey(model, version, "", "data_quality", name, "threshold"), windows, inputs, Given(settings, reference))
+
+
+def unwatched(model: str, version: str, inputs: Inputs, settings: ModelSettings, reference: str) -> Iterator[Verdict]:
+    """The verdict on fields that a given reference does not have; those of a reference that was learnt are learnt too."""
+    if inputs.extends or inputs.profile is None or not inputs.unknown_at:
+        return
+    names = sorted(name for name, row in inputs.unknown_at.items() if inputs.rows - row < settings.baseline.rows)
+    shown = ", ".join(signal(name) for name in names[:NAMES_SHOWN]) + (f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else "")
+    text = f"the events have fields that the reference does not have, so they are not watched: {shown}; build a reference that has them"
+    yield Verdict(
+        key=AlertKey(model, version, "", "data_quality", "__features__", "profile"),
+        level="info" if names else "ok",
+        clear=not names,
+        value=float(len(names)),
+        threshold=0.0,
+        direction="up",
+        window=Span(0, 0, inputs.rows),
+        summary=f"{named(model, version)}: {text if names else 'the events have only fields that the reference has'}",
+        reference=reference,
+        cooldown_ms=settings.cooldown_ms,
+        evidence={"fields": names[:NAMES_SHOWN], "guarantee": "none"},
+    )
 
 
 def _verdicts(key: AlertKey, windows: list[tuple[Windowed, Span]], inputs: Inputs, given: Given) -> Iterator[Verdict]:

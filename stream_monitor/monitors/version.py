@@ -288,6 +288,7 @@ class Version:
             run("patterns", self._judge_hours, judge)
             for name, inputs in (("features", self.features), ("outputs", self.outputs)):
                 run(name, self._judge_inputs, inputs, judge)
+            run("features", _judge_all, quality.unwatched(self.model, self.name, self.features, self.settings, self.reference), judge)
             self._moved = True
             for subject in self.signals:
                 run("drift", self._judge_signal, subject, judge)

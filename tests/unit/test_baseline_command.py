@@ -154,6 +154,23 @@ def test_show_is_readable(call, table):
     assert (shown["id"], shown["profile"]["rows"]) == (profile_id(profile), profile.rows)
 
 
+def test_show_says_what_a_reference_is_of(call, tmp_path):
+    """Its support, missing and broken values, and the shares of categories, feature by feature."""
+    rows = [{"age": "" if i % 4 == 0 else i % 50, "plan": "free" if i % 5 else "paid", "prediction": 1} for i in range(400)]
+    file = tmp_path / "rows.csv"
+    file.write_text("age,plan,prediction\n" + "".join(f"{r['age']},{r['plan']},1\n" for r in rows))
+    call("baseline", "build", str(file), "-o", "p.json")
+    code, out, _ = call("baseline", "show", "p.json")
+    assert code == 0
+    lines = {line.split()[0]: line.split() for line in out.splitlines()[2:] if line.strip()}
+    assert "3 features of 400 rows" in out or "2 features of 400 rows" in out
+    assert lines["age"][1:5] == ["numeric", "300", "100", "0"]
+    assert lines["plan"][1:5] == ["category", "400", "0", "0"]
+    assert "free 80.0%, paid 20.0%" in out
+    known = [r["age"] for r in rows if r["age"] != ""]
+    assert lines["age"][5:10] == [f"{v:.4g}" for v in (np.mean(known), np.std(known), *np.quantile(known, (0.25, 0.5, 0.75)))]
+
+
 @pytest.mark.parametrize(
     ("content", "says"), [(None, "cannot be read"), ("{", "not a reference profile"), ('{"schema": 9}', "of schema 9"), ('{"features": {"x": 1}}', "not a reference")]
 )
