@@ -1,8 +1,9 @@
 """
-EVALUATE's shell: ownership, transactions and restore around the pure `Shard`.
+EVALUATE's shell: ownership of partitions around the pure `Shard`.
 
-Rule of the file: fence first, then read the committed position, then restore, then seek. Alerts, a snapshot now and then, and the position go in one transaction a
-partition; after any timeout or unknown error producer and state are thrown away and opened again, for only reading tells what was committed.
+Rule of the file: fence first, then read the committed position, then restore (`restoring`), then seek. Effects and
+the position become durable together (`checkpoints`); after any timeout or unknown error producer and state are
+thrown away and opened again, for only reading tells what was committed.
 """
 
 from __future__ import annotations
@@ -15,29 +16,21 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
-from aiokafka.structs import OffsetAndMetadata
 
-from stream_monitor.errors import StateError
-from stream_monitor.evaluate import Shard, settings_of
 from stream_monitor.metrics.samples import AnySample, Sample
-from stream_monitor.runtime import snapshots
+from stream_monitor.runtime.checkpoints import TRANSACTION_S, Checkpoint, Checkpoints
 from stream_monitor.runtime.connection import client_options
 from stream_monitor.runtime.copies import enders
-from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
-from stream_monitor.runtime.fetching import Fetched, Reader, Records, split
-from stream_monitor.runtime.hub import Hub, bounds_of, quietly
+from stream_monitor.runtime.exits import IN_DOUBT, die
+from stream_monitor.runtime.fetching import Fetched, Records
+from stream_monitor.runtime.hub import Hub, quietly
 from stream_monitor.runtime.memory import give_back
-from stream_monitor.runtime.notes import ANEW, Note, in_brief, read_note
-from stream_monitor.runtime.owned import SNAPSHOT_BYTES, Committed, Owned
-from stream_monitor.runtime.poison import REASON, TRIES, letter_headers, place, summary
-from stream_monitor.runtime.references import LEARNT_HEADER
-from stream_monitor.runtime.retention import Lost
-from stream_monitor.runtime.tenures import Tenures, begun_at
-from stream_monitor.settings import CoreSettings
-from stream_monitor.verdicts import Out
+from stream_monitor.runtime.owned import SNAPSHOT_BYTES, Owned
+from stream_monitor.runtime.poison import REASON, TRIES, letter_headers, summary
+from stream_monitor.runtime.restoring import Restoring, whole
+from stream_monitor.runtime.tenures import Tenures
 
 log = logging.getLogger("stream_monitor")
 IDLE_S = 2.0
@@ -46,11 +39,7 @@ HOLD_S = 0.05
 """The longest that folding holds the event loop, but for a single record."""
 BREATH_S = 0.01
 """After such a slice, while a transaction is under way: each of its answers takes several turns of the loop, and with a slice before each turn it would not end in time."""
-TRANSACTION_S = 8
 TRANSACTION_TIMEOUT_MS = 10_000
-LEARNT = [(LEARNT_HEADER, b"")]
-LOGGED_MAX = 1_000
-"""Characters of names in a line of the log."""
 PAUSE_S = 3
 """After a failed transaction: more than two heartbeats, in which a zombie is told that it is one."""
 
@@ -59,18 +48,16 @@ class EvaluateStage:
     """Owns all state."""
 
     def __init__(self, hub: Hub, targets: int, baselines: Mapping[str, bytes]) -> None:
-        self.hub, self.targets, self.baselines = hub, targets, dict(baselines)
+        self.hub = hub
         self.topics = frozenset({hub.topic("observations")})
         self.owned: dict[TopicPartition, Owned] = {}
         self.parked: dict[TopicPartition, Owned] = {}
-        self.transactional = hub.settings.worker.processing_guarantee == "exactly_once"
         self.transactions = self.failures = 0
-        self.lost = Lost(hub.settings.worker, "folded", "begins anew there, with an empty state")
         self.tenures = Tenures(hub)
+        self.restoring = Restoring(hub, targets, dict(baselines), self.tenures)
+        self.checkpoints = Checkpoints(hub)
         self.set_aside = 0
         self._breathed = 0.0
-        self.restored = False
-        """Since memory was given back last."""
 
     async def start(self) -> None:
         self.hub.spawn(self._ticker())
@@ -83,8 +70,8 @@ class EvaluateStage:
         for tp in set(self.owned) - assigned:
             self._throw_away(self.owned.pop(tp))
         positions = dict(await asyncio.gather(*(self._open_one(tp) for tp in tps)))
-        if self.restored:
-            self.restored = False
+        if self.restoring.restored:
+            self.restoring.restored = False
             give_back()
         await self.tenures.write({tp: owned for tp, owned in self.owned.items() if tp in positions and owned.begun})
         return positions
@@ -97,13 +84,13 @@ class EvaluateStage:
         producer = self._producer(tp)
         try:
             await producer.start()  # 1 fence: ends an open transaction of a former owner, so that what follows is final
-            found = await self._committed(tp)  # 2 the position; beside it stands where the last snapshot is
-            position, note = found.position, found.note
-            if parked is not None and (parked.position, parked.note) == (position, note):  # 3 nobody moved it: the state in memory is the fold up to there
+            found = await self.restoring.committed(tp)  # 2 the position; beside it stands where the last snapshot is
+            position = found.position
+            if parked is not None and (parked.position, parked.note) == (position, found.note):  # 3 nobody moved it: the state in memory is the fold up to there
                 parked.producer, parked.broken = producer, False
                 owned = parked
             else:
-                owned = await self._restore(tp, position, note, found.first, producer)
+                owned = await self.restoring.restore(tp, found, producer)
         except BaseException:  # cancelled too (another rebalance): nothing half-open stays
             self.hub.spawn(quietly(producer.stop()))
             raise
@@ -115,95 +102,13 @@ class EvaluateStage:
         """Nobody waits for a producer whose end is in doubt: it would try for seconds to finish what is fenced by then."""
         self.hub.spawn(quietly(owned.producer.stop()))
 
-    async def _committed(self, tp: TopicPartition) -> Committed:
-        """Where the group is, and what the log has."""
-        mark = self.tenures.mark_of(tp)
-        found = await self.hub.source.committed([tp, mark])
-        committed = found[tp]
-        first, end = (await bounds_of(self.hub.source, {tp: committed[0] if committed else 0}))[tp]
-        position, metadata = committed or (first, "")
-        if position > end:
-            raise StateError(f"{tp.topic}/{tp.partition} ends at {end}, but it was folded up to {position}: it was made anew, or its log was cut; {ANEW}")
-        note, failed = read_note(tp, metadata)
-        if position < first and note.snapshot < 0:
-            self.lost.count(tp, position, first)
-        position = max(position, first)
-        return Committed(position, msgspec.structs.replace(note, partitions=self.targets), failed, begun_at(position, found[mark]), first, end)
-
     def _producer(self, tp: TopicPartition) -> AIOKafkaProducer:
         options: dict[str, Any] = {**client_options(self.hub.settings.kafka), "compression_type": "zstd", "max_request_size": 4 << 20}
-        if self.transactional:
+        if self.checkpoints.transactional:
             options |= {"transactional_id": f"{self.hub.group}.{tp.topic}.{tp.partition}", "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
         else:
             options["enable_idempotence"] = True
         return AIOKafkaProducer(**options)
-
-    async def _restore(self, tp: TopicPartition, position: int, note: Note, first: int, producer: AIOKafkaProducer) -> Owned:
-        """The state at the committed position. Up to there it is that of the configuration which wrote what was committed with it; ours takes effect there."""
-        core = self.hub.settings.core
-        self.restored = True
-        stored = snapshots.Manifest()
-        at, began = first, time.monotonic()
-        async with self.hub.reader() as reader:
-            if note.snapshot >= 0:
-                manifest, parts = await snapshots.read(reader, TopicPartition(self.hub.topic("snapshots"), tp.partition), note.snapshot)
-                before = core if manifest.config == core.hash or manifest.position >= position else _settings_before(tp, manifest, parts)
-                shard = await asyncio.to_thread(Shard.restore, tp.partition, before, parts, self.baselines, partitions=self.targets)
-                at, stored = manifest.position, manifest
-                if anew := shard.learning():
-                    log.warning("%s/%d: learning: detectors begin anew, since their state is of another version of River or cannot be read: %s", *tp, in_brief(anew, LOGGED_MAX))
-            else:
-                shard = Shard(tp.partition, core, self.baselines, partitions=self.targets)
-            gap = at < first
-            if gap:
-                self.lost.count(tp, at, first)
-                at = first
-            owned = Owned(shard, producer, note, position, stored)
-            read, folded_n = time.monotonic(), position - at
-            await self._refold(reader, tp, owned, at)
-        shard.outbox.clear()  # a silent fold: these effects are in the transactions that were committed
-        took_s = read - began, time.monotonic() - read
-        log.info("restored %s/%d: snapshot read in %.1f s, %d records after it folded again in %.1f s", tp.topic, tp.partition, took_s[0], folded_n, took_s[1])
-        if shard.config != core.hash:
-            owned.shard = await asyncio.to_thread(
-                lambda: Shard.restore(tp.partition, core, {name: data or b"" for name, data in shard.snapshot().items()}, self.baselines, partitions=self.targets)
-            )
-        if (anew := owned.shard.anew) and owned.shard.config != note.config:
-            log.warning("%s/%d: parts of the state begin anew under configuration %s: %s", *tp, core.hash, in_brief(anew, LOGGED_MAX))
-        changed = note.config not in ("", core.hash)
-        if changed:
-            log.warning("%s/%d: configuration %s takes effect at %d; up to there it was %s", tp.topic, tp.partition, core.hash, position, note.config)
-        if gap or changed:
-            owned.since_bytes = SNAPSHOT_BYTES  # with the next transaction: no restore goes back before this, to a gap that was told or to another configuration
-        return owned
-
-    async def _refold(self, reader: Reader, tp: TopicPartition, owned: Owned, at: int) -> None:
-        """Fold again what lies between a snapshot and the committed position."""
-        async for fetched in reader.stretch(tp, at, owned.position):
-            part: Fetched | None = fetched
-            while part is not None:
-                records = self._whole(part)
-                for offset, value, appended_ms in records.entries():
-                    if offset < owned.position:
-                        self._fold_again(tp, owned, offset, value, appended_ms)
-                        await asyncio.sleep(0)
-                part = records.rest
-
-    @staticmethod
-    def _fold_again(tp: TopicPartition, owned: Owned, offset: int, value: bytes, appended_ms: int | None) -> None:
-        try:
-            owned.fold(value, appended_ms)
-        except Exception as e:
-            log.exception("folded again")
-            die(BATCH_FAILED, f"{tp.topic}/{tp.partition}:{offset} was folded before and ends the worker now: {summary(e)}; run the version before, or {snapshots.WAY_OUT}")
-
-    @staticmethod
-    def _whole(fetched: Fetched) -> Records:
-        """Records of a delivery. A broken batch is never skipped: what it holds is in no other place, and may be thousands of rows."""
-        records = split(fetched)
-        for batch in records.broken:
-            die(BATCH_FAILED, f"{place(fetched.tp, batch)}; mend the log of this partition from another replica, or move the group's offset past it, which loses its rows")
-        return records
 
     # ---- folding
 
@@ -213,7 +118,7 @@ class EvaluateStage:
 
     async def next(self, fetched: Fetched) -> Fetched | None:
         """A batch may take seconds after a silence: it is folded in slices, between which heartbeats and transactions run, and what was folded is always the position."""
-        owned, tp, records, since = self.owned[fetched.tp], fetched.tp, self._whole(fetched), time.monotonic()
+        owned, tp, records, since = self.owned[fetched.tp], fetched.tp, whole(fetched), time.monotonic()
         if len(records.offsets) and records.offsets[0] < owned.careful_until:
             await self._try_apart(tp, owned, records)
             if self._is_gone(fetched, owned):
@@ -282,16 +187,7 @@ class EvaluateStage:
             with suppress(Exception):  # then it is not counted
                 async with asyncio.timeout(TRANSACTION_S):
                     if self.failures == failures:  # else only reading tells what is committed
-                        await self._commit(tp, owned, owned.committed)
-
-    async def _commit(self, tp: TopicPartition, owned: Owned, position: int) -> None:
-        metadata = owned.metadata(position)
-        if self.transactional:
-            await owned.producer.begin_transaction()
-            await owned.producer.send_offsets_to_transaction({TopicPartition(*tp): OffsetAndMetadata(position, metadata)}, self.hub.group)
-            await owned.producer.commit_transaction()
-        else:
-            await self.hub.source.commit({tp: (position, metadata)})
+                        await self.checkpoints.commit(tp, owned, owned.committed)
 
     async def _ticker(self) -> None:
         spacing = self.hub.settings.worker.alert_interval_ms / 1e3
@@ -314,8 +210,7 @@ class EvaluateStage:
             try:
                 parts = owned.snapshot() if closing or owned.snapshot_due else None
                 shard.outbox = []
-                async with asyncio.timeout(TRANSACTION_S if self.transactional else 3 * TRANSACTION_S):
-                    await (self._transaction if self.transactional else self._plain)(tp, owned, effects, parts, position)
+                await self.checkpoints.write(tp, owned, Checkpoint(position, effects, parts))
                 owned.committed = position
                 self.transactions += 1
             except ProducerFenced:
@@ -328,40 +223,6 @@ class EvaluateStage:
                 if not isinstance(e, Exception):
                     raise
                 self.hub.reopen(self, tp, PAUSE_S)
-
-    async def _transaction(self, tp: TopicPartition, owned: Owned, effects: list[Out], parts: dict[str, bytes | None] | None, position: int) -> None:
-        producer = owned.producer
-        await producer.begin_transaction()
-        await self._send(tp, owned, effects, parts, position)
-        await producer.send_offsets_to_transaction({TopicPartition(*tp): OffsetAndMetadata(position, owned.metadata(position))}, self.hub.group)
-        await producer.commit_transaction()
-
-    async def _plain(self, tp: TopicPartition, owned: Owned, effects: list[Out], parts: dict[str, bytes | None] | None, position: int) -> None:
-        """Without transactions: effects first, then the position. A crash between the two repeats effects, with the same ids."""
-        if parts is not None and not owned.tenured:  # the group refuses this commit of a zombie, and no other writes with the number that it wrote down
-            owned.note = msgspec.structs.replace(owned.note, tenure=owned.note.tenure + 1)
-            await self.hub.source.commit({tp: (owned.committed, owned.metadata(owned.committed))})
-            owned.tenured = True
-        await self._send(tp, owned, effects, parts, position)
-        await self.hub.source.commit({tp: (position, owned.metadata(position))})
-
-    async def _send(self, tp: TopicPartition, owned: Owned, effects: list[Out], parts: dict[str, bytes | None] | None, position: int) -> None:
-        producer = owned.producer
-        letters, owned.letters = owned.letters, []
-        waiting = [await producer.send(self.hub.topic("dead-letters"), value, headers=headers) for value, headers in letters]
-        waiting += [await producer.send(self.hub.topic(e.topic), e.value, key=e.key, headers=LEARNT if e.topic == "baselines" else None) for e in effects]
-        if parts is not None:
-
-            async def send(key: bytes, value: bytes | None) -> int:
-                record = await producer.send_and_wait(self.hub.topic("snapshots"), value, key=key, partition=tp.partition)
-                return int(record.offset)
-
-            config = owned.shard.config
-            pointer, owned.stored = await snapshots.write(tp.partition, position, config, parts, owned.stored, owned.note.tenure, send)
-            if config != owned.note.config:
-                owned.note = msgspec.structs.replace(owned.note, config=config, since=owned.opened, since_ms=time.time_ns() // 1_000_000, anew=in_brief(owned.shard.anew))
-            owned.note = msgspec.structs.replace(owned.note, snapshot=pointer)  # if this is not committed the shard is broken, and the note forgotten with it
-        await asyncio.gather(*waiting)
 
     async def flush(self) -> None:
         await asyncio.gather(*(self._checkpoint(tp, owned, closing=True) for tp, owned in self.owned.items()))
@@ -381,16 +242,7 @@ class EvaluateStage:
 
     def samples(self) -> Iterator[Sample]:
         """Gauges and counters of this process."""
-        yield from self.lost.samples()
+        yield from self.restoring.lost.samples()
         yield Sample("stream_monitor_dead_letters_total", ("observations", REASON), self.set_aside)
         for tp, owned in self.owned.items():
             yield Sample("stream_monitor_log_time_lag_seconds", (tp.topic, str(tp.partition)), max(time.time() - owned.shard.log_time_ms / 1e3, 0.0))
-
-
-def _settings_before(tp: TopicPartition, manifest: snapshots.Manifest, parts: Mapping[str, bytes]) -> CoreSettings:
-    """The configuration that a snapshot was folded with, to go on with it up to the committed position."""
-    try:
-        return settings_of(parts)
-    except StateError as e:
-        why = f"{tp.topic}/{tp.partition} was folded with configuration {manifest.config} from {manifest.position} on"
-        raise StateError(f"{why}, which this version of stream-monitor cannot repeat: {e}; run the version before and end it by SIGTERM, or {snapshots.WAY_OUT}") from None

@@ -17,7 +17,7 @@ from stream_monitor.config import parse
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.runtime import evaluate_stage, snapshots
+from stream_monitor.runtime import restoring, snapshots
 from stream_monitor.runtime.evaluate_stage import EvaluateStage
 from stream_monitor.runtime.notes import Note, read_note
 from stream_monitor.settings import CoreSettings, ModelSettings, Threshold
@@ -208,7 +208,7 @@ def test_a_configuration_that_cannot_be_read_is_needed_only_after_a_crash(monkey
     def unreadable(parts: Any) -> Any:
         raise StateError("the configuration of the snapshot cannot be read: no")
 
-    monkeypatch.setattr(evaluate_stage, "settings_of", unreadable)
+    monkeypatch.setattr(restoring, "settings_of", unreadable)
 
     async def body():
         kafka, _ = await killed_by(STRICT)

@@ -58,10 +58,10 @@ def test_a_snapshot_is_due_by_bytes_or_by_what_folding_took(pointer, since_bytes
         owned.position, owned.since_bytes, owned.since_cpu_s = 20, since_bytes, since_cpu_s
         stage.owned[TP] = owned
 
-        async def transaction(tp, owned, effects, parts, position):
-            written.append(parts is not None)
+        async def write(tp, owned, checkpoint):
+            written.append(checkpoint.parts is not None)
 
-        stage._transaction = transaction  # type: ignore[method-assign]
+        stage.checkpoints.write = write  # type: ignore[method-assign]
         await stage._checkpoint(TP, owned)
         return owned
 

@@ -291,7 +291,7 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
             hub = Hub(Settings(worker=WorkerSettings(processing_guarantee=guarantee)))
             hub.source = driver  # type: ignore[assignment]
             stage, sent = EvaluateStage(hub, 1, {}), Sent()
-            found = await stage._committed(LOG)
+            found = await stage.restoring.committed(LOG)
             owned = Owned(Folding(), sent, found.note, found.position, Manifest())  # type: ignore[arg-type]
             stage.tenures.begin(LOG, owned, found, None)
             stage.owned[LOG] = owned

@@ -96,7 +96,7 @@ def test_observations_between_the_snapshot_and_the_log_end_the_worker_or_are_cou
 
         stage = kafka.stage(on_lost="continue")
         assert await stage.open([LOG]) == {LOG: max(deleted, 22)}
-        assert stage.lost.records == {LOG: deleted - 10}
+        assert stage.restoring.lost.records == {LOG: deleted - 10}
         await fold(stage, kafka, 26)
         assert await kafka.stage(on_lost="fail").open([LOG]) == {LOG: 26}  # its snapshot lies behind the gap
 
@@ -114,7 +114,7 @@ def test_observations_without_a_snapshot_end_the_worker_too():
             await kafka.stage(on_lost="fail").open([LOG])
         stage = kafka.stage()
         assert await stage.open([LOG]) == {LOG: 5}
-        assert stage.lost.records == {LOG: 5}
+        assert stage.restoring.lost.records == {LOG: 5}
 
     asyncio.run(body())
 

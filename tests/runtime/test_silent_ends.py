@@ -23,7 +23,7 @@ from stream_monitor.runtime.copies import EndedError, apart, culprits
 from stream_monitor.runtime.evaluate_stage import EvaluateStage
 from stream_monitor.runtime.hub import Hub
 from stream_monitor.runtime.notes import Note, read_note
-from stream_monitor.runtime.owned import Owned
+from stream_monitor.runtime.owned import Committed, Owned
 from stream_monitor.runtime.poison import CAREFUL_RECORDS, parted
 from stream_monitor.runtime.snapshots import Manifest
 from stream_monitor.settings import Settings, WorkerSettings
@@ -263,10 +263,10 @@ async def evaluated(driver: Driver, values: list[bytes], shard: Folding, **optio
     stage, sent = EvaluateStage(hub, 1, {}), Producer()
     stage._producer = lambda _: sent  # type: ignore[assignment, return-value]
 
-    async def restore(tp: Any, position: int, note: Note, first: int, producer: Any) -> Owned:
-        return Owned(shard, producer, note, position, Manifest())  # type: ignore[arg-type]
+    async def restore(tp: Any, found: Committed, producer: Any) -> Owned:
+        return Owned(shard, producer, found.note, found.position, Manifest())  # type: ignore[arg-type]
 
-    stage._restore = restore  # type: ignore[method-assign]
+    stage.restoring.restore = restore  # type: ignore[method-assign]
     commit = sent.send_offsets_to_transaction
 
     async def committed(offsets: dict[Any, Any], group: str) -> None:
