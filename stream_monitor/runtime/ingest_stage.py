@@ -16,7 +16,6 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
@@ -36,7 +35,8 @@ from stream_monitor.runtime.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.runtime.fetching import Broken, Fetched, Records, split
 from stream_monitor.runtime.hub import GO_BACK_WARNING, Hub, bounds_of, patiently, quietly
 from stream_monitor.runtime.notes import read_note
-from stream_monitor.runtime.poison import CAREFUL_RECORDS, MARK_S, REASON, TRIES, Headers, letter_headers, parted, place, suspicion, with_failures
+from stream_monitor.runtime.poison import MARK_S, REASON, TRIES, Headers, letter_headers, parted, place, suspicion, with_failures
+from stream_monitor.runtime.reading import Reading
 from stream_monitor.runtime.refusals import Refusals
 from stream_monitor.runtime.retention import Lost
 from stream_monitor.runtime.topic_changes import PROCEDURE
@@ -64,8 +64,7 @@ class IngestStage:
         self.topics = frozenset(self.kinds)
         self.targets = targets
         self.ingest = self._new_ingest()
-        self.ids: dict[TopicPartition, str] = {}
-        """Topic id with which the tenure of each partition began."""
+        self.readings: dict[TopicPartition, Reading] = {}
         self.alignment = aligned(hub.settings)
         self.lost = Lost(hub.settings.worker, "read", "leaves them out")
         self.refusals = Refusals(hub.settings.core)
@@ -73,15 +72,6 @@ class IngestStage:
         self._lock = asyncio.Lock()
         self._partitions: dict[str, int] = {}
         """Of each source topic, when this worker first opened one: those that are added later are read from their beginning, for senders may see them first."""
-        self._read: dict[TopicPartition, int] = {}
-        self._opened: dict[TopicPartition, int] = {}
-        self._acknowledged: dict[TopicPartition, int] = {}
-        self._committed: dict[TopicPartition, int] = {}
-        self._burying: set[TopicPartition] = set()
-        self._failed: dict[TopicPartition, dict[int, int]] = {}
-        """How often the process has ended over records before an offset, with none committed since; from TRIES on they, and some more, are tried apart."""
-        self._begun: dict[TopicPartition, int] = {}
-        """Tenures that began where ours did, ours included, with records waiting, and of which nothing more was heard."""
         self._ticked = self._doubtful_until = 0.0
         self._stopped = False
 
@@ -103,60 +93,62 @@ class IngestStage:
 
     def source(self, tp: TopicPartition) -> str:
         """Name of a source partition on every row: a topic that was deleted and made again has another id."""
-        return f"{tp.topic}@{self.ids.get(tp, '')}/{tp.partition}"
+        return f"{tp.topic}@{self.readings[tp].topic_id if tp in self.readings else ''}/{tp.partition}"
 
     async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         async with self._lock:  # whatever is in flight is acknowledged first
-            mine = dict(self._begun)
-            gone = (set(self._read) - self.hub.source.assigned()) | set(tps)
-            for tp in gone:
-                for offsets in (self._read, self._acknowledged, self._committed, self._begun):
-                    offsets.pop(tp, None)
-                self._failed.pop(tp, None)
+            gone = (set(self.readings) - self.hub.source.assigned()) | set(tps)
             self.ingest.drop({self.source(tp) for tp in gone})
             self.alignment.end(gone)
-            known = await self.hub.source.topic_ids(sorted(self.topics))
-            self.ids = {tp: i for tp, i in self.ids.items() if tp not in gone} | {tp: known.get(tp.topic, "") for tp in tps}
+            before = {tp: self.readings.pop(tp) for tp in gone & self.readings.keys()}
+            ids = await self.hub.source.topic_ids(sorted(self.topics))
             observations = self._observations()
             committed = await self.hub.source.committed([*tps, *observations])
             self._demand_same_targets({tp: committed[tp] for tp in observations})
             bounds = await bounds_of(self.hub.source, {tp: (committed[tp] or (0,))[0] for tp in tps})
-            found: dict[TopicPartition, int] = {}
-            times_ms: dict[TopicPartition, int | None] = {}
-            begun: Counter[TopicPartition] = Counter()
+            opened: dict[TopicPartition, tuple[int | None, bool]] = {}
             for tp in tps:
-                at, (first, end) = committed[tp], bounds[tp]
-                if at is None:
-                    added = tp.partition >= self._partitions.setdefault(tp.topic, self.hub.source.partitions(tp.topic))
-                    found[tp] = end if self.hub.settings.worker.auto_offset_reset == "latest" and not added else first
-                    continue
-                offset, (note, self._failed[tp], begun[tp]) = at[0], parted(at[1])
-                topic_id, times_ms[tp] = note_of(note)
-                anew = bool(topic_id and self.ids[tp] and topic_id != self.ids[tp])
-                if anew or offset > end:
-                    log.error(GO_BACK_WARNING, self.source(tp), offset, first)
-                    offset, self._failed[tp], times_ms[tp] = 0 if anew else first, {}, None
-                    del begun[tp]
-                if offset < first:
-                    self.lost.count(tp, offset, first)
-                    offset = first
-                found[tp] = offset
-            self._read.update(found)
-            self._opened.update(found)
-            self.alignment.begin({tp: (times_ms.get(tp), offset < bounds[tp][1]) for tp, offset in found.items()}, shared=bool(others.elsewhere(self.hub.source, self.topics)))
-            await self._begin({tp: begun[tp] - (begun[tp] == mine.get(tp)) for tp in tps if found[tp] < bounds[tp][1]})  # one that is only opened again is counted already
-            return found
+                reading, time_ms = self._resumed(tp, ids.get(tp.topic, ""), committed[tp], bounds[tp])
+                self.readings[tp] = reading
+                opened[tp] = time_ms, reading.read < bounds[tp][1]
+            self.alignment.begin(opened, shared=bool(others.elsewhere(self.hub.source, self.topics)))
+            await self._begin({tp: waits for tp, (_, waits) in opened.items()}, before)
+            return {tp: self.readings[tp].read for tp in tps}
 
-    async def _begin(self, begun: dict[TopicPartition, int]) -> None:
+    def _resumed(self, tp: TopicPartition, topic_id: str, committed: tuple[int, str] | None, bounds: tuple[int, int]) -> tuple[Reading, int | None]:
+        """A new tenure from what is committed on, and the event time where the one before was, if it is known."""
+        first, end = bounds
+        if committed is None:
+            latest = self.hub.settings.worker.auto_offset_reset == "latest"
+            added = tp.partition >= self._partitions.setdefault(tp.topic, self.hub.source.partitions(tp.topic))
+            at = end if latest and not added else first
+            return Reading(topic_id, at, at), None
+        offset, (note, failed, begun) = committed[0], parted(committed[1])
+        before_id, time_ms = note_of(note)
+        anew = bool(before_id and topic_id and topic_id != before_id)
+        if anew or offset > end:
+            log.error(GO_BACK_WARNING, f"{tp.topic}@{topic_id}/{tp.partition}", offset, first)
+            offset, failed, begun, time_ms = 0 if anew else first, {}, 0, None
+        if offset < first:
+            self.lost.count(tp, offset, first)
+            offset = first
+        return Reading(topic_id, offset, offset, failed=failed, begun=begun), time_ms
+
+    async def _begin(self, waiting: dict[TopicPartition, bool], before: dict[TopicPartition, Reading]) -> None:
         """Say that tenures begin where something waits, for whoever reads on if they end without a word; where others did, it is tried apart."""
         marked = {}
-        for tp, before in begun.items():
-            at, failed = self._opened[tp], self._failed.setdefault(tp, {})
-            self._begun[tp] = before + 1
-            if before >= TRIES:
-                failed.setdefault(at, TRIES)
-                log.error(suspicion(tp, at, before, self.hub.settings.worker.on_poison))
-            marked[tp] = at, self._metadata(tp, at)
+        for tp, waits in waiting.items():
+            reading = self.readings[tp]
+            if not waits:
+                reading.begun = 0
+                continue
+            again = tp in before and before[tp].begun == reading.begun > 0  # only opened again: it is counted already
+            known = reading.begun - again
+            reading.begun = known + 1
+            if known >= TRIES:
+                reading.failed.setdefault(reading.opened, TRIES)
+                log.error(suspicion(tp, reading.opened, known, self.hub.settings.worker.on_poison))
+            marked[tp] = reading.opened, self._metadata(tp, reading, reading.opened)
         if marked:
             await self._say(marked, MARK_S)  # or it is not counted
 
@@ -175,15 +167,15 @@ class IngestStage:
             )
 
     def position(self, tp: TopicPartition) -> int:
-        return self._read.get(tp, -1)
+        return self.readings[tp].read if tp in self.readings else -1
 
     async def next(self, fetched: Fetched) -> Fetched | None:
         records = split(fetched)
-        tp = fetched.tp
+        tp, reading = fetched.tp, self.readings[fetched.tp]
         self._admit(tp, records.broken)
         poison: dict[int, Reject] = {}
-        if self._is_suspicious(tp, records):
-            poison = await self._poison(tp, records)
+        if self._is_suspicious(reading, records):
+            poison = await self._poison(tp, reading, records)
             if self.position(tp) != fetched.start or self.hub.epochs.get(tp, fetched.epoch) != fetched.epoch or not self.hub.source.flowing():
                 return None  # closed or opened again meanwhile
         try:
@@ -194,13 +186,13 @@ class IngestStage:
                 await self._count_failure({tp: records.end})
             raise
         rejects = [poison.get(r.index, r) for r in rejects]
-        self._read[tp] = records.end
+        reading.read = records.end
         for times_ms in self.ingest.newest_ms.pop(self.source(tp), [records.times_ms]):
             self.alignment.take(tp, times_ms)
         if rejects or records.broken:
-            self._burying.add(tp)  # its offsets are not committed before its dead letters are written
+            reading.burying = True
             await self._bury(tp, records, rejects)
-            self._burying.discard(tp)
+            reading.burying = False
         if self.ingest.rows >= FLUSH_ROWS:
             await self._send()
         else:
@@ -217,12 +209,11 @@ class IngestStage:
                 die(BATCH_FAILED, f"{place(tp, batch)}; {way_out}, or mend the log of this partition (from another replica, or by deleting its records up to there)")
             log.error("%s; it is set aside", place(tp, batch))
 
-    def _is_suspicious(self, tp: TopicPartition, records: Records) -> bool:
+    def _is_suspicious(self, reading: Reading, records: Records) -> bool:
         """Whether the process has ended too often before or shortly behind these."""
-        until = max((end + CAREFUL_RECORDS for end, n in self._failed.get(tp, {}).items() if n >= TRIES), default=-1)
-        return self.hub.settings.worker.on_poison == "skip" and len(records.offsets) > 0 and bool(records.offsets[0] < until)
+        return self.hub.settings.worker.on_poison == "skip" and len(records.offsets) > 0 and bool(records.offsets[0] < reading.careful_until)
 
-    async def _poison(self, tp: TopicPartition, records: Records) -> dict[int, Reject]:
+    async def _poison(self, tp: TopicPartition, reading: Reading, records: Records) -> dict[int, Reject]:
         """Records that would end the process, each with its dead letter: looked for where it has ended too often, on an `Ingest` that is thrown away."""
 
         def take(start: int, end: int) -> None:
@@ -239,27 +230,21 @@ class IngestStage:
         found = {i: Reject(i, REASON, f"{TRIES} tries to take it ended the worker: {e}") for i, e in await culprits(attempt, 0, len(records.values))}
         for i, reject in found.items():
             log.error("%s/%d:%d is set aside: %s", tp.topic, tp.partition, records.offsets[i], reject.message)
-            self._failed[tp] = {int(records.offsets[i]) + 1: TRIES}
+            reading.failed = {int(records.offsets[i]) + 1: TRIES}
         return found
 
     async def _count_failure(self, ends: dict[TopicPartition, int]) -> None:
         """Before the process ends: one more try of what lies before these ends and is not committed, for whoever reads it next. The lock is held."""
         counted = {}
+        stop = self.hub.settings.worker.on_poison == "stop"
+        then = "worker.on_poison: skip sets the record aside" if stop else f"after {TRIES} tries the record is set aside"
         for tp, end in ends.items():
-            at = self._acknowledged.get(tp, self._opened[tp])
-            known = self._failed.get(tp, {}) if at == self._opened[tp] else {}
-            tries = max(known.values(), default=0) + 1
-            self._opened[tp], self._failed[tp] = at, {max([end, *known]): tries}  # a commit that is still made says the same
-            self._begun.pop(tp, None)
-            counted[tp] = at, with_failures(noted(self.ids.get(tp, ""), self.alignment.time_of(tp)), self._failed[tp])
-            stop = self.hub.settings.worker.on_poison == "stop"
-            then = "worker.on_poison: skip sets the record aside" if stop else f"after {TRIES} tries the record is set aside"
+            if (reading := self.readings.get(tp)) is None:  # it is somebody else's by now
+                continue
+            at, tries = reading.count_failure(end)
+            counted[tp] = at, self._metadata(tp, reading, at)
             log.error("%s/%d: a record of %d to %d ends the worker, try %d; %s", tp.topic, tp.partition, at, end - 1, tries, then)
         await self._say(counted, COMMIT_LIMIT_S)  # or it is not counted
-
-    def _failures(self, tp: TopicPartition, at: int) -> dict[int, int]:
-        """What a commit at this offset has to remember."""
-        return {end: n for end, n in self._failed.get(tp, {}).items() if at == self._opened.get(tp) or (n >= TRIES and at < end + CAREFUL_RECORDS)}
 
     async def _bury(self, tp: TopicPartition, records: Records, rejects: list[Reject]) -> None:
         """Write the dead letters of a batch, each with its source position."""
@@ -294,18 +279,23 @@ class IngestStage:
         async with self._lock:
             if self._stopped or not self.ingest.rows:
                 return
-            frontier = {tp: offset for tp, offset in self._read.items() if tp not in self._burying}
+            frontier = self._frontier()
             try:
                 records = self.ingest.flush(now_ms())
             except Exception as e:
                 log.exception("rows of INGEST")
-                await self._count_failure({tp: end for tp, end in self._read.items() if self._acknowledged.get(tp) != end})
+                await self._count_failure({tp: r.read for tp, r in self.readings.items() if r.acknowledged != r.read})
                 die(BATCH_FAILED, f"rows of INGEST could not be packed: {e!r}")
             try:
                 await asyncio.gather(*(self._send_to(target, values) for target, values in records.items()))
             except BaseException as e:
                 die(IN_DOUBT, f"a send of INGEST failed: {e!r}")  # a cancelled send is a doubtful one too
-            self._acknowledged.update(frontier)
+            for reading, offset in frontier:
+                reading.acknowledged = offset
+
+    def _frontier(self) -> list[tuple[Reading, int]]:
+        """How far each source was taken, where all of it is on its way."""
+        return [(r, r.read) for r in self.readings.values() if not r.burying]
 
     async def _send_to(self, target: int, values: list[bytes]) -> None:
         for value in values:
@@ -327,12 +317,14 @@ class IngestStage:
     async def _commit(self, limit_s: float = COMMIT_LIMIT_S) -> None:
         assigned = self.hub.source.assigned()
         if not self.ingest.rows:  # nothing waits: tombstones and rejected records move the offset on too
-            self._acknowledged.update({tp: offset for tp, offset in self._read.items() if tp not in self._burying})
-        if time.monotonic() < self._doubtful_until:
-            self._committed.clear()
-        moved = {tp: o for tp, o in self._acknowledged.items() if self._committed.get(tp) != o and tp in assigned}
-        if moved and await self._say({tp: (o, self._metadata(tp, o)) for tp, o in moved.items()}, limit_s):
-            self._committed.update(moved)
+            for reading, offset in self._frontier():
+                reading.acknowledged = offset
+        again = time.monotonic() < self._doubtful_until
+        moved = {tp: (r, r.acknowledged) for tp, r in self.readings.items() if r.acknowledged is not None and tp in assigned and (again or r.committed != r.acknowledged)}
+        said = {tp: (at, self._metadata(tp, r, at)) for tp, (r, at) in moved.items()}
+        if said and await self._say(said, limit_s):
+            for reading, at in moved.values():
+                reading.committed = at
 
     async def _say(self, offsets: dict[TopicPartition, tuple[int, str]], limit_s: float) -> bool:
         """Commit these, or give up: lost, or the coordinator is away. Rows are repeated then, no more; the next one says the same again."""
@@ -345,9 +337,10 @@ class IngestStage:
             return False
         return True
 
-    def _metadata(self, tp: TopicPartition, at: int) -> str:
+    def _metadata(self, tp: TopicPartition, reading: Reading, at: int) -> str:
         """Of a commit at this offset."""
-        return with_failures(noted(self.ids.get(tp, ""), self.alignment.time_of(tp)), self._failures(tp, at), self._begun.get(tp, 0) if at == self._opened.get(tp) else 0)
+        note = noted(reading.topic_id, self.alignment.time_of(tp))
+        return with_failures(note, reading.failures(at), reading.begun_at(at))
 
     async def _pump(self) -> None:
         due = 0.0
@@ -355,7 +348,7 @@ class IngestStage:
             await asyncio.sleep(self.hub.settings.worker.flush_interval_ms / 1e3)
             await self._send()
             now = time.monotonic()
-            if now - self._ticked >= TICK_S and self._read:
+            if now - self._ticked >= TICK_S and self.readings:
                 self._ticked = now
                 await self._tick()
             if now >= due:
@@ -374,15 +367,15 @@ class IngestStage:
                 if missing != self.hub.missing:
                     log.error("topics are gone: %s", ", ".join(missing) or "none any more")
                     self.hub.missing = missing
-                for tp in [tp for tp in self._read if known.get(tp.topic, "") not in ("", self.ids.get(tp))]:
+                for tp in [tp for tp, r in self.readings.items() if known.get(tp.topic, "") not in ("", r.topic_id)]:
                     self.hub.reopen(self, tp)
 
     async def flush(self) -> None:
         await self._send()
         async with self._lock:
-            for tp in self._begun:
-                self._committed.pop(tp, None)
-            self._begun.clear()  # a tenure that ends here has ended with a word
+            for reading in self.readings.values():
+                if reading.begun:  # a tenure that ends here has ended with a word
+                    reading.begun, reading.committed = 0, None
             await self._commit(2 * COMMIT_LIMIT_S)
 
     async def stop(self) -> None:

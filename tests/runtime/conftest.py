@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream_monitor.runtime import evaluate_stage, hub, ingest_stage, transport
+from stream_monitor.runtime import evaluate_stage, hub, ingest_stage, restoring, transport
 from tests.runtime.died import DiedError
 
 
@@ -17,6 +17,6 @@ def died(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         said.append(f"{code}: {why}")
         raise DiedError
 
-    for module in (evaluate_stage, hub, ingest_stage, transport):
+    for module in (evaluate_stage, hub, ingest_stage, restoring, transport):
         monkeypatch.setattr(module, "die", die)
     return said

@@ -16,6 +16,7 @@ from stream_monitor.runtime import fetching
 from stream_monitor.runtime.fetching import Broken, Fetched, split
 from stream_monitor.runtime.hub import Hub
 from stream_monitor.runtime.ingest_stage import IngestStage
+from stream_monitor.runtime.reading import Reading
 from stream_monitor.settings import Settings, WorkerSettings
 
 TP = TopicPartition("predictions", 0)
@@ -59,7 +60,7 @@ def ingest_at(start: int) -> tuple[Hub, IngestStage, Group]:
     hub = Hub(Settings(worker=WorkerSettings(max_record_bytes=1 << 20)))
     group = hub.source = Group()  # type: ignore[assignment]
     stage = IngestStage(hub, 1)
-    hub.epochs[TP], stage._read[TP] = 1, start
+    hub.epochs[TP], stage.readings[TP] = 1, Reading("", start, start)
 
     async def send() -> None:
         stage.ingest.flush(0)
@@ -128,7 +129,7 @@ def test_the_rest_of_a_tenure_that_ended_is_left(monkeypatch: pytest.MonkeyPatch
             elif change == "another epoch":
                 hub.epochs[TP] = 2
             else:
-                stage._read[TP] = 0
+                stage.readings[TP].read = 0
 
         task = asyncio.create_task(meanwhile())  # runs when the first part has been taken
         await hub.deliver(stage, fetched)

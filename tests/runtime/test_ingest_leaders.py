@@ -14,6 +14,7 @@ from stream_monitor.runtime import ingest_stage
 from stream_monitor.runtime.fetching import Records
 from stream_monitor.runtime.hub import Hub
 from stream_monitor.runtime.ingest_stage import IngestStage
+from stream_monitor.runtime.reading import Reading
 from stream_monitor.settings import Settings
 from stream_monitor.verdicts import Reject
 
@@ -86,14 +87,14 @@ def test_a_commit_does_not_hold_up_what_is_sent(monkeypatch: pytest.MonkeyPatch)
             self.commits += 1
             await asyncio.sleep(60 if self.commits == 1 else 0)
 
-    async def body() -> tuple[int, dict[TopicPartition, int]]:
+    async def body() -> tuple[int, int | None]:
         stage = IngestStage(Hub(Settings()), 1)
         source = stage.hub.source = Source()  # type: ignore[assignment]
-        stage._read[tp] = stage._opened[tp] = 7
+        reading = stage.readings[tp] = Reading("", 7, 7)
         async with asyncio.timeout(5):
             await stage._commit(0.05)
-            assert stage._committed == {}
+            assert reading.committed is None
             await stage._commit(0.05)
-        return source.commits, stage._committed
+        return source.commits, reading.committed
 
-    assert asyncio.run(body()) == (2, {tp: 7})
+    assert asyncio.run(body()) == (2, 7)

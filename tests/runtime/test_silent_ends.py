@@ -197,7 +197,7 @@ def test_a_clean_end_and_an_idle_partition_are_no_suspicion() -> None:
         driver.end = 0
         for _ in range(5):
             stage, *_ = await run(driver, lambda _: [])
-            assert stage._failed.get(TP, {}) == {}
+            assert stage.readings[TP].failed == {}
         assert driver.offsets[TP] == (0, "id")
 
     asyncio.run(body())
@@ -219,7 +219,7 @@ def test_a_delivery_whose_partition_is_opened_again_while_it_is_tried_is_left(cr
         driver = Driver()
         driver.offsets[TP] = 0, "id opened=3"
         stage, _, _ = await run(driver, lambda _: [])
-        stage._failed[TP] = {0: 3}
+        stage.readings[TP].failed = {0: 3}
         stage.hub.epochs[TP] = 0
         taking = asyncio.create_task(stage.next(delivery(0, [event(0), BAD])))
         await asyncio.sleep(0)

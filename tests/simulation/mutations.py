@@ -45,7 +45,8 @@ _send = IngestStage._send
 
 
 async def _commit_what_is_not_sent(stage: IngestStage) -> None:
-    stage._acknowledged.update(stage._read)
+    for reading in stage.readings.values():
+        reading.acknowledged = reading.read
     async with stage._lock:
         await stage._commit()
     await _send(stage)

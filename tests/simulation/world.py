@@ -27,7 +27,7 @@ from bench.chaos_events import Event, Oracle, stream
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import unpack
 from stream_monitor.ingest import home
-from stream_monitor.runtime import clocks, copies, evaluate_stage, hub, ingest_stage, owned, tenures
+from stream_monitor.runtime import checkpoints, clocks, copies, evaluate_stage, hub, ingest_stage, owned, restoring, tenures
 from stream_monitor.settings import CoreSettings, ModelSettings, Settings, Threshold, WorkerSettings
 from tests.simulation.broker import ABORTED, COMMITTED, Broker, LaterError, Transaction
 from tests.simulation.clients import Driver, Producer, SimulatedHub, worker
@@ -359,17 +359,17 @@ class World:
 
         clock = Time(T0, self.chance.random)
         with ExitStack() as stack:
-            for module in (hub, ingest_stage, evaluate_stage):
+            for module in (hub, ingest_stage, evaluate_stage, restoring):
                 stack.enter_context(patch.object(module, "die", die))
                 stack.enter_context(patch.object(module, "time", clock))
-            for module in (owned, clocks):
+            for module in (owned, clocks, checkpoints):
                 stack.enter_context(patch.object(module, "time", clock))
             stack.enter_context(patch.object(tenures, "COPIES", True))
             for module in (ingest_stage, copies):
                 stack.enter_context(patch.object(module, "apart", self._apart))
             for module in (ingest_stage, evaluate_stage):
                 stack.enter_context(patch.object(module, "AIOKafkaProducer", partial(Producer, self)))
-            stack.enter_context(patch.object(evaluate_stage, "Shard", self.shard))
+            stack.enter_context(patch.object(restoring, "Shard", self.shard))
             stack.enter_context(patch.object(evaluate_stage, "give_back", lambda: None))
             stack.enter_context(patch.object(ingest_stage, "RECORD_BYTES_MAX", 500))  # several records a flush
             yield
