@@ -117,7 +117,12 @@ class Restoring:
         def restored() -> Shard:
             return Shard.restore(tp.partition, settings, parts, self.baselines, partitions=self.targets)
 
-        return await asyncio.to_thread(restored)
+        try:
+            return await asyncio.to_thread(restored)
+        except (KeyError, TypeError, ValueError, IndexError, msgspec.MsgspecError) as e:
+            raise StateError(
+                f"the state in the snapshot of {tp.topic}/{tp.partition} cannot be read ({e!r}): another version of stream-monitor wrote it; {snapshots.WAY_OUT}"
+            ) from e
 
     def _is_changed(self, tp: TopicPartition, owned: Owned, note: Note) -> bool:
         """Whether another configuration takes effect here; it is told, with what begins anew."""

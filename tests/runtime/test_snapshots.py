@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Container
 
+import msgspec
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError
@@ -241,5 +242,28 @@ def test_a_snapshot_with_a_chunk_that_is_gone_or_changed_is_refused():
                 kafka.logs[SNAPSHOTS][state.offset] = state._replace(value=b"y" + (state.value or b"")[1:])
             with pytest.raises(StateError, match=r"is gone|is broken"):
                 await kafka.stage().open([LOG])
+
+    asyncio.run(body())
+
+
+def test_state_of_another_form_is_told_with_a_way_out(monkeypatch):
+    """Of a version of between two releases: the schema is ours, and a part of it is not."""
+
+    async def body():
+        kafka = FakeKafka()
+        kafka.mine = {LOG}
+        kafka.append(LOG, tick(T0))
+        stage = kafka.stage()
+        await stage.open([LOG])
+        owned = stage.owned[LOG]
+        owned.fold(tick(T0))
+        owned.position = 1
+        state = owned.shard.snapshot()
+        lacking = msgspec.msgpack.decode(state["state"])
+        del lacking["registry"]
+        monkeypatch.setattr(owned, "snapshot", lambda: state | {"state": msgspec.msgpack.encode(lacking)})
+        await stage._checkpoint(LOG, owned)
+        with pytest.raises(StateError, match=r"observations/0 cannot be read .*registry.*delete the group's offset"):
+            await kafka.stage().open([LOG])
 
     asyncio.run(body())
