@@ -54,9 +54,9 @@ class Filter(NamedTuple):
 @click.option("--model", metavar="NAME", help="Of this model only.")
 @click.option("--severity", type=click.Choice(SEVERITIES), help="Of this severity only.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N; the newest.")
-@click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Follow new alerts until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@click.option("--config", type=click.Path(dir_okay=False), help="Where Kafka is; ./monitor.yaml if there, else the defaults.")
+@click.option("--config", type=click.Path(dir_okay=False), help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]")
 @click.pass_context
 def command(ctx: click.Context, *, resolved: bool, model: str | None, severity: str | None, limit: int | None, follow: bool, as_json: bool, config: str | None) -> None:
     """
@@ -147,13 +147,13 @@ class _View:
         for alert in found[: self.limit]:
             self._print(alert)
         if self.board.unreadable:
-            click.echo(f"{self.board.unreadable} records on {self.settings.kafka.topic_prefix}alerts are no alerts and are left out", err=True)
+            click.echo(f"{self.board.unreadable} records on {self.settings.kafka.topic_prefix}alerts are not readable and were skipped", err=True)
         if self.as_json:
             return
         if not found:
             click.echo("no alert fires" if not self.wanted.resolved else "no alerts")
         elif self.limit is not None and len(found) > self.limit:
-            click.echo(f"{len(found) - self.limit} more; give a greater --limit")
+            click.echo(f"{len(found) - self.limit} more; raise --limit to see them")
 
     def _changed(self, change: Alert | Mark | None) -> None:
         from stream_monitor.alerts.event import Alert
@@ -189,7 +189,7 @@ def shown(alert: Alert, marks: list[Mark]) -> str:
 async def _read(records: Records, board: Board, stop: asyncio.Event) -> None:
     """Everything there is."""
     if "alerts" in records.missing:
-        raise StreamMonitorError(f"the topic {records.settings.kafka.topic_prefix}alerts is not there yet; a worker makes it when it starts")
+        raise StreamMonitorError(f"the topic {records.settings.kafka.topic_prefix}alerts does not exist yet; a worker creates it when it starts")
     bar = None
     if sys.stderr.isatty():
         from rich.console import Console
@@ -233,13 +233,13 @@ def found_by(board: Board, prefix: str) -> Alert:
     if len(found) == 1:
         return found[0]
     if len(prefix) < PREFIX_MIN:
-        what, some = f"{prefix!r} is too short; write at least {PREFIX_MIN} characters of the fingerprint", []
+        what, some = f"{prefix!r} is too short; give at least {PREFIX_MIN} characters of the fingerprint", []
     elif found:
-        what, some = f"{prefix} begins {len(found)} fingerprints; write more of it", found
+        what, some = f"{prefix} matches {len(found)} fingerprints; give more characters", found
     else:
         short = {f[: len(prefix)]: a for f, a in board.alerts.items()}
         some = [short[f] for f in difflib.get_close_matches(prefix.lower(), short, n=3, cutoff=0.5)]
-        what = f"no alert has a fingerprint that begins with {prefix}" + ("; did you mean" if some else "; `stream-monitor alerts --all` shows them")
+        what = f"no alert has a fingerprint starting with {prefix}" + ("; did you mean" if some else "; `stream-monitor alerts --all` shows them")
     lines = [f"  {a.fingerprint[:FINGERPRINT_SHOWN]}  {a.status:<8}  {readable(a.summary)}" for a in some[:10]]
     raise StreamMonitorError("\n".join([f"{what}:" if lines else what, *lines]))
 
@@ -278,11 +278,11 @@ def _subcommand(name: str, kind: MarkType, what: str, example: str, lasts: str |
     options: list[Any] = [
         click.argument("fingerprint"),
         click.option(
-            "--for", "lasts", metavar="DURATION", default=lasts, help=f"How long it holds, such as 30m, 2h or 7d; 0s ends it now. Default: {lasts or 'as long as the episode'}."
+            "--for", "lasts", metavar="DURATION", default=lasts, help=f"How long it lasts, such as 30m, 2h or 7d; 0s ends it now. Default: {lasts or 'as long as the episode'}."
         ),
         click.option("--comment", metavar="TEXT", help="What others should know."),
         click.option("--json", "as_json", is_flag=True, help="Print the record that was written."),
-        click.option("--config", type=click.Path(dir_okay=False), help="Where Kafka is; ./monitor.yaml if there, else the defaults."),
+        click.option("--config", type=click.Path(dir_okay=False), help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]"),
         click.pass_obj,
     ]
     for option in reversed(options):
@@ -290,6 +290,6 @@ def _subcommand(name: str, kind: MarkType, what: str, example: str, lasts: str |
     command.command(name=name, short_help=what.partition(",")[0].rstrip(".") + ".")(callback)
 
 
-_subcommand("ack", "acknowledged", "Say that somebody takes care of an alert, as long as this episode lasts.", 'ack 3f2a9c --comment "retraining"')
-_subcommand("mute", "muted", "Mute a fingerprint for a time, whatever comes: later episodes too.", "mute 3f2a9c --for 7d", lasts="24h")
-_subcommand("false", "false_alarm", "Say that an alert was none.", 'false 3f2a9c --comment "the sensor was cleaned"')
+_subcommand("ack", "acknowledged", "Mark an alert as being handled, for as long as this episode lasts.", 'ack 3f2a9c --comment "retraining"')
+_subcommand("mute", "muted", "Mute a fingerprint for some time, including later episodes.", "mute 3f2a9c --for 7d", lasts="24h")
+_subcommand("false", "false_alarm", "Mark an alert as a false alarm.", 'false 3f2a9c --comment "the sensor was cleaned"')

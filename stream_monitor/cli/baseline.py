@@ -44,10 +44,10 @@ def command() -> None:
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where the profile is written (JSON).")
 @input_options
-@click.option("--model", metavar="NAME", help="The model: of rows that name none, and whose rows are taken. Default: the only one there is.")
-@click.option("--version", metavar="NAME", help="Whose rows are taken. Default: the only one there is.")
-@click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Take the first N rows, as a worker with baseline.rows: N does. Default: all.")
-@click.option("--config", type=click.Path(dir_okay=False), help="Types and limits of features; ./monitor.yaml if there, else the defaults.")
+@click.option("--model", metavar="NAME", help="Model to use: for rows that name none, and to select rows. [default: the only model in the input]")
+@click.option("--version", metavar="NAME", help="Version whose rows are used. [default: the only version in the input]")
+@click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Use the first N rows, as a worker with baseline.rows: N does. [default: all]")
+@click.option("--config", type=click.Path(dir_okay=False), help="Configuration with types and limits of features. [default: ./monitor.yaml if it exists]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def build(files: tuple[str, ...], *, output: str, model: str | None, version: str | None, rows: int | None, config: str | None, as_json: bool, **given: Any) -> None:
     """
@@ -118,7 +118,7 @@ def _written(path: Path, data: bytes) -> None:
 
 @command.command()
 @click.argument("what", metavar="FILE|MODEL/VERSION")
-@click.option("--config", type=click.Path(dir_okay=False), help="Where Kafka is, for MODEL/VERSION; ./monitor.yaml if there, else the defaults.")
+@click.option("--config", type=click.Path(dir_okay=False), help="Configuration with the address of Kafka, for MODEL/VERSION. [default: ./monitor.yaml if it exists]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(what: str, config: str | None, as_json: bool) -> None:
     """
@@ -196,9 +196,9 @@ def _row(name: str, feature: FeatureProfile) -> list[str]:
 
 @command.command()
 @click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--model", required=True, metavar="NAME", help="Whose reference it shall be.")
-@click.option("--version", default="", metavar="NAME", help="Of this version alone. Default: of all versions of the model.")
-@click.option("--config", type=click.Path(dir_okay=False), help="Where Kafka is; ./monitor.yaml if there, else the defaults.")
+@click.option("--model", required=True, metavar="NAME", help="Model that the profile is for.")
+@click.option("--version", default="", metavar="NAME", help="Version that the profile is for. [default: all versions of the model]")
+@click.option("--config", type=click.Path(dir_okay=False), help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def publish(file: str, *, model: str, version: str, config: str | None, as_json: bool) -> None:
     """
@@ -226,4 +226,4 @@ def publish(file: str, *, model: str, version: str, config: str | None, as_json:
         click.echo(json.dumps({"id": profile_id(profile), "topic": topic, "key": key}))
     else:
         whose = f"version {version} of {model}" if version else f"all versions of {model}"
-        click.echo(f"published {profile_id(profile)} on {topic} for {readable(whose)}; workers take it when they start, for versions that have no reference yet")
+        click.echo(f"published {profile_id(profile)} on {topic} for {readable(whose)}; workers use it from their next start on, for versions that have no reference yet")

@@ -67,12 +67,12 @@ def command() -> None:
     """  # noqa: D301  \b is how click keeps lines apart
 
 
-@command.command(short_help="Write a commented monitor.yaml to begin with.")
+@command.command(short_help="Write a commented monitor.yaml to start from.")
 @click.argument("path", default=DEFAULT_FILE)
-@click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 def init(path: str, force: bool) -> None:
     """
-    Write a commented monitor.yaml to begin with.
+    Write a commented monitor.yaml to start from.
 
     \b
     Examples:
@@ -81,9 +81,9 @@ def init(path: str, force: bool) -> None:
     """  # noqa: D301
     file = Path(path)
     if file.is_dir():
-        raise InputError(f"{path} is a folder; name the file, such as {file / DEFAULT_FILE}")
+        raise InputError(f"{path} is a folder; give a file name, such as {file / DEFAULT_FILE}")
     if file.exists() and not force:
-        raise InputError(f"{path} is there already; use --force to overwrite it")
+        raise InputError(f"{path} already exists; use --force to overwrite it")
     try:
         file.write_text(STARTER, encoding="utf-8")
     except OSError as e:
@@ -91,7 +91,7 @@ def init(path: str, force: bool) -> None:
     click.echo(f"wrote {path}; next: stream-monitor config check{'' if path == DEFAULT_FILE else f' {path}'}")
 
 
-@command.command(short_help="Say everything that is wrong with a configuration.")
+@command.command(short_help="Report everything that is wrong with a configuration.")
 @click.argument("path", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 def check(path: str | None, as_json: bool) -> None:

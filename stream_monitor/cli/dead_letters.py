@@ -93,15 +93,15 @@ def letter_of(record: Record) -> Letter:
 
 def _filters(command: Any) -> Any:
     for option in (
-        click.option("--since", metavar="DURATION", help="Of this last time only, such as 30m, 2h or 7d."),
-        click.option("--topic", metavar="NAME", help="Records of this topic only: predictions or labels."),
-        click.option("--reason", "reasons", type=click.Choice(REJECT_REASONS), multiple=True, help="For this reason only; may be given again."),
+        click.option("--since", metavar="DURATION", help="Only records of the last 30m, 2h, 7d …"),
+        click.option("--topic", metavar="NAME", help="Only records of this topic: predictions or labels."),
+        click.option("--reason", "reasons", type=click.Choice(REJECT_REASONS), multiple=True, help="Only records with this reason; may be repeated."),
     ):
         command = option(command)
     return command
 
 
-_config = click.option("--config", type=click.Path(dir_okay=False), help="Where Kafka is; ./monitor.yaml if there, else the defaults.")
+_config = click.option("--config", type=click.Path(dir_okay=False), help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -120,7 +120,7 @@ def command() -> None:
 
 @command.command(name="list")
 @_filters
-@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, metavar="N", help="Show at most N, the newest; all are counted.")
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, metavar="N", help="Show at most the N newest; all are counted.")
 @_as_json
 @_config
 def list_(*, reasons: tuple[str, ...], topic: str | None, since: str | None, limit: int, as_json: bool, config: str | None) -> None:
@@ -173,7 +173,7 @@ def show(*, position: str, bytes_max: int, as_json: bool, config: str | None) ->
       stream-monitor dead-letters show 0:41
     """  # noqa: D301
     if not (position.isdecimal() and int(position) > 0) and not all(part.isdecimal() for part in (position.split(":") if position.count(":") == 1 else [""])):
-        raise InputError(f"{position!r} is no position: write PARTITION:OFFSET as `stream-monitor dead-letters list` prints it, or 1 for the newest")
+        raise InputError(f"{position!r} is not a position: write PARTITION:OFFSET as `stream-monitor dead-letters list` prints it, or 1 for the newest")
     settings = _settings(config)
     kept: deque[Letter] = deque(maxlen=int(position) if position.isdecimal() else 1)
 
@@ -183,7 +183,7 @@ def show(*, position: str, bytes_max: int, as_json: bool, config: str | None) ->
 
     asyncio.run(_read(settings, Filter((), None, 0), take))
     if len(kept) < (kept.maxlen or 0):
-        raise StreamMonitorError(f"there is no dead letter {position}; `stream-monitor dead-letters list` shows what there is")
+        raise StreamMonitorError(f"dead letter {position} does not exist; `stream-monitor dead-letters list` lists them")
     letter = kept[0]
     if as_json:
         click.echo(json.dumps({**letter.shown(), "key": _json_of(letter.key), "value": _json_of(letter.value[:bytes_max]), "value_bytes": len(letter.value)}))
@@ -193,7 +193,7 @@ def show(*, position: str, bytes_max: int, as_json: bool, config: str | None) ->
     click.echo(f"{'key':<10} {'none' if letter.key is None else _text(letter.key[:bytes_max])}")
     click.echo(f"{'value':<10} {_text(letter.value[:bytes_max])}")
     if len(letter.value) > bytes_max:
-        click.echo(f"{len(letter.value) - bytes_max:,} bytes more; give a greater --bytes")
+        click.echo(f"{len(letter.value) - bytes_max:,} more bytes; raise --bytes to see them")
 
 
 def _text(value: bytes) -> str:
@@ -213,7 +213,7 @@ def _json_of(value: bytes | None) -> Any:
 
 @command.command()
 @_filters
-@click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_as_json
 @_config
@@ -228,7 +228,7 @@ def replay(*, reasons: tuple[str, ...], topic: str | None, since: str | None, dr
       stream-monitor dead-letters replay --reason ended_worker --since 24h --dry-run
     """  # noqa: D301
     if not reasons:
-        raise InputError(f"say which: --reason ({', '.join(REJECT_REASONS)}), as often as needed")
+        raise InputError(f"choose at least one reason: --reason ({', '.join(REJECT_REASONS)}), may be repeated")
     settings = _settings(config)
     topics = {settings.kafka.topic_prefix + name for name in SOURCES}
     wanted: dict[tuple[str, str], Letter] = {}
@@ -248,7 +248,7 @@ def replay(*, reasons: tuple[str, ...], topic: str | None, since: str | None, dr
     sent = bool(wanted) and not dry_run
     if sent and not yes:
         if not sys.stdin.isatty():
-            raise InputError(f"this would send {what}; give --yes to do it, or --dry-run")
+            raise InputError(f"this would send {what}; add --yes to do it, or --dry-run to see it")
         click.confirm(f"send {what} again?", abort=True, err=True)
     if sent:
         asyncio.run(_send(settings, list(wanted.values())))
@@ -281,13 +281,13 @@ async def _read(settings: Settings, wanted: Filter, take: Any) -> None:
     with stopped_by_signals(stop):
         async with Records(settings, ["dead-letters"]) as records:
             if records.missing:
-                raise StreamMonitorError(f"the topic {settings.kafka.topic_prefix}dead-letters is not there yet; a worker makes it when it starts")
+                raise StreamMonitorError(f"the topic {settings.kafka.topic_prefix}dead-letters does not exist yet; a worker creates it when it starts")
             async for record in records.whole():
                 letter = letter_of(record)
                 if wanted.wants(letter, settings.kafka.topic_prefix):
                     take(letter)
                 if stop.is_set():
-                    raise StreamMonitorError("stopped before everything was read; nothing was done")
+                    raise StreamMonitorError("interrupted before everything was read; nothing was done")
 
 
 async def _send(settings: Settings, letters: list[Letter]) -> None:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 @click.command(name="demo")
-@click.option("--seconds", type=click.FloatRange(min=5), help="End after so many seconds; the story is told in that time.  [default: until Ctrl-C]")
+@click.option("--seconds", type=click.FloatRange(min=5), help="Stop after this many seconds; the story is told in that time.  [default: until Ctrl-C]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of /metrics; 0 is any.  [default: 9108, or any when that is taken]")
 @click.option("--rate", default=200.0, show_default=True, type=click.FloatRange(min=1, max=5_000), help="Predictions a second.")
-@click.option("--seed", default=0, show_default=True, help="Another seed is another world.")
-@click.option("--broker", metavar="HOST:PORT", help="Use this Kafka instead of the one inside; its topics get a prefix of their own and are removed at the end.")
+@click.option("--seed", default=0, show_default=True, help="Random seed; the same seed gives the same events.")
+@click.option("--broker", metavar="HOST:PORT", help="Use this Kafka instead of the embedded one; the topics get their own prefix and are removed at the end.")
 @click.option("--json", "as_json", is_flag=True, help="Print nothing but a JSON object at the end.")
 def command(*, seconds: float | None, port: int | None, rate: float, seed: int, broker: str | None, as_json: bool) -> None:
     """

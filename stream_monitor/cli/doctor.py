@@ -25,10 +25,10 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @click.command(name="doctor")
-@click.option("--config", type=click.Path(dir_okay=False), help="The configuration; ./monitor.yaml if there, else the defaults.")
+@click.option("--config", type=click.Path(dir_okay=False), help="The configuration. [default: ./monitor.yaml if it exists]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--topic-sample", default=100, show_default=True, type=click.IntRange(0, 100_000), metavar="N", help="Newest records of each input that are checked; 0 reads none.")
-@click.option("--probe", is_flag=True, help="Also send a prediction and a label of model __probe__ and measure the way to the gauge. The only check that writes.")
+@click.option("--topic-sample", default=100, show_default=True, type=click.IntRange(0, 100_000), metavar="N", help="How many of the newest records of each input to check; 0 reads none.")
+@click.option("--probe", is_flag=True, help="Also send a prediction and a label of model __probe__ and measure how long they take to reach the gauge. This is the only check that writes.")
 @click.option("--metrics-url", multiple=True, metavar="URL", help="/metrics of a worker, for --probe; give it once for each worker. Default: worker.metrics.")
 def command(config: str | None, as_json: bool, topic_sample: int, probe: bool, metrics_url: tuple[str, ...]) -> None:
     """

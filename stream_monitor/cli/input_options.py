@@ -16,14 +16,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _OPTIONS = (
     click.option("--predictions", metavar="FILE", help="Prediction events: .csv, .jsonl or .parquet (.gz too); - is JSON Lines on stdin."),
     click.option("--labels", metavar="FILE", help="Label events, merged with the predictions by time."),
-    click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Which column is a field of the event; FIELD=:VALUE is a constant."),
+    click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Column to use for a field of the event; FIELD=:VALUE sets a constant."),
     click.option("--ignore", multiple=True, metavar="COLUMN", help="Leave a column out."),
     click.option("--interval", default="1s", show_default=True, help="Time between the rows of a table without timestamps."),
-    click.option("--label-delay", default="0s", show_default=True, help="How much later than its prediction a label without a time of its own is."),
-    click.option("--timezone", default="UTC", show_default=True, metavar="ZONE", help="Zone of times that say none: Europe/Berlin, +02:00."),
+    click.option("--label-delay", default="0s", show_default=True, help="Delay after its prediction for a label without its own time."),
+    click.option("--timezone", default="UTC", show_default=True, metavar="ZONE", help="Time zone of times without one: Europe/Berlin, +02:00."),
     click.option("--dates", type=click.Choice(["day-first", "month-first"]), help="How dates such as 3/4/2025 are meant.  [default: what the column tells]"),
     click.option("--decimal", type=click.Choice(["point", "comma"]), help="The decimal mark of numbers in CSV.  [default: what the columns tell]"),
-    click.option("--missing", multiple=True, metavar="MARK", help="A further mark of missing values in CSV, such as - or 'not known'."),
+    click.option("--missing", multiple=True, metavar="MARK", help="Another mark of missing values in CSV, such as - or 'not known'."),
 )
 
 

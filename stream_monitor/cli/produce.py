@@ -36,14 +36,14 @@ REALTIME, MAX = -1.0, 0.0
 @click.command(name="produce")
 @click.argument("table", required=False, metavar="[FILE]")
 @input_options
-@click.option("--rate", metavar="N/s|realtime|max", help="Events a second; realtime: as far apart as their times.  [default: max; with --simulate 200/s]")
-@click.option("--now", is_flag=True, help="Shift all timestamps so that the last is now.")
-@click.option("--simulate", is_flag=True, help="Be the model server of the demo, until stopped.")
-@click.option("--seed", default=0, show_default=True, help="With --simulate: another seed is another world.")
+@click.option("--rate", metavar="N/s|realtime|max", help="Events per second; realtime: as far apart as their timestamps.  [default: max; with --simulate 200/s]")
+@click.option("--now", is_flag=True, help="Shift all timestamps so that the last one is now.")
+@click.option("--simulate", is_flag=True, help="Simulate the model server of the demo until stopped.")
+@click.option("--seed", default=0, show_default=True, help="With --simulate: random seed; the same seed gives the same events.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
-@click.option("--config", metavar="FILE", help="The configuration; ./monitor.yaml if there, else the defaults.")
-@click.option("--broker", metavar="HOST:PORT", help="Instead of kafka.bootstrap_servers of the configuration.")
-@click.option("--topic-prefix", metavar="TEXT", help="Instead of kafka.topic_prefix of the configuration.")
+@click.option("--config", metavar="FILE", help="The configuration. [default: ./monitor.yaml if it exists]")
+@click.option("--broker", metavar="HOST:PORT", help="Overrides kafka.bootstrap_servers of the configuration.")
+@click.option("--topic-prefix", metavar="TEXT", help="Overrides kafka.topic_prefix of the configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def command(table: str | None, *, seconds: float | None, as_json: bool, **given: Any) -> None:
     """
@@ -60,9 +60,9 @@ def command(table: str | None, *, seconds: float | None, as_json: bool, **given:
     rate = parse_rate(given["rate"])
     if given["simulate"]:
         if table or given["predictions"] or given["labels"]:
-            raise click.UsageError("--simulate needs no files")
+            raise click.UsageError("--simulate takes no files")
         if rate == MAX and given["rate"]:
-            raise click.UsageError("--simulate cannot go at --rate max; give N/s")
+            raise click.UsageError("--simulate does not support --rate max; give N/s")
     settings = load(given["config"], os.environ)
     kafka = _kafka(settings.kafka, given["broker"], given["topic_prefix"])
     with _source(table, given, rate, settings) as source:

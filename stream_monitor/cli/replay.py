@@ -34,13 +34,13 @@ POINTS = 300
 @click.command(name="replay")
 @click.argument("table", required=False, metavar="[FILE]")
 @input_options
-@click.option("--config", metavar="FILE", help="The configuration; ./monitor.yaml if there, else the defaults.")
-@click.option("--alerts", metavar="FILE", help="Write the alert events here, JSON Lines.")
+@click.option("--config", metavar="FILE", help="The configuration. [default: ./monitor.yaml if it exists]")
+@click.option("--alerts", metavar="FILE", help="Write the alert events to this file (JSON Lines).")
 @click.option("--summary", metavar="FILE", help="Write summary.json here.")
-@click.option("--report", metavar="FILE", help="Write a report for people here, one HTML file.")
-@click.option("--dead-letters", metavar="FILE", help="Write the records that could not be used here, JSON Lines.")
+@click.option("--report", metavar="FILE", help="Write an HTML report to this file.")
+@click.option("--dead-letters", metavar="FILE", help="Write the records that could not be used to this file (JSON Lines).")
 @click.option(
-    "--fail-on", type=click.Choice(["warning", "critical"]), help="Exit 1 when an alert of this severity or worse fired, or when nothing, or hardly anything, could be used."
+    "--fail-on", type=click.Choice(["warning", "critical"]), help="Exit 1 if an alert of this severity or worse fired, or if most of the input could not be used."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: Any) -> None:
@@ -91,7 +91,7 @@ def _check_writable(option: str, path: str | None) -> None:
         return
     folder = Path(path).parent
     why = (
-        "is a folder" if Path(path).is_dir() else f"there is no folder {folder}" if not folder.is_dir() else "" if os.access(folder, os.W_OK) else f"{folder} cannot be written to"
+        "is a folder" if Path(path).is_dir() else f"folder {folder} does not exist" if not folder.is_dir() else "" if os.access(folder, os.W_OK) else f"cannot write to {folder}"
     )
     if why:
         raise InputError(f"--{option.replace('_', '-')} {path}: {why}")
@@ -157,7 +157,7 @@ def _show(summary: dict[str, Any], alerts: list[dict[str, Any]]) -> None:
         console.print(f"{kind}: {r['received']:,} received, {r['accepted']:,} accepted, {r['duplicate']:,} duplicate, {r['rejected']:,} rejected")
     rejected = {reason["reason"]: reason["count"] for found in summary.get("refused", {}).values() for reason in found}
     if rejected:
-        console.print("rejected: " + ", ".join(f"{reason} {n:,}" for reason, n in rejected.items()) + " (--dead-letters FILE writes them, with what is wrong)")
+        console.print("rejected: " + ", ".join(f"{reason} {n:,}" for reason, n in rejected.items()) + " (--dead-letters FILE writes them with their reasons)")
     table = Table("model", "version", "task", "predictions", "labels", "window", "metrics", box=None, pad_edge=False)
     for model, found in summary["models"].items():
         for version, v in found["versions"].items():

@@ -28,7 +28,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def config_option(command: Command) -> Command:
     """`--config`, as all commands have it."""
-    return click.option("--config", type=click.Path(dir_okay=False), help="The configuration; ./monitor.yaml if there, else the defaults.")(command)
+    return click.option("--config", type=click.Path(dir_okay=False), help="The configuration. [default: ./monitor.yaml if it exists]")(command)
 
 
 def json_option(command: Command) -> Command:
@@ -106,10 +106,10 @@ def check(config: str | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@command.command(short_help="Make what is missing and set what differs.")
+@command.command(short_help="Create missing topics and set differing settings.")
 @config_option
-@click.option("--partitions", multiple=True, metavar="NAME=N", help="More partitions than specified: added to predictions and labels, for other topics only when they are made.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--partitions", multiple=True, metavar="NAME=N", help="More partitions than specified: added to predictions and labels; for other topics only when they are created.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
 @json_option
 def apply(config: str | None, partitions: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """
@@ -149,7 +149,7 @@ def apply(config: str | None, partitions: tuple[str, ...], dry_run: bool, as_jso
 @config_option
 @click.option("--format", "form", type=click.Choice(["strimzi", "asyncapi"]), required=True, help="KafkaTopic resources of Strimzi, or an AsyncAPI 3 document.")
 @click.option("--cluster", default="kafka", show_default=True, metavar="NAME", help="strimzi: name of the Kafka resource.")
-@click.option("--replicas", default=REPLICAS, show_default=True, type=click.IntRange(1), help="strimzi: replicas of every topic.")
+@click.option("--replicas", default=REPLICAS, show_default=True, type=click.IntRange(1), help="strimzi: replication factor of every topic.")
 @click.option("--output", default="-", show_default=True, metavar="FILE", help="File to write to; - prints.")
 @json_option
 def export(config: str | None, form: str, cluster: str, replicas: int, output: str, as_json: bool) -> None:
@@ -210,7 +210,7 @@ def shown(difference: Difference, prefix: str) -> str:
     topic = prefix + d.topic
     if d.aspect == "topic":
         return f"{topic}: is missing"
-    what = f"has partitions: {d.have}, wanted: {d.want}" if d.aspect == "partitions" else f"{d.aspect} is {d.have or 'not set'}, {d.want} is specified"
+    what = f"has partitions: {d.have}, wanted: {d.want}" if d.aspect == "partitions" else f"{d.aspect} is {d.have or 'not set'}, expected {d.want}"
     text = f"{topic}: {what}"
     return f"{text}\n  -> {d.advice}" if d.advice else text
 

@@ -16,7 +16,7 @@ from stream_monitor.config import load
 
 
 @click.command()
-@click.option("--config", "path", type=click.Path(dir_okay=False), help="The configuration; ./monitor.yaml if there, else the defaults.")
+@click.option("--config", "path", type=click.Path(dir_okay=False), help="The configuration. [default: ./monitor.yaml if it exists]")
 def command(path: str | None) -> None:
     """
     Monitor: read predictions and labels, write alerts, serve /metrics.

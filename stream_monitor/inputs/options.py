@@ -86,7 +86,7 @@ def parse_duration_ms(text: str) -> int:
     """
     found = DURATION.fullmatch(text.strip())
     if found is None:
-        raise InputError(f"{text!r} is no duration; write it like 250ms, 1s, 10m, 24h or 30d")
+        raise InputError(f"{text!r} is not a duration; write it like 250ms, 1s, 10m, 24h or 30d")
     return round(float(found[1]) * UNITS_MS[found[2]])
 
 

@@ -224,7 +224,7 @@ class Alignment:
             held_by = [other for other in held_by if other not in place.excused]
             if held_by and place.since_s is not None and now_s - place.since_s >= self.wait_s:
                 log.warning(
-                    "%s/%d has waited %.0f s for %s, which is behind in event time, and is read on; its labels and predictions may not find theirs",
+                    "%s/%d waited %.0f s for %s, which is behind in event time, and now continues; some labels may not meet their predictions",
                     *tp, self.wait_s, ", ".join(f"{other.topic}/{other.partition}" for other in held_by),
                 )  # fmt: skip
                 place.excused.update(held_by)
@@ -249,7 +249,7 @@ class Alignment:
         limit_s = SILENT_S if tp in self.places else 2 * SILENT_S
         if now_s - self._slowest[2] < limit_s:
             return False
-        log.warning("%s/%d has records, and none of them has come for %.0f s: no other partition waits for it", *tp, limit_s)
+        log.warning("%s/%d has records but delivered none for %.0f s; other partitions no longer wait for it", *tp, limit_s)
         self._silent[tp], self._slowest = read, None
         return True
 

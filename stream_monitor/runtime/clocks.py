@@ -52,7 +52,7 @@ class Clock:
         -40
         """
         if metadata.timestamp_type != BY_BROKER:
-            self._tell("observations has no times of its broker: log time goes by the clocks of workers; run `stream-monitor topics apply`")
+            self._tell("observations has no broker timestamps, so log time follows the clocks of workers; run `stream-monitor topics apply`")
             return
         self.offset_ms = max(sent_ms - metadata.timestamp, 0) or min(answered_ms - metadata.timestamp, 0)
         if abs(self.offset_ms) > OFF_MS:

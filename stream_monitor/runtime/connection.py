@@ -111,7 +111,7 @@ def refusal(kafka: KafkaSettings, errors: Sequence[BaseException]) -> str:
     """
     told = [why for error in errors for why in [explained(kafka.security, error)] if why]
     last = errors[-1]
-    why = told[0] if told else f"{str(last) or type(last).__name__}; check kafka.bootstrap_servers and kafka.security, and that the advertised listeners can be reached from here"
+    why = told[0] if told else f"{str(last) or type(last).__name__}; check kafka.bootstrap_servers and kafka.security, and that the advertised listeners are reachable from here"
     return f"no connection to Kafka at {kafka.bootstrap_servers} (kafka.bootstrap_servers): {why}"
 
 
@@ -131,18 +131,18 @@ def why_not(error: BaseException) -> str:
     """What a broker refuses, with what to allow."""
     subject = f" {error.args[0]}" if error.args else ""
     if isinstance(error, kafka_errors.TopicAuthorizationFailedError):
-        return f"not allowed on topic{subject}; allow it to the user of kafka.security (`stream-monitor doctor` tells what)"
+        return f"not allowed on topic{subject}; grant it to the user of kafka.security (`stream-monitor doctor` lists what is needed)"
     if isinstance(error, kafka_errors.GroupAuthorizationFailedError):
-        return f"not allowed on group{subject}; allow Read and Describe on it to the user of kafka.security"
+        return f"not allowed on group{subject}; grant Read and Describe on it to the user of kafka.security"
     return str(error) or type(error).__name__
 
 
 def _tls(security: Security, error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code == CERTIFICATE_EXPIRED:
-            return "the broker's certificate has expired; renew it there (or set the clock of this machine right)"
+            return "the broker's certificate has expired; renew it (or correct the clock of this machine)"
         if error.verify_code == CERTIFICATE_NOT_YET_VALID:
-            return "the broker's certificate is not valid yet; set the clock of this machine right"
+            return "the broker's certificate is not valid yet; correct the clock of this machine"
         if error.verify_code in OTHER_NAME:
             return f"{error.verify_message}; give kafka.bootstrap_servers, and advertised.listeners of the broker, a name that its certificate has"
         return f"the broker's certificate is not trusted ({error.verify_message}); set kafka.security.ca_file to the certificate (PEM) of the authority that signed it"
@@ -151,11 +151,11 @@ def _tls(security: Security, error: BaseException) -> str | None:
     reason = error.reason or "TLS fails"
     if reason in NO_TLS:
         without = "SASL_PLAINTEXT" if security.protocol == "SASL_SSL" else "PLAINTEXT"
-        return f"no TLS is spoken there; set kafka.bootstrap_servers to the port where the broker speaks TLS, or kafka.security.protocol to {without}"
+        return f"the broker does not speak TLS on this port; set kafka.bootstrap_servers to the port where the broker speaks TLS, or kafka.security.protocol to {without}"
     if "ALERT" in reason and ("CERTIFICATE" in reason or "CA" in reason.split("_")):
         if not security.cert_file:
-            return "the broker demands a certificate of the client; set kafka.security.cert_file and key_file"
-        return f"the broker refuses our certificate ({reason.lower().replace('_', ' ')}); set kafka.security.cert_file and key_file to one that is signed by an authority it trusts, and has not expired"
+            return "the broker requires a client certificate; set kafka.security.cert_file and key_file"
+        return f"the broker refuses our certificate ({reason.lower().replace('_', ' ')}); set kafka.security.cert_file and key_file to a certificate that has not expired and is signed by an authority the broker trusts"
     return f"TLS fails ({reason.lower().replace('_', ' ')}); the broker must speak TLS 1.2 or later, with ciphers that this machine has"
 
 
@@ -163,11 +163,11 @@ def _login(security: Security, error: BaseException) -> str | None:
     if isinstance(error, kafka_errors.SaslAuthenticationFailed):
         return f"the broker refuses the login of '{security.username}' by {security.sasl_mechanism}; check kafka.security.username, and {PASSWORD}"
     if isinstance(error, kafka_errors.UnsupportedSaslMechanismError):
-        return f"the broker has no login by {security.sasl_mechanism}; set kafka.security.sasl_mechanism to one of those it has (sasl.enabled.mechanisms)"
+        return f"the broker does not support {security.sasl_mechanism}; set kafka.security.sasl_mechanism to a mechanism it supports (sasl.enabled.mechanisms)"
     if isinstance(error, kafka_errors.IllegalSaslStateError):
-        return f"the broker takes no login there; set kafka.security.protocol to {security.protocol.removeprefix('SASL_')}, or kafka.bootstrap_servers to another port"
+        return f"the broker does not accept a login on this port; set kafka.security.protocol to {security.protocol.removeprefix('SASL_')}, or kafka.bootstrap_servers to another port"
     if isinstance(error, kafka_errors.ClusterAuthorizationFailedError):
-        return f"{_user(security)} may not do that on the cluster; allow it (docs/security.md has the list)"
+        return f"{_user(security)} is not allowed to do that on the cluster; grant it (docs/security.md has the list)"
     return None
 
 
@@ -177,11 +177,11 @@ def _user(security: Security) -> str:
 
 def _network(error: BaseException) -> str | None:
     if isinstance(error, socket.gaierror):
-        return "its name cannot be resolved; check kafka.bootstrap_servers"
+        return "the host name cannot be resolved; check kafka.bootstrap_servers"
     if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there; start the broker, or correct kafka.bootstrap_servers"
+        return "nothing listens on that address; start the broker, or correct kafka.bootstrap_servers"
     if isinstance(error, TimeoutError):
-        return "no answer in time; check kafka.bootstrap_servers, kafka.security.protocol (a port of TLS answers no other), and what stands between"
+        return "no response in time; check kafka.bootstrap_servers, kafka.security.protocol (a TLS port does not answer plain connections), and the network between"
     return None
 
 
@@ -192,5 +192,5 @@ def _closed(security: Security) -> str:
     if security.protocol == "SASL_PLAINTEXT":
         return "the broker closed the connection; when it demands TLS on this port, set kafka.security.protocol to SASL_SSL"
     demands = ["a login (kafka.security.protocol: SASL_SSL)"] if security.protocol == "SSL" else []
-    demands += [] if security.cert_file else ["a certificate of the client (kafka.security.cert_file and key_file)"]
+    demands += [] if security.cert_file else ["a client certificate (kafka.security.cert_file and key_file)"]
     return f"the broker closed the connection; see whether it speaks TLS on this port (else set kafka.bootstrap_servers to one where it does){''.join(f', or demands {each}' for each in demands)}"

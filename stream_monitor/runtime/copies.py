@@ -130,10 +130,10 @@ def _outcome(pid: int, read: int) -> tuple[int, str]:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     done, why = said.count(b"\0"), said.lstrip(b"\0").decode()
     if code in (-signal.SIGKILL, -signal.SIGTERM):
-        log.error("a copy of the worker, in which records were tried, was killed from outside; is there too little memory?")
+        log.error("a fork of the worker, in which records were tried, was killed from outside; is memory short?")
     elif code < 0:
         why = f"signal {signal.Signals(-code).name}"
-        why += {signal.SIGXCPU: f", {COPY_CPU_S} s of CPU time were over", signal.SIGALRM: f", {COPY_S} s were over"}.get(signal.Signals(-code), "")
+        why += {signal.SIGXCPU: f", {COPY_CPU_S} s of CPU time were used up", signal.SIGALRM: f", {COPY_S} s had passed"}.get(signal.Signals(-code), "")
     elif code > 0:
         why = f"exit code {code}"
     return done, why
@@ -159,7 +159,7 @@ async def enders(where: str, steps: Mapping[int, Step], wanted: Callable[[], boo
             break
         offset = waiting[done]
         ended[offset] += 1
-        log.error("%s:%d ends a copy of the worker, try %d: %s", where, offset, ended[offset], why)
+        log.error("%s@%d crashes a fork of the worker (attempt %d): %s", where, offset, ended[offset], why)
         if ended[offset] >= TRIES:
             found[offset] = why
     return found

@@ -103,14 +103,14 @@ async def examine(settings: Settings, *, sample_n: int = 100, timeout_s: float =
                         check,
                         "fail",
                         f"could not be checked: {str(error) or type(error).__name__}",
-                        "see whether the user of kafka.security may describe it, and whether the broker is healthy",
+                        "check that the user of kafka.security may describe it and that the broker is healthy",
                     )
     except (BrokerError, TimeoutError) as error:
         yield Finding(
             "broker",
             "fail",
             f"cannot be used: {str(error) or 'no answer'}",
-            "check kafka.bootstrap_servers and kafka.security, and that the broker's advertised listeners can be reached from here",
+            "check kafka.bootstrap_servers and kafka.security, and that the broker's advertised listeners are reachable from here",
         )
 
 
@@ -126,7 +126,7 @@ async def metrics_port(http: HttpSettings) -> Finding:
     """Whether the port of the metrics is free, or a worker answers on it."""
     place = f"{http.host}:{http.port}"
     if http.port == 0:
-        return Finding("metrics port", "ok", "a free port is taken at start")
+        return Finding("metrics port", "ok", "the worker picks a free port at start")
     with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -153,10 +153,10 @@ async def apis(patient: Patient) -> list[Finding]:
     needed = API_NAMES | (TRANSACTION_API_NAMES if patient.settings.worker.processing_guarantee == "exactly_once" else {})
     missing = [name for key, name in needed.items() if key not in patient.cluster.versions]
     if not missing:
-        return [Finding("protocol", "ok", f"the broker speaks all {len(needed)} requests that are needed")]
+        return [Finding("protocol", "ok", f"the broker supports all {len(needed)} requests that are needed")]
     if set(missing) <= set(TRANSACTION_API_NAMES.values()):
-        return [Finding("protocol", "fail", f"worker.processing_guarantee is exactly_once, but the broker has no transactions (no {', '.join(missing)})", AT_LEAST_ONCE)]
-    return [Finding("protocol", "fail", f"the broker does not speak {', '.join(missing)}", "use Apache Kafka 2.1 or later, or a broker that is compatible with it")]
+        return [Finding("protocol", "fail", f"worker.processing_guarantee is exactly_once, but the broker does not support transactions (no {', '.join(missing)})", AT_LEAST_ONCE)]
+    return [Finding("protocol", "fail", f"the broker does not support {', '.join(missing)}", "use Apache Kafka 2.1 or later, or a compatible broker")]
 
 
 async def transactions(patient: Patient) -> list[Finding]:
@@ -174,7 +174,7 @@ async def transactions(patient: Patient) -> list[Finding]:
                 "transactions",
                 "fail",
                 f"no coordinator for {transactional_id}: {refusal}",
-                f"allow Describe and Write on transactional ids that begin with {worker.group}., or {AT_LEAST_ONCE}",
+                f"grant Describe and Write on transactional ids that begin with {worker.group}., or {AT_LEAST_ONCE}",
             )
         ]
     return [Finding("transactions", "ok", f"a coordinator answers for {transactional_id}")]
@@ -187,10 +187,10 @@ async def topics(patient: Patient) -> list[Finding]:
     absent = [patient.physical(topic) for topic in ACCESS if patient.facts(topic) is None]
     hidden = await patient.cluster.hidden(absent)
     if hidden:
-        found.append(Finding("topics", "fail", f"hidden from us: {', '.join(sorted(hidden))}", "allow Describe (and what a worker does with them) on these topics"))
+        found.append(Finding("topics", "fail", f"hidden from us: {', '.join(sorted(hidden))}", "grant Describe (and what a worker does with them) on these topics"))
     if missing := [name for name in absent if name not in hidden]:
         advice = (
-            "the worker makes them at its start"
+            "the worker creates them when it starts"
             if create
             else "run `stream-monitor topics apply`, or set kafka.create_topics: true; the worker waits until the input topics are there"
         )
@@ -198,17 +198,17 @@ async def topics(patient: Patient) -> list[Finding]:
     for topic in ACCESS:
         facts = patient.facts(topic)
         if facts is not None and facts.leaderless:
-            found.append(Finding("topics", "fail", f"{facts.name}: {facts.leaderless} of {facts.partitions} partitions have no leader", "see the brokers: too few of them are up"))
+            found.append(Finding("topics", "fail", f"{facts.name}: {facts.leaderless} of {facts.partitions} partitions have no leader", "check the brokers: too few of them are running"))
         if facts is not None and facts.name not in patient.configs:
-            found.append(Finding("topics", "warn", f"{facts.name}: its settings cannot be read", "allow DescribeConfigs on the topic"))
+            found.append(Finding("topics", "warn", f"{facts.name}: its settings cannot be read", "grant DescribeConfigs on the topic"))
     observations = patient.facts("observations")
     if observations is not None and observations.replicas < 2 <= patient.cluster.brokers:
         found.append(
             Finding(
-                "topics", "warn", f"{observations.name} has no replica", "in production give it replication 3 and min.insync.replicas 2: rows that are under way live only there"
+                "topics", "warn", f"{observations.name} has no replica", "in production use replication factor 3 and min.insync.replicas 2: rows in transit exist only there"
             )
         )
-    return found or [Finding("topics", "ok", f"all {len(ACCESS)} are there and have leaders")]
+    return found or [Finding("topics", "ok", f"all {len(ACCESS)} exist and have leaders")]
 
 
 async def permissions(patient: Patient) -> list[Finding]:
@@ -230,8 +230,8 @@ async def permissions(patient: Patient) -> list[Finding]:
     if found:
         return found
     if unknown:
-        return [Finding("permissions", "ok", "topics and group can be described; this broker does not tell what else is allowed")]
-    return [Finding("permissions", "ok", "topics and group allow all that a worker does")]
+        return [Finding("permissions", "ok", "topics and group can be described; this broker does not report what else is allowed")]
+    return [Finding("permissions", "ok", "topics and group allow everything a worker does")]
 
 
 async def group(patient: Patient) -> list[Finding]:
@@ -244,7 +244,7 @@ async def group(patient: Patient) -> list[Finding]:
     state = f"group {name}: {facts.state or 'unknown'}, {facts.members} member(s)"
     if not offsets:
         return [Finding("group", "ok", f"group {name}: no worker has run yet" if not facts.members else f"{state}, nothing committed yet")]
-    found = [Finding("group", "ok", state) if facts.members else Finding("group", "warn", f"{state}: no worker runs", "start one: stream-monitor worker")]
+    found = [Finding("group", "ok", state) if facts.members else Finding("group", "warn", f"{state}: no worker is running", "start one: stream-monitor worker")]
     present = [topic_facts for topic in (*INPUTS, "observations") if (topic_facts := patient.facts(topic))]
     found += [await _lag(patient, topic, {tp.partition: offset for tp, (offset, _) in offsets.items() if tp.topic == topic.name}) for topic in present]
     return found
@@ -259,7 +259,7 @@ async def configuration(patient: Patient) -> list[Finding]:
     notes = {tp.partition: read_note(tp, metadata)[0] for tp, (_, metadata) in sorted(committed.items()) if tp.topic == observations.name}
     found = []
     if wrong := sorted({note.partitions for note in notes.values()} - {0, observations.partitions}):
-        detail = f"{observations.name} has {observations.partitions} partitions, and its rows were placed by {' and '.join(map(str, wrong))}; workers refuse to start"
+        detail = f"{observations.name} has {observations.partitions} partitions, but its rows were partitioned for {' and '.join(map(str, wrong))}; workers refuse to start"
         found.append(Finding("configuration", "fail", detail, PROCEDURE.format(prefix=patient.settings.kafka.topic_prefix)))
     by_hash: dict[str, list[int]] = {}
     for partition, note in notes.items():
@@ -365,7 +365,7 @@ def judged(kind: str, topic: str, batches: list[Records], max_record_bytes: int)
     lost = Counter(model_of(batch.values[reject.index] or b"") for batch, reject in refused)
     by_model = ", ".join(f"{name} {count} of {models[name]}" for name, count in lost.most_common(EXAMPLES_N + 2) if name)
     detail = f"of the newest {total} records of {topic} {len(refused)} cannot be used: {'; '.join(examples)}{f'; by the model that they name: {by_model}' if by_model else ''}"
-    return Finding(kind, "fail" if len(refused) == total else "warn", detail, "compare with the schema in topics/ and correct who sends them; such records go to dead-letters")
+    return Finding(kind, "fail" if len(refused) == total else "warn", detail, "compare with the schema in topics/ and correct the sender; such records go to dead-letters")
 
 
 def _dated(kind: str, ingest: Ingest, now_ms: int) -> list[Finding]:

@@ -170,9 +170,9 @@ class EvaluateStage:
 
     def _set_aside(self, tp: TopicPartition, owned: Owned, offset: int, value: bytes) -> None:
         """Leave a record out. The next transaction has a snapshot, so that no restore folds it either."""
-        log.error("%s/%d:%d ended the worker %d times and is set aside; its rows count nowhere", tp.topic, tp.partition, offset, owned.failed[offset])
-        why = owned.reasons.get(offset, "its log has the traceback")
-        owned.letters.append((value, letter_headers(tp, offset, REASON, f"{owned.failed[offset]} tries to fold it ended the worker: {why}")))
+        log.error("%s/%d@%d crashed the worker %d times; moved to dead-letters, its rows are not counted", tp.topic, tp.partition, offset, owned.failed[offset])
+        why = owned.reasons.get(offset, "see the worker's log for the traceback")
+        owned.letters.append((value, letter_headers(tp, offset, REASON, f"{owned.failed[offset]} attempts to process it crashed the worker: {why}")))
         owned.since_bytes = SNAPSHOT_BYTES
         self.set_aside += 1
 
@@ -181,7 +181,7 @@ class EvaluateStage:
         owned.broken = True  # half folded: nothing of this state is written
         failures = self.failures
         tries = owned.failed[offset] = owned.failed.get(offset, 0) + 1
-        log.error("%s/%d:%d ends the worker, try %d: %s", tp.topic, tp.partition, offset, tries, summary(error))
+        log.error("%s/%d@%d crashes the worker (attempt %d): %s", tp.topic, tp.partition, offset, tries, summary(error))
         await self.tenures.end({tp: owned})
         async with owned.lock:  # a transaction that is under way ends first
             with suppress(Exception):  # then it is not counted
@@ -214,12 +214,12 @@ class EvaluateStage:
                 owned.committed = position
                 self.transactions += 1
             except ProducerFenced:
-                die(IN_DOUBT, f"fenced: {tp.topic}/{tp.partition} has another owner")
+                die(IN_DOUBT, f"fenced: another worker owns {tp.topic}/{tp.partition}")
             except BaseException as e:  # a timeout too: it may still be committed, or not; only fencing anew and reading tells
                 owned.broken = True
                 self.failures += 1
                 ours = not isinstance(e, KafkaError | TimeoutError | asyncio.CancelledError)
-                log.log(logging.ERROR, "a transaction of %s/%d failed, it is opened again: %r", tp.topic, tp.partition, e, exc_info=ours)
+                log.log(logging.ERROR, "transaction for %s/%d failed; reopening the partition: %r", tp.topic, tp.partition, e, exc_info=ours)
                 if not isinstance(e, Exception):
                     raise
                 self.hub.reopen(self, tp, PAUSE_S)

@@ -238,7 +238,7 @@ def _put(sample: AnySample, read: _Read) -> str | None:
     elif labels[0] == OTHER:
         return None  # every partition of observations has its own; their counts add up, of other values the first stands
     else:
-        return "two sources report one series"
+        return "two sources report the same series"
     return None
 
 

@@ -176,7 +176,7 @@ class HttpServer:
         try:
             body, content_type = await asyncio.wait_for(self._metrics(request.headers.get("Accept", "")), METRICS_TIMEOUT_S)
         except TimeoutError:
-            return web.Response(text=f"no metrics within {METRICS_TIMEOUT_S:g} s\n", status=503)
+            return web.Response(text=f"no metrics ready within {METRICS_TIMEOUT_S:g} s\n", status=503)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if len(body) >= GZIP_MIN_BYTES and accepts_gzip(request.headers.get("Accept-Encoding", "")):
             body = await asyncio.to_thread(gzip.compress, body, 1)

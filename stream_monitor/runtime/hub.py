@@ -33,7 +33,7 @@ RETRY_S, RETRY_S_MAX = 1.0, 15.0
 HOLES_S = 5.0
 """Between two looks for batches that got lost on their way here."""
 STALE_TRIES = 3
-GO_BACK_WARNING = "%s goes back from %d to %d: the topic was made anew, or its log was cut"
+GO_BACK_WARNING = "%s goes back from %d to %d: the topic was recreated, or its log was truncated"
 
 
 class Stage(Protocol):
@@ -106,7 +106,7 @@ class Hub:
                 await work
             except Exception as e:
                 log.exception("background task")
-                die(NOT_OPENED, f"a background task failed: {e!r}")
+                die(NOT_OPENED, f"background task failed: {e!r}")
 
         task = asyncio.ensure_future(guarded())
         self._tasks.add(task)
@@ -129,7 +129,7 @@ class Hub:
         while not self.stopping:
             time.sleep(1)
             if time.monotonic() - self.alive > OPEN_LIMIT_S + 30:
-                die(NO_PROGRESS, f"no progress for {OPEN_LIMIT_S + 30} s")  # a driver can stop for good without a word
+                die(NO_PROGRESS, f"made no progress for {OPEN_LIMIT_S + 30} s")  # a driver can stop for good without a word
 
     async def _watch_holes(self) -> None:
         """The next batch shows that one is lost, but where no more is sent there is no next one: what was fetched and has reached no stage, twice in a row, is opened again."""
@@ -185,14 +185,14 @@ class Hub:
             try:
                 async with asyncio.timeout(OPEN_LIMIT_S):  # several at once; `flush` ends them before the next assignment is opened
                     if tp in self.source.assigned() and self.source.flowing() and self.epochs.get(tp) == epoch:
-                        log.warning("open again: %s/%d", tp.topic, tp.partition)
+                        log.warning("reopening %s/%d", tp.topic, tp.partition)
                         await self.source.seek(await stage.open({tp}))
                     return
             except Exception as e:
                 if not is_away(e):
                     die(NOT_OPENED, why_not_opened({tp}, e))
                 wait_s = min(max(2 * wait_s, RETRY_S), RETRY_S_MAX)
-                log.warning("%s/%d cannot be opened again yet, next try in %.0f s: %r", tp.topic, tp.partition, wait_s, e)
+                log.warning("cannot reopen %s/%d yet, next try in %.0f s: %r", tp.topic, tp.partition, wait_s, e)
 
     async def deliver(self, stage: Stage, fetched: Fetched) -> None:
         """Apply a batch, if it is the next one, and then its rest by the same law."""
@@ -208,9 +208,9 @@ class Hub:
                     return
                 rest = await stage.next(rest)
         except Exception as e:
-            log.exception("a batch of %s", fetched.tp)
+            log.exception("processing a batch of %s failed", fetched.tp)
             await self._flush_others(stage)
-            die(BATCH_FAILED, f"a batch of {fetched.tp} failed: {e!r}")  # half applied; Faust would log it and go on with the next
+            die(BATCH_FAILED, f"processing a batch of {fetched.tp} failed: {e!r}")  # half applied; Faust would log it and go on with the next
         finally:
             self._delivering.discard(stage)
 
@@ -243,11 +243,11 @@ class Hub:
         if not self.opened:
             return "no partition is open yet"
         if not self.source.attended():
-            return "the group's coordinator does not answer heartbeats"
+            return "the group coordinator does not answer heartbeats"
         if self.missing:
-            return f"topics are gone: {', '.join(self.missing)}"
+            return f"topics are missing: {', '.join(self.missing)}"
         waiting = sorted(self._reopening.keys() & self.opened)
-        return f"opened again: {', '.join(f'{tp.topic}/{tp.partition}' for tp in waiting)}" if waiting else ""
+        return f"being reopened: {', '.join(f'{tp.topic}/{tp.partition}' for tp in waiting)}" if waiting else ""
 
     def stop(self) -> None:
         """Nothing watches any more."""
@@ -303,7 +303,7 @@ async def patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
         except Exception as e:
             if not is_away(e):
                 raise
-            log.warning("%s waits for the broker: %r", what, e)
+            log.warning("%s is waiting for the broker: %r", what, e)
         await asyncio.sleep(RETRY_S)
 
 

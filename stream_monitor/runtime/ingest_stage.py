@@ -163,7 +163,7 @@ class IngestStage:
         placed_by = {self.targets} | {read_note(tp, at[1])[0].partitions for tp, at in committed.items() if at}
         if wrong := placed_by - {0, partitions}:
             raise StateError(
-                f"{topic} has {partitions} partitions, and its rows were placed by {' and '.join(map(str, sorted(wrong)))}: rows of a model would be in two places; {PROCEDURE.format(prefix=prefix)}"
+                f"{topic} has {partitions} partitions, but its rows were partitioned for {' and '.join(map(str, sorted(wrong)))}: rows of one model would end up in two places; {PROCEDURE.format(prefix=prefix)}"
             )
 
     def position(self, tp: TopicPartition) -> int:
@@ -207,7 +207,7 @@ class IngestStage:
             if batch.end < 0 or (batch.reason != "too_large" and self.hub.settings.worker.on_corrupt == "stop"):
                 way_out = "move the group's offset past it" if batch.end < 0 else "worker.on_corrupt: skip goes on after it"
                 die(BATCH_FAILED, f"{place(tp, batch)}; {way_out}, or mend the log of this partition (from another replica, or by deleting its records up to there)")
-            log.error("%s; it is set aside", place(tp, batch))
+            log.error("%s; it is moved to dead-letters", place(tp, batch))
 
     def _is_suspicious(self, reading: Reading, records: Records) -> bool:
         """Whether the process has ended too often before or shortly behind these."""
@@ -227,9 +227,9 @@ class IngestStage:
             if why:
                 raise EndedError(why)
 
-        found = {i: Reject(i, REASON, f"{TRIES} tries to take it ended the worker: {e}") for i, e in await culprits(attempt, 0, len(records.values))}
+        found = {i: Reject(i, REASON, f"{TRIES} attempts to decode it crashed the worker: {e}") for i, e in await culprits(attempt, 0, len(records.values))}
         for i, reject in found.items():
-            log.error("%s/%d:%d is set aside: %s", tp.topic, tp.partition, records.offsets[i], reject.message)
+            log.error("%s/%d@%d is moved to dead-letters: %s", tp.topic, tp.partition, records.offsets[i], reject.message)
             reading.failed = {int(records.offsets[i]) + 1: TRIES}
         return found
 
@@ -237,13 +237,13 @@ class IngestStage:
         """Before the process ends: one more try of what lies before these ends and is not committed, for whoever reads it next. The lock is held."""
         counted = {}
         stop = self.hub.settings.worker.on_poison == "stop"
-        then = "worker.on_poison: skip sets the record aside" if stop else f"after {TRIES} tries the record is set aside"
+        then = "worker.on_poison: skip moves the record to dead-letters" if stop else f"after {TRIES} attempts the record is moved to dead-letters"
         for tp, end in ends.items():
             if (reading := self.readings.get(tp)) is None:  # it is somebody else's by now
                 continue
             at, tries = reading.count_failure(end)
             counted[tp] = at, self._metadata(tp, reading, at)
-            log.error("%s/%d: a record of %d to %d ends the worker, try %d; %s", tp.topic, tp.partition, at, end - 1, tries, then)
+            log.error("%s/%d: a record between offsets %d and %d crashes the worker (attempt %d); %s", tp.topic, tp.partition, at, end - 1, tries, then)
         await self._say(counted, COMMIT_LIMIT_S)  # or it is not counted
 
     async def _bury(self, tp: TopicPartition, records: Records, rejects: list[Reject]) -> None:
@@ -283,13 +283,13 @@ class IngestStage:
             try:
                 records = self.ingest.flush(now_ms())
             except Exception as e:
-                log.exception("rows of INGEST")
+                log.exception("INGEST: rows")
                 await self._count_failure({tp: r.read for tp, r in self.readings.items() if r.acknowledged != r.read})
-                die(BATCH_FAILED, f"rows of INGEST could not be packed: {e!r}")
+                die(BATCH_FAILED, f"INGEST: rows cannot be packed: {e!r}")
             try:
                 await asyncio.gather(*(self._send_to(target, values) for target, values in records.items()))
             except BaseException as e:
-                die(IN_DOUBT, f"a send of INGEST failed: {e!r}")  # a cancelled send is a doubtful one too
+                die(IN_DOUBT, f"INGEST: sending failed: {e!r}")  # a cancelled send is a doubtful one too
             for reading, offset in frontier:
                 reading.acknowledged = offset
 
@@ -312,7 +312,7 @@ class IngestStage:
             try:
                 await asyncio.gather(*(self._send_to(target, [record]) for target in range(self.targets)))
             except BaseException as e:
-                die(IN_DOUBT, f"a tick of INGEST failed: {e!r}")
+                die(IN_DOUBT, f"INGEST: writing a tick failed: {e!r}")
 
     async def _commit(self, limit_s: float = COMMIT_LIMIT_S) -> None:
         assigned = self.hub.source.assigned()
@@ -332,7 +332,7 @@ class IngestStage:
             async with asyncio.timeout(limit_s):  # aiokafka tries without end, and nothing is sent meanwhile
                 await self.hub.source.commit(offsets)
         except Exception as e:
-            log.debug("a commit was given up: %r", e)
+            log.debug("gave up on a commit: %r", e)
             self._doubtful_until = time.monotonic() + COMMIT_DOUBT_S
             return False
         return True
@@ -365,7 +365,7 @@ class IngestStage:
                 known = await self.hub.source.topic_ids(names)
                 missing = [name for name in names if name not in known] if known else []
                 if missing != self.hub.missing:
-                    log.error("topics are gone: %s", ", ".join(missing) or "none any more")
+                    log.error("topics are missing: %s", ", ".join(missing) or "none any more")
                     self.hub.missing = missing
                 for tp in [tp for tp, r in self.readings.items() if known.get(tp.topic, "") not in ("", r.topic_id)]:
                     self.hub.reopen(self, tp)

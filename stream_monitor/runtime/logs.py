@@ -70,7 +70,7 @@ class Sparing(logging.Filter):
             self._kinds.popitem(last=False)
         if now - kind[0] >= PERIOD_S:
             if kind[2]:
-                record.msg, record.args = f"{record.getMessage()} ({int(kind[2])} more like it were left out)", None
+                record.msg, record.args = f"{record.getMessage()} ({int(kind[2])} similar messages suppressed)", None
             kind[:] = [now, 0, 0]
         if kind[1] >= LIKE_MAX:
             kind[2] += 1
@@ -93,7 +93,7 @@ class Complaints(logging.Handler):
             now = self._clock()
             if now - self._told.get(why, -PERIOD_S) >= PERIOD_S:
                 self._told = {text: at for text, at in self._told.items() if now - at < PERIOD_S} | {why: now}
-                log.warning("no connection to Kafka, tried again: %s", why)
+                log.warning("cannot connect to Kafka, retrying: %s", why)
 
 
 def news(record: logging.LogRecord) -> bool:

@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from stream_monitor.errors import StateError
 from stream_monitor.runtime.poison import parted
 
-ANEW = "delete the group's offset of this partition: monitoring then begins anew with what the topic holds"
+ANEW = "delete the group's offset of this partition; monitoring then starts again with what the topic holds"
 BRIEF_MAX = 200
 
 

@@ -59,8 +59,8 @@ def parted(metadata: str) -> tuple[str, dict[int, int], int]:
 
 def suspicion(tp: TopicPartition, offset: int, begun: int, on_poison: str) -> str:
     """What is said where workers end without a word."""
-    then = "its records are tried in a copy of the process first" if on_poison == "skip" else "worker.on_poison: skip looks for the record that does it"
-    return f"{tp.topic}/{tp.partition}: {begun} times a worker began at {offset} and ended without a word, or was killed; {then}"
+    then = "its records are tried in a fork of the process first" if on_poison == "skip" else "worker.on_poison: skip looks for the record that causes it"
+    return f"{tp.topic}/{tp.partition}: {begun} times a worker started at {offset} and ended without an error, or was killed; {then}"
 
 
 def summary(error: BaseException) -> str:
@@ -82,5 +82,5 @@ def letter_headers(tp: TopicPartition, offset: int, reason: str, message: str) -
 
 def place(tp: TopicPartition, broken: Broken) -> str:
     """Where a broken batch is, and what is wrong with it, in a line."""
-    until = "of which nothing tells the end" if broken.end < 0 else f"to {broken.end - 1}"
+    until = "(end unknown)" if broken.end < 0 else f"to {broken.end - 1}"
     return f"{tp.topic}/{tp.partition}: the batch of records {broken.start} {until} cannot be read: {broken.message}"

@@ -44,11 +44,11 @@ async def demand_access(settings: Settings) -> None:
             patient = Patient(settings, cluster, await cluster.topics(), {}, 0, time.time_ns() // 1_000_000)
             found = [*await permissions(patient), *await transactions(patient)]
         except (BrokerError, KafkaError, TimeoutError) as e:  # a fresh broker's coordinators take their time, and that is no matter of access
-            log.warning("access could not be checked: %s", e or type(e).__name__)
+            log.warning("cannot check access: %s", e or type(e).__name__)
             return
     lacking = [f"{finding.detail} ({finding.advice})" for finding in found if finding.status == "fail" and not NOT_YET & set(finding.detail.split())]
     if lacking:
-        raise BrokerError(f"access is missing: {'; '.join(lacking)}")
+        raise BrokerError(f"missing access: {'; '.join(lacking)}")
 
 
 def demand_placed(settings: Settings, partitions: Mapping[str, int]) -> None:
@@ -81,11 +81,11 @@ async def check_transactions(hub: Hub) -> None:
     try:
         await asyncio.wait_for(producer.start(), CHECK_S)
     except TimeoutError:
-        what_to_look_at = "its log says why; a broker alone needs transaction.state.log.replication.factor=1 and transaction.state.log.min.isr=1"
+        what_to_look_at = "its log says why; a single broker needs transaction.state.log.replication.factor=1 and transaction.state.log.min.isr=1"
         raise BrokerError(f"no transaction coordinator answers within {CHECK_S} s ({what_to_look_at}), or set worker.processing_guarantee to at_least_once") from None
     except Exception as e:
         if isinstance(e, TransactionalIdAuthorizationFailed):
-            raise BrokerError(f"access is missing: transactions not allowed (allow Describe and Write on transactional ids that begin with {hub.group}.)") from None
-        raise BrokerError(f"the broker has no transactions ({e!r}): set worker.processing_guarantee to at_least_once, or use a broker that has them") from None
+            raise BrokerError(f"missing access: transactions not allowed (grant Describe and Write on transactional ids that begin with {hub.group}.)") from None
+        raise BrokerError(f"the broker does not support transactions ({e!r}): set worker.processing_guarantee to at_least_once, or use a broker that has them") from None
     finally:
         await quietly(producer.stop())

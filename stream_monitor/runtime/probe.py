@@ -52,7 +52,7 @@ async def probe(kafka: KafkaSettings, urls: Sequence[str], *, metrics: HttpSetti
         try:
             before, _ = await _seen(session, urls)
         except (aiohttp.ClientError, TimeoutError) as error:
-            return Finding(CHECK, "fail", f"metrics cannot be read: {str(error) or type(error).__name__}", "give --metrics-url of every worker, and see whether they run")
+            return Finding(CHECK, "fail", f"metrics cannot be read: {str(error) or type(error).__name__}", "give --metrics-url for every worker, and check that they run")
         try:
             await _send(kafka)
         except (BrokerError, KafkaError, OSError) as error:
@@ -60,7 +60,7 @@ async def probe(kafka: KafkaSettings, urls: Sequence[str], *, metrics: HttpSetti
                 CHECK,
                 "fail",
                 f"the events cannot be sent: {str(error) or type(error).__name__}",
-                "allow Write on the input topics to the user of kafka.security, or probe as another user",
+                "grant Write on the input topics to the user of kafka.security, or probe as another user",
             )
         sent_s = time.perf_counter()
         while time.perf_counter() - sent_s < wait_s:
@@ -75,7 +75,7 @@ async def probe(kafka: KafkaSettings, urls: Sequence[str], *, metrics: HttpSetti
         CHECK,
         "fail",
         f"a prediction and its label were not in {GAUGE} within {wait_s:g} s",
-        "see /ready and the log of the workers, and whether --metrics-url names every one of them",
+        "check /ready and the log of the workers, and that --metrics-url names every one of them",
     )
 
 

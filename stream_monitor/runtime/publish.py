@@ -72,7 +72,7 @@ class Publisher:
             raise
         except (KafkaError, OSError) as error:
             await self._producer.stop()
-            raise BrokerError(f"{self._kafka.bootstrap_servers}: {why_not(error)}; are its topics there (`stream-monitor topics apply`)?") from error
+            raise BrokerError(f"{self._kafka.bootstrap_servers}: {why_not(error)}; do its topics exist (`stream-monitor topics apply`)?") from error
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -121,7 +121,7 @@ async def read_compacted(settings: Settings, name: str, *, without: str = "") ->
     out: dict[str, bytes] = {}
     async with Records(settings, [name]) as records:
         if records.missing:
-            raise BrokerError(f"the topic {settings.kafka.topic_prefix + name} is not there; a worker makes it, or `stream-monitor topics apply`")
+            raise BrokerError(f"the topic {settings.kafka.topic_prefix + name} does not exist; a worker creates it, or `stream-monitor topics apply`")
         async for record in records.whole():
             if without in record.headers:
                 continue
@@ -144,7 +144,7 @@ async def write(settings: Settings, name: str, key: str, value: bytes) -> None:
     async with topics.admin(settings) as client:
         missing = topic not in await client.list_topics()
     if missing and not settings.kafka.create_topics:
-        raise BrokerError(f"the topic {topic} is not there, and kafka.create_topics is false; `stream-monitor topics apply` makes it")
+        raise BrokerError(f"the topic {topic} does not exist, and kafka.create_topics is false; create it with `stream-monitor topics apply`")
     if missing:
         await topics.ensure(settings)
     producer = AIOKafkaProducer(**client_options(settings.kafka), acks="all", enable_idempotence=True, compression_type="zstd")

@@ -26,7 +26,7 @@ def usable(published: Mapping[str, bytes]) -> dict[str, bytes]:
     for key, value in published.items():
         fault = _fault(key, value)
         if fault:
-            log.error("REFUSED: the reference published as %r cannot be used and is left out (%s); publish it again with `stream-monitor baseline publish`", key, fault)
+            log.error("the reference published as %r cannot be used and is ignored (%s); publish it again with `stream-monitor baseline publish`", key, fault)
         else:
             out[key] = value
     return out

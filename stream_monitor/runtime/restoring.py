@@ -49,7 +49,7 @@ class Restoring:
 
     def __init__(self, hub: Hub, targets: int, baselines: Mapping[str, bytes], tenures: Tenures) -> None:
         self.hub, self.targets, self.baselines, self.tenures = hub, targets, baselines, tenures
-        self.lost = Lost(hub.settings.worker, "folded", "begins anew there, with an empty state")
+        self.lost = Lost(hub.settings.worker, "folded", "starts there with an empty state")
         self.restored = False
         """Since memory was given back last."""
 
@@ -62,7 +62,7 @@ class Restoring:
         first, end = bounds[tp]
         position, metadata = committed or (first, "")
         if position > end:
-            raise StateError(f"{tp.topic}/{tp.partition} ends at {end}, but it was folded up to {position}: it was made anew, or its log was cut; {ANEW}")
+            raise StateError(f"{tp.topic}/{tp.partition} ends at {end}, but it was processed up to {position}: it was recreated, or its log was truncated; {ANEW}")
         note, failed = read_note(tp, metadata)
         if position < first and note.snapshot < 0:
             self.lost.count(tp, position, first)
@@ -90,7 +90,7 @@ class Restoring:
             await self._refold(reader, tp, owned, at)
         shard.outbox.clear()  # these effects are in the transactions that were committed
         folded_s = time.monotonic() - began - read_s
-        log.info("restored %s/%d: snapshot read in %.1f s, %d records after it folded again in %.1f s", *tp, read_s, position - at, folded_s)
+        log.info("restored %s/%d: read the snapshot in %.1f s, replayed %d records after it in %.1f s", *tp, read_s, position - at, folded_s)
         if shard.config != core.hash:
             snapshot = await asyncio.to_thread(shard.snapshot)
             parts = {name: data or b"" for name, data in snapshot.items()}
@@ -110,7 +110,7 @@ class Restoring:
         ours = manifest.config == core.hash or manifest.position >= found.position
         shard = await self._shard(tp, core if ours else settings_before(tp, manifest, parts), parts)
         if anew := shard.learning():
-            log.warning("%s/%d: learning: detectors begin anew, since their state is of another version of River or cannot be read: %s", *tp, in_brief(anew, LOGGED_MAX))
+            log.warning("%s/%d: detectors restarted because their saved state is unreadable or from another River version: %s", *tp, in_brief(anew, LOGGED_MAX))
         return shard, manifest, manifest.position
 
     async def _shard(self, tp: TopicPartition, settings: CoreSettings, parts: Mapping[str, bytes]) -> Shard:
@@ -128,10 +128,10 @@ class Restoring:
         """Whether another configuration takes effect here; it is told, with what begins anew."""
         config = self.hub.settings.core.hash
         if (anew := owned.shard.anew) and owned.shard.config != note.config:
-            log.warning("%s/%d: parts of the state begin anew under configuration %s: %s", *tp, config, in_brief(anew, LOGGED_MAX))
+            log.warning("%s/%d: configuration %s resets parts of the state: %s", *tp, config, in_brief(anew, LOGGED_MAX))
         changed = note.config not in ("", config)
         if changed:
-            log.warning("%s/%d: configuration %s takes effect at %d; up to there it was %s", *tp, config, owned.position, note.config)
+            log.warning("%s/%d: configuration %s takes effect at offset %d; before it was %s", *tp, config, owned.position, note.config)
         return changed
 
     async def _refold(self, reader: Reader, tp: TopicPartition, owned: Owned, at: int) -> None:
@@ -152,7 +152,7 @@ def _fold_again(tp: TopicPartition, owned: Owned, offset: int, value: bytes, app
         owned.fold(value, appended_ms)
     except Exception as e:
         log.exception("folded again")
-        die(BATCH_FAILED, f"{tp.topic}/{tp.partition}:{offset} was folded before and ends the worker now: {summary(e)}; run the version before, or {snapshots.WAY_OUT}")
+        die(BATCH_FAILED, f"{tp.topic}/{tp.partition}:{offset} was processed before and now crashes the worker: {summary(e)}; run the previous version, or {snapshots.WAY_OUT}")
 
 
 def whole(fetched: Fetched) -> Records:
@@ -173,7 +173,7 @@ def settings_before(tp: TopicPartition, manifest: snapshots.Manifest, parts: Map
     try:
         settings = settings_of(parts)
     except StateError as e:
-        raise StateError(f"{why}, which this version of stream-monitor cannot repeat: {e}; run the version before and end it by SIGTERM, or {snapshots.WAY_OUT}") from None
+        raise StateError(f"{why}, which this version of stream-monitor cannot repeat: {e}; run the previous version and stop it with SIGTERM, or {snapshots.WAY_OUT}") from None
     if settings.hash != manifest.config:
         raise StateError(f"{why}, but its configuration is {settings.hash}; {snapshots.WAY_OUT}")
     return settings

@@ -53,7 +53,7 @@ class Lost:
         StateError
             With `worker.on_lost: fail`; names the ways out.
         """
-        what = f"{tp.topic}/{tp.partition}: records {at} to {first - 1} are gone by retention before they were {self._taken}"
+        what = f"{tp.topic}/{tp.partition}: records {at} to {first - 1} were deleted by retention before they were {self._taken}"
         if self._worker.on_lost == "fail":
             way_out = f"worker.on_lost: continue goes on behind them and counts them; moving the offset of group {self._worker.group} on this partition to {first} {self._moving}"
             raise StateError(f"{what}, and worker.on_lost is fail; {way_out}")

@@ -58,7 +58,7 @@ class Manifest(msgspec.Struct, array_like=True):
     """Keys that the snapshot before had and this one has not: they go with the next one, since only then this one is committed for sure."""
 
 
-WAY_OUT = "delete the group's offset of this partition of `observations` (the state is then folded anew from what the topic still holds), or restore the topic `snapshots`"
+WAY_OUT = "delete the group's offset of this partition of `observations` (the state is then rebuilt from what the topic still holds), or restore the topic `snapshots`"
 
 
 async def write(partition: int, position: int, config: str, parts: Mapping[str, bytes | None], before: Manifest, tenure: int, send: Send) -> tuple[int, Manifest]:

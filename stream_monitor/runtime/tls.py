@@ -24,7 +24,7 @@ def client_context(security: Security) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=security.ca_file)
     except (OSError, ssl.SSLError) as e:
-        raise ConfigError([f"kafka.security.ca_file: {security.ca_file}: {_why(e, 'is no certificate in PEM')}"]) from None
+        raise ConfigError([f"kafka.security.ca_file: {security.ca_file}: {_why(e, 'is not a certificate in PEM')}"]) from None
     if security.cert_file:
         _show(context, "kafka.security", security.cert_file, security.key_file, security.key_password)
     return context
@@ -53,7 +53,7 @@ def reader_context(http: HttpSettings) -> ssl.SSLContext:
         try:
             context.load_verify_locations(http.cert_file)
         except (OSError, ssl.SSLError) as e:
-            raise ConfigError([f"worker.metrics.cert_file: {http.cert_file}: {_why(e, 'is no certificate in PEM')}"]) from None
+            raise ConfigError([f"worker.metrics.cert_file: {http.cert_file}: {_why(e, 'is not a certificate in PEM')}"]) from None
     return context
 
 
@@ -70,9 +70,9 @@ def _show(context: ssl.SSLContext, section: str, cert_file: str, key_file: str |
         context.load_cert_chain(cert_file, key_file, answer)
     except (OSError, ssl.SSLError) as e:
         if asked:
-            why = "the key has a password, and it is not that of key_password" if section == "kafka.security" else "the key has a password; give one without"
+            why = "the key has a password, and key_password does not match it" if section == "kafka.security" else "the key has a password; use a key without one"
         else:
-            why = _why(e, "do not belong together, or are no certificate and key in PEM")
+            why = _why(e, "do not belong together, or are not a certificate and key in PEM")
         files = f"{cert_file}, {key_file}" if key_file else f"{cert_file} (and its key, unless key_file names another file)"
         raise ConfigError([f"{section}.cert_file and key_file: {files}: {why}"]) from None
 

@@ -26,10 +26,10 @@ TIMEOUT_S = 10.0
 SHOWN_S = 0.2
 PLACED = frozenset({"observations", "snapshots"})
 """Their records are placed by partition."""
-REMAKE = "it cannot be changed in place: Kafka takes no partitions away, and more would part the records of a key; delete the topic and apply again when nothing in it is needed"
+REMAKE = "it cannot be changed in place: Kafka cannot remove partitions, and more of them would split the records of a key; delete the topic and apply again when nothing in it is needed"
 PROCEDURE = (
-    "its partitions are never changed in place: stop all workers, delete {prefix}observations and {prefix}snapshots, "
-    "`stream-monitor topics apply --partitions observations=N`, start the workers (windows begin empty; docs/topics.md has the details)"
+    "the number of partitions cannot be changed in place: stop all workers, delete {prefix}observations and {prefix}snapshots, "
+    "`stream-monitor topics apply --partitions observations=N`, start the workers (windows start empty; docs/topics.md has the details)"
 )
 
 
@@ -164,11 +164,11 @@ async def look(kafka: KafkaSettings) -> dict[str, Found]:
     except BrokerError:
         raise  # it says which setting to look at
     except (KafkaError, OSError) as e:  # TimeoutError is an OSError
-        raise BrokerError(f"no answer from Kafka at {kafka.bootstrap_servers} (kafka.bootstrap_servers): {str(e) or type(e).__name__}") from None
+        raise BrokerError(f"no response from Kafka at {kafka.bootstrap_servers} (kafka.bootstrap_servers): {str(e) or type(e).__name__}") from None
     if hidden:
-        raise BrokerError(f"we may not see {', '.join(sorted(hidden))}: allow Describe on these topics to the user of kafka.security")
+        raise BrokerError(f"not allowed to see {', '.join(sorted(hidden))}: grant Describe on these topics to the user of kafka.security")
     if unread := [name for name in there if name not in configs]:
-        raise BrokerError(f"the settings of {', '.join(unread)} cannot be read: allow DescribeConfigs on these topics to the user of kafka.security")
+        raise BrokerError(f"the settings of {', '.join(unread)} cannot be read: grant DescribeConfigs on these topics to the user of kafka.security")
     return {physical[name]: Found(seen[name].partitions, seen[name].replicas, configs[name]) for name in there}
 
 
@@ -204,13 +204,13 @@ async def apply(settings: Settings, changes: Collection[Difference]) -> None:
             if altered:
                 await _alter(client, altered)
         except KafkaError as e:
-            raise BrokerError(f"the topics could not be changed: {e}") from None
+            raise BrokerError(f"cannot change the topics: {e}") from None
     asked = {d.topic: int(d.want) for d in changes if d.repair in {"create", "add_partitions"}}
     done = {(d.topic, d.aspect) for d in changes if d.repair}
     until_s = asyncio.get_running_loop().time() + TIMEOUT_S
     while late := sorted(f"{prefix}{d.topic} ({d.aspect})" for d in await differences(settings.kafka, asked) if (d.topic, d.aspect) in done):
         if asyncio.get_running_loop().time() > until_s:
-            raise BrokerError(f"the broker took the changes and does not show them after {TIMEOUT_S:g} s: {', '.join(late)}; see `stream-monitor topics check`")
+            raise BrokerError(f"the broker accepted the changes but does not show them after {TIMEOUT_S:g} s: {', '.join(late)}; see `stream-monitor topics check`")
         await asyncio.sleep(SHOWN_S)
 
 

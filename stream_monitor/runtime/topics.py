@@ -56,7 +56,7 @@ async def ensure(settings: Settings) -> None:
                 return
             asked = await client._send_request(MetadataRequest([prefix + name for name in missing], allow_auto_topic_creation=False))  # describe_topics would make them
             if hidden := [topic[1] for topic in asked.topics if topic[0] == TOPIC_HIDDEN]:
-                raise BrokerError(f"access is missing: topics {', '.join(sorted(hidden))} are hidden from the user of kafka.security (allow what docs/security.md lists)")
+                raise BrokerError(f"missing access: topics {', '.join(sorted(hidden))} are hidden from the user of kafka.security (grant what docs/security.md lists)")
             if settings.kafka.create_topics:
                 partitions = partitions_at_creation(there)
                 await create(settings, client, {name: partitions[name] for name in missing})
@@ -92,12 +92,12 @@ async def create(settings: Settings, client: AIOKafkaAdminClient, partitions: Ma
     try:
         response = await client.create_topics(new)
     except KafkaError as e:
-        raise BrokerError(f"the topics {', '.join(partitions)} could not be made: {e}") from None
+        raise BrokerError(f"the topics {', '.join(partitions)} cannot be created: {e}") from None
     refused = [f"{topic}: {(*rest, None)[0] or for_code(code).__name__}" for topic, code, *rest in response.topic_errors if code not in (0, TOPIC_EXISTS)]
     if refused:
         denied = any(code in (TOPIC_HIDDEN, CLUSTER_DENIED) for _, code, *_ in response.topic_errors)
-        advice = "; allow Create to the user of kafka.security, or let another make them (`stream-monitor topics apply`) and set kafka.create_topics to false" if denied else ""
-        raise BrokerError(f"topics could not be made: {'; '.join(refused)}{advice}")
+        advice = "; grant Create to the user of kafka.security, or have somebody else create them (`stream-monitor topics apply`) and set kafka.create_topics to false" if denied else ""
+        raise BrokerError(f"cannot create topics: {'; '.join(refused)}{advice}")
     log.info("made topics: %s", ", ".join(prefix + name for name in partitions))
 
 

@@ -97,14 +97,14 @@ class Thread(driver.AIOKafkaConsumerThread):
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         """In a rebalance while we stop, Faust closes the connections at once: what is being flushed and committed comes first, and the group hears that we leave."""
-        with fatal("partitions could not be given away"):
+        with fatal("cannot release partitions"):
             if self.app.should_stop:
                 await self._stopped.wait()
                 await self._consumer._coordinator._maybe_leave_group()
             await self.consumer.on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
-        with fatal("partitions could not be taken"):
+        with fatal("cannot take partitions"):
             await self.consumer.on_partitions_assigned(assigned, generation_id)
 
 

@@ -85,7 +85,7 @@ class Worker:
                 await app.stop()
                 await self.ingest.stop()
         except TimeoutError:
-            die(NOT_OPENED, f"could not stop within {self.settings.worker.shutdown_timeout_ms} ms")
+            die(NOT_OPENED, f"did not stop within {self.settings.worker.shutdown_timeout_ms} ms")
 
     async def _prepare(self) -> tuple[int, dict[str, bytes]]:
         """What `_prepared` finds; asked again where one broker of several goes away meanwhile."""
@@ -96,7 +96,7 @@ class Worker:
             except BrokerAwayError as e:
                 if "," not in self.settings.kafka.bootstrap_servers or time.monotonic() > until_s:
                     raise
-                log.warning("tried again: %s", e)
+                log.warning("broker unavailable, retrying: %s", e)
             await asyncio.sleep(RETRY_S)
 
     async def _prepared(self) -> tuple[int, dict[str, bytes]]:
@@ -106,7 +106,7 @@ class Worker:
             await demand_access(self.settings)
             await check_transactions(self.hub)
             if self.settings.kafka.security.protocol == "SASL_PLAINTEXT":
-                log.warning("kafka.security.protocol is SASL_PLAINTEXT: who sees the network reads the events, and with PLAIN the password; SASL_SSL hides both")
+                log.warning("kafka.security.protocol is SASL_PLAINTEXT: traffic is unencrypted, so anyone on the network can read events and, with PLAIN, the password; use SASL_SSL")
             partitions = await topics.describe(self.settings)
             demand_placed(self.settings, partitions)
             await asyncio.to_thread(load_detectors)

@@ -168,9 +168,9 @@ def wrong(broker: DemandingBroker) -> dict[str, tuple[Client, str]]:
         "login where there is none": (good["clear"].but(broker.server.bootstrap), "takes no login there; set kafka.security.protocol to PLAINTEXT"),
         "TLS and login where there is none": (scram.but(at["TLS"]), "takes no login there; set kafka.security.protocol to SSL"),
         "password of the key": (mutual.but(secrets={"key_password": WRONG}), "kafka.security.cert_file and key_file: "),
-        "no password of the key": (mutual.but(secrets={}), "the key has a password, and it is not that of key_password"),
+        "no password of the key": (mutual.but(secrets={}), "the key has a password, and key_password does not match it"),
         "no file": (tls.but(ca_file="/nowhere"), "kafka.security.ca_file: /nowhere: cannot be read: No such file"),
-        "no certificate in the file": (tls.but(ca_file=__file__), "is no certificate in PEM"),
+        "no certificate in the file": (tls.but(ca_file=__file__), "is not a certificate in PEM"),
     }
 
 
@@ -256,7 +256,7 @@ def test_access_that_is_missing_is_named(broker: DemandingBroker, prefix: str, t
     asyncio.run(topics.ensure(settings_of(broker.clients()["tls"], prefix)))
     client = broker.clients()["scram512"].but(username=LIMITED)
     settings = settings_of(client, prefix)
-    with pytest.raises(BrokerError, match=rf"access is missing: topics .*{prefix}predictions.* are hidden from the user"):
+    with pytest.raises(BrokerError, match=rf"missing access: topics .*{prefix}predictions.* are hidden from the user"):
         asyncio.run(topics.ensure(settings))
     broker.allow(ResourceType.TOPIC, f"{prefix}new.", AclOperation.READ)  # may see what is not there, and not make it
     with pytest.raises(BrokerError, match=r"topics could not be made: .*; allow Create to the user"):
@@ -269,7 +269,7 @@ def test_access_that_is_missing_is_named(broker: DemandingBroker, prefix: str, t
     assert said.count("\n") == 1
     assert f"topic {prefix}alerts: Write not allowed (allow Write on topic {prefix}alerts)" in said
     assert f"group {prefix}group: Read not allowed (allow Read on group {prefix}group)" in said
-    assert f"allow Describe and Write on transactional ids that begin with {prefix}group." in said
+    assert f"grant Describe and Write on transactional ids that begin with {prefix}group." in said
     broker.allow(ResourceType.TOPIC, prefix, AclOperation.WRITE)
     broker.allow(ResourceType.GROUP, prefix, AclOperation.READ)
     with pytest.raises(BrokerError) as told:

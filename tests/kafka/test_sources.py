@@ -236,7 +236,7 @@ def test_with_on_lost_fail_a_gap_before_evaluate_ends_the_worker_until_it_is_tol
     assert producer.flush(30) == 0
     site.delete_all_records("observations")
     site.configure("instance_id: one, on_lost: fail")
-    gone = rf"exit 71: {site.prefix}observations/\d: records \d+ to \d+ are gone by retention before they were folded, .* begins anew there, with an empty state"
+    gone = rf"exit 71: {site.prefix}observations/\d: records \d+ to \d+ are gone by retention before they were folded, .* starts there with an empty state"
     assert re.search(gone, site.refused())
     assert site.committed("observations") == before
     site.configure("instance_id: one, on_lost: continue")
@@ -272,7 +272,7 @@ def test_partitions_that_are_added_to_observations_end_every_worker_with_the_pro
     site.add_partitions("observations", 6)
     assert site.worker.process.wait(DEADLINE_S) == 71, site.worker.log
     told = site.worker.log.splitlines()[-1]
-    assert f"exit 71: {site.prefix}observations has 6 partitions, and its rows were placed by 4" in told
+    assert f"exit 71: {site.prefix}observations has 6 partitions, but its rows were partitioned for 4" in told
     site.workers.append(Member(len(site.workers), site.file, site.folder))
     assert site.worker.process.wait(DEADLINE_S) == 1, site.worker.log
     told_at_start = site.worker.log.splitlines()[-1]

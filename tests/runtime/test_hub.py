@@ -300,7 +300,7 @@ def test_not_ready_without_heartbeats(died):
         await hub.open({TP})
         assert hub.trouble() == ""
         source.heard = False
-        assert hub.trouble() == "the group's coordinator does not answer heartbeats"
+        assert hub.trouble() == "the group coordinator does not answer heartbeats"
 
     asyncio.run(body())
 
@@ -322,7 +322,7 @@ def test_what_is_raised_in_a_callback_of_the_group_ends_the_process(died):
                 await callback({TP})
 
     asyncio.run(body())
-    assert died == ["71: partitions could not be given away: RuntimeError('no')", "71: partitions could not be taken: RuntimeError('no')"]
+    assert died == ["71: cannot release partitions: RuntimeError('no')", "71: cannot take partitions: RuntimeError('no')"]
 
 
 def test_a_rebalance_while_we_stop_waits_until_all_is_flushed_and_the_group_is_left():

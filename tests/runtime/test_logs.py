@@ -40,7 +40,7 @@ def written():
 @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
 def test_a_name_stays_on_its_line(written, name):
     logger, out, _ = written
-    logger.error("a batch of %s", name)
+    logger.error("processing a batch of %s failed", name)
     (line,) = out.getvalue().split("\n")[:-1]
     assert line.isprintable()
     assert line.startswith("ERROR a batch of m")

@@ -39,7 +39,7 @@ def test_a_worker_that_starts_after_the_change_refuses_with_the_procedure(partit
         for tps in ([SOURCE], []):  # whatever it is given to read
             with pytest.raises(StateError) as e:
                 await kafka.ingest().open(tps)
-            assert f"observations has {partitions} partitions, and its rows were placed by 4" in str(e.value)
+            assert f"observations has {partitions} partitions, but its rows were partitioned for 4" in str(e.value)
             assert "stop all workers, delete observations and snapshots, `stream-monitor topics apply --partitions observations=N`" in str(e.value)
 
     asyncio.run(body())
@@ -52,7 +52,7 @@ def test_a_worker_that_runs_refuses_at_the_rebalance_that_follows_though_nothing
         stage = kafka.ingest()
         await stage.open([SOURCE])
         kafka.partitions_n = 5
-        with pytest.raises(StateError, match="has 5 partitions, and its rows were placed by 4"):
+        with pytest.raises(StateError, match="has 5 partitions, but its rows were partitioned for 4"):
             await stage.open([SOURCE])
 
     asyncio.run(body())

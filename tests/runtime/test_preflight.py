@@ -53,7 +53,7 @@ def test_everything_that_is_missing_is_told_at_once(found: list[Any]) -> None:
         Finding("permissions", "warn", "odd"),
         Finding("transactions", "fail", "no", "allow that"),
     ]
-    with pytest.raises(BrokerError, match=r"^access is missing: topic alerts: Write not allowed \(allow it\); no \(allow that\)$"):
+    with pytest.raises(BrokerError, match=r"^missing access: topic alerts: Write not allowed \(allow it\); no \(allow that\)$"):
         asyncio.run(preflight.demand_access(Settings()))
 
 

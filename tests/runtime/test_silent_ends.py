@@ -73,9 +73,9 @@ def test_a_copy_says_how_far_it_came_and_what_ended_it(monkeypatch: pytest.Monke
     assert ends(int) == (4, "")
     assert ends(lambda: os.kill(os.getpid(), signal.SIGSEGV)) == (2, "signal SIGSEGV")
     assert ends(lambda: os._exit(7)) == (2, "exit code 7")
-    assert ends(endless) == (2, "signal SIGXCPU, 1 s of CPU time were over")
+    assert ends(endless) == (2, "signal SIGXCPU, 1 s of CPU time were used up")
     monkeypatch.setattr(copies, "COPY_S", 1)
-    assert ends(signal.pause) == (2, "signal SIGALRM, 1 s were over")
+    assert ends(signal.pause) == (2, "signal SIGALRM, 1 s had passed")
     monkeypatch.undo()
     done, why = ends(lambda: bytearray(2 << 30))
     assert (done, why[:11]) == (2, "MemoryError")
@@ -153,7 +153,7 @@ def test_a_record_that_crashes_three_workers_is_found_in_copies(crashing: None) 
             assert driver.offsets[TP] == (0, f"id opened={n}")
         stage, sent, start = await run(driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])])
         assert (start, sent.letters()) == (0, [(BAD, 3, "ended_worker"), (BAD, 5, "ended_worker"), (BAD, 7, "ended_worker")])
-        assert "3 tries to take it ended the worker: signal SIGSEGV" in sent.records[0][2]["__connect.errors.exception.message"].decode()
+        assert "3 attempts to decode it crashed the worker: signal SIGSEGV" in sent.records[0][2]["__connect.errors.exception.message"].decode()
         assert stage.ingest.counts["predictions", "forwarded"] == 6
         assert driver.offsets[TP] == (9, f"id time={T0_MS} failed=8:3"), "those after it are tried apart too, by the next worker as well"
 
@@ -211,7 +211,7 @@ def test_on_poison_stop_only_says_so(crashing: None, caplog: pytest.LogCaptureFi
                 await run(driver, lambda _: [delivery(0, [BAD])], on_poison="stop")
 
     asyncio.run(body())
-    assert "4 times a worker began at 0 and ended without a word, or was killed; worker.on_poison: skip looks for the record that does it" in caplog.text
+    assert "4 times a worker began at 0 and ended without a word, or was killed; worker.on_poison: skip looks for the record that causes it" in caplog.text
 
 
 def test_a_delivery_whose_partition_is_opened_again_while_it_is_tried_is_left(crashing: None) -> None:

@@ -219,7 +219,7 @@ def test_a_record_that_cannot_be_folded_again_ends_the_worker_and_names_it(died,
             await kafka.stage().open([LOG])
 
     asyncio.run(body())
-    assert died[0].startswith("73: observations/0:2 was folded before and ends the worker now: ZeroDivisionError: new (test_snapshots.py")
+    assert died[0].startswith("73: observations/0:2 was processed before and now crashes the worker: ZeroDivisionError: new (test_snapshots.py")
     assert "run the version before" in died[0]
 
 

@@ -308,7 +308,7 @@ def test_configurations_by_partition(configs, age_min, status, says):
 def test_observations_with_another_number_of_partitions():
     found = asyncio.run(doctor.configuration(noted(Note(3, 4, "a", 1, NOW_MS), Note(3, 4, "a", 1, NOW_MS))))
     assert [f.status for f in found] == ["fail", "ok"]
-    assert "observations has 2 partitions, and its rows were placed by 4" in found[0].detail
+    assert "observations has 2 partitions, but its rows were partitioned for 4" in found[0].detail
     assert "stop all workers" in found[0].advice
 
 
