@@ -26,24 +26,24 @@ ENVIRONMENT = measure.ROOT / ".bench-venv"
 STAGES = {
     "garbage collector": r"gc_collect|_PyGC_|deduce_unreachable|subtract_refs|visit_decref|visit_reachable|\w+_traverse\b",
     "River": r"/river/|_river_rust|river_adapters\.py",
-    "pack and send": r"aiokafka/producer/|\w+_encode\b[^;]*aiokafka/codec|runtime/ingest_stage\.py|\bpack\b[^;]*events/observations\.py",
-    "fetch": r"runtime/fetching\.py|aiokafka/(consumer|record)/|aiokafka/codec",
+    "pack and send": r"aiokafka/producer/|\w+_encode\b[^;]*aiokafka/codec|stages/ingest_stage\.py|\bpack\b[^;]*events/observations\.py",
+    "fetch": r"kafka/fetching\.py|aiokafka/(consumer|record)/|aiokafka/codec",
     "decode": r"events/(decode|shapes|parse)\.py|\b(take|_buffer|_count)\b[^;]*stream_monitor/ingest\.py",
     "pack": r"stream_monitor/ingest\.py",
-    "join": r"events/(join|ring)\.py",
+    "join": r"join/(join|ring|store|waves)\.py",
     "statistics": r"stream_monitor/(monitors|stats|windows|detectors|alerts)/(?!exposition)",
-    "unpack": r"\bnext \([^;]*runtime/evaluate_stage\.py",
-    "snapshots and transactions": r"runtime/(snapshots|evaluate_stage)\.py|\b(snapshot|restore) \([^;]*evaluate\.py",
+    "unpack": r"\bnext \([^;]*stages/evaluate_stage\.py",
+    "snapshots and transactions": r"stages/(snapshots|evaluate_stage|checkpoints|restoring)\.py|\b(snapshot|restore) \([^;]*evaluate\.py",
     "unpack and route": r"stream_monitor/evaluate\.py|events/observations\.py",
     "exporter and HTTP": r"runtime/(exporter|http)\.py|stream_monitor/metrics/|monitors/exposition\.py",
     "sockets": r"aiokafka/(conn|client|protocol)|asyncio/(selector_events|streams)\.py",
-    "Faust and asyncio": r"/(faust|mode|asyncio|aiokafka)/|selectors\.py|runtime/(transport|hub)\.py",
+    "Faust and asyncio": r"/(faust|mode|asyncio|aiokafka)/|selectors\.py|stages/(transport|hub)\.py",
 }
 TOGETHER = {"pack": "pack and send", "unpack": "unpack and route"}
 """Rules that are apart only for their order."""
 RULES = [(stage, re.compile(rule)) for stage, rule in STAGES.items()]
 REST = "rest"
-IDLE = re.compile(r"(\b_watch \(\S*runtime/hub\.py:\d+\)|\bselect \(\S*selectors\.py:\d+\)|(nanosleep|cond_timedwait|epoll_wait|\bpoll) \([^;]*\)(;0x[^;]*)*) \d+$")
+IDLE = re.compile(r"(\b_watch \(\S*stages/hub\.py:\d+\)|\bselect \(\S*selectors\.py:\d+\)|(nanosleep|cond_timedwait|epoll_wait|\bpoll) \([^;]*\)(;0x[^;]*)*) \d+$")
 """Stacks of threads that wait, which py-spy sometimes takes for busy."""
 
 
@@ -53,9 +53,7 @@ def stage_of(stack: str) -> str:
 
     Examples
     --------
-    >>> stage_of(
-    ...     "run (asyncio/base_events.py:600);next (stream_monitor/runtime/ingest_stage.py:90);take (stream_monitor/ingest.py:80);decode (stream_monitor/events/decode.py:105)"
-    ... )
+    >>> stage_of("run (asyncio/base_events.py:600);next (stream_monitor/stages/ingest_stage.py:90);take (stream_monitor/ingest.py:80);decode (stream_monitor/events/decode.py:105)")
     'decode'
     >>> stage_of("fold (stream_monitor/evaluate.py:110);_fold (stream_monitor/monitors/inputs.py:230);reduce (numpy/core/fromnumeric.py:88)")
     'statistics'

@@ -14,8 +14,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from stream_monitor.checks.doctor import ACCESS, READ, WRITE
 from stream_monitor.metrics.rules import rules
-from stream_monitor.runtime.doctor import ACCESS, READ, WRITE
 from stream_monitor.schema import topics
 
 COMPONENTS = Path(__file__).resolve().parent.parent / "k8s" / "components"

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from stream_monitor.alerts.event import Alert, Status, encode
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.errors import StateError
-from stream_monitor.events.join import Join
-from stream_monitor.events.join_rows import Pairs
 from stream_monitor.events.observations import LABEL, Arrivals, Observations, arrived, unpack
-from stream_monitor.events.ring import Ring
-from stream_monitor.events.store import RINGS
+from stream_monitor.join.join import Join
+from stream_monitor.join.ring import Ring
+from stream_monitor.join.rows import Pairs
+from stream_monitor.join.store import RINGS
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.monitors import bounds
 from stream_monitor.monitors.containment import MONITORS

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.cells import ABSENT, ABSENT_CELL, Cells, Texts, remap, tags, text_indices
-from stream_monitor.events.join import Join
-from stream_monitor.events.join_rows import LabelRows, Predictions
 from stream_monitor.events.observations import FAILURE, LABEL, Observations
-from stream_monitor.events.store import ANY
+from stream_monitor.join.join import Join
+from stream_monitor.join.rows import LabelRows, Predictions
+from stream_monitor.join.store import ANY
 from stream_monitor.monitors.registry import OTHER, Registry
 from stream_monitor.monitors.rows import NO_ORIGIN, ORIGIN, Rows
 

@@ -303,6 +303,16 @@ class HttpSettings(Frozen, frozen=True):
     key_file: str | None = None
     token: Secret | None = None
 
+    def url(self, port: int) -> str:
+        """
+        The address of the server.
+
+        >>> HttpSettings(host="::1", cert_file="tls.crt", key_file="tls.key").url(9108)
+        'https://[::1]:9108'
+        """
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.cert_file else 'http'}://{host}:{port}"
+
 
 class WorkerSettings(Frozen, frozen=True):
     group: str = "stream-monitor"

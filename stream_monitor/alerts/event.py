@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
+from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import AlertKey, Verdict
 
 Status = Literal["firing", "updated", "resolved"]
@@ -48,17 +48,6 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Any]
     labels: dict[str, str]
     annotations: dict[str, str]
-
-
-def rfc3339(time_ms: int) -> str:
-    """
-    A time in ms as RFC 3339 in UTC.
-
-    >>> rfc3339(1_760_000_000_123)
-    '2025-10-09T08:53:20.123Z'
-    """
-    seconds, ms = divmod(time_ms, 1_000)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms:03}Z"
 
 
 def _hash(parts: list[Any]) -> str:

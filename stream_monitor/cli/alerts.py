@@ -26,7 +26,7 @@ from stream_monitor.errors import UNREADABLE, StreamMonitorError
 if TYPE_CHECKING:
     from stream_monitor.alerts.event import Alert
     from stream_monitor.alerts.marks import Mark, Marks, MarkType
-    from stream_monitor.runtime.records import Record, Records
+    from stream_monitor.kafka.records import Record, Records
     from stream_monitor.settings import Settings
 
 COLOURS = {"critical": "red", "warning": "yellow", "info": "blue", "resolved": "green"}
@@ -129,7 +129,7 @@ class _View:
     async def run(self, *, follow: bool) -> None:
         """Until everything is shown; with `follow` until it is stopped."""
         from stream_monitor.cli.produce import stopped_by_signals
-        from stream_monitor.runtime.records import Records
+        from stream_monitor.kafka.records import Records
 
         stop = asyncio.Event()
         with stopped_by_signals(stop):
@@ -245,9 +245,9 @@ def found_by(board: Board, prefix: str) -> Alert:
 
 
 async def _say(settings: Settings, kind: MarkType, prefix: str, lasts_ms: int | None, comment: str | None) -> tuple[Alert, Mark]:
-    from stream_monitor.alerts.event import rfc3339
     from stream_monitor.alerts.marks import Mark
-    from stream_monitor.runtime.records import Records, write
+    from stream_monitor.kafka.records import Records, write
+    from stream_monitor.times import rfc3339
 
     board = Board()
     async with Records(settings, ["alerts"]) as records:

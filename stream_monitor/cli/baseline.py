@@ -62,11 +62,11 @@ def build(files: tuple[str, ...], *, output: str, model: str | None, version: st
     """  # noqa: D301
     import msgspec
 
-    from stream_monitor.baselines import Builder
     from stream_monitor.config import load
     from stream_monitor.monitors.quality import breaches
     from stream_monitor.monitors.reference import encode_profile, profile_id
-    from stream_monitor.outcome import reasons
+    from stream_monitor.offline.baselines import Builder
+    from stream_monitor.offline.outcome import reasons
 
     settings = load(config, os.environ)
     builder = Builder(settings, model, version, rows)
@@ -149,8 +149,8 @@ def show(what: str, config: str | None, as_json: bool) -> None:
 def _published(settings: Settings, what: str) -> tuple[str, Profile]:
     """The profile under this key of `baselines`; of the model when there is none of the version."""
     from stream_monitor.inputs.options import did_you_mean
+    from stream_monitor.kafka.records import read_compacted
     from stream_monitor.monitors.reference import decode_profile
-    from stream_monitor.runtime.records import read_compacted
 
     there = asyncio.run(read_compacted(settings, "baselines"))
     key = next((k for k in (what, f"{what}/") if k in there), None)
@@ -213,8 +213,8 @@ def publish(file: str, *, model: str, version: str, config: str | None, as_json:
     """  # noqa: D301
     from stream_monitor.config import load
     from stream_monitor.config.references import read_profile
+    from stream_monitor.kafka.records import write
     from stream_monitor.monitors.reference import baseline_key, encode_profile, profile_id
-    from stream_monitor.runtime.records import write
 
     if not 1 <= len(model) <= 128 or len(version) > 128:
         raise InputError("--model has 1 to 128 characters, --version at most 128")

@@ -16,7 +16,7 @@ import click
 from stream_monitor.config import DEFAULT_FILE, load
 from stream_monitor.config.references import file_profiles
 from stream_monitor.errors import ConfigError, InputError
-from stream_monitor.runtime.tls import client_context, server_context
+from stream_monitor.kafka.tls import client_context, server_context
 
 STARTER = """\
 # stream-monitor: where Kafka is, and what is asked of the models.

@@ -23,7 +23,7 @@ from stream_monitor.errors import InputError, StreamMonitorError
 from stream_monitor.schema import REJECT_REASONS
 
 if TYPE_CHECKING:
-    from stream_monitor.runtime.records import Record
+    from stream_monitor.kafka.records import Record
     from stream_monitor.settings import Settings
 
 SHOWN_BYTES = 2_000
@@ -275,7 +275,7 @@ def _filter(reasons: tuple[str, ...], topic: str | None, since: str | None) -> F
 async def _read(settings: Settings, wanted: Filter, take: Any) -> None:
     """Every letter that is wanted, the oldest first."""
     from stream_monitor.cli.produce import stopped_by_signals
-    from stream_monitor.runtime.records import Records
+    from stream_monitor.kafka.records import Records
 
     stop = asyncio.Event()
     with stopped_by_signals(stop):
@@ -291,6 +291,6 @@ async def _read(settings: Settings, wanted: Filter, take: Any) -> None:
 
 
 async def _send(settings: Settings, letters: list[Letter]) -> None:
-    from stream_monitor.runtime.records import send_again
+    from stream_monitor.kafka.records import send_again
 
     await send_again(settings, [(letter.topic, letter.key, letter.value, letter.time_ms) for letter in letters])

@@ -18,7 +18,7 @@ import click
 from stream_monitor.errors import InputError
 
 if TYPE_CHECKING:
-    from stream_monitor.runtime.findings import Finding
+    from stream_monitor.findings import Finding
     from stream_monitor.settings import Settings
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -27,8 +27,12 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @click.command(name="doctor")
 @click.option("--config", type=click.Path(dir_okay=False), help="The configuration. [default: ./monitor.yaml if it exists]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--topic-sample", default=100, show_default=True, type=click.IntRange(0, 100_000), metavar="N", help="How many of the newest records of each input to check; 0 reads none.")
-@click.option("--probe", is_flag=True, help="Also send a prediction and a label of model __probe__ and measure how long they take to reach the gauge. This is the only check that writes.")
+@click.option(
+    "--topic-sample", default=100, show_default=True, type=click.IntRange(0, 100_000), metavar="N", help="How many of the newest records of each input to check; 0 reads none."
+)
+@click.option(
+    "--probe", is_flag=True, help="Also send a prediction and a label of model __probe__ and measure how long they take to reach the gauge. This is the only check that writes."
+)
 @click.option("--metrics-url", multiple=True, metavar="URL", help="/metrics of a worker, for --probe; give it once for each worker. Default: worker.metrics.")
 def command(config: str | None, as_json: bool, topic_sample: int, probe: bool, metrics_url: tuple[str, ...]) -> None:
     """
@@ -70,9 +74,8 @@ def probe_urls(settings: Settings, given: tuple[str, ...]) -> list[str]:
     http = settings.worker.metrics
     if not http.port:
         raise InputError("--probe needs --metrics-url: worker.metrics.port is 0, so the worker listens on a free port")
-    from stream_monitor.runtime.http import url_of
 
-    return [f"{url_of(http, http.port)}/metrics"]
+    return [f"{http.url(http.port)}/metrics"]
 
 
 def shown(finding: Finding) -> str:
@@ -84,8 +87,8 @@ def shown(finding: Finding) -> str:
 
 
 async def _findings(settings: Settings, sample_n: int, urls: list[str]) -> AsyncIterator[Finding]:
-    from stream_monitor.runtime.doctor import examine
-    from stream_monitor.runtime.probe import probe
+    from stream_monitor.checks.doctor import examine
+    from stream_monitor.checks.probe import probe
 
     async for finding in examine(settings, sample_n=sample_n):
         yield finding

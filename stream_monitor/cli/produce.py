@@ -25,7 +25,7 @@ from stream_monitor.errors import UNREADABLE, InputError
 
 if TYPE_CHECKING:
     from stream_monitor.inputs import EventStream
-    from stream_monitor.runtime.publish import Sendable
+    from stream_monitor.kafka.publish import Sendable
     from stream_monitor.settings import KafkaSettings, Settings
 
 RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/s)?")
@@ -185,7 +185,7 @@ def _kafka(kafka: KafkaSettings, broker: str | None, topic_prefix: str | None) -
 
 
 async def _run(kafka: KafkaSettings, source: Source, seconds: float | None) -> tuple[dict[str, int], bool, float]:
-    from stream_monitor.runtime.publish import Background, Publisher, publish
+    from stream_monitor.kafka.publish import Background, Publisher, publish
 
     stop = asyncio.Event()
     with stopped_by_signals(stop):

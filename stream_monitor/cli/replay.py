@@ -22,8 +22,8 @@ from stream_monitor.errors import InputError
 from stream_monitor.inputs.options import InputOptions
 
 if TYPE_CHECKING:
-    from stream_monitor.outcome import Note, Refused
-    from stream_monitor.replay import Replay
+    from stream_monitor.offline.outcome import Note, Refused
+    from stream_monitor.offline.replay import Replay
     from stream_monitor.settings import Settings
 
 LEVELS = {"info": 0, "warning": 1, "critical": 2}
@@ -39,9 +39,7 @@ POINTS = 300
 @click.option("--summary", metavar="FILE", help="Write summary.json here.")
 @click.option("--report", metavar="FILE", help="Write an HTML report to this file.")
 @click.option("--dead-letters", metavar="FILE", help="Write the records that could not be used to this file (JSON Lines).")
-@click.option(
-    "--fail-on", type=click.Choice(["warning", "critical"]), help="Exit 1 if an alert of this severity or worse fired, or if most of the input could not be used."
-)
+@click.option("--fail-on", type=click.Choice(["warning", "critical"]), help="Exit 1 if an alert of this severity or worse fired, or if most of the input could not be used.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: Any) -> None:
     """
@@ -68,7 +66,7 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
     if given["dead_letters"]:
         _write(given["dead_letters"], b"".join(json.dumps(_letter(letter)).encode() + b"\n" for letter in replay.dead_letters))
     if given["report"]:
-        from stream_monitor.report import render
+        from stream_monitor.offline.report import render
 
         _write(given["report"], render(summary, events, replay.history, " and ".join(_named(options)), read, [note.text for note in found]).encode())
     if as_json:
@@ -90,9 +88,7 @@ def _check_writable(option: str, path: str | None) -> None:
     if path is None:
         return
     folder = Path(path).parent
-    why = (
-        "is a folder" if Path(path).is_dir() else f"folder {folder} does not exist" if not folder.is_dir() else "" if os.access(folder, os.W_OK) else f"cannot write to {folder}"
-    )
+    why = "is a folder" if Path(path).is_dir() else f"folder {folder} does not exist" if not folder.is_dir() else "" if os.access(folder, os.W_OK) else f"cannot write to {folder}"
     if why:
         raise InputError(f"--{option.replace('_', '-')} {path}: {why}")
 
@@ -117,8 +113,8 @@ def _replayed(settings: Settings, options: InputOptions, points: int) -> tuple[R
     """All events of the input, folded; how the input was read, and what came of it."""
     from stream_monitor.config.references import file_profiles
     from stream_monitor.inputs.times import DEFAULT_START_MS
-    from stream_monitor.outcome import notes
-    from stream_monitor.replay import Replay
+    from stream_monitor.offline.outcome import notes
+    from stream_monitor.offline.replay import Replay
 
     profiles = file_profiles(settings.core)
     with reading(options, "replaying") as events:

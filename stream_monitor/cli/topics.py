@@ -20,7 +20,7 @@ from stream_monitor.errors import InputError
 from stream_monitor.schema import REPLICAS
 
 if TYPE_CHECKING:
-    from stream_monitor.runtime.topic_changes import Difference
+    from stream_monitor.kafka.topic_changes import Difference
     from stream_monitor.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -92,7 +92,7 @@ def check(config: str | None, as_json: bool) -> None:
     """  # noqa: D301
     import msgspec
 
-    from stream_monitor.runtime import topic_changes
+    from stream_monitor.kafka import topic_changes
 
     settings = _settings(config)
     differences = asyncio.run(topic_changes.differences(settings.kafka))
@@ -124,7 +124,7 @@ def apply(config: str | None, partitions: tuple[str, ...], dry_run: bool, as_jso
     """  # noqa: D301
     import msgspec
 
-    from stream_monitor.runtime import topic_changes
+    from stream_monitor.kafka import topic_changes
 
     settings = _settings(config)
     asked = topic_changes.asked_partitions(partitions)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from stream_monitor.demo.groups import Group, Join
 from stream_monitor.demo.protocol import Error
 from stream_monitor.demo.topics import DEFAULTS, Topic, Topics
-from stream_monitor.runtime.alter_configs import DELETE, SET
+from stream_monitor.kafka.alter_configs import DELETE, SET
 
 NODE = 0
 CLUSTER = "stream-monitor-demo"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from aiokafka.protocol import admin, commit, coordination, fetch, group, metadata, offset, produce, transaction
 
-from stream_monitor.runtime import alter_configs
+from stream_monitor.kafka import alter_configs
 
 FRAME_BYTES_MAX = 100 << 20
 """Kafka's own default of `socket.request.max.bytes`; a greater length is not Kafka."""

@@ -132,7 +132,7 @@ async def _delete_topics(kafka: KafkaSettings) -> None:
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
 
-    from stream_monitor.runtime.connection import client_options
+    from stream_monitor.kafka.connection import client_options
 
     admin = AIOKafkaAdminClient(**client_options(kafka))
     with contextlib.suppress(KafkaError, OSError):
@@ -156,8 +156,8 @@ class _Play:
         self._start_s = time.monotonic()
 
     async def run(self, simulation: Simulation, seconds: float | None, stop: asyncio.Event) -> None:
-        from stream_monitor.runtime.connection import client_options
-        from stream_monitor.runtime.publish import Background, Publisher, publish
+        from stream_monitor.kafka.connection import client_options
+        from stream_monitor.kafka.publish import Background, Publisher, publish
 
         halt = asyncio.Event()
         async with Publisher(self._kafka) as publisher, MetricsReader(self._worker.url, MODEL) as metrics, Background(lambda: simulation.steps(_now_ms())) as events:

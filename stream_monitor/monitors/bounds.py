@@ -13,8 +13,8 @@ from typing import Any
 
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.alerts.wording import apart, duration, named, percent
-from stream_monitor.events.join import Join
-from stream_monitor.events.store import ANY
+from stream_monitor.join.join import Join
+from stream_monitor.join.store import ANY
 from stream_monitor.monitors.registry import OTHER, Registry
 from stream_monitor.settings import DAY_MS, ModelSettings
 from stream_monitor.verdicts import AlertKey, Level, Span, Verdict

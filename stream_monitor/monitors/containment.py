@@ -8,7 +8,7 @@ another one tries it again. Running out of memory and being told to stop are no 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ParamSpec
 
 from stream_monitor import __version__
 from stream_monitor.alerts.wording import named
@@ -17,6 +17,7 @@ from stream_monitor.verdicts import AlertKey, Span, Verdict
 MESSAGE_MAX = 300
 MONITORS = ("volume", "custom", "features", "outputs", "performance", "drift", "segments", "patterns", "history")
 """What can be off, each by itself."""
+P = ParamSpec("P")
 NOT_OURS = (MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
@@ -28,12 +29,12 @@ class Containment:
         self.tried: dict[str, str] = {}
         """What was off, and is tried again: why it was, or nothing when it has worked since."""
 
-    def run(self, monitor: str, work: Callable[..., None], *args: Any) -> None:
+    def run(self, monitor: str, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Run a part of a monitor, unless it is off; switch it off when that raises."""
         if monitor in self.off:
             return
         try:
-            work(*args)
+            work(*args, **kwargs)
         except NOT_OURS:
             raise
         except BaseException as e:  # a panic inside River's Rust is no Exception

@@ -16,11 +16,11 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.episodes import Episode
 from stream_monitor.alerts.wording import apart, named, signal
 from stream_monitor.detectors.base import METHODS, ValueDetector, make, restore
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.distances import distances
+from stream_monitor.monitors.episodes import Episode
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.reference import Profile
 from stream_monitor.monitors.windowed import Windowed

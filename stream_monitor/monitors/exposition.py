@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.event import rfc3339
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
 from stream_monitor.monitors import drift, quality, readings
 from stream_monitor.monitors.distances import distances
@@ -22,6 +21,7 @@ from stream_monitor.monitors.version import Version
 from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.stats.binning import is_one_value
 from stream_monitor.stats.quantiles import quantile_of_bins
+from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import AlertKey
 from stream_monitor.windows.names import duration_ms
 

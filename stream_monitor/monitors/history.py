@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from stream_monitor.alerts.event import rfc3339
+from stream_monitor.times import rfc3339
 
 if TYPE_CHECKING:
     from stream_monitor.monitors.version import Version

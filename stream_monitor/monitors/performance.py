@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, named, number
 from stream_monitor.events.cells import Cells, class_name, class_text
-from stream_monitor.events.join_rows import Pairs, packed_pairs, unpacked_pairs
+from stream_monitor.join.rows import Pairs, packed_pairs, unpacked_pairs
 from stream_monitor.monitors.anomaly import trend
 from stream_monitor.monitors.classes import OTHER, Classes, Counted, Reading, Source
 from stream_monitor.monitors.definitions import Changes

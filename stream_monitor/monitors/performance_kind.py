@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.cells import BOOL, TEXT, Cells, class_text, tags
-from stream_monitor.events.join_rows import Pairs
+from stream_monitor.join.rows import Pairs
 
 Float = NDArray[np.float64]
 Kind = Literal["classes", "numbers"]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from stream_monitor.alerts.event import rfc3339
 from stream_monitor.monitors.rows import Points
+from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import Out
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stream_monitor.events.join import Join
-from stream_monitor.events.store import VERSIONS_MAX
+from stream_monitor.join.join import Join
+from stream_monitor.join.store import VERSIONS_MAX
 from stream_monitor.monitors.definitions import Changes, Definitions, definitions
 from stream_monitor.monitors.version import Version
 from stream_monitor.monitors.version_state import load, version_state

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from stream_monitor.events.cells import ABSENT, NULL, TEXT, Cells, arguments, tags
-from stream_monitor.events.ring import Ring
+from stream_monitor.join.ring import Ring
 
 MEMORY_ROWS = 50_000
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.events.cells import class_name
-from stream_monitor.events.join_rows import Pairs
+from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors import drift, points, quality
 from stream_monitor.monitors.anomaly import HOUR_MS, Patterns, hours_to_judge
 from stream_monitor.monitors.containment import Containment

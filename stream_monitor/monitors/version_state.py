@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_monitor.events.join_rows import packed_pairs, unpacked_pairs
+from stream_monitor.join.rows import packed_pairs, unpacked_pairs
 from stream_monitor.monitors.anomaly import Patterns
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.definitions import Changes

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from aiohttp import web
 
 from stream_monitor.errors import StreamMonitorError
-from stream_monitor.runtime.tls import server_context
+from stream_monitor.kafka.tls import server_context
 from stream_monitor.settings import HttpSettings
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class HttpServer:
             await self.stop()
             reason = getattr(error, "strerror", None) or str(error)
             raise PortError(
-                f"cannot listen on {url_of(self._settings, self._settings.port)}: {reason}; set worker.metrics.port to another port (0 takes a free one) and worker.metrics.host to an address of this machine"
+                f"cannot listen on {self._settings.url(self._settings.port)}: {reason}; set worker.metrics.port to another port (0 takes a free one) and worker.metrics.host to an address of this machine"
             ) from error
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
@@ -193,7 +193,7 @@ def announce(settings: HttpSettings, port: int, out: TextIO | None = None) -> No
     >>> announce(HttpSettings(), 9108)
     listening on http://127.0.0.1:9108
     """
-    print(f"listening on {url_of(settings, port)}", file=out or sys.stdout, flush=True)
+    print(f"listening on {settings.url(port)}", file=out or sys.stdout, flush=True)
 
 
 def accepts_gzip(header: str) -> bool:
@@ -211,17 +211,6 @@ def accepts_gzip(header: str) -> bool:
         quality = parameters.strip().removeprefix("q=").strip()
         allowed[name.strip()] = not (quality and not quality.strip("0."))
     return allowed.get("gzip", allowed.get("*", False))
-
-
-def url_of(settings: HttpSettings, port: int) -> str:
-    """
-    The address of the server.
-
-    >>> url_of(HttpSettings(host="::1", cert_file="tls.crt", key_file="tls.key"), 9108)
-    'https://[::1]:9108'
-    """
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{'https' if settings.cert_file else 'http'}://{host}:{port}"
 
 
 class _Guests:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from aiokafka.errors import KafkaError
 
-from stream_monitor.runtime.connection import errors_of, explained, spoken
+from stream_monitor.kafka.connection import errors_of, explained, spoken
 from stream_monitor.settings import KafkaSettings
 
 log = logging.getLogger("stream_monitor")
@@ -108,7 +108,7 @@ def configure() -> None:
     handler.addFilter(Sparing())
     logging.basicConfig(level="INFO", handlers=[handler])
     logging.getLogger("asyncio").addFilter(news)
-    for noisy in ("faust", "mode", "stream_monitor.runtime.transport"):  # the last is what Faust calls its services by, which are ours
+    for noisy in ("faust", "mode", "stream_monitor.stages.transport"):  # the last is what Faust calls its services by, which are ours
         logging.getLogger(noisy).setLevel("ERROR")
 
 

@@ -14,15 +14,16 @@ from collections.abc import Mapping
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
 
+from stream_monitor.checks.doctor import TIMEOUT_S, permissions, transactions
+from stream_monitor.checks.patient import Patient
 from stream_monitor.errors import BrokerError
-from stream_monitor.runtime.cluster import COORDINATOR_STARTS, Cluster, name_of
-from stream_monitor.runtime.connection import client_options
-from stream_monitor.runtime.doctor import TIMEOUT_S, permissions, transactions
-from stream_monitor.runtime.evaluate_stage import TRANSACTION_TIMEOUT_MS
-from stream_monitor.runtime.findings import Patient
-from stream_monitor.runtime.hub import Hub, quietly
-from stream_monitor.runtime.topic_changes import PROCEDURE
+from stream_monitor.kafka.cluster import COORDINATOR_STARTS, Cluster, name_of
+from stream_monitor.kafka.connection import client_options
+from stream_monitor.kafka.patience import quietly
+from stream_monitor.kafka.topic_changes import PROCEDURE
 from stream_monitor.settings import Settings
+from stream_monitor.stages.evaluate_stage import TRANSACTION_TIMEOUT_MS
+from stream_monitor.stages.hub import Hub
 
 log = logging.getLogger("stream_monitor")
 CHECK_S = 40

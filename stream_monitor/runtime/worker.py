@@ -9,31 +9,31 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import platform
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from stream_monitor import __version__
 from stream_monitor.errors import BrokerAwayError, ConfigError, StreamMonitorError
+from stream_monitor.kafka import topics
+from stream_monitor.kafka.connection import connecting
+from stream_monitor.kafka.patience import RETRY_S
 from stream_monitor.metrics.catalogue import custom_metrics
 from stream_monitor.metrics.samples import AnySample, Sample
-from stream_monitor.runtime import logs, topics
-from stream_monitor.runtime.connection import connecting
-from stream_monitor.runtime.evaluate_stage import EvaluateStage
-from stream_monitor.runtime.exits import NOT_OPENED, die
+from stream_monitor.runtime import logs
 from stream_monitor.runtime.exporter import Exporter
 from stream_monitor.runtime.http import HttpServer, announce
-from stream_monitor.runtime.hub import RETRY_S, Hub, Stage
-from stream_monitor.runtime.ingest_stage import IngestStage
 from stream_monitor.runtime.preflight import check_transactions, demand_access, demand_placed
-from stream_monitor.runtime.references import references
-from stream_monitor.runtime.transport import App, RawSchema
 from stream_monitor.settings import Settings
+from stream_monitor.stages.agents import app_of
+from stream_monitor.stages.evaluate_stage import EvaluateStage
+from stream_monitor.stages.exits import NOT_OPENED, die
+from stream_monitor.stages.hub import Hub
+from stream_monitor.stages.ingest_stage import IngestStage
+from stream_monitor.stages.references import references
 
 log = logging.getLogger("stream_monitor")
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Worker:
         self.evaluate = EvaluateStage(self.hub, targets, baselines)
         self.hub.stages = [self.ingest, self.evaluate]
         logs.complain(self.settings.kafka)
-        app = self._app()
+        app = app_of(self.hub)
         app.aligned = self.ingest
         await app.start()
         gc.collect()
@@ -106,7 +106,9 @@ class Worker:
             await demand_access(self.settings)
             await check_transactions(self.hub)
             if self.settings.kafka.security.protocol == "SASL_PLAINTEXT":
-                log.warning("kafka.security.protocol is SASL_PLAINTEXT: traffic is unencrypted, so anyone on the network can read events and, with PLAIN, the password; use SASL_SSL")
+                log.warning(
+                    "kafka.security.protocol is SASL_PLAINTEXT: traffic is unencrypted, so anyone on the network can read events and, with PLAIN, the password; use SASL_SSL"
+                )
             partitions = await topics.describe(self.settings)
             demand_placed(self.settings, partitions)
             await asyncio.to_thread(load_detectors)
@@ -122,30 +124,6 @@ class Worker:
             await asyncio.wait({task})
             return None
         return task.result()
-
-    def _app(self) -> App:
-        app = App(
-            self.settings.worker.group,
-            broker="kafka://" + self.settings.kafka.bootstrap_servers.split(",")[0],
-            loop=asyncio.get_running_loop(),
-            web_enabled=False,
-            topic_allow_declare=False,
-            topic_disable_leader=True,
-            stream_buffer_maxsize=8,
-            autodiscover=False,
-            datadir=f"{tempfile.gettempdir()}/stream-monitor-{os.getpid()}",  # Faust wants one, and writes nothing of ours there
-        )
-        app.hub = self.hub
-        for stage in self.hub.stages:
-            app.agent(app.topic(*sorted(stage.topics), acks=False, schema=RawSchema()), name=type(stage).__name__)(self._agent(stage))
-        return app
-
-    def _agent(self, stage: Stage) -> Any:
-        async def agent(stream: Any) -> None:
-            async for fetched in stream:
-                await self.hub.deliver(stage, fetched)
-
-        return agent
 
     def _ready(self) -> tuple[bool, str]:
         trouble = self.hub.trouble()

@@ -20,7 +20,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from stream_monitor.demo.broker import start_in_thread
-from stream_monitor.runtime.alter_configs import SetTopicConfigs
+from stream_monitor.kafka.alter_configs import SetTopicConfigs
 
 DEADLINE_S = 30
 

@@ -30,10 +30,10 @@ from confluent_kafka import Producer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_monitor.runtime import inflating
-from stream_monitor.runtime.fetching import BATCHES_MAX, Broken, Fetched, Fetching, record_batches, split
-from stream_monitor.runtime.transport import consumer_options
+from stream_monitor.kafka import inflating
+from stream_monitor.kafka.fetching import BATCHES_MAX, Broken, Fetched, Fetching, record_batches, split
 from stream_monitor.settings import Settings
+from stream_monitor.stages.transport import consumer_options
 
 TP = TopicPartition("t", 0)
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}

@@ -18,7 +18,7 @@ from bench.chaos_brokers import KafkaServer
 from bench.chaos_faults import GROUP
 from bench.chaos_fleet import Member
 from stream_monitor.events.observations import unpack
-from stream_monitor.runtime.snapshots import Manifest
+from stream_monitor.stages.snapshots import Manifest
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 TAKEN_OVER_S, CAUGHT_UP_S = 15, 25

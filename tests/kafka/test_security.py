@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AclOperation, ResourceType
 
+from stream_monitor.checks.probe import probe
 from stream_monitor.config import parse
 from stream_monitor.errors import BrokerError, StreamMonitorError
-from stream_monitor.runtime import topics
-from stream_monitor.runtime.cluster import Cluster
+from stream_monitor.kafka import topics
+from stream_monitor.kafka.cluster import Cluster
+from stream_monitor.kafka.publish import Publisher
+from stream_monitor.kafka.records import Records, write
 from stream_monitor.runtime.preflight import demand_access
-from stream_monitor.runtime.probe import probe
-from stream_monitor.runtime.publish import Publisher
-from stream_monitor.runtime.records import Records, write
 from stream_monitor.settings import Settings
 from tests.kafka.demanding_broker import LIMITED, SCRAM, SECRETS, TOKEN, WRONG, Client, DemandingBroker
 from tests.kafka.test_worker import Process, events, send, wait

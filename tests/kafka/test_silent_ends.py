@@ -13,7 +13,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from bench.odd_records import event
-from stream_monitor.runtime.poison import parted
+from stream_monitor.stages.poison import parted
 from tests.kafka.site import Site, header
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="copies of the process are made on Linux only")]

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from stream_monitor.cli.topics import command
 from stream_monitor.errors import BrokerError
-from stream_monitor.runtime.alter_configs import SetTopicConfigs
-from stream_monitor.runtime.topic_changes import Difference, apply, look
+from stream_monitor.kafka.alter_configs import SetTopicConfigs
+from stream_monitor.kafka.topic_changes import Difference, apply, look
 from stream_monitor.schema import topics
 from stream_monitor.settings import KafkaSettings, Settings
 

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_monitor.alerts.episodes import BACK
-from stream_monitor.alerts.event import Alert, rfc3339
+from stream_monitor.alerts.event import Alert
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.alerts.wording import apart, number, percent
 from stream_monitor.monitors.drift import Signal
+from stream_monitor.monitors.episodes import BACK
+from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 KEY = AlertKey("m", "1", "", "performance", "accuracy", "threshold")

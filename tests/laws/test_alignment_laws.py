@@ -9,7 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from stream_monitor.ingest import CHUNK_RECORDS, Ingest
-from stream_monitor.runtime.alignment import NEWS_S, SILENT_S, TOLD_MS, Alignment, Told
+from stream_monitor.stages.alignment import NEWS_S, SILENT_S, TOLD_MS, Alignment, Told
 
 SKEW_MS, WAIT_S, PART = 1_000, 60.0, 100
 NEVER = 1 << 62

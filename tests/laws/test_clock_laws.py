@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stream_monitor.config import parse
 from stream_monitor.evaluate import AHEAD_MS, Shard
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.replay import Replay
+from stream_monitor.offline.replay import Replay
 from stream_monitor.windows.log_time import CONFIRM_MS, JUMP_MS, LogTime
 
 T0 = 1_760_000_000_000

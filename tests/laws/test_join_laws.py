@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_monitor.events.join import Join
-from stream_monitor.events.join_rows import LabelRows, Predictions
-from stream_monitor.events.store import ANY, SERVED
+from stream_monitor.join.join import Join
+from stream_monitor.join.rows import LabelRows, Predictions
+from stream_monitor.join.store import ANY, SERVED
 
 VERSIONS = [0, 0, 1]  # model of each version
 NAMELESS = {0: 0, 1: 2}  # the version of each model that a label means with its own prediction when it names none

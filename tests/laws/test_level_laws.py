@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from stream_monitor.events.join_rows import Pairs
+from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors.level import Level, Loss
 from stream_monitor.monitors.version import Version
 from stream_monitor.settings import CoreSettings

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from stream_monitor.events.join_rows import Pairs
+from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.settings import ModelSettings
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_monitor.events import ring as module
-from stream_monitor.events.ring import SEGMENT_ROWS, Ring
+from stream_monitor.join import ring as module
+from stream_monitor.join.ring import SEGMENT_ROWS, Ring
 
 STEPS = st.lists(st.tuples(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(0, 9)), min_size=1, max_size=40)
 

@@ -12,7 +12,7 @@ import pytest
 from stream_monitor.config import parse
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.report import SUPPORT_MIN, render
+from stream_monitor.offline.report import SUPPORT_MIN, render
 
 T0 = 1_760_000_000_000
 DEFAULTS = {"baseline": {"rows": 500}, "drift": {"errors": "off", "features": "off"}}

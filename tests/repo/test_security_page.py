@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from stream_monitor.checks.doctor import ACCESS
 from stream_monitor.config import parse
-from stream_monitor.runtime.cluster import READ, WRITE
-from stream_monitor.runtime.doctor import ACCESS
+from stream_monitor.kafka.cluster import READ, WRITE
 from stream_monitor.settings import HttpSettings, Security
 
 ROOT = Path(__file__).parents[2]

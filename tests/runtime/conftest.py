@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stream_monitor.runtime import evaluate_stage, hub, ingest_stage, restoring, transport
+from stream_monitor.stages import evaluate_stage, hub, ingest_stage, restoring, transport
 from tests.runtime.died import DiedError
 
 

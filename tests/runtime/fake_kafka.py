@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from stream_monitor.runtime.evaluate_stage import EvaluateStage
-from stream_monitor.runtime.fetching import Broken, Fetched
-from stream_monitor.runtime.hub import Hub
-from stream_monitor.runtime.ingest_stage import IngestStage
+from stream_monitor.kafka.fetching import Broken, Fetched
 from stream_monitor.settings import CoreSettings, Settings, WorkerSettings
+from stream_monitor.stages.evaluate_stage import EvaluateStage
+from stream_monitor.stages.hub import Hub
+from stream_monitor.stages.ingest_stage import IngestStage
 
 
 class Record(NamedTuple):

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from faust.serializers import codecs
 
-from stream_monitor.runtime.hub import Hub
-from stream_monitor.runtime.transport import App, RawSchema, consumer_options
-from stream_monitor.runtime.worker import Worker
 from stream_monitor.settings import Settings
+from stream_monitor.stages.agents import app_of
+from stream_monitor.stages.hub import Hub
+from stream_monitor.stages.transport import App, RawSchema, consumer_options
 
 PICKLED = b"cos\nsystem\n(S'exit 1'\ntR."
 
@@ -32,9 +32,9 @@ def test_faust_hands_bytes_over_as_they_are(monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("decoded")
 
     async def body() -> None:
-        worker = Worker(Settings(), {})
-        worker.hub.stages = [Stage()]  # type: ignore[list-item]
-        app: App = worker._app()
+        hub = Hub(Settings())
+        hub.stages = [Stage()]  # type: ignore[list-item]
+        app: App = app_of(hub)
         assert isinstance(app.hub, Hub)
         (agent,) = app.agents.values()
         assert type(agent.channel.schema) is RawSchema

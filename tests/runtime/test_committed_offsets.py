@@ -11,9 +11,9 @@ from aiokafka import TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError
 from aiokafka.protocol.commit import OffsetFetchResponse_v1, OffsetFetchResponse_v3
 
-from stream_monitor.runtime import committed_offsets as module
-from stream_monitor.runtime.cluster import GROUP_AUTHORIZATION_FAILED, Cluster
-from stream_monitor.runtime.committed_offsets import committed_offsets
+from stream_monitor.kafka import committed_offsets as module
+from stream_monitor.kafka.cluster import GROUP_AUTHORIZATION_FAILED, Cluster
+from stream_monitor.kafka.committed_offsets import committed_offsets
 
 A, B = TopicPartition("observations", 0), TopicPartition("observations", 1)
 LOADS, NOT_MINE, UNKNOWN_TOPIC, NOT_ALLOWED = 14, 16, 3, 30

@@ -17,10 +17,10 @@ from stream_monitor.config import parse
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.runtime import restoring, snapshots
-from stream_monitor.runtime.evaluate_stage import EvaluateStage
-from stream_monitor.runtime.notes import Note, read_note
 from stream_monitor.settings import CoreSettings, ModelSettings, Threshold
+from stream_monitor.stages import restoring, snapshots
+from stream_monitor.stages.evaluate_stage import EvaluateStage
+from stream_monitor.stages.notes import Note, read_note
 from tests.runtime.fake_kafka import FakeKafka, FakeReader
 
 LOG, SNAPSHOTS, ALERTS = (TopicPartition(name, 0) for name in ("observations", "snapshots", "alerts"))
@@ -31,8 +31,8 @@ RECORDS, A_SNAPSHOT, COMMITTED = 60, 5, 34
 @pytest.fixture(autouse=True)
 def no_snapshot_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What folding takes is the machine's affair."""
-    monkeypatch.setattr("stream_monitor.runtime.owned.SNAPSHOT_CPU_S_MIN", 1e9)
-    monkeypatch.setattr("stream_monitor.runtime.owned.SNAPSHOT_CPU_S_MAX", 1e9)
+    monkeypatch.setattr("stream_monitor.stages.owned.SNAPSHOT_CPU_S_MIN", 1e9)
+    monkeypatch.setattr("stream_monitor.stages.owned.SNAPSHOT_CPU_S_MAX", 1e9)
 
 
 def config(accuracy: float) -> CoreSettings:

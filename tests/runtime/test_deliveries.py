@@ -12,12 +12,12 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from stream_monitor.runtime import fetching
-from stream_monitor.runtime.fetching import Broken, Fetched, split
-from stream_monitor.runtime.hub import Hub
-from stream_monitor.runtime.ingest_stage import IngestStage
-from stream_monitor.runtime.reading import Reading
+from stream_monitor.kafka import fetching
+from stream_monitor.kafka.fetching import Broken, Fetched, split
 from stream_monitor.settings import Settings, WorkerSettings
+from stream_monitor.stages.hub import Hub
+from stream_monitor.stages.ingest_stage import IngestStage
+from stream_monitor.stages.reading import Reading
 
 TP = TopicPartition("predictions", 0)
 ZSTD = 4

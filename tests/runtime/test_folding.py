@@ -11,13 +11,13 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from stream_monitor.runtime.evaluate_stage import EvaluateStage
-from stream_monitor.runtime.fetching import Fetched
-from stream_monitor.runtime.hub import Hub
-from stream_monitor.runtime.notes import Note
-from stream_monitor.runtime.owned import SNAPSHOT_BYTES, SNAPSHOT_COSTS, SNAPSHOT_CPU_S_MAX, SNAPSHOT_CPU_S_MIN, Owned
-from stream_monitor.runtime.snapshots import Manifest
+from stream_monitor.kafka.fetching import Fetched
 from stream_monitor.settings import Settings
+from stream_monitor.stages.evaluate_stage import EvaluateStage
+from stream_monitor.stages.hub import Hub
+from stream_monitor.stages.notes import Note
+from stream_monitor.stages.owned import SNAPSHOT_BYTES, SNAPSHOT_COSTS, SNAPSHOT_CPU_S_MAX, SNAPSHOT_CPU_S_MIN, Owned
+from stream_monitor.stages.snapshots import Manifest
 
 TP = TopicPartition("observations", 0)
 

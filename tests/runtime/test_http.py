@@ -15,10 +15,10 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from stream_monitor.errors import ConfigError, StreamMonitorError
+from stream_monitor.kafka.tls import server_context
 from stream_monitor.runtime import http
 from stream_monitor.runtime.families import wanted
-from stream_monitor.runtime.http import HttpServer, announce, url_of
-from stream_monitor.runtime.tls import server_context
+from stream_monitor.runtime.http import HttpServer, announce
 from stream_monitor.settings import HttpSettings, Secret
 
 TEXT = b"# TYPE model_accuracy gauge\n" + b'model_accuracy{model="m"} 0.5\n' * 100
@@ -48,7 +48,7 @@ def serve(visit, *, metrics=metrics, ready=lambda: (True, "2 partitions open"), 
         port = await server.start()
         try:
             async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=10)) as session:
-                return await visit(session, url_of(settings, port), port)
+                return await visit(session, settings.url(port), port)
         finally:
             await server.stop()
             await server.stop()

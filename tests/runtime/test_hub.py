@@ -11,11 +11,11 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorizationFailedError
 
-from stream_monitor.runtime import hub as hub_module
-from stream_monitor.runtime import transport
-from stream_monitor.runtime.fetching import Fetched
-from stream_monitor.runtime.hub import Hub, bounds_of
+from stream_monitor.kafka.fetching import Fetched
 from stream_monitor.settings import Settings
+from stream_monitor.stages import hub as hub_module
+from stream_monitor.stages import transport
+from stream_monitor.stages.hub import Hub, bounds_of
 from tests.runtime.died import DiedError
 
 TP = TopicPartition("observations", 0)
@@ -69,7 +69,7 @@ class FakeStage:
 
 @pytest.fixture(autouse=True)
 def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "RETRY_S", 0.01)
+    monkeypatch.setattr("stream_monitor.kafka.patience.RETRY_S", 0.01)
 
 
 def opened() -> tuple[Hub, FakeStage, FakeSource]:
@@ -268,7 +268,7 @@ def test_several_partitions_are_opened_again_at_once(died):
 @pytest.mark.parametrize(("ends", "end", "asked"), [([90, 90, 100], 100, 3), ([90] * 9, 90, 4), ([100], 100, 1)])
 def test_an_end_before_our_position_is_asked_for_again(monkeypatch, ends, end, asked):
     """A leader that was stopped for long answers as it was, until it hears that it no longer leads; a log that was cut stays so."""
-    monkeypatch.setattr(hub_module, "RETRY_S", 0.01)
+    monkeypatch.setattr("stream_monitor.kafka.patience.RETRY_S", 0.01)
 
     class Source:
         asked = 0

@@ -10,12 +10,12 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
-from stream_monitor.runtime import ingest_stage
-from stream_monitor.runtime.fetching import Records
-from stream_monitor.runtime.hub import Hub
-from stream_monitor.runtime.ingest_stage import IngestStage
-from stream_monitor.runtime.reading import Reading
+from stream_monitor.kafka.fetching import Records
 from stream_monitor.settings import Settings
+from stream_monitor.stages import ingest_stage
+from stream_monitor.stages.hub import Hub
+from stream_monitor.stages.ingest_stage import IngestStage
+from stream_monitor.stages.reading import Reading
 from stream_monitor.verdicts import Reject
 
 
@@ -61,7 +61,7 @@ def test_a_dead_letter_waits_while_the_buffer_is_full(monkeypatch: pytest.Monkey
             return future
 
     monkeypatch.setattr(ingest_stage, "die", died)
-    monkeypatch.setattr("stream_monitor.runtime.hub.RETRY_S", 0.01)
+    monkeypatch.setattr("stream_monitor.kafka.patience.RETRY_S", 0.01)
 
     async def body() -> int:
         stage = IngestStage(Hub(Settings()), 1)

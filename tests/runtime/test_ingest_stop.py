@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from stream_monitor.runtime import ingest_stage
-from stream_monitor.runtime.hub import Hub
-from stream_monitor.runtime.ingest_stage import IngestStage
 from stream_monitor.settings import Settings
+from stream_monitor.stages import ingest_stage
+from stream_monitor.stages.hub import Hub
+from stream_monitor.stages.ingest_stage import IngestStage
 
 
 class Producer:

@@ -10,7 +10,7 @@ import logging
 import pytest
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 
-from stream_monitor.runtime.connection import spoken
+from stream_monitor.kafka.connection import spoken
 from stream_monitor.runtime.logs import LIKE_MAX, LINE_CHARS_MAX, PERIOD_S, TRACE_LINES_MAX, Complaints, Formatter, Sparing, news
 from stream_monitor.settings import KafkaSettings, Secret, Security
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_monitor.runtime.memory import give_back
+from stream_monitor.stages.memory import give_back
 
 BLOCKS, BLOCK_BYTES = 2_000, 60_000
 

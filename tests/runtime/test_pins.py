@@ -1,5 +1,5 @@
 """
-The private methods of Faust, mode and aiokafka that `runtime/transport.py` and `runtime/fetching.py` override, call or rely on, pinned by a hash of their source.
+The private methods of Faust, mode and aiokafka that `stages/transport.py` and `kafka/fetching.py` override, call or rely on, pinned by a hash of their source.
 
 A failure here is no bug yet: another version does something in another way. Read what changed, compare it with the place that is named, run `tests/kafka`, then take the
 new hash over.
@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from stream_monitor.runtime import transport
+from stream_monitor.stages import transport
 
 ROOT = Path(__file__).parents[2]
 OURS = [transport.Thread, transport.Consumer, transport.Transport, transport.App, transport.RawSchema]

@@ -15,15 +15,15 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from stream_monitor.ingest import Ingest
-from stream_monitor.runtime.evaluate_stage import EvaluateStage
-from stream_monitor.runtime.fetching import Broken, Fetched, record_batches
-from stream_monitor.runtime.hub import Hub
-from stream_monitor.runtime.ingest_stage import IngestStage
-from stream_monitor.runtime.notes import Note, read_note
-from stream_monitor.runtime.owned import Owned
-from stream_monitor.runtime.poison import CAREFUL_RECORDS
-from stream_monitor.runtime.snapshots import Manifest
+from stream_monitor.kafka.fetching import Broken, Fetched, record_batches
 from stream_monitor.settings import Settings, WorkerSettings
+from stream_monitor.stages.evaluate_stage import EvaluateStage
+from stream_monitor.stages.hub import Hub
+from stream_monitor.stages.ingest_stage import IngestStage
+from stream_monitor.stages.notes import Note, read_note
+from stream_monitor.stages.owned import Owned
+from stream_monitor.stages.poison import CAREFUL_RECORDS
+from stream_monitor.stages.snapshots import Manifest
 from tests.runtime.died import DiedError
 
 TP = TopicPartition("predictions", 0)

@@ -8,8 +8,8 @@ from typing import Any, Self
 import pytest
 
 from stream_monitor.errors import BrokerError
+from stream_monitor.findings import Finding
 from stream_monitor.runtime import preflight
-from stream_monitor.runtime.findings import Finding
 from stream_monitor.settings import Settings
 
 

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 
 from stream_monitor.errors import StateError
 from stream_monitor.ingest import tick
-from stream_monitor.runtime.evaluate_stage import EvaluateStage
+from stream_monitor.stages.evaluate_stage import EvaluateStage
 from tests.runtime.fake_kafka import FakeKafka
 
 SOURCE, LOG = TopicPartition("predictions", 0), TopicPartition("observations", 0)

@@ -18,15 +18,15 @@ import pytest
 from aiokafka import TopicPartition
 
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.runtime import copies
-from stream_monitor.runtime.copies import EndedError, apart, culprits
-from stream_monitor.runtime.evaluate_stage import EvaluateStage
-from stream_monitor.runtime.hub import Hub
-from stream_monitor.runtime.notes import Note, read_note
-from stream_monitor.runtime.owned import Committed, Owned
-from stream_monitor.runtime.poison import CAREFUL_RECORDS, parted
-from stream_monitor.runtime.snapshots import Manifest
 from stream_monitor.settings import Settings, WorkerSettings
+from stream_monitor.stages import copies
+from stream_monitor.stages.copies import EndedError, apart, culprits
+from stream_monitor.stages.evaluate_stage import EvaluateStage
+from stream_monitor.stages.hub import Hub
+from stream_monitor.stages.notes import Note, read_note
+from stream_monitor.stages.owned import Committed, Owned
+from stream_monitor.stages.poison import CAREFUL_RECORDS, parted
+from stream_monitor.stages.snapshots import Manifest
 from tests.runtime.died import DiedError
 from tests.runtime.fake_kafka import FakeKafka
 from tests.runtime.test_poison import BAD, LOG, TP, Driver, Folding, Sent, delivery, event, run

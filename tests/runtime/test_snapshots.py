@@ -13,11 +13,11 @@ from aiokafka.errors import CommitFailedError
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import tick
-from stream_monitor.runtime import snapshots
-from stream_monitor.runtime.evaluate_stage import EvaluateStage
-from stream_monitor.runtime.fetching import Broken
-from stream_monitor.runtime.notes import Note, read_note
-from stream_monitor.runtime.owned import SNAPSHOT_BYTES, Owned
+from stream_monitor.kafka.fetching import Broken
+from stream_monitor.stages import snapshots
+from stream_monitor.stages.evaluate_stage import EvaluateStage
+from stream_monitor.stages.notes import Note, read_note
+from stream_monitor.stages.owned import SNAPSHOT_BYTES, Owned
 from tests.runtime.died import DiedError
 from tests.runtime.fake_kafka import FakeKafka, FakeProducer, FakeReader
 

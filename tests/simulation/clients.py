@@ -1,7 +1,7 @@
 """
 What a worker uses of Kafka, over the broker in memory: producers, the reader of a restore, and the driver with its membership in the group.
 
-Rule of the file: the driver does in this order what Faust's does (`runtime/transport.py`): flow off, queued batches dropped, flush, join, open with heartbeats running, flow
+Rule of the file: the driver does in this order what Faust's does (`stages/transport.py`): flow off, queued batches dropped, flush, join, open with heartbeats running, flow
 on. What may be lost between fetching and an agent there may be lost here.
 """
 
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, UnknownMemberIdError
 
-from stream_monitor.runtime.exits import NOT_OPENED
-from stream_monitor.runtime.fetching import Fetched
-from stream_monitor.runtime.hub import Hub
+from stream_monitor.kafka.fetching import Fetched
+from stream_monitor.stages.exits import NOT_OPENED
+from stream_monitor.stages.hub import Hub
 from tests.simulation.broker import Batch, Entry
 from tests.simulation.process import Process
 

@@ -16,10 +16,10 @@ from unittest.mock import patch
 import numpy as np
 
 from stream_monitor import ingest
-from stream_monitor.runtime.evaluate_stage import EvaluateStage
-from stream_monitor.runtime.fetching import Fetched
-from stream_monitor.runtime.hub import Hub
-from stream_monitor.runtime.ingest_stage import IngestStage
+from stream_monitor.kafka.fetching import Fetched
+from stream_monitor.stages.evaluate_stage import EvaluateStage
+from stream_monitor.stages.hub import Hub
+from stream_monitor.stages.ingest_stage import IngestStage
 from tests.simulation.broker import Broker, Coordinated, Entry
 from tests.simulation.ledger import Ledger
 from tests.simulation.process import DiedError

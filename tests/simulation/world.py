@@ -27,8 +27,8 @@ from bench.chaos_events import Event, Oracle, stream
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import unpack
 from stream_monitor.ingest import home
-from stream_monitor.runtime import checkpoints, clocks, copies, evaluate_stage, hub, ingest_stage, owned, restoring, tenures
 from stream_monitor.settings import CoreSettings, ModelSettings, Settings, Threshold, WorkerSettings
+from stream_monitor.stages import checkpoints, clocks, copies, evaluate_stage, hub, ingest_stage, owned, restoring, tenures
 from tests.simulation.broker import ABORTED, COMMITTED, Broker, LaterError, Transaction
 from tests.simulation.clients import Driver, Producer, SimulatedHub, worker
 from tests.simulation.ledger import Ledger

@@ -14,12 +14,13 @@ import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from stream_monitor.alerts.event import Alert, alert_of, encode, rfc3339
+from stream_monitor.alerts.event import Alert, alert_of, encode
 from stream_monitor.alerts.marks import Mark, Marks, time_of
 from stream_monitor.cli import main
 from stream_monitor.demo.broker import start_in_thread
-from stream_monitor.runtime.records import read_compacted
+from stream_monitor.kafka.records import read_compacted
 from stream_monitor.settings import KafkaSettings, Settings
+from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 NOW_MS = int(time.time() * 1_000)
@@ -165,7 +166,7 @@ def test_an_unknown_fingerprint_is_refused(broker, call, prefix, says):
 
 
 async def _missing(bootstrap: str) -> list[str]:
-    from stream_monitor.runtime.records import Records
+    from stream_monitor.kafka.records import Records
 
     async with Records(Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap, topic_prefix="x.")), ["lifecycle"]) as records:
         return records.missing

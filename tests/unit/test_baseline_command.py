@@ -16,7 +16,7 @@ from stream_monitor.config import load
 from stream_monitor.demo.broker import start_in_thread
 from stream_monitor.inputs import InputOptions, open_events
 from stream_monitor.monitors.reference import decode_profile, profile_id
-from stream_monitor.replay import Replay
+from stream_monitor.offline.replay import Replay
 from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Settings
 
 ROWS = 1_400

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from stream_monitor.evaluate import Shard
-from stream_monitor.events.join import Join
-from stream_monitor.events.join_rows import LabelRows, Predictions
-from stream_monitor.events.store import ANY
 from stream_monitor.ingest import Ingest, tick
+from stream_monitor.join.join import Join
+from stream_monitor.join.rows import LabelRows, Predictions
+from stream_monitor.join.store import ANY
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.settings import CoreSettings, ModelSettings, Segment, Threshold
 

@@ -15,19 +15,20 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import OffsetAndMetadata
 from click.testing import CliRunner
 
+from stream_monitor.checks import doctor
+from stream_monitor.checks.doctor import ACCESS, examine, judged
+from stream_monitor.checks.patient import Patient
+from stream_monitor.checks.probe import probe
 from stream_monitor.cli.doctor import command, probe_urls, report, shown
 from stream_monitor.demo.broker import Broker, start_in_thread
 from stream_monitor.errors import InputError
+from stream_monitor.findings import Finding
 from stream_monitor.ingest import tick
-from stream_monitor.runtime import doctor
-from stream_monitor.runtime.cluster import READ, WRITE, Cluster, GroupFacts, Records, TopicFacts
-from stream_monitor.runtime.doctor import ACCESS, examine, judged
-from stream_monitor.runtime.findings import Finding, Patient
+from stream_monitor.kafka.cluster import READ, WRITE, Cluster, GroupFacts, Records, TopicFacts
 from stream_monitor.runtime.http import HttpServer
-from stream_monitor.runtime.notes import Note
-from stream_monitor.runtime.probe import probe
 from stream_monitor.schema import topics
 from stream_monitor.settings import CoreSettings, HttpSettings, KafkaSettings, Labels, ModelSettings, Settings, WorkerSettings
+from stream_monitor.stages.notes import Note
 
 NOW_MS = 1_750_000_000_000
 GOOD = b'{"event_id": "1", "model": "churn", "prediction": 1}'

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_monitor.alerts.event import rfc3339
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.settings import Baseline, CoreSettings, ModelSettings
+from stream_monitor.times import rfc3339
 
 Row = dict[str, Any]
 T0 = 1_760_000_000_000

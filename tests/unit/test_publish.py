@@ -15,7 +15,7 @@ from stream_monitor.cli.produce import MAX, REALTIME, command, paced, parse_rate
 from stream_monitor.demo.broker import Broker
 from stream_monitor.errors import BrokerError, InputError
 from stream_monitor.inputs import InputOptions, open_events
-from stream_monitor.runtime.publish import Background, Publisher, publish
+from stream_monitor.kafka.publish import Background, Publisher, publish
 from stream_monitor.settings import KafkaSettings
 
 

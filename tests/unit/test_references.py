@@ -13,9 +13,9 @@ from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.monitors.reference import Profile, decode_profile, encode_profile, numeric_profile, profile_id
 from stream_monitor.monitors.version import Version
-from stream_monitor.replay import Replay
-from stream_monitor.runtime.references import references, usable
+from stream_monitor.offline.replay import Replay
 from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Settings
+from stream_monitor.stages.references import references, usable
 
 
 def profile(mean: float) -> bytes:
@@ -53,7 +53,7 @@ def test_published_for_the_version_then_for_the_model_then_the_file_then_learnt(
         assert (name, without) == ("baselines", "stream-monitor.learnt")
         return published
 
-    monkeypatch.setattr("stream_monitor.runtime.references.read_compacted", topic)
+    monkeypatch.setattr("stream_monitor.stages.references.read_compacted", topic)
     with pytest.raises(StopIteration) as found:
         references(Settings(core=core), file_profiles(core)).send(None)
     made = Version(model, version, core, found.value.value, [], [])

@@ -26,8 +26,8 @@ from stream_monitor.config import parse
 from stream_monitor.errors import InputError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.replay import Pace, Replay, of_files
-from stream_monitor.report import episodes
+from stream_monitor.offline.replay import Pace, Replay, of_files
+from stream_monitor.offline.report import episodes
 
 T0 = 1_700_000_000_000
 CONFIG = "defaults: {windows: [last_100, 10m], baseline: {rows: 200}}\n"
@@ -243,7 +243,7 @@ def test_a_short_input_is_exact_to_the_step(write, tmp_path):
     predictions = [{"event_id": f"{i}", "model": "m", "timestamp": T0 + i, "prediction": 1} for i in range(2)]
     labels = [{"event_id": f"{i}", "label": 1, "timestamp": T0 + i + 3_600_000 + 2_000 * i} for i in range(2)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream_monitor.replay.STEPS_MAX", 10_000_000)
+        patch.setattr("stream_monitor.offline.replay.STEPS_MAX", 10_000_000)
         got = Result(tmp_path, "--predictions", write("p.jsonl", predictions), "--labels", write("l.jsonl", labels), "--config", yaml)
     assert (got.version()["labels"], got.version()["expired"]) == (1, 1)
 
@@ -365,7 +365,7 @@ def test_partitions_and_chunks_do_not_show(monkeypatch):
 
     want = told(1)
     assert told(3) == want
-    monkeypatch.setattr("stream_monitor.replay.CHUNK_EVENTS", 7)
+    monkeypatch.setattr("stream_monitor.offline.replay.CHUNK_EVENTS", 7)
     summary, ids = told(1)
     assert ids == want[1]
     same(summary, want[0])  # sums of pieces, in another order

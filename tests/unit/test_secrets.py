@@ -150,7 +150,7 @@ def test_no_command_prints_a_secret(tmp_path, arguments, text, code):
 
 
 def test_clients_log_nothing_of_what_they_send():
-    from stream_monitor.runtime import connection
+    from stream_monitor.kafka import connection
 
     assert connection.spoken is logging.getLogger("aiokafka")
     assert not connection.spoken.propagate

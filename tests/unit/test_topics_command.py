@@ -16,8 +16,8 @@ from stream_monitor.demo.broker import start_in_thread
 from stream_monitor.errors import BrokerError, InputError
 from stream_monitor.exports.asyncapi import RECEIVED, document
 from stream_monitor.exports.strimzi import kafka_topics
-from stream_monitor.runtime.topic_changes import Difference, Found, apply, asked_partitions, compare, differences, look
-from stream_monitor.runtime.topics import describe, ensure, partitions_at_creation
+from stream_monitor.kafka.topic_changes import Difference, Found, apply, asked_partitions, compare, differences, look
+from stream_monitor.kafka.topics import describe, ensure, partitions_at_creation
 from stream_monitor.schema import topics
 from stream_monitor.settings import KafkaSettings, Settings
 

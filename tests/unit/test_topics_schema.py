@@ -15,14 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_monitor.alerts.event import Alert, Status, Window, alert_of, encode, fingerprint
+from stream_monitor.checks import doctor
 from stream_monitor.events.cells import Texts
 from stream_monitor.events.observations import MAGIC
 from stream_monitor.events.parse import PARSERS, Bad
 from stream_monitor.exports.topics_page import page
 from stream_monitor.monitors.reference import SCHEMA, FeatureProfile, Profile, category_profile, decode_profile, encode_profile, numeric_profile
-from stream_monitor.runtime import doctor, snapshots
 from stream_monitor.schema import REJECT_REASONS, topics
 from stream_monitor.settings import Severity
+from stream_monitor.stages import snapshots
 from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 
 ROOT = Path(__file__).parents[2]

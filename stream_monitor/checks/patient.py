@@ -1,0 +1,37 @@
+"""
+What the checks of `doctor` look at.
+
+Rule of the file: it is read once, before any check; a check asks the cluster only for more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+from msgspec import Struct
+
+from stream_monitor.findings import Finding
+from stream_monitor.kafka.cluster import Cluster, TopicFacts
+from stream_monitor.settings import Settings
+
+
+class Patient(Struct, frozen=True):
+    """What the checks look at."""
+
+    settings: Settings
+    cluster: Cluster
+    topics: dict[str, TopicFacts]
+    configs: dict[str, dict[str, str]]
+    sample_n: int
+    now_ms: int
+
+    def physical(self, topic: str) -> str:
+        """Name of a topic in the cluster."""
+        return self.settings.kafka.topic_prefix + topic
+
+    def facts(self, topic: str) -> TopicFacts | None:
+        """The topic as the cluster has it."""
+        return self.topics.get(self.physical(topic))
+
+
+Checkup = Callable[[Patient], Awaitable[Iterable[Finding]]]

@@ -1,0 +1,93 @@
+"""
+What goes into the join, and what comes out: rows in columns.
+
+Rule of the file: values only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.join.ring import Int
+
+Float = NDArray[np.float64]
+
+
+class Predictions(NamedTuple):
+    """Rows of predictions; `row` is the place in the record, `version` the code of (model, version), `segment` that of the combination of segments."""
+
+    row: Int
+    id: NDArray[np.uint64]
+    time: Int
+    version: Int
+    outcome: Float
+    score: Float
+    segment: Int
+    probabilities: Float
+    """(n, classes), NaN where unknown; (n, 0) when nobody scores classes."""
+    failed: NDArray[np.bool_]
+
+    def take(self, at: Any) -> Predictions:
+        return Predictions(*(c[at] for c in self))
+
+
+class LabelRows(NamedTuple):
+    """Rows of labels; `model` and `version` are codes or ANY. `own` is the version to which the prediction belongs that the label brings along, -1 without one."""
+
+    row: Int
+    id: NDArray[np.uint64]
+    model: Int
+    version: Int
+    label: Float
+    time: Int
+    partition: Int
+    offset: Int
+    own: Int
+    outcome: Float
+    score: Float
+    probabilities: Float
+
+    def take(self, at: Any) -> LabelRows:
+        return LabelRows(*(c[at] for c in self))
+
+
+class Pairs(NamedTuple):
+    """Predictions that got their label, or another one. `previous` is NaN for a first label, else the cell of the label it had."""
+
+    row: Int
+    version: Int
+    id: NDArray[np.uint64]
+    time: Int
+    outcome: Float
+    score: Float
+    segment: Int
+    probabilities: Float
+    label: Float
+    label_time: Int
+    previous: Float
+    corrected: NDArray[np.bool_]
+
+    def take(self, at: Any) -> Pairs:
+        return Pairs(*(c[at] for c in self))
+
+
+class Joined(NamedTuple):
+    duplicate: NDArray[np.bool_]
+    """For each prediction row given: it was there before."""
+    pairs: list[Pairs]
+    outcomes: dict[str, int]
+    """Labels: matched, corrected, superseded, duplicate."""
+
+
+def packed_pairs(pairs: Pairs) -> dict[str, Any]:
+    """Pairs as bytes, by column."""
+    return {name: (column.dtype.str, list(column.shape), np.ascontiguousarray(column).tobytes()) for name, column in pairs._asdict().items()}
+
+
+def unpacked_pairs(state: Mapping[str, Any]) -> Pairs:
+    """Pairs of `packed_pairs`."""
+    return Pairs(**{name: np.frombuffer(data, dtype).reshape(shape) for name, (dtype, shape, data) in state.items()})

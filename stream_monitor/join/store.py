@@ -1,0 +1,264 @@
+"""
+The rows of a join: how long they stay, and what is lost when there are too many of them.
+
+Rule of the file: a row leaves because of its age, which is log time, or because there are more rows than the limit,
+which is looked at at places of the log. Neither depends on how the log was cut into records, except that rows of one
+record whose id it has more than once, and predictions that labels bring along, count as younger than its other rows.
+What left while it waited is counted, and so is what comes for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.join.ring import Int, Ring
+
+ANY = -1
+"""No model, or no version: the label is for all of them."""
+PREDICTION_COLUMNS = {"time": "<i8", "arrival": "<i8", "version": "<u2", "outcome": "<f8", "score": "<f8", "segment": "<u2", "label": "<u4", "kind": "u1"}
+LABEL_COLUMNS = {"model": "<i4", "version": "<i4", "label": "<f8", "time": "<i8", "partition": "<i4", "offset": "<i8", "arrival": "<i8", "used": "u1"}
+MUTABLE = ("label", "kind"), ("used",)
+RINGS = ("predictions", "labels", "evicted_predictions", "evicted_labels")
+"""Names of all that a join keeps rows in."""
+OVERHANG = 4
+"""Rows may be one part of so many above the limit: after as many rows of the log those beyond it are evicted, so that it costs little a row."""
+LOST = 2
+"""In the column `used`: the prediction of the label had been evicted."""
+REACH_ROWS, REACH_MS = 1_000, 1_000
+"""From how many rows on, over what time, their rate is told."""
+SERVED, FAILED, STOOD_IN, EXPIRED = 0, 1, 2, 3
+"""Kinds of rows of predictions: answered, a failed call, what a label brought along, and one that takes no label any more though it may wait longer now."""
+WAITING = 0
+"""In the column `label`: none yet. Else one more than the low 32 bits of the label's sequence number."""
+VERSIONS_MAX = 65_535
+
+
+class Store:
+    """
+    The rows of one partition of `observations`.
+
+    Parameters
+    ----------
+    limit : int
+        Rows kept of predictions, and of labels. Of predictions those that have their label go first, then the
+        oldest; of labels the oldest. Looked at after every quarter of it that the log goes on, wherever records are cut.
+    delay_ms : int, ms
+        How long labels are kept at least; longer where predictions of a version wait longer.
+
+    Notes
+    -----
+    A prediction takes 50 bytes and 7 to 16 of index; class scores take 8 bytes a class on top. 0.6 to 0.9 µs a row.
+    """
+
+    def __init__(self, limit: int, delay_ms: int = 0) -> None:
+        self.limit, self.delay_ms = limit, delay_ms
+        self.predictions = Ring(PREDICTION_COLUMNS, MUTABLE[0], limit + self._stride)
+        self.labels = Ring(LABEL_COLUMNS, MUTABLE[1], limit + self._stride)
+        self.evicted_predictions = Ring({"arrival": "<i8", "version": "<u2"}, rows_max=limit)
+        self.evicted_labels = Ring({"arrival": "<i8", "model": "<i4", "version": "<i4", "counted": "u1"}, ("counted",), limit)
+        """Ids of what was evicted while it waited: what comes for them meets nothing, and is counted."""
+        self.lost = 0
+        """Labels that met nothing because they or their prediction had been evicted."""
+        self.rows = 0
+        """Of the log, since the beginning."""
+        self.classes = 0
+        self.model_of = np.empty(0, np.int64)
+        self.delay_of = np.empty(0, np.int64)
+        self.pending = np.zeros(0, np.int64)
+        self.expired = np.zeros(0, np.int64)
+        self.evicted = np.zeros(0, np.int64)
+        self.orphans: dict[int, int] = {}
+        """Labels that no prediction took, by the code of the model they named."""
+        self._expired_to: dict[int, int] = {}
+
+    def register(self, version: int, model: int, delay_ms: int) -> None:
+        """Make the code of a version known, with its model and how long its predictions wait."""
+        assert version == len(self.model_of)
+        self.model_of = np.append(self.model_of, model)
+        self.delay_of = np.append(self.delay_of, delay_ms)
+        self.pending, self.expired, self.evicted = (np.append(c, 0) for c in (self.pending, self.expired, self.evicted))
+        self._expired_to.setdefault(delay_ms, self.predictions.tail)
+
+    def wait(self, delays_ms: list[int]) -> None:
+        """
+        How long predictions of each version wait from now on, those that are there included.
+
+        What waited too long under the delays before stays expired, however long they are now.
+        """
+        delays = np.array(delays_ms, np.int64)
+        ring = self.predictions
+        if not np.array_equal(delays, self.delay_of):
+            seqs = np.arange(ring.tail, ring.head)
+            version = ring.get("version", seqs).astype(np.int64)
+            to = np.array([self._expired_to[d] for d in self.delay_of.tolist()], np.int64)
+            over = (ring.get("label", seqs) == WAITING) & (ring.get("kind", seqs) != FAILED) & (seqs < to[version])
+            ring.put("kind", seqs[over], EXPIRED)
+            self.delay_of = delays
+            self._expired_to = dict.fromkeys(delays_ms, ring.tail)
+        self._evict()
+        self._evict_labels()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of columns and index."""
+        return sum(getattr(self, name).memory_bytes for name in RINGS)
+
+    def widen(self, classes: int) -> None:
+        """Class scores of so many classes will come."""
+        for i in range(self.classes, classes):
+            self.predictions.add_column(f"p{i}", "<f8", np.nan)
+        self.classes = max(self.classes, classes)
+
+    @property
+    def _stride(self) -> int:
+        return max(self.limit // OVERHANG, 1)
+
+    def _alive(self, ring: Ring, seq: Int, version: Int, now: Int) -> NDArray[np.bool_]:
+        """Which rows are not older at these log times than their version lets them wait."""
+        alive: NDArray[np.bool_] = ring.get("arrival", seq) + self.delay_of[version] >= now
+        return alive
+
+    def _fits(self, label: Int, version: Int, now: Int, ring: Ring | None = None) -> NDArray[np.bool_]:
+        """Which labels (by seq) are for these versions and have not expired."""
+        ring = self.labels if ring is None else ring
+        of_model, of_version = ring.get("model", label), ring.get("version", label)
+        known = (of_model == ANY) | (of_model == self.model_of[version])
+        fits: NDArray[np.bool_] = known & ((of_version == ANY) | (of_version == version)) & self._alive(ring, label, version, now)
+        return fits
+
+    def expire(self, now_ms: int) -> None:
+        """Count what waited too long, and forget what nobody can ask for any more."""
+        ring = self.predictions
+        for delay, start in self._expired_to.items():
+            end = max(ring.before("arrival", now_ms - delay), ring.tail)
+            begin = max(start, ring.tail)
+            if end > begin:
+                waits = self._waits(begin, end)
+                waits &= self.delay_of[ring.rows("version", begin, end)] == delay
+                self._gone(self.expired, begin + np.flatnonzero(waits))
+            self._expired_to[delay] = max(end, start)
+        if self._expired_to:
+            ring.forget(min(self._expired_to.values()))
+        oldest = now_ms - max(int(self.delay_of.max(initial=0)), self.delay_ms)
+        self._forget_labels(self.labels.before("arrival", oldest))
+        for gone in (self.evicted_predictions, self.evicted_labels):
+            gone.forget(gone.before("arrival", oldest))
+
+    def matured(self, since: int, now_ms: int, age_ms: int) -> tuple[int, list[tuple[int, int, int, int]]]:
+        """
+        Labels that came of age: they had time to meet their prediction.
+
+        Parameters
+        ----------
+        since : int
+            Sequence number up to which they were looked at before.
+        now_ms, age_ms : int, ms
+
+        Returns
+        -------
+        end : int
+            For the next call. O(labels since the last).
+        found : list of (model, partition, labels, unmet)
+            By model code (or ANY) and source partition.
+        """
+        ring = self.labels
+        start, end = max(since, ring.tail), ring.before("arrival", now_ms - age_ms)
+        if end <= start:
+            return max(since, start), []
+        keys = np.stack([ring.rows("model", start, end), ring.rows("partition", start, end)])
+        unmet = ring.rows("used", start, end) == 0
+        distinct, inverse = np.unique(keys, axis=1, return_inverse=True)
+        n = np.bincount(inverse.ravel())
+        bad = np.bincount(inverse.ravel(), weights=unmet)
+        return end, [(int(m), int(p), int(a), int(b)) for (m, p), a, b in zip(distinct.T.tolist(), n, bad, strict=True)]
+
+    def _waits(self, start: int, end: int) -> NDArray[np.bool_]:
+        """Which of these predictions wait for a label, and not for too long yet."""
+        ring, seqs = self.predictions, np.arange(start, end)
+        version, kind = ring.get("version", seqs).astype(np.int64), ring.get("kind", seqs)
+        starts = np.array([self._expired_to[d] for d in self.delay_of.tolist()], np.int64)
+        waits: NDArray[np.bool_] = (ring.get("label", seqs) == WAITING) & (kind != FAILED) & (kind != EXPIRED) & (seqs >= starts[version])
+        return waits
+
+    def _gone(self, counter: Int, seqs: Int) -> None:
+        """Count predictions that leave without a label."""
+        gone = np.bincount(self.predictions.get("version", seqs), minlength=len(self.pending))
+        counter += gone
+        self.pending -= gone
+
+    def _evict(self) -> None:
+        """Down to the limit: the oldest that wait for nothing go first, and where there are too few of them, the oldest."""
+        ring = self.predictions
+        excess, tail = len(ring) - self.limit, ring.tail
+        if excess <= 0:
+            return
+        if not self._waits(tail, tail + excess).any():  # nearly always
+            ring.forget(tail + excess)
+            return
+        waits = self._waits(tail, ring.head)
+        done, waiting = tail + np.flatnonzero(~waits)[:excess], tail + np.flatnonzero(waits)
+        evicted, end = waiting[: excess - len(done)], int(done[-1]) + 1 if len(done) else tail
+        if len(evicted):
+            self._gone(self.evicted, evicted)
+            columns = {name: ring.get(name, evicted) for name in ("arrival", "version")}
+            self.evicted_predictions.append(ring.get("id", evicted), **columns)
+            self.evicted_predictions.forget(self.evicted_predictions.head - self.limit)
+            end = max(end, int(evicted[-1]) + 1)
+        kept = waiting[len(evicted) :]
+        ring.close_up(kept[kept < end], end)
+
+    def _evict_labels(self) -> None:
+        """Down to the limit: the oldest."""
+        ring = self.labels
+        end = ring.head - self.limit
+        if end > ring.tail:
+            unused = ring.tail + np.flatnonzero(ring.rows("used", ring.tail, end) == 0)
+            columns = {name: ring.get(name, unused) for name in ("model", "version", "arrival")}
+            self.evicted_labels.append(ring.get("id", unused), counted=0, **columns)
+            self.evicted_labels.forget(self.evicted_labels.head - self.limit)
+            self._forget_labels(end)
+
+    def reach_ms(self, now_ms: int) -> float | None:
+        """How late labels may be before `limit` evicts their prediction, at the rate of the predictions that are kept; None while there are too few to tell."""
+        ring = self.predictions
+        if len(ring) < REACH_ROWS:
+            return None
+        over_ms = now_ms - int(ring.get("arrival", np.array([ring.tail]))[0])
+        return over_ms * self.limit / len(ring) if over_ms >= REACH_MS else None
+
+    def _forget_labels(self, tail: int) -> None:
+        """Labels leave; those that named their model and met no prediction are orphans (of one without a model this partition cannot tell)."""
+        ring = self.labels
+        if tail > ring.tail:
+            model, used = ring.rows("model", ring.tail, tail), ring.rows("used", ring.tail, tail)
+            for code, n in zip(*(c.tolist() for c in np.unique(model[(model != ANY) & (used == 0)], return_counts=True)), strict=True):
+                self.orphans[code] = self.orphans.get(code, 0) + n
+            ring.forget(tail)
+
+    def state(self) -> dict[str, Any]:
+        """Plain values for the snapshot, without the full segments of the rings."""
+        counts = {name: getattr(self, name).tolist() for name in ("model_of", "delay_of", "pending", "expired", "evicted")}
+        kept = {
+            "orphans": self.orphans,
+            "classes": self.classes,
+            "expired_to": self._expired_to,
+            "rows": self.rows,
+            "lost": self.lost,
+        }
+        return {**counts, **kept, **{name: getattr(self, name).state() for name in RINGS}}
+
+    @classmethod
+    def from_state(cls, limit: int, delay_ms: int, state: dict[str, Any], segments: dict[str, dict[int, dict[str, bytes]]]) -> Self:
+        """The store of a snapshot; `segments` has those of each of `RINGS` by number."""
+        join = cls(limit, delay_ms)
+        for name in RINGS:
+            new: Ring = getattr(join, name)
+            setattr(join, name, Ring.from_state(state[name], segments.get(name, {}), new.mutable, new.rows_max))
+        for name in ("model_of", "delay_of", "pending", "expired", "evicted"):
+            setattr(join, name, np.array(state[name], np.int64))
+        join.classes, join.rows, join.lost = (state[name] for name in ("classes", "rows", "lost"))
+        join.orphans, join._expired_to = ({int(k): v for k, v in state[name].items()} for name in ("orphans", "expired_to"))
+        return join

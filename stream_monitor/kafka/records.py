@@ -1,0 +1,179 @@
+"""
+Our own topics as a command or a starting worker reads them: whole, without a group, what was committed only.
+
+Rule of the file: a topic that is not there is never made by reading it, and a broker that is not there is a `BrokerError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import NamedTuple, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from stream_monitor.errors import BrokerError
+from stream_monitor.kafka import topics
+from stream_monitor.kafka.connection import client_options, connecting
+from stream_monitor.kafka.patience import quietly
+from stream_monitor.settings import Settings
+
+POLL_MS = 200
+
+
+class Record(NamedTuple):
+    """A record of one of our topics, by its logical name. Without a value it is a tombstone."""
+
+    topic: str
+    key: str
+    value: bytes | None
+    headers: Mapping[str, bytes | None]
+    """Of repeated ones the last."""
+    key_bytes: bytes | None
+    partition: int
+    offset: int
+    time_ms: int
+
+
+class Records:
+    """
+    Records of some of our topics, in the order of each partition; to be used in `async with`.
+
+    Raises
+    ------
+    BrokerError
+        On entry: no broker can be reached. Later: it refuses.
+    """
+
+    def __init__(self, settings: Settings, names: Sequence[str]) -> None:
+        self.settings = settings
+        self.missing: list[str] = []
+        """Topics that are not there."""
+        self._names = {settings.kafka.topic_prefix + name: name for name in names}
+        self._ends: dict[TopicPartition, int] = {}
+
+    async def __aenter__(self) -> Self:
+        async with topics.admin(self.settings) as client:
+            described = {t["topic"]: t for t in await client.describe_topics(sorted(set(self._names) & set(await client.list_topics())))}
+        self.missing = [name for topic, name in self._names.items() if topic not in described]
+        partitions = [TopicPartition(topic, p["partition"]) for topic, found in described.items() for p in found["partitions"]]
+        options = client_options(self.settings.kafka)
+        self._consumer = AIOKafkaConsumer(**options, isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest")
+        try:
+            with connecting(self.settings.kafka):
+                await self._consumer.start()
+            if partitions:
+                self._consumer.assign(partitions)
+                self._ends = await self._consumer.end_offsets(partitions)
+                for tp, start in (await self._consumer.beginning_offsets(partitions)).items():
+                    self._consumer.seek(tp, start)
+        except BrokerError:
+            await quietly(self._consumer.stop())
+            raise
+        except KafkaError as e:
+            await quietly(self._consumer.stop())
+            raise self._refused(e) from None
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await quietly(self._consumer.stop())
+
+    async def whole(self) -> AsyncIterator[Record]:
+        """Everything that was there on entry."""
+        while any([await self._consumer.position(tp) < end for tp, end in self._ends.items()]):
+            for record in await self._poll():
+                yield record
+
+    async def follow(self, stop: asyncio.Event) -> AsyncIterator[Record]:
+        """What comes after `whole`, until `stop` is set."""
+        while not stop.is_set():
+            for record in await self._poll():
+                yield record
+
+    async def _poll(self) -> list[Record]:
+        if not self._ends:
+            await asyncio.sleep(POLL_MS / 1e3)
+            return []
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+        except KafkaError as e:
+            raise self._refused(e) from None
+        return [
+            Record(self._names[tp.topic], (r.key or b"").decode("utf-8", "replace"), r.value, dict(r.headers), r.key, r.partition, r.offset, r.timestamp)
+            for tp, records in fetched.items()
+            for r in records
+        ]
+
+    def _refused(self, error: KafkaError) -> BrokerError:
+        return BrokerError(f"{self.settings.kafka.bootstrap_servers}: {', '.join(self._names)} cannot be read: {error}")
+
+
+async def read_compacted(settings: Settings, name: str, *, without: str = "") -> dict[str, bytes]:
+    """
+    The last value of each key of a compacted topic, records with the header `without` left out.
+
+    Raises
+    ------
+    BrokerError
+        The broker or the topic is not there.
+    """
+    out: dict[str, bytes] = {}
+    async with Records(settings, [name]) as records:
+        if records.missing:
+            raise BrokerError(f"the topic {settings.kafka.topic_prefix + name} does not exist; a worker creates it, or `stream-monitor topics apply`")
+        async for record in records.whole():
+            if without in record.headers:
+                continue
+            out.pop(record.key, None)
+            if record.value is not None:
+                out[record.key] = record.value
+    return out
+
+
+async def write(settings: Settings, name: str, key: str, value: bytes) -> None:
+    """
+    One record for one of our topics, acknowledged by all replicas. The topics are made when they are missing and `kafka.create_topics` allows it.
+
+    Raises
+    ------
+    BrokerError
+        The broker is not there, the topic is missing, or the record is refused.
+    """
+    topic = settings.kafka.topic_prefix + name
+    async with topics.admin(settings) as client:
+        missing = topic not in await client.list_topics()
+    if missing and not settings.kafka.create_topics:
+        raise BrokerError(f"the topic {topic} does not exist, and kafka.create_topics is false; create it with `stream-monitor topics apply`")
+    if missing:
+        await topics.ensure(settings)
+    producer = AIOKafkaProducer(**client_options(settings.kafka), acks="all", enable_idempotence=True, compression_type="zstd")
+    try:
+        with connecting(settings.kafka):
+            await producer.start()
+        await producer.send_and_wait(topic, value, key.encode())
+    except KafkaError as e:
+        raise BrokerError(f"{settings.kafka.bootstrap_servers}: a record for {topic} was refused: {e}") from None
+    finally:
+        await quietly(producer.stop())
+
+
+async def send_again(settings: Settings, records: Sequence[tuple[str, bytes | None, bytes, int]]) -> None:
+    """
+    Records (topic, key, value, time in ms) as they were, acknowledged by all replicas.
+
+    Raises
+    ------
+    BrokerError
+        The broker is not there, or a record is refused; those before it may have been sent.
+    """
+    producer = AIOKafkaProducer(**client_options(settings.kafka), acks="all", enable_idempotence=True, compression_type="zstd", max_request_size=4 << 20)
+    try:
+        with connecting(settings.kafka):
+            await producer.start()
+        waiting = [await producer.send(topic, value, key, timestamp_ms=time_ms) for topic, key, value, time_ms in records]
+        await asyncio.gather(*waiting)
+    except KafkaError as e:
+        raise BrokerError(f"{settings.kafka.bootstrap_servers}: a record was refused: {e}") from None
+    finally:
+        await quietly(producer.stop())

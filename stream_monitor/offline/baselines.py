@@ -1,0 +1,112 @@
+"""
+A reference profile of files.
+
+Rule of the file: what a worker does with the first rows of a model version is done here with the rows of the file, by the same code, so that the same rows give the same
+profile with the same id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from stream_monitor.errors import InputError
+from stream_monitor.monitors.performance_windows import ALL
+from stream_monitor.monitors.reference import Profile
+from stream_monitor.monitors.version import Version
+from stream_monitor.offline.replay import CHUNK_EVENTS, Replay
+from stream_monitor.settings import Baseline, ModelSettings, Settings
+
+ENDLESS = 1 << 62
+"""A reference of so many rows is never learnt by itself."""
+SHOWN = 10
+IN_PROFILES = ("accuracy", "mae", "rmse")
+
+
+class Builder:
+    """
+    Takes events until there are enough rows, and makes the profile.
+
+    Parameters
+    ----------
+    settings : Settings
+        Types and limits of features matter as they do to a worker; its `baseline` does not.
+    model, version : str or None
+        Of which rows; None: of the only one that the events have.
+    rows : int or None
+        Of so many first rows; None: of all.
+    """
+
+    def __init__(self, settings: Settings, model: str | None = None, version: str | None = None, rows: int | None = None) -> None:
+        self.model, self.version, self.rows = model, version, rows
+        core = settings.core
+        core = msgspec.structs.replace(core, defaults=_learning(core.defaults), models={name: _learning(m) for name, m in core.models.items()})
+        self.replay = Replay(msgspec.structs.replace(settings, core=core))
+        self.answers = True
+        """The predictions are those of a model; without them there is no performance."""
+        self.predictions = 0
+        """Rows read so far."""
+
+    def feed(self, events: Iterable[tuple[str, bytes, Any, int]]) -> bool:
+        """Take events; False: there are enough rows, and no more were taken."""
+        chunk = []
+        for event in events:
+            chunk.append(event)
+            self.predictions += event[0] == "predictions"
+            if len(chunk) == CHUNK_EVENTS:
+                self.replay.feed(chunk)
+                chunk = []
+                if self.rows is not None and any(v.features.waiting_rows >= self.rows for v in self._versions()):
+                    return False
+        self.replay.feed(chunk)
+        return True
+
+    def _versions(self) -> list[Version]:
+        """The versions that are meant and have rows."""
+        found = (v for shard in self.replay.shards for v in shard.versions)
+        return [v for v in found if v.features.waiting_rows and self.model in {None, v.model} and self.version in {None, v.name}]
+
+    def profile(self) -> tuple[Version, Profile]:
+        """
+        The version that was found, and the profile of its rows.
+
+        Raises
+        ------
+        InputError
+            There is no such version, or more than one.
+        """
+        self.replay.close()
+        found = self._versions()
+        if len(found) != 1:
+            raise InputError(self._not_one(found))
+        features = found[0].features
+        features.learn(min(self.rows or ENDLESS, features.waiting_rows))
+        assert features.profile is not None
+        return found[0], msgspec.structs.replace(features.profile, performance=_performance(found[0]) if self.answers else {})
+
+    def _not_one(self, found: list[Version]) -> str:
+        if found:
+            names = ", ".join(f"{v.model}/{v.name} ({v.features.waiting_rows} rows)" for v in found[:SHOWN])
+            return f"a profile is of one model version, and there are {len(found)}: {names}; choose with --model and --version"
+        asked = "/".join(name for name in (self.model, self.version) if name is not None)
+        self.model = self.version = None
+        others = [f"{v.model}/{v.name}" for v in self._versions()]
+        if others:
+            return f"no rows of {asked}; there are rows of {', '.join(others[:SHOWN])}"
+        reasons = Counter(d.reason for d in self.replay.dead_letters)
+        why = f": {', '.join(f'{n} rejected as {reason}' for reason, n in reasons.most_common())}; the first: {self.replay.dead_letters[0].message}" if reasons else ""
+        return f"no usable prediction in {self.predictions} rows{why}"
+
+
+def _performance(version: Version) -> dict[str, float]:
+    """What the level of performance is later taken from, of all labelled rows."""
+    found, span = version.performance.window(ALL)
+    metrics = {name: found[name] for name in IN_PROFILES if name in found}
+    return {**metrics, "labels": float(span.count)} if metrics else {}
+
+
+def _learning(model: ModelSettings) -> ModelSettings:
+    return msgspec.structs.replace(model, baseline=Baseline(rows=ENDLESS))

@@ -1,0 +1,256 @@
+"""
+The core on a stream of events, without a broker: the same INGEST, the same log format, the same EVALUATE.
+
+Rule of the file: log time is event time, and every row has its own. So a replay gives the same result every time, and a label that
+comes exactly `labels.max_delay` after its prediction is in time, however many rows are folded at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from math import inf
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.evaluate import TICK_MS, Shard
+from stream_monitor.ingest import Ingest, tick
+from stream_monitor.monitors.performance_verdicts import MIN_LABELS, newest_rows
+from stream_monitor.offline.outcome import Refused, reasons, refused_by_model
+from stream_monitor.settings import CoreSettings, Freshness, ModelSettings, Settings
+from stream_monitor.verdicts import Out
+from stream_monitor.windows.names import duration_ms
+
+CHUNK_EVENTS = 2_000
+STEPS_MAX = 2_000
+"""A step costs two or three milliseconds, however few events it has: a longer input gets longer steps."""
+STEP_SHARE = 8
+"""A step has at most this part of the rows, or of the time, that is needed for a judgement."""
+
+
+class Pace(NamedTuple):
+    """
+    How far a step may go, in rows and in log time.
+
+    Every look needs a least number of rows. So with an eighth of them a step it sees every window that live would, wherever
+    rows are a second or a week apart; a window of time that can hold as many is looked at as often as its length asks for.
+    """
+
+    least_rows: int
+    """With fewer rows nothing is judged."""
+    windows_ms: tuple[int, ...]
+    """Windows of time that thresholds judge, and how long they wait: ascending."""
+    silence_ms: float
+    """The shortest silence that means something."""
+    retire_ms: int
+    """The shortest silence after which a version retires."""
+    span_ms: float
+    """A step is at least so long, unless a window asks for less."""
+
+    @classmethod
+    def of(cls, core: CoreSettings, span_ms: int) -> Pace:
+        """
+        The pace for an input whose events lie `span_ms` apart from first to last.
+
+        Examples
+        --------
+        >>> Pace.of(of_files(CoreSettings()), 365 * 86_400_000)[:3]
+        (100, (), inf)
+        """
+        models = [core.defaults, *core.models.values()]
+        rules = [(m, rule) for m in models for rule in m.thresholds.values()]
+        judged = {rule.window or newest_rows(m) for m, rule in rules}
+        windows = {d for name in judged if (d := duration_ms(name)) is not None} | {rule.for_ms for _, rule in rules if rule.for_ms}
+        silences = [t for m in models for t in (m.freshness.predictions_ms, m.freshness.labels_ms) if t]
+        least = min([MIN_LABELS, *(rule.min_labels for _, rule in rules), *(m.quality.min_rows for m in models)])
+        return cls(least, tuple(sorted(windows)), min(silences, default=inf), min(m.silence_ms for m in models), span_ms / STEPS_MAX)
+
+    @property
+    def rows(self) -> int:
+        """Predictions, or labels, of a step."""
+        return max(1, self.least_rows // STEP_SHARE)
+
+    def longest_ms(self, crowd_ms: float, *, several: bool) -> float:
+        """
+        How long a step may be.
+
+        Parameters
+        ----------
+        crowd_ms : float, ms
+            In so much time the last `least_rows` rows came: shorter windows have too few.
+        several : bool
+            There are several versions, each of which may be silent while others are not.
+        """
+        window = next((w for w in self.windows_ms if w >= crowd_ms), inf)
+        return min(window, self.silence_ms, self.retire_ms if several else inf) / STEP_SHARE
+
+
+class Point(NamedTuple):
+    """How a model version stood at a log time, in the first of its windows."""
+
+    model: str
+    version: str
+    time_ms: int
+    labels: int
+    metrics: dict[str, float]
+
+
+def of_files(core: CoreSettings) -> CoreSettings:
+    """
+    Settings for events out of files: a gap between two rows is no silence of a server, unless the configuration has a limit of its own.
+
+    Examples
+    --------
+    >>> of_files(CoreSettings()).defaults.freshness.predictions_ms is None
+    True
+    """
+
+    def quiet(model: ModelSettings) -> ModelSettings:
+        return msgspec.structs.replace(model, freshness=Freshness(predictions_ms=None)) if model.freshness == Freshness() else model
+
+    return msgspec.structs.replace(core, defaults=quiet(core.defaults), models={name: quiet(model) for name, model in core.models.items()})
+
+
+class Replay:
+    """
+    Folds events in chunks.
+
+    Parameters
+    ----------
+    settings : Settings
+    baselines : mapping of "model/version" to bytes
+        Reference profiles.
+    partitions : int
+        Of the log that is folded; results do not depend on it.
+    span_ms : int, ms
+        From the first event to the last; a longer input is folded in longer steps (see `Pace`).
+    points : int
+        About so many times on the way, how every model version stands is noted in `history`.
+    """
+
+    def __init__(self, settings: Settings, baselines: Mapping[str, bytes] | None = None, partitions: int = 1, *, span_ms: int = 0, points: int = 0) -> None:
+        core = of_files(settings.core)
+        self.ingest = Ingest(partitions, max_record_bytes=settings.worker.max_record_bytes)
+        self.shards = [Shard(p, core, baselines, partitions=partitions, confirm_ms=0) for p in range(partitions)]
+        for shard in self.shards:
+            shard.tells_history = False
+        self.pace = Pace.of(core, span_ms)
+        self.history: list[Point] = []
+        self.offsets = Counter({"predictions": 0, "labels": 0})
+        self.dead_letters: list[Refused] = []
+        self.out: list[Out] = []
+        self.log_time_ms = 0
+        self._waiting: dict[str, list[tuple[bytes, int]]] = {"predictions": [], "labels": []}
+        self._events = 0
+        self._began_ms, self._longest_ms = 0, inf
+        self._recent: deque[int] = deque(maxlen=self.pace.least_rows)
+        self._point_ms, self._pointed_ms = span_ms // points if points else 0, 0
+
+    def feed(self, events: Iterable[tuple[str, bytes, Any, int]]) -> None:
+        """Take events `(kind, value, key, time in ms)` in the order of their time."""
+        recent, rows, least_ms = self._recent, self.pace.rows, self.pace.span_ms
+        for kind, value, _, time_ms in events:
+            if self._events and time_ms > self.log_time_ms:
+                span_ms = time_ms - self._began_ms
+                full = span_ms >= least_ms and max(map(len, self._waiting.values())) >= rows
+                if full or self._events >= CHUNK_EVENTS or span_ms > self._longest_ms or time_ms - self.log_time_ms > self.pace.retire_ms:
+                    self._fold(time_ms)
+            elif self._events >= CHUNK_EVENTS:
+                self._fold(time_ms)
+            if not self._events:
+                self._begin(max(time_ms, self.log_time_ms))
+            self.log_time_ms = max(self.log_time_ms, time_ms)
+            recent.append(time_ms)
+            self._waiting[kind].append((value, self.log_time_ms))
+            self._events += 1
+
+    def _begin(self, time_ms: int) -> None:
+        """A step begins."""
+        self._began_ms = time_ms
+        crowd_ms = time_ms - self._recent[0] if len(self._recent) == self._recent.maxlen else inf
+        self._longest_ms = self.pace.longest_ms(crowd_ms, several=sum(len(shard.registry.active) for shard in self.shards) > 1)
+
+    def _fold(self, next_ms: float = inf) -> None:
+        """Fold what waits, and look at it a tick later, if the next event does not come before."""
+        if not self._events:
+            return
+        arrivals: dict[str, tuple[int, NDArray[np.int64]]] = {}
+        for kind, rows in self._waiting.items():
+            if not rows:
+                continue
+            values: list[bytes | None] = [value for value, _ in rows]
+            offsets = np.arange(self.offsets[kind], self.offsets[kind] + len(rows))
+            times = np.array([t for _, t in rows], np.int64)
+            arrivals[f"{kind}@replay/0"] = self.offsets[kind], times
+            self.offsets[kind] += len(rows)
+            for reject in self.ingest.take(f"{kind}@replay/0", kind, values, offsets, times):
+                self.dead_letters.append(Refused(kind, int(offsets[reject.index]), reject.reason, reject.message, rows[reject.index][0]))
+            rows.clear()
+        self._events = 0
+        for target, records in self.ingest.flush(self.log_time_ms, arrivals).items():
+            for record in records:
+                self.shards[target].fold(record, arrivals=arrivals)
+            if next_ms - self.log_time_ms >= TICK_MS:
+                self.shards[target].fold(tick(self.log_time_ms + TICK_MS))
+        self._collect()
+        if self._point_ms and self.log_time_ms - self._pointed_ms >= self._point_ms:
+            self._note()
+
+    def _note(self) -> None:
+        """How every model version stands now."""
+        self._pointed_ms = self.log_time_ms
+        for shard in self.shards:
+            for version in shard.versions:
+                metrics, span = version.performance.window(version.settings.windows[0])
+                if span.count:
+                    self.history.append(Point(version.model, version.name, self.log_time_ms, span.count, metrics))
+
+    def _collect(self) -> None:
+        for shard in self.shards:
+            self.out += shard.outbox
+            shard.outbox = []
+
+    def close(self) -> None:
+        """Fold what waits, and judge once more."""
+        self._fold()
+        for shard in self.shards:
+            shard.close()
+        self._collect()
+        if self._point_ms:
+            self._note()
+
+    def alerts(self) -> list[bytes]:
+        """Alert events so far, in order."""
+        return [o.value for o in self.out if o.topic == "alerts"]
+
+    def summary(self) -> dict[str, Any]:
+        """The content of `summary.json`."""
+        models: dict[str, Any] = {}
+        alerts: Counter[str] = Counter()
+        records: dict[str, Any] = {}
+        for kind in ("predictions", "labels"):
+            received = self.offsets[kind]
+            rejected = self.ingest.counts[kind, "rejected"]
+            duplicate = sum(s.summary()["records"][kind]["duplicate"] for s in self.shards)
+            if kind == "labels":
+                duplicate = sum(s.labels["duplicate"] for s in self.shards)
+            records[kind] = {"received": received, "accepted": received - rejected - duplicate, "duplicate": duplicate, "rejected": rejected}
+        for shard in self.shards:
+            part = shard.summary()
+            alerts.update(part["alerts"])
+            for name, found in part["models"].items():
+                models.setdefault(name, {"versions": {}})["versions"].update(found["versions"])
+        for name, n in refused_by_model(self.dead_letters).items():
+            if name in models:
+                models[name]["rejected"] = n
+        refused = {"refused": reasons(self.dead_letters)} if self.dead_letters else {}
+        return {"schema": 1, "records": records, **refused, "models": models, "alerts": {"firing": alerts["firing"], "resolved": alerts["resolved"]}}
+
+    @property
+    def unmet_labels(self) -> int:
+        """Labels that were accepted and met no prediction."""
+        records = self.summary()["records"]["labels"]
+        return records["accepted"] - sum(s.labels[outcome] for s in self.shards for outcome in ("matched", "corrected", "superseded"))  # type: ignore[no-any-return]

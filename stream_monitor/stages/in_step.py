@@ -1,0 +1,141 @@
+"""
+Sources are fetched as they are, and handed over in step.
+
+Rule of the file: what was fetched of a source partition is kept here in the order of its offsets until its
+turn has come (`stages/alignment.py` says whose turn it is), and is handed over in parts of some thousand
+records, since event times are known only when records were decoded. A partition of which something is kept is
+paused, so that no more of it is fetched: memory holds one answer of the broker, or two, of each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Collection
+from typing import Any, NamedTuple, Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from stream_monitor.kafka.fetching import Epochs, Fetched, Fetching
+from stream_monitor.stages.alignment import Alignment
+
+PART_RECORDS = 8_000
+"""Of a partition at once: more than a flush of INGEST, so that records of observations are as large as they would be."""
+TURN_RECORDS = 24_000
+"""Of all partitions between two looks at whose turn it is."""
+
+
+class AlignedStage(Protocol):
+    """What reads sources in step: INGEST."""
+
+    topics: frozenset[str]
+    alignment: Alignment
+
+    def position(self, tp: TopicPartition) -> int: ...
+
+
+class Kept(NamedTuple):
+    """Fetched batches of a partition whose turn has not come, and the position after them."""
+
+    epoch: int
+    batches: list[tuple[int, Any]]
+    end: int
+
+
+class FetchingInStep(Fetching):
+    """The consumer of a worker, whose stage reads its topics in step."""
+
+    def __init__(self, hub: Epochs, consumer: AIOKafkaConsumer, stage: AlignedStage) -> None:
+        super().__init__(hub, consumer)
+        self.stage, self.alignment = stage, stage.alignment
+        self._kept: dict[TopicPartition, Kept] = {}
+        self._moved = asyncio.Event()
+        self.alignment.on_take = self._moved.set
+
+    async def _fetch(self, partitions: Collection[TopicPartition], timeout_s: float) -> dict[TopicPartition, Fetched]:
+        out = await self._turn(partitions)
+        if not out:
+            await self._more(timeout_s)
+            out = await self._turn(partitions)
+        return out
+
+    async def _more(self, timeout_s: float) -> None:
+        """Until something was fetched, or something taken that others wait for."""
+        waiter = self.consumer._fetcher._create_fetch_waiter()
+        wanted = [waiter]
+        if self._kept:
+            self._moved.clear()
+            wanted.append(asyncio.ensure_future(self._moved.wait()))
+        done, pending = await asyncio.wait(wanted, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for future in pending:
+            future.cancel()
+        if waiter in done:
+            waiter.result()  # authorisation errors
+
+    async def _turn(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Fetched]:
+        """What has been fetched by now and may go on."""
+        got = await self._drained(partitions)
+        assigned = self.consumer.assignment()
+        self._kept = {tp: kept for tp, kept in self._kept.items() if tp in assigned and kept.epoch == self.hub.epochs.get(tp, 0)}
+        out: dict[TopicPartition, Fetched] = {}
+        for tp, found in got.items():
+            if tp not in assigned:
+                continue
+            end = self._state(tp).position
+            if tp.topic not in self.stage.topics:
+                out[tp] = self._handed(tp, found, end)
+            elif kept := self._kept.get(tp):
+                self._kept[tp] = kept._replace(batches=kept.batches + found, end=end)
+            else:
+                self._kept[tp] = Kept(self.hub.epochs.get(tp, 0), found, end)
+        return out | self._released([tp for tp in assigned if tp.topic in self.stage.topics])
+
+    def _released(self, sources: list[TopicPartition]) -> dict[TopicPartition, Fetched]:
+        """Parts of what is kept of partitions that need not wait, the slowest first."""
+        here = {tp for tp in sources if tp in self._kept or self.ends.get(tp) != self.stage.position(tp)}
+        behind = here | {tp for tp in sources if self._remains(tp)}
+        waiting = self.alignment.hold(time.monotonic(), behind, here)
+        out: dict[TopicPartition, Fetched] = {}
+        records = 0
+        for tp in sorted(self._kept.keys() - waiting, key=self._order):
+            if records >= TURN_RECORDS:
+                break
+            out[tp], n = self._part(tp)
+            records += n
+        for tp in sources:
+            paused = self._state(tp).paused
+            if paused != (tp in self._kept):
+                (self.consumer.resume if paused else self.consumer.pause)(tp)
+        return out
+
+    def _order(self, tp: TopicPartition) -> tuple[float, TopicPartition]:
+        time_ms = self.alignment.time_of(tp)
+        return -math.inf if time_ms is None else time_ms, tp
+
+    def _part(self, tp: TopicPartition) -> tuple[Fetched, int]:
+        """The next batches of a partition, and how many records they have room for."""
+        kept, n, last = self._kept.pop(tp), 0, 0
+        ends = [start for start, _ in kept.batches[1:]] + [kept.end]  # each batch ends where the next begins
+        while last < len(ends) and n < PART_RECORDS:
+            n = max(ends[last] - kept.batches[0][0], 1)
+            last += 1
+        if last < len(ends):
+            self._kept[tp] = kept._replace(batches=kept.batches[last:])
+        return self._handed(tp, kept.batches[:last], ends[last - 1]), n
+
+    def _handed(self, tp: TopicPartition, batches: list[tuple[int, Any]], end: int) -> Fetched:
+        fetched = Fetched(tp, self.hub.epochs.get(tp, 0), self.ends.get(tp), end, batches)
+        self.ends[tp] = end
+        return fetched
+
+    def _remains(self, tp: TopicPartition) -> bool:
+        """Whether the broker has more of it, as of the last answer; before that, whether it had when it was opened."""
+        state = self._state(tp)
+        end = state.lso if state.lso is not None and state.lso >= 0 else state.highwater
+        if end is None:
+            return self.alignment.had_more(tp)
+        return bool(state.has_valid_position and state.position < end)
+
+    def _state(self, tp: TopicPartition) -> Any:
+        return self.consumer._subscription.subscription.assignment.state_value(tp)
