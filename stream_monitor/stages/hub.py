@@ -208,9 +208,9 @@ class Hub:
                     return
                 rest = await stage.next(rest)
         except Exception as e:
-            log.exception("processing a batch of %s failed", fetched.tp)
+            log.exception("processing a batch of %s/%d failed", *fetched.tp)
             await self._flush_others(stage)
-            die(BATCH_FAILED, f"processing a batch of {fetched.tp} failed: {e!r}")  # half applied; Faust would log it and go on with the next
+            die(BATCH_FAILED, f"processing a batch of {fetched.tp.topic}/{fetched.tp.partition} failed: {e!r}")  # half applied; Faust would log it and go on with the next
         finally:
             self._delivering.discard(stage)
 

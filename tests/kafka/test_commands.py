@@ -94,7 +94,7 @@ def test_references_of_every_source_and_the_alerts_that_follow(kafka: Any, prefi
             call(tmp_path, "produce", f"{file}.csv", "--map", f"model=:{model}")
         found = wait("references of all that have one", lambda: m if len(m := means(url)) >= 3 else None)
         assert set(found) == {"published", "filed", "learnt"}, "a broken profile is left out, and 200 rows are too few to learn"
-        assert "REFUSED: the reference published as 'broken/' cannot be used" in (tmp_path / "worker.log").read_text()
+        assert "the reference published as 'broken/' cannot be used" in (tmp_path / "worker.log").read_text()
         shown = wait("the learnt profile", lambda: shown_or_none(tmp_path, "learnt/"))
         assert shown["id"] == built["id"], "learnt by the worker, built from the file: the same"
 

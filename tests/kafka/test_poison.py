@@ -81,7 +81,7 @@ def test_aborted_transactions_never_count_and_hanging_ones_count_when_they_are_c
     site.send([event("behind")])
     producers[0].abort_transaction(20)
     time.sleep(1)
-    assert site.predictions() == 0, "what lies behind an open transaction is not there yet"
+    assert site.predictions() == 0, "what lies behind an open transaction does not exist yet"
     producers[1].commit_transaction(20)
     site.wait("the committed ones", lambda: site.predictions() == 6)
     time.sleep(0.5)

@@ -114,6 +114,6 @@ def test_a_record_that_crashes_workers_is_found_among_those_of_workers_that_were
     site.send([event("q", "crash-ingest"), event("after")])
     site.wait("after", lambda: site.predictions() == 2_002)
     assert site.stop() == 0
-    assert "3 times a worker began at" in site.log
+    assert "3 times a worker started at" in site.log
     assert letters(site) == {("predictions", "signal SIGSEGV"): 2}
     assert {json.loads(m.value())["event_id"] for m in site.letters()} == {"p", "q"}

@@ -184,7 +184,9 @@ def test_records_that_retention_took_before_ingest_read_them_end_the_worker_or_a
     site.delete_all_records("predictions")
     before = site.committed("predictions")
     site.configure("instance_id: one, on_lost: fail")
-    gone = rf"exit 71: {site.prefix}predictions/\d: records \d+ to \d+ are gone by retention before they were read, and worker.on_lost is fail; worker.on_lost: continue goes on"
+    gone = (
+        rf"exit 71: {site.prefix}predictions/\d: records \d+ to \d+ were deleted by retention before they were read, and worker.on_lost is fail; worker.on_lost: continue goes on"
+    )
     assert re.search(gone, site.refused())
     assert site.committed("predictions") == before
     site.configure("instance_id: one")
@@ -236,7 +238,7 @@ def test_with_on_lost_fail_a_gap_before_evaluate_ends_the_worker_until_it_is_tol
     assert producer.flush(30) == 0
     site.delete_all_records("observations")
     site.configure("instance_id: one, on_lost: fail")
-    gone = rf"exit 71: {site.prefix}observations/\d: records \d+ to \d+ are gone by retention before they were folded, .* starts there with an empty state"
+    gone = rf"exit 71: {site.prefix}observations/\d: records \d+ to \d+ were deleted by retention before they were folded, .* starts there with an empty state"
     assert re.search(gone, site.refused())
     assert site.committed("observations") == before
     site.configure("instance_id: one, on_lost: continue")

@@ -124,7 +124,7 @@ def test_what_was_committed_is_folded_with_the_configuration_that_wrote_it(befor
 
         with caplog.at_level(logging.WARNING):
             stage = await opened(kafka, after)
-        assert caplog.messages == [f"observations/0: configuration {after.hash} takes effect at {COMMITTED}; up to there it was {before.hash}"]
+        assert caplog.messages == [f"observations/0: configuration {after.hash} takes effect at offset {COMMITTED}; before it was {before.hash}"]
         switched = moved(left, after)
         assert stage.owned[LOG].shard.snapshot() == switched.snapshot()
 
@@ -212,7 +212,7 @@ def test_a_configuration_that_cannot_be_read_is_needed_only_after_a_crash(monkey
 
     async def body():
         kafka, _ = await killed_by(STRICT)
-        with pytest.raises(StateError, match=f"was folded with configuration {STRICT.hash} from 1 on, which this version .* run the version before and end it by SIGTERM"):
+        with pytest.raises(StateError, match=f"was folded with configuration {STRICT.hash} from 1 on, which this version .* run the previous version and stop it with SIGTERM"):
             await opened(kafka, LAX)
         stage = await opened(kafka, STRICT)
         await stage.flush()

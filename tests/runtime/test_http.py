@@ -141,7 +141,7 @@ def test_a_scrape_that_takes_too_long_is_given_up(monkeypatch):
     async def never():
         await asyncio.Event().wait()
 
-    assert get("/metrics", metrics=never)[::2] == (503, b"no metrics within 0.01 s\n")
+    assert get("/metrics", metrics=never)[::2] == (503, b"no metrics ready within 0.01 s\n")
 
 
 def raw(request: bytes):

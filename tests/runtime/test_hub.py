@@ -91,7 +91,7 @@ def test_a_batch_is_taken_only_where_the_last_one_ended(died):
         await hub.deliver(stage, batch(hub, 0, 10))
         await hub.deliver(stage, batch(hub, 20, 30))  # a hole
         await hub.deliver(stage, batch(hub, 10, 20))  # right, but what is delivered until it is opened again is dropped
-        assert hub.trouble() == "opened again: observations/0"
+        assert hub.trouble() == "being reopened: observations/0"
         await asyncio.sleep(0.05)
         await hub.deliver(stage, stale._replace(start=0))
         assert (stage.taken, stage.opened, hub.trouble()) == ([10], 2, "")
@@ -127,7 +127,7 @@ def test_a_batch_that_fails_ends_the_process_after_the_other_stage_has_flushed(d
         assert other.flushed == 1
 
     asyncio.run(body())
-    assert died[0].startswith("73: a batch of")
+    assert died[0].startswith("73: processing a batch of observations/0 failed")
 
 
 @pytest.mark.parametrize("start", [None, 5])

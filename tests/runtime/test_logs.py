@@ -43,7 +43,7 @@ def test_a_name_stays_on_its_line(written, name):
     logger.error("processing a batch of %s failed", name)
     (line,) = out.getvalue().split("\n")[:-1]
     assert line.isprintable()
-    assert line.startswith("ERROR a batch of m")
+    assert line.startswith("ERROR processing a batch of m")
     assert len(line) <= LINE_CHARS_MAX + 1
 
 
@@ -71,7 +71,7 @@ def test_a_flood_is_cut_and_counted(written):
     assert sum("exit 71" in line for line in lines) == 50, "what ends the process is always said"
     now[0] += PERIOD_S
     logger.warning("odd record %d", 10_000)
-    assert out.getvalue().splitlines()[-1] == f"WARNING odd record 10000 ({10_000 - LIKE_MAX} more like it were left out)"
+    assert out.getvalue().splitlines()[-1] == f"WARNING odd record 10000 ({10_000 - LIKE_MAX} similar messages suppressed)"
 
 
 def test_a_flood_of_kinds_does_not_fill_memory():
@@ -97,9 +97,9 @@ def test_a_connection_that_fails_is_told_once_a_minute_without_the_password(capl
         spoken.removeHandler(complaints)
     told = [record.getMessage() for record in caplog.records if record.name == "stream_monitor"]
     assert [text.partition(";")[0] for text in told] == [
-        "no connection to Kafka, tried again: the broker refuses the login of 'u' by PLAIN",
-        "no connection to Kafka, tried again: the broker closed the connection",
-        "no connection to Kafka, tried again: the broker refuses the login of 'u' by PLAIN",
+        "cannot connect to Kafka, retrying: the broker refuses the login of 'u' by PLAIN",
+        "cannot connect to Kafka, retrying: the broker closed the connection",
+        "cannot connect to Kafka, retrying: the broker refuses the login of 'u' by PLAIN",
     ]
     assert "hush-4711" not in caplog.text
 

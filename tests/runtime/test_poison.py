@@ -259,7 +259,7 @@ def test_rows_that_cannot_be_packed_are_found_too(died, monkeypatch):
         assert sent.letters() == [(values[1], 1, "ended_worker")]
 
     asyncio.run(body())
-    assert died == ["73: INGEST: rows could not be packed: OverflowError('row')"] * 3
+    assert died == ["73: INGEST: rows cannot be packed: OverflowError('row')"] * 3
 
 
 class Folding:

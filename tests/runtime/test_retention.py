@@ -53,7 +53,7 @@ def test_ingest_ends_with_the_way_out_and_commits_nothing(metadata, first_wanted
     for _ in range(2):
         told = asyncio.run(body())
         assert told == (
-            f"predictions/0: records {first_wanted} to 14 are gone by retention before they were read, and worker.on_lost is fail; worker.on_lost: continue goes on behind them "
+            f"predictions/0: records {first_wanted} to 14 were deleted by retention before they were read, and worker.on_lost is fail; worker.on_lost: continue goes on behind them "
             "and counts them; moving the offset of group stream-monitor on this partition to 15 leaves them out"
         )
         assert kafka.offsets[SOURCE] == (10, metadata)
@@ -89,7 +89,7 @@ def test_observations_between_the_snapshot_and_the_log_end_the_worker_or_are_cou
 
         for _ in range(2):
             failing = kafka.stage(on_lost="fail")
-            with pytest.raises(StateError, match=rf"observations/0: records {lost} are gone .* before they were folded.* to {deleted} begins anew there"):
+            with pytest.raises(StateError, match=rf"observations/0: records {lost} were deleted .* before they were folded.* to {deleted} starts there"):
                 await failing.open([LOG])
             await failing.flush()
             assert (kafka.offsets, kafka.ends) == (committed, ends)
@@ -110,7 +110,7 @@ def test_observations_without_a_snapshot_end_the_worker_too():
     kafka.delete_before(LOG, 5)
 
     async def body():
-        with pytest.raises(StateError, match="records 0 to 4 are gone"):
+        with pytest.raises(StateError, match="records 0 to 4 were deleted"):
             await kafka.stage(on_lost="fail").open([LOG])
         stage = kafka.stage()
         assert await stage.open([LOG]) == {LOG: 5}
@@ -128,7 +128,7 @@ def test_a_hole_that_opens_while_the_worker_runs():
         await stage.open([LOG])
         await fold(stage, kafka, 10)
         kafka.delete_before(LOG, 20)
-        with pytest.raises(StateError, match="records 10 to 19 are gone"):
+        with pytest.raises(StateError, match="records 10 to 19 were deleted"):
             await stage.open([LOG])
         assert stage.position(LOG) == -1
         await stage.flush()

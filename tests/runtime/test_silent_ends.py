@@ -185,7 +185,7 @@ def test_workers_that_were_killed_for_no_fault_of_a_record_set_nothing_aside(mon
         assert driver.offsets[TP] == (CAREFUL_RECORDS + 500, f"id time={T0_MS}")
 
     asyncio.run(body())
-    assert "predictions/0: 3 times a worker began at 0 and ended without a word, or was killed" in caplog.text
+    assert "predictions/0: 3 times a worker started at 0 and ended without an error, or was killed" in caplog.text
 
 
 def test_a_clean_end_and_an_idle_partition_are_no_suspicion() -> None:
@@ -211,7 +211,7 @@ def test_on_poison_stop_only_says_so(crashing: None, caplog: pytest.LogCaptureFi
                 await run(driver, lambda _: [delivery(0, [BAD])], on_poison="stop")
 
     asyncio.run(body())
-    assert "4 times a worker began at 0 and ended without a word, or was killed; worker.on_poison: skip looks for the record that causes it" in caplog.text
+    assert "4 times a worker started at 0 and ended without an error, or was killed; worker.on_poison: skip looks for the record that causes it" in caplog.text
 
 
 def test_a_delivery_whose_partition_is_opened_again_while_it_is_tried_is_left(crashing: None) -> None:
@@ -314,7 +314,7 @@ def test_a_worker_that_was_killed_folds_everything(caplog: pytest.LogCaptureFixt
         assert driver.offsets[MARK] == (7, "2")
 
     asyncio.run(body())
-    assert "observations/0: 8 times a worker began at 0 and ended without a word" in caplog.text
+    assert "observations/0: 8 times a worker started at 0 and ended without an error" in caplog.text
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])

@@ -220,7 +220,7 @@ def test_a_record_that_cannot_be_folded_again_ends_the_worker_and_names_it(died,
 
     asyncio.run(body())
     assert died[0].startswith("73: observations/0:2 was processed before and now crashes the worker: ZeroDivisionError: new (test_snapshots.py")
-    assert "run the version before" in died[0]
+    assert "run the previous version" in died[0]
 
 
 def test_a_tombstone_on_the_log_is_passed_over_in_a_restore_as_in_the_flow():

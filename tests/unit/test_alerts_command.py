@@ -115,16 +115,16 @@ def test_json_is_one_alert_a_line(broker, call):
 
 def test_no_topic_and_no_broker(broker, call):
     code, _, err = call()
-    assert (code, "x.alerts is not there yet" in err) == (1, True)
+    assert (code, "x.alerts does not exist yet" in err) == (1, True)
     code, _, err = call("ack", "abcd")
-    assert (code, "x.alerts is not there yet" in err) == (1, True)
+    assert (code, "x.alerts does not exist yet" in err) == (1, True)
 
 
 def test_tombstones_and_what_is_no_alert(broker, call):
     sent(broker, ("x.alerts", FRAUD.fingerprint, None), ("x.alerts", "k", b"{"), ("x.lifecycle", "churn", b"[]"), ("x.lifecycle", "churn", None))
     code, out, err = call()
     assert (code, order(out)) == (0, ["precision", "accuracy"])
-    assert "1 records on x.alerts are no alerts" in err
+    assert "1 records on x.alerts are not readable" in err
 
 
 @pytest.mark.parametrize(("command", "kind"), [("ack", "acknowledged"), ("mute", "muted"), ("false", "false_alarm")])
@@ -182,13 +182,13 @@ def test_a_fingerprint_that_is_nearly_right_or_not_unique(broker, call):
     sent(broker, ("x.alerts", twin.fingerprint, encode(twin)))
     code, _, err = call("mute", ACCURACY.fingerprint[:6])
     assert code == 1
-    assert "begins 2 fingerprints; write more of it" in err
+    assert "matches 2 fingerprints; give more characters" in err
 
 
 def test_usage_errors(broker, call):
     assert call("--severity", "loud")[0] == 2
     code, _, err = call("ack", "abcdef", "--for", "soon")
-    assert (code, "'soon' is no duration" in err) == (2, True)
+    assert (code, "'soon' is not a duration" in err) == (2, True)
 
 
 @pytest.mark.parametrize(("stop", "arguments"), [(signal.SIGINT, ["--json"]), (signal.SIGTERM, [])])

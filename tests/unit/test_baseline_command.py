@@ -190,7 +190,7 @@ def test_published_and_shown_from_the_topic(call, table, tmp_path):
     with start_in_thread(partitions=1) as broker:
         (tmp_path / "monitor.yaml").write_text(f"kafka: {{bootstrap_servers: '{broker.bootstrap}', topic_prefix: 'x.'}}\n")
         code, _, err = call("baseline", "show", "fraud/1")
-        assert (code, "x.baselines is not there" in err) == (1, True)
+        assert (code, "x.baselines does not exist" in err) == (1, True)
         code, out, _ = call("baseline", "publish", "p.json", "--model", "fraud", "--json")
         assert (code, json.loads(out)) == (0, {"id": identity, "topic": "x.baselines", "key": "fraud/"})
         assert identity in call("baseline", "publish", "p.json", "--model", "fraud", "--version", "1")[1]

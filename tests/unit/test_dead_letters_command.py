@@ -116,14 +116,19 @@ def test_one_is_shown_by_position_or_from_the_newest(letters, call):
         "position": "0:2", "topic": "x.labels", "source": "3:1", "reason": "wrong_type", "message": "`x` is \x1b[2J wrong", "truncated": 5_000_000,
         "key": "k2", "value": "", "value_bytes": 0,
     }  # fmt: skip
-    assert "13 bytes more" in call("show", "0:0", "--bytes", "4")[1]
-    for wrong, code, says in (("7", 1, "there is no dead letter 7"), ("0:99", 1, "there is no dead letter 0:99"), ("x", 2, "is no position"), ("0", 2, "is no position")):
+    assert "13 more bytes" in call("show", "0:0", "--bytes", "4")[1]
+    for wrong, code, says in (
+        ("7", 1, "dead letter 7 does not exist"),
+        ("0:99", 1, "dead letter 0:99 does not exist"),
+        ("x", 2, "is not a position"),
+        ("0", 2, "is not a position"),
+    ):
         assert (call("show", wrong)[0], says in call("show", wrong)[2]) == (code, True)
 
 
 def test_they_are_sent_again_once_as_they_came(letters, call):
     assert call("replay", "--yes")[0] == 2
-    assert "give --yes" in call("replay", "--reason", "wrong_type")[2]
+    assert "add --yes" in call("replay", "--reason", "wrong_type")[2]
     code, out, _ = call("replay", "--reason", "wrong_type", "--dry-run")
     assert (code, out) == (0, "would send: 1 to x.labels, 1 to x.predictions\nleft out: 1 without their value\n")
     code, out, _ = call("replay", "--reason", "wrong_type", "--reason", "ended_worker", "--yes", "--json")
@@ -135,4 +140,4 @@ def test_they_are_sent_again_once_as_they_came(letters, call):
 
 def test_without_the_topic(broker, call):
     code, _, err = call("list")
-    assert (code, "x.dead-letters is not there yet" in err) == (1, True)
+    assert (code, "x.dead-letters does not exist yet" in err) == (1, True)

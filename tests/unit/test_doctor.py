@@ -162,7 +162,7 @@ def test_lag_of_the_group_and_records_that_were_lost():
 
     found = asyncio.run(scenario())
     assert found["group"][0].status == "warn"
-    assert "no worker runs" in found["group"][0].detail
+    assert "no worker is running" in found["group"][0].detail
     assert found["lag"] == [Finding("lag", "ok", "predictions: 3 records behind")]
 
 
@@ -184,7 +184,7 @@ def test_broker_that_is_not_there():
         unused.bind(("127.0.0.1", 0))
         found = asyncio.run(found_by(settings_for(f"127.0.0.1:{unused.getsockname()[1]}"), timeout_s=2.0))
     assert [finding.status for finding in found["broker"]] == ["fail"]
-    assert "nobody listens there" in found["broker"][0].detail
+    assert "nothing listens on that address" in found["broker"][0].detail
     assert "kafka.bootstrap_servers" in found["broker"][0].advice
     assert set(found) == {"metrics port", "broker"}
 
@@ -246,7 +246,7 @@ def test_permissions_name_what_is_lacking():
 def test_permissions_that_the_broker_does_not_tell():
     found = asyncio.run(doctor.permissions(patient(topic("predictions", operations=None), cluster=FakeCluster(operations=None))))
     assert found[0].status == "ok"
-    assert "does not tell" in found[0].detail
+    assert "does not report" in found[0].detail
 
 
 @pytest.mark.parametrize(("refusal", "status"), [("", "ok"), ("TransactionalIdAuthorizationFailed", "fail")])
@@ -270,7 +270,7 @@ def test_topics_that_are_hidden_are_not_called_missing():
     assert [(finding.status, "alerts" in finding.detail) for finding in found] == [("fail", True), ("warn", False)]
 
 
-@pytest.mark.parametrize(("create", "advice"), [(True, "the worker makes them"), (False, "topics apply")])
+@pytest.mark.parametrize(("create", "advice"), [(True, "the worker creates them"), (False, "topics apply")])
 def test_missing_topics_depend_on_create_topics(create, advice):
     found = asyncio.run(doctor.topics(patient(cluster=FakeCluster(), kafka=KafkaSettings(create_topics=create, topic_prefix="ml."))))
     assert advice in found[0].advice

@@ -90,7 +90,7 @@ def test_every_family_of_models_is_emitted(of_a_core):
 
 
 def test_every_family_of_the_process_is_made_in_the_code(of_a_core):
-    made = of_a_core | constants("runtime/")
+    made = of_a_core | constants("runtime/", "stages/", "kafka/")
     assert {name for name in CATALOGUE if name.startswith("stream_monitor_")} <= made
 
 
@@ -100,7 +100,7 @@ def test_every_kind_of_alert_is_made():
 
 
 def test_every_reason_is_given():
-    assert set(REJECT_REASONS) <= constants("events/", "runtime/")
+    assert set(REJECT_REASONS) <= constants("events/", "kafka/", "stages/")
     assert set(topics()["dead-letters"].headers["properties"]["stream-monitor.reason"]["enum"]) == set(REJECT_REASONS)
 
 

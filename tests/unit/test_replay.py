@@ -506,8 +506,8 @@ def test_fail_on_is_exit_1_when_such_an_alert_fired(write, tmp_path, severity, f
     [
         ((), "no input"),
         (("absent.csv",), "No such file"),
-        (("{table}", "--interval", "soon"), "no duration"),
-        (("{table}", "--summary", "{folder}/absent/s.json"), "--summary .*there is no folder"),
+        (("{table}", "--interval", "soon"), "not a duration"),
+        (("{table}", "--summary", "{folder}/absent/s.json"), "--summary .*folder .* does not exist"),
         (("{table}", "--dead-letters", "{folder}"), "--dead-letters .*is a folder"),
         (("{table}", "--map", "predicton=x"), "Did you mean 'prediction'"),
     ],
