@@ -1,11 +1,13 @@
 """
-Two states of the code on the same events: `python bench/before_after.py --before COMMIT [--after COMMIT]`.
+Two states of the code on the same events: `python bench/before_after.py --before COMMIT [--after
+COMMIT]`.
 
-Predictions, and pairs of predictions with their labels, a CPU-second of a whole worker. Both states drain
-the same topics of one broker in turns, and the other one begins each round; the ratio is the median of the
-ratios round by round. CPU is of the whole backlog: from the last look before a record was taken to the first look
-at all of them counted. The state before is checked out into a folder that is deleted afterwards; the state
-after is the working tree, as it is, unless another commit is named.
+Predictions, and pairs of predictions with their labels, a CPU-second of a whole worker. Both states
+drain the same topics of one broker in turns, and the other one begins each round; the ratio is the
+median of the ratios round by round. CPU is of the whole backlog: from the last look before a record
+was taken to the first look at all of them counted. The state before is checked out into a folder
+that is deleted afterwards; the state after is the working tree, as it is, unless another commit is
+named.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def checkout(commit: str | None) -> Iterator[Path]:
         yield measure.ROOT
         return
     with tempfile.TemporaryDirectory(prefix="bench-checkout-") as folder:
-        archive = subprocess.run(["git", "archive", commit], cwd=measure.ROOT, capture_output=True, check=True)
+        archive = subprocess.run(
+            ["git", "archive", commit], cwd=measure.ROOT, capture_output=True, check=True
+        )
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
         yield Path(folder)
 
@@ -59,9 +63,16 @@ def once(code: Path, work: str, bootstrap: str, prefix: str, n: int) -> measure.
 
 def table(turns: list[Turn], works: list[str]) -> str:
     """Markdown: a CPU-second before and after (median of the rounds), and after / before."""
-    lines = ["| work | before | after | after / before: min / **median** / max | rounds |", "|---|---|---|---|---|"]
+    lines = [
+        "| work | before | after | after / before: min / **median** / max | rounds |",
+        "|---|---|---|---|---|",
+    ]
     for work in works:
-        rate = {(t.round, t.state): t.found.per_cpu_s for t in turns if t.work == work and t.found.complete}
+        rate = {
+            (t.round, t.state): t.found.per_cpu_s
+            for t in turns
+            if t.work == work and t.found.complete
+        }
         rounds = sorted({r for r, _ in rate if (r, "before") in rate and (r, "after") in rate})
         if not rounds:
             lines.append(f"| {work} | | | no round was complete | 0 |")
@@ -69,7 +80,10 @@ def table(turns: list[Turn], works: list[str]) -> str:
         before, after = ([rate[r, state] for r in rounds] for state in ("before", "after"))
         ratios = [b / a for a, b in zip(before, after, strict=True)]
         shown = f"{min(ratios):.3f} / **{statistics.median(ratios):.3f}** / {max(ratios):.3f}"
-        lines.append(f"| {work} | {statistics.median(before):,.0f} | {statistics.median(after):,.0f} | {shown} | {len(rounds)} |")
+        lines.append(
+            f"| {work} | {statistics.median(before):,.0f} | {statistics.median(after):,.0f} | "
+            f"{shown} | {len(rounds)} |"
+        )
     return "\n".join(lines)
 
 
@@ -86,19 +100,30 @@ def compare(a: argparse.Namespace) -> list[Turn]:
                     for state, code in states[:: -1 if number % 2 else 1]:
                         found = once(code, work, bootstrap, f"{prefix}{work}.", a.events)
                         turns.append(Turn(number, work, state, found))
-                        told = {"round": number, "work": work, "state": state, "per_cpu_s": round(found.per_cpu_s)}
+                        told = {
+                            "round": number,
+                            "work": work,
+                            "state": state,
+                            "per_cpu_s": round(found.per_cpu_s),
+                        }
                         print(json.dumps(told | found._asdict()), file=sys.stderr, flush=True)
         workload.forget_state(bootstrap, prefix, ())
     return turns
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--before", metavar="COMMIT", required=True)
     parser.add_argument("--after", metavar="COMMIT", help="the working tree if not given")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--events", type=int, default=400_000, help="keep below limits.pending (500,000): before sources were read in step, a worker lost labels of a longer backlog"
+        "--events",
+        type=int,
+        default=400_000,
+        help="keep below limits.pending (500,000): before sources were read in step, a worker lost "
+        "labels of a longer backlog",
     )
     parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--bootstrap", metavar="HOST:PORT", help="a broker that runs already")

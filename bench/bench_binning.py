@@ -1,4 +1,7 @@
-"""Nanoseconds a value of the ways to count values on bins: `python bench/bench_binning.py [--rounds N]`."""
+"""
+Nanoseconds a value of the ways to count values on bins: `python bench/bench_binning.py [--rounds
+N]`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,11 @@ from stream_monitor.stats.binning import bins_of
 def by_search(x: np.ndarray, edges: np.ndarray, bounds: np.ndarray) -> np.ndarray:  # noqa: ARG001
     """A binary search a value, and one count of all; cumulative from above, as the other."""
     features, width = edges.shape[0], edges.shape[1] + 2
-    found = bins_of(np.ascontiguousarray(x.T), [np.append(e, np.inf) for e in edges], np.arange(features) * width)
+    found = bins_of(
+        np.ascontiguousarray(x.T),
+        [np.append(e, np.inf) for e in edges],
+        np.arange(features) * width,
+    )
     counts = np.bincount(found.ravel(), minlength=features * width).reshape(features, width)[:, :-1]
     return counts[:, ::-1].cumsum(axis=1)[:, ::-1][None, :, 1:].astype(float)
 
@@ -23,7 +30,9 @@ def by_comparison(x: np.ndarray, edges: np.ndarray, bounds: np.ndarray) -> np.nd
     values = np.ascontiguousarray(x.T)
     out = np.empty((len(bounds) - 1, edges.shape[0], edges.shape[1]))
     for e in range(edges.shape[1]):
-        out[:, :, e] = np.add.reduceat((values >= edges[:, e : e + 1]).view(np.uint8), bounds[:-1], axis=1, dtype=np.int64).T
+        out[:, :, e] = np.add.reduceat(
+            (values >= edges[:, e : e + 1]).view(np.uint8), bounds[:-1], axis=1, dtype=np.int64
+        ).T
     return out
 
 

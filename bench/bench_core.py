@@ -1,9 +1,13 @@
 """
-Microseconds of CPU a row and stage, in memory: `python bench/bench_core.py [--events N] [--rounds N] [--json]`.
+Microseconds of CPU a row and stage, in memory: `python bench/bench_core.py [--events N] [--rounds
+N] [--json]`.
 
-Rule of the file: no broker, no second process. The least of the rounds is shown beside their median: on a loaded machine the least is what the code costs.
-The stages are those of a worker: `split` (record batch to values), `decode` (values to columns), `pack` (columns to records of `observations`), `fold` (EVALUATE); the garbage
-collector is set as in the worker. Whole batches of a backlog; the first fifth, in which the decoder learns the shape of the events and EVALUATE the reference, is left out.
+Rule of the file: no broker, no second process. The least of the rounds is shown beside their
+median: on a loaded machine the least is what the code costs. The stages are those of a worker:
+`split` (record batch to values), `decode` (values to columns), `pack` (columns to records of
+`observations`), `fold` (EVALUATE); the garbage collector is set as in the worker. Whole batches of
+a backlog; the first fifth, in which the decoder learns the shape of the events and EVALUATE the
+reference, is left out.
 """
 
 from __future__ import annotations
@@ -45,15 +49,28 @@ class Stage(NamedTuple):
 
 def record_batches(values: list[bytes], offset: int = 0) -> bytes:
     """One lz4 batch, as a producer sends it."""
-    builder = DefaultRecordBatchBuilder(magic=2, compression_type=3, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=1 << 24)
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=3,
+        is_transactional=0,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=1 << 24,
+    )
     for i, value in enumerate(values):
-        builder.append(i, timestamp=1_760_000_000_000 + offset + i, key=None, value=value, headers=[])
+        builder.append(
+            i, timestamp=1_760_000_000_000 + offset + i, key=None, value=value, headers=[]
+        )
     return bytes(builder.build())
 
 
 def splitting_us(batches: list[bytes]) -> float:
     """CPU µs a record of `split`."""
-    fetched = [Fetched(TopicPartition("t", 0), 0, 0, BATCH, [(0, DefaultRecordBatch(batch))]) for batch in batches]
+    fetched = [
+        Fetched(TopicPartition("t", 0), 0, 0, BATCH, [(0, DefaultRecordBatch(batch))])
+        for batch in batches
+    ]
     start = time.process_time()
     records = sum(len(split(each).values) for each in fetched)
     return (time.process_time() - start) / records * 1e6
@@ -76,7 +93,9 @@ def ingesting(kinds: dict[str, list[bytes]]) -> Ingested:
         start = time.process_time()
         for kind, values in kinds.items():
             part = values[at : at + FLUSH_ROWS // len(kinds)]
-            ingest.take(f"{kind}@0/0", kind, part, np.arange(at, at + len(part)), np.full(len(part), log_ms))
+            ingest.take(
+                f"{kind}@0/0", kind, part, np.arange(at, at + len(part)), np.full(len(part), log_ms)
+            )
         decoded = time.process_time()
         log_ms += FLUSH_MS
         waiting = ingest.rows
@@ -106,16 +125,28 @@ def rejecting_us(n: int) -> float:
         good.replace(b'"prediction": 1', b'"prediction": ' + b"9" * 400),
         good.replace(b'"c": "u"', b'"' + b"c" * 10_000 + b'": "u') + b" " * 10_000,
     ]
-    ingest, values = Ingest(1), [v for _ in range(max(n // len(bad), 1)) for b in bad for v in (good, b)]
+    ingest, values = (
+        Ingest(1),
+        [v for _ in range(max(n // len(bad), 1)) for b in bad for v in (good, b)],
+    )
     start = time.process_time()
-    rejects = ingest.take("predictions@0/0", "predictions", list(values), np.arange(len(values)), np.full(len(values), 1_760_000_000_000))
+    rejects = ingest.take(
+        "predictions@0/0",
+        "predictions",
+        list(values),
+        np.arange(len(values)),
+        np.full(len(values), 1_760_000_000_000),
+    )
     if 2 * len(rejects) != len(values):
         raise SystemExit(f"{len(rejects)} of {len(values)} were rejected, not half")
     return (time.process_time() - start) / len(rejects) * 1e6
 
 
 def folding_us(records: list[bytes], n: int, settings: CoreSettings) -> float:
-    """CPU µs a prediction (or a pair) of folding all but the first fifth of the records of `n` of them."""
+    """
+    CPU µs a prediction (or a pair) of folding all but the first fifth of the records of `n` of
+    them.
+    """
     shard = Shard(0, settings)
     first = len(records) // 5
     for record in records[:first]:
@@ -131,7 +162,10 @@ def stages(n: int, rounds: int) -> Iterator[Stage]:
     """Every stage in the order in which a row meets it."""
     made = list(workload.events(n))
     predictions, labels = [e.prediction for e in made], [e.label for e in made]
-    logs = {"predictions": ingesting({"predictions": predictions}).records, "pairs": ingesting({"predictions": predictions, "labels": labels}).records}
+    logs = {
+        "predictions": ingesting({"predictions": predictions}).records,
+        "pairs": ingesting({"predictions": predictions, "labels": labels}).records,
+    }
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -144,12 +178,20 @@ def stages(n: int, rounds: int) -> Iterator[Stage]:
         yield Stage(f"pack {kind}", None, [f.pack_us for f in found])
     yield Stage("decode malformed", 1_000.0, [rejecting_us(n // 50) for _ in range(rounds)])
     for name, records in logs.items():
-        yield Stage(f"fold {name}, without detectors", None, [folding_us(records, n, NO_DETECTORS) for _ in range(rounds)])
-        yield Stage(f"fold {name}", None, [folding_us(records, n, CoreSettings()) for _ in range(rounds)])
+        yield Stage(
+            f"fold {name}, without detectors",
+            None,
+            [folding_us(records, n, NO_DETECTORS) for _ in range(rounds)],
+        )
+        yield Stage(
+            f"fold {name}", None, [folding_us(records, n, CoreSettings()) for _ in range(rounds)]
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", action="store_true", help="one object a stage")
@@ -159,9 +201,17 @@ def main() -> None:
     for stage in stages(a.events, a.rounds):
         least, median = min(stage.rounds_us), statistics.median(stage.rounds_us)
         if a.json:
-            print(json.dumps({"stage": stage.name, "us_min": round(least, 3), "us_median": round(median, 3)}))
+            print(
+                json.dumps(
+                    {"stage": stage.name, "us_min": round(least, 3), "us_median": round(median, 3)}
+                )
+            )
         else:
-            print(f"{stage.name:34} {least:5.2f} {median:6.2f} {'' if stage.target_us is None else f'{stage.target_us:6.2f}'}", flush=True)
+            print(
+                f"{stage.name:34} {least:5.2f} {median:6.2f} "
+                f"{'' if stage.target_us is None else f'{stage.target_us:6.2f}'}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """
-Proof of exactly-once effects: a real Kafka, several workers, seeded faults, two independent readers.
+Proof of exactly-once effects: a real Kafka, several workers, seeded faults, two independent
+readers.
 
     python bench/chaos.py                                     # about three minutes; docs/reliability.md has the long one
 
-Events go in for `--minutes`, evenly; the faults are spread over the same time, in an order the seed decides. Workers that die are started again, as an orchestrator would.
-When all is folded, /metrics is compared with an oracle of the input, and `alerts` with a fresh fold of `observations`. Exit 1 on any difference, and when a fault that was asked for did not happen.
-"""
+Events go in for `--minutes`, evenly; the faults are spread over the same time, in an order the seed
+decides. Workers that die are started again, as an orchestrator would. When all is folded, /metrics
+is compared with an oracle of the input, and `alerts` with a fresh fold of `observations`. Exit 1 on
+any difference, and when a fault that was asked for did not happen.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -44,7 +47,11 @@ defaults:
   thresholds: {{accuracy: 0.8, precision: 0.8, recall: 0.8, mae: 1.5}}
 """
 ALLOWED = {1: {0, 1, -signal.SIGKILL, 70, 71, 72}, 3: {0, -signal.SIGKILL, 70}}
-"""Exit codes of workers, by the number of brokers: 1 while no broker is there, 70 to 72 mean "start me again". 73, a batch that failed, has no excuse here; where two brokers are always there, neither have 1, 71 and 72."""
+"""
+Exit codes of workers, by the number of brokers: 1 while no broker is there, 70 to 72 mean "start me
+again". 73, a batch that failed, has no excuse here; where two brokers are always there, neither
+have 1, 71 and 72.
+"""
 
 
 class Feed(threading.Thread):
@@ -54,8 +61,18 @@ class Feed(threading.Thread):
         super().__init__(name="feed", daemon=True)
         self.events, self.seconds = options.events, options.minutes * 60
         self.oracle, self.failed = Oracle(), 0
-        self.stream = stream(options.seed, options.models, int(time.time() * 1000) - options.events - 60_000)
-        self.producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": 600_000, "log_level": 0})
+        self.stream = stream(
+            options.seed, options.models, int(time.time() * 1000) - options.events - 60_000
+        )
+        self.producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "message.timeout.ms": 600_000,
+                "log_level": 0,
+            }
+        )
 
     def _told(self, error: Any, _: Any) -> None:
         self.failed += error is not None
@@ -66,7 +83,9 @@ class Feed(threading.Thread):
             value = json.dumps(event.value).encode()
             while True:
                 try:
-                    self.producer.produce(event.topic, value, event.value["event_id"], on_delivery=self._told)
+                    self.producer.produce(
+                        event.topic, value, event.value["event_id"], on_delivery=self._told
+                    )
                     break
                 except BufferError:
                     self.producer.poll(0.1)
@@ -95,14 +114,19 @@ class Chaos:
         """All of it; the report."""
         self.brokers.start()
         self.fleet.start(1)  # the first makes the topics
-        self._until("the first worker is ready", lambda: self.fleet.running and self.fleet.ready(), 90)
+        self._until(
+            "the first worker is ready", lambda: self.fleet.running and self.fleet.ready(), 90
+        )
         check.keep_all(self.brokers.bootstrap, "alerts")
         for _ in range(self.options.workers - 1):
             self.fleet.add()
         self._until("all workers are ready", self.fleet.ready, 90)
         if self.brokers.several:
             self.faults.rest()
-            self.problems += [f"{topic} has fewer than {self.options.brokers} replicas" for topic in self.brokers.unreplicated()]
+            self.problems += [
+                f"{topic} has fewer than {self.options.brokers} replicas"
+                for topic in self.brokers.unreplicated()
+            ]
         self.began = time.monotonic()
         self.feed = Feed(self.brokers.bootstrap, self.options)
         self.feed.start()
@@ -132,13 +156,24 @@ class Chaos:
 
     def _verdict(self) -> dict[str, Any]:
         if self.feed.failed:
-            self.problems.append(f"{self.feed.failed} events could not be sent: the oracle knows more than the log")
+            self.problems.append(
+                f"{self.feed.failed} events could not be sent: the oracle knows more than the log"
+            )
         expected = self.feed.oracle.expected()
-        want = {(name, sum(of[name] for of in expected.values())) for name in ("predictions", "labels")}
+        want = {
+            (name, sum(of[name] for of in expected.values())) for name in ("predictions", "labels")
+        }
 
         def settled() -> bool:
             got, _ = check.shown(self.fleet.metrics())
-            return self.fleet.ready() and {(name, sum(of.get(name, 0.0) for of in got.values())) for name in ("predictions", "labels")} == want
+            return (
+                self.fleet.ready()
+                and {
+                    (name, sum(of.get(name, 0.0) for of in got.values()))
+                    for name in ("predictions", "labels")
+                }
+                == want
+            )
 
         began = time.monotonic()
         self._until("everything is counted on /metrics", settled, SETTLE_S)
@@ -148,24 +183,47 @@ class Chaos:
         self.problems += problems + check.differences("oracle and /metrics", expected, got)
         ended = self.fleet.terminate()
         self.faults.term_s += [s for _, s in ended]
-        self.problems += [f"SIGTERM at the end: exit {code} after {s:.1f} s" for code, s in ended if code or s > TERM_LIMIT_S]
+        self.problems += [
+            f"SIGTERM at the end: exit {code} after {s:.1f} s"
+            for code, s in ended
+            if code or s > TERM_LIMIT_S
+        ]
         self._say("folding observations anew")
         for topic in ("predictions", "labels"):
-            self.problems += [f"{topic}/{p}: {end - at} records would be read again" for p, (at, end) in check.ends(self.brokers.bootstrap, GROUP, topic).items() if end != at]
+            self.problems += [
+                f"{topic}/{p}: {end - at} records would be read again"
+                for p, (at, end) in check.ends(self.brokers.bootstrap, GROUP, topic).items()
+                if end != at
+            ]
         shards, folded, behind = check.fold(self.brokers.bootstrap, self.file, GROUP)
         alerts = check.Alerts(self.brokers.bootstrap, folded)
-        self.problems += behind + alerts.problems + check.differences("/metrics and the fold", got, check.summaries(shards))
+        self.problems += (
+            behind
+            + alerts.problems
+            + check.differences("/metrics and the fold", got, check.summaries(shards))
+        )
         return self._report(expected, got, alerts, settled_s)
 
-    def _report(self, expected: check.Totals, got: check.Totals, alerts: check.Alerts, settled_s: float) -> dict[str, Any]:
+    def _report(
+        self, expected: check.Totals, got: check.Totals, alerts: check.Alerts, settled_s: float
+    ) -> dict[str, Any]:
         logs = self.fleet.logs()
-        counts = [(expected.get(k, {}).get(m, 0.0), got.get(k, {}).get(m, 0.0)) for k in expected.keys() | got.keys() for m in ("predictions", "labels")]
+        counts = [
+            (expected.get(k, {}).get(m, 0.0), got.get(k, {}).get(m, 0.0))
+            for k in expected.keys() | got.keys()
+            for m in ("predictions", "labels")
+        ]
         oracle = self.feed.oracle
-        happened = self.faults.done | Counter({f"EndTxn {kind}": n for kind, n in self.brokers.hurt.items()})
+        happened = self.faults.done | Counter(
+            {f"EndTxn {kind}": n for kind, n in self.brokers.hurt.items()}
+        )
         self.problems += self.faults.missing()
         for member in self.fleet.ended:
             if member.process.returncode not in ALLOWED[self.options.brokers]:
-                self.problems.append(f"worker {member.number} ended with {member.process.returncode}:\n{member.log[-2_000:]}")
+                self.problems.append(
+                    f"worker {member.number} ended with "
+                    f"{member.process.returncode}:\n{member.log[-2_000:]}"
+                )
         return {
             "seed": self.options.seed,
             "events": oracle.events,
@@ -175,7 +233,14 @@ class Chaos:
             "labels without a model": oracle.without_model,
             "minutes": round((time.monotonic() - self.began) / 60, 1),
             "workers": self.options.workers,
-            **({"brokers": self.options.brokers, "leader changes": dict(sorted(self.brokers.leader_changes.items()))} if self.brokers.several else {}),
+            **(
+                {
+                    "brokers": self.options.brokers,
+                    "leader changes": dict(sorted(self.brokers.leader_changes.items())),
+                }
+                if self.brokers.several
+                else {}
+            ),
             "faults": dict(sorted(happened.items())),
             "exit codes": {str(code): n for code, n in sorted(self.fleet.codes.items())},
             "rebalances": self.brokers.generation,
@@ -194,10 +259,23 @@ class Chaos:
         }
 
     def _say(self, what: str) -> None:
-        at, sent = time.monotonic() - self.began, self.feed.oracle.events if hasattr(self, "feed") else 0
-        counted = sum(v for m in self.fleet.metrics() for s, v in m.items() if s.startswith("model_predictions_total"))
+        at, sent = (
+            time.monotonic() - self.began,
+            self.feed.oracle.events if hasattr(self, "feed") else 0,
+        )
+        counted = sum(
+            v
+            for m in self.fleet.metrics()
+            for s, v in m.items()
+            if s.startswith("model_predictions_total")
+        )
         seen = len(self.feed.oracle.predictions) if hasattr(self, "feed") else 0
-        print(f"{at:6.0f} s  {sent:>9,} events, {counted:>9,.0f} of {seen:,} predictions counted, {len(self.fleet.running)} workers  {what}", file=sys.stderr, flush=True)
+        print(
+            f"{at:6.0f} s  {sent:>9,} events, {counted:>9,.0f} of {seen:,} predictions "
+            f"counted, {len(self.fleet.running)} workers  {what}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def close(self) -> None:
         self.fleet.close()
@@ -207,18 +285,23 @@ class Chaos:
 
 def parser() -> argparse.ArgumentParser:
     """The options; the defaults are a short run."""
-    out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    out = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     out.add_argument("--seed", type=int, default=1)
     out.add_argument("--events", type=int, default=60_000, help="predictions and labels")
     pace = out.add_mutually_exclusive_group()
-    pace.add_argument("--minutes", type=float, default=2.0, help="over which events and faults are spread")
+    pace.add_argument(
+        "--minutes", type=float, default=2.0, help="over which events and faults are spread"
+    )
     pace.add_argument("--rate", type=float, help="events a second, instead of --minutes")
     out.add_argument(
         "--brokers",
         type=int,
         choices=(1, 3),
         default=1,
-        help="three: replication 3, min.insync.replicas 2; faults of brokers hit one at a time, beyond its session with the controller",
+        help="three: replication 3, min.insync.replicas 2; faults of brokers hit one at a time, "
+        "beyond its session with the controller",
     )
     out.add_argument("--workers", type=int, default=3)
     out.add_argument("--models", type=int, default=30)
@@ -229,10 +312,28 @@ def parser() -> argparse.ArgumentParser:
         ("terms", 1, "SIGTERM"),
         ("scales", 1, "one worker more and one less"),
         ("broker-restarts", 1, "half of them kill -9"),
-        ("broker-stops", 0, "SIGSTOP of a broker; with three, so long that it wakes up as a leader that no longer is one"),
-        ("elections", 1, "with three brokers: another leader for every partition, with no broker away"),
+        (
+            "broker-stops",
+            0,
+            (
+                "SIGSTOP of a broker; with three, so long that it wakes up as a leader that no "
+                "longer is one"
+            ),
+        ),
+        (
+            "elections",
+            1,
+            "with three brokers: another leader for every partition, with no broker away",
+        ),
         ("steals", 0, "stolen transactional ids"),
-        ("endtxn", 2, "lost or delayed ends of transactions; with three brokers each has a proxy, and one that coordinates transactions is chosen"),
+        (
+            "endtxn",
+            2,
+            (
+                "lost or delayed ends of transactions; with three brokers each has a proxy, and "
+                "one that coordinates transactions is chosen"
+            ),
+        ),
     ):
         out.add_argument(f"--{name}", type=int, default=n, help=what)
     out.add_argument("--json", action="store_true")
@@ -266,14 +367,21 @@ def main() -> int:
     else:
         for name, value in report.items():
             if name != "differences":
-                print(f"| {name} | {', '.join(f'{k}: {n}' for k, n in value.items()) if isinstance(value, dict) else value} |")
+                print(
+                    f"| {name} | "
+                    f"{', '.join(f'{k}: {n}' for k, n in value.items()) if isinstance(value, dict) else value} "  # noqa: E501
+                    "|"
+                )
         for line in report["differences"]:
             print(f"DIFFERENCE {line}")
     return 1 if report["differences"] else 0
 
 
 def end(*_: object) -> None:
-    """Told to end: brokers and workers are ended too, whatever else is told meanwhile (`timeout` sends SIGTERM twice)."""
+    """
+    Told to end: brokers and workers are ended too, whatever else is told meanwhile (`timeout` sends
+    SIGTERM twice).
+    """
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, signal.SIG_IGN)
     sys.exit(2)

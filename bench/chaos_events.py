@@ -1,7 +1,8 @@
 """
 What the chaos run sends, and what must come of it.
 
-Rule of the file: events are a function of the seed; the oracle knows the input alone (plain Python, one event at a time) and imports nothing of stream_monitor.
+Rule of the file: events are a function of the seed; the oracle knows the input alone (plain Python,
+one event at a time) and imports nothing of stream_monitor.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any, NamedTuple
 WINDOW = 100
 """Labelled rows of the window `last_100`, by which alerts are judged."""
 PHASE = 120
-"""Predictions of a model version between good and bad times: each change fires or resolves alerts."""
+"""
+Predictions of a model version between good and bad times: each change fires or resolves alerts.
+"""
 Key = tuple[str, str]
 
 
@@ -27,9 +30,11 @@ class Event(NamedTuple):
 
 def stream(seed: int, models: int, start_ms: int, *, phase: int = PHASE) -> Iterator[Event]:
     """
-    Predictions, and their labels later (some before, some very late, corrected, repeated, or never), without end.
+    Predictions, and their labels later (some before, some very late, corrected, repeated, or
+    never), without end.
 
-    A third of the labels names no model, a third the model, a third the version too. One prediction in twenty is made by both versions under one id.
+    A third of the labels names no model, a third the model, a third the version too. One prediction
+    in twenty is made by both versions under one id.
     """
     rnd = random.Random(seed)
     waiting: list[tuple[int, int, Event]] = []
@@ -50,7 +55,14 @@ def stream(seed: int, models: int, start_ms: int, *, phase: int = PHASE) -> Iter
         outcome, label, wrong_label = _outcome(rnd, m % 6, bad)
         for version in versions:
             made[model, version] += 1
-            event = {"event_id": identity, "model": model, "version": version, "timestamp": at, **outcome, "latency_ms": round(rnd.expovariate(0.1), 3)}
+            event = {
+                "event_id": identity,
+                "model": model,
+                "version": version,
+                "timestamp": at,
+                **outcome,
+                "latency_ms": round(rnd.expovariate(0.1), 3),
+            }
             event["features"] = {
                 "a": rnd.gauss(2.0 * (k // 1000 % 2), 1),
                 "b": rnd.gauss(5, 2),
@@ -70,11 +82,18 @@ def stream(seed: int, models: int, start_ms: int, *, phase: int = PHASE) -> Iter
         if chance < 0.02:
             later(rnd.randrange(5_000), Event("labels", told))
         elif chance < 0.05:
-            later(rnd.randrange(5_000), Event("labels", told | {"label": wrong_label, "timestamp": at + 2_000}))
+            later(
+                rnd.randrange(5_000),
+                Event("labels", told | {"label": wrong_label, "timestamp": at + 2_000}),
+            )
 
 
 def _outcome(rnd: random.Random, kind: int, bad: bool) -> tuple[dict[str, Any], Any, Any]:
-    """Prediction and score, the true label, and another that a correction brings. Two thirds of the models are binary, a sixth each multiclass and regression."""
+    """
+    Prediction and score, the true label, and another that a correction brings.
+
+    Two thirds of the models are binary, a sixth each multiclass and regression.
+    """
     wrong = rnd.random() < (0.45 if bad else 0.04)
     if kind < 4:
         score = rnd.random()
@@ -113,15 +132,21 @@ class Oracle:
 
     def expected(self) -> dict[Key, dict[str, float]]:
         """
-        By model and version: `predictions`, `labels`, and metrics as `METRIC/WINDOW`; what is undefined is absent.
+        By model and version: `predictions`, `labels`, and metrics as `METRIC/WINDOW`; what is
+        undefined is absent.
 
-        The label with the greatest timestamp counts; `last_WINDOW` has the labelled predictions with the greatest timestamps; `1h` has all of them, since the run's event times span less.
+        The label with the greatest timestamp counts; `last_WINDOW` has the labelled predictions
+        with the greatest timestamps; `1h` has all of them, since the run's event times span less.
         """
         totals: dict[Key, int] = defaultdict(int)
         pairs: dict[Key, list[tuple[int, Any, Any]]] = defaultdict(list)
         for (model, version, identity), (at, predicted) in self.predictions.items():
             totals[model, version] += 1
-            fitting = [k for k in self.labels.get(identity, ()) if k[1] in (None, model) and k[2] in (None, version)]
+            fitting = [
+                k
+                for k in self.labels.get(identity, ())
+                if k[1] in (None, model) and k[2] in (None, version)
+            ]
             if fitting:
                 pairs[model, version].append((at, predicted, max(fitting, key=lambda k: k[0])[3]))
         out = {}
@@ -129,7 +154,9 @@ class Oracle:
             rows = sorted(pairs[key], key=lambda row: row[0])
             out[key] = {"predictions": float(n), "labels": float(len(rows))}
             for window, part in ((f"last_{self.window}", rows[-self.window :]), ("1h", rows)):
-                out[key] |= {f"{metric}/{window}": value for metric, value in _metrics(part).items()}
+                out[key] |= {
+                    f"{metric}/{window}": value for metric, value in _metrics(part).items()
+                }
         return out
 
 
@@ -139,12 +166,19 @@ def _metrics(rows: list[tuple[int, Any, Any]]) -> dict[str, float]:
     n, found = len(rows), {"window_labels": float(len(rows))}
     if isinstance(rows[0][1], float):
         errors = [predicted - actual for _, predicted, actual in rows]
-        return found | {"mae": sum(map(abs, errors)) / n, "rmse": (sum(e * e for e in errors) / n) ** 0.5, "bias": sum(errors) / n}
+        return found | {
+            "mae": sum(map(abs, errors)) / n,
+            "rmse": (sum(e * e for e in errors) / n) ** 0.5,
+            "bias": sum(errors) / n,
+        }
     found["accuracy"] = sum(predicted == actual for _, predicted, actual in rows) / n
     classes = [1] if isinstance(rows[0][1], int) else sorted({actual for _, _, actual in rows})
     share = {c: sum(actual == c for _, _, actual in rows) / n for c in classes}
     hits = {c: sum(predicted == actual == c for _, predicted, actual in rows) for c in classes}
-    said, were = Counter(predicted for _, predicted, _ in rows), Counter(actual for _, _, actual in rows)
+    said, were = (
+        Counter(predicted for _, predicted, _ in rows),
+        Counter(actual for _, _, actual in rows),
+    )
     for name, of in (("precision", said), ("recall", were)):
         if len(classes) > 1:  # averages of several classes are weighted by support
             found[name] = sum(share[c] * hits[c] / of[c] for c in classes if of[c])

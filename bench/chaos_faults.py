@@ -1,7 +1,8 @@
 """
 The faults of a chaos run.
 
-Rule of the file: a fault is a method; it waits until its victim is worth hurting, hurts it, and counts what really happened. What must come of it is checked elsewhere.
+Rule of the file: a fault is a method; it waits until its victim is worth hurting, hurts it, and
+counts what really happened. What must come of it is checked elsewhere.
 """
 
 from __future__ import annotations
@@ -49,14 +50,29 @@ class Faults:
         """Names of the methods below, in the order of the seed."""
         o = self.options
         half = o.broker_restarts // 2
-        wanted = {"kill": o.kills, "zombie": o.zombies, "pause": o.pauses, "term": o.terms, "scale": 2 * o.scales, "broker_clean": o.broker_restarts - half}
-        wanted |= {"broker_kill": half, "broker_stop": o.broker_stops, "steal": o.steals, "endtxn": o.endtxn, "election": o.elections}
+        wanted = {
+            "kill": o.kills,
+            "zombie": o.zombies,
+            "pause": o.pauses,
+            "term": o.terms,
+            "scale": 2 * o.scales,
+            "broker_clean": o.broker_restarts - half,
+        }
+        wanted |= {
+            "broker_kill": half,
+            "broker_stop": o.broker_stops,
+            "steal": o.steals,
+            "endtxn": o.endtxn,
+            "election": o.elections,
+        }
         faults = [name for name, n in wanted.items() for _ in range(n)]
         self.random.shuffle(faults)
         return deque(faults)
 
     def _victim(self, *, owner: bool = False) -> Member | None:
-        """A worker that is ready; `owner`: of partitions of observations, in a group that is at rest."""
+        """
+        A worker that is ready; `owner`: of partitions of observations, in a group that is at rest.
+        """
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             members = self.fleet.running
@@ -68,14 +84,26 @@ class Faults:
         return None
 
     def kill(self) -> None:
-        """Power cut, often in the middle of something: half of them hit a worker that has not opened yet, or is about to."""
-        member = self._victim() if self.random.random() < 0.5 else self.random.choice(self.fleet.running or [None])
+        """
+        Power cut, often in the middle of something: half of them hit a worker that has not opened
+        yet, or is about to.
+        """
+        member = (
+            self._victim()
+            if self.random.random() < 0.5
+            else self.random.choice(self.fleet.running or [None])
+        )
         if member is not None:
             member.send(signal.SIGKILL)
             self.done["kill -9"] += 1
 
     def zombie(self) -> None:
-        """Stopped for longer than the session timeout, then woken: another one owns its partitions by then. Again, when it leaves before it can be fenced."""
+        """
+        Stopped for longer than the session timeout, then woken: another one owns its partitions by
+        then.
+
+        Again, when it leaves before it can be fenced.
+        """
         if (member := self._victim(owner=True)) is None:
             return
         seen = len(member.log)
@@ -91,7 +119,10 @@ class Faults:
                 time.sleep(0.2)
             fenced = "fenced" in member.log[seen:]
             self.done["zombies fenced" if fenced else "zombies that left by themselves"] += 1
-            if not fenced and self.done["SIGSTOP beyond the session"] < ZOMBIE_TRIES * self.options.zombies:
+            if (
+                not fenced
+                and self.done["SIGSTOP beyond the session"] < ZOMBIE_TRIES * self.options.zombies
+            ):
                 self.waiting.append("zombie")
 
         self._watch(wake)
@@ -117,7 +148,10 @@ class Faults:
         self.done["SIGTERM"] += 1
         self.term_s.append(took)
         if member.process.poll() != 0 or took > TERM_LIMIT_S:
-            self.problems.append(f"SIGTERM to worker {member.number}: exit {member.process.poll()} after {took:.1f} s\n{member.log[-2_000:]}")
+            self.problems.append(
+                f"SIGTERM to worker {member.number}: exit {member.process.poll()} after "
+                f"{took:.1f} s\n{member.log[-2_000:]}"
+            )
 
     def scale(self) -> None:
         """One worker more, or one less again."""
@@ -148,8 +182,15 @@ class Faults:
         self._hurt_broker("broker kill -9", kill)
 
     def broker_stop(self) -> None:
-        """With several brokers for longer than its session with the controller: it wakes up and believes that it still leads."""
-        stopped_s = BROKER_SESSION_S + self.random.uniform(3, 15) if self.brokers.several else self.random.uniform(3, 20)
+        """
+        With several brokers for longer than its session with the controller: it wakes up and
+        believes that it still leads.
+        """
+        stopped_s = (
+            BROKER_SESSION_S + self.random.uniform(3, 15)
+            if self.brokers.several
+            else self.random.uniform(3, 20)
+        )
 
         def stop(broker: Broker) -> None:
             broker.server.signal(signal.SIGSTOP)
@@ -191,25 +232,41 @@ class Faults:
             self.problems.append(why)
 
     def steal(self) -> None:
-        """A foreign producer takes the transactional id of a partition: whoever owns it must find out."""
+        """
+        A foreign producer takes the transactional id of a partition: whoever owns it must find out.
+        """
         if (member := self._victim(owner=True)) is None:
             return
         owned = member.owned()
         if owned:
             name = f"{GROUP}.observations.{self.random.choice(owned)}"
-            Producer({"bootstrap.servers": self.brokers.bootstrap, "transactional.id": name, "log_level": 0}).init_transactions(60)
+            Producer(
+                {
+                    "bootstrap.servers": self.brokers.bootstrap,
+                    "transactional.id": name,
+                    "log_level": 0,
+                }
+            ).init_transactions(60)
             self.done["transactional id stolen"] += 1
 
     def endtxn(self) -> None:
-        """The end of the next transaction is lost or late on its way; 12 s is later than its client waits."""
-        self.brokers.arm(Fault(self.random.choice(KINDS), self.random.choice([3.0, 12.0])), self.random)
+        """
+        The end of the next transaction is lost or late on its way; 12 s is later than its client
+        waits.
+        """
+        self.brokers.arm(
+            Fault(self.random.choice(KINDS), self.random.choice([3.0, 12.0])), self.random
+        )
 
     def _watch(self, work: Any) -> None:
         self._watchers.append(threading.Thread(target=work, daemon=True))
         self._watchers[-1].start()
 
     def settle(self) -> None:
-        """Wait for the zombies that are under way, and for the brokers; those that were not fenced are in the plan again."""
+        """
+        Wait for the zombies that are under way, and for the brokers; those that were not fenced are
+        in the plan again.
+        """
         for watcher in self._watchers:
             watcher.join(60)
         self.brokers_back()
@@ -217,11 +274,30 @@ class Faults:
     def missing(self) -> list[str]:
         """Faults that were asked for and did not happen."""
         o, d = self.options, self.done
-        wanted = {"kill -9": o.kills, "zombies fenced": o.zombies, "SIGSTOP, short": o.pauses, "SIGTERM": o.terms, "scale up": o.scales, "broker SIGSTOP": o.broker_stops}
-        found = [(name, n, d[name]) for name, n in (wanted | {"transactional id stolen": o.steals}).items()]
-        found.append(("broker restarts", o.broker_restarts, d["broker restart"] + d["broker kill -9"]))
+        wanted = {
+            "kill -9": o.kills,
+            "zombies fenced": o.zombies,
+            "SIGSTOP, short": o.pauses,
+            "SIGTERM": o.terms,
+            "scale up": o.scales,
+            "broker SIGSTOP": o.broker_stops,
+        }
+        found = [
+            (name, n, d[name])
+            for name, n in (wanted | {"transactional id stolen": o.steals}).items()
+        ]
+        found.append(
+            ("broker restarts", o.broker_restarts, d["broker restart"] + d["broker kill -9"])
+        )
         found.append(("EndTxn lost or late", o.endtxn, self.brokers.hurt.total()))
         found.append(("elections", o.elections, d["election"]))
         if self.brokers.several and o.broker_restarts + o.broker_stops + o.elections:
-            found += [(f"leader changes of {topic}", 1, self.brokers.leader_changes[topic]) for topic in WATCHED]
-        return [f"{name}: asked for {n}, happened {happened}" for name, n, happened in found if happened < n]
+            found += [
+                (f"leader changes of {topic}", 1, self.brokers.leader_changes[topic])
+                for topic in WATCHED
+            ]
+        return [
+            f"{name}: asked for {n}, happened {happened}"
+            for name, n, happened in found
+            if happened < n
+        ]

@@ -1,7 +1,8 @@
 """
 Worker processes as an orchestrator runs them: one that dies is started again.
 
-Rule of the file: it starts, signals, restarts and asks; what a fault is and what must come of it is not its business.
+Rule of the file: it starts, signals, restarts and asks; what a fault is and what must come of it is
+not its business.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ class Member:
         self.number = number
         self.out, self.err = folder / f"worker-{number}.out", folder / f"worker-{number}.log"
         with self.out.open("w") as out, self.err.open("w") as err:
-            self.process = subprocess.Popen([sys.executable, "-m", "stream_monitor", "worker", "--config", str(file)], stdout=out, stderr=err)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "stream_monitor", "worker", "--config", str(file)],
+                stdout=out,
+                stderr=err,
+            )
         self.stopped = False
         """By SIGSTOP."""
         self.retired = False
@@ -42,7 +47,9 @@ class Member:
         return self.err.read_text()
 
     def send(self, number: signal.Signals) -> None:
-        self.stopped = number == signal.SIGSTOP or (self.stopped and number not in (signal.SIGCONT, signal.SIGKILL))
+        self.stopped = number == signal.SIGSTOP or (
+            self.stopped and number not in (signal.SIGCONT, signal.SIGKILL)
+        )
         if self.alive:
             os.kill(self.process.pid, number)
 
@@ -60,7 +67,11 @@ class Member:
             lines = self.get("/metrics").splitlines() if self.alive and not self.stopped else []
         except OSError:
             return {}
-        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and not line.startswith("#")}
+        return {
+            line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+            for line in lines
+            if line and not line.startswith("#")
+        }
 
     def ready(self) -> bool:
         """Whether it has opened what it was assigned."""
@@ -70,8 +81,13 @@ class Member:
             return False
 
     def owned(self) -> list[int]:
-        """Partitions of `observations` it evaluates now; from its log, since a scrape of many models is dear."""
-        opened = [line for line in self.log.splitlines() if " open: " in line] if self.ready() else []
+        """
+        Partitions of `observations` it evaluates now; from its log, since a scrape of many models
+        is dear.
+        """
+        opened = (
+            [line for line in self.log.splitlines() if " open: " in line] if self.ready() else []
+        )
         return [int(n) for n in re.findall(r"observations/(\d+)", opened[-1])] if opened else []
 
 

@@ -1,12 +1,13 @@
 """
 Clean data through the whole core: how many alerts fire that should not.
 
-Rule of the file: no fault is in the data, so that every alert is a false one. Rows are seeded and go into EVALUATE as
-columns, a record for each second of log time (or each row, where rows are rarer); labels come a second later.
+Rule of the file: no fault is in the data, so that every alert is a false one. Rows are seeded and
+go into EVALUATE as columns, a record for each second of log time (or each row, where rows are
+rarer); labels come a second later.
 
     python bench/clean.py                          # 3,000,000 rows of 20 features, labels, latency, failed calls
     python bench/clean.py --rows 50000 --every 60000 --accuracy 0.65 --reference 1000 --versions 2
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -58,7 +59,12 @@ class Stream:
     def __init__(self, given: argparse.Namespace) -> None:
         self.given, self.rng = given, np.random.default_rng(given.seed)
         self.names = [f"{KINDS[i % len(KINDS)]}{i}" for i in range(given.features)]
-        self.columns = ("prediction", "score", "latency_ms", *(f"features.{name}" for name in self.names))
+        self.columns = (
+            "prediction",
+            "score",
+            "latency_ms",
+            *(f"features.{name}" for name in self.names),
+        )
 
     def block(self, first: int) -> tuple[NDArray[np.void], Float, Float]:
         """Rows of predictions, their cells, and the labels of those that did not fail."""
@@ -74,22 +80,58 @@ class Stream:
         latency = np.where(rng.random(n) < SLOW_SHARE, latency * (1 + rng.pareto(1, n)), latency)
         failed = rng.random(n) < given.failing
         rows["group"] = 2 * (rows["offset"] % given.versions) + failed
-        cells = np.vstack([answer, score, latency, *(column(rng, KINDS[i % len(KINDS)], n) for i in range(given.features))])
+        cells = np.vstack(
+            [
+                answer,
+                score,
+                latency,
+                *(column(rng, KINDS[i % len(KINDS)], n) for i in range(given.features)),
+            ]
+        )
         return rows, cells, truth.astype(np.float64)
 
     def records(self, first: int) -> list[tuple[bytes, int]]:
         """Records of the log, with the log time of each."""
         rows, cells, truth = self.block(first)
         per = max(1, round(1_000 / self.given.every))
-        groups = [Group(kind, "m", str(v + 1), 0) for v in range(self.given.versions) for kind in (PREDICTION, FAILURE)]
+        groups = [
+            Group(kind, "m", str(v + 1), 0)
+            for v in range(self.given.versions)
+            for kind in (PREDICTION, FAILURE)
+        ]
         out = []
         for start in range(0, len(rows), per):
             at = slice(start, start + per)
             part, now = rows[at], int(rows["time"][at][-1]) + 10
-            out.append((pack(Head(now, ["predictions@x/0"], groups, [self.columns], [len(part)], PLANS, len(part)), part, [cells[:, at]]), now))
+            out.append(
+                (
+                    pack(
+                        Head(
+                            now,
+                            ["predictions@x/0"],
+                            groups,
+                            [self.columns],
+                            [len(part)],
+                            PLANS,
+                            len(part),
+                        ),
+                        part,
+                        [cells[:, at]],
+                    ),
+                    now,
+                )
+            )
             labels, label = part[part["group"] % 2 == 0].copy(), truth[at][part["group"] % 2 == 0]
             labels["group"], labels["time"] = 0, labels["time"] + 5
-            head = Head(now + 500, ["labels@x/0"], [Group(LABEL, "m", None, 0)], [("label",)], [len(labels)], [], len(labels))
+            head = Head(
+                now + 500,
+                ["labels@x/0"],
+                [Group(LABEL, "m", None, 0)],
+                [("label",)],
+                [len(labels)],
+                [],
+                len(labels),
+            )
             out.append((pack(head, labels, [label[None]]), now + 500))
         return out
 
@@ -113,7 +155,10 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     given, began = arguments(), time.monotonic()
-    stream, shard = Stream(given), Shard(0, CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=given.reference))))
+    stream, shard = (
+        Stream(given),
+        Shard(0, CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=given.reference)))),
+    )
     fired: Counter[str] = Counter()
     for first in range(0, given.rows, BLOCK):
         for record, now in stream.records(first):
@@ -123,10 +168,15 @@ def main() -> int:
                 fired[f"{alert['severity']} {alert['kind']} {alert['detector']}"] += 1
                 print(f"row {first:,}: {alert['severity']} {alert['summary']}", flush=True)
         shard.outbox.clear()
-        print(f"{first + BLOCK:,} rows in {time.monotonic() - began:.0f} s", end="\r", file=sys.stderr)
+        print(
+            f"{first + BLOCK:,} rows in {time.monotonic() - began:.0f} s", end="\r", file=sys.stderr
+        )
     serious = sum(n for what, n in fired.items() if not what.startswith("info"))
     seconds = time.monotonic() - began
-    print(f"{given.rows:,} clean rows of {given.features} features in {seconds:.0f} s: {serious} false alerts, {fired.total() - serious} of severity info {dict(fired)}")
+    print(
+        f"{given.rows:,} clean rows of {given.features} features in {seconds:.0f} s: "
+        f"{serious} false alerts, {fired.total() - serious} of severity info {dict(fired)}"
+    )
     return int(serious > 0)
 
 

@@ -1,14 +1,18 @@
 """
-From a label to what people see, at a steady rate on a real Kafka: `python bench/latency.py [--rate N] [--seconds S] [--scrape-ms N]`.
+From a label to what people see, at a steady rate on a real Kafka: `python bench/latency.py [--rate
+N] [--seconds S] [--scrape-ms N]`.
 
-Method. A few background models get `rate` predictions a second together, each with its label two seconds later. The records of a model have the model as key, hence one partition and
+Method. A few background models get `rate` predictions a second together, each with its label two
+seconds later. The records of a model have the model as key, hence one partition and
 one order, so that a count identifies a label: label k of a model is visible when the gauge `model_window_labels` of its hour says k. Four phases of a length:
   idle    /metrics is read every 5 s: the share of a core that the worker takes.
   gauge   /metrics is read again `scrape-ms` after each answer. A label waits up to a pause and an answer for the next reading: both are in the figures, and said beside them.
   alert   five fresh models a second, each with one prediction and later one wrong label, which takes its accuracy to 0, under the threshold, with no dwell. Seen by a consumer
-          that reads committed records of `alerts`. With windows of 5 labels a threshold is judged at every label; with 1,000, the default, every 200 labels and once a second.
-"Produced" is the moment before the label is given to the producer (no linger); "visible" the moment the answer is read whole, or the alert is taken from the consumer.
-"""
+          that reads committed records of `alerts`. With windows of 5 labels a threshold is judged
+          at every label; with 1,000, the default, every 200 labels and once a second.
+"Produced" is the moment before the label is given to the producer (no linger); "visible" the moment
+the answer is read whole, or the alert is taken from the consumer.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -34,7 +38,9 @@ WINDOWS = ("last_5", "last_1000")
 IDLE_SCRAPE_S = 5.0
 SETTLE_S = 8.0
 THRESHOLD = {"min": 0.5, "min_labels": 1, "for": "0s"}
-GAUGE = re.compile(r'^model_window_labels\{model="(background-\d+)",version="1",window="1h"\} (\S+)$', re.MULTILINE)
+GAUGE = re.compile(
+    r'^model_window_labels\{model="(background-\d+)",version="1",window="1h"\} (\S+)$', re.MULTILINE
+)
 
 
 class Timeline(NamedTuple):
@@ -45,11 +51,15 @@ class Timeline(NamedTuple):
 
 
 class Source(threading.Thread):
-    """Produces on time: predictions at the rate, their labels later, and probes while they are wanted."""
+    """
+    Produces on time: predictions at the rate, their labels later, and probes while they are wanted.
+    """
 
     def __init__(self, bootstrap: str, prefix: str, rate: float) -> None:
         super().__init__(daemon=True)
-        self.producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "compression.type": "lz4"})
+        self.producer = Producer(
+            {"bootstrap.servers": bootstrap, "linger.ms": 0, "compression.type": "lz4"}
+        )
         self.prefix, self.rate = prefix, rate
         self.timeline = Timeline({f"background-{i}": [] for i in range(BACKGROUND)}, {})
         self.probing = self.done = False
@@ -73,20 +83,62 @@ class Source(threading.Thread):
             self.late_s_max = max(self.late_s_max, now - due)
             model = f"background-{sent % BACKGROUND}"
             if self.probing and sent % int(self.rate / PROBES_A_SECOND) == 0:
-                self._predict(f"probe-{WINDOWS[probes % len(WINDOWS)]}-{probes}", ids, values[sent % 10_000], 0.9, now, wrong=True)
+                self._predict(
+                    f"probe-{WINDOWS[probes % len(WINDOWS)]}-{probes}",
+                    ids,
+                    values[sent % 10_000],
+                    0.9,
+                    now,
+                    wrong=True,
+                )
                 probes += 1
-            self._predict(model, ids, values[sent % 10_000], scores[sent % 10_000], now, wrong=ids.random() < workload.ERROR_RATE)
+            self._predict(
+                model,
+                ids,
+                values[sent % 10_000],
+                scores[sent % 10_000],
+                now,
+                wrong=ids.random() < workload.ERROR_RATE,
+            )
             sent += 1
         self.producer.flush(10)
 
-    def _predict(self, model: str, ids: random.Random, values: list[float], score: float, now: float, *, wrong: bool) -> None:
-        event = {"event_id": workload.event_id_of(ids), "model": model, "version": "1", "timestamp": int(time.time() * 1e3), "prediction": int(score > 0.3)}
-        event |= {"score": score, "latency_ms": 12.5, "features": {f"f{i}": x for i, x in enumerate(values)}}
+    def _predict(
+        self,
+        model: str,
+        ids: random.Random,
+        values: list[float],
+        score: float,
+        now: float,
+        *,
+        wrong: bool,
+    ) -> None:
+        event = {
+            "event_id": workload.event_id_of(ids),
+            "model": model,
+            "version": "1",
+            "timestamp": int(time.time() * 1e3),
+            "prediction": int(score > 0.3),
+        }
+        event |= {
+            "score": score,
+            "latency_ms": 12.5,
+            "features": {f"f{i}": x for i, x in enumerate(values)},
+        }
         self.producer.produce(self.prefix + "predictions", msgspec.json.encode(event), model)
-        self._waiting.append((now + LABEL_DELAY_S, model, {"event_id": event["event_id"], "label": event["prediction"] ^ wrong}))
+        self._waiting.append(
+            (
+                now + LABEL_DELAY_S,
+                model,
+                {"event_id": event["event_id"], "label": event["prediction"] ^ wrong},
+            )
+        )
 
     def _label(self, model: str, label: dict[str, Any]) -> None:
-        value, now = msgspec.json.encode({**label, "timestamp": int(time.time() * 1e3)}), time.perf_counter()
+        value, now = (
+            msgspec.json.encode({**label, "timestamp": int(time.time() * 1e3)}),
+            time.perf_counter(),
+        )
         if model.startswith("probe"):
             self.timeline.probes[model] = now
         else:
@@ -99,8 +151,15 @@ class Alerts(threading.Thread):
 
     def __init__(self, bootstrap: str, prefix: str) -> None:
         super().__init__(daemon=True)
-        options = {"auto.offset.reset": "earliest", "isolation.level": "read_committed", "fetch.wait.max.ms": 10, "enable.auto.commit": False}
-        self.consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{prefix}latency", **options})
+        options = {
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 10,
+            "enable.auto.commit": False,
+        }
+        self.consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": f"{prefix}latency", **options}
+        )
         self.consumer.subscribe([prefix + "alerts"])
         self.seen: dict[str, float] = {}
         self.done = False
@@ -126,7 +185,11 @@ class GaugeTimes:
         self.answers_s: list[float] = []
 
     def read(self, worker: measure.Subject) -> None:
-        """Read once; labels that show for the first time have been produced so long ago. The first reading only finds the place."""
+        """
+        Read once; labels that show for the first time have been produced so long ago.
+
+        The first reading only finds the place.
+        """
         asked = time.perf_counter()
         found = GAUGE.findall(worker.metrics())
         now = time.perf_counter()
@@ -134,7 +197,10 @@ class GaugeTimes:
         for model, value in found:
             n = int(float(value))
             if model in self.counted:
-                self.latencies_s += [now - produced for produced in self.timeline.labels[model][self.counted[model] : n]]
+                self.latencies_s += [
+                    now - produced
+                    for produced in self.timeline.labels[model][self.counted[model] : n]
+                ]
             self.counted[model] = n
 
 
@@ -160,29 +226,72 @@ def phases(worker: measure.Subject, source: Source, alerts: Alerts, a: argparse.
     cpu, began = worker.cpu_s(), time.perf_counter()
     until(a.seconds, IDLE_SCRAPE_S, worker.metrics)
     share = (worker.cpu_s() - cpu) / (time.perf_counter() - began)
-    print(json.dumps({"phase": "idle", "predictions_per_s": a.rate, "labels_per_s": a.rate, "core_share": round(share, 3), "scrape_every_s": IDLE_SCRAPE_S}), flush=True)
+    print(
+        json.dumps(
+            {
+                "phase": "idle",
+                "predictions_per_s": a.rate,
+                "labels_per_s": a.rate,
+                "core_share": round(share, 3),
+                "scrape_every_s": IDLE_SCRAPE_S,
+            }
+        ),
+        flush=True,
+    )
 
     gauge = GaugeTimes(source.timeline)
     until(a.seconds, a.scrape_ms / 1e3, lambda: gauge.read(worker))
     answer_ms = round(float(np.median(gauge.answers_s)) * 1e3, 1)
-    print(json.dumps({"phase": "gauge", **quantiles_ms(gauge.latencies_s), "scrape_pause_ms": a.scrape_ms, "scrape_answer_p50_ms": answer_ms}), flush=True)
+    print(
+        json.dumps(
+            {
+                "phase": "gauge",
+                **quantiles_ms(gauge.latencies_s),
+                "scrape_pause_ms": a.scrape_ms,
+                "scrape_answer_p50_ms": answer_ms,
+            }
+        ),
+        flush=True,
+    )
 
     source.probing = True
     until(a.seconds, IDLE_SCRAPE_S, worker.metrics)
     source.probing = False
     time.sleep(LABEL_DELAY_S + 3)
     for window in WINDOWS:
-        probes = {m: t for m, t in source.timeline.probes.items() if m.startswith(f"probe-{window}-")}
+        probes = {
+            m: t for m, t in source.timeline.probes.items() if m.startswith(f"probe-{window}-")
+        }
         found = [alerts.seen[m] - t for m, t in probes.items() if m in alerts.seen]
-        print(json.dumps({"phase": "alert", "window": window, **quantiles_ms(found), "not_seen": len(probes) - len(found)}), flush=True)
+        print(
+            json.dumps(
+                {
+                    "phase": "alert",
+                    "window": window,
+                    **quantiles_ms(found),
+                    "not_seen": len(probes) - len(found),
+                }
+            ),
+            flush=True,
+        )
 
 
 def run(bootstrap: str, a: argparse.Namespace) -> None:
     with measure.workplace() as (folder, prefix):
         workload.create_topics(bootstrap, [prefix + t for t in workload.INPUTS])
         n = int(a.seconds * PROBES_A_SECOND) + 10
-        windows = {f"probe-{w}-{i}": {"task": "binary", "windows": [w], "thresholds": {"accuracy": {**THRESHOLD, "window": w}}} for i in range(n) for w in WINDOWS}
-        command = measure.worker_command(folder, bootstrap, prefix, defaults={"task": "binary"}, models=windows)
+        windows = {
+            f"probe-{w}-{i}": {
+                "task": "binary",
+                "windows": [w],
+                "thresholds": {"accuracy": {**THRESHOLD, "window": w}},
+            }
+            for i in range(n)
+            for w in WINDOWS
+        }
+        command = measure.worker_command(
+            folder, bootstrap, prefix, defaults={"task": "binary"}, models=windows
+        )
         with measure.running(command, folder) as worker:
             worker.wait_ready()
             source, alerts = Source(bootstrap, prefix, a.rate), Alerts(bootstrap, prefix)
@@ -194,12 +303,24 @@ def run(bootstrap: str, a: argparse.Namespace) -> None:
                 source.done = alerts.done = True
                 source.join(15)
                 alerts.join(15)
-            print(json.dumps({"producer_late_ms_max": round(source.late_s_max * 1e3, 1), "rss_mb": int(worker.rss_mb())}), flush=True)
+            print(
+                json.dumps(
+                    {
+                        "producer_late_ms_max": round(source.late_s_max * 1e3, 1),
+                        "rss_mb": int(worker.rss_mb()),
+                    }
+                ),
+                flush=True,
+            )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, default=1_000, help="predictions a second, and as many labels")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rate", type=float, default=1_000, help="predictions a second, and as many labels"
+    )
     parser.add_argument("--seconds", type=float, default=30, help="length of a phase")
     parser.add_argument("--scrape-ms", type=float, default=50)
     parser.add_argument("--bootstrap", metavar="HOST:PORT")

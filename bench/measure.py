@@ -1,8 +1,10 @@
 """
-What is measured: a process with all its children, from outside, and the same way for our worker and for every peer.
+What is measured: a process with all its children, from outside, and the same way for our worker and
+for every peer.
 
-Rule of the file: a subject says `listening on http://HOST:PORT` on its output and counts on /metrics under the names of our catalogue; nothing else is asked of it.
-CPU and memory are those that the kernel tells (Linux, /proc), so that no subject measures itself.
+Rule of the file: a subject says `listening on http://HOST:PORT` on its output and counts on
+/metrics under the names of our catalogue; nothing else is asked of it. CPU and memory are those
+that the kernel tells (Linux, /proc), so that no subject measures itself.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ from kafka_server import KafkaServer, missing  # noqa: E402 - scripts are no pac
 CLOCK = os.sysconf("SC_CLK_TCK")
 START_S, STALL_S, POLL_S = 90, 20, 1.0
 WAITED_MAX, IDLE_CORES = 0.1, 0.2
-COUNTERS = {"predictions": "model_predictions_total", "pairs": "model_labels_total", "both": "model_labels_total"}
+COUNTERS = {
+    "predictions": "model_predictions_total",
+    "pairs": "model_labels_total",
+    "both": "model_labels_total",
+}
 
 
 class Measurement(NamedTuple):
@@ -44,7 +50,10 @@ class Measurement(NamedTuple):
     complete: bool
     """False: it was cut off by the time limit, or stopped counting."""
     waited: float = 0.0
-    """Share of the measured time between looks at which it had counted nothing new while it used less than a fifth of a core."""
+    """
+    Share of the measured time between looks at which it had counted nothing new while it used less
+    than a fifth of a core.
+    """
 
     @property
     def per_cpu_s(self) -> float:
@@ -59,11 +68,22 @@ class Measurement(NamedTuple):
 class Subject:
     """A process that is measured, with its output in a file."""
 
-    def __init__(self, command: Sequence[str], folder: Path, env: dict[str, str] | None = None, cwd: Path = ROOT) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        env: dict[str, str] | None = None,
+        cwd: Path = ROOT,
+    ) -> None:
         self.output = folder / f"output-{random.randrange(10**9)}.txt"
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(
-                command, stdout=out, stderr=subprocess.STDOUT, cwd=cwd, env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}, start_new_session=True
+                command,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+                start_new_session=True,
             )
         self.pid = self.process.pid
         try:
@@ -92,11 +112,19 @@ class Subject:
                 text: str = response.read().decode()
                 return text
         except OSError as e:
-            raise RuntimeError(f"{self.process.args}: /metrics does not answer ({e}): {self.said()}") from None
+            raise RuntimeError(
+                f"{self.process.args}: /metrics does not answer ({e}): {self.said()}"
+            ) from None
 
     def counted(self, name: str) -> int:
         """Sum of a counter over its series."""
-        return int(sum(float(line.rpartition(" ")[2]) for line in self.metrics().splitlines() if line.startswith((name + "{", name + " "))))
+        return int(
+            sum(
+                float(line.rpartition(" ")[2])
+                for line in self.metrics().splitlines()
+                if line.startswith((name + "{", name + " "))
+            )
+        )
 
     def wait_ready(self) -> None:
         """Until our worker has opened its partitions."""
@@ -120,7 +148,10 @@ class Subject:
 
     def cpu_s(self) -> float:
         """User + system of all its processes, ended children too."""
-        return sum(sum(map(int, fields[11:15])) for pid in self.tree() if (fields := _stat(pid))) / CLOCK
+        return (
+            sum(sum(map(int, fields[11:15])) for pid in self.tree() if (fields := _stat(pid)))
+            / CLOCK
+        )
 
     def rss_mb(self) -> float:
         """Peak resident memory of all its processes."""
@@ -160,12 +191,16 @@ class Reading(NamedTuple):
     time_s: float
 
 
-def drained(subject: Subject, counter: str, n: int, *, warmup_s: float = 10, limit_s: float = 60) -> Measurement:
+def drained(
+    subject: Subject, counter: str, n: int, *, warmup_s: float = 10, limit_s: float = 60
+) -> Measurement:
     """
     Measure a subject while it works through `n` events, by a look each second.
 
-    The measured stretch begins when a fifth of them is counted, or `warmup_s` after the first (a slow subject). It ends with the last look before the last event, so that no idle
-    time is in it, or `limit_s` after it began; a run so short that this would leave out half of it is measured to the first look after the last event.
+    The measured stretch begins when a fifth of them is counted, or `warmup_s` after the first (a
+    slow subject). It ends with the last look before the last event, so that no idle time is in it,
+    or `limit_s` after it began; a run so short that this would leave out half of it is measured to
+    the first look after the last event.
     """
     readings: list[Reading] = []
     answers_s: list[float] = []
@@ -181,16 +216,35 @@ def drained(subject: Subject, counter: str, n: int, *, warmup_s: float = 10, lim
             moved_s = max(moved_s, now.time_s)
         readings.append(now)
         first = next((r for r in readings if r.events), None)
-        if begin is None and first and (now.events >= n / 5 or now.time_s - first.time_s >= warmup_s):
+        if (
+            begin is None
+            and first
+            and (now.events >= n / 5 or now.time_s - first.time_s >= warmup_s)
+        ):
             begin = len(readings) - 1
-        if now.events >= n or (begin is not None and now.time_s - readings[begin].time_s >= limit_s) or now.time_s - moved_s > STALL_S:
+        if (
+            now.events >= n
+            or (begin is not None and now.time_s - readings[begin].time_s >= limit_s)
+            or now.time_s - moved_s > STALL_S
+        ):
             break
         time.sleep(max(0.0, POLL_S - answers_s[-1]))
     if begin is None or readings[-1].events == 0:
-        raise RuntimeError(f"{subject.process.args} counted {now.events} of {n} events, too few to measure: {subject.said()}")
+        raise RuntimeError(
+            f"{subject.process.args} counted {now.events} of {n} events, too few to measure: "
+            f"{subject.said()}"
+        )
     start, end = stretch(readings, begin, n)
     part = [r for r in readings if start.time_s <= r.time_s <= end.time_s]
-    return Measurement(end.events - start.events, end.cpu_s - start.cpu_s, end.time_s - start.time_s, subject.rss_mb(), max(answers_s[begin:]) * 1e3, now.events >= n, waited(part))
+    return Measurement(
+        end.events - start.events,
+        end.cpu_s - start.cpu_s,
+        end.time_s - start.time_s,
+        subject.rss_mb(),
+        max(answers_s[begin:]) * 1e3,
+        now.events >= n,
+        waited(part),
+    )
 
 
 def waited(readings: list[Reading]) -> float:
@@ -204,17 +258,27 @@ def waited(readings: list[Reading]) -> float:
     """
     if len(readings) < 2:
         return 0.0
-    still = [b.time_s - a.time_s for a, b in itertools.pairwise(readings) if b.events == a.events and b.cpu_s - a.cpu_s < IDLE_CORES * (b.time_s - a.time_s)]
+    still = [
+        b.time_s - a.time_s
+        for a, b in itertools.pairwise(readings)
+        if b.events == a.events and b.cpu_s - a.cpu_s < IDLE_CORES * (b.time_s - a.time_s)
+    ]
     return sum(still) / (readings[-1].time_s - readings[0].time_s)
 
 
 def fresh(group: str) -> str:
-    """The name of a group that nobody has used: a group that was there goes on where it was, and counts nothing."""
+    """
+    The name of a group that nobody has used: a group that was there goes on where it was, and
+    counts nothing.
+    """
     return f"{group}-{random.randrange(10**9)}"
 
 
 def whole(subject: Subject, counter: str, n: int) -> Measurement:
-    """Measure our worker over all of its `n` events: from the last look before it took a record to the first look at all of them counted, or until it counts no more for a while."""
+    """
+    Measure our worker over all of its `n` events: from the last look before it took a record to the
+    first look at all of them counted, or until it counts no more for a while.
+    """
     answers_s: list[float] = []
     begun = False
 
@@ -255,7 +319,13 @@ def stretch(readings: list[Reading], begin: int, n: int) -> tuple[Reading, Readi
 
     Examples
     --------
-    >>> looks = [Reading(0, 0.5, 1), Reading(30, 1, 2), Reading(60, 2, 3), Reading(90, 3, 4), Reading(100, 3.5, 5)]
+    >>> looks = [
+    ...     Reading(0, 0.5, 1),
+    ...     Reading(30, 1, 2),
+    ...     Reading(60, 2, 3),
+    ...     Reading(90, 3, 4),
+    ...     Reading(100, 3.5, 5),
+    ... ]
     >>> stretch(looks, 1, 100)
     (Reading(events=30, cpu_s=1, time_s=2), Reading(events=90, cpu_s=3, time_s=4))
     >>> stretch([looks[0], looks[4]], 1, 100)
@@ -266,22 +336,42 @@ def stretch(readings: list[Reading], begin: int, n: int) -> tuple[Reading, Readi
     start = readings[begin]
     last = next(r for r in readings if r.events == readings[-1].events)
     inner = [r for r in readings if start.events < r.events < n]
-    return start, inner[-1] if inner and (last.events < n or 2 * (inner[-1].events - start.events) >= n - start.events) else last
+    return start, inner[-1] if inner and (
+        last.events < n or 2 * (inner[-1].events - start.events) >= n - start.events
+    ) else last
 
 
 def worker_command(
-    folder: Path, bootstrap: str, prefix: str, *, defaults: dict[str, Any] | None = None, limits: dict[str, int] | None = None, models: dict[str, Any] | None = None
+    folder: Path,
+    bootstrap: str,
+    prefix: str,
+    *,
+    defaults: dict[str, Any] | None = None,
+    limits: dict[str, int] | None = None,
+    models: dict[str, Any] | None = None,
 ) -> list[str]:
     """Write a `monitor.yaml` with a group of its own; the command of a worker."""
     kafka = {"bootstrap_servers": bootstrap, "topic_prefix": prefix}
     worker = {"group": f"{prefix}{random.randrange(10**9)}", "metrics": {"port": 0}}
     config = folder / "monitor.yaml"
-    config.write_text(json.dumps({"kafka": kafka, "worker": worker, "defaults": defaults or {}, "limits": limits or {}, "models": models or {}}))
+    config.write_text(
+        json.dumps(
+            {
+                "kafka": kafka,
+                "worker": worker,
+                "defaults": defaults or {},
+                "limits": limits or {},
+                "models": models or {},
+            }
+        )
+    )
     return [sys.executable, "-m", "stream_monitor", "worker", "--config", str(config)]
 
 
 @contextmanager
-def running(command: Sequence[str], folder: Path, env: dict[str, str] | None = None, cwd: Path = ROOT) -> Iterator[Subject]:
+def running(
+    command: Sequence[str], folder: Path, env: dict[str, str] | None = None, cwd: Path = ROOT
+) -> Iterator[Subject]:
     """A subject that is ended afterwards; it runs in `cwd`, from where Python imports it."""
     subject = Subject(command, folder, env, cwd)
     try:
@@ -298,7 +388,9 @@ def broker(bootstrap: str | None) -> Iterator[str]:
 
 
 @contextmanager
-def server(bootstrap: str | None, properties: Mapping[str, str] | None = None) -> Iterator[tuple[str, KafkaServer | None]]:
+def server(
+    bootstrap: str | None, properties: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, KafkaServer | None]]:
     """The address of a broker, and the broker if it is our own, made with these properties."""
     if bootstrap:
         yield bootstrap, None

@@ -1,8 +1,11 @@
 """
-What a worker keeps: `python bench/memory.py [--events N] [--pending N] [--models N] [--only wide|pending|many]`.
+What a worker keeps: `python bench/memory.py [--events N] [--pending N] [--models N] [--only
+wide|pending|many]`.
 
-`wide`: peak resident memory of a worker with one model of 100 features at full speed (target under 300 MB). `pending`: bytes a prediction that waits for its label, in the arrays of the
-join itself, from a quarter of the limit up to the limit (target at most 64). `many`: 1,000 models of ten features (target: 40,000 events a CPU-second, under 2 GB).
+`wide`: peak resident memory of a worker with one model of 100 features at full speed (target under
+300 MB). `pending`: bytes a prediction that waits for its label, in the arrays of the join itself,
+from a quarter of the limit up to the limit (target at most 64). `many`: 1,000 models of ten
+features (target: 40,000 events a CPU-second, under 2 GB).
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ WIDE_FEATURES = 100
 
 
 def array_bytes(thing: Any, seen: set[int] | None = None) -> int:
-    """Bytes of all numpy arrays that can be reached from an object; views count as what they look at."""
+    """
+    Bytes of all numpy arrays that can be reached from an object; views count as what they look at.
+    """
     seen = set() if seen is None else seen
     if isinstance(thing, np.ndarray):
         while isinstance(thing.base, np.ndarray):
@@ -40,8 +45,16 @@ def array_bytes(thing: Any, seen: set[int] | None = None) -> int:
         return sum(array_bytes(v, seen) for v in thing.values())
     if isinstance(thing, (list, tuple)):
         return sum(array_bytes(v, seen) for v in thing)
-    held = getattr(thing, "__dict__", None) or {name: getattr(thing, name) for name in getattr(type(thing), "__slots__", ()) if hasattr(thing, name)}
-    return sum(array_bytes(v, seen) for v in held.values()) if type(thing).__module__.startswith("stream_monitor") else 0
+    held = getattr(thing, "__dict__", None) or {
+        name: getattr(thing, name)
+        for name in getattr(type(thing), "__slots__", ())
+        if hasattr(thing, name)
+    }
+    return (
+        sum(array_bytes(v, seen) for v in held.values())
+        if type(thing).__module__.startswith("stream_monitor")
+        else 0
+    )
 
 
 def pending(limit: int) -> Iterator[tuple[int, float]]:
@@ -53,7 +66,13 @@ def pending(limit: int) -> Iterator[tuple[int, float]]:
         values.append(event.prediction)
         if len(values) < min(CHUNK, marks[0] - done):
             continue
-        ingest.take("predictions@0/0", "predictions", values, np.arange(done, done + len(values)), np.full(len(values), event.time_ms))
+        ingest.take(
+            "predictions@0/0",
+            "predictions",
+            values,
+            np.arange(done, done + len(values)),
+            np.full(len(values), event.time_ms),
+        )
         done, values = done + len(values), []
         for record in ingest.flush(event.time_ms)[0]:
             shard.fold(record)
@@ -67,8 +86,12 @@ def pending(limit: int) -> Iterator[tuple[int, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=600_000, help="of `many`; `wide` takes a fifth")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--events", type=int, default=600_000, help="of `many`; `wide` takes a fifth"
+    )
     parser.add_argument("--pending", type=int, default=500_000, help="the limit of the join")
     parser.add_argument("--models", type=int, default=1_000)
     parser.add_argument("--only", choices=("wide", "pending", "many"))
@@ -76,7 +99,10 @@ def main() -> None:
     a = parser.parse_args()
     if a.only in (None, "pending"):
         for n, each in pending(a.pending):
-            print(json.dumps({"measured": "pending", "waiting": n, "bytes_each": round(each, 1)}), flush=True)
+            print(
+                json.dumps({"measured": "pending", "waiting": n, "bytes_each": round(each, 1)}),
+                flush=True,
+            )
     if a.only == "pending":
         return
     with measure.broker(a.bootstrap) as bootstrap:

@@ -1,4 +1,7 @@
-"""False alarms and delays of the detectors that are on by default, on seeded streams: `python bench/quality.py [--values N] [--seeds N]`."""
+"""
+False alarms and delays of the detectors that are on by default, on seeded streams: `python
+bench/quality.py [--values N] [--seeds N]`.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +45,25 @@ def main() -> None:
     parser.add_argument("--values", type=int, default=1_000_000)
     parser.add_argument("--seeds", type=int, default=30)
     a = parser.parse_args()
-    print(f"false alarms in {a.values:,} clean values: as fired / confirmed (features cut at {CLIP_SD:g} sd)")
+    print(
+        f"false alarms in {a.values:,} clean values: as fired / confirmed (features cut at "
+        f"{CLIP_SD:g} sd)"
+    )
     for kind in ("normal", "t3", "lognormal", "errors 0.1"):
         rng = np.random.default_rng(1)
         binary = kind.startswith("errors")
-        values = (rng.random(a.values) < 0.1).astype(float) if binary else stream(kind, a.values, rng)
+        values = (
+            (rng.random(a.values) < 0.1).astype(float) if binary else stream(kind, a.values, rng)
+        )
         raw = episodes(values, binary=binary, confirmed=False)
-        kept = episodes(values if binary else np.clip(values, -CLIP_SD, CLIP_SD), binary=binary, confirmed=True)
+        kept = episodes(
+            values if binary else np.clip(values, -CLIP_SD, CLIP_SD), binary=binary, confirmed=True
+        )
         print(f"  {kind:12}" + "".join(f"  {m} {len(raw[m])} / {len(kept[m])}" for m in METHODS))
-    print(f"drifts found within {HORIZON:,} values, and median delay to the firing; an episode opens 200 values later")
+    print(
+        f"drifts found within {HORIZON:,} values, and median delay to the firing; an episode "
+        "opens 200 values later"
+    )
     for name, shift, rate in (
         ("normal +0.25 sd", 0.25, None),
         ("normal +0.5 sd", 0.5, None),
@@ -63,10 +76,20 @@ def main() -> None:
             rng = np.random.default_rng([7, seed])
             n = T0 + HORIZON
             late = np.arange(n) >= T0
-            values = (rng.random(n) < np.where(late, rate[1], rate[0])).astype(float) if rate else np.clip(rng.normal(size=n) + shift * late, -CLIP_SD, CLIP_SD)
+            values = (
+                (rng.random(n) < np.where(late, rate[1], rate[0])).astype(float)
+                if rate
+                else np.clip(rng.normal(size=n) + shift * late, -CLIP_SD, CLIP_SD)
+            )
             for m, rows in episodes(values, binary=rate is not None, confirmed=True).items():
                 delays[m] += [r - T0 for r in rows if r >= T0][:1]
-        print(f"  {name:20}" + "".join(f"  {m} {len(d) / a.seeds:.0%} {int(np.median(d)) if d else '-'}" for m, d in delays.items()))
+        print(
+            f"  {name:20}"
+            + "".join(
+                f"  {m} {len(d) / a.seeds:.0%} {int(np.median(d)) if d else '-'}"
+                for m, d in delays.items()
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """
 How soon a worker that dies is replaced: `python bench/recovery.py [--pending N] [--rate N]`.
 
-Method. Two workers on a real Kafka get `--pending` predictions that never get a label, then `--rate` events a second from a process of its own (`steady.py`). When both have caught
+Method. Two workers on a real Kafka get `--pending` predictions that never get a label, then
+`--rate` events a second from a process of its own (`steady.py`). When both have caught
 up, one of them is killed (-9); when the survivor has caught up, another worker is started, and later one is ended by SIGTERM. Measured, in seconds after the signal:
   noticed     a survivor closes its partitions to share them anew; after kill -9 the session timeout of 10 s is in it
   taken over  it has opened all partitions of `observations`
   caught up   it shows predictions that were sent no longer ago than before the signal (the worst of the 10 s before it, at least 1 s)
-What the next owner had to do again is in its log: records of `observations` folded again; and in its counters: rows that INGEST had written already and wrote again (dropped as seen).
-At the end everything that was sent must be counted, once. CPU seconds are those of each process between signal and caught up: on a machine that runs the broker and the sender too
-they say what is whose.
-"""
+What the next owner had to do again is in its log: records of `observations` folded again; and in
+its counters: rows that INGEST had written already and wrote again (dropped as seen). At the end
+everything that was sent must be counted, once. CPU seconds are those of each process between signal
+and caught up: on a machine that runs the broker and the sender too they say what is whose.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -33,8 +35,13 @@ BEFORE_S, SETTLE_S, LIMIT_S = 10.0, 60.0, 90.0
 BEHIND_S_MIN = 1.0
 """Rows wait for a flush and for their reduction, and a look at /metrics takes a while."""
 WORKERS, PARTITIONS = 2, workload.PARTITIONS
-CLOSED, OPENED = re.compile(r"^.* INFO close: .*observations", re.MULTILINE), re.compile(r"^.* INFO open: (.*)$", re.MULTILINE)
-RESTORED = re.compile(r"restored \S+/(\d+): snapshot read in (\S+) s, (\d+) records after it folded again in (\S+) s")
+CLOSED, OPENED = (
+    re.compile(r"^.* INFO close: .*observations", re.MULTILINE),
+    re.compile(r"^.* INFO open: (.*)$", re.MULTILINE),
+)
+RESTORED = re.compile(
+    r"restored \S+/(\d+): snapshot read in (\S+) s, (\d+) records after it folded again in (\S+) s"
+)
 
 
 class Worker(measure.Subject):
@@ -59,12 +66,16 @@ class Worker(measure.Subject):
         return out
 
 
-def until(what: str, condition: Any, limit_s: float, workers: list[Worker], poll_s: float = POLL_S) -> float:
+def until(
+    what: str, condition: Any, limit_s: float, workers: list[Worker], poll_s: float = POLL_S
+) -> float:
     """Wait; the seconds it took."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > limit_s:
-            raise RuntimeError(f"not within {limit_s:g} s: {what}\n" + "\n".join(w.said() for w in workers))
+            raise RuntimeError(
+                f"not within {limit_s:g} s: {what}\n" + "\n".join(w.said() for w in workers)
+            )
         time.sleep(poll_s)
     return time.monotonic() - began
 
@@ -99,7 +110,13 @@ class Site:
     def settled(self) -> float:
         """Wait until nobody is behind; then the worst of the time before a signal."""
         until("the workers share the partitions", self.shared, LIMIT_S, self.workers)
-        until("they have caught up", lambda: self.behind_s() < BEHIND_S_MIN, SETTLE_S + self.a.pending / 10_000, self.workers, LOOK_S)
+        until(
+            "they have caught up",
+            lambda: self.behind_s() < BEHIND_S_MIN,
+            SETTLE_S + self.a.pending / 10_000,
+            self.workers,
+            LOOK_S,
+        )
         began, worst = time.monotonic(), 0.0
         while time.monotonic() - began < self.a.before:
             worst = max(worst, self.behind_s())
@@ -108,12 +125,25 @@ class Site:
 
     def cpu_s(self) -> dict[str, float]:
         assert self.sender is not None
-        pids = {"survivor": self.workers[-1].pid, "sender": self.sender.pid, "broker": self.broker_pid}
-        return {name: sum(map(int, fields[11:13])) / measure.CLOCK for name, pid in pids.items() if pid and (fields := measure._stat(pid))}
+        pids = {
+            "survivor": self.workers[-1].pid,
+            "sender": self.sender.pid,
+            "broker": self.broker_pid,
+        }
+        return {
+            name: sum(map(int, fields[11:13])) / measure.CLOCK
+            for name, pid in pids.items()
+            if pid and (fields := measure._stat(pid))
+        }
 
     def lose_one(self, number: signal.Signals) -> dict[str, Any]:
         """Signal the worker that runs longest, and measure until the other has caught up."""
-        before, cpu, seen, load = self.settled(), self.cpu_s(), self.shown("stream_monitor_records_total{seen}"), self.shown("stream_monitor_join_pending")
+        before, cpu, seen, load = (
+            self.settled(),
+            self.cpu_s(),
+            self.shown("stream_monitor_records_total{seen}"),
+            self.shown("stream_monitor_join_pending"),
+        )
         waiting = self.shown("model_predictions_total") - self.shown("model_labels_total")
         victim, survivor = self.workers
         held, mark = len(victim.owned()), len(survivor.log())
@@ -122,9 +152,25 @@ class Site:
         code = victim.process.wait(30)
         ended_s = time.monotonic() - began
         self.workers.remove(victim)
-        noticed_s = ended_s + until("the survivor notices", lambda: CLOSED.search(survivor.log(), mark), LIMIT_S, self.workers)
-        over_s = noticed_s + until("the survivor owns all", lambda: len(survivor.owned()) == PARTITIONS, LIMIT_S, self.workers)
-        caught_s = over_s + until("it has caught up", lambda: self.behind_s() <= max(before, BEHIND_S_MIN), LIMIT_S, self.workers, LOOK_S)
+        noticed_s = ended_s + until(
+            "the survivor notices",
+            lambda: CLOSED.search(survivor.log(), mark),
+            LIMIT_S,
+            self.workers,
+        )
+        over_s = noticed_s + until(
+            "the survivor owns all",
+            lambda: len(survivor.owned()) == PARTITIONS,
+            LIMIT_S,
+            self.workers,
+        )
+        caught_s = over_s + until(
+            "it has caught up",
+            lambda: self.behind_s() <= max(before, BEHIND_S_MIN),
+            LIMIT_S,
+            self.workers,
+            LOOK_S,
+        )
         restored = RESTORED.findall(survivor.log()[mark:])
         return {
             "signal": number.name,
@@ -140,22 +186,43 @@ class Site:
             "slowest snapshot read, s": max((float(r[1]) for r in restored), default=0.0),
             "records folded again": sum(int(r[2]) for r in restored),
             "slowest fold again, s": max((float(r[3]) for r in restored), default=0.0),
-            "rows written again by INGEST": int(self.shown("stream_monitor_records_total{seen}") - seen),
-            **{f"CPU of the {name}, s": round(now - cpu[name], 1) for name, now in self.cpu_s().items()},
+            "rows written again by INGEST": int(
+                self.shown("stream_monitor_records_total{seen}") - seen
+            ),
+            **{
+                f"CPU of the {name}, s": round(now - cpu[name], 1)
+                for name, now in self.cpu_s().items()
+            },
         }
 
 
 def run(bootstrap: str, broker: KafkaServer | None, a: argparse.Namespace) -> list[dict[str, Any]]:
     with measure.workplace() as (folder, prefix):
         workload.create_topics(bootstrap, [prefix + t for t in workload.INPUTS])
-        site = Site(folder, measure.worker_command(folder, bootstrap, prefix, limits={"pending": a.pending}), a)
+        site = Site(
+            folder,
+            measure.worker_command(folder, bootstrap, prefix, limits={"pending": a.pending}),
+            a,
+        )
         site.broker_pid = broker.process.pid if broker and broker.process else 0
         try:
             site.add().wait_ready()  # the first makes the topics
             site.add()
             until("the workers share the partitions", site.shared, LIMIT_S, site.workers)
-            site.sender = steady.Steady(bootstrap, prefix, steady.even(a.models), fill=a.pending, rate=a.rate, label_share=a.label_share)
-            until("the sender has filled the join", lambda: site.sender is not None and site.sender.predictions.value >= a.pending, LIMIT_S + a.pending / 5_000, site.workers)
+            site.sender = steady.Steady(
+                bootstrap,
+                prefix,
+                steady.even(a.models),
+                fill=a.pending,
+                rate=a.rate,
+                label_share=a.label_share,
+            )
+            until(
+                "the sender has filled the join",
+                lambda: site.sender is not None and site.sender.predictions.value >= a.pending,
+                LIMIT_S + a.pending / 5_000,
+                site.workers,
+            )
             found = []
             for name in a.signals:
                 if len(site.workers) < WORKERS:
@@ -163,7 +230,15 @@ def run(bootstrap: str, broker: KafkaServer | None, a: argparse.Namespace) -> li
                 found.append(site.lose_one(signal.Signals[name]))
                 print(json.dumps(found[-1]), file=sys.stderr, flush=True)
             predictions, labels = site.sender.stop()
-            until("all is counted", lambda: (site.shown("model_predictions_total"), site.shown("model_labels_total")) == (predictions, labels), LIMIT_S, site.workers)
+            until(
+                "all is counted",
+                lambda: (
+                    (site.shown("model_predictions_total"), site.shown("model_labels_total"))
+                    == (predictions, labels)
+                ),
+                LIMIT_S,
+                site.workers,
+            )
             return found
         finally:
             if site.sender is not None and site.sender.process.is_alive():
@@ -173,13 +248,21 @@ def run(bootstrap: str, broker: KafkaServer | None, a: argparse.Namespace) -> li
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pending", type=int, default=2_000_000, help="predictions that wait for a label")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--pending", type=int, default=2_000_000, help="predictions that wait for a label"
+    )
     parser.add_argument("--rate", type=float, default=20_000, help="events a second")
     parser.add_argument("--label-share", type=float, default=0.25, help="labels among the events")
     parser.add_argument("--models", type=int, default=8)
-    parser.add_argument("--signals", nargs="+", choices=("SIGKILL", "SIGTERM"), default=("SIGKILL", "SIGTERM"))
-    parser.add_argument("--before", type=float, default=BEFORE_S, help="seconds of load before each signal")
+    parser.add_argument(
+        "--signals", nargs="+", choices=("SIGKILL", "SIGTERM"), default=("SIGKILL", "SIGTERM")
+    )
+    parser.add_argument(
+        "--before", type=float, default=BEFORE_S, help="seconds of load before each signal"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--bootstrap", metavar="HOST:PORT")
     a = parser.parse_args()
@@ -193,5 +276,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # so that broker and workers are ended too
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(2)
+    )  # so that broker and workers are ended too
     main()

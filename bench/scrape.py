@@ -1,9 +1,10 @@
 """
 What a scrape costs: `python bench/scrape.py [--series N …] [--rounds N] [--json]`.
 
-Rule of the file: the worker's own exporter over samples of the shape that a model of 24 numeric features has, in this process
-and without HTTP. CPU is of reading, of the series budget and of the text; the hold is the longest time in which the event loop
-could not run. The least of the rounds is shown, beside what `prometheus_client` alone takes for the same in one go.
+Rule of the file: the worker's own exporter over samples of the shape that a model of 24 numeric
+features has, in this process and without HTTP. CPU is of reading, of the series budget and of the
+text; the hold is the longest time in which the event loop could not run. The least of the rounds is
+shown, beside what `prometheus_client` alone takes for the same in one go.
 """
 
 from __future__ import annotations
@@ -29,7 +30,15 @@ def model(name: str) -> Iterator[AnySample]:
     yield Sample("model_predictions_total", names, 123_456)
     yield HistogramSample("model_prediction_latency_seconds", names, (100.0,) * 14, 35.0)
     for window in ("last_1000", "1h", "24h"):
-        for metric in ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "brier_score"):
+        for metric in (
+            "accuracy",
+            "precision",
+            "recall",
+            "f1",
+            "roc_auc",
+            "log_loss",
+            "brier_score",
+        ):
             yield Sample(f"model_{metric}", (*names, window), 0.9123456789)
     for i in range(FEATURES):
         of = (*names, f"feature_{i}")
@@ -40,7 +49,9 @@ def model(name: str) -> Iterator[AnySample]:
         for method in ("psi", "js", "ks", "wasserstein", "adwin"):
             yield Sample("model_drift_score", (*of, method), 0.0123456789)
             yield Sample("model_drift_ratio", (*of, method), 0.123456789)
-        yield HistogramSample("model_feature_values", of, (10.0,) * 11, 35.0, tuple(i / 4 for i in range(10)))
+        yield HistogramSample(
+            "model_feature_values", of, (10.0,) * 11, 35.0, tuple(i / 4 for i in range(10))
+        )
 
 
 def partition(models: range) -> Iterator[AnySample]:
@@ -51,9 +62,14 @@ def partition(models: range) -> Iterator[AnySample]:
 
 def exporter(series: int) -> Exporter:
     """Over as many models as come closest to so many series."""
-    width = sum(len(each.counts) + 2 if isinstance(each, HistogramSample) else 1 for each in model("m"))
+    width = sum(
+        len(each.counts) + 2 if isinstance(each, HistogramSample) else 1 for each in model("m")
+    )
     models = max(round(series / width), 1)
-    return Exporter(lambda: [partition(range(i, models, PARTITIONS)) for i in range(PARTITIONS)], series_limit=10**9)
+    return Exporter(
+        lambda: [partition(range(i, models, PARTITIONS)) for i in range(PARTITIONS)],
+        series_limit=10**9,
+    )
 
 
 async def held(subject: Exporter, accept: str) -> tuple[int, float, float]:
@@ -86,7 +102,9 @@ def library_s(subject: Exporter) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--series", type=int, nargs="+", default=[10_000, 45_000])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="one object a measurement")
@@ -98,9 +116,23 @@ def main() -> None:
             found = [asyncio.run(held(subject, accept)) for _ in range(a.rounds)]
             n, cpu_s, hold_s = found[0][0], min(f[1] for f in found), min(f[2] for f in found)
             if a.json:
-                print(json.dumps({"series": n, "format": form, "cpu_s": round(cpu_s, 4), "hold_s": round(hold_s, 4), "library_s": round(alone_s, 4)}))
+                print(
+                    json.dumps(
+                        {
+                            "series": n,
+                            "format": form,
+                            "cpu_s": round(cpu_s, 4),
+                            "hold_s": round(hold_s, 4),
+                            "library_s": round(alone_s, 4),
+                        }
+                    )
+                )
             else:
-                print(f"{n:7,} series  {form:11}  {cpu_s:6.3f} s of CPU  hold {hold_s * 1e3:5.1f} ms  the library alone {alone_s:6.3f} s", flush=True)
+                print(
+                    f"{n:7,} series  {form:11}  {cpu_s:6.3f} s of CPU  hold "
+                    f"{hold_s * 1e3:5.1f} ms  the library alone {alone_s:6.3f} s",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
 """
 Hours of odd records: `python bench/soak.py [--minutes N] [--rate N] [--odd-share X]`.
 
-Method. One worker on a real Kafka of small retention gets good events of a few models at a steady rate, and a share of odd records of every kind (`odd_records.py`: broken JSON, deep
-nesting, NaN, numbers of 400 digits, bytes that are no UTF-8, repeated keys, tombstones, null keys, odd headers, records of a megabyte, clocks that are wrong by a day, a century or
-anything; new models, versions, features, categories, segments and ids without end, so that every limit is hit), in every codec, with a transaction that is aborted each ten seconds. Every `--sample` seconds memory, descriptors, threads, lag, CPU and counters are
-taken, and /metrics is read whole. Exit 1 when, at the end,
-  a record is not accounted for: sent = forwarded + rejected + tombstones by topic, forwarded = accepted + duplicates + seen before, dead letters by reason = odd records of that reason
-  (and of those that were mutilated at random), good predictions and labels = those shown for their models, nothing lost to retention;
-  the memory of the last third of the samples is more than 5 % above that of the second third, or more descriptors or threads are open in it (runs of 10 minutes and more).
+Method. One worker on a real Kafka of small retention gets good events of a few models at a steady
+rate, and a share of odd records of every kind (`odd_records.py`: broken JSON, deep nesting, NaN,
+numbers of 400 digits, bytes that are no UTF-8, repeated keys, tombstones, null keys, odd headers,
+records of a megabyte, clocks that are wrong by a day, a century or anything; new models, versions,
+features, categories, segments and ids without end, so that every limit is hit), in every codec,
+with a transaction that is aborted each ten seconds. Every `--sample` seconds memory, descriptors,
+threads, lag, CPU and counters are taken, and /metrics is read whole. Exit 1 when, at the end,
+  a record is not accounted for: sent = forwarded + rejected + tombstones by topic, forwarded =
+  accepted + duplicates + seen before, dead letters by reason = odd records of that reason (and of
+  those that were mutilated at random), good predictions and labels = those shown for their models,
+  nothing lost to retention; the memory of the last third of the samples is more than 5 % above that
+  of the second third, or more descriptors or threads are open in it (runs of 10 minutes and more).
 """
 
 from __future__ import annotations
@@ -30,9 +35,17 @@ import steady
 import workload
 from kafka_server import KafkaServer
 
-BROKER = {"log.segment.bytes": str(64 << 20), "log.retention.bytes": str(1 << 30), "log.retention.check.interval.ms": "20000", "log.segment.delete.delay.ms": "5000"}
+BROKER = {
+    "log.segment.bytes": str(64 << 20),
+    "log.retention.bytes": str(1 << 30),
+    "log.retention.check.interval.ms": "20000",
+    "log.segment.delete.delay.ms": "5000",
+}
 LIMITS = {"models": 20, "versions": 3, "features": 30, "segments": 10, "categories": 10}
-"""Small, so that the flood reaches each of them within seconds; that of predictions that wait is the default, and is reached in minutes."""
+"""
+Small, so that the flood reaches each of them within seconds; that of predictions that wait is the
+default, and is reached in minutes.
+"""
 STALL_S = 60
 GROWTH_MAX, JUDGED_MINUTES = 0.05, 10
 DESCRIPTORS_MORE = 3
@@ -62,10 +75,21 @@ class Page:
     """What /metrics says: sums of samples by name and labels."""
 
     def __init__(self, text: str) -> None:
-        self.found = [(name, dict(LABEL.findall(labels)), float(value)) for name, labels, value in SERIES.findall(text)]
+        self.found = [
+            (name, dict(LABEL.findall(labels)), float(value))
+            for name, labels, value in SERIES.findall(text)
+        ]
 
     def sum(self, name: str, models: set[str] | None = None, **labels: str) -> int:
-        return int(sum(v for n, of, v in self.found if n == name and labels.items() <= of.items() and (models is None or of.get("model") in models)))
+        return int(
+            sum(
+                v
+                for n, of, v in self.found
+                if n == name
+                and labels.items() <= of.items()
+                and (models is None or of.get("model") in models)
+            )
+        )
 
     def most(self, name: str) -> float:
         return max((v for n, _, v in self.found if n == name), default=0.0)
@@ -84,10 +108,30 @@ def sample(worker: measure.Subject, broker: KafkaServer | None, began: float) ->
     took_s = time.monotonic() - asked
     process = Path(f"/proc/{worker.pid}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-    size = sum(f.stat().st_size for f in (broker.folder / "data").rglob("*.log") if f.exists()) if broker else 0
-    lag = page.sum("stream_monitor_consumer_lag_records"), page.most("stream_monitor_log_time_lag_seconds")
-    memory, descriptors = int(status["VmRSS"].split()[0]) / 1024, len(list((process / "fd").iterdir()))
-    return Sample(time.monotonic() - began, memory, descriptors, int(status["Threads"]), *lag, worker.cpu_s(), len(page.found), took_s * 1e3, size / 2**20)
+    size = (
+        sum(f.stat().st_size for f in (broker.folder / "data").rglob("*.log") if f.exists())
+        if broker
+        else 0
+    )
+    lag = (
+        page.sum("stream_monitor_consumer_lag_records"),
+        page.most("stream_monitor_log_time_lag_seconds"),
+    )
+    memory, descriptors = (
+        int(status["VmRSS"].split()[0]) / 1024,
+        len(list((process / "fd").iterdir())),
+    )
+    return Sample(
+        time.monotonic() - began,
+        memory,
+        descriptors,
+        int(status["Threads"]),
+        *lag,
+        worker.cpu_s(),
+        len(page.found),
+        took_s * 1e3,
+        size / 2**20,
+    )
 
 
 def unaccounted(sent: Counter[tuple[str, str]], page: Page, models: set[str]) -> list[str]:
@@ -96,24 +140,62 @@ def unaccounted(sent: Counter[tuple[str, str]], page: Page, models: set[str]) ->
 
     def demand(what: str, want: int, got: int, slack: int = 0) -> None:
         if not want <= got <= want + slack:
-            out.append(f"{what}: {want:,}{f' to {want + slack:,}' if slack else ''} expected, {got:,} counted")
+            out.append(
+                f"{what}: {want:,}{f' to {want + slack:,}' if slack else ''} expected, "
+                f"{got:,} counted"
+            )
 
     count = "stream_monitor_records_total"
     for topic in workload.INPUTS:
         of = {outcome: sent[topic, outcome] for outcome in soak_sender.OUTCOMES}
         total, either = sum(of.values()) - of["aborted"], of["either"]
-        forwarded, rejected = page.sum(count, topic=topic, outcome="forwarded"), page.sum(count, topic=topic, outcome="rejected")
-        demand(f"{topic} forwarded + rejected + tombstones", total, forwarded + rejected + page.sum(count, topic=topic, outcome="tombstone"))
-        demand(f"tombstones of {topic}", of["tombstone"], page.sum(count, topic=topic, outcome="tombstone"))
+        forwarded, rejected = (
+            page.sum(count, topic=topic, outcome="forwarded"),
+            page.sum(count, topic=topic, outcome="rejected"),
+        )
+        demand(
+            f"{topic} forwarded + rejected + tombstones",
+            total,
+            forwarded + rejected + page.sum(count, topic=topic, outcome="tombstone"),
+        )
+        demand(
+            f"tombstones of {topic}",
+            of["tombstone"],
+            page.sum(count, topic=topic, outcome="tombstone"),
+        )
         demand(f"{topic} forwarded", of["good"] + of["accepted"], forwarded, either)
-        demand(f"dead letters of {topic}", rejected, page.sum("stream_monitor_dead_letters_total", topic=topic))
+        demand(
+            f"dead letters of {topic}",
+            rejected,
+            page.sum("stream_monitor_dead_letters_total", topic=topic),
+        )
         for reason in soak_sender.REJECT_REASONS:
-            demand(f"dead letters of {topic}, {reason}", of[reason], page.sum("stream_monitor_dead_letters_total", topic=topic, reason=reason), either)
-    seen = {outcome: page.sum(count, topic="predictions", outcome=outcome) for outcome in ("accepted", "duplicate", "seen")}
-    demand("predictions accepted + duplicate + seen", page.sum(count, topic="predictions", outcome="forwarded"), sum(seen.values()))
+            demand(
+                f"dead letters of {topic}, {reason}",
+                of[reason],
+                page.sum("stream_monitor_dead_letters_total", topic=topic, reason=reason),
+                either,
+            )
+    seen = {
+        outcome: page.sum(count, topic="predictions", outcome=outcome)
+        for outcome in ("accepted", "duplicate", "seen")
+    }
+    demand(
+        "predictions accepted + duplicate + seen",
+        page.sum(count, topic="predictions", outcome="forwarded"),
+        sum(seen.values()),
+    )
     demand("predictions seen before", 0, seen["seen"])
-    demand("predictions of the good models", sent["predictions", "good"], page.sum("model_predictions_total", models))
-    demand("labelled predictions of the good models", sent["labels", "good"], page.sum("model_labels_total", models))
+    demand(
+        "predictions of the good models",
+        sent["predictions", "good"],
+        page.sum("model_predictions_total", models),
+    )
+    demand(
+        "labelled predictions of the good models",
+        sent["labels", "good"],
+        page.sum("model_labels_total", models),
+    )
     demand("records lost to retention", 0, page.sum("stream_monitor_lost_records"))
     return out
 
@@ -128,11 +210,19 @@ def growth(samples: list[Sample]) -> dict[str, Any]:
     """Memory and descriptors over the run."""
     parts = thirds(samples)
     half = samples[len(samples) // 2 :]
-    slope = float(np.polyfit([s.time_s for s in half], [s.rss_mb for s in half], 1)[0]) * 3_600 if len(half) > 2 else 0.0
+    slope = (
+        float(np.polyfit([s.time_s for s in half], [s.rss_mb for s in half], 1)[0]) * 3_600
+        if len(half) > 2
+        else 0.0
+    )
     return {
-        "RSS, MB, by thirds (mean)": [round(float(np.mean([s.rss_mb for s in part]))) for part in parts],
+        "RSS, MB, by thirds (mean)": [
+            round(float(np.mean([s.rss_mb for s in part]))) for part in parts
+        ],
         "RSS of the last half, MB an hour": round(slope, 1),
-        "descriptors by thirds (least, most)": [(min(s.descriptors for s in part), max(s.descriptors for s in part)) for part in parts],
+        "descriptors by thirds (least, most)": [
+            (min(s.descriptors for s in part), max(s.descriptors for s in part)) for part in parts
+        ],
         "threads by thirds (most)": [max(s.threads for s in part) for part in parts],
         "series by thirds (most)": [max(s.series for s in part) for part in parts],
     }
@@ -143,12 +233,22 @@ def grown(found: dict[str, Any]) -> list[str]:
     _, second, last = found["RSS, MB, by thirds (mean)"]
     (_, before), (_, after) = found["descriptors by thirds (least, most)"][1:]
     threads = found["threads by thirds (most)"]
-    out = [f"memory grew: {second} MB in the second third, {last} MB in the last"] if last > second * (1 + GROWTH_MAX) else []
-    out += [f"descriptors grew: at most {before} in the second third, {after} in the last"] if after > before + DESCRIPTORS_MORE else []
+    out = (
+        [f"memory grew: {second} MB in the second third, {last} MB in the last"]
+        if last > second * (1 + GROWTH_MAX)
+        else []
+    )
+    out += (
+        [f"descriptors grew: at most {before} in the second third, {after} in the last"]
+        if after > before + DESCRIPTORS_MORE
+        else []
+    )
     return out + ([f"threads grew: {threads}"] if threads[2] > threads[1] else [])
 
 
-def settle(worker: measure.Subject, sent: Counter[tuple[str, str]], models: set[str]) -> tuple[Page, list[str], float]:
+def settle(
+    worker: measure.Subject, sent: Counter[tuple[str, str]], models: set[str]
+) -> tuple[Page, list[str], float]:
     """Wait until nothing is missing, or nothing moves any more; what is at last."""
     began = moved = time.monotonic()
     counted = -1
@@ -167,21 +267,50 @@ def run(bootstrap: str, broker: KafkaServer | None, a: argparse.Namespace) -> di
     with measure.workplace() as (folder, prefix):
         workload.create_topics(bootstrap, [prefix + t for t in workload.INPUTS])
         defaults = {"baseline": {"rows": 1_000}, "segments": ["country"]}
-        command = measure.worker_command(folder, bootstrap, prefix, defaults=defaults, limits=LIMITS, models={m: {"segments": []} for m in models})
-        with measure.running(command, folder, {"STREAM_MONITOR_WORKER__MAX_RECORD_BYTES": "960000"}) as worker:
+        command = measure.worker_command(
+            folder,
+            bootstrap,
+            prefix,
+            defaults=defaults,
+            limits=LIMITS,
+            models={m: {"segments": []} for m in models},
+        )
+        with measure.running(
+            command, folder, {"STREAM_MONITOR_WORKER__MAX_RECORD_BYTES": "960000"}
+        ) as worker:
             worker.wait_ready()
-            sender = soak_sender.Sender(bootstrap, prefix, models, rate=a.rate, odd_share=a.odd_share, label_share=a.label_share)
+            sender = soak_sender.Sender(
+                bootstrap,
+                prefix,
+                models,
+                rate=a.rate,
+                odd_share=a.odd_share,
+                label_share=a.label_share,
+            )
             began, samples = time.monotonic(), []
             while time.monotonic() - began < a.minutes * 60:
                 time.sleep(a.sample)
                 samples.append(sample(worker, broker, began))
-                print(json.dumps({**{k: round(v, 1) for k, v in samples[-1]._asdict().items()}, "sent": sum(sender.sent().values())}), file=sys.stderr, flush=True)
+                print(
+                    json.dumps(
+                        {
+                            **{k: round(v, 1) for k, v in samples[-1]._asdict().items()},
+                            "sent": sum(sender.sent().values()),
+                        }
+                    ),
+                    file=sys.stderr,
+                    flush=True,
+                )
                 if not sender.process.is_alive() or shutil.disk_usage(folder).free < DISK_FREE_MIN:
                     raise RuntimeError("the sender ended, or the disk is nearly full")
             sent, sent_s = sender.stop(), time.monotonic() - began
             page, problems, settled_s = settle(worker, sent, set(models))
             alerts = page.by("stream_monitor_alert_events_total", "status")
-            errors = [line for line in worker.output.read_text(errors="replace").splitlines() if " ERROR " in line or " CRITICAL " in line]
+            errors = [
+                line
+                for line in worker.output.read_text(errors="replace").splitlines()
+                if " ERROR " in line or " CRITICAL " in line
+            ]
             worker.process.terminate()
             code = worker.process.wait(30)
     found = growth(samples)
@@ -203,7 +332,9 @@ def run(bootstrap: str, broker: KafkaServer | None, a: argparse.Namespace) -> di
         "lag, records (most)": max(s.lag_records for s in samples),
         "log time behind, s (most)": round(max(s.log_time_lag_s for s in samples), 1),
         "slowest /metrics, ms": round(max(s.scrape_ms for s in samples)),
-        "cores of the worker": round((samples[-1].cpu_s - samples[0].cpu_s) / (samples[-1].time_s - samples[0].time_s), 2),
+        "cores of the worker": round(
+            (samples[-1].cpu_s - samples[0].cpu_s) / (samples[-1].time_s - samples[0].time_s), 2
+        ),
         "broker's data, MB (most)": round(max(s.broker_mb for s in samples)),
         "counted after the last record, s": round(settled_s, 1),
         "problems": problems,
@@ -211,9 +342,13 @@ def run(bootstrap: str, broker: KafkaServer | None, a: argparse.Namespace) -> di
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--rate", type=float, default=20_000, help="records a second, odd ones among them")
+    parser.add_argument(
+        "--rate", type=float, default=20_000, help="records a second, odd ones among them"
+    )
     parser.add_argument("--odd-share", type=float, default=0.1)
     parser.add_argument("--label-share", type=float, default=0.2)
     parser.add_argument("--models", type=int, default=8, help="good ones")
@@ -228,12 +363,18 @@ def main() -> int:
     else:
         for name, value in found.items():
             if name != "problems":
-                print(f"| {name} | {', '.join(f'{k} {n:,}' for k, n in value.items()) if isinstance(value, dict) else value} |")
+                print(
+                    f"| {name} | "
+                    f"{', '.join(f'{k} {n:,}' for k, n in value.items()) if isinstance(value, dict) else value} "  # noqa: E501
+                    "|"
+                )
         for line in found["problems"]:
             print(f"PROBLEM {line}")
     return 1 if found["problems"] else 0
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # so that broker and workers are ended too
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(2)
+    )  # so that broker and workers are ended too
     sys.exit(main())

@@ -1,7 +1,9 @@
 """
-What `soak.py` sends, from a process of its own: good events of a few models, and a share of odd records of every kind among them.
+What `soak.py` sends, from a process of its own: good events of a few models, and a share of odd
+records of every kind among them.
 
-Rule of the file: every record is counted under what must become of it (`OUTCOMES`), so that nothing can be lost or counted twice unseen. Odd records never name a good model.
+Rule of the file: every record is counted under what must become of it (`OUTCOMES`), so that nothing
+can be lost or counted twice unseen. Odd records never name a good model.
 """
 
 from __future__ import annotations
@@ -36,7 +38,11 @@ def cases() -> Iterator[Odd]:
     """Every single odd record, for both topics."""
     for topic, of in (("predictions", odd_records.CASES), ("labels", odd_records.LABELS)):
         for case in of.values():
-            yield topic, case.reason or ACCEPTED, case.record if isinstance(case.record, dict) else {"value": case.record}
+            yield (
+                topic,
+                case.reason or ACCEPTED,
+                case.record if isinstance(case.record, dict) else {"value": case.record},
+            )
 
 
 class Odds:
@@ -46,8 +52,12 @@ class Odds:
         self.random = random.Random(seed)
         self.heavy = [odd for odd in cases() if len(odd[2]["value"]) >= HEAVY_BYTES]
         self.single = [odd for odd in cases() if len(odd[2]["value"]) < HEAVY_BYTES]
-        whole = [odd_records.event(f"whole-{i}", features=odd_records.GOOD_FEATURES) for i in range(20)]
-        self.mutilated = [odd_records.mutilated(self.random.choice(whole), self.random) for _ in range(MUTILATED)]
+        whole = [
+            odd_records.event(f"whole-{i}", features=odd_records.GOOD_FEATURES) for i in range(20)
+        ]
+        self.mutilated = [
+            odd_records.mutilated(self.random.choice(whole), self.random) for _ in range(MUTILATED)
+        ]
         self.n = 0
 
     def next(self) -> Odd:
@@ -62,7 +72,11 @@ class Odds:
             return "predictions", EITHER, {"value": self.random.choice(self.mutilated)}
         if kind < 0.85:
             clock = self.random.randrange(odd_records.EARLIEST_MS, int(time.time() * 1e3))
-            return "predictions", ACCEPTED, {"value": odd_records.event(f"clock-{self.n}", timestamp=clock)}
+            return (
+                "predictions",
+                ACCEPTED,
+                {"value": odd_records.event(f"clock-{self.n}", timestamp=clock)},
+            )
         if kind < 0.95:
             return "labels", ACCEPTED, {"value": b'{"event_id":"orphan-%d","label":1}' % self.n}
         return self.random.choice(["predictions", "labels"]), TOMBSTONE, {"value": None}
@@ -82,23 +96,51 @@ class Sender:
         Of the rate.
     """
 
-    def __init__(self, bootstrap: str, prefix: str, models: Sequence[str], *, rate: float, odd_share: float, label_share: float) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        prefix: str,
+        models: Sequence[str],
+        *,
+        rate: float,
+        odd_share: float,
+        label_share: float,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._sent = context.Array("q", 2 * len(OUTCOMES))
         self._done = context.Event()
-        self.process = context.Process(target=_run, args=(bootstrap, prefix, tuple(models), (rate, odd_share, label_share), self._sent, self._done), daemon=True)
+        self.process = context.Process(
+            target=_run,
+            args=(
+                bootstrap,
+                prefix,
+                tuple(models),
+                (rate, odd_share, label_share),
+                self._sent,
+                self._done,
+            ),
+            daemon=True,
+        )
         self.process.start()
 
     def sent(self) -> Counter[tuple[str, str]]:
         """Records by topic and outcome."""
-        return Counter({(topic, outcome): n for (topic, outcome), n in zip(_places(), self._sent[:], strict=True) if n})
+        return Counter(
+            {
+                (topic, outcome): n
+                for (topic, outcome), n in zip(_places(), self._sent[:], strict=True)
+                if n
+            }
+        )
 
     def stop(self) -> Counter[tuple[str, str]]:
         """No more; what was sent and acknowledged."""
         self._done.set()
         self.process.join(90)
         if self.process.exitcode != 0:
-            raise RuntimeError(f"the sender ended with {self.process.exitcode}: what it sent is not known")
+            raise RuntimeError(
+                f"the sender ended with {self.process.exitcode}: what it sent is not known"
+            )
         return self.sent()
 
 
@@ -112,12 +154,17 @@ class Source:
     def __init__(self, bootstrap: str, prefix: str, models: Sequence[str]) -> None:
         common = {**OPTIONS, "bootstrap.servers": bootstrap, "log_level": 3}
         self.producers = [Producer({**common, "compression.type": codec}) for codec in CODECS]
-        self.transactional = Producer({**common, "transactional.id": f"{prefix}soak", "transaction.timeout.ms": 20_000})
+        self.transactional = Producer(
+            {**common, "transactional.id": f"{prefix}soak", "transaction.timeout.ms": 20_000}
+        )
         self.transactional.init_transactions(30)
         self.topics = {topic: prefix + topic for topic in workload.INPUTS}
         self.bodies, self.odds, self.transactions = templates(models), Odds(5), 0
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.answers = [predicted ^ (self.odds.random.random() < workload.ERROR_RATE) for _, predicted in self.bodies]
+        self.answers = [
+            predicted ^ (self.odds.random.random() < workload.ERROR_RATE)
+            for _, predicted in self.bodies
+        ]
         self.waiting: deque[tuple[float, bytes, int]] = deque()
         self.good = 0
         self.turn = 0
@@ -128,7 +175,13 @@ class Source:
         every = max(round((1 - label_share) / label_share), 1) if label_share else 0
         for k in range(self.good, self.good + n):
             key = b"%016x" % k
-            workload.send(producer, topic, b'{"event_id":"%s","timestamp":%d' % (key, now_ms) + self.bodies[k % TEMPLATES][0], key, now_ms)
+            workload.send(
+                producer,
+                topic,
+                b'{"event_id":"%s","timestamp":%d' % (key, now_ms) + self.bodies[k % TEMPLATES][0],
+                key,
+                now_ms,
+            )
             if every and k % every == 0:
                 self.waiting.append((now + LABEL_DELAY_S, key, self.answers[k % TEMPLATES]))
         self.good += n
@@ -139,7 +192,13 @@ class Source:
         producer, topic = self.producers[self.turn % len(CODECS)], self.topics["labels"]
         while self.waiting and self.waiting[0][0] <= now:
             _, key, answer = self.waiting.popleft()
-            workload.send(producer, topic, b'{"event_id":"%s","label":%d,"timestamp":%d}' % (key, answer, now_ms), key, now_ms)
+            workload.send(
+                producer,
+                topic,
+                b'{"event_id":"%s","label":%d,"timestamp":%d}' % (key, answer, now_ms),
+                key,
+                now_ms,
+            )
             self.counts["labels", GOOD] += 1
 
     def be_odd(self, odd: Odd) -> None:
@@ -155,14 +214,25 @@ class Source:
         self.counts[topic, outcome] += 1
 
     def transact(self) -> None:
-        """A small transaction, every other of which is aborted: what lies behind it waits for its end."""
+        """
+        A small transaction, every other of which is aborted: what lies behind it waits for its end.
+        """
         self.transactions += 1
         self.transactional.begin_transaction()
         for i in range(TRANSACTION_RECORDS):
-            self.transactional.produce(self.topics["predictions"], odd_records.event(f"transaction-{self.transactions}-{i}"))
+            self.transactional.produce(
+                self.topics["predictions"],
+                odd_records.event(f"transaction-{self.transactions}-{i}"),
+            )
         self.transactional.flush(30)
-        (self.transactional.abort_transaction if self.transactions % 2 else self.transactional.commit_transaction)(30)
-        self.counts["predictions", ABORTED if self.transactions % 2 else ACCEPTED] += TRANSACTION_RECORDS
+        (
+            self.transactional.abort_transaction
+            if self.transactions % 2
+            else self.transactional.commit_transaction
+        )(30)
+        self.counts["predictions", ABORTED if self.transactions % 2 else ACCEPTED] += (
+            TRANSACTION_RECORDS
+        )
 
     def flush(self) -> None:
         for producer in self.producers:
@@ -171,7 +241,14 @@ class Source:
                 raise TimeoutError("not every record could be produced within 30 s")
 
 
-def _run(bootstrap: str, prefix: str, models: tuple[str, ...], pace: tuple[float, float, float], sent: Any, done: Any) -> None:
+def _run(
+    bootstrap: str,
+    prefix: str,
+    models: tuple[str, ...],
+    pace: tuple[float, float, float],
+    sent: Any,
+    done: Any,
+) -> None:
     """The work of the process."""
     rate, odd_share, label_share = pace
     source = Source(bootstrap, prefix, models)
@@ -180,7 +257,9 @@ def _run(bootstrap: str, prefix: str, models: tuple[str, ...], pace: tuple[float
     while not done.is_set():
         now, now_ms = time.monotonic(), int(time.time() * 1e3)
         source.turn += 1
-        source.predict(int((now - began) * per_s) - source.good, now, now_ms, label_share / (1 - odd_share))
+        source.predict(
+            int((now - began) * per_s) - source.good, now, now_ms, label_share / (1 - odd_share)
+        )
         source.tell(now, now_ms)
         for _ in range(int((now - began) * rate * odd_share) - odd_n):
             source.be_odd(source.odds.next())

@@ -1,8 +1,10 @@
 """
-Events at a steady rate, from a process of its own that takes little: values are put together from bytes that were encoded before.
+Events at a steady rate, from a process of its own that takes little: values are put together from
+bytes that were encoded before.
 
-Rule of the file: a prediction is one of `workload.py` with an id and a time of its own; its label, without a model, comes `LABEL_DELAY_S` later. What was sent when is in `sent`,
-so that a count of predictions says how far behind a worker is.
+Rule of the file: a prediction is one of `workload.py` with an id and a time of its own; its label,
+without a model, comes `LABEL_DELAY_S` later. What was sent when is in `sent`, so that a count of
+predictions says how far behind a worker is.
 """
 
 from __future__ import annotations
@@ -26,7 +28,13 @@ TEMPLATES = 4_000
 LABEL_DELAY_S = 2.0
 SLICE_S = 0.01
 HISTORY_S = 0.05
-OPTIONS = {"compression.type": "lz4", "linger.ms": 10, "batch.size": 262_144, "queue.buffering.max.messages": 500_000, "enable.idempotence": True}
+OPTIONS = {
+    "compression.type": "lz4",
+    "linger.ms": 10,
+    "batch.size": 262_144,
+    "queue.buffering.max.messages": 500_000,
+    "enable.idempotence": True,
+}
 
 
 def even(models: int, partitions: int = workload.PARTITIONS) -> list[str]:
@@ -53,7 +61,10 @@ def templates(models: Sequence[str]) -> list[tuple[bytes, int]]:
         rest = event.prediction.split(b'"version"', 1)[1]
         start = rest.index(b',"timestamp"')
         end = rest.index(b",", start + 1)
-        value = b',"model":"%s","version"%s' % (models[i % len(models)].encode(), rest[:start] + rest[end:])
+        value = b',"model":"%s","version"%s' % (
+            models[i % len(models)].encode(),
+            rest[:start] + rest[end:],
+        )
         out.append((value, int(b'"prediction":1' in value)))
     return out
 
@@ -73,12 +84,31 @@ class Steady:
         Of the rate.
     """
 
-    def __init__(self, bootstrap: str, prefix: str, models: Sequence[str], *, fill: int, rate: float, label_share: float) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        prefix: str,
+        models: Sequence[str],
+        *,
+        fill: int,
+        rate: float,
+        label_share: float,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.predictions, self.labels = context.Value("q", 0), context.Value("q", 0)
         self._done = context.Event()
         self.fill, self.rate, self.label_share = fill, rate, label_share
-        arguments = (bootstrap, prefix, tuple(models), fill, rate, label_share, self.predictions, self.labels, self._done)
+        arguments = (
+            bootstrap,
+            prefix,
+            tuple(models),
+            fill,
+            rate,
+            label_share,
+            self.predictions,
+            self.labels,
+            self._done,
+        )
         self.process = context.Process(target=send, args=arguments, daemon=True)
         self.times_s: list[float] = []
         self.counts: list[int] = []
@@ -109,22 +139,43 @@ class Steady:
         self._done.set()
         self.process.join(60)
         if self.process.exitcode != 0:
-            raise RuntimeError(f"the sender ended with {self.process.exitcode}: what it sent is not known")
+            raise RuntimeError(
+                f"the sender ended with {self.process.exitcode}: what it sent is not known"
+            )
         return self.predictions.value, self.labels.value
 
 
-def send(bootstrap: str, prefix: str, models: tuple[str, ...], fill: int, rate: float, label_share: float, predictions: Any, labels: Any, done: Any) -> None:
+def send(
+    bootstrap: str,
+    prefix: str,
+    models: tuple[str, ...],
+    fill: int,
+    rate: float,
+    label_share: float,
+    predictions: Any,
+    labels: Any,
+    done: Any,
+) -> None:
     """The work of the process."""
     producer = Producer({"bootstrap.servers": bootstrap, **OPTIONS})
     bodies, rnd = templates(models), random.Random(11)
-    parts = [b"%08x-%04x-4%03x-" % (rnd.getrandbits(32), rnd.getrandbits(16), rnd.getrandbits(12)) for _ in range(TEMPLATES)]
+    parts = [
+        b"%08x-%04x-4%03x-" % (rnd.getrandbits(32), rnd.getrandbits(16), rnd.getrandbits(12))
+        for _ in range(TEMPLATES)
+    ]
     answers = [predicted ^ (rnd.random() < workload.ERROR_RATE) for _, predicted in bodies]
     owed = 0.0
     waiting: deque[tuple[float, bytes, int]] = deque()
 
     def predict(k: int, now_ms: int) -> bytes:
         key = parts[k % TEMPLATES] + b"%04x-%012x" % (k & 0xFFFF, k)
-        workload.send(producer, prefix + "predictions", b'{"event_id":"%s","timestamp":%d' % (key, now_ms) + bodies[k % TEMPLATES][0], key, now_ms)
+        workload.send(
+            producer,
+            prefix + "predictions",
+            b'{"event_id":"%s","timestamp":%d' % (key, now_ms) + bodies[k % TEMPLATES][0],
+            key,
+            now_ms,
+        )
         return key
 
     for k in range(fill):
@@ -148,7 +199,13 @@ def send(bootstrap: str, prefix: str, models: tuple[str, ...], fill: int, rate: 
             k += 1
         while waiting and waiting[0][0] <= now:
             _, key, answer = waiting.popleft()
-            workload.send(producer, prefix + "labels", b'{"event_id":"%s","label":%d,"timestamp":%d}' % (key, answer, now_ms), key, now_ms)
+            workload.send(
+                producer,
+                prefix + "labels",
+                b'{"event_id":"%s","label":%d,"timestamp":%d}' % (key, answer, now_ms),
+                key,
+                now_ms,
+            )
             told += 1
         producer.poll(0)
         predictions.value, labels.value = k, told

@@ -1,10 +1,12 @@
 """
 A TCP proxy before a broker that loses or delays EndTxn, in a process of its own.
 
-Rule of the file: it knows the frames of Kafka's protocol (length, api key, correlation id) and nothing else; what is not asked to be hurt goes through byte by byte.
-A delayed request reaches the broker even when its client has given up and closed the connection: that is the hazard it is there for.
-It also tells the generation of the consumer group that each JoinGroup was answered with: the number of rebalances.
-A process, because a thread beside busy ones would stall everybody's heartbeats. It is told faults by lines (`KIND SECONDS`, `clear`) and tells what happened by lines.
+Rule of the file: it knows the frames of Kafka's protocol (length, api key, correlation id) and
+nothing else; what is not asked to be hurt goes through byte by byte. A delayed request reaches the
+broker even when its client has given up and closed the connection: that is the hazard it is there
+for. It also tells the generation of the consumer group that each JoinGroup was answered with: the
+number of rebalances. A process, because a thread beside busy ones would stall everybody's
+heartbeats. It is told faults by lines (`KIND SECONDS`, `clear`) and tells what happened by lines.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ class Fault(NamedTuple):
 
 
 class TcpProxy:
-    """The proxy as the chaos run sees it: listens on `port` of 127.0.0.1 and forwards to `target`; use `start` and `stop`."""
+    """
+    The proxy as the chaos run sees it: listens on `port` of 127.0.0.1 and forwards to `target`; use
+    `start` and `stop`.
+    """
 
     def __init__(self, port: int, target: int) -> None:
         self.port, self.target = port, target
@@ -37,7 +42,12 @@ class TcpProxy:
         self.generation = 0
 
     def start(self) -> TcpProxy:
-        self._process = subprocess.Popen([sys.executable, __file__, str(self.port), str(self.target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(self.port), str(self.target)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "listening\n", "the proxy does not listen"
         threading.Thread(target=self._listen, name="proxy", daemon=True).start()
@@ -83,7 +93,9 @@ class Server:
         server = await asyncio.start_server(self._connection, "127.0.0.1", port)
         print("listening", flush=True)
         stdin = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin
+        )
         while line := await stdin.readline():
             kind, delay = line.decode().split()
             if kind == "clear":
@@ -105,13 +117,20 @@ class Server:
             await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
             if back.done():
                 there.cancel()  # the broker is gone
-            await asyncio.wait({there}, timeout=60)  # a client that is gone: what it sent still arrives
+            await asyncio.wait(
+                {there}, timeout=60
+            )  # a client that is gone: what it sent still arrives
         for task in (there, back):
             task.cancel()
         for end in (writer, up_writer):
             end.close()
 
-    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hurt: dict[int, tuple[int, Fault | None]]) -> None:
+    async def _requests(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        hurt: dict[int, tuple[int, Fault | None]],
+    ) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 size = await reader.readexactly(4)
@@ -131,14 +150,21 @@ class Server:
                 writer.write(size + frame)
                 await writer.drain()
 
-    async def _responses(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hurt: dict[int, tuple[int, Fault | None]]) -> None:
+    async def _responses(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        hurt: dict[int, tuple[int, Fault | None]],
+    ) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 size = await reader.readexactly(4)
                 frame = await reader.readexactly(struct.unpack(">i", size)[0])
                 key, fault = hurt.pop(struct.unpack_from(">i", frame)[0], (0, None))
                 if key == JOIN_GROUP:
-                    print("generation", struct.unpack_from(">i", frame, 10)[0], flush=True)  # after correlation id, throttle time and error code
+                    print(
+                        "generation", struct.unpack_from(">i", frame, 10)[0], flush=True
+                    )  # after correlation id, throttle time and error code
                 if fault is not None and fault.kind == "lose_response":
                     continue
                 if fault is not None:

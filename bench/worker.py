@@ -1,9 +1,11 @@
 """
-Events a CPU-second of a whole worker on a real Kafka: `python bench/worker.py [--events N] [--labels] [--no-features] [--bootstrap HOST:PORT]`.
+Events a CPU-second of a whole worker on a real Kafka: `python bench/worker.py [--events N]
+[--labels] [--no-features] [--bootstrap HOST:PORT]`.
 
-The work is that of `workload.py`: every monitor on, gauges exported, snapshots and transactions on. CPU is user + system of the worker between the moment a fifth and the
-moment all of the events are counted on /metrics; start-up is left out. With --labels it is also told how many labels met their prediction, and it is a failure (1) where some did
-not.
+The work is that of `workload.py`: every monitor on, gauges exported, snapshots and transactions on.
+CPU is user + system of the worker between the moment a fifth and the moment all of the events are
+counted on /metrics; start-up is left out. With --labels it is also told how many labels met their
+prediction, and it is a failure (1) where some did not.
 """
 
 from __future__ import annotations
@@ -18,13 +20,32 @@ import measure
 import workload
 
 
-def run(bootstrap: str, n: int, *, labels: bool, drift: bool = True, models: int = 1, features: int = 10, limit_s: float = 600) -> dict[str, Any]:
+def run(
+    bootstrap: str,
+    n: int,
+    *,
+    labels: bool,
+    drift: bool = True,
+    models: int = 1,
+    features: int = 10,
+    limit_s: float = 600,
+) -> dict[str, Any]:
     """One worker, from nothing to the last event."""
     with measure.workplace() as (folder, prefix):
-        size = workload.produce(bootstrap, prefix, n, labels=labels, models=models, features=features)
-        command = measure.worker_command(folder, bootstrap, prefix, defaults={} if drift else {"drift": {"features": {}}}, limits={"models": max(models, 100)})
+        size = workload.produce(
+            bootstrap, prefix, n, labels=labels, models=models, features=features
+        )
+        command = measure.worker_command(
+            folder,
+            bootstrap,
+            prefix,
+            defaults={} if drift else {"drift": {"features": {}}},
+            limits={"models": max(models, 100)},
+        )
         with measure.running(command, folder) as worker:
-            found = measure.drained(worker, measure.COUNTERS["pairs" if labels else "predictions"], n, limit_s=limit_s)
+            found = measure.drained(
+                worker, measure.COUNTERS["pairs" if labels else "predictions"], n, limit_s=limit_s
+            )
             joined = settled(worker, n) if labels else 0
     told = {"joined": joined, "labels lost": n - joined} if labels else {}
     return told | {
@@ -51,16 +72,27 @@ def settled(worker: measure.Subject, n: int, limit_s: float = 20) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=600_000)
-    parser.add_argument("--labels", action="store_true", help="labelled pairs instead of predictions")
+    parser.add_argument(
+        "--labels", action="store_true", help="labelled pairs instead of predictions"
+    )
     parser.add_argument("--no-features", action="store_true", help="no ADWIN on features")
     parser.add_argument("--models", type=int, default=1)
     parser.add_argument("--features", type=int, default=10)
     parser.add_argument("--bootstrap")
     a = parser.parse_args()
     with measure.broker(a.bootstrap) as bootstrap:
-        found = run(bootstrap, a.events, labels=a.labels, drift=not a.no_features, models=a.models, features=a.features)
+        found = run(
+            bootstrap,
+            a.events,
+            labels=a.labels,
+            drift=not a.no_features,
+            models=a.models,
+            features=a.features,
+        )
     print(json.dumps(found))
     if found.get("labels lost"):
         sys.exit(f"{found['labels lost']:,} of {a.events:,} labels did not meet their prediction")

@@ -1,7 +1,9 @@
 """
-The work of the benchmarks: prediction events of 430 bytes and their labels, on topics of four partitions.
+The work of the benchmarks: prediction events of 430 bytes and their labels, on topics of four
+partitions.
 
-Rule of the file: everything comes from a seed, so that every subject of every round gets the same bytes. The record's timestamp is the event's, the key is the event's id.
+Rule of the file: everything comes from a seed, so that every subject of every round gets the same
+bytes. The record's timestamp is the event's, the key is the event's id.
 """
 
 from __future__ import annotations
@@ -34,9 +36,12 @@ class Event(NamedTuple):
     label: bytes
 
 
-def events(n: int, *, models: int = 1, features: int = 10, seed: int = 7, start_ms: int = 1_760_000_000_000) -> Iterator[Event]:
+def events(
+    n: int, *, models: int = 1, features: int = 10, seed: int = 7, start_ms: int = 1_760_000_000_000
+) -> Iterator[Event]:
     """
-    `n` predictions with their labels; nothing drifts, one of ten is wrong, the last feature is null in one event of 200.
+    `n` predictions with their labels; nothing drifts, one of ten is wrong, the last feature is null
+    in one event of 200.
 
     Examples
     --------
@@ -57,10 +62,28 @@ def events(n: int, *, models: int = 1, features: int = 10, seed: int = 7, start_
         for j, x in enumerate(values):
             if null[j]:
                 x[-1] = None
-            event_id, at, prediction = event_id_of(ids), start_ms + (base + j) // EVENTS_PER_MS, int(scores[j] > 0.3)
-            event = {"event_id": event_id, "model": f"fraud-{(base + j) % models}", "version": "3", "timestamp": at, "prediction": prediction}
-            event |= {"score": scores[j], "latency_ms": latencies[j], "features": dict(zip(names, x, strict=True))}
-            label = {"event_id": event_id, "label": prediction ^ wrong[j], "timestamp": at + LABEL_DELAY_MS}
+            event_id, at, prediction = (
+                event_id_of(ids),
+                start_ms + (base + j) // EVENTS_PER_MS,
+                int(scores[j] > 0.3),
+            )
+            event = {
+                "event_id": event_id,
+                "model": f"fraud-{(base + j) % models}",
+                "version": "3",
+                "timestamp": at,
+                "prediction": prediction,
+            }
+            event |= {
+                "score": scores[j],
+                "latency_ms": latencies[j],
+                "features": dict(zip(names, x, strict=True)),
+            }
+            label = {
+                "event_id": event_id,
+                "label": prediction ^ wrong[j],
+                "timestamp": at + LABEL_DELAY_MS,
+            }
             yield Event(event_id.encode(), at, encode(event), encode(label))
 
 
@@ -72,7 +95,9 @@ def event_id_of(ids: random.Random) -> str:
 
 def create_topics(bootstrap: str, names: list[str]) -> None:
     """Topics of four partitions; those that are there already are left alone."""
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})  # at 6 it tells of events that nobody asked for
+    admin = AdminClient(
+        {"bootstrap.servers": bootstrap, "log_level": 4}
+    )  # at 6 it tells of events that nobody asked for
     there = admin.list_topics(timeout=30).topics
     new = [NewTopic(n, PARTITIONS, 1) for n in names if n not in there]
     for made in admin.create_topics(new).values() if new else ():
@@ -81,8 +106,14 @@ def create_topics(bootstrap: str, names: list[str]) -> None:
 
 def forget_state(bootstrap: str, prefix: str, kept: tuple[str, ...]) -> None:
     """Delete every topic of the prefix but `kept`, so that the next worker starts with nothing."""
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})  # at 6 it tells of events that nobody asked for
-    old = [t for t in admin.list_topics(timeout=30).topics if t.startswith(prefix) and t not in {prefix + k for k in kept}]
+    admin = AdminClient(
+        {"bootstrap.servers": bootstrap, "log_level": 4}
+    )  # at 6 it tells of events that nobody asked for
+    old = [
+        t
+        for t in admin.list_topics(timeout=30).topics
+        if t.startswith(prefix) and t not in {prefix + k for k in kept}
+    ]
     for gone in admin.delete_topics(old).values() if old else ():
         gone.result(30)
     deadline = time.monotonic() + 30
@@ -92,17 +123,29 @@ def forget_state(bootstrap: str, prefix: str, kept: tuple[str, ...]) -> None:
         time.sleep(0.1)
 
 
-def produce(bootstrap: str, prefix: str, n: int, *, labels: bool, models: int = 1, features: int = 10) -> int:
-    """Make the input topics and write the events (lz4), the last of which lie in the present; the mean size of a prediction in bytes."""
+def produce(
+    bootstrap: str, prefix: str, n: int, *, labels: bool, models: int = 1, features: int = 10
+) -> int:
+    """
+    Make the input topics and write the events (lz4), the last of which lie in the present; the mean
+    size of a prediction in bytes.
+    """
     create_topics(bootstrap, [prefix + t for t in INPUTS])
-    options = {"compression.type": "lz4", "linger.ms": 20, "batch.size": 262_144, "queue.buffering.max.messages": 500_000}
+    options = {
+        "compression.type": "lz4",
+        "linger.ms": 20,
+        "batch.size": 262_144,
+        "queue.buffering.max.messages": 500_000,
+    }
     producer = Producer({"bootstrap.servers": bootstrap, **options})
     start_ms, size = int(time.time() * 1000) - n // EVENTS_PER_MS - LABEL_DELAY_MS, 0
     for event in events(n, models=models, features=features, start_ms=start_ms):
         size += len(event.prediction)
         send(producer, prefix + "predictions", event.prediction, event.key, event.time_ms)
         if labels:
-            send(producer, prefix + "labels", event.label, event.key, event.time_ms + LABEL_DELAY_MS)
+            send(
+                producer, prefix + "labels", event.label, event.key, event.time_ms + LABEL_DELAY_MS
+            )
     if producer.flush(120):
         raise TimeoutError("not every event could be produced within 120 s")
     return size // n

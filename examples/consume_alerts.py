@@ -3,8 +3,9 @@ A consumer of alerts: it knows what fires now, and prints each step of an episod
 
     python examples/consume_alerts.py 127.0.0.1:9092
 
-The topic is compacted by fingerprint, so reading it from the beginning gives the current state: nothing has to be stored. `read_committed` shows each step once;
-on a broker without transactions a step may be there twice, with the same `id`.
+The topic is compacted by fingerprint, so reading it from the beginning gives the current state:
+nothing has to be stored. `read_committed` shows each step once; on a broker without transactions a
+step may be there twice, with the same `id`.
 """
 
 from __future__ import annotations
@@ -22,14 +23,27 @@ TOPIC = "alerts"  # with kafka.topic_prefix before it, if you have one
 
 
 def line(alert: dict[str, Any]) -> str:
-    """One step, as a person reads it; names come from whoever sends events, so nothing that a terminal would obey is let through."""
-    at = alert["starts_at"] if alert["status"] == "firing" else alert["ends_at"] or alert["window"]["end"]
+    """
+    One step, as a person reads it; names come from whoever sends events, so nothing that a terminal
+    would obey is let through.
+    """
+    at = (
+        alert["starts_at"]
+        if alert["status"] == "firing"
+        else alert["ends_at"] or alert["window"]["end"]
+    )
     text = f"{at}  {alert['status']:<8}  {alert['severity']:<8}  {alert['summary']}"
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 async def main() -> None:
-    consumer = AIOKafkaConsumer(TOPIC, bootstrap_servers=sys.argv[1], isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        TOPIC,
+        bootstrap_servers=sys.argv[1],
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
     firing: dict[str, dict[str, Any]] = {}
     last_ids: dict[str, str] = {}
     try:
@@ -52,7 +66,9 @@ async def main() -> None:
                     firing[fingerprint] = alert
                 if caught_up:
                     print(line(alert), flush=True)
-            if not caught_up and all([await consumer.position(partition) >= end for partition, end in ends.items()]):
+            if not caught_up and all(
+                [await consumer.position(partition) >= end for partition, end in ends.items()]
+            ):
                 caught_up = True
                 print(f"firing now: {len(firing)}", flush=True)
                 for alert in firing.values():

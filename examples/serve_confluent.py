@@ -1,5 +1,6 @@
 """
-A model server that reports its predictions with confluent-kafka (`pip install confluent-kafka`, and stream-monitor from its folder: `pip install .`).
+A model server that reports its predictions with confluent-kafka (`pip install confluent-kafka`, and
+stream-monitor from its folder: `pip install .`).
 
     python examples/serve_confluent.py 127.0.0.1:9092
 
@@ -26,7 +27,14 @@ def score(amount: float, country: str) -> float:
 
 
 def main() -> None:
-    producer = Producer({"bootstrap.servers": sys.argv[1], "enable.idempotence": True, "compression.type": "lz4", "linger.ms": 20})
+    producer = Producer(
+        {
+            "bootstrap.servers": sys.argv[1],
+            "enable.idempotence": True,
+            "compression.type": "lz4",
+            "linger.ms": 20,
+        }
+    )
     for _ in range(1_000):
         features = {"amount": random.uniform(0, 200), "country": random.choice(["IT", "DE", "FR"])}
         began_s = time.perf_counter()
@@ -35,15 +43,30 @@ def main() -> None:
         event_id = str(uuid.uuid4())
         producer.produce(
             client.PREDICTIONS,
-            client.prediction(event_id, "fraud", version="1", score=probability, features=features, latency_ms=latency_ms),
+            client.prediction(
+                event_id,
+                "fraud",
+                version="1",
+                score=probability,
+                features=features,
+                latency_ms=latency_ms,
+            ),
             key=event_id,
         )
-        # In reality the label comes hours later, from another service, which only needs the event_id.
-        producer.produce(client.LABELS, client.label(event_id, features["amount"] > 110, model="fraud"), key=event_id)
+        # In reality the label comes hours later, from another service, which only needs the
+        # event_id.
+        producer.produce(
+            client.LABELS,
+            client.label(event_id, features["amount"] > 110, model="fraud"),
+            key=event_id,
+        )
         producer.poll(0)
         time.sleep(0.01)
     if lost := producer.flush(10):
-        sys.exit(f"{lost} events were not delivered; is the broker there, and are the topics? See `stream-monitor doctor`.")
+        sys.exit(
+            f"{lost} events were not delivered; is the broker there, and are the topics? See "
+            "`stream-monitor doctor`."
+        )
     print("sent 1,000 predictions and their labels")
 
 

@@ -1,5 +1,6 @@
 """
-A real Apache Kafka (KRaft, one node, one JVM; or several nodes as one cluster) on free ports of 127.0.0.1, from Maven's packages. Needs Java 17 and Maven.
+A real Apache Kafka (KRaft, one node, one JVM; or several nodes as one cluster) on free ports of
+127.0.0.1, from Maven's packages. Needs Java 17 and Maven.
 
 Example: python scripts/kafka_server.py        # prints the bootstrap address, until Ctrl-C
 """
@@ -51,7 +52,11 @@ class MissingError(Exception):
 def missing() -> str | None:
     """What is not there, for a message; None when Kafka can be started."""
     lacking = [name for name in ("java", "mvn") if shutil.which(name) is None]
-    return f"a real Kafka needs Java 17 and Maven; not found: {', '.join(lacking)}" if lacking else None
+    return (
+        f"a real Kafka needs Java 17 and Maven; not found: {', '.join(lacking)}"
+        if lacking
+        else None
+    )
 
 
 def classpath() -> str:
@@ -61,10 +66,21 @@ def classpath() -> str:
         CACHE.mkdir(exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=CACHE))
         (work / "pom.xml").write_text(POM)
-        command = ["mvn", "-q", "-B", "-f", str(work / "pom.xml"), "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={work / 'jars'}"]
+        command = [
+            "mvn",
+            "-q",
+            "-B",
+            "-f",
+            str(work / "pom.xml"),
+            "dependency:copy-dependencies",
+            "-DincludeScope=runtime",
+            f"-DoutputDirectory={work / 'jars'}",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode:
-            raise MissingError(f"Maven could not fetch Kafka {VERSION}: {(done.stdout + done.stderr)[-2000:]}")
+            raise MissingError(
+                f"Maven could not fetch Kafka {VERSION}: {(done.stdout + done.stderr)[-2000:]}"
+            )
         (work / "jars" / "complete").touch()
         try:
             (work / "jars").rename(jars)
@@ -90,7 +106,8 @@ class KafkaServer:
     Parameters
     ----------
     listeners : mapping, optional
-        More listeners, by name (capitals) with their security protocol; their addresses are in `addresses`.
+        More listeners, by name (capitals) with their security protocol; their addresses are in
+        `addresses`.
     properties : mapping, optional
         More properties of the broker, or others.
     node : int
@@ -101,7 +118,13 @@ class KafkaServer:
     """
 
     def __init__(
-        self, listeners: Mapping[str, str] | None = None, properties: Mapping[str, str] | None = None, *, node: int = 1, controllers: Sequence[int] = (), heap_mb: int = 512
+        self,
+        listeners: Mapping[str, str] | None = None,
+        properties: Mapping[str, str] | None = None,
+        *,
+        node: int = 1,
+        controllers: Sequence[int] = (),
+        heap_mb: int = 512,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
         self.node, self.heap_mb = node, heap_mb
@@ -112,28 +135,66 @@ class KafkaServer:
         self.properties = self.folder / "server.properties"
         self.addresses = {name: f"127.0.0.1:{free_port()}" for name in listeners or ()}
         voters = ",".join(f"{i}@127.0.0.1:{port}" for i, port in enumerate(ports, 1))
-        text = PROPERTIES.format(port=self.port, controller=self.controller, data=self.folder / "data", node=node, voters=voters)
+        text = PROPERTIES.format(
+            port=self.port,
+            controller=self.controller,
+            data=self.folder / "data",
+            node=node,
+            voters=voters,
+        )
         settings = dict(line.split("=", 1) for line in text.splitlines())
         for name, protocol in (listeners or {}).items():
             settings["listeners"] += f",{name}://{self.addresses[name]}"
             settings["advertised.listeners"] += f",{name}://{self.addresses[name]}"
             settings["listener.security.protocol.map"] += f",{name}:{protocol}"
-        self.properties.write_text("".join(f"{key}={value}\n" for key, value in (settings | dict(properties or {})).items()))
-        self.run("kafka.tools.StorageTool", "format", "-t", "sm-test-cluster-0000001", "-c", str(self.properties))
+        self.properties.write_text(
+            "".join(
+                f"{key}={value}\n" for key, value in (settings | dict(properties or {})).items()
+            )
+        )
+        self.run(
+            "kafka.tools.StorageTool",
+            "format",
+            "-t",
+            "sm-test-cluster-0000001",
+            "-c",
+            str(self.properties),
+        )
 
     def _arguments(self, main: str, *arguments: str) -> list[str]:
-        return ["java", f"-Xmx{self.heap_mb}m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-cp", classpath(), main, *arguments]
+        return [
+            "java",
+            f"-Xmx{self.heap_mb}m",
+            "-Xms128m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=4",
+            "-cp",
+            classpath(),
+            main,
+            *arguments,
+        ]
 
     def run(self, main: str, *arguments: str) -> None:
         """Run one of Kafka's own tools."""
-        done = subprocess.run(self._arguments(main, *arguments), capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            self._arguments(main, *arguments),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         if done.returncode:
             raise MissingError(f"{main} failed: {(done.stdout + done.stderr)[-2000:]}")
 
     def start(self) -> KafkaServer:
         """Start it, and wait until it answers."""
         out = (self.folder / "server.log").open("ab")
-        self.process = subprocess.Popen(self._arguments("kafka.Kafka", str(self.properties)), stdout=out, stderr=out, start_new_session=True)
+        self.process = subprocess.Popen(
+            self._arguments("kafka.Kafka", str(self.properties)),
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -144,7 +205,9 @@ class KafkaServer:
                     time.sleep(1)
                     return self
             time.sleep(0.2)
-        raise MissingError(f"Kafka did not start: {(self.folder / 'server.log').read_text()[-2000:]}")
+        raise MissingError(
+            f"Kafka did not start: {(self.folder / 'server.log').read_text()[-2000:]}"
+        )
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
@@ -174,7 +237,9 @@ def main() -> int:
         print(why, file=sys.stderr)
         return 1
     server = KafkaServer().start()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # else they end this process at once, and nobody stops the broker
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}
+    )  # else they end this process at once, and nobody stops the broker
     print(server.bootstrap, flush=True)
     try:
         signal.sigwait({signal.SIGINT, signal.SIGTERM})

@@ -1,7 +1,9 @@
 """
-Manifests that follow from what stream-monitor knows of itself: its rules, its topics and the access it needs.
+Manifests that follow from what stream-monitor knows of itself: its rules, its topics and the access
+it needs.
 
-Rule of the file: nothing is decided here; `tests/repo/test_kubernetes.py` holds the files in k8s/ equal to these.
+Rule of the file: nothing is decided here; `tests/repo/test_kubernetes.py` holds the files in k8s/
+equal to these.
 
 Example: python scripts/kubernetes_manifests.py        # writes them
 """
@@ -36,30 +38,68 @@ def manifests() -> dict[Path, str]:
 
 def prometheus_rule() -> dict[str, Any]:
     """The rules of dashboards/, for the Prometheus Operator."""
-    return {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": {"name": "stream-monitor"}, "spec": rules()}
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "stream-monitor"},
+        "spec": rules(),
+    }
 
 
 def kafka_topics() -> list[dict[str, Any]]:
     """The topics of topics/, replicated."""
     return [
-        _strimzi("KafkaTopic", topic.name, {"partitions": topic.partitions, "replicas": REPLICAS, "config": topic.config | {"min.insync.replicas": str(IN_SYNC_MIN)}})
+        _strimzi(
+            "KafkaTopic",
+            topic.name,
+            {
+                "partitions": topic.partitions,
+                "replicas": REPLICAS,
+                "config": topic.config | {"min.insync.replicas": str(IN_SYNC_MIN)},
+            },
+        )
         for topic in topics().values()
     ]
 
 
 def kafka_user() -> dict[str, Any]:
     """The user of the workers, who may do what a worker does and nothing else."""
-    acls = [_acl("topic", name, [*(["Read"] if READ in access else []), *(["Write"] if WRITE in access else [])]) for name, access in ACCESS.items()]
-    acls += [_acl("group", GROUP, ["Read"]), _acl("transactionalId", f"{GROUP}.", ["Write"], pattern="prefix")]
-    return _strimzi("KafkaUser", USER, {"authentication": {"type": "scram-sha-512"}, "authorization": {"type": "simple", "acls": acls}})
+    acls = [
+        _acl(
+            "topic",
+            name,
+            [*(["Read"] if READ in access else []), *(["Write"] if WRITE in access else [])],
+        )
+        for name, access in ACCESS.items()
+    ]
+    acls += [
+        _acl("group", GROUP, ["Read"]),
+        _acl("transactionalId", f"{GROUP}.", ["Write"], pattern="prefix"),
+    ]
+    return _strimzi(
+        "KafkaUser",
+        USER,
+        {
+            "authentication": {"type": "scram-sha-512"},
+            "authorization": {"type": "simple", "acls": acls},
+        },
+    )
 
 
 def _acl(kind: str, name: str, operations: list[str], pattern: str = "literal") -> dict[str, Any]:
-    return {"resource": {"type": kind, "name": name, "patternType": pattern}, "operations": [*operations, "Describe"]}
+    return {
+        "resource": {"type": kind, "name": name, "patternType": pattern},
+        "operations": [*operations, "Describe"],
+    }
 
 
 def _strimzi(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "kafka.strimzi.io/v1", "kind": kind, "metadata": {"name": name, "labels": {"strimzi.io/cluster": CLUSTER}}, "spec": spec}
+    return {
+        "apiVersion": "kafka.strimzi.io/v1",
+        "kind": kind,
+        "metadata": {"name": name, "labels": {"strimzi.io/cluster": CLUSTER}},
+        "spec": spec,
+    }
 
 
 def _text(*documents: dict[str, Any]) -> str:

@@ -1,17 +1,26 @@
 """
 What a model server imports: functions that make valid prediction and label events.
 
-Rule of the file: msgspec and the standard library only, no I/O, no state. It returns the bytes to send; the Kafka client, the topic and the moment of sending are yours.
-What stream-monitor would reject raises a `ValueError` that names the field. A strange *feature* is no error, since it is what data quality counts: NaN becomes null
-(missing), an infinity becomes text (a wrong type).
+Rule of the file: msgspec and the standard library only, no I/O, no state. It returns the bytes to
+send; the Kafka client, the topic and the moment of sending are yours. What stream-monitor would
+reject raises a `ValueError` that names the field. A strange *feature* is no error, since it is what
+data quality counts: NaN becomes null (missing), an infinity becomes text (a wrong type).
 
 With confluent-kafka::
 
-    producer.produce("predictions", client.prediction("order-17", "fraud", score=0.93, features={"amount": 12.5}), key="order-17")
+    producer.produce(
+        "predictions",
+        client.prediction("order-17", "fraud", score=0.93, features={"amount": 12.5}),
+        key="order-17",
+    )
 
 With aiokafka::
 
-    await producer.send("predictions", client.prediction("order-17", "fraud", score=0.93, features={"amount": 12.5}), key=b"order-17")
+    await producer.send(
+        "predictions",
+        client.prediction("order-17", "fraud", score=0.93, features={"amount": 12.5}),
+        key=b"order-17",
+    )
 
 Complete programs are in `examples/`.
 """
@@ -71,7 +80,8 @@ def prediction(
     model : str, 1 to 128 characters
         Name of the model.
     prediction : number, str or bool, optional
-        What the model said. May be left out when `score` is given: then it is `score >= 0.5`, or the class of the greatest probability.
+        What the model said. May be left out when `score` is given: then it is `score >= 0.5`, or
+        the class of the greatest probability.
     score : number in [0, 1] or mapping of class to probability, optional
         How sure it was.
     version : str, up to 128 characters
@@ -103,14 +113,19 @@ def prediction(
 
     Examples
     --------
-    >>> prediction("order-17", "fraud", score=0.93, features={"amount": 12.5, "country": "IT", "age": None})
+    >>> prediction(
+    ...     "order-17", "fraud", score=0.93, features={"amount": 12.5, "country": "IT", "age": None}
+    ... )
     b'{"event_id":"order-17","model":"fraud","score":0.93,"features":{"amount":12.5,"country":"IT","age":null}}'
     >>> prediction("order-18", "fraud")
     Traceback (most recent call last):
     ...
     ValueError: prediction or score is needed, unless status is "error"
     """
-    event: dict[str, Any] = {"event_id": _text("event_id", event_id, 1, EVENT_ID_CHARS_MAX), "model": _text("model", model, 1, NAME_CHARS_MAX)}
+    event: dict[str, Any] = {
+        "event_id": _text("event_id", event_id, 1, EVENT_ID_CHARS_MAX),
+        "model": _text("model", model, 1, NAME_CHARS_MAX),
+    }
     if version:
         event["version"] = _text("version", version, 0, NAME_CHARS_MAX)
     if timestamp is not None:
@@ -126,16 +141,26 @@ def prediction(
     if score is not None:
         event["score"] = _score(score)
     if features is not None:
-        event["features"] = {_text("a feature's name", name, 0, math.inf): _feature(name, value) for name, value in features.items()}
+        event["features"] = {
+            _text("a feature's name", name, 0, math.inf): _feature(name, value)
+            for name, value in features.items()
+        }
     if latency_ms is not None:
         event["latency_ms"] = _number("latency_ms", latency_ms, 0.0, math.inf)
     if segments is not None:
-        event["segments"] = {_text("a segment's name", name, 0, math.inf): _text(f"segment {name!r}", value, 0, math.inf) for name, value in segments.items()}
+        event["segments"] = {
+            _text("a segment's name", name, 0, math.inf): _text(
+                f"segment {name!r}", value, 0, math.inf
+            )
+            for name, value in segments.items()
+        }
     for field, value in (("variant", variant), ("unit", unit)):
         if value is not None:
             event[field] = _text(field, value, 0, math.inf)
     if embedding is not None:
-        event["embedding"] = [_number("embedding", value, -math.inf, math.inf) for value in embedding]
+        event["embedding"] = [
+            _number("embedding", value, -math.inf, math.inf) for value in embedding
+        ]
     return msgspec.json.encode(event)
 
 
@@ -161,7 +186,8 @@ def label(
     model, version : str, optional
         Narrow it; without a model it applies to every prediction of that id.
     timestamp : int (epoch ms), aware datetime, or RFC 3339 str with offset, optional
-        When it became known; of several labels the latest wins. Left out, the time at which the record is sent.
+        When it became known; of several labels the latest wins. Left out, the time at which the
+        record is sent.
     prediction, score : optional
         For labels that come so late that the prediction is no longer kept: then it is not needed.
 
@@ -180,7 +206,10 @@ def label(
     >>> label("order-17", True, model="fraud")
     b'{"event_id":"order-17","label":true,"model":"fraud"}'
     """
-    event: dict[str, Any] = {"event_id": _text("event_id", event_id, 1, EVENT_ID_CHARS_MAX), "label": _value("label", label)}
+    event: dict[str, Any] = {
+        "event_id": _text("event_id", event_id, 1, EVENT_ID_CHARS_MAX),
+        "label": _value("label", label),
+    }
     if model is not None:
         event["model"] = _text("model", model, 1, NAME_CHARS_MAX)
     if version is not None:
@@ -226,7 +255,11 @@ def _number(field: str, value: Any, least: float, greatest: float) -> float:
     if type(plain) not in {int, float} or not math.isfinite(plain):
         raise ValueError(f"{field} must be a finite number, not {value!r}")
     if not least <= plain <= greatest:
-        raise ValueError(f"{field} must be at least {least:g}" + (f" and at most {greatest:g}" if greatest < math.inf else "") + f", not {value!r}")
+        raise ValueError(
+            f"{field} must be at least {least:g}"
+            + (f" and at most {greatest:g}" if greatest < math.inf else "")
+            + f", not {value!r}"
+        )
     return plain  # type: ignore[no-any-return]
 
 
@@ -234,7 +267,10 @@ def _score(score: Any) -> Any:
     if isinstance(score, Mapping):
         if not score:
             raise ValueError("score must name at least one class")
-        return {_text("a class", name, 0, math.inf): _probability(f"score of {name!r}", value) for name, value in score.items()}
+        return {
+            _text("a class", name, 0, math.inf): _probability(f"score of {name!r}", value)
+            for name, value in score.items()
+        }
     return _probability("score", score)
 
 
@@ -250,7 +286,10 @@ def _feature(name: str, value: Any) -> Any:
         return None
     plain = _scalar(value)
     if plain is None:
-        raise ValueError(f"feature {name!r} must be a number, text, a bool or None, not {value!r} ({type(value).__name__})")
+        raise ValueError(
+            f"feature {name!r} must be a number, text, a bool or None, not {value!r} "
+            f"({type(value).__name__})"
+        )
     return repr(plain) if plain in (math.inf, -math.inf) else plain
 
 
@@ -261,13 +300,19 @@ def _time(timestamp: Any) -> int:
         try:
             moment = datetime.fromisoformat(timestamp)
         except ValueError:
-            raise ValueError(f"timestamp must be RFC 3339 with an offset, such as 2024-05-01T12:00:00Z, not {timestamp!r}") from None
+            raise ValueError(
+                "timestamp must be RFC 3339 with an offset, such as 2024-05-01T12:00:00Z, "
+                f"not {timestamp!r}"
+            ) from None
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
             raise ValueError(f"timestamp needs an offset (a zone), {timestamp!r} has none")
         moment = (moment - _EPOCH) // _MILLISECOND
     elif type(moment) is not int:
-        raise ValueError(f"timestamp must be epoch milliseconds, a datetime with a zone, or RFC 3339 text, not {timestamp!r}")
+        raise ValueError(
+            "timestamp must be epoch milliseconds, a datetime with a zone, or RFC 3339 text, "
+            f"not {timestamp!r}"
+        )
     if moment < TIME_MIN_MS:
         raise ValueError(f"timestamp must be after 2000-01-01, in milliseconds, not {timestamp!r}")
     return moment

@@ -7,7 +7,8 @@ Errors by whose fault they are.
     ├── BrokerError      the surroundings: the broker refuses or is not there, exit 1
     └── StateError       ourselves or our topics: a snapshot that cannot be used, exit 1
 
-Rule of the file: a bad record is never an exception, it is a `Reject` with a reason (`events.decode`).
+Rule of the file: a bad record is never an exception, it is a `Reject` with a reason
+(`events.decode`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 UNREADABLE = (ValueError, RecursionError)
-"""What msgspec raises on what others wrote: its own errors, those of UTF-8, and that of brackets without end."""
+"""
+What msgspec raises on what others wrote: its own errors, those of UTF-8, and that of brackets
+without end.
+"""
 
 
 class StreamMonitorError(Exception):
@@ -23,7 +27,10 @@ class StreamMonitorError(Exception):
 
 
 class ConfigError(StreamMonitorError):
-    """The configuration is wrong; `problems` has one line for each fault, with file, line and a suggestion."""
+    """
+    The configuration is wrong; `problems` has one line for each fault, with file, line and a
+    suggestion.
+    """
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -39,7 +46,9 @@ class BrokerError(StreamMonitorError):
 
 
 class BrokerAwayError(BrokerError):
-    """One that was there went away while it was asked; where there are several, another may answer."""
+    """
+    One that was there went away while it was asked; where there are several, another may answer.
+    """
 
 
 class StateError(StreamMonitorError):

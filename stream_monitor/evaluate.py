@@ -1,8 +1,9 @@
 """
 EVALUATE: the log of one partition of `observations` in, verdicts and effects out.
 
-Rule of the file: the state is a fold of the log and nothing else. The same records give the same state, alerts and ids, whenever and wherever they are folded;
-no clock but log time (`windows/log_time.py`), no I/O. Read `Shard.fold` as the table of contents of the stage.
+Rule of the file: the state is a fold of the log and nothing else. The same records give the same
+state, alerts and ids, whenever and wherever they are folded; no clock but log time
+(`windows/log_time.py`), no I/O. Read `Shard.fold` as the table of contents of the stage.
 """
 
 from __future__ import annotations
@@ -41,9 +42,15 @@ LABEL_OUTCOMES = ("matched", "corrected", "superseded", "duplicate", "orphan", "
 TICK_MS = 1_000
 """Log time between two rounds of expiry, freshness and judgement of what is due."""
 FRESH_MS, FRESH_MANY_MS, MANY = 50, 1_000, 20
-"""Rows wait at most so long (log time) before they are reduced; longer when more than MANY versions are active, since a reduction has a fixed cost."""
+"""
+Rows wait at most so long (log time) before they are reduced; longer when more than MANY versions
+are active, since a reduction has a fixed cost.
+"""
 AHEAD_MS = 5_000
-"""An event dated further ahead of the log has a wrong clock; clocks that are kept in step differ by less."""
+"""
+An event dated further ahead of the log has a wrong clock; clocks that are kept in step differ by
+less.
+"""
 SNAPSHOT_SCHEMA = 4
 
 
@@ -75,14 +82,24 @@ class Shard:
     partitions : int
         How many `observations` has.
     confirm_ms : int, ms
-        How long a jump of log time has to be confirmed by the log; 0 where the log is known to be right.
+        How long a jump of log time has to be confirmed by the log; 0 where the log is known to be
+        right.
 
     Notes
     -----
-    About 1 µs a row and 2 to 3 µs of statistics a prediction of 10 features when rows arrive by the thousand.
+    About 1 µs a row and 2 to 3 µs of statistics a prediction of 10 features when rows arrive by the
+    thousand.
     """
 
-    def __init__(self, partition: int, settings: CoreSettings, baselines: Mapping[str, bytes] | None = None, *, partitions: int = 1, confirm_ms: int = CONFIRM_MS) -> None:
+    def __init__(
+        self,
+        partition: int,
+        settings: CoreSettings,
+        baselines: Mapping[str, bytes] | None = None,
+        *,
+        partitions: int = 1,
+        confirm_ms: int = CONFIRM_MS,
+    ) -> None:
         self.partition, self.partitions, self.settings = partition, partitions, settings
         self.config = settings.hash
         self.log_time = LogTime(confirm_ms)
@@ -116,7 +133,9 @@ class Shard:
 
     # ---- the pipeline
 
-    def fold(self, record: bytes, appended_ms: int | None = None, arrivals: Arrivals | None = None) -> None:
+    def fold(
+        self, record: bytes, appended_ms: int | None = None, arrivals: Arrivals | None = None
+    ) -> None:
         """
         Take one record of `observations`.
 
@@ -126,7 +145,8 @@ class Shard:
         appended_ms : int, ms
             When the broker appended it. Without it the record is as old as its writer says.
         arrivals : Arrivals, optional
-            When each of its rows came, where rows that came one after the other are in one record, in that order.
+            When each of its rows came, where rows that came one after the other are in one record,
+            in that order.
 
         Raises
         ------
@@ -135,7 +155,11 @@ class Shard:
         """
         observations = unpack(record)
         end_ms = observations.head.flushed_ms if appended_ms is None else appended_ms
-        came_ms = None if arrivals is None else arrived(observations.rows, observations.head.sources, arrivals)
+        came_ms = (
+            None
+            if arrivals is None
+            else arrived(observations.rows, observations.head.sources, arrivals)
+        )
         now_ms = self._advance(end_ms if came_ms is None else int(came_ms[0]))
         if came_ms is not None:
             now_ms = self.log_time.read(end_ms)
@@ -154,7 +178,11 @@ class Shard:
         self._reduce_due()
 
     def _advance(self, time_ms: int) -> int:
-        """Log time moves on; whatever waits for it is done before the record's rows are taken. The time of these rows."""
+        """
+        Log time moves on; whatever waits for it is done before the record's rows are taken.
+
+        The time of these rows.
+        """
         before, refused = self.log_time_ms, self.log_time.refused
         now_ms = self.log_time.read(time_ms)
         if self.log_time.refused > refused:
@@ -166,7 +194,10 @@ class Shard:
         return now_ms
 
     def _date(self, observations: Observations, fresh: NDArray[np.bool_], now_ms: int) -> None:
-        """What is in the log has happened: an event that is dated later gets the time of the log, so that no clock of a producer is a frontier."""
+        """
+        What is in the log has happened: an event that is dated later gets the time of the log, so
+        that no clock of a producer is a frontier.
+        """
         times = observations.rows["time"]
         ahead = times > now_ms + AHEAD_MS
         if ahead.any():
@@ -174,7 +205,10 @@ class Shard:
             times[ahead] = now_ms
 
     def _unseen(self, observations: Observations) -> NDArray[np.bool_]:
-        """Rows that lie at or after the next expected offset of their source; what lies before was there already."""
+        """
+        Rows that lie at or after the next expected offset of their source; what lies before was
+        there already.
+        """
         rows, sources = observations.rows, observations.head.sources
         source, offset = rows["source"], rows["offset"]
         expected = np.array([self.seen.get(s, 0) for s in sources], np.int64)
@@ -218,7 +252,11 @@ class Shard:
 
     def _reduce_due(self, *, at_once: bool = False) -> None:
         wait = 0 if at_once else FRESH_MS if len(self._dirty) <= MANY else FRESH_MANY_MS
-        due = [(code, self.log_time_ms - since >= wait) for code, since in self._dirty.items() if self.log_time_ms - since >= wait or self.versions[code].is_full]
+        due = [
+            (code, self.log_time_ms - since >= wait)
+            for code, since in self._dirty.items()
+            if self.log_time_ms - since >= wait or self.versions[code].is_full
+        ]
         for code, timely in due:
             del self._dirty[code]
             self.versions[code].reduce(self._judge, look=timely)
@@ -228,7 +266,9 @@ class Shard:
         self._tell(self.alerts.observe(verdict, self.log_time_ms))
 
     def _tell(self, alerts: list[Alert]) -> None:
-        self.outbox += [Out("alerts", alert.fingerprint.encode(), encode(alert)) for alert in alerts]
+        self.outbox += [
+            Out("alerts", alert.fingerprint.encode(), encode(alert)) for alert in alerts
+        ]
 
     def _tick(self) -> None:
         self.join.expire(self.log_time_ms)
@@ -237,18 +277,29 @@ class Shard:
             version.tick(self.log_time_ms, self._judge, self.config if self.tells_history else "")
             self.outbox += version.drain()
         for retired in self.registry.retire(self.log_time_ms):
-            for key in [k for k in self.alerts.episodes if (k.model, k.version) == (retired.model, retired.name)]:
+            for key in [
+                k
+                for k in self.alerts.episodes
+                if (k.model, k.version) == (retired.model, retired.name)
+            ]:
                 self._judge(bounds.retirement(key, retired.settings, self.log_time_ms))
-        for verdict in bounds.unheard(self.alerts, self.registry, self.changed_ms, self.log_time_ms):
+        for verdict in bounds.unheard(
+            self.alerts, self.registry, self.changed_ms, self.log_time_ms
+        ):
             self._judge(verdict)
-        for verdict in self.bounds.judge(self.partition, self.partitions, self.registry, self.join, self.log_time_ms):
+        for verdict in self.bounds.judge(
+            self.partition, self.partitions, self.registry, self.join, self.log_time_ms
+        ):
             self._judge(verdict)
         self._tell(self.alerts.tick(self.log_time_ms))
 
     # ---- what is told
 
     def learning(self) -> list[str]:
-        """Detectors that began anew at the last restore, since their state is of another version of River or cannot be read."""
+        """
+        Detectors that began anew at the last restore, since their state is of another version of
+        River or cannot be read.
+        """
         return [
             f"{version.model}/{version.name} {subject} {method}"
             for version in self.versions
@@ -263,7 +314,9 @@ class Shard:
         for version in self.registry.in_use():
             if not version.is_idle:
                 yield from version_samples(version, firing)
-        by_severity = Counter((key.model, key.version, episode.severity) for key, episode in self.alerts.firing())
+        by_severity = Counter(
+            (key.model, key.version, episode.severity) for key, episode in self.alerts.firing()
+        )
         for (model, name, severity), n in by_severity.items():
             yield Sample("model_alerts_firing", (model, name, severity), n)
         yield from self._counters()
@@ -271,15 +324,23 @@ class Shard:
         yield Sample("stream_monitor_log_time_jumps_total", (), self.log_time.refused)
         yield Sample("stream_monitor_join_pending", (), len(self.join.predictions))
         if (reach_ms := self.join.reach_ms(self.log_time_ms)) is not None:
-            yield Sample("stream_monitor_join_reach_seconds", (str(self.partition),), reach_ms / 1e3)
+            yield Sample(
+                "stream_monitor_join_reach_seconds", (str(self.partition),), reach_ms / 1e3
+            )
         yield Sample("stream_monitor_predictions_expired_total", (), int(self.join.expired.sum()))
         yield Sample("stream_monitor_predictions_evicted_total", (), int(self.join.evicted.sum()))
-        yield Sample("stream_monitor_state_bytes", (), self.join.memory_bytes + sum(v.memory_bytes for v in self.versions))
+        yield Sample(
+            "stream_monitor_state_bytes",
+            (),
+            self.join.memory_bytes + sum(v.memory_bytes for v in self.versions),
+        )
 
     def _counters(self) -> Iterator[Sample]:
         """Each is there at 0 before its first increase, which Prometheus would not see else."""
         for topic, outcome in product(("predictions", "labels"), OUTCOMES):
-            yield Sample("stream_monitor_records_total", (topic, outcome), self.counts[topic, outcome])
+            yield Sample(
+                "stream_monitor_records_total", (topic, outcome), self.counts[topic, outcome]
+            )
         for outcome in LABEL_OUTCOMES:
             yield Sample("stream_monitor_labels_total", (outcome,), self.labels[outcome])
         for status in get_args(Status):
@@ -296,11 +357,25 @@ class Shard:
         models: dict[str, Any] = {}
         for code, version in enumerate(self.versions):
             versions = models.setdefault(version.model, {"versions": {}})["versions"]
-            waiting = {"pending": int(self.join.pending[code]), "expired": int(self.join.expired[code]), "evicted": int(self.join.evicted[code])}
+            waiting = {
+                "pending": int(self.join.pending[code]),
+                "expired": int(self.join.expired[code]),
+                "evicted": int(self.join.evicted[code]),
+            }
             versions[version.name] = version_summary(version, waiting)
-        records = {kind: {o: self.counts[kind, o] for o in OUTCOMES} for kind in ("predictions", "labels")}
+        records = {
+            kind: {o: self.counts[kind, o] for o in OUTCOMES} for kind in ("predictions", "labels")
+        }
         anew = {"anew": self.anew} if self.anew else {}
-        return {"models": models, **anew, "records": records, "alerts": {"firing": sum(1 for _ in self.alerts.firing()), "resolved": self.alerts.counts["resolved"]}}
+        return {
+            "models": models,
+            **anew,
+            "records": records,
+            "alerts": {
+                "firing": sum(1 for _ in self.alerts.firing()),
+                "resolved": self.alerts.counts["resolved"],
+            },
+        }
 
     def close(self) -> None:
         """Reduce and judge whatever still waits: the end of a replay."""
@@ -333,7 +408,9 @@ class Shard:
             ring: Ring = getattr(self.join, ring_name)
             for k, (start, end) in ring.segments().items():
                 name = f"segment-{ring_name}-{k:09}.{ring.editions.get(k, 0)}"
-                parts[name] = None if name in known else msgspec.msgpack.encode(ring.segment(start, end))
+                parts[name] = (
+                    None if name in known else msgspec.msgpack.encode(ring.segment(start, end))
+                )
         state = {
             "schema": SNAPSHOT_SCHEMA,
             "log_time": self.log_time.state(),
@@ -357,7 +434,15 @@ class Shard:
         return parts
 
     @classmethod
-    def restore(cls, partition: int, settings: CoreSettings, parts: Mapping[str, bytes], baselines: Mapping[str, bytes] | None = None, *, partitions: int = 1) -> Shard:
+    def restore(
+        cls,
+        partition: int,
+        settings: CoreSettings,
+        parts: Mapping[str, bytes],
+        baselines: Mapping[str, bytes] | None = None,
+        *,
+        partitions: int = 1,
+    ) -> Shard:
         """
         The state of a snapshot.
 
@@ -368,7 +453,10 @@ class Shard:
         """
         state = msgspec.msgpack.decode(parts["state"], strict=False)
         if state["schema"] != SNAPSHOT_SCHEMA:
-            message = f"the snapshot has schema {state['schema']}, this version reads {SNAPSHOT_SCHEMA}: reset the group's offsets of observations to fold it again"
+            message = (
+                f"the snapshot has schema {state['schema']}, this version reads "
+                f"{SNAPSHOT_SCHEMA}: reset the group's offsets of observations to fold it again"
+            )
             raise StateError(message)
         shard = cls(partition, settings, baselines, partitions=partitions)
         shard.log_time.load(state["log_time"])
@@ -382,14 +470,18 @@ class Shard:
         for text in state["texts"]:
             shard.separation.texts[text]
         anew = shard.registry.load(state["registry"], shard.separation.texts.names, changed=changed)
-        shard.anew = anew if changed else [*state["anew"], *(a for a in anew if a not in state["anew"])]
+        shard.anew = (
+            anew if changed else [*state["anew"], *(a for a in anew if a not in state["anew"])]
+        )
         shard.bounds = bounds.Bounds.from_state(state["bounds"])
         segments: dict[str, dict[int, dict[str, bytes]]] = {name: {} for name in RINGS}
         for part, data in parts.items():
             if part.startswith("segment-"):
                 _, ring_name, k = part.split("-")
                 segments[ring_name][int(k.partition(".")[0])] = msgspec.msgpack.decode(data)
-        shard.join = shard.separation.join = Join.from_state(settings.limits.pending, settings.defaults.labels.max_delay_ms, state["join"], segments)
+        shard.join = shard.separation.join = Join.from_state(
+            settings.limits.pending, settings.defaults.labels.max_delay_ms, state["join"], segments
+        )
         shard.join.wait([version.settings.labels.max_delay_ms for version in shard.versions])
         shard._dirty = {int(k): v for k, v in state["dirty"].items()}
         shard.outbox = [Out(*o) for o in state["outbox"]]

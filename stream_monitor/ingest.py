@@ -1,8 +1,9 @@
 """
 INGEST: a batch of one source partition in, packed records of `observations` out.
 
-Rule of the file: no state but the rows that wait for the next flush, no clock, no I/O. It admits, learns and decides nothing; the partition of a row depends
-on its model alone, so that it never moves while rows of it are under way. Read `take` and `flush` as the table of contents of the stage.
+Rule of the file: no state but the rows that wait for the next flush, no clock, no I/O. It admits,
+learns and decides nothing; the partition of a row depends on its model alone, so that it never
+moves while rows of it are under way. Read `take` and `flush` as the table of contents of the stage.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ CHUNK_RECORDS = 1_000
 
 
 class Chunk(NamedTuple):
-    """Rows of one source in their order, and the cells of each layout with the positions of its rows."""
+    """
+    Rows of one source in their order, and the cells of each layout with the positions of its rows.
+    """
 
     source: str
     rows: NDArray[np.void]
@@ -35,7 +38,8 @@ class Chunk(NamedTuple):
 
 def home(model: str, targets: int) -> int:
     """
-    The partition of `observations` of a model: xxh3-64 of its name, modulo the number of partitions.
+    The partition of `observations` of a model: xxh3-64 of its name, modulo the number of
+    partitions.
 
     >>> home("fraud", 4)
     1
@@ -61,19 +65,34 @@ class Ingest:
         A record of `observations` is cut before it grows past this, uncompressed.
     """
 
-    def __init__(self, targets: int, *, max_record_bytes: int = 1_048_576, record_bytes: int = 800_000) -> None:
+    def __init__(
+        self, targets: int, *, max_record_bytes: int = 1_048_576, record_bytes: int = 800_000
+    ) -> None:
         self.targets, self.record_bytes = targets, record_bytes
         self.counts: Counter[tuple[str, str]] = Counter()
         self.ahead = self.clipped = 0
-        """Rows whose event time was too far ahead of their record's; and those of which a score was put back into [0, 1]."""
+        """
+        Rows whose event time was too far ahead of their record's; and those of which a score was
+        put back into [0, 1].
+        """
         self._groups, self._texts = Groups(), Texts()
-        self._decoders = {topic: Decoder(topic, self._groups, self._texts, max_record_bytes) for topic in ("predictions", "labels")}
+        self._decoders = {
+            topic: Decoder(topic, self._groups, self._texts, max_record_bytes)
+            for topic in ("predictions", "labels")
+        }
         self._chunks: list[Chunk] = []
         self.rows = 0
         self.newest_ms: dict[str, list[NDArray[np.int64]]] = {}
         """By source: event times of all rows that were taken last, chunk by chunk."""
 
-    def take(self, source: str, kind: str, values: list[bytes | None], offsets: NDArray[np.int64], times_ms: NDArray[np.int64]) -> list[Reject]:
+    def take(
+        self,
+        source: str,
+        kind: str,
+        values: list[bytes | None],
+        offsets: NDArray[np.int64],
+        times_ms: NDArray[np.int64],
+    ) -> list[Reject]:
         """
         Take a batch of one source partition.
 
@@ -97,7 +116,11 @@ class Ingest:
         for start in range(0, len(values), CHUNK_RECORDS):
             part = slice(start, start + CHUNK_RECORDS)
             decoded = self._decoders[kind].decode(values[part], times_ms[part])
-            rejects += [r._replace(index=r.index + start) for r in decoded.rejects] if start else decoded.rejects
+            rejects += (
+                [r._replace(index=r.index + start) for r in decoded.rejects]
+                if start
+                else decoded.rejects
+            )
             self._count(kind, decoded, len(values[part]))
             self._buffer(source, decoded, offsets[part])
         return rejects
@@ -106,7 +129,11 @@ class Ingest:
         rejected = len(decoded.rejects)
         self.ahead += decoded.ahead
         self.clipped += decoded.clipped
-        for outcome, n in zip(OUTCOMES, (records - rejected - decoded.tombstones, rejected, decoded.tombstones), strict=True):
+        for outcome, n in zip(
+            OUTCOMES,
+            (records - rejected - decoded.tombstones, rejected, decoded.tombstones),
+            strict=True,
+        ):
             if n:
                 self.counts[kind, outcome] += n
 
@@ -117,34 +144,50 @@ class Ingest:
             return
         rows = np.empty(n, ROW)
         index = parts[0].place if len(parts) == 1 else np.concatenate([c.place for c in parts])
-        order = np.arange(n) if len(parts) == 1 and _ascending(index) else np.argsort(index, kind="stable")
+        order = (
+            np.arange(n)
+            if len(parts) == 1 and _ascending(index)
+            else np.argsort(index, kind="stable")
+        )
         place = np.empty(n, np.int64)
         place[order] = np.arange(n)  # where each row of `parts` stands among the rows of the batch
         at, blocks = 0, []
         for c in parts:
             here = place[at : at + len(c.place)]
             at += len(c.place)
-            rows["group"][here], rows["id"][here], rows["time"][here], rows["offset"][here] = c.groups, c.ids, c.times_ms, offsets[c.place]
+            rows["group"][here], rows["id"][here], rows["time"][here], rows["offset"][here] = (
+                c.groups,
+                c.ids,
+                c.times_ms,
+                offsets[c.place],
+            )
             blocks.append((c.columns, here, c.cells))
         self._chunks.append(Chunk(source, rows, blocks))
         self.newest_ms.setdefault(source, []).append(rows["time"])
         self.rows += n
 
     def drop(self, sources: Container[str]) -> None:
-        """Forget the buffered rows of these sources: a record never mixes two tenures of a source."""
+        """
+        Forget the buffered rows of these sources: a record never mixes two tenures of a source.
+        """
         self._chunks = [c for c in self._chunks if c.source not in sources]
-        self.newest_ms = {source: times for source, times in self.newest_ms.items() if source not in sources}
+        self.newest_ms = {
+            source: times for source, times in self.newest_ms.items() if source not in sources
+        }
         self.rows = sum(len(c.rows) for c in self._chunks)
 
     def flush(self, flushed_ms: int, arrivals: Arrivals | None = None) -> dict[int, list[bytes]]:
         """
-        The records of `observations` for each target partition, in order; the buffer is empty afterwards.
+        The records of `observations` for each target partition, in order; the buffer is empty
+        afterwards.
 
         With `arrivals` the rows of all sources are in the order in which they came.
         """
         out: dict[int, list[bytes]] = {}
         if self._chunks:
-            buffer = _Buffer(self._chunks, list(self._groups), self._texts.names, self.targets, arrivals)
+            buffer = _Buffer(
+                self._chunks, list(self._groups), self._texts.names, self.targets, arrivals
+            )
             for target in buffer.targets_used():
                 out[target] = list(buffer.records(target, flushed_ms, self.record_bytes))
         self._chunks, self.rows = [], 0
@@ -161,18 +204,29 @@ def _ascending(index: NDArray[np.int64]) -> bool:
 class _Buffer:
     """The rows of one flush, joined."""
 
-    def __init__(self, chunks: list[Chunk], groups: list[GroupKey], texts: list[str], targets: int, arrivals: Arrivals | None) -> None:
+    def __init__(
+        self,
+        chunks: list[Chunk],
+        groups: list[GroupKey],
+        texts: list[str],
+        targets: int,
+        arrivals: Arrivals | None,
+    ) -> None:
         self.groups, self.texts, self.targets = groups, texts, targets
         self.rows = np.concatenate([c.rows for c in chunks])
         names: dict[str, int] = {}
         sizes = [len(c.rows) for c in chunks]
-        self.rows["source"] = np.repeat([names.setdefault(c.source, len(names)) for c in chunks], sizes)
+        self.rows["source"] = np.repeat(
+            [names.setdefault(c.source, len(names)) for c in chunks], sizes
+        )
         self.sources = list(names)
         place_of = None
         if arrivals is not None:
             order = np.argsort(arrived(self.rows, self.sources, arrivals), kind="stable")
             self.rows, place_of = self.rows[order], np.argsort(order)
-        self.target_of = np.array([home(model, targets) if model else EVERYWHERE for _, model, _, _ in groups], np.int64)[self.rows["group"]]
+        self.target_of = np.array(
+            [home(model, targets) if model else EVERYWHERE for _, model, _, _ in groups], np.int64
+        )[self.rows["group"]]
         starts = np.cumsum([0, *sizes])
         self.layouts: dict[tuple[str, ...], tuple[NDArray[np.int64], Cells]] = {}
         pieces: dict[tuple[str, ...], list[tuple[NDArray[np.int64], Cells]]] = {}
@@ -195,7 +249,9 @@ class _Buffer:
     def records(self, target: int, flushed_ms: int, record_bytes: int) -> Iterator[bytes]:
         """Records for one target; rows are cut where a record would grow too large."""
         keep = np.flatnonzero((self.target_of == target) | (self.target_of == EVERYWHERE))
-        widths = np.array([len(columns) for _, _, _, columns in self.groups], np.int64)[self.rows["group"][keep]]
+        widths = np.array([len(columns) for _, _, _, columns in self.groups], np.int64)[
+            self.rows["group"][keep]
+        ]
         filled = np.cumsum(widths * 8 + ROW.itemsize) // record_bytes
         for part in np.split(keep, np.flatnonzero(filled[1:] != filled[:-1]) + 1):
             yield self._record(part, flushed_ms)
@@ -218,9 +274,20 @@ class _Buffer:
                 matrices.append(np.ascontiguousarray((cells if n == len(place) else cells[here]).T))
         texts, matrices = self._texts_of(matrices)
         used, rows["group"] = np.unique(rows["group"], return_inverse=True)
-        groups = [Group(kind, model, version, number[columns]) for kind, model, version, columns in (self.groups[g] for g in used.tolist())]
+        groups = [
+            Group(kind, model, version, number[columns])
+            for kind, model, version, columns in (self.groups[g] for g in used.tolist())
+        ]
         sources, rows["source"] = np.unique(rows["source"], return_inverse=True)
-        head = Head(flushed_ms, [self.sources[s] for s in sources.tolist()], groups, layouts, counts, texts, len(rows))
+        head = Head(
+            flushed_ms,
+            [self.sources[s] for s in sources.tolist()],
+            groups,
+            layouts,
+            counts,
+            texts,
+            len(rows),
+        )
         return pack(head, rows, matrices)
 
     def _texts_of(self, matrices: list[Cells]) -> tuple[list[str], list[Cells]]:

@@ -1,7 +1,8 @@
 """
 The topics, as `topics/*.yaml` describe them.
 
-Rule of the file: the YAML is the only place where a topic's settings and the shape of its records are written; code reads them here.
+Rule of the file: the YAML is the only place where a topic's settings and the shape of its records
+are written; code reads them here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from typing import Any, Literal
 import msgspec
 
 REJECT_REASONS = (
-    *("invalid_json", "not_an_object", "missing_field", "wrong_type", "out_of_range", "too_large", "too_deep"),
+    *(
+        "invalid_json",
+        "not_an_object",
+        "missing_field",
+        "wrong_type",
+        "out_of_range",
+        "too_large",
+        "too_deep",
+    ),
     *("corrupt_batch", "unknown_format", "ended_worker"),
 )
 """Why a record is a dead letter: a closed set."""
@@ -30,7 +39,9 @@ class Format(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class TopicSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One topic: its settings, and either a JSON Schema (draft 2020-12) or a format of its values."""
+    """
+    One topic: its settings, and either a JSON Schema (draft 2020-12) or a format of its values.
+    """
 
     name: str
     description: str
@@ -38,7 +49,10 @@ class TopicSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     key: str
     partitions: int
     more_partitions: Literal["allowed", "at_creation", "never"]
-    """Whether it may have more partitions than this: at any time, only when it is made so, or not at all."""
+    """
+    Whether it may have more partitions than this: at any time, only when it is made so, or not at
+    all.
+    """
     config: dict[str, str]
     replicated: dict[str, str] = {}
     """Settings besides, where the topic has `REPLICAS` replicas."""
@@ -53,7 +67,10 @@ class TopicSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """
         Settings of the topic with so many replicas.
 
-        >>> topics()["observations"].settings(3).keys() - topics()["observations"].settings(1).keys()
+        >>> (
+        ...     topics()["observations"].settings(3).keys()
+        ...     - topics()["observations"].settings(1).keys()
+        ... )
         {'min.insync.replicas'}
         """
         return self.config | (self.replicated if replicas >= REPLICAS else {})

@@ -1,7 +1,8 @@
 """
 The rows of one record of `observations`, by what they are: predictions, failed calls, labels.
 
-Rule of the file: pure conversion; it counts nothing and judges nothing. Texts of outcomes get the dictionary of the shard, models and versions their codes.
+Rule of the file: pure conversion; it counts nothing and judges nothing. Texts of outcomes get the
+dictionary of the shard, models and versions their codes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ OUTCOME_TEXTS_MAX = 65_536
 
 
 class Part(NamedTuple):
-    """Rows of predictions of one layout; `start` is the place of the first among all predictions of the record."""
+    """
+    Rows of predictions of one layout; `start` is the place of the first among all predictions of
+    the record.
+    """
 
     rows: Rows
     version: Int
@@ -68,11 +72,25 @@ class Separation:
                     continue
                 here: Any = slice(None) if mine.all() else np.flatnonzero(mine)
                 if of_labels:
-                    labels.append(self._label_rows(obs, block.columns, cells[:, here], at[here], rows[here], models, codes))
+                    labels.append(
+                        self._label_rows(
+                            obs, block.columns, cells[:, here], at[here], rows[here], models, codes
+                        )
+                    )
                 else:
                     version, failed = codes[rows["group"][here]], kind[here] == FAILURE
-                    taken = Rows(block.columns, cells[:, here], rows["time"][here].copy(), obs.head.texts, self._origin(obs, rows[here], version))
-                    predictions.append(self._prediction_rows(obs, taken, at[here], rows[here]["id"].copy(), version, failed))
+                    taken = Rows(
+                        block.columns,
+                        cells[:, here],
+                        rows["time"][here].copy(),
+                        obs.head.texts,
+                        self._origin(obs, rows[here], version),
+                    )
+                    predictions.append(
+                        self._prediction_rows(
+                            obs, taken, at[here], rows[here]["id"].copy(), version, failed
+                        )
+                    )
                     parts.append(Part(taken, version, failed if failed.any() else None))
         return Separated(_joined_predictions(predictions), _joined_labels(labels), parts)
 
@@ -81,7 +99,11 @@ class Separation:
         kinds, codes, models = [], [], []
         for group in obs.head.groups:
             model = self.registry.model(group.model) if group.model else ANY
-            version = ANY if group.version is None or model == ANY else self.registry.version(model, group.version, self.join)
+            version = (
+                ANY
+                if group.version is None or model == ANY
+                else self.registry.version(model, group.version, self.join)
+            )
             kinds.append(group.kind)
             models.append(model)
             codes.append(version)
@@ -89,17 +111,41 @@ class Separation:
 
     def _origin(self, obs: Observations, rows: NDArray[np.void], version: Int) -> NDArray[np.void]:
         """Where the rows came from, if a model among them publishes single anomalies."""
-        if not any(self.registry.versions[code].settings.anomalies.topic for code in np.unique(version).tolist()):
+        if not any(
+            self.registry.versions[code].settings.anomalies.topic
+            for code in np.unique(version).tolist()
+        ):
             return NO_ORIGIN
         out = np.empty(len(rows), ORIGIN)
-        out["source"], out["offset"] = np.array([self.registry.source(s) for s in obs.head.sources])[rows["source"]], rows["offset"]
+        out["source"], out["offset"] = (
+            np.array([self.registry.source(s) for s in obs.head.sources])[rows["source"]],
+            rows["offset"],
+        )
         return out
 
     # ---- predictions
 
-    def _prediction_rows(self, obs: Observations, rows: Rows, at: Int, ids: NDArray[np.uint64], version: Int, failed: NDArray[np.bool_]) -> Predictions:
+    def _prediction_rows(
+        self,
+        obs: Observations,
+        rows: Rows,
+        at: Int,
+        ids: NDArray[np.uint64],
+        version: Int,
+        failed: NDArray[np.bool_],
+    ) -> Predictions:
         outcome = self._outcomes(column_of(rows, "prediction"), obs.head.texts)
-        return Predictions(at, ids, rows.times_ms, version, outcome, column_of(rows, "score"), self._segments(rows, version), self._probabilities(rows, version), failed)
+        return Predictions(
+            at,
+            ids,
+            rows.times_ms,
+            version,
+            outcome,
+            column_of(rows, "score"),
+            self._segments(rows, version),
+            self._probabilities(rows, version),
+            failed,
+        )
 
     def _segments(self, rows: Rows, version: Int) -> Int:
         """The combination of slices of each row, where a model defines slices."""
@@ -121,11 +167,17 @@ class Separation:
             if code == ANY:
                 continue
             at = np.flatnonzero(version == code)
-            places = [self.registry.versions[code].class_column(c.removeprefix("score.")) for c in classes]
+            places = [
+                self.registry.versions[code].class_column(c.removeprefix("score.")) for c in classes
+            ]
             if max(places, default=-1) >= self.join.classes:
                 self.join.widen(max(places) + 1)
-                out = np.concatenate([out, np.full((n, self.join.classes - out.shape[1]), np.nan)], axis=1)
-            for place, name in zip(places, classes, strict=True):  # two spellings of a class are one
+                out = np.concatenate(
+                    [out, np.full((n, self.join.classes - out.shape[1]), np.nan)], axis=1
+                )
+            for place, name in zip(
+                places, classes, strict=True
+            ):  # two spellings of a class are one
                 cells = rows.cells[rows.columns.index(name)][at]
                 out[at, place] = np.where(np.isnan(cells), out[at, place], cells)
         return out
@@ -137,13 +189,26 @@ class Separation:
             return cells
         table = np.zeros(len(texts), np.int64)
         for i in used.tolist():  # type: ignore[union-attr]
-            text = texts[i] if texts[i] in self.texts or len(self.texts.names) < OUTCOME_TEXTS_MAX else OTHER
+            text = (
+                texts[i]
+                if texts[i] in self.texts or len(self.texts.names) < OUTCOME_TEXTS_MAX
+                else OTHER
+            )
             table[i] = int(np.array([self.texts[text]]).view(np.uint64)[0] & np.uint64(0xFFFFFFFF))
         return remap(cells, table)
 
     # ---- labels
 
-    def _label_rows(self, obs: Observations, columns: tuple[str, ...], cells: Cells, at: Int, rows: NDArray[np.void], models: Int, codes: Int) -> LabelRows:
+    def _label_rows(
+        self,
+        obs: Observations,
+        columns: tuple[str, ...],
+        cells: Cells,
+        at: Int,
+        rows: NDArray[np.void],
+        models: Int,
+        codes: Int,
+    ) -> LabelRows:
         partition = np.array([int(s.rpartition("/")[2]) for s in obs.head.sources], np.int64)
         taken = Rows(columns, cells, rows["time"].copy(), obs.head.texts)
         model, version = models[rows["group"]], codes[rows["group"]]
@@ -159,26 +224,39 @@ class Separation:
             partition[rows["source"]],
             rows["offset"].copy(),
             own,
-            np.full(len(at), np.nan) if alone else self._outcomes(column_of(taken, "prediction"), obs.head.texts),
+            np.full(len(at), np.nan)
+            if alone
+            else self._outcomes(column_of(taken, "prediction"), obs.head.texts),
             np.full(len(at), np.nan) if alone else column_of(taken, "score"),
             np.empty((len(at), 0)) if alone else self._probabilities(taken, own),
         )
 
     def _own(self, rows: Rows, model: Int, version: Int) -> Int:
-        """The version whose prediction each label brings along (that of no name where it names none), ANY where it brings none or names no model."""
-        brought = [i for i, c in enumerate(rows.columns) if c == "prediction" or c.startswith("score")]
+        """
+        The version whose prediction each label brings along (that of no name where it names none),
+        ANY where it brings none or names no model.
+        """
+        brought = [
+            i for i, c in enumerate(rows.columns) if c == "prediction" or c.startswith("score")
+        ]
         if not brought:
             return np.full(len(model), ANY, np.int64)
         given = (tags(rows.cells[brought]) != ABSENT).any(axis=0) & (model != ANY)
         own = np.where(given, version, ANY)
         for code in np.unique(model[given & (version == ANY)]).tolist():
-            own[given & (version == ANY) & (model == code)] = self.registry.version(code, "", self.join)
+            own[given & (version == ANY) & (model == code)] = self.registry.version(
+                code, "", self.join
+            )
         return own
 
 
 def column_of(rows: Rows, name: str) -> Cells:
     """One column of rows, absent cells where they do not have it."""
-    found: Cells = rows.cells[rows.columns.index(name)] if name in rows.columns else np.full(rows.cells.shape[1], ABSENT_CELL)
+    found: Cells = (
+        rows.cells[rows.columns.index(name)]
+        if name in rows.columns
+        else np.full(rows.cells.shape[1], ABSENT_CELL)
+    )
     return found
 
 
@@ -201,7 +279,17 @@ def _joined_predictions(parts: list[Predictions]) -> Predictions:
         return parts[0]
     empty = np.empty(0, np.int64)
     if not parts:
-        return Predictions(empty, empty.astype(np.uint64), empty, empty, np.empty(0), np.empty(0), empty, np.empty((0, 0)), empty.astype(bool))
+        return Predictions(
+            empty,
+            empty.astype(np.uint64),
+            empty,
+            empty,
+            np.empty(0),
+            np.empty(0),
+            empty,
+            np.empty((0, 0)),
+            empty.astype(bool),
+        )
     return Predictions(*(_stacked([p[i] for p in parts]) for i in range(len(parts[0]))))
 
 
@@ -210,7 +298,20 @@ def _joined_labels(parts: list[LabelRows]) -> LabelRows:
         return parts[0]
     empty, none = np.empty(0, np.int64), np.empty(0)
     if not parts:
-        return LabelRows(empty, empty.astype(np.uint64), empty, empty, none, empty, empty, empty, empty, none, none, np.empty((0, 0)))
+        return LabelRows(
+            empty,
+            empty.astype(np.uint64),
+            empty,
+            empty,
+            none,
+            empty,
+            empty,
+            empty,
+            empty,
+            none,
+            none,
+            np.empty((0, 0)),
+        )
     return LabelRows(*(_stacked([p[i] for p in parts]) for i in range(len(parts[0]))))
 
 
@@ -218,5 +319,8 @@ def _stacked(columns: list[NDArray[Any]]) -> Any:
     """Columns one after the other; matrices of class scores as wide as the widest."""
     if columns[0].ndim == 2:
         width = max(c.shape[1] for c in columns)
-        columns = [np.concatenate([c, np.full((len(c), width - c.shape[1]), np.nan)], axis=1) for c in columns]
+        columns = [
+            np.concatenate([c, np.full((len(c), width - c.shape[1]), np.nan)], axis=1)
+            for c in columns
+        ]
     return np.concatenate(columns)

@@ -1,8 +1,10 @@
 """
 What the core can be told, and nothing else: plain frozen values, already parsed and checked.
 
-Rule of the file: a setting is a fact, never a behaviour. `config.py` turns `monitor.yaml` and the environment into these structs; the core only reads them.
-Durations are integers of milliseconds and carry `_ms` in their name; in `monitor.yaml` the same key has no suffix and reads `50ms 2s 10m 24h 30d`.
+Rule of the file: a setting is a fact, never a behaviour. `config.py` turns `monitor.yaml` and the
+environment into these structs; the core only reads them. Durations are integers of milliseconds and
+carry `_ms` in their name; in `monitor.yaml` the same key has no suffix and reads `50ms 2s 10m 24h
+30d`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ DAY_MS = 86_400_000
 
 class Secret:
     """
-    A text that is never shown: it prints as `***`, and cannot be pickled or written as JSON by accident.
+    A text that is never shown: it prints as `***`, and cannot be pickled or written as JSON by
+    accident.
 
     Parameters
     ----------
@@ -66,15 +69,22 @@ class Frozen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 
 
 def in_order(struct: Frozen, name: str, values: Mapping[str, Any] | list[Any]) -> None:
-    """Give a field whose order means nothing the one order that it always has, so that no order shows in state, alerts or hash."""
-    msgspec.structs.force_setattr(struct, name, dict(sorted(values.items())) if isinstance(values, Mapping) else tuple(values))
+    """
+    Give a field whose order means nothing the one order that it always has, so that no order shows
+    in state, alerts or hash.
+    """
+    msgspec.structs.force_setattr(
+        struct, name, dict(sorted(values.items())) if isinstance(values, Mapping) else tuple(values)
+    )
 
 
 def plain(value: Any) -> Any:
     """
-    Settings as plain values, in which every number is a float; what is equal to its default is left out, whether somebody wrote it down or not.
+    Settings as plain values, in which every number is a float; what is equal to its default is left
+    out, whether somebody wrote it down or not.
 
-    msgspec leaves out what *is* the default, so that `rows: 5000` of a file would be said and one that is not there would not.
+    msgspec leaves out what *is* the default, so that `rows: 5000` of a file would be said and one
+    that is not there would not.
 
     >>> plain(Baseline(rows=int("5000"), path="p.json")), plain(Labels())
     ({'path': 'p.json'}, {})
@@ -83,7 +93,12 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, Struct):
         found = ((f.encode_name, getattr(value, f.name), f) for f in msgspec.structs.fields(value))
-        return {name: plain(item) for name, item, f in found if item != (f.default if f.default_factory is msgspec.NODEFAULT else f.default_factory())}
+        return {
+            name: plain(item)
+            for name, item, f in found
+            if item
+            != (f.default if f.default_factory is msgspec.NODEFAULT else f.default_factory())
+        }
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -92,7 +107,10 @@ def plain(value: Any) -> Any:
 
 
 class Threshold(Frozen, frozen=True):
-    """One rule on one metric; `min` or `max` (or both) may be given. A bare number means `min` (`max` where smaller is better)."""
+    """
+    One rule on one metric; `min` or `max` (or both) may be given. A bare number means `min` (`max`
+    where smaller is better).
+    """
 
     min: float | None = None
     max: float | None = None
@@ -128,15 +146,23 @@ class Feature(Frozen, frozen=True):
 
 class Drift(Frozen, frozen=True):
     """
-    Detectors by signal, each `{METHOD: {PARAMETER: value}}`; an empty mapping switches the signal off.
+    Detectors by signal, each `{METHOD: {PARAMETER: value}}`; an empty mapping switches the signal
+    off.
 
-    `thresholds` raises alerts on scores against the reference (`psi js ks wasserstein chi2`); by default where everybody sees it in a plot.
+    `thresholds` raises alerts on scores against the reference (`psi js ks wasserstein chi2`); by
+    default where everybody sees it in a plot.
     """
 
-    errors: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}, "page_hinkley": {}})
-    score: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}, "page_hinkley": {}})
+    errors: dict[str, dict[str, float]] = field(
+        default_factory=lambda: {"adwin": {"delta": 0.002}, "page_hinkley": {}}
+    )
+    score: dict[str, dict[str, float]] = field(
+        default_factory=lambda: {"adwin": {"delta": 0.002}, "page_hinkley": {}}
+    )
     prediction: dict[str, dict[str, float]] = field(default_factory=dict)
-    features: dict[str, dict[str, float]] = field(default_factory=lambda: {"adwin": {"delta": 0.002}})
+    features: dict[str, dict[str, float]] = field(
+        default_factory=lambda: {"adwin": {"delta": 0.002}}
+    )
     thresholds: dict[str, float] = field(default_factory=lambda: {"js": 0.3})
     severity: Severity = "warning"
 
@@ -175,14 +201,20 @@ PREDICTIONS_MS = 10 * MINUTE_MS
 
 
 class Freshness(Frozen, frozen=True):
-    """Silence that is an alert; `None` is `off`. At its default the limit is longer where a model is usually silent for longer."""
+    """
+    Silence that is an alert; `None` is `off`. At its default the limit is longer where a model is
+    usually silent for longer.
+    """
 
     predictions_ms: int | None = PREDICTIONS_MS
     labels_ms: int | None = None
 
 
 class CustomMetric(Frozen, frozen=True):
-    """A metric over one field: `prediction`, `score`, `latency_ms` or `features.NAME`; labels are names of segments."""
+    """
+    A metric over one field: `prediction`, `score`, `latency_ms` or `features.NAME`; labels are
+    names of segments.
+    """
 
     type: Literal["counter", "gauge", "histogram", "summary"]
     field: str
@@ -204,7 +236,9 @@ class Metrics(Frozen, frozen=True):
 
 
 class Segment(Frozen, frozen=True):
-    """A slice: a name under `segments` of the event, or a feature, cut at points when it is numeric."""
+    """
+    A slice: a name under `segments` of the event, or a feature, cut at points when it is numeric.
+    """
 
     name: str
     cut: tuple[float, ...] = ()
@@ -237,12 +271,18 @@ class ModelSettings(Frozen, frozen=True):
 
     @property
     def silence_ms(self) -> int:
-        """After so long without a prediction or a label a version retires: no label is still allowed to come then."""
+        """
+        After so long without a prediction or a label a version retires: no label is still allowed
+        to come then.
+        """
         return max(self.retire_after_ms, self.labels.max_delay_ms)
 
 
 class Limits(Frozen, frozen=True):
-    """Bounds per partition of `observations` (`series`: per worker), so that the fold stays deterministic."""
+    """
+    Bounds per partition of `observations` (`series`: per worker), so that the fold stays
+    deterministic.
+    """
 
     models: int = 100
     versions: int = 20
@@ -270,8 +310,14 @@ class CoreSettings(Frozen, frozen=True):
 
     @property
     def hash(self) -> str:
-        """Names this configuration: blake2b-64 (hex) of its JSON in `plain` values. What means the same has the same hash."""
-        return hashlib.blake2b(msgspec.json.encode(plain(self), order="sorted"), digest_size=8).hexdigest()
+        """
+        Names this configuration: blake2b-64 (hex) of its JSON in `plain` values.
+
+        What means the same has the same hash.
+        """
+        return hashlib.blake2b(
+            msgspec.json.encode(plain(self), order="sorted"), digest_size=8
+        ).hexdigest()
 
     def of(self, model: str) -> ModelSettings:
         """Settings of one model: its own when configured, else the defaults."""

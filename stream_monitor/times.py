@@ -1,7 +1,8 @@
 """
 Times as people and JSON have them.
 
-Rule of the file: inside the program a time is milliseconds since 1970; only what is written out has another form.
+Rule of the file: inside the program a time is milliseconds since 1970; only what is written out has
+another form.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """
 Where everything meets: what a monitor concluded, and what the world shall be told.
 
-Rule of the file: values only. Monitors make `Verdict`s, the alert lifecycle turns them into alert events, EVALUATE hands out `Out` records; nobody here does anything.
+Rule of the file: values only. Monitors make `Verdict`s, the alert lifecycle turns them into alert
+events, EVALUATE hands out `Out` records; nobody here does anything.
 """
 
 from __future__ import annotations
@@ -10,13 +11,27 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-Kind = Literal["performance", "concept_drift", "data_drift", "prediction_drift", "data_quality", "anomaly", "latency", "volume", "calibration", "freshness"]
+Kind = Literal[
+    "performance",
+    "concept_drift",
+    "data_drift",
+    "prediction_drift",
+    "data_quality",
+    "anomaly",
+    "latency",
+    "volume",
+    "calibration",
+    "freshness",
+]
 Level = Literal["ok", "info", "warning", "critical"]
 LEVELS: tuple[Level, ...] = ("ok", "info", "warning", "critical")
 
 
 class AlertKey(NamedTuple):
-    """What an alert is about; its fingerprint is the hash of these and stays the same in every episode."""
+    """
+    What an alert is about; its fingerprint is the hash of these and stays the same in every
+    episode.
+    """
 
     model: str
     version: str
@@ -40,7 +55,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     One judgement of one rule at one moment of log time.
 
     `level` is `ok` when the rule is satisfied. With too little support there is no verdict at all.
-    `clear` says that the value is past the hysteresis (`clear` of the threshold), so that a firing episode may end; between the two a firing episode stays.
+    `clear` says that the value is past the hysteresis (`clear` of the threshold), so that a firing
+    episode may end; between the two a firing episode stays.
     """
 
     key: AlertKey
@@ -61,7 +77,10 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 
 class Out(NamedTuple):
-    """A record for one of our topics, by its logical name (without prefix): `alerts`, `anomalies`, `history`, `baselines`."""
+    """
+    A record for one of our topics, by its logical name (without prefix): `alerts`, `anomalies`,
+    `history`, `baselines`.
+    """
 
     topic: str
     key: bytes | None
@@ -69,7 +88,11 @@ class Out(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """A record that cannot be used. `reason` is of the closed set `schema.REJECT_REASONS`; `message` is for people."""
+    """
+    A record that cannot be used.
+
+    `reason` is of the closed set `schema.REJECT_REASONS`; `message` is for people.
+    """
 
     index: int  # type: ignore[assignment]
     """Position in the batch it came in."""

@@ -1,10 +1,15 @@
 """
-Peer: the honest rival. The same columnar work by hand: confluent-kafka in batches, msgspec structs, numpy over whole batches, no framework and nothing durable.
+Peer: the honest rival. The same columnar work by hand: confluent-kafka in batches, msgspec structs,
+numpy over whole batches, no framework and nothing durable.
 
-Does, as our worker: ADWIN on each feature, score and errors (straight on River's Rust object), Page-Hinkley on score and errors (vectorised), standardised by and cut around a reference of the first
-5,000 rows; moments, missing, counts on 20 bins and outside the fences; latency histogram; of the last 1,000 labelled accuracy, precision, recall, F1, Brier, log loss and ROC AUC.
-Does not: windows of time, duplicates, late or corrected labels, labels without a model, other shapes than the one it was written for (a bad record ends it), unknown features, types and ranges,
-distances to the reference, confirmation of a firing, alert episodes, thresholds, dead letters, bounds, snapshots, transactions, a second process.
+Does, as our worker: ADWIN on each feature, score and errors (straight on River's Rust object),
+Page-Hinkley on score and errors (vectorised), standardised by and cut around a reference of the
+first 5,000 rows; moments, missing, counts on 20 bins and outside the fences; latency histogram; of
+the last 1,000 labelled accuracy, precision, recall, F1, Brier, log loss and ROC AUC. Does not:
+windows of time, duplicates, late or corrected labels, labels without a model, other shapes than the
+one it was written for (a bad record ends it), unknown features, types and ranges, distances to the
+reference, confirmation of a firing, alert episodes, thresholds, dead letters, bounds, snapshots,
+transactions, a second process.
 """
 
 from __future__ import annotations
@@ -19,11 +24,28 @@ import numpy as np
 from confluent_kafka import Consumer, Producer
 from prometheus_client import Counter, Gauge, start_http_server
 from river._river_rust.drift import AdaptiveWindowing
-from river_monitors import BIN, BINS, EXPORT_S, FEATURE, LABELS, PREDICTIONS, QUALITY, REFERENCE_ROWS, SIGNALS, VERSION, WINDOW, arguments
+from river_monitors import (
+    BIN,
+    BINS,
+    EXPORT_S,
+    FEATURE,
+    LABELS,
+    PREDICTIONS,
+    QUALITY,
+    REFERENCE_ROWS,
+    SIGNALS,
+    VERSION,
+    WINDOW,
+    arguments,
+)
 
 Features = msgspec.defstruct("Features", [(name, float | None) for name in SIGNALS[:-1]], gc=False)
-LATENCY_BOUNDS_S = np.array([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10])
-LATENCY = Gauge("model_prediction_latency_counts", "Calls up to each bound in seconds", [*VERSION, "le"])
+LATENCY_BOUNDS_S = np.array(
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+)
+LATENCY = Gauge(
+    "model_prediction_latency_counts", "Calls up to each bound in seconds", [*VERSION, "le"]
+)
 ALARMS = Counter("model_alarms", "Alarms of detectors", VERSION)
 CLIP_SD, FENCE = 3.0, 1.5
 ADWIN = (0.002, 32, 5, 5, 10)
@@ -54,14 +76,19 @@ class Adwin:
         fired = 0
         for hit in map(self.window.update, values.tolist()):
             if hit:
-                fired += 1  # River starts anew after a change; in the middle of a batch the same window goes on here
+                # River starts anew after a change; in the middle of a batch the same window goes on
+                # here
+                fired += 1
         if fired:
             self.window = AdaptiveWindowing(*ADWIN)
         return fired
 
 
 class PageHinkley:
-    """Both directions, River's defaults with nothing forgotten; starts anew with the batch after an alarm."""
+    """
+    Both directions, River's defaults with nothing forgotten; starts anew with the batch after an
+    alarm.
+    """
 
     def __init__(self, delta: float = 0.005, threshold: float = 50.0) -> None:
         self.delta, self.threshold = delta, threshold
@@ -74,8 +101,14 @@ class PageHinkley:
         """Take values; 1 if it fired."""
         total = self.total + np.cumsum(values)
         deviation = values - total / (self.n + np.arange(1, len(values) + 1))
-        up, down = self.up + np.cumsum(deviation - self.delta), self.down + np.cumsum(deviation + self.delta)
-        low, high = np.minimum(np.minimum.accumulate(up), self.low), np.maximum(np.maximum.accumulate(down), self.high)
+        up, down = (
+            self.up + np.cumsum(deviation - self.delta),
+            self.down + np.cumsum(deviation + self.delta),
+        )
+        low, high = (
+            np.minimum(np.minimum.accumulate(up), self.low),
+            np.maximum(np.maximum.accumulate(down), self.high),
+        )
         if max((up - low).max(), (high - down).max()) > self.threshold:
             self.reset()
             return 1
@@ -104,7 +137,9 @@ class Version:
     def take(self, matrix: np.ndarray, latency_ms: np.ndarray) -> int:
         """(signals, n) values with NaN for missing ones; alarms."""
         PREDICTIONS.labels(*self.names).inc(matrix.shape[1])
-        self.latency += np.bincount(np.searchsorted(LATENCY_BOUNDS_S, latency_ms / 1e3), minlength=len(self.latency))
+        self.latency += np.bincount(
+            np.searchsorted(LATENCY_BOUNDS_S, latency_ms / 1e3), minlength=len(self.latency)
+        )
         if self.edges is not None:
             return self._fold(matrix)
         self.first.append(matrix)
@@ -113,7 +148,10 @@ class Version:
         rows = np.concatenate(self.first, axis=1)
         self.first = []
         reference = rows[:, :REFERENCE_ROWS]
-        self.mean, self.sd = np.nanmean(reference, axis=1)[:, None], np.nanstd(reference, axis=1)[:, None]
+        self.mean, self.sd = (
+            np.nanmean(reference, axis=1)[:, None],
+            np.nanstd(reference, axis=1)[:, None],
+        )
         q1, q3 = np.nanquantile(reference, [0.25, 0.75], axis=1)[:, :, None]
         self.low, self.high = q1 - FENCE * (q3 - q1), q3 + FENCE * (q3 - q1)
         self.edges = np.nanquantile(reference, np.arange(1, BINS) / BINS, axis=1).T
@@ -131,7 +169,9 @@ class Version:
         for i, values in enumerate(cut):
             there = ~missing[i]
             present = values if there.all() else values[there]
-            self.bins[i] += np.bincount(np.searchsorted(self.edges[i], matrix[i][there], side="right"), minlength=BINS)
+            self.bins[i] += np.bincount(
+                np.searchsorted(self.edges[i], matrix[i][there], side="right"), minlength=BINS
+            )
             alarms += self.adwin[i].update(present)
         return alarms + self.page_hinkley.update(cut[-1])
 
@@ -155,7 +195,9 @@ class Version:
                 FEATURE.labels(*self.names, name, statistic).set(value)
             for b, count in enumerate(self.bins[i].tolist()):
                 BIN.labels(*self.names, name, b).set(count)
-        for bound, count in zip([*LATENCY_BOUNDS_S.tolist(), "+Inf"], self.latency.cumsum().tolist(), strict=True):
+        for bound, count in zip(
+            [*LATENCY_BOUNDS_S.tolist(), "+Inf"], self.latency.cumsum().tolist(), strict=True
+        ):
             LATENCY.labels(*self.names, bound).set(count)
         if self.window.shape[1]:
             for metric, value in metrics(*self.window).items():
@@ -167,11 +209,21 @@ def metrics(predicted: np.ndarray, actual: np.ndarray, score: np.ndarray) -> dic
     yes = actual == 1
     tp, precise, positive = float(predicted[yes].sum()), float(predicted.sum()), float(yes.sum())
     p, n = np.clip(score, 1e-15, 1 - 1e-15), float(len(actual))
-    found = {"accuracy": float((predicted == actual).mean()), "precision": tp / max(precise, 1), "recall": tp / max(positive, 1), "f1": 2 * tp / max(precise + positive, 1)}
-    found |= {"brier_score": float(((score - actual) ** 2).mean()), "log_loss": float(-np.where(yes, np.log(p), np.log1p(-p)).mean())}
+    found = {
+        "accuracy": float((predicted == actual).mean()),
+        "precision": tp / max(precise, 1),
+        "recall": tp / max(positive, 1),
+        "f1": 2 * tp / max(precise + positive, 1),
+    }
+    found |= {
+        "brier_score": float(((score - actual) ** 2).mean()),
+        "log_loss": float(-np.where(yes, np.log(p), np.log1p(-p)).mean()),
+    }
     if 0 < positive < n:
         ranks = np.argsort(np.argsort(score)) + 1  # no ties among drawn scores
-        found["roc_auc"] = float((ranks[yes].sum() - positive * (positive + 1) / 2) / (positive * (n - positive)))
+        found["roc_auc"] = float(
+            (ranks[yes].sum() - positive * (positive + 1) / 2) / (positive * (n - positive))
+        )
     return found
 
 
@@ -184,7 +236,10 @@ class Monitor:
         self.predictions: dict[str, tuple[tuple[str, str], int, float]] = {}
         self.labels: dict[str, int] = {}
         self.pairs: list[tuple[tuple[str, str], int, float, int]] = []
-        self.decode_prediction, self.decode_label = msgspec.json.Decoder(Prediction).decode, msgspec.json.Decoder(Label).decode
+        self.decode_prediction, self.decode_label = (
+            msgspec.json.Decoder(Prediction).decode,
+            msgspec.json.Decoder(Label).decode,
+        )
 
     def version(self, key: tuple[str, str]) -> Version:
         if key not in self.versions:
@@ -196,7 +251,9 @@ class Monitor:
         keys = list(map(attrgetter("model", "version"), events))
         scores = list(map(attrgetter("score"), events))
         if self.inputs:
-            matrix = np.array(list(map(msgspec.structs.astuple, map(attrgetter("features"), events))), float)  # None becomes NaN
+            matrix = np.array(
+                list(map(msgspec.structs.astuple, map(attrgetter("features"), events))), float
+            )  # None becomes NaN
             rows = np.concatenate([matrix, np.array(scores)[:, None]], axis=1).T
             latency = np.fromiter(map(attrgetter("latency_ms"), events), float, len(events))
             for key, at in by_key(keys):
@@ -248,7 +305,15 @@ def by_key(keys: Sequence[tuple[str, str]]) -> list[tuple[tuple[str, str], Any]]
 
 def main() -> None:
     a = arguments()
-    consumer = Consumer({"bootstrap.servers": a.bootstrap, "group.id": a.group, "auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 10, "check.crcs": True})
+    consumer = Consumer(
+        {
+            "bootstrap.servers": a.bootstrap,
+            "group.id": a.group,
+            "auto.offset.reset": "earliest",
+            "fetch.queue.backoff.ms": 10,
+            "check.crcs": True,
+        }
+    )
     producer = Producer({"bootstrap.servers": a.bootstrap, "linger.ms": 5})
     monitor = Monitor(a.work)
     consumer.subscribe([a.predictions] if a.work == "predictions" else [a.predictions, a.labels])
@@ -265,7 +330,12 @@ def main() -> None:
         monitor.evaluate()
         for key, version in monitor.versions.items():
             if version.alarms:
-                producer.produce(a.alerts, msgspec.json.encode({"model": key[0], "version": key[1], "alarms": version.alarms}))
+                producer.produce(
+                    a.alerts,
+                    msgspec.json.encode(
+                        {"model": key[0], "version": key[1], "alarms": version.alarms}
+                    ),
+                )
                 ALARMS.labels(*key).inc(version.alarms)
                 version.alarms = 0
         producer.poll(0)

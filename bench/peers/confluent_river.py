@@ -1,9 +1,11 @@
 """
-Peer: a loop by hand, confluent-kafka (batches of messages), orjson, River one event at a time, two dicts for the join.
+Peer: a loop by hand, confluent-kafka (batches of messages), orjson, River one event at a time, two
+dicts for the join.
 
-Does: what `river_monitors` says; offsets are committed in the background every 5 s.
-Does not: keep anything over a restart (dicts and detectors are lost, and what was read before the last commit is counted again), bound the dicts, or scale the join beyond one
-process unless both topics are keyed alike.
+Does: what `river_monitors` says; offsets are committed in the background every 5 s. Does not: keep
+anything over a restart (dicts and detectors are lost, and what was read before the last commit is
+counted again), bound the dicts, or scale the join beyond one process unless both topics are keyed
+alike.
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ from river_monitors import Inputs, Quality, arguments, serve
 
 def main() -> None:
     a = arguments()
-    consumer = Consumer({"bootstrap.servers": a.bootstrap, "group.id": a.group, "auto.offset.reset": "earliest", "fetch.queue.backoff.ms": 10, "check.crcs": True})
+    consumer = Consumer(
+        {
+            "bootstrap.servers": a.bootstrap,
+            "group.id": a.group,
+            "auto.offset.reset": "earliest",
+            "fetch.queue.backoff.ms": 10,
+            "check.crcs": True,
+        }
+    )
     producer = Producer({"bootstrap.servers": a.bootstrap, "linger.ms": 5})
     inputs, quality = Inputs(), Quality()
     predictions: dict[str, tuple[str, str, int]] = {}

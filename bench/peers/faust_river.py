@@ -1,8 +1,11 @@
 """
-Peer: faust-streaming, agents that take one event at a time as its documentation shows, models as Records, River.
+Peer: faust-streaming, agents that take one event at a time as its documentation shows, models as
+Records, River.
 
-Does: what `river_monitors` says; the join is in two Tables with a changelog each, so predictions and labels that wait for each other survive a restart (at least once).
-Does not: keep the detectors and the counts over a restart, drop duplicates, bound the tables, or see a label whose prediction lies in another partition number.
+Does: what `river_monitors` says; the join is in two Tables with a changelog each, so predictions
+and labels that wait for each other survive a restart (at least once). Does not: keep the detectors
+and the counts over a restart, drop duplicates, bound the tables, or see a label whose prediction
+lies in another partition number.
 """
 
 from __future__ import annotations

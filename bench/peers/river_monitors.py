@@ -1,10 +1,13 @@
 """
 What every Python peer with River keeps of the stream, one event at a time, and how it shows it.
 
-Rule of the file: the peers differ in their framework, never in their statistics. `predictions`: counts, latency histogram, and for ten features and the score River's ADWIN
-and Page-Hinkley, mean, variance, missing values and counts on 20 bins of the first 5,000 values. `pairs`: rolling accuracy over 1,000, confusion counts, ADWIN and
-DDM on the errors. Gauges are set every second. Not here: duplicates, late labels and corrections, time windows, types and ranges, unknown fields, distances to a reference,
-alert episodes, dead letters, bounds on models and series, and anything that survives the process: detectors live in memory.
+Rule of the file: the peers differ in their framework, never in their statistics. `predictions`:
+counts, latency histogram, and for ten features and the score River's ADWIN and Page-Hinkley, mean,
+variance, missing values and counts on 20 bins of the first 5,000 values. `pairs`: rolling accuracy
+over 1,000, confusion counts, ADWIN and DDM on the errors. Gauges are set every second. Not here:
+duplicates, late labels and corrections, time windows, types and ranges, unknown fields, distances
+to a reference, alert episodes, dead letters, bounds on models and series, and anything that
+survives the process: detectors live in memory.
 """
 
 from __future__ import annotations
@@ -27,9 +30,16 @@ REFERENCE_ROWS, BINS, WINDOW, EXPORT_S = 5_000, 20, 1_000, 1.0
 VERSION = ["model", "version"]
 PREDICTIONS = Counter("model_predictions", "Predictions", VERSION)
 LABELS = Counter("model_labels", "Predictions that have got a label", VERSION)
-LATENCY = Histogram("model_prediction_latency_seconds", "Latency", VERSION, buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10))
+LATENCY = Histogram(
+    "model_prediction_latency_seconds",
+    "Latency",
+    VERSION,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
 FEATURE = Gauge("model_feature", "Statistics of a feature", [*VERSION, "feature", "statistic"])
-BIN = Gauge("model_feature_values", "Values on the bins of the first ones", [*VERSION, "feature", "bin"])
+BIN = Gauge(
+    "model_feature_values", "Values on the bins of the first ones", [*VERSION, "feature", "bin"]
+)
 QUALITY = Gauge("model_quality", "Metrics of the last labelled", [*VERSION, "metric"])
 
 
@@ -58,7 +68,12 @@ class Signal:
     """One feature, or the score."""
 
     def __init__(self) -> None:
-        self.adwin, self.page_hinkley, self.mean, self.var = drift.ADWIN(), drift.PageHinkley(), stats.Mean(), stats.Var()
+        self.adwin, self.page_hinkley, self.mean, self.var = (
+            drift.ADWIN(),
+            drift.PageHinkley(),
+            stats.Mean(),
+            stats.Var(),
+        )
         self.rows = self.missing = 0
         self.first: list[float] = []
         self.edges: list[float] = []
@@ -103,7 +118,12 @@ class InputsOfVersion:
     def export(self) -> None:
         for name, s in self.signals.items():
             width = s.adwin.width
-            found = {"mean": s.mean.get(), "variance": s.var.get(), "missing_ratio": s.missing / max(s.rows, 1), "adwin_width": width}
+            found = {
+                "mean": s.mean.get(),
+                "variance": s.var.get(),
+                "missing_ratio": s.missing / max(s.rows, 1),
+                "adwin_width": width,
+            }
             for statistic, value in found.items():
                 FEATURE.labels(*self.names, name, statistic).set(value)
             for i, n in enumerate(s.bins):
@@ -128,7 +148,15 @@ class Inputs:
         features, alerts = event["features"], []
         for name, signal in of.signals.items():
             for method in signal.update(event["score"] if name == "score" else features.get(name)):
-                alerts.append({"model": key[0], "version": key[1], "subject": name, "detector": method, "timestamp": event["timestamp"]})  # noqa: PERF401 - a comprehension of 11 values a prediction reads worse
+                alerts.append(  # noqa: PERF401
+                    {
+                        "model": key[0],
+                        "version": key[1],
+                        "subject": name,
+                        "detector": method,
+                        "timestamp": event["timestamp"],
+                    }
+                )
         return alerts
 
 
@@ -139,13 +167,23 @@ class QualityOfVersion:
         self.names = names
         self.window: deque[bool] = deque(maxlen=WINDOW)
         self.correct = 0
-        self.confusion = [0, 0, 0, 0]  # true negatives, false positives, false negatives, true positives
+        self.confusion = [
+            0,
+            0,
+            0,
+            0,
+        ]  # true negatives, false positives, false negatives, true positives
         self.adwin, self.ddm = drift.ADWIN(), DDM()
 
     def export(self) -> None:
         _, fp, fn, tp = self.confusion
         precision, recall = tp / max(tp + fp, 1), tp / max(tp + fn, 1)
-        found = {"accuracy": self.correct / max(len(self.window), 1), "precision": precision, "recall": recall, "f1": 2 * precision * recall / max(precision + recall, 1e-12)}
+        found = {
+            "accuracy": self.correct / max(len(self.window), 1),
+            "precision": precision,
+            "recall": recall,
+            "f1": 2 * precision * recall / max(precision + recall, 1e-12),
+        }
         for metric, value in found.items():
             QUALITY.labels(*self.names, metric).set(value)
 
@@ -156,7 +194,9 @@ class Quality:
     def __init__(self) -> None:
         self.versions: dict[tuple[str, str], QualityOfVersion] = {}
 
-    def update(self, model: str, version: str, predicted: int, label: int, timestamp: int) -> list[dict[str, Any]]:
+    def update(
+        self, model: str, version: str, predicted: int, label: int, timestamp: int
+    ) -> list[dict[str, Any]]:
         """Take a labelled prediction; alerts."""
         key = model, version
         of = self.versions.get(key)
@@ -171,8 +211,21 @@ class Quality:
         of.confusion[2 * (label == 1) + (predicted == 1)] += 1
         of.adwin.update(not right)
         of.ddm.update(not right)
-        fired = [method for method, detector in (("adwin", of.adwin), ("ddm", of.ddm)) if detector.drift_detected]
-        return [{"model": model, "version": version, "subject": "__error__", "detector": method, "timestamp": timestamp} for method in fired]
+        fired = [
+            method
+            for method, detector in (("adwin", of.adwin), ("ddm", of.ddm))
+            if detector.drift_detected
+        ]
+        return [
+            {
+                "model": model,
+                "version": version,
+                "subject": "__error__",
+                "detector": method,
+                "timestamp": timestamp,
+            }
+            for method in fired
+        ]
 
 
 def serve(*works: Inputs | Quality) -> None:

@@ -1,7 +1,8 @@
 """
 The alert as the world sees it: one JSON record on `alerts`.
 
-Rule of the file: names and order are those of the contract; identity is a hash of what the alert is about, so that the same log gives the same ids.
+Rule of the file: names and order are those of the contract; identity is a hash of what the alert is
+about, so that the same log gives the same ids.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def _hash(parts: list[Any]) -> str:
 
 def fingerprint(key: AlertKey) -> str:
     """
-    What an alert is about, the same in every episode: blake2b-128 of the JSON array of its model, version, segment, kind, subject and detector, as the event has them.
+    What an alert is about, the same in every episode: blake2b-128 of the JSON array of its model,
+    version, segment, kind, subject and detector, as the event has them.
 
     >>> len(fingerprint(AlertKey("m", "1", "", "performance", "accuracy", "threshold")))
     32
@@ -69,7 +71,9 @@ def _segment(key: AlertKey) -> dict[str, str] | None:
     return {name: value} if key.segment else None
 
 
-def alert_of(verdict: Verdict, status: Status, severity: str, starts_ms: int, ends_ms: int | None, n: int) -> Alert:
+def alert_of(
+    verdict: Verdict, status: Status, severity: str, starts_ms: int, ends_ms: int | None, n: int
+) -> Alert:
     """The event of the `n`-th transition of an episode that began at `starts_ms`."""
     key, mark = verdict.key, fingerprint(verdict.key)
     starts_at = rfc3339(starts_ms)
@@ -88,12 +92,19 @@ def alert_of(verdict: Verdict, status: Status, severity: str, starts_ms: int, en
         threshold=_finite(verdict.threshold),
         reference=verdict.reference,
         direction=verdict.direction,
-        window=Window(rfc3339(verdict.window.start_ms), rfc3339(verdict.window.end_ms), verdict.window.count),
+        window=Window(
+            rfc3339(verdict.window.start_ms), rfc3339(verdict.window.end_ms), verdict.window.count
+        ),
         starts_at=starts_at,
         ends_at=None if ends_ms is None else rfc3339(ends_ms),
         summary=verdict.summary,
         evidence=verdict.evidence,
-        labels={"alertname": f"Model{key.kind.title().replace('_', '')}", "model": key.model, "version": key.version, "severity": severity},
+        labels={
+            "alertname": f"Model{key.kind.title().replace('_', '')}",
+            "model": key.model,
+            "version": key.version,
+            "severity": severity,
+        },
         annotations={"summary": verdict.summary, **verdict.annotations},
     )
 

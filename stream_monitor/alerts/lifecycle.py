@@ -1,15 +1,17 @@
 """
 The life of an alert: inactive, pending, firing.
 
-Rule of the file: everything that changes a state is in `TRANSITIONS`; what a verdict means (`bad`, `fair`, `good`) and whether the time has come are asked first.
-Time is log time and is given. What waits for a time (dwell, cooldown, the minute between two updates) is done by `tick`, with the verdict that was heard last: it
-needs no further row.
+Rule of the file: everything that changes a state is in `TRANSITIONS`; what a verdict means (`bad`,
+`fair`, `good`) and whether the time has come are asked first. Time is log time and is given. What
+waits for a time (dwell, cooldown, the minute between two updates) is done by `tick`, with the
+verdict that was heard last: it needs no further row.
 
     inactive ──bad──▶ pending ──bad, it is time──▶ firing ──good (told: resolved)──▶ inactive
                          └──────fair, good──▶ inactive      (fair: within the hysteresis, a firing alert stays)
 
-It is time when the dwell is over, and the cooldown of the episode before too; a state worse than any that was told in that episode does not wait for the cooldown.
-"""
+It is time when the dwell is over, and the cooldown of the episode before too; a state worse than
+any that was told in that episode does not wait for the cooldown.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class Episode(msgspec.Struct, array_like=True):
     starts_ms: int = -1
     severity: str = "ok"
     n: int = 0
-    """Steps told since `starts_ms`: of this episode, and of one before that began at the same moment."""
+    """
+    Steps told since `starts_ms`: of this episode, and of one before that began at the same moment.
+    """
     told_ms: int = 0
     told_value: float = 0.0
     told_summary: str = ""
@@ -76,13 +80,23 @@ class Episode(msgspec.Struct, array_like=True):
 
 
 def badness(verdict: Verdict) -> float:
-    """How far the value is beyond its limit; a rule on an absolute value has a value below it that goes up."""
-    value = abs(verdict.value) if verdict.direction == "up" and verdict.value < verdict.threshold else verdict.value
+    """
+    How far the value is beyond its limit; a rule on an absolute value has a value below it that
+    goes up.
+    """
+    value = (
+        abs(verdict.value)
+        if verdict.direction == "up" and verdict.value < verdict.threshold
+        else verdict.value
+    )
     return abs(value - verdict.threshold)
 
 
 def _is_worse(episode: Episode, verdict: Verdict) -> bool:
-    """Worse than what was told in the last episode: a higher severity, another side, or further beyond the limit."""
+    """
+    Worse than what was told in the last episode: a higher severity, another side, or further beyond
+    the limit.
+    """
     if LEVELS.index(verdict.level) > LEVELS.index(episode.severity):
         return True
     return (verdict.direction or "") != episode.direction or badness(verdict) > episode.worst
@@ -113,19 +127,32 @@ class Alerts:
         return self._move(episode, verdict, now_ms)
 
     def tick(self, now_ms: int) -> list[Alert]:
-        """The alert events whose time has come, once a second of log time; what was over long ago is forgotten."""
+        """
+        The alert events whose time has come, once a second of log time; what was over long ago is
+        forgotten.
+        """
         out: list[Alert] = []
         for key, episode in list(self.episodes.items()):
             if episode.waiting is not None:
                 out += self._move(episode, episode.waiting, now_ms)
-            elif episode.state == "inactive" and now_ms > max(episode.starts_ms, episode.quiet_until_ms):
+            elif episode.state == "inactive" and now_ms > max(
+                episode.starts_ms, episode.quiet_until_ms
+            ):
                 del self.episodes[key]
         return out
 
     def _move(self, episode: Episode, verdict: Verdict, now_ms: int) -> list[Alert]:
-        kind: Input = "good" if verdict.level == "ok" and verdict.clear else "fair" if verdict.level == "ok" else "bad"
+        kind: Input = (
+            "good"
+            if verdict.level == "ok" and verdict.clear
+            else "fair"
+            if verdict.level == "ok"
+            else "bad"
+        )
         before, episode.waiting = episode.state, None
-        episode.state = TRANSITIONS[before, kind, kind == "bad" and self._due(episode, verdict, now_ms)]
+        episode.state = TRANSITIONS[
+            before, kind, kind == "bad" and self._due(episode, verdict, now_ms)
+        ]
         if episode.state != before:
             episode.since_ms = now_ms
             if episode.state == "firing":
@@ -141,7 +168,9 @@ class Alerts:
 
     def _due(self, episode: Episode, verdict: Verdict, now_ms: int) -> bool:
         dwell = now_ms - episode.since_ms if episode.state == "pending" else 0
-        return dwell >= verdict.for_ms and (now_ms >= episode.quiet_until_ms or _is_worse(episode, verdict))
+        return dwell >= verdict.for_ms and (
+            now_ms >= episode.quiet_until_ms or _is_worse(episode, verdict)
+        )
 
     def _begin(self, episode: Episode, verdict: Verdict, now_ms: int) -> Alert:
         if now_ms >= episode.quiet_until_ms:
@@ -149,15 +178,27 @@ class Alerts:
         if now_ms != episode.starts_ms:
             episode.n = 0
         episode.starts_ms, episode.severity = now_ms, verdict.level
-        episode.worst, episode.direction = max(episode.worst, badness(verdict)), verdict.direction or ""
+        episode.worst, episode.direction = (
+            max(episode.worst, badness(verdict)),
+            verdict.direction or "",
+        )
         return self._tell(episode, verdict, "firing", now_ms)
 
     def _go_on(self, episode: Episode, verdict: Verdict, now_ms: int) -> list[Alert]:
-        """An `updated`, at most once a minute, where severity or value changed in a way that shows."""
-        episode.worst, episode.direction = max(episode.worst, badness(verdict)), verdict.direction or ""
+        """
+        An `updated`, at most once a minute, where severity or value changed in a way that shows.
+        """
+        episode.worst, episode.direction = (
+            max(episode.worst, badness(verdict)),
+            verdict.direction or "",
+        )
         severity = max(episode.severity, verdict.level, key=LEVELS.index)
         moved = abs(verdict.value - episode.told_value)
-        changed = moved > 0 and moved >= UPDATE_CHANGE * abs(episode.told_value) and verdict.summary != episode.told_summary
+        changed = (
+            moved > 0
+            and moved >= UPDATE_CHANGE * abs(episode.told_value)
+            and verdict.summary != episode.told_summary
+        )
         if severity == episode.severity and not changed:
             return []
         if now_ms - episode.told_ms < UPDATE_MS:
@@ -166,16 +207,35 @@ class Alerts:
         episode.severity = severity
         return [self._tell(episode, verdict, "updated", now_ms)]
 
-    def _tell(self, episode: Episode, verdict: Verdict, status: Literal["firing", "updated", "resolved"], now_ms: int) -> Alert:
-        episode.told_ms, episode.told_value, episode.told_summary = now_ms, verdict.value, verdict.summary
-        alert = alert_of(verdict, status, episode.severity, episode.starts_ms, now_ms if status == "resolved" else None, episode.n)
+    def _tell(
+        self,
+        episode: Episode,
+        verdict: Verdict,
+        status: Literal["firing", "updated", "resolved"],
+        now_ms: int,
+    ) -> Alert:
+        episode.told_ms, episode.told_value, episode.told_summary = (
+            now_ms,
+            verdict.value,
+            verdict.summary,
+        )
+        alert = alert_of(
+            verdict,
+            status,
+            episode.severity,
+            episode.starts_ms,
+            now_ms if status == "resolved" else None,
+            episode.n,
+        )
         episode.n += 1
         self.counts[status] += 1
         return alert
 
     def _make_room(self) -> None:
         if len(self.episodes) >= EPISODES_MAX:
-            idle = [key for key, e in self.episodes.items() if e.state != "firing"][: EPISODES_MAX // 10]
+            idle = [key for key, e in self.episodes.items() if e.state != "firing"][
+                : EPISODES_MAX // 10
+            ]
             for key in idle or list(self.episodes)[: EPISODES_MAX // 10]:
                 del self.episodes[key]
 
@@ -192,12 +252,17 @@ class Alerts:
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        return {"episodes": [[list(key), msgspec.to_builtins(e)] for key, e in self.episodes.items()], "counts": dict(self.counts)}
+        return {
+            "episodes": [[list(key), msgspec.to_builtins(e)] for key, e in self.episodes.items()],
+            "counts": dict(self.counts),
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Alerts:
         """The alerts of a snapshot."""
         alerts = cls()
-        alerts.episodes = {AlertKey(*key): msgspec.convert(e, Episode) for key, e in state["episodes"]}
+        alerts.episodes = {
+            AlertKey(*key): msgspec.convert(e, Episode) for key, e in state["episodes"]
+        }
         alerts.counts = Counter(state["counts"])
         return alerts

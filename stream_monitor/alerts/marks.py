@@ -1,8 +1,9 @@
 """
 What people say about alerts: acknowledged, muted, false alarm.
 
-Rule of the file: a mark is a record on `lifecycle`; the newest of its type counts. An acknowledgement or a false alarm is about the episode in which it was given, a mute is
-about the fingerprint, whatever comes.
+Rule of the file: a mark is a record on `lifecycle`; the newest of its type counts. An
+acknowledgement or a false alarm is about the episode in which it was given, a mute is about the
+fingerprint, whatever comes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ MarkType = Literal["acknowledged", "muted", "false_alarm"]
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A record on `lifecycle` about an alert. Times are RFC 3339, UTC; without `until` it ends with the episode."""
+    """
+    A record on `lifecycle` about an alert.
+
+    Times are RFC 3339, UTC; without `until` it ends with the episode.
+    """
 
     type: MarkType
     model: str
@@ -57,14 +62,25 @@ class Marks:
         Examples
         --------
         >>> marks = Marks()
-        >>> _ = marks.take(Mark(type="acknowledged", model="m", at="2025-01-01T10:00:00Z", fingerprint="f").encoded())
+        >>> _ = marks.take(
+        ...     Mark(
+        ...         type="acknowledged", model="m", at="2025-01-01T10:00:00Z", fingerprint="f"
+        ...     ).encoded()
+        ... )
         >>> now = time_of("2025-01-01T12:00:00Z")
-        >>> [m.type for m in marks.of("f", "2025-01-01T09:00:00Z", now)], list(marks.of("f", "2025-01-01T11:00:00Z", now))
+        >>> (
+        ...     [m.type for m in marks.of("f", "2025-01-01T09:00:00Z", now)],
+        ...     list(marks.of("f", "2025-01-01T11:00:00Z", now)),
+        ... )
         (['acknowledged'], [])
         """
         for kind in ("acknowledged", "muted", "false_alarm"):
             mark = self._marks.get((fingerprint, kind))
-            if mark is not None and (mark.until is None or now < time_of(mark.until)) and (kind == "muted" or time_of(mark.at) >= time_of(starts_at)):
+            if (
+                mark is not None
+                and (mark.until is None or now < time_of(mark.until))
+                and (kind == "muted" or time_of(mark.at) >= time_of(starts_at))
+            ):
                 yield mark
 
 

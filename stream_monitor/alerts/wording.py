@@ -1,7 +1,8 @@
 """
 The parts of alert sentences: names, windows, and numbers as a person reads them, at any scale.
 
-Rule of the file: pure text. Four significant digits are enough, until two numbers that differ would look the same: then there are as many as show the difference.
+Rule of the file: pure text. Four significant digits are enough, until two numbers that differ would
+look the same: then there are as many as show the difference.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def percent(value: float, digits: int = DIGITS - 1) -> str:
     return f"{number(value * 100, digits)}%"
 
 
-def apart(*values: float, form: Callable[[float, int], str] = number, digits: int = DIGITS) -> tuple[str, ...]:
+def apart(
+    *values: float, form: Callable[[float, int], str] = number, digits: int = DIGITS
+) -> tuple[str, ...]:
     """
     Numbers that are compared: those that differ never look the same.
 
@@ -78,7 +81,10 @@ def signal(subject: str, *, binary: bool = True) -> str:
     """
     What is watched, as sentences call it. Errors are a rate where they are 0 and 1 (`binary`).
 
-    >>> [signal(s) for s in ("amount", "__error__", "__score__", "__score__:fraud", "__prediction__")]
+    >>> [
+    ...     signal(s)
+    ...     for s in ("amount", "__error__", "__score__", "__score__:fraud", "__prediction__")
+    ... ]
     ['`amount`', 'the error rate', 'the score', 'the score of class `fraud`', 'the prediction']
     """
     name, _, of = subject.partition(":")
@@ -86,7 +92,9 @@ def signal(subject: str, *, binary: bool = True) -> str:
         return "the error rate" if binary else "the absolute error"
     if name == "__score__" and of:
         return f"the score of class `{of}`"
-    return {"__score__": "the score", "__prediction__": "the prediction"}.get(subject, f"`{subject}`")
+    return {"__score__": "the score", "__prediction__": "the prediction"}.get(
+        subject, f"`{subject}`"
+    )
 
 
 def labelled(window: str, rows: int) -> str:
@@ -96,7 +104,11 @@ def labelled(window: str, rows: int) -> str:
     >>> labelled("last_1000", 640), labelled("24h", 12_000)
     ('the last 640 labelled predictions', '24h (12,000 labelled predictions)')
     """
-    return f"the last {rows:,} labelled predictions" if window.startswith("last_") else f"{window} ({rows:,} labelled predictions)"
+    return (
+        f"the last {rows:,} labelled predictions"
+        if window.startswith("last_")
+        else f"{window} ({rows:,} labelled predictions)"
+    )
 
 
 def duration(seconds: float, digits: int = DIGITS - 1) -> str:

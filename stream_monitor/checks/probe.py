@@ -1,7 +1,8 @@
 """
 The whole way of one prediction and its label, measured from outside: from the topics to the gauge.
 
-Rule of the file: it writes two events of the model `__probe__` and nothing else, and believes only what `/metrics` says.
+Rule of the file: it writes two events of the model `__probe__` and nothing else, and believes only
+what `/metrics` says.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ PAUSE_S = 0.05
 CHECK = "probe"
 
 
-async def probe(kafka: KafkaSettings, urls: Sequence[str], *, metrics: HttpSettings | None = None, wait_s: float = WAIT_S) -> Finding:
+async def probe(
+    kafka: KafkaSettings,
+    urls: Sequence[str],
+    *,
+    metrics: HttpSettings | None = None,
+    wait_s: float = WAIT_S,
+) -> Finding:
     """
     Send two predictions and their labels, and wait until a worker shows them.
 
@@ -48,11 +55,18 @@ async def probe(kafka: KafkaSettings, urls: Sequence[str], *, metrics: HttpSetti
     metrics = metrics or HttpSettings()
     headers = {"Authorization": f"Bearer {metrics.token.reveal()}"} if metrics.token else {}
     connector = aiohttp.TCPConnector(ssl=reader_context(metrics))
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10), headers=headers, connector=connector) as session:
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=10), headers=headers, connector=connector
+    ) as session:
         try:
             before, _ = await _seen(session, urls)
         except (aiohttp.ClientError, TimeoutError) as error:
-            return Finding(CHECK, "fail", f"metrics cannot be read: {str(error) or type(error).__name__}", "give --metrics-url for every worker, and check that they run")
+            return Finding(
+                CHECK,
+                "fail",
+                f"metrics cannot be read: {str(error) or type(error).__name__}",
+                "give --metrics-url for every worker, and check that they run",
+            )
         try:
             await _send(kafka)
         except (BrokerError, KafkaError, OSError) as error:
@@ -60,16 +74,27 @@ async def probe(kafka: KafkaSettings, urls: Sequence[str], *, metrics: HttpSetti
                 CHECK,
                 "fail",
                 f"the events cannot be sent: {str(error) or type(error).__name__}",
-                "grant Write on the input topics to the user of kafka.security, or probe as another user",
+                "grant Write on the input topics to the user of kafka.security, or probe as "
+                "another user",
             )
         sent_s = time.perf_counter()
         while time.perf_counter() - sent_s < wait_s:
             try:
                 labels, shown = await _seen(session, urls)
             except (aiohttp.ClientError, TimeoutError) as error:
-                return Finding(CHECK, "fail", f"metrics cannot be read any more: {str(error) or type(error).__name__}", "see the log of the worker")
+                return Finding(
+                    CHECK,
+                    "fail",
+                    f"metrics cannot be read any more: {str(error) or type(error).__name__}",
+                    "see the log of the worker",
+                )
             if labels > before and shown:
-                return Finding(CHECK, "ok", f"a prediction and its label were in {GAUGE} {time.perf_counter() - sent_s:.2f} s after they were sent")
+                return Finding(
+                    CHECK,
+                    "ok",
+                    f"a prediction and its label were in {GAUGE} "
+                    f"{time.perf_counter() - sent_s:.2f} s after they were sent",
+                )
             await asyncio.sleep(PAUSE_S)
     return Finding(
         CHECK,
@@ -83,14 +108,25 @@ async def _send(kafka: KafkaSettings) -> None:
     now_ms = time.time_ns() // 1_000_000
     events: list[tuple[str, dict[str, Any]]] = []
     for value in (1, 0):  # both classes, so that the task is known at once
-        common = {"event_id": f"probe-{time.time_ns()}-{value}", "model": MODEL, "timestamp": now_ms}
-        events += [("predictions", {**common, "prediction": value, "score": 0.1 + 0.8 * value}), ("labels", {**common, "label": value})]
+        common = {
+            "event_id": f"probe-{time.time_ns()}-{value}",
+            "model": MODEL,
+            "timestamp": now_ms,
+        }
+        events += [
+            ("predictions", {**common, "prediction": value, "score": 0.1 + 0.8 * value}),
+            ("labels", {**common, "label": value}),
+        ]
     producer = AIOKafkaProducer(**client_options(kafka))
     try:
         with connecting(kafka):
             await producer.start()
         for topic, event in events:
-            await producer.send_and_wait(kafka.topic_prefix + topic, msgspec.json.encode(event), key=event["event_id"].encode())
+            await producer.send_and_wait(
+                kafka.topic_prefix + topic,
+                msgspec.json.encode(event),
+                key=event["event_id"].encode(),
+            )
     finally:
         await producer.stop()
 

@@ -1,8 +1,8 @@
 """
 Do predictions and labels write their ids alike?
 
-Rule of the file: the newest labels need not be of the newest predictions, so that ids which are not shared say
-nothing by themselves; ids of another form do.
+Rule of the file: the newest labels need not be of the newest predictions, so that ids which are not
+shared say nothing by themselves; ids of another form do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from stream_monitor.findings import Finding
 EXAMPLES_N = 2
 SHOWN_MAX = 40
 SIGNS = {"uuid": "u", "digits": "9", "lower": "a", "upper": "A"}
-FORMS = re.compile(r"(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})|(?P<digits>[0-9]+)|(?P<lower>[a-z]+)|(?P<upper>[A-Z]+)")
+FORMS = re.compile(
+    r"(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})|(?P<digits>[0-9]+)|(?P<lower>[a-z]+)|(?P<upper>[A-Z]+)"
+)
 
 
 class _Identified(Struct):
@@ -61,12 +63,18 @@ def compared(predictions: list[str], labels: list[str]) -> Finding | None:
     shared = len(set(predictions) & set(labels))
     both = f"predictions such as {_shown(predictions)}, labels such as {_shown(labels)}"
     if shared or {form(i) for i in predictions} & {form(i) for i in labels}:
-        return Finding("ids", "ok", f"{shared} of the newest {len(labels)} labels are of the newest {len(predictions)} predictions; {both}")
+        return Finding(
+            "ids",
+            "ok",
+            f"{shared} of the newest {len(labels)} labels are of the newest "
+            f"{len(predictions)} predictions; {both}",
+        )
     return Finding(
         "ids",
         "warn",
         f"ids of labels are of another form than those of predictions: {both}",
-        "write the same event_id on both sides: a label meets the prediction whose id it has, letter by letter",
+        "write the same event_id on both sides: a label meets the prediction whose id it has, "
+        "letter by letter",
     )
 
 

@@ -1,7 +1,8 @@
 """
 The command line.
 
-Rule of the file: a command's module is imported when it is called, not before, so that `--help` is quick. An error that is meant for people has no traceback.
+Rule of the file: a command's module is imported when it is called, not before, so that `--help` is
+quick. An error that is meant for people has no traceback.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Lazy(click.Group):
         command: click.Command = importlib.import_module(_module(name)).command
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         close = get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.5)
         if close and args[0] not in self.list_commands(ctx):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")

@@ -1,8 +1,8 @@
 """
 `stream-monitor alerts`: what fires now, and what people say about it.
 
-Rule of the file: the state is the last record of each fingerprint on `alerts`, with the marks of `lifecycle`; nothing is kept anywhere else. Text of topics is shown without
-its control characters.
+Rule of the file: the state is the last record of each fingerprint on `alerts`, with the marks of
+`lifecycle`; nothing is kept anywhere else. Text of topics is shown without its control characters.
 """
 
 from __future__ import annotations
@@ -56,9 +56,23 @@ class Filter(NamedTuple):
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N; the newest.")
 @click.option("--follow", is_flag=True, help="Follow new alerts until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@click.option("--config", type=click.Path(dir_okay=False), help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]",
+)
 @click.pass_context
-def command(ctx: click.Context, *, resolved: bool, model: str | None, severity: str | None, limit: int | None, follow: bool, as_json: bool, config: str | None) -> None:
+def command(
+    ctx: click.Context,
+    *,
+    resolved: bool,
+    model: str | None,
+    severity: str | None,
+    limit: int | None,
+    follow: bool,
+    as_json: bool,
+    config: str | None,
+) -> None:
     """
     Show alerts: those that fire, the newest first.
 
@@ -111,8 +125,15 @@ class Board:
         """Firing before resolved, each the newest first."""
         from stream_monitor.alerts.marks import time_of
 
-        found = [a for a in self.alerts.values() if wanted.wants(a) and (wanted.resolved or a.status != "resolved")]
-        return sorted(found, key=lambda a: (a.status == "resolved", -time_of(a.ends_at or a.starts_at).timestamp()))
+        found = [
+            a
+            for a in self.alerts.values()
+            if wanted.wants(a) and (wanted.resolved or a.status != "resolved")
+        ]
+        return sorted(
+            found,
+            key=lambda a: (a.status == "resolved", -time_of(a.ends_at or a.starts_at).timestamp()),
+        )
 
     def marks_of(self, alert: Alert) -> list[Mark]:
         """Marks in force."""
@@ -122,7 +143,9 @@ class Board:
 class _View:
     """Shows a board, once or as it changes."""
 
-    def __init__(self, settings: Settings, wanted: Filter, limit: int | None, *, as_json: bool) -> None:
+    def __init__(
+        self, settings: Settings, wanted: Filter, limit: int | None, *, as_json: bool
+    ) -> None:
         self.settings, self.wanted, self.limit, self.as_json = settings, wanted, limit, as_json
         self.board = Board()
 
@@ -147,7 +170,11 @@ class _View:
         for alert in found[: self.limit]:
             self._print(alert)
         if self.board.unreadable:
-            click.echo(f"{self.board.unreadable} records on {self.settings.kafka.topic_prefix}alerts are not readable and were skipped", err=True)
+            click.echo(
+                f"{self.board.unreadable} records on {self.settings.kafka.topic_prefix}alerts "
+                "are not readable and were skipped",
+                err=True,
+            )
         if self.as_json:
             return
         if not found:
@@ -168,28 +195,51 @@ class _View:
         import msgspec
 
         marks = self.board.marks_of(alert)
-        click.echo(msgspec.json.encode({**msgspec.to_builtins(alert), "marks": marks}) if self.as_json else shown(alert, marks))
+        click.echo(
+            msgspec.json.encode({**msgspec.to_builtins(alert), "marks": marks})
+            if self.as_json
+            else shown(alert, marks)
+        )
         sys.stdout.flush()
 
 
 def shown(alert: Alert, marks: list[Mark]) -> str:
     """An alert as lines for people."""
     over = alert.status == "resolved"
-    head = click.style(f"{alert.status.upper():<8}  {alert.severity:<8}", fg=COLOURS["resolved" if over else alert.severity], bold=not over)
-    when = (alert.ends_at if over and alert.ends_at else alert.starts_at).partition(".")[0].removesuffix("Z").replace("T", " ") + "Z"
-    lines = [f"{head}  {when}  {readable(alert.fingerprint[:FINGERPRINT_SHOWN])}  {readable(alert.summary)}"]
+    head = click.style(
+        f"{alert.status.upper():<8}  {alert.severity:<8}",
+        fg=COLOURS["resolved" if over else alert.severity],
+        bold=not over,
+    )
+    when = (alert.ends_at if over and alert.ends_at else alert.starts_at).partition(".")[
+        0
+    ].removesuffix("Z").replace("T", " ") + "Z"
+    lines = [
+        (
+            f"{head}  {when}  {readable(alert.fingerprint[:FINGERPRINT_SHOWN])}  "
+            f"{readable(alert.summary)}"
+        )
+    ]
     for mark in marks:
         by = f" by {mark.by}" if mark.by else ""
         until = f", until {mark.until}" if mark.until else ""
         comment = f": {mark.comment}" if mark.comment else ""
-        lines.append(click.style(f"{'':20}{readable(f'{WORDS[mark.type]}{by} at {mark.at}{until}{comment}')}", dim=True))
+        lines.append(
+            click.style(
+                f"{'':20}{readable(f'{WORDS[mark.type]}{by} at {mark.at}{until}{comment}')}",
+                dim=True,
+            )
+        )
     return "\n".join(lines)
 
 
 async def _read(records: Records, board: Board, stop: asyncio.Event) -> None:
     """Everything there is."""
     if "alerts" in records.missing:
-        raise StreamMonitorError(f"the topic {records.settings.kafka.topic_prefix}alerts does not exist yet; a worker creates it when it starts")
+        raise StreamMonitorError(
+            f"the topic {records.settings.kafka.topic_prefix}alerts does not exist yet; a "
+            "worker creates it when it starts"
+        )
     bar = None
     if sys.stderr.isatty():
         from rich.console import Console
@@ -229,22 +279,36 @@ def found_by(board: Board, prefix: str) -> Alert:
     StreamMonitorError
         There is none, or more than one.
     """
-    found = [a for f, a in board.alerts.items() if f.startswith(prefix.lower()) and len(prefix) >= PREFIX_MIN]
+    found = [
+        a
+        for f, a in board.alerts.items()
+        if f.startswith(prefix.lower()) and len(prefix) >= PREFIX_MIN
+    ]
     if len(found) == 1:
         return found[0]
     if len(prefix) < PREFIX_MIN:
-        what, some = f"{prefix!r} is too short; give at least {PREFIX_MIN} characters of the fingerprint", []
+        what, some = (
+            f"{prefix!r} is too short; give at least {PREFIX_MIN} characters of the fingerprint",
+            [],
+        )
     elif found:
         what, some = f"{prefix} matches {len(found)} fingerprints; give more characters", found
     else:
         short = {f[: len(prefix)]: a for f, a in board.alerts.items()}
         some = [short[f] for f in difflib.get_close_matches(prefix.lower(), short, n=3, cutoff=0.5)]
-        what = f"no alert has a fingerprint starting with {prefix}" + ("; did you mean" if some else "; `stream-monitor alerts --all` shows them")
-    lines = [f"  {a.fingerprint[:FINGERPRINT_SHOWN]}  {a.status:<8}  {readable(a.summary)}" for a in some[:10]]
+        what = f"no alert has a fingerprint starting with {prefix}" + (
+            "; did you mean" if some else "; `stream-monitor alerts --all` shows them"
+        )
+    lines = [
+        f"  {a.fingerprint[:FINGERPRINT_SHOWN]}  {a.status:<8}  {readable(a.summary)}"
+        for a in some[:10]
+    ]
     raise StreamMonitorError("\n".join([f"{what}:" if lines else what, *lines]))
 
 
-async def _say(settings: Settings, kind: MarkType, prefix: str, lasts_ms: int | None, comment: str | None) -> tuple[Alert, Mark]:
+async def _say(
+    settings: Settings, kind: MarkType, prefix: str, lasts_ms: int | None, comment: str | None
+) -> tuple[Alert, Mark]:
     from stream_monitor.alerts.marks import Mark
     from stream_monitor.kafka.records import Records, write
     from stream_monitor.times import rfc3339
@@ -258,17 +322,36 @@ async def _say(settings: Settings, kind: MarkType, prefix: str, lasts_ms: int | 
     by = None
     with suppress(OSError, KeyError):
         by = getpass.getuser()
-    mark = Mark(type=kind, model=alert.model, at=rfc3339(now_ms), fingerprint=alert.fingerprint, until=until, comment=comment, by=by)
+    mark = Mark(
+        type=kind,
+        model=alert.model,
+        at=rfc3339(now_ms),
+        fingerprint=alert.fingerprint,
+        until=until,
+        comment=comment,
+        by=by,
+    )
     await write(settings, "lifecycle", alert.model, mark.encoded())
     return alert, mark
 
 
-def _subcommand(name: str, kind: MarkType, what: str, example: str, lasts: str | None = None) -> None:
-    def callback(outer: str | None, config: str | None, fingerprint: str, lasts: str | None, comment: str | None, as_json: bool) -> None:
+def _subcommand(
+    name: str, kind: MarkType, what: str, example: str, lasts: str | None = None
+) -> None:
+    def callback(
+        outer: str | None,
+        config: str | None,
+        fingerprint: str,
+        lasts: str | None,
+        comment: str | None,
+        as_json: bool,
+    ) -> None:
         from stream_monitor.inputs.options import parse_duration_ms
 
         lasts_ms = None if lasts is None else parse_duration_ms(lasts)
-        alert, mark = asyncio.run(_say(_settings(config or outer), kind, fingerprint, lasts_ms, comment))
+        alert, mark = asyncio.run(
+            _say(_settings(config or outer), kind, fingerprint, lasts_ms, comment)
+        )
         if as_json:
             click.echo(json.dumps(json.loads(mark.encoded())))
         else:
@@ -278,11 +361,20 @@ def _subcommand(name: str, kind: MarkType, what: str, example: str, lasts: str |
     options: list[Any] = [
         click.argument("fingerprint"),
         click.option(
-            "--for", "lasts", metavar="DURATION", default=lasts, help=f"How long it lasts, such as 30m, 2h or 7d; 0s ends it now. Default: {lasts or 'as long as the episode'}."
+            "--for",
+            "lasts",
+            metavar="DURATION",
+            default=lasts,
+            help="How long it lasts, such as 30m, 2h or 7d; 0s ends it now. Default: "
+            f"{lasts or 'as long as the episode'}.",
         ),
         click.option("--comment", metavar="TEXT", help="What others should know."),
         click.option("--json", "as_json", is_flag=True, help="Print the record that was written."),
-        click.option("--config", type=click.Path(dir_okay=False), help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]"),
+        click.option(
+            "--config",
+            type=click.Path(dir_okay=False),
+            help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]",
+        ),
         click.pass_obj,
     ]
     for option in reversed(options):
@@ -290,6 +382,22 @@ def _subcommand(name: str, kind: MarkType, what: str, example: str, lasts: str |
     command.command(name=name, short_help=what.partition(",")[0].rstrip(".") + ".")(callback)
 
 
-_subcommand("ack", "acknowledged", "Mark an alert as being handled, for as long as this episode lasts.", 'ack 3f2a9c --comment "retraining"')
-_subcommand("mute", "muted", "Mute a fingerprint for some time, including later episodes.", "mute 3f2a9c --for 7d", lasts="24h")
-_subcommand("false", "false_alarm", "Mark an alert as a false alarm.", 'false 3f2a9c --comment "the sensor was cleaned"')
+_subcommand(
+    "ack",
+    "acknowledged",
+    "Mark an alert as being handled, for as long as this episode lasts.",
+    'ack 3f2a9c --comment "retraining"',
+)
+_subcommand(
+    "mute",
+    "muted",
+    "Mute a fingerprint for some time, including later episodes.",
+    "mute 3f2a9c --for 7d",
+    lasts="24h",
+)
+_subcommand(
+    "false",
+    "false_alarm",
+    "Mark an alert as a false alarm.",
+    'false 3f2a9c --comment "the sensor was cleaned"',
+)

@@ -1,7 +1,8 @@
 """
 `stream-monitor baseline`: make, show and publish reference profiles.
 
-Rule of the file: a profile is what it says; no name, date or path is put into it, so that its id is the one a worker would give to the same rows.
+Rule of the file: a profile is what it says; no name, date or path is put into it, so that its id is
+the one a worker would give to the same rows.
 """
 
 from __future__ import annotations
@@ -42,14 +43,48 @@ def command() -> None:
 
 @command.command()
 @click.argument("files", nargs=-1, metavar="[FILE]...")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Where the profile is written (JSON).")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False),
+    help="Where the profile is written (JSON).",
+)
 @input_options
-@click.option("--model", metavar="NAME", help="Model to use: for rows that name none, and to select rows. [default: the only model in the input]")
-@click.option("--version", metavar="NAME", help="Version whose rows are used. [default: the only version in the input]")
-@click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Use the first N rows, as a worker with baseline.rows: N does. [default: all]")
-@click.option("--config", type=click.Path(dir_okay=False), help="Configuration with types and limits of features. [default: ./monitor.yaml if it exists]")
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="Model to use: for rows that name none, and to select rows. [default: the only model in "
+    "the input]",
+)
+@click.option(
+    "--version",
+    metavar="NAME",
+    help="Version whose rows are used. [default: the only version in the input]",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Use the first N rows, as a worker with baseline.rows: N does. [default: all]",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="Configuration with types and limits of features. [default: ./monitor.yaml if it exists]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def build(files: tuple[str, ...], *, output: str, model: str | None, version: str | None, rows: int | None, config: str | None, as_json: bool, **given: Any) -> None:
+def build(
+    files: tuple[str, ...],
+    *,
+    output: str,
+    model: str | None,
+    version: str | None,
+    rows: int | None,
+    config: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """
     Make a profile of the rows of files.
 
@@ -59,7 +94,7 @@ def build(files: tuple[str, ...], *, output: str, model: str | None, version: st
     Examples:
       stream-monitor baseline build train.parquet --ignore customer_id --map label=churned -o profile.json
       stream-monitor baseline build --predictions served.jsonl.gz --model fraud --version 3 --rows 5000 -o profile.json
-    """  # noqa: D301
+    """  # noqa: D301, E501
     import msgspec
 
     from stream_monitor.config import load
@@ -71,7 +106,9 @@ def build(files: tuple[str, ...], *, output: str, model: str | None, version: st
     settings = load(config, os.environ)
     builder = Builder(settings, model, version, rows)
     for options in _inputs(files, model, given, settings):
-        with reading(msgspec.structs.replace(options, first_row=builder.predictions + 1), "building") as events:
+        with reading(
+            msgspec.structs.replace(options, first_row=builder.predictions + 1), "building"
+        ) as events:
             builder.answers &= not events.lacks_prediction
             events.scan()
             for note in events.notes:
@@ -81,28 +118,55 @@ def build(files: tuple[str, ...], *, output: str, model: str | None, version: st
     for kind, refused in reasons(builder.replay.dead_letters).items():
         for reason in refused:
             click.echo(
-                readable(f"{kind} refused as {reason['reason']}: {reason['count']:,}; the first (row {reason['first']['offset'] + 1:,}): {reason['first']['message']}"), err=True
+                readable(
+                    f"{kind} refused as {reason['reason']}: {reason['count']:,}; the first "
+                    f"(row {reason['first']['offset'] + 1:,}): {reason['first']['message']}"
+                ),
+                err=True,
             )
     found, profile = builder.profile()
     if rows is not None and profile.rows < rows:
-        click.echo(f"there are {profile.rows:,} rows, not {rows:,}; the profile is of these", err=True)
+        click.echo(
+            f"there are {profile.rows:,} rows, not {rows:,}; the profile is of these", err=True
+        )
     for text in breaches(profile, found.settings):
         click.echo(readable(text), err=True)
     _written(Path(output), encode_profile(profile))
     name = f"{found.model}/{found.name}"
     if as_json:
-        click.echo(json.dumps({"id": profile_id(profile), "path": output, "model": found.model, "version": found.name, "rows": profile.rows, "features": len(profile.features)}))
+        click.echo(
+            json.dumps(
+                {
+                    "id": profile_id(profile),
+                    "path": output,
+                    "model": found.model,
+                    "version": found.name,
+                    "rows": profile.rows,
+                    "features": len(profile.features),
+                }
+            )
+        )
     else:
-        click.echo(f"wrote {output}: {profile_id(profile)}, {len(profile.features)} features of {profile.rows:,} rows of {readable(name)}")
+        click.echo(
+            f"wrote {output}: {profile_id(profile)}, {len(profile.features)} features of "
+            f"{profile.rows:,} rows of {readable(name)}"
+        )
 
 
-def _inputs(files: tuple[str, ...], model: str | None, given: dict[str, Any], settings: Settings) -> list[InputOptions]:
+def _inputs(
+    files: tuple[str, ...], model: str | None, given: dict[str, Any], settings: Settings
+) -> list[InputOptions]:
     """Files of training rows often have no predictions, and a profile is of features."""
     from stream_monitor.inputs.options import parse_path
 
     if given["predictions"] is not None or given["labels"] is not None or not files:
         return [options_of(given, files[0] if files else None, settings.core)]
-    return [options_of(given, file, settings.core, model=model or parse_path(files[0])[0], fill_prediction=True) for file in files]
+    return [
+        options_of(
+            given, file, settings.core, model=model or parse_path(files[0])[0], fill_prediction=True
+        )
+        for file in files
+    ]
 
 
 def _written(path: Path, data: bytes) -> None:
@@ -118,7 +182,12 @@ def _written(path: Path, data: bytes) -> None:
 
 @command.command()
 @click.argument("what", metavar="FILE|MODEL/VERSION")
-@click.option("--config", type=click.Path(dir_okay=False), help="Configuration with the address of Kafka, for MODEL/VERSION. [default: ./monitor.yaml if it exists]")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="Configuration with the address of Kafka, for MODEL/VERSION. [default: ./monitor.yaml if "
+    "it exists]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(what: str, config: str | None, as_json: bool) -> None:
     """
@@ -141,7 +210,9 @@ def show(what: str, config: str | None, as_json: bool) -> None:
     if as_json:
         import msgspec
 
-        click.echo(msgspec.json.encode({"id": profile_id(profile), "source": source, "profile": profile}))
+        click.echo(
+            msgspec.json.encode({"id": profile_id(profile), "source": source, "profile": profile})
+        )
     else:
         _show(source, profile_id(profile), profile)
 
@@ -155,8 +226,13 @@ def _published(settings: Settings, what: str) -> tuple[str, Profile]:
     there = asyncio.run(read_compacted(settings, "baselines"))
     key = next((k for k in (what, f"{what}/") if k in there), None)
     if key is None:
-        known = f" There are: {', '.join(sorted(there)[:20])}" if there else " There are none at all."
-        raise StreamMonitorError(f"{what}: no file, and no profile of that MODEL/VERSION is on {settings.kafka.topic_prefix}baselines.{did_you_mean(what, list(there))}{known}")
+        known = (
+            f" There are: {', '.join(sorted(there)[:20])}" if there else " There are none at all."
+        )
+        raise StreamMonitorError(
+            f"{what}: no file, and no profile of that MODEL/VERSION is on "
+            f"{settings.kafka.topic_prefix}baselines.{did_you_mean(what, list(there))}{known}"
+        )
     try:
         return key, decode_profile(there[key])
     except StateError as e:
@@ -168,15 +244,42 @@ def _show(source: str, identity: str, profile: Profile) -> None:
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(f"{readable(source)}: {identity}, {len(profile.features)} features of {profile.rows:,} rows", highlight=False, markup=False)
+    console.print(
+        f"{readable(source)}: {identity}, {len(profile.features)} features of "
+        f"{profile.rows:,} rows",
+        highlight=False,
+        markup=False,
+    )
     table = Table(box=None, pad_edge=False)
-    for name in ("feature", "type", "count", "missing", "broken", "mean", "sd", "q1", "median", "q3", "fences", "outliers", "categories"):
-        table.add_column(name, justify="left" if name in {"feature", "type", "fences", "categories"} else "right", overflow="fold")
+    for name in (
+        "feature",
+        "type",
+        "count",
+        "missing",
+        "broken",
+        "mean",
+        "sd",
+        "q1",
+        "median",
+        "q3",
+        "fences",
+        "outliers",
+        "categories",
+    ):
+        table.add_column(
+            name,
+            justify="left" if name in {"feature", "type", "fences", "categories"} else "right",
+            overflow="fold",
+        )
     for name, feature in (*profile.features.items(), *profile.outputs.items()):
         table.add_row(*_row(name, feature))
     console.print(table, markup=False, highlight=False)
     if profile.performance:
-        console.print("performance: " + "  ".join(f"{metric} {value:.4g}" for metric, value in profile.performance.items()), highlight=False)
+        console.print(
+            "performance: "
+            + "  ".join(f"{metric} {value:.4g}" for metric, value in profile.performance.items()),
+            highlight=False,
+        )
 
 
 def _row(name: str, feature: FeatureProfile) -> list[str]:
@@ -184,21 +287,48 @@ def _row(name: str, feature: FeatureProfile) -> list[str]:
 
     from stream_monitor.monitors.reference import FENCE, fences_of
 
-    counts = [escape(readable(name)), feature.type, f"{feature.count:,}", f"{feature.missing:,}", f"{feature.wrong_type + feature.out_of_range:,}"]
+    counts = [
+        escape(readable(name)),
+        feature.type,
+        f"{feature.count:,}",
+        f"{feature.missing:,}",
+        f"{feature.wrong_type + feature.out_of_range:,}",
+    ]
     if feature.type == "category":
         shown = list(feature.categories.items())
         rest = f", {len(shown) - CATEGORIES_SHOWN} more" if len(shown) > CATEGORIES_SHOWN else ""
-        return [*counts, *[""] * 7, escape(", ".join(f"{readable(c)} {n / max(feature.count, 1):.1%}" for c, n in shown[:CATEGORIES_SHOWN])) + rest]
+        return [
+            *counts,
+            *[""] * 7,
+            escape(
+                ", ".join(
+                    f"{readable(c)} {n / max(feature.count, 1):.1%}"
+                    for c, n in shown[:CATEGORIES_SHOWN]
+                )
+            )
+            + rest,
+        ]
     low, high = fences_of(feature.q1, feature.q3, feature.min, feature.max, FENCE)
-    numbers = [f"{x:.4g}" for x in (feature.mean, feature.sd, feature.q1, feature.median, feature.q3)]
+    numbers = [
+        f"{x:.4g}" for x in (feature.mean, feature.sd, feature.q1, feature.median, feature.q3)
+    ]
     return [*counts, *numbers, f"{low:.4g} to {high:.4g}", f"{feature.outliers:,}", ""]
 
 
 @command.command()
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--model", required=True, metavar="NAME", help="Model that the profile is for.")
-@click.option("--version", default="", metavar="NAME", help="Version that the profile is for. [default: all versions of the model]")
-@click.option("--config", type=click.Path(dir_okay=False), help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]")
+@click.option(
+    "--version",
+    default="",
+    metavar="NAME",
+    help="Version that the profile is for. [default: all versions of the model]",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def publish(file: str, *, model: str, version: str, config: str | None, as_json: bool) -> None:
     """
@@ -226,4 +356,7 @@ def publish(file: str, *, model: str, version: str, config: str | None, as_json:
         click.echo(json.dumps({"id": profile_id(profile), "topic": topic, "key": key}))
     else:
         whose = f"version {version} of {model}" if version else f"all versions of {model}"
-        click.echo(f"published {profile_id(profile)} on {topic} for {readable(whose)}; workers use it from their next start on, for versions that have no reference yet")
+        click.echo(
+            f"published {profile_id(profile)} on {topic} for {readable(whose)}; workers use "
+            "it from their next start on, for versions that have no reference yet"
+        )

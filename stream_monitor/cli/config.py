@@ -1,7 +1,8 @@
 """
 `stream-monitor config`: make, check and describe monitor.yaml.
 
-Rule of the file: what is right and wrong is said by `config`; here it is only asked and printed. No broker is needed.
+Rule of the file: what is right and wrong is said by `config`; here it is only asked and printed. No
+broker is needed.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from stream_monitor.errors import ConfigError, InputError
 from stream_monitor.kafka.tls import client_context, server_context
 
 STARTER = """\
-# stream-monitor: where Kafka is, and what is asked of the models.
-# Everything may be left out: without a file every model that is seen is monitored, and its reference is learnt from its first rows.
-# All keys: docs/configuration.md. Check this file with `stream-monitor config check`. A variable such as STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS wins over it.
+# stream-monitor: where Kafka is, and what is asked of the models. Everything may be left out:
+# without a file every model that is seen is monitored, and its reference is learnt from its first
+# rows. All keys: docs/configuration.md. Check this file with `stream-monitor config check`. A
+# variable such as STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS wins over it.
 
 kafka:
   bootstrap_servers: "127.0.0.1:9092"
-  # topic_prefix: "prod."                 # before the name of every topic
-  # security: {protocol: SASL_SSL, sasl_mechanism: SCRAM-SHA-512, username: monitor}   # password: STREAM_MONITOR_KAFKA__SECURITY__PASSWORD_FILE
+  # topic_prefix: "prod."                 # before the name of every topic security: {protocol:
+  # SASL_SSL, sasl_mechanism: SCRAM-SHA-512, username: monitor}   # password:
+  # STREAM_MONITOR_KAFKA__SECURITY__PASSWORD_FILE
 
 worker:
   group: stream-monitor                   # workers of one group share the work
@@ -39,7 +42,8 @@ defaults:
   baseline: {source: learn, rows: 5000}   # the reference: the first rows, or {source: file, path: profile.json} of `baseline build`
   quality: {missing_ratio: 0.1}           # alert when so much more of a feature is missing than in the reference
   freshness: {predictions: 10m}           # alert on silence; at 10m longer where a model is usually silent
-  # drift: {thresholds: {psi: 0.25}}      # distances to the reference are gauges; with a threshold they are alerts too
+  # drift: {thresholds: {psi: 0.25}}      # distances to the reference are gauges; with a threshold
+  # they are alerts too
 
 # By the name in the events (`model`).
 models:
@@ -51,7 +55,7 @@ models:
     #   amount: {type: numeric, min: 0}
     #   country: {categories: [DE, FR, IT]}
     # segments: [country]                 # the same metrics for each country
-"""
+"""  # noqa: E501
 
 
 @click.group()
@@ -88,7 +92,10 @@ def init(path: str, force: bool) -> None:
         file.write_text(STARTER, encoding="utf-8")
     except OSError as e:
         raise InputError(f"{path}: cannot be written: {e.strerror or e}") from None
-    click.echo(f"wrote {path}; next: stream-monitor config check{'' if path == DEFAULT_FILE else f' {path}'}")
+    click.echo(
+        f"wrote {path}; next: stream-monitor config "
+        f"check{'' if path == DEFAULT_FILE else f' {path}'}"
+    )
 
 
 @command.command(short_help="Report everything that is wrong with a configuration.")
@@ -104,7 +111,7 @@ def check(path: str | None, as_json: bool) -> None:
     Examples:
       stream-monitor config check
       stream-monitor config check monitor.yaml --json
-    """  # noqa: D301
+    """  # noqa: D301, E501
     try:
         settings = load(path, os.environ)
         file_profiles(settings.core)
@@ -118,9 +125,14 @@ def check(path: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"problems": []}))
         return
-    name = path or (DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else f"no ./{DEFAULT_FILE}, so the defaults")
+    name = path or (
+        DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else f"no ./{DEFAULT_FILE}, so the defaults"
+    )
     models = len(settings.core.models)
-    click.echo(f"good: {name}; {models} model{'' if models == 1 else 's'} configured, brokers {settings.kafka.bootstrap_servers}")
+    click.echo(
+        f"good: {name}; {models} model{'' if models == 1 else 's'} configured, brokers "
+        f"{settings.kafka.bootstrap_servers}"
+    )
 
 
 @command.command(short_help="Print the JSON Schema of monitor.yaml, for editors.")

@@ -1,8 +1,9 @@
 """
 `stream-monitor dead-letters`: what could not be used, why, and sending it again.
 
-Rule of the file: a dead letter is never changed or removed, and nothing is sent that was not asked for. What is sent again is the value as it came, with its key and its time;
-what comes back as a dead letter is a new one. Text of topics is shown without its control characters.
+Rule of the file: a dead letter is never changed or removed, and nothing is sent that was not asked
+for. What is sent again is the value as it came, with its key and its time; what comes back as a
+dead letter is a new one. Text of topics is shown without its control characters.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 SHOWN_BYTES = 2_000
 MESSAGE_SHOWN_CHARS = 100
 SOURCES = ("predictions", "labels")
-"""Only these are sent to again: rows of `observations` that came later have made those of a letter stale."""
+"""
+Only these are sent to again: rows of `observations` that came later have made those of a letter
+stale.
+"""
 
 
 class Letter(NamedTuple):
@@ -51,7 +55,14 @@ class Letter(NamedTuple):
 
     def shown(self) -> dict[str, Any]:
         """All but key and value."""
-        found = {"position": self.position, "time": _time(self.time_ms), "topic": self.topic, "source": self.source, "reason": self.reason, "message": self.message}
+        found = {
+            "position": self.position,
+            "time": _time(self.time_ms),
+            "topic": self.topic,
+            "source": self.source,
+            "reason": self.reason,
+            "message": self.message,
+        }
         return found if self.truncated is None else {**found, "truncated": self.truncated}
 
 
@@ -64,11 +75,19 @@ class Filter(NamedTuple):
 
     def wants(self, letter: Letter, prefix: str) -> bool:
         """Whether this one is."""
-        return (not self.reasons or letter.reason in self.reasons) and self.topic in {None, letter.topic, letter.topic.removeprefix(prefix)} and letter.time_ms >= self.since_ms
+        return (
+            (not self.reasons or letter.reason in self.reasons)
+            and self.topic in {None, letter.topic, letter.topic.removeprefix(prefix)}
+            and letter.time_ms >= self.since_ms
+        )
 
 
 def _time(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(time_ms / 1_000, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def letter_of(record: Record) -> Letter:
@@ -94,14 +113,26 @@ def letter_of(record: Record) -> Letter:
 def _filters(command: Any) -> Any:
     for option in (
         click.option("--since", metavar="DURATION", help="Only records of the last 30m, 2h, 7d …"),
-        click.option("--topic", metavar="NAME", help="Only records of this topic: predictions or labels."),
-        click.option("--reason", "reasons", type=click.Choice(REJECT_REASONS), multiple=True, help="Only records with this reason; may be repeated."),
+        click.option(
+            "--topic", metavar="NAME", help="Only records of this topic: predictions or labels."
+        ),
+        click.option(
+            "--reason",
+            "reasons",
+            type=click.Choice(REJECT_REASONS),
+            multiple=True,
+            help="Only records with this reason; may be repeated.",
+        ),
     ):
         command = option(command)
     return command
 
 
-_config = click.option("--config", type=click.Path(dir_okay=False), help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]")
+_config = click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="Configuration with the address of Kafka. [default: ./monitor.yaml if it exists]",
+)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -120,10 +151,25 @@ def command() -> None:
 
 @command.command(name="list")
 @_filters
-@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, metavar="N", help="Show at most the N newest; all are counted.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Show at most the N newest; all are counted.",
+)
 @_as_json
 @_config
-def list_(*, reasons: tuple[str, ...], topic: str | None, since: str | None, limit: int, as_json: bool, config: str | None) -> None:
+def list_(
+    *,
+    reasons: tuple[str, ...],
+    topic: str | None,
+    since: str | None,
+    limit: int,
+    as_json: bool,
+    config: str | None,
+) -> None:
     """
     Count dead letters by topic and reason, and show the newest.
 
@@ -154,12 +200,22 @@ def list_(*, reasons: tuple[str, ...], topic: str | None, since: str | None, lim
     if letters:
         click.echo()
     for letter in letters:
-        click.echo(f"{letter.position:>9}  {_time(letter.time_ms)}  {readable(f'{letter.topic}/{letter.source}  {letter.reason}  {letter.message[:MESSAGE_SHOWN_CHARS]}')}")
+        message = letter.message[:MESSAGE_SHOWN_CHARS]
+        what = readable(f"{letter.topic}/{letter.source}  {letter.reason}  {message}")
+        click.echo(f"{letter.position:>9}  {_time(letter.time_ms)}  {what}")
 
 
 @command.command()
 @click.argument("position")
-@click.option("--bytes", "bytes_max", type=click.IntRange(min=0), default=SHOWN_BYTES, show_default=True, metavar="N", help="Show at most N bytes of the value.")
+@click.option(
+    "--bytes",
+    "bytes_max",
+    type=click.IntRange(min=0),
+    default=SHOWN_BYTES,
+    show_default=True,
+    metavar="N",
+    help="Show at most N bytes of the value.",
+)
 @_as_json
 @_config
 def show(*, position: str, bytes_max: int, as_json: bool, config: str | None) -> None:
@@ -172,8 +228,13 @@ def show(*, position: str, bytes_max: int, as_json: bool, config: str | None) ->
     Example:
       stream-monitor dead-letters show 0:41
     """  # noqa: D301
-    if not (position.isdecimal() and int(position) > 0) and not all(part.isdecimal() for part in (position.split(":") if position.count(":") == 1 else [""])):
-        raise InputError(f"{position!r} is not a position: write PARTITION:OFFSET as `stream-monitor dead-letters list` prints it, or 1 for the newest")
+    if not (position.isdecimal() and int(position) > 0) and not all(
+        part.isdecimal() for part in (position.split(":") if position.count(":") == 1 else [""])
+    ):
+        raise InputError(
+            f"{position!r} is not a position: write PARTITION:OFFSET as `stream-monitor "
+            "dead-letters list` prints it, or 1 for the newest"
+        )
     settings = _settings(config)
     kept: deque[Letter] = deque(maxlen=int(position) if position.isdecimal() else 1)
 
@@ -183,10 +244,21 @@ def show(*, position: str, bytes_max: int, as_json: bool, config: str | None) ->
 
     asyncio.run(_read(settings, Filter((), None, 0), take))
     if len(kept) < (kept.maxlen or 0):
-        raise StreamMonitorError(f"dead letter {position} does not exist; `stream-monitor dead-letters list` lists them")
+        raise StreamMonitorError(
+            f"dead letter {position} does not exist; `stream-monitor dead-letters list` lists them"
+        )
     letter = kept[0]
     if as_json:
-        click.echo(json.dumps({**letter.shown(), "key": _json_of(letter.key), "value": _json_of(letter.value[:bytes_max]), "value_bytes": len(letter.value)}))
+        click.echo(
+            json.dumps(
+                {
+                    **letter.shown(),
+                    "key": _json_of(letter.key),
+                    "value": _json_of(letter.value[:bytes_max]),
+                    "value_bytes": len(letter.value),
+                }
+            )
+        )
         return
     for name, value in letter.shown().items():
         click.echo(f"{name:<10} {readable(str(value))}")
@@ -201,7 +273,11 @@ def _text(value: bytes) -> str:
     try:
         return readable(value.decode())
     except UnicodeDecodeError as e:
-        return readable(value[: e.start].decode()) if e.reason == "unexpected end of data" else f"hex {value.hex()}"
+        return (
+            readable(value[: e.start].decode())
+            if e.reason == "unexpected end of data"
+            else f"hex {value.hex()}"
+        )
 
 
 def _json_of(value: bytes | None) -> Any:
@@ -217,7 +293,16 @@ def _json_of(value: bytes | None) -> Any:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_as_json
 @_config
-def replay(*, reasons: tuple[str, ...], topic: str | None, since: str | None, dry_run: bool, yes: bool, as_json: bool, config: str | None) -> None:
+def replay(
+    *,
+    reasons: tuple[str, ...],
+    topic: str | None,
+    since: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    config: str | None,
+) -> None:
     """
     Send records again to the topic they came from.
 
@@ -226,9 +311,11 @@ def replay(*, reasons: tuple[str, ...], topic: str | None, since: str | None, dr
     \b
     Example:
       stream-monitor dead-letters replay --reason ended_worker --since 24h --dry-run
-    """  # noqa: D301
+    """  # noqa: D301, E501
     if not reasons:
-        raise InputError(f"choose at least one reason: --reason ({', '.join(REJECT_REASONS)}), may be repeated")
+        raise InputError(
+            f"choose at least one reason: --reason ({', '.join(REJECT_REASONS)}), may be repeated"
+        )
     settings = _settings(config)
     topics = {settings.kafka.topic_prefix + name for name in SOURCES}
     wanted: dict[tuple[str, str], Letter] = {}
@@ -255,7 +342,8 @@ def replay(*, reasons: tuple[str, ...], topic: str | None, since: str | None, dr
     if as_json:
         click.echo(json.dumps({"sent": sent, "records": dict(counts), "left_out": dict(left)}))
         return
-    click.echo(f"{'sent' if sent else 'would send' if wanted else 'nothing to send'}{': ' + what if wanted else ''}")
+    done = "sent" if sent else "would send" if wanted else "nothing to send"
+    click.echo(f"{done}: {what}" if wanted else done)
     for why, n in left.items():
         click.echo(f"left out: {n:,} {why}")
 
@@ -269,7 +357,11 @@ def _settings(config: str | None) -> Settings:
 def _filter(reasons: tuple[str, ...], topic: str | None, since: str | None) -> Filter:
     from stream_monitor.inputs.options import parse_duration_ms
 
-    return Filter(reasons, topic, 0 if since is None else time.time_ns() // 1_000_000 - parse_duration_ms(since))
+    return Filter(
+        reasons,
+        topic,
+        0 if since is None else time.time_ns() // 1_000_000 - parse_duration_ms(since),
+    )
 
 
 async def _read(settings: Settings, wanted: Filter, take: Any) -> None:
@@ -281,16 +373,23 @@ async def _read(settings: Settings, wanted: Filter, take: Any) -> None:
     with stopped_by_signals(stop):
         async with Records(settings, ["dead-letters"]) as records:
             if records.missing:
-                raise StreamMonitorError(f"the topic {settings.kafka.topic_prefix}dead-letters does not exist yet; a worker creates it when it starts")
+                raise StreamMonitorError(
+                    f"the topic {settings.kafka.topic_prefix}dead-letters does not exist yet; "
+                    "a worker creates it when it starts"
+                )
             async for record in records.whole():
                 letter = letter_of(record)
                 if wanted.wants(letter, settings.kafka.topic_prefix):
                     take(letter)
                 if stop.is_set():
-                    raise StreamMonitorError("interrupted before everything was read; nothing was done")
+                    raise StreamMonitorError(
+                        "interrupted before everything was read; nothing was done"
+                    )
 
 
 async def _send(settings: Settings, letters: list[Letter]) -> None:
     from stream_monitor.kafka.records import send_again
 
-    await send_again(settings, [(letter.topic, letter.key, letter.value, letter.time_ms) for letter in letters])
+    await send_again(
+        settings, [(letter.topic, letter.key, letter.value, letter.time_ms) for letter in letters]
+    )

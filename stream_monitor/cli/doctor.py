@@ -1,7 +1,8 @@
 """
 `stream-monitor doctor`: is everything there that a worker needs?
 
-Rule of the file: it prints what `runtime.doctor` finds and exits 1 when a check failed; a warning does not fail.
+Rule of the file: it prints what `runtime.doctor` finds and exits 1 when a check failed; a warning
+does not fail.
 """
 
 from __future__ import annotations
@@ -25,16 +26,35 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @click.command(name="doctor")
-@click.option("--config", type=click.Path(dir_okay=False), help="The configuration. [default: ./monitor.yaml if it exists]")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    help="The configuration. [default: ./monitor.yaml if it exists]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
-    "--topic-sample", default=100, show_default=True, type=click.IntRange(0, 100_000), metavar="N", help="How many of the newest records of each input to check; 0 reads none."
+    "--topic-sample",
+    default=100,
+    show_default=True,
+    type=click.IntRange(0, 100_000),
+    metavar="N",
+    help="How many of the newest records of each input to check; 0 reads none.",
 )
 @click.option(
-    "--probe", is_flag=True, help="Also send a prediction and a label of model __probe__ and measure how long they take to reach the gauge. This is the only check that writes."
+    "--probe",
+    is_flag=True,
+    help="Also send a prediction and a label of model __probe__ and measure how long they take to "
+    "reach the gauge. This is the only check that writes.",
 )
-@click.option("--metrics-url", multiple=True, metavar="URL", help="/metrics of a worker, for --probe; give it once for each worker. Default: worker.metrics.")
-def command(config: str | None, as_json: bool, topic_sample: int, probe: bool, metrics_url: tuple[str, ...]) -> None:
+@click.option(
+    "--metrics-url",
+    multiple=True,
+    metavar="URL",
+    help="/metrics of a worker, for --probe; once for each worker. [default: worker.metrics]",
+)
+def command(
+    config: str | None, as_json: bool, topic_sample: int, probe: bool, metrics_url: tuple[str, ...]
+) -> None:
     """
     Check broker, topics, permissions, lag, clocks and what flows.
 
@@ -49,7 +69,9 @@ def command(config: str | None, as_json: bool, topic_sample: int, probe: bool, m
 
     settings = load(config, os.environ)
     urls = probe_urls(settings, metrics_url) if probe else []
-    logging.getLogger("asyncio").addHandler(logging.NullHandler())  # what it has to say is in the findings
+    logging.getLogger("asyncio").addHandler(
+        logging.NullHandler()
+    )  # what it has to say is in the findings
     logging.getLogger("asyncio").propagate = False
     if report(settings, sample_n=topic_sample, urls=urls, as_json=as_json)["fail"]:
         raise SystemExit(1)
@@ -70,10 +92,16 @@ def probe_urls(settings: Settings, given: tuple[str, ...]) -> list[str]:
         None was given and the worker takes a free port.
     """
     if given:
-        return [url if url.rstrip("/").endswith("/metrics") else f"{url.rstrip('/')}/metrics" for url in given]
+        return [
+            url if url.rstrip("/").endswith("/metrics") else f"{url.rstrip('/')}/metrics"
+            for url in given
+        ]
     http = settings.worker.metrics
     if not http.port:
-        raise InputError("--probe needs --metrics-url: worker.metrics.port is 0, so the worker listens on a free port")
+        raise InputError(
+            "--probe needs --metrics-url: worker.metrics.port is 0, so the worker listens on "
+            "a free port"
+        )
 
     return [f"{http.url(http.port)}/metrics"]
 
@@ -82,8 +110,13 @@ def shown(finding: Finding) -> str:
     """A finding as lines for people; names in it are out of records."""
     from stream_monitor.runtime.logs import printable
 
-    line = f"{click.style(f'{finding.status:<4}', fg=COLOURS[finding.status], bold=True)}  {finding.check:<13}  {printable(finding.detail)}"
-    return f"{line}\n{'':21}-> {finding.advice}" if finding.advice and finding.status != "ok" else line
+    line = (
+        f"{click.style(f'{finding.status:<4}', fg=COLOURS[finding.status], bold=True)}  "
+        f"{finding.check:<13}  {printable(finding.detail)}"
+    )
+    return (
+        f"{line}\n{'':21}-> {finding.advice}" if finding.advice and finding.status != "ok" else line
+    )
 
 
 async def _findings(settings: Settings, sample_n: int, urls: list[str]) -> AsyncIterator[Finding]:
@@ -106,7 +139,14 @@ async def _report(findings: AsyncIterator[Finding], *, as_json: bool) -> Counter
             click.echo(shown(finding))
     statuses = Counter(str(finding.status) for finding in found)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode({"checks": found, **{status: statuses[status] for status in COLOURS}}), indent=2))
+        click.echo(
+            msgspec.json.format(
+                msgspec.json.encode(
+                    {"checks": found, **{status: statuses[status] for status in COLOURS}}
+                ),
+                indent=2,
+            )
+        )
     else:
         click.echo(f"{statuses['ok']} ok, {statuses['warn']} warning(s), {statuses['fail']} failed")
     return statuses

@@ -15,7 +15,10 @@ import click
 from stream_monitor.errors import InputError
 
 RULES_FILE = "stream-monitor.rules.yml"
-RULES_HEAD = "# Alerting rules for stream-monitor and the models it watches. Generated: stream-monitor export rules\n"
+RULES_HEAD = (
+    "# Alerting rules for stream-monitor and the models it watches. Generated: stream-monitor "
+    "export rules\n"
+)
 
 
 @click.group(name="export")
@@ -30,7 +33,13 @@ def command() -> None:
 
 
 @command.command(name="dashboards")
-@click.option("--output", default="dashboards", show_default=True, metavar="DIR", help="Directory to write to; - prints one JSON object, file name to dashboard.")
+@click.option(
+    "--output",
+    default="dashboards",
+    show_default=True,
+    metavar="DIR",
+    help="Directory to write to; - prints one JSON object, file name to dashboard.",
+)
 def export_dashboards(output: str) -> None:
     """
     Write Grafana dashboards, for provisioning.
@@ -41,13 +50,25 @@ def export_dashboards(output: str) -> None:
     """  # noqa: D301
     files = dashboard_files()
     if output == "-":
-        click.echo(json.dumps({name: json.loads(text) for name, text in files.items()}, indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {name: json.loads(text) for name, text in files.items()},
+                indent=2,
+                ensure_ascii=False,
+            )
+        )
     else:
         _write(Path(output), files)
 
 
 @command.command(name="rules", short_help="Write Prometheus rules.")
-@click.option("--output", default="dashboards", show_default=True, metavar="DIR", help="Directory to write to; - prints the file.")
+@click.option(
+    "--output",
+    default="dashboards",
+    show_default=True,
+    metavar="DIR",
+    help="Directory to write to; - prints the file.",
+)
 def export_rules(output: str) -> None:
     """
     Write Prometheus rules that watch the workers and pass on the alerts of the models.
@@ -67,7 +88,10 @@ def dashboard_files() -> dict[str, str]:
     """Text of every dashboard by file name."""
     from stream_monitor.metrics.dashboards import dashboards
 
-    return {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in dashboards().items()}
+    return {
+        name: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        for name, content in dashboards().items()
+    }
 
 
 def rules_text() -> str:

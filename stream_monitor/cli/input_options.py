@@ -1,4 +1,7 @@
-"""Options of the commands that read files, in one place, so that `replay`, `produce` and `baseline build` read the same table the same way."""
+"""
+Options of the commands that read files, in one place, so that `replay`, `produce` and `baseline
+build` read the same table the same way.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,57 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _OPTIONS = (
-    click.option("--predictions", metavar="FILE", help="Prediction events: .csv, .jsonl or .parquet (.gz too); - is JSON Lines on stdin."),
-    click.option("--labels", metavar="FILE", help="Label events, merged with the predictions by time."),
-    click.option("--map", "maps", multiple=True, metavar="FIELD=COLUMN", help="Column to use for a field of the event; FIELD=:VALUE sets a constant."),
+    click.option(
+        "--predictions",
+        metavar="FILE",
+        help="Prediction events: .csv, .jsonl or .parquet (.gz too); - is JSON Lines on stdin.",
+    ),
+    click.option(
+        "--labels", metavar="FILE", help="Label events, merged with the predictions by time."
+    ),
+    click.option(
+        "--map",
+        "maps",
+        multiple=True,
+        metavar="FIELD=COLUMN",
+        help="Column to use for a field of the event; FIELD=:VALUE sets a constant.",
+    ),
     click.option("--ignore", multiple=True, metavar="COLUMN", help="Leave a column out."),
-    click.option("--interval", default="1s", show_default=True, help="Time between the rows of a table without timestamps."),
-    click.option("--label-delay", default="0s", show_default=True, help="Delay after its prediction for a label without its own time."),
-    click.option("--timezone", default="UTC", show_default=True, metavar="ZONE", help="Time zone of times without one: Europe/Berlin, +02:00."),
-    click.option("--dates", type=click.Choice(["day-first", "month-first"]), help="How dates such as 3/4/2025 are meant.  [default: what the column tells]"),
-    click.option("--decimal", type=click.Choice(["point", "comma"]), help="The decimal mark of numbers in CSV.  [default: what the columns tell]"),
-    click.option("--missing", multiple=True, metavar="MARK", help="Another mark of missing values in CSV, such as - or 'not known'."),
+    click.option(
+        "--interval",
+        default="1s",
+        show_default=True,
+        help="Time between the rows of a table without timestamps.",
+    ),
+    click.option(
+        "--label-delay",
+        default="0s",
+        show_default=True,
+        help="Delay after its prediction for a label without its own time.",
+    ),
+    click.option(
+        "--timezone",
+        default="UTC",
+        show_default=True,
+        metavar="ZONE",
+        help="Time zone of times without one: Europe/Berlin, +02:00.",
+    ),
+    click.option(
+        "--dates",
+        type=click.Choice(["day-first", "month-first"]),
+        help="How dates such as 3/4/2025 are meant.  [default: what the column tells]",
+    ),
+    click.option(
+        "--decimal",
+        type=click.Choice(["point", "comma"]),
+        help="The decimal mark of numbers in CSV.  [default: what the columns tell]",
+    ),
+    click.option(
+        "--missing",
+        multiple=True,
+        metavar="MARK",
+        help="Another mark of missing values in CSV, such as - or 'not known'.",
+    ),
 )
 
 
@@ -34,7 +78,9 @@ def input_options(command: Command) -> Command:
     return command
 
 
-def options_of(given: Mapping[str, Any], table: str | None, core: CoreSettings | None = None, **more: Any) -> InputOptions:
+def options_of(
+    given: Mapping[str, Any], table: str | None, core: CoreSettings | None = None, **more: Any
+) -> InputOptions:
     """The input that was asked for; `core` has the types of features that are configured."""
     return InputOptions(
         table=table,
@@ -54,7 +100,10 @@ def options_of(given: Mapping[str, Any], table: str | None, core: CoreSettings |
 
 
 def feature_types(core: CoreSettings) -> dict[str, str]:
-    """Types of features, of all models together; one that two models type in two ways is left to its column."""
+    """
+    Types of features, of all models together; one that two models type in two ways is left to its
+    column.
+    """
     found: dict[str, set[str]] = {}
     for model in (core.defaults, *core.models.values()):
         for name, feature in model.features.items():

@@ -1,7 +1,8 @@
 """
 `stream-monitor produce`: send the events of a file, or of a simulated model server, to Kafka.
 
-Rule of the file: it sends exactly the events that `replay` would read; only `--now` changes them, and only their timestamps.
+Rule of the file: it sends exactly the events that `replay` would read; only `--now` changes them,
+and only their timestamps.
 """
 
 from __future__ import annotations
@@ -36,14 +37,34 @@ REALTIME, MAX = -1.0, 0.0
 @click.command(name="produce")
 @click.argument("table", required=False, metavar="[FILE]")
 @input_options
-@click.option("--rate", metavar="N/s|realtime|max", help="Events per second; realtime: as far apart as their timestamps.  [default: max; with --simulate 200/s]")
+@click.option(
+    "--rate",
+    metavar="N/s|realtime|max",
+    help="Events per second; realtime: as far apart as their timestamps.  [default: max; with "
+    "--simulate 200/s]",
+)
 @click.option("--now", is_flag=True, help="Shift all timestamps so that the last one is now.")
-@click.option("--simulate", is_flag=True, help="Simulate the model server of the demo until stopped.")
-@click.option("--seed", default=0, show_default=True, help="With --simulate: random seed; the same seed gives the same events.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
-@click.option("--config", metavar="FILE", help="The configuration. [default: ./monitor.yaml if it exists]")
-@click.option("--broker", metavar="HOST:PORT", help="Overrides kafka.bootstrap_servers of the configuration.")
-@click.option("--topic-prefix", metavar="TEXT", help="Overrides kafka.topic_prefix of the configuration.")
+@click.option(
+    "--simulate", is_flag=True, help="Simulate the model server of the demo until stopped."
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    help="With --simulate: random seed; the same seed gives the same events.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds."
+)
+@click.option(
+    "--config", metavar="FILE", help="The configuration. [default: ./monitor.yaml if it exists]"
+)
+@click.option(
+    "--broker", metavar="HOST:PORT", help="Overrides kafka.bootstrap_servers of the configuration."
+)
+@click.option(
+    "--topic-prefix", metavar="TEXT", help="Overrides kafka.topic_prefix of the configuration."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def command(table: str | None, *, seconds: float | None, as_json: bool, **given: Any) -> None:
     """
@@ -72,10 +93,21 @@ def command(table: str | None, *, seconds: float | None, as_json: bool, **given:
     if as_json:
         import json
 
-        click.echo(json.dumps({"sent": {"predictions": sent["predictions"], "labels": sent["labels"]}, "complete": complete, "seconds": round(took_s, 3)}))
+        click.echo(
+            json.dumps(
+                {
+                    "sent": {"predictions": sent["predictions"], "labels": sent["labels"]},
+                    "complete": complete,
+                    "seconds": round(took_s, 3),
+                }
+            )
+        )
     else:
         end = "" if complete or source.endless else "; stopped before the end of the input"
-        click.echo(f"sent {sent['predictions']:,} predictions and {sent['labels']:,} labels in {took_s:.1f} s{end}")
+        click.echo(
+            f"sent {sent['predictions']:,} predictions and {sent['labels']:,} labels in "
+            f"{took_s:.1f} s{end}"
+        )
 
 
 def parse_rate(text: str | None) -> float:
@@ -109,13 +141,22 @@ def paced(events: Iterable[tuple[str, bytes, bytes, int]], rate: float) -> Itera
     Examples
     --------
     >>> events = [("predictions", b"{}", b"", 5_000), ("predictions", b"{}", b"", 7_500)]
-    >>> [due_s for *_, due_s in paced(events, REALTIME)], [due_s for *_, due_s in paced(events, 10.0)], [due_s for *_, due_s in paced(events, MAX)]
+    >>> (
+    ...     [due_s for *_, due_s in paced(events, REALTIME)],
+    ...     [due_s for *_, due_s in paced(events, 10.0)],
+    ...     [due_s for *_, due_s in paced(events, MAX)],
+    ... )
     ([0.0, 2.5], [0.0, 0.1], [0.0, 0.0])
     """
     first_ms: int | None = None
     for number, (kind, value, key, time_ms) in enumerate(events):
         first_ms = time_ms if first_ms is None else first_ms
-        yield kind, value, key, (time_ms - first_ms) / 1_000 if rate == REALTIME else number / rate if rate else 0.0
+        yield (
+            kind,
+            value,
+            key,
+            (time_ms - first_ms) / 1_000 if rate == REALTIME else number / rate if rate else 0.0,
+        )
 
 
 def shifted(value: bytes, by_ms: int) -> bytes:
@@ -138,13 +179,17 @@ def shifted(value: bytes, by_ms: int) -> bytes:
     except UNREADABLE:
         return value
     time_ms = parse_time_ms(event.get("timestamp")) if isinstance(event, dict) else None
-    return value if time_ms is None else msgspec.json.encode({**event, "timestamp": time_ms + by_ms})
+    return (
+        value if time_ms is None else msgspec.json.encode({**event, "timestamp": time_ms + by_ms})
+    )
 
 
 class Source:
     """What is sent: a file or a simulation."""
 
-    def __init__(self, events: Callable[[], Iterable[Sendable]], stream: EventStream | None) -> None:
+    def __init__(
+        self, events: Callable[[], Iterable[Sendable]], stream: EventStream | None
+    ) -> None:
         self.events = events
         self.stream = stream
         self.live = stream is not None and stream.live
@@ -153,7 +198,9 @@ class Source:
 
 
 @contextmanager
-def _source(table: str | None, given: dict[str, Any], rate: float, settings: Settings) -> Iterator[Source]:
+def _source(
+    table: str | None, given: dict[str, Any], rate: float, settings: Settings
+) -> Iterator[Source]:
     if given["simulate"]:
         from stream_monitor.demo.simulation import Simulation
 
@@ -172,7 +219,13 @@ def _source(table: str | None, given: dict[str, Any], rate: float, settings: Set
                 return paced(stream, rate)
             last_ms = stream.scan().last_ms
             by_ms = int(time.time() * 1_000) - last_ms if last_ms is not None else 0
-            return paced(((kind, shifted(value, by_ms), key, time_ms + by_ms) for kind, value, key, time_ms in stream), rate)
+            return paced(
+                (
+                    (kind, shifted(value, by_ms), key, time_ms + by_ms)
+                    for kind, value, key, time_ms in stream
+                ),
+                rate,
+            )
 
         yield Source(events, stream)
 
@@ -181,17 +234,25 @@ def _kafka(kafka: KafkaSettings, broker: str | None, topic_prefix: str | None) -
     import msgspec
 
     changes = {"bootstrap_servers": broker, "topic_prefix": topic_prefix}
-    return msgspec.structs.replace(kafka, **{name: value for name, value in changes.items() if value is not None})
+    return msgspec.structs.replace(
+        kafka, **{name: value for name, value in changes.items() if value is not None}
+    )
 
 
-async def _run(kafka: KafkaSettings, source: Source, seconds: float | None) -> tuple[dict[str, int], bool, float]:
+async def _run(
+    kafka: KafkaSettings, source: Source, seconds: float | None
+) -> tuple[dict[str, int], bool, float]:
     from stream_monitor.kafka.publish import Background, Publisher, publish
 
     stop = asyncio.Event()
     with stopped_by_signals(stop):
         async with Publisher(kafka) as publisher:
             start_s = time.monotonic()
-            timer = asyncio.get_running_loop().call_later(seconds, stop.set) if seconds is not None else None
+            timer = (
+                asyncio.get_running_loop().call_later(seconds, stop.set)
+                if seconds is not None
+                else None
+            )
             with _progress(source) as show:
                 async with Background(source.events, live=source.live) as events:
                     complete = await publish(publisher, events, stop, show)
@@ -223,8 +284,16 @@ def _progress(source: Source) -> Iterator[Callable[[float], None] | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[sent]:,} events"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[sent]:,} events"),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, refresh_per_second=5
+    ) as progress:
         task = progress.add_task("sending", total=None, sent=0)
         sent = 0
 
@@ -234,6 +303,11 @@ def _progress(source: Source) -> Iterator[Callable[[float], None] | None]:
             if sent % 50 == 0 or source.endless:
                 stream = source.stream
                 known = stream is not None and stream.total_bytes > 0
-                progress.update(task, sent=sent, total=stream.total_bytes if known and stream else None, completed=stream.read_bytes if stream else 0)
+                progress.update(
+                    task,
+                    sent=sent,
+                    total=stream.total_bytes if known and stream else None,
+                    completed=stream.read_bytes if stream else 0,
+                )
 
         yield show

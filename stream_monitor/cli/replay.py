@@ -1,7 +1,8 @@
 """
 `stream-monitor replay`: the same core on files, without a broker.
 
-Rule of the file: what can be seen to be wrong (options, configuration, a file that cannot be written) ends it before the first event is read; nothing is written before the last.
+Rule of the file: what can be seen to be wrong (options, configuration, a file that cannot be
+written) ends it before the first event is read; nothing is written before the last.
 """
 
 from __future__ import annotations
@@ -34,12 +35,23 @@ POINTS = 300
 @click.command(name="replay")
 @click.argument("table", required=False, metavar="[FILE]")
 @input_options
-@click.option("--config", metavar="FILE", help="The configuration. [default: ./monitor.yaml if it exists]")
+@click.option(
+    "--config", metavar="FILE", help="The configuration. [default: ./monitor.yaml if it exists]"
+)
 @click.option("--alerts", metavar="FILE", help="Write the alert events to this file (JSON Lines).")
 @click.option("--summary", metavar="FILE", help="Write summary.json here.")
 @click.option("--report", metavar="FILE", help="Write an HTML report to this file.")
-@click.option("--dead-letters", metavar="FILE", help="Write the records that could not be used to this file (JSON Lines).")
-@click.option("--fail-on", type=click.Choice(["warning", "critical"]), help="Exit 1 if an alert of this severity or worse fired, or if most of the input could not be used.")
+@click.option(
+    "--dead-letters",
+    metavar="FILE",
+    help="Write the records that could not be used to this file (JSON Lines).",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["warning", "critical"]),
+    help="Exit 1 if an alert of this severity or worse fired, or if most of the input could not be "
+    "used.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: Any) -> None:
     """
@@ -51,7 +63,7 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
     Examples:
       stream-monitor replay scored.csv --map prediction=y_hat --map label=y --report report.html
       stream-monitor replay --predictions p.jsonl.gz --labels l.csv --config monitor.yaml --fail-on warning
-    """  # noqa: D301
+    """  # noqa: D301, E501
     settings = load(given["config"], os.environ)
     options = options_of(given, table, settings.core)
     for option in ("alerts", "summary", "report", "dead_letters"):
@@ -64,31 +76,61 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
     if given["summary"]:
         _write(given["summary"], json.dumps(summary, indent=2).encode() + b"\n")
     if given["dead_letters"]:
-        _write(given["dead_letters"], b"".join(json.dumps(_letter(letter)).encode() + b"\n" for letter in replay.dead_letters))
+        _write(
+            given["dead_letters"],
+            b"".join(
+                json.dumps(_letter(letter)).encode() + b"\n" for letter in replay.dead_letters
+            ),
+        )
     if given["report"]:
         from stream_monitor.offline.report import render
 
-        _write(given["report"], render(summary, events, replay.history, " and ".join(_named(options)), read, [note.text for note in found]).encode())
+        _write(
+            given["report"],
+            render(
+                summary,
+                events,
+                replay.history,
+                " and ".join(_named(options)),
+                read,
+                [note.text for note in found],
+            ).encode(),
+        )
     if as_json:
         click.echo(json.dumps(summary))
     else:
         _show(summary, events)
     for note in found:
         click.echo(readable(f"{'warning' if note.fails else 'note'}: {note.text}"), err=as_json)
-    alerted = fail_on and any(alert["status"] in {"firing", "updated"} and LEVELS[alert["severity"]] >= LEVELS[fail_on] for alert in events)
+    alerted = fail_on and any(
+        alert["status"] in {"firing", "updated"} and LEVELS[alert["severity"]] >= LEVELS[fail_on]
+        for alert in events
+    )
     if alerted or (fail_on and any(note.fails for note in found)):
         sys.exit(1)
 
 
 def _named(options: InputOptions) -> list[str]:
-    return ["stdin" if path == "-" else Path(path).name for path in (options.table, options.predictions, options.labels) if path is not None]
+    return [
+        "stdin" if path == "-" else Path(path).name
+        for path in (options.table, options.predictions, options.labels)
+        if path is not None
+    ]
 
 
 def _check_writable(option: str, path: str | None) -> None:
     if path is None:
         return
     folder = Path(path).parent
-    why = "is a folder" if Path(path).is_dir() else f"folder {folder} does not exist" if not folder.is_dir() else "" if os.access(folder, os.W_OK) else f"cannot write to {folder}"
+    why = (
+        "is a folder"
+        if Path(path).is_dir()
+        else f"folder {folder} does not exist"
+        if not folder.is_dir()
+        else ""
+        if os.access(folder, os.W_OK)
+        else f"cannot write to {folder}"
+    )
     if why:
         raise InputError(f"--{option.replace('_', '-')} {path}: {why}")
 
@@ -106,10 +148,18 @@ def _letter(letter: Refused) -> dict[str, Any]:
         value = {"value": letter.value.decode()}
     except UnicodeDecodeError:
         value = {"value_base64": base64.b64encode(letter.value).decode()}
-    return {"topic": letter.kind, "offset": letter.offset, "reason": letter.reason, "message": letter.message, **value}
+    return {
+        "topic": letter.kind,
+        "offset": letter.offset,
+        "reason": letter.reason,
+        "message": letter.message,
+        **value,
+    }
 
 
-def _replayed(settings: Settings, options: InputOptions, points: int) -> tuple[Replay, list[str], list[Note]]:
+def _replayed(
+    settings: Settings, options: InputOptions, points: int
+) -> tuple[Replay, list[str], list[Note]]:
     """All events of the input, folded; how the input was read, and what came of it."""
     from stream_monitor.config.references import file_profiles
     from stream_monitor.inputs.times import DEFAULT_START_MS
@@ -122,14 +172,18 @@ def _replayed(settings: Settings, options: InputOptions, points: int) -> tuple[R
         for note in events.notes:
             click.echo(readable(note), err=True)
         first_ms = max(events.first_ms or 0, DEFAULT_START_MS)  # what is earlier is rejected
-        replay = Replay(settings, profiles, span_ms=max((events.last_ms or 0) - first_ms, 0), points=points)
+        replay = Replay(
+            settings, profiles, span_ms=max((events.last_ms or 0) - first_ms, 0), points=points
+        )
         replay.feed(events)
         replay.close()
         summary = replay.summary()
         unlabelled = events.unlabelled
         meetings = events.meetings() if options.table is None and replay.unmet_labels else None
         core = settings.core
-        delays_ms = [core.models.get(name, core.defaults).labels.max_delay_ms for name in summary["models"]]
+        delays_ms = [
+            core.models.get(name, core.defaults).labels.max_delay_ms for name in summary["models"]
+        ]
         found = notes(
             summary,
             clipped=replay.ingest.clipped,
@@ -150,17 +204,44 @@ def _show(summary: dict[str, Any], alerts: list[dict[str, Any]]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     for kind, r in summary["records"].items():
-        console.print(f"{kind}: {r['received']:,} received, {r['accepted']:,} accepted, {r['duplicate']:,} duplicate, {r['rejected']:,} rejected")
-    rejected = {reason["reason"]: reason["count"] for found in summary.get("refused", {}).values() for reason in found}
+        console.print(
+            f"{kind}: {r['received']:,} received, {r['accepted']:,} accepted, "
+            f"{r['duplicate']:,} duplicate, {r['rejected']:,} rejected"
+        )
+    rejected = {
+        reason["reason"]: reason["count"]
+        for found in summary.get("refused", {}).values()
+        for reason in found
+    }
     if rejected:
-        console.print("rejected: " + ", ".join(f"{reason} {n:,}" for reason, n in rejected.items()) + " (--dead-letters FILE writes them with their reasons)")
-    table = Table("model", "version", "task", "predictions", "labels", "window", "metrics", box=None, pad_edge=False)
+        console.print(
+            "rejected: "
+            + ", ".join(f"{reason} {n:,}" for reason, n in rejected.items())
+            + " (--dead-letters FILE writes them with their reasons)"
+        )
+    table = Table(
+        "model",
+        "version",
+        "task",
+        "predictions",
+        "labels",
+        "window",
+        "metrics",
+        box=None,
+        pad_edge=False,
+    )
     for model, found in summary["models"].items():
         for version, v in found["versions"].items():
             for i, (window, w) in enumerate(list(v["windows"].items()) or [("", {})]):
                 numbers = "  ".join(f"{k} {x:.4g}" for k, x in w.items() if isinstance(x, float))
                 head = (
-                    (escape(readable(model)), escape(readable(version)), v.get("task", "not known yet"), f"{v['predictions']:,}", f"{v['labels']:,}")
+                    (
+                        escape(readable(model)),
+                        escape(readable(version)),
+                        v.get("task", "not known yet"),
+                        f"{v['predictions']:,}",
+                        f"{v['labels']:,}",
+                    )
                     if i == 0
                     else ("", "", "", "", "")
                 )
@@ -170,6 +251,10 @@ def _show(summary: dict[str, Any], alerts: list[dict[str, Any]]) -> None:
     for alert in alerts:
         if alert["status"] != "updated":
             when = alert["starts_at"] if alert["status"] == "firing" else alert["ends_at"]
-            console.print(f"{when}  {alert['status']:8}  {alert['severity']:8}  {readable(alert['summary'])}", markup=False, soft_wrap=not console.is_terminal)
+            console.print(
+                f"{when}  {alert['status']:8}  {alert['severity']:8}  {readable(alert['summary'])}",
+                markup=False,
+                soft_wrap=not console.is_terminal,
+            )
     if not alerts:
         console.print("no alerts")

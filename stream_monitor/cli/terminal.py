@@ -1,7 +1,9 @@
 """
-What commands share where a person looks on: progress of reading, and text that a terminal can be trusted with.
+What commands share where a person looks on: progress of reading, and text that a terminal can be
+trusted with.
 
-Rule of the file: a bar is on stderr and only when that is a terminal; what is printed for programs never passes through here.
+Rule of the file: a bar is on stderr and only when that is a terminal; what is printed for programs
+never passes through here.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ def readable(text: str) -> str:
 
 @contextmanager
 def reading(options: InputOptions, what: str) -> Iterator[EventStream]:
-    """The events of input files, with a bar that says `what` is done. SIGTERM ends it like Ctrl-C, so that temporary files go."""
+    """
+    The events of input files, with a bar that says `what` is done.
+
+    SIGTERM ends it like Ctrl-C, so that temporary files go.
+    """
     from stream_monitor.inputs.events import open_events
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -38,10 +44,23 @@ def reading(options: InputOptions, what: str) -> Iterator[EventStream]:
             on_progress = None
             if sys.stderr.isatty():
                 from rich.console import Console
-                from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+                from rich.progress import (
+                    BarColumn,
+                    Progress,
+                    TaskProgressColumn,
+                    TextColumn,
+                    TimeRemainingColumn,
+                )
 
-                columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-                bar = stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
+                columns = (
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    TaskProgressColumn(),
+                    TimeRemainingColumn(),
+                )
+                bar = stack.enter_context(
+                    Progress(*columns, console=Console(stderr=True), transient=True)
+                )
                 task = bar.add_task(what, total=None)
 
                 def on_progress(read: int, total: int) -> None:

@@ -1,7 +1,8 @@
 """
 `stream-monitor topics`: what the topics are, whether the broker has them so, and making it so.
 
-Rule of the file: `list` and `export` need no broker; only `apply` changes anything, and it says everything that it does.
+Rule of the file: `list` and `export` need no broker; only `apply` changes anything, and it says
+everything that it does.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def config_option(command: Command) -> Command:
     """`--config`, as all commands have it."""
-    return click.option("--config", type=click.Path(dir_okay=False), help="The configuration. [default: ./monitor.yaml if it exists]")(command)
+    return click.option(
+        "--config",
+        type=click.Path(dir_okay=False),
+        help="The configuration. [default: ./monitor.yaml if it exists]",
+    )(command)
 
 
 def json_option(command: Command) -> Command:
@@ -68,13 +73,32 @@ def list_topics(config: str | None, as_json: bool) -> None:
 
     prefix = _settings(config).kafka.topic_prefix
     if as_json:
-        click.echo(_json([{"topic": prefix + spec.name, **msgspec.to_builtins(spec)} for spec in topics().values()]))
+        click.echo(
+            _json(
+                [
+                    {"topic": prefix + spec.name, **msgspec.to_builtins(spec)}
+                    for spec in topics().values()
+                ]
+            )
+        )
         return
     rows = [("topic", "partitions", "cleanup", "retention", "key", "written by")]
-    rows += [(prefix + spec.name, str(spec.partitions), spec.config["cleanup.policy"], kept(spec.config.get("retention.ms")), spec.key, spec.writer) for spec in topics().values()]
+    rows += [
+        (
+            prefix + spec.name,
+            str(spec.partitions),
+            spec.config["cleanup.policy"],
+            kept(spec.config.get("retention.ms")),
+            spec.key,
+            spec.writer,
+        )
+        for spec in topics().values()
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        click.echo(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 @command.command(short_help="Compare the topics of the broker with their specification.")
@@ -89,7 +113,7 @@ def check(config: str | None, as_json: bool) -> None:
     \b
     Example:
       stream-monitor topics check --config monitor.yaml
-    """  # noqa: D301
+    """  # noqa: D301, E501
     import msgspec
 
     from stream_monitor.kafka import topic_changes
@@ -101,14 +125,22 @@ def check(config: str | None, as_json: bool) -> None:
     else:
         for difference in differences:
             click.echo(shown(difference, settings.kafka.topic_prefix))
-        click.echo(f"{len(differences)} difference(s)" if differences else "all topics are as specified")
+        click.echo(
+            f"{len(differences)} difference(s)" if differences else "all topics are as specified"
+        )
     if differences:
         raise SystemExit(1)
 
 
 @command.command(short_help="Create missing topics and set differing settings.")
 @config_option
-@click.option("--partitions", multiple=True, metavar="NAME=N", help="More partitions than specified: added to predictions and labels; for other topics only when they are created.")
+@click.option(
+    "--partitions",
+    multiple=True,
+    metavar="NAME=N",
+    help="More partitions than specified: added to predictions and labels; for other topics only "
+    "when they are created.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
 @json_option
 def apply(config: str | None, partitions: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
@@ -121,7 +153,7 @@ def apply(config: str | None, partitions: tuple[str, ...], dry_run: bool, as_jso
     Examples:
       stream-monitor topics apply --config monitor.yaml --dry-run
       stream-monitor topics apply --partitions predictions=12 --partitions observations=8
-    """  # noqa: D301
+    """  # noqa: D301, E501
     import msgspec
 
     from stream_monitor.kafka import topic_changes
@@ -133,7 +165,15 @@ def apply(config: str | None, partitions: tuple[str, ...], dry_run: bool, as_jso
     if not dry_run:
         asyncio.run(topic_changes.apply(settings, repaired))
     if as_json:
-        click.echo(_json({"dry_run": dry_run, "changed": msgspec.to_builtins(repaired), "left": msgspec.to_builtins(left)}))
+        click.echo(
+            _json(
+                {
+                    "dry_run": dry_run,
+                    "changed": msgspec.to_builtins(repaired),
+                    "left": msgspec.to_builtins(left),
+                }
+            )
+        )
     else:
         for difference in repaired:
             click.echo(change(difference, settings.kafka.topic_prefix, dry_run=dry_run))
@@ -147,12 +187,34 @@ def apply(config: str | None, partitions: tuple[str, ...], dry_run: bool, as_jso
 
 @command.command()
 @config_option
-@click.option("--format", "form", type=click.Choice(["strimzi", "asyncapi"]), required=True, help="KafkaTopic resources of Strimzi, or an AsyncAPI 3 document.")
-@click.option("--cluster", default="kafka", show_default=True, metavar="NAME", help="strimzi: name of the Kafka resource.")
-@click.option("--replicas", default=REPLICAS, show_default=True, type=click.IntRange(1), help="strimzi: replication factor of every topic.")
-@click.option("--output", default="-", show_default=True, metavar="FILE", help="File to write to; - prints.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["strimzi", "asyncapi"]),
+    required=True,
+    help="KafkaTopic resources of Strimzi, or an AsyncAPI 3 document.",
+)
+@click.option(
+    "--cluster",
+    default="kafka",
+    show_default=True,
+    metavar="NAME",
+    help="strimzi: name of the Kafka resource.",
+)
+@click.option(
+    "--replicas",
+    default=REPLICAS,
+    show_default=True,
+    type=click.IntRange(1),
+    help="strimzi: replication factor of every topic.",
+)
+@click.option(
+    "--output", default="-", show_default=True, metavar="FILE", help="File to write to; - prints."
+)
 @json_option
-def export(config: str | None, form: str, cluster: str, replicas: int, output: str, as_json: bool) -> None:
+def export(
+    config: str | None, form: str, cluster: str, replicas: int, output: str, as_json: bool
+) -> None:
     """
     Write the topics for other tools, without a broker.
 
@@ -165,8 +227,16 @@ def export(config: str | None, form: str, cluster: str, replicas: int, output: s
     from stream_monitor.exports.strimzi import kafka_topics
 
     prefix = _settings(config).kafka.topic_prefix
-    documents = kafka_topics(prefix, cluster=cluster, replicas=replicas) if form == "strimzi" else [document(prefix)]
-    whole = {"apiVersion": "v1", "kind": "List", "items": documents} if form == "strimzi" else documents[0]
+    documents = (
+        kafka_topics(prefix, cluster=cluster, replicas=replicas)
+        if form == "strimzi"
+        else [document(prefix)]
+    )
+    whole = (
+        {"apiVersion": "v1", "kind": "List", "items": documents}
+        if form == "strimzi"
+        else documents[0]
+    )
     text = f"{_json(whole)}\n" if as_json else yaml_text(documents)
     if output == "-":
         click.echo(text, nl=False)
@@ -210,7 +280,11 @@ def shown(difference: Difference, prefix: str) -> str:
     topic = prefix + d.topic
     if d.aspect == "topic":
         return f"{topic}: is missing"
-    what = f"has partitions: {d.have}, wanted: {d.want}" if d.aspect == "partitions" else f"{d.aspect} is {d.have or 'not set'}, expected {d.want}"
+    what = (
+        f"has partitions: {d.have}, wanted: {d.want}"
+        if d.aspect == "partitions"
+        else f"{d.aspect} is {d.have or 'not set'}, expected {d.want}"
+    )
     text = f"{topic}: {what}"
     return f"{text}\n  -> {d.advice}" if d.advice else text
 
@@ -223,7 +297,10 @@ def change(difference: Difference, prefix: str, *, dry_run: bool) -> str:
         return f"{'would make' if dry_run else 'made'} {topic}, partitions: {d.want}"
     if d.repair == "add_partitions":
         return f"{'would add' if dry_run else 'added'} partitions to {topic}: {d.have} -> {d.want}"
-    return f"{'would set' if dry_run else 'set'} {d.aspect} of {topic}: {d.have or 'not set'} -> {d.want}"
+    return (
+        f"{'would set' if dry_run else 'set'} {d.aspect} of {topic}: {d.have or 'not set'} -> "
+        f"{d.want}"
+    )
 
 
 def _settings(config: str | None) -> Settings:

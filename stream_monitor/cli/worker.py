@@ -16,7 +16,12 @@ from stream_monitor.config import load
 
 
 @click.command()
-@click.option("--config", "path", type=click.Path(dir_okay=False), help="The configuration. [default: ./monitor.yaml if it exists]")
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(dir_okay=False),
+    help="The configuration. [default: ./monitor.yaml if it exists]",
+)
 def command(path: str | None) -> None:
     """
     Monitor: read predictions and labels, write alerts, serve /metrics.
@@ -29,8 +34,10 @@ def command(path: str | None) -> None:
     Examples:
       stream-monitor worker --config monitor.yaml
       STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 stream-monitor worker
-    """  # noqa: D301  \b is how click keeps lines apart
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while modules are imported; the worker has a handler of its own
+    """  # noqa: D301, E501 \b is how click keeps lines apart
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(0)
+    )  # while modules are imported; the worker has a handler of its own
     settings = load(path, os.environ)
     from stream_monitor.config.references import file_profiles
     from stream_monitor.runtime.worker import main

@@ -1,7 +1,8 @@
 """
 `monitor.yaml` and the environment to `Settings`.
 
-Rule of the package: everything that is wrong is told at once, with file, line, value and a suggestion, before any connection is made. A secret is never shown.
+Rule of the package: everything that is wrong is told at once, with file, line, value and a
+suggestion, before any connection is made. A secret is never shown.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def load(path: str | None, environ: Mapping[str, str]) -> Settings:
     path : str or None
         None: `./monitor.yaml` if it is there, else defaults.
     environ : mapping
-        `STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS=…` sets `kafka.bootstrap_servers`; values are YAML; `…_FILE` reads the value from a file.
+        `STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS=…` sets `kafka.bootstrap_servers`; values are YAML;
+        `…_FILE` reads the value from a file.
 
     Raises
     ------
@@ -53,7 +55,9 @@ def load(path: str | None, environ: Mapping[str, str]) -> Settings:
     return parse(text, str(file), environ)
 
 
-def parse(text: str, name: str = DEFAULT_FILE, environ: Mapping[str, str] | None = None) -> Settings:
+def parse(
+    text: str, name: str = DEFAULT_FILE, environ: Mapping[str, str] | None = None
+) -> Settings:
     """
     Settings of the text of a file and of the environment, which wins.
 
@@ -73,7 +77,9 @@ def parse(text: str, name: str = DEFAULT_FILE, environ: Mapping[str, str] | None
     --------
     >>> parse("kafka: {bootstrap_servers: 'kafka:9092'}").kafka.bootstrap_servers
     'kafka:9092'
-    >>> parse("worker: {metrics: {port: 9108}}", environ={"STREAM_MONITOR_WORKER__METRICS__PORT": "0"}).worker.metrics.port
+    >>> parse(
+    ...     "worker: {metrics: {port: 9108}}", environ={"STREAM_MONITOR_WORKER__METRICS__PORT": "0"}
+    ... ).worker.metrics.port
     0
     """
     problems: list[str] = []
@@ -93,7 +99,10 @@ def parse(text: str, name: str = DEFAULT_FILE, environ: Mapping[str, str] | None
 
 
 def _refuse_secrets(root: Node, problems: list[str]) -> None:
-    """A secret does not stand in the file, which many read and repositories keep; its node is taken away, so that it is told once."""
+    """
+    A secret does not stand in the file, which many read and repositories keep; its node is taken
+    away, so that it is told once.
+    """
     for section in SHOWN:
         below = root.find(*section).value if root.has(*section) else None
         if not isinstance(below, dict):
@@ -101,9 +110,13 @@ def _refuse_secrets(root: Node, problems: list[str]) -> None:
         for key in [key for key in below if key.removesuffix("_file") in SECRETS]:
             node = below.pop(key)
             if node.value is not None:
-                variable = "__".join((PREFIX + section[0], *section[1:], key.removesuffix("_file"))).upper()
+                variable = "__".join(
+                    (PREFIX + section[0], *section[1:], key.removesuffix("_file"))
+                ).upper()
                 problems.append(
-                    f"{node.where}: {'.'.join(node.path)}: a secret does not stand in this file: set {variable}_FILE to the path of a file that holds it, or {variable} to it"
+                    f"{node.where}: {'.'.join(node.path)}: a secret does not stand in this "
+                    f"file: set {variable}_FILE to the path of a file that holds it, or "
+                    f"{variable} to it"
                 )
 
 
@@ -119,10 +132,19 @@ def _located(settings: Settings, folder: Path) -> Settings:
     def located(model: ModelSettings) -> ModelSettings:
         if not model.baseline.path:
             return model
-        return msgspec.structs.replace(model, baseline=msgspec.structs.replace(model.baseline, path=str(folder / model.baseline.path)))
+        return msgspec.structs.replace(
+            model,
+            baseline=msgspec.structs.replace(
+                model.baseline, path=str(folder / model.baseline.path)
+            ),
+        )
 
     core = settings.core
-    core = msgspec.structs.replace(core, defaults=located(core.defaults), models={name: located(model) for name, model in core.models.items()})
+    core = msgspec.structs.replace(
+        core,
+        defaults=located(core.defaults),
+        models={name: located(model) for name, model in core.models.items()},
+    )
     return msgspec.structs.replace(settings, core=core)
 
 

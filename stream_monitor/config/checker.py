@@ -1,7 +1,8 @@
 """
 A tree of nodes to `Settings`.
 
-Rule of the file: it never stops at the first fault. Each problem says where, which key, what is wrong, what was given (unless secret) and what may have been meant.
+Rule of the file: it never stops at the first fault. Each problem says where, which key, what is
+wrong, what was given (unless secret) and what may have been meant.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from stream_monitor.config import rules, shorthand
 from stream_monitor.config.rules import FORMS, OFF, RULES, TOP, UNITS_MS, Rule
 from stream_monitor.config.tree import Node, merge
 from stream_monitor.detectors.base import METHODS
-from stream_monitor.settings import CoreSettings, Frozen, ModelSettings, Secret, Segment, Settings, Threshold
+from stream_monitor.settings import (
+    CoreSettings,
+    Frozen,
+    ModelSettings,
+    Secret,
+    Segment,
+    Settings,
+    Threshold,
+)
 
 BAD: Any = object()
 """Stands for a value that cannot be used; its problem is noted."""
@@ -31,7 +40,10 @@ Key = tuple[msgspec.structs.FieldInfo, Any, bool]
 def keys_of(kind: type[Frozen]) -> dict[str, Key]:
     """Keys of `monitor.yaml` of a struct: its field, type, and whether it is a duration."""
     hints = get_type_hints(kind)
-    return {f.encode_name.removesuffix("_ms"): (f, hints[f.name], f.name.endswith("_ms")) for f in msgspec.structs.fields(kind)}
+    return {
+        f.encode_name.removesuffix("_ms"): (f, hints[f.name], f.name.endswith("_ms"))
+        for f in msgspec.structs.fields(kind)
+    }
 
 
 def close_to(word: str, known: Iterable[str]) -> str | None:
@@ -44,7 +56,11 @@ def close_to(word: str, known: Iterable[str]) -> str | None:
 def shown(node: Node) -> str:
     """What was given, for a message."""
     last = node.path[-1] if node.path else ""
-    if last in rules.SECRETS or (node.path[:2] in rules.SHOWN and last not in rules.SHOWN[node.path[:2]]) or ("bootstrap_servers" in node.path and "@" in node.text):
+    if (
+        last in rules.SECRETS
+        or (node.path[:2] in rules.SHOWN and last not in rules.SHOWN[node.path[:2]])
+        or ("bootstrap_servers" in node.path and "@" in node.text)
+    ):
         return "a value that is not shown"
     if isinstance(node.value, dict | list):
         return "a mapping" if isinstance(node.value, dict) else "a list"
@@ -55,13 +71,18 @@ def shown(node: Node) -> str:
 
 def named(path: tuple[str, ...]) -> str:
     """
-    A path for a message. Where a secret may stand, of a key only what looks like one: `password:hush` is a key to YAML.
+    A path for a message. Where a secret may stand, of a key only what looks like one:
+    `password:hush` is a key to YAML.
 
     >>> named(("kafka", "security", "password:hush")), named(("models", "a:b"))
     ('kafka.security.password…', 'models.a:b')
     """
     if path[:2] in rules.SHOWN:
-        path = path[:2] + tuple(word if word == key else f"{word}…" for key in path[2:] for word in re.findall(r"^[A-Za-z_]*", key))
+        path = path[:2] + tuple(
+            word if word == key else f"{word}…"
+            for key in path[2:]
+            for word in re.findall(r"^[A-Za-z_]*", key)
+        )
     return ".".join(path) or "the file"
 
 
@@ -88,13 +109,22 @@ class Checker:
             self.problem(root, "a mapping is expected, such as `kafka: {…}`")
             return Settings()
         top = {key: node for key, node in root.value.items() if self._known(key, node, TOP)}
-        made = {key: self.value(TOP[key], node, Rule("")) for key, node in top.items() if key not in ("defaults", "models") and node.value is not None}
+        made = {
+            key: self.value(TOP[key], node, Rule(""))
+            for key, node in top.items()
+            if key not in ("defaults", "models") and node.value is not None
+        }
         defaults = shorthand.expanded(top["defaults"]) if "defaults" in top else None
-        core = {key: made.pop(key) for key in ("limits", "privacy") if made.get(key, BAD) is not BAD}
+        core = {
+            key: made.pop(key) for key in ("limits", "privacy") if made.get(key, BAD) is not BAD
+        }
         if defaults is not None and defaults.value is not None:
             core["defaults"] = self.model(defaults)
         core["models"] = self._models(top.get("models"), defaults)
-        return Settings(core=CoreSettings(**core), **{key: value for key, value in made.items() if value is not BAD})
+        return Settings(
+            core=CoreSettings(**core),
+            **{key: value for key, value in made.items() if value is not BAD},
+        )
 
     def _models(self, node: Node | None, defaults: Node | None) -> dict[str, ModelSettings]:
         if node is None or node.value is None:
@@ -109,8 +139,12 @@ class Checker:
             elif own.value is not None and not isinstance(own.value, dict):
                 self.problem(own, "a mapping is expected")
             else:
-                base = defaults if defaults is not None and isinstance(defaults.value, dict) else None
-                models[name] = self.model(merge(base, shorthand.expanded(own)) if own.value is not None else base or own)
+                base = (
+                    defaults if defaults is not None and isinstance(defaults.value, dict) else None
+                )
+                models[name] = self.model(
+                    merge(base, shorthand.expanded(own)) if own.value is not None else base or own
+                )
         return models
 
     def model(self, node: Node) -> ModelSettings:
@@ -134,7 +168,12 @@ class Checker:
         if key in known:
             return True
         meant = close_to(key, known)
-        self.problem(node, "unknown key" if meant else f"unknown key; known are {', '.join(sorted(known))}", meant, got=False)
+        self.problem(
+            node,
+            "unknown key" if meant else f"unknown key; known are {', '.join(sorted(known))}",
+            meant,
+            got=False,
+        )
         return False
 
     def struct(self, kind: type[Frozen], node: Node) -> Any:
@@ -152,32 +191,54 @@ class Checker:
             if item.value is None and not optional:
                 continue
             rule = RULES.get(kind, {}).get(key, Rule(""))
-            value = self.duration(item, rule, field.default, optional=optional) if duration else self.value(hint, item, rule)
+            value = (
+                self.duration(item, rule, field.default, optional=optional)
+                if duration
+                else self.value(hint, item, rule)
+            )
             if value is BAD:
                 bad = True
             else:
                 out[field.name] = value
-        missing = [key for key, (field, _, _) in keys.items() if field.required and field.name not in out and key not in node.value]
+        missing = [
+            key
+            for key, (field, _, _) in keys.items()
+            if field.required and field.name not in out and key not in node.value
+        ]
         for key in missing:
             self.problem(node, f"{key} is missing", got=False)
-        return BAD if missing or (bad and any(f.required for f, _, _ in keys.values())) else kind(**out)
+        return (
+            BAD
+            if missing or (bad and any(f.required for f, _, _ in keys.values()))
+            else kind(**out)
+        )
 
     def duration(self, node: Node, rule: Rule, default: Any, *, optional: bool = False) -> Any:
         """Milliseconds of `50ms 2s 10m 24h 30d`."""
         if optional and (node.value is None or node.value is False or node.value == OFF):
             return None
-        found = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h|d)", str(node.value)) if isinstance(node.value, str) else None
+        found = (
+            re.fullmatch(r"([0-9]{1,9})(ms|s|m|h|d)", str(node.value))
+            if isinstance(node.value, str)
+            else None
+        )
         if found is None:
             also = " (or off)" if optional else ""
             return self.problem(
-                node, f"{FORMS['duration'].expected}{also} is expected", shorthand.duration_meant(node, "ms" if isinstance(default, int) and default < 1_000 else "s")
+                node,
+                f"{FORMS['duration'].expected}{also} is expected",
+                shorthand.duration_meant(
+                    node, "ms" if isinstance(default, int) and default < 1_000 else "s"
+                ),
             )
         ms = int(found[1]) * UNITS_MS[found[2]]
         return ms if self._within(node, ms, rule, shorthand.duration_text) else BAD
 
     def value(self, hint: Any, node: Node, rule: Rule) -> Any:
         """A node to the value of a type."""
-        special: Callable[[Node], Any] | None = getattr(self, f"form_{rule.form}", None) if rule.form else None
+        special: Callable[[Node], Any] | None = (
+            getattr(self, f"form_{rule.form}", None) if rule.form else None
+        )
         if special is not None:
             return special(node)
         origin, arguments = get_origin(hint), get_args(hint)
@@ -188,7 +249,11 @@ class Checker:
         if origin is Literal:
             if node.value in arguments and not isinstance(node.value, bool):
                 return node.value
-            return self.problem(node, f"must be one of {', '.join(map(str, arguments))}", close_to(str(node.value), map(str, arguments)))
+            return self.problem(
+                node,
+                f"must be one of {', '.join(map(str, arguments))}",
+                close_to(str(node.value), map(str, arguments)),
+            )
         if isinstance(hint, type) and issubclass(hint, Frozen):
             return self.struct(hint, node)
         if origin is dict:
@@ -207,7 +272,13 @@ class Checker:
     def sequence(self, node: Node, make: Callable[[Node], Any]) -> Any:
         """A list."""
         if not isinstance(node.value, list):
-            return self.problem(node, "a list is expected", f"[{node.text}]" if node.text and shown(node) != "a value that is not shown" else None)
+            return self.problem(
+                node,
+                "a list is expected",
+                f"[{node.text}]"
+                if node.text and shown(node) != "a value that is not shown"
+                else None,
+            )
         made = tuple(make(item) for item in node.value)
         return BAD if any(v is BAD for v in made) else made
 
@@ -218,21 +289,41 @@ class Checker:
             return (
                 value
                 if isinstance(value, bool)
-                else self.problem(node, "true or false is expected", {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(node.text.lower()))
+                else self.problem(
+                    node,
+                    "true or false is expected",
+                    {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(
+                        node.text.lower()
+                    ),
+                )
             )
         if hint is str:
             return self._text(node, rule)
         if hint is Secret:
             return self._secret(node)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= NUMBER_MAX or (hint is int and value != math.floor(value)):
-            return self.problem(node, "a whole number is expected" if hint is int else "a number is expected", shorthand.number_meant(node))
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not abs(value) <= NUMBER_MAX
+            or (hint is int and value != math.floor(value))
+        ):
+            return self.problem(
+                node,
+                "a whole number is expected" if hint is int else "a number is expected",
+                shorthand.number_meant(node),
+            )
         made = hint(value)
         return made if self._within(node, made, rule, str) else BAD
 
     def _text(self, node: Node, rule: Rule) -> Any:
         value = node.value
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            return self.problem(node, "a text is expected; put it in quotes" if isinstance(value, bool) else "a text is expected")
+            return self.problem(
+                node,
+                "a text is expected; put it in quotes"
+                if isinstance(value, bool)
+                else "a text is expected",
+            )
         text = node.text  # as written: 0123 stays 0123
         form = FORMS.get(rule.form)
         if form is not None and not re.fullmatch(form.pattern, text):
@@ -243,7 +334,9 @@ class Checker:
         text = self._text(node, Rule(""))
         if text is BAD:
             return BAD
-        if not text.isprintable():  # bytes that are no UTF-8 too: an error of encoding would tell the text
+        if (
+            not text.isprintable()
+        ):  # bytes that are no UTF-8 too: an error of encoding would tell the text
             return self.problem(node, "has characters that cannot be typed (a line break within?)")
         return Secret(text)
 
@@ -264,10 +357,20 @@ class Checker:
         """HOST:PORT, several with commas or as a list."""
         if isinstance(node.value, list):
             made = self.sequence(node, lambda item: self._text(item, Rule("", form="brokers")))
-            return BAD if made is BAD else ",".join(made) if made else self.problem(node, "at least one broker is needed", got=False)
+            return (
+                BAD
+                if made is BAD
+                else ",".join(made)
+                if made
+                else self.problem(node, "at least one broker is needed", got=False)
+            )
         text = node.value if isinstance(node.value, str) else node.text
         if "://" in text:
-            return self.problem(node, f"{FORMS['brokers'].expected} is expected, without a scheme", text.split("://", 1)[1].rpartition("@")[2])
+            return self.problem(
+                node,
+                f"{FORMS['brokers'].expected} is expected, without a scheme",
+                text.split("://", 1)[1].rpartition("@")[2],
+            )
         return self._text(node, Rule("", form="brokers"))
 
     def form_class(self, node: Node) -> Any:
@@ -276,15 +379,27 @@ class Checker:
 
     def form_categories(self, node: Node) -> Any:
         """Texts of categories: true is `true`, 1.0 is `1`."""
-        return None if node.value is None else self.sequence(node, lambda item: self._named(item, {True: "true", False: "false"}))
+        return (
+            None
+            if node.value is None
+            else self.sequence(node, lambda item: self._named(item, {True: "true", False: "false"}))
+        )
 
     def _named(self, node: Node, switches: dict[bool, str]) -> Any:
         value = node.value
         if isinstance(value, bool):
             return switches[value]
         if isinstance(value, int | float):
-            return repr(int(value)) if math.isfinite(value) and value == int(value) else repr(float(value))
-        return value if isinstance(value, str) else self.problem(node, "a text, a number, true or false is expected")
+            return (
+                repr(int(value))
+                if math.isfinite(value) and value == int(value)
+                else repr(float(value))
+            )
+        return (
+            value
+            if isinstance(value, str)
+            else self.problem(node, "a text, a number, true or false is expected")
+        )
 
     def form_windows(self, node: Node) -> Any:
         """A list of windows."""
@@ -307,7 +422,9 @@ class Checker:
             return f"last_{int(last[1])}"
         if duration and 1 <= int(duration[1]) * UNITS_MS[duration[2]] <= rules.WINDOW_MS_MAX:
             return text
-        return self.problem(node, f"a window is {FORMS['window'].expected}", shorthand.window_meant(node))
+        return self.problem(
+            node, f"a window is {FORMS['window'].expected}", shorthand.window_meant(node)
+        )
 
     def form_segments(self, node: Node) -> Any:
         """Names, or `FEATURE: [cut, points]`."""
@@ -334,7 +451,11 @@ class Checker:
                 return BAD
             if isinstance(item.value, dict):
                 return self.struct(Threshold, item)
-            return self.problem(item, "a number or a mapping such as {min: 0.8, severity: critical} is expected", shorthand.number_meant(item))
+            return self.problem(
+                item,
+                "a number or a mapping such as {min: 0.8, severity: critical} is expected",
+                shorthand.number_meant(item),
+            )
 
         return self._without_off(node, threshold)
 
@@ -342,7 +463,11 @@ class Checker:
         """By distance, a number above 0."""
 
         def limit(item: Node) -> Any:
-            return self.scalar(float, item, Rule("", above=0)) if self._known(item.path[-1], item, rules.DISTANCES) else BAD
+            return (
+                self.scalar(float, item, Rule("", above=0))
+                if self._known(item.path[-1], item, rules.DISTANCES)
+                else BAD
+            )
 
         return self._without_off(node, limit)
 
@@ -354,7 +479,15 @@ class Checker:
         if node.value == OFF or node.value is False:
             return {}
         if isinstance(node.value, dict):
-            node = Node({key: item for key, item in node.value.items() if item.value != OFF and item.value is not False}, node.where, node.path)
+            node = Node(
+                {
+                    key: item
+                    for key, item in node.value.items()
+                    if item.value != OFF and item.value is not False
+                },
+                node.where,
+                node.path,
+            )
         return self.mapping(node, make)
 
     def _method(self, node: Node, signal: str) -> Any:
@@ -363,12 +496,16 @@ class Checker:
             return BAD
         known = METHODS[name]
         if known.binary and signal != "errors":
-            return self.problem(node, f"{name} takes 0 and 1 only: use it under drift.errors", got=False)
+            return self.problem(
+                node, f"{name} takes 0 and 1 only: use it under drift.errors", got=False
+            )
         if node.value is None:
             return {}
         if not isinstance(node.value, dict):
             return self.problem(
-                node, f"a mapping of parameters is expected ({', '.join(known.parameters)}), or off", f"{{{next(iter(known.parameters))}: {node.text}}}" if node.text else None
+                node,
+                f"a mapping of parameters is expected ({', '.join(known.parameters)}), or off",
+                f"{{{next(iter(known.parameters))}: {node.text}}}" if node.text else None,
             )
         made = {}
         for key, item in node.value.items():
@@ -378,5 +515,7 @@ class Checker:
             low, high = rules.bounds(name, key)
             if isinstance(item.value, bool) and (low, high) == (0, 1):
                 item = Node(int(item.value), item.where, item.path, item.text)
-            made[key] = self.scalar(int if rules.whole(name, key) else float, item, Rule("", low=low, high=high))
+            made[key] = self.scalar(
+                int if rules.whole(name, key) else float, item, Rule("", low=low, high=high)
+            )
         return BAD if any(v is BAD for v in made.values()) else made

@@ -1,8 +1,9 @@
 """
 Environment variables over the file.
 
-Rule of the file: `STREAM_MONITOR_` + the path joined by `__`, in any case; values are YAML, but a secret is taken as it is. `…_FILE` names a file that holds the value.
-Names that Kubernetes sets for a Service called stream-monitor are nobody's configuration and are passed over.
+Rule of the file: `STREAM_MONITOR_` + the path joined by `__`, in any case; values are YAML, but a
+secret is taken as it is. `…_FILE` names a file that holds the value. Names that Kubernetes sets for
+a Service called stream-monitor are nobody's configuration and are passed over.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from stream_monitor.settings import Frozen
 
 PREFIX = "STREAM_MONITOR_"
 FILE = "_file"
-KUBERNETES = re.compile(r"([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+KUBERNETES = re.compile(
+    r"([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 
 
 class Target(NamedTuple):
-    """What a variable sets: the path, whether its value is in a file, its type; or what is wrong."""
+    """
+    What a variable sets: the path, whether its value is in a file, its type; or what is wrong.
+    """
 
     path: Path
     from_file: bool
@@ -62,10 +67,15 @@ def overlay(root: Node, environ: Mapping[str, str], problems: list[str]) -> None
             try:
                 text = FilePath(text).read_text("utf-8").rstrip("\r\n")
             except (OSError, UnicodeDecodeError) as e:
-                problems.append(f"{variable}: the file cannot be read: {getattr(e, 'strerror', None) or 'it is not UTF-8'}")
+                problems.append(
+                    f"{variable}: the file cannot be read: "
+                    f"{getattr(e, 'strerror', None) or 'it is not UTF-8'}"
+                )
                 continue
         if not text and from_file and path[-1] in SECRETS:
-            problems.append(f"{variable}: the file is empty")  # passed over, it would switch off what it protects
+            problems.append(
+                f"{variable}: the file is empty"
+            )  # passed over, it would switch off what it protects
             continue
         if not text and hint is not str:
             continue  # as good as not set
@@ -89,16 +99,36 @@ def _target(root: Node, parts: list[str]) -> Target:
     path: list[str] = []
     hint: Any = TOP
     for i, part in enumerate(parts):
-        known = list(hint) if isinstance(hint, dict) else list(keys_of(hint)) if isinstance(hint, type) and issubclass(hint, Frozen) else None
+        known = (
+            list(hint)
+            if isinstance(hint, dict)
+            else list(keys_of(hint))
+            if isinstance(hint, type) and issubclass(hint, Frozen)
+            else None
+        )
         if known is not None:
             key, last = part.lower(), i == len(parts) - 1
             if key not in known and last and key.endswith(FILE) and key.removesuffix(FILE) in known:
                 key = key.removesuffix(FILE)
-                return Target((*path, key), True, hint[key] if isinstance(hint, dict) else keys_of(hint)[key][1])
+                return Target(
+                    (*path, key),
+                    True,
+                    hint[key] if isinstance(hint, dict) else keys_of(hint)[key][1],
+                )
             if key not in known:
                 meant = close_to(key, known)
                 under = f" under {'.'.join(path)}" if path else ""
-                return Target((), False, None, f"no such key{under}; " + (f"did you mean '{meant}'?" if meant else f"known are {', '.join(sorted(known))}"))
+                return Target(
+                    (),
+                    False,
+                    None,
+                    f"no such key{under}; "
+                    + (
+                        f"did you mean '{meant}'?"
+                        if meant
+                        else f"known are {', '.join(sorted(known))}"
+                    ),
+                )
             path.append(key)
             hint = hint[key] if isinstance(hint, dict) else keys_of(hint)[key][1]
         elif get_origin(hint) is dict:
@@ -112,7 +142,10 @@ def _target(root: Node, parts: list[str]) -> Target:
 
 
 def _name(node: Node, part: str) -> str:
-    """A name of the user's own: as the file writes it, else as it stands; lower case when it is all upper case."""
+    """
+    A name of the user's own: as the file writes it, else as it stands; lower case when it is all
+    upper case.
+    """
     if isinstance(node.value, dict):
         for name in node.value:
             if name.lower() == part.lower():

@@ -1,8 +1,9 @@
 """
 `monitor.yaml` as JSON Schema (draft 2020-12), for editors and for checks before a deployment.
 
-Rule of the file: types and defaults are those of `settings`, bounds and texts those of `rules`. It accepts whatever the checker accepts of a file that is read as YAML 1.2;
-what must hold between keys (`relations`) and the size of durations only the checker knows.
+Rule of the file: types and defaults are those of `settings`, bounds and texts those of `rules`. It
+accepts whatever the checker accepts of a file that is read as YAML 1.2; what must hold between keys
+(`relations`) and the size of durations only the checker knows.
 """
 
 from __future__ import annotations
@@ -28,8 +29,18 @@ NUMBER_OR_TEXT = ["string", "number"]
 def json_schema() -> Schema:
     """The schema of the whole file."""
     found: dict[str, Schema] = {}
-    top = {key: {**_value(hint, Rule(""), found), "description": rules.TOP_TEXTS[key]} for key, hint in TOP.items()}
-    return {"$schema": DRAFT, "title": "stream-monitor: monitor.yaml", "type": ["object", "null"], "properties": top, "additionalProperties": False, "$defs": found}
+    top = {
+        key: {**_value(hint, Rule(""), found), "description": rules.TOP_TEXTS[key]}
+        for key, hint in TOP.items()
+    }
+    return {
+        "$schema": DRAFT,
+        "title": "stream-monitor: monitor.yaml",
+        "type": ["object", "null"],
+        "properties": top,
+        "additionalProperties": False,
+        "$defs": found,
+    }
 
 
 def _struct(kind: type[Frozen], found: dict[str, Schema]) -> Schema:
@@ -40,14 +51,23 @@ def _struct(kind: type[Frozen], found: dict[str, Schema]) -> Schema:
         keys = keys_of(kind)
         properties = {key: _key(spec, RULES[kind][key], found) for key, spec in keys.items()}
         required = [key for key, (field, _, _) in keys.items() if field.required]
-        found[name] = {"type": ["object", "null"], "properties": properties, "additionalProperties": False, **({"required": required} if required else {})}
+        found[name] = {
+            "type": ["object", "null"],
+            "properties": properties,
+            "additionalProperties": False,
+            **({"required": required} if required else {}),
+        }
     return {"$ref": f"#/$defs/{name}"}
 
 
 def _key(key: Key, rule: Rule, found: dict[str, Schema]) -> Schema:
     field, hint, is_duration = key
     made = _duration(hint) if is_duration else _value(hint, rule, found)
-    default = {} if field.default is msgspec.NODEFAULT else default_of(field.default, is_duration=is_duration)
+    default = (
+        {}
+        if field.default is msgspec.NODEFAULT
+        else default_of(field.default, is_duration=is_duration)
+    )
     return {**_nullable(made), "description": rule.text, **default}
 
 
@@ -84,7 +104,11 @@ def _value(hint: Any, rule: Rule, found: dict[str, Schema]) -> Schema:
         return {"type": "null"}  # does not stand in a file
     if origin in (Union, types.UnionType):
         inner = _value(next(a for a in arguments if a is not type(None)), rule, found)
-        return inner if str in arguments or get_origin(arguments[0]) is Literal else {"anyOf": [inner, {"const": OFF}]}
+        return (
+            inner
+            if str in arguments or get_origin(arguments[0]) is Literal
+            else {"anyOf": [inner, {"const": OFF}]}
+        )
     if origin is Literal:
         return {"enum": list(arguments)}
     if isinstance(hint, type) and issubclass(hint, Frozen):
@@ -97,9 +121,15 @@ def _value(hint: Any, rule: Rule, found: dict[str, Schema]) -> Schema:
     if hint is bool:
         return {"type": "boolean"}
     if hint is str:
-        return {"type": NUMBER_OR_TEXT, **({"pattern": FORMS[rule.form].pattern} if rule.form in FORMS else {})}
+        return {
+            "type": NUMBER_OR_TEXT,
+            **({"pattern": FORMS[rule.form].pattern} if rule.form in FORMS else {}),
+        }
     bounds = {"minimum": rule.low, "maximum": rule.high, "exclusiveMinimum": rule.above}
-    return {"type": "integer" if hint is int else "number", **{name: bound for name, bound in bounds.items() if bound is not None}}
+    return {
+        "type": "integer" if hint is int else "number",
+        **{name: bound for name, bound in bounds.items() if bound is not None},
+    }
 
 
 # ---- ways of writing, by `Rule.form`
@@ -123,38 +153,85 @@ def _window(_: dict[str, Schema]) -> Schema:
 
 
 def _windows(found: dict[str, Schema]) -> Schema:
-    return {"type": "array", "items": _window(found), "minItems": 1, "maxItems": rules.WINDOWS_MAX, "uniqueItems": True}
+    return {
+        "type": "array",
+        "items": _window(found),
+        "minItems": 1,
+        "maxItems": rules.WINDOWS_MAX,
+        "uniqueItems": True,
+    }
 
 
 def _segments(found: dict[str, Schema]) -> Schema:
     cuts = {"type": "array", "items": {"type": "number"}}
     ranges = {"type": "object", "additionalProperties": cuts}
-    one_range = {**ranges, "minProperties": 1, "maxProperties": 1, "propertyNames": {"not": {"const": "name"}}}
-    return {"anyOf": [ranges, {"type": "array", "items": {"anyOf": [{"type": NUMBER_OR_TEXT}, one_range, _struct(Segment, found)]}}]}
+    one_range = {
+        **ranges,
+        "minProperties": 1,
+        "maxProperties": 1,
+        "propertyNames": {"not": {"const": "name"}},
+    }
+    return {
+        "anyOf": [
+            ranges,
+            {
+                "type": "array",
+                "items": {"anyOf": [{"type": NUMBER_OR_TEXT}, one_range, _struct(Segment, found)]},
+            },
+        ]
+    }
 
 
 def _thresholds(found: dict[str, Schema]) -> Schema:
-    one = {"anyOf": [{"type": "number"}, {**_struct(Threshold, found), "type": "object"}, SWITCHED_OFF]}
-    return _switchable({"type": "object", "properties": dict.fromkeys(rules.METRICS, one), "additionalProperties": False})
+    one = {
+        "anyOf": [{"type": "number"}, {**_struct(Threshold, found), "type": "object"}, SWITCHED_OFF]
+    }
+    return _switchable(
+        {
+            "type": "object",
+            "properties": dict.fromkeys(rules.METRICS, one),
+            "additionalProperties": False,
+        }
+    )
 
 
 def _distances(_: dict[str, Schema]) -> Schema:
     one = {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, SWITCHED_OFF]}
-    return _switchable({"type": "object", "properties": dict.fromkeys(rules.DISTANCES, one), "additionalProperties": False})
+    return _switchable(
+        {
+            "type": "object",
+            "properties": dict.fromkeys(rules.DISTANCES, one),
+            "additionalProperties": False,
+        }
+    )
 
 
 def _methods(_: dict[str, Schema]) -> Schema:
     methods: dict[str, Schema] = {}
     for name, method in METHODS.items():
         parameters = {p: _parameter(name, p) for p in method.parameters}
-        methods[name] = {"anyOf": [{"type": ["object", "null"], "properties": parameters, "additionalProperties": False}, SWITCHED_OFF]}
+        methods[name] = {
+            "anyOf": [
+                {
+                    "type": ["object", "null"],
+                    "properties": parameters,
+                    "additionalProperties": False,
+                },
+                SWITCHED_OFF,
+            ]
+        }
     return _switchable({"type": "object", "properties": methods, "additionalProperties": False})
 
 
 def _parameter(method: str, parameter: str) -> Schema:
     low, high = rules.bounds(method, parameter)
     kinds: Any = "integer" if rules.whole(method, parameter) else "number"
-    return {"type": [kinds, "boolean"] if (low, high) == (0, 1) else kinds, "minimum": low, "maximum": high, "default": METHODS[method].parameters[parameter]}
+    return {
+        "type": [kinds, "boolean"] if (low, high) == (0, 1) else kinds,
+        "minimum": low,
+        "maximum": high,
+        "default": METHODS[method].parameters[parameter],
+    }
 
 
 def _switchable(mapping: Schema) -> Schema:

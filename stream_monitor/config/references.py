@@ -1,7 +1,8 @@
 """
 Reference profiles that the configuration names: `baseline: {source: file, path: …}`.
 
-Rule of the file: every file is read and checked before any connection is made; EVALUATE gets bytes by "model/version" and never learns where they came from.
+Rule of the file: every file is read and checked before any connection is made; EVALUATE gets bytes
+by "model/version" and never learns where they came from.
 """
 
 from __future__ import annotations
@@ -9,7 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from stream_monitor.errors import ConfigError, InputError, StateError
-from stream_monitor.monitors.reference import ANY_MODEL, Profile, baseline_key, decode_profile, encode_profile
+from stream_monitor.monitors.reference import (
+    ANY_MODEL,
+    Profile,
+    baseline_key,
+    decode_profile,
+    encode_profile,
+)
 from stream_monitor.settings import CoreSettings
 
 
@@ -25,7 +32,9 @@ def read_profile(path: str) -> Profile:
     try:
         return decode_profile(Path(path).read_bytes())
     except OSError as e:
-        raise InputError(f"{path}: cannot be read: {e.strerror or e}; `stream-monitor baseline build` makes one") from None
+        raise InputError(
+            f"{path}: cannot be read: {e.strerror or e}; `stream-monitor baseline build` makes one"
+        ) from None
     except StateError as e:
         raise InputError(f"{path}: {e}") from None
 
@@ -44,8 +53,15 @@ def file_profiles(core: CoreSettings) -> dict[str, bytes]:
     ConfigError
         With every file that cannot be used, under the first key that names it.
     """
-    places = [("defaults", ANY_MODEL, core.defaults), *((f"models.{name}", baseline_key(name, ""), model) for name, model in core.models.items())]
-    named = [(place, key, model.baseline.path) for place, key, model in places if model.baseline.source == "file" and model.baseline.path]
+    places = [
+        ("defaults", ANY_MODEL, core.defaults),
+        *((f"models.{name}", baseline_key(name, ""), model) for name, model in core.models.items()),
+    ]
+    named = [
+        (place, key, model.baseline.path)
+        for place, key, model in places
+        if model.baseline.source == "file" and model.baseline.path
+    ]
     found: dict[str, bytes | None] = {}
     problems = []
     for place, _, path in named:

@@ -1,7 +1,8 @@
 """
 What must hold between keys.
 
-Rule of the file: it runs on settings whose values are right one by one, and says at the key that a person would change.
+Rule of the file: it runs on settings whose values are right one by one, and says at the key that a
+person would change.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from stream_monitor.config import rules
 from stream_monitor.config.tree import Node
 from stream_monitor.detectors.base import METHODS
 from stream_monitor.events.cells import feature_named
-from stream_monitor.settings import CoreSettings, HttpSettings, KafkaSettings, ModelSettings, Threshold
+from stream_monitor.settings import (
+    CoreSettings,
+    HttpSettings,
+    KafkaSettings,
+    ModelSettings,
+    Threshold,
+)
 
 Say = Callable[[Node, str], Any]
 
@@ -28,13 +35,27 @@ def last_n(window: str) -> int | None:
 def check_model(model: ModelSettings, node: Node, say: Say) -> ModelSettings:
     """Say what does not fit together in the settings of a model; and make them complete."""
     given = {metric for metric in model.thresholds if node.has("thresholds", metric, "min_labels")}
-    for place, what in (*_thresholds(model, given), *_endless(model), *_features(model), *_others(model), *_drift(model)):
+    for place, what in (
+        *_thresholds(model, given),
+        *_endless(model),
+        *_features(model),
+        *_others(model),
+        *_drift(model),
+    ):
         say(node.find(*place), what)
-    return msgspec.structs.replace(model, thresholds={metric: _supported(model, node, metric, rule) for metric, rule in model.thresholds.items()})
+    return msgspec.structs.replace(
+        model,
+        thresholds={
+            metric: _supported(model, node, metric, rule)
+            for metric, rule in model.thresholds.items()
+        },
+    )
 
 
 def _window_of(model: ModelSettings, rule: Threshold) -> str:
-    return rule.window or next((w for w in model.windows if last_n(w) is not None), model.windows[0])
+    return rule.window or next(
+        (w for w in model.windows if last_n(w) is not None), model.windows[0]
+    )
 
 
 def _supported(model: ModelSettings, node: Node, metric: str, rule: Threshold) -> Threshold:
@@ -56,15 +77,28 @@ def _thresholds(model: ModelSettings, given: set[str]) -> Iterator[tuple[tuple[s
         if rule.min is not None and rule.max is not None and rule.min > rule.max:
             yield (*place, "min"), f"min is more than max ({rule.max:g})"
         if rule.clear is not None and rule.min is not None and rule.clear < rule.min:
-            yield (*place, "clear"), f"clear must be at least min ({rule.min:g}), where the alert fires"
-        if rule.clear is not None and rule.min is None and rule.max is not None and rule.clear > rule.max:
-            yield (*place, "clear"), f"clear must be at most max ({rule.max:g}), where the alert fires"
+            yield (
+                (*place, "clear"),
+                f"clear must be at least min ({rule.min:g}), where the alert fires",
+            )
+        if (
+            rule.clear is not None
+            and rule.min is None
+            and rule.max is not None
+            and rule.clear > rule.max
+        ):
+            yield (
+                (*place, "clear"),
+                f"clear must be at most max ({rule.max:g}), where the alert fires",
+            )
         if rule.window is not None and rule.window not in model.windows:
             yield (*place, "window"), f"must be one of `windows` ({', '.join(model.windows)})"
         n = last_n(_window_of(model, rule))
         if n is not None and rule.min_labels > n and metric in given:
             yield (*place, "min_labels"), f"the window last_{n} never holds so many"
-        if model.task != "auto" and metric not in (rules.REGRESSION if model.task == "regression" else rules.CLASSIFICATION):
+        if model.task != "auto" and metric not in (
+            rules.REGRESSION if model.task == "regression" else rules.CLASSIFICATION
+        ):
             yield place, f"a model of task {model.task} has no {metric}"
 
 
@@ -75,20 +109,50 @@ def _endless(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
         place = ("thresholds", metric)
         name = f"the absolute value of {metric}" if metric == "bias" else metric
         if rule.min is not None and rule.min <= low:
-            yield (*place, "min"), f"{name} is never below {rule.min:g}, so the alert would never fire; give a greater value, or `off`"
+            yield (
+                (*place, "min"),
+                (
+                    f"{name} is never below {rule.min:g}, so the alert would never fire; give a "
+                    "greater value, or `off`"
+                ),
+            )
         if rule.max is not None and rule.max >= high:
-            yield (*place, "max"), f"{name} is never above {rule.max:g}, so the alert would never fire; give a smaller value, or `off`"
+            yield (
+                (*place, "max"),
+                (
+                    f"{name} is never above {rule.max:g}, so the alert would never fire; give a "
+                    "smaller value, or `off`"
+                ),
+            )
         if rule.min is not None and rule.min > high:
-            yield (*place, "min"), f"{name} is never more than {high:g}, so the alert would never end"
+            yield (
+                (*place, "min"),
+                f"{name} is never more than {high:g}, so the alert would never end",
+            )
         if rule.max is not None and rule.max < low:
-            yield (*place, "max"), f"{name} is never less than {low:g}, so the alert would never end"
+            yield (
+                (*place, "max"),
+                f"{name} is never less than {low:g}, so the alert would never end",
+            )
         if rule.clear is not None and not low <= rule.clear <= high:
             yield (*place, "clear"), f"{name} never reaches it, so the alert would never end"
-        if rule.clear is not None and rule.min is not None and rule.max is not None and rule.clear > rule.max:
-            yield (*place, "clear"), f"clear must be at most max ({rule.max:g}), else the alert would never end"
+        if (
+            rule.clear is not None
+            and rule.min is not None
+            and rule.max is not None
+            and rule.clear > rule.max
+        ):
+            yield (
+                (*place, "clear"),
+                f"clear must be at most max ({rule.max:g}), else the alert would never end",
+            )
         if model.task == "multiclass" and metric == "calibration_error":
             yield place, "a model of task multiclass has no calibration_error"
-        if model.task == "multiclass" and metric == "roc_auc" and last_n(_window_of(model, rule)) is None:
+        if (
+            model.task == "multiclass"
+            and metric == "roc_auc"
+            and last_n(_window_of(model, rule)) is None
+        ):
             yield (*place, "window"), "roc_auc of a multiclass model is of windows `last_N` only"
     for place, share in (
         (("quality", "missing_ratio"), model.quality.missing_ratio),
@@ -97,23 +161,54 @@ def _endless(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
         (("calls", "error_share"), model.calls.error_share),
     ):
         if share is not None and share >= 1:
-            yield place, "a share is never above 1, so the alert would never fire; give a smaller value" + ("" if place[0] == "anomalies" else ", or `off`")
+            yield (
+                place,
+                "a share is never above 1, so the alert would never fire; give a smaller value"
+                + ("" if place[0] == "anomalies" else ", or `off`"),
+            )
 
 
 def _drift(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
     """Distances and parameters of detectors that could never fire."""
     for method, limit in model.drift.thresholds.items():
         if method in ("js", "ks", "chi2") and limit >= 1:
-            yield ("drift", "thresholds", method), f"{method} is never above 1, so the alert would never fire; give a smaller value, or `off`"
+            yield (
+                ("drift", "thresholds", method),
+                (
+                    f"{method} is never above 1, so the alert would never fire; give a smaller "
+                    "value, or `off`"
+                ),
+            )
     for signal in rules.SIGNALS:
         for method, given in getattr(model.drift, signal).items():
             place, all_of = ("drift", signal, method), {**METHODS[method].parameters, **given}
             if method == "kswin" and all_of["window_size"] <= all_of["stat_size"]:
-                yield place, f"window_size ({all_of['window_size']:g}) must be more than stat_size ({all_of['stat_size']:g})"
+                yield (
+                    place,
+                    (
+                        f"window_size ({all_of['window_size']:g}) must be more than stat_size "
+                        f"({all_of['stat_size']:g})"
+                    ),
+                )
             if method == "ddm" and all_of["drift_threshold"] < all_of["warning_threshold"]:
-                yield place, f"drift_threshold ({all_of['drift_threshold']:g}) must be at least warning_threshold ({all_of['warning_threshold']:g})"
-            if method.startswith("hddm") and all_of["drift_confidence"] > all_of["warning_confidence"]:
-                yield place, f"drift_confidence ({all_of['drift_confidence']:g}) must be at most warning_confidence ({all_of['warning_confidence']:g})"
+                yield (
+                    place,
+                    (
+                        f"drift_threshold ({all_of['drift_threshold']:g}) must be at least "
+                        f"warning_threshold ({all_of['warning_threshold']:g})"
+                    ),
+                )
+            if (
+                method.startswith("hddm")
+                and all_of["drift_confidence"] > all_of["warning_confidence"]
+            ):
+                yield (
+                    place,
+                    (
+                        f"drift_confidence ({all_of['drift_confidence']:g}) must be at most "
+                        f"warning_confidence ({all_of['warning_confidence']:g})"
+                    ),
+                )
 
 
 def _features(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -122,8 +217,16 @@ def _features(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
         if feature.min is not None and feature.max is not None and feature.min > feature.max:
             yield (*place, "min"), f"min is more than max ({feature.max:g})"
         if feature.categories is not None and not feature.categories:
-            yield (*place, "categories"), "every value would be a violation, so the alert would never end; name the values, or leave it out"
-        if feature.type in {"category", "text"} and (feature.min is not None or feature.max is not None):
+            yield (
+                (*place, "categories"),
+                (
+                    "every value would be a violation, so the alert would never end; name the "
+                    "values, or leave it out"
+                ),
+            )
+        if feature.type in {"category", "text"} and (
+            feature.min is not None or feature.max is not None
+        ):
             yield (*place, "type"), "min and max are of numbers"
         if feature.type in {"numeric", "text"} and feature.categories is not None:
             yield (*place, "type"), "categories are of type category"
@@ -141,22 +244,37 @@ def _others(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
     if model.task == "regression":
         for method in model.drift.errors:
             if METHODS[method].binary:
-                yield ("drift", "errors", method), f"{method} takes 0 and 1 only, and errors of a regression are numbers"
+                yield (
+                    ("drift", "errors", method),
+                    f"{method} takes 0 and 1 only, and errors of a regression are numbers",
+                )
     names = [segment.name for segment in model.segments]
     for name in sorted({n for n in names if names.count(n) > 1}):
         yield ("segments",), f"{name} is given twice"
     for segment in model.segments:
         if "=" in segment.name:
-            yield ("segments",), f"the name {segment.name!r} has a `=`, which parts name and value in what is shown"
+            yield (
+                ("segments",),
+                f"the name {segment.name!r} has a `=`, which parts name and value in what is shown",
+            )
         if any(low >= high for low, high in zip(segment.cut, segment.cut[1:], strict=False)):
             yield ("segments",), f"the cut points of {segment.name} must ascend"
     for name in model.features:
         if feature_named(name) != name:
-            yield ("features", name), f"is a name of stream-monitor's own; a feature that is called so is shown as {feature_named(name)!r}, and configured by that name"
+            yield (
+                ("features", name),
+                (
+                    "is a name of stream-monitor's own; a feature that is called so is shown as "
+                    f"{feature_named(name)!r}, and configured by that name"
+                ),
+            )
     for name, metric in model.metrics.custom.items():
         feature = metric.field.removeprefix("features.")
         if feature != metric.field and feature_named(feature) != feature:
-            yield ("metrics", "custom", name, "field"), f"a feature that is called so is known as features.{feature_named(feature)}"
+            yield (
+                ("metrics", "custom", name, "field"),
+                f"a feature that is called so is known as features.{feature_named(feature)}",
+            )
         if any(not 0 < q < 1 for q in metric.quantiles):
             yield ("metrics", "custom", name, "quantiles"), "quantiles lie between 0 and 1"
 
@@ -165,20 +283,39 @@ def check_kafka(kafka: KafkaSettings, node: Node, say: Say) -> None:
     """Say what is missing to connect."""
     security, place = kafka.security, node.find("security")
     for broker in kafka.bootstrap_servers.split(","):
-        port = broker.strip().rpartition(":")[2] if not broker.strip().endswith("]") and ":" in broker else ""
+        port = (
+            broker.strip().rpartition(":")[2]
+            if not broker.strip().endswith("]") and ":" in broker
+            else ""
+        )
         if port.isdigit() and not 1 <= int(port) <= 65_535:
             say(node.find("bootstrap_servers"), "a port lies between 1 and 65535")
-    sasl = {"sasl_mechanism": security.sasl_mechanism, "username": security.username, "password": security.password}
+    sasl = {
+        "sasl_mechanism": security.sasl_mechanism,
+        "username": security.username,
+        "password": security.password,
+    }
     if security.protocol.startswith("SASL"):
         missing = [name for name, value in sasl.items() if not value]
         if missing:
             say(place.find("protocol"), f"needs {', '.join(missing)} too")
     elif any(sasl.values()):
         name = next(name for name, value in sasl.items() if value)
-        say(place.find(name), f"needs protocol {'SASL_SSL' if security.protocol == 'SSL' else 'SASL_SSL or SASL_PLAINTEXT'}")
-    files = {"ca_file": security.ca_file, "cert_file": security.cert_file, "key_file": security.key_file}
+        say(
+            place.find(name),
+            "needs protocol "
+            f"{'SASL_SSL' if security.protocol == 'SSL' else 'SASL_SSL or SASL_PLAINTEXT'}",
+        )
+    files = {
+        "ca_file": security.ca_file,
+        "cert_file": security.cert_file,
+        "key_file": security.key_file,
+    }
     if not security.protocol.endswith("SSL") and any(files.values()):
-        say(place.find(next(name for name, value in files.items() if value)), "needs protocol SSL or SASL_SSL")
+        say(
+            place.find(next(name for name, value in files.items() if value)),
+            "needs protocol SSL or SASL_SSL",
+        )
     if security.key_file and not security.cert_file:
         say(place.find("key_file"), "needs cert_file too")
 
@@ -186,8 +323,13 @@ def check_kafka(kafka: KafkaSettings, node: Node, say: Say) -> None:
 def check_http(http: HttpSettings, node: Node, say: Say) -> None:
     """Say what is missing to serve."""
     if bool(http.cert_file) != bool(http.key_file):
-        say(node.find("cert_file" if http.cert_file else "key_file"), f"needs {'key_file' if http.cert_file else 'cert_file'} too")
-    if http.token is not None and not (http.token and http.token.reveal().isascii() and " " not in http.token.reveal()):
+        say(
+            node.find("cert_file" if http.cert_file else "key_file"),
+            f"needs {'key_file' if http.cert_file else 'cert_file'} too",
+        )
+    if http.token is not None and not (
+        http.token and http.token.reveal().isascii() and " " not in http.token.reveal()
+    ):
         say(node.find("token"), "must be ASCII without spaces, and not empty")
 
 
@@ -203,8 +345,14 @@ def check_custom(core: CoreSettings, root: Node, say: Say) -> None:
     except ConfigError as e:
         places = [("defaults",), *(("models", name) for name in core.models)]
         for problem in e.problems:
-            found = [p for p in places if problem.startswith(".".join((*p, "metrics", "custom", "")))]
+            found = [
+                p for p in places if problem.startswith(".".join((*p, "metrics", "custom", "")))
+            ]
             place = max(found, key=len)
-            name, _, what = problem.removeprefix(".".join((*place, "metrics", "custom", ""))).partition(": ")
+            name, _, what = problem.removeprefix(
+                ".".join((*place, "metrics", "custom", ""))
+            ).partition(": ")
             inherited = not root.has(*place, "metrics", "custom", name)
-            say(root.find(*(("defaults",) if inherited else place), "metrics", "custom", name), what)
+            say(
+                root.find(*(("defaults",) if inherited else place), "metrics", "custom", name), what
+            )

@@ -1,7 +1,9 @@
 """
-What each key means and which values it takes, beyond its type: one table for the checker, the JSON Schema and the docs.
+What each key means and which values it takes, beyond its type: one table for the checker, the JSON
+Schema and the docs.
 
-Rule of the file: types, names and defaults are those of `settings.py` and are not repeated here; every key of `monitor.yaml` has its line (`tests/unit/test_config_command.py` says so).
+Rule of the file: types, names and defaults are those of `settings.py` and are not repeated here;
+every key of `monitor.yaml` has its line (`tests/unit/test_config_command.py` says so).
 """
 
 from __future__ import annotations
@@ -23,27 +25,51 @@ OFF = "off"
 
 SHARES = frozenset({"accuracy", "precision", "recall", "f1", "roc_auc", "calibration_error"})
 """Metrics between 0 and 1."""
-CLASSIFICATION = ("accuracy", "precision", "recall", "f1", "roc_auc", "log_loss", "brier_score", "calibration_error")
+CLASSIFICATION = (
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "roc_auc",
+    "log_loss",
+    "brier_score",
+    "calibration_error",
+)
 REGRESSION = ("mae", "rmse", "r2", "bias")
 METRICS = CLASSIFICATION + REGRESSION
 LESS_IS_BETTER = frozenset({"log_loss", "brier_score", "calibration_error", "mae", "rmse", "bias"})
-"""A bare number is their maximum; of the others it is the minimum. `bias` is judged by its absolute value."""
+"""
+A bare number is their maximum; of the others it is the minimum.
+
+`bias` is judged by its absolute value.
+"""
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(SHARES, (0.0, 1.0)),
     **dict.fromkeys(("log_loss", "brier_score", "mae", "rmse", "bias"), (0.0, math.inf)),
     "r2": (-math.inf, 1.0),
 }
-"""Between which values a metric lies (of `bias` its absolute value), so which rules could never fire or never end."""
+"""
+Between which values a metric lies (of `bias` its absolute value), so which rules could never fire
+or never end.
+"""
 DISTANCES = ("psi", "js", "ks", "wasserstein", "chi2")
 SIGNALS = ("errors", "score", "prediction", "features")
 
 SECRETS = frozenset({"password", "key_password", "token"})
-"""Values that are never shown, and that are taken from the environment and from files of their own only."""
+"""
+Values that are never shown, and that are taken from the environment and from files of their own
+only.
+"""
 SHOWN: dict[tuple[str, ...], frozenset[str]] = {
-    ("kafka", "security"): frozenset({"protocol", "sasl_mechanism", "username", "ca_file", "cert_file", "key_file"}),
+    ("kafka", "security"): frozenset(
+        {"protocol", "sasl_mechanism", "username", "ca_file", "cert_file", "key_file"}
+    ),
     ("worker", "metrics"): frozenset({"host", "port", "cert_file", "key_file"}),
 }
-"""Sections that hold a secret, and the values in them that may be shown: what was given under a mistyped key may be the secret."""
+"""
+Sections that hold a secret, and the values in them that may be shown: what was given under a
+mistyped key may be the secret.
+"""
 
 TOP: dict[str, Any] = {
     "kafka": s.KafkaSettings,
@@ -58,14 +84,19 @@ TOP_TEXTS = {
     "kafka": "Where Kafka is.",
     "worker": "How a worker runs.",
     "defaults": "What holds for every model.",
-    "models": "By name of the model: what is different for it; everything else is taken from `defaults`.",
+    "models": "By name of the model: what differs for it; the rest is taken from `defaults`.",
     "limits": "Bounds of memory, by partition of observations (`series`: by worker).",
     "privacy": "What may leave the worker.",
 }
 
 
 class Rule(NamedTuple):
-    """One key. `low` and `high` are inclusive, `above` is not; of a duration they are ms. `form` names a way of writing that the type does not tell."""
+    """
+    One key.
+
+    `low` and `high` are inclusive, `above` is not; of a duration they are ms. `form` names a way of
+    writing that the type does not tell.
+    """
 
     text: str
     low: float | None = None
@@ -83,19 +114,41 @@ class Form(NamedTuple):
 
 FORMS = {
     "duration": Form(DURATION, "a duration such as 50ms, 2s, 10m, 24h or 30d"),
-    "window": Form(WINDOW, f"`last_N` (N from 1 to {LAST_N_MAX:,}) or a duration up to 31d, such as 1h"),
+    "window": Form(
+        WINDOW, f"`last_N` (N from 1 to {LAST_N_MAX:,}) or a duration up to 31d, such as 1h"
+    ),
     "prefix": Form(r"^[a-zA-Z0-9._-]{0,200}$", "letters, digits, `.`, `_` and `-` (at most 200)"),
-    "brokers": Form(r"^(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?( *, *(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?)*$", "HOST:PORT, several with commas between"),
+    "brokers": Form(
+        r"^(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?( *, "
+        r"*(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?)*$",
+        "HOST:PORT, several with commas between",
+    ),
     "name": Form(r"^.{1,255}$", "a name"),
-    "field": Form(r"^(prediction|score|latency_ms|features\..+)$", "prediction, score, latency_ms or features.NAME"),
+    "field": Form(
+        r"^(prediction|score|latency_ms|features\..+)$",
+        "prediction, score, latency_ms or features.NAME",
+    ),
 }
 
 DETECTOR_BOUNDS: dict[str, tuple[float, float]] = {
-    "clock": (1, 1_000_000), "max_buckets": (1, 1_000), "min_window_length": (1, 1_000_000), "grace_period": (0, 1_000_000),
-    "min_instances": (1, 10_000_000), "threshold": (1e-9, 1e9), "warm_start": (1, 10_000_000),
-    "warning_threshold": (0, 100), "drift_threshold": (0, 100), "drift_confidence": (1e-300, 1), "warning_confidence": (1e-300, 1), "lambda_val": (1e-9, 1),
-    "two_sided_test": (0, 1), "window_size": (2, 1_000_000), "stat_size": (1, 1_000_000), "seed": (0, 2**31 - 1), "alpha": (1e-300, 1),
-}  # fmt: skip
+    "clock": (1, 1_000_000),
+    "max_buckets": (1, 1_000),
+    "min_window_length": (1, 1_000_000),
+    "grace_period": (0, 1_000_000),
+    "min_instances": (1, 10_000_000),
+    "threshold": (1e-9, 1e9),
+    "warm_start": (1, 10_000_000),
+    "warning_threshold": (0, 100),
+    "drift_threshold": (0, 100),
+    "drift_confidence": (1e-300, 1),
+    "warning_confidence": (1e-300, 1),
+    "lambda_val": (1e-9, 1),
+    "two_sided_test": (0, 1),
+    "window_size": (2, 1_000_000),
+    "stat_size": (1, 1_000_000),
+    "seed": (0, 2**31 - 1),
+    "alpha": (1e-300, 1),
+}
 DELTA_BOUNDS = {"adwin": (1e-300, 1.0), "page_hinkley": (0.0, 1e9)}
 
 
@@ -120,69 +173,130 @@ RULES: dict[type, dict[str, Rule]] = {
         "protocol": Rule("Of the connection."),
         "sasl_mechanism": Rule("How to log in, where the protocol begins with SASL."),
         "username": Rule("Who logs in."),
-        "password": Rule("Secret: only as an environment variable; one that ends in `_FILE` names a file that holds it."),
+        "password": Rule(
+            "Secret: only as an environment variable; one that ends in `_FILE` names a file "
+            "that holds it."
+        ),
         "ca_file": Rule("Certificates (PEM) that are trusted, instead of the system's."),
         "cert_file": Rule("Certificate (PEM) of this client."),
         "key_file": Rule("Its key (PEM)."),
-        "key_password": Rule("Secret of the key: only as an environment variable, as the password."),
+        "key_password": Rule(
+            "Secret of the key: only as an environment variable, as the password."
+        ),
     },
     s.WorkerSettings: {
         "group": Rule("Consumer group. Workers of one group share the work.", form="name"),
-        "instance_id": Rule("Static membership: a name that this worker keeps over restarts (of its pod), so that a short restart moves no partitions.", form="name"),
-        "processing_guarantee": Rule("`at_least_once` needs no transactions and may repeat alerts after a crash."),
+        "instance_id": Rule(
+            "Static membership: a name that this worker keeps over restarts (of its pod), so "
+            "that a short restart moves no partitions.",
+            form="name",
+        ),
+        "processing_guarantee": Rule(
+            "`at_least_once` needs no transactions and may repeat alerts after a crash."
+        ),
         "auto_offset_reset": Rule("Where a new group begins."),
-        "flush_interval": Rule("How long decoded rows wait before they are written.", low=1, high=60_000),
-        "alert_interval": Rule("How often a transaction ends, which makes alerts visible.", low=1, high=60_000),
+        "flush_interval": Rule(
+            "How long decoded rows wait before they are written.", low=1, high=60_000
+        ),
+        "alert_interval": Rule(
+            "How often a transaction ends, which makes alerts visible.", low=1, high=60_000
+        ),
         "max_source_skew": Rule(
-            "How far (event time) a partition of `predictions` or `labels` may be read ahead of the slowest that has records waiting; `off`: each as fast as it comes.",
+            "How far (event time) a partition of `predictions` or `labels` may be read ahead "
+            "of the slowest that has records waiting; `off`: each as fast as it comes.",
             low=0,
             high=86_400_000,
         ),
-        "max_source_wait": Rule("How long a partition waits at most for the same others, whatever they have.", low=1_000, high=86_400_000),
-        "shutdown_timeout": Rule("How long a clean stop may take.", low=0, high=3_600_000),
-        "max_record_bytes": Rule("Larger source records are dead letters.", low=1_024, high=100_000_000),
-        "on_corrupt": Rule(
-            "A batch of `predictions` or `labels` that is broken on the broker's disk: `stop` ends the worker (73); `skip` goes on after it, with a dead letter that names its place."
+        "max_source_wait": Rule(
+            "How long a partition waits at most for the same others, whatever they have.",
+            low=1_000,
+            high=86_400_000,
         ),
-        "on_poison": Rule("What has ended the worker three times at the same position: `skip` sets the record aside as a dead letter; `stop` lets the worker end each time."),
+        "shutdown_timeout": Rule("How long a clean stop may take.", low=0, high=3_600_000),
+        "max_record_bytes": Rule(
+            "Larger source records are dead letters.", low=1_024, high=100_000_000
+        ),
+        "on_corrupt": Rule(
+            "A batch of `predictions` or `labels` that is broken on the broker's disk: `stop` "
+            "ends the worker (73); `skip` goes on after it, with a dead letter that names its "
+            "place."
+        ),
+        "on_poison": Rule(
+            "What has ended the worker three times at the same position: `skip` sets the "
+            "record aside as a dead letter; `stop` lets the worker end each time."
+        ),
         "on_lost": Rule(
-            "Records that retention deleted before they were read or folded: `continue` counts them and goes on behind them; `fail` ends the worker (71) before anything is committed."
+            "Records that retention deleted before they were read or folded: `continue` "
+            "counts them and goes on behind them; `fail` ends the worker (71) before anything "
+            "is committed."
         ),
         "metrics": Rule("Where `/metrics`, `/live` and `/ready` are."),
     },
     s.HttpSettings: {
         "host": Rule("Address to listen on; 0.0.0.0 is all of them.", form="name"),
-        "port": Rule("Port; 0 is a free one, which the worker's first line tells.", low=0, high=65_535),
+        "port": Rule(
+            "Port; 0 is a free one, which the worker's first line tells.", low=0, high=65_535
+        ),
         "cert_file": Rule("Certificate (PEM) of this server: with it the endpoint speaks https."),
         "key_file": Rule("Its key (PEM, without a password)."),
-        "token": Rule("Secret: only as an environment variable. `/metrics` is then for those who send `Authorization: Bearer …`; `/live` and `/ready` are for all."),
+        "token": Rule(
+            "Secret: only as an environment variable. `/metrics` is then for those who send "
+            "`Authorization: Bearer …`; `/live` and `/ready` are for all."
+        ),
     },
     s.ModelSettings: {
         "task": Rule("What the model does; `auto` finds out from its first labels."),
-        "positive_class": Rule("Of a binary model; by default found by name, by score, or the rarer class.", form="class"),
-        "windows": Rule("Windows of the performance metrics: labelled rows, or event time (in steps of 10 s).", form="windows"),
+        "positive_class": Rule(
+            "Of a binary model; by default found by name, by score, or the rarer class.",
+            form="class",
+        ),
+        "windows": Rule(
+            "Windows of the performance metrics: labelled rows, or event time (in steps of 10 s).",
+            form="windows",
+        ),
         "labels": Rule("About labels."),
         "baseline": Rule("The reference that later rows are compared with."),
         "features": Rule("By name: what is known of a feature; others are learnt."),
-        "segments": Rule("Slices: names under `segments` of the event, or features; `FEATURE: [cut, points]` cuts a number into ranges.", form="segments"),
-        "thresholds": Rule("By metric: an alert when it is worse. A bare number is `min`, or `max` where less is better; `off` takes an inherited one away.", form="thresholds"),
+        "segments": Rule(
+            "Slices: names under `segments` of the event, or features; `FEATURE: [cut, "
+            "points]` cuts a number into ranges.",
+            form="segments",
+        ),
+        "thresholds": Rule(
+            "By metric: an alert when it is worse. A bare number is `min`, or `max` where "
+            "less is better; `off` takes an inherited one away.",
+            form="thresholds",
+        ),
         "drift": Rule("Detectors of change."),
         "anomalies": Rule("Values that are unlike the reference."),
         "quality": Rule("Missing and broken values."),
         "freshness": Rule("Silence that is an alert."),
         "calls": Rule("Slow and failed calls."),
         "metrics": Rule("Metrics of your own."),
-        "cooldown": Rule("After an alert ended, how long the same may not begin again.", low=0, high=30 * s.DAY_MS),
+        "cooldown": Rule(
+            "After an alert ended, how long the same may not begin again.",
+            low=0,
+            high=30 * s.DAY_MS,
+        ),
         "retire_after": Rule(
-            "A version that nobody uses for so long, and for `labels.max_delay`, retires: its series go, what fires for it ends, its place under `limits` is free. "
+            "A version that nobody uses for so long, and for `labels.max_delay`, retires: its "
+            "series go, what fires for it ends, its place under `limits` is free. "
             "Its reference, windows and counters stay for when it is used again.",
             low=s.HOUR_MS,
             high=3_660 * s.DAY_MS,
         ),
     },
-    s.Labels: {"max_delay": Rule("How long a prediction waits for its label, and how long repeated ids are recognised.", low=0, high=366 * s.DAY_MS)},
+    s.Labels: {
+        "max_delay": Rule(
+            "How long a prediction waits for its label, and how long repeated ids are recognised.",
+            low=0,
+            high=366 * s.DAY_MS,
+        )
+    },
     s.Baseline: {
-        "source": Rule("`learn`: from the first rows; `file`: a profile of `stream-monitor baseline build`."),
+        "source": Rule(
+            "`learn`: from the first rows; `file`: a profile of `stream-monitor baseline build`."
+        ),
         "rows": Rule("Rows to learn from.", low=1, high=1_000_000),
         "path": Rule("The file, relative to `monitor.yaml`.", form="name"),
     },
@@ -194,54 +308,111 @@ RULES: dict[type, dict[str, Rule]] = {
         "required": Rule("A missing value is a violation."),
         "unique": Rule("A repeated value is a violation."),
     },
-    s.Segment: {"name": Rule("Name of the segment or feature.", form="name"), "cut": Rule("Points that cut a number into ranges, ascending.")},
+    s.Segment: {
+        "name": Rule("Name of the segment or feature.", form="name"),
+        "cut": Rule("Points that cut a number into ranges, ascending."),
+    },
     s.Threshold: {
         "min": Rule("Alert below it."),
         "max": Rule("Alert above it."),
         "severity": Rule("Of the alert."),
         "window": Rule("One of `windows`; by default the first `last_N`.", form="window"),
-        "min_labels": Rule("With fewer labelled rows in the window nothing is judged.", low=1, high=LAST_N_MAX),
+        "min_labels": Rule(
+            "With fewer labelled rows in the window nothing is judged.", low=1, high=LAST_N_MAX
+        ),
         "for": Rule("How long it must be so before the alert fires.", low=0, high=30 * s.DAY_MS),
-        "clear": Rule("The alert ends when the metric is past this value; by default the threshold."),
+        "clear": Rule(
+            "The alert ends when the metric is past this value; by default the threshold."
+        ),
     },
     s.Drift: {
-        "errors": Rule("Detectors on the errors of the model (concept drift), by name with their parameters; `off` for none.", form="methods"),
+        "errors": Rule(
+            "Detectors on the errors of the model (concept drift), by name with their "
+            "parameters; `off` for none.",
+            form="methods",
+        ),
         "score": Rule("Detectors on the score.", form="methods"),
         "prediction": Rule("Detectors on the prediction.", form="methods"),
         "features": Rule("Detectors on each numeric feature.", form="methods"),
-        "thresholds": Rule("By distance to the reference (`psi js ks wasserstein chi2`): alert above it, when it is beyond chance.", form="distances"),
+        "thresholds": Rule(
+            "By distance to the reference (`psi js ks wasserstein chi2`): alert above it, "
+            "when it is beyond chance.",
+            form="distances",
+        ),
         "severity": Rule("Of drift alerts."),
     },
     s.Anomalies: {
-        "fence": Rule("Interquartile ranges beyond the quartiles that a value may lie.", above=0, high=1_000),
+        "fence": Rule(
+            "Interquartile ranges beyond the quartiles that a value may lie.", above=0, high=1_000
+        ),
         "reference": Rule("Quartiles of the baseline, or of the rows before."),
-        "trailing_rows": Rule("How many rows before, with `reference: trailing`.", low=20, high=1_000_000),
-        "share": Rule("Share of values outside the fences, beyond that of the reference, that is an alert.", low=0, high=1),
+        "trailing_rows": Rule(
+            "How many rows before, with `reference: trailing`.", low=20, high=1_000_000
+        ),
+        "share": Rule(
+            "Share of values outside the fences, beyond that of the reference, that is an alert.",
+            low=0,
+            high=1,
+        ),
         "sample": Rule("Share of such rows that goes to the topic `anomalies`.", low=0, high=1),
         "topic": Rule("Write them there."),
-        "trend_windows": Rule("Windows of accuracy (or R² of a regression) that a trend is fitted to.", low=3, high=1_000),
-        "trend_slope": Rule("Change of accuracy (or R²) along these windows that is an alert when it is beyond chance too.", low=-1_000, high=1_000),
-        "pattern_z": Rule("Robust z by which an hour of a feature may differ from the same hour of earlier days.", above=0, high=1_000),
-        "pattern_windows": Rule("Hours in a row that must differ before it is an alert.", low=1, high=1_000),
+        "trend_windows": Rule(
+            "Windows of accuracy (or R² of a regression) that a trend is fitted to.",
+            low=3,
+            high=1_000,
+        ),
+        "trend_slope": Rule(
+            "Change of accuracy (or R²) along these windows that is an alert when it is "
+            "beyond chance too.",
+            low=-1_000,
+            high=1_000,
+        ),
+        "pattern_z": Rule(
+            "Robust z by which an hour of a feature may differ from the same hour of earlier days.",
+            above=0,
+            high=1_000,
+        ),
+        "pattern_windows": Rule(
+            "Hours in a row that must differ before it is an alert.", low=1, high=1_000
+        ),
     },
     s.Quality: {
         "missing_ratio": Rule(
-            "Share of missing values, beyond that of the reference, that is an alert; `off` for none. Of a `required` feature none may be missing.", low=0, high=1
+            "Share of missing values, beyond that of the reference, that is an alert; `off` "
+            "for none. Of a `required` feature none may be missing.",
+            low=0,
+            high=1,
         ),
-        "violation_ratio": Rule("Share of values of the wrong type, out of range or of an unknown category that is an alert; `off` for none.", low=0, high=1),
+        "violation_ratio": Rule(
+            "Share of values of the wrong type, out of range or of an unknown category that "
+            "is an alert; `off` for none.",
+            low=0,
+            high=1,
+        ),
         "min_rows": Rule("Fewer rows are not judged.", low=1, high=1_000_000),
     },
     s.Freshness: {
         "predictions": Rule(
-            "No prediction for so long; at the default, where the model is usually silent for longer, longer than that. `off` for never.", low=1_000, high=366 * s.DAY_MS
+            "No prediction for so long; at the default, where the model is usually silent for "
+            "longer, longer than that. `off` for never.",
+            low=1_000,
+            high=366 * s.DAY_MS,
         ),
         "labels": Rule("No label for so long; `off` for never.", low=1_000, high=366 * s.DAY_MS),
     },
     s.Calls: {
         "latency_factor": Rule(
-            "A call is slow when it takes so many times what 95 % of the first calls took; more than 5 % of slow calls are an alert. `off` for none.", low=1, high=1_000
+            "A call is slow when it takes so many times what 95 % of the first calls took; "
+            "more than 5 % of slow calls are an alert. `off` for none.",
+            low=1,
+            high=1_000,
         ),
-        "error_share": Rule("Share of failed calls, beyond one and a half times that of the first calls, that is an alert; `off` for none.", low=0, high=1),
+        "error_share": Rule(
+            "Share of failed calls, beyond one and a half times that of the first calls, that "
+            "is an alert; `off` for none.",
+            low=0,
+            high=1,
+        ),
     },
     s.Metrics: {"custom": Rule("By name: a metric of one field, exported as `model_custom_NAME`.")},
     s.CustomMetric: {
@@ -253,13 +424,16 @@ RULES: dict[type, dict[str, Rule]] = {
         "quantiles": Rule("Of a summary."),
     },
     s.Limits: {
-        "models": Rule("Models that nobody configured; the rest are counted as `__other__`.", low=1),
+        "models": Rule(
+            "Models that nobody configured; the rest are counted as `__other__`.", low=1
+        ),
         "versions": Rule("Versions of a model.", low=1),
         "features": Rule("Features of a model version.", low=1),
         "segments": Rule("Values of a segment.", low=1),
         "categories": Rule("Categories of a feature.", low=1),
         "pending": Rule(
-            "Predictions, and labels, that are kept; when there are more, those that have their label go first, then the oldest. It decides how late labels may be.",
+            "Predictions, and labels, that are kept; when there are more, those that have "
+            "their label go first, then the oldest. It decides how late labels may be.",
             low=1_000,
             high=50_000_000,
         ),

@@ -1,7 +1,8 @@
 """
 Short ways of writing, and what a person may have meant.
 
-Rule of the file: expansion happens before settings of a model are laid over the defaults, so that a bare number and a mapping can be merged.
+Rule of the file: expansion happens before settings of a model are laid over the defaults, so that a
+bare number and a mapping can be merged.
 """
 
 from __future__ import annotations
@@ -12,9 +13,25 @@ from stream_monitor.config.rules import LESS_IS_BETTER, SIGNALS, UNITS_MS
 from stream_monitor.config.tree import Node
 
 UNIT_WORDS = {
-    "msec": "ms", "millisecond": "ms", "milliseconds": "ms", "sec": "s", "secs": "s", "second": "s", "seconds": "s", "min": "m", "mins": "m", "minute": "m",
-    "minutes": "m", "hr": "h", "hrs": "h", "hour": "h", "hours": "h", "day": "d", "days": "d", **{unit: unit for unit in UNITS_MS},
-}  # fmt: skip
+    "msec": "ms",
+    "millisecond": "ms",
+    "milliseconds": "ms",
+    "sec": "s",
+    "secs": "s",
+    "second": "s",
+    "seconds": "s",
+    "min": "m",
+    "mins": "m",
+    "minute": "m",
+    "minutes": "m",
+    "hr": "h",
+    "hrs": "h",
+    "hour": "h",
+    "hours": "h",
+    "day": "d",
+    "days": "d",
+    **{unit: unit for unit in UNITS_MS},
+}
 
 
 def is_number(node: Node) -> bool:
@@ -29,9 +46,18 @@ def expanded(model: Node) -> Node:
     value = dict(model.value)
     thresholds, drift = value.get("thresholds"), value.get("drift")
     if thresholds is not None and isinstance(thresholds.value, dict):
-        value["thresholds"] = Node({metric: _threshold(metric, node) for metric, node in thresholds.value.items()}, thresholds.where, thresholds.path)
+        value["thresholds"] = Node(
+            {metric: _threshold(metric, node) for metric, node in thresholds.value.items()},
+            thresholds.where,
+            thresholds.path,
+        )
     if drift is not None and isinstance(drift.value, dict):
-        signals = {key: Node("off", node.where, node.path, "off") if key in SIGNALS and node.value == {} else node for key, node in drift.value.items()}
+        signals = {
+            key: Node("off", node.where, node.path, "off")
+            if key in SIGNALS and node.value == {}
+            else node
+            for key, node in drift.value.items()
+        }
         value["drift"] = Node(signals, drift.where, drift.path)
     return Node(value, model.where, model.path)
 
@@ -40,7 +66,9 @@ def _threshold(metric: str, node: Node) -> Node:
     if not is_number(node):
         return node
     bound = "max" if metric in LESS_IS_BETTER else "min"
-    return Node({bound: Node(node.value, node.where, (*node.path, bound), node.text)}, node.where, node.path)
+    return Node(
+        {bound: Node(node.value, node.where, (*node.path, bound), node.text)}, node.where, node.path
+    )
 
 
 def duration_text(ms: float) -> str:
@@ -74,11 +102,20 @@ def window_meant(node: Node) -> str | None:
     """
     The window somebody may have meant.
 
-    >>> [window_meant(Node(v, "", (), str(v))) for v in (500, "last 100", "last100", "2 hours", "all")]
+    >>> [
+    ...     window_meant(Node(v, "", (), str(v)))
+    ...     for v in (500, "last 100", "last100", "2 hours", "all")
+    ... ]
     ['last_500', 'last_100', 'last_100', '2h', None]
     """
     found = re.fullmatch(r"(?:last)?[ _-]*([0-9]{1,7})", node.text.lower())
-    return f"last_{int(found[1])}" if found and int(found[1]) else duration_meant(node) if not found else None
+    return (
+        f"last_{int(found[1])}"
+        if found and int(found[1])
+        else duration_meant(node)
+        if not found
+        else None
+    )
 
 
 def number_meant(node: Node) -> str | None:
@@ -95,4 +132,6 @@ def number_meant(node: Node) -> str | None:
         return text.replace(",", "")
     if re.fullmatch(r"[0-9]+,[0-9]+", text):
         return text.replace(",", ".")
-    return text if isinstance(node.value, str) and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) else None
+    return (
+        text if isinstance(node.value, str) and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text) else None
+    )

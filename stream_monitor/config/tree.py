@@ -1,8 +1,9 @@
 """
 YAML and environment variables to a tree of nodes, each of which knows where it was written.
 
-Rule of the file: nothing is constructed but numbers, texts, booleans, nulls, lists and mappings; size, depth and the number of nodes (an alias counts each time) are bounded.
-What a value means is no business of this file.
+Rule of the file: nothing is constructed but numbers, texts, booleans, nulls, lists and mappings;
+size, depth and the number of nodes (an alias counts each time) are bounded. What a value means is
+no business of this file.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def merge(base: Node | None, own: Node) -> Node:
     return Node(merged, own.where, own.path)
 
 
-def read(text: str, name: str, problems: list[str], path: Path = (), *, numbered: bool = True) -> Node | None:
+def read(
+    text: str, name: str, problems: list[str], path: Path = (), *, numbered: bool = True
+) -> Node | None:
     """
     The tree of a YAML text; None when it is empty.
 
@@ -98,12 +101,21 @@ def read(text: str, name: str, problems: list[str], path: Path = (), *, numbered
         composed = YAML(typ="safe", pure=True).compose(text) if text.strip() else None
     except MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark and numbered else ""
-        what, alias, _ = str(e.problem).partition(" alias ")  # its name may be a secret: `password: *hush`
+        what, alias, _ = str(e.problem).partition(
+            " alias "
+        )  # its name may be a secret: `password: *hush`
         raise ConfigError([f"{name}{line}: not valid YAML: {what}{alias.rstrip()}"]) from None
     except YAMLError as e:
         raise ConfigError([f"{name}: not valid YAML: {str(e).splitlines()[0]}"]) from None
     except (RecursionError, ValueError) as e:
-        raise ConfigError([f"{name}: not valid YAML: {'nested too deeply' if isinstance(e, RecursionError) else e}"]) from None
+        raise ConfigError(
+            [
+                (
+                    f"{name}: not valid YAML: "
+                    f"{'nested too deeply' if isinstance(e, RecursionError) else e}"
+                )
+            ]
+        ) from None
     if composed is None:
         return None
     return _Builder(name, problems, numbered=numbered).node(composed, path, composed)
@@ -124,12 +136,21 @@ class _Builder:
         self.nodes += 1
         where = self.where(mark)
         if self.nodes > NODES_MAX or depth > DEPTH_MAX:
-            raise ConfigError([f"{where}: too many values, or nested too deeply (an alias within itself?)"])
+            raise ConfigError(
+                [f"{where}: too many values, or nested too deeply (an alias within itself?)"]
+            )
         tag = str(composed.tag).removeprefix(TAG)
         if isinstance(composed.value, str):
             return Node(self._scalar(tag, composed.value, path, where), where, path, composed.value)
         if tag == "seq":
-            return Node([self.node(item, (*path, str(i)), item, depth + 1) for i, item in enumerate(composed.value)], where, path)
+            return Node(
+                [
+                    self.node(item, (*path, str(i)), item, depth + 1)
+                    for i, item in enumerate(composed.value)
+                ],
+                where,
+                path,
+            )
         if tag == "map":
             return Node(self._mapping(composed, path, depth), where, path)
         self._say(where, path, "tags (!…) are not used here")
@@ -150,9 +171,18 @@ class _Builder:
                         self._say(where, path, "<< takes a mapping or a list of mappings")
                     self.nodes += 1
                     if self.nodes > NODES_MAX or depth > DEPTH_MAX:
-                        raise ConfigError([f"{where}: too many values, or nested too deeply (an alias within itself?)"])
+                        raise ConfigError(
+                            [
+                                (
+                                    f"{where}: too many values, or nested too deeply (an alias "
+                                    "within itself?)"
+                                )
+                            ]
+                        )
             elif key.value in own:
-                self._say(where, (*path, key.value), f"given twice, first in {own[key.value].where}")
+                self._say(
+                    where, (*path, key.value), f"given twice, first in {own[key.value].where}"
+                )
             else:
                 own[key.value] = self.node(value, (*path, key.value), key, depth + 1)
         return {**inherited, **own}
@@ -203,6 +233,12 @@ def _decimal(text: str) -> float:
 def leaves(node: Node) -> Iterator[Node]:
     """Every node of a tree."""
     yield node
-    below = node.value.values() if isinstance(node.value, dict) else node.value if isinstance(node.value, list) else ()
+    below = (
+        node.value.values()
+        if isinstance(node.value, dict)
+        else node.value
+        if isinstance(node.value, list)
+        else ()
+    )
     for child in below:
         yield from leaves(child)

@@ -1,8 +1,11 @@
 """
-A Kafka broker inside the process, for the demo and for tests: one node, memory only, bounded, plain asyncio.
+A Kafka broker inside the process, for the demo and for tests: one node, memory only, bounded, plain
+asyncio.
 
-Rule of the file: sockets and tasks are here, answers are in `handlers.py`. It says what it is: no disk, no replication, no compaction, no time retention, no security,
-and transactions are refused. It listens on 127.0.0.1 unless told otherwise. A reader that falls behind the kept bytes gets OFFSET_OUT_OF_RANGE.
+Rule of the file: sockets and tasks are here, answers are in `handlers.py`. It says what it is: no
+disk, no replication, no compaction, no time retention, no security, and transactions are refused.
+It listens on 127.0.0.1 unless told otherwise. A reader that falls behind the kept bytes gets
+OFFSET_OUT_OF_RANGE.
 """
 
 from __future__ import annotations
@@ -19,7 +22,14 @@ from typing import Any, Self
 
 from stream_monitor.demo.groups import REAP_S
 from stream_monitor.demo.handlers import Call, Handlers
-from stream_monitor.demo.protocol import API_VERSIONS, FRAME_BYTES_MAX, REQUESTS, api_versions, frame, read_header
+from stream_monitor.demo.protocol import (
+    API_VERSIONS,
+    FRAME_BYTES_MAX,
+    REQUESTS,
+    api_versions,
+    frame,
+    read_header,
+)
 from stream_monitor.demo.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -52,7 +62,9 @@ class Broker:
     True
     """
 
-    def __init__(self, *, partitions: int = 4, bytes_max: int = BYTES_MAX, join_delay_s: float = 0.05) -> None:
+    def __init__(
+        self, *, partitions: int = 4, bytes_max: int = BYTES_MAX, join_delay_s: float = 0.05
+    ) -> None:
         self.topics = Topics(partitions, bytes_max)
         self.errors: Counter[str] = Counter()
         """What clients did that could not be answered."""
@@ -74,12 +86,18 @@ class Broker:
         return self
 
     async def stop(self) -> None:
-        """Close the port and all connections; returns when no task is left. Everything stored is forgotten with the object."""
+        """
+        Close the port and all connections; returns when no task is left.
+
+        Everything stored is forgotten with the object.
+        """
         if self._server is None or self._reaper is None:
             return
         self._server.close()
         for _ in range(ACCEPT_STEPS):
-            await asyncio.sleep(0)  # a connection that is just being accepted must be seen, to be closed
+            await asyncio.sleep(
+                0
+            )  # a connection that is just being accepted must be seen, to be closed
         self._reaper.cancel()
         for group in self._handlers.groups.values():
             group.close()
@@ -105,7 +123,9 @@ class Broker:
                     log.info("member %s of group %s was silent and is out", member, name)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = asyncio.create_task(self._connection(reader, writer), name="demo-broker-connection")
+        connection = asyncio.create_task(
+            self._connection(reader, writer), name="demo-broker-connection"
+        )
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
         # A task that is cancelled before its first step runs no `finally`.
@@ -125,8 +145,16 @@ class Broker:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _serve(self, reader: asyncio.StreamReader, answers: asyncio.Queue[_Answer], sender: asyncio.Task[None]) -> None:
-        """Read requests until the client goes or says something that is not understood; the answers leave in the order of the requests."""
+    async def _serve(
+        self,
+        reader: asyncio.StreamReader,
+        answers: asyncio.Queue[_Answer],
+        sender: asyncio.Task[None],
+    ) -> None:
+        """
+        Read requests until the client goes or says something that is not understood; the answers
+        leave in the order of the requests.
+        """
         try:
             while not sender.done():
                 size = struct.unpack(">i", await reader.readexactly(4))[0]
@@ -156,14 +184,25 @@ class Broker:
             self._refuse(f"a request that cannot be read ({type(error).__name__})")
             return None
         try:
-            result = self._handlers.by_api_key[header.api_key](Call(request, header.api_version, header.client_id))
+            result = self._handlers.by_api_key[header.api_key](
+                Call(request, header.api_version, header.client_id)
+            )
         except Exception:
             self.errors["handler"] += 1
-            log.exception("the demo broker cannot answer API %d version %d", header.api_key, header.api_version)
+            log.exception(
+                "the demo broker cannot answer API %d version %d",
+                header.api_key,
+                header.api_version,
+            )
             return None
         if inspect.iscoroutine(result):
             result = asyncio.ensure_future(result)
-        return _Answer(header.correlation_id, request_class.RESPONSE_TYPE, result, wanted=header.api_key != PRODUCE or request.required_acks != 0)
+        return _Answer(
+            header.correlation_id,
+            request_class.RESPONSE_TYPE,
+            result,
+            wanted=header.api_key != PRODUCE or request.required_acks != 0,
+        )
 
     def _refuse(self, what: str) -> None:
         self.errors[what] += 1
@@ -173,7 +212,9 @@ class Broker:
 class _Answer:
     """An answer that may still be under way."""
 
-    def __init__(self, correlation_id: int, response: Any, result: Any, *, wanted: bool = True) -> None:
+    def __init__(
+        self, correlation_id: int, response: Any, result: Any, *, wanted: bool = True
+    ) -> None:
         self.correlation_id = correlation_id
         self.response = response
         self.result = result
@@ -211,7 +252,9 @@ async def _send(answers: asyncio.Queue[_Answer], writer: asyncio.StreamWriter) -
 class BrokerThread:
     """A broker on an event loop and a daemon thread of its own; `stop` ends both."""
 
-    def __init__(self, broker: Broker, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    def __init__(
+        self, broker: Broker, loop: asyncio.AbstractEventLoop, thread: threading.Thread
+    ) -> None:
         self.broker = broker
         self.bootstrap = broker.bootstrap
         self._loop = loop
@@ -231,7 +274,9 @@ class BrokerThread:
         self.stop()
 
 
-def start_in_thread(*, host: str = "127.0.0.1", port: int = 0, partitions: int = 4, bytes_max: int = BYTES_MAX) -> BrokerThread:
+def start_in_thread(
+    *, host: str = "127.0.0.1", port: int = 0, partitions: int = 4, bytes_max: int = BYTES_MAX
+) -> BrokerThread:
     """
     Start a broker on a thread of its own.
 

@@ -3,9 +3,12 @@ Consumer groups of the embedded broker: joining, assignments, heartbeats, commit
 
 Rule of the file: the states are Kafka's own and change only here.
 
-    EMPTY -join-> JOINING -all joined, or the slowest rebalance timeout-> SYNCING -the leader's assignment-> STABLE
-      ^______________________________ the last member left ______________________________________________|
-    Any join with news, any member that leaves or falls silent: back to JOINING. No static membership, no cooperative rebalance by the broker (clients may do it).
+    EMPTY -join-> JOINING -all joined, or the slowest rebalance timeout-> SYNCING -the leader's
+    assignment-> STABLE
+      ^______________________________ the last member left
+      ______________________________________________|
+    Any join with news, any member that leaves or falls silent: back to JOINING. No static
+    membership, no cooperative rebalance by the broker (clients may do it).
 """
 
 from __future__ import annotations
@@ -89,12 +92,20 @@ class Group:
             return Joined(Error.UNKNOWN_MEMBER_ID, member=join.member)
         if self.members and join.protocol_type != self.protocol_type:
             return Joined(Error.INCONSISTENT_GROUP_PROTOCOL, member=name)
-        news = join.member not in self.members or self.members[join.member].protocols != join.protocols
+        news = (
+            join.member not in self.members or self.members[join.member].protocols != join.protocols
+        )
         member = self.members.setdefault(name, Member())
-        member.client, member.session_s, member.rebalance_s, member.protocols = join.client, join.session_s, join.rebalance_s, join.protocols
+        member.client, member.session_s, member.rebalance_s, member.protocols = (
+            join.client,
+            join.session_s,
+            join.rebalance_s,
+            join.protocols,
+        )
         member.seen_s = loop.time()
         self.protocol_type = join.protocol_type
-        # A known member that only missed the answer gets it again; a leader that joins a stable group wants a new assignment.
+        # A known member that only missed the answer gets it again; a leader that joins a stable
+        # group wants a new assignment.
         if not news and (self.state == SYNCING or (self.state == STABLE and name != self.leader)):
             return self._joined(name)
         if member.joins:
@@ -104,7 +115,9 @@ class Group:
         error = await member.joining
         return Joined(error, member=name) if error else self._joined(name)
 
-    async def sync(self, name: str, generation: int, assignments: Iterable[tuple[str, bytes]]) -> tuple[int, bytes]:
+    async def sync(
+        self, name: str, generation: int, assignments: Iterable[tuple[str, bytes]]
+    ) -> tuple[int, bytes]:
         """Hand in (leader) or wait for (others) the assignment."""
         error = self._check(name, generation)
         if not error and self.state == JOINING:
@@ -126,7 +139,9 @@ class Group:
 
     def heartbeat(self, name: str, generation: int) -> int:
         """Error code for a heartbeat; REBALANCE_IN_PROGRESS tells the member to join again."""
-        return self._check(name, generation) or (Error.REBALANCE_IN_PROGRESS if self.state == JOINING else Error.NONE)
+        return self._check(name, generation) or (
+            Error.REBALANCE_IN_PROGRESS if self.state == JOINING else Error.NONE
+        )
 
     def leave(self, name: str) -> int:
         """Take a member out at its own wish, or because it fell silent."""
@@ -140,19 +155,29 @@ class Group:
             self.state = EMPTY
         return Error.NONE
 
-    def commit(self, name: str, generation: int, offsets: dict[tuple[str, int], tuple[int, str]]) -> int:
-        """Store offsets; from outside (generation below 0) only while nobody is a member, as in Kafka."""
+    def commit(
+        self, name: str, generation: int, offsets: dict[tuple[str, int], tuple[int, str]]
+    ) -> int:
+        """
+        Store offsets; from outside (generation below 0) only while nobody is a member, as in Kafka.
+        """
         if generation < 0 and not name:
             error = Error.UNKNOWN_MEMBER_ID if self.members else Error.NONE
         else:
-            error = self._check(name, generation) or (Error.REBALANCE_IN_PROGRESS if self.state == SYNCING else Error.NONE)
+            error = self._check(name, generation) or (
+                Error.REBALANCE_IN_PROGRESS if self.state == SYNCING else Error.NONE
+            )
         if not error:
             self.offsets.update(offsets)
         return error
 
     def reap(self, now_s: float) -> list[str]:
         """Take out the members that were silent for their session timeout; their names."""
-        silent = [name for name, member in self.members.items() if not member.joins and now_s - member.seen_s > member.session_s]
+        silent = [
+            name
+            for name, member in self.members.items()
+            if not member.joins and now_s - member.seen_s > member.session_s
+        ]
         for name in silent:
             self.leave(name)
         return silent
@@ -172,7 +197,13 @@ class Group:
         return Error.NONE if generation == self.generation else Error.ILLEGAL_GENERATION
 
     def _joined(self, name: str) -> Joined:
-        members = tuple((other, member.protocols[self.protocol]) for other, member in self.members.items()) if name == self.leader else ()
+        members = (
+            tuple(
+                (other, member.protocols[self.protocol]) for other, member in self.members.items()
+            )
+            if name == self.leader
+            else ()
+        )
         return Joined(Error.NONE, self.generation, self.protocol, self.leader, name, members)
 
     def _rebalance(self) -> None:
@@ -190,12 +221,17 @@ class Group:
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._complete)
 
     def _complete(self) -> None:
-        """Go on when all have joined, or without those that did not within the slowest rebalance timeout."""
+        """
+        Go on when all have joined, or without those that did not within the slowest rebalance
+        timeout.
+        """
         if self.state != JOINING:
             return
         now_s = asyncio.get_running_loop().time()
         missing = [name for name, member in self.members.items() if not member.joins]
-        if missing and now_s - self._since_s < max(member.rebalance_s for member in self.members.values()):
+        if missing and now_s - self._since_s < max(
+            member.rebalance_s for member in self.members.values()
+        ):
             self._wait(JOIN_POLL_S)
             return
         for name in missing:

@@ -1,8 +1,9 @@
 """
 What the embedded broker answers: a request of one version in, the fields of its answer out.
 
-Rule of the file: a handler touches topics and groups and returns a tuple in the order of the answer's schema; it knows no socket. Only Fetch, JoinGroup and SyncGroup wait.
-Differences between versions are the `version >= n` at the end of each.
+Rule of the file: a handler touches topics and groups and returns a tuple in the order of the
+answer's schema; it knows no socket. Only Fetch, JoinGroup and SyncGroup wait. Differences between
+versions are the `version >= n` at the end of each.
 """
 
 from __future__ import annotations
@@ -87,16 +88,31 @@ class Handlers:
                     error, base, start = Error.INVALID_TXN_STATE, -1, log.start
                 else:
                     appended_ms = now_ms if topic.dates_records else None
-                    error, base = log.append(bytes(data or b""), topic.record_bytes_max, appended_ms)
+                    error, base = log.append(
+                        bytes(data or b""), topic.record_bytes_max, appended_ms
+                    )
                     start = log.start
-                answers.append((partition, error, base, -1 if appended_ms is None else appended_ms, *((start,) if call.version >= 5 else ())))
+                answers.append(
+                    (
+                        partition,
+                        error,
+                        base,
+                        -1 if appended_ms is None else appended_ms,
+                        *((start,) if call.version >= 5 else ()),
+                    )
+                )
             topics.append((name, answers))
         arrival, self._arrival = self._arrival, asyncio.Event()
         arrival.set()
         return topics, 0
 
     async def fetch(self, call: Call) -> Answer:
-        """Read, and wait for `min_bytes` at most `max_wait_time`. Without transactions the last stable offset is the end, so both isolation levels read the same."""
+        """
+        Read, and wait for `min_bytes` at most `max_wait_time`.
+
+        Without transactions the last stable offset is the end, so both isolation levels read the
+        same.
+        """
         until_s = asyncio.get_running_loop().time() + call.request.max_wait_time / 1000
         while True:
             arrival = self._arrival
@@ -123,7 +139,9 @@ class Handlers:
                 room = request.max_bytes - size
                 data = log.read(offset, min(bytes_max, room)) if room > 0 else b""
                 if data is None:
-                    answers.append((partition, Error.OFFSET_OUT_OF_RANGE, log.end, log.end, None, b""))
+                    answers.append(
+                        (partition, Error.OFFSET_OUT_OF_RANGE, log.end, log.end, None, b"")
+                    )
                     failed = True
                     continue
                 size += len(data)
@@ -141,7 +159,9 @@ class Handlers:
                 if log is None:
                     answers.append((partition, Error.UNKNOWN_TOPIC_OR_PARTITION, -1, -1))
                 elif time_ms in {LATEST, EARLIEST}:
-                    answers.append((partition, Error.NONE, -1, log.end if time_ms == LATEST else log.start))
+                    answers.append(
+                        (partition, Error.NONE, -1, log.end if time_ms == LATEST else log.start)
+                    )
                 else:
                     offset, found_ms = log.at_time(time_ms)
                     answers.append((partition, Error.NONE, found_ms, offset))
@@ -149,7 +169,11 @@ class Handlers:
         return (0, topics) if call.version >= 2 else (topics,)
 
     def init_producer_id(self, call: Call) -> Answer:
-        """An id for an idempotent producer. A transactional one is refused here, at its start: better than a transaction that is none."""
+        """
+        An id for an idempotent producer.
+
+        A transactional one is refused here, at its start: better than a transaction that is none.
+        """
         if call.request.transactional_id:
             return 0, Error.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, -1, -1
         return 0, Error.NONE, next(self._producer_ids), 0
@@ -157,7 +181,11 @@ class Handlers:
     # ---- topics
 
     def metadata(self, call: Call) -> Answer:
-        """Tell that one broker leads everything. Topics that are asked for by name come into being, where the client allows it."""
+        """
+        Tell that one broker leads everything.
+
+        Topics that are asked for by name come into being, where the client allows it.
+        """
         everything = call.request.topics is None or (call.version == 0 and not call.request.topics)
         create = call.version < 4 or call.request.allow_auto_topic_creation
         topics = []
@@ -167,7 +195,10 @@ class Handlers:
             if topic is None:
                 error = error or Error.UNKNOWN_TOPIC_OR_PARTITION
             offline: Answer = ([],) if call.version >= 5 else ()
-            parts = [(Error.NONE, number, NODE, [NODE], [NODE], *offline) for number in range(len(topic.logs) if topic else 0)]
+            parts = [
+                (Error.NONE, number, NODE, [NODE], [NODE], *offline)
+                for number in range(len(topic.logs) if topic else 0)
+            ]
             topics.append((error, name, *((False,) if call.version >= 1 else ()), parts))
         broker = (NODE, self.host, self.port, *((None,) if call.version >= 1 else ()))
         cluster = (CLUSTER,) if call.version >= 2 else ()
@@ -179,7 +210,12 @@ class Handlers:
         validate_only = call.version >= 1 and call.request.validate_only
         answers = []
         for name, partitions, _replicas, assignment, config in call.request.create_topic_requests:
-            error = self.topics.create(name, len(assignment) if assignment else partitions, config or (), validate_only=validate_only)
+            error = self.topics.create(
+                name,
+                len(assignment) if assignment else partitions,
+                config or (),
+                validate_only=validate_only,
+            )
             answers.append((name, error, *((None,) if call.version >= 1 else ())))
         return (0, answers) if call.version >= 2 else (answers,)
 
@@ -189,7 +225,11 @@ class Handlers:
         for name in call.request.topics:
             gone = self.topics.pop(name, None)
             for group in self.groups.values():
-                group.offsets = {position: offset for position, offset in group.offsets.items() if position[0] != name}
+                group.offsets = {
+                    position: offset
+                    for position, offset in group.offsets.items()
+                    if position[0] != name
+                }
             answers.append((name, Error.NONE if gone else Error.UNKNOWN_TOPIC_OR_PARTITION))
         return (0, answers) if call.version >= 1 else (answers,)
 
@@ -198,7 +238,13 @@ class Handlers:
         answers = []
         for name, (count, _assignment) in call.request.topic_partitions:
             topic = self.topics.get(name)
-            error = Error.UNKNOWN_TOPIC_OR_PARTITION if topic is None else Error.NONE if call.request.validate_only else topic.grow(count)
+            error = (
+                Error.UNKNOWN_TOPIC_OR_PARTITION
+                if topic is None
+                else Error.NONE
+                if call.request.validate_only
+                else topic.grow(count)
+            )
             answers.append((name, error, None))
         return 0, answers
 
@@ -207,8 +253,20 @@ class Handlers:
         answers = []
         for kind, name, wanted, *_ in call.request.resources:
             topic = self.topics.get(name) if kind == TOPIC_RESOURCE else None
-            error = Error.UNKNOWN_TOPIC_OR_PARTITION if kind == TOPIC_RESOURCE and topic is None else Error.NONE
-            answers.append((error, None, kind, name, _config_entries(topic, wanted, call.version) if topic else []))
+            error = (
+                Error.UNKNOWN_TOPIC_OR_PARTITION
+                if kind == TOPIC_RESOURCE and topic is None
+                else Error.NONE
+            )
+            answers.append(
+                (
+                    error,
+                    None,
+                    kind,
+                    name,
+                    _config_entries(topic, wanted, call.version) if topic else [],
+                )
+            )
         return 0, answers
 
     def alter_configs(self, call: Call) -> Answer:
@@ -218,19 +276,39 @@ class Handlers:
             topic = self.topics.get(name) if kind == TOPIC_RESOURCE else None
             if topic is not None and not call.request.validate_only:
                 topic.config = {key: value for key, value in entries if value is not None}
-            answers.append((Error.UNKNOWN_TOPIC_OR_PARTITION if kind == TOPIC_RESOURCE and topic is None else Error.NONE, None, kind, name))
+            answers.append(
+                (
+                    Error.UNKNOWN_TOPIC_OR_PARTITION
+                    if kind == TOPIC_RESOURCE and topic is None
+                    else Error.NONE,
+                    None,
+                    kind,
+                    name,
+                )
+            )
         return 0, answers
 
     def incremental_alter_configs(self, call: Call) -> Answer:
-        """Set or delete what is named on topics, and leave the rest; anything else is accepted and forgotten. Adding to lists is not offered."""
+        """
+        Set or delete what is named on topics, and leave the rest; anything else is accepted and
+        forgotten.
+
+        Adding to lists is not offered.
+        """
         answers = []
         for kind, name, entries in call.request.resources:
             topic = self.topics.get(name) if kind == TOPIC_RESOURCE else None
-            error = Error.UNKNOWN_TOPIC_OR_PARTITION if kind == TOPIC_RESOURCE and topic is None else Error.NONE
+            error = (
+                Error.UNKNOWN_TOPIC_OR_PARTITION
+                if kind == TOPIC_RESOURCE and topic is None
+                else Error.NONE
+            )
             if any(operation not in {SET, DELETE} for _, operation, _ in entries):
                 error = Error.INVALID_REQUEST
             elif topic is not None and not call.request.validate_only:
-                topic.config |= {key: value for key, operation, value in entries if operation == SET}
+                topic.config |= {
+                    key: value for key, operation, value in entries if operation == SET
+                }
                 for key in (key for key, operation, _ in entries if operation == DELETE):
                     topic.config.pop(key, None)
             answers.append((error, None, kind, name))
@@ -244,24 +322,41 @@ class Handlers:
 
     def find_coordinator(self, call: Call) -> Answer:
         """Name ourselves."""
-        return (0, Error.NONE, None, NODE, self.host, self.port) if call.version >= 1 else (Error.NONE, NODE, self.host, self.port)
+        return (
+            (0, Error.NONE, None, NODE, self.host, self.port)
+            if call.version >= 1
+            else (Error.NONE, NODE, self.host, self.port)
+        )
 
     async def join_group(self, call: Call) -> Answer:
         """Wait for the group to be complete."""
-        rebalance_ms = call.request.rebalance_timeout if call.version >= 1 else call.request.session_timeout
+        rebalance_ms = (
+            call.request.rebalance_timeout if call.version >= 1 else call.request.session_timeout
+        )
         protocols = {name: bytes(metadata) for name, metadata in call.request.group_protocols}
-        join = Join(call.request.member_id, call.client, call.request.session_timeout / 1000, rebalance_ms / 1000, call.request.protocol_type, protocols)
+        join = Join(
+            call.request.member_id,
+            call.client,
+            call.request.session_timeout / 1000,
+            rebalance_ms / 1000,
+            call.request.protocol_type,
+            protocols,
+        )
         joined = await self.group(call.request.group).join(join)
         return (*((0,) if call.version >= 2 else ()), *joined[:5], list(joined.members))
 
     async def sync_group(self, call: Call) -> Answer:
         """Wait for the leader's assignment."""
-        error, assignment = await self.group(call.request.group).sync(call.request.member_id, call.request.generation_id, call.request.group_assignment)
+        error, assignment = await self.group(call.request.group).sync(
+            call.request.member_id, call.request.generation_id, call.request.group_assignment
+        )
         return (0, error, assignment) if call.version >= 1 else (error, assignment)
 
     def heartbeat(self, call: Call) -> Answer:
         """Alive."""
-        error = self.group(call.request.group).heartbeat(call.request.member_id, call.request.generation_id)
+        error = self.group(call.request.group).heartbeat(
+            call.request.member_id, call.request.generation_id
+        )
         return (0, error) if call.version >= 1 else (error,)
 
     def leave_group(self, call: Call) -> Answer:
@@ -271,9 +366,17 @@ class Handlers:
 
     def offset_commit(self, call: Call) -> Answer:
         """Store positions with their metadata."""
-        offsets = {(name, partition): (offset, metadata or "") for name, parts in call.request.topics for partition, offset, metadata in parts}
-        error = self.group(call.request.consumer_group).commit(call.request.consumer_id, call.request.consumer_group_generation_id, offsets)
-        answers = [(name, [(part[0], error) for part in parts]) for name, parts in call.request.topics]
+        offsets = {
+            (name, partition): (offset, metadata or "")
+            for name, parts in call.request.topics
+            for partition, offset, metadata in parts
+        }
+        error = self.group(call.request.consumer_group).commit(
+            call.request.consumer_id, call.request.consumer_group_generation_id, offsets
+        )
+        answers = [
+            (name, [(part[0], error) for part in parts]) for name, parts in call.request.topics
+        ]
         return (0, answers) if call.version >= 3 else (answers,)
 
     def offset_fetch(self, call: Call) -> Answer:
@@ -286,12 +389,29 @@ class Handlers:
             for name, partition in stored:
                 by_topic[name].append(partition)
             wanted = list(by_topic.items())
-        answers = [(name, [(partition, *stored.get((name, partition), (-1, "")), Error.NONE) for partition in parts]) for name, parts in wanted]
-        return (*((0,) if call.version >= 3 else ()), answers, *((Error.NONE,) if call.version >= 2 else ()))
+        answers = [
+            (
+                name,
+                [
+                    (partition, *stored.get((name, partition), (-1, "")), Error.NONE)
+                    for partition in parts
+                ],
+            )
+            for name, parts in wanted
+        ]
+        return (
+            *((0,) if call.version >= 3 else ()),
+            answers,
+            *((Error.NONE,) if call.version >= 2 else ()),
+        )
 
     def list_groups(self, call: Call) -> Answer:
         """All groups."""
-        return (*((0,) if call.version >= 1 else ()), Error.NONE, [(name, group.protocol_type) for name, group in self.groups.items()])
+        return (
+            *((0,) if call.version >= 1 else ()),
+            Error.NONE,
+            [(name, group.protocol_type) for name, group in self.groups.items()],
+        )
 
     def describe_groups(self, call: Call) -> Answer:
         """State and members."""
@@ -301,8 +421,19 @@ class Handlers:
             if group is None:
                 answers.append((Error.NONE, name, "Dead", "", "", []))
                 continue
-            members = [(member_name, member.client, "/" + self.host, member.protocols.get(group.protocol, b""), member.assignment) for member_name, member in group.members.items()]
-            answers.append((Error.NONE, name, group.state, group.protocol_type, group.protocol, members))
+            members = [
+                (
+                    member_name,
+                    member.client,
+                    "/" + self.host,
+                    member.protocols.get(group.protocol, b""),
+                    member.assignment,
+                )
+                for member_name, member in group.members.items()
+            ]
+            answers.append(
+                (Error.NONE, name, group.state, group.protocol_type, group.protocol, members)
+            )
         return (0, answers) if call.version >= 1 else (answers,)
 
     def delete_groups(self, call: Call) -> Answer:
@@ -310,7 +441,13 @@ class Handlers:
         answers = []
         for name in call.request.groups_names:
             group = self.groups.get(name)
-            error = Error.GROUP_ID_NOT_FOUND if group is None else Error.NON_EMPTY_GROUP if group.members else Error.NONE
+            error = (
+                Error.GROUP_ID_NOT_FOUND
+                if group is None
+                else Error.NON_EMPTY_GROUP
+                if group.members
+                else Error.NONE
+            )
             if not error:
                 del self.groups[name]
             answers.append((name, error))
@@ -324,5 +461,9 @@ def _config_entries(topic: Topic, wanted: list[str] | None, version: int) -> lis
             continue
         is_set = key in topic.config
         # config_source: 1 is "set on the topic", 5 is "default"
-        entries.append((key, value, False, 1 if is_set else 5, False, []) if version >= 1 else (key, value, False, not is_set, False))
+        entries.append(
+            (key, value, False, 1 if is_set else 5, False, [])
+            if version >= 1
+            else (key, value, False, not is_set, False)
+        )
     return entries

@@ -1,8 +1,9 @@
 """
 One partition of the embedded broker: record batches in memory, the oldest go first.
 
-Rule of the file: a batch is kept as the bytes that were received; only what Kafka's brokers also write is changed: base offset and leader epoch, which lie outside the checksum,
-and the time of a topic whose records are dated by the broker.
+Rule of the file: a batch is kept as the bytes that were received; only what Kafka's brokers also
+write is changed: base offset and leader epoch, which lie outside the checksum, and the time of a
+topic whose records are dated by the broker.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from aiokafka.record.util import calc_crc32c
 
 from stream_monitor.demo.protocol import Error
 
-# base offset, length, leader epoch, magic, crc, attributes, last offset delta, first time, last time, producer id, producer epoch, first sequence, records
+# base offset, length, leader epoch, magic, crc, attributes, last offset delta, first time, last
+# time, producer id, producer epoch, first sequence, records
 HEADER = struct.Struct(">qiibIhiqqqhii")
 LENGTH_PREFIX_BYTES = 12
 CRC_START = 21
@@ -62,7 +64,8 @@ class PartitionLog:
     Parameters
     ----------
     bytes_max : int
-        When more is kept, the oldest batches go (the newest always stays). `start` moves up, and who wanted to read them gets OFFSET_OUT_OF_RANGE.
+        When more is kept, the oldest batches go (the newest always stays). `start` moves up, and
+        who wanted to read them gets OFFSET_OUT_OF_RANGE.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -75,7 +78,9 @@ class PartitionLog:
         self._times_ms: list[int] = []
         self._producers: OrderedDict[int, Producer] = OrderedDict()
 
-    def append(self, data: bytes, record_bytes_max: int, appended_ms: int | None = None) -> Appended:
+    def append(
+        self, data: bytes, record_bytes_max: int, appended_ms: int | None = None
+    ) -> Appended:
         """
         Append the batches of a produce request; where one is malformed, none of them.
 
@@ -91,7 +96,8 @@ class PartitionLog:
         Returns
         -------
         Appended
-            Error code and the offset of the first record; a repeat by an idempotent producer gets the offset of the first time.
+            Error code and the offset of the first record; a repeat by an idempotent producer gets
+            the offset of the first time.
         """
         error, batches = parse(data, record_bytes_max)
         if error:
@@ -109,7 +115,12 @@ class PartitionLog:
         return Appended(Error.NONE, first)
 
     def read(self, offset: int, bytes_max: int) -> bytes | None:
-        """Batches from the one that holds `offset`; at least one where there is one, else as many as fit. `None`: out of range."""
+        """
+        Batches from the one that holds `offset`; at least one where there is one, else as many as
+        fit.
+
+        `None`: out of range.
+        """
         if not self.start <= offset <= self.end:
             return None
         found: list[bytes] = []
@@ -123,7 +134,10 @@ class PartitionLog:
         return b"".join(found)
 
     def at_time(self, time_ms: int) -> tuple[int, int]:
-        """(offset, time) of the first batch whose last record is at or after a time: its first record, where Kafka would name the very record. (-1, -1): none."""
+        """
+        (offset, time) of the first batch whose last record is at or after a time: its first record,
+        where Kafka would name the very record. (-1, -1): none.
+        """
         for base, last_ms in zip(self._bases, self._times_ms, strict=True):
             if last_ms >= time_ms:
                 return base, last_ms
@@ -149,7 +163,11 @@ class PartitionLog:
                     return Error.NONE, offset
             expected = (producer.batches[-1][1] + 1) % SEQUENCES
             if batch.sequence != expected:
-                return (Error.DUPLICATE_SEQUENCE if batch.sequence < expected else Error.OUT_OF_ORDER_SEQUENCE), None
+                return (
+                    Error.DUPLICATE_SEQUENCE
+                    if batch.sequence < expected
+                    else Error.OUT_OF_ORDER_SEQUENCE
+                ), None
         self._producers.move_to_end(batch.producer_id)
         producer.batches.append((batch.sequence, last, self.end))
         return Error.NONE, None
@@ -159,7 +177,12 @@ class PartitionLog:
         struct.pack_into(">q", stored, 0, self.end)
         struct.pack_into(">i", stored, LENGTH_PREFIX_BYTES, 0)
         if appended_ms is not None:
-            struct.pack_into(">h", stored, CRC_START, struct.unpack_from(">h", stored, CRC_START)[0] | LOG_APPEND_TIME)
+            struct.pack_into(
+                ">h",
+                stored,
+                CRC_START,
+                struct.unpack_from(">h", stored, CRC_START)[0] | LOG_APPEND_TIME,
+            )
             struct.pack_into(">q", stored, LAST_TIME, appended_ms)
             struct.pack_into(">I", stored, CRC, calc_crc32c(bytes(stored[CRC_START:])))
         self._bases.append(self.end)
@@ -192,9 +215,28 @@ def parse(data: bytes, record_bytes_max: int) -> tuple[int, list[Batch]]:
     while start < len(data):
         if len(data) - start < HEADER.size:
             return Error.INVALID_RECORD, []
-        _, length, _, magic, crc, attributes, last_delta, _, time_ms, producer_id, producer_epoch, sequence, _ = HEADER.unpack_from(data, start)
+        (
+            _,
+            length,
+            _,
+            magic,
+            crc,
+            attributes,
+            last_delta,
+            _,
+            time_ms,
+            producer_id,
+            producer_epoch,
+            sequence,
+            _,
+        ) = HEADER.unpack_from(data, start)
         stop = start + LENGTH_PREFIX_BYTES + length
-        if magic != 2 or stop > len(data) or length < HEADER.size - LENGTH_PREFIX_BYTES or last_delta < 0:
+        if (
+            magic != 2
+            or stop > len(data)
+            or length < HEADER.size - LENGTH_PREFIX_BYTES
+            or last_delta < 0
+        ):
             return Error.INVALID_RECORD, []
         if calc_crc32c(data[start + CRC_START : stop]) != crc:
             return Error.CORRUPT_MESSAGE, []
@@ -202,6 +244,8 @@ def parse(data: bytes, record_bytes_max: int) -> tuple[int, list[Batch]]:
             return Error.INVALID_TXN_STATE, []
         if stop - start > record_bytes_max:
             return Error.MESSAGE_TOO_LARGE, []
-        batches.append(Batch(start, stop, last_delta + 1, time_ms, producer_id, producer_epoch, sequence))
+        batches.append(
+            Batch(start, stop, last_delta + 1, time_ms, producer_id, producer_epoch, sequence)
+        )
         start = stop
     return Error.NONE, batches

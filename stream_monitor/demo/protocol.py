@@ -1,8 +1,11 @@
 """
-What of the Kafka protocol the embedded broker speaks: request classes, error codes, the frame around both.
+What of the Kafka protocol the embedded broker speaks: request classes, error codes, the frame
+around both.
 
-Rule of the file: bytes and schemas only, no state and no sockets. Only old, non-flexible versions are offered; the schemas are those of aiokafka (an exact version is
-pinned, since they are not its public interface), and whatever is not listed here is not advertised, so clients say themselves that it is not supported.
+Rule of the file: bytes and schemas only, no state and no sockets. Only old, non-flexible versions
+are offered; the schemas are those of aiokafka (an exact version is pinned, since they are not its
+public interface), and whatever is not listed here is not advertised, so clients say themselves that
+it is not supported.
 """
 
 from __future__ import annotations
@@ -11,7 +14,17 @@ import struct
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from aiokafka.protocol import admin, commit, coordination, fetch, group, metadata, offset, produce, transaction
+from aiokafka.protocol import (
+    admin,
+    commit,
+    coordination,
+    fetch,
+    group,
+    metadata,
+    offset,
+    produce,
+    transaction,
+)
 
 from stream_monitor.kafka import alter_configs
 
@@ -86,7 +99,10 @@ def _request_classes() -> dict[tuple[int, int], Any]:
 REQUESTS: dict[tuple[int, int], Any] = _request_classes()
 """Request class by (API key, version)."""
 
-VERSIONS: list[tuple[int, int, int]] = [(key, min(v for k, v in REQUESTS if k == key), max(v for k, v in REQUESTS if k == key)) for key in sorted({k for k, _ in REQUESTS})]
+VERSIONS: list[tuple[int, int, int]] = [
+    (key, min(v for k, v in REQUESTS if k == key), max(v for k, v in REQUESTS if k == key))
+    for key in sorted({k for k, _ in REQUESTS})
+]
 """What ApiVersions answers: (API key, lowest, highest)."""
 
 
@@ -119,6 +135,9 @@ def frame(correlation_id: int, body: bytes) -> bytes:
 
 
 def api_versions(asked: int) -> bytes:
-    """Answer ApiVersions, always as version 0: the error tells a newer client to ask again with it (KIP-511)."""
+    """
+    Answer ApiVersions, always as version 0: the error tells a newer client to ask again with it
+    (KIP-511).
+    """
     error = Error.NONE if asked == 0 else Error.UNSUPPORTED_VERSION
     return bytes(admin.ApiVersionResponse_v0(error, VERSIONS).encode())

@@ -1,5 +1,6 @@
 """
-What the demo shows, read from outside: `/metrics` as Prometheus reads it, `alerts` as a consumer of alerts reads it.
+What the demo shows, read from outside: `/metrics` as Prometheus reads it, `alerts` as a consumer of
+alerts reads it.
 
 Rule of the file: nothing is worked out here that the product does not publish.
 """
@@ -112,7 +113,11 @@ class MetricsReader:
 
         try:
             async with self._session.get(f"{self._url}/metrics") as response:
-                return parse_metrics(await response.text(), self._model) if response.status == 200 else None
+                return (
+                    parse_metrics(await response.text(), self._model)
+                    if response.status == 200
+                    else None
+                )
         except (aiohttp.ClientError, TimeoutError):
             return None
 
@@ -125,11 +130,19 @@ def parse_alert(value: bytes | None, model: str) -> Alert | None:
     return alert if alert.model == model else None
 
 
-async def read_alerts(arguments: dict[str, Any], topic: str, model: str, on_alert: Callable[[Alert], None]) -> None:
+async def read_alerts(
+    arguments: dict[str, Any], topic: str, model: str, on_alert: Callable[[Alert], None]
+) -> None:
     """Read `alerts` until cancelled; only what is written from now on."""
     from aiokafka import AIOKafkaConsumer
 
-    consumer = AIOKafkaConsumer(topic, **arguments, auto_offset_reset="latest", isolation_level="read_committed", enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        topic,
+        **arguments,
+        auto_offset_reset="latest",
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+    )
     await consumer.start()
     try:
         while True:

@@ -1,7 +1,9 @@
 """
-One run of the demo: broker, worker, simulation, and what they show, started and stopped in the right order.
+One run of the demo: broker, worker, simulation, and what they show, started and stopped in the
+right order.
 
-Rule of the file: what was started last is stopped first, so nobody meets a broker that is gone. A run ends when it is told to, when its time is over, or when a part fails.
+Rule of the file: what was started last is stopped first, so nobody meets a broker that is gone. A
+run ends when it is told to, when its time is over, or when a part fails.
 """
 
 from __future__ import annotations
@@ -31,7 +33,11 @@ SETTLE_S = 3.0
 
 
 class DemoOptions(Struct, frozen=True, kw_only=True):
-    """What `demo` was told. `port` is that of `/metrics`; without one 9108, or any when that is taken."""
+    """
+    What `demo` was told.
+
+    `port` is that of `/metrics`; without one 9108, or any when that is taken.
+    """
 
     seconds: float | None = None
     port: int | None = None
@@ -102,12 +108,24 @@ async def run(options: DemoOptions, view: View, stop: asyncio.Event) -> State:
     """
     story_s = min(STORY_S, options.seconds) if options.seconds else STORY_S
     simulation = Simulation(seed=options.seed, rate_per_s=options.rate_per_s, story_s=story_s)
-    rows = max(BASELINE_ROWS_MIN, min(BASELINE_ROWS_MAX, int(options.rate_per_s * story_s * LEARNING_SHARE)))
+    rows = max(
+        BASELINE_ROWS_MIN,
+        min(BASELINE_ROWS_MAX, int(options.rate_per_s * story_s * LEARNING_SHARE)),
+    )
     port = options.port if options.port is not None else free_port(METRICS_PORT)
     async with _broker(options) as (kafka, guarantee):
         view.say(f"starting a worker for the broker at {kafka.bootstrap_servers} …")
-        async with WorkerProcess(configuration(kafka, guarantee=guarantee, port=port, baseline_rows=rows)) as worker:
-            state = State(MODEL, kafka.bootstrap_servers, options.broker is None, f"{worker.url}/metrics", simulation.chapters, simulation.chapters[0])
+        async with WorkerProcess(
+            configuration(kafka, guarantee=guarantee, port=port, baseline_rows=rows)
+        ) as worker:
+            state = State(
+                MODEL,
+                kafka.bootstrap_servers,
+                options.broker is None,
+                f"{worker.url}/metrics",
+                simulation.chapters,
+                simulation.chapters[0],
+            )
             view.begin(state)
             await _Play(kafka, worker, state, view).run(simulation, options.seconds, stop)
             view.say("stopping …")
@@ -138,7 +156,9 @@ async def _delete_topics(kafka: KafkaSettings) -> None:
     with contextlib.suppress(KafkaError, OSError):
         await admin.start()
         try:
-            ours = [topic for topic in await admin.list_topics() if topic.startswith(kafka.topic_prefix)]
+            ours = [
+                topic for topic in await admin.list_topics() if topic.startswith(kafka.topic_prefix)
+            ]
             if ours:
                 await admin.delete_topics(ours)
         finally:
@@ -148,7 +168,9 @@ async def _delete_topics(kafka: KafkaSettings) -> None:
 class _Play:
     """Send and show until it is over."""
 
-    def __init__(self, kafka: KafkaSettings, worker: WorkerProcess, state: State, view: View) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, worker: WorkerProcess, state: State, view: View
+    ) -> None:
         self._kafka = kafka
         self._worker = worker
         self._state = state
@@ -160,7 +182,11 @@ class _Play:
         from stream_monitor.kafka.publish import Background, Publisher, publish
 
         halt = asyncio.Event()
-        async with Publisher(self._kafka) as publisher, MetricsReader(self._worker.url, MODEL) as metrics, Background(lambda: simulation.steps(_now_ms())) as events:
+        async with (
+            Publisher(self._kafka) as publisher,
+            MetricsReader(self._worker.url, MODEL) as metrics,
+            Background(lambda: simulation.steps(_now_ms())) as events,
+        ):
             self._start_s = time.monotonic()
             told = asyncio.create_task(_until(stop, seconds))
             sending = asyncio.create_task(publish(publisher, events, halt))
@@ -168,7 +194,14 @@ class _Play:
                 told,
                 sending,
                 asyncio.create_task(self._worker.wait()),
-                asyncio.create_task(read_alerts(client_options(self._kafka), f"{self._kafka.topic_prefix}alerts", MODEL, self._alert)),
+                asyncio.create_task(
+                    read_alerts(
+                        client_options(self._kafka),
+                        f"{self._kafka.topic_prefix}alerts",
+                        MODEL,
+                        self._alert,
+                    )
+                ),
                 asyncio.create_task(self._show(metrics, publisher.sent)),
             ]
             try:
@@ -184,7 +217,11 @@ class _Play:
                 results = await asyncio.gather(*parts, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
-                raise result if isinstance(result, BrokerError) else BrokerError(f"the demo broke: {type(result).__name__}: {result}") from result
+                raise (
+                    result
+                    if isinstance(result, BrokerError)
+                    else BrokerError(f"the demo broke: {type(result).__name__}: {result}")
+                ) from result
 
     def _alert(self, alert: Alert) -> None:
         at_s = time.monotonic() - self._start_s
@@ -208,10 +245,14 @@ class _Play:
         self._state.readings = await metrics.read() or self._state.readings
 
     async def _settle(self, metrics: MetricsReader, sent: Mapping[str, int]) -> None:
-        """Wait a little until the worker has counted what was sent, so that the summary is complete."""
+        """
+        Wait a little until the worker has counted what was sent, so that the summary is complete.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_S):
-                while self._state.readings.predictions + self._state.readings.labels < sum(sent.values()):
+                while self._state.readings.predictions + self._state.readings.labels < sum(
+                    sent.values()
+                ):
                     await self._read(metrics, sent)
                     await asyncio.sleep(POLL_S / 5)
 

@@ -1,8 +1,10 @@
 """
-A model server that does not exist: a real model on invented customers, and a story of what goes wrong.
+A model server that does not exist: a real model on invented customers, and a story of what goes
+wrong.
 
-Rule of the file: everything follows from the arguments; no clock, no I/O. The model is River's, trained on the clean start and never again, as served models are;
-so its accuracy falls because the world changes, not because the demo says so. River is imported when a simulation is made.
+Rule of the file: everything follows from the arguments; no clock, no I/O. The model is River's,
+trained on the clean start and never again, as served models are; so its accuracy falls because the
+world changes, not because the demo says so. River is imported when a simulation is made.
 """
 
 from __future__ import annotations
@@ -16,13 +18,22 @@ import numpy as np
 from stream_monitor import client
 
 MODEL = "credit-risk"
-NUMERIC = ("age", "income", "amount", "tenure_months", "utilisation", "late_payments", "session_minutes")
+NUMERIC = (
+    "age",
+    "income",
+    "amount",
+    "tenure_months",
+    "utilisation",
+    "late_payments",
+    "session_minutes",
+)
 CATEGORY, CATEGORIES, CATEGORY_SHARES = "channel", ("app", "web", "branch"), (0.5, 0.35, 0.15)
 COUNTRIES, COUNTRY_SHARES = ("DE", "FR", "IT"), (0.5, 0.3, 0.2)
 BROKEN = "tenure_months"
 DRIFTING = "session_minutes"
 
-# Centre and spread of each feature, what it does to the risk at first, and what after the world has changed.
+# Centre and spread of each feature, what it does to the risk at first, and what after the world has
+# changed.
 CENTRE = np.array([42.0, 3_200.0, 12_000.0, 60.0, 0.45, 1.5, 8.0])
 SPREAD = np.array([12.0, 900.0, 5_000.0, 30.0, 0.2, 1.2, 3.0])
 RISK = np.array([-0.6, -2.4, 2.2, -0.8, 2.6, 2.0, 0.0])
@@ -55,7 +66,11 @@ class Chapter(NamedTuple):
 
 CHAPTERS = (
     Chapter(0.0, "clean", "A new model serves; stream-monitor learns what is normal."),
-    Chapter(0.35, "concept", "The world changes: what makes a loan go bad is no longer what the model learnt."),
+    Chapter(
+        0.35,
+        "concept",
+        "The world changes: what makes a loan go bad is no longer what the model learnt.",
+    ),
     Chapter(0.55, "feature", f"An app update makes `{DRIFTING}` longer: an input drifts."),
     Chapter(0.7, "broken", f"A broken release sends `{BROKEN}` as null or as text."),
     Chapter(0.85, "repaired", f"`{BROKEN}` is repaired; the rest stays."),
@@ -109,7 +124,8 @@ class Simulation:
         Parameters
         ----------
         start_ms : int
-            Epoch time of the first event; it is also part of the ids, so that two runs do not share any.
+            Epoch time of the first event; it is also part of the ids, so that two runs do not share
+            any.
         """
         labels: list[tuple[float, int, Step]] = []
         for number, (due_s, prediction, label_step) in enumerate(self._customers(start_ms)):
@@ -126,10 +142,15 @@ class Simulation:
             block = _draw(rng, BLOCK_ROWS)
             for row in range(BLOCK_ROWS):
                 due_s = number / self.rate_per_s
-                yield (due_s, *self._customer(f"{start_ms:x}-{number}", start_ms, due_s, block, row))
+                yield (
+                    due_s,
+                    *self._customer(f"{start_ms:x}-{number}", start_ms, due_s, block, row),
+                )
                 number += 1
 
-    def _customer(self, event_id: str, start_ms: int, due_s: float, block: Block, row: int) -> tuple[Step, Step | None]:
+    def _customer(
+        self, event_id: str, start_ms: int, due_s: float, block: Block, row: int
+    ) -> tuple[Step, Step | None]:
         """One prediction and its label."""
         changed, drifted = due_s >= self._starts_s["concept"], due_s >= self._starts_s["feature"]
         broken = self._starts_s["broken"] <= due_s < self._starts_s["repaired"]
@@ -142,15 +163,34 @@ class Simulation:
         if broken and broken_draw < 0.8:
             features[BROKEN] = None if broken_draw < 0.5 else "n/a"
         key, now_ms = event_id.encode(), start_ms + int(due_s * 1_000)
-        about: dict[str, Any] = {"version": "1", "timestamp": now_ms, "features": features, "segments": {"country": country}}
+        about: dict[str, Any] = {
+            "version": "1",
+            "timestamp": now_ms,
+            "features": features,
+            "segments": {"country": country},
+        }
         if failed_draw < FAILED_SHARE:
-            return Step("predictions", client.prediction(event_id, MODEL, status="error", **about), key, due_s), None
+            return Step(
+                "predictions",
+                client.prediction(event_id, MODEL, status="error", **about),
+                key,
+                due_s,
+            ), None
         score = float(self._model.predict_proba_one(_inputs(features))[True])
         latency_ms = round(LATENCY_MEDIAN_MS * float(np.exp(1.2 * (latency_draw - 0.5))), 3)
-        prediction = client.prediction(event_id, MODEL, score=round(score, 6), prediction=int(score >= 0.5), latency_ms=latency_ms, **about)
+        prediction = client.prediction(
+            event_id,
+            MODEL,
+            score=round(score, 6),
+            prediction=int(score >= 0.5),
+            latency_ms=latency_ms,
+            **about,
+        )
         label_s = due_s + LABEL_DELAY_S[0] + delay_draw * (LABEL_DELAY_S[1] - LABEL_DELAY_S[0])
         truth = int(truth_draw < _risk(standard, channel, RISK_CHANGED if changed else RISK))
-        label = client.label(event_id, truth, model=MODEL, timestamp=start_ms + int(label_s * 1_000))
+        label = client.label(
+            event_id, truth, model=MODEL, timestamp=start_ms + int(label_s * 1_000)
+        )
         return Step("predictions", prediction, key, due_s), Step("labels", label, key, label_s)
 
 
@@ -166,8 +206,13 @@ def _draw(rng: np.random.Generator, rows: int) -> Block:
 def _features(standard: np.ndarray, channel: str) -> dict[str, Any]:
     """What the server sees of a customer."""
     values = np.maximum(CENTRE + SPREAD * standard, 0.0)
-    features: dict[str, Any] = {name: round(float(value), 2) for name, value in zip(NUMERIC, values, strict=True)}
-    features["age"], features["late_payments"] = max(18, int(features["age"])), int(features["late_payments"])
+    features: dict[str, Any] = {
+        name: round(float(value), 2) for name, value in zip(NUMERIC, values, strict=True)
+    }
+    features["age"], features["late_payments"] = (
+        max(18, int(features["age"])),
+        int(features["late_payments"]),
+    )
     features[CATEGORY] = channel
     return features
 
@@ -179,8 +224,13 @@ def _risk(standard: np.ndarray, channel: str, risk: np.ndarray) -> float:
 
 def _inputs(features: dict[str, Any]) -> dict[str, float]:
     """What the model is given: a value it cannot use is replaced by the centre, as servers do."""
-    inputs = {name: float(features[name]) if isinstance(features[name], (int, float)) else float(centre) for name, centre in zip(NUMERIC, CENTRE, strict=True)}
-    inputs.update({f"{CATEGORY}={category}": float(features[CATEGORY] == category) for category in CATEGORIES})
+    inputs = {
+        name: float(features[name]) if isinstance(features[name], (int, float)) else float(centre)
+        for name, centre in zip(NUMERIC, CENTRE, strict=True)
+    }
+    inputs.update(
+        {f"{CATEGORY}={category}": float(features[CATEGORY] == category) for category in CATEGORIES}
+    )
     return inputs
 
 
@@ -188,7 +238,9 @@ def _train(rng: np.random.Generator) -> Any:
     """Train the model on customers of the clean start."""
     from river import linear_model, optim, preprocessing
 
-    model = preprocessing.StandardScaler() | linear_model.LogisticRegression(optimizer=optim.SGD(0.05))
+    model = preprocessing.StandardScaler() | linear_model.LogisticRegression(
+        optimizer=optim.SGD(0.05)
+    )
     block = _draw(rng, TRAINING_ROWS)
     for row in range(TRAINING_ROWS):
         channel = CATEGORIES[block.channel[row]]

@@ -1,7 +1,8 @@
 """
 Topics of the embedded broker: names, partitions, configuration.
 
-Rule of the file: configuration is kept and shown as it was given, but only `max.message.bytes` and `message.timestamp.type` are obeyed. There is no time retention and no compaction.
+Rule of the file: configuration is kept and shown as it was given, but only `max.message.bytes` and
+`message.timestamp.type` are obeyed. There is no time retention and no compaction.
 """
 
 from __future__ import annotations
@@ -60,7 +61,14 @@ class Topics(dict[str, Topic]):
         self.partitions = partitions
         self.bytes_max = bytes_max
 
-    def create(self, name: str, partitions: int = -1, config: Iterable[tuple[str, str | None]] = (), *, validate_only: bool = False) -> int:
+    def create(
+        self,
+        name: str,
+        partitions: int = -1,
+        config: Iterable[tuple[str, str | None]] = (),
+        *,
+        validate_only: bool = False,
+    ) -> int:
         """Make a topic; -1 partitions means the default. Returns an error code."""
         if name in self:
             return Error.TOPIC_ALREADY_EXISTS
@@ -70,10 +78,18 @@ class Topics(dict[str, Topic]):
         if not 1 <= partitions <= PARTITIONS_MAX:
             return Error.INVALID_PARTITIONS
         if not validate_only:
-            self[name] = Topic(partitions, self.bytes_max, {key: value for key, value in config if value is not None})
+            self[name] = Topic(
+                partitions,
+                self.bytes_max,
+                {key: value for key, value in config if value is not None},
+            )
         return Error.NONE
 
     def log(self, name: str, partition: int) -> PartitionLog | None:
         """The log of a partition, or nothing."""
         topic = self.get(name)
-        return topic.logs[partition] if topic is not None and 0 <= partition < len(topic.logs) else None
+        return (
+            topic.logs[partition]
+            if topic is not None and 0 <= partition < len(topic.logs)
+            else None
+        )

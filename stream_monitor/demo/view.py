@@ -20,12 +20,20 @@ DRIFTS_SHOWN = 3
 PSI_SHOWN_MIN = 0.01
 SIGNALS = {"__error__": "errors", "__score__": "score", "__prediction__": "prediction"}
 """How signals that are no features are called here."""
-WHAT_IT_IS = "The broker is a small one inside this process: memory only, 127.0.0.1 only, nothing is kept. For anything else give --broker HOST:PORT. Its speed is no benchmark."
-NEXT = "Next: `stream-monitor worker` does this for the models on your Kafka, `stream-monitor replay FILE` for a table of predictions. README.md says what a model server sends."
+WHAT_IT_IS = (
+    "The broker is a small one inside this process: memory only, 127.0.0.1 only, nothing is kept. "
+    "For anything else give --broker HOST:PORT. Its speed is no benchmark."
+)
+NEXT = (
+    "Next: `stream-monitor worker` does this for the models on your Kafka, `stream-monitor replay "
+    "FILE` for a table of predictions. README.md says what a model server sends."
+)
 STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan", "resolved": "green"}
 
 
-WHERE_IT_WRITES = "Topics and consumer group have a prefix of their own; the topics are removed at the end."
+WHERE_IT_WRITES = (
+    "Topics and consumer group have a prefix of their own; the topics are removed at the end."
+)
 
 
 def what_it_is(state: State) -> str:
@@ -39,24 +47,44 @@ def alert_line(at_s: float, alert: Alert) -> str:
 
     Examples
     --------
-    >>> alert_line(12.3, Alert("1", "f", "firing", "critical", "performance", "accuracy", "Accuracy of credit-risk fell to 0.71."))
+    >>> alert_line(
+    ...     12.3,
+    ...     Alert(
+    ...         "1",
+    ...         "f",
+    ...         "firing",
+    ...         "critical",
+    ...         "performance",
+    ...         "accuracy",
+    ...         "Accuracy of credit-risk fell to 0.71.",
+    ...     ),
+    ... )
     '  12.3 s  FIRING    critical  performance: Accuracy of credit-risk fell to 0.71.'
     """
-    return f"{at_s:6.1f} s  {alert.status.upper():<8}  {alert.severity:<8}  {alert.kind}: {alert.summary}"
+    return (
+        f"{at_s:6.1f} s  {alert.status.upper():<8}  {alert.severity:<8}  {alert.kind}: "
+        f"{alert.summary}"
+    )
 
 
 def numbers(state: State) -> dict[str, str]:
     """What is counted and measured, as text."""
     readings = state.readings
     far = [drift for drift in readings.drifts if drift.score >= PSI_SHOWN_MIN]
-    worst = ", ".join(f"{SIGNALS.get(drift.feature, drift.feature)} {drift.score:.2f}" for drift in far[:DRIFTS_SHOWN])
+    worst = ", ".join(
+        f"{SIGNALS.get(drift.feature, drift.feature)} {drift.score:.2f}"
+        for drift in far[:DRIFTS_SHOWN]
+    )
     near = f"all below {PSI_SHOWN_MIN}" if readings.drifts else "learning"
     return {
         "predictions": f"{readings.predictions:,}",
         "labels": f"{readings.labels:,}",
         "accuracy": "learning" if readings.accuracy is None else f"{readings.accuracy:.3f}",
         "drift (PSI)": worst or near,
-        "detectors": ", ".join(sorted({SIGNALS.get(signal, signal) for signal in readings.detected})) or "quiet",
+        "detectors": ", ".join(
+            sorted({SIGNALS.get(signal, signal) for signal in readings.detected})
+        )
+        or "quiet",
         "alerts firing": str(readings.firing),
     }
 
@@ -88,7 +116,10 @@ class LineView:
         """A line every two seconds."""
         if state.elapsed_s >= self._next_s:
             self._next_s = state.elapsed_s + LINE_EVERY_S
-            self.say(f"{state.elapsed_s:6.1f} s  " + "  ".join(f"{name} {value}" for name, value in numbers(state).items()))
+            self.say(
+                f"{state.elapsed_s:6.1f} s  "
+                + "  ".join(f"{name} {value}" for name, value in numbers(state).items())
+            )
 
     def alert(self, at_s: float, alert: Alert) -> None:
         """One line."""
@@ -100,7 +131,11 @@ class LineView:
 
 
 class LiveView:
-    """What happens, line by line, above a panel of numbers that renews itself, for people. Lines wrap and stay in the terminal's history."""
+    """
+    What happens, line by line, above a panel of numbers that renews itself, for people.
+
+    Lines wrap and stay in the terminal's history.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -131,7 +166,9 @@ class LiveView:
     def alert(self, at_s: float, alert: Alert) -> None:
         """One entry."""
         style = STYLES.get("resolved" if alert.status == "resolved" else alert.severity, "")
-        self._entry(at_s, alert.status.upper(), f"{alert.severity} {alert.kind}: {alert.summary}", style)
+        self._entry(
+            at_s, alert.status.upper(), f"{alert.severity} {alert.kind}: {alert.summary}", style
+        )
 
     def chapter(self, at_s: float, chapter: Chapter) -> None:
         """One entry."""
@@ -158,8 +195,16 @@ class LiveView:
         table = Table.grid(padding=(0, 2))
         for name, value in numbers(state).items():
             table.add_row(Text(name, style="dim"), Text(value, style="bold"))
-        table.add_row(Text("metrics", style="dim"), Text(f"{state.metrics_url}  (open it while this runs)"))
-        return Panel(table, title=f"model {state.model}, {state.elapsed_s:.0f} s", title_align="left", subtitle="Ctrl-C ends the demo", subtitle_align="right")
+        table.add_row(
+            Text("metrics", style="dim"), Text(f"{state.metrics_url}  (open it while this runs)")
+        )
+        return Panel(
+            table,
+            title=f"model {state.model}, {state.elapsed_s:.0f} s",
+            title_align="left",
+            subtitle="Ctrl-C ends the demo",
+            subtitle_align="right",
+        )
 
 
 class NoView:
@@ -197,7 +242,14 @@ def summary(state: State) -> dict[str, Any]:
         "accuracy": readings.accuracy,
         "drift": {drift.feature: drift.score for drift in readings.drifts},
         "alerts": [
-            {"at_s": round(at_s, 1), "status": alert.status, "severity": alert.severity, "kind": alert.kind, "subject": alert.subject, "summary": alert.summary}
+            {
+                "at_s": round(at_s, 1),
+                "status": alert.status,
+                "severity": alert.severity,
+                "kind": alert.kind,
+                "subject": alert.subject,
+                "summary": alert.summary,
+            }
             for at_s, alert in state.alerts
         ],
         "metrics_url": state.metrics_url,
@@ -211,4 +263,7 @@ def summary_text(state: State) -> str:
     readings = state.readings
     accuracy = "not known" if readings.accuracy is None else f"{readings.accuracy:.3f}"
     counted = f"{readings.predictions:,} predictions and {readings.labels:,} labels counted"
-    return f"{state.elapsed_s:.0f} s: {counted}, accuracy {accuracy}, {len(fired)} alert{'' if len(fired) == 1 else 's'} fired ({kinds})"
+    return (
+        f"{state.elapsed_s:.0f} s: {counted}, accuracy {accuracy}, {len(fired)} "
+        f"alert{'' if len(fired) == 1 else 's'} fired ({kinds})"
+    )

@@ -1,7 +1,8 @@
 """
 The worker of the demo: a process of its own, configured by a file in a temporary directory.
 
-Rule of the file: it is started and stopped as an operator would do it (`worker --config FILE`, SIGTERM), so the demo shows the product and nothing else.
+Rule of the file: it is started and stopped as an operator would do it (`worker --config FILE`,
+SIGTERM), so the demo shows the product and nothing else.
 """
 
 from __future__ import annotations
@@ -35,10 +36,16 @@ WINDOW = "last_500"
 ACCURACY_MIN = 0.8
 
 
-def configuration(kafka: KafkaSettings, *, guarantee: str, port: int, baseline_rows: int) -> dict[str, Any]:
+def configuration(
+    kafka: KafkaSettings, *, guarantee: str, port: int, baseline_rows: int
+) -> dict[str, Any]:
     """Content of `monitor.yaml` for the demo; topics and group have the same prefix."""
     return {
-        "kafka": {"bootstrap_servers": kafka.bootstrap_servers, "topic_prefix": kafka.topic_prefix, "create_topics": True},
+        "kafka": {
+            "bootstrap_servers": kafka.bootstrap_servers,
+            "topic_prefix": kafka.topic_prefix,
+            "create_topics": True,
+        },
         "worker": {
             "group": f"{kafka.topic_prefix}stream-monitor",
             "processing_guarantee": guarantee,
@@ -52,7 +59,14 @@ def configuration(kafka: KafkaSettings, *, guarantee: str, port: int, baseline_r
                 "labels": {"max_delay": "10m"},
                 "baseline": {"source": "learn", "rows": baseline_rows},
                 "segments": ["country"],
-                "thresholds": {"accuracy": {"min": ACCURACY_MIN, "severity": "critical", "window": WINDOW, "min_labels": 100}},
+                "thresholds": {
+                    "accuracy": {
+                        "min": ACCURACY_MIN,
+                        "severity": "critical",
+                        "window": WINDOW,
+                        "min_labels": 100,
+                    }
+                },
             }
         },
     }
@@ -99,16 +113,35 @@ class WorkerProcess:
     async def __aenter__(self) -> Self:
         path = Path(self._directory.name) / "monitor.yaml"
         path.write_text(json.dumps(self._settings, indent=2), encoding="utf-8")  # JSON is YAML
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("STREAM_MONITOR_")}
-        # Ctrl-C goes to the whole foreground group; the worker is stopped by us, after the last event.
-        group: dict[str, Any] = {"creationflags": NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("STREAM_MONITOR_")
+        }
+        # Ctrl-C goes to the whole foreground group; the worker is stopped by us, after the last
+        # event.
+        group: dict[str, Any] = (
+            {"creationflags": NEW_PROCESS_GROUP}
+            if sys.platform == "win32"
+            else {"start_new_session": True}
+        )
         try:
-            self._process = await asyncio.create_subprocess_exec(*self._command, "--config", str(path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **group)
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                "--config",
+                str(path),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                **group,
+            )
             async with asyncio.timeout(START_TIMEOUT_S):
                 await self._started(self._process)
         except TimeoutError:
             await self.__aexit__()
-            raise BrokerError(f"the worker was not ready within {START_TIMEOUT_S:.0f} s{self._tail()}") from None
+            raise BrokerError(
+                f"the worker was not ready within {START_TIMEOUT_S:.0f} s{self._tail()}"
+            ) from None
         except BaseException:
             await self.__aexit__()
             raise
@@ -181,4 +214,8 @@ class WorkerProcess:
                 await asyncio.sleep(READY_POLL_S)
 
     def _tail(self) -> str:
-        return "; the end of its log:\n" + "\n".join(f"  {line}" for line in self._log) if self._log else ""
+        return (
+            "; the end of its log:\n" + "\n".join(f"  {line}" for line in self._log)
+            if self._log
+            else ""
+        )

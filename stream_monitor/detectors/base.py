@@ -1,7 +1,8 @@
 """
 What a detector is.
 
-Rule of the file: a detector says at which rows it fired and never latches; how its rows were cut into arrays does not show. It gets finite, standardised values.
+Rule of the file: a detector says at which rows it fired and never latches; how its rows were cut
+into arrays does not show. It gets finite, standardised values.
 """
 
 from __future__ import annotations
@@ -30,27 +31,55 @@ class ValueDetector(Protocol):
         """Feed (n,) float64, finite; the indices at which a change was detected."""
 
     def state(self) -> dict[str, Any]:
-        """Plain values (numbers, strings, bytes, lists) from which `from_state` of the same class goes on exactly."""
+        """
+        Plain values (numbers, strings, bytes, lists) from which `from_state` of the same class goes
+        on exactly.
+        """
 
 
 class Method(NamedTuple):
-    """A detector by name: what its parameters are, with their defaults on standardised values, and whether it takes 0/1 only."""
+    """
+    A detector by name: what its parameters are, with their defaults on standardised values, and
+    whether it takes 0/1 only.
+    """
 
     parameters: Mapping[str, float]
     binary: bool = False
     limits: tuple[str, ...] = ()
-    """Parameters that its statistic is only compared with: another one counts from the next value on."""
+    """
+    Parameters that its statistic is only compared with: another one counts from the next value on.
+    """
 
 
 METHODS: dict[str, Method] = {
-    "adwin": Method({"delta": 0.002, "clock": 32, "max_buckets": 5, "min_window_length": 5, "grace_period": 10}),
-    "page_hinkley": Method({"min_instances": 1_000, "delta": 0.25, "threshold": 50.0, "alpha": 1.0}, limits=("min_instances", "threshold")),
-    "ddm": Method({"warm_start": 30, "warning_threshold": 2.0, "drift_threshold": 3.0}, binary=True),
-    "hddm_a": Method({"drift_confidence": 0.001, "warning_confidence": 0.005, "two_sided_test": 0}, binary=True),
-    "hddm_w": Method({"drift_confidence": 0.001, "warning_confidence": 0.005, "lambda_val": 0.05, "two_sided_test": 0}, binary=True),
+    "adwin": Method(
+        {"delta": 0.002, "clock": 32, "max_buckets": 5, "min_window_length": 5, "grace_period": 10}
+    ),
+    "page_hinkley": Method(
+        {"min_instances": 1_000, "delta": 0.25, "threshold": 50.0, "alpha": 1.0},
+        limits=("min_instances", "threshold"),
+    ),
+    "ddm": Method(
+        {"warm_start": 30, "warning_threshold": 2.0, "drift_threshold": 3.0}, binary=True
+    ),
+    "hddm_a": Method(
+        {"drift_confidence": 0.001, "warning_confidence": 0.005, "two_sided_test": 0}, binary=True
+    ),
+    "hddm_w": Method(
+        {
+            "drift_confidence": 0.001,
+            "warning_confidence": 0.005,
+            "lambda_val": 0.05,
+            "two_sided_test": 0,
+        },
+        binary=True,
+    ),
     "kswin": Method({"alpha": 0.0001, "window_size": 100, "stat_size": 30, "seed": 1}),
 }
-"""River's names and defaults, but for Page-Hinkley: River's (0.005, 50, alpha 0.9999) fire 60 times in 100,000 clean values."""
+"""
+River's names and defaults, but for Page-Hinkley: River's (0.005, 50, alpha 0.9999) fire 60 times in
+100,000 clean values.
+"""
 
 
 def make(method: str, parameters: Mapping[str, float]) -> ValueDetector:
@@ -74,7 +103,10 @@ def make(method: str, parameters: Mapping[str, float]) -> ValueDetector:
         raise ValueError(f"unknown detector {method!r}; known are {', '.join(METHODS)}")
     unknown = set(parameters) - set(known.parameters)
     if unknown:
-        raise ValueError(f"detector {method!r} has no parameter {min(unknown)!r}; it has {', '.join(known.parameters)}")
+        raise ValueError(
+            f"detector {method!r} has no parameter {min(unknown)!r}; it has "
+            f"{', '.join(known.parameters)}"
+        )
     values = {**known.parameters, **parameters}
     if method == "page_hinkley":
         from stream_monitor.detectors.page_hinkley import PageHinkley
@@ -85,8 +117,13 @@ def make(method: str, parameters: Mapping[str, float]) -> ValueDetector:
     return river_adapters.adapter(method, values)
 
 
-def restore(method: str, parameters: Mapping[str, float], state: Mapping[str, Any]) -> ValueDetector:
-    """The detector of a snapshot; a new one that learns again where its state cannot be used (another version of River)."""
+def restore(
+    method: str, parameters: Mapping[str, float], state: Mapping[str, Any]
+) -> ValueDetector:
+    """
+    The detector of a snapshot; a new one that learns again where its state cannot be used (another
+    version of River).
+    """
     detector = make(method, parameters)
     load = getattr(detector, "load", None)
     if load is not None:

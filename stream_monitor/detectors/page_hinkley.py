@@ -1,7 +1,8 @@
 """
 Page-Hinkley, vectorised: the same alarms as River's, at a tenth of its cost.
 
-Rule of the file: a block of values at a time, in the order of the stream; after an alarm everything starts anew with the next value.
+Rule of the file: a block of values at a time, in the order of the stream; after an alarm everything
+starts anew with the next value.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class PageHinkley:
 
     References
     ----------
-    E. S. Page, Continuous inspection schemes, Biometrika 41 (1954). River 0.26, `drift.PageHinkley`, is the oracle of its test.
+    E. S. Page, Continuous inspection schemes, Biometrika 41 (1954). River 0.26,
+    `drift.PageHinkley`, is the oracle of its test.
 
     Examples
     --------
@@ -44,11 +46,20 @@ class PageHinkley:
     """
 
     def __init__(self, min_instances: float, delta: float, threshold: float, alpha: float) -> None:
-        self.min_instances, self.delta, self.threshold, self.alpha = int(min_instances), delta, threshold, alpha
+        self.min_instances, self.delta, self.threshold, self.alpha = (
+            int(min_instances),
+            delta,
+            threshold,
+            alpha,
+        )
         self.score = 0.0
         self.befores: list[float] = []
         self.learning = False
-        self._block = BLOCK_ROWS if alpha == 1 else max(1, min(BLOCK_ROWS, int(math.log(1e-6) / math.log(alpha))))
+        self._block = (
+            BLOCK_ROWS
+            if alpha == 1
+            else max(1, min(BLOCK_ROWS, int(math.log(1e-6) / math.log(alpha))))
+        )
         self._reset()
 
     def _reset(self) -> None:
@@ -89,7 +100,12 @@ class PageHinkley:
             self._reset()
             return at
         self._n, self._total = int(n[-1]), float(total[-1])
-        self._up, self._down, self._up_min, self._down_max = float(up[-1]), float(down[-1]), float(up_min[-1]), float(down_max[-1])
+        self._up, self._down, self._up_min, self._down_max = (
+            float(up[-1]),
+            float(down[-1]),
+            float(up_min[-1]),
+            float(down_max[-1]),
+        )
         self.score = float(test[-1])
         return None
 
@@ -104,7 +120,12 @@ class PageHinkley:
 
     def state(self) -> dict[str, Any]:
         """Plain values."""
-        return {"n": self._n, "total": self._total, "sums": [self._up, self._down, self._up_min, self._down_max], "score": self.score}
+        return {
+            "n": self._n,
+            "total": self._total,
+            "sums": [self._up, self._down, self._up_min, self._down_max],
+            "score": self.score,
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""

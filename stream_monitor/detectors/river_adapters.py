@@ -1,8 +1,10 @@
 """
 River's detectors behind our interface: the only importer of River.
 
-Rule of the file: alarms are River's, value by value. State is plain values and bytes, kept with River's version and used only with the same; where it cannot be
-used the detector starts anew, and says so by `learning`. No pickle: objects are made by their constructors, and only numbers are put into them.
+Rule of the file: alarms are River's, value by value. State is plain values and bytes, kept with
+River's version and used only with the same; where it cannot be used the detector starts anew, and
+says so by `learning`. No pickle: objects are made by their constructors, and only numbers are put
+into them.
 """
 
 from __future__ import annotations
@@ -34,13 +36,27 @@ class Adwin:
 
     Examples
     --------
-    >>> detector = Adwin({"delta": 0.002, "clock": 32, "max_buckets": 5, "min_window_length": 5, "grace_period": 10})
+    >>> detector = Adwin(
+    ...     {
+    ...         "delta": 0.002,
+    ...         "clock": 32,
+    ...         "max_buckets": 5,
+    ...         "min_window_length": 5,
+    ...         "grace_period": 10,
+    ...     }
+    ... )
     >>> detector.update(np.repeat([0.0, 1.0], 500)).tolist()
     [511]
     """
 
     def __init__(self, parameters: Mapping[str, float]) -> None:
-        self._arguments = (parameters["delta"], int(parameters["clock"]), int(parameters["max_buckets"]), int(parameters["min_window_length"]), int(parameters["grace_period"]))
+        self._arguments = (
+            parameters["delta"],
+            int(parameters["clock"]),
+            int(parameters["max_buckets"]),
+            int(parameters["min_window_length"]),
+            int(parameters["grace_period"]),
+        )
         self._window = AdaptiveWindowing(*self._arguments)
         self.score = 0.0
         self.befores: list[float] = []
@@ -61,7 +77,9 @@ class Adwin:
             self.befores.append((total + sum(rest[:taken])) / (width + taken))
             rest = rest[taken:]
             alarms.append(done - 1)
-            self._window = AdaptiveWindowing(*self._arguments)  # as River's ADWIN does after a change
+            self._window = AdaptiveWindowing(
+                *self._arguments
+            )  # as River's ADWIN does after a change
         self.score = self._mean() or 0.0
         return np.array(alarms, np.int64)
 
@@ -74,7 +92,9 @@ class Adwin:
         return {"river": VERSION, "window": bytes(self._window.__getstate__()), "score": self.score}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; start anew when it is of another version of River or cannot be read."""
+        """
+        Go on from a state; start anew when it is of another version of River or cannot be read.
+        """
         if state.get("river") != VERSION:
             self.learning = True
             return
@@ -117,10 +137,17 @@ class Plain:
 
     def state(self) -> dict[str, Any]:
         """The numbers inside River's object."""
-        return {"river": VERSION, "detector": _export(self._detector), "mean": [self._n, self._total], "score": self.score}
+        return {
+            "river": VERSION,
+            "detector": _export(self._detector),
+            "mean": [self._n, self._total],
+            "score": self.score,
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; start anew when it is of another version of River or of another form."""
+        """
+        Go on from a state; start anew when it is of another version of River or of another form.
+        """
         if state.get("river") != VERSION:
             self.learning = True
             return
@@ -149,7 +176,10 @@ def _export(value: Any) -> Any:
     if hasattr(value, "getstate"):
         kind, numbers, rest = value.getstate()
         return {"random": [kind, list(numbers), rest]}
-    inside = {**{k: getattr(value, k) for k in getattr(type(value), "__slots__", ())}, **getattr(value, "__dict__", {})}
+    inside = {
+        **{k: getattr(value, k) for k in getattr(type(value), "__slots__", ())},
+        **getattr(value, "__dict__", {}),
+    }
     return {"object": {k: _export(v) for k, v in inside.items() if not callable(v)}}
 
 
@@ -174,5 +204,12 @@ def adapter(method: str, parameters: Mapping[str, float]) -> Adwin | Plain:
     """The adapter of a method of `base.METHODS` with all its parameters."""
     if method == "adwin":
         return Adwin(parameters)
-    whole = {k: int(v) if k in ("warm_start", "window_size", "stat_size", "seed") else bool(v) if k == "two_sided_test" else v for k, v in parameters.items()}
+    whole = {
+        k: int(v)
+        if k in ("warm_start", "window_size", "stat_size", "seed")
+        else bool(v)
+        if k == "two_sided_test"
+        else v
+        for k, v in parameters.items()
+    }
     return Plain({"ddm": DDM, "hddm_a": HDDMA, "hddm_w": HDDMW, "kswin": KSWIN}[method], whole)

@@ -1,9 +1,11 @@
 """
 A cell is one float64 that is either a finite number or a NaN whose payload says what else it is.
 
-Rule of the file: every value of an event fits into eight bytes of a numeric matrix without losing its kind, so that columns of numbers, categories,
-missing and broken values travel and are folded together. Bits 32 to 47 of the NaN carry the tag, bits 0 to 31 its argument. IEEE 754 keeps payloads of
-quiet NaNs when they are copied; no arithmetic is done on a cell before `finite` or the tag was asked.
+Rule of the file: every value of an event fits into eight bytes of a numeric matrix without losing
+its kind, so that columns of numbers, categories, missing and broken values travel and are folded
+together. Bits 32 to 47 of the NaN carry the tag, bits 0 to 31 its argument. IEEE 754 keeps payloads
+of quiet NaNs when they are copied; no arithmetic is done on a cell before `finite` or the tag was
+asked.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 NULL, ABSENT, NOT_FINITE, TOO_BIG, WRONG_TYPE, BOOL, TEXT = range(7)
-"""Tags: JSON null; no such key; beyond the range of a double (1e999); an integer beyond 2**53; an array or object; a boolean; a string (its index in a dictionary)."""
+"""
+Tags: JSON null; no such key; beyond the range of a double (1e999); an integer beyond 2**53; an
+array or object; a boolean; a string (its index in a dictionary).
+"""
 
 QUIET_NAN_BITS = 0x7FF8 << 48
 TEXT_MAX_CHARS = 256
@@ -43,7 +48,32 @@ def boxed(tag: int, argument: int = 0) -> float:
 ABSENT_CELL = boxed(ABSENT)
 NULL_CELL = boxed(NULL)
 FALSE_CELL, TRUE_CELL = boxed(BOOL, 0), boxed(BOOL, 1)
-NOT_FINITE_CELL, TOO_BIG_CELL, WRONG_TYPE_CELL = boxed(NOT_FINITE), boxed(TOO_BIG), boxed(WRONG_TYPE)
+NOT_FINITE_CELL, TOO_BIG_CELL, WRONG_TYPE_CELL = (
+    boxed(NOT_FINITE),
+    boxed(TOO_BIG),
+    boxed(WRONG_TYPE),
+)
+
+
+def are_numbers(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """
+    Which cells, or codes, are numbers and not one of the NaNs that mean something else.
+
+    Parameters
+    ----------
+    values : (n,) or (columns, n) float64
+
+    Notes
+    -----
+    NaN is the only value that differs from itself; this is several times as fast as `np.isnan`.
+
+    Examples
+    --------
+    >>> are_numbers(np.array([1.5, NULL_CELL])).tolist()
+    [True, False]
+    """
+    found: NDArray[np.bool_] = values == values  # noqa: PLR0124
+    return found
 
 
 def tags(cells: Cells) -> NDArray[np.int64]:
@@ -56,11 +86,15 @@ def tags(cells: Cells) -> NDArray[np.int64]:
     [-1, 0, 1, 5]
     """
     bits = np.ascontiguousarray(cells).view(np.uint64)
-    return np.where(cells == cells, -1, (bits >> np.uint64(32) & np.uint64(0xFFFF)).astype(np.int64))  # noqa: PLR0124
+    tag = (bits >> np.uint64(32) & np.uint64(0xFFFF)).astype(np.int64)
+    return np.where(are_numbers(cells), -1, tag)
 
 
 def arguments(cells: Cells) -> NDArray[np.int64]:
-    """The argument of every tagged cell (index of the text, 0 or 1 of a boolean); meaningless for numbers."""
+    """
+    The argument of every tagged cell (index of the text, 0 or 1 of a boolean); meaningless for
+    numbers.
+    """
     return (np.ascontiguousarray(cells).view(np.uint64) & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
@@ -150,7 +184,8 @@ def class_text(cell: float, texts: list[str]) -> str | None:
 
 def feature_named(name: str) -> str:
     """
-    The name by which a feature is known: its own, unless that begins like those of stream-monitor (`__score__`, `__other__`).
+    The name by which a feature is known: its own, unless that begins like those of stream-monitor
+    (`__score__`, `__other__`).
 
     Different names stay different.
 
@@ -163,10 +198,16 @@ def feature_named(name: str) -> str:
 
 
 def remap(matrix: Cells, table: NDArray[np.int64]) -> Cells:
-    """A copy of the matrix in which the text cell of index i became the text cell of index table[i]. O(cells)."""
+    """
+    A copy of the matrix in which the text cell of index i became the text cell of index table[i].
+
+    O(cells).
+    """
     bits = np.array(matrix, order="C").view(np.uint64)
     text = bits >> np.uint64(32) == np.uint64(QUIET_NAN_BITS >> 32 | TEXT)
-    bits[text] = np.uint64(QUIET_NAN_BITS | TEXT << 32) | table[(bits[text] & np.uint64(0xFFFFFFFF)).astype(np.int64)].astype(np.uint64)
+    bits[text] = np.uint64(QUIET_NAN_BITS | TEXT << 32) | table[
+        (bits[text] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    ].astype(np.uint64)
     return bits.view(np.float64)
 
 

@@ -1,8 +1,9 @@
 """
 Batches of JSON to columns.
 
-Rule of the file: a row is a pure function of its record. What was learnt of earlier events decides only how fast a record is read, never what comes of it
-(`tests/laws/test_decode_laws.py` compares every row with the one that `parse` makes alone).
+Rule of the file: a row is a pure function of its record. What was learnt of earlier events decides
+only how fast a record is read, never what comes of it (`tests/laws/test_decode_laws.py` compares
+every row with the one that `parse` makes alone).
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from stream_monitor.verdicts import Reject
 MODELS_MAX = 4_000
 """Models beyond it are read by `parse`."""
 NEWS_MIN = 16
-"""Events with something new before the structs are made again; it doubles, so that a flood of shapes cannot keep us busy making structs."""
+"""
+Events with something new before the structs are made again; it doubles, so that a flood of shapes
+cannot keep us busy making structs.
+"""
 
 
 class Known(NamedTuple):
@@ -75,7 +79,8 @@ class Groups(dict[GroupKey, int]):
 
 class Decoder:
     """
-    Decodes the records of one input topic (`predictions` or `labels`), and learns what they look like.
+    Decodes the records of one input topic (`predictions` or `labels`), and learns what they look
+    like.
 
     Parameters
     ----------
@@ -100,7 +105,10 @@ class Decoder:
         self._news, self._news_due = 0, 1
 
     def decode(self, values: list[bytes | None], times_ms: NDArray[np.int64]) -> Decoded:
-        """Columns of a batch of record values; `times_ms` are the records' timestamps. About 2 µs a prediction of 10 numbers."""
+        """
+        Columns of a batch of record values; `times_ms` are the records' timestamps. About 2 µs a
+        prediction of 10 numbers.
+        """
         rejects: list[Reject] = []
         parsed: list[tuple[int, Parsed]] = []
         events, index, tombstones = self._fast(values, times_ms, parsed, rejects)
@@ -109,16 +117,38 @@ class Decoder:
         columns += self._parsed_columns(parsed)
         if self._news >= self._news_due:
             self._rebuild()
-        return Decoded([c for c, _ in columns], rejects, tombstones, ahead + sum(a for _, a in columns), sum(p.clipped for _, p in parsed))
+        return Decoded(
+            [c for c, _ in columns],
+            rejects,
+            tombstones,
+            ahead + sum(a for _, a in columns),
+            sum(p.clipped for _, p in parsed),
+        )
 
-    def _fast(self, values: list[bytes | None], times: NDArray[np.int64], parsed: list[tuple[int, Parsed]], rejects: list[Reject]) -> tuple[list[Any], NDArray[np.int64], int]:
-        """Events that the structs know, and their places; the others are parsed one by one, and tombstones counted."""
+    def _fast(
+        self,
+        values: list[bytes | None],
+        times: NDArray[np.int64],
+        parsed: list[tuple[int, Parsed]],
+        rejects: list[Reject],
+    ) -> tuple[list[Any], NDArray[np.int64], int]:
+        """
+        Events that the structs know, and their places; the others are parsed one by one, and
+        tombstones counted.
+        """
         decode, bytes_max, tombstones = self._decode, self.bytes_max, values.count(None)
         places, usable = np.arange(len(values)), values
         if decode is None:
             places, usable = places[:0], []
         elif tombstones or max(map(len, values), default=0) > bytes_max:  # type: ignore[arg-type]
-            places = np.array([i for i, value in enumerate(values) if value is not None and len(value) <= bytes_max], np.int64)
+            places = np.array(
+                [
+                    i
+                    for i, value in enumerate(values)
+                    if value is not None and len(value) <= bytes_max
+                ],
+                np.int64,
+            )
             usable = [values[i] for i in places.tolist()]
         events: list[Any] = []
         unknown: list[int] = []
@@ -136,7 +166,14 @@ class Decoder:
                     self._slow(i, values[i], times, parsed, rejects)
         return events, index, tombstones
 
-    def _slow(self, i: int, value: bytes | None, times: NDArray[np.int64], parsed: list[tuple[int, Parsed]], rejects: list[Reject]) -> None:
+    def _slow(
+        self,
+        i: int,
+        value: bytes | None,
+        times: NDArray[np.int64],
+        parsed: list[tuple[int, Parsed]],
+        rejects: list[Reject],
+    ) -> None:
         try:
             event = self._parse(value or b"", int(times[i]), self.texts, self.bytes_max)
         except Bad as bad:
@@ -174,7 +211,13 @@ class Decoder:
         return known
 
     def _columns(
-        self, events: list[Any], index: NDArray[np.int64], times: NDArray[np.int64], parsed: list[tuple[int, Parsed]], rejects: list[Reject], values: list[bytes | None]
+        self,
+        events: list[Any],
+        index: NDArray[np.int64],
+        times: NDArray[np.int64],
+        parsed: list[tuple[int, Parsed]],
+        rejects: list[Reject],
+        values: list[bytes | None],
     ) -> list[tuple[Columns, int]]:
         if not events:
             return []
@@ -186,17 +229,35 @@ class Decoder:
         keys = np.fromiter((known[type(e)].key for e in events), np.int64, len(events))
         for key in np.unique(keys):
             rows = np.flatnonzero(keys == key)
-            out.append(self._block([events[i] for i in rows.tolist()], index[rows], times, parsed, rejects, values))
+            out.append(
+                self._block(
+                    [events[i] for i in rows.tolist()], index[rows], times, parsed, rejects, values
+                )
+            )
         return out
 
     def _block(
-        self, events: list[Any], index: NDArray[np.int64], times: NDArray[np.int64], parsed: list[tuple[int, Parsed]], rejects: list[Reject], values: list[bytes | None]
+        self,
+        events: list[Any],
+        index: NDArray[np.int64],
+        times: NDArray[np.int64],
+        parsed: list[tuple[int, Parsed]],
+        rejects: list[Reject],
+        values: list[bytes | None],
     ) -> tuple[Columns, int]:
-        """Events of one signature. Rows that only `parse` can judge are taken out and read there."""
+        """
+        Events of one signature.
+
+        Rows that only `parse` can judge are taken out and read there.
+        """
         plan = self._known[type(events[0])].plan
         cells = matrix(plan, events, self.texts)
         when, ahead = self._times(events, times[index])
-        doubtful = (np.abs(cells) >= INTEGER_MAX).any(axis=1) | (when < EARLIEST_MS) | self._incomplete(plan, cells)
+        doubtful = (
+            (np.abs(cells) >= INTEGER_MAX).any(axis=1)
+            | (when < EARLIEST_MS)
+            | self._incomplete(plan, cells)
+        )
         if doubtful.any():
             for i in index[doubtful].tolist():
                 self._slow(i, values[i], times, parsed, rejects)
@@ -204,15 +265,23 @@ class Decoder:
             events = [e for e, k in zip(events, keep.tolist(), strict=True) if k]
             index, cells, when, ahead = index[keep], cells[keep], when[keep], ahead[keep]
         n = len(events)
-        ids = np.fromiter(map(xxh3_64_intdigest, map(str.encode, map(_get_id, events))), np.uint64, n)
-        return Columns(plan.columns, index, self._groups_of(plan, events), ids, when, cells), int(ahead.sum())
+        ids = np.fromiter(
+            map(xxh3_64_intdigest, map(str.encode, map(_get_id, events))), np.uint64, n
+        )
+        return Columns(plan.columns, index, self._groups_of(plan, events), ids, when, cells), int(
+            ahead.sum()
+        )
 
     def _incomplete(self, plan: Plan, cells: Cells) -> NDArray[np.bool_]:
-        wanted = [i for i, c in enumerate(plan.columns) if c == "label"] or [i for i, c in enumerate(plan.columns) if c == "prediction" or c.startswith("score")]
+        wanted = [i for i, c in enumerate(plan.columns) if c == "label"] or [
+            i for i, c in enumerate(plan.columns) if c == "prediction" or c.startswith("score")
+        ]
         outcome = np.ascontiguousarray(cells[:, wanted]).view(np.uint64)
         return (outcome == _ABSENT_BITS).all(axis=1) if wanted else np.ones(len(cells), bool)
 
-    def _times(self, events: list[Any], record: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def _times(
+        self, events: list[Any], record: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         n = len(events)
         if not hasattr(events[0], "timestamp"):
             return record, np.zeros(n, bool)
@@ -232,12 +301,16 @@ class Decoder:
             keys = {}
             pairs: list[Any] = list(zip(map(type, events), map(_get_version, events), strict=True))
             for pair in set(pairs):
-                keys[pair] = groups[PREDICTION, known[pair[0]].model or "", pair[1] or "", plan.columns]
+                keys[pair] = groups[
+                    PREDICTION, known[pair[0]].model or "", pair[1] or "", plan.columns
+                ]
             return np.fromiter(map(keys.__getitem__, pairs), np.int64, n)
         pairs = list(zip(map(_get_model, events), map(_get_version, events), strict=True))
         keys = {}
         for model, version in set(pairs):
-            keys[model, version] = groups[LABEL, model or "", None if version is msgspec.UNSET else version, plan.columns]
+            keys[model, version] = groups[
+                LABEL, model or "", None if version is msgspec.UNSET else version, plan.columns
+            ]
         return np.fromiter(map(keys.__getitem__, pairs), np.int64, n)
 
     def _parsed_columns(self, parsed: list[tuple[int, Parsed]]) -> list[tuple[Columns, int]]:
@@ -251,12 +324,26 @@ class Decoder:
             ids = np.array([xxh3_64_intdigest(e.event_id.encode()) for _, e in rows], np.uint64)
             times = np.array([e.time_ms for _, e in rows], np.int64)
             cells = np.array([e.cells for _, e in rows], np.float64).reshape(n, len(columns))
-            out.append((Columns(columns, np.array([i for i, _ in rows], np.int64), np.array(groups, np.int64), ids, times, cells), 0))
+            out.append(
+                (
+                    Columns(
+                        columns,
+                        np.array([i for i, _ in rows], np.int64),
+                        np.array(groups, np.int64),
+                        ids,
+                        times,
+                        cells,
+                    ),
+                    0,
+                )
+            )
         return out
 
 
 def _text_ms(text: str) -> int:
-    """Event time of a text, or one that is too early for anything, so that `parse` says what is wrong."""
+    """
+    Event time of a text, or one that is too early for anything, so that `parse` says what is wrong.
+    """
     found = text_time(text)
     return found if found is not None and found > 0 else 1
 

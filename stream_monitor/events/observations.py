@@ -1,10 +1,12 @@
 """
-The record of `observations`: packed columns of many events on their way to the evaluation of their models.
+The record of `observations`: packed columns of many events on their way to the evaluation of their
+models.
 
 Rule of the file: `unpack(pack(rows))` is the identity, and the bytes say which version they are of. Layout (little endian):
-magic b"SMO", version u8, length of head u32, head (msgpack), then the fixed columns and one block of cells for each layout, (columns, rows) each.
-A row of a prediction with 10 features and a score takes about 125 bytes before compression.
-"""
+magic b"SMO", version u8, length of head u32, head (msgpack), then the fixed columns and one block
+of cells for each layout, (columns, rows) each. A row of a prediction with 10 features and a score
+takes about 125 bytes before compression.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -21,8 +23,13 @@ from stream_monitor.events.cells import Cells
 
 MAGIC = b"SMO\x01"
 PREDICTION, LABEL, FAILURE = 0, 1, 2
-ROW = np.dtype([("source", "<u2"), ("group", "<u2"), ("offset", "<i8"), ("id", "<u8"), ("time", "<i8")])
-"""`source` and `group` are indices into the head; `id` is xxh3-64 of the event id; `time` is event time in ms."""
+ROW = np.dtype(
+    [("source", "<u2"), ("group", "<u2"), ("offset", "<i8"), ("id", "<u8"), ("time", "<i8")]
+)
+"""
+`source` and `group` are indices into the head; `id` is xxh3-64 of the event id; `time` is event
+time in ms.
+"""
 
 
 class Group(NamedTuple):
@@ -42,7 +49,10 @@ class Head(msgspec.Struct, array_like=True):
     sources: list[str]
     groups: list[Group]
     layouts: list[tuple[str, ...]]
-    """Names of the columns of a layout: `prediction score score.CLASS latency_ms segments.NAME variant unit features.NAME` or `label …`."""
+    """
+    Names of the columns of a layout: `prediction score score.CLASS latency_ms segments.NAME variant
+    unit features.NAME` or `label …`.
+    """
     layout_rows: list[int]
     texts: list[str]
     rows: int
@@ -98,7 +108,15 @@ def pack(head: Head, rows: NDArray[np.void], matrices: list[Cells]) -> bytes:
     """
     encoded = _encoder.encode(head)
     columns = [np.ascontiguousarray(rows[name]).tobytes() for name in ROW.names or ()]
-    return b"".join([MAGIC, struct.pack("<I", len(encoded)), encoded, *columns, *(m.tobytes() for m in matrices)])
+    return b"".join(
+        [
+            MAGIC,
+            struct.pack("<I", len(encoded)),
+            encoded,
+            *columns,
+            *(m.tobytes() for m in matrices),
+        ]
+    )
 
 
 def unpack(value: bytes) -> Observations:
@@ -111,7 +129,10 @@ def unpack(value: bytes) -> Observations:
         The bytes are not a record of this version.
     """
     if value[:4] != MAGIC:
-        message = f"a record of observations is of an unknown format ({value[:4]!r} instead of {MAGIC!r}): it was written by another version of stream-monitor"
+        message = (
+            f"a record of observations is of an unknown format ({value[:4]!r} instead of "
+            f"{MAGIC!r}): it was written by another version of stream-monitor"
+        )
         raise StateError(message)
     start = 8 + struct.unpack_from("<I", value, 4)[0]
     head = _decoder.decode(memoryview(value)[8:start])
@@ -121,12 +142,23 @@ def unpack(value: bytes) -> Observations:
         column = np.frombuffer(value, ROW[name], head.rows, at)
         rows[name] = column
         at += column.nbytes
-    layout_of = np.array([g.layout for g in head.groups], np.int64)[rows["group"]] if len(head.layouts) > 1 else None
+    layout_of = (
+        np.array([g.layout for g in head.groups], np.int64)[rows["group"]]
+        if len(head.layouts) > 1
+        else None
+    )
     blocks = []
     for i, (columns, n) in enumerate(zip(head.layouts, head.layout_rows, strict=True)):
         cells = np.frombuffer(value, np.float64, n * len(columns), at).reshape(len(columns), n)
         at += cells.nbytes
-        blocks.append(Block(i, columns, np.arange(n) if layout_of is None else np.flatnonzero(layout_of == i), cells))
+        blocks.append(
+            Block(
+                i,
+                columns,
+                np.arange(n) if layout_of is None else np.flatnonzero(layout_of == i),
+                cells,
+            )
+        )
     return Observations(head, rows, blocks)
 
 

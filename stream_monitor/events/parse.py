@@ -1,8 +1,9 @@
 """
 One record, read with patience: either what it says, or exactly what is wrong with it.
 
-Rule of the file: a pure function of the record's bytes and its time. The fast path (`shapes`) may only accept what this one accepts, with the same result;
-whatever it does not fit comes here. About 10 µs a record.
+Rule of the file: a pure function of the record's bytes and its time. The fast path (`shapes`) may
+only accept what this one accepts, with the same result; whatever it does not fit comes here. About
+10 µs a record.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from stream_monitor.events.cells import TEXT_MAX_CHARS, Texts, box, feature_name
 from stream_monitor.events.observations import FAILURE, LABEL, PREDICTION
 
 EARLIEST_MS = 946_684_800_000
-"""2000-01-01T00:00:00Z. An event time before it is taken for a mistake (seconds instead of milliseconds, or nothing at all)."""
+"""
+2000-01-01T00:00:00Z.
+
+An event time before it is taken for a mistake (seconds instead of milliseconds, or nothing at all).
+"""
 AHEAD_MS_MAX = 300_000
 """An event time further ahead of its record's is not believed; the record's is used."""
 TIMESTAMP_MAX = 2**62
@@ -32,7 +37,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _decode = msgspec.json.Decoder().decode
 _decode_time = msgspec.json.Decoder(datetime).decode
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-"""A text, or one that never ends: that matches too, else each quote in it would be tried as a beginning, which takes hours in a megabyte."""
+"""
+A text, or one that never ends: that matches too, else each quote in it would be tried as a
+beginning, which takes hours in a megabyte.
+"""
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -42,9 +50,15 @@ class _Named(msgspec.Struct):
 
 def model_of(value: bytes) -> str | None:
     """
-    The model that a record names which could not be used; None where it cannot be read or names none.
+    The model that a record names which could not be used; None where it cannot be read or names
+    none.
 
-    >>> model_of(b'{"model": "m", "score": 7}'), model_of(b'{"score": 7}'), model_of(b'{"model": 7}'), model_of(b"{")
+    >>> (
+    ...     model_of(b'{"model": "m", "score": 7}'),
+    ...     model_of(b'{"score": 7}'),
+    ...     model_of(b'{"model": 7}'),
+    ...     model_of(b"{"),
+    ... )
     ('m', None, None, None)
     """
     try:
@@ -103,24 +117,39 @@ def load(raw: bytes, bytes_max: int) -> dict[str, Any]:
     if len(raw) > bytes_max:
         raise Bad("too_large", f"{len(raw)} bytes are more than {bytes_max}")
     if raw[:1] == b"\x00":
-        raise Bad("unknown_format", "begins with byte 0, as the wire format of a schema registry does; plain JSON is expected")
+        raise Bad(
+            "unknown_format",
+            "begins with byte 0, as the wire format of a schema registry does; plain JSON is "
+            "expected",
+        )
     if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _depth(raw) > DEPTH_MAX:
         raise Bad("too_deep", f"nested more than {DEPTH_MAX} levels deep")
     try:
         value = _decode(raw)
-    except msgspec.ValidationError:  # a number that no double or integer holds: read it so that the rest of the record survives
+    except (
+        msgspec.ValidationError
+    ):  # a number that no double or integer holds: read it so that the rest of the record survives
         value = _load_lenient(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         if b"NaN" not in raw and b"Infinity" not in raw:
             raise Bad("invalid_json", str(e)) from None
-        value = _load_lenient(raw)  # what Python and JavaScript libraries write for them is no JSON, and means no doubt
+        value = _load_lenient(
+            raw
+        )  # what Python and JavaScript libraries write for them is no JSON, and means no doubt
     if type(value) is not dict:
         raise Bad("not_an_object", f"a JSON object is expected, not {_named(value)}")
     return value
 
 
 def _named(value: Any) -> str:
-    return {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}.get(type(value), "null")
+    return {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+    }.get(type(value), "null")
 
 
 def _text(fields: dict[str, Any], name: str, chars_max: int, default: str | None = None) -> str:
@@ -132,7 +161,9 @@ def _text(fields: dict[str, Any], name: str, chars_max: int, default: str | None
     if type(value) is not str:
         raise Bad("wrong_type", f"`{name}` must be a string, not {_named(value)}")
     if len(value) > chars_max or (not value and default is None):
-        raise Bad("out_of_range", f"`{name}` must have 1 to {chars_max} characters, not {len(value)}")
+        raise Bad(
+            "out_of_range", f"`{name}` must have 1 to {chars_max} characters, not {len(value)}"
+        )
     return value
 
 
@@ -146,7 +177,9 @@ def text_time(text: str) -> int | None:
 
 
 def event_time(value: Any, record_ms: int) -> tuple[int, bool]:
-    """Event time in ms, and whether the record's was taken because the event's was too far ahead."""
+    """
+    Event time in ms, and whether the record's was taken because the event's was too far ahead.
+    """
     ahead = False
     if value is None:
         time_ms = record_ms
@@ -155,21 +188,31 @@ def event_time(value: Any, record_ms: int) -> tuple[int, bool]:
     elif type(value) is str:
         parsed = text_time(value)
         if parsed is None:
-            raise Bad("wrong_type", f"`timestamp` must be milliseconds since 1970 or an RFC 3339 time with an offset, not {value[:40]!r}")
+            raise Bad(
+                "wrong_type",
+                "`timestamp` must be milliseconds since 1970 or an RFC 3339 time with an "
+                f"offset, not {value[:40]!r}",
+            )
         time_ms = parsed
     else:
         raise Bad("wrong_type", f"`timestamp` must be an integer or a string, not {_named(value)}")
     if record_ms >= 0 and time_ms > record_ms + AHEAD_MS_MAX:
         time_ms, ahead = record_ms, True
     if not EARLIEST_MS <= time_ms <= TIMESTAMP_MAX:
-        raise Bad("out_of_range", f"the event time {time_ms} ms is not after 2000-01-01 (milliseconds since 1970 are expected)")
+        raise Bad(
+            "out_of_range",
+            f"the event time {time_ms} ms is not after 2000-01-01 (milliseconds since 1970 "
+            "are expected)",
+        )
     return time_ms, ahead
 
 
 def _outcome(value: Any, name: str, texts: Texts) -> float:
     """The cell of a prediction or a label."""
     if type(value) not in (int, float, str, bool):
-        raise Bad("wrong_type", f"`{name}` must be a number, a string or a boolean, not {_named(value)}")
+        raise Bad(
+            "wrong_type", f"`{name}` must be a number, a string or a boolean, not {_named(value)}"
+        )
     cell = box(value, texts)
     if type(value) in (int, float) and cell != cell:  # noqa: PLR0124
         raise Bad("out_of_range", f"`{name}` is beyond 2**53 or not finite")
@@ -180,7 +223,11 @@ def _number(value: Any, name: str, low: float, high: float) -> float:
     if type(value) not in (int, float):
         raise Bad("wrong_type", f"`{name}` must be a number, not {_named(value)}")
     if not low <= value <= high:
-        shown = f"{value:g}" if type(value) is float or abs(value) < 1e300 else "an integer beyond 1e300"  # which no float holds
+        shown = (
+            f"{value:g}"
+            if type(value) is float or abs(value) < 1e300
+            else "an integer beyond 1e300"
+        )  # which no float holds
         raise Bad("out_of_range", f"`{name}` must be in [{low:g}, {high:g}], not {shown}")
     return float(value)
 
@@ -195,7 +242,10 @@ def _probability(value: Any, name: str) -> float:
 def _score(value: Any) -> dict[str, float]:
     if type(value) is not dict:
         return {"score": _probability(value, "score")}
-    return {(column := f"score.{name[:TEXT_MAX_CHARS]}"): _probability(p, column) for name, p in value.items()}
+    return {
+        (column := f"score.{name[:TEXT_MAX_CHARS]}"): _probability(p, column)
+        for name, p in value.items()
+    }
 
 
 def _prediction_and_score(fields: dict[str, Any], texts: Texts) -> dict[str, float]:
@@ -209,7 +259,10 @@ def _prediction_and_score(fields: dict[str, Any], texts: Texts) -> dict[str, flo
 
 def _is_clipped(fields: dict[str, Any]) -> bool:
     score = fields.get("score")
-    return any(not 0 <= p <= 1 for p in (score.values() if type(score) is dict else () if score is None else (score,)))
+    return any(
+        not 0 <= p <= 1
+        for p in (score.values() if type(score) is dict else () if score is None else (score,))
+    )
 
 
 def _object(fields: dict[str, Any], name: str) -> dict[str, Any]:
@@ -253,23 +306,52 @@ def parse_prediction(raw: bytes, record_ms: int, texts: Texts, bytes_max: int) -
         With the reason of the dead letter.
     """
     fields = load(raw, bytes_max)
-    event_id, model, version = _text(fields, "event_id", ID_MAX), _text(fields, "model", MODEL_MAX), _text(fields, "version", VERSION_MAX, "")
+    event_id, model, version = (
+        _text(fields, "event_id", ID_MAX),
+        _text(fields, "model", MODEL_MAX),
+        _text(fields, "version", VERSION_MAX, ""),
+    )
     status = _text(fields, "status", 16, "ok")
     if status not in ("ok", "error"):
         raise Bad("out_of_range", f"`status` must be `ok` or `error`, not {status!r}")
     time_ms, ahead = event_time(fields.get("timestamp"), record_ms)
     if status == "error":
         details = _details(fields, texts)
-        return Parsed(FAILURE, model, version, event_id, time_ms, ahead, tuple(details), tuple(details.values()), fields)
+        return Parsed(
+            FAILURE,
+            model,
+            version,
+            event_id,
+            time_ms,
+            ahead,
+            tuple(details),
+            tuple(details.values()),
+            fields,
+        )
     cells = _prediction_and_score(fields, texts)
     if not cells:
-        raise Bad("missing_field", "`prediction` is missing, and there is no `score` to take it from")
+        raise Bad(
+            "missing_field", "`prediction` is missing, and there is no `score` to take it from"
+        )
     cells |= _details(fields, texts)
     for name, value in _object(fields, "features").items():
         cells[f"features.{feature_named(name[:TEXT_MAX_CHARS])}"] = box(value, texts)
-    if (embedding := fields.get("embedding")) is not None and (type(embedding) is not list or not all(type(v) in (int, float) for v in embedding)):
+    if (embedding := fields.get("embedding")) is not None and (
+        type(embedding) is not list or not all(type(v) in (int, float) for v in embedding)
+    ):
         raise Bad("wrong_type", "`embedding` must be an array of numbers")
-    return Parsed(PREDICTION, model, version, event_id, time_ms, ahead, tuple(cells), tuple(cells.values()), fields, _is_clipped(fields))
+    return Parsed(
+        PREDICTION,
+        model,
+        version,
+        event_id,
+        time_ms,
+        ahead,
+        tuple(cells),
+        tuple(cells.values()),
+        fields,
+        _is_clipped(fields),
+    )
 
 
 def parse_label(raw: bytes, record_ms: int, texts: Texts, bytes_max: int) -> Parsed:
@@ -282,13 +364,31 @@ def parse_label(raw: bytes, record_ms: int, texts: Texts, bytes_max: int) -> Par
         With the reason of the dead letter.
     """
     fields = load(raw, bytes_max)
-    event_id, model, version = _text(fields, "event_id", ID_MAX), _text(fields, "model", MODEL_MAX, ""), _text(fields, "version", VERSION_MAX, "")
+    event_id, model, version = (
+        _text(fields, "event_id", ID_MAX),
+        _text(fields, "model", MODEL_MAX, ""),
+        _text(fields, "version", VERSION_MAX, ""),
+    )
     if fields.get("label") is None:
         raise Bad("missing_field", "`label` is missing")
     cells = {"label": _outcome(fields["label"], "label", texts)}
     time_ms, ahead = event_time(fields.get("timestamp"), record_ms)
     cells |= _prediction_and_score(fields, texts)
-    return Parsed(LABEL, model, version if fields.get("version") is not None else None, event_id, time_ms, ahead, tuple(cells), tuple(cells.values()), fields, _is_clipped(fields))
+    return Parsed(
+        LABEL,
+        model,
+        version if fields.get("version") is not None else None,
+        event_id,
+        time_ms,
+        ahead,
+        tuple(cells),
+        tuple(cells.values()),
+        fields,
+        _is_clipped(fields),
+    )
 
 
-PARSERS: dict[str, Callable[[bytes, int, Texts, int], Parsed]] = {"predictions": parse_prediction, "labels": parse_label}
+PARSERS: dict[str, Callable[[bytes, int, Texts, int], Parsed]] = {
+    "predictions": parse_prediction,
+    "labels": parse_label,
+}

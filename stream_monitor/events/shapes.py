@@ -1,8 +1,10 @@
 """
 The fast path: msgspec structs made from what the events of each model were seen to look like.
 
-Rule of the file: a shape is an optimisation. A struct accepts only events that `parse` accepts, and their rows are the same; everything else is refused here
-and read there. Structs refuse unknown keys, so nothing nested or new slips through. 1 µs an event of 10 numbers, and as much for its columns.
+Rule of the file: a shape is an optimisation. A struct accepts only events that `parse` accepts, and
+their rows are the same; everything else is refused here and read there. Structs refuse unknown
+keys, so nothing nested or new slips through. 1 µs an event of 10 numbers, and as much for its
+columns.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from stream_monitor.events.cells import ABSENT_CELL, NULL_CELL, TEXT_MAX_CHARS, Cells, Texts, box, feature_named
+from stream_monitor.events.cells import (
+    ABSENT_CELL,
+    NULL_CELL,
+    TEXT_MAX_CHARS,
+    Cells,
+    Texts,
+    box,
+    feature_named,
+)
 from stream_monitor.events.parse import EARLIEST_MS, ID_MAX, MODEL_MAX, TIMESTAMP_MAX, VERSION_MAX
 
 Scalar = None | bool | int | float | str
@@ -44,8 +54,14 @@ class Shape:
 
     @property
     def is_sparse(self) -> bool:
-        """Events have so few of the fields that a struct of all of them costs more than `parse`: a flood of new names, or a model of many optional features."""
-        return len(self.fields) > SPARSE_MIN and len(self.fields) * self._events > SPARSE * self._values
+        """
+        Events have so few of the fields that a struct of all of them costs more than `parse`: a
+        flood of new names, or a model of many optional features.
+        """
+        return (
+            len(self.fields) > SPARSE_MIN
+            and len(self.fields) * self._events > SPARSE * self._values
+        )
 
     def learn(self, fields: dict[str, Any]) -> bool:
         """Take one good event in; whether anything was new."""
@@ -57,12 +73,21 @@ class Shape:
             nested = name in _NESTED and type(value) is dict
             if not nested and name.partition(".")[0] in _NESTED and "." in name:
                 continue  # a key of the event that reads like the path of a field of ours
-            for path, v in ((f"{name}.{k}", v) for k, v in value.items()) if nested else ((name, value),):
+            for path, v in (
+                ((f"{name}.{k}", v) for k, v in value.items()) if nested else ((name, value),)
+            ):
                 kind, known = _kind(v), self.fields.get(path, "")
                 self._values += 1
                 if nested and kind in ("l", "d"):
-                    continue  # no field of ours holds a list or an object: such an event is read by `parse`, those without it are not slowed
-                if kind and kind not in known and len(self.fields) < COLUMNS_MAX and not _UNFIT.search(path):
+                    # no field of ours holds a list or an object: such an event is read by `parse`,
+                    # those without it are not slowed
+                    continue
+                if (
+                    kind
+                    and kind not in known
+                    and len(self.fields) < COLUMNS_MAX
+                    and not _UNFIT.search(path)
+                ):
                     self.fields[path] = known + kind
                     news = True
         return news
@@ -139,17 +164,22 @@ def _splits(signature: tuple[tuple[str, str], ...]) -> dict[str, list[tuple[str,
     return parts
 
 
-def struct_of(kind: str, signature: tuple[tuple[str, str], ...], model: str | None, *, alone: bool = False) -> type[Struct] | None:
+def struct_of(
+    kind: str, signature: tuple[tuple[str, str], ...], model: str | None, *, alone: bool = False
+) -> type[Struct] | None:
     """
     The struct of one shape, or None when only `parse` can read it.
 
-    Without a model the model is a field. With one the struct is tagged by it; but msgspec takes an event without a tag
-    for that of the only struct there is, so one that is `alone` has the model as a field of one value, which must be there.
+    Without a model the model is a field. With one the struct is tagged by it; but msgspec takes an
+    event without a tag for that of the only struct there is, so one that is `alone` has the model
+    as a field of one value, which must be there.
     """
     parts = _splits(signature)
     fields: list[Any] = [("event_id", Annotated[str, Meta(min_length=1, max_length=ID_MAX)])]
     if model is None:
-        fields.append(("model", Annotated[str, Meta(min_length=1, max_length=MODEL_MAX)] | UnsetType, UNSET))
+        fields.append(
+            ("model", Annotated[str, Meta(min_length=1, max_length=MODEL_MAX)] | UnsetType, UNSET)
+        )
     elif alone:
         fields.append(("model", Literal[model]))
     fields.append(("version", Annotated[str, Meta(max_length=VERSION_MAX)] | UnsetType, UNSET))
@@ -170,19 +200,31 @@ def struct_of(kind: str, signature: tuple[tuple[str, str], ...], model: str | No
                 return None
             number = {"score": _SCORE, "latency_ms": _LATENCY}.get(name, float)
             fields.append(
-                _scalar_field(name, allowed, number) if name not in ("variant", "unit") else (name, Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType, UNSET)
+                _scalar_field(name, allowed, number)
+                if name not in ("variant", "unit")
+                else (name, Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType, UNSET)
             )
         elif name not in ("features", "segments"):
             renames[f"x{i}"] = name
             fields.append((f"x{i}", _extra(kinds), None))
     for name, number in (("features", float), ("segments", float), ("score", _SCORE)):
         if parts[name]:
-            if name != "features" and any(kinds != ("s" if name == "segments" else "n") for _, kinds in parts[name]):
+            if name != "features" and any(
+                kinds != ("s" if name == "segments" else "n") for _, kinds in parts[name]
+            ):
                 return None
             sub = _sub_struct(name, parts[name], number)
             fields.append((name, sub, msgspec.field(default_factory=sub)))
     tag = {"tag_field": "model", "tag": model} if model is not None and not alone else {}
-    return msgspec.defstruct(kind, fields, rename=renames or None, forbid_unknown_fields=True, gc=False, kw_only=True, **tag)  # type: ignore[arg-type]
+    return msgspec.defstruct(
+        kind,
+        fields,
+        rename=renames or None,
+        forbid_unknown_fields=True,
+        gc=False,
+        kw_only=True,
+        **tag,  # type: ignore[arg-type]
+    )
 
 
 def plan_of(signature: tuple[tuple[str, str], ...]) -> Plan:
@@ -211,17 +253,29 @@ def plan_of(signature: tuple[tuple[str, str], ...]) -> Plan:
     features = parts["features"]
     if features and all(set(kinds) <= {"n", "z"} for _, kinds in features):
         columns += [f"features.{feature_named(name)}" for name, _ in features]
-        return Plan(tuple(columns), tuple(getters), _numeric_block(len(features), any("z" in kinds for _, kinds in features)))
+        return Plan(
+            tuple(columns),
+            tuple(getters),
+            _numeric_block(len(features), any("z" in kinds for _, kinds in features)),
+        )
     for i, (name, kinds) in enumerate(features):
         add(f"features.{feature_named(name)}", f"features.c{i}", kinds)
     return Plan(tuple(columns), tuple(getters), None)
 
 
 def _numeric_block(width: int, nullable: bool) -> Callable[[list[Any]], Cells]:
-    get, astuple, pack = operator.attrgetter("features"), msgspec.structs.astuple, struct.Struct(f"<{width}d").pack
+    get, astuple, pack = (
+        operator.attrgetter("features"),
+        msgspec.structs.astuple,
+        struct.Struct(f"<{width}d").pack,
+    )
     if nullable:  # numpy turns None into the plain NaN, which is the cell of null
-        return lambda events: np.array(list(map(astuple, map(get, events))), np.float64).reshape(len(events), width)
-    return lambda events: np.frombuffer(b"".join(starmap(pack, map(astuple, map(get, events)))), np.float64).reshape(len(events), width)
+        return lambda events: np.array(list(map(astuple, map(get, events))), np.float64).reshape(
+            len(events), width
+        )
+    return lambda events: np.frombuffer(
+        b"".join(starmap(pack, map(astuple, map(get, events)))), np.float64
+    ).reshape(len(events), width)
 
 
 def matrix(plan: Plan, events: list[Any], texts: Texts) -> Cells:
@@ -240,5 +294,11 @@ def _column(values: Iterable[Any], kinds: str, texts: Texts, n: int) -> Cells:
         return np.fromiter(values, np.float64, n)
     if "s" in kinds and not set(kinds) & {"n", "b"}:
         special: dict[Any, float] = {UNSET: ABSENT_CELL, None: NULL_CELL}
-        return np.fromiter((texts[v] if type(v) is str else special[v] for v in values), np.float64, n)
-    return np.fromiter((ABSENT_CELL if v is UNSET or v is ABSENT_CELL else box(v, texts) for v in values), np.float64, n)
+        return np.fromiter(
+            (texts[v] if type(v) is str else special[v] for v in values), np.float64, n
+        )
+    return np.fromiter(
+        (ABSENT_CELL if v is UNSET or v is ABSENT_CELL else box(v, texts) for v in values),
+        np.float64,
+        n,
+    )

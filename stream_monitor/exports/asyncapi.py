@@ -1,7 +1,8 @@
 """
 The topics as an AsyncAPI 3 document.
 
-Rule of the file: everything comes from `topics/*.yaml`. Operations are seen from stream-monitor: it receives predictions and labels and sends the rest.
+Rule of the file: everything comes from `topics/*.yaml`. Operations are seen from stream-monitor: it
+receives predictions and labels and sends the rest.
 """
 
 from __future__ import annotations
@@ -37,7 +38,12 @@ def document(prefix: str) -> dict[str, Any]:
     specs = topics()
     return {
         "asyncapi": VERSION,
-        "info": {"title": "stream-monitor", "version": __version__, "description": "Monitors machine-learning models on Kafka.", "license": {"name": "Apache-2.0"}},
+        "info": {
+            "title": "stream-monitor",
+            "version": __version__,
+            "description": "Monitors machine-learning models on Kafka.",
+            "license": {"name": "Apache-2.0"},
+        },
         "defaultContentType": "application/json",
         "channels": {name: _channel(spec, prefix) for name, spec in specs.items()},
         "operations": dict(_operation(name) for name in specs),
@@ -54,28 +60,58 @@ def _channel(spec: TopicSpec, prefix: str) -> dict[str, Any]:
         "address": prefix + spec.name,
         "description": spec.description,
         "messages": {spec.name: _message(spec)},
-        "bindings": {"kafka": {"topic": prefix + spec.name, "partitions": spec.partitions, "topicConfiguration": _configuration(spec.config), "bindingVersion": KAFKA_BINDING}},
+        "bindings": {
+            "kafka": {
+                "topic": prefix + spec.name,
+                "partitions": spec.partitions,
+                "topicConfiguration": _configuration(spec.config),
+                "bindingVersion": KAFKA_BINDING,
+            }
+        },
     }
 
 
 def _message(spec: TopicSpec) -> dict[str, Any]:
     message: dict[str, Any] = {
         "name": spec.name,
-        "bindings": {"kafka": {"key": {"type": "string", "description": spec.key}, "bindingVersion": KAFKA_BINDING}},
+        "bindings": {
+            "kafka": {
+                "key": {"type": "string", "description": spec.key},
+                "bindingVersion": KAFKA_BINDING,
+            }
+        },
     }
     if spec.schema is not None:
-        message |= {"title": spec.schema["title"], "payload": _payload(spec.schema), "examples": [{"payload": example} for example in spec.example]}
+        message |= {
+            "title": spec.schema["title"],
+            "payload": _payload(spec.schema),
+            "examples": [{"payload": example} for example in spec.example],
+        }
     if spec.format is not None:
         message |= {"contentType": "application/octet-stream", "summary": spec.format.what}
     if spec.headers is not None:
-        message |= {"title": spec.headers["title"], "headers": _payload(spec.headers), "examples": [{"headers": example} for example in spec.example]}
+        message |= {
+            "title": spec.headers["title"],
+            "headers": _payload(spec.headers),
+            "examples": [{"headers": example} for example in spec.example],
+        }
     return json.loads(json.dumps(message))  # type: ignore[no-any-return]  # parts that the YAML shares become parts of their own
 
 
 def _payload(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"schemaFormat": SCHEMA_FORMAT, "schema": {key: value for key, value in schema.items() if key != "$schema"}}
+    return {
+        "schemaFormat": SCHEMA_FORMAT,
+        "schema": {key: value for key, value in schema.items() if key != "$schema"},
+    }
 
 
 def _configuration(config: dict[str, str]) -> dict[str, Any]:
     """Numbers as numbers and lists as lists, as the Kafka binding has them."""
-    return {key: value.split(",") if key == "cleanup.policy" else int(value) if value.lstrip("-").isdigit() else value for key, value in config.items()}
+    return {
+        key: value.split(",")
+        if key == "cleanup.policy"
+        else int(value)
+        if value.lstrip("-").isdigit()
+        else value
+        for key, value in config.items()
+    }

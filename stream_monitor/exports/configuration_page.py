@@ -1,7 +1,10 @@
 """
-`docs/configuration.md`, generated from the rules of `monitor.yaml` and the defaults of the settings.
+`docs/configuration.md`, generated from the rules of `monitor.yaml` and the defaults of the
+settings.
 
-Rule of the file: a page that is written by hand is wrong after the next change. `python -m stream_monitor.exports.configuration_page > docs/configuration.md` writes it anew, and a test holds the two equal.
+Rule of the file: a page that is written by hand is wrong after the next change. `python -m
+stream_monitor.exports.configuration_page > docs/configuration.md` writes it anew, and a test holds
+the two equal.
 """
 
 from __future__ import annotations
@@ -83,12 +86,18 @@ off is tried again. The order of keys, and of lists whose order means nothing, c
 | `labels.max_delay` | nothing: what waits gets the new delay, and what has expired stays so |
 | `limits.models`, `limits.versions` | nothing: who has a place keeps it |
 | `limits.segments` | values of a slice, and series of a custom metric, beyond the new limit |
-"""
+"""  # noqa: E501
 
 STRUCTS: dict[type[Frozen], str] = {
     Feature: "One for each feature that something is known of, by its name.",
-    Segment: "An item of `segments`: a name; `FEATURE: [18, 65]`, which cuts a number into ranges; or in full.",
-    Threshold: f"By metric: {', '.join(f'`{m}`' for m in rules.CLASSIFICATION)} of a classification; {', '.join(f'`{m}`' for m in rules.REGRESSION)} of a regression.",
+    Segment: (
+        "An item of `segments`: a name; `FEATURE: [18, 65]`, which cuts a number into ranges; or "
+        "in full."
+    ),
+    Threshold: (
+        f"By metric: {', '.join(f'`{m}`' for m in rules.CLASSIFICATION)} of a classification; "
+        f"{', '.join(f'`{m}`' for m in rules.REGRESSION)} of a regression."
+    ),
     CustomMetric: "One for each metric, by its name.",
 }
 FORM_VALUES = {
@@ -98,7 +107,10 @@ FORM_VALUES = {
     "class": "text, number or switch",
     "categories": "list of text, numbers or switches",
     "window": "a window",
-    "windows": f"list of `last_N` (N ≤ {rules.LAST_N_MAX:,}) and durations up to 31d; 1 to {rules.WINDOWS_MAX}",
+    "windows": (
+        f"list of `last_N` (N ≤ {rules.LAST_N_MAX:,}) and durations up to 31d; 1 to "
+        f"{rules.WINDOWS_MAX}"
+    ),
     "segments": "list, [below](#defaultssegments)",
     "thresholds": "by metric, [below](#defaultsthresholdsmetric)",
     "distances": f"by distance ({', '.join(f'`{d}`' for d in rules.DISTANCES)}), a number above 0",
@@ -128,7 +140,11 @@ def _lines() -> Iterator[str]:
             yield from _sections((key,), kind, rules.TOP_TEXTS[key])
         else:
             yield f"## {key}\n"
-            keys = f" The keys are those of `defaults`; variables begin with `{PREFIX}MODELS__NAME__`." if key == "models" else ""
+            keys = (
+                f" The keys are those of `defaults`; variables begin with `{PREFIX}MODELS__NAME__`."
+                if key == "models"
+                else ""
+            )
             yield f"{rules.TOP_TEXTS[key]}{keys}\n"
     yield from _detectors()
 
@@ -147,10 +163,18 @@ def _sections(path: tuple[str, ...], kind: type[Frozen], text: str) -> Iterator[
         if below is not None:
             inner.append(below)
         if below is None or below.kind in STRUCTS or rule.form:
-            variable = "" if kind is Segment else f"`{PREFIX}{'__'.join((*path, name)).upper()}`"  # items of a list have none
-            yield f"| `{name}` | {_values(key, rule)} | {_default(field)} | {_cell(rule.text)} | {variable} |"
+            variable = (
+                "" if kind is Segment else f"`{PREFIX}{'__'.join((*path, name)).upper()}`"
+            )  # items of a list have none
+            yield (
+                f"| `{name}` | {_values(key, rule)} | {_default(field)} | {_cell(rule.text)} | "
+                f"{variable} |"
+            )
         else:
-            yield f"| `{name}` | [below](#{''.join((*path, name)).replace('.', '')}) | | {_cell(rule.text)} | |"
+            yield (
+                f"| `{name}` | [below](#{''.join((*path, name)).replace('.', '')}) | | "
+                f"{_cell(rule.text)} | |"
+            )
     yield ""
     for section in inner:
         yield from _sections(*section)
@@ -163,7 +187,9 @@ def _below(path: tuple[str, ...], hint: Any, rule: Rule) -> Section | None:
     arguments = [a for a in get_args(hint) if isinstance(a, type) and issubclass(a, Frozen)]
     if not arguments:
         return None
-    name = () if get_origin(hint) is tuple else ("METRIC",) if arguments[0] is Threshold else ("NAME",)
+    name = (
+        () if get_origin(hint) is tuple else ("METRIC",) if arguments[0] is Threshold else ("NAME",)
+    )
     return Section((*path, *name), arguments[0], STRUCTS[arguments[0]])
 
 
@@ -180,14 +206,24 @@ def _values(key: Key, rule: Rule) -> str:
     if origin in (Union, types.UnionType):
         inner = next(a for a in arguments if a is not type(None))
         text = _values((key[0], inner, False), rule)
-        return text if inner in (str, Secret) or get_origin(inner) is Literal else f"{text}{', `off`' if OFF in rule.text else ''}"
+        return (
+            text
+            if inner in (str, Secret) or get_origin(inner) is Literal
+            else f"{text}{', `off`' if OFF in rule.text else ''}"
+        )
     if origin is Literal:
         return " ".join(f"`{a}`" for a in arguments)
     if origin is dict:
         return f"by name, [below](#{_anchor(rule)})"
     if origin is tuple:
         return f"list of {'numbers' if arguments[0] is float else 'text'}"
-    words = {bool: "`true` `false`", int: "whole number", float: "number", str: "text", Secret: "secret, not in the file"}
+    words = {
+        bool: "`true` `false`",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        Secret: "secret, not in the file",
+    }
     return f"{words[hint]}{_bounds(rule, lambda v: f'{v:,.12g}')}"
 
 
@@ -196,14 +232,22 @@ def _anchor(rule: Rule) -> str:
 
 
 def _bounds(rule: Rule, shown: Any) -> str:
-    low = f" above {shown(rule.above)}" if rule.above is not None else f" ≥ {shown(rule.low)}" if rule.low is not None else ""
+    low = (
+        f" above {shown(rule.above)}"
+        if rule.above is not None
+        else f" ≥ {shown(rule.low)}"
+        if rule.low is not None
+        else ""
+    )
     high = f"{',' if low else ''} ≤ {shown(rule.high)}" if rule.high is not None else ""
     return low + high
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
     """The default as it would be written in the file."""
-    value = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+    value = (
+        field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+    )
     if value is msgspec.NODEFAULT:
         return "required"
     if value is None:
@@ -219,17 +263,31 @@ def _flow(value: Any) -> str:
     """
     A value in YAML's flow style.
 
-    >>> _flow({"adwin": {"delta": 0.002}, "page_hinkley": {}}), _flow(("last_1000", "1h")), _flow(5000)
+    >>> (
+    ...     _flow({"adwin": {"delta": 0.002}, "page_hinkley": {}}),
+    ...     _flow(("last_1000", "1h")),
+    ...     _flow(5000),
+    ... )
     ('{adwin: {delta: 0.002}, page_hinkley: {}}', '[last_1000, 1h]', '5000')
     """
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in value.items()) + "}"
-    return "[" + ", ".join(map(_flow, value)) + "]" if isinstance(value, tuple) else f"{value:.12g}" if isinstance(value, float) else str(value)
+    return (
+        "[" + ", ".join(map(_flow, value)) + "]"
+        if isinstance(value, tuple)
+        else f"{value:.12g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _detectors() -> Iterator[str]:
     yield "## Detectors\n"
-    yield "Under `drift.errors`, `drift.score`, `drift.prediction` and `drift.features`, each with the parameters that differ: `features: {adwin: {delta: 0.0001}, kswin: {}}`; `page_hinkley: off` takes an inherited one away.\n"
+    yield (
+        "Under `drift.errors`, `drift.score`, `drift.prediction` and `drift.features`, each with "
+        "the parameters that differ: `features: {adwin: {delta: 0.0001}, kswin: {}}`; "
+        "`page_hinkley: off` takes an inherited one away.\n"
+    )
     yield "| method | for | parameter | default | values |"
     yield "|---|---|---|---|---|"
     for name, method in METHODS.items():
@@ -237,7 +295,11 @@ def _detectors() -> Iterator[str]:
             low, high = rules.bounds(name, parameter)
             signal = "errors of a classification" if method.binary else "numbers"
             head = (f"`{name}`", signal) if i == 0 else ("", "")
-            yield f"| {head[0]} | {head[1]} | `{parameter}` | `{default:g}` | {'whole number' if rules.whole(name, parameter) else 'number'}, {low:,.12g} to {high:,.12g} |"
+            yield (
+                f"| {head[0]} | {head[1]} | `{parameter}` | `{default:g}` | "
+                f"{'whole number' if rules.whole(name, parameter) else 'number'}, {low:,.12g} to "
+                f"{high:,.12g} |"
+            )
 
 
 def _cell(text: str) -> str:

@@ -41,7 +41,12 @@ def kafka_topics(prefix: str, *, cluster: str, replicas: int) -> list[dict[str, 
                 "apiVersion": API_VERSION,
                 "kind": "KafkaTopic",
                 "metadata": {"name": name, "labels": {"strimzi.io/cluster": cluster}},
-                "spec": {**({} if name == topic else {"topicName": topic}), "partitions": spec.partitions, "replicas": replicas, "config": spec.settings(replicas)},
+                "spec": {
+                    **({} if name == topic else {"topicName": topic}),
+                    "partitions": spec.partitions,
+                    "replicas": replicas,
+                    "config": spec.settings(replicas),
+                },
             }
         )
     return found
@@ -49,7 +54,8 @@ def kafka_topics(prefix: str, *, cluster: str, replicas: int) -> list[dict[str, 
 
 def resource_name(topic: str) -> str:
     """
-    A name that Kubernetes takes: lower case, digits, `-` and `.`, beginning and ending with a letter or digit.
+    A name that Kubernetes takes: lower case, digits, `-` and `.`, beginning and ending with a
+    letter or digit.
 
     >>> resource_name("Team_A.labels")
     'team-a.labels'

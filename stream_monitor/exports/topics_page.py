@@ -1,7 +1,8 @@
 """
 `docs/topics.md`, generated from `topics/*.yaml`.
 
-Rule of the file: a page that is written by hand is wrong after the next change. `python -m stream_monitor.exports.topics_page > docs/topics.md` writes it anew, and a test holds the two equal.
+Rule of the file: a page that is written by hand is wrong after the next change. `python -m
+stream_monitor.exports.topics_page > docs/topics.md` writes it anew, and a test holds the two equal.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ INTRODUCTION = f"""\
     stream-monitor topics export --format strimzi    # KafkaTopic resources; asyncapi: an AsyncAPI 3 document
 
 `apply` sets what is specified and leaves every other setting as it is. A retention that was made longer by hand stays; a shorter one is set back. It does not change replicas (`kafka-reassign-partitions.sh` does). `check` asks for the settings under "with {REPLICAS} replicas" only where the topic has them.
-"""
+"""  # noqa: E501
 
 PARTITIONS = """
 ## Another number of partitions
@@ -45,7 +46,7 @@ Fewer than specified is always a difference. Kafka never takes partitions away.
   3. `stream-monitor topics apply --partitions observations=N`
   4. To have windows and counters filled again from what `predictions` and `labels` still hold, set the group back there: `kafka-consumer-groups.sh --bootstrap-server HOST:PORT --group stream-monitor --reset-offsets --to-datetime 2025-10-09T00:00:00.000 --topic predictions --topic labels --execute`. Alerts of that time are then written again. Without this step they begin empty, and labels of predictions from before find none.
   5. Start the workers.
-"""
+"""  # noqa: E501
 
 RULES = {
     "allowed": "may be added at any time",
@@ -64,9 +65,20 @@ def _lines() -> Iterator[str]:
     yield "| topic | what | written by | key | partitions | kept |"
     yield "|---|---|---|---|---|---|"
     for spec in topics().values():
-        kept = f"{spec.config['cleanup.policy'].replace(',', ' + ')}{_days(spec.config.get('retention.ms'))}"
-        yield f"| [`{spec.name}`](#{spec.name}) | {spec.description} | {spec.writer} | {spec.key} | {spec.partitions} | {kept} |"
-    rules = [f"| {', '.join(f'`{s.name}`' for s in topics().values() if s.more_partitions == rule)} | {text} |" for rule, text in RULES.items()]
+        policy = spec.config["cleanup.policy"].replace(",", " + ")
+        kept = f"{policy}{_days(spec.config.get('retention.ms'))}"
+        yield (
+            f"| [`{spec.name}`](#{spec.name}) | {spec.description} | {spec.writer} | {spec.key} | "
+            f"{spec.partitions} | {kept} |"
+        )
+    rules = [
+        (
+            "| "
+            f"{', '.join(f'`{s.name}`' for s in topics().values() if s.more_partitions == rule)} "
+            f"| {text} |"
+        )
+        for rule, text in RULES.items()
+    ]
     yield PARTITIONS.format(rules="\n".join(rules))
     for spec in topics().values():
         yield from _topic(spec)
@@ -81,9 +93,15 @@ def _topic(spec: TopicSpec) -> Iterator[str]:
     yield f"{spec.description}\n"
     settings = " ".join(f"`{key}={value}`" for key, value in spec.config.items())
     replicated = " ".join(f"`{key}={value}`" for key, value in spec.replicated.items())
-    yield f"Settings: {settings}{f'; with {REPLICAS} replicas {replicated}' if replicated else ''}.\n"
+    yield (
+        f"Settings: {settings}{f'; with {REPLICAS} replicas {replicated}' if replicated else ''}.\n"
+    )
     if spec.format is not None:
-        version = f" Version {spec.format.version}, `{spec.format.defined_in}`." if spec.format.version is not None else ""
+        version = (
+            f" Version {spec.format.version}, `{spec.format.defined_in}`."
+            if spec.format.version is not None
+            else ""
+        )
         yield f"Value: {spec.format.what}{version}\n"
     schema = spec.schema or spec.headers
     if schema is None:
@@ -102,7 +120,12 @@ def _fields(schema: dict[str, Any]) -> Iterator[str]:
     refined = schema.get("else", {}).get("properties", {})
     for name, field in schema["properties"].items():
         field = {**refined.get(name, {}), **field}
-        meaning = " ".join([*(["Required."] if name in schema.get("required", ()) else []), *([text] if (text := field.get("description", "")) else [])])
+        meaning = " ".join(
+            [
+                *(["Required."] if name in schema.get("required", ()) else []),
+                *([text] if (text := field.get("description", "")) else []),
+            ]
+        )
         yield f"| `{name}` | {described(field)} | {_cell(meaning)} |"
 
 
@@ -110,9 +133,15 @@ def described(field: dict[str, Any]) -> str:
     """
     The type of a field and its bounds, in words.
 
-    >>> described({"type": ["string", "null"], "maxLength": 128}), described({"type": "number", "minimum": 0})
+    >>> (
+    ...     described({"type": ["string", "null"], "maxLength": 128}),
+    ...     described({"type": "number", "minimum": 0}),
+    ... )
     ('string of 0 to 128 characters or null', 'number ≥ 0')
-    >>> described({"enum": ["up", None]}), described({"type": "object", "additionalProperties": {"type": "number"}})
+    >>> (
+    ...     described({"enum": ["up", None]}),
+    ...     described({"type": "object", "additionalProperties": {"type": "number"}}),
+    ... )
     ('`up` or null', 'object, name → number')
     """
     if "const" in field:

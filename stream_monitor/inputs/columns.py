@@ -1,9 +1,10 @@
 """
 What a column of text cells holds, as the person who wrote the file means it.
 
-Rule of the file: the type of a column is decided by all of its cells, never by one: cells of another kind, up to a
-tenth, stay as they are and are named. What is read in another way than it is written (marks of missing values,
-thousands, decimal commas, percent) is counted, so that it can be said (`notes`). Cells of text columns stay as written.
+Rule of the file: the type of a column is decided by all of its cells, never by one: cells of
+another kind, up to a tenth, stay as they are and are named. What is read in another way than it is
+written (marks of missing values, thousands, decimal commas, percent) is counted, so that it can be
+said (`notes`). Cells of text columns stay as written.
 """
 
 from __future__ import annotations
@@ -16,19 +17,100 @@ from typing import Any, Literal, NamedTuple
 
 CLEAR_MARKS = frozenset(
     (
-        *("NA", "N/A", "n/a", "#N/A", "#NA", "#N/A N/A", "<NA>", "NULL", "Null", "null", "(null)", "[NULL]", "\\N", "NaN", "nan", "NAN", "-nan", "-NaN", "NaT"),
-        *("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND"),
-        *("#NV", "#N/D", "#N/B", "#WERT!", "#BEZUG!", "#ZAHL!", "#VALEUR!", "#NOM?", "#NOMBRE!", "#¡VALOR!", "#¡REF!", "#¿NOMBRE?", "#¡DIV/0!", "#¡NUM!"),
-        *("#VALOR!", "#NOME?", "#VALORE!", "#RIF!", "#WAARDE!", "#VERW!", "#NAAM?", "#GETAL!", "#SPILL!", "#CALC!"),
+        *(
+            "NA",
+            "N/A",
+            "n/a",
+            "#N/A",
+            "#NA",
+            "#N/A N/A",
+            "<NA>",
+            "NULL",
+            "Null",
+            "null",
+            "(null)",
+            "[NULL]",
+            "\\N",
+            "NaN",
+            "nan",
+            "NAN",
+            "-nan",
+            "-NaN",
+            "NaT",
+        ),
+        *(
+            "#NULL!",
+            "#DIV/0!",
+            "#VALUE!",
+            "#REF!",
+            "#NAME?",
+            "#NUM!",
+            "1.#QNAN",
+            "-1.#QNAN",
+            "1.#IND",
+            "-1.#IND",
+        ),
+        *(
+            "#NV",
+            "#N/D",
+            "#N/B",
+            "#WERT!",
+            "#BEZUG!",
+            "#ZAHL!",
+            "#VALEUR!",
+            "#NOM?",
+            "#NOMBRE!",
+            "#¡VALOR!",
+            "#¡REF!",
+            "#¿NOMBRE?",
+            "#¡DIV/0!",
+            "#¡NUM!",
+        ),
+        *(
+            "#VALOR!",
+            "#NOME?",
+            "#VALORE!",
+            "#RIF!",
+            "#WAARDE!",
+            "#VERW!",
+            "#NAAM?",
+            "#GETAL!",
+            "#SPILL!",
+            "#CALC!",
+        ),
     )
 )
 """Missing in every column that is not configured as a category or as text."""
-VAGUE_MARKS = frozenset(("None", "none", "NONE", "nil", "-", "--", "---", "–", "—", ".", "..", "?", "na", "Na", "n.a.", "N.A.", "undefined", "missing", "unknown"))
+VAGUE_MARKS = frozenset(
+    (
+        "None",
+        "none",
+        "NONE",
+        "nil",
+        "-",
+        "--",
+        "---",
+        "–",
+        "—",
+        ".",
+        "..",
+        "?",
+        "na",
+        "Na",
+        "n.a.",
+        "N.A.",
+        "undefined",
+        "missing",
+        "unknown",
+    )
+)
 """Missing in a column of numbers or switches; values in a column of text."""
 ODD_SHARE = 0.1
 """A column whose cells are numbers but for so many is one of numbers."""
 CODE_SHARE = 0.01
-"""A column of whole numbers of which so many are written as 01067 is one of codes, and stays text."""
+"""
+A column of whole numbers of which so many are written as 01067 is one of codes, and stays text.
+"""
 FEW_ROWS = 5
 """From so many cells on, one odd one does not make a column text."""
 DISTINCT_MAX = 10_000
@@ -71,10 +153,14 @@ def written(cell: str) -> Written | None:
 
     Examples
     --------
-    >>> [written(c).says for c in ("1,234.5", "1.234,5", "12,5", "1,234", "1.234", "12.5", "1,234,567", "7")]
+    >>> [
+    ...     written(c).says
+    ...     for c in ("1,234.5", "1.234,5", "12,5", "1,234", "1.234", "12.5", "1,234,567", "7")
+    ... ]
     ['point', 'comma', 'comma', None, None, 'point', 'point', None]
     >>> written("12,5 %"), written("$1 234"), written("5O.1"), written("1,23,4")
-    (Written(body='12,5', percent=True, says='comma'), Written(body='1234', percent=False, says=None), None, None)
+    (Written(body='12,5', percent=True, says='comma'), Written(body='1234', percent=False,
+    says=None), None, None)
     """
     body = cell.strip().replace("−", "-")
     percent = body.endswith("%")
@@ -103,13 +189,21 @@ def value_of(found: Written, decimal: Decimal) -> float | None:
 
     Examples
     --------
-    >>> value_of(written("1,234"), "point"), value_of(written("1,234"), "comma"), value_of(written("12,5%"), "comma")
+    >>> (
+    ...     value_of(written("1,234"), "point"),
+    ...     value_of(written("1,234"), "comma"),
+    ...     value_of(written("12,5%"), "comma"),
+    ... )
     (1234.0, 1.234, 0.125)
     >>> value_of(written("12,5"), "point")
     """
     if found.says not in (None, decimal):
         return None
-    body = found.body.replace(",", "") if decimal == "point" else found.body.replace(".", "").replace(",", ".")
+    body = (
+        found.body.replace(",", "")
+        if decimal == "point"
+        else found.body.replace(".", "").replace(",", ".")
+    )
     number = float(body)
     return float(f"{number / 100:.15g}") if found.percent else number
 
@@ -156,7 +250,10 @@ class Column:
         self.percent = self.is_code = False
         self.rows = self.empty = self.switches = 0
         self.plain = self.with_point = 0
-        """Cells that are numbers to every program, and those of them that can only have a decimal point."""
+        """
+        Cells that are numbers to every program, and those of them that can only have a decimal
+        point.
+        """
         self.whole = True
         """No plain number has a point or an exponent."""
         self.huge = self.outside = 0
@@ -190,7 +287,10 @@ class Column:
         """The quick way: all of them are plain numbers."""
         joined = "\n" + "\n".join(cells)
         points = joined.count(".")
-        if "_" in joined or (("\n0" in joined or "+" in joined or "-0" in joined or " " in joined) and _CODE_IN_LINES.search(joined)):
+        if "_" in joined or (
+            ("\n0" in joined or "+" in joined or "-0" in joined or " " in joined)
+            and _CODE_IN_LINES.search(joined)
+        ):
             return False
         try:
             whole = not points and "e" not in joined and "E" not in joined
@@ -202,10 +302,14 @@ class Column:
             return False  # nan, an infinity, or numbers so great that one by one is the safe way
         self.plain += len(cells)
         self.whole = self.whole and whole
-        self.with_point += points - (len(_GROUPED_IN_LINES.findall(joined)) if self.told.commas_in_cells else 0)
+        self.with_point += points - (
+            len(_GROUPED_IN_LINES.findall(joined)) if self.told.commas_in_cells else 0
+        )
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.outside += sum(map(_is_outside, values)) if low < 0 or high > 1 else 0
-        self.huge += sum(abs(v) > EXACT_MAX for v in values) if whole and max(-low, high) > EXACT_MAX else 0
+        self.huge += (
+            sum(abs(v) > EXACT_MAX for v in values) if whole and max(-low, high) > EXACT_MAX else 0
+        )
         return True
 
     def _add_one_by_one(self, cells: Sequence[str]) -> None:
@@ -217,7 +321,9 @@ class Column:
                 self.marks[cell] += 1
             elif bare.lower() in SWITCHES:
                 self.switches += 1
-            elif _PLAIN.fullmatch(bare) and not _CODE.fullmatch(bare) and math.isfinite(float(bare)):
+            elif (
+                _PLAIN.fullmatch(bare) and not _CODE.fullmatch(bare) and math.isfinite(float(bare))
+            ):
                 self._add_plain(bare)
             else:
                 self._add_other(cell, bare, row)
@@ -229,14 +335,21 @@ class Column:
             if len(self._written) < DISTINCT_MAX:
                 self._written[bare] = found
         kind: Any = "odd"
-        if isinstance(found, Written) and math.isfinite(value_of(found, found.says or "point") or 0.0):
+        if isinstance(found, Written) and math.isfinite(
+            value_of(found, found.says or "point") or 0.0
+        ):
             kind = Writing(found.says, found.percent)
             self.writings[kind] += 1
             if _CODE.fullmatch(bare):
                 self.codes += 1
                 self.examples.setdefault("code", (cell, row))
             if self.told.watch:
-                self._bound(value_of(found, found.says or ("comma" if self.told.commas_in_cells else "point")) or 0.0)
+                self._bound(
+                    value_of(
+                        found, found.says or ("comma" if self.told.commas_in_cells else "point")
+                    )
+                    or 0.0
+                )
         elif bare.lower().lstrip("+-") in INFINITE or _PLAIN.fullmatch(bare):
             kind = "infinite"
             self.infinite += 1
@@ -251,7 +364,9 @@ class Column:
         whole = cell.lstrip("+-").isdigit()
         self.plain += 1
         self.whole = self.whole and whole
-        self.with_point += "." in cell and not (self.told.commas_in_cells and _GROUPS["."].fullmatch(cell))
+        self.with_point += "." in cell and not (
+            self.told.commas_in_cells and _GROUPS["."].fullmatch(cell)
+        )
         self.huge += whole and abs(value) > EXACT_MAX
         self._bound(value)
 
@@ -277,16 +392,31 @@ class Column:
         elif evidence["comma"] != evidence["point"]:
             self.decimal = "comma" if evidence["comma"] > evidence["point"] else "point"
         else:
-            self.decimal = of_file or ("comma" if self.told.commas_in_cells and self.writings[Writing(None, percent=False)] > self.codes else "point")
+            self.decimal = of_file or (
+                "comma"
+                if self.told.commas_in_cells
+                and self.writings[Writing(None, percent=False)] > self.codes
+                else "point"
+            )
         with_percent = sum(n for writing, n in self.writings.items() if writing.percent)
         self.percent = with_percent * 2 > self.plain + self.writings.total()
-        self.is_code = bool(self.codes) and self.whole and self.codes >= CODE_SHARE * self.there and self.told.type == "auto"
-        self.kind = self._kind(self.there, self.there - self.switches - sum(n for _, n in self.odd_cells()))
+        self.is_code = (
+            bool(self.codes)
+            and self.whole
+            and self.codes >= CODE_SHARE * self.there
+            and self.told.type == "auto"
+        )
+        self.kind = self._kind(
+            self.there, self.there - self.switches - sum(n for _, n in self.odd_cells())
+        )
         self._written.clear()
         self._cells.clear()
 
     def odd_cells(self) -> list[tuple[str, int]]:
-        """What is no number in the way that was decided: an example of each kind, and how many there are."""
+        """
+        What is no number in the way that was decided: an example of each kind, and how many there
+        are.
+        """
         found = [(self.examples["odd"][0], self.odd)] if self.odd and not self.told.is_name else []
         for writing, n in self.writings.items():
             if writing.percent is not self.percent or writing.says not in (None, self.decimal):
@@ -315,7 +445,11 @@ class Column:
 
     def convert(self, cells: Sequence[str]) -> list[Any]:
         """Values of a chunk, in the form JSON has."""
-        if self.kind == "number" and (self.decimal == "point" or self.whole) and not (self.odd or self.infinite or self.writings or self.marks or self.switches):
+        if (
+            self.kind == "number"
+            and (self.decimal == "point" or self.whole)
+            and not (self.odd or self.infinite or self.writings or self.marks or self.switches)
+        ):
             if self.whole:
                 return [_whole(cell) if cell else None for cell in cells]
             return [float(cell) if cell else None for cell in cells]
@@ -325,7 +459,15 @@ class Column:
 
     def _value(self, cell: str) -> Any:
         bare = cell.strip()
-        if not bare or bare in self.told.missing or (self.told.type in ("auto", "numeric") and not self.told.is_name and bare in CLEAR_MARKS):
+        if (
+            not bare
+            or bare in self.told.missing
+            or (
+                self.told.type in ("auto", "numeric")
+                and not self.told.is_name
+                and bare in CLEAR_MARKS
+            )
+        ):
             return None
         if self.kind == "text":
             return bare if self.told.is_name else cell
@@ -336,7 +478,11 @@ class Column:
         if self.infinite and bare.lower().lstrip("+-") in INFINITE:
             return float(bare)
         number = written(bare)
-        value = value_of(number, self.decimal) if number is not None and number.percent is self.percent else None
+        value = (
+            value_of(number, self.decimal)
+            if number is not None and number.percent is self.percent
+            else None
+        )
         if value is None or not math.isfinite(value):
             return cell
         return _whole(bare) if self.whole and bare.lstrip("+-").isdigit() else value

@@ -1,9 +1,9 @@
 """
 Rows of CSV files, of whatever program wrote them.
 
-Rule of the file: read once to learn (`learn`), once to hand out (`rows`). A row that is no CSV, or has not the cells
-of the header, travels on as it is and becomes a dead letter; comments, notes and sums below the table are no rows,
-and are said. What cannot be one table is an error.
+Rule of the file: read once to learn (`learn`), once to hand out (`rows`). A row that is no CSV, or
+has not the cells of the header, travels on as it is and becomes a dead letter; comments, notes and
+sums below the table are no rows, and are said. What cannot be one table is an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from typing import Any, BinaryIO
 
 from stream_monitor.errors import InputError
 from stream_monitor.inputs.columns import Column, Decimal, Told
-from stream_monitor.inputs.dialect import SAMPLE_BYTES, SEPARATOR_NAMES, Dialect, dialect_of, mended, opened_text
+from stream_monitor.inputs.dialect import (
+    SAMPLE_BYTES,
+    SEPARATOR_NAMES,
+    Dialect,
+    dialect_of,
+    mended,
+    opened_text,
+)
 from stream_monitor.inputs.facts import Facts
 from stream_monitor.inputs.files import PASSES, InputFile
 from stream_monitor.inputs.readers import Row
@@ -26,7 +33,24 @@ from stream_monitor.inputs.readers import Row
 CHUNK_ROWS = 1_024
 TAIL_ROWS = 20
 """So many last rows are looked at for notes and sums below the table."""
-SUMS = frozenset(("total", "totals", "grand total", "sum", "sums", "summe", "gesamt", "insgesamt", "somme", "suma", "totale", "average", "mean", "count"))
+SUMS = frozenset(
+    (
+        "total",
+        "totals",
+        "grand total",
+        "sum",
+        "sums",
+        "summe",
+        "gesamt",
+        "insgesamt",
+        "somme",
+        "suma",
+        "totale",
+        "average",
+        "mean",
+        "count",
+    )
+)
 
 
 class Malformed(tuple[str, ...]):
@@ -65,14 +89,21 @@ class CsvReader:
         return self._dialect.columns
 
     def learn(self, time: str | None) -> Iterator[Any]:
-        """Read the file and learn of its columns; yields the cell in column `time` of each row, None where there is none."""
+        """
+        Read the file and learn of its columns; yields the cell in column `time` of each row, None
+        where there is none.
+        """
         names = self.dialect.columns
         commas = self.dialect.separator != ","
-        self.learnt = [Column(name, self._tell(name)._replace(commas_in_cells=commas)) for name in names]
+        self.learnt = [
+            Column(name, self._tell(name)._replace(commas_in_cells=commas)) for name in names
+        ]
         self.comments = self.stray_bytes = self.empty_rows = 0
         at = names.index(time) if time is not None else len(names)
         for chunk, good in self._chunks():
-            for column, cells in zip(self.learnt, zip(*good, strict=True), strict=True) if good else ():
+            for column, cells in (
+                zip(self.learnt, zip(*good, strict=True), strict=True) if good else ()
+            ):
                 column.add(cells)
             for row in chunk:
                 yield row[at] if at < len(row) == len(names) and type(row) is tuple else None
@@ -104,13 +135,24 @@ class CsvReader:
         """Values of all rows, in the order of the file."""
         names = self.dialect.columns
         for chunk, good in self._chunks():
-            columns = [column.convert(cells) for column, cells in zip(self.learnt, zip(*good, strict=True), strict=True)] if good else []
+            columns = (
+                [
+                    column.convert(cells)
+                    for column, cells in zip(self.learnt, zip(*good, strict=True), strict=True)
+                ]
+                if good
+                else []
+            )
             values = zip(*columns, strict=True)
             for row in chunk:
                 if type(row) is Malformed:
                     yield "\n".join(row).encode()
                 else:
-                    yield dict(zip(names, next(values), strict=True)) if len(row) == len(names) else self._joined(row)
+                    yield (
+                        dict(zip(names, next(values), strict=True))
+                        if len(row) == len(names)
+                        else self._joined(row)
+                    )
 
     def beyond(self) -> list[str]:
         """None: columns say so themselves."""
@@ -122,24 +164,46 @@ class CsvReader:
         if dialect.encoding not in ("utf-8", "utf-8-sig"):
             yield f"read as {dialect.encoding.upper()}"
         if self.stray_bytes:
-            yield f"not UTF-8 throughout: {self.stray_bytes:,} bytes are read as Windows-1252 (Latin-1)"
+            yield (
+                f"not UTF-8 throughout: {self.stray_bytes:,} bytes are read as Windows-1252 "
+                "(Latin-1)"
+            )
         if dialect.separator != ",":
-            yield f"cells are separated by {SEPARATOR_NAMES.get(dialect.separator, repr(dialect.separator))}"
+            yield (
+                "cells are separated by "
+                f"{SEPARATOR_NAMES.get(dialect.separator, repr(dialect.separator))}"
+            )
         if dialect.has_row_names:
-            yield "the first cell of each row has no name in the header: it is taken for the name of the row and left out"
+            yield (
+                "the first cell of each row has no name in the header: it is taken for the name "
+                "of the row and left out"
+            )
         if dialect.skipped > bool(dialect.told_separator):
-            yield f"{dialect.skipped - bool(dialect.told_separator)} line{'s' if dialect.skipped > 1 + bool(dialect.told_separator) else ''} before the header left out"
+            yield (
+                f"{dialect.skipped - bool(dialect.told_separator)} "
+                f"line{'s' if dialect.skipped > 1 + bool(dialect.told_separator) else ''} before "
+                "the header left out"
+            )
         if self.comments:
             yield f"{self.comments:,} comment line{'s' if self.comments > 1 else ''} (#) left out"
         if self.empty_rows:
-            yield f"{self.empty_rows:,} row{'s' if self.empty_rows > 1 else ''} without any cell filled left out"
+            yield (
+                f"{self.empty_rows:,} row{'s' if self.empty_rows > 1 else ''} without any cell "
+                "filled left out"
+            )
         if self.below:
-            yield f"{len(self.below)} line{'s' if len(self.below) > 1 else ''} below the table left out: {self.below[0][:80]!r}"
+            yield (
+                f"{len(self.below)} line{'s' if len(self.below) > 1 else ''} below the table left "
+                f"out: {self.below[0][:80]!r}"
+            )
 
     # ---- lines
 
     def _chunks(self) -> Iterator[tuple[list[tuple[str, ...]], list[tuple[str, ...]]]]:
-        """Chunks of rows, and those of them that have a cell for each column; without what is below the table."""
+        """
+        Chunks of rows, and those of them that have a cell for each column; without what is below
+        the table.
+        """
         count = len(self.dialect.columns)
         with self.file.open() as stream, closing(self._lines(stream)) as lines:
             waiting: list[tuple[str, ...]] = []
@@ -166,7 +230,13 @@ class CsvReader:
         """A text in a row of its own."""
         filled = [cell for cell in row if cell.strip()]
         count = len(self.dialect.columns)
-        return type(row) is tuple and count > 1 and len(row) <= count and (len(filled) == 1 < count - 1 or (len(filled) <= 1 and len(row) < count)) and not _is_number(filled[:1])
+        return (
+            type(row) is tuple
+            and count > 1
+            and len(row) <= count
+            and (len(filled) == 1 < count - 1 or (len(filled) <= 1 and len(row) < count))
+            and not _is_number(filled[:1])
+        )
 
     def _lines(self, stream: BinaryIO) -> Generator[tuple[str, ...]]:
         text = opened_text(stream, self.dialect.encoding)
@@ -181,8 +251,13 @@ class CsvReader:
                 try:
                     cells = next(reader, None)
                 except csv.Error as error:
-                    if header or "unexpected end" in str(error):  # a quote that is never closed: nothing after it can be trusted
-                        raise InputError(f"{self.file.name}: line {reader.line_num + self.dialect.skipped}: malformed CSV: {error}") from None
+                    if header or "unexpected end" in str(
+                        error
+                    ):  # a quote that is never closed: nothing after it can be trusted
+                        raise InputError(
+                            f"{self.file.name}: line "
+                            f"{reader.line_num + self.dialect.skipped}: malformed CSV: {error}"
+                        ) from None
                     yield Malformed("".join(source.read).splitlines())
                     continue
                 if cells is None:
@@ -193,7 +268,10 @@ class CsvReader:
                     self.empty_rows += 1
                 header = header and not cells
         except UnicodeError as error:
-            raise InputError(f"{self.file.name}: after line {reader.line_num}: not {self.dialect.encoding.upper()} as its beginning: {error}") from None
+            raise InputError(
+                f"{self.file.name}: after line {reader.line_num}: not "
+                f"{self.dialect.encoding.upper()} as its beginning: {error}"
+            ) from None
         finally:
             text.detach()
 
@@ -205,7 +283,10 @@ class CsvReader:
 
 
 class _Lines:
-    """Lines for the reader of `csv`, each noted as it is handed on; comments where a row may begin are passed over."""
+    """
+    Lines for the reader of `csv`, each noted as it is handed on; comments where a row may begin are
+    passed over.
+    """
 
     def __init__(self, lines: Iterable[str], owner: CsvReader) -> None:
         self.read: list[str] = []
@@ -223,7 +304,11 @@ class _Lines:
         for line in self._lines:
             line, stray = mended(line)
             self._owner.stray_bytes += stray
-            if line[:1] == "#" and not self.read and line.count(self._owner.dialect.separator) < self._marks:
+            if (
+                line[:1] == "#"
+                and not self.read
+                and line.count(self._owner.dialect.separator) < self._marks
+            ):
                 self._owner.comments += 1
                 continue
             self.read.append(line)
@@ -239,10 +324,15 @@ def _is_number(cells: Sequence[str]) -> bool:
 
 
 def _is_sum(row: tuple[str, ...], before: list[tuple[str, ...]]) -> bool:
-    """A row that begins with a word for a sum, which no row before has there, and holds numbers or nothing else."""
+    """
+    A row that begins with a word for a sum, which no row before has there, and holds numbers or
+    nothing else.
+    """
     at = next((i for i, cell in enumerate(row) if cell.strip()), None)
     if type(row) is not tuple or at is None or row[at].strip().rstrip(":").lower() not in SUMS:
         return False
-    same = any(len(other) > at and other[at].strip().lower() == row[at].strip().lower() for other in before)
+    same = any(
+        len(other) > at and other[at].strip().lower() == row[at].strip().lower() for other in before
+    )
     rest = [cell for cell in row[at + 1 :] if cell.strip()]
     return not same and all(cell.strip()[-1] in "0123456789%.,€$" for cell in rest)

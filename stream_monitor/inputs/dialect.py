@@ -1,8 +1,8 @@
 """
 How a CSV file is written: its encoding, what separates its cells, where its header is.
 
-Rule of the file: looked up in the first bytes of the file and said when it is not the usual; what cannot be one
-table is an error that says what to do.
+Rule of the file: looked up in the first bytes of the file and said when it is not the usual; what
+cannot be one table is an error that says what to do.
 """
 
 from __future__ import annotations
@@ -22,10 +22,19 @@ SAMPLE_BYTES = 1 << 16
 SAMPLE_ROWS = 100
 SEPARATORS = ",;\t|"
 SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _SEP = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 _STRAY = re.compile("[\udc80-\udcff]")
-_WINDOWS = {0xDC00 + byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(0x80, 0x100)}
+_WINDOWS = {
+    0xDC00 + byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte)
+    for byte in range(0x80, 0x100)
+}
 
 
 class Dialect(NamedTuple):
@@ -50,7 +59,12 @@ class Dialect(NamedTuple):
 
     def reader(self, lines: Any) -> Any:
         """A reader of `csv` for it."""
-        return csv.reader(lines, strict=True, delimiter=self.separator, skipinitialspace=self.skip_blanks or self.separator == " ")
+        return csv.reader(
+            lines,
+            strict=True,
+            delimiter=self.separator,
+            skipinitialspace=self.skip_blanks or self.separator == " ",
+        )
 
 
 def encoding_of(head: bytes) -> str:
@@ -73,7 +87,12 @@ def encoding_of(head: bytes) -> str:
 
 def opened_text(stream: BinaryIO, encoding: str) -> io.TextIOWrapper:
     """Text of a file; bytes that are no UTF-8 become surrogates, for `mended` to read."""
-    return io.TextIOWrapper(stream, encoding=encoding, newline="", errors="surrogateescape" if encoding.startswith("utf-8") else "strict")
+    return io.TextIOWrapper(
+        stream,
+        encoding=encoding,
+        newline="",
+        errors="surrogateescape" if encoding.startswith("utf-8") else "strict",
+    )
 
 
 def mended(line: str) -> tuple[str, int]:
@@ -136,15 +155,27 @@ def dialect_of(name: str, head: bytes, *, whole: bool) -> Dialect:
     skip_blanks = bool(after) and all(cell[:1] == " " for cell in after)
     repeated = sorted(column for column, n in Counter(header).items() if n > 1 and column)
     if repeated:
-        raise InputError(f"{name}: line {skipped + 1}: two columns are called {repeated[0]!r}; rename one")
-    return Dialect(encoding, separator, skipped, header, has_row_names, told is not None, skip_blanks)
+        raise InputError(
+            f"{name}: line {skipped + 1}: two columns are called {repeated[0]!r}; rename one"
+        )
+    return Dialect(
+        encoding, separator, skipped, header, has_row_names, told is not None, skip_blanks
+    )
 
 
 def _rows(lines: list[str], separator: str) -> list[list[str]]:
     """The first rows, as far as they are CSV."""
     rows: list[list[str]] = []
     with contextlib.suppress(csv.Error):
-        rows.extend(filter(None, islice(csv.reader(lines, delimiter=separator, skipinitialspace=separator == " "), SAMPLE_ROWS)))
+        rows.extend(
+            filter(
+                None,
+                islice(
+                    csv.reader(lines, delimiter=separator, skipinitialspace=separator == " "),
+                    SAMPLE_ROWS,
+                ),
+            )
+        )
     return rows
 
 
@@ -170,8 +201,14 @@ def _is_header(lines: list[str], at: int, told: str | None) -> bool:
     if at >= len(lines):
         return False
     separator = told or _separator(lines[at:])
-    names, first = (next(iter(_rows([line], separator)), []) for line in (lines[at - 1].lstrip("# "), lines[at]))
-    return len(names) == len(first) > 1 and all(_is_number(cell) for cell in first) and not any(_is_number(cell) for cell in names)
+    names, first = (
+        next(iter(_rows([line], separator)), []) for line in (lines[at - 1].lstrip("# "), lines[at])
+    )
+    return (
+        len(names) == len(first) > 1
+        and all(_is_number(cell) for cell in first)
+        and not any(_is_number(cell) for cell in names)
+    )
 
 
 def _is_number(cell: str) -> bool:

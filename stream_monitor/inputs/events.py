@@ -1,9 +1,11 @@
 """
 From files to one stream of events.
 
-Rule of the file: a file is read once to learn (types of CSV columns, whether it is in order, the last time), and once to hand out; a live stdin only once.
-Files in order are merged as a stream. A file that is not is sorted in runs that wait in a temporary file (`merge.in_order`). A live stdin keeps its own order.
-Labels of a plain table wait in memory for `label_delay_ms` of the table's time.
+Rule of the file: a file is read once to learn (types of CSV columns, whether it is in order, the
+last time), and once to hand out; a live stdin only once. Files in order are merged as a stream. A
+file that is not is sorted in runs that wait in a temporary file (`merge.in_order`). A live stdin
+keeps its own order. Labels of a plain table wait in memory for `label_delay_ms` of the table's
+time.
 """
 
 from __future__ import annotations
@@ -16,16 +18,25 @@ from stream_monitor.inputs.files import Meter
 from stream_monitor.inputs.meetings import Meetings, give_times_to_labels, meetings_of
 from stream_monitor.inputs.merge import Event, merge
 from stream_monitor.inputs.notes import notes_of
-from stream_monitor.inputs.options import InputOptions, Mapping, did_you_mean, is_field, parse_files, parse_maps
+from stream_monitor.inputs.options import (
+    InputOptions,
+    Mapping,
+    did_you_mean,
+    is_field,
+    parse_files,
+    parse_maps,
+)
 from stream_monitor.inputs.shape import check_ignored, listed
 from stream_monitor.inputs.sources import Source
 
 
 class EventStream(Iterator[Event]):
     """
-    Events of the input: `(kind, value, key, time in ms)`, kind `predictions` or `labels`, in the order (time, predictions first, order in the file).
+    Events of the input: `(kind, value, key, time in ms)`, kind `predictions` or `labels`, in the
+    order (time, predictions first, order in the file).
 
-    Iterate once; `scan` is done before the first event if it was not called. Use it as a context manager, or call `close`.
+    Iterate once; `scan` is done before the first event if it was not called. Use it as a context
+    manager, or call `close`.
     """
 
     def __init__(self, sources: list[Source], meter: Meter) -> None:
@@ -58,7 +69,9 @@ class EventStream(Iterator[Event]):
 
     @property
     def last_ms(self) -> int | None:
-        """The greatest time of all events, known after `scan`; `None` for an empty or live input."""
+        """
+        The greatest time of all events, known after `scan`; `None` for an empty or live input.
+        """
         times_ms = [source.last_ms for source in self._sources if source.last_ms is not None]
         return max(times_ms, default=None)
 
@@ -106,10 +119,16 @@ class EventStream(Iterator[Event]):
         source = self._sources[0]
         if source.role != "table" or source.columns is None:
             return None
-        return next((column for name, column, _ in source.shaper.plan(source.columns).top if name == field), None)
+        return next(
+            (column for name, column, _ in source.shaper.plan(source.columns).top if name == field),
+            None,
+        )
 
     def meetings(self) -> Meetings:
-        """How labels and predictions of the input meet, told by reading it once more; not for a live input."""
+        """
+        How labels and predictions of the input meet, told by reading it once more; not for a live
+        input.
+        """
         return meetings_of(self._in_order())
 
     def __enter__(self) -> Self:
@@ -127,7 +146,9 @@ class EventStream(Iterator[Event]):
             source.file.close()
 
 
-def open_events(options: InputOptions, on_progress: Callable[[int, int], None] | None = None) -> EventStream:
+def open_events(
+    options: InputOptions, on_progress: Callable[[int, int], None] | None = None
+) -> EventStream:
     """
     Open predictions and labels.
 
@@ -146,7 +167,8 @@ def open_events(options: InputOptions, on_progress: Callable[[int, int], None] |
     Raises
     ------
     InputError
-        The options contradict each other, a file is not there or has no such column; while iterating: a file cannot be read to its end.
+        The options contradict each other, a file is not there or has no such column; while
+        iterating: a file cannot be read to its end.
     """
     meter = Meter(on_progress)
     maps = parse_maps(options.maps)
@@ -167,8 +189,17 @@ def _check_maps(maps: list[Mapping], sources: list[Source]) -> None:
     for mapping in maps:
         fitting = [source for source in sources if is_field(mapping.field, source.role)]
         if not fitting:
-            raise InputError(f"{mapping}: {sources[0].file.name} holds {sources[0].kind}, which have no field {mapping.field!r}")
-        if mapping.column is None or any(source.columns is None or mapping.column in source.columns for source in fitting):
+            raise InputError(
+                f"{mapping}: {sources[0].file.name} holds {sources[0].kind}, which have no "
+                f"field {mapping.field!r}"
+            )
+        if mapping.column is None or any(
+            source.columns is None or mapping.column in source.columns for source in fitting
+        ):
             continue
         columns = fitting[0].columns or ()
-        raise InputError(f"{mapping}: {fitting[0].file.name} has no column {mapping.column!r}.{did_you_mean(mapping.column, list(columns))} It has: {listed(columns)}")
+        raise InputError(
+            f"{mapping}: {fitting[0].file.name} has no column "
+            f"{mapping.column!r}.{did_you_mean(mapping.column, list(columns))} It has: "
+            f"{listed(columns)}"
+        )

@@ -1,8 +1,8 @@
 """
 What is known of the values of a column, and whether it can be the field whose name it has.
 
-Rule of the file: a column is taken from a field only when hardly any of its values could be used there, and that is
-said. A column that was mapped by hand is what it was mapped to.
+Rule of the file: a column is taken from a field only when hardly any of its values could be used
+there, and that is said. A column that was mapped by hand is what it was mapped to.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Facts:
     """
 
     def __init__(self) -> None:
-        self.there = self.missing = self.numbers = self.outside = self.negative = self.objects = self.lists = 0
+        self.there = self.missing = self.numbers = self.outside = self.negative = self.objects = (
+            self.lists
+        ) = 0
         self.low, self.high = math.inf, -math.inf
         self.texts: Counter[str] = Counter()
 
@@ -94,17 +96,34 @@ def misfit(field: str, facts: Facts) -> str | None:
         return None
     if field == "status":
         fitting = sum(facts.texts[word] for word in ("ok", "error"))
-        return None if fitting >= needed else f"its values are {facts.examples() or 'numbers'}, and a status is ok or error"
+        return (
+            None
+            if fitting >= needed
+            else f"its values are {facts.examples() or 'numbers'}, and a status is ok or error"
+        )
     if field == "score":
         if facts.numbers - facts.outside + facts.objects >= needed:
             return None
         if facts.numbers:
-            return f"its values go from {facts.low:g} to {facts.high:g}, and a score is a probability"
+            return (
+                f"its values go from {facts.low:g} to {facts.high:g}, and a score is a probability"
+            )
         return f"its values are {facts.examples()}, and a score is a probability"
     if field in OBJECTS:
-        return None if facts.objects >= needed else f"its values are {facts.examples() or 'numbers'}, and `{field}` is an object"
+        return (
+            None
+            if facts.objects >= needed
+            else f"its values are {facts.examples() or 'numbers'}, and `{field}` is an object"
+        )
     if field in LISTS:
-        return None if facts.lists >= needed else f"its values are {facts.examples() or 'numbers'}, and `{field}` is a list of numbers"
+        return (
+            None
+            if facts.lists >= needed
+            else (
+                f"its values are {facts.examples() or 'numbers'}, and `{field}` is a list of "
+                "numbers"
+            )
+        )
     if field == "latency_ms" and facts.numbers < needed:
         return f"its values are {facts.examples()}, and a latency is a number of milliseconds"
     return None

@@ -1,7 +1,8 @@
 """
 Bytes of an input file, counted as they are read.
 
-Rule of the file: every pass over a file opens it anew; what is counted are the bytes on disk, so that progress is true for compressed files too.
+Rule of the file: every pass over a file opens it anew; what is counted are the bytes on disk, so
+that progress is true for compressed files too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ READ_ERRORS = (OSError, EOFError, zlib.error)
 
 
 class Meter:
-    """How far reading has come; `on_progress(read, total)` is called about once in `BUFFER_BYTES`."""
+    """
+    How far reading has come; `on_progress(read, total)` is called about once in `BUFFER_BYTES`.
+    """
 
     def __init__(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         self.read_bytes = 0
@@ -53,7 +56,11 @@ class _Counted(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         # `read1` returns what is there: a live pipe must not wait for a full buffer.
-        data = self._source.read1(len(buffer)) if isinstance(self._source, io.BufferedReader) else self._source.read(len(buffer))
+        data = (
+            self._source.read1(len(buffer))
+            if isinstance(self._source, io.BufferedReader)
+            else self._source.read(len(buffer))
+        )
         buffer[: len(data)] = data
         self._meter.add(len(data))
         return len(data)
@@ -141,7 +148,9 @@ class InputFile:
             raw.close()
 
     def seekable(self) -> str | IO[bytes]:
-        """For formats that jump about: the path, or a temporary file with the uncompressed bytes."""
+        """
+        For formats that jump about: the path, or a temporary file with the uncompressed bytes.
+        """
         if not self._gzipped:
             return self.path
         if self._plain is None:

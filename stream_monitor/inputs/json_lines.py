@@ -1,8 +1,8 @@
 """
 Rows of JSON Lines files.
 
-Rule of the file: a line is an object or travels on as it is. `NaN` and `Infinity`, which are no JSON but which data
-frames write, are read as the decoder of events reads them.
+Rule of the file: a line is an object or travels on as it is. `NaN` and `Infinity`, which are no
+JSON but which data frames write, are read as the decoder of events reads them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ class _Time(msgspec.Struct):
 
 
 class JsonLinesReader:
-    """One JSON object a line; blank lines are skipped. Lines are handed out as bytes by `lines`, or decoded by `rows`."""
+    """
+    One JSON object a line; blank lines are skipped.
+
+    Lines are handed out as bytes by `lines`, or decoded by `rows`.
+    """
 
     passes = PASSES
 
@@ -49,11 +53,21 @@ class JsonLinesReader:
 
     def columns(self) -> None:
         """Each line has its own; a file that is one array is refused."""
-        if not self.file.live and next(self.lines(), b"{")[:1] == b"[" and not self._is_line_of_arrays():
-            raise InputError(f"{self.file.name}: one JSON array; give JSON Lines, one object a line: pandas writes them with to_json(orient='records', lines=True)")
+        if (
+            not self.file.live
+            and next(self.lines(), b"{")[:1] == b"["
+            and not self._is_line_of_arrays()
+        ):
+            raise InputError(
+                f"{self.file.name}: one JSON array; give JSON Lines, one object a line: "
+                "pandas writes them with to_json(orient='records', lines=True)"
+            )
 
     def _is_line_of_arrays(self) -> bool:
-        """Whether the first line is complete in itself and no list of objects: then it is one bad line."""
+        """
+        Whether the first line is complete in itself and no list of objects: then it is one bad
+        line.
+        """
         try:
             first = msgspec.json.decode(next(self.lines()))
         except UNREADABLE:
@@ -119,12 +133,20 @@ class JsonLinesReader:
 
     def _row(self, line: bytes) -> Row:
         row = decoded(line)
-        self.infinite = self.infinite or (row is not None and (b"Infinity" in line or b"e" in line or b"E" in line) and _has_infinity(row))
+        self.infinite = self.infinite or (
+            row is not None
+            and (b"Infinity" in line or b"e" in line or b"E" in line)
+            and _has_infinity(row)
+        )
         return line if row is None else row
 
     def beyond(self) -> list[str]:
         """Known of the keys of a table."""
-        return [key for key, facts in self._facts.items() if max(facts.high, -facts.low) > EXACT_MAX and facts.numbers]
+        return [
+            key
+            for key, facts in self._facts.items()
+            if max(facts.high, -facts.low) > EXACT_MAX and facts.numbers
+        ]
 
     def notes(self) -> Iterator[str]:
         """Say which encoding it has."""

@@ -1,8 +1,8 @@
 """
 Which labels meet which predictions, by their ids.
 
-Rule of the file: ids are compared as the core compares them, exactly; what would meet if ids were written in another
-way is said, never done. Memory is 16 bytes an event.
+Rule of the file: ids are compared as the core compares them, exactly; what would meet if ids were
+written in another way is said, never done. Memory is 16 bytes an event.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class _Keys:
 
     def arrays(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         self._flush()
-        return np.concatenate([ids for ids, _ in self._done]), np.concatenate([times for _, times in self._done])
+        return np.concatenate([ids for ids, _ in self._done]), np.concatenate(
+            [times for _, times in self._done]
+        )
 
     def first_times(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """Every id once, ascending, with the time of its first event."""
@@ -77,9 +79,14 @@ def give_times_to_labels(sources: list[Source]) -> list[str]:
     """
     Give labels the times of their predictions where one of the two files has no times; says so.
 
-    Times of rows that have none are made up, so that they cannot be compared with those of another file.
+    Times of rows that have none are made up, so that they cannot be compared with those of another
+    file.
     """
-    if len(sources) != 2 or any(source.file.live for source in sources) or all(source.has_times for source in sources):
+    if (
+        len(sources) != 2
+        or any(source.file.live for source in sources)
+        or all(source.has_times for source in sources)
+    ):
         return []
     predictions, labels = sources
     if not labels.rows or not predictions.rows:
@@ -93,13 +100,20 @@ def give_times_to_labels(sources: list[Source]) -> list[str]:
     def time_of(key: bytes, _: int) -> int:
         wanted = xxh3_64_intdigest(key)
         at = int(np.searchsorted(ids, np.uint64(wanted)))
-        return (int(times_ms[at]) if at < len(ids) and int(ids[at]) == wanted else last_ms) + delay_ms
+        return (
+            int(times_ms[at]) if at < len(ids) and int(ids[at]) == wanted else last_ms
+        ) + delay_ms
 
     labels.label_times = time_of
     labels.first_ms, labels.last_ms = int(times_ms.min()) + delay_ms, last_ms + delay_ms
     which = predictions if not predictions.has_times else labels
     later = f", {delay_ms:,} ms later (--label-delay)" if delay_ms else ""
-    return [f"{labels.file.name}: {which.file.name} has no times, so a label takes the time of its prediction{later}"]
+    return [
+        (
+            f"{labels.file.name}: {which.file.name} has no times, so a label takes the time of "
+            f"its prediction{later}"
+        )
+    ]
 
 
 def meetings_of(events: Iterable[Event]) -> Meetings:
@@ -108,7 +122,12 @@ def meetings_of(events: Iterable[Event]) -> Meetings:
 
     Examples
     --------
-    >>> stream = [("predictions", b"", b"7", 0), ("predictions", b"", b"8", 0), ("labels", b"", b"07", 5), ("labels", b"", b"08", 5)]
+    >>> stream = [
+    ...     ("predictions", b"", b"7", 0),
+    ...     ("predictions", b"", b"8", 0),
+    ...     ("labels", b"", b"07", 5),
+    ...     ("labels", b"", b"08", 5),
+    ... ]
     >>> found = meetings_of(stream)
     >>> found.labels, found.met, found.label_ids, found.rewriting
     (2, 0, ('07', '08'), 'without zeros in front')
@@ -129,7 +148,11 @@ def meetings_of(events: Iterable[Event]) -> Meetings:
     label_ids = _without(samples["labels"], predictions)
     rewriting = None
     for (name, _), keys in zip(REWRITINGS, rewritten, strict=True):
-        share = np.isin(keys["labels"].arrays()[0], keys["predictions"].first_times()[0]).mean() if len(labels) else 0.0
+        share = (
+            np.isin(keys["labels"].arrays()[0], keys["predictions"].first_times()[0]).mean()
+            if len(labels)
+            else 0.0
+        )
         if rewriting is None and share > max(met.mean(), 0.5):
             rewriting = name
     return Meetings(

@@ -1,7 +1,8 @@
 """
 Events in the order of their time.
 
-Rule of the file: memory is bounded by `RUN_EVENTS`. The order is (time, predictions before labels, order in the file), and it is total: the same files give the same order.
+Rule of the file: memory is bounded by `RUN_EVENTS`. The order is (time, predictions before labels,
+order in the file), and it is total: the same files give the same order.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ def merge(predictions: Iterable[Event], labels: Iterable[Event]) -> Generator[Ev
 
 
 def in_order(events: Iterable[Event]) -> Iterator[Event]:
-    """Sort any number of events: runs of `RUN_EVENTS` are sorted in memory and wait in a temporary file."""
+    """
+    Sort any number of events: runs of `RUN_EVENTS` are sorted in memory and wait in a temporary
+    file.
+    """
     rest = iter(events)
     run = sorted(islice(rest, RUN_EVENTS), key=order)
     following = next(rest, None)
@@ -82,5 +86,10 @@ def _read(spill: IO[bytes], start: int, stop: int) -> Iterator[Event]:
             block, at = block[at:] + more, 0
         key_at = at + _HEAD.size
         value_at = key_at + key_bytes
-        yield "labels" if is_label else "predictions", block[value_at : at + size], block[key_at:value_at], time_ms
+        yield (
+            "labels" if is_label else "predictions",
+            block[value_at : at + size],
+            block[key_at:value_at],
+            time_ms,
+        )
         at += size

@@ -1,8 +1,9 @@
 """
 How files were read, in sentences for the person who gave them.
 
-Rule of the file: everything that was replaced, left out, or read in another way than it is written has a sentence
-with its column, an example and a count. One sentence a kind, so that a wide table does not drown them.
+Rule of the file: everything that was replaced, left out, or read in another way than it is written
+has a sentence with its column, an example and a count. One sentence a kind, so that a wide table
+does not drown them.
 """
 
 from __future__ import annotations
@@ -20,8 +21,34 @@ from stream_monitor.inputs.sources import Source
 from stream_monitor.inputs.times import DEFAULT_START_MS, parse_moment
 
 LIKELY = {
-    "prediction": ("yhat", "ypred", "pred", "preds", "predicted", "predictions", "predictedlabel", "predictedclass", "predclass", "predlabel", "modeloutput", "forecast"),
-    "label": ("y", "ytrue", "target", "actual", "actuals", "truth", "groundtruth", "outcome", "observed", "labels", "truelabel", "class"),
+    "prediction": (
+        "yhat",
+        "ypred",
+        "pred",
+        "preds",
+        "predicted",
+        "predictions",
+        "predictedlabel",
+        "predictedclass",
+        "predclass",
+        "predlabel",
+        "modeloutput",
+        "forecast",
+    ),
+    "label": (
+        "y",
+        "ytrue",
+        "target",
+        "actual",
+        "actuals",
+        "truth",
+        "groundtruth",
+        "outcome",
+        "observed",
+        "labels",
+        "truelabel",
+        "class",
+    ),
     "score": (
         "probability",
         "proba",
@@ -40,17 +67,71 @@ LIKELY = {
         "confidence",
         "scores",
     ),
-    "timestamp": ("ts", "time", "datetime", "date", "createdat", "eventtime", "eventtimestamp", "when", "servedat"),
-    "event_id": ("id", "eventid", "requestid", "uuid", "predictionid", "rowid", "transactionid", "caseid"),
+    "timestamp": (
+        "ts",
+        "time",
+        "datetime",
+        "date",
+        "createdat",
+        "eventtime",
+        "eventtimestamp",
+        "when",
+        "servedat",
+    ),
+    "event_id": (
+        "id",
+        "eventid",
+        "requestid",
+        "uuid",
+        "predictionid",
+        "rowid",
+        "transactionid",
+        "caseid",
+    ),
     "latency_ms": ("latency", "latencyms", "durationms", "responsetimems"),
 }
 """What columns are often called that are these fields."""
-TOLD = ("event_id", "model", "version", "timestamp", "prediction", "score", "label", "status", "latency_ms", "variant", "unit", "embedding")
-SHORT_MARKS = frozenset(("None", "none", "NONE", "nil", "-", "--", "---", "–", "—", ".", "..", "?", "na", "Na", "n.a.", "N.A."))
+TOLD = (
+    "event_id",
+    "model",
+    "version",
+    "timestamp",
+    "prediction",
+    "score",
+    "label",
+    "status",
+    "latency_ms",
+    "variant",
+    "unit",
+    "embedding",
+)
+SHORT_MARKS = frozenset(
+    (
+        "None",
+        "none",
+        "NONE",
+        "nil",
+        "-",
+        "--",
+        "---",
+        "–",
+        "—",
+        ".",
+        "..",
+        "?",
+        "na",
+        "Na",
+        "n.a.",
+        "N.A.",
+    )
+)
 COLUMNS_SHOWN = 5
 ODD_SHOWN = 20
 MOMENTS_LOOKED_AT = 50
-BEYOND = "whole numbers are beyond 2**53, where a number is no longer exact, and count as values of a wrong type; if they are ids: --ignore"
+BEYOND = (
+    "whole numbers are beyond 2**53, where a number is no longer exact, and count as values of a "
+    "wrong type; if they are ids: --ignore"
+)
 
 
 def notes_of(source: Source) -> list[str]:
@@ -58,13 +139,24 @@ def notes_of(source: Source) -> list[str]:
     found = [*_how_read(source), *source.reader.notes(), *_misfits(source)]
     if isinstance(source.reader, CsvReader):
         found += _cells(source.reader.learnt)
-    elif beyond := [column for column in source.reader.beyond() if source.columns is None or column not in source.shaper.names(source.columns)]:
+    elif beyond := [
+        column
+        for column in source.reader.beyond()
+        if source.columns is None or column not in source.shaper.names(source.columns)
+    ]:
         found.append(f"{_some(beyond)}: {BEYOND}")
     if source.times.missing + source.times.unreadable < source.rows or source.times.unreadable:
-        found += source.times.notes(source.time_column or "timestamp", source.reading, source.options.timezone)
+        found += source.times.notes(
+            source.time_column or "timestamp", source.reading, source.options.timezone
+        )
         if source.first_ms is not None and source.first_ms < DEFAULT_START_MS:
-            begin = datetime.fromtimestamp(source.first_ms / 1_000, UTC).isoformat(timespec="seconds")
-            found.append(f"{source.time_column or 'timestamp'}: times begin at {begin}; rows before 2000-01-01 are refused")
+            begin = datetime.fromtimestamp(source.first_ms / 1_000, UTC).isoformat(
+                timespec="seconds"
+            )
+            found.append(
+                f"{source.time_column or 'timestamp'}: times begin at {begin}; rows before "
+                "2000-01-01 are refused"
+            )
         if source.ahead:
             found.append(_ahead(source.time_column or "timestamp", source.ahead))
     return [f"{source.file.name}: {note}" for note in found]
@@ -73,7 +165,10 @@ def notes_of(source: Source) -> list[str]:
 def _ahead(column: str, times_ms: list[int]) -> str:
     n, latest = len(times_ms), datetime.fromtimestamp(times_ms[-1] / 1e3, UTC).isoformat()
     rows, take = ("row is", "it takes") if n == 1 else ("rows are", "each takes")
-    return f"{column}: {n:,} {rows} dated after today or far after all others ({latest}), as by a clock that is ahead; {take} the time of the row before"
+    return (
+        f"{column}: {n:,} {rows} dated after today or far after all others ({latest}), as by a "
+        f"clock that is ahead; {take} the time of the row before"
+    )
 
 
 def _how_read(source: Source) -> Iterator[str]:
@@ -86,24 +181,50 @@ def _how_read(source: Source) -> Iterator[str]:
         return
     plan = source.shaper.plan(columns)
     fields = {field: column for field, column, _ in plan.top}
-    fields |= {f"{parent}.{name}": column for parent, items in plan.nested if parent != "features" for name, column, _ in items}
+    fields |= {
+        f"{parent}.{name}": column
+        for parent, items in plan.nested
+        if parent != "features"
+        for name, column, _ in items
+    }
     features = source.shaper.features(columns)
     told = [f"{field} = {fields[field]}" for field in sorted(fields, key=_rank)]
     if features or source.role == "table":
         told.append(f"features: {_some(list(features.values())) or 'none'}")
     yield f"{source.rows:,} row{'' if source.rows == 1 else 's'}; " + ", ".join(told)
-    yield from _likely(source, list(features) if source.role == "table" else list(plan.unused), plan.fields)
-    if not source.has_times and not source.times.unreadable and source.rows and source.role != "labels":
-        yield f"no timestamp: rows are taken {source.options.interval_ms / 1_000:g} s apart from 2000-01-01 on (--interval)"
+    yield from _likely(
+        source, list(features) if source.role == "table" else list(plan.unused), plan.fields
+    )
+    if (
+        not source.has_times
+        and not source.times.unreadable
+        and source.rows
+        and source.role != "labels"
+    ):
+        yield (
+            f"no timestamp: rows are taken {source.options.interval_ms / 1_000:g} s apart from "
+            "2000-01-01 on (--interval)"
+        )
 
 
 def _likely(source: Source, candidates: list[str], fields: frozenset[str]) -> Iterator[str]:
     """Fields that are missing, beside columns that may be meant."""
     taken = {field.partition(".")[0] for field in fields}
-    wanted = {"table": set(LIKELY), "predictions": set(LIKELY) - {"label"}, "labels": {"event_id", "label", "timestamp"}}[source.role]
+    wanted = {
+        "table": set(LIKELY),
+        "predictions": set(LIKELY) - {"label"},
+        "labels": {"event_id", "label", "timestamp"},
+    }[source.role]
     for field, names in LIKELY.items():
         if field in wanted - taken:
-            close = next((column for column in candidates if re.sub("[^a-z0-9]", "", column.lower()) in (*names, field.replace("_", ""))), None)
+            close = next(
+                (
+                    column
+                    for column in candidates
+                    if re.sub("[^a-z0-9]", "", column.lower()) in (*names, field.replace("_", ""))
+                ),
+                None,
+            )
             if close is not None:
                 yield f"no {field}: did you mean --map {field}={close}?"
 
@@ -120,24 +241,37 @@ def _some(names: list[str]) -> str:
 
 def _misfits(source: Source) -> Iterator[str]:
     for field, why in source.misfits.items():
-        yield f"column `{field}` is read as a feature and not as the field of that name: {why} (--map {field}={field} insists)"
+        yield (
+            f"column `{field}` is read as a feature and not as the field of that name: {why} "
+            f"(--map {field}={field} insists)"
+        )
     if source.role == "table" and "" in source.unused:
         yield "a column without a name is taken for an index, and left out"
     if source.index:
         yield f"{_some(list(source.index))}: the index of a data frame, left out"
     if source.lacks_prediction and not source.options.fill_prediction:
-        yield "no column 'prediction' or 'score'; say which it is with --map prediction=COLUMN, else no row can be used"
+        yield (
+            "no column 'prediction' or 'score'; say which it is with --map prediction=COLUMN, "
+            "else no row can be used"
+        )
     unused = source.unused
     if isinstance(source.reader, JsonLinesReader) and not source.shaper.changes:
         unused = tuple(key for key in source.reader.keys if key not in FIELDS[source.role])
     named = tuple(column for column in unused if column)
     if named and source.role != "table":
-        hint = f"; features are called features.NAME (--map features.{named[0]}={named[0]})" if source.role == "predictions" else ""
+        hint = (
+            f"; features are called features.NAME (--map features.{named[0]}={named[0]})"
+            if source.role == "predictions"
+            else ""
+        )
         yield f"not used, no field of {source.kind}: {listed(named)}{hint}"
 
 
 def _cells(columns: list[Column]) -> Iterator[str]:
-    """How cells of CSV were read: one sentence a kind, and one for each column with cells that are not understood."""
+    """
+    How cells of CSV were read: one sentence a kind, and one for each column with cells that are not
+    understood.
+    """
     columns = [column for column in columns if column.name and not column.told.is_name]
     yield from _missing(columns)
     alike: dict[str, list[tuple[str, str]]] = {}
@@ -163,12 +297,26 @@ def _missing(columns: list[Column]) -> Iterator[str]:
                 continue
             for cell, n in column.marks.items():
                 bare = cell.strip()
-                read = column.kind != "text" or not bare or bare in CLEAR_MARKS or bare in column.told.missing
+                read = (
+                    column.kind != "text"
+                    or not bare
+                    or bare in CLEAR_MARKS
+                    or bare in column.told.missing
+                )
                 if read is is_read and (is_read or bare in SHORT_MARKS):
-                    marks.setdefault(bare, {})[column.name] = marks.get(bare, {}).get(column.name, 0) + n
+                    marks.setdefault(bare, {})[column.name] = (
+                        marks.get(bare, {}).get(column.name, 0) + n
+                    )
         if marks:
-            told = ", ".join(f"{mark!r} ({sum(found.values()):,} in {_some(list(found))})" for mark, found in marks.items())
-            yield f"read as missing: {told}" if is_read else f"values of text: {told}; --missing MARK reads one as missing"
+            told = ", ".join(
+                f"{mark!r} ({sum(found.values()):,} in {_some(list(found))})"
+                for mark, found in marks.items()
+            )
+            yield (
+                f"read as missing: {told}"
+                if is_read
+                else f"values of text: {told}; --missing MARK reads one as missing"
+            )
 
 
 def _odd(column: Column) -> Iterator[str]:
@@ -176,38 +324,80 @@ def _odd(column: Column) -> Iterator[str]:
     for cell, n in column.odd_cells():
         where = next((row for example, row in column.examples.values() if example == cell), None)
         shown = f"{cell!r} (row {where:,})" if where is not None else "those with a decimal point"
-        what = f"{n:,} of {column.there:,} cells are no numbers and stay" if n > 1 else f"1 of {column.there:,} cells is no number and stays"
+        what = (
+            f"{n:,} of {column.there:,} cells are no numbers and stay"
+            if n > 1
+            else f"1 of {column.there:,} cells is no number and stays"
+        )
         yield f"{column.name}: {what} as written, such as {shown}; the column is one of numbers"
 
 
 def _number_writings(column: Column) -> Iterator[tuple[str, str]]:
     """What was read in another way than it is written, with an example."""
     if column.infinite:
-        yield "infinities such as {} count as values of a wrong type", repr(column.examples["infinite"][0])
+        yield (
+            "infinities such as {} count as values of a wrong type",
+            repr(column.examples["infinite"][0]),
+        )
     if column.codes:
-        yield "cells such as {} are read as numbers, without the zeros in front", repr(column.examples["code"][0])
+        yield (
+            "cells such as {} are read as numbers, without the zeros in front",
+            repr(column.examples["code"][0]),
+        )
     if column.huge:
         yield BEYOND + ", up to {}", f"{max(column.high, -column.low):g}"
     for kind, (cell, _) in column.examples.items():
-        if isinstance(kind, Writing) and kind.says in (None, column.decimal) and kind.percent is column.percent and (cell, _) != column.examples.get("code"):
-            yield "numbers such as {} (--decimal)", f"{cell!r} are read as {column.convert([cell])[0]:.10g}"
+        if (
+            isinstance(kind, Writing)
+            and kind.says in (None, column.decimal)
+            and kind.percent is column.percent
+            and (cell, _) != column.examples.get("code")
+        ):
+            yield (
+                "numbers such as {} (--decimal)",
+                f"{cell!r} are read as {column.convert([cell])[0]:.10g}",
+            )
             break
 
 
 def _text_writings(column: Column) -> Iterator[tuple[str, str]]:
     if column.is_code:
-        yield "kept as text, since numbers such as {} begin with 0 or +", repr(column.examples["code"][0])
+        yield (
+            "kept as text, since numbers such as {} begin with 0 or +",
+            repr(column.examples["code"][0]),
+        )
     looked = list(column.texts)[:MOMENTS_LOOKED_AT]
-    if looked and column.odd == column.there and all(len(cell) >= len("1.1.2000") and cell[0].isdigit() and parse_moment(cell) is not None for cell in looked):
-        yield "kept as text: times such as {}; as a feature only whether they are missing tells something", repr(looked[0])
+    if (
+        looked
+        and column.odd == column.there
+        and all(
+            len(cell) >= len("1.1.2000") and cell[0].isdigit() and parse_moment(cell) is not None
+            for cell in looked
+        )
+    ):
+        yield (
+            (
+                "kept as text: times such as {}; as a feature only whether they are missing tells "
+                "something"
+            ),
+            repr(looked[0]),
+        )
 
 
 def _mixed(column: Column) -> Iterator[str]:
     """A column that is text although most of its cells are numbers."""
     numbers = column.plain + column.writings.total()
-    if column.kind == "text" and column.told.type == "auto" and not column.is_code and numbers and numbers * 2 >= column.there:
+    if (
+        column.kind == "text"
+        and column.told.type == "auto"
+        and not column.is_code
+        and numbers
+        and numbers * 2 >= column.there
+    ):
         cell = column.examples["odd"][0] if column.odd else ""
         yield (
-            f"{column.name}: text, since {column.there - numbers:,} of {column.there:,} cells are no numbers, such as {cell!r}; "
-            f"`features: {{{column.name}: {{type: numeric}}}}` in the configuration reads it as numbers"
+            f"{column.name}: text, since {column.there - numbers:,} of {column.there:,} cells "
+            f"are no numbers, such as {cell!r}; "
+            f"`features: {{{column.name}: {{type: numeric}}}}` in the configuration reads it "
+            "as numbers"
         )

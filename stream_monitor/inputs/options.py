@@ -1,7 +1,8 @@
 """
 What a command was told about its input: files, mapping, defaults.
 
-Rule of the file: everything that can be seen to be wrong without reading a file is refused here, with what to do instead.
+Rule of the file: everything that can be seen to be wrong without reading a file is refused here,
+with what to do instead.
 """
 
 from __future__ import annotations
@@ -17,11 +18,32 @@ from stream_monitor.errors import InputError
 Format = Literal["csv", "jsonl", "parquet"]
 STDIN = "-"
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-FORMATS: dict[str, Format] = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+FORMATS: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 LABEL_FIELDS = ("event_id", "label", "timestamp", "model", "version", "prediction", "score")
 PREDICTION_FIELDS = (
-    "event_id", "model", "version", "timestamp", "prediction", "score", "features", "status", "latency_ms", "segments", "variant", "unit", "embedding",
-)  # fmt: skip
+    "event_id",
+    "model",
+    "version",
+    "timestamp",
+    "prediction",
+    "score",
+    "features",
+    "status",
+    "latency_ms",
+    "segments",
+    "variant",
+    "unit",
+    "embedding",
+)
 PARENTS = ("features", "score", "segments")
 """Fields with fields inside, which a column names by a dot."""
 
@@ -40,7 +62,8 @@ class InputOptions(Struct, frozen=True, kw_only=True):
     """
     The input of `replay`, `produce` and `baseline build`.
 
-    Either `table` (one plain table, `-` is JSON Lines on stdin), or `predictions` and/or `labels`. `maps` are `FIELD=COLUMN` or `FIELD=:VALUE` as written on the command line.
+    Either `table` (one plain table, `-` is JSON Lines on stdin), or `predictions` and/or `labels`.
+    `maps` are `FIELD=COLUMN` or `FIELD=:VALUE` as written on the command line.
     """
 
     table: str | None = None
@@ -67,7 +90,10 @@ class InputOptions(Struct, frozen=True, kw_only=True):
     fill_prediction: bool = False
     """Give rows without prediction and score the prediction 0: what is wanted is their features."""
     live: bool = False
-    """Take stdin line by line as it comes, in its own order; else it is copied to a temporary file first, so that it can be sorted."""
+    """
+    Take stdin line by line as it comes, in its own order; else it is copied to a temporary file
+    first, so that it can be sorted.
+    """
 
 
 def parse_duration_ms(text: str) -> int:
@@ -98,7 +124,10 @@ class Mapping(NamedTuple):
     value: str | None
 
     def __str__(self) -> str:
-        return f"--map {self.field}={self.column if self.column is not None else ':' + (self.value or '')}"
+        return (
+            "--map "
+            f"{self.field}={self.column if self.column is not None else ':' + (self.value or '')}"
+        )
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
@@ -110,7 +139,11 @@ def did_you_mean(word: str, known: list[str]) -> str:
 def is_field(field: str, role: Role) -> bool:
     """Whether an event of this role has this field; a dot goes one level down."""
     parent, dot, name = field.partition(".")
-    return field in FIELDS[role] if not dot else bool(name) and parent in PARENTS and parent in FIELDS[role]
+    return (
+        field in FIELDS[role]
+        if not dot
+        else bool(name) and parent in PARENTS and parent in FIELDS[role]
+    )
 
 
 def parse_maps(maps: tuple[str, ...]) -> list[Mapping]:
@@ -126,7 +159,7 @@ def parse_maps(maps: tuple[str, ...]) -> list[Mapping]:
     --------
     >>> parse_maps(("prediction=pred", "model=:churn"))
     [Mapping(field='prediction', column='pred', value=None), Mapping(field='model', column=None, value='churn')]
-    """
+    """  # noqa: E501
     parsed: dict[str, Mapping] = {}
     for text in maps:
         field, equals, column = text.partition("=")
@@ -134,10 +167,17 @@ def parse_maps(maps: tuple[str, ...]) -> list[Mapping]:
             raise InputError(f"--map {text}: write FIELD=COLUMN, or FIELD=:VALUE for a constant")
         if not is_field(field, "table"):
             known = [*PREDICTION_FIELDS, "label", "features.NAME", "score.CLASS", "segments.NAME"]
-            raise InputError(f"--map {text}: an event has no field {field!r}.{did_you_mean(field, known)} The fields: {', '.join(known)}")
+            raise InputError(
+                f"--map {text}: an event has no field {field!r}.{did_you_mean(field, known)} "
+                f"The fields: {', '.join(known)}"
+            )
         if field in parsed:
             raise InputError(f"--map {text}: {field!r} is mapped twice, first by {parsed[field]}")
-        parsed[field] = Mapping(field, None, column[1:]) if column.startswith(":") else Mapping(field, column, None)
+        parsed[field] = (
+            Mapping(field, None, column[1:])
+            if column.startswith(":")
+            else Mapping(field, column, None)
+        )
     return list(parsed.values())
 
 
@@ -165,7 +205,10 @@ def parse_path(path: str) -> tuple[str, Format, bool]:
     for suffix, kind in FORMATS.items():
         if plain.lower().endswith(suffix):
             return plain[: -len(suffix)], kind, gzipped
-    raise InputError(f"{path}: cannot tell what it is; name it with one of {', '.join(SUFFIXES)} (and .gz when compressed), or give '-' for JSON Lines on stdin")
+    raise InputError(
+        f"{path}: cannot tell what it is; name it with one of {', '.join(SUFFIXES)} (and .gz "
+        "when compressed), or give '-' for JSON Lines on stdin"
+    )
 
 
 def parse_files(options: InputOptions) -> list[tuple[Role, str]]:
@@ -177,12 +220,22 @@ def parse_files(options: InputOptions) -> list[tuple[Role, str]]:
     InputError
         None, too many, or stdin twice.
     """
-    if options.table is not None and (options.predictions is not None or options.labels is not None):
-        raise InputError(f"{options.table}: give one plain table alone, or --predictions and --labels, not both")
-    pairs: list[tuple[Role, str | None]] = [("table", options.table), ("predictions", options.predictions), ("labels", options.labels)]
+    if options.table is not None and (
+        options.predictions is not None or options.labels is not None
+    ):
+        raise InputError(
+            f"{options.table}: give one plain table alone, or --predictions and --labels, not both"
+        )
+    pairs: list[tuple[Role, str | None]] = [
+        ("table", options.table),
+        ("predictions", options.predictions),
+        ("labels", options.labels),
+    ]
     files = [(role, path) for role, path in pairs if path is not None]
     if not files:
-        raise InputError("no input: give FILE (a plain table), or --predictions FILE and --labels FILE")
+        raise InputError(
+            "no input: give FILE (a plain table), or --predictions FILE and --labels FILE"
+        )
     if [path for _, path in files].count(STDIN) > 1:
         raise InputError("only one input can come from stdin")
     if options.interval_ms < 0 or options.label_delay_ms < 0:

@@ -1,9 +1,10 @@
 """
 Rows of Parquet files.
 
-Rule of the file: pyarrow is an extra and is imported here only, when a Parquet file is given; pandas is not needed.
-Types are those of the file. What JSON has no type for becomes the nearest it has, and is said: moments are cut to
-milliseconds, durations are seconds, decimals are floats, bytes are text. An index of a data frame is no feature.
+Rule of the file: pyarrow is an extra and is imported here only, when a Parquet file is given;
+pandas is not needed. Types are those of the file. What JSON has no type for becomes the nearest it
+has, and is said: moments are cut to milliseconds, durations are seconds, decimals are floats, bytes
+are text. An index of a data frame is no feature.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 KINDS = {
     "moment": "times: as features they are text, and only whether they are missing tells something",
     "duration": "durations, in seconds",
-    "nested": "lists or objects, which cannot be watched: every value counts as one of a wrong type (--ignore leaves them out)",
+    "nested": (
+        "lists or objects, which cannot be watched: every value counts as one of a wrong type "
+        "(--ignore leaves them out)"
+    ),
     "binary": "bytes, read as text",
     "unreadable": "cannot be read; every value counts as missing",
 }
@@ -39,7 +43,9 @@ class ParquetReader:
 
     passes = 1
 
-    def __init__(self, file: InputFile, looked_at: frozenset[str], *, naive_as_text: bool = False) -> None:
+    def __init__(
+        self, file: InputFile, looked_at: frozenset[str], *, naive_as_text: bool = False
+    ) -> None:
         self.file = file
         self.infinite = False
         """Whether a value was infinite so far."""
@@ -47,7 +53,10 @@ class ParquetReader:
         try:
             import pyarrow.parquet
         except ImportError:
-            raise InputError(f"{file.name}: Parquet files need pyarrow: pip install 'model-stream-monitor[parquet]'") from None
+            raise InputError(
+                f"{file.name}: Parquet files need pyarrow: pip install "
+                "'model-stream-monitor[parquet]'"
+            ) from None
         self._errors: tuple[type[Exception], ...] = (pyarrow.ArrowException, OSError)
         try:
             self._parquet = pyarrow.parquet.ParquetFile(file.seekable())
@@ -66,7 +75,9 @@ class ParquetReader:
         """Names in the schema."""
         repeated = [name for name, n in Counter(self._columns).items() if n > 1]
         if repeated:
-            raise InputError(f"{self.file.name}: two columns are called {repeated[0]!r}; rename one")
+            raise InputError(
+                f"{self.file.name}: two columns are called {repeated[0]!r}; rename one"
+            )
         return self._columns
 
     def learn(self, time: str | None) -> Iterator[Any]:
@@ -97,7 +108,13 @@ class ParquetReader:
     def _batches(self, names: list[str]) -> Iterator[tuple[int, dict[str, list[Any]]]]:
         try:
             for batch in self._parquet.iter_batches(batch_size=BATCH_ROWS, columns=names):
-                yield batch.num_rows, {name: self._values(name, batch.column(batch.schema.get_field_index(name))) for name in names}
+                yield (
+                    batch.num_rows,
+                    {
+                        name: self._values(name, batch.column(batch.schema.get_field_index(name)))
+                        for name in names
+                    },
+                )
         except self._errors as error:
             raise InputError(f"{self.file.name}: cannot be read to its end: {error}") from None
 
@@ -117,7 +134,10 @@ class ParquetReader:
                     as_text=name != self.time_column or (self._naive_as_text and kind.tz is None),
                 )
             if pa.types.is_duration(kind):
-                return [None if v is None else v / PER_SECOND[kind.unit] for v in column.cast(pa.int64()).to_pylist()]
+                return [
+                    None if v is None else v / PER_SECOND[kind.unit]
+                    for v in column.cast(pa.int64()).to_pylist()
+                ]
             if pa.types.is_time64(kind) and kind.unit == "ns":
                 column = column.cast(pa.time64("us"), safe=False)
             if pa.types.is_float16(kind):
@@ -126,11 +146,18 @@ class ParquetReader:
         except Exception:  # whatever pyarrow cannot bring into a type of Python
             self.unreadable.add(name)
             return [None] * len(column)
-        plainly = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        plainly = (
+            pa.types.is_integer(kind)
+            or pa.types.is_boolean(kind)
+            or pa.types.is_string(kind)
+            or pa.types.is_large_string(kind)
+        )
         if plainly:
             return list(values)
         values = list(map(plain, values))
-        self.infinite = self.infinite or (pa.types.is_floating(kind) and any(v in _INFINITE for v in values if v is not None))
+        self.infinite = self.infinite or (
+            pa.types.is_floating(kind) and any(v in _INFINITE for v in values if v is not None)
+        )
         return values
 
     @property
@@ -138,17 +165,37 @@ class ParquetReader:
         """Whether the times have a type of their own, and so no unit that had to be guessed."""
         import pyarrow as pa
 
-        return self.time_column is not None and pa.types.is_timestamp(self._schema.field(self.time_column).type)
+        return self.time_column is not None and pa.types.is_timestamp(
+            self._schema.field(self.time_column).type
+        )
 
     def beyond(self) -> list[str]:
         """What the statistics of the file tell."""
         import pyarrow as pa
 
-        wide = {name for name in self._columns if pa.types.is_integer(self._schema.field(name).type)}
+        wide = {
+            name for name in self._columns if pa.types.is_integer(self._schema.field(name).type)
+        }
         meta = self._parquet.metadata
-        chunks = [meta.row_group(group).column(i) for group in range(meta.num_row_groups) for i in range(meta.num_columns)]
-        bounded = [chunk for chunk in chunks if chunk.path_in_schema in wide and chunk.statistics is not None and chunk.statistics.has_min_max]
-        return list(dict.fromkeys(c.path_in_schema for c in bounded if max(c.statistics.max, -c.statistics.min) > EXACT_MAX))
+        chunks = [
+            meta.row_group(group).column(i)
+            for group in range(meta.num_row_groups)
+            for i in range(meta.num_columns)
+        ]
+        bounded = [
+            chunk
+            for chunk in chunks
+            if chunk.path_in_schema in wide
+            and chunk.statistics is not None
+            and chunk.statistics.has_min_max
+        ]
+        return list(
+            dict.fromkeys(
+                c.path_in_schema
+                for c in bounded
+                if max(c.statistics.max, -c.statistics.min) > EXACT_MAX
+            )
+        )
 
     def notes(self) -> Iterator[str]:
         """Columns whose values are not what they were."""
@@ -159,7 +206,11 @@ class ParquetReader:
                 found.setdefault(kind, []).append(field.name)
         for kind, names in found.items():
             yield f"{', '.join(names)}: {KINDS[kind]}"
-        if self.has_typed_times and not self._naive_as_text and self._schema.field(self.time_column).type.tz is None:
+        if (
+            self.has_typed_times
+            and not self._naive_as_text
+            and self._schema.field(self.time_column).type.tz is None
+        ):
             yield f"{self.time_column}: times without a zone are read as UTC"
 
 
@@ -173,7 +224,13 @@ def _kind(kind: Any) -> str | None:
         return "duration"
     if pa.types.is_nested(kind):
         return "nested"
-    return "binary" if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) else None
+    return (
+        "binary"
+        if pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        else None
+    )
 
 
 def index_columns(metadata: dict[bytes, bytes] | None) -> frozenset[str]:
@@ -182,7 +239,11 @@ def index_columns(metadata: dict[bytes, bytes] | None) -> frozenset[str]:
 
     Examples
     --------
-    >>> sorted(index_columns({b"pandas": b'{"index_columns": ["id", {"kind": "range"}, "__index_level_1__"]}'}))
+    >>> sorted(
+    ...     index_columns(
+    ...         {b"pandas": b'{"index_columns": ["id", {"kind": "range"}, "__index_level_1__"]}'}
+    ...     )
+    ... )
     ['__index_level_1__', 'id']
     """
     try:
@@ -198,7 +259,10 @@ def moments(values: list[int | None], per_second: int, *, zoned: bool, as_text: 
 
     Examples
     --------
-    >>> moments([1_500_000_001, None], 10**9, zoned=True, as_text=False), moments([1_500_000_001], 10**9, zoned=True, as_text=True)
+    >>> (
+    ...     moments([1_500_000_001, None], 10**9, zoned=True, as_text=False),
+    ...     moments([1_500_000_001], 10**9, zoned=True, as_text=True),
+    ... )
     ([1500, None], ['1970-01-01T00:00:01.500Z'])
     """
     cut = [None if v is None else v * 1_000 // per_second for v in values]
@@ -210,7 +274,9 @@ def _text(time_ms: int, *, zoned: bool) -> str:
         moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=time_ms)
     except OverflowError:
         return str(time_ms)
-    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds" if time_ms % 1_000 else "seconds") + ("Z" if zoned else "")
+    return moment.replace(tzinfo=None).isoformat(
+        timespec="milliseconds" if time_ms % 1_000 else "seconds"
+    ) + ("Z" if zoned else "")
 
 
 def plain(value: Any) -> Any:
@@ -219,7 +285,14 @@ def plain(value: Any) -> Any:
 
     Examples
     --------
-    >>> plain(float("nan")), plain(float("inf")), plain(date(2000, 1, 1)), plain(Decimal("1.5")), plain(timedelta(seconds=90)), plain(b"a")
+    >>> (
+    ...     plain(float("nan")),
+    ...     plain(float("inf")),
+    ...     plain(date(2000, 1, 1)),
+    ...     plain(Decimal("1.5")),
+    ...     plain(timedelta(seconds=90)),
+    ...     plain(b"a"),
+    ... )
     (None, inf, '2000-01-01', 1.5, 90.0, 'a')
     """
     if isinstance(value, float):

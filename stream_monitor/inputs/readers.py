@@ -1,8 +1,8 @@
 """
 What a reader of a file is, whatever its format.
 
-Rule of the file: a reader hands out rows as mappings, or bytes for a row that cannot be used; those travel on as they
-are and become dead letters. Only what makes the whole file unusable is an error.
+Rule of the file: a reader hands out rows as mappings, or bytes for a row that cannot be used; those
+travel on as they are and become dead letters. Only what makes the whole file unusable is an error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ Row = dict[str, Any] | bytes
 
 
 class Reader(Protocol):
-    """One file. `columns` is called first and once, then `learn` is exhausted (not where stdin is live), then `rows`."""
+    """
+    One file.
+
+    `columns` is called first and once, then `learn` is exhausted (not where stdin is live), then
+    `rows`.
+    """
 
     file: InputFile
     passes: int
@@ -27,7 +32,10 @@ class Reader(Protocol):
         """Column names, or `None` where each row may have its own."""
 
     def learn(self, time: str | None) -> Iterator[Any]:
-        """Read the file once and learn of its columns; yields the value in column `time` of each row, `None` where there is none."""
+        """
+        Read the file once and learn of its columns; yields the value in column `time` of each row,
+        `None` where there is none.
+        """
 
     @property
     def infinite(self) -> bool:
@@ -37,10 +45,17 @@ class Reader(Protocol):
         """What was learnt of a column; None when nothing was."""
 
     def rows(self) -> Iterator[Row]:
-        """All rows, in the order of the file. Their infinities are those of `float`; NaN is None."""
+        """
+        All rows, in the order of the file.
+
+        Their infinities are those of `float`; NaN is None.
+        """
 
     def beyond(self) -> list[str]:
-        """Columns with whole numbers beyond 2**53, where that is known without reading all of them again."""
+        """
+        Columns with whole numbers beyond 2**53, where that is known without reading all of them
+        again.
+        """
 
     def notes(self) -> Iterator[str]:
         """How the file itself was read, where that is not the usual."""

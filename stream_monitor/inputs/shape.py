@@ -1,8 +1,10 @@
 """
 A row with columns becomes an event with fields.
 
-Rule of the file: a row is a mapping from column to value, whatever file it came from. Which column goes to which field depends on the names alone and is worked out once for
-each set of columns; then a row is a few dictionary look-ups. What is null is left out of the event, except under `features`, where a null is something to monitor.
+Rule of the file: a row is a mapping from column to value, whatever file it came from. Which column
+goes to which field depends on the names alone and is worked out once for each set of columns; then
+a row is a few dictionary look-ups. What is null is left out of the event, except under `features`,
+where a null is something to monitor.
 """
 
 from __future__ import annotations
@@ -67,7 +69,11 @@ def as_outcome(value: Any) -> Any:
 def as_segments(value: Any) -> Any:
     """Texts by name; what is null is left out."""
     value = as_json(value)
-    return {name: as_text(inner) for name, inner in value.items() if inner is not None} if isinstance(value, dict) else value
+    return (
+        {name: as_text(inner) for name, inner in value.items() if inner is not None}
+        if isinstance(value, dict)
+        else value
+    )
 
 
 def as_json(value: Any) -> Any:
@@ -127,7 +133,8 @@ class Shaper:
     Parameters
     ----------
     role : "table", "predictions" or "labels"
-        In a plain table every column that is no field is a feature; elsewhere it is left out and listed in `Plan.unused`.
+        In a plain table every column that is no field is a feature; elsewhere it is left out and
+        listed in `Plan.unused`.
     maps : iterable of Mapping
         Fields that are taken from a column of another name, or are constant.
     ignore : iterable of str
@@ -145,7 +152,17 @@ class Shaper:
             if mapping.value is not None:
                 parent, _, name = mapping.field.partition(".")
                 convert = converter(mapping.field)
-                self._constants.append((parent, name, convert(mapping.value if convert in {as_text, as_id} else as_number(mapping.value))))
+                self._constants.append(
+                    (
+                        parent,
+                        name,
+                        convert(
+                            mapping.value
+                            if convert in {as_text, as_id}
+                            else as_number(mapping.value)
+                        ),
+                    )
+                )
 
     def take_from_fields(self, columns: Iterable[str]) -> None:
         """Columns that are no fields although they are called so, but features."""
@@ -196,22 +213,39 @@ class Shaper:
             A column that is needed is not there.
         """
         plan = self.plan(columns)
-        needed = {"table": (), "predictions": ("event_id", "model"), "labels": ("event_id", "label")}[self.role]
+        needed = {
+            "table": (),
+            "predictions": ("event_id", "model"),
+            "labels": ("event_id", "label"),
+        }[self.role]
         for field in needed:
             if field not in plan.fields:
                 constant = f" (or --map {field}=:VALUE for all rows)" if field == "model" else ""
-                raise InputError(f"{name}: no column {field!r}; say which it is with --map {field}=COLUMN{constant}. It has: {listed(columns)}")
+                raise InputError(
+                    f"{name}: no column {field!r}; say which it is with --map "
+                    f"{field}=COLUMN{constant}. It has: {listed(columns)}"
+                )
         return plan
 
     def time_column(self, columns: tuple[str, ...] | None) -> str | None:
-        """The column the timestamp is read from; where each row has its own columns, the one that is meant."""
+        """
+        The column the timestamp is read from; where each row has its own columns, the one that is
+        meant.
+        """
         if columns is None:
-            return next((mapping.column for mapping in self._maps if mapping.field == "timestamp"), "timestamp")
-        return next((column for field, column, _ in self.plan(columns).top if field == "timestamp"), None)
+            return next(
+                (mapping.column for mapping in self._maps if mapping.field == "timestamp"),
+                "timestamp",
+            )
+        return next(
+            (column for field, column, _ in self.plan(columns).top if field == "timestamp"), None
+        )
 
     def constant(self, field: str) -> Any:
         """Value of a field that is the same in all rows, else `None`."""
-        return next((value for parent, name, value in self._constants if parent == field and not name), None)
+        return next(
+            (value for parent, name, value in self._constants if parent == field and not name), None
+        )
 
     def names(self, columns: tuple[str, ...]) -> frozenset[str]:
         """Columns whose values are text whatever they look like: ids, names, times."""
@@ -222,11 +256,20 @@ class Shaper:
         for parent, items in plan.nested:
             for name, column, _ in items:
                 fields.setdefault(column, []).append(f"{parent}.{name}")
-        return frozenset(column for column, used in fields.items() if all(field in NAME_FIELDS or field.startswith("segments.") for field in used))
+        return frozenset(
+            column
+            for column, used in fields.items()
+            if all(field in NAME_FIELDS or field.startswith("segments.") for field in used)
+        )
 
     def features(self, columns: tuple[str, ...]) -> dict[str, str]:
         """Columns that are features, and their names."""
-        return {column: name for parent, items in self.plan(columns).nested if parent == "features" for name, column, _ in items}
+        return {
+            column: name
+            for parent, items in self.plan(columns).nested
+            if parent == "features"
+            for name, column, _ in items
+        }
 
     def event(self, row: dict[str, Any]) -> dict[str, Any]:
         """Make the event of a row, without defaults."""
@@ -258,12 +301,23 @@ class Shaper:
 
     @staticmethod
     def mend(row: dict[str, Any]) -> dict[str, Any]:
-        """An event of JSON whose ids and names are numbers or padded, with the texts that they should be."""
-        return {field: converter(field)(value) if value is not None and (field in NAME_FIELDS or field == "segments") else value for field, value in row.items()}
+        """
+        An event of JSON whose ids and names are numbers or padded, with the texts that they should
+        be.
+        """
+        return {
+            field: converter(field)(value)
+            if value is not None and (field in NAME_FIELDS or field == "segments")
+            else value
+            for field, value in row.items()
+        }
 
     def _make_plan(self, columns: tuple[str, ...]) -> Plan:
-        # A map whose column is not here does not count: it may be meant for the other file, or for other lines.
-        maps = [mapping for mapping in self._maps if mapping.column is None or mapping.column in columns]
+        # A map whose column is not here does not count: it may be meant for the other file, or for
+        # other lines.
+        maps = [
+            mapping for mapping in self._maps if mapping.column is None or mapping.column in columns
+        ]
         mapped_columns = {mapping.column for mapping in maps}
         mapped_fields = {mapping.field for mapping in maps}
         pairs: list[tuple[str, str]] = []
@@ -271,7 +325,13 @@ class Shaper:
         for column in columns:
             if column in self._ignored or column in mapped_columns:
                 continue
-            field = column if is_field(column, self.role) and column not in self._not_fields else f"features.{column}" if self.role == "table" and column else None
+            field = (
+                column
+                if is_field(column, self.role) and column not in self._not_fields
+                else f"features.{column}"
+                if self.role == "table" and column
+                else None
+            )
             if field is None:
                 unused.append(column)
             elif field not in mapped_fields:
@@ -286,7 +346,12 @@ class Shaper:
             else:
                 top.append((field, column, converter(field)))
         constants = [f"{parent}.{name}" if name else parent for parent, name, _ in self._constants]
-        return Plan(tuple(top), tuple((parent, tuple(items)) for parent, items in nested.items()), frozenset([field for field, _ in pairs] + constants), tuple(unused))
+        return Plan(
+            tuple(top),
+            tuple((parent, tuple(items)) for parent, items in nested.items()),
+            frozenset([field for field, _ in pairs] + constants),
+            tuple(unused),
+        )
 
 
 def check_ignored(ignore: Iterable[str], columns: Iterable[str]) -> None:
@@ -301,7 +366,9 @@ def check_ignored(ignore: Iterable[str], columns: Iterable[str]) -> None:
     known = sorted(set(columns))
     for column in ignore:
         if column not in known:
-            raise InputError(f"--ignore {column}: no input has this column.{did_you_mean(column, known)}")
+            raise InputError(
+                f"--ignore {column}: no input has this column.{did_you_mean(column, known)}"
+            )
 
 
 def listed(columns: tuple[str, ...]) -> str:

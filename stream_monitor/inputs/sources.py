@@ -1,8 +1,9 @@
 """
 One file and the events its rows become.
 
-Rule of the file: a row gives one event and, in a plain table, at most one label. Defaults (id, model, time) are given to rows of a plain table only.
-A column is read as a whole before the first event: its type, the unit of its times, and whether it can be the field whose name it has.
+Rule of the file: a row gives one event and, in a plain table, at most one label. Defaults (id,
+model, time) are given to rows of a plain table only. A column is read as a whole before the first
+event: its type, the unit of its times, and whether it can be the field whose name it has.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ LabelTimes = Callable[[bytes, int], int]
 
 
 class _Head(msgspec.Struct):
-    """Of an event as it should be: what puts it in order, and what a data frame writes as a number."""
+    """
+    Of an event as it should be: what puts it in order, and what a data frame writes as a number.
+    """
 
     event_id: str
     timestamp: int | str | None = None
@@ -53,7 +56,8 @@ class Clock:
     """
     Times of rows in their order.
 
-    A row without a usable time has that of the row before it. As long as no row had one, they are `interval_ms` apart from 2000-01-01 on.
+    A row without a usable time has that of the row before it. As long as no row had one, they are
+    `interval_ms` apart from 2000-01-01 on.
     """
 
     def __init__(self, interval_ms: int, first_row: int = 1) -> None:
@@ -81,7 +85,9 @@ class Source:
         It is not there, or lacks a column that is needed.
     """
 
-    def __init__(self, role: Role, path: str, options: InputOptions, maps: list[Mapping], meter: Meter) -> None:
+    def __init__(
+        self, role: Role, path: str, options: InputOptions, maps: list[Mapping], meter: Meter
+    ) -> None:
         stem, self.format, gzipped = parse_path(path)
         self.options = options
         self.model = options.model or stem
@@ -99,9 +105,16 @@ class Source:
         """How times are read, known after `scan`."""
         self.time_column: str | None = None
         self.misfits: dict[str, str] = {}
-        """Columns that cannot be the field of their name, and why; they are features. Known after `scan`."""
+        """
+        Columns that cannot be the field of their name, and why; they are features.
+
+        Known after `scan`.
+        """
         self.ahead: list[int] = []
-        """Times of rows whose clock is ahead, known after `scan`; they have the time of the row before."""
+        """
+        Times of rows whose clock is ahead, known after `scan`; they have the time of the row
+        before.
+        """
         self.rows = 0
         """Known after `scan`."""
         self.first_ms: int | None = None
@@ -111,7 +124,10 @@ class Source:
         self.label_times: LabelTimes | None = None
         """Where labels take their times from, when not from the file."""
         self.unlabelled = 0
-        """Rows of the last pass that have a place for a label and no label yet: they are no label events."""
+        """
+        Rows of the last pass that have a place for a label and no label yet: they are no label
+        events.
+        """
         self._sorted = True
         self._interval_ms = options.interval_ms
         self._first_row = options.first_row
@@ -125,14 +141,22 @@ class Source:
             return JsonLinesReader(self.file, is_table=self.role == "table")
         from stream_monitor.inputs.parquet import ParquetReader
 
-        return ParquetReader(self.file, CHECKED if self.role == "table" else frozenset(), naive_as_text=self.options.timezone != "UTC")
+        return ParquetReader(
+            self.file,
+            CHECKED if self.role == "table" else frozenset(),
+            naive_as_text=self.options.timezone != "UTC",
+        )
 
     def _leave_out_index(self) -> None:
         """An index of a data frame is no feature; as a field of the event it may serve."""
         index: frozenset[str] = getattr(self.reader, "index", frozenset())
         features = self.shaper.features(self.columns) if self.columns is not None else {}
         mapped = self.shaper.mapped_columns
-        self.index = tuple(column for column in features if (column in index or _INDEX.fullmatch(column)) and column not in mapped)
+        self.index = tuple(
+            column
+            for column in features
+            if (column in index or _INDEX.fullmatch(column)) and column not in mapped
+        )
         self.shaper.leave_out(self.index)
 
     def _tell(self, column: str) -> Told:
@@ -140,7 +164,13 @@ class Source:
         is_name = column in self.shaper.names(columns)
         feature = self.shaper.features(columns).get(column, "")
         kind: Any = self.options.types.get(feature, "auto")
-        return Told(kind, self.options.decimal, frozenset(self.options.missing), is_name, watch=column == "score")
+        return Told(
+            kind,
+            self.options.decimal,
+            frozenset(self.options.missing),
+            is_name,
+            watch=column == "score",
+        )
 
     def check(self) -> None:
         """Refuse a header without the columns that are needed."""
@@ -154,8 +184,18 @@ class Source:
 
     @property
     def lacks_prediction(self) -> bool:
-        """Whether its rows are known to have neither prediction nor score, so that none is a prediction event."""
-        return self.role != "labels" and self.fields is not None and not any(field.partition(".")[0] in {"prediction", "score", "status"} for field in self.fields)
+        """
+        Whether its rows are known to have neither prediction nor score, so that none is a
+        prediction event.
+        """
+        return (
+            self.role != "labels"
+            and self.fields is not None
+            and not any(
+                field.partition(".")[0] in {"prediction", "score", "status"}
+                for field in self.fields
+            )
+        )
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -165,10 +205,16 @@ class Source:
     @property
     def has_times(self) -> bool:
         """Whether a row has a time of its own; known after `scan`."""
-        return self.shaper.constant("timestamp") is not None or self.times.bounds_ms(self.reading) is not None
+        return (
+            self.shaper.constant("timestamp") is not None
+            or self.times.bounds_ms(self.reading) is not None
+        )
 
     def scan(self) -> None:
-        """Read the file once: types of columns, what can be a field, whether it is in order, the first and the last time."""
+        """
+        Read the file once: types of columns, what can be a field, whether it is in order, the first
+        and the last time.
+        """
         constant = self.shaper.constant("timestamp")
         self.time_column = None if constant is not None else self.shaper.time_column(self.columns)
         times = self.times = TimeColumn()
@@ -180,33 +226,52 @@ class Source:
         if constant is not None:
             first_ms = last_ms = TimeReading(zone=self.zone).ms(constant) or DEFAULT_START_MS
         else:
-            self.reading = times.decide(self.time_column or "timestamp", self.zone, self.options.day_first)
+            self.reading = times.decide(
+                self.time_column or "timestamp", self.zone, self.options.day_first
+            )
             if getattr(self.reader, "has_typed_times", False):
                 self.reading = self.reading._replace(unit="milliseconds")
             self._sorted = times.in_order(self.reading)
             bounds = times.bounds_ms(self.reading)
-            if bounds and (ahead := times.ahead(self.reading, self.rows, time.time_ns() // 1_000_000)):
+            if bounds and (
+                ahead := times.ahead(self.reading, self.rows, time.time_ns() // 1_000_000)
+            ):
                 bounds = bounds[0], ahead[0]
                 self.reading, self._sorted = self.reading._replace(latest_ms=ahead[0]), False
                 self.ahead = ahead[1]
             start_ms = DEFAULT_START_MS + (self._first_row - 1) * self._interval_ms
-            first_ms, last_ms = bounds or (start_ms + self._interval_ms, start_ms + self.rows * self._interval_ms)
+            first_ms, last_ms = bounds or (
+                start_ms + self._interval_ms,
+                start_ms + self.rows * self._interval_ms,
+            )
             if bounds and times.missing + times.unreadable and not self._sorted:
                 first_ms = min(first_ms, start_ms)
         if self.rows:
             self._bound(first_ms, last_ms)
 
     def _bound(self, first_ms: int, last_ms: int) -> None:
-        has_labels = self.role == "table" and (self.columns is None or "label" in self.shaper.plan(self.columns).fields)
-        self.first_ms, self.last_ms = first_ms, last_ms + self._label_delay_ms if has_labels else last_ms
+        has_labels = self.role == "table" and (
+            self.columns is None or "label" in self.shaper.plan(self.columns).fields
+        )
+        self.first_ms, self.last_ms = (
+            first_ms,
+            last_ms + self._label_delay_ms if has_labels else last_ms,
+        )
 
     def _find_misfits(self) -> None:
-        """Take columns from fields that they cannot be; only in a plain table, where a name may be one by chance."""
+        """
+        Take columns from fields that they cannot be; only in a plain table, where a name may be one
+        by chance.
+        """
         if self.role != "table":
             return
         mapped = self.shaper.mapped_columns
         for field in sorted(CHECKED):
-            facts: Facts | None = self.reader.facts(field) if field not in mapped and field not in self.shaper.mapped_fields else None
+            facts: Facts | None = (
+                self.reader.facts(field)
+                if field not in mapped and field not in self.shaper.mapped_fields
+                else None
+            )
             why = misfit(field, facts) if facts is not None else None
             if why is not None:
                 self.misfits[field] = why
@@ -217,7 +282,9 @@ class Source:
     def events(self) -> Generator[Event]:
         """All events in order: (time, predictions first, order in the file)."""
         if not self._sorted or self.label_times is not None:
-            yield from in_order(event for pair in self._parts() for event in pair if event is not None)
+            yield from in_order(
+                event for pair in self._parts() for event in pair if event is not None
+            )
             return
         waiting: deque[Event] = deque()
         for event, label in self._parts():
@@ -231,7 +298,11 @@ class Source:
     def _parts(self) -> Parts:
         """Rows as events with their labels, in the order of the file."""
         self.unlabelled = 0
-        if isinstance(self.reader, JsonLinesReader) and not self.shaper.changes and self.label_times is None:
+        if (
+            isinstance(self.reader, JsonLinesReader)
+            and not self.shaper.changes
+            and self.label_times is None
+        ):
             return self._untouched(self.reader)
         return self._shaped()
 
@@ -255,8 +326,21 @@ class Source:
                 self.unlabelled += 1
                 clock.next(reading.ms(head.timestamp))
                 continue
-            if head is not None and head.event_id == as_id(head.event_id) and reading.event_value(head.timestamp) is head.timestamp and not reading.is_ahead(head.timestamp):
-                yield (kind, line, head.event_id.encode("utf-8", "replace"), clock.next(reading.ms(head.timestamp))), None
+            if (
+                head is not None
+                and head.event_id == as_id(head.event_id)
+                and reading.event_value(head.timestamp) is head.timestamp
+                and not reading.is_ahead(head.timestamp)
+            ):
+                yield (
+                    (
+                        kind,
+                        line,
+                        head.event_id.encode("utf-8", "replace"),
+                        clock.next(reading.ms(head.timestamp)),
+                    ),
+                    None,
+                )
                 continue
             row = decoded(line)
             if row is None:
@@ -303,20 +387,31 @@ class Source:
             self._lacks_label(event, row)
             value = event.pop("label", None)
             key = _key(event["event_id"]) if "event_id" in event else b""
-            yield (kind, self._encode(event), key, time_ms), None if value is None else self._label(event, value, key, time_ms)
+            yield (
+                (kind, self._encode(event), key, time_ms),
+                None if value is None else self._label(event, value, key, time_ms),
+            )
 
     def _lacks_label(self, event: dict[str, Any], row: dict[str, Any]) -> bool:
         """Whether a row has a place for a label and no label yet, which is counted."""
-        lacks = self.role != "predictions" and event.get("label") is None and "label" in self.shaper.plan(tuple(row)).fields
+        lacks = (
+            self.role != "predictions"
+            and event.get("label") is None
+            and "label" in self.shaper.plan(tuple(row)).fields
+        )
         self.unlabelled += lacks
         return lacks
 
     def _encode(self, event: dict[str, Any]) -> bytes:
         if self.reader.infinite:  # the fast encoder would write null for it
-            return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+            return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(
+                "utf-8", "replace"
+            )
         return self._fast(event)
 
-    def _default(self, event: dict[str, Any], row: dict[str, Any], number: int, time_ms: int | None) -> None:
+    def _default(
+        self, event: dict[str, Any], row: dict[str, Any], number: int, time_ms: int | None
+    ) -> None:
         fields = self.shaper.plan(tuple(row)).fields
         if "event_id" not in fields:
             event["event_id"] = str(number)
@@ -328,7 +423,12 @@ class Source:
     def _label(self, event: dict[str, Any], value: Any, key: bytes, time_ms: int) -> Event:
         time_ms += self._label_delay_ms
         fields = {field: event[field] for field in LABEL_COPIES if field in event}
-        return "labels", self._encode({**fields, "label": value, "timestamp": time_ms}), key, time_ms
+        return (
+            "labels",
+            self._encode({**fields, "label": value, "timestamp": time_ms}),
+            key,
+            time_ms,
+        )
 
 
 def _key(event_id: Any) -> bytes:

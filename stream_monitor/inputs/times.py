@@ -1,9 +1,9 @@
 """
 Times of events as input files write them.
 
-Rule of the file: how a column of times is read is decided by the whole column (`TimeColumn.decide`) and said; a
-value that cannot be read stays as it is, so that the decoder of events refuses it in words. Without a zone of its
-own a time is in the zone that was given, UTC by default.
+Rule of the file: how a column of times is read is decided by the whole column (`TimeColumn.decide`)
+and said; a value that cannot be read stays as it is, so that the decoder of events refuses it in
+words. Without a zone of its own a time is in the zone that was given, UTC by default.
 """
 
 from __future__ import annotations
@@ -27,23 +27,47 @@ TIME_MAX_MS = 7_258_118_400_000
 
 DAY_MS = 86_400_000
 GAP_MS, AHEAD_SHARE = 180 * DAY_MS, 0.01
-"""So much later than all others, and longer than these took, are the few rows of a clock that is ahead; a quarter may be a pause."""
+"""
+So much later than all others, and longer than these took, are the few rows of a clock that is
+ahead; a quarter may be a pause.
+"""
 NEWEST_N = 1_000
 """Of so many times it is known where they lie."""
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 _PER_SECOND = dict(zip(UNITS, (1, 10**3, 10**6, 10**9), strict=True))
 _UPTO = dict(zip(UNITS, (1e11, 1e14, 1e17, float("inf")), strict=True))
-"""Numbers below it are of the unit: 1e11 seconds are in the year 5138, 1e11 milliseconds in 1973."""
+"""
+Numbers below it are of the unit: 1e11 seconds are in the year 5138, 1e11 milliseconds in 1973.
+"""
 DAY_NUMBERS = range(19_000_101, 22_000_101)
-"""Whole numbers that may be days written as YYYYMMDD. (A float is looked for in a range one by one.)"""
+"""
+Whole numbers that may be days written as YYYYMMDD. (A float is looked for in a range one by one.)
+"""
 
 _DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(.*)", re.DOTALL)
 _SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(.*)", re.DOTALL)
 _YEAR_FIRST = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(.*)", re.DOTALL)
-_MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december")
-_DAY_NAMED = re.compile(r"(?:[A-Za-z]{3,9},?\s+)?(\d{1,2})[-\s./]?([A-Za-z]{3,9})[-\s.,/]*(\d{4})[:,\s]*(.*)", re.DOTALL)
-_NAMED_DAY = re.compile(r"(?:[A-Za-z]{3,9},?\s+)?([A-Za-z]{3,9})[-\s.]+(\d{1,2}),?\s+(\d{4})[,\s]*(.*)", re.DOTALL)
+_MONTHS = (
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+)
+_DAY_NAMED = re.compile(
+    r"(?:[A-Za-z]{3,9},?\s+)?(\d{1,2})[-\s./]?([A-Za-z]{3,9})[-\s.,/]*(\d{4})[:,\s]*(.*)", re.DOTALL
+)
+_NAMED_DAY = re.compile(
+    r"(?:[A-Za-z]{3,9},?\s+)?([A-Za-z]{3,9})[-\s.]+(\d{1,2}),?\s+(\d{4})[,\s]*(.*)", re.DOTALL
+)
 """9-Oct-2025, 09OCT2025:08:15, Thu, 09 Oct 2025; October 9, 2025."""
 _OFFSET = re.compile(r"[+-]\d\d:?\d\d")
 _HALF_DAY = re.compile(r"(\d{1,2}):(\d\d)(:\d\d)?\s*([AP])\.?M\.?", re.IGNORECASE)
@@ -61,7 +85,11 @@ def zone_named(name: str) -> tzinfo:
 
     Examples
     --------
-    >>> zone_named("UTC"), zone_named("+02:00"), zone_named("Europe/Berlin").utcoffset(datetime(2025, 7, 1)).seconds
+    >>> (
+    ...     zone_named("UTC"),
+    ...     zone_named("+02:00"),
+    ...     zone_named("Europe/Berlin").utcoffset(datetime(2025, 7, 1)).seconds,
+    ... )
     (datetime.timezone.utc, datetime.timezone(datetime.timedelta(seconds=7200)), 7200)
     """
     if name.upper() in {"UTC", "Z", "GMT"}:
@@ -75,7 +103,9 @@ def zone_named(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):
-        raise InputError(f"--timezone {name}: there is no such zone; write it like Europe/Berlin, UTC or +02:00") from None
+        raise InputError(
+            f"--timezone {name}: there is no such zone; write it like Europe/Berlin, UTC or +02:00"
+        ) from None
 
 
 def parse_time_ms(value: object) -> int | None:
@@ -84,9 +114,18 @@ def parse_time_ms(value: object) -> int | None:
 
     Examples
     --------
-    >>> parse_time_ms(1_700_000_000_000), parse_time_ms("2000-01-01T01:00:00.5+01:00"), parse_time_ms("2000-01-01T00:00:00z")
+    >>> (
+    ...     parse_time_ms(1_700_000_000_000),
+    ...     parse_time_ms("2000-01-01T01:00:00.5+01:00"),
+    ...     parse_time_ms("2000-01-01T00:00:00z"),
+    ... )
     (1700000000000, 946684800500, 946684800000)
-    >>> parse_time_ms("2000-01-01 00:00"), parse_time_ms(True), parse_time_ms(1.7e12), parse_time_ms(None)
+    >>> (
+    ...     parse_time_ms("2000-01-01 00:00"),
+    ...     parse_time_ms(True),
+    ...     parse_time_ms(1.7e12),
+    ...     parse_time_ms(None),
+    ... )
     (None, None, None, None)
     """
     if type(value) is int:
@@ -114,7 +153,9 @@ def as_number(value: Any) -> int | float | None:
         if "_" in value:
             return None
         try:
-            number: int | float = int(value) if value.strip().lstrip("-").isdigit() else float(value)
+            number: int | float = (
+                int(value) if value.strip().lstrip("-").isdigit() else float(value)
+            )
         except ValueError:
             return None
     elif type(value) in (int, float):
@@ -142,18 +183,27 @@ class TimeReading(NamedTuple):
         Examples
         --------
         >>> reading = TimeReading("seconds")
-        >>> reading.ms(1_700_000_000.5), reading.ms("2023-11-14 22:13:20"), reading.ms("14.11.2023 22:13"), reading.ms("soon")
+        >>> (
+        ...     reading.ms(1_700_000_000.5),
+        ...     reading.ms("2023-11-14 22:13:20"),
+        ...     reading.ms("14.11.2023 22:13"),
+        ...     reading.ms("soon"),
+        ... )
         (1700000000500, 1700000000000, 1699999980000, None)
         """
         number = as_number(value)
         if number is not None:
             found = self._of_number(number)
         else:
-            moment = parse_moment(value, day_first=self.day_first) if isinstance(value, str) else None
+            moment = (
+                parse_moment(value, day_first=self.day_first) if isinstance(value, str) else None
+            )
             if moment is None:
                 return None
             try:
-                found = ((moment if moment.tzinfo else moment.replace(tzinfo=self.zone)) - EPOCH) // MILLISECOND
+                found = (
+                    (moment if moment.tzinfo else moment.replace(tzinfo=self.zone)) - EPOCH
+                ) // MILLISECOND
             except OverflowError:
                 return None
         return found if found is not None and abs(found) <= TIME_MAX_MS else None
@@ -173,16 +223,25 @@ class TimeReading(NamedTuple):
 
     def event_value(self, value: Any) -> Any:
         """
-        What the event shall say: the value where it is one of an event already, else milliseconds, else what is refused.
+        What the event shall say: the value where it is one of an event already, else milliseconds,
+        else what is refused.
 
         Examples
         --------
         >>> reading = TimeReading()
-        >>> reading.event_value(1_700_000_000_000), reading.event_value("1700000000000"), reading.event_value(17 * 10**15)
+        >>> (
+        ...     reading.event_value(1_700_000_000_000),
+        ...     reading.event_value("1700000000000"),
+        ...     reading.event_value(17 * 10**15),
+        ... )
         (1700000000000, 1700000000000, '17000000000000000')
         """
         found = self.ms(value)
-        if found is None:  # as text a number that is no time is refused, and not taken for one that is too far ahead
+        if (
+            found is None
+            # as text a number that is no time is refused, and not taken for one that is too far
+            # ahead
+        ):
             return str(value) if type(value) in (int, float) else value
         is_rfc3339 = isinstance(value, str) and "T" in value and parse_time_ms(value) is not None
         return value if is_rfc3339 or (type(value) is int and value == found) else found
@@ -194,13 +253,29 @@ def parse_moment(text: str, *, day_first: bool = False) -> datetime | None:
 
     Examples
     --------
-    >>> [parse_moment(t).isoformat() for t in ("2025-10-09 08:15:00.5", "2025/10/9", "9.10.2025 08:15", "2025-10-09 08:15 UTC")]
+    >>> [
+    ...     parse_moment(t).isoformat()
+    ...     for t in (
+    ...         "2025-10-09 08:15:00.5",
+    ...         "2025/10/9",
+    ...         "9.10.2025 08:15",
+    ...         "2025-10-09 08:15 UTC",
+    ...     )
+    ... ]
     ['2025-10-09T08:15:00.500000', '2025-10-09T00:00:00', '2025-10-09T08:15:00', '2025-10-09T08:15:00+00:00']
     >>> parse_moment("10/9/2025 8:15 PM").isoformat(), parse_moment("10/9/2025", day_first=True).day
     ('2025-10-09T20:15:00', 10)
-    >>> {parse_moment(t).isoformat() for t in ("09-Oct-2025 08:15", "09OCT2025:08:15:00", "Thu, 9 Oct 2025 08:15:00", "October 9, 2025 8:15 AM")}
+    >>> {
+    ...     parse_moment(t).isoformat()
+    ...     for t in (
+    ...         "09-Oct-2025 08:15",
+    ...         "09OCT2025:08:15:00",
+    ...         "Thu, 9 Oct 2025 08:15:00",
+    ...         "October 9, 2025 8:15 AM",
+    ...     )
+    ... }
     {'2025-10-09T08:15:00'}
-    """
+    """  # noqa: E501
     text = text.strip()
     moment = _moment(text)
     if moment is not None:
@@ -289,7 +364,11 @@ class TimeColumn:
             self._day_first += int(found[1]) > 12
             self._month_first += int(found[2]) > 12
         kinds = ("day first", "month first") if found else ("naive",)
-        moments = {kind: moment for kind in kinds if (moment := parse_moment(text, day_first=kind == "day first")) is not None}
+        moments = {
+            kind: moment
+            for kind in kinds
+            if (moment := parse_moment(text, day_first=kind == "day first")) is not None
+        }
         if not moments:
             self.unreadable_example = self.unreadable_example or text
             self.unreadable += 1
@@ -345,7 +424,8 @@ class TimeColumn:
 
     def ahead(self, reading: TimeReading, rows: int, now_ms: int) -> tuple[int, list[int]] | None:
         """
-        The last time before those of the few rows whose clock is ahead, and these: later than now, or half a year after all others.
+        The last time before those of the few rows whose clock is ahead, and these: later than now,
+        or half a year after all others.
 
         Of a file whose rows are mostly of the future nothing is ahead, and few rows have no others.
         """
@@ -377,7 +457,8 @@ class TimeColumn:
         if day_first is None and self._slashed:
             if not self._day_first and not self._month_first:
                 raise InputError(
-                    f"column {column!r}: {self.naive_example!r} may mean two days, and no date of the column tells which is the day; "
+                    f"column {column!r}: {self.naive_example!r} may mean two days, and no "
+                    "date of the column tells which is the day; "
                     "say it with --dates day-first or --dates month-first"
                 )
             day_first = self._day_first >= self._month_first
@@ -390,8 +471,17 @@ class TimeColumn:
             yield f"{column}: numbers such as {self.example} are read as {what}"
         if self.naive:
             order = f", {'day' if reading.day_first else 'month'} first" if self._slashed else ""
-            yield f"{column}: times without a zone, such as {self.naive_example!r}, are read as {zone_name}{order} (--timezone)"
+            yield (
+                f"{column}: times without a zone, such as {self.naive_example!r}, are read as "
+                f"{zone_name}{order} (--timezone)"
+            )
         if self.missing:
-            yield f"{column}: {self.missing:,} row{'s have' if self.missing > 1 else ' has'} no time and take{'' if self.missing > 1 else 's'} that of the row before"
+            yield (
+                f"{column}: {self.missing:,} row{'s have' if self.missing > 1 else ' has'} no "
+                f"time and take{'' if self.missing > 1 else 's'} that of the row before"
+            )
         if self.unreadable:
-            yield f"{column}: {self.unreadable:,} value{'s are' if self.unreadable > 1 else ' is'} no time, such as {self.unreadable_example!r}; these rows are refused"
+            yield (
+                f"{column}: {self.unreadable:,} value{'s are' if self.unreadable > 1 else ' is'} "
+                f"no time, such as {self.unreadable_example!r}; these rows are refused"
+            )

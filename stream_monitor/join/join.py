@@ -1,9 +1,11 @@
 """
 Predictions meet their labels.
 
-Rule of the file: the result is that of taking rows one by one in log order. Ids that occur more than once in a record are taken in waves, so that within a wave
-every id is there once and all of it is vectorised. The label with the greatest (timestamp, source partition, offset) wins, whatever the order of arrival.
-A served prediction and a failed call of one id are two things; a label that brings its own prediction stands in for a prediction that is not there.
+Rule of the file: the result is that of taking rows one by one in log order. Ids that occur more
+than once in a record are taken in waves, so that within a wave every id is there once and all of it
+is vectorised. The label with the greatest (timestamp, source partition, offset) wins, whatever the
+order of arrival. A served prediction and a failed call of one id are two things; a label that
+brings its own prediction stands in for a prediction that is not there.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ class Join(Store):
     """
 
     def apply(self, predictions: Predictions, labels: LabelRows, now_ms: int | Int) -> Joined:
-        """Take the rows of one record, at log time `now_ms`: one for all, or that of each row, ascending."""
+        """
+        Take the rows of one record, at log time `now_ms`: one for all, or that of each row,
+        ascending.
+        """
         outcomes = {"matched": 0, "corrected": 0, "superseded": 0, "duplicate": 0, "evicted": 0}
         found = Joined(np.zeros(len(predictions.row), bool), [], outcomes)
         place: Any = slice(None)
@@ -52,29 +57,52 @@ class Join(Store):
         return found
 
     def _stretches(self, predictions: Int, labels: Int) -> Iterator[tuple[Any, Any]]:
-        """Which rows of a record are taken before what is beyond the limit is evicted, and which after it: it happens at places of the log, not of records."""
+        """
+        Which rows of a record are taken before what is beyond the limit is evicted, and which after
+        it: it happens at places of the log, not of records.
+        """
         n, all_rows = len(predictions) + len(labels), slice(None)
         first = self._stride - self.rows % self._stride
-        if first >= n or max(len(self.predictions) + n, len(self.labels) + len(labels)) <= self.limit:
+        if (
+            first >= n
+            or max(len(self.predictions) + n, len(self.labels) + len(labels)) <= self.limit
+        ):
             yield all_rows, all_rows
             return
         rows = np.sort(np.concatenate([predictions, labels]))
         before = -1
         for last in [*rows[first - 1 :: self._stride].tolist(), int(rows[-1])]:
             if last > before:
-                yield (predictions > before) & (predictions <= last), (labels > before) & (labels <= last)
+                yield (
+                    (predictions > before) & (predictions <= last),
+                    (labels > before) & (labels <= last),
+                )
             before = last
 
-    def _take(self, predictions: Predictions, labels: LabelRows, now: Int, found: Joined) -> NDArray[np.bool_]:
+    def _take(
+        self, predictions: Predictions, labels: LabelRows, now: Int, found: Joined
+    ) -> NDArray[np.bool_]:
         """Which predictions are duplicates."""
         duplicate = np.zeros(len(predictions.row), bool)
         ids = np.sort(np.concatenate([predictions.id, labels.id]))
         once = not (ids[1:] == ids[:-1]).any()  # nearly always
         if not once:
-            duplicate[:] = repeated(predictions.row, predictions.id, predictions.version, predictions.failed)
+            duplicate[:] = repeated(
+                predictions.row, predictions.id, predictions.version, predictions.failed
+            )
         first = np.flatnonzero(~duplicate)
         all_at_once = [(first, np.arange(len(labels.row)))]
-        for p, l in all_at_once if once else waves(predictions.id[first], predictions.row[first], labels.id, labels.row, self._quiet(predictions, labels)):
+        for p, l in (
+            all_at_once
+            if once
+            else waves(
+                predictions.id[first],
+                predictions.row[first],
+                labels.id,
+                labels.row,
+                self._quiet(predictions, labels),
+            )
+        ):
             if len(p):
                 duplicate[first[p]] = self._add_predictions(predictions.take(first[p]), now, found)
             if len(l):
@@ -82,7 +110,10 @@ class Join(Store):
         return duplicate
 
     def _quiet(self, predictions: Predictions, labels: LabelRows) -> NDArray[np.bool_]:
-        """Labels that meet no prediction now: their order does not matter, so that a flood of one id is taken at once."""
+        """
+        Labels that meet no prediction now: their order does not matter, so that a flood of one id
+        is taken at once.
+        """
         quiet = ~np.isin(labels.id, np.concatenate([predictions.id, labels.id[labels.own >= 0]]))
         of, _ = self.predictions.find(labels.id)
         quiet[of] = False
@@ -94,7 +125,11 @@ class Join(Store):
         stood_in = np.zeros(len(new.row), bool)
         if len(of):
             version, kind = self.predictions.get("version", seq), self.predictions.get("kind", seq)
-            same = (version == new.version[of]) & ((kind == FAILED) == new.failed[of]) & self._alive(self.predictions, seq, version, now[new.row[of]])
+            same = (
+                (version == new.version[of])
+                & ((kind == FAILED) == new.failed[of])
+                & self._alive(self.predictions, seq, version, now[new.row[of]])
+            )
             of, seq, kind = of[same], seq[same], kind[same]
             self.predictions.put("kind", seq[kind == STOOD_IN], SERVED)
             stood_in[of[kind == STOOD_IN]] = True
@@ -103,7 +138,15 @@ class Join(Store):
         there = duplicate | stood_in
         fresh = new.take(~there) if there.any() else new
         seqs = self._append(
-            fresh.id, fresh.time, fresh.version, fresh.outcome, fresh.score, fresh.probabilities, now[fresh.row], segment=fresh.segment, kind=np.where(fresh.failed, FAILED, SERVED)
+            fresh.id,
+            fresh.time,
+            fresh.version,
+            fresh.outcome,
+            fresh.score,
+            fresh.probabilities,
+            now[fresh.row],
+            segment=fresh.segment,
+            kind=np.where(fresh.failed, FAILED, SERVED),
         )
         if fresh.failed.any():
             fresh, seqs = fresh.take(~fresh.failed), seqs[~fresh.failed]
@@ -112,7 +155,14 @@ class Join(Store):
         if len(of):
             fits = self._fits(label, fresh.version[of], now[fresh.row[of]])
             of, label = of[fits], label[fits]
-            order = np.lexsort((self.labels.get("offset", label), self.labels.get("partition", label), self.labels.get("time", label), of))
+            order = np.lexsort(
+                (
+                    self.labels.get("offset", label),
+                    self.labels.get("partition", label),
+                    self.labels.get("time", label),
+                    of,
+                )
+            )
             last = np.append(of[order][1:] != of[order][:-1], True)[: len(order)]
             of, label = of[order][last], label[order][last]
             self._pair(seqs[of], label, fresh.row[of], found)
@@ -121,10 +171,17 @@ class Join(Store):
         return duplicate
 
     def _miss_labels(self, unlabelled: Predictions, now: Int, found: Joined) -> None:
-        """Count labels that would have met these, had they not been evicted; they are no orphans then."""
+        """
+        Count labels that would have met these, had they not been evicted; they are no orphans then.
+        """
         ring = self.evicted_labels
         of, seq = ring.find(unlabelled.id)
-        lost = np.unique(seq[self._fits(seq, unlabelled.version[of], now[unlabelled.row[of]], ring) & (ring.get("counted", seq) == 0)])
+        lost = np.unique(
+            seq[
+                self._fits(seq, unlabelled.version[of], now[unlabelled.row[of]], ring)
+                & (ring.get("counted", seq) == 0)
+            ]
+        )
         ring.put("counted", lost, 1)
         found.outcomes["evicted"] += len(lost)
         self.lost += len(lost)
@@ -132,11 +189,34 @@ class Join(Store):
             if code in self.orphans:
                 self.orphans[code] -= 1
 
-    def _append(self, id: NDArray[np.uint64], time: Int, version: Int, outcome: Float, score: Float, probabilities: Float, now: Int, *, segment: Any, kind: Any) -> Int:  # noqa: A002
+    def _append(
+        self,
+        id: NDArray[np.uint64],  # noqa: A002
+        time: Int,
+        version: Int,
+        outcome: Float,
+        score: Float,
+        probabilities: Float,
+        now: Int,
+        *,
+        segment: Any,
+        kind: Any,
+    ) -> Int:
         columns = {f"p{i}": probabilities[:, i] for i in range(probabilities.shape[1])}
-        columns |= {f"p{i}": np.full(len(id), np.nan) for i in range(probabilities.shape[1], self.classes)}
+        columns |= {
+            f"p{i}": np.full(len(id), np.nan) for i in range(probabilities.shape[1], self.classes)
+        }
         return self.predictions.append(
-            id, time=time, arrival=_ascending(self.predictions, now), version=version, outcome=outcome, score=score, segment=segment, label=WAITING, kind=kind, **columns
+            id,
+            time=time,
+            arrival=_ascending(self.predictions, now),
+            version=version,
+            outcome=outcome,
+            score=score,
+            segment=segment,
+            label=WAITING,
+            kind=kind,
+            **columns,
         )
 
     def _add_labels(self, new: LabelRows, now: Int, found: Joined) -> None:
@@ -154,7 +234,12 @@ class Join(Store):
         of, seq = self.predictions.find(new.id)
         version = self.predictions.get("version", seq).astype(np.int64)
         kind = self.predictions.get("kind", seq)
-        alive = (kind != FAILED) & (kind != EXPIRED) & self._alive(self.predictions, seq, version, now[new.row[of]]) & self._fits(seqs[of], version, now[new.row[of]])
+        alive = (
+            (kind != FAILED)
+            & (kind != EXPIRED)
+            & self._alive(self.predictions, seq, version, now[new.row[of]])
+            & self._fits(seqs[of], version, now[new.row[of]])
+        )
         of, seq = of[alive], seq[alive]
         self._stand_in(new, seqs, of, now, found)
         if len(self.evicted_predictions):
@@ -167,7 +252,9 @@ class Join(Store):
         if not first.all():
             self._amend(seq[~first], seqs[of[~first]], had[~first], new.row[of[~first]], found)
 
-    def _miss_predictions(self, new: LabelRows, seqs: Int, matched: Int, now: Int, found: Joined) -> None:
+    def _miss_predictions(
+        self, new: LabelRows, seqs: Int, matched: Int, now: Int, found: Joined
+    ) -> None:
         """Count labels whose prediction was evicted; they are no orphans."""
         alone = new.own < 0
         alone[matched] = False
@@ -175,7 +262,12 @@ class Join(Store):
         of, seq = self.evicted_predictions.find(new.id[at])
         version = self.evicted_predictions.get("version", seq).astype(np.int64)
         then = now[new.row[at[of]]]
-        lost = np.unique(of[self._alive(self.evicted_predictions, seq, version, then) & self._fits(seqs[at[of]], version, then)])
+        lost = np.unique(
+            of[
+                self._alive(self.evicted_predictions, seq, version, then)
+                & self._fits(seqs[at[of]], version, then)
+            ]
+        )
         self.labels.put("used", seqs[at[lost]], LOST)
         found.outcomes["evicted"] += len(lost)
         self.lost += len(lost)
@@ -188,7 +280,17 @@ class Join(Store):
         alone[matched] = False
         at = np.flatnonzero(alone)
         version = new.own[at]
-        rows = self._append(new.id[at], new.time[at], version, new.outcome[at], new.score[at], new.probabilities[at], now[new.row[at]], segment=0, kind=STOOD_IN)
+        rows = self._append(
+            new.id[at],
+            new.time[at],
+            version,
+            new.outcome[at],
+            new.score[at],
+            new.probabilities[at],
+            now[new.row[at]],
+            segment=0,
+            kind=STOOD_IN,
+        )
         self.pending += np.bincount(version, minlength=len(self.pending))
         self._pair(rows, seqs[at], new.row[at], found)
 
@@ -226,11 +328,19 @@ class Join(Store):
         changed = later & ~equal
         if changed.any():
             found.outcomes["corrected"] += int(changed.sum())
-            found.pairs.append(self._pairs(seq[changed], label[changed], row[changed], old[changed], corrected=True))
+            found.pairs.append(
+                self._pairs(
+                    seq[changed], label[changed], row[changed], old[changed], corrected=True
+                )
+            )
 
     def _pairs(self, seq: Int, label: Int, row: Int, previous: Float, *, corrected: bool) -> Pairs:
         get = self.predictions.get
-        probabilities = np.stack([get(f"p{i}", seq) for i in range(self.classes)], axis=1) if self.classes else np.empty((len(seq), 0))
+        probabilities = (
+            np.stack([get(f"p{i}", seq) for i in range(self.classes)], axis=1)
+            if self.classes
+            else np.empty((len(seq), 0))
+        )
         return Pairs(
             row,
             get("version", seq).astype(np.int64),
@@ -248,7 +358,10 @@ class Join(Store):
 
 
 def _ascending(ring: Ring, now: Int) -> Int:
-    """Log times of rows to append, none before that of a row that was appended earlier: a record whose rows have times of their own is taken in waves."""
+    """
+    Log times of rows to append, none before that of a row that was appended earlier: a record whose
+    rows have times of their own is taken in waves.
+    """
     if not len(now) or not len(ring):
         return now
     last = int(ring.get("arrival", np.array([ring.head - 1]))[0])

@@ -1,8 +1,10 @@
 """
 Rows in the order of the log, with an index of their ids.
 
-Rule of the file: a `Ring` appends at its head and forgets at its tail, and may close up what lies before a row; a row is immutable but for the columns named `mutable`. The index is a function of the
-rows (it is made again on restore), so its layout, which depends on a secret of this process, never shows in a result.
+Rule of the file: a `Ring` appends at its head and forgets at its tail, and may close up what lies
+before a row; a row is immutable but for the columns named `mutable`. The index is a function of the
+rows (it is made again on restore), so its layout, which depends on a secret of this process, never
+shows in a result.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ SEGMENT_ROWS = 65_536
 """Rows of an immutable part of a snapshot."""
 CAPACITY_MIN = 4_096
 SLOTS_A_ROW, LOAD_MAX = 3, 0.6
-"""Of the index: its size when it is made, and how full it gets before it is made again (entries of forgotten rows stay in it until then)."""
+"""
+Of the index: its size when it is made, and how full it gets before it is made again (entries of
+forgotten rows stay in it until then).
+"""
 
 
 FEW = 16
@@ -35,26 +40,36 @@ class Ring:
     columns : mapping of name to dtype
         Besides `id` (uint64), which is always there.
     mutable : tuple of str
-        Columns that change after the row was appended; the others go to immutable segments of the snapshot.
+        Columns that change after the row was appended; the others go to immutable segments of the
+        snapshot.
     rows_max : int or None
         Rows that are kept at most, if that is known: room for many more is not made.
 
     Notes
     -----
-    Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 7 to 12 bytes of index a row, and up to an eighth more while it grows; four more once an
-    id has come twice. The index holds the newest row of an id, which leads to the older ones: else a flood of one id would make every append walk past all of its rows.
-    The hash multiplies by a secret odd number, so that nobody can choose ids that meet in the index.
+    Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 7 to
+    12 bytes of index a row, and up to an eighth more while it grows; four more once an id has come
+    twice. The index holds the newest row of an id, which leads to the older ones: else a flood of
+    one id would make every append walk past all of its rows. The hash multiplies by a secret odd
+    number, so that nobody can choose ids that meet in the index.
     """
 
-    def __init__(self, columns: Mapping[str, str], mutable: tuple[str, ...] = (), rows_max: int | None = None) -> None:
+    def __init__(
+        self, columns: Mapping[str, str], mutable: tuple[str, ...] = (), rows_max: int | None = None
+    ) -> None:
         self.dtypes = {"id": "<u8", **columns}
         self.mutable, self.rows_max = mutable, rows_max
         self.tail = self.head = 0
         self.editions: dict[int, int] = {}
         """How often rows of a segment have moved."""
-        self.column: dict[str, NDArray[Any]] = {name: np.zeros(CAPACITY_MIN, dtype) for name, dtype in self.dtypes.items()}
+        self.column: dict[str, NDArray[Any]] = {
+            name: np.zeros(CAPACITY_MIN, dtype) for name, dtype in self.dtypes.items()
+        }
         self._older: NDArray[np.uint32] | None = None
-        """By place: how far back the row before it with the same id lies; 0: none. Not there as long as every id came once."""
+        """
+        By place: how far back the row before it with the same id lies; 0: none. Not there as long
+        as every id came once.
+        """
         self._secret = np.uint64(secrets.randbits(64) | 1)
         self._reindex()
 
@@ -63,7 +78,11 @@ class Ring:
 
     @property
     def memory_bytes(self) -> int:
-        return sum(c.nbytes for c in self.column.values()) + self._slots.nbytes + (0 if self._older is None else self._older.nbytes)
+        return (
+            sum(c.nbytes for c in self.column.values())
+            + self._slots.nbytes
+            + (0 if self._older is None else self._older.nbytes)
+        )
 
     def append(self, ids: NDArray[np.uint64], **columns: Any) -> Int:
         """Append rows (a column may be one value for all); their sequence numbers. O(n)."""
@@ -85,7 +104,10 @@ class Ring:
         return seqs
 
     def find(self, ids: NDArray[np.uint64]) -> tuple[Int, Int]:
-        """All living rows with these ids: (index into `ids`, seq), in no particular order; a row comes once for each place it is asked from."""
+        """
+        All living rows with these ids: (index into `ids`, seq), in no particular order; a row comes
+        once for each place it is asked from.
+        """
         if self.head == self.tail or not len(ids):
             return np.empty(0, np.int64), np.empty(0, np.int64)
         key, size = self.column["id"], len(self._slots)
@@ -112,7 +134,9 @@ class Ring:
         alive = seq >= self.tail
         if not alive.all():
             of, seq = of[alive], seq[alive]
-        if self._older is not None and (len(of) > len(ids) or len(np.unique(of)) < len(of)):  # an id with several rows; an old entry may point at the same row twice
+        if self._older is not None and (
+            len(of) > len(ids) or len(np.unique(of)) < len(of)
+        ):  # an id with several rows; an old entry may point at the same row twice
             both = np.unique(np.stack([of, seq]), axis=1)
             of, seq = both[0], both[1]
         return of, seq
@@ -131,7 +155,9 @@ class Ring:
             found_seq.append(seq)
         older: Any = memoryview(self._older)  # type: ignore[arg-type]  # as fast as a list, without making one
         capacity = len(self._older)
-        for one, at in zip(of.tolist(), seq.tolist(), strict=True):  # few, perhaps with many rows each
+        for one, at in zip(
+            of.tolist(), seq.tolist(), strict=True
+        ):  # few, perhaps with many rows each
             chain = []
             while (back := older[at % capacity]) and (at := at - back) >= self.tail:
                 chain.append(at)
@@ -174,8 +200,8 @@ class Ring:
         """
         Of the rows before `end` keep these, in their order, and drop the others.
 
-        They move up to `end`, so that their sequence numbers change and those of the rows from `end` on do not.
-        O(rows before `end`).
+        They move up to `end`, so that their sequence numbers change and those of the rows from
+        `end` on do not. O(rows before `end`).
         """
         kept = np.sort(kept)
         start = end - len(kept)
@@ -184,7 +210,9 @@ class Ring:
         for column in self.column.values():
             column[to] = column[at]
         changed = range(start // SEGMENT_ROWS, -(-end // SEGMENT_ROWS))
-        self.editions = {k: n for k, n in self.editions.items() if (k + 1) * SEGMENT_ROWS > start} | {k: self.editions.get(k, 0) + 1 for k in changed if len(kept)}
+        self.editions = {
+            k: n for k, n in self.editions.items() if (k + 1) * SEGMENT_ROWS > start
+        } | {k: self.editions.get(k, 0) + 1 for k in changed if len(kept)}
         self.tail = start
         if slots is None:
             self._reindex()
@@ -192,7 +220,11 @@ class Ring:
             self._slots[slots] = to + 1
 
     def before(self, name: str, value: int) -> int:
-        """The first sequence number whose value of an ascending column is not below `value`. O(log n)."""
+        """
+        The first sequence number whose value of an ascending column is not below `value`.
+
+        O(log n).
+        """
         low, high, column = self.tail, self.head, self.column[name]
         while low < high:
             middle = (low + high) // 2
@@ -209,10 +241,15 @@ class Ring:
             self.column[name] = np.full(len(self.column["id"]), default, dtype)
 
     def _slot_of(self, ids: NDArray[np.uint64]) -> Int:
-        return ((ids * self._secret >> np.uint64(32)) * np.uint64(len(self._slots)) >> np.uint64(32)).astype(np.int64)
+        return (
+            (ids * self._secret >> np.uint64(32)) * np.uint64(len(self._slots)) >> np.uint64(32)
+        ).astype(np.int64)
 
     def _slots_of(self, ids: NDArray[np.uint64], at: Int) -> Int:
-        """Slots of the index that lead to the rows at these places; each has its own, as long as every id came once."""
+        """
+        Slots of the index that lead to the rows at these places; each has its own, as long as every
+        id came once.
+        """
         found, asked, slot = np.empty(len(ids), np.int64), np.arange(len(ids)), self._slot_of(ids)
         while len(asked):
             hit = self._slots[slot] == at[asked] + 1
@@ -222,11 +259,18 @@ class Ring:
         return found
 
     def _put(self, ids: NDArray[np.uint64], at: Int) -> None:
-        slots, slot, entry, key = self._slots, self._slot_of(ids), (at + 1).astype(np.uint32), self.column["id"]
+        slots, slot, entry, key = (
+            self._slots,
+            self._slot_of(ids),
+            (at + 1).astype(np.uint32),
+            self.column["id"],
+        )
         again_slot, again_at = [], []
         while len(slot):
             free = slots[slot] == 0
-            slots[slot[free]] = entry[free]  # two rows on one place: the last wins, the other sees it and goes on
+            slots[slot[free]] = entry[
+                free
+            ]  # two rows on one place: the last wins, the other sees it and goes on
             there = slots[slot]
             lost = there != entry
             slot, entry, ids, there = slot[lost], entry[lost], ids[lost], there[lost]
@@ -243,11 +287,17 @@ class Ring:
             self._link(np.concatenate(again_slot), np.concatenate(again_at))
 
     def _link(self, slot: Int, at: Int) -> None:
-        """Rows that met an entry of their own id: the newest takes its place, and each leads to the one before it."""
+        """
+        Rows that met an entry of their own id: the newest takes its place, and each leads to the
+        one before it.
+        """
         if self._older is None:
             self._older = np.zeros(len(self.column["id"]), np.uint32)
         met = np.unique(slot)
-        slot, at = np.concatenate([met, slot]), np.concatenate([self._slots[met].astype(np.int64) - 1, at])
+        slot, at = (
+            np.concatenate([met, slot]),
+            np.concatenate([self._slots[met].astype(np.int64) - 1, at]),
+        )
         seq = self._seq_at(at)
         order = np.lexsort((seq, slot))
         slot, at, seq = slot[order], at[order], seq[order]
@@ -269,9 +319,15 @@ class Ring:
             capacity = min(capacity, self.rows_max + CAPACITY_MIN)
         seqs = np.arange(self.tail, self.head)
         old, new = self._at(seqs), seqs % capacity
-        stay = self.head <= before  # nothing was ever written over: every row has the place that it had, and so has its entry in the index
+        stay = (
+            self.head <= before
+            # nothing was ever written over: every row has the place that it had, and so has its
+            # entry in the index
+        )
         for name, column in self.column.items():
-            self.column[name] = _grown(column, capacity, *((slice(before),) * 2 if stay else (new, old)))
+            self.column[name] = _grown(
+                column, capacity, *((slice(before),) * 2 if stay else (new, old))
+            )
         if not stay:
             self._reindex()
         elif self._older is not None:
@@ -283,20 +339,29 @@ class Ring:
         return found
 
     def state(self) -> dict[str, Any]:
-        """Everything that is not in a full segment: bounds, the open segment, the mutable columns."""
+        """
+        Everything that is not in a full segment: bounds, the open segment, the mutable columns.
+        """
         open_start = max(self.head // SEGMENT_ROWS * SEGMENT_ROWS, self.tail)
         return {
             "tail": self.tail,
             "head": self.head,
             "editions": self.editions,
             "dtypes": self.dtypes,
-            "open": {name: self.rows(name, open_start, self.head).tobytes() for name in self.dtypes},
-            "mutable": {name: self.rows(name, self.tail, open_start).tobytes() for name in self.mutable},
+            "open": {
+                name: self.rows(name, open_start, self.head).tobytes() for name in self.dtypes
+            },
+            "mutable": {
+                name: self.rows(name, self.tail, open_start).tobytes() for name in self.mutable
+            },
         }
 
     def segments(self) -> dict[int, tuple[int, int]]:
         """Full segments that still have living rows: number to (start, end)."""
-        return {k: (k * SEGMENT_ROWS, (k + 1) * SEGMENT_ROWS) for k in range(self.tail // SEGMENT_ROWS, self.head // SEGMENT_ROWS)}
+        return {
+            k: (k * SEGMENT_ROWS, (k + 1) * SEGMENT_ROWS)
+            for k in range(self.tail // SEGMENT_ROWS, self.head // SEGMENT_ROWS)
+        }
 
     def segment(self, start: int, end: int) -> dict[str, bytes]:
         """The immutable columns of a full segment; rows that are forgotten already are zeros."""
@@ -310,7 +375,13 @@ class Ring:
         return out
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], segments: Mapping[int, Mapping[str, bytes]], mutable: tuple[str, ...], rows_max: int | None = None) -> Ring:
+    def from_state(
+        cls,
+        state: Mapping[str, Any],
+        segments: Mapping[int, Mapping[str, bytes]],
+        mutable: tuple[str, ...],
+        rows_max: int | None = None,
+    ) -> Ring:
         """The ring of a snapshot; `segments` as `segment` gave them."""
         dtypes: dict[str, str] = dict(state["dtypes"])
         dtypes.pop("id")
@@ -324,7 +395,11 @@ class Ring:
                 parts.insert(0, np.frombuffer(state["mutable"][name], dtype))
             else:
                 for k, segment in sorted(segments.items(), reverse=True):
-                    values = np.frombuffer(segment[name], dtype) if name in segment else np.full(SEGMENT_ROWS, np.nan, dtype)  # a column that came later
+                    values = (
+                        np.frombuffer(segment[name], dtype)
+                        if name in segment
+                        else np.full(SEGMENT_ROWS, np.nan, dtype)
+                    )  # a column that came later
                     parts.insert(0, values[max(ring.tail - k * SEGMENT_ROWS, 0) :])
             column = np.concatenate(parts)
             capacity = max(CAPACITY_MIN, len(column))

@@ -18,7 +18,10 @@ Float = NDArray[np.float64]
 
 
 class Predictions(NamedTuple):
-    """Rows of predictions; `row` is the place in the record, `version` the code of (model, version), `segment` that of the combination of segments."""
+    """
+    Rows of predictions; `row` is the place in the record, `version` the code of (model, version),
+    `segment` that of the combination of segments.
+    """
 
     row: Int
     id: NDArray[np.uint64]
@@ -36,7 +39,10 @@ class Predictions(NamedTuple):
 
 
 class LabelRows(NamedTuple):
-    """Rows of labels; `model` and `version` are codes or ANY. `own` is the version to which the prediction belongs that the label brings along, -1 without one."""
+    """
+    Rows of labels; `model` and `version` are codes or ANY. `own` is the version to which the
+    prediction belongs that the label brings along, -1 without one.
+    """
 
     row: Int
     id: NDArray[np.uint64]
@@ -56,7 +62,11 @@ class LabelRows(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Predictions that got their label, or another one. `previous` is NaN for a first label, else the cell of the label it had."""
+    """
+    Predictions that got their label, or another one.
+
+    `previous` is NaN for a first label, else the cell of the label it had.
+    """
 
     row: Int
     version: Int
@@ -85,9 +95,17 @@ class Joined(NamedTuple):
 
 def packed_pairs(pairs: Pairs) -> dict[str, Any]:
     """Pairs as bytes, by column."""
-    return {name: (column.dtype.str, list(column.shape), np.ascontiguousarray(column).tobytes()) for name, column in pairs._asdict().items()}
+    return {
+        name: (column.dtype.str, list(column.shape), np.ascontiguousarray(column).tobytes())
+        for name, column in pairs._asdict().items()
+    }
 
 
 def unpacked_pairs(state: Mapping[str, Any]) -> Pairs:
     """Pairs of `packed_pairs`."""
-    return Pairs(**{name: np.frombuffer(data, dtype).reshape(shape) for name, (dtype, shape, data) in state.items()})
+    return Pairs(
+        **{
+            name: np.frombuffer(data, dtype).reshape(shape)
+            for name, (dtype, shape, data) in state.items()
+        }
+    )

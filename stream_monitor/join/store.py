@@ -1,10 +1,11 @@
 """
 The rows of a join: how long they stay, and what is lost when there are too many of them.
 
-Rule of the file: a row leaves because of its age, which is log time, or because there are more rows than the limit,
-which is looked at at places of the log. Neither depends on how the log was cut into records, except that rows of one
-record whose id it has more than once, and predictions that labels bring along, count as younger than its other rows.
-What left while it waited is counted, and so is what comes for it.
+Rule of the file: a row leaves because of its age, which is log time, or because there are more rows
+than the limit, which is looked at at places of the log. Neither depends on how the log was cut into
+records, except that rows of one record whose id it has more than once, and predictions that labels
+bring along, count as younger than its other rows. What left while it waited is counted, and so is
+what comes for it.
 """
 
 from __future__ import annotations
@@ -18,21 +19,49 @@ from stream_monitor.join.ring import Int, Ring
 
 ANY = -1
 """No model, or no version: the label is for all of them."""
-PREDICTION_COLUMNS = {"time": "<i8", "arrival": "<i8", "version": "<u2", "outcome": "<f8", "score": "<f8", "segment": "<u2", "label": "<u4", "kind": "u1"}
-LABEL_COLUMNS = {"model": "<i4", "version": "<i4", "label": "<f8", "time": "<i8", "partition": "<i4", "offset": "<i8", "arrival": "<i8", "used": "u1"}
+PREDICTION_COLUMNS = {
+    "time": "<i8",
+    "arrival": "<i8",
+    "version": "<u2",
+    "outcome": "<f8",
+    "score": "<f8",
+    "segment": "<u2",
+    "label": "<u4",
+    "kind": "u1",
+}
+LABEL_COLUMNS = {
+    "model": "<i4",
+    "version": "<i4",
+    "label": "<f8",
+    "time": "<i8",
+    "partition": "<i4",
+    "offset": "<i8",
+    "arrival": "<i8",
+    "used": "u1",
+}
 MUTABLE = ("label", "kind"), ("used",)
 RINGS = ("predictions", "labels", "evicted_predictions", "evicted_labels")
 """Names of all that a join keeps rows in."""
 OVERHANG = 4
-"""Rows may be one part of so many above the limit: after as many rows of the log those beyond it are evicted, so that it costs little a row."""
+"""
+Rows may be one part of so many above the limit: after as many rows of the log those beyond it are
+evicted, so that it costs little a row.
+"""
 LOST = 2
 """In the column `used`: the prediction of the label had been evicted."""
 REACH_ROWS, REACH_MS = 1_000, 1_000
 """From how many rows on, over what time, their rate is told."""
 SERVED, FAILED, STOOD_IN, EXPIRED = 0, 1, 2, 3
-"""Kinds of rows of predictions: answered, a failed call, what a label brought along, and one that takes no label any more though it may wait longer now."""
+"""
+Kinds of rows of predictions: answered, a failed call, what a label brought along, and one that
+takes no label any more though it may wait longer now.
+"""
 WAITING = 0
-"""In the column `label`: none yet. Else one more than the low 32 bits of the label's sequence number."""
+"""
+In the column `label`: none yet.
+
+Else one more than the low 32 bits of the label's sequence number.
+"""
 VERSIONS_MAX = 65_535
 
 
@@ -43,14 +72,16 @@ class Store:
     Parameters
     ----------
     limit : int
-        Rows kept of predictions, and of labels. Of predictions those that have their label go first, then the
-        oldest; of labels the oldest. Looked at after every quarter of it that the log goes on, wherever records are cut.
+        Rows kept of predictions, and of labels. Of predictions those that have their label go
+        first, then the oldest; of labels the oldest. Looked at after every quarter of it that the
+        log goes on, wherever records are cut.
     delay_ms : int, ms
         How long labels are kept at least; longer where predictions of a version wait longer.
 
     Notes
     -----
-    A prediction takes 50 bytes and 7 to 16 of index; class scores take 8 bytes a class on top. 0.6 to 0.9 µs a row.
+    A prediction takes 50 bytes and 7 to 16 of index; class scores take 8 bytes a class on top. 0.6
+    to 0.9 µs a row.
     """
 
     def __init__(self, limit: int, delay_ms: int = 0) -> None:
@@ -58,8 +89,14 @@ class Store:
         self.predictions = Ring(PREDICTION_COLUMNS, MUTABLE[0], limit + self._stride)
         self.labels = Ring(LABEL_COLUMNS, MUTABLE[1], limit + self._stride)
         self.evicted_predictions = Ring({"arrival": "<i8", "version": "<u2"}, rows_max=limit)
-        self.evicted_labels = Ring({"arrival": "<i8", "model": "<i4", "version": "<i4", "counted": "u1"}, ("counted",), limit)
-        """Ids of what was evicted while it waited: what comes for them meets nothing, and is counted."""
+        self.evicted_labels = Ring(
+            {"arrival": "<i8", "model": "<i4", "version": "<i4", "counted": "u1"},
+            ("counted",),
+            limit,
+        )
+        """
+        Ids of what was evicted while it waited: what comes for them meets nothing, and is counted.
+        """
         self.lost = 0
         """Labels that met nothing because they or their prediction had been evicted."""
         self.rows = 0
@@ -79,7 +116,9 @@ class Store:
         assert version == len(self.model_of)
         self.model_of = np.append(self.model_of, model)
         self.delay_of = np.append(self.delay_of, delay_ms)
-        self.pending, self.expired, self.evicted = (np.append(c, 0) for c in (self.pending, self.expired, self.evicted))
+        self.pending, self.expired, self.evicted = (
+            np.append(c, 0) for c in (self.pending, self.expired, self.evicted)
+        )
         self._expired_to.setdefault(delay_ms, self.predictions.tail)
 
     def wait(self, delays_ms: list[int]) -> None:
@@ -94,7 +133,11 @@ class Store:
             seqs = np.arange(ring.tail, ring.head)
             version = ring.get("version", seqs).astype(np.int64)
             to = np.array([self._expired_to[d] for d in self.delay_of.tolist()], np.int64)
-            over = (ring.get("label", seqs) == WAITING) & (ring.get("kind", seqs) != FAILED) & (seqs < to[version])
+            over = (
+                (ring.get("label", seqs) == WAITING)
+                & (ring.get("kind", seqs) != FAILED)
+                & (seqs < to[version])
+            )
             ring.put("kind", seqs[over], EXPIRED)
             self.delay_of = delays
             self._expired_to = dict.fromkeys(delays_ms, ring.tail)
@@ -121,12 +164,18 @@ class Store:
         alive: NDArray[np.bool_] = ring.get("arrival", seq) + self.delay_of[version] >= now
         return alive
 
-    def _fits(self, label: Int, version: Int, now: Int, ring: Ring | None = None) -> NDArray[np.bool_]:
+    def _fits(
+        self, label: Int, version: Int, now: Int, ring: Ring | None = None
+    ) -> NDArray[np.bool_]:
         """Which labels (by seq) are for these versions and have not expired."""
         ring = self.labels if ring is None else ring
         of_model, of_version = ring.get("model", label), ring.get("version", label)
         known = (of_model == ANY) | (of_model == self.model_of[version])
-        fits: NDArray[np.bool_] = known & ((of_version == ANY) | (of_version == version)) & self._alive(ring, label, version, now)
+        fits: NDArray[np.bool_] = (
+            known
+            & ((of_version == ANY) | (of_version == version))
+            & self._alive(ring, label, version, now)
+        )
         return fits
 
     def expire(self, now_ms: int) -> None:
@@ -147,7 +196,9 @@ class Store:
         for gone in (self.evicted_predictions, self.evicted_labels):
             gone.forget(gone.before("arrival", oldest))
 
-    def matured(self, since: int, now_ms: int, age_ms: int) -> tuple[int, list[tuple[int, int, int, int]]]:
+    def matured(
+        self, since: int, now_ms: int, age_ms: int
+    ) -> tuple[int, list[tuple[int, int, int, int]]]:
         """
         Labels that came of age: they had time to meet their prediction.
 
@@ -173,14 +224,22 @@ class Store:
         distinct, inverse = np.unique(keys, axis=1, return_inverse=True)
         n = np.bincount(inverse.ravel())
         bad = np.bincount(inverse.ravel(), weights=unmet)
-        return end, [(int(m), int(p), int(a), int(b)) for (m, p), a, b in zip(distinct.T.tolist(), n, bad, strict=True)]
+        return end, [
+            (int(m), int(p), int(a), int(b))
+            for (m, p), a, b in zip(distinct.T.tolist(), n, bad, strict=True)
+        ]
 
     def _waits(self, start: int, end: int) -> NDArray[np.bool_]:
         """Which of these predictions wait for a label, and not for too long yet."""
         ring, seqs = self.predictions, np.arange(start, end)
         version, kind = ring.get("version", seqs).astype(np.int64), ring.get("kind", seqs)
         starts = np.array([self._expired_to[d] for d in self.delay_of.tolist()], np.int64)
-        waits: NDArray[np.bool_] = (ring.get("label", seqs) == WAITING) & (kind != FAILED) & (kind != EXPIRED) & (seqs >= starts[version])
+        waits: NDArray[np.bool_] = (
+            (ring.get("label", seqs) == WAITING)
+            & (kind != FAILED)
+            & (kind != EXPIRED)
+            & (seqs >= starts[version])
+        )
         return waits
 
     def _gone(self, counter: Int, seqs: Int) -> None:
@@ -190,7 +249,10 @@ class Store:
         self.pending -= gone
 
     def _evict(self) -> None:
-        """Down to the limit: the oldest that wait for nothing go first, and where there are too few of them, the oldest."""
+        """
+        Down to the limit: the oldest that wait for nothing go first, and where there are too few of
+        them, the oldest.
+        """
         ring = self.predictions
         excess, tail = len(ring) - self.limit, ring.tail
         if excess <= 0:
@@ -222,7 +284,10 @@ class Store:
             self._forget_labels(end)
 
     def reach_ms(self, now_ms: int) -> float | None:
-        """How late labels may be before `limit` evicts their prediction, at the rate of the predictions that are kept; None while there are too few to tell."""
+        """
+        How late labels may be before `limit` evicts their prediction, at the rate of the
+        predictions that are kept; None while there are too few to tell.
+        """
         ring = self.predictions
         if len(ring) < REACH_ROWS:
             return None
@@ -230,17 +295,29 @@ class Store:
         return over_ms * self.limit / len(ring) if over_ms >= REACH_MS else None
 
     def _forget_labels(self, tail: int) -> None:
-        """Labels leave; those that named their model and met no prediction are orphans (of one without a model this partition cannot tell)."""
+        """
+        Labels leave; those that named their model and met no prediction are orphans (of one without
+        a model this partition cannot tell).
+        """
         ring = self.labels
         if tail > ring.tail:
             model, used = ring.rows("model", ring.tail, tail), ring.rows("used", ring.tail, tail)
-            for code, n in zip(*(c.tolist() for c in np.unique(model[(model != ANY) & (used == 0)], return_counts=True)), strict=True):
+            for code, n in zip(
+                *(
+                    c.tolist()
+                    for c in np.unique(model[(model != ANY) & (used == 0)], return_counts=True)
+                ),
+                strict=True,
+            ):
                 self.orphans[code] = self.orphans.get(code, 0) + n
             ring.forget(tail)
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot, without the full segments of the rings."""
-        counts = {name: getattr(self, name).tolist() for name in ("model_of", "delay_of", "pending", "expired", "evicted")}
+        counts = {
+            name: getattr(self, name).tolist()
+            for name in ("model_of", "delay_of", "pending", "expired", "evicted")
+        }
         kept = {
             "orphans": self.orphans,
             "classes": self.classes,
@@ -251,14 +328,26 @@ class Store:
         return {**counts, **kept, **{name: getattr(self, name).state() for name in RINGS}}
 
     @classmethod
-    def from_state(cls, limit: int, delay_ms: int, state: dict[str, Any], segments: dict[str, dict[int, dict[str, bytes]]]) -> Self:
+    def from_state(
+        cls,
+        limit: int,
+        delay_ms: int,
+        state: dict[str, Any],
+        segments: dict[str, dict[int, dict[str, bytes]]],
+    ) -> Self:
         """The store of a snapshot; `segments` has those of each of `RINGS` by number."""
         join = cls(limit, delay_ms)
         for name in RINGS:
             new: Ring = getattr(join, name)
-            setattr(join, name, Ring.from_state(state[name], segments.get(name, {}), new.mutable, new.rows_max))
+            setattr(
+                join,
+                name,
+                Ring.from_state(state[name], segments.get(name, {}), new.mutable, new.rows_max),
+            )
         for name in ("model_of", "delay_of", "pending", "expired", "evicted"):
             setattr(join, name, np.array(state[name], np.int64))
         join.classes, join.rows, join.lost = (state[name] for name in ("classes", "rows", "lost"))
-        join.orphans, join._expired_to = ({int(k): v for k, v in state[name].items()} for name in ("orphans", "expired_to"))
+        join.orphans, join._expired_to = (
+            {int(k): v for k, v in state[name].items()} for name in ("orphans", "expired_to")
+        )
         return join

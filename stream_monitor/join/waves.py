@@ -1,7 +1,8 @@
 """
 Rows of one id, one after the other.
 
-Rule of the file: what happens to one id is taken in the order of the record, what happens to different ids at once.
+Rule of the file: what happens to one id is taken in the order of the record, what happens to
+different ids at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ Int = NDArray[np.int64]
 Ids = NDArray[np.uint64]
 
 
-def waves(prediction_ids: Ids, prediction_rows: Int, label_ids: Ids, label_rows: Int, quiet: NDArray[np.bool_] | None = None) -> list[tuple[Int, Int]]:
+def waves(
+    prediction_ids: Ids,
+    prediction_rows: Int,
+    label_ids: Ids,
+    label_rows: Int,
+    quiet: NDArray[np.bool_] | None = None,
+) -> list[tuple[Int, Int]]:
     """
     Indices of predictions and of labels by wave: in the k-th wave is the k-th row of every id.
 
@@ -34,7 +41,10 @@ def waves(prediction_ids: Ids, prediction_rows: Int, label_ids: Ids, label_rows:
     Examples
     --------
     >>> ids, rows = np.array([7, 8], np.uint64), np.array([0, 1])
-    >>> [(p.tolist(), q.tolist()) for p, q in waves(ids, rows, np.array([7], np.uint64), np.array([2]))]
+    >>> [
+    ...     (p.tolist(), q.tolist())
+    ...     for p, q in waves(ids, rows, np.array([7], np.uint64), np.array([2]))
+    ... ]
     [([0, 1], []), ([], [0])]
     """
     n = len(prediction_rows)
@@ -69,7 +79,9 @@ def repeated(rows: Int, *key: NDArray[Any]) -> NDArray[np.bool_]:
 
     Examples
     --------
-    >>> repeated(np.array([4, 2, 9]), np.array([7, 7, 7], np.uint64), np.array([False, False, True])).tolist()
+    >>> repeated(
+    ...     np.array([4, 2, 9]), np.array([7, 7, 7], np.uint64), np.array([False, False, True])
+    ... ).tolist()
     [True, False, False]
     """
     order = np.lexsort((rows, *key))

@@ -1,8 +1,9 @@
 """
 IncrementalAlterConfigs (KIP-339), which aiokafka does not speak.
 
-Rule of the file: the request and its answer, version 0. aiokafka's `alter_configs` sends the older AlterConfigs, which sets everything back that is not named; this one
-touches only what is named. Every broker since Kafka 2.3 has it.
+Rule of the file: the request and its answer, version 0. aiokafka's `alter_configs` sends the older
+AlterConfigs, which sets everything back that is not named; this one touches only what is named.
+Every broker since Kafka 2.3 has it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ class IncrementalAlterConfigsResponse_v0(Response):  # noqa: N801 - as aiokafka 
     API_VERSION = 0
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
-        ("resources", Array(("error_code", Int16), ("error_message", String("utf-8")), ("resource_type", Int8), ("resource_name", String("utf-8")))),
+        (
+            "resources",
+            Array(
+                ("error_code", Int16),
+                ("error_message", String("utf-8")),
+                ("resource_type", Int8),
+                ("resource_name", String("utf-8")),
+            ),
+        ),
     )
 
 
@@ -37,7 +46,14 @@ class IncrementalAlterConfigsRequest_v0(RequestStruct):  # noqa: N801
             Array(
                 ("resource_type", Int8),
                 ("resource_name", String("utf-8")),
-                ("config_entries", Array(("config_name", String("utf-8")), ("config_operation", Int8), ("config_value", String("utf-8")))),
+                (
+                    "config_entries",
+                    Array(
+                        ("config_name", String("utf-8")),
+                        ("config_operation", Int8),
+                        ("config_value", String("utf-8")),
+                    ),
+                ),
             ),
         ),
         ("validate_only", Boolean),
@@ -50,7 +66,10 @@ class SetTopicConfigs(Request[IncrementalAlterConfigsRequest_v0]):
     API_KEY: ClassVar[int] = INCREMENTAL_ALTER_CONFIGS_KEY
 
     def __init__(self, settings: Mapping[str, Mapping[str, str]]) -> None:
-        self._resources = [(TOPIC_RESOURCE, topic, [(key, SET, value) for key, value in entries.items()]) for topic, entries in settings.items()]
+        self._resources = [
+            (TOPIC_RESOURCE, topic, [(key, SET, value) for key, value in entries.items()])
+            for topic, entries in settings.items()
+        ]
 
     def build(self, request_struct_class: type[IncrementalAlterConfigsRequest_v0]) -> Any:
         return request_struct_class(self._resources, False)

@@ -1,8 +1,8 @@
 """
 How the clocks of workers and of brokers compare.
 
-Rule of the file: a comparison is a measurement, never a correction. Log time is the broker's, and a worker whose clock is
-wrong is told, since its log, its lag and its own ticks are dated wrong.
+Rule of the file: a comparison is a measurement, never a correction. Log time is the broker's, and a
+worker whose clock is wrong is told, since its log, its lag and its own ticks are dated wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ OFF_MS = 5_000
 """Clocks that are kept in step differ by less."""
 BY_BROKER = 1
 """The type of a record's time where `message.timestamp.type` is `LogAppendTime`."""
-ADVICE = "keep the clocks of workers and brokers in step (NTP); windows and alerts go by the broker's"
+ADVICE = (
+    "keep the clocks of workers and brokers in step (NTP); windows and alerts go by the broker's"
+)
 
 
 def now_ms() -> int:
@@ -39,7 +41,8 @@ class Clock:
 
     def compare(self, sent_ms: int, metadata: RecordMetadata, answered_ms: int) -> None:
         """
-        Take the answer to a record: its broker had it between the two times, if the clocks are the same.
+        Take the answer to a record: its broker had it between the two times, if the clocks are the
+        same.
 
         Examples
         --------
@@ -52,11 +55,18 @@ class Clock:
         -40
         """
         if metadata.timestamp_type != BY_BROKER:
-            self._tell("observations has no broker timestamps, so log time follows the clocks of workers; run `stream-monitor topics apply`")
+            self._tell(
+                "observations has no broker timestamps, so log time follows the clocks of "
+                "workers; run `stream-monitor topics apply`"
+            )
             return
-        self.offset_ms = max(sent_ms - metadata.timestamp, 0) or min(answered_ms - metadata.timestamp, 0)
+        self.offset_ms = max(sent_ms - metadata.timestamp, 0) or min(
+            answered_ms - metadata.timestamp, 0
+        )
         if abs(self.offset_ms) > OFF_MS:
-            self._tell("the clock of this machine is %s the broker's: %s", apart(self.offset_ms), ADVICE)
+            self._tell(
+                "the clock of this machine is %s the broker's: %s", apart(self.offset_ms), ADVICE
+            )
         else:
             self._told = None
 
@@ -92,7 +102,14 @@ def worker_clocks(name: str, flushed_ms: list[int], appended_ms: list[int]) -> F
     flushed_ms, appended_ms : list of int, ms
         Of each record, by its writer and by the broker.
     """
-    furthest = max((f - a for f, a in zip(flushed_ms, appended_ms, strict=True)), key=abs, default=0)
+    furthest = max(
+        (f - a for f, a in zip(flushed_ms, appended_ms, strict=True)), key=abs, default=0
+    )
     if abs(furthest) > OFF_MS:
-        return Finding("clock", "warn", f"a worker that wrote to {name} has a clock that is {apart(furthest)} the broker's", ADVICE)
+        return Finding(
+            "clock",
+            "warn",
+            f"a worker that wrote to {name} has a clock that is {apart(furthest)} the broker's",
+            ADVICE,
+        )
     return Finding("clock", "ok", f"the workers that wrote to {name} have the time of the broker")

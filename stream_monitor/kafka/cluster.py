@@ -1,7 +1,8 @@
 """
 Questions to a Kafka cluster for `doctor`.
 
-Rule of the file: it asks and never writes: no topic is created, no offset committed, no group joined.
+Rule of the file: it asks and never writes: no topic is created, no offset committed, no group
+joined.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
-from aiokafka.protocol.admin import ApiVersionRequest, DescribeGroupsRequest, DescribeGroupsRequest_v3, DescribeGroupsResponse_v3
+from aiokafka.protocol.admin import (
+    ApiVersionRequest,
+    DescribeGroupsRequest,
+    DescribeGroupsRequest_v3,
+    DescribeGroupsResponse_v3,
+)
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
@@ -96,7 +102,9 @@ class Cluster:
 
     async def __aenter__(self) -> Self:
         try:
-            self._arguments = client_options(self._kafka) | {"request_timeout_ms": int(self._timeout_s * 1000)}
+            self._arguments = client_options(self._kafka) | {
+                "request_timeout_ms": int(self._timeout_s * 1000)
+            }
             self._admin = AIOKafkaAdminClient(**self._arguments)
             with connecting(self._kafka):
                 async with asyncio.timeout(self._timeout_s):
@@ -115,7 +123,11 @@ class Cluster:
     async def topics(self) -> dict[str, TopicFacts]:
         """All topics we may see, by their physical name."""
         with_operations = self.versions.get(METADATA_KEY, (0, 0))[1] >= METADATA_WITH_OPERATIONS
-        answer = await self._ask(_MetadataWithOperations() if with_operations else MetadataRequest(None, allow_auto_topic_creation=False))
+        answer = await self._ask(
+            _MetadataWithOperations()
+            if with_operations
+            else MetadataRequest(None, allow_auto_topic_creation=False)
+        )
         self.brokers = len(answer.brokers)
         found: dict[str, TopicFacts] = {}
         for topic in answer.topics:
@@ -132,17 +144,29 @@ class Cluster:
 
     async def hidden(self, names: list[str]) -> set[str]:
         """Which of these topics we may not even see, whether they are there or not."""
-        answer = await self._ask(MetadataRequest(names, allow_auto_topic_creation=False)) if names else None
-        return {topic[1] for topic in answer.topics if topic[0] == TOPIC_AUTHORIZATION_FAILED} if answer else set()
+        answer = (
+            await self._ask(MetadataRequest(names, allow_auto_topic_creation=False))
+            if names
+            else None
+        )
+        return (
+            {topic[1] for topic in answer.topics if topic[0] == TOPIC_AUTHORIZATION_FAILED}
+            if answer
+            else set()
+        )
 
     async def configs(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         """Settings of topics; a topic whose settings we may not see is missing."""
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         found: dict[str, dict[str, str]] = {}
-        for answer in await self._timed(self._admin.describe_configs(resources)) if resources else ():
+        for answer in (
+            await self._timed(self._admin.describe_configs(resources)) if resources else ()
+        ):
             for resource in answer.resources:
                 if not resource[0]:
-                    found[resource[3]] = {entry[0]: entry[1] for entry in resource[4] if entry[1] is not None}
+                    found[resource[3]] = {
+                        entry[0]: entry[1] for entry in resource[4] if entry[1] is not None
+                    }
         return found
 
     async def transaction_coordinator(self, transactional_id: str) -> str:
@@ -157,19 +181,30 @@ class Cluster:
             return GroupFacts("hidden from us", 0, frozenset())
         if coordinator.error_code:
             raise BrokerError(f"group {name}: {name_of(coordinator.error_code)}")
-        with_operations = self.versions.get(DESCRIBE_GROUPS_KEY, (0, 0))[1] >= GROUPS_WITH_OPERATIONS
+        with_operations = (
+            self.versions.get(DESCRIBE_GROUPS_KEY, (0, 0))[1] >= GROUPS_WITH_OPERATIONS
+        )
         request = _GroupsWithOperations(name) if with_operations else DescribeGroupsRequest([name])
-        answer = await self._until_started(lambda: self._ask(request, coordinator.coordinator_id), lambda answer: answer.groups[0][0])
+        answer = await self._until_started(
+            lambda: self._ask(request, coordinator.coordinator_id),
+            lambda answer: answer.groups[0][0],
+        )
         group = answer.groups[0]
         if group[0] and group[0] != GROUP_ID_NOT_FOUND:
             raise BrokerError(f"group {name}: {name_of(group[0])}")
-        return GroupFacts(group[2], len(group[5]), _operations(group[6]) if with_operations else None)
+        return GroupFacts(
+            group[2], len(group[5]), _operations(group[6]) if with_operations else None
+        )
 
     async def _coordinator(self, name: str, kind: int) -> Any:
         """Ask until there is one: the first question makes a fresh cluster elect it."""
-        return await self._until_started(lambda: self._ask(FindCoordinatorRequest(name, kind)), lambda answer: answer.error_code)
+        return await self._until_started(
+            lambda: self._ask(FindCoordinatorRequest(name, kind)), lambda answer: answer.error_code
+        )
 
-    async def _until_started(self, ask: Callable[[], Awaitable[Any]], code: Callable[[Any], int]) -> Any:
+    async def _until_started(
+        self, ask: Callable[[], Awaitable[Any]], code: Callable[[Any], int]
+    ) -> Any:
         """The answer, once the coordinator is there and has loaded, or its last refusal."""
         for _ in range(TRIES):
             answer = await ask()
@@ -179,11 +214,16 @@ class Cluster:
         return answer
 
     async def committed(self, group: str) -> dict[TopicPartition, tuple[int, str]]:
-        """Committed offsets of a group, with their metadata; none of a group that is hidden from us."""
+        """
+        Committed offsets of a group, with their metadata; none of a group that is hidden from us.
+        """
         coordinator = await self._coordinator(group, GROUP_COORDINATOR)
         answer = coordinator
         if not coordinator.error_code:
-            answer = await self._until_started(lambda: self._ask(OffsetFetchRequest(group, None), coordinator.coordinator_id), lambda answer: answer.error_code)
+            answer = await self._until_started(
+                lambda: self._ask(OffsetFetchRequest(group, None), coordinator.coordinator_id),
+                lambda answer: answer.error_code,
+            )
         if answer.error_code == GROUP_AUTHORIZATION_FAILED:
             return {}
         if answer.error_code:
@@ -196,22 +236,36 @@ class Cluster:
         if self._consumer is None:
             self._consumer = self._new_consumer()
             await self._timed(self._consumer.start())
-        first, last = await self._timed(self._consumer.beginning_offsets(every)), await self._timed(self._consumer.end_offsets(every))
+        first, last = (
+            await self._timed(self._consumer.beginning_offsets(every)),
+            await self._timed(self._consumer.end_offsets(every)),
+        )
         return {partition.partition: (first[partition], last[partition]) for partition in every}
 
     async def newest(self, topic: str, partitions: int, records_n: int) -> list[Records]:
-        """About `records_n` of the newest records of a topic, evenly from its partitions, oldest first in each."""
-        ends = {TopicPartition(topic, partition): end for partition, end in (await self.ends(topic, partitions)).items() if end[1] > end[0]}
+        """
+        About `records_n` of the newest records of a topic, evenly from its partitions, oldest first
+        in each.
+        """
+        ends = {
+            TopicPartition(topic, partition): end
+            for partition, end in (await self.ends(topic, partitions)).items()
+            if end[1] > end[0]
+        }
         if not ends:
             return []
-        consumer = self._new_consumer()  # one for each topic: aiokafka's may never stop when it was assigned twice
+        consumer = (
+            self._new_consumer()
+        )  # one for each topic: aiokafka's may never stop when it was assigned twice
         try:
             await self._timed(consumer.start())
             return await self._read(consumer, ends, -(-records_n // len(ends)))
         finally:
             await _stopped(consumer.stop(), self._timeout_s)
 
-    async def _read(self, consumer: Any, ends: dict[TopicPartition, tuple[int, int]], share: int) -> list[Records]:
+    async def _read(
+        self, consumer: Any, ends: dict[TopicPartition, tuple[int, int]], share: int
+    ) -> list[Records]:
         consumer.assign(list(ends))
         for partition, (first, last) in ends.items():
             consumer.seek(partition, max(first, last - share))
@@ -223,13 +277,21 @@ class Cluster:
                 found[partition].offsets.extend(record.offset for record in records)
                 found[partition].times_ms.extend(record.timestamp for record in records)
                 found[partition].values.extend(record.value for record in records)
-            for partition in [each for each, (_, last) in unread.items() if await consumer.position(each) >= last]:
+            for partition in [
+                each for each, (_, last) in unread.items() if await consumer.position(each) >= last
+            ]:
                 del unread[partition]
                 consumer.pause(partition)
         return [records for records in found.values() if records.offsets]
 
     def _new_consumer(self) -> Any:
-        return AIOKafkaConsumer(**self._arguments, group_id=None, enable_auto_commit=False, isolation_level="read_committed", auto_offset_reset="earliest")
+        return AIOKafkaConsumer(
+            **self._arguments,
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+        )
 
     async def _api_versions(self) -> dict[int, tuple[int, int]]:
         answer = await self._ask(ApiVersionRequest())
@@ -251,7 +313,11 @@ async def _stopped(stop: Awaitable[None], timeout_s: float) -> None:
 
 
 def _operations(bits: int) -> frozenset[int] | None:
-    return None if bits == UNKNOWN_OPERATIONS else frozenset(place for place in range(31) if bits >> place & 1)
+    return (
+        None
+        if bits == UNKNOWN_OPERATIONS
+        else frozenset(place for place in range(31) if bits >> place & 1)
+    )
 
 
 def name_of(code: int) -> str:
@@ -264,7 +330,15 @@ class _MetadataAnswer(Response):
     API_VERSION = METADATA_WITH_OPERATIONS
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
-        ("brokers", Array(("node_id", Int32), ("host", String("utf-8")), ("port", Int32), ("rack", String("utf-8")))),
+        (
+            "brokers",
+            Array(
+                ("node_id", Int32),
+                ("host", String("utf-8")),
+                ("port", Int32),
+                ("rack", String("utf-8")),
+            ),
+        ),
         ("cluster_id", String("utf-8")),
         ("controller_id", Int32),
         (
@@ -296,11 +370,18 @@ class _MetadataQuestion(RequestStruct):
     API_KEY = METADATA_KEY
     API_VERSION = METADATA_WITH_OPERATIONS
     RESPONSE_TYPE = _MetadataAnswer
-    SCHEMA = Schema(("topics", Array(String("utf-8"))), ("create", Boolean), ("cluster_operations", Boolean), ("topic_operations", Boolean))
+    SCHEMA = Schema(
+        ("topics", Array(String("utf-8"))),
+        ("create", Boolean),
+        ("cluster_operations", Boolean),
+        ("topic_operations", Boolean),
+    )
 
 
 class _MetadataWithOperations(Request[_MetadataQuestion]):
-    """Metadata of all topics with what we may do with each: version 8, which aiokafka does not speak."""
+    """
+    Metadata of all topics with what we may do with each: version 8, which aiokafka does not speak.
+    """
 
     API_KEY: ClassVar[int] = METADATA_KEY
 
@@ -313,7 +394,10 @@ class _GroupsQuestion(DescribeGroupsRequest_v3):
 
 
 class _GroupsWithOperations(Request[_GroupsQuestion]):
-    """One group with what we may do with it; aiokafka's own request reads the answer of version 3 as if it were version 2."""
+    """
+    One group with what we may do with it; aiokafka's own request reads the answer of version 3 as
+    if it were version 2.
+    """
 
     API_KEY: ClassVar[int] = DESCRIBE_GROUPS_KEY
 

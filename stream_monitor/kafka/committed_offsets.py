@@ -1,9 +1,12 @@
 """
 Committed offsets of the group, with their metadata.
 
-Rule of the file: "nothing is committed" is believed only where the coordinator says so of that very partition. aiokafka's own call looks at the errors of partitions only. Since
-version 2 of the answer an error of the whole group stands beside them, and there are no partitions then: while a coordinator loads the group, after a restart or a move, that
-looks as if nothing was committed. A partition would be folded again from its beginning, and each of its alerts be written twice (seen, `bench/chaos.py`, seed 1).
+Rule of the file: "nothing is committed" is believed only where the coordinator says so of that very
+partition. aiokafka's own call looks at the errors of partitions only. Since version 2 of the answer
+an error of the whole group stands beside them, and there are no partitions then: while a
+coordinator loads the group, after a restart or a move, that looks as if nothing was committed. A
+partition would be folded again from its beginning, and each of its alerts be written twice (seen,
+`bench/chaos.py`, seed 1).
 """
 
 from __future__ import annotations
@@ -14,15 +17,24 @@ from collections.abc import Collection
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, NotCoordinatorForGroupError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from aiokafka.protocol.commit import OffsetFetchRequest
 
 RETRY_S = 0.1
 
 
-async def committed_offsets(coordinator: Any, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]:
+async def committed_offsets(
+    coordinator: Any, tps: Collection[TopicPartition]
+) -> dict[TopicPartition, tuple[int, str] | None]:
     """
-    Committed offset and metadata of each partition; None where there is none. Asks until the coordinator knows; the caller sets the limit.
+    Committed offset and metadata of each partition; None where there is none. Asks until the
+    coordinator knows; the caller sets the limit.
 
     Raises
     ------
@@ -35,7 +47,11 @@ async def committed_offsets(coordinator: Any, tps: Collection[TopicPartition]) -
     while wanted:
         await coordinator.ensure_coordinator_known()
         try:
-            found = told(await coordinator._send_req(OffsetFetchRequest(coordinator.group_id, list(wanted.items()))))
+            found = told(
+                await coordinator._send_req(
+                    OffsetFetchRequest(coordinator.group_id, list(wanted.items()))
+                )
+            )
             if not found.keys() >= set(tps):
                 raise UnknownTopicOrPartitionError
             return {tp: found[tp] for tp in tps}

@@ -1,8 +1,9 @@
 """
 How large a compressed batch may become.
 
-Rule of the file: no decoder of aiokafka is given more room than `INFLATED_BYTES_MAX`. A megabyte of zstd may hold 32 GB of zeros, which would end the worker before it could say
-why. What cannot be larger by the nature of its codec is decoded as it was.
+Rule of the file: no decoder of aiokafka is given more room than `INFLATED_BYTES_MAX`. A megabyte of
+zstd may hold 32 GB of zeros, which would end the worker before it could say why. What cannot be
+larger by the nature of its codec is decoded as it was.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ RECORDS_MAX = 1_000_000
 RATIO_MAX = {"gzip": 1_032, "lz4": 255, "zstd": 32_768}
 """Greatest bytes out for a byte in. Snappy stays below 22."""
 USUAL_RATIO = 16
-"""Tried first: fresh pages for the greatest size would cost more than the decoding of a small batch."""
+"""
+Tried first: fresh pages for the greatest size would cost more than the decoding of a small batch.
+"""
 GZIP = 31
 """`wbits` of zlib for gzip."""
 
@@ -58,7 +61,9 @@ def _gunzip(payload: Any) -> bytes:
 def _into(decompress: Callable[[Any, Any], int]) -> Callable[[Any], bytes]:
     def decode(payload: Any) -> bytes:
         for room in (min(USUAL_RATIO * len(payload), INFLATED_BYTES_MAX), INFLATED_BYTES_MAX):
-            out = np.empty(room, np.uint8)  # address space only: pages are taken as they are written
+            out = np.empty(
+                room, np.uint8
+            )  # address space only: pages are taken as they are written
             try:
                 return out[: decompress(payload, out)].tobytes()
             except cramjam.DecompressionError as e:
@@ -69,7 +74,11 @@ def _into(decompress: Callable[[Any, Any], int]) -> Callable[[Any], bytes]:
     return decode
 
 
-BOUNDED: dict[str, Callable[[Any], bytes]] = {"gzip": _gunzip, "lz4": _into(cramjam.lz4.decompress_into), "zstd": _into(cramjam.zstd.decompress_into)}
+BOUNDED: dict[str, Callable[[Any], bytes]] = {
+    "gzip": _gunzip,
+    "lz4": _into(cramjam.lz4.decompress_into),
+    "zstd": _into(cramjam.zstd.decompress_into),
+}
 
 
 def bound() -> None:
@@ -82,7 +91,9 @@ def bound() -> None:
             setattr(module, name, _bounded(decode, BOUNDED[codec], ratio))
 
 
-def _bounded(plain: Callable[[Any], bytes], careful: Callable[[Any], bytes], ratio: int) -> Callable[[Any], bytes]:
+def _bounded(
+    plain: Callable[[Any], bytes], careful: Callable[[Any], bytes], ratio: int
+) -> Callable[[Any], bytes]:
     def decode(payload: Any) -> bytes:
         return plain(payload) if len(payload) * ratio <= INFLATED_BYTES_MAX else careful(payload)
 

@@ -1,5 +1,6 @@
 """
-A broker that is away: what counts as away, how it is waited for, and how clients are stopped all the same.
+A broker that is away: what counts as away, how it is waited for, and how clients are stopped all
+the same.
 
 Rule of the file: an error that trying again may cure is waited out, every other one is raised.
 """
@@ -21,10 +22,19 @@ STOP_LIMIT_S = 5
 
 
 def is_away(error: Exception) -> bool:
-    """Whether an error, or what aiokafka wraps in one that says less, means that a broker cannot be reached now, so that trying again may help."""
-    if isinstance(error, OSError | KafkaConnectionError | KafkaTimeoutError) or (isinstance(error, KafkaError) and bool(error.retriable)):
+    """
+    Whether an error, or what aiokafka wraps in one that says less, means that a broker cannot be
+    reached now, so that trying again may help.
+    """
+    if isinstance(error, OSError | KafkaConnectionError | KafkaTimeoutError) or (
+        isinstance(error, KafkaError) and bool(error.retriable)
+    ):
         return True
-    return type(error) is KafkaError and isinstance(error.__cause__, Exception) and is_away(error.__cause__)
+    return (
+        type(error) is KafkaError
+        and isinstance(error.__cause__, Exception)
+        and is_away(error.__cause__)
+    )
 
 
 async def patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
@@ -40,6 +50,9 @@ async def patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
 
 
 async def quietly(stopping: Awaitable[Any]) -> None:
-    """Stop a client within a limit; its complaints say nothing (one without a group may raise CancelledError)."""
+    """
+    Stop a client within a limit; its complaints say nothing (one without a group may raise
+    CancelledError).
+    """
     with suppress(Exception, asyncio.CancelledError):
         await asyncio.wait_for(stopping, STOP_LIMIT_S)

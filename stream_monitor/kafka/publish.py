@@ -1,8 +1,9 @@
 """
 Events go out to `predictions` and `labels`: for `produce` and the demo.
 
-Rule of the file: what is sent is sent as it is, with the event's id as key; nothing is made up here. The time of a record is that of sending; the time of the event is in its
-value. A record that the broker refuses ends the sending.
+Rule of the file: what is sent is sent as it is, with the event's id as key; nothing is made up
+here. The time of a record is that of sending; the time of the event is in its value. A record that
+the broker refuses ends the sending.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Publisher:
     Raises
     ------
     BrokerError
-        On entry, when no broker can be reached or a topic is not there; later, when a record is refused.
+        On entry, when no broker can be reached or a topic is not there; later, when a record is
+        refused.
     """
 
     def __init__(self, kafka: KafkaSettings) -> None:
@@ -72,7 +74,10 @@ class Publisher:
             raise
         except (KafkaError, OSError) as error:
             await self._producer.stop()
-            raise BrokerError(f"{self._kafka.bootstrap_servers}: {why_not(error)}; do its topics exist (`stream-monitor topics apply`)?") from error
+            raise BrokerError(
+                f"{self._kafka.bootstrap_servers}: {why_not(error)}; do its topics exist "
+                "(`stream-monitor topics apply`)?"
+            ) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,7 +91,9 @@ class Publisher:
         except KafkaError as error:
             self._failure = error
             self._raise_failure()
-        delivery.add_done_callback(self._delivered_labels if kind == "labels" else self._delivered_predictions)
+        delivery.add_done_callback(
+            self._delivered_labels if kind == "labels" else self._delivered_predictions
+        )
 
     async def flush(self) -> None:
         """Wait until everything is acknowledged."""
@@ -108,14 +115,18 @@ class Publisher:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise BrokerError(f"{self._kafka.bootstrap_servers}: a record was refused: {why_not(self._failure)}") from self._failure
+            raise BrokerError(
+                f"{self._kafka.bootstrap_servers}: a record was refused: {why_not(self._failure)}"
+            ) from self._failure
 
 
 class Background:
     """
-    Events that take time to read, in chunks, without holding up the event loop; to be used in `async with`.
+    Events that take time to read, in chunks, without holding up the event loop; to be used in
+    `async with`.
 
-    The reading is done by a daemon thread, a little ahead. On leaving it is waited for, except for a live input, which may never say anything again.
+    The reading is done by a daemon thread, a little ahead. On leaving it is waited for, except for
+    a live input, which may never say anything again.
 
     Parameters
     ----------
@@ -129,7 +140,9 @@ class Background:
         self._open = events
         self._live = live
         self._left = False
-        self._chunks: asyncio.Queue[list[Sendable] | BaseException | None] = asyncio.Queue(CHUNKS_AHEAD)
+        self._chunks: asyncio.Queue[list[Sendable] | BaseException | None] = asyncio.Queue(
+            CHUNKS_AHEAD
+        )
         self._thread = threading.Thread(target=self._read, name="input", daemon=True)
 
     async def __aenter__(self) -> Self:
@@ -155,7 +168,9 @@ class Background:
         last: BaseException | None = None
         try:
             rest: Iterator[Sendable] = iter(self._open())
-            while not self._left and (chunk := list(islice(rest, 1 if self._live else CHUNK_EVENTS))):
+            while not self._left and (
+                chunk := list(islice(rest, 1 if self._live else CHUNK_EVENTS))
+            ):
                 self._hand_over(chunk)
         except BaseException as error:
             last = error
@@ -172,7 +187,12 @@ class Background:
             self._left = True
 
 
-async def publish(publisher: Publisher, events: Background, stop: asyncio.Event, on_sent: Callable[[float], None] | None = None) -> bool:
+async def publish(
+    publisher: Publisher,
+    events: Background,
+    stop: asyncio.Event,
+    on_sent: Callable[[float], None] | None = None,
+) -> bool:
     """
     Send events when they are due.
 

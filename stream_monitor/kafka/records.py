@@ -1,7 +1,9 @@
 """
-Our own topics as a command or a starting worker reads them: whole, without a group, what was committed only.
+Our own topics as a command or a starting worker reads them: whole, without a group, what was
+committed only.
 
-Rule of the file: a topic that is not there is never made by reading it, and a broker that is not there is a `BrokerError`.
+Rule of the file: a topic that is not there is never made by reading it, and a broker that is not
+there is a `BrokerError`.
 """
 
 from __future__ import annotations
@@ -55,11 +57,25 @@ class Records:
 
     async def __aenter__(self) -> Self:
         async with topics.admin(self.settings) as client:
-            described = {t["topic"]: t for t in await client.describe_topics(sorted(set(self._names) & set(await client.list_topics())))}
+            described = {
+                t["topic"]: t
+                for t in await client.describe_topics(
+                    sorted(set(self._names) & set(await client.list_topics()))
+                )
+            }
         self.missing = [name for topic, name in self._names.items() if topic not in described]
-        partitions = [TopicPartition(topic, p["partition"]) for topic, found in described.items() for p in found["partitions"]]
+        partitions = [
+            TopicPartition(topic, p["partition"])
+            for topic, found in described.items()
+            for p in found["partitions"]
+        ]
         options = client_options(self.settings.kafka)
-        self._consumer = AIOKafkaConsumer(**options, isolation_level="read_committed", enable_auto_commit=False, auto_offset_reset="earliest")
+        self._consumer = AIOKafkaConsumer(
+            **options,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
         try:
             with connecting(self.settings.kafka):
                 await self._consumer.start()
@@ -100,13 +116,25 @@ class Records:
         except KafkaError as e:
             raise self._refused(e) from None
         return [
-            Record(self._names[tp.topic], (r.key or b"").decode("utf-8", "replace"), r.value, dict(r.headers), r.key, r.partition, r.offset, r.timestamp)
+            Record(
+                self._names[tp.topic],
+                (r.key or b"").decode("utf-8", "replace"),
+                r.value,
+                dict(r.headers),
+                r.key,
+                r.partition,
+                r.offset,
+                r.timestamp,
+            )
             for tp, records in fetched.items()
             for r in records
         ]
 
     def _refused(self, error: KafkaError) -> BrokerError:
-        return BrokerError(f"{self.settings.kafka.bootstrap_servers}: {', '.join(self._names)} cannot be read: {error}")
+        return BrokerError(
+            f"{self.settings.kafka.bootstrap_servers}: {', '.join(self._names)} cannot be "
+            f"read: {error}"
+        )
 
 
 async def read_compacted(settings: Settings, name: str, *, without: str = "") -> dict[str, bytes]:
@@ -121,7 +149,10 @@ async def read_compacted(settings: Settings, name: str, *, without: str = "") ->
     out: dict[str, bytes] = {}
     async with Records(settings, [name]) as records:
         if records.missing:
-            raise BrokerError(f"the topic {settings.kafka.topic_prefix + name} does not exist; a worker creates it, or `stream-monitor topics apply`")
+            raise BrokerError(
+                f"the topic {settings.kafka.topic_prefix + name} does not exist; a worker "
+                "creates it, or `stream-monitor topics apply`"
+            )
         async for record in records.whole():
             if without in record.headers:
                 continue
@@ -133,7 +164,8 @@ async def read_compacted(settings: Settings, name: str, *, without: str = "") ->
 
 async def write(settings: Settings, name: str, key: str, value: bytes) -> None:
     """
-    One record for one of our topics, acknowledged by all replicas. The topics are made when they are missing and `kafka.create_topics` allows it.
+    One record for one of our topics, acknowledged by all replicas. The topics are made when they
+    are missing and `kafka.create_topics` allows it.
 
     Raises
     ------
@@ -144,21 +176,33 @@ async def write(settings: Settings, name: str, key: str, value: bytes) -> None:
     async with topics.admin(settings) as client:
         missing = topic not in await client.list_topics()
     if missing and not settings.kafka.create_topics:
-        raise BrokerError(f"the topic {topic} does not exist, and kafka.create_topics is false; create it with `stream-monitor topics apply`")
+        raise BrokerError(
+            f"the topic {topic} does not exist, and kafka.create_topics is false; create it "
+            "with `stream-monitor topics apply`"
+        )
     if missing:
         await topics.ensure(settings)
-    producer = AIOKafkaProducer(**client_options(settings.kafka), acks="all", enable_idempotence=True, compression_type="zstd")
+    producer = AIOKafkaProducer(
+        **client_options(settings.kafka),
+        acks="all",
+        enable_idempotence=True,
+        compression_type="zstd",
+    )
     try:
         with connecting(settings.kafka):
             await producer.start()
         await producer.send_and_wait(topic, value, key.encode())
     except KafkaError as e:
-        raise BrokerError(f"{settings.kafka.bootstrap_servers}: a record for {topic} was refused: {e}") from None
+        raise BrokerError(
+            f"{settings.kafka.bootstrap_servers}: a record for {topic} was refused: {e}"
+        ) from None
     finally:
         await quietly(producer.stop())
 
 
-async def send_again(settings: Settings, records: Sequence[tuple[str, bytes | None, bytes, int]]) -> None:
+async def send_again(
+    settings: Settings, records: Sequence[tuple[str, bytes | None, bytes, int]]
+) -> None:
     """
     Records (topic, key, value, time in ms) as they were, acknowledged by all replicas.
 
@@ -167,13 +211,24 @@ async def send_again(settings: Settings, records: Sequence[tuple[str, bytes | No
     BrokerError
         The broker is not there, or a record is refused; those before it may have been sent.
     """
-    producer = AIOKafkaProducer(**client_options(settings.kafka), acks="all", enable_idempotence=True, compression_type="zstd", max_request_size=4 << 20)
+    producer = AIOKafkaProducer(
+        **client_options(settings.kafka),
+        acks="all",
+        enable_idempotence=True,
+        compression_type="zstd",
+        max_request_size=4 << 20,
+    )
     try:
         with connecting(settings.kafka):
             await producer.start()
-        waiting = [await producer.send(topic, value, key, timestamp_ms=time_ms) for topic, key, value, time_ms in records]
+        waiting = [
+            await producer.send(topic, value, key, timestamp_ms=time_ms)
+            for topic, key, value, time_ms in records
+        ]
         await asyncio.gather(*waiting)
     except KafkaError as e:
-        raise BrokerError(f"{settings.kafka.bootstrap_servers}: a record was refused: {e}") from None
+        raise BrokerError(
+            f"{settings.kafka.bootstrap_servers}: a record was refused: {e}"
+        ) from None
     finally:
         await quietly(producer.stop())

@@ -1,7 +1,8 @@
 """
 Certificates: those we show and those we trust.
 
-Rule of the file: TLS 1.2 or later, the name in a certificate is checked, and nobody is ever asked for a password on a terminal. A file that cannot be used is told by its key.
+Rule of the file: TLS 1.2 or later, the name in a certificate is checked, and nobody is ever asked
+for a password on a terminal. A file that cannot be used is told by its key.
 """
 
 from __future__ import annotations
@@ -24,9 +25,18 @@ def client_context(security: Security) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=security.ca_file)
     except (OSError, ssl.SSLError) as e:
-        raise ConfigError([f"kafka.security.ca_file: {security.ca_file}: {_why(e, 'is not a certificate in PEM')}"]) from None
+        raise ConfigError(
+            [
+                (
+                    f"kafka.security.ca_file: {security.ca_file}: "
+                    f"{_why(e, 'is not a certificate in PEM')}"
+                )
+            ]
+        ) from None
     if security.cert_file:
-        _show(context, "kafka.security", security.cert_file, security.key_file, security.key_password)
+        _show(
+            context, "kafka.security", security.cert_file, security.key_file, security.key_password
+        )
     return context
 
 
@@ -47,17 +57,33 @@ def server_context(http: HttpSettings) -> ssl.SSLContext | None:
 
 
 def reader_context(http: HttpSettings) -> ssl.SSLContext:
-    """How a worker's `/metrics` is verified: by its own certificate too, which may be signed by itself."""
+    """
+    How a worker's `/metrics` is verified: by its own certificate too, which may be signed by
+    itself.
+    """
     context = ssl.create_default_context()
     if http.cert_file:
         try:
             context.load_verify_locations(http.cert_file)
         except (OSError, ssl.SSLError) as e:
-            raise ConfigError([f"worker.metrics.cert_file: {http.cert_file}: {_why(e, 'is not a certificate in PEM')}"]) from None
+            raise ConfigError(
+                [
+                    (
+                        f"worker.metrics.cert_file: {http.cert_file}: "
+                        f"{_why(e, 'is not a certificate in PEM')}"
+                    )
+                ]
+            ) from None
     return context
 
 
-def _show(context: ssl.SSLContext, section: str, cert_file: str, key_file: str | None, password: Secret | None) -> None:
+def _show(
+    context: ssl.SSLContext,
+    section: str,
+    cert_file: str,
+    key_file: str | None,
+    password: Secret | None,
+) -> None:
     asked = False
 
     def answer() -> str:
@@ -70,12 +96,24 @@ def _show(context: ssl.SSLContext, section: str, cert_file: str, key_file: str |
         context.load_cert_chain(cert_file, key_file, answer)
     except (OSError, ssl.SSLError) as e:
         if asked:
-            why = "the key has a password, and key_password does not match it" if section == "kafka.security" else "the key has a password; use a key without one"
+            why = (
+                "the key has a password, and key_password does not match it"
+                if section == "kafka.security"
+                else "the key has a password; use a key without one"
+            )
         else:
             why = _why(e, "do not belong together, or are not a certificate and key in PEM")
-        files = f"{cert_file}, {key_file}" if key_file else f"{cert_file} (and its key, unless key_file names another file)"
+        files = (
+            f"{cert_file}, {key_file}"
+            if key_file
+            else f"{cert_file} (and its key, unless key_file names another file)"
+        )
         raise ConfigError([f"{section}.cert_file and key_file: {files}: {why}"]) from None
 
 
 def _why(e: Exception, otherwise: str) -> str:
-    return f"cannot be read: {e.strerror}" if isinstance(e, OSError) and not isinstance(e, ssl.SSLError) else otherwise
+    return (
+        f"cannot be read: {e.strerror}"
+        if isinstance(e, OSError) and not isinstance(e, ssl.SSLError)
+        else otherwise
+    )

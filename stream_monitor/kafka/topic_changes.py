@@ -1,8 +1,9 @@
 """
 What the topics of a broker lack against `topics/*.yaml`, and making it so.
 
-Rule of the file: `compare` decides and is pure; `look` only asks; `apply` does what `compare` said can be repaired, and nothing besides. The number of partitions of a topic
-whose records are placed by partition is never changed: rows of a model must not move.
+Rule of the file: `compare` decides and is pure; `look` only asks; `apply` does what `compare` said
+can be repaired, and nothing besides. The number of partitions of a topic whose records are placed
+by partition is never changed: rows of a model must not move.
 """
 
 from __future__ import annotations
@@ -26,10 +27,15 @@ TIMEOUT_S = 10.0
 SHOWN_S = 0.2
 PLACED = frozenset({"observations", "snapshots"})
 """Their records are placed by partition."""
-REMAKE = "it cannot be changed in place: Kafka cannot remove partitions, and more of them would split the records of a key; delete the topic and apply again when nothing in it is needed"
+REMAKE = (
+    "it cannot be changed in place: Kafka cannot remove partitions, and more of them would split "
+    "the records of a key; delete the topic and apply again when nothing in it is needed"
+)
 PROCEDURE = (
-    "the number of partitions cannot be changed in place: stop all workers, delete {prefix}observations and {prefix}snapshots, "
-    "`stream-monitor topics apply --partitions observations=N`, start the workers (windows start empty; docs/topics.md has the details)"
+    "the number of partitions cannot be changed in place: stop all workers, delete "
+    "{prefix}observations and {prefix}snapshots, "
+    "`stream-monitor topics apply --partitions observations=N`, start the workers (windows "
+    "start empty; docs/topics.md has the details)"
 )
 
 
@@ -42,7 +48,11 @@ class Found(Struct, frozen=True):
 
 
 class Difference(Struct, frozen=True, kw_only=True):
-    """One thing that is not as specified. Without a `repair` it is for people, and `advice` says how."""
+    """
+    One thing that is not as specified.
+
+    Without a `repair` it is for people, and `advice` says how.
+    """
 
     topic: str
     """Logical name."""
@@ -75,14 +85,21 @@ def asked_partitions(given: Iterable[str]) -> dict[str, int]:
         spec = topics().get(name)
         if spec is None or spec.more_partitions == "never":
             names = ", ".join(n for n, s in topics().items() if s.more_partitions != "never")
-            raise InputError(f"--partitions {text}: {name or text!r} cannot be given more partitions; these can: {names}")
+            raise InputError(
+                f"--partitions {text}: {name or text!r} cannot be given more partitions; "
+                f"these can: {names}"
+            )
         if not (number.isascii() and number.isdigit()) or int(number) < spec.partitions:
-            raise InputError(f"--partitions {text}: give NAME=N with a number that is at least {spec.partitions}")
+            raise InputError(
+                f"--partitions {text}: give NAME=N with a number that is at least {spec.partitions}"
+            )
         asked[name] = int(number)
     return asked
 
 
-def compare(found: Mapping[str, Found], prefix: str = "", asked: Mapping[str, int] | None = None) -> list[Difference]:
+def compare(
+    found: Mapping[str, Found], prefix: str = "", asked: Mapping[str, int] | None = None
+) -> list[Difference]:
     """
     What is not as specified, by topic.
 
@@ -100,39 +117,75 @@ def compare(found: Mapping[str, Found], prefix: str = "", asked: Mapping[str, in
     >>> whole = {name: Found(spec.partitions, 1, spec.config) for name, spec in topics().items()}
     >>> compare(whole)
     []
-    >>> [(d.aspect, d.have, d.want) for d in compare(whole | {"labels": Found(9, 1, topics()["labels"].config | {"retention.ms": "1"})})]
+    >>> [
+    ...     (d.aspect, d.have, d.want)
+    ...     for d in compare(
+    ...         whole | {"labels": Found(9, 1, topics()["labels"].config | {"retention.ms": "1"})}
+    ...     )
+    ... ]
     [('retention.ms', '1', '604800000')]
     """
-    wanted = partitions_at_creation({name: topic.partitions for name, topic in found.items()}, asked)
+    wanted = partitions_at_creation(
+        {name: topic.partitions for name, topic in found.items()}, asked
+    )
     out = []
     for name, spec in topics().items():
         topic = found.get(name)
         if topic is None:
-            out.append(Difference(topic=name, aspect="topic", want=str(wanted[name]), have=None, repair="create"))
+            out.append(
+                Difference(
+                    topic=name, aspect="topic", want=str(wanted[name]), have=None, repair="create"
+                )
+            )
             continue
-        out += _partitions(spec, topic.partitions, wanted[name], prefix, asked=name in (asked or {}))
+        out += _partitions(
+            spec, topic.partitions, wanted[name], prefix, asked=name in (asked or {})
+        )
         out += [
-            Difference(topic=name, aspect=key, want=value, have=topic.config.get(key), repair="alter")
+            Difference(
+                topic=name, aspect=key, want=value, have=topic.config.get(key), repair="alter"
+            )
             for key, value in spec.settings(topic.replicas).items()
-            if not _same(topic.config.get(key), value) and not _kept_longer(key, topic.config.get(key), value)
+            if not _same(topic.config.get(key), value)
+            and not _kept_longer(key, topic.config.get(key), value)
         ]
     return out
 
 
-def _partitions(spec: TopicSpec, have: int, want: int, prefix: str, *, asked: bool) -> list[Difference]:
+def _partitions(
+    spec: TopicSpec, have: int, want: int, prefix: str, *, asked: bool
+) -> list[Difference]:
     if have == want or (have > want and spec.more_partitions != "never" and not asked):
         return []
     grows = spec.more_partitions == "allowed" and have < want
     if grows:
-        advice = "" if asked else f"`stream-monitor topics apply --partitions {spec.name}={want}` adds them; nothing is lost"
+        advice = (
+            ""
+            if asked
+            else (
+                f"`stream-monitor topics apply --partitions {spec.name}={want}` adds them; "
+                "nothing is lost"
+            )
+        )
     else:
         advice = PROCEDURE.format(prefix=prefix) if spec.name in PLACED else REMAKE
-    return [Difference(topic=spec.name, aspect="partitions", want=str(want), have=str(have), repair="add_partitions" if grows and asked else None, advice=advice)]
+    return [
+        Difference(
+            topic=spec.name,
+            aspect="partitions",
+            want=str(want),
+            have=str(have),
+            repair="add_partitions" if grows and asked else None,
+            advice=advice,
+        )
+    ]
 
 
 def _same(have: str | None, want: str) -> bool:
     """Settings that are lists (`cleanup.policy`) have no order."""
-    return have is not None and sorted(part.strip() for part in have.split(",")) == sorted(want.split(","))
+    return have is not None and sorted(part.strip() for part in have.split(",")) == sorted(
+        want.split(",")
+    )
 
 
 def _kept_longer(key: str, have: str | None, want: str) -> bool:
@@ -142,7 +195,11 @@ def _kept_longer(key: str, have: str | None, want: str) -> bool:
     >>> _kept_longer("retention.ms", "-1", "1000"), _kept_longer("retention.ms", "10", "1000")
     (True, False)
     """
-    return key == "retention.ms" and have is not None and (have == "-1" or (have.isdigit() and int(have) > int(want)))
+    return (
+        key == "retention.ms"
+        and have is not None
+        and (have == "-1" or (have.isdigit() and int(have) > int(want)))
+    )
 
 
 async def look(kafka: KafkaSettings) -> dict[str, Found]:
@@ -164,22 +221,37 @@ async def look(kafka: KafkaSettings) -> dict[str, Found]:
     except BrokerError:
         raise  # it says which setting to look at
     except (KafkaError, OSError) as e:  # TimeoutError is an OSError
-        raise BrokerError(f"no response from Kafka at {kafka.bootstrap_servers} (kafka.bootstrap_servers): {str(e) or type(e).__name__}") from None
+        raise BrokerError(
+            f"no response from Kafka at {kafka.bootstrap_servers} (kafka.bootstrap_servers): "
+            f"{str(e) or type(e).__name__}"
+        ) from None
     if hidden:
-        raise BrokerError(f"not allowed to see {', '.join(sorted(hidden))}: grant Describe on these topics to the user of kafka.security")
+        raise BrokerError(
+            f"not allowed to see {', '.join(sorted(hidden))}: grant Describe on these topics "
+            "to the user of kafka.security"
+        )
     if unread := [name for name in there if name not in configs]:
-        raise BrokerError(f"the settings of {', '.join(unread)} cannot be read: grant DescribeConfigs on these topics to the user of kafka.security")
-    return {physical[name]: Found(seen[name].partitions, seen[name].replicas, configs[name]) for name in there}
+        raise BrokerError(
+            f"the settings of {', '.join(unread)} cannot be read: grant DescribeConfigs on "
+            "these topics to the user of kafka.security"
+        )
+    return {
+        physical[name]: Found(seen[name].partitions, seen[name].replicas, configs[name])
+        for name in there
+    }
 
 
-async def differences(kafka: KafkaSettings, asked: Mapping[str, int] | None = None) -> list[Difference]:
+async def differences(
+    kafka: KafkaSettings, asked: Mapping[str, int] | None = None
+) -> list[Difference]:
     """What the broker has otherwise than specified, or than asked for."""
     return compare(await look(kafka), kafka.topic_prefix, asked)
 
 
 async def apply(settings: Settings, changes: Collection[Difference]) -> None:
     """
-    Do what can be repaired, and wait until the broker shows it: it answers before its metadata has the change.
+    Do what can be repaired, and wait until the broker shows it: it answers before its metadata has
+    the change.
 
     Raises
     ------
@@ -200,7 +272,9 @@ async def apply(settings: Settings, changes: Collection[Difference]) -> None:
             if made:
                 await create(settings, client, made)
             if grown:
-                await client.create_partitions({name: NewPartitions(total_count=number) for name, number in grown.items()})
+                await client.create_partitions(
+                    {name: NewPartitions(total_count=number) for name, number in grown.items()}
+                )
             if altered:
                 await _alter(client, altered)
         except KafkaError as e:
@@ -208,9 +282,16 @@ async def apply(settings: Settings, changes: Collection[Difference]) -> None:
     asked = {d.topic: int(d.want) for d in changes if d.repair in {"create", "add_partitions"}}
     done = {(d.topic, d.aspect) for d in changes if d.repair}
     until_s = asyncio.get_running_loop().time() + TIMEOUT_S
-    while late := sorted(f"{prefix}{d.topic} ({d.aspect})" for d in await differences(settings.kafka, asked) if (d.topic, d.aspect) in done):
+    while late := sorted(
+        f"{prefix}{d.topic} ({d.aspect})"
+        for d in await differences(settings.kafka, asked)
+        if (d.topic, d.aspect) in done
+    ):
         if asyncio.get_running_loop().time() > until_s:
-            raise BrokerError(f"the broker accepted the changes but does not show them after {TIMEOUT_S:g} s: {', '.join(late)}; see `stream-monitor topics check`")
+            raise BrokerError(
+                f"the broker accepted the changes but does not show them after {TIMEOUT_S:g} "
+                f"s: {', '.join(late)}; see `stream-monitor topics check`"
+            )
         await asyncio.sleep(SHOWN_S)
 
 
@@ -218,7 +299,14 @@ async def _alter(client: AIOKafkaAdminClient, altered: dict[str, dict[str, str]]
     try:
         answer = await client._send_request(SetTopicConfigs(altered))
     except KafkaError as e:
-        raise BrokerError(f"the settings of {', '.join(altered)} could not be changed (IncrementalAlterConfigs, Kafka 2.3 or later): {e}") from None
-    refused = [f"{name}: {message or for_code(code).__name__}" for code, message, _, name in answer.resources if code]
+        raise BrokerError(
+            f"the settings of {', '.join(altered)} could not be changed "
+            f"(IncrementalAlterConfigs, Kafka 2.3 or later): {e}"
+        ) from None
+    refused = [
+        f"{name}: {message or for_code(code).__name__}"
+        for code, message, _, name in answer.resources
+        if code
+    ]
     if refused:
         raise BrokerError(f"settings could not be changed: {'; '.join(refused)}")

@@ -1,8 +1,9 @@
 """
 Ids of topics, which aiokafka does not ask for.
 
-Rule of the file: Metadata version 10 (Kafka 2.8), its request and its answer. A topic that was deleted and made again has the same name and another id, and only the id
-tells. A broker that does not know the version has no ids: the answer is then empty.
+Rule of the file: Metadata version 10 (Kafka 2.8), its request and its answer. A topic that was
+deleted and made again has the same name and another id, and only the id tells. A broker that does
+not know the version has no ids: the answer is then empty.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from typing import Any, ClassVar
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import IncompatibleBrokerVersion
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import AbstractType, Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
+from aiokafka.protocol.types import (
+    AbstractType,
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Schema,
+    TaggedFields,
+)
 
 METADATA_KEY = 3
 UUID_BYTES = 16
@@ -41,7 +51,16 @@ class MetadataResponse_v10(Response):  # noqa: N801 - as aiokafka names them
     API_VERSION = 10
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
-        ("brokers", CompactArray(("node_id", Int32), ("host", CompactString("utf-8")), ("port", Int32), ("rack", CompactString("utf-8")), ("tags", TaggedFields))),
+        (
+            "brokers",
+            CompactArray(
+                ("node_id", Int32),
+                ("host", CompactString("utf-8")),
+                ("port", Int32),
+                ("rack", CompactString("utf-8")),
+                ("tags", TaggedFields),
+            ),
+        ),
         ("cluster_id", CompactString("utf-8")),
         ("controller_id", Int32),
         (
@@ -79,7 +98,12 @@ class MetadataRequest_v10(RequestStruct):  # noqa: N801
     API_VERSION = 10
     RESPONSE_TYPE = MetadataResponse_v10
     SCHEMA = Schema(
-        ("topics", CompactArray(("topic_id", Uuid), ("topic", CompactString("utf-8")), ("tags", TaggedFields))),
+        (
+            "topics",
+            CompactArray(
+                ("topic_id", Uuid), ("topic", CompactString("utf-8")), ("tags", TaggedFields)
+            ),
+        ),
         ("allow_auto_topic_creation", Boolean),
         ("include_cluster_authorized_operations", Boolean),
         ("include_topic_authorized_operations", Boolean),
@@ -93,7 +117,9 @@ class AskTopicIds(Request[MetadataRequest_v10]):
     API_KEY: ClassVar[int] = METADATA_KEY
 
     def __init__(self, topics: Collection[str]) -> None:
-        self._topics: list[tuple[bytes, str, dict[int, bytes]]] = [(bytes(UUID_BYTES), topic, {}) for topic in topics]
+        self._topics: list[tuple[bytes, str, dict[int, bytes]]] = [
+            (bytes(UUID_BYTES), topic, {}) for topic in topics
+        ]
 
     def build(self, request_struct_class: type[MetadataRequest_v10]) -> Any:
         return request_struct_class(self._topics, False, False, False, {})
@@ -110,6 +136,13 @@ async def topic_ids(client: AIOKafkaClient, topics: Collection[str]) -> dict[str
     """
     try:
         answer = await client.send(client.get_random_node(), AskTopicIds(topics))
-    except (IncompatibleBrokerVersion, NotImplementedError):  # how aiokafka says that the broker does not know this version
+    except (
+        IncompatibleBrokerVersion,
+        NotImplementedError,
+    ):  # how aiokafka says that the broker does not know this version
         return {}
-    return {topic: base64.urlsafe_b64encode(raw).decode().rstrip("=") for error, topic, raw, *_ in answer.topics if error == 0}
+    return {
+        topic: base64.urlsafe_b64encode(raw).decode().rstrip("=")
+        for error, topic, raw, *_ in answer.topics
+        if error == 0
+    }

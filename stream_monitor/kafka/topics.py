@@ -50,13 +50,24 @@ async def ensure(settings: Settings) -> None:
     prefix = settings.kafka.topic_prefix
     async with admin(settings) as client:
         while True:
-            there = {t["topic"].removeprefix(prefix): len(t["partitions"]) for t in await client.describe_topics() if t["topic"].startswith(prefix)}
+            there = {
+                t["topic"].removeprefix(prefix): len(t["partitions"])
+                for t in await client.describe_topics()
+                if t["topic"].startswith(prefix)
+            }
             missing = [name for name in topics() if name not in there]
             if not missing:
                 return
-            asked = await client._send_request(MetadataRequest([prefix + name for name in missing], allow_auto_topic_creation=False))  # describe_topics would make them
+            asked = await client._send_request(
+                MetadataRequest(
+                    [prefix + name for name in missing], allow_auto_topic_creation=False
+                )
+            )  # describe_topics would make them
             if hidden := [topic[1] for topic in asked.topics if topic[0] == TOPIC_HIDDEN]:
-                raise BrokerError(f"missing access: topics {', '.join(sorted(hidden))} are hidden from the user of kafka.security (grant what docs/security.md lists)")
+                raise BrokerError(
+                    f"missing access: topics {', '.join(sorted(hidden))} are hidden from the "
+                    "user of kafka.security (grant what docs/security.md lists)"
+                )
             if settings.kafka.create_topics:
                 partitions = partitions_at_creation(there)
                 await create(settings, client, {name: partitions[name] for name in missing})
@@ -65,9 +76,12 @@ async def ensure(settings: Settings) -> None:
             await asyncio.sleep(WAIT_S)
 
 
-def partitions_at_creation(there: Mapping[str, int], asked: Mapping[str, int] | None = None) -> dict[str, int]:
+def partitions_at_creation(
+    there: Mapping[str, int], asked: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """
-    With how many partitions each topic is made: as asked or specified, but `snapshots` has one for each of `observations`.
+    With how many partitions each topic is made: as asked or specified, but `snapshots` has one for
+    each of `observations`.
 
     >>> partitions_at_creation({"observations": 16})["snapshots"]
     16
@@ -77,9 +91,12 @@ def partitions_at_creation(there: Mapping[str, int], asked: Mapping[str, int] | 
     return out
 
 
-async def create(settings: Settings, client: AIOKafkaAdminClient, partitions: Mapping[str, int]) -> None:
+async def create(
+    settings: Settings, client: AIOKafkaAdminClient, partitions: Mapping[str, int]
+) -> None:
     """
-    Make topics, by logical name, with so many partitions. One that is there by now is left as it is.
+    Make topics, by logical name, with so many partitions. One that is there by now is left as it
+    is.
 
     Raises
     ------
@@ -88,16 +105,30 @@ async def create(settings: Settings, client: AIOKafkaAdminClient, partitions: Ma
     """
     prefix = settings.kafka.topic_prefix
     replicas = min(REPLICAS, len((await client.describe_cluster())["brokers"]))
-    new = [NewTopic(prefix + name, number, replicas, topic_configs=topics()[name].settings(replicas)) for name, number in partitions.items()]
+    new = [
+        NewTopic(prefix + name, number, replicas, topic_configs=topics()[name].settings(replicas))
+        for name, number in partitions.items()
+    ]
     try:
         response = await client.create_topics(new)
     except KafkaError as e:
         raise BrokerError(f"the topics {', '.join(partitions)} cannot be created: {e}") from None
-    refused = [f"{topic}: {(*rest, None)[0] or for_code(code).__name__}" for topic, code, *rest in response.topic_errors if code not in (0, TOPIC_EXISTS)]
+    refused = [
+        f"{topic}: {(*rest, None)[0] or for_code(code).__name__}"
+        for topic, code, *rest in response.topic_errors
+        if code not in (0, TOPIC_EXISTS)
+    ]
     if refused:
-        denied = any(code in (TOPIC_HIDDEN, CLUSTER_DENIED) for _, code, *_ in response.topic_errors)
+        denied = any(
+            code in (TOPIC_HIDDEN, CLUSTER_DENIED) for _, code, *_ in response.topic_errors
+        )
         advice = (
-            "; grant Create to the user of kafka.security, or have somebody else create them (`stream-monitor topics apply`) and set kafka.create_topics to false" if denied else ""
+            (
+                "; grant Create to the user of kafka.security, or have somebody else create them "
+                "(`stream-monitor topics apply`) and set kafka.create_topics to false"
+            )
+            if denied
+            else ""
         )
         raise BrokerError(f"cannot create topics: {'; '.join(refused)}{advice}")
     log.info("made topics: %s", ", ".join(prefix + name for name in partitions))
@@ -108,4 +139,8 @@ async def describe(settings: Settings) -> dict[str, int]:
     prefix = settings.kafka.topic_prefix
     async with admin(settings) as client:
         found = await client.describe_topics([prefix + n for n in topics()])
-    return {topic["topic"].removeprefix(prefix): len(topic["partitions"]) for topic in found if topic["error_code"] == 0}
+    return {
+        topic["topic"].removeprefix(prefix): len(topic["partitions"])
+        for topic in found
+        if topic["error_code"] == 0
+    }

@@ -1,8 +1,9 @@
 """
 Which series are left out when there are more than `limits.series`.
 
-Rule of the file: fair first, then least needed. Models that stay below their fair share keep everything; a model above it loses whole families, detail per feature before all else.
-So a flood of features or versions of one model never takes a series of another model away.
+Rule of the file: fair first, then least needed. Models that stay below their fair share keep
+everything; a model above it loses whole families, detail per feature before all else. So a flood of
+features or versions of one model never takes a series of another model away.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def drop_order(families: Mapping[str, Metric]) -> list[str]:
     """
     Names of families, the first to be dropped first.
 
-    Histograms by feature, other detail by feature, detail by segment and custom metrics, other histograms, the rest; within a tier the last of the catalogue goes first.
+    Histograms by feature, other detail by feature, detail by segment and custom metrics, other
+    histograms, the rest; within a tier the last of the catalogue goes first.
     """
 
     def tier(metric: Metric) -> int:
@@ -63,7 +65,9 @@ def drop_order(families: Mapping[str, Metric]) -> list[str]:
     return sorted(families, key=lambda name: (tier(families[name]), -position[name]))
 
 
-def left_out(counts: Mapping[tuple[str, str], int], families: Mapping[str, Metric], limit: int) -> set[tuple[str, str]]:
+def left_out(
+    counts: Mapping[tuple[str, str], int], families: Mapping[str, Metric], limit: int
+) -> set[tuple[str, str]]:
     """
     Pairs of model and family that do not fit.
 

@@ -1,8 +1,10 @@
 """
 PromQL over the catalogue.
 
-Rule of the file: a query is made from the catalogue's own names and labels, so a metric that was renamed is an error here and not an empty panel.
-Gauges are taken with `max`, since during a hand-over two workers may both have reported a series within the lookback; rates of counters are added.
+Rule of the file: a query is made from the catalogue's own names and labels, so a metric that was
+renamed is an error here and not an empty panel. Gauges are taken with `max`, since during a
+hand-over two workers may both have reported a series within the lookback; rates of counters are
+added.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def gauge(name: str, *matchers: str, by: tuple[str, ...] | None = None) -> str:
     'max by (model) (model_f1)'
     """
     _is(name, "gauge", "summary")
-    return f"max by ({', '.join(labels_of(name) if by is None else by)}) ({selector(name, *matchers)})"
+    return (
+        f"max by ({', '.join(labels_of(name) if by is None else by)}) ({selector(name, *matchers)})"
+    )
 
 
 def rate(name: str, *matchers: str, by: tuple[str, ...] | None = None, interval: str = "5m") -> str:
@@ -58,10 +62,15 @@ def rate(name: str, *matchers: str, by: tuple[str, ...] | None = None, interval:
     'sum by (model) (rate(model_predictions_total[5m]))'
     """
     _is(name, "counter")
-    return f"sum by ({', '.join(labels_of(name) if by is None else by)}) (rate({selector(name, *matchers)}[{interval}]))"
+    return (
+        f"sum by ({', '.join(labels_of(name) if by is None else by)}) "
+        f"(rate({selector(name, *matchers)}[{interval}]))"
+    )
 
 
-def increase(name: str, *matchers: str, by: tuple[str, ...] | None = None, interval: str = "15m") -> str:
+def increase(
+    name: str, *matchers: str, by: tuple[str, ...] | None = None, interval: str = "15m"
+) -> str:
     """
     Increase of a counter in an interval.
 
@@ -71,40 +80,62 @@ def increase(name: str, *matchers: str, by: tuple[str, ...] | None = None, inter
     'sum by (instance) (increase(stream_monitor_series_dropped_total[15m]))'
     """
     _is(name, "counter")
-    return f"sum by ({', '.join(labels_of(name) if by is None else by)}) (increase({selector(name, *matchers)}[{interval}]))"
+    return (
+        f"sum by ({', '.join(labels_of(name) if by is None else by)}) "
+        f"(increase({selector(name, *matchers)}[{interval}]))"
+    )
 
 
 def newly(name: str, *, by: tuple[str, ...], interval: str = "15m") -> str:
     """
-    That a counter grew in an interval, or is new and greater than 0: Prometheus sees no increase of one that appears with a value.
+    That a counter grew in an interval, or is new and greater than 0: Prometheus sees no increase of
+    one that appears with a value.
 
     Examples
     --------
     >>> newly("stream_monitor_limit_hits_total", by=("limit",)).partition(" or ")[2]
-    '(sum by (limit) (stream_monitor_limit_hits_total) > 0 unless sum by (limit) (stream_monitor_limit_hits_total offset 15m))'
+    '(sum by (limit) (stream_monitor_limit_hits_total) > 0 unless sum by (limit)
+    (stream_monitor_limit_hits_total offset 15m))'
     """
     whole = f"sum by ({', '.join(by)})"
-    return f"{increase(name, by=by, interval=interval)} > 0 or ({whole} ({name}) > 0 unless {whole} ({name} offset {interval}))"
+    return (
+        f"{increase(name, by=by, interval=interval)} > 0 or ({whole} ({name}) > 0 unless {whole} "
+        f"({name} offset {interval}))"
+    )
 
 
-def by_group(name: str, *matchers: str, by: tuple[str, ...], function: str = "sum", over: tuple[str, str] | None = None) -> str:
+def by_group(
+    name: str,
+    *matchers: str,
+    by: tuple[str, ...],
+    function: str = "sum",
+    over: tuple[str, str] | None = None,
+) -> str:
     """
-    A metric of models, apart for each consumer group: an instance is of the group that its `stream_monitor_config_info` names.
+    A metric of models, apart for each consumer group: an instance is of the group that its
+    `stream_monitor_config_info` names.
 
     `over` is a function of a range and its interval.
 
     Examples
     --------
     >>> by_group("model_f1", by=("model",), function="max")
-    'max by (group, model) (model_f1 * on (job, instance) group_left (group) max by (job, instance, group) (stream_monitor_config_info))'
+    'max by (group, model) (model_f1 * on (job, instance) group_left (group) max by (job, instance,
+    group) (stream_monitor_config_info))'
     """
     value, info = selector(name, *matchers), selector("stream_monitor_config_info")
     whose = f"max by (job, instance, group) ({info})"
     if over is not None:  # an instance that is gone meanwhile counts in the range too
         _is(name, "counter")
         value = f"{over[0]}({value}[{over[1]}])"
-        whose = f"topk by (job, instance) (1, max by (job, instance, group) (max_over_time({info}[{over[1]}])))"
-    return f"{function} by ({', '.join(('group', *by))}) ({value} * on (job, instance) group_left (group) {whose})"
+        whose = (
+            "topk by (job, instance) (1, max by (job, instance, group) "
+            f"(max_over_time({info}[{over[1]}])))"
+        )
+    return (
+        f"{function} by ({', '.join(('group', *by))}) ({value} * on (job, instance) group_left "
+        f"(group) {whose})"
+    )
 
 
 def quantile(share: float, name: str, *matchers: str, interval: str = "5m") -> str:
@@ -114,11 +145,15 @@ def quantile(share: float, name: str, *matchers: str, interval: str = "5m") -> s
     Examples
     --------
     >>> quantile(0.99, "model_prediction_latency_seconds")
-    'histogram_quantile(0.99, sum by (model, version, le) (rate(model_prediction_latency_seconds_bucket[5m])))'
+    'histogram_quantile(0.99, sum by (model, version, le)
+    (rate(model_prediction_latency_seconds_bucket[5m])))'
     """
     metric = _is(name, "histogram")
     matched = f"{{{','.join(matchers)}}}" if matchers else ""
-    return f"histogram_quantile({share}, sum by ({', '.join((*metric.labels, 'le'))}) (rate({metric.name}_bucket{matched}[{interval}])))"
+    return (
+        f"histogram_quantile({share}, sum by ({', '.join((*metric.labels, 'le'))}) "
+        f"(rate({metric.name}_bucket{matched}[{interval}])))"
+    )
 
 
 def _is(name: str, *types: str) -> Metric:

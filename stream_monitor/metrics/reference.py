@@ -1,7 +1,8 @@
 """
 `docs/metrics.md`, generated from the catalogue.
 
-Rule of the file: a page that is written by hand is wrong after the next change. `python -m stream_monitor.metrics.reference > docs/metrics.md` writes it anew, and a test holds the two equal.
+Rule of the file: a page that is written by hand is wrong after the next change. `python -m
+stream_monitor.metrics.reference > docs/metrics.md` writes it anew, and a test holds the two equal.
 """
 
 from __future__ import annotations
@@ -13,21 +14,34 @@ from stream_monitor.metrics.catalogue import CATALOGUE, CUSTOM_PREFIX, PSEUDO_FE
 LABELS = {
     "model": "`model` of the event.",
     "version": '`version` of the event, `""` when it has none.',
-    "window": "`last_N` (the N labelled predictions with the greatest event time) or a duration such as `1h`.",
+    "window": (
+        "`last_N` (the N labelled predictions with the greatest event time) or a duration such as "
+        "`1h`."
+    ),
     "quantile": "0.5, 0.95, 0.99 of latency; 0.25, 0.5, 0.75 of a feature.",
-    "feature": f"Name of the feature, or {', '.join(f'`{name}`' for name in PSEUDO_FEATURES)}; `__other__` beyond `limits.features`.",
-    "method": "`psi` `js` `ks` `wasserstein` `chi2` compare with the reference; `adwin` `page_hinkley` `ddm` `hddm_a` `hddm_w` `kswin` watch the stream.",
+    "feature": (
+        f"Name of the feature, or {', '.join(f'`{name}`' for name in PSEUDO_FEATURES)}; "
+        "`__other__` beyond `limits.features`."
+    ),
+    "method": (
+        "`psi` `js` `ks` `wasserstein` `chi2` compare with the reference; `adwin` `page_hinkley` "
+        "`ddm` `hddm_a` `hddm_w` `kswin` watch the stream."
+    ),
     "segment": "`name=value`; `__other__` beyond `limits.segments`.",
     "severity": "`info`, `warning` or `critical`.",
     "rule": "`missing`, `type`, `range`, `category`, `unique` or `unknown_field`.",
     "kind": "`point`, `pattern` or `trend`.",
     "revision": "Hash of the reference (baseline) in use; empty while it is learnt.",
-    "positive_class": "Class that precision, recall, F1 and the scores are of; empty where there is none, or nothing says which.",
-    "positive_class_source": "How it was found: `configured`, `name`, `score` (the greater mean score) or `rarer`.",
+    "positive_class": (
+        "Class that precision, recall, F1 and the scores are of; empty where there is none, or "
+        "nothing says which."
+    ),
+    "positive_class_source": "How it was found: `configured`, `name`, `score` or `rarer`.",
     "topic": "Logical name of the topic, without `kafka.topic_prefix`.",
     "partition": "Number of the partition.",
     "outcome": (
-        "Of records: `forwarded` `rejected` `tombstone` where they are read, `accepted` `duplicate` `seen` where they are evaluated. "
+        "Of records: `forwarded` `rejected` `tombstone` where they are read, `accepted` "
+        "`duplicate` `seen` where they are evaluated. "
         "Of labels: `matched` `corrected` `superseded` `duplicate` `orphan` `evicted`."
     ),
     "reason": "Why a record could not be used, one of a closed set: see the dead letters.",
@@ -35,7 +49,10 @@ LABELS = {
     "monitor": "Name of the monitor.",
     "status": "`firing`, `updated` or `resolved`.",
     "group": "Consumer group of the worker (`worker.group`).",
-    "hash": "Hash of the configuration of the evaluation: differs between workers only while a change is rolled out.",
+    "hash": (
+        "Hash of the configuration of the evaluation: differs between workers only while a change "
+        "is rolled out."
+    ),
     "python": "Version of Python.",
 }
 
@@ -54,7 +71,7 @@ The worker serves these at `/metrics` (`worker.metrics`, port 9108) in the Prome
 - During a hand-over Prometheus may see a gauge from two instances for some minutes: take `max without (instance)`, not `sum`. Add the rates of counters.
 
 `stream-monitor export dashboards` and `stream-monitor export rules` write Grafana dashboards and alerting rules over them; they are also in `dashboards/`.
-"""
+"""  # noqa: E501
 
 CUSTOM = f"""
 ## Your own metrics
@@ -69,7 +86,7 @@ defaults:
 ```
 
 gives `{CUSTOM_PREFIX}basket_value_bucket{{model="shop",version="3",country="NL",le="50"}}`. A `summary` has the `quantiles` asked for. One name is one family: two models may share it only with the same type, labels and buckets.
-"""
+"""  # noqa: E501
 
 
 def reference() -> str:
@@ -80,11 +97,15 @@ def reference() -> str:
 def _page() -> Iterator[str]:
     yield INTRODUCTION
     yield "## Of the models\n"
-    yield from _table([metric for metric in CATALOGUE.values() if metric.name.startswith("model_")], shared=2)
+    yield from _table(
+        [metric for metric in CATALOGUE.values() if metric.name.startswith("model_")], shared=2
+    )
     yield "\nEvery one of them has `model` and `version` besides."
     yield CUSTOM
     yield "## Of the process\n"
-    yield from _table([metric for metric in CATALOGUE.values() if not metric.name.startswith("model_")], shared=0)
+    yield from _table(
+        [metric for metric in CATALOGUE.values() if not metric.name.startswith("model_")], shared=0
+    )
     yield "\n## Labels\n"
     yield "| label | values |"
     yield "|---|---|"
@@ -97,7 +118,11 @@ def _table(metrics: list[Metric], *, shared: int) -> Iterator[str]:
     yield "|---|---|---|---|"
     for metric in metrics:
         labels = " ".join(f"`{label}`" for label in metric.labels[shared:])
-        buckets = f" Buckets: {', '.join(f'{edge:g}' for edge in metric.buckets)}." if metric.buckets else ""
+        buckets = (
+            f" Buckets: {', '.join(f'{edge:g}' for edge in metric.buckets)}."
+            if metric.buckets
+            else ""
+        )
         yield f"| `{metric.name}` | {metric.type} | {labels} | {metric.help}{buckets} |"
 
 

@@ -1,8 +1,9 @@
 """
 Prometheus alerting rules, generated from the catalogue.
 
-Rule of the file: stream-monitor judges models, Prometheus judges stream-monitor.
-So the rules for models pass on what is firing (`model_alerts_firing`) and watch only what no worker can say of itself; thresholds of a model stay in `monitor.yaml`, in one place.
+Rule of the file: stream-monitor judges models, Prometheus judges stream-monitor. So the rules for
+models pass on what is firing (`model_alerts_firing`) and watch only what no worker can say of
+itself; thresholds of a model stay in `monitor.yaml`, in one place.
 """
 
 from __future__ import annotations
@@ -33,32 +34,55 @@ def rules() -> dict[str, Any]:
     }
 
 
-def _alert(name: str, expression: str, when: tuple[str, str | None], summary: str, description: str) -> dict[str, Any]:
-    """An alert; `when` is how long it must hold and its severity, None to keep the severity of the series."""
+def _alert(
+    name: str, expression: str, when: tuple[str, str | None], summary: str, description: str
+) -> dict[str, Any]:
+    """
+    An alert; `when` is how long it must hold and its severity, None to keep the severity of the
+    series.
+    """
     wait, severity = when
     labels = {"labels": {"severity": severity}} if severity else {}
-    return {"alert": name, "expr": expression, "for": wait, **labels, "annotations": {"summary": summary, "description": description}}
+    return {
+        "alert": name,
+        "expr": expression,
+        "for": wait,
+        **labels,
+        "annotations": {"summary": summary, "description": description},
+    }
 
 
 def _recording() -> list[dict[str, Any]]:
-    predictions, errors = (by_group(f"model_{name}_total", by=MODEL, over=("rate", "5m")) for name in ("predictions", "prediction_errors"))
+    predictions, errors = (
+        by_group(f"model_{name}_total", by=MODEL, over=("rate", "5m"))
+        for name in ("predictions", "prediction_errors")
+    )
     return [
         {"record": "group_model_version:model_predictions:rate5m", "expr": predictions},
-        {"record": "group_model_version:model_prediction_errors:ratio_rate5m", "expr": f"{errors} / {predictions}"},
+        {
+            "record": "group_model_version:model_prediction_errors:ratio_rate5m",
+            "expr": f"{errors} / {predictions}",
+        },
     ]
 
 
 def _worker() -> list[dict[str, Any]]:
     rejected = rate("stream_monitor_dead_letters_total", by=(*PROCESS, "topic"))
-    replaced, taken = rate("stream_monitor_timestamps_replaced_total", by=("job",)), rate("stream_monitor_records_total", 'outcome="forwarded"', by=("job",))
-    read = rate("stream_monitor_records_total", 'outcome=~"forwarded|rejected"', by=(*PROCESS, "topic"))
+    replaced, taken = (
+        rate("stream_monitor_timestamps_replaced_total", by=("job",)),
+        rate("stream_monitor_records_total", 'outcome="forwarded"', by=("job",)),
+    )
+    read = rate(
+        "stream_monitor_records_total", 'outcome=~"forwarded|rejected"', by=(*PROCESS, "topic")
+    )
     return [
         _alert(
             "StreamMonitorAbsent",
             f"absent({selector('stream_monitor_build_info')})",
             ("2m", "critical"),
             "No stream-monitor worker is scraped",
-            "Nobody watches the models. See whether workers run and whether Prometheus reaches them.",
+            "Nobody watches the models. See whether workers run and whether Prometheus "
+            "reaches them.",
         ),
         _alert(
             "StreamMonitorNotReady",
@@ -69,38 +93,49 @@ def _worker() -> list[dict[str, Any]]:
         ),
         _alert(
             "StreamMonitorBehind",
-            f"{gauge('stream_monitor_log_time_lag_seconds', by=(*PROCESS, 'topic', 'partition'))} > {LAG_S}",
+            f"{gauge('stream_monitor_log_time_lag_seconds', by=(*PROCESS, 'topic', 'partition'))} "
+            f"> {LAG_S}",
             ("5m", "warning"),
             "{{ $labels.topic }}/{{ $labels.partition }} is {{ $value | humanizeDuration }} behind",
-            "Metrics and alerts of its models are that late. Add workers (up to the number of partitions) or give them more CPU.",
+            "Metrics and alerts of its models are that late. Add workers (up to the number of "
+            "partitions) or give them more CPU.",
         ),
         _alert(
             "StreamMonitorClock",
             f"abs({gauge('stream_monitor_clock_offset_seconds', by=PROCESS)}) > {CLOCK_S}",
             ("1m", "warning"),
-            "The clock of {{ $labels.instance }} is {{ $value | humanizeDuration }} from that of its broker",
-            "Keep the clocks of workers and brokers in step (NTP). Windows and alerts go by the broker's; its log and its lag are dated wrong.",
+            "The clock of {{ $labels.instance }} is {{ $value | humanizeDuration }} from that "
+            "of its broker",
+            "Keep the clocks of workers and brokers in step (NTP). Windows and alerts go by "
+            "the broker's; its log and its lag are dated wrong.",
         ),
         _alert(
             "StreamMonitorDeadLetters",
             f"{rejected} / {read} > {REJECTED_SHARE}",
             ("10m", "warning"),
-            "{{ $value | humanizePercentage }} of what {{ $labels.instance }} reads of {{ $labels.topic }} cannot be used",
+            "{{ $value | humanizePercentage }} of what {{ $labels.instance }} reads of {{ "
+            "$labels.topic }} cannot be used",
             "See `stream-monitor dead-letters list` for reasons and examples.",
         ),
         _alert(
             "StreamMonitorEventsAhead",
             f"{replaced} / {taken} > {REPLACED_SHARE}",
             ("10m", "warning"),
-            "{{ $value | humanizePercentage }} of the events that {{ $labels.job }} reads are dated in the future",
-            "The clock of a producer is ahead, or its timestamps have another unit. They count at the time at which they came; `stream-monitor doctor` looks at the newest.",
+            "{{ $value | humanizePercentage }} of the events that {{ $labels.job }} reads are "
+            "dated in the future",
+            "The clock of a producer is ahead, or its timestamps have another unit. They "
+            "count at the time at which they came; `stream-monitor doctor` looks at the "
+            "newest.",
         ),
         _alert(
             "StreamMonitorTwoConfigurations",
-            f"count by (job, group) ({gauge('stream_monitor_config_info', by=('job', 'group', 'hash'))}) > 1",
+            "count by (job, group) "
+            f"({gauge('stream_monitor_config_info', by=('job', 'group', 'hash'))}) > 1",
             ("5m", "warning"),
             "Workers of the group {{ $labels.group }} have {{ $value }} configurations",
-            "A model is judged by the one or the other, as partitions go from worker to worker. Finish the rollout; `stream-monitor doctor` shows which partition has which.",
+            "A model is judged by the one or the other, as partitions go from worker to "
+            "worker. Finish the rollout; `stream-monitor doctor` shows which partition has "
+            "which.",
         ),
         *_left_out(),
     ]
@@ -113,8 +148,10 @@ def _left_out() -> list[dict[str, Any]]:
             "StreamMonitorRecordsLost",
             f"{gauge('stream_monitor_lost_records', by=(*PROCESS, 'topic', 'partition'))} > 0",
             ("0m", "critical"),
-            "{{ $value }} records of {{ $labels.topic }}/{{ $labels.partition }} were deleted before they were read",
-            "Retention is shorter than the workers were away: counts have a gap there. Make it longer. The alert ends when the worker is started again.",
+            "{{ $value }} records of {{ $labels.topic }}/{{ $labels.partition }} were deleted "
+            "before they were read",
+            "Retention is shorter than the workers were away: counts have a gap there. Make "
+            "it longer. The alert ends when the worker is started again.",
         ),
         _alert(
             "StreamMonitorEvicting",
@@ -128,14 +165,16 @@ def _left_out() -> list[dict[str, Any]]:
             newly("stream_monitor_limit_hits_total", by=(*PROCESS, "limit")),
             ("0m", "warning"),
             "{{ $labels.instance }} has reached limits.{{ $labels.limit }}",
-            "What comes beyond the limit is not monitored on its own. Raise the limit, or find who sends so many.",
+            "What comes beyond the limit is not monitored on its own. Raise the limit, or "
+            "find who sends so many.",
         ),
         _alert(
             "StreamMonitorSeriesDropped",
             newly("stream_monitor_series_dropped_total", by=PROCESS),
             ("10m", "warning"),
             "{{ $labels.instance }} leaves series out of its metrics",
-            "limits.series is reached: detail by feature of the largest models is missing. Raise it, or monitor fewer features.",
+            "limits.series is reached: detail by feature of the largest models is missing. "
+            "Raise it, or monitor fewer features.",
         ),
         _alert(
             "StreamMonitorScrapeErrors",
@@ -149,7 +188,8 @@ def _left_out() -> list[dict[str, Any]]:
             newly("stream_monitor_monitor_failures_total", by=(*PROCESS, "monitor")),
             ("0m", "warning"),
             "The monitor {{ $labels.monitor }} was switched off for a model",
-            "It raised; the others go on. The alert on the topic alerts names the model. This is a fault of stream-monitor: please report it.",
+            "It raised; the others go on. The alert on the topic alerts names the model. This "
+            "is a fault of stream-monitor: please report it.",
         ),
     ]
 
@@ -158,35 +198,43 @@ def _models() -> list[dict[str, Any]]:
     name = "model_predictions_total"
     refused = newly("stream_monitor_predictions_refused_total", by=("job", "model"))
     accepted = f"sum by (job, model) (increase({name}[15m])) or ({refused}) * 0"
-    seen, before = (by_group(name, by=MODEL, over=("increase", interval)) for interval in ("30m", "1d"))
+    seen, before = (
+        by_group(name, by=MODEL, over=("increase", interval)) for interval in ("30m", "1d")
+    )
     is_new = f"{by_group(name, by=MODEL)} > 0 unless on ({', '.join(MODEL)}) {name} offset 1d"
     return [
         _alert(
             "ModelAlertsFiring",
-            f"{by_group('model_alerts_firing', URGENT, by=(*MODEL, 'severity'), function='max')} > 0",
+            f"{by_group('model_alerts_firing', URGENT, by=(*MODEL, 'severity'), function='max')} "
+            "> 0",
             ("0m", None),
-            "{{ $labels.model }} {{ $labels.version }}: {{ $value }} alert(s) of severity {{ $labels.severity }}",
+            "{{ $labels.model }} {{ $labels.version }}: {{ $value }} alert(s) of severity {{ "
+            "$labels.severity }}",
             "What and why: `stream-monitor alerts`, or the topic alerts.",
         ),
         _alert(
             "ModelPredictionErrors",
             f"group_model_version:model_prediction_errors:ratio_rate5m > {ERROR_SHARE}",
             ("5m", "warning"),
-            "{{ $value | humanizePercentage }} of the calls of {{ $labels.model }} {{ $labels.version }} fail",
+            "{{ $value | humanizePercentage }} of the calls of {{ $labels.model }} {{ "
+            "$labels.version }} fail",
             "The model server reports status error.",
         ),
         _alert(
             "ModelPredictionsRefused",
             f"({refused}) / (({refused}) + ({accepted})) > {REFUSED_SHARE}",
             ("0m", "warning"),
-            "{{ $value | humanizePercentage }} of the predictions of {{ $labels.model }} in the last 15 minutes cannot be used",
-            "What is refused is rarely a random sample, so its metrics may be wrong. See `stream-monitor dead-letters list`.",
+            "{{ $value | humanizePercentage }} of the predictions of {{ $labels.model }} in "
+            "the last 15 minutes cannot be used",
+            "What is refused is rarely a random sample, so its metrics may be wrong. See "
+            "`stream-monitor dead-letters list`.",
         ),
         _alert(
             "ModelSilent",
             f"{seen} == 0 and ({before} > 0 or ({is_new}))",
             ("0m", "warning"),
             "{{ $labels.model }} {{ $labels.version }} has made no prediction for 30 minutes",
-            "The model server is down, or its events do not arrive on the topic predictions. A version that was replaced is silent for a day and then forgotten.",
+            "The model server is down, or its events do not arrive on the topic predictions. "
+            "A version that was replaced is silent for a day and then forgotten.",
         ),
     ]

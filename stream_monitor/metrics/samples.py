@@ -1,8 +1,9 @@
 """
 What state says about itself at one moment, before anybody formats it.
 
-Rule of the file: values only. A sample names its family in `catalogue.CATALOGUE` (or a custom one) and gives its label values in the order of that family's labels.
-What is undefined yields no sample; a value is never None and never NaN.
+Rule of the file: values only. A sample names its family in `catalogue.CATALOGUE` (or a custom one)
+and gives its label values in the order of that family's labels. What is undefined yields no sample;
+a value is never None and never NaN.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from typing import NamedTuple
 
 
 class Sample(NamedTuple):
-    """One value of a counter, of a gauge, or of one quantile of a summary (then `quantile` is among the labels of the family)."""
+    """
+    One value of a counter, of a gauge, or of one quantile of a summary (then `quantile` is among
+    the labels of the family).
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -22,8 +26,9 @@ class HistogramSample(NamedTuple):
     """
     One series of a histogram.
 
-    `counts` are per bucket, not cumulative, and the last one is the bucket up to +Inf: one more than there are edges.
-    `edges` are the upper bounds when they differ by series (`model_feature_values`); empty means the `buckets` of the family.
+    `counts` are per bucket, not cumulative, and the last one is the bucket up to +Inf: one more
+    than there are edges. `edges` are the upper bounds when they differ by series
+    (`model_feature_values`); empty means the `buckets` of the family.
     """
 
     name: str
@@ -34,7 +39,11 @@ class HistogramSample(NamedTuple):
 
 
 class SummarySample(NamedTuple):
-    """One series of a custom summary: pairs of quantile and value, and the totals. Its labels do not contain `quantile`."""
+    """
+    One series of a custom summary: pairs of quantile and value, and the totals.
+
+    Its labels do not contain `quantile`.
+    """
 
     name: str
     labels: tuple[str, ...]

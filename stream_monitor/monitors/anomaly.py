@@ -1,8 +1,10 @@
 """
-Is something out of the ordinary? Fences for single values, the trend of performance, the pattern of a feature by hour of day.
+Is something out of the ordinary? Fences for single values, the trend of performance, the pattern of
+a feature by hour of day.
 
-Rule of the file: judgements of blocks that the log alone cuts (rows counted, hours of event time), so that they do not depend on how rows arrived. Single values are
-counted and sampled, never alarmed on one by one: Tukey's fences flag 0.7 % of clean normal data and 8 % of lognormal.
+Rule of the file: judgements of blocks that the log alone cuts (rows counted, hours of event time),
+so that they do not depend on how rows arrived. Single values are counted and sampled, never alarmed
+on one by one: Tukey's fences flag 0.7 % of clean normal data and 8 % of lognormal.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ BLOCKS = 10
 
 class Fences:
     """
-    Tukey's fences of numeric features: `fence` interquartile ranges below the first and above the third quartile, of the reference; where the quartiles are one
-    value, the least and the greatest value.
+    Tukey's fences of numeric features: `fence` interquartile ranges below the first and above the
+    third quartile, of the reference; where the quartiles are one value, the least and the greatest
+    value.
 
     Parameters
     ----------
@@ -55,7 +58,10 @@ class Fences:
         return (self.q3 > self.q1)[:, 0]
 
     def bounds(self, x: Float) -> tuple[Float, Float]:  # noqa: ARG002 - those of a trailing window depend on the rows
-        """Low and high fence of (features, n) values in log order: (features, 1), or (features, n) where they move."""
+        """
+        Low and high fence of (features, n) values in log order: (features, 1), or (features, n)
+        where they move.
+        """
         return self._around(self.q1, self.q3)
 
     def _around(self, q1: Float, q3: Float) -> tuple[Float, Float]:
@@ -64,7 +70,10 @@ class Fences:
         return np.where(one, self.low, q1 - reach), np.where(one, self.high, q3 + reach)
 
     def go_on_from(self, other: Any, at: list[int]) -> None:
-        """Take over from the fences of another reference: the first features here were at these places there."""
+        """
+        Take over from the fences of another reference: the first features here were at these places
+        there.
+        """
 
     def state(self) -> Any:
         """Plain values for the snapshot."""
@@ -76,12 +85,14 @@ class Fences:
 
 class TrailingFences(Fences):
     """
-    Fences of the last `rows` values of each feature (rolling IQR), of the reference until they are there.
+    Fences of the last `rows` values of each feature (rolling IQR), of the reference until they are
+    there.
 
     Notes
     -----
-    They move after every tenth of the window, counted in rows, so that how rows were cut does not matter. A row is compared with rows before it, never with itself.
-    O(rows) a move and feature; 8 bytes a value and feature.
+    They move after every tenth of the window, counted in rows, so that how rows were cut does not
+    matter. A row is compared with rows before it, never with itself. O(rows) a move and feature; 8
+    bytes a value and feature.
     """
 
     def __init__(self, profiles: list[FeatureProfile], fence: float, rows: int) -> None:
@@ -98,7 +109,9 @@ class TrailingFences(Fences):
         while start < n:
             end = min(n, start + self.block - self.seen % self.block)
             low[:, start:end], high[:, start:end] = self._around(self.q1, self.q3)
-            self.values[:, (self.seen + np.arange(end - start)) % self.rows] = np.where(x[:, start:end] == x[:, start:end], x[:, start:end], np.nan)
+            self.values[:, (self.seen + np.arange(end - start)) % self.rows] = np.where(
+                x[:, start:end] == x[:, start:end], x[:, start:end], np.nan
+            )
             self.seen += end - start
             start = end
             if self.seen % self.block == 0 and self.seen >= self.rows:
@@ -108,8 +121,13 @@ class TrailingFences(Fences):
     def _move(self) -> None:
         known = ~np.isnan(self.values).all(axis=1)
         if known.any():
-            self.q1[known, 0], self.q3[known, 0] = np.nanquantile(self.values[known], (0.25, 0.75), axis=1)
-            self.low[known, 0], self.high[known, 0] = np.nanmin(self.values[known], axis=1), np.nanmax(self.values[known], axis=1)
+            self.q1[known, 0], self.q3[known, 0] = np.nanquantile(
+                self.values[known], (0.25, 0.75), axis=1
+            )
+            self.low[known, 0], self.high[known, 0] = (
+                np.nanmin(self.values[known], axis=1),
+                np.nanmax(self.values[known], axis=1),
+            )
 
     def go_on_from(self, other: Any, at: list[int]) -> None:
         self.seen = other.seen
@@ -117,23 +135,40 @@ class TrailingFences(Fences):
             getattr(self, name)[: len(at)] = getattr(other, name)[at]
 
     def state(self) -> Any:
-        return {"values": self.values.tobytes(), "seen": self.seen, "q1": self.q1.tobytes(), "q3": self.q3.tobytes(), "low": self.low.tobytes(), "high": self.high.tobytes()}
+        return {
+            "values": self.values.tobytes(),
+            "seen": self.seen,
+            "q1": self.q1.tobytes(),
+            "q3": self.q3.tobytes(),
+            "low": self.low.tobytes(),
+            "high": self.high.tobytes(),
+        }
 
     def load(self, state: Any) -> None:
         if state is not None and len(state["values"]) == self.values.nbytes:
-            self.values = np.frombuffer(state["values"], np.float64).reshape(self.values.shape).copy()
-            self.q1, self.q3, self.low, self.high = (np.frombuffer(state[name], np.float64)[:, None].copy() for name in ("q1", "q3", "low", "high"))
+            self.values = (
+                np.frombuffer(state["values"], np.float64).reshape(self.values.shape).copy()
+            )
+            self.q1, self.q3, self.low, self.high = (
+                np.frombuffer(state[name], np.float64)[:, None].copy()
+                for name in ("q1", "q3", "low", "high")
+            )
             self.seen = state["seen"]
 
 
 def fences(profiles: list[FeatureProfile], settings: Anomalies) -> Fences:
     """The fences that the configuration asks for."""
-    return TrailingFences(profiles, settings.fence, settings.trailing_rows) if settings.reference == "trailing" else Fences(profiles, settings.fence)
+    return (
+        TrailingFences(profiles, settings.fence, settings.trailing_rows)
+        if settings.reference == "trailing"
+        else Fences(profiles, settings.fence)
+    )
 
 
 def trend(values: list[float]) -> tuple[float, float]:
     """
-    What a straight line through at least three values rises from the first to the last (the least-squares slope times their number less one), and its standard error.
+    What a straight line through at least three values rises from the first to the last (the
+    least-squares slope times their number less one), and its standard error.
 
     Examples
     --------
@@ -157,7 +192,9 @@ class Pattern(NamedTuple):
     """Standard errors of the four."""
 
 
-def pattern(rows: float, present: float, mean: float, sd: float, missing: float, outliers: float) -> Pattern:
+def pattern(
+    rows: float, present: float, mean: float, sd: float, missing: float, outliers: float
+) -> Pattern:
     """
     The vector of one hour of a feature.
 
@@ -173,11 +210,17 @@ def pattern(rows: float, present: float, mean: float, sd: float, missing: float,
         return p, float(np.sqrt(smooth * (1 - smooth) / whole))
 
     m, o = share(missing, rows), share(outliers, present)
-    return Pattern((mean, sd, m[0], o[0]), (sd / float(np.sqrt(present)), sd / float(np.sqrt(2 * present)), m[1], o[1]))
+    return Pattern(
+        (mean, sd, m[0], o[0]),
+        (sd / float(np.sqrt(present)), sd / float(np.sqrt(2 * present)), m[1], o[1]),
+    )
 
 
 def _ratio_z(found: Pattern, past: Float) -> float:
-    """Robust z of the logarithm of a standard deviation; infinite where one is 0, which is for its value to judge."""
+    """
+    Robust z of the logarithm of a standard deviation; infinite where one is 0, which is for its
+    value to judge.
+    """
     sd = found.values[SD]
     if sd <= 0 or past.min() <= 0:
         return float("inf")
@@ -191,9 +234,11 @@ class Patterns:
 
     Notes
     -----
-    Robust z: distance to the median of up to 28 earlier values of this hour of day, in IQR / 1.349 of them or, where that is less, in standard errors of the value itself.
-    A standard deviation is compared by its logarithm too, and the lesser z counts: on heavy tails one value makes it several times as great, which
-    is little in ratio; and that of a rare flag is 0 by chance, which is little in value. Judged from 7 earlier values on. 21 kB a feature when full.
+    Robust z: distance to the median of up to 28 earlier values of this hour of day, in IQR / 1.349
+    of them or, where that is less, in standard errors of the value itself. A standard deviation is
+    compared by its logarithm too, and the lesser z counts: on heavy tails one value makes it
+    several times as great, which is little in ratio; and that of a rare flag is 0 by chance, which
+    is little in value. Judged from 7 earlier values on. 21 kB a feature when full.
     """
 
     def __init__(self) -> None:
@@ -208,7 +253,9 @@ class Patterns:
         """Anomalous patterns since the beginning."""
 
     def judge(self, feature: str, hour_ms: int, found: Pattern, settings: Anomalies) -> bool:
-        """Compare an hour with the same hour of earlier days, and remember it; whether it was judged."""
+        """
+        Compare an hour with the same hour of earlier days, and remember it; whether it was judged.
+        """
         slots = self.history.setdefault(feature, [[] for _ in range(HOURS)])
         slot = slots[hour_ms // HOUR_MS % HOURS]
         judged = len(slot) >= DAYS_MIN
@@ -233,19 +280,35 @@ class Patterns:
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        return {"next_ms": self.next_ms, "history": self.history, "z": self.z, "running": self.running, "count": self.count}
+        return {
+            "next_ms": self.next_ms,
+            "history": self.history,
+            "z": self.z,
+            "running": self.running,
+            "count": self.count,
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Patterns:
         """The hours of a snapshot."""
         patterns = cls()
-        patterns.next_ms, patterns.z, patterns.running, patterns.count = state["next_ms"], dict(state["z"]), dict(state["running"]), dict(state["count"])
-        patterns.history = {f: [[tuple(v) for v in slot] for slot in slots] for f, slots in state["history"].items()}
+        patterns.next_ms, patterns.z, patterns.running, patterns.count = (
+            state["next_ms"],
+            dict(state["z"]),
+            dict(state["running"]),
+            dict(state["count"]),
+        )
+        patterns.history = {
+            f: [[tuple(v) for v in slot] for slot in slots] for f, slots in state["history"].items()
+        }
         return patterns
 
 
 def hours_to_judge(next_ms: int, first_ms: int, watermark_ms: int) -> Iterator[int]:
-    """Starts of the hours that are over since the last one that was judged; of a long gap only the last day's."""
+    """
+    Starts of the hours that are over since the last one that was judged; of a long gap only the
+    last day's.
+    """
     end = watermark_ms // HOUR_MS * HOUR_MS
     start = max(next_ms, first_ms // HOUR_MS * HOUR_MS, end - HOURS * HOUR_MS)
     return iter(range(start, end, HOUR_MS))

@@ -1,8 +1,9 @@
 """
 What the shard says of itself: limits that were reached, labels that nobody takes.
 
-Rule of the file: one alert a limit, however many things lie beyond it; it ends an hour (log time) after the last of them. Labels that met no prediction for half an
-hour are judged in cohorts; a label may come before its prediction, so earlier nothing is sure.
+Rule of the file: one alert a limit, however many things lie beyond it; it ends an hour (log time)
+after the last of them. Labels that met no prediction for half an hour are judged in cohorts; a
+label may come before its prediction, so earlier nothing is sure.
 """
 
 from __future__ import annotations
@@ -39,27 +40,43 @@ def hits(registry: Registry, join: Join) -> Counter[str]:
 
 
 def evictions(join: Join, log_ms: int) -> str:
-    """What was lost since the store of predictions and labels is full, and how late labels may be."""
+    """
+    What was lost since the store of predictions and labels is full, and how late labels may be.
+    """
     reach_ms = join.reach_ms(log_ms)
-    late = "" if reach_ms is None else f"; at this rate labels may be {duration(reach_ms / 1e3)} late"
-    return f"{int(join.evicted.sum()):,} predictions were forgotten before their label came, and {join.lost:,} labels met nothing because of it{late}"
+    late = (
+        "" if reach_ms is None else f"; at this rate labels may be {duration(reach_ms / 1e3)} late"
+    )
+    return (
+        f"{int(join.evicted.sum()):,} predictions were forgotten before their label came, and "
+        f"{join.lost:,} labels met nothing because of it{late}"
+    )
 
 
 def patience(registry: Registry) -> int:
-    """So long (ms) a label may wait for its prediction before it is taken for one that meets none."""
+    """
+    So long (ms) a label may wait for its prediction before it is taken for one that meets none.
+    """
     return min(PATIENCE_MS, registry.settings.defaults.labels.max_delay_ms // 2)
 
 
 def retirement(key: AlertKey, settings: ModelSettings, log_ms: int) -> Verdict:
     """Ends what fires for a version that retires."""
-    return _end(key, log_ms, f"nobody used this version for {settings.silence_ms / DAY_MS:.3g} days; it is not monitored until somebody does")
+    return _end(
+        key,
+        log_ms,
+        f"nobody used this version for {settings.silence_ms / DAY_MS:.3g} days; it is not "
+        "monitored until somebody does",
+    )
 
 
 def unheard(alerts: Alerts, registry: Registry, changed_ms: int, log_ms: int) -> Iterator[Verdict]:
     """
-    Ends what fires without a rule: the configuration changed at `changed_ms`, and for `UNHEARD_MS` since then nothing has judged it, though its model has been used.
+    Ends what fires without a rule: the configuration changed at `changed_ms`, and for `UNHEARD_MS`
+    since then nothing has judged it, though its model has been used.
 
-    Every rule judges at least once an hour while its model gets what it gets, predictions or labels and predictions.
+    Every rule judges at least once an hour while its model gets what it gets, predictions or labels
+    and predictions.
     """
     if not changed_ms or log_ms - changed_ms < UNHEARD_MS:
         return
@@ -68,12 +85,18 @@ def unheard(alerts: Alerts, registry: Registry, changed_ms: int, log_ms: int) ->
         return
     used_ms: dict[tuple[str, str], int] = {(OTHER, ""): log_ms}
     for version in registry.versions:
-        times = [ms for ms in (version.volume.last_prediction_ms, version.volume.last_label_ms) if ms]
+        times = [
+            ms for ms in (version.volume.last_prediction_ms, version.volume.last_label_ms) if ms
+        ]
         for name in ((version.model, ""), (version.model, version.name)):
-            used_ms[name] = max(used_ms.get(name, 0), min(times, default=0))  # what is judged by labels is not judged without them
+            used_ms[name] = max(
+                used_ms.get(name, 0), min(times, default=0)
+            )  # what is judged by labels is not judged without them
     for key in silent:
         if used_ms.get((key.model, key.version), 0) - changed_ms >= UNHEARD_MS:
-            yield _end(key, log_ms, f"no rule has judged {key.subject} since the configuration changed")
+            yield _end(
+                key, log_ms, f"no rule has judged {key.subject} since the configuration changed"
+            )
 
 
 def _end(key: AlertKey, log_ms: int, why: str) -> Verdict:
@@ -100,18 +123,30 @@ class Bounds:
         self.seen = 0
         """Sequence number of the labels up to which they were looked at."""
         self.counted: dict[tuple[int, int], list[int]] = {}
-        """By model code and source partition: labels that came of age, and unmet ones among them, until there are enough."""
+        """
+        By model code and source partition: labels that came of age, and unmet ones among them,
+        until there are enough.
+        """
         self.shares: dict[int, dict[int, list[int]]] = {}
-        """By model code, by source partition: labels and unmet ones of the last cohort, and when it was complete (log time)."""
+        """
+        By model code, by source partition: labels and unmet ones of the last cohort, and when it
+        was complete (log time).
+        """
 
-    def judge(self, partition: int, partitions: int, registry: Registry, join: Join, log_ms: int) -> Iterator[Verdict]:
+    def judge(
+        self, partition: int, partitions: int, registry: Registry, join: Join, log_ms: int
+    ) -> Iterator[Verdict]:
         """Verdicts, once a second of log time; `partitions` is how many observations has."""
         for name, n in hits(registry, join).items():
             known = self.known.setdefault(name, [0, log_ms])
             if n > known[0]:
                 known[:] = n, log_ms
             known[0] = min(known[0], n)  # some are counted anew under another configuration
-            what = evictions(join, log_ms) if name == "pending" else f"further {name} are counted under {OTHER}"
+            what = (
+                evictions(join, log_ms)
+                if name == "pending"
+                else f"further {name} are counted under {OTHER}"
+            )
             yield self._limit(partition, name, what, registry, known, log_ms)
         if log_ms // MINUTE_MS != self.minute:
             self.minute = log_ms // MINUTE_MS
@@ -120,23 +155,31 @@ class Bounds:
                 yield from self._met(partition, partitions, registry, model, shares, log_ms)
 
     @staticmethod
-    def _limit(partition: int, name: str, what: str, registry: Registry, known: list[int], log_ms: int) -> Verdict:
+    def _limit(
+        partition: int, name: str, what: str, registry: Registry, known: list[int], log_ms: int
+    ) -> Verdict:
         limit = getattr(registry.settings.limits, name)
         reached = log_ms - known[1] < HOUR_MS
         return Verdict(
-            key=AlertKey(OTHER, "", f"partition={partition}", "data_quality", f"limits.{name}", "threshold"),
+            key=AlertKey(
+                OTHER, "", f"partition={partition}", "data_quality", f"limits.{name}", "threshold"
+            ),
             level="warning" if reached else "ok",
             clear=not reached,
             value=float(known[0]),
             threshold=float(limit),
             direction="up",
             window=Span(known[1], log_ms, known[0]),
-            summary=f"limits.{name} = {limit:,} is reached in partition {partition} of observations: {what}",
+            summary=f"limits.{name} = {limit:,} is reached in partition {partition} of "
+            f"observations: {what}",
             evidence={"guarantee": "none"},
         )
 
     def _count(self, registry: Registry, join: Join, log_ms: int) -> None:
-        """Labels that came of age since the last look, in cohorts of at least `LABELS_MIN` a source partition."""
+        """
+        Labels that came of age since the last look, in cohorts of at least `LABELS_MIN` a source
+        partition.
+        """
         self.seen, found = join.matured(self.seen, log_ms, patience(registry))
         for model, partition, labels, unmet in found:
             counts = self.counted.setdefault((model, partition), [0, 0])
@@ -146,15 +189,30 @@ class Bounds:
                 self.shares.setdefault(model, {})[partition] = [*counts, log_ms]
                 del self.counted[model, partition]
 
-    def _met(self, partition: int, partitions: int, registry: Registry, model: int, shares: dict[int, list[int]], log_ms: int) -> Iterator[Verdict]:
-        """The verdict on the labels of a model, of the worst of its source partitions; those that name no model are judged together."""
+    def _met(
+        self,
+        partition: int,
+        partitions: int,
+        registry: Registry,
+        model: int,
+        shares: dict[int, list[int]],
+        log_ms: int,
+    ) -> Iterator[Verdict]:
+        """
+        The verdict on the labels of a model, of the worst of its source partitions; those that name
+        no model are judged together.
+        """
         for source, (_, _, then_ms) in list(shares.items()):
             if log_ms - then_ms > DAY_MS and len(shares) > 1:
                 del shares[source]
         if model != ANY:
-            source, (labels, unmet, _) = max(shares.items(), key=lambda item: item[1][1] / item[1][0])
+            source, (labels, unmet, _) = max(
+                shares.items(), key=lambda item: item[1][1] / item[1][0]
+            )
             yield _labels(
-                AlertKey(registry.model_names[model], "", "", "data_quality", "labels", "threshold"),
+                AlertKey(
+                    registry.model_names[model], "", "", "data_quality", "labels", "threshold"
+                ),
                 labels,
                 unmet,
                 "warning" if unmet / labels > UNMET_SHARE else "ok",
@@ -166,33 +224,74 @@ class Bounds:
         labels, unmet = (sum(counts[i] for counts in shares.values()) for i in (0, 1))
         names = sorted({v.model for v in registry.versions if v.volume.predictions})
         if names:
-            key = AlertKey(names[0] if len(names) == 1 else OTHER, "", "" if len(names) == 1 else f"partition={partition}", "data_quality", "labels", "profile")
-            limit = UNMET_SHARE if partitions == 1 else 1 - 1 / (2 * labels)  # labels of models in other partitions come here too, and meet nothing
-            yield _labels(key, labels, unmet, "ok" if unmet / labels <= limit else "warning" if partitions == 1 else "info", None, log_ms, patience(registry))
+            key = AlertKey(
+                names[0] if len(names) == 1 else OTHER,
+                "",
+                "" if len(names) == 1 else f"partition={partition}",
+                "data_quality",
+                "labels",
+                "profile",
+            )
+            limit = (
+                UNMET_SHARE if partitions == 1 else 1 - 1 / (2 * labels)
+            )  # labels of models in other partitions come here too, and meet nothing
+            yield _labels(
+                key,
+                labels,
+                unmet,
+                "ok" if unmet / labels <= limit else "warning" if partitions == 1 else "info",
+                None,
+                log_ms,
+                patience(registry),
+            )
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
         counted = [[*key, *n] for key, n in self.counted.items()]
-        return {"known": self.known, "minute": self.minute, "seen": self.seen, "counted": counted, "shares": self.shares}
+        return {
+            "known": self.known,
+            "minute": self.minute,
+            "seen": self.seen,
+            "counted": counted,
+            "shares": self.shares,
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Bounds:
         """The bounds of a snapshot."""
         found = cls()
-        found.known, found.minute, found.seen = {k: list(v) for k, v in state["known"].items()}, state["minute"], state["seen"]
+        found.known, found.minute, found.seen = (
+            {k: list(v) for k, v in state["known"].items()},
+            state["minute"],
+            state["seen"],
+        )
         found.counted = {(m, p): list(n) for m, p, *n in state["counted"]}
-        found.shares = {int(m): {int(p): list(n) for p, n in shares.items()} for m, shares in state["shares"].items()}
+        found.shares = {
+            int(m): {int(p): list(n) for p, n in shares.items()}
+            for m, shares in state["shares"].items()
+        }
         return found
 
 
-def _labels(key: AlertKey, labels: int, unmet: int, level: Level, source: int | None, log_ms: int, patience_ms: int) -> Verdict:
+def _labels(
+    key: AlertKey,
+    labels: int,
+    unmet: int,
+    level: Level,
+    source: int | None,
+    log_ms: int,
+    patience_ms: int,
+) -> Verdict:
     share = unmet / labels
     said, bound = apart(share, UNMET_SHARE, form=percent, digits=3)
     whose = f" of partition {source} of labels" if source is not None else " that name no model"
     why = (
         "check that both sides write the same event_id (`stream-monitor doctor` shows examples)"
         if source is not None
-        else "check that both sides write the same event_id (`stream-monitor doctor` shows examples); if this model gets no labels, let labels name their model"
+        else (
+            "check that both sides write the same event_id (`stream-monitor doctor` shows "
+            "examples); if this model gets no labels, let labels name their model"
+        )
     )
     return Verdict(
         key=key,
@@ -202,7 +301,10 @@ def _labels(key: AlertKey, labels: int, unmet: int, level: Level, source: int | 
         threshold=UNMET_SHARE,
         direction="up",
         window=Span(log_ms - HOUR_MS, log_ms, labels),
-        summary=f"{key.model}: {said} of the last {labels:,} labels{whose} have met no prediction with their id for {duration(patience_ms / 1e3)} or longer"
+        summary=(
+            f"{key.model}: {said} of the last {labels:,} labels{whose} have met no prediction "
+            f"with their id for {duration(patience_ms / 1e3)} or longer"
+        )
         + (f", the limit is {bound}: {why}" if level != "ok" else ""),
         evidence={"labels": labels, "unmet": unmet, "guarantee": "none"},
     )

@@ -1,8 +1,9 @@
 """
 Which classes a model has, which of them is the positive one, and whether there are two or more.
 
-Rule of the file: what is counted of each class decides, and only that: the same labelled rows give the same decision in whatever
-order they came, and it is revised as more come. Nothing is decided for ever.
+Rule of the file: what is counted of each class decides, and only that: the same labelled rows give
+the same decision in whatever order they came, and it is revised as more come. Nothing is decided
+for ever.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ Source = Literal["configured", "name", "score", "rarer", ""]
 CLASSES_MAX = 256
 OTHER = "__other__"
 POSITIVE_NAMES = ("true", "yes", "y", "positive", "pos")
-"""Names of a positive class, in any case of letters; `1` (which `true` is too) is one beside `0` or `-1`, or alone."""
+"""
+Names of a positive class, in any case of letters; `1` (which `true` is too) is one beside `0` or
+`-1`, or alone.
+"""
 NEGATIVE_NUMBERS = ("0", "-1")
 ESTABLISHED_SHARE, ESTABLISHED_ROWS, ESTABLISHED_RIGHT = 0.01, 3, 10
 LABELS, ANSWERS, RIGHT, SCORED, SCORES, SCORED_ANSWERS, SCORES_OF_ANSWERS = range(7)
@@ -40,7 +44,11 @@ class Classes(dict[str, int]):
 
 
 class Reading(NamedTuple):
-    """How the classes of a model are read. Codes are -1 and names empty where they are not known."""
+    """
+    How the classes of a model are read.
+
+    Codes are -1 and names empty where they are not known.
+    """
 
     task: ClassTask
     positive: str
@@ -60,7 +68,12 @@ def named_positive(one: str, other: str) -> bool:
     """
     Whether the first of two classes is the positive one by its name.
 
-    >>> named_positive("Yes", "no"), named_positive("1", "0"), named_positive("1", "2"), named_positive("1", "")
+    >>> (
+    ...     named_positive("Yes", "no"),
+    ...     named_positive("1", "0"),
+    ...     named_positive("1", "2"),
+    ...     named_positive("1", ""),
+    ... )
     (True, True, False, True)
     """
     if one == "1":
@@ -81,14 +94,24 @@ class Counted:
         Of the configuration; empty for none.
     """
 
-    def __init__(self, classes: Classes, score_classes: Classes, task: str, positive_class: str) -> None:
-        self.classes, self.score_classes, self.task, self.positive_class = classes, score_classes, task, positive_class
+    def __init__(
+        self, classes: Classes, score_classes: Classes, task: str, positive_class: str
+    ) -> None:
+        self.classes, self.score_classes, self.task, self.positive_class = (
+            classes,
+            score_classes,
+            task,
+            positive_class,
+        )
         self.rows = 0
         self._sums, self._total = ClassSums(), np.zeros(ClassSums().width)
         self._reading: Reading | None = None
 
     def look_at(self, sums: ClassSums, total: Float) -> None:
-        """The sums of all labelled rows, and their layout: what is counted of each class is read off them."""
+        """
+        The sums of all labelled rows, and their layout: what is counted of each class is read off
+        them.
+        """
         self._sums, self._total, self._reading = sums, total, None
 
     def reading(self) -> Reading:
@@ -100,11 +123,18 @@ class Counted:
     def _read(self) -> Reading:
         counts = self._sums.by_class(self._total)
         self.rows, weight = int(self._total[0]), counts[LABELS] + counts[ANSWERS] - counts[RIGHT]
-        there = sorted((n for n, i in self.classes.items() if i < len(weight) and weight[i]), key=lambda n: (-int(weight[self.classes[n]]), n))
+        there = sorted(
+            (n for n, i in self.classes.items() if i < len(weight) and weight[i]),
+            key=lambda n: (-int(weight[self.classes[n]]), n),
+        )
         main = self._main(there)
         further = [n for n in there if n not in main]
         task: ClassTask = "binary"
-        if self.task == "multiclass" or (self.task == "auto" and not self.positive_class and any(self._established(n, counts) for n in (*further, *self._scored_only(main)))):
+        if self.task == "multiclass" or (
+            self.task == "auto"
+            and not self.positive_class
+            and any(self._established(n, counts) for n in (*further, *self._scored_only(main)))
+        ):
             task = "multiclass"
         positive, source = self._positive(main, there, counts)
         negative = next((n for n in main if n != positive), "") if positive else ""
@@ -122,19 +152,42 @@ class Counted:
         )
 
     def _main(self, there: list[str]) -> list[str]:
-        """The two classes of a binary model: the configured one, one of a positive name, those of class scores, then the most frequent."""
-        scored = [n for n in there if n in self.score_classes] if len(self.score_classes) == 2 else []
+        """
+        The two classes of a binary model: the configured one, one of a positive name, those of
+        class scores, then the most frequent.
+        """
+        scored = (
+            [n for n in there if n in self.score_classes] if len(self.score_classes) == 2 else []
+        )
         first = [n for n in there if n == self.positive_class]
-        named = [] if self.positive_class else [n for n in there if n.lower() in POSITIVE_NAMES or (n == "1" and any(z in there for z in NEGATIVE_NUMBERS))]
-        zero = [n for n in NEGATIVE_NUMBERS if n in there and (named or first) and (named or first)[0] == "1"]
+        named = (
+            []
+            if self.positive_class
+            else [
+                n
+                for n in there
+                if n.lower() in POSITIVE_NAMES
+                or (n == "1" and any(z in there for z in NEGATIVE_NUMBERS))
+            ]
+        )
+        zero = [
+            n
+            for n in NEGATIVE_NUMBERS
+            if n in there and (named or first) and (named or first)[0] == "1"
+        ]
         return list(dict.fromkeys([*first, *named[:1], *scored, *zero[:1], *there]))[:2]
 
     def _scored_only(self, main: list[str]) -> list[str]:
         """Classes of class scores, where there are more than two."""
-        return [n for n in self.score_classes if n not in main] if len(self.score_classes) > 2 else []
+        return (
+            [n for n in self.score_classes if n not in main] if len(self.score_classes) > 2 else []
+        )
 
     def _established(self, name: str, counts: Float) -> bool:
-        """A third class makes a model multiclass when the model scores it, has answered it rightly, or when it is no longer rare."""
+        """
+        A third class makes a model multiclass when the model scores it, has answered it rightly, or
+        when it is no longer rare.
+        """
         if name in self.score_classes and len(self.score_classes) > 2:
             return True
         labels, answers, right = counts[:SCORED, self.classes[name]].tolist()
@@ -143,12 +196,24 @@ class Counted:
         return self._not_rare(labels + answers - right)
 
     def _not_rare(self, rows: float) -> bool:
-        return rows >= ESTABLISHED_ROWS and wilson_interval(min(rows, self.rows), self.rows)[0] > ESTABLISHED_SHARE
+        return (
+            rows >= ESTABLISHED_ROWS
+            and wilson_interval(min(rows, self.rows), self.rows)[0] > ESTABLISHED_SHARE
+        )
 
     def _positive(self, main: list[str], there: list[str], counts: Float) -> tuple[str, Source]:
-        """As configured, by name, by score or the rarer. Answers say what a score is of; labels say it only where nothing is answered, since a model may be wrong."""
+        """
+        As configured, by name, by score or the rarer.
+
+        Answers say what a score is of; labels say it only where nothing is answered, since a model
+        may be wrong.
+        """
         if self.positive_class:
-            return (self.positive_class, "configured") if self.positive_class in there else ("", "configured")
+            return (
+                (self.positive_class, "configured")
+                if self.positive_class in there
+                else ("", "configured")
+            )
         pair = [*main, "", ""][:2]
         for one, other in (pair, pair[::-1]):
             if one and named_positive(one, other):
@@ -161,4 +226,8 @@ class Counted:
                 means = [round(c[scores] / c[rows], MEAN_DIGITS) for c in (a, b)]
                 if means[0] != means[1]:
                     return main[means[1] > means[0]], "score"
-        return (main[b[LABELS] < a[LABELS]], "rarer") if a[LABELS] != b[LABELS] and a[LABELS] and b[LABELS] else ("", "")
+        return (
+            (main[b[LABELS] < a[LABELS]], "rarer")
+            if a[LABELS] != b[LABELS] and a[LABELS] and b[LABELS]
+            else ("", "")
+        )

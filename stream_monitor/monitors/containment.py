@@ -1,8 +1,9 @@
 """
 A monitor that raises is switched off, and everything else goes on.
 
-Rule of the file: off for one model version from that position of the log on. A fold of the same log by the same software and configuration switches it off at the same place;
-another one tries it again. Running out of memory and being told to stop are no defects of a monitor.
+Rule of the file: off for one model version from that position of the log on. A fold of the same log
+by the same software and configuration switches it off at the same place; another one tries it
+again. Running out of memory and being told to stop are no defects of a monitor.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from stream_monitor.alerts.wording import named
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 MESSAGE_MAX = 300
-MONITORS = ("volume", "custom", "features", "outputs", "performance", "drift", "segments", "patterns", "history")
+MONITORS = (
+    "volume",
+    "custom",
+    "features",
+    "outputs",
+    "performance",
+    "drift",
+    "segments",
+    "patterns",
+    "history",
+)
 """What can be off, each by itself."""
 P = ParamSpec("P")
 NOT_OURS = (MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -45,7 +56,9 @@ class Containment:
                 self.tried[monitor] = ""
 
     def verdicts(self, model: str, version: str, log_ms: int) -> Iterator[Verdict]:
-        """One alert for each monitor that is off; it ends when the monitor was tried again and works."""
+        """
+        One alert for each monitor that is off; it ends when the monitor was tried again and works.
+        """
         mended = [monitor for monitor, why in self.tried.items() if not why]
         for monitor in mended:
             del self.tried[monitor]
@@ -55,7 +68,10 @@ class Containment:
 
     @staticmethod
     def _verdict(model: str, version: str, monitor: str, why: str, log_ms: int) -> Verdict:
-        failed = f"failed and is off ({why}); all others keep running. Please report this and upgrade to a fixed version"
+        failed = (
+            f"failed and is off ({why}); all others keep running. Please report this and upgrade "
+            "to a fixed version"
+        )
         return Verdict(
             key=AlertKey(model, version, "", "data_quality", f"monitor.{monitor}", "threshold"),
             level="critical" if why else "ok",
@@ -64,7 +80,8 @@ class Containment:
             threshold=0.0,
             direction="up",
             window=Span(log_ms, log_ms, 0),
-            summary=f"{named(model, version)}: the {monitor} monitor {failed if why else 'was tried again and works'}",
+            summary=f"{named(model, version)}: the {monitor} monitor "
+            f"{failed if why else 'was tried again and works'}",
             evidence={"error": why, "guarantee": "none"},
         )
 

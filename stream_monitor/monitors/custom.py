@@ -1,8 +1,10 @@
 """
-Metrics that users defined: a counter, gauge, histogram or summary over one field, labelled by segments.
+Metrics that users defined: a counter, gauge, histogram or summary over one field, labelled by
+segments.
 
-Rule of the file: numbers count as they are, booleans as 0 or 1, a text counts as 1 (so that a counter over a text counts its rows); what is missing counts nowhere.
-A counter never goes back: negative values are left out.
+Rule of the file: numbers count as they are, booleans as 0 or 1, a text counts as 1 (so that a
+counter over a text counts its rows); what is missing counts nowhere. A counter never goes back:
+negative values are left out.
 """
 
 from __future__ import annotations
@@ -42,8 +44,14 @@ class Series(msgspec.Struct):
         self.total += float(values.sum())
         self.last = float(values[-1])
         if metric.type == "histogram":
-            found = np.bincount(np.searchsorted(sorted(metric.buckets), values), minlength=len(metric.buckets) + 1)
-            self.counts = (np.array(self.counts) + found).tolist() if self.counts else found.astype(np.float64).tolist()
+            found = np.bincount(
+                np.searchsorted(sorted(metric.buckets), values), minlength=len(metric.buckets) + 1
+            )
+            self.counts = (
+                (np.array(self.counts) + found).tolist()
+                if self.counts
+                else found.astype(np.float64).tolist()
+            )
         elif metric.type == "summary":
             self.values = [*self.values, *values.tolist()][-SUMMARY_ROWS:]
 
@@ -89,12 +97,33 @@ class Custom:
         if not metric.labels:
             yield (), slice(None)
             return
-        columns = [next((rows.cells[rows.columns.index(c)] for c in (f"segments.{n}", f"features.{n}") if c in rows.columns), None) for n in metric.labels]
-        bits = np.stack([np.zeros(len(rows.times_ms), np.uint64) if c is None else np.ascontiguousarray(c).view(np.uint64) for c in columns], axis=1)
+        columns = [
+            next(
+                (
+                    rows.cells[rows.columns.index(c)]
+                    for c in (f"segments.{n}", f"features.{n}")
+                    if c in rows.columns
+                ),
+                None,
+            )
+            for n in metric.labels
+        ]
+        bits = np.stack(
+            [
+                np.zeros(len(rows.times_ms), np.uint64)
+                if c is None
+                else np.ascontiguousarray(c).view(np.uint64)
+                for c in columns
+            ],
+            axis=1,
+        )
         distinct, inverse = np.unique(bits, axis=0, return_inverse=True)
         for i, row in enumerate(distinct):
             cells = np.ascontiguousarray(row).view(np.float64).tolist()
-            texts = tuple("" if c is None else category_of(cell, rows.texts) or "" for c, cell in zip(columns, cells, strict=True))
+            texts = tuple(
+                "" if c is None else category_of(cell, rows.texts) or ""
+                for c, cell in zip(columns, cells, strict=True)
+            )
             yield texts, np.flatnonzero(inverse.ravel() == i)
 
     def samples(self, names: tuple[str, str]) -> Iterator[AnySample]:
@@ -107,19 +136,34 @@ class Custom:
                     yield HistogramSample(full, where, tuple(series.counts), series.total)
                 elif metric.type == "summary":
                     quantiles = np.quantile(series.values, metric.quantiles).tolist()
-                    yield SummarySample(full, where, tuple(zip(metric.quantiles, quantiles, strict=True)), series.observations, series.total)
+                    yield SummarySample(
+                        full,
+                        where,
+                        tuple(zip(metric.quantiles, quantiles, strict=True)),
+                        series.observations,
+                        series.total,
+                    )
                 else:
-                    yield Sample(full, where, series.total if metric.type == "counter" else series.last)
+                    yield Sample(
+                        full, where, series.total if metric.type == "counter" else series.last
+                    )
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
         return {
-            name: {"labels": list(self.defined[name].labels), "series": [[list(labels), msgspec.to_builtins(s)] for labels, s in found.items()]}
+            name: {
+                "labels": list(self.defined[name].labels),
+                "series": [[list(labels), msgspec.to_builtins(s)] for labels, s in found.items()],
+            }
             for name, found in self.series.items()
         }
 
     def load(self, state: Mapping[str, Any], changes: Changes) -> None:
-        """Go on from the state of a snapshot; metrics of other definitions begin anew. Of more series than the limit the first ones stay."""
+        """
+        Go on from the state of a snapshot; metrics of other definitions begin anew.
+
+        Of more series than the limit the first ones stay.
+        """
         for name, metric in self.defined.items():
             if name not in state:
                 continue
@@ -144,5 +188,9 @@ def numbers(cells: Cells) -> Float:
     if (cells == cells).all():  # noqa: PLR0124
         return cells
     tag = tags(cells)
-    out: Float = np.where(tag == BOOL, arguments(cells).astype(np.float64), np.where(tag == TEXT, 1.0, np.where(tag < 0, cells, np.nan)))
+    out: Float = np.where(
+        tag == BOOL,
+        arguments(cells).astype(np.float64),
+        np.where(tag == TEXT, 1.0, np.where(tag < 0, cells, np.nan)),
+    )
     return out

@@ -1,9 +1,9 @@
 """
 Which settings decide what a monitor has counted, by part of its state.
 
-Rule of the file: a part of the state is named, and goes on after a restart only where the settings beside its name are what
-they were; else it begins anew, and says so. A setting that is in no definition is read at each judgement, so that it counts
-from the restart on.
+Rule of the file: a part of the state is named, and goes on after a restart only where the settings
+beside its name are what they were; else it begins anew, and says so. A setting that is in no
+definition is read at each judgement, so that it counts from the restart on.
 """
 
 from __future__ import annotations
@@ -35,19 +35,43 @@ def definitions(settings: ModelSettings, limits: Limits) -> Definitions:
     counts = [n for w in settings.windows if (n := last_n(w)) is not None]
     anomalies = settings.anomalies
     fences = {f"anomalies.{key}": getattr(anomalies, key) for key in ("fence", "reference")}
-    fences |= {"anomalies.trailing_rows": anomalies.trailing_rows} if anomalies.reference == "trailing" else {}
+    fences |= (
+        {"anomalies.trailing_rows": anomalies.trailing_rows}
+        if anomalies.reference == "trailing"
+        else {}
+    )
     drift = settings.drift
-    signals = {"errors": drift.errors, "score": drift.score, "prediction": drift.prediction, "features": drift.features}
+    signals = {
+        "errors": drift.errors,
+        "score": drift.score,
+        "prediction": drift.prediction,
+        "features": drift.features,
+    }
     return {
         "performance": {"": {"task": settings.task, "positive_class": settings.positive_class}},
         "trend": {"": {"windows": min(counts, default=0)}},
-        "level": {"": {f"baseline.{key}": getattr(settings.baseline, key) for key in ("rows", "source", "path")}},
+        "level": {
+            "": {
+                f"baseline.{key}": getattr(settings.baseline, key)
+                for key in ("rows", "source", "path")
+            }
+        },
         "reference": {"": _reference(settings, limits)},
-        "outputs": {"": {"baseline.rows": settings.baseline.rows, "limits.categories": limits.categories}},
+        "outputs": {
+            "": {"baseline.rows": settings.baseline.rows, "limits.categories": limits.categories}
+        },
         "fences": {"": fences},
-        "feature": {name: found for name, rule in settings.features.items() if (found := _feature(rule))},
-        "detector": {f"{signal}.{m}": _detector(m, p) for signal, methods in signals.items() for m, p in methods.items()},
-        "custom metric": {name: _custom(metric) for name, metric in settings.metrics.custom.items()},
+        "feature": {
+            name: found for name, rule in settings.features.items() if (found := _feature(rule))
+        },
+        "detector": {
+            f"{signal}.{m}": _detector(m, p)
+            for signal, methods in signals.items()
+            for m, p in methods.items()
+        },
+        "custom metric": {
+            name: _custom(metric) for name, metric in settings.metrics.custom.items()
+        },
         "slice": {segment.name: {"cut": list(segment.cut)} for segment in settings.segments},
     }
 
@@ -61,13 +85,20 @@ def _reference(settings: ModelSettings, limits: Limits) -> Definition:
 
 
 def type_of(rule: Feature) -> str:
-    """As what a feature is learnt: the values of one that is unique are not told apart, unless they are numbers."""
+    """
+    As what a feature is learnt: the values of one that is unique are not told apart, unless they
+    are numbers.
+    """
     return "text" if rule.unique and rule.type == "category" else rule.type
 
 
 def _detector(method: str, parameters: Mapping[str, float]) -> Definition:
     known = METHODS[method]
-    return {key: value for key, value in {**known.parameters, **parameters}.items() if key not in known.limits}
+    return {
+        key: value
+        for key, value in {**known.parameters, **parameters}.items()
+        if key not in known.limits
+    }
 
 
 def _feature(rule: Feature) -> Definition:
@@ -83,7 +114,8 @@ def _custom(metric: CustomMetric) -> Definition:
 
 class Changes:
     """
-    What differs between the definitions of a snapshot and those of now; and what began anew because of it.
+    What differs between the definitions of a snapshot and those of now; and what began anew because
+    of it.
 
     Parameters
     ----------
@@ -91,7 +123,10 @@ class Changes:
 
     Examples
     --------
-    >>> before, now = {"slice": {"age": {"cut": [18.0]}, "x": {}}}, {"slice": {"age": {"cut": [65.0]}, "y": {}}}
+    >>> before, now = (
+    ...     {"slice": {"age": {"cut": [18.0]}, "x": {}}},
+    ...     {"slice": {"age": {"cut": [65.0]}, "y": {}}},
+    ... )
     >>> changes = Changes(before, now)
     >>> changes.keys("slice", "age"), changes.keys("slice", "x"), changes.keys("slice", "y")
     (['cut'], [], [])
@@ -105,7 +140,10 @@ class Changes:
     def keys(self, part: str, name: str = "") -> list[str]:
         """Keys of the definition of a part that is there before and now, and differs in them."""
         there: Definition | None = {} if part in ALWAYS else None
-        before, now = self.before.get(part, {}).get(name, there), self.now.get(part, {}).get(name, there)
+        before, now = (
+            self.before.get(part, {}).get(name, there),
+            self.now.get(part, {}).get(name, there),
+        )
         if before is None or now is None:
             return []
         return sorted(key for key in {**before, **now} if before.get(key) != now.get(key))

@@ -1,8 +1,9 @@
 """
-How far is a feature's window from its reference? Sizes for people, on counts of the same bins or categories.
+How far is a feature's window from its reference? Sizes for people, on counts of the same bins or
+categories.
 
-Rule of the file: a distance is right within the error that is stated in docs/monitors.md, or absent. What is not told apart (free
-text) has none, and neither has a window of few rows.
+Rule of the file: a distance is right within the error that is stated in docs/monitors.md, or
+absent. What is not told apart (free text) has none, and neither has a window of few rows.
 """
 
 from __future__ import annotations
@@ -22,8 +23,13 @@ SUPPORT_MIN = 30
 """Values that a window needs: among fewer, chance alone makes any distance."""
 
 
-def distances(profile: FeatureProfile, now: Windowed, only: Container[str] | None = None) -> dict[str, float]:
-    """Distances of one feature's window to its reference, by method (all, or some); empty where there is too little to compare."""
+def distances(
+    profile: FeatureProfile, now: Windowed, only: Container[str] | None = None
+) -> dict[str, float]:
+    """
+    Distances of one feature's window to its reference, by method (all, or some); empty where there
+    is too little to compare.
+    """
     if now.counts.sum() < SUPPORT_MIN or not now.expected.sum() or len(now.expected) < 2:
         return {}
     expected, actual = now.expected[None], now.counts[None]
@@ -35,21 +41,28 @@ def distances(profile: FeatureProfile, now: Windowed, only: Container[str] | Non
         found["chi2"] = lambda: divergence.chi2(expected, actual)
     else:
         found["ks"] = lambda: divergence.ks(expected, actual)
-        if not is_constant(profile) and max(-profile.min, profile.max) < VALUE_MAX:  # else there is no standard deviation to measure in
+        if (
+            not is_constant(profile) and max(-profile.min, profile.max) < VALUE_MAX
+        ):  # else there is no standard deviation to measure in
             found["wasserstein"] = lambda: np.array([wasserstein(profile, now)])
-    wanted = {method: float(measure()[0]) for method, measure in found.items() if only is None or method in only}
+    wanted = {
+        method: float(measure()[0])
+        for method, measure in found.items()
+        if only is None or method in only
+    }
     return {method: value for method, value in wanted.items() if np.isfinite(value)}
 
 
 def wasserstein(profile: FeatureProfile, now: Windowed) -> float:
     """
-    Wasserstein-1 distance of a numeric feature's window to its reference, in standard deviations of the reference.
+    Wasserstein-1 distance of a numeric feature's window to its reference, in standard deviations of
+    the reference.
 
     Notes
     -----
-    It is the area between the two distribution functions. Beyond the reference's values it follows from the sums that are kept
-    there, and is exact; in the first and the last bin too, if the functions do not cross in it. In between they are taken as
-    straight within a bin.
+    It is the area between the two distribution functions. Beyond the reference's values it follows
+    from the sums that are kept there, and is exact; in the first and the last bin too, if the
+    functions do not cross in it. In between they are taken as straight within a bin.
     """
     unit = unit_of(profile)
     edges = (np.array(profile.edges) - profile.mean) / unit

@@ -1,9 +1,10 @@
 """
 Has something changed? Detectors on the rows themselves, and distances of a window to the reference.
 
-Rule of the file: a detector gets finite, standardised values in log order and says where it fired; a firing that is confirmed
-opens an episode, which lasts until the signal is back. Distances are severities for
-people: they are gauges, and raise alerts only where the configuration gives a threshold.
+Rule of the file: a detector gets finite, standardised values in log order and says where it fired;
+a firing that is confirmed opens an episode, which lasts until the signal is back. Distances are
+severities for people: they are gauges, and raise alerts only where the configuration gives a
+threshold.
 """
 
 from __future__ import annotations
@@ -29,22 +30,40 @@ from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 
 Float = NDArray[np.float64]
 CLIP_SD = 3.0
-"""Detectors of the mean get values cut at so many standard deviations: on heavy tails (t3, lognormal) ADWIN fires several times as often without it."""
+"""
+Detectors of the mean get values cut at so many standard deviations: on heavy tails (t3, lognormal)
+ADWIN fires several times as often without it.
+"""
 CONFIRM_ROWS, CONFIRM_Z = (200, 400, 800, 1_600, 3_200), 4.0
 CHANGE_MIN, CHANGE_MIN_ERRORS = 0.1, 0.02
 """
-A firing is confirmed by the values that follow it, looked at whenever there are so many of them: their mean must have moved by
-four standard errors, and by a tenth of the reference's standard deviation (an error rate by 0.02). Over long clean streams a
-detector also fires at nothing: this leaves about one such firing in three thousand, and tells a great change after 200 values.
+A firing is confirmed by the values that follow it, looked at whenever there are so many of them:
+their mean must have moved by four standard errors, and by a tenth of the reference's standard
+deviation (an error rate by 0.02). Over long clean streams a detector also fires at nothing: this
+leaves about one such firing in three thousand, and tells a great change after 200 values.
 """
 CHANCE_SD = 6.0
 """A distance is looked at every second, so that of no change must be this unlikely."""
-METHOD_NAMES = {"psi": "PSI", "js": "Jensen-Shannon distance", "ks": "Kolmogorov-Smirnov distance", "wasserstein": "Wasserstein distance", "chi2": "Cramér's V"}
+METHOD_NAMES = {
+    "psi": "PSI",
+    "js": "Jensen-Shannon distance",
+    "ks": "Kolmogorov-Smirnov distance",
+    "wasserstein": "Wasserstein distance",
+    "chi2": "Cramér's V",
+}
 CLASS_SCORE = "__score__:"
 """The score of one class, whose name follows."""
 CLASS_SCORES_MAX = 10
-"""Classes whose scores have detectors: those with the greatest mean score in the reference. All have distances."""
-KINDS: dict[str, Kind] = {"__error__": "concept_drift", "__score__": "prediction_drift", "__prediction__": "prediction_drift"}
+"""
+Classes whose scores have detectors: those with the greatest mean score in the reference.
+
+All have distances.
+"""
+KINDS: dict[str, Kind] = {
+    "__error__": "concept_drift",
+    "__score__": "prediction_drift",
+    "__prediction__": "prediction_drift",
+}
 
 
 SIGNALS = {"__error__": "errors", "__score__": "score", "__prediction__": "prediction"}
@@ -56,7 +75,9 @@ def signal_of(subject: str) -> str:
 
 
 def kind_of(subject: str) -> Kind:
-    return "prediction_drift" if subject.startswith(CLASS_SCORE) else KINDS.get(subject, "data_drift")
+    return (
+        "prediction_drift" if subject.startswith(CLASS_SCORE) else KINDS.get(subject, "data_drift")
+    )
 
 
 def alert_of(model: tuple[str, str], subject: str, method: str) -> AlertKey:
@@ -66,7 +87,11 @@ def alert_of(model: tuple[str, str], subject: str, method: str) -> AlertKey:
 
 def class_scores(profile: Profile | None) -> frozenset[str]:
     """Class scores that have detectors."""
-    found = [(-f.mean, name) for name, f in profile.features.items() if name.startswith(CLASS_SCORE)] if profile is not None else []
+    found = (
+        [(-f.mean, name) for name, f in profile.features.items() if name.startswith(CLASS_SCORE)]
+        if profile is not None
+        else []
+    )
     return frozenset(name for _, name in sorted(found)[:CLASS_SCORES_MAX])
 
 
@@ -84,7 +109,8 @@ class Candidate(Struct, array_like=True):
 
 class Signal:
     """
-    Detectors on one stream of values (a feature, the score, the errors) and the episode each of them is in.
+    Detectors on one stream of values (a feature, the score, the errors) and the episode each of
+    them is in.
 
     Parameters
     ----------
@@ -92,12 +118,17 @@ class Signal:
     methods : mapping
         Detectors by name, with their parameters.
     home : float or None
-        The level of the reference in the units of the values; None: the mean of all values outside episodes.
+        The level of the reference in the units of the values; None: the mean of all values outside
+        episodes.
     """
 
-    def __init__(self, subject: str, methods: Mapping[str, Mapping[str, float]], home: float | None = None) -> None:
+    def __init__(
+        self, subject: str, methods: Mapping[str, Mapping[str, float]], home: float | None = None
+    ) -> None:
         self.subject, self.methods, self.home = subject, methods, home
-        self.detectors: dict[str, ValueDetector] = {m: make(m, params) for m, params in methods.items()}
+        self.detectors: dict[str, ValueDetector] = {
+            m: make(m, params) for m, params in methods.items()
+        }
         self.episodes = {m: Episode() for m in self.detectors}
         self.candidates: dict[str, Candidate | None] = dict.fromkeys(self.detectors)
         self.usual = {m: [0.0, 0.0] for m in self.detectors}
@@ -107,7 +138,11 @@ class Signal:
         self.rows = 0
 
     def update(self, values: Float, times_ms: NDArray[np.int64]) -> bool:
-        """Feed standardised values; whether an episode began, went on or ended. Detectors get them cut, people are told what they are."""
+        """
+        Feed standardised values; whether an episode began, went on or ended.
+
+        Detectors get them cut, people are told what they are.
+        """
         moved = False
         cut = values if self.binary else np.clip(values, -CLIP_SD, CLIP_SD)
         for method, detector in self.detectors.items():
@@ -125,9 +160,17 @@ class Signal:
             self.usual[method][0] += len(cut)
             self.usual[method][1] += float(cut.sum())
 
-    def _confirm(self, method: str, hits: Mapping[int, float], cut: Float, values: Float, times_ms: NDArray[np.int64]) -> bool:
+    def _confirm(
+        self,
+        method: str,
+        hits: Mapping[int, float],
+        cut: Float,
+        values: Float,
+        times_ms: NDArray[np.int64],
+    ) -> bool:
         """
-        A firing is a change when the values after it lie away from the mean before it, by more than chance and by enough to matter.
+        A firing is a change when the values after it lie away from the mean before it, by more than
+        chance and by enough to matter.
 
         One that comes while an earlier one, past the first look, still waits takes its place.
         """
@@ -140,11 +183,17 @@ class Signal:
                 moved |= self._follow(method, cut[at:end], values[at:end])
                 if hit is None:
                     return moved
-                candidate = self.candidates[method] = Candidate(self.rows + hit, int(times_ms[hit]), hits[hit])
+                candidate = self.candidates[method] = Candidate(
+                    self.rows + hit, int(times_ms[hit]), hits[hit]
+                )
                 at = end
             look = next(n for n in CONFIRM_ROWS if n > candidate.rows)
             again = next((h for h in hits if h >= at and candidate.rows >= CONFIRM_ROWS[0]), None)
-            end = at + look - candidate.rows if again is None else min(again + 1, at + look - candidate.rows)
+            end = (
+                at + look - candidate.rows
+                if again is None
+                else min(again + 1, at + look - candidate.rows)
+            )
             if episode.open:
                 episode.follow(cut[at:end], values[at:end], binary=self.binary)
                 moved |= not episode.open
@@ -155,7 +204,9 @@ class Signal:
             if candidate.rows == look and self._changed(method, candidate):
                 moved, self.candidates[method] = True, None
             elif again is not None and at == again + 1:
-                self.candidates[method] = Candidate(self.rows + again, int(times_ms[again]), hits[again])
+                self.candidates[method] = Candidate(
+                    self.rows + again, int(times_ms[again]), hits[again]
+                )
             elif candidate.rows == CONFIRM_ROWS[-1]:
                 self.candidates[method] = None
             elif candidate.rows < look:
@@ -172,13 +223,24 @@ class Signal:
         return was_open and not episode.open
 
     def _changed(self, method: str, candidate: Candidate) -> bool:
-        """Whether a candidate leads away from the usual level; it may be nothing yet, or lead back to it."""
+        """
+        Whether a candidate leads away from the usual level; it may be nothing yet, or lead back to
+        it.
+        """
         episode, rows = self.episodes[method], candidate.rows
         after = candidate.total / rows
         if abs(after - candidate.before) < self._least(candidate.before, rows):
             return False
         number, total = self.usual[method]
-        home = episode.before if episode.open else self.home if self.home is not None else total / number if number else candidate.before
+        home = (
+            episode.before
+            if episode.open
+            else self.home
+            if self.home is not None
+            else total / number
+            if number
+            else candidate.before
+        )
         if abs(after - home) < self._least(home, rows):
             return False
         shown = candidate.raw_total / rows
@@ -196,18 +258,37 @@ class Signal:
         return max(CHANGE_MIN, CONFIRM_Z / float(np.sqrt(rows)))
 
     def threshold(self, method: str) -> float | None:
-        """What the score of a method is held against: its setting; None for a method whose score is no such statistic."""
+        """
+        What the score of a method is held against: its setting; None for a method whose score is no
+        such statistic.
+        """
         return self.methods[method].get("threshold", METHODS[method].parameters.get("threshold"))
 
-    def verdicts(self, model: str, version: str, settings: ModelSettings, scale: tuple[float, float], reference: str) -> Iterator[Verdict]:
-        """The verdict of each detector's episode; `scale` is (mean, sd) that undoes the standardisation."""
+    def verdicts(
+        self,
+        model: str,
+        version: str,
+        settings: ModelSettings,
+        scale: tuple[float, float],
+        reference: str,
+    ) -> Iterator[Verdict]:
+        """
+        The verdict of each detector's episode; `scale` is (mean, sd) that undoes the
+        standardisation.
+        """
         for method, episode in self.episodes.items():
             key = alert_of((model, version), self.subject, method)
             better = self.subject == "__error__" and episode.after < episode.before
             verdict = episode.verdict(
-                key, self.rows, scale=scale, severity="info" if better else settings.drift.severity, cooldown_ms=settings.cooldown_ms, reference=reference,
-                rule=f"drift.{signal_of(self.subject)}.{method}", binary=self.binary,
-            )  # fmt: skip
+                key,
+                self.rows,
+                scale=scale,
+                severity="info" if better else settings.drift.severity,
+                cooldown_ms=settings.cooldown_ms,
+                reference=reference,
+                rule=f"drift.{signal_of(self.subject)}.{method}",
+                binary=self.binary,
+            )
             if verdict is not None:
                 yield verdict
 
@@ -225,7 +306,8 @@ class Signal:
 
     def load(self, state: Mapping[str, Any], changes: Changes) -> dict[str, list[str]]:
         """
-        Go on from the state of a snapshot; the detectors that begin anew, with the parameters that differ.
+        Go on from the state of a snapshot; the detectors that begin anew, with the parameters that
+        differ.
 
         The episode that such a one has found goes on, since it is the values that end it.
         """
@@ -248,7 +330,8 @@ class Signal:
 
 def by_chance(expected: float, actual: float, bins: int) -> float:
     """
-    The Jensen-Shannon distance that two samples of one law hardly ever exceed: that of a chi-squared statistic `CHANCE_SD` standard deviations above its mean.
+    The Jensen-Shannon distance that two samples of one law hardly ever exceed: that of a
+    chi-squared statistic `CHANCE_SD` standard deviations above its mean.
 
     Parameters
     ----------
@@ -262,10 +345,22 @@ def by_chance(expected: float, actual: float, bins: int) -> float:
     (0.23, 0.046)
     """
     free = max(bins - 1, 1)
-    return float(np.sqrt((free + CHANCE_SD * np.sqrt(2 * free)) * (1 / expected + 1 / actual) / (8 * np.log(2))))
+    return float(
+        np.sqrt(
+            (free + CHANCE_SD * np.sqrt(2 * free)) * (1 / expected + 1 / actual) / (8 * np.log(2))
+        )
+    )
 
 
-def score_verdicts(model: str, version: str, inputs: Inputs, found: Mapping[str, Windowed], span: Span, settings: ModelSettings, reference: str) -> Iterator[Verdict]:
+def score_verdicts(
+    model: str,
+    version: str,
+    inputs: Inputs,
+    found: Mapping[str, Windowed],
+    span: Span,
+    settings: ModelSettings,
+    reference: str,
+) -> Iterator[Verdict]:
     """Verdicts of the thresholds on distances, where the configuration has any."""
     if inputs.profile is None or not settings.drift.thresholds:
         return
@@ -274,19 +369,43 @@ def score_verdicts(model: str, version: str, inputs: Inputs, found: Mapping[str,
         scores = distances(profile, now, {"js", *settings.drift.thresholds})
         for method, threshold in settings.drift.thresholds.items():
             if method in scores:
-                by_luck = scores["js"] <= by_chance(profile.count, float(now.counts.sum()), int(np.count_nonzero(now.counts)))
-                yield _score_verdict(alert_of((model, version), name, method), scores[method], threshold, span, settings, reference, by_luck=by_luck)
+                by_luck = scores["js"] <= by_chance(
+                    profile.count, float(now.counts.sum()), int(np.count_nonzero(now.counts))
+                )
+                yield _score_verdict(
+                    alert_of((model, version), name, method),
+                    scores[method],
+                    threshold,
+                    span,
+                    settings,
+                    reference,
+                    by_luck=by_luck,
+                )
 
 
-def _score_verdict(key: AlertKey, value: float, threshold: float, span: Span, settings: ModelSettings, reference: str, *, by_luck: bool) -> Verdict:
+def _score_verdict(
+    key: AlertKey,
+    value: float,
+    threshold: float,
+    span: Span,
+    settings: ModelSettings,
+    reference: str,
+    *,
+    by_luck: bool,
+) -> Verdict:
     beyond = value > threshold and not by_luck
     now, limit = apart(value, threshold)
     rule = f"limit of {limit} (drift.thresholds.{key.detector}; {span.count:,} rows)"
     text = f"{named(key.model, key.version)}: {signal(key.subject)} "
     if beyond:
-        text += f"has drifted: {METHOD_NAMES[key.detector]} {now} against its reference, above the {rule}; compare its values with the reference"
+        text += (
+            f"has drifted: {METHOD_NAMES[key.detector]} {now} against its reference, above the "
+            f"{rule}; compare its values with the reference"
+        )
     else:
-        text += f"is near its reference: {METHOD_NAMES[key.detector]} {now}, " + (f"within the {rule}" if value <= threshold else f"by chance above the {rule}")
+        text += f"is near its reference: {METHOD_NAMES[key.detector]} {now}, " + (
+            f"within the {rule}" if value <= threshold else f"by chance above the {rule}"
+        )
     return Verdict(
         key=key,
         level=settings.drift.severity if beyond else "ok",

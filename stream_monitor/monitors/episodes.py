@@ -1,8 +1,11 @@
 """
-One drift is one episode: from the change that a detector found until the signal is back at the level before it.
+One drift is one episode: from the change that a detector found until the signal is back at the
+level before it.
 
-Rule of the file: a detector that got used to the new level ends nothing. What ends an episode is evidence in the values themselves that they are at the level before and
-not half-way to the one after: a sum of log-likelihood ratios that is set to 0 whenever it would be negative (CUSUM), and must reach `BACK`. How values were cut does not show.
+Rule of the file: a detector that got used to the new level ends nothing. What ends an episode is
+evidence in the values themselves that they are at the level before and not half-way to the one
+after: a sum of log-likelihood ratios that is set to 0 whenever it would be negative (CUSUM), and
+must reach `BACK`. How values were cut does not show.
 """
 
 from __future__ import annotations
@@ -17,9 +20,14 @@ from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 Float = NDArray[np.float64]
 BACK = 10.0
-"""Evidence (natural logarithm of a likelihood ratio) that a signal is back: one that stays half-way shows it by chance once in 20,000 values, one that stays away never."""
+"""
+Evidence (natural logarithm of a likelihood ratio) that a signal is back: one that stays half-way
+shows it by chance once in 20,000 values, one that stays away never.
+"""
 SHARE_MIN = 1e-3
-"""Shares are taken to be at least so far from 0 and 1, so that one error does not prove everything."""
+"""
+Shares are taken to be at least so far from 0 and 1, so that one error does not prove everything.
+"""
 
 
 class Episode(msgspec.Struct, array_like=True):
@@ -45,7 +53,13 @@ class Episode(msgspec.Struct, array_like=True):
 
     def begin(self, row: int, time_ms: int, *, before: float, after: float, shown: float) -> None:
         """The signal left its level."""
-        self.open, self.first_row, self.first_ms, self.firings, self.before = True, row, time_ms, 0, before
+        self.open, self.first_row, self.first_ms, self.firings, self.before = (
+            True,
+            row,
+            time_ms,
+            0,
+            before,
+        )
         self.go_on(row, time_ms, after=after, shown=shown)
 
     def go_on(self, row: int, time_ms: int, *, after: float, shown: float) -> None:
@@ -83,7 +97,10 @@ class Episode(msgspec.Struct, array_like=True):
         return end
 
     def _evidence(self, cut: Float, *, binary: bool) -> Float:
-        """Of each value, the logarithm of how much likelier it is at the level before than half-way to the one after."""
+        """
+        Of each value, the logarithm of how much likelier it is at the level before than half-way to
+        the one after.
+        """
         halfway = (self.before + self.after) / 2
         if not binary:
             return (self.before - halfway) * (cut - (self.before + halfway) / 2)
@@ -92,8 +109,22 @@ class Episode(msgspec.Struct, array_like=True):
         found: Float = np.where(cut > 0.5, one, zero)
         return found
 
-    def verdict(self, key: AlertKey, rows: int, *, scale: tuple[float, float], severity: Severity, cooldown_ms: int, reference: str, rule: str, binary: bool) -> Verdict | None:
-        """The verdict after `rows` values of the stream, by the detector of the key `rule`; None when there never was a change."""
+    def verdict(
+        self,
+        key: AlertKey,
+        rows: int,
+        *,
+        scale: tuple[float, float],
+        severity: Severity,
+        cooldown_ms: int,
+        reference: str,
+        rule: str,
+        binary: bool,
+    ) -> Verdict | None:
+        """
+        The verdict after `rows` values of the stream, by the detector of the key `rule`; None when
+        there never was a change.
+        """
         if not self.firings:
             return None
         mean, sd = scale
@@ -101,7 +132,10 @@ class Episode(msgspec.Struct, array_like=True):
         was, now = apart(before, after)
         text = f"{named(key.model, key.version)}: {signal(key.subject, binary=binary)}"
         if self.open:
-            text += f" changed from {was} to {now} and has not come back (found by {rule}); look at what else changed at that time"
+            text += (
+                f" changed from {was} to {now} and has not come back (found by {rule}); look at "
+                "what else changed at that time"
+            )
         else:
             text += f" is back at {now}; before the change it was {was} ({rule})"
         return Verdict(
@@ -115,5 +149,11 @@ class Episode(msgspec.Struct, array_like=True):
             summary=text,
             reference=reference,
             cooldown_ms=cooldown_ms,
-            evidence={"before": before, "after": after, "firings": self.firings, "rows_since": rows - self.first_row, "guarantee": "none"},
+            evidence={
+                "before": before,
+                "after": after,
+                "firings": self.firings,
+                "rows_since": rows - self.first_row,
+                "guarantee": "none",
+            },
         )

@@ -34,12 +34,19 @@ def version_samples(version: Version, firing: Container[AlertKey] = ()) -> Itera
     """Every sample of one model version; `firing` are the alerts that fire."""
     names = (version.model, version.name)
     volume = version.volume
-    yield Sample("model_info", (*names, version.reference[:12], *version.performance.positive_class), 1)
+    yield Sample(
+        "model_info", (*names, version.reference[:12], *version.performance.positive_class), 1
+    )
     yield Sample("model_predictions_total", names, volume.predictions + volume.failures)
     yield Sample("model_prediction_errors_total", names, volume.failures)
     yield Sample("model_labels_total", names, version.labels)
     if volume.latency_counts.sum():
-        yield HistogramSample("model_prediction_latency_seconds", names, tuple(volume.latency_counts.tolist()), volume.latency_sum_s)
+        yield HistogramSample(
+            "model_prediction_latency_seconds",
+            names,
+            tuple(volume.latency_counts.tolist()),
+            volume.latency_sum_s,
+        )
     yield from _performance(version, names)
     yield from _latency(version, names)
     for inputs in (version.features, version.outputs):
@@ -48,12 +55,16 @@ def version_samples(version: Version, firing: Container[AlertKey] = ()) -> Itera
     yield from _anomalies(version, names)
     if version.segments is not None:
         for segment, windows in version.segments:
-            yield from _windows(windows, "model_segment_", (*names, segment), version.settings.windows)
+            yield from _windows(
+                windows, "model_segment_", (*names, segment), version.settings.windows
+            )
     if version.custom is not None:
         yield from version.custom.samples(names)
 
 
-def _windows(windows: PerformanceWindows, prefix: str, labels: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Sample]:
+def _windows(
+    windows: PerformanceWindows, prefix: str, labels: tuple[str, ...], names: tuple[str, ...]
+) -> Iterator[Sample]:
     """Metrics of a population in each window, with its support."""
     for window in names:
         metrics, span = windows.window(window)
@@ -61,14 +72,18 @@ def _windows(windows: PerformanceWindows, prefix: str, labels: tuple[str, ...], 
             yield Sample(prefix + metric, (*labels, window), value)
         if span.count:
             yield Sample(f"{prefix}window_labels", (*labels, window), span.count)
-            yield Sample(f"{prefix}window_end_timestamp_seconds", (*labels, window), span.end_ms / 1e3)
+            yield Sample(
+                f"{prefix}window_end_timestamp_seconds", (*labels, window), span.end_ms / 1e3
+            )
 
 
 def _anomalies(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
     for feature, n in version.patterns.count.items():
         yield Sample("model_anomalies_total", (*names, feature, "pattern"), n)
     if version.performance.trends:
-        yield Sample("model_anomalies_total", (*names, "__error__", "trend"), version.performance.trends)
+        yield Sample(
+            "model_anomalies_total", (*names, "__error__", "trend"), version.performance.trends
+        )
 
 
 def _performance(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
@@ -82,8 +97,13 @@ def _performance(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
             yield Sample("model_label_coverage_ratio", (*names, window), coverage)
 
 
-def _coverage(version: Version, window: str, start_ms: int, end_ms: int, labels: int) -> float | None:
-    """Labelled share of the predictions between the window's bounds; of `last_N` between those of the panes around them, where both counts have the same."""
+def _coverage(
+    version: Version, window: str, start_ms: int, end_ms: int, labels: int
+) -> float | None:
+    """
+    Labelled share of the predictions between the window's bounds; of `last_N` between those of the
+    panes around them, where both counts have the same.
+    """
     windows = version.performance.windows
     if not labels or windows is None:
         return None
@@ -102,7 +122,9 @@ def _latency(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
                 yield Sample("model_latency_seconds", (*names, f"{q:g}", window), seconds)
 
 
-def _inputs(version: Version, inputs: Inputs, names: tuple[str, str], firing: Container[AlertKey]) -> Iterator[AnySample]:
+def _inputs(
+    version: Version, inputs: Inputs, names: tuple[str, str], firing: Container[AlertKey]
+) -> Iterator[AnySample]:
     found, _, _ = inputs.window(version.watermark_ms, version.window_ms())
     for feature, now in found.items():
         if now.rows:
@@ -112,7 +134,9 @@ def _inputs(version: Version, inputs: Inputs, names: tuple[str, str], firing: Co
         if now.mean is not None:
             yield Sample("model_feature_mean", (*names, feature), now.mean)
             for q in QUANTILES:
-                value_at = quantile_of_bins(now.counts, np.array(profile.edges), q, whole=profile.whole)
+                value_at = quantile_of_bins(
+                    now.counts, np.array(profile.edges), q, whole=profile.whole
+                )
                 if value_at is not None:
                     yield Sample("model_feature_quantile", (*names, feature, f"{q:g}"), value_at)
         for method, value in distances(profile, now).items():
@@ -120,7 +144,11 @@ def _inputs(version: Version, inputs: Inputs, names: tuple[str, str], firing: Co
             threshold = version.settings.drift.thresholds.get(method)
             if threshold:
                 yield Sample("model_drift_ratio", (*names, feature, method), value / threshold)
-                yield Sample("model_drift_detected", (*names, feature, method), float(drift.alert_of(names, feature, method) in firing))
+                yield Sample(
+                    "model_drift_detected",
+                    (*names, feature, method),
+                    float(drift.alert_of(names, feature, method) in firing),
+                )
     yield from _totals(inputs, names)
 
 
@@ -134,12 +162,15 @@ def _totals(inputs: Inputs, names: tuple[str, str]) -> Iterator[AnySample]:
             counts, total = readings.histogram(inputs, feature)
             if counts.sum():
                 bounds, shown = buckets(np.array(inputs.profile.features[feature].edges), counts)
-                yield HistogramSample("model_feature_values", (*names, feature), shown, total, bounds)
+                yield HistogramSample(
+                    "model_feature_values", (*names, feature), shown, total, bounds
+                )
 
 
 def buckets(edges: Float, counts: Float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """
-    Upper bounds as Prometheus has them (a bucket holds its bound) and the counts between them: the bin of one value ends with it.
+    Upper bounds as Prometheus has them (a bucket holds its bound) and the counts between them: the
+    bin of one value ends with it.
 
     >>> buckets(np.array([0.0, np.nextafter(0.0, 1.0), 5.0]), np.array([1.0, 7.0, 2.0, 3.0]))
     ((0.0, 5.0), (8.0, 2.0, 3.0))
@@ -147,18 +178,28 @@ def buckets(edges: Float, counts: Float) -> tuple[tuple[float, ...], tuple[float
     one = is_one_value(edges)
     begins = np.append(one, False)
     bounds = np.where(np.append(False, one), np.roll(edges, 1), edges)[~begins[: len(edges)]]
-    shown = np.diff(np.append(0.0, np.append(np.cumsum(counts)[:-1][~begins[: len(edges)]], counts.sum())))
+    shown = np.diff(
+        np.append(0.0, np.append(np.cumsum(counts)[:-1][~begins[: len(edges)]], counts.sum()))
+    )
     return tuple(bounds.tolist()), tuple(shown.tolist())
 
 
-def _signals(version: Version, names: tuple[str, str], firing: Container[AlertKey]) -> Iterator[Sample]:
+def _signals(
+    version: Version, names: tuple[str, str], firing: Container[AlertKey]
+) -> Iterator[Sample]:
     for subject, signal in version.signals.items():
         for method, detector in signal.detectors.items():
             yield Sample("model_drift_score", (*names, subject, method), detector.score)
-            yield Sample("model_drift_detected", (*names, subject, method), float(drift.alert_of(names, subject, method) in firing))
+            yield Sample(
+                "model_drift_detected",
+                (*names, subject, method),
+                float(drift.alert_of(names, subject, method) in firing),
+            )
             threshold = signal.threshold(method)
             if threshold:
-                yield Sample("model_drift_ratio", (*names, subject, method), detector.score / threshold)
+                yield Sample(
+                    "model_drift_ratio", (*names, subject, method), detector.score / threshold
+                )
 
 
 def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, Any]:
@@ -168,14 +209,25 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
         metrics, span = version.performance.window(window)
         if span.count:
             coverage = _coverage(version, window, span.start_ms, span.end_ms, span.count)
-            found = {"start": rfc3339(span.start_ms), "end": rfc3339(span.end_ms), "labels": span.count, **({} if coverage is None else {"coverage": coverage}), **metrics}
+            found = {
+                "start": rfc3339(span.start_ms),
+                "end": rfc3339(span.end_ms),
+                "labels": span.count,
+                **({} if coverage is None else {"coverage": coverage}),
+                **metrics,
+            }
             windows[window] = found
     out: dict[str, Any] = {
         "predictions": version.volume.predictions + version.volume.failures,
         "labels": version.labels,
         **waiting,
         "windows": windows,
-        "features": {name: _feature(version, name, now) for name, now in version.features.window(version.watermark_ms, version.window_ms())[0].items()},
+        "features": {
+            name: _feature(version, name, now)
+            for name, now in version.features.window(version.watermark_ms, version.window_ms())[
+                0
+            ].items()
+        },
     }
     if version.performance.task is not None:
         out["task"] = version.performance.task
@@ -187,7 +239,9 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
             out["unexpected_classes"] = list(unexpected)
     if version.reference:
         out["baseline"] = version.reference
-    if version.features.profile is not None and (broken := quality.breaches(version.features.profile, version.settings)):
+    if version.features.profile is not None and (
+        broken := quality.breaches(version.features.profile, version.settings)
+    ):
         out["broken_rules"] = broken
     return out
 

@@ -1,9 +1,11 @@
 """
-Is the input still what the model was built for? Statistics of features (or of score and prediction) in panes, against a reference.
+Is the input still what the model was built for? Statistics of features (or of score and prediction)
+in panes, against a reference.
 
-Rule of the file: rows become sums, and only sums are kept: per pane and feature the counts of missing, wrong and out-of-range values, the first two moments
-(standardised by the reference, so they neither overflow nor cancel) and the counts on the bins of the reference. While no reference is there, the rows
-themselves wait for it. Detectors get the rows in log order.
+Rule of the file: rows become sums, and only sums are kept: per pane and feature the counts of
+missing, wrong and out-of-range values, the first two moments (standardised by the reference, so
+they neither overflow nor cancel) and the counts on the bins of the reference. While no reference is
+there, the rows themselves wait for it. Detectors get the rows in log order.
 """
 
 from __future__ import annotations
@@ -15,14 +17,41 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.events.cells import ABSENT, BOOL, NOT_FINITE, NULL, TEXT, TOO_BIG, WRONG_TYPE, Cells, arguments, class_name, tags
+from stream_monitor.events.cells import (
+    ABSENT,
+    BOOL,
+    NOT_FINITE,
+    NULL,
+    TEXT,
+    TOO_BIG,
+    WRONG_TYPE,
+    Cells,
+    arguments,
+    class_name,
+    tags,
+)
 from stream_monitor.monitors.anomaly import Fences, fences
 from stream_monitor.monitors.late import Late
 from stream_monitor.monitors.learning import Names, learn_feature, learn_features
 from stream_monitor.monitors.reference import FeatureProfile, Profile
 from stream_monitor.monitors.rows import Points, Rows, column_named, taken
 from stream_monitor.monitors.unique import Unique
-from stream_monitor.monitors.windowed import ABOVE, BELOW, MISSING, OFFSET, PRESENT, RANGE, ROWS, SQUARES, SUM, TAILS, TYPE, Windowed, expected_numbers, unit_of
+from stream_monitor.monitors.windowed import (
+    ABOVE,
+    BELOW,
+    MISSING,
+    OFFSET,
+    PRESENT,
+    RANGE,
+    ROWS,
+    SQUARES,
+    SUM,
+    TAILS,
+    TYPE,
+    Windowed,
+    expected_numbers,
+    unit_of,
+)
 from stream_monitor.settings import Limits, ModelSettings
 from stream_monitor.stats.binning import bins_of
 from stream_monitor.windows.panes import Panes
@@ -67,7 +96,14 @@ class Inputs:
         Told the reference when it was learnt.
     """
 
-    def __init__(self, names: Names, settings: ModelSettings, limits: Limits, profile: Profile | None = None, learnt: Callable[[Profile], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        names: Names,
+        settings: ModelSettings,
+        limits: Limits,
+        profile: Profile | None = None,
+        learnt: Callable[[Profile], None] = lambda _: None,
+    ) -> None:
         self.names, self.settings, self.limits = names, settings, limits
         self._learnt = learnt
         self.profile: Profile | None = None
@@ -77,13 +113,18 @@ class Inputs:
         self.unknown: dict[str, int] = {}
         self.unknown_at: dict[str, int] = {}  # the last row of each
         self.on_values: Callable[[str, Float, Int], None] = lambda *_: None
-        """Called with (name, standardised finite values, their event times) of each numeric feature of each chunk, in log order."""
+        """
+        Called with (name, standardised finite values, their event times) of each numeric feature of
+        each chunk, in log order.
+        """
         self.on_points: Callable[[Points], None] | None = None
         """Called with the values outside the fences of each chunk, where somebody asks for them."""
         self.extends = False
         """The reference was learnt, not given: features that come later are learnt too."""
         self.late = Late(settings.baseline.rows)
-        self.uniques: dict[str, Unique] = {name: Unique() for name, rule in settings.features.items() if rule.unique}
+        self.uniques: dict[str, Unique] = {
+            name: Unique() for name, rule in settings.features.items() if rule.unique
+        }
         if profile is not None:
             self.use(profile)
 
@@ -98,29 +139,48 @@ class Inputs:
         self.fences: Fences = fences(found, self.settings.anomalies)
         self.edges = [np.array([*f.edges, np.inf]) for f in found]
         rules = [self.settings.features.get(n) for n in self.numeric]
-        self.minimum = np.array([r.min if r and r.min is not None else -np.inf for r in rules], np.float64)
-        self.maximum = np.array([r.max if r and r.max is not None else np.inf for r in rules], np.float64)
+        self.minimum = np.array(
+            [r.min if r and r.min is not None else -np.inf for r in rules], np.float64
+        )
+        self.maximum = np.array(
+            [r.max if r and r.max is not None else np.inf for r in rules], np.float64
+        )
         self.bounded = bool(np.isfinite(self.minimum).any() or np.isfinite(self.maximum).any())
         self.categories = {n: self._categories(n, profile.features[n]) for n in self.category}
-        widths = [OFFSET + len(f.edges) + 2 for f in found] + [OFFSET + len(self.categories[n]) + 1 for n in self.category]
+        widths = [OFFSET + len(f.edges) + 2 for f in found] + [
+            OFFSET + len(self.categories[n]) + 1 for n in self.category
+        ]
         ends = [0, *np.cumsum(widths, dtype=np.int64).tolist()]
         self.start: dict[str, int] = dict(zip(self.numeric + self.category, ends[:-1], strict=True))
         width = ends[-1]
         self.at: Int = np.array(ends[: len(found)], np.int64)
-        tails = [(0, min(1, last), max(last - 1, 0), last) for f in found for last in [len(f.edges)]]
-        self.tails: Int = (self.at[:, None] + OFFSET + np.array(tails, np.int64).reshape(-1, len(TAILS))).ravel()
+        tails = [
+            (0, min(1, last), max(last - 1, 0), last) for f in found for last in [len(f.edges)]
+        ]
+        self.tails: Int = (
+            self.at[:, None] + OFFSET + np.array(tails, np.int64).reshape(-1, len(TAILS))
+        ).ravel()
         self.heads: Int = (self.at[:, None] + np.arange(OFFSET)).ravel()
         self.panes = Panes(width + 1)
         self.width = width + 1
         self.totals = np.zeros(self.width)
         self.bare = frozenset(n for n, f in profile.features.items() if not f.count)
-        """Features of which the reference has no value: they are learnt as soon as there are some."""
+        """
+        Features of which the reference has no value: they are learnt as soon as there are some.
+        """
         self._index: dict[tuple[str, ...], Plan] = {}
 
     def _categories(self, name: str, profile: FeatureProfile) -> dict[str, int]:
-        """The place of each category: those of the reference, and those of the configuration that it does not have."""
+        """
+        The place of each category: those of the reference, and those of the configuration that it
+        does not have.
+        """
         rule = self.settings.features.get(name)
-        more = sorted({class_name(c) for c in (rule.categories or ())} - profile.categories.keys()) if rule else []
+        more = (
+            sorted({class_name(c) for c in (rule.categories or ())} - profile.categories.keys())
+            if rule
+            else []
+        )
         return {c: i for i, c in enumerate([*(c for c in profile.categories if c != OTHER), *more])}
 
     def _allowed(self, name: str) -> frozenset[str] | None:
@@ -131,7 +191,11 @@ class Inputs:
             return frozenset(class_name(c) for c in rule.categories)
         if name in self.bare:
             return None
-        return None if OTHER in self.profile.features[name].categories else frozenset(self.profile.features[name].categories)
+        return (
+            None
+            if OTHER in self.profile.features[name].categories
+            else frozenset(self.profile.features[name].categories)
+        )
 
     def add(self, rows: Rows) -> None:
         """Take rows in; O(cells), about 0.1 µs a cell."""
@@ -146,7 +210,10 @@ class Inputs:
         self._fold(rows)
 
     def learn(self, count: int) -> None:
-        """Exactly the first `count` of the waiting rows make the reference, however they were cut; all of them are folded afterwards."""
+        """
+        Exactly the first `count` of the waiting rows make the reference, however they were cut; all
+        of them are folded afterwards.
+        """
         wanted, first, left = count, [], []
         for rows in self.waiting:
             n = min(len(rows.times_ms), wanted)
@@ -156,7 +223,9 @@ class Inputs:
             if n < len(rows.times_ms):
                 left.append(rows.part(slice(n, None)))
         self.waiting, self.waiting_rows = [], 0
-        profile = Profile(features=learn_features(first, self.names, self.settings, self.limits), rows=count)
+        profile = Profile(
+            features=learn_features(first, self.names, self.settings, self.limits), rows=count
+        )
         self.extends = True
         self.use(profile)
         self._learnt(profile)
@@ -164,29 +233,57 @@ class Inputs:
             self._fold(rows)
 
     def _fold(self, rows: Rows) -> None:
-        """Take rows in; from the row after the last that a late feature is learnt from on, it is watched."""
+        """
+        Take rows in; from the row after the last that a late feature is learnt from on, it is
+        watched.
+        """
         while len(rows.times_ms):
             end, complete, late = len(rows.times_ms), list[str](), self._plan(rows.columns).late
             if late or self.late.cells:
                 assert self.profile is not None
                 numeric = self.bare.intersection(self.numeric)
                 known = self.profile.features.keys() | self.late.cells.keys()
-                end, complete = self.late.take(rows.cells, rows.texts, late, numeric, self.limits.features - len(known))
+                end, complete = self.late.take(
+                    rows.cells, rows.texts, late, numeric, self.limits.features - len(known)
+                )
             self._sum(rows if end == len(rows.times_ms) else rows.part(slice(end)))
             if complete:
                 self._extend(complete)
             rows = rows.part(slice(end, None))
 
     def _extend(self, names: list[str]) -> None:
-        """The reference gets the features that are complete. What was summed goes on, by name; theirs begins anew, but for counters."""
+        """
+        The reference gets the features that are complete.
+
+        What was summed goes on, by name; theirs begins anew, but for counters.
+        """
         assert self.profile is not None
-        learnt = {name: learn_feature(name, [self.late.pop(name)], self.settings, self.limits) for name in names}
-        before, panes, totals, fences, numeric = self.columns(), self.panes, self.totals, self.fences, self.numeric
+        learnt = {
+            name: learn_feature(name, [self.late.pop(name)], self.settings, self.limits)
+            for name in names
+        }
+        before, panes, totals, fences, numeric = (
+            self.columns(),
+            self.panes,
+            self.totals,
+            self.fences,
+            self.numeric,
+        )
         known = {name: f for name, f in self.profile.features.items() if name not in learnt}
         self.use(msgspec.structs.replace(self.profile, features=known | learnt))
         now = self.columns()
-        sums = [(of[0] + k, now[name][0] + k) for name, of in before.items() if name in known for k in range(of[1])]
-        counters = [(before[name][0] + k, now[name][0] + k) for name in learnt if name in before for k in COUNTERS]
+        sums = [
+            (of[0] + k, now[name][0] + k)
+            for name, of in before.items()
+            if name in known
+            for k in range(of[1])
+        ]
+        counters = [
+            (before[name][0] + k, now[name][0] + k)
+            for name in learnt
+            if name in before
+            for k in COUNTERS
+        ]
         take, put = np.array([*counters, *sums, (-1, -1)], np.int64).T
         panes.lay_out(take[len(counters) :], put[len(counters) :], self.width)
         self.panes, self.totals[put] = panes, totals[take]
@@ -232,8 +329,14 @@ class Inputs:
             at = np.flatnonzero((x[i] < bounds[0][i]) | (x[i] > bounds[1][i]))
             if len(at):
                 low, high = (np.broadcast_to(b[i], len(x[i]))[at] for b in bounds)
-                iqr = (high - low) / (1 + 2 * self.fences.fence) if self.fences.spread[i] else np.zeros(len(at))
-                self.on_points(Points(feature, x[i][at], (low, high), iqr, rows.times_ms[at], rows.origin[at]))
+                iqr = (
+                    (high - low) / (1 + 2 * self.fences.fence)
+                    if self.fences.spread[i]
+                    else np.zeros(len(at))
+                )
+                self.on_points(
+                    Points(feature, x[i][at], (low, high), iqr, rows.times_ms[at], rows.origin[at])
+                )
 
     def _plan(self, columns: tuple[str, ...]) -> Plan:
         """Where features are in these columns."""
@@ -244,26 +347,42 @@ class Inputs:
             unknown = {name: i for name, i in place.items() if name not in self.start}
             if len(self._index) > 256:
                 self._index.clear()
-            late = {name: i for name, i in place.items() if name in self.bare or (self.extends and name not in self.start)}
-            found = self._index[columns] = Plan(take, {n: place[n] for n in self.category if n in place}, unknown, late)
+            late = {
+                name: i
+                for name, i in place.items()
+                if name in self.bare or (self.extends and name not in self.start)
+            }
+            found = self._index[columns] = Plan(
+                take, {n: place[n] for n in self.category if n in place}, unknown, late
+            )
         return found
 
     def _unknown(self, name: str, seen: NDArray[np.bool_]) -> None:
         if seen.any():
-            key = name if name in self.unknown or len(self.unknown) < self.limits.features else OTHER
+            key = (
+                name if name in self.unknown or len(self.unknown) < self.limits.features else OTHER
+            )
             self.unknown[key] = self.unknown.get(key, 0) + int(seen.sum())
             self.unknown_at[key] = self.rows + int(seen.nonzero()[0][-1])
 
     def _standardised(self, x: Cells) -> Float:
-        """Distances from the reference's mean in its standard deviations; what would overflow is cut, so that one huge value cannot spoil a window."""
+        """
+        Distances from the reference's mean in its standard deviations; what would overflow is cut,
+        so that one huge value cannot spoil a window.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             z: Float = (x - self.mean[:, None]) / self.sd[:, None]
         if (np.abs(z) > Z_MAX).any():
             z = np.clip(z, -Z_MAX, Z_MAX)
         return z
 
-    def _numeric(self, x: Cells, z: Float, fences: tuple[Float, Float], starts: Int, sums: Float) -> None:
-        """Moments, bins, fences, missing, wrong and out-of-range values of (features, n) cells, added to (panes, width) of `sums`."""
+    def _numeric(
+        self, x: Cells, z: Float, fences: tuple[Float, Float], starts: Int, sums: Float
+    ) -> None:
+        """
+        Moments, bins, fences, missing, wrong and out-of-range values of (features, n) cells, added
+        to (panes, width) of `sums`.
+        """
         n, at = x.shape[1], self.at
         lengths = np.diff(np.append(starts, n))
         head = np.zeros((len(starts), len(at), OFFSET))
@@ -279,7 +398,9 @@ class Inputs:
             head[:, :, PRESENT] = _by_pane(finite, starts)
             z = np.where(finite, z, 0.0)
         if self.bounded:
-            head[:, :, RANGE] += _by_pane((x < self.minimum[:, None]) | (x > self.maximum[:, None]), starts)
+            head[:, :, RANGE] += _by_pane(
+                (x < self.minimum[:, None]) | (x > self.maximum[:, None]), starts
+            )
         head[:, :, SUM] = np.add.reduceat(z, starts, axis=1).T
         head[:, :, SQUARES] = np.add.reduceat(z * z, starts, axis=1).T
         head[:, :, BELOW] = _by_pane(x < fences[0], starts)
@@ -293,7 +414,9 @@ class Inputs:
         head[:, :, TAILS[0] : TAILS[-1] + 1] = tails.reshape(len(starts), len(at), len(TAILS))
         sums[:, self.heads] = head.reshape(len(starts), -1)
 
-    def _named(self, cells: Cells, where: Mapping[str, int], texts: list[str], starts: Int, sums: Float) -> None:
+    def _named(
+        self, cells: Cells, where: Mapping[str, int], texts: list[str], starts: Int, sums: Float
+    ) -> None:
         lengths = np.diff(np.append(starts, cells.shape[1]))
         for name in self.category:
             base, known = self.start[name], self.categories[name]
@@ -301,11 +424,18 @@ class Inputs:
             if name not in where:
                 sums[:, base + MISSING] = lengths
                 continue
-            distinct, inverse = np.unique(np.ascontiguousarray(cells[where[name]]).view(np.uint64), return_inverse=True)
-            place, width = self._slots(distinct.view(np.float64), known, texts)[inverse], OFFSET + len(known) + 1
+            distinct, inverse = np.unique(
+                np.ascontiguousarray(cells[where[name]]).view(np.uint64), return_inverse=True
+            )
+            place, width = (
+                self._slots(distinct.view(np.float64), known, texts)[inverse],
+                OFFSET + len(known) + 1,
+            )
             if len(starts) > 1:
                 place += np.repeat(np.arange(len(starts)) * width, lengths)
-            sums[:, base : base + width] += np.bincount(place, minlength=len(starts) * width).reshape(-1, width)
+            sums[:, base : base + width] += np.bincount(
+                place, minlength=len(starts) * width
+            ).reshape(-1, width)
             sums[:, base + PRESENT] = sums[:, base + OFFSET : base + width].sum(axis=1)
 
     @staticmethod
@@ -313,11 +443,21 @@ class Inputs:
         """The column of each value among those of its feature."""
         rest = len(known)
         found = []
-        for cell, tag, argument in zip(distinct.tolist(), tags(distinct).tolist(), arguments(distinct).tolist(), strict=True):
+        for cell, tag, argument in zip(
+            distinct.tolist(), tags(distinct).tolist(), arguments(distinct).tolist(), strict=True
+        ):
             if tag in PLACES:
                 found.append(PLACES[tag])
             else:
-                category = class_name(texts[argument]) if tag == TEXT else "01"[argument] if tag == BOOL else repr(int(cell)) if cell == int(cell) else repr(cell)
+                category = (
+                    class_name(texts[argument])
+                    if tag == TEXT
+                    else "01"[argument]
+                    if tag == BOOL
+                    else repr(int(cell))
+                    if cell == int(cell)
+                    else repr(cell)
+                )
                 found.append(OFFSET + known.get(category, rest))
         return np.array(found, np.int64)
 
@@ -343,12 +483,24 @@ class Inputs:
         """One feature of a vector of sums."""
         assert self.profile is not None
         profile, base = self.profile.features[name], self.start[name]
-        rows, present, missing, wrong, out = (float(vector[base + c]) for c in (ROWS, PRESENT, MISSING, TYPE, RANGE))
+        rows, present, missing, wrong, out = (
+            float(vector[base + c]) for c in (ROWS, PRESENT, MISSING, TYPE, RANGE)
+        )
         if name in self.categories:
             counts = vector[base + OFFSET : base + OFFSET + len(self.categories[name]) + 1]
-            known = np.array([profile.categories.get(c, 0) for c in self.categories[name]], np.float64)
+            known = np.array(
+                [profile.categories.get(c, 0) for c in self.categories[name]], np.float64
+            )
             expected = np.append(known, profile.categories.get(OTHER, 0))
-            return Windowed(rows=rows, missing=missing, counts=counts, expected=expected, wrong_type=wrong, out_of_range=out, unknown=self._unknown_of(name, counts))
+            return Windowed(
+                rows=rows,
+                missing=missing,
+                counts=counts,
+                expected=expected,
+                wrong_type=wrong,
+                out_of_range=out,
+                unknown=self._unknown_of(name, counts),
+            )
         i, mean, sd = self.numeric.index(name), None, None
         if present:
             z = vector[base + SUM] / present
@@ -372,12 +524,18 @@ class Inputs:
         allowed = self._allowed(name)
         if allowed is None:
             return 0.0
-        return float(counts[-1] + sum(counts[i] for c, i in self.categories[name].items() if c not in allowed))
+        return float(
+            counts[-1]
+            + sum(counts[i] for c, i in self.categories[name].items() if c not in allowed)
+        )
 
     def columns(self) -> dict[str, list[int]]:
         """By feature: where its columns are in the vector of sums, and how many."""
         starts = [*self.start.values(), self.width - 1]  # a reference may have no features
-        return {name: [at, end - at] for name, at, end in zip(self.start, starts, starts[1:], strict=False)}
+        return {
+            name: [at, end - at]
+            for name, at, end in zip(self.start, starts, starts[1:], strict=False)
+        }
 
     def go_on(self) -> None:
         """Rows that waited for a reference which is there now, from elsewhere, are folded."""
@@ -389,7 +547,11 @@ class Inputs:
     @property
     def memory_bytes(self) -> int:
         """Bytes of panes, or of the rows that wait for a reference."""
-        return self.panes.sums.nbytes + self.late.memory_bytes if self.profile is not None else sum(r.cells.nbytes for r in self.waiting)
+        return (
+            self.panes.sums.nbytes + self.late.memory_bytes
+            if self.profile is not None
+            else sum(r.cells.nbytes for r in self.waiting)
+        )
 
 
 def _by_pane(mask: NDArray[np.bool_], starts: Int) -> Float:

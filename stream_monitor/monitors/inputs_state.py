@@ -1,8 +1,8 @@
 """
 The statistics of features in a snapshot.
 
-Rule of the file: sums lie in one matrix, and are found again by the name of their feature. What was counted in another way is
-not taken over.
+Rule of the file: sums lie in one matrix, and are found again by the name of their feature. What was
+counted in another way is not taken over.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def state_of(inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def restore(inputs: Inputs, state: Mapping[str, Any], changed: Collection[str], *, fences_anew: bool) -> None:
+def restore(
+    inputs: Inputs, state: Mapping[str, Any], changed: Collection[str], *, fences_anew: bool
+) -> None:
     """
     Fill an object that has its reference, or none, as the snapshot has.
 
@@ -51,15 +53,26 @@ def restore(inputs: Inputs, state: Mapping[str, Any], changed: Collection[str], 
     fences_anew : bool
         The fences that follow the rows do too.
     """
-    inputs.rows, inputs.unknown, inputs.unknown_at = state["rows"], dict(state["unknown"]), dict(state["unknown_at"])
-    inputs.uniques |= {name: Unique.from_state(u) for name, u in state["uniques"].items() if name in inputs.uniques}
+    inputs.rows, inputs.unknown, inputs.unknown_at = (
+        state["rows"],
+        dict(state["unknown"]),
+        dict(state["unknown_at"]),
+    )
+    inputs.uniques |= {
+        name: Unique.from_state(u) for name, u in state["uniques"].items() if name in inputs.uniques
+    }
     if state["panes"] is None:
         inputs.waiting = [unpacked_rows(r) for r in state["waiting"]]
         inputs.waiting_rows = sum(len(r.times_ms) for r in inputs.waiting)
         return
     before, now = dict(state["columns"]), inputs.columns()
-    kept = [name for name in now if name not in changed and before.get(name, [0, 0])[1] == now[name][1]]
-    take, put = (np.concatenate([np.arange(of[n][0], sum(of[n])) for n in kept] + [[-1]]).astype(np.int64) for of in (before, now))
+    kept = [
+        name for name in now if name not in changed and before.get(name, [0, 0])[1] == now[name][1]
+    ]
+    take, put = (
+        np.concatenate([np.arange(of[n][0], sum(of[n])) for n in kept] + [[-1]]).astype(np.int64)
+        for of in (before, now)
+    )
     inputs.panes = Panes.from_state(state["panes"])
     inputs.panes.lay_out(take, put, inputs.width)
     inputs.totals[put] = np.frombuffer(state["totals"], np.float64)[take]

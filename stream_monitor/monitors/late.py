@@ -1,8 +1,10 @@
 """
-Features that come first when the reference has been learnt already: they are learnt from their own first rows.
+Features that come first when the reference has been learnt already: they are learnt from their own
+first rows.
 
-Rule of the file: a feature begins with the first row that has a value of it, and is complete after `baseline.rows` rows from
-there, those without a value among them, so that how rows were cut does not matter.
+Rule of the file: a feature begins with the first row that has a value of it, and is complete after
+`baseline.rows` rows from there, those without a value among them, so that how rows were cut does
+not matter.
 """
 
 from __future__ import annotations
@@ -12,7 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from stream_monitor.events.cells import ABSENT_CELL, BOOL, TEXT, Cells, Texts, arguments, remap, tags, text_indices
+from stream_monitor.events.cells import (
+    ABSENT_CELL,
+    BOOL,
+    TEXT,
+    Cells,
+    Texts,
+    arguments,
+    remap,
+    tags,
+    text_indices,
+)
 
 
 class Late:
@@ -30,7 +42,14 @@ class Late:
         self.cells: dict[str, list[Cells]] = {}
         self.texts = Texts()
 
-    def take(self, cells: Cells, texts: list[str], place: Mapping[str, int], numeric: frozenset[str], room: int) -> tuple[int, list[str]]:
+    def take(
+        self,
+        cells: Cells,
+        texts: list[str],
+        place: Mapping[str, int],
+        numeric: frozenset[str],
+        room: int,
+    ) -> tuple[int, list[str]]:
         """
         Take rows in up to the one that makes a feature complete.
 
@@ -52,13 +71,19 @@ class Late:
         complete : list of str
         """
         n = cells.shape[1]
-        begins = sorted((at, name) for name, i in place.items() if name not in self.cells and room > 0 and (at := _first(cells[i], name in numeric)) < n)[: max(room, 0)]
+        begins = sorted(
+            (at, name)
+            for name, i in place.items()
+            if name not in self.cells and room > 0 and (at := _first(cells[i], name in numeric)) < n
+        )[: max(room, 0)]
         since = dict.fromkeys(self.cells, 0) | {name: at for at, name in begins}
         ends = {name: at + max(self.rows - self._count(name), 1) for name, at in since.items()}
         end = min([n, *ends.values()])
         for name, at in since.items():
             if at < end:
-                column = cells[place[name]][at:end] if name in place else np.full(end - at, ABSENT_CELL)
+                column = (
+                    cells[place[name]][at:end] if name in place else np.full(end - at, ABSENT_CELL)
+                )
                 self.cells.setdefault(name, []).append(self._own(column, texts))
         return end, [name for name, last in ends.items() if last == end]
 
@@ -86,14 +111,21 @@ class Late:
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        return {"cells": {name: np.concatenate(column).tobytes() for name, column in self.cells.items()}, "texts": self.texts.names}
+        return {
+            "cells": {
+                name: np.concatenate(column).tobytes() for name, column in self.cells.items()
+            },
+            "texts": self.texts.names,
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of a snapshot."""
         self.texts = Texts()
         for text in state["texts"]:
             self.texts[text]
-        self.cells = {name: [np.frombuffer(column, np.float64)] for name, column in state["cells"].items()}
+        self.cells = {
+            name: [np.frombuffer(column, np.float64)] for name, column in state["cells"].items()
+        }
 
 
 def _first(cells: Cells, numeric: bool) -> int:

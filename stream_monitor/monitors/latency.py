@@ -1,10 +1,11 @@
 """
 Are calls as fast as they were, and do they fail no more often? Recent calls against the first ones.
 
-Rule of the file: shares of calls. Slow is what is beyond a multiple of what 95 % of the first calls took,
-so by construction at most 5 % of calls are slow; failed is what the model server says. An alert needs a
-share that matters and lies beyond its limit by `LOOK_Z` standard errors, since it is looked at every second;
-it lasts until the share of the newest calls is within the limit, and not by chance.
+Rule of the file: shares of calls. Slow is what is beyond a multiple of what 95 % of the first calls
+took, so by construction at most 5 % of calls are slow; failed is what the model server says. An
+alert needs a share that matters and lies beyond its limit by `LOOK_Z` standard errors, since it is
+looked at every second; it lasts until the share of the newest calls is within the limit, and not by
+chance.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class FirstCalls:
         n = float(self.latency.sum())
         if n < FIRST_CALLS:
             return None
-        q = 1 - SLOW_SHARE + FIRST_Z * math.sqrt(SLOW_SHARE * (1 - SLOW_SHARE) / n)  # the quantile is known that well
+        q = (
+            1 - SLOW_SHARE + FIRST_Z * math.sqrt(SLOW_SHARE * (1 - SLOW_SHARE) / n)
+        )  # the quantile is known that well
         return max(factor * latency_quantile(self.latency, q), FASTEST_MS)
 
     def state(self) -> dict[str, Any]:
@@ -73,7 +76,10 @@ class FirstCalls:
 
 
 class Found(NamedTuple):
-    """Calls of a window, those among them that are slow or failed, all sums of the window, and what they amount to."""
+    """
+    Calls of a window, those among them that are slow or failed, all sums of the window, and what
+    they amount to.
+    """
 
     part: float
     calls: float
@@ -83,7 +89,14 @@ class Found(NamedTuple):
     clear: bool
 
 
-def verdicts(first: FirstCalls, latency: Panes, calls: Panes, key: AlertKey, settings: ModelSettings, end_ms: int) -> Iterator[Verdict]:
+def verdicts(
+    first: FirstCalls,
+    latency: Panes,
+    calls: Panes,
+    key: AlertKey,
+    settings: ModelSettings,
+    end_ms: int,
+) -> Iterator[Verdict]:
     """
     Verdicts on latency and on failed calls of a model version.
 
@@ -103,7 +116,9 @@ def verdicts(first: FirstCalls, latency: Panes, calls: Panes, key: AlertKey, set
     rules = settings.calls
     slow = None if rules.latency_factor is None else first.slow_ms(rules.latency_factor)
     if slow is not None:
-        found = _judged(latency, end_ms, slice(int(np.searchsorted(LATENCY_EDGES, slow)) + 1, None), SLOW_SHARE)
+        found = _judged(
+            latency, end_ms, slice(int(np.searchsorted(LATENCY_EDGES, slow)) + 1, None), SLOW_SHARE
+        )
         if found is not None:
             yield _slow(first, slow, key, settings, found)
     total = first.served + first.failed
@@ -116,50 +131,110 @@ def verdicts(first: FirstCalls, latency: Panes, calls: Panes, key: AlertKey, set
 
 def _judged(panes: Panes, end_ms: int, part: slice, limit: float) -> Found | None:
     """
-    The window that says most of the share of calls in the columns `part`; None where there are too few calls.
+    The window that says most of the share of calls in the columns `part`; None where there are too
+    few calls.
 
-    The share is too great when it is so, and not by chance, in the newest calls or in more of them, and it is not over; it is over when it is so in the newest.
+    The share is too great when it is so, and not by chance, in the newest calls or in more of them,
+    and it is not over; it is over when it is so in the newest.
     """
     windows = [panes.newest(least, end_ms, DAY_MS) for least in (CALLS_MIN, NEWEST, STEADY, MANY)]
     counts = [(float(sums[part].sum()), float(sums.sum())) for sums, _, _ in windows]
     if counts[0][1] < CALLS_MIN:
         return None
     clear = is_back(counts[1], counts[2], limit)
-    beyond = [i for i, c in enumerate(counts) if not clear and wilson_interval(*c, LOOK_Z)[0] > limit]
+    beyond = [
+        i for i, c in enumerate(counts) if not clear and wilson_interval(*c, LOOK_Z)[0] > limit
+    ]
     more = [i for i in (1, 2) if not clear and counts[i][0] > limit * counts[i][1]]
     i = (beyond or more or [1])[0]
     sums, start, end = windows[i]
     return Found(*counts[i], sums, Span(start, end, int(counts[i][1])), bool(beyond), clear)
 
 
-def _slow(first: FirstCalls, slow_ms: float, key: AlertKey, settings: ModelSettings, now: Found) -> Verdict:
+def _slow(
+    first: FirstCalls, slow_ms: float, key: AlertKey, settings: ModelSettings, now: Found
+) -> Verdict:
     share = now.part / now.calls
-    value, usual = (latency_quantile(counts, 1 - SLOW_SHARE) / 1e3 for counts in (now.sums, first.latency))
+    value, usual = (
+        latency_quantile(counts, 1 - SLOW_SHARE) / 1e3 for counts in (now.sums, first.latency)
+    )
     said, before, slow = apart(value, usual, slow_ms / 1e3, form=duration, digits=3)
     part, most = apart(share, SLOW_SHARE, form=percent, digits=3)
     what = "calls are slow" if share > SLOW_SHARE else "calls are as fast as they were"
     text = (
-        f"{named(key.model, key.version)}: {what}: 95% take up to {said} ({now.span.count:,} calls), and took {before} in the first {FIRST_CALLS:,}; "
-        f"{part} take longer than {slow}, the limit is {most} (calls.latency_factor: {number(settings.calls.latency_factor or 0)})"
+        f"{named(key.model, key.version)}: {what}: 95% take up to {said} ({now.span.count:,} "
+        f"calls), and took {before} in the first {FIRST_CALLS:,}; "
+        f"{part} take longer than {slow}, the limit is {most} (calls.latency_factor: "
+        f"{number(settings.calls.latency_factor or 0)})"
     )
-    evidence = {"slow_share": share, "slow_seconds": slow_ms / 1e3, "reference_p95_seconds": usual, "guarantee": "none"}
-    return _verdict(key, "latency", "latency_seconds", value, slow_ms / 1e3, now.span, text, evidence, settings, bad=now.bad, clear=now.clear)
+    evidence = {
+        "slow_share": share,
+        "slow_seconds": slow_ms / 1e3,
+        "reference_p95_seconds": usual,
+        "guarantee": "none",
+    }
+    return _verdict(
+        key,
+        "latency",
+        "latency_seconds",
+        value,
+        slow_ms / 1e3,
+        now.span,
+        text,
+        evidence,
+        settings,
+        bad=now.bad,
+        clear=now.clear,
+    )
 
 
-def _failing(first: FirstCalls, limit: float, key: AlertKey, settings: ModelSettings, now: Found) -> Verdict:
+def _failing(
+    first: FirstCalls, limit: float, key: AlertKey, settings: ModelSettings, now: Found
+) -> Verdict:
     share = now.part / now.calls
     usual = first.failed / (first.served + first.failed)
     now_text, limit_text = apart(share, limit, form=percent, digits=3)
     text = (
-        f"{named(key.model, key.version)}: {now_text} of calls failed ({int(now.part):,} of {now.span.count:,}), {'above' if share > limit else 'within'} the limit of {limit_text} (calls.error_share); "
-        f"of the first {FIRST_CALLS:,} it was {percent(usual)}" + ("; see the log of the model server" if share > limit else "")
+        f"{named(key.model, key.version)}: {now_text} of calls failed ({int(now.part):,} of "
+        f"{now.span.count:,}), {'above' if share > limit else 'within'} the limit of "
+        f"{limit_text} (calls.error_share); "
+        f"of the first {FIRST_CALLS:,} it was {percent(usual)}"
+        + ("; see the log of the model server" if share > limit else "")
     )
-    evidence = {"failed": int(now.part), "calls": now.span.count, "reference_ratio": usual, "guarantee": "none"}
-    return _verdict(key, "volume", "prediction_errors", share, limit, now.span, text, evidence, settings, bad=now.bad, clear=now.clear)
+    evidence = {
+        "failed": int(now.part),
+        "calls": now.span.count,
+        "reference_ratio": usual,
+        "guarantee": "none",
+    }
+    return _verdict(
+        key,
+        "volume",
+        "prediction_errors",
+        share,
+        limit,
+        now.span,
+        text,
+        evidence,
+        settings,
+        bad=now.bad,
+        clear=now.clear,
+    )
 
 
 def _verdict(
-    key: AlertKey, kind: Kind, subject: str, value: float, limit: float, span: Span, text: str, evidence: dict[str, object], settings: ModelSettings, *, bad: bool, clear: bool
+    key: AlertKey,
+    kind: Kind,
+    subject: str,
+    value: float,
+    limit: float,
+    span: Span,
+    text: str,
+    evidence: dict[str, object],
+    settings: ModelSettings,
+    *,
+    bad: bool,
+    clear: bool,
 ) -> Verdict:
     return Verdict(
         key=AlertKey(key.model, key.version, "", kind, subject, "profile"),

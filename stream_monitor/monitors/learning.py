@@ -1,7 +1,8 @@
 """
 What the first rows say of each feature: the reference that is learnt from them.
 
-Rule of the file: a pure function of the rows, the settings and the limits; how the rows were cut into chunks does not matter.
+Rule of the file: a pure function of the rows, the settings and the limits; how the rows were cut
+into chunks does not matter.
 """
 
 from __future__ import annotations
@@ -10,7 +11,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stream_monitor.events.cells import ABSENT, BOOL, NOT_FINITE, NULL, TEXT, TOO_BIG, WRONG_TYPE, Cells, class_text, tags
+from stream_monitor.events.cells import (
+    ABSENT,
+    BOOL,
+    NOT_FINITE,
+    NULL,
+    TEXT,
+    TOO_BIG,
+    WRONG_TYPE,
+    Cells,
+    class_text,
+    tags,
+)
 from stream_monitor.monitors.reference import FeatureProfile, category_profile, numeric_profile
 from stream_monitor.monitors.rows import Rows, column_named
 from stream_monitor.settings import Limits, ModelSettings
@@ -20,7 +32,9 @@ Names = Callable[[str], str | None]
 """Name of the feature of a column; None where it is not looked at."""
 
 
-def learn_features(chunks: list[Rows], names: Names, settings: ModelSettings, limits: Limits) -> dict[str, FeatureProfile]:
+def learn_features(
+    chunks: list[Rows], names: Names, settings: ModelSettings, limits: Limits
+) -> dict[str, FeatureProfile]:
     """
     Profiles of the features of rows.
 
@@ -30,14 +44,16 @@ def learn_features(chunks: list[Rows], names: Names, settings: ModelSettings, li
         In log order.
     names : callable
     settings : ModelSettings
-        `features` says of what type a feature is; a feature that is configured has a profile even where no row has it.
+        `features` says of what type a feature is; a feature that is configured has a profile even
+        where no row has it.
     limits : Limits
         `features` and `categories`.
 
     Returns
     -------
     dict of name to FeatureProfile
-        In the order of the first rows that have them; one that no row has is not among them. O(cells log rows).
+        In the order of the first rows that have them; one that no row has is not among them.
+        O(cells log rows).
     """
     found: dict[str, int] = {n: -1 for n in settings.features if names(f"features.{n}") == n}
     rows_before = 0
@@ -48,21 +64,42 @@ def learn_features(chunks: list[Rows], names: Names, settings: ModelSettings, li
                 found[name] = rows_before + int(there.argmax())
         rows_before += len(rows.times_ms)
     first = sorted(found, key=found.__getitem__)[: limits.features]
-    return {name: learn_feature(name, [(column_named(rows, names, name), rows.texts) for rows in chunks], settings, limits) for name in first}
+    return {
+        name: learn_feature(
+            name,
+            [(column_named(rows, names, name), rows.texts) for rows in chunks],
+            settings,
+            limits,
+        )
+        for name in first
+    }
 
 
-def learn_feature(name: str, parts: list[tuple[Cells, list[str]]], settings: ModelSettings, limits: Limits) -> FeatureProfile:
+def learn_feature(
+    name: str, parts: list[tuple[Cells, list[str]]], settings: ModelSettings, limits: Limits
+) -> FeatureProfile:
     """The profile of one feature, of cells with the dictionaries of their texts."""
     cells = np.concatenate([c for c, _ in parts])
     numbers = cells[cells == cells]  # noqa: PLR0124
     tag = tags(cells)
-    missing, texts, lists, beyond = (int(np.isin(tag, of).sum()) for of in ((NULL, ABSENT), (TEXT, BOOL), (WRONG_TYPE,), (NOT_FINITE, TOO_BIG)))
+    missing, texts, lists, beyond = (
+        int(np.isin(tag, of).sum())
+        for of in ((NULL, ABSENT), (TEXT, BOOL), (WRONG_TYPE,), (NOT_FINITE, TOO_BIG))
+    )
     rule = settings.features.get(name)
-    kind = rule.type if rule and rule.type != "auto" else "numeric" if len(numbers) + beyond and len(numbers) + beyond >= texts else "category"
+    kind = (
+        rule.type
+        if rule and rule.type != "auto"
+        else "numeric"
+        if len(numbers) + beyond and len(numbers) + beyond >= texts
+        else "category"
+    )
     if kind == "numeric":
         return numeric_profile(numbers, missing, texts + lists, beyond)
     if kind == "text" or (rule is not None and rule.unique):  # its values are not told apart
-        return category_profile({OTHER: texts + len(numbers)} if texts + len(numbers) else {}, missing, lists, beyond)
+        return category_profile(
+            {OTHER: texts + len(numbers)} if texts + len(numbers) else {}, missing, lists, beyond
+        )
     counts: dict[str, int] = {}
     for column, names in parts:
         for cell, n in zip(*_distinct(column), strict=True):

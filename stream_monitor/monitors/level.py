@@ -1,8 +1,10 @@
 """
-How right a model was at its best: what its accuracy, or the error of a regression, is compared with when nobody set a threshold.
+How right a model was at its best: what its accuracy, or the error of a regression, is compared with
+when nobody set a threshold.
 
-Rule of the file: the level comes from the profile that was built with labels, else from the first labelled rows, and few of them, so
-that a slow fall is not learnt as the level. Later blocks of rows replace it when they are better beyond doubt, never when they are worse.
+Rule of the file: the level comes from the profile that was built with labels, else from the first
+labelled rows, and few of them, so that a slow fall is not learnt as the level. Later blocks of rows
+replace it when they are better beyond doubt, never when they are worse.
 """
 
 from __future__ import annotations
@@ -18,18 +20,25 @@ Float = NDArray[np.float64]
 ROWS_MAX = 1_000
 """Rows of a block; fewer where `baseline.rows` is less."""
 MARGIN, MARGIN_ERROR = 0.05, 0.2
-"""A fall of the accuracy by less than this, and a rise of the mean absolute error by less than this share of it, are not alarmed on."""
+"""
+A fall of the accuracy by less than this, and a rise of the mean absolute error by less than this
+share of it, are not alarmed on.
+"""
 Z = 5.0
 """
-Nor one within so many standard errors of the difference. A window of 1,000 rows is one of 3,000 independent ones in three million,
-looked at five times: a normal difference is beyond 5 in about one of 1,000 such runs.
+Nor one within so many standard errors of the difference. A window of 1,000 rows is one of 3,000
+independent ones in three million, looked at five times: a normal difference is beyond 5 in about
+one of 1,000 such runs.
 """
 Z_BETTER = 6.0
 """A block replaces the level when it is better by so many standard errors."""
 
 
 class Loss(NamedTuple):
-    """Mean loss of rows (share of wrong answers, or mean absolute error), its variance among the rows, and how many they are."""
+    """
+    Mean loss of rows (share of wrong answers, or mean absolute error), its variance among the rows,
+    and how many they are.
+    """
 
     mean: float
     variance: float
@@ -40,7 +49,11 @@ class Loss(NamedTuple):
         """
         The loss that metrics tell of; None where they tell none.
 
-        >>> Loss.of_metrics({"mae": 3.0, "rmse": 5.0}, 10), Loss.of_metrics({"accuracy": 0.5}, 10), Loss.of_metrics({}, 10)
+        >>> (
+        ...     Loss.of_metrics({"mae": 3.0, "rmse": 5.0}, 10),
+        ...     Loss.of_metrics({"accuracy": 0.5}, 10),
+        ...     Loss.of_metrics({}, 10),
+        ... )
         (Loss(mean=3.0, variance=16.0, rows=10), Loss(mean=0.5, variance=0.25, rows=10), None)
         """
         if not rows > 0:
@@ -48,7 +61,11 @@ class Loss(NamedTuple):
         if "accuracy" in found:
             return cls(1 - found["accuracy"], found["accuracy"] * (1 - found["accuracy"]), rows)
         mae, rmse = found.get("mae", math.nan), found.get("rmse", math.nan)
-        return cls(mae, max(rmse * rmse - mae * mae, 0.0), rows) if math.isfinite(mae) and abs(rmse) < 1e150 else None
+        return (
+            cls(mae, max(rmse * rmse - mae * mae, 0.0), rows)
+            if math.isfinite(mae) and abs(rmse) < 1e150
+            else None
+        )
 
 
 class Level:
@@ -87,11 +104,15 @@ class Level:
             block, self._now = self._now[: self.block], self._now[self.block :]
             with np.errstate(over="ignore", invalid="ignore"):
                 loss = Loss(float(block.mean()), float(block.var()), float(self.block))
-            if math.isfinite(loss.variance) and (self.loss is None or self.loss.mean - loss.mean > Z_BETTER * self._error(loss, kind)):
+            if math.isfinite(loss.variance) and (
+                self.loss is None or self.loss.mean - loss.mean > Z_BETTER * self._error(loss, kind)
+            ):
                 self.loss, self.built = loss, False
 
     def limit(self, now: Loss, kind: str) -> float:
-        """Above which the mean loss of these rows is worse than the level; there must be a level."""
+        """
+        Above which the mean loss of these rows is worse than the level; there must be a level.
+        """
         assert self.loss is not None
         margin = MARGIN if kind == "classes" else MARGIN_ERROR * self.loss.mean
         return self.loss.mean + max(margin, Z * self._error(now, kind))
@@ -100,9 +121,10 @@ class Level:
         """
         Standard error of the difference between the level and a loss, if both are of one model.
 
-        Of answers by the share of wrong ones that the level allows, with one standard error and one wrong answer added: the rows that are
-        asked about do not widen it. Of a regression by the variance of both, each by its own rows: that of few rows with one huge error is
-        great, and so no single error is an alarm.
+        Of answers by the share of wrong ones that the level allows, with one standard error and one
+        wrong answer added: the rows that are asked about do not widen it. Of a regression by the
+        variance of both, each by its own rows: that of few rows with one huge error is great, and
+        so no single error is an alarm.
         """
         assert self.loss is not None
         known = self.loss

@@ -1,7 +1,8 @@
 """
 Whether labels are classes or numbers, where the configuration leaves it open.
 
-Rule of the file: rows are looked at one by one, in the order in which they were completed, so that how they were cut does not matter.
+Rule of the file: rows are looked at one by one, in the order in which they were completed, so that
+how they were cut does not matter.
 """
 
 from __future__ import annotations
@@ -23,15 +24,20 @@ DECIDE_LABELS = 100
 ODD_SHARE = 0.1
 """Numbers are the classes 0 and 1, or -1 and 1, when no more than this share of them is another."""
 FRACTIONS = 10
-"""Labelled rows with fractions, or different fractions among the classes, that make labels numbers."""
+"""
+Labelled rows with fractions, or different fractions among the classes, that make labels numbers.
+"""
 
 
-def decided_kind(waiting: Iterable[tuple[Pairs, list[str]]], least: int, *, scored: bool) -> tuple[Kind, bool] | None:
+def decided_kind(
+    waiting: Iterable[tuple[Pairs, list[str]]], least: int, *, scored: bool
+) -> tuple[Kind, bool] | None:
     """
     What labels are.
 
-    They are classes as soon as a row without fractions has a score, or two names occurred and no number, and numbers as soon as
-    10 rows had fractions. Else the first 100 labelled rows decide. A few texts among numbers, or numbers beside 0 and 1 (or -1 and 1), decide nothing.
+    They are classes as soon as a row without fractions has a score, or two names occurred and no
+    number, and numbers as soon as 10 rows had fractions. Else the first 100 labelled rows decide. A
+    few texts among numbers, or numbers beside 0 and 1 (or -1 and 1), decide nothing.
 
     Parameters
     ----------
@@ -73,7 +79,11 @@ def decided_kind(waiting: Iterable[tuple[Pairs, list[str]]], least: int, *, scor
         return None
     if names and 2 * names >= n:
         return "classes", False
-    return ("classes", not names) if n - max(pairs_of_classes.values()) <= ODD_SHARE * n else ("numbers", False)
+    return (
+        ("classes", not names)
+        if n - max(pairs_of_classes.values()) <= ODD_SHARE * n
+        else ("numbers", False)
+    )
 
 
 def numbers_of(cells: Cells, texts: list[str]) -> Float:

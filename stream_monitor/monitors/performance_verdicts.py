@@ -1,5 +1,6 @@
 """
-What windows of labelled rows amount to: thresholds, the level of accuracy, and what is odd about labels, answers and scores.
+What windows of labelled rows amount to: thresholds, the level of accuracy, and what is odd about
+labels, answers and scores.
 
 Rule of the file: it reads windows and says what is so; nothing here changes them.
 """
@@ -21,7 +22,15 @@ from stream_monitor.windows.names import last_n
 MIN_LABELS = 100
 CONTRADICTED_ROWS, CONTRADICTED_SHARE = 30, 0.9
 NAMES_SHOWN = 5
-NEED_POSITIVE = ("precision", "recall", "f1", "roc_auc", "log_loss", "brier_score", "calibration_error")
+NEED_POSITIVE = (
+    "precision",
+    "recall",
+    "f1",
+    "roc_auc",
+    "log_loss",
+    "brier_score",
+    "calibration_error",
+)
 """Metrics whose meaning changes with the positive class, or with the task."""
 
 
@@ -30,7 +39,9 @@ def newest_rows(settings: ModelSettings) -> str:
     return next((w for w in settings.windows if last_n(w) is not None), settings.windows[0])
 
 
-def threshold_verdicts(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey) -> Iterator[Verdict]:
+def threshold_verdicts(
+    settings: ModelSettings, windows: PerformanceWindows, key: AlertKey
+) -> Iterator[Verdict]:
     """Verdicts of the configured thresholds on a population."""
     for metric, rule in settings.thresholds.items():
         window = rule.window or newest_rows(settings)
@@ -39,34 +50,53 @@ def threshold_verdicts(settings: ModelSettings, windows: PerformanceWindows, key
             yield _of_threshold(settings, key, metric, rule, window, found[metric], span)
 
 
-def _of_threshold(settings: ModelSettings, key: AlertKey, metric: str, rule: Threshold, window: str, value: float, span: Span) -> Verdict:
+def _of_threshold(
+    settings: ModelSettings,
+    key: AlertKey,
+    metric: str,
+    rule: Threshold,
+    window: str,
+    value: float,
+    span: Span,
+) -> Verdict:
     judged = abs(value) if metric == "bias" else value
     below = rule.min is not None and judged < rule.min
     above = rule.max is not None and judged > rule.max
     limit = rule.min if below or rule.max is None else rule.max
     assert limit is not None
     clear = rule.clear
-    settled = not below and not above and (clear is None or (judged >= clear if rule.min is not None else judged <= clear))
-    sign = "above the limit of" if above else "below the limit of" if below else "within the limit of"
+    settled = (
+        not below
+        and not above
+        and (clear is None or (judged >= clear if rule.min is not None else judged <= clear))
+    )
+    sign = (
+        "above the limit of" if above else "below the limit of" if below else "within the limit of"
+    )
     where = f" of {key.segment}" if key.segment else ""
     said, bound = apart(value, limit)
     name = f"thresholds.{metric}.{'max' if above or rule.min is None else 'min'}"
     return Verdict(
-        key=key._replace(kind="calibration" if metric == "calibration_error" else "performance", subject=metric),
+        key=key._replace(
+            kind="calibration" if metric == "calibration_error" else "performance", subject=metric
+        ),
         level=rule.severity if below or above else "ok",
         clear=settled,
         value=value,
         threshold=limit,
         direction="down" if below else "up" if above else None,
         window=span,
-        summary=f"{named(key.model, key.version)}: {metric}{where} over {labelled(window, span.count)} is {said}, {sign} {bound} ({name})",
+        summary=f"{named(key.model, key.version)}: {metric}{where} over "
+        f"{labelled(window, span.count)} is {said}, {sign} {bound} ({name})",
         for_ms=rule.for_ms,
         cooldown_ms=settings.cooldown_ms,
         evidence={"window": window, "labels": span.count, "guarantee": "none"},
     )
 
 
-def level_verdict(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey, level: Level) -> Iterator[Verdict]:
+def level_verdict(
+    settings: ModelSettings, windows: PerformanceWindows, key: AlertKey, level: Level
+) -> Iterator[Verdict]:
     """Without thresholds: accuracy against its level, and against guessing."""
     window = newest_rows(settings)
     found, span = windows.window(window, "accuracy")
@@ -76,18 +106,48 @@ def level_verdict(settings: ModelSettings, windows: PerformanceWindows, key: Ale
     now = Loss.of_metrics({"accuracy": value}, span.count)
     if level.loss is not None and now is not None:
         limit = 1 - level.limit(now, "classes")
-        why = f"its level was {percent(1 - level.loss.mean)} {_of_level(level)}" if value < limit else ""
+        why = (
+            f"its level was {percent(1 - level.loss.mean)} {_of_level(level)}"
+            if value < limit
+            else ""
+        )
     chance = windows.chance(window) if not why and value < 0.5 else None
-    if chance is not None and (high := wilson_interval(value * span.count, span.count, Z)[1]) < chance[1] and (high < chance[0] or value == 0):
-        limit, why = chance[1], "equal guesses among its classes would be right more often: are labels, answers or classes mixed up?"
+    if (
+        chance is not None
+        and (high := wilson_interval(value * span.count, span.count, Z)[1]) < chance[1]
+        and (high < chance[0] or value == 0)
+    ):
+        limit, why = (
+            chance[1],
+            (
+                "equal guesses among its classes would be right more often: are labels, answers "
+                "or classes mixed up?"
+            ),
+        )
     said, bound = apart(value, limit, form=percent, digits=3)
-    sign = f"below the limit of {bound} ({why}; `thresholds.accuracy` sets another)" if why else f"within the limit of {bound}"
+    sign = (
+        f"below the limit of {bound} ({why}; `thresholds.accuracy` sets another)"
+        if why
+        else f"within the limit of {bound}"
+    )
     text = f"accuracy over {labelled(window, span.count)} is {said}, {sign}"
     back = limit if level.loss is None else (1 - level.loss.mean + limit) / 2
-    yield _of_level_verdict(settings, key._replace(subject="accuracy"), value, limit, "down" if why else None, span, window, text, clear=not why and value >= back)
+    yield _of_level_verdict(
+        settings,
+        key._replace(subject="accuracy"),
+        value,
+        limit,
+        "down" if why else None,
+        span,
+        window,
+        text,
+        clear=not why and value >= back,
+    )
 
 
-def error_verdict(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey, level: Level) -> Iterator[Verdict]:
+def error_verdict(
+    settings: ModelSettings, windows: PerformanceWindows, key: AlertKey, level: Level
+) -> Iterator[Verdict]:
     """Without thresholds: the mean absolute error of a regression against its level."""
     window = newest_rows(settings)
     if level.loss is None:
@@ -100,10 +160,24 @@ def error_verdict(settings: ModelSettings, windows: PerformanceWindows, key: Ale
     worse = now.mean > limit
     said, bound = apart(now.mean, limit)
     level_was = f"its level was {number(level.loss.mean)} {_of_level(level)}"
-    sign = f"above the limit of {bound} ({level_was}; `thresholds.mae` sets another)" if worse else f"within the limit of {bound}"
+    sign = (
+        f"above the limit of {bound} ({level_was}; `thresholds.mae` sets another)"
+        if worse
+        else f"within the limit of {bound}"
+    )
     text = f"mae over {labelled(window, span.count)} is {said}, {sign}"
     back = (level.loss.mean + limit) / 2
-    yield _of_level_verdict(settings, key._replace(subject="mae"), now.mean, limit, "up" if worse else None, span, window, text, clear=now.mean <= back)
+    yield _of_level_verdict(
+        settings,
+        key._replace(subject="mae"),
+        now.mean,
+        limit,
+        "up" if worse else None,
+        span,
+        window,
+        text,
+        clear=now.mean <= back,
+    )
 
 
 def _of_level(level: Level) -> str:
@@ -112,9 +186,20 @@ def _of_level(level: Level) -> str:
 
 
 def _of_level_verdict(
-    settings: ModelSettings, key: AlertKey, value: float, limit: float, direction: Literal["up", "down"] | None, span: Span, window: str, text: str, *, clear: bool
+    settings: ModelSettings,
+    key: AlertKey,
+    value: float,
+    limit: float,
+    direction: Literal["up", "down"] | None,
+    span: Span,
+    window: str,
+    text: str,
+    *,
+    clear: bool,
 ) -> Verdict:
-    """An alert ends half-way between limit and level, so that a value near the limit is one episode."""
+    """
+    An alert ends half-way between limit and level, so that a value near the limit is one episode.
+    """
     return Verdict(
         key=key,
         level="warning" if direction else "ok",
@@ -129,7 +214,9 @@ def _of_level_verdict(
     )
 
 
-def contradiction_verdict(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey) -> Iterator[Verdict]:
+def contradiction_verdict(
+    settings: ModelSettings, windows: PerformanceWindows, key: AlertKey
+) -> Iterator[Verdict]:
     """Nearly every score of at least 0.5 has the answer of the other class."""
     window, reading = newest_rows(settings), windows.reading
     if reading is None:
@@ -137,7 +224,10 @@ def contradiction_verdict(settings: ModelSettings, windows: PerformanceWindows, 
     found = windows.contradicted(window)
     rows, other = found or (0, 0)
     bad = rows >= CONTRADICTED_ROWS and other >= CONTRADICTED_SHARE * rows
-    text = f"{other:,} of {rows:,} answers with a score of 0.5 or more over {window} are not the positive class `{reading.positive}` (found by: {reading.source})"
+    text = (
+        f"{other:,} of {rows:,} answers with a score of 0.5 or more over {window} are not the "
+        f"positive class `{reading.positive}` (found by: {reading.source})"
+    )
     fine = "scores and answers go the same way"
     advice = "send the probability of that class as `score`, or set `positive_class`"
     yield Verdict(
@@ -154,15 +244,30 @@ def contradiction_verdict(settings: ModelSettings, windows: PerformanceWindows, 
     )
 
 
-def unexpected_verdict(settings: ModelSettings, windows: PerformanceWindows, key: AlertKey) -> Iterator[Verdict]:
-    """Classes beyond the two of a binary model, and labels or answers of a regression that are no numbers."""
+def unexpected_verdict(
+    settings: ModelSettings, windows: PerformanceWindows, key: AlertKey
+) -> Iterator[Verdict]:
+    """
+    Classes beyond the two of a binary model, and labels or answers of a regression that are no
+    numbers.
+    """
     window = newest_rows(settings)
     found, rows, span = windows.unexpected(window)
-    shown = ", ".join(f"`{name}` ({n:,})" for name, n in sorted(found.items(), key=lambda item: (-item[1], item[0]))[:NAMES_SHOWN])
+    shown = ", ".join(
+        f"`{name}` ({n:,})"
+        for name, n in sorted(found.items(), key=lambda item: (-item[1], item[0]))[:NAMES_SHOWN]
+    )
     if windows.reading is None:
-        text = f"{rows:,} of {span.count:,} labelled rows have a label or an answer that is no number; they are in no metric"
+        text = (
+            f"{rows:,} of {span.count:,} labelled rows have a label or an answer that is no "
+            "number; they are in no metric"
+        )
     else:
-        text = f"unexpected class in {rows:,} of {span.count:,} labelled rows: {shown}; to a binary model it is neither class, and such rows count as wrong unless answer and label agree"
+        text = (
+            f"unexpected class in {rows:,} of {span.count:,} labelled rows: {shown}; to a binary "
+            "model it is neither class, and such rows count as wrong unless answer and label "
+            "agree"
+        )
     yield Verdict(
         key=key._replace(kind="data_quality", subject="unexpected_class"),
         level="info" if rows else "ok",
@@ -178,22 +283,51 @@ def unexpected_verdict(settings: ModelSettings, windows: PerformanceWindows, key
 
 
 class Told:
-    """What was said of the task and of the positive class, so that a change is an event that a person sees."""
+    """
+    What was said of the task and of the positive class, so that a change is an event that a person
+    sees.
+    """
 
     def __init__(self) -> None:
         self.task = self.positive = ""
         self.changes: dict[str, tuple[int, str, bool]] = {}
-        """By subject: labelled rows at the change, what changed, and whether a configured threshold is concerned."""
+        """
+        By subject: labelled rows at the change, what changed, and whether a configured threshold is
+        concerned.
+        """
 
-    def look(self, task: str | None, reading: Reading | None, pairs: int, thresholds: Mapping[str, Threshold]) -> None:
+    def look(
+        self,
+        task: str | None,
+        reading: Reading | None,
+        pairs: int,
+        thresholds: Mapping[str, Threshold],
+    ) -> None:
         """Compare with what was said; the first MIN_LABELS rows only say it."""
         positive = reading.positive if reading is not None and reading.task == "binary" else ""
         concerned = any(metric in NEED_POSITIVE for metric in thresholds)
         if pairs >= MIN_LABELS and task and self.task and task != self.task:
-            self.changes["task"] = pairs, f"the task is {task} now, and was {self.task}: set `task` if this is wrong", bool(thresholds)
-        if pairs >= MIN_LABELS and positive and self.positive and positive != self.positive and concerned:
+            self.changes["task"] = (
+                pairs,
+                f"the task is {task} now, and was {self.task}: set `task` if this is wrong",
+                bool(thresholds),
+            )
+        if (
+            pairs >= MIN_LABELS
+            and positive
+            and self.positive
+            and positive != self.positive
+            and concerned
+        ):
             source = reading.source if reading is not None else ""
-            self.changes["positive_class"] = pairs, f"the positive class is `{positive}` now (found by: {source}), and was `{self.positive}`: set `positive_class`", True
+            self.changes["positive_class"] = (
+                pairs,
+                (
+                    f"the positive class is `{positive}` now (found by: {source}), and was "
+                    f"`{self.positive}`: set `positive_class`"
+                ),
+                True,
+            )
         self.task, self.positive = task or self.task, positive or self.positive
 
     def verdicts(self, key: AlertKey, pairs: int, kept: int) -> Iterator[Verdict]:
@@ -222,4 +356,6 @@ class Told:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of a snapshot."""
         self.task, self.positive = state["task"], state["positive"]
-        self.changes = {k: (at, text, concerned) for k, (at, text, concerned) in state["changes"].items()}
+        self.changes = {
+            k: (at, text, concerned) for k, (at, text, concerned) in state["changes"].items()
+        }

@@ -1,9 +1,10 @@
 """
 Labelled rows of one population (a model version, or a slice of it) in windows, and their metrics.
 
-Rule of the file: `last_N` is exact (the N rows with the greatest event time, then id hash); a time window is made of panes of sums and
-ends at the label frontier, the greatest event time that has a label; `all` is the sum of everything since the beginning. A correction
-amends all three. What is undefined is absent.
+Rule of the file: `last_N` is exact (the N rows with the greatest event time, then id hash); a time
+window is made of panes of sums and ends at the label frontier, the greatest event time that has a
+label; `all` is the sum of everything since the beginning. A correction amends all three. What is
+undefined is absent.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from numpy.typing import NDArray
 
 from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Reading
 from stream_monitor.stats.classification import log_losses, roc_auc, roc_auc_macro
-from stream_monitor.stats.performance_sums import AUC_BINS, BY_SCORE, ClassSums, Positive, RegressionSums, regression_metrics
+from stream_monitor.stats.performance_sums import (
+    AUC_BINS,
+    BY_SCORE,
+    ClassSums,
+    Positive,
+    RegressionSums,
+    regression_metrics,
+)
 from stream_monitor.verdicts import Span
 from stream_monitor.windows.names import duration_ms, last_n
 from stream_monitor.windows.panes import Panes
@@ -33,7 +41,10 @@ SCORED_CLASSES_MAX = 4
 
 
 class Judged(NamedTuple):
-    """Labelled rows whose values are numbers: codes of classes (an answer may be NO_CLASS or BY_SCORE), or the values of a regression, NaN where there is none."""
+    """
+    Labelled rows whose values are numbers: codes of classes (an answer may be NO_CLASS or
+    BY_SCORE), or the values of a regression, NaN where there is none.
+    """
 
     time: Int
     id: NDArray[np.uint64]
@@ -59,7 +70,8 @@ class PerformanceWindows:
     Parameters
     ----------
     counted : Counted or None
-        The classes of the version and how they are read, shared with its slices; None for a regression.
+        The classes of the version and how they are read, shared with its slices; None for a
+        regression.
     rows : int
         The greatest N of the windows `last_N`.
     slim : bool
@@ -68,7 +80,9 @@ class PerformanceWindows:
 
     def __init__(self, counted: Counted | None, rows: int, *, slim: bool = False) -> None:
         self.counted, self.slim = counted, slim
-        self.sums: ClassSums | RegressionSums = RegressionSums() if counted is None else ClassSums(bins=0 if slim else AUC_BINS)
+        self.sums: ClassSums | RegressionSums = (
+            RegressionSums() if counted is None else ClassSums(bins=0 if slim else AUC_BINS)
+        )
         self.top = TopN(rows, {"predicted": "<f8", "actual": "<f8", "score": "<f8"})
         self.panes = Panes(self.sums.width)
         self.total = np.zeros(self.sums.width)
@@ -90,10 +104,24 @@ class PerformanceWindows:
         extra = self._class_scores(rows)
         first = ~rows.corrected
         if first.all():
-            self.top.add(rows.time, rows.id, predicted=rows.predicted, actual=rows.actual, score=rows.score, **extra)
+            self.top.add(
+                rows.time,
+                rows.id,
+                predicted=rows.predicted,
+                actual=rows.actual,
+                score=rows.score,
+                **extra,
+            )
         else:
             at = np.flatnonzero(first)
-            self.top.add(rows.time[at], rows.id[at], predicted=rows.predicted[at], actual=rows.actual[at], score=rows.score[at], **{k: v[at] for k, v in extra.items()})
+            self.top.add(
+                rows.time[at],
+                rows.id[at],
+                predicted=rows.predicted[at],
+                actual=rows.actual[at],
+                score=rows.score[at],
+                **{k: v[at] for k, v in extra.items()},
+            )
             for i in np.flatnonzero(~first).tolist():
                 self.top.amend(int(rows.id[i]), int(rows.time[i]), actual=float(rows.actual[i]))
         starts, group = np.unique(rows.time // PANE_MS, return_inverse=True)
@@ -126,14 +154,19 @@ class PerformanceWindows:
         if candidates == 0 and (rows.score == rows.score).any():
             candidates = 1
         scored = min(rows.probabilities.shape[1], SCORED_CLASSES_MAX)
-        if scored and not (self.counted and self.counted.task != "binary" and len(self.counted.score_classes) > 2):
+        if scored and not (
+            self.counted and self.counted.task != "binary" and len(self.counted.score_classes) > 2
+        ):
             candidates = max(candidates, 1 + scored)
         classes = self.sums.classes
         while classes < len(self.classes):
             classes = min(2 * classes, CLASSES_MAX)
         if (classes, candidates) != (self.sums.classes, self.sums.candidates):
             old, self.sums = self.sums, ClassSums(classes, candidates, self.sums.bins)
-            self.panes.sums, self.panes.width = self.sums.converted(self.panes.sums, old), self.sums.width
+            self.panes.sums, self.panes.width = (
+                self.sums.converted(self.panes.sums, old),
+                self.sums.width,
+            )
             self.total = self.sums.converted(self.total[None], old)[0]
 
     def _sums(self, rows: Judged, actual: Float, group: Int, groups: int) -> Float:
@@ -145,7 +178,9 @@ class PerformanceWindows:
             shares = normalised(rows.probabilities)
             class_scored = self._scored(shares, codes)
             scores += [shares[:, i] for i in range(min(shares.shape[1], SCORED_CLASSES_MAX))]
-        return self.sums.rows(rows.predicted.astype(np.int64), codes, scores, class_scored, group, groups)
+        return self.sums.rows(
+            rows.predicted.astype(np.int64), codes, scores, class_scored, group, groups
+        )
 
     def _scored(self, shares: Float, actual: Int) -> tuple[Float, Float]:
         """Log loss and Brier score of each row from its class scores, NaN without."""
@@ -172,10 +207,17 @@ class PerformanceWindows:
     def _positive(self, reading: Reading) -> Positive:
         assert self.counted is not None
         place = self.counted.score_classes.get(reading.positive)
-        return Positive(reading.positive_code, reading.negative_code, (0,) if place is None or place >= SCORED_CLASSES_MAX else (0, 1 + place))
+        return Positive(
+            reading.positive_code,
+            reading.negative_code,
+            (0,) if place is None or place >= SCORED_CLASSES_MAX else (0, 1 + place),
+        )
 
     def window(self, name: str, only: str = "") -> tuple[dict[str, float], Span]:
-        """Metrics of a window (or at least `only` that one, which may be cheaper) and the rows it has; empty when it has none."""
+        """
+        Metrics of a window (or at least `only` that one, which may be cheaper) and the rows it has;
+        empty when it has none.
+        """
         if name == ALL:
             return self.everything()
         n = last_n(name)
@@ -186,13 +228,20 @@ class PerformanceWindows:
         if self.counted is None and np.isnan(rows["actual"]).any():
             times = times[~np.isnan(rows["actual"])]
         span = Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
-        if only == "accuracy" and self.counted is not None and len(times) and not (rows["predicted"] == BY_SCORE).any():
+        if (
+            only == "accuracy"
+            and self.counted is not None
+            and len(times)
+            and not (rows["predicted"] == BY_SCORE).any()
+        ):
             right = np.count_nonzero((rows["predicted"] == rows["actual"]) & (rows["actual"] >= 0))
             return {"accuracy": float(right / len(times))}, span
         return self._exact(rows), span
 
     def everything(self) -> tuple[dict[str, float], Span]:
-        """Metrics of all labelled rows since the beginning; exact where `last_N` still has them all."""
+        """
+        Metrics of all labelled rows since the beginning; exact where `last_N` still has them all.
+        """
         n = int(self.total[0])
         if not n:
             return {}, Span(0, 0, 0)
@@ -222,13 +271,19 @@ class PerformanceWindows:
             return regression_metrics(predicted, actual)
         codes = actual.astype(np.int64)
         shares = _shares(rows)
-        scores, class_scored, positive = [score], None, Positive(reading.positive_code, reading.negative_code)
+        scores, class_scored, positive = (
+            [score],
+            None,
+            Positive(reading.positive_code, reading.negative_code),
+        )
         if shares.shape[1]:
             class_scored = self._scored(shares, codes)
             if reading.task == "binary":
                 assert self.counted is not None
                 place = self.counted.score_classes.get(reading.positive, len(shares[0]))
-                of_classes = shares[:, place] if place < shares.shape[1] else np.full(len(group), np.nan)
+                of_classes = (
+                    shares[:, place] if place < shares.shape[1] else np.full(len(group), np.nan)
+                )
                 score = np.where(np.isnan(of_classes), score, of_classes)
                 scores.append(of_classes)
                 positive = positive._replace(candidates=(0, 1))
@@ -242,20 +297,29 @@ class PerformanceWindows:
         """ROC AUC of rows."""
         if reading.task == "binary":
             scored = (score == score) & (codes >= 0)  # noqa: PLR0124
-            return None if reading.positive_code < 0 else roc_auc(score[scored], codes[scored] == reading.positive_code)
+            return (
+                None
+                if reading.positive_code < 0
+                else roc_auc(score[scored], codes[scored] == reading.positive_code)
+            )
         known = ~np.isnan(shares).all(axis=1) if shares.shape[1] else np.zeros(len(codes), bool)
         if not known.any():
             return None
         assert self.counted is not None
-        place = {self.classes[name]: i for name, i in self.counted.score_classes.items() if name in self.classes}
+        place = {
+            self.classes[name]: i
+            for name, i in self.counted.score_classes.items()
+            if name in self.classes
+        }
         columns = np.array([place.get(int(a), -1) for a in codes[known].tolist()], np.int64)
         return roc_auc_macro(shares[known], columns)
 
     def contradicted(self, name: str) -> tuple[int, int] | None:
         """
-        Rows of a window with a score of at least 0.5 and an answer, and how many of these answers are the other class; None where
-        these are not most of them, and where scores and answers go the same way. Scores contradict answers when they are lower
-        where the positive class is answered.
+        Rows of a window with a score of at least 0.5 and an answer, and how many of these answers
+        are the other class; None where these are not most of them, and where scores and answers go
+        the same way. Scores contradict answers when they are lower where the positive class is
+        answered.
         """
         reading = self.reading
         if reading is None or reading.task != "binary" or reading.positive_code < 0:
@@ -273,12 +337,19 @@ class PerformanceWindows:
         high = score >= 0.5
         rows_high, other = np.count_nonzero(high), np.count_nonzero(high & ~answered)
         n, m = np.count_nonzero(answered), len(answered)
-        if 2 * other <= rows_high or n in (0, m) or score[answered].sum() / n >= score[~answered].sum() / (m - n):
+        if (
+            2 * other <= rows_high
+            or n in (0, m)
+            or score[answered].sum() / n >= score[~answered].sum() / (m - n)
+        ):
             return None
         return int(rows_high), int(other)
 
     def unexpected(self, name: str) -> tuple[dict[str, int], int, Span]:
-        """Rows of a window by class beyond the two of a binary model, how many these are together (a regression's: beside its numbers), and the window."""
+        """
+        Rows of a window by class beyond the two of a binary model, how many these are together (a
+        regression's: beside its numbers), and the window.
+        """
         rows = self.top.rows(last_n(name))
         times, reading = rows["time"], self.reading
         span = Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
@@ -286,8 +357,17 @@ class PerformanceWindows:
             odd = int((np.isnan(rows["actual"]) | np.isnan(rows["predicted"])).sum())
             return {}, odd, span
         codes = {name: self.classes[name] for name in reading.unexpected}
-        found = {name: n for name, code in codes.items() if (n := int(((rows["actual"] == code) | (rows["predicted"] == code)).sum()))}
-        either = np.isin(rows["actual"], list(codes.values())) | np.isin(rows["predicted"], list(codes.values())) if found else np.empty(0)
+        found = {
+            name: n
+            for name, code in codes.items()
+            if (n := int(((rows["actual"] == code) | (rows["predicted"] == code)).sum()))
+        }
+        either = (
+            np.isin(rows["actual"], list(codes.values()))
+            | np.isin(rows["predicted"], list(codes.values()))
+            if found
+            else np.empty(0)
+        )
         return found, int(either.sum()), span
 
     def chance(self, name: str) -> tuple[float, float] | None:
@@ -297,7 +377,14 @@ class PerformanceWindows:
             return None
         sums = ClassSums(len(self.classes) + 1, 0, 0)
         group = np.zeros(len(rows["time"]), np.int64)
-        vector = sums.rows(rows["predicted"].astype(np.int64), rows["actual"].astype(np.int64), [rows["score"]], None, group, 1)[0]
+        vector = sums.rows(
+            rows["predicted"].astype(np.int64),
+            rows["actual"].astype(np.int64),
+            [rows["score"]],
+            None,
+            group,
+            1,
+        )[0]
         return sums.chance(vector, self._positive(reading))
 
     @property
@@ -309,19 +396,34 @@ class PerformanceWindows:
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        layout = [self.sums.classes, self.sums.candidates] if isinstance(self.sums, ClassSums) else None
-        kept = {"layout": layout, "slim": self.slim, "first_ms": self.first_ms, "frontier_ms": self.frontier_ms, "total": self.total.tobytes()}
+        layout = (
+            [self.sums.classes, self.sums.candidates] if isinstance(self.sums, ClassSums) else None
+        )
+        kept = {
+            "layout": layout,
+            "slim": self.slim,
+            "first_ms": self.first_ms,
+            "frontier_ms": self.frontier_ms,
+            "total": self.total.tobytes(),
+        }
         return {**kept, "top": self.top.state(), "panes": self.panes.state()}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], rows: int, counted: Counted | None) -> PerformanceWindows:
+    def from_state(
+        cls, state: Mapping[str, Any], rows: int, counted: Counted | None
+    ) -> PerformanceWindows:
         """The windows of a snapshot; `rows` and `counted` are those of the version now."""
         windows = cls(counted, rows, slim=state["slim"])
         if state["layout"] is not None:
-            windows.sums = ClassSums(state["layout"][0], state["layout"][1], 0 if state["slim"] else AUC_BINS)
+            windows.sums = ClassSums(
+                state["layout"][0], state["layout"][1], 0 if state["slim"] else AUC_BINS
+            )
         windows.first_ms, windows.frontier_ms = state["first_ms"], state["frontier_ms"]
         windows.total = np.frombuffer(state["total"], np.float64).copy()
-        windows.top, windows.panes = TopN.from_state(state["top"], rows), Panes.from_state(state["panes"])
+        windows.top, windows.panes = (
+            TopN.from_state(state["top"], rows),
+            Panes.from_state(state["panes"]),
+        )
         windows._tell()
         return windows
 
@@ -330,12 +432,30 @@ class PerformanceWindows:
         self.__dict__ = self.as_regression(values).__dict__
 
     def as_regression(self, values: Float) -> PerformanceWindows:
-        """The same rows as those of a regression, by the number that each class stands for: those of `last_N`, of which the panes begin anew."""
+        """
+        The same rows as those of a regression, by the number that each class stands for: those of
+        `last_N`, of which the panes begin anew.
+        """
         windows, rows = PerformanceWindows(None, self.top.n, slim=self.slim), self.top.rows()
         n = len(rows["time"])
         if n:
-            predicted, actual = (np.append(values, np.nan)[np.maximum(rows[c].astype(np.int64), -1)] for c in ("predicted", "actual"))
-            windows.add(Judged(rows["time"], rows["id"], np.zeros(n, bool), predicted, actual, rows["score"], actual, np.empty((n, 0)), np.zeros(n, np.int64)))
+            predicted, actual = (
+                np.append(values, np.nan)[np.maximum(rows[c].astype(np.int64), -1)]
+                for c in ("predicted", "actual")
+            )
+            windows.add(
+                Judged(
+                    rows["time"],
+                    rows["id"],
+                    np.zeros(n, bool),
+                    predicted,
+                    actual,
+                    rows["score"],
+                    actual,
+                    np.empty((n, 0)),
+                    np.zeros(n, np.int64),
+                )
+            )
         return windows
 
 
@@ -360,4 +480,8 @@ def normalised(probabilities: Float) -> Float:
 def _shares(rows: Mapping[str, NDArray[Any]]) -> Float:
     """Normalised class scores of the rows of `last_N`, (n, 0) where there are none."""
     columns = sorted((c for c in rows if c[0] == "p" and c[1:].isdigit()), key=lambda c: int(c[1:]))
-    return normalised(np.stack([rows[c] for c in columns], axis=1)) if columns else np.empty((len(rows["time"]), 0))
+    return (
+        normalised(np.stack([rows[c] for c in columns], axis=1))
+        if columns
+        else np.empty((len(rows["time"]), 0))
+    )

@@ -1,7 +1,8 @@
 """
 Single values outside the fences, on the topic `anomalies`.
 
-Rule of the file: a sample, chosen by the row's place in its source, so that the same log gives the same records. Raw values only where `privacy.raw_values` allows.
+Rule of the file: a sample, chosen by the row's place in its source, so that the same log gives the
+same records. Raw values only where `privacy.raw_values` allows.
 """
 
 from __future__ import annotations
@@ -28,9 +29,16 @@ def records(found: Points, version: Version) -> Iterator[Out]:
     """Records of a sample of the values of one chunk."""
     if not len(found.origin):
         return
-    chance = (found.origin["offset"].astype(np.uint64) * GOLDEN >> np.uint64(11)).astype(np.float64) / 2.0**53
+    chance = (found.origin["offset"].astype(np.uint64) * GOLDEN >> np.uint64(11)).astype(
+        np.float64
+    ) / 2.0**53
     for i in np.flatnonzero(chance < version.settings.anomalies.sample).tolist():
-        low, high, iqr, value = float(found.fences[0][i]), float(found.fences[1][i]), float(found.iqr[i]), float(found.values[i])
+        low, high, iqr, value = (
+            float(found.fences[0][i]),
+            float(found.fences[1][i]),
+            float(found.iqr[i]),
+            float(found.values[i]),
+        )
         reach = version.settings.anomalies.fence * iqr
         topic, _, partition = version.sources[int(found.origin["source"][i])].rpartition("/")
         record = {
@@ -41,11 +49,22 @@ def records(found: Points, version: Version) -> Iterator[Out]:
             "feature": found.feature,
             "kind": "point",
             "direction": "down" if value < low else "up",
-            **({"distance_iqr": (low + reach - value if value < low else value - high + reach) / iqr} if iqr > 0 else {}),
+            **(
+                {
+                    "distance_iqr": (low + reach - value if value < low else value - high + reach)
+                    / iqr
+                }
+                if iqr > 0
+                else {}
+            ),
             "low": low,
             "high": high,
             "reference": version.reference,
-            "source": {"topic": topic.partition("@")[0], "partition": int(partition), "offset": int(found.origin["offset"][i])},
+            "source": {
+                "topic": topic.partition("@")[0],
+                "partition": int(partition),
+                "offset": int(found.origin["offset"][i]),
+            },
         }
         if version.raw_values:
             record["value"] = value

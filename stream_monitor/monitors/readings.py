@@ -1,5 +1,6 @@
 """
-What the sums of features say since the beginning: broken rules, values outside the fences, histograms.
+What the sums of features say since the beginning: broken rules, values outside the fences,
+histograms.
 
 Rule of the file: it only reads, and what it says never goes down.
 """
@@ -22,7 +23,12 @@ def violations(inputs: Inputs) -> Iterator[tuple[str, str, float]]:
     if inputs.profile is not None:
         for name in inputs.start:
             found = inputs.windowed(name, inputs.totals)
-            rules = {"missing": found.missing, "type": found.wrong_type, "range": found.out_of_range, "category": found.unknown}
+            rules = {
+                "missing": found.missing,
+                "type": found.wrong_type,
+                "range": found.out_of_range,
+                "category": found.unknown,
+            }
             yield from ((name, rule, n) for rule, n in rules.items() if n)
     for name, unique in inputs.uniques.items():
         if unique.repeated:
@@ -35,12 +41,22 @@ def points(inputs: Inputs) -> Iterator[tuple[str, float]]:
     """(feature, count) of values outside the fences."""
     if inputs.profile is not None:
         for name in inputs.numeric:
-            yield name, float(inputs.totals[inputs.start[name] + BELOW] + inputs.totals[inputs.start[name] + ABOVE])
+            yield (
+                name,
+                float(
+                    inputs.totals[inputs.start[name] + BELOW]
+                    + inputs.totals[inputs.start[name] + ABOVE]
+                ),
+            )
 
 
 def histogram(inputs: Inputs, name: str) -> tuple[Float, float]:
     """Counts on the bins of the reference, and the sum of the values."""
     assert inputs.profile is not None
     base, i = inputs.start[name], inputs.numeric.index(name)
-    counts = inputs.totals[base + OFFSET : base + OFFSET + len(inputs.profile.features[name].edges) + 1]
-    return counts, float(inputs.mean[i] * inputs.totals[base + PRESENT] + inputs.sd[i] * inputs.totals[base + SUM])
+    counts = inputs.totals[
+        base + OFFSET : base + OFFSET + len(inputs.profile.features[name].edges) + 1
+    ]
+    return counts, float(
+        inputs.mean[i] * inputs.totals[base + PRESENT] + inputs.sd[i] * inputs.totals[base + SUM]
+    )

@@ -1,7 +1,8 @@
 """
 Reference profiles: what the input looked like when the model was built, or in its first rows.
 
-Rule of the file: a profile is immutable and is named by the hash of what it says; two with the same content are the same reference.
+Rule of the file: a profile is immutable and is named by the hash of what it says; two with the same
+content are the same reference.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ VALUE_MAX = 1e150
 """Mean and standard deviation take larger values as this: their squares would overflow."""
 TAILS = 2
 ANY_MODEL = "/"
-"""Key of the reference of every model whose settings say `source: file` and which has none of its own."""
+"""
+Key of the reference of every model whose settings say `source: file` and which has none of its own.
+"""
 
 
 def baseline_key(model: str, version: str) -> str:
     """
-    The key of a profile: `MODEL/VERSION`, with `/` and `%` in the name of the model written as `%2F` and `%25`.
+    The key of a profile: `MODEL/VERSION`, with `/` and `%` in the name of the model written as
+    `%2F` and `%25`.
 
     Examples
     --------
@@ -44,9 +48,10 @@ class FeatureProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """
     One feature of a reference.
 
-    `counts` are on the bins between `edges` (a bin holds its lower edge), of which the first lies below and the last above all
-    values. A value with much weight has a bin of its own, whose upper edge is the next number. `outliers` lie outside the
-    Tukey fences at 1.5 IQR. `wrong_type` and `out_of_range` count values that are none of this feature's type.
+    `counts` are on the bins between `edges` (a bin holds its lower edge), of which the first lies
+    below and the last above all values. A value with much weight has a bin of its own, whose upper
+    edge is the next number. `outliers` lie outside the Tukey fences at 1.5 IQR. `wrong_type` and
+    `out_of_range` count values that are none of this feature's type.
     """
 
     type: Literal["numeric", "category"]
@@ -77,7 +82,11 @@ class FeatureProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The reference of one model version; an empty `version` is for all versions of the model. `performance` has metrics by name, and `labels`, how many rows they are of."""
+    """
+    The reference of one model version; an empty `version` is for all versions of the model.
+
+    `performance` has metrics by name, and `labels`, how many rows they are of.
+    """
 
     schema: int = SCHEMA
     model: str = ""
@@ -90,7 +99,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     performance: dict[str, float] = {}
 
 
-def numeric_profile(values: NDArray[np.float64], missing: int, wrong_type: int = 0, out_of_range: int = 0) -> FeatureProfile:
+def numeric_profile(
+    values: NDArray[np.float64], missing: int, wrong_type: int = 0, out_of_range: int = 0
+) -> FeatureProfile:
     """
     Profile of a numeric feature.
 
@@ -112,7 +123,14 @@ def numeric_profile(values: NDArray[np.float64], missing: int, wrong_type: int =
     (3, 3, 0.0, (0, 2, 0, 1, 0))
     """
     if not len(values):
-        return FeatureProfile(type="numeric", count=0, missing=missing, wrong_type=wrong_type, out_of_range=out_of_range, counts=(0,))
+        return FeatureProfile(
+            type="numeric",
+            count=0,
+            missing=missing,
+            wrong_type=wrong_type,
+            out_of_range=out_of_range,
+            counts=(0,),
+        )
     cut = np.clip(values, -VALUE_MAX, VALUE_MAX) + 0.0  # -0 is 0
     q1, median, q3 = (float(q) for q in np.quantile(cut, (0.25, 0.5, 0.75)))
     low, high = float(cut.min()), float(cut.max())
@@ -153,7 +171,9 @@ def fences_of(q1: float, q3: float, low: float, high: float, fence: float) -> tu
     return (q1 - reach, q3 + reach) if reach > 0 else (low, high)
 
 
-def category_profile(counts: dict[str, int], missing: int, wrong_type: int = 0, out_of_range: int = 0) -> FeatureProfile:
+def category_profile(
+    counts: dict[str, int], missing: int, wrong_type: int = 0, out_of_range: int = 0
+) -> FeatureProfile:
     """
     Profile of a categorical feature.
 
@@ -163,16 +183,32 @@ def category_profile(counts: dict[str, int], missing: int, wrong_type: int = 0, 
     {'a': 2, 'b': 1}
     """
     ranked = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    return FeatureProfile(type="category", count=sum(counts.values()), missing=missing, wrong_type=wrong_type, out_of_range=out_of_range, categories=ranked)
+    return FeatureProfile(
+        type="category",
+        count=sum(counts.values()),
+        missing=missing,
+        wrong_type=wrong_type,
+        out_of_range=out_of_range,
+        categories=ranked,
+    )
 
 
 def encode_profile(profile: Profile) -> bytes:
     """
-    JSON of a profile. Features and categories keep their order: sums that a snapshot has stored by position belong to it.
+    JSON of a profile. Features and categories keep their order: sums that a snapshot has stored by
+    position belong to it.
 
     Examples
     --------
-    >>> list(decode_profile(encode_profile(Profile(features={"b": category_profile({"x": 1}, 0), "a": category_profile({}, 2)}))).features)
+    >>> list(
+    ...     decode_profile(
+    ...         encode_profile(
+    ...             Profile(
+    ...                 features={"b": category_profile({"x": 1}, 0), "a": category_profile({}, 2)}
+    ...             )
+    ...         )
+    ...     ).features
+    ... )
     ['b', 'a']
     """
     return msgspec.json.encode(profile)
@@ -193,7 +229,10 @@ def decode_profile(data: bytes) -> Profile:
         message = f"not a reference profile: {e}"
         raise StateError(message) from None
     if profile.schema != SCHEMA:
-        message = f"a reference profile of schema {profile.schema}; this version reads {SCHEMA}: build it again with `stream-monitor baseline build`"
+        message = (
+            f"a reference profile of schema {profile.schema}; this version reads {SCHEMA}: build "
+            "it again with `stream-monitor baseline build`"
+        )
         raise StateError(message)
     for name, feature in (*profile.features.items(), *profile.outputs.items()):
         fault = _fault(feature)
@@ -210,21 +249,43 @@ def _fault(feature: FeatureProfile) -> str:
         return f"edges must ascend, and be at most {EDGES_LIMIT}"
     if len(counts) != (len(edges) + 1 if feature.type == "numeric" else 0):
         return "counts must be one more than edges"
-    if feature.type == "numeric" and (sum(counts) != feature.count or (feature.count and len(feature.tail_means) != TAILS)):
+    if feature.type == "numeric" and (
+        sum(counts) != feature.count or (feature.count and len(feature.tail_means) != TAILS)
+    ):
         return "counts must add up to count, and tail_means be two"
-    if feature.sd < 0 or not feature.q1 <= feature.median <= feature.q3 or not feature.min <= feature.max:
+    if (
+        feature.sd < 0
+        or not feature.q1 <= feature.median <= feature.q3
+        or not feature.min <= feature.max
+    ):
         return "sd must not be negative, and q1, median and q3, and min and max, must ascend"
-    if min(feature.count, feature.missing, feature.wrong_type, feature.out_of_range, feature.outliers, *counts, *feature.categories.values()) < 0:
+    if (
+        min(
+            feature.count,
+            feature.missing,
+            feature.wrong_type,
+            feature.out_of_range,
+            feature.outliers,
+            *counts,
+            *feature.categories.values(),
+        )
+        < 0
+    ):
         return "a count is negative"
     return ""
 
 
 def profile_id(profile: Profile) -> str:
     """
-    Name of a profile: blake2b-128 (hex) of its canonical JSON, which has sorted keys and no blanks; the order of features does not matter.
+    Name of a profile: blake2b-128 (hex) of its canonical JSON, which has sorted keys and no blanks;
+    the order of features does not matter.
 
     >>> a, b = category_profile({"x": 1}, 0), category_profile({}, 2)
-    >>> profile_id(Profile(features={"a": a, "b": b})) == profile_id(Profile(features={"b": b, "a": a})), len(profile_id(Profile()))
+    >>> (
+    ...     profile_id(Profile(features={"a": a, "b": b}))
+    ...     == profile_id(Profile(features={"b": b, "a": a})),
+    ...     len(profile_id(Profile())),
+    ... )
     (True, 32)
     """
     return hashlib.blake2b(msgspec.json.encode(profile, order="sorted"), digest_size=16).hexdigest()

@@ -1,9 +1,11 @@
 """
 Which models and versions there are, within bounds.
 
-Rule of the file: who came first has a place; whatever comes beyond a limit goes to `__other__` and is counted. A configured model always has its place.
-Codes are given in the order of the log and never change. A version that nobody uses for `retire_after` retires: its series and its place go, its state stays for when it
-is used again. Of the retired as many are kept as may be active; beyond that the one silent for longest is forgotten but for its counters.
+Rule of the file: who came first has a place; whatever comes beyond a limit goes to `__other__` and
+is counted. A configured model always has its place. Codes are given in the order of the log and
+never change. A version that nobody uses for `retire_after` retires: its series and its place go,
+its state stays for when it is used again. Of the retired as many are kept as may be active; beyond
+that the one silent for longest is forgotten but for its counters.
 """
 
 from __future__ import annotations
@@ -85,7 +87,9 @@ class Registry:
         """Code of a version of a model; a new one is made known to the join."""
         code = self.codes.get((model, name))
         if code is None:
-            full = self._of_model[model] >= self.settings.limits.versions or len(self.versions) >= VERSIONS_MAX - len(self.model_names)
+            full = self._of_model[model] >= self.settings.limits.versions or len(
+                self.versions
+            ) >= VERSIONS_MAX - len(self.model_names)
             if name != OTHER and full:
                 self.hits["versions"] += 1
                 return self.version(model, OTHER, join)
@@ -103,8 +107,14 @@ class Registry:
         return code
 
     def _made(self, model: int, name: str, code: int) -> Version:
-        siblings = [self.versions[c] for (m, _), c in self.codes.items() if m == model and c < min(code, len(self.versions))]
-        return Version(self.model_names[model], name, self.settings, self.baselines, siblings, self.sources)
+        siblings = [
+            self.versions[c]
+            for (m, _), c in self.codes.items()
+            if m == model and c < min(code, len(self.versions))
+        ]
+        return Version(
+            self.model_names[model], name, self.settings, self.baselines, siblings, self.sources
+        )
 
     def in_use(self) -> Iterator[Version]:
         """Versions that are monitored."""
@@ -115,14 +125,20 @@ class Registry:
         out = []
         for code in list(self.active):
             version = self.versions[code]
-            used_ms = max(self._used_ms[code], version.volume.last_label_ms)  # a label need not name it
+            used_ms = max(
+                self._used_ms[code], version.volume.last_label_ms
+            )  # a label need not name it
             if log_ms - used_ms > version.settings.silence_ms:
                 out.append(version)
                 del self.active[code]
                 self.retired[code] = None
                 self._of_model[self._model_of(version)] -= 1
         for code in sorted(self._living):
-            if not self._of_model[code] and log_ms - self._named_ms[code] > self.settings.of(self.model_names[code]).silence_ms:
+            if (
+                not self._of_model[code]
+                and log_ms - self._named_ms[code]
+                > self.settings.of(self.model_names[code]).silence_ms
+            ):
                 self._living.discard(code)
                 self._holding.discard(code)
         if out:
@@ -133,12 +149,21 @@ class Registry:
         return self.models[version.model]
 
     def _forget(self) -> None:
-        """State is bounded: of the versions of a model, and of models without an active version, those go that are silent for longest."""
+        """
+        State is bounded: of the versions of a model, and of models without an active version, those
+        go that are silent for longest.
+        """
         by_model: dict[int, list[int]] = {}
         for code in self.retired:
             by_model.setdefault(self._model_of(self.versions[code]), []).append(code)
-        gone = [code for codes in by_model.values() for code in codes[: -self.settings.limits.versions]]
-        silent = [m for m in by_model if not self._of_model[m] and not self._has_place(self.model_names[m])]
+        gone = [
+            code for codes in by_model.values() for code in codes[: -self.settings.limits.versions]
+        ]
+        silent = [
+            m
+            for m in by_model
+            if not self._of_model[m] and not self._has_place(self.model_names[m])
+        ]
         silent.sort(key=lambda m: self._named_ms[m])
         gone += [code for m in silent[: -self.settings.limits.models] for code in by_model[m]]
         for code in dict.fromkeys(gone):
@@ -164,12 +189,31 @@ class Registry:
         }
 
     def load(self, state: Mapping[str, Any], texts: list[str], *, changed: bool) -> list[str]:
-        """Go on from the state of a snapshot; what began anew. `texts` is the dictionary of outcomes of the shard, `changed`: the configuration is another one."""
-        self.models, self.model_names, self.hits = dict(state["models"]), list(state["model_names"]), Counter(state["hits"])
+        """
+        Go on from the state of a snapshot; what began anew.
+
+        `texts` is the dictionary of outcomes of the shard, `changed`: the configuration is another
+        one.
+        """
+        self.models, self.model_names, self.hits = (
+            dict(state["models"]),
+            list(state["model_names"]),
+            Counter(state["hits"]),
+        )
         self.sources += state["sources"]
-        self.active, self.retired, self._living = dict.fromkeys(state["active"]), dict.fromkeys(state["retired"]), set(state["living"])
-        self._holding = {code for code in self._living if not self._has_place(self.model_names[code])}
-        self.log_ms, self._used_ms, self._named_ms = state["used"][0], list(state["used"][1]), list(state["used"][2])
+        self.active, self.retired, self._living = (
+            dict.fromkeys(state["active"]),
+            dict.fromkeys(state["retired"]),
+            set(state["living"]),
+        )
+        self._holding = {
+            code for code in self._living if not self._has_place(self.model_names[code])
+        }
+        self.log_ms, self._used_ms, self._named_ms = (
+            state["used"][0],
+            list(state["used"][1]),
+            list(state["used"][2]),
+        )
         before, now, anew = state["defined"], self._definitions(), []
         for (model, name), saved in zip(state["codes"], state["versions"], strict=True):
             code = self.codes[model, name] = len(self.versions)

@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.events.cells import ABSENT_CELL, BOOL, INTEGER_MAX, TEXT, Cells, arguments, class_text, tags
+from stream_monitor.events.cells import (
+    ABSENT_CELL,
+    BOOL,
+    INTEGER_MAX,
+    TEXT,
+    Cells,
+    arguments,
+    class_text,
+    tags,
+)
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -22,7 +31,11 @@ NO_ORIGIN = np.empty(0, ORIGIN)
 
 
 class Rows(NamedTuple):
-    """Rows of one model version: cells (columns, n) as they came, and the dictionary of their texts. `origin` is there only where somebody asks for it."""
+    """
+    Rows of one model version: cells (columns, n) as they came, and the dictionary of their texts.
+
+    `origin` is there only where somebody asks for it.
+    """
 
     columns: tuple[str, ...]
     cells: Cells
@@ -32,7 +45,13 @@ class Rows(NamedTuple):
 
     def part(self, at: Any) -> Rows:
         """Some of the rows."""
-        return Rows(self.columns, self.cells[:, at], self.times_ms[at], self.texts, self.origin[at] if len(self.origin) else self.origin)
+        return Rows(
+            self.columns,
+            self.cells[:, at],
+            self.times_ms[at],
+            self.texts,
+            self.origin[at] if len(self.origin) else self.origin,
+        )
 
 
 class Points(NamedTuple):
@@ -60,14 +79,26 @@ def category_of(cell: float, texts: list[str]) -> str | None:
 
 def packed_rows(rows: Rows) -> tuple[Any, ...]:
     """Rows as bytes."""
-    return rows.columns, rows.cells.tobytes(), rows.times_ms.tobytes(), rows.texts, rows.origin.tobytes()
+    return (
+        rows.columns,
+        rows.cells.tobytes(),
+        rows.times_ms.tobytes(),
+        rows.texts,
+        rows.origin.tobytes(),
+    )
 
 
 def unpacked_rows(state: Any) -> Rows:
     """The rows of `packed_rows`."""
     columns, cells, times, texts, origin = state
     when = np.frombuffer(times, np.int64)
-    return Rows(tuple(columns), np.frombuffer(cells, np.float64).reshape(len(columns), len(when)), when, list(texts), np.frombuffer(origin, ORIGIN))
+    return Rows(
+        tuple(columns),
+        np.frombuffer(cells, np.float64).reshape(len(columns), len(when)),
+        when,
+        list(texts),
+        np.frombuffer(origin, ORIGIN),
+    )
 
 
 def taken(cells: Cells, take: Int) -> Cells:
@@ -81,11 +112,14 @@ def taken(cells: Cells, take: Int) -> Cells:
 
 def with_numbers(rows: Rows, column: str) -> Rows:
     """
-    The rows, with classes of a column that are written as text or as switches as the numbers that they are (`class_name`).
+    The rows, with classes of a column that are written as text or as switches as the numbers that
+    they are (`class_name`).
 
     >>> from stream_monitor.events.cells import TRUE_CELL, boxed
     >>> cells = np.array([[0.0, TRUE_CELL, boxed(TEXT, 0), boxed(TEXT, 1)]])
-    >>> with_numbers(Rows(("prediction",), cells, np.arange(4), ["1.0", "01"]), "prediction").cells.tolist()
+    >>> with_numbers(
+    ...     Rows(("prediction",), cells, np.arange(4), ["1.0", "01"]), "prediction"
+    ... ).cells.tolist()
     [[0.0, 1.0, 1.0, nan]]
     """
     at = rows.columns.index(column) if column in rows.columns else -1
@@ -94,7 +128,9 @@ def with_numbers(rows: Rows, column: str) -> Rows:
     named = np.flatnonzero((tag == TEXT) | (tag == BOOL))
     values, place = np.unique(rows.cells[at][named].view(np.uint64), return_inverse=True)
     cells = rows.cells.copy()
-    cells[at, named] = np.array([_number(v, rows.texts) for v in values.view(np.float64).tolist()])[place]
+    cells[at, named] = np.array([_number(v, rows.texts) for v in values.view(np.float64).tolist()])[
+        place
+    ]
     return rows._replace(cells=cells)
 
 
@@ -119,5 +155,8 @@ def column_named(rows: Rows, names: Callable[[str], str | None], name: str) -> C
 
 def concatenated(run: list[Rows]) -> Rows:
     """Rows with the same columns and no texts as one."""
-    cells, times = np.concatenate([r.cells for r in run], axis=1), np.concatenate([r.times_ms for r in run])
+    cells, times = (
+        np.concatenate([r.cells for r in run], axis=1),
+        np.concatenate([r.times_ms for r in run]),
+    )
     return Rows(run[0].columns, cells, times, [], np.concatenate([r.origin for r in run]))

@@ -1,12 +1,15 @@
 """
-Slices of a model's traffic: which of them a prediction belongs to, and how well the model does in each.
+Slices of a model's traffic: which of them a prediction belongs to, and how well the model does in
+each.
 
-Rule of the file: a slice is `name=value`, of a name under `segments` of the event or of a feature, cut into ranges where it is a number. A row carries one small number,
-the code of its combination of slices, through the join. Beyond `limits.segments` values are `__other__`.
+Rule of the file: a slice is `name=value`, of a name under `segments` of the event or of a feature,
+cut into ranges where it is a number. A row carries one small number, the code of its combination of
+slices, through the join. Beyond `limits.segments` values are `__other__`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -55,15 +58,21 @@ class Segments:
 
     Notes
     -----
-    A slice takes the rows of its greatest `last_N` and its panes (about 300 bytes each); they are made when its first label comes.
+    A slice takes the rows of its greatest `last_N` and its panes (about 300 bytes each); they are
+    made when its first label comes.
     """
 
-    def __init__(self, defined: tuple[Segment, ...], limit: int, windows: Callable[[], PerformanceWindows]) -> None:
+    def __init__(
+        self, defined: tuple[Segment, ...], limit: int, windows: Callable[[], PerformanceWindows]
+    ) -> None:
         self.defined, self.limit, self._windows = defined, limit, windows
         self.ids: dict[tuple[str, str], int] = {}
         """Numbers of slices, by name and value."""
         self.members: list[tuple[int, ...]] = [(NONE,) * len(defined)]
-        """By code: the slices of a combination; of a code of an earlier configuration what is left of them."""
+        """
+        By code: the slices of a combination; of a code of an earlier configuration what is left of
+        them.
+        """
         self.combinations: dict[tuple[int, ...], int] = {self.members[0]: 0}
         self.windows: dict[int, PerformanceWindows] = {}
         self.overflowed = 0
@@ -86,7 +95,9 @@ class Segments:
         -------
         (n,) int64
         """
-        ids = np.stack([self._values(d, columns, cells, texts) for d in range(len(self.defined))], axis=1)
+        ids = np.stack(
+            [self._values(d, columns, cells, texts) for d in range(len(self.defined))], axis=1
+        )
         distinct, inverse = np.unique(ids, axis=0, return_inverse=True)
         table = np.array([self._combination(tuple(c)) for c in distinct.tolist()], np.int64)
         found: Int = table[inverse.ravel()]
@@ -105,16 +116,27 @@ class Segments:
     def _values(self, d: int, columns: tuple[str, ...], cells: Cells, texts: list[str]) -> Int:
         """Number of the slice of each row under one definition; NONE where it has no value."""
         name, cut = self.defined[d].name, self.defined[d].cut
-        column = next((columns.index(c) for c in (f"segments.{name}", f"features.{name}") if c in columns), None)
+        column = next(
+            (columns.index(c) for c in (f"segments.{name}", f"features.{name}") if c in columns),
+            None,
+        )
         if column is None:
             return np.full(cells.shape[1], NONE, np.int64)
-        distinct, inverse = np.unique(np.ascontiguousarray(cells[column]).view(np.uint64), return_inverse=True)
+        distinct, inverse = np.unique(
+            np.ascontiguousarray(cells[column]).view(np.uint64), return_inverse=True
+        )
         values = distinct.view(np.float64)
         if cut:
             ranges = np.searchsorted(cut, values, side="right")
-            found = [self._id(d, range_name(cut, int(i))) if v == v else NONE for v, i in zip(values.tolist(), ranges, strict=True)]  # noqa: PLR0124
+            found = [
+                self._id(d, range_name(cut, int(i))) if not math.isnan(v) else NONE
+                for v, i in zip(values.tolist(), ranges, strict=True)
+            ]
         else:
-            found = [NONE if (text := category_of(v, texts)) is None else self._id(d, text) for v in values.tolist()]
+            found = [
+                NONE if (text := category_of(v, texts)) is None else self._id(d, text)
+                for v in values.tolist()
+            ]
         return np.array(found, np.int64)[inverse]
 
     def _id(self, d: int, value: str) -> int:
@@ -155,7 +177,9 @@ class Segments:
 
     def __iter__(self) -> Iterator[tuple[str, PerformanceWindows]]:
         names = list(self.ids)
-        return (("=".join(names[number]), windows) for number, windows in sorted(self.windows.items()))
+        return (
+            ("=".join(names[number]), windows) for number, windows in sorted(self.windows.items())
+        )
 
     # ---- snapshot
 
@@ -170,12 +194,14 @@ class Segments:
             "overflowed": self.overflowed,
         }
 
-    def load(self, state: Mapping[str, Any], restored: Restored, changes: Changes, *, windows: bool) -> None:
+    def load(
+        self, state: Mapping[str, Any], restored: Restored, changes: Changes, *, windows: bool
+    ) -> None:
         """
         Go on from the state of a snapshot.
 
-        Slices of other definitions begin anew. Codes keep their place, since rows that wait for labels have them: each stands
-        for what is left of its combination.
+        Slices of other definitions begin anew. Codes keep their place, since rows that wait for
+        labels have them: each stands for what is left of its combination.
 
         Parameters
         ----------
@@ -192,13 +218,20 @@ class Segments:
             self.members = [none] * state["given"]
             return
         before = {name: k for k, name in enumerate(state["names"])}
-        goes_on = {d.name: k for k, d in enumerate(self.defined) if d.name in before and not changes.keys("slice", d.name)}
+        goes_on = {
+            d.name: k
+            for k, d in enumerate(self.defined)
+            if d.name in before and not changes.keys("slice", d.name)
+        }
         number: dict[int, int] = {}
         for old, (name, value) in enumerate(state["ids"]):
             if name in goes_on:
                 number[old] = self._id(goes_on[name], value)
         at = [before[d.name] if d.name in goes_on else NONE for d in self.defined]
-        self.members = [tuple(NONE if k == NONE else number.get(c[k], NONE) for k in at) for c in state["members"]]
+        self.members = [
+            tuple(NONE if k == NONE else number.get(c[k], NONE) for k in at)
+            for c in state["members"]
+        ]
         self.combinations = {}
         for code, member in enumerate(self.members):
             self.combinations.setdefault(member, code)
@@ -212,4 +245,6 @@ class Segments:
             if keys := changes.keys("slice", name):
                 changes.begins_anew(f"slice {name}", keys)
         for name in sorted({state["ids"][old][0] for old in number.keys() - own.keys()}):
-            changes.begins_anew(f"values of slice {name} beyond the first {self.limit}", ["limits.segments"])
+            changes.begins_anew(
+                f"values of slice {name} beyond the first {self.limit}", ["limits.segments"]
+            )

@@ -1,8 +1,8 @@
 """
 How long is this model usually silent? What a silence is held against when nobody set a limit.
 
-Rule of the file: silences are seen once a second of log time, and end with the next prediction. One outage must not make the next one
-usual, so it is the second longest of four weeks that counts.
+Rule of the file: silences are seen once a second of log time, and end with the next prediction. One
+outage must not make the next one usual, so it is the second longest of four weeks that counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Any
 from stream_monitor.settings import DAY_MS
 
 MEAN_FACTOR = 15.0
-"""Of events that come at random, a silence of so many times the mean one follows an event once in three million (e^-15)."""
+"""
+Of events that come at random, a silence of so many times the mean one follows an event once in
+three million (e^-15).
+"""
 MEAN_Z = 3.0
 """The mean of few silences may be greater by so many standard errors."""
 LONGEST_FACTOR = 2.0
@@ -49,7 +52,9 @@ class Silences:
         if not self.calls:
             self.first_ms = log_ms
         if self.now_ms:
-            day = (self.last_ms + self.now_ms) // DAY_MS  # of the look, which no single record's clock decides
+            day = (
+                self.last_ms + self.now_ms
+            ) // DAY_MS  # of the look, which no single record's clock decides
             self.days[day] = sorted([*self.days.get(day, ()), self.now_ms], reverse=True)[:2]
             self.days = {d: found for d, found in self.days.items() if d > day - DAYS}
         self.calls, self.last_ms, self.now_ms = self.calls + calls, log_ms, 0
@@ -69,7 +74,10 @@ class Silences:
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        return {"counts": [self.calls, self.first_ms, self.last_ms, self.now_ms], "days": [[day, found] for day, found in self.days.items()]}
+        return {
+            "counts": [self.calls, self.first_ms, self.last_ms, self.now_ms],
+            "days": [[day, found] for day, found in self.days.items()],
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Silences:

@@ -1,7 +1,8 @@
 """
 Values that should occur once.
 
-Rule of the file: a value is repeated when it is among the last `MEMORY_ROWS` values of its feature; what lies further back is forgotten, so that memory is bounded.
+Rule of the file: a value is repeated when it is among the last `MEMORY_ROWS` values of its feature;
+what lies further back is forgotten, so that memory is bounded.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ class Unique:
         ids = np.ascontiguousarray(cells[known]).view(np.uint64).copy()
         named = tag[known] == TEXT
         if named.any():
-            ids[named] = [xxh3_64_intdigest(texts[i].encode()) for i in arguments(cells[known][named]).tolist()]
+            ids[named] = [
+                xxh3_64_intdigest(texts[i].encode())
+                for i in arguments(cells[known][named]).tolist()
+            ]
         self.repeated += self._repeated(ids)
 
     def _repeated(self, ids: NDArray[np.uint64]) -> int:
@@ -59,7 +63,11 @@ class Unique:
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        return {"repeated": self.repeated, "head": self.ring.head, "ids": self.ring.rows("id", self.ring.tail, self.ring.head).tobytes()}
+        return {
+            "repeated": self.repeated,
+            "head": self.ring.head,
+            "ids": self.ring.rows("id", self.ring.tail, self.ring.head).tobytes(),
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Unique:

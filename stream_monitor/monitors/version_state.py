@@ -1,8 +1,8 @@
 """
 The state of a model version in a snapshot, and what of it goes on under the configuration of now.
 
-Rule of the file: every part is stored by name. It goes on where the settings that define it are what they were
-(`definitions`); else it begins anew, as a new version would, and that is told.
+Rule of the file: every part is stored by name. It goes on where the settings that define it are
+what they were (`definitions`); else it begins anew, as a new version would, and that is told.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def version_state(version: Version) -> dict[str, Any]:
         "history": version.history.told,
         "patterns": version.patterns.state(),
         "custom": None if version.custom is None else version.custom.state(),
-        "segments": {"given": version.codes_given} if version.segments is None else version.segments.state(),
+        "segments": {"given": version.codes_given}
+        if version.segments is None
+        else version.segments.state(),
         "rows": [packed_rows(r) for r in version._rows],
         "pairs": [packed_pairs(p) for p, _ in version._pairs],
         "failed": version._failed.tobytes(),
@@ -54,7 +56,9 @@ def version_state(version: Version) -> dict[str, Any]:
     }
 
 
-def load(version: Version, state: Mapping[str, Any], texts: list[str], changes: Changes, *, changed: bool) -> None:
+def load(
+    version: Version, state: Mapping[str, Any], texts: list[str], changes: Changes, *, changed: bool
+) -> None:
     """
     Go on from the state of a snapshot.
 
@@ -69,7 +73,8 @@ def load(version: Version, state: Mapping[str, Any], texts: list[str], changes: 
     changes : Changes
         Of the definitions; gets told what begins anew.
     changed : bool
-        The configuration is another one: what was off is tried again, and what is there is judged by its rules, also where no row comes any more.
+        The configuration is another one: what was off is tried again, and what is there is judged
+        by its rules, also where no row comes any more.
     """
     version.watermark_ms, version._changed = state["watermark_ms"], state["changed"] or changed
     version._moved, version._compared_ms = state["compared"]
@@ -90,7 +95,9 @@ def load(version: Version, state: Mapping[str, Any], texts: list[str], changes: 
     version._rows = [unpacked_rows(r) for r in state["rows"]]
     version._pairs = [(unpacked_pairs(p), texts) for p in state["pairs"]]
     version._failed = np.frombuffer(state["failed"], np.int64)
-    version._waiting = sum(len(r.times_ms) for r in version._rows) + sum(len(p.row) for p, _ in version._pairs)
+    version._waiting = sum(len(r.times_ms) for r in version._rows) + sum(
+        len(p.row) for p, _ in version._pairs
+    )
     version.features.go_on()
     if changed and version.segments is not None:
         version.segments.look_again()
@@ -99,14 +106,21 @@ def load(version: Version, state: Mapping[str, Any], texts: list[str], changes: 
 # ---- parts
 
 
-def _features(version: Version, state: Mapping[str, Any], changes: Changes, lost: Collection[str]) -> set[str]:
-    """The reference, and the features against it; the subjects whose values are in other units now."""
+def _features(
+    version: Version, state: Mapping[str, Any], changes: Changes, lost: Collection[str]
+) -> set[str]:
+    """
+    The reference, and the features against it; the subjects whose values are in other units now.
+    """
     inputs, saved = version.features, state["features"]
     before = None if saved["profile"] is None else decode_profile(saved["profile"])
     keys = _of_reference(changes, before)
     if before is None:
         if not keys:
-            version.reference, inputs.profile = "", None  # what was published since is not for rows that wait already
+            version.reference, inputs.profile = (
+                "",
+                None,
+            )  # what was published since is not for rows that wait already
     elif not keys or version.reference == profile_id(before):
         inputs.use(before)
         version.reference = state["reference"]
@@ -139,43 +153,80 @@ def _of_reference(changes: Changes, profile: Profile | None) -> list[str]:
 
 def _still_so(key: str, changes: Changes, profile: Profile) -> bool:
     """Whether what was learnt is what the key asks for now."""
-    before, now = (definitions["reference"][""].get(key) for definitions in (changes.before, changes.now))
+    before, now = (
+        definitions["reference"][""].get(key) for definitions in (changes.before, changes.now)
+    )
     if key == "limits.features":
         return len(profile.features) < min(before or 0, now or 0)
     if key == "limits.categories":
-        return all(len(f.categories) <= min(before or 0, now or 0) and OTHER not in f.categories for f in profile.features.values())
+        return all(
+            len(f.categories) <= min(before or 0, now or 0) and OTHER not in f.categories
+            for f in profile.features.values()
+        )
     if key.startswith("features."):
         feature = profile.features.get(key.removeprefix("features.").removesuffix(".type"))
         if feature is None or now in (None, "auto"):
             return feature is not None and before in (None, "auto")
-        learnt = "text" if feature.type == "category" and feature.categories.keys() <= {OTHER} else feature.type
+        learnt = (
+            "text"
+            if feature.type == "category" and feature.categories.keys() <= {OTHER}
+            else feature.type
+        )
         return bool(learnt == now)
     return False
 
 
-def _outputs(version: Version, state: Mapping[str, Any], changes: Changes, lost: Collection[str]) -> set[str]:
-    """Score and prediction against their reference; the subjects whose values are in other units now."""
+def _outputs(
+    version: Version, state: Mapping[str, Any], changes: Changes, lost: Collection[str]
+) -> set[str]:
+    """
+    Score and prediction against their reference; the subjects whose values are in other units now.
+    """
     inputs, saved, fences = version.outputs, state["outputs"], changes.keys("fences")
     before = None if saved["profile"] is None else decode_profile(saved["profile"])
-    keys = [key for key in changes.keys("outputs") if before is not None and not (key.startswith("limits") and _still_so_outputs(key, changes, before))]
+    keys = [
+        key
+        for key in changes.keys("outputs")
+        if before is not None
+        and not (key.startswith("limits") and _still_so_outputs(key, changes, before))
+    ]
     if before is not None and keys:
         changes.begins_anew("reference of score and prediction", keys)
         return set(before.features)
     if before is not None:
         inputs.use(before)
     if "outputs" not in lost:
-        restore(inputs, saved, set(inputs.numeric) if fences and before is not None else set(), fences_anew=bool(fences))
+        restore(
+            inputs,
+            saved,
+            set(inputs.numeric) if fences and before is not None else set(),
+            fences_anew=bool(fences),
+        )
     return set()
 
 
 def _still_so_outputs(key: str, changes: Changes, profile: Profile) -> bool:
     limits = [definitions["outputs"][""][key] for definitions in (changes.before, changes.now)]
-    return all(len(f.categories) <= min(limits) and OTHER not in f.categories for f in profile.features.values())
+    return all(
+        len(f.categories) <= min(limits) and OTHER not in f.categories
+        for f in profile.features.values()
+    )
 
 
-def _performance(version: Version, state: Mapping[str, Any], texts: list[str], changes: Changes, lost: Collection[str]) -> bool:
-    """Windows of labelled rows, of all and of slices, and what standardises the errors of a regression; whether they go on."""
-    goes_on = version.performance.load(state["performance"], texts, changes, anew="performance" in lost)
+def _performance(
+    version: Version,
+    state: Mapping[str, Any],
+    texts: list[str],
+    changes: Changes,
+    lost: Collection[str],
+) -> bool:
+    """
+    Windows of labelled rows, of all and of slices, and what standardises the errors of a
+    regression; whether they go on.
+    """
+    goes_on = version.performance.load(
+        state["performance"], texts, changes, anew="performance" in lost
+    )
     if goes_on:
         version._first_errors = np.frombuffer(state["first_errors"], np.float64)
         version._error_scale = tuple(state["error_scale"]) if state["error_scale"] else None

@@ -1,7 +1,9 @@
 """
-How many, how fast, and how long ago: predictions, failures, latency, freshness of one model version.
+How many, how fast, and how long ago: predictions, failures, latency, freshness of one model
+version.
 
-Rule of the file: counts and sums; quantiles come from a histogram of latency with a relative error of at most 2.2 %.
+Rule of the file: counts and sums; quantiles come from a histogram of latency with a relative error
+of at most 2.2 %.
 """
 
 from __future__ import annotations
@@ -54,14 +56,20 @@ class Volume:
         if not len(latency_ms):
             return
         seconds = latency_ms / 1e3
-        self.latency_counts += np.bincount(np.searchsorted(LATENCY_BUCKETS, seconds), minlength=len(self.latency_counts))
+        self.latency_counts += np.bincount(
+            np.searchsorted(LATENCY_BUCKETS, seconds), minlength=len(self.latency_counts)
+        )
         self.latency_sum_s += float(seconds.sum())
         bins = latency_bins(latency_ms)
         self.first.add_latency(bins)
         pane = times_ms // PANE_MS
         width = len(LATENCY_EDGES) + 1
         starts, inverse = np.unique(pane, return_inverse=True)
-        sums = np.bincount(inverse * width + bins, minlength=len(starts) * width).reshape(len(starts), width).astype(np.float64)
+        sums = (
+            np.bincount(inverse * width + bins, minlength=len(starts) * width)
+            .reshape(len(starts), width)
+            .astype(np.float64)
+        )
         self.panes.add_grouped(starts * PANE_MS, sums)
 
     def add_failed(self, times_ms: NDArray[np.int64]) -> None:
@@ -69,10 +77,19 @@ class Volume:
         panes, counts = np.unique(times_ms // PANE_MS, return_counts=True)
         self.rows.add_grouped(panes * PANE_MS, counts[:, None] * FAILED)
 
-    def verdicts(self, model: str, version: str, settings: ModelSettings, watermark_ms: int) -> Iterator[Verdict]:
+    def verdicts(
+        self, model: str, version: str, settings: ModelSettings, watermark_ms: int
+    ) -> Iterator[Verdict]:
         """Verdicts on latency and failures of recent calls, against the first ones."""
         self.first.add_calls(self.predictions, self.failures)
-        yield from latency.verdicts(self.first, self.panes, self.rows, AlertKey(model, version, "", "latency", "", "profile"), settings, watermark_ms)
+        yield from latency.verdicts(
+            self.first,
+            self.panes,
+            self.rows,
+            AlertKey(model, version, "", "latency", "", "profile"),
+            settings,
+            watermark_ms,
+        )
 
     def quantiles(self, end_ms: int, duration_ms: int) -> Iterator[tuple[float, float]]:
         """(quantile, seconds) of the latency in a window; nothing when it is empty."""
@@ -82,13 +99,18 @@ class Volume:
                 yield q, latency_quantile(counts, q) / 1e3
 
     def rows_between(self, start_ms: int, end_ms: int) -> float | None:
-        """Predictions with start <= event time < end; None when these are no bounds of panes any more."""
+        """
+        Predictions with start <= event time < end; None when these are no bounds of panes any more.
+        """
         sums, first, last = self.rows.window(end_ms - 1, end_ms - start_ms)
         return float(sums[0]) if (first, last) == (start_ms, end_ms) else None
 
     def heard_at_most(self, now_ms: int) -> None:
         """Log time did not jump after all: nothing was heard after it."""
-        self.last_prediction_ms, self.last_label_ms = min(self.last_prediction_ms, now_ms), min(self.last_label_ms, now_ms)
+        self.last_prediction_ms, self.last_label_ms = (
+            min(self.last_prediction_ms, now_ms),
+            min(self.last_label_ms, now_ms),
+        )
         self.silences.heard_at_most(now_ms)
 
     def heard(self, calls: int, log_ms: int) -> None:
@@ -96,11 +118,15 @@ class Volume:
         self.silences.heard(calls, log_ms)
         self.last_prediction_ms = log_ms
 
-    def freshness(self, model: str, version: str, settings: ModelSettings, now_ms: int) -> Iterator[Verdict]:
+    def freshness(
+        self, model: str, version: str, settings: ModelSettings, now_ms: int
+    ) -> Iterator[Verdict]:
         """Verdicts on silence, in log time."""
         if self.last_prediction_ms:
             self.silences.now_ms = max(now_ms - self.last_prediction_ms, 0)
-        usual_ms = self.silences.usual_ms() if settings.freshness.predictions_ms == PREDICTIONS_MS else 0.0
+        usual_ms = (
+            self.silences.usual_ms() if settings.freshness.predictions_ms == PREDICTIONS_MS else 0.0
+        )
         for subject, last, given in (
             ("predictions", self.last_prediction_ms, settings.freshness.predictions_ms),
             ("labels", self.last_label_ms, settings.freshness.labels_ms),
@@ -110,8 +136,19 @@ class Volume:
             silent = now_ms - last
             limit = max(float(given), usual_ms) if subject == "predictions" else float(given)
             said, bound = apart(silent / 1e3, limit / 1e3, form=duration)
-            why = "longer than it is usually silent; `freshness.predictions` sets a limit" if limit > given else f"freshness.{subject}"
-            text = f"no {subject} for {said}, longer than {bound} ({why}); see whether their producer runs" if silent > limit else f"{subject} come again"
+            why = (
+                "longer than it is usually silent; `freshness.predictions` sets a limit"
+                if limit > given
+                else f"freshness.{subject}"
+            )
+            text = (
+                (
+                    f"no {subject} for {said}, longer than {bound} ({why}); see whether their "
+                    "producer runs"
+                )
+                if silent > limit
+                else f"{subject} come again"
+            )
             yield Verdict(
                 key=AlertKey(model, version, "", "freshness", subject, "silence"),
                 level="warning" if silent > limit else "ok",
@@ -127,7 +164,12 @@ class Volume:
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
         return {
-            "counts": [self.predictions, self.failures, self.last_prediction_ms, self.last_label_ms],
+            "counts": [
+                self.predictions,
+                self.failures,
+                self.last_prediction_ms,
+                self.last_label_ms,
+            ],
             "latency": self.latency_counts.tolist(),
             "latency_sum_s": self.latency_sum_s,
             "panes": self.panes.state(),
@@ -140,9 +182,17 @@ class Volume:
     def from_state(cls, state: Mapping[str, Any]) -> Volume:
         """The counters of a snapshot."""
         volume = cls()
-        volume.predictions, volume.failures, volume.last_prediction_ms, volume.last_label_ms = state["counts"]
-        volume.latency_counts, volume.latency_sum_s = np.array(state["latency"], np.float64), state["latency_sum_s"]
-        volume.panes, volume.rows = Panes.from_state(state["panes"]), Panes.from_state(state["rows"])
+        volume.predictions, volume.failures, volume.last_prediction_ms, volume.last_label_ms = (
+            state["counts"]
+        )
+        volume.latency_counts, volume.latency_sum_s = (
+            np.array(state["latency"], np.float64),
+            state["latency_sum_s"],
+        )
+        volume.panes, volume.rows = (
+            Panes.from_state(state["panes"]),
+            Panes.from_state(state["rows"]),
+        )
         volume.first.load(state["first"])
         volume.silences = Silences.from_state(state["silences"])
         return volume

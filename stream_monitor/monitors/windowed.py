@@ -14,7 +14,18 @@ from numpy.typing import NDArray
 from stream_monitor.monitors.reference import FENCE, FeatureProfile, fences_of
 
 Float = NDArray[np.float64]
-ROWS, PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = 0, 1, 2, 3, 4, 5, 6, 7, 8, 13
+ROWS, PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    13,
+)
 """Columns of a feature in a pane; from OFFSET on it has a count for each bin or category."""
 TAILS = (9, 10, 11, 12)
 """Columns of the sums of the standardised values in the first two and the last two bins."""
@@ -49,7 +60,8 @@ def is_constant(profile: FeatureProfile) -> bool:
 
 def unit_of(profile: FeatureProfile) -> float:
     """
-    The unit in which a numeric feature is standardised: the reference's standard deviation; where that is nothing, a hundredth of the mean, or 1.
+    The unit in which a numeric feature is standardised: the reference's standard deviation; where
+    that is nothing, a hundredth of the mean, or 1.
 
     >>> from stream_monitor.monitors.reference import numeric_profile
     >>> [unit_of(numeric_profile(np.array(v), 0)) for v in ([1.0, 3.0], [50.0, 50.0], [0.0, 0.0])]
@@ -65,8 +77,9 @@ def expected_numbers(profile: FeatureProfile) -> Float:
 
 def share_outside(profile: FeatureProfile, low: float, high: float) -> float:
     """
-    Share of a numeric reference's values that are less than `low` or greater than `high`: exact where these are values with a bin
-    of their own, or beyond all values; else within the share of a bin (a twentieth).
+    Share of a numeric reference's values that are less than `low` or greater than `high`: exact
+    where these are values with a bin of their own, or beyond all values; else within the share of a
+    bin (a twentieth).
 
     >>> from stream_monitor.monitors.reference import numeric_profile
     >>> share_outside(numeric_profile(np.array([-1.0, 0.0, 5.0, 9.0]), 0), 0.0, 8.0)
@@ -81,7 +94,12 @@ def share_outside(profile: FeatureProfile, low: float, high: float) -> float:
 
 
 def outlier_share(profile: FeatureProfile, fence: float) -> float:
-    """Share of a numeric reference outside its fences; where they are not those that its outliers were counted by, read off its bins."""
+    """
+    Share of a numeric reference outside its fences; where they are not those that its outliers were
+    counted by, read off its bins.
+    """
     if fence == FENCE:
         return profile.outliers / profile.count if profile.count else 0.0
-    return share_outside(profile, *fences_of(profile.q1, profile.q3, profile.min, profile.max, fence))
+    return share_outside(
+        profile, *fences_of(profile.q1, profile.q3, profile.min, profile.max, fence)
+    )

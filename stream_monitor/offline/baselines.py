@@ -1,8 +1,8 @@
 """
 A reference profile of files.
 
-Rule of the file: what a worker does with the first rows of a model version is done here with the rows of the file, by the same code, so that the same rows give the same
-profile with the same id.
+Rule of the file: what a worker does with the first rows of a model version is done here with the
+rows of the file, by the same code, so that the same rows give the same profile with the same id.
 """
 
 from __future__ import annotations
@@ -40,10 +40,20 @@ class Builder:
         Of so many first rows; None: of all.
     """
 
-    def __init__(self, settings: Settings, model: str | None = None, version: str | None = None, rows: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        model: str | None = None,
+        version: str | None = None,
+        rows: int | None = None,
+    ) -> None:
         self.model, self.version, self.rows = model, version, rows
         core = settings.core
-        core = msgspec.structs.replace(core, defaults=_learning(core.defaults), models={name: _learning(m) for name, m in core.models.items()})
+        core = msgspec.structs.replace(
+            core,
+            defaults=_learning(core.defaults),
+            models={name: _learning(m) for name, m in core.models.items()},
+        )
         self.replay = Replay(msgspec.structs.replace(settings, core=core))
         self.answers = True
         """The predictions are those of a model; without them there is no performance."""
@@ -59,7 +69,9 @@ class Builder:
             if len(chunk) == CHUNK_EVENTS:
                 self.replay.feed(chunk)
                 chunk = []
-                if self.rows is not None and any(v.features.waiting_rows >= self.rows for v in self._versions()):
+                if self.rows is not None and any(
+                    v.features.waiting_rows >= self.rows for v in self._versions()
+                ):
                     return False
         self.replay.feed(chunk)
         return True
@@ -67,7 +79,13 @@ class Builder:
     def _versions(self) -> list[Version]:
         """The versions that are meant and have rows."""
         found = (v for shard in self.replay.shards for v in shard.versions)
-        return [v for v in found if v.features.waiting_rows and self.model in {None, v.model} and self.version in {None, v.name}]
+        return [
+            v
+            for v in found
+            if v.features.waiting_rows
+            and self.model in {None, v.model}
+            and self.version in {None, v.name}
+        ]
 
     def profile(self) -> tuple[Version, Profile]:
         """
@@ -85,19 +103,34 @@ class Builder:
         features = found[0].features
         features.learn(min(self.rows or ENDLESS, features.waiting_rows))
         assert features.profile is not None
-        return found[0], msgspec.structs.replace(features.profile, performance=_performance(found[0]) if self.answers else {})
+        return found[0], msgspec.structs.replace(
+            features.profile, performance=_performance(found[0]) if self.answers else {}
+        )
 
     def _not_one(self, found: list[Version]) -> str:
         if found:
-            names = ", ".join(f"{v.model}/{v.name} ({v.features.waiting_rows} rows)" for v in found[:SHOWN])
-            return f"a profile is of one model version, and there are {len(found)}: {names}; choose with --model and --version"
+            names = ", ".join(
+                f"{v.model}/{v.name} ({v.features.waiting_rows} rows)" for v in found[:SHOWN]
+            )
+            return (
+                f"a profile is of one model version, and there are {len(found)}: {names}; choose "
+                "with --model and --version"
+            )
         asked = "/".join(name for name in (self.model, self.version) if name is not None)
         self.model = self.version = None
         others = [f"{v.model}/{v.name}" for v in self._versions()]
         if others:
             return f"no rows of {asked}; there are rows of {', '.join(others[:SHOWN])}"
         reasons = Counter(d.reason for d in self.replay.dead_letters)
-        why = f": {', '.join(f'{n} rejected as {reason}' for reason, n in reasons.most_common())}; the first: {self.replay.dead_letters[0].message}" if reasons else ""
+        why = (
+            (
+                ": "
+                f"{', '.join(f'{n} rejected as {reason}' for reason, n in reasons.most_common())}; "
+                f"the first: {self.replay.dead_letters[0].message}"
+            )
+            if reasons
+            else ""
+        )
         return f"no usable prediction in {self.predictions} rows{why}"
 
 

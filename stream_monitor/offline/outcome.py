@@ -1,7 +1,9 @@
 """
-What came of a replay, in sentences: what was refused and why, which labels met nothing, and whether it looked at anything at all.
+What came of a replay, in sentences: what was refused and why, which labels met nothing, and whether
+it looked at anything at all.
 
-Rule of the file: a run that could use nothing, or hardly anything, has failed, whatever the alerts say. Pure.
+Rule of the file: a run that could use nothing, or hardly anything, has failed, whatever the alerts
+say. Pure.
 """
 
 from __future__ import annotations
@@ -32,23 +34,35 @@ class Refused(NamedTuple):
 
 def reasons(refused: Iterable[Refused]) -> dict[str, list[dict[str, Any]]]:
     """
-    Why records of each kind were refused: how many for each reason, and the first of them; the most frequent first.
+    Why records of each kind were refused: how many for each reason, and the first of them; the most
+    frequent first.
 
     Examples
     --------
     >>> reasons([Refused("predictions", 4, "wrong_type", "`score` must be a number", b"{}")])
-    {'predictions': [{'reason': 'wrong_type', 'count': 1, 'first': {'offset': 4, 'message': '`score` must be a number'}}]}
+    {'predictions': [{'reason': 'wrong_type', 'count': 1, 'first': {'offset': 4, 'message': '`score`
+    must be a number'}}]}
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for r in refused:
-        entry = found.setdefault(r.kind, {}).setdefault(r.reason, {"reason": r.reason, "count": 0, "first": {"offset": r.offset, "message": r.message}})
+        entry = found.setdefault(r.kind, {}).setdefault(
+            r.reason,
+            {"reason": r.reason, "count": 0, "first": {"offset": r.offset, "message": r.message}},
+        )
         entry["count"] += 1
-    return {kind: sorted(of_kind.values(), key=lambda entry: -entry["count"]) for kind, of_kind in found.items()}
+    return {
+        kind: sorted(of_kind.values(), key=lambda entry: -entry["count"])
+        for kind, of_kind in found.items()
+    }
 
 
 def refused_by_model(refused: Iterable[Refused]) -> Counter[str]:
     """How many predictions of each model were refused, as far as they say their model."""
-    return Counter(model for r in refused if r.kind == "predictions" and (model := model_of(r.value)) is not None)
+    return Counter(
+        model
+        for r in refused
+        if r.kind == "predictions" and (model := model_of(r.value)) is not None
+    )
 
 
 class Note(NamedTuple):
@@ -59,7 +73,15 @@ class Note(NamedTuple):
 
 
 def notes(
-    summary: Mapping[str, Any], *, clipped: int = 0, ahead: int, unmet: int, unlabelled: int = 0, meetings: Meetings | None, max_delay_ms: int, model_column: str | None = None
+    summary: Mapping[str, Any],
+    *,
+    clipped: int = 0,
+    ahead: int,
+    unmet: int,
+    unlabelled: int = 0,
+    meetings: Meetings | None,
+    max_delay_ms: int,
+    model_column: str | None = None,
 ) -> list[Note]:
     """
     Sentences on a finished replay.
@@ -83,14 +105,35 @@ def notes(
     model_column : str or None
         The column of a plain table that `model` was read from.
     """
-    found = [*_refused(summary.get("refused", {})), *_records(summary["records"]), *_models(summary["models"], model_column)]
+    found = [
+        *_refused(summary.get("refused", {})),
+        *_records(summary["records"]),
+        *_models(summary["models"], model_column),
+    ]
     if clipped:
-        found.append(Note(f"{clipped:,} row{' has' if clipped == 1 else 's have'} a score outside [0, 1] by rounding: clipped"))
+        found.append(
+            Note(
+                f"{clipped:,} row{' has' if clipped == 1 else 's have'} a score outside [0, "
+                "1] by rounding: clipped"
+            )
+        )
     if ahead:
-        found.append(Note(f"{_times(ahead, 'event time')} more than 5 minutes ahead of the row before: replaced by the time of that row"))
+        found.append(
+            Note(
+                f"{_times(ahead, 'event time')} more than 5 minutes ahead of the row before: "
+                "replaced by the time of that row"
+            )
+        )
     if unlabelled:
         none = not summary["records"]["labels"]["received"]
-        found.append(Note("no row has a label" if none else f"{unlabelled:,} row{' has' if unlabelled == 1 else 's have'} no label yet", fails=none))
+        found.append(
+            Note(
+                "no row has a label"
+                if none
+                else f"{unlabelled:,} row{' has' if unlabelled == 1 else 's have'} no label yet",
+                fails=none,
+            )
+        )
     return [
         *found,
         *_labels(summary["records"]["labels"]["accepted"], unmet, meetings, max_delay_ms),
@@ -108,7 +151,10 @@ def _refused(refused: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Not
     for kind, of_kind in refused.items():
         for reason in of_kind:
             first = reason["first"]
-            yield Note(f"{kind} refused as {reason['reason']}: {reason['count']:,}; the first (row {first['offset'] + 1:,}): {first['message']}")
+            yield Note(
+                f"{kind} refused as {reason['reason']}: {reason['count']:,}; the first (row "
+                f"{first['offset'] + 1:,}): {first['message']}"
+            )
 
 
 def _records(records: Mapping[str, Mapping[str, Any]]) -> Iterator[Note]:
@@ -119,40 +165,79 @@ def _records(records: Mapping[str, Mapping[str, Any]]) -> Iterator[Note]:
         if received and not found["accepted"]:
             yield Note(f"none of {received:,} {kind} could be used", fails=True)
         elif rejected > MOST * received:
-            yield Note(f"most {kind} were refused: {rejected:,} of {received:,} ({rejected / received:.0%}); what is left is no fair sample", fails=True)
+            yield Note(
+                f"most {kind} were refused: {rejected:,} of {received:,} "
+                f"({rejected / received:.0%}); what is left is no fair sample",
+                fails=True,
+            )
         elif rejected:
-            yield Note(f"{rejected / received:.2%} of the {kind} were refused; what is refused is rarely a random sample")
+            yield Note(
+                f"{rejected / received:.2%} of the {kind} were refused; what is refused is "
+                "rarely a random sample"
+            )
         if duplicate > MOST * received:
-            yield Note(f"most {kind} have an id that another row has, and count once: {duplicate:,} of {received:,}; is event_id really an id?", fails=True)
+            yield Note(
+                f"most {kind} have an id that another row has, and count once: {duplicate:,} "
+                f"of {received:,}; is event_id really an id?",
+                fails=True,
+            )
         elif duplicate and kind == "predictions":
-            yield Note(f"{duplicate:,} of {received:,} predictions have an id that another row has, and count once")
+            yield Note(
+                f"{duplicate:,} of {received:,} predictions have an id that another row has, "
+                "and count once"
+            )
 
 
 def _models(models: Mapping[str, Any], column: str | None) -> Iterator[Note]:
     if len(models) > MODELS_MANY:
-        where = f"column `{column}` is read as `model`" if column is not None else "`model` differs from row to row"
+        where = (
+            f"column `{column}` is read as `model`"
+            if column is not None
+            else "`model` differs from row to row"
+        )
         yield Note(
-            f"{where}: {len(models):,} models, such as {', '.join(map(repr, list(models)[:3]))}, each with a reference and windows of its own; "
-            + (f"if it is a feature: --map model=:NAME --map features.{column}={column}" if column is not None else "is that meant?")
+            (
+                f"{where}: {len(models):,} models, such as "
+                f"{', '.join(map(repr, list(models)[:3]))}, each with a reference and windows of "
+                "its own; "
+            )
+            + (
+                f"if it is a feature: --map model=:NAME --map features.{column}={column}"
+                if column is not None
+                else "is that meant?"
+            )
         )
     for name, found in models.items():
         rejected = found.get("rejected", 0)
         taken = sum(v["predictions"] for v in found["versions"].values())
         if rejected and taken and len(models) > 1:
-            yield Note(f"{name}: {rejected:,} of {rejected + taken:,} predictions refused ({rejected / (rejected + taken):.1%})")
+            yield Note(
+                f"{name}: {rejected:,} of {rejected + taken:,} predictions refused "
+                f"({rejected / (rejected + taken):.1%})"
+            )
 
 
-def _labels(accepted: int, unmet: int, meetings: Meetings | None, max_delay_ms: int) -> Iterator[Note]:
+def _labels(
+    accepted: int, unmet: int, meetings: Meetings | None, max_delay_ms: int
+) -> Iterator[Note]:
     if not accepted or not unmet:
         return
     joined = accepted - unmet
-    start = f"no label met a prediction ({accepted:,} labels)" if not joined else f"{unmet:,} of {accepted:,} labels met no prediction"
+    start = (
+        f"no label met a prediction ({accepted:,} labels)"
+        if not joined
+        else f"{unmet:,} of {accepted:,} labels met no prediction"
+    )
     if meetings is None:
         yield Note(start, fails=not joined)
         return
     text = start
     if meetings.label_ids:
-        theirs = f"; ids of predictions without a label: {_quoted(meetings.prediction_ids)}" if meetings.prediction_ids else ""
+        theirs = (
+            f"; ids of predictions without a label: {_quoted(meetings.prediction_ids)}"
+            if meetings.prediction_ids
+            else ""
+        )
         text += f"; ids of such labels: {_quoted(meetings.label_ids)}{theirs}"
     if meetings.rewriting:
         text += f"; written {meetings.rewriting}, the ids would be equal"
@@ -161,7 +246,9 @@ def _labels(accepted: int, unmet: int, meetings: Meetings | None, max_delay_ms: 
     if late > 0 and meetings.delay_ms is not None and meetings.delay_ms[1] > max_delay_ms:
         half, most = meetings.delay_ms
         yield Note(
-            f"{late:,} labels came later than labels.max_delay ({_duration(max_delay_ms)}) and met nothing: half of the labels come up to {_duration(half)} after their predictions, "
+            f"{late:,} labels came later than labels.max_delay ({_duration(max_delay_ms)}) "
+            f"and met nothing: half of the labels come up to {_duration(half)} after their "
+            "predictions, "
             f"the last {_duration(most)}; set labels.max_delay to more than that"
         )
 
@@ -195,26 +282,54 @@ def _tasks(models: Mapping[str, Any]) -> Iterator[Note]:
     """Models whose labels were taken for numbers, though nobody said so."""
     for model, found in list(models.items())[:MODELS_MANY]:
         for version, v in found["versions"].items():
-            if v["labels"] and v.get("task") == "regression" and v.get("task_source") != "configured":
-                yield Note(f"{model} {version}".strip() + ": labels are read as numbers, not as classes (a regression); `task` in the configuration says otherwise")
+            if (
+                v["labels"]
+                and v.get("task") == "regression"
+                and v.get("task_source") != "configured"
+            ):
+                yield Note(
+                    f"{model} {version}".strip()
+                    + (
+                        ": labels are read as numbers, not as classes (a regression); `task` in "
+                        "the configuration says otherwise"
+                    )
+                )
 
 
 def _classes(models: Mapping[str, Any]) -> Iterator[Note]:
     """Which class a binary model's metrics are of, and what it has beside its two classes."""
-    versions = [(f"{model} {version}".strip(), v) for model, found in models.items() for version, v in found["versions"].items() if v.get("task") == "binary" and v["labels"]]
+    versions = [
+        (f"{model} {version}".strip(), v)
+        for model, found in models.items()
+        for version, v in found["versions"].items()
+        if v.get("task") == "binary" and v["labels"]
+    ]
     for name, v in versions[:MODELS_MANY]:
         positive, source = v.get("positive_class"), v.get("positive_class_source")
         if positive:
             yield Note(
-                f"{name}: `{positive}` is the positive class ({FOUND_BY[source]})" + ("" if source == "configured" else "; `positive_class` in the configuration says otherwise")
+                f"{name}: `{positive}` is the positive class ({FOUND_BY[source]})"
+                + (
+                    ""
+                    if source == "configured"
+                    else "; `positive_class` in the configuration says otherwise"
+                )
             )
         elif source == "configured":
-            yield Note(f"{name}: the configured `positive_class` never occurs, so there is no metric that needs it")
+            yield Note(
+                f"{name}: the configured `positive_class` never occurs, so there is no metric "
+                "that needs it"
+            )
         else:
-            yield Note(f"{name}: nothing says which class is the positive one, so there is no metric that needs it; set `positive_class`")
+            yield Note(
+                f"{name}: nothing says which class is the positive one, so there is no metric "
+                "that needs it; set `positive_class`"
+            )
         if odd := v.get("unexpected_classes"):
             yield Note(
-                f"{name}: unexpected classes beside the two of a binary model: {', '.join(f'`{c}`' for c in odd[:10])}; their rows count as wrong unless answer and label agree"
+                f"{name}: unexpected classes beside the two of a binary model: "
+                f"{', '.join(f'`{c}`' for c in odd[:10])}; their rows count as wrong unless "
+                "answer and label agree"
             )
 
 
@@ -223,6 +338,9 @@ def _references(models: Mapping[str, Any]) -> Iterator[Note]:
         for version, v in found["versions"].items():
             if v["predictions"] and "baseline" not in v:
                 name = f"{model} {version}".strip()
-                yield Note(f"{name}: fewer rows than baseline.rows (5,000 by default), so there is no reference yet for drift, quality and anomalies")
+                yield Note(
+                    f"{name}: fewer rows than baseline.rows (5,000 by default), so there is "
+                    "no reference yet for drift, quality and anomalies"
+                )
             for text in v.get("broken_rules", ()):
                 yield Note(f"{model} {version}".strip() + f": {text}")

@@ -1,8 +1,10 @@
 """
-The core on a stream of events, without a broker: the same INGEST, the same log format, the same EVALUATE.
+The core on a stream of events, without a broker: the same INGEST, the same log format, the same
+EVALUATE.
 
-Rule of the file: log time is event time, and every row has its own. So a replay gives the same result every time, and a label that
-comes exactly `labels.max_delay` after its prediction is in time, however many rows are folded at once.
+Rule of the file: log time is event time, and every row has its own. So a replay gives the same
+result every time, and a label that comes exactly `labels.max_delay` after its prediction is in
+time, however many rows are folded at once.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from stream_monitor.windows.names import duration_ms
 
 CHUNK_EVENTS = 2_000
 STEPS_MAX = 2_000
-"""A step costs two or three milliseconds, however few events it has: a longer input gets longer steps."""
+"""
+A step costs two or three milliseconds, however few events it has: a longer input gets longer steps.
+"""
 STEP_SHARE = 8
 """A step has at most this part of the rows, or of the time, that is needed for a judgement."""
 
@@ -35,8 +39,9 @@ class Pace(NamedTuple):
     """
     How far a step may go, in rows and in log time.
 
-    Every look needs a least number of rows. So with an eighth of them a step it sees every window that live would, wherever
-    rows are a second or a week apart; a window of time that can hold as many is looked at as often as its length asks for.
+    Every look needs a least number of rows. So with an eighth of them a step it sees every window
+    that live would, wherever rows are a second or a week apart; a window of time that can hold as
+    many is looked at as often as its length asks for.
     """
 
     least_rows: int
@@ -63,10 +68,26 @@ class Pace(NamedTuple):
         models = [core.defaults, *core.models.values()]
         rules = [(m, rule) for m in models for rule in m.thresholds.values()]
         judged = {rule.window or newest_rows(m) for m, rule in rules}
-        windows = {d for name in judged if (d := duration_ms(name)) is not None} | {rule.for_ms for _, rule in rules if rule.for_ms}
-        silences = [t for m in models for t in (m.freshness.predictions_ms, m.freshness.labels_ms) if t]
-        least = min([MIN_LABELS, *(rule.min_labels for _, rule in rules), *(m.quality.min_rows for m in models)])
-        return cls(least, tuple(sorted(windows)), min(silences, default=inf), min(m.silence_ms for m in models), span_ms / STEPS_MAX)
+        windows = {d for name in judged if (d := duration_ms(name)) is not None} | {
+            rule.for_ms for _, rule in rules if rule.for_ms
+        }
+        silences = [
+            t for m in models for t in (m.freshness.predictions_ms, m.freshness.labels_ms) if t
+        ]
+        least = min(
+            [
+                MIN_LABELS,
+                *(rule.min_labels for _, rule in rules),
+                *(m.quality.min_rows for m in models),
+            ]
+        )
+        return cls(
+            least,
+            tuple(sorted(windows)),
+            min(silences, default=inf),
+            min(m.silence_ms for m in models),
+            span_ms / STEPS_MAX,
+        )
 
     @property
     def rows(self) -> int:
@@ -100,7 +121,8 @@ class Point(NamedTuple):
 
 def of_files(core: CoreSettings) -> CoreSettings:
     """
-    Settings for events out of files: a gap between two rows is no silence of a server, unless the configuration has a limit of its own.
+    Settings for events out of files: a gap between two rows is no silence of a server, unless the
+    configuration has a limit of its own.
 
     Examples
     --------
@@ -109,9 +131,17 @@ def of_files(core: CoreSettings) -> CoreSettings:
     """
 
     def quiet(model: ModelSettings) -> ModelSettings:
-        return msgspec.structs.replace(model, freshness=Freshness(predictions_ms=None)) if model.freshness == Freshness() else model
+        return (
+            msgspec.structs.replace(model, freshness=Freshness(predictions_ms=None))
+            if model.freshness == Freshness()
+            else model
+        )
 
-    return msgspec.structs.replace(core, defaults=quiet(core.defaults), models={name: quiet(model) for name, model in core.models.items()})
+    return msgspec.structs.replace(
+        core,
+        defaults=quiet(core.defaults),
+        models={name: quiet(model) for name, model in core.models.items()},
+    )
 
 
 class Replay:
@@ -131,10 +161,21 @@ class Replay:
         About so many times on the way, how every model version stands is noted in `history`.
     """
 
-    def __init__(self, settings: Settings, baselines: Mapping[str, bytes] | None = None, partitions: int = 1, *, span_ms: int = 0, points: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        baselines: Mapping[str, bytes] | None = None,
+        partitions: int = 1,
+        *,
+        span_ms: int = 0,
+        points: int = 0,
+    ) -> None:
         core = of_files(settings.core)
         self.ingest = Ingest(partitions, max_record_bytes=settings.worker.max_record_bytes)
-        self.shards = [Shard(p, core, baselines, partitions=partitions, confirm_ms=0) for p in range(partitions)]
+        self.shards = [
+            Shard(p, core, baselines, partitions=partitions, confirm_ms=0)
+            for p in range(partitions)
+        ]
         for shard in self.shards:
             shard.tells_history = False
         self.pace = Pace.of(core, span_ms)
@@ -156,7 +197,12 @@ class Replay:
             if self._events and time_ms > self.log_time_ms:
                 span_ms = time_ms - self._began_ms
                 full = span_ms >= least_ms and max(map(len, self._waiting.values())) >= rows
-                if full or self._events >= CHUNK_EVENTS or span_ms > self._longest_ms or time_ms - self.log_time_ms > self.pace.retire_ms:
+                if (
+                    full
+                    or self._events >= CHUNK_EVENTS
+                    or span_ms > self._longest_ms
+                    or time_ms - self.log_time_ms > self.pace.retire_ms
+                ):
                     self._fold(time_ms)
             elif self._events >= CHUNK_EVENTS:
                 self._fold(time_ms)
@@ -171,7 +217,9 @@ class Replay:
         """A step begins."""
         self._began_ms = time_ms
         crowd_ms = time_ms - self._recent[0] if len(self._recent) == self._recent.maxlen else inf
-        self._longest_ms = self.pace.longest_ms(crowd_ms, several=sum(len(shard.registry.active) for shard in self.shards) > 1)
+        self._longest_ms = self.pace.longest_ms(
+            crowd_ms, several=sum(len(shard.registry.active) for shard in self.shards) > 1
+        )
 
     def _fold(self, next_ms: float = inf) -> None:
         """Fold what waits, and look at it a tick later, if the next event does not come before."""
@@ -187,7 +235,15 @@ class Replay:
             arrivals[f"{kind}@replay/0"] = self.offsets[kind], times
             self.offsets[kind] += len(rows)
             for reject in self.ingest.take(f"{kind}@replay/0", kind, values, offsets, times):
-                self.dead_letters.append(Refused(kind, int(offsets[reject.index]), reject.reason, reject.message, rows[reject.index][0]))
+                self.dead_letters.append(
+                    Refused(
+                        kind,
+                        int(offsets[reject.index]),
+                        reject.reason,
+                        reject.message,
+                        rows[reject.index][0],
+                    )
+                )
             rows.clear()
         self._events = 0
         for target, records in self.ingest.flush(self.log_time_ms, arrivals).items():
@@ -206,7 +262,9 @@ class Replay:
             for version in shard.versions:
                 metrics, span = version.performance.window(version.settings.windows[0])
                 if span.count:
-                    self.history.append(Point(version.model, version.name, self.log_time_ms, span.count, metrics))
+                    self.history.append(
+                        Point(version.model, version.name, self.log_time_ms, span.count, metrics)
+                    )
 
     def _collect(self) -> None:
         for shard in self.shards:
@@ -237,7 +295,12 @@ class Replay:
             duplicate = sum(s.summary()["records"][kind]["duplicate"] for s in self.shards)
             if kind == "labels":
                 duplicate = sum(s.labels["duplicate"] for s in self.shards)
-            records[kind] = {"received": received, "accepted": received - rejected - duplicate, "duplicate": duplicate, "rejected": rejected}
+            records[kind] = {
+                "received": received,
+                "accepted": received - rejected - duplicate,
+                "duplicate": duplicate,
+                "rejected": rejected,
+            }
         for shard in self.shards:
             part = shard.summary()
             alerts.update(part["alerts"])
@@ -247,10 +310,17 @@ class Replay:
             if name in models:
                 models[name]["rejected"] = n
         refused = {"refused": reasons(self.dead_letters)} if self.dead_letters else {}
-        return {"schema": 1, "records": records, **refused, "models": models, "alerts": {"firing": alerts["firing"], "resolved": alerts["resolved"]}}
+        return {
+            "schema": 1,
+            "records": records,
+            **refused,
+            "models": models,
+            "alerts": {"firing": alerts["firing"], "resolved": alerts["resolved"]},
+        }
 
     @property
     def unmet_labels(self) -> int:
         """Labels that were accepted and met no prediction."""
         records = self.summary()["records"]["labels"]
-        return records["accepted"] - sum(s.labels[outcome] for s in self.shards for outcome in ("matched", "corrected", "superseded"))  # type: ignore[no-any-return]
+        met = ("matched", "corrected", "superseded")
+        return int(records["accepted"]) - sum(s.labels[o] for s in self.shards for o in met)

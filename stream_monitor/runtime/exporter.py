@@ -1,8 +1,9 @@
 """
 Live state to the text of a scrape, at the moment of the scrape.
 
-Rule of the file: one source is read in one go, so what it says is of one moment; between sources and between pieces of text the event loop may run.
-Nothing is kept between scrapes but two counters. Text is written by `prometheus_client` (`families`).
+Rule of the file: one source is read in one go, so what it says is of one moment; between sources
+and between pieces of text the event loop may run. Nothing is kept between scrapes but two counters.
+Text is written by `prometheus_client` (`families`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ log = logging.getLogger(__name__)
 
 SLICE_SAMPLES = 2_000
 HOLD_S = 0.01
-"""How long a scrape may keep the event loop before it pauses; reading one source cannot be interrupted."""
+"""
+How long a scrape may keep the event loop before it pauses; reading one source cannot be
+interrupted.
+"""
 
 Sources = Callable[[], Iterable[Iterator[AnySample]]]
 Labels = tuple[str, ...]
@@ -51,14 +55,17 @@ class Exporter:
     Parameters
     ----------
     sources : callable
-        Called at each scrape; returns one iterator of samples for each thing that has state (a partition, the worker).
+        Called at each scrape; returns one iterator of samples for each thing that has state (a
+        partition, the worker).
     series_limit : int, series
         `limits.series`: beyond it series are left out as `metrics.budget` says.
     custom : mapping of name to metric
         Families defined by users, from `catalogue.custom_metrics`.
     """
 
-    def __init__(self, sources: Sources, *, series_limit: int, custom: Mapping[str, Metric] | None = None) -> None:
+    def __init__(
+        self, sources: Sources, *, series_limit: int, custom: Mapping[str, Metric] | None = None
+    ) -> None:
         self._sources = sources
         self._series_limit = series_limit
         self._catalogue = {**CATALOGUE, **(custom or {})}
@@ -79,7 +86,8 @@ class Exporter:
 
     async def scrape(self, accept: str = "") -> tuple[bytes, str]:
         """
-        Everything, in pieces between which the event loop runs; scrapes of one format at the same time share one rendering.
+        Everything, in pieces between which the event loop runs; scrapes of one format at the same
+        time share one rendering.
 
         Returns
         -------
@@ -89,7 +97,9 @@ class Exporter:
         form = wanted(accept)
         running = self._running.get(form.content_type)
         if running is None:
-            running = self._running[form.content_type] = asyncio.create_task(self._in_slices(form), name="scrape")
+            running = self._running[form.content_type] = asyncio.create_task(
+                self._in_slices(form), name="scrape"
+            )
             running.add_done_callback(lambda task: self._finished(form, task))
         return await asyncio.shield(running), form.content_type
 
@@ -148,7 +158,9 @@ class Exporter:
                 fault = self._why_not(sample)
                 if fault is None:
                     fault = _put(sample, read)
-            except TypeError as error:  # a value that is no number, labels or edges that are no tuple
+            except (
+                TypeError
+            ) as error:  # a value that is no number, labels or edges that are no tuple
                 fault = str(error)
             if fault:
                 self._fault(sample[0], fault)
@@ -165,7 +177,10 @@ class Exporter:
         if len(sample.labels) != len(metric.labels):
             return f"expected labels {metric.labels}"
         if isinstance(sample, HistogramSample):
-            if metric.type != "histogram" or len(sample.counts) != len(sample.edges or metric.buckets) + 1:
+            if (
+                metric.type != "histogram"
+                or len(sample.counts) != len(sample.edges or metric.buckets) + 1
+            ):
                 return "counts and edges of the histogram do not fit"
             hash(sample.edges)
         elif not isinstance(sample, SummarySample) or metric.type != "summary":
@@ -182,19 +197,30 @@ class Exporter:
     def _chosen(self, read: _Read) -> Iterator[tuple[Metric, Family]]:
         out = left_out(read.counts, self._catalogue, self._series_limit)
         self._dropped += sum(read.counts[pair] for pair in out)
-        read.families["stream_monitor_series_dropped_total"][()] = Sample("stream_monitor_series_dropped_total", (), self._dropped)
-        read.families["stream_monitor_scrape_errors_total"][()] = Sample("stream_monitor_scrape_errors_total", (), self._errors)
+        read.families["stream_monitor_series_dropped_total"][()] = Sample(
+            "stream_monitor_series_dropped_total", (), self._dropped
+        )
+        read.families["stream_monitor_scrape_errors_total"][()] = Sample(
+            "stream_monitor_scrape_errors_total", (), self._errors
+        )
         cut = {name for _, name in out}
         for name, metric in self._catalogue.items():
             if found := read.families.get(name):
                 if name in cut:
-                    found = {labels: sample for labels, sample in found.items() if (labels[0], name) not in out}
+                    found = {
+                        labels: sample
+                        for labels, sample in found.items()
+                        if (labels[0], name) not in out
+                    }
                 if found:
                     yield metric, found
 
 
 class StateCollector(Collector):
-    """The same families for a `prometheus_client` registry, for processes that embed the monitor and expose metrics themselves."""
+    """
+    The same families for a `prometheus_client` registry, for processes that embed the monitor and
+    expose metrics themselves.
+    """
 
     def __init__(self, exporter: Exporter) -> None:
         self._exporter = exporter
@@ -216,7 +242,17 @@ def registry(exporter: Exporter) -> CollectorRegistry:
     Examples
     --------
     >>> from prometheus_client import generate_latest
-    >>> print(generate_latest(registry(Exporter(lambda: [iter([Sample("stream_monitor_ready", (), 1.0)])], series_limit=10))).decode().splitlines()[2])
+    >>> print(
+    ...     generate_latest(
+    ...         registry(
+    ...             Exporter(
+    ...                 lambda: [iter([Sample("stream_monitor_ready", (), 1.0)])], series_limit=10
+    ...             )
+    ...         )
+    ...     )
+    ...     .decode()
+    ...     .splitlines()[2]
+    ... )
     stream_monitor_ready 1.0
     """
     found = CollectorRegistry(auto_describe=False)
@@ -233,10 +269,14 @@ def _put(sample: AnySample, read: _Read) -> str | None:
     if earlier is None:
         family[labels] = sample
         read.counts["" if of_process else labels[0], name] += _series_n(sample)
-    elif of_process or (labels[0] == OTHER and (name.endswith("_total") or isinstance(sample, HistogramSample))):
+    elif of_process or (
+        labels[0] == OTHER and (name.endswith("_total") or isinstance(sample, HistogramSample))
+    ):
         family[labels] = _added(earlier, sample)
     elif labels[0] == OTHER:
-        return None  # every partition of observations has its own; their counts add up, of other values the first stands
+        # every partition of observations has its own; their counts add up, of other values the
+        # first stands
+        return None
     else:
         return "two sources report the same series"
     return None
@@ -254,6 +294,14 @@ def _added(one: AnySample, other: AnySample) -> AnySample:
     """Sum of two values of one series (`_info` stays 1)."""
     if isinstance(one, Sample) and isinstance(other, Sample):
         return one if one.name.endswith("_info") else one._replace(value=one.value + other.value)
-    if isinstance(one, HistogramSample) and isinstance(other, HistogramSample) and one.edges == other.edges and len(one.counts) == len(other.counts):
-        return one._replace(counts=tuple(a + b for a, b in zip(one.counts, other.counts, strict=True)), sum=one.sum + other.sum)
+    if (
+        isinstance(one, HistogramSample)
+        and isinstance(other, HistogramSample)
+        and one.edges == other.edges
+        and len(one.counts) == len(other.counts)
+    ):
+        return one._replace(
+            counts=tuple(a + b for a, b in zip(one.counts, other.counts, strict=True)),
+            sum=one.sum + other.sum,
+        )
     return one

@@ -1,8 +1,9 @@
 """
 Samples of the state as the families of `prometheus_client`, and its encoders' text of them.
 
-Rule of the file: what a line looks like is the library's business. A family is handed over in pieces, so that a large one can
-be written with pauses; together the pieces have the text of the whole.
+Rule of the file: what a line looks like is the library's business. A family is handed over in
+pieces, so that a large one can be written with pauses; together the pieces have the text of the
+whole.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Format:
     content_type : str
     """
 
-    def __init__(self, content_type: str, encode: Callable[[Collector], bytes], *, strict: bool) -> None:
+    def __init__(
+        self, content_type: str, encode: Callable[[Collector], bytes], *, strict: bool
+    ) -> None:
         self.content_type, self._encode = content_type, encode
         self._strict = strict
         """OpenMetrics: no `_sum` that may go down, no negative quantile of a summary."""
@@ -57,7 +60,10 @@ class Format:
         try:
             text = self._encode(_One(family))
         except UnicodeEncodeError:  # half of a pair of surrogates in a name
-            family.samples = [Line(line.name, {k: _encodable(v) for k, v in line.labels.items()}, line.value) for line in lines]
+            family.samples = [
+                Line(line.name, {k: _encodable(v) for k, v in line.labels.items()}, line.value)
+                for line in lines
+            ]
             text = self._encode(_One(family))
         return text.removesuffix(END)
 
@@ -72,11 +78,13 @@ def wanted(accept: str) -> Format:
 
     Examples
     --------
-    >>> wanted("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2").content_type
+    >>> wanted(
+    ...     "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+    ... ).content_type
     'application/openmetrics-text; version=1.0.0; charset=utf-8'
     >>> wanted("text/html, */*").content_type
     'text/plain; version=0.0.4; charset=utf-8'
-    """
+    """  # noqa: E501
     best, found = 0.0, PLAIN
     for part in accept.lower().split(","):
         kind, *rest = (piece.strip() for piece in part.split(";"))
@@ -108,21 +116,31 @@ def families(metric: Metric, samples: list[AnySample]) -> Iterator[Family]:
         yield family
 
 
-def _streams(metric: Metric, samples: list[AnySample], *, strict: bool) -> Iterator[tuple[Family, Iterator[Line]]]:
+def _streams(
+    metric: Metric, samples: list[AnySample], *, strict: bool
+) -> Iterator[tuple[Family, Iterator[Line]]]:
     """
     Families without their lines, and the lines.
 
-    Where the format is strict and values may be negative, a histogram goes without `_sum` and `_count`, and a summary becomes
-    families of no type.
+    Where the format is strict and values may be negative, a histogram goes without `_sum` and
+    `_count`, and a summary becomes families of no type.
     """
     if metric.type == "summary" and strict and any(map(_is_negative, samples)):
         for name in (metric.name, f"{metric.name}_sum", f"{metric.name}_count"):
-            lines = [line for sample in samples for line in _lines(metric, sample, strict=False) if line.name == name]
+            lines = [
+                line
+                for sample in samples
+                for line in _lines(metric, sample, strict=False)
+                if line.name == name
+            ]
             if lines:
                 yield Family(name, metric.help, "unknown"), iter(lines)
         return
     name = metric.name.removesuffix("_total") if metric.type == "counter" else metric.name
-    yield Family(name, metric.help, metric.type), (line for sample in samples for line in _lines(metric, sample, strict=strict))
+    yield (
+        Family(name, metric.help, metric.type),
+        (line for sample in samples for line in _lines(metric, sample, strict=strict)),
+    )
 
 
 def _is_negative(sample: AnySample) -> bool:
@@ -142,8 +160,14 @@ def _lines(metric: Metric, sample: AnySample, *, strict: bool) -> Iterator[Line]
         total = 0.0
         for edge, above, count in zip(edges, (*edges[1:], nan), sample.counts, strict=True):
             total += count
-            if edge != above:  # the bucket below an equal edge is empty, and two series would have one `le`
-                yield Line(f"{metric.name}_bucket", {**labels, "le": bound(edge, strict=strict)}, float(total))
+            if (
+                edge != above
+            ):  # the bucket below an equal edge is empty, and two series would have one `le`
+                yield Line(
+                    f"{metric.name}_bucket",
+                    {**labels, "le": bound(edge, strict=strict)},
+                    float(total),
+                )
         if strict and (edges[0] < 0 or sample.sum < 0):
             return
     else:
@@ -157,7 +181,10 @@ def _lines(metric: Metric, sample: AnySample, *, strict: bool) -> Iterator[Line]
 
 
 def bound(edge: float, *, strict: bool) -> str:
-    """The value of `le`: OpenMetrics demands `10.0`, the text format has `10`, as that of Prometheus' Go client."""
+    """
+    The value of `le`: OpenMetrics demands `10.0`, the text format has `10`, as that of Prometheus'
+    Go client.
+    """
     if not isfinite(edge):
         return "+Inf"
     written = repr(float(edge))

@@ -1,9 +1,11 @@
 """
 What is heard over HTTP: `/metrics`, `/live`, `/ready` and a page that links them.
 
-Rule of the file: it reads and never changes anything, answers GET and HEAD only, and shows nobody a stack trace. It binds to 127.0.0.1 unless it is told otherwise.
-With a token, `/live` and `/ready` stay open, since the probes of an orchestrator have none and they tell next to nothing; all else is for those who send it.
-An idle connection makes room for a new one, so that idle and slow clients cannot shut others out.
+Rule of the file: it reads and never changes anything, answers GET and HEAD only, and shows nobody a
+stack trace. It binds to 127.0.0.1 unless it is told otherwise. With a token, `/live` and `/ready`
+stay open, since the probes of an orchestrator have none and they tell next to nothing; all else is
+for those who send it. An idle connection makes room for a new one, so that idle and slow clients
+cannot shut others out.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ HANDSHAKE_S = 10.0
 ASK_S = 10.0
 """A new connection must have asked something by then."""
 REQUEST_S = 100.0
-"""From one request to the next, reading the answer included: longer than Prometheus' usual intervals."""
+"""
+From one request to the next, reading the answer included: longer than Prometheus' usual intervals.
+"""
 SWEEP_S = 1.0
 OPEN_PATHS = frozenset({"/live", "/ready"})
 GZIP_MIN_BYTES = 1_024
@@ -43,13 +47,15 @@ HEADERS = {
     "Server": "stream-monitor",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+    ),
 }
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>stream-monitor</title>
 <style>body{{font:16px/1.6 system-ui,sans-serif;margin:3rem}}</style>
 <h1>stream-monitor</h1><p>{state}</p>
 <ul><li><a href="metrics">metrics</a> for Prometheus<li><a href="ready">ready</a>: 200 when every assigned partition is open and caught up<li><a href="live">live</a>: 200 while the process answers</ul></html>
-"""
+"""  # noqa: E501
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -68,12 +74,18 @@ class HttpServer:
     settings : HttpSettings
         `worker.metrics`; port 0 takes a free one.
     metrics : callable
-        Awaited at each scrape with the Accept header; returns the text and its content type (`Exporter.scrape`).
+        Awaited at each scrape with the Accept header; returns the text and its content type
+        (`Exporter.scrape`).
     ready : callable
         Whether the worker does its work, and a line that says why.
     """
 
-    def __init__(self, settings: HttpSettings, metrics: Callable[[str], Awaitable[tuple[bytes, str]]], ready: Callable[[], tuple[bool, str]]) -> None:
+    def __init__(
+        self,
+        settings: HttpSettings,
+        metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
+        ready: Callable[[], tuple[bool, str]],
+    ) -> None:
         self._settings = settings
         self._wanted = f"Bearer {settings.token.reveal()}".encode() if settings.token else None
         self._metrics = metrics
@@ -100,9 +112,23 @@ class HttpServer:
         """
         context = server_context(self._settings)
         app = web.Application(middlewares=[self._admitted, _guarded], client_max_size=1)
-        app.add_routes([web.get("/", self._page), web.get("/metrics", self._scrape), web.get("/live", self._live), web.get("/ready", self._readiness)])
+        app.add_routes(
+            [
+                web.get("/", self._page),
+                web.get("/metrics", self._scrape),
+                web.get("/live", self._live),
+                web.get("/ready", self._readiness),
+            ]
+        )
         app.on_response_prepare.append(_dressed)
-        runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEEPALIVE_S, lingering_time=0, max_line_size=LINE_BYTES_MAX, max_field_size=LINE_BYTES_MAX)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=0,
+            max_line_size=LINE_BYTES_MAX,
+            max_field_size=LINE_BYTES_MAX,
+        )
         await runner.setup()
         self._runner = runner
         assert runner.server is not None
@@ -113,17 +139,28 @@ class HttpServer:
             await self.stop()
             reason = getattr(error, "strerror", None) or str(error)
             raise PortError(
-                f"cannot listen on {self._settings.url(self._settings.port)}: {reason}; set worker.metrics.port to another port (0 takes a free one) and worker.metrics.host to an address of this machine"
+                f"cannot listen on {self._settings.url(self._settings.port)}: {reason}; set "
+                "worker.metrics.port to another port (0 takes a free one) and "
+                "worker.metrics.host to an address of this machine"
             ) from error
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
     async def _listening(self, context: ssl.SSLContext | None) -> asyncio.Server:
-        """A listener on one port, also where the host has several addresses and each would get a free port of its own."""
+        """
+        A listener on one port, also where the host has several addresses and each would get a free
+        port of its own.
+        """
 
         async def on(port: int) -> asyncio.Server:
             handshake_s = HANDSHAKE_S if context else None
-            return await asyncio.get_running_loop().create_server(self._connection, self._settings.host, port, ssl=context, ssl_handshake_timeout=handshake_s)
+            return await asyncio.get_running_loop().create_server(
+                self._connection,
+                self._settings.host,
+                port,
+                ssl=context,
+                ssl_handshake_timeout=handshake_s,
+            )
 
         found = await on(self._settings.port)
         port, *others = (each.getsockname()[1] for each in found.sockets)
@@ -156,14 +193,25 @@ class HttpServer:
         """Who asks for more than `/live` and `/ready` has the token, if there is one."""
         assert self._guests is not None
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        if self._wanted is None or request.path in OPEN_PATHS or hmac.compare_digest(given, self._wanted):
+        if (
+            self._wanted is None
+            or request.path in OPEN_PATHS
+            or hmac.compare_digest(given, self._wanted)
+        ):
             with self._guests.served(request.protocol):
                 return await handler(request)
-        return web.Response(text="401 Unauthorized\n", status=401, headers={"WWW-Authenticate": 'Bearer realm="stream-monitor"'})
+        return web.Response(
+            text="401 Unauthorized\n",
+            status=401,
+            headers={"WWW-Authenticate": 'Bearer realm="stream-monitor"'},
+        )
 
     async def _page(self, _: web.Request) -> web.Response:
         ready, why = self._ready()
-        return web.Response(text=PAGE.format(state=html.escape(f"{'ready' if ready else 'not ready'}: {why}")), content_type="text/html")
+        return web.Response(
+            text=PAGE.format(state=html.escape(f"{'ready' if ready else 'not ready'}: {why}")),
+            content_type="text/html",
+        )
 
     async def _live(self, _: web.Request) -> web.Response:
         return web.Response(text="live\n")
@@ -174,9 +222,13 @@ class HttpServer:
 
     async def _scrape(self, request: web.Request) -> web.Response:
         try:
-            body, content_type = await asyncio.wait_for(self._metrics(request.headers.get("Accept", "")), METRICS_TIMEOUT_S)
+            body, content_type = await asyncio.wait_for(
+                self._metrics(request.headers.get("Accept", "")), METRICS_TIMEOUT_S
+            )
         except TimeoutError:
-            return web.Response(text=f"no metrics ready within {METRICS_TIMEOUT_S:g} s\n", status=503)
+            return web.Response(
+                text=f"no metrics ready within {METRICS_TIMEOUT_S:g} s\n", status=503
+            )
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if len(body) >= GZIP_MIN_BYTES and accepts_gzip(request.headers.get("Accept-Encoding", "")):
             body = await asyncio.to_thread(gzip.compress, body, 1)
@@ -202,7 +254,12 @@ def accepts_gzip(header: str) -> bool:
 
     Examples
     --------
-    >>> accepts_gzip("deflate, gzip;q=0.5"), accepts_gzip("gzip;q=0"), accepts_gzip("*"), accepts_gzip("identity")
+    >>> (
+    ...     accepts_gzip("deflate, gzip;q=0.5"),
+    ...     accepts_gzip("gzip;q=0"),
+    ...     accepts_gzip("*"),
+    ...     accepts_gzip("identity"),
+    ... )
     (True, False, True, False)
     """
     allowed: dict[str, bool] = {}
@@ -214,7 +271,11 @@ def accepts_gzip(header: str) -> bool:
 
 
 class _Guests:
-    """Who is connected, and when each last asked something. `server.connections` says who is there, the oldest first."""
+    """
+    Who is connected, and when each last asked something.
+
+    `server.connections` says who is there, the oldest first.
+    """
 
     def __init__(self, server: web.Server) -> None:
         self._server = server
@@ -225,11 +286,24 @@ class _Guests:
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
     def room(self) -> bool:
-        """Whether one more may come. Who has asked nothing leaves for it, the oldest first; else who asked the longest ago, but nobody who is being served."""
-        present = [each for each in self._server.connections if each.transport is not None and not each.transport.is_closing()]
+        """
+        Whether one more may come.
+
+        Who has asked nothing leaves for it, the oldest first; else who asked the longest ago, but
+        nobody who is being served.
+        """
+        present = [
+            each
+            for each in self._server.connections
+            if each.transport is not None and not each.transport.is_closing()
+        ]
         if len(present) < CONNECTIONS_MAX:
             return True
-        idle = min((each for each in present if each not in self._served), key=lambda each: self._asked.get(each, 0.0), default=None)
+        idle = min(
+            (each for each in present if each not in self._served),
+            key=lambda each: self._asked.get(each, 0.0),
+            default=None,
+        )
         if idle is not None:
             _drop(idle)
         return idle is not None
@@ -250,7 +324,9 @@ class _Guests:
         self._asked = {each: self._asked[each] for each in present if each in self._asked}
         self._came = {each: self._came.get(each, now) for each in present}
         for each in present:
-            if now - self._asked.get(each, now) > REQUEST_S or (each not in self._asked and now - self._came[each] > ASK_S):
+            if now - self._asked.get(each, now) > REQUEST_S or (
+                each not in self._asked and now - self._came[each] > ASK_S
+            ):
                 _drop(each)
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
@@ -276,7 +352,11 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except web.HTTPException as refusal:
-        return web.Response(text=f"{refusal.status} {refusal.reason}\n", status=refusal.status, headers={"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else None)
+        return web.Response(
+            text=f"{refusal.status} {refusal.reason}\n",
+            status=refusal.status,
+            headers={"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else None,
+        )
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
         return web.Response(text="500 Internal Server Error\n", status=500)

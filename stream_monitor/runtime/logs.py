@@ -1,8 +1,9 @@
 """
 What a worker writes to its log.
 
-Rule of the file: a record is one line of printable characters and of bounded length (a traceback: some indented ones), whatever names and values of others are in it;
-the same complaint is not repeated without end, so that no flood fills a disk.
+Rule of the file: a record is one line of printable characters and of bounded length (a traceback:
+some indented ones), whatever names and values of others are in it; the same complaint is not
+repeated without end, so that no flood fills a disk.
 """
 
 from __future__ import annotations
@@ -35,12 +36,17 @@ def printable(text: str) -> str:
     a\nb\x1b[2J\u202ec
     """
     if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: LINE_CHARS_MAX + 1])
+        text = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode()
+            for c in text[: LINE_CHARS_MAX + 1]
+        )
     return text if len(text) <= LINE_CHARS_MAX else text[:LINE_CHARS_MAX] + "…"
 
 
 class Formatter(logging.Formatter):
-    """One line; a traceback is indented below it, so that nothing in it looks like a line of its own."""
+    """
+    One line; a traceback is indented below it, so that nothing in it looks like a line of its own.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         return printable(super().formatMessage(record))
@@ -53,7 +59,10 @@ class Formatter(logging.Formatter):
 
 
 class Sparing(logging.Filter):
-    """Lets through so many records of a kind in a period; how many were left out is said by the next one."""
+    """
+    Lets through so many records of a kind in a period; how many were left out is said by the next
+    one.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -64,13 +73,18 @@ class Sparing(logging.Filter):
         if record.levelno >= logging.CRITICAL:
             return True
         now, key = self._clock(), (record.levelno, str(record.msg)[:200])
-        kind = self._kinds.setdefault(key, [now, 0, 0])  # begin of the period, let through, left out
+        kind = self._kinds.setdefault(
+            key, [now, 0, 0]
+        )  # begin of the period, let through, left out
         self._kinds.move_to_end(key)
         if len(self._kinds) > KINDS_MAX:
             self._kinds.popitem(last=False)
         if now - kind[0] >= PERIOD_S:
             if kind[2]:
-                record.msg, record.args = f"{record.getMessage()} ({int(kind[2])} similar messages suppressed)", None
+                record.msg, record.args = (
+                    f"{record.getMessage()} ({int(kind[2])} similar messages suppressed)",
+                    None,
+                )
             kind[:] = [now, 0, 0]
         if kind[1] >= LIKE_MAX:
             kind[2] += 1
@@ -80,7 +94,10 @@ class Sparing(logging.Filter):
 
 
 class Complaints(logging.Handler):
-    """Connections that fail while the worker runs: it goes on trying, and says once a minute which setting to look at."""
+    """
+    Connections that fail while the worker runs: it goes on trying, and says once a minute which
+    setting to look at.
+    """
 
     def __init__(self, kafka: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(logging.WARNING)
@@ -92,13 +109,24 @@ class Complaints(logging.Handler):
             why = explained(self._kafka.security, error, worked=True) or type(error).__name__
             now = self._clock()
             if now - self._told.get(why, -PERIOD_S) >= PERIOD_S:
-                self._told = {text: at for text, at in self._told.items() if now - at < PERIOD_S} | {why: now}
+                self._told = {
+                    text: at for text, at in self._told.items() if now - at < PERIOD_S
+                } | {why: now}
                 log.warning("cannot connect to Kafka, retrying: %s", why)
 
 
 def news(record: logging.LogRecord) -> bool:
-    """Filter of asyncio's records. No news is what a producer that was thrown away did not finish: the failed transaction was told, and nobody asks its futures."""
-    return not (record.exc_info and isinstance(record.exc_info[1], KafkaError) and "never retrieved" in str(record.msg))
+    """
+    Filter of asyncio's records.
+
+    No news is what a producer that was thrown away did not finish: the failed transaction was told,
+    and nobody asks its futures.
+    """
+    return not (
+        record.exc_info
+        and isinstance(record.exc_info[1], KafkaError)
+        and "never retrieved" in str(record.msg)
+    )
 
 
 def configure() -> None:
@@ -108,7 +136,11 @@ def configure() -> None:
     handler.addFilter(Sparing())
     logging.basicConfig(level="INFO", handlers=[handler])
     logging.getLogger("asyncio").addFilter(news)
-    for noisy in ("faust", "mode", "stream_monitor.stages.transport"):  # the last is what Faust calls its services by, which are ours
+    for noisy in (
+        "faust",
+        "mode",
+        "stream_monitor.stages.transport",
+    ):  # the last is what Faust calls its services by, which are ours
         logging.getLogger(noisy).setLevel("ERROR")
 
 

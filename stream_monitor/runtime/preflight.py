@@ -1,7 +1,8 @@
 """
 What must hold before a worker begins.
 
-Rule of the file: what `doctor` calls a failure of access ends the start with the access that is missing; else it would show later, and in other words.
+Rule of the file: what `doctor` calls a failure of access ends the start with the access that is
+missing; else it would show later, and in other words.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from stream_monitor.stages.hub import Hub
 
 log = logging.getLogger("stream_monitor")
 CHECK_S = 40
-"""For the check of transactions when a worker starts: one broker of several may have gone away just now."""
+"""
+For the check of transactions when a worker starts: one broker of several may have gone away just
+now.
+"""
 NOT_YET = frozenset(map(name_of, COORDINATOR_STARTS))
 
 
@@ -42,12 +46,22 @@ async def demand_access(settings: Settings) -> None:
     """
     async with Cluster(settings.kafka, TIMEOUT_S) as cluster:
         try:
-            patient = Patient(settings, cluster, await cluster.topics(), {}, 0, time.time_ns() // 1_000_000)
+            patient = Patient(
+                settings, cluster, await cluster.topics(), {}, 0, time.time_ns() // 1_000_000
+            )
             found = [*await permissions(patient), *await transactions(patient)]
-        except (BrokerError, KafkaError, TimeoutError) as e:  # a fresh broker's coordinators take their time, and that is no matter of access
+        except (
+            BrokerError,
+            KafkaError,
+            TimeoutError,
+        ) as e:  # a fresh broker's coordinators take their time, and that is no matter of access
             log.warning("cannot check access: %s", e or type(e).__name__)
             return
-    lacking = [f"{finding.detail} ({finding.advice})" for finding in found if finding.status == "fail" and not NOT_YET & set(finding.detail.split())]
+    lacking = [
+        f"{finding.detail} ({finding.advice})"
+        for finding in found
+        if finding.status == "fail" and not NOT_YET & set(finding.detail.split())
+    ]
     if lacking:
         raise BrokerError(f"missing access: {'; '.join(lacking)}")
 
@@ -64,7 +78,10 @@ def demand_placed(settings: Settings, partitions: Mapping[str, int]) -> None:
     rows, states = partitions["observations"], partitions["snapshots"]
     if states < rows:
         prefix = settings.kafka.topic_prefix
-        raise BrokerError(f"{prefix}snapshots has {states} partitions and {prefix}observations has {rows}: the state of the others has no place; {PROCEDURE.format(prefix=prefix)}")
+        raise BrokerError(
+            f"{prefix}snapshots has {states} partitions and {prefix}observations has {rows}: "
+            f"the state of the others has no place; {PROCEDURE.format(prefix=prefix)}"
+        )
 
 
 async def check_transactions(hub: Hub) -> None:
@@ -78,15 +95,31 @@ async def check_transactions(hub: Hub) -> None:
     """
     if hub.settings.worker.processing_guarantee != "exactly_once":
         return
-    producer = AIOKafkaProducer(**client_options(hub.settings.kafka), transactional_id=f"{hub.group}.probe", transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
+    producer = AIOKafkaProducer(
+        **client_options(hub.settings.kafka),
+        transactional_id=f"{hub.group}.probe",
+        transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+    )
     try:
         await asyncio.wait_for(producer.start(), CHECK_S)
     except TimeoutError:
-        what_to_look_at = "its log says why; a single broker needs transaction.state.log.replication.factor=1 and transaction.state.log.min.isr=1"
-        raise BrokerError(f"no transaction coordinator answers within {CHECK_S} s ({what_to_look_at}), or set worker.processing_guarantee to at_least_once") from None
+        what_to_look_at = (
+            "its log says why; a single broker needs transaction.state.log.replication.factor=1 "
+            "and transaction.state.log.min.isr=1"
+        )
+        raise BrokerError(
+            f"no transaction coordinator answers within {CHECK_S} s ({what_to_look_at}), or "
+            "set worker.processing_guarantee to at_least_once"
+        ) from None
     except Exception as e:
         if isinstance(e, TransactionalIdAuthorizationFailed):
-            raise BrokerError(f"missing access: transactions not allowed (grant Describe and Write on transactional ids that begin with {hub.group}.)") from None
-        raise BrokerError(f"the broker does not support transactions ({e!r}): set worker.processing_guarantee to at_least_once, or use a broker that has them") from None
+            raise BrokerError(
+                "missing access: transactions not allowed (grant Describe and Write on "
+                f"transactional ids that begin with {hub.group}.)"
+            ) from None
+        raise BrokerError(
+            f"the broker does not support transactions ({e!r}): set "
+            "worker.processing_guarantee to at_least_once, or use a broker that has them"
+        ) from None
     finally:
         await quietly(producer.stop())

@@ -42,7 +42,11 @@ GC_THRESHOLDS = (50_000, 50, 50)
 
 
 class Worker:
-    """One process of stream-monitor. `files` are the reference profiles that the configuration names."""
+    """
+    One process of stream-monitor.
+
+    `files` are the reference profiles that the configuration names.
+    """
 
     def __init__(self, settings: Settings, files: Mapping[str, bytes]) -> None:
         self.settings, self.files = settings, files
@@ -54,7 +58,11 @@ class Worker:
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, self._stop.set)
-        exporter = Exporter(self._sources, series_limit=self.settings.core.limits.series, custom=custom_metrics(self.settings.core))
+        exporter = Exporter(
+            self._sources,
+            series_limit=self.settings.core.limits.series,
+            custom=custom_metrics(self.settings.core),
+        )
         http = HttpServer(self.settings.worker.metrics, exporter.scrape, self._ready)
         announce(self.settings.worker.metrics, await http.start())
         try:
@@ -100,14 +108,21 @@ class Worker:
             await asyncio.sleep(RETRY_S)
 
     async def _prepared(self) -> tuple[int, dict[str, bytes]]:
-        """See to topics and access, before anything is read: the number of partitions of `observations`, and the references."""
-        with connecting(self.settings.kafka):  # a broker that goes away meanwhile is told like one that was never there
+        """
+        See to topics and access, before anything is read: the number of partitions of
+        `observations`, and the references.
+        """
+        with connecting(
+            self.settings.kafka
+        ):  # a broker that goes away meanwhile is told like one that was never there
             await topics.ensure(self.settings)
             await demand_access(self.settings)
             await check_transactions(self.hub)
             if self.settings.kafka.security.protocol == "SASL_PLAINTEXT":
                 log.warning(
-                    "kafka.security.protocol is SASL_PLAINTEXT: traffic is unencrypted, so anyone on the network can read events and, with PLAIN, the password; use SASL_SSL"
+                    "kafka.security.protocol is SASL_PLAINTEXT: traffic is unencrypted, so "
+                    "anyone on the network can read events and, with PLAIN, the password; use "
+                    "SASL_SSL"
                 )
             partitions = await topics.describe(self.settings)
             demand_placed(self.settings, partitions)
@@ -133,23 +148,34 @@ class Worker:
         found: list[Iterator[AnySample]] = [self._samples()]
         if self.hub.stages:
             found += [self.ingest.samples(), self.evaluate.samples()]
-            if self.hub.opened and self.hub.source.attended():  # else another worker may show these models by now
+            if (
+                self.hub.opened and self.hub.source.attended()
+            ):  # else another worker may show these models by now
                 found += self.evaluate.sources()
         return found
 
     def _samples(self) -> Iterator[AnySample]:
         yield Sample("stream_monitor_build_info", (__version__, platform.python_version()), 1)
-        yield Sample("stream_monitor_config_info", (self.settings.worker.group, self.settings.core.hash), 1)
+        yield Sample(
+            "stream_monitor_config_info", (self.settings.worker.group, self.settings.core.hash), 1
+        )
         yield Sample("stream_monitor_ready", (), float(not self.hub.trouble()))
         for tp in self.hub.opened:
             stage = next(s for s in self.hub.stages if tp.topic in s.topics)
             lag = self.hub.source.lag(tp, stage.position(tp))
             if lag is not None:
-                yield Sample("stream_monitor_consumer_lag_records", (tp.topic, str(tp.partition)), lag)
+                yield Sample(
+                    "stream_monitor_consumer_lag_records", (tp.topic, str(tp.partition)), lag
+                )
 
 
 def load_detectors() -> None:
-    """Import River before the group is joined. At the first fold it would hold up heartbeats: 0.7 s of CPU time, and 14 s were seen on a busy machine, after which the group had gone on without us."""
+    """
+    Import River before the group is joined.
+
+    At the first fold it would hold up heartbeats: 0.7 s of CPU time, and 14 s were seen on a busy
+    machine, after which the group had gone on without us.
+    """
     from stream_monitor.detectors import river_adapters  # noqa: F401
 
 
@@ -167,6 +193,8 @@ def main(settings: Settings, files: Mapping[str, bytes]) -> int:
 async def _run(settings: Settings, files: Mapping[str, bytes]) -> None:
     try:
         await Worker(settings, files).run()
-    finally:  # a second SIGTERM must not end with a signal what ends cleanly: once the loop is closed its handler is gone
+    # a second SIGTERM must not end with a signal what ends cleanly: once the loop is closed its
+    # handler is gone
+    finally:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,11 +1,12 @@
 """
-The two Faust agents of a worker: INGEST reads `predictions` and `labels`, EVALUATE reads `observations`.
+The two Faust agents of a worker: INGEST reads `predictions` and `labels`, EVALUATE reads
+`observations`.
 
-Rule of the file: an agent gets one fetched batch at a time and hands it to `Hub.deliver`, nothing else. Faust is the
-consumer group here: its assignor, rebalances and heartbeats, and the loop that calls the agents. The transport
-(`transport.py`) is ours, because Faust's own unpacks records one by one and drops some at a rebalance. Offsets and
-state are ours, because Faust commits by rules that lose or repeat records, and its tables cannot join, window and
-publish in one transaction.
+Rule of the file: an agent gets one fetched batch at a time and hands it to `Hub.deliver`, nothing
+else. Faust is the consumer group here: its assignor, rebalances and heartbeats, and the loop that
+calls the agents. The transport (`transport.py`) is ours, because Faust's own unpacks records one by
+one and drops some at a rebalance. Offsets and state are ours, because Faust commits by rules that
+lose or repeat records, and its tables cannot join, window and publish in one transaction.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from stream_monitor.stages.transport import App, RawSchema
 
 
 def app_of(hub: Hub) -> App:
-    """Faust's app with an agent for each stage of the hub; its `start` and `stop` run and end them."""
+    """
+    Faust's app with an agent for each stage of the hub; its `start` and `stop` run and end them.
+    """
     settings = hub.settings
     app = App(
         settings.worker.group,

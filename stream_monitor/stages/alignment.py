@@ -1,17 +1,18 @@
 """
-Sources are read in step: the partition that is ahead in event time waits for the one that is behind.
+Sources are read in step: the partition that is ahead in event time waits for the one that is
+behind.
 
-Rule of the file: no clock and no I/O, and nothing that waits for good. A partition holds others only while
-records of it are waiting to be read, and come; none waits longer than `wait_s` for the same others. It
-decides only in which order partitions are taken, before the log of observations, so that what follows is as
-deterministic as it was. Flink calls this watermark alignment.
+Rule of the file: no clock and no I/O, and nothing that waits for good. A partition holds others
+only while records of it are waiting to be read, and come; none waits longer than `wait_s` for the
+same others. It decides only in which order partitions are taken, before the log of observations, so
+that what follows is as deterministic as it was. Flink calls this watermark alignment.
 
-What its users and those of Kafka Streams complain about, and what is done here: a partition without records
-or without an owner holds all others for ever (here: what is at its end, or silent, holds nobody); one that
-waits itself, or whose records wait in a queue here, is taken for silent (here: only what nothing has come of
-is); progress that is told once a second caps the speed of a backlog (here: at once within a worker, and
-between workers a number of rows may be read ahead); one producer's clock is the clock of all (here: the
-median of the rows that were taken last).
+What its users and those of Kafka Streams complain about, and what is done here: a partition without
+records or without an owner holds all others for ever (here: what is at its end, or silent, holds
+nobody); one that waits itself, or whose records wait in a queue here, is taken for silent (here:
+only what nothing has come of is); progress that is told once a second caps the speed of a backlog
+(here: at once within a worker, and between workers a number of rows may be read ahead); one
+producer's clock is the clock of all (here: the median of the rows that were taken last).
 """
 
 from __future__ import annotations
@@ -32,11 +33,20 @@ from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
 SILENT_S = 5.0
-"""Whose records are there, and do not come for so long while others wait for them, holds nobody until they do."""
+"""
+Whose records are there, and do not come for so long while others wait for them, holds nobody until
+they do.
+"""
 TOLD_MS = 10_000
-"""Event time by which a partition may besides be ahead of one that another worker reads: what that one tells of itself is as old as a commit and a question."""
+"""
+Event time by which a partition may besides be ahead of one that another worker reads: what that one
+tells of itself is as old as a commit and a question.
+"""
 NEWS_S = 3.0
-"""How long a worker waits at most to hear how far others are, where it has read what it may without knowing."""
+"""
+How long a worker waits at most to hear how far others are, where it has read what it may without
+knowing.
+"""
 STEPS_MAX = 1_000
 BEHIND_ALL = -math.inf
 NOTE = re.compile(r"(\S*)(?: time=(-?[0-9]{1,18})(?!\S))?")
@@ -106,14 +116,17 @@ class Alignment:
 
     # ---- what is known
 
-    def begin(self, opened: Mapping[TopicPartition, tuple[int | None, bool]], *, shared: bool = False) -> None:
+    def begin(
+        self, opened: Mapping[TopicPartition, tuple[int | None, bool]], *, shared: bool = False
+    ) -> None:
         """
         These are read from here on.
 
         Parameters
         ----------
         opened : mapping of partition to (int or None, bool)
-            The event time (ms) where the last reader was, if it is known, and whether there are records.
+            The event time (ms) where the last reader was, if it is known, and whether there are
+            records.
         shared : bool
             Other workers read partitions of the same topics.
         """
@@ -130,7 +143,11 @@ class Alignment:
         self.waiting.difference_update(tps)
 
     def take(self, tp: TopicPartition, times_ms: NDArray[np.int64]) -> None:
-        """Rows with these event times were taken of a partition. Their median is where it is: a producer whose clock is wrong moves none."""
+        """
+        Rows with these event times were taken of a partition.
+
+        Their median is where it is: a producer whose clock is wrong moves none.
+        """
         self.on_take()
         if tp in self.places and len(times_ms):
             place, half = self.places[tp], len(times_ms) // 2
@@ -154,7 +171,9 @@ class Alignment:
 
     # ---- who waits
 
-    def hold(self, now_s: float, behind: Collection[TopicPartition], here: Collection[TopicPartition]) -> set[TopicPartition]:
+    def hold(
+        self, now_s: float, behind: Collection[TopicPartition], here: Collection[TopicPartition]
+    ) -> set[TopicPartition]:
         """
         The partitions that have to wait now.
 
@@ -177,7 +196,9 @@ class Alignment:
         for tp, place in self.places.items():
             if tp in self.waiting and place.since_s is not None:
                 place.waited_s += now_s - max(self._looked_s, place.since_s)
-            place.since_s = (now_s if place.since_s is None else place.since_s) if tp in found else None
+            place.since_s = (
+                (now_s if place.since_s is None else place.since_s) if tp in found else None
+            )
         self.waiting, self._looked_s = found, now_s
         if not found:
             self._slowest = None
@@ -187,8 +208,8 @@ class Alignment:
         """
         Whether all that may be read ahead of other workers was read since they told last.
 
-        Records may have come for them meanwhile, which these rows would run away from: seen with a worker that
-        stood still for seconds, and had read 50,000 rows when it asked again.
+        Records may have come for them meanwhile, which these rows would run away from: seen with a
+        worker that stood still for seconds, and had read 50,000 rows when it asked again.
         """
         here, elsewhere = len(self.places), max(len(self.others), 1)
         if not self.shared or self.unheard_rows <= self.ahead_rows * here / (here + elsewhere):
@@ -197,15 +218,26 @@ class Alignment:
             self._without_news_s = now_s
         if now_s - self._without_news_s < NEWS_S:
             return True
-        self.unheard_rows, self._without_news_s = 0, None  # the coordinator is away: on, for as many rows
+        self.unheard_rows, self._without_news_s = (
+            0,
+            None,
+        )  # the coordinator is away: on, for as many rows
         return False
 
     def _holders(self, behind: Collection[TopicPartition]) -> list[tuple[float, TopicPartition]]:
         """Who may hold others, the slowest first."""
         for tp in [tp for tp, at in self._silent.items() if self._read(tp) != at]:
             del self._silent[tp]  # it is heard again
-        local = [(BEHIND_ALL if p.time_ms is None else p.time_ms, tp) for tp, p in self.places.items() if tp in behind]
-        told = [(float(t.time_ms), tp) for tp, t in self.others.items() if t.behind and t.time_ms is not None]
+        local = [
+            (BEHIND_ALL if p.time_ms is None else p.time_ms, tp)
+            for tp, p in self.places.items()
+            if tp in behind
+        ]
+        told = [
+            (float(t.time_ms), tp)
+            for tp, t in self.others.items()
+            if t.behind and t.time_ms is not None
+        ]
         return sorted(each for each in local + told if each[1] not in self._silent)
 
     def _read(self, tp: TopicPartition) -> int:
@@ -219,14 +251,21 @@ class Alignment:
         for tp, place in self.places.items():
             if place.time_ms is None:
                 continue
-            held_by = [other for time_ms, other in holders if other != tp and self._is_ahead(place, time_ms, other)]
+            held_by = [
+                other
+                for time_ms, other in holders
+                if other != tp and self._is_ahead(place, time_ms, other)
+            ]
             place.excused.intersection_update(held_by)
             held_by = [other for other in held_by if other not in place.excused]
             if held_by and place.since_s is not None and now_s - place.since_s >= self.wait_s:
                 log.warning(
-                    "%s/%d waited %.0f s for %s, which is behind in event time, and now continues; some labels may not meet their predictions",
-                    *tp, self.wait_s, ", ".join(f"{other.topic}/{other.partition}" for other in held_by),
-                )  # fmt: skip
+                    "%s/%d waited %.0f s for %s, which is behind in event time, and now "
+                    "continues; some labels may not meet their predictions",
+                    *tp,
+                    self.wait_s,
+                    ", ".join(f"{other.topic}/{other.partition}" for other in held_by),
+                )
                 place.excused.update(held_by)
             elif held_by:
                 found.add(tp)
@@ -237,10 +276,18 @@ class Alignment:
         if other in self.places:
             return place.time_ms > time_ms + self.skew_ms
         share = self.ahead_rows / (len(self.places) + len(self.others))
-        return place.time_ms > time_ms + self.skew_ms + TOLD_MS and place.rows_after(time_ms) > share
+        return (
+            place.time_ms > time_ms + self.skew_ms + TOLD_MS and place.rows_after(time_ms) > share
+        )
 
-    def _is_silent(self, now_s: float, behind: Collection[TopicPartition], here: Collection[TopicPartition]) -> bool:
-        """Whether nothing has come for long of the slowest, while others wait for it. What waits itself, or in a queue here, is not silent."""
+    def _is_silent(
+        self, now_s: float, behind: Collection[TopicPartition], here: Collection[TopicPartition]
+    ) -> bool:
+        """
+        Whether nothing has come for long of the slowest, while others wait for it.
+
+        What waits itself, or in a queue here, is not silent.
+        """
         tp = self._holders(behind)[0][1]
         read = self._read(tp)
         if self._slowest is None or self._slowest[:2] != (tp, read) or tp in here:
@@ -249,7 +296,12 @@ class Alignment:
         limit_s = SILENT_S if tp in self.places else 2 * SILENT_S
         if now_s - self._slowest[2] < limit_s:
             return False
-        log.warning("%s/%d has records but delivered none for %.0f s; other partitions no longer wait for it", *tp, limit_s)
+        log.warning(
+            "%s/%d has records but delivered none for %.0f s; other partitions no longer wait "
+            "for it",
+            *tp,
+            limit_s,
+        )
         self._silent[tp], self._slowest = read, None
         return True
 
@@ -258,13 +310,21 @@ class Alignment:
     def samples(self) -> Iterator[Sample]:
         """How long partitions have waited."""
         for tp, place in self.places.items():
-            yield Sample("stream_monitor_source_wait_seconds_total", (tp.topic, str(tp.partition)), place.waited_s)
+            yield Sample(
+                "stream_monitor_source_wait_seconds_total",
+                (tp.topic, str(tp.partition)),
+                place.waited_s,
+            )
 
 
 def aligned(settings: Settings) -> Alignment:
     """As `monitor.yaml` wants it. Half of the store of rows may fill while others are behind."""
     worker = settings.worker
-    return Alignment(worker.max_source_skew_ms, worker.max_source_wait_ms / 1e3, settings.core.limits.pending // 2)
+    return Alignment(
+        worker.max_source_skew_ms,
+        worker.max_source_wait_ms / 1e3,
+        settings.core.limits.pending // 2,
+    )
 
 
 def noted(topic_id: str, time_ms: int | None) -> str:

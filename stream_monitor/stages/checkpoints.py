@@ -1,8 +1,9 @@
 """
-What a partition of `observations` brings about, made durable with its position: alerts, a snapshot now and then, the offset.
+What a partition of `observations` brings about, made durable with its position: alerts, a snapshot
+now and then, the offset.
 
-Rule of the file: with transactions all of it is in one. Without them effects come first and the position after them,
-so that a crash in between repeats effects, with the same ids, and loses none.
+Rule of the file: with transactions all of it is in one. Without them effects come first and the
+position after them, so that a crash in between repeats effects, with the same ids, and loses none.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ class Checkpoints:
         self.transactional = hub.settings.worker.processing_guarantee == "exactly_once"
 
     async def write(self, tp: TopicPartition, owned: Owned, checkpoint: Checkpoint) -> None:
-        """Write it. When this raises, only fencing anew and reading tells whether it was committed."""
+        """
+        Write it.
+
+        When this raises, only fencing anew and reading tells whether it was committed.
+        """
         async with asyncio.timeout(TRANSACTION_S if self.transactional else 3 * TRANSACTION_S):
             await (self._transaction if self.transactional else self._plain)(tp, owned, checkpoint)
 
@@ -69,7 +74,8 @@ class Checkpoints:
 
     async def _plain(self, tp: TopicPartition, owned: Owned, checkpoint: Checkpoint) -> None:
         if checkpoint.parts is not None and not owned.tenured:
-            # the group refuses this commit of a zombie, and nobody else writes with the number written down here
+            # the group refuses this commit of a zombie, and nobody else writes with the number
+            # written down here
             owned.note = msgspec.structs.replace(owned.note, tenure=owned.note.tenure + 1)
             committed = owned.committed
             await self.hub.source.commit({tp: (committed, owned.metadata(committed))})
@@ -81,23 +87,36 @@ class Checkpoints:
     async def _send(self, tp: TopicPartition, owned: Owned, checkpoint: Checkpoint) -> None:
         producer, topic = owned.producer, self.hub.topic
         letters, owned.letters = owned.letters, []
-        waiting = [await producer.send(topic("dead-letters"), value, headers=headers) for value, headers in letters]
+        waiting = [
+            await producer.send(topic("dead-letters"), value, headers=headers)
+            for value, headers in letters
+        ]
         for effect in checkpoint.effects:
             headers = LEARNT if effect.topic == "baselines" else None
-            waiting.append(await producer.send(topic(effect.topic), effect.value, key=effect.key, headers=headers))
+            waiting.append(
+                await producer.send(
+                    topic(effect.topic), effect.value, key=effect.key, headers=headers
+                )
+            )
         if checkpoint.parts is not None:
             await self._snapshot(tp, owned, checkpoint.position, checkpoint.parts)
         await asyncio.gather(*waiting)
 
-    async def _snapshot(self, tp: TopicPartition, owned: Owned, position: int, parts: dict[str, bytes | None]) -> None:
+    async def _snapshot(
+        self, tp: TopicPartition, owned: Owned, position: int, parts: dict[str, bytes | None]
+    ) -> None:
         """Send a snapshot, and note where it is."""
 
         async def send(key: bytes, value: bytes | None) -> int:
-            record = await owned.producer.send_and_wait(self.hub.topic("snapshots"), value, key=key, partition=tp.partition)
+            record = await owned.producer.send_and_wait(
+                self.hub.topic("snapshots"), value, key=key, partition=tp.partition
+            )
             return int(record.offset)
 
         config, note = owned.shard.config, owned.note
-        pointer, owned.stored = await snapshots.write(tp.partition, position, config, parts, owned.stored, note.tenure, send)
+        pointer, owned.stored = await snapshots.write(
+            tp.partition, position, config, parts, owned.stored, note.tenure, send
+        )
         if config != note.config:
             note = msgspec.structs.replace(
                 note,

@@ -1,7 +1,8 @@
 """
 Copies of the process (forks), in which records are tried that may end it without an exception.
 
-Rule of the file: a copy writes nothing but how far it came, and ends by itself. What ended it is told by the kernel; only who is killed from outside tells nothing.
+Rule of the file: a copy writes nothing but how far it came, and ends by itself. What ended it is
+told by the kernel; only who is killed from outside tells nothing.
 """
 
 from __future__ import annotations
@@ -24,11 +25,18 @@ from stream_monitor.stages.poison import MESSAGE_MAX_CHARS, TRIES, summary
 
 log = logging.getLogger("stream_monitor")
 COPIES = sys.platform == "linux"
-"""Whether a copy of the process can be trusted to work: elsewhere libraries of the system do not survive it."""
+"""
+Whether a copy of the process can be trusted to work: elsewhere libraries of the system do not
+survive it.
+"""
 COPY_CPU_S = 20
 COPY_S = 60
 COPY_BYTES = 1 << 30
-"""What a step may take in a copy, besides the memory that it begins with. It needs a small part of each, and less than after what the watchdog of the hub ends the process."""
+"""
+What a step may take in a copy, besides the memory that it begins with.
+
+It needs a small part of each, and less than after what the watchdog of the hub ends the process.
+"""
 
 Step = Callable[[], object]
 
@@ -37,9 +45,12 @@ class EndedError(Exception):
     """What ended a copy of the process, in a line."""
 
 
-async def culprits(attempt: Callable[[int, int], Awaitable[None]], start: int, end: int) -> list[tuple[int, EndedError]]:
+async def culprits(
+    attempt: Callable[[int, int], Awaitable[None]], start: int, end: int
+) -> list[tuple[int, EndedError]]:
     """
-    Which of the records `start` to `end` end an attempt `TRIES` times, found by halving: each alone, or all of the smallest run that does it only together.
+    Which of the records `start` to `end` end an attempt `TRIES` times, found by halving: each
+    alone, or all of the smallest run that does it only together.
 
     >>> async def attempt(start, end):
     ...     if 3 in range(start, end):
@@ -55,24 +66,30 @@ async def culprits(attempt: Callable[[int, int], Awaitable[None]], start: int, e
         else:
             return []
         middle = (start + end) // 2
-        if end - start > 1 and (found := await culprits(attempt, start, middle) + await culprits(attempt, middle, end)):
+        if end - start > 1 and (
+            found := await culprits(attempt, start, middle) + await culprits(attempt, middle, end)
+        ):
             return found
     return [(i, ended) for i in range(start, end)]
 
 
 async def apart(steps: Iterable[Step]) -> tuple[int, str]:
     """
-    Take steps in a copy of the process, which may end over one of them. Where there are no copies only what raises is found.
+    Take steps in a copy of the process, which may end over one of them. Where there are no copies
+    only what raises is found.
 
     Returns
     -------
-    how many went well, and what ended the copy: empty when nothing did, and when it was killed from outside, which says nothing of the steps
+    how many went well, and what ended the copy: empty when nothing did, and when it was killed from
+    outside, which says nothing of the steps
     """
     if not COPIES:
         return _in_place(steps)
     read, write = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the threads, none of which holds what a step needs
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of the threads, none of which holds what a step needs
         pid = os.fork()  # on the loop, where nothing is half done
     if pid == 0:
         _copy(steps, write)
@@ -102,7 +119,9 @@ def _copy(steps: Iterable[Step], write: int) -> NoReturn:
 
         def limit(kind: int, most: int) -> None:
             hard = resource.getrlimit(kind)[1]
-            resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+            resource.setrlimit(
+                kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+            )
 
         signal.set_wakeup_fd(-1)  # which is the one of the loop that was copied
         for number in (signal.SIGTERM, signal.SIGALRM):
@@ -130,18 +149,27 @@ def _outcome(pid: int, read: int) -> tuple[int, str]:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     done, why = said.count(b"\0"), said.lstrip(b"\0").decode()
     if code in (-signal.SIGKILL, -signal.SIGTERM):
-        log.error("a fork of the worker, in which records were tried, was killed from outside; is memory short?")
+        log.error(
+            "a fork of the worker, in which records were tried, was killed from outside; is "
+            "memory short?"
+        )
     elif code < 0:
         why = f"signal {signal.Signals(-code).name}"
-        why += {signal.SIGXCPU: f", {COPY_CPU_S} s of CPU time were used up", signal.SIGALRM: f", {COPY_S} s had passed"}.get(signal.Signals(-code), "")
+        why += {
+            signal.SIGXCPU: f", {COPY_CPU_S} s of CPU time were used up",
+            signal.SIGALRM: f", {COPY_S} s had passed",
+        }.get(signal.Signals(-code), "")
     elif code > 0:
         why = f"exit code {code}"
     return done, why
 
 
-async def enders(where: str, steps: Mapping[int, Step], wanted: Callable[[], bool]) -> dict[int, str]:
+async def enders(
+    where: str, steps: Mapping[int, Step], wanted: Callable[[], bool]
+) -> dict[int, str]:
     """
-    Which of some steps, by offset and one after the other, end a copy of the process `TRIES` times, and how; those that do are left out for the ones after them.
+    Which of some steps, by offset and one after the other, end a copy of the process `TRIES` times,
+    and how; those that do are left out for the ones after them.
 
     Parameters
     ----------
@@ -159,7 +187,9 @@ async def enders(where: str, steps: Mapping[int, Step], wanted: Callable[[], boo
             break
         offset = waiting[done]
         ended[offset] += 1
-        log.error("%s@%d crashes a fork of the worker (attempt %d): %s", where, offset, ended[offset], why)
+        log.error(
+            "%s@%d crashes a fork of the worker (attempt %d): %s", where, offset, ended[offset], why
+        )
         if ended[offset] >= TRIES:
             found[offset] = why
     return found

@@ -1,9 +1,10 @@
 """
 EVALUATE's shell: ownership of partitions around the pure `Shard`.
 
-Rule of the file: fence first, then read the committed position, then restore (`restoring`), then seek. Effects and
-the position become durable together (`checkpoints`); after any timeout or unknown error producer and state are
-thrown away and opened again, for only reading tells what was committed.
+Rule of the file: fence first, then read the committed position, then restore (`restoring`), then
+seek. Effects and the position become durable together (`checkpoints`); after any timeout or unknown
+error producer and state are thrown away and opened again, for only reading tells what was
+committed.
 """
 
 from __future__ import annotations
@@ -39,10 +40,15 @@ IDLE_S = 2.0
 HOLD_S = 0.05
 """The longest that folding holds the event loop, but for a single record."""
 BREATH_S = 0.01
-"""After such a slice, while a transaction is under way: each of its answers takes several turns of the loop, and with a slice before each turn it would not end in time."""
+"""
+After such a slice, while a transaction is under way: each of its answers takes several turns of the
+loop, and with a slice before each turn it would not end in time.
+"""
 TRANSACTION_TIMEOUT_MS = 10_000
 PAUSE_S = 3
-"""After a failed transaction: more than two heartbeats, in which a zombie is told that it is one."""
+"""
+After a failed transaction: more than two heartbeats, in which a zombie is told that it is one.
+"""
 
 
 class EvaluateStage:
@@ -74,7 +80,9 @@ class EvaluateStage:
         if self.restoring.restored:
             self.restoring.restored = False
             give_back()
-        await self.tenures.write({tp: owned for tp, owned in self.owned.items() if tp in positions and owned.begun})
+        await self.tenures.write(
+            {tp: owned for tp, owned in self.owned.items() if tp in positions and owned.begun}
+        )
         return positions
 
     async def _open_one(self, tp: TopicPartition) -> tuple[TopicPartition, int]:
@@ -84,10 +92,17 @@ class EvaluateStage:
         parked = self.parked.pop(tp, None)
         producer = self._producer(tp)
         try:
-            await producer.start()  # 1 fence: ends an open transaction of a former owner, so that what follows is final
-            found = await self.restoring.committed(tp)  # 2 the position; beside it stands where the last snapshot is
+            await (
+                producer.start()
+            )  # 1 fence: ends an open transaction of a former owner, so that what follows is final
+            found = await self.restoring.committed(
+                tp
+            )  # 2 the position; beside it stands where the last snapshot is
             position = found.position
-            if parked is not None and (parked.position, parked.note) == (position, found.note):  # 3 nobody moved it: the state in memory is the fold up to there
+            if parked is not None and (parked.position, parked.note) == (
+                position,
+                found.note,
+            ):  # 3 nobody moved it: the state in memory is the fold up to there
                 parked.producer, parked.broken = producer, False
                 owned = parked
             else:
@@ -100,13 +115,23 @@ class EvaluateStage:
         return tp, position  # 4 the driver seeks
 
     def _throw_away(self, owned: Owned) -> None:
-        """Nobody waits for a producer whose end is in doubt: it would try for seconds to finish what is fenced by then."""
+        """
+        Nobody waits for a producer whose end is in doubt: it would try for seconds to finish what
+        is fenced by then.
+        """
         self.hub.spawn(quietly(owned.producer.stop()))
 
     def _producer(self, tp: TopicPartition) -> AIOKafkaProducer:
-        options: dict[str, Any] = {**client_options(self.hub.settings.kafka), "compression_type": "zstd", "max_request_size": 4 << 20}
+        options: dict[str, Any] = {
+            **client_options(self.hub.settings.kafka),
+            "compression_type": "zstd",
+            "max_request_size": 4 << 20,
+        }
         if self.checkpoints.transactional:
-            options |= {"transactional_id": f"{self.hub.group}.{tp.topic}.{tp.partition}", "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS}
+            options |= {
+                "transactional_id": f"{self.hub.group}.{tp.topic}.{tp.partition}",
+                "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS,
+            }
         else:
             options["enable_idempotence"] = True
         return AIOKafkaProducer(**options)
@@ -118,8 +143,16 @@ class EvaluateStage:
         return -1 if owned is None or owned.broken else owned.position
 
     async def next(self, fetched: Fetched) -> Fetched | None:
-        """A batch may take seconds after a silence: it is folded in slices, between which heartbeats and transactions run, and what was folded is always the position."""
-        owned, tp, records, since = self.owned[fetched.tp], fetched.tp, whole(fetched), time.monotonic()
+        """
+        A batch may take seconds after a silence: it is folded in slices, between which heartbeats
+        and transactions run, and what was folded is always the position.
+        """
+        owned, tp, records, since = (
+            self.owned[fetched.tp],
+            fetched.tp,
+            whole(fetched),
+            time.monotonic(),
+        )
         if len(records.offsets) and records.offsets[0] < owned.careful_until:
             await self._try_apart(tp, owned, records)
             if self._is_gone(fetched, owned):
@@ -138,11 +171,22 @@ class EvaluateStage:
 
     def _is_gone(self, fetched: Fetched, owned: Owned) -> bool:
         """Whether the partition was closed or opened again meanwhile."""
-        return owned.broken or self.owned.get(fetched.tp) is not owned or self.hub.epochs.get(fetched.tp, fetched.epoch) != fetched.epoch
+        return (
+            owned.broken
+            or self.owned.get(fetched.tp) is not owned
+            or self.hub.epochs.get(fetched.tp, fetched.epoch) != fetched.epoch
+        )
 
     async def _try_apart(self, tp: TopicPartition, owned: Owned, records: Records) -> None:
-        """Fold these in a copy of the process first; what ends the copy as often as the process may be ended is set aside."""
-        steps = {offset: partial(owned.shard.fold, value, appended_ms) for offset, value, appended_ms in records.entries() if owned.failed.get(offset, 0) < TRIES}
+        """
+        Fold these in a copy of the process first; what ends the copy as often as the process may be
+        ended is set aside.
+        """
+        steps = {
+            offset: partial(owned.shard.fold, value, appended_ms)
+            for offset, value, appended_ms in records.entries()
+            if owned.failed.get(offset, 0) < TRIES
+        }
 
         def wanted() -> bool:
             self.hub.alive = time.monotonic()
@@ -152,13 +196,20 @@ class EvaluateStage:
         owned.failed |= dict.fromkeys(owned.reasons, TRIES)
 
     async def _breathe(self) -> None:
-        """Let others run; for a while, if we held the loop for long and a transaction waits for answers."""
-        long = time.monotonic() - self._breathed >= HOLD_S and any(owned.lock.locked() for owned in self.owned.values())
+        """
+        Let others run; for a while, if we held the loop for long and a transaction waits for
+        answers.
+        """
+        long = time.monotonic() - self._breathed >= HOLD_S and any(
+            owned.lock.locked() for owned in self.owned.values()
+        )
         await asyncio.sleep(BREATH_S if long else 0)
         if long:
             self._breathed = time.monotonic()
 
-    async def _fold(self, tp: TopicPartition, owned: Owned, offset: int, value: bytes, appended_ms: int | None) -> None:
+    async def _fold(
+        self, tp: TopicPartition, owned: Owned, offset: int, value: bytes, appended_ms: int | None
+    ) -> None:
         """One record; what has ended the process too often is set aside."""
         if owned.failed.get(offset, 0) >= TRIES and self.hub.settings.worker.on_poison == "skip":
             self._set_aside(tp, owned, offset, value)
@@ -170,19 +221,51 @@ class EvaluateStage:
             raise
 
     def _set_aside(self, tp: TopicPartition, owned: Owned, offset: int, value: bytes) -> None:
-        """Leave a record out. The next transaction has a snapshot, so that no restore folds it either."""
-        log.error("%s/%d@%d crashed the worker %d times; moved to dead-letters, its rows are not counted", tp.topic, tp.partition, offset, owned.failed[offset])
+        """
+        Leave a record out.
+
+        The next transaction has a snapshot, so that no restore folds it either.
+        """
+        log.error(
+            "%s/%d@%d crashed the worker %d times; moved to dead-letters, its rows are not counted",
+            tp.topic,
+            tp.partition,
+            offset,
+            owned.failed[offset],
+        )
         why = owned.reasons.get(offset, "see the worker's log for the traceback")
-        owned.letters.append((value, letter_headers(tp, offset, REASON, f"{owned.failed[offset]} attempts to process it crashed the worker: {why}")))
+        owned.letters.append(
+            (
+                value,
+                letter_headers(
+                    tp,
+                    offset,
+                    REASON,
+                    f"{owned.failed[offset]} attempts to process it crashed the worker: {why}",
+                ),
+            )
+        )
         owned.since_bytes = SNAPSHOT_BYTES
         self.set_aside += 1
 
-    async def _count_failure(self, tp: TopicPartition, owned: Owned, offset: int, error: Exception) -> None:
-        """Before the process ends: one more try of this record, for whoever folds it next, at the position that was committed last."""
+    async def _count_failure(
+        self, tp: TopicPartition, owned: Owned, offset: int, error: Exception
+    ) -> None:
+        """
+        Before the process ends: one more try of this record, for whoever folds it next, at the
+        position that was committed last.
+        """
         owned.broken = True  # half folded: nothing of this state is written
         failures = self.failures
         tries = owned.failed[offset] = owned.failed.get(offset, 0) + 1
-        log.error("%s/%d@%d crashes the worker (attempt %d): %s", tp.topic, tp.partition, offset, tries, summary(error))
+        log.error(
+            "%s/%d@%d crashes the worker (attempt %d): %s",
+            tp.topic,
+            tp.partition,
+            offset,
+            tries,
+            summary(error),
+        )
         await self.tenures.end({tp: owned})
         async with owned.lock:  # a transaction that is under way ends first
             with suppress(Exception):  # then it is not counted
@@ -197,7 +280,11 @@ class EvaluateStage:
             now = time.monotonic()
             for tp, owned in list(self.owned.items()):
                 urgent = any(o.topic == "alerts" for o in owned.shard.outbox)
-                if not owned.lock.locked() and not owned.broken and now - owned.last >= (spacing if urgent else IDLE_S):
+                if (
+                    not owned.lock.locked()
+                    and not owned.broken
+                    and now - owned.last >= (spacing if urgent else IDLE_S)
+                ):
                     owned.last = now
                     self.hub.spawn(self._checkpoint(tp, owned))
 
@@ -206,7 +293,15 @@ class EvaluateStage:
     async def _checkpoint(self, tp: TopicPartition, owned: Owned, *, closing: bool = False) -> None:
         async with owned.lock:
             shard, effects, position = owned.shard, owned.shard.outbox, owned.position
-            if owned.broken or self.owned.get(tp) is not owned or (position == owned.committed and not effects and not (closing and owned.since_bytes)):
+            if (
+                owned.broken
+                or self.owned.get(tp) is not owned
+                or (
+                    position == owned.committed
+                    and not effects
+                    and not (closing and owned.since_bytes)
+                )
+            ):
                 return
             try:
                 parts = owned.snapshot() if closing or owned.snapshot_due else None
@@ -216,24 +311,42 @@ class EvaluateStage:
                 self.transactions += 1
             except ProducerFenced:
                 die(IN_DOUBT, f"fenced: another worker owns {tp.topic}/{tp.partition}")
-            except BaseException as e:  # a timeout too: it may still be committed, or not; only fencing anew and reading tells
+            # a timeout too: it may still be committed, or not; only fencing anew and reading tells
+            except BaseException as e:
                 owned.broken = True
                 self.failures += 1
                 ours = not isinstance(e, KafkaError | TimeoutError | asyncio.CancelledError)
-                log.log(logging.ERROR, "transaction for %s/%d failed; reopening the partition: %r", tp.topic, tp.partition, e, exc_info=ours)
+                log.log(
+                    logging.ERROR,
+                    "transaction for %s/%d failed; reopening the partition: %r",
+                    tp.topic,
+                    tp.partition,
+                    e,
+                    exc_info=ours,
+                )
                 if not isinstance(e, Exception):
                     raise
                 self.hub.reopen(self, tp, PAUSE_S)
 
     async def flush(self) -> None:
-        await asyncio.gather(*(self._checkpoint(tp, owned, closing=True) for tp, owned in self.owned.items()))
+        await asyncio.gather(
+            *(self._checkpoint(tp, owned, closing=True) for tp, owned in self.owned.items())
+        )
         await self.tenures.end(self.owned)
         closing, self.owned = self.owned, {}
-        self.parked.update({tp: o for tp, o in closing.items() if not o.broken and o.committed == o.position and not o.shard.outbox})
+        self.parked.update(
+            {
+                tp: o
+                for tp, o in closing.items()
+                if not o.broken and o.committed == o.position and not o.shard.outbox
+            }
+        )
         for owned in closing.values():
             if owned.broken:
                 self._throw_away(owned)
-        await asyncio.gather(*(quietly(o.producer.stop()) for o in closing.values() if not o.broken))
+        await asyncio.gather(
+            *(quietly(o.producer.stop()) for o in closing.values() if not o.broken)
+        )
 
     # ---- what is told
 
@@ -246,4 +359,8 @@ class EvaluateStage:
         yield from self.restoring.lost.samples()
         yield Sample("stream_monitor_dead_letters_total", ("observations", REASON), self.set_aside)
         for tp, owned in self.owned.items():
-            yield Sample("stream_monitor_log_time_lag_seconds", (tp.topic, str(tp.partition)), max(time.time() - owned.shard.log_time_ms / 1e3, 0.0))
+            yield Sample(
+                "stream_monitor_log_time_lag_seconds",
+                (tp.topic, str(tp.partition)),
+                max(time.time() - owned.shard.log_time_ms / 1e3, 0.0),
+            )

@@ -1,8 +1,9 @@
 """
 Between a driver and the stages: epochs, the order of opening, progress.
 
-Rule of the file (the safety law): a batch is applied only if it is of the current epoch and starts where the last one ended; else its partition is opened again.
-The seam is four calls (`open next position flush`): a stage knows nothing of Faust, and a driver nothing of statistics.
+Rule of the file (the safety law): a batch is applied only if it is of the current epoch and starts
+where the last one ended; else its partition is opened again. The seam is four calls (`open next
+position flush`): a stage knows nothing of Faust, and a driver nothing of statistics.
 """
 
 from __future__ import annotations
@@ -46,10 +47,18 @@ class Stage(Protocol):
         """Once, before anything is opened."""
 
     async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Fence and restore; the offset to read each partition from. May be cancelled, may be called again."""
+        """
+        Fence and restore; the offset to read each partition from.
+
+        May be cancelled, may be called again.
+        """
 
     async def next(self, fetched: Fetched) -> Fetched | None:
-        """Take a delivery before the first await, then perhaps wait (back-pressure). What would take too much memory at once is the rest, to be delivered next."""
+        """
+        Take a delivery before the first await, then perhaps wait (back-pressure).
+
+        What would take too much memory at once is the rest, to be delivered next.
+        """
 
     def position(self, tp: TopicPartition) -> int:
         """The end of what was taken; -1: not usable, open it again."""
@@ -61,8 +70,12 @@ class Stage(Protocol):
 class Source(Protocol):
     """The driver, as the stages see it."""
 
-    async def committed(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]: ...
-    async def bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]: ...
+    async def committed(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, str] | None]: ...
+    async def bounds(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, int]]: ...
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None: ...
     async def seek(self, positions: Mapping[TopicPartition, int]) -> None: ...
     def fetched(self, tp: TopicPartition) -> int | None: ...
@@ -129,17 +142,26 @@ class Hub:
         while not self.stopping:
             time.sleep(1)
             if time.monotonic() - self.alive > OPEN_LIMIT_S + 30:
-                die(NO_PROGRESS, f"made no progress for {OPEN_LIMIT_S + 30} s")  # a driver can stop for good without a word
+                die(
+                    NO_PROGRESS, f"made no progress for {OPEN_LIMIT_S + 30} s"
+                )  # a driver can stop for good without a word
 
     async def _watch_holes(self) -> None:
-        """The next batch shows that one is lost, but where no more is sent there is no next one: what was fetched and has reached no stage, twice in a row, is opened again."""
+        """
+        The next batch shows that one is lost, but where no more is sent there is no next one: what
+        was fetched and has reached no stage, twice in a row, is opened again.
+        """
         before: dict[TopicPartition, tuple[int | None, int]] = {}
         while True:
             await asyncio.sleep(HOLES_S)
             found: dict[TopicPartition, tuple[int | None, int]] = {}
             for stage in self.stages if self.source.flowing() else ():
                 if stage not in self._delivering:  # else it may wait behind that
-                    places = {tp: (self.source.fetched(tp), stage.position(tp)) for tp in self.opened - self._reopening.keys() if tp.topic in stage.topics}
+                    places = {
+                        tp: (self.source.fetched(tp), stage.position(tp))
+                        for tp in self.opened - self._reopening.keys()
+                        if tp.topic in stage.topics
+                    }
                     found |= {tp: place for tp, place in places.items() if place[0] != place[1]}
                     for tp in [tp for tp in places if tp in found and found[tp] == before.get(tp)]:
                         self.reopen(stage, tp)
@@ -148,7 +170,9 @@ class Hub:
     async def open(self, tps: Collection[TopicPartition]) -> None:
         """All partitions of a new assignment, with the flow off: fence, restore, seek."""
         wanted = {TopicPartition(*tp) for tp in tps}
-        self.alive = time.monotonic()  # each step of a rebalance is progress: on a busy machine, with brokers and workers that die, it may take several
+        # each step of a rebalance is progress: on a busy machine, with brokers and workers that
+        # die, it may take several
+        self.alive = time.monotonic()
         try:
             async with asyncio.timeout(OPEN_LIMIT_S), self._lock:
                 await patiently("opening", lambda: self._open(wanted))
@@ -162,17 +186,23 @@ class Hub:
         positions: dict[TopicPartition, int] = {}
         for stage in self.stages:
             positions |= await stage.open({tp for tp in wanted if tp.topic in stage.topics})
-        await self.source.seek(positions)  # at the very end: what is fetched between here and the flow's start is a hole
+        await self.source.seek(
+            positions
+        )  # at the very end: what is fetched between here and the flow's start is a hole
 
     def reopen(self, stage: Stage, tp: TopicPartition, pause_s: float = 0) -> None:
         """
-        Open one partition again in place, soon: after a hole or a failed transaction. What is delivered of it until then is dropped.
+        Open one partition again in place, soon: after a hole or a failed transaction. What is
+        delivered of it until then is dropped.
 
-        A worker that is woken from a long stop may own it no more: during the pause a heartbeat tells it so, before it would fence the new owner. The same holds for one whose
-        heartbeats have not been answered for a session: it waits until they are.
+        A worker that is woken from a long stop may own it no more: during the pause a heartbeat
+        tells it so, before it would fence the new owner. The same holds for one whose heartbeats
+        have not been answered for a session: it waits until they are.
         """
         if tp not in self._reopening:
-            task = self._reopening[tp] = self.spawn(self._reopen(stage, tp, self.epochs.get(tp, 0), pause_s))
+            task = self._reopening[tp] = self.spawn(
+                self._reopen(stage, tp, self.epochs.get(tp, 0), pause_s)
+            )
             task.add_done_callback(lambda _: self._reopening.pop(tp, None))
 
     async def _reopen(self, stage: Stage, tp: TopicPartition, epoch: int, pause_s: float) -> None:
@@ -183,8 +213,14 @@ class Hub:
                 wait_s = patience.RETRY_S
                 continue
             try:
-                async with asyncio.timeout(OPEN_LIMIT_S):  # several at once; `flush` ends them before the next assignment is opened
-                    if tp in self.source.assigned() and self.source.flowing() and self.epochs.get(tp) == epoch:
+                async with asyncio.timeout(
+                    OPEN_LIMIT_S
+                ):  # several at once; `flush` ends them before the next assignment is opened
+                    if (
+                        tp in self.source.assigned()
+                        and self.source.flowing()
+                        and self.epochs.get(tp) == epoch
+                    ):
                         log.warning("reopening %s/%d", tp.topic, tp.partition)
                         await self.source.seek(await stage.open({tp}))
                     return
@@ -192,7 +228,13 @@ class Hub:
                 if not is_away(e):
                     die(NOT_OPENED, why_not_opened({tp}, e))
                 wait_s = min(max(2 * wait_s, patience.RETRY_S), RETRY_S_MAX)
-                log.warning("cannot reopen %s/%d yet, next try in %.0f s: %r", tp.topic, tp.partition, wait_s, e)
+                log.warning(
+                    "cannot reopen %s/%d yet, next try in %.0f s: %r",
+                    tp.topic,
+                    tp.partition,
+                    wait_s,
+                    e,
+                )
 
     async def deliver(self, stage: Stage, fetched: Fetched) -> None:
         """Apply a batch, if it is the next one, and then its rest by the same law."""
@@ -201,7 +243,11 @@ class Hub:
         try:
             while rest is not None:
                 self.alive = time.monotonic()
-                if not self.source.flowing() or rest.epoch != self.epochs.get(rest.tp) or rest.tp in self._reopening:
+                if (
+                    not self.source.flowing()
+                    or rest.epoch != self.epochs.get(rest.tp)
+                    or rest.tp in self._reopening
+                ):
                     return
                 if rest.start != stage.position(rest.tp):
                     self.reopen(stage, rest.tp)
@@ -210,12 +256,18 @@ class Hub:
         except Exception as e:
             log.exception("processing a batch of %s/%d failed", *fetched.tp)
             await self._flush_others(stage)
-            die(BATCH_FAILED, f"processing a batch of {fetched.tp.topic}/{fetched.tp.partition} failed: {e!r}")  # half applied; Faust would log it and go on with the next
+            die(
+                BATCH_FAILED,
+                f"processing a batch of {fetched.tp.topic}/{fetched.tp.partition} failed: {e!r}",
+            )  # half applied; Faust would log it and go on with the next
         finally:
             self._delivering.discard(stage)
 
     async def _flush_others(self, failed: Stage) -> None:
-        """Before the process ends: else INGEST would write again, after each end, the very rows that end EVALUATE, and there would be ever more of them."""
+        """
+        Before the process ends: else INGEST would write again, after each end, the very rows that
+        end EVALUATE, and there would be ever more of them.
+        """
         with suppress(Exception):
             async with asyncio.timeout(STOP_LIMIT_S):
                 for stage in self.stages:
@@ -229,7 +281,8 @@ class Hub:
         self.opened, self.alive = set(), time.monotonic()
         reopening = list(self._reopening.values())
         for task in reopening:
-            task.cancel()  # the next assignment opens it; what is opened after this may be another's
+            # the next assignment opens it; what is opened after this may be another's
+            task.cancel()
         try:
             async with asyncio.timeout(FLUSH_LIMIT_S):
                 await asyncio.gather(*reopening, return_exceptions=True)
@@ -247,7 +300,11 @@ class Hub:
         if self.missing:
             return f"topics are missing: {', '.join(self.missing)}"
         waiting = sorted(self._reopening.keys() & self.opened)
-        return f"being reopened: {', '.join(f'{tp.topic}/{tp.partition}' for tp in waiting)}" if waiting else ""
+        return (
+            f"being reopened: {', '.join(f'{tp.topic}/{tp.partition}' for tp in waiting)}"
+            if waiting
+            else ""
+        )
 
     def stop(self) -> None:
         """Nothing watches any more."""
@@ -288,11 +345,14 @@ def named(tps: Collection[TopicPartition]) -> str:
     return ", ".join(f"{tp.topic}/{tp.partition}" for tp in sorted(tps))
 
 
-async def bounds_of(source: Source, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, tuple[int, int]]:
+async def bounds_of(
+    source: Source, positions: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, tuple[int, int]]:
     """
     First offset and end of each partition.
 
-    An end before our position is not believed at once: a broker that was stopped, and has lost its leadership meanwhile, answers as it was for a moment.
+    An end before our position is not believed at once: a broker that was stopped, and has lost its
+    leadership meanwhile, answers as it was for a moment.
     """
     found = await source.bounds(positions)
     for _ in range(STALE_TRIES):

@@ -1,10 +1,11 @@
 """
 Sources are fetched as they are, and handed over in step.
 
-Rule of the file: what was fetched of a source partition is kept here in the order of its offsets until its
-turn has come (`stages/alignment.py` says whose turn it is), and is handed over in parts of some thousand
-records, since event times are known only when records were decoded. A partition of which something is kept is
-paused, so that no more of it is fetched: memory holds one answer of the broker, or two, of each.
+Rule of the file: what was fetched of a source partition is kept here in the order of its offsets
+until its turn has come (`stages/alignment.py` says whose turn it is), and is handed over in parts
+of some thousand records, since event times are known only when records were decoded. A partition of
+which something is kept is paused, so that no more of it is fetched: memory holds one answer of the
+broker, or two, of each.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from stream_monitor.kafka.fetching import Epochs, Fetched, Fetching
 from stream_monitor.stages.alignment import Alignment
 
 PART_RECORDS = 8_000
-"""Of a partition at once: more than a flush of INGEST, so that records of observations are as large as they would be."""
+"""
+Of a partition at once: more than a flush of INGEST, so that records of observations are as large as
+they would be.
+"""
 TURN_RECORDS = 24_000
 """Of all partitions between two looks at whose turn it is."""
 
@@ -53,7 +57,9 @@ class FetchingInStep(Fetching):
         self._moved = asyncio.Event()
         self.alignment.on_take = self._moved.set
 
-    async def _fetch(self, partitions: Collection[TopicPartition], timeout_s: float) -> dict[TopicPartition, Fetched]:
+    async def _fetch(
+        self, partitions: Collection[TopicPartition], timeout_s: float
+    ) -> dict[TopicPartition, Fetched]:
         out = await self._turn(partitions)
         if not out:
             await self._more(timeout_s)
@@ -67,7 +73,9 @@ class FetchingInStep(Fetching):
         if self._kept:
             self._moved.clear()
             wanted.append(asyncio.ensure_future(self._moved.wait()))
-        done, pending = await asyncio.wait(wanted, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        done, pending = await asyncio.wait(
+            wanted, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
         for future in pending:
             future.cancel()
         if waiter in done:
@@ -77,7 +85,11 @@ class FetchingInStep(Fetching):
         """What has been fetched by now and may go on."""
         got = await self._drained(partitions)
         assigned = self.consumer.assignment()
-        self._kept = {tp: kept for tp, kept in self._kept.items() if tp in assigned and kept.epoch == self.hub.epochs.get(tp, 0)}
+        self._kept = {
+            tp: kept
+            for tp, kept in self._kept.items()
+            if tp in assigned and kept.epoch == self.hub.epochs.get(tp, 0)
+        }
         out: dict[TopicPartition, Fetched] = {}
         for tp, found in got.items():
             if tp not in assigned:
@@ -93,7 +105,9 @@ class FetchingInStep(Fetching):
 
     def _released(self, sources: list[TopicPartition]) -> dict[TopicPartition, Fetched]:
         """Parts of what is kept of partitions that need not wait, the slowest first."""
-        here = {tp for tp in sources if tp in self._kept or self.ends.get(tp) != self.stage.position(tp)}
+        here = {
+            tp for tp in sources if tp in self._kept or self.ends.get(tp) != self.stage.position(tp)
+        }
         behind = here | {tp for tp in sources if self._remains(tp)}
         waiting = self.alignment.hold(time.monotonic(), behind, here)
         out: dict[TopicPartition, Fetched] = {}
@@ -116,7 +130,9 @@ class FetchingInStep(Fetching):
     def _part(self, tp: TopicPartition) -> tuple[Fetched, int]:
         """The next batches of a partition, and how many records they have room for."""
         kept, n, last = self._kept.pop(tp), 0, 0
-        ends = [start for start, _ in kept.batches[1:]] + [kept.end]  # each batch ends where the next begins
+        ends = [start for start, _ in kept.batches[1:]] + [
+            kept.end
+        ]  # each batch ends where the next begins
         while last < len(ends) and n < PART_RECORDS:
             n = max(ends[last] - kept.batches[0][0], 1)
             last += 1
@@ -130,7 +146,10 @@ class FetchingInStep(Fetching):
         return fetched
 
     def _remains(self, tp: TopicPartition) -> bool:
-        """Whether the broker has more of it, as of the last answer; before that, whether it had when it was opened."""
+        """
+        Whether the broker has more of it, as of the last answer; before that, whether it had when
+        it was opened.
+        """
         state = self._state(tp)
         end = state.lso if state.lso is not None and state.lso >= 0 else state.highwater
         if end is None:

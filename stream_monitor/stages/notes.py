@@ -1,7 +1,9 @@
 """
-What EVALUATE notes in the metadata of the commits of its positions, in front of what failed (`poison.with_failures`).
+What EVALUATE notes in the metadata of the commits of its positions, in front of what failed
+(`poison.with_failures`).
 
-Rule of the file: a note lives as long as the position it lies beside. Who deletes the group's offset of a partition, or the topic, forgets both, and begins anew.
+Rule of the file: a note lives as long as the position it lies beside. Who deletes the group's
+offset of a partition, or the topic, forgets both, and begins anew.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ from aiokafka import TopicPartition
 from stream_monitor.errors import StateError
 from stream_monitor.stages.poison import parted
 
-ANEW = "delete the group's offset of this partition; monitoring then starts again with what the topic holds"
+ANEW = (
+    "delete the group's offset of this partition; monitoring then starts again with what the "
+    "topic holds"
+)
 BRIEF_MAX = 200
 
 
@@ -29,7 +34,9 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     snapshot: int = -1
     """Offset of the manifest of its last snapshot; -1: there is none."""
     partitions: int = 0
-    """How many partitions `observations` has: rows are placed by it; 0: nobody has written it down."""
+    """
+    How many partitions `observations` has: rows are placed by it; 0: nobody has written it down.
+    """
     config: str = ""
     """Hash of the configuration of that snapshot, and of everything folded since."""
     since: int = 0
@@ -48,9 +55,14 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
 
 def in_brief(anew: list[str], most: int = BRIEF_MAX) -> str:
     """
-    What began anew, in at most so many characters, by default few enough for the metadata of a commit.
+    What began anew, in at most so many characters, by default few enough for the metadata of a
+    commit.
 
-    >>> in_brief([]), in_brief(["m/1: slice age (cut)"]), len(in_brief(["m/1: slice age (cut)"] * 99))
+    >>> (
+    ...     in_brief([]),
+    ...     in_brief(["m/1: slice age (cut)"]),
+    ...     len(in_brief(["m/1: slice age (cut)"] * 99)),
+    ... )
     ('', '1: m/1: slice age (cut)', 200)
     """
     text = f"{len(anew)}: {'; '.join(anew[:most])}" if anew else ""
@@ -78,5 +90,6 @@ def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int]]:
         return msgspec.json.decode(kept or "{}", type=Note), failed
     except msgspec.MsgspecError as e:
         raise StateError(
-            f"the group's offset of {tp.topic}/{tp.partition} has metadata of another version of stream-monitor, or of another program: {metadata[:100]!r} ({e}); {ANEW}"
+            f"the group's offset of {tp.topic}/{tp.partition} has metadata of another version "
+            f"of stream-monitor, or of another program: {metadata[:100]!r} ({e}); {ANEW}"
         ) from None

@@ -1,9 +1,9 @@
 """
 How far the other workers of the group have read the sources that are theirs.
 
-Rule of the file: nobody tells anybody anything for this alone. Each worker keeps beside the offsets it
-commits up to which event time it has read (`alignment.noted`), and asks for those of the partitions it does
-not own; a worker that owns all asks nothing.
+Rule of the file: nobody tells anybody anything for this alone. Each worker keeps beside the offsets
+it commits up to which event time it has read (`alignment.noted`), and asks for those of the
+partitions it does not own; a worker that owns all asks nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ async def ask(source: Source, topics: Collection[str]) -> dict[TopicPartition, T
     if not others:
         return {}
     committed, bounds = await source.committed(others), await source.bounds(others)
-    return {tp: Told(note_of(parted(at[1])[0])[1], at[0], at[0] < bounds[tp][1]) for tp, at in committed.items() if at}
+    return {
+        tp: Told(note_of(parted(at[1])[0])[1], at[0], at[0] < bounds[tp][1])
+        for tp, at in committed.items()
+        if at
+    }
 
 
 async def watch(alignment: Alignment, hub: Hub, topics: Collection[str]) -> None:

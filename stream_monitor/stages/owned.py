@@ -1,5 +1,6 @@
 """
-What owning a partition of `observations` takes: the shard, the producer that fences all others, and what is noted beside the position.
+What owning a partition of `observations` takes: the shard, the producer that fences all others, and
+what is noted beside the position.
 
 Rule of the file: no await. What is committed is always the metadata and the state of one moment.
 """
@@ -20,8 +21,12 @@ from stream_monitor.stages.poison import Headers, with_failures
 SNAPSHOT_BYTES = 16 << 20
 """Bytes of `observations` folded between snapshots."""
 SNAPSHOT_CPU_S_MIN, SNAPSHOT_CPU_S_MAX = 0.5, 3.0
-"""And CPU time of folding, which a restore does again: within these bounds, SNAPSHOT_COSTS times what making the last snapshot took (compressing and sending take twice that again).
-So a survivor takes over soon, snapshots take about 3 % of the time of folding, and with many models, where they are dear, a restore still takes no longer than opening may."""
+"""
+And CPU time of folding, which a restore does again: within these bounds, SNAPSHOT_COSTS times what
+making the last snapshot took (compressing and sending take twice that again). So a survivor takes
+over soon, snapshots take about 3 % of the time of folding, and with many models, where they are
+dear, a restore still takes no longer than opening may.
+"""
 SNAPSHOT_COSTS = 100
 
 
@@ -38,9 +43,19 @@ class Committed(NamedTuple):
 
 
 class Owned:
-    """A shard and what owning it takes: the producer that fences all others, and what is noted beside its position."""
+    """
+    A shard and what owning it takes: the producer that fences all others, and what is noted beside
+    its position.
+    """
 
-    def __init__(self, shard: Shard, producer: AIOKafkaProducer, note: Note, position: int, stored: snapshots.Manifest) -> None:
+    def __init__(
+        self,
+        shard: Shard,
+        producer: AIOKafkaProducer,
+        note: Note,
+        position: int,
+        stored: snapshots.Manifest,
+    ) -> None:
         self.shard, self.producer, self.note = shard, producer, note
         self.position = self.committed = self.opened = position
         self.since_bytes, self.since_cpu_s = 0, 0.0
@@ -55,7 +70,10 @@ class Owned:
         self.tenured = False
         """Whether the committed note has our tenure, without transactions."""
         self.begun = 0
-        """Tenures that began at `opened` with records waiting, ours included, and of which nothing more was heard."""
+        """
+        Tenures that began at `opened` with records waiting, ours included, and of which nothing
+        more was heard.
+        """
         self.careful_until = -1
         """Records below it are tried in a copy of the process first."""
         self.letters: list[tuple[bytes, Headers]] = []
@@ -73,17 +91,27 @@ class Owned:
     @property
     def snapshot_due(self) -> bool:
         """Whether a restore would have to fold more than it is worth."""
-        worth_cpu_s = min(max(SNAPSHOT_COSTS * self.snapshot_cpu_s, SNAPSHOT_CPU_S_MIN), SNAPSHOT_CPU_S_MAX)
-        return self.note.snapshot < 0 or self.since_bytes >= SNAPSHOT_BYTES or self.since_cpu_s >= worth_cpu_s
+        worth_cpu_s = min(
+            max(SNAPSHOT_COSTS * self.snapshot_cpu_s, SNAPSHOT_CPU_S_MIN), SNAPSHOT_CPU_S_MAX
+        )
+        return (
+            self.note.snapshot < 0
+            or self.since_bytes >= SNAPSHOT_BYTES
+            or self.since_cpu_s >= worth_cpu_s
+        )
 
     def snapshot(self) -> dict[str, bytes | None]:
         """The state in parts, as of now: folding goes on meanwhile."""
         began = time.thread_time()
-        parts = self.shard.snapshot([name for name in self.stored.parts if name.startswith(snapshots.FIXED)])
+        parts = self.shard.snapshot(
+            [name for name in self.stored.parts if name.startswith(snapshots.FIXED)]
+        )
         self.snapshot_cpu_s = time.thread_time() - began
         self.since_bytes, self.since_cpu_s = 0, 0.0
         return parts
 
     def metadata(self, position: int) -> str:
         """Of a commit at this position."""
-        return with_failures(self.note.text(), {offset: n for offset, n in self.failed.items() if offset >= position})
+        return with_failures(
+            self.note.text(), {offset: n for offset, n in self.failed.items() if offset >= position}
+        )

@@ -1,10 +1,14 @@
 """
-What ends the process again and again: how often it did, which record it is, and the dead letter of it.
+What ends the process again and again: how often it did, which record it is, and the dead letter of
+it.
 
-Rule of the file: what is known travels in the metadata of the group's commit, behind what a stage keeps there: ` failed=OFFSET:TRIES,…` counts exceptions, ` opened=N` the
-tenures that began at this offset and came to no other end than that of the process (a crash in native code, an endless loop, a kill). So it survives the process, and goes to
-whoever owns the partition next. Such an end is a suspicion and no more, since a healthy worker may be killed too: records are then tried in a copy of the process
-(`stages/copies.py`), and set aside is only what ends the copy, alone, as often as the process may be ended.
+Rule of the file: what is known travels in the metadata of the group's commit, behind what a stage
+keeps there: ` failed=OFFSET:TRIES,…` counts exceptions, ` opened=N` the tenures that began at this
+offset and came to no other end than that of the process (a crash in native code, an endless loop, a
+kill). So it survives the process, and goes to whoever owns the partition next. Such an end is a
+suspicion and no more, since a healthy worker may be killed too: records are then tried in a copy of
+the process (`stages/copies.py`), and set aside is only what ends the copy, alone, as often as the
+process may be ended.
 """
 
 from __future__ import annotations
@@ -21,7 +25,10 @@ from stream_monitor.kafka.fetching import Broken
 TRIES = 3
 """What has ended the process so often at the same position is set aside."""
 CAREFUL_RECORDS = 10_000
-"""After a record that ended the process: so many are tried apart before they are taken, since what was sent once is often sent again."""
+"""
+After a record that ended the process: so many are tried apart before they are taken, since what was
+sent once is often sent again.
+"""
 MARK_S = 2
 """For the commit that says that a tenure begins: opening does not wait for it any longer."""
 REASON = "ended_worker"
@@ -41,7 +48,11 @@ def with_failures(metadata: str, failed: Mapping[int, int], opened: int = 0) -> 
     ('17 failed=40:1,52:3', '17 opened=2')
     """
     entries = ",".join(f"{offset}:{n}" for offset, n in sorted(failed.items())[:FAILED_MAX])
-    return metadata + (f" failed={entries}" if failed else "") + (f" opened={opened}" if opened else "")
+    return (
+        metadata
+        + (f" failed={entries}" if failed else "")
+        + (f" opened={opened}" if opened else "")
+    )
 
 
 def parted(metadata: str) -> tuple[str, dict[int, int], int]:
@@ -54,19 +65,34 @@ def parted(metadata: str) -> tuple[str, dict[int, int], int]:
     marks = _MARKS.search(metadata)
     assert marks is not None  # at the very end there is always one without either
     failed = (entry.split(":") for entry in (marks[1] or "").split(",") if entry)
-    return metadata[: marks.start()], {int(offset): int(n) for offset, n in failed}, int(marks[2] or 0)
+    return (
+        metadata[: marks.start()],
+        {int(offset): int(n) for offset, n in failed},
+        int(marks[2] or 0),
+    )
 
 
 def suspicion(tp: TopicPartition, offset: int, begun: int, on_poison: str) -> str:
     """What is said where workers end without a word."""
-    then = "its records are tried in a fork of the process first" if on_poison == "skip" else "worker.on_poison: skip looks for the record that causes it"
-    return f"{tp.topic}/{tp.partition}: {begun} times a worker started at {offset} and ended without an error, or was killed; {then}"
+    then = (
+        "its records are tried in a fork of the process first"
+        if on_poison == "skip"
+        else "worker.on_poison: skip looks for the record that causes it"
+    )
+    return (
+        f"{tp.topic}/{tp.partition}: {begun} times a worker started at {offset} and ended without "
+        f"an error, or was killed; {then}"
+    )
 
 
 def summary(error: BaseException) -> str:
     """An exception and where it was raised, in a line."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__}: {error}" + (f" ({Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name})" if frames else "")
+    return f"{type(error).__name__}: {error}" + (
+        f" ({Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name})"
+        if frames
+        else ""
+    )
 
 
 def letter_headers(tp: TopicPartition, offset: int, reason: str, message: str) -> Headers:
@@ -75,7 +101,10 @@ def letter_headers(tp: TopicPartition, offset: int, reason: str, message: str) -
         ("__connect.errors.topic", tp.topic.encode()),
         ("__connect.errors.partition", str(tp.partition).encode()),
         ("__connect.errors.offset", str(offset).encode()),
-        ("__connect.errors.exception.message", message[:MESSAGE_MAX_CHARS].encode("utf-8", "replace")),
+        (
+            "__connect.errors.exception.message",
+            message[:MESSAGE_MAX_CHARS].encode("utf-8", "replace"),
+        ),
         ("stream-monitor.reason", reason.encode()),
     ]
 
@@ -83,4 +112,7 @@ def letter_headers(tp: TopicPartition, offset: int, reason: str, message: str) -
 def place(tp: TopicPartition, broken: Broken) -> str:
     """Where a broken batch is, and what is wrong with it, in a line."""
     until = "(end unknown)" if broken.end < 0 else f"to {broken.end - 1}"
-    return f"{tp.topic}/{tp.partition}: the batch of records {broken.start} {until} cannot be read: {broken.message}"
+    return (
+        f"{tp.topic}/{tp.partition}: the batch of records {broken.start} {until} cannot be read: "
+        f"{broken.message}"
+    )

@@ -13,7 +13,10 @@ from stream_monitor.settings import CoreSettings
 
 
 def reach(batches: list[Records], core: CoreSettings) -> list[Finding]:
-    """How late labels may be, at the rate of the newest predictions, if all of them are of models of one partition of observations."""
+    """
+    How late labels may be, at the rate of the newest predictions, if all of them are of models of
+    one partition of observations.
+    """
     a_second = 0.0
     for part in batches:
         over_ms = max(part.times_ms) - min(part.times_ms) if part.times_ms else 0
@@ -24,6 +27,9 @@ def reach(batches: list[Records], core: CoreSettings) -> list[Finding]:
     late = duration(limit / a_second)
     return [
         Finding(
-            "pending", "ok", f"limits.pending = {limit:,}: at the {a_second:,.0f} predictions a second of the newest ones, labels may be {late} late in a partition that gets all"
+            "pending",
+            "ok",
+            f"limits.pending = {limit:,}: at the {a_second:,.0f} predictions a second of the "
+            f"newest ones, labels may be {late} late in a partition that gets all",
         )
     ]

@@ -1,8 +1,9 @@
 """
 The reference profiles a worker starts with.
 
-Rule of the file: published for exactly this model version, else published for the model, else the file of the configuration (else it is learnt). One that cannot be used is
-left out with a line in the log: a worker never stops because of it.
+Rule of the file: published for exactly this model version, else published for the model, else the
+file of the configuration (else it is learnt). One that cannot be used is left out with a line in
+the log: a worker never stops because of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
 LEARNT_HEADER = "stream-monitor.learnt"
-"""On references that a worker learnt. They are for people to see: the fold of the log learns them again, and taking them from here would make it another fold."""
+"""
+On references that a worker learnt.
+
+They are for people to see: the fold of the log learns them again, and taking them from here would
+make it another fold.
+"""
 
 
 def usable(published: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -26,7 +32,12 @@ def usable(published: Mapping[str, bytes]) -> dict[str, bytes]:
     for key, value in published.items():
         fault = _fault(key, value)
         if fault:
-            log.error("the reference published as %r cannot be used and is ignored (%s); publish it again with `stream-monitor baseline publish`", key, fault)
+            log.error(
+                "the reference published as %r cannot be used and is ignored (%s); publish it "
+                "again with `stream-monitor baseline publish`",
+                key,
+                fault,
+            )
         else:
             out[key] = value
     return out
@@ -43,5 +54,10 @@ def _fault(key: str, value: bytes) -> str:
 
 
 async def references(settings: Settings, files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Profiles by "model/version": those of files under "model/" and `ANY_MODEL`, unless published ones stand there. What workers learnt is no published one."""
+    """
+    Profiles by "model/version": those of files under "model/" and `ANY_MODEL`, unless published
+    ones stand there.
+
+    What workers learnt is no published one.
+    """
     return {**files, **usable(await read_compacted(settings, "baselines", without=LEARNT_HEADER))}

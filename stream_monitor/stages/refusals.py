@@ -42,10 +42,22 @@ class Refusals:
             return
         model = model_of(value) or ""
         known = not model or model in self.by_model or model in self.core.models
-        self.by_model[model if known or len(self.by_model) < self.core.limits.models else OTHER] += 1
+        self.by_model[
+            model if known or len(self.by_model) < self.core.limits.models else OTHER
+        ] += 1
 
     def samples(self) -> Iterator[Sample]:
         """Each reason is there at 0; models as they come."""
         for topic in ("predictions", "labels"):
-            yield from (Sample("stream_monitor_dead_letters_total", (topic, reason), self.by_reason[topic, reason]) for reason in REJECT_REASONS)
-        yield from (Sample("stream_monitor_predictions_refused_total", (model,), n) for model, n in self.by_model.items())
+            yield from (
+                Sample(
+                    "stream_monitor_dead_letters_total",
+                    (topic, reason),
+                    self.by_reason[topic, reason],
+                )
+                for reason in REJECT_REASONS
+            )
+        yield from (
+            Sample("stream_monitor_predictions_refused_total", (model,), n)
+            for model, n in self.by_model.items()
+        )

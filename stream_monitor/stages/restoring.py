@@ -1,8 +1,9 @@
 """
-The state of a partition at its committed position: read from the last snapshot, folded on from there.
+The state of a partition at its committed position: read from the last snapshot, folded on from
+there.
 
-Rule of the file: a restore is silent. What it folds again was published with the position that was committed, so its
-effects are thrown away, and it is folded with the configuration that wrote it.
+Rule of the file: a restore is silent. What it folds again was published with the position that was
+committed, so its effects are thrown away, and it is folded with the configuration that wrote it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Restoring:
     tenures : Tenures
     """
 
-    def __init__(self, hub: Hub, targets: int, baselines: Mapping[str, bytes], tenures: Tenures) -> None:
+    def __init__(
+        self, hub: Hub, targets: int, baselines: Mapping[str, bytes], tenures: Tenures
+    ) -> None:
         self.hub, self.targets, self.baselines, self.tenures = hub, targets, baselines, tenures
         self.lost = Lost(hub.settings.worker, "folded", "starts there with an empty state")
         self.restored = False
@@ -62,7 +65,10 @@ class Restoring:
         first, end = bounds[tp]
         position, metadata = committed or (first, "")
         if position > end:
-            raise StateError(f"{tp.topic}/{tp.partition} ends at {end}, but it was processed up to {position}: it was recreated, or its log was truncated; {ANEW}")
+            raise StateError(
+                f"{tp.topic}/{tp.partition} ends at {end}, but it was processed up to "
+                f"{position}: it was recreated, or its log was truncated; {ANEW}"
+            )
         note, failed = read_note(tp, metadata)
         if position < first and note.snapshot < 0:
             self.lost.count(tp, position, first)
@@ -70,11 +76,14 @@ class Restoring:
         note = msgspec.structs.replace(note, partitions=self.targets)
         return Committed(position, note, failed, begun_at(position, found[mark]), first, end)
 
-    async def restore(self, tp: TopicPartition, found: Committed, producer: AIOKafkaProducer) -> Owned:
+    async def restore(
+        self, tp: TopicPartition, found: Committed, producer: AIOKafkaProducer
+    ) -> Owned:
         """
         The state at the committed position.
 
-        Up to there it is that of the configuration which wrote what was committed with it; ours takes effect there.
+        Up to there it is that of the configuration which wrote what was committed with it; ours
+        takes effect there.
         """
         core, position, note = self.hub.settings.core, found.position, found.note
         self.restored = True
@@ -90,17 +99,29 @@ class Restoring:
             await self._refold(reader, tp, owned, at)
         shard.outbox.clear()  # these effects are in the transactions that were committed
         folded_s = time.monotonic() - began - read_s
-        log.info("restored %s/%d: read the snapshot in %.1f s, replayed %d records after it in %.1f s", *tp, read_s, position - at, folded_s)
+        log.info(
+            "restored %s/%d: read the snapshot in %.1f s, replayed %d records after it in %.1f s",
+            *tp,
+            read_s,
+            position - at,
+            folded_s,
+        )
         if shard.config != core.hash:
             snapshot = await asyncio.to_thread(shard.snapshot)
             parts = {name: data or b"" for name, data in snapshot.items()}
             owned.shard = await self._shard(tp, core, parts)
         if self._is_changed(tp, owned, note) or gap:
-            owned.since_bytes = SNAPSHOT_BYTES  # a snapshot with the next transaction: no restore goes back before this
+            # a snapshot with the next transaction: no restore goes back before this
+            owned.since_bytes = SNAPSHOT_BYTES
         return owned
 
-    async def _from_snapshot(self, reader: Reader, tp: TopicPartition, found: Committed) -> tuple[Shard, snapshots.Manifest, int]:
-        """The state of the last snapshot, what it is stored as, and its position; an empty one where there is none."""
+    async def _from_snapshot(
+        self, reader: Reader, tp: TopicPartition, found: Committed
+    ) -> tuple[Shard, snapshots.Manifest, int]:
+        """
+        The state of the last snapshot, what it is stored as, and its position; an empty one where
+        there is none.
+        """
         core = self.hub.settings.core
         if found.note.snapshot < 0:
             shard = Shard(tp.partition, core, self.baselines, partitions=self.targets)
@@ -110,28 +131,49 @@ class Restoring:
         ours = manifest.config == core.hash or manifest.position >= found.position
         shard = await self._shard(tp, core if ours else settings_before(tp, manifest, parts), parts)
         if anew := shard.learning():
-            log.warning("%s/%d: detectors restarted because their saved state is unreadable or from another River version: %s", *tp, in_brief(anew, LOGGED_MAX))
+            log.warning(
+                "%s/%d: detectors restarted because their saved state is unreadable or from "
+                "another River version: %s",
+                *tp,
+                in_brief(anew, LOGGED_MAX),
+            )
         return shard, manifest, manifest.position
 
-    async def _shard(self, tp: TopicPartition, settings: CoreSettings, parts: Mapping[str, bytes]) -> Shard:
+    async def _shard(
+        self, tp: TopicPartition, settings: CoreSettings, parts: Mapping[str, bytes]
+    ) -> Shard:
         def restored() -> Shard:
-            return Shard.restore(tp.partition, settings, parts, self.baselines, partitions=self.targets)
+            return Shard.restore(
+                tp.partition, settings, parts, self.baselines, partitions=self.targets
+            )
 
         try:
             return await asyncio.to_thread(restored)
         except (KeyError, TypeError, ValueError, IndexError, msgspec.MsgspecError) as e:
             raise StateError(
-                f"the state in the snapshot of {tp.topic}/{tp.partition} cannot be read ({e!r}): another version of stream-monitor wrote it; {snapshots.WAY_OUT}"
+                f"the state in the snapshot of {tp.topic}/{tp.partition} cannot be read "
+                f"({e!r}): another version of stream-monitor wrote it; {snapshots.WAY_OUT}"
             ) from e
 
     def _is_changed(self, tp: TopicPartition, owned: Owned, note: Note) -> bool:
         """Whether another configuration takes effect here; it is told, with what begins anew."""
         config = self.hub.settings.core.hash
         if (anew := owned.shard.anew) and owned.shard.config != note.config:
-            log.warning("%s/%d: configuration %s resets parts of the state: %s", *tp, config, in_brief(anew, LOGGED_MAX))
+            log.warning(
+                "%s/%d: configuration %s resets parts of the state: %s",
+                *tp,
+                config,
+                in_brief(anew, LOGGED_MAX),
+            )
         changed = note.config not in ("", config)
         if changed:
-            log.warning("%s/%d: configuration %s takes effect at offset %d; before it was %s", *tp, config, owned.position, note.config)
+            log.warning(
+                "%s/%d: configuration %s takes effect at offset %d; before it was %s",
+                *tp,
+                config,
+                owned.position,
+                note.config,
+            )
         return changed
 
     async def _refold(self, reader: Reader, tp: TopicPartition, owned: Owned, at: int) -> None:
@@ -147,33 +189,55 @@ class Restoring:
                 part = records.rest
 
 
-def _fold_again(tp: TopicPartition, owned: Owned, offset: int, value: bytes, appended_ms: int | None) -> None:
+def _fold_again(
+    tp: TopicPartition, owned: Owned, offset: int, value: bytes, appended_ms: int | None
+) -> None:
     try:
         owned.fold(value, appended_ms)
     except Exception as e:
         log.exception("folded again")
-        die(BATCH_FAILED, f"{tp.topic}/{tp.partition}:{offset} was processed before and now crashes the worker: {summary(e)}; run the previous version, or {snapshots.WAY_OUT}")
+        die(
+            BATCH_FAILED,
+            f"{tp.topic}/{tp.partition}:{offset} was processed before and now crashes the "
+            f"worker: {summary(e)}; run the previous version, or {snapshots.WAY_OUT}",
+        )
 
 
 def whole(fetched: Fetched) -> Records:
     """
     The records of a delivery of `observations`.
 
-    A broken batch is never skipped: what it holds is in no other place, and may be thousands of rows.
+    A broken batch is never skipped: what it holds is in no other place, and may be thousands of
+    rows.
     """
     records = split(fetched)
     for batch in records.broken:
-        die(BATCH_FAILED, f"{place(fetched.tp, batch)}; mend the log of this partition from another replica, or move the group's offset past it, which loses its rows")
+        die(
+            BATCH_FAILED,
+            f"{place(fetched.tp, batch)}; mend the log of this partition from another "
+            "replica, or move the group's offset past it, which loses its rows",
+        )
     return records
 
 
-def settings_before(tp: TopicPartition, manifest: snapshots.Manifest, parts: Mapping[str, bytes]) -> CoreSettings:
-    """The configuration that a snapshot was folded with, to go on with it up to the committed position."""
-    why = f"{tp.topic}/{tp.partition} was folded with configuration {manifest.config} from {manifest.position} on"
+def settings_before(
+    tp: TopicPartition, manifest: snapshots.Manifest, parts: Mapping[str, bytes]
+) -> CoreSettings:
+    """
+    The configuration that a snapshot was folded with, to go on with it up to the committed
+    position.
+    """
+    why = (
+        f"{tp.topic}/{tp.partition} was folded with configuration {manifest.config} from "
+        f"{manifest.position} on"
+    )
     try:
         settings = settings_of(parts)
     except StateError as e:
-        raise StateError(f"{why}, which this version of stream-monitor cannot repeat: {e}; run the previous version and stop it with SIGTERM, or {snapshots.WAY_OUT}") from None
+        raise StateError(
+            f"{why}, which this version of stream-monitor cannot repeat: {e}; run the "
+            f"previous version and stop it with SIGTERM, or {snapshots.WAY_OUT}"
+        ) from None
     if settings.hash != manifest.config:
         raise StateError(f"{why}, but its configuration is {settings.hash}; {snapshots.WAY_OUT}")
     return settings

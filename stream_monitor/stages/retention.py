@@ -1,8 +1,9 @@
 """
 Records that retention deleted before a stage came to them.
 
-Rule of the file: they are never passed over in silence. They are logged, counted, and with `worker.on_lost: fail` the partition is not opened: nothing is committed
-then, so the next start finds the same.
+Rule of the file: they are never passed over in silence. They are logged, counted, and with
+`worker.on_lost: fail` the partition is not opened: nothing is committed then, so the next start
+finds the same.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Lost:
     >>> lost = Lost(WorkerSettings(on_lost="fail"), "read", "goes on there")
     >>> lost.count(TopicPartition("labels", 2), 10, 15)
     Traceback (most recent call last):
-    stream_monitor.errors.StateError: labels/2: records 10 to 14 are gone by retention before they were read, and worker.on_lost is fail; ...
+    stream_monitor.errors.StateError: labels/2: records 10 to 14 are gone by retention before they
+    were read, and worker.on_lost is fail; ...
     """
 
     def __init__(self, worker: WorkerSettings, taken: str, moving: str) -> None:
@@ -53,9 +55,15 @@ class Lost:
         StateError
             With `worker.on_lost: fail`; names the ways out.
         """
-        what = f"{tp.topic}/{tp.partition}: records {at} to {first - 1} were deleted by retention before they were {self._taken}"
+        what = (
+            f"{tp.topic}/{tp.partition}: records {at} to {first - 1} were deleted by retention "
+            f"before they were {self._taken}"
+        )
         if self._worker.on_lost == "fail":
-            way_out = f"worker.on_lost: continue goes on behind them and counts them; moving the offset of group {self._worker.group} on this partition to {first} {self._moving}"
+            way_out = (
+                "worker.on_lost: continue goes on behind them and counts them; moving the offset "
+                f"of group {self._worker.group} on this partition to {first} {self._moving}"
+            )
             raise StateError(f"{what}, and worker.on_lost is fail; {way_out}")
         log.error("%s; it goes on at %d", what, first)
         self.records[tp] += first - at

@@ -1,8 +1,11 @@
 """
 Snapshots on a compacted topic: parts in chunks, and a manifest that says where they are.
 
-Rule of the file: the pointer to a manifest travels in the metadata of the commit that made it valid. A part that never changes (`segment-…`) is written once.
-A snapshot overwrites nothing of the one before, nor, without transactions, of what another tenure wrote, and what neither holds gets a tombstone. Every chunk has a checksum; what is missing, broken or of another version is refused with the way out, never guessed.
+Rule of the file: the pointer to a manifest travels in the metadata of the commit that made it
+valid. A part that never changes (`segment-…`) is written once. A snapshot overwrites nothing of the
+one before, nor, without transactions, of what another tenure wrote, and what neither holds gets a
+tombstone. Every chunk has a checksum; what is missing, broken or of another version is refused with
+the way out, never guessed.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ from stream_monitor.kafka.fetching import Reader
 CHUNK_BYTES = 900_000
 VERSION = 3
 TENURES = 16
-"""So many have keys of their own: what a zombie wrote, and nobody committed, is bounded, since it is overwritten in the end."""
+"""
+So many have keys of their own: what a zombie wrote, and nobody committed, is bounded, since it is
+overwritten in the end.
+"""
 Send = Callable[[bytes, bytes | None], Awaitable[int]]
 """Writes a record (key, value) to the partition and gives its offset."""
 FIXED = "segment-"
@@ -55,15 +61,30 @@ class Manifest(msgspec.Struct, array_like=True):
     slot: int = 0
     """Which of the sets of keys it has: two a tenure, in turn."""
     leaving: list[str] = []
-    """Keys that the snapshot before had and this one has not: they go with the next one, since only then this one is committed for sure."""
-
-
-WAY_OUT = "delete the group's offset of this partition of `observations` (the state is then rebuilt from what the topic still holds), or restore the topic `snapshots`"
-
-
-async def write(partition: int, position: int, config: str, parts: Mapping[str, bytes | None], before: Manifest, tenure: int, send: Send) -> tuple[int, Manifest]:
     """
-    Write a snapshot, and tombstones for what no snapshot has any more: its keys would stay on a compacted topic for ever.
+    Keys that the snapshot before had and this one has not: they go with the next one, since only
+    then this one is committed for sure.
+    """
+
+
+WAY_OUT = (
+    "delete the group's offset of this partition of `observations` (the state is then rebuilt "
+    "from what the topic still holds), or restore the topic `snapshots`"
+)
+
+
+async def write(
+    partition: int,
+    position: int,
+    config: str,
+    parts: Mapping[str, bytes | None],
+    before: Manifest,
+    tenure: int,
+    send: Send,
+) -> tuple[int, Manifest]:
+    """
+    Write a snapshot, and tombstones for what no snapshot has any more: its keys would stay on a
+    compacted topic for ever.
 
     Parameters
     ----------
@@ -72,7 +93,8 @@ async def write(partition: int, position: int, config: str, parts: Mapping[str, 
         Hash of the configuration.
     parts : mapping of name to bytes, or None for a part that is in `before`
     before : Manifest
-        Of the last committed snapshot. Nothing of it is overwritten: without transactions a crash may come before the pointer to this one is committed.
+        Of the last committed snapshot. Nothing of it is overwritten: without transactions a crash
+        may come before the pointer to this one is committed.
     tenure : int
         Of this writer, where nothing fences: a zombie that goes on writing has another.
     send : callable
@@ -87,15 +109,31 @@ async def write(partition: int, position: int, config: str, parts: Mapping[str, 
         if data is None:
             stored[name] = before.parts[name]
             continue
-        values = [data[start : start + CHUNK_BYTES] for start in range(0, max(len(data), 1), CHUNK_BYTES)]
-        # all at once: to wait for each would take seconds while the event loop is busy with folding, and a transaction has a limit
-        offsets = await asyncio.gather(*(send(_key(partition, slot, name, i).encode(), value) for i, value in enumerate(values)))
-        stored[name] = Part(slot, [Chunk(offset, zlib.crc32(value)) for offset, value in zip(offsets, values, strict=True)])
+        values = [
+            data[start : start + CHUNK_BYTES] for start in range(0, max(len(data), 1), CHUNK_BYTES)
+        ]
+        # all at once: to wait for each would take seconds while the event loop is busy with
+        # folding, and a transaction has a limit
+        offsets = await asyncio.gather(
+            *(
+                send(_key(partition, slot, name, i).encode(), value)
+                for i, value in enumerate(values)
+            )
+        )
+        stored[name] = Part(
+            slot,
+            [
+                Chunk(offset, zlib.crc32(value))
+                for offset, value in zip(offsets, values, strict=True)
+            ],
+        )
     manifest = Manifest(VERSION, position, config, stored, slot)
     kept = set(_keys(partition, manifest))
     manifest.leaving = [key for key in _keys(partition, before) if key not in kept]
     await asyncio.gather(*(send(key.encode(), None) for key in before.leaving if key not in kept))
-    return await send(_manifest_key(partition, slot).encode(), msgspec.msgpack.encode(manifest)), manifest
+    return await send(
+        _manifest_key(partition, slot).encode(), msgspec.msgpack.encode(manifest)
+    ), manifest
 
 
 def _key(partition: int, slot: int, name: str, chunk: int) -> str:
@@ -112,7 +150,9 @@ def _keys(partition: int, manifest: Manifest) -> Iterator[str]:
         yield from (_key(partition, part.slot, name, i) for i in range(len(part.chunks)))
 
 
-async def read(reader: Reader, tp: TopicPartition, pointer: int) -> tuple[Manifest, dict[str, bytes]]:
+async def read(
+    reader: Reader, tp: TopicPartition, pointer: int
+) -> tuple[Manifest, dict[str, bytes]]:
     """
     Read a snapshot.
 
@@ -133,26 +173,52 @@ async def read(reader: Reader, tp: TopicPartition, pointer: int) -> tuple[Manife
     try:
         version = msgspec.msgpack.decode(raw, type=Versioned).version
         if version != VERSION:
-            raise StateError(f"the snapshot at {tp.topic}/{tp.partition}:{pointer} has version {version}, this one reads {VERSION}; {WAY_OUT}")
+            raise StateError(
+                f"the snapshot at {tp.topic}/{tp.partition}:{pointer} has version {version}, "
+                f"this one reads {VERSION}; {WAY_OUT}"
+            )
         manifest = msgspec.msgpack.decode(raw, type=Manifest)
     except msgspec.MsgspecError as e:
-        raise StateError(f"the snapshot at {tp.topic}/{tp.partition}:{pointer} cannot be read ({e}); {WAY_OUT}") from None
-    chunks = sorted((chunk.offset, chunk.crc, name) for name, of in manifest.parts.items() for chunk in of.chunks)
+        raise StateError(
+            f"the snapshot at {tp.topic}/{tp.partition}:{pointer} cannot be read ({e}); {WAY_OUT}"
+        ) from None
+    chunks = sorted(
+        (chunk.offset, chunk.crc, name)
+        for name, of in manifest.parts.items()
+        for chunk in of.chunks
+    )
     values = {}
-    for offset, crc, name in chunks:  # in the order of the log: what follows is there already, and a seek would fetch it again
+    for (
+        offset,
+        crc,
+        name,
+    ) in (
+        chunks
+    ):  # in the order of the log: what follows is there already, and a seek would fetch it again
         values[offset] = await _at(reader, tp, offset)
         if zlib.crc32(values[offset]) != crc:
-            raise StateError(f"part {name} of the snapshot at {tp.topic}/{tp.partition}:{offset} is broken; {WAY_OUT}")
-    return manifest, {name: b"".join(values[chunk.offset] for chunk in of.chunks) for name, of in manifest.parts.items()}
+            raise StateError(
+                f"part {name} of the snapshot at {tp.topic}/{tp.partition}:{offset} is "
+                f"broken; {WAY_OUT}"
+            )
+    return manifest, {
+        name: b"".join(values[chunk.offset] for chunk in of.chunks)
+        for name, of in manifest.parts.items()
+    }
 
 
 async def _at(reader: Reader, tp: TopicPartition, offset: int) -> bytes:
     try:
         value = await reader.value(tp, offset)
     except CorruptRecordException as e:
-        raise StateError(f"the snapshot record at {tp.topic}/{tp.partition}:{offset} is broken on the broker's disk ({e}); {WAY_OUT}") from None
+        raise StateError(
+            f"the snapshot record at {tp.topic}/{tp.partition}:{offset} is broken on the "
+            f"broker's disk ({e}); {WAY_OUT}"
+        ) from None
     except OffsetOutOfRangeError:  # the topic was deleted, and made anew
         value = None
     if value is None:
-        raise StateError(f"the snapshot record at {tp.topic}/{tp.partition}:{offset} is gone; {WAY_OUT}")
+        raise StateError(
+            f"the snapshot record at {tp.topic}/{tp.partition}:{offset} is gone; {WAY_OUT}"
+        )
     return value

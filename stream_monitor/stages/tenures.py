@@ -1,8 +1,10 @@
 """
-Tenures of EVALUATE, counted: how many began at a position, and neither moved on nor ended with a word (`stages/poison.py` says what becomes of it).
+Tenures of EVALUATE, counted: how many began at a position, and neither moved on nor ended with a
+word (`stages/poison.py` says what becomes of it).
 
-Rule of the file: they are counted in the metadata of a commit on `snapshots`, which the group does not read. One on `observations` would take a transaction, and time, in every
-open. A count that cannot be written is left out: it is never worth the work.
+Rule of the file: they are counted in the metadata of a commit on `snapshots`, which the group does
+not read. One on `observations` would take a transaction, and time, in every open. A count that
+cannot be written is left out: it is never worth the work.
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from aiokafka import TopicPartition
 from stream_monitor.stages.copies import COPIES
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.owned import Committed, Owned
-from stream_monitor.stages.poison import CAREFUL_RECORDS, MARK_S, TRIES, parted, suspicion, with_failures
+from stream_monitor.stages.poison import (
+    CAREFUL_RECORDS,
+    MARK_S,
+    TRIES,
+    parted,
+    suspicion,
+    with_failures,
+)
 
 log = logging.getLogger("stream_monitor")
 
@@ -32,23 +41,36 @@ class Tenures:
         """On what those of a partition are counted."""
         return TopicPartition(self.hub.topic("snapshots"), tp.partition)
 
-    def begin(self, tp: TopicPartition, owned: Owned, found: Committed, before: Owned | None) -> None:
+    def begin(
+        self, tp: TopicPartition, owned: Owned, found: Committed, before: Owned | None
+    ) -> None:
         """
-        One begins, in this process after that of `before`; where others ended without a word, its records are tried apart.
+        One begins, in this process after that of `before`; where others ended without a word, its
+        records are tried apart.
 
         It is counted where something waits; one that is only opened again is counted already.
         """
-        again = before is not None and before.begun > 0 and (before.opened, before.begun) == (found.position, found.begun)
+        again = (
+            before is not None
+            and before.begun > 0
+            and (before.opened, before.begun) == (found.position, found.begun)
+        )
         owned.failed, owned.opened, owned.careful_until = found.failed, found.position, -1
         owned.begun = found.begun + (found.position < found.end and not again)
         if owned.begun > TRIES:
             on_poison = self.hub.settings.worker.on_poison
             log.error(suspicion(tp, found.position, owned.begun - 1, on_poison))
-            owned.careful_until = found.position + CAREFUL_RECORDS if COPIES and on_poison == "skip" else -1
+            owned.careful_until = (
+                found.position + CAREFUL_RECORDS if COPIES and on_poison == "skip" else -1
+            )
 
     async def end(self, tenures: Mapping[TopicPartition, Owned]) -> None:
         """Those that have not moved on end with a word: they are no suspicion."""
-        still = {tp: owned for tp, owned in tenures.items() if owned.begun and owned.committed == owned.opened}
+        still = {
+            tp: owned
+            for tp, owned in tenures.items()
+            if owned.begun and owned.committed == owned.opened
+        }
         for owned in still.values():
             owned.begun = 0
         await self.write(still)
@@ -58,7 +80,15 @@ class Tenures:
         if tenures:
             with suppress(Exception):
                 async with asyncio.timeout(MARK_S):
-                    await self.hub.source.commit({self.mark_of(tp): (max(o.note.snapshot, 0), with_failures(str(o.opened), {}, o.begun)) for tp, o in tenures.items()})
+                    await self.hub.source.commit(
+                        {
+                            self.mark_of(tp): (
+                                max(o.note.snapshot, 0),
+                                with_failures(str(o.opened), {}, o.begun),
+                            )
+                            for tp, o in tenures.items()
+                        }
+                    )
 
 
 def begun_at(position: int, committed: tuple[int, str] | None) -> int:

@@ -1,8 +1,9 @@
 """
 Faust's consumer, made to hand over record batches and to leave offsets alone.
 
-Rule of the file: every override says why. Faust tracks, acknowledges, commits and seeks by rules that lose or repeat records; with `acks=False` topics and these
-overrides it only moves messages. Private methods are pinned by the version of faust-streaming and by `tests/runtime/test_pins.py`.
+Rule of the file: every override says why. Faust tracks, acknowledges, commits and seeks by rules
+that lose or repeat records; with `acks=False` topics and these overrides it only moves messages.
+Private methods are pinned by the version of faust-streaming and by `tests/runtime/test_pins.py`.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         "group_id": settings.worker.group,
         "group_instance_id": settings.worker.instance_id,
         "enable_auto_commit": False,
-        "auto_offset_reset": "none",  # else aiokafka goes on silently elsewhere when what we ask for is gone
-        "metadata_max_age_ms": 10_000,  # after which new partitions are seen, and a topic that was made anew
+        # else aiokafka goes on silently elsewhere when what we ask for is gone
+        "auto_offset_reset": "none",
+        # after which new partitions are seen, and a topic that was made anew
+        "metadata_max_age_ms": 10_000,
         "isolation_level": "read_committed",
         "fetch_min_bytes": 64 << 10,  # 14 % of a core instead of 56 % at 1,000 events/s
         "fetch_max_wait_ms": 50,
@@ -55,7 +58,10 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
 
 
 class Thread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread without a thread: the consumer runs on the main loop, 1 to 1.5 µs a row cheaper."""
+    """
+    Faust's consumer thread without a thread: the consumer runs on the main loop, 1 to 1.5 µs a row
+    cheaper.
+    """
 
     wait_for_shutdown = False
 
@@ -64,11 +70,23 @@ class Thread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:  # noqa: ARG002 - Faust's own reads uncommitted and hard-codes the fetch wait
         consumer = AIOKafkaConsumer(**consumer_options(self.app.hub.settings))
-        self.fetching = Fetching(self.app.hub, consumer) if self.app.aligned is None else FetchingInStep(self.app.hub, consumer, self.app.aligned)
+        self.fetching = (
+            Fetching(self.app.hub, consumer)
+            if self.app.aligned is None
+            else FetchingInStep(self.app.hub, consumer, self.app.aligned)
+        )
         return self.fetching.consumer
 
-    async def _fetch_records(self, consumer: Any, active_partitions: Any, timeout: Any = None, max_records: Any = None) -> Any:  # noqa: ARG002
-        """The only place where records, the position after them and the epoch can be taken together."""
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active_partitions: Any,
+        timeout: Any = None,  # noqa: ARG002
+        max_records: Any = None,  # noqa: ARG002
+    ) -> Any:
+        """
+        The only place where records, the position after them and the epoch can be taken together.
+        """
         if not self.consumer.flow_active:
             return {}
         if consumer._closed or consumer._fetcher._closed:
@@ -96,7 +114,10 @@ class Thread(driver.AIOKafkaConsumerThread):
         await maybe_async(fun(*args, **kwargs))
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
-        """In a rebalance while we stop, Faust closes the connections at once: what is being flushed and committed comes first, and the group hears that we leave."""
+        """
+        In a rebalance while we stop, Faust closes the connections at once: what is being flushed
+        and committed comes first, and the group hears that we leave.
+        """
         with fatal("cannot release partitions"):
             if self.app.should_stop:
                 await self._stopped.wait()
@@ -110,7 +131,10 @@ class Thread(driver.AIOKafkaConsumerThread):
 
 @contextmanager
 def fatal(what: str) -> Iterator[None]:
-    """What is raised in a callback of the group ends the process: aiokafka would log it and consume on, with no state."""
+    """
+    What is raised in a callback of the group ends the process: aiokafka would log it and consume
+    on, with no state.
+    """
     try:
         yield
     except Exception as e:
@@ -119,7 +143,10 @@ def fatal(what: str) -> Iterator[None]:
 
 
 class Forgetful(dict[Any, Any]):
-    """In place of Faust's read offsets, which drop messages that lie before them: the epoch and the position decide that."""
+    """
+    In place of Faust's read offsets, which drop messages that lie before them: the epoch and the
+    position decide that.
+    """
 
     def __getitem__(self, key: Any) -> None:
         return None
@@ -147,7 +174,11 @@ class Consumer(driver.Consumer):
         """Judges by Faust's commits, of which there are none: it would complain for ever."""
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
-        """One message for each fetched batch. Faust's own seeks by itself, and sleeps a second when all buffers are full."""
+        """
+        One message for each fetched batch.
+
+        Faust's own seeks by itself, and sleeps a second when all buffers are full.
+        """
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
         active = self._get_active_partitions()
@@ -160,14 +191,36 @@ class Consumer(driver.Consumer):
         hub.alive = asyncio.get_running_loop().time()
         generation = self.app.consumer_generation_id
         for tp, batch in (fetched or {}).items():
-            if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
+            if (
+                self.should_stop
+                or not self.flow_active
+                or self.app.consumer_generation_id != generation
+            ):
                 return
             place = TP(*tp)
-            message = ConsumerMessage(place.topic, place.partition, batch.end, None, 0, (), None, batch, None, 0, len(batch.batches), tp=place, generation_id=generation)
+            message = ConsumerMessage(
+                place.topic,
+                place.partition,
+                batch.end,
+                None,
+                0,
+                (),
+                None,
+                batch,
+                None,
+                0,
+                len(batch.batches),
+                tp=place,
+                generation_id=generation,
+            )
             yield place, message
 
     async def perform_seek(self) -> None:
-        """After each rebalance, with the flow off and heartbeats running: fence, restore, seek. The next rebalance may cancel it."""
+        """
+        After each rebalance, with the flow off and heartbeats running: fence, restore, seek.
+
+        The next rebalance may cancel it.
+        """
         if not self.started_hub:
             self.started_hub = True
             self._thread.fetching.attend()
@@ -175,7 +228,9 @@ class Consumer(driver.Consumer):
         await self.app.hub.open(self.assignment())
 
     async def wait_empty(self) -> None:
-        """Called once for revocation, SIGTERM and stop, with the flow off: the one place to flush."""
+        """
+        Called once for revocation, SIGTERM and stop, with the flow off: the one place to flush.
+        """
         await self.app.hub.flush()
 
 
@@ -190,10 +245,14 @@ class FaustSource:
         fetching: Fetching = self._consumer._thread.fetching
         return fetching
 
-    async def committed(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]:
+    async def committed(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, str] | None]:
         return await self._fetching.committed(tps)
 
-    async def bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+    async def bounds(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, int]]:
         return await self._fetching.bounds(tps)
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
@@ -241,7 +300,10 @@ class RawSchema(faust.Schema):
 
 
 class Boot(faust.App.BootStrategy):
-    """What Faust starts: not its own producer, which nobody uses and which would connect without `kafka.security`."""
+    """
+    What Faust starts: not its own producer, which nobody uses and which would connect without
+    `kafka.security`.
+    """
 
     enable_kafka_producer = False
 

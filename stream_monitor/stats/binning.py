@@ -1,8 +1,10 @@
 """
-Bins of numbers: where their edges lie, and the counts on them, the hot path of every input statistic.
+Bins of numbers: where their edges lie, and the counts on them, the hot path of every input
+statistic.
 
-Rule of the file: a bin holds its lower edge. A value with much weight has a bin of its own; the first bin lies below all values of
-the reference and the last above them, so that nothing moves unseen.
+Rule of the file: a bin holds its lower edge. A value with much weight has a bin of its own; the
+first bin lies below all values of the reference and the last above them, so that nothing moves
+unseen.
 """
 
 from __future__ import annotations
@@ -36,12 +38,14 @@ def edges_of(values: Float) -> Float:
     Returns
     -------
     (edges,) float64
-        Ascending; the first is the least value, the last the number after the greatest. At most 52 unless all of up to 25 values
+        Ascending; the first is the least value, the last the number after the greatest. At most 52
+        unless all of up to 25 values
 
     Notes
     -----
-    The bin of one value `v` goes from `v` to the next number. All other values are cut at their quantiles, so that no bin has more
-    than a twentieth of all values; between their 1 % and 99 % quantiles no bin is wider than a tenth of the way.
+    The bin of one value `v` goes from `v` to the next number. All other values are cut at their
+    quantiles, so that no bin has more than a twentieth of all values; between their 1 % and 99 %
+    quantiles no bin is wider than a tenth of the way.
 
     Examples
     --------
@@ -58,8 +62,13 @@ def edges_of(values: Float) -> Float:
     if not few:
         rest = values[~np.isin(values, atoms)]
         bins = max(REST_BINS_MIN, int(np.ceil(BINS * len(rest) / len(values))))
-        cuts = _spread(np.quantile(rest, np.concatenate([[TAIL], np.arange(1, bins) / bins, [1 - TAIL]])), ends)
-        edges += [cuts, _halves(rest, np.unique(np.concatenate([*edges, cuts])), len(values) / BINS)]
+        cuts = _spread(
+            np.quantile(rest, np.concatenate([[TAIL], np.arange(1, bins) / bins, [1 - TAIL]])), ends
+        )
+        edges += [
+            cuts,
+            _halves(rest, np.unique(np.concatenate([*edges, cuts])), len(values) / BINS),
+        ]
     found: Float = np.unique(np.concatenate(edges) + 0.0)
     return found
 
@@ -70,7 +79,9 @@ def _spread(cuts: Float, ends: Float) -> Float:
     found = [cuts]
     if width > 0:
         for low, high in pairwise(cuts.tolist()):
-            found.append(np.linspace(low, high, max(int(np.ceil((high - low) / width)), 1), endpoint=False))
+            found.append(
+                np.linspace(low, high, max(int(np.ceil((high - low) / width)), 1), endpoint=False)
+            )
     edges = np.concatenate(found)
     inside: Float = edges[(edges > ends[0]) & (edges < ends[1])]
     return inside
@@ -85,7 +96,11 @@ def _halves(values: Float, edges: Float, most: float) -> Float:
         while waiting:
             part = waiting.pop()
             if len(part) > most and part[0] < part[-1]:
-                middle = part[len(part) // 2] if part[len(part) // 2] > part[0] else part[part > part[0]][0]
+                middle = (
+                    part[len(part) // 2]
+                    if part[len(part) // 2] > part[0]
+                    else part[part > part[0]][0]
+                )
                 found.append(float(middle))
                 waiting += [part[part < middle], part[part >= middle]]
     return np.array(found)
@@ -117,11 +132,14 @@ def bins_of(x: Float, edges: list[Float], first: Int) -> Int:
     Returns
     -------
     (features, n) int64
-        O(log edges) a value: a binary search. `bench/bench_binning.py` compares it with one comparison an edge.
+        O(log edges) a value: a binary search. `bench/bench_binning.py` compares it with one
+        comparison an edge.
 
     Examples
     --------
-    >>> bins_of(np.array([[1.0, 2.0, np.nan]]), [np.array([2.0, 3.0, np.inf])], np.array([10])).tolist()
+    >>> bins_of(
+    ...     np.array([[1.0, 2.0, np.nan]]), [np.array([2.0, 3.0, np.inf])], np.array([10])
+    ... ).tolist()
     [[10, 11, 13]]
     """
     found = np.empty(x.shape, np.int64)

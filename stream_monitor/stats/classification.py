@@ -16,20 +16,23 @@ CLIP = 1e-15
 CALIBRATION_BINS = 10
 
 
-def precision_recall_f1(hits: Float, predicted: Float, actual: Float) -> tuple[float | None, float | None, float | None]:
+def precision_recall_f1(
+    hits: Float, predicted: Float, actual: Float
+) -> tuple[float | None, float | None, float | None]:
     """
     Precision, recall and F1 from counts by class, weighted by support when there are several.
 
     Parameters
     ----------
     hits, predicted, actual : (classes,) float64, events
-        True positives, predictions and labels of each class; one class alone is the positive class of a binary model.
+        True positives, predictions and labels of each class; one class alone is the positive class
+        of a binary model.
 
     Returns
     -------
     tuple of float or None
-        For one class None where undefined (nothing predicted, no positive label). Weighted over several, an undefined class counts as 0, as scikit-learn does with
-        `zero_division=0`.
+        For one class None where undefined (nothing predicted, no positive label). Weighted over
+        several, an undefined class counts as 0, as scikit-learn does with `zero_division=0`.
 
     Examples
     --------
@@ -41,7 +44,13 @@ def precision_recall_f1(hits: Float, predicted: Float, actual: Float) -> tuple[f
         precision = float(hits[0] / predicted[0]) if predicted[0] else None
         recall = float(hits[0] / actual[0]) if actual[0] else None
         either = float(predicted[0] + actual[0])
-        return precision, recall, float(2 * hits[0] / either) if either and precision is not None and recall is not None else None
+        return (
+            precision,
+            recall,
+            float(2 * hits[0] / either)
+            if either and precision is not None and recall is not None
+            else None,
+        )
     if not total:
         return None, None, None
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -54,7 +63,8 @@ def precision_recall_f1(hits: Float, predicted: Float, actual: Float) -> tuple[f
 
 def roc_auc(score: Float, positive: Bool) -> float | None:
     """
-    Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
+    Area under the ROC curve: the chance that a positive scores above a negative, ties counting
+    half.
 
     Parameters
     ----------
@@ -68,7 +78,8 @@ def roc_auc(score: Float, positive: Bool) -> float | None:
 
     References
     ----------
-    J. A. Hanley, B. J. McNeil, The meaning and use of the area under a ROC curve, Radiology 143 (1982).
+    J. A. Hanley, B. J. McNeil, The meaning and use of the area under a ROC curve, Radiology 143
+    (1982).
 
     Examples
     --------
@@ -81,7 +92,14 @@ def roc_auc(score: Float, positive: Bool) -> float | None:
         return None
     distinct, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2
-    return float((ranks[inverse][positive].sum() - positives * (positives + 1) / 2) / (positives * negatives)) if len(distinct) else None
+    return (
+        float(
+            (ranks[inverse][positive].sum() - positives * (positives + 1) / 2)
+            / (positives * negatives)
+        )
+        if len(distinct)
+        else None
+    )
 
 
 def roc_auc_macro(probabilities: Float, actual: Int) -> float | None:

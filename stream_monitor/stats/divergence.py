@@ -1,8 +1,9 @@
 """
 Distances between two binned samples, vectorised over features.
 
-Rule of the file: counts in, a number a feature out; NaN where a sample is empty. In the PSI, which has no finite value otherwise, a bin that is empty
-in one sample counts as `EMPTY` rows there, so that a new category is far but finite; one that is empty in both counts for nothing.
+Rule of the file: counts in, a number a feature out; NaN where a sample is empty. In the PSI, which
+has no finite value otherwise, a bin that is empty in one sample counts as `EMPTY` rows there, so
+that a new category is far but finite; one that is empty in both counts for nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def psi(expected: Float, actual: Float, *, unbiased: bool = False) -> Float:
     expected, actual : (features, bins) float64, events
         Counts of the reference and of the current window on the same bins.
     unbiased : bool
-        Subtract the expectation under no change, (bins - 1) (1/n + 1/m) of the bins that are not empty in both, and cut at 0.
+        Subtract the expectation under no change, (bins - 1) (1/n + 1/m) of the bins that are not
+        empty in both, and cut at 0.
 
     Returns
     -------
@@ -37,7 +39,8 @@ def psi(expected: Float, actual: Float, *, unbiased: bool = False) -> Float:
 
     References
     ----------
-    N. Siddiqi, Credit Risk Scorecards, Wiley 2006. The bias: B. Yurdakul, Statistical properties of population stability index, 2018.
+    N. Siddiqi, Credit Risk Scorecards, Wiley 2006. The bias: B. Yurdakul, Statistical properties of
+    population stability index, 2018.
 
     Examples
     --------
@@ -46,7 +49,10 @@ def psi(expected: Float, actual: Float, *, unbiased: bool = False) -> Float:
     """
     least = np.where(expected + actual > 0, EMPTY, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        p, q = np.maximum(expected, least) / expected.sum(axis=1, keepdims=True), np.maximum(actual, least) / actual.sum(axis=1, keepdims=True)
+        p, q = (
+            np.maximum(expected, least) / expected.sum(axis=1, keepdims=True),
+            np.maximum(actual, least) / actual.sum(axis=1, keepdims=True),
+        )
         value: Float = np.where(least > 0, (q - p) * np.log(q / p), 0.0).sum(axis=1)
     if unbiased:
         bins = (least > 0).sum(axis=1)
@@ -88,7 +94,8 @@ def jensen_shannon(expected: Float, actual: Float) -> Float:
 
 def ks(expected: Float, actual: Float) -> Float:
     """
-    Kolmogorov-Smirnov statistic on the bins: the greatest difference of the distribution functions at the edges.
+    Kolmogorov-Smirnov statistic on the bins: the greatest difference of the distribution functions
+    at the edges.
 
     Parameters
     ----------
@@ -103,7 +110,9 @@ def ks(expected: Float, actual: Float) -> Float:
     >>> ks(np.array([[1.0, 1.0]]), np.array([[2.0, 0.0]])).tolist()
     [0.5]
     """
-    value: Float = np.abs(np.cumsum(_shares(expected), axis=1) - np.cumsum(_shares(actual), axis=1)).max(axis=1)
+    value: Float = np.abs(
+        np.cumsum(_shares(expected), axis=1) - np.cumsum(_shares(actual), axis=1)
+    ).max(axis=1)
     return value
 
 
@@ -138,7 +147,8 @@ def area_between(expected: Float, actual: Float, edges: Float) -> Float:
 
 def chi2(expected: Float, actual: Float) -> Float:
     """
-    Cramér's V of the two samples: the chi-squared statistic of the 2 by bins table as a share of its greatest possible value, between 0 and 1.
+    Cramér's V of the two samples: the chi-squared statistic of the 2 by bins table as a share of
+    its greatest possible value, between 0 and 1.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
 """
 Sums of floats without any rounding, as vectors that are added and subtracted like all other sums.
 
-Rule of the file: a value is cut into pieces of 24 bits, each of which goes into the column of its weight. Columns hold whole
-numbers below 2**53, so adding and subtracting is exact, and what was taken back leaves no trace.
+Rule of the file: a value is cut into pieces of 24 bits, each of which goes into the column of its
+weight. Columns hold whole numbers below 2**53, so adding and subtracting is exact, and what was
+taken back leaves no trace.
 """
 
 from __future__ import annotations

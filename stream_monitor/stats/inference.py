@@ -1,7 +1,8 @@
 """
 How sure a number is.
 
-Rule of the file: intervals for what is judged, so that few rows can neither raise an alert nor end one.
+Rule of the file: intervals for what is judged, so that few rows can neither raise an alert nor end
+one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def wilson_interval(part: float, total: float, z: float = Z) -> tuple[float, flo
 
     References
     ----------
-    E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
+    E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22
+    (1927).
 
     Examples
     --------
@@ -41,7 +43,11 @@ def wilson_interval(part: float, total: float, z: float = Z) -> tuple[float, flo
         return 0.0, 1.0
     share, square = part / total, z * z
     middle = (share + square / (2 * total)) / (1 + square / total)
-    half = z / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
+    half = (
+        z
+        / (1 + square / total)
+        * math.sqrt(share * (1 - share) / total + square / (4 * total * total))
+    )
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
@@ -51,8 +57,9 @@ BACK_Z = 2.0
 
 def is_back(newest: tuple[float, float], steady: tuple[float, float], limit: float) -> bool:
     """
-    Whether a share that was beyond its limit is no more: that of the newest rows is within it, and either surely so or that of more
-    rows is within it too. A share near its limit, of few rows, would else end its alert by chance.
+    Whether a share that was beyond its limit is no more: that of the newest rows is within it, and
+    either surely so or that of more rows is within it too. A share near its limit, of few rows,
+    would else end its alert by chance.
 
     Parameters
     ----------
@@ -62,8 +69,14 @@ def is_back(newest: tuple[float, float], steady: tuple[float, float], limit: flo
 
     Examples
     --------
-    >>> is_back((0, 200), (90, 1_000), 0.05), is_back((8, 200), (70, 1_000), 0.05), is_back((8, 200), (40, 1_000), 0.05)
+    >>> (
+    ...     is_back((0, 200), (90, 1_000), 0.05),
+    ...     is_back((8, 200), (70, 1_000), 0.05),
+    ...     is_back((8, 200), (40, 1_000), 0.05),
+    ... )
     (True, False, True)
     """
     within = newest[0] <= limit * newest[1]
-    return within and (wilson_interval(*newest, BACK_Z)[1] <= limit or steady[0] <= limit * steady[1])
+    return within and (
+        wilson_interval(*newest, BACK_Z)[1] <= limit or steady[0] <= limit * steady[1]
+    )

@@ -1,8 +1,10 @@
 """
-Performance as sums, so that panes of time can be added: the same metrics as on the rows, but for ROC AUC, which takes 256 bins of the logit.
+Performance as sums, so that panes of time can be added: the same metrics as on the rows, but for
+ROC AUC, which takes 256 bins of the logit.
 
-Rule of the file: one float64 vector a pane with a fixed layout; vectors of the same rows add up to the same numbers however the
-rows are cut. Classes are kept apart by name, so that which of them is the positive one can be decided, and changed, afterwards.
+Rule of the file: one float64 vector a pane with a fixed layout; vectors of the same rows add up to
+the same numbers however the rows are cut. Classes are kept apart by name, so that which of them is
+the positive one can be decided, and changed, afterwards.
 """
 
 from __future__ import annotations
@@ -13,7 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.stats.classification import CALIBRATION_BINS, CLIP, calibration_bins, calibration_error, precision_recall_f1
+from stream_monitor.stats.classification import (
+    CALIBRATION_BINS,
+    CLIP,
+    calibration_bins,
+    calibration_error,
+    precision_recall_f1,
+)
 from stream_monitor.stats.exact_sums import GREATEST, LIMBS, exact_sums, exact_total, square_parts
 
 Float = NDArray[np.float64]
@@ -28,11 +36,17 @@ SLOTS_MAX = 4
 FEW_CLASSES = 16
 """Of so many every pair of label and answer is counted."""
 SCORED = 3 + 2 * CALIBRATION_BINS
-"""Log loss if the class of the row is the positive one, and if it is not; squares of scores; then bins of calibration: rows, scores."""
+"""
+Log loss if the class of the row is the positive one, and if it is not; squares of scores; then bins
+of calibration: rows, scores.
+"""
 
 
 class Positive(NamedTuple):
-    """How classes are read: the codes of the positive class and of the other one (-1: not known), and the scores that are of the positive class."""
+    """
+    How classes are read: the codes of the positive class and of the other one (-1: not known), and
+    the scores that are of the positive class.
+    """
 
     positive: int
     negative: int
@@ -41,8 +55,10 @@ class Positive(NamedTuple):
 
 class ClassSums:
     """
-    Layout: rows, right ones, then of class scores rows, log loss, Brier; by class hits, answers, labels, and without an answer
-    scores below and from 0.5, and answers with a `score` and the sum of these; by candidate and class of the label the sums of a score (`SCORED`, then bins of its logit).
+    Layout: rows, right ones, then of class scores rows, log loss, Brier; by class hits, answers,
+    labels, and without an answer scores below and from 0.5, and answers with a `score` and the sum
+    of these; by candidate and class of the label the sums of a score (`SCORED`, then bins of its
+    logit).
 
     Parameters
     ----------
@@ -66,13 +82,25 @@ class ClassSums:
         n = len(sums)
         out = np.zeros((n, self.width))
         out[:, :HEAD] = sums[:, :HEAD]
-        out[:, HEAD : self.counts].reshape(n, PER_CLASS, self.classes)[:, :, : old.classes] = sums[:, HEAD : old.counts].reshape(n, PER_CLASS, old.classes)
+        out[:, HEAD : self.counts].reshape(n, PER_CLASS, self.classes)[:, :, : old.classes] = sums[
+            :, HEAD : old.counts
+        ].reshape(n, PER_CLASS, old.classes)
         if old.candidates and self.candidates:
             scored = sums[:, old.counts :].reshape(n, old.candidates, old.slots, old.block)
-            out[:, self.counts :].reshape(n, self.candidates, self.slots, self.block)[:, : old.candidates, : old.slots] = scored
+            out[:, self.counts :].reshape(n, self.candidates, self.slots, self.block)[
+                :, : old.candidates, : old.slots
+            ] = scored
         return out
 
-    def rows(self, predicted: Int, actual: Int, scores: Sequence[Float], class_scored: tuple[Float, Float] | None, group: Int, groups: int) -> Float:
+    def rows(
+        self,
+        predicted: Int,
+        actual: Int,
+        scores: Sequence[Float],
+        class_scored: tuple[Float, Float] | None,
+        group: Int,
+        groups: int,
+    ) -> Float:
         """
         Sums by group of rows.
 
@@ -102,13 +130,23 @@ class ClassSums:
             self._scored(out, j, score, actual, group)
         return out
 
-    def _answered(self, out: Float, predicted: Int, actual: Int, scores: Sequence[Float], group: Int) -> None:
+    def _answered(
+        self, out: Float, predicted: Int, actual: Int, scores: Sequence[Float], group: Int
+    ) -> None:
         """Rows, right ones, and the counts by class."""
         groups, k = len(out), self.classes
-        if k <= FEW_CLASSES and len(group) and min(predicted.min(), actual.min()) >= 0:  # nearly always
-            table = np.bincount((group * k + actual) * k + predicted, minlength=groups * k * k).reshape(groups, k, k)
+        if (
+            k <= FEW_CLASSES and len(group) and min(predicted.min(), actual.min()) >= 0
+        ):  # nearly always
+            table = np.bincount(
+                (group * k + actual) * k + predicted, minlength=groups * k * k
+            ).reshape(groups, k, k)
             found = out[:, HEAD : HEAD + 3 * k].reshape(groups, 3, k)
-            found[:, 0], found[:, 1], found[:, 2] = table.diagonal(axis1=1, axis2=2), table.sum(axis=1), table.sum(axis=2)
+            found[:, 0], found[:, 1], found[:, 2] = (
+                table.diagonal(axis1=1, axis2=2),
+                table.sum(axis=1),
+                table.sum(axis=2),
+            )
             self._scores_of_answers(out, predicted, scores, group, found[:, 1])
             out[:, 0], out[:, 1] = found[:, 2].sum(axis=1), found[:, 0].sum(axis=1)
             return
@@ -121,15 +159,25 @@ class ClassSums:
         by_score = predicted == BY_SCORE
         if by_score.any() and scores:
             high = scores[0] >= 0.5
-            counted += [(actual, by_score & ~high & (actual >= 0)), (actual, by_score & high & (actual >= 0))]
+            counted += [
+                (actual, by_score & ~high & (actual >= 0)),
+                (actual, by_score & high & (actual >= 0)),
+            ]
         place = group * k
         for i, (code, which) in enumerate(counted):
             at = place + code if which.all() else (place + code)[which]
-            out[:, HEAD + i * k : HEAD + (i + 1) * k] = np.bincount(at, minlength=groups * k).reshape(groups, k)
+            out[:, HEAD + i * k : HEAD + (i + 1) * k] = np.bincount(
+                at, minlength=groups * k
+            ).reshape(groups, k)
         self._scores_of_answers(out, predicted, scores, group, None)
 
-    def _scores_of_answers(self, out: Float, predicted: Int, scores: Sequence[Float], group: Int, answers: Float | None) -> None:
-        """Of each class the answers that have a `score`, and the sum of these; `answers` are all of them, where every row has one."""
+    def _scores_of_answers(
+        self, out: Float, predicted: Int, scores: Sequence[Float], group: Int, answers: Float | None
+    ) -> None:
+        """
+        Of each class the answers that have a `score`, and the sum of these; `answers` are all of
+        them, where every row has one.
+        """
         if not (self.candidates and len(scores)):
             return
         groups, k = len(out), self.classes
@@ -142,7 +190,11 @@ class ClassSums:
                 return
             predicted, score, group = predicted[known], score[known], group[known]
         at = group * k + predicted
-        found[:, 0] = answers if every and answers is not None else np.bincount(at, minlength=groups * k).reshape(groups, k)
+        found[:, 0] = (
+            answers
+            if every and answers is not None
+            else np.bincount(at, minlength=groups * k).reshape(groups, k)
+        )
         found[:, 1] = np.bincount(at, score, groups * k).reshape(groups, k)
 
     def _scored(self, out: Float, candidate: int, score: Float, actual: Int, group: Int) -> None:
@@ -160,22 +212,31 @@ class ClassSums:
             block[:, :, i] = np.bincount(slot, column, groups * slots).reshape(groups, slots)
         at = slot * CALIBRATION_BINS + calibration_bins(score)
         shape = groups, slots, CALIBRATION_BINS
-        block[:, :, 3 : 3 + CALIBRATION_BINS] = np.bincount(at, minlength=groups * slots * CALIBRATION_BINS).reshape(shape)
-        block[:, :, 3 + CALIBRATION_BINS : SCORED] = np.bincount(at, score, groups * slots * CALIBRATION_BINS).reshape(shape)
+        block[:, :, 3 : 3 + CALIBRATION_BINS] = np.bincount(
+            at, minlength=groups * slots * CALIBRATION_BINS
+        ).reshape(shape)
+        block[:, :, 3 + CALIBRATION_BINS : SCORED] = np.bincount(
+            at, score, groups * slots * CALIBRATION_BINS
+        ).reshape(shape)
         if self.bins:
             at = slot * self.bins + logit_bins(score)
-            block[:, :, SCORED:] = np.bincount(at, minlength=groups * slots * self.bins).reshape(groups, slots, self.bins)
+            block[:, :, SCORED:] = np.bincount(at, minlength=groups * slots * self.bins).reshape(
+                groups, slots, self.bins
+            )
 
     def by_class(self, sums: Float) -> Float:
         """
         Of each class labels, answers, right ones, labels with a `score` and the sum of these, answers with one and the sum of these:
-        (7, classes). In the last place of the scores of labels are those of all classes that share it.
-        """
+        (7, classes). In the last place of the scores of labels are those of all classes that share
+        it.
+        """  # noqa: E501
         out = np.zeros((7, self.classes))
         hits, predicted, actual = sums[HEAD : HEAD + 3 * self.classes].reshape(3, self.classes)
         out[:3] = actual, predicted, hits
         if self.candidates:
-            block = sums[self.counts : self.counts + self.slots * self.block].reshape(self.slots, self.block)
+            block = sums[self.counts : self.counts + self.slots * self.block].reshape(
+                self.slots, self.block
+            )
             scored = block[:, 3:SCORED].reshape(self.slots, 2, CALIBRATION_BINS).sum(axis=2).T
             out[3:5, : self.slots], out[3:5, self.slots :] = scored, scored[:, -1:]
         out[5:] = sums[HEAD + 5 * self.classes : self.counts].reshape(2, self.classes)
@@ -184,8 +245,13 @@ class ClassSums:
     # ---- metrics
 
     def _answers(self, sums: Float, read: Positive) -> tuple[float | None, Float, Float, Float]:
-        """Right rows (None: not known), and hits, answers and labels by class, with the answers that scores give."""
-        hits, predicted, actual, low, high = sums[HEAD : self.counts].reshape(PER_CLASS, self.classes)[:5]
+        """
+        Right rows (None: not known), and hits, answers and labels by class, with the answers that
+        scores give.
+        """
+        hits, predicted, actual, low, high = sums[HEAD : self.counts].reshape(
+            PER_CLASS, self.classes
+        )[:5]
         if not (low.any() or high.any()):
             return float(sums[1]), hits, predicted, actual
         if min(read.positive, read.negative) < 0:
@@ -197,7 +263,11 @@ class ClassSums:
         return float(sums[1] + high[read.positive] + low[read.negative]), hits, predicted, actual
 
     def binary(self, sums: Float, read: Positive) -> dict[str, float]:
-        """Metrics of (width,) sums of a binary model; what is undefined is absent. Labels of a third class are not of the positive one."""
+        """
+        Metrics of (width,) sums of a binary model; what is undefined is absent.
+
+        Labels of a third class are not of the positive one.
+        """
         n = float(sums[0])
         if not n:
             return {}
@@ -205,7 +275,11 @@ class ClassSums:
         found: dict[str, float | None] = {"accuracy": None if right is None else right / n}
         p = read.positive
         if p >= 0 and right is not None:
-            found |= zip(("precision", "recall", "f1"), precision_recall_f1(hits[[p]], predicted[[p]], actual[[p]]), strict=True)
+            found |= zip(
+                ("precision", "recall", "f1"),
+                precision_recall_f1(hits[[p]], predicted[[p]], actual[[p]]),
+                strict=True,
+            )
         if p >= 0 and self.candidates and (p < self.slots - 1 or self.classes <= self.slots):
             found |= self._of_scores(sums, read)
         return {k: float(v) for k, v in found.items() if v is not None}
@@ -219,15 +293,23 @@ class ClassSums:
             return {}
         is_positive = np.arange(self.slots) == read.positive
         scores = block[:, 3 + CALIBRATION_BINS : SCORED]
-        positives, score_of_positives = float(bins[read.positive].sum()), float(scores[read.positive].sum())
+        positives, score_of_positives = (
+            float(bins[read.positive].sum()),
+            float(scores[read.positive].sum()),
+        )
         loss = float(block[is_positive, 0].sum() + block[~is_positive, 1].sum())
         found: dict[str, float | None] = {
             "log_loss": loss / total,
-            "brier_score": max(float(block[:, 2].sum()) - 2 * score_of_positives + positives, 0.0) / total,
-            "calibration_error": calibration_error(bins.sum(axis=0), scores.sum(axis=0), bins[read.positive]),
+            "brier_score": max(float(block[:, 2].sum()) - 2 * score_of_positives + positives, 0.0)
+            / total,
+            "calibration_error": calibration_error(
+                bins.sum(axis=0), scores.sum(axis=0), bins[read.positive]
+            ),
         }
         if self.bins:
-            found["roc_auc"] = auc_of_bins(block[~is_positive, SCORED:].sum(axis=0), block[read.positive, SCORED:])
+            found["roc_auc"] = auc_of_bins(
+                block[~is_positive, SCORED:].sum(axis=0), block[read.positive, SCORED:]
+            )
         return found
 
     def multiclass(self, sums: Float, read: Positive) -> dict[str, float]:
@@ -242,7 +324,11 @@ class ClassSums:
             hits, predicted, actual = hits[used], predicted[used], actual[used]
             if len(hits) == 1:  # one class only: scikit-learn weighs it alone
                 hits, predicted, actual = (np.append(c, 0.0) for c in (hits, predicted, actual))
-            found |= zip(("precision", "recall", "f1"), precision_recall_f1(hits, predicted, actual), strict=True)
+            found |= zip(
+                ("precision", "recall", "f1"),
+                precision_recall_f1(hits, predicted, actual),
+                strict=True,
+            )
         if scored:
             found |= {"log_loss": loss / scored, "brier_score": brier / scored}
         return {k: float(v) for k, v in found.items() if v is not None}
@@ -259,17 +345,23 @@ class ClassSums:
         Returns
         -------
         tuple of float
-            Of guesses as frequent as the answers are, and of equal guesses among the classes that occurred.
+            Of guesses as frequent as the answers are, and of equal guesses among the classes that
+            occurred.
         """
         right, _, predicted, actual = self._answers(sums, read)
         n, classes = float(sums[0]), int(((predicted + actual) > 0).sum())
-        return None if right is None or not n or classes < 2 else (float(predicted @ actual) / (n * n), 1 / classes)
+        return (
+            None
+            if right is None or not n or classes < 2
+            else (float(predicted @ actual) / (n * n), 1 / classes)
+        )
 
 
 class RegressionSums:
     """
-    Layout: rows, rows whose values are too great to be squared, then exact sums: of errors, of absolute errors, of their squares,
-    of labels, and of their squares. An error is prediction less label.
+    Layout: rows, rows whose values are too great to be squared, then exact sums: of errors, of
+    absolute errors, of their squares, of labels, and of their squares. An error is prediction less
+    label.
     """
 
     width = 2 + 5 * LIMBS
@@ -299,12 +391,19 @@ class RegressionSums:
 
     @staticmethod
     def metrics(sums: Float) -> dict[str, float]:
-        """Metrics of (width,) sums; R² is absent when the label does not vary, and all are where a value was too great."""
+        """
+        Metrics of (width,) sums; R² is absent when the label does not vary, and all are where a
+        value was too great.
+        """
         n, beyond = int(sums[0]), int(sums[1])
         if not n or beyond:
             return {}
         error, absolute, squares, y, y2 = (exact_total(c) for c in sums[2:].reshape(5, LIMBS))
-        found = {"mae": float(absolute / n), "rmse": float(np.sqrt(float(squares / n))), "bias": float(error / n)}
+        found = {
+            "mae": float(absolute / n),
+            "rmse": float(np.sqrt(float(squares / n))),
+            "bias": float(error / n),
+        }
         spread = y2 - y * y / n
         if n > 1 and spread > 0:
             found["r2"] = float(1 - squares / spread)
@@ -333,11 +432,17 @@ def regression_metrics(predicted: Float, actual: Float) -> dict[str, float]:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         error = predicted - actual
         scale = float(np.abs(error).max()) or 1.0
-        found = {"mae": float(np.abs(error).mean()), "rmse": scale * float(np.sqrt(np.mean((error / scale) ** 2))), "bias": float(error.mean())}
+        found = {
+            "mae": float(np.abs(error).mean()),
+            "rmse": scale * float(np.sqrt(np.mean((error / scale) ** 2))),
+            "bias": float(error.mean()),
+        }
         away = actual - actual.mean()
         unit = float(np.abs(away).max())
         if n > 1 and actual.min() < actual.max() and unit:
-            found["r2"] = 1 - float((error / unit) @ (error / unit)) / float((away / unit) @ (away / unit))
+            found["r2"] = 1 - float((error / unit) @ (error / unit)) / float(
+                (away / unit) @ (away / unit)
+            )
     return {k: v for k, v in found.items() if np.isfinite(v)}
 
 
@@ -350,7 +455,9 @@ def logit_bins(score: Float) -> Int:
     """
     with np.errstate(divide="ignore"):
         logit = np.log(score) - np.log1p(-score)
-    return np.clip((logit + LOGIT_MAX) * (AUC_BINS / (2 * LOGIT_MAX)), 0, AUC_BINS - 1).astype(np.int64)
+    return np.clip((logit + LOGIT_MAX) * (AUC_BINS / (2 * LOGIT_MAX)), 0, AUC_BINS - 1).astype(
+        np.int64
+    )
 
 
 def auc_of_bins(negatives: Float, positives: Float) -> float | None:
@@ -364,7 +471,8 @@ def auc_of_bins(negatives: Float, positives: Float) -> float | None:
     Returns
     -------
     float or None
-        None when only one class is there, or when pairs that share a bin (whose order is unknown) could move it by more than 0.02.
+        None when only one class is there, or when pairs that share a bin (whose order is unknown)
+        could move it by more than 0.02.
 
     Examples
     --------

@@ -75,19 +75,27 @@ def quantile_of_bins(counts: Float, edges: Float, q: float, *, whole: bool = Fal
     Returns
     -------
     float or None
-        Of a bin of one value that value, exactly the one of this rank; else by linear interpolation within its bin, at most the
-        bin's width from it. None where that is in one of the outer bins, or in the first or the last of the others unless it is
-        of one value: there they are as wide as values come.
+        Of a bin of one value that value, exactly the one of this rank; else by linear interpolation
+        within its bin, at most the bin's width from it. None where that is in one of the outer
+        bins, or in the first or the last of the others unless it is of one value: there they are as
+        wide as values come.
 
     Examples
     --------
     >>> edges = np.array([0.0, np.nextafter(0.0, 1.0), 1.0, 2.0, 4.0])
-    >>> [quantile_of_bins(np.array([0.0, 10.0, 0.0, 10.0, 5.0, 0.0]), edges, q) for q in (0.25, 0.5, 0.9)]
+    >>> [
+    ...     quantile_of_bins(np.array([0.0, 10.0, 0.0, 10.0, 5.0, 0.0]), edges, q)
+    ...     for q in (0.25, 0.5, 0.9)
+    ... ]
     [0.0, 1.25, None]
     """
     total = np.cumsum(counts)
     rank = q * total[-1]
-    k = int(np.searchsorted(total, max(rank - RANK_ERROR * total[-1], 0.0), side="left" if rank > 0 else "right"))
+    k = int(
+        np.searchsorted(
+            total, max(rank - RANK_ERROR * total[-1], 0.0), side="left" if rank > 0 else "right"
+        )
+    )
     if k in (0, len(counts) - 1):
         return None
     low, high = float(edges[k - 1]), float(edges[k])

@@ -1,9 +1,9 @@
 """
 Log time: the clock of a fold, read off the records of its log.
 
-Rule of the file: one record is no clock. Times come from machines whose clocks may be wrong; so log time
-goes along with small steps, and follows a jump, ahead or back, only when the log goes on from there
-without a record that says otherwise. The same times give the same log time.
+Rule of the file: one record is no clock. Times come from machines whose clocks may be wrong; so log
+time goes along with small steps, and follows a jump, ahead or back, only when the log goes on from
+there without a record that says otherwise. The same times give the same log time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Mapping
 JUMP_MS = 60_000
 """A step beyond this is a jump: a worker ticks every second, so even a restart is shorter."""
 CONFIRM_MS = 2_000
-"""The log goes on for so long after a jump before it is followed: time for every other worker to tick."""
+"""
+The log goes on for so long after a jump before it is followed: time for every other worker to tick.
+"""
 
 
 class LogTime:
@@ -70,7 +72,9 @@ class LogTime:
             self._refuse()
         elif near or not (self._step_ms and self.confirm_ms) or self._goes_on(time_ms):
             self._refuse(really=near)
-            self._step_ms = abs(step) if self.now_ms else 0  # the first step of a log is believed too: nothing is known of it yet
+            self._step_ms = (
+                abs(step) if self.now_ms else 0
+            )  # the first step of a log is believed too: nothing is known of it yet
             self.now_ms = time_ms
         elif not self.is_waiting or abs(time_ms - self._jumped_ms) > JUMP_MS:
             self._jumped_ms = time_ms
@@ -90,8 +94,15 @@ class LogTime:
 
     def state(self) -> dict[str, int]:
         """Plain values for the snapshot."""
-        return {"now": self.now_ms, "refused": self.refused, "step": self._step_ms, "jumped": self._jumped_ms}
+        return {
+            "now": self.now_ms,
+            "refused": self.refused,
+            "step": self._step_ms,
+            "jumped": self._jumped_ms,
+        }
 
     def load(self, state: Mapping[str, int]) -> None:
         """Go on from the state of a snapshot."""
-        self.now_ms, self.refused, self._step_ms, self._jumped_ms = (state[k] for k in ("now", "refused", "step", "jumped"))
+        self.now_ms, self.refused, self._step_ms, self._jumped_ms = (
+            state[k] for k in ("now", "refused", "step", "jumped")
+        )

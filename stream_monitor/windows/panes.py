@@ -1,8 +1,10 @@
 """
 Panes of event time: sums that are added, aged into coarser panes and read as windows.
 
-Rule of the file: the same rows give the same window, in whatever order and pieces they came. A pane is one row of a matrix of sums; adding is addition, so panes merge
-associatively. As the watermark moves on, panes of 10 s become panes of a minute, of ten minutes, of an hour: a row that comes late goes to the pane that its age has.
+Rule of the file: the same rows give the same window, in whatever order and pieces they came. A pane
+is one row of a matrix of sums; adding is addition, so panes merge associatively. As the watermark
+moves on, panes of 10 s become panes of a minute, of ten minutes, of an hour: a row that comes late
+goes to the pane that its age has.
 """
 
 from __future__ import annotations
@@ -56,14 +58,23 @@ class Panes:
         self.watermark_ms = max(self.watermark_ms, int(starts.max()))
         spans = self._span_of(starts)
         starts = starts // spans * spans
-        if self.used and len(starts) == 1 and self.starts[self.used - 1] == starts[0] and self.spans[self.used - 1] == spans[0]:
+        if (
+            self.used
+            and len(starts) == 1
+            and self.starts[self.used - 1] == starts[0]
+            and self.spans[self.used - 1] == spans[0]
+        ):
             self.sums[self.used - 1] += sums[0]  # nearly always: the newest pane grows
             return
         if len(starts) > 1:
             starts, spans, sums = _merged(starts, spans, sums)
         place = np.searchsorted(self.starts[: self.used], starts)
         inside = np.minimum(place, max(self.used - 1, 0))
-        known = (place < self.used) & (self.starts[inside] == starts) if self.used else np.zeros(len(starts), bool)
+        known = (
+            (place < self.used) & (self.starts[inside] == starts)
+            if self.used
+            else np.zeros(len(starts), bool)
+        )
         self.sums[place[known]] += sums[known]
         if not known.all():
             self._insert(starts[~known], spans[~known], sums[~known])
@@ -74,13 +85,20 @@ class Panes:
             self._compact()
         if self.used + n > len(self.starts):
             capacity = max(16, 2 * (self.used + n))
-            self.starts, self.spans = np.resize(self.starts, capacity), np.resize(self.spans, capacity)
+            self.starts, self.spans = (
+                np.resize(self.starts, capacity),
+                np.resize(self.spans, capacity),
+            )
             grown = np.zeros((capacity, self.width))
             grown[: self.used] = self.sums[: self.used]
             self.sums = grown
         newer = self.used == 0 or starts[0] > self.starts[self.used - 1]
         end = self.used + n
-        self.starts[self.used : end], self.spans[self.used : end], self.sums[self.used : end] = starts, spans, sums
+        self.starts[self.used : end], self.spans[self.used : end], self.sums[self.used : end] = (
+            starts,
+            spans,
+            sums,
+        )
         self.used = end
         if not newer:
             order = np.argsort(self.starts[:end], kind="stable")
@@ -88,7 +106,10 @@ class Panes:
                 column[:end] = column[:end][order]
 
     def _span_of(self, starts: Int) -> Int:
-        """Width of the pane that rows of this time belong to: the wider one as soon as all of it is old enough, so that no pane overlaps another."""
+        """
+        Width of the pane that rows of this time belong to: the wider one as soon as all of it is
+        old enough, so that no pane overlaps another.
+        """
         spans = np.full(len(starts), self.ladder[0][0], np.int64)
         for (_, oldest), (width, _) in zip(self.ladder, self.ladder[1:], strict=False):
             spans[self.watermark_ms - (starts // width * width + width) >= (oldest or 0)] = width
@@ -104,7 +125,9 @@ class Panes:
             self.used -= gone
         starts, sums = self.starts[: self.used], self.sums[: self.used]
         spans = self._span_of(starts)
-        twice = np.append(False, starts[1:] == starts[:-1])[: len(starts)]  # a row was added while panes came of age
+        twice = np.append(False, starts[1:] == starts[:-1])[
+            : len(starts)
+        ]  # a row was added while panes came of age
         aged = np.flatnonzero((spans != self.spans[: self.used]) | twice)
         if not len(aged):
             return  # nearly always: nothing has come of age since the last look
@@ -112,7 +135,11 @@ class Panes:
         first = int(np.searchsorted(starts, starts[aged[0]]))  # what is older stays as it is
         starts, spans, sums = _merged(starts[first:], spans[first:], sums[first:])
         self.used = first + len(starts)
-        self.starts[first : self.used], self.spans[first : self.used], self.sums[first : self.used] = starts, spans, sums
+        (
+            self.starts[first : self.used],
+            self.spans[first : self.used],
+            self.sums[first : self.used],
+        ) = starts, spans, sums
 
     def window(self, end_ms: int, duration_ms: int) -> tuple[Float, int, int]:
         """
@@ -121,7 +148,8 @@ class Panes:
         Parameters
         ----------
         end_ms, duration_ms : int, ms
-            The window ends with the pane that holds `end_ms`, and reaches back by `duration_ms`, rounded outwards to whole panes of the age its beginning has.
+            The window ends with the pane that holds `end_ms`, and reaches back by `duration_ms`,
+            rounded outwards to whole panes of the age its beginning has.
 
         Returns
         -------
@@ -138,14 +166,17 @@ class Panes:
         low, high = np.searchsorted(self.starts[: self.used], [start, end])
         return self.sums[low:high].sum(axis=0), start, end
 
-    def newest(self, least: float, end_ms: int, reach_ms: int, counted: slice = slice(None)) -> tuple[Float, int, int]:
+    def newest(
+        self, least: float, end_ms: int, reach_ms: int, counted: slice = slice(None)
+    ) -> tuple[Float, int, int]:
         """
         The sums of the fewest panes, up to the one that holds `end_ms`, whose rows are enough.
 
         Parameters
         ----------
         least : float
-            What the columns `counted` add up to; where a window of `reach_ms` has less, it is that window.
+            What the columns `counted` add up to; where a window of `reach_ms` has less, it is that
+            window.
         end_ms, reach_ms : int, ms
         counted : slice
             Columns that count rows.
@@ -196,9 +227,14 @@ class Panes:
         """The panes of a snapshot."""
         panes = cls(state["width"])
         panes.watermark_ms, panes.dropped = state["watermark_ms"], state["dropped"]
-        panes.starts, panes.spans = np.frombuffer(state["starts"], np.int64).copy(), np.frombuffer(state["spans"], np.int64).copy()
+        panes.starts, panes.spans = (
+            np.frombuffer(state["starts"], np.int64).copy(),
+            np.frombuffer(state["spans"], np.int64).copy(),
+        )
         panes.used = len(panes.starts)
-        panes.sums = np.frombuffer(state["sums"], np.float64).reshape(panes.used, panes.width).copy()
+        panes.sums = (
+            np.frombuffer(state["sums"], np.float64).reshape(panes.used, panes.width).copy()
+        )
         return panes
 
 

@@ -1,7 +1,8 @@
 """
 The N rows with the greatest event time.
 
-Rule of the file: a top-N is a set, so the order in which rows come and how they are cut do not matter; ties of time are broken by the id hash.
+Rule of the file: a top-N is a set, so the order in which rows come and how they are cut do not
+matter; ties of time are broken by the id hash.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ class TopN:
 
     Notes
     -----
-    A buffer of 2 N rows takes rows as they come, and is cut to N when it is full: O(1) a row, amortised.
+    A buffer of 2 N rows takes rows as they come, and is cut to N when it is full: O(1) a row,
+    amortised.
     """
 
     def __init__(self, n: int, columns: Mapping[str, str]) -> None:
         self.n = n
         self.dtypes: dict[str, str] = {"time": "<i8", "id": "<u8", **columns}
-        self.column: dict[str, NDArray[Any]] = {name: np.zeros(2 * n, dtype) for name, dtype in self.dtypes.items()}
+        self.column: dict[str, NDArray[Any]] = {
+            name: np.zeros(2 * n, dtype) for name, dtype in self.dtypes.items()
+        }
         self.used = 0
         self._orders: dict[int, slice | Int] = {}
         """By n: the places of the greatest n rows, until they change."""
@@ -68,7 +72,11 @@ class TopN:
         self._orders.clear()
 
     def _order(self, n: int) -> slice | Int:
-        """Places of the greatest `n` rows. Rows that came in order of time need no sort, unless a tie lies on the cut."""
+        """
+        Places of the greatest `n` rows.
+
+        Rows that came in order of time need no sort, unless a tie lies on the cut.
+        """
         time = self.column["time"][: self.used]
         first = max(self.used - n, 0)
         if (time[1:] >= time[:-1]).all() and (first == 0 or time[first] > time[first - 1]):
@@ -76,7 +84,12 @@ class TopN:
         return self._sorted()[-n:]
 
     def _sorted(self) -> Int:
-        """Places by time, then id. One number of a row's time and the first bits of its id is sorted faster, where it tells all rows apart."""
+        """
+        Places by time, then id.
+
+        One number of a row's time and the first bits of its id is sorted faster, where it tells all
+        rows apart.
+        """
         time, ids = self.column["time"][: self.used], self.column["id"][: self.used]
         low = time.min()
         bits = max((int(time.max()) - int(low)).bit_length(), 1)
@@ -89,7 +102,9 @@ class TopN:
         return np.lexsort((ids, time))
 
     def rows(self, n: int | None = None) -> dict[str, NDArray[Any]]:
-        """The greatest `n` rows (at most N), ascending by time; valid until rows are added or amended."""
+        """
+        The greatest `n` rows (at most N), ascending by time; valid until rows are added or amended.
+        """
         n = min(n or self.n, self.n)
         order = self._orders.get(n)
         if order is None:
@@ -98,24 +113,37 @@ class TopN:
 
     def amend(self, id: int, time: int, **values: float) -> bool:  # noqa: A002
         """Correct the row with this id and time; whether it is there."""
-        at = np.flatnonzero((self.column["id"][: self.used] == np.uint64(id)) & (self.column["time"][: self.used] == time))
+        at = np.flatnonzero(
+            (self.column["id"][: self.used] == np.uint64(id))
+            & (self.column["time"][: self.used] == time)
+        )
         for name, value in values.items():
             self.column[name][at] = value
         return len(at) > 0
 
     def state(self) -> dict[str, Any]:
         """Plain values for the snapshot."""
-        return {"n": self.n, "dtypes": self.dtypes, "columns": {name: c[: self.used].tobytes() for name, c in self.column.items()}}
+        return {
+            "n": self.n,
+            "dtypes": self.dtypes,
+            "columns": {name: c[: self.used].tobytes() for name, c in self.column.items()},
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], n: int) -> TopN:
         """The rows of a snapshot, the greatest `n` of them from now on."""
-        top = cls(max(n, state["n"]), {k: v for k, v in state["dtypes"].items() if k not in ("time", "id")})
+        top = cls(
+            max(n, state["n"]),
+            {k: v for k, v in state["dtypes"].items() if k not in ("time", "id")},
+        )
         for name, data in state["columns"].items():
             values = np.frombuffer(data, top.dtypes[name])
             top.column[name][: len(values)] = values
             top.used = len(values)
         if n < top.n:
             top._cut(n)
-            top.n, top.column = n, {name: column[: 2 * n].copy() for name, column in top.column.items()}
+            top.n, top.column = (
+                n,
+                {name: column[: 2 * n].copy() for name, column in top.column.items()},
+            )
         return top

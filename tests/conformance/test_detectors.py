@@ -1,4 +1,8 @@
-"""Every detector of `METHODS` meets every check. What is left out is in `EXCLUSIONS`, with its reason."""
+"""
+Every detector of `METHODS` meets every check.
+
+What is left out is in `EXCLUSIONS`, with its reason.
+"""
 
 from __future__ import annotations
 
@@ -33,31 +37,62 @@ class Case(NamedTuple):
         return make(self.method, self.parameters)
 
     def restored(self, detector: ValueDetector) -> ValueDetector:
-        return restore(self.method, self.parameters, msgspec.msgpack.decode(msgspec.msgpack.encode(detector.state())))
+        return restore(
+            self.method,
+            self.parameters,
+            msgspec.msgpack.decode(msgspec.msgpack.encode(detector.state())),
+        )
 
 
 def _streams() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(5)
     levels = [(0.0, 1.0, 1_500), (1.0, 1.0, 1_100), (-1.0, 2.0, 500), (6.0, 0.1, 400)]
     real = np.concatenate([rng.normal(mean, sd, n) for mean, sd, n in levels])
-    errors = (rng.random(len(real)) < np.repeat([0.1, 0.4, 0.05, 0.9], [n for _, _, n in levels])).astype(float)
+    errors = (
+        rng.random(len(real)) < np.repeat([0.1, 0.4, 0.05, 0.9], [n for _, _, n in levels])
+    ).astype(float)
     return real, errors
 
 
 REAL, ERRORS = _streams()
 CASES = [
     Case("adwin", {}, drift.ADWIN, REAL),
-    Case("adwin", {"delta": 0.05, "clock": 1, "grace_period": 5}, lambda: drift.ADWIN(delta=0.05, clock=1, grace_period=5), REAL),
+    Case(
+        "adwin",
+        {"delta": 0.05, "clock": 1, "grace_period": 5},
+        lambda: drift.ADWIN(delta=0.05, clock=1, grace_period=5),
+        REAL,
+    ),
     Case("page_hinkley", {}, lambda: drift.PageHinkley(1_000, 0.25, 50.0, 1.0), REAL),
-    Case("page_hinkley", {"min_instances": 30, "delta": 0.005, "alpha": 0.9999}, lambda: drift.PageHinkley(30, 0.005, 50.0, 0.9999), REAL),
+    Case(
+        "page_hinkley",
+        {"min_instances": 30, "delta": 0.005, "alpha": 0.9999},
+        lambda: drift.PageHinkley(30, 0.005, 50.0, 0.9999),
+        REAL,
+    ),
     Case("ddm", {}, binary.DDM, ERRORS),
-    Case("ddm", {"warm_start": 100, "drift_threshold": 2.0}, lambda: binary.DDM(100, 2.0, 2.0), ERRORS),
+    Case(
+        "ddm",
+        {"warm_start": 100, "drift_threshold": 2.0},
+        lambda: binary.DDM(100, 2.0, 2.0),
+        ERRORS,
+    ),
     Case("hddm_a", {}, binary.HDDMA, ERRORS),
     Case("hddm_a", {"two_sided_test": 1}, lambda: binary.HDDMA(two_sided_test=True), ERRORS),
     Case("hddm_w", {}, binary.HDDMW, ERRORS),
-    Case("hddm_w", {"lambda_val": 0.2, "two_sided_test": 1}, lambda: binary.HDDMW(lambda_val=0.2, two_sided_test=True), ERRORS),
+    Case(
+        "hddm_w",
+        {"lambda_val": 0.2, "two_sided_test": 1},
+        lambda: binary.HDDMW(lambda_val=0.2, two_sided_test=True),
+        ERRORS,
+    ),
     Case("kswin", {}, lambda: drift.KSWIN(alpha=0.0001, seed=1), REAL[1_400:1_700]),
-    Case("kswin", {"window_size": 60, "stat_size": 20, "seed": 7}, lambda: drift.KSWIN(alpha=0.0001, window_size=60, stat_size=20, seed=7), REAL[2_900:3_200]),
+    Case(
+        "kswin",
+        {"window_size": 60, "stat_size": 20, "seed": 7},
+        lambda: drift.KSWIN(alpha=0.0001, window_size=60, stat_size=20, seed=7),
+        REAL[2_900:3_200],
+    ),
 ]
 
 
@@ -95,7 +130,9 @@ def check_fires_where_river_fires(case: Case) -> None:
         river.update(value)
         if river.drift_detected:
             expected.append(i)
-    assert expected, "nothing to compare: the stream of this case must have a change that the method finds"
+    assert expected, (
+        "nothing to compare: the stream of this case must have a change that the method finds"
+    )
     assert fired(case.make(), [case.values]) == expected
 
 
@@ -143,7 +180,13 @@ def check_an_empty_chunk_does_nothing(case: Case) -> None:
 
 def check_a_constant_stream_never_fires(case: Case) -> None:
     for level in (0.0, 1.0) if METHODS[case.method].binary else (0.0, 1.0, -3.0, 1e6, 0.1):
-        assert fired(case.make(), pieces(np.full(1_000 if case.method == "kswin" else 4_000, level), [501])) == [], level
+        assert (
+            fired(
+                case.make(),
+                pieces(np.full(1_000 if case.method == "kswin" else 4_000, level), [501]),
+            )
+            == []
+        ), level
 
 
 def check_the_score_is_always_finite(case: Case) -> None:
@@ -164,13 +207,18 @@ def check_the_state_is_bounded(case: Case) -> None:
     rng = np.random.default_rng(2)
     detector = case.make()
     n = 3_000 if case.method == "kswin" else 200_000
-    values = (rng.random(n) < 0.2).astype(float) if METHODS[case.method].binary else rng.normal(size=n)
+    values = (
+        (rng.random(n) < 0.2).astype(float) if METHODS[case.method].binary else rng.normal(size=n)
+    )
     detector.update(values)
     assert len(msgspec.msgpack.encode(detector.state())) <= STATE_BYTES_MAX
 
 
 def check_the_state_is_plain(case: Case) -> None:
-    """Numbers, strings, bytes, lists and mappings: msgpack gives them back as they were, JSON takes them with bytes as base64."""
+    """
+    Numbers, strings, bytes, lists and mappings: msgpack gives them back as they were, JSON takes
+    them with bytes as base64.
+    """
     detector = case.make()
     fired(detector, [case.values])
     state = detector.state()
@@ -180,7 +228,9 @@ def check_the_state_is_plain(case: Case) -> None:
 
 def check_it_is_deterministic(case: Case) -> None:
     one, other = case.make(), case.make()
-    for part in pieces(case.values, [131]):  # side by side, so that a random state in common would show
+    for part in pieces(
+        case.values, [131]
+    ):  # side by side, so that a random state in common would show
         assert one.update(part).tolist() == other.update(part).tolist()
         assert one.state() == other.state()
 
@@ -201,7 +251,11 @@ def check_nothing_latches(case: Case) -> None:
     assert detector.update(case.values[at : at + 1]).tolist() == [0] * (expected[1:2] == [at])
 
 
-CHECKS = {name.removeprefix("check_"): function for name, function in list(globals().items()) if name.startswith("check_")}
+CHECKS = {
+    name.removeprefix("check_"): function
+    for name, function in list(globals().items())
+    if name.startswith("check_")
+}
 
 
 def test_every_method_has_a_case():
@@ -209,11 +263,16 @@ def test_every_method_has_a_case():
 
 
 def test_every_exclusion_is_of_a_case_and_a_check():
-    assert all(method in METHODS and check in CHECKS and reason for (method, check), reason in EXCLUSIONS.items())
+    assert all(
+        method in METHODS and check in CHECKS and reason
+        for (method, check), reason in EXCLUSIONS.items()
+    )
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join([case.method, *map(str, case.parameters.values())]))
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: "-".join([case.method, *map(str, case.parameters.values())])
+)
 def test_detector(case: Case, check: str) -> None:
     if (case.method, check) in EXCLUSIONS:
         pytest.skip(EXCLUSIONS[case.method, check])

@@ -1,4 +1,7 @@
-"""A real Apache Kafka: `KAFKA_BOOTSTRAP` when it is set, else one JVM from Maven's packages. Without either the tests are skipped, and in CI that is a failure."""
+"""
+A real Apache Kafka: `KAFKA_BOOTSTRAP` when it is set, else one JVM from Maven's packages. Without
+either the tests are skipped, and in CI that is a failure.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,13 @@ class Site:
         log = self.folder / f"{len(self.codes)}.log"
         with log.open("w") as err:
             command = [sys.executable, *program, "worker", "--config", str(self.file)]
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True, env={**os.environ, **environment})
+            self.process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                text=True,
+                env={**os.environ, **environment},
+            )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().split()[-1]
 
@@ -70,7 +76,11 @@ class Site:
                 lines = response.read().decode().splitlines()
         except OSError:
             return {}
-        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and not line.startswith("#")}
+        return {
+            line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+            for line in lines
+            if line and not line.startswith("#")
+        }
 
     def predictions(self, model: str = "m") -> float:
         return self.metrics().get(f'model_predictions_total{{model="{model}",version=""}}', 0)
@@ -81,7 +91,10 @@ class Site:
             if condition():
                 return
             if self.process is None or self.process.poll() is not None:
-                pytest.fail(f"the worker ended: {(self.folder / f'{len(self.codes)}.log').read_text()[-3_000:]}")
+                pytest.fail(
+                    "the worker ended: "
+                    f"{(self.folder / f'{len(self.codes)}.log').read_text()[-3_000:]}"
+                )
             time.sleep(0.1)
         pytest.fail(f"not within {DEADLINE_S} s: {what}; {self.metrics()}")
 
@@ -89,7 +102,10 @@ class Site:
         self.wait("ready", lambda: self.metrics().get("stream_monitor_ready") == 1)
 
     def send(self, records: Sequence[Any], topic: str = "predictions", **options: Any) -> None:
-        """Values, or arguments of `produce`; all to one partition, so that a bad one could stop the good ones."""
+        """
+        Values, or arguments of `produce`; all to one partition, so that a bad one could stop the
+        good ones.
+        """
         producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, **options})
         for record in records:
             arguments = record if isinstance(record, dict) else {"value": record}
@@ -102,7 +118,12 @@ class Site:
 
 
 def read_all(bootstrap: str, topic: str) -> list[Message]:
-    options = {"bootstrap.servers": bootstrap, "group.id": f"reader-{random.randrange(10**9)}", "auto.offset.reset": "earliest", "isolation.level": "read_committed"}
+    options = {
+        "bootstrap.servers": bootstrap,
+        "group.id": f"reader-{random.randrange(10**9)}",
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+    }
     consumer = Consumer(options)
     consumer.subscribe([topic])
     out, quiet = [], 0

@@ -1,4 +1,7 @@
-"""What a cluster and its operators may do to a worker: transactions that hang, odd settings of topics, topics that are gone or refuse, stops at bad moments."""
+"""
+What a cluster and its operators may do to a worker: transactions that hang, odd settings of topics,
+topics that are gone or refuse, stops at bad moments.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,15 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
 
 from bench.chaos_fleet import Member
 from bench.odd_records import event
@@ -33,7 +44,11 @@ def make(site: Site, topic: str, partitions: int, **config: str) -> None:
 
 
 def alter(site: Site, topic: str, key: str, value: str) -> None:
-    resource = ConfigResource(ResourceType.TOPIC, site.prefix + topic, incremental_configs=[ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)])
+    resource = ConfigResource(
+        ResourceType.TOPIC,
+        site.prefix + topic,
+        incremental_configs=[ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)],
+    )
     client = admin(site)
     client.incremental_alter_configs([resource])[resource].result(20)
 
@@ -52,11 +67,20 @@ def readiness(site: Site) -> str:
         return f"{e.code} {e.read().decode()}"
 
 
-def test_a_transaction_that_hangs_shows_as_lag_until_its_timeout_and_nothing_is_lost(site: Site) -> None:
+def test_a_transaction_that_hangs_shows_as_lag_until_its_timeout_and_nothing_is_lost(
+    site: Site,
+) -> None:
     """What lies behind it is not given to anybody; then the broker aborts it."""
     site.start()
     site.ready()
-    hanging = Producer({"bootstrap.servers": site.bootstrap, "transactional.id": site.prefix + "hanging", "transaction.timeout.ms": 3_000, "log_level": 0})
+    hanging = Producer(
+        {
+            "bootstrap.servers": site.bootstrap,
+            "transactional.id": site.prefix + "hanging",
+            "transaction.timeout.ms": 3_000,
+            "log_level": 0,
+        }
+    )
     hanging.init_transactions(20)
     hanging.begin_transaction()
     hanging.produce(site.prefix + "predictions", event("hangs"), b"k", partition=0)
@@ -71,13 +95,30 @@ def test_a_transaction_that_hangs_shows_as_lag_until_its_timeout_and_nothing_is_
 
 
 def test_settings_of_a_source_that_brokers_apply_and_partitions_that_come_later(site: Site) -> None:
-    """Records that the broker compresses anew and stamps with its own time, one of 6 MB, and a topic that grows while it is read."""
-    make(site, "predictions", 1, **{"compression.type": "zstd", "message.timestamp.type": "LogAppendTime", "max.message.bytes": str(8 << 20)})
+    """
+    Records that the broker compresses anew and stamps with its own time, one of 6 MB, and a topic
+    that grows while it is read.
+    """
+    make(
+        site,
+        "predictions",
+        1,
+        **{
+            "compression.type": "zstd",
+            "message.timestamp.type": "LogAppendTime",
+            "max.message.bytes": str(8 << 20),
+        },
+    )
     site.start()
     site.ready()
     began_ms = time.time_ns() // 1_000_000
-    records = [{"value": event(f"{i}"), "timestamp": 1} for i in range(50)]  # of 1970, says the producer
-    site.send([*records, event("large", note="x" * (6 << 20)), event("last")], **{"compression.type": "gzip", "message.max.bytes": 8 << 20})
+    records = [
+        {"value": event(f"{i}"), "timestamp": 1} for i in range(50)
+    ]  # of 1970, says the producer
+    site.send(
+        [*records, event("large", note="x" * (6 << 20)), event("last")],
+        **{"compression.type": "gzip", "message.max.bytes": 8 << 20},
+    )
     site.wait("all but one", lambda: site.predictions() == 51)
     stored = read_all(site.bootstrap, site.prefix + "predictions")
     assert {m.timestamp()[0] for m in stored} == {2}, "the broker's time"
@@ -94,11 +135,15 @@ def test_settings_of_a_source_that_brokers_apply_and_partitions_that_come_later(
     assert site.stop() == 0
 
 
-def test_alerts_that_the_topic_refuses_hold_everything_up_and_are_there_once_afterwards(site: Site) -> None:
+def test_alerts_that_the_topic_refuses_hold_everything_up_and_are_there_once_afterwards(
+    site: Site,
+) -> None:
     site.start()
     site.ready()
     alter(site, "alerts", "max.message.bytes", "200")
-    site.send([event(f"{i}", f"model-{i}") for i in range(200)])  # beyond limits.models: an alert of each partition
+    site.send(
+        [event(f"{i}", f"model-{i}") for i in range(200)]
+    )  # beyond limits.models: an alert of each partition
     refusals: list[str] = []
 
     def refused() -> bool:
@@ -108,11 +153,21 @@ def test_alerts_that_the_topic_refuses_hold_everything_up_and_are_there_once_aft
     site.wait("not ready", refused)
     assert read_all(site.bootstrap, site.prefix + "alerts") == []
     alter(site, "alerts", "max.message.bytes", "1000000")
-    site.wait("the alerts", lambda: site.metrics().get('stream_monitor_alert_events_total{status="firing"}', 0) > 0 and site.metrics().get("stream_monitor_ready") == 1)
-    counted = lambda: sum(v for s, v in site.metrics().items() if s.startswith("model_predictions_total"))  # noqa: E731
+    site.wait(
+        "the alerts",
+        lambda: (
+            site.metrics().get('stream_monitor_alert_events_total{status="firing"}', 0) > 0
+            and site.metrics().get("stream_monitor_ready") == 1
+        ),
+    )
+    counted = lambda: sum(  # noqa: E731
+        v for s, v in site.metrics().items() if s.startswith("model_predictions_total")
+    )
     site.wait("all of them", lambda: counted() == 200)
     assert site.stop() == 0
-    ids = Counter(json.loads(m.value())["id"] for m in read_all(site.bootstrap, site.prefix + "alerts"))
+    ids = Counter(
+        json.loads(m.value())["id"] for m in read_all(site.bootstrap, site.prefix + "alerts")
+    )
     assert ids
     assert set(ids.values()) == {1}
 
@@ -122,7 +177,9 @@ def test_snapshots_that_are_gone_are_told_and_never_replaced_by_an_empty_state(s
     make(site, "observations", 2)
     site.start()
     assert site.ended() == 1
-    assert f"{site.prefix}snapshots has 1 partitions and {site.prefix}observations has 2" in site.log
+    assert (
+        f"{site.prefix}snapshots has 1 partitions and {site.prefix}observations has 2" in site.log
+    )
     name = site.prefix + "snapshots"
     grow(site, "snapshots", 2)
     site.start()
@@ -154,7 +211,11 @@ def test_sigterm_at_bad_moments_ends_a_worker_in_time(site: Site) -> None:
     time.sleep(0.2)
     site.process.send_signal(signal.SIGTERM)
     assert site.ended() == 0
-    for pause_s in (0.0, 1.5, 2.5):  # in its first requests, while it joins, while it opens or just after
+    for pause_s in (
+        0.0,
+        1.5,
+        2.5,
+    ):  # in its first requests, while it joins, while it opens or just after
         began = time.monotonic()
         site.start()
         time.sleep(pause_s)
@@ -162,7 +223,9 @@ def test_sigterm_at_bad_moments_ends_a_worker_in_time(site: Site) -> None:
         assert time.monotonic() - began < 12 + pause_s, site.log
     site.start()
     site.ready()
-    other = Member(1, site.file, site.folder)  # of the same name: the group sends the first one away
+    other = Member(
+        1, site.file, site.folder
+    )  # of the same name: the group sends the first one away
     try:
         site.wait("it joins", lambda: "Starting" in other.log)
         time.sleep(0.5)
@@ -188,13 +251,23 @@ def test_a_storm_of_rebalances_leaves_progress_and_exact_counts(kafka: Any, tmp_
         producer = Producer({"bootstrap.servers": site.bootstrap, "linger.ms": 5, "log_level": 0})
         while not stop.wait(0.02):
             for _ in range(10):
-                producer.produce(site.prefix + "predictions", event(f"{sent}", f"m{sent % 8}"), f"{sent}".encode())
+                producer.produce(
+                    site.prefix + "predictions",
+                    event(f"{sent}", f"m{sent % 8}"),
+                    f"{sent}".encode(),
+                )
                 sent += 1
             producer.poll(0)
         assert producer.flush(30) == 0
 
     def counted() -> float:
-        return sum(v for m in members if m.alive for series, v in m.metrics().items() if series.startswith("model_predictions_total"))
+        return sum(
+            v
+            for m in members
+            if m.alive
+            for series, v in m.metrics().items()
+            if series.startswith("model_predictions_total")
+        )
 
     def wait(what: str, condition: Any) -> None:
         deadline = time.monotonic() + 60
@@ -216,7 +289,14 @@ def test_a_storm_of_rebalances_leaves_progress_and_exact_counts(kafka: Any, tmp_
                 leaving.send(signal.SIGTERM)
                 assert leaving.process.wait(20) == 0, leaving.log
             time.sleep(0.5)
-            progress.append(max(m.metrics().get('stream_monitor_records_total{outcome="forwarded",topic="predictions"}', 0.0) for m in members[:1]))
+            progress.append(
+                max(
+                    m.metrics().get(
+                        'stream_monitor_records_total{outcome="forwarded",topic="predictions"}', 0.0
+                    )
+                    for m in members[:1]
+                )
+            )
         stop.set()
         feeding.join(40)
         assert progress[-1] > progress[0] > 0

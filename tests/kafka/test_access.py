@@ -1,4 +1,7 @@
-"""The user of k8s/components/strimzi on a broker that demands SCRAM and denies whatever is not allowed: a worker needs no more."""
+"""
+The user of k8s/components/strimzi on a broker that demands SCRAM and denies whatever is not
+allowed: a worker needs no more.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,15 @@ USER, PASSWORD = "stream-monitor", "not-for-logs"
 ROWS = 2_000
 GUARDED = {
     "listener.name.clients.sasl.enabled.mechanisms": "SCRAM-SHA-512",
-    "listener.name.clients.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+    "listener.name.clients.scram-sha-512.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",  # noqa: E501
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:ANONYMOUS",
 }
-KINDS = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "transactionalId": ResourceType.TRANSACTIONAL_ID}
+KINDS = {
+    "topic": ResourceType.TOPIC,
+    "group": ResourceType.GROUP,
+    "transactionalId": ResourceType.TRANSACTIONAL_ID,
+}
 PATTERNS = {"literal": ResourcePatternType.LITERAL, "prefix": ResourcePatternType.PREFIXED}
 
 
@@ -50,13 +57,26 @@ def documents(path: str) -> list[Any]:
 
 
 class Guarded:
-    """A broker with what k8s/components/strimzi asks for: topics, user, access. Its plain listener is for the administrator."""
+    """
+    A broker with what k8s/components/strimzi asks for: topics, user, access.
+
+    Its plain listener is for the administrator.
+    """
 
     def __init__(self, module: Any) -> None:
         self.server = module.KafkaServer({"CLIENTS": "SASL_PLAINTEXT"}, GUARDED).start()
         self.admin = AdminClient({"bootstrap.servers": self.server.bootstrap})
-        self._done(self.admin.create_topics([NewTopic(t["metadata"]["name"], t["spec"]["partitions"], 1) for t in documents("components/strimzi/kafkatopics.yaml")]))
-        scram = UserScramCredentialUpsertion(USER, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4_096), PASSWORD.encode())
+        self._done(
+            self.admin.create_topics(
+                [
+                    NewTopic(t["metadata"]["name"], t["spec"]["partitions"], 1)
+                    for t in documents("components/strimzi/kafkatopics.yaml")
+                ]
+            )
+        )
+        scram = UserScramCredentialUpsertion(
+            USER, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4_096), PASSWORD.encode()
+        )
         self._done(self.admin.alter_user_scram_credentials([scram]))
         self._done(self.admin.create_acls([binding for acl in self.acls() for binding in acl]))
 
@@ -64,12 +84,30 @@ class Guarded:
         (user,) = documents("components/strimzi/kafkauser.yaml")
         for acl in user["spec"]["authorization"]["acls"]:
             resource = acl["resource"]
-            where = (KINDS[resource["type"]], resource["name"], PATTERNS[resource["patternType"]], f"User:{USER}", "*")
-            yield [AclBinding(*where, AclOperation[operation.upper()], AclPermissionType.ALLOW) for operation in acl["operations"]]
+            where = (
+                KINDS[resource["type"]],
+                resource["name"],
+                PATTERNS[resource["patternType"]],
+                f"User:{USER}",
+                "*",
+            )
+            yield [
+                AclBinding(*where, AclOperation[operation.upper()], AclPermissionType.ALLOW)
+                for operation in acl["operations"]
+            ]
 
     def forbid_transactions(self) -> None:
-        everything = (None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY)
-        self._done(self.admin.delete_acls([AclBindingFilter(ResourceType.TRANSACTIONAL_ID, *everything)]))
+        everything = (
+            None,
+            ResourcePatternType.ANY,
+            None,
+            None,
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        self._done(
+            self.admin.delete_acls([AclBindingFilter(ResourceType.TRANSACTIONAL_ID, *everything)])
+        )
 
     def _done(self, futures: dict[Any, Any]) -> None:
         for future in futures.values():
@@ -89,14 +127,30 @@ def start(broker: Guarded, folder: Path, log: str) -> subprocess.Popen[str]:
     """A worker with the configuration of the production overlay, without TLS."""
     (config,) = documents("overlays/production/monitor.yaml")
     del config["kafka"]["security"]["ca_file"]
-    config["kafka"] |= {"bootstrap_servers": broker.server.addresses["CLIENTS"], "security": config["kafka"]["security"] | {"protocol": "SASL_PLAINTEXT"}}
+    config["kafka"] |= {
+        "bootstrap_servers": broker.server.addresses["CLIENTS"],
+        "security": config["kafka"]["security"] | {"protocol": "SASL_PLAINTEXT"},
+    }
     config["worker"]["metrics"] = {"port": 0}
     (folder / "monitor.yaml").write_text(json.dumps(config))
     (folder / "password").write_text(PASSWORD + "\n")
-    environ = os.environ | {"STREAM_MONITOR_KAFKA__SECURITY__PASSWORD_FILE": str(folder / "password")}
+    environ = os.environ | {
+        "STREAM_MONITOR_KAFKA__SECURITY__PASSWORD_FILE": str(folder / "password")
+    }
     with (folder / log).open("w") as err:
         return subprocess.Popen(
-            [sys.executable, "-m", "stream_monitor", "worker", "--config", str(folder / "monitor.yaml")], stdout=subprocess.PIPE, stderr=err, text=True, env=environ
+            [
+                sys.executable,
+                "-m",
+                "stream_monitor",
+                "worker",
+                "--config",
+                str(folder / "monitor.yaml"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=err,
+            text=True,
+            env=environ,
         )
 
 
@@ -111,10 +165,16 @@ def ready(worker: Process) -> bool:
 
 
 def counted(worker: Process) -> float:
-    return sum(value for name, value in worker.metrics().items() if name.startswith("model_predictions_total"))
+    return sum(
+        value
+        for name, value in worker.metrics().items()
+        if name.startswith("model_predictions_total")
+    )
 
 
-def test_the_access_of_the_manifest_is_enough_and_is_demanded(guarded: Guarded, tmp_path: Path) -> None:
+def test_the_access_of_the_manifest_is_enough_and_is_demanded(
+    guarded: Guarded, tmp_path: Path
+) -> None:
     producer = Producer({"bootstrap.servers": guarded.server.bootstrap})
     for prediction, label in events(ROWS, seed=5):
         producer.produce("predictions", json.dumps(prediction).encode())
@@ -127,11 +187,19 @@ def test_the_access_of_the_manifest_is_enough_and_is_demanded(guarded: Guarded, 
     try:
         worker = listening(workers[0])
         wait("every event counted", lambda: counted(worker) == ROWS)
-        wait("the dead letter", lambda: any(name.startswith("stream_monitor_dead_letters_total") and value == 1 for name, value in worker.metrics().items()))
+        wait(
+            "the dead letter",
+            lambda: any(
+                name.startswith("stream_monitor_dead_letters_total") and value == 1
+                for name, value in worker.metrics().items()
+            ),
+        )
         worker.process.send_signal(signal.SIGKILL)
         worker.process.wait(10)
 
-        workers.append(start(guarded, tmp_path, "second.log"))  # restores: reads snapshots, observations and its committed position
+        workers.append(
+            start(guarded, tmp_path, "second.log")
+        )  # restores: reads snapshots, observations and its committed position
         worker = listening(workers[1])
         wait("ready again", lambda: ready(worker) and counted(worker) == ROWS)
         worker.process.send_signal(signal.SIGTERM)

@@ -1,4 +1,9 @@
-"""The short form of `bench/chaos.py`: faults at several workers on a Kafka of its own, two readers, no difference. `docs/reliability.md` tells how to run the long one."""
+"""
+The short form of `bench/chaos.py`: faults at several workers on a Kafka of its own, two readers, no
+difference.
+
+`docs/reliability.md` tells how to run the long one.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,18 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_and_nothing_counted_twice(kafka):
-    options = chaos.parser().parse_args(["--seed", "1", "--steals", "1"])  # its defaults: 60,000 events in two minutes
+    options = chaos.parser().parse_args(
+        ["--seed", "1", "--steals", "1"]
+    )  # its defaults: 60,000 events in two minutes
     report = chaos.run(options)
     print(json.dumps(report, indent=1))
     assert report["differences"] == []
-    assert (report["alerts lost"], report["alerts twice"], report["events lost"], report["events counted twice"]) == (0, 0, 0, 0)
+    assert (
+        report["alerts lost"],
+        report["alerts twice"],
+        report["events lost"],
+        report["events counted twice"],
+    ) == (0, 0, 0, 0)
     assert report["events"] == 60_000
     assert report["faults"]["zombies fenced"] >= 1
     assert report["faults"]["kill -9"] >= 4

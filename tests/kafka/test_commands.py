@@ -22,7 +22,14 @@ ROWS = 1_500
 
 
 def call(folder: Path, *arguments: str, code: int = 0) -> str:
-    done = subprocess.run([sys.executable, "-m", "stream_monitor", *arguments], cwd=folder, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "stream_monitor", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout if code == 0 else done.stderr
@@ -42,7 +49,14 @@ def wait(what: str, condition: Any) -> Any:
 
 def shown_or_none(folder: Path, key: str) -> dict[str, Any] | None:
     """What `baseline show` says of a key; None while nothing is there."""
-    done = subprocess.run([sys.executable, "-m", "stream_monitor", "baseline", "show", key, "--json"], cwd=folder, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "stream_monitor", "baseline", "show", key, "--json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
@@ -50,7 +64,11 @@ def means(url: str) -> dict[str, float]:
     """Mean of feature x by model: there is one as soon as the model has a reference."""
     with urllib.request.urlopen(url + "/metrics", timeout=10) as response:
         lines = response.read().decode().splitlines()
-    return {line.split('model="')[1].split('"')[0]: float(line.rpartition(" ")[2]) for line in lines if line.startswith("model_feature_mean{") and 'feature="x"' in line}
+    return {
+        line.split('model="')[1].split('"')[0]: float(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith("model_feature_mean{") and 'feature="x"' in line
+    }
 
 
 def table(path: Path, rows: int, *, accuracy: float) -> None:
@@ -58,24 +76,33 @@ def table(path: Path, rows: int, *, accuracy: float) -> None:
     lines = ["x,country,prediction,label"]
     for _ in range(rows):
         prediction = rnd.random() < 0.5
-        lines.append(f"{rnd.gauss(7, 2)!r},{rnd.choice(['de', 'fr'])},{int(prediction)},{int(prediction == (rnd.random() < accuracy))}")
+        lines.append(
+            f"{rnd.gauss(7, 2)!r},{rnd.choice(['de', 'fr'])},{int(prediction)},{int(prediction == (rnd.random() < accuracy))}"  # noqa: E501
+        )
     path.write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture
 def prefix(kafka: Any, tmp_path: Path) -> str:
-    """A prefix of our own, with one partition of predictions: then the order of rows is that of the file."""
+    """
+    A prefix of our own, with one partition of predictions: then the order of rows is that of the
+    file.
+    """
     name = f"t{random.randrange(10**9)}."
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     admin.create_topics([NewTopic(name + "predictions", 1, 1)])[name + "predictions"].result(30)
     (tmp_path / "monitor.yaml").write_text(
-        f"kafka: {{bootstrap_servers: '{kafka.bootstrap}', topic_prefix: '{name}'}}\nworker: {{group: '{name}group', metrics: {{port: 0}}}}\n"
-        f"defaults: {{baseline: {{rows: {ROWS - 500}}}}}\nmodels: {{filed: {{baseline: {{source: file, path: file.json}}}}}}\n"
+        f"kafka: {{bootstrap_servers: '{kafka.bootstrap}', topic_prefix: '{name}'}}\nworker: "
+        f"{{group: '{name}group', metrics: {{port: 0}}}}\n"
+        f"defaults: {{baseline: {{rows: {ROWS - 500}}}}}\nmodels: {{filed: {{baseline: "
+        f"{{source: file, path: file.json}}}}}}\n"
     )
     return name
 
 
-def test_references_of_every_source_and_the_alerts_that_follow(kafka: Any, prefix: str, tmp_path: Path) -> None:
+def test_references_of_every_source_and_the_alerts_that_follow(
+    kafka: Any, prefix: str, tmp_path: Path
+) -> None:
     table(tmp_path / "few.csv", 200, accuracy=1.0)
     table(tmp_path / "many.csv", ROWS, accuracy=0.3)  # below that of guesses
     call(tmp_path, "baseline", "build", "few.csv", "-o", "file.json")
@@ -86,22 +113,51 @@ def test_references_of_every_source_and_the_alerts_that_follow(kafka: Any, prefi
     producer.produce(prefix + "baselines", b'{"features": {"x": {"type"', b"broken/")
     assert producer.flush(30) == 0
     with (tmp_path / "worker.log").open("w") as log:
-        worker = subprocess.Popen([sys.executable, "-m", "stream_monitor", "worker"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=log, text=True)
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "stream_monitor", "worker"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     try:
         assert worker.stdout is not None
         url = worker.stdout.readline().split()[-1]
-        for model, file in (("published", "few"), ("filed", "few"), ("broken", "few"), ("learnt", "many")):
+        for model, file in (
+            ("published", "few"),
+            ("filed", "few"),
+            ("broken", "few"),
+            ("learnt", "many"),
+        ):
             call(tmp_path, "produce", f"{file}.csv", "--map", f"model=:{model}")
-        found = wait("references of all that have one", lambda: m if len(m := means(url)) >= 3 else None)
-        assert set(found) == {"published", "filed", "learnt"}, "a broken profile is left out, and 200 rows are too few to learn"
-        assert "the reference published as 'broken/' cannot be used" in (tmp_path / "worker.log").read_text()
+        found = wait(
+            "references of all that have one", lambda: m if len(m := means(url)) >= 3 else None
+        )
+        assert set(found) == {"published", "filed", "learnt"}, (
+            "a broken profile is left out, and 200 rows are too few to learn"
+        )
+        assert (
+            "the reference published as 'broken/' cannot be used"
+            in (tmp_path / "worker.log").read_text()
+        )
         shown = wait("the learnt profile", lambda: shown_or_none(tmp_path, "learnt/"))
         assert shown["id"] == built["id"], "learnt by the worker, built from the file: the same"
 
-        lines = wait("an alert", lambda: call(tmp_path, "alerts", "--all", "--json", "--model", "learnt")).splitlines()
+        lines = wait(
+            "an alert", lambda: call(tmp_path, "alerts", "--all", "--json", "--model", "learnt")
+        ).splitlines()
         alert = json.loads(lines[0])
         assert (alert["kind"], alert["subject"], alert["marks"]) == ("performance", "accuracy", [])
-        call(tmp_path, "alerts", "ack", alert["fingerprint"][:10], "--for", "2h", "--comment", "known")
+        call(
+            tmp_path,
+            "alerts",
+            "ack",
+            alert["fingerprint"][:10],
+            "--for",
+            "2h",
+            "--comment",
+            "known",
+        )
         assert ": known" in call(tmp_path, "alerts", "--all")
         assert "no alert has a fingerprint" in call(tmp_path, "alerts", "mute", "zzzz", code=1)
     finally:
@@ -110,4 +166,6 @@ def test_references_of_every_source_and_the_alerts_that_follow(kafka: Any, prefi
 
 
 def test_a_missing_file_ends_a_worker_before_it_connects(prefix: str, tmp_path: Path) -> None:
-    assert "models.filed.baseline.path: file.json: cannot be read" in call(tmp_path, "worker", code=2)
+    assert "models.filed.baseline.path: file.json: cannot be read" in call(
+        tmp_path, "worker", code=2
+    )

@@ -1,4 +1,7 @@
-"""Predictions and labels that two workers own are read in step, and a worker tells how far its clock is off."""
+"""
+Predictions and labels that two workers own are read in step, and a worker tells how far its clock
+is off.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,14 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 UNLABELLED, PAIRS, PENDING = 2_000, 80_000, 30_000
 """Rows of the backlog, and how many are kept until they meet: far fewer."""
 ROW_MS, LATE_MS = 10, 2_000
-SHOWN = ("stream_monitor_labels", "stream_monitor_predictions", "stream_monitor_records", "stream_monitor_source", "stream_monitor_consumer", "model_labels")
+SHOWN = (
+    "stream_monitor_labels",
+    "stream_monitor_predictions",
+    "stream_monitor_records",
+    "stream_monitor_source",
+    "stream_monitor_consumer",
+    "model_labels",
+)
 
 
 @pytest.fixture
@@ -34,7 +44,8 @@ def members(kafka: Any, tmp_path: Path) -> Iterator[tuple[Site, list[Member]]]:
         made.result(20)
     site.file.write_text(
         f"kafka: {{bootstrap_servers: '{site.bootstrap}', topic_prefix: '{site.prefix}'}}\n"
-        f"worker: {{group: '{site.prefix}group', metrics: {{port: 0}}}}\nlimits: {{pending: {PENDING}}}\n"
+        f"worker: {{group: '{site.prefix}group', metrics: {{port: 0}}}}\nlimits: {{pending: "
+        f"{PENDING}}}\n"
     )
     found = [Member(0, site.file, tmp_path)]
     try:
@@ -48,7 +59,9 @@ def members(kafka: Any, tmp_path: Path) -> Iterator[tuple[Site, list[Member]]]:
                 member.process.wait(10)
 
 
-def wait(what: str, condition: Callable[[], Any], limit_s: float = 60, told: Callable[[], Any] = str) -> None:
+def wait(
+    what: str, condition: Callable[[], Any], limit_s: float = 60, told: Callable[[], Any] = str
+) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:
@@ -77,7 +90,14 @@ def counted(members: list[Member], series: str) -> float:
 
 
 def send(site: Site, topic: str, start: int, end: int, **fields: Any) -> None:
-    producer = Producer({"bootstrap.servers": site.bootstrap, "linger.ms": 20, "batch.num.messages": 1_000, "log_level": 0})
+    producer = Producer(
+        {
+            "bootstrap.servers": site.bootstrap,
+            "linger.ms": 20,
+            "batch.num.messages": 1_000,
+            "log_level": 0,
+        }
+    )
     now_ms = time.time_ns() // 1_000_000 - (UNLABELLED + PAIRS) * ROW_MS - LATE_MS
     for i in range(start, end):
         at_ms = now_ms + i * ROW_MS + (LATE_MS if topic == "labels" else 0)
@@ -87,8 +107,12 @@ def send(site: Site, topic: str, start: int, end: int, **fields: Any) -> None:
     assert producer.flush(60) == 0
 
 
-def test_labels_wait_for_predictions_that_another_worker_reads(members: tuple[Site, list[Member]]) -> None:
-    """The owner of the predictions stands still while labels are there; more of them than are kept."""
+def test_labels_wait_for_predictions_that_another_worker_reads(
+    members: tuple[Site, list[Member]],
+) -> None:
+    """
+    The owner of the predictions stands still while labels are there; more of them than are kept.
+    """
     site, workers = members
     wait("each owns one of the sources", lambda: apart(workers, site.prefix))
     reader, labeller = (owner(workers, site.prefix + topic) for topic in ("predictions", "labels"))
@@ -100,7 +124,9 @@ def test_labels_wait_for_predictions_that_another_worker_reads(members: tuple[Si
     wait("the first pair", lambda: counted(workers, labels) == 1)
     time.sleep(2)  # both have committed how far they are
     taken = 'stream_monitor_records_total{outcome="forwarded",topic="labels"}'
-    waited = f'stream_monitor_source_wait_seconds_total{{partition="0",topic="{site.prefix}labels"}}'
+    waited = (
+        f'stream_monitor_source_wait_seconds_total{{partition="0",topic="{site.prefix}labels"}}'
+    )
     reader.send(signal.SIGSTOP)
     send(site, "predictions", 1, UNLABELLED + PAIRS, prediction=1)
     time.sleep(2)  # the other one has asked
@@ -108,7 +134,12 @@ def test_labels_wait_for_predictions_that_another_worker_reads(members: tuple[Si
     wait("they wait", lambda: labeller.metrics().get(waited, 0) > 1)
     assert labeller.metrics()[taken] < PENDING
     reader.send(signal.SIGCONT)
-    wait("all pairs", lambda: counted(workers, labels) == 1 + PAIRS, 90, lambda: [{k: v for k, v in m.metrics().items() if k.startswith(SHOWN)} for m in workers])
+    wait(
+        "all pairs",
+        lambda: counted(workers, labels) == 1 + PAIRS,
+        90,
+        lambda: [{k: v for k, v in m.metrics().items() if k.startswith(SHOWN)} for m in workers],
+    )
     assert counted(workers, 'model_predictions_total{model="m",version=""}') == UNLABELLED + PAIRS
     assert apart(workers, site.prefix), "nothing has changed hands meanwhile"
 

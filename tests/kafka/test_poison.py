@@ -1,4 +1,7 @@
-"""What a worker on a real Kafka does with records that nobody should send: each has its reason, and the good ones around them count."""
+"""
+What a worker on a real Kafka does with records that nobody should send: each has its reason, and
+the good ones around them count.
+"""
 
 from __future__ import annotations
 
@@ -45,33 +48,70 @@ def test_every_bad_record_has_its_reason_and_the_good_ones_around_it_count(site:
     records: list[Any] = []
     for i, case in enumerate(CASES.values()):
         records += [event(f"good-{i}"), {"value": None}, case.record]
-    for codec, part in zip(["none", "gzip", "snappy", "lz4", "zstd"], [records[i::5] for i in range(5)], strict=True):
+    for codec, part in zip(
+        ["none", "gzip", "snappy", "lz4", "zstd"], [records[i::5] for i in range(5)], strict=True
+    ):
         site.send(part, **{"compression.type": codec})
-    site.send([b"{", event("x"), json.dumps({"event_id": "good-0", "label": 1}).encode(), b'{"event_id": "y", "label": null}', b'{"event_id": "y", "label": [1]}'], "labels")
+    site.send(
+        [
+            b"{",
+            event("x"),
+            json.dumps({"event_id": "good-0", "label": 1}).encode(),
+            b'{"event_id": "y", "label": null}',
+            b'{"event_id": "y", "label": [1]}',
+        ],
+        "labels",
+    )
     good = len(CASES) + sum(case.reason is None for case in CASES.values())
     site.wait("all good ones", lambda: site.predictions() == good)
-    site.wait("their label", lambda: site.metrics().get('model_labels_total{model="m",version=""}') == 1)
+    site.wait(
+        "their label", lambda: site.metrics().get('model_labels_total{model="m",version=""}') == 1
+    )
     metrics = site.metrics()
-    assert metrics['stream_monitor_records_total{outcome="tombstone",topic="predictions"}'] == len(CASES)
+    assert metrics['stream_monitor_records_total{outcome="tombstone",topic="predictions"}'] == len(
+        CASES
+    )
     assert metrics["stream_monitor_timestamps_replaced_total"] == 2
     letters = site.letters()
-    found = {header(m, "__connect.errors.offset"): m for m in letters if header(m, "__connect.errors.topic").endswith("predictions")}
+    found = {
+        header(m, "__connect.errors.offset"): m
+        for m in letters
+        if header(m, "__connect.errors.topic").endswith("predictions")
+    }
     stored = {str(m.offset()): m for m in read_all(site.bootstrap, site.prefix + "predictions")}
-    got = {stored[offset].value(): header(m, "stream-monitor.reason") for offset, m in found.items()}
-    values = {name: case.record["value"] if isinstance(case.record, dict) else case.record for name, case in CASES.items()}
-    assert {name: got.get(values[name]) for name in CASES} == {name: case.reason for name, case in CASES.items()}
+    got = {
+        stored[offset].value(): header(m, "stream-monitor.reason") for offset, m in found.items()
+    }
+    values = {
+        name: case.record["value"] if isinstance(case.record, dict) else case.record
+        for name, case in CASES.items()
+    }
+    assert {name: got.get(values[name]) for name in CASES} == {
+        name: case.reason for name, case in CASES.items()
+    }
     for offset, letter in found.items():
         whole = len(stored[offset].value()) <= 900_000
         assert letter.value() == (stored[offset].value() if whole else b"")
-        assert whole or header(letter, "stream-monitor.truncated") == str(len(stored[offset].value()))
-    assert reasons([m for m in letters if m not in found.values()]) == {"invalid_json": 1, "missing_field": 2, "wrong_type": 1}
+        assert whole or header(letter, "stream-monitor.truncated") == str(
+            len(stored[offset].value())
+        )
+    assert reasons([m for m in letters if m not in found.values()]) == {
+        "invalid_json": 1,
+        "missing_field": 2,
+        "wrong_type": 1,
+    }
     assert site.stop() == 0
 
 
-def test_aborted_transactions_never_count_and_hanging_ones_count_when_they_are_committed(site: Site) -> None:
+def test_aborted_transactions_never_count_and_hanging_ones_count_when_they_are_committed(
+    site: Site,
+) -> None:
     site.start()
     site.ready()
-    producers = [Producer({"bootstrap.servers": site.bootstrap, "transactional.id": f"{site.prefix}{name}"}) for name in ("aborted", "hanging")]
+    producers = [
+        Producer({"bootstrap.servers": site.bootstrap, "transactional.id": f"{site.prefix}{name}"})
+        for name in ("aborted", "hanging")
+    ]
     for producer, name in zip(producers, ("aborted", "hanging"), strict=True):
         producer.init_transactions(20)
         producer.begin_transaction()
@@ -97,7 +137,9 @@ def test_a_flood_of_names_stays_within_the_limits(site: Site) -> None:
     site.start()
     site.ready()
     assert site.process is not None
-    counted: Callable[[], float] = lambda: site.metrics().get('stream_monitor_records_total{outcome="accepted",topic="predictions"}', 0)  # noqa: E731
+    counted: Callable[[], float] = lambda: site.metrics().get(  # noqa: E731
+        'stream_monitor_records_total{outcome="accepted",topic="predictions"}', 0
+    )
     sizes, series = [], []
     for part in range(PARTS):
         site.send(list(flood(FLOOD, part * FLOOD)))
@@ -106,27 +148,51 @@ def test_a_flood_of_names_stays_within_the_limits(site: Site) -> None:
         sizes.append(resident_bytes(site.process.pid))
         series.append(len(site.metrics()))
     metrics = site.metrics()
-    models = {s.split('model="')[1].split('"')[0] for s in metrics if s.startswith("model_predictions_total")}
+    models = {
+        s.split('model="')[1].split('"')[0]
+        for s in metrics
+        if s.startswith("model_predictions_total")
+    }
     assert "__other__" in models
     assert len(models) <= 4 * (20 + 1), "limits are by partition of observations"
-    assert sum(v for s, v in metrics.items() if s.startswith("model_predictions_total")) == PARTS * FLOOD
-    assert all(metrics[f'stream_monitor_limit_hits_total{{limit="{name}"}}'] > 0 for name in ("models", "versions", "features", "segments"))
+    assert (
+        sum(v for s, v in metrics.items() if s.startswith("model_predictions_total"))
+        == PARTS * FLOOD
+    )
+    assert all(
+        metrics[f'stream_monitor_limit_hits_total{{limit="{name}"}}'] > 0
+        for name in ("models", "versions", "features", "segments")
+    )
     assert sizes[-1] - sizes[-2] < 40 << 20, sizes
     assert series[-1] <= series[1] * 1.02, series
     assert site.stop() == 0
-    alerts = Counter(json.loads(m.value())["subject"] for m in read_all(site.bootstrap, site.prefix + "alerts") if json.loads(m.value())["subject"].startswith("limits."))
+    alerts = Counter(
+        json.loads(m.value())["subject"]
+        for m in read_all(site.bootstrap, site.prefix + "alerts")
+        if json.loads(m.value())["subject"].startswith("limits.")
+    )
     assert {"limits.models", "limits.versions", "limits.features", "limits.segments"} <= set(alerts)
     assert max(alerts.values()) <= 4, "one alert a limit and partition"
 
 
 def test_what_ends_the_worker_three_times_is_set_aside(site: Site) -> None:
-    """Once for a record of the source, once for one of `observations`; no event of another record is lost or counted twice."""
+    """
+    Once for a record of the source, once for one of `observations`; no event of another record is
+    lost or counted twice.
+    """
     site.start()
     site.ready()
     site.send([event(f"before-{i}") for i in range(10)])
     site.wait("before", lambda: site.predictions() == 10)
     assert site.stop() == 0
-    site.send([event("around-0"), event("p", "poison-ingest"), event("around-1"), event("q", "poison-ingest")])
+    site.send(
+        [
+            event("around-0"),
+            event("p", "poison-ingest"),
+            event("around-1"),
+            event("q", "poison-ingest"),
+        ]
+    )
     for _ in range(3):
         site.start(("-c", POISONED))
         assert site.ended() == 73, site.log
@@ -148,10 +214,21 @@ def test_what_ends_the_worker_three_times_is_set_aside(site: Site) -> None:
     assert site.codes == [0, 73, 73, 73, 73, 73, 73, 0]
     letters = site.letters()
     assert reasons(letters) == {"ended_worker": 4}
-    assert sorted((header(m, "__connect.errors.topic").removeprefix(site.prefix), b"poison-evaluate" in m.value(), b"poison-ingest" in m.value()) for m in letters) == [
-        ("observations", True, False), *[("predictions", False, True)] * 3,
-    ]  # fmt: skip
-    assert any("ZeroDivisionError: poison" in header(m, "__connect.errors.exception.message") for m in letters)
+    assert sorted(
+        (
+            header(m, "__connect.errors.topic").removeprefix(site.prefix),
+            b"poison-evaluate" in m.value(),
+            b"poison-ingest" in m.value(),
+        )
+        for m in letters
+    ) == [
+        ("observations", True, False),
+        *[("predictions", False, True)] * 3,
+    ]
+    assert any(
+        "ZeroDivisionError: poison" in header(m, "__connect.errors.exception.message")
+        for m in letters
+    )
     site.start()  # the restored state has no trace of it
     site.wait("restored", lambda: site.predictions() == 13)
     assert site.predictions("poison-evaluate") == 0
@@ -177,13 +254,25 @@ def test_a_batch_that_is_broken_on_the_brokers_disk(tmp_path: Path) -> None:
         broker.start()
         site.start()
         assert site.ended() == 73, site.log
-        assert f"{site.prefix}predictions/0: the batch of records 3 to 5 cannot be read: the checksum of the batch is wrong; worker.on_corrupt: skip goes on after it" in site.log
+        assert (
+            f"{site.prefix}predictions/0: the batch of records 3 to 5 cannot be read: the "
+            "checksum of the batch is wrong; worker.on_corrupt: skip goes on after it"
+        ) in site.log
         site.start(STREAM_MONITOR_WORKER__ON_CORRUPT="skip")
         site.wait("the others", lambda: site is not None and site.predictions() == 6)
-        assert site.metrics()['stream_monitor_dead_letters_total{reason="corrupt_batch",topic="predictions"}'] == 1
+        assert (
+            site.metrics()[
+                'stream_monitor_dead_letters_total{reason="corrupt_batch",topic="predictions"}'
+            ]
+            == 1
+        )
         assert site.stop() == 0
         (letter,) = site.letters()
-        assert (header(letter, "stream-monitor.reason"), header(letter, "__connect.errors.offset"), letter.value()) == ("corrupt_batch", "3", b"")
+        assert (
+            header(letter, "stream-monitor.reason"),
+            header(letter, "__connect.errors.offset"),
+            letter.value(),
+        ) == ("corrupt_batch", "3", b"")
         site.start()  # it is behind us
         site.wait("restored", lambda: site is not None and site.predictions() == 6)
         assert site.stop() == 0

@@ -22,13 +22,20 @@ from stream_monitor.stages.snapshots import Manifest
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 TAKEN_OVER_S, CAUGHT_UP_S = 15, 25
-"""Ten of them are the session timeout. The second leaves room for a machine of two cores that runs the broker and the sender too."""
+"""
+Ten of them are the session timeout.
+
+The second leaves room for a machine of two cores that runs the broker and the sender too.
+"""
 BEHIND_S = 2
 """So far behind the sender counts as caught up: rows wait for a flush and for their reduction."""
 
 
 class Load:
-    """Workers on a Kafka of their own, and events at a steady rate with a history of how many predictions were sent when."""
+    """
+    Workers on a Kafka of their own, and events at a steady rate with a history of how many
+    predictions were sent when.
+    """
 
     def __init__(self, folder: Path, workers: int, rate: int, seconds: int) -> None:
         self.server = KafkaServer()
@@ -39,7 +46,10 @@ class Load:
         self.wait("ready", self.members[0].ready)
         self.members += [Member(n, self.file, folder) for n in range(1, workers)]
         self.wait("all own something", lambda: all(m.owned() for m in self.members))
-        self.feed = chaos.Feed(self.server.bootstrap, argparse.Namespace(seed=1, models=30, events=rate * seconds, minutes=seconds / 60))
+        self.feed = chaos.Feed(
+            self.server.bootstrap,
+            argparse.Namespace(seed=1, models=30, events=rate * seconds, minutes=seconds / 60),
+        )
         self.sent: list[tuple[float, int]] = []
         self.feed.start()
         threading.Thread(target=self._remember, daemon=True).start()
@@ -58,38 +68,60 @@ class Load:
         pytest.fail(f"not within {limit_s} s: {what}\n" + "\n".join(m.log for m in self.members))
 
     def counted(self) -> float:
-        return sum(v for m in self.members for series, v in m.metrics().items() if series.startswith("model_predictions_total"))
+        return sum(
+            v
+            for m in self.members
+            for series, v in m.metrics().items()
+            if series.startswith("model_predictions_total")
+        )
 
     def caught_up(self) -> bool:
         before = time.monotonic() - BEHIND_S
         return self.counted() >= max((n for at, n in self.sent if at <= before), default=0)
 
     def committed(self, topic: str) -> dict[int, int]:
-        return {partition: at for partition, (at, _) in chaos_check.ends(self.server.bootstrap, GROUP, topic).items()}
+        return {
+            partition: at
+            for partition, (at, _) in chaos_check.ends(self.server.bootstrap, GROUP, topic).items()
+        }
 
     def written(self, topic: str) -> dict[int, int]:
         """By source partition: the offset after the last row of it on `observations`."""
         out: dict[int, int] = {}
-        for message in itertools.chain(*chaos_check.read(self.server.bootstrap, "observations").values()):
+        for message in itertools.chain(
+            *chaos_check.read(self.server.bootstrap, "observations").values()
+        ):
             found = unpack(message.value())
             for number, source in enumerate(found.head.sources):
                 if source.startswith(topic + "@"):
                     partition = int(source.rpartition("/")[2])
-                    out[partition] = max(out.get(partition, 0), int(found.rows["offset"][found.rows["source"] == number].max()) + 1)
+                    out[partition] = max(
+                        out.get(partition, 0),
+                        int(found.rows["offset"][found.rows["source"] == number].max()) + 1,
+                    )
         return out
 
     def snapshots(self) -> dict[int, int]:
         """By partition: the position of the last snapshot that was committed."""
         read = chaos_check.read(self.server.bootstrap, "snapshots").items()
-        manifests = {partition: [m.value() for m in messages if m.key().endswith(b"/manifest")] for partition, messages in read}
-        return {partition: msgspec.msgpack.decode(values[-1], type=Manifest).position for partition, values in manifests.items()}
+        manifests = {
+            partition: [m.value() for m in messages if m.key().endswith(b"/manifest")]
+            for partition, messages in read
+        }
+        return {
+            partition: msgspec.msgpack.decode(values[-1], type=Manifest).position
+            for partition, values in manifests.items()
+        }
 
     def exact(self) -> None:
         """All that was sent is counted, once."""
         self.feed.join(120)
         assert not self.feed.failed
         expected = self.feed.oracle.expected()
-        self.wait("everything is counted", lambda: self.counted() == sum(of["predictions"] for of in expected.values()))
+        self.wait(
+            "everything is counted",
+            lambda: self.counted() == sum(of["predictions"] for of in expected.values()),
+        )
         time.sleep(3)
         got, twice = chaos_check.shown([m.metrics() for m in self.members])
         assert twice + chaos_check.differences("oracle and /metrics", expected, got) == []
@@ -109,7 +141,9 @@ def test_after_kill_9_a_survivor_takes_over_and_catches_up(kafka, tmp_path):
         time.sleep(5)
         load.members[0].send(signal.SIGKILL)
         load.members[0].process.wait(10)
-        over = load.wait("the survivor has everything", lambda: sorted(load.members[1].owned()) == [0, 1, 2, 3])
+        over = load.wait(
+            "the survivor has everything", lambda: sorted(load.members[1].owned()) == [0, 1, 2, 3]
+        )
         took = over + load.wait("and has caught up", load.caught_up)
         print(f"taken over after {over:.1f} s, caught up after {took:.1f} s")
         assert over < TAKEN_OVER_S
@@ -130,9 +164,13 @@ def test_sigterm_under_load_leaves_nothing_to_replay(kafka, tmp_path):
         took = time.monotonic() - began
         print(f"ended after {took:.1f} s")
         assert took < 10
-        assert load.committed("predictions") == load.written("predictions")  # INGEST reads nothing again,
+        assert load.committed("predictions") == load.written(
+            "predictions"
+        )  # INGEST reads nothing again,
         assert load.committed("labels") == load.written("labels")
-        assert load.committed("observations") == load.snapshots()  # and EVALUATE goes on from a snapshot that is as new as its position
+        assert (
+            load.committed("observations") == load.snapshots()
+        )  # and EVALUATE goes on from a snapshot that is as new as its position
         load.members.append(Member(1, load.file, tmp_path))
         load.exact()
     finally:
@@ -145,7 +183,11 @@ def test_a_broker_away_for_a_minute_is_waited_for(kafka, tmp_path):
     worker = load.members[0]
 
     def rss_mb() -> int:
-        line = next(x for x in Path(f"/proc/{worker.process.pid}/status").read_text().splitlines() if x.startswith("VmRSS"))
+        line = next(
+            x
+            for x in Path(f"/proc/{worker.process.pid}/status").read_text().splitlines()
+            if x.startswith("VmRSS")
+        )
         return int(line.split()[1]) // 1024
 
     try:

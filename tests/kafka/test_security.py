@@ -1,4 +1,7 @@
-"""A broker that demands TLS, certificates and logins: the worker on each, and what is said when something is wrong."""
+"""
+A broker that demands TLS, certificates and logins: the worker on each, and what is said when
+something is wrong.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,15 @@ from stream_monitor.kafka.publish import Publisher
 from stream_monitor.kafka.records import Records, write
 from stream_monitor.runtime.preflight import demand_access
 from stream_monitor.settings import Settings
-from tests.kafka.demanding_broker import LIMITED, SCRAM, SECRETS, TOKEN, WRONG, Client, DemandingBroker
+from tests.kafka.demanding_broker import (
+    LIMITED,
+    SCRAM,
+    SECRETS,
+    TOKEN,
+    WRONG,
+    Client,
+    DemandingBroker,
+)
 from tests.kafka.test_worker import Process, events, send, wait
 
 pytestmark = pytest.mark.kafka
@@ -50,24 +61,41 @@ def prefix() -> str:
 
 def configured(client: Client, prefix: str, **worker: Any) -> str:
     """The text of a monitor.yaml."""
-    kafka = {"bootstrap_servers": client.address, "topic_prefix": prefix, "security": client.security}
-    return json.dumps({"kafka": kafka, "worker": {"group": f"{prefix}group", "metrics": {"port": 0}, **worker}})
+    kafka = {
+        "bootstrap_servers": client.address,
+        "topic_prefix": prefix,
+        "security": client.security,
+    }
+    return json.dumps(
+        {"kafka": kafka, "worker": {"group": f"{prefix}group", "metrics": {"port": 0}, **worker}}
+    )
 
 
 def settings_of(client: Client, prefix: str) -> Settings:
     return parse(configured(client, prefix), environ=client.environ())
 
 
-def start(client: Client, prefix: str, folder: Path, log: str, environ: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def start(
+    client: Client, prefix: str, folder: Path, log: str, environ: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     """A worker; its secrets are in files."""
     (folder / "monitor.yaml").write_text(configured(client, prefix))
     variables = {}
     for variable, secret in {**client.environ(), **(environ or {})}.items():
         (folder / variable).write_text(secret + "\n")
         variables[f"{variable}_FILE"] = str(folder / variable)
-    command = [sys.executable, "-m", "stream_monitor", "worker", "--config", str(folder / "monitor.yaml")]
+    command = [
+        sys.executable,
+        "-m",
+        "stream_monitor",
+        "worker",
+        "--config",
+        str(folder / "monitor.yaml"),
+    ]
     with (folder / log).open("w") as err:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True, env=os.environ | variables)
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=err, text=True, env=os.environ | variables
+        )
 
 
 def listening(process: subprocess.Popen[str]) -> Process:
@@ -76,7 +104,11 @@ def listening(process: subprocess.Popen[str]) -> Process:
 
 
 def counted(worker: Process) -> float:
-    return sum(value for name, value in worker.metrics().items() if name.startswith("model_predictions_total"))
+    return sum(
+        value
+        for name, value in worker.metrics().items()
+        if name.startswith("model_predictions_total")
+    )
 
 
 def ended(process: subprocess.Popen[str]) -> int:
@@ -112,7 +144,9 @@ def ports(pid: int) -> set[int]:
 
 
 @pytest.mark.parametrize("kind", ["tls", "mutual", "plain", "scram256", "scram512", "clear"])
-def test_a_worker_works_and_listens_on_one_port_and_tells_no_secret(broker: DemandingBroker, prefix: str, tmp_path: Path, kind: str) -> None:
+def test_a_worker_works_and_listens_on_one_port_and_tells_no_secret(
+    broker: DemandingBroker, prefix: str, tmp_path: Path, kind: str
+) -> None:
     client = broker.clients()[kind]
     asyncio.run(topics.ensure(settings_of(client, prefix)))
     send(broker.server.bootstrap, prefix, events(ROWS, seed=3))
@@ -121,7 +155,9 @@ def test_a_worker_works_and_listens_on_one_port_and_tells_no_secret(broker: Dema
         worker = listening(first)
         wait("every prediction counted", lambda: counted(worker) == ROWS)
         assert ports(first.pid) == {int(worker.url.rpartition(":")[2])}
-        if kind == "mutual":  # once: who comes after it reads committed offsets, snapshots and observations
+        if (
+            kind == "mutual"
+        ):  # once: who comes after it reads committed offsets, snapshots and observations
             first.kill()
             second = start(client, prefix, tmp_path, "second.log")
             worker = listening(second)
@@ -143,38 +179,111 @@ def wrong(broker: DemandingBroker) -> dict[str, tuple[Client, str]]:
     lie = {"password": WRONG}
 
     def showing(name: str) -> Client:
-        return mutual.but(cert_file=str(folder / f"{name}.crt"), key_file=str(folder / f"{name}.key"))
+        return mutual.but(
+            cert_file=str(folder / f"{name}.crt"), key_file=str(folder / f"{name}.key")
+        )
 
     def bare(address: str) -> Client:
         return Client(address, {"protocol": "PLAINTEXT"}, {})
 
     return {
-        "wrong password": (scram.but(secrets=lie), "refuses the login of 'monitor' by SCRAM-SHA-512; check kafka.security.username, and the password"),
-        "wrong plain password": (good["plain"].but(secrets=lie), "refuses the login of 'monitor' by PLAIN; check kafka.security.username, and the password"),
-        "unknown user": (scram.but(username="nobody"), "refuses the login of 'nobody' by SCRAM-SHA-512; check kafka.security.username"),
-        "other mechanism": (scram.but(sasl_mechanism="PLAIN"), "has no login by PLAIN; set kafka.security.sasl_mechanism"),
+        "wrong password": (
+            scram.but(secrets=lie),
+            (
+                "refuses the login of 'monitor' by SCRAM-SHA-512; check kafka.security.username, "
+                "and the password"
+            ),
+        ),
+        "wrong plain password": (
+            good["plain"].but(secrets=lie),
+            (
+                "refuses the login of 'monitor' by PLAIN; check kafka.security.username, and the "
+                "password"
+            ),
+        ),
+        "unknown user": (
+            scram.but(username="nobody"),
+            "refuses the login of 'nobody' by SCRAM-SHA-512; check kafka.security.username",
+        ),
+        "other mechanism": (
+            scram.but(sasl_mechanism="PLAIN"),
+            "has no login by PLAIN; set kafka.security.sasl_mechanism",
+        ),
         "expired": (tls.but(at["EXPIRED"]), "the broker's certificate has expired; renew it"),
-        "unknown authority": (tls.but(ca_file=None), "is not trusted (unable to get local issuer certificate); set kafka.security.ca_file"),
-        "other name": (tls.but(at["MISNAMED"]), "not valid for '127.0.0.1'.; give kafka.bootstrap_servers"),
+        "unknown authority": (
+            tls.but(ca_file=None),
+            "is not trusted (unable to get local issuer certificate); set kafka.security.ca_file",
+        ),
+        "other name": (
+            tls.but(at["MISNAMED"]),
+            "not valid for '127.0.0.1'.; give kafka.bootstrap_servers",
+        ),
         "no certificate": (tls.but(at["MUTUAL"]), "certificate of the client"),
-        "certificate of a stranger": (showing("stranger"), "refuses our certificate (sslv3 alert certificate unknown); set kafka.security.cert_file and key_file"),
-        "expired certificate": (showing("late"), "refuses our certificate (sslv3 alert certificate unknown); set kafka.security.cert_file and key_file"),
-        "no TLS": (bare(at["TLS"]), "when it demands TLS or a login on this port, set kafka.security.protocol"),
-        "neither TLS nor login": (bare(at["CHALLENGE"]), "when it demands TLS or a login on this port, set kafka.security.protocol"),
-        "no login": (bare(at["CLEAR"]), "when it demands TLS or a login on this port, set kafka.security.protocol"),
-        "login without TLS": (good["clear"].but(at["CHALLENGE"]), "when it demands TLS on this port, set kafka.security.protocol to SASL_SSL"),
-        "TLS without login": (tls.but(at["CHALLENGE"]), "demands a login (kafka.security.protocol: SASL_SSL)"),
-        "TLS where there is none": (tls.but(broker.server.bootstrap), "see whether it speaks TLS on this port"),
-        "login where there is none": (good["clear"].but(broker.server.bootstrap), "takes no login there; set kafka.security.protocol to PLAINTEXT"),
-        "TLS and login where there is none": (scram.but(at["TLS"]), "takes no login there; set kafka.security.protocol to SSL"),
-        "password of the key": (mutual.but(secrets={"key_password": WRONG}), "kafka.security.cert_file and key_file: "),
-        "no password of the key": (mutual.but(secrets={}), "the key has a password, and key_password does not match it"),
-        "no file": (tls.but(ca_file="/nowhere"), "kafka.security.ca_file: /nowhere: cannot be read: No such file"),
+        "certificate of a stranger": (
+            showing("stranger"),
+            (
+                "refuses our certificate (sslv3 alert certificate unknown); set "
+                "kafka.security.cert_file and key_file"
+            ),
+        ),
+        "expired certificate": (
+            showing("late"),
+            (
+                "refuses our certificate (sslv3 alert certificate unknown); set "
+                "kafka.security.cert_file and key_file"
+            ),
+        ),
+        "no TLS": (
+            bare(at["TLS"]),
+            "when it demands TLS or a login on this port, set kafka.security.protocol",
+        ),
+        "neither TLS nor login": (
+            bare(at["CHALLENGE"]),
+            "when it demands TLS or a login on this port, set kafka.security.protocol",
+        ),
+        "no login": (
+            bare(at["CLEAR"]),
+            "when it demands TLS or a login on this port, set kafka.security.protocol",
+        ),
+        "login without TLS": (
+            good["clear"].but(at["CHALLENGE"]),
+            "when it demands TLS on this port, set kafka.security.protocol to SASL_SSL",
+        ),
+        "TLS without login": (
+            tls.but(at["CHALLENGE"]),
+            "demands a login (kafka.security.protocol: SASL_SSL)",
+        ),
+        "TLS where there is none": (
+            tls.but(broker.server.bootstrap),
+            "see whether it speaks TLS on this port",
+        ),
+        "login where there is none": (
+            good["clear"].but(broker.server.bootstrap),
+            "takes no login there; set kafka.security.protocol to PLAINTEXT",
+        ),
+        "TLS and login where there is none": (
+            scram.but(at["TLS"]),
+            "takes no login there; set kafka.security.protocol to SSL",
+        ),
+        "password of the key": (
+            mutual.but(secrets={"key_password": WRONG}),
+            "kafka.security.cert_file and key_file: ",
+        ),
+        "no password of the key": (
+            mutual.but(secrets={}),
+            "the key has a password, and key_password does not match it",
+        ),
+        "no file": (
+            tls.but(ca_file="/nowhere"),
+            "kafka.security.ca_file: /nowhere: cannot be read: No such file",
+        ),
         "no certificate in the file": (tls.but(ca_file=__file__), "is not a certificate in PEM"),
     }
 
 
-def test_what_is_wrong_is_told_as_the_setting_to_change(broker: DemandingBroker, prefix: str) -> None:
+def test_what_is_wrong_is_told_as_the_setting_to_change(
+    broker: DemandingBroker, prefix: str
+) -> None:
     for name, (client, expected) in wrong(broker).items():
         with pytest.raises(StreamMonitorError) as told:
             asyncio.run(topics.ensure(settings_of(client, prefix)))
@@ -217,7 +326,10 @@ async def _probe(settings: Settings) -> None:
         await runner.cleanup()
 
 
-@pytest.mark.parametrize("command", [_read, _publish, _ask, _probe, lambda settings: write(settings, "lifecycle", "m", b"{}")])
+@pytest.mark.parametrize(
+    "command",
+    [_read, _publish, _ask, _probe, lambda settings: write(settings, "lifecycle", "m", b"{}")],
+)
 def test_every_client_says_the_same(broker: DemandingBroker, prefix: str, command: Any) -> None:
     for name in ("wrong password", "expired"):
         client, expected = wrong(broker)[name]
@@ -227,7 +339,9 @@ def test_every_client_says_the_same(broker: DemandingBroker, prefix: str, comman
 
 
 @pytest.mark.parametrize("name", ["wrong password", "expired", "no TLS", "no file"])
-def test_a_worker_that_cannot_connect_ends_with_one_line(broker: DemandingBroker, prefix: str, tmp_path: Path, name: str) -> None:
+def test_a_worker_that_cannot_connect_ends_with_one_line(
+    broker: DemandingBroker, prefix: str, tmp_path: Path, name: str
+) -> None:
     client, expected = wrong(broker)[name]
     process = start(client, prefix, tmp_path, "log")
     assert process.wait(60) == (2 if name == "no file" else 1)
@@ -238,28 +352,57 @@ def test_a_worker_that_cannot_connect_ends_with_one_line(broker: DemandingBroker
     assert not any(secret in said for secret in SECRETS)
 
 
-def test_doctor_and_check_tell_no_secret(broker: DemandingBroker, prefix: str, tmp_path: Path) -> None:
+def test_doctor_and_check_tell_no_secret(
+    broker: DemandingBroker, prefix: str, tmp_path: Path
+) -> None:
     for name in ("wrong password", "password of the key"):
         client, _ = wrong(broker)[name]
         (tmp_path / "monitor.yaml").write_text(configured(client, prefix))
         environ = os.environ | client.environ() | {"STREAM_MONITOR_WORKER__METRICS__TOKEN": TOKEN}
-        for arguments in (["doctor", "--config"], ["doctor", "--json", "--config"], ["config", "check"], ["alerts", "--config"], ["topics", "list", "--config"]):
-            command = [sys.executable, "-X", "dev", "-W", "ignore", "-m", "stream_monitor", *arguments, str(tmp_path / "monitor.yaml")]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environ)
+        for arguments in (
+            ["doctor", "--config"],
+            ["doctor", "--json", "--config"],
+            ["config", "check"],
+            ["alerts", "--config"],
+            ["topics", "list", "--config"],
+        ):
+            command = [
+                sys.executable,
+                "-X",
+                "dev",
+                "-W",
+                "ignore",
+                "-m",
+                "stream_monitor",
+                *arguments,
+                str(tmp_path / "monitor.yaml"),
+            ]
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=60, check=False, env=environ
+            )
             said = done.stdout + done.stderr
             assert said
             assert not any(secret in said for secret in SECRETS)
             assert "Traceback" not in said
 
 
-def test_access_that_is_missing_is_named(broker: DemandingBroker, prefix: str, tmp_path: Path) -> None:
+def test_access_that_is_missing_is_named(
+    broker: DemandingBroker, prefix: str, tmp_path: Path
+) -> None:
     asyncio.run(topics.ensure(settings_of(broker.clients()["tls"], prefix)))
     client = broker.clients()["scram512"].but(username=LIMITED)
     settings = settings_of(client, prefix)
-    with pytest.raises(BrokerError, match=rf"missing access: topics .*{prefix}predictions.* are hidden from the user"):
+    with pytest.raises(
+        BrokerError,
+        match=rf"missing access: topics .*{prefix}predictions.* are hidden from the user",
+    ):
         asyncio.run(topics.ensure(settings))
-    broker.allow(ResourceType.TOPIC, f"{prefix}new.", AclOperation.READ)  # may see what is not there, and not make it
-    with pytest.raises(BrokerError, match=r"topics could not be made: .*; allow Create to the user"):
+    broker.allow(
+        ResourceType.TOPIC, f"{prefix}new.", AclOperation.READ
+    )  # may see what is not there, and not make it
+    with pytest.raises(
+        BrokerError, match=r"topics could not be made: .*; allow Create to the user"
+    ):
         asyncio.run(topics.ensure(settings_of(client, f"{prefix}new.")))
     broker.allow(ResourceType.TOPIC, prefix, AclOperation.READ)
     process = start(client, prefix, tmp_path, "log")
@@ -281,7 +424,9 @@ def test_access_that_is_missing_is_named(broker: DemandingBroker, prefix: str, t
         broker.forbid(kind)
 
 
-def test_a_changed_password_is_told_and_the_work_goes_on_when_it_is_right_again(broker: DemandingBroker, prefix: str, tmp_path: Path) -> None:
+def test_a_changed_password_is_told_and_the_work_goes_on_when_it_is_right_again(
+    broker: DemandingBroker, prefix: str, tmp_path: Path
+) -> None:
     client = broker.clients()["scram512"]
     asyncio.run(topics.ensure(settings_of(client, prefix)))
     send(broker.server.bootstrap, prefix, events(ROWS, seed=4))
@@ -294,7 +439,9 @@ def test_a_changed_password_is_told_and_the_work_goes_on_when_it_is_right_again(
         broker.server.start()  # connections that are open stay so; new ones need the password
         log = tmp_path / "first.log"
         wait("it says why", lambda: "refuses the login of 'monitor'" in log.read_text())
-        time.sleep(15)  # transactions fail meanwhile, and nothing is opened while no heartbeat is answered
+        time.sleep(
+            15
+        )  # transactions fail meanwhile, and nothing is opened while no heartbeat is answered
         assert process.poll() is None
         broker.set_password("monitor", SCRAM)
         send(broker.server.bootstrap, prefix, events(ROWS, seed=5))

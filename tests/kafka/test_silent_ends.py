@@ -1,4 +1,7 @@
-"""Workers that end without an exception on a real Kafka: what crashes them is found and set aside; a worker that is only killed loses nothing."""
+"""
+Workers that end without an exception on a real Kafka: what crashes them is found and set aside; a
+worker that is only killed loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,13 @@ from bench.odd_records import event
 from stream_monitor.stages.poison import parted
 from tests.kafka.site import Site, header
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="copies of the process are made on Linux only")]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="copies of the process are made on Linux only"
+    ),
+]
 CRASHING = """
 import os, signal
 from stream_monitor.cli import main
@@ -66,14 +75,22 @@ def metadata(site: Site, topic: str) -> list[str]:
 
 
 def begun(site: Site, topic: str) -> int:
-    """The greatest number of tenures that began at a position; those of `observations` are marked on `snapshots`."""
+    """
+    The greatest number of tenures that began at a position; those of `observations` are marked on
+    `snapshots`.
+    """
     return max((parted(text)[2] for text in metadata(site, topic)), default=-1)
 
 
 def letters(site: Site) -> Counter[tuple[str, str]]:
     """Dead letters by topic and what they say."""
-    found = [(header(m, "__connect.errors.topic"), header(m, "__connect.errors.exception.message")) for m in site.letters()]
-    return Counter((topic.removeprefix(site.prefix), message.rpartition(": ")[2]) for topic, message in found)
+    found = [
+        (header(m, "__connect.errors.topic"), header(m, "__connect.errors.exception.message"))
+        for m in site.letters()
+    ]
+    return Counter(
+        (topic.removeprefix(site.prefix), message.rpartition(": ")[2]) for topic, message in found
+    )
 
 
 def test_an_observation_that_crashes_the_worker_three_times_is_set_aside(site: Site) -> None:
@@ -91,21 +108,33 @@ def test_an_observation_that_crashes_the_worker_three_times_is_set_aside(site: S
     site.send([event("after")])
     site.wait("after", lambda: site.predictions() == 11)
     assert site.stop() == 0
-    assert set(letters(site)) == {("observations", "exit code 9")}  # more than one: INGEST may have written the row again after each end
+    assert set(letters(site)) == {
+        ("observations", "exit code 9")
+    }  # more than one: INGEST may have written the row again after each end
     site.start()  # the restored state has no trace of it
     site.wait("restored", lambda: site.predictions() == 11)
     assert site.predictions("crash-evaluate") == 0
     assert site.stop() == 0
 
 
-def test_a_record_that_crashes_workers_is_found_among_those_of_workers_that_were_only_killed(site: Site) -> None:
+def test_a_record_that_crashes_workers_is_found_among_those_of_workers_that_were_only_killed(
+    site: Site,
+) -> None:
     site.start(("-c", CRASHING))
     site.send([event("before")])
     site.wait("before", lambda: site.predictions() == 1)
     assert site.stop() == 0
     assert begun(site, "predictions") == 0
-    site.send([*(event(f"{i}") for i in range(500)), event("p", "crash-ingest"), *(event(f"{i}") for i in range(500, 2_000))])
-    for n, (program, code) in enumerate([(KILLED, -signal.SIGKILL), (CRASHING, -signal.SIGSEGV), (KILLED, -signal.SIGKILL)]):
+    site.send(
+        [
+            *(event(f"{i}") for i in range(500)),
+            event("p", "crash-ingest"),
+            *(event(f"{i}") for i in range(500, 2_000)),
+        ]
+    )
+    for n, (program, code) in enumerate(
+        [(KILLED, -signal.SIGKILL), (CRASHING, -signal.SIGSEGV), (KILLED, -signal.SIGKILL)]
+    ):
         site.start(("-c", program))
         assert site.ended() == code, site.log
         assert begun(site, "predictions") == n + 1

@@ -1,4 +1,7 @@
-"""Sources that change under the worker: topics made anew, records that retention took before they were read."""
+"""
+Sources that change under the worker: topics made anew, records that retention took before they were
+read.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ class Site:
     def configure(self, worker: str = "", more: str = "") -> None:
         """Settings of `worker`, and others, for the next start."""
         options = f"{{group: '{self.prefix}group', metrics: {{port: 0}}, {worker}}}"
-        self.file.write_text(f"kafka: {{bootstrap_servers: '{self.bootstrap}', topic_prefix: '{self.prefix}'}}\nworker: {options}\n{more}\n")
+        self.file.write_text(
+            f"kafka: {{bootstrap_servers: '{self.bootstrap}', topic_prefix: "
+            f"'{self.prefix}'}}\nworker: {options}\n{more}\n"
+        )
 
     @property
     def worker(self) -> Member:
@@ -58,15 +64,22 @@ class Site:
 
     def committed(self, topic: str) -> dict[int, int]:
         """Offsets of the group by partition."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.prefix + "group", "log_level": 0})
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap, "group.id": self.prefix + "group", "log_level": 0}
+        )
         found = consumer.committed([TopicPartition(self.prefix + topic, p) for p in range(4)], 20)
         consumer.close()
         return {tp.partition: tp.offset for tp in found}
 
     def move(self, topic: str, offsets: dict[int, int]) -> None:
         """As `kafka-consumer-groups.sh --reset-offsets`."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": self.prefix + "group", "log_level": 0})
-        consumer.commit(offsets=[TopicPartition(self.prefix + topic, p, o) for p, o in offsets.items()], asynchronous=False)
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap, "group.id": self.prefix + "group", "log_level": 0}
+        )
+        consumer.commit(
+            offsets=[TopicPartition(self.prefix + topic, p, o) for p, o in offsets.items()],
+            asynchronous=False,
+        )
         consumer.close()
 
     def stop(self) -> None:
@@ -85,7 +98,11 @@ class Site:
     def send(self, n: int) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
         for i in range(self.sent, self.sent + n):
-            producer.produce(self.prefix + "predictions", json.dumps({"event_id": str(i), "model": "m", "prediction": 1}).encode(), str(i))
+            producer.produce(
+                self.prefix + "predictions",
+                json.dumps({"event_id": str(i), "model": "m", "prediction": 1}).encode(),
+                str(i),
+            )
         assert producer.flush(30) == 0
         self.sent += n
 
@@ -95,7 +112,11 @@ class Site:
     def lost(self, topic: str) -> float:
         of_topic = f'topic="{self.prefix}{topic}"'
         found = self.worker.metrics().items()
-        return sum(v for series, v in found if series.startswith("stream_monitor_lost_records{") and of_topic in series)
+        return sum(
+            v
+            for series, v in found
+            if series.startswith("stream_monitor_lost_records{") and of_topic in series
+        )
 
     def make_anew(self, topic: str) -> None:
         name = self.prefix + topic
@@ -112,14 +133,18 @@ class Site:
                 time.sleep(0.5)
 
     def add_partitions(self, topic: str, total: int) -> None:
-        for done in self.admin.create_partitions([NewPartitions(self.prefix + topic, total)]).values():
+        for done in self.admin.create_partitions(
+            [NewPartitions(self.prefix + topic, total)]
+        ).values():
             done.result(30)
 
     def delete_all_records(self, topic: str) -> None:
         """As retention does."""
         name = self.prefix + topic
         partitions = self.admin.list_topics(name, timeout=10).topics[name].partitions
-        for done in self.admin.delete_records([TopicPartition(name, p, -1) for p in partitions]).values():
+        for done in self.admin.delete_records(
+            [TopicPartition(name, p, -1) for p in partitions]
+        ).values():
             done.result(30)
 
 
@@ -135,9 +160,13 @@ def site(kafka: Any, tmp_path: Path) -> Iterator[Site]:
                 worker.process.wait(10)
 
 
-@pytest.mark.parametrize("running", [True, False], ids=["while the worker runs", "while it is stopped"])
+@pytest.mark.parametrize(
+    "running", [True, False], ids=["while the worker runs", "while it is stopped"]
+)
 def test_a_topic_that_was_made_anew_is_a_new_source(site: Site, running: bool) -> None:
-    """Its offsets begin at 0 again, below what was seen of the old one; they must count all the same."""
+    """
+    Its offsets begin at 0 again, below what was seen of the old one; they must count all the same.
+    """
     site.start()
     site.send(400)
     site.wait("the old topic is counted", lambda: site.counted() == 400)
@@ -154,7 +183,10 @@ def test_a_topic_that_was_made_anew_is_a_new_source(site: Site, running: bool) -
 
 
 def test_a_topic_that_grew_past_our_offset_since_it_was_made_anew(site: Site) -> None:
-    """Offsets tell nothing then, and the group's commits came back: only the topic's id does, which the commits carry."""
+    """
+    Offsets tell nothing then, and the group's commits came back: only the topic's id does, which
+    the commits carry.
+    """
     site.start()
     site.send(100)
     site.wait("the old topic is counted", lambda: site.counted() == 100)
@@ -173,9 +205,13 @@ def test_a_topic_that_grew_past_our_offset_since_it_was_made_anew(site: Site) ->
     site.stop()
 
 
-def test_records_that_retention_took_before_ingest_read_them_end_the_worker_or_are_counted(site: Site) -> None:
+def test_records_that_retention_took_before_ingest_read_them_end_the_worker_or_are_counted(
+    site: Site,
+) -> None:
     """With `on_lost: fail` it ends until a person decides, and nothing is committed meanwhile."""
-    site.configure("instance_id: one")  # so that no start waits for the session of a worker that ended
+    site.configure(
+        "instance_id: one"
+    )  # so that no start waits for the session of a worker that ended
     site.start()
     site.send(100)
     site.wait("counted", lambda: site.counted() == 100)
@@ -185,7 +221,8 @@ def test_records_that_retention_took_before_ingest_read_them_end_the_worker_or_a
     before = site.committed("predictions")
     site.configure("instance_id: one, on_lost: fail")
     gone = (
-        rf"exit 71: {site.prefix}predictions/\d: records \d+ to \d+ were deleted by retention before they were read, and worker.on_lost is fail; worker.on_lost: continue goes on"
+        rf"exit 71: {site.prefix}predictions/\d: records \d+ to \d+ were deleted by retention "
+        r"before they were read, and worker.on_lost is fail; worker.on_lost: continue goes on"
     )
     assert re.search(gone, site.refused())
     assert site.committed("predictions") == before
@@ -198,7 +235,10 @@ def test_records_that_retention_took_before_ingest_read_them_end_the_worker_or_a
 
 
 def test_observations_that_retention_took_before_they_were_folded_are_counted(site: Site) -> None:
-    """The snapshot is older than what the log still has: what lies between is lost, is told, and does not stop the worker."""
+    """
+    The snapshot is older than what the log still has: what lies between is lost, is told, and does
+    not stop the worker.
+    """
     site.start()
     site.send(100)
     site.wait("counted", lambda: site.counted() == 100)
@@ -214,19 +254,27 @@ def test_observations_that_retention_took_before_they_were_folded_are_counted(si
     site.stop()
 
 
-def test_observations_that_end_before_what_was_folded_are_refused_with_the_way_out(site: Site) -> None:
+def test_observations_that_end_before_what_was_folded_are_refused_with_the_way_out(
+    site: Site,
+) -> None:
     site.start()
     site.send(100)
     site.wait("counted", lambda: site.counted() == 100)
     site.stop()
-    site.move("observations", {p: offset + 10_000 for p, offset in site.committed("observations").items()})
+    site.move(
+        "observations", {p: offset + 10_000 for p, offset in site.committed("observations").items()}
+    )
     told = site.refused()
     assert "it was made anew, or its log was cut" in told
     assert "delete the group's offset of this partition" in told
 
 
-def test_with_on_lost_fail_a_gap_before_evaluate_ends_the_worker_until_it_is_told_to_go_on(site: Site) -> None:
-    site.configure("instance_id: one")  # so that no start waits for the session of a worker that ended
+def test_with_on_lost_fail_a_gap_before_evaluate_ends_the_worker_until_it_is_told_to_go_on(
+    site: Site,
+) -> None:
+    site.configure(
+        "instance_id: one"
+    )  # so that no start waits for the session of a worker that ended
     site.start()
     site.send(100)
     site.wait("counted", lambda: site.counted() == 100)
@@ -234,11 +282,16 @@ def test_with_on_lost_fail_a_gap_before_evaluate_ends_the_worker_until_it_is_tol
     before = site.committed("observations")
     producer = Producer({"bootstrap.servers": site.bootstrap, "log_level": 0})
     for p in before:
-        producer.produce(site.prefix + "observations", tick(time.time_ns() // 1_000_000), partition=p)
+        producer.produce(
+            site.prefix + "observations", tick(time.time_ns() // 1_000_000), partition=p
+        )
     assert producer.flush(30) == 0
     site.delete_all_records("observations")
     site.configure("instance_id: one, on_lost: fail")
-    gone = rf"exit 71: {site.prefix}observations/\d: records \d+ to \d+ were deleted by retention before they were folded, .* starts there with an empty state"
+    gone = (
+        rf"exit 71: {site.prefix}observations/\d: records \d+ to \d+ were deleted by retention "
+        r"before they were folded, .* starts there with an empty state"
+    )
     assert re.search(gone, site.refused())
     assert site.committed("observations") == before
     site.configure("instance_id: one, on_lost: continue")
@@ -248,7 +301,9 @@ def test_with_on_lost_fail_a_gap_before_evaluate_ends_the_worker_until_it_is_tol
     site.stop()
 
 
-def test_partitions_that_are_added_to_the_sources_are_read_by_the_running_worker_from_their_beginning(site: Site) -> None:
+def test_partitions_that_are_added_to_the_sources_are_read_by_the_running_worker_from_their_beginning(  # noqa: E501
+    site: Site,
+) -> None:
     site.configure("auto_offset_reset: latest")
     site.start()
     site.send(100)
@@ -257,16 +312,32 @@ def test_partitions_that_are_added_to_the_sources_are_read_by_the_running_worker
     site.add_partitions("labels", 5)
     producer = Producer({"bootstrap.servers": site.bootstrap, "log_level": 0})
     for p in (4, 5):
-        producer.produce(site.prefix + "predictions", json.dumps({"event_id": f"new-{p}", "model": "m", "prediction": 1}).encode(), partition=p)
-        producer.produce(site.prefix + "labels", json.dumps({"event_id": f"new-{p}", "model": "m", "label": 1}).encode(), partition=4)
+        producer.produce(
+            site.prefix + "predictions",
+            json.dumps({"event_id": f"new-{p}", "model": "m", "prediction": 1}).encode(),
+            partition=p,
+        )
+        producer.produce(
+            site.prefix + "labels",
+            json.dumps({"event_id": f"new-{p}", "model": "m", "label": 1}).encode(),
+            partition=4,
+        )
     assert producer.flush(30) == 0
     site.wait("the added partitions are read", lambda: site.counted() == 102)
-    site.wait("their labels too", lambda: site.worker.metrics().get('model_labels_total{model="m",version=""}') == 2)
+    site.wait(
+        "their labels too",
+        lambda: site.worker.metrics().get('model_labels_total{model="m",version=""}') == 2,
+    )
     site.stop()
 
 
-def test_partitions_that_are_added_to_observations_end_every_worker_with_the_procedure(site: Site) -> None:
-    """The running one at the rebalance that follows, before it places a row otherwise; others at their start."""
+def test_partitions_that_are_added_to_observations_end_every_worker_with_the_procedure(
+    site: Site,
+) -> None:
+    """
+    The running one at the rebalance that follows, before it places a row otherwise; others at their
+    start.
+    """
     site.configure("instance_id: one")
     site.start()
     site.send(100)
@@ -274,10 +345,18 @@ def test_partitions_that_are_added_to_observations_end_every_worker_with_the_pro
     site.add_partitions("observations", 6)
     assert site.worker.process.wait(DEADLINE_S) == 71, site.worker.log
     told = site.worker.log.splitlines()[-1]
-    assert f"exit 71: {site.prefix}observations has 6 partitions, but its rows were partitioned for 4" in told
+    assert (
+        f"exit 71: {site.prefix}observations has 6 partitions, but its rows were partitioned for 4"
+        in told
+    )
     site.workers.append(Member(len(site.workers), site.file, site.folder))
     assert site.worker.process.wait(DEADLINE_S) == 1, site.worker.log
     told_at_start = site.worker.log.splitlines()[-1]
-    assert f"{site.prefix}snapshots has 4 partitions and {site.prefix}observations has 6" in told_at_start
+    assert (
+        f"{site.prefix}snapshots has 4 partitions and {site.prefix}observations has 6"
+        in told_at_start
+    )
     for line in (told, told_at_start):
-        assert f"stop all workers, delete {site.prefix}observations and {site.prefix}snapshots" in line
+        assert (
+            f"stop all workers, delete {site.prefix}observations and {site.prefix}snapshots" in line
+        )

@@ -28,7 +28,11 @@ class Process(NamedTuple):
     def metrics(self) -> dict[str, float]:
         with urllib.request.urlopen(self.url + "/metrics", timeout=10) as response:
             lines = response.read().decode().splitlines()
-        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and not line.startswith("#")}
+        return {
+            line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+            for line in lines
+            if line and not line.startswith("#")
+        }
 
 
 @pytest.fixture
@@ -39,10 +43,17 @@ def prefix() -> str:
 def start(bootstrap: str, prefix: str, folder: Path, log: str) -> Process:
     config = folder / "monitor.yaml"
     config.write_text(
-        f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}\nworker: {{group: '{prefix}group', metrics: {{port: 0}}}}\ndefaults: {{baseline: {{rows: 1000}}}}\n"
+        f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}\nworker: "
+        f"{{group: '{prefix}group', metrics: {{port: 0}}}}\ndefaults: {{baseline: {{rows: "
+        "1000}}}}\n"
     )
     with (folder / log).open("w") as err:
-        process = subprocess.Popen([sys.executable, "-m", "stream_monitor", "worker", "--config", str(config)], stdout=subprocess.PIPE, stderr=err, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stream_monitor", "worker", "--config", str(config)],
+            stdout=subprocess.PIPE,
+            stderr=err,
+            text=True,
+        )
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("listening on http://"), (folder / log).read_text()
@@ -78,21 +89,40 @@ def events(n: int, seed: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
             "latency_ms": 5.0,
             "features": {"a": rnd.gauss(0, 1), "b": rnd.gauss(5, 2)},
         }
-        out.append((prediction, {"event_id": f"{seed}-{i}", "label": int(score > 0.5) ^ wrong, "timestamp": now + i + 500, **({"model": f"m{i % 3}"} if i % 2 else {})}))
+        out.append(
+            (
+                prediction,
+                {
+                    "event_id": f"{seed}-{i}",
+                    "label": int(score > 0.5) ^ wrong,
+                    "timestamp": now + i + 500,
+                    **({"model": f"m{i % 3}"} if i % 2 else {}),
+                },
+            )
+        )
     return out
 
 
 def send(bootstrap: str, prefix: str, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5})
     for prediction, label in rows:
-        producer.produce(prefix + "predictions", json.dumps(prediction).encode(), prediction["event_id"].encode())
+        producer.produce(
+            prefix + "predictions", json.dumps(prediction).encode(), prediction["event_id"].encode()
+        )
         producer.produce(prefix + "labels", json.dumps(label).encode(), label["event_id"].encode())
         producer.poll(0)
     assert producer.flush(30) == 0
 
 
 def read_all(bootstrap: str, topic: str) -> list[Any]:
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"reader-{random.randrange(10**9)}", "auto.offset.reset": "earliest", "isolation.level": "read_committed"})
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"reader-{random.randrange(10**9)}",
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+        }
+    )
     consumer.subscribe([topic])
     out, quiet = [], 0
     while quiet < 6:
@@ -106,7 +136,9 @@ def read_all(bootstrap: str, topic: str) -> list[Any]:
     return out
 
 
-def test_counts_are_exact_through_kill_and_every_alert_is_there_once(kafka: Any, prefix: str, tmp_path: Path) -> None:
+def test_counts_are_exact_through_kill_and_every_alert_is_there_once(
+    kafka: Any, prefix: str, tmp_path: Path
+) -> None:
     rows = events(9_000, seed=1)
     worker = start(kafka.bootstrap, prefix, tmp_path, "0.log")
     kills = 0
@@ -124,14 +156,25 @@ def test_counts_are_exact_through_kill_and_every_alert_is_there_once(kafka: Any,
 
         def settled() -> bool:
             m = worker.metrics()
-            return all(m.get(f'model_labels_total{{model="{k}",version="1"}}') == n for k, n in want.items())
+            return all(
+                m.get(f'model_labels_total{{model="{k}",version="1"}}') == n
+                for k, n in want.items()
+            )
 
         wait("all pairs counted", settled)
         metrics = worker.metrics()
         for model, n in want.items():
             assert metrics[f'model_predictions_total{{model="{model}",version="1"}}'] == n
-            last = sorted(((p["timestamp"], p["prediction"] == y["label"]) for p, y in rows if p["model"] == model))[-1_000:]
-            assert metrics[f'model_accuracy{{model="{model}",version="1",window="last_1000"}}'] == pytest.approx(sum(ok for _, ok in last) / 1_000, abs=1e-9)
+            last = sorted(
+                (
+                    (p["timestamp"], p["prediction"] == y["label"])
+                    for p, y in rows
+                    if p["model"] == model
+                )
+            )[-1_000:]
+            assert metrics[
+                f'model_accuracy{{model="{model}",version="1",window="last_1000"}}'
+            ] == pytest.approx(sum(ok for _, ok in last) / 1_000, abs=1e-9)
         time.sleep(2.5)  # the last transaction
         alerts = [json.loads(m.value()) for m in read_all(kafka.bootstrap, prefix + "alerts")]
         assert kills == 2
@@ -144,19 +187,38 @@ def test_counts_are_exact_through_kill_and_every_alert_is_there_once(kafka: Any,
     assert code == 0, (tmp_path / f"{kills}.log").read_text()
 
 
-def test_bad_records_are_dead_letters_and_the_good_ones_count(kafka: Any, prefix: str, tmp_path: Path) -> None:
+def test_bad_records_are_dead_letters_and_the_good_ones_count(
+    kafka: Any, prefix: str, tmp_path: Path
+) -> None:
     worker = start(kafka.bootstrap, prefix, tmp_path, "log")
     try:
         wait("ready", lambda: worker.metrics().get("stream_monitor_ready") == 1)
         producer = Producer({"bootstrap.servers": kafka.bootstrap})
         good = json.dumps({"event_id": "a", "model": "m", "prediction": 1}).encode()
-        for value in (b"{", b"[]", b"{}", None, good, b"\xff", json.dumps({"event_id": "b", "model": "m", "prediction": [1]}).encode(), good):
+        for value in (
+            b"{",
+            b"[]",
+            b"{}",
+            None,
+            good,
+            b"\xff",
+            json.dumps({"event_id": "b", "model": "m", "prediction": [1]}).encode(),
+            good,
+        ):
             producer.produce(prefix + "predictions", value, b"k", partition=0)
         assert producer.flush(20) == 0
-        wait("the good one", lambda: worker.metrics().get('model_predictions_total{model="m",version=""}') == 1)
+        wait(
+            "the good one",
+            lambda: worker.metrics().get('model_predictions_total{model="m",version=""}') == 1,
+        )
         letters = read_all(kafka.bootstrap, prefix + "dead-letters")
         reasons = Counter(dict(m.headers())["stream-monitor.reason"].decode() for m in letters)
-        assert reasons == {"invalid_json": 2, "not_an_object": 1, "missing_field": 1, "wrong_type": 1}
+        assert reasons == {
+            "invalid_json": 2,
+            "not_an_object": 1,
+            "missing_field": 1,
+            "wrong_type": 1,
+        }
         first = next(m for m in letters if m.value() == b"[]")
         assert dict(first.headers())["__connect.errors.offset"] == b"1"
         assert dict(first.headers())["__connect.errors.topic"] == (prefix + "predictions").encode()

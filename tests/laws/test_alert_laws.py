@@ -1,4 +1,7 @@
-"""Laws: an alert fires as long as it is bad, its steps are told apart, and the numbers of two things that differ never look the same."""
+"""
+Laws: an alert fires as long as it is bad, its steps are told apart, and the numbers of two things
+that differ never look the same.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +28,35 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 def verdict(value: float, *, cooldown_ms: int, for_ms: int = 0) -> Verdict:
     bad = value < LIMIT
     return Verdict(
-        key=KEY, level="warning" if bad else "ok", clear=not bad, value=value, threshold=LIMIT, direction="down" if bad else None,
-        window=Span(0, 0, 1), summary=f"accuracy is {value}", for_ms=for_ms, cooldown_ms=cooldown_ms,
-    )  # fmt: skip
+        key=KEY,
+        level="warning" if bad else "ok",
+        clear=not bad,
+        value=value,
+        threshold=LIMIT,
+        direction="down" if bad else None,
+        window=Span(0, 0, 1),
+        summary=f"accuracy is {value}",
+        for_ms=for_ms,
+        cooldown_ms=cooldown_ms,
+    )
 
 
-looks = st.lists(st.tuples(st.integers(0, 90), st.sampled_from([0.0, 0.5, 0.7, 0.75, 0.79, 0.8, 0.9])), min_size=1, max_size=60)
+looks = st.lists(
+    st.tuples(st.integers(0, 90), st.sampled_from([0.0, 0.5, 0.7, 0.75, 0.79, 0.8, 0.9])),
+    min_size=1,
+    max_size=60,
+)
 
 
 @settings(max_examples=150, deadline=None)
 @given(looks, st.sampled_from([0, 60_000, 300_000]), st.sampled_from([0, 30_000]), st.booleans())
-def test_an_alert_fires_as_long_as_it_is_bad(steps: list[tuple[int, float]], cooldown_ms: int, for_ms: int, restarted: bool) -> None:
-    """Second by second: where it is bad and nothing fires, the dwell or the cooldown is not over, and it is no worse than what was told before."""
+def test_an_alert_fires_as_long_as_it_is_bad(
+    steps: list[tuple[int, float]], cooldown_ms: int, for_ms: int, restarted: bool
+) -> None:
+    """
+    Second by second: where it is bad and nothing fires, the dwell or the cooldown is not over, and
+    it is no worse than what was told before.
+    """
     alerts, told, now = Alerts(), [], T0
     bad_since: int | None = None
     quiet_until, worst, was_firing = 0, LIMIT, False
@@ -46,7 +66,9 @@ def test_an_alert_fires_as_long_as_it_is_bad(steps: list[tuple[int, float]], coo
             told += alerts.tick(now)
         told += alerts.observe(verdict(value, cooldown_ms=cooldown_ms, for_ms=for_ms), now)
         if restarted:
-            alerts = Alerts.from_state(msgspec.msgpack.decode(msgspec.msgpack.encode(alerts.state())))
+            alerts = Alerts.from_state(
+                msgspec.msgpack.decode(msgspec.msgpack.encode(alerts.state()))
+            )
         bad_since = None if value >= LIMIT else now if bad_since is None else bad_since
         fires = bool(list(alerts.firing()))
         assert fires == (bool(told) and told[-1].status != "resolved")
@@ -54,7 +76,16 @@ def test_an_alert_fires_as_long_as_it_is_bad(steps: list[tuple[int, float]], coo
             assert not fires
             if told and told[-1].status == "resolved" and told[-1].ends_at == rfc3339(now):
                 quiet_until = now + cooldown_ms
-                worst = min(worst, *(a.value for a in told if a.value is not None and a.status == "firing" and a.starts_at == told[-1].starts_at))
+                worst = min(
+                    worst,
+                    *(
+                        a.value
+                        for a in told
+                        if a.value is not None
+                        and a.status == "firing"
+                        and a.starts_at == told[-1].starts_at
+                    ),
+                )
         elif fires:
             worst = min(worst, value) if was_firing or now < quiet_until else value
         else:
@@ -87,7 +118,9 @@ def test_an_equal_state_waits_for_the_cooldown_and_a_worse_one_does_not() -> Non
     for when, value in ((0, 0.7), (1, 0.9), (2, 0.7)):
         alerts.observe(verdict(value, cooldown_ms=300_000), T0 + when)
     assert not list(alerts.firing())
-    assert [a.status for a in alerts.observe(verdict(0.69, cooldown_ms=300_000), T0 + 3)] == ["firing"]
+    assert [a.status for a in alerts.observe(verdict(0.69, cooldown_ms=300_000), T0 + 3)] == [
+        "firing"
+    ]
     alerts.observe(verdict(0.9, cooldown_ms=300_000), T0 + 4)
     alerts.observe(verdict(0.7, cooldown_ms=300_000), T0 + 5)
     assert alerts.tick(T0 + 300_003) == []
@@ -97,9 +130,16 @@ def test_an_equal_state_waits_for_the_cooldown_and_a_worse_one_does_not() -> Non
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("binary", [True, False])
 def test_a_drift_is_open_as_long_as_the_signal_is_away(seed: int, binary: bool) -> None:
-    """Levels that hold for long enough: at the end of each, an episode is open if and only if the level is not the usual one."""
+    """
+    Levels that hold for long enough: at the end of each, an episode is open if and only if the
+    level is not the usual one.
+    """
     rng = np.random.default_rng(seed)
-    signal = Signal("__error__" if binary else "x", {"adwin": {}} if binary else {"adwin": {}, "page_hinkley": {}}, None if binary else 0.0)
+    signal = Signal(
+        "__error__" if binary else "x",
+        {"adwin": {}} if binary else {"adwin": {}, "page_hinkley": {}},
+        None if binary else 0.0,
+    )
     signal.binary = binary
     usual = 0.1 if binary else 0.0
     away = rng.uniform(0.3, 0.6, 3) if binary else rng.uniform(0.6, 2, 3) * rng.choice([-1, 1], 3)
@@ -132,4 +172,6 @@ def test_a_number_is_near_what_it_says(a: float) -> None:
     said = float(number(a).replace(",", ""))
     assert said == pytest.approx(a, rel=5e-4)
     if abs(a) < 1e290:
-        assert float(percent(a).replace(",", "").removesuffix("%")) == pytest.approx(a * 100, rel=5e-3)
+        assert float(percent(a).replace(",", "").removesuffix("%")) == pytest.approx(
+            a * 100, rel=5e-3
+        )

@@ -20,9 +20,18 @@ def partitions(n: int, topic: str = "predictions") -> list[TopicPartition]:
 
 
 class Reading:
-    """A worker over logs of event times: in each turn it takes a part of one partition that need not wait."""
+    """
+    A worker over logs of event times: in each turn it takes a part of one partition that need not
+    wait.
+    """
 
-    def __init__(self, logs: dict[TopicPartition, list[int]], *, mine: list[TopicPartition] | None = None, ahead_rows: int = 1_000) -> None:
+    def __init__(
+        self,
+        logs: dict[TopicPartition, list[int]],
+        *,
+        mine: list[TopicPartition] | None = None,
+        ahead_rows: int = 1_000,
+    ) -> None:
         self.logs, self.mine = logs, list(logs) if mine is None else mine
         self.at = dict.fromkeys(self.mine, 0)
         self.now_s = 0.0
@@ -33,7 +42,13 @@ class Reading:
     def behind(self) -> set[TopicPartition]:
         return {tp for tp in self.mine if self.at[tp] < len(self.logs[tp])}
 
-    def turn(self, choice: random.Random, *, silent: frozenset[TopicPartition] = frozenset(), step_s: float = 0.01) -> TopicPartition | None:
+    def turn(
+        self,
+        choice: random.Random,
+        *,
+        silent: frozenset[TopicPartition] = frozenset(),
+        step_s: float = 0.01,
+    ) -> TopicPartition | None:
         self.now_s += step_s
         behind = self.behind()
         waiting = self.alignment.hold(self.now_s, behind, behind - silent)
@@ -48,7 +63,10 @@ class Reading:
         return tp
 
     def told(self) -> dict[TopicPartition, Told]:
-        return {tp: Told(self.alignment.time_of(tp), self.at[tp], self.at[tp] < len(self.logs[tp])) for tp in self.mine}
+        return {
+            tp: Told(self.alignment.time_of(tp), self.at[tp], self.at[tp] < len(self.logs[tp]))
+            for tp in self.mine
+        }
 
 
 def dense(rows: int, step_ms: float, start_ms: int = 0) -> list[int]:
@@ -58,7 +76,10 @@ def dense(rows: int, step_ms: float, start_ms: int = 0) -> list[int]:
 @pytest.mark.parametrize("seed", range(20))
 def test_no_partition_is_read_further_ahead_than_the_skew_and_a_part(seed: int) -> None:
     choice = random.Random(seed)
-    logs = {tp: dense(choice.randrange(3_000), choice.choice([0.5, 5, 50]), choice.randrange(5_000)) for tp in partitions(choice.randrange(2, 6))}
+    logs = {
+        tp: dense(choice.randrange(3_000), choice.choice([0.5, 5, 50]), choice.randrange(5_000))
+        for tp in partitions(choice.randrange(2, 6))
+    }
     reading = Reading(logs)
     while behind := reading.behind():
         before = {tp: reading.alignment.time_of(tp) for tp in logs}
@@ -102,11 +123,18 @@ def test_what_waits_in_a_queue_here_is_not_silent() -> None:
 
 
 @pytest.mark.parametrize("day_ms", [86_400_000, -86_400_000])
-def test_a_clock_that_is_wrong_by_a_day_costs_the_wait_once_and_the_others_stay_in_step(day_ms: int) -> None:
+def test_a_clock_that_is_wrong_by_a_day_costs_the_wait_once_and_the_others_stay_in_step(
+    day_ms: int,
+) -> None:
     """One partition is a day ahead, or behind, and never ends; the others are a backlog."""
     wrong, *right = partitions(4)
     rows = 200_000
-    reading = Reading({wrong: dense(rows, 1, 2 * 86_400_000 + day_ms), **{tp: dense(rows, 1, 2 * 86_400_000) for tp in right}})
+    reading = Reading(
+        {
+            wrong: dense(rows, 1, 2 * 86_400_000 + day_ms),
+            **{tp: dense(rows, 1, 2 * 86_400_000) for tp in right},
+        }
+    )
     choice = random.Random(3)
     stood_s: dict[TopicPartition, float] = dict.fromkeys(reading.mine, 0.0)
     last_s = dict.fromkeys(reading.mine, 0.0)
@@ -134,11 +162,21 @@ def test_single_records_of_a_clock_that_is_ahead_move_nothing() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_workers_that_own_one_topic_each_stay_in_step(seed: int) -> None:
-    """Each knows of the other what it committed a while ago; neither stands still, and few rows wait for the other kind."""
+    """
+    Each knows of the other what it committed a while ago; neither stands still, and few rows wait
+    for the other kind.
+    """
     choice = random.Random(seed)
     rows, step_ms, ahead = 40_000, choice.choice([1.0, 20.0, 1_000.0]), 4_000
-    logs = {tp: dense(rows, step_ms) for topic in ("predictions", "labels") for tp in partitions(2, topic)}
-    workers = [Reading(logs, mine=[tp for tp in logs if tp.topic == topic], ahead_rows=ahead) for topic in ("predictions", "labels")]
+    logs = {
+        tp: dense(rows, step_ms)
+        for topic in ("predictions", "labels")
+        for tp in partitions(2, topic)
+    }
+    workers = [
+        Reading(logs, mine=[tp for tp in logs if tp.topic == topic], ahead_rows=ahead)
+        for topic in ("predictions", "labels")
+    ]
     speed = choice.choice([1, 3, 10])
     turn = farthest = 0
     while any(w.behind() for w in workers):
@@ -159,7 +197,10 @@ def test_workers_that_own_one_topic_each_stay_in_step(seed: int) -> None:
 
 @pytest.mark.parametrize("told", [None, False])
 def test_what_is_known_of_others_is_worth_some_rows_and_no_more(told: bool | None) -> None:
-    """They had nothing to read, or were not heard yet; what has come for them since is not run away from."""
+    """
+    They had nothing to read, or were not heard yet; what has come for them since is not run away
+    from.
+    """
     mine, theirs = partitions(2)
     reading = Reading({mine: dense(50_000, 1), theirs: []}, mine=[mine], ahead_rows=2_000)
     reading.alignment.begin({mine: (None, True)}, shared=True)
@@ -199,6 +240,9 @@ def test_every_row_of_a_delivery_is_told_whatever_its_size(rows: int) -> None:
     times_ms = [1_760_000_000_000 + i for i in range(rows)]
     ingest = Ingest(2)
     for _ in range(2):  # the second does not tell of the first
-        values = [f'{{"event_id": "{t}", "model": "m", "prediction": 1, "timestamp": {t}}}'.encode() for t in times_ms]
+        values = [
+            f'{{"event_id": "{t}", "model": "m", "prediction": 1, "timestamp": {t}}}'.encode()
+            for t in times_ms
+        ]
         assert ingest.take("s", "predictions", values, np.arange(rows), np.array(times_ms)) == []
         assert np.concatenate(ingest.newest_ms["s"]).tolist() == times_ms

@@ -1,5 +1,6 @@
 """
-Laws of time: no clock that is wrong, of a producer or of a worker, takes anything from what the others say.
+Laws of time: no clock that is wrong, of a producer or of a worker, takes anything from what the
+others say.
 
 Each compares a shard that met such a clock with one that did not, on the same rows.
 """
@@ -22,7 +23,17 @@ from stream_monitor.windows.log_time import CONFIRM_MS, JUMP_MS, LogTime
 
 T0 = 1_760_000_000_000
 HOUR_MS, DAY_MS, YEAR_MS = 3_600_000, 86_400_000, 365 * 86_400_000
-CORE = parse(json.dumps({"defaults": {"baseline": {"rows": 300}, "windows": ["last_100", "5m", "1h"], "thresholds": {"accuracy": {"min": 0.8, "window": "5m"}}}})).core
+CORE = parse(
+    json.dumps(
+        {
+            "defaults": {
+                "baseline": {"rows": 300},
+                "windows": ["last_100", "5m", "1h"],
+                "thresholds": {"accuracy": {"min": 0.8, "window": "5m"}},
+            }
+        }
+    )
+).core
 
 
 class Feed:
@@ -33,11 +44,19 @@ class Feed:
         self.offsets = {"predictions": 0, "labels": 0}
         self.log: list[bytes] = []
 
-    def send(self, kind: str, events: list[dict[str, Any]], now_ms: int, record_ms: int | None = None) -> None:
+    def send(
+        self, kind: str, events: list[dict[str, Any]], now_ms: int, record_ms: int | None = None
+    ) -> None:
         first, n = self.offsets[kind], len(events)
         self.offsets[kind] += n
         times = np.full(n, now_ms if record_ms is None else record_ms)
-        assert not self.ingest.take(f"{kind}@x/0", kind, [json.dumps(e).encode() for e in events], np.arange(first, first + n), times)
+        assert not self.ingest.take(
+            f"{kind}@x/0",
+            kind,
+            [json.dumps(e).encode() for e in events],
+            np.arange(first, first + n),
+            times,
+        )
         for record in self.ingest.flush(now_ms)[0]:
             self.fold(record)
 
@@ -47,9 +66,25 @@ class Feed:
 
     def second(self, s: int, rng: np.random.Generator, *, bad: bool) -> None:
         now = T0 + s * 1_000
-        rows = [{"event_id": f"{s}-{i}", "model": "m", "prediction": 1, "timestamp": now - 20, "features": {"x": float(rng.normal(9.0 * bad))}} for i in range(20)]
+        rows = [
+            {
+                "event_id": f"{s}-{i}",
+                "model": "m",
+                "prediction": 1,
+                "timestamp": now - 20,
+                "features": {"x": float(rng.normal(9.0 * bad))},
+            }
+            for i in range(20)
+        ]
         self.send("predictions", rows, now)
-        self.send("labels", [{"event_id": r["event_id"], "label": int(rng.random() > 0.05 + 0.8 * bad)} for r in rows], now + 10)
+        self.send(
+            "labels",
+            [
+                {"event_id": r["event_id"], "label": int(rng.random() > 0.05 + 0.8 * bad)}
+                for r in rows
+            ],
+            now + 10,
+        )
         self.fold(tick(now + 20))
 
     def alerts(self) -> list[dict[str, Any]]:
@@ -57,11 +92,19 @@ class Feed:
 
     def numbers(self) -> dict[Any, Any]:
         """Gauges of the model `m`, without those of alerts."""
-        return {(s[0], *s[1]): s[2] for s in self.shard.samples() if s[0].startswith("model_") and s[1][:1] == ("m",) and len(s) == 3}
+        return {
+            (s[0], *s[1]): s[2]
+            for s in self.shard.samples()
+            if s[0].startswith("model_") and s[1][:1] == ("m",) and len(s) == 3
+        }
 
 
 def told(feed: Feed) -> set[tuple[str, ...]]:
-    return {(a["subject"], a["detector"], a["status"], a["starts_at"]) for a in feed.alerts() if a["model"] == "m"}
+    return {
+        (a["subject"], a["detector"], a["status"], a["starts_at"])
+        for a in feed.alerts()
+        if a["model"] == "m"
+    }
 
 
 def run(seconds: int, seed: int = 0, odd: Any = lambda feed, s: None) -> Feed:
@@ -83,16 +126,27 @@ def run(seconds: int, seed: int = 0, odd: Any = lambda feed, s: None) -> Feed:
     by_record=st.booleans(),
     by_field=st.booleans(),
 )
-def test_rows_of_a_clock_that_is_ahead_take_nothing_from_another_model(ahead_ms: int, at: int, many: int, by_record: bool, by_field: bool) -> None:
+def test_rows_of_a_clock_that_is_ahead_take_nothing_from_another_model(
+    ahead_ms: int, at: int, many: int, by_record: bool, by_field: bool
+) -> None:
     """They are of a model of their own: everything about the other one is as it is without them."""
 
     def odd(feed: Feed, s: int) -> None:
         if s == at:
             now = T0 + s * 1_000 - 500
             stamp = {"timestamp": now + ahead_ms} if by_field or not by_record else {}
-            rows = [{"event_id": f"odd-{i}", "model": "other", "prediction": 1, "features": {"x": 0.0}} | stamp for i in range(many)]
+            rows = [
+                {"event_id": f"odd-{i}", "model": "other", "prediction": 1, "features": {"x": 0.0}}
+                | stamp
+                for i in range(many)
+            ]
             feed.send("predictions", rows, now, now + ahead_ms * by_record)
-            feed.send("labels", [{"event_id": r["event_id"], "label": 0} | stamp for r in rows], now, now + ahead_ms * by_record)
+            feed.send(
+                "labels",
+                [{"event_id": r["event_id"], "label": 0} | stamp for r in rows],
+                now,
+                now + ahead_ms * by_record,
+            )
 
     assert (found := run(120, odd=odd)).numbers() == (plain := run(120)).numbers()
     assert told(found) == told(plain)
@@ -100,15 +154,34 @@ def test_rows_of_a_clock_that_is_ahead_take_nothing_from_another_model(ahead_ms:
 
 @pytest.mark.parametrize("ahead_ms", [50 * 60_000, YEAR_MS])
 def test_rows_of_a_clock_that_is_ahead_are_rows_of_when_they_came(ahead_ms: int) -> None:
-    """Of the same model: as if their clock had been right, in every window, and they are counted."""
+    """
+    Of the same model: as if their clock had been right, in every window, and they are counted.
+    """
 
     def odd(ahead: int) -> Any:
         def send(feed: Feed, s: int) -> None:
             if s == 40:
                 now = T0 + s * 1_000
-                rows = [{"event_id": f"odd-{i}", "model": "m", "prediction": 1, "timestamp": now + ahead, "features": {"x": 0.0}} for i in range(30)]
+                rows = [
+                    {
+                        "event_id": f"odd-{i}",
+                        "model": "m",
+                        "prediction": 1,
+                        "timestamp": now + ahead,
+                        "features": {"x": 0.0},
+                    }
+                    for i in range(30)
+                ]
                 feed.send("predictions", rows, now, now + ahead)
-                feed.send("labels", [{"event_id": r["event_id"], "label": 0, "timestamp": now + ahead} for r in rows], now, now + ahead)
+                feed.send(
+                    "labels",
+                    [
+                        {"event_id": r["event_id"], "label": 0, "timestamp": now + ahead}
+                        for r in rows
+                    ],
+                    now,
+                    now + ahead,
+                )
 
         return send
 
@@ -119,8 +192,17 @@ def test_rows_of_a_clock_that_is_ahead_are_rows_of_when_they_came(ahead_ms: int)
 
 def test_a_label_of_a_clock_that_is_ahead_can_be_corrected() -> None:
     feed = Feed()
-    feed.send("predictions", [{"event_id": str(i), "model": "m", "prediction": i % 2} for i in range(200)], T0)
-    feed.send("labels", [{"event_id": str(i), "label": 1 - i % 2, "timestamp": T0 + YEAR_MS} for i in range(200)], T0 + 1_000, T0 + YEAR_MS)
+    feed.send(
+        "predictions",
+        [{"event_id": str(i), "model": "m", "prediction": i % 2} for i in range(200)],
+        T0,
+    )
+    feed.send(
+        "labels",
+        [{"event_id": str(i), "label": 1 - i % 2, "timestamp": T0 + YEAR_MS} for i in range(200)],
+        T0 + 1_000,
+        T0 + YEAR_MS,
+    )
     feed.send("labels", [{"event_id": str(i), "label": i % 2} for i in range(200)], T0 + 2_000)
     feed.shard.close()
     assert feed.numbers()["model_accuracy", "m", "", "last_100"] == 1.0
@@ -131,7 +213,9 @@ def test_a_label_of_a_clock_that_is_ahead_can_be_corrected() -> None:
 
 @settings(max_examples=5, deadline=None)
 @given(
-    jump_ms=st.sampled_from([2 * JUMP_MS, HOUR_MS, DAY_MS, 8 * DAY_MS, YEAR_MS, -2 * JUMP_MS, -DAY_MS, -YEAR_MS]),
+    jump_ms=st.sampled_from(
+        [2 * JUMP_MS, HOUR_MS, DAY_MS, 8 * DAY_MS, YEAR_MS, -2 * JUMP_MS, -DAY_MS, -YEAR_MS]
+    ),
     at=st.lists(st.integers(2, 119), min_size=1, max_size=5, unique=True),
 )
 def test_ticks_of_a_worker_whose_clock_is_wrong_change_nothing(jump_ms: int, at: list[int]) -> None:
@@ -143,8 +227,12 @@ def test_ticks_of_a_worker_whose_clock_is_wrong_change_nothing(jump_ms: int, at:
 
     found, plain = run(120, odd=odd), run(120)
     assert found.numbers() == plain.numbers()
-    assert {t[:3] for t in told(found)} == {t[:3] for t in told(plain)}  # a look more may find something a moment sooner
-    assert all(T0 <= np.datetime64(t[3][:-1], "ms").astype(int) <= T0 + 121_000 for t in told(found))
+    assert {t[:3] for t in told(found)} == {
+        t[:3] for t in told(plain)
+    }  # a look more may find something a moment sooner
+    assert all(
+        T0 <= np.datetime64(t[3][:-1], "ms").astype(int) <= T0 + 121_000 for t in told(found)
+    )
     assert found.shard.log_time.refused == len(at)
 
 
@@ -165,7 +253,9 @@ def test_log_time_follows_a_gap_once_the_log_goes_on_after_it(gap_ms: int, spaci
     start = T0 + 9_000 + gap_ms
     read = 0
     while log.is_waiting or not read:
-        assert log.read(start + read) == start + read  # rows after the gap have its time from the first on
+        assert (
+            log.read(start + read) == start + read
+        )  # rows after the gap have its time from the first on
         read += 1 + spacing_ms
     assert log.now_ms - start <= CONFIRM_MS + spacing_ms + 1
 
@@ -196,7 +286,10 @@ def test_a_jump_that_waits_is_part_of_a_snapshot() -> None:
     for record in (tick(T0 + 30_000), tick(T0 + DAY_MS), tick(T0 + DAY_MS + CONFIRM_MS)):
         one.shard.fold(record)
         other.fold(record)
-        assert (one.shard.log_time_ms, one.shard.log_time.refused) == (other.log_time_ms, other.log_time.refused)
+        assert (one.shard.log_time_ms, one.shard.log_time.refused) == (
+            other.log_time_ms,
+            other.log_time.refused,
+        )
     assert one.shard.snapshot()["state"] == other.snapshot()["state"]
 
 
@@ -210,10 +303,28 @@ def test_the_time_of_the_broker_goes_before_that_of_the_writer() -> None:
 @pytest.mark.parametrize("gap_ms", [2 * HOUR_MS, DAY_MS, 30 * DAY_MS])
 def test_a_replay_follows_every_gap_of_its_file_at_once(gap_ms: int) -> None:
     """Silence, expiry and dwell go by the times of the file, however far apart its rows are."""
-    replay = Replay(parse(json.dumps({"defaults": {"freshness": {"predictions": "1h"}, "labels": {"max_delay": "1h"}}})), span_ms=2 * gap_ms)
+    replay = Replay(
+        parse(
+            json.dumps(
+                {"defaults": {"freshness": {"predictions": "1h"}, "labels": {"max_delay": "1h"}}}
+            )
+        ),
+        span_ms=2 * gap_ms,
+    )
     for k in range(3):
         now = T0 + k * gap_ms
-        replay.feed([("predictions", json.dumps({"event_id": f"{k}", "model": "m", "timestamp": now, "prediction": 1}).encode(), None, now)])
+        replay.feed(
+            [
+                (
+                    "predictions",
+                    json.dumps(
+                        {"event_id": f"{k}", "model": "m", "timestamp": now, "prediction": 1}
+                    ).encode(),
+                    None,
+                    now,
+                )
+            ]
+        )
     replay.close()
     silences = [a for a in map(json.loads, replay.alerts()) if a["kind"] == "freshness"]
     assert [a["status"] for a in silences[:2]] == ["firing", "resolved"]

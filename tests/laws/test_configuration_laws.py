@@ -1,9 +1,11 @@
 """
-The law of a changed configuration: whatever key changes, each part of the state goes on, or begins anew and says so.
+The law of a changed configuration: whatever key changes, each part of the state goes on, or begins
+anew and says so.
 
-Rule of the file: `TABLE` has every key of the core's settings, found by walking the structs, with values that are given one
-after the other. What is not said to begin anew is what it would be had the configuration been there all along; what is said to
-is what a new worker would make of the later log alone. No monitor is ever switched off.
+Rule of the file: `TABLE` has every key of the core's settings, found by walking the structs, with
+values that are given one after the other. What is not said to begin anew is what it would be had
+the configuration been there all along; what is said to is what a new worker would make of the later
+log alone. No monitor is ever switched off.
 """
 
 from __future__ import annotations
@@ -36,14 +38,25 @@ BASE: dict[str, Any] = {
     "cooldown": "0s",
     "labels": {"max_delay": "1h"},
     "segments": ["s", {"x": [0.0]}],
-    "metrics": {"custom": {"q": {"type": "histogram", "field": "features.x", "buckets": [-1, 0, 1], "labels": ["s"]}}},
+    "metrics": {
+        "custom": {
+            "q": {
+                "type": "histogram",
+                "field": "features.x",
+                "buckets": [-1, 0, 1],
+                "labels": ["s"],
+            }
+        }
+    },
     "thresholds": {"accuracy": {"min": 0.5, "min_labels": 50}},
     "quality": {"min_rows": 50},
 }
 
 
 class Key(NamedTuple):
-    """One key: values after one another (None: it is not there), and what begins anew when it changes."""
+    """
+    One key: values after one another (None: it is not there), and what begins anew when it changes.
+    """
 
     values: tuple[Any, ...]
     anew: tuple[str, ...] = ()
@@ -55,48 +68,101 @@ class Key(NamedTuple):
     """What has a place keeps it: the state is that of the configuration before."""
 
 
-DETECTORS = {"adwin": {"delta": 0.01}}, {"adwin": {"delta": 0.2}, "kswin": {}}, "off", None, {"page_hinkley": {"threshold": 20.0}}, {"page_hinkley": {"delta": 0.1}}
+DETECTORS = (
+    {"adwin": {"delta": 0.01}},
+    {"adwin": {"delta": 0.2}, "kswin": {}},
+    "off",
+    None,
+    {"page_hinkley": {"threshold": 20.0}},
+    {"page_hinkley": {"delta": 0.1}},
+)
 ERRORS = (*DETECTORS, {"ddm": {}, "hddm_a": {}}, {"ddm": {"drift_threshold": 2.5}, "hddm_w": {}})
 REFERENCE = ("reference of the features",)
 TABLE: dict[str, Key] = {
-    "defaults.task": Key(("auto", "binary", "multiclass", "regression", "auto"), ("performance",), beside={"thresholds": {}}),
+    "defaults.task": Key(
+        ("auto", "binary", "multiclass", "regression", "auto"),
+        ("performance",),
+        beside={"thresholds": {}},
+    ),
     "defaults.positive_class": Key((None, "1", "0", None)),
-    "defaults.windows": Key((["last_500", "1h"], ["last_700", "10m", "24h"], ["1h"], ["last_400", "last_500"]), ("trend of performance",)),
+    "defaults.windows": Key(
+        (["last_500", "1h"], ["last_700", "10m", "24h"], ["1h"], ["last_400", "last_500"]),
+        ("trend of performance",),
+    ),
     "defaults.labels.max_delay": Key(("1h", "1m", "30d", "0s", "1h")),
-    "defaults.baseline.source": Key(("learn", "file", "learn"), (*REFERENCE, "level of performance"), learns=True, beside={"baseline.path": "a.json"}),
-    "defaults.baseline.rows": Key((100, 150, 80), (*REFERENCE, "reference of score and prediction", "level of performance"), learns=True),
-    "defaults.baseline.path": Key(("a.json", "b.json", "a.json"), (*REFERENCE, "level of performance"), beside={"baseline.source": "file"}),
-    "defaults.features.NAME.type": Key((None, "numeric", "category", "text", "auto"), REFERENCE, learns=True),
+    "defaults.baseline.source": Key(
+        ("learn", "file", "learn"),
+        (*REFERENCE, "level of performance"),
+        learns=True,
+        beside={"baseline.path": "a.json"},
+    ),
+    "defaults.baseline.rows": Key(
+        (100, 150, 80),
+        (*REFERENCE, "reference of score and prediction", "level of performance"),
+        learns=True,
+    ),
+    "defaults.baseline.path": Key(
+        ("a.json", "b.json", "a.json"),
+        (*REFERENCE, "level of performance"),
+        beside={"baseline.source": "file"},
+    ),
+    "defaults.features.NAME.type": Key(
+        (None, "numeric", "category", "text", "auto"), REFERENCE, learns=True
+    ),
     "defaults.features.NAME.min": Key((None, -1, 0, None), ("feature x",)),
     "defaults.features.NAME.max": Key((None, 1, 0.5, None), ("feature x",)),
-    "defaults.features.NAME.categories": Key((None, ["a", "b"], ["b", "a"], ["a", "b", "z"], ["z"], None), ("feature c",)),
+    "defaults.features.NAME.categories": Key(
+        (None, ["a", "b"], ["b", "a"], ["a", "b", "z"], ["z"], None), ("feature c",)
+    ),
     "defaults.features.NAME.required": Key((None, True, False)),
     "defaults.features.NAME.unique": Key((None, True, None, True)),
     "defaults.segments": Key((["s", "t"], ["t", "s"], ["t"], None, ["c", "t", "s"])),
     "defaults.segments.NAME.name": Key(([{"name": "s"}], [{"name": "t"}], [{"name": "s"}])),
-    "defaults.segments.NAME.cut": Key(([{"x": [0]}, "s"], [{"x": [-1, 1]}, "s"], ["s", "x"]), ("slice x",)),
-    "defaults.thresholds": Key(({"accuracy": 0.99}, {"recall": 0.99, "accuracy": "off"}, None, {"f1": 0.1, "mae": 1e-9})),
+    "defaults.segments.NAME.cut": Key(
+        ([{"x": [0]}, "s"], [{"x": [-1, 1]}, "s"], ["s", "x"]), ("slice x",)
+    ),
+    "defaults.thresholds": Key(
+        ({"accuracy": 0.99}, {"recall": 0.99, "accuracy": "off"}, None, {"f1": 0.1, "mae": 1e-9})
+    ),
     "defaults.thresholds.NAME.min": Key((0.5, 0.99, 0.01)),
     "defaults.thresholds.NAME.max": Key((None, 0.999, 0.6)),
     "defaults.thresholds.NAME.severity": Key(("warning", "critical", "info")),
     "defaults.thresholds.NAME.window": Key((None, "1h", "last_500")),
     "defaults.thresholds.NAME.min_labels": Key((50, 450, 10)),
-    "defaults.thresholds.NAME.for": Key(("0s", "5s", "2h", "1s"), beside={"thresholds.accuracy.min": 0.99}),
+    "defaults.thresholds.NAME.for": Key(
+        ("0s", "5s", "2h", "1s"), beside={"thresholds.accuracy.min": 0.99}
+    ),
     "defaults.thresholds.NAME.clear": Key((None, 0.9, 0.6)),
-    "defaults.drift.errors": Key(ERRORS, ("detector errors.adwin", "detector errors.page_hinkley", "detector errors.ddm")),
+    "defaults.drift.errors": Key(
+        ERRORS, ("detector errors.adwin", "detector errors.page_hinkley", "detector errors.ddm")
+    ),
     "defaults.drift.score": Key(DETECTORS, ("detector score.adwin", "detector score.page_hinkley")),
-    "defaults.drift.prediction": Key(DETECTORS, ("detector prediction.adwin", "detector prediction.page_hinkley")),
-    "defaults.drift.features": Key(DETECTORS, ("detector features.adwin", "detector features.page_hinkley")),
+    "defaults.drift.prediction": Key(
+        DETECTORS, ("detector prediction.adwin", "detector prediction.page_hinkley")
+    ),
+    "defaults.drift.features": Key(
+        DETECTORS, ("detector features.adwin", "detector features.page_hinkley")
+    ),
     "defaults.drift.thresholds": Key((None, {"psi": 1e-9}, {"js": 1e-9, "psi": 9}, None)),
-    "defaults.drift.severity": Key(("warning", "critical", "info"), beside={"drift.thresholds": {"js": 1e-9}}),
+    "defaults.drift.severity": Key(
+        ("warning", "critical", "info"), beside={"drift.thresholds": {"js": 1e-9}}
+    ),
     "defaults.anomalies.fence": Key((1.5, 0.5, 3.0), ("numeric features",)),
-    "defaults.anomalies.reference": Key(("baseline", "trailing", "baseline"), ("numeric features",)),
-    "defaults.anomalies.trailing_rows": Key((100, 50, 200), ("numeric features",), beside={"anomalies.reference": "trailing"}),
+    "defaults.anomalies.reference": Key(
+        ("baseline", "trailing", "baseline"), ("numeric features",)
+    ),
+    "defaults.anomalies.trailing_rows": Key(
+        (100, 50, 200), ("numeric features",), beside={"anomalies.reference": "trailing"}
+    ),
     "defaults.anomalies.share": Key((0.05, 0.0, 0.9)),
     "defaults.anomalies.sample": Key((0.01, 1.0, 0.0), beside={"anomalies.topic": True}),
     "defaults.anomalies.topic": Key((False, True, False)),
-    "defaults.anomalies.trend_windows": Key((10, 3, 5), beside={"windows": ["last_100", "last_500"]}),
-    "defaults.anomalies.trend_slope": Key((-0.1, 0.5, -0.5), beside={"windows": ["last_100", "last_500"]}),
+    "defaults.anomalies.trend_windows": Key(
+        (10, 3, 5), beside={"windows": ["last_100", "last_500"]}
+    ),
+    "defaults.anomalies.trend_slope": Key(
+        (-0.1, 0.5, -0.5), beside={"windows": ["last_100", "last_500"]}
+    ),
     "defaults.anomalies.pattern_z": Key((6.0, 1.0, 9.0)),
     "defaults.anomalies.pattern_windows": Key((2, 1, 5)),
     "defaults.quality.missing_ratio": Key((0.1, 0.01, "off", 0.9)),
@@ -107,21 +173,43 @@ TABLE: dict[str, Key] = {
     "defaults.freshness.predictions": Key(("10m", "1s", "off")),
     "defaults.freshness.labels": Key((None, "1s", "1d")),
     "defaults.metrics.custom": Key(
-        (BASE["metrics"]["custom"], {"n": {"type": "counter", "field": "latency_ms"}, "q": {"type": "gauge", "field": "score"}}, None), ("custom metric q",)
+        (
+            BASE["metrics"]["custom"],
+            {
+                "n": {"type": "counter", "field": "latency_ms"},
+                "q": {"type": "gauge", "field": "score"},
+            },
+            None,
+        ),
+        ("custom metric q",),
     ),
-    "defaults.metrics.custom.NAME.type": Key(("histogram", "counter", "summary", "gauge"), ("custom metric q",)),
-    "defaults.metrics.custom.NAME.field": Key(("features.x", "latency_ms", "score", "prediction"), ("custom metric q",)),
+    "defaults.metrics.custom.NAME.type": Key(
+        ("histogram", "counter", "summary", "gauge"), ("custom metric q",)
+    ),
+    "defaults.metrics.custom.NAME.field": Key(
+        ("features.x", "latency_ms", "score", "prediction"), ("custom metric q",)
+    ),
     "defaults.metrics.custom.NAME.help": Key((None, "of x")),
-    "defaults.metrics.custom.NAME.labels": Key((["s"], ["t"], ["t", "s"], ["s", "t"], []), ("custom metric q",)),
-    "defaults.metrics.custom.NAME.buckets": Key(([-1, 0, 1], [-1, 0, 2], [1, 0, -1], [10, 20, 30]), ("custom metric q",)),
-    "defaults.metrics.custom.NAME.quantiles": Key(([0.5], [0.1, 0.9]), beside={"metrics.custom.q.type": "summary"}),
+    "defaults.metrics.custom.NAME.labels": Key(
+        (["s"], ["t"], ["t", "s"], ["s", "t"], []), ("custom metric q",)
+    ),
+    "defaults.metrics.custom.NAME.buckets": Key(
+        ([-1, 0, 1], [-1, 0, 2], [1, 0, -1], [10, 20, 30]), ("custom metric q",)
+    ),
+    "defaults.metrics.custom.NAME.quantiles": Key(
+        ([0.5], [0.1, 0.9]), beside={"metrics.custom.q.type": "summary"}
+    ),
     "defaults.cooldown": Key(("0s", "1h", "5m")),
     "defaults.retire_after": Key(("7d", "2h", "30d")),
     "models": Key((None, {"m": {}, "new": {}}, {"r": {"windows": ["last_500", "1h"]}}, None)),
     "limits.models": Key((100, 1), keeps=True),
     "limits.versions": Key((20, 1), keeps=True),
     "limits.features": Key((200, 2, 4, 200), REFERENCE, learns=True),
-    "limits.segments": Key((50, 3, 1), ("values of slice s beyond the first 1", "values of slice x beyond the first 1"), keeps=True),
+    "limits.segments": Key(
+        (50, 3, 1),
+        ("values of slice s beyond the first 1", "values of slice x beyond the first 1"),
+        keeps=True,
+    ),
     "limits.categories": Key((50, 1, 2, 50), REFERENCE, learns=True),
     "limits.pending": Key((500_000, 1_000, 5_000)),
     "limits.series": Key((50_000, 100)),
@@ -136,9 +224,13 @@ def keys_of(kind: type[Frozen], path: str = "") -> Iterator[str]:
     """Every key that settings of this kind have."""
     for field in (f for f in kind.__struct_fields__ if (kind, f) != (CoreSettings, "models")):
         hint = get_type_hints(kind)[field]
-        encoded = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))[field].removesuffix("_ms")
+        encoded = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))[
+            field
+        ].removesuffix("_ms")
         here = f"{path}{encoded}"
-        inner = [a for a in (hint, *get_args(hint)) if isinstance(a, type) and issubclass(a, Frozen)]
+        inner = [
+            a for a in (hint, *get_args(hint)) if isinstance(a, type) and issubclass(a, Frozen)
+        ]
         if not inner:
             yield here
         elif get_origin(hint) is None:
@@ -156,7 +248,10 @@ def test_every_key_is_in_the_table():
 def _spelled_out(value: Any) -> Any:
     """Every setting written down, each value a new object, as a file gives them."""
     if isinstance(value, Frozen):
-        return {f.encode_name: _spelled_out(getattr(value, f.name)) for f in msgspec.structs.fields(value)}
+        return {
+            f.encode_name: _spelled_out(getattr(value, f.name))
+            for f in msgspec.structs.fields(value)
+        }
     if isinstance(value, dict):
         return {key: _spelled_out(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -177,18 +272,36 @@ def test_a_default_that_is_written_down_is_the_same_configuration():
 
 
 def _events(seed: int, first: int, n: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Predictions and labels of a classification and of a regression, with all that a rule may be about: missing, broken, far and repeated values."""
+    """
+    Predictions and labels of a classification and of a regression, with all that a rule may be
+    about: missing, broken, far and repeated values.
+    """
     rnd = random.Random(seed)
     for i in range(first, first + n):
         x, truth = rnd.gauss(0, 1), rnd.random() < 0.4
-        features: dict[str, Any] = {"x": x, "y": rnd.gauss(5, 2), "c": rnd.choice("aaabq"), "u": f"u{rnd.randrange(10**6)}"}
+        features: dict[str, Any] = {
+            "x": x,
+            "y": rnd.gauss(5, 2),
+            "c": rnd.choice("aaabq"),
+            "u": f"u{rnd.randrange(10**6)}",
+        }
         if rnd.random() < 0.05:
             features["y"] = rnd.choice([None, "text", 1e6])
         wrong = rnd.random() < 0.2
-        event = {"event_id": f"e{i}", "latency_ms": 5 + rnd.random(), "features": features, "segments": {"s": rnd.choice("jkl"), "t": "u"}}
+        event = {
+            "event_id": f"e{i}",
+            "latency_ms": 5 + rnd.random(),
+            "features": features,
+            "segments": {"s": rnd.choice("jkl"), "t": "u"},
+        }
         if i % 2:
             score = 0.5 + (0.4 if truth ^ wrong else -0.4) * rnd.random()
-            event |= {"model": "m", "version": str(1 + i % 3 // 2), "prediction": int(truth ^ wrong), "score": score}
+            event |= {
+                "model": "m",
+                "version": str(1 + i % 3 // 2),
+                "prediction": int(truth ^ wrong),
+                "score": score,
+            }
             yield event, {"event_id": f"e{i}", "model": "m", "label": int(truth)}
         else:
             event |= {"model": "r", "version": "1", "prediction": 3 * x}
@@ -206,14 +319,18 @@ def log() -> tuple[list[bytes], list[bytes]]:
         for start in range(0, ROWS, CHUNK):
             now += 2_000
             for kind, place in (("predictions", 0), ("labels", 1)):
-                values: list[bytes | None] = [json.dumps(p[place]).encode() for p in pairs[start : start + CHUNK]]
+                values: list[bytes | None] = [
+                    json.dumps(p[place]).encode() for p in pairs[start : start + CHUNK]
+                ]
                 at = np.arange(offsets[kind], offsets[kind] + len(values))
                 offsets[kind] += len(values)
                 assert not ingest.take(f"{kind}@x/0", kind, values, at, np.full(len(values), now))
                 records += ingest.flush(now)[0]
             records.append(tick(now + 1_000))
         halves.append(records)
-    halves[1] += [tick(now + 2_000 + second * 1_000) for second in range(15)]  # every monitor has looked since the last row
+    halves[1] += [
+        tick(now + 2_000 + second * 1_000) for second in range(15)
+    ]  # every monitor has looked since the last row
     return halves[0], halves[1]
 
 
@@ -222,7 +339,10 @@ def content(key: str, value: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {"defaults": json.loads(json.dumps(BASE))}
     for path, given in (*((f"defaults.{k}", v) for k, v in beside.items()), (key, value)):
         names = path.split(".")
-        names = [("c" if key.endswith("categories") else NAMES[names[i - 1]]) if n == "NAME" else n for i, n in enumerate(names)]
+        names = [
+            ("c" if key.endswith("categories") else NAMES[names[i - 1]]) if n == "NAME" else n
+            for i, n in enumerate(names)
+        ]
         names = names[: names.index("segments") + 1] if "segments" in names else names
         target = out
         for name in names[:-1]:
@@ -266,7 +386,9 @@ KNOWN: dict[tuple[str, bool, str], Told] = {}
 
 
 def under(core: CoreSettings, which: str, *, learns: bool) -> Told:
-    """One configuration all along: of both halves of the log, of the `first`, or of the `later` one."""
+    """
+    One configuration all along: of both halves of the log, of the `first`, or of the `later` one.
+    """
     known = KNOWN.get((core.hash, learns, which))
     if known is None:
         shard = Shard(0, core, references(core, learns=learns))
@@ -294,8 +416,19 @@ def fold(shard: Shard, records: list[bytes]) -> Shard:
 # ---- what is compared
 
 SIGNALS = {"__error__": "errors", "__score__": "score", "__prediction__": "prediction"}
-COUNTERS = ("predictions_total", "prediction_errors_total", "labels_total", "prediction_latency_seconds")
-ELSEWHERE = ("model_drift_detected", "model_label_coverage", "model_latency", "model_alerts", "model_info")
+COUNTERS = (
+    "predictions_total",
+    "prediction_errors_total",
+    "labels_total",
+    "prediction_latency_seconds",
+)
+ELSEWHERE = (
+    "model_drift_detected",
+    "model_label_coverage",
+    "model_latency",
+    "model_alerts",
+    "model_info",
+)
 """Samples that show several parts, or none; `drift_detected` shows an alert, which lasts."""
 
 
@@ -318,7 +451,9 @@ def views(shard: Shard) -> Views:
     out: Views = {}
     for name, labels, *values in shard.samples():
         if name.startswith("model_") and not name.startswith(ELSEWHERE):
-            out.setdefault(("/".join(labels[:2]), *part_of(name, labels)), {})[(name, labels)] = tuple(values)
+            out.setdefault(("/".join(labels[:2]), *part_of(name, labels)), {})[(name, labels)] = (
+                tuple(values)
+            )
     return out
 
 
@@ -329,13 +464,20 @@ def covers(what: str, part: str, name: str) -> bool:
         what == f"{part} {name}".strip()
         or (what == "performance" and (part == "slice" or signal == "errors"))
         or (what == "reference of the features" and (part == "feature" or signal == "features"))
-        or (what == "reference of score and prediction" and (part == "outputs" or signal in ("score", "prediction")))
+        or (
+            what == "reference of score and prediction"
+            and (part == "outputs" or signal in ("score", "prediction"))
+        )
         or (what == "numeric features" and part == "feature" and name in ("x", "y"))
     )
 
 
 def said(shard: Shard, version: str = "") -> set[str]:
-    return {text.partition(": ")[2].rpartition(" (")[0] for text in shard.anew if text.startswith(version)}
+    return {
+        text.partition(": ")[2].rpartition(" (")[0]
+        for text in shard.anew
+        if text.startswith(version)
+    }
 
 
 def firing(shard: Shard) -> set[Any]:
@@ -343,9 +485,18 @@ def firing(shard: Shard) -> set[Any]:
 
 
 def is_elsewhere(told: set[str], part: str, name: str, *, added: bool) -> bool:
-    """Whether a new worker would hold a part against another reference of score and prediction, which goes on here."""
-    of_outputs = part == "outputs" or (part == "detector" and name.startswith(("score", "prediction")))
-    return of_outputs and "reference of score and prediction" not in told and (added or bool({"numeric features", f"{part} {name}"} & told))
+    """
+    Whether a new worker would hold a part against another reference of score and prediction, which
+    goes on here.
+    """
+    of_outputs = part == "outputs" or (
+        part == "detector" and name.startswith(("score", "prediction"))
+    )
+    return (
+        of_outputs
+        and "reference of score and prediction" not in told
+        and (added or bool({"numeric features", f"{part} {name}"} & told))
+    )
 
 
 def is_defined(model: ModelSettings, part: str, name: str) -> bool:
@@ -362,16 +513,29 @@ def check(key: Key, before: CoreSettings, after: CoreSettings) -> set[str]:
     first = under(before, "first", learns=key.learns)
     shard = fold(moved(first.parts, after, learns=key.learns), log()[1])
     assert not [v.contained.off for v in shard.versions if v.contained.off]
-    all_along, new = under(before if key.keeps else after, "both", learns=key.learns), under(after, "later", learns=key.learns)
+    all_along, new = (
+        under(before if key.keeps else after, "both", learns=key.learns),
+        under(after, "later", learns=key.learns),
+    )
     got, always, later = views(shard), all_along.views, new.views
     for version, part, name in {*got, *always, *later}:
-        at, told, model = (version, part, name), said(shard, version), before.of(version.partition("/")[0])
+        at, told, model = (
+            (version, part, name),
+            said(shard, version),
+            before.of(version.partition("/")[0]),
+        )
         added = not is_defined(model, part, name)
-        if is_elsewhere(told, part, name, added=added) or (key.keeps and part in ("slice", "custom metric")):
+        if is_elsewhere(told, part, name, added=added) or (
+            key.keeps and part in ("slice", "custom metric")
+        ):
             continue
         anew = added or any(covers(what, part, name) for what in told)
         expected = later if anew else always
-        assert near(got.get(at, {}), expected.get(at, {})), (at, "anew" if anew else "goes on", told)
+        assert near(got.get(at, {}), expected.get(at, {})), (
+            at,
+            "anew" if anew else "goes on",
+            told,
+        )
     if not key.keeps:
         assert all_along.firing & new.firing <= firing(shard) | first.firing, "a new limit counts"
     return said(shard)
@@ -399,6 +563,11 @@ def test_there_and_back_again() -> None:
 
 
 def test_what_changes_for_one_model_alone_begins_anew_there_alone() -> None:
-    before, after = (parse(json.dumps({"defaults": BASE, "models": {"m": {"features": {"x": {"min": low}}}}})).core for low in (-1, 0))
+    before, after = (
+        parse(
+            json.dumps({"defaults": BASE, "models": {"m": {"features": {"x": {"min": low}}}}})
+        ).core
+        for low in (-1, 0)
+    )
     shard = moved(under(before, "first", learns=False).parts, after, learns=False)
     assert shard.anew == ["m/1: feature x (min)", "m/2: feature x (min)"]

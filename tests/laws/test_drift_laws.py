@@ -1,4 +1,7 @@
-"""Law: how the values of a signal were cut into arrays shows neither in its episodes nor in what is told of them."""
+"""
+Law: how the values of a signal were cut into arrays shows neither in its episodes nor in what is
+told of them.
+"""
 
 from __future__ import annotations
 

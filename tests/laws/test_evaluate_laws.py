@@ -1,4 +1,7 @@
-"""Laws of EVALUATE: how the log was cut, repeated, snapshotted and restored never shows; what was counted adds up."""
+"""
+Laws of EVALUATE: how the log was cut, repeated, snapshotted and restored never shows; what was
+counted adds up.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,24 @@ import pytest
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest
-from stream_monitor.settings import Anomalies, Baseline, CoreSettings, CustomMetric, Feature, Limits, Metrics, ModelSettings, Segment, Threshold
+from stream_monitor.settings import (
+    Anomalies,
+    Baseline,
+    CoreSettings,
+    CustomMetric,
+    Feature,
+    Limits,
+    Metrics,
+    ModelSettings,
+    Segment,
+    Threshold,
+)
 
 T0 = 1_760_000_000_000
 CUSTOM = {
-    "y": CustomMetric(type="histogram", field="features.y", labels=("c",), buckets=(-1.0, 0.0, 1.0)),
+    "y": CustomMetric(
+        type="histogram", field="features.y", labels=("c",), buckets=(-1.0, 0.0, 1.0)
+    ),
     "spread": CustomMetric(type="summary", field="features.x"),
     "yes": CustomMetric(type="counter", field="prediction", labels=("c", "nowhere")),
     "last": CustomMetric(type="gauge", field="score"),
@@ -34,7 +50,10 @@ SETTINGS = CoreSettings(
 
 
 def events(n: int, seed: int) -> list[tuple[str, bytes, int]]:
-    """(kind, value, time) of two models with a drift, a broken field, duplicates, late and corrected labels, and failures."""
+    """
+    (kind, value, time) of two models with a drift, a broken field, duplicates, late and corrected
+    labels, and failures.
+    """
     rnd = random.Random(seed)
     out = []
     for i in range(n):
@@ -55,19 +74,44 @@ def events(n: int, seed: int) -> list[tuple[str, bytes, int]]:
             "features": features,
         }
         if rnd.random() < 0.02:
-            event = {"event_id": f"e{i}", "model": model, "version": str(i % 2), "timestamp": T0 + i * 50, "status": "error"}
+            event = {
+                "event_id": f"e{i}",
+                "model": model,
+                "version": str(i % 2),
+                "timestamp": T0 + i * 50,
+                "status": "error",
+            }
         out.append(("predictions", json.dumps(event).encode(), T0 + i * 50))
         if rnd.random() < 0.05:
             out.append(("predictions", json.dumps(event).encode(), T0 + i * 50))
-        label = {"event_id": f"e{i}", "label": int((x > 0) ^ wrong), "timestamp": T0 + i * 50 + 10, **({"model": model} if rnd.random() < 0.5 else {})}
-        out.insert(len(out) - rnd.randrange(0, min(len(out), 40)), ("labels", json.dumps(label).encode(), T0 + i * 50))
+        label = {
+            "event_id": f"e{i}",
+            "label": int((x > 0) ^ wrong),
+            "timestamp": T0 + i * 50 + 10,
+            **({"model": model} if rnd.random() < 0.5 else {}),
+        }
+        out.insert(
+            len(out) - rnd.randrange(0, min(len(out), 40)),
+            ("labels", json.dumps(label).encode(), T0 + i * 50),
+        )
         if rnd.random() < 0.05:
-            out.append(("labels", json.dumps({**label, "label": 1 - label["label"], "timestamp": label["timestamp"] + 5}).encode(), T0 + i * 50))
+            out.append(
+                (
+                    "labels",
+                    json.dumps(
+                        {**label, "label": 1 - label["label"], "timestamp": label["timestamp"] + 5}
+                    ).encode(),
+                    T0 + i * 50,
+                )
+            )
     return out
 
 
 def log_of(rows: list[tuple[str, bytes, int]], size: int, second_ms: int = 1_000) -> list[bytes]:
-    """The log of one partition: flushed at least once a second of time, and in pieces of at most `size` events."""
+    """
+    The log of one partition: flushed at least once a second of time, and in pieces of at most
+    `size` events.
+    """
     ingest, out, offsets = Ingest(1), [], {"predictions": 0, "labels": 0}
     buffered, second = 0, None
     now = T0
@@ -78,7 +122,9 @@ def log_of(rows: list[tuple[str, bytes, int]], size: int, second_ms: int = 1_000
         if not kind:
             break
         now, second = max(now, time), time // second_ms
-        assert not ingest.take(f"{kind}@id/0", kind, [value], np.array([offsets[kind]]), np.array([time]))
+        assert not ingest.take(
+            f"{kind}@id/0", kind, [value], np.array([offsets[kind]]), np.array([time])
+        )
         offsets[kind] += 1
         buffered += 1
     return out
@@ -102,7 +148,9 @@ def rows() -> list[tuple[str, bytes, int]]:
 
 def shown(shard: Shard) -> dict[tuple[Any, ...], Any]:
     """Every sample of the shard by name and labels."""
-    return {(s[0], s[1]): tuple(s[2:]) for s in shard.samples() if s[0] != "stream_monitor_state_bytes"}
+    return {
+        (s[0], s[1]): tuple(s[2:]) for s in shard.samples() if s[0] != "stream_monitor_state_bytes"
+    }
 
 
 def near(a: Any, b: Any) -> bool:
@@ -116,10 +164,22 @@ def near(a: Any, b: Any) -> bool:
 def test_something_happens(rows):
     shard = folded(log_of(rows, 1_000))
     kinds = {(a["model"], a["kind"]) for a in told(shard)}
-    assert {("a", "performance"), ("a", "concept_drift"), ("a", "data_drift"), ("a", "data_quality")} <= kinds
+    assert {
+        ("a", "performance"),
+        ("a", "concept_drift"),
+        ("a", "data_drift"),
+        ("a", "data_quality"),
+    } <= kinds
     assert any(a["segment"] for a in told(shard))
     names = {name for name, _ in shown(shard)}
-    assert {"model_custom_y", "model_custom_spread", "model_custom_yes_total", "model_custom_last", "model_segment_accuracy", "model_anomalies_total"} <= names
+    assert {
+        "model_custom_y",
+        "model_custom_spread",
+        "model_custom_yes_total",
+        "model_custom_last",
+        "model_segment_accuracy",
+        "model_anomalies_total",
+    } <= names
     assert {o.topic for o in shard.outbox} == {"alerts", "anomalies", "baselines", "history"}
 
 
@@ -128,8 +188,14 @@ def test_cutting_the_log_does_not_matter(rows, size):
     one, other = folded(log_of(rows, 1_000)), folded(log_of(rows, size))
     assert near(one.summary(), other.summary())
     assert near(shown(one), shown(other))
-    assert sorted(o for o in one.outbox if o.topic == "anomalies") == sorted(o for o in other.outbox if o.topic == "anomalies") != []
-    assert [(a["id"], a["status"], a["subject"]) for a in told(one)] == [(a["id"], a["status"], a["subject"]) for a in told(other)]
+    assert (
+        sorted(o for o in one.outbox if o.topic == "anomalies")
+        == sorted(o for o in other.outbox if o.topic == "anomalies")
+        != []
+    )
+    assert [(a["id"], a["status"], a["subject"]) for a in told(one)] == [
+        (a["id"], a["status"], a["subject"]) for a in told(other)
+    ]
 
 
 def test_the_same_log_gives_the_same_bytes(rows):
@@ -141,7 +207,10 @@ def test_repeated_records_are_seen_before(rows):
     log = log_of(rows, 50)
     half = len(log) // 2
     once, again = folded(log), folded([*log[:half], *log[half - 10 : half], *log[half:], *log[-5:]])
-    assert near({k: v for k, v in once.summary().items() if k != "records"}, {k: v for k, v in again.summary().items() if k != "records"})
+    assert near(
+        {k: v for k, v in once.summary().items() if k != "records"},
+        {k: v for k, v in again.summary().items() if k != "records"},
+    )
     assert once.outbox == again.outbox
     assert again.summary()["records"]["predictions"]["seen"] > 0
 
@@ -178,9 +247,18 @@ def test_counts_add_up(rows):
     assert records["accepted"] + records["duplicate"] + records["seen"] == predictions
     for model in summary["models"].values():
         for version in model["versions"].values():
-            failures = version["predictions"] - version["labels"] - version["pending"] - version["expired"] - version["evicted"]
+            failures = (
+                version["predictions"]
+                - version["labels"]
+                - version["pending"]
+                - version["expired"]
+                - version["evicted"]
+            )
             assert failures >= 0
-    assert sum(v["predictions"] for m in summary["models"].values() for v in m["versions"].values()) == records["accepted"]
+    assert (
+        sum(v["predictions"] for m in summary["models"].values() for v in m["versions"].values())
+        == records["accepted"]
+    )
 
 
 def test_floods_stay_within_their_limits():
@@ -189,7 +267,14 @@ def test_floods_stay_within_their_limits():
     n = 3_000
     values: list[bytes | None] = [
         json.dumps(
-            {"event_id": f"{i}", "model": f"m{i % 300}", "version": f"v{i % 7}", "timestamp": T0, "prediction": 1, "features": {f"f{i % 50}": 1.0, f"g{i % 11}": "x"}}
+            {
+                "event_id": f"{i}",
+                "model": f"m{i % 300}",
+                "version": f"v{i % 7}",
+                "timestamp": T0,
+                "prediction": 1,
+                "features": {f"f{i % 50}": 1.0, f"g{i % 11}": "x"},
+            }
         ).encode()
         for i in range(n)
     ]
@@ -200,4 +285,12 @@ def test_floods_stay_within_their_limits():
     assert len(shard.versions) <= 6 * 3
     assert "__other__" in shard.registry.model_names
     assert len(shard.join.predictions) <= 500
-    assert sum(v["predictions"] for m in shard.summary()["models"].values() for v in m["versions"].values()) + sum(len(r.times_ms) for v in shard.versions for r in v._rows) == n
+    assert (
+        sum(
+            v["predictions"]
+            for m in shard.summary()["models"].values()
+            for v in m["versions"].values()
+        )
+        + sum(len(r.times_ms) for v in shard.versions for r in v._rows)
+        == n
+    )

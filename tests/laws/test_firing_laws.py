@@ -1,4 +1,7 @@
-"""Laws of the whole core: a threshold on all rows or on a slice fires exactly as long as it is bad, in gauges and events alike, with a restart in the middle or without."""
+"""
+Laws of the whole core: a threshold on all rows or on a slice fires exactly as long as it is bad, in
+gauges and events alike, with a restart in the middle or without.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,15 @@ import pytest
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.settings import Anomalies, Calls, CoreSettings, Drift, ModelSettings, Segment, Threshold
+from stream_monitor.settings import (
+    Anomalies,
+    Calls,
+    CoreSettings,
+    Drift,
+    ModelSettings,
+    Segment,
+    Threshold,
+)
 
 T0 = 1_760_000_000_000
 A_SECOND, WINDOW, LEAST, STEPS = 40, 200, 100, 120
@@ -23,11 +34,24 @@ class Run:
     """Two countries whose accuracy changes every few seconds, second by second."""
 
     def __init__(self, rule: Threshold, seed: int) -> None:
-        self.core = CoreSettings(defaults=ModelSettings(
-            task="binary", windows=(f"last_{WINDOW}",), thresholds={"accuracy": rule}, cooldown_ms=0, segments=(Segment(name="country"),), drift=QUIET,
-            anomalies=Anomalies(trend_slope=-1.0), calls=Calls(latency_factor=None, error_share=None),
-        ))  # fmt: skip
-        self.rng, self.ingest, self.shard, self.sent = np.random.default_rng(seed), Ingest(1), Shard(0, self.core), 0
+        self.core = CoreSettings(
+            defaults=ModelSettings(
+                task="binary",
+                windows=(f"last_{WINDOW}",),
+                thresholds={"accuracy": rule},
+                cooldown_ms=0,
+                segments=(Segment(name="country"),),
+                drift=QUIET,
+                anomalies=Anomalies(trend_slope=-1.0),
+                calls=Calls(latency_factor=None, error_share=None),
+            )
+        )
+        self.rng, self.ingest, self.shard, self.sent = (
+            np.random.default_rng(seed),
+            Ingest(1),
+            Shard(0, self.core),
+            0,
+        )
         self.right: dict[str, list[int]] = {"": [], "country=DE": [], "country=FR": []}
         self.levels = {"DE": 0.9, "FR": 0.9}
         self.told: list[dict[str, Any]] = []
@@ -46,7 +70,13 @@ class Run:
             self.right[f"country={country}"].append(right)
         for topic, events in (("predictions", predictions), ("labels", labels)):
             values = [json.dumps(e).encode() for e in events]
-            self.ingest.take(f"{topic}@x/0", topic, values, np.arange(self.sent, self.sent + A_SECOND), np.full(A_SECOND, now))
+            self.ingest.take(
+                f"{topic}@x/0",
+                topic,
+                values,
+                np.arange(self.sent, self.sent + A_SECOND),
+                np.full(A_SECOND, now),
+            )
             for record in self.ingest.flush(now).get(0, []):
                 self.shard.fold(record)
         self.sent += A_SECOND
@@ -61,7 +91,9 @@ class Run:
 
     def firing(self) -> set[str]:
         newest = {alert["fingerprint"]: alert for alert in self.told}
-        found = [a for a in newest.values() if a["status"] != "resolved" and a["subject"] == "accuracy"]
+        found = [
+            a for a in newest.values() if a["status"] != "resolved" and a["subject"] == "accuracy"
+        ]
         return {"=".join(*(a["segment"] or {"": ""}).items()).strip("=") for a in found}
 
 
@@ -75,7 +107,9 @@ RULES = {
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_threshold_fires_as_long_as_it_is_bad_on_all_rows_and_on_slices(name: str, seed: int) -> None:
+def test_a_threshold_fires_as_long_as_it_is_bad_on_all_rows_and_on_slices(
+    name: str, seed: int
+) -> None:
     rule = RULES[name]
     run, other = Run(rule, seed), Run(rule, seed)
     since: dict[str, int | None] = dict.fromkeys(run.right)
@@ -90,7 +124,9 @@ def test_a_threshold_fires_as_long_as_it_is_bad_on_all_rows_and_on_slices(name: 
             if len(right) < LEAST:
                 continue
             value = float(np.mean(right[-WINDOW:]))
-            bad = (rule.min is not None and value < rule.min) or (rule.max is not None and value > rule.max)
+            bad = (rule.min is not None and value < rule.min) or (
+                rule.max is not None and value > rule.max
+            )
             if not bad:
                 since[segment] = None
                 if segment in expected and value >= (rule.clear or 0):
@@ -99,7 +135,10 @@ def test_a_threshold_fires_as_long_as_it_is_bad_on_all_rows_and_on_slices(name: 
             began = since[segment] = now if since[segment] is None else since[segment]
             if began is not None and now - began >= rule.for_ms:
                 expected.add(segment)
-        assert run.firing() == expected, (step, {s: float(np.mean(r[-WINDOW:])) for s, r in run.right.items()})
+        assert run.firing() == expected, (
+            step,
+            {s: float(np.mean(r[-WINDOW:])) for s, r in run.right.items()},
+        )
         shown = sum(s.value for s in run.shard.samples() if s.name == "model_alerts_firing")
         assert shown == len(expected)
     assert run.told == other.told

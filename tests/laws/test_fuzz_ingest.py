@@ -1,8 +1,9 @@
 """
 Fuzzing of INGEST: real events, whole and mutilated, in any mixture.
 
-Nothing raises; every record is forwarded, rejected for a reason of the closed set, or a tombstone; what stands around a bad record is read as if it stood alone; and
-whatever is forwarded can be evaluated.
+Nothing raises; every record is forwarded, rejected for a reason of the closed set, or a tombstone;
+what stands around a bad record is read as if it stood alone; and whatever is forwarded can be
+evaluated.
 """
 
 from __future__ import annotations
@@ -30,11 +31,27 @@ OF_A_RECORD = set(REJECT_REASONS) - {"corrupt_batch"}
 
 def prediction(i: int, kind: int) -> dict[str, Any]:
     """The `i`-th event of one of six servers, each with its own manner."""
-    event: dict[str, Any] = {"event_id": f"e{i}", "model": f"m{kind}", "version": "1", "timestamp": T0 + i}
+    event: dict[str, Any] = {
+        "event_id": f"e{i}",
+        "model": f"m{kind}",
+        "version": "1",
+        "timestamp": T0 + i,
+    }
     bodies: list[dict[str, Any]] = [
-        {"prediction": i % 2, "score": 0.25, "latency_ms": 12.5, "features": {"amount": 120.5 + i, "country": "DE", "new": True}},
+        {
+            "prediction": i % 2,
+            "score": 0.25,
+            "latency_ms": 12.5,
+            "features": {"amount": 120.5 + i, "country": "DE", "new": True},
+        },
         {"score": {"cat": 0.25, "dog": 0.75}, "features": {"x": i}, "segments": {"site": "a"}},
-        {"prediction": 3.25 * i, "features": {"x": None, "y": 1e5}, "timestamp": "2025-10-09T08:15:00.123Z", "variant": "b", "unit": f"u{i}"},
+        {
+            "prediction": 3.25 * i,
+            "features": {"x": None, "y": 1e5},
+            "timestamp": "2025-10-09T08:15:00.123Z",
+            "variant": "b",
+            "unit": f"u{i}",
+        },
         {"prediction": "yes", "embedding": [0.5, 1], "features": {}},
         {"status": "error", "latency_ms": 3},
         {"prediction": 1, "features": {"tags": ["a", "b"], "box": {"x": 1}}},
@@ -59,9 +76,17 @@ def mutilated(draw: st.DrawFn, raw: bytes) -> bytes | None:
     """A record after one to three accidents."""
     for _ in range(draw(st.integers(1, 3))):
         at, end = sorted((draw(st.integers(0, len(raw))), draw(st.integers(0, len(raw)))))
-        accident = draw(st.sampled_from(["flip", "cut", "drop", "repeat", "insert", "value", "value", "value", "nothing"]))
+        accident = draw(
+            st.sampled_from(
+                ["flip", "cut", "drop", "repeat", "insert", "value", "value", "value", "nothing"]
+            )
+        )
         if accident == "flip" and raw:
-            raw = raw[: at - 1] + bytes([raw[at - 1] ^ 1 << draw(st.integers(0, 7))]) + raw[at:] if at else raw
+            raw = (
+                raw[: at - 1] + bytes([raw[at - 1] ^ 1 << draw(st.integers(0, 7))]) + raw[at:]
+                if at
+                else raw
+            )
         elif accident == "cut":
             raw = raw[:at]
         elif accident == "drop":
@@ -84,7 +109,10 @@ def mutilated(draw: st.DrawFn, raw: bytes) -> bytes | None:
 
 @st.composite
 def records(draw: st.DrawFn, make: Any) -> list[tuple[bytes | None, bool]]:
-    """(value, whether it is whole) of a batch; most servers send one kind of event, so that the fast path is taken too."""
+    """
+    (value, whether it is whole) of a batch; most servers send one kind of event, so that the fast
+    path is taken too.
+    """
     kinds = draw(st.sampled_from([[0], [1], [2], [5], [0, 0, 0, 1, 2, 3, 4, 5]]))
     out: list[tuple[bytes | None, bool]] = []
     for i in range(draw(st.integers(1, 25))):
@@ -94,9 +122,13 @@ def records(draw: st.DrawFn, make: Any) -> list[tuple[bytes | None, bool]]:
     return out
 
 
-def taken(ingest: Ingest, kind: str, values: list[bytes | None], offsets: list[int]) -> list[tuple[int, str]]:
+def taken(
+    ingest: Ingest, kind: str, values: list[bytes | None], offsets: list[int]
+) -> list[tuple[int, str]]:
     before = sum(ingest.counts.values())
-    rejects = ingest.take("s@id/0", kind, list(values), np.array(offsets, np.int64), np.full(len(values), T0 + 1_000))
+    rejects = ingest.take(
+        "s@id/0", kind, list(values), np.array(offsets, np.int64), np.full(len(values), T0 + 1_000)
+    )
     assert sum(ingest.counts.values()) - before == len(values)
     for reject in rejects:
         assert reject.reason in OF_A_RECORD
@@ -120,11 +152,18 @@ def check(kind: str, make: Any, batch: list[tuple[bytes | None, bool]]) -> None:
         rejects = taken(mixed, kind, values, list(range(len(values))))
         assert mixed.counts[kind, "rejected"] == len(rejects)
         assert mixed.counts[kind, "tombstone"] == values.count(None)
-        assert mixed.counts[kind, "forwarded"] == mixed.rows == len(values) - values.count(None) - len(rejects)
+        assert (
+            mixed.counts[kind, "forwarded"]
+            == mixed.rows
+            == len(values) - values.count(None) - len(rejects)
+        )
         assert not {offset for offset, _ in rejects} & set(whole), "a whole record was rejected"
         assert not taken(alone, kind, [values[i] for i in whole], whole)
         good = set(whole)
-        found = {target: [row for row in rows if row[0] in good] for target, rows in rows_of(mixed).items()}
+        found = {
+            target: [row for row in rows if row[0] in good]
+            for target, rows in rows_of(mixed).items()
+        }
         assert {target: rows for target, rows in found.items() if rows} == rows_of(alone)
 
 
@@ -141,7 +180,10 @@ def test_labels(batch: list[tuple[bytes | None, bool]]) -> None:
 
 
 @settings(max_examples=100)
-@given(st.lists(st.one_of(st.binary(max_size=60), st.none(), st.sampled_from(FRAGMENTS)), max_size=30), st.sampled_from(["predictions", "labels"]))
+@given(
+    st.lists(st.one_of(st.binary(max_size=60), st.none(), st.sampled_from(FRAGMENTS)), max_size=30),
+    st.sampled_from(["predictions", "labels"]),
+)
 def test_any_bytes(values: list[bytes | None], kind: str) -> None:
     ingest = Ingest(2, max_record_bytes=BYTES_MAX)
     rejects = taken(ingest, kind, values, list(range(len(values))))
@@ -151,7 +193,9 @@ def test_any_bytes(values: list[bytes | None], kind: str) -> None:
 def test_what_is_too_large_is_not_read() -> None:
     ingest = Ingest(1, max_record_bytes=BYTES_MAX)
     raw = json.dumps({**prediction(1, 0), "features": {"x": "y" * BYTES_MAX}}).encode()
-    assert taken(ingest, "predictions", [raw, json.dumps(prediction(2, 0)).encode()], [0, 1]) == [(0, "too_large")]
+    assert taken(ingest, "predictions", [raw, json.dumps(prediction(2, 0)).encode()], [0, 1]) == [
+        (0, "too_large")
+    ]
 
 
 def no_nan(value: Any) -> bool:
@@ -162,9 +206,14 @@ def no_nan(value: Any) -> bool:
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(records(prediction), records(label)), min_size=1, max_size=3))
-def test_what_is_forwarded_can_be_evaluated(rounds: list[tuple[list[tuple[bytes | None, bool]], list[tuple[bytes | None, bool]]]]) -> None:
+def test_what_is_forwarded_can_be_evaluated(
+    rounds: list[tuple[list[tuple[bytes | None, bool]], list[tuple[bytes | None, bool]]]],
+) -> None:
     ingest = Ingest(1, max_record_bytes=BYTES_MAX)
-    shard = Shard(0, CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=20), windows=("last_20", "1h"))))
+    shard = Shard(
+        0,
+        CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=20), windows=("last_20", "1h"))),
+    )
     at = 0
     for second, (predictions, labels) in enumerate(rounds):
         for kind, batch in (("predictions", predictions), ("labels", labels)):

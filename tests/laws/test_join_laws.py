@@ -1,4 +1,7 @@
-"""Laws of the join: equal to taking rows one by one, independent of cutting; the final labels do not depend on the order of labels."""
+"""
+Laws of the join: equal to taking rows one by one, independent of cutting; the final labels do not
+depend on the order of labels.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,20 @@ from stream_monitor.join.rows import LabelRows, Predictions
 from stream_monitor.join.store import ANY, SERVED
 
 VERSIONS = [0, 0, 1]  # model of each version
-NAMELESS = {0: 0, 1: 2}  # the version of each model that a label means with its own prediction when it names none
+NAMELESS = {
+    0: 0,
+    1: 2,
+}  # the version of each model that a label means with its own prediction when it names none
 DELAY = 50 << 4
 LATER = 30 << 4
 """Two such steps are longer than the delay, one is not."""
 
 
 class Row(NamedTuple):
-    """A prediction, a failed call, or a label for (model, version); `time` is the label's, `outcome` what a label brings along."""
+    """
+    A prediction, a failed call, or a label for (model, version); `time` is the label's, `outcome`
+    what a label brings along.
+    """
 
     kind: str
     event: int
@@ -44,12 +53,18 @@ class Oracle:
     predictions: dict[tuple[int, int], tuple[int, float, bool]] = field(default_factory=dict)
     """Arrival, outcome, and whether a label brought it along."""
     failures: dict[tuple[int, int], int] = field(default_factory=dict)
-    labels: list[tuple[int, int, int, tuple[int, int, int], float, int]] = field(default_factory=list)
-    won: dict[tuple[int, int], tuple[tuple[int, int, int], float, int]] = field(default_factory=dict)
+    labels: list[tuple[int, int, int, tuple[int, int, int], float, int]] = field(
+        default_factory=list
+    )
+    won: dict[tuple[int, int], tuple[tuple[int, int, int], float, int]] = field(
+        default_factory=dict
+    )
     """The label of each prediction: by what it wins, its value, its arrival."""
     duplicates: int = 0
     served: int = 0
-    """Predictions that wait for a label or have got one, those that labels brought along included."""
+    """
+    Predictions that wait for a label or have got one, those that labels brought along included.
+    """
     events: list[tuple[int, int, float, float, bool]] = field(default_factory=list)
 
     def failure(self, event: int, version: int, now: int) -> None:
@@ -62,18 +77,43 @@ class Oracle:
         at, had, stands_in = self.predictions.get((event, version), (-DELAY - 1, 0.0, False))
         if at + DELAY >= now:
             self.duplicates += not stands_in
-            self.predictions[event, version] = (at, had, False)  # one that comes after its stand-in is counted, and judged no second time
+            self.predictions[event, version] = (
+                at,
+                had,
+                False,
+            )  # one that comes after its stand-in is counted, and judged no second time
             return
         self._add(event, version, outcome, now, stands_in=False)
-        fitting = [(key, value, at) for i, m, v, key, value, at in self.labels if i == event and m in (ANY, VERSIONS[version]) and v in (ANY, version) and at + DELAY >= now]
+        fitting = [
+            (key, value, at)
+            for i, m, v, key, value, at in self.labels
+            if i == event
+            and m in (ANY, VERSIONS[version])
+            and v in (ANY, version)
+            and at + DELAY >= now
+        ]
         if fitting:
             self._pair(event, version, max(fitting))
 
-    def label(self, event: int, model: int, version: int, key: tuple[int, int, int], value: float, outcome: float | None, now: int) -> None:
+    def label(
+        self,
+        event: int,
+        model: int,
+        version: int,
+        key: tuple[int, int, int],
+        value: float,
+        outcome: float | None,
+        now: int,
+    ) -> None:
         self.labels.append((event, model, version, key, value, now))
         met = False
         for (i, v), (at, predicted, _) in sorted(self.predictions.items()):
-            if i != event or at + DELAY < now or model not in (ANY, VERSIONS[v]) or version not in (ANY, v):
+            if (
+                i != event
+                or at + DELAY < now
+                or model not in (ANY, VERSIONS[v])
+                or version not in (ANY, v)
+            ):
                 continue
             met = True
             had = self.won.get((i, v))
@@ -93,7 +133,9 @@ class Oracle:
         self.won.pop((event, version), None)
         self.served += 1
 
-    def _pair(self, event: int, version: int, label: tuple[tuple[int, int, int], float, int]) -> None:
+    def _pair(
+        self, event: int, version: int, label: tuple[tuple[int, int, int], float, int]
+    ) -> None:
         self.won[event, version] = label
         self.events.append((event, version, self.predictions[event, version][1], label[1], False))
 
@@ -104,7 +146,20 @@ class Oracle:
 
 def no_labels() -> LabelRows:
     empty, none = np.empty(0, np.int64), np.empty(0)
-    return LabelRows(empty, empty.astype(np.uint64), empty, empty, none, empty, empty, empty, empty, none, none, np.empty((0, 0)))
+    return LabelRows(
+        empty,
+        empty.astype(np.uint64),
+        empty,
+        empty,
+        none,
+        empty,
+        empty,
+        empty,
+        empty,
+        none,
+        none,
+        np.empty((0, 0)),
+    )
 
 
 values = st.sampled_from([0.0, 1.0])
@@ -120,9 +175,13 @@ rows = st.one_of(
         later,
     ),
     st.builds(
-        lambda e, target, time, value, outcome, later: Row("label", e, *target, time, value, outcome, later),
+        lambda e, target, time, value, outcome, later: Row(
+            "label", e, *target, time, value, outcome, later
+        ),
         events,
-        st.sampled_from([(ANY, ANY), (0, ANY), (1, ANY), *((model, v) for v, model in enumerate(VERSIONS))]),
+        st.sampled_from(
+            [(ANY, ANY), (0, ANY), (1, ANY), *((model, v) for v, model in enumerate(VERSIONS))]
+        ),
         st.integers(0, 3),
         values,
         st.none() | values,
@@ -148,7 +207,13 @@ def predictions_of(part: list[tuple[int, Row]]) -> Predictions:
 
 def labels_of(part: list[tuple[int, Row]], start: int) -> LabelRows:
     def own(r: Row) -> int:
-        return ANY if r.outcome is None or r.model == ANY else NAMELESS[r.model] if r.version == ANY else r.version
+        return (
+            ANY
+            if r.outcome is None or r.model == ANY
+            else NAMELESS[r.model]
+            if r.version == ANY
+            else r.version
+        )
 
     n = len(part)
     return LabelRows(
@@ -170,13 +235,22 @@ def labels_of(part: list[tuple[int, Row]], start: int) -> LabelRows:
 class Run:
     """A join that takes these rows, cut at these places and wherever log time goes on."""
 
-    def __init__(self, given: list[Row], cuts: list[int], *, restored: bool = False, limit: int = 10_000) -> None:
+    def __init__(
+        self, given: list[Row], cuts: list[int], *, restored: bool = False, limit: int = 10_000
+    ) -> None:
         self.join = Join(limit)
         for code, model in enumerate(VERSIONS):
             self.join.register(code, model, DELAY)
         self.events: list[tuple[int, int, float, float, bool]] = []
         self.duplicates = self.lost = now = 0
-        bounds = sorted({0, len(given), *(c % (len(given) + 1) for c in cuts), *(i for i, r in enumerate(given) if r.later)})
+        bounds = sorted(
+            {
+                0,
+                len(given),
+                *(c % (len(given) + 1) for c in cuts),
+                *(i for i, r in enumerate(given) if r.later),
+            }
+        )
         for start, end in itertools.pairwise(bounds):
             if given[start].later:
                 now += LATER
@@ -186,11 +260,21 @@ class Run:
                 self.join = Join.from_state(limit, 0, state, {"predictions": {}, "labels": {}})
                 assert self.join.state() == state
             part = list(enumerate(given[start:end]))
-            joined = self.join.apply(predictions_of([x for x in part if x[1].kind != "label"]), labels_of([x for x in part if x[1].kind == "label"], start), now)
+            joined = self.join.apply(
+                predictions_of([x for x in part if x[1].kind != "label"]),
+                labels_of([x for x in part if x[1].kind == "label"], start),
+                now,
+            )
             self.duplicates += int(joined.duplicate.sum())
             self.lost += joined.outcomes["evicted"]
-            columns = [(p.row, p.id, p.version, p.outcome, p.label, p.corrected) for p in joined.pairs]
-            found = sorted((int(row), int(i), int(v), float(o), float(y), bool(c)) for each in columns for row, i, v, o, y, c in zip(*each, strict=True))
+            columns = [
+                (p.row, p.id, p.version, p.outcome, p.label, p.corrected) for p in joined.pairs
+            ]
+            found = sorted(
+                (int(row), int(i), int(v), float(o), float(y), bool(c))
+                for each in columns
+                for row, i, v, o, y, c in zip(*each, strict=True)
+            )
             self.events += [rest for _, *rest in found]  # type: ignore[misc]
         self.events = [tuple(e) for e in self.events]  # type: ignore[misc]
 
@@ -210,12 +294,19 @@ class Kept:
 
     def suits(self, prediction: Kept) -> bool:
         """Whether this label is for that prediction."""
-        return self.event == prediction.event and self.model in (ANY, prediction.model) and self.version in (ANY, prediction.version)
+        return (
+            self.event == prediction.event
+            and self.model in (ANY, prediction.model)
+            and self.version in (ANY, prediction.version)
+        )
 
 
 @dataclass
 class Full:
-    """The store with a limit, one row at a time: after every quarter of the limit that comes, what has its label goes first, then the oldest."""
+    """
+    The store with a limit, one row at a time: after every quarter of the limit that comes, what has
+    its label goes first, then the oldest.
+    """
 
     limit: int
     rows: list[Kept] = field(default_factory=list)
@@ -242,7 +333,12 @@ class Full:
         self.events.append((row.event, row.version, row.value, label.value, corrected))
 
     def prediction(self, r: Row) -> None:
-        same = [k for k in self.rows if (k.event, k.version) == (r.event, r.version) and (k.kind == "failed") == (r.kind == "failed")]
+        same = [
+            k
+            for k in self.rows
+            if (k.event, k.version) == (r.event, r.version)
+            and (k.kind == "failed") == (r.kind == "failed")
+        ]
         if same:
             self.duplicates += same[0].kind != "stood in"
             same[0].kind = r.kind
@@ -262,7 +358,9 @@ class Full:
     def label(self, offset: int, r: Row) -> None:
         label = Kept(r.event, r.model, r.version, r.value, key=(r.time, 0, offset))
         self.labels.append(label)
-        met = sorted((k for k in self.rows if k.kind != "failed" and label.suits(k)), key=lambda k: k.version)
+        met = sorted(
+            (k for k in self.rows if k.kind != "failed" and label.suits(k)), key=lambda k: k.version
+        )
         for row in met:
             if row.label is None:
                 self.pair(row, label)
@@ -311,7 +409,9 @@ def oracle_of(given: list[Row]) -> Oracle:
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(rows, max_size=40), st.lists(st.integers(0, 100), max_size=6), st.booleans())
-def test_equal_to_one_row_at_a_time_however_it_is_cut_and_restored(given: list[Row], cuts: list[int], restored: bool) -> None:
+def test_equal_to_one_row_at_a_time_however_it_is_cut_and_restored(
+    given: list[Row], cuts: list[int], restored: bool
+) -> None:
     oracle, run = oracle_of(given), Run(given, cuts, restored=restored)
     assert run.duplicates == oracle.duplicates
     assert run.events == oracle.events
@@ -319,11 +419,19 @@ def test_equal_to_one_row_at_a_time_however_it_is_cut_and_restored(given: list[R
 
 
 many_rows = st.one_of(
-    st.builds(lambda kind, e, v, value: Row(kind, e, VERSIONS[v], v, 0, value), st.sampled_from(["served", "served", "failed"]), st.integers(1, 20), st.integers(0, 2), values),
+    st.builds(
+        lambda kind, e, v, value: Row(kind, e, VERSIONS[v], v, 0, value),
+        st.sampled_from(["served", "served", "failed"]),
+        st.integers(1, 20),
+        st.integers(0, 2),
+        values,
+    ),
     st.builds(
         lambda e, target, time, value, outcome: Row("label", e, *target, time, value, outcome),
         st.integers(1, 20),
-        st.sampled_from([(ANY, ANY), (0, ANY), (1, ANY), *((model, v) for v, model in enumerate(VERSIONS))]),
+        st.sampled_from(
+            [(ANY, ANY), (0, ANY), (1, ANY), *((model, v) for v, model in enumerate(VERSIONS))]
+        ),
         st.integers(0, 3),
         values,
         st.none() | values,
@@ -332,7 +440,10 @@ many_rows = st.one_of(
 
 
 def out_of_order(given: list[Row]) -> list[int]:
-    """Where a record must end so that its rows enter the store in their order: before an id that it has already, and between a label's own prediction and one that was served."""
+    """
+    Where a record must end so that its rows enter the store in their order: before an id that it
+    has already, and between a label's own prediction and one that was served.
+    """
     cuts: list[int] = []
     ids: set[int] = set()
     own = False
@@ -346,9 +457,19 @@ def out_of_order(given: list[Row]) -> list[int]:
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.lists(many_rows, max_size=80), st.lists(st.integers(0, 100), max_size=6), st.booleans(), st.integers(4, 16))
-def test_what_is_evicted_and_lost_by_it_is_what_one_row_at_a_time_evicts(given: list[Row], cuts: list[int], restored: bool, limit: int) -> None:
-    full, run = Full(limit), Run(given, [*cuts, *out_of_order(given)], restored=restored, limit=limit)
+@given(
+    st.lists(many_rows, max_size=80),
+    st.lists(st.integers(0, 100), max_size=6),
+    st.booleans(),
+    st.integers(4, 16),
+)
+def test_what_is_evicted_and_lost_by_it_is_what_one_row_at_a_time_evicts(
+    given: list[Row], cuts: list[int], restored: bool, limit: int
+) -> None:
+    full, run = (
+        Full(limit),
+        Run(given, [*cuts, *out_of_order(given)], restored=restored, limit=limit),
+    )
     for offset, r in enumerate(given):
         full.take(offset, r)
     assert (run.duplicates, run.events) == (full.duplicates, full.events)
@@ -364,20 +485,38 @@ def test_floods_evict_what_one_row_at_a_time_evicts(seed: int) -> None:
     chance = random.Random(seed)
     limit, n, delay = chance.choice([100, 257]), 1_500, chance.choice([-150, -20, 20, 90, 240, 600])
     due = sorted(
-        [(i, "served", i) for i in range(n)] + [(i + delay * chance.choice([1.0, chance.random()]), "label", i) for i in range(n) if chance.random() < 0.8], key=lambda d: d[0]
+        [(i, "served", i) for i in range(n)]
+        + [
+            (i + delay * chance.choice([1.0, chance.random()]), "label", i)
+            for i in range(n)
+            if chance.random() < 0.8
+        ],
+        key=lambda d: d[0],
     )
     given = [Row(kind, event, 0, 0, 0, float(event % 2)) for _, kind, event in due]
     full = Full(limit)
     for offset, r in enumerate(given):
         full.take(offset, r)
-    run = Run(given, [chance.randrange(len(given)) for _ in range(chance.choice([0, 5, 200]))], limit=limit, restored=seed % 2 == 1)
+    run = Run(
+        given,
+        [chance.randrange(len(given)) for _ in range(chance.choice([0, 5, 200]))],
+        limit=limit,
+        restored=seed % 2 == 1,
+    )
     assert run.events == full.events
     assert (run.join.evicted.sum(), run.lost) == (full.evicted, full.lost)
-    assert sorted(run.join.predictions.rows("id", run.join.predictions.tail, run.join.predictions.head).tolist()) == sorted(k.event for k in full.rows)
+    assert sorted(
+        run.join.predictions.rows(
+            "id", run.join.predictions.tail, run.join.predictions.head
+        ).tolist()
+    ) == sorted(k.event for k in full.rows)
 
 
 def test_the_generated_rows_have_what_they_are_for() -> None:
-    """A failed call and its retry, a label with its own prediction and the one that it stood in for, a label too late."""
+    """
+    A failed call and its retry, a label with its own prediction and the one that it stood in for, a
+    label too late.
+    """
     given = [
         Row("failed", 1, 0, 0, 0, 0.0),
         Row("served", 1, 0, 0, 0, 1.0),
@@ -391,7 +530,12 @@ def test_the_generated_rows_have_what_they_are_for() -> None:
     ]
     for found in (oracle_of(given), Run(given, [])):
         assert found.duplicates == 2
-        assert found.events == [(2, 0, 0.0, 1.0, False), (1, 0, 1.0, 0.0, False), (2, 0, 0.0, 0.0, True), (2, 0, 1.0, 1.0, False)]
+        assert found.events == [
+            (2, 0, 0.0, 1.0, False),
+            (1, 0, 1.0, 0.0, False),
+            (2, 0, 0.0, 0.0, True),
+            (2, 0, 1.0, 1.0, False),
+        ]
 
 
 @settings(max_examples=100, deadline=None)
@@ -399,7 +543,10 @@ def test_the_generated_rows_have_what_they_are_for() -> None:
 def test_the_order_of_labels_does_not_matter(given: list[Row], chance: random.Random) -> None:
     """That of labels that bring no prediction, within the delay."""
     predictions = [r._replace(later=False) for r in given if r.kind != "label"]
-    labels = [r._replace(time=i, outcome=None, later=False) for i, r in enumerate(r for r in given if r.kind == "label")]  # distinct times
+    labels = [
+        r._replace(time=i, outcome=None, later=False)
+        for i, r in enumerate(r for r in given if r.kind == "label")
+    ]  # distinct times
     mixed = predictions + labels
     chance.shuffle(mixed)
 
@@ -408,7 +555,11 @@ def test_the_order_of_labels_does_not_matter(given: list[Row], chance: random.Ra
         seqs = np.arange(ring.tail, ring.head)
         seqs = seqs[ring.get("kind", seqs) == SERVED]
         had = join._label_of(seqs)
-        return {(int(i), int(v)): float(join.labels.get("label", np.array([s]))[0]) for i, v, s in zip(ring.get("id", seqs), ring.get("version", seqs), had, strict=True) if s >= 0}
+        return {
+            (int(i), int(v)): float(join.labels.get("label", np.array([s]))[0])
+            for i, v, s in zip(ring.get("id", seqs), ring.get("version", seqs), had, strict=True)
+            if s >= 0
+        }
 
     assert final(Run(mixed, []).join) == final(Run(predictions + labels, [7]).join)
 
@@ -420,7 +571,17 @@ def test_a_million_rows_leave_only_the_limit_and_counts_of_the_rest() -> None:
     n = 20_000
     for k in range(10):
         ids = np.arange(k * n + 1, (k + 1) * n + 1).astype(np.uint64)
-        rows = Predictions(np.arange(n), ids, np.arange(n), np.zeros(n, np.int64), np.ones(n), np.ones(n), np.zeros(n, np.int64), np.empty((n, 0)), np.zeros(n, bool))
+        rows = Predictions(
+            np.arange(n),
+            ids,
+            np.arange(n),
+            np.zeros(n, np.int64),
+            np.ones(n),
+            np.ones(n),
+            np.zeros(n, np.int64),
+            np.empty((n, 0)),
+            np.zeros(n, bool),
+        )
         join.apply(rows, none, k)
     assert len(join.predictions) == 5_000
     assert join.evicted.tolist() == [195_000]
@@ -434,7 +595,21 @@ def test_waiting_ends_with_the_delay_of_the_model() -> None:
     join.register(1, 1, 1_600)
     ids = np.array([1, 2], np.uint64)
     none = no_labels()
-    join.apply(Predictions(np.arange(2), ids, np.zeros(2, np.int64), np.array([0, 1]), np.ones(2), np.ones(2), np.zeros(2, np.int64), np.empty((2, 0)), np.zeros(2, bool)), none, 0)
+    join.apply(
+        Predictions(
+            np.arange(2),
+            ids,
+            np.zeros(2, np.int64),
+            np.array([0, 1]),
+            np.ones(2),
+            np.ones(2),
+            np.zeros(2, np.int64),
+            np.empty((2, 0)),
+            np.zeros(2, bool),
+        ),
+        none,
+        0,
+    )
     join.expire(176)
     assert join.expired.tolist() == [1, 0]
     assert join.pending.tolist() == [0, 1]
@@ -444,7 +619,10 @@ def test_waiting_ends_with_the_delay_of_the_model() -> None:
 
 
 def test_ages_are_exact_over_years_and_a_restart_does_not_show() -> None:
-    """Rows have their own log time, in a record of years; those that fill a segment keep theirs in every snapshot."""
+    """
+    Rows have their own log time, in a record of years; those that fill a segment keep theirs in
+    every snapshot.
+    """
     year = 366 * 86_400_000
     none = np.empty(0, np.int64)
     join = Join(200_000)
@@ -455,16 +633,44 @@ def test_ages_are_exact_over_years_and_a_restart_does_not_show() -> None:
     def predicted(rows: slice) -> Predictions:
         k = len(ids[rows])
         return Predictions(
-            np.arange(k), ids[rows], np.zeros(k, np.int64), np.zeros(k, np.int64), np.ones(k), np.ones(k), np.zeros(k, np.int64), np.empty((k, 0)), np.zeros(k, bool)
+            np.arange(k),
+            ids[rows],
+            np.zeros(k, np.int64),
+            np.zeros(k, np.int64),
+            np.ones(k),
+            np.ones(k),
+            np.zeros(k, np.int64),
+            np.empty((k, 0)),
+            np.zeros(k, bool),
         )
 
-    no_labels = LabelRows(none, none.astype(np.uint64), none, none, np.empty(0), none, none, none, none, np.empty(0), np.empty(0), np.empty((0, 0)))
+    no_labels = LabelRows(
+        none,
+        none.astype(np.uint64),
+        none,
+        none,
+        np.empty(0),
+        none,
+        none,
+        none,
+        none,
+        np.empty(0),
+        np.empty(0),
+        np.empty((0, 0)),
+    )
     times = np.arange(n, dtype=np.int64) * (3 * year // n)
     join.apply(predicted(slice(None)), no_labels, times)
-    segments = {"predictions": {k: join.predictions.segment(a, b) for k, (a, b) in join.predictions.segments().items()}}
+    segments = {
+        "predictions": {
+            k: join.predictions.segment(a, b) for k, (a, b) in join.predictions.segments().items()
+        }
+    }
     end = int(times[-1])
     join.expire(end)
     other = Join.from_state(200_000, 0, join.state(), segments)
     for one in (join, other):
         assert int(one.expired[0]) == int((times + year < end).sum())
-        assert np.array_equal(one.predictions.rows("arrival", one.predictions.tail, one.predictions.head), times[times + year >= end])
+        assert np.array_equal(
+            one.predictions.rows("arrival", one.predictions.tail, one.predictions.head),
+            times[times + year >= end],
+        )

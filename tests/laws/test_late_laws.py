@@ -1,4 +1,7 @@
-"""Laws of features that come when the reference has been learnt: learnt from their own first rows, however rows are cut, and then watched."""
+"""
+Laws of features that come when the reference has been learnt: learnt from their own first rows,
+however rows are cut, and then watched.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream_monitor.events.cells import ABSENT, ABSENT_CELL, NULL_CELL, TEXT, TRUE_CELL, Texts, boxed, tags
+from stream_monitor.events.cells import (
+    ABSENT,
+    ABSENT_CELL,
+    NULL_CELL,
+    TEXT,
+    TRUE_CELL,
+    Texts,
+    boxed,
+    tags,
+)
 from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.inputs_state import restore, state_of
@@ -25,11 +37,19 @@ def settings_of(**more):
 
 
 def made(seed):
-    """Cells of five features: one that is there always, one that comes, one that is null at first, a text that comes, and one that never has a value."""
+    """
+    Cells of five features: one that is there always, one that comes, one that is null at first, a
+    text that comes, and one that never has a value.
+    """
     rng, texts = np.random.default_rng(seed), Texts()
     cells = rng.normal(3, 1, (5, ROWS))
     begin = rng.integers(N, 2 * N, 3)
-    cells[1, : begin[0]], cells[2, : begin[1]], cells[3, : begin[2]], cells[4] = ABSENT_CELL, NULL_CELL, ABSENT_CELL, NULL_CELL
+    cells[1, : begin[0]], cells[2, : begin[1]], cells[3, : begin[2]], cells[4] = (
+        ABSENT_CELL,
+        NULL_CELL,
+        ABSENT_CELL,
+        NULL_CELL,
+    )
     colours = np.array([texts[c] for c in ("red", "green", "blue")])
     cells[3, begin[2] :] = rng.choice(colours, ROWS - begin[2], p=[0.6, 0.3, 0.1])
     for row, first in ((1, begin[0]), (2, begin[1])):
@@ -40,11 +60,18 @@ def made(seed):
 def rows_of(cells, first, last, texts):
     """A chunk; its columns are those that have something in it."""
     there = [i for i in range(5) if first % 2 or (tags(cells[i, first:last]) != ABSENT).any()]
-    return Rows(tuple(NAMES[i] for i in there), cells[there, first:last], np.arange(first, last, dtype=np.int64) * 100, texts)
+    return Rows(
+        tuple(NAMES[i] for i in there),
+        cells[there, first:last],
+        np.arange(first, last, dtype=np.int64) * 100,
+        texts,
+    )
 
 
 def fed(cells, texts, cuts, limits=None, settings=None, at=None):
-    """Inputs after all chunks, with what its detectors got; taken through a snapshot after chunk `at`."""
+    """
+    Inputs after all chunks, with what its detectors got; taken through a snapshot after chunk `at`.
+    """
     inputs = Inputs(lambda c: c, settings or settings_of(), limits or Limits())
     got = {}
     watch = lambda name, values, _: got.setdefault(name, []).extend(np.round(values, 9).tolist())  # noqa: E731
@@ -72,8 +99,12 @@ def test_a_late_feature_is_learnt_from_its_own_first_rows(seed):
         there = values[~np.isnan(values)]
         assert found[name] == numeric_profile(there, N - len(there))
         rest = cells[NAMES.index(name), begin[NAMES.index(name) - 1] + N :]
-        assert got[name] == pytest.approx((rest[~np.isnan(rest)] - there.mean()) / there.std(), abs=1e-6)
-    assert found["named"] == category_profile({t: int((own[2].view(np.uint64) == bits_of(t, texts)).sum()) for t in texts}, 0)
+        assert got[name] == pytest.approx(
+            (rest[~np.isnan(rest)] - there.mean()) / there.std(), abs=1e-6
+        )
+    assert found["named"] == category_profile(
+        {t: int((own[2].view(np.uint64) == bits_of(t, texts)).sum()) for t in texts}, 0
+    )
     assert found["never"].count == 0
     window, _, _ = inputs.window(ROWS * 100, 3_600_000)
     assert window["old"].counts.sum() == ROWS
@@ -81,7 +112,9 @@ def test_a_late_feature_is_learnt_from_its_own_first_rows(seed):
     assert {r for f, r, _ in violations(inputs) if f == "named"} <= {"missing", "unknown_field"}
     assert all(distances(found[n], window[n]) for n in ("new", "empty", "named"))
     assert not distances(found["never"], window["never"])
-    assert not [v for v in judge("m", "1", inputs, ROWS * 100, inputs.settings, "") if v.level != "ok"]
+    assert not [
+        v for v in judge("m", "1", inputs, ROWS * 100, inputs.settings, "") if v.level != "ok"
+    ]
 
 
 def bits_of(text, texts):
@@ -92,7 +125,11 @@ def bits_of(text, texts):
 @pytest.mark.parametrize("seed", range(4))
 def test_how_rows_are_cut_and_a_restart_do_not_show(seed, reference):
     cells, _, texts = made(seed)
-    settings = settings_of(anomalies=Anomalies(reference=reference, trailing_rows=100) if reference == "trailing" else Anomalies())
+    settings = settings_of(
+        anomalies=Anomalies(reference=reference, trailing_rows=100)
+        if reference == "trailing"
+        else Anomalies()
+    )
     rng = np.random.default_rng(seed + 100)
     one, wanted = fed(cells, texts, [], settings=settings)
     for _ in range(4):
@@ -101,7 +138,9 @@ def test_how_rows_are_cut_and_a_restart_do_not_show(seed, reference):
         assert other.profile == one.profile
         assert other.columns() == one.columns()
         assert dict(points(other)) == dict(points(one))
-        assert {v for v in violations(other) if v[1] != "unknown_field"} == {v for v in violations(one) if v[1] != "unknown_field"}
+        assert {v for v in violations(other) if v[1] != "unknown_field"} == {
+            v for v in violations(one) if v[1] != "unknown_field"
+        }
         assert other.totals == pytest.approx(one.totals, rel=1e-9, abs=1e-6)
         assert got == wanted
 
@@ -117,13 +156,23 @@ def test_what_a_given_reference_leaves_out_is_not_learnt():
     from stream_monitor.monitors.reference import Profile
 
     cells, _, texts = made(2)
-    inputs = Inputs(lambda c: c, settings_of(), Limits(), Profile(features={"old": numeric_profile(cells[0, :N], 0), "empty": category_profile({}, N)}, rows=N))
+    inputs = Inputs(
+        lambda c: c,
+        settings_of(),
+        Limits(),
+        Profile(
+            features={"old": numeric_profile(cells[0, :N], 0), "empty": category_profile({}, N)},
+            rows=N,
+        ),
+    )
     inputs.add(rows_of(cells, 0, ROWS, texts))
     assert set(inputs.profile.features) == {"old", "empty"}
     assert inputs.profile.features["empty"].type == "numeric"
 
 
-@pytest.mark.parametrize("rule", [Feature(type="numeric"), Feature(type="category"), Feature(), Feature(type="text")])
+@pytest.mark.parametrize(
+    "rule", [Feature(type="numeric"), Feature(type="category"), Feature(), Feature(type="text")]
+)
 def test_a_reference_without_values_and_then_some(rule):
     """Until they are learnt they break no rule but that of their type."""
     texts = Texts()
@@ -131,17 +180,42 @@ def test_a_reference_without_values_and_then_some(rule):
         inputs = Inputs(lambda c: c, settings_of(features={"x": rule}), Limits())
         for first, cell in ((0, NULL_CELL), (N, odd), (2 * N + 10, odd)):
             n = N if first < 2 * N else 250
-            inputs.add(Rows(("x",), np.full((1, n), cell), np.arange(first, first + n, dtype=np.int64) * 100, texts.names))
-        said = [v.summary for v in judge("m", "1", inputs, (2 * N + 260) * 100, inputs.settings, "") if v.level != "ok"]
+            inputs.add(
+                Rows(
+                    ("x",),
+                    np.full((1, n), cell),
+                    np.arange(first, first + n, dtype=np.int64) * 100,
+                    texts.names,
+                )
+            )
+        said = [
+            v.summary
+            for v in judge("m", "1", inputs, (2 * N + 260) * 100, inputs.settings, "")
+            if v.level != "ok"
+        ]
         assert not any("unknown category" in s for s in said)
         assert bool(said) == (rule.type == "numeric" and odd != 4.5), said
 
 
 def test_numbers_that_become_text_break_a_rule_and_text_that_becomes_numbers():
     texts = Texts()
-    for before, after, rule in ((2.5, texts["a"], "wrong type"), (texts["a"], 2.5, "unknown category")):
+    for before, after, rule in (
+        (2.5, texts["a"], "wrong type"),
+        (texts["a"], 2.5, "unknown category"),
+    ):
         inputs = Inputs(lambda c: c, settings_of(), Limits())
         for first, cell in ((0, before), (N, after)):
-            inputs.add(Rows(("x",), np.full((1, N), cell), np.arange(first, first + N, dtype=np.int64) * 100 + first * 1_000, texts.names))
-        said = [v.summary for v in judge("m", "1", inputs, int(inputs.panes.watermark_ms), inputs.settings, "") if v.level != "ok"]
+            inputs.add(
+                Rows(
+                    ("x",),
+                    np.full((1, N), cell),
+                    np.arange(first, first + N, dtype=np.int64) * 100 + first * 1_000,
+                    texts.names,
+                )
+            )
+        said = [
+            v.summary
+            for v in judge("m", "1", inputs, int(inputs.panes.watermark_ms), inputs.settings, "")
+            if v.level != "ok"
+        ]
         assert any(rule in s for s in said), said

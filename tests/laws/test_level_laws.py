@@ -1,4 +1,7 @@
-"""The level of performance: a slow fall is told with no configuration, clean data is not, and what labels are is found by them."""
+"""
+The level of performance: a slow fall is told with no configuration, clean data is not, and what
+labels are is found by them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ CHUNK = 1_000
 
 
 def judged(outcome, label, score=None, built=None) -> tuple[Version, dict[str, list]]:
-    """A version of no configuration that got these pairs, and its alarms of performance by subject."""
+    """
+    A version of no configuration that got these pairs, and its alarms of performance by subject.
+    """
     n = len(label)
     version = Version("m", "1", CoreSettings(), {}, [], [])
     version.performance.built = built or {}
@@ -57,7 +62,11 @@ def answers(rng: np.random.Generator, right) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_slow_fall_of_accuracy_is_told(seed):
     """From 0.96 to 0.88 along the first 5,000 rows: its beginning is the level, not its whole."""
-    found = judged(*answers(np.random.default_rng(seed), np.maximum(0.88, 0.96 - 0.08 * np.arange(8_000) / 5_000)))[1]
+    found = judged(
+        *answers(
+            np.random.default_rng(seed), np.maximum(0.88, 0.96 - 0.08 * np.arange(8_000) / 5_000)
+        )
+    )[1]
     assert {v.level for v in found["accuracy"]} == {"warning"}
 
 
@@ -65,7 +74,9 @@ def test_a_slow_fall_of_accuracy_is_told(seed):
 def test_a_slow_rise_of_errors_is_told(seed):
     rng = np.random.default_rng(seed)
     label = rng.normal(size=8_000)
-    found = judged(label + rng.normal(size=8_000) * np.minimum(2, 1 + np.arange(8_000) / 5_000), label)[1]
+    found = judged(
+        label + rng.normal(size=8_000) * np.minimum(2, 1 + np.arange(8_000) / 5_000), label
+    )[1]
     assert {v.level for v in found["mae"]} == {"warning"}
 
 
@@ -93,7 +104,9 @@ def test_the_level_of_a_profile_counts_from_the_first_labels():
     assert judged(worse, label)[1] == {}
     found = judged(worse, label, built={"mae": 0.8, "rmse": 1.0, "labels": 5_000})[1]
     assert "of the reference" in found["mae"][0].summary
-    assert judged(worse, label, built={"accuracy": 0.9, "labels": 5_000})[1] == {}, "the profile of a classification says nothing of errors"
+    assert judged(worse, label, built={"accuracy": 0.9, "labels": 5_000})[1] == {}, (
+        "the profile of a classification says nothing of errors"
+    )
 
 
 @pytest.mark.parametrize("sizes", [[1], [7, 300, 2], [4_000]])
@@ -115,14 +128,18 @@ def test_the_level_does_not_depend_on_how_rows_were_cut(sizes):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", ["floats", "whole", "zeros", "with a score", "few"])
 def test_a_regression_is_found_by_its_labels(seed, kind):
-    """Its metrics are those of scikit-learn, however many zeros there are, and with a score beside."""
+    """
+    Its metrics are those of scikit-learn, however many zeros there are, and with a score beside.
+    """
     rng = np.random.default_rng(seed)
     n = 60 if kind == "few" else 16_000
     label, predicted = rng.normal(100, 20, (2, n))
     if kind == "whole":
         label, predicted = label.round(), predicted.round()
     if kind == "zeros":
-        label, predicted = (np.where(rng.random(n) < 0.97, 0, rng.lognormal(size=n)) for _ in range(2))
+        label, predicted = (
+            np.where(rng.random(n) < 0.97, 0, rng.lognormal(size=n)) for _ in range(2)
+        )
     version, _ = judged(predicted, label, np.full(n, 0.5) if kind == "with a score" else None)
     found, span = version.performance.window("last_1000")
     at = slice(-1_000, None)
@@ -137,4 +154,6 @@ def test_classes_without_a_place_of_their_own_are_told_apart():
     predicted, label = rng.integers(0, 2_000, (2, 5_000))
     predicted[:100] = label[:100]
     version, _ = judged(predicted, label, np.full(5_000, 0.5))
-    assert version.performance.window("all")[0]["accuracy"] == pytest.approx(sk.accuracy_score(label, predicted))
+    assert version.performance.window("all")[0]["accuracy"] == pytest.approx(
+        sk.accuracy_score(label, predicted)
+    )

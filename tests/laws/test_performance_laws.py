@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -33,7 +35,9 @@ def pairs(rng: np.random.Generator, outcome, label, score, probabilities=None) -
     )
 
 
-def fed(rows: Pairs, settings: ModelSettings, sizes: list[int], score_classes: list[str] = []) -> Performance:  # noqa: B006
+def fed(
+    rows: Pairs, settings: ModelSettings, sizes: list[int], score_classes: Sequence[str] = ()
+) -> Performance:
     performance = Performance(settings)
     for name in score_classes:
         performance.score_classes[name]
@@ -87,7 +91,9 @@ def test_multiclass(sizes):
     label = np.array([rng.choice(3, p=p) for p in probabilities])
     predicted = probabilities.argmax(axis=1)
     rows = pairs(rng, predicted, label, np.full(N, np.nan), probabilities)
-    performance = fed(rows, ModelSettings(windows=("last_700", "1h"), task="multiclass"), sizes, ["0", "1", "2"])
+    performance = fed(
+        rows, ModelSettings(windows=("last_700", "1h"), task="multiclass"), sizes, ["0", "1", "2"]
+    )
     for window, at in (("last_700", newest(rows, 700)), ("1h", np.arange(N))):
         found, _ = performance.window(window)
         y, p, q = label[at], predicted[at], probabilities[at]
@@ -108,16 +114,22 @@ def test_multiclass(sizes):
 def test_a_row_without_a_prediction_is_wrong_and_counts_for_no_class(sizes):
     rng = np.random.default_rng(5)
     label = rng.integers(0, 4, N)
-    outcome = np.where(rng.random(N) < 0.1, np.nan, np.where(rng.random(N) < 0.7, label, rng.integers(0, 4, N)))
+    outcome = np.where(
+        rng.random(N) < 0.1, np.nan, np.where(rng.random(N) < 0.7, label, rng.integers(0, 4, N))
+    )
     rows = pairs(rng, outcome, label, np.full(N, np.nan))
     performance = fed(rows, ModelSettings(task="multiclass", windows=("last_1000", "1h")), sizes)
     for window, n in (("last_1000", 1_000), ("1h", N)):
         at = newest(rows, n)
         y, p = label[at], np.nan_to_num(outcome[at], nan=-1).astype(int)
-        precision, recall, f1, _ = sk.precision_recall_fscore_support(y, p, labels=range(4), average="weighted", zero_division=0)
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(
+            y, p, labels=range(4), average="weighted", zero_division=0
+        )
         found = performance.window(window)[0]
         assert found["accuracy"] == pytest.approx((y == p).mean(), abs=1e-9)
-        assert (found["precision"], found["recall"], found["f1"]) == pytest.approx((precision, recall, f1), abs=1e-9)
+        assert (found["precision"], found["recall"], found["f1"]) == pytest.approx(
+            (precision, recall, f1), abs=1e-9
+        )
 
 
 @pytest.mark.parametrize("sizes", [[N], [7, 501, 64]])
@@ -154,7 +166,9 @@ def test_a_correction_amends_both_kinds_of_window():
     n = 400
     rows = pairs(rng, np.ones(n), np.zeros(n), np.full(n, 0.9))
     performance = fed(rows, ModelSettings(windows=("last_400", "1h"), task="binary"), [100])
-    again = rows.take(slice(0, 100))._replace(label=np.ones(100), previous=np.zeros(100), corrected=np.ones(100, bool))
+    again = rows.take(slice(0, 100))._replace(
+        label=np.ones(100), previous=np.zeros(100), corrected=np.ones(100, bool)
+    )
     list(performance.add(again, []))
     for window in ("last_400", "1h"):
         found, span = performance.window(window)
@@ -170,9 +184,20 @@ def test_any_order_of_the_same_labelled_rows_gives_the_same_metrics(seed):
     label = np.where(rng.random(n) < 0.3, 2.0, 1.0)
     score = np.round(np.where(label == 2, rng.beta(5, 2, n), rng.beta(2, 5, n)), 3)
     rows = pairs(rng, np.where(score >= 0.5, 2.0, 1.0), label, score)
-    expected = {"precision": sk.precision_score(label, rows.outcome, pos_label=2), "roc_auc": sk.roc_auc_score(label == 2, score), "log_loss": sk.log_loss(label == 2, score)}
-    for order in (np.arange(n), rng.permutation(n), np.argsort(label, kind="stable"), np.argsort(-label, kind="stable")):
-        found, _ = fed(rows.take(order), ModelSettings(windows=("last_1000", "1h")), [70]).window("last_1000")
+    expected = {
+        "precision": sk.precision_score(label, rows.outcome, pos_label=2),
+        "roc_auc": sk.roc_auc_score(label == 2, score),
+        "log_loss": sk.log_loss(label == 2, score),
+    }
+    for order in (
+        np.arange(n),
+        rng.permutation(n),
+        np.argsort(label, kind="stable"),
+        np.argsort(-label, kind="stable"),
+    ):
+        found, _ = fed(rows.take(order), ModelSettings(windows=("last_1000", "1h")), [70]).window(
+            "last_1000"
+        )
         assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
 
 
@@ -184,11 +209,26 @@ def test_corrections_leave_no_trace(wrong):
     rows = pairs(rng, label + rng.normal(size=N), label, np.full(N, np.nan))
     first = label.copy()
     first[:50] = wrong * (1 + rng.random(50))
-    performance = fed(rows._replace(label=first), ModelSettings(windows=("last_500", "1h"), task="regression"), [64])
+    performance = fed(
+        rows._replace(label=first),
+        ModelSettings(windows=("last_500", "1h"), task="regression"),
+        [64],
+    )
     before = first[:50]
     for now in (np.full(50, np.nan), label[:50]):
-        list(performance.add(rows.take(slice(0, 50))._replace(label=now, previous=before, corrected=np.ones(50, bool)), []))
+        list(
+            performance.add(
+                rows.take(slice(0, 50))._replace(
+                    label=now, previous=before, corrected=np.ones(50, bool)
+                ),
+                [],
+            )
+        )
         before = now
     found = performance.window("1h")[0]
-    expected = {"mae": sk.mean_absolute_error(label, rows.outcome), "rmse": sk.mean_squared_error(label, rows.outcome) ** 0.5, "r2": sk.r2_score(label, rows.outcome)}
+    expected = {
+        "mae": sk.mean_absolute_error(label, rows.outcome),
+        "rmse": sk.mean_squared_error(label, rows.outcome) ** 0.5,
+        "r2": sk.r2_score(label, rows.outcome),
+    }
     assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)

@@ -1,4 +1,7 @@
-"""Laws of models that are used now and then: a pause takes nothing from them, and what is kept for them is bounded."""
+"""
+Laws of models that are used now and then: a pause takes nothing from them, and what is kept for
+them is bounded.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,21 @@ DAY_MS = 86_400_000
 
 
 def core(**more: Any) -> CoreSettings:
-    defaults = {"baseline": {"rows": 300}, "windows": ["last_500"], "freshness": {"predictions": "off"}, "cooldown": "0s", "drift": {"thresholds": {"psi": 0.25}}}
+    defaults = {
+        "baseline": {"rows": 300},
+        "windows": ["last_500"],
+        "freshness": {"predictions": "off"},
+        "cooldown": "0s",
+        "drift": {"thresholds": {"psi": 0.25}},
+    }
     return parse(json.dumps({"defaults": defaults | more.pop("defaults", {}), **more})).core
 
 
 class Feed:
-    """Batches of events with days between them, and a tick a minute while one comes and an hour while none does."""
+    """
+    Batches of events with days between them, and a tick a minute while one comes and an hour while
+    none does.
+    """
 
     def __init__(self, settings: CoreSettings) -> None:
         self.ingest, self.shard = Ingest(1), Shard(0, settings)
@@ -38,24 +50,61 @@ class Feed:
     def send(self, kind: str, events: list[dict[str, Any]]) -> None:
         first, n = self.offsets[kind], len(events)
         self.offsets[kind] += n
-        self.ingest.take(f"{kind}@x/0", kind, [json.dumps(e).encode() for e in events], np.arange(first, first + n), np.full(n, self.now))
+        self.ingest.take(
+            f"{kind}@x/0",
+            kind,
+            [json.dumps(e).encode() for e in events],
+            np.arange(first, first + n),
+            np.full(n, self.now),
+        )
         for record in self.ingest.flush(self.now)[0]:
             self.shard.fold(record)
 
-    def batch(self, number: int, rows: int, rng: np.random.Generator, *, model: str = "m", version: str = "", shift: float = 0.0) -> None:
+    def batch(
+        self,
+        number: int,
+        rows: int,
+        rng: np.random.Generator,
+        *,
+        model: str = "m",
+        version: str = "",
+        shift: float = 0.0,
+    ) -> None:
         for start in range(0, rows, 50):
             ids = [f"{model}-{version}-{number}-{i}" for i in range(start, start + 50)]
-            self.send("predictions", [{"event_id": e, "model": model, "version": version, "prediction": 1, "features": {"x": float(rng.normal(shift))}} for e in ids])
-            self.send("labels", [{"event_id": e, "label": int(rng.random() < 0.9 - 0.2 * shift)} for e in ids])
+            self.send(
+                "predictions",
+                [
+                    {
+                        "event_id": e,
+                        "model": model,
+                        "version": version,
+                        "prediction": 1,
+                        "features": {"x": float(rng.normal(shift))},
+                    }
+                    for e in ids
+                ],
+            )
+            self.send(
+                "labels",
+                [{"event_id": e, "label": int(rng.random() < 0.9 - 0.2 * shift)} for e in ids],
+            )
             self.until(self.now + 60_000)
 
     def numbers(self) -> dict[Any, Any]:
-        return {(s[0], *s[1]): s[2] for s in self.shard.samples() if s[0].startswith("model_") and len(s) == 3}
+        return {
+            (s[0], *s[1]): s[2]
+            for s in self.shard.samples()
+            if s[0].startswith("model_") and len(s) == 3
+        }
 
 
 @pytest.mark.parametrize("gap_days", [7.01, 14, 30, 92])
 def test_batches_far_apart_are_judged_as_daily_ones(gap_days: float) -> None:
-    """The same reference, windows, counters and gauges; what fires, fires (again, where it had retired meanwhile)."""
+    """
+    The same reference, windows, counters and gauges; what fires, fires (again, where it had retired
+    meanwhile).
+    """
 
     def run(gap: float) -> tuple[dict[Any, Any], set[Any]]:
         feed, rng = Feed(core()), np.random.default_rng(3)
@@ -64,18 +113,36 @@ def test_batches_far_apart_are_judged_as_daily_ones(gap_days: float) -> None:
             feed.batch(number, 400, rng, shift=shift)
         alerts = [json.loads(o.value) for o in feed.shard.outbox if o.topic == "alerts"]
         assert len({o.value for o in feed.shard.outbox if o.topic == "baselines"}) == 1
-        return feed.numbers(), {(a["subject"], a["detector"]) for a in alerts if a["status"] == "firing"}
+        return feed.numbers(), {
+            (a["subject"], a["detector"]) for a in alerts if a["status"] == "firing"
+        }
 
     (found, fired), (right, right_fired) = run(gap_days), run(1)
-    assert {k: v for k, v in found.items() if "timestamp" not in k[0]} == {k: v for k, v in right.items() if "timestamp" not in k[0]}
+    assert {k: v for k, v in found.items() if "timestamp" not in k[0]} == {
+        k: v for k, v in right.items() if "timestamp" not in k[0]
+    }
     assert fired == right_fired
     assert ("x", "psi") in fired
 
 
 @pytest.mark.parametrize("late_days", [8, 20, 29])
 def test_labels_that_may_still_come_keep_a_version(late_days: int) -> None:
-    feed, rng = Feed(core(defaults={"labels": {"max_delay": "30d"}, "retire_after": "1h"})), np.random.default_rng(0)
-    feed.send("predictions", [{"event_id": str(i), "model": "m", "prediction": 1, "features": {"x": float(rng.normal())}} for i in range(400)])
+    feed, rng = (
+        Feed(core(defaults={"labels": {"max_delay": "30d"}, "retire_after": "1h"})),
+        np.random.default_rng(0),
+    )
+    feed.send(
+        "predictions",
+        [
+            {
+                "event_id": str(i),
+                "model": "m",
+                "prediction": 1,
+                "features": {"x": float(rng.normal())},
+            }
+            for i in range(400)
+        ],
+    )
     feed.until(T0 + late_days * DAY_MS)
     assert feed.numbers()["model_predictions_total", "m", ""] == 400
     feed.send("labels", [{"event_id": str(i), "label": 1} for i in range(400)])
@@ -85,7 +152,9 @@ def test_labels_that_may_still_come_keep_a_version(late_days: int) -> None:
 
 def test_limits_count_what_is_active_and_who_comes_back_has_a_place() -> None:
     feed, rng = Feed(core(limits={"models": 2, "versions": 2})), np.random.default_rng(1)
-    for day, (model, version) in enumerate([("a", "1"), ("a", "2"), ("b", "1"), ("c", "1"), ("a", "3")]):
+    for day, (model, version) in enumerate(
+        [("a", "1"), ("a", "2"), ("b", "1"), ("c", "1"), ("a", "3")]
+    ):
         feed.until(T0 + 8 * day * DAY_MS)
         feed.batch(day, 50, rng, model=model, version=version)
     assert feed.shard.registry.hits == {}
@@ -130,7 +199,9 @@ def test_a_retired_version_is_part_of_a_snapshot() -> None:
     one.until(T0 + 9 * DAY_MS)
     assert one.shard.registry.retired
     other = Feed(settings)
-    other.shard = Shard.restore(0, settings, {name: data or b"" for name, data in one.shard.snapshot().items()})
+    other.shard = Shard.restore(
+        0, settings, {name: data or b"" for name, data in one.shard.snapshot().items()}
+    )
     other.now, other.offsets = one.now, dict(one.offsets)
     for feed in (one, other):
         feed.batch(1, 400, np.random.default_rng(6), shift=2.0)

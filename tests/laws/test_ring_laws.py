@@ -1,4 +1,7 @@
-"""Laws of the ring: what is found is what a search through all living rows finds, however often an id comes, and what one id costs does not grow with its rows."""
+"""
+Laws of the ring: what is found is what a search through all living rows finds, however often an id
+comes, and what one id costs does not grow with its rows.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from hypothesis import strategies as st
 from stream_monitor.join import ring as module
 from stream_monitor.join.ring import SEGMENT_ROWS, Ring
 
-STEPS = st.lists(st.tuples(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(0, 9)), min_size=1, max_size=40)
+STEPS = st.lists(
+    st.tuples(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(0, 9)),
+    min_size=1,
+    max_size=40,
+)
 
 
 def ids_of(numbers) -> np.ndarray:
@@ -30,7 +37,10 @@ def pairs(ring: Ring, ids: np.ndarray) -> set[tuple[int, int]]:
 @given(STEPS, st.sampled_from([8, 16, 64]), st.sampled_from([0, 2, 100]))
 def test_find_is_a_search_through_all_living_rows(steps, capacity, few):
     before = module.CAPACITY_MIN, module.FEW
-    module.CAPACITY_MIN, module.FEW = capacity, few  # small, so that places are used again and the index is made anew
+    module.CAPACITY_MIN, module.FEW = (
+        capacity,
+        few,
+    )  # small, so that places are used again and the index is made anew
     try:
         ring, rows = Ring({"x": "<i8"}), []
         for numbers, forgotten in steps:
@@ -38,7 +48,12 @@ def test_find_is_a_search_through_all_living_rows(steps, capacity, few):
             rows += numbers
             ring.forget(ring.tail + forgotten)
             asked = [6, 0, 3, 3, 99]
-            want = {(i, seq) for i, number in enumerate(asked) for seq in range(ring.tail, len(rows)) if rows[seq] == number}
+            want = {
+                (i, seq)
+                for i, number in enumerate(asked)
+                for seq in range(ring.tail, len(rows))
+                if rows[seq] == number
+            }
             assert pairs(ring, ids_of(asked)) == want
             state = ring.state()
             again = Ring.from_state(state, {}, (), None)  # as after a restore
@@ -65,21 +80,35 @@ def test_what_is_kept_by_closing_up_is_found_and_survives_a_snapshot(seed: int) 
     """Rows of several segments, some of which move; ids that come twice in every other case."""
     rng = np.random.default_rng(seed)
     n, stored = 3 * SEGMENT_ROWS + 1_000, {}
-    ids = rng.permutation(n).astype(np.uint64) + 1 if seed % 2 else rng.integers(1, n // 2, n).astype(np.uint64)
+    ids = (
+        rng.permutation(n).astype(np.uint64) + 1
+        if seed % 2
+        else rng.integers(1, n // 2, n).astype(np.uint64)
+    )
     ring = Ring({"value": "<i8", "mark": "u1"}, ("mark",), n)
     ring.append(ids, value=np.arange(n), mark=np.uint8(1))
     alive = np.arange(n)  # values of the rows that are there, in their order
     for end in (SEGMENT_ROWS // 2, 2 * SEGMENT_ROWS + 7, n - 5):
-        names = {(k, ring.editions.get(k, 0)): ring.segment(*bounds) for k, bounds in ring.segments().items()}
-        stored = {name: stored.get(name, part) for name, part in names.items()}  # what is stored is not stored again
+        names = {
+            (k, ring.editions.get(k, 0)): ring.segment(*bounds)
+            for k, bounds in ring.segments().items()
+        }
+        stored = {
+            name: stored.get(name, part) for name, part in names.items()
+        }  # what is stored is not stored again
         before = np.arange(ring.tail, end)
         kept = before[rng.random(len(before)) < 0.3]
         alive = np.concatenate([ring.get("value", kept), ring.rows("value", end, ring.head)])
         ring.close_up(kept, end)
         assert ring.rows("value", ring.tail, ring.head).tolist() == alive.tolist()
-        names = {(k, ring.editions.get(k, 0)): ring.segment(*bounds) for k, bounds in ring.segments().items()}
+        names = {
+            (k, ring.editions.get(k, 0)): ring.segment(*bounds)
+            for k, bounds in ring.segments().items()
+        }
         stored = {name: stored.get(name, part) for name, part in names.items()}
-        again = Ring.from_state(ring.state(), {k: part for (k, _), part in stored.items()}, ("mark",), n)
+        again = Ring.from_state(
+            ring.state(), {k: part for (k, _), part in stored.items()}, ("mark",), n
+        )
         for each in (ring, again):
             assert each.rows("value", each.tail, each.head).tolist() == alive.tolist()
             asked = ids[rng.integers(0, n, 5_000)]
@@ -88,4 +117,6 @@ def test_what_is_kept_by_closing_up_is_found_and_survives_a_snapshot(seed: int) 
             rows_of: dict[int, list[int]] = {}
             for value in alive.tolist():
                 rows_of.setdefault(int(ids[value]), []).append(value)
-            assert found == [(i, value) for i, one in enumerate(asked.tolist()) for value in rows_of.get(one, [])]
+            assert found == [
+                (i, value) for i, one in enumerate(asked.tolist()) for value in rows_of.get(one, [])
+            ]

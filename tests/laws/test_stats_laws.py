@@ -1,4 +1,7 @@
-"""Laws of the statistics: equal to numpy, scipy and scikit-learn on the same samples; sums of pieces are the sums of the whole; what is undefined is said to be."""
+"""
+Laws of the statistics: equal to numpy, scipy and scikit-learn on the same samples; sums of pieces
+are the sums of the whole; what is undefined is said to be.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,19 @@ from stream_monitor.stats import divergence
 from stream_monitor.stats.binning import bins_of
 from stream_monitor.stats.classification import roc_auc, roc_auc_macro
 from stream_monitor.stats.inference import wilson_interval
-from stream_monitor.stats.performance_sums import AUC_BOUND_MAX, ClassSums, Positive, RegressionSums, auc_of_bins, logit_bins
+from stream_monitor.stats.performance_sums import (
+    AUC_BOUND_MAX,
+    ClassSums,
+    Positive,
+    RegressionSums,
+    auc_of_bins,
+    logit_bins,
+)
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile
 
-counts = hnp.arrays(np.float64, st.tuples(st.just(2), st.integers(2, 12)), elements=st.integers(0, 200).map(float)).filter(lambda c: bool((c.sum(axis=1) > 0).all()))
+counts = hnp.arrays(
+    np.float64, st.tuples(st.just(2), st.integers(2, 12)), elements=st.integers(0, 200).map(float)
+).filter(lambda c: bool((c.sum(axis=1) > 0).all()))
 values = st.floats(-1e3, 1e3, allow_subnormal=False)
 
 
@@ -29,15 +41,24 @@ values = st.floats(-1e3, 1e3, allow_subnormal=False)
 
 @settings(max_examples=150)
 @given(
-    st.lists(st.lists(st.one_of(values, st.just(math.nan)), min_size=3, max_size=3), min_size=1, max_size=40),
-    st.lists(st.lists(values, min_size=0, max_size=5, unique=True).map(sorted), min_size=3, max_size=3),
+    st.lists(
+        st.lists(st.one_of(values, st.just(math.nan)), min_size=3, max_size=3),
+        min_size=1,
+        max_size=40,
+    ),
+    st.lists(
+        st.lists(values, min_size=0, max_size=5, unique=True).map(sorted), min_size=3, max_size=3
+    ),
 )
 def test_bins_are_those_of_comparisons(rows, edges):
     x = np.ascontiguousarray(np.array(rows).T)
     first = np.array([0, 100, 200])
     found = bins_of(x, [np.array([*e, math.inf]) for e in edges], first)
     for f in range(3):
-        expected = [len(edges[f]) + 1 if math.isnan(v) else sum(v >= edge for edge in edges[f]) for v in x[f].tolist()]
+        expected = [
+            len(edges[f]) + 1 if math.isnan(v) else sum(v >= edge for edge in edges[f])
+            for v in x[f].tolist()
+        ]
         assert (found[f] - first[f]).tolist() == expected
 
 
@@ -49,14 +70,27 @@ def test_bins_are_those_of_comparisons(rows, edges):
 def test_distances_are_those_of_scipy(pair):
     p, q = pair[0], pair[1]
     middles = np.arange(len(p), dtype=float) * 1.5
-    assert divergence.jensen_shannon(p[None], q[None])[0] == pytest.approx(jensenshannon(p, q, base=2), abs=1e-7)
+    assert divergence.jensen_shannon(p[None], q[None])[0] == pytest.approx(
+        jensenshannon(p, q, base=2), abs=1e-7
+    )
     repeated = np.repeat(middles, p.astype(int)), np.repeat(middles, q.astype(int))
-    assert divergence.ks(p[None], q[None])[0] == pytest.approx(scipy_stats.ks_2samp(*repeated, method="asymp").statistic, abs=1e-9)
+    assert divergence.ks(p[None], q[None])[0] == pytest.approx(
+        scipy_stats.ks_2samp(*repeated, method="asymp").statistic, abs=1e-9
+    )
     table = pair[:, pair.sum(axis=0) > 0]
-    statistic = scipy_stats.chi2_contingency(table, correction=False).statistic if table.shape[1] > 1 else 0.0
-    assert divergence.chi2(p[None], q[None])[0] == pytest.approx(math.sqrt(statistic / table.sum()), abs=1e-9)
+    statistic = (
+        scipy_stats.chi2_contingency(table, correction=False).statistic
+        if table.shape[1] > 1
+        else 0.0
+    )
+    assert divergence.chi2(p[None], q[None])[0] == pytest.approx(
+        math.sqrt(statistic / table.sum()), abs=1e-9
+    )
     p, q = p[(p + q) > 0], q[(p + q) > 0]
-    share_p, share_q = np.maximum(p, divergence.EMPTY) / p.sum(), np.maximum(q, divergence.EMPTY) / q.sum()
+    share_p, share_q = (
+        np.maximum(p, divergence.EMPTY) / p.sum(),
+        np.maximum(q, divergence.EMPTY) / q.sum(),
+    )
     expected = float(((share_q - share_p) * np.log(share_q / share_p)).sum())
     assert divergence.psi(p[None], q[None])[0] == pytest.approx(expected, abs=1e-12)
 
@@ -73,7 +107,10 @@ def test_distances_are_symmetric_and_do_not_depend_on_names_or_scale(pair, rnd, 
         assert (distance(p, q) >= 0).all()
         if distance is not divergence.ks:
             assert distance(p[:, order], q[:, order]) == pytest.approx(distance(p, q), abs=1e-9)
-        if distance not in {divergence.chi2, divergence.psi}:  # V weighs samples by their size, and an empty bin counts half a row
+        if distance not in {
+            divergence.chi2,
+            divergence.psi,
+        }:  # V weighs samples by their size, and an empty bin counts half a row
             assert distance(p * factor, q) == pytest.approx(distance(p, q), abs=1e-7)
     assert 0 <= divergence.chi2(p, q)[0] <= 1 + 1e-12
     assert 0 <= divergence.jensen_shannon(p, q)[0] <= 1 + 1e-12
@@ -99,8 +136,23 @@ def test_an_empty_sample_has_no_distance():
 
 def test_the_unbiased_psi_of_equal_samples_is_about_zero():
     rng = np.random.default_rng(1)
-    draws = np.array([divergence.psi(*(rng.multinomial(500, [0.05] * 20)[None].astype(float) for _ in range(2)), unbiased=True)[0] for _ in range(400)])
-    plain = np.array([divergence.psi(*(rng.multinomial(500, [0.05] * 20)[None].astype(float) for _ in range(2)))[0] for _ in range(400)])
+    draws = np.array(
+        [
+            divergence.psi(
+                *(rng.multinomial(500, [0.05] * 20)[None].astype(float) for _ in range(2)),
+                unbiased=True,
+            )[0]
+            for _ in range(400)
+        ]
+    )
+    plain = np.array(
+        [
+            divergence.psi(
+                *(rng.multinomial(500, [0.05] * 20)[None].astype(float) for _ in range(2))
+            )[0]
+            for _ in range(400)
+        ]
+    )
     assert plain.mean() == pytest.approx(19 * (1 / 500 + 1 / 500), rel=0.1)
     assert draws.mean() < 0.2 * plain.mean()
 
@@ -120,10 +172,15 @@ def test_the_wilson_interval_is_that_of_scipy(total, share):
 
 
 @settings(max_examples=100)
-@given(st.lists(st.floats(0.011, 600_000), min_size=1, max_size=200), st.sampled_from([0.0, 0.5, 0.95, 0.99, 1.0]))
+@given(
+    st.lists(st.floats(0.011, 600_000), min_size=1, max_size=200),
+    st.sampled_from([0.0, 0.5, 0.95, 0.99, 1.0]),
+)
 def test_latency_quantiles_are_near_those_of_numpy(latencies, q):
     ordered = np.sort(latencies)
-    found = latency_quantile(np.bincount(latency_bins(ordered), minlength=len(LATENCY_EDGES) + 1).astype(float), q)
+    found = latency_quantile(
+        np.bincount(latency_bins(ordered), minlength=len(LATENCY_EDGES) + 1).astype(float), q
+    )
     assert found == pytest.approx(ordered[math.floor(q * (len(ordered) - 1) + 1e-9)], rel=0.022)
 
 
@@ -131,40 +188,62 @@ def test_latency_quantiles_are_near_those_of_numpy(latencies, q):
 
 
 @settings(max_examples=150)
-@given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, 1.0]), st.booleans()), min_size=1, max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, 1.0]), st.booleans()),
+        min_size=1,
+        max_size=60,
+    )
+)
 def test_the_area_under_the_curve_is_that_of_scikit_learn(rows):
     score, positive = np.array([s for s, _ in rows]), np.array([p for _, p in rows])
     if positive.all() or not positive.any():
         assert roc_auc(score, positive) is None
     else:
-        assert roc_auc(score, positive) == pytest.approx(sk.roc_auc_score(positive, score), abs=1e-12)
+        assert roc_auc(score, positive) == pytest.approx(
+            sk.roc_auc_score(positive, score), abs=1e-12
+        )
 
 
 def test_the_macro_area_needs_every_class():
     rng = np.random.default_rng(2)
     probabilities = rng.dirichlet([1, 1, 1], 60)
     actual = rng.integers(0, 3, 60)
-    assert roc_auc_macro(probabilities, actual) == pytest.approx(sk.roc_auc_score(actual, probabilities, multi_class="ovr", average="macro"), abs=1e-12)
+    assert roc_auc_macro(probabilities, actual) == pytest.approx(
+        sk.roc_auc_score(actual, probabilities, multi_class="ovr", average="macro"), abs=1e-12
+    )
     assert roc_auc_macro(probabilities, actual % 2) is None
     assert roc_auc_macro(probabilities[:, :1], np.zeros(60, np.int64)) is None
 
 
-@pytest.mark.parametrize(("sharpness", "told"), [(0.3, False), (1.0, True), (4.0, True), (30.0, False)])
+@pytest.mark.parametrize(
+    ("sharpness", "told"), [(0.3, False), (1.0, True), (4.0, True), (30.0, False)]
+)
 def test_the_area_of_bins_is_within_its_bound_or_not_told(sharpness, told):
     """Scores that lie in few bins, or beyond the last ones, have no area."""
     rng = np.random.default_rng(3)
     positive = rng.random(4_000) < 0.3
     score = 1 / (1 + np.exp(-sharpness * (rng.normal(size=4_000) + positive - 0.5)))
-    found = auc_of_bins(*(np.bincount(logit_bins(score[positive == p]), minlength=256).astype(float) for p in (False, True)))
+    found = auc_of_bins(
+        *(
+            np.bincount(logit_bins(score[positive == p]), minlength=256).astype(float)
+            for p in (False, True)
+        )
+    )
     assert (found is not None) == told
-    assert not told or found == pytest.approx(sk.roc_auc_score(positive, score), abs=AUC_BOUND_MAX / 4)
+    assert not told or found == pytest.approx(
+        sk.roc_auc_score(positive, score), abs=AUC_BOUND_MAX / 4
+    )
 
 
 KINDS = ("binary", "multiclass", "regression")
 
 
 def accumulator(kind, rng, n):
-    """Layout of the sums, the function of rows, groups and their number, and the metrics of a vector of sums."""
+    """
+    Layout of the sums, the function of rows, groups and their number, and the metrics of a vector
+    of sums.
+    """
     score = np.where(rng.random(n) < 0.1, np.nan, rng.random(n))
     if kind == "regression":
         columns = rng.normal(50, 3, n), rng.normal(50, 3, n)
@@ -174,22 +253,36 @@ def accumulator(kind, rng, n):
 
     def rows(predicted, actual, score, group, groups):
         class_scored = None if kind == "binary" else (-np.log(score), score**2)
-        return sums.rows(predicted, actual, [score] if kind == "binary" else [], class_scored, group, groups)
+        return sums.rows(
+            predicted, actual, [score] if kind == "binary" else [], class_scored, group, groups
+        )
 
     predicted = rng.integers(-1, sums.classes, n)
     actual = rng.integers(0, sums.classes, n)
-    return sums.width, (predicted, actual, score), rows, lambda vector: getattr(sums, kind)(vector, read)
+    return (
+        sums.width,
+        (predicted, actual, score),
+        rows,
+        lambda vector: getattr(sums, kind)(vector, read),
+    )
 
 
 def grouped(rows, columns, group, groups):
     """Sums of the rows of each group, each taken alone."""
-    return np.concatenate([rows(*(c[group == g] for c in columns), np.zeros(int((group == g).sum()), np.int64), 1) for g in range(groups)])
+    return np.concatenate(
+        [
+            rows(*(c[group == g] for c in columns), np.zeros(int((group == g).sum()), np.int64), 1)
+            for g in range(groups)
+        ]
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("kind", KINDS)
 def test_sums_add_up_in_any_pieces_and_order(kind, seed):
-    """Merging is adding: associative and commutative, and the metrics are those of all rows at once."""
+    """
+    Merging is adding: associative and commutative, and the metrics are those of all rows at once.
+    """
     rng = np.random.default_rng(seed)
     n, groups = 400, 7
     width, columns, rows, metrics = accumulator(kind, rng, n)
@@ -200,7 +293,9 @@ def test_sums_add_up_in_any_pieces_and_order(kind, seed):
     whole = rows(*columns, np.zeros(n, np.int64), 1)[0]
     order = rng.permutation(groups)
     assert metrics(panes[order].sum(axis=0)) == pytest.approx(metrics(whole), rel=1e-9)
-    assert metrics(panes[:3].sum(axis=0) + panes[3:].sum(axis=0)) == pytest.approx(metrics(whole), rel=1e-9)
+    assert metrics(panes[:3].sum(axis=0) + panes[3:].sum(axis=0)) == pytest.approx(
+        metrics(whole), rel=1e-9
+    )
     shuffled = rng.permutation(n)
     again = rows(*(c[shuffled] for c in columns), np.zeros(n, np.int64), 1)[0]
     assert metrics(whole)
@@ -211,5 +306,9 @@ def test_sums_add_up_in_any_pieces_and_order(kind, seed):
 def test_every_accumulator_is_held_to_the_law():
     from stream_monitor.stats import performance_sums
 
-    found = {name for name, value in vars(performance_sums).items() if isinstance(value, type) and name.endswith("Sums")}
+    found = {
+        name
+        for name, value in vars(performance_sums).items()
+        if isinstance(value, type) and name.endswith("Sums")
+    }
     assert found == {"ClassSums", "RegressionSums"}

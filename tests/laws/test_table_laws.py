@@ -1,7 +1,8 @@
 """
 Law: a table says the same in whatever way a program wrote it.
 
-The oracle is the table itself, as plain Python values; the texts are written here as pandas, R, SQL tools and spreadsheets write them.
+The oracle is the table itself, as plain Python values; the texts are written here as pandas, R, SQL
+tools and spreadsheets write them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def made(seed: int, rows: int = 60) -> Table:
 
     return {
         "event_id": [str(10_000_000_000_000_000 + i * 7) for i in range(rows)],
-        "timestamp": [T0 + timedelta(seconds=i * 61, milliseconds=r.randrange(1_000)) for i in range(rows)],
+        "timestamp": [
+            T0 + timedelta(seconds=i * 61, milliseconds=r.randrange(1_000)) for i in range(rows)
+        ],
         "prediction": [r.randrange(2) for _ in range(rows)],
         "score": [round(r.random(), 4) for _ in range(rows)],
         "label": holed(lambda: r.random() < 0.3),
@@ -43,7 +46,11 @@ def made(seed: int, rows: int = 60) -> Table:
         "count": holed(lambda: r.randrange(-5, 50_000)),
         "is_new": holed(lambda: r.random() < 0.5),
         "zip": [f"{r.randrange(100_000):05}" for _ in range(rows - 1)] + ["01067"],
-        "city": holed(lambda: r.choice(["Köln", 'Łódź "a, b"; c\td|e', "Rome\nEast", "São Paulo", "None", "-", "x" * 50])),
+        "city": holed(
+            lambda: r.choice(
+                ["Köln", 'Łódź "a, b"; c\td|e', "Rome\nEast", "São Paulo", "None", "-", "x" * 50]
+            )
+        ),
     }
 
 
@@ -52,19 +59,37 @@ def number(value: Any, mark: str = ".", group: str = "") -> str:
     return text.replace(",", "\0").replace(".", mark).replace("\0", group)
 
 
-def csv_text(table: Table, write: Callable[[Any], str], sep: str = ",", quote_texts: bool = False, row_names: bool = False, end: str = "\n") -> str:
+def csv_text(
+    table: Table,
+    write: Callable[[Any], str],
+    sep: str = ",",
+    quote_texts: bool = False,
+    row_names: bool = False,
+    end: str = "\n",
+) -> str:
     def cell(value: Any) -> str:
         text = write(value)
-        quoted = (quote_texts and isinstance(value, str)) or any(c in text for c in (sep, '"', "\n", "\r"))
+        quoted = (quote_texts and isinstance(value, str)) or any(
+            c in text for c in (sep, '"', "\n", "\r")
+        )
         return '"' + text.replace('"', '""') + '"' if quoted else text
 
-    lines = [sep.join(['""'] * row_names + [f'"{name}"' if quote_texts else name for name in table])]
+    lines = [
+        sep.join(['""'] * row_names + [f'"{name}"' if quote_texts else name for name in table])
+    ]
     for i, row in enumerate(zip(*table.values(), strict=True), 1):
         lines.append(sep.join([f'"{i}"'] * row_names + [cell(v) for v in row]))
     return end.join(lines) + end
 
 
-def writing(missing: str, true: str = "True", false: str = "False", mark: str = ".", group: str = "", time: str = "%Y-%m-%d %H:%M:%S.%f") -> Callable[[Any], str]:
+def writing(
+    missing: str,
+    true: str = "True",
+    false: str = "False",
+    mark: str = ".",
+    group: str = "",
+    time: str = "%Y-%m-%d %H:%M:%S.%f",
+) -> Callable[[Any], str]:
     def write(value: Any) -> str:
         if value is None:
             return missing
@@ -79,12 +104,20 @@ def writing(missing: str, true: str = "True", false: str = "False", mark: str = 
 
 def parquet(path: Path, table: Table, unit: str = "ns") -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    columns = {name: pa.array(values, pa.timestamp("us")).cast(pa.timestamp(unit)) if name == "timestamp" else pa.array(values) for name, values in table.items()}
+    columns = {
+        name: pa.array(values, pa.timestamp("us")).cast(pa.timestamp(unit))
+        if name == "timestamp"
+        else pa.array(values)
+        for name, values in table.items()
+    }
     pq.write_table(pa.table(columns), path)
 
 
 def pandas_json(table: Table, nan: bool) -> str:
-    """`to_json(orient="records", lines=True)`, times as milliseconds; or records through `json.dumps`, where missing numbers are NaN."""
+    """
+    `to_json(orient="records", lines=True)`, times as milliseconds; or records through `json.dumps`,
+    where missing numbers are NaN.
+    """
     lines = []
     for row in zip(*table.values(), strict=True):
         values = dict(zip(table, row, strict=True))
@@ -102,20 +135,38 @@ def written(folder: Path, table: Table) -> dict[str, Path]:
         "pandas-nan.csv": csv_text(table, writing("NaN")),
         "pandas-na.csv": csv_text(table, writing("<NA>")),
         "r.csv": csv_text(table, writing("NA", "TRUE", "FALSE"), quote_texts=True, row_names=True),
-        "r2.csv": csv_text(table, writing("NA", "TRUE", "FALSE", mark=","), sep=";", quote_texts=True, row_names=True),
+        "r2.csv": csv_text(
+            table,
+            writing("NA", "TRUE", "FALSE", mark=","),
+            sep=";",
+            quote_texts=True,
+            row_names=True,
+        ),
         "sql.tsv": csv_text(table, writing("\\N", "true", "false"), sep="\t"),
         "sql-null.csv": csv_text(table, writing("NULL", "true", "false"), sep="|"),
-        "excel-de.csv": "\ufeff" + csv_text(table, writing("", "TRUE", "FALSE", ",", ".", time="%d.%m.%Y %H:%M:%S.%f"), sep=";", end="\r\n"),
+        "excel-de.csv": "\ufeff"
+        + csv_text(
+            table,
+            writing("", "TRUE", "FALSE", ",", ".", time="%d.%m.%Y %H:%M:%S.%f"),
+            sep=";",
+            end="\r\n",
+        ),
         "excel-en.csv": csv_text(table, writing("#N/A", "TRUE", "FALSE", ".", ","), end="\r\n"),
         "iso.csv": csv_text(table, writing("null", "true", "false", time="%Y-%m-%dT%H:%M:%S.%fZ")),
         "sep.csv": "sep=;\r\n" + csv_text(table, writing("n/a"), sep=";", end="\r\n"),
-        "notes.csv": "# made by hand\n" + csv_text(table, writing("")) + "\nSource: the office of numbers\n",
+        "notes.csv": "# made by hand\n"
+        + csv_text(table, writing(""))
+        + "\nSource: the office of numbers\n",
         "pandas.jsonl": pandas_json(table, nan=False),
         "nan.ndjson": pandas_json(table, nan=True),
     }
     paths = {}
     for name, text in texts.items():
-        for suffix, data in ((name, text.encode()), (name + ".gz", gzip.compress(text.encode()))) if name == "pandas.csv" else ((name, text.encode()),):
+        for suffix, data in (
+            ((name, text.encode()), (name + ".gz", gzip.compress(text.encode())))
+            if name == "pandas.csv"
+            else ((name, text.encode()),)
+        ):
             paths[suffix] = folder / suffix
             paths[suffix].write_bytes(data)
     paths["utf16.csv"] = folder / "utf16.csv"
@@ -133,7 +184,12 @@ def said(path: Path) -> list[dict[str, Any]]:
         for kind, value, _, time_ms in stream:
             event = json.loads(value)
             if kind == "predictions":
-                found[event["event_id"]] = {**event.pop("features"), **event, "timestamp": time_ms, "label": None}
+                found[event["event_id"]] = {
+                    **event.pop("features"),
+                    **event,
+                    "timestamp": time_ms,
+                    "label": None,
+                }
                 del found[event["event_id"]]["model"]
             else:
                 found[event["event_id"]]["label"] = event["label"]
@@ -145,10 +201,17 @@ def test_a_table_says_the_same_in_every_format(tmp_path, seed):
     table = made(seed)
     right = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
     for row in right:
-        row["timestamp"] = (row["timestamp"] - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+        row["timestamp"] = (row["timestamp"] - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(
+            milliseconds=1
+        )
     for name, path in written(tmp_path, table).items():
         got = said(path)
-        assert got == right, (name, next((a, b) for a, b in zip(got, right, strict=False) if a != b) if len(got) == len(right) else (len(got), len(right)))
+        assert got == right, (
+            name,
+            next((a, b) for a, b in zip(got, right, strict=False) if a != b)
+            if len(got) == len(right)
+            else (len(got), len(right)),
+        )
 
 
 def test_latin_1_is_read(tmp_path):
@@ -159,14 +222,22 @@ def test_latin_1_is_read(tmp_path):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.one_of(st.none(), st.floats(-1e9, 1e9).map(lambda x: round(x, 3)), st.integers(-(10**9), 10**9)), min_size=2, max_size=40),
+    st.lists(
+        st.one_of(
+            st.none(), st.floats(-1e9, 1e9).map(lambda x: round(x, 3)), st.integers(-(10**9), 10**9)
+        ),
+        min_size=2,
+        max_size=40,
+    ),
     st.sampled_from([",", "."]),
     st.sampled_from(["", ".", ",", " ", "'"]),
 )
 def test_numbers_in_every_writing_keep_their_value(values, mark, group):
     if group == mark:
         return
-    column = Column("x", Told(decimal="comma" if mark == "," else "point", commas_in_cells=mark == ","))
+    column = Column(
+        "x", Told(decimal="comma" if mark == "," else "point", commas_in_cells=mark == ",")
+    )
     cells = ["" if v is None else number(v, mark, group) for v in values]
     column.add(cells)
     column.decide()
@@ -175,7 +246,9 @@ def test_numbers_in_every_writing_keep_their_value(values, mark, group):
 
 
 @pytest.mark.parametrize("rows", [20, 500, 5_000])
-@pytest.mark.parametrize("odd", ["5O.1", "-", "12,5", "7%", "1.2.3", "Inf", "True", "007", "2025-10-09", "1e999"])
+@pytest.mark.parametrize(
+    "odd", ["5O.1", "-", "12,5", "7%", "1.2.3", "Inf", "True", "007", "2025-10-09", "1e999"]
+)
 def test_one_odd_cell_changes_no_other(rows, odd):
     r = random.Random(rows)
     cells = [f"{r.gauss(50, 10):.3f}" for _ in range(rows)]

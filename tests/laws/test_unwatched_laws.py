@@ -1,4 +1,7 @@
-"""Laws of what is named: fields that a given reference does not have, classes whose scores moved, and features that have too few values to be compared."""
+"""
+Laws of what is named: fields that a given reference does not have, classes whose scores moved, and
+features that have too few values to be compared.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,34 @@ class Run:
     """A model whose rows come fifty a second; it goes on from a snapshot now and then."""
 
     def __init__(self, defaults: dict[str, Any], baselines: dict[str, bytes] | None = None) -> None:
-        self.core, self.baselines = parse(json.dumps({"defaults": {**DEFAULTS, **defaults}})).core, baselines
-        self.ingest, self.shard, self.sent, self.rng = Ingest(1), Shard(0, self.core, baselines), 0, np.random.default_rng(5)
+        self.core, self.baselines = (
+            parse(json.dumps({"defaults": {**DEFAULTS, **defaults}})).core,
+            baselines,
+        )
+        self.ingest, self.shard, self.sent, self.rng = (
+            Ingest(1),
+            Shard(0, self.core, baselines),
+            0,
+            np.random.default_rng(5),
+        )
         self.out: list[Any] = []
 
     def send(self, n: int, row: Callable[[np.random.Generator], Row]) -> None:
         for _ in range(n // 50):
             now = T0 + self.sent * 20
-            events = [json.dumps({"event_id": str(self.sent + i), "model": "m", "version": "1", **row(self.rng)}).encode() for i in range(50)]
-            assert not self.ingest.take("predictions@x/0", "predictions", events, np.arange(self.sent, self.sent + 50), np.full(50, now))
+            events = [
+                json.dumps(
+                    {"event_id": str(self.sent + i), "model": "m", "version": "1", **row(self.rng)}
+                ).encode()
+                for i in range(50)
+            ]
+            assert not self.ingest.take(
+                "predictions@x/0",
+                "predictions",
+                events,
+                np.arange(self.sent, self.sent + 50),
+                np.full(50, now),
+            )
             for record in self.ingest.flush(now).get(0, []):
                 self.shard.fold(record)
             self.sent += 50
@@ -39,7 +61,12 @@ class Run:
             self.out += self.shard.outbox
             self.shard.outbox.clear()
             if self.sent % 1_700 == 0:
-                self.shard = Shard.restore(0, self.core, {k: v or b"" for k, v in self.shard.snapshot().items()}, self.baselines)
+                self.shard = Shard.restore(
+                    0,
+                    self.core,
+                    {k: v or b"" for k, v in self.shard.snapshot().items()},
+                    self.baselines,
+                )
 
     def told(self) -> list[Row]:
         return [json.loads(o.value) for o in self.out if o.topic == "alerts"]
@@ -52,7 +79,9 @@ def some(**more: Any) -> Callable[[np.random.Generator], Row]:
     return lambda r: {"prediction": 1, "features": {"x": float(r.normal()), **more}}
 
 
-def test_fields_that_a_given_reference_does_not_have_are_told_by_name_as_long_as_they_come() -> None:
+def test_fields_that_a_given_reference_does_not_have_are_told_by_name_as_long_as_they_come() -> (
+    None
+):
     learnt = Run({})
     learnt.send(1_000, some())
     run = Run({}, learnt.reference())
@@ -61,10 +90,18 @@ def test_fields_that_a_given_reference_does_not_have_are_told_by_name_as_long_as
     run.send(2_000, some(y=1.0, z="a"))
     run.send(2_000, some())
     first, *rest = run.told()
-    assert (first["status"], first["severity"], first["kind"], first["subject"], first["version"]) == ("firing", "info", "data_quality", "__features__", "1")
+    assert (
+        first["status"],
+        first["severity"],
+        first["kind"],
+        first["subject"],
+        first["version"],
+    ) == ("firing", "info", "data_quality", "__features__", "1")
     assert "`y`, `z`" in first["summary"]
     assert first["evidence"]["fields"] == ["y", "z"]
-    assert [a["status"] for a in rest] == ["resolved"], "after as many rows without them as a reference is learnt from"
+    assert [a["status"] for a in rest] == ["resolved"], (
+        "after as many rows without them as a reference is learnt from"
+    )
     assert learnt.told() == []
 
 
@@ -82,21 +119,37 @@ CLASSES = ("ok", "a/b", "x:y", 'q"', "1")
 def test_the_score_of_a_class_is_named_by_its_class_in_alerts_and_gauges(bad: str) -> None:
     def row(high: bool) -> Callable[[np.random.Generator], Row]:
         def one(r: np.random.Generator) -> Row:
-            weights = r.gamma(2, 1, len(CLASSES)) * np.where([high and c == bad for c in CLASSES], 30.0, 1.0)
+            weights = r.gamma(2, 1, len(CLASSES)) * np.where(
+                [high and c == bad for c in CLASSES], 30.0, 1.0
+            )
             return {"score": dict(zip(CLASSES, (weights / weights.sum()).tolist(), strict=True))}
 
         return one
 
-    run = Run({"drift": {"errors": "off", "features": "off", "score": {"adwin": {}}, "thresholds": {"js": 0.3}}})
+    run = Run(
+        {
+            "drift": {
+                "errors": "off",
+                "features": "off",
+                "score": {"adwin": {}},
+                "thresholds": {"js": 0.3},
+            }
+        }
+    )
     run.send(1_500, row(high=False))
     assert not run.told()
     run.send(1_500, row(high=True))
     subject = f"__score__:{bad}"
     mine = [a for a in run.told() if a["subject"] == subject]
-    assert {(a["kind"], a["detector"]) for a in mine if a["kind"] == "prediction_drift"} == {("prediction_drift", "adwin"), ("prediction_drift", "js")}
+    assert {(a["kind"], a["detector"]) for a in mine if a["kind"] == "prediction_drift"} == {
+        ("prediction_drift", "adwin"),
+        ("prediction_drift", "js"),
+    }
     assert all(f"the score of class `{bad}`" in a["summary"] for a in mine)
     assert any("drift.score.adwin" in a["summary"] for a in mine)
-    gauges = {s.labels[-2:]: s.value for s in run.shard.samples() if s.name == "model_drift_detected"}
+    gauges = {
+        s.labels[-2:]: s.value for s in run.shard.samples() if s.name == "model_drift_detected"
+    }
     assert gauges[subject, "adwin"] == gauges[subject, "js"] == 1
     assert {subject for subject, _ in gauges} >= {f"__score__:{c}" for c in CLASSES}
 
@@ -108,9 +161,27 @@ def test_a_feature_with_few_values_is_not_the_most_drifted_and_all_say_how_many_
         "moved": {"rows": SUPPORT_MIN, "drift": {"psi": 0.4}},
         "none": {"rows": 0, "drift": {}},
     }
-    version = {"predictions": 1, "labels": 0, "pending": 0, "expired": 0, "evicted": 0, "windows": {}, "features": features}
+    version = {
+        "predictions": 1,
+        "labels": 0,
+        "pending": 0,
+        "expired": 0,
+        "evicted": 0,
+        "windows": {},
+        "features": features,
+    }
     records = dict.fromkeys(("received", "accepted", "duplicate", "rejected"), 0)
-    page = render({"records": {"predictions": records}, "models": {"m": {"versions": {"1": version}}}}, [], [], "m")
-    places = [page.index(f"<td>{name}</td><td>{f['rows']:,}</td>") for name, f in sorted(features.items(), key=lambda item: ("moved", "calm", "few", "none").index(item[0]))]
+    page = render(
+        {"records": {"predictions": records}, "models": {"m": {"versions": {"1": version}}}},
+        [],
+        [],
+        "m",
+    )
+    places = [
+        page.index(f"<td>{name}</td><td>{f['rows']:,}</td>")
+        for name, f in sorted(
+            features.items(), key=lambda item: ("moved", "calm", "few", "none").index(item[0])
+        )
+    ]
     assert places == sorted(places)
     assert f"fewer than {SUPPORT_MIN} values" in page

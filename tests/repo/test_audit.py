@@ -1,4 +1,7 @@
-"""What is installed with stream-monitor is permissively licensed, and the commands that audit it do what they say."""
+"""
+What is installed with stream-monitor is permissively licensed, and the commands that audit it do
+what they say.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,15 @@ def test_licences_are_permissive(extras: frozenset[str]) -> None:
 
 def test_what_is_looked_at_is_what_a_worker_runs_with() -> None:
     names = {p.name for p in audit.installed()}
-    assert {"model-stream-monitor", "faust-streaming", "aiokafka", "river", "numpy", "mode-streaming", "cramjam"} <= names
+    assert {
+        "model-stream-monitor",
+        "faust-streaming",
+        "aiokafka",
+        "river",
+        "numpy",
+        "mode-streaming",
+        "cramjam",
+    } <= names
     assert not {"pytest", "ruff", "scikit-learn", "confluent-kafka", "trustme", "pyarrow"} & names
     assert "pyarrow" in {p.name for p in audit.installed(frozenset({"parquet"}))}
 
@@ -72,8 +83,19 @@ def service() -> Iterator[Any]:
 
     class Answers(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["queries"])
-            body = json.dumps({"results": [{"vulns": [{"id": "PYSEC-1"}]} if q["package"]["name"] == self.server.bad else {} for q in asked]}).encode()  # type: ignore[attr-defined]
+            asked.extend(
+                json.loads(self.rfile.read(int(self.headers["Content-Length"])))["queries"]
+            )
+            body = json.dumps(
+                {
+                    "results": [
+                        {"vulns": [{"id": "PYSEC-1"}]}
+                        if q["package"]["name"] == self.server.bad
+                        else {}
+                        for q in asked
+                    ]
+                }
+            ).encode()  # type: ignore[attr-defined]
             self.send_response(200)
             self.end_headers()
             self.wfile.write(body)
@@ -91,10 +113,14 @@ def service() -> Iterator[Any]:
     thread.join(5)
 
 
-def test_an_advisory_is_told_with_its_address(service: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_advisory_is_told_with_its_address(
+    service: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     address = f"http://127.0.0.1:{service.server_port}"
     assert audit.main(["--service", address]) == 0
-    assert {q["package"]["name"] for q in service.asked} == {p.name for p in audit.installed()} - {"model-stream-monitor"}
+    assert {q["package"]["name"] for q in service.asked} == {p.name for p in audit.installed()} - {
+        "model-stream-monitor"
+    }
     service.asked.clear()
     service.bad = "click"
     assert audit.main(["--service", address]) == audit.FOUND
@@ -108,7 +134,9 @@ def test_no_answer_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
     assert audit.main(["--service", "http://127.0.0.1:1", "--offline"]) == 0
 
 
-def test_a_licence_that_is_not_permissive_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_licence_that_is_not_permissive_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(audit, "PERMISSIVE", audit.PERMISSIVE - {"PSF-2.0"})
     assert audit.main(["--offline"]) == audit.FOUND
     assert "licence: typing-extensions" in capsys.readouterr().err

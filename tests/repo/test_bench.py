@@ -1,4 +1,9 @@
-"""The benchmarks run, and what they compare does the same work. Tiny sizes, and nothing is asserted about time; those that need Kafka are in `tests/kafka/test_bench.py`."""
+"""
+The benchmarks run, and what they compare does the same work.
+
+Tiny sizes, and nothing is asserted about time; those that need Kafka are in
+`tests/kafka/test_bench.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,13 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 
 def bench(script: str, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, str(BENCH / script), *arguments], capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(
+        [sys.executable, str(BENCH / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -31,15 +42,25 @@ def imported(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_every_stage_of_the_core_is_timed() -> None:
-    lines = [json.loads(line) for line in bench("bench_core.py", "--events", "8000", "--rounds", "1", "--json").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in bench(
+            "bench_core.py", "--events", "8000", "--rounds", "1", "--json"
+        ).splitlines()
+    ]
     assert {line["stage"].split()[0] for line in lines} == {"split", "decode", "pack", "fold"}
     assert all(line["us_min"] > 0 for line in lines)
 
 
 def test_bytes_of_a_pending_prediction() -> None:
-    lines = [json.loads(line) for line in bench("memory.py", "--only", "pending", "--pending", "20000").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in bench("memory.py", "--only", "pending", "--pending", "20000").splitlines()
+    ]
     assert [line["waiting"] for line in lines] == [5_000, 10_000, 15_000, 20_000]
-    assert all(46 <= line["bytes_each"] < 300 for line in lines)  # the columns of a row alone are 46 bytes
+    assert all(
+        46 <= line["bytes_each"] < 300 for line in lines
+    )  # the columns of a row alone are 46 bytes
 
 
 def test_detector_benchmarks_run() -> None:
@@ -55,14 +76,28 @@ def test_examples(imported: Any, module: str) -> None:
 
 
 def test_shares_add_up(imported: Any) -> None:
-    shares = imported("cpu_profile").shares(["a (x.py:1);_fold (stream_monitor/monitors/inputs.py:1) 3", "a (x.py:1) 1", "split (stream_monitor/kafka/fetching.py:60) 4"])
+    shares = imported("cpu_profile").shares(
+        [
+            "a (x.py:1);_fold (stream_monitor/monitors/inputs.py:1) 3",
+            "a (x.py:1) 1",
+            "split (stream_monitor/kafka/fetching.py:60) 4",
+        ]
+    )
     assert shares == {"fetch": 50.0, "statistics": 37.5, "rest": 12.5}
 
 
 def test_the_columnar_peer_finds_what_the_peer_with_river_finds(imported: Any) -> None:
-    workload, columnar, river_monitors = imported("workload"), imported("columnar"), imported("river_monitors")
+    workload, columnar, river_monitors = (
+        imported("workload"),
+        imported("columnar"),
+        imported("river_monitors"),
+    )
     events = list(workload.events(12_000, models=2))
-    monitor, inputs, quality = columnar.Monitor("both"), river_monitors.Inputs(), river_monitors.Quality()
+    monitor, inputs, quality = (
+        columnar.Monitor("both"),
+        river_monitors.Inputs(),
+        river_monitors.Quality(),
+    )
     for start in range(0, len(events), 1_000):
         part = events[start : start + 1_000]
         if start % 2_000:  # labels before and after their predictions
@@ -75,7 +110,13 @@ def test_the_columnar_peer_finds_what_the_peer_with_river_finds(imported: Any) -
     for event in events:
         prediction, label = json.loads(event.prediction), json.loads(event.label)
         inputs.update(prediction)
-        quality.update(prediction["model"], prediction["version"], prediction["prediction"], label["label"], label["timestamp"])
+        quality.update(
+            prediction["model"],
+            prediction["version"],
+            prediction["prediction"],
+            label["label"],
+            label["timestamp"],
+        )
     assert len(monitor.versions) == 2
     assert not monitor.predictions
     assert not monitor.labels
@@ -84,10 +125,18 @@ def test_the_columnar_peer_finds_what_the_peer_with_river_finds(imported: Any) -
         assert version.missing.tolist() == [s.missing for s in signals]
         n, total, squares = version.moments
         z = total / n
-        assert version.mean[:, 0] + version.sd[:, 0] * z == pytest.approx([s.mean.get() for s in signals])
-        assert version.sd[:, 0] ** 2 * (squares / n - z * z) == pytest.approx([s.var.get() for s in signals], rel=1e-3)
+        assert version.mean[:, 0] + version.sd[:, 0] * z == pytest.approx(
+            [s.mean.get() for s in signals]
+        )
+        assert version.sd[:, 0] ** 2 * (squares / n - z * z) == pytest.approx(
+            [s.var.get() for s in signals], rel=1e-3
+        )
         assert version.bins.sum(axis=1).tolist() == [sum(s.bins) for s in signals]
-        assert np.abs(version.bins - [s.bins for s in signals]).max() <= 5  # one interpolates its edges and the other does not, and one counts missing values to the reference
+        assert (
+            np.abs(version.bins - [s.bins for s in signals]).max() <= 5
+            # one interpolates its edges and the other does not, and one counts missing values to
+            # the reference
+        )
         of = quality.versions[key]
         predicted, actual, _ = version.window
         assert (predicted == actual).sum() == of.correct

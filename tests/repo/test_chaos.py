@@ -1,4 +1,9 @@
-"""The chaos run's rules about brokers, without any: one at a time, and a run without leader changes has failed. The runs themselves are in `tests/kafka/test_chaos.py`."""
+"""
+The chaos run's rules about brokers, without any: one at a time, and a run without leader changes
+has failed.
+
+The runs themselves are in `tests/kafka/test_chaos.py`.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +71,16 @@ class Cluster:
 
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> Any:
-    wanted = {"brokers": 3, "broker-restarts": 6, "elections": 2, "kills": 0, "zombies": 0, "terms": 0, "scales": 0, "endtxn": 0}
+    wanted = {
+        "brokers": 3,
+        "broker-restarts": 6,
+        "elections": 2,
+        "kills": 0,
+        "zombies": 0,
+        "terms": 0,
+        "scales": 0,
+        "endtxn": 0,
+    }
     options = chaos.parser().parse_args([f"--{name}={n}" for name, n in wanted.items()])
     out = Faults(options, Cluster(), None)  # type: ignore[arg-type]
     monkeypatch.setattr(out.random, "uniform", lambda *_: 0.01)

@@ -21,17 +21,43 @@ from stream_monitor.metrics.dashboards import dashboards
 from stream_monitor.metrics.rules import rules
 
 FOLDER = Path(__file__).parents[2] / "dashboards"
-SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("",), "counter": ("",), "gauge": ("",)}
-SERIES = {metric.name + suffix: metric for metric in CATALOGUE.values() for suffix in SUFFIXES[metric.type]}
+SUFFIXES = {
+    "histogram": ("_bucket", "_sum", "_count"),
+    "summary": ("",),
+    "counter": ("",),
+    "gauge": ("",),
+}
+SERIES = {
+    metric.name + suffix: metric
+    for metric in CATALOGUE.values()
+    for suffix in SUFFIXES[metric.type]
+}
 BOARDS = dashboards()
-PANELS = [(f"{board} {panel['title']}", panel) for board, content in BOARDS.items() for panel in content["panels"] if panel["type"] != "row"]
-TARGETS = [(f"{name} {target['refId']}", target["expr"]) for name, panel in PANELS for target in panel["targets"]]
-RULES = [(rule.get("alert") or rule["record"], rule["expr"]) for group in rules()["groups"] for rule in group["rules"]]
-RECORDED = {rule["record"] for group in rules()["groups"] for rule in group["rules"] if "record" in rule}
+PANELS = [
+    (f"{board} {panel['title']}", panel)
+    for board, content in BOARDS.items()
+    for panel in content["panels"]
+    if panel["type"] != "row"
+]
+TARGETS = [
+    (f"{name} {target['refId']}", target["expr"])
+    for name, panel in PANELS
+    for target in panel["targets"]
+]
+RULES = [
+    (rule.get("alert") or rule["record"], rule["expr"])
+    for group in rules()["groups"]
+    for rule in group["rules"]
+]
+RECORDED = {
+    rule["record"] for group in rules()["groups"] for rule in group["rules"] if "record" in rule
+}
 
 
 def named(cases):
-    return pytest.mark.parametrize("subject", [case for _, case in cases], ids=[name for name, _ in cases])
+    return pytest.mark.parametrize(
+        "subject", [case for _, case in cases], ids=[name for name, _ in cases]
+    )
 
 
 @pytest.fixture
@@ -42,14 +68,20 @@ def promtool():
         pytest.skip("promtool is not on PATH")
 
     def run(*arguments):
-        return subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            ["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
 
     return run
 
 
 def filled(expression: str) -> str:
-    """An expression with the variables of Grafana replaced by what they are when everything is chosen."""
-    return re.sub(r"\$\w+", lambda found: "5m" if found[0] == "$__rate_interval" else ".*", expression)
+    """
+    An expression with the variables of Grafana replaced by what they are when everything is chosen.
+    """
+    return re.sub(
+        r"\$\w+", lambda found: "5m" if found[0] == "$__rate_interval" else ".*", expression
+    )
 
 
 def selectors(expression: str) -> list[promql_parser.VectorSelector]:
@@ -71,7 +103,9 @@ def selectors(expression: str) -> list[promql_parser.VectorSelector]:
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_committed_dashboards_are_those_of_the_generator(name):
-    assert (FOLDER / name).read_text() == dashboard_files()[name], "run: stream-monitor export dashboards"
+    assert (FOLDER / name).read_text() == dashboard_files()[name], (
+        "run: stream-monitor export dashboards"
+    )
 
 
 def test_committed_rules_are_those_of_the_generator():
@@ -80,7 +114,12 @@ def test_committed_rules_are_those_of_the_generator():
 
 
 def test_nothing_else_is_in_the_folder():
-    assert {path.name for path in FOLDER.iterdir()} == {*BOARDS, RULES_FILE, "prometheus.yml", "provisioning"}  # the latter two are written by hand
+    assert {path.name for path in FOLDER.iterdir()} == {
+        *BOARDS,
+        RULES_FILE,
+        "prometheus.yml",
+        "provisioning",
+    }  # the latter two are written by hand
 
 
 @named(TARGETS + RULES)
@@ -90,14 +129,21 @@ def test_every_metric_of_an_expression_is_in_the_catalogue_with_its_labels(subje
     for each in found:
         if each.name not in RECORDED:
             metric = SERIES[each.name]
-            assert {matcher.name for matcher in each.matchers.matchers} <= {*metric.labels, "job", "instance"}
+            assert {matcher.name for matcher in each.matchers.matchers} <= {
+                *metric.labels,
+                "job",
+                "instance",
+            }
 
 
 @named([(name, expression) for name, expression in TARGETS + RULES if "_total" in expression])
 def test_counters_are_only_shown_as_rates(subject):
     """But for the question whether one is new, which asks for it now and for it before."""
     bare = re.sub(r"(rate|increase)\(\w+(\{[^}]*\})?\[[^\]]*\]\)", "", subject)
-    now, before = re.findall(r"(\w+_total)\b(?! offset)", bare), re.findall(r"(\w+_total) offset", bare)
+    now, before = (
+        re.findall(r"(\w+_total)\b(?! offset)", bare),
+        re.findall(r"(\w+_total) offset", bare),
+    )
     assert now == before
 
 
@@ -126,12 +172,16 @@ def test_dashboard_is_fit_for_provisioning(name):
     assert {"datasource", "job", "group", "instance"} <= set(variables)
     assert "$group" in variables["instance"]["query"]["query"]
     assert variables["instance"]["allValue"] is None, "all instances are those of the chosen groups"
-    assert all(variable["refresh"] == 2 for variable in variables.values() if variable["type"] == "query")
+    assert all(
+        variable["refresh"] == 2 for variable in variables.values() if variable["type"] == "query"
+    )
     used = set(re.findall(r"\$(\w+)", json.dumps(board["panels"]))) - {"__rate_interval"}
     assert used <= set(variables)
     for variable in variables.values():
         if variable["type"] == "query":
-            inner, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()
+            inner, label = re.fullmatch(
+                r"label_values\((.*), (\w+)\)", variable["query"]["query"]
+            ).groups()
             assert label in {*SERIES[selectors(filled(inner))[0].name].labels, "job", "instance"}
 
 
@@ -140,7 +190,11 @@ def test_panels_do_not_overlap(name):
     taken = set()
     for panel in BOARDS[name]["panels"]:
         place = panel["gridPos"]
-        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
         assert place["x"] + place["w"] <= 24
         assert not cells & taken
         taken |= cells
@@ -152,7 +206,10 @@ def test_alerts_say_what_to_do():
             if "alert" in rule:
                 assert rule["annotations"]["summary"]
                 assert rule["annotations"]["description"].endswith(".")
-                assert rule.get("labels", {}).get("severity") in {"warning", "critical"} or rule["alert"] == "ModelAlertsFiring"
+                assert (
+                    rule.get("labels", {}).get("severity") in {"warning", "critical"}
+                    or rule["alert"] == "ModelAlertsFiring"
+                )
 
 
 def test_promtool_accepts_the_rules(promtool):
@@ -163,29 +220,56 @@ def test_promtool_accepts_the_rules(promtool):
 def every_series(step: float):
     """Series of every metric as promtool reads them, growing by `step` a minute."""
     for name, metric in SERIES.items():
-        labels = {label: "0.5" if label == "quantile" else "x" for label in metric.labels} | {"job": "j", "instance": "i"}
+        labels = {label: "0.5" if label == "quantile" else "x" for label in metric.labels} | {
+            "job": "j",
+            "instance": "i",
+        }
         for extra in ({"le": "1.0"}, {"le": "+Inf"}) if name.endswith("_bucket") else ({},):
             text = ",".join(f'{label}="{value}"' for label, value in (labels | extra).items())
             yield {"series": f"{name}{{{text}}}", "values": f"1+{step}x60"}
 
 
 def test_every_panel_shows_something_when_every_metric_is_there(promtool, tmp_path):
-    checks = [{"expr": f"count({filled(expression)}) > bool 0", "eval_time": "30m", "exp_samples": [{"labels": "{}", "value": 1}]} for _, expression in TARGETS]
-    tests = {"rule_files": [], "evaluation_interval": "1m", "tests": [{"interval": "1m", "input_series": list(every_series(1.0)), "promql_expr_test": checks}]}
+    checks = [
+        {
+            "expr": f"count({filled(expression)}) > bool 0",
+            "eval_time": "30m",
+            "exp_samples": [{"labels": "{}", "value": 1}],
+        }
+        for _, expression in TARGETS
+    ]
+    tests = {
+        "rule_files": [],
+        "evaluation_interval": "1m",
+        "tests": [
+            {"interval": "1m", "input_series": list(every_series(1.0)), "promql_expr_test": checks}
+        ],
+    }
     (tmp_path / "panels.yml").write_text(json.dumps(tests))
     done = promtool("test", "rules", str(tmp_path / "panels.yml"))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def firing(promtool, tmp_path, series: dict[str, str], at: str) -> set[str]:
-    """Names of the alerts that fire at a time: those of which promtool complains when none is expected."""
-    names = sorted({rule["alert"] for group in rules()["groups"] for rule in group["rules"] if "alert" in rule})
+    """
+    Names of the alerts that fire at a time: those of which promtool complains when none is
+    expected.
+    """
+    names = sorted(
+        {rule["alert"] for group in rules()["groups"] for rule in group["rules"] if "alert" in rule}
+    )
     test = {
         "interval": "1m",
         "input_series": [{"series": key, "values": values} for key, values in series.items()],
-        "alert_rule_test": [{"eval_time": at, "alertname": name, "exp_alerts": []} for name in names],
+        "alert_rule_test": [
+            {"eval_time": at, "alertname": name, "exp_alerts": []} for name in names
+        ],
     }
-    (tmp_path / "alert.yml").write_text(json.dumps({"rule_files": [str(FOLDER / RULES_FILE)], "evaluation_interval": "1m", "tests": [test]}))
+    (tmp_path / "alert.yml").write_text(
+        json.dumps(
+            {"rule_files": [str(FOLDER / RULES_FILE)], "evaluation_interval": "1m", "tests": [test]}
+        )
+    )
     done = promtool("test", "rules", str(tmp_path / "alert.yml"))
     found = set(re.findall(r"alertname: (\w+)", done.stdout + done.stderr))
     assert bool(found) == bool(done.returncode), done.stdout + done.stderr
@@ -201,9 +285,9 @@ HEALTHY = {
     "model_predictions_total{job='j',instance='l',model='m',version='1'}": "0+600x200",
     "model_prediction_errors_total{job='j',instance='l',model='m',version='1'}": "0x200",
     "stream_monitor_ready{job='j',instance='i'}": "1x200",
-    "stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "0.2x200",
-    "stream_monitor_records_total{job='j',instance='i',topic='predictions',outcome='forwarded'}": "0+600x200",
-    "stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+1x200",
+    "stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "0.2x200",  # noqa: E501
+    "stream_monitor_records_total{job='j',instance='i',topic='predictions',outcome='forwarded'}": "0+600x200",  # noqa: E501
+    "stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+1x200",  # noqa: E501
     "stream_monitor_predictions_refused_total{job='j',instance='i',model='m'}": "0+6x200",
     "stream_monitor_timestamps_replaced_total{job='j',instance='i'}": "0+1x200",
     "stream_monitor_predictions_evicted_total{job='j',instance='i'}": "0x200",
@@ -215,25 +299,53 @@ HEALTHY = {
     "model_alerts_firing{job='j',instance='i',model='m',version='1',severity='info'}": "1x200",
 }
 ILL = {
-    "StreamMonitorAbsent": dict.fromkeys(("stream_monitor_build_info{job='j',instance='i'}",), "_x200"),
+    "StreamMonitorAbsent": dict.fromkeys(
+        ("stream_monitor_build_info{job='j',instance='i'}",), "_x200"
+    ),
     "StreamMonitorNotReady": {"stream_monitor_ready{job='j',instance='i'}": "0x200"},
-    "StreamMonitorBehind": {"stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "90x200"},
+    "StreamMonitorBehind": {
+        "stream_monitor_log_time_lag_seconds{job='j',instance='i',topic='observations',partition='0'}": "90x200"  # noqa: E501
+    },
     "StreamMonitorClock": {"stream_monitor_clock_offset_seconds{job='j',instance='i'}": "-90x200"},
-    "StreamMonitorEventsAhead": {"stream_monitor_timestamps_replaced_total{job='j',instance='i'}": "0+30x200"},
-    "ModelPredictionsRefused": {"stream_monitor_predictions_refused_total{job='j',instance='i',model='m'}": "0+70x200"},
-    "StreamMonitorDeadLetters": {"stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+30x200"},
-    "StreamMonitorTwoConfigurations": {"stream_monitor_config_info{job='j',instance='other',group='g',hash='b'}": "_x20 1x180"},
-    "StreamMonitorRecordsLost": {"stream_monitor_lost_records{job='j',topic='predictions',partition='0'}": "5x200"},
-    "StreamMonitorEvicting": {"stream_monitor_predictions_evicted_total{job='j',instance='i'}": "0+1x200"},
-    "StreamMonitorLimitReached": {"stream_monitor_limit_hits_total{job='j',instance='i',limit='models'}": "0+1x200"},
-    "StreamMonitorSeriesDropped": {"stream_monitor_series_dropped_total{job='j',instance='i'}": "0+10x200"},
-    "StreamMonitorScrapeErrors": {"stream_monitor_scrape_errors_total{job='j',instance='i'}": "0+10x200"},
-    "StreamMonitorMonitorFailed": {"stream_monitor_monitor_failures_total{job='j',instance='i',monitor='drift'}": "0+1x200"},
-    "ModelAlertsFiring": {"model_alerts_firing{job='j',instance='i',model='m',version='1',severity='critical'}": "1x200"},
-    "ModelPredictionErrors": {"model_prediction_errors_total{job='j',instance='i',model='m',version='1'}": "0+60x200"},
+    "StreamMonitorEventsAhead": {
+        "stream_monitor_timestamps_replaced_total{job='j',instance='i'}": "0+30x200"
+    },
+    "ModelPredictionsRefused": {
+        "stream_monitor_predictions_refused_total{job='j',instance='i',model='m'}": "0+70x200"
+    },
+    "StreamMonitorDeadLetters": {
+        "stream_monitor_dead_letters_total{job='j',instance='i',topic='predictions',reason='invalid_json'}": "0+30x200"  # noqa: E501
+    },
+    "StreamMonitorTwoConfigurations": {
+        "stream_monitor_config_info{job='j',instance='other',group='g',hash='b'}": "_x20 1x180"
+    },
+    "StreamMonitorRecordsLost": {
+        "stream_monitor_lost_records{job='j',topic='predictions',partition='0'}": "5x200"
+    },
+    "StreamMonitorEvicting": {
+        "stream_monitor_predictions_evicted_total{job='j',instance='i'}": "0+1x200"
+    },
+    "StreamMonitorLimitReached": {
+        "stream_monitor_limit_hits_total{job='j',instance='i',limit='models'}": "0+1x200"
+    },
+    "StreamMonitorSeriesDropped": {
+        "stream_monitor_series_dropped_total{job='j',instance='i'}": "0+10x200"
+    },
+    "StreamMonitorScrapeErrors": {
+        "stream_monitor_scrape_errors_total{job='j',instance='i'}": "0+10x200"
+    },
+    "StreamMonitorMonitorFailed": {
+        "stream_monitor_monitor_failures_total{job='j',instance='i',monitor='drift'}": "0+1x200"
+    },
+    "ModelAlertsFiring": {
+        "model_alerts_firing{job='j',instance='i',model='m',version='1',severity='critical'}": "1x200"  # noqa: E501
+    },
+    "ModelPredictionErrors": {
+        "model_prediction_errors_total{job='j',instance='i',model='m',version='1'}": "0+60x200"
+    },
     "ModelSilent": {
         "model_predictions_total{job='j',instance='i',model='m',version='1'}": "0+600x60 36000x140",
-        "model_prediction_errors_total{job='j',instance='i',model='m',version='1'}": "0+6x60 360x140",
+        "model_prediction_errors_total{job='j',instance='i',model='m',version='1'}": "0+6x60 360x140",  # noqa: E501
     },
 }
 
@@ -243,7 +355,9 @@ def test_nothing_fires_when_all_is_well(promtool, tmp_path):
 
 
 def test_every_alert_has_a_case():
-    assert set(ILL) == {rule["alert"] for group in rules()["groups"] for rule in group["rules"] if "alert" in rule}
+    assert set(ILL) == {
+        rule["alert"] for group in rules()["groups"] for rule in group["rules"] if "alert" in rule
+    }
 
 
 @pytest.mark.parametrize("name", ILL)
@@ -253,20 +367,23 @@ def test_each_fault_fires_its_alert_alone(promtool, tmp_path, name):
 
 FIRST = {
     "StreamMonitorEvicting": "stream_monitor_predictions_evicted_total{job='j',instance='i'}",
-    "StreamMonitorLimitReached": "stream_monitor_limit_hits_total{job='j',instance='i',limit='models'}",
+    "StreamMonitorLimitReached": "stream_monitor_limit_hits_total{job='j',instance='i',limit='models'}",  # noqa: E501
     "StreamMonitorSeriesDropped": "stream_monitor_series_dropped_total{job='j',instance='i'}",
     "StreamMonitorScrapeErrors": "stream_monitor_scrape_errors_total{job='j',instance='i'}",
-    "StreamMonitorMonitorFailed": "stream_monitor_monitor_failures_total{job='j',instance='i',monitor='drift'}",
-    "StreamMonitorRecordsLost": "stream_monitor_lost_records{job='j',instance='i',topic='predictions',partition='0'}",
-    "ModelPredictionsRefused": "stream_monitor_predictions_refused_total{job='j',instance='i',model='another'}",
-    "ModelAlertsFiring": "model_alerts_firing{job='j',instance='i',model='n',version='1',severity='critical'}",
+    "StreamMonitorMonitorFailed": "stream_monitor_monitor_failures_total{job='j',instance='i',monitor='drift'}",  # noqa: E501
+    "StreamMonitorRecordsLost": "stream_monitor_lost_records{job='j',instance='i',topic='predictions',partition='0'}",  # noqa: E501
+    "ModelPredictionsRefused": "stream_monitor_predictions_refused_total{job='j',instance='i',model='another'}",  # noqa: E501
+    "ModelAlertsFiring": "model_alerts_firing{job='j',instance='i',model='n',version='1',severity='critical'}",  # noqa: E501
 }
 
 
 @pytest.mark.parametrize("name", FIRST)
 @pytest.mark.parametrize("before", ["_x140", "0x139"])
 def test_a_rule_fires_on_the_first_occurrence(promtool, tmp_path, name, before):
-    """Whether the series was there at 0, or appears with it; and what happened once is over after a while, though the counter stays."""
+    """
+    Whether the series was there at 0, or appears with it; and what happened once is over after a
+    while, though the counter stays.
+    """
     series = {FIRST[name]: f"{before} 1x60"}
     assert firing(promtool, tmp_path, HEALTHY | series, "151m") == {name}
     if "_total" in FIRST[name]:
@@ -276,18 +393,39 @@ def test_a_rule_fires_on_the_first_occurrence(promtool, tmp_path, name, before):
 def test_a_model_that_was_heard_once_and_fell_silent_is_told(promtool, tmp_path):
     """All of its predictions came between two scrapes: the counter appears with its last value."""
     series = "model_predictions_total{job='j',instance='i',model='n',version='1'}"
-    assert firing(promtool, tmp_path, HEALTHY | {series: "_x100 500x100"}, "150m") == {"ModelSilent"}
-    assert firing(promtool, tmp_path, {series: "500x2000", **{k: v for k, v in HEALTHY.items() if "config_info" in k}}, "1500m") <= {"StreamMonitorAbsent"}
+    assert firing(promtool, tmp_path, HEALTHY | {series: "_x100 500x100"}, "150m") == {
+        "ModelSilent"
+    }
+    assert firing(
+        promtool,
+        tmp_path,
+        {series: "500x2000", **{k: v for k, v in HEALTHY.items() if "config_info" in k}},
+        "1500m",
+    ) <= {"StreamMonitorAbsent"}
 
 
 def test_what_one_group_does_is_not_lost_in_what_another_does(promtool, tmp_path):
-    """A group whose calls fail and then stop, beside one of ten times the traffic under the same job that watches the same model."""
+    """
+    A group whose calls fail and then stop, beside one of ten times the traffic under the same job
+    that watches the same model.
+    """
     busy = {"model_predictions_total{job='j',instance='l',model='m',version='1'}": "0+6000x200"}
-    assert firing(promtool, tmp_path, HEALTHY | busy | ILL["ModelPredictionErrors"], "150m") == {"ModelPredictionErrors"}
-    assert firing(promtool, tmp_path, HEALTHY | busy | ILL["ModelSilent"], "150m") == {"ModelSilent"}
+    assert firing(promtool, tmp_path, HEALTHY | busy | ILL["ModelPredictionErrors"], "150m") == {
+        "ModelPredictionErrors"
+    }
+    assert firing(promtool, tmp_path, HEALTHY | busy | ILL["ModelSilent"], "150m") == {
+        "ModelSilent"
+    }
 
 
-@pytest.mark.parametrize(("make", "name"), [(queries.rate, "model_accuracy"), (queries.gauge, "model_predictions_total"), (queries.quantile, "model_latency_seconds")])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (queries.rate, "model_accuracy"),
+        (queries.gauge, "model_predictions_total"),
+        (queries.quantile, "model_latency_seconds"),
+    ],
+)
 def test_a_query_that_makes_no_sense_is_refused(make, name):
     with pytest.raises(ValueError, match=f"{name} is a"):
         make(0.5, name) if make is queries.quantile else make(name)
@@ -302,8 +440,13 @@ def test_export_writes_what_is_committed(tmp_path):
     for what in ("dashboards", "rules"):
         done = CliRunner().invoke(command, [what, "--output", str(tmp_path / "new")])
         assert done.exit_code == 0, done.output
-    committed = [*FOLDER.glob("*.json"), FOLDER / RULES_FILE]  # beside them lies what configures Prometheus and Grafana
-    assert {path.name: path.read_text() for path in (tmp_path / "new").iterdir()} == {path.name: path.read_text() for path in committed}
+    committed = [
+        *FOLDER.glob("*.json"),
+        FOLDER / RULES_FILE,
+    ]  # beside them lies what configures Prometheus and Grafana
+    assert {path.name: path.read_text() for path in (tmp_path / "new").iterdir()} == {
+        path.name: path.read_text() for path in committed
+    }
 
 
 def test_export_prints():

@@ -1,4 +1,7 @@
-"""The image, the compose file and what they mount: valid for the tools that read them, and true of the program."""
+"""
+The image, the compose file and what they mount: valid for the tools that read them, and true of the
+program.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,11 @@ from stream_monitor.settings import HttpSettings
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
-OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("stream-monitor:")}
+OURS = {
+    name: service
+    for name, service in SERVICES.items()
+    if service["image"].startswith("stream-monitor:")
+}
 PROMETHEUS = yaml.safe_load((ROOT / "dashboards/prometheus.yml").read_text())
 PROVISIONING = ROOT / "dashboards/provisioning"
 EXACT = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+(-[a-z0-9-]+)?(@sha256:[0-9a-f]{64})?")
@@ -32,8 +39,15 @@ LISTENING = {"kafka": 19092, "worker": HttpSettings().port, "prometheus": 9090, 
 
 def instructions() -> list[tuple[str, str]]:
     """Instructions of the Dockerfile, continued lines joined."""
-    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
-    return [tuple(line.split(maxsplit=1)) for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()]
+    lines = [
+        line
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    return [
+        tuple(line.split(maxsplit=1))
+        for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
+    ]
 
 
 IMAGE = instructions()
@@ -41,7 +55,11 @@ RUNTIME = IMAGE[max(i for i, (name, _) in enumerate(IMAGE) if name == "FROM") :]
 
 
 def parsed(arguments: list[str]) -> click.Command:
-    """The command that a command line means; an option that does not exist is an error. Nothing is run."""
+    """
+    The command that a command line means; an option that does not exist is an error.
+
+    Nothing is run.
+    """
     name, *rest = arguments
     parent = click.Context(cli)
     command = cli.get_command(parent, name)
@@ -53,11 +71,24 @@ def parsed(arguments: list[str]) -> click.Command:
 
 def mounts(service: dict) -> dict[str, Path]:
     """Files and folders of the repository by where they are in the container."""
-    return {target: ROOT / source for source, target, *_ in (volume.split(":") for volume in service.get("volumes", [])) if source.startswith("./")}
+    return {
+        target: ROOT / source
+        for source, target, *_ in (volume.split(":") for volume in service.get("volumes", []))
+        if source.startswith("./")
+    }
 
 
 def check_jsonschema(schema: str, path: str) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", "check_jsonschema", "--builtin-schema", schema, str(ROOT / path)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        schema,
+        str(ROOT / path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -67,7 +98,13 @@ def check_jsonschema(schema: str, path: str) -> None:
 
 def test_hadolint_accepts_the_dockerfile():
     hadolint = Path(sys.executable).parent / "hadolint"
-    done = subprocess.run([str(hadolint), str(ROOT / "Dockerfile")], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [str(hadolint), str(ROOT / "Dockerfile")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
@@ -107,12 +144,23 @@ def test_the_environment_of_the_image_is_configuration_that_exists():
 
 
 def test_what_the_image_is_built_from_is_sent_to_the_builder():
-    sent = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    copied = {source for name, text in IMAGE if name == "COPY" and "--from" not in text for source in text.split()[:-1]}
+    sent = {
+        line.removeprefix("!")
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    copied = {
+        source
+        for name, text in IMAGE
+        if name == "COPY" and "--from" not in text
+        for source in text.split()[:-1]
+    }
     assert copied == sent
     assert all((ROOT / source).exists() for source in copied)
     project = (ROOT / "pyproject.toml").read_text()
-    assert all(f'"{name}"' in project or name in {"LICENSE", "pyproject.toml"} for name in copied), "the wheel is made of something that is not copied"
+    assert all(
+        f'"{name}"' in project or name in {"LICENSE", "pyproject.toml"} for name in copied
+    ), "the wheel is made of something that is not copied"
 
 
 # ---- the compose file
@@ -145,7 +193,9 @@ def test_services_wait_for_what_they_need(name):
 
 def test_health_is_asked_where_somebody_listens():
     for name, service in SERVICES.items():
-        for host, port in re.findall(r"(127\.0\.0\.1|kafka):(\d+)", " ".join(service["healthcheck"].get("test", []))):
+        for host, port in re.findall(
+            r"(127\.0\.0\.1|kafka):(\d+)", " ".join(service["healthcheck"].get("test", []))
+        ):
             assert host in {"127.0.0.1", name}
             assert int(port) == LISTENING[name]
 
@@ -166,9 +216,16 @@ def test_our_services_are_told_what_the_program_understands(name):
     service = OURS[name]
     assert service["image"] == f"stream-monitor:{__version__}"
     parsed(service["command"])
-    path = service["command"][service["command"].index("--config") + 1] if "--config" in service["command"] else None
+    path = (
+        service["command"][service["command"].index("--config") + 1]
+        if "--config" in service["command"]
+        else None
+    )
     settings = load(str(mounts(service)[path]) if path else None, service["environment"])
-    assert settings.kafka.bootstrap_servers in SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    assert (
+        settings.kafka.bootstrap_servers
+        in SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+    )
     assert settings.worker.metrics.port == LISTENING["worker"]
     if path:
         assert set(settings.core.models) == {MODEL}
@@ -184,8 +241,14 @@ def test_a_command_line_that_is_wrong_would_be_found():
 def test_the_broker_has_a_name_for_the_inside_and_one_for_the_outside():
     environment = SERVICES["kafka"]["environment"]
     names = [listener.split("://")[0] for listener in environment["KAFKA_LISTENERS"].split(",")]
-    assert sorted(names) == sorted(pair.split(":")[0] for pair in environment["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(","))
-    assert set(environment["KAFKA_ADVERTISED_LISTENERS"].split(",")) == {"INTERNAL://kafka:19092", "HOST://127.0.0.1:9092"}
+    assert sorted(names) == sorted(
+        pair.split(":")[0]
+        for pair in environment["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(",")
+    )
+    assert set(environment["KAFKA_ADVERTISED_LISTENERS"].split(",")) == {
+        "INTERNAL://kafka:19092",
+        "HOST://127.0.0.1:9092",
+    }
     assert SERVICES["kafka"]["ports"] == ["127.0.0.1:9092:9092"]
 
 
@@ -197,17 +260,32 @@ def test_promtool_accepts_the_configuration_of_prometheus():
         if os.environ.get("CI") == "true":
             pytest.fail("promtool must be on PATH in CI")
         pytest.skip("promtool is not on PATH")
-    done = subprocess.run(["promtool", "check", "config", str(ROOT / "dashboards/prometheus.yml")], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["promtool", "check", "config", str(ROOT / "dashboards/prometheus.yml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 rule files found" in done.stdout
 
 
 def test_prometheus_reads_our_rules_and_scrapes_the_worker():
     mounted = mounts(SERVICES["prometheus"])
-    config = next(argument.split("=")[1] for argument in SERVICES["prometheus"]["command"] if argument.startswith("--config.file"))
+    config = next(
+        argument.split("=")[1]
+        for argument in SERVICES["prometheus"]["command"]
+        if argument.startswith("--config.file")
+    )
     assert mounted[config].samefile(ROOT / "dashboards/prometheus.yml")
     assert all(f"{Path(config).parent}/{name}" in mounted for name in PROMETHEUS["rule_files"])
-    targets = [target for job in PROMETHEUS["scrape_configs"] for group in job["static_configs"] for target in group["targets"]]
+    targets = [
+        target
+        for job in PROMETHEUS["scrape_configs"]
+        for group in job["static_configs"]
+        for target in group["targets"]
+    ]
     assert targets == [f"worker:{LISTENING['worker']}"]
 
 
@@ -216,7 +294,16 @@ def test_grafana_has_a_data_source_that_is_prometheus():
     content = yaml.safe_load(path.read_text())
     (source,) = content["datasources"]
     assert content["apiVersion"] == 1
-    assert set(source) == {"name", "uid", "type", "access", "url", "isDefault", "editable", "jsonData"}
+    assert set(source) == {
+        "name",
+        "uid",
+        "type",
+        "access",
+        "url",
+        "isDefault",
+        "editable",
+        "jsonData",
+    }
     assert (source["type"], source["access"], source["isDefault"]) == ("prometheus", "proxy", True)
     assert source["url"] == f"http://prometheus:{LISTENING['prometheus']}"
     assert source["jsonData"]["timeInterval"] == PROMETHEUS["global"]["scrape_interval"]
@@ -227,7 +314,14 @@ def test_grafana_finds_the_dashboards():
     content = yaml.safe_load(path.read_text())
     (provider,) = content["providers"]
     assert content["apiVersion"] == 1
-    assert set(provider) == {"name", "type", "folder", "allowUiUpdates", "updateIntervalSeconds", "options"}
+    assert set(provider) == {
+        "name",
+        "type",
+        "folder",
+        "allowUiUpdates",
+        "updateIntervalSeconds",
+        "options",
+    }
     assert provider["type"] == "file"
     mounted = mounts(SERVICES["grafana"])
     assert mounted["/etc/grafana/provisioning"].samefile(PROVISIONING)
@@ -249,5 +343,9 @@ def test_the_workflow_runs_what_everybody_runs():
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
     assert os.access(ROOT / ".ci/run", os.X_OK)
-    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"]) for step in job["steps"] if "uses" in step)
+    assert all(
+        re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"])
+        for step in job["steps"]
+        if "uses" in step
+    )
     assert workflow["permissions"] == {"contents": "read"}

@@ -29,16 +29,33 @@ RECORD_MS = 1_760_000_000_000
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
 
 
 def command_lines(path: Path) -> Iterator[str]:
-    """Lines of code blocks (fenced or indented) that call the program, and calls within backticks of the text."""
+    """
+    Lines of code blocks (fenced or indented) that call the program, and calls within backticks of
+    the text.
+    """
     text = path.read_text("utf-8")
-    lines = [line for block in re.findall(r"^```[a-z]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE) for line in block.splitlines()]
+    lines = [
+        line
+        for block in re.findall(r"^```[a-z]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        for line in block.splitlines()
+    ]
     lines += [line[4:] for line in text.splitlines() if line.startswith("    ")]
-    for line in [*lines, *(f"{call} --help" for call in re.findall(r"`(stream-monitor [^`]+)`", text))]:  # in a sentence arguments may be left out
-        plain = COMMENT.sub("", line.strip().removeprefix("$ ")).partition(" | ")[0].partition(" > ")[0].strip()
+    for line in [
+        *lines,
+        *(f"{call} --help" for call in re.findall(r"`(stream-monitor [^`]+)`", text)),
+    ]:  # in a sentence arguments may be left out
+        plain = (
+            COMMENT.sub("", line.strip().removeprefix("$ "))
+            .partition(" | ")[0]
+            .partition(" > ")[0]
+            .strip()
+        )
         if plain.startswith("stream-monitor ") and "…" not in plain:
             yield plain
 
@@ -47,13 +64,33 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-COMMANDS = [pytest.param(line, id=f"{shown(p)}: {line}") for p in SCREENS for line in dict.fromkeys(command_lines(p))]
-CONFIGURATIONS = [pytest.param(text, id=f"{shown(p)} {i}") for p in SCREENS for i, text in enumerate(blocks(p, "yaml"))]
-EVENTS = [
-    pytest.param(line, id=f"{shown(p)}: {line[:60]}") for p in SCREENS for text in blocks(p, "json") for line in text.splitlines() if line.startswith("{") and '"event_id"' in line
+COMMANDS = [
+    pytest.param(line, id=f"{shown(p)}: {line}")
+    for p in SCREENS
+    for line in dict.fromkeys(command_lines(p))
 ]
-ALERTS = [pytest.param(text, id=shown(p)) for p in SCREENS for text in blocks(p, "json") if '"annotations"' in text]
-FILES = [pytest.param(p.read_text("utf-8"), id=shown(p)) for p in sorted(ROOT.glob("examples/**/monitor.yaml"))]
+CONFIGURATIONS = [
+    pytest.param(text, id=f"{shown(p)} {i}")
+    for p in SCREENS
+    for i, text in enumerate(blocks(p, "yaml"))
+]
+EVENTS = [
+    pytest.param(line, id=f"{shown(p)}: {line[:60]}")
+    for p in SCREENS
+    for text in blocks(p, "json")
+    for line in text.splitlines()
+    if line.startswith("{") and '"event_id"' in line
+]
+ALERTS = [
+    pytest.param(text, id=shown(p))
+    for p in SCREENS
+    for text in blocks(p, "json")
+    if '"annotations"' in text
+]
+FILES = [
+    pytest.param(p.read_text("utf-8"), id=shown(p))
+    for p in sorted(ROOT.glob("examples/**/monitor.yaml"))
+]
 
 
 def test_there_is_something_to_test():
@@ -80,7 +117,11 @@ def test_a_command_of_the_docs_is_understood(line):
 
 
 def test_a_command_that_does_not_exist_is_found_out():
-    for line in ("stream-monitor wrker", "stream-monitor replay --predicitons x.csv", "stream-monitor config chek"):
+    for line in (
+        "stream-monitor wrker",
+        "stream-monitor replay --predicitons x.csv",
+        "stream-monitor config chek",
+    ):
         with pytest.raises(click.UsageError):
             test_a_command_of_the_docs_is_understood(line)
 
@@ -98,7 +139,12 @@ def test_a_configuration_of_the_docs_is_right_and_fits_the_schema(text):
     from ruamel.yaml import YAML
 
     parse(text)
-    assert [error.message for error in Draft202012Validator(json_schema()).iter_errors(YAML(typ="safe", pure=True).load(text))] == []
+    assert [
+        error.message
+        for error in Draft202012Validator(json_schema()).iter_errors(
+            YAML(typ="safe", pure=True).load(text)
+        )
+    ] == []
 
 
 @pytest.mark.parametrize("line", EVENTS)
@@ -108,14 +154,19 @@ def test_an_event_of_the_docs_is_accepted(line):
 
 
 def test_the_page_of_the_configuration_is_up_to_date():
-    assert (ROOT / "docs" / "configuration.md").read_text("utf-8") == page(), "run: python -m stream_monitor.exports.configuration_page > docs/configuration.md"
+    assert (ROOT / "docs" / "configuration.md").read_text("utf-8") == page(), (
+        "run: python -m stream_monitor.exports.configuration_page > docs/configuration.md"
+    )
 
 
 @pytest.mark.parametrize("event", ALERTS)
 def test_an_alert_of_the_docs_fits_its_schema(event):
     from jsonschema import Draft202012Validator
 
-    assert [error.message for error in Draft202012Validator(topics()["alerts"].schema).iter_errors(json.loads(event))] == []
+    assert [
+        error.message
+        for error in Draft202012Validator(topics()["alerts"].schema).iter_errors(json.loads(event))
+    ] == []
 
 
 def test_links_between_pages_lead_somewhere():
@@ -130,7 +181,9 @@ def test_links_between_pages_lead_somewhere():
             file = (path.parent / name) if name else path
             if shown(file.resolve()) in AWAITED and not file.exists():
                 continue
-            if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors(file)):
+            if not file.exists() or (
+                anchor and file.suffix == ".md" and anchor not in anchors(file)
+            ):
                 missing.append(f"{shown(path)}: {target}")
     assert missing == []
 
@@ -170,8 +223,14 @@ class TestSchema:
         [
             "",
             "kafka:\ndefaults:\nmodels: {fraud: }",
-            "defaults: {thresholds: {accuracy: 0.9, mae: off}, drift: {errors: off, features: {kswin: , adwin: {delta: 0.01}}, thresholds: {psi: off}}}",
-            "defaults: {freshness: {predictions: off, labels: 1h}, quality: {missing_ratio: off}, positive_class: true}",
+            (
+                "defaults: {thresholds: {accuracy: 0.9, mae: off}, drift: {errors: off, features: "
+                "{kswin: , adwin: {delta: 0.01}}, thresholds: {psi: off}}}"
+            ),
+            (
+                "defaults: {freshness: {predictions: off, labels: 1h}, quality: {missing_ratio: "
+                "off}, positive_class: true}"
+            ),
             "defaults: {segments: [country, {age: [18, 65]}, {name: plan}]}",
             "defaults: {segments: {age: [18, 65]}}",
             "kafka: {bootstrap_servers: ['a:1', 'b:2']}",
@@ -185,4 +244,9 @@ class TestSchema:
         parse(text)
         schema = json_schema()
         Draft202012Validator.check_schema(schema)
-        assert [error.message for error in Draft202012Validator(schema).iter_errors(YAML(typ="safe", pure=True).load(text))] == []
+        assert [
+            error.message
+            for error in Draft202012Validator(schema).iter_errors(
+                YAML(typ="safe", pure=True).load(text)
+            )
+        ] == []

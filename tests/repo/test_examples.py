@@ -18,13 +18,32 @@ def test_electricity_on_a_file_of_the_same_form(tmp_path):
     x = rng.random((rows, 6))
     label = np.where(late, x[:, 1] < 0.5, x[:, 1] > 0.5) ^ (rng.random(rows) < 0.1)
     names = "period,nswprice,nswdemand,vicprice,vicdemand,transfer,class"
-    np.savetxt(tmp_path / "electricity.csv", np.column_stack([x, label]), delimiter=",", header=names, comments="", fmt="%.6f")
-    command = [sys.executable, str(ROOT / "examples" / "electricity.py"), str(tmp_path / "electricity.csv"), "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
+    np.savetxt(
+        tmp_path / "electricity.csv",
+        np.column_stack([x, label]),
+        delimiter=",",
+        header=names,
+        comments="",
+        fmt="%.6f",
+    )
+    command = [
+        sys.executable,
+        str(ROOT / "examples" / "electricity.py"),
+        str(tmp_path / "electricity.csv"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     assert "against scikit-learn: worst difference" in done.stdout
-    found = json.loads((tmp_path / "out" / "summary.json").read_text())["models"]["electricity"]["versions"]["1"]
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())["models"]["electricity"][
+        "versions"
+    ]["1"]
     assert (found["predictions"], found["labels"]) == (2_700, 2_646)
-    alerts = [json.loads(line) for line in (tmp_path / "out" / "alerts.jsonl").read_text().splitlines()]
+    alerts = [
+        json.loads(line) for line in (tmp_path / "out" / "alerts.jsonl").read_text().splitlines()
+    ]
     assert {"performance", "concept_drift"} <= {a["kind"] for a in alerts}
     assert (tmp_path / "out" / "report.html").stat().st_size > 5_000

@@ -1,4 +1,7 @@
-"""The table of docs/faults.md is current: every test that it names is there, and every fault names one."""
+"""
+The table of docs/faults.md is current: every test that it names is there, and every fault names
+one.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ ROW = re.compile(r"^\| (\d+) \|(.*)\|(.*)\|(.*)\|$", re.MULTILINE)
 def names_in(path: str) -> dict[str, ast.FunctionDef]:
     file = ROOT / path
     tree = ast.parse(file.read_text("utf-8")) if file.is_file() else ast.Module([], [])
-    return {n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")}
+    return {
+        n.name: n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")
+    }
 
 
 def test_every_test_that_is_named_is_there() -> None:
@@ -31,4 +38,8 @@ def test_every_fault_says_what_is_expected_and_names_a_test() -> None:
     rows = ROW.findall(PAGE)
     assert [int(number) for number, *_ in rows] == list(range(1, len(rows) + 1))
     assert len(rows) >= 33
-    assert [number for number, fault, expected, held in rows if not fault.strip() or not expected.strip() or not NAMED.search(held)] == []
+    assert [
+        number
+        for number, fault, expected, held in rows
+        if not fault.strip() or not expected.strip() or not NAMED.search(held)
+    ] == []

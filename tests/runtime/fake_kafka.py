@@ -1,7 +1,9 @@
 """
-A Kafka in memory for the stages: logs, transactions, and the offsets of a group, all of which outlive the worker that is tested.
+A Kafka in memory for the stages: logs, transactions, and the offsets of a group, all of which
+outlive the worker that is tested.
 
-Rule of the file: it is the driver, the producer and the reader at once, as far as `IngestStage` and `EvaluateStage` use them; nothing waits and nothing fails by itself.
+Rule of the file: it is the driver, the producer and the reader at once, as far as `IngestStage` and
+`EvaluateStage` use them; nothing waits and nothing fails by itself.
 """
 
 from __future__ import annotations
@@ -79,10 +81,14 @@ class FakeKafka:
 
     # ---- the driver
 
-    async def committed(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]:
+    async def committed(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, str] | None]:
         return {tp: self.offsets.get(tp) for tp in tps}
 
-    async def bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+    async def bounds(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, int]]:
         return {tp: (self.first[tp], self.ends[tp]) for tp in tps}
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
@@ -120,7 +126,9 @@ class FakeReader:
                 builder.append(0, 0, record.key, record.value, [])
                 data = builder.build()
                 data[:8] = offset.to_bytes(8, "big")
-                batches.append((offset, self.kafka.broken.get((tp, offset)) or DefaultRecordBatch(bytes(data))))
+                batches.append(
+                    (offset, self.kafka.broken.get((tp, offset)) or DefaultRecordBatch(bytes(data)))
+                )
         if start < end:
             yield Fetched(tp, 0, start, self.kafka.ends[tp], batches)
 
@@ -136,18 +144,34 @@ class FakeProducer:
 
     async def stop(self) -> None: ...
 
-    async def send(self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = 0, headers: Any = None) -> asyncio.Future[Any]:
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None = None,
+        partition: int = 0,
+        headers: Any = None,
+    ) -> asyncio.Future[Any]:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        done.set_result(SimpleNamespace(offset=self.kafka.append(TopicPartition(topic, partition), value, key), timestamp_type=0))
+        done.set_result(
+            SimpleNamespace(
+                offset=self.kafka.append(TopicPartition(topic, partition), value, key),
+                timestamp_type=0,
+            )
+        )
         return done
 
-    async def send_and_wait(self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = 0) -> Any:
+    async def send_and_wait(
+        self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = 0
+    ) -> Any:
         return await (await self.send(topic, value, key, partition))
 
     async def begin_transaction(self) -> None:
         self.offsets = {}
 
-    async def send_offsets_to_transaction(self, offsets: Mapping[TopicPartition, Any], group: str) -> None:
+    async def send_offsets_to_transaction(
+        self, offsets: Mapping[TopicPartition, Any], group: str
+    ) -> None:
         self.offsets = {tp: (o.offset, o.metadata) for tp, o in offsets.items()}
 
     async def commit_transaction(self) -> None:

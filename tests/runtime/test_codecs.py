@@ -1,4 +1,7 @@
-"""What comes over Kafka is bytes to Faust and aiokafka: neither decodes, so neither can be made to run what it reads."""
+"""
+What comes over Kafka is bytes to Faust and aiokafka: neither decodes, so neither can be made to run
+what it reads.
+"""
 
 from __future__ import annotations
 

@@ -54,10 +54,21 @@ def test_what_is_committed_and_what_is_not():
         (OffsetFetchResponse_v3(0, [], LOADS), 0),
         (OffsetFetchResponse_v3(0, [], NOT_MINE), 1),
         (OffsetFetchResponse_v1([("observations", [(0, -1, "", LOADS), (1, -1, "", LOADS)])]), 0),
-        (OffsetFetchResponse_v3(0, [("observations", [(0, -1, "", UNKNOWN_TOPIC), (1, -1, "", 0)])], 0), 0),
+        (
+            OffsetFetchResponse_v3(
+                0, [("observations", [(0, -1, "", UNKNOWN_TOPIC), (1, -1, "", 0)])], 0
+            ),
+            0,
+        ),
         (OffsetFetchResponse_v3(0, [("observations", [(0, 7, "note", 0)])], 0), 0),
     ],
-    ids=["loads", "not the coordinator", "loads, before version 2", "topic not known yet", "a partition left out"],
+    ids=[
+        "loads",
+        "not the coordinator",
+        "loads, before version 2",
+        "topic not known yet",
+        "a partition left out",
+    ],
 )
 def test_a_coordinator_that_does_not_know_is_asked_again(answer, lost):
     coordinator = Coordinator(answer, WHOLE)
@@ -82,5 +93,10 @@ class Asked(Cluster):
 
 
 def test_doctor_asks_a_coordinator_that_loads_again_and_says_nothing_of_a_group_it_may_not_see():
-    assert asyncio.run(Asked(OffsetFetchResponse_v3(0, [], LOADS), WHOLE).committed("g")) == {A: (7, "note")}
-    assert asyncio.run(Asked(OffsetFetchResponse_v3(0, [], GROUP_AUTHORIZATION_FAILED)).committed("g")) == {}
+    assert asyncio.run(Asked(OffsetFetchResponse_v3(0, [], LOADS), WHOLE).committed("g")) == {
+        A: (7, "note")
+    }
+    assert (
+        asyncio.run(Asked(OffsetFetchResponse_v3(0, [], GROUP_AUTHORIZATION_FAILED)).committed("g"))
+        == {}
+    )

@@ -1,4 +1,7 @@
-"""A changed configuration takes effect at a position of the log: what was committed before it is never folded with another than wrote it."""
+"""
+A changed configuration takes effect at a position of the log: what was committed before it is never
+folded with another than wrote it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.notes import Note, read_note
 from tests.runtime.fake_kafka import FakeKafka, FakeReader
 
-LOG, SNAPSHOTS, ALERTS = (TopicPartition(name, 0) for name in ("observations", "snapshots", "alerts"))
+LOG, SNAPSHOTS, ALERTS = (
+    TopicPartition(name, 0) for name in ("observations", "snapshots", "alerts")
+)
 T0 = 1_760_000_000_000
 RECORDS, A_SNAPSHOT, COMMITTED = 60, 5, 34
 
@@ -36,7 +41,13 @@ def no_snapshot_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(accuracy: float) -> CoreSettings:
-    return CoreSettings(defaults=ModelSettings(windows=("last_100",), thresholds={"accuracy": Threshold(min=accuracy, min_labels=50, window="last_100")}, cooldown_ms=0))
+    return CoreSettings(
+        defaults=ModelSettings(
+            windows=("last_100",),
+            thresholds={"accuracy": Threshold(min=accuracy, min_labels=50, window="last_100")},
+            cooldown_ms=0,
+        )
+    )
 
 
 STRICT, LAX = config(0.9), config(0.5)
@@ -51,9 +62,22 @@ def kafka_with_a_log() -> FakeKafka:
         for kind in ("predictions", "labels"):
             ids = range(n, n + 50)
             values: list[bytes | None] = [
-                json.dumps({"event_id": str(i), "model": "m", **({"prediction": 1} if kind == "predictions" else {"label": int(i % 50 < right * 50)})}).encode() for i in ids
+                json.dumps(
+                    {
+                        "event_id": str(i),
+                        "model": "m",
+                        **(
+                            {"prediction": 1}
+                            if kind == "predictions"
+                            else {"label": int(i % 50 < right * 50)}
+                        ),
+                    }
+                ).encode()
+                for i in ids
             ]
-            assert not ingest.take(f"{kind}@x/0", kind, values, np.arange(n, n + 50), np.full(50, T0 + second * 1_000))
+            assert not ingest.take(
+                f"{kind}@x/0", kind, values, np.arange(n, n + 50), np.full(50, T0 + second * 1_000)
+            )
         n += 50
         for record in ingest.flush(T0 + second * 1_000)[0]:
             kafka.append(LOG, record)
@@ -109,10 +133,14 @@ def episodes(kafka: FakeKafka) -> dict[str, list[str]]:
 
 
 def alternate(statuses: list[str]) -> bool:
-    return statuses == ["firing", "resolved"] * (len(statuses) // 2) + ["firing"] * (len(statuses) % 2)
+    return statuses == ["firing", "resolved"] * (len(statuses) // 2) + ["firing"] * (
+        len(statuses) % 2
+    )
 
 
-@pytest.mark.parametrize(("before", "after"), [(STRICT, LAX), (LAX, STRICT)], ids=["alerts end", "alerts begin"])
+@pytest.mark.parametrize(
+    ("before", "after"), [(STRICT, LAX), (LAX, STRICT)], ids=["alerts end", "alerts begin"]
+)
 def test_what_was_committed_is_folded_with_the_configuration_that_wrote_it(before, after, caplog):
     async def body():
         kafka, left = await killed_by(before)
@@ -120,11 +148,18 @@ def test_what_was_committed_is_folded_with_the_configuration_that_wrote_it(befor
         naive = Shard.restore(0, after, parts)
         for offset in range(1, COMMITTED):
             naive.fold(kafka.logs[LOG][offset].value or b"")
-        assert {k for k, _ in naive.alerts.firing()} != {k for k, _ in left.alerts.firing()}, "the test would show nothing"
+        assert {k for k, _ in naive.alerts.firing()} != {k for k, _ in left.alerts.firing()}, (
+            "the test would show nothing"
+        )
 
         with caplog.at_level(logging.WARNING):
             stage = await opened(kafka, after)
-        assert caplog.messages == [f"observations/0: configuration {after.hash} takes effect at offset {COMMITTED}; before it was {before.hash}"]
+        assert caplog.messages == [
+            (
+                f"observations/0: configuration {after.hash} takes effect at offset {COMMITTED}; "
+                f"before it was {before.hash}"
+            )
+        ]
         switched = moved(left, after)
         assert stage.owned[LOG].shard.snapshot() == switched.snapshot()
 
@@ -132,7 +167,9 @@ def test_what_was_committed_is_folded_with_the_configuration_that_wrote_it(befor
         await fold(stage, kafka, RECORDS)
         for offset in range(COMMITTED, RECORDS):
             switched.fold(kafka.logs[LOG][offset].value or b"")
-        assert [r.value for r in kafka.logs[ALERTS].values()][published:] == [o.value for o in switched.outbox if o.topic == "alerts"]
+        assert [r.value for r in kafka.logs[ALERTS].values()][published:] == [
+            o.value for o in switched.outbox if o.topic == "alerts"
+        ]
         found = episodes(kafka)
         assert sum(map(len, found.values())) >= 3
         assert all(map(alternate, found.values())), found
@@ -152,7 +189,9 @@ def test_a_change_is_noted_with_the_first_transaction_and_not_before():
         assert (note(kafka).config, note(kafka).since) == (LAX.hash, COMMITTED)
         assert note(kafka).since_ms > T0
         manifest, _ = await snapshots.read(FakeReader(kafka), SNAPSHOTS, note(kafka).snapshot)
-        assert (manifest.config, manifest.position) == (LAX.hash, COMMITTED + 1), "no later restore folds with this what the other has folded"
+        assert (manifest.config, manifest.position) == (LAX.hash, COMMITTED + 1), (
+            "no later restore folds with this what the other has folded"
+        )
         since = note(kafka)
         await fold(await opened(kafka, LAX), kafka, COMMITTED + 3)
         assert (note(kafka).since, note(kafka).since_ms) == (since.since, since.since_ms)
@@ -161,8 +200,14 @@ def test_a_change_is_noted_with_the_first_transaction_and_not_before():
 
 
 def test_a_snapshot_whose_configuration_spells_out_defaults_is_folded_on_under_another():
-    """msgspec leaves out what is the very object of a default; a `learn` that came from a file is equal to it, and is another object."""
-    text = "defaults: {task: auto, windows: [last_100], baseline: {source: learn, rows: 5000}, thresholds: {accuracy: {min: 0.9, min_labels: 50, window: last_100}}}"
+    """
+    msgspec leaves out what is the very object of a default; a `learn` that came from a file is
+    equal to it, and is another object.
+    """
+    text = (
+        "defaults: {task: auto, windows: [last_100], baseline: {source: learn, rows: 5000}, "
+        "thresholds: {accuracy: {min: 0.9, min_labels: 50, window: last_100}}}"
+    )
     written = parse(text).core
 
     async def body():
@@ -212,7 +257,11 @@ def test_a_configuration_that_cannot_be_read_is_needed_only_after_a_crash(monkey
 
     async def body():
         kafka, _ = await killed_by(STRICT)
-        with pytest.raises(StateError, match=f"was folded with configuration {STRICT.hash} from 1 on, which this version .* run the previous version and stop it with SIGTERM"):
+        with pytest.raises(
+            StateError,
+            match=f"was folded with configuration {STRICT.hash} from 1 on, which this version .* "
+            "run the previous version and stop it with SIGTERM",
+        ):
             await opened(kafka, LAX)
         stage = await opened(kafka, STRICT)
         await stage.flush()
@@ -257,7 +306,9 @@ def test_a_manifest_of_another_version_is_refused_with_the_way_out():
         kafka, _ = await killed_by(STRICT)
         old = kafka.append(SNAPSHOTS, msgspec.msgpack.encode([1, 5, {}]), b"0/manifest")
         kafka.offsets[LOG] = COMMITTED, Note(old, 1).text()
-        with pytest.raises(StateError, match="has version 1, this one reads 3; delete the group's offset"):
+        with pytest.raises(
+            StateError, match="has version 1, this one reads 3; delete the group's offset"
+        ):
             await opened(kafka, STRICT)
 
     asyncio.run(body())
@@ -267,17 +318,37 @@ def test_an_alert_whose_rule_is_gone_ends_after_two_hours_in_which_its_model_was
     def rows(shard: Shard, ingest: Ingest, n: int, time_ms: int) -> None:
         for kind in ("predictions", "labels"):
             values: list[bytes | None] = [
-                json.dumps({"event_id": str(i), "model": "m", **({"prediction": 1} if kind == "predictions" else {"label": 0})}).encode() for i in range(n, n + 50)
+                json.dumps(
+                    {
+                        "event_id": str(i),
+                        "model": "m",
+                        **({"prediction": 1} if kind == "predictions" else {"label": 0}),
+                    }
+                ).encode()
+                for i in range(n, n + 50)
             ]
-            assert not ingest.take(f"{kind}@x/0", kind, values, np.arange(n, n + 50), np.full(50, time_ms))
+            assert not ingest.take(
+                f"{kind}@x/0", kind, values, np.arange(n, n + 50), np.full(50, time_ms)
+            )
         for record in ingest.flush(time_ms)[0]:
             shard.fold(record)
 
     def statuses(shard: Shard) -> list[tuple[str, str]]:
         events = [json.loads(o.value) for o in shard.outbox if o.topic == "alerts"]
-        return [(event["status"], event["summary"]) for event in events if event["subject"] == "accuracy" and event["status"] != "updated"]
+        return [
+            (event["status"], event["summary"])
+            for event in events
+            if event["subject"] == "accuracy" and event["status"] != "updated"
+        ]
 
-    hour_ms, none = 3_600_000, CoreSettings(defaults=ModelSettings(windows=("last_100",), thresholds={"log_loss": Threshold(max=1e9)}, cooldown_ms=0))
+    hour_ms, none = (
+        3_600_000,
+        CoreSettings(
+            defaults=ModelSettings(
+                windows=("last_100",), thresholds={"log_loss": Threshold(max=1e9)}, cooldown_ms=0
+            )
+        ),
+    )
     shard, ingest = Shard(0, STRICT), Ingest(1)
     for i in range(4):
         rows(shard, ingest, 50 * i, T0 + i * 1_000)
@@ -297,4 +368,6 @@ def test_an_alert_whose_rule_is_gone_ends_after_two_hours_in_which_its_model_was
         rows(one, Ingest(1), 2_000, T0 + 5 * hour_ms)
         one.fold(tick(T0 + 5 * hour_ms + 2_000))
         assert [s for s, _ in statuses(one)] == told
-        assert [text for _, text in statuses(one)] == ["m: no rule has judged accuracy since the configuration changed"] * len(told)
+        assert [text for _, text in statuses(one)] == [
+            "m: no rule has judged accuracy since the configuration changed"
+        ] * len(told)

@@ -1,4 +1,7 @@
-"""A delivery that would take too much memory at once is taken in parts, each by the hub's law: of the current epoch, and where the last one ended."""
+"""
+A delivery that would take too much memory at once is taken in parts, each by the hub's law: of the
+current epoch, and where the last one ended.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,9 @@ def at(base: int, raw: bytes) -> tuple[int, DefaultRecordBatch]:
 
 
 def event(i: int, bytes_n: int = 0) -> bytes:
-    return json.dumps({"event_id": f"{i}", "model": "m", "prediction": 1, "note": " " * bytes_n}).encode()
+    return json.dumps(
+        {"event_id": f"{i}", "model": "m", "prediction": 1, "note": " " * bytes_n}
+    ).encode()
 
 
 class Group:
@@ -90,12 +95,22 @@ def test_parts_join_without_a_hole_and_leave_nothing_out(monkeypatch: pytest.Mon
 
 
 def test_an_ordinary_delivery_is_one_part() -> None:
-    records = split(Fetched(TP, 1, 0, 500 * 40, [batch(i * 40, [event(n, 300) for n in range(40)]) for i in range(500)]))
+    records = split(
+        Fetched(
+            TP,
+            1,
+            0,
+            500 * 40,
+            [batch(i * 40, [event(n, 300) for n in range(40)]) for i in range(500)],
+        )
+    )
     assert (len(records.values), records.end, records.rest) == (20_000, 20_000, None)
 
 
 def test_a_delivery_that_inflates_beyond_measure_takes_the_memory_of_one_batch() -> None:
-    """12 batches of 32 MiB each, in a few KB: inflated at once, with their values, they take 768 MiB."""
+    """
+    12 batches of 32 MiB each, in a few KB: inflated at once, with their values, they take 768 MiB.
+    """
 
     async def body() -> int:
         hub, stage, _ = ingest_at(0)
@@ -114,7 +129,9 @@ def test_a_delivery_that_inflates_beyond_measure_takes_the_memory_of_one_batch()
 
 
 @pytest.mark.parametrize("change", ["the flow is off", "another epoch", "another position"])
-def test_the_rest_of_a_tenure_that_ended_is_left(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+def test_the_rest_of_a_tenure_that_ended_is_left(
+    monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     monkeypatch.setattr(fetching, "TAKEN_BYTES_MAX", 100)
 
     async def body() -> None:

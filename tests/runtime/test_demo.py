@@ -18,7 +18,15 @@ COMMAND = (sys.executable, "-m", "stream_monitor")
 
 
 def run(*arguments: str, timeout_s: float = 90, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout_s, cwd=ROOT, check=False, **options)
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=ROOT,
+        check=False,
+        **options,
+    )
 
 
 @pytest.mark.slow
@@ -28,17 +36,27 @@ def test_the_demo_tells_its_story_and_ends_by_itself():
     told = json.loads(done.stdout)
     assert told["predictions"] == told["sent"]["predictions"] > 1_000
     assert told["accuracy"] < 0.8
-    fired = {(alert["kind"], alert["subject"]) for alert in told["alerts"] if alert["status"] == "firing"}
+    fired = {
+        (alert["kind"], alert["subject"]) for alert in told["alerts"] if alert["status"] == "firing"
+    }
     assert ("performance", "accuracy") in fired
     assert {"concept_drift", "data_drift", "data_quality"} <= {kind for kind, _ in fired}
-    assert all(alert["at_s"] >= 7.0 for alert in told["alerts"]), "an alert before anything went wrong"
+    assert all(alert["at_s"] >= 7.0 for alert in told["alerts"]), (
+        "an alert before anything went wrong"
+    )
     assert "session_minutes" in told["drift"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_ends_cleanly_when_it_is_told_to(number):
-    process = subprocess.Popen([*COMMAND, "demo", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        [*COMMAND, "demo", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
     for line in process.stdout:
         if "predictions" in line:
             break
@@ -64,12 +82,19 @@ def test_produce_sends_a_file(tmp_path):
 def test_produce_reads_a_live_stdin_and_ends_at_a_signal():
     with start_in_thread() as broker:
         process = subprocess.Popen(
-            [*COMMAND, "produce", "--predictions", "-", "--broker", broker.bootstrap], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+            [*COMMAND, "produce", "--predictions", "-", "--broker", broker.bootstrap],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
         )
         process.stdin.write(b'{"event_id": "1", "model": "m", "prediction": 1}\n')
         process.stdin.flush()
         until_s = time.monotonic() + 30
-        while "predictions" not in broker.broker.topics or sum(log.end for log in broker.broker.topics["predictions"].logs) < 1:
+        while (
+            "predictions" not in broker.broker.topics
+            or sum(log.end for log in broker.broker.topics["predictions"].logs) < 1
+        ):
             assert time.monotonic() < until_s
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)

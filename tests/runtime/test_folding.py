@@ -1,4 +1,7 @@
-"""What folding may hold up: a restore must never take longer than opening may, and a long batch must not keep heartbeats from running."""
+"""
+What folding may hold up: a restore must never take longer than opening may, and a long batch must
+not keep heartbeats from running.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,13 @@ from stream_monitor.settings import Settings
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.notes import Note
-from stream_monitor.stages.owned import SNAPSHOT_BYTES, SNAPSHOT_COSTS, SNAPSHOT_CPU_S_MAX, SNAPSHOT_CPU_S_MIN, Owned
+from stream_monitor.stages.owned import (
+    SNAPSHOT_BYTES,
+    SNAPSHOT_COSTS,
+    SNAPSHOT_CPU_S_MAX,
+    SNAPSHOT_CPU_S_MIN,
+    Owned,
+)
 from stream_monitor.stages.snapshots import Manifest
 
 TP = TopicPartition("observations", 0)
@@ -73,7 +82,11 @@ def test_a_snapshot_is_due_by_bytes_or_by_what_folding_took(pointer, since_bytes
 
 @pytest.mark.parametrize(
     ("making_s", "worth_s"),
-    [(0.0, SNAPSHOT_CPU_S_MIN), (1.0 / SNAPSHOT_COSTS, 1.0), (SNAPSHOT_CPU_S_MAX, SNAPSHOT_CPU_S_MAX)],
+    [
+        (0.0, SNAPSHOT_CPU_S_MIN),
+        (1.0 / SNAPSHOT_COSTS, 1.0),
+        (SNAPSHOT_CPU_S_MAX, SNAPSHOT_CPU_S_MAX),
+    ],
     ids=["cheap", "in between", "dear"],
 )
 def test_dear_snapshots_are_made_less_often_but_a_restore_stays_bounded(making_s, worth_s):
@@ -96,20 +109,35 @@ def test_folding_counts_what_a_restore_would_do_again():
 
 
 def a_batch(records: int) -> Fetched:
-    builder = DefaultRecordBatchBuilder(magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=1 << 20)
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=0,
+        is_transactional=0,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=1 << 20,
+    )
     for i in range(records):
         builder.append(i, timestamp=0, key=None, value=b"record", headers=[])
     data = builder.build()
     data[:8] = (10).to_bytes(8, "big")  # the base offset
-    return Fetched(TP, 1, 10, 10 + records + 1, [(10, DefaultRecordBatch(bytes(data)))])  # and a control record
+    return Fetched(
+        TP, 1, 10, 10 + records + 1, [(10, DefaultRecordBatch(bytes(data)))]
+    )  # and a control record
 
 
 def test_a_transaction_under_way_gets_its_turns_while_a_long_batch_is_folded():
-    """An answer takes several turns of the loop: with a slice before each, a transaction after a silence took longer than its limit, was thrown away, and the silence grew."""
+    """
+    An answer takes several turns of the loop: with a slice before each, a transaction after a
+    silence took longer than its limit, was thrown away, and the silence grew.
+    """
 
     async def body() -> int:
         stage, shard, _ = slow()
-        other = stage.owned[TP._replace(partition=1)] = Owned(FakeShard(), SimpleNamespace(), "7", 0, {})  # type: ignore[arg-type]
+        other = stage.owned[TP._replace(partition=1)] = Owned(
+            FakeShard(), SimpleNamespace(), "7", 0, {}
+        )  # type: ignore[arg-type]
 
         async def transaction() -> int:
             async with other.lock:
@@ -134,7 +162,10 @@ def slow() -> tuple[EvaluateStage, FakeShard, Owned]:
 
 
 def test_others_run_while_a_long_batch_is_folded():
-    """Held for longer than the session timeout, a worker that catches up after a silence would be thrown out of its group, again and again."""
+    """
+    Held for longer than the session timeout, a worker that catches up after a silence would be
+    thrown out of its group, again and again.
+    """
 
     async def body():
         stage, shard, owned = slow()
@@ -152,7 +183,10 @@ def test_others_run_while_a_long_batch_is_folded():
         assert shard.folded == 20
         assert owned.position == 31  # the end of the batch, control record included
         assert len(seen) >= 3
-        assert set(seen) <= {10, 11}  # what was folded is the position, whenever one looks; 11 is behind the control record
+        assert set(seen) <= {
+            10,
+            11,
+        }  # what was folded is the position, whenever one looks; 11 is behind the control record
 
     asyncio.run(body())
 

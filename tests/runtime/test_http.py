@@ -47,7 +47,9 @@ def serve(visit, *, metrics=metrics, ready=lambda: (True, "2 partitions open"), 
         server = HttpServer(settings, answering(metrics), ready)
         port = await server.start()
         try:
-            async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=10)) as session:
+            async with aiohttp.ClientSession(
+                auto_decompress=False, timeout=aiohttp.ClientTimeout(total=10)
+            ) as session:
                 return await visit(session, settings.url(port), port)
         finally:
             await server.stop()
@@ -58,7 +60,9 @@ def serve(visit, *, metrics=metrics, ready=lambda: (True, "2 partitions open"), 
 
 def get(path, *, method="GET", headers=None, **server):
     async def visit(session, base, _):
-        async with session.request(method, base + path, headers=headers or {"Accept-Encoding": "identity"}) as response:
+        async with session.request(
+            method, base + path, headers=headers or {"Accept-Encoding": "identity"}
+        ) as response:
             return response.status, response.headers, await response.read()
 
     return serve(visit, **server)
@@ -72,7 +76,10 @@ def test_metrics():
 
 
 def test_metrics_are_openmetrics_for_who_asks_for_it():
-    _, headers, _ = get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.3"})
+    _, headers, _ = get(
+        "/metrics",
+        headers={"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.3"},
+    )
     assert headers["Content-Type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
     assert "Accept" in headers["Vary"].split(", ")
 
@@ -97,7 +104,9 @@ def test_metrics_are_compressed_for_who_accepts_it():
     assert gzip.decompress(body) == TEXT
 
 
-@pytest.mark.parametrize(("ready", "status"), [((True, "all open"), 200), ((False, "partition 3 is restoring"), 503)])
+@pytest.mark.parametrize(
+    ("ready", "status"), [((True, "all open"), 200), ((False, "partition 3 is restoring"), 503)]
+)
 def test_ready_says_why(ready, status):
     assert get("/ready", ready=lambda: ready)[::2] == (status, ready[1].encode() + b"\n")
 
@@ -116,7 +125,14 @@ def test_page_links_and_escapes():
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("POST", "/metrics", 405), ("DELETE", "/ready", 405), ("GET", "/../etc/passwd", 404), ("GET", "/metrics/x", 404), ("HEAD", "/metrics", 200)]
+    ("method", "path", "status"),
+    [
+        ("POST", "/metrics", 405),
+        ("DELETE", "/ready", 405),
+        ("GET", "/../etc/passwd", 404),
+        ("GET", "/metrics/x", 404),
+        ("HEAD", "/metrics", 200),
+    ],
 )
 def test_what_is_not_there(method, path, status):
     got, headers, body = get(path, method=method)
@@ -155,13 +171,23 @@ def raw(request: bytes):
     return serve(visit)
 
 
-@pytest.mark.parametrize("request_bytes", [b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 10_000 + b"\r\n\r\n", b"nonsense\r\n\r\n"])
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 10_000 + b"\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ],
+)
 def test_rude_requests_are_refused(request_bytes):
     assert raw(request_bytes).startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
 
 
 def test_connections_have_a_limit(monkeypatch):
-    """One that is idle leaves for a new one, the longest idle first; while all are being served a new one is refused."""
+    """
+    One that is idle leaves for a new one, the longest idle first; while all are being served a new
+    one is refused.
+    """
     monkeypatch.setattr(http, "CONNECTIONS_MAX", 2)
     going = asyncio.Event()
 
@@ -204,7 +230,9 @@ def test_slow_clients_make_room_and_are_sent_away(monkeypatch):
         await asyncio.sleep(0.1)
         async with session.get(base + "/ready") as response:
             assert response.status == 200
-        gone = await asyncio.gather(*(asyncio.wait_for(reader.read(), 5) for reader, _ in slow), return_exceptions=True)
+        gone = await asyncio.gather(
+            *(asyncio.wait_for(reader.read(), 5) for reader, _ in slow), return_exceptions=True
+        )
         for _, writer in slow:
             writer.close()
         return sum(one == b"" or isinstance(one, ConnectionError) for one in gone)
@@ -262,9 +290,14 @@ TOKEN = HttpSettings(port=0, token=Secret("hush"))
     ],
 )
 def test_a_token_is_asked_for(path, given, status):
-    got, headers, body = get(path, headers={} if given is None else {"Authorization": given}, settings=TOKEN)
+    got, headers, body = get(
+        path, headers={} if given is None else {"Authorization": given}, settings=TOKEN
+    )
     assert got == status
-    assert status == 200 or (body, headers["WWW-Authenticate"]) == (b"401 Unauthorized\n", 'Bearer realm="stream-monitor"')
+    assert status == 200 or (body, headers["WWW-Authenticate"]) == (
+        b"401 Unauthorized\n",
+        'Bearer realm="stream-monitor"',
+    )
 
 
 def test_tls(tmp_path):
@@ -272,13 +305,17 @@ def test_tls(tmp_path):
     issued = authority.issue_cert("127.0.0.1")
     issued.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
     issued.private_key_pem.write_to_path(tmp_path / "tls.key")
-    settings = HttpSettings(port=0, cert_file=str(tmp_path / "tls.crt"), key_file=str(tmp_path / "tls.key"))
+    settings = HttpSettings(
+        port=0, cert_file=str(tmp_path / "tls.crt"), key_file=str(tmp_path / "tls.key")
+    )
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
 
     async def visit(session, base, port):
         assert base.startswith("https://")
-        async with session.get(f"{base}/metrics", ssl=trusting, headers={"Accept-Encoding": "identity"}) as response:
+        async with session.get(
+            f"{base}/metrics", ssl=trusting, headers={"Accept-Encoding": "identity"}
+        ) as response:
             body = await response.read()
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await session.get(f"{base}/metrics")
@@ -291,7 +328,12 @@ def test_tls(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cert", "key", "told"), [("no", "tls.key", "No such file"), ("tls.crt", "other.key", "do not belong together"), ("tls.crt", "locked.key", "the key has a password")]
+    ("cert", "key", "told"),
+    [
+        ("no", "tls.key", "No such file"),
+        ("tls.crt", "other.key", "do not belong together"),
+        ("tls.crt", "locked.key", "the key has a password"),
+    ],
 )
 def test_a_certificate_that_cannot_be_used_names_the_settings(tmp_path, cert, key, told):
     issued, other = trustme.CA().issue_cert("127.0.0.1"), trustme.CA().issue_cert("127.0.0.1")
@@ -299,10 +341,20 @@ def test_a_certificate_that_cannot_be_used_names_the_settings(tmp_path, cert, ke
     issued.private_key_pem.write_to_path(tmp_path / "tls.key")
     other.private_key_pem.write_to_path(tmp_path / "other.key")
     locked = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+    form = (
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"x"),
+    )
     (tmp_path / "locked.key").write_bytes(locked.private_bytes(*form))
     with pytest.raises(ConfigError, match=rf"worker\.metrics\.cert_file and key_file: .*{told}"):
-        asyncio.run(HttpServer(HttpSettings(port=0, cert_file=str(tmp_path / cert), key_file=str(tmp_path / key)), metrics, lambda: (True, "")).start())
+        asyncio.run(
+            HttpServer(
+                HttpSettings(port=0, cert_file=str(tmp_path / cert), key_file=str(tmp_path / key)),
+                metrics,
+                lambda: (True, ""),
+            ).start()
+        )
 
 
 def test_port_that_is_taken_names_the_setting():
@@ -310,16 +362,27 @@ def test_port_that_is_taken_names_the_setting():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(StreamMonitorError, match=rf"cannot listen on http://127\.0\.0\.1:{port}: .*in use.*worker\.metrics\.port"):
+        with pytest.raises(
+            StreamMonitorError,
+            match=rf"cannot listen on http://127\.0\.0\.1:{port}: .*in use.*worker\.metrics\.port",
+        ):
             asyncio.run(HttpServer(HttpSettings(port=port), metrics, lambda: (True, "")).start())
 
 
 def test_address_of_another_machine_names_the_setting():
     with pytest.raises(StreamMonitorError, match=r"worker\.metrics\.host"):
-        asyncio.run(HttpServer(HttpSettings(host="192.0.2.1", port=0), metrics, lambda: (True, "")).start())
+        asyncio.run(
+            HttpServer(HttpSettings(host="192.0.2.1", port=0), metrics, lambda: (True, "")).start()
+        )
 
 
-@pytest.mark.parametrize(("host", "line"), [("127.0.0.1", "listening on http://127.0.0.1:9108\n"), ("::1", "listening on http://[::1]:9108\n")])
+@pytest.mark.parametrize(
+    ("host", "line"),
+    [
+        ("127.0.0.1", "listening on http://127.0.0.1:9108\n"),
+        ("::1", "listening on http://[::1]:9108\n"),
+    ],
+)
 def test_announce(host, line):
     out = io.StringIO()
     announce(HttpSettings(host=host), 9108, out)

@@ -1,4 +1,7 @@
-"""The order of opening, holes, and what happens when a broker is away: the hub with a fake driver and a fake stage."""
+"""
+The order of opening, holes, and what happens when a broker is away: the hub with a fake driver and
+a fake stage.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,9 @@ def test_a_batch_is_taken_only_where_the_last_one_ended(died):
         stale = batch(hub, 0, 10)
         await hub.deliver(stage, batch(hub, 0, 10))
         await hub.deliver(stage, batch(hub, 20, 30))  # a hole
-        await hub.deliver(stage, batch(hub, 10, 20))  # right, but what is delivered until it is opened again is dropped
+        await hub.deliver(
+            stage, batch(hub, 10, 20)
+        )  # right, but what is delivered until it is opened again is dropped
         assert hub.trouble() == "being reopened: observations/0"
         await asyncio.sleep(0.05)
         await hub.deliver(stage, stale._replace(start=0))
@@ -143,7 +148,10 @@ def test_what_is_out_of_range_is_a_hole(died, start):
 
 
 def test_a_failed_transaction_is_not_opened_again_before_its_pause_however_much_is_delivered(died):
-    """Else a zombie that was just woken would fence the new owner with its next batch, before a heartbeat tells it."""
+    """
+    Else a zombie that was just woken would fence the new owner with its next batch, before a
+    heartbeat tells it.
+    """
 
     async def body():
         hub, stage, source = opened()
@@ -193,7 +201,10 @@ def test_opening_waits_where_aiokafka_wraps_a_broker_that_is_away_in_an_error_th
 
 
 def test_a_partition_is_not_opened_again_before_a_heartbeat_is_answered(died):
-    """The group's coordinator moves with a broker that hangs: who was not heard for a session may own it no more, and would fence the new owner."""
+    """
+    The group's coordinator moves with a broker that hangs: who was not heard for a session may own
+    it no more, and would fence the new owner.
+    """
 
     async def body():
         hub, stage, source = opened()
@@ -239,7 +250,9 @@ def test_what_is_being_opened_again_is_let_go_with_the_partitions(died):
 
 
 def test_several_partitions_are_opened_again_at_once(died):
-    """After a broker has died: each may have to wait 10 s for an answer, and would hold up the next."""
+    """
+    After a broker has died: each may have to wait 10 s for an answer, and would hold up the next.
+    """
     both = {TP, TP._replace(partition=1)}
 
     class Waiting(FakeStage):
@@ -265,15 +278,22 @@ def test_several_partitions_are_opened_again_at_once(died):
     asyncio.run(body())
 
 
-@pytest.mark.parametrize(("ends", "end", "asked"), [([90, 90, 100], 100, 3), ([90] * 9, 90, 4), ([100], 100, 1)])
+@pytest.mark.parametrize(
+    ("ends", "end", "asked"), [([90, 90, 100], 100, 3), ([90] * 9, 90, 4), ([100], 100, 1)]
+)
 def test_an_end_before_our_position_is_asked_for_again(monkeypatch, ends, end, asked):
-    """A leader that was stopped for long answers as it was, until it hears that it no longer leads; a log that was cut stays so."""
+    """
+    A leader that was stopped for long answers as it was, until it hears that it no longer leads; a
+    log that was cut stays so.
+    """
     monkeypatch.setattr("stream_monitor.kafka.patience.RETRY_S", 0.01)
 
     class Source:
         asked = 0
 
-        async def bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        async def bounds(
+            self, tps: Collection[TopicPartition]
+        ) -> dict[TopicPartition, tuple[int, int]]:
             self.asked += 1
             return dict.fromkeys(tps, (0, ends[self.asked - 1]))
 
@@ -322,11 +342,17 @@ def test_what_is_raised_in_a_callback_of_the_group_ends_the_process(died):
                 await callback({TP})
 
     asyncio.run(body())
-    assert died == ["71: cannot release partitions: RuntimeError('no')", "71: cannot take partitions: RuntimeError('no')"]
+    assert died == [
+        "71: cannot release partitions: RuntimeError('no')",
+        "71: cannot take partitions: RuntimeError('no')",
+    ]
 
 
 def test_a_rebalance_while_we_stop_waits_until_all_is_flushed_and_the_group_is_left():
-    """Faust closes the connections in it: what is still being committed would be tried without end, and the process would end as one that cannot stop."""
+    """
+    Faust closes the connections in it: what is still being committed would be tried without end,
+    and the process would end as one that cannot stop.
+    """
     order: list[str] = []
 
     class Closing:
@@ -338,7 +364,11 @@ def test_a_rebalance_while_we_stop_waits_until_all_is_flushed_and_the_group_is_l
 
     async def body():
         thread = transport.Thread.__new__(transport.Thread)
-        thread.consumer, thread.app, thread._stopped = Closing(), SimpleNamespace(should_stop=True), asyncio.Event()  # type: ignore[assignment]
+        thread.consumer, thread.app, thread._stopped = (
+            Closing(),
+            SimpleNamespace(should_stop=True),
+            asyncio.Event(),
+        )  # type: ignore[assignment]
         thread._consumer = SimpleNamespace(_coordinator=SimpleNamespace(_maybe_leave_group=leave))  # type: ignore[assignment]
         revoking = asyncio.ensure_future(thread.on_partitions_revoked({TP}))
         await asyncio.sleep(0.02)
@@ -356,7 +386,9 @@ def test_a_batch_that_is_lost_is_noticed_where_no_other_follows(died, monkeypatc
         hub, stage, _ = opened()
         hub.opened, hub.epochs[TP], stage.at = {TP}, 1, 10
         ends = {"nothing fetched": iter([10] * 1000), "on its way": iter(range(11, 1000))}.get(case)
-        monkeypatch.setattr(FakeSource, "fetched", lambda _, tp: 12 if ends is None else next(ends), raising=False)
+        monkeypatch.setattr(
+            FakeSource, "fetched", lambda _, tp: 12 if ends is None else next(ends), raising=False
+        )
         monkeypatch.setattr(hub_module, "HOLES_S", 0.01)
         if case == "still taken":
             hub._delivering.add(stage)  # type: ignore[arg-type]
@@ -372,7 +404,10 @@ def test_a_batch_that_is_lost_is_noticed_where_no_other_follows(died, monkeypatc
 
 
 def test_a_start_and_each_step_of_a_rebalance_are_progress(died):
-    """The watchdog ended workers that took long to start, and those whose group went through several rebalances in a row."""
+    """
+    The watchdog ended workers that took long to start, and those whose group went through several
+    rebalances in a row.
+    """
 
     async def body():
         hub, _, source = opened()

@@ -20,7 +20,10 @@ from stream_monitor.verdicts import Reject
 
 
 def test_what_waits_for_a_leader_does_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    """aiokafka fails what is older than request_timeout_ms while its partition has no leader: a send that has failed ends the process."""
+    """
+    aiokafka fails what is older than request_timeout_ms while its partition has no leader: a send
+    that has failed ends the process.
+    """
 
     async def started(self: AIOKafkaProducer) -> None:
         self._txn_manager.set_pid_and_epoch(1, 0)
@@ -52,7 +55,9 @@ def test_a_dead_letter_waits_while_the_buffer_is_full(monkeypatch: pytest.Monkey
     class Full:
         tries = 0
 
-        async def send(self, topic: str, value: bytes, *, key: bytes | None, headers: list[tuple[str, bytes]]) -> asyncio.Future[Any]:
+        async def send(
+            self, topic: str, value: bytes, *, key: bytes | None, headers: list[tuple[str, bytes]]
+        ) -> asyncio.Future[Any]:
             self.tries += 1
             if self.tries < 3:
                 raise KafkaTimeoutError
@@ -67,7 +72,9 @@ def test_a_dead_letter_waits_while_the_buffer_is_full(monkeypatch: pytest.Monkey
         stage = IngestStage(Hub(Settings()), 1)
         producer = stage._producer = Full()  # type: ignore[assignment]
         records: Any = Records([b"{"], [b"k"], [7], [0], [], 8, None)  # type: ignore[arg-type]
-        await stage._bury(TopicPartition("predictions", 0), records, [Reject(0, "not_json", "cut off")])
+        await stage._bury(
+            TopicPartition("predictions", 0), records, [Reject(0, "not_json", "cut off")]
+        )
         return producer.tries
 
     assert asyncio.run(body()) == 3

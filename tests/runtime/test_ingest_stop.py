@@ -33,7 +33,9 @@ class Producer:
         self.stopped_after = self.acknowledged
 
 
-def test_a_tick_under_way_is_waited_for_and_none_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tick_under_way_is_waited_for_and_none_comes_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def died(code: int, why: str) -> None:
         raise AssertionError(f"exit {code}: {why}")
 

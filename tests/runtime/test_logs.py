@@ -11,7 +11,16 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 
 from stream_monitor.kafka.connection import spoken
-from stream_monitor.runtime.logs import LIKE_MAX, LINE_CHARS_MAX, PERIOD_S, TRACE_LINES_MAX, Complaints, Formatter, Sparing, news
+from stream_monitor.runtime.logs import (
+    LIKE_MAX,
+    LINE_CHARS_MAX,
+    PERIOD_S,
+    TRACE_LINES_MAX,
+    Complaints,
+    Formatter,
+    Sparing,
+    news,
+)
 from stream_monitor.settings import KafkaSettings, Secret, Security
 
 HOSTILE = {
@@ -56,7 +65,10 @@ def test_nothing_in_a_traceback_looks_like_a_line_of_the_log(written, name):
         logger.exception("failed")
     first, *rest = out.getvalue().split("\n")[:-1]
     assert first == "ERROR failed"
-    assert all(line.startswith("    ") and line.isprintable() and len(line) < LINE_CHARS_MAX + 10 for line in rest)
+    assert all(
+        line.startswith("    ") and line.isprintable() and len(line) < LINE_CHARS_MAX + 10
+        for line in rest
+    )
     assert len(rest) <= TRACE_LINES_MAX + 1
 
 
@@ -67,11 +79,18 @@ def test_a_flood_is_cut_and_counted(written):
         logger.info("another kind")
         logger.critical("exit 71: %d", i) if i < 50 else None
     lines = out.getvalue().splitlines()
-    assert sum("odd record" in line for line in lines) == sum("another kind" in line for line in lines) == LIKE_MAX
+    assert (
+        sum("odd record" in line for line in lines)
+        == sum("another kind" in line for line in lines)
+        == LIKE_MAX
+    )
     assert sum("exit 71" in line for line in lines) == 50, "what ends the process is always said"
     now[0] += PERIOD_S
     logger.warning("odd record %d", 10_000)
-    assert out.getvalue().splitlines()[-1] == f"WARNING odd record 10000 ({10_000 - LIKE_MAX} similar messages suppressed)"
+    assert (
+        out.getvalue().splitlines()[-1]
+        == f"WARNING odd record 10000 ({10_000 - LIKE_MAX} similar messages suppressed)"
+    )
 
 
 def test_a_flood_of_kinds_does_not_fill_memory():
@@ -83,15 +102,31 @@ def test_a_flood_of_kinds_does_not_fill_memory():
 
 def test_a_connection_that_fails_is_told_once_a_minute_without_the_password(caplog):
     now = [0.0]
-    kafka = KafkaSettings(security=Security(protocol="SASL_SSL", sasl_mechanism="PLAIN", username="u", password=Secret("hush-4711")))
+    kafka = KafkaSettings(
+        security=Security(
+            protocol="SASL_SSL", sasl_mechanism="PLAIN", username="u", password=Secret("hush-4711")
+        )
+    )
     complaints = Complaints(kafka, lambda: now[0])
     spoken.addHandler(complaints)
     try:
         for _ in range(100):
-            spoken.error("Unable connect to node with id %s: %s", 1, SaslAuthenticationFailed("Authentication failed"))
-        spoken.error("Unable connect to node with id %s: %s", 1, KafkaConnectionError("Connection at b:9092 closed"))
+            spoken.error(
+                "Unable connect to node with id %s: %s",
+                1,
+                SaslAuthenticationFailed("Authentication failed"),
+            )
+        spoken.error(
+            "Unable connect to node with id %s: %s",
+            1,
+            KafkaConnectionError("Connection at b:9092 closed"),
+        )
         now[0] += PERIOD_S
-        spoken.error("Unable connect to node with id %s: %s", 1, SaslAuthenticationFailed("Authentication failed"))
+        spoken.error(
+            "Unable connect to node with id %s: %s",
+            1,
+            SaslAuthenticationFailed("Authentication failed"),
+        )
         spoken.error("heartbeat failed for group %s", "g")
     finally:
         spoken.removeHandler(complaints)
@@ -105,7 +140,10 @@ def test_a_connection_that_fails_is_told_once_a_minute_without_the_password(capl
 
 
 def test_what_a_producer_that_was_thrown_away_did_not_finish_is_no_news(caplog):
-    """It comes when its futures are collected, with a traceback, after the failed transaction was told."""
+    """
+    It comes when its futures are collected, with a traceback, after the failed transaction was
+    told.
+    """
     before = logging.getLogger("asyncio").filters[:]
     logging.getLogger("asyncio").addFilter(news)
 
@@ -119,4 +157,6 @@ def test_what_a_producer_that_was_thrown_away_did_not_finish_is_no_news(caplog):
         asyncio.run(forget(ValueError("a defect")))
     finally:
         logging.getLogger("asyncio").filters[:] = before
-    assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [("a defect",)]
+    assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [
+        ("a defect",)
+    ]

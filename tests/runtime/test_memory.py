@@ -16,7 +16,9 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc can be told to")
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc can be told to"
+)
 def test_pages_between_what_is_still_held_go_back():
     blocks = [bytes(BLOCK_BYTES) for _ in range(BLOCKS)]
     assert blocks

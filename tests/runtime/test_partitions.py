@@ -1,4 +1,7 @@
-"""The number of partitions of `observations` never changes: it is noted beside every position, and a worker that finds another one does nothing."""
+"""
+The number of partitions of `observations` never changes: it is noted beside every position, and a
+worker that finds another one does nothing.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +42,14 @@ def test_a_worker_that_starts_after_the_change_refuses_with_the_procedure(partit
         for tps in ([SOURCE], []):  # whatever it is given to read
             with pytest.raises(StateError) as e:
                 await kafka.ingest().open(tps)
-            assert f"observations has {partitions} partitions, but its rows were partitioned for 4" in str(e.value)
-            assert "stop all workers, delete observations and snapshots, `stream-monitor topics apply --partitions observations=N`" in str(e.value)
+            assert (
+                f"observations has {partitions} partitions, but its rows were partitioned for 4"
+                in str(e.value)
+            )
+            assert (
+                "stop all workers, delete observations and snapshots, `stream-monitor topics "
+                "apply --partitions observations=N`"
+            ) in str(e.value)
 
     asyncio.run(body())
 
@@ -52,7 +61,9 @@ def test_a_worker_that_runs_refuses_at_the_rebalance_that_follows_though_nothing
         stage = kafka.ingest()
         await stage.open([SOURCE])
         kafka.partitions_n = 5
-        with pytest.raises(StateError, match="has 5 partitions, but its rows were partitioned for 4"):
+        with pytest.raises(
+            StateError, match="has 5 partitions, but its rows were partitioned for 4"
+        ):
             await stage.open([SOURCE])
 
     asyncio.run(body())
@@ -86,7 +97,11 @@ def test_metadata_of_another_program_is_refused():
         kafka = await written_by(4)
         kafka.offsets[LOG] = 1, "moved by a tool"
         for stage, tp in ((kafka.stage(), LOG), (kafka.ingest(), SOURCE)):
-            with pytest.raises(StateError, match=r"the group's offset of observations/0 has metadata of another .*'moved by a tool'.* delete the group's offset"):
+            with pytest.raises(
+                StateError,
+                match=r"the group's offset of observations/0 has metadata of another .*'moved by a "
+                r"tool'.* delete the group's offset",
+            ):
                 await stage.open([tp])
 
     asyncio.run(body())
@@ -94,7 +109,10 @@ def test_metadata_of_another_program_is_refused():
 
 @pytest.mark.parametrize("reset", ["latest", "earliest"])
 def test_a_source_partition_that_is_added_is_read_from_its_beginning(reset):
-    """A new group begins where it is told; a partition that came later began empty, and senders may have seen it first."""
+    """
+    A new group begins where it is told; a partition that came later began empty, and senders may
+    have seen it first.
+    """
 
     async def body():
         kafka = FakeKafka()
@@ -103,6 +121,9 @@ def test_a_source_partition_that_is_added_is_read_from_its_beginning(reset):
             kafka.append(tp, b"")
         stage = kafka.ingest(auto_offset_reset=reset)
         assert await stage.open([SOURCE]) == {SOURCE: 1 if reset == "latest" else 0}
-        assert await stage.open([SOURCE, added]) == {SOURCE: 1 if reset == "latest" else 0, added: 0}
+        assert await stage.open([SOURCE, added]) == {
+            SOURCE: 1 if reset == "latest" else 0,
+            added: 0,
+        }
 
     asyncio.run(body())

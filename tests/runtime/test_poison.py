@@ -1,4 +1,7 @@
-"""Broken batches and records that end the process, at INGEST's shell with a fake driver, a fake producer and a process that only says that it ends."""
+"""
+Broken batches and records that end the process, at INGEST's shell with a fake driver, a fake
+producer and a process that only says that it ends.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +42,14 @@ class Driver:
         self.offsets: dict[TopicPartition, tuple[int, str]] = {}
         self.end = 10**9
 
-    async def committed(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]:
+    async def committed(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, str] | None]:
         return {tp: self.offsets.get(tp) for tp in tps}
 
-    async def bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+    async def bounds(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, int]]:
         return dict.fromkeys(tps, (0, self.end))
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
@@ -68,7 +75,9 @@ class Sent:
         self.records: list[tuple[str, bytes, dict[str, bytes]]] = []
         self.offsets: dict[TopicPartition, Any] = {}
 
-    async def send(self, topic: str, value: bytes, key: Any = None, headers: Any = (), **_: Any) -> asyncio.Future[None]:
+    async def send(
+        self, topic: str, value: bytes, key: Any = None, headers: Any = (), **_: Any
+    ) -> asyncio.Future[None]:
         self.records.append((topic, value, dict(headers or ())))
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
@@ -86,14 +95,25 @@ class Sent:
     async def commit_transaction(self) -> None: ...
 
     def letters(self) -> list[tuple[bytes, int, str]]:
-        return [(v, int(h["__connect.errors.offset"]), h["stream-monitor.reason"].decode()) for topic, v, h in self.records if topic == "dead-letters"]
+        return [
+            (v, int(h["__connect.errors.offset"]), h["stream-monitor.reason"].decode())
+            for topic, v, h in self.records
+            if topic == "dead-letters"
+        ]
 
 
 @pytest.fixture
 def poisonous(monkeypatch: pytest.MonkeyPatch) -> None:
     take = Ingest.take
 
-    def poisoned(self: Ingest, source: str, kind: str, values: list[bytes | None], offsets: Any, times_ms: Any) -> Any:
+    def poisoned(
+        self: Ingest,
+        source: str,
+        kind: str,
+        values: list[bytes | None],
+        offsets: Any,
+        times_ms: Any,
+    ) -> Any:
         if any(v and BAD in v for v in values):
             raise ZeroDivisionError("bad")
         return take(self, source, kind, values, offsets, times_ms)
@@ -105,9 +125,18 @@ def event(i: int) -> bytes:
     return json.dumps({"event_id": str(i), "model": "m", "prediction": 1}).encode()
 
 
-def delivery(start: int, values: list[bytes], *, crc: bool = True, more: bool = False, tp: TopicPartition = TP) -> Fetched:
+def delivery(
+    start: int,
+    values: list[bytes],
+    *,
+    crc: bool = True,
+    more: bool = False,
+    tp: TopicPartition = TP,
+) -> Fetched:
     raw = b""
-    for base, part in ((start, values), (start + len(values), [event(1)])) if more else ((start, values),):
+    for base, part in (
+        ((start, values), (start + len(values), [event(1)])) if more else ((start, values),)
+    ):
         builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 24)
         for i, value in enumerate(part):
             assert builder.append(i, T0, b"key", value, []) is not None
@@ -143,24 +172,43 @@ def test_a_broken_batch_ends_the_process_unless_it_is_to_be_skipped(died):
         driver = Driver()
         for _ in range(2):
             with pytest.raises(DiedError):
-                await run(driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True)])
+                await run(
+                    driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True)]
+                )
         assert driver.offsets == {TP: (0, "id opened=2")}
-        stage, sent, start = await run(driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True), delivery(3, [event(9)])], on_corrupt="skip")
-        assert (start, sent.letters(), driver.offsets[TP]) == (0, [(b"", 0, "corrupt_batch")], (4, f"id time={T0}"))
+        stage, sent, start = await run(
+            driver,
+            lambda start: [
+                delivery(start, [event(0)] * 3, crc=False, more=True),
+                delivery(3, [event(9)]),
+            ],
+            on_corrupt="skip",
+        )
+        assert (start, sent.letters(), driver.offsets[TP]) == (
+            0,
+            [(b"", 0, "corrupt_batch")],
+            (4, f"id time={T0}"),
+        )
         assert stage.refusals.by_reason["predictions", "corrupt_batch"] == 1
         assert stage.ingest.counts["predictions", "forwarded"] == 1
 
     asyncio.run(body())
     assert died[0] == (
-        "73: predictions/0: the batch of records 0 to 2 cannot be read: the checksum of the batch is wrong; worker.on_corrupt: skip goes on after it, "
-        "or mend the log of this partition (from another replica, or by deleting its records up to there)"
+        "73: predictions/0: the batch of records 0 to 2 cannot be read: the checksum of the "
+        "batch is wrong; worker.on_corrupt: skip goes on after it, "
+        "or mend the log of this partition (from another replica, or by deleting its records "
+        "up to there)"
     )
 
 
 def test_a_batch_whose_end_nobody_knows_is_never_skipped(died):
     async def body():
         with pytest.raises(DiedError):
-            await run(Driver(), lambda _: [Fetched(TP, 0, 0, 0, [(0, Broken(0, -1, "corrupt_batch", "no"))])], on_corrupt="skip")
+            await run(
+                Driver(),
+                lambda _: [Fetched(TP, 0, 0, 0, [(0, Broken(0, -1, "corrupt_batch", "no"))])],
+                on_corrupt="skip",
+            )
 
     asyncio.run(body())
     assert "(end unknown)" in died[0]
@@ -169,7 +217,9 @@ def test_a_batch_whose_end_nobody_knows_is_never_skipped(died):
 
 def test_a_batch_that_inflates_without_end_stops_nobody(died):
     async def body():
-        _, sent, _ = await run(Driver(), lambda _: [Fetched(TP, 0, 0, 5, [(0, Broken(0, 5, "too_large", "no"))])])
+        _, sent, _ = await run(
+            Driver(), lambda _: [Fetched(TP, 0, 0, 5, [(0, Broken(0, 5, "too_large", "no"))])]
+        )
         assert sent.letters() == [(b"", 0, "too_large")]
 
     asyncio.run(body())
@@ -199,14 +249,24 @@ def test_a_record_that_ends_the_process_three_times_is_set_aside(died, poisonous
             with pytest.raises(ZeroDivisionError):
                 await run(driver, lambda _: [delivery(0, values)])
             assert driver.offsets[TP] == (0, f"id failed=7:{n}")
-        stage, sent, start = await run(driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])])
-        assert (start, sent.letters()) == (0, [(BAD, 3, "ended_worker"), (BAD, 5, "ended_worker"), (BAD, 7, "ended_worker")])
+        stage, sent, start = await run(
+            driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])]
+        )
+        assert (start, sent.letters()) == (
+            0,
+            [(BAD, 3, "ended_worker"), (BAD, 5, "ended_worker"), (BAD, 7, "ended_worker")],
+        )
         assert stage.ingest.counts["predictions", "forwarded"] == 6
-        assert "ZeroDivisionError: bad (test_poison.py:" in sent.records[0][2]["__connect.errors.exception.message"].decode()
+        assert (
+            "ZeroDivisionError: bad (test_poison.py:"
+            in sent.records[0][2]["__connect.errors.exception.message"].decode()
+        )
         assert driver.offsets[TP] == (9, f"id time={T0} failed=8:3")
         _, sent, _ = await run(driver, lambda start: [delivery(start, [BAD])])
         assert sent.letters() == [(BAD, 9, "ended_worker")]
-        _, _, start = await run(driver, lambda start: [delivery(start, [event(1)] * CAREFUL_RECORDS)])
+        _, _, start = await run(
+            driver, lambda start: [delivery(start, [event(1)] * CAREFUL_RECORDS)]
+        )
         assert (start, driver.offsets[TP]) == (10, (CAREFUL_RECORDS + 10, f"id time={T0}"))
 
     asyncio.run(body())
@@ -283,7 +343,9 @@ class Folding:
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_snapshot(died, guarantee):
+def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_snapshot(
+    died, guarantee
+):
     async def body():
         driver = Driver()
 
@@ -299,7 +361,9 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
                 await stage.next(delivery(found.position, values, tp=LOG))
                 await stage._checkpoint(LOG, owned)
             finally:
-                driver.offsets.update({tp: (o.offset, o.metadata) for tp, o in sent.offsets.items()})
+                driver.offsets.update(
+                    {tp: (o.offset, o.metadata) for tp, o in sent.offsets.items()}
+                )
             return owned, sent
 
         driver.offsets[LOG] = 0, Note(5).text()

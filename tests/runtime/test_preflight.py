@@ -53,7 +53,10 @@ def test_everything_that_is_missing_is_told_at_once(found: list[Any]) -> None:
         Finding("permissions", "warn", "odd"),
         Finding("transactions", "fail", "no", "allow that"),
     ]
-    with pytest.raises(BrokerError, match=r"^missing access: topic alerts: Write not allowed \(allow it\); no \(allow that\)$"):
+    with pytest.raises(
+        BrokerError,
+        match=r"^missing access: topic alerts: Write not allowed \(allow it\); no \(allow that\)$",
+    ):
         asyncio.run(preflight.demand_access(Settings()))
 
 
@@ -62,9 +65,16 @@ def test_everything_that_is_missing_is_told_at_once(found: list[Any]) -> None:
     [
         TimeoutError(),
         BrokerError("group g: GroupCoordinatorNotAvailable"),
-        Finding("transactions", "fail", "no coordinator for g.observations.0: GroupCoordinatorNotAvailable", "allow it"),
+        Finding(
+            "transactions",
+            "fail",
+            "no coordinator for g.observations.0: GroupCoordinatorNotAvailable",
+            "allow it",
+        ),
     ],
 )
-def test_a_coordinator_that_is_not_there_yet_is_no_lack_of_access(found: list[Any], slow: Any) -> None:
+def test_a_coordinator_that_is_not_there_yet_is_no_lack_of_access(
+    found: list[Any], slow: Any
+) -> None:
     found.append(slow)
     asyncio.run(preflight.demand_access(Settings()))

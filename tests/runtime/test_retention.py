@@ -1,4 +1,7 @@
-"""`worker.on_lost`: records that retention deleted before a stage came to them, at both stages with a Kafka in memory."""
+"""
+`worker.on_lost`: records that retention deleted before a stage came to them, at both stages with a
+Kafka in memory.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ async def fold(stage: EvaluateStage, kafka: FakeKafka, until: int) -> None:
     await stage._checkpoint(LOG, owned)
 
 
-@pytest.mark.parametrize(("metadata", "first_wanted"), [("id", 10), ("old", 0), ("id failed=13:1", 10), ("", 10)])
+@pytest.mark.parametrize(
+    ("metadata", "first_wanted"), [("id", 10), ("old", 0), ("id failed=13:1", 10), ("", 10)]
+)
 def test_ingest_ends_with_the_way_out_and_commits_nothing(metadata, first_wanted):
     """`old`: the topic was made anew since, and all of the new one is wanted."""
     kafka = kafka_with(30)
@@ -53,8 +58,11 @@ def test_ingest_ends_with_the_way_out_and_commits_nothing(metadata, first_wanted
     for _ in range(2):
         told = asyncio.run(body())
         assert told == (
-            f"predictions/0: records {first_wanted} to 14 were deleted by retention before they were read, and worker.on_lost is fail; worker.on_lost: continue goes on behind them "
-            "and counts them; moving the offset of group stream-monitor on this partition to 15 leaves them out"
+            f"predictions/0: records {first_wanted} to 14 were deleted by retention before "
+            "they were read, and worker.on_lost is fail; worker.on_lost: continue goes on "
+            "behind them "
+            "and counts them; moving the offset of group stream-monitor on this partition to "
+            "15 leaves them out"
         )
         assert kafka.offsets[SOURCE] == (10, metadata)
 
@@ -69,14 +77,22 @@ def test_ingest_goes_on_and_counts():
         assert await stage.open([SOURCE]) == {SOURCE: 15}
         await stage.flush()
         assert kafka.offsets[SOURCE] == (15, "id")
-        assert [(s.name, s.labels, s.value) for s in stage.lost.samples()] == [("stream_monitor_lost_records", ("predictions", "0"), 5)]
+        assert [(s.name, s.labels, s.value) for s in stage.lost.samples()] == [
+            ("stream_monitor_lost_records", ("predictions", "0"), 5)
+        ]
         assert await kafka.ingest(on_lost="fail").open([SOURCE]) == {SOURCE: 15}
 
     asyncio.run(body())
 
 
-@pytest.mark.parametrize(("deleted", "lost"), [(20, "10 to 19"), (25, "10 to 24")], ids=["between snapshot and position", "past the position"])
-def test_observations_between_the_snapshot_and_the_log_end_the_worker_or_are_counted_once(deleted, lost):
+@pytest.mark.parametrize(
+    ("deleted", "lost"),
+    [(20, "10 to 19"), (25, "10 to 24")],
+    ids=["between snapshot and position", "past the position"],
+)
+def test_observations_between_the_snapshot_and_the_log_end_the_worker_or_are_counted_once(
+    deleted, lost
+):
     kafka = kafka_with(30)
 
     async def body():
@@ -89,7 +105,11 @@ def test_observations_between_the_snapshot_and_the_log_end_the_worker_or_are_cou
 
         for _ in range(2):
             failing = kafka.stage(on_lost="fail")
-            with pytest.raises(StateError, match=rf"observations/0: records {lost} were deleted .* before they were folded.* to {deleted} starts there"):
+            with pytest.raises(
+                StateError,
+                match=rf"observations/0: records {lost} were deleted .* before they were folded.* "
+                rf"to {deleted} starts there",
+            ):
                 await failing.open([LOG])
             await failing.flush()
             assert (kafka.offsets, kafka.ends) == (committed, ends)
@@ -98,7 +118,9 @@ def test_observations_between_the_snapshot_and_the_log_end_the_worker_or_are_cou
         assert await stage.open([LOG]) == {LOG: max(deleted, 22)}
         assert stage.restoring.lost.records == {LOG: deleted - 10}
         await fold(stage, kafka, 26)
-        assert await kafka.stage(on_lost="fail").open([LOG]) == {LOG: 26}  # its snapshot lies behind the gap
+        assert await kafka.stage(on_lost="fail").open([LOG]) == {
+            LOG: 26
+        }  # its snapshot lies behind the gap
 
     asyncio.run(body())
 
@@ -120,7 +142,9 @@ def test_observations_without_a_snapshot_end_the_worker_too():
 
 
 def test_a_hole_that_opens_while_the_worker_runs():
-    """The driver says that the broker has no longer what was asked for; opening again finds out why."""
+    """
+    The driver says that the broker has no longer what was asked for; opening again finds out why.
+    """
     kafka = kafka_with(30)
 
     async def body():

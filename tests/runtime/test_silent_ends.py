@@ -1,7 +1,8 @@
 """
 Ends of the process that raise nothing: a crash in native code, an endless loop, a kill.
 
-The process of a test stands for the workers: where one would crash, it raises what nobody catches; a copy of it crashes for real.
+The process of a test stands for the workers: where one would crash, it raises what nobody catches;
+a copy of it crashes for real.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from tests.runtime.died import DiedError
 from tests.runtime.fake_kafka import FakeKafka
 from tests.runtime.test_poison import BAD, LOG, TP, Driver, Folding, Sent, delivery, event, run
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies of the process are made on Linux only")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="copies of the process are made on Linux only"
+)
 TESTS = os.getpid()
 MARK = TopicPartition("snapshots", 0)
 T0_MS = 1_760_000_000_000
@@ -48,7 +51,14 @@ def crash() -> None:
 def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
     take = Ingest.take
 
-    def crashes(self: Ingest, source: str, kind: str, values: list[bytes | None], offsets: Any, times_ms: Any) -> Any:
+    def crashes(
+        self: Ingest,
+        source: str,
+        kind: str,
+        values: list[bytes | None],
+        offsets: Any,
+        times_ms: Any,
+    ) -> Any:
         if any(v and BAD in v for v in values):
             crash()
         return take(self, source, kind, values, offsets, times_ms)
@@ -94,7 +104,9 @@ def test_every_step_of_a_copy_has_its_own_time(monkeypatch: pytest.MonkeyPatch) 
     assert asyncio.run(apart([busy] * 4)) == (4, "")
 
 
-def test_who_is_killed_from_outside_says_nothing_of_the_records(caplog: pytest.LogCaptureFixture) -> None:
+def test_who_is_killed_from_outside_says_nothing_of_the_records(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """The kernel kills what needs memory when all do; then nothing may be set aside."""
     assert ends(lambda: os.kill(os.getpid(), signal.SIGKILL)) == (2, "")
     assert "was killed from outside" in caplog.text
@@ -151,16 +163,28 @@ def test_a_record_that_crashes_three_workers_is_found_in_copies(crashing: None) 
             with pytest.raises(DiedError):
                 await run(driver, lambda _: [delivery(0, values)])
             assert driver.offsets[TP] == (0, f"id opened={n}")
-        stage, sent, start = await run(driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])])
-        assert (start, sent.letters()) == (0, [(BAD, 3, "ended_worker"), (BAD, 5, "ended_worker"), (BAD, 7, "ended_worker")])
-        assert "3 attempts to decode it crashed the worker: signal SIGSEGV" in sent.records[0][2]["__connect.errors.exception.message"].decode()
+        stage, sent, start = await run(
+            driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])]
+        )
+        assert (start, sent.letters()) == (
+            0,
+            [(BAD, 3, "ended_worker"), (BAD, 5, "ended_worker"), (BAD, 7, "ended_worker")],
+        )
+        assert (
+            "3 attempts to decode it crashed the worker: signal SIGSEGV"
+            in sent.records[0][2]["__connect.errors.exception.message"].decode()
+        )
         assert stage.ingest.counts["predictions", "forwarded"] == 6
-        assert driver.offsets[TP] == (9, f"id time={T0_MS} failed=8:3"), "those after it are tried apart too, by the next worker as well"
+        assert driver.offsets[TP] == (9, f"id time={T0_MS} failed=8:3"), (
+            "those after it are tried apart too, by the next worker as well"
+        )
 
     asyncio.run(body())
 
 
-def test_workers_that_were_killed_for_no_fault_of_a_record_set_nothing_aside(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_workers_that_were_killed_for_no_fault_of_a_record_set_nothing_aside(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     values = [event(i) for i in range(500)]
     take, kills = Ingest.take, [0] * 5
 
@@ -185,7 +209,10 @@ def test_workers_that_were_killed_for_no_fault_of_a_record_set_nothing_aside(mon
         assert driver.offsets[TP] == (CAREFUL_RECORDS + 500, f"id time={T0_MS}")
 
     asyncio.run(body())
-    assert "predictions/0: 3 times a worker started at 0 and ended without an error, or was killed" in caplog.text
+    assert (
+        "predictions/0: 3 times a worker started at 0 and ended without an error, or was killed"
+        in caplog.text
+    )
 
 
 def test_a_clean_end_and_an_idle_partition_are_no_suspicion() -> None:
@@ -211,10 +238,15 @@ def test_on_poison_stop_only_says_so(crashing: None, caplog: pytest.LogCaptureFi
                 await run(driver, lambda _: [delivery(0, [BAD])], on_poison="stop")
 
     asyncio.run(body())
-    assert "4 times a worker started at 0 and ended without an error, or was killed; worker.on_poison: skip looks for the record that causes it" in caplog.text
+    assert (
+        "4 times a worker started at 0 and ended without an error, or was killed; "
+        "worker.on_poison: skip looks for the record that causes it"
+    ) in caplog.text
 
 
-def test_a_delivery_whose_partition_is_opened_again_while_it_is_tried_is_left(crashing: None) -> None:
+def test_a_delivery_whose_partition_is_opened_again_while_it_is_tried_is_left(
+    crashing: None,
+) -> None:
     async def body() -> None:
         driver = Driver()
         driver.offsets[TP] = 0, "id opened=3"
@@ -256,7 +288,9 @@ def at(driver: Driver) -> tuple[int, int, dict[int, int]]:
     return position, note.snapshot, failed
 
 
-async def evaluated(driver: Driver, values: list[bytes], shard: Folding, **options: Any) -> tuple[Owned, Sent]:
+async def evaluated(
+    driver: Driver, values: list[bytes], shard: Folding, **options: Any
+) -> tuple[Owned, Sent]:
     """A process that folds these."""
     hub = Hub(Settings(worker=WorkerSettings(**options)))
     hub.source = driver  # type: ignore[assignment]
@@ -290,7 +324,10 @@ def test_an_observation_that_crashes_three_workers_is_set_aside(guarantee: str) 
         for n in range(1, 4):
             with pytest.raises(DiedError):
                 await evaluated(driver, values, Crashing(), processing_guarantee=guarantee)
-            assert (driver.offsets[LOG], driver.offsets[MARK]) == ((0, NOTE.text()), (5, f"0 opened={n}"))
+            assert (driver.offsets[LOG], driver.offsets[MARK]) == (
+                (0, NOTE.text()),
+                (5, f"0 opened={n}"),
+            )
         shard = Crashing()
         _, sent = await evaluated(driver, values, shard, processing_guarantee=guarantee)
         assert shard.folded == [b"a", b"b"]
@@ -318,7 +355,9 @@ def test_a_worker_that_was_killed_folds_everything(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-def test_a_tenure_is_counted_once_however_often_it_is_opened_again_and_only_where_something_waits(guarantee: str) -> None:
+def test_a_tenure_is_counted_once_however_often_it_is_opened_again_and_only_where_something_waits(
+    guarantee: str,
+) -> None:
     async def body() -> None:
         kafka = FakeKafka()
         kafka.mine = {TP, LOG}

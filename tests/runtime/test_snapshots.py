@@ -46,16 +46,25 @@ class Site:
         self.kafka = FakeKafka()
         self.kafka.mine = {LOG}
         self.stage = self.kafka.stage()
-        self.owned = self.stage.owned[LOG] = Owned(Parts(), FakeProducer(self.kafka), Note(), 0, snapshots.Manifest())  # type: ignore[arg-type]
+        self.owned = self.stage.owned[LOG] = Owned(
+            Parts(), FakeProducer(self.kafka), Note(), 0, snapshots.Manifest()
+        )  # type: ignore[arg-type]
 
     async def write(self, **parts: bytes) -> list[tuple[str, bool]]:
         """A transaction with a snapshot; the keys that were sent, and whether they have a value."""
         start = self.kafka.ends[SNAPSHOTS]
-        self.owned.shard, self.owned.since_bytes = Parts(**{name.replace("_", "-"): data for name, data in parts.items()}), SNAPSHOT_BYTES  # type: ignore[assignment]
+        self.owned.shard, self.owned.since_bytes = (
+            Parts(**{name.replace("_", "-"): data for name, data in parts.items()}),
+            SNAPSHOT_BYTES,
+        )  # type: ignore[assignment]
         self.owned.position += 1
         await self.stage._checkpoint(LOG, self.owned)
         assert not self.owned.broken
-        return [((r.key or b"").decode(), r.value is not None) for o, r in sorted(self.kafka.logs[SNAPSHOTS].items()) if o >= start]
+        return [
+            ((r.key or b"").decode(), r.value is not None)
+            for o, r in sorted(self.kafka.logs[SNAPSHOTS].items())
+            if o >= start
+        ]
 
     async def read(self) -> dict[str, bytes]:
         pointer = read_note(LOG, self.kafka.offsets[LOG][1])[0].snapshot
@@ -69,15 +78,33 @@ def keys(*parts: tuple[str, int], slot: int, there: bool = True) -> list[tuple[s
 def test_what_no_snapshot_holds_any_more_gets_a_tombstone():
     async def body():
         site = Site()
-        assert await site.write(segment_p_0=b"0", segment_p_1=LARGE, state=LARGE) == [*keys(("segment-p-0", 1), ("segment-p-1", 3), ("state", 3), slot=1), ("0/1/manifest", True)]
-        assert await site.write(segment_p_1=LARGE, state=LARGE) == [*keys(("state", 3), slot=0), ("0/0/manifest", True)], "of the one before nothing is touched"
+        assert await site.write(segment_p_0=b"0", segment_p_1=LARGE, state=LARGE) == [
+            *keys(("segment-p-0", 1), ("segment-p-1", 3), ("state", 3), slot=1),
+            ("0/1/manifest", True),
+        ]
+        assert await site.write(segment_p_1=LARGE, state=LARGE) == [
+            *keys(("state", 3), slot=0),
+            ("0/0/manifest", True),
+        ], "of the one before nothing is touched"
         third = await site.write(segment_p_2=b"2", state=b"small")
-        assert [key for key, there in third if not there] == ["0/1/segment-p-0/0", "0/1/state/1", "0/1/state/2"]
+        assert [key for key, there in third if not there] == [
+            "0/1/segment-p-0/0",
+            "0/1/state/1",
+            "0/1/state/2",
+        ]
         fourth = await site.write(segment_p_2=b"2", state=b"small")
-        assert [key for key, there in fourth if not there] == ["0/1/segment-p-1/0", "0/1/segment-p-1/1", "0/1/segment-p-1/2", "0/0/state/1", "0/0/state/2"]
+        assert [key for key, there in fourth if not there] == [
+            "0/1/segment-p-1/0",
+            "0/1/segment-p-1/1",
+            "0/1/segment-p-1/2",
+            "0/0/state/1",
+            "0/0/state/2",
+        ]
         assert await site.read() == {"segment-p-2": b"2", "state": b"small"}
         site.kafka.compact(SNAPSHOTS)
-        assert len(site.kafka.logs[SNAPSHOTS]) == 5, "a compacted topic holds two states with their manifests, and a segment"
+        assert len(site.kafka.logs[SNAPSHOTS]) == 5, (
+            "a compacted topic holds two states with their manifests, and a segment"
+        )
         assert await site.read() == {"segment-p-2": b"2", "state": b"small"}
 
     asyncio.run(body())
@@ -89,7 +116,9 @@ def test_until_a_snapshot_is_committed_compaction_takes_nothing_from_the_one_bef
         for _ in range(2):
             await site.write(segment_p_0=b"0", segment_p_1=b"1", state=LARGE)
         before, stored = site.kafka.offsets[LOG], site.owned.stored
-        for _ in range(2):  # without transactions: written, and the process ends before the pointer is committed
+        for _ in range(
+            2
+        ):  # without transactions: written, and the process ends before the pointer is committed
             site.owned.stored = stored
             await site.write(segment_p_1=b"1", state=b"small")
             site.kafka.offsets[LOG] = before
@@ -116,7 +145,10 @@ def test_a_worker_that_restored_writes_them_too():
             await stage.flush()
 
         await run(kafka.stage(), 2)
-        chunks = {name: snapshots.Part(1, [snapshots.Chunk(0, 0)] * n) for name, n in (("segment-labels-000000007", 2), ("state", 3))}
+        chunks = {
+            name: snapshots.Part(1, [snapshots.Chunk(0, 0)] * n)
+            for name, n in (("segment-labels-000000007", 2), ("state", 3))
+        }
         stage = kafka.stage()
         await stage.open([LOG])
         stage.owned[LOG].stored.parts |= chunks
@@ -125,14 +157,21 @@ def test_a_worker_that_restored_writes_them_too():
         await stage.flush()
         await run(kafka.stage(), 4)
         tombstones = sorted(r.key or b"" for r in kafka.logs[SNAPSHOTS].values() if r.value is None)
-        assert tombstones == [b"0/1/segment-labels-000000007/0", b"0/1/segment-labels-000000007/1", b"0/1/state/1", b"0/1/state/2"]
+        assert tombstones == [
+            b"0/1/segment-labels-000000007/0",
+            b"0/1/segment-labels-000000007/1",
+            b"0/1/state/1",
+            b"0/1/state/2",
+        ]
         kafka.compact(SNAPSHOTS)
         await run(kafka.stage(), 4)
 
     asyncio.run(body())
 
 
-def test_without_transactions_a_zombie_overwrites_nothing_of_the_snapshots_of_the_new_owner(monkeypatch):
+def test_without_transactions_a_zombie_overwrites_nothing_of_the_snapshots_of_the_new_owner(
+    monkeypatch,
+):
     """Its own commits are refused, but nothing fences what it still writes."""
 
     async def body():
@@ -201,7 +240,10 @@ def test_a_broken_batch_in_a_restore_ends_the_worker_as_in_the_flow(died):
         assert kafka.offsets[LOG][0] == 4
 
     asyncio.run(body())
-    assert died[0].startswith("73: observations/0: the batch of records 2 to 2 cannot be read: the checksum of the batch is wrong; mend the log")
+    assert died[0].startswith(
+        "73: observations/0: the batch of records 2 to 2 cannot be read: the checksum of the "
+        "batch is wrong; mend the log"
+    )
 
 
 def test_a_record_that_cannot_be_folded_again_ends_the_worker_and_names_it(died, monkeypatch):
@@ -219,7 +261,10 @@ def test_a_record_that_cannot_be_folded_again_ends_the_worker_and_names_it(died,
             await kafka.stage().open([LOG])
 
     asyncio.run(body())
-    assert died[0].startswith("73: observations/0:2 was processed before and now crashes the worker: ZeroDivisionError: new (test_snapshots.py")
+    assert died[0].startswith(
+        "73: observations/0:2 was processed before and now crashes the worker: "
+        "ZeroDivisionError: new (test_snapshots.py"
+    )
     assert "run the previous version" in died[0]
 
 
@@ -239,7 +284,9 @@ def test_a_snapshot_with_a_chunk_that_is_gone_or_changed_is_refused():
             if change == "gone":
                 del kafka.logs[SNAPSHOTS][state.offset]
             else:
-                kafka.logs[SNAPSHOTS][state.offset] = state._replace(value=b"y" + (state.value or b"")[1:])
+                kafka.logs[SNAPSHOTS][state.offset] = state._replace(
+                    value=b"y" + (state.value or b"")[1:]
+                )
             with pytest.raises(StateError, match=r"is gone|is broken"):
                 await kafka.stage().open([LOG])
 
@@ -261,9 +308,13 @@ def test_state_of_another_form_is_told_with_a_way_out(monkeypatch):
         state = owned.shard.snapshot()
         lacking = msgspec.msgpack.decode(state["state"])
         del lacking["registry"]
-        monkeypatch.setattr(owned, "snapshot", lambda: state | {"state": msgspec.msgpack.encode(lacking)})
+        monkeypatch.setattr(
+            owned, "snapshot", lambda: state | {"state": msgspec.msgpack.encode(lacking)}
+        )
         await stage._checkpoint(LOG, owned)
-        with pytest.raises(StateError, match=r"observations/0 cannot be read .*registry.*delete the group's offset"):
+        with pytest.raises(
+            StateError, match=r"observations/0 cannot be read .*registry.*delete the group's offset"
+        ):
             await kafka.stage().open([LOG])
 
     asyncio.run(body())

@@ -44,7 +44,10 @@ def test_where_there_are_several_brokers_another_is_asked(monkeypatch):
     for name in ("demand_access", "check_transactions", "references"):
         monkeypatch.setattr(worker, name, there)
     several = Settings(kafka=KafkaSettings(bootstrap_servers="a:9092,b:9092"))
-    assert asyncio.run(worker.Worker(several, {})._prepare()) == (4, {"observations": 4, "snapshots": 4})
+    assert asyncio.run(worker.Worker(several, {})._prepare()) == (
+        4,
+        {"observations": 4, "snapshots": 4},
+    )
     errors.append(KafkaConnectionError("Unable to bootstrap from [('a', 9092), ('b', 9092)]"))
     with pytest.raises(BrokerError, match="no connection to Kafka at a:9092,b:9092"):
         asyncio.run(worker.Worker(several, {})._prepare())
@@ -80,5 +83,7 @@ print("river" in sys.modules)
 asyncio.run(made._prepare())
 print("river" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
     assert done.stdout.split() == ["False", "True"]

@@ -1,7 +1,9 @@
 """
-A plain-text story of what servers send, told to the whole core without a broker, and what the core says of it.
+A plain-text story of what servers send, told to the whole core without a broker, and what the core
+says of it.
 
-Rule of the file: one clock, that of arrival; numbers come from `random.Random`, whose streams never change. A file is a row of blocks: commands, `----`, what was said.
+Rule of the file: one clock, that of arrival; numbers come from `random.Random`, whose streams never
+change. A file is a row of blocks: commands, `----`, what was said.
 
     config                                    the lines under it are monitor.yaml; only at the beginning
     load MODEL/VERSION N every 10ms seed 1    N predictions, and on lines of their own what they are like:
@@ -15,7 +17,7 @@ Rule of the file: one clock, that of arrival; numbers come from `random.Random`,
     advance 10m                               time goes on with nothing but labels that are due
     restart                                   snapshot, and go on from it
     show MODEL/VERSION                        counts and windows, two seconds later
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -66,20 +68,35 @@ class Feature:
         words = found[4].split()
         options = dict(zip(words[::2], words[1::2], strict=True))
         self.factor = float(options.pop("times", 1))
-        self.missing, self.broken = share(options.pop("missing", "0%")), share(options.pop("broken", "0%"))
+        self.missing, self.broken = (
+            share(options.pop("missing", "0%")),
+            share(options.pop("broken", "0%")),
+        )
         assert not options, f"unknown: {options}"
 
     def value(self, rnd: random.Random) -> Any:
         accident = rnd.random()
         drawn = self._drawn(rnd)
-        return None if accident < self.missing else ["broken"] if accident < self.missing + self.broken else drawn
+        return (
+            None
+            if accident < self.missing
+            else ["broken"]
+            if accident < self.missing + self.broken
+            else drawn
+        )
 
     def _drawn(self, rnd: random.Random) -> Any:
         if self.kind == "choice":
             names, weights = zip(*(a.split() for a in self.arguments), strict=True)
             return rnd.choices(names, [float(w) for w in weights])[0]
         numbers = [float(a) for a in self.arguments]
-        return self.factor * (rnd.gauss(*numbers) if self.kind == "normal" else rnd.uniform(*numbers) if self.kind == "uniform" else numbers[0])
+        return self.factor * (
+            rnd.gauss(*numbers)
+            if self.kind == "normal"
+            else rnd.uniform(*numbers)
+            if self.kind == "uniform"
+            else numbers[0]
+        )
 
 
 class Load:
@@ -88,9 +105,21 @@ class Load:
     def __init__(self, lines: list[str]) -> None:
         found = re.fullmatch(r"load (\w+)/(\w+) (\d+) every (\w+) seed (\d+)", lines[0])
         assert found, lines[0]
-        self.model, self.version, self.n, self.every_ms, self.seed = found[1], found[2], int(found[3]), ms(found[4]), int(found[5])
+        self.model, self.version, self.n, self.every_ms, self.seed = (
+            found[1],
+            found[2],
+            int(found[3]),
+            ms(found[4]),
+            int(found[5]),
+        )
         self.features: list[Feature] = []
-        self.shares = {"error": 0.0, "repeated": 0.0, "failed": 0.0, "labels repeated": 0.0, "corrected": 0.0}
+        self.shares = {
+            "error": 0.0,
+            "repeated": 0.0,
+            "failed": 0.0,
+            "labels repeated": 0.0,
+            "corrected": 0.0,
+        }
         self.delay_ms: int | None = 0
         self.correction_ms = 0
         for line in lines[1:]:
@@ -103,7 +132,9 @@ class Load:
             self.delay_ms = ms(line.rsplit(maxsplit=1)[-1])
         elif line == "labels off":
             self.delay_ms = None
-        elif found := re.fullmatch(r"(error|repeated|failed|labels repeated|corrected) ([\d.]+%)(?: after (\w+))?", line):
+        elif found := re.fullmatch(
+            r"(error|repeated|failed|labels repeated|corrected) ([\d.]+%)(?: after (\w+))?", line
+        ):
             self.shares[found[1]] = share(found[2])
             self.correction_ms = ms(found[3]) if found[3] else 0
         else:
@@ -169,18 +200,32 @@ class Story:
     def _prediction(self, load: Load, rnd: random.Random, time_ms: int) -> None:
         happens = {name: rnd.random() < p for name, p in load.shares.items()}
         score = rnd.random()
-        event: dict[str, Any] = {"event_id": f"{self.made}", "model": load.model, "version": load.version, "timestamp": time_ms}
+        event: dict[str, Any] = {
+            "event_id": f"{self.made}",
+            "model": load.model,
+            "version": load.version,
+            "timestamp": time_ms,
+        }
         if happens["failed"]:
             self._put(time_ms, "predictions", {**event, "status": "error"})
             return
-        event |= {"prediction": int(score >= 0.5), "score": score, "features": {f.name: f.value(rnd) for f in load.features}}
+        event |= {
+            "prediction": int(score >= 0.5),
+            "score": score,
+            "features": {f.name: f.value(rnd) for f in load.features},
+        }
         for _ in range(1 + happens["repeated"]):
             self._put(time_ms, "predictions", event)
         if load.delay_ms is None:
             return
         truth = int(score >= 0.5) ^ happens["error"]
         time_ms += load.delay_ms
-        label = {"event_id": event["event_id"], "model": load.model, "label": 1 - truth if happens["corrected"] else truth, "timestamp": time_ms}
+        label = {
+            "event_id": event["event_id"],
+            "model": load.model,
+            "label": 1 - truth if happens["corrected"] else truth,
+            "timestamp": time_ms,
+        }
         for _ in range(1 + happens["labels repeated"]):
             self._put(time_ms, "labels", label)
         if happens["corrected"]:
@@ -192,7 +237,9 @@ class Story:
         heapq.heappush(self.due, (time_ms, self.made, kind, json.dumps(event).encode()))
 
     def _until(self, end_ms: int) -> None:
-        """Let everything arrive that is due before `end_ms`; INGEST flushes once a second, or ticks."""
+        """
+        Let everything arrive that is due before `end_ms`; INGEST flushes once a second, or ticks.
+        """
         while self.now_ms < end_ms:
             arrival = min(self.due[0][0], end_ms) if self.due else end_ms
             while arrival - self.flushed_ms > FLUSH_MS:
@@ -208,7 +255,13 @@ class Story:
         self.flushed_ms = time_ms
         for kind, rows in self.arrived.items():
             offsets = np.arange(self.offsets[kind], self.offsets[kind] + len(rows))
-            rejects = self.ingest.take(f"{kind}@scenario/0", kind, [value for _, value in rows], offsets, np.array([t for t, _ in rows], np.int64))
+            rejects = self.ingest.take(
+                f"{kind}@scenario/0",
+                kind,
+                [value for _, value in rows],
+                offsets,
+                np.array([t for t, _ in rows], np.int64),
+            )
             assert not rejects, rejects
             self.offsets[kind] += len(rows)
             rows.clear()
@@ -226,16 +279,31 @@ class Story:
             return f"{out.topic} {(out.key or b'').decode()}"
         a = json.loads(out.value)
         self.said.append(a)
-        at = {"firing": clock(a["starts_at"]), "updated": " " * 10, "resolved": clock(a["ends_at"] or a["starts_at"])}[a["status"]]
+        at = {
+            "firing": clock(a["starts_at"]),
+            "updated": " " * 10,
+            "resolved": clock(a["ends_at"] or a["starts_at"]),
+        }[a["status"]]
         since = "" if a["status"] == "firing" else f", since {clock(a['starts_at'])}"
         what = f"{a['model']}/{a['version']} {a['kind']} {a['subject']} by {a['detector']}"
-        return f"{at} {a['status']:8} {a['severity']:8} {what}: {a['value']:.3g} {a['direction'] or '-'}, limit {a['threshold']:.3g}{since}"
+        return (
+            f"{at} {a['status']:8} {a['severity']:8} {what}: {a['value']:.3g} "
+            f"{a['direction'] or '-'}, limit {a['threshold']:.3g}{since}"
+        )
 
     def _shown(self, model: str, version: str) -> list[str]:
         found = self.shard.summary()["models"][model]["versions"][version]
-        lines = [f"{model}/{version}: " + " ".join(f"{k} {found[k]}" for k in ("predictions", "labels", "pending", "expired"))]
+        lines = [
+            f"{model}/{version}: "
+            + " ".join(f"{k} {found[k]}" for k in ("predictions", "labels", "pending", "expired"))
+        ]
         for name, window in found["windows"].items():
             lines.append(f"  {name}: labels {window['labels']} accuracy {window['accuracy']:.3f}")
         for name, feature in found["features"].items():
-            lines.append(f"  {name}: " + " ".join(f"{k} {feature[k]:.3g}" for k in ("missing_ratio", "mean") if k in feature))
+            lines.append(
+                f"  {name}: "
+                + " ".join(
+                    f"{k} {feature[k]:.3g}" for k in ("missing_ratio", "mean") if k in feature
+                )
+            )
         return lines

@@ -1,8 +1,9 @@
 """
 The scenarios: `*.txt` beside this file, in the language of `story`.
 
-`pytest tests/scenarios --rewrite` writes what is said now into the files. Read the difference: it is what a user would see.
-A file that begins with `# xfail: REASON` says what should be said, and is not.
+`pytest tests/scenarios --rewrite` writes what is said now into the files. Read the difference: it
+is what a user would see. A file that begins with `# xfail: REASON` says what should be said, and is
+not.
 """
 
 from __future__ import annotations
@@ -35,13 +36,21 @@ def blocks(text: str) -> list[Block]:
 
 
 def written(told: list[Block]) -> str:
-    return "\n\n".join("\n".join([*comments, *([*commands, RULE] if commands else []), *said]) for comments, commands, said in told) + "\n"
+    return (
+        "\n\n".join(
+            "\n".join([*comments, *([*commands, RULE] if commands else []), *said])
+            for comments, commands, said in told
+        )
+        + "\n"
+    )
 
 
 def check_episodes(story: Story) -> None:
     """Whatever the story: transitions have ids of their own, and firing and resolved alternate."""
     assert len({a["id"] for a in story.said}) == len(story.said)
-    for _, group in groupby(sorted(story.said, key=lambda a: a["fingerprint"]), key=lambda a: a["fingerprint"]):
+    for _, group in groupby(
+        sorted(story.said, key=lambda a: a["fingerprint"]), key=lambda a: a["fingerprint"]
+    ):
         steps = [a["status"] for a in group if a["status"] != "updated"]
         assert steps == (["firing", "resolved"] * len(steps))[: len(steps)]
 
@@ -49,7 +58,9 @@ def check_episodes(story: Story) -> None:
 def case(file: Path) -> ParameterSet:
     """A file, and whether it is known to be a bug."""
     found = re.match("# xfail: (.*)", file.read_text())
-    return pytest.param(file, id=file.stem, marks=[pytest.mark.xfail(reason=found[1], strict=True)] if found else [])
+    return pytest.param(
+        file, id=file.stem, marks=[pytest.mark.xfail(reason=found[1], strict=True)] if found else []
+    )
 
 
 @pytest.mark.parametrize("file", [case(file) for file in FILES])
@@ -67,7 +78,9 @@ def test_scenario(file: Path, request: pytest.FixtureRequest) -> None:
 def test_files_are_written_as_they_are_read() -> None:
     assert FILES
     for file in FILES:
-        assert written(blocks(file.read_text())) == file.read_text(), f"{file.name}: run `pytest tests/scenarios --rewrite`"
+        assert written(blocks(file.read_text())) == file.read_text(), (
+            f"{file.name}: run `pytest tests/scenarios --rewrite`"
+        )
 
 
 def test_restarts_do_not_show() -> None:

@@ -3,7 +3,7 @@ Simulations by seed; see `tests/simulation/world.py`.
 
     PYTHONHASHSEED=0 python -m tests.simulation --seeds 0:1000           # exit 1 when a seed went wrong, with what to run to see it again
     PYTHONHASHSEED=0 python -m tests.simulation --seeds 17:18 --verbose
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -20,15 +20,33 @@ from tests.simulation.world import World
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--seeds", default="0:200", help="FIRST:END")
-    parser.add_argument("--real", action="store_true", help="with the product's statistics, instead of a ledger that shows every row")
-    parser.add_argument("--at-least-once", action="store_true", help="without transactions: alerts may be repeated, and nothing else")
-    parser.add_argument("--without", choices=WITHOUT, help="take one rule away, and end with 0 at the first seed that notices")
+    parser.add_argument(
+        "--real",
+        action="store_true",
+        help="with the product's statistics, instead of a ledger that shows every row",
+    )
+    parser.add_argument(
+        "--at-least-once",
+        action="store_true",
+        help="without transactions: alerts may be repeated, and nothing else",
+    )
+    parser.add_argument(
+        "--without",
+        choices=WITHOUT,
+        help="take one rule away, and end with 0 at the first seed that notices",
+    )
     parser.add_argument("--verbose", action="store_true", help="with the workers' log")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    logging.basicConfig(level=logging.DEBUG) if options.verbose else logging.disable(logging.CRITICAL)
+    logging.basicConfig(level=logging.DEBUG) if options.verbose else logging.disable(
+        logging.CRITICAL
+    )
     first, end = map(int, options.seeds.split(":"))
     hits, exits, totals, bad = Counter[str](), Counter[str](), Counter[str](), 0
     for seed in range(first, end):
@@ -42,14 +60,32 @@ def main() -> int:
         if wrong:
             bad += 1
             print(
-                f"again: PYTHONHASHSEED=0 python -m tests.simulation --seeds {seed}:{seed + 1} --verbose{' --real' * options.real}{' --at-least-once' * options.at_least_once}",
+                "again: PYTHONHASHSEED=0 python -m tests.simulation --seeds "
+                f"{seed}:{seed + 1} "
+                f"--verbose{' --real' * options.real}{' --at-least-once' * options.at_least_once}",
                 file=sys.stderr,
                 flush=True,
             )
         hits += world.hits
         exits += Counter(str(p.exit_code) for p in world.processes)
-        totals += Counter(events=len(world.sent), workers=len(world.processes), rebalances=world.broker.rebalances, fenced=world.broker.fenced, virtual_s=int(world.now))
-    print(json.dumps({"seeds": end - first, "wrong": bad, **totals, "exits": exits, "faults": dict(sorted(hits.items()))}))
+        totals += Counter(
+            events=len(world.sent),
+            workers=len(world.processes),
+            rebalances=world.broker.rebalances,
+            fenced=world.broker.fenced,
+            virtual_s=int(world.now),
+        )
+    print(
+        json.dumps(
+            {
+                "seeds": end - first,
+                "wrong": bad,
+                **totals,
+                "exits": exits,
+                "faults": dict(sorted(hits.items())),
+            }
+        )
+    )
     return 1 if bad or options.without else 0
 
 

@@ -1,8 +1,11 @@
 """
-Kafka in memory, as far as the workers see it: logs, transactions, the offsets and the members of a group.
+Kafka in memory, as far as the workers see it: logs, transactions, the offsets and the members of a
+group.
 
-Rule of the file: each method is one request, applied at once; delays, losses and faults are the world's. What the protocol leaves open is left open here too: a commit of a
-transaction is decided before its markers and offsets are there, offsets in a transaction know no generation of the group, and a record without a transaction fences nobody.
+Rule of the file: each method is one request, applied at once; delays, losses and faults are the
+world's. What the protocol leaves open is left open here too: a commit of a transaction is decided
+before its markers and offsets are there, offsets in a transaction know no generation of the group,
+and a record without a transaction fences nobody.
 """
 
 from __future__ import annotations
@@ -46,7 +49,11 @@ class Batch:
     timestamp_type = 0
 
     def __init__(self, entries: list[Entry]) -> None:
-        self.entries, self.base_offset, self.next_offset = entries, entries[0].offset, entries[-1].offset + 1
+        self.entries, self.base_offset, self.next_offset = (
+            entries,
+            entries[0].offset,
+            entries[-1].offset + 1,
+        )
 
     def __iter__(self) -> Any:
         return iter(self.entries)
@@ -70,8 +77,17 @@ class Member:
 class Broker:
     """The whole of it. `after` does something later, `chance` is the seed's."""
 
-    def __init__(self, topics: dict[str, int], now: Callable[[], float], after: Callable[[float, Callable[[], None]], None], chance: Any, epoch_ms: int) -> None:
-        self.logs: dict[TopicPartition, list[Entry]] = {TopicPartition(t, p): [] for t, n in topics.items() for p in range(n)}
+    def __init__(
+        self,
+        topics: dict[str, int],
+        now: Callable[[], float],
+        after: Callable[[float, Callable[[], None]], None],
+        chance: Any,
+        epoch_ms: int,
+    ) -> None:
+        self.logs: dict[TopicPartition, list[Entry]] = {
+            TopicPartition(t, p): [] for t, n in topics.items() for p in range(n)
+        }
         self.now, self.after, self.chance, self.epoch_ms = now, after, chance, epoch_ms
         self.offsets: dict[TopicPartition, tuple[int, str]] = {}
         self.transactional: dict[str, Coordinated] = {}
@@ -83,10 +99,20 @@ class Broker:
 
     # ---- logs
 
-    def append(self, tp: TopicPartition, value: bytes | None, key: bytes | None = None, transaction: Transaction | None = None, *, control: bool = False) -> int:
+    def append(
+        self,
+        tp: TopicPartition,
+        value: bytes | None,
+        key: bytes | None = None,
+        transaction: Transaction | None = None,
+        *,
+        control: bool = False,
+    ) -> int:
         log = self.logs[tp]
         offset = log[-1].offset + 1 if log else 0
-        log.append(Entry(offset, int(self.epoch_ms + self.now() * 1e3), key, value, transaction, control))
+        log.append(
+            Entry(offset, int(self.epoch_ms + self.now() * 1e3), key, value, transaction, control)
+        )
         return offset
 
     def end(self, tp: TopicPartition) -> int:
@@ -95,7 +121,14 @@ class Broker:
 
     def stable_end(self, tp: TopicPartition) -> int:
         """Up to here nothing is undecided."""
-        return next((e.offset for e in self.logs[tp] if e.transaction and e.transaction.state in (OPEN, PREPARED)), self.end(tp))
+        return next(
+            (
+                e.offset
+                for e in self.logs[tp]
+                if e.transaction and e.transaction.state in (OPEN, PREPARED)
+            ),
+            self.end(tp),
+        )
 
     def read(self, tp: TopicPartition, start: int, limit: int) -> tuple[list[Entry], int]:
         """What is committed from `start` on, and the offset after it."""
@@ -104,15 +137,24 @@ class Broker:
             if start <= entry.offset < end:
                 if len(found) == limit:
                     return found, entry.offset
-                if not entry.control and (entry.transaction is None or entry.transaction.state == COMMITTED):
+                if not entry.control and (
+                    entry.transaction is None or entry.transaction.state == COMMITTED
+                ):
                     found.append(entry)
         return found, max(end, start)
 
     def compact(self, tp: TopicPartition) -> None:
-        """Of each key the last committed record stays; what is undecided, and the newest records, are not touched."""
+        """
+        Of each key the last committed record stays; what is undecided, and the newest records, are
+        not touched.
+        """
         limit = self.stable_end(tp)
         cleanable = [e for e in self.logs[tp] if e.offset < limit]
-        last = {e.key: e.offset for e in cleanable if not e.control and (e.transaction is None or e.transaction.state == COMMITTED)}
+        last = {
+            e.key: e.offset
+            for e in cleanable
+            if not e.control and (e.transaction is None or e.transaction.state == COMMITTED)
+        }
         gone = {e.offset for e in cleanable[:-3] if e.control or last.get(e.key) != e.offset}
         self.logs[tp] = [e for e in self.logs[tp] if e.offset not in gone]
 
@@ -161,13 +203,17 @@ class Broker:
             self.after(TRANSACTION_S, expire)
         return known.transaction
 
-    def produce_in(self, name: str, epoch: int, tp: TopicPartition, value: bytes | None, key: bytes | None) -> int:
+    def produce_in(
+        self, name: str, epoch: int, tp: TopicPartition, value: bytes | None, key: bytes | None
+    ) -> int:
         transaction = self._open(name, epoch)
         if tp not in transaction.partitions:
             transaction.partitions.append(tp)
         return self.append(tp, value, key, transaction)
 
-    def offsets_in(self, name: str, epoch: int, offsets: dict[TopicPartition, tuple[int, str]]) -> None:
+    def offsets_in(
+        self, name: str, epoch: int, offsets: dict[TopicPartition, tuple[int, str]]
+    ) -> None:
         self._open(name, epoch).offsets.update(offsets)
 
     def commit_transaction(self, name: str, epoch: int) -> None:
@@ -175,11 +221,15 @@ class Broker:
         transaction = known.transaction
         if transaction and transaction.state == OPEN:
             transaction.state = PREPARED  # decided; markers and offsets come later
-            self.after(0.3 * self.chance.random(), lambda: self._finish(known, transaction, COMMITTED))
+            self.after(
+                0.3 * self.chance.random(), lambda: self._finish(known, transaction, COMMITTED)
+            )
 
     # ---- the group
 
-    def commit(self, member: str, generation: int, offsets: dict[TopicPartition, tuple[int, str]]) -> None:
+    def commit(
+        self, member: str, generation: int, offsets: dict[TopicPartition, tuple[int, str]]
+    ) -> None:
         if member not in self.members or generation != self.generation:
             raise CommitFailedError("another generation of the group")
         self.offsets.update(offsets)
@@ -201,12 +251,20 @@ class Broker:
 
     def expire(self) -> None:
         """What the broker does each second."""
-        late = [m for m, known in self.members.items() if known.answer is None and self.now() - known.heard > SESSION_S]
+        late = [
+            m
+            for m, known in self.members.items()
+            if known.answer is None and self.now() - known.heard > SESSION_S
+        ]
         for m in late:
             del self.members[m]
         if late:
             self._rebalance()
-        if self.joining_until and self.members and (all(m.answer for m in self.members.values()) or self.now() >= self.joining_until):
+        if (
+            self.joining_until
+            and self.members
+            and (all(m.answer for m in self.members.values()) or self.now() >= self.joining_until)
+        ):
             self._assign()
 
     def _rebalance(self) -> None:
@@ -217,11 +275,19 @@ class Broker:
         self.members = {m: known for m, known in self.members.items() if known.answer}
         if not self.members:
             return
-        self.joining_until, self.generation, self.rebalances = 0.0, self.generation + 1, self.rebalances + 1
+        self.joining_until, self.generation, self.rebalances = (
+            0.0,
+            self.generation + 1,
+            self.rebalances + 1,
+        )
         names, owned = list(self.members), {m: set[TopicPartition]() for m in self.members}
         for tp in self.assignable:  # sticky, most of the time
             before = self.owners.get(tp)
-            owner = before if before in owned and self.chance.random() < 0.6 else self.chance.choice(names)
+            owner = (
+                before
+                if before in owned and self.chance.random() < 0.6
+                else self.chance.choice(names)
+            )
             self.owners[tp] = owner
             owned[owner].add(tp)
         for name, known in self.members.items():

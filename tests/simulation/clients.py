@@ -1,8 +1,10 @@
 """
-What a worker uses of Kafka, over the broker in memory: producers, the reader of a restore, and the driver with its membership in the group.
+What a worker uses of Kafka, over the broker in memory: producers, the reader of a restore, and the
+driver with its membership in the group.
 
-Rule of the file: the driver does in this order what Faust's does (`stages/transport.py`): flow off, queued batches dropped, flush, join, open with heartbeats running, flow
-on. What may be lost between fetching and an agent there may be lost here.
+Rule of the file: the driver does in this order what Faust's does (`stages/transport.py`): flow off,
+queued batches dropped, flush, join, open with heartbeats running, flow on. What may be lost between
+fetching and an agent there may be lost here.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ class Written(NamedTuple):
 
 
 class Producer:
-    """`AIOKafkaProducer`: one batch a partition in flight, in order; in a transaction when it has an id."""
+    """
+    `AIOKafkaProducer`: one batch a partition in flight, in order; in a transaction when it has an
+    id.
+    """
 
     def __init__(self, world: World, transactional_id: str | None = None, **_: Any) -> None:
         self.world, self.id, self.epoch = world, transactional_id, -1
@@ -52,15 +57,28 @@ class Producer:
     async def stop(self) -> None:
         await asyncio.sleep(0)
 
-    async def send(self, topic: str, value: bytes, key: bytes | None = None, partition: int = 0, headers: Any = None) -> asyncio.Future[Written]:
+    async def send(
+        self,
+        topic: str,
+        value: bytes,
+        key: bytes | None = None,
+        partition: int = 0,
+        headers: Any = None,
+    ) -> asyncio.Future[Written]:
         await asyncio.sleep(0)
         tp, broker = TopicPartition(topic, partition), self.world.broker
         turn = self._turns[tp] = self.world.turn(self._turns.get(tp))
         if self.id is None:
-            future = self.world.request("send", lambda: Written(broker.append(tp, value, key)), turn=turn)
+            future = self.world.request(
+                "send", lambda: Written(broker.append(tp, value, key)), turn=turn
+            )
         else:
             name, epoch = self.id, self.epoch
-            future = self.world.request("send in a transaction", lambda: Written(broker.produce_in(name, epoch, tp, value, key)), turn=turn)
+            future = self.world.request(
+                "send in a transaction",
+                lambda: Written(broker.produce_in(name, epoch, tp, value, key)),
+                turn=turn,
+            )
         self._waiting.append(future)
         return future
 
@@ -70,16 +88,22 @@ class Producer:
     async def begin_transaction(self) -> None:
         self._waiting = []
 
-    async def send_offsets_to_transaction(self, offsets: Mapping[TopicPartition, Any], group: str) -> None:
+    async def send_offsets_to_transaction(
+        self, offsets: Mapping[TopicPartition, Any], group: str
+    ) -> None:
         assert self.id is not None
         name, said = self.id, {tp: (o.offset, o.metadata) for tp, o in offsets.items()}
-        await self.world.request("send offsets", lambda: self.world.broker.offsets_in(name, self.epoch, said))
+        await self.world.request(
+            "send offsets", lambda: self.world.broker.offsets_in(name, self.epoch, said)
+        )
 
     async def commit_transaction(self) -> None:
         assert self.id is not None
         name = self.id
         await asyncio.gather(*self._waiting)
-        await self.world.request("end", lambda: self.world.broker.commit_transaction(name, self.epoch))
+        await self.world.request(
+            "end", lambda: self.world.broker.commit_transaction(name, self.epoch)
+        )
 
 
 class Reader:
@@ -91,7 +115,9 @@ class Reader:
     async def value(self, tp: TopicPartition, offset: int) -> bytes | None:
         """Value of one record; None when it is gone."""
         while True:
-            found, _ = await self.world.request("restore", lambda: self.world.broker.read(tp, offset, 1))
+            found, _ = await self.world.request(
+                "restore", lambda: self.world.broker.read(tp, offset, 1)
+            )
             if found:
                 return found[0].value if found[0].offset == offset else None
             await asyncio.sleep(0.05)
@@ -100,7 +126,9 @@ class Reader:
         """All from `start` to `end`, and perhaps more."""
         while start < end:
             at = start
-            found, start = await self.world.request("restore", lambda at=at: self.world.broker.read(tp, at, 10))
+            found, start = await self.world.request(
+                "restore", lambda at=at: self.world.broker.read(tp, at, 10)
+            )
             yield Fetched(tp, 0, at, start, [(found[0].offset, Batch(found))] if found else [])
 
 
@@ -133,15 +161,25 @@ class Driver:
 
     # ---- the driver, as the stages see it
 
-    async def committed(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str] | None]:
-        return await self.world.request("committed", lambda: {tp: self.world.broker.offsets.get(tp) for tp in tps})
+    async def committed(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, str] | None]:
+        return await self.world.request(
+            "committed", lambda: {tp: self.world.broker.offsets.get(tp) for tp in tps}
+        )
 
-    async def bounds(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        return await self.world.request("bounds", lambda: {tp: (0, self.world.broker.stable_end(tp)) for tp in tps})
+    async def bounds(
+        self, tps: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, int]]:
+        return await self.world.request(
+            "bounds", lambda: {tp: (0, self.world.broker.stable_end(tp)) for tp in tps}
+        )
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         member, generation, said = self.member, self.generation, dict(offsets)
-        await self.world.request("commit", lambda: self.world.broker.commit(member, generation, said))
+        await self.world.request(
+            "commit", lambda: self.world.broker.commit(member, generation, said)
+        )
 
     async def seek(self, positions: Mapping[TopicPartition, int]) -> None:
         self.heard = self.process.time()
@@ -213,9 +251,14 @@ class Driver:
         member = self.member
 
         def answer(given: tuple[int, set[TopicPartition]]) -> None:
-            self.world.after(0.1 * self.world.chance.random(), lambda: None if future.done() else future.set_result(given))
+            self.world.after(
+                0.1 * self.world.chance.random(),
+                lambda: None if future.done() else future.set_result(given),
+            )
 
-        await self.world.request("join", lambda: self.world.broker.join(member, answer), faulty=False)
+        await self.world.request(
+            "join", lambda: self.world.broker.join(member, answer), faulty=False
+        )
         return await future
 
     async def _open(self) -> None:
@@ -236,9 +279,17 @@ class Driver:
             await asyncio.sleep(1)
             member, generation = self.member, self.generation
             try:
-                whole = await self.world.request("heartbeat", partial(self.world.broker.heartbeat, member, generation), faulty=False)
+                whole = await self.world.request(
+                    "heartbeat",
+                    partial(self.world.broker.heartbeat, member, generation),
+                    faulty=False,
+                )
             except UnknownMemberIdError:
-                if generation >= 0 and (member, generation) == (self.member, self.generation) and not self._rejoin.is_set():
+                if (
+                    generation >= 0
+                    and (member, generation) == (self.member, self.generation)
+                    and not self._rejoin.is_set()
+                ):
                     self._renew()
                     self.generation = -1
                     self._rejoin.set()
@@ -257,10 +308,22 @@ class Driver:
             generation, asked = self.generation, dict(self._positions)
             for tp, at in asked.items():
                 with suppress(KafkaError):
-                    found, end = await self.world.request("fetch", lambda tp=tp, at=at: self.world.broker.read(tp, at, self.world.chance.randint(1, FETCH_RECORDS)), faulty=False)
+                    found, end = await self.world.request(
+                        "fetch",
+                        lambda tp=tp, at=at: self.world.broker.read(
+                            tp, at, self.world.chance.randint(1, FETCH_RECORDS)
+                        ),
+                        faulty=False,
+                    )
                     if self._positions.get(tp) == at and end > at:
                         self._positions[tp] = end
-                        fetched = Fetched(tp, self.hub.epochs.get(tp, 0), self._ends.get(tp), end, [(e[0].offset, Batch(e)) for e in self._cut(found)])
+                        fetched = Fetched(
+                            tp,
+                            self.hub.epochs.get(tp, 0),
+                            self._ends.get(tp),
+                            end,
+                            [(e[0].offset, Batch(e)) for e in self._cut(found)],
+                        )
                         self._ends[tp] = end
                         if self.flow and generation == self.generation and not self.world.drops():
                             await self._queues[self._stage(tp)].put(fetched)

@@ -1,7 +1,9 @@
 """
-Statistics that forget nothing, in place of `Shard`: which rows were counted, in which order, and an alert for every few of them that depends on all before.
+Statistics that forget nothing, in place of `Shard`: which rows were counted, in which order, and an
+alert for every few of them that depends on all before.
 
-Rule of the file: what is seen before is decided by the product's own code (`Shard._unseen`); the rest is so plain that a loss, a repetition or another order shows at once.
+Rule of the file: what is seen before is decided by the product's own code (`Shard._unseen`); the
+rest is so plain that a loss, a repetition or another order shows at once.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class Ledger:
 
     anew: tuple[str, ...] = ()
 
-    def __init__(self, partition: int, settings: CoreSettings, baselines: Any = None, *, partitions: int = 1) -> None:
+    def __init__(
+        self, partition: int, settings: CoreSettings, baselines: Any = None, *, partitions: int = 1
+    ) -> None:
         self.partition, self.settings, self.baselines = partition, settings, baselines
         self.config = settings.hash
         self.log_time_ms = 0
@@ -43,11 +47,21 @@ class Ledger:
         self.log_time_ms = max(self.log_time_ms, observations.head.flushed_ms)
         fresh = self._unseen(observations)  # type: ignore[misc]
         sources = observations.head.sources
-        for source, offset in zip(observations.rows["source"][fresh].tolist(), observations.rows["offset"][fresh].tolist(), strict=True):
+        for source, offset in zip(
+            observations.rows["source"][fresh].tolist(),
+            observations.rows["offset"][fresh].tolist(),
+            strict=True,
+        ):
             self.rows.append((sources[source], offset))
             self.digest = zlib.crc32(f"{sources[source]} {offset}".encode(), self.digest)
             if len(self.rows) % ALERT_ROWS == 0:
-                self.outbox.append(Out("alerts", b"", json.dumps([self.partition, len(self.rows), self.digest]).encode()))
+                self.outbox.append(
+                    Out(
+                        "alerts",
+                        b"",
+                        json.dumps([self.partition, len(self.rows), self.digest]).encode(),
+                    )
+                )
 
     def learning(self) -> list[str]:
         """It has no detectors."""
@@ -58,16 +72,44 @@ class Ledger:
         parts: dict[str, bytes | None] = {}
         for start in range(0, full, SEGMENT_ROWS):
             name = f"segment-rows-{start}"
-            parts[name] = None if name in known else json.dumps(self.rows[start : start + SEGMENT_ROWS]).encode()
-        state = [self.log_time_ms, self.seen, [[*k, n] for k, n in self.counts.items()], self.rows[full:], self.digest, [[o.topic, o.value.decode()] for o in self.outbox]]
+            parts[name] = (
+                None
+                if name in known
+                else json.dumps(self.rows[start : start + SEGMENT_ROWS]).encode()
+            )
+        state = [
+            self.log_time_ms,
+            self.seen,
+            [[*k, n] for k, n in self.counts.items()],
+            self.rows[full:],
+            self.digest,
+            [[o.topic, o.value.decode()] for o in self.outbox],
+        ]
         return parts | {"state": json.dumps(state).encode()}
 
     @classmethod
-    def restore(cls, partition: int, settings: CoreSettings, parts: Mapping[str, bytes], baselines: Any = None, *, partitions: int = 1) -> Ledger:
+    def restore(
+        cls,
+        partition: int,
+        settings: CoreSettings,
+        parts: Mapping[str, bytes],
+        baselines: Any = None,
+        *,
+        partitions: int = 1,
+    ) -> Ledger:
         ledger = cls(partition, settings, baselines, partitions=partitions)
-        ledger.log_time_ms, ledger.seen, counts, rest, ledger.digest, outbox = json.loads(parts["state"])
+        ledger.log_time_ms, ledger.seen, counts, rest, ledger.digest, outbox = json.loads(
+            parts["state"]
+        )
         ledger.counts = Counter({(k, o): n for k, o, n in counts})
-        segments = sorted((name for name in parts if name.startswith("segment-")), key=lambda name: int(name.split("-")[2]))
-        ledger.rows = [(s, o) for part in [*(json.loads(parts[name]) for name in segments), rest] for s, o in part]
+        segments = sorted(
+            (name for name in parts if name.startswith("segment-")),
+            key=lambda name: int(name.split("-")[2]),
+        )
+        ledger.rows = [
+            (s, o)
+            for part in [*(json.loads(parts[name]) for name in segments), rest]
+            for s, o in part
+        ]
         ledger.outbox = [Out(topic, b"", value.encode()) for topic, value in outbox]
         return ledger

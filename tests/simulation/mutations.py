@@ -26,19 +26,27 @@ from tests.simulation.process import DiedError
 
 
 async def _deliver_anything(hub: Hub, stage: Any, fetched: Fetched) -> None:
-    if hub.source.flowing() and fetched.tp not in hub._reopening and stage.position(fetched.tp) >= 0:
+    if (
+        hub.source.flowing()
+        and fetched.tp not in hub._reopening
+        and stage.position(fetched.tp) >= 0
+    ):
         await stage.next(fetched)
 
 
 async def _send_all_at_once(stage: IngestStage, target: int, values: list[bytes]) -> None:
     topic = stage.hub.topic("observations")
-    await asyncio.gather(*[await stage._producer.send(topic, value, partition=target) for value in values])
+    await asyncio.gather(
+        *[await stage._producer.send(topic, value, partition=target) for value in values]
+    )
 
 
 async def _send_and_go_on(stage: IngestStage, target: int, values: list[bytes]) -> None:
     for value in values:
         with suppress(Exception):
-            await stage._producer.send_and_wait(stage.hub.topic("observations"), value, partition=target)
+            await stage._producer.send_and_wait(
+                stage.hub.topic("observations"), value, partition=target
+            )
 
 
 _send = IngestStage._send
@@ -76,7 +84,9 @@ def _uncommitted(broker: Broker, tp: Any, start: int, limit: int) -> tuple[list[
 _checkpoint = EvaluateStage._checkpoint
 
 
-async def _keep_what_is_in_doubt(stage: EvaluateStage, tp: Any, owned: Any, *, closing: bool = False) -> None:
+async def _keep_what_is_in_doubt(
+    stage: EvaluateStage, tp: Any, owned: Any, *, closing: bool = False
+) -> None:
     with suppress(DiedError):
         await _checkpoint(stage, tp, owned, closing=closing)
     owned.broken = False
@@ -90,11 +100,17 @@ WITHOUT: dict[str, Callable[[], Any]] = {
     "1 noticing holes": lambda: patch.object(Hub, "deliver", _deliver_anything),
     "2 one record in flight": lambda: patch.object(IngestStage, "_send_to", _send_all_at_once),
     "3 stopping at a failed send": lambda: patch.object(IngestStage, "_send_to", _send_and_go_on),
-    "4 committing what is acknowledged": lambda: patch.object(IngestStage, "_send", _commit_what_is_not_sent),
+    "4 committing what is acknowledged": lambda: patch.object(
+        IngestStage, "_send", _commit_what_is_not_sent
+    ),
     "5 one partition for a model": lambda: patch.object(ingest, "home", _wandering),
     "dropping what was seen": lambda: patch.object(Ledger, "_unseen", _nothing_is_seen),
     "fencing": lambda: patch.object(Broker, "init", _no_fence),
     "reading what is committed only": lambda: patch.object(Broker, "read", _uncommitted),
-    "throwing away what is in doubt": lambda: patch.object(EvaluateStage, "_checkpoint", _keep_what_is_in_doubt),
-    "a look for holes where nothing more comes": lambda: patch.object(Hub, "_watch_holes", _no_watch),
+    "throwing away what is in doubt": lambda: patch.object(
+        EvaluateStage, "_checkpoint", _keep_what_is_in_doubt
+    ),
+    "a look for holes where nothing more comes": lambda: patch.object(
+        Hub, "_watch_holes", _no_watch
+    ),
 }

@@ -1,7 +1,9 @@
 """
-A worker's process without a process: an event loop that is stepped from outside, one callback at a time, in virtual time.
+A worker's process without a process: an event loop that is stepped from outside, one callback at a
+time, in virtual time.
 
-Rule of the file: what is killed is never stepped again, so that no `finally` and no `except` of it runs, as after kill -9; what is stopped goes on later, as a zombie does.
+Rule of the file: what is killed is never stepped again, so that no `finally` and no `except` of it
+runs, as after kill -9; what is stopped goes on later, as a zombie does.
 """
 
 from __future__ import annotations
@@ -34,10 +36,14 @@ class Process(asyncio.BaseEventLoop):
         self.why = ""
         self.held_s = 0.0
         """What folding is said to have held the loop; see `Time`."""
-        self.tasks: list[asyncio.Task[Any]] = []  # kept: a task that is collected is closed, and closing runs its code
+        self.tasks: list[
+            asyncio.Task[Any]
+        ] = []  # kept: a task that is collected is closed, and closing runs its code
         self.set_task_factory(self._kept)
 
-    def _kept(self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+    def _kept(
+        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=loop, **options)
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         self.tasks.append(task)
@@ -48,10 +54,16 @@ class Process(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self.clock.now
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.TimerHandle:
-        return super().call_at(max(when, self.clock.now + GRAIN_S), callback, *args, context=context)
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return super().call_at(
+            max(when, self.clock.now + GRAIN_S), callback, *args, context=context
+        )
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+    def run_in_executor(
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:  # type: ignore[override]
         future = self.create_future()
         try:
             future.set_result(func(*args))
@@ -68,7 +80,9 @@ class Process(asyncio.BaseEventLoop):
         """Whether a step is possible now."""
         if not self.alive or self.stopped_until > self.clock.now:
             return False
-        while self._scheduled and (self._scheduled[0]._cancelled or self._scheduled[0]._when <= self.clock.now):  # type: ignore[attr-defined]
+        while self._scheduled and (
+            self._scheduled[0]._cancelled or self._scheduled[0]._when <= self.clock.now
+        ):  # type: ignore[attr-defined]
             handle = heapq.heappop(self._scheduled)  # type: ignore[attr-defined]
             handle._scheduled = False
             if not handle._cancelled:
@@ -79,7 +93,9 @@ class Process(asyncio.BaseEventLoop):
         """When a step will be possible."""
         if not self.alive:
             return float("inf")
-        return max(self._scheduled[0]._when if self._scheduled else float("inf"), self.stopped_until)  # type: ignore[attr-defined]
+        return max(
+            self._scheduled[0]._when if self._scheduled else float("inf"), self.stopped_until
+        )  # type: ignore[attr-defined]
 
     def step(self) -> None:
         """Run one callback."""
@@ -101,7 +117,9 @@ class Process(asyncio.BaseEventLoop):
             self.alive, self.exit_code, self.why = False, code, why
 
     def bury(self) -> None:
-        """When the simulation is over: what its coroutines still do on being closed reaches nobody."""
+        """
+        When the simulation is over: what its coroutines still do on being closed reaches nobody.
+        """
         self.alive = False
         for task in self.tasks:
             coro: Any = task.get_coro()
@@ -116,7 +134,9 @@ class Process(asyncio.BaseEventLoop):
 
 
 class Time:
-    """In place of the module `time`, in the modules of the runtime: what a process sees of the clock."""
+    """
+    In place of the module `time`, in the modules of the runtime: what a process sees of the clock.
+    """
 
     def __init__(self, epoch_ms: int, chance: Callable[[], float]) -> None:
         self._epoch_ms, self._chance, self._cpu_s = epoch_ms, chance, 0.0

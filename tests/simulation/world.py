@@ -1,8 +1,10 @@
 """
 The world of a simulation: virtual time, the seed's faults, what is sent, and what must come of it.
 
-Rule of the file: everything is decided by the seed; nothing waits. Each request of a worker to the broker is a place where it may be killed (before the request leaves, or
-before the answer comes), stopped for longer than its session, or told an error although the request was, or was not, carried out.
+Rule of the file: everything is decided by the seed; nothing waits. Each request of a worker to the
+broker is a place where it may be killed (before the request leaves, or before the answer comes),
+stopped for longer than its session, or told an error although the request was, or was not, carried
+out.
 """
 
 from __future__ import annotations
@@ -28,7 +30,17 @@ from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import unpack
 from stream_monitor.ingest import home
 from stream_monitor.settings import CoreSettings, ModelSettings, Settings, Threshold, WorkerSettings
-from stream_monitor.stages import checkpoints, clocks, copies, evaluate_stage, hub, ingest_stage, owned, restoring, tenures
+from stream_monitor.stages import (
+    checkpoints,
+    clocks,
+    copies,
+    evaluate_stage,
+    hub,
+    ingest_stage,
+    owned,
+    restoring,
+    tenures,
+)
 from tests.simulation.broker import ABORTED, COMMITTED, Broker, LaterError, Transaction
 from tests.simulation.clients import Driver, Producer, SimulatedHub, worker
 from tests.simulation.ledger import Ledger
@@ -38,8 +50,23 @@ T0 = 1_760_000_000_000
 SOURCES, TARGETS, WORKERS = 2, 2, 2
 FEED_S, FAULTS_S, LIMIT_S, STEPS_MAX = 25.0, 35.0, 900.0, 400_000
 WINDOW = 20
-TOPICS = {"predictions": SOURCES, "labels": SOURCES, "observations": TARGETS, "snapshots": TARGETS, "alerts": 1, "dead-letters": 1, "history": 1, "baselines": 1, "anomalies": 1}
-MODEL = ModelSettings(task="binary", windows=(f"last_{WINDOW}", "1h"), thresholds={"accuracy": Threshold(min=0.8, min_labels=10)}, cooldown_ms=0)
+TOPICS = {
+    "predictions": SOURCES,
+    "labels": SOURCES,
+    "observations": TARGETS,
+    "snapshots": TARGETS,
+    "alerts": 1,
+    "dead-letters": 1,
+    "history": 1,
+    "baselines": 1,
+    "anomalies": 1,
+}
+MODEL = ModelSettings(
+    task="binary",
+    windows=(f"last_{WINDOW}", "1h"),
+    thresholds={"accuracy": Threshold(min=0.8, min_labels=10)},
+    cooldown_ms=0,
+)
 FAULTS = ("killed before", "killed after", "stopped", "error before", "error after", "late")
 EXCUSED = {0, 70, 71}
 """Exit codes that mean an end on request, or "start me again"."""
@@ -75,16 +102,24 @@ class World:
     real : bool
         With the product's statistics instead of a `Ledger`.
     once : bool
-        With transactions; else alerts may be written again after a crash, and are compared as a set.
+        With transactions; else alerts may be written again after a crash, and are compared as a
+        set.
     """
 
     def __init__(self, seed: int, *, real: bool = False, once: bool = True) -> None:
         self.seed, self.real, self.once, self.chance = seed, real, once, random.Random(seed)
         self.now = 0.0
         self.broker = Broker(TOPICS, lambda: self.now, self.after, self.chance, T0)
-        self.broker.assignable = sorted(tp for tp in self.broker.logs if tp.topic in ("predictions", "labels", "observations"))
+        self.broker.assignable = sorted(
+            tp for tp in self.broker.logs if tp.topic in ("predictions", "labels", "observations")
+        )
         guarantee: Any = "exactly_once" if once else "at_least_once"
-        self.settings = Settings(core=CoreSettings(defaults=MODEL), worker=WorkerSettings(flush_interval_ms=self.chance.choice([50, 400]), processing_guarantee=guarantee))
+        self.settings = Settings(
+            core=CoreSettings(defaults=MODEL),
+            worker=WorkerSettings(
+                flush_interval_ms=self.chance.choice([50, 400]), processing_guarantee=guarantee
+            ),
+        )
         self.shard: Any = Shard if real else Ledger
         self.processes: list[Process] = []
         self.drivers: dict[int, Driver] = {}
@@ -114,8 +149,13 @@ class World:
 
     turn = Turn
 
-    def request(self, name: str, action: Callable[[], Any], *, faulty: bool = True, turn: Turn | None = None) -> asyncio.Future[Any]:
-        """Send a request to the broker, after the one before it in its turn; the future has its answer."""
+    def request(
+        self, name: str, action: Callable[[], Any], *, faulty: bool = True, turn: Turn | None = None
+    ) -> asyncio.Future[Any]:
+        """
+        Send a request to the broker, after the one before it in its turn; the future has its
+        answer.
+        """
         process = asyncio.get_running_loop()
         assert isinstance(process, Process)
         future = process.create_future()
@@ -128,21 +168,39 @@ class World:
             process.end(-9, f"kill -9 before {name}")
             return future
         if fault == "stopped":
-            process.stopped_until = self.now + self.chance.choice([2.0, self.chance.uniform(10.5, 25)])
-        self.after(delay_s, partial(self._arrive, process, future, name, action, fault, turn or Turn()))
+            process.stopped_until = self.now + self.chance.choice(
+                [2.0, self.chance.uniform(10.5, 25)]
+            )
+        self.after(
+            delay_s, partial(self._arrive, process, future, name, action, fault, turn or Turn())
+        )
         return future
 
     def _fault(self, name: str) -> str:
-        if not self.faulty() or self._budget <= 0 or self.chance.random() > self._rate * (self._send_weight if name == "send" else 1):
+        if (
+            not self.faulty()
+            or self._budget <= 0
+            or self.chance.random() > self._rate * (self._send_weight if name == "send" else 1)
+        ):
             return ""
         self._budget -= 1
         kind = self.chance.choice(FAULTS)
         self.hits[f"{name}: {kind}"] += 1
         return kind
 
-    def _arrive(self, process: Process, future: asyncio.Future[Any], name: str, action: Callable[[], Any], fault: str, turn: Turn) -> None:
+    def _arrive(
+        self,
+        process: Process,
+        future: asyncio.Future[Any],
+        name: str,
+        action: Callable[[], Any],
+        fault: str,
+        turn: Turn,
+    ) -> None:
         again = partial(self._arrive, process, future, name, action, fault, turn)
-        if self.now < self._away_until or not turn.free:  # the client asks again until the broker is back
+        if (
+            self.now < self._away_until or not turn.free
+        ):  # the client asks again until the broker is back
             self.after(max(self._away_until - self.now, 0.0) + 0.1 * self.chance.random(), again)
             return
         result: Any = None
@@ -156,7 +214,9 @@ class World:
                 result = e
         turn.over = True
         if fault.startswith("error"):
-            result = self.chance.choice([KafkaTimeoutError, KafkaConnectionError, NotLeaderForPartitionError])()
+            result = self.chance.choice(
+                [KafkaTimeoutError, KafkaConnectionError, NotLeaderForPartitionError]
+            )()
         if fault == "killed after":
             process.end(-9, f"kill -9 after {name}")
 
@@ -183,7 +243,10 @@ class World:
         def begin() -> None:
             here = SimulatedHub(self.settings)
             here.world = self
-            here.stages = [ingest_stage.IngestStage(here, TARGETS), evaluate_stage.EvaluateStage(here, TARGETS, {})]
+            here.stages = [
+                ingest_stage.IngestStage(here, TARGETS),
+                evaluate_stage.EvaluateStage(here, TARGETS, {}),
+            ]
             driver = self.drivers[process.number] = Driver(self, process, here)
             process.create_task(worker(self, process, here, driver))
 
@@ -207,11 +270,22 @@ class World:
 
     def _plan(self) -> None:
         """What is sent and what goes wrong, each at its time."""
-        for event in itertools.islice(stream(self.seed, 3, T0, phase=WINDOW), self.chance.randint(60, 400 if self.real else 250)):
+        for event in itertools.islice(
+            stream(self.seed, 3, T0, phase=WINDOW),
+            self.chance.randint(60, 400 if self.real else 250),
+        ):
             self.after(FEED_S * self.chance.random(), partial(self._send, event))
         for _ in range(self.chance.randint(0, 3)):
             self.after(FEED_S * self.chance.random(), self._send_in_transaction)
-        kinds: list[Callable[[], None]] = [self._kill, self._stop, self._terminate_one, self._scale, self._broker_away, self._steal, self._compact]
+        kinds: list[Callable[[], None]] = [
+            self._kill,
+            self._stop,
+            self._terminate_one,
+            self._scale,
+            self._broker_away,
+            self._steal,
+            self._compact,
+        ]
         for _ in range(self.chance.randint(0, 7)):
             self.after(FAULTS_S * self.chance.random(), self.chance.choice(kinds))
 
@@ -220,7 +294,9 @@ class World:
 
     def _send(self, event: Event, transaction: Transaction | None = None) -> Sent:
         tp = self._source(event.topic)
-        sent = Sent(tp, self.broker.append(tp, json.dumps(event.value).encode(), None, transaction), event)
+        sent = Sent(
+            tp, self.broker.append(tp, json.dumps(event.value).encode(), None, transaction), event
+        )
         if transaction is None:
             self.sent.append(sent)
         return sent
@@ -230,7 +306,14 @@ class World:
         transaction, tps = Transaction(), set[TopicPartition]()
         state = self.chance.choice([COMMITTED, ABORTED])
         for i in range(self.chance.randint(1, 5)):
-            value = {"event_id": f"t-{next(self._numbers)}-{i}", "model": "model-00", "version": "1", "timestamp": T0 + i, "prediction": 1, "score": 0.9}
+            value = {
+                "event_id": f"t-{next(self._numbers)}-{i}",
+                "model": "model-00",
+                "version": "1",
+                "timestamp": T0 + i,
+                "prediction": 1,
+                "score": 0.9,
+            }
             sent = self._send(Event("predictions", value), transaction)
             tps.add(sent.tp)
             if state == COMMITTED:
@@ -337,12 +420,17 @@ class World:
         for tp in self.broker.assignable:
             at = self.broker.offsets.get(tp, (0, ""))[0]
             found, _ = self.broker.read(tp, at, 10**6)
-            if self.broker.stable_end(tp) < self.broker.end(tp) or any(tp.topic != "observations" or unpack(e.value or b"").head.rows for e in found):
+            if self.broker.stable_end(tp) < self.broker.end(tp) or any(
+                tp.topic != "observations" or unpack(e.value or b"").head.rows for e in found
+            ):
                 out.append(f"{tp.topic}/{tp.partition} from {at}")
         return out
 
     async def _apart(self, steps: Iterable[Any]) -> tuple[int, str]:
-        """A copy of a worker, which no record of this world ends; workers are killed often enough that records are tried in one."""
+        """
+        A copy of a worker, which no record of this world ends; workers are killed often enough that
+        records are tried in one.
+        """
         self.hits["anywhere: tried apart"] += 1
         await asyncio.sleep(self.chance.random())
         return len(list(steps)), ""
@@ -368,16 +456,24 @@ class World:
             for module in (ingest_stage, copies):
                 stack.enter_context(patch.object(module, "apart", self._apart))
             for module in (ingest_stage, evaluate_stage):
-                stack.enter_context(patch.object(module, "AIOKafkaProducer", partial(Producer, self)))
+                stack.enter_context(
+                    patch.object(module, "AIOKafkaProducer", partial(Producer, self))
+                )
             stack.enter_context(patch.object(restoring, "Shard", self.shard))
             stack.enter_context(patch.object(evaluate_stage, "give_back", lambda: None))
-            stack.enter_context(patch.object(ingest_stage, "RECORD_BYTES_MAX", 500))  # several records a flush
+            stack.enter_context(
+                patch.object(ingest_stage, "RECORD_BYTES_MAX", 500)
+            )  # several records a flush
             yield
 
     # ---- the verdict
 
     def _wrong(self) -> list[str]:
-        wrong = [f"worker {p.number} ended with {p.exit_code}: {p.why}" for p in self.processes if p.exit_code not in {*EXCUSED, -9}]
+        wrong = [
+            f"worker {p.number} ended with {p.exit_code}: {p.why}"
+            for p in self.processes
+            if p.exit_code not in {*EXCUSED, -9}
+        ]
         shards, told = [], []
         for p in range(TARGETS):
             shard, tp = self.shard(p, self.settings.core), TopicPartition("observations", p)
@@ -401,11 +497,19 @@ class World:
             return {p: found if self.once else sorted(set(found)) for p, found in out.items()}
 
         want = by_partition(folded)
-        got = by_partition([e.value or b"" for e in self.broker.read(TopicPartition("alerts", 0), 0, 10**6)[0]])
-        return [f"alerts of {p}: {len(want.get(p, []))} expected, {len(got.get(p, []))} found" for p in range(TARGETS) if want.get(p) != got.get(p)]
+        got = by_partition(
+            [e.value or b"" for e in self.broker.read(TopicPartition("alerts", 0), 0, 10**6)[0]]
+        )
+        return [
+            f"alerts of {p}: {len(want.get(p, []))} expected, {len(got.get(p, []))} found"
+            for p in range(TARGETS)
+            if want.get(p) != got.get(p)
+        ]
 
     def _wrong_rows(self, ledgers: list[Ledger]) -> list[str]:
-        """Every record that was sent, once and in its order, in each partition that it belongs to."""
+        """
+        Every record that was sent, once and in its order, in each partition that it belongs to.
+        """
         wrong = []
         for p, ledger in enumerate(ledgers):
             want, got = defaultdict(list), defaultdict(list)
@@ -414,7 +518,11 @@ class World:
                     want[f"{s.tp.topic}@id/{s.tp.partition}"].append(s.offset)
             for source, offset in ledger.rows:
                 got[source].append(offset)
-            wrong += [f"observations/{p}: rows of {s}: {_first_difference(want[s], got[s])}" for s in sorted(want.keys() | got.keys()) if want[s] != got[s]]
+            wrong += [
+                f"observations/{p}: rows of {s}: {_first_difference(want[s], got[s])}"
+                for s in sorted(want.keys() | got.keys())
+                if want[s] != got[s]
+            ]
         return wrong
 
     def _wrong_totals(self, shards: list[Shard]) -> list[str]:
@@ -425,7 +533,18 @@ class World:
         for s in self.sent:
             oracle.take(s.event)
         found = summaries(dict(enumerate(shards)))
-        return differences("totals", oracle.expected(), {key: {k: v for k, v in of.items() if k.split("/")[0] in {*METRICS, "predictions", "labels"}} for key, of in found.items()})
+        return differences(
+            "totals",
+            oracle.expected(),
+            {
+                key: {
+                    k: v
+                    for k, v in of.items()
+                    if k.split("/")[0] in {*METRICS, "predictions", "labels"}
+                }
+                for key, of in found.items()
+            },
+        )
 
 
 def _first_difference(want: list[int], got: list[int]) -> str:

@@ -1,4 +1,7 @@
-"""`alerts`: the state of every fingerprint, what people say about it, and a live view, on the embedded broker."""
+"""
+`alerts`: the state of every fingerprint, what people say about it, and a live view, on the embedded
+broker.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,23 @@ NOW_MS = int(time.time() * 1_000)
 
 def alert(model: str, metric: str, status="firing", *, severity="warning", ago_s=60, n=0) -> Alert:
     verdict = Verdict(
-        key=AlertKey(model, "1", "", "performance", metric, "threshold"), level=severity, clear=False, value=0.7, threshold=0.8, direction="down",
-        window=Span(NOW_MS - 1_000, NOW_MS, 100), summary=f"{model} 1: {metric} is 0.7\x1b[2J, below 0.8",
-    )  # fmt: skip
-    return alert_of(verdict, status, severity, NOW_MS - ago_s * 1_000, NOW_MS - 1_000 if status == "resolved" else None, n)
+        key=AlertKey(model, "1", "", "performance", metric, "threshold"),
+        level=severity,
+        clear=False,
+        value=0.7,
+        threshold=0.8,
+        direction="down",
+        window=Span(NOW_MS - 1_000, NOW_MS, 100),
+        summary=f"{model} 1: {metric} is 0.7\x1b[2J, below 0.8",
+    )
+    return alert_of(
+        verdict,
+        status,
+        severity,
+        NOW_MS - ago_s * 1_000,
+        NOW_MS - 1_000 if status == "resolved" else None,
+        n,
+    )
 
 
 ACCURACY = alert("churn", "accuracy", severity="critical", ago_s=600)
@@ -55,7 +71,9 @@ async def _send(bootstrap: str, records: list[tuple[str, str, bytes | None]]) ->
 def broker(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with start_in_thread(partitions=1) as running:
-        (tmp_path / "monitor.yaml").write_text(f"kafka: {{bootstrap_servers: '{running.bootstrap}', topic_prefix: 'x.'}}\n")
+        (tmp_path / "monitor.yaml").write_text(
+            f"kafka: {{bootstrap_servers: '{running.bootstrap}', topic_prefix: 'x.'}}\n"
+        )
         yield running.bootstrap
 
 
@@ -81,11 +99,21 @@ def sent(bootstrap: str, *more: tuple[str, str, bytes | None]) -> None:
 
 
 def lifecycle(bootstrap: str) -> dict[str, bytes]:
-    return asyncio.run(read_compacted(Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap, topic_prefix="x.")), "lifecycle"))
+    return asyncio.run(
+        read_compacted(
+            Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap, topic_prefix="x.")),
+            "lifecycle",
+        )
+    )
 
 
 def order(out: str) -> list[str]:
-    return [a.subject for line in out.splitlines() for a in BOARD if a.fingerprint[:12] in line and a.status.upper() in line]
+    return [
+        a.subject
+        for line in out.splitlines()
+        for a in BOARD
+        if a.fingerprint[:12] in line and a.status.upper() in line
+    ]
 
 
 def test_what_fires_the_newest_first(broker, call):
@@ -108,7 +136,9 @@ def test_json_is_one_alert_a_line(broker, call):
     sent(broker)
     assert call("ack", ACCURACY.fingerprint)[0] == 0
     lines = [json.loads(line) for line in call("--json", "--all")[1].splitlines()]
-    assert [line["fingerprint"] for line in lines] == [a.fingerprint for a in (PRECISION, FRAUD, ACCURACY, OVER)]
+    assert [line["fingerprint"] for line in lines] == [
+        a.fingerprint for a in (PRECISION, FRAUD, ACCURACY, OVER)
+    ]
     assert lines[0] == msgspec.to_builtins(PRECISION) | {"marks": []}
     assert [m["type"] for m in lines[2]["marks"]] == ["acknowledged"]
 
@@ -121,16 +151,32 @@ def test_no_topic_and_no_broker(broker, call):
 
 
 def test_tombstones_and_what_is_no_alert(broker, call):
-    sent(broker, ("x.alerts", FRAUD.fingerprint, None), ("x.alerts", "k", b"{"), ("x.lifecycle", "churn", b"[]"), ("x.lifecycle", "churn", None))
+    sent(
+        broker,
+        ("x.alerts", FRAUD.fingerprint, None),
+        ("x.alerts", "k", b"{"),
+        ("x.lifecycle", "churn", b"[]"),
+        ("x.lifecycle", "churn", None),
+    )
     code, out, err = call()
     assert (code, order(out)) == (0, ["precision", "accuracy"])
     assert "1 records on x.alerts are not readable" in err
 
 
-@pytest.mark.parametrize(("command", "kind"), [("ack", "acknowledged"), ("mute", "muted"), ("false", "false_alarm")])
+@pytest.mark.parametrize(
+    ("command", "kind"), [("ack", "acknowledged"), ("mute", "muted"), ("false", "false_alarm")]
+)
 def test_what_people_say_is_a_record_on_lifecycle(broker, call, command, kind):
     sent(broker)
-    code, out, _ = call(command, ACCURACY.fingerprint[:8].upper(), "--for", "2h", "--comment", "looking into it", "--json")
+    code, out, _ = call(
+        command,
+        ACCURACY.fingerprint[:8].upper(),
+        "--for",
+        "2h",
+        "--comment",
+        "looking into it",
+        "--json",
+    )
     assert code == 0
     records = lifecycle(broker)
     assert list(records) == ["churn"]
@@ -140,7 +186,13 @@ def test_what_people_say_is_a_record_on_lifecycle(broker, call, command, kind):
     assert abs(time_of(record.pop("at")) - datetime.now(UTC)) < timedelta(minutes=1)
     assert record.pop("until").endswith("Z")
     record.pop("by", None)
-    assert record == {"schema": 1, "type": kind, "model": "churn", "fingerprint": ACCURACY.fingerprint, "comment": "looking into it"}
+    assert record == {
+        "schema": 1,
+        "type": kind,
+        "model": "churn",
+        "fingerprint": ACCURACY.fingerprint,
+        "comment": "looking into it",
+    }
     assert ": looking into it" in call("--severity", "critical")[1]
 
 
@@ -149,14 +201,26 @@ def test_several_people_about_several_alerts_of_a_model(broker, call):
     for command, about in (("ack", ACCURACY), ("mute", PRECISION), ("false", PRECISION)):
         assert call(command, about.fingerprint)[0] == 0
     out = call("--model", "churn")[1].splitlines()
-    assert [word for line in out for word in ("acknowledged", "muted", "called a false alarm") if word in line] == ["muted", "called a false alarm", "acknowledged"]
-    muted = next(m for line in call("--json")[1].splitlines() for m in json.loads(line)["marks"] if m["type"] == "muted")
+    assert [
+        word
+        for line in out
+        for word in ("acknowledged", "muted", "called a false alarm")
+        if word in line
+    ] == ["muted", "called a false alarm", "acknowledged"]
+    muted = next(
+        m
+        for line in call("--json")[1].splitlines()
+        for m in json.loads(line)["marks"]
+        if m["type"] == "muted"
+    )
     assert time_of(muted["until"]) - time_of(muted["at"]) == timedelta(days=1), "a mute always ends"
     call("mute", PRECISION.fingerprint, "--for", "0s")
     assert "muted" not in call()[1]
 
 
-@pytest.mark.parametrize(("prefix", "says"), [("0" * 32, "no alert has a fingerprint"), ("ab", "too short")])
+@pytest.mark.parametrize(
+    ("prefix", "says"), [("0" * 32, "no alert has a fingerprint"), ("ab", "too short")]
+)
 def test_an_unknown_fingerprint_is_refused(broker, call, prefix, says):
     sent(broker)
     code, _, err = call("ack", prefix)
@@ -168,7 +232,9 @@ def test_an_unknown_fingerprint_is_refused(broker, call, prefix, says):
 async def _missing(bootstrap: str) -> list[str]:
     from stream_monitor.kafka.records import Records
 
-    async with Records(Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap, topic_prefix="x.")), ["lifecycle"]) as records:
+    async with Records(
+        Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap, topic_prefix="x.")), ["lifecycle"]
+    ) as records:
         return records.missing
 
 
@@ -194,19 +260,43 @@ def test_usage_errors(broker, call):
 @pytest.mark.parametrize(("stop", "arguments"), [(signal.SIGINT, ["--json"]), (signal.SIGTERM, [])])
 def test_following_goes_on_until_it_is_stopped(broker, stop, arguments):
     sent(broker)
-    process = subprocess.Popen([sys.executable, "-m", "stream_monitor", "alerts", "--follow", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stream_monitor", "alerts", "--follow", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         first = [process.stdout.readline() for _ in range(3)]
         new = msgspec.structs.replace(PRECISION, status="resolved", ends_at=rfc3339(NOW_MS))
-        mark = Mark(type="muted", model="fraud", at=rfc3339(NOW_MS), fingerprint=FRAUD.fingerprint, comment="known")
-        asyncio.run(_send(broker, [("x.alerts", new.fingerprint, encode(new)), ("x.lifecycle", "fraud", mark.encoded())]))
+        mark = Mark(
+            type="muted",
+            model="fraud",
+            at=rfc3339(NOW_MS),
+            fingerprint=FRAUD.fingerprint,
+            comment="known",
+        )
+        asyncio.run(
+            _send(
+                broker,
+                [
+                    ("x.alerts", new.fingerprint, encode(new)),
+                    ("x.lifecycle", "fraud", mark.encoded()),
+                ],
+            )
+        )
         later = process.stdout.readline()
         process.send_signal(stop)
         _, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (0, "")
     finally:
         process.kill()
-    assert all(f[:12] in line for f, line in zip((PRECISION.fingerprint, FRAUD.fingerprint, ACCURACY.fingerprint), first, strict=True))
+    assert all(
+        f[:12] in line
+        for f, line in zip(
+            (PRECISION.fingerprint, FRAUD.fingerprint, ACCURACY.fingerprint), first, strict=True
+        )
+    )
     if arguments:
         assert json.loads(later)["status"] == "resolved"
     else:
@@ -216,11 +306,32 @@ def test_following_goes_on_until_it_is_stopped(broker, stop, arguments):
 def test_an_acknowledgement_is_about_its_episode_and_a_mute_about_all():
     marks = Marks()
     for kind in ("acknowledged", "muted", "false_alarm"):
-        assert marks.take(Mark(type=kind, model="m", at="2025-01-01T10:00:00Z", fingerprint="f").encoded()) is not None
+        assert (
+            marks.take(
+                Mark(type=kind, model="m", at="2025-01-01T10:00:00Z", fingerprint="f").encoded()
+            )
+            is not None
+        )
     now = time_of("2025-01-02T00:00:00Z")
-    assert [m.type for m in marks.of("f", "2025-01-01T09:59:59.999Z", now)] == ["acknowledged", "muted", "false_alarm"]
+    assert [m.type for m in marks.of("f", "2025-01-01T09:59:59.999Z", now)] == [
+        "acknowledged",
+        "muted",
+        "false_alarm",
+    ]
     assert [m.type for m in marks.of("f", "2025-01-01T10:00:00.001Z", now)] == ["muted"]
-    marks.take(Mark(type="muted", model="m", at="2025-01-01T11:00:00Z", fingerprint="f", until="2025-01-02T00:00:00Z").encoded())
+    marks.take(
+        Mark(
+            type="muted",
+            model="m",
+            at="2025-01-01T11:00:00Z",
+            fingerprint="f",
+            until="2025-01-02T00:00:00Z",
+        ).encoded()
+    )
     assert [m.type for m in marks.of("f", "2025-01-01T12:00:00Z", now)] == []
-    for other in (b'{"schema": 1, "type": "stage", "model": "m"}', b"{", b'{"type":"muted","model":"m","at":"soon","fingerprint":"f"}'):
+    for other in (
+        b'{"schema": 1, "type": "stage", "model": "m"}',
+        b"{",
+        b'{"type":"muted","model":"m","at":"soon","fingerprint":"f"}',
+    ):
         assert marks.take(other) is None

@@ -1,4 +1,6 @@
-"""Events of the client are valid, and what would be rejected raises a ValueError that names the field."""
+"""
+Events of the client are valid, and what would be rejected raises a ValueError that names the field.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,19 @@ from stream_monitor import client
 
 def test_a_full_prediction_event():
     value = client.prediction(
-        "e1", "churn", prediction=True, score={"yes": 0.75, "no": 0.25}, version="3", features={"age": 5, "x": 1.5, "city": "Rome", "new": False, "gone": None},
-        timestamp=1_700_000_000_000, latency_ms=2.5, segments={"country": "IT"}, variant="b", unit="user-1", embedding=[1, 2.5],
-    )  # fmt: skip
+        "e1",
+        "churn",
+        prediction=True,
+        score={"yes": 0.75, "no": 0.25},
+        version="3",
+        features={"age": 5, "x": 1.5, "city": "Rome", "new": False, "gone": None},
+        timestamp=1_700_000_000_000,
+        latency_ms=2.5,
+        segments={"country": "IT"},
+        variant="b",
+        unit="user-1",
+        embedding=[1, 2.5],
+    )
     assert json.loads(value) == {
         "event_id": "e1",
         "model": "churn",
@@ -37,31 +49,84 @@ def test_a_full_prediction_event():
 
 
 def test_a_failed_call_needs_neither_prediction_nor_score():
-    assert json.loads(client.prediction("e1", "churn", status="error")) == {"event_id": "e1", "model": "churn", "status": "error"}
+    assert json.loads(client.prediction("e1", "churn", status="error")) == {
+        "event_id": "e1",
+        "model": "churn",
+        "status": "error",
+    }
 
 
 def test_a_label_event():
-    value = client.label("e1", "yes", model="churn", version="", timestamp=1_700_000_000_000, prediction="no", score=0.2)
-    assert json.loads(value) == {"event_id": "e1", "label": "yes", "model": "churn", "version": "", "timestamp": 1_700_000_000_000, "prediction": "no", "score": 0.2}
+    value = client.label(
+        "e1",
+        "yes",
+        model="churn",
+        version="",
+        timestamp=1_700_000_000_000,
+        prediction="no",
+        score=0.2,
+    )
+    assert json.loads(value) == {
+        "event_id": "e1",
+        "label": "yes",
+        "model": "churn",
+        "version": "",
+        "timestamp": 1_700_000_000_000,
+        "prediction": "no",
+        "score": 0.2,
+    }
 
 
 @pytest.mark.parametrize(
     "timestamp",
-    [1_714_557_600_250, "2024-05-01T12:00:00.25+02:00", "2024-05-01T10:00:00.250Z", datetime(2024, 5, 1, 12, 0, 0, 250_999, tzinfo=timezone(timedelta(hours=2)))],
+    [
+        1_714_557_600_250,
+        "2024-05-01T12:00:00.25+02:00",
+        "2024-05-01T10:00:00.250Z",
+        datetime(2024, 5, 1, 12, 0, 0, 250_999, tzinfo=timezone(timedelta(hours=2))),
+    ],
 )
 def test_times_become_epoch_milliseconds(timestamp):
     assert json.loads(client.label("e", 1, timestamp=timestamp))["timestamp"] == 1_714_557_600_250
 
 
 def test_scalars_of_numpy_are_what_they_hold():
-    features = {"a": np.float32(1.5), "b": np.int64(2), "c": np.bool_(True), "d": np.str_("x"), "e": np.float64(0.5), "f": np.array(3)}
-    value = json.loads(client.prediction("e", "m", prediction=np.int64(1), score=np.float32(0.5), features=features, embedding=np.array([1.0, 2.0])))
+    features = {
+        "a": np.float32(1.5),
+        "b": np.int64(2),
+        "c": np.bool_(True),
+        "d": np.str_("x"),
+        "e": np.float64(0.5),
+        "f": np.array(3),
+    }
+    value = json.loads(
+        client.prediction(
+            "e",
+            "m",
+            prediction=np.int64(1),
+            score=np.float32(0.5),
+            features=features,
+            embedding=np.array([1.0, 2.0]),
+        )
+    )
     assert value["features"] == {"a": 1.5, "b": 2, "c": True, "d": "x", "e": 0.5, "f": 3}
     assert (value["prediction"], value["score"], value["embedding"]) == (1, 0.5, [1.0, 2.0])
 
 
 def test_a_strange_feature_is_sent_for_data_quality_to_count():
-    value = json.loads(client.prediction("e", "m", prediction=1, features={"a": math.nan, "b": math.inf, "c": np.float32("-inf"), "d": np.float64("nan")}))
+    value = json.loads(
+        client.prediction(
+            "e",
+            "m",
+            prediction=1,
+            features={
+                "a": math.nan,
+                "b": math.inf,
+                "c": np.float32("-inf"),
+                "d": np.float64("nan"),
+            },
+        )
+    )
     assert value["features"] == {"a": None, "b": "inf", "c": "-inf", "d": None}
 
 
@@ -110,13 +175,29 @@ def test_a_label_is_checked_too():
 
 def test_importing_it_is_light():
     code = (
-        "import sys, stream_monitor.client; print(*sorted({name.partition('.')[0] for name in sys.modules} & {'numpy', 'faust', 'aiokafka', 'river', 'click', 'rich', 'aiohttp'}))"
+        "import sys, stream_monitor.client; print(*sorted({name.partition('.')[0] for name in "
+        "sys.modules} & {'numpy', 'faust', 'aiokafka', 'river', 'click', 'rich', 'aiohttp'}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2], timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+        timeout=30,
+    )
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize(("score", "sent"), [(1 + 1e-7, 1.0), (np.nextafter(np.float32(1), np.float32(2)), 1.0), (-1e-9, 0.0), (0.25, 0.25)])
+@pytest.mark.parametrize(
+    ("score", "sent"),
+    [
+        (1 + 1e-7, 1.0),
+        (np.nextafter(np.float32(1), np.float32(2)), 1.0),
+        (-1e-9, 0.0),
+        (0.25, 0.25),
+    ],
+)
 def test_a_score_within_rounding_is_clipped(score, sent):
     assert json.loads(client.prediction("e", "m", score=score))["score"] == sent
     assert json.loads(client.prediction("e", "m", score={"yes": score}))["score"] == {"yes": sent}

@@ -35,7 +35,10 @@ def test_init_writes_a_file_that_is_right_and_does_not_overwrite_it(call, tmp_pa
     assert isinstance(refused.exception, InputError)
     assert "--force" in str(refused.exception)
     assert call("config", "init", "--force").exit_code == 0
-    assert call("config", "check").output == "good: monitor.yaml; 1 model configured, brokers 127.0.0.1:9092\n"
+    assert (
+        call("config", "check").output
+        == "good: monitor.yaml; 1 model configured, brokers 127.0.0.1:9092\n"
+    )
 
 
 def test_what_init_leaves_as_a_comment_is_right_too(call, tmp_path):
@@ -61,7 +64,9 @@ def test_init_says_where_it_cannot_write(call, path):
 
 
 def test_check_without_a_file_says_so(call):
-    assert call("config", "check").output.startswith("good: no ./monitor.yaml, so the defaults; 0 models configured")
+    assert call("config", "check").output.startswith(
+        "good: no ./monitor.yaml, so the defaults; 0 models configured"
+    )
 
 
 def test_check_tells_all_problems_to_programs(call, tmp_path):
@@ -90,7 +95,9 @@ def test_an_error_for_people_is_one_line_and_a_code(monkeypatch, capsys):
     assert capsys.readouterr().err == "stream-monitor: nowhere.csv: No such file or directory\n"
 
 
-def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(
+    group: click.Group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command, the groups too."""
     yield path, group
     for name in group.list_commands(click.Context(group)):
@@ -109,7 +116,9 @@ EVERY = [pytest.param(path, id=" ".join(path) or "stream-monitor") for path, _ i
 def test_every_help_has_an_example_that_works_and_explains_every_option(path):
     command = dict(commands(cli))[path]
     assert command.help is not None
-    examples = re.findall(r"^(?:Example: | +)(?:[A-Z_]+=\S+ )?(stream-monitor .+)$", command.help, re.MULTILINE)
+    examples = re.findall(
+        r"^(?:Example: | +)(?:[A-Z_]+=\S+ )?(stream-monitor .+)$", command.help, re.MULTILINE
+    )
     assert examples, "no example"
     for line in examples:
         words = shlex.split(re.split(r" \| | > | {3,}", line)[0])[1:]
@@ -126,11 +135,25 @@ def test_every_help_has_an_example_that_works_and_explains_every_option(path):
 def test_every_line_of_a_list_of_commands_is_whole():
     for _, command in commands(cli):
         if isinstance(command, click.Group):
-            listed = command.get_help(click.Context(command, terminal_width=100)).partition("Commands:")[2]
+            listed = command.get_help(click.Context(command, terminal_width=100)).partition(
+                "Commands:"
+            )[2]
             assert "..." not in listed
 
 
-@pytest.mark.parametrize(("written", "meant"), [("1e300", 1e300), ("-1.7e308", -1.7e308), ("1e6", 1e6), ("5.", 5.0), (".5", 0.5), ("1e309", None), (".inf", None), ("1e400", None)])
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("1e300", 1e300),
+        ("-1.7e308", -1.7e308),
+        ("1e6", 1e6),
+        ("5.", 5.0),
+        (".5", 0.5),
+        ("1e309", None),
+        (".inf", None),
+        ("1e400", None),
+    ],
+)
 def test_every_finite_number_is_one(call, tmp_path, written, meant):
     """Floats without a point too, which YAML 1.1 takes for text."""
     file = tmp_path / "monitor.yaml"

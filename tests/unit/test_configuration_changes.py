@@ -43,14 +43,37 @@ def test_a_monitor_that_is_off_is_tried_again_and_its_alert_ends_when_it_works()
 def predictions(ids: list[int]) -> Predictions:
     n = len(ids)
     at, none = np.arange(n), np.full(n, np.nan)
-    return Predictions(at, np.array(ids, np.uint64), at, np.zeros(n, np.int64), none, none, np.zeros(n, np.int64), np.empty((n, 0)), np.zeros(n, bool))
+    return Predictions(
+        at,
+        np.array(ids, np.uint64),
+        at,
+        np.zeros(n, np.int64),
+        none,
+        none,
+        np.zeros(n, np.int64),
+        np.empty((n, 0)),
+        np.zeros(n, bool),
+    )
 
 
 def labels(ids: list[int]) -> LabelRows:
     n = len(ids)
     at, none = np.arange(n), np.full(n, np.nan)
     any_ = np.full(n, ANY)
-    return LabelRows(at, np.array(ids, np.uint64), any_, any_, np.ones(n), at, at, at, any_, none, none, np.empty((n, 0)))
+    return LabelRows(
+        at,
+        np.array(ids, np.uint64),
+        any_,
+        any_,
+        np.ones(n),
+        at,
+        at,
+        at,
+        any_,
+        none,
+        none,
+        np.empty((n, 0)),
+    )
 
 
 def matched(join: Join, ids: list[int], now_ms: int) -> Any:
@@ -85,23 +108,44 @@ def test_what_has_expired_stays_so_under_a_longer_delay():
     assert (join.expired[0], join.pending[0]) == (10, 0)
 
 
-@pytest.mark.parametrize(("before", "after", "fires"), [(0.9, 0.5, False), (0.5, 0.9, True)], ids=["ends", "begins"])
+@pytest.mark.parametrize(
+    ("before", "after", "fires"), [(0.9, 0.5, False), (0.5, 0.9, True)], ids=["ends", "begins"]
+)
 def test_a_new_rule_is_judged_on_what_is_there_where_no_row_comes_any_more(before, after, fires):
     def config(least: float) -> CoreSettings:
         rule = Threshold(min=least, min_labels=50, window="last_100")
-        return CoreSettings(defaults=ModelSettings(windows=("last_100",), thresholds={"accuracy": rule}, segments=(Segment(name="s"),)))
+        return CoreSettings(
+            defaults=ModelSettings(
+                windows=("last_100",), thresholds={"accuracy": rule}, segments=(Segment(name="s"),)
+            )
+        )
 
     core, ingest, t0 = config(before), Ingest(1), 1_760_000_000_000
     shard = Shard(0, core)
     for kind in ("predictions", "labels"):
         answer = {"prediction": 1, "segments": {"s": "x"}}
-        values = [json.dumps({"event_id": str(i), "model": "m", **(answer if kind == "predictions" else {"label": int(i % 10 < 7)})}).encode() for i in range(200)]
+        values = [
+            json.dumps(
+                {
+                    "event_id": str(i),
+                    "model": "m",
+                    **(answer if kind == "predictions" else {"label": int(i % 10 < 7)}),
+                }
+            ).encode()
+            for i in range(200)
+        ]
         assert not ingest.take(f"{kind}@x/0", kind, list(values), np.arange(200), np.full(200, t0))
     for record in [*ingest.flush(t0)[0], *(tick(t0 + s * 1_000) for s in range(1, 10))]:
         shard.fold(record)
     names = {"", "s=x"}
-    assert {key.segment for key, _ in shard.alerts.firing() if key.subject == "accuracy"} == (set() if fires else names)
-    other = Shard.restore(0, config(after), {name: data or b"" for name, data in shard.snapshot().items()})
+    assert {key.segment for key, _ in shard.alerts.firing() if key.subject == "accuracy"} == (
+        set() if fires else names
+    )
+    other = Shard.restore(
+        0, config(after), {name: data or b"" for name, data in shard.snapshot().items()}
+    )
     for s in range(10, 12):
         other.fold(tick(t0 + s * 1_000))
-    assert {key.segment for key, _ in other.alerts.firing() if key.subject == "accuracy"} == (names if fires else set())
+    assert {key.segment for key, _ in other.alerts.firing() if key.subject == "accuracy"} == (
+        names if fires else set()
+    )

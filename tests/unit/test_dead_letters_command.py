@@ -28,7 +28,9 @@ LETTERS: list[tuple[str, int, str, bytes, bytes | None, int, dict[str, bytes]]] 
 def broker(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with start_in_thread(partitions=1) as running:
-        (tmp_path / "monitor.yaml").write_text(f"kafka: {{bootstrap_servers: '{running.bootstrap}', topic_prefix: 'x.'}}\n")
+        (tmp_path / "monitor.yaml").write_text(
+            f"kafka: {{bootstrap_servers: '{running.bootstrap}', topic_prefix: 'x.'}}\n"
+        )
         yield running.bootstrap
 
 
@@ -38,9 +40,24 @@ def letters(broker):
         producer = AIOKafkaProducer(bootstrap_servers=broker)
         await producer.start()
         for topic, offset, reason, value, key, ago_ms, more in LETTERS:
-            headers = {"__connect.errors.topic": topic.encode(), "__connect.errors.partition": b"3", "__connect.errors.offset": str(offset).encode()}
-            headers |= {"__connect.errors.exception.message": b"`x` is \x1b[2J wrong", "stream-monitor.reason": reason.encode(), **more}
-            await producer.send_and_wait("x.dead-letters", value, key, partition=0, timestamp_ms=NOW_MS - ago_ms, headers=list(headers.items()))
+            headers = {
+                "__connect.errors.topic": topic.encode(),
+                "__connect.errors.partition": b"3",
+                "__connect.errors.offset": str(offset).encode(),
+            }
+            headers |= {
+                "__connect.errors.exception.message": b"`x` is \x1b[2J wrong",
+                "stream-monitor.reason": reason.encode(),
+                **more,
+            }
+            await producer.send_and_wait(
+                "x.dead-letters",
+                value,
+                key,
+                partition=0,
+                timestamp_ms=NOW_MS - ago_ms,
+                headers=list(headers.items()),
+            )
         await producer.stop()
 
     asyncio.run(send())
@@ -88,14 +105,22 @@ def test_they_are_counted_and_the_newest_come_first(letters, call):
     assert code == 0
     lines = out.splitlines()
     assert lines[0].split() == ["3", "x.labels", "wrong_type"]
-    assert {tuple(line.split()) for line in lines[1:4]} == {("1", "x.predictions", "wrong_type"), ("1", "x.predictions", "invalid_json"), ("1", "x.observations", "ended_worker")}
+    assert {tuple(line.split()) for line in lines[1:4]} == {
+        ("1", "x.predictions", "wrong_type"),
+        ("1", "x.predictions", "invalid_json"),
+        ("1", "x.observations", "ended_worker"),
+    }
     assert [line.split()[0] for line in lines[5:]] == ["0:5", "0:4"]
     assert "x.labels/3:2  wrong_type  `x` is ?[2J wrong" in lines[5]
 
 
 def test_filters(letters, call):
     def found(*arguments: str) -> list[str]:
-        return [line["position"] for line in map(json.loads, call("list", "--json", *arguments)[1].splitlines()) if "position" in line]
+        return [
+            line["position"]
+            for line in map(json.loads, call("list", "--json", *arguments)[1].splitlines())
+            if "position" in line
+        ]
 
     assert found() == ["0:5", "0:4", "0:3", "0:2", "0:1", "0:0"]
     assert found("--topic", "predictions") == found("--topic", "x.predictions") == ["0:1", "0:0"]
@@ -113,9 +138,16 @@ def test_one_is_shown_by_position_or_from_the_newest(letters, call):
     found = json.loads(call("show", "0:2", "--json")[1])
     assert found.pop("time").endswith("Z")
     assert found == {
-        "position": "0:2", "topic": "x.labels", "source": "3:1", "reason": "wrong_type", "message": "`x` is \x1b[2J wrong", "truncated": 5_000_000,
-        "key": "k2", "value": "", "value_bytes": 0,
-    }  # fmt: skip
+        "position": "0:2",
+        "topic": "x.labels",
+        "source": "3:1",
+        "reason": "wrong_type",
+        "message": "`x` is \x1b[2J wrong",
+        "truncated": 5_000_000,
+        "key": "k2",
+        "value": "",
+        "value_bytes": 0,
+    }
     assert "13 more bytes" in call("show", "0:0", "--bytes", "4")[1]
     for wrong, code, says in (
         ("7", 1, "dead letter 7 does not exist"),
@@ -130,9 +162,21 @@ def test_they_are_sent_again_once_as_they_came(letters, call):
     assert call("replay", "--yes")[0] == 2
     assert "add --yes" in call("replay", "--reason", "wrong_type")[2]
     code, out, _ = call("replay", "--reason", "wrong_type", "--dry-run")
-    assert (code, out) == (0, "would send: 1 to x.labels, 1 to x.predictions\nleft out: 1 without their value\n")
-    code, out, _ = call("replay", "--reason", "wrong_type", "--reason", "ended_worker", "--yes", "--json")
-    assert (code, json.loads(out)) == (0, {"sent": True, "records": {"x.predictions": 1, "x.labels": 1}, "left_out": {"without their value": 1, "of another topic": 1}})
+    assert (code, out) == (
+        0,
+        "would send: 1 to x.labels, 1 to x.predictions\nleft out: 1 without their value\n",
+    )
+    code, out, _ = call(
+        "replay", "--reason", "wrong_type", "--reason", "ended_worker", "--yes", "--json"
+    )
+    assert (code, json.loads(out)) == (
+        0,
+        {
+            "sent": True,
+            "records": {"x.predictions": 1, "x.labels": 1},
+            "left_out": {"without their value": 1, "of another topic": 1},
+        },
+    )
     assert read(letters, "x.predictions") == [(b"k1", b'{"event_id": "a"}', NOW_MS - 7_200_000)]
     assert read(letters, "x.labels") == [(b"\xfe", b'{"event_id": "\x1b[2J"}', NOW_MS - 900)]
     assert call("replay", "--reason", "too_deep")[1] == "nothing to send\n"

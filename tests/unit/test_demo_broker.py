@@ -1,4 +1,8 @@
-"""What only the embedded broker does: bounds, refusals, a clean end. What every Kafka does is in tests/kafka/test_broker_contract.py."""
+"""
+What only the embedded broker does: bounds, refusals, a clean end.
+
+What every Kafka does is in tests/kafka/test_broker_contract.py.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,22 @@ from stream_monitor.demo.protocol import VERSIONS, Error
 RECORD_BYTES_MAX = 1_048_588
 
 
-def batch(*values: bytes, producer_id: int = -1, epoch: int = -1, sequence: int = -1, transactional: bool = False, time_ms: int = 1_700_000_000_000) -> bytes:
+def batch(
+    *values: bytes,
+    producer_id: int = -1,
+    epoch: int = -1,
+    sequence: int = -1,
+    transactional: bool = False,
+    time_ms: int = 1_700_000_000_000,
+) -> bytes:
     builder = DefaultRecordBatchBuilder(
-        magic=2, compression_type=0, is_transactional=transactional, producer_id=producer_id, producer_epoch=epoch, base_sequence=sequence, batch_size=1 << 20
+        magic=2,
+        compression_type=0,
+        is_transactional=transactional,
+        producer_id=producer_id,
+        producer_epoch=epoch,
+        base_sequence=sequence,
+        batch_size=1 << 20,
     )
     for number, value in enumerate(values):
         builder.append(number, time_ms + number, None, value, [])
@@ -69,7 +86,10 @@ def test_a_read_begins_with_the_batch_that_holds_the_offset_and_ends_at_the_limi
         (batch(b"x") + b"rest", Error.INVALID_RECORD),
         (batch(b"x")[:16] + b"\x01" + batch(b"x")[17:], Error.INVALID_RECORD),
         (batch(b"x")[:-1] + b"?", Error.CORRUPT_MESSAGE),
-        (batch(b"x", producer_id=1, epoch=0, sequence=0, transactional=True), Error.INVALID_TXN_STATE),
+        (
+            batch(b"x", producer_id=1, epoch=0, sequence=0, transactional=True),
+            Error.INVALID_TXN_STATE,
+        ),
         (batch(b"x" * 2_000), Error.MESSAGE_TOO_LARGE),
     ],
 )
@@ -81,31 +101,60 @@ def test_what_is_no_good_batch_is_refused_and_nothing_of_the_request_is_stored(d
 
 def test_an_older_epoch_of_a_producer_is_refused_and_a_newer_one_begins_at_zero():
     log = PartitionLog(bytes_max=1 << 20)
-    assert log.append(batch(b"a", producer_id=7, epoch=1, sequence=0), RECORD_BYTES_MAX).error == Error.NONE
-    assert log.append(batch(b"b", producer_id=7, epoch=0, sequence=1), RECORD_BYTES_MAX).error == Error.INVALID_PRODUCER_EPOCH
-    assert log.append(batch(b"c", producer_id=7, epoch=2, sequence=1), RECORD_BYTES_MAX).error == Error.OUT_OF_ORDER_SEQUENCE
-    assert log.append(batch(b"d", producer_id=7, epoch=2, sequence=0), RECORD_BYTES_MAX) == (Error.NONE, 1)
+    assert (
+        log.append(batch(b"a", producer_id=7, epoch=1, sequence=0), RECORD_BYTES_MAX).error
+        == Error.NONE
+    )
+    assert (
+        log.append(batch(b"b", producer_id=7, epoch=0, sequence=1), RECORD_BYTES_MAX).error
+        == Error.INVALID_PRODUCER_EPOCH
+    )
+    assert (
+        log.append(batch(b"c", producer_id=7, epoch=2, sequence=1), RECORD_BYTES_MAX).error
+        == Error.OUT_OF_ORDER_SEQUENCE
+    )
+    assert log.append(batch(b"d", producer_id=7, epoch=2, sequence=0), RECORD_BYTES_MAX) == (
+        Error.NONE,
+        1,
+    )
 
 
 def test_sequences_wrap_after_two_to_the_31():
     log = PartitionLog(bytes_max=1 << 20)
-    assert log.append(batch(b"a", b"b", producer_id=7, epoch=0, sequence=2**31 - 2), RECORD_BYTES_MAX) == (Error.NONE, 0)
-    assert log.append(batch(b"c", producer_id=7, epoch=0, sequence=0), RECORD_BYTES_MAX) == (Error.NONE, 2)
+    assert log.append(
+        batch(b"a", b"b", producer_id=7, epoch=0, sequence=2**31 - 2), RECORD_BYTES_MAX
+    ) == (Error.NONE, 0)
+    assert log.append(batch(b"c", producer_id=7, epoch=0, sequence=0), RECORD_BYTES_MAX) == (
+        Error.NONE,
+        2,
+    )
 
 
 def join(member: str, *protocols: str, session_s: float = 10.0, rebalance_s: float = 10.0) -> Join:
-    return Join(member, "client", session_s, rebalance_s, "consumer", dict.fromkeys(protocols or ("range",), b"meta"))
+    return Join(
+        member,
+        "client",
+        session_s,
+        rebalance_s,
+        "consumer",
+        dict.fromkeys(protocols or ("range",), b"meta"),
+    )
 
 
 def test_a_silent_member_is_taken_out_and_the_others_join_again():
     async def body():
         group = Group(join_delay_s=0.0)
-        first, second = asyncio.ensure_future(group.join(join(""))), asyncio.ensure_future(group.join(join("", session_s=1.0)))
+        first, second = (
+            asyncio.ensure_future(group.join(join(""))),
+            asyncio.ensure_future(group.join(join("", session_s=1.0))),
+        )
         leader, follower = await first, await second
         assert (leader.generation, len(leader.members), follower.members) == (1, 2, ())
         waiting = asyncio.ensure_future(group.sync(follower.member, 1, []))
         await asyncio.sleep(0)
-        assert await group.sync(leader.member, 1, [(leader.member, b"a"), (follower.member, b"b")]) == (Error.NONE, b"a")
+        assert await group.sync(
+            leader.member, 1, [(leader.member, b"a"), (follower.member, b"b")]
+        ) == (Error.NONE, b"a")
         assert (await waiting, group.state) == ((Error.NONE, b"b"), STABLE)
         now_s = asyncio.get_running_loop().time()
         assert group.reap(now_s + 0.9) == []
@@ -225,7 +274,9 @@ def test_a_reader_that_fell_behind_jumps_to_what_is_kept():
             for _ in range(30):
                 await producer.send_and_wait("t", b"x" * 500)
             await producer.stop()
-            consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest"
+            )
             await consumer.start()
             partition = TopicPartition("t", 0)
             consumer.assign([partition])
@@ -240,7 +291,10 @@ def test_a_reader_that_fell_behind_jumps_to_what_is_kept():
 
 
 def test_a_taken_port_is_an_error_of_the_caller():
-    with start_in_thread() as broker, pytest.raises(OSError, match=r"address already in use|Only one usage"):
+    with (
+        start_in_thread() as broker,
+        pytest.raises(OSError, match=r"address already in use|Only one usage"),
+    ):
         start_in_thread(port=int(broker.bootstrap.split(":")[1]))
 
 
@@ -255,7 +309,9 @@ def test_the_broker_dates_the_records_of_a_topic_that_says_so(kind):
             written = await producer.send_and_wait("t", b"x", timestamp_ms=17)
             after = time.time_ns() // 1_000_000
             await producer.stop()
-            consumer = AIOKafkaConsumer("t", bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
+            consumer = AIOKafkaConsumer(
+                "t", bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest"
+            )
             await consumer.start()
             record = await consumer.getone()  # it checks the sum
             await consumer.stop()

@@ -1,4 +1,8 @@
-"""The parts around the worker: its process, what is read of it, what is shown. A small fake stands in for the worker; the real one is run by tests/runtime."""
+"""
+The parts around the worker: its process, what is read of it, what is shown.
+
+A small fake stands in for the worker; the real one is run by tests/runtime.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
 print(f'listening on http://127.0.0.1:{server.server_port}', flush=True)
 print('some log', file=sys.stderr, flush=True)
 server.serve_forever()
-"""
+"""  # noqa: E501
 EXPOSITION = """
 # TYPE model_predictions counter
 model_predictions_total{model="credit-risk",version="1"} 100
@@ -51,7 +55,9 @@ model_drift_detected{model="credit-risk",version="1",feature="age",method="adwin
 model_alerts_firing{model="credit-risk",version="1",severity="critical"} 1
 model_alerts_firing{model="credit-risk",version="1",severity="warning"} 2
 """
-ALERT = Alert("1", "f", "firing", "critical", "performance", "accuracy", "Accuracy fell to 0.71.", MODEL)
+ALERT = Alert(
+    "1", "f", "firing", "critical", "performance", "accuracy", "Accuracy fell to 0.71.", MODEL
+)
 
 
 def fake(code: str) -> tuple[str, ...]:
@@ -61,7 +67,12 @@ def fake(code: str) -> tuple[str, ...]:
 def test_what_is_shown_is_taken_from_the_exposition():
     readings = parse_metrics(EXPOSITION, MODEL)
     assert readings == Readings(
-        predictions=107, labels=40, accuracy=0.75, drifts=[Drift("session_minutes", "psi", 1.5), Drift("age", "psi", 0.01)], detected=["__error__"], firing=3
+        predictions=107,
+        labels=40,
+        accuracy=0.75,
+        drifts=[Drift("session_minutes", "psi", 1.5), Drift("age", "psi", 0.01)],
+        detected=["__error__"],
+        firing=3,
     )
 
 
@@ -72,8 +83,19 @@ def test_what_is_not_there_is_not_shown_as_zero():
 
 
 def test_alerts_of_other_models_and_tombstones_are_passed_over():
-    fields = {"id": "1", "fingerprint": "f", "status": "firing", "severity": "critical", "kind": "performance", "subject": "accuracy", "summary": "Accuracy fell to 0.71."}
-    assert parse_alert(json.dumps({**fields, "model": MODEL, "evidence": {"x": 1}}).encode(), MODEL) == ALERT
+    fields = {
+        "id": "1",
+        "fingerprint": "f",
+        "status": "firing",
+        "severity": "critical",
+        "kind": "performance",
+        "subject": "accuracy",
+        "summary": "Accuracy fell to 0.71.",
+    }
+    assert (
+        parse_alert(json.dumps({**fields, "model": MODEL, "evidence": {"x": 1}}).encode(), MODEL)
+        == ALERT
+    )
     assert parse_alert(json.dumps({**fields, "model": "other"}).encode(), MODEL) is None
     assert parse_alert(None, MODEL) is None
 
@@ -104,7 +126,13 @@ def test_lines_say_numbers_alerts_and_the_address_of_the_metrics():
         view.alert(11.0, ALERT)
     text = out.getvalue()
     assert "http://127.0.0.1:2/metrics" in text
-    assert text.count("predictions 107  labels 40  accuracy 0.750  drift (PSI) session_minutes 1.50, age 0.01  detectors errors  alerts firing 3") == 1
+    assert (
+        text.count(
+            "predictions 107  labels 40  accuracy 0.750  drift (PSI) session_minutes 1.50, "
+            "age 0.01  detectors errors  alerts firing 3"
+        )
+        == 1
+    )
     assert "FIRING    critical  performance: Accuracy fell to 0.71." in text
     assert "memory only" in text
 
@@ -132,7 +160,10 @@ def test_the_live_page_draws(monkeypatch, capsys):
 
 def test_a_long_sentence_wraps_and_is_whole(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "60")
-    long = "credit-risk 1: accuracy of country=DE is 0.742 over last_500 (500 labelled), below 0.800 since the world has changed"
+    long = (
+        "credit-risk 1: accuracy of country=DE is 0.742 over last_500 (500 labelled), below 0.800 "
+        "since the world has changed"
+    )
     with LiveView() as view:
         view.begin(state(Readings()))
         view.alert(11.0, Alert("1", "f", "firing", "critical", "performance", "accuracy", long))
@@ -146,9 +177,18 @@ def test_the_summary_has_what_was_sent_and_what_was_counted():
     assert summary(shown)["sent"] == {"predictions": 120, "labels": 80}
     assert summary(shown)["predictions"] == 107
     assert summary(shown)["alerts"] == [
-        {"at_s": 11.0, "status": "firing", "severity": "critical", "kind": "performance", "subject": "accuracy", "summary": "Accuracy fell to 0.71."}
+        {
+            "at_s": 11.0,
+            "status": "firing",
+            "severity": "critical",
+            "kind": "performance",
+            "subject": "accuracy",
+            "summary": "Accuracy fell to 0.71.",
+        }
     ]
-    assert summary_text(shown) == "12 s: 107 predictions and 40 labels counted, accuracy 0.750, 1 alert fired (performance)"
+    assert summary_text(shown) == (
+        "12 s: 107 predictions and 40 labels counted, accuracy 0.750, 1 alert fired (performance)"
+    )
 
 
 def test_a_port_that_is_taken_is_not_insisted_on():
@@ -164,7 +204,13 @@ def test_the_worker_is_ready_on_entry_and_gone_on_exit(monkeypatch):
     monkeypatch.setenv("STREAM_MONITOR_KAFKA__TOPIC_PREFIX", "of-another")
 
     async def body():
-        process = WorkerProcess({"kafka": {}}, fake("import os; assert not [n for n in os.environ if n.startswith('STREAM_MONITOR_')]\n" + FAKE_WORKER))
+        process = WorkerProcess(
+            {"kafka": {}},
+            fake(
+                "import os; assert not [n for n in os.environ if n.startswith('STREAM_MONITOR_')]\n"
+                + FAKE_WORKER
+            ),
+        )
         async with process:
             assert process.url.startswith("http://127.0.0.1:")
             pid = process._process.pid
@@ -177,7 +223,11 @@ def test_the_worker_is_ready_on_entry_and_gone_on_exit(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "code", ["import sys; print('topics are missing', file=sys.stderr); sys.exit(3)", FAKE_WORKER.replace("server.serve_forever()", "sys.exit('topics are missing')")]
+    "code",
+    [
+        "import sys; print('topics are missing', file=sys.stderr); sys.exit(3)",
+        FAKE_WORKER.replace("server.serve_forever()", "sys.exit('topics are missing')"),
+    ],
 )
 def test_a_worker_that_ends_is_an_error_with_the_end_of_its_log(code):
     async def body():
@@ -192,7 +242,12 @@ def test_a_worker_that_does_not_get_ready_is_stopped(monkeypatch):
     monkeypatch.setattr(workers, "START_TIMEOUT_S", 0.5)
 
     async def body():
-        process = WorkerProcess({}, fake("import time; print('listening on http://127.0.0.1:9', flush=True); time.sleep(60)"))
+        process = WorkerProcess(
+            {},
+            fake(
+                "import time; print('listening on http://127.0.0.1:9', flush=True); time.sleep(60)"
+            ),
+        )
         with pytest.raises(BrokerError, match="not ready within"):
             await process.__aenter__()
         return process._process.returncode
@@ -201,12 +256,16 @@ def test_a_worker_that_does_not_get_ready_is_stopped(monkeypatch):
 
 
 def test_a_run_ends_by_itself_when_its_time_is_over(monkeypatch):
-    monkeypatch.setattr(sessions, "WorkerProcess", lambda settings: WorkerProcess(settings, fake(FAKE_WORKER)))
+    monkeypatch.setattr(
+        sessions, "WorkerProcess", lambda settings: WorkerProcess(settings, fake(FAKE_WORKER))
+    )
     monkeypatch.setattr(sessions, "SETTLE_S", 0.2)
     out = io.StringIO()
 
     async def body():
-        return await run(DemoOptions(seconds=1.5, port=0, rate_per_s=100), LineView(out), asyncio.Event())
+        return await run(
+            DemoOptions(seconds=1.5, port=0, rate_per_s=100), LineView(out), asyncio.Event()
+        )
 
     shown = asyncio.run(body())
     assert shown.sent_predictions > 50
@@ -215,7 +274,9 @@ def test_a_run_ends_by_itself_when_its_time_is_over(monkeypatch):
 
 
 def test_a_run_ends_when_it_is_told_to(monkeypatch):
-    monkeypatch.setattr(sessions, "WorkerProcess", lambda settings: WorkerProcess(settings, fake(FAKE_WORKER)))
+    monkeypatch.setattr(
+        sessions, "WorkerProcess", lambda settings: WorkerProcess(settings, fake(FAKE_WORKER))
+    )
 
     async def body():
         stop = asyncio.Event()
@@ -230,15 +291,27 @@ def test_a_run_ends_when_it_is_told_to(monkeypatch):
 def test_a_worker_that_dies_ends_the_run(monkeypatch):
     dying = FAKE_WORKER.replace(
         "server.serve_forever()",
-        "import threading; threading.Timer(1, lambda: (print('disk on fire', file=sys.stderr, flush=True), __import__('os')._exit(70))).start(); server.serve_forever()",
+        "import threading; threading.Timer(1, lambda: (print('disk on fire', file=sys.stderr, "
+        "flush=True), __import__('os')._exit(70))).start(); server.serve_forever()",
     )
-    monkeypatch.setattr(sessions, "WorkerProcess", lambda settings: WorkerProcess(settings, fake(dying)))
+    monkeypatch.setattr(
+        sessions, "WorkerProcess", lambda settings: WorkerProcess(settings, fake(dying))
+    )
     with pytest.raises(BrokerError, match=r"(?s)code 70.*disk on fire"):
         asyncio.run(run(DemoOptions(port=0), LineView(io.StringIO()), asyncio.Event()))
 
 
 def test_the_configuration_is_for_the_model_of_the_simulation():
-    settings = configuration(KafkaSettings(bootstrap_servers="b:1", topic_prefix="p-"), guarantee="at_least_once", port=0, baseline_rows=200)
-    assert settings["kafka"] == {"bootstrap_servers": "b:1", "topic_prefix": "p-", "create_topics": True}
+    settings = configuration(
+        KafkaSettings(bootstrap_servers="b:1", topic_prefix="p-"),
+        guarantee="at_least_once",
+        port=0,
+        baseline_rows=200,
+    )
+    assert settings["kafka"] == {
+        "bootstrap_servers": "b:1",
+        "topic_prefix": "p-",
+        "create_topics": True,
+    }
     assert settings["worker"]["processing_guarantee"] == "at_least_once"
     assert list(settings["models"]) == [MODEL]

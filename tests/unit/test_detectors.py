@@ -32,8 +32,12 @@ def one_by_one(detector: Any, values: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize("alpha", [0.9, 0.99, 0.9999, 1.0])
 def test_page_hinkley_forgets_as_river_does(alpha):
-    detector = make("page_hinkley", {"min_instances": 30, "delta": 0.005, "threshold": 15.0, "alpha": alpha})
-    assert detector.update(REAL).tolist() == one_by_one(drift.PageHinkley(30, 0.005, 15.0, alpha), REAL)
+    detector = make(
+        "page_hinkley", {"min_instances": 30, "delta": 0.005, "threshold": 15.0, "alpha": alpha}
+    )
+    assert detector.update(REAL).tolist() == one_by_one(
+        drift.PageHinkley(30, 0.005, 15.0, alpha), REAL
+    )
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "page_hinkley"])
@@ -41,7 +45,11 @@ def test_state_of_another_river_or_broken_state_starts_anew(method, capfd):
     detector = restore(method, {}, {**make(method, {}).state(), "river": "0.1"})
     assert detector.learning
     state = make(method, {}).state()
-    broken = {**state, "window": b"abc"} if "window" in state else {**state, "detector": {"object": {"no such": 1}}}
+    broken = (
+        {**state, "window": b"abc"}
+        if "window" in state
+        else {**state, "detector": {"object": {"no such": 1}}}
+    )
     detector = restore(method, {}, broken)
     assert detector.learning
     detector.update(np.zeros(10))
@@ -49,7 +57,9 @@ def test_state_of_another_river_or_broken_state_starts_anew(method, capfd):
 
 
 def broken_states(state: Any) -> Iterator[Any]:
-    """The state with one thing less, and with each of its bytes cut short or made of something else."""
+    """
+    The state with one thing less, and with each of its bytes cut short or made of something else.
+    """
     if isinstance(state, bytes):
         yield from (state[:-1], b"", b"\xff" * len(state), "text", None)
     elif isinstance(state, dict):
@@ -61,7 +71,11 @@ def broken_states(state: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "page_hinkley"])
 def test_whatever_is_wrong_with_a_state_only_its_detector_begins_anew(method, capfd):
-    """Malformed bytes raise a panic of Rust, which is no Exception. A new detector is what it is then, with nothing of the broken state."""
+    """
+    Malformed bytes raise a panic of Rust, which is no Exception.
+
+    A new detector is what it is then, with nothing of the broken state.
+    """
     detector = make(method, {})
     detector.update(ERRORS)
     tried = 0
@@ -77,14 +91,25 @@ def test_whatever_is_wrong_with_a_state_only_its_detector_begins_anew(method, ca
 def test_a_detector_that_begins_anew_is_told_and_its_episode_goes_on():
     core = CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=50)))
     ingest, shard = Ingest(1), Shard(0, core)
-    values: list[bytes | None] = [json.dumps({"event_id": str(i), "model": "m", "prediction": 1, "features": {"x": i % 7}}).encode() for i in range(400)]
-    assert not ingest.take("predictions@x/0", "predictions", values, np.arange(400), np.full(400, 1_760_000_000_000))
+    values: list[bytes | None] = [
+        json.dumps(
+            {"event_id": str(i), "model": "m", "prediction": 1, "features": {"x": i % 7}}
+        ).encode()
+        for i in range(400)
+    ]
+    assert not ingest.take(
+        "predictions@x/0", "predictions", values, np.arange(400), np.full(400, 1_760_000_000_000)
+    )
     for log_ms in (1_760_000_000_000, 1_760_000_002_000):
         for record in ingest.flush(log_ms).get(0, [tick(log_ms)]):
             shard.fold(record)
     parts = {name: data or b"" for name, data in shard.snapshot().items()}
     assert Shard.restore(0, core, parts).learning() == []
-    old = parts | {"state": parts["state"].replace(river_adapters.VERSION.encode(), b"0" * len(river_adapters.VERSION))}
+    old = parts | {
+        "state": parts["state"].replace(
+            river_adapters.VERSION.encode(), b"0" * len(river_adapters.VERSION)
+        )
+    }
     restored = Shard.restore(0, core, old)
     assert restored.learning() == ["m/ x adwin"]
     assert restored.versions[0].signals["x"].rows == shard.versions[0].signals["x"].rows > 0

@@ -27,7 +27,15 @@ from stream_monitor.ingest import tick
 from stream_monitor.kafka.cluster import READ, WRITE, Cluster, GroupFacts, Records, TopicFacts
 from stream_monitor.runtime.http import HttpServer
 from stream_monitor.schema import topics
-from stream_monitor.settings import CoreSettings, HttpSettings, KafkaSettings, Labels, ModelSettings, Settings, WorkerSettings
+from stream_monitor.settings import (
+    CoreSettings,
+    HttpSettings,
+    KafkaSettings,
+    Labels,
+    ModelSettings,
+    Settings,
+    WorkerSettings,
+)
 from stream_monitor.stages.notes import Note
 
 NOW_MS = 1_750_000_000_000
@@ -36,7 +44,12 @@ ALL = frozenset({READ, WRITE})
 
 
 def settings_for(bootstrap: str, *, port: int = 0, **worker) -> Settings:
-    return Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap), worker=WorkerSettings(metrics=HttpSettings(port=port), **{"processing_guarantee": "at_least_once", **worker}))
+    return Settings(
+        kafka=KafkaSettings(bootstrap_servers=bootstrap),
+        worker=WorkerSettings(
+            metrics=HttpSettings(port=port), **{"processing_guarantee": "at_least_once", **worker}
+        ),
+    )
 
 
 async def found_by(settings: Settings, **options) -> dict[str, list[Finding]]:
@@ -70,7 +83,10 @@ def test_healthy_cluster_with_good_events():
             await make_topics(broker.bootstrap, "observations", **topics()["observations"].config)
             async with producing(broker.bootstrap) as producer:
                 for number in range(20):
-                    await producer.send("predictions", b'{"event_id": "%d", "model": "churn", "prediction": 1}' % number)
+                    await producer.send(
+                        "predictions",
+                        b'{"event_id": "%d", "model": "churn", "prediction": 1}' % number,
+                    )
                     await producer.send("labels", b'{"event_id": "%d", "label": 1}' % number)
                 await producer.flush()
             return await found_by(settings_for(broker.bootstrap), sample_n=10)
@@ -78,7 +94,20 @@ def test_healthy_cluster_with_good_events():
     found = asyncio.run(scenario())
     assert {finding.status for findings in found.values() for finding in findings} == {"ok"}
     timed = {"pending"}  # only where the predictions have more than one time
-    assert set(found) - timed == {"metrics port", "broker", "protocol", "transactions", "topics", "permissions", "retention", "group", "predictions", "labels", "clock", "ids"}
+    assert set(found) - timed == {
+        "metrics port",
+        "broker",
+        "protocol",
+        "transactions",
+        "topics",
+        "permissions",
+        "retention",
+        "group",
+        "predictions",
+        "labels",
+        "clock",
+        "ids",
+    }
     assert "churn (10)" in found["predictions"][0].detail
 
 
@@ -95,10 +124,16 @@ def test_nothing_is_written_and_no_group_is_joined():
 
 
 def test_a_coordinator_that_still_loads_is_asked_again():
-    """On a fresh cluster, or after a restart of a broker, the group has moved or is not loaded yet: no reason for a worker to give up."""
+    """
+    On a fresh cluster, or after a restart of a broker, the group has moved or is not loaded yet: no
+    reason for a worker to give up.
+    """
 
     async def scenario():
-        async with Broker() as broker, Cluster(KafkaSettings(bootstrap_servers=broker.bootstrap), 0.5) as cluster:
+        async with (
+            Broker() as broker,
+            Cluster(KafkaSettings(bootstrap_servers=broker.bootstrap), 0.5) as cluster,
+        ):
             answers = iter([16, 14])
             ask = cluster._ask
 
@@ -117,7 +152,9 @@ def test_a_coordinator_that_still_loads_is_asked_again():
 def test_exactly_once_on_a_broker_without_transactions_names_the_setting():
     async def scenario():
         async with Broker() as broker:
-            return await found_by(settings_for(broker.bootstrap, processing_guarantee="exactly_once"), sample_n=0)
+            return await found_by(
+                settings_for(broker.bootstrap, processing_guarantee="exactly_once"), sample_n=0
+            )
 
     found = asyncio.run(scenario())
     assert found["protocol"][0].status == "fail"
@@ -153,7 +190,11 @@ def test_lag_of_the_group_and_records_that_were_lost():
                     await producer.send_and_wait("predictions", GOOD)
             from aiokafka import AIOKafkaConsumer
 
-            consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, group_id="stream-monitor", enable_auto_commit=False)
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=broker.bootstrap,
+                group_id="stream-monitor",
+                enable_auto_commit=False,
+            )
             await consumer.start()
             consumer.assign([TopicPartition("predictions", 0)])
             await consumer.commit({TopicPartition("predictions", 0): OffsetAndMetadata(2, "")})
@@ -169,10 +210,16 @@ def test_lag_of_the_group_and_records_that_were_lost():
 def test_retention_that_is_shorter_than_the_delay_of_labels():
     async def scenario():
         async with Broker() as broker:
-            await make_topics(broker.bootstrap, "predictions", "labels", **{"retention.ms": "3600000"})
-            core = CoreSettings(models={"slow": ModelSettings(labels=Labels(max_delay_ms=30 * 86_400_000))})
+            await make_topics(
+                broker.bootstrap, "predictions", "labels", **{"retention.ms": "3600000"}
+            )
+            core = CoreSettings(
+                models={"slow": ModelSettings(labels=Labels(max_delay_ms=30 * 86_400_000))}
+            )
             base = settings_for(broker.bootstrap)
-            return await found_by(Settings(kafka=base.kafka, worker=base.worker, core=core), sample_n=0)
+            return await found_by(
+                Settings(kafka=base.kafka, worker=base.worker, core=core), sample_n=0
+            )
 
     found = asyncio.run(scenario())
     assert [finding.status for finding in found["retention"]] == ["warn", "warn"]
@@ -182,7 +229,9 @@ def test_retention_that_is_shorter_than_the_delay_of_labels():
 def test_broker_that_is_not_there():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        found = asyncio.run(found_by(settings_for(f"127.0.0.1:{unused.getsockname()[1]}"), timeout_s=2.0))
+        found = asyncio.run(
+            found_by(settings_for(f"127.0.0.1:{unused.getsockname()[1]}"), timeout_s=2.0)
+        )
     assert [finding.status for finding in found["broker"]] == ["fail"]
     assert "nothing listens on that address" in found["broker"][0].detail
     assert "kafka.bootstrap_servers" in found["broker"][0].advice
@@ -193,7 +242,9 @@ def test_broker_that_never_answers():
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
-        found = asyncio.run(found_by(settings_for(f"127.0.0.1:{mute.getsockname()[1]}"), timeout_s=0.2))
+        found = asyncio.run(
+            found_by(settings_for(f"127.0.0.1:{mute.getsockname()[1]}"), timeout_s=0.2)
+        )
     assert found["broker"][0].status == "fail"
 
 
@@ -211,7 +262,12 @@ class FakeCluster:
 
     def __init__(self, *, operations=ALL, refusal="", ends=None, committed=None, hidden=()):
         self._hidden = hidden
-        self._operations, self._refusal, self._ends, self._committed = operations, refusal, ends or {}, committed or {}
+        self._operations, self._refusal, self._ends, self._committed = (
+            operations,
+            refusal,
+            ends or {},
+            committed or {},
+        )
 
     async def hidden(self, names):
         return {name for name in names if name in self._hidden}
@@ -234,7 +290,12 @@ def topic(name, *, operations=ALL, replicas=3, leaderless=0):
 
 
 def test_permissions_name_what_is_lacking():
-    subject = patient(topic("predictions", operations=frozenset({WRITE})), topic("alerts", operations=frozenset()), topic("labels"), cluster=FakeCluster(operations=frozenset()))
+    subject = patient(
+        topic("predictions", operations=frozenset({WRITE})),
+        topic("alerts", operations=frozenset()),
+        topic("labels"),
+        cluster=FakeCluster(operations=frozenset()),
+    )
     found = asyncio.run(doctor.permissions(subject))
     assert [(finding.status, finding.detail) for finding in found] == [
         ("fail", "topic predictions: Read not allowed"),
@@ -244,12 +305,18 @@ def test_permissions_name_what_is_lacking():
 
 
 def test_permissions_that_the_broker_does_not_tell():
-    found = asyncio.run(doctor.permissions(patient(topic("predictions", operations=None), cluster=FakeCluster(operations=None))))
+    found = asyncio.run(
+        doctor.permissions(
+            patient(topic("predictions", operations=None), cluster=FakeCluster(operations=None))
+        )
+    )
     assert found[0].status == "ok"
     assert "does not report" in found[0].detail
 
 
-@pytest.mark.parametrize(("refusal", "status"), [("", "ok"), ("TransactionalIdAuthorizationFailed", "fail")])
+@pytest.mark.parametrize(
+    ("refusal", "status"), [("", "ok"), ("TransactionalIdAuthorizationFailed", "fail")]
+)
 def test_transactions(refusal, status):
     found = asyncio.run(doctor.transactions(patient(cluster=FakeCluster(refusal=refusal))))
     assert found[0].status == status
@@ -258,7 +325,15 @@ def test_transactions(refusal, status):
 
 
 def test_topics_without_leader_or_replica():
-    found = asyncio.run(doctor.topics(patient(topic("predictions", leaderless=1), topic("observations", replicas=1), cluster=FakeCluster())))
+    found = asyncio.run(
+        doctor.topics(
+            patient(
+                topic("predictions", leaderless=1),
+                topic("observations", replicas=1),
+                cluster=FakeCluster(),
+            )
+        )
+    )
     assert [finding.status for finding in found] == ["warn", "fail", "warn"]
     assert "labels" in found[0].detail
     assert "no leader" in found[1].detail
@@ -267,25 +342,52 @@ def test_topics_without_leader_or_replica():
 
 def test_topics_that_are_hidden_are_not_called_missing():
     found = asyncio.run(doctor.topics(patient(cluster=FakeCluster(hidden={"alerts"}))))
-    assert [(finding.status, "alerts" in finding.detail) for finding in found] == [("fail", True), ("warn", False)]
+    assert [(finding.status, "alerts" in finding.detail) for finding in found] == [
+        ("fail", True),
+        ("warn", False),
+    ]
 
 
-@pytest.mark.parametrize(("create", "advice"), [(True, "the worker creates them"), (False, "topics apply")])
+@pytest.mark.parametrize(
+    ("create", "advice"), [(True, "the worker creates them"), (False, "topics apply")]
+)
 def test_missing_topics_depend_on_create_topics(create, advice):
-    found = asyncio.run(doctor.topics(patient(cluster=FakeCluster(), kafka=KafkaSettings(create_topics=create, topic_prefix="ml."))))
+    found = asyncio.run(
+        doctor.topics(
+            patient(
+                cluster=FakeCluster(), kafka=KafkaSettings(create_topics=create, topic_prefix="ml.")
+            )
+        )
+    )
     assert advice in found[0].advice
     assert "ml.predictions" in found[0].detail
 
 
-@pytest.mark.parametrize(("ends", "status"), [((0, 10), "ok"), ((7, 10), "fail"), ((0, 1_000_000), "warn")])
+@pytest.mark.parametrize(
+    ("ends", "status"), [((0, 10), "ok"), ((7, 10), "fail"), ((0, 1_000_000), "warn")]
+)
 def test_lag(ends, status):
-    subject = patient(topic("predictions"), cluster=FakeCluster(ends={0: ends}, committed={TopicPartition("predictions", 0): (5, ""), TopicPartition("other", 0): (1, "")}))
+    subject = patient(
+        topic("predictions"),
+        cluster=FakeCluster(
+            ends={0: ends},
+            committed={
+                TopicPartition("predictions", 0): (5, ""),
+                TopicPartition("other", 0): (1, ""),
+            },
+        ),
+    )
     assert [finding.status for finding in asyncio.run(doctor.group(subject))] == ["ok", status]
 
 
 def noted(*notes: Note) -> Patient:
-    committed = {TopicPartition("observations", p): (7, note.text() + " failed=9:1") for p, note in enumerate(notes)} | {TopicPartition("predictions", 0): (5, "id")}
-    return patient(TopicFacts("observations", 2, 3, 0, ALL), cluster=FakeCluster(committed=committed))
+    committed = {
+        TopicPartition("observations", p): (7, note.text() + " failed=9:1")
+        for p, note in enumerate(notes)
+    } | {TopicPartition("predictions", 0): (5, "id")}
+    return patient(
+        TopicFacts("observations", 2, 3, 0, ALL), cluster=FakeCluster(committed=committed)
+    )
 
 
 @pytest.mark.parametrize(
@@ -298,7 +400,12 @@ def noted(*notes: Note) -> Patient:
     ],
 )
 def test_configurations_by_partition(configs, age_min, status, says):
-    subject = noted(*(Note(3, 2, config, 1, NOW_MS - (age_min + 100 * p) * 60_000) for p, config in enumerate(configs)))
+    subject = noted(
+        *(
+            Note(3, 2, config, 1, NOW_MS - (age_min + 100 * p) * 60_000)
+            for p, config in enumerate(configs)
+        )
+    )
     [finding] = asyncio.run(doctor.configuration(subject))
     assert finding.status == status
     assert says in finding.detail
@@ -307,13 +414,22 @@ def test_configurations_by_partition(configs, age_min, status, says):
 
 
 def test_observations_with_another_number_of_partitions():
-    found = asyncio.run(doctor.configuration(noted(Note(3, 4, "a", 1, NOW_MS), Note(3, 4, "a", 1, NOW_MS))))
+    found = asyncio.run(
+        doctor.configuration(noted(Note(3, 4, "a", 1, NOW_MS), Note(3, 4, "a", 1, NOW_MS)))
+    )
     assert [f.status for f in found] == ["fail", "ok"]
     assert "observations has 2 partitions, but its rows were partitioned for 4" in found[0].detail
     assert "stop all workers" in found[0].advice
 
 
-@pytest.mark.parametrize("subject", [patient(cluster=FakeCluster()), patient(TopicFacts("observations", 2, 3, 0, ALL), cluster=FakeCluster())], ids=["no topic", "no commits"])
+@pytest.mark.parametrize(
+    "subject",
+    [
+        patient(cluster=FakeCluster()),
+        patient(TopicFacts("observations", 2, 3, 0, ALL), cluster=FakeCluster()),
+    ],
+    ids=["no topic", "no commits"],
+)
 def test_nothing_is_evaluated_yet(subject):
     assert asyncio.run(doctor.configuration(subject)) == []
 
@@ -324,10 +440,20 @@ def test_notes_come_from_the_metadata_of_commits():
             await make_topics(broker.bootstrap, "observations")
             from aiokafka import AIOKafkaConsumer
 
-            consumer = AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, group_id="stream-monitor", enable_auto_commit=False)
+            consumer = AIOKafkaConsumer(
+                bootstrap_servers=broker.bootstrap,
+                group_id="stream-monitor",
+                enable_auto_commit=False,
+            )
             await consumer.start()
             consumer.assign([TopicPartition("observations", 0)])
-            await consumer.commit({TopicPartition("observations", 0): OffsetAndMetadata(0, Note(3, 1, "abc", 0, 1).text())})
+            await consumer.commit(
+                {
+                    TopicPartition("observations", 0): OffsetAndMetadata(
+                        0, Note(3, 1, "abc", 0, 1).text()
+                    )
+                }
+            )
             await consumer.stop()
             return await found_by(settings_for(broker.bootstrap), sample_n=0)
 
@@ -345,11 +471,20 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch):
             return await found_by(settings_for(broker.bootstrap), sample_n=0)
 
     found = asyncio.run(scenario())
-    assert [(finding.status, finding.detail) for finding in found["topics"]] == [("fail", "could not be checked: boom")]
+    assert [(finding.status, finding.detail) for finding in found["topics"]] == [
+        ("fail", "could not be checked: boom")
+    ]
     assert found["permissions"][0].status == "ok"
 
 
-@pytest.mark.parametrize(("age_ms", "status", "says"), [(90_000, "ok", "90 s old"), (-60_000, "ok", "60 s ahead"), (-3_600_000, "warn", "60 min ahead")])
+@pytest.mark.parametrize(
+    ("age_ms", "status", "says"),
+    [
+        (90_000, "ok", "90 s old"),
+        (-60_000, "ok", "60 s ahead"),
+        (-3_600_000, "warn", "60 min ahead"),
+    ],
+)
 def test_clock(age_ms, status, says):
     finding = doctor.clock("predictions", [Records(0, [1], [NOW_MS - age_ms], [GOOD])], NOW_MS)
     assert finding.status == status
@@ -357,41 +492,82 @@ def test_clock(age_ms, status, says):
 
 
 def test_what_cannot_be_used_is_told_by_model_however_it_is_broken():
-    deep = b'{"event_id": "2", "model": "churn", "features": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
-    values = [GOOD, GOOD.replace(b"1}", b"[1]}"), b'{"event_id": "1", "model": "other"}', b"\xff", b'"\xff"', deep]
-    finding = judged("predictions", "predictions", [Records(0, list(range(6)), [NOW_MS] * 6, values)], 1_000_000)
+    deep = (
+        b'{"event_id": "2", "model": "churn", "features": {"a": '
+        + b"[" * 100_000
+        + b"]" * 100_000
+        + b"}}"
+    )
+    values = [
+        GOOD,
+        GOOD.replace(b"1}", b"[1]}"),
+        b'{"event_id": "1", "model": "other"}',
+        b"\xff",
+        b'"\xff"',
+        deep,
+    ]
+    finding = judged(
+        "predictions", "predictions", [Records(0, list(range(6)), [NOW_MS] * 6, values)], 1_000_000
+    )
     assert (finding.status, "5 cannot be used" in finding.detail) == ("warn", True)
     assert finding.detail.endswith("by the model that they name: churn 1 of 2, other 1 of 1")
 
 
-@pytest.mark.parametrize(("ahead_ms", "by", "n"), [(7_200_000, "event", 1), (60_000, "record", 2), (0, "event", 0)])
+@pytest.mark.parametrize(
+    ("ahead_ms", "by", "n"), [(7_200_000, "event", 1), (60_000, "record", 2), (0, "event", 0)]
+)
 def test_events_of_the_future_are_told(ahead_ms, by, n):
     """The clock of a producer, with the time of its records or without."""
     good = json.loads(GOOD) | ({"timestamp": NOW_MS + ahead_ms} if by == "event" else {})
     time_ms = NOW_MS + (ahead_ms if by == "record" else 0)
-    values = [json.dumps(good | {"event_id": str(i), **({} if i < max(n, 1) else {"timestamp": NOW_MS})}).encode() for i in range(3)]
-    ingest = doctor._taken("predictions", "predictions", [Records(0, [1, 2, 3], [time_ms] * 3, values)], 1_000)[0]
+    values = [
+        json.dumps(
+            good | {"event_id": str(i), **({} if i < max(n, 1) else {"timestamp": NOW_MS})}
+        ).encode()
+        for i in range(3)
+    ]
+    ingest = doctor._taken(
+        "predictions", "predictions", [Records(0, [1, 2, 3], [time_ms] * 3, values)], 1_000
+    )[0]
     found = doctor._dated("predictions", ingest, NOW_MS)
-    assert [(f.status, f.detail.split(" are ")[0]) for f in found] == ([("warn", f"{n} of the newest 3 predictions")] if n else [])
+    assert [(f.status, f.detail.split(" are ")[0]) for f in found] == (
+        [("warn", f"{n} of the newest 3 predictions")] if n else []
+    )
 
 
 def test_a_name_stays_on_its_line():
-    assert len(shown(Finding("predictions", "ok", "models: a\nfail  broker\x1b[2J (1)")).splitlines()) == 1
+    assert (
+        len(shown(Finding("predictions", "ok", "models: a\nfail  broker\x1b[2J (1)")).splitlines())
+        == 1
+    )
 
 
 def test_tombstones_are_not_faults():
-    assert judged("predictions", "predictions", [Records(0, [1, 2], [NOW_MS, NOW_MS], [None, GOOD])], 1_000).status == "ok"
+    assert (
+        judged(
+            "predictions",
+            "predictions",
+            [Records(0, [1, 2], [NOW_MS, NOW_MS], [None, GOOD])],
+            1_000,
+        ).status
+        == "ok"
+    )
 
 
 def test_too_large_for_the_limit_of_the_worker():
-    assert "too_large" in judged("predictions", "predictions", [Records(0, [7], [NOW_MS], [GOOD])], 10).detail
+    assert (
+        "too_large"
+        in judged("predictions", "predictions", [Records(0, [7], [NOW_MS], [GOOD])], 10).detail
+    )
 
 
 def test_metrics_port():
     async def scenario():
         found = []
         for ready in (True, False):
-            server = HttpServer(HttpSettings(port=0), metrics=None, ready=lambda ready=ready: (ready, "so it is"))
+            server = HttpServer(
+                HttpSettings(port=0), metrics=None, ready=lambda ready=ready: (ready, "so it is")
+            )
             port = await server.start()
             found.append(await doctor.metrics_port(HttpSettings(port=port)))
             await server.stop()
@@ -401,7 +577,9 @@ def test_metrics_port():
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        found.append(await doctor.metrics_port(HttpSettings(port=site._server.sockets[0].getsockname()[1])))
+        found.append(
+            await doctor.metrics_port(HttpSettings(port=site._server.sockets[0].getsockname()[1]))
+        )
         await runner.cleanup()
         return found
 
@@ -412,11 +590,16 @@ def test_metrics_port():
 
 
 def worker_that_sees(bootstrap: str, predictions: list[dict], *, blind: bool = False):
-    """Metrics of a worker that reads the topics itself: `model_labels_total` counts labels of predictions it has seen."""
+    """
+    Metrics of a worker that reads the topics itself: `model_labels_total` counts labels of
+    predictions it has seen.
+    """
     from aiokafka import AIOKafkaConsumer
 
     async def metrics(_accept):
-        consumer = AIOKafkaConsumer("predictions", "labels", bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+        consumer = AIOKafkaConsumer(
+            "predictions", "labels", bootstrap_servers=bootstrap, auto_offset_reset="earliest"
+        )
         await consumer.start()
         ids: dict[str, set] = {"predictions": set(), "labels": set()}
         for records in (await consumer.getmany(timeout_ms=100)).values():
@@ -428,7 +611,14 @@ def worker_that_sees(bootstrap: str, predictions: list[dict], *, blind: bool = F
         labels_n = len(ids["predictions"] & ids["labels"])
         if blind or not labels_n:
             return b"stream_monitor_ready 1\n", "text/plain"
-        return b'model_labels_total{model="__probe__",version=""} %d\nmodel_accuracy{model="__probe__",version="",window="1h"} 1.0\n' % labels_n, "text/plain"
+        return (
+            (
+                b'model_labels_total{model="__probe__",version=""} '
+                b'%d\nmodel_accuracy{model="__probe__",version="",window="1h"} 1.0\n'
+            )
+            % labels_n,
+            "text/plain",
+        )
 
     return metrics
 
@@ -439,9 +629,17 @@ def test_probe(blind, status):
         events = []
         async with Broker() as broker:
             await make_topics(broker.bootstrap, "predictions", "labels")
-            server = HttpServer(HttpSettings(port=0), worker_that_sees(broker.bootstrap, events, blind=blind), lambda: (True, ""))
+            server = HttpServer(
+                HttpSettings(port=0),
+                worker_that_sees(broker.bootstrap, events, blind=blind),
+                lambda: (True, ""),
+            )
             port = await server.start()
-            finding = await probe(KafkaSettings(bootstrap_servers=broker.bootstrap), [f"http://127.0.0.1:{port}/metrics"], wait_s=1.0 if blind else 20.0)
+            finding = await probe(
+                KafkaSettings(bootstrap_servers=broker.bootstrap),
+                [f"http://127.0.0.1:{port}/metrics"],
+                wait_s=1.0 if blind else 20.0,
+            )
             await server.stop()
         return finding, events
 
@@ -451,17 +649,31 @@ def test_probe(blind, status):
     now_ms = time.time_ns() // 1_000_000
     for event in events:
         kind = "labels" if "label" in event else "predictions"
-        assert judged(kind, kind, [Records(0, [0], [now_ms], [json.dumps(event).encode()])], 1_000).status == "ok"
+        assert (
+            judged(
+                kind, kind, [Records(0, [0], [now_ms], [json.dumps(event).encode()])], 1_000
+            ).status
+            == "ok"
+        )
 
 
 def test_probe_without_a_worker_sends_nothing():
-    finding = asyncio.run(probe(KafkaSettings(bootstrap_servers="127.0.0.1:1"), ["http://127.0.0.1:1/metrics"], wait_s=1.0))
+    finding = asyncio.run(
+        probe(
+            KafkaSettings(bootstrap_servers="127.0.0.1:1"),
+            ["http://127.0.0.1:1/metrics"],
+            wait_s=1.0,
+        )
+    )
     assert finding.status == "fail"
     assert "--metrics-url" in finding.advice
 
 
 def test_probe_urls():
-    assert probe_urls(Settings(), ("http://a:1", "http://b:2/metrics")) == ["http://a:1/metrics", "http://b:2/metrics"]
+    assert probe_urls(Settings(), ("http://a:1", "http://b:2/metrics")) == [
+        "http://a:1/metrics",
+        "http://b:2/metrics",
+    ]
     assert probe_urls(Settings(), ()) == ["http://127.0.0.1:9108/metrics"]
     with pytest.raises(InputError, match="--metrics-url"):
         probe_urls(settings_for("x", port=0), ())
@@ -470,13 +682,20 @@ def test_probe_urls():
 @pytest.mark.parametrize("as_json", [True, False])
 def test_report(as_json, capsys):
     with start_in_thread() as broker:
-        statuses = report(settings_for(broker.bootstrap), sample_n=1, urls=["http://127.0.0.1:1/metrics"], as_json=as_json)
+        statuses = report(
+            settings_for(broker.bootstrap),
+            sample_n=1,
+            urls=["http://127.0.0.1:1/metrics"],
+            as_json=as_json,
+        )
     out = capsys.readouterr().out
     assert statuses["fail"] == 1
     if as_json:
         found = json.loads(out)
         assert {status: found[status] for status in ("ok", "warn", "fail")} == statuses
-        assert [check["check"] for check in found["checks"] if check["status"] == "fail"] == ["probe"]
+        assert [check["check"] for check in found["checks"] if check["status"] == "fail"] == [
+            "probe"
+        ]
         assert len(found["checks"]) == statuses.total()
     else:
         lines = out.splitlines()
@@ -511,10 +730,19 @@ def test_a_finding_as_text():
 def test_the_clock_of_a_worker_is_compared_with_the_brokers(kind, ahead_ms, status, says):
     class Sampled:
         async def newest(self, *_):
-            return [Records(0, [1, 2], [NOW_MS, NOW_MS], [tick(NOW_MS - 3), tick(NOW_MS + ahead_ms)])]
+            return [
+                Records(0, [1, 2], [NOW_MS, NOW_MS], [tick(NOW_MS - 3), tick(NOW_MS + ahead_ms)])
+            ]
 
     facts = TopicFacts("observations", 1, 1, 0, ALL)
-    patient = Patient(Settings(), Sampled(), {"observations": facts}, {"observations": {"message.timestamp.type": kind}}, 10, NOW_MS)
+    patient = Patient(
+        Settings(),
+        Sampled(),
+        {"observations": facts},
+        {"observations": {"message.timestamp.type": kind}},
+        10,
+        NOW_MS,
+    )
     (finding,) = asyncio.run(doctor.log_time(patient))
     assert (finding.check, finding.status) == ("clock", status)
     assert says in finding.detail

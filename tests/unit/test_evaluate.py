@@ -1,4 +1,7 @@
-"""What EVALUATE makes of events: slices, custom metrics, anomalies, labels that bring their prediction, failed calls."""
+"""
+What EVALUATE makes of events: slices, custom metrics, anomalies, labels that bring their
+prediction, failed calls.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,9 @@ class Stream:
         values: list[bytes | None] = [json.dumps(e).encode() for e in events]
         n, start = len(values), self.offsets[kind]
         self.log_ms = self.log_ms if log_ms is None else log_ms
-        assert not self.ingest.take(f"{kind}@id/0", kind, values, np.arange(start, start + n), np.full(n, self.log_ms))
+        assert not self.ingest.take(
+            f"{kind}@id/0", kind, values, np.arange(start, start + n), np.full(n, self.log_ms)
+        )
         self.offsets[kind] += n
         for record in self.ingest.flush(self.log_ms).get(0, []):
             self.shard.fold(record)
@@ -66,7 +71,14 @@ class Stream:
 
 
 def prediction(i: int, **more: Any) -> dict[str, Any]:
-    return {"event_id": f"e{i}", "model": "m", "version": "1", "timestamp": T0 + i, "prediction": 1, **more}
+    return {
+        "event_id": f"e{i}",
+        "model": "m",
+        "version": "1",
+        "timestamp": T0 + i,
+        "prediction": 1,
+        **more,
+    }
 
 
 def label(i: int, value: Any, **more: Any) -> dict[str, Any]:
@@ -86,35 +98,85 @@ def test_slices_have_the_metrics_of_their_rows() -> None:
     country, age = rng.choice(["DE", "FR", "IT"], n), rng.normal(40, 20, n).round(1)
     score = rng.random(n).round(6)
     truth = (rng.random(n) < np.where(country == "IT", 0.5, score)).astype(int)
-    stream = Stream(settings(segments=(Segment(name="country"), Segment(name="age", cut=(18.0, 65.0)))))
-    stream.send("predictions", (prediction(i, prediction=int(score[i] > 0.5), score=score[i], segments={"country": country[i]}, features={"age": age[i]}) for i in range(n)))
+    stream = Stream(
+        settings(segments=(Segment(name="country"), Segment(name="age", cut=(18.0, 65.0))))
+    )
+    stream.send(
+        "predictions",
+        (
+            prediction(
+                i,
+                prediction=int(score[i] > 0.5),
+                score=score[i],
+                segments={"country": country[i]},
+                features={"age": age[i]},
+            )
+            for i in range(n)
+        ),
+    )
     stream.send("labels", (label(i, int(truth[i])) for i in range(n)))
     stream.close()
     found = stream.samples()
-    for name, mask in {"country=IT": country == "IT", "age=<18": age < 18, "age=[18,65)": (age >= 18) & (age < 65), "age=>=65": age >= 65}.items():
+    for name, mask in {
+        "country=IT": country == "IT",
+        "age=<18": age < 18,
+        "age=[18,65)": (age >= 18) & (age < 65),
+        "age=>=65": age >= 65,
+    }.items():
         for window in ("last_1000", "1h"):
             at = np.flatnonzero(mask)[-1_000:] if window == "last_1000" else np.flatnonzero(mask)
-            got = {m: found[f"model_segment_{m}", "m", "1", name, window] for m in ("accuracy", "precision", "recall", "f1", "log_loss", "brier_score", "window_labels")}
+            got = {
+                m: found[f"model_segment_{m}", "m", "1", name, window]
+                for m in (
+                    "accuracy",
+                    "precision",
+                    "recall",
+                    "f1",
+                    "log_loss",
+                    "brier_score",
+                    "window_labels",
+                )
+            }
             y, p, s = truth[at], (score[at] > 0.5).astype(int), score[at]
-            want = [oracle.accuracy_score(y, p), oracle.precision_score(y, p), oracle.recall_score(y, p), oracle.f1_score(y, p), oracle.log_loss(y, s)]
-            assert list(got.values()) == pytest.approx([*want, oracle.brier_score_loss(y, s), len(at)], abs=1e-9)
-        assert found["model_segment_roc_auc", "m", "1", name, "last_1000"] == pytest.approx(oracle.roc_auc_score(truth[mask][-1_000:], score[mask][-1_000:]), abs=1e-9)
+            want = [
+                oracle.accuracy_score(y, p),
+                oracle.precision_score(y, p),
+                oracle.recall_score(y, p),
+                oracle.f1_score(y, p),
+                oracle.log_loss(y, s),
+            ]
+            assert list(got.values()) == pytest.approx(
+                [*want, oracle.brier_score_loss(y, s), len(at)], abs=1e-9
+            )
+        assert found["model_segment_roc_auc", "m", "1", name, "last_1000"] == pytest.approx(
+            oracle.roc_auc_score(truth[mask][-1_000:], score[mask][-1_000:]), abs=1e-9
+        )
 
 
 def test_a_threshold_is_judged_in_each_slice() -> None:
-    stream = Stream(settings(segments=(Segment(name="c"),), thresholds={"accuracy": Threshold(min=0.8)}))
+    stream = Stream(
+        settings(segments=(Segment(name="c"),), thresholds={"accuracy": Threshold(min=0.8)})
+    )
     n = 3_000
-    stream.send("predictions", (prediction(i, segments={"c": "bad" if i % 10 == 0 else "good"}) for i in range(n)))
+    stream.send(
+        "predictions",
+        (prediction(i, segments={"c": "bad" if i % 10 == 0 else "good"}) for i in range(n)),
+    )
     stream.send("labels", (label(i, int(i % 10 != 0 or i % 20 == 0)) for i in range(n)))
     stream.close()
     alerts = stream.told()
-    assert [(a["segment"], a["status"], a["subject"]) for a in alerts] == [({"c": "bad"}, "firing", "accuracy")]
+    assert [(a["segment"], a["status"], a["subject"]) for a in alerts] == [
+        ({"c": "bad"}, "firing", "accuracy")
+    ]
     assert alerts[0]["value"] == pytest.approx(0.5)
     assert "c=bad" in alerts[0]["summary"]
 
 
 def test_slices_beyond_the_limit_are_one_and_counted() -> None:
-    core = CoreSettings(defaults=ModelSettings(segments=(Segment(name="c"),), drift=QUIET), limits=Limits(segments=3))
+    core = CoreSettings(
+        defaults=ModelSettings(segments=(Segment(name="c"),), drift=QUIET),
+        limits=Limits(segments=3),
+    )
     stream = Stream(core)
     stream.send("predictions", (prediction(i, segments={"c": f"c{i % 100}"}) for i in range(1_000)))
     stream.send("labels", (label(i, 1) for i in range(1_000)))
@@ -130,7 +192,14 @@ def test_slices_beyond_the_limit_are_one_and_counted() -> None:
 
 def test_a_label_with_its_own_prediction_needs_no_stored_one_and_counts_once() -> None:
     stream = Stream(settings(task="binary"))
-    stream.send("labels", [label(1, 1, model="m", version="1", prediction=1, score=0.9), label(2, 0, model="m", version="1", score=0.8), label(3, 1, model="m", prediction=1)])
+    stream.send(
+        "labels",
+        [
+            label(1, 1, model="m", version="1", prediction=1, score=0.9),
+            label(2, 0, model="m", version="1", score=0.8),
+            label(3, 1, model="m", prediction=1),
+        ],
+    )
     stream.send("labels", [label(1, 1, model="m", version="1", prediction=1, score=0.9)])
     stream.close()
     found = stream.samples()
@@ -152,9 +221,18 @@ def test_a_prediction_that_comes_after_such_a_label_is_counted_but_judged_once()
     one, other = before.close().summary()["models"], after.close().summary()["models"]
     assert one == other
     assert one["m"]["versions"]["1"] | {"windows": 0, "features": 0, "task": 0} == {
-        "predictions": 1, "labels": 1, "pending": 0, "expired": 0, "evicted": 0, "windows": 0, "features": 0, "task": 0,
-        "positive_class": "1", "positive_class_source": "name", "task_source": "configured",
-    }  # fmt: skip
+        "predictions": 1,
+        "labels": 1,
+        "pending": 0,
+        "expired": 0,
+        "evicted": 0,
+        "windows": 0,
+        "features": 0,
+        "task": 0,
+        "positive_class": "1",
+        "positive_class_source": "name",
+        "task_source": "configured",
+    }
     assert after.shard.counts["predictions", "duplicate"] == 1
 
 
@@ -181,10 +259,16 @@ def test_failed_calls_count_once_each_and_never_get_a_label() -> None:
 def test_most_labels_of_an_hour_being_orphans_is_one_alert() -> None:
     stream = Stream(settings(labels=Labels(max_delay_ms=60_000)))
     for minute in range(130):
-        stream.send("labels", (label(minute * 10 + i, 1, model="m") for i in range(10)), T0 + minute * 60_000)
+        stream.send(
+            "labels",
+            (label(minute * 10 + i, 1, model="m") for i in range(10)),
+            T0 + minute * 60_000,
+        )
     stream.close()
     alerts = [a for a in stream.told() if a["subject"] == "labels"]
-    assert [(a["status"], a["model"], a["kind"]) for a in alerts] == [("firing", "m", "data_quality")]
+    assert [(a["status"], a["model"], a["kind"]) for a in alerts] == [
+        ("firing", "m", "data_quality")
+    ]
 
 
 # ---- custom metrics
@@ -200,7 +284,13 @@ def test_custom_metrics_of_fields_by_segment() -> None:
     }
     stream = Stream(settings(metrics=Metrics(custom=custom)))
     rows = [(5.0, "DE", "a"), (50.0, "DE", None), (500.0, "FR", "b"), (-1.0, "FR", "c")]
-    stream.send("predictions", (prediction(i, score=0.1 * i, features={"amount": a, "note": t}, segments={"country": c}) for i, (a, c, t) in enumerate(rows)))
+    stream.send(
+        "predictions",
+        (
+            prediction(i, score=0.1 * i, features={"amount": a, "note": t}, segments={"country": c})
+            for i, (a, c, t) in enumerate(rows)
+        ),
+    )
     stream.close()
     found = stream.samples()
     assert found["model_custom_amount_total", "m", "1", "DE"] == 55
@@ -215,15 +305,29 @@ def test_custom_metrics_of_fields_by_segment() -> None:
 
 
 def test_repeated_values_of_a_unique_feature_are_counted() -> None:
-    stream = Stream(settings(baseline=Baseline(rows=10), features={"id": Feature(unique=True), "x": Feature(required=True)}, quality=Quality(min_rows=20)))
+    stream = Stream(
+        settings(
+            baseline=Baseline(rows=10),
+            features={"id": Feature(unique=True), "x": Feature(required=True)},
+            quality=Quality(min_rows=20),
+        )
+    )
     values = ["a", "b", "a", "c", None, None, *(f"v{i}" for i in range(50)), "v7", "b"]
     for i, v in enumerate(values):
-        stream.send("predictions", [prediction(i, features={"id": v, **({"x": 1.0} if i % 3 else {})})], T0 + i * 20)
+        stream.send(
+            "predictions",
+            [prediction(i, features={"id": v, **({"x": 1.0} if i % 3 else {})})],
+            T0 + i * 20,
+        )
     stream.close()
     found = stream.samples()
     assert found["model_data_quality_violations_total", "m", "1", "id", "unique"] == 3
-    assert found["model_data_quality_violations_total", "m", "1", "x", "missing"] == sum(i % 3 == 0 for i in range(len(values)))
-    assert [(a["subject"], a["detector"], a["status"]) for a in stream.told()] == [("x", "threshold", "firing")], "though the reference lacks a third of `x` too"
+    assert found["model_data_quality_violations_total", "m", "1", "x", "missing"] == sum(
+        i % 3 == 0 for i in range(len(values))
+    )
+    assert [(a["subject"], a["detector"], a["status"]) for a in stream.told()] == [
+        ("x", "threshold", "firing")
+    ], "though the reference lacks a third of `x` too"
 
 
 # ---- anomalies
@@ -237,13 +341,17 @@ def test_single_values_outside_the_fences_go_to_their_topic_without_raw_values()
     values = np.append(rng.normal(size=500), [9.0, -8.0])
     for privacy in (Privacy(), Privacy(raw_values=True)):
         stream = Stream(CoreSettings(defaults=core.defaults, privacy=privacy))
-        stream.send("predictions", (prediction(i, features={"x": v}) for i, v in enumerate(values.tolist())))
+        stream.send(
+            "predictions", (prediction(i, features={"x": v}) for i, v in enumerate(values.tolist()))
+        )
         stream.close()
         first = values[:200]
         q1, q3 = np.quantile(first, (0.25, 0.75))
         out = np.flatnonzero((values < q1 - 1.5 * (q3 - q1)) | (values > q3 + 1.5 * (q3 - q1)))
         records = stream.told("anomalies")
-        assert [r["source"] for r in records] == [{"topic": "predictions", "partition": 0, "offset": i} for i in out.tolist()]
+        assert [r["source"] for r in records] == [
+            {"topic": "predictions", "partition": 0, "offset": i} for i in out.tolist()
+        ]
         assert records[-2]["distance_iqr"] == pytest.approx((9.0 - q3) / (q3 - q1))
         assert [r["direction"] for r in records[-2:]] == ["up", "down"]
         for r in records:
@@ -253,18 +361,32 @@ def test_single_values_outside_the_fences_go_to_their_topic_without_raw_values()
 
 
 def test_a_sample_of_single_values_is_about_its_share() -> None:
-    stream = Stream(settings(baseline=Baseline(rows=100), anomalies=Anomalies(topic=True, sample=0.1)))
-    stream.send("predictions", (prediction(i, features={"x": float(i % 7) if i < 100 else 1e6}) for i in range(5_000)))
+    stream = Stream(
+        settings(baseline=Baseline(rows=100), anomalies=Anomalies(topic=True, sample=0.1))
+    )
+    stream.send(
+        "predictions",
+        (prediction(i, features={"x": float(i % 7) if i < 100 else 1e6}) for i in range(5_000)),
+    )
     stream.close()
     assert 0.07 * 4_900 < len(stream.told("anomalies")) < 0.13 * 4_900
 
 
 @pytest.mark.parametrize("cut", [50, 7, 1_000])
 def test_trailing_fences_follow_the_values(cut: int) -> None:
-    stream = Stream(settings(baseline=Baseline(rows=200), anomalies=Anomalies(reference="trailing", trailing_rows=100)))
+    stream = Stream(
+        settings(
+            baseline=Baseline(rows=200),
+            anomalies=Anomalies(reference="trailing", trailing_rows=100),
+        )
+    )
     x = np.random.default_rng(5).normal(size=1_000) + np.repeat([0.0, 50.0], 500)
     for start in range(0, 1_000, cut):
-        stream.send("predictions", (prediction(i, features={"x": x[i]}) for i in range(start, min(start + cut, 1_000))), T0 + start)
+        stream.send(
+            "predictions",
+            (prediction(i, features={"x": x[i]}) for i in range(start, min(start + cut, 1_000))),
+            T0 + start,
+        )
     stream.close()
     q1, q3, points = *np.quantile(x[:200], (0.25, 0.75)), 0
     for i in range(1_000):
@@ -283,15 +405,33 @@ def falls(blocks: np.ndarray[Any, Any]) -> bool:
 
 def test_a_falling_trend_of_accuracy_is_an_anomaly() -> None:
     rng = np.random.default_rng(9)
-    stream = Stream(CoreSettings(defaults=ModelSettings(windows=("last_200",), drift=QUIET, thresholds={"recall": Threshold(min=0.0)})))
+    stream = Stream(
+        CoreSettings(
+            defaults=ModelSettings(
+                windows=("last_200",), drift=QUIET, thresholds={"recall": Threshold(min=0.0)}
+            )
+        )
+    )
     n = 6_000
-    right = rng.random(n) < np.where(np.arange(n) < 3_000, 0.95, 0.95 - (np.arange(n) - 3_000) / 6_000)
+    right = rng.random(n) < np.where(
+        np.arange(n) < 3_000, 0.95, 0.95 - (np.arange(n) - 3_000) / 6_000
+    )
     for start in range(0, n, 500):
-        stream.send("predictions", (prediction(i, prediction=i % 2) for i in range(start, start + 500)), T0 + start)
-        stream.send("labels", (label(i, i % 2 if right[i] else 1 - i % 2) for i in range(start, start + 500)), T0 + start)
+        stream.send(
+            "predictions",
+            (prediction(i, prediction=i % 2) for i in range(start, start + 500)),
+            T0 + start,
+        )
+        stream.send(
+            "labels",
+            (label(i, i % 2 if right[i] else 1 - i % 2) for i in range(start, start + 500)),
+            T0 + start,
+        )
     stream.close()
     alerts = stream.told()
-    assert [(a["detector"], a["kind"], a["subject"], a["status"], a["direction"]) for a in alerts] == [("trend", "anomaly", "accuracy", "firing", "down")]
+    assert [
+        (a["detector"], a["kind"], a["subject"], a["status"], a["direction"]) for a in alerts
+    ] == [("trend", "anomaly", "accuracy", "firing", "down")]
     blocks = right.reshape(-1, 200).mean(axis=1)
     at = next(k for k in range(10, 31) if falls(blocks[k - 10 : k]))
     assert at > 15
@@ -302,7 +442,14 @@ def test_a_falling_trend_of_accuracy_is_an_anomaly() -> None:
 
 def test_an_hour_unlike_the_same_hour_of_earlier_days_is_a_pattern_anomaly() -> None:
     rng = np.random.default_rng(2)
-    stream = Stream(settings(freshness=Freshness(predictions_ms=None), baseline=Baseline(rows=500), quality=Quality(missing_ratio=None), anomalies=Anomalies(share=1.0)))
+    stream = Stream(
+        settings(
+            freshness=Freshness(predictions_ms=None),
+            baseline=Baseline(rows=500),
+            quality=Quality(missing_ratio=None),
+            anomalies=Anomalies(share=1.0),
+        )
+    )
     start = T0 // HOUR_MS * HOUR_MS
     i = 0
     for hour in range(24 * 10 + 12):
@@ -310,13 +457,28 @@ def test_an_hour_unlike_the_same_hour_of_earlier_days_is_a_pattern_anomaly() -> 
         shift = 1.5 if hour >= 24 * 10 + 6 else 0.0
         rows = []
         for k in range(60):
-            rows.append({"event_id": f"e{i}", "model": "m", "timestamp": start + hour * HOUR_MS + k * 59_000, "prediction": 1, "features": {"x": rng.normal(daily + shift, 0.2)}})
+            rows.append(
+                {
+                    "event_id": f"e{i}",
+                    "model": "m",
+                    "timestamp": start + hour * HOUR_MS + k * 59_000,
+                    "prediction": 1,
+                    "features": {"x": rng.normal(daily + shift, 0.2)},
+                }
+            )
             i += 1
         stream.send("predictions", rows, start + (hour + 1) * HOUR_MS)
     stream.close()
     alerts = [a for a in stream.told() if a["kind"] == "anomaly"]
-    assert [(a["kind"], a["subject"], a["detector"], a["status"]) for a in alerts if a["status"] != "updated"] == [("anomaly", "x", "profile", "firing")]
-    assert alerts[0]["window"]["start"] >= f"{np.datetime64(start + (24 * 10 + 7) * HOUR_MS, 'ms')}"[:13]
+    assert [
+        (a["kind"], a["subject"], a["detector"], a["status"])
+        for a in alerts
+        if a["status"] != "updated"
+    ] == [("anomaly", "x", "profile", "firing")]
+    assert (
+        alerts[0]["window"]["start"]
+        >= f"{np.datetime64(start + (24 * 10 + 7) * HOUR_MS, 'ms')}"[:13]
+    )
     assert stream.samples()["model_anomalies_total", "m", "", "x", "pattern"] == 1
 
 
@@ -328,14 +490,23 @@ def test_history_adds_up_to_the_totals() -> None:
 
     stream = Stream(settings(baseline=Baseline(rows=20)))
     for second in range(0, 400, 4):
-        stream.send("predictions", (prediction(second * 5 + k, features={"x": float(k)}) for k in range(5)), T0 + second * 1_000)
+        stream.send(
+            "predictions",
+            (prediction(second * 5 + k, features={"x": float(k)}) for k in range(5)),
+            T0 + second * 1_000,
+        )
         stream.send("labels", [label(second * 5, 1)], T0 + second * 1_000 + 500)
     stream.send("predictions", [prediction(9_999)], T0 + 3 * HOUR_MS)
     stream.close()
     records = stream.told("history")
     for r in records:
         jsonschema.validate(r, topics()["history"].schema)
-    minutes = [r for r in records if r["end"][:16] != r["start"][:13] + ":00" and (int(r["end"][14:16]) - int(r["start"][14:16])) % 60 == 1]
+    minutes = [
+        r
+        for r in records
+        if r["end"][:16] != r["start"][:13] + ":00"
+        and (int(r["end"][14:16]) - int(r["start"][14:16])) % 60 == 1
+    ]
     assert sum(r["predictions"] for r in minutes) == 501
     assert sum(r["labels"] for r in minutes) == 100
     hours = [r for r in records if r not in minutes]
@@ -346,8 +517,13 @@ def test_history_adds_up_to_the_totals() -> None:
 # ---- a monitor that fails
 
 
-@pytest.mark.parametrize("error", [RuntimeError("boom"), ZeroDivisionError(), type("Panic", (BaseException,), {})("of Rust")])
-def test_a_monitor_that_raises_is_off_from_there_and_the_rest_goes_on(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("boom"), ZeroDivisionError(), type("Panic", (BaseException,), {})("of Rust")],
+)
+def test_a_monitor_that_raises_is_off_from_there_and_the_rest_goes_on(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from stream_monitor.monitors.volume import Volume
 
     add = Volume.add
@@ -365,9 +541,18 @@ def test_a_monitor_that_raises_is_off_from_there_and_the_rest_goes_on(error: Bas
         for start in range(0, 2_000, 100):
             if start in restarts:
                 kept = stream.shard.outbox
-                stream.shard = Shard.restore(0, core, {k: v for k, v in stream.shard.snapshot().items() if v is not None})
+                stream.shard = Shard.restore(
+                    0, core, {k: v for k, v in stream.shard.snapshot().items() if v is not None}
+                )
                 assert stream.shard.outbox == kept
-            stream.send("predictions", (prediction(i, features={"x": float(i)}, latency_ms=1.0) for i in range(start, start + 100)), T0 + start * 20)
+            stream.send(
+                "predictions",
+                (
+                    prediction(i, features={"x": float(i)}, latency_ms=1.0)
+                    for i in range(start, start + 100)
+                ),
+                T0 + start * 20,
+            )
             stream.send("labels", (label(i, 1) for i in range(start, start + 100)), T0 + start * 20)
         stream.close()
         return stream
@@ -375,7 +560,9 @@ def test_a_monitor_that_raises_is_off_from_there_and_the_rest_goes_on(error: Bas
     smooth, restarted = run(()), run((300, 800, 1_500))
     assert smooth.told() == restarted.told()
     found, other = smooth.samples(), restarted.samples()
-    assert {k: v for k, v in found.items() if k[0] != "stream_monitor_state_bytes"} == {k: v for k, v in other.items() if k[0] != "stream_monitor_state_bytes"}
+    assert {k: v for k, v in found.items() if k[0] != "stream_monitor_state_bytes"} == {
+        k: v for k, v in other.items() if k[0] != "stream_monitor_state_bytes"
+    }
     assert found["model_labels_total", "m", "1"] == 2_000
     assert found["model_accuracy", "m", "1", "last_1000"] == 1.0
     assert found["stream_monitor_monitor_failures_total", "volume"] == 1
@@ -397,10 +584,19 @@ def test_running_out_of_memory_is_no_defect_of_a_monitor(monkeypatch: pytest.Mon
 # ---- what kind of model it is
 
 
-def labelled(stream: Stream, truth: list[Any], predicted: list[Any], cut: int, **more: Any) -> dict[tuple[Any, ...], Any]:
+def labelled(
+    stream: Stream, truth: list[Any], predicted: list[Any], cut: int, **more: Any
+) -> dict[tuple[Any, ...], Any]:
     for start in range(0, len(truth), cut):
         at = range(start, min(start + cut, len(truth)))
-        stream.send("predictions", (prediction(i, prediction=predicted[i], **{k: v[i] for k, v in more.items()}) for i in at), T0 + start * 200)
+        stream.send(
+            "predictions",
+            (
+                prediction(i, prediction=predicted[i], **{k: v[i] for k, v in more.items()})
+                for i in at
+            ),
+            T0 + start * 200,
+        )
         stream.send("labels", (label(i, truth[i]) for i in at), T0 + start * 200)
     stream.close()
     return stream.samples()
@@ -408,7 +604,9 @@ def labelled(stream: Stream, truth: list[Any], predicted: list[Any], cut: int, *
 
 @pytest.mark.parametrize("cut", [1, 40, 1_000])
 @pytest.mark.parametrize("task", ["auto", "binary"])
-def test_the_positive_class_is_known_when_both_classes_are_however_rows_come(task: Any, cut: int) -> None:
+def test_the_positive_class_is_known_when_both_classes_are_however_rows_come(
+    task: Any, cut: int
+) -> None:
     rng = np.random.default_rng(4)
     truth = ["no"] * 150 + rng.choice(["no", "yes"], 150).tolist()
     predicted = ["no"] * 150 + rng.choice(["no", "yes"], 150).tolist()
@@ -418,7 +616,9 @@ def test_the_positive_class_is_known_when_both_classes_are_however_rows_come(tas
         predicted[60] = "yes"
     found = labelled(Stream(settings(task=task)), truth, predicted, cut)
     for name, score in (("precision", oracle.precision_score), ("recall", oracle.recall_score)):
-        assert found[f"model_{name}", "m", "1", "last_1000"] == pytest.approx(score(truth, predicted, pos_label="yes"), abs=1e-12)
+        assert found[f"model_{name}", "m", "1", "last_1000"] == pytest.approx(
+            score(truth, predicted, pos_label="yes"), abs=1e-12
+        )
 
 
 @pytest.mark.parametrize(
@@ -432,12 +632,16 @@ def test_the_positive_class_is_known_when_both_classes_are_however_rows_come(tas
         ([0.5, 1.5, 2.5] * 50, None, ("", "")),
     ],
 )
-def test_the_positive_class_stands_in_model_info_as_in_the_summary(truth: list[Any], configured: str | None, told: tuple[str, str]) -> None:
+def test_the_positive_class_stands_in_model_info_as_in_the_summary(
+    truth: list[Any], configured: str | None, told: tuple[str, str]
+) -> None:
     stream = Stream(settings(positive_class=configured))
     found = labelled(stream, truth, truth, 10)
     assert [key for key in found if key[0] == "model_info"] == [("model_info", "m", "1", "", *told)]
     summary = stream.shard.summary()["models"]["m"]["versions"]["1"]
-    assert tuple(summary.get(key) or "" for key in ("positive_class", "positive_class_source")) == told
+    assert (
+        tuple(summary.get(key) or "" for key in ("positive_class", "positive_class_source")) == told
+    )
 
 
 def test_two_classes_are_enough_to_begin_with() -> None:
@@ -461,17 +665,31 @@ def test_a_third_class_makes_it_multiclass_from_the_first_row_on(cut: int) -> No
     assert stream.shard.summary()["models"]["m"]["versions"]["1"]["task"] == "multiclass"
     for prefix, labels in (("model_", ("m", "1")), ("model_segment_", ("m", "1", "s=x"))):
         for window in ("last_1000", "1h"):
-            assert found[f"{prefix}accuracy", *labels, window] == pytest.approx(oracle.accuracy_score(truth, predicted), abs=1e-12)
-            for name, score in (("precision", oracle.precision_score), ("recall", oracle.recall_score), ("f1", oracle.f1_score)):
-                assert found[prefix + name, *labels, window] == pytest.approx(score(truth, predicted, average="weighted", zero_division=0), abs=1e-12)
+            assert found[f"{prefix}accuracy", *labels, window] == pytest.approx(
+                oracle.accuracy_score(truth, predicted), abs=1e-12
+            )
+            for name, score in (
+                ("precision", oracle.precision_score),
+                ("recall", oracle.recall_score),
+                ("f1", oracle.f1_score),
+            ):
+                assert found[prefix + name, *labels, window] == pytest.approx(
+                    score(truth, predicted, average="weighted", zero_division=0), abs=1e-12
+                )
 
 
 def test_coverage_is_whole_when_every_prediction_has_a_label() -> None:
     stream = Stream(settings())
     n = 3_000
     for start in range(0, n, 500):
-        stream.send("predictions", (prediction(i, timestamp=T0 + i * 137) for i in range(start, start + 500)), T0 + start * 137)
-        stream.send("labels", (label(i, i % 2) for i in range(start, start + 500)), T0 + start * 137)
+        stream.send(
+            "predictions",
+            (prediction(i, timestamp=T0 + i * 137) for i in range(start, start + 500)),
+            T0 + start * 137,
+        )
+        stream.send(
+            "labels", (label(i, i % 2) for i in range(start, start + 500)), T0 + start * 137
+        )
     stream.close()
     found = stream.samples()
     assert found["model_label_coverage_ratio", "m", "1", "last_1000"] == 1.0
@@ -481,14 +699,27 @@ def test_coverage_is_whole_when_every_prediction_has_a_label() -> None:
 def test_a_constant_feature_that_stays_constant_is_quiet() -> None:
     stream = Stream(CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=500))))
     for start in range(0, 5_000, 500):
-        stream.send("predictions", (prediction(i, features={"x": 0.003467, "y": 0.1 + 0.2}) for i in range(start, start + 500)), T0 + start * 10)
+        stream.send(
+            "predictions",
+            (
+                prediction(i, features={"x": 0.003467, "y": 0.1 + 0.2})
+                for i in range(start, start + 500)
+            ),
+            T0 + start * 10,
+        )
     stream.close()
     assert stream.told() == []
 
 
 @pytest.mark.parametrize("late_ms", range(900, 1_000, 10))
 def test_a_label_just_before_a_tick_is_judged_by_itself(late_ms: int) -> None:
-    stream = Stream(settings(task="binary", positive_class="1", thresholds={"accuracy": Threshold(min=0.5, min_labels=5)}))
+    stream = Stream(
+        settings(
+            task="binary",
+            positive_class="1",
+            thresholds={"accuracy": Threshold(min=0.5, min_labels=5)},
+        )
+    )
     start = T0 // 1_000 * 1_000
     stream.send("predictions", (prediction(i) for i in range(10)), start)
     stream.send("labels", (label(i, 0) for i in range(10)), start + late_ms)
@@ -500,16 +731,23 @@ def test_a_label_just_before_a_tick_is_judged_by_itself(late_ms: int) -> None:
 
 def test_a_version_that_nobody_uses_for_a_week_retires_and_goes_on_when_it_is_used_again() -> None:
     day = 86_400_000
-    core = CoreSettings(defaults=ModelSettings(drift=QUIET, baseline=Baseline(rows=50)), limits=Limits(models=1))
+    core = CoreSettings(
+        defaults=ModelSettings(drift=QUIET, baseline=Baseline(rows=50)), limits=Limits(models=1)
+    )
     stream = Stream(core)
     stream.send("predictions", (prediction(i, features={"x": float(i)}) for i in range(100)))
     for hour in range(8 * 24):
         stream.shard.fold(tick(T0 + hour * HOUR_MS))
-    assert [(a["kind"], a["status"]) for a in stream.told() if a["status"] != "updated"] == [("freshness", "firing"), ("freshness", "resolved")]
+    assert [(a["kind"], a["status"]) for a in stream.told() if a["status"] != "updated"] == [
+        ("freshness", "firing"),
+        ("freshness", "resolved"),
+    ]
     assert not [k for k in stream.samples() if k[0].startswith("model_")]
     stream.send("predictions", [prediction(0, model="other", timestamp=T0 + 8 * day)], T0 + 8 * day)
     stream.send("predictions", [prediction(0, timestamp=T0 + 8 * day)], T0 + 8 * day)
-    restored = Shard.restore(0, core, {k: v for k, v in stream.shard.snapshot().items() if v is not None})
+    restored = Shard.restore(
+        0, core, {k: v for k, v in stream.shard.snapshot().items() if v is not None}
+    )
     for shard in (stream.shard, restored):
         shard.close()
         found = {(s[0], *s[1]): s[2] for s in shard.samples()}
@@ -517,16 +755,28 @@ def test_a_version_that_nobody_uses_for_a_week_retires_and_goes_on_when_it_is_us
         assert found["model_predictions_total", "other", "1"] == 1
 
 
-@pytest.mark.parametrize(("before", "after"), [("last_100", "last_1000"), ("last_1000", "last_100")])
+@pytest.mark.parametrize(
+    ("before", "after"), [("last_100", "last_1000"), ("last_1000", "last_100")]
+)
 def test_a_window_of_another_length_takes_effect_after_a_restart(before: str, after: str) -> None:
     stream = Stream(CoreSettings(defaults=ModelSettings(windows=(before,), drift=QUIET)))
     core = CoreSettings(defaults=ModelSettings(windows=(after,), drift=QUIET))
     right = np.random.default_rng(6).random(3_000) < 0.7
     for start in range(0, 3_000, 200):
         if start == 600:
-            stream.shard = Shard.restore(0, core, {k: v for k, v in stream.shard.snapshot().items() if v is not None})
-        stream.send("predictions", (prediction(i, prediction=i % 2) for i in range(start, start + 200)), T0 + start)
-        stream.send("labels", (label(i, i % 2 if right[i] else 1 - i % 2) for i in range(start, start + 200)), T0 + start)
+            stream.shard = Shard.restore(
+                0, core, {k: v for k, v in stream.shard.snapshot().items() if v is not None}
+            )
+        stream.send(
+            "predictions",
+            (prediction(i, prediction=i % 2) for i in range(start, start + 200)),
+            T0 + start,
+        )
+        stream.send(
+            "labels",
+            (label(i, i % 2 if right[i] else 1 - i % 2) for i in range(start, start + 200)),
+            T0 + start,
+        )
     stream.close()
     n = int(after[5:])
     found = stream.samples()
@@ -537,7 +787,14 @@ def test_a_window_of_another_length_takes_effect_after_a_restart(before: str, af
 def test_a_constant_feature_that_moves_is_told_in_its_own_units() -> None:
     stream = Stream(CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=500))))
     for start in range(0, 4_000, 500):
-        stream.send("predictions", (prediction(i, features={"x": 0.4 if i < 2_000 else 0.7}) for i in range(start, start + 500)), T0 + start * 10)
+        stream.send(
+            "predictions",
+            (
+                prediction(i, features={"x": 0.4 if i < 2_000 else 0.7})
+                for i in range(start, start + 500)
+            ),
+            T0 + start * 10,
+        )
     stream.close()
     drift = [a for a in stream.told() if a["kind"] == "data_drift"]
     assert drift

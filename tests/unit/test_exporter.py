@@ -11,7 +11,9 @@ import subprocess
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY, generate_latest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_monitor.evaluate import Shard
@@ -29,7 +31,11 @@ def exporter(*sources, limit=50_000, custom=None):
 
 def parsed(text: bytes):
     """Name and labels of a series -> value."""
-    return {(sample.name, frozenset(sample.labels.items())): sample.value for family in text_string_to_metric_families(text.decode()) for sample in family.samples}
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
 
 
 def series(name, **labels):
@@ -39,10 +45,15 @@ def series(name, **labels):
 def one_of_each():
     """A series of every family of the catalogue, with plausible labels and values."""
     for metric in CATALOGUE.values():
-        labels = tuple({"quantile": "0.5", "model": "churn", "window": "last_1000"}.get(label, "x") for label in metric.labels)
+        labels = tuple(
+            {"quantile": "0.5", "model": "churn", "window": "last_1000"}.get(label, "x")
+            for label in metric.labels
+        )
         if metric.type == "histogram":
             edges = metric.buckets or (0.5, 1.5)
-            yield HistogramSample(metric.name, labels, (1.0,) * (len(edges) + 1), 3.5, () if metric.buckets else edges)
+            yield HistogramSample(
+                metric.name, labels, (1.0,) * (len(edges) + 1), 3.5, () if metric.buckets else edges
+            )
         else:
             yield Sample(metric.name, labels, 0.25)
 
@@ -51,10 +62,14 @@ def test_every_metric_survives_the_parser_with_its_type_and_labels():
     text = exporter(one_of_each()).render().decode()
     found = {family.name: family for family in text_string_to_metric_families(text)}
     for metric in CATALOGUE.values():
-        family = found[metric.name.removesuffix("_total") if metric.type == "counter" else metric.name]
+        family = found[
+            metric.name.removesuffix("_total") if metric.type == "counter" else metric.name
+        ]
         assert (family.type, family.documentation) == (metric.type, metric.help)
         assert all(set(sample.labels) - {"le"} == set(metric.labels) for sample in family.samples)
-    assert [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")] == list(CATALOGUE)
+    assert [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")] == list(
+        CATALOGUE
+    )
     assert "_created" not in text
 
 
@@ -63,22 +78,52 @@ def test_promtool_has_no_complaint():
         if os.environ.get("CI") == "true":
             pytest.fail("promtool must be on PATH in CI")
         pytest.skip("promtool is not on PATH")
-    custom = custom_metrics(CoreSettings(defaults=ModelSettings(metrics=Metrics(custom={"basket": CustomMetric(type="summary", field="score", help="Basket.")}))))
-    text = exporter(one_of_each(), [SummarySample("model_custom_basket", ("a", "1"), ((0.5, 1.0),), 1, 1.0)], custom=custom).render()
-    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
+    custom = custom_metrics(
+        CoreSettings(
+            defaults=ModelSettings(
+                metrics=Metrics(
+                    custom={"basket": CustomMetric(type="summary", field="score", help="Basket.")}
+                )
+            )
+        )
+    )
+    text = exporter(
+        one_of_each(),
+        [SummarySample("model_custom_basket", ("a", "1"), ((0.5, 1.0),), 1, 1.0)],
+        custom=custom,
+    ).render()
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def values_of_each_sign():
     """A histogram, both kinds of summary and a gauge, of values below zero and above."""
     for sign, model in ((1, "up"), (-1, "down")):
-        yield HistogramSample("model_feature_values", (model, "1", "age"), (1.0, 2.0, 4.0), sign * 9.5, (sign * 3.0, 20.0))
+        yield HistogramSample(
+            "model_feature_values",
+            (model, "1", "age"),
+            (1.0, 2.0, 4.0),
+            sign * 9.5,
+            (sign * 3.0, 20.0),
+        )
         yield Sample("model_feature_quantile", (model, "1", "age", "0.5"), sign * 2.5)
-        yield SummarySample("model_custom_basket", (model, "1"), ((0.5, sign * 1.5), (0.9, 7.0)), 3, sign * 8.0)
+        yield SummarySample(
+            "model_custom_basket", (model, "1"), ((0.5, sign * 1.5), (0.9, 7.0)), 3, sign * 8.0
+        )
         yield Sample("model_bias", (model, "1", "1h"), sign * 0.25)
 
 
-BASKET = custom_metrics(CoreSettings(defaults=ModelSettings(metrics=Metrics(custom={"basket": CustomMetric(type="summary", field="score", help="Basket.")}))))
+BASKET = custom_metrics(
+    CoreSettings(
+        defaults=ModelSettings(
+            metrics=Metrics(
+                custom={"basket": CustomMetric(type="summary", field="score", help="Basket.")}
+            )
+        )
+    )
+)
 
 
 @pytest.mark.parametrize("samples", [one_of_each, values_of_each_sign])
@@ -94,14 +139,25 @@ def test_openmetrics_holds_its_own_rules_and_the_same_values(monkeypatch, sample
     monkeypatch.setattr("stream_monitor.runtime.families.PIECE_LINES", 3)
     subject = exporter(list(samples()), custom=BASKET)
     strict = {
-        (sample.name, frozenset((k, v.removesuffix(".0") if k == "le" else v) for k, v in sample.labels.items())): sample.value
-        for family in openmetrics_families(subject.render(OPENMETRICS).decode())  # raises where a rule is broken
+        (
+            sample.name,
+            frozenset(
+                (k, v.removesuffix(".0") if k == "le" else v) for k, v in sample.labels.items()
+            ),
+        ): sample.value
+        for family in openmetrics_families(
+            subject.render(OPENMETRICS).decode()
+        )  # raises where a rule is broken
         for sample in family.samples
     }
     plain = parsed(subject.render())
     assert strict.items() <= plain.items()
     left_out = {name for name, labels in plain.keys() - strict.keys()}
-    assert left_out == ({"model_feature_values_sum", "model_feature_values_count"} if samples is values_of_each_sign else set())
+    assert left_out == (
+        {"model_feature_values_sum", "model_feature_values_count"}
+        if samples is values_of_each_sign
+        else set()
+    )
 
 
 @pytest.mark.parametrize(
@@ -113,7 +169,10 @@ def test_openmetrics_holds_its_own_rules_and_the_same_values(monkeypatch, sample
         ("application/openmetrics-text", OPENMETRICS),
         ("application/openmetrics-text; version=1.0.0; charset=utf-8", OPENMETRICS),
         ("application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5", PLAIN),
-        ("text/plain;version=0.0.4;q=0.5,application/openmetrics-text;version=1.0.0;q=0.75,*/*;q=0.1", OPENMETRICS),
+        (
+            "text/plain;version=0.0.4;q=0.5,application/openmetrics-text;version=1.0.0;q=0.75,*/*;q=0.1",
+            OPENMETRICS,
+        ),
         ("application/openmetrics-text;version=1.0.0;q=0.2,text/plain;q=0.5", PLAIN),
         ("application/openmetrics-text;q=0", PLAIN),
         ("application/openmetrics-text;q=much", PLAIN),
@@ -130,7 +189,15 @@ def test_the_format_is_the_one_that_is_preferred(accept, form):
 
 
 def test_histogram_is_cumulative():
-    got = parsed(exporter([HistogramSample("model_feature_values", ("m", "1", "age"), (1.0, 2.0, 4.0), 9.5, (10.0, 20.0))]).render())
+    got = parsed(
+        exporter(
+            [
+                HistogramSample(
+                    "model_feature_values", ("m", "1", "age"), (1.0, 2.0, 4.0), 9.5, (10.0, 20.0)
+                )
+            ]
+        ).render()
+    )
     labels = {"model": "m", "version": "1", "feature": "age"}
     assert got[series("model_feature_values_bucket", **labels, le="10")] == 1
     assert got[series("model_feature_values_bucket", **labels, le="20")] == 3
@@ -140,27 +207,51 @@ def test_histogram_is_cumulative():
 
 
 def test_equal_edges_make_one_bucket():
-    subject = exporter([HistogramSample("model_feature_values", ("m", "1", "age"), (1.0, 2.0, 4.0, 8.0), 9.5, (0.0, 0.0, 5.0))])
+    subject = exporter(
+        [
+            HistogramSample(
+                "model_feature_values",
+                ("m", "1", "age"),
+                (1.0, 2.0, 4.0, 8.0),
+                9.5,
+                (0.0, 0.0, 5.0),
+            )
+        ]
+    )
     text = subject.render()
     assert text.count(b"le=") == 3
     got = parsed(text)
     labels = {"model": "m", "version": "1", "feature": "age"}
-    assert [got[series("model_feature_values_bucket", **labels, le=edge)] for edge in ("0", "5", "+Inf")] == [3, 7, 15]
+    assert [
+        got[series("model_feature_values_bucket", **labels, le=edge)] for edge in ("0", "5", "+Inf")
+    ] == [3, 7, 15]
     assert parsed(generate_latest(registry(subject))) == got
 
 
 @pytest.mark.parametrize("name", ['quote"s', "back\\slash", "new\nline", "ünï, {}=", "\\n", ""])
 def test_label_values_are_escaped(name):
-    assert parsed(exporter([Sample("model_predictions_total", (name, "1"), 3)]).render())[series("model_predictions_total", model=name, version="1")] == 3
+    assert (
+        parsed(exporter([Sample("model_predictions_total", (name, "1"), 3)]).render())[
+            series("model_predictions_total", model=name, version="1")
+        ]
+        == 3
+    )
 
 
 def test_lone_surrogate_does_not_end_the_scrape():
-    assert b'model="?"' in exporter([Sample("model_predictions_total", ("\ud800", "1"), 3)]).render()
+    assert (
+        b'model="?"' in exporter([Sample("model_predictions_total", ("\ud800", "1"), 3)]).render()
+    )
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_what_is_undefined_is_absent(value):
-    text = exporter([Sample("model_accuracy", ("m", "1", "1h"), value), Sample("model_f1", ("m", "1", "1h"), 0.5)]).render()
+    text = exporter(
+        [
+            Sample("model_accuracy", ("m", "1", "1h"), value),
+            Sample("model_f1", ("m", "1", "1h"), 0.5),
+        ]
+    ).render()
     assert b"model_accuracy" not in text
     assert b"model_f1" in text
     assert parsed(text)[series("stream_monitor_scrape_errors_total")] == 0
@@ -195,7 +286,11 @@ def test_a_source_that_raises_does_not_take_the_others_away():
         yield Sample("model_accuracy", ("bad", "1", "1h"), 1.0)
         raise RuntimeError("boom")
 
-    got = parsed(Exporter(lambda: [broken(), iter([Sample("stream_monitor_ready", (), 1)])], series_limit=100).render())
+    got = parsed(
+        Exporter(
+            lambda: [broken(), iter([Sample("stream_monitor_ready", (), 1)])], series_limit=100
+        ).render()
+    )
     assert got[series("stream_monitor_ready")] == 1
     assert got[series("stream_monitor_scrape_errors_total")] == 1
     assert not any(name == "model_accuracy" for name, _ in got)
@@ -211,31 +306,50 @@ def test_series_of_the_process_add_up_and_those_of_a_model_stay_alone():
 
 
 def test_counts_of_other_add_up_over_the_partitions():
-    """Each partition of `observations` has a model `__other__` of its own; counts of three of four were missing."""
+    """
+    Each partition of `observations` has a model `__other__` of its own; counts of three of four
+    were missing.
+    """
 
     def shard(n: int) -> list:
         return [
             Sample("model_predictions_total", ("__other__", ""), n),
             Sample("model_info", ("__other__", "", "", "", ""), 1),
-            HistogramSample("model_prediction_latency_seconds", ("__other__", ""), (n,) + (0,) * 13, n / 10),
+            HistogramSample(
+                "model_prediction_latency_seconds", ("__other__", ""), (n,) + (0,) * 13, n / 10
+            ),
         ]
 
     got = parsed(exporter(shard(2), shard(5)).render())
     of = {"model": "__other__", "version": ""}
     assert got[series("model_predictions_total", **of)] == 7
-    assert got[series("model_info", revision="", positive_class="", positive_class_source="", **of)] == 1
+    assert (
+        got[series("model_info", revision="", positive_class="", positive_class_source="", **of)]
+        == 1
+    )
     assert got[series("model_prediction_latency_seconds_count", **of)] == 7
     assert got[series("model_prediction_latency_seconds_sum", **of)] == pytest.approx(0.7)
-    assert series("stream_monitor_scrape_errors_total") not in got or not got[series("stream_monitor_scrape_errors_total")]
+    assert (
+        series("stream_monitor_scrape_errors_total") not in got
+        or not got[series("stream_monitor_scrape_errors_total")]
+    )
 
 
 def test_beyond_the_limit_detail_of_the_greedy_model_goes_and_is_counted():
-    greedy = [Sample("model_drift_score", ("greedy", "1", f"f{feature}", "psi"), 0.1) for feature in range(100)]
+    greedy = [
+        Sample("model_drift_score", ("greedy", "1", f"f{feature}", "psi"), 0.1)
+        for feature in range(100)
+    ]
     rest = [Sample("model_accuracy", (model, "1", "1h"), 0.5) for model in ("greedy", "modest")]
     modest = [Sample("model_drift_score", ("modest", "1", "age", "psi"), 0.1)]
     subject = exporter(greedy + rest + modest, limit=50)
     got = parsed(subject.render())
-    assert {labels["model"] for name, found in got if name == "model_drift_score" for labels in [dict(found)]} == {"modest"}
+    assert {
+        labels["model"]
+        for name, found in got
+        if name == "model_drift_score"
+        for labels in [dict(found)]
+    } == {"modest"}
     assert sum(name == "model_accuracy" for name, _ in got) == 2
     assert got[series("stream_monitor_series_dropped_total")] == 100
 
@@ -244,12 +358,25 @@ def test_custom_families_come_after_the_catalogue():
     custom = custom_metrics(
         CoreSettings(
             defaults=ModelSettings(
-                metrics=Metrics(custom={"basket": CustomMetric(type="summary", field="features.basket", labels=("country",)), "seen": CustomMetric(type="counter", field="score")})
+                metrics=Metrics(
+                    custom={
+                        "basket": CustomMetric(
+                            type="summary", field="features.basket", labels=("country",)
+                        ),
+                        "seen": CustomMetric(type="counter", field="score"),
+                    }
+                )
             )
         )
     )
     text = exporter(
-        [SummarySample("model_custom_basket", ("m", "1", "NL"), ((0.5, 12.0), (0.9, float("nan"))), 7, 99.0), Sample("model_custom_seen_total", ("m", "1"), 4)], custom=custom
+        [
+            SummarySample(
+                "model_custom_basket", ("m", "1", "NL"), ((0.5, 12.0), (0.9, float("nan"))), 7, 99.0
+            ),
+            Sample("model_custom_seen_total", ("m", "1"), 4),
+        ],
+        custom=custom,
     ).render()
     got = parsed(text)
     labels = {"model": "m", "version": "1", "country": "NL"}
@@ -262,7 +389,10 @@ def test_custom_families_come_after_the_catalogue():
 
 def test_state_is_read_at_each_scrape():
     state = {"predictions": 1}
-    subject = Exporter(lambda: [iter([Sample("model_predictions_total", ("m", "1"), state["predictions"])])], series_limit=100)
+    subject = Exporter(
+        lambda: [iter([Sample("model_predictions_total", ("m", "1"), state["predictions"])])],
+        series_limit=100,
+    )
     first = parsed(subject.render())
     state["predictions"] = 2
     key = series("model_predictions_total", model="m", version="1")
@@ -271,14 +401,32 @@ def test_state_is_read_at_each_scrape():
 
 def test_a_shard_that_folded_events_exports_them_without_a_fault():
     events = [
-        {"event_id": str(n), "model": "churn", "prediction": n % 2, "score": n % 2, "latency_ms": 5, "features": {"age": n % 70, "plan": "ab"[n % 2], "zeros": 0}}
+        {
+            "event_id": str(n),
+            "model": "churn",
+            "prediction": n % 2,
+            "score": n % 2,
+            "latency_ms": 5,
+            "features": {"age": n % 70, "plan": "ab"[n % 2], "zeros": 0},
+        }
         for n in range(3_000)
     ]
-    labels = [{"event_id": str(n), "model": "churn", "label": int(n % 3 == 0)} for n in range(3_000)]
+    labels = [
+        {"event_id": str(n), "model": "churn", "label": int(n % 3 == 0)} for n in range(3_000)
+    ]
     ingest = Ingest(1)
     for kind, sent in (("predictions", events), ("labels", labels)):
         times = np.arange(len(sent), dtype=np.int64) * 1_000 + 1_750_000_000_000
-        assert ingest.take(f"{kind}@id/0", kind, [json.dumps(event).encode() for event in sent], np.arange(len(sent), dtype=np.int64), times) == []
+        assert (
+            ingest.take(
+                f"{kind}@id/0",
+                kind,
+                [json.dumps(event).encode() for event in sent],
+                np.arange(len(sent), dtype=np.int64),
+                times,
+            )
+            == []
+        )
     shard = Shard(0, CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=1_000))))
     for record in ingest.flush(1_750_003_600_000)[0]:
         shard.fold(record)
@@ -287,7 +435,9 @@ def test_a_shard_that_folded_events_exports_them_without_a_fault():
     assert got[series("model_predictions_total", model="churn", version="")] == 3_000
     assert got[series("model_labels_total", model="churn", version="")] == 3_000
     last = [n % 2 == int(n % 3 == 0) for n in range(2_000, 3_000)]
-    assert got[series("model_accuracy", model="churn", version="", window="last_1000")] == pytest.approx(sum(last) / 1_000)
+    assert got[
+        series("model_accuracy", model="churn", version="", window="last_1000")
+    ] == pytest.approx(sum(last) / 1_000)
 
 
 def test_collector_says_the_same_and_not_in_the_global_registry():
@@ -298,7 +448,9 @@ def test_collector_says_the_same_and_not_in_the_global_registry():
 
 
 def test_scrape_lets_the_loop_run_between_sources_and_is_shared(monkeypatch):
-    monkeypatch.setattr("stream_monitor.runtime.exporter.HOLD_S", 0.0)  # pause wherever a pause is possible, however fast the machine
+    monkeypatch.setattr(
+        "stream_monitor.runtime.exporter.HOLD_S", 0.0
+    )  # pause wherever a pause is possible, however fast the machine
 
     async def scenario():
         turns = 0
@@ -312,7 +464,10 @@ def test_scrape_lets_the_loop_run_between_sources_and_is_shared(monkeypatch):
 
         def source(number):
             reads.append(number)
-            yield from (Sample("model_drift_score", (f"m{number}", "1", f"f{feature}", "psi"), 0.5) for feature in range(5_000))
+            yield from (
+                Sample("model_drift_score", (f"m{number}", "1", f"f{feature}", "psi"), 0.5)
+                for feature in range(5_000)
+            )
 
         subject = Exporter(lambda: [source(number) for number in range(4)], series_limit=100_000)
         other = asyncio.create_task(turn())

@@ -1,4 +1,7 @@
-"""Names of models, versions, features and segments that somebody chose to do harm, on their way to `/metrics` and to alerts."""
+"""
+Names of models, versions, features and segments that somebody chose to do harm, on their way to
+`/metrics` and to alerts.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,13 @@ NAMES = {
 
 
 def exposed(name: str) -> tuple[str, Shard, list[str]]:
-    """`/metrics` after some events that bear the name wherever they can, the state, and the reasons of the dead letters."""
-    core = CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=20), segments=(Segment(name="s"),)))
+    """
+    `/metrics` after some events that bear the name wherever they can, the state, and the reasons of
+    the dead letters.
+    """
+    core = CoreSettings(
+        defaults=ModelSettings(baseline=Baseline(rows=20), segments=(Segment(name="s"),))
+    )
     shard, ingest = Shard(0, core), Ingest(1)
     events = [
         {
@@ -52,7 +60,12 @@ def exposed(name: str) -> tuple[str, Shard, list[str]]:
     reasons = []
     for kind, rows in (("predictions", events), ("labels", labels)):
         values = [json.dumps(row).encode() for row in rows]
-        reasons += [reject.reason for reject in ingest.take(f"{kind}@id/0", kind, values, np.arange(100), np.full(100, T0))]
+        reasons += [
+            reject.reason
+            for reject in ingest.take(
+                f"{kind}@id/0", kind, values, np.arange(100), np.full(100, T0)
+            )
+        ]
         for record in ingest.flush(T0).get(0, []):
             shard.fold(record)
     shard.close()
@@ -66,14 +79,20 @@ def test_metrics_are_what_they_would_be_with_harmless_names(name):
     families = list(text_string_to_metric_families(text))
     samples = [sample for family in families for sample in family.samples]
     assert len(samples) == sum(not line.startswith("#") for line in text.split("\n") if line)
-    assert {label for sample in samples for label in sample.labels} <= {"le"} | {label for metric in CATALOGUE.values() for label in metric.labels} | {"quantile"}
+    assert {label for sample in samples for label in sample.labels} <= {"le"} | {
+        label for metric in CATALOGUE.values() for label in metric.labels
+    } | {"quantile"}
     assert all(len(value) <= 600 for sample in samples for value in sample.labels.values())
     models = {sample.labels.get("model") for sample in samples}
     assert "other" not in models
     assert models <= {"m", name, None}
     if not reasons:
         assert name in models
-        features = {sample.labels.get("feature") for sample in samples if sample.name == "model_feature_mean"}
+        features = {
+            sample.labels.get("feature")
+            for sample in samples
+            if sample.name == "model_feature_mean"
+        }
         assert feature_named(name) in features
     for out in shard.outbox:
         json.loads(out.value)
@@ -82,7 +101,18 @@ def test_metrics_are_what_they_would_be_with_harmless_names(name):
 
 
 def test_features_that_are_called_like_ours_stay_apart():
-    names = ["__error__", "__score__", "features.__score__", "features.features.__score__", "__other__", "age", "features.age", "", "_x", "a/b"]
+    names = [
+        "__error__",
+        "__score__",
+        "features.__score__",
+        "features.features.__score__",
+        "__other__",
+        "age",
+        "features.age",
+        "",
+        "_x",
+        "a/b",
+    ]
     known = [feature_named(name) for name in names]
     assert len(set(known)) == len(names)
     assert not any(name.startswith("__") for name in known)

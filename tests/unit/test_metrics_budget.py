@@ -11,8 +11,15 @@ from stream_monitor.metrics.budget import drop_order, fair_share, left_out
 from stream_monitor.metrics.catalogue import CATALOGUE
 
 MODEL_FAMILIES = [name for name, metric in CATALOGUE.items() if metric.labels[:1] == ("model",)]
-totals = st.dictionaries(st.text("abcdef", min_size=1, max_size=2), st.integers(1, 1_000), min_size=1)
-counts = st.dictionaries(st.tuples(st.sampled_from("abcdef"), st.sampled_from(MODEL_FAMILIES)), st.integers(1, 500), min_size=1, max_size=60)
+totals = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=2), st.integers(1, 1_000), min_size=1
+)
+counts = st.dictionaries(
+    st.tuples(st.sampled_from("abcdef"), st.sampled_from(MODEL_FAMILIES)),
+    st.integers(1, 500),
+    min_size=1,
+    max_size=60,
+)
 
 
 @given(totals, st.integers(0, 5_000))
@@ -50,7 +57,11 @@ def test_no_family_goes_before_one_that_is_needed_less(found, limit):
 
 
 def test_series_of_the_process_are_kept_and_take_their_part_of_the_limit():
-    found = {("", "stream_monitor_ready"): 5, ("a", "model_drift_score"): 6, ("a", "model_accuracy"): 5}
+    found = {
+        ("", "stream_monitor_ready"): 5,
+        ("a", "model_drift_score"): 6,
+        ("a", "model_accuracy"): 5,
+    }
     assert left_out(found, CATALOGUE, 16) == set()
     assert left_out(found, CATALOGUE, 15) == {("a", "model_drift_score")}
     assert left_out(found, CATALOGUE, 9) == {("a", "model_drift_score"), ("a", "model_accuracy")}
@@ -59,5 +70,10 @@ def test_series_of_the_process_are_kept_and_take_their_part_of_the_limit():
 def test_histograms_by_feature_go_first_and_predictions_last():
     order = drop_order(CATALOGUE)
     assert order[0] == "model_feature_values"
-    assert order.index("model_drift_score") < order.index("model_segment_accuracy") < order.index("model_prediction_latency_seconds") < order.index("model_accuracy")
+    assert (
+        order.index("model_drift_score")
+        < order.index("model_segment_accuracy")
+        < order.index("model_prediction_latency_seconds")
+        < order.index("model_accuracy")
+    )
     assert [name for name in order if name.startswith("model_")][-1] == "model_info"

@@ -9,7 +9,9 @@ from stream_monitor.metrics.reference import LABELS, reference
 
 
 def test_the_page_is_up_to_date():
-    assert (Path(__file__).parents[2] / "docs" / "metrics.md").read_text() == reference(), "run: python -m stream_monitor.metrics.reference > docs/metrics.md"
+    assert (Path(__file__).parents[2] / "docs" / "metrics.md").read_text() == reference(), (
+        "run: python -m stream_monitor.metrics.reference > docs/metrics.md"
+    )
 
 
 def test_every_label_is_explained_and_none_besides():

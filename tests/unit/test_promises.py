@@ -26,7 +26,10 @@ from stream_monitor.settings import Baseline, CoreSettings, Drift, Limits, Model
 from stream_monitor.verdicts import Kind
 
 PACKAGE = Path(stream_monitor.__file__).parent
-MODULES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+MODULES = {
+    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text())
+    for path in PACKAGE.rglob("*.py")
+}
 T0 = 1_760_000_000_000
 NOT_IN_THE_SCENARIO: dict[str, str] = {}
 """Families that no scenario here makes, each with its reason."""
@@ -38,34 +41,84 @@ def constants(*folders: str) -> set[str]:
     for name, tree in MODULES.items():
         if name.startswith(folders):
             docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-            found |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs}
+            found |= {
+                node.value
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and id(node) not in docs
+            }
     return found
 
 
 def emitted_by_a_core() -> set[str]:
-    """Families of a binary, a multiclass and a regression model with everything on, over eleven days."""
+    """
+    Families of a binary, a multiclass and a regression model with everything on, over eleven days.
+    """
     model = ModelSettings(
         baseline=Baseline(rows=500),
         windows=("last_500", "1h", "24h"),
         segments=(Segment(name="country"),),
         drift=Drift(thresholds={"psi": 0.2}),
     )
-    shard, ingest, random = Shard(0, CoreSettings(defaults=model, models={"amounts": msgspec.structs.replace(model, task="regression")})), Ingest(1), np.random.default_rng(1)
+    shard, ingest, random = (
+        Shard(
+            0,
+            CoreSettings(
+                defaults=model,
+                models={"amounts": msgspec.structs.replace(model, task="regression")},
+            ),
+        ),
+        Ingest(1),
+        np.random.default_rng(1),
+    )
     found: set[str] = set()
     sent = 0
     for day in range(11):
         events, labels = [], []
         for i in range(1_500):
             score, at = float(random.random()), T0 + day * 86_400_000 + i * 50_000
-            head = {"event_id": f"{day}/{i}", "timestamp": at, "latency_ms": 3.5, "segments": {"country": "NL" if i % 2 else "DE"}}
-            features = {"x": score * 10 if i % 9 else None, "kind": "u" if i % 2 else "v", "z": 1e9 if day > 8 and i % 3 == 0 else score}
+            head = {
+                "event_id": f"{day}/{i}",
+                "timestamp": at,
+                "latency_ms": 3.5,
+                "segments": {"country": "NL" if i % 2 else "DE"},
+            }
+            features = {
+                "x": score * 10 if i % 9 else None,
+                "kind": "u" if i % 2 else "v",
+                "z": 1e9 if day > 8 and i % 3 == 0 else score,
+            }
             if i % 50 == 0:
-                events.append({**head, "model": "binary", "event_id": f"e{day}/{i}", "status": "error"})
+                events.append(
+                    {**head, "model": "binary", "event_id": f"e{day}/{i}", "status": "error"}
+                )
             events.append({**head, "model": "binary", "score": score, "features": features})
-            events.append({**head, "model": "classes", "score": {"a": score / 2, "b": 1 - score, "c": score / 2}, "features": features})
-            events.append({**head, "model": "amounts", "prediction": 100 * score + 0.25, "features": features})
-            truth = {"binary": int(score > 0.4), "classes": "abc"[i % 3], "amounts": 100 * score + float(random.normal()) + 0.123}
-            labels += [{"event_id": head["event_id"], "model": name, "label": value, "timestamp": at + 1_000} for name, value in truth.items()]
+            events.append(
+                {
+                    **head,
+                    "model": "classes",
+                    "score": {"a": score / 2, "b": 1 - score, "c": score / 2},
+                    "features": features,
+                }
+            )
+            events.append(
+                {**head, "model": "amounts", "prediction": 100 * score + 0.25, "features": features}
+            )
+            truth = {
+                "binary": int(score > 0.4),
+                "classes": "abc"[i % 3],
+                "amounts": 100 * score + float(random.normal()) + 0.123,
+            }
+            labels += [
+                {
+                    "event_id": head["event_id"],
+                    "model": name,
+                    "label": value,
+                    "timestamp": at + 1_000,
+                }
+                for name, value in truth.items()
+            ]
         now = T0 + (day + 1) * 86_400_000
         for kind, what in (("predictions", events), ("labels", labels)):
             values = [json.dumps(each).encode() for each in what]
@@ -101,27 +154,43 @@ def test_every_kind_of_alert_is_made():
 
 def test_every_reason_is_given():
     assert set(REJECT_REASONS) <= constants("events/", "kafka/", "stages/")
-    assert set(topics()["dead-letters"].headers["properties"]["stream-monitor.reason"]["enum"]) == set(REJECT_REASONS)
+    assert set(
+        topics()["dead-letters"].headers["properties"]["stream-monitor.reason"]["enum"]
+    ) == set(REJECT_REASONS)
 
 
 def test_every_method_that_is_described_is_there():
     compared = {"psi", "js", "ks", "wasserstein", "chi2"}
     assert set(re.findall(r"`(\w+)`", LABELS["method"])) == compared | set(METHODS)
-    assert set(re.findall(r"`(\w+)`", LABELS["outcome"].partition("Of labels:")[2])) == set(LABEL_OUTCOMES)
+    assert set(re.findall(r"`(\w+)`", LABELS["outcome"].partition("Of labels:")[2])) == set(
+        LABEL_OUTCOMES
+    )
 
 
 def test_every_outcome_that_a_label_can_have_is_shown():
     """One that is counted and not shown is a label that is lost in silence."""
     shard, ingest = Shard(0, CoreSettings(limits=Limits(pending=100))), Ingest(1)
-    for kind, ids in (("predictions", range(1_000)), ("labels", range(1_000)), ("labels", range(5_000, 6_000))):
+    for kind, ids in (
+        ("predictions", range(1_000)),
+        ("labels", range(1_000)),
+        ("labels", range(5_000, 6_000)),
+    ):
         answer = {"prediction": 1} if kind == "predictions" else {"label": 1}
         values = [json.dumps({"event_id": str(i), "model": "m", **answer}).encode() for i in ids]
-        assert not ingest.take(f"{kind}@{ids.start}/0", kind, list(values), np.arange(1_000), np.full(1_000, T0))
+        assert not ingest.take(
+            f"{kind}@{ids.start}/0", kind, list(values), np.arange(1_000), np.full(1_000, T0)
+        )
         for record in ingest.flush(T0)[0]:
             shard.fold(record)
-    shown = {s.labels[0]: s.value for s in shard.samples() if isinstance(s, Sample) and s.name == "stream_monitor_labels_total"}
+    shown = {
+        s.labels[0]: s.value
+        for s in shard.samples()
+        if isinstance(s, Sample) and s.name == "stream_monitor_labels_total"
+    }
     assert shown["evicted"] > 0
-    assert {outcome: n for outcome, n in shown.items() if n} == {outcome: n for outcome, n in shard.labels.items() if n}
+    assert {outcome: n for outcome, n in shown.items() if n} == {
+        outcome: n for outcome, n in shard.labels.items() if n
+    }
 
 
 def test_every_label_that_is_described_is_of_a_metric():
@@ -129,18 +198,39 @@ def test_every_label_that_is_described_is_of_a_metric():
 
 
 def test_every_monitor_that_can_be_off_is_counted_from_0_on():
-    calls = [node for tree in MODULES.values() for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)]
-    run = {call.args[0].value for call in calls if re.search(r"(^|contained\.)run$", ast.unparse(call.func))}
+    calls = [
+        node
+        for tree in MODULES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)
+    ]
+    run = {
+        call.args[0].value
+        for call in calls
+        if re.search(r"(^|contained\.)run$", ast.unparse(call.func))
+    }
     assert run == set(MONITORS)
 
 
 def structs() -> list[tuple[str, str]]:
-    made = [each for each in vars(settings).values() if isinstance(each, type) and issubclass(each, msgspec.Struct) and each.__module__ == settings.__name__]
+    made = [
+        each
+        for each in vars(settings).values()
+        if isinstance(each, type)
+        and issubclass(each, msgspec.Struct)
+        and each.__module__ == settings.__name__
+    ]
     return [(each.__name__, name) for each in made for name in each.__struct_fields__]
 
 
 @pytest.mark.parametrize(("struct", "name"), structs(), ids=lambda each: each)
 def test_every_setting_is_read(struct, name):
     """Somewhere beside the checker of the configuration."""
-    read = {node.attr for path, tree in MODULES.items() if not path.startswith("config/") for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    read = {
+        node.attr
+        for path, tree in MODULES.items()
+        if not path.startswith("config/")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+    }
     assert name in read, f"{struct}.{name}"

@@ -29,7 +29,11 @@ async def received(bootstrap: str, topic: str) -> list[tuple[bytes | None, bytes
         left = sum((await consumer.end_offsets(partitions)).values())
         records = []
         while len(records) < left:
-            records += [(record.key, record.value) for part in (await consumer.getmany(timeout_ms=500)).values() for record in part]
+            records += [
+                (record.key, record.value)
+                for part in (await consumer.getmany(timeout_ms=500)).values()
+                for record in part
+            ]
         return records
     finally:
         await consumer.stop()
@@ -37,26 +41,45 @@ async def received(bootstrap: str, topic: str) -> list[tuple[bytes | None, bytes
 
 def test_a_file_arrives_as_it_is_read(tmp_path):
     path = tmp_path / "churn.csv"
-    path.write_text("prediction,label,age\n" + "".join(f"1,{number % 2},{number}\n" for number in range(1_000)))
+    path.write_text(
+        "prediction,label,age\n" + "".join(f"1,{number % 2},{number}\n" for number in range(1_000))
+    )
 
     async def body():
-        async with Broker() as broker, Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap, topic_prefix="x-")) as publisher:
+        async with (
+            Broker() as broker,
+            Publisher(
+                KafkaSettings(bootstrap_servers=broker.bootstrap, topic_prefix="x-")
+            ) as publisher,
+        ):
             with open_events(InputOptions(table=str(path))) as stream:
                 async with Background(lambda: paced(stream, MAX)) as events:
                     complete = await publish(publisher, events, asyncio.Event())
-            return complete, publisher.sent, await received(broker.bootstrap, "x-predictions"), await received(broker.bootstrap, "x-labels")
+            return (
+                complete,
+                publisher.sent,
+                await received(broker.bootstrap, "x-predictions"),
+                await received(broker.bootstrap, "x-labels"),
+            )
 
     complete, sent, predictions, labels = asyncio.run(body())
     assert (complete, sent) == (True, {"predictions": 1_000, "labels": 1_000})
     with open_events(InputOptions(table=str(path))) as stream:
         expected = list(stream)
-    assert sorted(predictions) == sorted((key, value) for kind, value, key, _ in expected if kind == "predictions")
-    assert sorted(labels) == sorted((key, value) for kind, value, key, _ in expected if kind == "labels")
+    assert sorted(predictions) == sorted(
+        (key, value) for kind, value, key, _ in expected if kind == "predictions"
+    )
+    assert sorted(labels) == sorted(
+        (key, value) for kind, value, key, _ in expected if kind == "labels"
+    )
 
 
 def test_an_event_without_an_id_has_no_key():
     async def body():
-        async with Broker() as broker, Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher:
+        async with (
+            Broker() as broker,
+            Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
+        ):
             await publisher.send("predictions", b"bad", b"")
             await publisher.flush()
             return await received(broker.bootstrap, "predictions")
@@ -66,8 +89,13 @@ def test_an_event_without_an_id_has_no_key():
 
 def test_events_wait_until_they_are_due():
     async def body():
-        async with Broker() as broker, Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher:
-            async with Background(lambda: [("predictions", b"{}", b"k", number * 0.1) for number in range(4)]) as events:
+        async with (
+            Broker() as broker,
+            Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
+        ):
+            async with Background(
+                lambda: [("predictions", b"{}", b"k", number * 0.1) for number in range(4)]
+            ) as events:
                 began_s = time.monotonic()
                 await publish(publisher, events, asyncio.Event())
                 return time.monotonic() - began_s
@@ -77,10 +105,19 @@ def test_events_wait_until_they_are_due():
 
 def test_stopping_flushes_and_says_that_not_all_was_sent():
     async def body():
-        async with Broker() as broker, Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher:
+        async with (
+            Broker() as broker,
+            Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
+        ):
             stop = asyncio.Event()
-            async with Background(lambda: (("predictions", b"{}", b"k", number * 0.01) for number in itertools.count())) as events:
-                complete = await publish(publisher, events, stop, lambda due_s: stop.set() if due_s > 0.1 else None)
+            async with Background(
+                lambda: (
+                    ("predictions", b"{}", b"k", number * 0.01) for number in itertools.count()
+                )
+            ) as events:
+                complete = await publish(
+                    publisher, events, stop, lambda due_s: stop.set() if due_s > 0.1 else None
+                )
             assert not [thread for thread in threading.enumerate() if thread.name == "input"]
             return complete, publisher.sent["predictions"]
 
@@ -95,7 +132,10 @@ def test_a_live_input_that_says_nothing_does_not_keep_it_from_ending():
         silence.wait(20)
 
     async def body():
-        async with Broker() as broker, Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher:
+        async with (
+            Broker() as broker,
+            Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
+        ):
             stop = asyncio.Event()
             asyncio.get_running_loop().call_later(0.3, stop.set)
             async with Background(lines, live=True) as events:
@@ -111,7 +151,11 @@ def test_an_error_of_reading_is_raised_where_events_are_sent():
         raise InputError("p.csv: line 7: malformed")
 
     async def body():
-        async with Broker() as broker, Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher, Background(broken, live=True) as events:
+        async with (
+            Broker() as broker,
+            Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
+            Background(broken, live=True) as events,
+        ):
             await publish(publisher, events, asyncio.Event())
 
     with pytest.raises(InputError, match="line 7"):
@@ -151,11 +195,25 @@ def test_realtime_keeps_the_distances_of_the_times():
 
 
 def test_shifting_moves_usable_timestamps_only():
-    assert json.loads(shifted(b'{"timestamp": 1700000000000, "x": 1.5}', 250)) == {"timestamp": 1_700_000_000_250, "x": 1.5}
+    assert json.loads(shifted(b'{"timestamp": 1700000000000, "x": 1.5}', 250)) == {
+        "timestamp": 1_700_000_000_250,
+        "x": 1.5,
+    }
     for value in (b"bad", b"[1]", b'{"timestamp": "soon"}', b'{"timestamp": NaN}'):
         assert shifted(value, 250) == value
 
 
 def test_the_command_has_an_example_and_all_its_options():
-    assert {"maps", "ignore", "interval", "label_delay", "rate", "now", "simulate", "broker", "config", "topic_prefix"} <= {option.name for option in command.params}
+    assert {
+        "maps",
+        "ignore",
+        "interval",
+        "label_delay",
+        "rate",
+        "now",
+        "simulate",
+        "broker",
+        "config",
+        "topic_prefix",
+    } <= {option.name for option in command.params}
     assert "Examples:" in (command.help or "")

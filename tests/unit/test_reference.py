@@ -11,13 +11,29 @@ import pytest
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest
-from stream_monitor.monitors.reference import FeatureProfile, Profile, category_profile, decode_profile, encode_profile, numeric_profile, profile_id
+from stream_monitor.monitors.reference import (
+    FeatureProfile,
+    Profile,
+    category_profile,
+    decode_profile,
+    encode_profile,
+    numeric_profile,
+    profile_id,
+)
 from stream_monitor.settings import Baseline, CoreSettings, ModelSettings
 
 START_MS = 1_700_000_000_000
 
 
-@pytest.mark.parametrize("draw", [lambda r: r.normal(3, 2, 1_000), lambda r: r.lognormal(0, 2, 777), lambda r: r.integers(0, 5, 1_000).astype(float), lambda _: np.array([4.0])])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda r: r.normal(3, 2, 1_000),
+        lambda r: r.lognormal(0, 2, 777),
+        lambda r: r.integers(0, 5, 1_000).astype(float),
+        lambda _: np.array([4.0]),
+    ],
+)
 def test_numeric_profile_equals_numpy(draw):
     values = draw(np.random.default_rng(7))
     found = numeric_profile(values, 11)
@@ -29,11 +45,16 @@ def test_numeric_profile_equals_numpy(draw):
     edges = np.array(found.edges)
     assert (np.diff(edges) > 0).all()
     assert (edges[0], edges[-1]) == (values.min(), np.nextafter(values.max(), np.inf))
-    counts = [int(((values >= low) & (values < high)).sum()) for low, high in zip([-np.inf, *edges], [*edges, np.inf], strict=True)]
+    counts = [
+        int(((values >= low) & (values < high)).sum())
+        for low, high in zip([-np.inf, *edges], [*edges, np.inf], strict=True)
+    ]
     assert list(found.counts) == counts
     assert (counts[0], counts[-1]) == (0, 0)
     one = np.nextafter(edges[:-1], np.inf) == edges[1:]
-    assert max(np.array(counts[1:-1])[~one], default=0) <= np.ceil(len(values) / 20), "what has no bin of its own is no more than a twentieth"
+    assert max(np.array(counts[1:-1])[~one], default=0) <= np.ceil(len(values) / 20), (
+        "what has no bin of its own is no more than a twentieth"
+    )
 
 
 def test_a_value_with_much_weight_has_a_bin_of_its_own():
@@ -52,16 +73,36 @@ def test_outliers_lie_outside_the_fences():
     values = np.append(np.arange(100.0), [1_000.0, -1_000.0, 2_000.0])
     q1, q3 = np.quantile(values, [0.25, 0.75])
     iqr = q3 - q1
-    assert numeric_profile(values, 0).outliers == ((values < q1 - 1.5 * iqr) | (values > q3 + 1.5 * iqr)).sum() == 3
+    assert (
+        numeric_profile(values, 0).outliers
+        == ((values < q1 - 1.5 * iqr) | (values > q3 + 1.5 * iqr)).sum()
+        == 3
+    )
 
 
 def test_categories_are_ranked_by_count_then_name():
-    assert list(category_profile({"c": 1, "b": 5, "a": 1}, 2).categories.items()) == [("b", 5), ("a", 1), ("c", 1)]
+    assert list(category_profile({"c": 1, "b": 5, "a": 1}, 2).categories.items()) == [
+        ("b", 5),
+        ("a", 1),
+        ("c", 1),
+    ]
 
 
 def some_profile(**changes) -> Profile:
-    features = {"zeta": numeric_profile(np.arange(40.0), 1), "alpha": category_profile({"x": 3, "y": 9}, 0)}
-    return Profile(**{"model": "m", "version": "1", "rows": 41, "features": features, "performance": {"accuracy": 0.9, "labels": 41.0}} | changes)
+    features = {
+        "zeta": numeric_profile(np.arange(40.0), 1),
+        "alpha": category_profile({"x": 3, "y": 9}, 0),
+    }
+    return Profile(
+        **{
+            "model": "m",
+            "version": "1",
+            "rows": 41,
+            "features": features,
+            "performance": {"accuracy": 0.9, "labels": 41.0},
+        }
+        | changes
+    )
 
 
 def test_a_profile_survives_its_json_in_its_order():
@@ -74,13 +115,34 @@ def test_a_profile_survives_its_json_in_its_order():
 
 def test_the_name_is_the_hash_of_canonical_json():
     profile = some_profile()
-    canonical = json.dumps(json.loads(encode_profile(profile)), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    canonical = json.dumps(
+        json.loads(encode_profile(profile)),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+    ).encode()
     assert profile_id(profile) == hashlib.blake2b(canonical, digest_size=16).hexdigest()
     assert profile_id(decode_profile(encode_profile(profile))) == profile_id(profile)
-    assert len({profile_id(p) for p in (profile, some_profile(version="2"), some_profile(rows=42), some_profile(performance={}))}) == 4
+    assert (
+        len(
+            {
+                profile_id(p)
+                for p in (
+                    profile,
+                    some_profile(version="2"),
+                    some_profile(rows=42),
+                    some_profile(performance={}),
+                )
+            }
+        )
+        == 4
+    )
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"rows": "many"}', b'{"features": {"a": {"count": 1}}}', b'{"schema": 3}'])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b"{", b'{"rows": "many"}', b'{"features": {"a": {"count": 1}}}', b'{"schema": 3}'],
+)
 def test_what_is_no_profile_is_said_to_be_none(data):
     with pytest.raises(StateError, match="reference profile"):
         decode_profile(data)
@@ -95,8 +157,20 @@ def test_a_snapshot_keeps_each_feature_and_category_in_its_place():
 
     def feed(shards: list[Shard], rows: int) -> None:
         nonlocal offset
-        features = [{"zeta": rng.normal(100), "alpha": rng.normal(), "kind": str(rng.choice(["b", "b", "b", "a"]))} for _ in range(rows)]
-        values = [json.dumps({"event_id": str(offset + i), "model": "m", "prediction": 1, "features": f}).encode() for i, f in enumerate(features)]
+        features = [
+            {
+                "zeta": rng.normal(100),
+                "alpha": rng.normal(),
+                "kind": str(rng.choice(["b", "b", "b", "a"])),
+            }
+            for _ in range(rows)
+        ]
+        values = [
+            json.dumps(
+                {"event_id": str(offset + i), "model": "m", "prediction": 1, "features": f}
+            ).encode()
+            for i, f in enumerate(features)
+        ]
         offsets = np.arange(offset, offset + rows)
         ingest.take("predictions@x/0", "predictions", values, offsets, START_MS + offsets * 1_000)
         offset += rows
@@ -106,13 +180,19 @@ def test_a_snapshot_keeps_each_feature_and_category_in_its_place():
 
     feed([shard], 600)
     feed([shard], 600)
-    restored = Shard.restore(0, settings, {name: part for name, part in shard.snapshot().items() if part is not None})
+    restored = Shard.restore(
+        0, settings, {name: part for name, part in shard.snapshot().items() if part is not None}
+    )
     feed([shard, restored], 300)
     shard.close()
     restored.close()
     assert restored.summary() == shard.summary()
-    assert restored.summary()["models"]["m"]["versions"][""]["features"]["zeta"]["mean"] == pytest.approx(100, abs=0.5)
+    assert restored.summary()["models"]["m"]["versions"][""]["features"]["zeta"][
+        "mean"
+    ] == pytest.approx(100, abs=0.5)
 
 
 def test_a_feature_profile_says_no_more_than_it_knows():
-    assert json.loads(encode_profile(Profile(features={"a": FeatureProfile(type="category", count=0)})))["features"]["a"] == {"type": "category", "count": 0}
+    assert json.loads(
+        encode_profile(Profile(features={"a": FeatureProfile(type="category", count=0)}))
+    )["features"]["a"] == {"type": "category", "count": 0}

@@ -11,7 +11,13 @@ import pytest
 from stream_monitor.config.references import file_profiles
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
-from stream_monitor.monitors.reference import Profile, decode_profile, encode_profile, numeric_profile, profile_id
+from stream_monitor.monitors.reference import (
+    Profile,
+    decode_profile,
+    encode_profile,
+    numeric_profile,
+    profile_id,
+)
 from stream_monitor.monitors.version import Version
 from stream_monitor.offline.replay import Replay
 from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Settings
@@ -19,7 +25,9 @@ from stream_monitor.stages.references import references, usable
 
 
 def profile(mean: float) -> bytes:
-    return encode_profile(Profile(features={"x": numeric_profile(np.arange(50.0) + mean, 0)}, rows=50))
+    return encode_profile(
+        Profile(features={"x": numeric_profile(np.arange(50.0) + mean, 0)}, rows=50)
+    )
 
 
 EXACT, MODEL, FILE, DEFAULT = (profile(mean) for mean in (1, 2, 3, 4))
@@ -29,8 +37,14 @@ EXACT, MODEL, FILE, DEFAULT = (profile(mean) for mean in (1, 2, 3, 4))
 def core(tmp_path):
     for name, value in (("file", FILE), ("default", DEFAULT)):
         (tmp_path / f"{name}.json").write_bytes(value)
-    of = {name: ModelSettings(baseline=Baseline(source="file", path=str(tmp_path / f"{name}.json"))) for name in ("file", "default")}
-    return CoreSettings(defaults=of["default"], models={"f": of["file"], "learns": ModelSettings(baseline=Baseline(rows=100))})
+    of = {
+        name: ModelSettings(baseline=Baseline(source="file", path=str(tmp_path / f"{name}.json")))
+        for name in ("file", "default")
+    }
+    return CoreSettings(
+        defaults=of["default"],
+        models={"f": of["file"], "learns": ModelSettings(baseline=Baseline(rows=100))},
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +62,9 @@ def core(tmp_path):
         ("anybody", "1", {"/": EXACT}, DEFAULT),
     ],
 )
-def test_published_for_the_version_then_for_the_model_then_the_file_then_learnt(core, model, version, published, expected, monkeypatch):
+def test_published_for_the_version_then_for_the_model_then_the_file_then_learnt(
+    core, model, version, published, expected, monkeypatch
+):
     async def topic(_settings, name, *, without):
         assert (name, without) == ("baselines", "stream-monitor.learnt")
         return published
@@ -94,7 +110,16 @@ def test_what_is_learnt_or_published_later_does_not_reach_rows_that_wait_in_a_sn
     settings = Settings(core=CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=600))))
 
     def events(start, end):
-        return [("predictions", b'{"event_id": "%d", "model": "m", "prediction": 1, "features": {"x": %d}}' % (i, i % 7), b"", 1_700_000_000_000 + i) for i in range(start, end)]
+        return [
+            (
+                "predictions",
+                b'{"event_id": "%d", "model": "m", "prediction": 1, "features": {"x": %d}}'
+                % (i, i % 7),
+                b"",
+                1_700_000_000_000 + i,
+            )
+            for i in range(start, end)
+        ]
 
     smooth = Replay(settings)
     smooth.feed(events(0, 500))
@@ -103,7 +128,14 @@ def test_what_is_learnt_or_published_later_does_not_reach_rows_that_wait_in_a_sn
     learnt = next(o.value for o in smooth.out if o.topic == "baselines")
     restored = Replay(settings)
     restored.feed(events(0, 500))
-    restored.shards = [Shard.restore(0, smooth.shards[0].settings, {k: v for k, v in parts.items() if v is not None}, {"m/": learnt})]
+    restored.shards = [
+        Shard.restore(
+            0,
+            smooth.shards[0].settings,
+            {k: v for k, v in parts.items() if v is not None},
+            {"m/": learnt},
+        )
+    ]
     restored.shards[0].tells_history = False  # as every shard of a replay
     restored.feed(events(500, 1_500))
     smooth.close(), restored.close()

@@ -38,7 +38,9 @@ class Result:
     """One run of the command."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        files = {name: folder / f"out.{name}" for name in ("summary", "alerts", "dead-letters", "report")}
+        files = {
+            name: folder / f"out.{name}" for name in ("summary", "alerts", "dead-letters", "report")
+        }
         for file in files.values():
             file.unlink(missing_ok=True)
         outputs = [part for name, file in files.items() for part in (f"--{name}", str(file))]
@@ -48,7 +50,10 @@ class Result:
         self.code, self.stdout, self.stderr = run.exit_code, run.stdout, run.stderr
         if files["summary"].exists():
             self.summary: Event = json.loads(files["summary"].read_text())
-            self.alerts, self.dead = ([json.loads(line) for line in files[name].read_text().splitlines()] for name in ("alerts", "dead-letters"))
+            self.alerts, self.dead = (
+                [json.loads(line) for line in files[name].read_text().splitlines()]
+                for name in ("alerts", "dead-letters")
+            )
             self.report = files["report"].read_text()
 
     def version(self, model: str = "m", version: str = "") -> Event:
@@ -59,7 +64,11 @@ class Result:
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, Iterable[Event] | str], str]:
     def write(name: str, content: Iterable[Event] | str) -> str:
-        (tmp_path / name).write_text(content if isinstance(content, str) else "".join(json.dumps(row) + "\n" for row in content))
+        (tmp_path / name).write_text(
+            content
+            if isinstance(content, str)
+            else "".join(json.dumps(row) + "\n" for row in content)
+        )
         return str(tmp_path / name)
 
     return write
@@ -77,14 +86,25 @@ def ms(text: str) -> int:
 # ---- the oracle: a dictionary, and scikit-learn
 
 
-def joined(predictions: Iterable[Event], labels: Iterable[Event]) -> dict[tuple[str, str], list[tuple[Event, Any]]]:
-    """The labelled predictions of each model version in order of time: the first prediction of an id counts, and its label with the greatest time."""
+def joined(
+    predictions: Iterable[Event], labels: Iterable[Event]
+) -> dict[tuple[str, str], list[tuple[Event, Any]]]:
+    """
+    The labelled predictions of each model version in order of time: the first prediction of an id
+    counts, and its label with the greatest time.
+    """
     first: dict[tuple[str, str, str], Event] = {}
     for p in predictions:
         first.setdefault((p["model"], p.get("version", ""), p["event_id"]), p)
     found: dict[tuple[str, str], list[tuple[Event, Any]]] = {}
     for (model, version, event_id), p in first.items():
-        mine = [x for x in labels if x["event_id"] == event_id and x.get("model", model) == model and x.get("version", version) == version]
+        mine = [
+            x
+            for x in labels
+            if x["event_id"] == event_id
+            and x.get("model", model) == model
+            and x.get("version", version) == version
+        ]
         found.setdefault((model, version), [])
         if mine:
             found[model, version].append((p, max(mine, key=lambda x: x["timestamp"])["label"]))
@@ -95,9 +115,16 @@ def joined(predictions: Iterable[Event], labels: Iterable[Event]) -> dict[tuple[
 
 def binary(rows: list[tuple[Event, Any]]) -> dict[str, float]:
     y = np.array([int(label) for _, label in rows])
-    predicted, score = np.array([p["prediction"] for p, _ in rows]), np.array([p["score"] for p, _ in rows])
+    predicted, score = (
+        np.array([p["prediction"] for p, _ in rows]),
+        np.array([p["score"] for p, _ in rows]),
+    )
     bins = np.minimum((score * 10).astype(int), 9)
-    ece = sum(abs(score[bins == b].mean() - y[bins == b].mean()) * (bins == b).mean() for b in range(10) if (bins == b).any())
+    ece = sum(
+        abs(score[bins == b].mean() - y[bins == b].mean()) * (bins == b).mean()
+        for b in range(10)
+        if (bins == b).any()
+    )
     return {
         "accuracy": sk.accuracy_score(y, predicted),
         "precision": sk.precision_score(y, predicted),
@@ -115,7 +142,9 @@ def multiclass(rows: list[tuple[Event, Any]]) -> dict[str, float]:
     y = [label for _, label in rows]
     p = np.array([[p["score"][name] for name in names] for p, _ in rows])
     predicted = [names[i] for i in p.argmax(axis=1)]
-    precision, recall, f1, _ = sk.precision_recall_fscore_support(y, predicted, average="weighted", zero_division=0)
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(
+        y, predicted, average="weighted", zero_division=0
+    )
     one_hot = np.array([[name == label for name in names] for label in y])
     return {
         "accuracy": sk.accuracy_score(y, predicted),
@@ -130,10 +159,19 @@ def multiclass(rows: list[tuple[Event, Any]]) -> dict[str, float]:
 
 def regression(rows: list[tuple[Event, Any]]) -> dict[str, float]:
     y, p = [label for _, label in rows], [p["prediction"] for p, _ in rows]
-    return {"mae": sk.mean_absolute_error(y, p), "rmse": float(np.sqrt(sk.mean_squared_error(y, p))), "r2": sk.r2_score(y, p), "bias": float(np.mean(np.subtract(p, y)))}
+    return {
+        "mae": sk.mean_absolute_error(y, p),
+        "rmse": float(np.sqrt(sk.mean_squared_error(y, p))),
+        "r2": sk.r2_score(y, p),
+        "bias": float(np.mean(np.subtract(p, y))),
+    }
 
 
-def check_windows(told: Event, rows: list[tuple[Event, Any]], metrics_of: Callable[[list[tuple[Event, Any]]], dict[str, float]]) -> None:
+def check_windows(
+    told: Event,
+    rows: list[tuple[Event, Any]],
+    metrics_of: Callable[[list[tuple[Event, Any]]], dict[str, float]],
+) -> None:
     assert set(told["windows"]) == {"last_100", "10m", "all"}
     for name, window in told["windows"].items():
         start, end = ms(window["start"]), ms(window["end"])
@@ -151,17 +189,22 @@ def check_windows(told: Event, rows: list[tuple[Event, Any]], metrics_of: Callab
         binned = {"roc_auc"} if name != "last_100" else set()  # within its bound, or left out
         assert set(window) - {"start", "end", "labels", "coverage"} | binned == set(want) | binned
         for metric in set(window) & set(want):
-            assert window[metric] == pytest.approx(want[metric], abs=0.02 if metric in binned else 1e-9), (name, metric)
+            assert window[metric] == pytest.approx(
+                want[metric], abs=0.02 if metric in binned else 1e-9
+            ), (name, metric)
 
 
 # ---- performance
 
 
-def stream(n: int, seed: int, predict: Callable[[random.Random, int], tuple[Event, Any]]) -> tuple[list[Event], list[Event]]:
+def stream(
+    n: int, seed: int, predict: Callable[[random.Random, int], tuple[Event, Any]]
+) -> tuple[list[Event], list[Event]]:
     """
     Predictions and labels with all that happens.
 
-    One or two versions, ids that come twice, labels late, early, missing, repeated, corrected (the correction may be older than what it meets), with a model or without.
+    One or two versions, ids that come twice, labels late, early, missing, repeated, corrected (the
+    correction may be older than what it meets), with a model or without.
     """
     rnd = random.Random(seed)
     predictions, labels = [], []
@@ -169,7 +212,9 @@ def stream(n: int, seed: int, predict: Callable[[random.Random, int], tuple[Even
         outcome, label = predict(rnd, i)
         head = {"event_id": f"e{i}", "model": "m", **({"version": "2"} if i % 3 == 0 else {})}
         time = T0 + i * 2_000 + rnd.randrange(1_000)
-        predictions.append({**head, "timestamp": time, **outcome, "features": {"x": rnd.gauss(0, 1)}})
+        predictions.append(
+            {**head, "timestamp": time, **outcome, "features": {"x": rnd.gauss(0, 1)}}
+        )
         if rnd.random() < 0.05:
             predictions.append({**predictions[-1], "timestamp": time + rnd.randrange(1, 900_000)})
         if rnd.random() < 0.1:
@@ -181,7 +226,13 @@ def stream(n: int, seed: int, predict: Callable[[random.Random, int], tuple[Even
             labels.append(dict(labels[-1]))
         if rnd.random() < 0.1:
             other = predict(rnd, i)[1]
-            labels.append({**keep, "label": other, "timestamp": due + rnd.choice([-1, 1]) * rnd.randrange(1, 50_000)})
+            labels.append(
+                {
+                    **keep,
+                    "label": other,
+                    "timestamp": due + rnd.choice([-1, 1]) * rnd.randrange(1, 50_000),
+                }
+            )
     return predictions, labels
 
 
@@ -192,7 +243,9 @@ def a_binary(rnd: random.Random, _: int) -> tuple[Event, Any]:
 
 def a_class(rnd: random.Random, _: int) -> tuple[Event, Any]:
     weights = [rnd.expovariate(1) for _ in range(3)]
-    score = {name: w / sum(weights) for name, w in zip(("bird", "cat", "dog"), weights, strict=True)}
+    score = {
+        name: w / sum(weights) for name, w in zip(("bird", "cat", "dog"), weights, strict=True)
+    }
     return {"score": score}, rnd.choices(list(score), list(score.values()))[0]
 
 
@@ -201,14 +254,31 @@ def a_number(rnd: random.Random, _: int) -> tuple[Event, Any]:
     return {"prediction": y + rnd.gauss(1, 3)}, y
 
 
-@pytest.mark.parametrize(("predict", "task", "oracle"), [(a_binary, "binary", binary), (a_class, "multiclass", multiclass), (a_number, "regression", regression)])
-def test_windows_equal_scikit_learn_on_the_same_rows(write, config, tmp_path, predict, task, oracle):
+@pytest.mark.parametrize(
+    ("predict", "task", "oracle"),
+    [
+        (a_binary, "binary", binary),
+        (a_class, "multiclass", multiclass),
+        (a_number, "regression", regression),
+    ],
+)
+def test_windows_equal_scikit_learn_on_the_same_rows(
+    write, config, tmp_path, predict, task, oracle
+):
     predictions, labels = stream(900, 1, predict)
     random.Random(2).shuffle(predictions)  # files need not be in order
     predictions.sort(key=lambda p: p["timestamp"] // 600_000)
     in_time = sorted(predictions, key=lambda p: p["timestamp"])
     want = joined(in_time, labels)
-    got = Result(tmp_path, "--predictions", write("p.jsonl", predictions), "--labels", write("l.jsonl", labels), "--config", config)
+    got = Result(
+        tmp_path,
+        "--predictions",
+        write("p.jsonl", predictions),
+        "--labels",
+        write("l.jsonl", labels),
+        "--config",
+        config,
+    )
     assert set(got.summary["models"]["m"]["versions"]) == {"", "2"}
     for version in ("", "2"):
         told, rows = got.version("m", version), want["m", version]
@@ -216,14 +286,21 @@ def test_windows_equal_scikit_learn_on_the_same_rows(write, config, tmp_path, pr
         assert (told["task"], told["predictions"], told["labels"]) == (task, distinct, len(rows))
         assert (told["pending"], told["expired"], told["evicted"]) == (distinct - len(rows), 0, 0)
         check_windows(told, rows, oracle)
-        mine = {p["event_id"]: p for p in reversed(in_time) if p.get("version", "") == version}.values()
+        mine = {
+            p["event_id"]: p for p in reversed(in_time) if p.get("version", "") == version
+        }.values()
         end = max(p["timestamp"] for p in mine) // 10_000 * 10_000 + 10_000
         start = (end - 600_000) // 60_000 * 60_000  # the shortest time window, in whole panes
         x = [p["features"]["x"] for p in mine if start <= p["timestamp"] < end]
         assert told["features"]["x"]["missing_ratio"] == 0
         assert told["features"]["x"]["mean"] == pytest.approx(np.mean(x), abs=1e-9)
     twice = len(predictions) - len({p["event_id"] for p in predictions})
-    assert got.summary["records"]["predictions"] == {"received": len(predictions), "accepted": len(predictions) - twice, "duplicate": twice, "rejected": 0}
+    assert got.summary["records"]["predictions"] == {
+        "received": len(predictions),
+        "accepted": len(predictions) - twice,
+        "duplicate": twice,
+        "rejected": 0,
+    }
     assert got.summary["records"]["labels"]["received"] == len(labels)
 
 
@@ -231,29 +308,56 @@ def test_windows_equal_scikit_learn_on_the_same_rows(write, config, tmp_path, pr
 def test_a_label_is_in_time_up_to_max_delay_and_not_after(write, tmp_path, rows):
     yaml = write("monitor.yaml", "defaults: {labels: {max_delay: 1h}, windows: [last_100]}\n")
     table = write("m.csv", "prediction,label\n" + "1,1\n" * rows)
-    in_time = Result(tmp_path, table, "--label-delay", "1h", "--interval", "30s", "--config", yaml).version()
+    in_time = Result(
+        tmp_path, table, "--label-delay", "1h", "--interval", "30s", "--config", yaml
+    ).version()
     assert (in_time["labels"], in_time["expired"], in_time["pending"]) == (rows, 0, 0)
-    late = Result(tmp_path, table, "--label-delay", "70m", "--interval", "30s", "--config", yaml).version()
+    late = Result(
+        tmp_path, table, "--label-delay", "70m", "--interval", "30s", "--config", yaml
+    ).version()
     assert (late["labels"], late["expired"] + late["pending"]) == (0, rows)
     assert late["expired"] == rows if rows > 1_000 else True
 
 
 def test_a_short_input_is_exact_to_the_step(write, tmp_path):
     yaml = write("monitor.yaml", "defaults: {labels: {max_delay: 1h}}\n")
-    predictions = [{"event_id": f"{i}", "model": "m", "timestamp": T0 + i, "prediction": 1} for i in range(2)]
-    labels = [{"event_id": f"{i}", "label": 1, "timestamp": T0 + i + 3_600_000 + 2_000 * i} for i in range(2)]
+    predictions = [
+        {"event_id": f"{i}", "model": "m", "timestamp": T0 + i, "prediction": 1} for i in range(2)
+    ]
+    labels = [
+        {"event_id": f"{i}", "label": 1, "timestamp": T0 + i + 3_600_000 + 2_000 * i}
+        for i in range(2)
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stream_monitor.offline.replay.STEPS_MAX", 10_000_000)
-        got = Result(tmp_path, "--predictions", write("p.jsonl", predictions), "--labels", write("l.jsonl", labels), "--config", yaml)
+        got = Result(
+            tmp_path,
+            "--predictions",
+            write("p.jsonl", predictions),
+            "--labels",
+            write("l.jsonl", labels),
+            "--config",
+            yaml,
+        )
     assert (got.version()["labels"], got.version()["expired"]) == (1, 1)
 
 
 def test_a_step_is_small_beside_what_is_judged():
     rule = "thresholds: {accuracy: {min: 0.8, window: 2h, min_labels: 40, for: 30m}}"
-    pace = Pace.of(of_files(parse(f"defaults: {{windows: [last_100, 2h], {rule}}}\nmodels: {{m: {{freshness: {{predictions: 4h}}}}}}").core), 0)
+    pace = Pace.of(
+        of_files(
+            parse(
+                f"defaults: {{windows: [last_100, 2h], {rule}}}\nmodels: {{m: {{freshness: "
+                f"{{predictions: 4h}}}}}}"
+            ).core
+        ),
+        0,
+    )
     assert pace.rows == 5
     assert pace.longest_ms(1_000, several=False) == 30 * 60_000 / 8
-    assert pace.longest_ms(45 * 60_000, several=False) == 2 * 3_600_000 / 8  # too few rows in half an hour
+    assert (
+        pace.longest_ms(45 * 60_000, several=False) == 2 * 3_600_000 / 8
+    )  # too few rows in half an hour
     assert pace.longest_ms(9 * 3_600_000, several=False) == 4 * 3_600_000 / 8  # and in two
 
 
@@ -270,7 +374,12 @@ def steps_of(gap_s: int, rows: int = 600) -> int:
     for i in range(rows):
         t = T0 + i * gap_s * 1_000
         event = {"event_id": f"{i}", "model": "m", "timestamp": t}
-        replay.feed([("predictions", json.dumps({**event, "prediction": i % 2}).encode(), None, t), ("labels", json.dumps({**event, "label": 1}).encode(), None, t)])
+        replay.feed(
+            [
+                ("predictions", json.dumps({**event, "prediction": i % 2}).encode(), None, t),
+                ("labels", json.dumps({**event, "label": 1}).encode(), None, t),
+            ]
+        )
     replay.close()
     assert replay.summary()["models"]["m"]["versions"][""]["labels"] == rows
     return steps
@@ -285,16 +394,24 @@ def test_rows_a_week_apart_take_as_many_steps_as_rows_a_second_apart():
 @pytest.mark.parametrize("gap_s", [1, 3_600, 86_400])
 @pytest.mark.parametrize("late", [0, 3, 30])
 def test_a_replay_is_the_core_fed_live_in_ticks_of_a_second(gap_s: int, late: int) -> None:
-    """Rows of which the answers turn wrong half way and a feature breaks: alerts, their order, and the summary are those of live, labels that come too late included."""
+    """
+    Rows of which the answers turn wrong half way and a feature breaks: alerts, their order, and the
+    summary are those of live, labels that come too late included.
+    """
     rng, rows, gap_ms = random.Random(f"{gap_s} {late}"), 1_200, gap_s * 1_000
-    settings = parse(f"defaults: {{windows: [last_100, 24h], baseline: {{rows: 200}}, labels: {{max_delay: {20 * gap_s}s}}, thresholds: {{accuracy: {{min: 0.7}}}}}}")
+    settings = parse(
+        f"defaults: {{windows: [last_100, 24h], baseline: {{rows: 200}}, labels: {{max_delay: "
+        f"{20 * gap_s}s}}, thresholds: {{accuracy: {{min: 0.7}}}}}}"
+    )
     events = []
     for i in range(rows):
         t, y = T0 + i * gap_ms, rng.random() < 0.5
         wrong = rng.random() < (0.1 if i < 700 else 0.7)
         event = {"event_id": f"{i}", "model": "m", "timestamp": t}
         x = None if i >= 900 and rng.random() < 0.5 else rng.gauss(0, 1)
-        events.append((t, 0, "predictions", {**event, "prediction": int(y ^ wrong), "features": {"x": x}}))
+        events.append(
+            (t, 0, "predictions", {**event, "prediction": int(y ^ wrong), "features": {"x": x}})
+        )
         then = t + (40 if i % 10 == 9 else late) * gap_ms if late else t
         events.append((then, 1, "labels", {**event, "timestamp": then, "label": int(y)}))
     events.sort(key=lambda e: e[:2])
@@ -303,7 +420,12 @@ def test_a_replay_is_the_core_fed_live_in_ticks_of_a_second(gap_s: int, late: in
     replay.feed(coded)
     replay.close()
 
-    ingest, shard, offsets, told = Ingest(1), Shard(0, of_files(settings.core), confirm_ms=0), Counter(), []
+    ingest, shard, offsets, told = (
+        Ingest(1),
+        Shard(0, of_files(settings.core), confirm_ms=0),
+        Counter(),
+        [],
+    )
     for t, together in itertools.groupby(coded, key=lambda e: e[3]):
         shard.fold(tick(t))
         for kind, value, _, _ in together:
@@ -320,7 +442,11 @@ def test_a_replay_is_the_core_fed_live_in_ticks_of_a_second(gap_s: int, late: in
     told += [json.loads(o.value) for o in shard.outbox if o.topic == "alerts"]
 
     def seen(alerts: Iterable[Event]) -> list[tuple[Any, ...]]:
-        return [(a["status"], a["kind"], a["subject"], a["direction"]) for a in alerts if a["status"] == "firing"]
+        return [
+            (a["status"], a["kind"], a["subject"], a["direction"])
+            for a in alerts
+            if a["status"] == "firing"
+        ]
 
     assert seen(map(json.loads, replay.alerts())) == seen(told)
     assert any(kind == "performance" for _, kind, _, _ in seen(told)) == (late < 20)
@@ -329,10 +455,19 @@ def test_a_replay_is_the_core_fed_live_in_ticks_of_a_second(gap_s: int, late: in
     assert replay.shards[0].labels == shard.labels
 
 
-def test_a_gap_in_a_file_is_no_silence_unless_the_configuration_says_how_long_one_is(write, tmp_path):
-    table = write("m.csv", "prediction,timestamp\n" + "".join(f"1,{T0 + i * 3_600_000}\n" for i in range(5)))
+def test_a_gap_in_a_file_is_no_silence_unless_the_configuration_says_how_long_one_is(
+    write, tmp_path
+):
+    table = write(
+        "m.csv", "prediction,timestamp\n" + "".join(f"1,{T0 + i * 3_600_000}\n" for i in range(5))
+    )
     assert Result(tmp_path, table).alerts == []
-    told = Result(tmp_path, table, "--config", write("monitor.yaml", "defaults: {freshness: {predictions: 20m}}\n"))
+    told = Result(
+        tmp_path,
+        table,
+        "--config",
+        write("monitor.yaml", "defaults: {freshness: {predictions: 20m}}\n"),
+    )
     assert {a["kind"] for a in told.alerts} == {"freshness"}
 
 
@@ -340,7 +475,9 @@ def flat(found: Event, path: str = "") -> Event:
     """The leaves of a summary by their path."""
     leaves: Event = {}
     for key, value in found.items():
-        leaves |= flat(value, f"{path}/{key}") if isinstance(value, dict) else {f"{path}/{key}": value}
+        leaves |= (
+            flat(value, f"{path}/{key}") if isinstance(value, dict) else {f"{path}/{key}": value}
+        )
     return leaves
 
 
@@ -349,12 +486,17 @@ def same(one: Event, other: Event) -> None:
     a, b = flat(one), flat(other)
     assert a.keys() == b.keys()
     for path, value in b.items():
-        assert a[path] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), path
+        assert a[path] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value), (
+            path
+        )
 
 
 def test_partitions_and_chunks_do_not_show(monkeypatch):
     predictions, labels = stream(300, 3, a_binary)
-    rows = [*((p["timestamp"], 0, "predictions", p) for p in predictions), *((x["timestamp"], 1, "labels", x) for x in labels)]
+    rows = [
+        *((p["timestamp"], 0, "predictions", p) for p in predictions),
+        *((x["timestamp"], 1, "labels", x) for x in labels),
+    ]
     rows.sort(key=lambda row: row[:2])
 
     def told(partitions: int) -> tuple[Event, list[str]]:
@@ -380,7 +522,14 @@ def table(n: int, wrong_from: int) -> list[Event]:
     for i in range(n):
         y = rnd.random() < 0.5
         wrong = rnd.random() < (0.1 if i < wrong_from else 0.6)
-        out.append({"prediction": int(y ^ wrong), "label": int(y), "age": rnd.gauss(40, 5), "city": rnd.choice(["Rome", "Bonn"])})
+        out.append(
+            {
+                "prediction": int(y ^ wrong),
+                "label": int(y),
+                "age": rnd.gauss(40, 5),
+                "city": rnd.choice(["Rome", "Bonn"]),
+            }
+        )
     return out
 
 
@@ -408,7 +557,10 @@ def test_the_same_table_in_every_format_gives_the_same_summary(tmp_path, config)
 
 
 def test_stdin_is_json_lines_of_events(tmp_path):
-    lines = "".join(json.dumps({"event_id": f"{i}", "model": "m", "prediction": 1, "timestamp": T0 + i}) + "\n" for i in range(5))
+    lines = "".join(
+        json.dumps({"event_id": f"{i}", "model": "m", "prediction": 1, "timestamp": T0 + i}) + "\n"
+        for i in range(5)
+    )
     run = CliRunner().invoke(cli, ["replay", "--predictions", "-", "--json"], input=lines)
     assert run.exit_code == 0
     assert json.loads(run.stdout)["models"]["m"]["versions"][""]["predictions"] == 5
@@ -419,7 +571,10 @@ def test_the_keys_of_the_summary(write, config, tmp_path):
     assert set(got.summary) == {"schema", "records", "models", "alerts"}
     assert got.summary["schema"] == 1
     assert set(got.summary["records"]) == {"predictions", "labels"}
-    assert all(set(r) == {"received", "accepted", "duplicate", "rejected"} for r in got.summary["records"].values())
+    assert all(
+        set(r) == {"received", "accepted", "duplicate", "rejected"}
+        for r in got.summary["records"].values()
+    )
     assert set(got.version()) == {
         "predictions",
         "labels",
@@ -438,7 +593,15 @@ def test_the_keys_of_the_summary(write, config, tmp_path):
     assert set(got.version()["features"]["city"]) == {"rows", "missing_ratio", "drift"}
     assert set(got.summary["alerts"]) == {"firing", "resolved"}
     few = Result(tmp_path, write("few.csv", "prediction,label\n1,1\n")).version("few")
-    assert set(few) >= {"predictions", "labels", "pending", "expired", "evicted", "windows", "features"}
+    assert set(few) >= {
+        "predictions",
+        "labels",
+        "pending",
+        "expired",
+        "evicted",
+        "windows",
+        "features",
+    }
 
 
 def test_bad_rows_are_dead_letters_and_the_others_count(write, tmp_path):
@@ -452,19 +615,47 @@ def test_bad_rows_are_dead_letters_and_the_others_count(write, tmp_path):
         b'{"event_id":"c","model":"m","prediction":[1],"timestamp":1700000000000}',
         b'"\xff"',
         b'{"event_id":"d","model":"\xff","prediction":1}',
-        b'{"event_id":"d","model":"m","prediction":1,"features":{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}}",
+        b'{"event_id":"d","model":"m","prediction":1,"features":{"a":'
+        + b"[" * 20_000
+        + b"]" * 20_000
+        + b"}}",
     ]
-    path.write_bytes(b"\n".join([*bad, json.dumps(good).encode(), json.dumps(good).encode()]) + b"\n")
+    path.write_bytes(
+        b"\n".join([*bad, json.dumps(good).encode(), json.dumps(good).encode()]) + b"\n"
+    )
     got = Result(tmp_path, "--predictions", str(path))
     assert got.code == 0
-    assert got.summary["records"]["predictions"] == {"received": 10, "accepted": 1, "duplicate": 1, "rejected": 8}
-    by_value = {d.get("value", "").encode() or base64.b64decode(d["value_base64"]): d for d in got.dead}
+    assert got.summary["records"]["predictions"] == {
+        "received": 10,
+        "accepted": 1,
+        "duplicate": 1,
+        "rejected": 8,
+    }
+    by_value = {
+        d.get("value", "").encode() or base64.b64decode(d["value_base64"]): d for d in got.dead
+    }
     assert {value: by_value[value]["reason"] for value in bad} == dict(
-        zip(bad, ("invalid_json", "not_an_object", "missing_field", "out_of_range", "wrong_type", "invalid_json", "invalid_json", "too_deep"), strict=True)
+        zip(
+            bad,
+            (
+                "invalid_json",
+                "not_an_object",
+                "missing_field",
+                "out_of_range",
+                "wrong_type",
+                "invalid_json",
+                "invalid_json",
+                "too_deep",
+            ),
+            strict=True,
+        )
     )
     assert {d["topic"] for d in got.dead} == {"predictions"}
     assert "invalid_json 3" in got.stdout
-    assert next((r["reason"], r["count"]) for r in got.summary["refused"]["predictions"]) == ("invalid_json", 3)
+    assert next((r["reason"], r["count"]) for r in got.summary["refused"]["predictions"]) == (
+        "invalid_json",
+        3,
+    )
     assert sum(r["count"] for r in got.summary["refused"]["predictions"]) == 8
     for text in (got.report, got.stdout):
         assert "event_id` is missing" in text
@@ -473,8 +664,20 @@ def test_bad_rows_are_dead_letters_and_the_others_count(write, tmp_path):
 
 @pytest.mark.parametrize("name", ['a "b"', "back\\slash", "two\nlines", "tab\t", "\x7f", "é", "."])
 def test_a_feature_may_have_any_name(write, tmp_path, name):
-    rows = [{"event_id": f"{i}", "model": name, "version": name, "prediction": 1, "features": {name: float(i), "x": 1.0}, "timestamp": T0 + i} for i in range(300)]
-    got = Result(tmp_path, "--predictions", write("p.jsonl", rows), "--config", write("monitor.yaml", CONFIG))
+    rows = [
+        {
+            "event_id": f"{i}",
+            "model": name,
+            "version": name,
+            "prediction": 1,
+            "features": {name: float(i), "x": 1.0},
+            "timestamp": T0 + i,
+        }
+        for i in range(300)
+    ]
+    got = Result(
+        tmp_path, "--predictions", write("p.jsonl", rows), "--config", write("monitor.yaml", CONFIG)
+    )
     assert got.version(name, name)["features"][name]["mean"] == pytest.approx(149.5)
 
 
@@ -487,17 +690,36 @@ def test_notes_on_columns_are_told(write, tmp_path):
 # ---- exits
 
 
-THRESHOLD = "defaults: {{windows: [last_100, 10m], thresholds: {{accuracy: {{min: 0.8, severity: {}}}}}, drift: {{errors: {{}}, score: {{}}, features: {{}}}}}}\n"
+THRESHOLD = (
+    "defaults: {{windows: [last_100, 10m], thresholds: {{accuracy: {{min: 0.8, severity: {}}}}}, "
+    "drift: {{errors: {{}}, score: {{}}, features: {{}}}}}}\n"
+)
 
 
 @pytest.mark.parametrize(
-    ("severity", "fail_on", "code"), [("info", "warning", 0), ("warning", "warning", 1), ("warning", "critical", 0), ("critical", "warning", 1), ("critical", "critical", 1)]
+    ("severity", "fail_on", "code"),
+    [
+        ("info", "warning", 0),
+        ("warning", "warning", 1),
+        ("warning", "critical", 0),
+        ("critical", "warning", 1),
+        ("critical", "critical", 1),
+    ],
 )
 def test_fail_on_is_exit_1_when_such_an_alert_fired(write, tmp_path, severity, fail_on, code):
     path = as_csv(table(400, 200), tmp_path / "m.csv")
-    got = Result(tmp_path, path, "--config", write("monitor.yaml", THRESHOLD.format(severity)), "--fail-on", fail_on)
+    got = Result(
+        tmp_path,
+        path,
+        "--config",
+        write("monitor.yaml", THRESHOLD.format(severity)),
+        "--fail-on",
+        fail_on,
+    )
     assert got.code == code
-    assert [(a["kind"], a["severity"]) for a in got.alerts if a["status"] == "firing"] == [("performance", severity)]
+    assert [(a["kind"], a["severity"]) for a in got.alerts if a["status"] == "firing"] == [
+        ("performance", severity)
+    ]
     assert got.summary["alerts"] == {"firing": 1, "resolved": 0}
 
 
@@ -507,14 +729,27 @@ def test_fail_on_is_exit_1_when_such_an_alert_fired(write, tmp_path, severity, f
         ((), "no input"),
         (("absent.csv",), "No such file"),
         (("{table}", "--interval", "soon"), "not a duration"),
-        (("{table}", "--summary", "{folder}/absent/s.json"), "--summary .*folder .* does not exist"),
+        (
+            ("{table}", "--summary", "{folder}/absent/s.json"),
+            "--summary .*folder .* does not exist",
+        ),
         (("{table}", "--dead-letters", "{folder}"), "--dead-letters .*is a folder"),
         (("{table}", "--map", "predicton=x"), "Did you mean 'prediction'"),
     ],
 )
-def test_what_was_asked_wrong_is_said_before_anything_is_written(write, tmp_path, arguments, message):
+def test_what_was_asked_wrong_is_said_before_anything_is_written(
+    write, tmp_path, arguments, message
+):
     path = write("m.csv", "prediction\n1\n")
-    run = CliRunner().invoke(cli, ["replay", "--alerts", str(tmp_path / "a"), *(a.format(table=path, folder=tmp_path) for a in arguments)])
+    run = CliRunner().invoke(
+        cli,
+        [
+            "replay",
+            "--alerts",
+            str(tmp_path / "a"),
+            *(a.format(table=path, folder=tmp_path) for a in arguments),
+        ],
+    )
     assert isinstance(run.exception, InputError)  # `main` makes it exit 2
     assert re.search(message, str(run.exception))
     assert not (tmp_path / "a").exists()
@@ -540,10 +775,23 @@ class Page(HTMLParser):
 def test_the_report_stands_alone_and_escapes_what_comes_from_the_input(write, config, tmp_path):
     evil = '<img src=x onerror="alert(1)">'
     rows = [{**row, f"{evil}f": row.pop("age")} for row in table(600, 300)]
-    got = Result(tmp_path, as_csv(rows, tmp_path / "m.csv"), "--config", config, "--map", f"model=:{evil}", "--map", f"version=:{evil}")
+    got = Result(
+        tmp_path,
+        as_csv(rows, tmp_path / "m.csv"),
+        "--config",
+        config,
+        "--map",
+        f"model=:{evil}",
+        "--map",
+        f"version=:{evil}",
+    )
     page = Page(got.report)
     assert not {"img", "script", "link", "iframe"} & set(page.tags)
-    assert not [name for name, value in page.attributes if name.startswith("on") or (name in {"src", "href"} and value)]
+    assert not [
+        name
+        for name, value in page.attributes
+        if name.startswith("on") or (name in {"src", "href"} and value)
+    ]
     assert "http" not in got.report.replace("http-equiv", "")
     assert "&lt;img src=x" in got.report
     assert {"svg", "polyline", "table"} <= set(page.tags)
@@ -568,6 +816,10 @@ def test_episodes_of_a_report():
     at = [(datetime(2025, 1, 1, tzinfo=UTC) + timedelta(hours=h)).isoformat() for h in range(3)]
     base = {"fingerprint": "f", "starts_at": at[0], "severity": "warning", "ends_at": None}
     found = episodes(
-        [{**base, "status": "firing"}, {**base, "status": "updated", "severity": "critical"}, {**base, "status": "resolved", "severity": "critical", "ends_at": at[2]}]
+        [
+            {**base, "status": "firing"},
+            {**base, "status": "updated", "severity": "critical"},
+            {**base, "status": "resolved", "severity": "critical", "ends_at": at[2]},
+        ]
     )
     assert [(e.severity, e.end, e.updates) for e in found] == [("critical", at[2], 1)]

@@ -20,7 +20,11 @@ from stream_monitor.settings import Secret, Settings
 
 HUSH = "hush-4711"
 LOGIN = "kafka: {security: {protocol: SASL_SSL, sasl_mechanism: PLAIN, username: u}}"
-PASSWORD, KEY_PASSWORD, TOKEN = "STREAM_MONITOR_KAFKA__SECURITY__PASSWORD", "STREAM_MONITOR_KAFKA__SECURITY__KEY_PASSWORD", "STREAM_MONITOR_WORKER__METRICS__TOKEN"
+PASSWORD, KEY_PASSWORD, TOKEN = (
+    "STREAM_MONITOR_KAFKA__SECURITY__PASSWORD",
+    "STREAM_MONITOR_KAFKA__SECURITY__KEY_PASSWORD",
+    "STREAM_MONITOR_WORKER__METRICS__TOKEN",
+)
 
 
 def settings() -> Settings:
@@ -31,12 +35,20 @@ def test_settings_show_no_secret_however_they_are_printed():
     made = settings()
     assert made.kafka.security.password == made.worker.metrics.token == Secret(HUSH)
     assert made.kafka.security.password.reveal() == HUSH
-    for text in (repr(made), str(made), f"{made.kafka.security}", f"{made.kafka.security.password}", str(msgspec.structs.asdict(made.kafka.security))):
+    for text in (
+        repr(made),
+        str(made),
+        f"{made.kafka.security}",
+        f"{made.kafka.security.password}",
+        str(msgspec.structs.asdict(made.kafka.security)),
+    ):
         assert HUSH not in text
     assert repr(made.kafka.security).count("***") == 2
 
 
-@pytest.mark.parametrize("write", [msgspec.json.encode, msgspec.msgpack.encode, pickle.dumps, copy.deepcopy, json.dumps])
+@pytest.mark.parametrize(
+    "write", [msgspec.json.encode, msgspec.msgpack.encode, pickle.dumps, copy.deepcopy, json.dumps]
+)
 def test_settings_with_a_secret_cannot_be_written(write):
     with pytest.raises(TypeError) as told:
         write(settings())
@@ -52,27 +64,43 @@ def test_a_crash_shows_no_secret():
     try:
         made.kafka.security.password.nonsense(made)
     except AttributeError as error:
-        shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+        shown = "".join(
+            traceback.TracebackException.from_exception(error, capture_locals=True).format()
+        )
     assert "made = " in shown
     assert HUSH not in shown
 
 
 def test_from_a_file(tmp_path):
     (tmp_path / "password").write_text(f"{HUSH}\n")
-    assert parse(LOGIN, environ={f"{PASSWORD}_FILE": str(tmp_path / "password")}).kafka.security.password == Secret(HUSH)
+    assert parse(
+        LOGIN, environ={f"{PASSWORD}_FILE": str(tmp_path / "password")}
+    ).kafka.security.password == Secret(HUSH)
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         (
-            "kafka: {security: {protocol: SASL_SSL, sasl_mechanism: PLAIN, username: u, password: hush-4711}}",
+            (
+                "kafka: {security: {protocol: SASL_SSL, sasl_mechanism: PLAIN, username: u, "
+                "password: hush-4711}}"
+            ),
             f"kafka.security.password: a secret does not stand in this file: set {PASSWORD}_FILE",
         ),
         ("kafka: {security: {password_file: /run/hush-4711}}", f"set {PASSWORD}_FILE"),
-        ("kafka: {security: {protocol: SSL, cert_file: c, key_password: hush-4711}}", f"set {KEY_PASSWORD}_FILE"),
-        ("worker: {metrics: {token: hush-4711}}", f"worker.metrics.token: a secret does not stand in this file: set {TOKEN}_FILE"),
-        ("kafka: {security: {protocol: SSL, password:hush-4711}}", "kafka.security.password…: unknown key"),
+        (
+            "kafka: {security: {protocol: SSL, cert_file: c, key_password: hush-4711}}",
+            f"set {KEY_PASSWORD}_FILE",
+        ),
+        (
+            "worker: {metrics: {token: hush-4711}}",
+            f"worker.metrics.token: a secret does not stand in this file: set {TOKEN}_FILE",
+        ),
+        (
+            "kafka: {security: {protocol: SSL, password:hush-4711}}",
+            "kafka.security.password…: unknown key",
+        ),
         ("kafka: {security: {protocol: SSL, passwort: hush-4711}}", "did you mean 'password'?"),
         ("kafka: {security: hush-4711}", "a mapping is expected"),
         ("kafka: {security: [hush-4711]}", "a mapping is expected"),
@@ -81,7 +109,10 @@ def test_from_a_file(tmp_path):
         ("kafka: {security: {password: hush-4711}", "not valid YAML"),
         ("worker: {metrics: {tokken: hush-4711}}", "did you mean 'token'?"),
         ("worker: {metrics: hush-4711}", "a mapping is expected"),
-        ("kafka: {bootstrap_servers: 'kafka://u:hush-4711@b:9092'}", "without a scheme (got a value that is not shown); did you mean 'b:9092'?"),
+        (
+            "kafka: {bootstrap_servers: 'kafka://u:hush-4711@b:9092'}",
+            "without a scheme (got a value that is not shown); did you mean 'b:9092'?",
+        ),
         ("kafka: {bootstrap_servers: ['u:hush-4711@b:9092']}", "HOST:PORT"),
     ],
 )
@@ -125,7 +156,11 @@ def test_an_empty_file_of_a_secret_protects_nothing_and_is_refused(tmp_path):
         (["config", "check"], "nonsense: 1", 2),
         (["config", "check", "--json"], "nonsense: 1", 2),
         (["worker", "--config"], "worker: {metrics: {port: 0}}", 1),
-        (["worker", "--config"], "worker: {metrics: {port: 0, cert_file: /nowhere, key_file: /nowhere}}", 2),
+        (
+            ["worker", "--config"],
+            "worker: {metrics: {port: 0, cert_file: /nowhere, key_file: /nowhere}}",
+            2,
+        ),
         (["worker", "--config"], "worker: {metrics: {host: 192.0.2.1}}", 1),
         (["doctor", "--config"], "worker: {metrics: {port: 0}}", 1),
         (["alerts", "--config"], "", 1),
@@ -137,10 +172,22 @@ def test_no_command_prints_a_secret(tmp_path, arguments, text, code):
     file = tmp_path / "monitor.yaml"
     file.write_text(text)
     login = {"PROTOCOL": "SASL_PLAINTEXT", "SASL_MECHANISM": "SCRAM-SHA-512", "USERNAME": "u"}
-    environ = os.environ | {f"STREAM_MONITOR_KAFKA__SECURITY__{key}": value for key, value in login.items()} | {PASSWORD: HUSH, TOKEN: HUSH}
+    environ = (
+        os.environ
+        | {f"STREAM_MONITOR_KAFKA__SECURITY__{key}": value for key, value in login.items()}
+        | {PASSWORD: HUSH, TOKEN: HUSH}
+    )
     environ |= {"STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     given = [] if "--help" in arguments else [str(file)]
-    done = subprocess.run([sys.executable, "-m", "stream_monitor", *arguments, *given], capture_output=True, text=True, timeout=60, check=False, env=environ, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "stream_monitor", *arguments, *given],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environ,
+        cwd=tmp_path,
+    )
     assert done.returncode == code, done.stderr
     said = done.stdout + done.stderr
     assert said

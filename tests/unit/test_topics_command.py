@@ -1,4 +1,7 @@
-"""`stream-monitor topics`: the decisions on facts, the whole way on the embedded broker, and what is exported."""
+"""
+`stream-monitor topics`: the decisions on facts, the whole way on the embedded broker, and what is
+exported.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,15 @@ from stream_monitor.demo.broker import start_in_thread
 from stream_monitor.errors import BrokerError, InputError
 from stream_monitor.exports.asyncapi import RECEIVED, document
 from stream_monitor.exports.strimzi import kafka_topics
-from stream_monitor.kafka.topic_changes import Difference, Found, apply, asked_partitions, compare, differences, look
+from stream_monitor.kafka.topic_changes import (
+    Difference,
+    Found,
+    apply,
+    asked_partitions,
+    compare,
+    differences,
+    look,
+)
 from stream_monitor.kafka.topics import describe, ensure, partitions_at_creation
 from stream_monitor.schema import topics
 from stream_monitor.settings import KafkaSettings, Settings
@@ -24,9 +35,17 @@ from stream_monitor.settings import KafkaSettings, Settings
 WHOLE = {name: Found(spec.partitions, 1, spec.config) for name, spec in topics().items()}
 
 
-def with_(name: str, partitions: int | None = None, replicas: int = 1, **config: str) -> dict[str, Found]:
+def with_(
+    name: str, partitions: int | None = None, replicas: int = 1, **config: str
+) -> dict[str, Found]:
     spec = topics()[name]
-    return WHOLE | {name: Found(partitions or spec.partitions, replicas, spec.config | {key.replace("_", "."): value for key, value in config.items()})}
+    return WHOLE | {
+        name: Found(
+            partitions or spec.partitions,
+            replicas,
+            spec.config | {key.replace("_", "."): value for key, value in config.items()},
+        )
+    }
 
 
 def told(differences_found: list[Difference]) -> list[tuple]:
@@ -58,7 +77,9 @@ def test_inputs_with_few_partitions_grow_only_when_asked():
     [left] = compare(few)
     assert told([left]) == [("predictions", "partitions", "2", "4", None)]
     assert "--partitions predictions=4" in left.advice
-    assert told(compare(few, asked={"predictions": 6})) == [("predictions", "partitions", "2", "6", "add_partitions")]
+    assert told(compare(few, asked={"predictions": 6})) == [
+        ("predictions", "partitions", "2", "6", "add_partitions")
+    ]
     assert compare(with_("predictions", 6), asked={"predictions": 6}) == []
     [shrink] = compare(with_("predictions", 9), asked={"predictions": 6})
     assert shrink.repair is None
@@ -81,12 +102,30 @@ def test_snapshots_need_a_partition_for_each_of_observations():
 
 def test_settings_are_compared_with_those_of_so_many_replicas():
     assert compare(with_("observations", replicas=1, min_insync_replicas="1")) == []
-    assert told(compare(with_("observations", replicas=3, min_insync_replicas="1"))) == [("observations", "min.insync.replicas", "1", "2", "alter")]
+    assert told(compare(with_("observations", replicas=3, min_insync_replicas="1"))) == [
+        ("observations", "min.insync.replicas", "1", "2", "alter")
+    ]
     assert compare(with_("alerts", cleanup_policy="delete,compact", segment_ms="5")) == []
-    assert told(compare(with_("alerts", cleanup_policy="delete"))) == [("alerts", "cleanup.policy", "delete", "compact,delete", "alter")]
+    assert told(compare(with_("alerts", cleanup_policy="delete"))) == [
+        ("alerts", "cleanup.policy", "delete", "compact,delete", "alter")
+    ]
 
 
-@pytest.mark.parametrize("text", ["nothing=5", "alerts=2", "predictions", "predictions=", "predictions=x", "predictions=-8", "predictions=3", "predictions=²", "=5", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nothing=5",
+        "alerts=2",
+        "predictions",
+        "predictions=",
+        "predictions=x",
+        "predictions=-8",
+        "predictions=3",
+        "predictions=²",
+        "=5",
+        "",
+    ],
+)
 def test_partitions_that_cannot_be_had(text):
     with pytest.raises(InputError, match="--partitions"):
         asked_partitions([text])
@@ -110,7 +149,9 @@ def monitor(bootstrap, tmp_path, request):
     path.write_text(f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}\n")
 
     def run(*arguments: str, code: int = 0) -> str:
-        result = CliRunner().invoke(command, [*arguments[:1], "--config", str(path), *arguments[1:]])
+        result = CliRunner().invoke(
+            command, [*arguments[:1], "--config", str(path), *arguments[1:]]
+        )
         assert result.exit_code == code, (result.output, result.exception)
         return result.output
 
@@ -123,13 +164,17 @@ def test_apply_makes_and_repairs_and_then_has_nothing_to_do(monitor):
     assert f"{prefix}alerts: is missing" in monitor("check", code=1)
     assert f"would make {prefix}alerts" in monitor("apply", "--dry-run")
     assert f"{prefix}alerts: is missing" in monitor("check", code=1), "a dry run did something"
-    assert f"made {prefix}observations, partitions: 8" in monitor("apply", "--partitions", "observations=8")
+    assert f"made {prefix}observations, partitions: 8" in monitor(
+        "apply", "--partitions", "observations=8"
+    )
     assert monitor("check") == "all topics are as specified\n"
     assert monitor("apply") == "nothing to change\n"
     found = asyncio.run(look(monitor.settings.kafka))
     assert (found["observations"].partitions, found["snapshots"].partitions) == (8, 8)
     assert "left as it is" in monitor("apply", "--partitions", "observations=12", code=1)
-    assert f"added partitions to {prefix}labels: 4 -> 6" in monitor("apply", "--partitions", "labels=6")
+    assert f"added partitions to {prefix}labels: 4 -> 6" in monitor(
+        "apply", "--partitions", "labels=6"
+    )
     assert monitor("apply", "--partitions", "labels=6") == "nothing to change\n"
 
 
@@ -139,7 +184,16 @@ def test_settings_are_repaired_and_others_stay(monitor):
     async def make() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
         await admin.start()
-        await admin.create_topics([NewTopic(f"{kafka.topic_prefix}labels", 4, 1, topic_configs={"retention.ms": "1000", "retention.bytes": "777"})])
+        await admin.create_topics(
+            [
+                NewTopic(
+                    f"{kafka.topic_prefix}labels",
+                    4,
+                    1,
+                    topic_configs={"retention.ms": "1000", "retention.bytes": "777"},
+                )
+            ]
+        )
         await admin.close()
 
     asyncio.run(make())
@@ -151,7 +205,9 @@ def test_settings_are_repaired_and_others_stay(monitor):
 
 
 def test_json_says_the_same(monitor):
-    assert {d["repair"] for d in json.loads(monitor("check", "--json", code=1))["differences"]} == {"create"}
+    assert {d["repair"] for d in json.loads(monitor("check", "--json", code=1))["differences"]} == {
+        "create"
+    }
     planned = json.loads(monitor("apply", "--json", "--dry-run"))
     assert planned["dry_run"]
     assert [d["topic"] for d in planned["changed"]] == list(topics())
@@ -164,24 +220,43 @@ def test_a_worker_makes_snapshots_with_the_partitions_of_observations(monitor):
     settings = monitor.settings
 
     async def body() -> dict[str, int]:
-        await apply(settings, [d for d in await differences(settings.kafka, {"observations": 7}) if d.topic == "observations"])
+        await apply(
+            settings,
+            [
+                d
+                for d in await differences(settings.kafka, {"observations": 7})
+                if d.topic == "observations"
+            ],
+        )
         await ensure(settings)
         return await describe(settings)
 
-    assert asyncio.run(body()) == {name: spec.partitions for name, spec in topics().items()} | {"observations": 7, "snapshots": 7}
+    assert asyncio.run(body()) == {name: spec.partitions for name, spec in topics().items()} | {
+        "observations": 7,
+        "snapshots": 7,
+    }
     assert monitor("check") == "all topics are as specified\n"
 
 
 def test_what_the_broker_refuses_is_said(monitor):
     async def body() -> None:
-        await apply(monitor.settings, [Difference(topic="labels", aspect="retention.ms", want="1", have="2", repair="alter")])
+        await apply(
+            monitor.settings,
+            [Difference(topic="labels", aspect="retention.ms", want="1", have="2", repair="alter")],
+        )
 
-    with pytest.raises(BrokerError, match=f"{monitor.settings.kafka.topic_prefix}labels: UnknownTopicOrPartition"):
+    with pytest.raises(
+        BrokerError, match=f"{monitor.settings.kafka.topic_prefix}labels: UnknownTopicOrPartition"
+    ):
         asyncio.run(body())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"), [(["check"], 1, "no connection to Kafka at 127.0.0.1:1 "), (["apply", "--partitions", "alerts=2"], 2, "--partitions alerts=2")]
+    ("arguments", "code", "message"),
+    [
+        (["check"], 1, "no connection to Kafka at 127.0.0.1:1 "),
+        (["apply", "--partitions", "alerts=2"], 2, "--partitions alerts=2"),
+    ],
 )
 def test_errors_are_one_line(arguments, code, message, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -216,7 +291,9 @@ def test_list_has_a_line_for_each_topic(prefixed):
     assert [line.split()[0] for line in lines[1:]] == [f"Team_A.{name}" for name in topics()]
     assert "90d" in lines[1]
     listed = json.loads(run("list", "--json", "--config", prefixed))
-    assert {t["name"]: t["schema"] for t in listed} == {name: spec.schema for name, spec in topics().items()}
+    assert {t["name"]: t["schema"] for t in listed} == {
+        name: spec.schema for name, spec in topics().items()
+    }
     assert all(t["topic"] == f"Team_A.{t['name']}" for t in listed)
 
 
@@ -231,28 +308,45 @@ def test_strimzi_resources(prefixed):
     assert resources == kafka_topics("Team_A.", cluster="events", replicas=3)
     observations = {r["spec"]["topicName"]: r for r in resources}["Team_A.observations"]
     assert observations["apiVersion"] == "kafka.strimzi.io/v1"
-    assert observations["metadata"] == {"name": "team-a.observations", "labels": {"strimzi.io/cluster": "events"}}
+    assert observations["metadata"] == {
+        "name": "team-a.observations",
+        "labels": {"strimzi.io/cluster": "events"},
+    }
     assert observations["spec"]["config"]["min.insync.replicas"] == "2"
     single = json.loads(run("export", "--format", "strimzi", "--replicas", "1", "--json"))
     assert single["kind"] == "List"
-    assert all("min.insync.replicas" not in r["spec"]["config"] and "topicName" not in r["spec"] for r in single["items"])
+    assert all(
+        "min.insync.replicas" not in r["spec"]["config"] and "topicName" not in r["spec"]
+        for r in single["items"]
+    )
 
 
 def test_asyncapi_document(prefixed, tmp_path):
     path = tmp_path / "asyncapi.yaml"
     run("export", "--format", "asyncapi", "--config", prefixed, "--output", str(path))
     made = YAML(typ="safe", pure=True).load(path.read_text())
-    assert made == document("Team_A.") == json.loads(run("export", "--format", "asyncapi", "--config", prefixed, "--json"))
+    assert (
+        made
+        == document("Team_A.")
+        == json.loads(run("export", "--format", "asyncapi", "--config", prefixed, "--json"))
+    )
     assert "*" not in path.read_text().split("channels:")[0]
     assert set(made["channels"]) == set(topics())
     for operation in made["operations"].values():
         name = operation["channel"]["$ref"].removeprefix("#/channels/")
         assert operation["action"] == ("receive" if name in RECEIVED else "send")
     payload = made["channels"]["labels"]["messages"]["labels"]["payload"]["schema"]
-    assert payload == {key: value for key, value in topics()["labels"].schema.items() if key != "$schema"}
-    assert made["channels"]["alerts"]["bindings"]["kafka"]["topicConfiguration"] == {"retention.ms": 7_776_000_000, "cleanup.policy": ["compact", "delete"]}
+    assert payload == {
+        key: value for key, value in topics()["labels"].schema.items() if key != "$schema"
+    }
+    assert made["channels"]["alerts"]["bindings"]["kafka"]["topicConfiguration"] == {
+        "retention.ms": 7_776_000_000,
+        "cleanup.policy": ["compact", "delete"],
+    }
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
-    result = CliRunner().invoke(command, ["export", "--format", "strimzi", "--output", str(tmp_path / "no" / "x.yaml")])
+    result = CliRunner().invoke(
+        command, ["export", "--format", "strimzi", "--output", str(tmp_path / "no" / "x.yaml")]
+    )
     assert isinstance(result.exception, InputError)

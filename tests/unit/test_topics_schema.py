@@ -1,4 +1,7 @@
-"""The schemas in topics/ say what the code does: parsers, alerts, profiles, dead letters, versions of formats."""
+"""
+The schemas in topics/ say what the code does: parsers, alerts, profiles, dead letters, versions of
+formats.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,15 @@ from stream_monitor.events.cells import Texts
 from stream_monitor.events.observations import MAGIC
 from stream_monitor.events.parse import PARSERS, Bad
 from stream_monitor.exports.topics_page import page
-from stream_monitor.monitors.reference import SCHEMA, FeatureProfile, Profile, category_profile, decode_profile, encode_profile, numeric_profile
+from stream_monitor.monitors.reference import (
+    SCHEMA,
+    FeatureProfile,
+    Profile,
+    category_profile,
+    decode_profile,
+    encode_profile,
+    numeric_profile,
+)
 from stream_monitor.schema import REJECT_REASONS, topics
 from stream_monitor.settings import Severity
 from stream_monitor.stages import snapshots
@@ -55,7 +66,11 @@ KEYWORDS = {
     "then",
     "else",
 }
-SCHEMAS = {name: spec.schema or spec.headers for name, spec in topics().items() if spec.schema or spec.headers}
+SCHEMAS = {
+    name: spec.schema or spec.headers
+    for name, spec in topics().items()
+    if spec.schema or spec.headers
+}
 formats = jsonschema.FormatChecker(formats=())
 
 
@@ -94,7 +109,11 @@ def keywords(schema: Any) -> set[str]:
 
 
 def test_there_is_a_file_for_every_topic_a_worker_uses():
-    assert set(topics()) == set(doctor.ACCESS) == {path.stem for path in (ROOT / "topics").glob("*.yaml")}
+    assert (
+        set(topics())
+        == set(doctor.ACCESS)
+        == {path.stem for path in (ROOT / "topics").glob("*.yaml")}
+    )
 
 
 @pytest.mark.parametrize("name", sorted(topics()))
@@ -115,7 +134,9 @@ def test_schemas_are_valid_and_accept_their_examples(name):
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert keywords(schema) <= KEYWORDS
     for example in topics()[name].example:
-        jsonschema.validate(example, schema, jsonschema.Draft202012Validator, format_checker=formats)
+        jsonschema.validate(
+            example, schema, jsonschema.Draft202012Validator, format_checker=formats
+        )
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
@@ -123,7 +144,9 @@ def test_what_is_required_is_missed_and_what_is_a_constant_is_held(name):
     schema = SCHEMAS[name]
     for example in topics()[name].example:
         for field in schema.get("required", []):
-            assert not accepts(schema, {key: value for key, value in example.items() if key != field}), field
+            assert not accepts(
+                schema, {key: value for key, value in example.items() if key != field}
+            ), field
         for field, rule in schema["properties"].items():
             if "enum" in rule or "const" in rule:
                 assert not accepts(schema, example | {field: "no such value"}), field
@@ -136,13 +159,28 @@ def test_versions_of_the_formats_are_those_of_the_code():
 
 
 def test_the_page_is_up_to_date():
-    assert (ROOT / "docs" / "topics.md").read_text() == page(), "run: python -m stream_monitor.exports.topics_page > docs/topics.md"
+    assert (ROOT / "docs" / "topics.md").read_text() == page(), (
+        "run: python -m stream_monitor.exports.topics_page > docs/topics.md"
+    )
 
 
 # ---- predictions and labels: the schema and the parser give the same verdict
 
-scalar = st.one_of(st.booleans(), st.integers(-(2**60), 2**60), st.floats(-(2.0**53), 2.0**53, allow_nan=False), st.text(max_size=5))
-anything = st.one_of(st.none(), scalar, st.just([1]), st.just([]), st.just({}), st.just({"a": 1}), st.just({"a": [None]}))
+scalar = st.one_of(
+    st.booleans(),
+    st.integers(-(2**60), 2**60),
+    st.floats(-(2.0**53), 2.0**53, allow_nan=False),
+    st.text(max_size=5),
+)
+anything = st.one_of(
+    st.none(),
+    scalar,
+    st.just([1]),
+    st.just([]),
+    st.just({}),
+    st.just({"a": 1}),
+    st.just({"a": [None]}),
+)
 times = st.one_of(
     st.integers(RECORD_MS - 10**9, RECORD_MS + 10**9),
     st.sampled_from([0, 1_760_000_100, 946_684_799_999, 946_684_800_000, -1, 2**60]),
@@ -153,19 +191,41 @@ times = st.one_of(
     )
     .map(lambda t: t.isoformat(timespec="milliseconds"))
     .filter(lambda t: len(t) == 29),
-    st.sampled_from(["2025-10-09T08:15:00Z", "2025-10-09t08:15:00.5z", "2025-10-09 08:15:00-00:00", "2024-02-29T00:00:00Z"]),
     st.sampled_from(
-        ["2025-10-09", "2025-10-09T08:15:00", "2025-02-29T00:00:00Z", "2025-13-01T00:00:00Z", "2025-10-09T24:00:00Z", "2025-10-09T08:15:60Z", "1999-06-01T00:00:00Z", "", "now"]
+        [
+            "2025-10-09T08:15:00Z",
+            "2025-10-09t08:15:00.5z",
+            "2025-10-09 08:15:00-00:00",
+            "2024-02-29T00:00:00Z",
+        ]
+    ),
+    st.sampled_from(
+        [
+            "2025-10-09",
+            "2025-10-09T08:15:00",
+            "2025-02-29T00:00:00Z",
+            "2025-13-01T00:00:00Z",
+            "2025-10-09T24:00:00Z",
+            "2025-10-09T08:15:60Z",
+            "1999-06-01T00:00:00Z",
+            "",
+            "now",
+        ]
     ),
     st.sampled_from([None, 1.5, True, [], {}]),
 )
 probability = st.one_of(st.floats(0, 1), st.sampled_from([0, 1, -0.1, 1.1, True, None, "0.5"]))
-text = st.one_of(st.text(min_size=1, max_size=6), st.sampled_from(["", "x" * 128, "x" * 129, "x" * 256, "x" * 257, "é" * 256, None, 7, True, []]))
+text = st.one_of(
+    st.text(min_size=1, max_size=6),
+    st.sampled_from(["", "x" * 128, "x" * 129, "x" * 256, "x" * 257, "é" * 256, None, 7, True, []]),
+)
 shared = {
     "version": text,
     "timestamp": times,
     "prediction": st.one_of(scalar, anything),
-    "score": st.one_of(probability, st.dictionaries(st.text(max_size=3), probability, max_size=3), anything),
+    "score": st.one_of(
+        probability, st.dictionaries(st.text(max_size=3), probability, max_size=3), anything
+    ),
 }
 prediction_events = st.fixed_dictionaries(
     {},
@@ -175,26 +235,69 @@ prediction_events = st.fixed_dictionaries(
         **shared,
         "status": st.sampled_from(["ok", "error", "ok", "error", None, "", "OK", 1, []]),
         "features": st.one_of(st.dictionaries(st.text(max_size=3), anything, max_size=3), anything),
-        "latency_ms": st.one_of(st.floats(0, 1e12), st.sampled_from([-1, 0, 1e12, 1.1e12, "3", None, True])),
-        "segments": st.one_of(st.dictionaries(st.text(max_size=3), st.text(max_size=300), max_size=2), st.just({"a": None}), anything),
+        "latency_ms": st.one_of(
+            st.floats(0, 1e12), st.sampled_from([-1, 0, 1e12, 1.1e12, "3", None, True])
+        ),
+        "segments": st.one_of(
+            st.dictionaries(st.text(max_size=3), st.text(max_size=300), max_size=2),
+            st.just({"a": None}),
+            anything,
+        ),
         "variant": text,
         "unit": text,
-        "embedding": st.one_of(st.lists(st.floats(-9, 9), max_size=3), st.lists(scalar, max_size=2), anything),
+        "embedding": st.one_of(
+            st.lists(st.floats(-9, 9), max_size=3), st.lists(scalar, max_size=2), anything
+        ),
         "extra": anything,
     },
 )
-label_events = st.fixed_dictionaries({}, optional={"event_id": text, "label": st.one_of(scalar, anything), "model": text, **shared, "extra": anything})
+label_events = st.fixed_dictionaries(
+    {},
+    optional={
+        "event_id": text,
+        "label": st.one_of(scalar, anything),
+        "model": text,
+        **shared,
+        "extra": anything,
+    },
+)
 EVENTS = {"predictions": prediction_events, "labels": label_events}
 
 
 BOUNDS = [2**53, 946_684_800_000, 10**12, 1]
-VALUES = [None, True, 0, -1, 0.5, 1.5, 1.0000001, [], [1], ["a"], [True], {}, *({"a": value} for value in (1, 0, -0.1, 1.1, "b", None, True, [])), "ok", "error", "b"]
-VALUES += [sign * (bound + step) for bound in BOUNDS for step in (-1, 0, 1) for sign in (1, -1)] + ["x" * n for n in (0, 1, 127, 128, 129, 255, 256, 257)]
+VALUES = [
+    None,
+    True,
+    0,
+    -1,
+    0.5,
+    1.5,
+    1.0000001,
+    [],
+    [1],
+    ["a"],
+    [True],
+    {},
+    *({"a": value} for value in (1, 0, -0.1, 1.1, "b", None, True, [])),
+    "ok",
+    "error",
+    "b",
+]
+VALUES += [sign * (bound + step) for bound in BOUNDS for step in (-1, 0, 1) for sign in (1, -1)] + [
+    "x" * n for n in (0, 1, 127, 128, 129, 255, 256, 257)
+]
 
 
 def near(kind: str) -> st.SearchStrategy[dict[str, Any]]:
-    """An example with one or two fields that are otherwise: near enough to be accepted by chance."""
-    return st.builds(lambda base, change, keep: {**base, **dict(list(change.items())[:keep])}, st.sampled_from(topics()[kind].example), EVENTS[kind], st.integers(0, 2))
+    """
+    An example with one or two fields that are otherwise: near enough to be accepted by chance.
+    """
+    return st.builds(
+        lambda base, change, keep: {**base, **dict(list(change.items())[:keep])},
+        st.sampled_from(topics()[kind].example),
+        EVENTS[kind],
+        st.integers(0, 2),
+    )
 
 
 @pytest.mark.parametrize("kind", ["predictions", "labels"])
@@ -223,9 +326,21 @@ def test_examples_are_accepted_by_the_parser(kind):
 @pytest.mark.parametrize(
     ("raw", "schema_accepts"),
     [
-        (b'{"event_id": "a", "model": "m", "prediction": 1, "timestamp": 1760000000000.0}', True),  # JSON Schema takes 1.0 for an integer, the parser does not
-        (b'{"event_id": "a", "model": "m", "prediction": 1, "timestamp": "2025-10-09T08:15:00+0200"}', False),  # the parser does without the colon of RFC 3339
-        (b'{"event_id": "a", "model": "m", "prediction": 1e17}', False),  # a double; JSON Schema cannot tell it from the integer, which is out of range
+        (
+            b'{"event_id": "a", "model": "m", "prediction": 1, "timestamp": 1760000000000.0}',
+            True,
+        ),  # JSON Schema takes 1.0 for an integer, the parser does not
+        (
+            (
+                b'{"event_id": "a", "model": "m", "prediction": 1, "timestamp": '
+                b'"2025-10-09T08:15:00+0200"}'
+            ),
+            False,
+        ),  # the parser does without the colon of RFC 3339
+        (
+            b'{"event_id": "a", "model": "m", "prediction": 1e17}',
+            False,
+        ),  # a double; JSON Schema cannot tell it from the integer, which is out of range
     ],
 )
 def test_where_json_schema_cannot_say_what_the_parser_does(raw, schema_accepts):
@@ -255,7 +370,11 @@ def verdict(**changes) -> Verdict:
 def test_the_schema_of_alerts_has_the_fields_of_the_code_in_their_order():
     schema = SCHEMAS["alerts"]
     assert list(schema["properties"]) == schema["required"] == list(Alert.__struct_fields__)
-    assert list(schema["properties"]["window"]["properties"]) == schema["properties"]["window"]["required"] == list(Window.__struct_fields__)
+    assert (
+        list(schema["properties"]["window"]["properties"])
+        == schema["properties"]["window"]["required"]
+        == list(Window.__struct_fields__)
+    )
     literal, none = get_args(get_type_hints(Verdict)["direction"])
     assert schema["properties"]["direction"]["enum"] == [*get_args(literal), None]
     assert none is type(None)
@@ -266,16 +385,27 @@ def test_the_schema_of_alerts_has_the_fields_of_the_code_in_their_order():
 @pytest.mark.parametrize("status", get_args(Status))
 @pytest.mark.parametrize("kind", get_args(Kind))
 def test_alerts_of_the_code_are_accepted(kind, status):
-    given_verdict = verdict(key=AlertKey("fraud", "", "", kind, "x", "threshold"), direction=None, value=float("nan"))
+    given_verdict = verdict(
+        key=AlertKey("fraud", "", "", kind, "x", "threshold"), direction=None, value=float("nan")
+    )
     for v in (verdict(), given_verdict):
         ends_ms = RECORD_MS if status == "resolved" else None
         event = json.loads(encode(alert_of(v, status, "info", RECORD_MS - 1, ends_ms, 2)))
-        jsonschema.validate(event, SCHEMAS["alerts"], jsonschema.Draft202012Validator, format_checker=formats)
+        jsonschema.validate(
+            event, SCHEMAS["alerts"], jsonschema.Draft202012Validator, format_checker=formats
+        )
 
 
 def test_the_example_alert_has_the_ids_of_the_code():
     [example] = topics()["alerts"].example
-    key = AlertKey(example["model"], example["version"], "", example["kind"], example["subject"], example["detector"])
+    key = AlertKey(
+        example["model"],
+        example["version"],
+        "",
+        example["kind"],
+        example["subject"],
+        example["detector"],
+    )
     made = alert_of(
         verdict(
             key=key,
@@ -300,7 +430,10 @@ def test_the_example_alert_has_the_ids_of_the_code():
 
 
 def test_reasons_of_dead_letters_are_those_of_the_code():
-    assert tuple(SCHEMAS["dead-letters"]["properties"]["stream-monitor.reason"]["enum"]) == REJECT_REASONS
+    assert (
+        tuple(SCHEMAS["dead-letters"]["properties"]["stream-monitor.reason"]["enum"])
+        == REJECT_REASONS
+    )
 
 
 def test_profiles_of_the_code_are_accepted_and_all_their_fields_are_described():
@@ -314,12 +447,17 @@ def test_profiles_of_the_code_are_accepted_and_all_their_fields_are_described():
         model="m",
         version="1",
         rows=100,
-        features={"a": numeric_profile(np.random.default_rng(1).normal(size=100), 3), "b": category_profile({"x": 3}, 1)},
+        features={
+            "a": numeric_profile(np.random.default_rng(1).normal(size=100), 3),
+            "b": category_profile({"x": 3}, 1),
+        },
         outputs={"__score__": numeric_profile(np.ones(4), 0)},
         performance={"accuracy": 0.9, "labels": 90},
     )
     for one in (profile, Profile()):
-        jsonschema.validate(json.loads(encode_profile(one)), schema, jsonschema.Draft202012Validator)
+        jsonschema.validate(
+            json.loads(encode_profile(one)), schema, jsonschema.Draft202012Validator
+        )
     [example] = topics()["baselines"].example
     assert decode_profile(json.dumps(example).encode()).model == example["model"]
     broken = copy.deepcopy(example)
@@ -329,7 +467,14 @@ def test_profiles_of_the_code_are_accepted_and_all_their_fields_are_described():
 
 @pytest.mark.parametrize("kind", ["acknowledged", "muted", "false_alarm"])
 def test_what_is_said_of_an_alert_names_it(kind):
-    event = {"schema": 1, "type": kind, "model": "m", "at": "2025-10-09T08:55:00Z", "until": "2025-10-10T08:55:00Z", "fingerprint": "0" * 32}
+    event = {
+        "schema": 1,
+        "type": kind,
+        "model": "m",
+        "at": "2025-10-09T08:55:00Z",
+        "until": "2025-10-10T08:55:00Z",
+        "fingerprint": "0" * 32,
+    }
     assert accepts(SCHEMAS["lifecycle"], event)
     del event["fingerprint"]
     assert not accepts(SCHEMAS["lifecycle"], event)
