@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.arrays import Int
 from stream_monitor.events.cells import ABSENT, ABSENT_CELL, Cells, Texts, remap, tags, text_indices
 from stream_monitor.events.observations import FAILURE, LABEL, Observations
 from stream_monitor.join.join import Join
@@ -21,7 +22,6 @@ from stream_monitor.join.store import ANY
 from stream_monitor.monitors.registry import OTHER, Registry
 from stream_monitor.monitors.rows import NO_ORIGIN, ORIGIN, Rows
 
-Int = NDArray[np.int64]
 OUTCOME_TEXTS_MAX = 65_536
 
 

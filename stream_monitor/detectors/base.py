@@ -10,11 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
+from stream_monitor.arrays import Float, Int
 
 
 class ValueDetector(Protocol):

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+from stream_monitor.arrays import Float
+
 BLOCK_ROWS = 1_024
 
 

@@ -21,7 +21,8 @@ from river._river_rust.drift import AdaptiveWindowing
 from river.drift import KSWIN
 from river.drift.binary import DDM, HDDMA, HDDMW
 
-Float = NDArray[np.float64]
+from stream_monitor.arrays import Float
+
 VERSION: str = river.__version__
 PLAIN = (bool, int, float, str, type(None))
 

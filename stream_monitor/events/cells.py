@@ -10,6 +10,7 @@ asked.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from functools import lru_cache
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stream_monitor.arrays import are_numbers
 
 NULL, ABSENT, NOT_FINITE, TOO_BIG, WRONG_TYPE, BOOL, TEXT = range(7)
 """
@@ -53,27 +56,6 @@ NOT_FINITE_CELL, TOO_BIG_CELL, WRONG_TYPE_CELL = (
     boxed(TOO_BIG),
     boxed(WRONG_TYPE),
 )
-
-
-def are_numbers(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """
-    Which cells, or codes, are numbers and not one of the NaNs that mean something else.
-
-    Parameters
-    ----------
-    values : (n,) or (columns, n) float64
-
-    Notes
-    -----
-    NaN is the only value that differs from itself; this is several times as fast as `np.isnan`.
-
-    Examples
-    --------
-    >>> are_numbers(np.array([1.5, NULL_CELL])).tolist()
-    [True, False]
-    """
-    found: NDArray[np.bool_] = values == values  # noqa: PLR0124
-    return found
 
 
 def tags(cells: Cells) -> NDArray[np.int64]:
@@ -175,7 +157,7 @@ def class_text(cell: float, texts: list[str]) -> str | None:
     >>> class_text(1.0, []), class_text(0.5, []), class_text(boxed(TEXT, 0), ["True"])
     ('1', '0.5', '1')
     """
-    if cell == cell:  # noqa: PLR0124
+    if not math.isnan(cell):
         return repr(int(cell)) if cell == int(cell) else repr(float(cell))
     one = np.array([cell])
     tag, argument = int(tags(one)[0]), int(arguments(one)[0])

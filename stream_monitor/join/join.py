@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.join.ring import Int, Ring
+from stream_monitor.arrays import Float, Int
+from stream_monitor.join.ring import Ring
 from stream_monitor.join.rows import Joined, LabelRows, Pairs, Predictions
 from stream_monitor.join.store import EXPIRED, FAILED, LOST, SERVED, STOOD_IN, WAITING, Store
 from stream_monitor.join.waves import repeated, waves
-
-Float = NDArray[np.float64]
 
 
 class Join(Store):

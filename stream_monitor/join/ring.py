@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Int = NDArray[np.int64]
+from stream_monitor.arrays import Int
+
 SEGMENT_ROWS = 65_536
 """Rows of an immutable part of a snapshot."""
 CAPACITY_MIN = 4_096

@@ -12,9 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.join.ring import Int
-
-Float = NDArray[np.float64]
+from stream_monitor.arrays import Float, Int
 
 
 class Predictions(NamedTuple):

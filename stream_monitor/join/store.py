@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.join.ring import Int, Ring
+from stream_monitor.arrays import Int
+from stream_monitor.join.ring import Ring
 
 ANY = -1
 """No model, or no version: the label is for all of them."""

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Int = NDArray[np.int64]
+from stream_monitor.arrays import Int
+
 Ids = NDArray[np.uint64]
 
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float
 from stream_monitor.monitors.reference import FeatureProfile
 from stream_monitor.settings import Anomalies
 
-Float = NDArray[np.float64]
 HOUR_MS = 3_600_000
 HOURS = 24
 DAYS_MAX, DAYS_MIN = 28, 7

@@ -11,12 +11,11 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float
 from stream_monitor.stats.inference import wilson_interval
 from stream_monitor.stats.performance_sums import ClassSums
 
-Float = NDArray[np.float64]
 ClassTask = Literal["binary", "multiclass"]
 Source = Literal["configured", "name", "score", "rarer", ""]
 CLASSES_MAX = 256

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float, are_numbers
 from stream_monitor.events.cells import BOOL, TEXT, Cells, arguments, tags
 from stream_monitor.metrics.catalogue import custom_metric
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample, SummarySample
@@ -23,7 +23,6 @@ from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.rows import Rows, category_of
 from stream_monitor.settings import CustomMetric
 
-Float = NDArray[np.float64]
 SUMMARY_ROWS = 1_000
 """The last values, of which a summary's quantiles are."""
 OTHER = "__other__"
@@ -77,7 +76,7 @@ class Custom:
             if metric.field not in rows.columns:
                 continue
             values = numbers(rows.cells[rows.columns.index(metric.field)])
-            known = values == values  # noqa: PLR0124
+            known = are_numbers(values)
             if metric.type == "counter":
                 known &= values >= 0
             for labels, at in self._labelled(metric, rows):
@@ -185,7 +184,7 @@ def numbers(cells: Cells) -> Float:
     >>> numbers(np.array([2.5, TRUE_CELL, boxed(TEXT, 3), NULL_CELL])).tolist()
     [2.5, 1.0, 1.0, nan]
     """
-    if (cells == cells).all():  # noqa: PLR0124
+    if are_numbers(cells).all():
         return cells
     tag = tags(cells)
     out: Float = np.where(

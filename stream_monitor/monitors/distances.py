@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float
 from stream_monitor.monitors.reference import VALUE_MAX, FeatureProfile
 from stream_monitor.monitors.windowed import Windowed, is_constant, unit_of
 from stream_monitor.stats import divergence
 from stream_monitor.stats.binning import is_one_value
 
-Float = NDArray[np.float64]
 SUPPORT_MIN = 30
 """Values that a window needs: among fewer, chance alone makes any distance."""
 

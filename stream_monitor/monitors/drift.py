@@ -18,6 +18,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, named, signal
+from stream_monitor.arrays import Float
 from stream_monitor.detectors.base import METHODS, ValueDetector, make, restore
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.distances import distances
@@ -28,7 +29,6 @@ from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.settings import ModelSettings
 from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 
-Float = NDArray[np.float64]
 CLIP_SD = 3.0
 """
 Detectors of the mean get values cut at so many standard deviations: on heavy tails (t3, lognormal)

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, named, signal
+from stream_monitor.arrays import Float
 from stream_monitor.settings import Severity
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
-Float = NDArray[np.float64]
 BACK = 10.0
 """
 Evidence (natural logarithm of a likelihood ratio) that a signal is back: one that stays half-way

@@ -10,8 +10,8 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
 from stream_monitor.monitors import drift, quality, readings
 from stream_monitor.monitors.distances import distances
@@ -25,7 +25,6 @@ from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import AlertKey
 from stream_monitor.windows.names import duration_ms
 
-Float = NDArray[np.float64]
 QUANTILES = (0.25, 0.5, 0.75)
 HISTOGRAM_FEATURES_MAX = 20
 

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.events.cells import (
     ABSENT,
     BOOL,
@@ -56,8 +57,6 @@ from stream_monitor.settings import Limits, ModelSettings
 from stream_monitor.stats.binning import bins_of
 from stream_monitor.windows.panes import Panes
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 PANE_MS = 10_000
 OTHER = "__other__"
 Z_MAX = 1e100
@@ -386,7 +385,7 @@ class Inputs:
         n, at = x.shape[1], self.at
         lengths = np.diff(np.append(starts, n))
         head = np.zeros((len(starts), len(at), OFFSET))
-        finite = x == x  # noqa: PLR0124
+        finite = are_numbers(x)
         head[:, :, ROWS] = lengths[:, None]
         if finite.all():
             head[:, :, PRESENT] = lengths[:, None]
@@ -466,7 +465,7 @@ class Inputs:
             if name in self.bare:
                 continue
             values = z[i]
-            finite = values == values  # noqa: PLR0124
+            finite = are_numbers(values)
             when = times
             if not finite.all():
                 values, when = values[finite], times[finite]

@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, duration, named, number, percent
+from stream_monitor.arrays import Float
 from stream_monitor.settings import DAY_MS, ModelSettings
 from stream_monitor.stats.inference import is_back, wilson_interval
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_quantile
 from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 from stream_monitor.windows.panes import Panes
 
-Float = NDArray[np.float64]
 FIRST_CALLS = 2_000
 """Calls that are the reference of the later ones."""
 CALLS_MIN, NEWEST, STEADY, MANY = 50, 200, 1_000, 5_000

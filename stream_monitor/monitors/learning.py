@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from stream_monitor.arrays import are_numbers
 from stream_monitor.events.cells import (
     ABSENT,
     BOOL,
@@ -80,7 +81,7 @@ def learn_feature(
 ) -> FeatureProfile:
     """The profile of one feature, of cells with the dictionaries of their texts."""
     cells = np.concatenate([c for c, _ in parts])
-    numbers = cells[cells == cells]  # noqa: PLR0124
+    numbers = cells[are_numbers(cells)]
     tag = tags(cells)
     missing, texts, lists, beyond = (
         int(np.isin(tag, of).sum())

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+from stream_monitor.arrays import Float
+
 ROWS_MAX = 1_000
 """Rows of a block; fewer where `baseline.rows` is less."""
 MARGIN, MARGIN_ERROR = 0.05, 0.2

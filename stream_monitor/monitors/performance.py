@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, named, number
-from stream_monitor.events.cells import Cells, are_numbers, class_name, class_text
+from stream_monitor.arrays import Float, Int, are_numbers
+from stream_monitor.events.cells import Cells, class_name, class_text
 from stream_monitor.join.rows import Pairs, packed_pairs, unpacked_pairs
 from stream_monitor.monitors.anomaly import trend
 from stream_monitor.monitors.classes import OTHER, Classes, Counted, Reading, Source
@@ -45,8 +46,6 @@ from stream_monitor.stats.performance_sums import BY_SCORE, NO_CLASS
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 from stream_monitor.windows.names import last_n
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 TREND_Z, TREND_Z_R2 = 3.0, 9.0
 """
 A falling trend is beyond so many of its standard errors, which come from the scatter of the windows
@@ -202,7 +201,7 @@ class Performance:
             part = self._classified(pairs.take(here), texts) if narrow else rows.take(here)
             errors = self._errors(part)
             self.windows.add(part)
-            told = mine & (errors == errors)  # noqa: PLR0124
+            told = mine & are_numbers(errors)
             self._learn(part, errors, told)
             self.pairs += int(mine.sum())
             due = self.pairs % self.stride == 0 and bool(mine.any())

@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float
 from stream_monitor.events.cells import BOOL, TEXT, Cells, class_text, tags
 from stream_monitor.join.rows import Pairs
 
-Float = NDArray[np.float64]
 Kind = Literal["classes", "numbers"]
 DECIDE_LABELS = 100
 """Labelled rows after which it is decided at the latest."""

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Reading
 from stream_monitor.stats.classification import log_losses, roc_auc, roc_auc_macro
 from stream_monitor.stats.performance_sums import (
@@ -30,8 +31,6 @@ from stream_monitor.windows.names import duration_ms, last_n
 from stream_monitor.windows.panes import Panes
 from stream_monitor.windows.top_n import TopN
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 KnownTask = Literal["binary", "multiclass", "regression"]
 PANE_MS = 10_000
 ALL = "all"
@@ -296,7 +295,7 @@ class PerformanceWindows:
     def _area(self, reading: Reading, score: Float, codes: Int, shares: Float) -> float | None:
         """ROC AUC of rows."""
         if reading.task == "binary":
-            scored = (score == score) & (codes >= 0)  # noqa: PLR0124
+            scored = are_numbers(score) & (codes >= 0)
             return (
                 None
                 if reading.positive_code < 0
@@ -330,7 +329,7 @@ class PerformanceWindows:
         place = self.counted.score_classes.get(reading.positive, -1) if self.counted else -1
         if 0 <= place < shares.shape[1]:
             score = np.where(np.isnan(shares[:, place]), score, shares[:, place])
-        both = (predicted >= 0) & (score == score)  # noqa: PLR0124
+        both = (predicted >= 0) & are_numbers(score)
         if not both.all():
             predicted, score = predicted[both], score[both]
         answered = predicted == reading.positive_code

@@ -13,9 +13,6 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from stream_monitor.alerts.wording import apart, named, percent, signal
 from stream_monitor.events.cells import class_name
 from stream_monitor.monitors.anomaly import PATTERN_ROWS_MIN, Patterns, pattern
@@ -26,7 +23,6 @@ from stream_monitor.settings import DAY_MS, Feature, ModelSettings
 from stream_monitor.stats.inference import is_back, wilson_interval
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
-Float = NDArray[np.float64]
 LEAST = (1, 5, 25)
 """
 Rows of the windows that are judged, in `quality.min_rows`: the newest, where something new shows

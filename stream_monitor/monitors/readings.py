@@ -9,13 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
+from stream_monitor.arrays import Float
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.windowed import ABOVE, BELOW, OFFSET, PRESENT, SUM
-
-Float = NDArray[np.float64]
 
 
 def violations(inputs: Inputs) -> Iterator[tuple[str, str, float]]:

@@ -6,12 +6,14 @@ Rule of the file: cells as they came, with the dictionary of their texts; nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float, Int
 from stream_monitor.events.cells import (
     ABSENT_CELL,
     BOOL,
@@ -23,8 +25,6 @@ from stream_monitor.events.cells import (
     tags,
 )
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 ORIGIN = np.dtype([("source", "<u2"), ("offset", "<i8")])
 """Where a row came from: a number of the shard for the source partition, and the offset there."""
 NO_ORIGIN = np.empty(0, ORIGIN)
@@ -68,7 +68,7 @@ class Points(NamedTuple):
 
 def category_of(cell: float, texts: list[str]) -> str | None:
     """The category a cell stands for; None when it is missing or no category at all."""
-    if cell == cell:  # noqa: PLR0124
+    if not math.isnan(cell):
         return repr(int(cell)) if cell == int(cell) else repr(float(cell))
     one = np.array([cell])
     tag, argument = int(tags(one)[0]), int(arguments(one)[0])

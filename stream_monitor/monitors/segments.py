@@ -14,15 +14,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stream_monitor.arrays import Int
 from stream_monitor.events.cells import Cells
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.performance_windows import Judged, PerformanceWindows
 from stream_monitor.monitors.rows import category_of
 from stream_monitor.settings import Segment
 
-Int = NDArray[np.int64]
 Restored = Callable[[Mapping[str, Any]], PerformanceWindows]
 COMBINATIONS_MAX = 10_000
 """Further combinations of slices are in none."""

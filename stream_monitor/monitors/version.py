@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors import drift, points, quality
@@ -39,7 +40,6 @@ from stream_monitor.settings import CoreSettings
 from stream_monitor.verdicts import AlertKey, Out, Span, Verdict
 from stream_monitor.windows.names import duration_ms
 
-Float = NDArray[np.float64]
 Judge = Callable[[Verdict], None]
 FULL_ROWS = 1_000
 """Rows that are reduced at once."""

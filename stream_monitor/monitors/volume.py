@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, duration, named
+from stream_monitor.arrays import are_numbers
 from stream_monitor.monitors import latency
 from stream_monitor.monitors.latency import FirstCalls
 from stream_monitor.monitors.silence import Silences
@@ -50,7 +51,7 @@ class Volume:
         self.rows.add_grouped(panes * PANE_MS, counts[:, None] * SERVED)
         if latency_ms is None:
             return
-        known = latency_ms == latency_ms  # noqa: PLR0124
+        known = are_numbers(latency_ms)
         if not known.all():
             times_ms, latency_ms = times_ms[known], latency_ms[known]
         if not len(latency_ms):

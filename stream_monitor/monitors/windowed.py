@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float
 from stream_monitor.monitors.reference import FENCE, FeatureProfile, fences_of
 
-Float = NDArray[np.float64]
 ROWS, PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = (
     0,
     1,

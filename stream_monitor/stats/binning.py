@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
+from stream_monitor.arrays import Float, Int
+
 BINS = 20
 """A value of so great a share has a bin of its own; other bins have no greater one."""
 DISTINCT_MAX = 25

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
+from stream_monitor.arrays import Float, Int
+
 Bool = NDArray[np.bool_]
 CLIP = 1e-15
 CALIBRATION_BINS = 10

@@ -9,9 +9,9 @@ that a new category is far but finite; one that is empty in both counts for noth
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+from stream_monitor.arrays import Float
+
 EMPTY = 0.5
 
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
+from stream_monitor.arrays import Float, Int
+
 LIMB_BITS = 24
 """2**29 values fit into a column."""
 LOW_BITS = 336

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.stats.classification import (
     CALIBRATION_BINS,
     CLIP,
@@ -24,8 +24,6 @@ from stream_monitor.stats.classification import (
 )
 from stream_monitor.stats.exact_sums import GREATEST, LIMBS, exact_sums, exact_total, square_parts
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 AUC_BINS = 256
 AUC_BOUND_MAX = 0.02
 LOGIT_MAX = 12.0
@@ -183,7 +181,7 @@ class ClassSums:
         groups, k = len(out), self.classes
         found = out[:, HEAD + 5 * k : HEAD + 7 * k].reshape(groups, 2, k)
         score = scores[0]
-        known = (score == score) & (predicted >= 0)  # noqa: PLR0124
+        known = are_numbers(score) & (predicted >= 0)
         every = bool(known.all())
         if not every:
             if not known.any():
@@ -198,7 +196,7 @@ class ClassSums:
         found[:, 1] = np.bincount(at, score, groups * k).reshape(groups, k)
 
     def _scored(self, out: Float, candidate: int, score: Float, actual: Int, group: Int) -> None:
-        known = (score == score) & (actual >= 0)  # noqa: PLR0124
+        known = are_numbers(score) & (actual >= 0)
         if not known.any():
             return
         if not known.all():
@@ -369,7 +367,7 @@ class RegressionSums:
     @staticmethod
     def rows(predicted: Float, actual: Float, group: Int, groups: int) -> Float:
         """Sums by group of rows, (groups, width); rows whose label is no number are in none."""
-        known = (predicted == predicted) & (actual == actual)  # noqa: PLR0124
+        known = are_numbers(predicted) & are_numbers(actual)
         if not known.all():
             predicted, actual, group = predicted[known], actual[known], group[known]
         with np.errstate(over="ignore"):
@@ -424,7 +422,7 @@ def regression_metrics(predicted: Float, actual: Float) -> dict[str, float]:
     >>> regression_metrics(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     {'mae': 1.0, 'rmse': 1.4142135623730951, 'bias': -1.0, 'r2': 0.11111111111111116}
     """
-    known = (predicted == predicted) & (actual == actual)  # noqa: PLR0124
+    known = are_numbers(predicted) & are_numbers(actual)
     predicted, actual = predicted[known], actual[known]
     n = len(actual)
     if not n:

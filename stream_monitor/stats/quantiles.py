@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+from stream_monitor.arrays import Float
+
 RATIO = 2.0 ** (1 / 16)
 RANK_ERROR = 1e-12
 LATENCY_EDGES = 0.01 * RATIO ** np.arange(417)

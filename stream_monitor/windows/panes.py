@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
-Int = NDArray[np.int64]
+from stream_monitor.arrays import Float, Int
+
 Ladder = tuple[tuple[int, int | None], ...]
 LADDER: Ladder = ((10_000, 300_000), (60_000, 7_200_000), (600_000, 86_400_000), (3_600_000, None))
 """Width of a pane in ms, and the age up to which panes keep it."""

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Int = NDArray[np.int64]
+from stream_monitor.arrays import Int
+
 TIME_BITS_MAX = 32
 """Of a key of time and id: 32 bits are 49 days."""
 
