@@ -20,16 +20,15 @@ from stream_monitor.errors import ConfigError, InputError
 from stream_monitor.kafka.tls import client_context, server_context
 
 STARTER = """\
-# stream-monitor: where Kafka is, and what is asked of the models. Everything may be left out:
-# without a file every model that is seen is monitored, and its reference is learnt from its first
-# rows. All keys: docs/configuration.md. Check this file with `stream-monitor config check`. A
-# variable such as STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS wins over it.
+# stream-monitor: where Kafka is, and what is asked of the models.
+# Everything may be left out: without a file every model that is seen is monitored, and its
+# reference is learnt from its first rows. All keys: docs/configuration.md. Check this file with
+# `stream-monitor config check`. A variable such as STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS wins.
 
 kafka:
   bootstrap_servers: "127.0.0.1:9092"
-  # topic_prefix: "prod."                 # before the name of every topic security: {protocol:
-  # SASL_SSL, sasl_mechanism: SCRAM-SHA-512, username: monitor}   # password:
-  # STREAM_MONITOR_KAFKA__SECURITY__PASSWORD_FILE
+  # topic_prefix: "prod."                 # before the name of every topic
+  # security: {protocol: SASL_SSL, sasl_mechanism: SCRAM-SHA-512, username: monitor}   # password: STREAM_MONITOR_KAFKA__SECURITY__PASSWORD_FILE
 
 worker:
   group: stream-monitor                   # workers of one group share the work
@@ -42,8 +41,7 @@ defaults:
   baseline: {source: learn, rows: 5000}   # the reference: the first rows, or {source: file, path: profile.json} of `baseline build`
   quality: {missing_ratio: 0.1}           # alert when so much more of a feature is missing than in the reference
   freshness: {predictions: 10m}           # alert on silence; at 10m longer where a model is usually silent
-  # drift: {thresholds: {psi: 0.25}}      # distances to the reference are gauges; with a threshold
-  # they are alerts too
+  # drift: {thresholds: {psi: 0.25}}      # distances to the reference are gauges; with a threshold they are alerts too
 
 # By the name in the events (`model`).
 models:

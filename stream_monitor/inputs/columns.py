@@ -159,9 +159,8 @@ def written(cell: str) -> Written | None:
     ... ]
     ['point', 'comma', 'comma', None, None, 'point', 'point', None]
     >>> written("12,5 %"), written("$1 234"), written("5O.1"), written("1,23,4")
-    (Written(body='12,5', percent=True, says='comma'), Written(body='1234', percent=False,
-    says=None), None, None)
-    """
+    (Written(body='12,5', percent=True, says='comma'), Written(body='1234', percent=False, says=None), None, None)
+    """  # noqa: E501
     body = cell.strip().replace("−", "-")
     percent = body.endswith("%")
     body = _MONEY.sub(r"\1", body[:-1].rstrip() if percent else body)

@@ -94,9 +94,8 @@ def newly(name: str, *, by: tuple[str, ...], interval: str = "15m") -> str:
     Examples
     --------
     >>> newly("stream_monitor_limit_hits_total", by=("limit",)).partition(" or ")[2]
-    '(sum by (limit) (stream_monitor_limit_hits_total) > 0 unless sum by (limit)
-    (stream_monitor_limit_hits_total offset 15m))'
-    """
+    '(sum by (limit) (stream_monitor_limit_hits_total) > 0 unless sum by (limit) (stream_monitor_limit_hits_total offset 15m))'
+    """  # noqa: E501
     whole = f"sum by ({', '.join(by)})"
     return (
         f"{increase(name, by=by, interval=interval)} > 0 or ({whole} ({name}) > 0 unless {whole} "
@@ -120,9 +119,8 @@ def by_group(
     Examples
     --------
     >>> by_group("model_f1", by=("model",), function="max")
-    'max by (group, model) (model_f1 * on (job, instance) group_left (group) max by (job, instance,
-    group) (stream_monitor_config_info))'
-    """
+    'max by (group, model) (model_f1 * on (job, instance) group_left (group) max by (job, instance, group) (stream_monitor_config_info))'
+    """  # noqa: E501
     value, info = selector(name, *matchers), selector("stream_monitor_config_info")
     whose = f"max by (job, instance, group) ({info})"
     if over is not None:  # an instance that is gone meanwhile counts in the range too
@@ -145,9 +143,8 @@ def quantile(share: float, name: str, *matchers: str, interval: str = "5m") -> s
     Examples
     --------
     >>> quantile(0.99, "model_prediction_latency_seconds")
-    'histogram_quantile(0.99, sum by (model, version, le)
-    (rate(model_prediction_latency_seconds_bucket[5m])))'
-    """
+    'histogram_quantile(0.99, sum by (model, version, le) (rate(model_prediction_latency_seconds_bucket[5m])))'
+    """  # noqa: E501
     metric = _is(name, "histogram")
     matched = f"{{{','.join(matchers)}}}" if matchers else ""
     return (

@@ -40,9 +40,8 @@ def reasons(refused: Iterable[Refused]) -> dict[str, list[dict[str, Any]]]:
     Examples
     --------
     >>> reasons([Refused("predictions", 4, "wrong_type", "`score` must be a number", b"{}")])
-    {'predictions': [{'reason': 'wrong_type', 'count': 1, 'first': {'offset': 4, 'message': '`score`
-    must be a number'}}]}
-    """
+    {'predictions': [{'reason': 'wrong_type', 'count': 1, 'first': {'offset': 4, 'message': '`score` must be a number'}}]}
+    """  # noqa: E501
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for r in refused:
         entry = found.setdefault(r.kind, {}).setdefault(

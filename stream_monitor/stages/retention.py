@@ -38,9 +38,8 @@ class Lost:
     >>> lost = Lost(WorkerSettings(on_lost="fail"), "read", "goes on there")
     >>> lost.count(TopicPartition("labels", 2), 10, 15)
     Traceback (most recent call last):
-    stream_monitor.errors.StateError: labels/2: records 10 to 14 are gone by retention before they
-    were read, and worker.on_lost is fail; ...
-    """
+    stream_monitor.errors.StateError: labels/2: records 10 to 14 were deleted by retention before ...
+    """  # noqa: E501
 
     def __init__(self, worker: WorkerSettings, taken: str, moving: str) -> None:
         self._worker, self._taken, self._moving = worker, taken, moving

@@ -45,7 +45,7 @@ def start(bootstrap: str, prefix: str, folder: Path, log: str) -> Process:
     config.write_text(
         f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}\nworker: "
         f"{{group: '{prefix}group', metrics: {{port: 0}}}}\ndefaults: {{baseline: {{rows: "
-        "1000}}}}\n"
+        f"1000}}}}\n"
     )
     with (folder / log).open("w") as err:
         process = subprocess.Popen(
