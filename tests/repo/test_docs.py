@@ -24,7 +24,7 @@ SOURCES = sorted(
     for p in (ROOT / folder).rglob("*.py")
 )
 FILES = re.compile(
-    r"(?<![\w/.{<-])((?:tests|docs|bench|scripts|examples|dashboards|topics|stream_monitor|events|windows|stats|detectors|monitors|alerts|metrics|runtime)/[\w./*-]*\w)"
+    r"(?<![\w/.{<-])((?:tests|docs|bench|scripts|examples|dashboards|topics|stream_monitor|events|windows|stats|detectors|monitors|alerts|metrics|runtime|stages|checks|join|offline|kafka|inputs)/[\w./*-]*\w)"
 )
 COMMAND = re.compile(
     r"(?<!--group )stream-monitor((?: +(?:--?[\w-]+|[a-z][a-z-]+|[^\s`|#;)\"]+))+)"
