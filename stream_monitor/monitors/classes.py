@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from stream_monitor.arrays import Float
+from stream_monitor.stats.class_sums import ClassSums
 from stream_monitor.stats.inference import wilson_interval
-from stream_monitor.stats.performance_sums import ClassSums
 
 ClassTask = Literal["binary", "multiclass"]
 Source = Literal["configured", "name", "score", "rarer", ""]

@@ -42,7 +42,7 @@ from stream_monitor.monitors.performance_verdicts import (
 )
 from stream_monitor.monitors.performance_windows import Judged, KnownTask, PerformanceWindows
 from stream_monitor.settings import ModelSettings
-from stream_monitor.stats.performance_sums import BY_SCORE, NO_CLASS
+from stream_monitor.stats.class_sums import BY_SCORE, NO_CLASS
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 from stream_monitor.windows.names import last_n
 

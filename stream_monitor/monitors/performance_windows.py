@@ -17,15 +17,10 @@ from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Reading
+from stream_monitor.stats.auc_bins import AUC_BINS
+from stream_monitor.stats.class_sums import BY_SCORE, ClassSums, Positive
 from stream_monitor.stats.classification import log_losses, roc_auc, roc_auc_macro
-from stream_monitor.stats.performance_sums import (
-    AUC_BINS,
-    BY_SCORE,
-    ClassSums,
-    Positive,
-    RegressionSums,
-    regression_metrics,
-)
+from stream_monitor.stats.regression_sums import RegressionSums, regression_metrics
 from stream_monitor.verdicts import Span
 from stream_monitor.windows.names import duration_ms, last_n
 from stream_monitor.windows.panes import Panes

@@ -17,18 +17,13 @@ from scipy.spatial.distance import jensenshannon
 from sklearn import metrics as sk
 
 from stream_monitor.stats import divergence
+from stream_monitor.stats.auc_bins import AUC_BOUND_MAX, auc_of_bins, logit_bins
 from stream_monitor.stats.binning import bins_of
+from stream_monitor.stats.class_sums import ClassSums, Positive
 from stream_monitor.stats.classification import roc_auc, roc_auc_macro
 from stream_monitor.stats.inference import wilson_interval
-from stream_monitor.stats.performance_sums import (
-    AUC_BOUND_MAX,
-    ClassSums,
-    Positive,
-    RegressionSums,
-    auc_of_bins,
-    logit_bins,
-)
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile
+from stream_monitor.stats.regression_sums import RegressionSums
 
 counts = hnp.arrays(
     np.float64, st.tuples(st.just(2), st.integers(2, 12)), elements=st.integers(0, 200).map(float)
@@ -304,11 +299,12 @@ def test_sums_add_up_in_any_pieces_and_order(kind, seed):
 
 
 def test_every_accumulator_is_held_to_the_law():
-    from stream_monitor.stats import performance_sums
+    from stream_monitor.stats import class_sums, regression_sums
 
     found = {
         name
-        for name, value in vars(performance_sums).items()
+        for module in (class_sums, regression_sums)
+        for name, value in vars(module).items()
         if isinstance(value, type) and name.endswith("Sums")
     }
     assert found == {"ClassSums", "RegressionSums"}

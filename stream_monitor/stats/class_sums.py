@@ -1,6 +1,6 @@
 """
-Performance as sums, so that panes of time can be added: the same metrics as on the rows, but for
-ROC AUC, which takes 256 bins of the logit.
+Performance of a classifier as sums, so that panes of time can be added: the same metrics as on the
+rows, but for ROC AUC, which takes 256 bins of the logit (`auc_bins.py`).
 
 Rule of the file: one float64 vector a pane with a fixed layout; vectors of the same rows add up to
 the same numbers however the rows are cut. Classes are kept apart by name, so that which of them is
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stream_monitor.arrays import Float, Int, are_numbers
+from stream_monitor.stats.auc_bins import AUC_BINS, auc_of_bins, logit_bins
 from stream_monitor.stats.classification import (
     CALIBRATION_BINS,
     CLIP,
@@ -22,11 +23,7 @@ from stream_monitor.stats.classification import (
     calibration_error,
     precision_recall_f1,
 )
-from stream_monitor.stats.exact_sums import GREATEST, LIMBS, exact_sums, exact_total, square_parts
 
-AUC_BINS = 256
-AUC_BOUND_MAX = 0.02
-LOGIT_MAX = 12.0
 NO_CLASS, BY_SCORE = -1, -2
 """Codes of an answer that is missing, and of one that is to be read off the score."""
 HEAD, PER_CLASS = 5, 7
@@ -353,133 +350,3 @@ class ClassSums:
             if right is None or not n or classes < 2
             else (float(predicted @ actual) / (n * n), 1 / classes)
         )
-
-
-class RegressionSums:
-    """
-    Layout: rows, rows whose values are too great to be squared, then exact sums: of errors, of
-    absolute errors, of their squares, of labels, and of their squares. An error is prediction less
-    label.
-    """
-
-    width = 2 + 5 * LIMBS
-
-    @staticmethod
-    def rows(predicted: Float, actual: Float, group: Int, groups: int) -> Float:
-        """Sums by group of rows, (groups, width); rows whose label is no number are in none."""
-        known = are_numbers(predicted) & are_numbers(actual)
-        if not known.all():
-            predicted, actual, group = predicted[known], actual[known], group[known]
-        with np.errstate(over="ignore"):
-            error = predicted - actual
-            fits = (np.abs(error) < GREATEST**0.5) & (np.abs(actual) < GREATEST**0.5)
-        out = np.zeros((groups, RegressionSums.width))
-        out[:, 0] = np.bincount(group, minlength=groups)
-        if not fits.all():
-            out[:, 1] = np.bincount(group, ~fits, groups)
-            error, actual, group = error[fits], actual[fits], group[fits]
-        square, rest = square_parts(actual)
-        n = len(error)
-        values = np.stack([error, np.abs(error), error * error, actual, square])
-        sums = exact_sums(values, group, groups)
-        if n and rest.any():
-            sums[:, 4 * LIMBS :] += exact_sums(rest[None], group, groups)
-        out[:, 2:] = sums
-        return out
-
-    @staticmethod
-    def metrics(sums: Float) -> dict[str, float]:
-        """
-        Metrics of (width,) sums; R² is absent when the label does not vary, and all are where a
-        value was too great.
-        """
-        n, beyond = int(sums[0]), int(sums[1])
-        if not n or beyond:
-            return {}
-        error, absolute, squares, y, y2 = (exact_total(c) for c in sums[2:].reshape(5, LIMBS))
-        found = {
-            "mae": float(absolute / n),
-            "rmse": float(np.sqrt(float(squares / n))),
-            "bias": float(error / n),
-        }
-        spread = y2 - y * y / n
-        if n > 1 and spread > 0:
-            found["r2"] = float(1 - squares / spread)
-        return found
-
-
-def regression_metrics(predicted: Float, actual: Float) -> dict[str, float]:
-    """
-    Metrics of rows of a regression; what is undefined, or beyond all floats, is absent.
-
-    Parameters
-    ----------
-    predicted, actual : (n,) float64
-        NaN where there is no number: such rows are left out.
-
-    Examples
-    --------
-    >>> regression_metrics(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
-    {'mae': 1.0, 'rmse': 1.4142135623730951, 'bias': -1.0, 'r2': 0.11111111111111116}
-    """
-    known = are_numbers(predicted) & are_numbers(actual)
-    predicted, actual = predicted[known], actual[known]
-    n = len(actual)
-    if not n:
-        return {}
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        error = predicted - actual
-        scale = float(np.abs(error).max()) or 1.0
-        found = {
-            "mae": float(np.abs(error).mean()),
-            "rmse": scale * float(np.sqrt(np.mean((error / scale) ** 2))),
-            "bias": float(error.mean()),
-        }
-        away = actual - actual.mean()
-        unit = float(np.abs(away).max())
-        if n > 1 and actual.min() < actual.max() and unit:
-            found["r2"] = 1 - float((error / unit) @ (error / unit)) / float(
-                (away / unit) @ (away / unit)
-            )
-    return {k: v for k, v in found.items() if np.isfinite(v)}
-
-
-def logit_bins(score: Float) -> Int:
-    """
-    Bin of a score among 256 of equal width of its logit, from -12 to 12.
-
-    >>> logit_bins(np.array([0.0, 0.5, 1.0])).tolist()
-    [0, 128, 255]
-    """
-    with np.errstate(divide="ignore"):
-        logit = np.log(score) - np.log1p(-score)
-    return np.clip((logit + LOGIT_MAX) * (AUC_BINS / (2 * LOGIT_MAX)), 0, AUC_BINS - 1).astype(
-        np.int64
-    )
-
-
-def auc_of_bins(negatives: Float, positives: Float) -> float | None:
-    """
-    ROC AUC of binned scores.
-
-    Parameters
-    ----------
-    negatives, positives : (bins,) float64, events
-
-    Returns
-    -------
-    float or None
-        None when only one class is there, or when pairs that share a bin (whose order is unknown)
-        could move it by more than 0.02.
-
-    Examples
-    --------
-    >>> auc_of_bins(np.array([2.0, 0.0]), np.array([0.0, 2.0]))
-    1.0
-    """
-    pairs = float(negatives.sum() * positives.sum())
-    if not pairs:
-        return None
-    tied = float(negatives @ positives) / 2
-    below = np.cumsum(negatives) - negatives
-    return (float(below @ positives) + tied) / pairs if tied / pairs <= AUC_BOUND_MAX else None
