@@ -14,6 +14,9 @@ from stream_monitor.findings import Finding
 from stream_monitor.kafka.cluster import Cluster, TopicFacts
 from stream_monitor.settings import Settings
 
+INPUTS = ("predictions", "labels")
+"""Topics that others write and a worker reads."""
+
 
 class Patient(Struct, frozen=True):
     """What the checks look at."""

@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
 
-from stream_monitor.checks.doctor import TIMEOUT_S, permissions, transactions
+from stream_monitor.checks.broker import transactions
+from stream_monitor.checks.doctor import TIMEOUT_S
 from stream_monitor.checks.patient import Patient
+from stream_monitor.checks.topics import permissions
 from stream_monitor.errors import BrokerError
 from stream_monitor.kafka.cluster import COORDINATOR_STARTS, Cluster, name_of
 from stream_monitor.kafka.connection import client_options

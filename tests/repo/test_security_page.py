@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stream_monitor.checks.doctor import ACCESS
+from stream_monitor.checks.topics import ACCESS
 from stream_monitor.config import parse
 from stream_monitor.kafka.cluster import READ, WRITE
 from stream_monitor.settings import HttpSettings, Security

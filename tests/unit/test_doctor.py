@@ -15,10 +15,15 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import OffsetAndMetadata
 from click.testing import CliRunner
 
+from stream_monitor.checks import broker as broker_checks
 from stream_monitor.checks import doctor
-from stream_monitor.checks.doctor import ACCESS, examine, judged
+from stream_monitor.checks import events as event_checks
+from stream_monitor.checks import group as group_checks
+from stream_monitor.checks import topics as topic_checks
+from stream_monitor.checks.doctor import examine
 from stream_monitor.checks.patient import Patient
 from stream_monitor.checks.probe import probe
+from stream_monitor.checks.topics import ACCESS
 from stream_monitor.cli.doctor import command, probe_urls, report, shown
 from stream_monitor.demo.broker import Broker, start_in_thread
 from stream_monitor.errors import InputError
@@ -258,7 +263,9 @@ class FakeCluster:
     """Answers like a cluster with one group."""
 
     brokers = 3
-    versions = dict.fromkeys([*doctor.API_NAMES, *doctor.TRANSACTION_API_NAMES], (0, 9))
+    versions = dict.fromkeys(
+        [*broker_checks.API_NAMES, *broker_checks.TRANSACTION_API_NAMES], (0, 9)
+    )
 
     def __init__(self, *, operations=ALL, refusal="", ends=None, committed=None, hidden=()):
         self._hidden = hidden
@@ -296,7 +303,7 @@ def test_permissions_name_what_is_lacking():
         topic("labels"),
         cluster=FakeCluster(operations=frozenset()),
     )
-    found = asyncio.run(doctor.permissions(subject))
+    found = asyncio.run(topic_checks.permissions(subject))
     assert [(finding.status, finding.detail) for finding in found] == [
         ("fail", "topic predictions: Read not allowed"),
         ("fail", "topic alerts: Read and Write not allowed"),
@@ -306,7 +313,7 @@ def test_permissions_name_what_is_lacking():
 
 def test_permissions_that_the_broker_does_not_tell():
     found = asyncio.run(
-        doctor.permissions(
+        topic_checks.permissions(
             patient(topic("predictions", operations=None), cluster=FakeCluster(operations=None))
         )
     )
@@ -318,7 +325,7 @@ def test_permissions_that_the_broker_does_not_tell():
     ("refusal", "status"), [("", "ok"), ("TransactionalIdAuthorizationFailed", "fail")]
 )
 def test_transactions(refusal, status):
-    found = asyncio.run(doctor.transactions(patient(cluster=FakeCluster(refusal=refusal))))
+    found = asyncio.run(broker_checks.transactions(patient(cluster=FakeCluster(refusal=refusal))))
     assert found[0].status == status
     assert "stream-monitor.observations.0" in found[0].detail
     assert refusal in found[0].detail
@@ -326,7 +333,7 @@ def test_transactions(refusal, status):
 
 def test_topics_without_leader_or_replica():
     found = asyncio.run(
-        doctor.topics(
+        topic_checks.topics(
             patient(
                 topic("predictions", leaderless=1),
                 topic("observations", replicas=1),
@@ -341,7 +348,7 @@ def test_topics_without_leader_or_replica():
 
 
 def test_topics_that_are_hidden_are_not_called_missing():
-    found = asyncio.run(doctor.topics(patient(cluster=FakeCluster(hidden={"alerts"}))))
+    found = asyncio.run(topic_checks.topics(patient(cluster=FakeCluster(hidden={"alerts"}))))
     assert [(finding.status, "alerts" in finding.detail) for finding in found] == [
         ("fail", True),
         ("warn", False),
@@ -353,7 +360,7 @@ def test_topics_that_are_hidden_are_not_called_missing():
 )
 def test_missing_topics_depend_on_create_topics(create, advice):
     found = asyncio.run(
-        doctor.topics(
+        topic_checks.topics(
             patient(
                 cluster=FakeCluster(), kafka=KafkaSettings(create_topics=create, topic_prefix="ml.")
             )
@@ -377,7 +384,10 @@ def test_lag(ends, status):
             },
         ),
     )
-    assert [finding.status for finding in asyncio.run(doctor.group(subject))] == ["ok", status]
+    assert [finding.status for finding in asyncio.run(group_checks.group(subject))] == [
+        "ok",
+        status,
+    ]
 
 
 def noted(*notes: Note) -> Patient:
@@ -406,7 +416,7 @@ def test_configurations_by_partition(configs, age_min, status, says):
             for p, config in enumerate(configs)
         )
     )
-    [finding] = asyncio.run(doctor.configuration(subject))
+    [finding] = asyncio.run(group_checks.configuration(subject))
     assert finding.status == status
     assert says in finding.detail
     assert f"this one is {Settings().core.hash}" in finding.detail
@@ -415,7 +425,7 @@ def test_configurations_by_partition(configs, age_min, status, says):
 
 def test_observations_with_another_number_of_partitions():
     found = asyncio.run(
-        doctor.configuration(noted(Note(3, 4, "a", 1, NOW_MS), Note(3, 4, "a", 1, NOW_MS)))
+        group_checks.configuration(noted(Note(3, 4, "a", 1, NOW_MS), Note(3, 4, "a", 1, NOW_MS)))
     )
     assert [f.status for f in found] == ["fail", "ok"]
     assert "observations has 2 partitions, but its rows were partitioned for 4" in found[0].detail
@@ -431,7 +441,7 @@ def test_observations_with_another_number_of_partitions():
     ids=["no topic", "no commits"],
 )
 def test_nothing_is_evaluated_yet(subject):
-    assert asyncio.run(doctor.configuration(subject)) == []
+    assert asyncio.run(group_checks.configuration(subject)) == []
 
 
 def test_notes_come_from_the_metadata_of_commits():
@@ -486,7 +496,9 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch):
     ],
 )
 def test_clock(age_ms, status, says):
-    finding = doctor.clock("predictions", [Records(0, [1], [NOW_MS - age_ms], [GOOD])], NOW_MS)
+    finding = event_checks.clock(
+        "predictions", [Records(0, [1], [NOW_MS - age_ms], [GOOD])], NOW_MS
+    )
     assert finding.status == status
     assert says in finding.detail
 
@@ -506,7 +518,7 @@ def test_what_cannot_be_used_is_told_by_model_however_it_is_broken():
         b'"\xff"',
         deep,
     ]
-    finding = judged(
+    finding = event_checks.judged(
         "predictions", "predictions", [Records(0, list(range(6)), [NOW_MS] * 6, values)], 1_000_000
     )
     assert (finding.status, "5 cannot be used" in finding.detail) == ("warn", True)
@@ -526,10 +538,10 @@ def test_events_of_the_future_are_told(ahead_ms, by, n):
         ).encode()
         for i in range(3)
     ]
-    ingest = doctor._taken(
+    ingest = event_checks._taken(
         "predictions", "predictions", [Records(0, [1, 2, 3], [time_ms] * 3, values)], 1_000
     )[0]
-    found = doctor._dated("predictions", ingest, NOW_MS)
+    found = event_checks._dated("predictions", ingest, NOW_MS)
     assert [(f.status, f.detail.split(" are ")[0]) for f in found] == (
         [("warn", f"{n} of the newest 3 predictions")] if n else []
     )
@@ -544,7 +556,7 @@ def test_a_name_stays_on_its_line():
 
 def test_tombstones_are_not_faults():
     assert (
-        judged(
+        event_checks.judged(
             "predictions",
             "predictions",
             [Records(0, [1, 2], [NOW_MS, NOW_MS], [None, GOOD])],
@@ -557,7 +569,9 @@ def test_tombstones_are_not_faults():
 def test_too_large_for_the_limit_of_the_worker():
     assert (
         "too_large"
-        in judged("predictions", "predictions", [Records(0, [7], [NOW_MS], [GOOD])], 10).detail
+        in event_checks.judged(
+            "predictions", "predictions", [Records(0, [7], [NOW_MS], [GOOD])], 10
+        ).detail
     )
 
 
@@ -650,7 +664,7 @@ def test_probe(blind, status):
     for event in events:
         kind = "labels" if "label" in event else "predictions"
         assert (
-            judged(
+            event_checks.judged(
                 kind, kind, [Records(0, [0], [now_ms], [json.dumps(event).encode()])], 1_000
             ).status
             == "ok"
@@ -743,7 +757,7 @@ def test_the_clock_of_a_worker_is_compared_with_the_brokers(kind, ahead_ms, stat
         10,
         NOW_MS,
     )
-    (finding,) = asyncio.run(doctor.log_time(patient))
+    (finding,) = asyncio.run(event_checks.log_time(patient))
     assert (finding.check, finding.status) == ("clock", status)
     assert says in finding.detail
     assert finding.advice or status == "ok"
