@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from stream_monitor.metrics.catalogue import Metric
+from stream_monitor.metrics.metric import Metric
 
 
 def fair_share(totals: Mapping[str, int], limit: int) -> float:

@@ -1,8 +1,8 @@
 """
-Every metric there is, in one table: name, type, labels, meaning.
+Every metric there is: those of every worker (`built_in.py`), and those that users define.
 
 Rule of the file: a metric that is not here does not exist. The exporter, the dashboards, the
-alerting rules and `docs/metrics.md` read this table and nothing else.
+alerting rules and `docs/metrics.md` read the catalogue and nothing else.
 
 `model_*` metrics are a fold of the log: `model` and `version` are their first labels, and each
 series comes from one worker. `stream_monitor_*` metrics belong to the process: when several
@@ -14,274 +14,21 @@ no `_sum` and `_count`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from math import isfinite
-from typing import Literal
-
-from msgspec import Struct
 
 from stream_monitor.errors import ConfigError
+from stream_monitor.metrics.built_in import OF_MODELS, OF_THE_PROCESS
+from stream_monitor.metrics.metric import Metric, series_names
 from stream_monitor.settings import CoreSettings, CustomMetric
 
-MetricType = Literal["counter", "gauge", "histogram", "summary"]
-
-LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 RESERVED_LABELS = frozenset({"model", "version", "le", "quantile", "job", "instance", "group"})
-SUFFIXES: dict[MetricType, tuple[str, ...]] = {
-    "counter": ("_total", "_created"),
-    "gauge": (),
-    "histogram": ("_bucket", "_sum", "_count", "_created"),
-    "summary": ("_sum", "_count", "_created"),
-}
-"""What the names of a family's series end with, besides its own name."""
 CUSTOM_PREFIX = "model_custom_"
 PSEUDO_FEATURES = ("__prediction__", "__score__", "__error__")
 
 
-class Metric(Struct, frozen=True):
-    """One family of series."""
-
-    name: str
-    type: MetricType
-    labels: tuple[str, ...]
-    help: str
-    buckets: tuple[float, ...] = ()
-    """Upper bounds of a histogram without +Inf; empty when every series has edges of its own."""
-
-
-_PERFORMANCE: dict[str, str] = {
-    "accuracy": "Share of labelled predictions that were right.",
-    "precision": "Precision of the positive class; weighted over classes when multiclass.",
-    "recall": "Recall of the positive class; weighted over classes when multiclass.",
-    "f1": "Harmonic mean of precision and recall; weighted over classes when multiclass.",
-    "roc_auc": "Area under the ROC curve; one-vs-rest macro average when multiclass.",
-    "log_loss": "Mean negative log-likelihood of the label, probabilities clipped at 1e-15.",
-    "brier_score": "Mean squared error of the probabilities; summed over classes when multiclass.",
-    "calibration_error": "Expected calibration error on 10 equal-width bins.",
-    "mae": "Mean absolute error, in units of the label.",
-    "rmse": "Root mean squared error, in units of the label.",
-    "r2": "Coefficient of determination.",
-    "bias": "Mean of prediction minus label, in units of the label.",
-}
-_SUPPORT: dict[str, str] = {
-    "label_coverage_ratio": "Share of the window's predictions that have a label.",
-    "window_labels": "Labelled predictions in the window.",
-    "window_end_timestamp_seconds": "Event time at which the window ends, seconds since the epoch.",
-}
-
-
-def _model(
-    name: str, kind: MetricType, text: str, *labels: str, buckets: tuple[float, ...] = ()
-) -> Metric:
-    return Metric(f"model_{name}", kind, ("model", "version", *labels), text, buckets)
-
-
-def _process(name: str, kind: MetricType, text: str, *labels: str) -> Metric:
-    return Metric(f"stream_monitor_{name}", kind, labels, text)
-
-
-def _of_models() -> Iterable[Metric]:
-    yield _model(
-        "info",
-        "gauge",
-        "1 for each model version that is monitored.",
-        "revision",
-        "positive_class",
-        "positive_class_source",
-    )
-    yield _model("predictions_total", "counter", "Predictions accepted, failed calls included.")
-    yield _model("prediction_errors_total", "counter", "Predictions with status error.")
-    yield _model("labels_total", "counter", "Predictions that have got a label.")
-    yield _model("alerts_firing", "gauge", "Alert episodes that are firing.", "severity")
-    yield _model(
-        "prediction_latency_seconds",
-        "histogram",
-        "Latency of prediction calls.",
-        buckets=LATENCY_BUCKETS_S,
-    )
-    yield _model(
-        "latency_seconds",
-        "summary",
-        "Quantiles of the latency of prediction calls in a window.",
-        "quantile",
-        "window",
-    )
-    for name, text in (_PERFORMANCE | _SUPPORT).items():
-        yield _model(name, "gauge", text, "window")
-    yield _model(
-        "drift_score", "gauge", "Statistic of a drift method, in its own unit.", "feature", "method"
-    )
-    yield _model(
-        "drift_ratio",
-        "gauge",
-        "Drift score divided by its threshold; above 1 is drift.",
-        "feature",
-        "method",
-    )
-    yield _model(
-        "drift_detected",
-        "gauge",
-        "1 while the drift method reports drift, else 0.",
-        "feature",
-        "method",
-    )
-    yield _model(
-        "feature_missing_ratio",
-        "gauge",
-        "Share of rows in which the feature is missing or null.",
-        "feature",
-    )
-    yield _model("feature_mean", "gauge", "Mean of a numeric feature.", "feature")
-    yield _model(
-        "feature_quantile", "summary", "Quantiles of a numeric feature.", "feature", "quantile"
-    )
-    yield _model(
-        "feature_values",
-        "histogram",
-        "Values of a numeric feature on the edges of the reference.",
-        "feature",
-    )
-    yield _model(
-        "data_quality_violations_total",
-        "counter",
-        "Values that broke a rule of data quality.",
-        "feature",
-        "rule",
-    )
-    yield _model("anomalies_total", "counter", "Anomalies found.", "feature", "kind")
-    for name, text in (_PERFORMANCE | _SUPPORT).items():
-        if name != "label_coverage_ratio":  # predictions are not counted by segment
-            yield _model(
-                f"segment_{name}", "gauge", f"Within a segment: {text}", "segment", "window"
-            )
-
-
-def _of_the_process() -> Iterable[Metric]:
-    yield _process("build_info", "gauge", "1; what is running.", "version", "python")
-    yield _process(
-        "config_info",
-        "gauge",
-        "1; consumer group of the worker, and hash of the configuration of the evaluation.",
-        "group",
-        "hash",
-    )
-    yield _process(
-        "ready", "gauge", "1 when all assigned partitions are open and caught up, else 0."
-    )
-    yield _process(
-        "records_total", "counter", "Records by topic and what became of them.", "topic", "outcome"
-    )
-    yield _process(
-        "labels_total",
-        "counter",
-        "Labels by what became of them; `evicted`: they or their prediction had left a full store.",
-        "outcome",
-    )
-    yield _process(
-        "dead_letters_total", "counter", "Records written to dead-letters.", "topic", "reason"
-    )
-    yield _process(
-        "predictions_refused_total",
-        "counter",
-        "Records of predictions that could not be used, by the model that they name; empty: "
-        "none can be read.",
-        "model",
-    )
-    yield _process(
-        "consumer_lag_records",
-        "gauge",
-        "Records in the partition that were not read yet.",
-        "topic",
-        "partition",
-    )
-    yield _process(
-        "source_wait_seconds_total",
-        "counter",
-        "Time in which the partition waited for one that is behind in event time.",
-        "topic",
-        "partition",
-    )
-    yield _process(
-        "log_time_lag_seconds",
-        "gauge",
-        "Wall clock minus the greatest time folded from the partition.",
-        "topic",
-        "partition",
-    )
-    yield _process(
-        "join_pending", "gauge", "Predictions that wait for a label or for a correction."
-    )
-    yield _process(
-        "join_reach_seconds",
-        "gauge",
-        "How late labels may be before limits.pending evicts their prediction, at the rate of "
-        "the predictions kept.",
-        "partition",
-    )
-    yield _process(
-        "predictions_expired_total",
-        "counter",
-        "Predictions that left the join without a label because of their age.",
-    )
-    yield _process(
-        "predictions_evicted_total",
-        "counter",
-        "Predictions that left the join early because limits.pending was reached.",
-    )
-    yield _process(
-        "timestamps_replaced_total",
-        "counter",
-        "Events dated more than five minutes ahead of their record, which got its time, or "
-        "more than five seconds ahead of the log, which got the log's.",
-    )
-    yield _process(
-        "clock_offset_seconds",
-        "gauge",
-        "How far the clock of the worker is ahead of the broker's, by the records it writes.",
-    )
-    yield _process(
-        "log_time_jumps_total",
-        "counter",
-        "Jumps of log time that were not followed: a record of observations dated by a clock "
-        "that is wrong.",
-    )
-    yield _process(
-        "limit_hits_total",
-        "counter",
-        "Things that were refused or folded into __other__ because a limit was reached.",
-        "limit",
-    )
-    yield _process(
-        "monitor_failures_total",
-        "counter",
-        "Monitors switched off for a model because they raised.",
-        "monitor",
-    )
-    yield _process("alert_events_total", "counter", "Alert events written.", "status")
-    yield _process(
-        "lost_records",
-        "gauge",
-        "Records that retention deleted before they were read, since this worker started.",
-        "topic",
-        "partition",
-    )
-    yield _process("state_bytes", "gauge", "Estimated memory of the state of evaluation.")
-    yield _process(
-        "series_dropped_total",
-        "counter",
-        "Series left out of a scrape because of limits.series, added up over scrapes.",
-    )
-    yield _process(
-        "scrape_errors_total",
-        "counter",
-        "Sources and samples that could not be exported, added up over scrapes.",
-    )
-
-
-CATALOGUE: dict[str, Metric] = {
-    metric.name: metric for metric in (*_of_models(), *_of_the_process())
-}
+CATALOGUE: dict[str, Metric] = {metric.name: metric for metric in (*OF_MODELS, *OF_THE_PROCESS)}
 """Every metric by name, in the order in which it is exported."""
 
 
@@ -318,19 +65,6 @@ def custom_metric(name: str, settings: CustomMetric) -> Metric:
         settings.help or f"{settings.field}, as defined under metrics.custom.{name}.",
         buckets,
     )
-
-
-def series_names(metric: Metric) -> frozenset[str]:
-    """
-    Every name that a series of a family may have, and that of the family itself.
-
-    Examples
-    --------
-    >>> sorted(series_names(Metric("shop_orders_total", "counter", (), "Orders.")))
-    ['shop_orders', 'shop_orders_created', 'shop_orders_total']
-    """
-    base = metric.name.removesuffix("_total") if metric.type == "counter" else metric.name
-    return frozenset({metric.name, base, *(base + suffix for suffix in SUFFIXES[metric.type])})
 
 
 def _problem(name: str, metric: Metric, quantiles: tuple[float, ...]) -> str | None:

@@ -9,7 +9,8 @@ added.
 
 from __future__ import annotations
 
-from stream_monitor.metrics.catalogue import CATALOGUE, Metric
+from stream_monitor.metrics.catalogue import CATALOGUE
+from stream_monitor.metrics.metric import Metric
 
 
 def selector(name: str, *matchers: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stream_monitor.metrics.catalogue import CATALOGUE, CUSTOM_PREFIX, PSEUDO_FEATURES, Metric
+from stream_monitor.metrics.catalogue import CATALOGUE, CUSTOM_PREFIX, PSEUDO_FEATURES
+from stream_monitor.metrics.metric import Metric
 
 LABELS = {
     "model": "`model` of the event.",

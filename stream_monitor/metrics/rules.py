@@ -67,14 +67,6 @@ def _recording() -> list[dict[str, Any]]:
 
 
 def _worker() -> list[dict[str, Any]]:
-    rejected = rate("stream_monitor_dead_letters_total", by=(*PROCESS, "topic"))
-    replaced, taken = (
-        rate("stream_monitor_timestamps_replaced_total", by=("job",)),
-        rate("stream_monitor_records_total", 'outcome="forwarded"', by=("job",)),
-    )
-    read = rate(
-        "stream_monitor_records_total", 'outcome=~"forwarded|rejected"', by=(*PROCESS, "topic")
-    )
     return [
         _alert(
             "StreamMonitorAbsent",
@@ -109,6 +101,32 @@ def _worker() -> list[dict[str, Any]]:
             "Keep the clocks of workers and brokers in step (NTP). Windows and alerts go by "
             "the broker's; its log and its lag are dated wrong.",
         ),
+        *_unusable(),
+        _alert(
+            "StreamMonitorTwoConfigurations",
+            "count by (job, group) "
+            f"({gauge('stream_monitor_config_info', by=('job', 'group', 'hash'))}) > 1",
+            ("5m", "warning"),
+            "Workers of the group {{ $labels.group }} have {{ $value }} configurations",
+            "A model is judged by the one or the other, as partitions go from worker to "
+            "worker. Finish the rollout; `stream-monitor doctor` shows which partition has "
+            "which.",
+        ),
+        *_left_out(),
+    ]
+
+
+def _unusable() -> list[dict[str, Any]]:
+    """Input that a worker refuses, or does not believe."""
+    rejected = rate("stream_monitor_dead_letters_total", by=(*PROCESS, "topic"))
+    replaced, taken = (
+        rate("stream_monitor_timestamps_replaced_total", by=("job",)),
+        rate("stream_monitor_records_total", 'outcome="forwarded"', by=("job",)),
+    )
+    read = rate(
+        "stream_monitor_records_total", 'outcome=~"forwarded|rejected"', by=(*PROCESS, "topic")
+    )
+    return [
         _alert(
             "StreamMonitorDeadLetters",
             f"{rejected} / {read} > {REJECTED_SHARE}",
@@ -127,17 +145,6 @@ def _worker() -> list[dict[str, Any]]:
             "count at the time at which they came; `stream-monitor doctor` looks at the "
             "newest.",
         ),
-        _alert(
-            "StreamMonitorTwoConfigurations",
-            "count by (job, group) "
-            f"({gauge('stream_monitor_config_info', by=('job', 'group', 'hash'))}) > 1",
-            ("5m", "warning"),
-            "Workers of the group {{ $labels.group }} have {{ $value }} configurations",
-            "A model is judged by the one or the other, as partitions go from worker to "
-            "worker. Finish the rollout; `stream-monitor doctor` shows which partition has "
-            "which.",
-        ),
-        *_left_out(),
     ]
 
 

@@ -20,7 +20,8 @@ from prometheus_client.metrics_core import Metric as ClientMetric
 from prometheus_client.registry import Collector
 
 from stream_monitor.metrics.budget import left_out
-from stream_monitor.metrics.catalogue import CATALOGUE, Metric
+from stream_monitor.metrics.catalogue import CATALOGUE
+from stream_monitor.metrics.metric import Metric
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample, SummarySample
 from stream_monitor.monitors.registry import OTHER
 from stream_monitor.runtime.families import PLAIN, Format, families, wanted

@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample as Line
 
-from stream_monitor.metrics.catalogue import Metric
+from stream_monitor.metrics.metric import Metric
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample, SummarySample
 
 PIECE_LINES = 500

@@ -11,13 +11,9 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_monitor.errors import ConfigError
-from stream_monitor.metrics.catalogue import (
-    CATALOGUE,
-    CUSTOM_PREFIX,
-    LATENCY_BUCKETS_S,
-    custom_metrics,
-    series_names,
-)
+from stream_monitor.metrics.built_in import LATENCY_BUCKETS_S
+from stream_monitor.metrics.catalogue import CATALOGUE, CUSTOM_PREFIX, custom_metrics
+from stream_monitor.metrics.metric import series_names
 from stream_monitor.metrics.samples import HistogramSample, Sample, SummarySample
 from stream_monitor.runtime.exporter import Exporter
 from stream_monitor.runtime.families import OPENMETRICS, PLAIN

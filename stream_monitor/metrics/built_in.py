@@ -1,0 +1,232 @@
+"""
+The families of series that every worker has, as two tables: of models, and of the process.
+
+Rule of the file: one entry a family, in the order in which it is exported. Families that users
+define are in `catalogue.py`, which all others read instead of these tables.
+"""
+
+from __future__ import annotations
+
+from stream_monitor.metrics.metric import Metric, MetricType
+
+LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_PERFORMANCE: dict[str, str] = {
+    "accuracy": "Share of labelled predictions that were right.",
+    "precision": "Precision of the positive class; weighted over classes when multiclass.",
+    "recall": "Recall of the positive class; weighted over classes when multiclass.",
+    "f1": "Harmonic mean of precision and recall; weighted over classes when multiclass.",
+    "roc_auc": "Area under the ROC curve; one-vs-rest macro average when multiclass.",
+    "log_loss": "Mean negative log-likelihood of the label, probabilities clipped at 1e-15.",
+    "brier_score": "Mean squared error of the probabilities; summed over classes when multiclass.",
+    "calibration_error": "Expected calibration error on 10 equal-width bins.",
+    "mae": "Mean absolute error, in units of the label.",
+    "rmse": "Root mean squared error, in units of the label.",
+    "r2": "Coefficient of determination.",
+    "bias": "Mean of prediction minus label, in units of the label.",
+}
+_SUPPORT: dict[str, str] = {
+    "label_coverage_ratio": "Share of the window's predictions that have a label.",
+    "window_labels": "Labelled predictions in the window.",
+    "window_end_timestamp_seconds": "Event time at which the window ends, seconds since the epoch.",
+}
+
+
+def _model(
+    name: str, kind: MetricType, text: str, *labels: str, buckets: tuple[float, ...] = ()
+) -> Metric:
+    return Metric(f"model_{name}", kind, ("model", "version", *labels), text, buckets)
+
+
+def _process(name: str, kind: MetricType, text: str, *labels: str) -> Metric:
+    return Metric(f"stream_monitor_{name}", kind, labels, text)
+
+
+OF_MODELS: tuple[Metric, ...] = (
+    _model(
+        "info",
+        "gauge",
+        "1 for each model version that is monitored.",
+        "revision",
+        "positive_class",
+        "positive_class_source",
+    ),
+    _model("predictions_total", "counter", "Predictions accepted, failed calls included."),
+    _model("prediction_errors_total", "counter", "Predictions with status error."),
+    _model("labels_total", "counter", "Predictions that have got a label."),
+    _model("alerts_firing", "gauge", "Alert episodes that are firing.", "severity"),
+    _model(
+        "prediction_latency_seconds",
+        "histogram",
+        "Latency of prediction calls.",
+        buckets=LATENCY_BUCKETS_S,
+    ),
+    _model(
+        "latency_seconds",
+        "summary",
+        "Quantiles of the latency of prediction calls in a window.",
+        "quantile",
+        "window",
+    ),
+    *(_model(name, "gauge", text, "window") for name, text in (_PERFORMANCE | _SUPPORT).items()),
+    _model(
+        "drift_score", "gauge", "Statistic of a drift method, in its own unit.", "feature", "method"
+    ),
+    _model(
+        "drift_ratio",
+        "gauge",
+        "Drift score divided by its threshold; above 1 is drift.",
+        "feature",
+        "method",
+    ),
+    _model(
+        "drift_detected",
+        "gauge",
+        "1 while the drift method reports drift, else 0.",
+        "feature",
+        "method",
+    ),
+    _model(
+        "feature_missing_ratio",
+        "gauge",
+        "Share of rows in which the feature is missing or null.",
+        "feature",
+    ),
+    _model("feature_mean", "gauge", "Mean of a numeric feature.", "feature"),
+    _model("feature_quantile", "summary", "Quantiles of a numeric feature.", "feature", "quantile"),
+    _model(
+        "feature_values",
+        "histogram",
+        "Values of a numeric feature on the edges of the reference.",
+        "feature",
+    ),
+    _model(
+        "data_quality_violations_total",
+        "counter",
+        "Values that broke a rule of data quality.",
+        "feature",
+        "rule",
+    ),
+    _model("anomalies_total", "counter", "Anomalies found.", "feature", "kind"),
+    *(
+        _model(f"segment_{name}", "gauge", f"Within a segment: {text}", "segment", "window")
+        for name, text in (_PERFORMANCE | _SUPPORT).items()
+        if name != "label_coverage_ratio"  # predictions are not counted by segment
+    ),
+)
+OF_THE_PROCESS: tuple[Metric, ...] = (
+    _process("build_info", "gauge", "1; what is running.", "version", "python"),
+    _process(
+        "config_info",
+        "gauge",
+        "1; consumer group of the worker, and hash of the configuration of the evaluation.",
+        "group",
+        "hash",
+    ),
+    _process("ready", "gauge", "1 when all assigned partitions are open and caught up, else 0."),
+    _process(
+        "records_total", "counter", "Records by topic and what became of them.", "topic", "outcome"
+    ),
+    _process(
+        "labels_total",
+        "counter",
+        "Labels by what became of them; `evicted`: they or their prediction had left a full store.",
+        "outcome",
+    ),
+    _process(
+        "dead_letters_total", "counter", "Records written to dead-letters.", "topic", "reason"
+    ),
+    _process(
+        "predictions_refused_total",
+        "counter",
+        "Records of predictions that could not be used, by the model that they name; empty: "
+        "none can be read.",
+        "model",
+    ),
+    _process(
+        "consumer_lag_records",
+        "gauge",
+        "Records in the partition that were not read yet.",
+        "topic",
+        "partition",
+    ),
+    _process(
+        "source_wait_seconds_total",
+        "counter",
+        "Time in which the partition waited for one that is behind in event time.",
+        "topic",
+        "partition",
+    ),
+    _process(
+        "log_time_lag_seconds",
+        "gauge",
+        "Wall clock minus the greatest time folded from the partition.",
+        "topic",
+        "partition",
+    ),
+    _process("join_pending", "gauge", "Predictions that wait for a label or for a correction."),
+    _process(
+        "join_reach_seconds",
+        "gauge",
+        "How late labels may be before limits.pending evicts their prediction, at the rate of "
+        "the predictions kept.",
+        "partition",
+    ),
+    _process(
+        "predictions_expired_total",
+        "counter",
+        "Predictions that left the join without a label because of their age.",
+    ),
+    _process(
+        "predictions_evicted_total",
+        "counter",
+        "Predictions that left the join early because limits.pending was reached.",
+    ),
+    _process(
+        "timestamps_replaced_total",
+        "counter",
+        "Events dated more than five minutes ahead of their record, which got its time, or "
+        "more than five seconds ahead of the log, which got the log's.",
+    ),
+    _process(
+        "clock_offset_seconds",
+        "gauge",
+        "How far the clock of the worker is ahead of the broker's, by the records it writes.",
+    ),
+    _process(
+        "log_time_jumps_total",
+        "counter",
+        "Jumps of log time that were not followed: a record of observations dated by a clock "
+        "that is wrong.",
+    ),
+    _process(
+        "limit_hits_total",
+        "counter",
+        "Things that were refused or folded into __other__ because a limit was reached.",
+        "limit",
+    ),
+    _process(
+        "monitor_failures_total",
+        "counter",
+        "Monitors switched off for a model because they raised.",
+        "monitor",
+    ),
+    _process("alert_events_total", "counter", "Alert events written.", "status"),
+    _process(
+        "lost_records",
+        "gauge",
+        "Records that retention deleted before they were read, since this worker started.",
+        "topic",
+        "partition",
+    ),
+    _process("state_bytes", "gauge", "Estimated memory of the state of evaluation."),
+    _process(
+        "series_dropped_total",
+        "counter",
+        "Series left out of a scrape because of limits.series, added up over scrapes.",
+    ),
+    _process(
+        "scrape_errors_total",
+        "counter",
+        "Sources and samples that could not be exported, added up over scrapes.",
+    ),
+)
