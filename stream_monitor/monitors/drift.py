@@ -1,10 +1,8 @@
 """
-Has something changed? Detectors on the rows themselves, and distances of a window to the reference.
+Has something changed? Detectors on the rows themselves.
 
 Rule of the file: a detector gets finite, standardised values in log order and says where it fired;
-a firing that is confirmed opens an episode, which lasts until the signal is back. Distances are
-severities for people: they are gauges, and raise alerts only where the configuration gives a
-threshold.
+a firing that is confirmed opens an episode, which lasts until the signal is back.
 """
 
 from __future__ import annotations
@@ -17,17 +15,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.wording import apart, named, signal
 from stream_monitor.arrays import Float
 from stream_monitor.detectors.base import METHODS, ValueDetector, make, restore
 from stream_monitor.monitors.definitions import Changes
-from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.episodes import Episode
-from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.reference import Profile
-from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.settings import ModelSettings
-from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
+from stream_monitor.verdicts import AlertKey, Kind, Verdict
 
 CLIP_SD = 3.0
 """
@@ -42,15 +36,6 @@ their mean must have moved by four standard errors, and by a tenth of the refere
 deviation (an error rate by 0.02). Over long clean streams a detector also fires at nothing: this
 leaves about one such firing in three thousand, and tells a great change after 200 values.
 """
-CHANCE_SD = 6.0
-"""A distance is looked at every second, so that of no change must be this unlikely."""
-METHOD_NAMES = {
-    "psi": "PSI",
-    "js": "Jensen-Shannon distance",
-    "ks": "Kolmogorov-Smirnov distance",
-    "wasserstein": "Wasserstein distance",
-    "chi2": "Cramér's V",
-}
 CLASS_SCORE = "__score__:"
 """The score of one class, whose name follows."""
 CLASS_SCORES_MAX = 10
@@ -326,96 +311,3 @@ class Signal:
             saved = state["candidates"][method]
             self.candidates[method] = None if saved is None else msgspec.convert(saved, Candidate)
         return anew
-
-
-def by_chance(expected: float, actual: float, bins: int) -> float:
-    """
-    The Jensen-Shannon distance that two samples of one law hardly ever exceed: that of a
-    chi-squared statistic `CHANCE_SD` standard deviations above its mean.
-
-    Parameters
-    ----------
-    expected, actual : float, rows
-        Sizes of the samples.
-    bins : int
-
-    Examples
-    --------
-    >>> round(by_chance(5_000, 200, 20), 2), round(by_chance(5_000, 100_000, 20), 3)
-    (0.23, 0.046)
-    """
-    free = max(bins - 1, 1)
-    return float(
-        np.sqrt(
-            (free + CHANCE_SD * np.sqrt(2 * free)) * (1 / expected + 1 / actual) / (8 * np.log(2))
-        )
-    )
-
-
-def score_verdicts(
-    model: str,
-    version: str,
-    inputs: Inputs,
-    found: Mapping[str, Windowed],
-    span: Span,
-    settings: ModelSettings,
-    reference: str,
-) -> Iterator[Verdict]:
-    """Verdicts of the thresholds on distances, where the configuration has any."""
-    if inputs.profile is None or not settings.drift.thresholds:
-        return
-    for name, now in found.items():
-        profile = inputs.profile.features[name]
-        scores = distances(profile, now, {"js", *settings.drift.thresholds})
-        for method, threshold in settings.drift.thresholds.items():
-            if method in scores:
-                by_luck = scores["js"] <= by_chance(
-                    profile.count, float(now.counts.sum()), int(np.count_nonzero(now.counts))
-                )
-                yield _score_verdict(
-                    alert_of((model, version), name, method),
-                    scores[method],
-                    threshold,
-                    span,
-                    settings,
-                    reference,
-                    by_luck=by_luck,
-                )
-
-
-def _score_verdict(
-    key: AlertKey,
-    value: float,
-    threshold: float,
-    span: Span,
-    settings: ModelSettings,
-    reference: str,
-    *,
-    by_luck: bool,
-) -> Verdict:
-    beyond = value > threshold and not by_luck
-    now, limit = apart(value, threshold)
-    rule = f"limit of {limit} (drift.thresholds.{key.detector}; {span.count:,} rows)"
-    text = f"{named(key.model, key.version)}: {signal(key.subject)} "
-    if beyond:
-        text += (
-            f"has drifted: {METHOD_NAMES[key.detector]} {now} against its reference, above the "
-            f"{rule}; compare its values with the reference"
-        )
-    else:
-        text += f"is near its reference: {METHOD_NAMES[key.detector]} {now}, " + (
-            f"within the {rule}" if value <= threshold else f"by chance above the {rule}"
-        )
-    return Verdict(
-        key=key,
-        level=settings.drift.severity if beyond else "ok",
-        clear=value <= threshold,
-        value=value,
-        threshold=threshold,
-        direction="up",
-        window=span,
-        summary=text,
-        reference=reference,
-        cooldown_ms=settings.cooldown_ms,
-        evidence={"rows": span.count, "guarantee": "none"},
-    )

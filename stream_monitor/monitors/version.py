@@ -20,6 +20,7 @@ from stream_monitor.monitors import drift, points, quality
 from stream_monitor.monitors.anomaly import HOUR_MS, Patterns, hours_to_judge
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Custom
+from stream_monitor.monitors.distance_verdicts import distance_verdicts
 from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.performance import Performance
@@ -426,7 +427,7 @@ class Version:
                 inputs, self.watermark_ms, self.settings.quality.min_rows
             )[quality.STEADY : quality.STEADY + 1]:
                 _judge_all(
-                    drift.score_verdicts(
+                    distance_verdicts(
                         self.model, self.name, inputs, found, span, self.settings, self.reference
                     ),
                     judge,
