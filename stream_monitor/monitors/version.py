@@ -17,12 +17,12 @@ from stream_monitor.arrays import Float
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors import drift, points, quality
-from stream_monitor.monitors.anomaly import HOUR_MS, Patterns, hours_to_judge
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Custom
 from stream_monitor.monitors.distance_verdicts import distance_verdicts
 from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs import Inputs
+from stream_monitor.monitors.patterns import HOUR_MS, Patterns, hours_to_judge, pattern_verdicts
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.performance_windows import Judged
 from stream_monitor.monitors.reference import (
@@ -445,7 +445,7 @@ class Version:
             self.patterns.next_ms = hour + HOUR_MS
             found, start, end = self.features.window(hour + HOUR_MS - 1, HOUR_MS)
             _judge_all(
-                quality.patterns(
+                pattern_verdicts(
                     self.model,
                     self.name,
                     self.patterns,

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_monitor.join.rows import packed_pairs, unpacked_pairs
-from stream_monitor.monitors.anomaly import Patterns
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.inputs_state import restore, state_of
+from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.reference import Profile, decode_profile, profile_id
 from stream_monitor.monitors.rows import packed_rows, unpacked_rows
 from stream_monitor.monitors.volume import Volume

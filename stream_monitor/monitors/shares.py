@@ -1,0 +1,152 @@
+"""
+Shares of the rows of a window that are missing, broken or outliers, each beside the share that the
+reference has and what may be more.
+
+Rule of the file: pure functions of a `Windowed` feature and its reference. A share is judged by the
+lower end of the interval of what it is beyond that of the reference, so that few rows say little,
+and what the reference itself has is no fault.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from stream_monitor.events.cells import class_name
+from stream_monitor.monitors.reference import FeatureProfile
+from stream_monitor.monitors.windowed import Windowed, outlier_share, share_outside
+from stream_monitor.settings import Anomalies, Feature, ModelSettings
+from stream_monitor.stats.inference import wilson_interval
+from stream_monitor.verdicts import AlertKey
+
+LOOK_Z = 4.0
+"""A share is looked at every second, so its interval is wide: 1 in 30,000 on one side."""
+
+
+class Share(NamedTuple):
+    """
+    So many of the rows of a window, and of those of the reference; by `margin` it may be more.
+    """
+
+    what: str
+    rule: str
+    part: float
+    rows: float
+    usual_part: float
+    usual_rows: float
+    margin: float
+    of_rule: float = 0.0
+    """
+    Rows of the reference that break a rule which holds whatever the reference has: they are told,
+    and allow nothing.
+    """
+
+    @property
+    def value(self) -> float:
+        """Share of the window."""
+        return self.part / self.rows
+
+    @property
+    def limit(self) -> float:
+        """Beyond which the share is an alert."""
+        return self.usual + self.margin
+
+    @property
+    def reference(self) -> float:
+        """Share of the reference, as it is told."""
+        return (self.usual_part + self.of_rule) / self.usual_rows if self.usual_rows else 0.0
+
+    @property
+    def usual(self) -> float:
+        """Share of the reference."""
+        return self.usual_part / self.usual_rows if self.usual_rows else 0.0
+
+    @property
+    def surplus(self) -> float:
+        """
+        The lower end of an interval of what the share is more than that of the reference.
+
+        Both are samples: the interval is Newcombe's, of two Wilson intervals. What the reference
+        does not have at all is no estimate, and has no error.
+
+        >>> [
+        ...     round(Share("missing", "", 30, 100, *usual, 0.05).surplus, 2)
+        ...     for usual in ((0, 5_000), (12, 100))
+        ... ]
+        [0.16, -0.05]
+        """
+        share, low = self.part / self.rows, wilson_interval(self.part, self.rows, LOOK_Z)[0]
+        if not self.usual_part:
+            return low
+        high = wilson_interval(self.usual_part, self.usual_rows, LOOK_Z)[1]
+        return share - self.usual - math.hypot(share - low, high - self.usual)
+
+
+def shares_of(
+    key: AlertKey, now: Windowed, profile: FeatureProfile, settings: ModelSettings
+) -> Iterator[tuple[AlertKey, Share]]:
+    """The shares of a feature that are judged, each with the alert that it may raise."""
+    rule = settings.features.get(key.subject) or Feature()
+    missing = _missing(key.subject, now, profile, rule, settings.quality.missing_ratio)
+    if missing is not None:
+        yield key, missing
+    if settings.quality.violation_ratio is not None:
+        for share in _broken(now, profile, rule, settings.quality.violation_ratio):
+            yield key._replace(detector="profile"), share
+    outside = _outside(now, profile, settings.anomalies)
+    if outside is not None:
+        yield key._replace(kind="anomaly", detector="iqr"), outside
+
+
+def _missing(
+    name: str, now: Windowed, profile: FeatureProfile, rule: Feature, margin: float | None
+) -> Share | None:
+    """Missing values: of a required feature none are allowed, whatever the reference has."""
+    if rule.required:
+        key, usual, allowed, of_rule = f"features.{name}.required", 0, 0.0, profile.missing
+    elif margin is not None:
+        key, usual, allowed, of_rule = "quality.missing_ratio", profile.missing, margin, 0
+    else:
+        return None
+    return Share("missing", key, now.missing, now.rows, usual, profile.rows, allowed, of_rule)
+
+
+def _broken(
+    now: Windowed, profile: FeatureProfile, rule: Feature, margin: float
+) -> Iterator[Share]:
+    """Values that are not what the feature holds, by what is wrong with them."""
+    of_rules = against_rules(profile, rule)
+    for what, part, usual, of_rule in (
+        ("of the wrong type", now.wrong_type, profile.wrong_type, 0.0),
+        ("out of range", now.out_of_range, profile.out_of_range, of_rules["min and max"]),
+        ("of an unknown category", now.unknown, 0, of_rules["categories"]),
+    ):
+        key = "quality.violation_ratio"
+        yield Share(what, key, part, now.rows, usual, profile.rows, margin, of_rule)
+
+
+def _outside(now: Windowed, profile: FeatureProfile, anomalies: Anomalies) -> Share | None:
+    """Outliers among the numbers of a numeric feature; None where there are no numbers."""
+    numbers, known = float(now.counts.sum()), profile.count
+    if profile.type != "numeric" or not known or numbers <= 0:
+        return None
+    usual = outlier_share(profile, anomalies.fence) * known
+    what, key = "outside its fences", "anomalies.share"
+    return Share(what, key, now.outliers, numbers, usual, known, anomalies.share)
+
+
+def against_rules(profile: FeatureProfile, rule: Feature) -> dict[str, float]:
+    """Rows of the reference that break what is written down of a feature, by key."""
+    low, high = (
+        (-math.inf if rule.min is None else rule.min),
+        (math.inf if rule.max is None else rule.max),
+    )
+    allowed = {class_name(c) for c in rule.categories or profile.categories}
+    return {
+        "required": float(profile.missing) if rule.required else 0.0,
+        "min and max": share_outside(profile, low, high) * profile.count
+        if profile.type == "numeric"
+        else 0.0,
+        "categories": float(sum(n for c, n in profile.categories.items() if c not in allowed)),
+    }
