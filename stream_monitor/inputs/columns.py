@@ -15,96 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-CLEAR_MARKS = frozenset(
-    (
-        *(
-            "NA",
-            "N/A",
-            "n/a",
-            "#N/A",
-            "#NA",
-            "#N/A N/A",
-            "<NA>",
-            "NULL",
-            "Null",
-            "null",
-            "(null)",
-            "[NULL]",
-            "\\N",
-            "NaN",
-            "nan",
-            "NAN",
-            "-nan",
-            "-NaN",
-            "NaT",
-        ),
-        *(
-            "#NULL!",
-            "#DIV/0!",
-            "#VALUE!",
-            "#REF!",
-            "#NAME?",
-            "#NUM!",
-            "1.#QNAN",
-            "-1.#QNAN",
-            "1.#IND",
-            "-1.#IND",
-        ),
-        *(
-            "#NV",
-            "#N/D",
-            "#N/B",
-            "#WERT!",
-            "#BEZUG!",
-            "#ZAHL!",
-            "#VALEUR!",
-            "#NOM?",
-            "#NOMBRE!",
-            "#¡VALOR!",
-            "#¡REF!",
-            "#¿NOMBRE?",
-            "#¡DIV/0!",
-            "#¡NUM!",
-        ),
-        *(
-            "#VALOR!",
-            "#NOME?",
-            "#VALORE!",
-            "#RIF!",
-            "#WAARDE!",
-            "#VERW!",
-            "#NAAM?",
-            "#GETAL!",
-            "#SPILL!",
-            "#CALC!",
-        ),
-    )
-)
-"""Missing in every column that is not configured as a category or as text."""
-VAGUE_MARKS = frozenset(
-    (
-        "None",
-        "none",
-        "NONE",
-        "nil",
-        "-",
-        "--",
-        "---",
-        "–",
-        "—",
-        ".",
-        "..",
-        "?",
-        "na",
-        "Na",
-        "n.a.",
-        "N.A.",
-        "undefined",
-        "missing",
-        "unknown",
-    )
-)
-"""Missing in a column of numbers or switches; values in a column of text."""
+from stream_monitor.inputs.missing_marks import CLEAR_MARKS, VAGUE_MARKS
+from stream_monitor.inputs.written_numbers import GROUPS, Decimal, Written, value_of, written
+
 ODD_SHARE = 0.1
 """A column whose cells are numbers but for so many is one of numbers."""
 CODE_SHARE = 0.01
@@ -122,89 +35,12 @@ EXACT_MAX = 1 << 53
 """Whole numbers beyond it are not told apart by a double."""
 
 Kind = Literal["number", "switch", "text"]
-Decimal = Literal["point", "comma"]
 
 _PLAIN = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _CODE = re.compile(r"0\d+|\+\d{6,}")
 _CODE_IN_LINES = re.compile(r"\n\s*(?:[+-]?0\d|\+\d{6})")
 _GROUPED_IN_LINES = re.compile(r"\n[+-]?[1-9]\d{0,2}\.\d{3}(?=\n|$)")
-_MONEY = re.compile(r"^([+-]?)[$€£¥]\s?|\s?[$€£¥]$")
-_SPACES = re.compile(r"(?<=\d)[ '’\u00a0\u202f](?=\d{3}(?:\D|$))")
-_GROUPS = {mark: re.compile(rf"[+-]?[1-9]\d{{0,2}}(?:\{mark}\d{{3}})+") for mark in ",."}
-_DIGITS = re.compile(r"[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?|[+-]?[.,]\d+(?:[eE][+-]?\d+)?")
-
-
-class Written(NamedTuple):
-    """A cell that may be a number in one of the writings of people."""
-
-    body: str
-    """Digits, marks and exponent; no sign of money, no percent, no blanks between groups."""
-    percent: bool
-    says: Decimal | None
-    """The decimal mark that it can only have; None where both readings are numbers."""
-
-
 _UNKNOWN = object()
-
-
-def written(cell: str) -> Written | None:
-    """
-    Take a cell apart; None when it is no number in any writing.
-
-    Examples
-    --------
-    >>> [
-    ...     written(c).says
-    ...     for c in ("1,234.5", "1.234,5", "12,5", "1,234", "1.234", "12.5", "1,234,567", "7")
-    ... ]
-    ['point', 'comma', 'comma', None, None, 'point', 'point', None]
-    >>> written("12,5 %"), written("$1 234"), written("5O.1"), written("1,23,4")
-    (Written(body='12,5', percent=True, says='comma'), Written(body='1234', percent=False, says=None), None, None)
-    """  # noqa: E501
-    body = cell.strip().replace("−", "-")
-    percent = body.endswith("%")
-    body = _MONEY.sub(r"\1", body[:-1].rstrip() if percent else body)
-    body = _SPACES.sub("", body)
-    if not _DIGITS.fullmatch(body):
-        return None
-    mantissa = re.split("[eE]", body, maxsplit=1)[0]
-    point, comma = _fits(mantissa, ".", ","), _fits(mantissa, ",", ".")
-    if not (point or comma):
-        return None
-    return Written(body, percent, None if point and comma else "point" if point else "comma")
-
-
-def _fits(mantissa: str, mark: str, group: str) -> bool:
-    """Whether it is a number with this decimal mark and these groups of thousands."""
-    whole, _, fraction = mantissa.partition(mark)
-    if mark in fraction or group in fraction:
-        return False
-    return group not in whole or bool(_GROUPS[group].fullmatch(whole))
-
-
-def value_of(found: Written, decimal: Decimal) -> float | None:
-    """
-    The number that a cell is with this decimal mark, else None.
-
-    Examples
-    --------
-    >>> (
-    ...     value_of(written("1,234"), "point"),
-    ...     value_of(written("1,234"), "comma"),
-    ...     value_of(written("12,5%"), "comma"),
-    ... )
-    (1234.0, 1.234, 0.125)
-    >>> value_of(written("12,5"), "point")
-    """
-    if found.says not in (None, decimal):
-        return None
-    body = (
-        found.body.replace(",", "")
-        if decimal == "point"
-        else found.body.replace(".", "").replace(",", ".")
-    )
-    number = float(body)
-    return float(f"{number / 100:.15g}") if found.percent else number
 
 
 class Writing(NamedTuple):
@@ -364,7 +200,7 @@ class Column:
         self.plain += 1
         self.whole = self.whole and whole
         self.with_point += "." in cell and not (
-            self.told.commas_in_cells and _GROUPS["."].fullmatch(cell)
+            self.told.commas_in_cells and GROUPS["."].fullmatch(cell)
         )
         self.huge += whole and abs(value) > EXACT_MAX
         self._bound(value)

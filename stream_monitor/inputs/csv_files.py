@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, BinaryIO
 
 from stream_monitor.errors import InputError
-from stream_monitor.inputs.columns import Column, Decimal, Told
+from stream_monitor.inputs.columns import Column, Told
 from stream_monitor.inputs.dialect import (
     SAMPLE_BYTES,
     SEPARATOR_NAMES,
@@ -29,6 +29,7 @@ from stream_monitor.inputs.dialect import (
 from stream_monitor.inputs.facts import Facts
 from stream_monitor.inputs.files import PASSES, InputFile
 from stream_monitor.inputs.readers import Row
+from stream_monitor.inputs.written_numbers import Decimal
 
 CHUNK_ROWS = 1_024
 TAIL_ROWS = 20

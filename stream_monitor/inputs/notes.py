@@ -8,89 +8,19 @@ does not drown them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from stream_monitor.inputs.columns import CLEAR_MARKS, Column, Writing
+from stream_monitor.inputs.columns import Column, Writing
 from stream_monitor.inputs.csv_files import CsvReader
 from stream_monitor.inputs.json_lines import JsonLinesReader
+from stream_monitor.inputs.likely_columns import likely_columns
+from stream_monitor.inputs.missing_marks import CLEAR_MARKS, SHORT_MARKS
 from stream_monitor.inputs.options import FIELDS
 from stream_monitor.inputs.shape import listed
 from stream_monitor.inputs.sources import Source
 from stream_monitor.inputs.times import DEFAULT_START_MS, parse_moment
 
-LIKELY = {
-    "prediction": (
-        "yhat",
-        "ypred",
-        "pred",
-        "preds",
-        "predicted",
-        "predictions",
-        "predictedlabel",
-        "predictedclass",
-        "predclass",
-        "predlabel",
-        "modeloutput",
-        "forecast",
-    ),
-    "label": (
-        "y",
-        "ytrue",
-        "target",
-        "actual",
-        "actuals",
-        "truth",
-        "groundtruth",
-        "outcome",
-        "observed",
-        "labels",
-        "truelabel",
-        "class",
-    ),
-    "score": (
-        "probability",
-        "proba",
-        "prob",
-        "probs",
-        "yscore",
-        "yprob",
-        "yproba",
-        "ypredproba",
-        "predproba",
-        "p",
-        "p1",
-        "prob1",
-        "proba1",
-        "probability1",
-        "confidence",
-        "scores",
-    ),
-    "timestamp": (
-        "ts",
-        "time",
-        "datetime",
-        "date",
-        "createdat",
-        "eventtime",
-        "eventtimestamp",
-        "when",
-        "servedat",
-    ),
-    "event_id": (
-        "id",
-        "eventid",
-        "requestid",
-        "uuid",
-        "predictionid",
-        "rowid",
-        "transactionid",
-        "caseid",
-    ),
-    "latency_ms": ("latency", "latencyms", "durationms", "responsetimems"),
-}
-"""What columns are often called that are these fields."""
 TOLD = (
     "event_id",
     "model",
@@ -104,26 +34,6 @@ TOLD = (
     "variant",
     "unit",
     "embedding",
-)
-SHORT_MARKS = frozenset(
-    (
-        "None",
-        "none",
-        "NONE",
-        "nil",
-        "-",
-        "--",
-        "---",
-        "–",
-        "—",
-        ".",
-        "..",
-        "?",
-        "na",
-        "Na",
-        "n.a.",
-        "N.A.",
-    )
 )
 COLUMNS_SHOWN = 5
 ODD_SHOWN = 20
@@ -192,9 +102,9 @@ def _how_read(source: Source) -> Iterator[str]:
     if features or source.role == "table":
         told.append(f"features: {_some(list(features.values())) or 'none'}")
     yield f"{source.rows:,} row{'' if source.rows == 1 else 's'}; " + ", ".join(told)
-    yield from _likely(
-        source, list(features) if source.role == "table" else list(plan.unused), plan.fields
-    )
+    candidates = list(features) if source.role == "table" else list(plan.unused)
+    for field, column in likely_columns(source.role, candidates, plan.fields):
+        yield f"no {field}: did you mean --map {field}={column}?"
     if (
         not source.has_times
         and not source.times.unreadable
@@ -205,28 +115,6 @@ def _how_read(source: Source) -> Iterator[str]:
             f"no timestamp: rows are taken {source.options.interval_ms / 1_000:g} s apart from "
             "2000-01-01 on (--interval)"
         )
-
-
-def _likely(source: Source, candidates: list[str], fields: frozenset[str]) -> Iterator[str]:
-    """Fields that are missing, beside columns that may be meant."""
-    taken = {field.partition(".")[0] for field in fields}
-    wanted = {
-        "table": set(LIKELY),
-        "predictions": set(LIKELY) - {"label"},
-        "labels": {"event_id", "label", "timestamp"},
-    }[source.role]
-    for field, names in LIKELY.items():
-        if field in wanted - taken:
-            close = next(
-                (
-                    column
-                    for column in candidates
-                    if re.sub("[^a-z0-9]", "", column.lower()) in (*names, field.replace("_", ""))
-                ),
-                None,
-            )
-            if close is not None:
-                yield f"no {field}: did you mean --map {field}={close}?"
 
 
 def _rank(field: str) -> tuple[int, str]:
