@@ -172,7 +172,7 @@ def shifted(value: bytes, by_ms: int) -> bytes:
     """
     import msgspec
 
-    from stream_monitor.inputs.times import parse_time_ms
+    from stream_monitor.inputs.moments import parse_time_ms
 
     try:
         event = msgspec.json.decode(value)

@@ -16,10 +16,11 @@ from stream_monitor.inputs.csv_files import CsvReader
 from stream_monitor.inputs.json_lines import JsonLinesReader
 from stream_monitor.inputs.likely_columns import likely_columns
 from stream_monitor.inputs.missing_marks import CLEAR_MARKS, SHORT_MARKS
+from stream_monitor.inputs.moments import parse_moment
 from stream_monitor.inputs.options import FIELDS
 from stream_monitor.inputs.shape import listed
 from stream_monitor.inputs.sources import Source
-from stream_monitor.inputs.times import DEFAULT_START_MS, parse_moment
+from stream_monitor.inputs.times import DEFAULT_START_MS
 
 TOLD = (
     "event_id",

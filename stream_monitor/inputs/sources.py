@@ -24,10 +24,11 @@ from stream_monitor.inputs.facts import CHECKED, Facts, misfit
 from stream_monitor.inputs.files import InputFile, Meter
 from stream_monitor.inputs.json_lines import JsonLinesReader, decoded
 from stream_monitor.inputs.merge import Event, in_order
+from stream_monitor.inputs.moments import zone_named
 from stream_monitor.inputs.options import InputOptions, Mapping, Role, parse_path
 from stream_monitor.inputs.readers import Reader
 from stream_monitor.inputs.shape import Shaper, as_id
-from stream_monitor.inputs.times import DEFAULT_START_MS, TimeColumn, TimeReading, zone_named
+from stream_monitor.inputs.times import DEFAULT_START_MS, TimeColumn, TimeReading
 
 LABEL_COPIES = ("event_id", "model", "version")
 _INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")

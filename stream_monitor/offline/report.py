@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from stream_monitor.inputs.times import parse_time_ms
+from stream_monitor.inputs.moments import parse_time_ms
 from stream_monitor.offline.outcome import FOUND_BY
 from stream_monitor.offline.replay import Point
 from stream_monitor.times import rfc3339
