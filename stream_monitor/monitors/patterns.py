@@ -8,6 +8,7 @@ not depend on how rows arrived.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,16 +64,45 @@ def pattern(
     )
 
 
+def usual(past: Float) -> tuple[Float, Float]:
+    """
+    What is usual at an hour of day, and how much it varies.
+
+    The spread is the greater of two robust estimates of a standard deviation: from the quartiles,
+    and from all values but the least and the greatest. Quartiles alone are often equal where an
+    hour has few different outcomes, as a rare flag has, and then any other one is far away.
+
+    Parameters
+    ----------
+    past : (days,) or (days, measures) float64
+
+    Examples
+    --------
+    >>> median, spread = usual(np.array([2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 9.0]))
+    >>> float(median), float(spread) > 0.5
+    (1.0, True)
+    """
+    q1, median, q3 = np.quantile(past, (0.25, 0.5, 0.75), axis=0)
+    ordered, n = np.sort(past, axis=0), len(past)
+    width = 2 * NormalDist().inv_cdf((n - 1 - 0.375) / (n + 0.25))
+    return median, np.maximum((q3 - q1) / IQR_SD, (ordered[-2] - ordered[1]) / width)
+
+
 def _ratio_z(found: Pattern, past: Float) -> float:
     """
-    Robust z of the logarithm of a standard deviation; infinite where one is 0, which is for its
-    value to judge.
+    Robust z of the logarithm of a standard deviation.
+
+    Where the hour itself has none, its value alone says how unlike it is. Where an earlier hour had
+    none there is no ratio, and 0 is returned: in hours of few rows the standard deviation of a rare
+    flag is 0 or not by chance, and what it is by then says nothing.
     """
     sd = found.values[SD]
-    if sd <= 0 or past.min() <= 0:
+    if past.min() <= 0:
+        return 0.0
+    if sd <= 0:
         return float("inf")
-    q1, median, q3 = np.quantile(np.log(past), (0.25, 0.5, 0.75))
-    return float(abs(np.log(sd) - median) / max((q3 - q1) / IQR_SD, found.errors[SD] / sd))
+    median, spread = usual(np.log(past))
+    return float(abs(np.log(sd) - median) / max(float(spread), found.errors[SD] / sd))
 
 
 class Patterns:
@@ -108,8 +138,8 @@ class Patterns:
         judged = len(slot) >= DAYS_MIN
         if judged:
             past = np.array(slot)
-            q1, median, q3 = np.quantile(past, (0.25, 0.5, 0.75), axis=0)
-            scale = np.maximum(np.maximum((q3 - q1) / IQR_SD, found.errors), 1e-300)
+            median, spread = usual(past)
+            scale = np.maximum(np.maximum(spread, found.errors), 1e-300)
             z = np.abs((np.array(found.values) - median) / scale)
             z[SD] = min(z[SD], _ratio_z(found, past[:, SD]))
             self.z[feature] = float(z.max())
