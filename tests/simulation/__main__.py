@@ -19,7 +19,7 @@ from tests.simulation.mutations import WITHOUT
 from tests.simulation.world import World
 
 
-def main() -> int:
+def asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulation",
         description=__doc__,
@@ -42,7 +42,11 @@ def main() -> int:
         help="take one rule away, and end with 0 at the first seed that notices",
     )
     parser.add_argument("--verbose", action="store_true", help="with the workers' log")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = asked()
     warnings.simplefilter("ignore")
     logging.basicConfig(level=logging.DEBUG) if options.verbose else logging.disable(
         logging.CRITICAL

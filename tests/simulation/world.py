@@ -29,10 +29,10 @@ from bench.chaos_events import Event, Oracle, stream
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import unpack
 from stream_monitor.ingest import home
+from stream_monitor.kafka import clocks
 from stream_monitor.settings import CoreSettings, ModelSettings, Settings, Threshold, WorkerSettings
 from stream_monitor.stages import (
     checkpoints,
-    clocks,
     copies,
     evaluate_stage,
     hub,
