@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from stream_monitor.stages import evaluate_stage, hub, ingest_stage, restoring, transport
+from stream_monitor.stages import (
+    dead_letters,
+    evaluate_stage,
+    hub,
+    ingest_stage,
+    restoring,
+    transport,
+)
 from tests.runtime.died import DiedError
 
 
@@ -17,6 +24,6 @@ def died(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         said.append(f"{code}: {why}")
         raise DiedError
 
-    for module in (evaluate_stage, hub, ingest_stage, restoring, transport):
+    for module in (dead_letters, evaluate_stage, hub, ingest_stage, restoring, transport):
         monkeypatch.setattr(module, "die", die)
     return said

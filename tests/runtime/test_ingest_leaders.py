@@ -12,7 +12,8 @@ from aiokafka.errors import KafkaTimeoutError
 
 from stream_monitor.kafka.fetching import Records
 from stream_monitor.settings import Settings
-from stream_monitor.stages import ingest_stage
+from stream_monitor.stages import dead_letters
+from stream_monitor.stages.dead_letters import DeadLetters
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.ingest_stage import IngestStage
 from stream_monitor.stages.reading import Reading
@@ -65,15 +66,18 @@ def test_a_dead_letter_waits_while_the_buffer_is_full(monkeypatch: pytest.Monkey
             future.set_result((topic, value, key, dict(headers)["stream-monitor.reason"]))
             return future
 
-    monkeypatch.setattr(ingest_stage, "die", died)
+    monkeypatch.setattr(dead_letters, "die", died)
     monkeypatch.setattr("stream_monitor.kafka.patience.RETRY_S", 0.01)
 
     async def body() -> int:
-        stage = IngestStage(Hub(Settings()), 1)
-        producer = stage._producer = Full()  # type: ignore[assignment]
+        producer = Full()
         records: Any = Records([b"{"], [b"k"], [7], [0], [], 8, None)  # type: ignore[arg-type]
-        await stage._bury(
-            TopicPartition("predictions", 0), records, [Reject(0, "not_json", "cut off")]
+        await DeadLetters(Hub(Settings())).write(
+            producer,  # type: ignore[arg-type]
+            TopicPartition("predictions", 0),
+            "predictions",
+            records,
+            [Reject(0, "not_json", "cut off")],
         )
         return producer.tries
 

@@ -189,7 +189,7 @@ def test_a_broken_batch_ends_the_process_unless_it_is_to_be_skipped(died):
             [(b"", 0, "corrupt_batch")],
             (4, f"id time={T0}"),
         )
-        assert stage.refusals.by_reason["predictions", "corrupt_batch"] == 1
+        assert stage.dead_letters.refusals.by_reason["predictions", "corrupt_batch"] == 1
         assert stage.ingest.counts["predictions", "forwarded"] == 1
 
     asyncio.run(body())

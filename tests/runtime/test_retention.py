@@ -77,7 +77,7 @@ def test_ingest_goes_on_and_counts():
         assert await stage.open([SOURCE]) == {SOURCE: 15}
         await stage.flush()
         assert kafka.offsets[SOURCE] == (15, "id")
-        assert [(s.name, s.labels, s.value) for s in stage.lost.samples()] == [
+        assert [(s.name, s.labels, s.value) for s in stage.commits.lost.samples()] == [
             ("stream_monitor_lost_records", ("predictions", "0"), 5)
         ]
         assert await kafka.ingest(on_lost="fail").open([SOURCE]) == {SOURCE: 15}

@@ -34,11 +34,13 @@ from stream_monitor.settings import CoreSettings, ModelSettings, Settings, Thres
 from stream_monitor.stages import (
     checkpoints,
     copies,
+    dead_letters,
     evaluate_stage,
     hub,
     ingest_stage,
     owned,
     restoring,
+    source_commits,
     tenures,
 )
 from tests.simulation.broker import ABORTED, COMMITTED, Broker, LaterError, Transaction
@@ -447,13 +449,13 @@ class World:
 
         clock = Time(T0, self.chance.random)
         with ExitStack() as stack:
-            for module in (hub, ingest_stage, evaluate_stage, restoring):
+            for module in (hub, ingest_stage, dead_letters, evaluate_stage, restoring):
                 stack.enter_context(patch.object(module, "die", die))
                 stack.enter_context(patch.object(module, "time", clock))
-            for module in (owned, clocks, checkpoints):
+            for module in (owned, clocks, checkpoints, source_commits):
                 stack.enter_context(patch.object(module, "time", clock))
             stack.enter_context(patch.object(tenures, "COPIES", True))
-            for module in (ingest_stage, copies):
+            for module in (dead_letters, copies):
                 stack.enter_context(patch.object(module, "apart", self._apart))
             for module in (ingest_stage, evaluate_stage):
                 stack.enter_context(
