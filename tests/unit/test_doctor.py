@@ -91,8 +91,10 @@ def test_healthy_cluster_with_good_events():
                     await producer.send(
                         "predictions",
                         b'{"event_id": "%d", "model": "churn", "prediction": 1}' % number,
+                        partition=0,  # so that there are ten newest ones
                     )
-                    await producer.send("labels", b'{"event_id": "%d", "label": 1}' % number)
+                    label = b'{"event_id": "%d", "label": 1}' % number
+                    await producer.send("labels", label, partition=0)
                 await producer.flush()
             return await found_by(settings_for(broker.bootstrap), sample_n=10)
 
