@@ -1,8 +1,8 @@
 """
 Moments in text: what an event may say, and what data frames, databases and spreadsheets write.
 
-Rule of the file: one text at a time, and text that is no moment is None. What only the whole column
-tells (the order of day and month, the zone) is an argument.
+Rule of the file: one value at a time, and a value that is no moment is None. What only the whole
+column tells (the order of day and month, the zone) is an argument.
 """
 
 from __future__ import annotations

@@ -111,9 +111,8 @@ class TimeReading(NamedTuple):
 
     def _of_number(self, number: float) -> int | None:
         if self.unit == "days":
-            moment = (
-                iso_moment(str(number)) if type(number) is int and number in DAY_NUMBERS else None
-            )
+            is_day = type(number) is int and number in DAY_NUMBERS
+            moment = iso_moment(str(number)) if is_day else None
             return (moment.replace(tzinfo=self.zone) - EPOCH) // MILLISECOND if moment else None
         per_second = _PER_SECOND[self.unit]
         if per_second >= 1_000:
@@ -140,11 +139,9 @@ class TimeReading(NamedTuple):
         (1700000000000, 1700000000000, '17000000000000000')
         """
         found = self.ms(value)
-        if (
-            found is None
-            # as text a number that is no time is refused, and not taken for one that is too far
-            # ahead
-        ):
+        if found is None:
+            # A number that is no time becomes text, which the decoder refuses; as a number it
+            # would count as a time that is too far ahead.
             return str(value) if type(value) in (int, float) else value
         is_rfc3339 = isinstance(value, str) and "T" in value and parse_time_ms(value) is not None
         return value if is_rfc3339 or (type(value) is int and value == found) else found
