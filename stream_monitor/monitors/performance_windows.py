@@ -15,12 +15,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.arrays import Float, Int, are_numbers
+from stream_monitor.arrays import Float, Int
+from stream_monitor.monitors import row_metrics
 from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Reading
 from stream_monitor.stats.auc_bins import AUC_BINS
 from stream_monitor.stats.class_sums import BY_SCORE, ClassSums, Positive
-from stream_monitor.stats.classification import log_losses, roc_auc, roc_auc_macro
-from stream_monitor.stats.regression_sums import RegressionSums, regression_metrics
+from stream_monitor.stats.regression_sums import RegressionSums
 from stream_monitor.verdicts import Span
 from stream_monitor.windows.names import duration_ms, last_n
 from stream_monitor.windows.panes import Panes
@@ -169,27 +169,13 @@ class PerformanceWindows:
         scores, class_scored = [rows.score], None
         codes = actual.astype(np.int64)
         if rows.probabilities.shape[1]:
-            shares = normalised(rows.probabilities)
-            class_scored = self._scored(shares, codes)
+            shares = row_metrics.normalised(rows.probabilities)
+            assert self.counted is not None
+            class_scored = row_metrics.class_losses(self.counted, shares, codes)
             scores += [shares[:, i] for i in range(min(shares.shape[1], SCORED_CLASSES_MAX))]
         return self.sums.rows(
             rows.predicted.astype(np.int64), codes, scores, class_scored, group, groups
         )
-
-    def _scored(self, shares: Float, actual: Int) -> tuple[Float, Float]:
-        """Log loss and Brier score of each row from its class scores, NaN without."""
-        counted = self.counted
-        assert counted is not None
-        n = len(shares)
-        column = np.full(len(counted.classes) + 1, -1, np.int64)
-        for name, place in counted.score_classes.items():
-            if name in counted.classes and place < shares.shape[1]:
-                column[counted.classes[name]] = place
-        at = column[actual]
-        given = np.where(at >= 0, shares[np.arange(n), np.maximum(at, 0)], 0.0)
-        known = shares[:, 0] == shares[:, 0]
-        loss = np.where(known, log_losses(np.nan_to_num(given)), np.nan)
-        return loss, np.where(known, (shares * shares).sum(axis=1) - 2 * given + 1, np.nan)
 
     # ---- windows out
 
@@ -198,9 +184,10 @@ class PerformanceWindows:
         """How the classes are read; None for a regression."""
         return None if self.counted is None else self.counted.reading()
 
-    def _positive(self, reading: Reading) -> Positive:
-        assert self.counted is not None
-        place = self.counted.score_classes.get(reading.positive)
+    @staticmethod
+    def _positive(counted: Counted) -> Positive:
+        reading = counted.reading()
+        place = counted.score_classes.get(reading.positive)
         return Positive(
             reading.positive_code,
             reading.negative_code,
@@ -221,7 +208,7 @@ class PerformanceWindows:
         times = rows["time"]
         if self.counted is None and np.isnan(rows["actual"]).any():
             times = times[~np.isnan(rows["actual"])]
-        span = Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
+        span = _span(times)
         if (
             only == "accuracy"
             and self.counted is not None
@@ -230,7 +217,7 @@ class PerformanceWindows:
         ):
             right = np.count_nonzero((rows["predicted"] == rows["actual"]) & (rows["actual"] >= 0))
             return {"accuracy": float(right / len(times))}, span
-        return self._exact(rows), span
+        return row_metrics.exact_metrics(rows, self.counted), span
 
     def everything(self) -> tuple[dict[str, float], Span]:
         """
@@ -241,7 +228,9 @@ class PerformanceWindows:
             return {}, Span(0, 0, 0)
         span = Span(self.first_ms, self.frontier_ms, n)
         rows = self.top.rows()
-        return (self._exact(rows) if n == len(rows["time"]) else self._of_sums(self.total)), span
+        if n == len(rows["time"]):
+            return row_metrics.exact_metrics(rows, self.counted), span
+        return self._of_sums(self.total), span
 
     def between(self, end_ms: int, duration: int) -> tuple[dict[str, float], Span]:
         """Metrics of the rows of a stretch of event time, from panes."""
@@ -251,135 +240,30 @@ class PerformanceWindows:
     def _of_sums(self, sums: Float) -> dict[str, float]:
         if isinstance(self.sums, RegressionSums):
             return self.sums.metrics(sums)
-        reading = self.reading
-        assert reading is not None
-        return getattr(self.sums, reading.task)(sums, self._positive(reading))  # type: ignore[no-any-return]
-
-    def _exact(self, rows: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-        predicted, actual, score = rows["predicted"], rows["actual"], rows["score"]
-        group = np.zeros(len(predicted), np.int64)
-        reading = self.reading
-        if not len(group):
-            return {}
-        if reading is None:
-            return regression_metrics(predicted, actual)
-        codes = actual.astype(np.int64)
-        shares = _shares(rows)
-        scores, class_scored, positive = (
-            [score],
-            None,
-            Positive(reading.positive_code, reading.negative_code),
-        )
-        if shares.shape[1]:
-            class_scored = self._scored(shares, codes)
-            if reading.task == "binary":
-                assert self.counted is not None
-                place = self.counted.score_classes.get(reading.positive, len(shares[0]))
-                of_classes = (
-                    shares[:, place] if place < shares.shape[1] else np.full(len(group), np.nan)
-                )
-                score = np.where(np.isnan(of_classes), score, of_classes)
-                scores.append(of_classes)
-                positive = positive._replace(candidates=(0, 1))
-        sums = ClassSums(len(self.classes) + 1, len(scores) if reading.task == "binary" else 0, 0)
-        vector = sums.rows(predicted.astype(np.int64), codes, scores, class_scored, group, 1)[0]
-        found: dict[str, float] = getattr(sums, reading.task)(vector, positive)
-        area = self._area(reading, score, codes, shares)
-        return found if area is None else {**found, "roc_auc": area}
-
-    def _area(self, reading: Reading, score: Float, codes: Int, shares: Float) -> float | None:
-        """ROC AUC of rows."""
-        if reading.task == "binary":
-            scored = are_numbers(score) & (codes >= 0)
-            return (
-                None
-                if reading.positive_code < 0
-                else roc_auc(score[scored], codes[scored] == reading.positive_code)
-            )
-        known = ~np.isnan(shares).all(axis=1) if shares.shape[1] else np.zeros(len(codes), bool)
-        if not known.any():
-            return None
         assert self.counted is not None
-        place = {
-            self.classes[name]: i
-            for name, i in self.counted.score_classes.items()
-            if name in self.classes
-        }
-        columns = np.array([place.get(int(a), -1) for a in codes[known].tolist()], np.int64)
-        return roc_auc_macro(shares[known], columns)
+        task = self.counted.reading().task
+        return getattr(self.sums, task)(sums, self._positive(self.counted))  # type: ignore[no-any-return]
 
     def contradicted(self, name: str) -> tuple[int, int] | None:
         """
-        Rows of a window with a score of at least 0.5 and an answer, and how many of these answers
-        are the other class; None where these are not most of them, and where scores and answers go
-        the same way. Scores contradict answers when they are lower where the positive class is
-        answered.
+        Scores that contradict answers in a window `last_N` (see `row_metrics.contradicted`); None
+        for a regression.
         """
-        reading = self.reading
-        if reading is None or reading.task != "binary" or reading.positive_code < 0:
+        if self.counted is None:
             return None
-        rows = self.top.rows(last_n(name))
-        predicted, score = rows["predicted"], rows["score"]
-        shares = _shares(rows)
-        place = self.counted.score_classes.get(reading.positive, -1) if self.counted else -1
-        if 0 <= place < shares.shape[1]:
-            score = np.where(np.isnan(shares[:, place]), score, shares[:, place])
-        both = (predicted >= 0) & are_numbers(score)
-        if not both.all():
-            predicted, score = predicted[both], score[both]
-        answered = predicted == reading.positive_code
-        high = score >= 0.5
-        rows_high, other = np.count_nonzero(high), np.count_nonzero(high & ~answered)
-        n, m = np.count_nonzero(answered), len(answered)
-        if (
-            2 * other <= rows_high
-            or n in (0, m)
-            or score[answered].sum() / n >= score[~answered].sum() / (m - n)
-        ):
-            return None
-        return int(rows_high), int(other)
+        return row_metrics.contradicted(self.top.rows(last_n(name)), self.counted)
 
     def unexpected(self, name: str) -> tuple[dict[str, int], int, Span]:
-        """
-        Rows of a window by class beyond the two of a binary model, how many these are together (a
-        regression's: beside its numbers), and the window.
-        """
+        """Rows of a window `last_N` that do not fit the task, and the window."""
         rows = self.top.rows(last_n(name))
-        times, reading = rows["time"], self.reading
-        span = Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
-        if reading is None:
-            odd = int((np.isnan(rows["actual"]) | np.isnan(rows["predicted"])).sum())
-            return {}, odd, span
-        codes = {name: self.classes[name] for name in reading.unexpected}
-        found = {
-            name: n
-            for name, code in codes.items()
-            if (n := int(((rows["actual"] == code) | (rows["predicted"] == code)).sum()))
-        }
-        either = (
-            np.isin(rows["actual"], list(codes.values()))
-            | np.isin(rows["predicted"], list(codes.values()))
-            if found
-            else np.empty(0)
-        )
-        return found, int(either.sum()), span
+        return *row_metrics.unexpected(rows, self.counted), _span(rows["time"])
 
     def chance(self, name: str) -> tuple[float, float] | None:
-        """Accuracies in a window `last_N` that need no model (see `ClassSums.chance`)."""
-        reading, rows = self.reading, self.top.rows(last_n(name))
-        if reading is None or not len(rows["time"]):
+        """Accuracies in a window `last_N` that need no model; None without rows of classes."""
+        rows = self.top.rows(last_n(name))
+        if self.counted is None or not len(rows["time"]):
             return None
-        sums = ClassSums(len(self.classes) + 1, 0, 0)
-        group = np.zeros(len(rows["time"]), np.int64)
-        vector = sums.rows(
-            rows["predicted"].astype(np.int64),
-            rows["actual"].astype(np.int64),
-            [rows["score"]],
-            None,
-            group,
-            1,
-        )[0]
-        return sums.chance(vector, self._positive(reading))
+        return row_metrics.chance(rows, self.counted, self._positive(self.counted))
 
     @property
     def memory_bytes(self) -> int:
@@ -453,29 +337,6 @@ class PerformanceWindows:
         return windows
 
 
-def normalised(probabilities: Float) -> Float:
-    """
-    Class scores divided by their sum, as scikit-learn does; rows without any, or of zeros, are NaN.
-
-    Parameters
-    ----------
-    probabilities : (n, classes) float64
-
-    Examples
-    --------
-    >>> normalised(np.array([[0.4, 0.4], [np.nan, 0.5], [0.0, 0.0]])).tolist()
-    [[0.5, 0.5], [0.0, 1.0], [nan, nan]]
-    """
-    p = np.nan_to_num(probabilities)
-    total = p.sum(axis=1, keepdims=True)
-    return np.where(total > 0, p / np.where(total > 0, total, 1.0), np.nan)
-
-
-def _shares(rows: Mapping[str, NDArray[Any]]) -> Float:
-    """Normalised class scores of the rows of `last_N`, (n, 0) where there are none."""
-    columns = sorted((c for c in rows if c[0] == "p" and c[1:].isdigit()), key=lambda c: int(c[1:]))
-    return (
-        normalised(np.stack([rows[c] for c in columns], axis=1))
-        if columns
-        else np.empty((len(rows["time"]), 0))
-    )
+def _span(times: Int) -> Span:
+    """From the first to the last of times in order; nothing where there are none."""
+    return Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)
