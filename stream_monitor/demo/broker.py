@@ -2,10 +2,10 @@
 A Kafka broker inside the process, for the demo and for tests: one node, memory only, bounded, plain
 asyncio.
 
-Rule of the file: sockets and tasks are here, answers are in `handlers.py`. It says what it is: no
-disk, no replication, no compaction, no time retention, no security, and transactions are refused.
-It listens on 127.0.0.1 unless told otherwise. A reader that falls behind the kept bytes gets
-OFFSET_OUT_OF_RANGE.
+Rule of the file: sockets and tasks are here, answers are in `handlers.py` and `group_handlers.py`.
+It says what it is: no disk, no replication, no compaction, no time retention, no security, and
+transactions are refused. It listens on 127.0.0.1 unless told otherwise. A reader that falls behind
+the kept bytes gets OFFSET_OUT_OF_RANGE.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from collections import Counter
 from io import BytesIO
 from typing import Any, Self
 
+from stream_monitor.demo.calls import Address, Call
 from stream_monitor.demo.groups import REAP_S
-from stream_monitor.demo.handlers import Call, Handlers
+from stream_monitor.demo.handlers import Handlers
 from stream_monitor.demo.protocol import (
     API_VERSIONS,
     FRAME_BYTES_MAX,
@@ -68,7 +69,8 @@ class Broker:
         self.topics = Topics(partitions, bytes_max)
         self.errors: Counter[str] = Counter()
         """What clients did that could not be answered."""
-        self._handlers = Handlers(self.topics, join_delay_s)
+        self._address = Address()
+        self._handlers = Handlers(self.topics, self._address, join_delay_s)
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._reaper: asyncio.Task[None] | None = None
@@ -76,12 +78,12 @@ class Broker:
     @property
     def bootstrap(self) -> str:
         """HOST:PORT for clients."""
-        return f"{self._handlers.host}:{self._handlers.port}"
+        return f"{self._address.host}:{self._address.port}"
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> Broker:
         """Listen; port 0 is a free one."""
         self._server = await asyncio.start_server(self._accept, host, port, limit=1 << 20)
-        self._handlers.host, self._handlers.port = self._server.sockets[0].getsockname()[:2]
+        self._address.host, self._address.port = self._server.sockets[0].getsockname()[:2]
         self._reaper = asyncio.create_task(self._reap(), name="demo-broker-reaper")
         return self
 
@@ -99,7 +101,7 @@ class Broker:
                 0
             )  # a connection that is just being accepted must be seen, to be closed
         self._reaper.cancel()
-        for group in self._handlers.groups.values():
+        for group in self._handlers.groups.by_name.values():
             group.close()
         for connection in self._connections:
             connection.cancel()
@@ -118,7 +120,7 @@ class Broker:
         while True:
             await asyncio.sleep(REAP_S)
             now_s = asyncio.get_running_loop().time()
-            for name, group in self._handlers.groups.items():
+            for name, group in self._handlers.groups.by_name.items():
                 for member in group.reap(now_s):
                     log.info("member %s of group %s was silent and is out", member, name)
 

@@ -2,8 +2,8 @@
 What the embedded broker answers: a request of one version in, the fields of its answer out.
 
 Rule of the file: a handler touches topics and groups and returns a tuple in the order of the
-answer's schema; it knows no socket. Only Fetch, JoinGroup and SyncGroup wait. Differences between
-versions are the `version >= n` at the end of each.
+answer's schema; it knows no socket. Only Fetch waits. Differences between versions are the
+`version >= n` at the end of each. Handlers of groups are in `group_handlers.py`.
 """
 
 from __future__ import annotations
@@ -11,40 +11,28 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from stream_monitor.demo.groups import Group, Join
+from stream_monitor.demo.calls import NODE, Address, Answer, Call
+from stream_monitor.demo.group_handlers import GroupHandlers
 from stream_monitor.demo.protocol import Error
 from stream_monitor.demo.topics import DEFAULTS, Topic, Topics
 from stream_monitor.kafka.alter_configs import DELETE, SET
 
-NODE = 0
 CLUSTER = "stream-monitor-demo"
 LATEST, EARLIEST = -1, -2
 TOPIC_RESOURCE = 2
-GROUP_COORDINATOR = 0
 FIRST_PRODUCER_ID = 1_000
-Answer = tuple[Any, ...]
-
-
-class Call(NamedTuple):
-    """A request, the version it is in, and who asks."""
-
-    request: Any
-    version: int
-    client: str
 
 
 class Handlers:
     """State of the broker and one method for each API it speaks."""
 
-    def __init__(self, topics: Topics, join_delay_s: float) -> None:
+    def __init__(self, topics: Topics, address: Address, join_delay_s: float) -> None:
         self.topics = topics
-        self.groups: dict[str, Group] = {}
-        self.host, self.port = "", 0
-        self._join_delay_s = join_delay_s
+        self.address = address
+        self.groups = GroupHandlers(address, join_delay_s)
         self._producer_ids = itertools.count(FIRST_PRODUCER_ID)
         self._arrival = asyncio.Event()
         self.by_api_key: dict[int, Callable[[Call], Answer | Awaitable[Answer]]] = {
@@ -52,22 +40,22 @@ class Handlers:
             1: self.fetch,
             2: self.list_offsets,
             3: self.metadata,
-            8: self.offset_commit,
-            9: self.offset_fetch,
-            10: self.find_coordinator,
-            11: self.join_group,
-            12: self.heartbeat,
-            13: self.leave_group,
-            14: self.sync_group,
-            15: self.describe_groups,
-            16: self.list_groups,
+            8: self.groups.offset_commit,
+            9: self.groups.offset_fetch,
+            10: self.groups.find_coordinator,
+            11: self.groups.join_group,
+            12: self.groups.heartbeat,
+            13: self.groups.leave_group,
+            14: self.groups.sync_group,
+            15: self.groups.describe_groups,
+            16: self.groups.list_groups,
             19: self.create_topics,
             20: self.delete_topics,
             22: self.init_producer_id,
             32: self.describe_configs,
             33: self.alter_configs,
             37: self.create_partitions,
-            42: self.delete_groups,
+            42: self.groups.delete_groups,
             44: self.incremental_alter_configs,
         }
 
@@ -200,7 +188,8 @@ class Handlers:
                 for number in range(len(topic.logs) if topic else 0)
             ]
             topics.append((error, name, *((False,) if call.version >= 1 else ()), parts))
-        broker = (NODE, self.host, self.port, *((None,) if call.version >= 1 else ()))
+        here = self.address
+        broker = (NODE, here.host, here.port, *((None,) if call.version >= 1 else ()))
         cluster = (CLUSTER,) if call.version >= 2 else ()
         controller = (NODE,) if call.version >= 1 else ()
         return (*((0,) if call.version >= 3 else ()), [broker], *cluster, *controller, topics)
@@ -224,7 +213,7 @@ class Handlers:
         answers = []
         for name in call.request.topics:
             gone = self.topics.pop(name, None)
-            for group in self.groups.values():
+            for group in self.groups.by_name.values():
                 group.offsets = {
                     position: offset
                     for position, offset in group.offsets.items()
@@ -312,145 +301,6 @@ class Handlers:
                 for key in (key for key, operation, _ in entries if operation == DELETE):
                     topic.config.pop(key, None)
             answers.append((error, None, kind, name))
-        return 0, answers
-
-    # ---- groups
-
-    def group(self, name: str) -> Group:
-        """The group of a name, made when it is not there."""
-        return self.groups.setdefault(name, Group(self._join_delay_s))
-
-    def find_coordinator(self, call: Call) -> Answer:
-        """Name ourselves."""
-        return (
-            (0, Error.NONE, None, NODE, self.host, self.port)
-            if call.version >= 1
-            else (Error.NONE, NODE, self.host, self.port)
-        )
-
-    async def join_group(self, call: Call) -> Answer:
-        """Wait for the group to be complete."""
-        rebalance_ms = (
-            call.request.rebalance_timeout if call.version >= 1 else call.request.session_timeout
-        )
-        protocols = {name: bytes(metadata) for name, metadata in call.request.group_protocols}
-        join = Join(
-            call.request.member_id,
-            call.client,
-            call.request.session_timeout / 1000,
-            rebalance_ms / 1000,
-            call.request.protocol_type,
-            protocols,
-        )
-        joined = await self.group(call.request.group).join(join)
-        return (*((0,) if call.version >= 2 else ()), *joined[:5], list(joined.members))
-
-    async def sync_group(self, call: Call) -> Answer:
-        """Wait for the leader's assignment."""
-        error, assignment = await self.group(call.request.group).sync(
-            call.request.member_id, call.request.generation_id, call.request.group_assignment
-        )
-        return (0, error, assignment) if call.version >= 1 else (error, assignment)
-
-    def heartbeat(self, call: Call) -> Answer:
-        """Alive."""
-        error = self.group(call.request.group).heartbeat(
-            call.request.member_id, call.request.generation_id
-        )
-        return (0, error) if call.version >= 1 else (error,)
-
-    def leave_group(self, call: Call) -> Answer:
-        """Gone."""
-        error = self.group(call.request.group).leave(call.request.member_id)
-        return (0, error) if call.version >= 1 else (error,)
-
-    def offset_commit(self, call: Call) -> Answer:
-        """Store positions with their metadata."""
-        offsets = {
-            (name, partition): (offset, metadata or "")
-            for name, parts in call.request.topics
-            for partition, offset, metadata in parts
-        }
-        error = self.group(call.request.consumer_group).commit(
-            call.request.consumer_id, call.request.consumer_group_generation_id, offsets
-        )
-        answers = [
-            (name, [(part[0], error) for part in parts]) for name, parts in call.request.topics
-        ]
-        return (0, answers) if call.version >= 3 else (answers,)
-
-    def offset_fetch(self, call: Call) -> Answer:
-        """Stored positions; -1 where there is none."""
-        group = self.groups.get(call.request.consumer_group)
-        stored = group.offsets if group else {}
-        wanted = call.request.topics
-        if wanted is None:
-            by_topic = defaultdict(list)
-            for name, partition in stored:
-                by_topic[name].append(partition)
-            wanted = list(by_topic.items())
-        answers = [
-            (
-                name,
-                [
-                    (partition, *stored.get((name, partition), (-1, "")), Error.NONE)
-                    for partition in parts
-                ],
-            )
-            for name, parts in wanted
-        ]
-        return (
-            *((0,) if call.version >= 3 else ()),
-            answers,
-            *((Error.NONE,) if call.version >= 2 else ()),
-        )
-
-    def list_groups(self, call: Call) -> Answer:
-        """All groups."""
-        return (
-            *((0,) if call.version >= 1 else ()),
-            Error.NONE,
-            [(name, group.protocol_type) for name, group in self.groups.items()],
-        )
-
-    def describe_groups(self, call: Call) -> Answer:
-        """State and members."""
-        answers: list[Answer] = []
-        for name in call.request.groups:
-            group = self.groups.get(name)
-            if group is None:
-                answers.append((Error.NONE, name, "Dead", "", "", []))
-                continue
-            members = [
-                (
-                    member_name,
-                    member.client,
-                    "/" + self.host,
-                    member.protocols.get(group.protocol, b""),
-                    member.assignment,
-                )
-                for member_name, member in group.members.items()
-            ]
-            answers.append(
-                (Error.NONE, name, group.state, group.protocol_type, group.protocol, members)
-            )
-        return (0, answers) if call.version >= 1 else (answers,)
-
-    def delete_groups(self, call: Call) -> Answer:
-        """Forget groups without members."""
-        answers = []
-        for name in call.request.groups_names:
-            group = self.groups.get(name)
-            error = (
-                Error.GROUP_ID_NOT_FOUND
-                if group is None
-                else Error.NON_EMPTY_GROUP
-                if group.members
-                else Error.NONE
-            )
-            if not error:
-                del self.groups[name]
-            answers.append((name, error))
         return 0, answers
 
 
