@@ -39,7 +39,7 @@ STAGES = {
     "unpack": r"\bnext \([^;]*stages/evaluate_stage\.py",
     "snapshots and transactions": (
         r"stages/(snapshots|evaluate_stage|checkpoints|restoring)\.py|\b(snapshot|restore) "
-        r"\([^;]*evaluate\.py"
+        r"\([^;]*evaluate\.py|join/ring_snapshot\.py"
     ),
     "unpack and route": r"stream_monitor/evaluate\.py|events/observations\.py",
     "exporter and HTTP": r"runtime/(exporter|http)\.py|stream_monitor/metrics/|monitors/exposition\.py",  # noqa: E501

@@ -22,7 +22,7 @@ from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.errors import StateError
 from stream_monitor.events.observations import LABEL, Arrivals, Observations, arrived, unpack
 from stream_monitor.join.join import Join
-from stream_monitor.join.ring import Ring
+from stream_monitor.join.ring_snapshot import parts_of, segments_of
 from stream_monitor.join.rows import Pairs
 from stream_monitor.join.store import RINGS
 from stream_monitor.metrics.samples import AnySample, Sample
@@ -405,12 +405,7 @@ class Shard:
         """
         parts: dict[str, bytes | None] = {}
         for ring_name in RINGS:
-            ring: Ring = getattr(self.join, ring_name)
-            for k, (start, end) in ring.segments().items():
-                name = f"segment-{ring_name}-{k:09}.{ring.editions.get(k, 0)}"
-                parts[name] = (
-                    None if name in known else msgspec.msgpack.encode(ring.segment(start, end))
-                )
+            parts |= parts_of(ring_name, getattr(self.join, ring_name), known)
         state = {
             "schema": SNAPSHOT_SCHEMA,
             "log_time": self.log_time.state(),
@@ -474,13 +469,11 @@ class Shard:
             anew if changed else [*state["anew"], *(a for a in anew if a not in state["anew"])]
         )
         shard.bounds = bounds.Bounds.from_state(state["bounds"])
-        segments: dict[str, dict[int, dict[str, bytes]]] = {name: {} for name in RINGS}
-        for part, data in parts.items():
-            if part.startswith("segment-"):
-                _, ring_name, k = part.split("-")
-                segments[ring_name][int(k.partition(".")[0])] = msgspec.msgpack.decode(data)
         shard.join = shard.separation.join = Join.from_state(
-            settings.limits.pending, settings.defaults.labels.max_delay_ms, state["join"], segments
+            settings.limits.pending,
+            settings.defaults.labels.max_delay_ms,
+            state["join"],
+            segments_of(parts),
         )
         shard.join.wait([version.settings.labels.max_delay_ms for version in shard.versions])
         shard._dirty = {int(k): v for k, v in state["dirty"].items()}

@@ -26,8 +26,6 @@ SLOTS_A_ROW, LOAD_MAX = 3, 0.6
 Of the index: its size when it is made, and how full it gets before it is made again (entries of
 forgotten rows stay in it until then).
 """
-
-
 FEW = 16
 """Rows whose older ones are followed one by one; more, all at once."""
 
@@ -50,8 +48,8 @@ class Ring:
     -----
     Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 7 to
     12 bytes of index a row, and up to an eighth more while it grows; four more once an id has come
-    twice. The index holds the newest row of an id, which leads to the older ones: else a flood of
-    one id would make every append walk past all of its rows. The hash multiplies by a secret odd
+    twice. The index holds the newest row of an id, which leads to the older ones: otherwise a flood
+    of one id would make every append walk past all of its rows. The hash multiplies by a secret odd
     number, so that nobody can choose ids that meet in the index.
     """
 
@@ -72,7 +70,7 @@ class Ring:
         as every id came once.
         """
         self._secret = np.uint64(secrets.randbits(64) | 1)
-        self._reindex()
+        self.reindex()
 
     def __len__(self) -> int:
         return self.head - self.tail
@@ -99,7 +97,7 @@ class Ring:
         if self._older is not None:
             self._older[at] = 0
         if self._used + n > LOAD_MAX * len(self._slots):
-            self._reindex()
+            self.reindex()
         else:
             self._put(ids, at)
         return seqs
@@ -216,7 +214,7 @@ class Ring:
         } | {k: self.editions.get(k, 0) + 1 for k in changed if len(kept)}
         self.tail = start
         if slots is None:
-            self._reindex()
+            self.reindex()
         else:
             self._slots[slots] = to + 1
 
@@ -307,7 +305,12 @@ class Ring:
         self._older[at[older + 1]] = seq[older + 1] - seq[older]
         self._slots[slot[newest]] = at[newest] + 1
 
-    def _reindex(self) -> None:
+    def reindex(self) -> None:
+        """
+        Make the index again from the rows. O(n).
+
+        Entries of forgotten rows go, and so does the memory of ids that came twice.
+        """
         self._older = None
         self._slots = np.zeros(SLOTS_A_ROW * max(len(self), CAPACITY_MIN), np.uint32)
         self._used = 0
@@ -330,7 +333,7 @@ class Ring:
                 column, capacity, *((slice(before),) * 2 if stay else (new, old))
             )
         if not stay:
-            self._reindex()
+            self.reindex()
         elif self._older is not None:
             self._older = _grown(self._older, capacity, slice(before), slice(before))
 
@@ -338,78 +341,6 @@ class Ring:
         """A column from `start` to `end`, in order."""
         found: NDArray[Any] = self.column[name][self._at(np.arange(start, end))]
         return found
-
-    def state(self) -> dict[str, Any]:
-        """
-        Everything that is not in a full segment: bounds, the open segment, the mutable columns.
-        """
-        open_start = max(self.head // SEGMENT_ROWS * SEGMENT_ROWS, self.tail)
-        return {
-            "tail": self.tail,
-            "head": self.head,
-            "editions": self.editions,
-            "dtypes": self.dtypes,
-            "open": {
-                name: self.rows(name, open_start, self.head).tobytes() for name in self.dtypes
-            },
-            "mutable": {
-                name: self.rows(name, self.tail, open_start).tobytes() for name in self.mutable
-            },
-        }
-
-    def segments(self) -> dict[int, tuple[int, int]]:
-        """Full segments that still have living rows: number to (start, end)."""
-        return {
-            k: (k * SEGMENT_ROWS, (k + 1) * SEGMENT_ROWS)
-            for k in range(self.tail // SEGMENT_ROWS, self.head // SEGMENT_ROWS)
-        }
-
-    def segment(self, start: int, end: int) -> dict[str, bytes]:
-        """The immutable columns of a full segment; rows that are forgotten already are zeros."""
-        first = max(start, self.tail)
-        out = {}
-        for name, dtype in self.dtypes.items():
-            if name not in self.mutable:
-                values = np.zeros(end - start, dtype)
-                values[first - start :] = self.rows(name, first, end)
-                out[name] = values.tobytes()
-        return out
-
-    @classmethod
-    def from_state(
-        cls,
-        state: Mapping[str, Any],
-        segments: Mapping[int, Mapping[str, bytes]],
-        mutable: tuple[str, ...],
-        rows_max: int | None = None,
-    ) -> Ring:
-        """The ring of a snapshot; `segments` as `segment` gave them."""
-        dtypes: dict[str, str] = dict(state["dtypes"])
-        dtypes.pop("id")
-        ring = cls(dtypes, mutable, rows_max)
-        ring.tail = ring.head = state["tail"]
-        ring.editions = {int(k): n for k, n in state["editions"].items()}
-        open_start = max(state["head"] // SEGMENT_ROWS * SEGMENT_ROWS, state["tail"])
-        for name, dtype in ring.dtypes.items():
-            parts = [np.frombuffer(state["open"][name], dtype)]
-            if name in mutable:
-                parts.insert(0, np.frombuffer(state["mutable"][name], dtype))
-            else:
-                for k, segment in sorted(segments.items(), reverse=True):
-                    values = (
-                        np.frombuffer(segment[name], dtype)
-                        if name in segment
-                        else np.full(SEGMENT_ROWS, np.nan, dtype)
-                    )  # a column that came later
-                    parts.insert(0, values[max(ring.tail - k * SEGMENT_ROWS, 0) :])
-            column = np.concatenate(parts)
-            capacity = max(CAPACITY_MIN, len(column))
-            ring.column[name] = np.zeros(capacity, dtype)
-            ring.column[name][np.arange(ring.tail, ring.tail + len(column)) % capacity] = column
-        ring.head = state["head"]
-        assert ring.head - ring.tail <= len(ring.column["id"]) and open_start <= ring.head  # noqa: PT018
-        ring._reindex()
-        return ring
 
 
 def _grown(column: NDArray[Any], capacity: int, to: Any, at: Any) -> NDArray[Any]:

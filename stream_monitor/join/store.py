@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.arrays import Int
 from stream_monitor.join.ring import Ring
+from stream_monitor.join.ring_snapshot import restored, state_of
 
 ANY = -1
 """No model, or no version: the label is for all of them."""
@@ -326,7 +327,7 @@ class Store:
             "rows": self.rows,
             "lost": self.lost,
         }
-        return {**counts, **kept, **{name: getattr(self, name).state() for name in RINGS}}
+        return {**counts, **kept, **{name: state_of(getattr(self, name)) for name in RINGS}}
 
     @classmethod
     def from_state(
@@ -343,7 +344,7 @@ class Store:
             setattr(
                 join,
                 name,
-                Ring.from_state(state[name], segments.get(name, {}), new.mutable, new.rows_max),
+                restored(state[name], segments.get(name, {}), new.mutable, new.rows_max),
             )
         for name in ("model_of", "delay_of", "pending", "expired", "evicted"):
             setattr(join, name, np.array(state[name], np.int64))

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_monitor.join.join import Join
+from stream_monitor.join.ring_snapshot import full_segments, segment
 from stream_monitor.join.rows import LabelRows, Predictions
 from stream_monitor.join.store import ANY, SERVED
 
@@ -662,7 +663,8 @@ def test_ages_are_exact_over_years_and_a_restart_does_not_show() -> None:
     join.apply(predicted(slice(None)), no_labels, times)
     segments = {
         "predictions": {
-            k: join.predictions.segment(a, b) for k, (a, b) in join.predictions.segments().items()
+            k: segment(join.predictions, a, b)
+            for k, (a, b) in full_segments(join.predictions).items()
         }
     }
     end = int(times[-1])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stream_monitor.join import ring as module
 from stream_monitor.join.ring import SEGMENT_ROWS, Ring
+from stream_monitor.join.ring_snapshot import full_segments, restored, segment, state_of
 
 STEPS = st.lists(
     st.tuples(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(0, 9)),
@@ -55,8 +56,7 @@ def test_find_is_a_search_through_all_living_rows(steps, capacity, few):
                 if rows[seq] == number
             }
             assert pairs(ring, ids_of(asked)) == want
-            state = ring.state()
-            again = Ring.from_state(state, {}, (), None)  # as after a restore
+            again = restored(state_of(ring), {}, (), None)  # as after a restore
             assert pairs(again, ids_of(asked)) == want
     finally:
         module.CAPACITY_MIN, module.FEW = before
@@ -90,8 +90,8 @@ def test_what_is_kept_by_closing_up_is_found_and_survives_a_snapshot(seed: int) 
     alive = np.arange(n)  # values of the rows that are there, in their order
     for end in (SEGMENT_ROWS // 2, 2 * SEGMENT_ROWS + 7, n - 5):
         names = {
-            (k, ring.editions.get(k, 0)): ring.segment(*bounds)
-            for k, bounds in ring.segments().items()
+            (k, ring.editions.get(k, 0)): segment(ring, *bounds)
+            for k, bounds in full_segments(ring).items()
         }
         stored = {
             name: stored.get(name, part) for name, part in names.items()
@@ -102,13 +102,11 @@ def test_what_is_kept_by_closing_up_is_found_and_survives_a_snapshot(seed: int) 
         ring.close_up(kept, end)
         assert ring.rows("value", ring.tail, ring.head).tolist() == alive.tolist()
         names = {
-            (k, ring.editions.get(k, 0)): ring.segment(*bounds)
-            for k, bounds in ring.segments().items()
+            (k, ring.editions.get(k, 0)): segment(ring, *bounds)
+            for k, bounds in full_segments(ring).items()
         }
         stored = {name: stored.get(name, part) for name, part in names.items()}
-        again = Ring.from_state(
-            ring.state(), {k: part for (k, _), part in stored.items()}, ("mark",), n
-        )
+        again = restored(state_of(ring), {k: part for (k, _), part in stored.items()}, ("mark",), n)
         for each in (ring, again):
             assert each.rows("value", each.tail, each.head).tolist() == alive.tolist()
             asked = ids[rng.integers(0, n, 5_000)]
