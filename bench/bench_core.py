@@ -27,7 +27,7 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest
-from stream_monitor.kafka.fetching import Fetched, split
+from stream_monitor.kafka.deliveries import Fetched, split
 from stream_monitor.runtime.worker import GC_THRESHOLDS
 from stream_monitor.settings import CoreSettings, Drift, ModelSettings
 from stream_monitor.stages.ingest_stage import FLUSH_ROWS

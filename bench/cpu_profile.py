@@ -31,7 +31,7 @@ STAGES = {
     "garbage collector": r"gc_collect|_PyGC_|deduce_unreachable|subtract_refs|visit_decref|visit_reachable|\w+_traverse\b",  # noqa: E501
     "River": r"/river/|_river_rust|river_adapters\.py",
     "pack and send": r"aiokafka/producer/|\w+_encode\b[^;]*aiokafka/codec|stages/ingest_stage\.py|\bpack\b[^;]*events/observations\.py",  # noqa: E501
-    "fetch": r"kafka/fetching\.py|aiokafka/(consumer|record)/|aiokafka/codec",
+    "fetch": r"kafka/(fetching|deliveries)\.py|aiokafka/(consumer|record)/|aiokafka/codec",
     "decode": r"events/(decode|shapes|parse)\.py|\b(take|_buffer|_count)\b[^;]*stream_monitor/ingest\.py",  # noqa: E501
     "pack": r"stream_monitor/ingest\.py",
     "join": r"join/(join|ring|store|waves)\.py",

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import RecordMetadata
 
-from stream_monitor.kafka.fetching import Broken, Records
+from stream_monitor.kafka.deliveries import Broken, Records
 from stream_monitor.kafka.patience import patiently
 from stream_monitor.stages.copies import EndedError, apart, culprits
 from stream_monitor.stages.exits import BATCH_FAILED, IN_DOUBT, die

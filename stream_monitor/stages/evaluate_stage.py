@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from stream_monitor.kafka.connection import client_options
-from stream_monitor.kafka.fetching import Fetched, Records
+from stream_monitor.kafka.deliveries import Fetched, Records
 from stream_monitor.kafka.patience import quietly
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.stages.checkpoints import TRANSACTION_S, Checkpoint, Checkpoints

@@ -21,7 +21,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from stream_monitor.errors import StateError
 from stream_monitor.kafka import patience
 from stream_monitor.kafka.connection import client_options
-from stream_monitor.kafka.fetching import Fetched, Reader
+from stream_monitor.kafka.deliveries import Fetched
+from stream_monitor.kafka.fetching import Reader
 from stream_monitor.kafka.patience import STOP_LIMIT_S, is_away, patiently, quietly
 from stream_monitor.settings import Settings
 from stream_monitor.stages.exits import BATCH_FAILED, NO_PROGRESS, NOT_OPENED, die

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_monitor.kafka.fetching import Epochs, Fetched, Fetching
+from stream_monitor.kafka.deliveries import Fetched
+from stream_monitor.kafka.fetching import Epochs, Fetching
 from stream_monitor.stages.alignment import Alignment
 
 PART_RECORDS = 8_000

@@ -28,7 +28,7 @@ from stream_monitor.errors import StateError
 from stream_monitor.ingest import OUTCOMES, Ingest, tick
 from stream_monitor.kafka.clocks import Clock, now_ms
 from stream_monitor.kafka.connection import client_options
-from stream_monitor.kafka.fetching import Fetched, Records, split
+from stream_monitor.kafka.deliveries import Fetched, Records, split
 from stream_monitor.kafka.patience import quietly
 from stream_monitor.kafka.topic_changes import PROCEDURE
 from stream_monitor.metrics.samples import Sample

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from aiokafka import TopicPartition
 
-from stream_monitor.kafka.fetching import Broken
+from stream_monitor.kafka.deliveries import Broken
 
 TRIES = 3
 """What has ended the process so often at the same position is set aside."""

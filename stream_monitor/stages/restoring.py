@@ -18,7 +18,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard, settings_of
-from stream_monitor.kafka.fetching import Fetched, Reader, Records, split
+from stream_monitor.kafka.deliveries import Fetched, Records, split
+from stream_monitor.kafka.fetching import Reader
 from stream_monitor.settings import CoreSettings
 from stream_monitor.stages import snapshots
 from stream_monitor.stages.exits import BATCH_FAILED, die

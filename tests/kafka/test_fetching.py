@@ -33,14 +33,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_monitor.kafka import inflating
-from stream_monitor.kafka.fetching import (
-    BATCHES_MAX,
-    Broken,
-    Fetched,
-    Fetching,
-    record_batches,
-    split,
-)
+from stream_monitor.kafka.deliveries import Broken, Fetched, record_batches, split
+from stream_monitor.kafka.fetching import BATCHES_MAX, Fetching
 from stream_monitor.settings import Settings
 from stream_monitor.stages.transport import consumer_options
 

@@ -80,7 +80,7 @@ def test_shares_add_up(imported: Any) -> None:
         [
             "a (x.py:1);_fold (stream_monitor/monitors/inputs.py:1) 3",
             "a (x.py:1) 1",
-            "split (stream_monitor/kafka/fetching.py:60) 4",
+            "split (stream_monitor/kafka/deliveries.py:60) 4",
         ]
     )
     assert shares == {"fetch": 50.0, "statistics": 37.5, "rest": 12.5}

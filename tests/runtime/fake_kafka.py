@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from stream_monitor.kafka.fetching import Broken, Fetched
+from stream_monitor.kafka.deliveries import Broken, Fetched
 from stream_monitor.settings import CoreSettings, Settings, WorkerSettings
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.hub import Hub

@@ -15,8 +15,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from stream_monitor.kafka import fetching
-from stream_monitor.kafka.fetching import Broken, Fetched, split
+from stream_monitor.kafka import deliveries
+from stream_monitor.kafka.deliveries import Broken, Fetched, split
 from stream_monitor.settings import Settings, WorkerSettings
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.ingest_stage import IngestStage
@@ -75,7 +75,7 @@ def ingest_at(start: int) -> tuple[Hub, IngestStage, Group]:
 
 
 def test_parts_join_without_a_hole_and_leave_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "TAKEN_BYTES_MAX", 5_000)
+    monkeypatch.setattr(deliveries, "TAKEN_BYTES_MAX", 5_000)
     batches: list[tuple[int, Any]] = [
         batch(10, [event(i, 3_000) for i in range(4)]),
         batch(20, [event(4)]),
@@ -132,7 +132,7 @@ def test_a_delivery_that_inflates_beyond_measure_takes_the_memory_of_one_batch()
 def test_the_rest_of_a_tenure_that_ended_is_left(
     monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    monkeypatch.setattr(fetching, "TAKEN_BYTES_MAX", 100)
+    monkeypatch.setattr(deliveries, "TAKEN_BYTES_MAX", 100)
 
     async def body() -> None:
         hub, stage, group = ingest_at(0)

@@ -14,7 +14,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from stream_monitor.kafka.fetching import Fetched
+from stream_monitor.kafka.deliveries import Fetched
 from stream_monitor.settings import Settings
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.hub import Hub

@@ -14,7 +14,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAuthorizationFailedError
 
-from stream_monitor.kafka.fetching import Fetched
+from stream_monitor.kafka.deliveries import Fetched
 from stream_monitor.settings import Settings
 from stream_monitor.stages import hub as hub_module
 from stream_monitor.stages import transport

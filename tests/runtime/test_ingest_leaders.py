@@ -10,7 +10,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 
-from stream_monitor.kafka.fetching import Records
+from stream_monitor.kafka.deliveries import Records
 from stream_monitor.settings import Settings
 from stream_monitor.stages import dead_letters
 from stream_monitor.stages.dead_letters import DeadLetters

@@ -18,7 +18,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from stream_monitor.ingest import Ingest
-from stream_monitor.kafka.fetching import Broken, Fetched, record_batches
+from stream_monitor.kafka.deliveries import Broken, Fetched, record_batches
 from stream_monitor.settings import Settings, WorkerSettings
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.hub import Hub

@@ -13,7 +13,7 @@ from aiokafka.errors import CommitFailedError
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import tick
-from stream_monitor.kafka.fetching import Broken
+from stream_monitor.kafka.deliveries import Broken
 from stream_monitor.stages import snapshots
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.notes import Note, read_note

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, UnknownMemberIdError
 
-from stream_monitor.kafka.fetching import Fetched
+from stream_monitor.kafka.deliveries import Fetched
 from stream_monitor.stages.exits import NOT_OPENED
 from stream_monitor.stages.hub import Hub
 from tests.simulation.broker import Batch, Entry

@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 
 from stream_monitor import ingest
-from stream_monitor.kafka.fetching import Fetched
+from stream_monitor.kafka.deliveries import Fetched
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.ingest_stage import IngestStage
