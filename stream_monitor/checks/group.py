@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from stream_monitor.checks.patient import INPUTS, Patient
 from stream_monitor.findings import Finding, about
-from stream_monitor.kafka.cluster import READ, TopicFacts
+from stream_monitor.kafka.cluster import TopicFacts
+from stream_monitor.kafka.operations import READ
 from stream_monitor.kafka.topic_changes import PROCEDURE
 from stream_monitor.settings import MINUTE_MS
 from stream_monitor.stages.notes import read_note

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from stream_monitor.checks.patient import INPUTS, Patient
 from stream_monitor.findings import Finding, span
-from stream_monitor.kafka.cluster import READ, WRITE
+from stream_monitor.kafka.operations import READ, WRITE
 
 ACCESS: dict[str, frozenset[int]] = {
     "predictions": frozenset({READ}),

@@ -10,34 +10,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
-from aiokafka.protocol.admin import (
-    ApiVersionRequest,
-    DescribeGroupsRequest,
-    DescribeGroupsRequest_v3,
-    DescribeGroupsResponse_v3,
-)
-from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.admin import ApiVersionRequest, DescribeGroupsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
-from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 from msgspec import Struct
 
 from stream_monitor.errors import BrokerError
 from stream_monitor.kafka.committed_offsets import told
 from stream_monitor.kafka.connection import client_options, connecting
+from stream_monitor.kafka.operations import (
+    DESCRIBE_GROUPS_KEY,
+    GROUPS_WITH_OPERATIONS,
+    METADATA_KEY,
+    METADATA_WITH_OPERATIONS,
+    GroupsWithOperations,
+    MetadataWithOperations,
+    operations_of,
+)
 from stream_monitor.settings import KafkaSettings
 
-READ, WRITE, CREATE, DESCRIBE = 3, 4, 5, 8
-UNKNOWN_OPERATIONS = -(2**31)
-METADATA_KEY, DESCRIBE_GROUPS_KEY = 3, 15
-METADATA_WITH_OPERATIONS, GROUPS_WITH_OPERATIONS = 8, 3
 GROUP_COORDINATOR, TRANSACTION_COORDINATOR = 0, 1
 GROUP_ID_NOT_FOUND = 69
 """What newer brokers say of a group that nobody used."""
@@ -124,7 +122,7 @@ class Cluster:
         """All topics we may see, by their physical name."""
         with_operations = self.versions.get(METADATA_KEY, (0, 0))[1] >= METADATA_WITH_OPERATIONS
         answer = await self._ask(
-            _MetadataWithOperations()
+            MetadataWithOperations()
             if with_operations
             else MetadataRequest(None, allow_auto_topic_creation=False)
         )
@@ -138,7 +136,7 @@ class Cluster:
                 len(partitions),
                 min((len(partition[replicas]) for partition in partitions), default=0),
                 sum(partition[leader] < 0 for partition in partitions),
-                _operations(topic[4]) if with_operations else None,
+                operations_of(topic[4]) if with_operations else None,
             )
         return found
 
@@ -184,7 +182,7 @@ class Cluster:
         with_operations = (
             self.versions.get(DESCRIBE_GROUPS_KEY, (0, 0))[1] >= GROUPS_WITH_OPERATIONS
         )
-        request = _GroupsWithOperations(name) if with_operations else DescribeGroupsRequest([name])
+        request = GroupsWithOperations(name) if with_operations else DescribeGroupsRequest([name])
         answer = await self._until_started(
             lambda: self._ask(request, coordinator.coordinator_id),
             lambda answer: answer.groups[0][0],
@@ -193,7 +191,7 @@ class Cluster:
         if group[0] and group[0] != GROUP_ID_NOT_FOUND:
             raise BrokerError(f"group {name}: {name_of(group[0])}")
         return GroupFacts(
-            group[2], len(group[5]), _operations(group[6]) if with_operations else None
+            group[2], len(group[5]), operations_of(group[6]) if with_operations else None
         )
 
     async def _coordinator(self, name: str, kind: int) -> Any:
@@ -312,97 +310,6 @@ async def _stopped(stop: Awaitable[None], timeout_s: float) -> None:
             await stop
 
 
-def _operations(bits: int) -> frozenset[int] | None:
-    return (
-        None
-        if bits == UNKNOWN_OPERATIONS
-        else frozenset(place for place in range(31) if bits >> place & 1)
-    )
-
-
 def name_of(code: int) -> str:
     """What a broker calls an error."""
     return str(for_code(code).__name__).removesuffix("Error")
-
-
-class _MetadataAnswer(Response):
-    API_KEY = METADATA_KEY
-    API_VERSION = METADATA_WITH_OPERATIONS
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "brokers",
-            Array(
-                ("node_id", Int32),
-                ("host", String("utf-8")),
-                ("port", Int32),
-                ("rack", String("utf-8")),
-            ),
-        ),
-        ("cluster_id", String("utf-8")),
-        ("controller_id", Int32),
-        (
-            "topics",
-            Array(
-                ("error_code", Int16),
-                ("topic", String("utf-8")),
-                ("is_internal", Boolean),
-                (
-                    "partitions",
-                    Array(
-                        ("error_code", Int16),
-                        ("partition", Int32),
-                        ("leader", Int32),
-                        ("leader_epoch", Int32),
-                        ("replicas", Array(Int32)),
-                        ("isr", Array(Int32)),
-                        ("offline", Array(Int32)),
-                    ),
-                ),
-                ("operations", Int32),
-            ),
-        ),
-        ("operations", Int32),
-    )
-
-
-class _MetadataQuestion(RequestStruct):
-    API_KEY = METADATA_KEY
-    API_VERSION = METADATA_WITH_OPERATIONS
-    RESPONSE_TYPE = _MetadataAnswer
-    SCHEMA = Schema(
-        ("topics", Array(String("utf-8"))),
-        ("create", Boolean),
-        ("cluster_operations", Boolean),
-        ("topic_operations", Boolean),
-    )
-
-
-class _MetadataWithOperations(Request[_MetadataQuestion]):
-    """
-    Metadata of all topics with what we may do with each: version 8, which aiokafka does not speak.
-    """
-
-    API_KEY: ClassVar[int] = METADATA_KEY
-
-    def build(self, request_struct_class: type[_MetadataQuestion]) -> Any:
-        return request_struct_class(None, False, False, True)
-
-
-class _GroupsQuestion(DescribeGroupsRequest_v3):
-    RESPONSE_TYPE = DescribeGroupsResponse_v3
-
-
-class _GroupsWithOperations(Request[_GroupsQuestion]):
-    """
-    One group with what we may do with it; aiokafka's own request reads the answer of version 3 as
-    if it were version 2.
-    """
-
-    API_KEY: ClassVar[int] = DESCRIBE_GROUPS_KEY
-
-    def __init__(self, group: str) -> None:
-        self._group = group
-
-    def build(self, request_struct_class: type[_GroupsQuestion]) -> Any:
-        return request_struct_class([self._group], True)

@@ -12,7 +12,7 @@ import pytest
 
 from stream_monitor.checks.topics import ACCESS
 from stream_monitor.config import parse
-from stream_monitor.kafka.cluster import READ, WRITE
+from stream_monitor.kafka.operations import READ, WRITE
 from stream_monitor.settings import HttpSettings, Security
 
 ROOT = Path(__file__).parents[2]

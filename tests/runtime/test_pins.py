@@ -1,6 +1,6 @@
 """
-The private methods of Faust, mode and aiokafka that `stages/transport.py` and `kafka/fetching.py`
-override, call or rely on, pinned by a hash of their source.
+The private methods of Faust, mode and aiokafka that `stages/transport.py`, `kafka/fetching.py` and
+`kafka/deliveries.py` override, call or rely on, pinned by a hash of their source.
 
 A failure here is no bug yet: another version does something in another way. Read what changed,
 compare it with the place that is named, run `tests/kafka`, then take the new hash over.

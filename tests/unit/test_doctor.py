@@ -29,7 +29,8 @@ from stream_monitor.demo.broker import Broker, start_in_thread
 from stream_monitor.errors import InputError
 from stream_monitor.findings import Finding
 from stream_monitor.ingest import tick
-from stream_monitor.kafka.cluster import READ, WRITE, Cluster, GroupFacts, Records, TopicFacts
+from stream_monitor.kafka.cluster import Cluster, GroupFacts, Records, TopicFacts
+from stream_monitor.kafka.operations import READ, WRITE
 from stream_monitor.runtime.http import HttpServer
 from stream_monitor.schema import topics
 from stream_monitor.settings import (
