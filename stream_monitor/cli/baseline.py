@@ -23,6 +23,7 @@ from stream_monitor.errors import InputError, StateError, StreamMonitorError
 if TYPE_CHECKING:
     from stream_monitor.inputs.options import InputOptions
     from stream_monitor.monitors.reference import FeatureProfile, Profile
+    from stream_monitor.offline.baselines import Builder
     from stream_monitor.settings import Settings
 
 CATEGORIES_SHOWN = 4
@@ -101,7 +102,6 @@ def build(
     from stream_monitor.monitors.quality import breaches
     from stream_monitor.monitors.reference import encode_profile, profile_id
     from stream_monitor.offline.baselines import Builder
-    from stream_monitor.offline.outcome import reasons
 
     settings = load(config, os.environ)
     builder = Builder(settings, model, version, rows)
@@ -115,15 +115,7 @@ def build(
                 click.echo(readable(note), err=True)
             if not builder.feed(events):
                 break
-    for kind, refused in reasons(builder.replay.dead_letters).items():
-        for reason in refused:
-            click.echo(
-                readable(
-                    f"{kind} refused as {reason['reason']}: {reason['count']:,}; the first "
-                    f"(row {reason['first']['offset'] + 1:,}): {reason['first']['message']}"
-                ),
-                err=True,
-            )
+    _tell_refused(builder)
     found, profile = builder.profile()
     if rows is not None and profile.rows < rows:
         click.echo(
@@ -151,6 +143,21 @@ def build(
             f"wrote {output}: {profile_id(profile)}, {len(profile.features)} features of "
             f"{profile.rows:,} rows of {readable(name)}"
         )
+
+
+def _tell_refused(builder: Builder) -> None:
+    """Say for each reason how many records were refused, and which was the first."""
+    from stream_monitor.offline.outcome import reasons
+
+    for kind, refused in reasons(builder.replay.dead_letters).items():
+        for reason in refused:
+            click.echo(
+                readable(
+                    f"{kind} refused as {reason['reason']}: {reason['count']:,}; the first "
+                    f"(row {reason['first']['offset'] + 1:,}): {reason['first']['message']}"
+                ),
+                err=True,
+            )
 
 
 def _inputs(

@@ -23,6 +23,8 @@ from stream_monitor.errors import InputError
 from stream_monitor.inputs.options import InputOptions
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from stream_monitor.offline.outcome import Note, Refused
     from stream_monitor.offline.replay import Replay
     from stream_monitor.settings import Settings
@@ -199,8 +201,6 @@ def _replayed(
 
 def _show(summary: dict[str, Any], alerts: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     for kind, r in summary["records"].items():
@@ -219,6 +219,26 @@ def _show(summary: dict[str, Any], alerts: list[dict[str, Any]]) -> None:
             + ", ".join(f"{reason} {n:,}" for reason, n in rejected.items())
             + " (--dead-letters FILE writes them with their reasons)"
         )
+    table = _versions(summary)
+    if table.row_count:
+        console.print(table)
+    for alert in alerts:
+        if alert["status"] != "updated":
+            when = alert["starts_at"] if alert["status"] == "firing" else alert["ends_at"]
+            console.print(
+                f"{when}  {alert['status']:8}  {alert['severity']:8}  {readable(alert['summary'])}",
+                markup=False,
+                soft_wrap=not console.is_terminal,
+            )
+    if not alerts:
+        console.print("no alerts")
+
+
+def _versions(summary: dict[str, Any]) -> Table:
+    """The windows of each model version, in rows."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(
         "model",
         "version",
@@ -246,15 +266,4 @@ def _show(summary: dict[str, Any], alerts: list[dict[str, Any]]) -> None:
                     else ("", "", "", "", "")
                 )
                 table.add_row(*head, window, numbers)
-    if table.row_count:
-        console.print(table)
-    for alert in alerts:
-        if alert["status"] != "updated":
-            when = alert["starts_at"] if alert["status"] == "firing" else alert["ends_at"]
-            console.print(
-                f"{when}  {alert['status']:8}  {alert['severity']:8}  {readable(alert['summary'])}",
-                markup=False,
-                soft_wrap=not console.is_terminal,
-            )
-    if not alerts:
-        console.print("no alerts")
+    return table
