@@ -17,8 +17,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from stream_monitor.config import rules, shorthand
-from stream_monitor.config.rules import FORMS, OFF, RULES, TOP, UNITS_MS, Rule
+from stream_monitor.config import forms, ranges, rules, shorthand
+from stream_monitor.config.forms import FORMS, OFF, UNITS_MS
+from stream_monitor.config.rules import RULES, TOP, Rule
 from stream_monitor.config.tree import Node, merge
 from stream_monitor.detectors.base import METHODS
 from stream_monitor.settings import (
@@ -406,8 +407,8 @@ class Checker:
         made = self.sequence(node, self.form_window)
         if made is BAD:
             return BAD
-        if not 1 <= len(made) <= rules.WINDOWS_MAX:
-            return self.problem(node, f"1 to {rules.WINDOWS_MAX} windows are expected", got=False)
+        if not 1 <= len(made) <= forms.WINDOWS_MAX:
+            return self.problem(node, f"1 to {forms.WINDOWS_MAX} windows are expected", got=False)
         twice = sorted({w for w in made if made.count(w) > 1})
         return self.problem(node, f"given twice: {', '.join(twice)}", got=False) if twice else made
 
@@ -418,9 +419,9 @@ class Checker:
         text = str(node.value) if isinstance(node.value, str) else ""
         last = re.fullmatch(r"last_([0-9]{1,9})", text)
         duration = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h|d)", text)
-        if last and 1 <= int(last[1]) <= rules.LAST_N_MAX:
+        if last and 1 <= int(last[1]) <= forms.LAST_N_MAX:
             return f"last_{int(last[1])}"
-        if duration and 1 <= int(duration[1]) * UNITS_MS[duration[2]] <= rules.WINDOW_MS_MAX:
+        if duration and 1 <= int(duration[1]) * UNITS_MS[duration[2]] <= forms.WINDOW_MS_MAX:
             return text
         return self.problem(
             node, f"a window is {FORMS['window'].expected}", shorthand.window_meant(node)
@@ -447,7 +448,7 @@ class Checker:
         """By metric; a bare number was expanded before."""
 
         def threshold(item: Node) -> Any:
-            if not self._known(item.path[-1], item, rules.METRICS):
+            if not self._known(item.path[-1], item, ranges.METRICS):
                 return BAD
             if isinstance(item.value, dict):
                 return self.struct(Threshold, item)
@@ -465,7 +466,7 @@ class Checker:
         def limit(item: Node) -> Any:
             return (
                 self.scalar(float, item, Rule("", above=0))
-                if self._known(item.path[-1], item, rules.DISTANCES)
+                if self._known(item.path[-1], item, ranges.DISTANCES)
                 else BAD
             )
 
@@ -512,10 +513,10 @@ class Checker:
             if not self._known(key, item, known.parameters):
                 made[key] = BAD
                 continue
-            low, high = rules.bounds(name, key)
+            low, high = ranges.bounds(name, key)
             if isinstance(item.value, bool) and (low, high) == (0, 1):
                 item = Node(int(item.value), item.where, item.path, item.text)
             made[key] = self.scalar(
-                int if rules.whole(name, key) else float, item, Rule("", low=low, high=high)
+                int if ranges.whole(name, key) else float, item, Rule("", low=low, high=high)
             )
         return BAD if any(v is BAD for v in made.values()) else made

@@ -13,9 +13,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from stream_monitor.config import rules
+from stream_monitor.config import forms, ranges, rules
 from stream_monitor.config.checker import Key, keys_of
-from stream_monitor.config.rules import FORMS, OFF, RULES, TOP, Rule
+from stream_monitor.config.forms import FORMS, OFF
+from stream_monitor.config.rules import RULES, TOP, Rule
 from stream_monitor.config.shorthand import duration_text
 from stream_monitor.detectors.base import METHODS
 from stream_monitor.settings import Frozen, Secret, Segment, Threshold
@@ -91,7 +92,7 @@ def _nullable(schema: Schema) -> Schema:
 
 
 def _duration(hint: Any) -> Schema:
-    text = {"type": "string", "pattern": rules.DURATION}
+    text = {"type": "string", "pattern": forms.DURATION}
     return {"anyOf": [text, SWITCHED_OFF]} if type(None) in get_args(hint) else text
 
 
@@ -157,7 +158,7 @@ def _windows(found: dict[str, Schema]) -> Schema:
         "type": "array",
         "items": _window(found),
         "minItems": 1,
-        "maxItems": rules.WINDOWS_MAX,
+        "maxItems": forms.WINDOWS_MAX,
         "uniqueItems": True,
     }
 
@@ -189,7 +190,7 @@ def _thresholds(found: dict[str, Schema]) -> Schema:
     return _switchable(
         {
             "type": "object",
-            "properties": dict.fromkeys(rules.METRICS, one),
+            "properties": dict.fromkeys(ranges.METRICS, one),
             "additionalProperties": False,
         }
     )
@@ -200,7 +201,7 @@ def _distances(_: dict[str, Schema]) -> Schema:
     return _switchable(
         {
             "type": "object",
-            "properties": dict.fromkeys(rules.DISTANCES, one),
+            "properties": dict.fromkeys(ranges.DISTANCES, one),
             "additionalProperties": False,
         }
     )
@@ -224,8 +225,8 @@ def _methods(_: dict[str, Schema]) -> Schema:
 
 
 def _parameter(method: str, parameter: str) -> Schema:
-    low, high = rules.bounds(method, parameter)
-    kinds: Any = "integer" if rules.whole(method, parameter) else "number"
+    low, high = ranges.bounds(method, parameter)
+    kinds: Any = "integer" if ranges.whole(method, parameter) else "number"
     return {
         "type": [kinds, "boolean"] if (low, high) == (0, 1) else kinds,
         "minimum": low,

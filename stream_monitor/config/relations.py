@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stream_monitor.config import rules
+from stream_monitor.config import ranges
 from stream_monitor.config.tree import Node
 from stream_monitor.detectors.base import METHODS
 from stream_monitor.events.cells import feature_named
@@ -72,7 +72,7 @@ def _thresholds(model: ModelSettings, given: set[str]) -> Iterator[tuple[tuple[s
         if rule.min is None and rule.max is None:
             yield place, "min or max is missing"
         for name, bound in (("min", rule.min), ("max", rule.max), ("clear", rule.clear)):
-            if bound is not None and metric in rules.SHARES and not 0 <= bound <= 1:
+            if bound is not None and metric in ranges.SHARES and not 0 <= bound <= 1:
                 yield (*place, name), f"{metric} lies between 0 and 1"
         if rule.min is not None and rule.max is not None and rule.min > rule.max:
             yield (*place, "min"), f"min is more than max ({rule.max:g})"
@@ -97,7 +97,7 @@ def _thresholds(model: ModelSettings, given: set[str]) -> Iterator[tuple[tuple[s
         if n is not None and rule.min_labels > n and metric in given:
             yield (*place, "min_labels"), f"the window last_{n} never holds so many"
         if model.task != "auto" and metric not in (
-            rules.REGRESSION if model.task == "regression" else rules.CLASSIFICATION
+            ranges.REGRESSION if model.task == "regression" else ranges.CLASSIFICATION
         ):
             yield place, f"a model of task {model.task} has no {metric}"
 
@@ -105,7 +105,7 @@ def _thresholds(model: ModelSettings, given: set[str]) -> Iterator[tuple[tuple[s
 def _endless(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
     """Rules that no value could break, or none keep."""
     for metric, rule in model.thresholds.items():
-        low, high = rules.RANGES[metric]
+        low, high = ranges.RANGES[metric]
         place = ("thresholds", metric)
         name = f"the absolute value of {metric}" if metric == "bias" else metric
         if rule.min is not None and rule.min <= low:
@@ -179,7 +179,7 @@ def _drift(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
                     "value, or `off`"
                 ),
             )
-    for signal in rules.SIGNALS:
+    for signal in ranges.SIGNALS:
         for method, given in getattr(model.drift, signal).items():
             place, all_of = ("drift", signal, method), {**METHODS[method].parameters, **given}
             if method == "kswin" and all_of["window_size"] <= all_of["stat_size"]:

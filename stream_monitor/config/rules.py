@@ -8,52 +8,10 @@ every key of `monitor.yaml` has its line (`tests/unit/test_config_command.py` sa
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 from stream_monitor import settings as s
-from stream_monitor.detectors.base import METHODS
-
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-DURATION = r"^[0-9]{1,9}(ms|s|m|h|d)$"
-WINDOW = r"^(last_[0-9]{1,7}|[0-9]{1,9}(ms|s|m|h|d))$"
-LAST_N_MAX = 1_000_000
-WINDOW_MS_MAX = 31 * s.DAY_MS
-"""Older panes are dropped."""
-WINDOWS_MAX = 20
-OFF = "off"
-
-SHARES = frozenset({"accuracy", "precision", "recall", "f1", "roc_auc", "calibration_error"})
-"""Metrics between 0 and 1."""
-CLASSIFICATION = (
-    "accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "roc_auc",
-    "log_loss",
-    "brier_score",
-    "calibration_error",
-)
-REGRESSION = ("mae", "rmse", "r2", "bias")
-METRICS = CLASSIFICATION + REGRESSION
-LESS_IS_BETTER = frozenset({"log_loss", "brier_score", "calibration_error", "mae", "rmse", "bias"})
-"""
-A bare number is their maximum; of the others it is the minimum.
-
-`bias` is judged by its absolute value.
-"""
-RANGES: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(SHARES, (0.0, 1.0)),
-    **dict.fromkeys(("log_loss", "brier_score", "mae", "rmse", "bias"), (0.0, math.inf)),
-    "r2": (-math.inf, 1.0),
-}
-"""
-Between which values a metric lies (of `bias` its absolute value), so which rules could never fire
-or never end.
-"""
-DISTANCES = ("psi", "js", "ks", "wasserstein", "chi2")
-SIGNALS = ("errors", "score", "prediction", "features")
+from stream_monitor.config.forms import LAST_N_MAX
 
 SECRETS = frozenset({"password", "key_password", "token"})
 """
@@ -103,63 +61,6 @@ class Rule(NamedTuple):
     high: float | None = None
     above: float | None = None
     form: str = ""
-
-
-class Form(NamedTuple):
-    """A pattern, and what to call it."""
-
-    pattern: str
-    expected: str
-
-
-FORMS = {
-    "duration": Form(DURATION, "a duration such as 50ms, 2s, 10m, 24h or 30d"),
-    "window": Form(
-        WINDOW, f"`last_N` (N from 1 to {LAST_N_MAX:,}) or a duration up to 31d, such as 1h"
-    ),
-    "prefix": Form(r"^[a-zA-Z0-9._-]{0,200}$", "letters, digits, `.`, `_` and `-` (at most 200)"),
-    "brokers": Form(
-        r"^(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?( *, "
-        r"*(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?)*$",
-        "HOST:PORT, several with commas between",
-    ),
-    "name": Form(r"^.{1,255}$", "a name"),
-    "field": Form(
-        r"^(prediction|score|latency_ms|features\..+)$",
-        "prediction, score, latency_ms or features.NAME",
-    ),
-}
-
-DETECTOR_BOUNDS: dict[str, tuple[float, float]] = {
-    "clock": (1, 1_000_000),
-    "max_buckets": (1, 1_000),
-    "min_window_length": (1, 1_000_000),
-    "grace_period": (0, 1_000_000),
-    "min_instances": (1, 10_000_000),
-    "threshold": (1e-9, 1e9),
-    "warm_start": (1, 10_000_000),
-    "warning_threshold": (0, 100),
-    "drift_threshold": (0, 100),
-    "drift_confidence": (1e-300, 1),
-    "warning_confidence": (1e-300, 1),
-    "lambda_val": (1e-9, 1),
-    "two_sided_test": (0, 1),
-    "window_size": (2, 1_000_000),
-    "stat_size": (1, 1_000_000),
-    "seed": (0, 2**31 - 1),
-    "alpha": (1e-300, 1),
-}
-DELTA_BOUNDS = {"adwin": (1e-300, 1.0), "page_hinkley": (0.0, 1e9)}
-
-
-def bounds(method: str, parameter: str) -> tuple[float, float]:
-    """Smallest and greatest value of a parameter of a detector."""
-    return DELTA_BOUNDS[method] if parameter == "delta" else DETECTOR_BOUNDS[parameter]
-
-
-def whole(method: str, parameter: str) -> bool:
-    """Whether a parameter of a detector is a whole number."""
-    return isinstance(METHODS[method].parameters[parameter], int)
 
 
 RULES: dict[type, dict[str, Rule]] = {

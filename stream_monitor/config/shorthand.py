@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 
-from stream_monitor.config.rules import LESS_IS_BETTER, SIGNALS, UNITS_MS
+from stream_monitor.config.forms import UNITS_MS
+from stream_monitor.config.ranges import LESS_IS_BETTER, SIGNALS
 from stream_monitor.config.tree import Node
 
 UNIT_WORDS = {

@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
-from stream_monitor.config import PREFIX, rules
+from stream_monitor.config import PREFIX, forms, ranges, rules
 from stream_monitor.config.checker import Key, keys_of
-from stream_monitor.config.rules import OFF, RULES, TOP, Rule
+from stream_monitor.config.forms import OFF
+from stream_monitor.config.rules import RULES, TOP, Rule
 from stream_monitor.config.shorthand import duration_text
 from stream_monitor.detectors.base import METHODS
 from stream_monitor.settings import CustomMetric, Feature, Frozen, Secret, Segment, Threshold
@@ -95,8 +96,8 @@ STRUCTS: dict[type[Frozen], str] = {
         "in full."
     ),
     Threshold: (
-        f"By metric: {', '.join(f'`{m}`' for m in rules.CLASSIFICATION)} of a classification; "
-        f"{', '.join(f'`{m}`' for m in rules.REGRESSION)} of a regression."
+        f"By metric: {', '.join(f'`{m}`' for m in ranges.CLASSIFICATION)} of a classification; "
+        f"{', '.join(f'`{m}`' for m in ranges.REGRESSION)} of a regression."
     ),
     CustomMetric: "One for each metric, by its name.",
 }
@@ -108,12 +109,12 @@ FORM_VALUES = {
     "categories": "list of text, numbers or switches",
     "window": "a window",
     "windows": (
-        f"list of `last_N` (N ≤ {rules.LAST_N_MAX:,}) and durations up to 31d; 1 to "
-        f"{rules.WINDOWS_MAX}"
+        f"list of `last_N` (N ≤ {forms.LAST_N_MAX:,}) and durations up to 31d; 1 to "
+        f"{forms.WINDOWS_MAX}"
     ),
     "segments": "list, [below](#defaultssegments)",
     "thresholds": "by metric, [below](#defaultsthresholdsmetric)",
-    "distances": f"by distance ({', '.join(f'`{d}`' for d in rules.DISTANCES)}), a number above 0",
+    "distances": f"by distance ({', '.join(f'`{d}`' for d in ranges.DISTANCES)}), a number above 0",
     "methods": "by method, [below](#detectors); `off`",
     "field": "`prediction`, `score`, `latency_ms` or `features.NAME`",
 }
@@ -292,12 +293,12 @@ def _detectors() -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for name, method in METHODS.items():
         for i, (parameter, default) in enumerate(method.parameters.items()):
-            low, high = rules.bounds(name, parameter)
+            low, high = ranges.bounds(name, parameter)
             signal = "errors of a classification" if method.binary else "numbers"
             head = (f"`{name}`", signal) if i == 0 else ("", "")
             yield (
                 f"| {head[0]} | {head[1]} | `{parameter}` | `{default:g}` | "
-                f"{'whole number' if rules.whole(name, parameter) else 'number'}, {low:,.12g} to "
+                f"{'whole number' if ranges.whole(name, parameter) else 'number'}, {low:,.12g} to "
                 f"{high:,.12g} |"
             )
 

@@ -1,0 +1,47 @@
+"""
+Ways of writing a value that its type does not tell: durations, windows, brokers, names.
+
+Rule of the file: a pattern stands here once, for the checker and for the JSON Schema, with what a
+message calls it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from stream_monitor.settings import DAY_MS
+
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+DURATION = r"^[0-9]{1,9}(ms|s|m|h|d)$"
+WINDOW = r"^(last_[0-9]{1,7}|[0-9]{1,9}(ms|s|m|h|d))$"
+LAST_N_MAX = 1_000_000
+WINDOW_MS_MAX = 31 * DAY_MS
+"""A longer window would need panes that are dropped already."""
+WINDOWS_MAX = 20
+OFF = "off"
+
+
+class Form(NamedTuple):
+    """A pattern, and what to call it."""
+
+    pattern: str
+    expected: str
+
+
+FORMS = {
+    "duration": Form(DURATION, "a duration such as 50ms, 2s, 10m, 24h or 30d"),
+    "window": Form(
+        WINDOW, f"`last_N` (N from 1 to {LAST_N_MAX:,}) or a duration up to 31d, such as 1h"
+    ),
+    "prefix": Form(r"^[a-zA-Z0-9._-]{0,200}$", "letters, digits, `.`, `_` and `-` (at most 200)"),
+    "brokers": Form(
+        r"^(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?( *, "
+        r"*(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?)*$",
+        "HOST:PORT, several with commas between",
+    ),
+    "name": Form(r"^.{1,255}$", "a name"),
+    "field": Form(
+        r"^(prediction|score|latency_ms|features\..+)$",
+        "prediction, score, latency_ms or features.NAME",
+    ),
+}
