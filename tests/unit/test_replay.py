@@ -26,8 +26,8 @@ from stream_monitor.config import parse
 from stream_monitor.errors import InputError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
+from stream_monitor.offline.episodes import episodes
 from stream_monitor.offline.replay import Pace, Replay, of_files
-from stream_monitor.offline.report import episodes
 
 T0 = 1_700_000_000_000
 CONFIG = "defaults: {windows: [last_100, 10m], baseline: {rows: 200}}\n"
