@@ -79,9 +79,9 @@ def _windows(
 def _anomalies(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
     for feature, n in version.patterns.count.items():
         yield Sample("model_anomalies_total", (*names, feature, "pattern"), n)
-    if version.performance.trends:
+    if version.performance.trend.found:
         yield Sample(
-            "model_anomalies_total", (*names, "__error__", "trend"), version.performance.trends
+            "model_anomalies_total", (*names, "__error__", "trend"), version.performance.trend.found
         )
 
 

@@ -31,7 +31,7 @@ from stream_monitor.events.cells import (
     class_name,
     tags,
 )
-from stream_monitor.monitors.anomaly import Fences, fences
+from stream_monitor.monitors.fences import Fences, fences
 from stream_monitor.monitors.late import Late
 from stream_monitor.monitors.learning import Names, learn_feature, learn_features
 from stream_monitor.monitors.reference import FeatureProfile, Profile

@@ -10,14 +10,14 @@ undefined is absent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.monitors import row_metrics
 from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Reading
+from stream_monitor.monitors.judged import Judged
 from stream_monitor.stats.auc_bins import AUC_BINS
 from stream_monitor.stats.class_sums import BY_SCORE, ClassSums, Positive
 from stream_monitor.stats.regression_sums import RegressionSums
@@ -32,29 +32,6 @@ ALL = "all"
 """Name of the window of all labelled rows."""
 SCORED_CLASSES_MAX = 4
 """Class scores that a binary model may have; of further ones there are no time windows."""
-
-
-class Judged(NamedTuple):
-    """
-    Labelled rows whose values are numbers: codes of classes (an answer may be NO_CLASS or
-    BY_SCORE), or the values of a regression, NaN where there is none.
-    """
-
-    time: Int
-    id: NDArray[np.uint64]
-    corrected: NDArray[np.bool_]
-    predicted: Float
-    actual: Float
-    score: Float
-    previous: Float
-    """What the label was, where it is corrected."""
-    probabilities: Float
-    """(n, classes), or (n, 0)."""
-    segment: Int
-
-    def take(self, at: Any) -> Judged:
-        """Some of the rows."""
-        return Judged(*(c[at] for c in self))
 
 
 class PerformanceWindows:

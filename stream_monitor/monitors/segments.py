@@ -18,7 +18,8 @@ import numpy as np
 from stream_monitor.arrays import Int
 from stream_monitor.events.cells import Cells
 from stream_monitor.monitors.definitions import Changes
-from stream_monitor.monitors.performance_windows import Judged, PerformanceWindows
+from stream_monitor.monitors.judged import Judged
+from stream_monitor.monitors.performance_windows import PerformanceWindows
 from stream_monitor.monitors.rows import category_of
 from stream_monitor.settings import Segment
 

@@ -22,9 +22,9 @@ from stream_monitor.monitors.custom import Custom
 from stream_monitor.monitors.distance_verdicts import distance_verdicts
 from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs import Inputs
+from stream_monitor.monitors.judged import Judged
 from stream_monitor.monitors.patterns import HOUR_MS, Patterns, hours_to_judge, pattern_verdicts
 from stream_monitor.monitors.performance import Performance
-from stream_monitor.monitors.performance_windows import Judged
 from stream_monitor.monitors.reference import (
     ANY_MODEL,
     Profile,

@@ -17,6 +17,7 @@ from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.inputs_state import restore, state_of
 from stream_monitor.monitors.patterns import Patterns
+from stream_monitor.monitors.performance_state import load_performance, performance_state
 from stream_monitor.monitors.reference import Profile, decode_profile, profile_id
 from stream_monitor.monitors.rows import packed_rows, unpacked_rows
 from stream_monitor.monitors.volume import Volume
@@ -38,7 +39,7 @@ def version_state(version: Version) -> dict[str, Any]:
         "compared": [version._moved, version._compared_ms],
         "features": state_of(version.features),
         "outputs": state_of(version.outputs),
-        "performance": version.performance.state(),
+        "performance": performance_state(version.performance),
         "volume": version.volume.state(),
         "signals": {name: s.state() for name, s in version.signals.items()},
         "contained": version.contained.state(),
@@ -224,8 +225,8 @@ def _performance(
     Windows of labelled rows, of all and of slices, and what standardises the errors of a
     regression; whether they go on.
     """
-    goes_on = version.performance.load(
-        state["performance"], texts, changes, anew="performance" in lost
+    goes_on = load_performance(
+        version.performance, state["performance"], texts, changes, anew="performance" in lost
     )
     if goes_on:
         version._first_errors = np.frombuffer(state["first_errors"], np.float64)

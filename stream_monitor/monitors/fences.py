@@ -1,9 +1,9 @@
 """
-Is something out of the ordinary? Fences for single values, and the trend of performance.
+Is a value out of the ordinary? Fences around the values of each feature.
 
-Rule of the file: judgements of blocks of rows that the log alone cuts, so that they do not depend
-on how rows arrived. Single values are counted and sampled, never alarmed
-on one by one: Tukey's fences flag 0.7 % of clean normal data and 8 % of lognormal.
+Rule of the file: fences move after blocks of rows that the log alone cuts, so that they do not
+depend on how rows arrived. Single values are counted and sampled, never alarmed on one by one:
+Tukey's fences flag 0.7 % of clean normal data and 8 % of lognormal.
 """
 
 from __future__ import annotations
@@ -151,21 +151,3 @@ def fences(profiles: list[FeatureProfile], settings: Anomalies) -> Fences:
         if settings.reference == "trailing"
         else Fences(profiles, settings.fence)
     )
-
-
-def trend(values: list[float]) -> tuple[float, float]:
-    """
-    What a straight line through at least three values rises from the first to the last (the
-    least-squares slope times their number less one), and its standard error.
-
-    Examples
-    --------
-    >>> [round(v, 6) for v in trend([0.9, 0.88, 0.86, 0.84])]
-    [-0.06, 0.0]
-    """
-    n = len(values)
-    x, y = np.arange(n) - (n - 1) / 2, np.array(values)
-    squares = float(x @ x)
-    slope = float(x @ y) / squares
-    rest = y - y.mean() - slope * x
-    return slope * (n - 1), float(np.sqrt(rest @ rest / max(n - 2, 1) / squares)) * (n - 1)

@@ -1,0 +1,142 @@
+"""
+Labelled rows as numbers, ready to be counted: codes of classes, or the values of a regression.
+
+Rule of the file: pure functions of labelled predictions and of the classes of the version; a class
+that is new gets its code here, in the order of the rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.arrays import Float, Int
+from stream_monitor.events.cells import Cells, class_text
+from stream_monitor.join.rows import Pairs
+from stream_monitor.monitors.classes import OTHER, Classes, Reading
+from stream_monitor.monitors.performance_kind import numbers_of
+from stream_monitor.stats.class_sums import BY_SCORE, NO_CLASS
+
+
+class Judged(NamedTuple):
+    """
+    Labelled rows whose values are numbers: codes of classes (an answer may be NO_CLASS or
+    BY_SCORE), or the values of a regression, NaN where there is none.
+    """
+
+    time: Int
+    id: NDArray[np.uint64]
+    corrected: NDArray[np.bool_]
+    predicted: Float
+    actual: Float
+    score: Float
+    previous: Float
+    """What the label was, where it is corrected."""
+    probabilities: Float
+    """(n, classes), or (n, 0)."""
+    segment: Int
+
+    def take(self, at: Any) -> Judged:
+        """Some of the rows."""
+        return Judged(*(c[at] for c in self))
+
+
+def as_numbers(pairs: Pairs, texts: list[str]) -> Judged:
+    """
+    Rows of a regression. A text that does not stand for a number has no value, and its row is in no
+    metric.
+    """
+    predicted, actual, previous = (
+        numbers_of(c, texts) for c in (pairs.outcome, pairs.label, pairs.previous)
+    )
+    return Judged(
+        pairs.time,
+        pairs.id,
+        pairs.corrected,
+        predicted,
+        actual,
+        pairs.score,
+        previous,
+        np.empty((len(actual), 0)),
+        pairs.segment,
+    )
+
+
+def as_classes(pairs: Pairs, texts: list[str], classes: Classes, score_classes: Classes) -> Judged:
+    """
+    Rows with codes of predicted, actual and previous class. A row without an answer has the class
+    of its greatest class score, or BY_SCORE.
+    """
+    actual = _codes(pairs.label, texts, classes)
+    previous = (
+        _codes(pairs.previous, texts, classes)
+        if pairs.corrected.any()
+        else np.full(len(actual), float(NO_CLASS))
+    )
+    predicted = _codes(pairs.outcome, texts, classes)
+    if OTHER in classes:  # classes without a place of their own are still told apart
+        for i in np.flatnonzero((predicted == classes[OTHER]) & (actual == predicted)).tolist():
+            if class_text(float(pairs.outcome[i]), texts) != class_text(
+                float(pairs.label[i]), texts
+            ):
+                predicted[i] = NO_CLASS
+    if pairs.probabilities.shape[1]:
+        scored = ~np.isnan(pairs.probabilities).all(axis=1)
+        best = np.where(scored, np.nan_to_num(pairs.probabilities, nan=-1.0).argmax(axis=1), 0)
+        names = {column: classes[name] for name, column in score_classes.items()}
+        by_score = np.array([names.get(b, NO_CLASS) for b in best.tolist()], np.float64)
+        predicted = np.where((predicted < 0) & scored, by_score, predicted)
+    without = predicted < 0
+    if without.any():
+        predicted = np.where(without & (pairs.score == pairs.score), float(BY_SCORE), predicted)
+    return Judged(
+        pairs.time,
+        pairs.id,
+        pairs.corrected,
+        predicted,
+        actual,
+        pairs.score,
+        previous,
+        pairs.probabilities,
+        pairs.segment,
+    )
+
+
+def number_errors(rows: Judged) -> Float:
+    """Absolute errors of a regression; NaN where there is none that is finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors: Float = np.abs(rows.predicted - rows.actual)
+    errors[~np.isfinite(errors)] = np.nan
+    return errors
+
+
+def class_errors(rows: Judged, live: Reading | None) -> Float:
+    """
+    0 where the answer is right and 1 where it is wrong; NaN where that is not known.
+
+    Parameters
+    ----------
+    rows : Judged
+    live : Reading or None
+        By this reading a score alone is an answer, from 0.5 on that of the positive class.
+    """
+    wrong: Float = (rows.predicted != rows.actual).astype(np.float64)
+    by_score = rows.predicted == BY_SCORE
+    if not by_score.any():
+        return wrong
+    if live is None or min(live.positive_code, live.negative_code) < 0:
+        return np.where(by_score, np.nan, wrong)
+    codes = np.where(rows.score >= 0.5, live.positive_code, live.negative_code)
+    return np.where(by_score, (codes != rows.actual).astype(np.float64), wrong)
+
+
+def _codes(cells: Cells, texts: list[str], classes: Classes) -> Float:
+    """Class codes of cells, NO_CLASS where there is none."""
+    distinct, inverse = np.unique(np.ascontiguousarray(cells).view(np.uint64), return_inverse=True)
+    codes = [
+        NO_CLASS if (t := class_text(c, texts)) is None else classes[t]
+        for c in distinct.view(np.float64).tolist()
+    ]
+    return np.array(codes, np.float64)[inverse]

@@ -1,0 +1,143 @@
+"""
+Does performance fall slowly? A straight line through its newest blocks of labelled rows.
+
+Rule of the file: the log alone cuts the blocks, so that the trend does not depend on how rows
+arrived. A trend that was found lasts until performance is back where it fell from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stream_monitor.alerts.wording import apart, named, number
+from stream_monitor.arrays import Float
+from stream_monitor.settings import Anomalies
+from stream_monitor.verdicts import AlertKey, Span, Verdict
+
+TREND_Z, TREND_Z_R2 = 3.0, 9.0
+"""
+A falling trend is beyond so many of its standard errors, which come from the scatter of the windows
+around the line. An accuracy must also fall by far more than chance does; an R² may scatter by as
+much, and ten windows leave 8 degrees of freedom: beyond 9 in 1 of 100,000.
+"""
+TREND_ENDS = 3
+"""Blocks of which the mean is what a trend falls from, and whether it is back."""
+
+
+class Trend:
+    """
+    The trend of the performance of one model version.
+
+    Parameters
+    ----------
+    anomalies : Anomalies
+        `trend_windows` and `trend_slope` are used.
+    """
+
+    def __init__(self, anomalies: Anomalies) -> None:
+        self.anomalies = anomalies
+        self.found = 0
+        """Falling trends found since the beginning."""
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget the blocks: they are of another metric. What was found stays counted."""
+        self.block: Float = np.zeros(4)
+        """
+        Sums of the labelled rows since the last block: rows and right ones, or rows, squared
+        errors, labels and their squares.
+        """
+        self.blocks: list[float] = []
+        self.fell_from: float | None = None
+        """What a falling trend fell from, until it is back there."""
+
+    @property
+    def is_full(self) -> bool:
+        """There are as many blocks as the line goes through."""
+        return len(self.blocks) == self.anomalies.trend_windows
+
+    def add_errors(self, errors: Float) -> None:
+        """Count answers, 0 where they are right."""
+        self.block[:2] += len(errors), int((errors == 0).sum())
+
+    def add_numbers(self, errors: Float, labels: Float) -> None:
+        """Count the absolute errors of a regression, and the labels that they are of."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.block += (len(labels), (errors**2).sum(), labels.sum(), (labels * labels).sum())
+
+    def close_block(self, *, regression: bool) -> None:
+        """Add a block to the trend: its accuracy, or the R² of a regression."""
+        n, hits, y, y2 = self.block.tolist()
+        self.block = np.zeros(4)
+        spread = y2 - y * y / max(n, 1)
+        if not regression and n:
+            self.blocks.append(hits / n)
+        elif n and spread > 0:
+            self.blocks.append(1 - hits / spread)
+        self.blocks = self.blocks[-self.anomalies.trend_windows :]
+        if self.is_full:
+            slope, (rise, error) = self.anomalies.trend_slope, trend(self.blocks)
+            first, last = (
+                sum(blocks) / TREND_ENDS
+                for blocks in (self.blocks[:TREND_ENDS], self.blocks[-TREND_ENDS:])
+            )
+            if rise < min(slope, -(TREND_Z_R2 if regression else TREND_Z) * error):
+                self.found += self.fell_from is None
+                self.fell_from = max(first, first if self.fell_from is None else self.fell_from)
+            elif self.fell_from is not None and last >= self.fell_from + min(slope, 0.0) / 2:
+                self.fell_from = None
+
+    def verdict(self, key: AlertKey, span: Span, cooldown_ms: int) -> Verdict:
+        """
+        Whether performance falls; there must be blocks.
+
+        Parameters
+        ----------
+        key : AlertKey
+            Its subject is the metric.
+        span : Span
+            The last block.
+        cooldown_ms : int, ms
+        """
+        falling, slope = self.fell_from is not None, min(self.anomalies.trend_slope, 0.0)
+        now, before = self.blocks[-1], self.blocks[0] if self.fell_from is None else self.fell_from
+        said, was = apart(now, before, digits=3)
+        text = f"over the last {span.count:,} labelled predictions is {said}"
+        text += (
+            (
+                f" and was {was} before it fell, by more than {number(-slope)} along "
+                f"{len(self.blocks)} such blocks (anomalies.trend_slope)"
+            )
+            if falling
+            else "; it is not falling any more"
+        )
+        return Verdict(
+            key=key,
+            level="warning" if falling else "ok",
+            clear=not falling,
+            value=now,
+            threshold=before + slope / 2,
+            direction="down",
+            window=span,
+            summary=f"{named(key.model, key.version)}: {key.subject} {text}",
+            cooldown_ms=cooldown_ms,
+            evidence={"windows": [round(b, 6) for b in self.blocks], "guarantee": "none"},
+        )
+
+
+def trend(values: list[float]) -> tuple[float, float]:
+    """
+    What a straight line through at least three values rises from the first to the last (the
+    least-squares slope times their number less one), and its standard error.
+
+    Examples
+    --------
+    >>> [round(v, 6) for v in trend([0.9, 0.88, 0.86, 0.84])]
+    [-0.06, 0.0]
+    """
+    n = len(values)
+    x, y = np.arange(n) - (n - 1) / 2, np.array(values)
+    squares = float(x @ x)
+    slope = float(x @ y) / squares
+    rest = y - y.mean() - slope * x
+    return slope * (n - 1), float(np.sqrt(rest @ rest / max(n - 2, 1) / squares)) * (n - 1)
