@@ -156,8 +156,8 @@ def _totals(inputs: Inputs, names: tuple[str, str]) -> Iterator[AnySample]:
         yield Sample("model_data_quality_violations_total", (*names, feature, rule), n)
     for feature, n in readings.points(inputs):
         yield Sample("model_anomalies_total", (*names, feature, "point"), n)
-    if inputs.profile is not None and len(inputs.numeric) <= HISTOGRAM_FEATURES_MAX:
-        for feature in inputs.numeric:
+    if inputs.profile is not None and len(inputs.layout.numeric) <= HISTOGRAM_FEATURES_MAX:
+        for feature in inputs.layout.numeric:
             counts, total = readings.histogram(inputs, feature)
             if counts.sum():
                 bounds, shown = buckets(np.array(inputs.profile.features[feature].edges), counts)

@@ -28,7 +28,7 @@ def state_of(inputs: Inputs) -> dict[str, Any]:
         "unknown": inputs.unknown,
         "unknown_at": inputs.unknown_at,
         "uniques": {name: u.state() for name, u in inputs.uniques.items()},
-        "columns": inputs.columns() if inputs.profile else {},
+        "columns": inputs.layout.columns() if inputs.profile else {},
         "panes": inputs.panes.state() if inputs.profile else None,
         "totals": inputs.totals.tobytes() if inputs.profile else b"",
         "fences": inputs.fences.state() if inputs.profile else None,
@@ -65,7 +65,7 @@ def restore(
         inputs.waiting = [unpacked_rows(r) for r in state["waiting"]]
         inputs.waiting_rows = sum(len(r.times_ms) for r in inputs.waiting)
         return
-    before, now = dict(state["columns"]), inputs.columns()
+    before, now = dict(state["columns"]), inputs.layout.columns()
     kept = [
         name for name in now if name not in changed and before.get(name, [0, 0])[1] == now[name][1]
     ]
@@ -74,7 +74,7 @@ def restore(
         for of in (before, now)
     )
     inputs.panes = Panes.from_state(state["panes"])
-    inputs.panes.lay_out(take, put, inputs.width)
+    inputs.panes.lay_out(take, put, inputs.layout.width)
     inputs.totals[put] = np.frombuffer(state["totals"], np.float64)[take]
     inputs.extends = state["extends"]
     inputs.late.load(state["late"])

@@ -49,11 +49,10 @@ def recent(
         if vector[-1] < rows_min:
             break
         span = Span(start, end, int(vector[-1]))
-        found.append(
-            found[-1]
-            if found and found[-1][1] == span
-            else ({name: inputs.windowed(name, vector) for name in inputs.start}, span)
-        )
+        if found and found[-1][1] == span:
+            found.append(found[-1])
+        else:
+            found.append((inputs.layout.all_windowed(vector), span))
     return found
 
 
@@ -67,7 +66,7 @@ def judge(
 ) -> Iterator[Verdict]:
     """Verdicts on missing values, broken values and outliers of every feature."""
     found = recent(inputs, watermark_ms, settings.quality.min_rows)
-    for name in inputs.start if found else ():
+    for name in inputs.layout.start if found else ():
         windows = [(now[name], span) for now, span in found if now[name].rows]
         if windows:
             yield from _verdicts(

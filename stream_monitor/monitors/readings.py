@@ -17,8 +17,8 @@ from stream_monitor.monitors.windowed import ABOVE, BELOW, OFFSET, PRESENT, SUM
 def violations(inputs: Inputs) -> Iterator[tuple[str, str, float]]:
     """(feature, rule, count) of everything that broke a rule."""
     if inputs.profile is not None:
-        for name in inputs.start:
-            found = inputs.windowed(name, inputs.totals)
+        for name in inputs.layout.start:
+            found = inputs.layout.windowed(name, inputs.totals)
             rules = {
                 "missing": found.missing,
                 "type": found.wrong_type,
@@ -36,12 +36,12 @@ def violations(inputs: Inputs) -> Iterator[tuple[str, str, float]]:
 def points(inputs: Inputs) -> Iterator[tuple[str, float]]:
     """(feature, count) of values outside the fences."""
     if inputs.profile is not None:
-        for name in inputs.numeric:
+        for name in inputs.layout.numeric:
             yield (
                 name,
                 float(
-                    inputs.totals[inputs.start[name] + BELOW]
-                    + inputs.totals[inputs.start[name] + ABOVE]
+                    inputs.totals[inputs.layout.start[name] + BELOW]
+                    + inputs.totals[inputs.layout.start[name] + ABOVE]
                 ),
             )
 
@@ -49,10 +49,10 @@ def points(inputs: Inputs) -> Iterator[tuple[str, float]]:
 def histogram(inputs: Inputs, name: str) -> tuple[Float, float]:
     """Counts on the bins of the reference, and the sum of the values."""
     assert inputs.profile is not None
-    base, i = inputs.start[name], inputs.numeric.index(name)
-    counts = inputs.totals[
-        base + OFFSET : base + OFFSET + len(inputs.profile.features[name].edges) + 1
-    ]
+    layout, totals = inputs.layout, inputs.totals
+    base, i = layout.start[name], layout.numeric.index(name)
+    bins = len(inputs.profile.features[name].edges) + 1
+    counts = totals[base + OFFSET : base + OFFSET + bins]
     return counts, float(
-        inputs.mean[i] * inputs.totals[base + PRESENT] + inputs.sd[i] * inputs.totals[base + SUM]
+        layout.mean[i] * totals[base + PRESENT] + layout.sd[i] * totals[base + SUM]
     )

@@ -130,7 +130,7 @@ def _features(
     same = before is None or inputs.profile is before
     fences = changes.keys("fences")
     if same and "features" not in lost:
-        counted = set(inputs.numeric) if fences and inputs.profile is not None else set()
+        counted = set(inputs.layout.numeric) if fences and inputs.profile is not None else set()
         for name in changes.names("feature"):
             if before is not None and name in before.features:
                 counted.add(name)
@@ -200,7 +200,7 @@ def _outputs(
         restore(
             inputs,
             saved,
-            set(inputs.numeric) if fences and before is not None else set(),
+            set(inputs.layout.numeric) if fences and before is not None else set(),
             fences_anew=bool(fences),
         )
     return set()

@@ -136,7 +136,7 @@ def test_how_rows_are_cut_and_a_restart_do_not_show(seed, reference):
         cuts = sorted(rng.integers(1, ROWS, 7).tolist())
         other, got = fed(cells, texts, cuts, settings=settings, at=int(rng.integers(0, 8)))
         assert other.profile == one.profile
-        assert other.columns() == one.columns()
+        assert other.layout.columns() == one.layout.columns()
         assert dict(points(other)) == dict(points(one))
         assert {v for v in violations(other) if v[1] != "unknown_field"} == {
             v for v in violations(one) if v[1] != "unknown_field"
