@@ -6,7 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -31,6 +31,7 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
 }
 T0 = 1_760_000_000_000
+Event = dict[str, Any]
 NOT_IN_THE_SCENARIO: dict[str, str] = {}
 """Families that no scenario here makes, each with its reason."""
 
@@ -61,64 +62,13 @@ def emitted_by_a_core() -> set[str]:
         segments=(Segment(name="country"),),
         drift=Drift(thresholds={"psi": 0.2}),
     )
-    shard, ingest, random = (
-        Shard(
-            0,
-            CoreSettings(
-                defaults=model,
-                models={"amounts": msgspec.structs.replace(model, task="regression")},
-            ),
-        ),
-        Ingest(1),
-        np.random.default_rng(1),
-    )
+    regression = msgspec.structs.replace(model, task="regression")
+    shard = Shard(0, CoreSettings(defaults=model, models={"amounts": regression}))
+    ingest, random = Ingest(1), np.random.default_rng(1)
     found: set[str] = set()
     sent = 0
     for day in range(11):
-        events, labels = [], []
-        for i in range(1_500):
-            score, at = float(random.random()), T0 + day * 86_400_000 + i * 50_000
-            head = {
-                "event_id": f"{day}/{i}",
-                "timestamp": at,
-                "latency_ms": 3.5,
-                "segments": {"country": "NL" if i % 2 else "DE"},
-            }
-            features = {
-                "x": score * 10 if i % 9 else None,
-                "kind": "u" if i % 2 else "v",
-                "z": 1e9 if day > 8 and i % 3 == 0 else score,
-            }
-            if i % 50 == 0:
-                events.append(
-                    {**head, "model": "binary", "event_id": f"e{day}/{i}", "status": "error"}
-                )
-            events.append({**head, "model": "binary", "score": score, "features": features})
-            events.append(
-                {
-                    **head,
-                    "model": "classes",
-                    "score": {"a": score / 2, "b": 1 - score, "c": score / 2},
-                    "features": features,
-                }
-            )
-            events.append(
-                {**head, "model": "amounts", "prediction": 100 * score + 0.25, "features": features}
-            )
-            truth = {
-                "binary": int(score > 0.4),
-                "classes": "abc"[i % 3],
-                "amounts": 100 * score + float(random.normal()) + 0.123,
-            }
-            labels += [
-                {
-                    "event_id": head["event_id"],
-                    "model": name,
-                    "label": value,
-                    "timestamp": at + 1_000,
-                }
-                for name, value in truth.items()
-            ]
+        events, labels = a_day(day, random)
         now = T0 + (day + 1) * 86_400_000
         for kind, what in (("predictions", events), ("labels", labels)):
             values = [json.dumps(each).encode() for each in what]
@@ -130,6 +80,44 @@ def emitted_by_a_core() -> set[str]:
         shard.fold(tick(now))
         found |= {sample.name for sample in shard.samples()}
     return found
+
+
+def a_day(day: int, random: np.random.Generator) -> tuple[list[Event], list[Event]]:
+    """Predictions of a day by the three models, and their labels; `z` is far off in the end."""
+    events: list[Event] = []
+    labels: list[Event] = []
+    for i in range(1_500):
+        score, at = float(random.random()), T0 + day * 86_400_000 + i * 50_000
+        head = {
+            "event_id": f"{day}/{i}",
+            "timestamp": at,
+            "latency_ms": 3.5,
+            "segments": {"country": "NL" if i % 2 else "DE"},
+        }
+        features = {
+            "x": score * 10 if i % 9 else None,
+            "kind": "u" if i % 2 else "v",
+            "z": 1e9 if day > 8 and i % 3 == 0 else score,
+        }
+        answers = {
+            "binary": {"score": score},
+            "classes": {"score": {"a": score / 2, "b": 1 - score, "c": score / 2}},
+            "amounts": {"prediction": 100 * score + 0.25},
+        }
+        truth = {
+            "binary": int(score > 0.4),
+            "classes": "abc"[i % 3],
+            "amounts": 100 * score + float(random.normal()) + 0.123,
+        }
+        if i % 50 == 0:
+            failed = {"model": "binary", "event_id": f"e{day}/{i}", "status": "error"}
+            events.append({**head, **failed})
+        for name, answer in answers.items():
+            events.append({**head, "model": name, **answer, "features": features})
+        for name, value in truth.items():
+            label = {"event_id": head["event_id"], "model": name, "label": value}
+            labels.append({**label, "timestamp": at + 1_000})
+    return events, labels
 
 
 @pytest.fixture(scope="module")
