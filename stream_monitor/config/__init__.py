@@ -90,9 +90,9 @@ def parse(
     checker = Checker(problems)
     settings = checker.settings(root)
     if not problems:
-        check_kafka(settings.kafka, root.find("kafka"), checker.problem)
-        check_http(settings.worker.metrics, root.find("worker", "metrics"), checker.problem)
-        check_custom(settings.core, root, checker.problem)
+        check_kafka(settings.kafka, root.find("kafka"), checker.problems.add)
+        check_http(settings.worker.metrics, root.find("worker", "metrics"), checker.problems.add)
+        check_custom(settings.core, root, checker.problems.add)
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: _line(problem, name)))
     return _located(settings, Path(name).parent)

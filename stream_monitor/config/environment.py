@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple, get_args, get_origin
 
-from stream_monitor.config.checker import close_to, keys_of
+from stream_monitor.config.checker import keys_of
+from stream_monitor.config.problems import close_to
 from stream_monitor.config.rules import SECRETS, TOP
 from stream_monitor.config.tree import Node, Path, read
 from stream_monitor.errors import ConfigError
