@@ -25,6 +25,8 @@ from stream_monitor.settings import (
 )
 
 Say = Callable[[Node, str], Any]
+Conflicts = Iterator[tuple[tuple[str, ...], str]]
+"""Of a model: the path of the key that a person would change, and what is wrong."""
 
 
 def last_n(window: str) -> int | None:
@@ -38,6 +40,7 @@ def check_model(model: ModelSettings, node: Node, say: Say) -> ModelSettings:
     for place, what in (
         *_thresholds(model, given),
         *_endless(model),
+        *_endless_shares(model),
         *_features(model),
         *_others(model),
         *_drift(model),
@@ -66,7 +69,7 @@ def _supported(model: ModelSettings, node: Node, metric: str, rule: Threshold) -
     return msgspec.structs.replace(rule, min_labels=n)
 
 
-def _thresholds(model: ModelSettings, given: set[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _thresholds(model: ModelSettings, given: set[str]) -> Conflicts:
     for metric, rule in model.thresholds.items():
         place = ("thresholds", metric)
         if rule.min is None and rule.max is None:
@@ -102,8 +105,8 @@ def _thresholds(model: ModelSettings, given: set[str]) -> Iterator[tuple[tuple[s
             yield place, f"a model of task {model.task} has no {metric}"
 
 
-def _endless(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Rules that no value could break, or none keep."""
+def _endless(model: ModelSettings) -> Conflicts:
+    """Thresholds whose alert could never fire, or never end."""
     for metric, rule in model.thresholds.items():
         low, high = ranges.RANGES[metric]
         place = ("thresholds", metric)
@@ -154,6 +157,10 @@ def _endless(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
             and last_n(_window_of(model, rule)) is None
         ):
             yield (*place, "window"), "roc_auc of a multiclass model is of windows `last_N` only"
+
+
+def _endless_shares(model: ModelSettings) -> Conflicts:
+    """Limits of 1 or more on shares, whose alert could never fire."""
     for place, share in (
         (("quality", "missing_ratio"), model.quality.missing_ratio),
         (("quality", "violation_ratio"), model.quality.violation_ratio),
@@ -168,7 +175,7 @@ def _endless(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
             )
 
 
-def _drift(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+def _drift(model: ModelSettings) -> Conflicts:
     """Distances and parameters of detectors that could never fire."""
     for method, limit in model.drift.thresholds.items():
         if method in ("js", "ks", "chi2") and limit >= 1:
@@ -211,7 +218,7 @@ def _drift(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
                 )
 
 
-def _features(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+def _features(model: ModelSettings) -> Conflicts:
     for name, feature in model.features.items():
         place = ("features", name)
         if feature.min is not None and feature.max is not None and feature.min > feature.max:
@@ -234,7 +241,7 @@ def _features(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (*place, "categories"), "a feature has categories, or min and max"
 
 
-def _others(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+def _others(model: ModelSettings) -> Conflicts:
     if model.baseline.source == "file" and not model.baseline.path:
         yield ("baseline", "source"), "source: file needs a path"
     if model.baseline.source == "learn" and model.baseline.path:
