@@ -375,6 +375,29 @@ def read_alerts(bootstrap: str, topic: str) -> list[dict[str, Any]]:
     return out
 
 
+def make_topics(bootstrap: str, prefix: str) -> None:
+    """
+    The input topics with one partition each: then the order of the rows, which the detectors go by,
+    is that of the files.
+    """
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for created in admin.create_topics(
+        [NewTopic(prefix + name, 1, 1) for name in ("predictions", "labels")]
+    ).values():
+        created.result()
+
+
+def produce(predictions: Path, labels: Path, config: Path) -> int:
+    """Send the events of two files; how many it were."""
+    files = ("--predictions", predictions, "--labels", labels, "--config", config)
+    done = subprocess.run(
+        [*COMMAND, "produce", *files, "--json"], check=True, capture_output=True, text=True
+    )
+    return sum(json.loads(done.stdout)["sent"].values())
+
+
 def monitored(
     served: Served, bootstrap: str, folder: Path, parts: int
 ) -> tuple[Worker, list[dict[str, Any]]]:
@@ -382,18 +405,10 @@ def monitored(
     Send the events in parts, and hold what the worker says after each part to scikit-learn; the
     worker still runs.
     """
-    from confluent_kafka.admin import AdminClient, NewTopic
-
     prefix = f"electricity-{uuid.uuid4().hex[:8]}."
     config = folder / "monitor.yaml"
     config.write_text(CONFIG.format(bootstrap=bootstrap, prefix=prefix))
-    # One partition each: then the order of the rows, which the detectors go by, is that of the
-    # files.
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    for created in admin.create_topics(
-        [NewTopic(prefix + name, 1, 1) for name in ("predictions", "labels")]
-    ).values():
-        created.result()
+    make_topics(bootstrap, prefix)
     worker = Worker(config, folder / "worker.log")
     cuts = (
         np.linspace(served.time_ms[0], served.time_ms[-1] + LABEL_DELAY_MS + 1, parts + 1)
@@ -409,27 +424,9 @@ def monitored(
         predictions, labels = write(served, folder, f"-{part:02}", since_ms, until_ms)
         known = served.labelled_at(until_ms)
         began = time.perf_counter()
-        done = subprocess.run(
-            [
-                *COMMAND,
-                "produce",
-                "--predictions",
-                predictions,
-                "--labels",
-                labels,
-                "--config",
-                config,
-                "--json",
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+        sent_now = produce(predictions, labels, config)
         worker.wait(int((served.time_ms < until_ms).sum()), len(known.time_ms))
-        took_s, sent = (
-            took_s + time.perf_counter() - began,
-            sent + sum(json.loads(done.stdout)["sent"].values()),
-        )
+        took_s, sent = took_s + time.perf_counter() - began, sent + sent_now
         told = worker.windows()
         exact, binned = worst(told, expected(known))
         accuracy = [told[window]["accuracy"] for window in ("last_1000", "7d", "30d")]

@@ -195,7 +195,7 @@ def bill(packages: list[Package]) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
+def asked(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Licences, known vulnerabilities and bill of materials of what stream-monitor "
         "installs."
@@ -220,7 +220,11 @@ def main(arguments: list[str] | None = None) -> int:
         default=OSV,
         help="a service that answers as OSV's querybatch (default: %(default)s)",
     )
-    given = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = asked(arguments)
     packages = installed(frozenset(given.extra))
     if given.sbom:
         text = json.dumps(bill(packages), indent=2) + "\n"

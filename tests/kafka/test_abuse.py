@@ -238,27 +238,40 @@ def test_sigterm_at_bad_moments_ends_a_worker_in_time(site: Site) -> None:
     assert site.stop() == 0
 
 
+class Feed:
+    """Sends predictions of eight models until it is stopped, and counts them."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.sent, self.stopping = site, 0, threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def start(self) -> None:
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.thread.join(40)
+
+    def run(self) -> None:
+        producer = Producer(
+            {"bootstrap.servers": self.site.bootstrap, "linger.ms": 5, "log_level": 0}
+        )
+        topic = self.site.prefix + "predictions"
+        while not self.stopping.wait(0.02):
+            for _ in range(10):
+                key = f"{self.sent}"
+                producer.produce(topic, event(key, f"m{self.sent % 8}"), key.encode())
+                self.sent += 1
+            producer.poll(0)
+        assert producer.flush(30) == 0
+
+
 def test_a_storm_of_rebalances_leaves_progress_and_exact_counts(kafka: Any, tmp_path: Path) -> None:
     """A worker comes, and goes as soon as it has opened something, while events flow."""
     site = Site(kafka.bootstrap, tmp_path)
     site.file.write_text(site.file.read_text().replace("instance_id: one, ", ""))
     members = [Member(0, site.file, tmp_path)]
-    sent = 0
-    stop = threading.Event()
-
-    def feed() -> None:
-        nonlocal sent
-        producer = Producer({"bootstrap.servers": site.bootstrap, "linger.ms": 5, "log_level": 0})
-        while not stop.wait(0.02):
-            for _ in range(10):
-                producer.produce(
-                    site.prefix + "predictions",
-                    event(f"{sent}", f"m{sent % 8}"),
-                    f"{sent}".encode(),
-                )
-                sent += 1
-            producer.poll(0)
-        assert producer.flush(30) == 0
+    feed = Feed(site)
 
     def counted() -> float:
         return sum(
@@ -275,10 +288,9 @@ def test_a_storm_of_rebalances_leaves_progress_and_exact_counts(kafka: Any, tmp_
             assert time.monotonic() < deadline, what
             time.sleep(0.1)
 
-    feeding = threading.Thread(target=feed)
     try:
         wait("ready", members[0].ready)
-        feeding.start()
+        feed.start()
         progress = []
         for turn in range(6):
             if turn % 2 == 0:
@@ -297,15 +309,14 @@ def test_a_storm_of_rebalances_leaves_progress_and_exact_counts(kafka: Any, tmp_
                     for m in members[:1]
                 )
             )
-        stop.set()
-        feeding.join(40)
+        feed.stop()
         assert progress[-1] > progress[0] > 0
-        wait(f"all of {sent}", lambda: counted() == sent)
+        wait(f"all of {feed.sent}", lambda: counted() == feed.sent)
         time.sleep(1)
-        assert counted() == sent
+        assert counted() == feed.sent
         assert reasons(site.letters()) == {}
     finally:
-        stop.set()
+        feed.stopping.set()
         for member in members:
             if member.alive:
                 member.send(signal.SIGTERM)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,25 @@ def table(path: Path, rows: int, *, accuracy: float) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+@contextmanager
+def working(folder: Path) -> Iterator[str]:
+    """The address of a worker that runs meanwhile, and ends well; its log is `worker.log`."""
+    with (folder / "worker.log").open("w") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "stream_monitor", "worker"],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        assert worker.stdout is not None
+        yield worker.stdout.readline().split()[-1]
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+
+
 @pytest.fixture
 def prefix(kafka: Any, tmp_path: Path) -> str:
     """
@@ -112,17 +133,7 @@ def test_references_of_every_source_and_the_alerts_that_follow(
     producer = Producer({"bootstrap.servers": kafka.bootstrap})
     producer.produce(prefix + "baselines", b'{"features": {"x": {"type"', b"broken/")
     assert producer.flush(30) == 0
-    with (tmp_path / "worker.log").open("w") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "stream_monitor", "worker"],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    try:
-        assert worker.stdout is not None
-        url = worker.stdout.readline().split()[-1]
+    with working(tmp_path) as url:
         for model, file in (
             ("published", "few"),
             ("filed", "few"),
@@ -160,9 +171,6 @@ def test_references_of_every_source_and_the_alerts_that_follow(
         )
         assert ": known" in call(tmp_path, "alerts", "--all")
         assert "no alert has a fingerprint" in call(tmp_path, "alerts", "mute", "zzzz", code=1)
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
 
 
 def test_a_missing_file_ends_a_worker_before_it_connects(prefix: str, tmp_path: Path) -> None:

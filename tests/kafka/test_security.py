@@ -172,20 +172,22 @@ def test_a_worker_works_and_listens_on_one_port_and_tells_no_secret(
     assert "Traceback" not in said
 
 
-def wrong(broker: DemandingBroker) -> dict[str, tuple[Client, str]]:
-    """Clients that are refused, and the beginning of what they are told to do."""
-    good, at, folder = broker.clients(), broker.server.addresses, broker.folder
-    scram, mutual, tls = good["scram512"], good["mutual"], good["tls"]
-    lie = {"password": WRONG}
+Wrong = dict[str, tuple[Client, str]]
+"""Clients that are refused, by what is wrong, and the beginning of what they are told to do."""
 
-    def showing(name: str) -> Client:
-        return mutual.but(
-            cert_file=str(folder / f"{name}.crt"), key_file=str(folder / f"{name}.key")
-        )
 
-    def bare(address: str) -> Client:
-        return Client(address, {"protocol": "PLAINTEXT"}, {})
+def wrong(broker: DemandingBroker) -> Wrong:
+    return (
+        wrong_logins(broker)
+        | wrong_certificates(broker)
+        | wrong_protocols(broker)
+        | wrong_files(broker)
+    )
 
+
+def wrong_logins(broker: DemandingBroker) -> Wrong:
+    good, lie = broker.clients(), {"password": WRONG}
+    scram = good["scram512"]
     return {
         "wrong password": (
             scram.but(secrets=lie),
@@ -209,6 +211,19 @@ def wrong(broker: DemandingBroker) -> dict[str, tuple[Client, str]]:
             scram.but(sasl_mechanism="PLAIN"),
             "has no login by PLAIN; set kafka.security.sasl_mechanism",
         ),
+    }
+
+
+def wrong_certificates(broker: DemandingBroker) -> Wrong:
+    good, at, folder = broker.clients(), broker.server.addresses, broker.folder
+    mutual, tls = good["mutual"], good["tls"]
+
+    def showing(name: str) -> Client:
+        return mutual.but(
+            cert_file=str(folder / f"{name}.crt"), key_file=str(folder / f"{name}.key")
+        )
+
+    return {
         "expired": (tls.but(at["EXPIRED"]), "the broker's certificate has expired; renew it"),
         "unknown authority": (
             tls.but(ca_file=None),
@@ -233,6 +248,17 @@ def wrong(broker: DemandingBroker) -> dict[str, tuple[Client, str]]:
                 "kafka.security.cert_file and key_file"
             ),
         ),
+    }
+
+
+def wrong_protocols(broker: DemandingBroker) -> Wrong:
+    good, at = broker.clients(), broker.server.addresses
+    scram, tls = good["scram512"], good["tls"]
+
+    def bare(address: str) -> Client:
+        return Client(address, {"protocol": "PLAINTEXT"}, {})
+
+    return {
         "no TLS": (
             bare(at["TLS"]),
             "when it demands TLS or a login on this port, set kafka.security.protocol",
@@ -265,6 +291,13 @@ def wrong(broker: DemandingBroker) -> dict[str, tuple[Client, str]]:
             scram.but(at["TLS"]),
             "takes no login there; set kafka.security.protocol to SSL",
         ),
+    }
+
+
+def wrong_files(broker: DemandingBroker) -> Wrong:
+    good = broker.clients()
+    mutual, tls = good["mutual"], good["tls"]
+    return {
         "password of the key": (
             mutual.but(secrets={"key_password": WRONG}),
             "kafka.security.cert_file and key_file: ",
