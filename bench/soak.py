@@ -51,6 +51,7 @@ GROWTH_MAX, JUDGED_MINUTES = 0.05, 10
 DESCRIPTORS_MORE = 3
 """A scrape, or a connection that is made anew, may be open just then."""
 DISK_FREE_MIN = 10 << 30
+RECORDS, DEAD_LETTERS = "stream_monitor_records_total", "stream_monitor_dead_letters_total"
 SERIES = re.compile(r"^([a-z_]+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 
@@ -134,70 +135,75 @@ def sample(worker: measure.Subject, broker: KafkaServer | None, began: float) ->
     )
 
 
-def unaccounted(sent: Counter[tuple[str, str]], page: Page, models: set[str]) -> list[str]:
-    """Where the counters of the worker differ from what was sent."""
-    out = []
+class Count(NamedTuple):
+    """What the worker counted, beside what it should have."""
 
-    def demand(what: str, want: int, got: int, slack: int = 0) -> None:
-        if not want <= got <= want + slack:
-            out.append(
-                f"{what}: {want:,}{f' to {want + slack:,}' if slack else ''} expected, "
-                f"{got:,} counted"
-            )
+    what: str
+    want: int
+    got: int
+    slack: int = 0
+    """So many more are right too."""
 
-    count = "stream_monitor_records_total"
-    for topic in workload.INPUTS:
-        of = {outcome: sent[topic, outcome] for outcome in soak_sender.OUTCOMES}
-        total, either = sum(of.values()) - of["aborted"], of["either"]
-        forwarded, rejected = (
-            page.sum(count, topic=topic, outcome="forwarded"),
-            page.sum(count, topic=topic, outcome="rejected"),
-        )
-        demand(
-            f"{topic} forwarded + rejected + tombstones",
-            total,
-            forwarded + rejected + page.sum(count, topic=topic, outcome="tombstone"),
-        )
-        demand(
-            f"tombstones of {topic}",
-            of["tombstone"],
-            page.sum(count, topic=topic, outcome="tombstone"),
-        )
-        demand(f"{topic} forwarded", of["good"] + of["accepted"], forwarded, either)
-        demand(
-            f"dead letters of {topic}",
-            rejected,
-            page.sum("stream_monitor_dead_letters_total", topic=topic),
-        )
-        for reason in soak_sender.REJECT_REASONS:
-            demand(
+    @property
+    def is_right(self) -> bool:
+        return self.want <= self.got <= self.want + self.slack
+
+    def __str__(self) -> str:
+        most = f" to {self.want + self.slack:,}" if self.slack else ""
+        return f"{self.what}: {self.want:,}{most} expected, {self.got:,} counted"
+
+
+def records(topic: str, sent: Counter[tuple[str, str]], page: Page) -> list[Count]:
+    """Counts of what became of the records of a topic."""
+    of = {outcome: sent[topic, outcome] for outcome in soak_sender.OUTCOMES}
+    total, either = sum(of.values()) - of["aborted"], of["either"]
+    forwarded, rejected, tombstones = (
+        page.sum(RECORDS, topic=topic, outcome=outcome)
+        for outcome in ("forwarded", "rejected", "tombstone")
+    )
+    read = forwarded + rejected + tombstones
+    dead = page.sum(DEAD_LETTERS, topic=topic)
+    return [
+        Count(f"{topic} forwarded + rejected + tombstones", total, read),
+        Count(f"tombstones of {topic}", of["tombstone"], tombstones),
+        Count(f"{topic} forwarded", of["good"] + of["accepted"], forwarded, either),
+        Count(f"dead letters of {topic}", rejected, dead),
+        *(
+            Count(
                 f"dead letters of {topic}, {reason}",
                 of[reason],
-                page.sum("stream_monitor_dead_letters_total", topic=topic, reason=reason),
+                page.sum(DEAD_LETTERS, topic=topic, reason=reason),
                 either,
             )
-    seen = {
-        outcome: page.sum(count, topic="predictions", outcome=outcome)
-        for outcome in ("accepted", "duplicate", "seen")
-    }
-    demand(
-        "predictions accepted + duplicate + seen",
-        page.sum(count, topic="predictions", outcome="forwarded"),
-        sum(seen.values()),
+            for reason in soak_sender.REJECT_REASONS
+        ),
+    ]
+
+
+def rows(sent: Counter[tuple[str, str]], page: Page, models: set[str]) -> list[Count]:
+    """Counts of what the evaluation made of the records that were forwarded."""
+    forwarded, accepted, duplicate, seen = (
+        page.sum(RECORDS, topic="predictions", outcome=outcome)
+        for outcome in ("forwarded", "accepted", "duplicate", "seen")
     )
-    demand("predictions seen before", 0, seen["seen"])
-    demand(
-        "predictions of the good models",
-        sent["predictions", "good"],
-        page.sum("model_predictions_total", models),
+    predicted, labelled = (
+        page.sum(f"model_{name}_total", models) for name in ("predictions", "labels")
     )
-    demand(
-        "labelled predictions of the good models",
-        sent["labels", "good"],
-        page.sum("model_labels_total", models),
-    )
-    demand("records lost to retention", 0, page.sum("stream_monitor_lost_records"))
-    return out
+    every = accepted + duplicate + seen
+    lost = page.sum("stream_monitor_lost_records")
+    return [
+        Count("predictions accepted + duplicate + seen", forwarded, every),
+        Count("predictions seen before", 0, seen),
+        Count("predictions of the good models", sent["predictions", "good"], predicted),
+        Count("labelled predictions of the good models", sent["labels", "good"], labelled),
+        Count("records lost to retention", 0, lost),
+    ]
+
+
+def unaccounted(sent: Counter[tuple[str, str]], page: Page, models: set[str]) -> list[str]:
+    """Where the counters of the worker differ from what was sent."""
+    counts = [count for topic in workload.INPUTS for count in records(topic, sent, page)]
+    return [str(count) for count in (*counts, *rows(sent, page, models)) if not count.is_right]
 
 
 def thirds(samples: list[Sample]) -> list[list[Sample]]:
@@ -254,11 +260,42 @@ def settle(
     counted = -1
     while True:
         page = Page(worker.metrics())
-        missing, now = unaccounted(sent, page, models), page.sum("stream_monitor_records_total")
+        missing, now = unaccounted(sent, page, models), page.sum(RECORDS)
         moved, counted = (time.monotonic(), now) if now != counted else (moved, counted)
         if not missing or time.monotonic() - moved > STALL_S:
             return page, missing, time.monotonic() - began
         time.sleep(2)
+
+
+def watched(
+    worker: measure.Subject,
+    broker: KafkaServer | None,
+    sender: soak_sender.Sender,
+    a: argparse.Namespace,
+) -> list[Sample]:
+    """Samples of the worker until the time is over."""
+    began, samples = time.monotonic(), []
+    while time.monotonic() - began < a.minutes * 60:
+        time.sleep(a.sample)
+        samples.append(sample(worker, broker, began))
+        now = {k: round(v, 1) for k, v in samples[-1]._asdict().items()}
+        line = json.dumps({**now, "sent": sum(sender.sent().values())})
+        print(line, file=sys.stderr, flush=True)
+        if not sender.process.is_alive() or shutil.disk_usage(worker.output).free < DISK_FREE_MIN:
+            raise RuntimeError("the sender ended, or the disk is nearly full")
+    return samples
+
+
+def ended(worker: measure.Subject) -> list[str]:
+    """What is wrong with the log and the end of the worker, which is stopped here."""
+    lines = worker.output.read_text(errors="replace").splitlines()
+    errors = [line for line in lines if " ERROR " in line or " CRITICAL " in line]
+    worker.process.terminate()
+    code = worker.process.wait(30)
+    problems = [f"the worker ended with {code}"] if code else []
+    return problems + (
+        [f"the log has {len(errors)} errors, the first: {errors[0]}"] if errors else []
+    )
 
 
 def run(bootstrap: str, broker: KafkaServer | None, a: argparse.Namespace) -> dict[str, Any]:
@@ -266,78 +303,62 @@ def run(bootstrap: str, broker: KafkaServer | None, a: argparse.Namespace) -> di
     models = steady.even(a.models)
     with measure.workplace() as (folder, prefix):
         workload.create_topics(bootstrap, [prefix + t for t in workload.INPUTS])
-        defaults = {"baseline": {"rows": 1_000}, "segments": ["country"]}
         command = measure.worker_command(
             folder,
             bootstrap,
             prefix,
-            defaults=defaults,
+            defaults={"baseline": {"rows": 1_000}, "segments": ["country"]},
             limits=LIMITS,
             models={m: {"segments": []} for m in models},
         )
-        with measure.running(
-            command, folder, {"STREAM_MONITOR_WORKER__MAX_RECORD_BYTES": "960000"}
-        ) as worker:
+        settings = {"STREAM_MONITOR_WORKER__MAX_RECORD_BYTES": "960000"}
+        with measure.running(command, folder, settings) as worker:
             worker.wait_ready()
-            sender = soak_sender.Sender(
-                bootstrap,
-                prefix,
-                models,
-                rate=a.rate,
-                odd_share=a.odd_share,
-                label_share=a.label_share,
-            )
-            began, samples = time.monotonic(), []
-            while time.monotonic() - began < a.minutes * 60:
-                time.sleep(a.sample)
-                samples.append(sample(worker, broker, began))
-                print(
-                    json.dumps(
-                        {
-                            **{k: round(v, 1) for k, v in samples[-1]._asdict().items()},
-                            "sent": sum(sender.sent().values()),
-                        }
-                    ),
-                    file=sys.stderr,
-                    flush=True,
-                )
-                if not sender.process.is_alive() or shutil.disk_usage(folder).free < DISK_FREE_MIN:
-                    raise RuntimeError("the sender ended, or the disk is nearly full")
+            shares = {"odd_share": a.odd_share, "label_share": a.label_share}
+            sender = soak_sender.Sender(bootstrap, prefix, models, rate=a.rate, **shares)
+            began = time.monotonic()
+            samples = watched(worker, broker, sender, a)
             sent, sent_s = sender.stop(), time.monotonic() - began
             page, problems, settled_s = settle(worker, sent, set(models))
-            alerts = page.by("stream_monitor_alert_events_total", "status")
-            errors = [
-                line
-                for line in worker.output.read_text(errors="replace").splitlines()
-                if " ERROR " in line or " CRITICAL " in line
-            ]
-            worker.process.terminate()
-            code = worker.process.wait(30)
+            ends = ended(worker)
     found = growth(samples)
-    problems += grown(found) if a.minutes >= JUDGED_MINUTES else []
-    problems += [f"the worker ended with {code}"] if code else []
-    problems += [f"the log has {len(errors)} errors, the first: {errors[0]}"] if errors else []
+    problems += (grown(found) if a.minutes >= JUDGED_MINUTES else []) + ends
+    return {
+        **of_what_was_sent(sent, sent_s),
+        "dead letters": page.by(DEAD_LETTERS, "reason"),
+        "limits hit": page.by("stream_monitor_limit_hits_total", "limit"),
+        "predictions evicted": page.sum("stream_monitor_predictions_evicted_total"),
+        "alert events": page.by("stream_monitor_alert_events_total", "status"),
+        **found,
+        **of_samples(samples),
+        "counted after the last record, s": round(settled_s, 1),
+        "problems": problems,
+    }
+
+
+def of_what_was_sent(sent: Counter[tuple[str, str]], sent_s: float) -> dict[str, Any]:
+    """Lines of the report on the records that were sent."""
+    total = sum(sent.values())
     odd = sum(n for (_, outcome), n in sent.items() if outcome != "good")
     return {
         "minutes": round(sent_s / 60, 1),
-        "records sent": sum(sent.values()),
-        "records a second": round(sum(sent.values()) / sent_s),
-        "odd ones among them, %": round(100 * odd / sum(sent.values()), 1),
+        "records sent": total,
+        "records a second": round(total / sent_s),
+        "odd ones among them, %": round(100 * odd / total, 1),
         "sent": {f"{topic}: {outcome}": n for (topic, outcome), n in sorted(sent.items())},
-        "dead letters": page.by("stream_monitor_dead_letters_total", "reason"),
-        "limits hit": page.by("stream_monitor_limit_hits_total", "limit"),
-        "predictions evicted": page.sum("stream_monitor_predictions_evicted_total"),
-        "alert events": alerts,
-        **found,
+    }
+
+
+def of_samples(samples: list[Sample]) -> dict[str, Any]:
+    """Lines of the report on the worker and the broker while records came."""
+    first, last = samples[0], samples[-1]
+    cores = (last.cpu_s - first.cpu_s) / (last.time_s - first.time_s)
+    return {
         "lag, records (most)": max(s.lag_records for s in samples),
         "log time behind, s (most)": round(max(s.log_time_lag_s for s in samples), 1),
         "slowest /metrics, ms": round(max(s.scrape_ms for s in samples)),
-        "cores of the worker": round(
-            (samples[-1].cpu_s - samples[0].cpu_s) / (samples[-1].time_s - samples[0].time_s), 2
-        ),
+        "cores of the worker": round(cores, 2),
         "broker's data, MB (most)": round(max(s.broker_mb for s in samples)),
-        "counted after the last record, s": round(settled_s, 1),
-        "problems": problems,
     }
 
 

@@ -17,7 +17,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import workload
 from confluent_kafka import Producer
@@ -98,7 +98,7 @@ class Steady:
         self.predictions, self.labels = context.Value("q", 0), context.Value("q", 0)
         self._done = context.Event()
         self.fill, self.rate, self.label_share = fill, rate, label_share
-        arguments = (
+        work = Work(
             bootstrap,
             prefix,
             tuple(models),
@@ -109,7 +109,7 @@ class Steady:
             self.labels,
             self._done,
         )
-        self.process = context.Process(target=send, args=arguments, daemon=True)
+        self.process = context.Process(target=send, args=(work,), daemon=True)
         self.times_s: list[float] = []
         self.counts: list[int] = []
         self.process.start()
@@ -145,70 +145,89 @@ class Steady:
         return self.predictions.value, self.labels.value
 
 
-def send(
-    bootstrap: str,
-    prefix: str,
-    models: tuple[str, ...],
-    fill: int,
-    rate: float,
-    label_share: float,
-    predictions: Any,
-    labels: Any,
-    done: Any,
-) -> None:
-    """The work of the process."""
-    producer = Producer({"bootstrap.servers": bootstrap, **OPTIONS})
-    bodies, rnd = templates(models), random.Random(11)
-    parts = [
-        b"%08x-%04x-4%03x-" % (rnd.getrandbits(32), rnd.getrandbits(16), rnd.getrandbits(12))
-        for _ in range(TEMPLATES)
-    ]
-    answers = [predicted ^ (rnd.random() < workload.ERROR_RATE) for _, predicted in bodies]
-    owed = 0.0
-    waiting: deque[tuple[float, bytes, int]] = deque()
+class Work(NamedTuple):
+    """What the process is told, and what it tells."""
 
-    def predict(k: int, now_ms: int) -> bytes:
-        key = parts[k % TEMPLATES] + b"%04x-%012x" % (k & 0xFFFF, k)
-        workload.send(
-            producer,
-            prefix + "predictions",
-            b'{"event_id":"%s","timestamp":%d' % (key, now_ms) + bodies[k % TEMPLATES][0],
-            key,
-            now_ms,
-        )
+    bootstrap: str
+    prefix: str
+    models: tuple[str, ...]
+    fill: int
+    rate: float
+    label_share: float
+    predictions: Any
+    labels: Any
+    done: Any
+
+
+class Events:
+    """Predictions and labels by number, put together from `TEMPLATES` bodies and ids."""
+
+    def __init__(self, producer: Producer, prefix: str, models: Sequence[str]) -> None:
+        self.producer, self.prefix = producer, prefix
+        bodies, rnd = templates(models), random.Random(11)
+        self._ids = [
+            b"%08x-%04x-4%03x-" % (rnd.getrandbits(32), rnd.getrandbits(16), rnd.getrandbits(12))
+            for _ in range(TEMPLATES)
+        ]
+        self._bodies = [body for body, _ in bodies]
+        self._answers = [
+            predicted ^ (rnd.random() < workload.ERROR_RATE) for _, predicted in bodies
+        ]
+
+    def predict(self, k: int, now_ms: int) -> bytes:
+        """Send prediction `k`; its id."""
+        key = self._ids[k % TEMPLATES] + b"%04x-%012x" % (k & 0xFFFF, k)
+        value = b'{"event_id":"%s","timestamp":%d' % (key, now_ms) + self._bodies[k % TEMPLATES]
+        workload.send(self.producer, self.prefix + "predictions", value, key, now_ms)
         return key
 
-    for k in range(fill):
-        predict(k, int(time.time() * 1e3))
+    def label(self, k: int, key: bytes, now_ms: int) -> None:
+        """Send the label of prediction `k`."""
+        answer = self._answers[k % TEMPLATES]
+        value = b'{"event_id":"%s","label":%d,"timestamp":%d}' % (key, answer, now_ms)
+        workload.send(self.producer, self.prefix + "labels", value, key, now_ms)
+
+
+def send(work: Work) -> None:
+    """The work of the process."""
+    producer = Producer({"bootstrap.servers": work.bootstrap, **OPTIONS})
+    events = Events(producer, work.prefix, work.models)
+    for k in range(work.fill):
+        events.predict(k, int(time.time() * 1e3))
         if k % 1_000 == 999:
             producer.poll(0)
-            predictions.value = k + 1
-            if done.is_set():
+            work.predictions.value = k + 1
+            if work.done.is_set():
                 return
     producer.flush(120)
-    predictions.value = k = fill
-    began, told, per_prediction = time.monotonic(), 0, label_share / (1 - label_share)
-    while not done.is_set():
+    work.predictions.value = work.fill
+    at_rate(work, events)
+    if producer.flush(60):
+        raise TimeoutError("not every event could be produced within 60 s")
+
+
+def at_rate(work: Work, events: Events) -> None:
+    """Send predictions, and the labels of some of them later, until there shall be no more."""
+    k, told, owed = work.fill, 0, 0.0
+    predictions_a_second, per_prediction = (
+        work.rate * (1 - work.label_share),
+        work.label_share / (1 - work.label_share),
+    )
+    waiting: deque[tuple[float, int, bytes]] = deque()
+    began = time.monotonic()
+    while not work.done.is_set():
         now, now_ms = time.monotonic(), int(time.time() * 1e3)
-        for _ in range(int((now - began) * rate * (1 - label_share)) - (k - fill)):
-            key = predict(k, now_ms)
+        for _ in range(int((now - began) * predictions_a_second) - (k - work.fill)):
+            key = events.predict(k, now_ms)
             owed += per_prediction
             if owed >= 1:
                 owed -= 1
-                waiting.append((now + LABEL_DELAY_S, key, answers[k % TEMPLATES]))
+                waiting.append((now + LABEL_DELAY_S, k, key))
             k += 1
         while waiting and waiting[0][0] <= now:
-            _, key, answer = waiting.popleft()
-            workload.send(
-                producer,
-                prefix + "labels",
-                b'{"event_id":"%s","label":%d,"timestamp":%d}' % (key, answer, now_ms),
-                key,
-                now_ms,
-            )
+            _, labelled, key = waiting.popleft()
+            events.label(labelled, key, now_ms)
             told += 1
-        producer.poll(0)
-        predictions.value, labels.value = k, told
+        events.producer.poll(0)
+        work.predictions.value, work.labels.value = k, told
         time.sleep(max(0.0, now + SLICE_S - time.monotonic()))
-    if producer.flush(60):
-        raise TimeoutError("not every event could be produced within 60 s")
