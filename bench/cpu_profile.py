@@ -41,7 +41,7 @@ STAGES = {
         r"stages/(snapshots|evaluate_stage|checkpoints|restoring)\.py|\b(snapshot|restore) "
         r"\([^;]*evaluate\.py|join/ring_snapshot\.py"
     ),
-    "unpack and route": r"stream_monitor/evaluate\.py|events/observations\.py",
+    "unpack and route": r"stream_monitor/(evaluate|outcomes)\.py|events/observations\.py",
     "exporter and HTTP": r"runtime/(exporter|http)\.py|stream_monitor/metrics/|monitors/exposition\.py",  # noqa: E501
     "sockets": r"aiokafka/(conn|client|protocol)|asyncio/(selector_events|streams)\.py",
     "Faust and asyncio": r"/(faust|mode|asyncio|aiokafka)/|selectors\.py|stages/(transport|hub)\.py",  # noqa: E501

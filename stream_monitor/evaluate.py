@@ -8,48 +8,39 @@ state, alerts and ids, whenever and wherever they are folded; no clock but log t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Container, Iterator, Mapping
-from itertools import product
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.event import Alert, Status, encode
+from stream_monitor.alerts.event import Alert, encode
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.errors import StateError
-from stream_monitor.events.observations import LABEL, Arrivals, Observations, arrived, unpack
+from stream_monitor.events.observations import Arrivals, arrived, unpack
 from stream_monitor.join.join import Join
 from stream_monitor.join.ring_snapshot import parts_of, segments_of
 from stream_monitor.join.rows import Pairs
 from stream_monitor.join.store import RINGS
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.monitors import bounds
-from stream_monitor.monitors.containment import MONITORS
 from stream_monitor.monitors.exposition import version_samples, version_summary
 from stream_monitor.monitors.registry import Registry
+from stream_monitor.monitors.shard_samples import alert_samples, join_samples, refusal_samples
 from stream_monitor.monitors.version import Version
+from stream_monitor.outcomes import Outcomes
 from stream_monitor.separation import Part, Separation, by_code
 from stream_monitor.settings import CoreSettings
 from stream_monitor.verdicts import Out, Verdict
 from stream_monitor.windows.log_time import CONFIRM_MS, LogTime
 
-OUTCOMES = ("accepted", "duplicate", "seen")
-"""What becomes of a row of the log."""
-LABEL_OUTCOMES = ("matched", "corrected", "superseded", "duplicate", "orphan", "evicted")
 TICK_MS = 1_000
 """Log time between two rounds of expiry, freshness and judgement of what is due."""
 FRESH_MS, FRESH_MANY_MS, MANY = 50, 1_000, 20
 """
 Rows wait at most so long (log time) before they are reduced; longer when more than MANY versions
 are active, since a reduction has a fixed cost.
-"""
-AHEAD_MS = 5_000
-"""
-An event dated further ahead of the log has a wrong clock; clocks that are kept in step differ by
-less.
 """
 SNAPSHOT_SCHEMA = 4
 
@@ -103,15 +94,11 @@ class Shard:
         self.partition, self.partitions, self.settings = partition, partitions, settings
         self.config = settings.hash
         self.log_time = LogTime(confirm_ms)
-        self.ahead = 0
-        """Events that were dated ahead of the log."""
         self.changed_ms = 0
         """Log time at which the configuration changed last."""
         self.anew: list[str] = []
         """What began anew by that change: `MODEL/VERSION: PART (KEYS)`."""
-        self.seen: dict[str, int] = {}
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self.labels: Counter[str] = Counter()
+        self.outcomes = Outcomes()
         self.join = Join(settings.limits.pending, settings.defaults.labels.max_delay_ms)
         self.registry = Registry(settings, dict(baselines or {}))
         self.separation = Separation(self.registry, self.join)
@@ -163,16 +150,12 @@ class Shard:
         now_ms = self._advance(end_ms if came_ms is None else int(came_ms[0]))
         if came_ms is not None:
             now_ms = self.log_time.read(end_ms)
-        fresh = self._unseen(observations)
-        self._date(observations, fresh, now_ms)
+        fresh = self.outcomes.unseen(observations)
+        self.outcomes.date(observations, fresh, now_ms)
         self.registry.log_ms = now_ms
         predictions, labels, parts = self.separation.separate(observations, fresh)
         joined = self.join.apply(predictions, labels, now_ms if came_ms is None else came_ms)
-        repeated = int(joined.duplicate.sum())
-        self.counts["predictions", "duplicate"] += repeated
-        self.counts["predictions", "accepted"] += len(joined.duplicate) - repeated
-        self.counts["labels", "accepted"] += len(labels.row)
-        self.labels.update({k: n for k, n in joined.outcomes.items() if n})
+        self.outcomes.joined(joined.duplicate, len(labels.row), joined.outcomes)
         self._deliver(parts, joined.duplicate, now_ms)
         self._deliver_pairs(joined.pairs, now_ms)
         self._reduce_due()
@@ -192,36 +175,6 @@ class Shard:
         if self.log_time.is_waiting or self.log_time_ms // TICK_MS != before // TICK_MS:
             self._tick()
         return now_ms
-
-    def _date(self, observations: Observations, fresh: NDArray[np.bool_], now_ms: int) -> None:
-        """
-        What is in the log has happened: an event that is dated later gets the time of the log, so
-        that no clock of a producer is a frontier.
-        """
-        times = observations.rows["time"]
-        ahead = times > now_ms + AHEAD_MS
-        if ahead.any():
-            self.ahead += int((fresh & ahead).sum())
-            times[ahead] = now_ms
-
-    def _unseen(self, observations: Observations) -> NDArray[np.bool_]:
-        """
-        Rows that lie at or after the next expected offset of their source; what lies before was
-        there already.
-        """
-        rows, sources = observations.rows, observations.head.sources
-        source, offset = rows["source"], rows["offset"]
-        expected = np.array([self.seen.get(s, 0) for s in sources], np.int64)
-        fresh: NDArray[np.bool_] = offset >= expected[source] if len(sources) else np.ones(0, bool)
-        np.maximum.at(expected, source, offset + 1)
-        self.seen.update(zip(sources, expected.tolist(), strict=True))
-        seen = len(rows) - int(fresh.sum())
-        if seen:
-            kinds = np.array([g.kind for g in observations.head.groups])[rows["group"][~fresh]]
-            labels = int((kinds == LABEL).sum())
-            self.counts["labels", "seen"] += labels
-            self.counts["predictions", "seen"] += seen - labels
-        return fresh
 
     # ---- what the versions get
 
@@ -272,17 +225,13 @@ class Shard:
 
     def _tick(self) -> None:
         self.join.expire(self.log_time_ms)
-        self.labels["orphan"] = sum(self.join.orphans.values())
+        self.outcomes.labels["orphan"] = sum(self.join.orphans.values())
         for version in self.registry.in_use():
             version.tick(self.log_time_ms, self._judge, self.config if self.tells_history else "")
             self.outbox += version.drain()
         for retired in self.registry.retire(self.log_time_ms):
-            for key in [
-                k
-                for k in self.alerts.episodes
-                if (k.model, k.version) == (retired.model, retired.name)
-            ]:
-                self._judge(bounds.retirement(key, retired.settings, self.log_time_ms))
+            for verdict in bounds.retirements(self.alerts, retired, self.log_time_ms):
+                self._judge(verdict)
         for verdict in bounds.unheard(
             self.alerts, self.registry, self.changed_ms, self.log_time_ms
         ):
@@ -314,43 +263,13 @@ class Shard:
         for version in self.registry.in_use():
             if not version.is_idle:
                 yield from version_samples(version, firing)
-        by_severity = Counter(
-            (key.model, key.version, episode.severity) for key, episode in self.alerts.firing()
-        )
-        for (model, name, severity), n in by_severity.items():
-            yield Sample("model_alerts_firing", (model, name, severity), n)
-        yield from self._counters()
-        yield Sample("stream_monitor_timestamps_replaced_total", (), self.ahead)
+        yield from alert_samples(self.alerts)
+        yield from self.outcomes.samples()
+        yield from join_samples(self.join, self.partition, self.log_time_ms)
+        yield from refusal_samples(self.registry, self.join)
         yield Sample("stream_monitor_log_time_jumps_total", (), self.log_time.refused)
-        yield Sample("stream_monitor_join_pending", (), len(self.join.predictions))
-        if (reach_ms := self.join.reach_ms(self.log_time_ms)) is not None:
-            yield Sample(
-                "stream_monitor_join_reach_seconds", (str(self.partition),), reach_ms / 1e3
-            )
-        yield Sample("stream_monitor_predictions_expired_total", (), int(self.join.expired.sum()))
-        yield Sample("stream_monitor_predictions_evicted_total", (), int(self.join.evicted.sum()))
-        yield Sample(
-            "stream_monitor_state_bytes",
-            (),
-            self.join.memory_bytes + sum(v.memory_bytes for v in self.versions),
-        )
-
-    def _counters(self) -> Iterator[Sample]:
-        """Each is there at 0 before its first increase, which Prometheus would not see else."""
-        for topic, outcome in product(("predictions", "labels"), OUTCOMES):
-            yield Sample(
-                "stream_monitor_records_total", (topic, outcome), self.counts[topic, outcome]
-            )
-        for outcome in LABEL_OUTCOMES:
-            yield Sample("stream_monitor_labels_total", (outcome,), self.labels[outcome])
-        for status in get_args(Status):
-            yield Sample("stream_monitor_alert_events_total", (status,), self.alerts.counts[status])
-        off = Counter(monitor for version in self.versions for monitor in version.contained.off)
-        for monitor in MONITORS:
-            yield Sample("stream_monitor_monitor_failures_total", (monitor,), off[monitor])
-        hits = bounds.hits(self.registry, self.join)
-        for limit in bounds.LIMITS:
-            yield Sample("stream_monitor_limit_hits_total", (limit,), hits[limit])
+        memory_bytes = self.join.memory_bytes + sum(v.memory_bytes for v in self.versions)
+        yield Sample("stream_monitor_state_bytes", (), memory_bytes)
 
     def summary(self) -> dict[str, Any]:
         """The part of `summary.json` that this shard knows."""
@@ -363,14 +282,11 @@ class Shard:
                 "evicted": int(self.join.evicted[code]),
             }
             versions[version.name] = version_summary(version, waiting)
-        records = {
-            kind: {o: self.counts[kind, o] for o in OUTCOMES} for kind in ("predictions", "labels")
-        }
         anew = {"anew": self.anew} if self.anew else {}
         return {
             "models": models,
             **anew,
-            "records": records,
+            "records": self.outcomes.summary(),
             "alerts": {
                 "firing": sum(1 for _ in self.alerts.firing()),
                 "resolved": self.alerts.counts["resolved"],
@@ -409,13 +325,10 @@ class Shard:
         state = {
             "schema": SNAPSHOT_SCHEMA,
             "log_time": self.log_time.state(),
-            "ahead": self.ahead,
             "config": self.config,
             "changed_ms": self.changed_ms,
             "anew": self.anew,
-            "seen": self.seen,
-            "counts": [[*k, n] for k, n in self.counts.items()],
-            "labels": dict(self.labels),
+            **self.outcomes.state(),
             "join": self.join.state(),
             "alerts": self.alerts.state(),
             "registry": self.registry.state(),
@@ -455,11 +368,10 @@ class Shard:
             raise StateError(message)
         shard = cls(partition, settings, baselines, partitions=partitions)
         shard.log_time.load(state["log_time"])
-        shard.ahead, shard.seen = state["ahead"], dict(state["seen"])
+        shard.outcomes = Outcomes.from_state(state)
         changed = state["config"] != settings.hash
         shard.changed_ms = shard.log_time_ms if changed else state["changed_ms"]
-        shard.counts = Counter({(k, o): n for k, o, n in state["counts"]})
-        shard.labels, shard.alerts = Counter(state["labels"]), Alerts.from_state(state["alerts"])
+        shard.alerts = Alerts.from_state(state["alerts"])
         if changed:
             shard.alerts.begin_anew()
         for text in state["texts"]:

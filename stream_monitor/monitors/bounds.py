@@ -17,7 +17,8 @@ from stream_monitor.alerts.wording import apart, duration, named, percent
 from stream_monitor.join.join import Join
 from stream_monitor.join.store import ANY
 from stream_monitor.monitors.registry import OTHER, Registry
-from stream_monitor.settings import DAY_MS, ModelSettings
+from stream_monitor.monitors.version import Version
+from stream_monitor.settings import DAY_MS
 from stream_monitor.verdicts import AlertKey, Level, Span, Verdict
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
@@ -60,14 +61,18 @@ def patience(registry: Registry) -> int:
     return min(PATIENCE_MS, registry.settings.defaults.labels.max_delay_ms // 2)
 
 
-def retirement(key: AlertKey, settings: ModelSettings, log_ms: int) -> Verdict:
-    """Ends what fires for a version that retires."""
-    return _end(
-        key,
-        log_ms,
-        f"nobody used this version for {settings.silence_ms / DAY_MS:.3g} days; it is not "
-        "monitored until somebody does",
+def retirements(alerts: Alerts, version: Version, log_ms: int) -> list[Verdict]:
+    """Verdicts that end what fires for a version that retires."""
+    silent_days = version.settings.silence_ms / DAY_MS
+    why = (
+        f"nobody used this version for {silent_days:.3g} days; it is not monitored until somebody "
+        "does"
     )
+    return [
+        _end(key, log_ms, why)
+        for key in alerts.episodes
+        if (key.model, key.version) == (version.model, version.name)
+    ]
 
 
 def unheard(alerts: Alerts, registry: Registry, changed_ms: int, log_ms: int) -> Iterator[Verdict]:

@@ -294,7 +294,7 @@ class Replay:
             rejected = self.ingest.counts[kind, "rejected"]
             duplicate = sum(s.summary()["records"][kind]["duplicate"] for s in self.shards)
             if kind == "labels":
-                duplicate = sum(s.labels["duplicate"] for s in self.shards)
+                duplicate = sum(s.outcomes.labels["duplicate"] for s in self.shards)
             records[kind] = {
                 "received": received,
                 "accepted": received - rejected - duplicate,
@@ -323,4 +323,6 @@ class Replay:
         """Labels that were accepted and met no prediction."""
         records = self.summary()["records"]["labels"]
         met = ("matched", "corrected", "superseded")
-        return int(records["accepted"]) - sum(s.labels[o] for s in self.shards for o in met)
+        return int(records["accepted"]) - sum(
+            s.outcomes.labels[o] for s in self.shards for o in met
+        )

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_monitor.config import parse
-from stream_monitor.evaluate import AHEAD_MS, Shard
+from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.offline.replay import Replay
+from stream_monitor.outcomes import AHEAD_MS
 from stream_monitor.windows.log_time import CONFIRM_MS, JUMP_MS, LogTime
 
 T0 = 1_760_000_000_000
@@ -187,7 +188,7 @@ def test_rows_of_a_clock_that_is_ahead_are_rows_of_when_they_came(ahead_ms: int)
 
     found, plain = run(120, odd=odd(ahead_ms)), run(120, odd=odd(0))
     assert (found.numbers(), told(found)) == (plain.numbers(), told(plain))
-    assert (found.shard.ahead, plain.shard.ahead) == (60, 0)
+    assert (found.shard.outcomes.ahead, plain.shard.outcomes.ahead) == (60, 0)
 
 
 def test_a_label_of_a_clock_that_is_ahead_can_be_corrected() -> None:

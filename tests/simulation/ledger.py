@@ -2,7 +2,7 @@
 Statistics that forget nothing, in place of `Shard`: which rows were counted, in which order, and an
 alert for every few of them that depends on all before.
 
-Rule of the file: what is seen before is decided by the product's own code (`Shard._unseen`); the
+Rule of the file: what is seen before is decided by the product's own code (`Outcomes.unseen`); the
 rest is so plain that a loss, a repetition or another order shows at once.
 """
 
@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections import Counter
 from collections.abc import Container, Mapping
 from typing import Any
 
-from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import unpack
+from stream_monitor.outcomes import Outcomes
 from stream_monitor.settings import CoreSettings
 from stream_monitor.verdicts import Out
 
@@ -26,8 +25,6 @@ Row = tuple[str, int]
 class Ledger:
     """A shard that writes down its rows."""
 
-    _unseen = Shard._unseen
-
     anew: tuple[str, ...] = ()
 
     def __init__(
@@ -36,8 +33,7 @@ class Ledger:
         self.partition, self.settings, self.baselines = partition, settings, baselines
         self.config = settings.hash
         self.log_time_ms = 0
-        self.seen: dict[str, int] = {}
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self.outcomes = Outcomes()
         self.rows: list[Row] = []
         self.digest = 0
         self.outbox: list[Out] = []
@@ -45,7 +41,7 @@ class Ledger:
     def fold(self, record: bytes, appended_ms: int | None = None) -> None:
         observations = unpack(record)
         self.log_time_ms = max(self.log_time_ms, observations.head.flushed_ms)
-        fresh = self._unseen(observations)  # type: ignore[misc]
+        fresh = self.outcomes.unseen(observations)
         sources = observations.head.sources
         for source, offset in zip(
             observations.rows["source"][fresh].tolist(),
@@ -79,8 +75,7 @@ class Ledger:
             )
         state = [
             self.log_time_ms,
-            self.seen,
-            [[*k, n] for k, n in self.counts.items()],
+            self.outcomes.state(),
             self.rows[full:],
             self.digest,
             [[o.topic, o.value.decode()] for o in self.outbox],
@@ -98,10 +93,8 @@ class Ledger:
         partitions: int = 1,
     ) -> Ledger:
         ledger = cls(partition, settings, baselines, partitions=partitions)
-        ledger.log_time_ms, ledger.seen, counts, rest, ledger.digest, outbox = json.loads(
-            parts["state"]
-        )
-        ledger.counts = Counter({(k, o): n for k, o, n in counts})
+        ledger.log_time_ms, outcomes, rest, ledger.digest, outbox = json.loads(parts["state"])
+        ledger.outcomes = Outcomes.from_state(outcomes)
         segments = sorted(
             (name for name in parts if name.startswith("segment-")),
             key=lambda name: int(name.split("-")[2]),

@@ -17,11 +17,11 @@ import numpy as np
 
 from stream_monitor import ingest
 from stream_monitor.kafka.deliveries import Fetched
+from stream_monitor.outcomes import Outcomes
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.ingest_stage import IngestStage
 from tests.simulation.broker import Broker, Coordinated, Entry
-from tests.simulation.ledger import Ledger
 from tests.simulation.process import DiedError
 
 
@@ -67,7 +67,7 @@ def _wandering(model: str, targets: int) -> int:
     return (len(model) + next(_calls) // 5) % targets
 
 
-def _nothing_is_seen(ledger: Ledger, observations: Any) -> Any:
+def _nothing_is_seen(outcomes: Outcomes, observations: Any) -> Any:
     return np.ones(len(observations.rows), bool)
 
 
@@ -104,7 +104,7 @@ WITHOUT: dict[str, Callable[[], Any]] = {
         IngestStage, "_send", _commit_what_is_not_sent
     ),
     "5 one partition for a model": lambda: patch.object(ingest, "home", _wandering),
-    "dropping what was seen": lambda: patch.object(Ledger, "_unseen", _nothing_is_seen),
+    "dropping what was seen": lambda: patch.object(Outcomes, "unseen", _nothing_is_seen),
     "fencing": lambda: patch.object(Broker, "init", _no_fence),
     "reading what is committed only": lambda: patch.object(Broker, "read", _uncommitted),
     "throwing away what is in doubt": lambda: patch.object(

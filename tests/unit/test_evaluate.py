@@ -233,7 +233,7 @@ def test_a_prediction_that_comes_after_such_a_label_is_counted_but_judged_once()
         "positive_class_source": "name",
         "task_source": "configured",
     }
-    assert after.shard.counts["predictions", "duplicate"] == 1
+    assert after.shard.outcomes.counts["predictions", "duplicate"] == 1
 
 
 def test_a_label_without_a_stored_prediction_and_without_a_model_brings_nothing() -> None:
@@ -252,7 +252,7 @@ def test_failed_calls_count_once_each_and_never_get_a_label() -> None:
     assert found["model_predictions_total", "m", "1"] == 4
     assert found["model_prediction_errors_total", "m", "1"] == 3
     assert found["model_labels_total", "m", "1"] == 1
-    assert stream.shard.counts["predictions", "duplicate"] == 2
+    assert stream.shard.outcomes.counts["predictions", "duplicate"] == 2
     assert stream.shard.summary()["models"]["m"]["versions"]["1"]["pending"] == 0
 
 

@@ -15,12 +15,13 @@ import pytest
 import stream_monitor
 from stream_monitor import settings
 from stream_monitor.detectors.base import METHODS
-from stream_monitor.evaluate import LABEL_OUTCOMES, Shard
+from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.metrics.catalogue import CATALOGUE
 from stream_monitor.metrics.reference import LABELS
 from stream_monitor.metrics.samples import Sample
 from stream_monitor.monitors.containment import MONITORS
+from stream_monitor.outcomes import LABEL_OUTCOMES
 from stream_monitor.schema import REJECT_REASONS, topics
 from stream_monitor.settings import Baseline, CoreSettings, Drift, Limits, ModelSettings, Segment
 from stream_monitor.verdicts import Kind
@@ -177,7 +178,7 @@ def test_every_outcome_that_a_label_can_have_is_shown():
     }
     assert shown["evicted"] > 0
     assert {outcome: n for outcome, n in shown.items() if n} == {
-        outcome: n for outcome, n in shard.labels.items() if n
+        outcome: n for outcome, n in shard.outcomes.labels.items() if n
     }
 
 

@@ -452,7 +452,7 @@ def test_a_replay_is_the_core_fed_live_in_ticks_of_a_second(gap_s: int, late: in
     assert any(kind == "performance" for _, kind, _, _ in seen(told)) == (late < 20)
     want = shard.summary()
     same(replay.summary()["models"], want["models"])
-    assert replay.shards[0].labels == shard.labels
+    assert replay.shards[0].outcomes.labels == shard.outcomes.labels
 
 
 def test_a_gap_in_a_file_is_no_silence_unless_the_configuration_says_how_long_one_is(
