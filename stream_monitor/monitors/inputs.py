@@ -10,7 +10,7 @@ there, the rows themselves wait for it. Detectors get the rows in log order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -74,6 +74,11 @@ class Inputs:
         The reference; None to learn it from the first `settings.baseline.rows` rows.
     learnt : callable
         Told the reference when it was learnt.
+    values : callable
+        Gets (name, standardised finite values, their event times) of each numeric feature of each
+        chunk, in log order.
+    points : callable or None
+        Gets the values outside the fences of each chunk; None: nobody asks for them.
     """
 
     layout: Layout
@@ -86,22 +91,17 @@ class Inputs:
         limits: Limits,
         profile: Profile | None = None,
         learnt: Callable[[Profile], None] = lambda _: None,
+        values: Callable[[str, Float, Int], None] = lambda *_: None,
+        points: Callable[[Points], None] | None = None,
     ) -> None:
         self.names, self.settings, self.limits = names, settings, limits
-        self._learnt = learnt
+        self._learnt, self._tell_values, self._tell_points = learnt, values, points
         self.profile: Profile | None = None
         self.rows = 0
         self.waiting: list[Rows] = []
         self.waiting_rows = 0
         self.unknown: dict[str, int] = {}
         self.unknown_at: dict[str, int] = {}  # the last row of each
-        self.on_values: Callable[[str, Float, Int], None] = lambda *_: None
-        """
-        Called with (name, standardised finite values, their event times) of each numeric feature of
-        each chunk, in log order.
-        """
-        self.on_points: Callable[[Points], None] | None = None
-        """Called with the values outside the fences of each chunk, where somebody asks for them."""
         self.extends = False
         """The reference was learnt, not given: features that come later are learnt too."""
         self.late = Late(settings.baseline.rows)
@@ -242,13 +242,13 @@ class Inputs:
         self.panes.add_grouped(pane[starts] * PANE_MS, sums)
         self.totals += sums.sum(axis=0)
         self.rows += len(times)
-        if self.on_points is not None:
-            self._points(x, bounds, rows)
+        if self._tell_points is not None:
+            for points in self._points(x, bounds, rows):
+                self._tell_points(points)
         self._values(z, times)
 
-    def _points(self, x: Cells, bounds: tuple[Float, Float], rows: Rows) -> None:
-        """Tell of single values outside the fences."""
-        assert self.on_points is not None
+    def _points(self, x: Cells, bounds: tuple[Float, Float], rows: Rows) -> Iterator[Points]:
+        """Single values outside the fences."""
         for i, feature in enumerate(self.layout.numeric):
             at = np.flatnonzero((x[i] < bounds[0][i]) | (x[i] > bounds[1][i]))
             if len(at):
@@ -258,7 +258,7 @@ class Inputs:
                     if self.fences.spread[i]
                     else np.zeros(len(at))
                 )
-                self.on_points(
+                yield (
                     Points(feature, x[i][at], (low, high), iqr, rows.times_ms[at], rows.origin[at])
                 )
 
@@ -298,7 +298,7 @@ class Inputs:
             when = times
             if not finite.all():
                 values, when = values[finite], times[finite]
-            self.on_values(name, values, when)
+            self._tell_values(name, values, when)
 
     def window(self, end_ms: int, duration_ms: int) -> tuple[dict[str, Windowed], int, int]:
         """Every feature in the window that ends at `end_ms`, with the window's bounds."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from stream_monitor.alerts.wording import apart, named, signal
 from stream_monitor.arrays import Float
+from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.settings import Anomalies, ModelSettings
 from stream_monitor.verdicts import AlertKey, Span, Verdict
@@ -191,50 +192,86 @@ def hours_to_judge(next_ms: int, first_ms: int, watermark_ms: int) -> Iterator[i
     return iter(range(start, end, HOUR_MS))
 
 
-def pattern_verdicts(
-    model: str,
-    version: str,
+def hour_verdicts(
+    key: AlertKey,
     known: Patterns,
-    hour_ms: int,
-    found: dict[str, Windowed],
-    span: Span,
+    inputs: Inputs,
+    watermark_ms: int,
     settings: ModelSettings,
     reference: str,
 ) -> Iterator[Verdict]:
     """
-    Verdicts on an hour that is over, of every numeric feature with enough rows and enough earlier
-    days.
+    Verdicts on the hours of event time that are over, of every numeric feature.
+
+    Parameters
+    ----------
+    key : AlertKey
+        Of the model version; a feature is its subject.
+    known : Patterns
+        Remembers the hours.
+    inputs : Inputs
+    watermark_ms : int
+        The greatest event time.
+    settings : ModelSettings
+    reference : str
+        Id of the reference of the features.
     """
-    for name, now in found.items():
-        present = now.rows - now.missing
-        if now.mean is None or now.sd is None or present < PATTERN_ROWS_MIN:
-            continue
-        values = pattern(now.rows, present, now.mean, now.sd, now.missing, now.outliers)
-        if not known.judge(name, hour_ms, values, settings.anomalies):
-            continue
-        z, beyond = known.z[name], known.running[name] >= settings.anomalies.pattern_windows
-        said, limit = apart(z, settings.anomalies.pattern_z)
-        text = (
-            f"{signal(name)} {'differs from' if known.running[name] else 'is like'} the same hour "
-            f"on earlier days (robust z-score {said}, limit {limit} by anomalies.pattern_z)"
-        )
-        text += f" for {known.running[name]} hours in a row" if beyond else ""
-        yield Verdict(
-            key=AlertKey(model, version, "", "anomaly", name, "profile"),
-            level="warning" if beyond else "ok",
-            clear=known.running[name] == 0,
-            value=z,
-            threshold=settings.anomalies.pattern_z,
-            direction="up",
-            window=Span(span.start_ms, span.end_ms, int(now.rows)),
-            summary=f"{named(model, version)}: {text}",
-            reference=reference,
-            cooldown_ms=settings.cooldown_ms,
-            evidence={
-                "mean": now.mean,
-                "sd": now.sd,
-                "missing_ratio": now.missing / now.rows,
-                "outliers_ratio": now.outliers / present,
-                "guarantee": "none",
-            },
-        )
+    if inputs.profile is None or not watermark_ms:
+        return
+    first_ms = int(inputs.panes.starts[0]) if inputs.panes.used else watermark_ms
+    for hour in hours_to_judge(known.next_ms, first_ms, watermark_ms):
+        known.next_ms = hour + HOUR_MS
+        found, start, end = inputs.window(hour + HOUR_MS - 1, HOUR_MS)
+        for name, now in found.items():
+            if _is_judged(name, hour, now, known, settings):
+                span = Span(start, end, int(now.rows))
+                yield _verdict(key._replace(subject=name), known, now, span, settings, reference)
+
+
+def _is_judged(
+    name: str, hour_ms: int, now: Windowed, known: Patterns, settings: ModelSettings
+) -> bool:
+    """Judge a feature's hour; False where there are too few rows, or too few earlier days."""
+    present = now.rows - now.missing
+    if now.mean is None or now.sd is None or present < PATTERN_ROWS_MIN:
+        return False
+    values = pattern(now.rows, present, now.mean, now.sd, now.missing, now.outliers)
+    return known.judge(name, hour_ms, values, settings.anomalies)
+
+
+def _verdict(
+    key: AlertKey,
+    known: Patterns,
+    now: Windowed,
+    span: Span,
+    settings: ModelSettings,
+    reference: str,
+) -> Verdict:
+    """On a feature's hour that was judged."""
+    name = key.subject
+    z, beyond = known.z[name], known.running[name] >= settings.anomalies.pattern_windows
+    said, limit = apart(z, settings.anomalies.pattern_z)
+    text = (
+        f"{signal(name)} {'differs from' if known.running[name] else 'is like'} the same hour "
+        f"on earlier days (robust z-score {said}, limit {limit} by anomalies.pattern_z)"
+    )
+    text += f" for {known.running[name]} hours in a row" if beyond else ""
+    return Verdict(
+        key=key,
+        level="warning" if beyond else "ok",
+        clear=known.running[name] == 0,
+        value=z,
+        threshold=settings.anomalies.pattern_z,
+        direction="up",
+        window=span,
+        summary=f"{named(key.model, key.version)}: {text}",
+        reference=reference,
+        cooldown_ms=settings.cooldown_ms,
+        evidence={
+            "mean": now.mean,
+            "sd": now.sd,
+            "missing_ratio": now.missing / now.rows,
+            "outliers_ratio": now.outliers / (now.rows - now.missing),
+            "guarantee": "none",
+        },
+    )

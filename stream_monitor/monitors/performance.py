@@ -66,10 +66,20 @@ class Performance:
     ----------
     settings : ModelSettings
         `task`, `positive_class`, `windows` and `thresholds` are used.
+    judged : callable
+        Gets the judged rows, after they are counted here: for slices.
+    renumbered : callable
+        Gets the number that each class stands for, when what was taken for classes are numbers
+        from there on.
     """
 
-    def __init__(self, settings: ModelSettings) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: ModelSettings,
+        judged: Callable[[Judged], None] = lambda _: None,
+        renumbered: Callable[[Float], None] = lambda _: None,
+    ) -> None:
+        self.settings, self._judged, self._renumbered = settings, judged, renumbered
         self.classes, self.score_classes = Classes(), Classes()
         self.counted = Counted(
             self.classes,
@@ -102,12 +112,6 @@ class Performance:
         self.rows = max(counts, default=DEFAULT_ROWS)
         self.stride = max(1, min(counts, default=DEFAULT_ROWS) // STRIDE)
         self.windows: PerformanceWindows | None = None
-        self.on_rows: Callable[[Judged], None] = lambda _: None
-        """Called with judged rows."""
-        self.on_numbers: Callable[[], None] = lambda: None
-        """Called when what was taken for classes are numbers from now on."""
-        self.slices: Callable[[], list[PerformanceWindows]] = list
-        """The windows of slices."""
 
     @property
     def task(self) -> KnownTask | None:
@@ -203,7 +207,7 @@ class Performance:
         if narrow:
             rows = self._as_classes(pairs, texts)
         if len(rows.time):
-            self.on_rows(rows)
+            self._judged(rows)
 
     def _as_classes(self, pairs: Pairs, texts: list[str]) -> Judged:
         return as_classes(pairs, texts, self.classes, self.score_classes)
@@ -244,9 +248,7 @@ class Performance:
         self.kind, self.numeric = "numbers", False
         assert self.windows is not None
         self.windows = self.windows.as_regression(values)
-        for windows in self.slices():
-            windows.renumber(values)
-        self.on_numbers()
+        self._renumbered(values)
         self.trend.begin_anew()
         self.level = Level(self.settings.baseline.rows)
 

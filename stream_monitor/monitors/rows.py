@@ -7,7 +7,7 @@ Rule of the file: cells as they came, with the dictionary of their texts; nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,7 +153,33 @@ def column_named(rows: Rows, names: Callable[[str], str | None], name: str) -> C
     return np.full(len(rows.times_ms), ABSENT_CELL)
 
 
-def concatenated(run: list[Rows]) -> Rows:
+def merged(rows: list[Rows]) -> Iterator[Rows]:
+    """
+    Neighbours with the same columns and no texts, joined, so that they are reduced as one chunk.
+    """
+    start = 0
+    for end in range(1, len(rows) + 1):
+        if end < len(rows) and _alike(rows[start], rows[end]):
+            continue
+        run = rows[start:end]
+        yield run[0] if len(run) == 1 else _concatenated(run)
+        start = end
+
+
+def _alike(first: Rows, other: Rows) -> bool:
+    """
+    Whether rows can be joined. After a restart those that wait may have no origin while later ones
+    have.
+    """
+    return (
+        first.columns == other.columns
+        and not first.texts
+        and not other.texts
+        and bool(len(first.origin)) == bool(len(other.origin))
+    )
+
+
+def _concatenated(run: list[Rows]) -> Rows:
     """Rows with the same columns and no texts as one."""
     cells, times = (
         np.concatenate([r.cells for r in run], axis=1),

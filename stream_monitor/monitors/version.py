@@ -7,23 +7,22 @@ alone decides; nothing else changes the state, so that a look at the gauges neve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from stream_monitor.arrays import Float
+from stream_monitor.arrays import Float, Int
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
-from stream_monitor.monitors import drift, points, quality
+from stream_monitor.monitors import drift, judgement, points
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Custom
-from stream_monitor.monitors.distance_verdicts import distance_verdicts
 from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.judged import Judged
-from stream_monitor.monitors.patterns import HOUR_MS, Patterns, hours_to_judge, pattern_verdicts
+from stream_monitor.monitors.judgement import Judge, judge_all
+from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.reference import (
     ANY_MODEL,
@@ -33,22 +32,17 @@ from stream_monitor.monitors.reference import (
     encode_profile,
     profile_id,
 )
-from stream_monitor.monitors.rows import Points, Rows, concatenated, with_numbers
+from stream_monitor.monitors.rows import Points, Rows, merged, with_numbers
 from stream_monitor.monitors.segments import Segments
+from stream_monitor.monitors.signals import ERRORS, Signals
 from stream_monitor.monitors.volume import Volume
-from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.settings import CoreSettings
-from stream_monitor.verdicts import AlertKey, Out, Span, Verdict
+from stream_monitor.verdicts import Out
 from stream_monitor.windows.names import duration_ms
 
-Judge = Callable[[Verdict], None]
 FULL_ROWS = 1_000
 """Rows that are reduced at once."""
-NO_TIMES: NDArray[np.int64] = np.empty(0, np.int64)
-COMPARE_MS = 10_000
-"""Log time between two comparisons of windows with the reference."""
-FIRST_ERRORS = 500
-"""First absolute errors of a regression, which standardise the later ones for its detectors."""
+NO_TIMES: Int = np.empty(0, np.int64)
 
 
 def feature_name(column: str) -> str | None:
@@ -99,12 +93,11 @@ class Version:
             core.privacy.raw_values,
         )
         self.reference = ""
-        self.performance = Performance(settings)
-        self.performance.on_numbers = self._errors_anew
+        self.performance = Performance(settings, self._slice, self._renumbered)
         self.volume = Volume()
         self.watermark_ms = 0
         self.outbox: list[Out] = []
-        self.signals: dict[str, drift.Signal] = {}
+        self.signals = Signals(settings.drift)
         self.contained = Containment()
         self.history, self.patterns = History(), Patterns()
         self.custom = (
@@ -122,32 +115,34 @@ class Version:
             if settings.segments
             else None
         )
-        if self.segments is not None:
-            self.performance.on_rows = self._slice
-            self.performance.slices = lambda: [windows for _, windows in self.segments or ()]
         self._rows: list[Rows] = []
         self._pairs: list[tuple[Pairs, list[str]]] = []
         self._failed = NO_TIMES
         self._waiting = 0
-        self._fired: set[str] = set()
-        self._changed = False
-        self._moved, self._compared_ms = False, 0
+        self.changed = False
+        self.moved, self.compared_ms = False, 0
         """
         Something came since windows were last compared with the reference, and when (log time) that
         was.
         """
-        self._first_errors: Float = np.empty(0)
-        self._error_scale: tuple[float, float] | None = None
-        self.features = Inputs(feature_name, settings, limits, None, self._learnt)
-        self.outputs = Inputs(
-            output_name, settings, msgspec.structs.replace(limits, features=limits.categories + 2)
+        self.features = Inputs(
+            feature_name,
+            settings,
+            limits,
+            learnt=self._learnt,
+            values=self._watch,
+            points=self._tell_points if settings.anomalies.topic else None,
         )
-        self._ranked: tuple[Profile | None, frozenset[str]] = None, frozenset()
-        """Class scores that have detectors, by the reference."""
-        self.features.on_values = self._watch
-        self.outputs.on_values = self._watch
-        if settings.anomalies.topic:
-            self.features.on_points = self._tell_points
+        of_outputs = msgspec.structs.replace(limits, features=limits.categories + 2)
+        self.outputs = Inputs(output_name, settings, of_outputs, values=self._watch)
+        self._take_reference(baselines, siblings)
+
+    def _take_reference(self, baselines: Mapping[str, bytes], siblings: list[Version]) -> None:
+        """
+        Take the reference that was published, otherwise that of an older version. Without either
+        it is learnt from the first rows.
+        """
+        model, name, settings = self.model, self.name, self.settings
         published = (
             baselines.get(baseline_key(model, name))
             or baselines.get(baseline_key(model, ""))
@@ -211,7 +206,7 @@ class Version:
         """Predictions that have got a label."""
         return self.performance.pairs + sum(len(p.row) for p, _ in self.performance.waiting)
 
-    def failed(self, times_ms: NDArray[np.int64], log_ms: int) -> None:
+    def failed(self, times_ms: Int, log_ms: int) -> None:
         """Predictions that failed, with their event times."""
         self.volume.failures += len(times_ms)
         self.volume.heard(len(times_ms), log_ms)
@@ -229,7 +224,7 @@ class Version:
         rows, self._rows = self._rows, []
         pairs, self._pairs = self._pairs, []
         self._waiting = 0
-        for chunk in _merged(rows):
+        for chunk in merged(rows):
             self._fold(chunk)
         if len(self._failed):
             self.watermark_ms = max(self.watermark_ms, int(self._failed.max()))
@@ -237,14 +232,14 @@ class Version:
             self._failed = NO_TIMES
         for part, texts in pairs:
             self.contained.run("performance", self._fold_pairs, part, texts, judge)
-        for subject in sorted(self._fired):
-            self.contained.run("drift", self._judge_signal, subject, judge)
-        self._fired.clear()
+        for subject in sorted(self.signals.fired):
+            self.contained.run("drift", judgement.judge_signal, self, subject, judge)
+        self.signals.fired.clear()
         if pairs and look:
             self.contained.run(
-                "performance", _judge_all, self.performance.verdicts(self.model, self.name), judge
+                "performance", judge_all, self.performance.verdicts(self.model, self.name), judge
             )
-        self._changed = True
+        self.changed = True
 
     def _fold(self, rows: Rows) -> None:
         self.watermark_ms = max(self.watermark_ms, int(rows.times_ms.max()))
@@ -264,70 +259,33 @@ class Version:
     def _fold_pairs(self, pairs: Pairs, texts: list[str], judge: Judge) -> None:
         self._take_in(self.performance.add(pairs, texts), judge)
 
-    def _take_in(
-        self, strides: Iterable[tuple[Float, NDArray[np.int64], bool]], judge: Judge
-    ) -> None:
+    def _take_in(self, strides: Iterable[tuple[Float, Int, bool]], judge: Judge) -> None:
         for errors, times, due in strides:
-            self._watch("__error__", self._standardised(errors), times)
+            self._watch_errors(errors, times)
             if due:
-                _judge_all(self.performance.verdicts(self.model, self.name, due=True), judge)
+                judge_all(self.performance.verdicts(self.model, self.name, due=True), judge)
 
-    def _standardised(self, errors: Float) -> Float:
-        """
-        Errors of a classification as they are; those of a regression by the first ones, since
-        detectors expect a unit scale.
-        """
-        if self.performance.task != "regression":
-            return errors
-        if self._error_scale is None:
-            self._first_errors = np.append(self._first_errors, errors)
-            if len(self._first_errors) < FIRST_ERRORS:
-                return np.empty(0)
-            errors, self._first_errors = (
-                self._first_errors[FIRST_ERRORS:],
-                self._first_errors[:FIRST_ERRORS],
-            )
-            self._error_scale = (
-                float(self._first_errors.mean()),
-                float(self._first_errors.std()) or 1.0,
-            )
-        mean, sd = self._error_scale
-        return (errors - mean) / sd
-
-    def _errors_anew(self) -> None:
-        """Errors are in other units from here on."""
-        self.signals.pop("__error__", None)
-        self._fired.discard("__error__")
-
-    def _watch(self, name: str, values: Float, times_ms: NDArray[np.int64]) -> None:
-        """Feed the detectors of one signal."""
-        if name.startswith(drift.CLASS_SCORE):
-            if self._ranked[0] is not self.outputs.profile:
-                self._ranked = self.outputs.profile, drift.class_scores(self.outputs.profile)
-            if name not in self._ranked[1]:
-                return
-        if len(values):
+    def _watch_errors(self, errors: Float, times_ms: Int) -> None:
+        regression = self.performance.task == "regression"
+        values = self.signals.standardised(errors) if regression else errors
+        if len(values):  # the first errors of a regression only make its scale
+            times_ms = times_ms[len(times_ms) - len(values) :]
             self.contained.run(
-                "drift", self._feed, name, values, times_ms[len(times_ms) - len(values) :]
+                "drift", self.signals.feed, ERRORS, values, times_ms, binary=not regression
             )
+
+    def _watch(self, name: str, values: Float, times_ms: Int) -> None:
+        if len(values) and self.signals.has_detectors(name, self.outputs.profile):
+            self.contained.run("drift", self.signals.feed, name, values, times_ms)
 
     def _outputs(self, rows: Rows) -> None:
         self.outputs.add(with_numbers(rows, "prediction"))
 
-    def _feed(self, name: str, values: Float, times_ms: NDArray[np.int64]) -> None:
-        if self.signal(name).update(values, times_ms):
-            self._fired.add(name)
-
-    def signal(self, name: str) -> drift.Signal:
-        """The detectors of a subject, made when its first values come."""
-        signal = self.signals.get(name)
-        if signal is None:
-            home = None if name == "__error__" else 0.0
-            signal = self.signals[name] = drift.Signal(
-                name, getattr(self.settings.drift, drift.signal_of(name)), home
-            )
-            signal.binary = name == "__error__" and self.performance.task != "regression"
-        return signal
+    def _renumbered(self, values: Float) -> None:
+        """What were classes are numbers from here on: slices and errors follow."""
+        for _, windows in self.segments or ():
+            windows.renumber(values)
+        self.signals.begin_errors_anew()
 
     def _slice(self, rows: Judged) -> None:
         if self.segments is not None:
@@ -338,125 +296,21 @@ class Version:
 
     # ---- judgement
 
-    def _judge_signal(self, subject: str, judge: Judge) -> None:
-        scale = self._error_scale if subject == "__error__" and self._error_scale else (0.0, 1.0)
-        for inputs in (self.features, self.outputs):
-            if inputs.profile is not None and subject in inputs.profile.features:
-                profile = inputs.profile.features[subject]
-                scale = (profile.mean, unit_of(profile))
-        _judge_all(
-            self.signals[subject].verdicts(
-                self.model, self.name, self.settings, scale, self.reference
-            ),
-            judge,
-        )
-
     def tick(self, log_ms: int, judge: Judge, config: str) -> None:
         """
         Once a second of log time: what depends on time, and what changed since.
 
         `config` is the hash of the configuration; empty: nobody reads the records of minutes.
         """
-        run = self.contained.run
-        run(
-            "volume",
-            _judge_all,
-            self.volume.freshness(self.model, self.name, self.settings, log_ms),
-            judge,
-        )
         if config:
-            run("history", self._tell_history, log_ms, config)
-        if self._changed:
-            self._changed = False
-            run(
-                "volume",
-                _judge_all,
-                self.volume.verdicts(self.model, self.name, self.settings, self.watermark_ms),
-                judge,
-            )
-            run("performance", _judge_all, self.performance.verdicts(self.model, self.name), judge)
-            if self.segments is not None:
-                run("segments", self._judge_segments, self.segments, judge)
-            run("patterns", self._judge_hours, judge)
-            for name, inputs in (("features", self.features), ("outputs", self.outputs)):
-                run(name, self._judge_inputs, inputs, judge)
-            run(
-                "features",
-                _judge_all,
-                quality.unwatched(
-                    self.model, self.name, self.features, self.settings, self.reference
-                ),
-                judge,
-            )
-            self._moved = True
-            for subject in self.signals:
-                run("drift", self._judge_signal, subject, judge)
-        if self._moved and not 0 <= log_ms - self._compared_ms < COMPARE_MS:
-            self._moved, self._compared_ms = False, log_ms
-            for name, inputs in (("features", self.features), ("outputs", self.outputs)):
-                run(name, self._judge_distances, inputs, judge)
-        _judge_all(self.contained.verdicts(self.model, self.name, log_ms), judge)
+            self.contained.run("history", self._tell_history, log_ms, config)
+        judgement.look(self, log_ms, judge)
 
     def _tell_history(self, log_ms: int, config: str) -> None:
         self.outbox += [
             Out("history", self.model.encode(), record)
             for record in self.history.records(self, log_ms, config)
         ]
-
-    def _judge_segments(self, segments: Segments, judge: Judge) -> None:
-        for segment, windows in segments.changed():
-            _judge_all(
-                self.performance.verdicts_on(
-                    windows,
-                    AlertKey(self.model, self.name, segment, "performance", "", "threshold"),
-                ),
-                judge,
-            )
-
-    def _judge_inputs(self, inputs: Inputs, judge: Judge) -> None:
-        _judge_all(
-            quality.judge(
-                self.model, self.name, inputs, self.watermark_ms, self.settings, self.reference
-            ),
-            judge,
-        )
-
-    def _judge_distances(self, inputs: Inputs, judge: Judge) -> None:
-        if self.settings.drift.thresholds:
-            for found, span in quality.recent(
-                inputs, self.watermark_ms, self.settings.quality.min_rows
-            )[quality.STEADY : quality.STEADY + 1]:
-                _judge_all(
-                    distance_verdicts(
-                        self.model, self.name, inputs, found, span, self.settings, self.reference
-                    ),
-                    judge,
-                )
-
-    def _judge_hours(self, judge: Judge) -> None:
-        """Patterns of the hours of event time that are over."""
-        if self.features.profile is None or not self.watermark_ms:
-            return
-        for hour in hours_to_judge(
-            self.patterns.next_ms,
-            int(self.features.panes.starts[0]) if self.features.panes.used else self.watermark_ms,
-            self.watermark_ms,
-        ):
-            self.patterns.next_ms = hour + HOUR_MS
-            found, start, end = self.features.window(hour + HOUR_MS - 1, HOUR_MS)
-            _judge_all(
-                pattern_verdicts(
-                    self.model,
-                    self.name,
-                    self.patterns,
-                    hour,
-                    found,
-                    Span(start, end, 0),
-                    self.settings,
-                    self.reference,
-                ),
-                judge,
-            )
 
     def drain(self) -> list[Out]:
         """Effects since the last time."""
@@ -485,34 +339,3 @@ class Version:
         return found + (
             sum(w.memory_bytes for _, w in self.segments) if self.segments is not None else 0
         )
-
-
-def _judge_all(verdicts: Iterable[Verdict], judge: Judge) -> None:
-    for verdict in verdicts:
-        judge(verdict)
-
-
-def _alike(first: Rows, other: Rows) -> bool:
-    """
-    Whether rows can be joined; after a restart those that wait may tell of no origin, and later
-    ones do.
-    """
-    return (
-        first.columns == other.columns
-        and not first.texts
-        and not other.texts
-        and bool(len(first.origin)) == bool(len(other.origin))
-    )
-
-
-def _merged(rows: list[Rows]) -> Iterator[Rows]:
-    """
-    Neighbours with the same columns and no texts, joined, so that they are reduced as one chunk.
-    """
-    start = 0
-    for end in range(1, len(rows) + 1):
-        if end < len(rows) and _alike(rows[start], rows[end]):
-            continue
-        run = rows[start:end]
-        yield run[0] if len(run) == 1 else concatenated(run)
-        start = end

@@ -35,8 +35,8 @@ def version_state(version: Version) -> dict[str, Any]:
     return {
         "reference": version.reference,
         "watermark_ms": version.watermark_ms,
-        "changed": version._changed,
-        "compared": [version._moved, version._compared_ms],
+        "changed": version.changed,
+        "compared": [version.moved, version.compared_ms],
         "features": state_of(version.features),
         "outputs": state_of(version.outputs),
         "performance": performance_state(version.performance),
@@ -52,8 +52,8 @@ def version_state(version: Version) -> dict[str, Any]:
         "rows": [packed_rows(r) for r in version._rows],
         "pairs": [packed_pairs(p) for p, _ in version._pairs],
         "failed": version._failed.tobytes(),
-        "first_errors": version._first_errors.tobytes(),
-        "error_scale": version._error_scale,
+        "first_errors": version.signals.first_errors.tobytes(),
+        "error_scale": version.signals.error_scale,
     }
 
 
@@ -77,8 +77,8 @@ def load(
         The configuration is another one: what was off is tried again, and what is there is judged
         by its rules, also where no row comes any more.
     """
-    version.watermark_ms, version._changed = state["watermark_ms"], state["changed"] or changed
-    version._moved, version._compared_ms = state["compared"]
+    version.watermark_ms, version.changed = state["watermark_ms"], state["changed"] or changed
+    version.moved, version.compared_ms = state["compared"]
     version.contained = Containment.from_state(state["contained"], again=changed)
     lost = ANEW & (state["contained"]["off"].keys() - version.contained.off.keys())
     for monitor in sorted(lost):
@@ -229,8 +229,8 @@ def _performance(
         version.performance, state["performance"], texts, changes, anew="performance" in lost
     )
     if goes_on:
-        version._first_errors = np.frombuffer(state["first_errors"], np.float64)
-        version._error_scale = tuple(state["error_scale"]) if state["error_scale"] else None
+        version.signals.first_errors = np.frombuffer(state["first_errors"], np.float64)
+        version.signals.error_scale = tuple(state["error_scale"]) if state["error_scale"] else None
     if version.segments is None:
         version.codes_given = state["segments"].get("given") or len(state["segments"]["members"])
     else:
@@ -249,6 +249,6 @@ def _signals(version: Version, saved: Mapping[str, Any], changes: Changes, gone:
     told: dict[str, list[str]] = {}
     for subject, state in saved.items():
         if subject not in gone:
-            told |= version.signal(subject).load(state, changes)
+            told |= version.signals[subject].load(state, changes)
     for detector, keys in told.items():
         changes.begins_anew(f"detector {detector}", keys)

@@ -72,20 +72,19 @@ def fed(cells, texts, cuts, limits=None, settings=None, at=None):
     """
     Inputs after all chunks, with what its detectors got; taken through a snapshot after chunk `at`.
     """
-    inputs = Inputs(lambda c: c, settings or settings_of(), limits or Limits())
     got = {}
     watch = lambda name, values, _: got.setdefault(name, []).extend(np.round(values, 9).tolist())  # noqa: E731
-    inputs.on_values = watch
+    inputs = Inputs(lambda c: c, settings or settings_of(), limits or Limits(), values=watch)
     for i, (first, last) in enumerate(zip([0, *cuts], [*cuts, ROWS], strict=True)):
         if last > first:
             inputs.add(rows_of(cells, first, last, texts))
         if i == at:
             state = msgspec.msgpack.decode(msgspec.msgpack.encode(state_of(inputs)))
-            other = Inputs(lambda c: c, inputs.settings, inputs.limits)
+            other = Inputs(lambda c: c, inputs.settings, inputs.limits, values=watch)
             if inputs.profile is not None:
                 other.use(inputs.profile)
             restore(other, state, (), fences_anew=False)
-            inputs, inputs.on_values = other, watch
+            inputs = other
     return inputs, got
 
 
