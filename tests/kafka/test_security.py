@@ -209,7 +209,7 @@ def wrong_logins(broker: DemandingBroker) -> Wrong:
         ),
         "other mechanism": (
             scram.but(sasl_mechanism="PLAIN"),
-            "has no login by PLAIN; set kafka.security.sasl_mechanism",
+            "does not support PLAIN; set kafka.security.sasl_mechanism",
         ),
     }
 
@@ -233,7 +233,10 @@ def wrong_certificates(broker: DemandingBroker) -> Wrong:
             tls.but(at["MISNAMED"]),
             "not valid for '127.0.0.1'.; give kafka.bootstrap_servers",
         ),
-        "no certificate": (tls.but(at["MUTUAL"]), "certificate of the client"),
+        "no certificate": (
+            tls.but(at["MUTUAL"]),
+            "requires a client certificate; set kafka.security.cert_file",
+        ),
         "certificate of a stranger": (
             showing("stranger"),
             (
@@ -285,11 +288,11 @@ def wrong_protocols(broker: DemandingBroker) -> Wrong:
         ),
         "login where there is none": (
             good["clear"].but(broker.server.bootstrap),
-            "takes no login there; set kafka.security.protocol to PLAINTEXT",
+            "not accept a login on this port; set kafka.security.protocol to PLAINTEXT",
         ),
         "TLS and login where there is none": (
             scram.but(at["TLS"]),
-            "takes no login there; set kafka.security.protocol to SSL",
+            "not accept a login on this port; set kafka.security.protocol to SSL",
         ),
     }
 
