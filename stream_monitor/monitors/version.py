@@ -8,6 +8,7 @@ alone decides; nothing else changes the state, so that a look at the gauges neve
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -84,14 +85,8 @@ class Version:
         sources: list[str],
     ) -> None:
         settings, limits = core.of(model), core.limits
-        self.model, self.name, self.settings, self.limits, self.sources, self.raw_values = (
-            model,
-            name,
-            settings,
-            limits,
-            sources,
-            core.privacy.raw_values,
-        )
+        self.model, self.name, self.sources = model, name, sources
+        self.settings, self.limits, self.raw_values = settings, limits, core.privacy.raw_values
         self.reference = ""
         self.performance = Performance(settings, self._slice, self._renumbered)
         self.volume = Volume()
@@ -105,16 +100,13 @@ class Version:
         )
         self.codes_given = 1
         """
-        Codes of combinations of slices in the rows that wait for labels, where there are no slices
-        now.
+        Codes of combinations of slices in the rows that wait for labels, while no slices are
+        configured.
         """
-        self.segments = (
-            Segments(
-                settings.segments, limits.segments, lambda: self.performance.population(slim=True)
-            )
-            if settings.segments
-            else None
-        )
+        self.segments: Segments | None = None
+        if settings.segments:
+            windows = partial(self.performance.population, slim=True)
+            self.segments = Segments(settings.segments, limits.segments, windows)
         self._rows: list[Rows] = []
         self._pairs: list[tuple[Pairs, list[str]]] = []
         self._failed = NO_TIMES
@@ -122,8 +114,8 @@ class Version:
         self.changed = False
         self.moved, self.compared_ms = False, 0
         """
-        Something came since windows were last compared with the reference, and when (log time) that
-        was.
+        Whether something came since windows were last compared with the reference, and when (log
+        time) that was.
         """
         self.features = Inputs(
             feature_name,
