@@ -17,7 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from stream_monitor.checks.topics import ACCESS
-from stream_monitor.kafka.cluster import READ, WRITE
+from stream_monitor.kafka.operations import READ, WRITE
 from stream_monitor.metrics.rules import rules
 from stream_monitor.schema import topics
 
