@@ -40,7 +40,7 @@ CLOSED, OPENED = (
     re.compile(r"^.* INFO open: (.*)$", re.MULTILINE),
 )
 RESTORED = re.compile(
-    r"restored \S+/(\d+): snapshot read in (\S+) s, (\d+) records after it folded again in (\S+) s"
+    r"restored \S+/(\d+): read the snapshot in (\S+) s, replayed (\d+) records after it in (\S+) s"
 )
 
 

@@ -148,7 +148,7 @@ def test_alerts_that_the_topic_refuses_hold_everything_up_and_are_there_once_aft
 
     def refused() -> bool:
         refusals.append(readiness(site))
-        return sum(r.startswith("503 ") and "opened again" in r for r in refusals) >= 2
+        return sum(r.startswith("503 ") and "being reopened" in r for r in refusals) >= 2
 
     site.wait("not ready", refused)
     assert read_all(site.bootstrap, site.prefix + "alerts") == []

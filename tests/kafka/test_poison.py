@@ -196,7 +196,7 @@ def test_what_ends_the_worker_three_times_is_set_aside(site: Site) -> None:
     for _ in range(3):
         site.start(("-c", POISONED))
         assert site.ended() == 73, site.log
-        assert "a record of 10 to 13 ends the worker, try" in site.log
+        assert "a record between offsets 10 and 13 crashes the worker (attempt" in site.log
     site.start(("-c", POISONED))
     site.wait("around", lambda: site.predictions() == 12)
     site.send([event("e", "poison-evaluate")])
@@ -205,7 +205,7 @@ def test_what_ends_the_worker_three_times_is_set_aside(site: Site) -> None:
         site.start(("-c", POISONED))
         assert site.ended() == 73, site.log
     assert "observations" in site.log
-    assert "try 3: ZeroDivisionError: poison" in site.log
+    assert "(attempt 3): ZeroDivisionError: poison" in site.log
     site.start(("-c", POISONED))
     site.ready()
     site.send([event("after-0"), event("after-1", "poison-ingest")])

@@ -201,7 +201,7 @@ def test_a_topic_that_grew_past_our_offset_since_it_was_made_anew(site: Site) ->
     consumer.close()
     site.start()
     site.wait("the new topic is counted from its beginning", lambda: site.counted() == 1_100)
-    assert "made anew" in site.worker.log
+    assert "the topic was recreated" in site.worker.log
     site.stop()
 
 
@@ -265,7 +265,7 @@ def test_observations_that_end_before_what_was_folded_are_refused_with_the_way_o
         "observations", {p: offset + 10_000 for p, offset in site.committed("observations").items()}
     )
     told = site.refused()
-    assert "it was made anew, or its log was cut" in told
+    assert "it was recreated, or its log was truncated" in told
     assert "delete the group's offset of this partition" in told
 
 
