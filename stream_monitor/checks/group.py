@@ -13,7 +13,7 @@ from stream_monitor.kafka.cluster import TopicFacts
 from stream_monitor.kafka.operations import READ
 from stream_monitor.kafka.topic_changes import PROCEDURE
 from stream_monitor.settings import MINUTE_MS
-from stream_monitor.stages.notes import read_note
+from stream_monitor.stages.commit_metadata import read_note
 
 ROLLOUT_MS = 5 * MINUTE_MS
 """So long may workers have different configurations."""

@@ -17,8 +17,8 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_monitor.stages import snapshots
+from stream_monitor.stages.commit_metadata import in_brief
 from stream_monitor.stages.hub import Hub
-from stream_monitor.stages.notes import in_brief
 from stream_monitor.stages.owned import Owned
 from stream_monitor.stages.references import LEARNT_HEADER
 from stream_monitor.verdicts import Out

@@ -17,8 +17,8 @@ from aiokafka.structs import RecordMetadata
 
 from stream_monitor.kafka.deliveries import Broken, Records
 from stream_monitor.kafka.patience import patiently
-from stream_monitor.stages.copies import EndedError, apart, culprits
 from stream_monitor.stages.exits import BATCH_FAILED, IN_DOUBT, die
+from stream_monitor.stages.forks import EndedError, apart, culprits
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.poison import REASON, TRIES, Headers, letter_headers, place
 from stream_monitor.stages.reading import Reading

@@ -25,8 +25,8 @@ from stream_monitor.kafka.deliveries import Fetched, Records
 from stream_monitor.kafka.patience import quietly
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.stages.checkpoints import TRANSACTION_S, Checkpoint, Checkpoints
-from stream_monitor.stages.copies import enders
 from stream_monitor.stages.exits import IN_DOUBT, die
+from stream_monitor.stages.forks import enders
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.memory import give_back
 from stream_monitor.stages.owned import SNAPSHOT_BYTES, Owned

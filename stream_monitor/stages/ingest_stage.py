@@ -35,10 +35,10 @@ from stream_monitor.metrics.samples import Sample
 from stream_monitor.schema import topics
 from stream_monitor.stages import others
 from stream_monitor.stages.alignment import aligned
+from stream_monitor.stages.commit_metadata import read_note
 from stream_monitor.stages.dead_letters import DeadLetters
 from stream_monitor.stages.exits import BATCH_FAILED, IN_DOUBT, die
 from stream_monitor.stages.hub import Hub, bounds_of
-from stream_monitor.stages.notes import read_note
 from stream_monitor.stages.reading import Reading
 from stream_monitor.stages.source_commits import COMMIT_LIMIT_S, SourceCommits
 from stream_monitor.verdicts import Reject

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.stages import snapshots
-from stream_monitor.stages.notes import Note
+from stream_monitor.stages.commit_metadata import Note
 from stream_monitor.stages.poison import Headers, with_failures
 
 SNAPSHOT_BYTES = 16 << 20

@@ -7,7 +7,7 @@ keeps there: ` failed=OFFSET:TRIES,…` counts exceptions, ` opened=N` the tenur
 offset and came to no other end than that of the process (a crash in native code, an endless loop, a
 kill). So it survives the process, and goes to whoever owns the partition next. Such an end is a
 suspicion and no more, since a healthy worker may be killed too: records are then tried in a copy of
-the process (`stages/copies.py`), and set aside is only what ends the copy, alone, as often as the
+the process (`stages/forks.py`), and set aside is only what ends the copy, alone, as often as the
 process may be ended.
 """
 

@@ -22,9 +22,9 @@ from stream_monitor.kafka.deliveries import Fetched, Records, split
 from stream_monitor.kafka.fetching import Reader
 from stream_monitor.settings import CoreSettings
 from stream_monitor.stages import snapshots
+from stream_monitor.stages.commit_metadata import ANEW, Note, in_brief, read_note
 from stream_monitor.stages.exits import BATCH_FAILED, die
 from stream_monitor.stages.hub import Hub, bounds_of
-from stream_monitor.stages.notes import ANEW, Note, in_brief, read_note
 from stream_monitor.stages.owned import SNAPSHOT_BYTES, Committed, Owned
 from stream_monitor.stages.poison import place, summary
 from stream_monitor.stages.retention import Lost

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from aiokafka import TopicPartition
 
-from stream_monitor.stages.copies import COPIES
+from stream_monitor.stages.forks import COPIES
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.owned import Committed, Owned
 from stream_monitor.stages.poison import (

@@ -436,9 +436,7 @@ def test_access_that_is_missing_is_named(
     broker.allow(
         ResourceType.TOPIC, f"{prefix}new.", AclOperation.READ
     )  # may see what is not there, and not make it
-    with pytest.raises(
-        BrokerError, match=r"cannot create topics: .*; grant Create to the user"
-    ):
+    with pytest.raises(BrokerError, match=r"cannot create topics: .*; grant Create to the user"):
         asyncio.run(topics.ensure(settings_of(client, f"{prefix}new.")))
     broker.allow(ResourceType.TOPIC, prefix, AclOperation.READ)
     process = start(client, prefix, tmp_path, "log")

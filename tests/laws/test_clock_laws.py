@@ -8,6 +8,7 @@ Each compares a shard that met such a clock with one that did not, on the same r
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,12 @@ def test_rows_of_a_clock_that_is_ahead_take_nothing_from_another_model(
             )
 
     assert (found := run(120, odd=odd)).numbers() == (plain := run(120)).numbers()
-    assert told(found) == told(plain)
+    same, right = sorted(told(found)), sorted(told(plain))
+    assert [a[:3] for a in same] == [a[:3] for a in right]
+    # a record of another model moves log time on, and what waits is looked at that much sooner
+    for one, other in zip(same, right, strict=True):
+        sooner = datetime.fromisoformat(other[3]) - datetime.fromisoformat(one[3])
+        assert timedelta(0) <= sooner <= timedelta(seconds=1)
 
 
 @pytest.mark.parametrize("ahead_ms", [50 * 60_000, YEAR_MS])

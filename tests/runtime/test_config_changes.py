@@ -22,8 +22,8 @@ from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.settings import CoreSettings, ModelSettings, Threshold
 from stream_monitor.stages import restoring, snapshots
+from stream_monitor.stages.commit_metadata import Note, read_note
 from stream_monitor.stages.evaluate_stage import EvaluateStage
-from stream_monitor.stages.notes import Note, read_note
 from tests.runtime.fake_kafka import FakeKafka, FakeReader
 
 LOG, SNAPSHOTS, ALERTS = (

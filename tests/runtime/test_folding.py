@@ -16,9 +16,9 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 
 from stream_monitor.kafka.deliveries import Fetched
 from stream_monitor.settings import Settings
+from stream_monitor.stages.commit_metadata import Note
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.hub import Hub
-from stream_monitor.stages.notes import Note
 from stream_monitor.stages.owned import (
     SNAPSHOT_BYTES,
     SNAPSHOT_COSTS,

@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 
 from stream_monitor.errors import StateError
 from stream_monitor.ingest import tick
-from stream_monitor.stages.notes import read_note
+from stream_monitor.stages.commit_metadata import read_note
 from tests.runtime.fake_kafka import FakeKafka
 
 SOURCE, LOG = TopicPartition("predictions", 0), TopicPartition("observations", 0)

@@ -20,10 +20,10 @@ from aiokafka.record.memory_records import MemoryRecords
 from stream_monitor.ingest import Ingest
 from stream_monitor.kafka.deliveries import Broken, Fetched, record_batches
 from stream_monitor.settings import Settings, WorkerSettings
+from stream_monitor.stages.commit_metadata import Note, read_note
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.ingest_stage import IngestStage
-from stream_monitor.stages.notes import Note, read_note
 from stream_monitor.stages.owned import Owned
 from stream_monitor.stages.poison import CAREFUL_RECORDS
 from stream_monitor.stages.snapshots import Manifest

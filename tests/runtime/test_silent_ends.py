@@ -20,11 +20,11 @@ from aiokafka import TopicPartition
 
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.settings import Settings, WorkerSettings
-from stream_monitor.stages import copies
-from stream_monitor.stages.copies import EndedError, apart, culprits
+from stream_monitor.stages import forks
+from stream_monitor.stages.commit_metadata import Note, read_note
 from stream_monitor.stages.evaluate_stage import EvaluateStage
+from stream_monitor.stages.forks import EndedError, apart, culprits
 from stream_monitor.stages.hub import Hub
-from stream_monitor.stages.notes import Note, read_note
 from stream_monitor.stages.owned import Committed, Owned
 from stream_monitor.stages.poison import CAREFUL_RECORDS, parted
 from stream_monitor.stages.snapshots import Manifest
@@ -74,7 +74,7 @@ def ends(step: Callable[[], object]) -> tuple[int, str]:
 
 
 def test_a_copy_says_how_far_it_came_and_what_ended_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "COPY_CPU_S", 1)
+    monkeypatch.setattr(forks, "COPY_CPU_S", 1)
 
     def endless() -> None:
         while True:
@@ -84,7 +84,7 @@ def test_a_copy_says_how_far_it_came_and_what_ended_it(monkeypatch: pytest.Monke
     assert ends(lambda: os.kill(os.getpid(), signal.SIGSEGV)) == (2, "signal SIGSEGV")
     assert ends(lambda: os._exit(7)) == (2, "exit code 7")
     assert ends(endless) == (2, "signal SIGXCPU, 1 s of CPU time were used up")
-    monkeypatch.setattr(copies, "COPY_S", 1)
+    monkeypatch.setattr(forks, "COPY_S", 1)
     assert ends(signal.pause) == (2, "signal SIGALRM, 1 s had passed")
     monkeypatch.undo()
     done, why = ends(lambda: bytearray(2 << 30))
@@ -94,7 +94,7 @@ def test_a_copy_says_how_far_it_came_and_what_ended_it(monkeypatch: pytest.Monke
 
 
 def test_every_step_of_a_copy_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "COPY_CPU_S", 1)
+    monkeypatch.setattr(forks, "COPY_CPU_S", 1)
 
     def busy() -> None:
         until = time.process_time() + 0.6

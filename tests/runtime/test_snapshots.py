@@ -15,8 +15,8 @@ from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import tick
 from stream_monitor.kafka.deliveries import Broken
 from stream_monitor.stages import snapshots
+from stream_monitor.stages.commit_metadata import Note, read_note
 from stream_monitor.stages.evaluate_stage import EvaluateStage
-from stream_monitor.stages.notes import Note, read_note
 from stream_monitor.stages.owned import SNAPSHOT_BYTES, Owned
 from tests.runtime.died import DiedError
 from tests.runtime.fake_kafka import FakeKafka, FakeProducer, FakeReader

@@ -33,9 +33,9 @@ from stream_monitor.kafka import clocks
 from stream_monitor.settings import CoreSettings, ModelSettings, Settings, Threshold, WorkerSettings
 from stream_monitor.stages import (
     checkpoints,
-    copies,
     dead_letters,
     evaluate_stage,
+    forks,
     hub,
     ingest_stage,
     owned,
@@ -455,7 +455,7 @@ class World:
             for module in (owned, clocks, checkpoints, source_commits):
                 stack.enter_context(patch.object(module, "time", clock))
             stack.enter_context(patch.object(tenures, "COPIES", True))
-            for module in (dead_letters, copies):
+            for module in (dead_letters, forks):
                 stack.enter_context(patch.object(module, "apart", self._apart))
             for module in (ingest_stage, evaluate_stage):
                 stack.enter_context(

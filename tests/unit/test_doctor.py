@@ -42,7 +42,7 @@ from stream_monitor.settings import (
     Settings,
     WorkerSettings,
 )
-from stream_monitor.stages.notes import Note
+from stream_monitor.stages.commit_metadata import Note
 
 NOW_MS = 1_750_000_000_000
 GOOD = b'{"event_id": "1", "model": "churn", "prediction": 1}'

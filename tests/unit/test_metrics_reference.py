@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from stream_monitor.metrics.catalogue import CATALOGUE
-from stream_monitor.metrics.reference import LABELS, reference
+from stream_monitor.metrics.page import LABELS, reference
 
 
 def test_the_page_is_up_to_date():
     assert (Path(__file__).parents[2] / "docs" / "metrics.md").read_text() == reference(), (
-        "run: python -m stream_monitor.metrics.reference > docs/metrics.md"
+        "run: python -m stream_monitor.metrics.page > docs/metrics.md"
     )
 
 

@@ -18,7 +18,7 @@ from stream_monitor.detectors.base import METHODS
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.metrics.catalogue import CATALOGUE
-from stream_monitor.metrics.reference import LABELS
+from stream_monitor.metrics.page import LABELS
 from stream_monitor.metrics.samples import Sample
 from stream_monitor.monitors.containment import MONITORS
 from stream_monitor.outcomes import LABEL_OUTCOMES

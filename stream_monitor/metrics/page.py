@@ -2,7 +2,7 @@
 `docs/metrics.md`, generated from the catalogue.
 
 Rule of the file: a page that is written by hand is wrong after the next change. `python -m
-stream_monitor.metrics.reference > docs/metrics.md` writes it anew, and a test holds the two equal.
+stream_monitor.metrics.page > docs/metrics.md` writes it anew, and a test holds the two equal.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ LABELS = {
 INTRODUCTION = """\
 # Metrics
 
-<!-- Generated: python -m stream_monitor.metrics.reference > docs/metrics.md -->
+<!-- Generated: python -m stream_monitor.metrics.page > docs/metrics.md -->
 
 The worker serves these at `/metrics` (`worker.metrics`, port 9108) in the Prometheus text format; what is shown is the state at the moment of the scrape.
 
