@@ -314,7 +314,10 @@ class IngestStage:
                 known = await self.hub.source.topic_ids(names)
                 missing = [name for name in names if name not in known] if known else []
                 if missing != self.hub.missing:
-                    log.error("topics are missing: %s", ", ".join(missing) or "none any more")
+                    if missing:
+                        log.error("topics are missing: %s", ", ".join(missing))
+                    else:
+                        log.info("all topics are back")
                     self.hub.missing = missing
                 for tp in [
                     tp
