@@ -84,7 +84,7 @@ def test_made_clean_altered_by_hand_repaired_and_then_nothing(settings, monitor)
     set_by_hand(settings, "labels", retention_ms="3600000", segment_bytes="123456789")
     assert (
         monitor("check", code=1)
-        == f"{prefix}labels: retention.ms is 3600000, 604800000 is specified\n1 difference(s)\n"
+        == f"{prefix}labels: retention.ms is 3600000, expected 604800000\n1 difference(s)\n"
     )
     assert (
         monitor("apply", "--dry-run")
