@@ -276,7 +276,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(2)
-    )  # so that broker and workers are ended too
+    # so that broker and workers are ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     main()

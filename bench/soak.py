@@ -395,7 +395,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(2)
-    )  # so that broker and workers are ended too
+    # so that broker and workers are ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     sys.exit(main())

@@ -117,9 +117,8 @@ class Server:
             await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
             if back.done():
                 there.cancel()  # the broker is gone
-            await asyncio.wait(
-                {there}, timeout=60
-            )  # a client that is gone: what it sent still arrives
+            # a client that is gone: what it sent still arrives
+            await asyncio.wait({there}, timeout=60)
         for task in (there, back):
             task.cancel()
         for end in (writer, up_writer):
@@ -162,9 +161,8 @@ class Server:
                 frame = await reader.readexactly(struct.unpack(">i", size)[0])
                 key, fault = hurt.pop(struct.unpack_from(">i", frame)[0], (0, None))
                 if key == JOIN_GROUP:
-                    print(
-                        "generation", struct.unpack_from(">i", frame, 10)[0], flush=True
-                    )  # after correlation id, throttle time and error code
+                    # after correlation id, throttle time and error code
+                    print("generation", struct.unpack_from(">i", frame, 10)[0], flush=True)
                 if fault is not None and fault.kind == "lose_response":
                     continue
                 if fault is not None:

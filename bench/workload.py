@@ -95,9 +95,8 @@ def event_id_of(ids: random.Random) -> str:
 
 def create_topics(bootstrap: str, names: list[str]) -> None:
     """Topics of four partitions; those that are there already are left alone."""
-    admin = AdminClient(
-        {"bootstrap.servers": bootstrap, "log_level": 4}
-    )  # at 6 it tells of events that nobody asked for
+    # at 6 it tells of events that nobody asked for
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})
     there = admin.list_topics(timeout=30).topics
     new = [NewTopic(n, PARTITIONS, 1) for n in names if n not in there]
     for made in admin.create_topics(new).values() if new else ():
@@ -106,9 +105,8 @@ def create_topics(bootstrap: str, names: list[str]) -> None:
 
 def forget_state(bootstrap: str, prefix: str, kept: tuple[str, ...]) -> None:
     """Delete every topic of the prefix but `kept`, so that the next worker starts with nothing."""
-    admin = AdminClient(
-        {"bootstrap.servers": bootstrap, "log_level": 4}
-    )  # at 6 it tells of events that nobody asked for
+    # at 6 it tells of events that nobody asked for
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})
     old = [
         t
         for t in admin.list_topics(timeout=30).topics

@@ -141,9 +141,8 @@ def write(
 
 def expected(rows: Served) -> dict[str, dict[str, float]]:
     """The metrics of each window, by scikit-learn, when these are the labelled rows so far."""
-    end_ms = (
-        int(rows.time_ms[-1]) // 10_000 * 10_000 + 10_000
-    )  # a time window ends with the pane of 10 s that holds the last labelled row …
+    # a time window ends with the pane of 10 s that holds the last labelled row …
+    end_ms = int(rows.time_ms[-1]) // 10_000 * 10_000 + 10_000
     out = {"last_1000": metrics_of(Served(*(column[-1_000:] for column in rows)))}
     for window, length_ms in WINDOWS_MS.items():
         start_ms = (end_ms - length_ms) // HOUR_MS * HOUR_MS  # … and begins with a pane of an hour

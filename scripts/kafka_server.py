@@ -237,9 +237,8 @@ def main() -> int:
         print(why, file=sys.stderr)
         return 1
     server = KafkaServer().start()
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM}
-    )  # else they end this process at once, and nobody stops the broker
+    # else they end this process at once, and nobody stops the broker
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     print(server.bootstrap, flush=True)
     try:
         signal.sigwait({signal.SIGINT, signal.SIGTERM})

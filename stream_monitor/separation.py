@@ -175,9 +175,8 @@ class Separation:
                 out = np.concatenate(
                     [out, np.full((n, self.join.classes - out.shape[1]), np.nan)], axis=1
                 )
-            for place, name in zip(
-                places, classes, strict=True
-            ):  # two spellings of a class are one
+            for place, name in zip(places, classes, strict=True):
+                # two spellings of a class are one
                 cells = rows.cells[rows.columns.index(name)][at]
                 out[at, place] = np.where(np.isnan(cells), out[at, place], cells)
         return out

@@ -251,9 +251,10 @@ class Monitor:
         keys = list(map(attrgetter("model", "version"), events))
         scores = list(map(attrgetter("score"), events))
         if self.inputs:
+            # None becomes NaN
             matrix = np.array(
                 list(map(msgspec.structs.astuple, map(attrgetter("features"), events))), float
-            )  # None becomes NaN
+            )
             rows = np.concatenate([matrix, np.array(scores)[:, None]], axis=1).T
             latency = np.fromiter(map(attrgetter("latency_ms"), events), float, len(events))
             for key, at in by_key(keys):

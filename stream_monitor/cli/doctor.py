@@ -69,9 +69,8 @@ def command(
 
     settings = load(config, os.environ)
     urls = probe_urls(settings, metrics_url) if probe else []
-    logging.getLogger("asyncio").addHandler(
-        logging.NullHandler()
-    )  # what it has to say is in the findings
+    # what it has to say is in the findings
+    logging.getLogger("asyncio").addHandler(logging.NullHandler())
     logging.getLogger("asyncio").propagate = False
     if report(settings, sample_n=topic_sample, urls=urls, as_json=as_json)["fail"]:
         raise SystemExit(1)

@@ -35,9 +35,8 @@ def command(path: str | None) -> None:
       stream-monitor worker --config monitor.yaml
       STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS=kafka:9092 stream-monitor worker
     """  # noqa: D301, E501 \b is how click keeps lines apart
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(0)
-    )  # while modules are imported; the worker has a handler of its own
+    # while modules are imported; the worker has a handler of its own
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = load(path, os.environ)
     from stream_monitor.config.references import file_profiles
     from stream_monitor.runtime.worker import main

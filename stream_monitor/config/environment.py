@@ -74,9 +74,8 @@ def overlay(root: Node, environ: Mapping[str, str], problems: list[str]) -> None
                 )
                 continue
         if not text and from_file and path[-1] in SECRETS:
-            problems.append(
-                f"{variable}: the file is empty"
-            )  # passed over, it would switch off what it protects
+            # passed over, it would switch off what it protects
+            problems.append(f"{variable}: the file is empty")
             continue
         if not text and hint is not str:
             continue  # as good as not set

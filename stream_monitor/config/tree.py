@@ -101,9 +101,8 @@ def read(
         composed = YAML(typ="safe", pure=True).compose(text) if text.strip() else None
     except MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark and numbered else ""
-        what, alias, _ = str(e.problem).partition(
-            " alias "
-        )  # its name may be a secret: `password: *hush`
+        # its name may be a secret: `password: *hush`
+        what, alias, _ = str(e.problem).partition(" alias ")
         raise ConfigError([f"{name}{line}: not valid YAML: {what}{alias.rstrip()}"]) from None
     except YAMLError as e:
         raise ConfigError([f"{name}: not valid YAML: {str(e).splitlines()[0]}"]) from None

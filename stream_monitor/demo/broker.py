@@ -97,9 +97,8 @@ class Broker:
             return
         self._server.close()
         for _ in range(ACCEPT_STEPS):
-            await asyncio.sleep(
-                0
-            )  # a connection that is just being accepted must be seen, to be closed
+            # a connection that is just being accepted must be seen, to be closed
+            await asyncio.sleep(0)
         self._reaper.cancel()
         for group in self._handlers.groups.by_name.values():
             group.close()

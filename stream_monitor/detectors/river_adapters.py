@@ -78,9 +78,8 @@ class Adwin:
             self.befores.append((total + sum(rest[:taken])) / (width + taken))
             rest = rest[taken:]
             alarms.append(done - 1)
-            self._window = AdaptiveWindowing(
-                *self._arguments
-            )  # as River's ADWIN does after a change
+            # as River's ADWIN does after a change
+            self._window = AdaptiveWindowing(*self._arguments)
         self.score = self._mean() or 0.0
         return np.array(alarms, np.int64)
 

@@ -126,16 +126,14 @@ def load(raw: bytes, bytes_max: int) -> dict[str, Any]:
         raise Bad("too_deep", f"nested more than {DEPTH_MAX} levels deep")
     try:
         value = _decode(raw)
-    except (
-        msgspec.ValidationError
-    ):  # a number that no double or integer holds: read it so that the rest of the record survives
+    except msgspec.ValidationError:
+        # a number that no double or integer holds: read it so that the rest of the record survives
         value = _load_lenient(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         if b"NaN" not in raw and b"Infinity" not in raw:
             raise Bad("invalid_json", str(e)) from None
-        value = _load_lenient(
-            raw
-        )  # what Python and JavaScript libraries write for them is no JSON, and means no doubt
+        # what Python and JavaScript libraries write for them is no JSON, and means no doubt
+        value = _load_lenient(raw)
     if type(value) is not dict:
         raise Bad("not_an_object", f"a JSON object is expected, not {_named(value)}")
     return value
@@ -223,11 +221,12 @@ def _number(value: Any, name: str, low: float, high: float) -> float:
     if type(value) not in (int, float):
         raise Bad("wrong_type", f"`{name}` must be a number, not {_named(value)}")
     if not low <= value <= high:
+        # which no float holds
         shown = (
             f"{value:g}"
             if type(value) is float or abs(value) < 1e300
             else "an integer beyond 1e300"
-        )  # which no float holds
+        )
         raise Bad("out_of_range", f"`{name}` must be in [{low:g}, {high:g}], not {shown}")
     return float(value)
 

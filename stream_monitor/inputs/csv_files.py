@@ -252,9 +252,8 @@ class CsvReader:
                 try:
                     cells = next(reader, None)
                 except csv.Error as error:
-                    if header or "unexpected end" in str(
-                        error
-                    ):  # a quote that is never closed: nothing after it can be trusted
+                    if header or "unexpected end" in str(error):
+                        # a quote that is never closed: nothing after it can be trusted
                         raise InputError(
                             f"{self.file.name}: line "
                             f"{reader.line_num + self.dialect.skipped}: malformed CSV: {error}"

@@ -133,9 +133,8 @@ class Ring:
         alive = seq >= self.tail
         if not alive.all():
             of, seq = of[alive], seq[alive]
-        if self._older is not None and (
-            len(of) > len(ids) or len(np.unique(of)) < len(of)
-        ):  # an id with several rows; an old entry may point at the same row twice
+        if self._older is not None and (len(of) > len(ids) or len(np.unique(of)) < len(of)):
+            # an id with several rows; an old entry may point at the same row twice
             both = np.unique(np.stack([of, seq]), axis=1)
             of, seq = both[0], both[1]
         return of, seq
@@ -154,9 +153,8 @@ class Ring:
             found_seq.append(seq)
         older: Any = memoryview(self._older)  # type: ignore[arg-type]  # as fast as a list, without making one
         capacity = len(self._older)
-        for one, at in zip(
-            of.tolist(), seq.tolist(), strict=True
-        ):  # few, perhaps with many rows each
+        for one, at in zip(of.tolist(), seq.tolist(), strict=True):
+            # few, perhaps with many rows each
             chain = []
             while (back := older[at % capacity]) and (at := at - back) >= self.tail:
                 chain.append(at)

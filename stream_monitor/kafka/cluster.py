@@ -252,9 +252,8 @@ class Cluster:
         }
         if not ends:
             return []
-        consumer = (
-            self._new_consumer()
-        )  # one for each topic: aiokafka's may never stop when it was assigned twice
+        # one for each topic: aiokafka's may never stop when it was assigned twice
+        consumer = self._new_consumer()
         try:
             await self._timed(consumer.start())
             return await self._read(consumer, ends, -(-records_n // len(ends)))

@@ -129,7 +129,8 @@ def connecting(kafka: KafkaSettings) -> Iterator[None]:
             ValueError,
             AssertionError,
             kafka_errors.KafkaError,
-        ) as e:  # aiokafka answers odd bytes of a broker with any of these
+        ) as e:
+            # aiokafka answers odd bytes of a broker with any of these
             went_away = (
                 isinstance(e, kafka_errors.KafkaError) and e.retriable and "bootstrap" not in str(e)
             )

@@ -126,9 +126,8 @@ def split(fetched: Fetched) -> Records:
                     keys.append(record.key)
                     offsets.append(record.offset)
                     times.append(record.timestamp)
-        except (
-            Exception
-        ) as e:  # whatever a codec raises; the CRC was right, so that the header can be believed
+        except Exception as e:
+            # whatever a codec raises; the CRC was right, so that the header can be believed
             for column in (values, keys, offsets, times):
                 del column[had:]
             broken.append(

@@ -133,7 +133,8 @@ class Fetching:
         except (
             OffsetOutOfRangeError,
             NoOffsetForPartitionError,
-        ) as e:  # gone, or never positioned: a hole, so that it is opened again
+        ) as e:
+            # gone, or never positioned: a hole, so that it is opened again
             lost = e.args[0] if isinstance(e.args[0], dict) else {e.args[0]: 0}
             return {
                 tp: Fetched(tp, self.hub.epochs.get(tp, 0), None, offset, [])

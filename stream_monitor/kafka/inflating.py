@@ -61,9 +61,8 @@ def _gunzip(payload: Any) -> bytes:
 def _into(decompress: Callable[[Any, Any], int]) -> Callable[[Any], bytes]:
     def decode(payload: Any) -> bytes:
         for room in (min(USUAL_RATIO * len(payload), INFLATED_BYTES_MAX), INFLATED_BYTES_MAX):
-            out = np.empty(
-                room, np.uint8
-            )  # address space only: pages are taken as they are written
+            # address space only: pages are taken as they are written
+            out = np.empty(room, np.uint8)
             try:
                 return out[: decompress(payload, out)].tobytes()
             except cramjam.DecompressionError as e:

@@ -139,7 +139,8 @@ async def topic_ids(client: AIOKafkaClient, topics: Collection[str]) -> dict[str
     except (
         IncompatibleBrokerVersion,
         NotImplementedError,
-    ):  # how aiokafka says that the broker does not know this version
+    ):
+        # how aiokafka says that the broker does not know this version
         return {}
     return {
         topic: base64.urlsafe_b64encode(raw).decode().rstrip("=")

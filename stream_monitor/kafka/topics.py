@@ -58,11 +58,12 @@ async def ensure(settings: Settings) -> None:
             missing = [name for name in topics() if name not in there]
             if not missing:
                 return
+            # describe_topics would make them
             asked = await client._send_request(
                 MetadataRequest(
                     [prefix + name for name in missing], allow_auto_topic_creation=False
                 )
-            )  # describe_topics would make them
+            )
             if hidden := [topic[1] for topic in asked.topics if topic[0] == TOPIC_HIDDEN]:
                 raise BrokerError(
                     f"missing access: topics {', '.join(sorted(hidden))} are hidden from the "

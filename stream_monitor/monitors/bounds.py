@@ -94,9 +94,8 @@ def unheard(alerts: Alerts, registry: Registry, changed_ms: int, log_ms: int) ->
             ms for ms in (version.volume.last_prediction_ms, version.volume.last_label_ms) if ms
         ]
         for name in ((version.model, ""), (version.model, version.name)):
-            used_ms[name] = max(
-                used_ms.get(name, 0), min(times, default=0)
-            )  # what is judged by labels is not judged without them
+            # what is judged by labels is not judged without them
+            used_ms[name] = max(used_ms.get(name, 0), min(times, default=0))
     for key in silent:
         if used_ms.get((key.model, key.version), 0) - changed_ms >= UNHEARD_MS:
             yield _end(
@@ -237,9 +236,8 @@ class Bounds:
                 "labels",
                 "profile",
             )
-            limit = (
-                UNMET_SHARE if partitions == 1 else 1 - 1 / (2 * labels)
-            )  # labels of models in other partitions come here too, and meet nothing
+            # labels of models in other partitions come here too, and meet nothing
+            limit = UNMET_SHARE if partitions == 1 else 1 - 1 / (2 * labels)
             yield _labels(
                 key,
                 labels,

@@ -40,9 +40,8 @@ def distances(
         found["chi2"] = lambda: divergence.chi2(expected, actual)
     else:
         found["ks"] = lambda: divergence.ks(expected, actual)
-        if (
-            not is_constant(profile) and max(-profile.min, profile.max) < VALUE_MAX
-        ):  # else there is no standard deviation to measure in
+        if not is_constant(profile) and max(-profile.min, profile.max) < VALUE_MAX:
+            # else there is no standard deviation to measure in
             found["wasserstein"] = lambda: np.array([wasserstein(profile, now)])
     wanted = {
         method: float(measure()[0])

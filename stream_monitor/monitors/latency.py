@@ -60,9 +60,8 @@ class FirstCalls:
         n = float(self.latency.sum())
         if n < FIRST_CALLS:
             return None
-        q = (
-            1 - SLOW_SHARE + FIRST_Z * math.sqrt(SLOW_SHARE * (1 - SLOW_SHARE) / n)
-        )  # the quantile is known that well
+        # the quantile is known that well
+        q = 1 - SLOW_SHARE + FIRST_Z * math.sqrt(SLOW_SHARE * (1 - SLOW_SHARE) / n)
         return max(factor * latency_quantile(self.latency, q), FASTEST_MS)
 
     def state(self) -> dict[str, Any]:

@@ -125,9 +125,8 @@ class Registry:
         out = []
         for code in list(self.active):
             version = self.versions[code]
-            used_ms = max(
-                self._used_ms[code], version.volume.last_label_ms
-            )  # a label need not name it
+            # a label need not name it
+            used_ms = max(self._used_ms[code], version.volume.last_label_ms)
             if log_ms - used_ms > version.settings.silence_ms:
                 out.append(version)
                 del self.active[code]

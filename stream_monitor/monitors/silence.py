@@ -52,9 +52,8 @@ class Silences:
         if not self.calls:
             self.first_ms = log_ms
         if self.now_ms:
-            day = (
-                self.last_ms + self.now_ms
-            ) // DAY_MS  # of the look, which no single record's clock decides
+            # of the look, which no single record's clock decides
+            day = (self.last_ms + self.now_ms) // DAY_MS
             self.days[day] = sorted([*self.days.get(day, ()), self.now_ms], reverse=True)[:2]
             self.days = {d: found for d, found in self.days.items() if d > day - DAYS}
         self.calls, self.last_ms, self.now_ms = self.calls + calls, log_ms, 0

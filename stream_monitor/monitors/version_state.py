@@ -118,10 +118,11 @@ def _features(
     keys = _of_reference(changes, before)
     if before is None:
         if not keys:
+            # what was published since is not for rows that wait already
             version.reference, inputs.profile = (
                 "",
                 None,
-            )  # what was published since is not for rows that wait already
+            )
     elif not keys or version.reference == profile_id(before):
         inputs.use(before)
         version.reference = state["reference"]

@@ -159,9 +159,8 @@ class Exporter:
                 fault = self._why_not(sample)
                 if fault is None:
                     fault = _put(sample, read)
-            except (
-                TypeError
-            ) as error:  # a value that is no number, labels or edges that are no tuple
+            except TypeError as error:
+                # a value that is no number, labels or edges that are no tuple
                 fault = str(error)
             if fault:
                 self._fault(sample[0], fault)

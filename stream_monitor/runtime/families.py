@@ -160,9 +160,8 @@ def _lines(metric: Metric, sample: AnySample, *, strict: bool) -> Iterator[Line]
         total = 0.0
         for edge, above, count in zip(edges, (*edges[1:], nan), sample.counts, strict=True):
             total += count
-            if (
-                edge != above
-            ):  # the bucket below an equal edge is empty, and two series would have one `le`
+            if edge != above:
+                # the bucket below an equal edge is empty, and two series would have one `le`
                 yield Line(
                     f"{metric.name}_bucket",
                     {**labels, "le": bound(edge, strict=strict)},

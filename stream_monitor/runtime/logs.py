@@ -73,9 +73,8 @@ class Sparing(logging.Filter):
         if record.levelno >= logging.CRITICAL:
             return True
         now, key = self._clock(), (record.levelno, str(record.msg)[:200])
-        kind = self._kinds.setdefault(
-            key, [now, 0, 0]
-        )  # begin of the period, let through, left out
+        # begin of the period, let through, left out
+        kind = self._kinds.setdefault(key, [now, 0, 0])
         self._kinds.move_to_end(key)
         if len(self._kinds) > KINDS_MAX:
             self._kinds.popitem(last=False)
@@ -140,7 +139,8 @@ def configure() -> None:
         "faust",
         "mode",
         "stream_monitor.stages.transport",
-    ):  # the last is what Faust calls its services by, which are ours
+    ):
+        # the last is what Faust calls its services by, which are ours
         logging.getLogger(noisy).setLevel("ERROR")
 
 

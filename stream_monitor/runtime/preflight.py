@@ -56,7 +56,8 @@ async def demand_access(settings: Settings) -> None:
             BrokerError,
             KafkaError,
             TimeoutError,
-        ) as e:  # a fresh broker's coordinators take their time, and that is no matter of access
+        ) as e:
+            # a fresh broker's coordinators take their time, and that is no matter of access
             log.warning("cannot check access: %s", e or type(e).__name__)
             return
     lacking = [

@@ -112,9 +112,8 @@ class Worker:
         See to topics and access, before anything is read: the number of partitions of
         `observations`, and the references.
         """
-        with connecting(
-            self.settings.kafka
-        ):  # a broker that goes away meanwhile is told like one that was never there
+        with connecting(self.settings.kafka):
+            # a broker that goes away meanwhile is told like one that was never there
             await topics.ensure(self.settings)
             await demand_access(self.settings)
             await check_transactions(self.hub)
@@ -148,9 +147,8 @@ class Worker:
         found: list[Iterator[AnySample]] = [self._samples()]
         if self.hub.stages:
             found += [self.ingest.samples(), self.evaluate.samples()]
-            if (
-                self.hub.opened and self.hub.source.attended()
-            ):  # else another worker may show these models by now
+            if self.hub.opened and self.hub.source.attended():
+                # else another worker may show these models by now
                 found += self.evaluate.sources()
         return found
 

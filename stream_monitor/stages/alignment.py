@@ -218,10 +218,8 @@ class Alignment:
             self._without_news_s = now_s
         if now_s - self._without_news_s < NEWS_S:
             return True
-        self.unheard_rows, self._without_news_s = (
-            0,
-            None,
-        )  # the coordinator is away: on, for as many rows
+        # the coordinator is away: on, for as many rows
+        self.unheard_rows, self._without_news_s = 0, None
         return False
 
     def _holders(self, behind: Collection[TopicPartition]) -> list[tuple[float, TopicPartition]]:

@@ -92,17 +92,16 @@ class EvaluateStage:
         parked = self.parked.pop(tp, None)
         producer = self._producer(tp)
         try:
-            await (
-                producer.start()
-            )  # 1 fence: ends an open transaction of a former owner, so that what follows is final
-            found = await self.restoring.committed(
-                tp
-            )  # 2 the position; beside it stands where the last snapshot is
+            # 1 fence: ends an open transaction of a former owner, so that what follows is final
+            await producer.start()
+            # 2 the position; beside it stands where the last snapshot is
+            found = await self.restoring.committed(tp)
             position = found.position
             if parked is not None and (parked.position, parked.note) == (
                 position,
                 found.note,
-            ):  # 3 nobody moved it: the state in memory is the fold up to there
+            ):
+                # 3 nobody moved it: the state in memory is the fold up to there
                 parked.producer, parked.broken = producer, False
                 owned = parked
             else:

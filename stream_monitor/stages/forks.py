@@ -87,9 +87,8 @@ async def apart(steps: Iterable[Step]) -> tuple[int, str]:
         return _in_place(steps)
     read, write = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # of the threads, none of which holds what a step needs
+        # of the threads, none of which holds what a step needs
+        warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()  # on the loop, where nothing is half done
     if pid == 0:
         _copy(steps, write)

@@ -143,9 +143,8 @@ class Hub:
         while not self.stopping:
             time.sleep(1)
             if time.monotonic() - self.alive > OPEN_LIMIT_S + 30:
-                die(
-                    NO_PROGRESS, f"made no progress for {OPEN_LIMIT_S + 30} s"
-                )  # a driver can stop for good without a word
+                # a driver can stop for good without a word
+                die(NO_PROGRESS, f"made no progress for {OPEN_LIMIT_S + 30} s")
 
     async def _watch_holes(self) -> None:
         """
@@ -187,9 +186,8 @@ class Hub:
         positions: dict[TopicPartition, int] = {}
         for stage in self.stages:
             positions |= await stage.open({tp for tp in wanted if tp.topic in stage.topics})
-        await self.source.seek(
-            positions
-        )  # at the very end: what is fetched between here and the flow's start is a hole
+        # at the very end: what is fetched between here and the flow's start is a hole
+        await self.source.seek(positions)
 
     def reopen(self, stage: Stage, tp: TopicPartition, pause_s: float = 0) -> None:
         """
@@ -214,9 +212,8 @@ class Hub:
                 wait_s = patience.RETRY_S
                 continue
             try:
-                async with asyncio.timeout(
-                    OPEN_LIMIT_S
-                ):  # several at once; `flush` ends them before the next assignment is opened
+                async with asyncio.timeout(OPEN_LIMIT_S):
+                    # several at once; `flush` ends them before the next assignment is opened
                     if (
                         tp in self.source.assigned()
                         and self.source.flowing()
@@ -257,10 +254,11 @@ class Hub:
         except Exception as e:
             log.exception("processing a batch of %s/%d failed", *fetched.tp)
             await self._flush_others(stage)
+            # half applied; Faust would log it and go on with the next
             die(
                 BATCH_FAILED,
                 f"processing a batch of {fetched.tp.topic}/{fetched.tp.partition} failed: {e!r}",
-            )  # half applied; Faust would log it and go on with the next
+            )
         finally:
             self._delivering.discard(stage)
 

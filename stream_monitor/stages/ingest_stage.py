@@ -248,9 +248,8 @@ class IngestStage:
                     *(self._send_to(target, values) for target, values in records.items())
                 )
             except BaseException as e:
-                die(
-                    IN_DOUBT, f"INGEST: sending failed: {e!r}"
-                )  # a cancelled send is a doubtful one too
+                # a cancelled send is a doubtful one too
+                die(IN_DOUBT, f"INGEST: sending failed: {e!r}")
             for reading, offset in frontier:
                 reading.acknowledged = offset
 

@@ -74,9 +74,10 @@ class Reading:
         at = self.opened if self.acknowledged is None else self.acknowledged
         known = self.failed if at == self.opened else {}
         tries = max(known.values(), default=0) + 1
+        # a commit that is still made says the same
         self.opened, self.failed = (
             at,
             {max([end, *known]): tries},
-        )  # a commit that is still made says the same
+        )
         self.begun = 0
         return at, tries

@@ -192,9 +192,8 @@ async def read(
         offset,
         crc,
         name,
-    ) in (
-        chunks
-    ):  # in the order of the log: what follows is there already, and a seek would fetch it again
+    ) in chunks:
+        # in the order of the log: what follows is there already, and a seek would fetch it again
         values[offset] = await _at(reader, tp, offset)
         if zlib.crc32(values[offset]) != crc:
             raise StateError(

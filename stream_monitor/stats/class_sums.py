@@ -130,9 +130,8 @@ class ClassSums:
     ) -> None:
         """Rows, right ones, and the counts by class."""
         groups, k = len(out), self.classes
-        if (
-            k <= FEW_CLASSES and len(group) and min(predicted.min(), actual.min()) >= 0
-        ):  # nearly always
+        if k <= FEW_CLASSES and len(group) and min(predicted.min(), actual.min()) >= 0:
+            # nearly always
             table = np.bincount(
                 (group * k + actual) * k + predicted, minlength=groups * k * k
             ).reshape(groups, k, k)

@@ -72,9 +72,8 @@ class LogTime:
             self._refuse()
         elif near or not (self._step_ms and self.confirm_ms) or self._goes_on(time_ms):
             self._refuse(really=near)
-            self._step_ms = (
-                abs(step) if self.now_ms else 0
-            )  # the first step of a log is believed too: nothing is known of it yet
+            # the first step of a log is believed too: nothing is known of it yet
+            self._step_ms = abs(step) if self.now_ms else 0
             self.now_ms = time_ms
         elif not self.is_waiting or abs(time_ms - self._jumped_ms) > JUMP_MS:
             self._jumped_ms = time_ms

@@ -228,9 +228,8 @@ def check_the_state_is_plain(case: Case) -> None:
 
 def check_it_is_deterministic(case: Case) -> None:
     one, other = case.make(), case.make()
-    for part in pieces(
-        case.values, [131]
-    ):  # side by side, so that a random state in common would show
+    for part in pieces(case.values, [131]):
+        # side by side, so that a random state in common would show
         assert one.update(part).tolist() == other.update(part).tolist()
         assert one.state() == other.state()
 

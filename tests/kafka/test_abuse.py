@@ -141,9 +141,8 @@ def test_alerts_that_the_topic_refuses_hold_everything_up_and_are_there_once_aft
     site.start()
     site.ready()
     alter(site, "alerts", "max.message.bytes", "200")
-    site.send(
-        [event(f"{i}", f"model-{i}") for i in range(200)]
-    )  # beyond limits.models: an alert of each partition
+    # beyond limits.models: an alert of each partition
+    site.send([event(f"{i}", f"model-{i}") for i in range(200)])
     refusals: list[str] = []
 
     def refused() -> bool:
@@ -215,7 +214,8 @@ def test_sigterm_at_bad_moments_ends_a_worker_in_time(site: Site) -> None:
         0.0,
         1.5,
         2.5,
-    ):  # in its first requests, while it joins, while it opens or just after
+    ):
+        # in its first requests, while it joins, while it opens or just after
         began = time.monotonic()
         site.start()
         time.sleep(pause_s)
@@ -223,9 +223,8 @@ def test_sigterm_at_bad_moments_ends_a_worker_in_time(site: Site) -> None:
         assert time.monotonic() - began < 12 + pause_s, site.log
     site.start()
     site.ready()
-    other = Member(
-        1, site.file, site.folder
-    )  # of the same name: the group sends the first one away
+    # of the same name: the group sends the first one away
+    other = Member(1, site.file, site.folder)
     try:
         site.wait("it starts", other.out.read_text)
         time.sleep(1.5)  # what it asks for before it joins

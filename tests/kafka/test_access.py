@@ -197,9 +197,8 @@ def test_the_access_of_the_manifest_is_enough_and_is_demanded(
         worker.process.send_signal(signal.SIGKILL)
         worker.process.wait(10)
 
-        workers.append(
-            start(guarded, tmp_path, "second.log")
-        )  # restores: reads snapshots, observations and its committed position
+        # restores: reads snapshots, observations and its committed position
+        workers.append(start(guarded, tmp_path, "second.log"))
         worker = listening(workers[1])
         wait("ready again", lambda: ready(worker) and counted(worker) == ROWS)
         worker.process.send_signal(signal.SIGTERM)

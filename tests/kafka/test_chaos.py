@@ -18,9 +18,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_and_nothing_counted_twice(kafka):
-    options = chaos.parser().parse_args(
-        ["--seed", "1", "--steals", "1"]
-    )  # its defaults: 60,000 events in two minutes
+    # its defaults: 60,000 events in two minutes
+    options = chaos.parser().parse_args(["--seed", "1", "--steals", "1"])
     report = chaos.run(options)
     print(json.dumps(report, indent=1))
     assert report["differences"] == []

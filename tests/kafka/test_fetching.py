@@ -426,7 +426,8 @@ def test_every_codec_is_read_as_aiokafka_reads_it(kafka: Any, codec: str, small:
             577,
             599,
             600,
-        ):  # in the middle of a batch, and at its edges
+        ):
+            # in the middle of a batch, and at its edges
             assert await read_by_us(kafka.bootstrap, tp, start, "read_committed", **options) == (
                 rows[start:],
                 600,

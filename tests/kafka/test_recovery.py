@@ -164,13 +164,11 @@ def test_sigterm_under_load_leaves_nothing_to_replay(kafka, tmp_path):
         took = time.monotonic() - began
         print(f"ended after {took:.1f} s")
         assert took < 10
-        assert load.committed("predictions") == load.written(
-            "predictions"
-        )  # INGEST reads nothing again,
+        # INGEST reads nothing again,
+        assert load.committed("predictions") == load.written("predictions")
         assert load.committed("labels") == load.written("labels")
-        assert (
-            load.committed("observations") == load.snapshots()
-        )  # and EVALUATE goes on from a snapshot that is as new as its position
+        # and EVALUATE goes on from a snapshot that is as new as its position
+        assert load.committed("observations") == load.snapshots()
         load.members.append(Member(1, load.file, tmp_path))
         load.exact()
     finally:

@@ -155,9 +155,8 @@ def test_a_worker_works_and_listens_on_one_port_and_tells_no_secret(
         worker = listening(first)
         wait("every prediction counted", lambda: counted(worker) == ROWS)
         assert ports(first.pid) == {int(worker.url.rpartition(":")[2])}
-        if (
-            kind == "mutual"
-        ):  # once: who comes after it reads committed offsets, snapshots and observations
+        if kind == "mutual":
+            # once: who comes after it reads committed offsets, snapshots and observations
             first.kill()
             second = start(client, prefix, tmp_path, "second.log")
             worker = listening(second)
@@ -433,9 +432,8 @@ def test_access_that_is_missing_is_named(
         match=rf"missing access: topics .*{prefix}predictions.* are hidden from the user",
     ):
         asyncio.run(topics.ensure(settings))
-    broker.allow(
-        ResourceType.TOPIC, f"{prefix}new.", AclOperation.READ
-    )  # may see what is not there, and not make it
+    # may see what is not there, and not make it
+    broker.allow(ResourceType.TOPIC, f"{prefix}new.", AclOperation.READ)
     with pytest.raises(BrokerError, match=r"cannot create topics: .*; grant Create to the user"):
         asyncio.run(topics.ensure(settings_of(client, f"{prefix}new.")))
     broker.allow(ResourceType.TOPIC, prefix, AclOperation.READ)
@@ -473,9 +471,8 @@ def test_a_changed_password_is_told_and_the_work_goes_on_when_it_is_right_again(
         broker.server.start()  # connections that are open stay so; new ones need the password
         log = tmp_path / "first.log"
         wait("it says why", lambda: "refuses the login of 'monitor'" in log.read_text())
-        time.sleep(
-            15
-        )  # transactions fail meanwhile, and nothing is opened while no heartbeat is answered
+        # transactions fail meanwhile, and nothing is opened while no heartbeat is answered
+        time.sleep(15)
         assert process.poll() is None
         broker.set_password("monitor", SCRAM)
         send(broker.server.bootstrap, prefix, events(ROWS, seed=5))

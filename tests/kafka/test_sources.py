@@ -209,9 +209,8 @@ def test_records_that_retention_took_before_ingest_read_them_end_the_worker_or_a
     site: Site,
 ) -> None:
     """With `on_lost: fail` it ends until a person decides, and nothing is committed meanwhile."""
-    site.configure(
-        "instance_id: one"
-    )  # so that no start waits for the session of a worker that ended
+    # so that no start waits for the session of a worker that ended
+    site.configure("instance_id: one")
     site.start()
     site.send(100)
     site.wait("counted", lambda: site.counted() == 100)
@@ -272,9 +271,8 @@ def test_observations_that_end_before_what_was_folded_are_refused_with_the_way_o
 def test_with_on_lost_fail_a_gap_before_evaluate_ends_the_worker_until_it_is_told_to_go_on(
     site: Site,
 ) -> None:
-    site.configure(
-        "instance_id: one"
-    )  # so that no start waits for the session of a worker that ended
+    # so that no start waits for the session of a worker that ended
+    site.configure("instance_id: one")
     site.start()
     site.send(100)
     site.wait("counted", lambda: site.counted() == 100)

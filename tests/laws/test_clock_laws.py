@@ -261,9 +261,8 @@ def test_log_time_follows_a_gap_once_the_log_goes_on_after_it(gap_ms: int, spaci
     start = T0 + 9_000 + gap_ms
     read = 0
     while log.is_waiting or not read:
-        assert (
-            log.read(start + read) == start + read
-        )  # rows after the gap have its time from the first on
+        # rows after the gap have its time from the first on
+        assert log.read(start + read) == start + read
         read += 1 + spacing_ms
     assert log.now_ms - start <= CONFIRM_MS + spacing_ms + 1
 

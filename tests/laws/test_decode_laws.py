@@ -190,9 +190,8 @@ def alone(kind: str, values: list[bytes]) -> tuple[dict[int, list[Row]], list[tu
 
 def check(kind: str, values: list[bytes], cuts: list[int]) -> None:
     ingest = Ingest(4, max_record_bytes=BYTES_MAX)
-    for _ in range(
-        3
-    ):  # what is learnt in the first round speeds up the next ones, and must not show
+    for _ in range(3):
+        # what is learnt in the first round speeds up the next ones, and must not show
         bounds = sorted({0, len(values), *(c % (len(values) + 1) for c in cuts)})
         rejects = []
         for start, end in itertools.pairwise(bounds):

@@ -78,11 +78,12 @@ class Oracle:
         at, had, stands_in = self.predictions.get((event, version), (-DELAY - 1, 0.0, False))
         if at + DELAY >= now:
             self.duplicates += not stands_in
+            # one that comes after its stand-in is counted, and judged no second time
             self.predictions[event, version] = (
                 at,
                 had,
                 False,
-            )  # one that comes after its stand-in is counted, and judged no second time
+            )
             return
         self._add(event, version, outcome, now, stands_in=False)
         fitting = [

@@ -328,9 +328,8 @@ def test_a_decoder_of_any_history_reads_as_parse_alone(history: str, seed: int) 
     ]
     for _ in range(4):
         warm.decode(seen, np.full(len(seen), RECORD_MS))
-    assert (
-        not history.startswith("one model") or fast_share(warm, seen) == 1
-    )  # else it is not warm, and this law says nothing
+    # else it is not warm, and this law says nothing
+    assert not history.startswith("one model") or fast_share(warm, seen) == 1
     for i in range(1_500):
         pairs = random_.choice(makes)(i, random_.choice(models))
         for _ in range(random_.choice((0, 1, 1, 1, 2, 3))):

@@ -58,9 +58,8 @@ def test_bytes_of_a_pending_prediction() -> None:
         for line in bench("memory.py", "--only", "pending", "--pending", "20000").splitlines()
     ]
     assert [line["waiting"] for line in lines] == [5_000, 10_000, 15_000, 20_000]
-    assert all(
-        46 <= line["bytes_each"] < 300 for line in lines
-    )  # the columns of a row alone are 46 bytes
+    # the columns of a row alone are 46 bytes
+    assert all(46 <= line["bytes_each"] < 300 for line in lines)
 
 
 def test_detector_benchmarks_run() -> None:

@@ -122,9 +122,8 @@ def a_batch(records: int) -> Fetched:
         builder.append(i, timestamp=0, key=None, value=b"record", headers=[])
     data = builder.build()
     data[:8] = (10).to_bytes(8, "big")  # the base offset
-    return Fetched(
-        TP, 1, 10, 10 + records + 1, [(10, DefaultRecordBatch(bytes(data)))]
-    )  # and a control record
+    # and a control record
+    return Fetched(TP, 1, 10, 10 + records + 1, [(10, DefaultRecordBatch(bytes(data)))])
 
 
 def test_a_transaction_under_way_gets_its_turns_while_a_long_batch_is_folded():

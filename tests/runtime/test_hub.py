@@ -93,9 +93,8 @@ def test_a_batch_is_taken_only_where_the_last_one_ended(died):
         stale = batch(hub, 0, 10)
         await hub.deliver(stage, batch(hub, 0, 10))
         await hub.deliver(stage, batch(hub, 20, 30))  # a hole
-        await hub.deliver(
-            stage, batch(hub, 10, 20)
-        )  # right, but what is delivered until it is opened again is dropped
+        # right, but what is delivered until it is opened again is dropped
+        await hub.deliver(stage, batch(hub, 10, 20))
         assert hub.trouble() == "being reopened: observations/0"
         await asyncio.sleep(0.05)
         await hub.deliver(stage, stale._replace(start=0))

@@ -116,9 +116,8 @@ def test_until_a_snapshot_is_committed_compaction_takes_nothing_from_the_one_bef
         for _ in range(2):
             await site.write(segment_p_0=b"0", segment_p_1=b"1", state=LARGE)
         before, stored = site.kafka.offsets[LOG], site.owned.stored
-        for _ in range(
-            2
-        ):  # without transactions: written, and the process ends before the pointer is committed
+        for _ in range(2):
+            # without transactions: written, and the process ends before the pointer is committed
             site.owned.stored = stored
             await site.write(segment_p_1=b"1", state=b"small")
             site.kafka.offsets[LOG] = before

@@ -200,9 +200,8 @@ class World:
         turn: Turn,
     ) -> None:
         again = partial(self._arrive, process, future, name, action, fault, turn)
-        if (
-            self.now < self._away_until or not turn.free
-        ):  # the client asks again until the broker is back
+        if self.now < self._away_until or not turn.free:
+            # the client asks again until the broker is back
             self.after(max(self._away_until - self.now, 0.0) + 0.1 * self.chance.random(), again)
             return
         result: Any = None
@@ -463,9 +462,8 @@ class World:
                 )
             stack.enter_context(patch.object(restoring, "Shard", self.shard))
             stack.enter_context(patch.object(evaluate_stage, "give_back", lambda: None))
-            stack.enter_context(
-                patch.object(ingest_stage, "RECORD_BYTES_MAX", 500)
-            )  # several records a flush
+            # several records a flush
+            stack.enter_context(patch.object(ingest_stage, "RECORD_BYTES_MAX", 500))
             yield
 
     # ---- the verdict

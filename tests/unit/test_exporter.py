@@ -138,6 +138,7 @@ def test_a_family_in_pieces_is_what_the_library_writes_of_the_whole(monkeypatch,
 def test_openmetrics_holds_its_own_rules_and_the_same_values(monkeypatch, samples):
     monkeypatch.setattr("stream_monitor.runtime.families.PIECE_LINES", 3)
     subject = exporter(list(samples()), custom=BASKET)
+    # raises where a rule is broken
     strict = {
         (
             sample.name,
@@ -145,9 +146,7 @@ def test_openmetrics_holds_its_own_rules_and_the_same_values(monkeypatch, sample
                 (k, v.removesuffix(".0") if k == "le" else v) for k, v in sample.labels.items()
             ),
         ): sample.value
-        for family in openmetrics_families(
-            subject.render(OPENMETRICS).decode()
-        )  # raises where a rule is broken
+        for family in openmetrics_families(subject.render(OPENMETRICS).decode())
         for sample in family.samples
     }
     plain = parsed(subject.render())
@@ -448,9 +447,8 @@ def test_collector_says_the_same_and_not_in_the_global_registry():
 
 
 def test_scrape_lets_the_loop_run_between_sources_and_is_shared(monkeypatch):
-    monkeypatch.setattr(
-        "stream_monitor.runtime.exporter.HOLD_S", 0.0
-    )  # pause wherever a pause is possible, however fast the machine
+    # pause wherever a pause is possible, however fast the machine
+    monkeypatch.setattr("stream_monitor.runtime.exporter.HOLD_S", 0.0)
 
     async def scenario():
         turns = 0

@@ -355,9 +355,8 @@ def test_a_step_is_small_beside_what_is_judged():
     )
     assert pace.rows == 5
     assert pace.longest_ms(1_000, several=False) == 30 * 60_000 / 8
-    assert (
-        pace.longest_ms(45 * 60_000, several=False) == 2 * 3_600_000 / 8
-    )  # too few rows in half an hour
+    # too few rows in half an hour
+    assert pace.longest_ms(45 * 60_000, several=False) == 2 * 3_600_000 / 8
     assert pace.longest_ms(9 * 3_600_000, several=False) == 4 * 3_600_000 / 8  # and in two
 
 
