@@ -136,15 +136,15 @@ class Separation:
     ) -> Predictions:
         outcome = self._outcomes(column_of(rows, "prediction"), obs.head.texts)
         return Predictions(
-            at,
-            ids,
-            rows.times_ms,
-            version,
-            outcome,
-            column_of(rows, "score"),
-            self._segments(rows, version),
-            self._probabilities(rows, version),
-            failed,
+            row=at,
+            id=ids,
+            time=rows.times_ms,
+            version=version,
+            outcome=outcome,
+            score=column_of(rows, "score"),
+            segment=self._segments(rows, version),
+            probabilities=self._probabilities(rows, version),
+            failed=failed,
         )
 
     def _segments(self, rows: Rows, version: Int) -> Int:
@@ -214,20 +214,20 @@ class Separation:
         own = self._own(taken, model, version)
         alone = not (own >= 0).any()
         return LabelRows(
-            at,
-            rows["id"].copy(),
-            model,
-            version,
-            self._outcomes(column_of(taken, "label"), obs.head.texts),
-            taken.times_ms,
-            partition[rows["source"]],
-            rows["offset"].copy(),
-            own,
-            np.full(len(at), np.nan)
+            row=at,
+            id=rows["id"].copy(),
+            model=model,
+            version=version,
+            label=self._outcomes(column_of(taken, "label"), obs.head.texts),
+            time=taken.times_ms,
+            partition=partition[rows["source"]],
+            offset=rows["offset"].copy(),
+            own=own,
+            outcome=np.full(len(at), np.nan)
             if alone
             else self._outcomes(column_of(taken, "prediction"), obs.head.texts),
-            np.full(len(at), np.nan) if alone else column_of(taken, "score"),
-            np.empty((len(at), 0)) if alone else self._probabilities(taken, own),
+            score=np.full(len(at), np.nan) if alone else column_of(taken, "score"),
+            probabilities=np.empty((len(at), 0)) if alone else self._probabilities(taken, own),
         )
 
     def _own(self, rows: Rows, model: Int, version: Int) -> Int:
@@ -276,41 +276,16 @@ def by_code(codes: Int) -> Iterator[tuple[int, Any]]:
 def _joined_predictions(parts: list[Predictions]) -> Predictions:
     if len(parts) == 1:
         return parts[0]
-    empty = np.empty(0, np.int64)
     if not parts:
-        return Predictions(
-            empty,
-            empty.astype(np.uint64),
-            empty,
-            empty,
-            np.empty(0),
-            np.empty(0),
-            empty,
-            np.empty((0, 0)),
-            empty.astype(bool),
-        )
+        return Predictions.empty()
     return Predictions(*(_stacked([p[i] for p in parts]) for i in range(len(parts[0]))))
 
 
 def _joined_labels(parts: list[LabelRows]) -> LabelRows:
     if len(parts) == 1:
         return parts[0]
-    empty, none = np.empty(0, np.int64), np.empty(0)
     if not parts:
-        return LabelRows(
-            empty,
-            empty.astype(np.uint64),
-            empty,
-            empty,
-            none,
-            empty,
-            empty,
-            empty,
-            empty,
-            none,
-            none,
-            np.empty((0, 0)),
-        )
+        return LabelRows.empty()
     return LabelRows(*(_stacked([p[i] for p in parts]) for i in range(len(parts[0]))))
 
 

@@ -341,18 +341,18 @@ class Join(Store):
             else np.empty((len(seq), 0))
         )
         return Pairs(
-            row,
-            get("version", seq).astype(np.int64),
-            get("id", seq),
-            get("time", seq),
-            get("outcome", seq),
-            get("score", seq),
-            get("segment", seq).astype(np.int64),
-            probabilities,
-            self.labels.get("label", label),
-            self.labels.get("time", label),
-            previous,
-            np.full(len(seq), corrected),
+            row=row,
+            version=get("version", seq).astype(np.int64),
+            id=get("id", seq),
+            time=get("time", seq),
+            outcome=get("outcome", seq),
+            score=get("score", seq),
+            segment=get("segment", seq).astype(np.int64),
+            probabilities=probabilities,
+            label=self.labels.get("label", label),
+            label_time=self.labels.get("time", label),
+            previous=previous,
+            corrected=np.full(len(seq), corrected),
         )
 
 

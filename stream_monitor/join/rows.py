@@ -35,6 +35,22 @@ class Predictions(NamedTuple):
     def take(self, at: Any) -> Predictions:
         return Predictions(*(c[at] for c in self))
 
+    @classmethod
+    def empty(cls) -> Predictions:
+        """No rows."""
+        whole, real = np.empty(0, np.int64), np.empty(0)
+        return cls(
+            row=whole,
+            id=np.empty(0, np.uint64),
+            time=whole,
+            version=whole,
+            outcome=real,
+            score=real,
+            segment=whole,
+            probabilities=np.empty((0, 0)),
+            failed=np.empty(0, bool),
+        )
+
 
 class LabelRows(NamedTuple):
     """
@@ -57,6 +73,25 @@ class LabelRows(NamedTuple):
 
     def take(self, at: Any) -> LabelRows:
         return LabelRows(*(c[at] for c in self))
+
+    @classmethod
+    def empty(cls) -> LabelRows:
+        """No rows."""
+        whole, real = np.empty(0, np.int64), np.empty(0)
+        return cls(
+            row=whole,
+            id=np.empty(0, np.uint64),
+            model=whole,
+            version=whole,
+            label=real,
+            time=whole,
+            partition=whole,
+            offset=whole,
+            own=whole,
+            outcome=real,
+            score=real,
+            probabilities=np.empty((0, 0)),
+        )
 
 
 class Pairs(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.arrays import Float, Int
+from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.events.cells import Cells, class_text
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors.classes import OTHER, Classes, Reading
@@ -52,15 +52,15 @@ def as_numbers(pairs: Pairs, texts: list[str]) -> Judged:
         numbers_of(c, texts) for c in (pairs.outcome, pairs.label, pairs.previous)
     )
     return Judged(
-        pairs.time,
-        pairs.id,
-        pairs.corrected,
-        predicted,
-        actual,
-        pairs.score,
-        previous,
-        np.empty((len(actual), 0)),
-        pairs.segment,
+        time=pairs.time,
+        id=pairs.id,
+        corrected=pairs.corrected,
+        predicted=predicted,
+        actual=actual,
+        score=pairs.score,
+        previous=previous,
+        probabilities=np.empty((len(actual), 0)),
+        segment=pairs.segment,
     )
 
 
@@ -90,17 +90,17 @@ def as_classes(pairs: Pairs, texts: list[str], classes: Classes, score_classes: 
         predicted = np.where((predicted < 0) & scored, by_score, predicted)
     without = predicted < 0
     if without.any():
-        predicted = np.where(without & (pairs.score == pairs.score), float(BY_SCORE), predicted)
+        predicted = np.where(without & are_numbers(pairs.score), float(BY_SCORE), predicted)
     return Judged(
-        pairs.time,
-        pairs.id,
-        pairs.corrected,
-        predicted,
-        actual,
-        pairs.score,
-        previous,
-        pairs.probabilities,
-        pairs.segment,
+        time=pairs.time,
+        id=pairs.id,
+        corrected=pairs.corrected,
+        predicted=predicted,
+        actual=actual,
+        score=pairs.score,
+        previous=previous,
+        probabilities=pairs.probabilities,
+        segment=pairs.segment,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stream_monitor.arrays import Float, Int
+from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.monitors import row_metrics
 from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Reading
 from stream_monitor.monitors.judged import Judged
@@ -122,7 +122,7 @@ class PerformanceWindows:
         if not isinstance(self.sums, ClassSums):
             return
         candidates = self.sums.candidates
-        if candidates == 0 and (rows.score == rows.score).any():
+        if candidates == 0 and are_numbers(rows.score).any():
             candidates = 1
         scored = min(rows.probabilities.shape[1], SCORED_CLASSES_MAX)
         if scored and not (
@@ -300,15 +300,15 @@ class PerformanceWindows:
             )
             windows.add(
                 Judged(
-                    rows["time"],
-                    rows["id"],
-                    np.zeros(n, bool),
-                    predicted,
-                    actual,
-                    rows["score"],
-                    actual,
-                    np.empty((n, 0)),
-                    np.zeros(n, np.int64),
+                    time=rows["time"],
+                    id=rows["id"],
+                    corrected=np.zeros(n, bool),
+                    predicted=predicted,
+                    actual=actual,
+                    score=rows["score"],
+                    previous=actual,
+                    probabilities=np.empty((n, 0)),
+                    segment=np.zeros(n, np.int64),
                 )
             )
         return windows

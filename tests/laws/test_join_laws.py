@@ -146,24 +146,6 @@ class Oracle:
         return sum(not corrected for *_, corrected in self.events)
 
 
-def no_labels() -> LabelRows:
-    empty, none = np.empty(0, np.int64), np.empty(0)
-    return LabelRows(
-        empty,
-        empty.astype(np.uint64),
-        empty,
-        empty,
-        none,
-        empty,
-        empty,
-        empty,
-        empty,
-        none,
-        none,
-        np.empty((0, 0)),
-    )
-
-
 values = st.sampled_from([0.0, 1.0])
 events = st.integers(1, 4)
 later = st.sampled_from([False, False, False, True])
@@ -195,15 +177,15 @@ rows = st.one_of(
 def predictions_of(part: list[tuple[int, Row]]) -> Predictions:
     n = len(part)
     return Predictions(
-        np.array([i for i, _ in part], np.int64),
-        np.array([r.event for _, r in part], np.uint64),
-        np.zeros(n, np.int64),
-        np.array([r.version for _, r in part], np.int64),
-        np.array([r.value for _, r in part], np.float64),
-        np.ones(n),
-        np.zeros(n, np.int64),
-        np.empty((n, 0)),
-        np.array([r.kind == "failed" for _, r in part], bool),
+        row=np.array([i for i, _ in part], np.int64),
+        id=np.array([r.event for _, r in part], np.uint64),
+        time=np.zeros(n, np.int64),
+        version=np.array([r.version for _, r in part], np.int64),
+        outcome=np.array([r.value for _, r in part], np.float64),
+        score=np.ones(n),
+        segment=np.zeros(n, np.int64),
+        probabilities=np.empty((n, 0)),
+        failed=np.array([r.kind == "failed" for _, r in part], bool),
     )
 
 
@@ -219,18 +201,18 @@ def labels_of(part: list[tuple[int, Row]], start: int) -> LabelRows:
 
     n = len(part)
     return LabelRows(
-        np.array([i for i, _ in part], np.int64),
-        np.array([r.event for _, r in part], np.uint64),
-        np.array([r.model for _, r in part], np.int64),
-        np.array([r.version for _, r in part], np.int64),
-        np.array([r.value for _, r in part], np.float64),
-        np.array([r.time for _, r in part], np.int64),
-        np.zeros(n, np.int64),
-        np.array([start + i for i, _ in part], np.int64),
-        np.array([own(r) for _, r in part], np.int64),
-        np.array([np.nan if r.outcome is None else r.outcome for _, r in part], np.float64),
-        np.full(n, np.nan),
-        np.empty((n, 0)),
+        row=np.array([i for i, _ in part], np.int64),
+        id=np.array([r.event for _, r in part], np.uint64),
+        model=np.array([r.model for _, r in part], np.int64),
+        version=np.array([r.version for _, r in part], np.int64),
+        label=np.array([r.value for _, r in part], np.float64),
+        time=np.array([r.time for _, r in part], np.int64),
+        partition=np.zeros(n, np.int64),
+        offset=np.array([start + i for i, _ in part], np.int64),
+        own=np.array([own(r) for _, r in part], np.int64),
+        outcome=np.array([np.nan if r.outcome is None else r.outcome for _, r in part], np.float64),
+        score=np.full(n, np.nan),
+        probabilities=np.empty((n, 0)),
     )
 
 
@@ -569,20 +551,20 @@ def test_the_order_of_labels_does_not_matter(given: list[Row], chance: random.Ra
 def test_a_million_rows_leave_only_the_limit_and_counts_of_the_rest() -> None:
     join = Join(5_000)
     join.register(0, 0, 10**9)
-    none = no_labels()
+    none = LabelRows.empty()
     n = 20_000
     for k in range(10):
         ids = np.arange(k * n + 1, (k + 1) * n + 1).astype(np.uint64)
         rows = Predictions(
-            np.arange(n),
-            ids,
-            np.arange(n),
-            np.zeros(n, np.int64),
-            np.ones(n),
-            np.ones(n),
-            np.zeros(n, np.int64),
-            np.empty((n, 0)),
-            np.zeros(n, bool),
+            row=np.arange(n),
+            id=ids,
+            time=np.arange(n),
+            version=np.zeros(n, np.int64),
+            outcome=np.ones(n),
+            score=np.ones(n),
+            segment=np.zeros(n, np.int64),
+            probabilities=np.empty((n, 0)),
+            failed=np.zeros(n, bool),
         )
         join.apply(rows, none, k)
     assert len(join.predictions) == 5_000
@@ -596,18 +578,18 @@ def test_waiting_ends_with_the_delay_of_the_model() -> None:
     join.register(0, 0, 160)
     join.register(1, 1, 1_600)
     ids = np.array([1, 2], np.uint64)
-    none = no_labels()
+    none = LabelRows.empty()
     join.apply(
         Predictions(
-            np.arange(2),
-            ids,
-            np.zeros(2, np.int64),
-            np.array([0, 1]),
-            np.ones(2),
-            np.ones(2),
-            np.zeros(2, np.int64),
-            np.empty((2, 0)),
-            np.zeros(2, bool),
+            row=np.arange(2),
+            id=ids,
+            time=np.zeros(2, np.int64),
+            version=np.array([0, 1]),
+            outcome=np.ones(2),
+            score=np.ones(2),
+            segment=np.zeros(2, np.int64),
+            probabilities=np.empty((2, 0)),
+            failed=np.zeros(2, bool),
         ),
         none,
         0,
@@ -626,7 +608,6 @@ def test_ages_are_exact_over_years_and_a_restart_does_not_show() -> None:
     every snapshot.
     """
     year = 366 * 86_400_000
-    none = np.empty(0, np.int64)
     join = Join(200_000)
     join.register(0, 0, year)
     n = 70_000
@@ -635,33 +616,19 @@ def test_ages_are_exact_over_years_and_a_restart_does_not_show() -> None:
     def predicted(rows: slice) -> Predictions:
         k = len(ids[rows])
         return Predictions(
-            np.arange(k),
-            ids[rows],
-            np.zeros(k, np.int64),
-            np.zeros(k, np.int64),
-            np.ones(k),
-            np.ones(k),
-            np.zeros(k, np.int64),
-            np.empty((k, 0)),
-            np.zeros(k, bool),
+            row=np.arange(k),
+            id=ids[rows],
+            time=np.zeros(k, np.int64),
+            version=np.zeros(k, np.int64),
+            outcome=np.ones(k),
+            score=np.ones(k),
+            segment=np.zeros(k, np.int64),
+            probabilities=np.empty((k, 0)),
+            failed=np.zeros(k, bool),
         )
 
-    no_labels = LabelRows(
-        none,
-        none.astype(np.uint64),
-        none,
-        none,
-        np.empty(0),
-        none,
-        none,
-        none,
-        none,
-        np.empty(0),
-        np.empty(0),
-        np.empty((0, 0)),
-    )
     times = np.arange(n, dtype=np.int64) * (3 * year // n)
-    join.apply(predicted(slice(None)), no_labels, times)
+    join.apply(predicted(slice(None)), LabelRows.empty(), times)
     segments = {
         "predictions": {
             k: segment(join.predictions, a, b)

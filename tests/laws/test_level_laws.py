@@ -28,18 +28,18 @@ def judged(outcome, label, score=None, built=None) -> tuple[Version, dict[str, l
     times, nan = T0 + np.arange(n) * 100, np.full(n, np.nan)
     ids = np.random.default_rng(n).integers(1, 2**63, n).astype(np.uint64)
     rows = Pairs(
-        np.arange(n),
-        np.zeros(n, np.int64),
-        ids,
-        times,
-        np.asarray(outcome, float),
-        nan if score is None else score,
-        np.zeros(n, np.int64),
-        np.empty((n, 0)),
-        np.asarray(label, float),
-        times,
-        nan,
-        np.zeros(n, bool),
+        row=np.arange(n),
+        version=np.zeros(n, np.int64),
+        id=ids,
+        time=times,
+        outcome=np.asarray(outcome, float),
+        score=nan if score is None else score,
+        segment=np.zeros(n, np.int64),
+        probabilities=np.empty((n, 0)),
+        label=np.asarray(label, float),
+        label_time=times,
+        previous=nan,
+        corrected=np.zeros(n, bool),
     )
     found: dict[str, list] = {}
 

@@ -20,18 +20,18 @@ def pairs(rng: np.random.Generator, outcome, label, score, probabilities=None) -
     n = len(label)
     times = T0 + rng.permutation(n) * 100
     return Pairs(
-        np.arange(n),
-        np.zeros(n, np.int64),
-        rng.integers(1, 2**63, n).astype(np.uint64),
-        times,
-        outcome.astype(float),
-        score,
-        np.zeros(n, np.int64),
-        np.empty((n, 0)) if probabilities is None else probabilities,
-        label.astype(float),
-        times,
-        np.full(n, np.nan),
-        np.zeros(n, bool),
+        row=np.arange(n),
+        version=np.zeros(n, np.int64),
+        id=rng.integers(1, 2**63, n).astype(np.uint64),
+        time=times,
+        outcome=outcome.astype(float),
+        score=score,
+        segment=np.zeros(n, np.int64),
+        probabilities=np.empty((n, 0)) if probabilities is None else probabilities,
+        label=label.astype(float),
+        label_time=times,
+        previous=np.full(n, np.nan),
+        corrected=np.zeros(n, bool),
     )
 
 

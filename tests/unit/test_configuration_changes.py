@@ -44,15 +44,15 @@ def predictions(ids: list[int]) -> Predictions:
     n = len(ids)
     at, none = np.arange(n), np.full(n, np.nan)
     return Predictions(
-        at,
-        np.array(ids, np.uint64),
-        at,
-        np.zeros(n, np.int64),
-        none,
-        none,
-        np.zeros(n, np.int64),
-        np.empty((n, 0)),
-        np.zeros(n, bool),
+        row=at,
+        id=np.array(ids, np.uint64),
+        time=at,
+        version=np.zeros(n, np.int64),
+        outcome=none,
+        score=none,
+        segment=np.zeros(n, np.int64),
+        probabilities=np.empty((n, 0)),
+        failed=np.zeros(n, bool),
     )
 
 
@@ -61,18 +61,18 @@ def labels(ids: list[int]) -> LabelRows:
     at, none = np.arange(n), np.full(n, np.nan)
     any_ = np.full(n, ANY)
     return LabelRows(
-        at,
-        np.array(ids, np.uint64),
-        any_,
-        any_,
-        np.ones(n),
-        at,
-        at,
-        at,
-        any_,
-        none,
-        none,
-        np.empty((n, 0)),
+        row=at,
+        id=np.array(ids, np.uint64),
+        model=any_,
+        version=any_,
+        label=np.ones(n),
+        time=at,
+        partition=at,
+        offset=at,
+        own=any_,
+        outcome=none,
+        score=none,
+        probabilities=np.empty((n, 0)),
     )
 
 
