@@ -19,8 +19,9 @@ from stream_monitor.events.observations import FAILURE, LABEL, Observations
 from stream_monitor.join.join import Join
 from stream_monitor.join.rows import LabelRows, Predictions
 from stream_monitor.join.store import ANY
-from stream_monitor.monitors.registry import OTHER, Registry
+from stream_monitor.monitors.registry import Registry
 from stream_monitor.monitors.rows import NO_ORIGIN, ORIGIN, Rows
+from stream_monitor.settings import OTHER
 
 OUTCOME_TEXTS_MAX = 65_536
 

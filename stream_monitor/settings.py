@@ -16,11 +16,12 @@ from typing import Any, Literal, NoReturn
 import msgspec
 from msgspec import Struct, field
 
+from stream_monitor.times import DAY_MS, MINUTE_MS
+
 Severity = Literal["info", "warning", "critical"]
 Task = Literal["auto", "binary", "multiclass", "regression"]
-MINUTE_MS = 60_000
-HOUR_MS = 3_600_000
-DAY_MS = 86_400_000
+OTHER = "__other__"
+"""The name under which everything beyond one of the `Limits` is counted together."""
 
 
 class Secret:

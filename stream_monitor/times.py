@@ -1,13 +1,17 @@
 """
 Times as people and JSON have them.
 
-Rule of the file: inside the program a time is milliseconds since 1970; only what is written out has
-another form.
+Rule of the file: inside the program a time is milliseconds since 1970, and a length of time
+milliseconds; only what is read or written has another form.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+UNITS_MS = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
+"""What a duration such as `10m` is counted in."""
 
 
 def rfc3339(time_ms: int) -> str:

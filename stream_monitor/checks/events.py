@@ -19,8 +19,8 @@ from stream_monitor.ingest import Ingest
 from stream_monitor.kafka.clocks import OFF_MS, worker_clocks
 from stream_monitor.kafka.cluster import Records
 from stream_monitor.schema import topics as topic_specs
-from stream_monitor.settings import MINUTE_MS
 from stream_monitor.stages.reach import reach
+from stream_monitor.times import MINUTE_MS
 from stream_monitor.verdicts import Reject
 
 AHEAD_MS = 5 * MINUTE_MS

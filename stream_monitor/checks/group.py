@@ -12,8 +12,8 @@ from stream_monitor.findings import Finding, about
 from stream_monitor.kafka.cluster import TopicFacts
 from stream_monitor.kafka.operations import READ
 from stream_monitor.kafka.topic_changes import PROCEDURE
-from stream_monitor.settings import MINUTE_MS
 from stream_monitor.stages.commit_metadata import read_note
+from stream_monitor.times import MINUTE_MS
 
 ROLLOUT_MS = 5 * MINUTE_MS
 """So long may workers have different configurations."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from stream_monitor.settings import DAY_MS
+from stream_monitor.times import DAY_MS
 
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 DURATION = r"^[0-9]{1,9}(ms|s|m|h|d)$"
 WINDOW = r"^(last_[0-9]{1,7}|[0-9]{1,9}(ms|s|m|h|d))$"
 LAST_N_MAX = 1_000_000

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from stream_monitor import settings as s
 from stream_monitor.config.forms import LAST_N_MAX
+from stream_monitor.times import DAY_MS, HOUR_MS
 
 SECRETS = frozenset({"password", "key_password", "token"})
 """
@@ -177,21 +178,21 @@ RULES: dict[type, dict[str, Rule]] = {
         "cooldown": Rule(
             "After an alert ended, how long the same may not begin again.",
             low=0,
-            high=30 * s.DAY_MS,
+            high=30 * DAY_MS,
         ),
         "retire_after": Rule(
             "A version that nobody uses for so long, and for `labels.max_delay`, retires: its "
             "series go, what fires for it ends, its place under `limits` is free. "
             "Its reference, windows and counters stay for when it is used again.",
-            low=s.HOUR_MS,
-            high=3_660 * s.DAY_MS,
+            low=HOUR_MS,
+            high=3_660 * DAY_MS,
         ),
     },
     s.Labels: {
         "max_delay": Rule(
             "How long a prediction waits for its label, and how long repeated ids are recognised.",
             low=0,
-            high=366 * s.DAY_MS,
+            high=366 * DAY_MS,
         )
     },
     s.Baseline: {
@@ -221,7 +222,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "min_labels": Rule(
             "With fewer labelled rows in the window nothing is judged.", low=1, high=LAST_N_MAX
         ),
-        "for": Rule("How long it must be so before the alert fires.", low=0, high=30 * s.DAY_MS),
+        "for": Rule("How long it must be so before the alert fires.", low=0, high=30 * DAY_MS),
         "clear": Rule(
             "The alert ends when the metric is past this value; by default the threshold."
         ),
@@ -297,9 +298,9 @@ RULES: dict[type, dict[str, Rule]] = {
             "No prediction for so long; at the default, where the model is usually silent for "
             "longer, longer than that. `off` for never.",
             low=1_000,
-            high=366 * s.DAY_MS,
+            high=366 * DAY_MS,
         ),
-        "labels": Rule("No label for so long; `off` for never.", low=1_000, high=366 * s.DAY_MS),
+        "labels": Rule("No label for so long; `off` for never.", low=1_000, high=366 * DAY_MS),
     },
     s.Calls: {
         "latency_factor": Rule(

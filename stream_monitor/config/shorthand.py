@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from stream_monitor.config.forms import UNITS_MS
 from stream_monitor.config.ranges import LESS_IS_BETTER, SIGNALS
 from stream_monitor.config.tree import Node
+from stream_monitor.times import UNITS_MS
 
 UNIT_WORDS = {
     "msec": "ms",

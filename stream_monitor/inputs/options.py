@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 
 from stream_monitor.errors import InputError
+from stream_monitor.times import UNITS_MS
 
 Format = Literal["csv", "jsonl", "parquet"]
 STDIN = "-"
@@ -48,7 +49,6 @@ PARENTS = ("features", "score", "segments")
 """Fields with fields inside, which a column names by a dot."""
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 Role = Literal["table", "predictions", "labels"]
 FIELDS: dict[Role, frozenset[str]] = {

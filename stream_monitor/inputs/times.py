@@ -23,11 +23,11 @@ from stream_monitor.inputs.moments import (
     parse_moment,
     parse_time_ms,
 )
+from stream_monitor.times import DAY_MS
 
 DEFAULT_START_MS = 946_684_800_000
 """2000-01-01T00:00:00Z: where the time of a table without timestamps begins."""
 
-DAY_MS = 86_400_000
 GAP_MS, AHEAD_SHARE = 180 * DAY_MS, 0.01
 """
 So much later than all others, and longer than these took, are the few rows of a clock that is

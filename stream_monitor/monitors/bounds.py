@@ -16,12 +16,12 @@ from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.alerts.wording import apart, duration, named, percent
 from stream_monitor.join.join import Join
 from stream_monitor.join.store import ANY
-from stream_monitor.monitors.registry import OTHER, Registry
+from stream_monitor.monitors.registry import Registry
 from stream_monitor.monitors.version import Version
-from stream_monitor.settings import DAY_MS
+from stream_monitor.settings import OTHER
+from stream_monitor.times import DAY_MS, HOUR_MS, MINUTE_MS
 from stream_monitor.verdicts import AlertKey, Level, Span, Verdict
 
-MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 LIMITS = ("models", "versions", "features", "segments", "pending")
 """Those of which it is counted what lies beyond."""
 UNHEARD_MS = 2 * HOUR_MS

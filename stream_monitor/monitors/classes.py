@@ -13,13 +13,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from stream_monitor.arrays import Float
+from stream_monitor.settings import OTHER
 from stream_monitor.stats.class_sums import ClassSums
 from stream_monitor.stats.inference import wilson_interval
 
 ClassTask = Literal["binary", "multiclass"]
 Source = Literal["configured", "name", "score", "rarer", ""]
 CLASSES_MAX = 256
-OTHER = "__other__"
 POSITIVE_NAMES = ("true", "yes", "y", "positive", "pos")
 """
 Names of a positive class, in any case of letters; `1` (which `true` is too) is one beside `0` or

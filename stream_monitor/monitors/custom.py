@@ -21,11 +21,10 @@ from stream_monitor.metrics.catalogue import custom_metric
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample, SummarySample
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.rows import Rows, category_of
-from stream_monitor.settings import CustomMetric
+from stream_monitor.settings import OTHER, CustomMetric
 
 SUMMARY_ROWS = 1_000
 """The last values, of which a summary's quantiles are."""
-OTHER = "__other__"
 
 
 class Series(msgspec.Struct):

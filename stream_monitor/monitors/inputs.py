@@ -38,11 +38,10 @@ from stream_monitor.monitors.windowed import (
     TYPE,
     Windowed,
 )
-from stream_monitor.settings import Limits, ModelSettings
+from stream_monitor.settings import OTHER, Limits, ModelSettings
 from stream_monitor.windows.panes import Panes
 
 PANE_MS = 10_000
-OTHER = "__other__"
 COUNTERS = (ROWS, MISSING, TYPE, RANGE)  # mean the same under any reference
 
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.events.cells import Cells, class_text
 from stream_monitor.join.rows import Pairs
-from stream_monitor.monitors.classes import OTHER, Classes, Reading
+from stream_monitor.monitors.classes import Classes, Reading
 from stream_monitor.monitors.performance_kind import numbers_of
+from stream_monitor.settings import OTHER
 from stream_monitor.stats.class_sums import BY_SCORE, NO_CLASS
 
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, duration, named, number, percent
 from stream_monitor.arrays import Float
-from stream_monitor.settings import DAY_MS, ModelSettings
+from stream_monitor.settings import ModelSettings
 from stream_monitor.stats.inference import is_back, wilson_interval
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_quantile
+from stream_monitor.times import DAY_MS
 from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 from stream_monitor.windows.panes import Panes
 

@@ -31,9 +31,7 @@ from stream_monitor.monitors.windowed import (
     expected_numbers,
     unit_of,
 )
-from stream_monitor.settings import Feature
-
-OTHER = "__other__"
+from stream_monitor.settings import OTHER, Feature
 
 
 class Layout:

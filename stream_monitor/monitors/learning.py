@@ -26,9 +26,8 @@ from stream_monitor.events.cells import (
 )
 from stream_monitor.monitors.reference import FeatureProfile, category_profile, numeric_profile
 from stream_monitor.monitors.rows import Rows, column_named
-from stream_monitor.settings import Limits, ModelSettings
+from stream_monitor.settings import OTHER, Limits, ModelSettings
 
-OTHER = "__other__"
 Names = Callable[[str], str | None]
 """Name of the feature of a column; None where it is not looked at."""
 

@@ -18,9 +18,9 @@ from stream_monitor.arrays import Float
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.settings import Anomalies, ModelSettings
+from stream_monitor.times import HOUR_MS
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
-HOUR_MS = 3_600_000
 HOURS = 24
 DAYS_MAX, DAYS_MIN = 28, 7
 """Values of the same hour that a pattern is compared with."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
-from stream_monitor.monitors.classes import OTHER, Classes, Counted, Reading, Source
+from stream_monitor.monitors.classes import Classes, Counted, Reading, Source
 from stream_monitor.monitors.judged import (
     Judged,
     as_classes,
@@ -44,7 +44,7 @@ from stream_monitor.monitors.performance_verdicts import (
 )
 from stream_monitor.monitors.performance_windows import KnownTask, PerformanceWindows
 from stream_monitor.monitors.trend import Trend
-from stream_monitor.settings import ModelSettings
+from stream_monitor.settings import OTHER, ModelSettings
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 from stream_monitor.windows.names import last_n
 

@@ -16,8 +16,9 @@ from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.reference import Profile
 from stream_monitor.monitors.shares import Share, against_rules, shares_of
 from stream_monitor.monitors.windowed import Windowed
-from stream_monitor.settings import DAY_MS, ModelSettings
+from stream_monitor.settings import ModelSettings
 from stream_monitor.stats.inference import is_back
+from stream_monitor.times import DAY_MS
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 LEAST = (1, 5, 25)

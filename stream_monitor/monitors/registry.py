@@ -19,9 +19,7 @@ from stream_monitor.join.store import VERSIONS_MAX
 from stream_monitor.monitors.definitions import Changes, Definitions, definitions
 from stream_monitor.monitors.version import Version
 from stream_monitor.monitors.version_state import load, version_state
-from stream_monitor.settings import CoreSettings
-
-OTHER = "__other__"
+from stream_monitor.settings import OTHER, CoreSettings
 
 
 class Registry:

@@ -21,14 +21,13 @@ from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.judged import Judged
 from stream_monitor.monitors.performance_windows import PerformanceWindows
 from stream_monitor.monitors.rows import category_of
-from stream_monitor.settings import Segment
+from stream_monitor.settings import OTHER, Segment
 
 Restored = Callable[[Mapping[str, Any]], PerformanceWindows]
 COMBINATIONS_MAX = 10_000
 """Further combinations of slices are in none."""
 CODE_MAX = 65_535
 """The join keeps a code in two bytes."""
-OTHER = "__other__"
 NONE = -1
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from stream_monitor.settings import DAY_MS
+from stream_monitor.times import DAY_MS
 
 MEAN_FACTOR = 15.0
 """

@@ -38,6 +38,7 @@ from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.signals import ERRORS, Signals
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import CoreSettings
+from stream_monitor.times import HOUR_MS
 from stream_monitor.verdicts import Out
 from stream_monitor.windows.names import duration_ms
 
@@ -316,7 +317,7 @@ class Version:
         """
         return min(
             (d for w in self.settings.windows if (d := duration_ms(w)) is not None),
-            default=3_600_000,
+            default=HOUR_MS,
         )
 
     @property

@@ -21,11 +21,11 @@ from stream_monitor.monitors.performance_state import load_performance, performa
 from stream_monitor.monitors.reference import Profile, decode_profile, profile_id
 from stream_monitor.monitors.rows import packed_rows, unpacked_rows
 from stream_monitor.monitors.volume import Volume
+from stream_monitor.settings import OTHER
 
 if TYPE_CHECKING:
     from stream_monitor.monitors.version import Version
 
-OTHER = "__other__"
 ANEW = frozenset({"features", "outputs", "performance", "drift", "custom", "segments", "patterns"})
 """Monitors whose state may be half of a row's when they failed: tried again, they begin anew."""
 

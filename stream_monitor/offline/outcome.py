@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from stream_monitor.events.parse import model_of
 from stream_monitor.inputs.meetings import Meetings
+from stream_monitor.times import DAY_MS, HOUR_MS
 
 MOST = 0.5
 """A run of which more than this was refused, or counted as repeated, has failed."""
 MODELS_MANY = 20
 """More models than this in one table are rarely meant."""
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 
 class Refused(NamedTuple):

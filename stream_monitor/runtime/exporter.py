@@ -23,8 +23,8 @@ from stream_monitor.metrics.budget import left_out
 from stream_monitor.metrics.catalogue import CATALOGUE
 from stream_monitor.metrics.metric import Metric
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample, SummarySample
-from stream_monitor.monitors.registry import OTHER
 from stream_monitor.runtime.families import PLAIN, Format, families, wanted
+from stream_monitor.settings import OTHER
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 
 from stream_monitor.events.parse import model_of
 from stream_monitor.metrics.samples import Sample
-from stream_monitor.monitors.registry import OTHER
 from stream_monitor.schema import REJECT_REASONS
-from stream_monitor.settings import CoreSettings
+from stream_monitor.settings import OTHER, CoreSettings
 
 
 class Refusals:

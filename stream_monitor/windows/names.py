@@ -6,7 +6,7 @@ Rule of the file: these two functions are the only readers of window names.
 
 from __future__ import annotations
 
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+from stream_monitor.times import UNITS_MS
 
 
 def duration_ms(text: str) -> int | None:

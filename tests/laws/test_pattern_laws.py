@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from stream_monitor.monitors.patterns import HOUR_MS, Patterns, pattern
+from stream_monitor.monitors.patterns import Patterns, pattern
 from stream_monitor.settings import Anomalies
+from stream_monitor.times import HOUR_MS
 
 Law = Callable[[np.random.Generator, int], np.ndarray]
 LAWS: dict[str, Law] = {
