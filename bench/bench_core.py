@@ -7,7 +7,7 @@ median: on a loaded machine the least is what the code costs. The stages are tho
 `split` (record batch to values), `decode` (values to columns), `pack` (columns to records of
 `observations`), `fold` (EVALUATE); the garbage collector is set as in the worker. Whole batches of
 a backlog; the first fifth, in which the decoder learns the shape of the events and EVALUATE the
-reference, is left out.
+baseline, is left out.
 """
 
 from __future__ import annotations

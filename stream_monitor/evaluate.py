@@ -42,7 +42,7 @@ FRESH_MS, FRESH_MANY_MS, MANY = 50, 1_000, 20
 Rows wait at most so long (log time) before they are reduced; longer when more than MANY versions
 are active, since a reduction has a fixed cost.
 """
-SNAPSHOT_SCHEMA = 4
+SNAPSHOT_SCHEMA = 5
 
 
 def settings_of(parts: Mapping[str, bytes]) -> CoreSettings:
@@ -69,7 +69,7 @@ class Shard:
     partition : int
     settings : CoreSettings
     baselines : mapping of "model/version" to bytes
-        Published reference profiles (JSON).
+        Published baseline profiles (JSON).
     partitions : int
         How many `observations` has.
     confirm_ms : int, ms

@@ -150,7 +150,7 @@ class Drift(Frozen, frozen=True):
     Detectors by signal, each `{METHOD: {PARAMETER: value}}`; an empty mapping switches the signal
     off.
 
-    `thresholds` raises alerts on scores against the reference (`psi js ks wasserstein chi2`); by
+    `thresholds` raises alerts on scores against the baseline (`psi js ks wasserstein chi2`); by
     default where everybody sees it in a plot.
     """
 

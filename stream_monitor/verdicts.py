@@ -67,7 +67,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     direction: Literal["up", "down"] | None
     window: Span
     summary: str
-    reference: str = ""
+    baseline_id: str = ""
     for_ms: int = 0
     """Dwell: how long the rule must be broken before the alert fires."""
     cooldown_ms: int = 0

@@ -3,12 +3,12 @@ Peer: the honest rival. The same columnar work by hand: confluent-kafka in batch
 numpy over whole batches, no framework and nothing durable.
 
 Does, as our worker: ADWIN on each feature, score and errors (straight on River's Rust object),
-Page-Hinkley on score and errors (vectorised), standardised by and cut around a reference of the
+Page-Hinkley on score and errors (vectorised), standardised by and cut around a baseline of the
 first 5,000 rows; moments, missing, counts on 20 bins and outside the fences; latency histogram; of
 the last 1,000 labelled accuracy, precision, recall, F1, Brier, log loss and ROC AUC. Does not:
 windows of time, duplicates, late or corrected labels, labels without a model, other shapes than the
 one it was written for (a bad record ends it), unknown features, types and ranges, distances to the
-reference, confirmation of a firing, alert episodes, thresholds, dead letters, bounds, snapshots,
+baseline, confirmation of a firing, alert episodes, thresholds, dead letters, bounds, snapshots,
 transactions, a second process.
 """
 
@@ -147,14 +147,14 @@ class Version:
             return 0
         rows = np.concatenate(self.first, axis=1)
         self.first = []
-        reference = rows[:, :REFERENCE_ROWS]
+        baseline = rows[:, :REFERENCE_ROWS]
         self.mean, self.sd = (
-            np.nanmean(reference, axis=1)[:, None],
-            np.nanstd(reference, axis=1)[:, None],
+            np.nanmean(baseline, axis=1)[:, None],
+            np.nanstd(baseline, axis=1)[:, None],
         )
-        q1, q3 = np.nanquantile(reference, [0.25, 0.75], axis=1)[:, :, None]
+        q1, q3 = np.nanquantile(baseline, [0.25, 0.75], axis=1)[:, :, None]
         self.low, self.high = q1 - FENCE * (q3 - q1), q3 + FENCE * (q3 - q1)
-        self.edges = np.nanquantile(reference, np.arange(1, BINS) / BINS, axis=1).T
+        self.edges = np.nanquantile(baseline, np.arange(1, BINS) / BINS, axis=1).T
         return self._fold(rows)
 
     def _fold(self, matrix: np.ndarray) -> int:

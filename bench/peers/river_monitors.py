@@ -6,7 +6,7 @@ counts, latency histogram, and for ten features and the score River's ADWIN and 
 variance, missing values and counts on 20 bins of the first 5,000 values. `pairs`: rolling accuracy
 over 1,000, confusion counts, ADWIN and DDM on the errors. Gauges are set every second. Not here:
 duplicates, late labels and corrections, time windows, types and ranges, unknown fields, distances
-to a reference, alert episodes, dead letters, bounds on models and series, and anything that
+to a baseline, alert episodes, dead letters, bounds on models and series, and anything that
 survives the process: detectors live in memory.
 """
 

@@ -90,7 +90,7 @@ def alert_of(
         detector=key.detector,
         value=_finite(verdict.value),
         threshold=_finite(verdict.threshold),
-        reference=verdict.reference,
+        reference=verdict.baseline_id,
         direction=verdict.direction,
         window=Window(
             rfc3339(verdict.window.start_ms), rfc3339(verdict.window.end_ms), verdict.window.count

@@ -22,7 +22,7 @@ COMMANDS = {
     "worker": "Monitor: read predictions and labels, write alerts, serve /metrics.",
     "replay": "Monitor files, without a broker.",
     "produce": "Send the events of files, or of a simulated model server, to Kafka.",
-    "baseline": "Build, show and publish reference profiles.",
+    "baseline": "Build, show and publish baseline profiles.",
     "config": "Make, check and describe monitor.yaml.",
     "topics": "List, check and apply the topics.",
     "alerts": "Show alerts; acknowledge and mute them.",

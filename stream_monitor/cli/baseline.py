@@ -1,5 +1,5 @@
 """
-`stream-monitor baseline`: make, show and publish reference profiles.
+`stream-monitor baseline`: make, show and publish baseline profiles.
 
 Rule of the file: a profile is what it says; no name, date or path is put into it, so that its id is
 the one a worker would give to the same rows.
@@ -22,7 +22,7 @@ from stream_monitor.errors import InputError, StateError, StreamMonitorError
 
 if TYPE_CHECKING:
     from stream_monitor.inputs.options import InputOptions
-    from stream_monitor.monitors.reference import FeatureProfile, Profile
+    from stream_monitor.monitors.baseline import FeatureProfile, Profile
     from stream_monitor.offline.baselines import Builder
     from stream_monitor.settings import Settings
 
@@ -32,7 +32,7 @@ CATEGORIES_SHOWN = 4
 @click.group()
 def command() -> None:
     """
-    Make, show and publish reference profiles.
+    Make, show and publish baseline profiles.
 
     \b
     Examples:
@@ -99,8 +99,8 @@ def build(
     import msgspec
 
     from stream_monitor.config import load
+    from stream_monitor.monitors.baseline import encode_profile, profile_id
     from stream_monitor.monitors.quality import breaches
-    from stream_monitor.monitors.reference import encode_profile, profile_id
     from stream_monitor.offline.baselines import Builder
 
     settings = load(config, os.environ)
@@ -207,8 +207,8 @@ def show(what: str, config: str | None, as_json: bool) -> None:
       stream-monitor baseline show fraud/ --json
     """  # noqa: D301
     from stream_monitor.config import load
-    from stream_monitor.config.references import read_profile
-    from stream_monitor.monitors.reference import profile_id
+    from stream_monitor.config.baseline_files import read_profile
+    from stream_monitor.monitors.baseline import profile_id
 
     if Path(what).is_file() or what.endswith(".json"):
         source, profile = what, read_profile(what)
@@ -228,7 +228,7 @@ def _published(settings: Settings, what: str) -> tuple[str, Profile]:
     """The profile under this key of `baselines`; of the model when there is none of the version."""
     from stream_monitor.inputs.options import did_you_mean
     from stream_monitor.kafka.records import read_compacted
-    from stream_monitor.monitors.reference import decode_profile
+    from stream_monitor.monitors.baseline import decode_profile
 
     there = asyncio.run(read_compacted(settings, "baselines"))
     key = next((k for k in (what, f"{what}/") if k in there), None)
@@ -292,7 +292,7 @@ def _show(source: str, identity: str, profile: Profile) -> None:
 def _row(name: str, feature: FeatureProfile) -> list[str]:
     from rich.markup import escape
 
-    from stream_monitor.monitors.reference import FENCE, fences_of
+    from stream_monitor.monitors.baseline import FENCE, fences_of
 
     counts = [
         escape(readable(name)),
@@ -341,7 +341,7 @@ def publish(file: str, *, model: str, version: str, config: str | None, as_json:
     """
     Write a profile to the topic `baselines`.
 
-    Workers take it when they start, for model versions that have no reference yet.
+    Workers take it when they start, for model versions that have no baseline yet.
 
     \b
     Examples:
@@ -349,9 +349,9 @@ def publish(file: str, *, model: str, version: str, config: str | None, as_json:
       stream-monitor baseline publish profile.json --model fraud --version 3
     """  # noqa: D301
     from stream_monitor.config import load
-    from stream_monitor.config.references import read_profile
+    from stream_monitor.config.baseline_files import read_profile
     from stream_monitor.kafka.records import write
-    from stream_monitor.monitors.reference import baseline_key, encode_profile, profile_id
+    from stream_monitor.monitors.baseline import baseline_key, encode_profile, profile_id
 
     if not 1 <= len(model) <= 128 or len(version) > 128:
         raise InputError("--model has 1 to 128 characters, --version at most 128")
@@ -365,5 +365,5 @@ def publish(file: str, *, model: str, version: str, config: str | None, as_json:
         whose = f"version {version} of {model}" if version else f"all versions of {model}"
         click.echo(
             f"published {profile_id(profile)} on {topic} for {readable(whose)}; workers use "
-            "it from their next start on, for versions that have no reference yet"
+            "it from their next start on, for versions that have no baseline yet"
         )

@@ -15,14 +15,14 @@ from pathlib import Path
 import click
 
 from stream_monitor.config import DEFAULT_FILE, load
-from stream_monitor.config.references import file_profiles
+from stream_monitor.config.baseline_files import file_profiles
 from stream_monitor.errors import ConfigError, InputError
 from stream_monitor.kafka.tls import client_context, server_context
 
 STARTER = """\
 # stream-monitor: where Kafka is, and what is asked of the models.
 # Everything may be left out: without a file every model that is seen is monitored, and its
-# reference is learnt from its first rows. All keys: docs/configuration.md. Check this file with
+# baseline is learnt from its first rows. All keys: docs/configuration.md. Check this file with
 # `stream-monitor config check`. A variable such as STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS wins.
 
 kafka:
@@ -38,10 +38,10 @@ worker:
 defaults:
   windows: [last_1000, 1h, 24h]           # of accuracy and the like: the last labelled rows, or event time
   labels: {max_delay: 24h}                # how long a prediction waits for its label
-  baseline: {source: learn, rows: 5000}   # the reference: the first rows, or {source: file, path: profile.json} of `baseline build`
-  quality: {missing_ratio: 0.1}           # alert when so much more of a feature is missing than in the reference
+  baseline: {source: learn, rows: 5000}   # the baseline: the first rows, or {source: file, path: profile.json} of `baseline build`
+  quality: {missing_ratio: 0.1}           # alert when so much more of a feature is missing than in the baseline
   freshness: {predictions: 10m}           # alert on silence; at 10m longer where a model is usually silent
-  # drift: {thresholds: {psi: 0.25}}      # distances to the reference are gauges; with a threshold they are alerts too
+  # drift: {thresholds: {psi: 0.25}}      # distances to the baseline are gauges; with a threshold they are alerts too
 
 # By the name in the events (`model`).
 models:

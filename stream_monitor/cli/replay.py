@@ -163,7 +163,7 @@ def _replayed(
     settings: Settings, options: InputOptions, points: int
 ) -> tuple[Replay, list[str], list[Note]]:
     """All events of the input, folded; how the input was read, and what came of it."""
-    from stream_monitor.config.references import file_profiles
+    from stream_monitor.config.baseline_files import file_profiles
     from stream_monitor.inputs.times import DEFAULT_START_MS
     from stream_monitor.offline.outcome import notes
     from stream_monitor.offline.replay import Replay

@@ -38,7 +38,7 @@ def command(path: str | None) -> None:
     # while modules are imported; the worker has a handler of its own
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = load(path, os.environ)
-    from stream_monitor.config.references import file_profiles
+    from stream_monitor.config.baseline_files import file_profiles
     from stream_monitor.runtime.worker import main
 
     sys.exit(main(settings, file_profiles(settings.core)))

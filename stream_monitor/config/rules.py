@@ -157,7 +157,7 @@ RULES: dict[type, dict[str, Rule]] = {
             form="windows",
         ),
         "labels": Rule("About labels."),
-        "baseline": Rule("The reference that later rows are compared with."),
+        "baseline": Rule("The baseline that later rows are compared with."),
         "features": Rule("By name: what is known of a feature; others are learnt."),
         "segments": Rule(
             "Slices: names under `segments` of the event, or features; `FEATURE: [cut, "
@@ -170,7 +170,7 @@ RULES: dict[type, dict[str, Rule]] = {
             form="thresholds",
         ),
         "drift": Rule("Detectors of change."),
-        "anomalies": Rule("Values that are unlike the reference."),
+        "anomalies": Rule("Values that are unlike the baseline."),
         "quality": Rule("Missing and broken values."),
         "freshness": Rule("Silence that is an alert."),
         "calls": Rule("Slow and failed calls."),
@@ -183,7 +183,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "retire_after": Rule(
             "A version that nobody uses for so long, and for `labels.max_delay`, retires: its "
             "series go, what fires for it ends, its place under `limits` is free. "
-            "Its reference, windows and counters stay for when it is used again.",
+            "Its baseline, windows and counters stay for when it is used again.",
             low=HOUR_MS,
             high=3_660 * DAY_MS,
         ),
@@ -237,7 +237,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "prediction": Rule("Detectors on the prediction.", form="methods"),
         "features": Rule("Detectors on each numeric feature.", form="methods"),
         "thresholds": Rule(
-            "By distance to the reference (`psi js ks wasserstein chi2`): alert above it, "
+            "By distance to the baseline (`psi js ks wasserstein chi2`): alert above it, "
             "when it is beyond chance.",
             form="distances",
         ),
@@ -252,7 +252,7 @@ RULES: dict[type, dict[str, Rule]] = {
             "How many rows before, with `reference: trailing`.", low=20, high=1_000_000
         ),
         "share": Rule(
-            "Share of values outside the fences, beyond that of the reference, that is an alert.",
+            "Share of values outside the fences, beyond that of the baseline, that is an alert.",
             low=0,
             high=1,
         ),
@@ -280,7 +280,7 @@ RULES: dict[type, dict[str, Rule]] = {
     },
     s.Quality: {
         "missing_ratio": Rule(
-            "Share of missing values, beyond that of the reference, that is an alert; `off` "
+            "Share of missing values, beyond that of the baseline, that is an alert; `off` "
             "for none. Of a `required` feature none may be missing.",
             low=0,
             high=1,

@@ -16,7 +16,7 @@ from stream_monitor.demo.worker import WINDOW
 
 
 class Drift(Struct, frozen=True):
-    """A feature and how far it is from its reference."""
+    """A feature and how far it is from its baseline."""
 
     feature: str
     method: str

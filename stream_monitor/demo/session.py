@@ -25,7 +25,7 @@ from stream_monitor.settings import KafkaSettings
 
 STORY_S = 60.0
 LEARNING_SHARE = 0.2
-"""Of the story; then the reference must be there, well before the world changes."""
+"""Of the story; then the baseline must be there, well before the world changes."""
 BASELINE_ROWS_MIN, BASELINE_ROWS_MAX = 50, 1_000
 METRICS_PORT = 9108
 POLL_S = 0.5

@@ -28,7 +28,7 @@ INTRODUCTION = f"""\
 
 <!-- Generated: python -m stream_monitor.exports.configuration_page > docs/configuration.md -->
 
-Nothing has to be configured: without a file every model that is seen is monitored, and its reference is learnt from its first rows. What is known of models goes into `monitor.yaml`:
+Nothing has to be configured: without a file every model that is seen is monitored, and its baseline is learnt from its first rows. What is known of models goes into `monitor.yaml`:
 
     stream-monitor config init                            # a commented file to begin with
     stream-monitor config check                           # everything that is wrong, with line and suggestion; exit 2
@@ -76,9 +76,9 @@ off is tried again. The order of keys, and of lists whose order means nothing, c
 |---|---|
 | `task`, `positive_class` | performance with its slices and the detectors on errors; nothing if it says what was found out already |
 | `windows` | the trend, when the smallest `last_N` changes; a longer window grows from the rows that are kept |
-| `baseline.source`, `baseline.path` | the reference of the features, when it is another one |
-| `baseline.rows` | references that were learnt, and the level of performance |
-| `features.NAME.type`, `limits.features`, `limits.categories` | the reference that was learnt, when it is not what would be learnt now |
+| `baseline.source`, `baseline.path` | the baseline of the features, when it is another one |
+| `baseline.rows` | baselines that were learnt, and the level of performance |
+| `features.NAME.type`, `limits.features`, `limits.categories` | the baseline that was learnt, when it is not what would be learnt now |
 | `features.NAME.min`, `max`, `categories` | the statistics of this feature |
 | `anomalies.fence`, `reference`, `trailing_rows` | the statistics of numeric features, and the hours of earlier days |
 | `segments` | slices whose `cut` changes |

@@ -96,7 +96,7 @@ OF_MODELS: tuple[Metric, ...] = (
     _model(
         "feature_values",
         "histogram",
-        "Values of a numeric feature on the edges of the reference.",
+        "Values of a numeric feature on the edges of the baseline.",
         "feature",
     ),
     _model(

@@ -25,14 +25,14 @@ LABELS = {
         "`__other__` beyond `limits.features`."
     ),
     "method": (
-        "`psi` `js` `ks` `wasserstein` `chi2` compare with the reference; `adwin` `page_hinkley` "
+        "`psi` `js` `ks` `wasserstein` `chi2` compare with the baseline; `adwin` `page_hinkley` "
         "`ddm` `hddm_a` `hddm_w` `kswin` watch the stream."
     ),
     "segment": "`name=value`; `__other__` beyond `limits.segments`.",
     "severity": "`info`, `warning` or `critical`.",
     "rule": "`missing`, `type`, `range`, `category`, `unique` or `unknown_field`.",
     "kind": "`point`, `pattern` or `trend`.",
-    "revision": "Hash of the reference (baseline) in use; empty while it is learnt.",
+    "revision": "Id of the baseline in use; empty while it is learnt.",
     "positive_class": (
         "Class that precision, recall, F1 and the scores are of; empty where there is none, or "
         "nothing says which."
@@ -90,7 +90,7 @@ gives `{CUSTOM_PREFIX}basket_value_bucket{{model="shop",version="3",country="NL"
 """  # noqa: E501
 
 
-def reference() -> str:
+def page() -> str:
     """The whole page."""
     return "\n".join([*_page()]) + "\n"
 
@@ -128,4 +128,4 @@ def _table(metrics: list[Metric], *, shared: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    print(reference(), end="")
+    print(page(), end="")

@@ -56,7 +56,7 @@ def definitions(settings: ModelSettings, limits: Limits) -> Definitions:
                 for key in ("rows", "source", "path")
             }
         },
-        "reference": {"": _reference(settings, limits)},
+        "baseline": {"": _baseline(settings, limits)},
         "outputs": {
             "": {"baseline.rows": settings.baseline.rows, "limits.categories": limits.categories}
         },
@@ -76,7 +76,7 @@ def definitions(settings: ModelSettings, limits: Limits) -> Definitions:
     }
 
 
-def _reference(settings: ModelSettings, limits: Limits) -> Definition:
+def _baseline(settings: ModelSettings, limits: Limits) -> Definition:
     if settings.baseline.source == "file":
         return {"baseline.source": "file", "baseline.path": settings.baseline.path}
     types = {f"features.{name}.type": type_of(rule) for name, rule in settings.features.items()}

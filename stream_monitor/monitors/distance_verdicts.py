@@ -1,5 +1,5 @@
 """
-The thresholds that the configuration sets on the distances of a window to the reference.
+The thresholds that the configuration sets on the distances of a window to the baseline.
 
 Rule of the file: a distance is a severity for people. It raises an alert only where the
 configuration gives a threshold, and only where two samples of one law would hardly be so far apart.
@@ -61,7 +61,7 @@ def distance_verdicts(
     found: Mapping[str, Windowed],
     span: Span,
     settings: ModelSettings,
-    reference: str,
+    baseline_id: str,
 ) -> Iterator[Verdict]:
     """Verdicts of the thresholds on distances, where the configuration has any."""
     if inputs.profile is None or not settings.drift.thresholds:
@@ -80,7 +80,7 @@ def distance_verdicts(
                     threshold,
                     span,
                     settings,
-                    reference,
+                    baseline_id,
                     by_luck=by_luck,
                 )
 
@@ -91,7 +91,7 @@ def _verdict(
     threshold: float,
     span: Span,
     settings: ModelSettings,
-    reference: str,
+    baseline_id: str,
     *,
     by_luck: bool,
 ) -> Verdict:
@@ -101,11 +101,11 @@ def _verdict(
     text = f"{named(key.model, key.version)}: {signal(key.subject)} "
     if beyond:
         text += (
-            f"has drifted: {METHOD_NAMES[key.detector]} {now} against its reference, above the "
-            f"{rule}; compare its values with the reference"
+            f"has drifted: {METHOD_NAMES[key.detector]} {now} against its baseline, above the "
+            f"{rule}; compare its values with the baseline"
         )
     else:
-        text += f"is near its reference: {METHOD_NAMES[key.detector]} {now}, " + (
+        text += f"is near its baseline: {METHOD_NAMES[key.detector]} {now}, " + (
             f"within the {rule}" if value <= threshold else f"by chance above the {rule}"
         )
     return Verdict(
@@ -117,7 +117,7 @@ def _verdict(
         direction="up",
         window=span,
         summary=text,
-        reference=reference,
+        baseline_id=baseline_id,
         cooldown_ms=settings.cooldown_ms,
         evidence={"rows": span.count, "guarantee": "none"},
     )

@@ -1,5 +1,5 @@
 """
-How far is a feature's window from its reference? Sizes for people, on counts of the same bins or
+How far is a feature's window from its baseline? Sizes for people, on counts of the same bins or
 categories.
 
 Rule of the file: a distance is right within the error that is stated in docs/monitors.md, or
@@ -13,7 +13,7 @@ from collections.abc import Callable, Container
 import numpy as np
 
 from stream_monitor.arrays import Float
-from stream_monitor.monitors.reference import VALUE_MAX, FeatureProfile
+from stream_monitor.monitors.baseline import VALUE_MAX, FeatureProfile
 from stream_monitor.monitors.windowed import Windowed, is_constant, unit_of
 from stream_monitor.stats import divergence
 from stream_monitor.stats.binning import is_one_value
@@ -26,7 +26,7 @@ def distances(
     profile: FeatureProfile, now: Windowed, only: Container[str] | None = None
 ) -> dict[str, float]:
     """
-    Distances of one feature's window to its reference, by method (all, or some); empty where there
+    Distances of one feature's window to its baseline, by method (all, or some); empty where there
     is too little to compare.
     """
     if now.counts.sum() < SUPPORT_MIN or not now.expected.sum() or len(now.expected) < 2:
@@ -53,12 +53,12 @@ def distances(
 
 def wasserstein(profile: FeatureProfile, now: Windowed) -> float:
     """
-    Wasserstein-1 distance of a numeric feature's window to its reference, in standard deviations of
-    the reference.
+    Wasserstein-1 distance of a numeric feature's window to its baseline, in standard deviations of
+    the baseline.
 
     Notes
     -----
-    It is the area between the two distribution functions. Beyond the reference's values it follows
+    It is the area between the two distribution functions. Beyond the baseline's values it follows
     from the sums that are kept there, and is exact; in the first and the last bin too, if the
     functions do not cross in it. In between they are taken as straight within a bin.
     """

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float
 from stream_monitor.detectors.base import METHODS, ValueDetector, make, restore
+from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.episodes import Episode
-from stream_monitor.monitors.reference import Profile
 from stream_monitor.settings import ModelSettings
 from stream_monitor.verdicts import AlertKey, Kind, Verdict
 
@@ -32,7 +32,7 @@ CONFIRM_ROWS, CONFIRM_Z = (200, 400, 800, 1_600, 3_200), 4.0
 CHANGE_MIN, CHANGE_MIN_ERRORS = 0.1, 0.02
 """
 A firing is confirmed by the values that follow it, looked at whenever there are so many of them:
-their mean must have moved by four standard errors, and by a tenth of the reference's standard
+their mean must have moved by four standard errors, and by a tenth of the baseline's standard
 deviation (an error rate by 0.02). Over long clean streams a detector also fires at nothing: this
 leaves about one such firing in three thousand, and tells a great change after 200 values.
 """
@@ -40,7 +40,7 @@ CLASS_SCORE = "__score__:"
 """The score of one class, whose name follows."""
 CLASS_SCORES_MAX = 10
 """
-Classes whose scores have detectors: those with the greatest mean score in the reference.
+Classes whose scores have detectors: those with the greatest mean score in the baseline.
 
 All have distances.
 """
@@ -103,7 +103,7 @@ class Signal:
     methods : mapping
         Detectors by name, with their parameters.
     home : float or None
-        The level of the reference in the units of the values; None: the mean of all values outside
+        The level of the baseline in the units of the values; None: the mean of all values outside
         episodes.
     """
 
@@ -140,7 +140,7 @@ class Signal:
         return moved
 
     def _count(self, method: str, cut: Float) -> None:
-        """Values at the usual level, where the reference does not say what that is."""
+        """Values at the usual level, where the baseline does not say what that is."""
         if self.home is None and len(cut):
             self.usual[method][0] += len(cut)
             self.usual[method][1] += float(cut.sum())
@@ -255,7 +255,7 @@ class Signal:
         version: str,
         settings: ModelSettings,
         scale: tuple[float, float],
-        reference: str,
+        baseline_id: str,
     ) -> Iterator[Verdict]:
         """
         The verdict of each detector's episode; `scale` is (mean, sd) that undoes the
@@ -270,7 +270,7 @@ class Signal:
                 scale=scale,
                 severity="info" if better else settings.drift.severity,
                 cooldown_ms=settings.cooldown_ms,
-                reference=reference,
+                baseline_id=baseline_id,
                 rule=f"drift.{signal_of(self.subject)}.{method}",
                 binary=self.binary,
             )

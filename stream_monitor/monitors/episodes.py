@@ -116,7 +116,7 @@ class Episode(msgspec.Struct, array_like=True):
         scale: tuple[float, float],
         severity: Severity,
         cooldown_ms: int,
-        reference: str,
+        baseline_id: str,
         rule: str,
         binary: bool,
     ) -> Verdict | None:
@@ -146,7 +146,7 @@ class Episode(msgspec.Struct, array_like=True):
             direction="up" if after > before else "down",
             window=Span(self.first_ms, self.last_ms, rows),
             summary=text,
-            reference=reference,
+            baseline_id=baseline_id,
             cooldown_ms=cooldown_ms,
             evidence={
                 "before": before,

@@ -34,7 +34,7 @@ def version_samples(version: Version, firing: Container[AlertKey] = ()) -> Itera
     names = (version.model, version.name)
     volume = version.volume
     yield Sample(
-        "model_info", (*names, version.reference[:12], *version.performance.positive_class), 1
+        "model_info", (*names, version.baseline_id[:12], *version.performance.positive_class), 1
     )
     yield Sample("model_predictions_total", names, volume.predictions + volume.failures)
     yield Sample("model_prediction_errors_total", names, volume.failures)
@@ -236,8 +236,8 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
         out["positive_class"], out["positive_class_source"] = positive or None, source or None
         if unexpected := version.performance.counted.reading().unexpected:
             out["unexpected_classes"] = list(unexpected)
-    if version.reference:
-        out["baseline"] = version.reference
+    if version.baseline_id:
+        out["baseline"] = version.baseline_id
     if version.features.profile is not None and (
         broken := quality.breaches(version.features.profile, version.settings)
     ):

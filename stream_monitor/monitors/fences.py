@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float
-from stream_monitor.monitors.reference import FeatureProfile
+from stream_monitor.monitors.baseline import FeatureProfile
 from stream_monitor.settings import Anomalies
 
 BLOCKS = 10
@@ -24,7 +24,7 @@ BLOCKS = 10
 class Fences:
     """
     Tukey's fences of numeric features: `fence` interquartile ranges below the first and above the
-    third quartile, of the reference; where the quartiles are one value, the least and the greatest
+    third quartile, of the baseline; where the quartiles are one value, the least and the greatest
     value.
 
     Parameters
@@ -59,7 +59,7 @@ class Fences:
 
     def go_on_from(self, other: Any, at: list[int]) -> None:
         """
-        Take over from the fences of another reference: the first features here were at these places
+        Take over from the fences of another baseline: the first features here were at these places
         there.
         """
 
@@ -73,7 +73,7 @@ class Fences:
 
 class TrailingFences(Fences):
     """
-    Fences of the last `rows` values of each feature (rolling IQR), of the reference until they are
+    Fences of the last `rows` values of each feature (rolling IQR), of the baseline until they are
     there.
 
     Notes

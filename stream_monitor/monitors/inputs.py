@@ -1,10 +1,10 @@
 """
 Is the input still what the model was built for? Statistics of features (or of score and prediction)
-in panes, against a reference.
+in panes, against a baseline.
 
 Rule of the file: rows become sums, and only sums are kept: per pane and feature the counts of
-missing, wrong and out-of-range values, the first two moments (standardised by the reference, so
-they neither overflow nor cancel) and the counts on the bins of the reference. While no reference is
+missing, wrong and out-of-range values, the first two moments (standardised by the baseline, so
+they neither overflow nor cancel) and the counts on the bins of the baseline. While no baseline is
 there, the rows themselves wait for it. Detectors get the rows in log order.
 """
 
@@ -23,11 +23,11 @@ from stream_monitor.events.cells import (
     Cells,
     tags,
 )
+from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.fences import Fences, fences
 from stream_monitor.monitors.late import Late
 from stream_monitor.monitors.layout import Layout
 from stream_monitor.monitors.learning import Names, learn_feature, learn_features
-from stream_monitor.monitors.reference import Profile
 from stream_monitor.monitors.rows import Points, Rows, column_named, taken
 from stream_monitor.monitors.sums import add_categories, add_numbers, standardised
 from stream_monitor.monitors.unique import Unique
@@ -42,7 +42,7 @@ from stream_monitor.settings import OTHER, Limits, ModelSettings
 from stream_monitor.windows.panes import Panes
 
 PANE_MS = 10_000
-COUNTERS = (ROWS, MISSING, TYPE, RANGE)  # mean the same under any reference
+COUNTERS = (ROWS, MISSING, TYPE, RANGE)  # mean the same under any baseline
 
 
 class Plan(NamedTuple):
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
     where: dict[str, int]
     """Categories."""
     unknown: dict[str, int]
-    """Those that the reference does not have."""
+    """Those that the baseline does not have."""
     late: dict[str, int]
     """Those that are yet to be learnt."""
 
@@ -70,9 +70,9 @@ class Inputs:
     limits : Limits
         Features beyond `features` are counted as unknown, under `__other__`.
     profile : Profile or None
-        The reference; None to learn it from the first `settings.baseline.rows` rows.
+        The baseline; None to learn it from the first `settings.baseline.rows` rows.
     learnt : callable
-        Told the reference when it was learnt.
+        Told the baseline when it was learnt.
     values : callable
         Gets (name, standardised finite values, their event times) of each numeric feature of each
         chunk, in log order.
@@ -81,7 +81,7 @@ class Inputs:
     """
 
     layout: Layout
-    """Where sums are; it is there as soon as the reference is."""
+    """Where sums are; it is there as soon as the baseline is."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Inputs:
         self.unknown: dict[str, int] = {}
         self.unknown_at: dict[str, int] = {}  # the last row of each
         self.extends = False
-        """The reference was learnt, not given: features that come later are learnt too."""
+        """The baseline was learnt, not given: features that come later are learnt too."""
         self.late = Late(settings.baseline.rows)
         self.uniques: dict[str, Unique] = {
             name: Unique() for name, rule in settings.features.items() if rule.unique
@@ -111,7 +111,7 @@ class Inputs:
             self.use(profile)
 
     def use(self, profile: Profile) -> None:
-        """Take a reference; nothing may have been folded before."""
+        """Take a baseline; nothing may have been folded before."""
         self.profile = profile
         self.layout = Layout(profile, self.settings.features)
         found = [profile.features[n] for n in self.layout.numeric]
@@ -134,7 +134,7 @@ class Inputs:
 
     def learn(self, count: int) -> None:
         """
-        Exactly the first `count` of the waiting rows make the reference, however they were cut; all
+        Exactly the first `count` of the waiting rows make the baseline, however they were cut; all
         of them are folded afterwards.
         """
         wanted, first, left = count, [], []
@@ -176,7 +176,7 @@ class Inputs:
 
     def _extend(self, names: list[str]) -> None:
         """
-        The reference gets the features that are complete.
+        The baseline gets the features that are complete.
 
         What was summed goes on, by name; theirs begins anew, but for counters.
         """
@@ -307,7 +307,7 @@ class Inputs:
         return self.layout.all_windowed(vector), start, end
 
     def go_on(self) -> None:
-        """Rows that waited for a reference which is there now, from elsewhere, are folded."""
+        """Rows that waited for a baseline which is there now, from elsewhere, are folded."""
         if self.profile is not None:
             waiting, self.waiting, self.waiting_rows = self.waiting, [], 0
             for rows in waiting:
@@ -315,7 +315,7 @@ class Inputs:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of panes, or of the rows that wait for a reference."""
+        """Bytes of panes, or of the rows that wait for a baseline."""
         return (
             self.panes.sums.nbytes + self.late.memory_bytes
             if self.profile is not None

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from stream_monitor.monitors.baseline import encode_profile
 from stream_monitor.monitors.inputs import Inputs
-from stream_monitor.monitors.reference import encode_profile
 from stream_monitor.monitors.rows import packed_rows, unpacked_rows
 from stream_monitor.monitors.unique import Unique
 from stream_monitor.windows.panes import Panes
@@ -41,7 +41,7 @@ def restore(
     inputs: Inputs, state: Mapping[str, Any], changed: Collection[str], *, fences_anew: bool
 ) -> None:
     """
-    Fill an object that has its reference, or none, as the snapshot has.
+    Fill an object that has its baseline, or none, as the snapshot has.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 What of a model version is judged, and when.
 
 Rule of the file: each monitor is judged within its containment, so that one that raises stops none
-of the others. Windows are compared with the reference more rarely, because that costs most.
+of the others. Windows are compared with the baseline more rarely, because that costs most.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Judge = Callable[[Verdict], None]
 COMPARE_MS = 10_000
-"""Log time between two comparisons of windows with the reference."""
+"""Log time between two comparisons of windows with the baseline."""
 
 
 def look(version: Version, log_ms: int, judge: Judge) -> None:
@@ -61,7 +61,7 @@ def look(version: Version, log_ms: int, judge: Judge) -> None:
             "features",
             judge_all,
             quality.unwatched(
-                version.model, version.name, version.features, version.settings, version.reference
+                version.model, version.name, version.features, version.settings, version.baseline_id
             ),
             judge,
         )
@@ -79,7 +79,7 @@ def judge_signal(version: Version, subject: str, judge: Judge) -> None:
     """Judge the episodes of one signal."""
     signal, scale = version.signals[subject], _scale_of(version, subject)
     judge_all(
-        signal.verdicts(version.model, version.name, version.settings, scale, version.reference),
+        signal.verdicts(version.model, version.name, version.settings, scale, version.baseline_id),
         judge,
     )
 
@@ -112,7 +112,7 @@ def _judge_inputs(version: Version, inputs: Inputs, judge: Judge) -> None:
             inputs,
             version.watermark_ms,
             version.settings,
-            version.reference,
+            version.baseline_id,
         ),
         judge,
     )
@@ -131,7 +131,7 @@ def _judge_distances(version: Version, inputs: Inputs, judge: Judge) -> None:
                     found,
                     span,
                     version.settings,
-                    version.reference,
+                    version.baseline_id,
                 ),
                 judge,
             )
@@ -144,7 +144,7 @@ def _hours(version: Version) -> Iterator[Verdict]:
         version.features,
         version.watermark_ms,
         version.settings,
-        version.reference,
+        version.baseline_id,
     )
 
 

@@ -1,5 +1,5 @@
 """
-Features that come first when the reference has been learnt already: they are learnt from their own
+Features that come first when the baseline has been learnt already: they are learnt from their own
 first rows.
 
 Rule of the file: a feature begins with the first row that has a value of it, and is complete after
@@ -29,7 +29,7 @@ from stream_monitor.events.cells import (
 
 class Late:
     """
-    The rows of features on their way to a reference.
+    The rows of features on their way to a baseline.
 
     Parameters
     ----------

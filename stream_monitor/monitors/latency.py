@@ -27,7 +27,7 @@ from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
 from stream_monitor.windows.panes import Panes
 
 FIRST_CALLS = 2_000
-"""Calls that are the reference of the later ones."""
+"""Calls that are the baseline of the later ones."""
 CALLS_MIN, NEWEST, STEADY, MANY = 50, 200, 1_000, 5_000
 """Calls of the windows of which one may raise an alert; the second and the third end it."""
 LOOK_Z, FIRST_Z = 5.0, 5.0
@@ -52,7 +52,7 @@ class FirstCalls:
             self.latency += np.bincount(bins[:wanted], minlength=BINS)
 
     def add_calls(self, served: int, failed: int) -> None:
-        """All calls so far; once there are enough, they are the reference."""
+        """All calls so far; once there are enough, they are the baseline."""
         if self.served + self.failed < FIRST_CALLS:
             self.served, self.failed = served, failed
 

@@ -1,7 +1,7 @@
 """
 Where the sums of each feature are in a vector of sums, and how a feature is read from there.
 
-Rule of the file: a reference and the configured rules decide the layout, and it never changes. A
+Rule of the file: a baseline and the configured rules decide the layout, and it never changes. A
 feature has OFFSET columns of its own and then one for each bin or category; the last column of the
 vector counts all rows.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.events.cells import class_name
-from stream_monitor.monitors.reference import FeatureProfile, Profile
+from stream_monitor.monitors.baseline import FeatureProfile, Profile
 from stream_monitor.monitors.windowed import (
     ABOVE,
     BELOW,
@@ -36,7 +36,7 @@ from stream_monitor.settings import OTHER, Feature
 
 class Layout:
     """
-    The columns of the features of a reference.
+    The columns of the features of a baseline.
 
     Parameters
     ----------
@@ -78,12 +78,12 @@ class Layout:
         self.width = ends[-1] + 1
         self.bare = frozenset(n for n, f in profile.features.items() if not f.count)
         """
-        Features of which the reference has no value: they are learnt as soon as there are some.
+        Features of which the baseline has no value: they are learnt as soon as there are some.
         """
 
     def _categories(self, name: str, profile: FeatureProfile) -> dict[str, int]:
         """
-        The place of each category: those of the reference, and those of the configuration that it
+        The place of each category: those of the baseline, and those of the configuration that it
         does not have.
         """
         rule = self.rules.get(name)
@@ -162,7 +162,7 @@ class Layout:
 
     def columns(self) -> dict[str, list[int]]:
         """By feature: where its columns are in the vector of sums, and how many."""
-        starts = [*self.start.values(), self.width - 1]  # a reference may have no features
+        starts = [*self.start.values(), self.width - 1]  # a baseline may have no features
         return {
             name: [at, end - at]
             for name, at, end in zip(self.start, starts, starts[1:], strict=False)

@@ -1,5 +1,5 @@
 """
-What the first rows say of each feature: the reference that is learnt from them.
+What the first rows say of each feature: the baseline that is learnt from them.
 
 Rule of the file: a pure function of the rows, the settings and the limits; how the rows were cut
 into chunks does not matter.
@@ -24,7 +24,7 @@ from stream_monitor.events.cells import (
     class_text,
     tags,
 )
-from stream_monitor.monitors.reference import FeatureProfile, category_profile, numeric_profile
+from stream_monitor.monitors.baseline import FeatureProfile, category_profile, numeric_profile
 from stream_monitor.monitors.rows import Rows, column_named
 from stream_monitor.settings import OTHER, Limits, ModelSettings
 

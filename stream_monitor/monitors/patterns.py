@@ -198,7 +198,7 @@ def hour_verdicts(
     inputs: Inputs,
     watermark_ms: int,
     settings: ModelSettings,
-    reference: str,
+    baseline_id: str,
 ) -> Iterator[Verdict]:
     """
     Verdicts on the hours of event time that are over, of every numeric feature.
@@ -213,8 +213,8 @@ def hour_verdicts(
     watermark_ms : int
         The greatest event time.
     settings : ModelSettings
-    reference : str
-        Id of the reference of the features.
+    baseline_id : str
+        Id of the baseline of the features.
     """
     if inputs.profile is None or not watermark_ms:
         return
@@ -225,7 +225,7 @@ def hour_verdicts(
         for name, now in found.items():
             if _is_judged(name, hour, now, known, settings):
                 span = Span(start, end, int(now.rows))
-                yield _verdict(key._replace(subject=name), known, now, span, settings, reference)
+                yield _verdict(key._replace(subject=name), known, now, span, settings, baseline_id)
 
 
 def _is_judged(
@@ -245,7 +245,7 @@ def _verdict(
     now: Windowed,
     span: Span,
     settings: ModelSettings,
-    reference: str,
+    baseline_id: str,
 ) -> Verdict:
     """On a feature's hour that was judged."""
     name = key.subject
@@ -265,7 +265,7 @@ def _verdict(
         direction="up",
         window=span,
         summary=f"{named(key.model, key.version)}: {text}",
-        reference=reference,
+        baseline_id=baseline_id,
         cooldown_ms=settings.cooldown_ms,
         evidence={
             "mean": now.mean,

@@ -182,7 +182,7 @@ def error_verdict(
 
 def _of_level(level: Level) -> str:
     assert level.loss is not None
-    return f"over {level.loss.rows:,.0f} rows{' of the reference' if level.built else ''}"
+    return f"over {level.loss.rows:,.0f} rows{' of the baseline' if level.built else ''}"
 
 
 def _of_level_verdict(

@@ -59,7 +59,7 @@ def records(found: Points, version: Version) -> Iterator[Out]:
             ),
             "low": low,
             "high": high,
-            "reference": version.reference,
+            "reference": version.baseline_id,
             "source": {
                 "topic": topic.partition("@")[0],
                 "partition": int(partition),

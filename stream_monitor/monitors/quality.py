@@ -1,9 +1,9 @@
 """
 Did a field break? Missing and broken values, and outliers, as shares of a recent window against the
-reference.
+baseline.
 
-Rule of the file: pure functions of the windows of features and their reference. How a share is
-compared with that of the reference is in `shares`. Too few rows give no verdict.
+Rule of the file: pure functions of the windows of features and their baseline. How a share is
+compared with that of the baseline is in `shares`. Too few rows give no verdict.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from stream_monitor.alerts.wording import apart, named, percent, signal
+from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.inputs import Inputs
-from stream_monitor.monitors.reference import Profile
 from stream_monitor.monitors.shares import Share, against_rules, shares_of
 from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.settings import ModelSettings
@@ -63,7 +63,7 @@ def judge(
     inputs: Inputs,
     watermark_ms: int,
     settings: ModelSettings,
-    reference: str,
+    baseline_id: str,
 ) -> Iterator[Verdict]:
     """Verdicts on missing values, broken values and outliers of every feature."""
     found = recent(inputs, watermark_ms, settings.quality.min_rows)
@@ -74,15 +74,15 @@ def judge(
                 AlertKey(model, version, "", "data_quality", name, "threshold"),
                 windows,
                 inputs,
-                Given(settings, reference),
+                Given(settings, baseline_id),
             )
 
 
 def unwatched(
-    model: str, version: str, inputs: Inputs, settings: ModelSettings, reference: str
+    model: str, version: str, inputs: Inputs, settings: ModelSettings, baseline_id: str
 ) -> Iterator[Verdict]:
     """
-    The verdict on fields that a given reference does not have; those of a reference that was learnt
+    The verdict on fields that a given baseline does not have; those of a baseline that was learnt
     are learnt too.
     """
     if inputs.extends or inputs.profile is None or not inputs.unknown_at:
@@ -96,8 +96,8 @@ def unwatched(
         f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
     )
     text = (
-        "the events have fields that the reference does not have, so they are not watched: "
-        f"{shown}; build a reference that has them"
+        "the events have fields that the baseline does not have, so they are not watched: "
+        f"{shown}; build a baseline that has them"
     )
     yield Verdict(
         key=AlertKey(model, version, "", "data_quality", "__features__", "profile"),
@@ -108,8 +108,8 @@ def unwatched(
         direction="up",
         window=Span(0, 0, inputs.rows),
         summary=f"{named(model, version)}: "
-        f"{text if names else 'the events have only fields that the reference has'}",
-        reference=reference,
+        f"{text if names else 'the events have only fields that the baseline has'}",
+        baseline_id=baseline_id,
         cooldown_ms=settings.cooldown_ms,
         evidence={"fields": names[:NAMES_SHOWN], "guarantee": "none"},
     )
@@ -139,7 +139,7 @@ class Given(NamedTuple):
     """What a verdict needs besides."""
 
     settings: ModelSettings
-    reference: str
+    baseline_id: str
 
 
 class Judged(NamedTuple):
@@ -168,7 +168,7 @@ def _verdict(key: AlertKey, found: Judged, given: Given) -> Verdict:
     share = found.share
     said, limit = apart(share.value, share.limit, form=percent, digits=3)
     counts = (
-        f"{int(share.part):,} of {int(share.rows):,}; reference {percent(share.reference)}, limit "
+        f"{int(share.part):,} of {int(share.rows):,}; baseline {percent(share.baseline)}, limit "
         f"{limit} by {share.rule}"
     )
     return Verdict(
@@ -181,12 +181,12 @@ def _verdict(key: AlertKey, found: Judged, given: Given) -> Verdict:
         window=found.span,
         summary=f"{named(key.model, key.version)}: {signal(key.subject)} is {share.what} in "
         f"{said} of rows ({counts})",
-        reference=given.reference,
+        baseline_id=given.baseline_id,
         cooldown_ms=given.settings.cooldown_ms,
         evidence={
             "rows": int(share.rows),
             "count": int(share.part),
-            "reference_ratio": share.reference,
+            "reference_ratio": share.baseline,
             "guarantee": "none",
         },
     )
@@ -194,7 +194,7 @@ def _verdict(key: AlertKey, found: Judged, given: Given) -> Verdict:
 
 def breaches(profile: Profile, settings: ModelSettings) -> list[str]:
     """
-    Sentences on the rules under `features` that the reference itself breaks, of more rows than
+    Sentences on the rules under `features` that the baseline itself breaks, of more rows than
     would be an alert.
     """
     found = []
@@ -206,7 +206,7 @@ def breaches(profile: Profile, settings: ModelSettings) -> list[str]:
         for key, n in against_rules(f, rule).items():
             if n / f.rows > (0.0 if key == "required" else limit):
                 found.append(
-                    f"the reference itself breaks `{key}` of feature `{name}` in "
+                    f"the baseline itself breaks `{key}` of feature `{name}` in "
                     f"{percent(n / f.rows)} of its rows: rows like these are an alert"
                 )
     return found

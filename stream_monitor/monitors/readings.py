@@ -47,7 +47,7 @@ def points(inputs: Inputs) -> Iterator[tuple[str, float]]:
 
 
 def histogram(inputs: Inputs, name: str) -> tuple[Float, float]:
-    """Counts on the bins of the reference, and the sum of the values."""
+    """Counts on the bins of the baseline, and the sum of the values."""
     assert inputs.profile is not None
     layout, totals = inputs.layout, inputs.totals
     base, i = layout.start[name], layout.numeric.index(name)

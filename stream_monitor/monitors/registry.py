@@ -30,7 +30,7 @@ class Registry:
     ----------
     settings : CoreSettings
     baselines : mapping of "model/version" to bytes
-        Published reference profiles (JSON).
+        Published baseline profiles (JSON).
     """
 
     def __init__(self, settings: CoreSettings, baselines: Mapping[str, bytes]) -> None:

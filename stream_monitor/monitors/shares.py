@@ -1,10 +1,10 @@
 """
 Shares of the rows of a window that are missing, broken or outliers, each beside the share that the
-reference has and what may be more.
+baseline has and what may be more.
 
-Rule of the file: pure functions of a `Windowed` feature and its reference. A share is judged by the
-lower end of the interval of what it is beyond that of the reference, so that few rows say little,
-and what the reference itself has is no fault.
+Rule of the file: pure functions of a `Windowed` feature and its baseline. A share is judged by the
+lower end of the interval of what it is beyond that of the baseline, so that few rows say little,
+and what the baseline itself has is no fault.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from stream_monitor.events.cells import class_name
-from stream_monitor.monitors.reference import FeatureProfile
+from stream_monitor.monitors.baseline import FeatureProfile
 from stream_monitor.monitors.windowed import Windowed, outlier_share, share_outside
 from stream_monitor.settings import Anomalies, Feature, ModelSettings
 from stream_monitor.stats.inference import wilson_interval
@@ -26,7 +26,7 @@ LOOK_Z = 4.0
 
 class Share(NamedTuple):
     """
-    So many of the rows of a window, and of those of the reference; by `margin` it may be more.
+    So many of the rows of a window, and of those of the baseline; by `margin` it may be more.
     """
 
     what: str
@@ -38,7 +38,7 @@ class Share(NamedTuple):
     margin: float
     of_rule: float = 0.0
     """
-    Rows of the reference that break a rule which holds whatever the reference has: they are told,
+    Rows of the baseline that break a rule which holds whatever the baseline has: they are told,
     and allow nothing.
     """
 
@@ -53,21 +53,21 @@ class Share(NamedTuple):
         return self.usual + self.margin
 
     @property
-    def reference(self) -> float:
-        """Share of the reference, as it is told."""
+    def baseline(self) -> float:
+        """Share of the baseline, as it is told."""
         return (self.usual_part + self.of_rule) / self.usual_rows if self.usual_rows else 0.0
 
     @property
     def usual(self) -> float:
-        """Share of the reference."""
+        """Share of the baseline."""
         return self.usual_part / self.usual_rows if self.usual_rows else 0.0
 
     @property
     def surplus(self) -> float:
         """
-        The lower end of an interval of what the share is more than that of the reference.
+        The lower end of an interval of what the share is more than that of the baseline.
 
-        Both are samples: the interval is Newcombe's, of two Wilson intervals. What the reference
+        Both are samples: the interval is Newcombe's, of two Wilson intervals. What the baseline
         does not have at all is no estimate, and has no error.
 
         >>> [
@@ -102,7 +102,7 @@ def shares_of(
 def _missing(
     name: str, now: Windowed, profile: FeatureProfile, rule: Feature, margin: float | None
 ) -> Share | None:
-    """Missing values: of a required feature none are allowed, whatever the reference has."""
+    """Missing values: of a required feature none are allowed, whatever the baseline has."""
     if rule.required:
         key, usual, allowed, of_rule = f"features.{name}.required", 0, 0.0, profile.missing
     elif margin is not None:
@@ -137,7 +137,7 @@ def _outside(now: Windowed, profile: FeatureProfile, anomalies: Anomalies) -> Sh
 
 
 def against_rules(profile: FeatureProfile, rule: Feature) -> dict[str, float]:
-    """Rows of the reference that break what is written down of a feature, by key."""
+    """Rows of the baseline that break what is written down of a feature, by key."""
     low, high = (
         (-math.inf if rule.min is None else rule.min),
         (math.inf if rule.max is None else rule.max),

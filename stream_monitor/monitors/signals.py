@@ -2,7 +2,7 @@
 The signals of a model version that have detectors: features, score and prediction, and errors.
 
 Rule of the file: a signal gets its detectors with its first values. All values are standardised:
-those of inputs by their reference, the errors of a regression by the first of them.
+those of inputs by their baseline, the errors of a regression by the first of them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
+from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.drift import CLASS_SCORE, Signal, class_scores, signal_of
-from stream_monitor.monitors.reference import Profile
 from stream_monitor.settings import Drift
 
 ERRORS = "__error__"
@@ -40,7 +40,7 @@ class Signals(dict[str, Signal]):
         self.error_scale: tuple[float, float] | None = None
         """Mean and standard deviation of the first errors of a regression."""
         self._ranked: tuple[Profile | None, frozenset[str]] = None, frozenset()
-        """Class scores that have detectors, by the reference."""
+        """Class scores that have detectors, by the baseline."""
 
     def __missing__(self, subject: str) -> Signal:
         home = None if subject == ERRORS else 0.0

@@ -49,7 +49,7 @@ PLACES = {NULL: MISSING, ABSENT: MISSING, NOT_FINITE: RANGE, TOO_BIG: RANGE, WRO
 
 def standardised(layout: Layout, x: Cells) -> Float:
     """
-    Distances from the reference's mean in its standard deviations; what would overflow is cut,
+    Distances from the baseline's mean in its standard deviations; what would overflow is cut,
     so that one huge value cannot spoil a window.
     """
     with np.errstate(over="ignore", invalid="ignore"):

@@ -17,6 +17,14 @@ from stream_monitor.arrays import Float, Int
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors import drift, judgement, points
+from stream_monitor.monitors.baseline import (
+    ANY_MODEL,
+    Profile,
+    baseline_key,
+    decode_profile,
+    encode_profile,
+    profile_id,
+)
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Custom
 from stream_monitor.monitors.history import History
@@ -25,14 +33,6 @@ from stream_monitor.monitors.judged import Judged
 from stream_monitor.monitors.judgement import Judge, judge_all
 from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.performance import Performance
-from stream_monitor.monitors.reference import (
-    ANY_MODEL,
-    Profile,
-    baseline_key,
-    decode_profile,
-    encode_profile,
-    profile_id,
-)
 from stream_monitor.monitors.rows import Points, Rows, merged, with_numbers
 from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.signals import ERRORS, Signals
@@ -68,9 +68,9 @@ class Version:
     model, name : str
     core : CoreSettings
     baselines : mapping of "model/version" to bytes
-        Published reference profiles; an empty version is for all versions of the model.
+        Published baseline profiles; an empty version is for all versions of the model.
     siblings : list of Version
-        Other versions of the model, oldest first: a new version inherits the reference of their
+        Other versions of the model, oldest first: a new version inherits the baseline of their
         inputs.
     sources : list of str
         Names of source partitions, by the numbers that rows carry.
@@ -88,7 +88,7 @@ class Version:
         settings, limits = core.of(model), core.limits
         self.model, self.name, self.sources = model, name, sources
         self.settings, self.limits, self.raw_values = settings, limits, core.privacy.raw_values
-        self.reference = ""
+        self.baseline_id = ""
         self.performance = Performance(settings, self._slice, self._renumbered)
         self.volume = Volume()
         self.watermark_ms = 0
@@ -115,7 +115,7 @@ class Version:
         self.changed = False
         self.moved, self.compared_ms = False, 0
         """
-        Whether something came since windows were last compared with the reference, and when (log
+        Whether something came since windows were last compared with the baseline, and when (log
         time) that was.
         """
         self.features = Inputs(
@@ -128,11 +128,11 @@ class Version:
         )
         of_outputs = msgspec.structs.replace(limits, features=limits.categories + 2)
         self.outputs = Inputs(output_name, settings, of_outputs, values=self._watch)
-        self._take_reference(baselines, siblings)
+        self._take_baseline(baselines, siblings)
 
-    def _take_reference(self, baselines: Mapping[str, bytes], siblings: list[Version]) -> None:
+    def _take_baseline(self, baselines: Mapping[str, bytes], siblings: list[Version]) -> None:
         """
-        Take the reference that was published, otherwise that of an older version. Without either
+        Take the baseline that was published, otherwise that of an older version. Without either
         it is learnt from the first rows.
         """
         model, name, settings = self.model, self.name, self.settings
@@ -151,11 +151,11 @@ class Version:
             self.features.extends = inherited.extends
 
     def _use(self, profile: Profile) -> None:
-        self.reference = profile_id(profile)
+        self.baseline_id = profile_id(profile)
         self.features.use(profile)
 
     def _learnt(self, profile: Profile) -> None:
-        self.reference = profile_id(profile)
+        self.baseline_id = profile_id(profile)
         self.outbox.append(
             Out("baselines", baseline_key(self.model, self.name).encode(), encode_profile(profile))
         )

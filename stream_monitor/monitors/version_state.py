@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream_monitor.join.rows import packed_pairs, unpacked_pairs
+from stream_monitor.monitors.baseline import Profile, decode_profile, profile_id
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.inputs_state import restore, state_of
 from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.performance_state import load_performance, performance_state
-from stream_monitor.monitors.reference import Profile, decode_profile, profile_id
 from stream_monitor.monitors.rows import packed_rows, unpacked_rows
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import OTHER
@@ -33,7 +33,7 @@ ANEW = frozenset({"features", "outputs", "performance", "drift", "custom", "segm
 def version_state(version: Version) -> dict[str, Any]:
     """Plain values for the snapshot; the inbox is part of it."""
     return {
-        "reference": version.reference,
+        "baseline": version.baseline_id,
         "watermark_ms": version.watermark_ms,
         "changed": version.changed,
         "compared": [version.moved, version.compared_ms],
@@ -111,23 +111,23 @@ def _features(
     version: Version, state: Mapping[str, Any], changes: Changes, lost: Collection[str]
 ) -> set[str]:
     """
-    The reference, and the features against it; the subjects whose values are in other units now.
+    The baseline, and the features against it; the subjects whose values are in other units now.
     """
     inputs, saved = version.features, state["features"]
     before = None if saved["profile"] is None else decode_profile(saved["profile"])
-    keys = _of_reference(changes, before)
+    keys = _of_baseline(changes, before)
     if before is None:
         if not keys:
             # what was published since is not for rows that wait already
-            version.reference, inputs.profile = (
+            version.baseline_id, inputs.profile = (
                 "",
                 None,
             )
-    elif not keys or version.reference == profile_id(before):
+    elif not keys or version.baseline_id == profile_id(before):
         inputs.use(before)
-        version.reference = state["reference"]
+        version.baseline_id = state["baseline"]
     else:
-        changes.begins_anew("reference of the features", keys)
+        changes.begins_anew("baseline of the features", keys)
     same = before is None or inputs.profile is before
     fences = changes.keys("fences")
     if same and "features" not in lost:
@@ -145,9 +145,9 @@ def _features(
     return set() if same or before is None else set(before.features)
 
 
-def _of_reference(changes: Changes, profile: Profile | None) -> list[str]:
-    """Keys by which a reference that was learnt is not what would be learnt now."""
-    keys = changes.keys("reference")
+def _of_baseline(changes: Changes, profile: Profile | None) -> list[str]:
+    """Keys by which a baseline that was learnt is not what would be learnt now."""
+    keys = changes.keys("baseline")
     if profile is None:
         return [key for key in keys if key in ("baseline.source", "baseline.path")]
     return [key for key in keys if not _still_so(key, changes, profile)]
@@ -156,7 +156,7 @@ def _of_reference(changes: Changes, profile: Profile | None) -> list[str]:
 def _still_so(key: str, changes: Changes, profile: Profile) -> bool:
     """Whether what was learnt is what the key asks for now."""
     before, now = (
-        definitions["reference"][""].get(key) for definitions in (changes.before, changes.now)
+        definitions["baseline"][""].get(key) for definitions in (changes.before, changes.now)
     )
     if key == "limits.features":
         return len(profile.features) < min(before or 0, now or 0)
@@ -182,7 +182,7 @@ def _outputs(
     version: Version, state: Mapping[str, Any], changes: Changes, lost: Collection[str]
 ) -> set[str]:
     """
-    Score and prediction against their reference; the subjects whose values are in other units now.
+    Score and prediction against their baseline; the subjects whose values are in other units now.
     """
     inputs, saved, fences = version.outputs, state["outputs"], changes.keys("fences")
     before = None if saved["profile"] is None else decode_profile(saved["profile"])
@@ -193,7 +193,7 @@ def _outputs(
         and not (key.startswith("limits") and _still_so_outputs(key, changes, before))
     ]
     if before is not None and keys:
-        changes.begins_anew("reference of score and prediction", keys)
+        changes.begins_anew("baseline of score and prediction", keys)
         return set(before.features)
     if before is not None:
         inputs.use(before)

@@ -1,5 +1,5 @@
 """
-One feature in a window, as it is read from sums, and beside it what its reference expects.
+One feature in a window, as it is read from sums, and beside it what its baseline expects.
 
 Rule of the file: pure functions of sums and a profile.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stream_monitor.arrays import Float
-from stream_monitor.monitors.reference import FENCE, FeatureProfile, fences_of
+from stream_monitor.monitors.baseline import FENCE, FeatureProfile, fences_of
 
 ROWS, PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = (
     0,
@@ -39,9 +39,9 @@ class Windowed(NamedTuple):
     rows: float
     missing: float
     counts: Float
-    """On the bins of the reference (numbers) or by category, where the last has all others."""
+    """On the bins of the baseline (numbers) or by category, where the last has all others."""
     expected: Float
-    """The counts of the reference, in the same places."""
+    """The counts of the baseline, in the same places."""
     mean: float | None = None
     sd: float | None = None
     tails: Float = EMPTY
@@ -53,16 +53,16 @@ class Windowed(NamedTuple):
 
 
 def is_constant(profile: FeatureProfile) -> bool:
-    """All values of the reference are one, but for rounding."""
+    """All values of the baseline are one, but for rounding."""
     return profile.sd <= CONSTANT * abs(profile.mean)
 
 
 def unit_of(profile: FeatureProfile) -> float:
     """
-    The unit in which a numeric feature is standardised: the reference's standard deviation; where
+    The unit in which a numeric feature is standardised: the baseline's standard deviation; where
     that is nothing, a hundredth of the mean, or 1.
 
-    >>> from stream_monitor.monitors.reference import numeric_profile
+    >>> from stream_monitor.monitors.baseline import numeric_profile
     >>> [unit_of(numeric_profile(np.array(v), 0)) for v in ([1.0, 3.0], [50.0, 50.0], [0.0, 0.0])]
     [1.0, 0.5, 1.0]
     """
@@ -70,17 +70,17 @@ def unit_of(profile: FeatureProfile) -> float:
 
 
 def expected_numbers(profile: FeatureProfile) -> Float:
-    """The reference's counts on its bins."""
+    """The baseline's counts on its bins."""
     return np.array(profile.counts, np.float64)
 
 
 def share_outside(profile: FeatureProfile, low: float, high: float) -> float:
     """
-    Share of a numeric reference's values that are less than `low` or greater than `high`: exact
+    Share of a numeric baseline's values that are less than `low` or greater than `high`: exact
     where these are values with a bin of their own, or beyond all values; else within the share of a
     bin (a twentieth).
 
-    >>> from stream_monitor.monitors.reference import numeric_profile
+    >>> from stream_monitor.monitors.baseline import numeric_profile
     >>> share_outside(numeric_profile(np.array([-1.0, 0.0, 5.0, 9.0]), 0), 0.0, 8.0)
     0.5
     """
@@ -94,7 +94,7 @@ def share_outside(profile: FeatureProfile, low: float, high: float) -> float:
 
 def outlier_share(profile: FeatureProfile, fence: float) -> float:
     """
-    Share of a numeric reference outside its fences; where they are not those that its outliers were
+    Share of a numeric baseline outside its fences; where they are not those that its outliers were
     counted by, read off its bins.
     """
     if fence == FENCE:

@@ -1,5 +1,5 @@
 """
-A reference profile of files.
+A baseline profile of files.
 
 Rule of the file: what a worker does with the first rows of a model version is done here with the
 rows of the file, by the same code, so that the same rows give the same profile with the same id.
@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 
 from stream_monitor.errors import InputError
+from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.performance_windows import ALL
-from stream_monitor.monitors.reference import Profile
 from stream_monitor.monitors.version import Version
 from stream_monitor.offline.replay import CHUNK_EVENTS, Replay
 from stream_monitor.settings import Baseline, ModelSettings, Settings
 
 ENDLESS = 1 << 62
-"""A reference of so many rows is never learnt by itself."""
+"""A baseline of so many rows is never learnt by itself."""
 SHOWN = 10
 IN_PROFILES = ("accuracy", "mae", "rmse")
 

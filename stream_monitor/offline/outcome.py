@@ -136,7 +136,7 @@ def notes(
     return [
         *found,
         *_labels(summary["records"]["labels"]["accepted"], unmet, meetings, max_delay_ms),
-        *_references(summary["models"]),
+        *_baselines(summary["models"]),
         *_tasks(summary["models"]),
         *_classes(summary["models"]),
     ]
@@ -197,7 +197,7 @@ def _models(models: Mapping[str, Any], column: str | None) -> Iterator[Note]:
         yield Note(
             (
                 f"{where}: {len(models):,} models, such as "
-                f"{', '.join(map(repr, list(models)[:3]))}, each with a reference and windows of "
+                f"{', '.join(map(repr, list(models)[:3]))}, each with a baseline and windows of "
                 "its own; "
             )
             + (
@@ -332,14 +332,14 @@ def _classes(models: Mapping[str, Any]) -> Iterator[Note]:
             )
 
 
-def _references(models: Mapping[str, Any]) -> Iterator[Note]:
+def _baselines(models: Mapping[str, Any]) -> Iterator[Note]:
     for model, found in models.items():
         for version, v in found["versions"].items():
             if v["predictions"] and "baseline" not in v:
                 name = f"{model} {version}".strip()
                 yield Note(
                     f"{name}: fewer rows than baseline.rows (5,000 by default), so there is "
-                    "no reference yet for drift, quality and anomalies"
+                    "no baseline yet for drift, quality and anomalies"
                 )
             for text in v.get("broken_rules", ()):
                 yield Note(f"{model} {version}".strip() + f": {text}")

@@ -152,7 +152,7 @@ class Replay:
     ----------
     settings : Settings
     baselines : mapping of "model/version" to bytes
-        Reference profiles.
+        Baseline profiles.
     partitions : int
         Of the log that is folded; results do not depend on it.
     span_ms : int, ms

@@ -227,9 +227,9 @@ def _counts(v: Mapping[str, Any]) -> str:
         if v[name] or name in {"predictions", "labels"}
     )
     baseline = (
-        f", reference <code>{escape(v['baseline'][:12])}</code>"
+        f", baseline <code>{escape(v['baseline'][:12])}</code>"
         if "baseline" in v
-        else ", still learning its reference"
+        else ", still learning its baseline"
     )
     positive = (
         (

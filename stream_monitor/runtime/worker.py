@@ -33,7 +33,7 @@ from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.exits import NOT_OPENED, die
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.ingest_stage import IngestStage
-from stream_monitor.stages.references import references
+from stream_monitor.stages.published_baselines import read_baselines
 
 log = logging.getLogger("stream_monitor")
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Worker:
     """
     One process of stream-monitor.
 
-    `files` are the reference profiles that the configuration names.
+    `files` are the baseline profiles that the configuration names.
     """
 
     def __init__(self, settings: Settings, files: Mapping[str, bytes]) -> None:
@@ -110,7 +110,7 @@ class Worker:
     async def _prepared(self) -> tuple[int, dict[str, bytes]]:
         """
         See to topics and access, before anything is read: the number of partitions of
-        `observations`, and the references.
+        `observations`, and the baselines.
         """
         with connecting(self.settings.kafka):
             # a broker that goes away meanwhile is told like one that was never there
@@ -126,7 +126,7 @@ class Worker:
             partitions = await topics.describe(self.settings)
             demand_placed(self.settings, partitions)
             await asyncio.to_thread(load_detectors)
-            return partitions["observations"], await references(self.settings, self.files)
+            return partitions["observations"], await read_baselines(self.settings, self.files)
 
     async def _until_stop(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Its result, or None when the worker is told to end before it has one."""

@@ -20,7 +20,7 @@ from stream_monitor.stages import snapshots
 from stream_monitor.stages.commit_metadata import in_brief
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.owned import Owned
-from stream_monitor.stages.references import LEARNT_HEADER
+from stream_monitor.stages.published_baselines import LEARNT_HEADER
 from stream_monitor.verdicts import Out
 
 TRANSACTION_S = 8

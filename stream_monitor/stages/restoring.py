@@ -45,7 +45,7 @@ class Restoring:
     targets : int
         Partitions of `observations`.
     baselines : mapping of "model/version" to bytes
-        Published reference profiles.
+        Published baseline profiles.
     tenures : Tenures
     """
 

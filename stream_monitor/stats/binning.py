@@ -3,7 +3,7 @@ Bins of numbers: where their edges lie, and the counts on them, the hot path of 
 statistic.
 
 Rule of the file: a bin holds its lower edge. A value with much weight has a bin of its own; the
-first bin lies below all values of the reference and the last above them, so that nothing moves
+first bin lies below all values of the baseline and the last above them, so that nothing moves
 unseen.
 """
 
@@ -29,7 +29,7 @@ STEPS = 10
 
 def edges_of(values: Float) -> Float:
     """
-    Edges of the bins of a reference.
+    Edges of the bins of a baseline.
 
     Parameters
     ----------

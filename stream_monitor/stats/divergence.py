@@ -28,7 +28,7 @@ def psi(expected: Float, actual: Float, *, unbiased: bool = False) -> Float:
     Parameters
     ----------
     expected, actual : (features, bins) float64, events
-        Counts of the reference and of the current window on the same bins.
+        Counts of the baseline and of the current window on the same bins.
     unbiased : bool
         Subtract the expectation under no change, (bins - 1) (1/n + 1/m) of the bins that are not
         empty in both, and cut at 0.

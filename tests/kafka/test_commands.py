@@ -63,7 +63,7 @@ def shown_or_none(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def means(url: str) -> dict[str, float]:
-    """Mean of feature x by model: there is one as soon as the model has a reference."""
+    """Mean of feature x by model: there is one as soon as the model has a baseline."""
     with urllib.request.urlopen(url + "/metrics", timeout=10) as response:
         lines = response.read().decode().splitlines()
     return {
@@ -121,7 +121,7 @@ def prefix(kafka: Any, tmp_path: Path) -> str:
     return name
 
 
-def test_references_of_every_source_and_the_alerts_that_follow(
+def test_baseline_of_every_source_and_the_alerts_that_follow(
     kafka: Any, prefix: str, tmp_path: Path
 ) -> None:
     table(tmp_path / "few.csv", 200, accuracy=1.0)
@@ -142,13 +142,13 @@ def test_references_of_every_source_and_the_alerts_that_follow(
         ):
             call(tmp_path, "produce", f"{file}.csv", "--map", f"model=:{model}")
         found = wait(
-            "references of all that have one", lambda: m if len(m := means(url)) >= 3 else None
+            "baselines of all that have one", lambda: m if len(m := means(url)) >= 3 else None
         )
         assert set(found) == {"published", "filed", "learnt"}, (
             "a broken profile is left out, and 200 rows are too few to learn"
         )
         assert (
-            "the reference published as 'broken/' cannot be used"
+            "the baseline published as 'broken/' cannot be used"
             in (tmp_path / "worker.log").read_text()
         )
         shown = wait("the learnt profile", lambda: shown_or_none(tmp_path, "learnt/"))

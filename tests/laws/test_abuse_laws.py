@@ -76,7 +76,7 @@ def event(i: int, x: bytes) -> bytes:
 @pytest.mark.parametrize("odd", [x for x in ODD if x != b"1e308"], ids=lambda x: x[:12].decode())
 def test_what_is_no_number_enters_no_statistic(odd: bytes) -> None:
     """
-    Neither the reference nor a window, a detector or a gauge: the mean is that of the good values,
+    Neither the baseline nor a window, a detector or a gauge: the mean is that of the good values,
     before, between and after.
     """
     good = [float(i % 5) for i in range(300)]

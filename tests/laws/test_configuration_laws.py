@@ -61,7 +61,7 @@ class Key(NamedTuple):
     values: tuple[Any, ...]
     anew: tuple[str, ...] = ()
     learns: bool = False
-    """The reference is learnt; else it is given."""
+    """The baseline is learnt; else it is given."""
     beside: Mapping[str, Any] = {}
     """Other keys that it takes to matter."""
     keeps: bool = False
@@ -77,7 +77,7 @@ DETECTORS = (
     {"page_hinkley": {"delta": 0.1}},
 )
 ERRORS = (*DETECTORS, {"ddm": {}, "hddm_a": {}}, {"ddm": {"drift_threshold": 2.5}, "hddm_w": {}})
-REFERENCE = ("reference of the features",)
+REFERENCE = ("baseline of the features",)
 TABLE: dict[str, Key] = {
     "defaults.task": Key(
         ("auto", "binary", "multiclass", "regression", "auto"),
@@ -98,7 +98,7 @@ TABLE: dict[str, Key] = {
     ),
     "defaults.baseline.rows": Key(
         (100, 150, 80),
-        (*REFERENCE, "reference of score and prediction", "level of performance"),
+        (*REFERENCE, "baseline of score and prediction", "level of performance"),
         learns=True,
     ),
     "defaults.baseline.path": Key(
@@ -358,7 +358,7 @@ def content(key: str, value: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def profile(which: str) -> bytes:
-    """A reference that is learnt from a part of the log."""
+    """A baseline that is learnt from a part of the log."""
     shard = Shard(0, parse(json.dumps({"defaults": {"baseline": {"rows": 60}}})).core)
     first, second = log()
     for record in first if which == "a.json" else second:
@@ -367,7 +367,7 @@ def profile(which: str) -> bytes:
     return found
 
 
-def references(core: CoreSettings, *, learns: bool) -> dict[str, bytes]:
+def baselines(core: CoreSettings, *, learns: bool) -> dict[str, bytes]:
     """What is published, or stands in the file of the configuration."""
     if core.defaults.baseline.source == "file":
         return {"/": profile(str(core.defaults.baseline.path).rpartition("/")[2])}
@@ -391,7 +391,7 @@ def under(core: CoreSettings, which: str, *, learns: bool) -> Told:
     """
     known = KNOWN.get((core.hash, learns, which))
     if known is None:
-        shard = Shard(0, core, references(core, learns=learns))
+        shard = Shard(0, core, baselines(core, learns=learns))
         for half in {"both": log(), "first": log()[:1], "later": log()[1:]}[which]:
             fold(shard, half)
         known = KNOWN[core.hash, learns, which] = Told(views(shard), firing(shard), parts(shard))
@@ -404,7 +404,7 @@ def parts(shard: Shard) -> dict[str, bytes]:
 
 def moved(state: dict[str, bytes], core: CoreSettings, *, learns: bool) -> Shard:
     """A state under another configuration."""
-    return Shard.restore(0, core, state, references(core, learns=learns))
+    return Shard.restore(0, core, state, baselines(core, learns=learns))
 
 
 def fold(shard: Shard, records: list[bytes]) -> Shard:
@@ -463,9 +463,9 @@ def covers(what: str, part: str, name: str) -> bool:
     return (
         what == f"{part} {name}".strip()
         or (what == "performance" and (part == "slice" or signal == "errors"))
-        or (what == "reference of the features" and (part == "feature" or signal == "features"))
+        or (what == "baseline of the features" and (part == "feature" or signal == "features"))
         or (
-            what == "reference of score and prediction"
+            what == "baseline of score and prediction"
             and (part == "outputs" or signal in ("score", "prediction"))
         )
         or (what == "numeric features" and part == "feature" and name in ("x", "y"))
@@ -486,7 +486,7 @@ def firing(shard: Shard) -> set[Any]:
 
 def is_elsewhere(told: set[str], part: str, name: str, *, added: bool) -> bool:
     """
-    Whether a new worker would hold a part against another reference of score and prediction, which
+    Whether a new worker would hold a part against another baseline of score and prediction, which
     goes on here.
     """
     of_outputs = part == "outputs" or (
@@ -494,7 +494,7 @@ def is_elsewhere(told: set[str], part: str, name: str, *, added: bool) -> bool:
     )
     return (
         of_outputs
-        and "reference of score and prediction" not in told
+        and "baseline of score and prediction" not in told
         and (added or bool({"numeric features", f"{part} {name}"} & told))
     )
 

@@ -23,17 +23,17 @@ from stream_monitor.events.cells import (
     WRONG_TYPE_CELL,
     Texts,
 )
-from stream_monitor.monitors.distances import SUPPORT_MIN, distances
-from stream_monitor.monitors.inputs import Inputs
-from stream_monitor.monitors.quality import breaches, judge
-from stream_monitor.monitors.readings import points
-from stream_monitor.monitors.reference import (
+from stream_monitor.monitors.baseline import (
     Profile,
     category_profile,
     decode_profile,
     encode_profile,
     numeric_profile,
 )
+from stream_monitor.monitors.distances import SUPPORT_MIN, distances
+from stream_monitor.monitors.inputs import Inputs
+from stream_monitor.monitors.quality import breaches, judge
+from stream_monitor.monitors.readings import points
 from stream_monitor.monitors.rows import Rows
 from stream_monitor.settings import Anomalies, Baseline, Feature, Limits, ModelSettings
 from stream_monitor.stats.quantiles import quantile_of_bins
@@ -155,7 +155,7 @@ def test_distances_of_numbers_are_those_of_scipy(name, move, seed):
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_a_reference_is_at_no_distance_from_itself(name):
+def test_a_baseline_is_at_no_distance_from_itself(name):
     values = DRAWS[name](np.random.default_rng(3), 3_000)
     profile = numeric_profile(values, 0)
     found = distances(profile, fed(inputs_of(profile), values))
@@ -178,7 +178,7 @@ def test_quantiles_are_those_of_numpy_or_absent(name, move):
         if value is None:
             unbound = k <= 1 or k >= len(edges) - 1
             assert unbound or (profile.whole and right != int(right)), (
-                "only where bins have no bound, or no value of the reference's kind"
+                "only where bins have no bound, or no value of the baseline's kind"
             )
             continue
         assert edges[k - 1] <= value <= edges[k], "in the bin of its rank"
@@ -264,7 +264,7 @@ def test_a_class_is_one_category_however_it_is_written():
     assert window.counts.tolist() == [4, 2, 0]
 
 
-# ---- few rows, and references of nearly nothing
+# ---- few rows, and baselines of nearly nothing
 
 
 @pytest.mark.parametrize("n", [1, SUPPORT_MIN - 1, SUPPORT_MIN])
@@ -275,7 +275,7 @@ def test_a_window_of_few_rows_has_no_distance(n):
     )
 
 
-def test_a_reference_of_one_row():
+def test_a_baseline_of_one_row():
     profile = numeric_profile(np.array([3.0]), 0)
     assert distances(profile, fed(inputs_of(profile), np.full(50, 3.0))) == {
         "psi": 0,
@@ -287,11 +287,9 @@ def test_a_reference_of_one_row():
     assert moved["psi"] > 1
 
 
-@pytest.mark.parametrize(
-    "reference", [category_profile({}, 100), numeric_profile(np.empty(0), 100)]
-)
-def test_a_reference_without_values_has_no_distance(reference):
-    assert distances(reference, fed(inputs_of(reference), np.arange(50.0))) == {}
+@pytest.mark.parametrize("baseline", [category_profile({}, 100), numeric_profile(np.empty(0), 100)])
+def test_a_baseline_without_values_has_no_distance(baseline):
+    assert distances(baseline, fed(inputs_of(baseline), np.arange(50.0))) == {}
 
 
 @pytest.mark.parametrize(
@@ -313,7 +311,7 @@ def test_numbers_at_the_ends_of_doubles_make_a_profile_that_survives(values):
     assert {m: pytest.approx(v, abs=1e-6) for m, v in found.items()} == dict.fromkeys(found, 0.0)
 
 
-# ---- what the reference itself contains
+# ---- what the baseline itself contains
 
 
 def learnt(cells, texts=(), **settings):
@@ -349,7 +347,7 @@ def mixed(rng, n, share, odd):
 @pytest.mark.parametrize(
     "odd", ["text", TRUE_CELL, TOO_BIG_CELL, WRONG_TYPE_CELL, NULL_CELL, ABSENT_CELL]
 )
-def test_what_the_reference_has_is_no_violation_and_more_of_it_is(odd):
+def test_what_the_baseline_has_is_no_violation_and_more_of_it_is(odd):
     texts = Texts()
     odd = texts["N/A"] if odd == "text" else odd
     for seed in range(3):
@@ -368,7 +366,7 @@ def test_what_the_reference_has_is_no_violation_and_more_of_it_is(odd):
         (Feature(required=True), ABSENT_CELL),
     ],
 )
-def test_a_rule_that_somebody_wrote_down_holds_whatever_the_reference_has(rule, odd):
+def test_a_rule_that_somebody_wrote_down_holds_whatever_the_baseline_has(rule, odd):
     rng = np.random.default_rng(1)
     inputs = learnt(mixed(rng, 3_000, 0.12, odd), features={"x": rule})
     assert alarmed(inputs, mixed(rng, 1_000, 0.12, odd))
@@ -378,7 +376,7 @@ def test_a_rule_that_somebody_wrote_down_holds_whatever_the_reference_has(rule, 
     )
 
 
-def test_configured_categories_hold_whatever_the_reference_has():
+def test_configured_categories_hold_whatever_the_baseline_has():
     texts, rng = Texts(), np.random.default_rng(1)
     inputs = learnt(
         np.array([texts[c] for c in rng.choice(["a", "b", "c"], 900)]),
@@ -398,7 +396,7 @@ def test_a_feature_of_identifiers_or_lists_alone_is_quiet(odd):
 
 
 def test_one_rule_does_not_hide_another():
-    """12 % text in the reference; now none, and 12 % of numbers out of range."""
+    """12 % text in the baseline; now none, and 12 % of numbers out of range."""
     texts, rng = Texts(), np.random.default_rng(1)
     inputs = learnt(
         mixed(rng, 3_000, 0.12, texts["N/A"]), texts.names, features={"x": Feature(min=-50.0)}
@@ -409,7 +407,7 @@ def test_one_rule_does_not_hide_another():
 # ---- fences
 
 
-def test_fences_of_one_value_are_the_ends_of_the_reference():
+def test_fences_of_one_value_are_the_ends_of_the_baseline():
     rng = np.random.default_rng(2)
     zeros = DRAWS["zeros"]
     inputs = learnt(zeros(rng, 4_000))

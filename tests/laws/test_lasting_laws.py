@@ -170,7 +170,7 @@ def test_a_share_beyond_its_limit_is_one_episode(name: str, a_second: int) -> No
 
 
 @pytest.mark.parametrize("share", [0.2, 0.02])
-def test_of_a_required_feature_any_missing_row_is_told_with_what_the_reference_has(
+def test_of_a_required_feature_any_missing_row_is_told_with_what_the_baseline_has(
     share: float,
 ) -> None:
     settings = ModelSettings(
@@ -186,7 +186,7 @@ def test_of_a_required_feature_any_missing_row_is_told_with_what_the_reference_h
         ),
     )
     (alert,) = [a for a in run.told if a["status"] == "firing"]
-    told = float(alert["summary"].split("reference ")[1].split("%")[0]) / 100
+    told = float(alert["summary"].split("baseline ")[1].split("%")[0]) / 100
     assert told == pytest.approx(share, abs=0.03)
     assert alert["evidence"]["reference_ratio"] == pytest.approx(told, rel=0.01)
     assert alert["threshold"] == 0

@@ -1,5 +1,5 @@
 """
-Laws of features that come when the reference has been learnt: learnt from their own first rows,
+Laws of features that come when the baseline has been learnt: learnt from their own first rows,
 however rows are cut, and then watched.
 """
 
@@ -19,12 +19,12 @@ from stream_monitor.events.cells import (
     boxed,
     tags,
 )
+from stream_monitor.monitors.baseline import category_profile, numeric_profile
 from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.inputs_state import restore, state_of
 from stream_monitor.monitors.quality import judge
 from stream_monitor.monitors.readings import points, violations
-from stream_monitor.monitors.reference import category_profile, numeric_profile
 from stream_monitor.monitors.rows import Rows
 from stream_monitor.settings import Anomalies, Baseline, Feature, Limits, ModelSettings
 
@@ -151,8 +151,8 @@ def test_no_more_are_learnt_than_there_is_room_for():
     assert dict(inputs.unknown)
 
 
-def test_what_a_given_reference_leaves_out_is_not_learnt():
-    from stream_monitor.monitors.reference import Profile
+def test_what_a_given_baseline_leaves_out_is_not_learnt():
+    from stream_monitor.monitors.baseline import Profile
 
     cells, _, texts = made(2)
     inputs = Inputs(
@@ -172,7 +172,7 @@ def test_what_a_given_reference_leaves_out_is_not_learnt():
 @pytest.mark.parametrize(
     "rule", [Feature(type="numeric"), Feature(type="category"), Feature(), Feature(type="text")]
 )
-def test_a_reference_without_values_and_then_some(rule):
+def test_a_baseline_without_values_and_then_some(rule):
     """Until they are learnt they break no rule but that of their type."""
     texts = Texts()
     for odd in (4.5, texts["a"], TRUE_CELL):

@@ -103,7 +103,7 @@ def test_the_level_of_a_profile_counts_from_the_first_labels():
     worse = label + 2 * rng.normal(size=400)
     assert judged(worse, label)[1] == {}
     found = judged(worse, label, built={"mae": 0.8, "rmse": 1.0, "labels": 5_000})[1]
-    assert "of the reference" in found["mae"][0].summary
+    assert "of the baseline" in found["mae"][0].summary
     assert judged(worse, label, built={"accuracy": 0.9, "labels": 5_000})[1] == {}, (
         "the profile of a classification says nothing of errors"
     )

@@ -358,7 +358,7 @@ def test_without_a_part_of_the_rule_rows_are_lost(broken: str) -> None:
 
 def test_a_model_without_features_is_restored_as_it_was() -> None:
     """
-    It learns a reference of nothing; more models than one, and rows before and after it has learnt.
+    It learns a baseline of nothing; more models than one, and rows before and after it has learnt.
     """
     shard, ingest = Shard(0, SETTINGS, {}), Ingest(1)
     for start in range(0, 100, 10):

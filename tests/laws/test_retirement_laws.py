@@ -102,7 +102,7 @@ class Feed:
 @pytest.mark.parametrize("gap_days", [7.01, 14, 30, 92])
 def test_batches_far_apart_are_judged_as_daily_ones(gap_days: float) -> None:
     """
-    The same reference, windows, counters and gauges; what fires, fires (again, where it had retired
+    The same baseline, windows, counters and gauges; what fires, fires (again, where it had retired
     meanwhile).
     """
 

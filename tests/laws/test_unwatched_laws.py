@@ -1,5 +1,5 @@
 """
-Laws of what is named: fields that a given reference does not have, classes whose scores moved, and
+Laws of what is named: fields that a given baseline does not have, classes whose scores moved, and
 features that have too few values to be compared.
 """
 
@@ -71,7 +71,7 @@ class Run:
     def told(self) -> list[Row]:
         return [json.loads(o.value) for o in self.out if o.topic == "alerts"]
 
-    def reference(self) -> dict[str, bytes]:
+    def baseline(self) -> dict[str, bytes]:
         return {o.key.decode(): o.value for o in self.out if o.topic == "baselines"}
 
 
@@ -79,12 +79,10 @@ def some(**more: Any) -> Callable[[np.random.Generator], Row]:
     return lambda r: {"prediction": 1, "features": {"x": float(r.normal()), **more}}
 
 
-def test_fields_that_a_given_reference_does_not_have_are_told_by_name_as_long_as_they_come() -> (
-    None
-):
+def test_fields_that_a_given_baseline_does_not_have_are_told_by_name_as_long_as_they_come() -> None:
     learnt = Run({})
     learnt.send(1_000, some())
-    run = Run({}, learnt.reference())
+    run = Run({}, learnt.baseline())
     run.send(600, some())
     assert not run.told()
     run.send(2_000, some(y=1.0, z="a"))
@@ -100,12 +98,12 @@ def test_fields_that_a_given_reference_does_not_have_are_told_by_name_as_long_as
     assert "`y`, `z`" in first["summary"]
     assert first["evidence"]["fields"] == ["y", "z"]
     assert [a["status"] for a in rest] == ["resolved"], (
-        "after as many rows without them as a reference is learnt from"
+        "after as many rows without them as a baseline is learnt from"
     )
     assert learnt.told() == []
 
 
-def test_features_that_come_late_to_a_reference_that_was_learnt_are_learnt_and_no_news() -> None:
+def test_features_that_come_late_to_a_baseline_that_was_learnt_are_learnt_and_no_news() -> None:
     run = Run({})
     run.send(1_000, some())
     run.send(2_000, some(y=1.0))

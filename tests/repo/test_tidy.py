@@ -32,7 +32,7 @@ WITHOUT_RULE = ("__main__.py", "__init__.py")
 """Besides the commands of `cli`, which are their `--help`."""
 NOT_IMPORTED = {
     "stream_monitor.__main__": "`python -m stream_monitor`",
-    "stream_monitor.metrics.page": "makes docs/metrics.md; tests/unit/test_metrics_reference.py holds that to it",  # noqa: E501
+    "stream_monitor.metrics.page": "makes docs/metrics.md; tests/unit/test_metrics_page.py holds that to it",  # noqa: E501
     "stream_monitor.exports.topics_page": "makes docs/topics.md",
     "stream_monitor.exports.configuration_page": "makes docs/configuration.md",
 }

@@ -41,7 +41,7 @@ def test_where_there_are_several_brokers_another_is_asked(monkeypatch):
     monkeypatch.setattr(worker, "RETRY_S", 0.01)
     monkeypatch.setattr(worker.topics, "ensure", ensure)
     monkeypatch.setattr(worker.topics, "describe", there)
-    for name in ("demand_access", "check_transactions", "references"):
+    for name in ("demand_access", "check_transactions", "read_baselines"):
         monkeypatch.setattr(worker, name, there)
     several = Settings(kafka=KafkaSettings(bootstrap_servers="a:9092,b:9092"))
     assert asyncio.run(worker.Worker(several, {})._prepare()) == (
@@ -62,7 +62,7 @@ def test_sigterm_ends_a_worker_that_still_waits_for_something(monkeypatch, capsy
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.sleep(60)
 
-    for name in ("demand_access", "check_transactions", "references"):
+    for name in ("demand_access", "check_transactions", "read_baselines"):
         monkeypatch.setattr(worker, name, at_once)
     for name in ("ensure", "describe"):
         monkeypatch.setattr(worker.topics, name, forever if name == step else at_once)
@@ -75,7 +75,7 @@ def test_river_is_imported_before_the_group_is_joined():
 import asyncio, sys
 from stream_monitor.runtime import worker
 async def there(*_): return {"observations": 4, "snapshots": 4}
-for name in ("demand_access", "check_transactions", "references"):
+for name in ("demand_access", "check_transactions", "read_baselines"):
     setattr(worker, name, there)
 worker.topics.ensure = worker.topics.describe = there
 made = worker.Worker(worker.Settings(), {})

@@ -18,7 +18,7 @@ from stream_monitor.cli import main
 from stream_monitor.config import load
 from stream_monitor.demo.broker import start_in_thread
 from stream_monitor.inputs import InputOptions, open_events
-from stream_monitor.monitors.reference import decode_profile, profile_id
+from stream_monitor.monitors.baseline import decode_profile, profile_id
 from stream_monitor.offline.replay import Replay
 from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Settings
 
@@ -216,7 +216,7 @@ def test_show_is_readable(call, table):
     assert (shown["id"], shown["profile"]["rows"]) == (profile_id(profile), profile.rows)
 
 
-def test_show_says_what_a_reference_is_of(call, tmp_path):
+def test_show_says_what_a_baseline_is_of(call, tmp_path):
     """Its support, missing and broken values, and the shares of categories, feature by feature."""
     rows = [
         {"age": "" if i % 4 == 0 else i % 50, "plan": "free" if i % 5 else "paid", "prediction": 1}
@@ -242,9 +242,9 @@ def test_show_says_what_a_reference_is_of(call, tmp_path):
     ("content", "says"),
     [
         (None, "cannot be read"),
-        ("{", "not a reference profile"),
+        ("{", "not a baseline profile"),
         ('{"schema": 9}', "of schema 9"),
-        ('{"features": {"x": 1}}', "not a reference"),
+        ('{"features": {"x": 1}}', "not a baseline"),
     ],
 )
 def test_what_is_no_profile_is_refused(call, tmp_path, content, says):
@@ -314,7 +314,7 @@ def test_a_file_that_is_missing_or_broken_is_a_fault_of_the_configuration(call, 
     code, _, err = call(*command)
     assert code == 2
     assert "defaults.baseline.path: missing.json: cannot be read: No such file" in err
-    assert "models.b.baseline.path: broken.json: not a reference profile" in err
+    assert "models.b.baseline.path: broken.json: not a baseline profile" in err
     assert "models.a" not in err, "a file that cannot be used is told once"
 
 
@@ -399,5 +399,5 @@ def test_a_model_that_is_worse_than_its_profile_is_told_from_the_first_labels(
     assert bool(found) == worse
     if worse:
         assert found[0]["severity"] == "warning"
-        assert "over 4,000 rows of the reference" in found[0]["summary"]
+        assert "over 4,000 rows of the baseline" in found[0]["summary"]
         assert found[0]["window"]["count"] <= 400, "from its first labels"

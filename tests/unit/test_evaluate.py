@@ -327,7 +327,7 @@ def test_repeated_values_of_a_unique_feature_are_counted() -> None:
     )
     assert [(a["subject"], a["detector"], a["status"]) for a in stream.told()] == [
         ("x", "threshold", "firing")
-    ], "though the reference lacks a third of `x` too"
+    ], "though the baseline lacks a third of `x` too"
 
 
 # ---- anomalies

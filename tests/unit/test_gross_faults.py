@@ -25,7 +25,7 @@ CLEAN, FAULTY = 2_500, 600
 
 
 def folded(rows: list[Row], labels: list[Row] | None = None, every_ms: int = EVERY_MS) -> list[Row]:
-    """The alerts that fire on rows of one model; only the reference is shorter than by default."""
+    """The alerts that fire on rows of one model; only the baseline is shorter than by default."""
     ingest, shard = (
         Ingest(1),
         Shard(0, CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=1_000)))),

@@ -15,7 +15,7 @@ from stream_monitor.evaluate import Shard
 from stream_monitor.events.cells import feature_named
 from stream_monitor.ingest import Ingest
 from stream_monitor.metrics.catalogue import CATALOGUE
-from stream_monitor.monitors.reference import baseline_key
+from stream_monitor.monitors.baseline import baseline_key
 from stream_monitor.runtime.exporter import Exporter
 from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Segment
 

@@ -23,7 +23,7 @@ from stream_monitor.events.cells import Texts
 from stream_monitor.events.observations import MAGIC
 from stream_monitor.events.parse import PARSERS, Bad
 from stream_monitor.exports.topics_page import page
-from stream_monitor.monitors.reference import (
+from stream_monitor.monitors.baseline import (
     SCHEMA,
     FeatureProfile,
     Profile,

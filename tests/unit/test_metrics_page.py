@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from stream_monitor.metrics.catalogue import CATALOGUE
-from stream_monitor.metrics.page import LABELS, reference
+from stream_monitor.metrics.page import LABELS, page
 
 
 def test_the_page_is_up_to_date():
-    assert (Path(__file__).parents[2] / "docs" / "metrics.md").read_text() == reference(), (
+    assert (Path(__file__).parents[2] / "docs" / "metrics.md").read_text() == page(), (
         "run: python -m stream_monitor.metrics.page > docs/metrics.md"
     )
 

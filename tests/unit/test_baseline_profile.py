@@ -1,4 +1,4 @@
-"""Reference profiles against numpy, and what their name depends on."""
+"""Baseline profiles against numpy, and what their name depends on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest
-from stream_monitor.monitors.reference import (
+from stream_monitor.monitors.baseline import (
     FeatureProfile,
     Profile,
     category_profile,
@@ -144,7 +144,7 @@ def test_the_name_is_the_hash_of_canonical_json():
     [b"", b"[]", b"{", b'{"rows": "many"}', b'{"features": {"a": {"count": 1}}}', b'{"schema": 3}'],
 )
 def test_what_is_no_profile_is_said_to_be_none(data):
-    with pytest.raises(StateError, match="reference profile"):
+    with pytest.raises(StateError, match="baseline profile"):
         decode_profile(data)
 
 

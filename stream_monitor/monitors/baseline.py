@@ -1,8 +1,8 @@
 """
-Reference profiles: what the input looked like when the model was built, or in its first rows.
+Baseline profiles: what the input looked like when the model was built, or in its first rows.
 
 Rule of the file: a profile is immutable and is named by the hash of what it says; two with the same
-content are the same reference.
+content are the same baseline.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VALUE_MAX = 1e150
 TAILS = 2
 ANY_MODEL = "/"
 """
-Key of the reference of every model whose settings say `source: file` and which has none of its own.
+Key of the baseline of every model whose settings say `source: file` and which has none of its own.
 """
 
 
@@ -46,7 +46,7 @@ def baseline_key(model: str, version: str) -> str:
 
 class FeatureProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    One feature of a reference.
+    One feature of a baseline.
 
     `counts` are on the bins between `edges` (a bin holds its lower edge), of which the first lies
     below and the last above all values. A value with much weight has a bin of its own, whose upper
@@ -83,7 +83,7 @@ class FeatureProfile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
-    The reference of one model version; an empty `version` is for all versions of the model.
+    The baseline of one model version; an empty `version` is for all versions of the model.
 
     `performance` has metrics by name, and `labels`, how many rows they are of.
     """
@@ -226,24 +226,24 @@ def decode_profile(data: bytes) -> Profile:
     try:
         profile = msgspec.json.decode(data, type=Profile)
     except UNREADABLE as e:
-        message = f"not a reference profile: {e}"
+        message = f"not a baseline profile: {e}"
         raise StateError(message) from None
     if profile.schema != SCHEMA:
         message = (
-            f"a reference profile of schema {profile.schema}; this version reads {SCHEMA}: build "
+            f"a baseline profile of schema {profile.schema}; this version reads {SCHEMA}: build "
             "it again with `stream-monitor baseline build`"
         )
         raise StateError(message)
     for name, feature in (*profile.features.items(), *profile.outputs.items()):
         fault = _fault(feature)
         if fault:
-            message = f"not a reference profile: {name}: {fault}"
+            message = f"not a baseline profile: {name}: {fault}"
             raise StateError(message)
     return profile
 
 
 def _fault(feature: FeatureProfile) -> str:
-    """What makes a feature of a profile useless as a reference; empty when nothing does."""
+    """What makes a feature of a profile useless as a baseline; empty when nothing does."""
     edges, counts = feature.edges, feature.counts
     if len(edges) > EDGES_LIMIT or any(low >= high for low, high in pairwise(edges)):
         return f"edges must ascend, and be at most {EDGES_LIMIT}"

@@ -1,4 +1,4 @@
-"""Which reference a model version gets, and profiles that are none."""
+"""Which baseline a model version gets, and profiles that are none."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from stream_monitor.config.references import file_profiles
+from stream_monitor.config.baseline_files import file_profiles
 from stream_monitor.errors import StateError
 from stream_monitor.evaluate import Shard
-from stream_monitor.monitors.reference import (
+from stream_monitor.monitors.baseline import (
     Profile,
     decode_profile,
     encode_profile,
@@ -21,7 +21,7 @@ from stream_monitor.monitors.reference import (
 from stream_monitor.monitors.version import Version
 from stream_monitor.offline.replay import Replay
 from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Settings
-from stream_monitor.stages.references import references, usable
+from stream_monitor.stages.published_baselines import read_baselines, usable
 
 
 def profile(mean: float) -> bytes:
@@ -69,11 +69,11 @@ def test_published_for_the_version_then_for_the_model_then_the_file_then_learnt(
         assert (name, without) == ("baselines", "stream-monitor.learnt")
         return published
 
-    monkeypatch.setattr("stream_monitor.stages.references.read_compacted", topic)
+    monkeypatch.setattr("stream_monitor.stages.published_baselines.read_compacted", topic)
     with pytest.raises(StopIteration) as found:
-        references(Settings(core=core), file_profiles(core)).send(None)
+        read_baselines(Settings(core=core), file_profiles(core)).send(None)
     made = Version(model, version, core, found.value.value, [], [])
-    assert made.reference == ("" if expected is None else profile_id(decode_profile(expected)))
+    assert made.baseline_id == ("" if expected is None else profile_id(decode_profile(expected)))
 
 
 def broken(**changes) -> bytes:
@@ -103,7 +103,7 @@ def test_a_published_profile_that_is_none_is_left_out_loudly(value, caplog):
         decode_profile(value)
     with caplog.at_level(logging.ERROR, "stream_monitor"):
         assert usable({"m/1": value, "m/2": EXACT}) == {"m/2": EXACT}
-    assert "the reference published as 'm/1'" in caplog.text
+    assert "the baseline published as 'm/1'" in caplog.text
 
 
 def test_what_is_learnt_or_published_later_does_not_reach_rows_that_wait_in_a_snapshot():

@@ -1,5 +1,5 @@
 """
-The reference profiles a worker starts with.
+The baseline profiles a worker starts with.
 
 Rule of the file: published for exactly this model version, else published for the model, else the
 file of the configuration (else it is learnt). One that cannot be used is left out with a line in
@@ -13,13 +13,13 @@ from collections.abc import Mapping
 
 from stream_monitor.errors import StateError
 from stream_monitor.kafka.records import read_compacted
-from stream_monitor.monitors.reference import decode_profile
+from stream_monitor.monitors.baseline import decode_profile
 from stream_monitor.settings import Settings
 
 log = logging.getLogger("stream_monitor")
 LEARNT_HEADER = "stream-monitor.learnt"
 """
-On references that a worker learnt.
+On baselines that a worker learnt.
 
 They are for people to see: the fold of the log learns them again, and taking them from here would
 make it another fold.
@@ -33,7 +33,7 @@ def usable(published: Mapping[str, bytes]) -> dict[str, bytes]:
         fault = _fault(key, value)
         if fault:
             log.error(
-                "the reference published as %r cannot be used and is ignored (%s); publish it "
+                "the baseline published as %r cannot be used and is ignored (%s); publish it "
                 "again with `stream-monitor baseline publish`",
                 key,
                 fault,
@@ -53,7 +53,7 @@ def _fault(key: str, value: bytes) -> str:
     return ""
 
 
-async def references(settings: Settings, files: Mapping[str, bytes]) -> dict[str, bytes]:
+async def read_baselines(settings: Settings, files: Mapping[str, bytes]) -> dict[str, bytes]:
     """
     Profiles by "model/version": those of files under "model/" and `ANY_MODEL`, unless published
     ones stand there.

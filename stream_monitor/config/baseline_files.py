@@ -1,5 +1,5 @@
 """
-Reference profiles that the configuration names: `baseline: {source: file, path: …}`.
+Baseline profiles that the configuration names: `baseline: {source: file, path: …}`.
 
 Rule of the file: every file is read and checked before any connection is made; EVALUATE gets bytes
 by "model/version" and never learns where they came from.
@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stream_monitor.errors import ConfigError, InputError, StateError
-from stream_monitor.monitors.reference import (
+from stream_monitor.monitors.baseline import (
     ANY_MODEL,
     Profile,
     baseline_key,
