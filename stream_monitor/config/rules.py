@@ -40,11 +40,11 @@ TOP: dict[str, Any] = {
 }
 """The keys of the file."""
 TOP_TEXTS = {
-    "kafka": "Where Kafka is.",
+    "kafka": "How to reach Kafka.",
     "worker": "How a worker runs.",
-    "defaults": "What holds for every model.",
-    "models": "By name of the model: what differs for it; the rest is taken from `defaults`.",
-    "limits": "Bounds of memory, by partition of observations (`series`: by worker).",
+    "defaults": "Settings that apply to every model.",
+    "models": "By name of the model: its own settings. The rest comes from `defaults`.",
+    "limits": "Limits of memory, per partition of `observations` (`series`: per worker).",
     "privacy": "What may leave the worker.",
 }
 
@@ -66,124 +66,130 @@ class Rule(NamedTuple):
 
 RULES: dict[type, dict[str, Rule]] = {
     s.KafkaSettings: {
-        "bootstrap_servers": Rule("Brokers to begin with, or a list of them.", form="brokers"),
-        "topic_prefix": Rule("Put before the names of all topics.", form="prefix"),
-        "create_topics": Rule("Make the topics that are missing; else the worker waits for them."),
+        "bootstrap_servers": Rule(
+            "Addresses of some brokers, as text or as a list.", form="brokers"
+        ),
+        "topic_prefix": Rule("Prefix of the names of all topics.", form="prefix"),
+        "create_topics": Rule("Create missing topics; otherwise the worker waits for them."),
         "security": Rule("How to connect."),
     },
     s.Security: {
-        "protocol": Rule("Of the connection."),
-        "sasl_mechanism": Rule("How to log in, where the protocol begins with SASL."),
-        "username": Rule("Who logs in."),
+        "protocol": Rule("Protocol of the connection."),
+        "sasl_mechanism": Rule("How to log in, if the protocol begins with SASL."),
+        "username": Rule("User name for the login."),
         "password": Rule(
-            "Secret: only as an environment variable; one that ends in `_FILE` names a file "
-            "that holds it."
+            "Secret: only as an environment variable. A variable that ends in `_FILE` names "
+            "a file with the secret."
         ),
-        "ca_file": Rule("Certificates (PEM) that are trusted, instead of the system's."),
+        "ca_file": Rule("Trusted certificate authorities (PEM), instead of those of the system."),
         "cert_file": Rule("Certificate (PEM) of this client."),
-        "key_file": Rule("Its key (PEM)."),
+        "key_file": Rule("Private key (PEM) of this client."),
         "key_password": Rule(
-            "Secret of the key: only as an environment variable, as the password."
+            "Secret: password of the private key, only as an environment variable."
         ),
     },
     s.WorkerSettings: {
-        "group": Rule("Consumer group. Workers of one group share the work.", form="name"),
+        "group": Rule("Consumer group. The workers of one group share the work.", form="name"),
         "instance_id": Rule(
-            "Static membership: a name that this worker keeps over restarts (of its pod), so "
-            "that a short restart moves no partitions.",
+            "Static membership: a name that this worker keeps over restarts (of its pod), "
+            "so that a short restart moves no partitions.",
             form="name",
         ),
         "processing_guarantee": Rule(
             "`at_least_once` needs no transactions and may repeat alerts after a crash."
         ),
-        "auto_offset_reset": Rule("Where a new group begins."),
+        "auto_offset_reset": Rule("Where a new group starts to read."),
         "flush_interval": Rule(
             "How long decoded rows wait before they are written.", low=1, high=60_000
         ),
         "alert_interval": Rule(
-            "How often a transaction ends, which makes alerts visible.", low=1, high=60_000
+            "How often a transaction ends. Alerts become visible then.", low=1, high=60_000
         ),
         "max_source_skew": Rule(
-            "How far (event time) a partition of `predictions` or `labels` may be read ahead "
-            "of the slowest that has records waiting; `off`: each as fast as it comes.",
+            "How far (in event time) a partition of `predictions` or `labels` may be read "
+            "ahead of the slowest one that has records waiting; `off`: no limit.",
             low=0,
             high=86_400_000,
         ),
         "max_source_wait": Rule(
-            "How long a partition waits at most for the same others, whatever they have.",
+            "How long a partition waits at most for the same other partitions.",
             low=1_000,
             high=86_400_000,
         ),
         "shutdown_timeout": Rule("How long a clean stop may take.", low=0, high=3_600_000),
         "max_record_bytes": Rule(
-            "Larger source records are dead letters.", low=1_024, high=100_000_000
+            "Larger source records become dead letters.", low=1_024, high=100_000_000
         ),
         "on_corrupt": Rule(
-            "A batch of `predictions` or `labels` that is broken on the broker's disk: `stop` "
-            "ends the worker (73); `skip` goes on after it, with a dead letter that names its "
-            "place."
+            "If a batch of `predictions` or `labels` is broken on the broker's disk: `stop` "
+            "ends the worker (73); `skip` continues after the batch, with a dead letter "
+            "that names its offsets."
         ),
         "on_poison": Rule(
-            "What has ended the worker three times at the same position: `skip` sets the "
-            "record aside as a dead letter; `stop` lets the worker end each time."
+            "If a record has ended the worker three times: `skip` sets it aside as a dead "
+            "letter; `stop` lets the worker end each time."
         ),
         "on_lost": Rule(
-            "Records that retention deleted before they were read or folded: `continue` "
-            "counts them and goes on behind them; `fail` ends the worker (71) before anything "
-            "is committed."
+            "If retention deleted records before they were read or processed: `continue` "
+            "counts them and continues after the gap; `fail` ends the worker (71) before "
+            "anything is committed."
         ),
-        "metrics": Rule("Where `/metrics`, `/live` and `/ready` are."),
+        "metrics": Rule("The HTTP endpoint with `/metrics`, `/live` and `/ready`."),
     },
     s.HttpSettings: {
-        "host": Rule("Address to listen on; 0.0.0.0 is all of them.", form="name"),
+        "host": Rule("Address to listen on; 0.0.0.0 means all.", form="name"),
         "port": Rule(
-            "Port; 0 is a free one, which the worker's first line tells.", low=0, high=65_535
+            "Port; 0 means a free one, which the first line of the worker's output names.",
+            low=0,
+            high=65_535,
         ),
-        "cert_file": Rule("Certificate (PEM) of this server: with it the endpoint speaks https."),
-        "key_file": Rule("Its key (PEM, without a password)."),
+        "cert_file": Rule("Certificate (PEM) of this server. With it the endpoint speaks https."),
+        "key_file": Rule("Private key (PEM, without a password) of this server."),
         "token": Rule(
-            "Secret: only as an environment variable. `/metrics` is then for those who send "
-            "`Authorization: Bearer …`; `/live` and `/ready` are for all."
+            "Secret: only as an environment variable. `/metrics` then requires "
+            "`Authorization: Bearer …`; `/live` and `/ready` stay open."
         ),
     },
     s.ModelSettings: {
-        "task": Rule("What the model does; `auto` finds out from its first labels."),
+        "task": Rule("What the model does; `auto` decides by its first labels."),
         "positive_class": Rule(
-            "Of a binary model; by default found by name, by score, or the rarer class.",
+            "Positive class of a binary model. By default it is found by its name, by the "
+            "score, or as the rarer class.",
             form="class",
         ),
         "windows": Rule(
-            "Windows of the performance metrics: labelled rows, or event time (in steps of 10 s).",
+            "Windows of the performance metrics: a number of labelled rows, or a duration "
+            "of event time (in steps of 10 s).",
             form="windows",
         ),
-        "labels": Rule("About labels."),
+        "labels": Rule("How labels are matched."),
         "baseline": Rule("The baseline that later rows are compared with."),
-        "features": Rule("By name: what is known of a feature; others are learnt."),
+        "features": Rule("By name: what you know of a feature. Other features are learnt."),
         "segments": Rule(
-            "Slices: names under `segments` of the event, or features; `FEATURE: [cut, "
-            "points]` cuts a number into ranges.",
+            "Segments: names under `segments` of the event, or features; `FEATURE: [cut, "
+            "points]` splits a number into ranges.",
             form="segments",
         ),
         "thresholds": Rule(
-            "By metric: an alert when it is worse. A bare number is `min`, or `max` where "
-            "less is better; `off` takes an inherited one away.",
+            "By metric: a limit beyond which an alert fires. A bare number is `min`, or "
+            "`max` if less is better; `off` removes an inherited threshold.",
             form="thresholds",
         ),
-        "drift": Rule("Detectors of change."),
-        "anomalies": Rule("Values that are unlike the baseline."),
+        "drift": Rule("Detectors and distances."),
+        "anomalies": Rule("Values that differ from the baseline."),
         "quality": Rule("Missing and broken values."),
-        "freshness": Rule("Silence that is an alert."),
+        "freshness": Rule("Silence that raises an alert."),
         "calls": Rule("Slow and failed calls."),
         "metrics": Rule("Metrics of your own."),
         "cooldown": Rule(
-            "After an alert ended, how long the same may not begin again.",
+            "How long the same alert must not fire again after it ended.",
             low=0,
             high=30 * DAY_MS,
         ),
         "retire_after": Rule(
-            "A version that nobody uses for so long, and for `labels.max_delay`, retires: its "
-            "series go, what fires for it ends, its place under `limits` is free. "
-            "Its baseline, windows and counters stay for when it is used again.",
+            "A version that nobody uses for this long (and at least for `labels.max_delay`) "
+            "retires: its series and alerts end, and its place under `limits` is free. Its "
+            "baseline, windows and counters stay for when it is used again.",
             low=HOUR_MS,
             high=3_660 * DAY_MS,
         ),
@@ -197,32 +203,39 @@ RULES: dict[type, dict[str, Rule]] = {
     },
     s.Baseline: {
         "source": Rule(
-            "`learn`: from the first rows; `file`: a profile of `stream-monitor baseline build`."
+            "`learn`: from the first rows; `file`: a profile made by `stream-monitor "
+            "baseline build`."
         ),
-        "rows": Rule("Rows to learn from.", low=1, high=1_000_000),
-        "path": Rule("The file, relative to `monitor.yaml`.", form="name"),
+        "rows": Rule("Number of rows to learn from.", low=1, high=1_000_000),
+        "path": Rule("Path of the profile, relative to `monitor.yaml`.", form="name"),
     },
     s.Feature: {
-        "type": Rule("`auto` decides by the first rows."),
+        "type": Rule("Type of the feature; `auto` decides by the first rows."),
         "min": Rule("Smaller numbers are violations."),
         "max": Rule("Greater numbers are violations."),
-        "categories": Rule("Values that are known; others are violations.", form="categories"),
+        "categories": Rule("Known values; others are violations.", form="categories"),
         "required": Rule("A missing value is a violation."),
         "unique": Rule("A repeated value is a violation."),
     },
     s.Segment: {
         "name": Rule("Name of the segment or feature.", form="name"),
-        "cut": Rule("Points that cut a number into ranges, ascending."),
+        "cut": Rule("Points that split a number into ranges, ascending."),
     },
     s.Threshold: {
-        "min": Rule("Alert below it."),
-        "max": Rule("Alert above it."),
-        "severity": Rule("Of the alert."),
+        "min": Rule("The alert fires below this value."),
+        "max": Rule("The alert fires above this value."),
+        "severity": Rule("Severity of the alert."),
         "window": Rule("One of `windows`; by default the first `last_N`.", form="window"),
         "min_labels": Rule(
-            "With fewer labelled rows in the window nothing is judged.", low=1, high=LAST_N_MAX
+            "The metric is not judged with fewer labelled rows in the window.",
+            low=1,
+            high=LAST_N_MAX,
         ),
-        "for": Rule("How long it must be so before the alert fires.", low=0, high=30 * DAY_MS),
+        "for": Rule(
+            "How long the metric must be beyond the limit before the alert fires.",
+            low=0,
+            high=30 * DAY_MS,
+        ),
         "clear": Rule(
             "The alert ends when the metric is past this value; by default the threshold."
         ),
@@ -237,57 +250,63 @@ RULES: dict[type, dict[str, Rule]] = {
         "prediction": Rule("Detectors on the prediction.", form="methods"),
         "features": Rule("Detectors on each numeric feature.", form="methods"),
         "thresholds": Rule(
-            "By distance to the baseline (`psi js ks wasserstein chi2`): alert above it, "
-            "when it is beyond chance.",
+            "By distance to the baseline (`psi js ks wasserstein chi2`): the alert fires "
+            "above this value, if the distance is beyond chance.",
             form="distances",
         ),
-        "severity": Rule("Of drift alerts."),
+        "severity": Rule("Severity of drift alerts."),
     },
     s.Anomalies: {
         "fence": Rule(
-            "Interquartile ranges beyond the quartiles that a value may lie.", above=0, high=1_000
+            "How many interquartile ranges a value may lie outside the quartiles.",
+            above=0,
+            high=1_000,
         ),
-        "reference": Rule("Quartiles of the baseline, or of the rows before."),
+        "reference": Rule("Use the quartiles of the baseline, or of the rows before."),
         "trailing_rows": Rule(
-            "How many rows before, with `reference: trailing`.", low=20, high=1_000_000
+            "How many rows before are used with `reference: trailing`.", low=20, high=1_000_000
         ),
         "share": Rule(
-            "Share of values outside the fences, beyond that of the baseline, that is an alert.",
+            "The alert fires if the share of values outside the fences exceeds that of the "
+            "baseline by this much.",
             low=0,
             high=1,
         ),
-        "sample": Rule("Share of such rows that goes to the topic `anomalies`.", low=0, high=1),
-        "topic": Rule("Write them there."),
+        "sample": Rule(
+            "Share of the rows with such values that goes to the topic `anomalies`.", low=0, high=1
+        ),
+        "topic": Rule("Write these rows to the topic."),
         "trend_windows": Rule(
-            "Windows of accuracy (or R² of a regression) that a trend is fitted to.",
+            "Number of windows of accuracy (or R² of a regression) to which a trend is fitted.",
             low=3,
             high=1_000,
         ),
         "trend_slope": Rule(
-            "Change of accuracy (or R²) along these windows that is an alert when it is "
-            "beyond chance too.",
+            "The alert fires if accuracy (or R²) changes by this much over these windows, "
+            "and the change is beyond chance.",
             low=-1_000,
             high=1_000,
         ),
         "pattern_z": Rule(
-            "Robust z by which an hour of a feature may differ from the same hour of earlier days.",
+            "Robust z-score by which an hour of a feature may differ from the same hour of "
+            "earlier days.",
             above=0,
             high=1_000,
         ),
         "pattern_windows": Rule(
-            "Hours in a row that must differ before it is an alert.", low=1, high=1_000
+            "How many hours in a row must differ before the alert fires.", low=1, high=1_000
         ),
     },
     s.Quality: {
         "missing_ratio": Rule(
-            "Share of missing values, beyond that of the baseline, that is an alert; `off` "
-            "for none. Of a `required` feature none may be missing.",
+            "The alert fires if the share of missing values exceeds that of the baseline by "
+            "this much; `off` for none. No value of a `required` feature may be missing.",
             low=0,
             high=1,
         ),
         "violation_ratio": Rule(
-            "Share of values of the wrong type, out of range or of an unknown category that "
-            "is an alert; `off` for none.",
+            "The alert fires if the share of values with a wrong type, out of range or of "
+            "an unknown category is above this; `off` for none.",
             low=0,
             high=1,
         ),
@@ -295,47 +314,51 @@ RULES: dict[type, dict[str, Rule]] = {
     },
     s.Freshness: {
         "predictions": Rule(
-            "No prediction for so long; at the default, where the model is usually silent for "
-            "longer, longer than that. `off` for never.",
+            "The alert fires after this long without a prediction; `off` for never. At the "
+            "default it waits longer for a model that is usually silent for longer.",
             low=1_000,
             high=366 * DAY_MS,
         ),
-        "labels": Rule("No label for so long; `off` for never.", low=1_000, high=366 * DAY_MS),
+        "labels": Rule(
+            "The alert fires after this long without a label; `off` for never.",
+            low=1_000,
+            high=366 * DAY_MS,
+        ),
     },
     s.Calls: {
         "latency_factor": Rule(
-            "A call is slow when it takes so many times what 95 % of the first calls took; "
-            "more than 5 % of slow calls are an alert. `off` for none.",
+            "A call is slow if it takes this many times the 95 % quantile of the first "
+            "calls. The alert fires if more than 5 % of the calls are slow; `off` for none.",
             low=1,
             high=1_000,
         ),
         "error_share": Rule(
-            "Share of failed calls, beyond one and a half times that of the first calls, that "
-            "is an alert; `off` for none.",
+            "The alert fires if the share of failed calls exceeds one and a half times that "
+            "of the first calls by this much; `off` for none.",
             low=0,
             high=1,
         ),
     },
     s.Metrics: {"custom": Rule("By name: a metric of one field, exported as `model_custom_NAME`.")},
     s.CustomMetric: {
-        "type": Rule("Of the metric."),
-        "field": Rule("What is measured.", form="field"),
-        "help": Rule("Its help text."),
-        "labels": Rule("Segments that become labels."),
-        "buckets": Rule("Upper edges of a histogram."),
-        "quantiles": Rule("Of a summary."),
+        "type": Rule("Type of the metric."),
+        "field": Rule("Field that is measured.", form="field"),
+        "help": Rule("Help text of the metric."),
+        "labels": Rule("Segments that become labels of the metric."),
+        "buckets": Rule("Upper bounds of the buckets of a histogram."),
+        "quantiles": Rule("Quantiles of a summary."),
     },
     s.Limits: {
         "models": Rule(
-            "Models that nobody configured; the rest are counted as `__other__`.", low=1
+            "Models without a configuration; further ones are counted as `__other__`.", low=1
         ),
-        "versions": Rule("Versions of a model.", low=1),
-        "features": Rule("Features of a model version.", low=1),
-        "segments": Rule("Values of a segment.", low=1),
-        "categories": Rule("Categories of a feature.", low=1),
+        "versions": Rule("Versions per model.", low=1),
+        "features": Rule("Features per model version.", low=1),
+        "segments": Rule("Values per segment.", low=1),
+        "categories": Rule("Categories per feature.", low=1),
         "pending": Rule(
-            "Predictions, and labels, that are kept; when there are more, those that have "
-            "their label go first, then the oldest. It decides how late labels may be.",
+            "Predictions, and labels, that are kept. Beyond it, those that have their label "
+            "are dropped first, then the oldest. It decides how late labels may be.",
             low=1_000,
             high=50_000_000,
         ),

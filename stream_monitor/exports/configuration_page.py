@@ -2,9 +2,9 @@
 `docs/configuration.md`, generated from the rules of `monitor.yaml` and the defaults of the
 settings.
 
-Rule of the file: a page that is written by hand is wrong after the next change. `python -m
-stream_monitor.exports.configuration_page > docs/configuration.md` writes it anew, and a test holds
-the two equal.
+Rule of the file: a page that is written by hand is wrong after the next change. So `python -m
+stream_monitor.exports.configuration_page > docs/configuration.md` writes it, and a test compares
+the two.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ INTRODUCTION = f"""\
 
 <!-- Generated: python -m stream_monitor.exports.configuration_page > docs/configuration.md -->
 
-Nothing has to be configured: without a file every model that is seen is monitored, and its baseline is learnt from its first rows. What is known of models goes into `monitor.yaml`:
+You need not configure anything. Without a file, every model that sends events is monitored, and its baseline is learnt from its first rows. Write into `monitor.yaml` what you know about your models:
 
-    stream-monitor config init                            # a commented file to begin with
-    stream-monitor config check                           # everything that is wrong, with line and suggestion; exit 2
+    stream-monitor config init                            # a commented file to start from
+    stream-monitor config check                           # all errors, each with its line and a suggestion; exit code 2
     stream-monitor config schema > monitor.schema.json    # JSON Schema, for editors
 
 ```yaml
@@ -48,65 +48,64 @@ models:
     thresholds: {{mae: 4.5}}
 ```
 
-A longer one is [examples/monitor.yaml](../examples/monitor.yaml).
+[examples/monitor.yaml](../examples/monitor.yaml) is a longer example.
 
 ## Where settings come from
-1. `--config FILE`, else `./monitor.yaml` if it is there, else the defaults below.
-2. Environment variables over it: `{PREFIX}` and the path joined by two underscores, in capitals or not. The value is YAML: `{PREFIX}DEFAULTS__WINDOWS='[last_500, 1h]'`. An empty one is as good as not set (but makes a text empty), and a deeper path wins over a shallower one.
-3. A name that ends in `_FILE` reads the value from a file, for secrets: `{PREFIX}KAFKA__SECURITY__PASSWORD_FILE=/run/secrets/kafka`. A secret does not stand in the file at all, and is never shown.
+1. The file: `--config FILE`, otherwise `./monitor.yaml` if it exists. Missing keys have the defaults below.
+2. Environment variables override the file. Their name is `{PREFIX}` and the path, joined by two underscores, in capitals or not. The value is YAML: `{PREFIX}DEFAULTS__WINDOWS='[last_500, 1h]'`. An empty variable counts as not set (for a text it means the empty text). A longer path overrides a shorter one.
+3. A variable whose name ends in `_FILE` names a file that contains the value, for secrets: `{PREFIX}KAFKA__SECURITY__PASSWORD_FILE=/run/secrets/kafka`. Secrets are never in `monitor.yaml`, and are never shown.
 
-`NAME` in a variable is a name of your own (a model, a feature). It is matched with the names of the file in any case; a new one that is all capitals becomes lower case.
+`NAME` in a variable is a name of your own (a model, a feature). It matches a name in the file in any case. A new name in capitals becomes lower case.
 
-Everything that is wrong is told at once, before any connection is made:
+All errors are reported at once, before any connection is made:
 
     monitor.yaml:3: defaults.windws: unknown key; did you mean 'windows'?
     monitor.yaml:5: models.fraud.thresholds.accuracy.min: a number is expected (got '80%'); did you mean '0.8'?
 
 ## How to read the tables
-- A duration is `50ms`, `2s`, `10m`, `24h` or `30d`. `off` switches off what may be off.
-- A section under `models.NAME` is laid over that under `defaults`, mapping by mapping; lists and single values are replaced whole. A key that is empty (null) has its default.
-- A changed configuration counts when a worker starts: [what goes on and what begins anew](#what-a-change-does).
+- A duration is written as `50ms`, `2s`, `10m`, `24h` or `30d`. `off` switches a feature off if its values include `off`.
+- A section under `models.NAME` overrides the section under `defaults`, mapping by mapping. Lists and single values are replaced as a whole. An empty key (null) has its default.
+- A changed configuration takes effect when a worker starts: [what continues and what restarts](#what-a-change-does).
 
 ## What a change does
-Everything goes on where it was, and new limits count from then on, but for what was counted in another way: that begins anew.
-The worker's log names each part with its keys, `doctor` and `anew` in the summary of a shard repeat it. A monitor that was
-off is tried again. The order of keys, and of lists whose order means nothing, changes nothing.
+Monitoring continues where it was, and new limits apply from then on. Only a part of the state that was counted in another way restarts empty.
+The worker's log names each such part with its keys; `doctor` and `anew` in the summary of a partition repeat it. A monitor that was switched off is tried again. The order of keys does not matter, nor does the order of a list if it means nothing.
 
-| key | what begins anew when it changes |
+| key | what restarts when it changes |
 |---|---|
-| `task`, `positive_class` | performance with its slices and the detectors on errors; nothing if it says what was found out already |
-| `windows` | the trend, when the smallest `last_N` changes; a longer window grows from the rows that are kept |
-| `baseline.source`, `baseline.path` | the baseline of the features, when it is another one |
-| `baseline.rows` | baselines that were learnt, and the level of performance |
-| `features.NAME.type`, `limits.features`, `limits.categories` | the baseline that was learnt, when it is not what would be learnt now |
+| `task`, `positive_class` | performance, its segments, and the detectors on errors; nothing if the new value is the one that was already found |
+| `windows` | the trend, if the smallest `last_N` changes; a longer window grows from the rows that are kept |
+| `baseline.source`, `baseline.path` | the baseline of the features, if it is another one |
+| `baseline.rows` | learnt baselines, and the usual level of performance |
+| `features.NAME.type`, `limits.features`, `limits.categories` | the learnt baseline, if another one would be learnt now |
 | `features.NAME.min`, `max`, `categories` | the statistics of this feature |
-| `anomalies.fence`, `reference`, `trailing_rows` | the statistics of numeric features, and the hours of earlier days |
-| `segments` | slices whose `cut` changes |
-| `metrics.custom.NAME` | the metric, when its type, field, labels or buckets change |
-| `drift.errors`, `score`, `prediction`, `features` | detectors whose parameters change, but for `threshold` and `min_instances` of Page-Hinkley; an open episode goes on |
-| `labels.max_delay` | nothing: what waits gets the new delay, and what has expired stays so |
-| `limits.models`, `limits.versions` | nothing: who has a place keeps it |
-| `limits.segments` | values of a slice, and series of a custom metric, beyond the new limit |
+| `anomalies.fence`, `reference`, `trailing_rows` | the statistics of numeric features, and the patterns of earlier days |
+| `segments` | segments whose `cut` changes |
+| `metrics.custom.NAME` | the metric, if its type, field, labels or buckets change |
+| `drift.errors`, `score`, `prediction`, `features` | detectors whose parameters change, except `threshold` and `min_instances` of Page-Hinkley; an open episode continues |
+| `labels.max_delay` | nothing: waiting predictions get the new delay, and expired ones stay expired |
+| `limits.models`, `limits.versions` | nothing: models and versions that have a place keep it |
+| `limits.segments` | values of a segment, and series of a custom metric, beyond the new limit |
 """  # noqa: E501
 
 STRUCTS: dict[type[Frozen], str] = {
-    Feature: "One for each feature that something is known of, by its name.",
+    Feature: "One entry per feature that you know something about, by its name.",
     Segment: (
-        "An item of `segments`: a name; `FEATURE: [18, 65]`, which cuts a number into ranges; or "
-        "in full."
+        "An item of `segments`: a name; `FEATURE: [18, 65]`, which splits a number into ranges; or "
+        "the full form below."
     ),
     Threshold: (
         f"By metric: {', '.join(f'`{m}`' for m in ranges.CLASSIFICATION)} of a classification; "
         f"{', '.join(f'`{m}`' for m in ranges.REGRESSION)} of a regression."
     ),
-    CustomMetric: "One for each metric, by its name.",
+    CustomMetric: "One entry per metric, by its name.",
 }
 FORM_VALUES = {
     "brokers": "`HOST:PORT`, several with commas or as a list",
     "prefix": "letters, digits, `.`, `_`, `-`; at most 200",
     "name": "text",
-    "class": "text, number or switch",
-    "categories": "list of text, numbers or switches",
+    "class": "text, number or boolean",
+    "categories": "list of text, numbers or booleans",
     "window": "a window",
     "windows": (
         f"list of `last_N` (N ≤ {forms.LAST_N_MAX:,}) and durations up to 31d; 1 to "
@@ -121,7 +120,7 @@ FORM_VALUES = {
 
 
 class Section(NamedTuple):
-    """One table: where its keys are, and what they are of."""
+    """One table of the page: the path of its keys, their struct, and a sentence about it."""
 
     path: tuple[str, ...]
     kind: type[Frozen]
@@ -151,7 +150,7 @@ def _lines() -> Iterator[str]:
 
 
 def _sections(path: tuple[str, ...], kind: type[Frozen], text: str) -> Iterator[str]:
-    """A struct and the structs in it."""
+    """The section of a struct, and those of the structs in it."""
     yield f"{'#' * min(len(path) + 1, 3)} {'.'.join(path)}\n"
     yield f"{text}\n"
     inner: list[Section] = []
@@ -181,7 +180,7 @@ def _sections(path: tuple[str, ...], kind: type[Frozen], text: str) -> Iterator[
 
 
 def _below(path: tuple[str, ...], hint: Any, rule: Rule) -> Section | None:
-    """The section of a key that holds other keys."""
+    """The section of a key that contains other keys."""
     if isinstance(hint, type) and issubclass(hint, Frozen):
         return Section(path, hint, rule.text)
     arguments = [a for a in get_args(hint) if isinstance(a, type) and issubclass(a, Frozen)]
@@ -194,7 +193,7 @@ def _below(path: tuple[str, ...], hint: Any, rule: Rule) -> Section | None:
 
 
 def _values(key: Key, rule: Rule) -> str:
-    """The values of a key, in words."""
+    """The values that a key may have, in words."""
     _, hint, is_duration = key
     optional = type(None) in get_args(hint)
     if is_duration:
@@ -284,9 +283,10 @@ def _flow(value: Any) -> str:
 def _detectors() -> Iterator[str]:
     yield "## Detectors\n"
     yield (
-        "Under `drift.errors`, `drift.score`, `drift.prediction` and `drift.features`, each with "
-        "the parameters that differ: `features: {adwin: {delta: 0.0001}, kswin: {}}`; "
-        "`page_hinkley: off` takes an inherited one away.\n"
+        "Write detectors under `drift.errors`, `drift.score`, `drift.prediction` and "
+        "`drift.features`, with the parameters that differ from the defaults: "
+        "`features: {adwin: {delta: 0.0001}, kswin: {}}`. `page_hinkley: off` removes an "
+        "inherited detector.\n"
     )
     yield "| method | for | parameter | default | values |"
     yield "|---|---|---|---|---|"

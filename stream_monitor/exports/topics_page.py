@@ -2,7 +2,7 @@
 `docs/topics.md`, generated from `topics/*.yaml`.
 
 Rule of the file: a page that is written by hand is wrong after the next change. `python -m
-stream_monitor.exports.topics_page > docs/topics.md` writes it anew, and a test holds the two equal.
+stream_monitor.exports.topics_page > docs/topics.md` writes it, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ INTRODUCTION = f"""\
 
 <!-- Generated: python -m stream_monitor.exports.topics_page > docs/topics.md -->
 
-`topics/NAME.yaml` has the settings of each topic and the JSON Schema (draft 2020-12) of its records; `kafka.topic_prefix` goes before every name. The worker makes what is missing when `kafka.create_topics` is on, with {REPLICAS} replicas where there are as many brokers.
+`topics/NAME.yaml` has the settings of each topic and the JSON Schema (draft 2020-12) of its records. `kafka.topic_prefix` is put before every name. If `kafka.create_topics` is on, the worker creates missing topics, with {REPLICAS} replicas if there are enough brokers.
 
-    stream-monitor topics list                       # as specified, no broker needed; --json has the schemas
-    stream-monitor topics check                      # exit 1 and a line for each difference
-    stream-monitor topics apply --dry-run            # what would be made and set
-    stream-monitor topics apply                      # makes and sets it; a second time changes nothing
+    stream-monitor topics list                       # the specified topics, no broker needed; --json has the schemas
+    stream-monitor topics check                      # exit code 1 and a line for each difference
+    stream-monitor topics apply --dry-run            # what would be created and set
+    stream-monitor topics apply                      # creates and sets it; a second run changes nothing
     stream-monitor topics export --format strimzi    # KafkaTopic resources; asyncapi: an AsyncAPI 3 document
 
-`apply` sets what is specified and leaves every other setting as it is. A retention that was made longer by hand stays; a shorter one is set back. It does not change replicas (`kafka-reassign-partitions.sh` does). `check` asks for the settings under "with {REPLICAS} replicas" only where the topic has them.
+`apply` sets what is specified and leaves every other setting as it is. A retention that somebody made longer stays; a shorter one is set back. It does not change replicas (`kafka-reassign-partitions.sh` does). `check` requires the settings under "with {REPLICAS} replicas" only for topics with that many replicas.
 """  # noqa: E501
 
 PARTITIONS = """
 ## Another number of partitions
 
-| topics | more than specified |
+| topics | more partitions than specified |
 |---|---|
 {rules}
 
-Fewer than specified is always a difference. Kafka never takes partitions away.
+Fewer partitions than specified are always a difference. Kafka never removes partitions.
 
-- **predictions, labels**: `stream-monitor topics apply --partitions predictions=12` adds partitions to a topic that is in use, or makes it with so many. Workers that run read them within some 10 seconds, from their beginning.
-- **observations, snapshots, history**: choose before they are made, `stream-monitor topics apply --partitions observations=16`. `snapshots` then gets as many. Models are spread over the partitions of `observations`, so their number bounds how many workers evaluate.
-- **observations and snapshots are never changed in place.** The partition of a row follows from its model and the number of partitions: with another number the rows of a model would be in two places, and its counts wrong without an error. `apply` refuses it, and nobody else must do it (`kafka-topics.sh --alter`): the number is noted beside the group's positions, and a worker that finds another one ends (71). To have another number:
+- **predictions, labels**: `stream-monitor topics apply --partitions predictions=12` adds partitions to a topic that is in use, or creates the topic with that many. Running workers read them within about 10 seconds, from their beginning.
+- **observations, snapshots, history**: choose the number before the topics are created: `stream-monitor topics apply --partitions observations=16`. `snapshots` then gets the same number. Models are spread over the partitions of `observations`, so this number limits how many workers evaluate.
+- **observations and snapshots are never changed in place.** The model and the number of partitions decide the partition of a row. With another number the rows of a model would be in two places, and its counts would be wrong without an error. `apply` refuses the change. Do not change the number with other tools either (`kafka-topics.sh --alter`): it is stored beside the group's positions, and a worker that finds another number ends (71). To get another number:
   1. Stop all workers.
-  2. Delete `observations` and `snapshots` (with the prefix). Kafka forgets the positions of the group on them too.
+  2. Delete `observations` and `snapshots` (with the prefix). Kafka then also deletes the positions of the group on them.
   3. `stream-monitor topics apply --partitions observations=N`
-  4. To have windows and counters filled again from what `predictions` and `labels` still hold, set the group back there: `kafka-consumer-groups.sh --bootstrap-server HOST:PORT --group stream-monitor --reset-offsets --to-datetime 2025-10-09T00:00:00.000 --topic predictions --topic labels --execute`. Alerts of that time are then written again. Without this step they begin empty, and labels of predictions from before find none.
+  4. To fill windows and counters again from the records that `predictions` and `labels` still have, set the group back on these topics: `kafka-consumer-groups.sh --bootstrap-server HOST:PORT --group stream-monitor --reset-offsets --to-datetime 2025-10-09T00:00:00.000 --topic predictions --topic labels --execute`. Alerts of that time are then written again. Without this step windows and counters start empty, and labels of earlier predictions match nothing.
   5. Start the workers.
 """  # noqa: E501
 
 RULES = {
     "allowed": "may be added at any time",
-    "at_creation": "only when the topic is made",
+    "at_creation": "only when the topic is created",
     "never": "never",
 }
 

@@ -2,7 +2,7 @@
 `docs/metrics.md`, generated from the catalogue.
 
 Rule of the file: a page that is written by hand is wrong after the next change. `python -m
-stream_monitor.metrics.page > docs/metrics.md` writes it anew, and a test holds the two equal.
+stream_monitor.metrics.page > docs/metrics.md` writes it, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stream_monitor.metrics.metric import Metric
 
 LABELS = {
     "model": "`model` of the event.",
-    "version": '`version` of the event, `""` when it has none.',
+    "version": '`version` of the event; `""` if it has none.',
     "window": (
         "`last_N` (the N labelled predictions with the greatest event time) or a duration such as "
         "`1h`."
@@ -26,7 +26,7 @@ LABELS = {
     ),
     "method": (
         "`psi` `js` `ks` `wasserstein` `chi2` compare with the baseline; `adwin` `page_hinkley` "
-        "`ddm` `hddm_a` `hddm_w` `kswin` watch the stream."
+        "`ddm` `hddm_a` `hddm_w` `kswin` are detectors on the stream of values."
     ),
     "segment": "`name=value`; `__other__` beyond `limits.segments`.",
     "severity": "`info`, `warning` or `critical`.",
@@ -34,25 +34,27 @@ LABELS = {
     "kind": "`point`, `pattern` or `trend`.",
     "revision": "Id of the baseline in use; empty while it is learnt.",
     "positive_class": (
-        "Class that precision, recall, F1 and the scores are of; empty where there is none, or "
-        "nothing says which."
+        "Class that precision, recall, F1 and the scores refer to; empty if there is none or it is "
+        "unknown."
     ),
-    "positive_class_source": "How it was found: `configured`, `name`, `score` or `rarer`.",
+    "positive_class_source": (
+        "How the positive class was found: `configured`, `name`, `score` or `rarer`."
+    ),
     "topic": "Logical name of the topic, without `kafka.topic_prefix`.",
     "partition": "Number of the partition.",
     "outcome": (
-        "Of records: `forwarded` `rejected` `tombstone` where they are read, `accepted` "
-        "`duplicate` `seen` where they are evaluated. "
+        "Of records: `forwarded` `rejected` `tombstone` in INGEST, `accepted` `duplicate` `seen` "
+        "in EVALUATE. "
         "Of labels: `matched` `corrected` `superseded` `duplicate` `orphan` `evicted`."
     ),
-    "reason": "Why a record could not be used, one of a closed set: see the dead letters.",
+    "reason": "Why a record could not be used: see the dead letters.",
     "limit": "Name of the limit under `limits`.",
     "monitor": "Name of the monitor.",
     "status": "`firing`, `updated` or `resolved`.",
     "group": "Consumer group of the worker (`worker.group`).",
     "hash": (
-        "Hash of the configuration of the evaluation: differs between workers only while a change "
-        "is rolled out."
+        "Hash of the configuration of the evaluation; it differs between workers only while a "
+        "change is rolled out."
     ),
     "python": "Version of Python.",
 }
@@ -62,22 +64,22 @@ INTRODUCTION = """\
 
 <!-- Generated: python -m stream_monitor.metrics.page > docs/metrics.md -->
 
-The worker serves these at `/metrics` (`worker.metrics`, port 9108) in the Prometheus text format; what is shown is the state at the moment of the scrape.
+A worker serves these metrics at `/metrics` (`worker.metrics`, port 9108) in the Prometheus text format. A scrape shows the state at that moment.
 
-- `model_*` series are a fold of the log of observations: their counters never go backwards over restarts and rebalances, and each series comes from one worker. A series is there once its partition has caught up, and gone when the model retires.
+- `model_*` series are computed from the log of observations. Their counters never decrease, even over restarts and rebalances, and each series comes from one worker. A series appears when its partition has caught up, and disappears when its model version retires.
 - `stream_monitor_*` series belong to the process and start at 0 with it.
-- What is undefined (no labels yet, no positive predicted, one class only) is **absent**: never 0, never NaN. Write rules so that absence is not an alarm, and use `absent()` where it should be.
-- `model_latency_seconds` and `model_feature_quantile` are gauges by nature. They are of type summary, without `_sum` and `_count`, because Prometheus keeps the label `quantile` for summaries.
-- No ids are ever labels. `limits.series` bounds the series of a worker: models below their fair share keep everything, a model above it loses whole families: first histograms by feature, then other detail by feature, segments and custom metrics, other histograms, the rest. What was left out is counted in `stream_monitor_series_dropped_total`.
-- During a hand-over Prometheus may see a gauge from two instances for some minutes: take `max without (instance)`, not `sum`. Add the rates of counters.
+- A metric that is undefined (no labels yet, no positive prediction, only one class) is **absent**, never 0 and never NaN. Write rules so that an absent series raises no alert; use `absent()` if it should.
+- `model_latency_seconds` and `model_feature_quantile` behave like gauges. Their type is summary, without `_sum` and `_count`, because Prometheus reserves the label `quantile` for summaries.
+- Ids are never labels. `limits.series` limits the series of a worker. A model below its fair share keeps all series. A model above it loses whole families, in this order: histograms by feature, other detail by feature, segments and custom metrics, other histograms, the rest. `stream_monitor_series_dropped_total` counts the dropped series.
+- While a partition moves to another worker, Prometheus may see a gauge from two instances for some minutes. Use `max without (instance)`, not `sum`. For counters, add the rates.
 
-`stream-monitor export dashboards` and `stream-monitor export rules` write Grafana dashboards and alerting rules over them; they are also in `dashboards/`.
+`stream-monitor export dashboards` and `stream-monitor export rules` write Grafana dashboards and alerting rules for them. The same files are in `dashboards/`.
 """  # noqa: E501
 
 CUSTOM = f"""
 ## Your own metrics
 
-`metrics.custom` of a model (or of `defaults`) makes a metric of one field. It is called `{CUSTOM_PREFIX}NAME`, a counter with `_total` at its end, and labelled with `model`, `version` and the segments under `labels` (a character that a label cannot have becomes `_`).
+`metrics.custom` of a model (or of `defaults`) makes a metric of one field. Its name is `{CUSTOM_PREFIX}NAME`; a counter also ends in `_total`. Its labels are `model`, `version` and the segments under `labels` (characters that a label name must not have become `_`).
 
 ```yaml
 defaults:
@@ -86,7 +88,7 @@ defaults:
       basket_value: {{type: histogram, field: features.basket, labels: [country], buckets: [10, 50, 200]}}
 ```
 
-gives `{CUSTOM_PREFIX}basket_value_bucket{{model="shop",version="3",country="NL",le="50"}}`. A `summary` has the `quantiles` asked for. One name is one family: two models may share it only with the same type, labels and buckets.
+This gives `{CUSTOM_PREFIX}basket_value_bucket{{model="shop",version="3",country="NL",le="50"}}`. A `summary` has the configured `quantiles`. Two models may use the same name only with the same type, labels and buckets.
 """  # noqa: E501
 
 
@@ -101,7 +103,7 @@ def _page() -> Iterator[str]:
     yield from _table(
         [metric for metric in CATALOGUE.values() if metric.name.startswith("model_")], shared=2
     )
-    yield "\nEvery one of them has `model` and `version` besides."
+    yield "\nEach of them also has the labels `model` and `version`."
     yield CUSTOM
     yield "## Of the process\n"
     yield from _table(
