@@ -41,6 +41,17 @@ class AlertKey(NamedTuple):
     subject: str
     detector: str
 
+    @property
+    def title(self) -> str:
+        """
+        The model version as sentences begin.
+
+        >>> key = AlertKey("fraud", "3", "", "freshness", "labels", "silence")
+        >>> key.title, key._replace(version="").title
+        ('fraud 3', 'fraud')
+        """
+        return f"{self.model} {self.version}" if self.version else self.model
+
 
 class Span(Struct, frozen=True, array_like=True):
     """The rows a measurement was made on: event times in ms, and how many."""

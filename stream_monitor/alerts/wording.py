@@ -67,16 +67,6 @@ def apart(
     return texts
 
 
-def named(model: str, version: str) -> str:
-    """
-    A model version as sentences begin.
-
-    >>> named("fraud", "3"), named("fraud", "")
-    ('fraud 3', 'fraud')
-    """
-    return f"{model} {version}" if version else model
-
-
 def signal(subject: str, *, binary: bool = True) -> str:
     """
     What is watched, as sentences call it. Errors are a rate where they are 0 and 1 (`binary`).

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stream_monitor.alerts.lifecycle import Alerts
-from stream_monitor.alerts.wording import apart, duration, named, percent
+from stream_monitor.alerts.wording import apart, duration, percent
 from stream_monitor.join.join import Join
 from stream_monitor.join.store import ANY
 from stream_monitor.monitors.registry import Registry
@@ -112,7 +112,7 @@ def _end(key: AlertKey, log_ms: int, why: str) -> Verdict:
         threshold=0.0,
         direction=None,
         window=Span(log_ms, log_ms, 0),
-        summary=f"{named(key.model, key.version)}: {why}",
+        summary=f"{key.title}: {why}",
         evidence={"guarantee": "none"},
     )
 

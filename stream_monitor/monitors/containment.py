@@ -8,15 +8,15 @@ again. Running out of memory and being told to stop are no defects of a monitor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ParamSpec
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, ParamSpec, get_args
 
 from stream_monitor import __version__
-from stream_monitor.alerts.wording import named
-from stream_monitor.verdicts import AlertKey, Span, Verdict
+from stream_monitor.monitors.context import Context
+from stream_monitor.verdicts import Span, Verdict
 
 MESSAGE_MAX = 300
-MONITORS = (
+Monitor = Literal[
     "volume",
     "custom",
     "features",
@@ -26,9 +26,11 @@ MONITORS = (
     "segments",
     "patterns",
     "history",
-)
+]
 """What can be off, each by itself."""
+MONITORS: tuple[Monitor, ...] = get_args(Monitor)
 P = ParamSpec("P")
+Judge = Callable[[Verdict], None]
 NOT_OURS = (MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
@@ -40,7 +42,9 @@ class Containment:
         self.tried: dict[str, str] = {}
         """What was off, and is tried again: why it was, or nothing when it has worked since."""
 
-    def run(self, monitor: str, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    def run(
+        self, monitor: Monitor, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
         """Run a part of a monitor, unless it is off; switch it off when that raises."""
         if monitor in self.off:
             return
@@ -55,32 +59,42 @@ class Containment:
             if monitor in self.tried:
                 self.tried[monitor] = ""
 
-    def verdicts(self, model: str, version: str, log_ms: int) -> Iterator[Verdict]:
+    def judge(self, monitor: Monitor, verdicts: Iterable[Verdict], judge: Judge) -> None:
+        """Hand on the verdicts of a monitor one by one, as they are made, unless it is off."""
+
+        def hand_on() -> None:
+            for verdict in verdicts:
+                judge(verdict)
+
+        self.run(monitor, hand_on)
+
+    def verdicts(self, context: Context, log_ms: int) -> Iterator[Verdict]:
         """
         One alert for each monitor that is off; it ends when the monitor was tried again and works.
         """
         mended = [monitor for monitor, why in self.tried.items() if not why]
         for monitor in mended:
             del self.tried[monitor]
-            yield self._verdict(model, version, monitor, "", log_ms)
+            yield self._verdict(context, monitor, "", log_ms)
         for monitor, why in self.off.items():
-            yield self._verdict(model, version, monitor, why, log_ms)
+            yield self._verdict(context, monitor, why, log_ms)
 
     @staticmethod
-    def _verdict(model: str, version: str, monitor: str, why: str, log_ms: int) -> Verdict:
+    def _verdict(context: Context, monitor: str, why: str, log_ms: int) -> Verdict:
+        key = context.key("data_quality", f"monitor.{monitor}", "threshold")
         failed = (
             f"failed and is off ({why}); all others keep running. Please report this and upgrade "
             "to a fixed version"
         )
         return Verdict(
-            key=AlertKey(model, version, "", "data_quality", f"monitor.{monitor}", "threshold"),
+            key=key,
             level="critical" if why else "ok",
             clear=not why,
             value=float(bool(why)),
             threshold=0.0,
             direction="up",
             window=Span(log_ms, log_ms, 0),
-            summary=f"{named(model, version)}: the {monitor} monitor "
+            summary=f"{key.title}: the {monitor} monitor "
             f"{failed if why else 'was tried again and works'}",
             evidence={"error": why, "guarantee": "none"},
         )

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from stream_monitor.alerts.wording import apart, named, signal
+from stream_monitor.alerts.wording import apart, signal
+from stream_monitor.monitors import quality
+from stream_monitor.monitors.baseline import Profile
+from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.drift import alert_of
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.windowed import Windowed
-from stream_monitor.settings import ModelSettings
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 CHANCE_SD = 6.0
@@ -54,51 +56,46 @@ def by_chance(expected: float, actual: float, bins: int) -> float:
     )
 
 
-def distance_verdicts(
-    model: str,
-    version: str,
-    inputs: Inputs,
-    found: Mapping[str, Windowed],
-    span: Span,
-    settings: ModelSettings,
-    baseline_id: str,
-) -> Iterator[Verdict]:
-    """Verdicts of the thresholds on distances, where the configuration has any."""
-    if inputs.profile is None or not settings.drift.thresholds:
+def distance_verdicts(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[Verdict]:
+    """
+    Verdicts of the thresholds on distances of the steady window, where the configuration has any.
+    """
+    if inputs.profile is None or not context.settings.drift.thresholds:
         return
+    windows = quality.recent(inputs, watermark_ms, context.settings.quality.min_rows)
+    for found, span in windows[quality.STEADY : quality.STEADY + 1]:
+        yield from _of_window(context, inputs.profile, found, span)
+
+
+def _of_window(
+    context: Context, baseline: Profile, found: Mapping[str, Windowed], span: Span
+) -> Iterator[Verdict]:
+    thresholds = context.settings.drift.thresholds
     for name, now in found.items():
-        profile = inputs.profile.features[name]
-        scores = distances(profile, now, {"js", *settings.drift.thresholds})
-        for method, threshold in settings.drift.thresholds.items():
+        profile = baseline.features[name]
+        scores = distances(profile, now, {"js", *thresholds})
+        for method, threshold in thresholds.items():
             if method in scores:
                 by_luck = scores["js"] <= by_chance(
                     profile.count, float(now.counts.sum()), int(np.count_nonzero(now.counts))
                 )
-                yield _verdict(
-                    alert_of((model, version), name, method),
-                    scores[method],
-                    threshold,
-                    span,
-                    settings,
-                    baseline_id,
-                    by_luck=by_luck,
-                )
+                key = alert_of(context, name, method)
+                yield _verdict(context, key, scores[method], threshold, span, by_luck=by_luck)
 
 
 def _verdict(
+    context: Context,
     key: AlertKey,
     value: float,
     threshold: float,
     span: Span,
-    settings: ModelSettings,
-    baseline_id: str,
     *,
     by_luck: bool,
 ) -> Verdict:
     beyond = value > threshold and not by_luck
     now, limit = apart(value, threshold)
     rule = f"limit of {limit} (drift.thresholds.{key.detector}; {span.count:,} rows)"
-    text = f"{named(key.model, key.version)}: {signal(key.subject)} "
+    text = f"{key.title}: {signal(key.subject)} "
     if beyond:
         text += (
             f"has drifted: {METHOD_NAMES[key.detector]} {now} against its baseline, above the "
@@ -110,14 +107,14 @@ def _verdict(
         )
     return Verdict(
         key=key,
-        level=settings.drift.severity if beyond else "ok",
+        level=context.settings.drift.severity if beyond else "ok",
         clear=value <= threshold,
         value=value,
         threshold=threshold,
         direction="up",
         window=span,
         summary=text,
-        baseline_id=baseline_id,
-        cooldown_ms=settings.cooldown_ms,
+        baseline_id=context.baseline_id,
+        cooldown_ms=context.settings.cooldown_ms,
         evidence={"rows": span.count, "guarantee": "none"},
     )

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from stream_monitor.arrays import Float
 from stream_monitor.detectors.base import METHODS, ValueDetector, make, restore
 from stream_monitor.monitors.baseline import Profile
+from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.episodes import Episode
-from stream_monitor.settings import ModelSettings
 from stream_monitor.verdicts import AlertKey, Kind, Verdict
 
 CLIP_SD = 3.0
@@ -65,9 +65,9 @@ def kind_of(subject: str) -> Kind:
     )
 
 
-def alert_of(model: tuple[str, str], subject: str, method: str) -> AlertKey:
+def alert_of(context: Context, subject: str, method: str) -> AlertKey:
     """The alert of a drift method on a signal of a model version."""
-    return AlertKey(*model, "", kind_of(subject), subject, method)
+    return context.key(kind_of(subject), subject, method)
 
 
 def class_scores(profile: Profile | None) -> frozenset[str]:
@@ -249,28 +249,21 @@ class Signal:
         """
         return self.methods[method].get("threshold", METHODS[method].parameters.get("threshold"))
 
-    def verdicts(
-        self,
-        model: str,
-        version: str,
-        settings: ModelSettings,
-        scale: tuple[float, float],
-        baseline_id: str,
-    ) -> Iterator[Verdict]:
+    def verdicts(self, context: Context, scale: tuple[float, float]) -> Iterator[Verdict]:
         """
         The verdict of each detector's episode; `scale` is (mean, sd) that undoes the
         standardisation.
         """
         for method, episode in self.episodes.items():
-            key = alert_of((model, version), self.subject, method)
+            key = alert_of(context, self.subject, method)
             better = self.subject == "__error__" and episode.after < episode.before
             verdict = episode.verdict(
                 key,
                 self.rows,
                 scale=scale,
-                severity="info" if better else settings.drift.severity,
-                cooldown_ms=settings.cooldown_ms,
-                baseline_id=baseline_id,
+                severity="info" if better else context.settings.drift.severity,
+                cooldown_ms=context.settings.cooldown_ms,
+                baseline_id=context.baseline_id,
                 rule=f"drift.{signal_of(self.subject)}.{method}",
                 binary=self.binary,
             )

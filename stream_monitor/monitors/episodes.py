@@ -13,7 +13,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from stream_monitor.alerts.wording import apart, named, signal
+from stream_monitor.alerts.wording import apart, signal
 from stream_monitor.arrays import Float
 from stream_monitor.settings import Severity
 from stream_monitor.verdicts import AlertKey, Span, Verdict
@@ -129,7 +129,7 @@ class Episode(msgspec.Struct, array_like=True):
         mean, sd = scale
         before, after = mean + sd * self.before, mean + sd * self.shown
         was, now = apart(before, after)
-        text = f"{named(key.model, key.version)}: {signal(key.subject, binary=binary)}"
+        text = f"{key.title}: {signal(key.subject, binary=binary)}"
         if self.open:
             text += (
                 f" changed from {was} to {now} and has not come back (found by {rule}); look at "

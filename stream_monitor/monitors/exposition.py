@@ -146,7 +146,7 @@ def _inputs(
                 yield Sample(
                     "model_drift_detected",
                     (*names, feature, method),
-                    float(drift.alert_of(names, feature, method) in firing),
+                    float(drift.alert_of(version.context, feature, method) in firing),
                 )
     yield from _totals(inputs, names)
 
@@ -192,7 +192,7 @@ def _signals(
             yield Sample(
                 "model_drift_detected",
                 (*names, subject, method),
-                float(drift.alert_of(names, subject, method) in firing),
+                float(drift.alert_of(version.context, subject, method) in firing),
             )
             threshold = signal.threshold(method)
             if threshold:

@@ -7,18 +7,28 @@ totals; metrics and features are those of the moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
+from stream_monitor.monitors.context import Context
+from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.times import rfc3339
-
-if TYPE_CHECKING:
-    from stream_monitor.monitors.version import Version
 
 SCHEMA = 1
 WIDTHS_MS = (60_000, 3_600_000)
+Counts = tuple[int, int, int]
+
+
+class Period(NamedTuple):
+    """A minute or an hour of log time, and what was counted in it."""
+
+    start_ms: int
+    end_ms: int
+    predictions: int
+    errors: int
+    labels: int
 
 
 class History:
@@ -31,15 +41,16 @@ class History:
         errors and labels.
         """
 
-    def records(self, version: Version, log_ms: int, config: str) -> Iterator[bytes]:
+    def ended(self, totals: Counts, log_ms: int) -> Iterator[Period]:
         """
-        Records of the minutes and hours that ended since, where something was counted in them.
+        The minutes and hours that ended since, where something was counted in them.
+
+        Parameters
+        ----------
+        totals : (predictions, errors, labels)
+            Since the beginning.
+        log_ms : int
         """
-        totals = [
-            version.volume.predictions + version.volume.failures,
-            version.volume.failures,
-            version.labels,
-        ]
         for width, told in self.told.items():
             end = log_ms // width * width
             if not told[0]:
@@ -49,38 +60,50 @@ class History:
             counts = [now - before for now, before in zip(totals, told[1:], strict=True)]
             told[:] = [end, *totals]
             if any(counts):
-                yield msgspec.json.encode(self._record(version, end - width, end, counts, config))
+                yield Period(end - width, end, *counts)
 
-    @staticmethod
-    def _record(
-        version: Version, start_ms: int, end_ms: int, counts: list[int], config: str
-    ) -> dict[str, Any]:
-        metrics, _ = version.performance.window(version.settings.windows[0])
-        found, _, _ = version.features.window(version.watermark_ms, end_ms - start_ms)
-        features = {}
-        for name, now in found.items():
-            if now.rows:
-                present = now.rows - now.missing
-                moments = (
-                    {}
-                    if now.mean is None
-                    else {
-                        "mean": now.mean,
-                        "sd": now.sd,
-                        "outliers_ratio": now.outliers / present if present else 0.0,
-                    }
-                )
-                features[name] = {"missing_ratio": now.missing / now.rows, **moments}
-        return {
-            "schema": SCHEMA,
-            "config": config,
-            "model": version.model,
-            "version": version.name,
-            "start": rfc3339(start_ms),
-            "end": rfc3339(end_ms),
-            "predictions": counts[0],
-            "errors": counts[1],
-            "labels": counts[2],
-            "metrics": metrics,
-            "features": features,
-        }
+
+def period_record(
+    context: Context,
+    period: Period,
+    metrics: Mapping[str, float],
+    features: Mapping[str, Windowed],
+    config: str,
+) -> bytes:
+    """
+    The record of a minute or an hour (JSON).
+
+    Parameters
+    ----------
+    context : Context
+    period : Period
+    metrics : mapping
+        Of performance, now.
+    features : mapping
+        Every feature in a window as wide as the period.
+    config : str
+        Hash of the configuration.
+    """
+    record = {
+        "schema": SCHEMA,
+        "config": config,
+        "model": context.model,
+        "version": context.version,
+        "start": rfc3339(period.start_ms),
+        "end": rfc3339(period.end_ms),
+        "predictions": period.predictions,
+        "errors": period.errors,
+        "labels": period.labels,
+        "metrics": metrics,
+        "features": {name: _feature(now) for name, now in features.items() if now.rows},
+    }
+    return msgspec.json.encode(record)
+
+
+def _feature(now: Windowed) -> dict[str, float | None]:
+    present = now.rows - now.missing
+    found: dict[str, float | None] = {"missing_ratio": now.missing / now.rows}
+    if now.mean is not None:
+        outliers_ratio = now.outliers / present if present else 0.0
+        found |= {"mean": now.mean, "sd": now.sd, "outliers_ratio": outliers_ratio}
+    return found

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.wording import apart, duration, named, number, percent
+from stream_monitor.alerts.wording import apart, duration, number, percent
 from stream_monitor.arrays import Float
-from stream_monitor.settings import ModelSettings
+from stream_monitor.monitors.context import Context
 from stream_monitor.stats.inference import is_back, wilson_interval
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_quantile
 from stream_monitor.times import DAY_MS
-from stream_monitor.verdicts import AlertKey, Kind, Span, Verdict
+from stream_monitor.verdicts import AlertKey, Span, Verdict
 from stream_monitor.windows.panes import Panes
 
 FIRST_CALLS = 2_000
@@ -90,43 +90,36 @@ class Found(NamedTuple):
 
 
 def verdicts(
-    first: FirstCalls,
-    latency: Panes,
-    calls: Panes,
-    key: AlertKey,
-    settings: ModelSettings,
-    end_ms: int,
+    context: Context, first: FirstCalls, latency: Panes, calls: Panes, end_ms: int
 ) -> Iterator[Verdict]:
     """
     Verdicts on latency and on failed calls of a model version.
 
     Parameters
     ----------
+    context : Context
     first : FirstCalls
     latency : Panes
         Of the histogram of latencies.
     calls : Panes
         Of served and failed calls.
-    key : AlertKey
-        Model and version are taken from it.
-    settings : ModelSettings
     end_ms : int, ms
         Event time at which the windows end.
     """
-    rules = settings.calls
+    rules = context.settings.calls
     slow = None if rules.latency_factor is None else first.slow_ms(rules.latency_factor)
     if slow is not None:
         found = _judged(
             latency, end_ms, slice(int(np.searchsorted(LATENCY_EDGES, slow)) + 1, None), SLOW_SHARE
         )
         if found is not None:
-            yield _slow(first, slow, key, settings, found)
+            yield _slow(context, first, slow, found)
     total = first.served + first.failed
     if rules.error_share is not None and total >= FIRST_CALLS:
         limit = 1.5 * wilson_interval(first.failed, total, FIRST_Z)[1] + rules.error_share
         found = _judged(calls, end_ms, slice(1, None), limit) if limit < 1 else None
         if found is not None:
-            yield _failing(first, limit, key, settings, found)
+            yield _failing(context, first, limit, found)
 
 
 def _judged(panes: Panes, end_ms: int, part: slice, limit: float) -> Found | None:
@@ -151,9 +144,7 @@ def _judged(panes: Panes, end_ms: int, part: slice, limit: float) -> Found | Non
     return Found(*counts[i], sums, Span(start, end, int(counts[i][1])), bool(beyond), clear)
 
 
-def _slow(
-    first: FirstCalls, slow_ms: float, key: AlertKey, settings: ModelSettings, now: Found
-) -> Verdict:
+def _slow(context: Context, first: FirstCalls, slow_ms: float, now: Found) -> Verdict:
     share = now.part / now.calls
     value, usual = (
         latency_quantile(counts, 1 - SLOW_SHARE) / 1e3 for counts in (now.sums, first.latency)
@@ -161,11 +152,12 @@ def _slow(
     said, before, slow = apart(value, usual, slow_ms / 1e3, form=duration, digits=3)
     part, most = apart(share, SLOW_SHARE, form=percent, digits=3)
     what = "calls are slow" if share > SLOW_SHARE else "calls are as fast as they were"
+    key = context.key("latency", "latency_seconds", "profile")
     text = (
-        f"{named(key.model, key.version)}: {what}: 95% take up to {said} ({now.span.count:,} "
+        f"{key.title}: {what}: 95% take up to {said} ({now.span.count:,} "
         f"calls), and took {before} in the first {FIRST_CALLS:,}; "
         f"{part} take longer than {slow}, the limit is {most} (calls.latency_factor: "
-        f"{number(settings.calls.latency_factor or 0)})"
+        f"{number(context.settings.calls.latency_factor or 0)})"
     )
     evidence = {
         "slow_share": share,
@@ -173,29 +165,16 @@ def _slow(
         "reference_p95_seconds": usual,
         "guarantee": "none",
     }
-    return _verdict(
-        key,
-        "latency",
-        "latency_seconds",
-        value,
-        slow_ms / 1e3,
-        now.span,
-        text,
-        evidence,
-        settings,
-        bad=now.bad,
-        clear=now.clear,
-    )
+    return _verdict(context, key, value, slow_ms / 1e3, now, text, evidence)
 
 
-def _failing(
-    first: FirstCalls, limit: float, key: AlertKey, settings: ModelSettings, now: Found
-) -> Verdict:
+def _failing(context: Context, first: FirstCalls, limit: float, now: Found) -> Verdict:
     share = now.part / now.calls
     usual = first.failed / (first.served + first.failed)
     now_text, limit_text = apart(share, limit, form=percent, digits=3)
+    key = context.key("volume", "prediction_errors", "profile")
     text = (
-        f"{named(key.model, key.version)}: {now_text} of calls failed ({int(now.part):,} of "
+        f"{key.title}: {now_text} of calls failed ({int(now.part):,} of "
         f"{now.span.count:,}), {'above' if share > limit else 'within'} the limit of "
         f"{limit_text} (calls.error_share); "
         f"of the first {FIRST_CALLS:,} it was {percent(usual)}"
@@ -207,44 +186,27 @@ def _failing(
         "reference_ratio": usual,
         "guarantee": "none",
     }
-    return _verdict(
-        key,
-        "volume",
-        "prediction_errors",
-        share,
-        limit,
-        now.span,
-        text,
-        evidence,
-        settings,
-        bad=now.bad,
-        clear=now.clear,
-    )
+    return _verdict(context, key, share, limit, now, text, evidence)
 
 
 def _verdict(
+    context: Context,
     key: AlertKey,
-    kind: Kind,
-    subject: str,
     value: float,
     limit: float,
-    span: Span,
+    now: Found,
     text: str,
     evidence: dict[str, object],
-    settings: ModelSettings,
-    *,
-    bad: bool,
-    clear: bool,
 ) -> Verdict:
     return Verdict(
-        key=AlertKey(key.model, key.version, "", kind, subject, "profile"),
-        level="warning" if bad else "ok",
-        clear=clear,
+        key=key,
+        level="warning" if now.bad else "ok",
+        clear=now.clear,
         value=value,
         threshold=limit,
         direction="up",
-        window=span,
+        window=now.span,
         summary=text,
-        cooldown_ms=settings.cooldown_ms,
+        cooldown_ms=context.settings.cooldown_ms,
         evidence=evidence,
     )

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stream_monitor.alerts.wording import apart, named, signal
+from stream_monitor.alerts.wording import apart, signal
 from stream_monitor.arrays import Float
+from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.settings import Anomalies, ModelSettings
 from stream_monitor.times import HOUR_MS
-from stream_monitor.verdicts import AlertKey, Span, Verdict
+from stream_monitor.verdicts import Span, Verdict
 
 HOURS = 24
 DAYS_MAX, DAYS_MIN = 28, 7
@@ -193,28 +194,19 @@ def hours_to_judge(next_ms: int, first_ms: int, watermark_ms: int) -> Iterator[i
 
 
 def hour_verdicts(
-    key: AlertKey,
-    known: Patterns,
-    inputs: Inputs,
-    watermark_ms: int,
-    settings: ModelSettings,
-    baseline_id: str,
+    context: Context, known: Patterns, inputs: Inputs, watermark_ms: int
 ) -> Iterator[Verdict]:
     """
     Verdicts on the hours of event time that are over, of every numeric feature.
 
     Parameters
     ----------
-    key : AlertKey
-        Of the model version; a feature is its subject.
+    context : Context
     known : Patterns
         Remembers the hours.
     inputs : Inputs
     watermark_ms : int
         The greatest event time.
-    settings : ModelSettings
-    baseline_id : str
-        Id of the baseline of the features.
     """
     if inputs.profile is None or not watermark_ms:
         return
@@ -223,9 +215,9 @@ def hour_verdicts(
         known.next_ms = hour + HOUR_MS
         found, start, end = inputs.window(hour + HOUR_MS - 1, HOUR_MS)
         for name, now in found.items():
-            if _is_judged(name, hour, now, known, settings):
+            if _is_judged(name, hour, now, known, context.settings):
                 span = Span(start, end, int(now.rows))
-                yield _verdict(key._replace(subject=name), known, now, span, settings, baseline_id)
+                yield _verdict(context, name, known, now, span)
 
 
 def _is_judged(
@@ -239,16 +231,9 @@ def _is_judged(
     return known.judge(name, hour_ms, values, settings.anomalies)
 
 
-def _verdict(
-    key: AlertKey,
-    known: Patterns,
-    now: Windowed,
-    span: Span,
-    settings: ModelSettings,
-    baseline_id: str,
-) -> Verdict:
+def _verdict(context: Context, name: str, known: Patterns, now: Windowed, span: Span) -> Verdict:
     """On a feature's hour that was judged."""
-    name = key.subject
+    key, settings = context.key("anomaly", name, "profile"), context.settings
     z, beyond = known.z[name], known.running[name] >= settings.anomalies.pattern_windows
     said, limit = apart(z, settings.anomalies.pattern_z)
     text = (
@@ -264,8 +249,8 @@ def _verdict(
         threshold=settings.anomalies.pattern_z,
         direction="up",
         window=span,
-        summary=f"{named(key.model, key.version)}: {text}",
-        baseline_id=baseline_id,
+        summary=f"{key.title}: {text}",
+        baseline_id=context.baseline_id,
         cooldown_ms=settings.cooldown_ms,
         evidence={
             "mean": now.mean,

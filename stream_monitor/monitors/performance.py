@@ -19,6 +19,7 @@ from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors.classes import Classes, Counted, Reading, Source
+from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.judged import (
     Judged,
     as_classes,
@@ -43,9 +44,10 @@ from stream_monitor.monitors.performance_verdicts import (
     unexpected_verdict,
 )
 from stream_monitor.monitors.performance_windows import KnownTask, PerformanceWindows
+from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.trend import Trend
 from stream_monitor.settings import OTHER, ModelSettings
-from stream_monitor.verdicts import AlertKey, Span, Verdict
+from stream_monitor.verdicts import Span, Verdict
 from stream_monitor.windows.names import last_n
 
 STRIDE = 5
@@ -298,11 +300,11 @@ class Performance:
 
     # ---- judgement
 
-    def verdicts(self, model: str, version: str, *, due: bool = False) -> Iterator[Verdict]:
+    def verdicts(self, context: Context, *, due: bool = False) -> Iterator[Verdict]:
         """Verdicts of the thresholds, with support; where a stride is full, of the trend too."""
         if self.windows is None:
             return
-        key = AlertKey(model, version, "", "performance", "", "threshold")
+        key = context.key("performance", "", "threshold")
         yield from threshold_verdicts(self.settings, self.windows, key)
         if not self.settings.thresholds:
             yield from (level_verdict if self.kind == "classes" else error_verdict)(
@@ -317,14 +319,16 @@ class Performance:
             metric = "r2" if self.task == "regression" else "accuracy"
             times = self.window(f"last_{rows}", "accuracy")[1]
             yield self.trend.verdict(
-                AlertKey(model, version, "", "anomaly", metric, "trend"),
+                context.key("anomaly", metric, "trend"),
                 Span(times.start_ms, times.end_ms, rows),
                 self.settings.cooldown_ms,
             )
 
-    def verdicts_on(self, windows: PerformanceWindows, key: AlertKey) -> Iterator[Verdict]:
+    def segment_verdicts(self, context: Context, segments: Segments) -> Iterator[Verdict]:
         """
-        Verdicts of the configured thresholds on a slice; what was only taken for granted is not
-        asked of it.
+        Verdicts of the configured thresholds on the slices that changed; what was only taken for
+        granted is not asked of a slice.
         """
-        yield from threshold_verdicts(self.settings, windows, key)
+        for segment, windows in segments.changed():
+            key = context.key("performance", "", "threshold", segment)
+            yield from threshold_verdicts(self.settings, windows, key)

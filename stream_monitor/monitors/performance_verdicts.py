@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from stream_monitor.alerts.wording import apart, labelled, named, number, percent
+from stream_monitor.alerts.wording import apart, labelled, number, percent
 from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.level import Level, Loss, Z
 from stream_monitor.monitors.performance_windows import PerformanceWindows
@@ -86,7 +86,7 @@ def _of_threshold(
         threshold=limit,
         direction="down" if below else "up" if above else None,
         window=span,
-        summary=f"{named(key.model, key.version)}: {metric}{where} over "
+        summary=f"{key.title}: {metric}{where} over "
         f"{labelled(window, span.count)} is {said}, {sign} {bound} ({name})",
         for_ms=rule.for_ms,
         cooldown_ms=settings.cooldown_ms,
@@ -208,7 +208,7 @@ def _of_level_verdict(
         threshold=limit,
         direction=direction,
         window=span,
-        summary=f"{named(key.model, key.version)}: {text}",
+        summary=f"{key.title}: {text}",
         cooldown_ms=settings.cooldown_ms,
         evidence={"window": window, "labels": span.count, "guarantee": "none"},
     )
@@ -238,7 +238,7 @@ def contradiction_verdict(
         threshold=CONTRADICTED_SHARE,
         direction="up",
         window=Span(0, 0, rows),
-        summary=f"{named(key.model, key.version)}: {f'{text}; {advice}' if bad else fine}",
+        summary=f"{key.title}: {f'{text}; {advice}' if bad else fine}",
         cooldown_ms=settings.cooldown_ms,
         evidence={"positive_class": reading.positive, "guarantee": "none"},
     )
@@ -276,7 +276,7 @@ def unexpected_verdict(
         threshold=0.0,
         direction="up",
         window=span,
-        summary=f"{named(key.model, key.version)}: {text if rows else 'no unexpected class'}",
+        summary=f"{key.title}: {text if rows else 'no unexpected class'}",
         cooldown_ms=settings.cooldown_ms,
         evidence={"classes": found, "guarantee": "none"},
     )
@@ -345,7 +345,7 @@ class Told:
                 threshold=0.0,
                 direction="up",
                 window=Span(0, 0, pairs),
-                summary=f"{named(key.model, key.version)}: {text}{also}",
+                summary=f"{key.title}: {text}{also}",
                 evidence={"labels": at, "guarantee": "none"},
             )
 

@@ -8,43 +8,54 @@ same records. Raw values only where `privacy.raw_values` allows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
+from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.rows import Points
 from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import Out
-
-if TYPE_CHECKING:
-    from stream_monitor.monitors.version import Version
 
 SCHEMA = 1
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """Fibonacci hashing: spreads neighbouring offsets evenly."""
 
 
-def records(found: Points, version: Version) -> Iterator[Out]:
-    """Records of a sample of the values of one chunk."""
+def records(
+    context: Context, found: Points, sources: list[str], *, raw_values: bool
+) -> Iterator[Out]:
+    """
+    Records of a sample of the values of one chunk.
+
+    Parameters
+    ----------
+    context : Context
+    found : Points
+        Values outside the fences.
+    sources : list of str
+        Names of source partitions, by the numbers that rows carry.
+    raw_values : bool
+        The records have the values themselves.
+    """
     if not len(found.origin):
         return
     chance = (found.origin["offset"].astype(np.uint64) * GOLDEN >> np.uint64(11)).astype(
         np.float64
     ) / 2.0**53
-    for i in np.flatnonzero(chance < version.settings.anomalies.sample).tolist():
+    for i in np.flatnonzero(chance < context.settings.anomalies.sample).tolist():
         low, high, iqr, value = (
             float(found.fences[0][i]),
             float(found.fences[1][i]),
             float(found.iqr[i]),
             float(found.values[i]),
         )
-        reach = version.settings.anomalies.fence * iqr
-        topic, _, partition = version.sources[int(found.origin["source"][i])].rpartition("/")
+        reach = context.settings.anomalies.fence * iqr
+        topic, _, partition = sources[int(found.origin["source"][i])].rpartition("/")
         record = {
             "schema": SCHEMA,
-            "model": version.model,
-            "version": version.name,
+            "model": context.model,
+            "version": context.version,
             "timestamp": rfc3339(int(found.times_ms[i])),
             "feature": found.feature,
             "kind": "point",
@@ -59,13 +70,13 @@ def records(found: Points, version: Version) -> Iterator[Out]:
             ),
             "low": low,
             "high": high,
-            "reference": version.baseline_id,
+            "reference": context.baseline_id,
             "source": {
                 "topic": topic.partition("@")[0],
                 "partition": int(partition),
                 "offset": int(found.origin["offset"][i]),
             },
         }
-        if version.raw_values:
+        if raw_values:
             record["value"] = value
-        yield Out("anomalies", version.model.encode(), msgspec.json.encode(record))
+        yield Out("anomalies", context.model.encode(), msgspec.json.encode(record))

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from stream_monitor.alerts.wording import apart, named, percent, signal
-from stream_monitor.monitors.baseline import Profile
+from stream_monitor.alerts.wording import apart, percent, signal
+from stream_monitor.monitors.baseline import FeatureProfile, Profile
+from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.shares import Share, against_rules, shares_of
 from stream_monitor.monitors.windowed import Windowed
@@ -57,30 +58,18 @@ def recent(
     return found
 
 
-def judge(
-    model: str,
-    version: str,
-    inputs: Inputs,
-    watermark_ms: int,
-    settings: ModelSettings,
-    baseline_id: str,
-) -> Iterator[Verdict]:
+def judge(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[Verdict]:
     """Verdicts on missing values, broken values and outliers of every feature."""
-    found = recent(inputs, watermark_ms, settings.quality.min_rows)
+    if inputs.profile is None:
+        return
+    found = recent(inputs, watermark_ms, context.settings.quality.min_rows)
     for name in inputs.layout.start if found else ():
         windows = [(now[name], span) for now, span in found if now[name].rows]
         if windows:
-            yield from _verdicts(
-                AlertKey(model, version, "", "data_quality", name, "threshold"),
-                windows,
-                inputs,
-                Given(settings, baseline_id),
-            )
+            yield from _verdicts(context, name, windows, inputs.profile.features[name])
 
 
-def unwatched(
-    model: str, version: str, inputs: Inputs, settings: ModelSettings, baseline_id: str
-) -> Iterator[Verdict]:
+def unwatched(context: Context, inputs: Inputs) -> Iterator[Verdict]:
     """
     The verdict on fields that a given baseline does not have; those of a baseline that was learnt
     are learnt too.
@@ -90,7 +79,7 @@ def unwatched(
     names = sorted(
         name
         for name, row in inputs.unknown_at.items()
-        if inputs.rows - row < settings.baseline.rows
+        if inputs.rows - row < context.settings.baseline.rows
     )
     shown = ", ".join(signal(name) for name in names[:NAMES_SHOWN]) + (
         f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
@@ -99,47 +88,39 @@ def unwatched(
         "the events have fields that the baseline does not have, so they are not watched: "
         f"{shown}; build a baseline that has them"
     )
+    key = context.key("data_quality", "__features__", "profile")
     yield Verdict(
-        key=AlertKey(model, version, "", "data_quality", "__features__", "profile"),
+        key=key,
         level="info" if names else "ok",
         clear=not names,
         value=float(len(names)),
         threshold=0.0,
         direction="up",
         window=Span(0, 0, inputs.rows),
-        summary=f"{named(model, version)}: "
+        summary=f"{key.title}: "
         f"{text if names else 'the events have only fields that the baseline has'}",
-        baseline_id=baseline_id,
-        cooldown_ms=settings.cooldown_ms,
+        baseline_id=context.baseline_id,
+        cooldown_ms=context.settings.cooldown_ms,
         evidence={"fields": names[:NAMES_SHOWN], "guarantee": "none"},
     )
 
 
 def _verdicts(
-    key: AlertKey, windows: list[tuple[Windowed, Span]], inputs: Inputs, given: Given
+    context: Context, name: str, windows: list[tuple[Windowed, Span]], profile: FeatureProfile
 ) -> Iterator[Verdict]:
     """
     One verdict a rule and alert, on what is beyond its limit in one of the windows; otherwise on
     what is not over yet.
     """
-    assert inputs.profile is not None
-    profile = inputs.profile.features[key.subject]
+    key = context.key("data_quality", name, "threshold")
     found: dict[AlertKey, dict[str, list[tuple[Share, Span]]]] = {}
     for now, span in windows:
-        for rule, share in shares_of(key, now, profile, given.settings):
+        for rule, share in shares_of(key, now, profile, context.settings):
             found.setdefault(rule, {}).setdefault(share.what, []).append((share, span))
     for rule, kinds in found.items():
         judged = [_judged(of_kind) for of_kind in kinds.values()]
-        yield _verdict(
-            rule, max(judged, key=lambda j: (j.bad, not j.clear, j.share.surplus)), given
-        )
-
-
-class Given(NamedTuple):
-    """What a verdict needs besides."""
-
-    settings: ModelSettings
-    baseline_id: str
+        worst = max(judged, key=lambda j: (j.bad, not j.clear, j.share.surplus))
+        yield _verdict(context, rule, worst)
 
 
 class Judged(NamedTuple):
@@ -164,7 +145,7 @@ def _judged(windows: list[tuple[Share, Span]]) -> Judged:
     return Judged(*shown, beyond is not None, clear)
 
 
-def _verdict(key: AlertKey, found: Judged, given: Given) -> Verdict:
+def _verdict(context: Context, key: AlertKey, found: Judged) -> Verdict:
     share = found.share
     said, limit = apart(share.value, share.limit, form=percent, digits=3)
     counts = (
@@ -179,10 +160,9 @@ def _verdict(key: AlertKey, found: Judged, given: Given) -> Verdict:
         threshold=share.limit,
         direction="up",
         window=found.span,
-        summary=f"{named(key.model, key.version)}: {signal(key.subject)} is {share.what} in "
-        f"{said} of rows ({counts})",
-        baseline_id=given.baseline_id,
-        cooldown_ms=given.settings.cooldown_ms,
+        summary=f"{key.title}: {signal(key.subject)} is {share.what} in {said} of rows ({counts})",
+        baseline_id=context.baseline_id,
+        cooldown_ms=context.settings.cooldown_ms,
         evidence={
             "rows": int(share.rows),
             "count": int(share.part),

@@ -7,11 +7,14 @@ those of inputs by their baseline, the errors of a regression by the first of th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.drift import CLASS_SCORE, Signal, class_scores, signal_of
+from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.settings import Drift
 
 ERRORS = "__error__"
@@ -88,6 +91,14 @@ class Signals(dict[str, Signal]):
             self.error_scale = float(first.mean()), float(first.std()) or 1.0
         mean, sd = self.error_scale
         return (errors - mean) / sd
+
+    def scale_of(self, subject: str, profiles: Iterable[Profile | None]) -> tuple[float, float]:
+        """Mean and standard deviation by which the values of a signal were standardised."""
+        for profile in profiles:
+            if profile is not None and subject in profile.features:
+                feature = profile.features[subject]
+                return feature.mean, unit_of(feature)
+        return (subject == ERRORS and self.error_scale) or (0.0, 1.0)
 
     def begin_errors_anew(self) -> None:
         """Errors are in other units from here on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_monitor.alerts.wording import apart, named, number
+from stream_monitor.alerts.wording import apart, number
 from stream_monitor.arrays import Float
 from stream_monitor.settings import Anomalies
 from stream_monitor.verdicts import AlertKey, Span, Verdict
@@ -119,7 +119,7 @@ class Trend:
             threshold=before + slope / 2,
             direction="down",
             window=span,
-            summary=f"{named(key.model, key.version)}: {key.subject} {text}",
+            summary=f"{key.title}: {key.subject} {text}",
             cooldown_ms=cooldown_ms,
             evidence={"windows": [round(b, 6) for b in self.blocks], "guarantee": "none"},
         )

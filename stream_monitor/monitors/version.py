@@ -7,7 +7,7 @@ alone decides; nothing else changes the state, so that a look at the gauges neve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 import msgspec
@@ -16,7 +16,7 @@ import numpy as np
 from stream_monitor.arrays import Float, Int
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
-from stream_monitor.monitors import drift, judgement, points
+from stream_monitor.monitors import drift, points, quality
 from stream_monitor.monitors.baseline import (
     ANY_MODEL,
     Profile,
@@ -25,13 +25,14 @@ from stream_monitor.monitors.baseline import (
     encode_profile,
     profile_id,
 )
-from stream_monitor.monitors.containment import Containment
+from stream_monitor.monitors.containment import Containment, Judge, Monitor
+from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.custom import Custom
-from stream_monitor.monitors.history import History
+from stream_monitor.monitors.distance_verdicts import distance_verdicts
+from stream_monitor.monitors.history import History, period_record
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.judged import Judged
-from stream_monitor.monitors.judgement import Judge, judge_all
-from stream_monitor.monitors.patterns import Patterns
+from stream_monitor.monitors.patterns import Patterns, hour_verdicts
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.rows import Points, Rows, merged, with_numbers
 from stream_monitor.monitors.segments import Segments
@@ -39,11 +40,13 @@ from stream_monitor.monitors.signals import ERRORS, Signals
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import CoreSettings
 from stream_monitor.times import HOUR_MS
-from stream_monitor.verdicts import Out
+from stream_monitor.verdicts import Out, Verdict
 from stream_monitor.windows.names import duration_ms
 
 FULL_ROWS = 1_000
 """Rows that are reduced at once."""
+COMPARE_MS = 10_000
+"""Log time between two comparisons of windows with the baseline, which cost most."""
 NO_TIMES: Int = np.empty(0, np.int64)
 
 
@@ -226,12 +229,10 @@ class Version:
         for part, texts in pairs:
             self.contained.run("performance", self._fold_pairs, part, texts, judge)
         for subject in sorted(self.signals.fired):
-            self.contained.run("drift", judgement.judge_signal, self, subject, judge)
+            self.contained.judge("drift", self._of_signal(subject), judge)
         self.signals.fired.clear()
         if pairs and look:
-            self.contained.run(
-                "performance", judge_all, self.performance.verdicts(self.model, self.name), judge
-            )
+            self.contained.judge("performance", self.performance.verdicts(self.context), judge)
         self.changed = True
 
     def _fold(self, rows: Rows) -> None:
@@ -256,7 +257,8 @@ class Version:
         for errors, times, due in strides:
             self._watch_errors(errors, times)
             if due:
-                judge_all(self.performance.verdicts(self.model, self.name, due=True), judge)
+                for verdict in self.performance.verdicts(self.context, due=True):
+                    judge(verdict)
 
     def _watch_errors(self, errors: Float, times_ms: Int) -> None:
         regression = self.performance.task == "regression"
@@ -285,9 +287,14 @@ class Version:
             self.contained.run("segments", self.segments.add, rows)
 
     def _tell_points(self, found: Points) -> None:
-        self.outbox += points.records(found, self)
+        self.outbox += points.records(self.context, found, self.sources, raw_values=self.raw_values)
 
     # ---- judgement
+
+    @property
+    def context(self) -> Context:
+        """What verdicts are about."""
+        return Context(self.model, self.name, self.settings, self.baseline_id)
 
     def tick(self, log_ms: int, judge: Judge, config: str) -> None:
         """
@@ -297,13 +304,49 @@ class Version:
         """
         if config:
             self.contained.run("history", self._tell_history, log_ms, config)
-        judgement.look(self, log_ms, judge)
+        for monitor, verdicts in self._due(log_ms):
+            self.contained.judge(monitor, verdicts, judge)
+        for verdict in self.contained.verdicts(self.context, log_ms):
+            judge(verdict)
+
+    def _due(self, log_ms: int) -> Iterator[tuple[Monitor, Iterable[Verdict]]]:
+        """By monitor, the verdicts on what depends on time, and on what changed since the last."""
+        context, watermark_ms = self.context, self.watermark_ms
+        inputs: tuple[tuple[Monitor, Inputs], ...] = (
+            ("features", self.features),
+            ("outputs", self.outputs),
+        )
+        yield "volume", self.volume.freshness(context, log_ms)
+        if self.changed:
+            self.changed, self.moved = False, True
+            yield "volume", self.volume.verdicts(context, watermark_ms)
+            yield "performance", self.performance.verdicts(context)
+            if self.segments is not None:
+                yield "segments", self.performance.segment_verdicts(context, self.segments)
+            yield "patterns", hour_verdicts(context, self.patterns, self.features, watermark_ms)
+            for monitor, columns in inputs:
+                yield monitor, quality.judge(context, columns, watermark_ms)
+            yield "features", quality.unwatched(context, self.features)
+            for subject in self.signals:
+                yield "drift", self._of_signal(subject)
+        if self.moved and not 0 <= log_ms - self.compared_ms < COMPARE_MS:
+            self.moved, self.compared_ms = False, log_ms
+            for monitor, columns in inputs:
+                yield monitor, distance_verdicts(context, columns, watermark_ms)
+
+    def _of_signal(self, subject: str) -> Iterator[Verdict]:
+        scale = self.signals.scale_of(subject, (self.outputs.profile, self.features.profile))
+        yield from self.signals[subject].verdicts(self.context, scale)
 
     def _tell_history(self, log_ms: int, config: str) -> None:
-        self.outbox += [
-            Out("history", self.model.encode(), record)
-            for record in self.history.records(self, log_ms, config)
-        ]
+        failures = self.volume.failures
+        totals = (self.volume.predictions + failures, failures, self.labels)
+        for period in self.history.ended(totals, log_ms):
+            metrics, _ = self.performance.window(self.settings.windows[0])
+            width_ms = period.end_ms - period.start_ms
+            features, _, _ = self.features.window(self.watermark_ms, width_ms)
+            record = period_record(self.context, period, metrics, features, config)
+            self.outbox.append(Out("history", self.model.encode(), record))
 
     def drain(self) -> list[Out]:
         """Effects since the last time."""

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.wording import apart, duration, named
+from stream_monitor.alerts.wording import apart, duration
 from stream_monitor.arrays import are_numbers
 from stream_monitor.monitors import latency
+from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.latency import FirstCalls
 from stream_monitor.monitors.silence import Silences
-from stream_monitor.settings import PREDICTIONS_MS, ModelSettings
+from stream_monitor.settings import PREDICTIONS_MS
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile
-from stream_monitor.verdicts import AlertKey, Span, Verdict
+from stream_monitor.verdicts import Span, Verdict
 from stream_monitor.windows.panes import Panes
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -78,19 +79,10 @@ class Volume:
         panes, counts = np.unique(times_ms // PANE_MS, return_counts=True)
         self.rows.add_grouped(panes * PANE_MS, counts[:, None] * FAILED)
 
-    def verdicts(
-        self, model: str, version: str, settings: ModelSettings, watermark_ms: int
-    ) -> Iterator[Verdict]:
+    def verdicts(self, context: Context, watermark_ms: int) -> Iterator[Verdict]:
         """Verdicts on latency and failures of recent calls, against the first ones."""
         self.first.add_calls(self.predictions, self.failures)
-        yield from latency.verdicts(
-            self.first,
-            self.panes,
-            self.rows,
-            AlertKey(model, version, "", "latency", "", "profile"),
-            settings,
-            watermark_ms,
-        )
+        yield from latency.verdicts(context, self.first, self.panes, self.rows, watermark_ms)
 
     def quantiles(self, end_ms: int, duration_ms: int) -> Iterator[tuple[float, float]]:
         """(quantile, seconds) of the latency in a window; nothing when it is empty."""
@@ -119,18 +111,15 @@ class Volume:
         self.silences.heard(calls, log_ms)
         self.last_prediction_ms = log_ms
 
-    def freshness(
-        self, model: str, version: str, settings: ModelSettings, now_ms: int
-    ) -> Iterator[Verdict]:
+    def freshness(self, context: Context, now_ms: int) -> Iterator[Verdict]:
         """Verdicts on silence, in log time."""
+        given_ms = context.settings.freshness
         if self.last_prediction_ms:
             self.silences.now_ms = max(now_ms - self.last_prediction_ms, 0)
-        usual_ms = (
-            self.silences.usual_ms() if settings.freshness.predictions_ms == PREDICTIONS_MS else 0.0
-        )
+        usual_ms = self.silences.usual_ms() if given_ms.predictions_ms == PREDICTIONS_MS else 0.0
         for subject, last, given in (
-            ("predictions", self.last_prediction_ms, settings.freshness.predictions_ms),
-            ("labels", self.last_label_ms, settings.freshness.labels_ms),
+            ("predictions", self.last_prediction_ms, given_ms.predictions_ms),
+            ("labels", self.last_label_ms, given_ms.labels_ms),
         ):
             if given is None or not last:
                 continue
@@ -150,15 +139,16 @@ class Volume:
                 if silent > limit
                 else f"{subject} come again"
             )
+            key = context.key("freshness", subject, "silence")
             yield Verdict(
-                key=AlertKey(model, version, "", "freshness", subject, "silence"),
+                key=key,
                 level="warning" if silent > limit else "ok",
                 clear=silent <= limit,
                 value=silent / 1e3,
                 threshold=limit / 1e3,
                 direction="up",
                 window=Span(last, now_ms, 0),
-                summary=f"{named(model, version)}: {text}",
+                summary=f"{key.title}: {text}",
                 evidence={"last_ms": last, "guarantee": "none"},
             )
 

@@ -14,9 +14,11 @@ from stream_monitor.join.join import Join
 from stream_monitor.join.rows import LabelRows, Predictions
 from stream_monitor.join.store import ANY
 from stream_monitor.monitors.containment import Containment
+from stream_monitor.monitors.context import Context
 from stream_monitor.settings import CoreSettings, ModelSettings, Segment, Threshold
 
 HOUR_MS = 3_600_000
+CONTEXT = Context("m", "1", ModelSettings())
 
 
 def broken() -> None:
@@ -26,18 +28,18 @@ def broken() -> None:
 def test_a_monitor_that_is_off_is_tried_again_and_its_alert_ends_when_it_works():
     first = Containment()
     first.run("features", broken)
-    assert [v.level for v in first.verdicts("m", "1", 0)] == ["critical"]
+    assert [v.level for v in first.verdicts(CONTEXT, 0)] == ["critical"]
     same = Containment.from_state(first.state(), again=False)
     same.run("features", lambda: None)
-    assert [v.level for v in same.verdicts("m", "1", 0)] == ["critical"]
+    assert [v.level for v in same.verdicts(CONTEXT, 0)] == ["critical"]
     other = Containment.from_state(first.state(), again=True)
-    assert not list(other.verdicts("m", "1", 0)), "nothing is known yet"
+    assert not list(other.verdicts(CONTEXT, 0)), "nothing is known yet"
     other.run("features", lambda: None)
-    assert [(v.level, v.clear) for v in other.verdicts("m", "1", 0)] == [("ok", True)]
-    assert not list(other.verdicts("m", "1", 0))
+    assert [(v.level, v.clear) for v in other.verdicts(CONTEXT, 0)] == [("ok", True)]
+    assert not list(other.verdicts(CONTEXT, 0))
     worse = Containment.from_state(first.state(), again=True)
     worse.run("features", broken)
-    assert [v.level for v in worse.verdicts("m", "1", 0)] == ["critical"]
+    assert [v.level for v in worse.verdicts(CONTEXT, 0)] == ["critical"]
 
 
 def predictions(ids: list[int]) -> Predictions:
