@@ -2,8 +2,8 @@
 The two Faust agents of a worker: INGEST reads `predictions` and `labels`, EVALUATE reads
 `observations`.
 
-Rule of the file: an agent gets one fetched batch at a time and hands it to `Hub.deliver`, nothing
-else. Faust is the consumer group here: its assignor, rebalances and heartbeats, and the loop that
+Rule of the file: an agent gets one fetched batch at a time and passes it to `Hub.deliver`; it does
+nothing else. Faust runs the consumer group (assignor, rebalances, heartbeats) and the loop that
 calls the agents. The transport (`transport.py`) is ours, because Faust's own unpacks records one by
 one and drops some at a rebalance. Offsets and state are ours, because Faust commits by rules that
 lose or repeat records, and its tables cannot join, window and publish in one transaction.
@@ -22,7 +22,8 @@ from stream_monitor.stages.transport import App, RawSchema
 
 def app_of(hub: Hub) -> App:
     """
-    Faust's app with an agent for each stage of the hub; its `start` and `stop` run and end them.
+    Faust's app with one agent per stage of the hub. Starting and stopping the app starts and stops
+    the hub.
     """
     settings = hub.settings
     app = App(
@@ -34,7 +35,7 @@ def app_of(hub: Hub) -> App:
         topic_disable_leader=True,
         stream_buffer_maxsize=8,
         autodiscover=False,
-        # Faust wants a folder, and writes nothing of ours there
+        # Faust requires a folder; nothing of ours is written to it
         datadir=f"{tempfile.gettempdir()}/stream-monitor-{os.getpid()}",
     )
     app.hub = hub
@@ -45,7 +46,7 @@ def app_of(hub: Hub) -> App:
 
 
 def agent_of(hub: Hub, stage: Stage) -> Any:
-    """The agent of a stage."""
+    """The Faust agent of one stage."""
 
     async def agent(stream: Any) -> None:
         async for fetched in stream:

@@ -1,18 +1,21 @@
 """
-Sources are read in step: the partition that is ahead in event time waits for the one that is
-behind.
+Sources are read in step: a partition that is ahead in event time waits for one that is behind.
 
-Rule of the file: no clock and no I/O, and nothing that waits for good. A partition holds others
-only while records of it are waiting to be read, and come; none waits longer than `wait_s` for the
-same others. It decides only in which order partitions are taken, before the log of observations, so
-that what follows is as deterministic as it was. Flink calls this watermark alignment.
+Rule of the file: no clock and no I/O, and nothing waits for ever. A partition holds back others
+only while it has records waiting and delivers them. No partition waits longer than `wait_s` for the
+same others. This module only decides the order in which partitions are read, before the log of
+observations, so everything after it stays deterministic. Flink calls this watermark alignment.
 
-What its users and those of Kafka Streams complain about, and what is done here: a partition without
-records or without an owner holds all others for ever (here: what is at its end, or silent, holds
-nobody); one that waits itself, or whose records wait in a queue here, is taken for silent (here:
-only what nothing has come of is); progress that is told once a second caps the speed of a backlog
-(here: at once within a worker, and between workers a number of rows may be read ahead); one
-producer's clock is the clock of all (here: the median of the rows that were taken last).
+Known weaknesses of this idea in Flink and Kafka Streams, and what is done here:
+
+- A partition without records or without an owner holds back all others for ever. Here a partition
+  that is at its end, or silent, holds back nobody.
+- A partition that waits itself, or whose records wait in a queue, is taken for silent. Here only a
+  partition that delivered nothing is silent.
+- Progress that is reported once a second limits the speed of a backlog. Here it is known at once
+  within a worker, and between workers a number of rows may be read ahead.
+- The clock of one producer is the clock of all. Here the position is the median of the rows that
+  were read last.
 """
 
 from __future__ import annotations
@@ -34,18 +37,18 @@ from stream_monitor.settings import Settings
 log = logging.getLogger("stream_monitor")
 SILENT_S = 5.0
 """
-Whose records are there, and do not come for so long while others wait for them, holds nobody until
-they do.
+A partition that has records, but delivers none for this long while others wait for it, holds back
+nobody until it delivers again.
 """
 TOLD_MS = 10_000
 """
-Event time by which a partition may besides be ahead of one that another worker reads: what that one
-tells of itself is as old as a commit and a question.
+Additional event time by which a partition may be ahead of one that another worker reads: the
+reported position is as old as a commit and a request.
 """
 NEWS_S = 3.0
 """
-How long a worker waits at most to hear how far others are, where it has read what it may without
-knowing.
+How long a worker waits at most for news of the others, once it has read all that it may without
+news.
 """
 STEPS_MAX = 1_000
 BEHIND_ALL = -math.inf
@@ -53,12 +56,12 @@ NOTE = re.compile(r"(\S*)(?: time=(-?[0-9]{1,18})(?!\S))?")
 
 
 class Told(NamedTuple):
-    """What a worker tells of a partition that it reads, in the metadata of its commits."""
+    """The position of a partition that a worker reports in the metadata of its commits."""
 
     time_ms: int | None
     offset: int
     behind: bool
-    """Whether records wait behind the offset."""
+    """Whether there are records after the offset."""
 
 
 class Place:
@@ -67,23 +70,26 @@ class Place:
     def __init__(self, time_ms: int | None, behind: bool) -> None:
         self.time_ms, self.behind = time_ms, behind
         self.taken = 0
-        """Rows."""
+        """Number of rows that were read."""
         self.steps: deque[tuple[int, int]] = deque(maxlen=STEPS_MAX)
-        """Time and rows of what was taken last: how much of it is after a time."""
+        """
+        Time and number of rows of the last reads, to know how many of these rows are after a given
+        time.
+        """
         self.since_s: float | None = None
-        """Since when it waits."""
+        """Monotonic time since which the partition waits, s."""
         self.excused: set[TopicPartition] = set()
-        """For which it has waited long enough."""
+        """Partitions for which this one has waited long enough."""
         self.waited_s = 0.0
 
     def rows_after(self, time_ms: float) -> int:
-        """Rows that were taken beyond a time."""
+        """Number of recently read rows that are after a time."""
         return sum(n for at, n in self.steps if at > time_ms)
 
 
 class Alignment:
     """
-    Which source partitions have to wait.
+    Decides which source partitions have to wait.
 
     Parameters
     ----------
@@ -101,26 +107,26 @@ class Alignment:
         self.others: dict[TopicPartition, Told] = {}
         """Partitions that other workers read."""
         self.shared = False
-        """Whether there are any."""
+        """Whether other workers read partitions of the same topics."""
         self.unheard_rows = 0
-        """Rows that were taken since others told last: what is known of them is as old as that."""
+        """Rows that were read since the other workers last reported their positions."""
         self._without_news_s: float | None = None
-        """Since when nothing is taken before they tell again."""
+        """Monotonic time since which nothing is read until the other workers report again, s."""
         self.waiting: set[TopicPartition] = set()
         self.on_take: Callable[[], None] = lambda: None
-        """Called when a partition was read on."""
+        """Called after rows of a partition were read."""
         self._silent: dict[TopicPartition, int] = {}
-        """How far what holds nobody was read when that was found."""
+        """Partitions found silent, with their position at that time."""
         self._slowest: tuple[TopicPartition, int, float] | None = None
         self._looked_s = 0.0
 
-    # ---- what is known
+    # ---- positions
 
     def begin(
         self, opened: Mapping[TopicPartition, tuple[int | None, bool]], *, shared: bool = False
     ) -> None:
         """
-        These are read from here on.
+        Start to track these partitions.
 
         Parameters
         ----------
@@ -137,16 +143,17 @@ class Alignment:
             self._silent.pop(tp, None)
 
     def end(self, tps: Collection[TopicPartition]) -> None:
-        """These are not read here any more."""
+        """Stop to track these partitions."""
         for tp in tps:
             self.places.pop(tp, None)
         self.waiting.difference_update(tps)
 
     def take(self, tp: TopicPartition, times_ms: NDArray[np.int64]) -> None:
         """
-        Rows with these event times were taken of a partition.
+        Note that rows with these event times were read from a partition.
 
-        Their median is where it is: a producer whose clock is wrong moves none.
+        Their median becomes the position of the partition, so a producer whose clock is wrong does
+        not move it.
         """
         self.on_take()
         if tp in self.places and len(times_ms):
@@ -161,11 +168,11 @@ class Alignment:
         return self.places[tp].time_ms if tp in self.places else None
 
     def had_more(self, tp: TopicPartition) -> bool:
-        """Whether there were records of it when it was opened."""
+        """Whether a partition had records when it was opened."""
         return tp in self.places and self.places[tp].behind
 
     def tell(self, others: Mapping[TopicPartition, Told]) -> None:
-        """What other workers say of the partitions that they read."""
+        """Set what other workers report about the partitions that they read."""
         self.others = {tp: told for tp, told in others.items() if tp not in self.places}
         self.unheard_rows, self._without_news_s = 0, None
 
@@ -206,10 +213,11 @@ class Alignment:
 
     def _knows_too_little(self, now_s: float) -> bool:
         """
-        Whether all that may be read ahead of other workers was read since they told last.
+        Whether this worker has read as many rows as it may since the others last reported.
 
-        Records may have come for them meanwhile, which these rows would run away from: seen with a
-        worker that stood still for seconds, and had read 50,000 rows when it asked again.
+        The other workers may have received records meanwhile, and further rows would run away from
+        those. A worker that had been stopped for seconds had read 50,000 rows before it asked
+        again.
         """
         here, elsewhere = len(self.places), max(len(self.others), 1)
         if not self.shared or self.unheard_rows <= self.ahead_rows * here / (here + elsewhere):
@@ -218,14 +226,14 @@ class Alignment:
             self._without_news_s = now_s
         if now_s - self._without_news_s < NEWS_S:
             return True
-        # the coordinator is away: on, for as many rows
+        # the coordinator is away: continue for as many rows
         self.unheard_rows, self._without_news_s = 0, None
         return False
 
     def _holders(self, behind: Collection[TopicPartition]) -> list[tuple[float, TopicPartition]]:
-        """Who may hold others, the slowest first."""
+        """Partitions that may hold back others, the slowest first."""
         for tp in [tp for tp, at in self._silent.items() if self._read(tp) != at]:
-            del self._silent[tp]  # it is heard again
+            del self._silent[tp]  # it delivers again
         local = [
             (BEHIND_ALL if p.time_ms is None else p.time_ms, tp)
             for tp, p in self.places.items()
@@ -239,7 +247,7 @@ class Alignment:
         return sorted(each for each in local + told if each[1] not in self._silent)
 
     def _read(self, tp: TopicPartition) -> int:
-        """Grows while a partition is read."""
+        """A number that grows while a partition is read."""
         if tp in self.places:
             return self.places[tp].taken
         return self.others[tp].offset if tp in self.others else -1
@@ -282,9 +290,9 @@ class Alignment:
         self, now_s: float, behind: Collection[TopicPartition], here: Collection[TopicPartition]
     ) -> bool:
         """
-        Whether nothing has come for long of the slowest, while others wait for it.
+        Whether the slowest partition has delivered nothing for too long, while others wait for it.
 
-        What waits itself, or in a queue here, is not silent.
+        A partition that waits itself, or whose records wait in a queue here, is not silent.
         """
         tp = self._holders(behind)[0][1]
         read = self._read(tp)
@@ -303,10 +311,10 @@ class Alignment:
         self._silent[tp], self._slowest = read, None
         return True
 
-    # ---- what is told
+    # ---- reports
 
     def samples(self) -> Iterator[Sample]:
-        """How long partitions have waited."""
+        """Samples of how long partitions have waited."""
         for tp, place in self.places.items():
             yield Sample(
                 "stream_monitor_source_wait_seconds_total",
@@ -316,7 +324,10 @@ class Alignment:
 
 
 def aligned(settings: Settings) -> Alignment:
-    """As `monitor.yaml` wants it. Half of the store of rows may fill while others are behind."""
+    """
+    The alignment that `monitor.yaml` configures. Half of the store of rows may fill while others
+    are behind.
+    """
     worker = settings.worker
     return Alignment(
         worker.max_source_skew_ms,
@@ -327,7 +338,7 @@ def aligned(settings: Settings) -> Alignment:
 
 def noted(topic_id: str, time_ms: int | None) -> str:
     """
-    What a commit keeps of a source partition.
+    The text that a commit of a source partition keeps as metadata.
 
     >>> noted("17", 40), noted("17", None)
     ('17 time=40', '17')
@@ -337,9 +348,10 @@ def noted(topic_id: str, time_ms: int | None) -> str:
 
 def note_of(text: str) -> tuple[str, int | None]:
     r"""
-    What `noted` was given.
+    The arguments that `noted` was called with.
 
-    Other programs commit for the group too, with whatever metadata: what is no number is no time.
+    Other programs may commit for the group too, with any metadata. Text that is not a number gives
+    no time.
 
     >>> note_of("17 time=40"), note_of("17"), note_of("17 time=4\\x00"), note_of("")
     (('17', 40), ('17', None), ('17', None), ('', None))

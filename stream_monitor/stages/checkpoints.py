@@ -1,9 +1,10 @@
 """
-What a partition of `observations` brings about, made durable with its position: alerts, a snapshot
-now and then, the offset.
+Checkpoints of a partition of `observations`: alerts, sometimes a snapshot, and the position become
+durable together.
 
-Rule of the file: with transactions all of it is in one. Without them effects come first and the
-position after them, so that a crash in between repeats effects, with the same ids, and loses none.
+Rule of the file: with transactions everything is in one transaction. Without them effects are
+written first and the position last. A crash in between then repeats effects, with the same ids, and
+loses none.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ LEARNT = [(LEARNT_HEADER, b"")]
 
 
 class Checkpoint(NamedTuple):
-    """What becomes durable together."""
+    """The effects, the snapshot and the position that become durable together."""
 
     position: int
     effects: list[Out]
     parts: dict[str, bytes | None] | None
-    """Of a snapshot; None: none is due."""
+    """Parts of a snapshot; None if none is due."""
 
 
 class Checkpoints:
@@ -45,15 +46,15 @@ class Checkpoints:
 
     async def write(self, tp: TopicPartition, owned: Owned, checkpoint: Checkpoint) -> None:
         """
-        Write it.
+        Write a checkpoint.
 
-        When this raises, only fencing anew and reading tells whether it was committed.
+        If this raises, only fencing again and reading shows whether the checkpoint was committed.
         """
         async with asyncio.timeout(TRANSACTION_S if self.transactional else 3 * TRANSACTION_S):
             await (self._transaction if self.transactional else self._plain)(tp, owned, checkpoint)
 
     async def commit(self, tp: TopicPartition, owned: Owned, position: int) -> None:
-        """Write the position alone, with what is noted beside it."""
+        """Write the position alone, with its metadata."""
         if self.transactional:
             await owned.producer.begin_transaction()
             await self._offset(tp, owned, position)
@@ -105,7 +106,7 @@ class Checkpoints:
     async def _snapshot(
         self, tp: TopicPartition, owned: Owned, position: int, parts: dict[str, bytes | None]
     ) -> None:
-        """Send a snapshot, and note where it is."""
+        """Send a snapshot, and note in the metadata where it is."""
 
         async def send(key: bytes, value: bytes | None) -> int:
             record = await owned.producer.send_and_wait(

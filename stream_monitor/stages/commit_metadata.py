@@ -1,9 +1,9 @@
 """
-What EVALUATE notes in the metadata of the commits of its positions, in front of what failed
+The note that EVALUATE keeps in the metadata of its commits, in front of the failures
 (`poison.with_failures`).
 
-Rule of the file: a note lives as long as the position it lies beside. Who deletes the group's
-offset of a partition, or the topic, forgets both, and begins anew.
+Rule of the file: a note lives as long as the position beside it. When somebody deletes the group's
+offset of a partition, or the topic, both are gone, and the partition starts empty.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BRIEF_MAX = 200
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """
-    About a partition of `observations`, up to the committed position.
+    What EVALUATE knows about a partition of `observations`, up to the committed position.
 
     Examples
     --------
@@ -32,31 +32,31 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """
 
     snapshot: int = -1
-    """Offset of the manifest of its last snapshot; -1: there is none."""
+    """Offset of the manifest of the last snapshot; -1 if there is none."""
     partitions: int = 0
     """
-    How many partitions `observations` has: rows are placed by it; 0: nobody has written it down.
+    Number of partitions of `observations`, which decides where rows go; 0 if it was not stored yet.
     """
     config: str = ""
     """Hash of the configuration of that snapshot, and of everything folded since."""
     since: int = 0
-    """Position at which this configuration took effect,"""
+    """Position at which this configuration took effect."""
     since_ms: int = 0
-    """and when."""
+    """Wall-clock time at which this configuration took effect, ms since 1970."""
     anew: str = ""
-    """What began anew there, in brief."""
+    """Parts of the state that restarted at that position, abbreviated."""
     tenure: int = 0
-    """Without transactions: how many have written snapshots."""
+    """Number of tenures that have written snapshots; counted only without transactions."""
 
     def text(self) -> str:
-        """As it is committed."""
+        """The text that is committed."""
         return msgspec.json.encode(self).decode()
 
 
 def in_brief(anew: list[str], most: int = BRIEF_MAX) -> str:
     """
-    What began anew, in at most so many characters, by default few enough for the metadata of a
-    commit.
+    The restarted parts, shortened to a number of characters that by default fits into the metadata
+    of a commit.
 
     >>> (
     ...     in_brief([]),
@@ -71,7 +71,7 @@ def in_brief(anew: list[str], most: int = BRIEF_MAX) -> str:
 
 def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int]]:
     """
-    The note in the metadata of a commit of this partition, and what failed.
+    The note and the failures in the metadata of a commit of this partition.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """
-Records of the source topics that INGEST cannot take: they are found, and moved to `dead-letters`.
+Finds records of the source topics that INGEST cannot use, and moves them to `dead-letters`.
 
-Rule of the file: nothing is left out without a dead letter, and one that cannot be written ends the
-process.
+Rule of the file: no record is left out without a dead letter, and a dead letter that cannot be
+written ends the process.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class DeadLetters:
 
     def admit(self, tp: TopicPartition, broken: list[Broken]) -> None:
         """
-        End the process at a batch that cannot be read, unless the reading may go on after it.
+        End the process at a batch that cannot be read, unless reading may continue after it.
 
-        A batch that inflates without end is its producer's doing and stops nobody.
+        A batch that decompresses without end is the fault of its producer, and stops nobody.
         """
         for batch in broken:
             if batch.end < 0 or (
@@ -59,7 +59,7 @@ class DeadLetters:
             log.error("%s; it is moved to dead-letters", place(tp, batch))
 
     def suspects(self, reading: Reading, records: Records) -> bool:
-        """Whether the process has ended too often before these records or shortly behind them."""
+        """Whether the process has ended too often before these records or shortly after them."""
         return (
             self.hub.settings.worker.on_poison == "skip"
             and len(records.offsets) > 0
@@ -76,12 +76,14 @@ class DeadLetters:
         """
         Records that would end the process, by their index, each with its dead letter.
 
-        `take` takes some of the records as INGEST would. It runs in forks of the process, of which
-        one may end.
+        `take` processes some of the records as INGEST would. It runs in forks of the process,
+        because a record may end one.
         """
 
         async def attempt(start: int, end: int) -> None:
-            self.hub.alive = time.monotonic()  # each fork takes time, and the hub is still at work
+            self.hub.alive = (
+                time.monotonic()
+            )  # each fork takes time; the watchdog of the hub must not end the process
             why = (await apart([lambda: take(slice(start, end))]))[1]
             if why:
                 raise EndedError(why)
@@ -122,7 +124,7 @@ class DeadLetters:
         for batch in records.broken:
             self.refusals.count(kind, batch.reason)
             headers = letter_headers(tp, batch.start, batch.reason, place(tp, batch))
-            # nothing is known of the batch, not even its length
+            # nothing is known about the batch, not even its length
             headers.append(("stream-monitor.truncated", b"0"))
             waiting.append(await self._sent(producer, b"", None, headers))
         try:
@@ -136,7 +138,7 @@ class DeadLetters:
         """
         The future of one dead letter.
 
-        A full buffer is waited for, because the leader of the partition may be away.
+        If the buffer is full this waits, because the leader of the partition may be away.
         """
         topic = self.hub.topic("dead-letters")
         return await patiently(

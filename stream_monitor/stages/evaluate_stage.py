@@ -1,10 +1,10 @@
 """
-EVALUATE's shell: ownership of partitions around the pure `Shard`.
+EVALUATE with Kafka around it: ownership of partitions, and the pure `Shard` of each.
 
 Rule of the file: fence first, then read the committed position, then restore (`restoring`), then
-seek. Effects and the position become durable together (`checkpoints`); after any timeout or unknown
-error producer and state are thrown away and opened again, for only reading tells what was
-committed.
+seek. Effects and the position become durable together (`checkpoints`). After any timeout or unknown
+error producer and state are discarded and the partition is opened again, because only reading shows
+what was committed.
 """
 
 from __future__ import annotations
@@ -36,23 +36,24 @@ from stream_monitor.stages.tenures import Tenures
 
 log = logging.getLogger("stream_monitor")
 IDLE_S = 2.0
-"""Between transactions when no alert waits."""
+"""Time between transactions while no alert waits, s."""
 HOLD_S = 0.05
-"""The longest that folding holds the event loop, but for a single record."""
+"""The longest time that folding blocks the event loop, s; a single record may take longer."""
 BREATH_S = 0.01
 """
-After such a slice, while a transaction is under way: each of its answers takes several turns of the
-loop, and with a slice before each turn it would not end in time.
+Pause after such a slice while a transaction runs, s. Each answer of the transaction takes several
+turns of the loop; with a slice before each turn it would not end in time.
 """
 TRANSACTION_TIMEOUT_MS = 10_000
 PAUSE_S = 3
 """
-After a failed transaction: more than two heartbeats, in which a zombie is told that it is one.
+Pause after a failed transaction, s. It is longer than two heartbeats, in which a zombie learns that
+it is one.
 """
 
 
 class EvaluateStage:
-    """Owns all state."""
+    """Owns the state of all partitions of `observations` that are assigned to this worker."""
 
     def __init__(self, hub: Hub, targets: int, baselines: Mapping[str, bytes]) -> None:
         self.hub = hub
@@ -92,21 +93,21 @@ class EvaluateStage:
         parked = self.parked.pop(tp, None)
         producer = self._producer(tp)
         try:
-            # 1 fence: ends an open transaction of a former owner, so that what follows is final
+            # 1 fence: ends the open transaction of a former owner, so the next reads are final
             await producer.start()
-            # 2 the position; beside it stands where the last snapshot is
+            # 2 the position; its metadata says where the last snapshot is
             found = await self.restoring.committed(tp)
             position = found.position
             if parked is not None and (parked.position, parked.note) == (
                 position,
                 found.note,
             ):
-                # 3 nobody moved it: the state in memory is the fold up to there
+                # 3 nobody moved the position: the state in memory is the fold up to there
                 parked.producer, parked.broken = producer, False
                 owned = parked
             else:
                 owned = await self.restoring.restore(tp, found, producer)
-        except BaseException:  # cancelled too (another rebalance): nothing half-open stays
+        except BaseException:  # also if cancelled (another rebalance): nothing stays half open
             self.hub.spawn(quietly(producer.stop()))
             raise
         self.tenures.begin(tp, owned, found, before)
@@ -115,8 +116,8 @@ class EvaluateStage:
 
     def _throw_away(self, owned: Owned) -> None:
         """
-        Nobody waits for a producer whose end is in doubt: it would try for seconds to finish what
-        is fenced by then.
+        Discard the state of a partition. Nobody waits for a producer whose transaction is in doubt:
+        it would try for seconds to finish a transaction that is fenced by then.
         """
         self.hub.spawn(quietly(owned.producer.stop()))
 
@@ -143,8 +144,9 @@ class EvaluateStage:
 
     async def next(self, fetched: Fetched) -> Fetched | None:
         """
-        A batch may take seconds after a silence: it is folded in slices, between which heartbeats
-        and transactions run, and what was folded is always the position.
+        Fold the records of a delivery. After a silence a batch may take seconds, so it is folded in
+        slices; heartbeats and transactions run between them. The position is always the end of what
+        was folded.
         """
         owned, tp, records, since = (
             self.owned[fetched.tp],
@@ -169,7 +171,7 @@ class EvaluateStage:
         return records.rest
 
     def _is_gone(self, fetched: Fetched, owned: Owned) -> bool:
-        """Whether the partition was closed or opened again meanwhile."""
+        """Whether the partition was closed, or opened again, meanwhile."""
         return (
             owned.broken
             or self.owned.get(fetched.tp) is not owned
@@ -178,8 +180,8 @@ class EvaluateStage:
 
     async def _try_apart(self, tp: TopicPartition, owned: Owned, records: Records) -> None:
         """
-        Fold these in a copy of the process first; what ends the copy as often as the process may be
-        ended is set aside.
+        Fold these records in a fork of the process first. A record that ends the fork `TRIES` times
+        is set aside.
         """
         steps = {
             offset: partial(owned.shard.fold, value, appended_ms)
@@ -196,8 +198,8 @@ class EvaluateStage:
 
     async def _breathe(self) -> None:
         """
-        Let others run; for a while, if we held the loop for long and a transaction waits for
-        answers.
+        Let other tasks run. If this stage blocked the loop for long and a transaction waits for
+        answers, pause for a while.
         """
         long = time.monotonic() - self._breathed >= HOLD_S and any(
             owned.lock.locked() for owned in self.owned.values()
@@ -209,7 +211,7 @@ class EvaluateStage:
     async def _fold(
         self, tp: TopicPartition, owned: Owned, offset: int, value: bytes, appended_ms: int | None
     ) -> None:
-        """One record; what has ended the process too often is set aside."""
+        """Fold one record, unless it has ended the process too often; then set it aside."""
         if owned.failed.get(offset, 0) >= TRIES and self.hub.settings.worker.on_poison == "skip":
             self._set_aside(tp, owned, offset, value)
             return
@@ -223,7 +225,7 @@ class EvaluateStage:
         """
         Leave a record out.
 
-        The next transaction has a snapshot, so that no restore folds it either.
+        The next transaction has a snapshot, so that no restore folds the record either.
         """
         log.error(
             "%s/%d@%d crashed the worker %d times; moved to dead-letters, its rows are not counted",
@@ -251,10 +253,10 @@ class EvaluateStage:
         self, tp: TopicPartition, owned: Owned, offset: int, error: Exception
     ) -> None:
         """
-        Before the process ends: one more try of this record, for whoever folds it next, at the
-        position that was committed last.
+        Count one more failed try of a record in the last committed position, before the process
+        ends. The next owner of the partition reads the count.
         """
-        owned.broken = True  # half folded: nothing of this state is written
+        owned.broken = True  # half folded: this state must not be written
         failures = self.failures
         tries = owned.failed[offset] = owned.failed.get(offset, 0) + 1
         log.error(
@@ -266,10 +268,10 @@ class EvaluateStage:
             summary(error),
         )
         await self.tenures.end({tp: owned})
-        async with owned.lock:  # a transaction that is under way ends first
-            with suppress(Exception):  # then it is not counted
+        async with owned.lock:  # a running transaction ends first
+            with suppress(Exception):  # the failure is then not counted
                 async with asyncio.timeout(TRANSACTION_S):
-                    if self.failures == failures:  # else only reading tells what is committed
+                    if self.failures == failures:  # otherwise only reading shows what is committed
                         await self.checkpoints.commit(tp, owned, owned.committed)
 
     async def _ticker(self) -> None:
@@ -310,7 +312,7 @@ class EvaluateStage:
                 self.transactions += 1
             except ProducerFenced:
                 die(IN_DOUBT, f"fenced: another worker owns {tp.topic}/{tp.partition}")
-            # a timeout too: it may still be committed, or not; only fencing anew and reading tells
+            # also a timeout: only fencing again and reading shows whether it was committed
             except BaseException as e:
                 owned.broken = True
                 self.failures += 1
@@ -347,10 +349,10 @@ class EvaluateStage:
             *(quietly(o.producer.stop()) for o in closing.values() if not o.broken)
         )
 
-    # ---- what is told
+    # ---- samples
 
     def sources(self) -> list[Iterator[AnySample]]:
-        """Samples of every shard that is owned."""
+        """Samples of every shard that this worker owns."""
         return [o.shard.samples() for o in self.owned.values() if not o.broken]
 
     def samples(self) -> Iterator[Sample]:

@@ -1,8 +1,8 @@
 """
-How the worker ends when it must not go on.
+How the worker ends when it must not continue.
 
-Rule of the file: crash only. What is durable is right and the rest is read again, so nothing is
-flushed and nothing is left politely; a supervisor starts us anew.
+Rule of the file: crash only. Everything durable is right, and the rest is read again. So nothing is
+flushed or closed; a supervisor restarts the worker.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import NoReturn
 log = logging.getLogger("stream_monitor")
 IN_DOUBT, NOT_OPENED, NO_PROGRESS, BATCH_FAILED = 70, 71, 72, 73
 """
-Fenced, or a send in doubt; a partition could not be opened or flushed; nothing moves; a batch
-failed.
+Exit codes. IN_DOUBT: fenced, or a send in doubt. NOT_OPENED: a partition could not be opened or
+flushed. NO_PROGRESS: nothing moves. BATCH_FAILED: a batch failed.
 """
 
 
 def die(code: int, why: str) -> NoReturn:
-    """End the process at once, with a line that says why."""
+    """End the process at once, with a line in the log that gives the reason."""
     log.critical("exit %d: %s", code, why)
     sys.stderr.flush()
     sys.stdout.flush()

@@ -1,8 +1,8 @@
 """
-Copies of the process (forks), in which records are tried that may end it without an exception.
+Forks of the process, in which records are tried that may end it without an exception.
 
-Rule of the file: a copy writes nothing but how far it came, and ends by itself. What ended it is
-told by the kernel; only who is killed from outside tells nothing.
+Rule of the file: a fork writes only how far it came, and ends by itself. The kernel reports what
+ended it. A fork that was killed from outside proves nothing about its records.
 """
 
 from __future__ import annotations
@@ -26,31 +26,32 @@ from stream_monitor.stages.poison import MESSAGE_MAX_CHARS, TRIES, summary
 log = logging.getLogger("stream_monitor")
 COPIES = sys.platform == "linux"
 """
-Whether a copy of the process can be trusted to work: elsewhere libraries of the system do not
-survive it.
+Whether a fork of the process works reliably. On other systems than Linux, system libraries do not
+survive a fork.
 """
 COPY_CPU_S = 20
 COPY_S = 60
 COPY_BYTES = 1 << 30
 """
-What a step may take in a copy, besides the memory that it begins with.
+What one step may use in a fork, besides the memory that the fork starts with.
 
-It needs a small part of each, and less than after what the watchdog of the hub ends the process.
+A normal step needs a small part of each. All are below the time after which the hub's watchdog ends
+the process.
 """
 
 Step = Callable[[], object]
 
 
 class EndedError(Exception):
-    """What ended a copy of the process, in a line."""
+    """What ended a fork of the process, in a line."""
 
 
 async def culprits(
     attempt: Callable[[int, int], Awaitable[None]], start: int, end: int
 ) -> list[tuple[int, EndedError]]:
     """
-    Which of the records `start` to `end` end an attempt `TRIES` times, found by halving: each
-    alone, or all of the smallest run that does it only together.
+    Records between `start` and `end` that end an attempt `TRIES` times. They are found by halving:
+    each record alone, or all of the smallest run that ends an attempt only together.
 
     >>> async def attempt(start, end):
     ...     if 3 in range(start, end):
@@ -75,21 +76,21 @@ async def culprits(
 
 async def apart(steps: Iterable[Step]) -> tuple[int, str]:
     """
-    Take steps in a copy of the process, which may end over one of them. Where there are no copies
-    only what raises is found.
+    Run steps in a fork of the process, which one of them may end. Without forks only exceptions are
+    found.
 
     Returns
     -------
-    how many went well, and what ended the copy: empty when nothing did, and when it was killed from
-    outside, which says nothing of the steps
+    number of steps that succeeded, and what ended the fork; the text is empty if nothing did, and
+    if the fork was killed from outside, because that proves nothing about the steps
     """
     if not COPIES:
         return _in_place(steps)
     read, write = os.pipe()
     with warnings.catch_warnings():
-        # of the threads, none of which holds what a step needs
+        # Python warns about threads; none of them holds a lock that a step needs
         warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()  # on the loop, where nothing is half done
+        pid = os.fork()  # on the event loop, so nothing is half done
     if pid == 0:
         _copy(steps, write)
     os.close(write)
@@ -122,10 +123,10 @@ def _copy(steps: Iterable[Step], write: int) -> NoReturn:
                 kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
             )
 
-        signal.set_wakeup_fd(-1)  # which is the one of the loop that was copied
+        signal.set_wakeup_fd(-1)  # it belongs to the event loop of the parent
         for number in (signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
-        os.closerange(3, write)  # connections, and the port
+        os.closerange(3, write)  # connections, and the HTTP port
         os.closerange(write + 1, 1 << 16)
         logging.disable()
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -133,7 +134,7 @@ def _copy(steps: Iterable[Step], write: int) -> NoReturn:
         limit(resource.RLIMIT_CORE, 0)
         for step in steps:
             limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + COPY_CPU_S)
-            signal.alarm(COPY_S)  # also for a copy whose worker is gone
+            signal.alarm(COPY_S)  # also for a fork whose worker is gone
             step()
             os.write(write, b"\0")
     except BaseException as e:
@@ -167,8 +168,8 @@ async def enders(
     where: str, steps: Mapping[int, Step], wanted: Callable[[], bool]
 ) -> dict[int, str]:
     """
-    Which of some steps, by offset and one after the other, end a copy of the process `TRIES` times,
-    and how; those that do are left out for the ones after them.
+    Steps, by offset, that end a fork of the process `TRIES` times when they run one after the
+    other, and what ended it. A step that ends the fork is left out for the steps after it.
 
     Parameters
     ----------
@@ -176,7 +177,7 @@ async def enders(
         For the log.
     steps : mapping of offset to callable
     wanted : callable
-        Asked before each copy whether to go on.
+        Called before each fork; False stops.
     """
     found: dict[int, str] = {}
     ended: Counter[int] = Counter()

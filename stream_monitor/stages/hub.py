@@ -1,9 +1,10 @@
 """
 Between a driver and the stages: epochs, the order of opening, progress.
 
-Rule of the file (the safety law): a batch is applied only if it is of the current epoch and starts
-where the last one ended; else its partition is opened again. The seam is four calls (`open next
-position flush`): a stage knows nothing of Faust, and a driver nothing of statistics.
+Rule of the file (the safety law): a batch is applied only if it has the current epoch and starts
+where the last one ended; otherwise its partition is opened again. The interface has four calls
+(`open next position flush`). A stage knows nothing of Faust, and a driver knows nothing of
+statistics.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ OPEN_LIMIT_S = 60
 FLUSH_LIMIT_S = 20
 RETRY_S_MAX = 15.0
 HOLES_S = 5.0
-"""Between two looks for batches that got lost on their way here."""
+"""Time between two checks for batches that were lost between fetching and a stage, s."""
 STALE_TRIES = 3
 GO_BACK_WARNING = "%s goes back from %d to %d: the topic was recreated, or its log was truncated"
 
@@ -42,30 +43,34 @@ class Stage(Protocol):
     """INGEST or EVALUATE, as a driver sees it."""
 
     topics: frozenset[str]
-    """Physical names of the topics it reads."""
+    """Names of the topics that the stage reads, with their prefix."""
 
     async def start(self) -> None:
-        """Once, before anything is opened."""
+        """Start the stage; called once, before anything is opened."""
 
     async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """
-        Fence and restore; the offset to read each partition from.
+        Fence and restore partitions. Returns the offset to read each of them from.
 
-        May be cancelled, may be called again.
+        The call may be cancelled, and may be repeated.
         """
 
     async def next(self, fetched: Fetched) -> Fetched | None:
         """
-        Take a delivery before the first await, then perhaps wait (back-pressure).
+        Accept a delivery before the first await, then perhaps wait (back-pressure).
 
-        What would take too much memory at once is the rest, to be delivered next.
+        A part that would need too much memory at once is returned as the rest, to be delivered
+        next.
         """
 
     def position(self, tp: TopicPartition) -> int:
-        """The end of what was taken; -1: not usable, open it again."""
+        """The end of the records that were accepted; -1 if the partition must be opened again."""
 
     async def flush(self) -> None:
-        """Before partitions go: what was taken becomes durable, or is forgotten."""
+        """
+        Make everything durable that was accepted, or discard it; called before partitions are
+        revoked.
+        """
 
 
 class Source(Protocol):
@@ -89,7 +94,7 @@ class Source(Protocol):
 
 
 class Hub:
-    """What every driver does, once for the whole worker."""
+    """The part of the work that does not depend on the driver, once for the whole worker."""
 
     source: Source
 
@@ -105,15 +110,15 @@ class Hub:
         self._reopening: dict[TopicPartition, asyncio.Task[None]] = {}
         self._delivering: set[Stage] = set()
         self.missing: list[str] = []
-        """Topics that were there at the start and are no more."""
+        """Topics that existed at the start and are missing now."""
         self.stopping = False
 
     def topic(self, name: str) -> str:
-        """Physical name of a topic."""
+        """Name of a topic in Kafka, with the prefix."""
         return self.settings.kafka.topic_prefix + name
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A background task; if it fails, the process ends."""
+        """Run a background task; if it fails, the process ends."""
 
         async def guarded() -> None:
             try:
@@ -128,7 +133,7 @@ class Hub:
         return task
 
     async def start(self, source: Source) -> None:
-        """Start the stages, once the driver is there."""
+        """Start the stages, after the driver has started."""
         self.source, self.alive = source, time.monotonic()
         try:
             async with asyncio.timeout(OPEN_LIMIT_S):
@@ -143,20 +148,21 @@ class Hub:
         while not self.stopping:
             time.sleep(1)
             if time.monotonic() - self.alive > OPEN_LIMIT_S + 30:
-                # a driver can stop for good without a word
+                # a driver can stop for good without an error
                 die(NO_PROGRESS, f"made no progress for {OPEN_LIMIT_S + 30} s")
 
     async def _watch_holes(self) -> None:
         """
-        The next batch shows that one is lost, but where no more is sent there is no next one: what
-        was fetched and has reached no stage, twice in a row, is opened again.
+        Reopen partitions with a lost batch. The next batch shows that one was lost, but perhaps no
+        next batch comes. So a partition is reopened if, in two checks, something was fetched that
+        reached no stage.
         """
         before: dict[TopicPartition, tuple[int | None, int]] = {}
         while True:
             await asyncio.sleep(HOLES_S)
             found: dict[TopicPartition, tuple[int | None, int]] = {}
             for stage in self.stages if self.source.flowing() else ():
-                if stage not in self._delivering:  # else it may wait behind that
+                if stage not in self._delivering:  # otherwise it may wait behind that batch
                     places = {
                         tp: (self.source.fetched(tp), stage.position(tp))
                         for tp in self.opened - self._reopening.keys()
@@ -168,10 +174,10 @@ class Hub:
             before = found
 
     async def open(self, tps: Collection[TopicPartition]) -> None:
-        """All partitions of a new assignment, with the flow off: fence, restore, seek."""
+        """Open all partitions of a new assignment, with the flow off: fence, restore, seek."""
         wanted = {TopicPartition(*tp) for tp in tps}
-        # each step of a rebalance is progress: on a busy machine, with brokers and workers that
-        # die, it may take several
+        # each step counts as progress for the watchdog: on a busy machine, while brokers and
+        # workers die, a rebalance may need several
         self.alive = time.monotonic()
         try:
             async with asyncio.timeout(OPEN_LIMIT_S), self._lock:
@@ -186,17 +192,17 @@ class Hub:
         positions: dict[TopicPartition, int] = {}
         for stage in self.stages:
             positions |= await stage.open({tp for tp in wanted if tp.topic in stage.topics})
-        # at the very end: what is fetched between here and the flow's start is a hole
+        # at the very end, because whatever is fetched before the flow starts again is lost
         await self.source.seek(positions)
 
     def reopen(self, stage: Stage, tp: TopicPartition, pause_s: float = 0) -> None:
         """
-        Open one partition again in place, soon: after a hole or a failed transaction. What is
-        delivered of it until then is dropped.
+        Open one partition again in place, soon, after a gap or a failed transaction. Its deliveries
+        are dropped until then.
 
-        A worker that is woken from a long stop may own it no more: during the pause a heartbeat
-        tells it so, before it would fence the new owner. The same holds for one whose heartbeats
-        have not been answered for a session: it waits until they are.
+        A worker that wakes up after a long stop may no longer own the partition. During the pause a
+        heartbeat tells it so, before it would fence the new owner. If its heartbeats were not
+        answered for a whole session, it waits until they are.
         """
         if tp not in self._reopening:
             task = self._reopening[tp] = self.spawn(
@@ -213,7 +219,7 @@ class Hub:
                 continue
             try:
                 async with asyncio.timeout(OPEN_LIMIT_S):
-                    # several at once; `flush` ends them before the next assignment is opened
+                    # several may run; `flush` ends them before the next assignment is opened
                     if (
                         tp in self.source.assigned()
                         and self.source.flowing()
@@ -254,7 +260,7 @@ class Hub:
         except Exception as e:
             log.exception("processing a batch of %s/%d failed", *fetched.tp)
             await self._flush_others(stage)
-            # half applied; Faust would log it and go on with the next
+            # half applied; Faust would log the error and continue with the next batch
             die(
                 BATCH_FAILED,
                 f"processing a batch of {fetched.tp.topic}/{fetched.tp.partition} failed: {e!r}",
@@ -264,8 +270,8 @@ class Hub:
 
     async def _flush_others(self, failed: Stage) -> None:
         """
-        Before the process ends: else INGEST would write again, after each end, the very rows that
-        end EVALUATE, and there would be ever more of them.
+        Flush the other stages before the process ends. Otherwise INGEST would write the rows that
+        end EVALUATE again after each restart, and their number would grow.
         """
         with suppress(Exception):
             async with asyncio.timeout(STOP_LIMIT_S):
@@ -274,13 +280,13 @@ class Hub:
                         await stage.flush()
 
     async def flush(self) -> None:
-        """What every stage has becomes durable."""
+        """Make everything durable that every stage has."""
         if self.opened:
             log.info("close: %s", named(self.opened))
         self.opened, self.alive = set(), time.monotonic()
         reopening = list(self._reopening.values())
         for task in reopening:
-            # the next assignment opens it; what is opened after this may be another's
+            # the next assignment opens it; after this another worker may own the partition
             task.cancel()
         try:
             async with asyncio.timeout(FLUSH_LIMIT_S):
@@ -291,7 +297,7 @@ class Hub:
             die(NOT_OPENED, f"cannot flush: {e!r}")
 
     def trouble(self) -> str:
-        """Why the worker does not do all of its work now; empty when it does."""
+        """Why the worker does not do all of its work now; empty if it does."""
         if not self.opened:
             return "no partition is open yet"
         if not self.source.attended():
@@ -306,7 +312,7 @@ class Hub:
         )
 
     def stop(self) -> None:
-        """Nothing watches any more."""
+        """Stop watching."""
         self.stopping = True
         for task in self._tasks:
             task.cancel()
@@ -330,13 +336,15 @@ class Hub:
 
 
 def why_not_opened(tps: Collection[TopicPartition], error: Exception) -> str:
-    """The last line of the log; what is wrong with stored state says for itself where it is."""
+    """
+    The last line of the log after a failed open. Errors of stored state already say where they are.
+    """
     return str(error) if isinstance(error, StateError) else f"cannot open {named(tps)}: {error!r}"
 
 
 def named(tps: Collection[TopicPartition]) -> str:
     """
-    Partitions in a line of the log.
+    Names of partitions for a line of the log.
 
     >>> named({TopicPartition("labels", 1), TopicPartition("labels", 0)})
     'labels/0, labels/1'
@@ -350,8 +358,8 @@ async def bounds_of(
     """
     First offset and end of each partition.
 
-    An end before our position is not believed at once: a broker that was stopped, and has lost its
-    leadership meanwhile, answers as it was for a moment.
+    An end before our position is not believed at once. A broker that was stopped, and lost its
+    leadership meanwhile, answers with old values for a moment.
     """
     found = await source.bounds(positions)
     for _ in range(STALE_TRIES):

@@ -1,11 +1,11 @@
 """
-Sources are fetched as they are, and handed over in step.
+Sources are fetched without waiting, and delivered in step.
 
-Rule of the file: what was fetched of a source partition is kept here in the order of its offsets
-until its turn has come (`stages/alignment.py` says whose turn it is), and is handed over in parts
-of some thousand records, since event times are known only when records were decoded. A partition of
-which something is kept is paused, so that no more of it is fetched: memory holds one answer of the
-broker, or two, of each.
+Rule of the file: fetched records of a source partition are kept here, in the order of their
+offsets, until it is the partition's turn (`stages/alignment.py` decides). They are delivered in
+parts of some thousand records, because event times are known only after decoding. A partition with
+kept records is paused, so that no more of it is fetched. So memory holds one or two answers of the
+broker per partition.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from stream_monitor.stages.alignment import Alignment
 
 PART_RECORDS = 8_000
 """
-Of a partition at once: more than a flush of INGEST, so that records of observations are as large as
-they would be.
+Records of a partition that are delivered at once. This is more than one flush of INGEST, so that
+records of observations are as large as without alignment.
 """
 TURN_RECORDS = 24_000
-"""Of all partitions between two looks at whose turn it is."""
+"""Records of all partitions that are delivered between two decisions about the order."""
 
 
 class AlignedStage(Protocol):
-    """What reads sources in step: INGEST."""
+    """A stage that reads its sources in step: INGEST."""
 
     topics: frozenset[str]
     alignment: Alignment
@@ -41,7 +41,7 @@ class AlignedStage(Protocol):
 
 
 class Kept(NamedTuple):
-    """Fetched batches of a partition whose turn has not come, and the position after them."""
+    """Fetched batches of a partition that has to wait, and the position after them."""
 
     epoch: int
     batches: list[tuple[int, Any]]
@@ -49,7 +49,7 @@ class Kept(NamedTuple):
 
 
 class FetchingInStep(Fetching):
-    """The consumer of a worker, whose stage reads its topics in step."""
+    """The consumer of a worker that delivers the topics of its aligned stage in step."""
 
     def __init__(self, hub: Epochs, consumer: AIOKafkaConsumer, stage: AlignedStage) -> None:
         super().__init__(hub, consumer)
@@ -68,7 +68,7 @@ class FetchingInStep(Fetching):
         return out
 
     async def _more(self, timeout_s: float) -> None:
-        """Until something was fetched, or something taken that others wait for."""
+        """Wait until something was fetched, or until rows were read that others wait for."""
         waiter = self.consumer._fetcher._create_fetch_waiter()
         wanted = [waiter]
         if self._kept:
@@ -83,7 +83,7 @@ class FetchingInStep(Fetching):
             waiter.result()  # authorisation errors
 
     async def _turn(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Fetched]:
-        """What has been fetched by now and may go on."""
+        """The deliveries that were fetched by now and need not wait."""
         got = await self._drained(partitions)
         assigned = self.consumer.assignment()
         self._kept = {
@@ -105,7 +105,9 @@ class FetchingInStep(Fetching):
         return out | self._released([tp for tp in assigned if tp.topic in self.stage.topics])
 
     def _released(self, sources: list[TopicPartition]) -> dict[TopicPartition, Fetched]:
-        """Parts of what is kept of partitions that need not wait, the slowest first."""
+        """
+        Parts of the kept batches of partitions that need not wait, the slowest partition first.
+        """
         here = {
             tp for tp in sources if tp in self._kept or self.ends.get(tp) != self.stage.position(tp)
         }
@@ -129,7 +131,7 @@ class FetchingInStep(Fetching):
         return -math.inf if time_ms is None else time_ms, tp
 
     def _part(self, tp: TopicPartition) -> tuple[Fetched, int]:
-        """The next batches of a partition, and how many records they have room for."""
+        """The next batches of a partition, and how many offsets they span."""
         kept, n, last = self._kept.pop(tp), 0, 0
         ends = [start for start, _ in kept.batches[1:]] + [
             kept.end
@@ -148,8 +150,8 @@ class FetchingInStep(Fetching):
 
     def _remains(self, tp: TopicPartition) -> bool:
         """
-        Whether the broker has more of it, as of the last answer; before that, whether it had when
-        it was opened.
+        Whether the broker has more records of a partition, by its last answer; before the first
+        answer, by what was known when the partition was opened.
         """
         state = self._state(tp)
         end = state.lso if state.lso is not None and state.lso >= 0 else state.highwater

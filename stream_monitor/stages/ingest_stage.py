@@ -1,15 +1,16 @@
 """
-INGEST's shell: the INGEST rule, sends and commits around the pure `Ingest`.
+INGEST with Kafka around it: the INGEST rule, sends and commits, and the pure `Ingest`.
 
 Rule of the file. For a source partition S and a partition T of `observations`:
-  1. a tenure (one uninterrupted reading of S) starts at a committed offset and takes S without a
-    hole (the hub checks);
+  1. a tenure (from opening S to closing it) starts at a committed offset and reads S without a gap
+   (the hub checks this);
   2. at most one record is unacknowledged on each T; a record never mixes two tenures of S;
-  3. any failed, timed-out or cancelled send ends the process;
-  4. an offset is committed only when all rows below it, for every T, are acknowledged;
+  3. a send that fails, times out or is cancelled ends the process;
+  4. an offset is committed only when all rows below it are acknowledged, for every T;
   5. the partition of a row depends on its record alone.
-Then every earlier row of S for T is in the log before a later one, whatever owners and zombies
-interleave, and EVALUATE may drop what it has seen.
+
+So every earlier row of S for T is in the log before a later one, whatever owners and zombies write
+at the same time, and EVALUATE may drop rows that it has seen before.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ RECORD_BYTES_MAX = 900_000
 
 
 class IngestStage:
-    """JSON to packed columns, per partition of `observations`; at least once."""
+    """Turns JSON into packed columns, by partition of `observations`; at least once."""
 
     def __init__(self, hub: Hub, targets: int) -> None:
         self.hub = hub
@@ -80,8 +81,8 @@ class IngestStage:
         """
         Start the producer.
 
-        Idempotent: it keeps order and retries in place; that alone is not enough for rule 3, since
-        a batch can fail for good.
+        It is idempotent, so it keeps the order and retries in place. That alone does not satisfy
+        rule 3, because a batch can fail for good.
         """
         self._producer = AIOKafkaProducer(
             **client_options(self.hub.settings.kafka),
@@ -95,8 +96,8 @@ class IngestStage:
         except BaseException:
             await quietly(self._producer.stop())
             raise
-        # else what waits for a leader would fail, and end the process, although it can still be
-        # written
+        # otherwise a record that waits for a leader would fail and end the process, although it
+        # can still be written
         self._producer._message_accumulator._batch_ttl = math.inf
         self.hub.spawn(self._pump())
         self.hub.spawn(self._watch_ids())
@@ -104,15 +105,15 @@ class IngestStage:
 
     def source(self, tp: TopicPartition) -> str:
         """
-        Name of a source partition on every row: a topic that was deleted and made again has another
-        id.
+        Name of a source partition, which every row has. A topic that was deleted and created again
+        has another id, and so another name.
         """
         return (
             f"{tp.topic}@{self.readings[tp].topic_id if tp in self.readings else ''}/{tp.partition}"
         )
 
     async def open(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        async with self._lock:  # whatever is in flight is acknowledged first
+        async with self._lock:  # everything in flight is acknowledged first
             gone = (set(self.readings) - self.hub.source.assigned()) | set(tps)
             self.ingest.drop({self.source(tp) for tp in gone})
             self.alignment.end(gone)
@@ -138,17 +139,17 @@ class IngestStage:
             return {tp: self.readings[tp].read for tp in tps}
 
     def _observations(self) -> list[TopicPartition]:
-        """The partitions that rows go to."""
+        """Partitions of `observations`."""
         topic = self.hub.topic("observations")
         return [
             TopicPartition(topic, p)
             for p in range(self.hub.source.partitions(topic) or self.targets)
-        ]  # while there is no metadata nothing is known
+        ]  # without metadata nothing is known
 
     def _demand_same_targets(self, committed: dict[TopicPartition, tuple[int, str] | None]) -> None:
         """
-        Part 5 of the rule: as many partitions of `observations` as when this worker began, and as
-        all workers before it found.
+        Check part 5 of the rule: `observations` must have as many partitions as when this worker
+        began, and as all workers before it found.
         """
         topic, prefix, partitions = (
             self.hub.topic("observations"),
@@ -182,7 +183,7 @@ class IngestStage:
                 or self.hub.epochs.get(tp, fetched.epoch) != fetched.epoch
                 or not self.hub.source.flowing()
             ):
-                return None  # closed or opened again meanwhile
+                return None  # the partition was closed or opened again meanwhile
         try:
             values = (
                 [b"" if i in poison else v for i, v in enumerate(records.values)]
@@ -213,7 +214,9 @@ class IngestStage:
         return records.rest
 
     def _try(self, tp: TopicPartition, records: Records, part: slice) -> None:
-        """Take some records, and pack their rows, on an `Ingest` that is thrown away."""
+        """
+        Process some records, and pack their rows, with an `Ingest` that is discarded afterwards.
+        """
         ingest = self._new_ingest()
         ingest.take(
             self.source(tp),
@@ -228,8 +231,8 @@ class IngestStage:
 
     async def _send(self) -> None:
         """
-        The only place that sends to `observations`: the next record of a target only after the one
-        before is acknowledged.
+        Send rows; the only place that sends to `observations`. The next record of a partition is
+        sent only after the previous one was acknowledged.
         """
         async with self._lock:
             if self._stopped or not self.ingest.rows:
@@ -248,13 +251,13 @@ class IngestStage:
                     *(self._send_to(target, values) for target, values in records.items())
                 )
             except BaseException as e:
-                # a cancelled send is a doubtful one too
+                # a cancelled send is in doubt too
                 die(IN_DOUBT, f"INGEST: sending failed: {e!r}")
             for reading, offset in frontier:
                 reading.acknowledged = offset
 
     def _frontier(self) -> list[tuple[Reading, int]]:
-        """How far each source was taken, where all of it is on its way."""
+        """How far each source was read, for sources whose rows are all on their way."""
         return [(r, r.read) for r in self.readings.values() if not r.burying]
 
     async def _send_to(self, target: int, values: list[bytes]) -> None:
@@ -266,7 +269,10 @@ class IngestStage:
             self.clock.compare(sent_ms, metadata, now_ms())
 
     async def _tick(self) -> None:
-        """A record without rows for every target: log time goes on where nothing flows."""
+        """
+        Send a record without rows to every partition, so that log time advances even if no events
+        come.
+        """
         async with self._lock:
             if self._stopped:
                 return
@@ -279,7 +285,7 @@ class IngestStage:
                 die(IN_DOUBT, f"INGEST: writing a tick failed: {e!r}")
 
     async def _commit(self, limit_s: float = COMMIT_LIMIT_S) -> None:
-        # when nothing waits, tombstones and rejected records move the offset on too
+        # if nothing waits, tombstones and rejected records advance the offset too
         if not self.ingest.rows:
             for reading, offset in self._frontier():
                 reading.acknowledged = offset
@@ -301,15 +307,15 @@ class IngestStage:
 
     async def _watch_ids(self) -> None:
         """
-        A topic that was made anew is a new source; its offsets alone need not tell, since it may
-        have grown past ours.
+        Watch the ids of the topics. A topic that was created again is a new source; its offsets
+        alone do not show it, because they may have grown past the old ones.
 
-        Topics that are gone are told.
+        Missing topics are reported.
         """
         names = [self.hub.topic(name) for name in topics()]
         while True:
             await asyncio.sleep(IDS_S)
-            with suppress(KafkaError):  # the broker is away; it is asked again
+            with suppress(KafkaError):  # the broker is away; ask again later
                 known = await self.hub.source.topic_ids(names)
                 missing = [name for name in names if name not in known] if known else []
                 if missing != self.hub.missing:
@@ -329,14 +335,14 @@ class IngestStage:
         await self._send()
         async with self._lock:
             for reading in self.readings.values():
-                if reading.begun:  # a tenure that ends here has ended with a word
+                if reading.begun:  # this is a clean end of the tenure
                     reading.begun, reading.committed = 0, None
             await self._commit(2 * COMMIT_LIMIT_S)
 
     async def stop(self) -> None:
         """
-        Close the producer, once what is in flight is acknowledged: a tick that is cancelled is a
-        doubtful send, and no clean end.
+        Close the producer after everything in flight is acknowledged. A cancelled tick would be a
+        doubtful send, and not a clean end.
         """
         async with self._lock:
             self._stopped = True

@@ -1,9 +1,9 @@
 """
-Memory that opening took and nobody holds any more, given back to the system.
+Give memory that opening needed back to the system.
 
-Rule of the file: only after a restore. It reads megabytes into buffers of its own and drops a
-former state; the allocator keeps such blocks, in ever more pieces: a worker that was opened twenty
-times held 1.6 GB, of which 140 MB were in use (`bench/chaos.py`, 30 models).
+Rule of the file: only after a restore. A restore reads megabytes into buffers and drops a former
+state, and the allocator keeps these blocks in more and more pieces. A worker that was opened twenty
+times had 1.6 GB, of which 140 MB were in use (`bench/chaos.py`, 30 models).
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from contextlib import suppress
 
 def give_back() -> None:
     """
-    Collect what is only held in circles, then hand free pages back, where the C library can
-    (glibc).
+    Collect cyclic garbage, then return free pages to the system if the C library can (glibc).
 
-    Some tens of milliseconds.
+    This takes some tens of milliseconds.
     """
     gc.collect()
-    with suppress(OSError, AttributeError):  # another C library: it does as it does
+    with suppress(OSError, AttributeError):  # another C library has no such call
         ctypes.CDLL(None).malloc_trim(0)

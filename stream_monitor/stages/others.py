@@ -1,9 +1,9 @@
 """
-How far the other workers of the group have read the sources that are theirs.
+How far the other workers of the group have read the source partitions that they own.
 
-Rule of the file: nobody tells anybody anything for this alone. Each worker keeps beside the offsets
-it commits up to which event time it has read (`alignment.noted`), and asks for those of the
-partitions it does not own; a worker that owns all asks nothing.
+Rule of the file: there are no extra messages for this. Each worker stores the event time up to
+which it has read in the metadata of its commits (`alignment.noted`), and reads those of the
+partitions that it does not own. A worker that owns all partitions reads nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from stream_monitor.stages.hub import Hub, Source
 from stream_monitor.stages.poison import parted
 
 OTHERS_S, OPENING_S = 0.5, 0.05
-"""Between two questions; and between two looks whether something is read here, before the first."""
+"""
+OTHERS_S: time between two requests. OPENING_S: time between two checks, before the first request,
+whether this worker reads anything.
+"""
 
 
 def elsewhere(source: Source, topics: Collection[str]) -> list[TopicPartition]:
@@ -31,7 +34,7 @@ def elsewhere(source: Source, topics: Collection[str]) -> list[TopicPartition]:
 
 
 async def ask(source: Source, topics: Collection[str]) -> dict[TopicPartition, Told]:
-    """What is committed of the partitions that others own, and whether there is more of them."""
+    """The committed positions of partitions that others own, and whether there are more records."""
     others = elsewhere(source, topics)
     if not others:
         return {}
@@ -44,11 +47,11 @@ async def ask(source: Source, topics: Collection[str]) -> dict[TopicPartition, T
 
 
 async def watch(alignment: Alignment, hub: Hub, topics: Collection[str]) -> None:
-    """Ask for ever, while something is read here."""
+    """Ask again and again, while this worker reads something."""
     while alignment.skew_ms is not None:
         if not alignment.places:
             await asyncio.sleep(OPENING_S)
             continue
-        with suppress(KafkaError):  # the broker is away; it is asked again
+        with suppress(KafkaError):  # the broker is away; ask again later
             alignment.tell(await ask(hub.source, topics))
         await asyncio.sleep(OTHERS_S)

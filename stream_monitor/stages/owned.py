@@ -1,8 +1,8 @@
 """
-What owning a partition of `observations` takes: the shard, the producer that fences all others, and
-what is noted beside the position.
+Everything that belongs to an owned partition of `observations`: the shard, the producer that fences
+all others, and the note beside the position.
 
-Rule of the file: no await. What is committed is always the metadata and the state of one moment.
+Rule of the file: no await. Metadata and state of a commit are always those of the same moment.
 """
 
 from __future__ import annotations
@@ -19,33 +19,34 @@ from stream_monitor.stages.commit_metadata import Note
 from stream_monitor.stages.poison import Headers, with_failures
 
 SNAPSHOT_BYTES = 16 << 20
-"""Bytes of `observations` folded between snapshots."""
+"""Bytes of `observations` that are folded between two snapshots."""
 SNAPSHOT_CPU_S_MIN, SNAPSHOT_CPU_S_MAX = 0.5, 3.0
 """
-And CPU time of folding, which a restore does again: within these bounds, SNAPSHOT_COSTS times what
-making the last snapshot took (compressing and sending take twice that again). So a survivor takes
-over soon, snapshots take about 3 % of the time of folding, and with many models, where they are
-dear, a restore still takes no longer than opening may.
+CPU-seconds of folding between two snapshots; a restore has to repeat them. Within these bounds it
+is SNAPSHOT_COSTS times the cost of making the last snapshot (compressing and sending cost twice
+that again). So a surviving worker takes over soon, and snapshots take about 3 % of the time of
+folding. With many models, whose snapshots cost most, a restore still takes no longer than opening
+may.
 """
 SNAPSHOT_COSTS = 100
 
 
 class Committed(NamedTuple):
-    """What a tenure of a partition begins with."""
+    """The committed state with which a tenure of a partition begins."""
 
     position: int
     note: Note
     failed: dict[int, int]
     begun: int
-    """Tenures before it that began there and of which nothing more was heard."""
+    """Earlier tenures that began at this position and came to no clean end."""
     first: int
     end: int
 
 
 class Owned:
     """
-    A shard and what owning it takes: the producer that fences all others, and what is noted beside
-    its position.
+    A shard and everything that owning it needs: the producer that fences all others, and the note
+    beside its position.
     """
 
     def __init__(
@@ -60,29 +61,29 @@ class Owned:
         self.position = self.committed = self.opened = position
         self.since_bytes, self.since_cpu_s = 0, 0.0
         self.snapshot_cpu_s = 0.0
-        """Of making the last one."""
+        """CPU time of making the last snapshot, s."""
         self.stored = stored
-        """The last snapshot."""
+        """Manifest of the last snapshot."""
         self.failed: dict[int, int] = {}
-        """Records by offset that have ended the process, and how often."""
+        """Records, by offset, that have ended the process, and how often."""
         self.reasons: dict[int, str] = {}
-        """What ended a copy of the process over them."""
+        """Records, by offset, that ended a fork of the process, and how the fork ended."""
         self.tenured = False
-        """Whether the committed note has our tenure, without transactions."""
+        """Whether the committed note contains our tenure; used only without transactions."""
         self.begun = 0
         """
-        Tenures that began at `opened` with records waiting, ours included, and of which nothing
-        more was heard.
+        Tenures that began at `opened` while records waited, including this one, and came to no
+        clean end.
         """
         self.careful_until = -1
-        """Records below it are tried in a copy of the process first."""
+        """Records below this offset are tried in a fork of the process first."""
         self.letters: list[tuple[bytes, Headers]] = []
         self.lock = asyncio.Lock()
         self.broken = False
         self.last = 0.0
 
     def fold(self, value: bytes, appended_ms: int | None = None) -> None:
-        """Fold a record, and count what a restore from the last snapshot would have to do again."""
+        """Fold a record, and count what a restore from the last snapshot would have to repeat."""
         began = time.thread_time()
         self.shard.fold(value, appended_ms)
         self.since_cpu_s += time.thread_time() - began
@@ -90,7 +91,7 @@ class Owned:
 
     @property
     def snapshot_due(self) -> bool:
-        """Whether a restore would have to fold more than it is worth."""
+        """Whether a restore would have to repeat so much that a snapshot is worth its cost."""
         worth_cpu_s = min(
             max(SNAPSHOT_COSTS * self.snapshot_cpu_s, SNAPSHOT_CPU_S_MIN), SNAPSHOT_CPU_S_MAX
         )
@@ -101,7 +102,7 @@ class Owned:
         )
 
     def snapshot(self) -> dict[str, bytes | None]:
-        """The state in parts, as of now: folding goes on meanwhile."""
+        """The state in parts, as it is now; folding continues meanwhile."""
         began = time.thread_time()
         parts = self.shard.snapshot(
             [name for name in self.stored.parts if name.startswith(snapshots.FIXED)]
@@ -111,7 +112,7 @@ class Owned:
         return parts
 
     def metadata(self, position: int) -> str:
-        """Of a commit at this position."""
+        """Metadata of a commit at this position."""
         return with_failures(
             self.note.text(), {offset: n for offset, n in self.failed.items() if offset >= position}
         )

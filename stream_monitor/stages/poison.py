@@ -1,14 +1,14 @@
 """
-What ends the process again and again: how often it did, which record it is, and the dead letter of
-it.
+Records that end the process again and again: how often they did, which record it is, and its dead
+letter.
 
-Rule of the file: what is known travels in the metadata of the group's commit, behind what a stage
-keeps there: ` failed=OFFSET:TRIES,…` counts exceptions, ` opened=N` the tenures that began at this
-offset and came to no other end than that of the process (a crash in native code, an endless loop, a
-kill). So it survives the process, and goes to whoever owns the partition next. Such an end is a
-suspicion and no more, since a healthy worker may be killed too: records are then tried in a copy of
-the process (`stages/forks.py`), and set aside is only what ends the copy, alone, as often as the
-process may be ended.
+Rule of the file: the counts are in the metadata of the group's commit, after the note of the stage.
+` failed=OFFSET:TRIES,…` counts exceptions. ` opened=N` counts the tenures that began at this offset
+and ended uncleanly (a crash in native code, an endless loop, a kill). So the counts survive the
+process and reach the next owner of the partition. An unclean end is only a suspicion, because a
+healthy worker may be killed too. The records are then tried in a fork of the process
+(`stages/forks.py`), and only a record that ends the fork alone, as often as the process may be
+ended, is set aside.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from aiokafka import TopicPartition
 from stream_monitor.kafka.deliveries import Broken
 
 TRIES = 3
-"""What has ended the process so often at the same position is set aside."""
+"""A record that has ended the process this often is set aside."""
 CAREFUL_RECORDS = 10_000
 """
-After a record that ended the process: so many are tried apart before they are taken, since what was
-sent once is often sent again.
+After a record that ended the process, this many records are tried in a fork before they are
+processed, because a bad record often comes again.
 """
 MARK_S = 2
-"""For the commit that says that a tenure begins: opening does not wait for it any longer."""
+"""Time limit for the commit that a tenure begins, s. Opening does not wait any longer."""
 REASON = "ended_worker"
 MESSAGE_MAX_CHARS = 1_000
 FAILED_MAX = 100
-"""Entries in the metadata of a commit, of which a broker takes 4 KiB."""
+"""Greatest number of entries in the metadata of a commit; a broker accepts 4 KiB."""
 _MARKS = re.compile(r"(?: failed=([0-9:,]+))?(?: opened=([0-9]+))?$")
 
 Headers = list[tuple[str, bytes]]
@@ -42,7 +42,7 @@ Headers = list[tuple[str, bytes]]
 
 def with_failures(metadata: str, failed: Mapping[int, int], opened: int = 0) -> str:
     """
-    Metadata of a commit that says what failed.
+    Metadata of a commit, with what failed.
 
     >>> with_failures("17", {40: 1, 52: 3}), with_failures("17", {}, opened=2)
     ('17 failed=40:1,52:3', '17 opened=2')
@@ -57,13 +57,13 @@ def with_failures(metadata: str, failed: Mapping[int, int], opened: int = 0) -> 
 
 def parted(metadata: str) -> tuple[str, dict[int, int], int]:
     """
-    What `with_failures` was given.
+    The arguments that `with_failures` was called with.
 
     >>> parted("17 failed=40:1,52:3 opened=2"), parted("")
     (('17', {40: 1, 52: 3}, 2), ('', {}, 0))
     """
     marks = _MARKS.search(metadata)
-    assert marks is not None  # at the very end there is always one without either
+    assert marks is not None  # the pattern also matches the empty text, so there is always a match
     failed = (entry.split(":") for entry in (marks[1] or "").split(",") if entry)
     return (
         metadata[: marks.start()],
@@ -73,7 +73,7 @@ def parted(metadata: str) -> tuple[str, dict[int, int], int]:
 
 
 def suspicion(tp: TopicPartition, offset: int, begun: int, on_poison: str) -> str:
-    """What is said where workers end without a word."""
+    """The line in the log after unclean ends."""
     then = (
         "its records are tried in a fork of the process first"
         if on_poison == "skip"
@@ -110,7 +110,7 @@ def letter_headers(tp: TopicPartition, offset: int, reason: str, message: str) -
 
 
 def place(tp: TopicPartition, broken: Broken) -> str:
-    """Where a broken batch is, and what is wrong with it, in a line."""
+    """Where a broken batch is and what is wrong with it, in a line."""
     until = "(end unknown)" if broken.end < 0 else f"to {broken.end - 1}"
     return (
         f"{tp.topic}/{tp.partition}: the batch of records {broken.start} {until} cannot be read: "

@@ -1,9 +1,9 @@
 """
-The baseline profiles a worker starts with.
+The baseline profiles with which a worker starts.
 
-Rule of the file: published for exactly this model version, else published for the model, else the
-file of the configuration (else it is learnt). One that cannot be used is left out with a line in
-the log: a worker never stops because of it.
+Rule of the file: the profile published for exactly this model version comes first, then the one
+published for the model, then the file of the configuration; otherwise the baseline is learnt. A
+profile that cannot be used is skipped with a line in the log: it never stops a worker.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from stream_monitor.settings import Settings
 log = logging.getLogger("stream_monitor")
 LEARNT_HEADER = "stream-monitor.learnt"
 """
-On baselines that a worker learnt.
+Header of baselines that a worker learnt.
 
-They are for people to see: the fold of the log learns them again, and taking them from here would
-make it another fold.
+They are published for people to read. A worker ignores them: folding the log learns them again, and
+reading them would make the state depend on more than the log.
 """
 
 
 def usable(published: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The published profiles that are profiles; each other one is told."""
+    """The published records that are valid profiles; each other record is logged."""
     out = {}
     for key, value in published.items():
         fault = _fault(key, value)
@@ -44,7 +44,7 @@ def usable(published: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _fault(key: str, value: bytes) -> str:
-    if not key.partition("/")[0]:  # `ANY_MODEL` too, which is the configuration's
+    if not key.partition("/")[0]:  # also `ANY_MODEL`, which belongs to the configuration
         return "its key is not MODEL/VERSION"
     try:
         decode_profile(value)
@@ -55,9 +55,9 @@ def _fault(key: str, value: bytes) -> str:
 
 async def read_baselines(settings: Settings, files: Mapping[str, bytes]) -> dict[str, bytes]:
     """
-    Profiles by "model/version": those of files under "model/" and `ANY_MODEL`, unless published
-    ones stand there.
+    Profiles by "model/version". Profiles of files are under "model/" and `ANY_MODEL`, unless a
+    published one has that key.
 
-    What workers learnt is no published one.
+    Baselines that workers learnt are left out.
     """
     return {**files, **usable(await read_compacted(settings, "baselines", without=LEARNT_HEADER))}

@@ -1,7 +1,8 @@
 """
 How late labels may be.
 
-Rule of the file: a rate that was seen, and the limit of the configuration; nothing is promised.
+Rule of the file: computed from a measured rate and the limit of the configuration; it promises
+nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from stream_monitor.settings import CoreSettings
 
 def reach(batches: list[Records], core: CoreSettings) -> list[Finding]:
     """
-    How late labels may be, at the rate of the newest predictions, if all of them are of models of
-    one partition of observations.
+    How late labels may be, at the rate of the newest predictions, if all of them belong to models
+    of one partition of `observations`.
     """
     a_second = 0.0
     for part in batches:

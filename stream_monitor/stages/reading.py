@@ -1,9 +1,9 @@
 """
-One tenure of one source partition: from where it is read, how far, and what a commit has to
-remember.
+One tenure of one source partition: where reading began, how far it is, and what a commit must
+contain.
 
-Rule of the file: no await. A partition that is opened again gets a new one, so nothing of a tenure
-outlives it.
+Rule of the file: no await. A partition that is opened again gets a new object, so nothing of a
+tenure outlives it.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ class Reading:
     """
     How far a source partition is read in this tenure.
 
-    All offsets are those of the next record.
+    Each offset is that of the next record.
     """
 
     topic_id: str
     """
-    Of the topic when the tenure began; rows carry it, so that a topic that was made anew is another
-    source.
+    Id of the topic when the tenure began. Rows carry it, so a topic that was created again is
+    another source.
     """
     opened: int
-    """Where the tenure began."""
+    """Offset at which the tenure began."""
     read: int
-    """What was taken."""
+    """Offset up to which records were accepted."""
     acknowledged: int | None = None
-    """What is in the log of observations; None: nothing was sent yet."""
+    """Offset up to which all rows are in the log of observations; None before the first send."""
     committed: int | None = None
-    """What was committed last; None: it has to be said again."""
+    """Offset that was committed last; None if it must be committed again."""
     failed: dict[int, int] = field(default_factory=dict)
     """
-    How often the process has ended over records before an offset, with none committed since; from
-    TRIES on they, and some more, are tried apart.
+    How often the process has ended over records before an offset, without a commit since. From
+    TRIES on, these records and some more are tried in a fork.
     """
     begun: int = 0
     """
-    Tenures that began where this one did, itself included, with records waiting, and of which
-    nothing more was heard.
+    Tenures that began at the same offset while records waited, including this one, and came to no
+    clean end.
     """
     burying: bool = False
-    """Dead letters are under way: nothing is committed before they are written."""
+    """Whether dead letters are being written; nothing is committed before they are."""
 
     @property
     def careful_until(self) -> int:
-        """Records below it are tried apart first; -1: none."""
+        """Records below this offset are tried in a fork first; -1 if none."""
         ends = (end + CAREFUL_RECORDS for end, n in self.failed.items() if n >= TRIES)
         return max(ends, default=-1)
 
     def failures(self, at: int) -> dict[int, int]:
-        """What a commit at this offset has to remember."""
+        """The failures that a commit at this offset must contain."""
         again = at == self.opened
         return {
             end: n
@@ -68,13 +68,13 @@ class Reading:
 
     def count_failure(self, end: int) -> tuple[int, int]:
         """
-        One more end of the process over records before `end`: where they begin, and how often it
-        was.
+        Count one more end of the process over records before `end`. Returns where these records
+        begin, and how often it happened.
         """
         at = self.opened if self.acknowledged is None else self.acknowledged
         known = self.failed if at == self.opened else {}
         tries = max(known.values(), default=0) + 1
-        # a commit that is still made says the same
+        # a commit that is still made contains the same
         self.opened, self.failed = (
             at,
             {max([end, *known]): tries},

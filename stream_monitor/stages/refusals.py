@@ -1,7 +1,8 @@
 """
-What was refused of the source topics: how often, why, and of which model.
+Refused records of the source topics: how many, why, and of which model.
 
-Rule of the file: a name out of a record that could not be used is bounded in number like any other.
+Rule of the file: the names of models from records that could not be used are bounded in number like
+any other name.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class Refusals:
         self.core = core
         self.by_reason: Counter[tuple[str, str]] = Counter()
         self.by_model: Counter[str] = Counter()
-        """Predictions; those of which no model can be read under the empty name."""
+        """Refused predictions by model; those without a readable model have the empty name."""
 
     def count(self, kind: str, reason: str, value: bytes = b"") -> None:
-        """One record of `predictions` or `labels`."""
+        """Count one record of `predictions` or `labels`."""
         self.by_reason[kind, reason] += 1
         if kind != "predictions":
             return
@@ -46,7 +47,7 @@ class Refusals:
         ] += 1
 
     def samples(self) -> Iterator[Sample]:
-        """Each reason is there at 0; models as they come."""
+        """Samples: each reason exists at 0; models appear when they come."""
         for topic in ("predictions", "labels"):
             yield from (
                 Sample(

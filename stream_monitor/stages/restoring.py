@@ -1,9 +1,10 @@
 """
-The state of a partition at its committed position: read from the last snapshot, folded on from
-there.
+The state of a partition at its committed position: read from the last snapshot, then folded on up
+to there.
 
-Rule of the file: a restore is silent. What it folds again was published with the position that was
-committed, so its effects are thrown away, and it is folded with the configuration that wrote it.
+Rule of the file: a restore is silent. Everything that it folds again was published with the
+committed position, so its effects are discarded, and it uses the configuration with which they were
+published.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from stream_monitor.stages.tenures import Tenures, begun_at
 
 log = logging.getLogger("stream_monitor")
 LOGGED_MAX = 1_000
-"""Characters of names in a line of the log."""
+"""Greatest number of characters of names in a line of the log."""
 
 
 class Restoring:
     """
-    Makes the state of partitions of `observations` again.
+    Restores the state of partitions of `observations`.
 
     Parameters
     ----------
@@ -55,10 +56,10 @@ class Restoring:
         self.hub, self.targets, self.baselines, self.tenures = hub, targets, baselines, tenures
         self.lost = Lost(hub.settings.worker, "folded", "starts there with an empty state")
         self.restored = False
-        """Since memory was given back last."""
+        """Whether something was restored since memory was last given back."""
 
     async def committed(self, tp: TopicPartition) -> Committed:
-        """Where the group is, and what the log has."""
+        """The committed position of the group and the bounds of the log."""
         mark = self.tenures.mark_of(tp)
         found = await self.hub.source.committed([tp, mark])
         committed = found[tp]
@@ -83,8 +84,8 @@ class Restoring:
         """
         The state at the committed position.
 
-        Up to there it is that of the configuration which wrote what was committed with it; ours
-        takes effect there.
+        Up to there it has the configuration that was in force when it was committed. The
+        configuration of this worker takes effect there.
         """
         core, position, note = self.hub.settings.core, found.position, found.note
         self.restored = True
@@ -98,7 +99,7 @@ class Restoring:
             owned = Owned(shard, producer, note, position, stored)
             read_s = time.monotonic() - began
             await self._refold(reader, tp, owned, at)
-        shard.outbox.clear()  # these effects are in the transactions that were committed
+        shard.outbox.clear()  # these effects are in the committed transactions
         folded_s = time.monotonic() - began - read_s
         log.info(
             "restored %s/%d: read the snapshot in %.1f s, replayed %d records after it in %.1f s",
@@ -112,7 +113,7 @@ class Restoring:
             parts = {name: data or b"" for name, data in snapshot.items()}
             owned.shard = await self._shard(tp, core, parts)
         if self._is_changed(tp, owned, note) or gap:
-            # a snapshot with the next transaction: no restore goes back before this
+            # the next transaction has a snapshot, so that no restore crosses this position
             owned.since_bytes = SNAPSHOT_BYTES
         return owned
 
@@ -120,8 +121,8 @@ class Restoring:
         self, reader: Reader, tp: TopicPartition, found: Committed
     ) -> tuple[Shard, snapshots.Manifest, int]:
         """
-        The state of the last snapshot, what it is stored as, and its position; an empty one where
-        there is none.
+        The state of the last snapshot, its manifest, and its position; an empty state if there is
+        no snapshot.
         """
         core = self.hub.settings.core
         if found.note.snapshot < 0:
@@ -157,7 +158,7 @@ class Restoring:
             ) from e
 
     def _is_changed(self, tp: TopicPartition, owned: Owned, note: Note) -> bool:
-        """Whether another configuration takes effect here; it is told, with what begins anew."""
+        """Whether another configuration takes effect here. If so, the log says what restarts."""
         config = self.hub.settings.core.hash
         if (anew := owned.shard.anew) and owned.shard.config != note.config:
             log.warning(
@@ -178,7 +179,7 @@ class Restoring:
         return changed
 
     async def _refold(self, reader: Reader, tp: TopicPartition, owned: Owned, at: int) -> None:
-        """Fold again what lies between a snapshot and the committed position."""
+        """Fold the records between a snapshot and the committed position again."""
         async for fetched in reader.stretch(tp, at, owned.position):
             part: Fetched | None = fetched
             while part is not None:
@@ -208,8 +209,7 @@ def whole(fetched: Fetched) -> Records:
     """
     The records of a delivery of `observations`.
 
-    A broken batch is never skipped: what it holds is in no other place, and may be thousands of
-    rows.
+    A broken batch is never skipped: its records are nowhere else, and may be thousands of rows.
     """
     records = split(fetched)
     for batch in records.broken:
@@ -225,7 +225,7 @@ def settings_before(
     tp: TopicPartition, manifest: snapshots.Manifest, parts: Mapping[str, bytes]
 ) -> CoreSettings:
     """
-    The configuration that a snapshot was folded with, to go on with it up to the committed
+    The configuration with which a snapshot was folded, to continue with it up to the committed
     position.
     """
     why = (

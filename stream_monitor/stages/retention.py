@@ -1,9 +1,9 @@
 """
-Records that retention deleted before a stage came to them.
+Records that retention deleted before a stage read them.
 
-Rule of the file: they are never passed over in silence. They are logged, counted, and with
-`worker.on_lost: fail` the partition is not opened: nothing is committed then, so the next start
-finds the same.
+Rule of the file: they are never skipped silently. They are logged and counted. With
+`worker.on_lost: fail` the partition is not opened and nothing is committed, so the next start finds
+the same gap.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger("stream_monitor")
 
 class Lost:
     """
-    What one stage has lost, by partition.
+    The lost records of one stage, by partition.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Lost:
     taken : str
         What the stage does with records: `read` or `folded`.
     moving : str
-        What it costs to move the group's offset behind the gap.
+        What happens if somebody moves the group's offset past the gap.
 
     Examples
     --------
@@ -47,12 +47,12 @@ class Lost:
 
     def count(self, tp: TopicPartition, at: int, first: int) -> None:
         """
-        Records from `at` on are wanted, and `first` is the first that is there.
+        Count the records from `at`, which is wanted, to `first`, which is the first that exists.
 
         Raises
         ------
         StateError
-            With `worker.on_lost: fail`; names the ways out.
+            With `worker.on_lost: fail`; the message names the ways out.
         """
         what = (
             f"{tp.topic}/{tp.partition}: records {at} to {first - 1} were deleted by retention "
@@ -68,6 +68,6 @@ class Lost:
         self.records[tp] += first - at
 
     def samples(self) -> Iterator[Sample]:
-        """The gauge of them."""
+        """Samples of the gauge of lost records."""
         for tp, n in self.records.items():
             yield Sample("stream_monitor_lost_records", (tp.topic, str(tp.partition)), n)

@@ -1,11 +1,11 @@
 """
 Snapshots on a compacted topic: parts in chunks, and a manifest that says where they are.
 
-Rule of the file: the pointer to a manifest travels in the metadata of the commit that made it
-valid. A part that never changes (`segment-…`) is written once. A snapshot overwrites nothing of the
-one before, nor, without transactions, of what another tenure wrote, and what neither holds gets a
-tombstone. Every chunk has a checksum; what is missing, broken or of another version is refused with
-the way out, never guessed.
+Rule of the file: the pointer to a manifest is in the metadata of the commit that made it valid. A
+part that never changes (`segment-…`) is written once. A snapshot overwrites nothing of the one
+before it and, without transactions, nothing that another tenure wrote. Keys that neither snapshot
+has get a tombstone. Every chunk has a checksum. A chunk that is missing, broken or of another
+version is refused, with the way out; it is never guessed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ CHUNK_BYTES = 900_000
 VERSION = 3
 TENURES = 16
 """
-So many have keys of their own: what a zombie wrote, and nobody committed, is bounded, since it is
-overwritten in the end.
+This many tenures have keys of their own. They are used in turn, so what a zombie wrote without a
+commit is overwritten in the end and stays bounded.
 """
 Send = Callable[[bytes, bytes | None], Awaitable[int]]
-"""Writes a record (key, value) to the partition and gives its offset."""
+"""Writes a record (key, value) to the partition and returns its offset."""
 FIXED = "segment-"
-"""What the names of parts that never change begin with."""
+"""Prefix of the names of parts that never change."""
 
 
 class Chunk(msgspec.Struct, array_like=True):
@@ -41,12 +41,12 @@ class Chunk(msgspec.Struct, array_like=True):
 
 class Part(msgspec.Struct, array_like=True):
     slot: int
-    """Which of the sets of keys it has."""
+    """Which of the sets of keys this part uses."""
     chunks: list[Chunk]
 
 
 class Versioned(msgspec.Struct, array_like=True):
-    """What manifests of every version begin with."""
+    """The common beginning of manifests of every version."""
 
     version: int
 
@@ -54,16 +54,19 @@ class Versioned(msgspec.Struct, array_like=True):
 class Manifest(msgspec.Struct, array_like=True):
     version: int = VERSION
     position: int = 0
-    """In `observations`: the state is the fold of everything before it."""
+    """Position in `observations`. The state is the fold of everything before it."""
     config: str = ""
-    """Hash of the configuration it was folded with, which is the part `settings`."""
+    """
+    Hash of the configuration with which it was folded; the part `settings` has the configuration
+    itself.
+    """
     parts: dict[str, Part] = {}
     slot: int = 0
-    """Which of the sets of keys it has: two a tenure, in turn."""
+    """Which of the sets of keys this snapshot uses; a tenure uses two in turn."""
     leaving: list[str] = []
     """
-    Keys that the snapshot before had and this one has not: they go with the next one, since only
-    then this one is committed for sure.
+    Keys that the previous snapshot had and this one does not. The next snapshot deletes them,
+    because only then is this one committed for sure.
     """
 
 
@@ -83,8 +86,8 @@ async def write(
     send: Send,
 ) -> tuple[int, Manifest]:
     """
-    Write a snapshot, and tombstones for what no snapshot has any more: its keys would stay on a
-    compacted topic for ever.
+    Write a snapshot, and tombstones for keys that no snapshot has any more. Without tombstones
+    these keys would stay on a compacted topic for ever.
 
     Parameters
     ----------
@@ -93,10 +96,10 @@ async def write(
         Hash of the configuration.
     parts : mapping of name to bytes, or None for a part that is in `before`
     before : Manifest
-        Of the last committed snapshot. Nothing of it is overwritten: without transactions a crash
-        may come before the pointer to this one is committed.
+        Manifest of the last committed snapshot. Nothing of it is overwritten, because without
+        transactions a crash may come before the pointer to this one is committed.
     tenure : int
-        Of this writer, where nothing fences: a zombie that goes on writing has another.
+        Number of this tenure, if nothing fences: a zombie that keeps writing has another.
     send : callable
 
     Returns
@@ -160,7 +163,7 @@ async def read(
     ----------
     reader : Reader
     tp : TopicPartition
-        Of `snapshots`.
+        Partition of `snapshots`.
     pointer : int
         Offset of the manifest.
 
@@ -193,7 +196,7 @@ async def read(
         crc,
         name,
     ) in chunks:
-        # in the order of the log: what follows is there already, and a seek would fetch it again
+        # in the order of the log, because a seek would fetch the next records again
         values[offset] = await _at(reader, tp, offset)
         if zlib.crc32(values[offset]) != crc:
             raise StateError(
@@ -214,7 +217,7 @@ async def _at(reader: Reader, tp: TopicPartition, offset: int) -> bytes:
             f"the snapshot record at {tp.topic}/{tp.partition}:{offset} is broken on the "
             f"broker's disk ({e}); {WAY_OUT}"
         ) from None
-    except OffsetOutOfRangeError:  # the topic was deleted, and made anew
+    except OffsetOutOfRangeError:  # the topic was deleted and created again
         value = None
     if value is None:
         raise StateError(

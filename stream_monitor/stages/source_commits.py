@@ -1,9 +1,9 @@
 """
-What the group's commits say of the source topics: from where a tenure reads, how far its rows are
-in the log, and how often the process has ended there.
+The commits of the source topics: where a tenure starts, how far its rows are in the log, and how
+often the process has ended there.
 
-Rule of the file: a commit that does not arrive loses nothing: rows are repeated, and the next
-commit says the same again.
+Rule of the file: a commit that does not arrive loses nothing. Rows are then repeated, and the next
+commit contains the same again.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ log = logging.getLogger("stream_monitor")
 COMMIT_LIMIT_S = 3.0
 COMMIT_DOUBT_S = 60.0
 """
-A commit that was given up may still arrive, behind newer ones, and set the offset back: for so long
-the newest offset is committed again and again.
+A commit that was given up may still arrive after newer ones and set the offset back. So for this
+long the newest offset is committed again and again, s.
 """
 
 
@@ -39,7 +39,7 @@ class SourceCommits:
     readings : dict of TopicPartition to Reading
         The tenures of this worker; the stage adds and removes them.
     alignment : Alignment
-        Knows the event time that a commit notes.
+        Knows the event time that a commit stores.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class SourceCommits:
         self.lost = Lost(hub.settings.worker, "read", "leaves them out")
         self._partitions: dict[str, int] = {}
         """
-        How many each source topic had when this worker first opened one. Partitions that are added
-        later are read from their beginning, because senders may see them first.
+        Number of partitions of each source topic when this worker first opened one. Partitions that
+        are added later are read from their beginning, because senders may see them first.
         """
         self._doubtful_until = 0.0
 
@@ -62,7 +62,7 @@ class SourceCommits:
         bounds: tuple[int, int],
     ) -> tuple[Reading, int | None]:
         """
-        A new tenure from the committed offset on, and the event time of the last one, if it is
+        A new tenure from the committed offset on, and the event time of the last tenure if it is
         known.
         """
         first, end = bounds
@@ -88,10 +88,10 @@ class SourceCommits:
         self, waiting: dict[TopicPartition, bool], before: dict[TopicPartition, Reading]
     ) -> None:
         """
-        Commit that tenures begin where something waits, so that the next reader knows it if they
-        end without an error.
+        Commit that tenures begin, for partitions with waiting records, so that the next reader
+        knows it if they end uncleanly.
 
-        Where too many tenures ended so, the records are tried apart.
+        If too many tenures ended uncleanly, the records are tried in a fork.
         """
         marked = {}
         for tp, waits in waiting.items():
@@ -99,7 +99,7 @@ class SourceCommits:
             if not waits:
                 reading.begun = 0
                 continue
-            # a tenure that is only opened again is counted already
+            # a tenure that is only opened again was counted already
             again = tp in before and before[tp].begun == reading.begun > 0
             known = reading.begun - again
             reading.begun = known + 1
@@ -112,10 +112,10 @@ class SourceCommits:
 
     async def count_failure(self, ends: dict[TopicPartition, int]) -> None:
         """
-        Commit, before the process ends, one more try of the records that lie before these ends and
-        are not committed.
+        Before the process ends, commit one more failed try of the records that lie before these
+        ends and are not committed.
 
-        The lock of the stage is held.
+        The caller holds the lock of the stage.
         """
         counted = {}
         stop = self.hub.settings.worker.on_poison == "stop"
@@ -125,7 +125,9 @@ class SourceCommits:
             else f"after {TRIES} attempts the record is moved to dead-letters"
         )
         for tp, end in ends.items():
-            if (reading := self.readings.get(tp)) is None:  # another worker has it by now
+            if (
+                reading := self.readings.get(tp)
+            ) is None:  # another worker has the partition by now
                 continue
             at, tries = reading.count_failure(end)
             counted[tp] = at, self._metadata(tp, reading, at)
@@ -158,11 +160,11 @@ class SourceCommits:
 
     async def _commit(self, offsets: dict[TopicPartition, tuple[int, str]], limit_s: float) -> bool:
         """
-        Whether the commit was made. False: it was given up, because it was lost or the coordinator
-        is away.
+        Whether the commit was made. It is given up (False) if it was lost or the coordinator is
+        away.
         """
         try:
-            # aiokafka tries without end, and nothing is sent meanwhile
+            # aiokafka tries without end, and sends nothing meanwhile
             async with asyncio.timeout(limit_s):
                 await self.hub.source.commit(offsets)
         except Exception as e:

@@ -1,10 +1,10 @@
 """
-Tenures of EVALUATE, counted: how many began at a position, and neither moved on nor ended with a
-word (`stages/poison.py` says what becomes of it).
+Counts the tenures of EVALUATE that began at a position and neither advanced nor ended cleanly
+(`stages/poison.py` explains what happens then).
 
-Rule of the file: they are counted in the metadata of a commit on `snapshots`, which the group does
-not read. One on `observations` would take a transaction, and time, in every open. A count that
-cannot be written is left out: it is never worth the work.
+Rule of the file: the counts are in the metadata of a commit on `snapshots`, which the group does
+not read. A commit on `observations` would need a transaction, and time, in every open. A count that
+cannot be written is left out, because it is never worth the delay.
 """
 
 from __future__ import annotations
@@ -32,23 +32,25 @@ log = logging.getLogger("stream_monitor")
 
 
 class Tenures:
-    """Of all partitions of `observations`."""
+    """Counts of all partitions of `observations`."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
 
     def mark_of(self, tp: TopicPartition) -> TopicPartition:
-        """On what those of a partition are counted."""
+        """
+        The partition of `snapshots` whose commit has the count of a partition of `observations`.
+        """
         return TopicPartition(self.hub.topic("snapshots"), tp.partition)
 
     def begin(
         self, tp: TopicPartition, owned: Owned, found: Committed, before: Owned | None
     ) -> None:
         """
-        One begins, in this process after that of `before`; where others ended without a word, its
-        records are tried apart.
+        Begin a tenure; in this process it may follow `before`. If earlier tenures ended uncleanly,
+        its records are tried in a fork.
 
-        It is counted where something waits; one that is only opened again is counted already.
+        It is counted if records wait. A tenure that is only opened again was counted already.
         """
         again = (
             before is not None
@@ -65,7 +67,7 @@ class Tenures:
             )
 
     async def end(self, tenures: Mapping[TopicPartition, Owned]) -> None:
-        """Those that have not moved on end with a word: they are no suspicion."""
+        """End tenures cleanly, so that those that have not advanced raise no suspicion."""
         still = {
             tp: owned
             for tp, owned in tenures.items()
@@ -76,7 +78,7 @@ class Tenures:
         await self.write(still)
 
     async def write(self, tenures: Mapping[TopicPartition, Owned]) -> None:
-        """All counts in a commit, for whoever folds on."""
+        """Write all counts in a commit, for the next owner."""
         if tenures:
             with suppress(Exception):
                 async with asyncio.timeout(MARK_S):
@@ -93,7 +95,7 @@ class Tenures:
 
 def begun_at(position: int, committed: tuple[int, str] | None) -> int:
     """
-    Of what is committed on `snapshots`: how many tenures began at this position.
+    How many tenures began at this position, by the commit on `snapshots`.
 
     >>> begun_at(40, (17, "40 opened=2")), begun_at(41, (17, "40 opened=2")), begun_at(0, None)
     (2, 0, 0)

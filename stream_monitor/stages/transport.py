@@ -1,9 +1,10 @@
 """
-Faust's consumer, made to hand over record batches and to leave offsets alone.
+Faust's consumer, changed so that it delivers record batches and leaves offsets alone.
 
-Rule of the file: every override says why. Faust tracks, acknowledges, commits and seeks by rules
-that lose or repeat records; with `acks=False` topics and these overrides it only moves messages.
-Private methods are pinned by the version of faust-streaming and by `tests/runtime/test_pins.py`.
+Rule of the file: every override gives its reason. Faust tracks, acknowledges, commits and seeks by
+rules that lose or repeat records. With `acks=False` topics and these overrides it only moves
+messages. Private methods are pinned by the version of faust-streaming and by
+`tests/runtime/test_pins.py`.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         "group_id": settings.worker.group,
         "group_instance_id": settings.worker.instance_id,
         "enable_auto_commit": False,
-        # else aiokafka goes on silently elsewhere when what we ask for is gone
+        # otherwise aiokafka silently continues elsewhere if the requested offset is gone
         "auto_offset_reset": "none",
-        # after which new partitions are seen, and a topic that was made anew
+        # after this time new partitions, and a topic that was created again, are seen
         "metadata_max_age_ms": 10_000,
         "isolation_level": "read_committed",
         "fetch_min_bytes": 64 << 10,  # 14 % of a core instead of 56 % at 1,000 events/s
@@ -59,8 +60,8 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
 
 class Thread(driver.AIOKafkaConsumerThread):
     """
-    Faust's consumer thread without a thread: the consumer runs on the main loop, 1 to 1.5 µs a row
-    cheaper.
+    Faust's consumer thread without a thread: the consumer runs on the main loop, which saves 1 to
+    1.5 µs per row.
     """
 
     wait_for_shutdown = False
@@ -85,7 +86,8 @@ class Thread(driver.AIOKafkaConsumerThread):
         max_records: Any = None,  # noqa: ARG002
     ) -> Any:
         """
-        The only place where records, the position after them and the epoch can be taken together.
+        Fetch records. This is the only place where records, the position after them and the epoch
+        can be read together.
         """
         if not self.consumer.flow_active:
             return {}
@@ -115,8 +117,9 @@ class Thread(driver.AIOKafkaConsumerThread):
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         """
-        In a rebalance while we stop, Faust closes the connections at once: what is being flushed
-        and committed comes first, and the group hears that we leave.
+        Flush and commit before connections close. In a rebalance while the worker stops, Faust
+        closes the connections at once. So everything is flushed and committed first, and the group
+        learns that the worker leaves.
         """
         with fatal("cannot release partitions"):
             if self.app.should_stop:
@@ -132,8 +135,8 @@ class Thread(driver.AIOKafkaConsumerThread):
 @contextmanager
 def fatal(what: str) -> Iterator[None]:
     """
-    What is raised in a callback of the group ends the process: aiokafka would log it and consume
-    on, with no state.
+    End the process if a callback of the group raises. Otherwise aiokafka would log the error and
+    continue to consume, without state.
     """
     try:
         yield
@@ -144,8 +147,8 @@ def fatal(what: str) -> Iterator[None]:
 
 class Forgetful(dict[Any, Any]):
     """
-    In place of Faust's read offsets, which drop messages that lie before them: the epoch and the
-    position decide that.
+    Replaces Faust's read offsets, which drop messages before them. Here epoch and position decide
+    which messages count.
     """
 
     def __getitem__(self, key: Any) -> None:
@@ -159,7 +162,7 @@ class Forgetful(dict[Any, Any]):
 
 
 class Consumer(driver.Consumer):
-    """One message a fetched batch, and our own opening and closing."""
+    """Delivers one message per fetched batch, and opens and closes partitions in our way."""
 
     started_hub = False
 
@@ -171,13 +174,16 @@ class Consumer(driver.Consumer):
         return Thread(self, loop=self.loop, beacon=self.beacon)
 
     def verify_event_path(self, now: float, tp: Any) -> None:
-        """Judges by Faust's commits, of which there are none: it would complain for ever."""
+        """
+        Do nothing. Faust's check looks at its own commits, of which there are none, so it would
+        complain for ever.
+        """
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
         """
-        One message for each fetched batch.
+        Deliver one message per fetched batch.
 
-        Faust's own seeks by itself, and sleeps a second when all buffers are full.
+        Faust's own method seeks by itself, and sleeps a second when all buffers are full.
         """
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
@@ -217,7 +223,7 @@ class Consumer(driver.Consumer):
 
     async def perform_seek(self) -> None:
         """
-        After each rebalance, with the flow off and heartbeats running: fence, restore, seek.
+        Fence, restore and seek after each rebalance, with the flow off and heartbeats running.
 
         The next rebalance may cancel it.
         """
@@ -228,14 +234,12 @@ class Consumer(driver.Consumer):
         await self.app.hub.open(self.assignment())
 
     async def wait_empty(self) -> None:
-        """
-        Called once for revocation, SIGTERM and stop, with the flow off: the one place to flush.
-        """
+        """Flush. Faust calls this once for revocation, SIGTERM and stop, with the flow off."""
         await self.app.hub.flush()
 
 
 class FaustSource:
-    """The driver as the stages see it."""
+    """The driver, as the stages see it."""
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
@@ -284,13 +288,13 @@ class FaustSource:
 
 
 class Transport(driver.Transport):
-    """Brings our consumer in."""
+    """Faust's transport with our consumer."""
 
     Consumer = Consumer
 
 
 class RawSchema(faust.Schema):
-    """Hands over the batch as it is: Faust decodes nothing, so no record can stop an agent."""
+    """Passes on the batch as it is. Faust decodes nothing, so no record can stop an agent."""
 
     def compile(self, app: Any, **_: Any) -> Any:
         async def decode(message: Any, *, propagate: bool = False) -> Event:  # noqa: ARG001
@@ -301,8 +305,8 @@ class RawSchema(faust.Schema):
 
 class Boot(faust.App.BootStrategy):
     """
-    What Faust starts: not its own producer, which nobody uses and which would connect without
-    `kafka.security`.
+    What Faust starts. Its own producer is not started, because nobody uses it and it would connect
+    without `kafka.security`.
     """
 
     enable_kafka_producer = False
@@ -320,7 +324,10 @@ class App(faust.App):
         return Transport(self.conf.broker_consumer, self)
 
     def _crash(self, reason: BaseException) -> None:
-        """Faust would stand still, with nothing said, until the watchdog ends it."""
+        """
+        End the process when Faust crashes. Otherwise Faust would stop silently until the watchdog
+        ends the process.
+        """
         if not self.hub.stopping:
             die(NOT_OPENED, f"the consumer failed: {reason!r}")
         super()._crash(reason)
