@@ -1,7 +1,7 @@
 """
-What the broker itself must offer: the requests that a worker sends, and transactions.
+What the broker itself must support: the requests of a worker, and transactions.
 
-Rule of the file: a worker with `at_least_once` needs no transactions, and they are not asked for.
+Rule of the file: a worker with `at_least_once` needs no transactions, so they are not checked then.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ AT_LEAST_ONCE = (
 
 
 async def apis(patient: Patient) -> list[Finding]:
-    """Whether the broker speaks what is needed, transactions included."""
+    """Whether the broker supports the requests that a worker sends, including transactions."""
     needed = API_NAMES | (
         TRANSACTION_API_NAMES
         if patient.settings.worker.processing_guarantee == "exactly_once"
@@ -69,7 +69,7 @@ async def apis(patient: Patient) -> list[Finding]:
 
 
 async def transactions(patient: Patient) -> list[Finding]:
-    """Whether there is a coordinator for our transactions, and we may use it."""
+    """Whether our transactions have a coordinator, and we may use it."""
     worker = patient.settings.worker
     if worker.processing_guarantee != "exactly_once":
         return [

@@ -1,10 +1,9 @@
 """
-Is everything there that a worker needs, and does what flows mean what it should?
+Checks whether a worker has everything that it needs, and whether the records mean what they should.
 
-Rule of the file: every check is one function that returns findings and writes nothing; what it
-cannot find out it says, and a check that breaks is a finding too. A finding that is not ok says
-what to do about it. `CHECKUPS` lists the checks; each module beside this one has those of one
-thing.
+Rule of the file: every check is one function that returns findings and writes nothing. A check says
+what it cannot find out, and a check that breaks is a finding too. A finding that is not ok says
+what to do. `CHECKUPS` lists the checks; each module beside this one has the checks of one subject.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ CHECKUPS: dict[str, Checkup] = {
     "sample": events.sample,
     "clock": events.log_time,
 }
-"""In the order in which they run."""
+"""The checks, in the order in which they run."""
 
 
 async def examine(
@@ -96,7 +95,7 @@ async def examine(
 
 
 async def _configs(cluster: Cluster, names: list[str]) -> dict[str, dict[str, str]]:
-    """Settings of the topics, none when we may not ask; the check of topics says so."""
+    """Settings of the topics; none if we may not read them, which the check of topics reports."""
     try:
         return await cluster.configs(names)
     except Exception:
@@ -117,7 +116,7 @@ async def metrics_port(http: HttpSettings) -> Finding:
         else:
             return Finding("metrics port", "ok", f"{place} is free")
     try:
-        # whose certificate it is does not matter: nothing is told to it
+        # the certificate does not matter, because nothing is sent to the server
         url = f"{http.url(http.port)}/ready"
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session,

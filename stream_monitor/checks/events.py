@@ -1,5 +1,5 @@
 """
-The newest records of the topics: whether they mean what the contract says, and when they were made.
+The newest records of the topics: whether they fit the contract, and when they were made.
 
 Rule of the file: records are decoded by the code of a worker (`Ingest`), so that the two agree.
 """
@@ -29,9 +29,7 @@ TIMESTAMP_TYPE = "message.timestamp.type"
 
 
 async def sample(patient: Patient) -> list[Finding]:
-    """
-    Whether the newest records of the inputs mean what the contract says, and when they were made.
-    """
+    """Whether the newest records of the inputs fit the contract, and when they were made."""
     found: list[Finding] = []
     ids: dict[str, list[str]] = {}
     for kind in INPUTS if patient.sample_n else ():
@@ -73,7 +71,7 @@ async def sample(patient: Patient) -> list[Finding]:
 def _taken(
     kind: str, topic: str, batches: list[Records], max_record_bytes: int
 ) -> tuple[Ingest, list[tuple[Records, Reject]]]:
-    """Records as a worker would take them, and which it would refuse."""
+    """The records that a worker would accept, and those that it would refuse."""
     ingest, refused = Ingest(1, max_record_bytes=max_record_bytes), []
     for batch in batches:
         rejects = ingest.take(
@@ -88,7 +86,7 @@ def _taken(
 
 
 def judged(kind: str, topic: str, batches: list[Records], max_record_bytes: int) -> Finding:
-    """Decode records as the worker would, and show what it would refuse."""
+    """Decode records as a worker would, and show those that it would refuse."""
     refused = _taken(kind, topic, batches, max_record_bytes)[1]
     total = sum(len(batch.values) for batch in batches)
     models = Counter(
@@ -166,7 +164,7 @@ def clock(kind: str, batches: list[Records], now_ms: int) -> Finding:
 
 
 async def log_time(patient: Patient) -> list[Finding]:
-    """Whose clock log time goes by, and what the clocks of workers are like."""
+    """Which clock log time follows, and how far the clocks of workers differ."""
     facts = patient.facts("observations")
     if facts is None or not patient.sample_n:
         return []

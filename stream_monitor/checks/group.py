@@ -1,8 +1,8 @@
 """
-What the commits of the consumer group say: who works, how far behind it is, and with which
-configuration.
+What the commits of the consumer group show: which workers run, how far they are behind, and with
+which configuration.
 
-Rule of the file: it reads what is committed and joins no group.
+Rule of the file: it reads commits and does not join the group.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stream_monitor.stages.commit_metadata import read_note
 from stream_monitor.times import MINUTE_MS
 
 ROLLOUT_MS = 5 * MINUTE_MS
-"""So long may workers have different configurations."""
+"""Workers may have different configurations for this long, ms."""
 LAG_RECORDS_WARN = 100_000
 
 
@@ -25,7 +25,7 @@ async def group(patient: Patient) -> list[Finding]:
     name = patient.settings.worker.group
     facts = await patient.cluster.group(name)
     if facts.operations is not None and READ not in facts.operations:
-        return []  # the check of permissions says so
+        return []  # the check of permissions reports it
     offsets = await patient.cluster.committed(name)
     state = f"group {name}: {facts.state or 'unknown'}, {facts.members} member(s)"
     if not offsets:
@@ -89,8 +89,8 @@ async def _lag(patient: Patient, topic: TopicFacts, offsets: dict[int, int]) -> 
 
 async def configuration(patient: Patient) -> list[Finding]:
     """
-    With which configuration each partition of `observations` is evaluated, as its last commit notes
-    it, and by how many partitions its rows are placed.
+    The configuration with which each partition of `observations` is evaluated, and the number of
+    partitions for which its rows were placed, by its last commit.
     """
     observations = patient.facts("observations")
     if observations is None:

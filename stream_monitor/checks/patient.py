@@ -1,7 +1,7 @@
 """
-What the checks of `doctor` look at.
+The facts that the checks of `doctor` share.
 
-Rule of the file: it is read once, before any check; a check asks the cluster only for more.
+Rule of the file: they are read once, before any check. A check asks the cluster only for more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INPUTS = ("predictions", "labels")
 
 
 class Patient(Struct, frozen=True):
-    """What the checks look at."""
+    """The facts that the checks share."""
 
     settings: Settings
     cluster: Cluster
@@ -33,7 +33,7 @@ class Patient(Struct, frozen=True):
         return self.settings.kafka.topic_prefix + topic
 
     def facts(self, topic: str) -> TopicFacts | None:
-        """The topic as the cluster has it."""
+        """The topic as the cluster describes it."""
         return self.topics.get(self.physical(topic))
 
 

@@ -1,8 +1,8 @@
 """
-The whole way of one prediction and its label, measured from outside: from the topics to the gauge.
+Measures the whole way of one prediction and its label from outside: from the topics to the gauge.
 
-Rule of the file: it writes two events of the model `__probe__` and nothing else, and believes only
-what `/metrics` says.
+Rule of the file: it writes events of the model `__probe__` and nothing else, and believes only
+`/metrics`.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ async def probe(
     urls : sequence of str
         `/metrics` of every worker: any of them may have the partition of the model.
     metrics : HttpSettings, optional
-        Their `worker.metrics`: with its token it asks, and its certificate is trusted.
+        `worker.metrics` of these workers: its token is sent, and its certificate is trusted.
     wait_s : float, seconds
-        After which it has failed.
+        The probe fails after this time.
     """
     metrics = metrics or HttpSettings()
     headers = {"Authorization": f"Bearer {metrics.token.reveal()}"} if metrics.token else {}
@@ -132,7 +132,9 @@ async def _send(kafka: KafkaSettings) -> None:
 
 
 async def _seen(session: aiohttp.ClientSession, urls: Sequence[str]) -> tuple[float, bool]:
-    """Labels of the probe that the workers have counted, and whether one shows its gauge."""
+    """
+    Number of labels of the probe that the workers have counted, and whether one shows its gauge.
+    """
     labels, shown = 0.0, False
     for url in urls:
         async with session.get(url) as response:

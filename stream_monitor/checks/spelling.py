@@ -1,8 +1,8 @@
 """
-Do predictions and labels write their ids alike?
+Checks whether predictions and labels write their ids in the same way.
 
-Rule of the file: the newest labels need not be of the newest predictions, so that ids which are not
-shared say nothing by themselves; ids of another form do.
+Rule of the file: the newest labels need not belong to the newest predictions. So ids that are not
+shared prove nothing, but ids of another form do.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Identified(Struct):
 
 def form(event_id: str) -> str:
     """
-    The form of an id: what kinds of characters follow each other.
+    The form of an id: which kinds of characters follow each other.
 
     >>> form("order-17"), form("0042"), form("AB_7"), form("1f0c1f9e-0b1a-4c38-9d4b-2f6f3a1c9b7e")
     ('a-9', '9', 'A_9', 'u')
@@ -53,7 +53,7 @@ def ids_of(values: Iterable[bytes | None]) -> list[str]:
 
 def compared(predictions: list[str], labels: list[str]) -> Finding | None:
     """
-    Whether ids of both topics are written alike; None where one has none.
+    Whether the ids of both topics have the same form; None if one topic has no ids.
 
     >>> compared(["17", "18"], ["order-17"]).status, compared(["17", "18"], ["3"]).status
     ('warn', 'ok')

@@ -23,14 +23,11 @@ ACCESS: dict[str, frozenset[int]] = {
     "baselines": frozenset({READ, WRITE}),
     "lifecycle": frozenset({READ, WRITE}),
 }
-"""What a worker does with each topic."""
+"""The operations that a worker needs on each topic."""
 
 
 async def topics(patient: Patient) -> list[Finding]:
-    """
-    Whether the topics are there, with leaders, and what the worker will do about those that are
-    not.
-    """
+    """Whether the topics exist and have leaders, and what the worker will do about missing ones."""
     found: list[Finding] = []
     create = patient.settings.kafka.create_topics
     absent = [patient.physical(topic) for topic in ACCESS if patient.facts(topic) is None]
@@ -90,7 +87,7 @@ async def topics(patient: Patient) -> list[Finding]:
 
 
 async def permissions(patient: Patient) -> list[Finding]:
-    """Whether we may do with topics and group what a worker does."""
+    """Whether we have the permissions on topics and group that a worker needs."""
     names = {READ: "Read", WRITE: "Write"}
     found: list[Finding] = []
     unknown = False

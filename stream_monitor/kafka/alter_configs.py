@@ -1,9 +1,9 @@
 """
-IncrementalAlterConfigs (KIP-339), which aiokafka does not speak.
+IncrementalAlterConfigs (KIP-339), which aiokafka does not support.
 
-Rule of the file: the request and its answer, version 0. aiokafka's `alter_configs` sends the older
-AlterConfigs, which sets everything back that is not named; this one touches only what is named.
-Every broker since Kafka 2.3 has it.
+Rule of the file: only the request and its answer, version 0. aiokafka's `alter_configs` sends the
+older AlterConfigs, which resets every setting that is not named. This request changes only the
+named settings. Every broker since Kafka 2.3 has it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class IncrementalAlterConfigsRequest_v0(RequestStruct):  # noqa: N801
 
 
 class SetTopicConfigs(Request[IncrementalAlterConfigsRequest_v0]):
-    """Set some settings of some topics and leave the others alone."""
+    """Set some settings of some topics, and leave the others unchanged."""
 
     API_KEY: ClassVar[int] = INCREMENTAL_ALTER_CONFIGS_KEY
 

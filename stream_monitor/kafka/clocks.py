@@ -1,8 +1,9 @@
 """
-How the clocks of workers and of brokers compare.
+Compares the clocks of workers and brokers.
 
-Rule of the file: a comparison is a measurement, never a correction. Log time is the broker's, and a
-worker whose clock is wrong is told, since its log, its lag and its own ticks are dated wrong.
+Rule of the file: a comparison is a measurement, never a correction. Log time follows the broker. If
+the clock of a worker is wrong, its log, its lag and its ticks have wrong times, so the difference
+is reported.
 """
 
 from __future__ import annotations
@@ -18,31 +19,33 @@ from stream_monitor.metrics.samples import Sample
 
 log = logging.getLogger("stream_monitor")
 OFF_MS = 5_000
-"""Clocks that are kept in step differ by less."""
+"""Synchronised clocks differ by less than this, ms."""
 BY_BROKER = 1
-"""The type of a record's time where `message.timestamp.type` is `LogAppendTime`."""
+"""Timestamp type of a record if `message.timestamp.type` is `LogAppendTime`."""
 ADVICE = (
     "keep the clocks of workers and brokers in step (NTP); windows and alerts go by the broker's"
 )
 
 
 def now_ms() -> int:
-    """The clock of this machine."""
+    """Time of the clock of this machine, ms since 1970."""
     return time.time_ns() // 1_000_000
 
 
 class Clock:
-    """The clock of this worker against that of the brokers, by the records that it writes."""
+    """
+    Compares the clock of this worker with those of the brokers, by the records that it writes.
+    """
 
     def __init__(self) -> None:
         self.offset_ms: int | None = None
-        """How far ours is ahead; None: nothing tells."""
+        """How far our clock is ahead of the broker's, ms; None while unknown."""
         self._told: str | None = None
 
     def compare(self, sent_ms: int, metadata: RecordMetadata, answered_ms: int) -> None:
         """
-        Take the answer to a record: its broker had it between the two times, if the clocks are the
-        same.
+        Compare the clocks by the answer to a record. If they agree, the broker appended the record
+        between the two times.
 
         Examples
         --------
@@ -76,14 +79,14 @@ class Clock:
             log.warning(message, *values)
 
     def samples(self) -> Iterator[Sample]:
-        """The gauge, where something is known."""
+        """Samples of the gauge, if the offset is known."""
         if self.offset_ms is not None:
             yield Sample("stream_monitor_clock_offset_seconds", (), self.offset_ms / 1e3)
 
 
 def apart(ahead_ms: int) -> str:
     """
-    How far a clock is from another.
+    The difference between two clocks, in words.
 
     >>> apart(7_300_000), apart(-45_000)
     ('2 h ahead of', '45 s behind')
@@ -93,7 +96,7 @@ def apart(ahead_ms: int) -> str:
 
 def worker_clocks(name: str, flushed_ms: list[int], appended_ms: list[int]) -> Finding:
     """
-    What the newest records of `observations` say of the clocks of their writers.
+    What the newest records of `observations` show about the clocks of the workers that wrote them.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """
-Questions to a Kafka cluster for `doctor`.
+Requests to a Kafka cluster for `doctor`.
 
-Rule of the file: it asks and never writes: no topic is created, no offset committed, no group
-joined.
+Rule of the file: it reads and never writes. It creates no topic, commits no offset and joins no
+group.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ from stream_monitor.settings import KafkaSettings
 
 GROUP_COORDINATOR, TRANSACTION_COORDINATOR = 0, 1
 GROUP_ID_NOT_FOUND = 69
-"""What newer brokers say of a group that nobody used."""
+"""Error code of newer brokers for a group that nobody has used."""
 TOPIC_AUTHORIZATION_FAILED, GROUP_AUTHORIZATION_FAILED = 29, 30
 COORDINATOR_STARTS = frozenset({14, 15, 16})
-"""Codes that pass: the coordinator is loading, not available yet, or has just moved."""
+"""Error codes that pass: the coordinator is loading, not available yet, or has just moved."""
 TRIES = 20
 
 
 class TopicFacts(Struct, frozen=True):
-    """A topic as the cluster has it."""
+    """A topic as the cluster describes it."""
 
     name: str
     partitions: int
     replicas: int
     leaderless: int
     operations: frozenset[int] | None
-    """What we may do with it; None when the broker does not say."""
+    """Operations that we may do with the topic; None if the broker does not say."""
 
 
 class GroupFacts(Struct, frozen=True):
-    """A consumer group as its coordinator has it."""
+    """A consumer group as its coordinator describes it."""
 
     state: str
     members: int
@@ -119,7 +119,7 @@ class Cluster:
                 await _stopped(close(), self._timeout_s)
 
     async def topics(self) -> dict[str, TopicFacts]:
-        """All topics we may see, by their physical name."""
+        """All topics that we may see, by their name in Kafka."""
         with_operations = self.versions.get(METADATA_KEY, (0, 0))[1] >= METADATA_WITH_OPERATIONS
         answer = await self._ask(
             MetadataWithOperations()
@@ -141,7 +141,7 @@ class Cluster:
         return found
 
     async def hidden(self, names: list[str]) -> set[str]:
-        """Which of these topics we may not even see, whether they are there or not."""
+        """Those of these topics that we may not see, whether they exist or not."""
         answer = (
             await self._ask(MetadataRequest(names, allow_auto_topic_creation=False))
             if names
@@ -154,7 +154,7 @@ class Cluster:
         )
 
     async def configs(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
-        """Settings of topics; a topic whose settings we may not see is missing."""
+        """Settings of topics; topics whose settings we may not see are left out."""
         resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         found: dict[str, dict[str, str]] = {}
         for answer in (
@@ -168,12 +168,15 @@ class Cluster:
         return found
 
     async def transaction_coordinator(self, transactional_id: str) -> str:
-        """Ask for the coordinator of a transactional id: empty when there is one, else why not."""
+        """
+        Ask for the coordinator of a transactional id. Returns an empty text if there is one,
+        otherwise the reason.
+        """
         answer = await self._coordinator(transactional_id, TRANSACTION_COORDINATOR)
         return "" if not answer.error_code else name_of(answer.error_code)
 
     async def group(self, name: str) -> GroupFacts:
-        """State of a consumer group (`Dead` when nobody ever used it)."""
+        """State of a consumer group (`Dead` if nobody ever used it)."""
         coordinator = await self._coordinator(name, GROUP_COORDINATOR)
         if coordinator.error_code == GROUP_AUTHORIZATION_FAILED:
             return GroupFacts("hidden from us", 0, frozenset())
@@ -195,7 +198,7 @@ class Cluster:
         )
 
     async def _coordinator(self, name: str, kind: int) -> Any:
-        """Ask until there is one: the first question makes a fresh cluster elect it."""
+        """Ask until there is a coordinator: the first request makes a new cluster elect one."""
         return await self._until_started(
             lambda: self._ask(FindCoordinatorRequest(name, kind)), lambda answer: answer.error_code
         )
@@ -203,7 +206,7 @@ class Cluster:
     async def _until_started(
         self, ask: Callable[[], Awaitable[Any]], code: Callable[[Any], int]
     ) -> Any:
-        """The answer, once the coordinator is there and has loaded, or its last refusal."""
+        """The answer of the coordinator once it has loaded, or its last refusal."""
         for _ in range(TRIES):
             answer = await ask()
             if code(answer) not in COORDINATOR_STARTS:
@@ -212,9 +215,7 @@ class Cluster:
         return answer
 
     async def committed(self, group: str) -> dict[TopicPartition, tuple[int, str]]:
-        """
-        Committed offsets of a group, with their metadata; none of a group that is hidden from us.
-        """
+        """Committed offsets of a group with their metadata; none if we may not see the group."""
         coordinator = await self._coordinator(group, GROUP_COORDINATOR)
         answer = coordinator
         if not coordinator.error_code:
@@ -229,7 +230,7 @@ class Cluster:
         return {tp: at for tp, at in told(answer).items() if at is not None}
 
     async def ends(self, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
-        """Offsets of the first and after the last record by partition."""
+        """Offset of the first record, and offset after the last record, by partition."""
         every = [TopicPartition(topic, partition) for partition in range(partitions)]
         if self._consumer is None:
             self._consumer = self._new_consumer()
@@ -252,7 +253,7 @@ class Cluster:
         }
         if not ends:
             return []
-        # one for each topic: aiokafka's may never stop when it was assigned twice
+        # one consumer per topic, because aiokafka's may never stop after two assignments
         consumer = self._new_consumer()
         try:
             await self._timed(consumer.start())
@@ -303,12 +304,12 @@ class Cluster:
 
 
 async def _stopped(stop: Awaitable[None], timeout_s: float) -> None:
-    """Wait for a client to stop, but not for ever: we only read, nothing can be lost."""
+    """Wait for a client to stop, but not for ever: it only reads, so nothing can be lost."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout_s):
             await stop
 
 
 def name_of(code: int) -> str:
-    """What a broker calls an error."""
+    """Name of an error code of a broker."""
     return str(for_code(code).__name__).removesuffix("Error")

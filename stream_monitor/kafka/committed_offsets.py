@@ -1,11 +1,11 @@
 """
 Committed offsets of the group, with their metadata.
 
-Rule of the file: "nothing is committed" is believed only where the coordinator says so of that very
-partition. aiokafka's own call looks at the errors of partitions only. Since version 2 of the answer
-an error of the whole group stands beside them, and there are no partitions then: while a
-coordinator loads the group, after a restart or a move, that looks as if nothing was committed. A
-partition would be folded again from its beginning, and each of its alerts be written twice (seen,
+Rule of the file: "nothing is committed" is believed only if the coordinator says so about that very
+partition. aiokafka's own call checks only the errors of partitions. Since version 2 the answer also
+has an error of the whole group, and then no partitions. While a coordinator loads the group, after
+a restart or a move, that looks as if nothing was committed. The partition would then be folded
+again from its beginning, and each of its alerts be written twice (this happened in
 `bench/chaos.py`, seed 1).
 """
 
@@ -33,8 +33,8 @@ async def committed_offsets(
     coordinator: Any, tps: Collection[TopicPartition]
 ) -> dict[TopicPartition, tuple[int, str] | None]:
     """
-    Committed offset and metadata of each partition; None where there is none. Asks until the
-    coordinator knows; the caller sets the limit.
+    Committed offset and metadata of each partition; None if there is none. Asks until the
+    coordinator knows; the caller sets the time limit.
 
     Raises
     ------
@@ -57,7 +57,7 @@ async def committed_offsets(
             return {tp: found[tp] for tp in tps}
         except KafkaError as e:
             if isinstance(e, NotCoordinatorForGroupError | GroupCoordinatorNotAvailableError):
-                coordinator.coordinator_dead()  # it is looked for again
+                coordinator.coordinator_dead()  # look for the coordinator again
             if not e.retriable:
                 raise
         await asyncio.sleep(RETRY_S)
@@ -66,7 +66,7 @@ async def committed_offsets(
 
 def told(answer: Any) -> dict[TopicPartition, tuple[int, str] | None]:
     """
-    What an answer to OffsetFetch says of each partition in it.
+    The content of an answer to OffsetFetch, by partition.
 
     Raises
     ------
@@ -74,7 +74,9 @@ def told(answer: Any) -> dict[TopicPartition, tuple[int, str] | None]:
         It is an error of the group, or of a partition.
     """
     found: dict[TopicPartition, tuple[int, str] | None] = {}
-    errors = [getattr(answer, "error_code", 0)]  # before version 2 there is none of the group
+    errors = [
+        getattr(answer, "error_code", 0)
+    ]  # before version 2 the answer has no error of the group
     for topic, partitions in answer.topics:
         for partition, offset, metadata, error in partitions:
             errors.append(error)

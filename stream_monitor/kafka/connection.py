@@ -1,10 +1,9 @@
 """
-How everybody connects to Kafka, and what is said when that fails.
+The connection to Kafka: its options, and the message if it fails.
 
-Rule of the file: consumer, producers and admin get the same options from one place, so that
-security cannot differ between them. No secret is ever part of a message. aiokafka logs why a
-connection fails, and raises only that it does: what it logs is heard here, and told as the setting
-to change.
+Rule of the file: consumer, producers and admin client get the same options from one place, so that
+security cannot differ between them. A message never contains a secret. aiokafka raises only that a
+connection fails and logs the reason. This module reads that log, and reports the setting to change.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from stream_monitor.settings import KafkaSettings, Security
 CERTIFICATE_NOT_YET_VALID, CERTIFICATE_EXPIRED = 9, 10
 REQUEST_MS = 10_000
 """
-The longest wait for an answer.
+The longest wait for an answer, ms.
 
-A broker that hangs, or whose machine is gone, closes no connection: it must not hold up who could
-ask the others, which lead after 9 s (`broker.session.timeout.ms`).
+A broker that hangs, or whose machine is gone, closes no connection. It must not delay requests to
+the other brokers, which become leaders after 9 s (`broker.session.timeout.ms`).
 """
 OTHER_NAME = frozenset({62, 64})
-"""OpenSSL's codes of verification: a host name, and an address, that the certificate has not."""
+"""OpenSSL's verification errors for a host name, or an address, that is not in the certificate."""
 NO_TLS = frozenset(
     {
         "WRONG_VERSION_NUMBER",
@@ -48,14 +47,14 @@ PASSWORD = (
 
 
 spoken = logging.getLogger("aiokafka")
-spoken.propagate = False  # its own words name no setting, and at DEBUG they hold what is sent
+spoken.propagate = False  # its messages name no setting, and at DEBUG they contain what is sent
 spoken.addHandler(logging.NullHandler())
 spoken.setLevel(logging.WARNING)
 
 
 def client_options(kafka: KafkaSettings) -> dict[str, Any]:
     """
-    Options that every aiokafka client is made with.
+    Options for every aiokafka client.
 
     Raises
     ------
@@ -81,7 +80,7 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
 
 
 class _Ear(logging.Handler):
-    """Keeps the errors that aiokafka logs."""
+    """Collects the errors that aiokafka logs."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -92,7 +91,7 @@ class _Ear(logging.Handler):
 
 
 def errors_of(record: logging.LogRecord) -> list[BaseException]:
-    """The exceptions that a record of a log tells."""
+    """The exceptions in a log record."""
     return (
         [a for a in record.args if isinstance(a, BaseException)]
         if isinstance(record.args, tuple)
@@ -114,12 +113,12 @@ def overheard() -> Iterator[list[BaseException]]:
 @contextmanager
 def connecting(kafka: KafkaSettings) -> Iterator[None]:
     """
-    Around the start of a client.
+    Context for starting a client.
 
     Raises
     ------
     BrokerError
-        Whatever went wrong, as one line: the setting, and what to do.
+        For any failure, in one line: the setting, and what to do.
     """
     with overheard() as heard:
         try:
@@ -141,13 +140,13 @@ def connecting(kafka: KafkaSettings) -> Iterator[None]:
 
 def refusal(kafka: KafkaSettings, errors: Sequence[BaseException]) -> str:
     """
-    Why there is no connection, and what to do about it: one line.
+    One line that says why there is no connection, and what to do.
 
     Parameters
     ----------
     kafka : KafkaSettings
     errors : sequence of exceptions
-        The last is what was raised; those before were only logged.
+        The last one was raised; the others were only logged.
     """
     told = [why for error in errors for why in [explained(kafka.security, error)] if why]
     last = errors[-1]
@@ -166,8 +165,8 @@ def explained(
     security: Security, error: BaseException | None, *, worked: bool = False
 ) -> str | None:
     """
-    What an error, or what caused it, means, and what to do; None when that is not known. A
-    connection that `worked` may close for other reasons than our settings.
+    What an error or its cause means, and what to do; None if unknown. A connection that `worked`
+    may close for reasons other than our settings.
     """
     while error is not None:
         why = _tls(security, error) or _login(security, error) or _network(error)
@@ -182,7 +181,7 @@ def explained(
 
 
 def why_not(error: BaseException) -> str:
-    """What a broker refuses, with what to allow."""
+    """What a broker refuses, with the permission to grant."""
     subject = f" {error.args[0]}" if error.args else ""
     if isinstance(error, kafka_errors.TopicAuthorizationFailedError):
         return (
@@ -286,7 +285,10 @@ def _network(error: BaseException) -> str | None:
 
 
 def _closed(security: Security) -> str:
-    """A broker says no more when it expects something else on this port."""
+    """
+    What to say if the broker just closes the connection, because it expects another protocol on
+    this port.
+    """
     if security.protocol == "PLAINTEXT":
         return (
             "the broker closed the connection; when it demands TLS or a login on this port, set "

@@ -1,10 +1,11 @@
 """
-What one fetch gave, as whole record batches, and how the records are taken out of it.
+The result of one fetch as whole record batches, and how records are read from it.
 
-Rule of the file: record batches stay compressed until `split` decodes them; CRC, aborted
-transactions and control batches are checked as aiokafka does (`tests/kafka/test_fetching.py`
-compares the two). A batch that cannot be read is handed over as `Broken`, never raised: the stage
-knows what to do about it. The private attributes used here are pinned by a contract test.
+Rule of the file: record batches stay compressed until `split` decodes them. CRC, aborted
+transactions and control batches are checked in the same way as in aiokafka
+(`tests/kafka/test_fetching.py` compares the two). A batch that cannot be read is returned as
+`Broken`, never raised, because the stage decides what to do with it. The private attributes used
+here are pinned by a contract test.
 """
 
 from __future__ import annotations
@@ -24,45 +25,44 @@ inflating.bound()
 READ_COMMITTED = 1
 TAKEN_BYTES_MAX = 32 << 20
 """
-Of a delivery no further batch is inflated once its records take so much memory.
+Once the records of a delivery use this much memory, no further batch of it is decompressed.
 
-Most deliveries stay far below it; one of 2 MiB can hold 64 GiB.
+Most deliveries stay far below it; one of 2 MiB can contain 64 GiB.
 """
 RECORD_BYTES = 200
-"""Memory of a record besides its value and key."""
+"""Memory of a record in bytes, without its value and key."""
 
 
 class Fetched(NamedTuple):
-    """What was fetched of one partition at once."""
+    """The records that were fetched of one partition at once."""
 
     tp: TopicPartition
     epoch: int
-    """Our own count of seeks of this partition: a batch of an older epoch is stale."""
+    """Our own count of seeks of this partition. A batch of an older epoch is stale."""
     start: int | None
     """
-    Where the batch before it ended: a hole (a batch lost on its way here) shows as start !=
-    position.
+    End of the previous batch. If it differs from the position, a batch was lost on its way here.
 
-    None: the broker has no longer, or not yet, what was asked for.
+    None: the broker no longer has, or does not yet have, the requested records.
     """
     end: int
-    """The position after it, control records and compacted ones included."""
+    """The position after the delivery, including control records and compacted ones."""
     batches: list[tuple[int, Any]]
     """
-    (first wanted offset, record batch of aiokafka or `Broken`).
+    Pairs of (first wanted offset, record batch of aiokafka or `Broken`).
 
-    `split` takes them out: a batch that was inflated stays so.
+    `split` decodes them; a batch that was decompressed stays so.
     """
 
 
 class Broken(NamedTuple):
-    """A batch whose records cannot be had."""
+    """A batch whose records cannot be read."""
 
     start: int
     end: int
-    """The offset after it; -1: nothing tells where it ends."""
+    """The offset after the batch; -1 if its end is unknown."""
     reason: str
-    """`corrupt_batch`, or `too_large` where it would inflate past the bounds."""
+    """`corrupt_batch`, or `too_large` if it would decompress beyond the limits."""
     message: str
 
 
@@ -73,16 +73,16 @@ class Records(NamedTuple):
     times_ms: NDArray[np.int64]
     broken: list[Broken]
     end: int
-    """The position after them."""
+    """The position after these records."""
     rest: Fetched | None
-    """What is left of the delivery, where it would take too much memory at once."""
+    """The rest of the delivery, if all of it would need too much memory at once."""
     by_broker: tuple[bool, ...] = ()
-    """Whether the broker dated each record; empty: none of them."""
+    """Whether the broker set the time of each record; empty if of none."""
 
     def entries(self) -> Iterator[tuple[int, bytes, int | None]]:
         """
-        Offset and value of each record that has one, and when the broker appended it, where it says
-        so.
+        Offset and value of each record that has a value, and the broker's append time if it is
+        known.
         """
         times = (
             [
@@ -101,9 +101,9 @@ class Records(NamedTuple):
 
 def split(fetched: Fetched) -> Records:
     """
-    The records of a delivery, or of its first batches, and the batches that gave none.
+    The records of a delivery, or of its first batches, and the batches that could not be read.
 
-    Decompresses; 0.4 µs a record of 400 bytes.
+    This decompresses the batches; it takes 0.4 µs for a record of 400 bytes.
     """
     values: list[bytes | None] = []
     keys: list[bytes | None] = []
@@ -127,7 +127,7 @@ def split(fetched: Fetched) -> Records:
                     offsets.append(record.offset)
                     times.append(record.timestamp)
         except Exception as e:
-            # whatever a codec raises; the CRC was right, so that the header can be believed
+            # any error of a codec; the CRC was right, so the header can be believed
             for column in (values, keys, offsets, times):
                 del column[had:]
             broken.append(
@@ -159,8 +159,8 @@ def record_batches(records: Any, log_end: int | None = None) -> Iterator[tuple[i
     """
     `PartitionRecords._unpack_records` of aiokafka, down to the batch and no further.
 
-    A batch whose CRC is wrong ends what is taken of an answer, since the aborted transactions that
-    the answer names may end in it; the next fetch begins with or after it.
+    A batch with a wrong CRC ends the reading of an answer, because the aborted transactions in the
+    answer may end in that batch. The next fetch begins with the batch, or after it.
     """
     first = True
     while records._records.has_next():
@@ -194,11 +194,11 @@ def record_batches(records: Any, log_end: int | None = None) -> Iterator[tuple[i
 
 def _end_of_broken(records: Any, batch: Any, start: int, log_end: int | None) -> int:
     """
-    Where a batch with a wrong CRC ends; -1 when nothing tells.
+    Where a batch with a wrong CRC ends; -1 if unknown.
 
-    The next batch in the answer begins there: the CRC does not cover a first offset, but the broker
-    has found its way by it. Of the last batch only its header tells, which the CRC covers: it is
-    believed up to the log's end.
+    It ends where the next batch in the answer begins. (The CRC does not cover a first offset, but
+    the broker found the batch by it.) For the last batch only its header gives the end. The
+    wrong CRC covers that header, so it is believed only up to the end of the log.
     """
     end: int = (
         records._records.next_batch().base_offset

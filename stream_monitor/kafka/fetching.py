@@ -1,8 +1,8 @@
 """
-What is asked of an aiokafka consumer: whole record batches, and the positions that belong to them.
+Whole record batches from an aiokafka consumer, with the positions that belong to them.
 
-Rule of the file: a batch is taken together with the position after it and the epoch of its
-partition, with no await in between. What is in a batch is not looked at here (`deliveries.py`). The
+Rule of the file: a batch, the position after it and the epoch of its partition are read together,
+with no await in between. The content of a batch is not read here (`deliveries.py` does). The
 private attributes used here are pinned by a contract test.
 """
 
@@ -23,17 +23,17 @@ from stream_monitor.kafka.deliveries import Fetched, record_batches
 from stream_monitor.kafka.topic_ids import topic_ids
 
 BATCHES_MAX = 500
-"""Record batches of one delivery."""
+"""Greatest number of record batches in one delivery."""
 
 
 class Epochs(Protocol):
-    """Who counts the seeks of each partition: every one begins a new epoch."""
+    """Counts the seeks of each partition: every seek begins a new epoch."""
 
     epochs: dict[TopicPartition, int]
 
 
 class Fetching:
-    """The consumer of a worker, seen through what the stages need."""
+    """The consumer of a worker, as the stages need it."""
 
     def __init__(self, hub: Epochs, consumer: AIOKafkaConsumer) -> None:
         self.hub, self.consumer = hub, consumer
@@ -44,7 +44,7 @@ class Fetching:
         """
         Note every heartbeat that the group's coordinator answers.
 
-        Once, when the consumer has started.
+        Call it once, after the consumer has started.
         """
         coordinator = self.consumer._coordinator
         heartbeat = coordinator._do_heartbeat
@@ -59,24 +59,24 @@ class Fetching:
 
     def heard_within(self, seconds: float) -> bool:
         """
-        Whether the group's coordinator answered a heartbeat within so many seconds.
+        Whether the group's coordinator answered a heartbeat within this many seconds.
 
         A worker that was stopped for longer may have lost its partitions.
         """
         return time.monotonic() - self._heard < seconds
 
     async def topic_ids(self, topics: Collection[str]) -> dict[str, str]:
-        """Id of each topic that is there; none on a broker that has no ids."""
+        """Id of each topic that exists; none on a broker without topic ids."""
         return await topic_ids(self.consumer._client, topics)
 
     def partitions(self, topic: str) -> int:
-        """How many partitions a topic of the group has, as of the last metadata."""
+        """Number of partitions of a topic of the group, by the last metadata."""
         return len(self.consumer.partitions_for_topic(topic) or ())
 
     async def committed(
         self, tps: Collection[TopicPartition]
     ) -> dict[TopicPartition, tuple[int, str] | None]:
-        """Committed offset and metadata of each partition; None where there is none."""
+        """Committed offset and metadata of each partition; None if there is none."""
         return await committed_offsets(
             self.consumer._coordinator, [TopicPartition(*tp) for tp in tps]
         )
@@ -95,24 +95,24 @@ class Fetching:
         return {tp: (first[tp], end[tp]) for tp in wanted}
 
     def lag(self, tp: TopicPartition, position: int) -> int | None:
-        """Records behind `position`, as of the last fetch; None before the first."""
+        """Number of records after `position`, by the last fetch; None before the first fetch."""
         end = self.consumer.highwater(tp) if tp in self.consumer.assignment() else None
         return None if end is None else max(end - position, 0)
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
-        """Commit offsets with metadata for the group; of partitions that it does not read, too."""
+        """Commit offsets with metadata for the group, also of partitions that it does not read."""
         found = {
             TopicPartition(*tp): OffsetAndMetadata(offset, metadata)
             for tp, (offset, metadata) in offsets.items()
         }
         if found.keys() <= self.consumer.assignment():
             await self.consumer.commit(found)
-        else:  # the public call refuses them
+        else:  # the public call refuses partitions that are not assigned
             await self.consumer._coordinator.commit_offsets(None, found)
 
     async def seek(self, positions: Mapping[TopicPartition, int]) -> None:
         """
-        Go to these positions; each begins a new epoch.
+        Seek to these positions; each seek begins a new epoch.
 
         Partitions that were lost meanwhile are left out.
         """
@@ -127,14 +127,14 @@ class Fetching:
     async def fetch(
         self, partitions: Collection[TopicPartition], timeout_s: float
     ) -> dict[TopicPartition, Fetched]:
-        """What is there of these partitions."""
+        """Fetch the available records of these partitions."""
         try:
             return await self._fetch(partitions, timeout_s)
         except (
             OffsetOutOfRangeError,
             NoOffsetForPartitionError,
         ) as e:
-            # gone, or never positioned: a hole, so that it is opened again
+            # gone, or without a position: report a gap, so that it is opened again
             lost = e.args[0] if isinstance(e.args[0], dict) else {e.args[0]: 0}
             return {
                 tp: Fetched(tp, self.hub.epochs.get(tp, 0), None, offset, [])
@@ -163,7 +163,9 @@ class Fetching:
     async def _drained(
         self, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, list[tuple[int, Any]]]:
-        """What has been fetched by now, without waiting, so that no result comes in as records."""
+        """
+        Read what has been fetched by now without waiting, so that no result arrives as records.
+        """
         fetcher = self.consumer._fetcher
         for tp, result in fetcher._records.items():
             records = result._partition_records if type(result) is FetchResult else None
@@ -184,7 +186,7 @@ class Fetching:
 
 
 class Alone:
-    """The epochs of a consumer that nobody shares."""
+    """The epochs of a consumer that is used alone."""
 
     def __init__(self) -> None:
         self.epochs: dict[TopicPartition, int] = {}
@@ -192,8 +194,7 @@ class Alone:
 
 class Reader:
     """
-    A consumer without a group, for restoring: what it hands over is what the group's consumer
-    would.
+    A consumer without a group, for restoring. It delivers the same records as the group's consumer.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
@@ -202,8 +203,8 @@ class Reader:
 
     async def value(self, tp: TopicPartition, offset: int) -> bytes | None:
         """
-        Value of one record; None when it is gone. What lies behind the one before costs no seek,
-        which would fetch it again.
+        Value of one record; None if it is gone. Reading the record after the previous one needs no
+        seek, which would fetch the record again.
         """
         if self.consumer.assignment() != {tp}:
             self.consumer.assign([tp])
@@ -215,12 +216,12 @@ class Reader:
 
     async def stretch(self, tp: TopicPartition, start: int, end: int) -> AsyncIterator[Fetched]:
         """
-        All from `start` to `end`, and perhaps more.
+        All records from `start` to `end`, and perhaps more.
 
         Raises
         ------
         OffsetOutOfRangeError
-            Some of it is gone.
+            Some of these records are gone.
         """
         self.consumer.assign([tp])
         self._next = None

@@ -1,9 +1,9 @@
 """
-How large a compressed batch may become.
+Limits the size of a decompressed batch.
 
-Rule of the file: no decoder of aiokafka is given more room than `INFLATED_BYTES_MAX`. A megabyte of
-zstd may hold 32 GB of zeros, which would end the worker before it could say why. What cannot be
-larger by the nature of its codec is decoded as it was.
+Rule of the file: no decoder of aiokafka may produce more than `INFLATED_BYTES_MAX`. A megabyte of
+zstd may contain 32 GB of zeros, which would end the worker before it could report the reason.
+Codecs that cannot exceed the limit are decoded as before.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ import numpy as np
 from aiokafka.record.default_records import DefaultRecordBatch
 
 INFLATED_BYTES_MAX = 128 << 20
-"""More than the greatest `worker.max_record_bytes`, and than a batch of events can have."""
+"""
+Limit of a decompressed batch in bytes. It is above the greatest `worker.max_record_bytes`, and
+above what a batch of events can have.
+"""
 RECORDS_MAX = 1_000_000
-"""Records of a batch. Empty ones take more memory than bytes."""
+"""Limit of the number of records in a batch. Empty records need more memory than their bytes."""
 RATIO_MAX = {"gzip": 1_032, "lz4": 255, "zstd": 32_768}
-"""Greatest bytes out for a byte in. Snappy stays below 22."""
+"""Greatest ratio of decompressed to compressed bytes. Snappy stays below 22."""
 USUAL_RATIO = 16
 """
-Tried first: fresh pages for the greatest size would cost more than the decoding of a small batch.
+Ratio that is tried first. Memory for the greatest size would cost more than decoding a small batch.
 """
 GZIP = 31
 """`wbits` of zlib for gzip."""
@@ -40,7 +43,7 @@ TOO_LARGE = f"the batch inflates to more than {INFLATED_BYTES_MAX >> 20} MiB"
 
 
 def demand_few(records: int) -> None:
-    """Refuse a batch of more records than `RECORDS_MAX`."""
+    """Refuse a batch with more records than `RECORDS_MAX`."""
     if records > RECORDS_MAX:
         raise InflatedError(f"the batch has more than {RECORDS_MAX:,} records")
 
@@ -61,7 +64,7 @@ def _gunzip(payload: Any) -> bytes:
 def _into(decompress: Callable[[Any, Any], int]) -> Callable[[Any], bytes]:
     def decode(payload: Any) -> bytes:
         for room in (min(USUAL_RATIO * len(payload), INFLATED_BYTES_MAX), INFLATED_BYTES_MAX):
-            # address space only: pages are taken as they are written
+            # address space only: pages are allocated when they are written
             out = np.empty(room, np.uint8)
             try:
                 return out[: decompress(payload, out)].tobytes()
@@ -81,7 +84,10 @@ BOUNDED: dict[str, Callable[[Any], bytes]] = {
 
 
 def bound() -> None:
-    """Put the bounded decoders into aiokafka's module of record batches. Again is no different."""
+    """
+    Install the limited decoders in aiokafka's module of record batches. A second call changes
+    nothing.
+    """
     module: ModuleType = sys.modules[DefaultRecordBatch.__module__]
     for codec, ratio in RATIO_MAX.items():
         name = f"{codec}_decode"

@@ -1,8 +1,8 @@
 """
-What the broker allows us to do with a topic or a group: two requests whose answers say so.
+Which operations the broker allows us on a topic or a group: two requests whose answers say so.
 
-Rule of the file: only what aiokafka does not speak: the layout of these versions of the protocol,
-and the bits in their answers. Who asks, and when, is `cluster.py`.
+Rule of the file: only what aiokafka does not support: the layout of these protocol versions, and
+the bits in their answers. `cluster.py` decides who asks, and when.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ READ, WRITE = 3, 4
 UNKNOWN_OPERATIONS = -(2**31)
 METADATA_KEY, DESCRIBE_GROUPS_KEY = 3, 15
 METADATA_WITH_OPERATIONS, GROUPS_WITH_OPERATIONS = 8, 3
-"""The first versions whose answers have the operations."""
+"""The first versions whose answers contain the operations."""
 
 
 def operations_of(bits: int) -> frozenset[int] | None:
-    """The operations that a broker allows us, from its bits; None when it does not say."""
+    """The operations that a broker allows us, from its bits; None if it does not say."""
     return (
         None
         if bits == UNKNOWN_OPERATIONS
@@ -84,7 +84,7 @@ class _MetadataQuestion(RequestStruct):
 
 class MetadataWithOperations(Request[_MetadataQuestion]):
     """
-    Metadata of all topics with what we may do with each: version 8, which aiokafka does not speak.
+    Metadata of all topics with the allowed operations: version 8, which aiokafka does not support.
     """
 
     API_KEY: ClassVar[int] = METADATA_KEY
@@ -99,7 +99,7 @@ class _GroupsQuestion(DescribeGroupsRequest_v3):
 
 class GroupsWithOperations(Request[_GroupsQuestion]):
     """
-    One group with what we may do with it; aiokafka's own request reads the answer of version 3 as
+    One group with the allowed operations. aiokafka's own request reads the answer of version 3 as
     if it were version 2.
     """
 

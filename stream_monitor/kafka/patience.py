@@ -1,8 +1,8 @@
 """
-A broker that is away: what counts as away, how it is waited for, and how clients are stopped all
-the same.
+Waiting for a broker that is away: which errors mean that, how to wait, and how to stop clients
+meanwhile.
 
-Rule of the file: an error that trying again may cure is waited out, every other one is raised.
+Rule of the file: an error that may pass by trying again is waited for; every other error is raised.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ STOP_LIMIT_S = 5
 
 def is_away(error: Exception) -> bool:
     """
-    Whether an error, or what aiokafka wraps in one that says less, means that a broker cannot be
-    reached now, so that trying again may help.
+    Whether an error, or the cause that aiokafka wraps in a less precise one, means that a broker
+    cannot be reached now, so that trying again may help.
     """
     if isinstance(error, OSError | KafkaConnectionError | KafkaTimeoutError) or (
         isinstance(error, KafkaError) and bool(error.retriable)
@@ -38,7 +38,7 @@ def is_away(error: Exception) -> bool:
 
 
 async def patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
-    """Do it again until the broker is there; the caller sets the limit."""
+    """Repeat an operation until the broker answers; the caller sets the time limit."""
     while True:
         try:
             return await work()
@@ -51,7 +51,7 @@ async def patiently(what: str, work: Callable[[], Awaitable[T]]) -> T:
 
 async def quietly(stopping: Awaitable[Any]) -> None:
     """
-    Stop a client within a limit; its complaints say nothing (one without a group may raise
+    Stop a client within a time limit, and ignore its errors (a client without a group may raise
     CancelledError).
     """
     with suppress(Exception, asyncio.CancelledError):

@@ -1,9 +1,9 @@
 """
-Events go out to `predictions` and `labels`: for `produce` and the demo.
+Sends events to `predictions` and `labels`, for `produce` and the demo.
 
-Rule of the file: what is sent is sent as it is, with the event's id as key; nothing is made up
-here. The time of a record is that of sending; the time of the event is in its value. A record that
-the broker refuses ends the sending.
+Rule of the file: events are sent unchanged, with their id as key. The time of a record is the time
+of sending; the time of the event is in its value. A record that the broker refuses ends the
+sending.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ LINGER_MS = 20
 BATCH_BYTES = 128 << 10
 REQUEST_TIMEOUT_MS = 15_000
 AHEAD_S = 0.005
-"""Sleeping for less than this costs more than it gains."""
+"""Waits that are shorter than this are skipped, because they cost more than they gain, s."""
 CHUNK_EVENTS = 256
 CHUNKS_AHEAD = 4
 
 Sendable = tuple[str, bytes, bytes, float]
-"""(kind, value, key, when it is due in seconds from the start)."""
+"""(kind, value, key, seconds after the start at which the event is due)."""
 
 
 class Publisher:
@@ -49,7 +49,7 @@ class Publisher:
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self.sent: Counter[str] = Counter()
-        """Events acknowledged, by kind."""
+        """Acknowledged events, by kind."""
         self._kafka = kafka
         self._topics = {kind: kafka.topic_prefix + kind for kind in ("predictions", "labels")}
         self._failure: BaseException | None = None
@@ -84,7 +84,7 @@ class Publisher:
         await self._producer.stop()
 
     async def send(self, kind: str, value: bytes, key: bytes) -> None:
-        """Hand an event to the producer; waits while its buffers are full."""
+        """Pass an event to the producer; waits while its buffers are full."""
         self._raise_failure()
         try:
             delivery = await self._producer.send(self._topics[kind], value, key or None)
@@ -122,18 +122,17 @@ class Publisher:
 
 class Background:
     """
-    Events that take time to read, in chunks, without holding up the event loop; to be used in
-    `async with`.
+    Reads slow events in chunks without blocking the event loop; to be used in `async with`.
 
-    The reading is done by a daemon thread, a little ahead. On leaving it is waited for, except for
-    a live input, which may never say anything again.
+    A daemon thread reads a little ahead. Leaving the context waits for the thread, except for a
+    live input, which may never deliver anything again.
 
     Parameters
     ----------
     events : callable
         Opens the iterable, on that thread.
     live : bool
-        Hand over each event as soon as it is read.
+        Deliver each event as soon as it is read.
     """
 
     def __init__(self, events: Callable[[], Iterable[Sendable]], *, live: bool = False) -> None:
@@ -158,7 +157,7 @@ class Background:
             await asyncio.sleep(0.01)
 
     async def next(self) -> list[Sendable] | None:
-        """The next events; `None` is the end. An error of reading is raised here."""
+        """The next events; `None` at the end. Raises an error that occurred while reading."""
         chunk = await self._chunks.get()
         if isinstance(chunk, BaseException):
             raise chunk
@@ -203,7 +202,7 @@ async def publish(
     events
         Events in the order they are due; those due in the past are sent at once.
     stop
-        When set, sending ends and what is under way is flushed.
+        When set, sending ends, and records that were already sent are flushed.
     on_sent : callable, optional
         Called after each event with the time it was due.
 

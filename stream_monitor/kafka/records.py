@@ -1,9 +1,8 @@
 """
-Our own topics as a command or a starting worker reads them: whole, without a group, what was
-committed only.
+Reads our own topics for a command or a starting worker: whole topics, without a group, only
+committed records.
 
-Rule of the file: a topic that is not there is never made by reading it, and a broker that is not
-there is a `BrokerError`.
+Rule of the file: reading never creates a topic. A broker that cannot be reached is a `BrokerError`.
 """
 
 from __future__ import annotations
@@ -25,13 +24,15 @@ POLL_MS = 200
 
 
 class Record(NamedTuple):
-    """A record of one of our topics, by its logical name. Without a value it is a tombstone."""
+    """
+    A record of one of our topics, by its logical name. A record without a value is a tombstone.
+    """
 
     topic: str
     key: str
     value: bytes | None
     headers: Mapping[str, bytes | None]
-    """Of repeated ones the last."""
+    """Headers; of a repeated header the last value."""
     key_bytes: bytes | None
     partition: int
     offset: int
@@ -40,18 +41,18 @@ class Record(NamedTuple):
 
 class Records:
     """
-    Records of some of our topics, in the order of each partition; to be used in `async with`.
+    Reads records of some of our topics, in the order of each partition; to be used in `async with`.
 
     Raises
     ------
     BrokerError
-        On entry: no broker can be reached. Later: it refuses.
+        On entry if no broker can be reached; later if it refuses.
     """
 
     def __init__(self, settings: Settings, names: Sequence[str]) -> None:
         self.settings = settings
         self.missing: list[str] = []
-        """Topics that are not there."""
+        """Topics that do not exist."""
         self._names = {settings.kafka.topic_prefix + name: name for name in names}
         self._ends: dict[TopicPartition, int] = {}
 
@@ -96,13 +97,13 @@ class Records:
         await quietly(self._consumer.stop())
 
     async def whole(self) -> AsyncIterator[Record]:
-        """Everything that was there on entry."""
+        """All records that existed on entry."""
         while any([await self._consumer.position(tp) < end for tp, end in self._ends.items()]):
             for record in await self._poll():
                 yield record
 
     async def follow(self, stop: asyncio.Event) -> AsyncIterator[Record]:
-        """What comes after `whole`, until `stop` is set."""
+        """The records that come after `whole`, until `stop` is set."""
         while not stop.is_set():
             for record in await self._poll():
                 yield record
@@ -139,12 +140,12 @@ class Records:
 
 async def read_compacted(settings: Settings, name: str, *, without: str = "") -> dict[str, bytes]:
     """
-    The last value of each key of a compacted topic, records with the header `without` left out.
+    The last value of each key of a compacted topic, without records that have the header `without`.
 
     Raises
     ------
     BrokerError
-        The broker or the topic is not there.
+        The broker cannot be reached, or the topic does not exist.
     """
     out: dict[str, bytes] = {}
     async with Records(settings, [name]) as records:
@@ -164,13 +165,13 @@ async def read_compacted(settings: Settings, name: str, *, without: str = "") ->
 
 async def write(settings: Settings, name: str, key: str, value: bytes) -> None:
     """
-    One record for one of our topics, acknowledged by all replicas. The topics are made when they
-    are missing and `kafka.create_topics` allows it.
+    Write one record to one of our topics, acknowledged by all replicas. Missing topics are created
+    if `kafka.create_topics` allows it.
 
     Raises
     ------
     BrokerError
-        The broker is not there, the topic is missing, or the record is refused.
+        The broker cannot be reached, the topic is missing, or the record is refused.
     """
     topic = settings.kafka.topic_prefix + name
     async with topics.admin(settings) as client:
@@ -204,12 +205,12 @@ async def send_again(
     settings: Settings, records: Sequence[tuple[str, bytes | None, bytes, int]]
 ) -> None:
     """
-    Records (topic, key, value, time in ms) as they were, acknowledged by all replicas.
+    Send records (topic, key, value, time in ms) unchanged, acknowledged by all replicas.
 
     Raises
     ------
     BrokerError
-        The broker is not there, or a record is refused; those before it may have been sent.
+        The broker cannot be reached, or it refuses a record; earlier records may have been sent.
     """
     producer = AIOKafkaProducer(
         **client_options(settings.kafka),

@@ -1,8 +1,8 @@
 """
-Certificates: those we show and those we trust.
+Certificates: those that we show and those that we trust.
 
-Rule of the file: TLS 1.2 or later, the name in a certificate is checked, and nobody is ever asked
-for a password on a terminal. A file that cannot be used is told by its key.
+Rule of the file: TLS must be 1.2 or later, the name in a certificate is checked, and nobody is ever
+asked for a password on a terminal. If a file cannot be used, the error names its key.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from stream_monitor.settings import HttpSettings, Secret, Security
 
 def client_context(security: Security) -> ssl.SSLContext:
     """
-    How brokers are verified, and what they are shown.
+    TLS context for connections to brokers.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def client_context(security: Security) -> ssl.SSLContext:
 
 def server_context(http: HttpSettings) -> ssl.SSLContext | None:
     """
-    What those who ask for metrics are shown; None without a certificate.
+    TLS context of the metrics endpoint; None without a certificate.
 
     Raises
     ------
@@ -58,8 +58,8 @@ def server_context(http: HttpSettings) -> ssl.SSLContext | None:
 
 def reader_context(http: HttpSettings) -> ssl.SSLContext:
     """
-    How a worker's `/metrics` is verified: by its own certificate too, which may be signed by
-    itself.
+    TLS context to read a worker's `/metrics`. It also trusts the worker's own certificate, which
+    may be self-signed.
     """
     context = ssl.create_default_context()
     if http.cert_file:
@@ -87,7 +87,10 @@ def _show(
     asked = False
 
     def answer() -> str:
-        """Without it OpenSSL would ask on the terminal, and a service would wait for ever."""
+        """
+        Answer a question for a password. Otherwise OpenSSL would ask on the terminal, and a service
+        would wait for ever.
+        """
         nonlocal asked
         asked = True
         return password.reveal() if password else ""

@@ -1,9 +1,9 @@
 """
-What the topics of a broker lack against `topics/*.yaml`, and making it so.
+Differences between the topics of a broker and `topics/*.yaml`, and their repair.
 
-Rule of the file: `compare` decides and is pure; `look` only asks; `apply` does what `compare` said
-can be repaired, and nothing besides. The number of partitions of a topic whose records are placed
-by partition is never changed: rows of a model must not move.
+Rule of the file: `compare` decides and is pure; `look` only reads; `apply` repairs only what
+`compare` lists as repairable. The number of partitions of a topic whose records are placed by
+partition never changes, because the rows of a model must not move.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stream_monitor.settings import KafkaSettings, Settings
 TIMEOUT_S = 10.0
 SHOWN_S = 0.2
 PLACED = frozenset({"observations", "snapshots"})
-"""Their records are placed by partition."""
+"""Topics whose records are placed by partition."""
 REMAKE = (
     "it cannot be changed in place: Kafka cannot remove partitions, and more of them would split "
     "the records of a key; delete the topic and apply again when nothing in it is needed"
@@ -40,7 +40,7 @@ PROCEDURE = (
 
 
 class Found(Struct, frozen=True):
-    """A topic as the broker has it."""
+    """A topic as the broker describes it."""
 
     partitions: int
     replicas: int
@@ -49,30 +49,30 @@ class Found(Struct, frozen=True):
 
 class Difference(Struct, frozen=True, kw_only=True):
     """
-    One thing that is not as specified.
+    One difference from the specification.
 
-    Without a `repair` it is for people, and `advice` says how.
+    Without a `repair` a person has to act, and `advice` says how.
     """
 
     topic: str
-    """Logical name."""
+    """Logical name of the topic."""
     aspect: str
     """`topic`, `partitions`, or the name of a setting."""
     want: str
     have: str | None
-    """None: it is not there."""
+    """The present value; None if it does not exist."""
     repair: Literal["create", "add_partitions", "alter"] | None
     advice: str = ""
 
 
 def asked_partitions(given: Iterable[str]) -> dict[str, int]:
     """
-    Partitions that were asked for, each as `NAME=N`.
+    Requested numbers of partitions, each given as `NAME=N`.
 
     Raises
     ------
     InputError
-        There is no such topic, it always has the same number, or N is smaller than specified.
+        The topic does not exist, its number is fixed, or N is smaller than specified.
 
     Examples
     --------
@@ -101,16 +101,16 @@ def compare(
     found: Mapping[str, Found], prefix: str = "", asked: Mapping[str, int] | None = None
 ) -> list[Difference]:
     """
-    What is not as specified, by topic.
+    Differences from the specification, by topic.
 
     Parameters
     ----------
     found : mapping of logical name to Found
-        Topics that are there.
+        Existing topics.
     prefix : str
         `kafka.topic_prefix`, for the advice.
     asked : mapping of logical name to partitions
-        More than specified.
+        Greater numbers of partitions than specified.
 
     Examples
     --------
@@ -182,7 +182,7 @@ def _partitions(
 
 
 def _same(have: str | None, want: str) -> bool:
-    """Settings that are lists (`cleanup.policy`) have no order."""
+    """Whether two values are equal; settings that are lists (`cleanup.policy`) have no order."""
     return have is not None and sorted(part.strip() for part in have.split(",")) == sorted(
         want.split(",")
     )
@@ -190,7 +190,8 @@ def _same(have: str | None, want: str) -> bool:
 
 def _kept_longer(key: str, have: str | None, want: str) -> bool:
     """
-    Whoever keeps records longer than specified has a reason, and shortening that would delete them.
+    Whether records are kept longer than specified. Somebody had a reason for it, and shortening
+    would delete records.
 
     >>> _kept_longer("retention.ms", "-1", "1000"), _kept_longer("retention.ms", "10", "1000")
     (True, False)
@@ -204,12 +205,12 @@ def _kept_longer(key: str, have: str | None, want: str) -> bool:
 
 async def look(kafka: KafkaSettings) -> dict[str, Found]:
     """
-    Our topics that are there, by logical name. Asks, and makes nothing.
+    Our topics that exist, by logical name. This only reads, and creates nothing.
 
     Raises
     ------
     BrokerError
-        The broker is not there, does not answer, or does not show us everything.
+        The broker cannot be reached, does not answer, or does not show us everything.
     """
     physical = {kafka.topic_prefix + name: name for name in topics()}
     try:
@@ -219,7 +220,7 @@ async def look(kafka: KafkaSettings) -> dict[str, Found]:
             there = [name for name in physical if name in seen]
             configs = await cluster.configs(there)
     except BrokerError:
-        raise  # it says which setting to look at
+        raise  # this error names the setting to look at
     except (KafkaError, OSError) as e:  # TimeoutError is an OSError
         raise BrokerError(
             f"no response from Kafka at {kafka.bootstrap_servers} (kafka.bootstrap_servers): "
@@ -244,19 +245,19 @@ async def look(kafka: KafkaSettings) -> dict[str, Found]:
 async def differences(
     kafka: KafkaSettings, asked: Mapping[str, int] | None = None
 ) -> list[Difference]:
-    """What the broker has otherwise than specified, or than asked for."""
+    """Differences of the broker's topics from the specification, or from the requested numbers."""
     return compare(await look(kafka), kafka.topic_prefix, asked)
 
 
 async def apply(settings: Settings, changes: Collection[Difference]) -> None:
     """
-    Do what can be repaired, and wait until the broker shows it: it answers before its metadata has
-    the change.
+    Repair what can be repaired, and wait until the broker shows it, because it answers before its
+    metadata contains the change.
 
     Raises
     ------
     BrokerError
-        The broker refuses, or does not show the changes in time; what was done stays.
+        The broker refuses, or does not show the changes in time; finished changes stay.
     """
     prefix = settings.kafka.topic_prefix
     made = {d.topic: int(d.want) for d in changes if d.repair == "create"}

@@ -1,9 +1,9 @@
 """
-Ids of topics, which aiokafka does not ask for.
+Ids of topics, which aiokafka does not request.
 
-Rule of the file: Metadata version 10 (Kafka 2.8), its request and its answer. A topic that was
-deleted and made again has the same name and another id, and only the id tells. A broker that does
-not know the version has no ids: the answer is then empty.
+Rule of the file: only Metadata version 10 (Kafka 2.8), its request and its answer. A topic that was
+deleted and created again has the same name and another id; only the id shows it. For a broker that
+does not support the version the answer is empty.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UUID_BYTES = 16
 
 
 class Uuid(AbstractType[bytes]):
-    """Sixteen bytes as they are."""
+    """Sixteen bytes, unchanged."""
 
     @classmethod
     def encode(cls, value: bytes) -> bytes:
@@ -112,7 +112,7 @@ class MetadataRequest_v10(RequestStruct):  # noqa: N801
 
 
 class AskTopicIds(Request[MetadataRequest_v10]):
-    """Metadata of some topics; none is made by asking."""
+    """Request for metadata of some topics; it creates none."""
 
     API_KEY: ClassVar[int] = METADATA_KEY
 
@@ -127,12 +127,12 @@ class AskTopicIds(Request[MetadataRequest_v10]):
 
 async def topic_ids(client: AIOKafkaClient, topics: Collection[str]) -> dict[str, str]:
     """
-    Id of each of these topics that is there; none on a broker that has no ids.
+    Id of each of these topics that exists; none on a broker without topic ids.
 
     Raises
     ------
     KafkaError
-        The broker is not there.
+        The broker cannot be reached.
     """
     try:
         answer = await client.send(client.get_random_node(), AskTopicIds(topics))
@@ -140,7 +140,7 @@ async def topic_ids(client: AIOKafkaClient, topics: Collection[str]) -> dict[str
         IncompatibleBrokerVersion,
         NotImplementedError,
     ):
-        # how aiokafka says that the broker does not know this version
+        # aiokafka raises this if the broker does not know the version
         return {}
     return {
         topic: base64.urlsafe_b64encode(raw).decode().rstrip("=")

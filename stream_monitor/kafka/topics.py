@@ -1,7 +1,7 @@
 """
-Topics on a real broker: there or made, and what they are.
+Topics on a real broker: create them and describe them.
 
-Rule of the file: nothing is made or changed unless it was asked for.
+Rule of the file: nothing is created or changed unless the caller asked for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOPIC_HIDDEN, CLUSTER_DENIED, TOPIC_EXISTS = 29, 31, 36
 
 @asynccontextmanager
 async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An admin client, with a clear error when the broker is not there."""
+    """An admin client, with a clear error if the broker cannot be reached."""
     client = AIOKafkaAdminClient(**client_options(settings.kafka))
     try:
         with connecting(settings.kafka):
@@ -40,12 +40,12 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 async def ensure(settings: Settings) -> None:
     """
-    Make the topics that are missing, or wait for them.
+    Create missing topics, or wait for them.
 
     Raises
     ------
     BrokerError
-        The broker is not there, or refuses.
+        The broker cannot be reached, or refuses.
     """
     prefix = settings.kafka.topic_prefix
     async with admin(settings) as client:
@@ -58,7 +58,7 @@ async def ensure(settings: Settings) -> None:
             missing = [name for name in topics() if name not in there]
             if not missing:
                 return
-            # describe_topics would make them
+            # describe_topics would create them
             asked = await client._send_request(
                 MetadataRequest(
                     [prefix + name for name in missing], allow_auto_topic_creation=False
@@ -81,8 +81,8 @@ def partitions_at_creation(
     there: Mapping[str, int], asked: Mapping[str, int] | None = None
 ) -> dict[str, int]:
     """
-    With how many partitions each topic is made: as asked or specified, but `snapshots` has one for
-    each of `observations`.
+    Number of partitions with which each topic is created: as requested or specified; `snapshots`
+    gets as many as `observations`.
 
     >>> partitions_at_creation({"observations": 16})["snapshots"]
     16
@@ -96,8 +96,8 @@ async def create(
     settings: Settings, client: AIOKafkaAdminClient, partitions: Mapping[str, int]
 ) -> None:
     """
-    Make topics, by logical name, with so many partitions. One that is there by now is left as it
-    is.
+    Create topics, by logical name, with these numbers of partitions. A topic that exists by now is
+    left unchanged.
 
     Raises
     ------
@@ -136,7 +136,7 @@ async def create(
 
 
 async def describe(settings: Settings) -> dict[str, int]:
-    """Number of partitions of each of our topics that is there, by logical name."""
+    """Number of partitions of each of our topics that exists, by logical name."""
     prefix = settings.kafka.topic_prefix
     async with admin(settings) as client:
         found = await client.describe_topics([prefix + n for n in topics()])
