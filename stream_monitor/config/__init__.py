@@ -1,8 +1,8 @@
 """
-`monitor.yaml` and the environment to `Settings`.
+Turns `monitor.yaml` and the environment into `Settings`.
 
-Rule of the package: everything that is wrong is told at once, with file, line, value and a
-suggestion, before any connection is made. A secret is never shown.
+Rule of the package: all errors are reported at once, with file, line, value and a suggestion,
+before any connection is made. A secret is never shown.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ DEFAULT_FILE = "monitor.yaml"
 
 def load(path: str | None, environ: Mapping[str, str]) -> Settings:
     """
-    Settings of a file and of the environment, which wins.
+    Settings from a file and from the environment, which overrides the file.
 
     Parameters
     ----------
     path : str or None
-        None: `./monitor.yaml` if it is there, else defaults.
+        None: `./monitor.yaml` if it exists, otherwise the defaults.
     environ : mapping
         `STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS=…` sets `kafka.bootstrap_servers`; values are YAML;
         `…_FILE` reads the value from a file.
@@ -59,13 +59,13 @@ def parse(
     text: str, name: str = DEFAULT_FILE, environ: Mapping[str, str] | None = None
 ) -> Settings:
     """
-    Settings of the text of a file and of the environment, which wins.
+    Settings from the text of a file and from the environment, which overrides the file.
 
     Parameters
     ----------
     text : str
     name : str
-        Of the file, for messages; paths within are relative to its folder.
+        Name of the file, for messages; paths in it are relative to its folder.
     environ : mapping, optional
 
     Raises
@@ -100,8 +100,8 @@ def parse(
 
 def _refuse_secrets(root: Node, problems: list[str]) -> None:
     """
-    A secret does not stand in the file, which many read and repositories keep; its node is taken
-    away, so that it is told once.
+    Report secrets in the file, which many people read and repositories keep. Their nodes are
+    removed, so that each is reported once.
     """
     for section in SHOWN:
         below = root.find(*section).value if root.has(*section) else None
@@ -121,13 +121,13 @@ def _refuse_secrets(root: Node, problems: list[str]) -> None:
 
 
 def _line(problem: str, name: str) -> float:
-    """Problems of the file come in its order, then those of variables."""
+    """Order of problems: those of the file by its lines, then those of variables."""
     found = re.match(r":(\d+):", problem.removeprefix(name)) if problem.startswith(name) else None
     return int(found[1]) if found else math.inf
 
 
 def _located(settings: Settings, folder: Path) -> Settings:
-    """Paths of the core are relative to the folder of the file."""
+    """Make the paths of the core relative to the folder of the file."""
 
     def located(model: ModelSettings) -> ModelSettings:
         if not model.baseline.path:

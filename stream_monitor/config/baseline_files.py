@@ -1,8 +1,8 @@
 """
 Baseline profiles that the configuration names: `baseline: {source: file, path: …}`.
 
-Rule of the file: every file is read and checked before any connection is made; EVALUATE gets bytes
-by "model/version" and never learns where they came from.
+Rule of the file: every file is read and checked before any connection is made. EVALUATE gets bytes
+by "model/version" and does not know where they came from.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from stream_monitor.settings import CoreSettings
 
 def read_profile(path: str) -> Profile:
     """
-    The profile of a file that `baseline build` wrote.
+    The profile in a file that `baseline build` wrote.
 
     Raises
     ------
     InputError
-        It cannot be read, or is none.
+        The file cannot be read, or is not a profile.
     """
     try:
         return decode_profile(Path(path).read_bytes())
@@ -46,12 +46,12 @@ def file_profiles(core: CoreSettings) -> dict[str, bytes]:
     Returns
     -------
     dict of "model/" to bytes
-        That of `defaults` is under `ANY_MODEL`.
+        The profile of `defaults` is under `ANY_MODEL`.
 
     Raises
     ------
     ConfigError
-        With every file that cannot be used, under the first key that names it.
+        Lists every file that cannot be used, under the first key that names it.
     """
     places = [
         ("defaults", ANY_MODEL, core.defaults),

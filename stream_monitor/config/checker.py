@@ -1,8 +1,8 @@
 """
-A tree of nodes to `Settings`.
+Turns a tree of nodes into `Settings`.
 
-Rule of the file: it never stops at the first fault. A part that cannot be used becomes `BAD`, and
-what it is part of is looked at to its end.
+Rule of the file: it never stops at the first error. A part that cannot be used becomes `BAD`, and
+the rest of its section is still checked.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Key = tuple[msgspec.structs.FieldInfo, Any, bool]
 
 
 def keys_of(kind: type[Frozen]) -> dict[str, Key]:
-    """Keys of `monitor.yaml` of a struct: its field, type, and whether it is a duration."""
+    """Keys of a struct in `monitor.yaml`: field, type, and whether the value is a duration."""
     hints = get_type_hints(kind)
     return {
         f.encode_name.removesuffix("_ms"): (f, hints[f.name], f.name.endswith("_ms"))
@@ -49,7 +49,7 @@ class Checker:
     # ---- the file
 
     def settings(self, root: Node) -> Settings:
-        """The whole tree."""
+        """Settings of the whole tree."""
         if not isinstance(root.value, dict):
             self.problems.add(root, "a mapping is expected, such as `kafka: {…}`")
             return Settings()
@@ -97,7 +97,7 @@ class Checker:
         return models
 
     def model(self, node: Node) -> ModelSettings:
-        """Settings of one model, or those of all."""
+        """Settings of one model, or the defaults for all models."""
         if node.value is None:
             return ModelSettings()
         before = len(self.problems.lines)
@@ -114,7 +114,7 @@ class Checker:
     # ---- values by type
 
     def struct(self, kind: type[Frozen], node: Node) -> Any:
-        """A mapping to its struct; keys that are left out, or null, have their defaults."""
+        """Turn a mapping into its struct; keys that are missing or null have their defaults."""
         keys = keys_of(kind)
         if not isinstance(node.value, dict):
             sketch = ", ".join(f"{key}: …" for key in list(keys)[:2])
@@ -151,7 +151,7 @@ class Checker:
         )
 
     def value(self, hint: Any, node: Node, rule: Rule) -> Any:
-        """A node to the value of a type."""
+        """Turn a node into a value of a type."""
         special: Callable[[Node], Any] | None = (
             getattr(self, f"form_{rule.form}", None) if rule.form else None
         )
@@ -179,14 +179,14 @@ class Checker:
         return scalars.scalar(self.problems, hint, node, rule)
 
     def mapping(self, node: Node, make: Callable[[Node], Any]) -> Any:
-        """A mapping with names of the user's own."""
+        """Turn a mapping whose keys are names of the user's own into a dict."""
         if not isinstance(node.value, dict):
             return self.problems.add(node, "a mapping is expected")
         made = {key: make(item) for key, item in node.value.items()}
         return BAD if any(v is BAD for v in made.values()) else made
 
     def sequence(self, node: Node, make: Callable[[Node], Any]) -> Any:
-        """A list."""
+        """Turn a list into a tuple."""
         if not isinstance(node.value, list):
             return self.problems.add(
                 node,
@@ -223,7 +223,7 @@ class Checker:
         return scalars.text_of(self.problems, node, Rule("", form="brokers"))
 
     def form_class(self, node: Node) -> Any:
-        """Text of a class: true is 1, 1.0 is 1."""
+        """Text of a class: true becomes 1, 1.0 becomes 1."""
         return (
             None
             if node.value is None
@@ -231,7 +231,7 @@ class Checker:
         )
 
     def form_categories(self, node: Node) -> Any:
-        """Texts of categories: true is `true`, 1.0 is `1`."""
+        """Texts of categories: true becomes `true`, 1.0 becomes `1`."""
         return (
             None
             if node.value is None
@@ -242,7 +242,7 @@ class Checker:
         )
 
     def form_window(self, node: Node) -> Any:
-        """`last_N` or a duration."""
+        """A window: `last_N` or a duration."""
         return scalars.window(self.problems, node)
 
     def form_windows(self, node: Node) -> Any:
@@ -262,7 +262,7 @@ class Checker:
         )
 
     def form_segments(self, node: Node) -> Any:
-        """Names, or `FEATURE: [cut, points]`."""
+        """Segments: names, or `FEATURE: [cut, points]`."""
         if isinstance(node.value, dict):
             items = [Node({key: item}, item.where, node.path) for key, item in node.value.items()]
             node = Node(list(items), node.where, node.path)
@@ -281,7 +281,7 @@ class Checker:
         return BAD if text is BAD else Segment(name=text)
 
     def form_thresholds(self, node: Node) -> Any:
-        """By metric; a bare number was expanded before."""
+        """Thresholds by metric; a bare number was expanded before."""
 
         def threshold(item: Node) -> Any:
             if not self.problems.is_known(item.path[-1], item, ranges.METRICS):
@@ -297,7 +297,7 @@ class Checker:
         return self._without_off(node, threshold)
 
     def form_distances(self, node: Node) -> Any:
-        """By distance, a number above 0."""
+        """Limits by distance, each a number above 0."""
 
         def limit(item: Node) -> Any:
             return (

@@ -1,9 +1,9 @@
 """
-Environment variables over the file.
+Environment variables, which override the file.
 
-Rule of the file: `STREAM_MONITOR_` + the path joined by `__`, in any case; values are YAML, but a
-secret is taken as it is. `…_FILE` names a file that holds the value. Names that Kubernetes sets for
-a Service called stream-monitor are nobody's configuration and are passed over.
+Rule of the file: a name is `STREAM_MONITOR_` and the path joined by `__`, in any case. Values are
+YAML, but a secret is used unchanged. `…_FILE` names a file that contains the value. Variables that
+Kubernetes sets for a Service called stream-monitor are ignored.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ KUBERNETES = re.compile(
 
 
 class Target(NamedTuple):
-    """
-    What a variable sets: the path, whether its value is in a file, its type; or what is wrong.
-    """
+    """What a variable sets: the path, whether its value is in a file, and its type; or an error."""
 
     path: Path
     from_file: bool
@@ -40,7 +38,7 @@ class Target(NamedTuple):
 
 def overlay(root: Node, environ: Mapping[str, str], problems: list[str]) -> None:
     """
-    Put the variables into the tree; a deeper path wins over a shallower one.
+    Put the variables into the tree; a longer path overrides a shorter one.
 
     Parameters
     ----------
@@ -48,7 +46,7 @@ def overlay(root: Node, environ: Mapping[str, str], problems: list[str]) -> None
         A mapping; it is changed.
     environ : mapping
     problems : list of str
-        Gets what is wrong.
+        Problems are added to it.
     """
     given: dict[Path, str] = {}
     for variable in sorted(environ, key=lambda name: (name.count("__"), name)):
@@ -74,11 +72,11 @@ def overlay(root: Node, environ: Mapping[str, str], problems: list[str]) -> None
                 )
                 continue
         if not text and from_file and path[-1] in SECRETS:
-            # passed over, it would switch off what it protects
+            # ignoring it would switch off what it protects
             problems.append(f"{variable}: the file is empty")
             continue
         if not text and hint is not str:
-            continue  # as good as not set
+            continue  # counts as not set
         node = _node(text, variable, path, problems)
         if node is not None:
             _put(root, path, node, variable)
@@ -143,8 +141,8 @@ def _target(root: Node, parts: list[str]) -> Target:
 
 def _name(node: Node, part: str) -> str:
     """
-    A name of the user's own: as the file writes it, else as it stands; lower case when it is all
-    upper case.
+    A name of the user's own: as the file writes it, otherwise as in the variable, in lower case if
+    it is all upper case.
     """
     if isinstance(node.value, dict):
         for name in node.value:

@@ -1,8 +1,8 @@
 """
-Ways of writing a value that its type does not tell: durations, windows, brokers, names.
+Values whose form is not clear from their type: durations, windows, brokers, names.
 
-Rule of the file: a pattern stands here once, for the checker and for the JSON Schema, with what a
-message calls it.
+Rule of the file: each pattern is here once, for the checker and for the JSON Schema, with its name
+for messages.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ DURATION = r"^[0-9]{1,9}(ms|s|m|h|d)$"
 WINDOW = r"^(last_[0-9]{1,7}|[0-9]{1,9}(ms|s|m|h|d))$"
 LAST_N_MAX = 1_000_000
 WINDOW_MS_MAX = 31 * DAY_MS
-"""A longer window would need panes that are dropped already."""
+"""Longest window, ms. A longer one would need panes that were already dropped."""
 WINDOWS_MAX = 20
 OFF = "off"
 
 
 class Form(NamedTuple):
-    """A pattern, and what to call it."""
+    """A pattern, and its name for messages."""
 
     pattern: str
     expected: str

@@ -1,9 +1,9 @@
 """
 `monitor.yaml` as JSON Schema (draft 2020-12), for editors and for checks before a deployment.
 
-Rule of the file: types and defaults are those of `settings`, bounds and texts those of `rules`. It
-accepts whatever the checker accepts of a file that is read as YAML 1.2; what must hold between keys
-(`relations`) and the size of durations only the checker knows.
+Rule of the file: types and defaults come from `settings`, bounds and texts from `rules`. The schema
+accepts everything that the checker accepts in a file that is read as YAML 1.2. Only the checker
+knows the relations between keys (`relations`) and the limits of durations.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def json_schema() -> Schema:
 
 
 def _struct(kind: type[Frozen], found: dict[str, Schema]) -> Schema:
-    """A reference to the schema of a struct, which is made when it is first met."""
+    """A reference to the schema of a struct, which is made at its first use."""
     name = kind.__name__
     if name not in found:
         found[name] = {}
@@ -73,7 +73,7 @@ def _key(key: Key, rule: Rule, found: dict[str, Schema]) -> Schema:
 
 
 def default_of(value: Any, *, is_duration: bool) -> Schema:
-    """The default as it would be written in the file; nothing where it is a section."""
+    """The default as it would be written in the file; empty for a section."""
     if isinstance(value, Frozen):
         return {}
     if is_duration:
@@ -82,7 +82,7 @@ def default_of(value: Any, *, is_duration: bool) -> Schema:
 
 
 def _nullable(schema: Schema) -> Schema:
-    """A key that is null has its default."""
+    """Allow null, which means the default."""
     if "enum" in schema:
         return {**schema, "enum": [*schema["enum"], None]}
     if "type" in schema:
@@ -102,7 +102,7 @@ def _value(hint: Any, rule: Rule, found: dict[str, Schema]) -> Schema:
     origin: Any = get_origin(hint)
     arguments = get_args(hint)
     if Secret in arguments:
-        return {"type": "null"}  # does not stand in a file
+        return {"type": "null"}  # must not be in a file
     if origin in (Union, types.UnionType):
         inner = _value(next(a for a in arguments if a is not type(None)), rule, found)
         return (

@@ -1,8 +1,8 @@
 """
-What is wrong in `monitor.yaml` and in the environment, in words.
+Messages about errors in `monitor.yaml` and in the environment.
 
-Rule of the file: a problem says where, which key, what is wrong, what was given (unless secret) and
-what may have been meant.
+Rule of the file: a message says where, which key, what is wrong, which value was given (unless it
+is secret), and what was probably meant.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stream_monitor.config import rules
 from stream_monitor.config.tree import Node
 
 BAD: Any = object()
-"""Stands for a value that cannot be used, and whose problem was added."""
+"""Marks a value that cannot be used and whose problem was reported."""
 
 
 def close_to(word: str, known: Iterable[str]) -> str | None:
@@ -27,7 +27,7 @@ def close_to(word: str, known: Iterable[str]) -> str | None:
 
 
 def shown(node: Node) -> str:
-    """What was given, for a message."""
+    """The given value, for a message."""
     last = node.path[-1] if node.path else ""
     if (
         last in rules.SECRETS
@@ -46,8 +46,8 @@ def named(path: tuple[str, ...]) -> str:
     """
     A path for a message.
 
-    Where a secret may stand, only the part of a key that looks like one is shown, because
-    `password:hush` is a key to YAML.
+    If the path may contain a secret, only that part of a key is shown that looks like a key,
+    because `password:hush` is a key in YAML.
 
     >>> named(("kafka", "security", "password:hush")), named(("models", "a:b"))
     ('kafka.security.password…', 'models.a:b')
@@ -75,7 +75,7 @@ class Problems:
         self.lines = lines
 
     def add(self, node: Node, what: str, meant: str | None = None, *, got: bool = True) -> Any:
-        """Add a problem, once however often the node is looked at; returns `BAD`."""
+        """Add a problem, once however often the node is checked; returns `BAD`."""
         given = f" (got {shown(node)})" if got else ""
         hint = f"; did you mean '{meant}'?" if meant else ""
         line = f"{node.where}: {named(node.path)}: {what}{given}{hint}"
@@ -84,7 +84,7 @@ class Problems:
         return BAD
 
     def is_known(self, key: str, node: Node, known: Iterable[str]) -> bool:
-        """Whether a key is one of the known; a problem where it is not."""
+        """Whether a key is known; reports a problem if not."""
         if key in known:
             return True
         meant = close_to(key, known)

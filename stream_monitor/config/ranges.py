@@ -1,9 +1,9 @@
 """
-What the configuration can name (metrics, distances, signals, parameters of detectors), and which
-values each of them takes.
+What the configuration can name (metrics, distances, signals, parameters of detectors), and the
+range of each.
 
-Rule of the file: these are facts of mathematics and of the detectors; what a key of `monitor.yaml`
-may say is in `rules`.
+Rule of the file: these are facts of mathematics and of the detectors. `rules` has the values that a
+key of `monitor.yaml` may have.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ REGRESSION = ("mae", "rmse", "r2", "bias")
 METRICS = CLASSIFICATION + REGRESSION
 LESS_IS_BETTER = frozenset({"log_loss", "brier_score", "calibration_error", "mae", "rmse", "bias"})
 """
-A bare number is their maximum; of the others it is the minimum.
+Metrics for which less is better. A bare number is their maximum; for other metrics it is the
+minimum.
 
 `bias` is judged by its absolute value.
 """
@@ -38,8 +39,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "r2": (-math.inf, 1.0),
 }
 """
-Between which values a metric lies (of `bias` its absolute value). It tells which rules could never
-fire or never end.
+Range of each metric (for `bias` of its absolute value). It shows which rules could never fire or
+never end.
 """
 DISTANCES = ("psi", "js", "ks", "wasserstein", "chi2")
 SIGNALS = ("errors", "score", "prediction", "features")

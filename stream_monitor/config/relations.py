@@ -1,8 +1,8 @@
 """
-What must hold between keys.
+Relations that must hold between keys.
 
-Rule of the file: it runs on settings whose values are right one by one, and says at the key that a
-person would change.
+Rule of the file: it checks settings whose values are right one by one, and reports a problem at the
+key that a person would change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stream_monitor.settings import (
 
 Say = Callable[[Node, str], Any]
 Conflicts = Iterator[tuple[tuple[str, ...], str]]
-"""Of a model: the path of the key that a person would change, and what is wrong."""
+"""Problems of a model: the path of the key that a person would change, and what is wrong."""
 
 
 def last_n(window: str) -> int | None:
@@ -35,7 +35,7 @@ def last_n(window: str) -> int | None:
 
 
 def check_model(model: ModelSettings, node: Node, say: Say) -> ModelSettings:
-    """Say what does not fit together in the settings of a model; and make them complete."""
+    """Report contradictions in the settings of a model, and complete the settings."""
     given = {metric for metric in model.thresholds if node.has("thresholds", metric, "min_labels")}
     for place, what in (
         *_thresholds(model, given),
@@ -62,7 +62,10 @@ def _window_of(model: ModelSettings, rule: Threshold) -> str:
 
 
 def _supported(model: ModelSettings, node: Node, metric: str, rule: Threshold) -> Threshold:
-    """A window of fewer rows than the default of `min_labels` would never be judged."""
+    """
+    Lower `min_labels` for a window with fewer rows than its default; otherwise the window would
+    never be judged.
+    """
     n = last_n(_window_of(model, rule))
     if n is None or n >= rule.min_labels or node.has("thresholds", metric, "min_labels"):
         return rule
@@ -287,7 +290,7 @@ def _others(model: ModelSettings) -> Conflicts:
 
 
 def check_kafka(kafka: KafkaSettings, node: Node, say: Say) -> None:
-    """Say what is missing to connect."""
+    """Report settings that are missing for a connection to Kafka."""
     security, place = kafka.security, node.find("security")
     for broker in kafka.bootstrap_servers.split(","):
         port = (
@@ -328,7 +331,7 @@ def check_kafka(kafka: KafkaSettings, node: Node, say: Say) -> None:
 
 
 def check_http(http: HttpSettings, node: Node, say: Say) -> None:
-    """Say what is missing to serve."""
+    """Report settings that are missing for the HTTP endpoint."""
     if bool(http.cert_file) != bool(http.key_file):
         say(
             node.find("cert_file" if http.cert_file else "key_file"),
@@ -341,7 +344,7 @@ def check_http(http: HttpSettings, node: Node, say: Say) -> None:
 
 
 def check_custom(core: CoreSettings, root: Node, say: Say) -> None:
-    """Say which metrics of users Prometheus would refuse, or which collide."""
+    """Report custom metrics that Prometheus would refuse, or that collide."""
     if not any(model.metrics.custom for model in (core.defaults, *core.models.values())):
         return
     from stream_monitor.errors import ConfigError

@@ -1,9 +1,9 @@
 """
-What each key means and which values it takes, beyond its type: one table for the checker, the JSON
-Schema and the docs.
+The meaning of each key and its values beyond its type: one table for the checker, the JSON Schema
+and the docs.
 
-Rule of the file: types, names and defaults are those of `settings.py` and are not repeated here;
-every key of `monitor.yaml` has its line (`tests/unit/test_config_command.py` says so).
+Rule of the file: types, names and defaults are in `settings.py` and are not repeated here. Every
+key of `monitor.yaml` has its line (`tests/unit/test_config_command.py` checks it).
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from stream_monitor.times import DAY_MS, HOUR_MS
 
 SECRETS = frozenset({"password", "key_password", "token"})
 """
-Values that are never shown, and that are taken from the environment and from files of their own
-only.
+Keys whose values are never shown, and come only from the environment or from files of their own.
 """
 SHOWN: dict[tuple[str, ...], frozenset[str]] = {
     ("kafka", "security"): frozenset(
@@ -26,8 +25,8 @@ SHOWN: dict[tuple[str, ...], frozenset[str]] = {
     ("worker", "metrics"): frozenset({"host", "port", "cert_file", "key_file"}),
 }
 """
-Sections that hold a secret, and the values in them that may be shown: what was given under a
-mistyped key may be the secret.
+Sections that contain a secret, and the keys whose values may be shown. Other values may not,
+because the value of a mistyped key may be the secret.
 """
 
 TOP: dict[str, Any] = {
@@ -38,7 +37,7 @@ TOP: dict[str, Any] = {
     "limits": s.Limits,
     "privacy": s.Privacy,
 }
-"""The keys of the file."""
+"""The keys at the top of the file."""
 TOP_TEXTS = {
     "kafka": "How to reach Kafka.",
     "worker": "How a worker runs.",
@@ -51,10 +50,10 @@ TOP_TEXTS = {
 
 class Rule(NamedTuple):
     """
-    One key.
+    The rule of one key.
 
-    `low` and `high` are inclusive, `above` is not; of a duration they are ms. `form` names a way of
-    writing that the type does not tell.
+    `low` and `high` are inclusive, `above` is not; for a duration they are ms. `form` names a form
+    that is not clear from the type.
     """
 
     text: str

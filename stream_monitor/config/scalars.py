@@ -1,8 +1,8 @@
 """
-Nodes that hold one value: numbers, texts, switches, secrets, durations, windows.
+Nodes that contain one value: numbers, texts, booleans, secrets, durations, windows.
 
-Rule of the file: each function returns the value as `Settings` has it, or `BAD` after it added the
-problem.
+Rule of the file: each function returns the value as `Settings` needs it, or `BAD` after it reported
+the problem.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NUMBER_MAX = sys.float_info.max
 
 
 def scalar(problems: Problems, hint: Any, node: Node, rule: Rule) -> Any:
-    """A number, text, secret or switch, by the type of its key."""
+    """A number, text, secret or boolean, by the type of its key."""
     value = node.value
     if hint is bool:
         return (
@@ -57,7 +57,7 @@ def scalar(problems: Problems, hint: Any, node: Node, rule: Rule) -> Any:
 
 
 def text_of(problems: Problems, node: Node, rule: Rule) -> Any:
-    """A text in the form of its rule; a number is taken as it was written."""
+    """A text in the form of its rule; a number is used as it was written."""
     value = node.value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return problems.add(
@@ -77,7 +77,7 @@ def _secret(problems: Problems, node: Node) -> Any:
     text = text_of(problems, node, Rule(""))
     if text is BAD:
         return BAD
-    # Bytes that are no UTF-8 are not printable either; an error of encoding would show the secret.
+    # Bytes that are not UTF-8 are not printable; an encoding error would show the secret.
     if not text.isprintable():
         return problems.add(node, "has characters that cannot be typed (a line break within?)")
     return Secret(text)
@@ -86,7 +86,7 @@ def _secret(problems: Problems, node: Node) -> Any:
 def duration(
     problems: Problems, node: Node, rule: Rule, default: Any, *, optional: bool = False
 ) -> Any:
-    """Milliseconds of `50ms 2s 10m 24h 30d`."""
+    """Milliseconds of a duration such as `50ms 2s 10m 24h 30d`."""
     if optional and (node.value is None or node.value is False or node.value == OFF):
         return None
     found = (
@@ -108,7 +108,7 @@ def duration(
 
 
 def window(problems: Problems, node: Node) -> Any:
-    """`last_N` or a duration."""
+    """A window: `last_N` or a duration."""
     if node.value is None and node.path[-1] == "window":
         return None
     text = str(node.value) if isinstance(node.value, str) else ""
@@ -125,7 +125,7 @@ def window(problems: Problems, node: Node) -> Any:
 
 def category(problems: Problems, node: Node, switches: dict[bool, str]) -> Any:
     """
-    Text of a value that events may hold as a number or a switch: 1.0 is `1`.
+    Text of a value that events may contain as a number or a boolean: 1.0 becomes `1`.
 
     `switches` has the texts of true and false.
     """

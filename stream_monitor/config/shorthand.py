@@ -1,8 +1,8 @@
 """
-Short ways of writing, and what a person may have meant.
+Short forms of values, and guesses at what a person meant.
 
-Rule of the file: expansion happens before settings of a model are laid over the defaults, so that a
-bare number and a mapping can be merged.
+Rule of the file: short forms are expanded before the settings of a model override the defaults, so
+that a bare number and a mapping can be merged.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ UNIT_WORDS = {
 
 
 def is_number(node: Node) -> bool:
-    """Whether a node is a number and no switch."""
+    """Whether a node is a number and not a boolean."""
     return isinstance(node.value, int | float) and not isinstance(node.value, bool)
 
 
 def expanded(model: Node) -> Node:
-    """Settings of a model with bare thresholds as mappings, and switched-off signals as `off`."""
+    """Settings of a model, with bare thresholds as mappings and switched-off signals as `off`."""
     if not isinstance(model.value, dict):
         return model
     value = dict(model.value)
@@ -74,7 +74,7 @@ def _threshold(metric: str, node: Node) -> Node:
 
 def duration_text(ms: float) -> str:
     """
-    A duration as it is written.
+    A duration as it is written in the file.
 
     >>> duration_text(1_500), duration_text(86_400_000), duration_text(0)
     ('1500ms', '1d', '0s')
@@ -87,7 +87,7 @@ def duration_text(ms: float) -> str:
 
 def duration_meant(node: Node, unit: str = "s") -> str | None:
     """
-    The duration somebody may have meant; a bare number has the `unit` of the default.
+    The duration that was probably meant; a bare number has the `unit` of the default.
 
     >>> [duration_meant(Node(v, "", (), str(v))) for v in (30, "10 minutes", "1.5h", "1H", "soon")]
     ['30s', '10m', '90m', '1h', None]
@@ -101,7 +101,7 @@ def duration_meant(node: Node, unit: str = "s") -> str | None:
 
 def window_meant(node: Node) -> str | None:
     """
-    The window somebody may have meant.
+    The window that was probably meant.
 
     >>> [
     ...     window_meant(Node(v, "", (), str(v)))
@@ -121,7 +121,7 @@ def window_meant(node: Node) -> str | None:
 
 def number_meant(node: Node) -> str | None:
     """
-    The number somebody may have meant.
+    The number that was probably meant.
 
     >>> [number_meant(Node(v, "", (), v)) for v in ("80%", "0,8", "1,000", "'5'", "many")]
     ['0.8', '0.8', '1000', '5', None]

@@ -1,9 +1,9 @@
 """
-YAML and environment variables to a tree of nodes, each of which knows where it was written.
+Turns YAML and environment variables into a tree of nodes, each of which knows where it was written.
 
-Rule of the file: nothing is constructed but numbers, texts, booleans, nulls, lists and mappings;
-size, depth and the number of nodes (an alias counts each time) are bounded. What a value means is
-no business of this file.
+Rule of the file: only numbers, texts, booleans, nulls, lists and mappings are constructed. Size,
+depth and the number of nodes (an alias counts each time) are limited. The meaning of a value does
+not matter here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Scalar = str | int | float | bool | None
 
 
 class Node(NamedTuple):
-    """A value of the configuration. `text` is how a scalar was written."""
+    """A value of the configuration. `text` is a scalar as it was written."""
 
     value: dict[str, Node] | list[Node] | Scalar
     where: str
@@ -33,7 +33,7 @@ class Node(NamedTuple):
     text: str = ""
 
     def find(self, *keys: str) -> Node:
-        """The node below, or the nearest one above it that is there."""
+        """The node at a path below this one, or its nearest existing parent."""
         node = self
         for key in keys:
             if not isinstance(node.value, dict) or key not in node.value:
@@ -42,15 +42,15 @@ class Node(NamedTuple):
         return node
 
     def has(self, *keys: str) -> bool:
-        """Whether there is something below."""
+        """Whether there is a node at a path below this one."""
         return self.find(*keys).path[len(self.path) :] == keys
 
 
 def merge(base: Node | None, own: Node) -> Node:
     """
-    Own values over those of a base, mapping by mapping; lists and scalars are replaced whole.
+    Override a base with own values, mapping by mapping; lists and scalars are replaced as a whole.
 
-    An own null leaves the base as it is.
+    A null of one's own leaves the base unchanged.
     """
     if base is None:
         return own
@@ -68,7 +68,7 @@ def read(
     text: str, name: str, problems: list[str], path: Path = (), *, numbered: bool = True
 ) -> Node | None:
     """
-    The tree of a YAML text; None when it is empty.
+    The tree of a YAML text; None if the text is empty.
 
     Parameters
     ----------
@@ -76,16 +76,16 @@ def read(
     name : str
         File or variable, for messages.
     problems : list of str
-        Gets what is wrong but leaves something to read (a key twice, an unknown tag).
+        Gets problems that leave something to read (a repeated key, an unknown tag).
     path : tuple of str
-        Where the tree belongs.
+        Path at which the tree belongs.
     numbered : bool
-        Whether lines are told.
+        Whether messages contain lines.
 
     Raises
     ------
     ConfigError
-        It is not YAML, or too large or too deep.
+        The text is not YAML, too large or too deep.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def read(
         composed = YAML(typ="safe", pure=True).compose(text) if text.strip() else None
     except MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark and numbered else ""
-        # its name may be a secret: `password: *hush`
+        # the name of the alias may be a secret: `password: *hush`
         what, alias, _ = str(e.problem).partition(" alias ")
         raise ConfigError([f"{name}{line}: not valid YAML: {what}{alias.rstrip()}"]) from None
     except YAMLError as e:
@@ -121,7 +121,7 @@ def read(
 
 
 class _Builder:
-    """Nodes out of the nodes of ruamel.yaml."""
+    """Builds nodes from the nodes of ruamel.yaml."""
 
     def __init__(self, name: str, problems: list[str], *, numbered: bool) -> None:
         self.name, self.problems, self.numbered = name, problems, numbered
@@ -131,7 +131,9 @@ class _Builder:
         return f"{self.name}:{mark.start_mark.line + 1}" if self.numbered else self.name
 
     def node(self, composed: Any, path: Path, mark: Any, depth: int = 0) -> Node:
-        """`mark` is what the line is taken from: the key of a value, the item of a list."""
+        """
+        Build a node. `mark` gives the line: that of the key of a value, or of the item of a list.
+        """
         self.nodes += 1
         where = self.where(mark)
         if self.nodes > NODES_MAX or depth > DEPTH_MAX:
@@ -208,7 +210,7 @@ class _Builder:
 
 def _integer(text: str) -> int:
     """
-    An integer of YAML 1.2.
+    An integer as in YAML 1.2.
 
     >>> _integer("1_000"), _integer("0o17"), _integer("-0x1f"), _integer("007")
     (1000, 15, -31, 7)
@@ -220,7 +222,7 @@ def _integer(text: str) -> int:
 
 def _decimal(text: str) -> float:
     """
-    A float of YAML 1.2.
+    A float as in YAML 1.2.
 
     >>> _decimal("1e3"), _decimal("-.Inf"), _decimal("1_0.5")
     (1000.0, -inf, 10.5)

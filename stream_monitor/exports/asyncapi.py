@@ -1,8 +1,8 @@
 """
 The topics as an AsyncAPI 3 document.
 
-Rule of the file: everything comes from `topics/*.yaml`. Operations are seen from stream-monitor: it
-receives predictions and labels and sends the rest.
+Rule of the file: everything comes from `topics/*.yaml`. Operations are named from our side: we
+receive predictions and labels and send the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RECEIVED = ("predictions", "labels")
 
 def document(prefix: str) -> dict[str, Any]:
     """
-    The document.
+    The AsyncAPI document.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def _payload(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _configuration(config: dict[str, str]) -> dict[str, Any]:
-    """Numbers as numbers and lists as lists, as the Kafka binding has them."""
+    """Settings for the Kafka binding: numbers as numbers and lists as lists."""
     return {
         key: value.split(",")
         if key == "cleanup.policy"

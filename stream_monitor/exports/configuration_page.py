@@ -163,7 +163,7 @@ def _sections(path: tuple[str, ...], kind: type[Frozen], text: str) -> Iterator[
         if below is not None:
             inner.append(below)
         if below is None or below.kind in STRUCTS or rule.form:
-            # items of a list have none
+            # items of a list have no variable
             variable = "" if kind is Segment else f"`{PREFIX}{'__'.join((*path, name)).upper()}`"
             yield (
                 f"| `{name}` | {_values(key, rule)} | {_default(field)} | {_cell(rule.text)} | "

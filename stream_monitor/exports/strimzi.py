@@ -1,7 +1,7 @@
 """
 The topics as Strimzi's KafkaTopic resources.
 
-Rule of the file: everything comes from `topics/*.yaml`; nothing is asked of a broker.
+Rule of the file: everything comes from `topics/*.yaml`; no broker is asked.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ API_VERSION = "kafka.strimzi.io/v1"
 
 def kafka_topics(prefix: str, *, cluster: str, replicas: int) -> list[dict[str, Any]]:
     """
-    One resource a topic.
+    One resource per topic.
 
     Parameters
     ----------
     prefix : str
         `kafka.topic_prefix`.
     cluster : str
-        Name of the Kafka resource, for the label that the topic operator looks for.
+        Name of the Kafka resource, for the label that the topic operator needs.
     replicas : int
 
     Examples
@@ -54,8 +54,8 @@ def kafka_topics(prefix: str, *, cluster: str, replicas: int) -> list[dict[str, 
 
 def resource_name(topic: str) -> str:
     """
-    A name that Kubernetes takes: lower case, digits, `-` and `.`, beginning and ending with a
-    letter or digit.
+    A valid name in Kubernetes: lower case, digits, `-` and `.`, beginning and ending with a letter
+    or digit.
 
     >>> resource_name("Team_A.labels")
     'team-a.labels'
