@@ -9,7 +9,7 @@ moves while rows of it are under way. Read `take` and `flush` as the table of co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +89,7 @@ class Ingest:
         self,
         source: str,
         kind: str,
-        values: list[bytes | None],
+        values: Sequence[bytes | None],
         offsets: NDArray[np.int64],
         times_ms: NDArray[np.int64],
     ) -> list[Reject]:
@@ -101,7 +101,7 @@ class Ingest:
         source : str
             Names the source partition (topic id and partition); rows carry it.
         kind : {"predictions", "labels"}
-        values : list of bytes or None
+        values : sequence of bytes or None
             Values of the records; None is a tombstone.
         offsets, times_ms : (n,) int64
             Offset and timestamp of each record.

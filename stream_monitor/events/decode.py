@@ -9,6 +9,7 @@ every row with the one that `parse` makes alone).
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -104,7 +105,7 @@ class Decoder:
         self._decode: Any = None
         self._news, self._news_due = 0, 1
 
-    def decode(self, values: list[bytes | None], times_ms: NDArray[np.int64]) -> Decoded:
+    def decode(self, values: Sequence[bytes | None], times_ms: NDArray[np.int64]) -> Decoded:
         """
         Columns of a batch of record values; `times_ms` are the records' timestamps. About 2 µs a
         prediction of 10 numbers.
@@ -127,7 +128,7 @@ class Decoder:
 
     def _fast(
         self,
-        values: list[bytes | None],
+        values: Sequence[bytes | None],
         times: NDArray[np.int64],
         parsed: list[tuple[int, Parsed]],
         rejects: list[Reject],
@@ -217,7 +218,7 @@ class Decoder:
         times: NDArray[np.int64],
         parsed: list[tuple[int, Parsed]],
         rejects: list[Reject],
-        values: list[bytes | None],
+        values: Sequence[bytes | None],
     ) -> list[tuple[Columns, int]]:
         if not events:
             return []
@@ -243,7 +244,7 @@ class Decoder:
         times: NDArray[np.int64],
         parsed: list[tuple[int, Parsed]],
         rejects: list[Reject],
-        values: list[bytes | None],
+        values: Sequence[bytes | None],
     ) -> tuple[Columns, int]:
         """
         Events of one signature.

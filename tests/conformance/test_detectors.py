@@ -97,7 +97,8 @@ CASES = [
 
 
 def pieces(values: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
-    out, at = [], 0
+    out: list[np.ndarray] = []
+    at = 0
     for size in itertools.cycle(sizes):
         if at >= len(values):
             return out
@@ -117,7 +118,7 @@ def fired(detector: ValueDetector, parts: list[np.ndarray]) -> list[int]:
     return out
 
 
-def gauges(detector: ValueDetector) -> tuple[float | None, float | None]:
+def gauges(detector: ValueDetector) -> tuple[float | None]:
     return (detector.score,)
 
 

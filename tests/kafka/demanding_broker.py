@@ -36,6 +36,8 @@ SECRETS = (
 PLAIN, SCRAM, KEY, WRONG, TOKEN = SECRETS
 USER, LIMITED = "monitor", "limited"
 LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+ANY_OF_THEM: Any = None
+"""A filter that fits every name; the types of the client do not know it."""
 LISTENERS = {
     "TLS": "SSL",
     "MUTUAL": "SSL",
@@ -205,10 +207,10 @@ class DemandingBroker:
     def _all(kind: ResourceType) -> AclBindingFilter:
         return AclBindingFilter(
             kind,
-            None,
+            ANY_OF_THEM,
             ResourcePatternType.ANY,
             f"User:{LIMITED}",
-            None,
+            ANY_OF_THEM,
             AclOperation.ANY,
             AclPermissionType.ANY,
         )

@@ -126,7 +126,8 @@ def read_all(bootstrap: str, topic: str) -> list[Message]:
     }
     consumer = Consumer(options)
     consumer.subscribe([topic])
-    out, quiet = [], 0
+    out: list[Message] = []
+    quiet = 0
     while quiet < 4 or (not out and quiet < 20):
         message = consumer.poll(0.25)
         quiet = quiet + 1 if message is None else 0
@@ -137,7 +138,16 @@ def read_all(bootstrap: str, topic: str) -> list[Message]:
 
 
 def header(message: Message, name: str) -> str:
-    return dict(message.headers() or [])[name].decode()
+    value = dict(message.headers() or [])[name]
+    assert isinstance(value, bytes)
+    return value.decode()
+
+
+def value(message: Message) -> bytes:
+    """The value of a record that has one."""
+    found = message.value()
+    assert found is not None
+    return found
 
 
 def reasons(letters: list[Message]) -> Counter[str]:

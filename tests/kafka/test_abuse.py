@@ -29,7 +29,7 @@ from confluent_kafka.admin import (
 
 from bench.chaos_fleet import Member
 from bench.odd_records import event
-from tests.kafka.site import Site, header, read_all, reasons
+from tests.kafka.site import Site, header, read_all, reasons, value
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -115,10 +115,8 @@ def test_settings_of_a_source_that_brokers_apply_and_partitions_that_come_later(
     records = [
         {"value": event(f"{i}"), "timestamp": 1} for i in range(50)
     ]  # of 1970, says the producer
-    site.send(
-        [*records, event("large", note="x" * (6 << 20)), event("last")],
-        **{"compression.type": "gzip", "message.max.bytes": 8 << 20},
-    )
+    options: dict[str, Any] = {"compression.type": "gzip", "message.max.bytes": 8 << 20}
+    site.send([*records, event("large", note="x" * (6 << 20)), event("last")], **options)
     site.wait("all but one", lambda: site.predictions() == 51)
     stored = read_all(site.bootstrap, site.prefix + "predictions")
     assert {m.timestamp()[0] for m in stored} == {2}, "the broker's time"
@@ -165,7 +163,7 @@ def test_alerts_that_the_topic_refuses_hold_everything_up_and_are_there_once_aft
     site.wait("all of them", lambda: counted() == 200)
     assert site.stop() == 0
     ids = Counter(
-        json.loads(m.value())["id"] for m in read_all(site.bootstrap, site.prefix + "alerts")
+        json.loads(value(m))["id"] for m in read_all(site.bootstrap, site.prefix + "alerts")
     )
     assert ids
     assert set(ids.values()) == {1}

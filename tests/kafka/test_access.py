@@ -97,7 +97,7 @@ class Guarded:
             ]
 
     def forbid_transactions(self) -> None:
-        everything = (
+        everything: tuple[Any, ...] = (
             None,
             ResourcePatternType.ANY,
             None,

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -91,7 +92,7 @@ async def read(bootstrap: str, topic: str, count: int, partitions: int = 1, **op
         )
     ) as consumer:
         consumer.assign([TopicPartition(topic, number) for number in range(partitions)])
-        records = []
+        records: list[Any] = []
         while len(records) < count:
             records += [
                 record

@@ -120,7 +120,8 @@ steps = st.lists(
 
 
 def log_of(actions: list[tuple[Any, ...]]) -> Log:
-    log, end, begun = Log([], []), 0, {}
+    log, end = Log([], []), 0
+    begun: dict[Any, Any] = {}
     for action in actions:
         if action[0] == "data":
             _, producer, gaps, codec, hole = action
@@ -275,12 +276,11 @@ def test_an_unknown_codec_and_too_many_records_are_broken() -> None:
 @pytest.mark.parametrize("codec", ["gzip", "lz4", "zstd"])
 def test_bounded_decoders_give_what_aiokafkas_give(codec: str) -> None:
     text = random.Random(1).randbytes(300_000) + bytes(3 << 20)
-    payload = {"gzip": gzip.compress, "lz4": cramjam.lz4.compress, "zstd": cramjam.zstd.compress}[
-        codec
-    ](text)
+    codecs: dict[str, Any] = {"gzip": gzip, "lz4": cramjam.lz4, "zstd": cramjam.zstd}
+    payload = bytes(codecs[codec].compress(text))
     if codec == "gzip":
         payload, text = payload + gzip.compress(b"another member"), text + b"another member"
-    assert inflating.BOUNDED[codec](bytes(payload)) == text
+    assert inflating.BOUNDED[codec](payload) == text
     assert getattr(sys.modules[DefaultRecordBatch.__module__], f"{codec}_decode").bounded
 
 
@@ -354,7 +354,8 @@ async def read_by_us(
         hub = Epochs()
         fetching = Fetching(hub, consumer)
         await fetching.seek({tp: start})
-        end, rows, place = await end_of(consumer, tp), [], start
+        end, place = await end_of(consumer, tp), start
+        rows: list[Any] = []
         while place < end and await consumer.position(tp) < end:
             for fetched in (await fetching.fetch([tp], 0.2)).values():
                 assert (fetched.tp, fetched.epoch, fetched.start) == (tp, 1, place)

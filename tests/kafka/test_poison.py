@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from confluent_kafka import Producer
 
 from bench.chaos_brokers import KafkaServer
 from bench.odd_records import CASES, event, flood
-from tests.kafka.site import Site, header, read_all, reasons
+from tests.kafka.site import Site, header, read_all, reasons, value
 
 pytestmark = pytest.mark.kafka
 FLOOD, PARTS = 3_000, 5
@@ -90,10 +90,10 @@ def test_every_bad_record_has_its_reason_and_the_good_ones_around_it_count(site:
         name: case.reason for name, case in CASES.items()
     }
     for offset, letter in found.items():
-        whole = len(stored[offset].value()) <= 900_000
+        whole = len(value(stored[offset])) <= 900_000
         assert letter.value() == (stored[offset].value() if whole else b"")
         assert whole or header(letter, "stream-monitor.truncated") == str(
-            len(stored[offset].value())
+            len(value(stored[offset]))
         )
     assert reasons([m for m in letters if m not in found.values()]) == {
         "invalid_json": 1,
@@ -137,13 +137,15 @@ def test_a_flood_of_names_stays_within_the_limits(site: Site) -> None:
     site.start()
     site.ready()
     assert site.process is not None
-    counted: Callable[[], float] = lambda: site.metrics().get(  # noqa: E731
-        'stream_monitor_records_total{outcome="accepted",topic="predictions"}', 0
-    )
+    accepted = 'stream_monitor_records_total{outcome="accepted",topic="predictions"}'
+
+    def reached(count: int) -> bool:
+        return site.metrics().get(accepted, 0) == count
+
     sizes, series = [], []
     for part in range(PARTS):
         site.send(list(flood(FLOOD, part * FLOOD)))
-        site.wait("the flood", lambda n=(part + 1) * FLOOD: counted() == n)
+        site.wait("the flood", partial(reached, (part + 1) * FLOOD))
         time.sleep(1.5)
         sizes.append(resident_bytes(site.process.pid))
         series.append(len(site.metrics()))
@@ -167,9 +169,9 @@ def test_a_flood_of_names_stays_within_the_limits(site: Site) -> None:
     assert series[-1] <= series[1] * 1.02, series
     assert site.stop() == 0
     alerts = Counter(
-        json.loads(m.value())["subject"]
+        json.loads(value(m))["subject"]
         for m in read_all(site.bootstrap, site.prefix + "alerts")
-        if json.loads(m.value())["subject"].startswith("limits.")
+        if json.loads(value(m))["subject"].startswith("limits.")
     )
     assert {"limits.models", "limits.versions", "limits.features", "limits.segments"} <= set(alerts)
     assert max(alerts.values()) <= 4, "one alert a limit and partition"
@@ -217,8 +219,8 @@ def test_what_ends_the_worker_three_times_is_set_aside(site: Site) -> None:
     assert sorted(
         (
             header(m, "__connect.errors.topic").removeprefix(site.prefix),
-            b"poison-evaluate" in m.value(),
-            b"poison-ingest" in m.value(),
+            b"poison-evaluate" in value(m),
+            b"poison-ingest" in value(m),
         )
         for m in letters
     ) == [

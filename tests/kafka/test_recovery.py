@@ -19,6 +19,7 @@ from bench.chaos_faults import GROUP
 from bench.chaos_fleet import Member
 from stream_monitor.events.observations import unpack
 from stream_monitor.stages.snapshots import Manifest
+from tests.kafka.site import value
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 TAKEN_OVER_S, CAUGHT_UP_S = 15, 25
@@ -91,7 +92,7 @@ class Load:
         for message in itertools.chain(
             *chaos_check.read(self.server.bootstrap, "observations").values()
         ):
-            found = unpack(message.value())
+            found = unpack(value(message))
             for number, source in enumerate(found.head.sources):
                 if source.startswith(topic + "@"):
                     partition = int(source.rpartition("/")[2])
@@ -105,7 +106,7 @@ class Load:
         """By partition: the position of the last snapshot that was committed."""
         read = chaos_check.read(self.server.bootstrap, "snapshots").items()
         manifests = {
-            partition: [m.value() for m in messages if m.key().endswith(b"/manifest")]
+            partition: [value(m) for m in messages if (m.key() or b"").endswith(b"/manifest")]
             for partition, messages in read
         }
         return {

@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from bench.odd_records import event
 from stream_monitor.stages.poison import parted
-from tests.kafka.site import Site, header
+from tests.kafka.site import Site, header, value
 
 pytestmark = [
     pytest.mark.kafka,
@@ -145,4 +145,4 @@ def test_a_record_that_crashes_workers_is_found_among_those_of_workers_that_were
     assert site.stop() == 0
     assert "3 times a worker started at" in site.log
     assert letters(site) == {("predictions", "signal SIGSEGV"): 2}
-    assert {json.loads(m.value())["event_id"] for m in site.letters()} == {"p", "q"}
+    assert {json.loads(value(m))["event_id"] for m in site.letters()} == {"p", "q"}

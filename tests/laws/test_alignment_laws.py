@@ -85,8 +85,9 @@ def test_no_partition_is_read_further_ahead_than_the_skew_and_a_part(seed: int) 
         before = {tp: reading.alignment.time_of(tp) for tp in logs}
         tp = reading.turn(choice)
         assert tp is not None, "what is slowest never waits"
-        slowest = min((-NEVER if before[other] is None else before[other]) for other in behind)
-        assert before[tp] is None or before[tp] <= max(slowest, -NEVER) + SKEW_MS  # type: ignore[operator]
+        slowest = min(-NEVER if (of := before[other]) is None else of for other in behind)
+        at = before[tp]
+        assert at is None or at <= max(slowest, -NEVER) + SKEW_MS
     assert sorted(reading.order) == sorted((tp, t) for tp, log in logs.items() for t in log)
 
 

@@ -15,6 +15,7 @@ from sklearn import metrics as sk
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest
+from stream_monitor.metrics.samples import Sample
 from stream_monitor.settings import CoreSettings, Drift, ModelSettings, Segment
 
 T0 = 1_760_000_000_000
@@ -70,7 +71,8 @@ def told(shard: Shard, segment: str = "") -> list[dict[str, float]]:
     prefix = "model_segment_" if segment else "model_"
     for sample in shard.samples():
         if (
-            sample.name.startswith(prefix)
+            isinstance(sample, Sample)
+            and sample.name.startswith(prefix)
             and sample.labels[2:-1] == ((f"s={segment}",) if segment else ())
             and sample.labels[-1] in ("last_10000", "24h")
         ):

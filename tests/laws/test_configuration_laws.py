@@ -76,7 +76,11 @@ DETECTORS = (
     {"page_hinkley": {"threshold": 20.0}},
     {"page_hinkley": {"delta": 0.1}},
 )
-ERRORS = (*DETECTORS, {"ddm": {}, "hddm_a": {}}, {"ddm": {"drift_threshold": 2.5}, "hddm_w": {}})
+ERRORS: tuple[Any, ...] = (
+    *DETECTORS,
+    {"ddm": {}, "hddm_a": {}},
+    {"ddm": {"drift_threshold": 2.5}, "hddm_w": {}},
+)
 REFERENCE = ("baseline of the features",)
 TABLE: dict[str, Key] = {
     "defaults.task": Key(

@@ -264,7 +264,7 @@ def test_a_feature_of_any_kind_may_be_left_out(seen, others):
 )
 @pytest.mark.parametrize("place", ["features", "segments", "score", "extra", "label"])
 def test_a_name_may_have_any_characters(name, place):
-    events = [{"event_id": f"e{i}", "model": "m"} for i in range(4)]
+    events: list[dict[str, Any]] = [{"event_id": f"e{i}", "model": "m"} for i in range(4)]
     for i, event in enumerate(events):
         if place == "extra":
             event |= {"prediction": 1.5, "x" + name: i}
@@ -322,7 +322,12 @@ def test_a_tombstone_or_a_large_record_does_not_slow_down_those_around_it():
     decoder = ingest._decoders["predictions"]
     parsed: list[bytes] = []
     patient = decoder._parse
-    decoder._parse = lambda value, *rest: (parsed.append(value), patient(value, *rest))[1]
+
+    def counted(value: bytes, *rest: Any) -> Any:
+        parsed.append(value)
+        return patient(value, *rest)
+
+    decoder._parse = counted
     large = good[0] + b" " * 1_000  # type: ignore[operator]
     rejects = ingest.take(
         "s@id/0",

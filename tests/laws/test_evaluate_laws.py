@@ -84,10 +84,11 @@ def events(n: int, seed: int) -> list[tuple[str, bytes, int]]:
         out.append(("predictions", json.dumps(event).encode(), T0 + i * 50))
         if rnd.random() < 0.05:
             out.append(("predictions", json.dumps(event).encode(), T0 + i * 50))
+        truth, time_ms = int((x > 0) ^ wrong), T0 + i * 50 + 10
         label = {
             "event_id": f"e{i}",
-            "label": int((x > 0) ^ wrong),
-            "timestamp": T0 + i * 50 + 10,
+            "label": truth,
+            "timestamp": time_ms,
             **({"model": model} if rnd.random() < 0.5 else {}),
         }
         out.insert(
@@ -98,9 +99,7 @@ def events(n: int, seed: int) -> list[tuple[str, bytes, int]]:
             out.append(
                 (
                     "labels",
-                    json.dumps(
-                        {**label, "label": 1 - label["label"], "timestamp": label["timestamp"] + 5}
-                    ).encode(),
+                    json.dumps({**label, "label": 1 - truth, "timestamp": time_ms + 5}).encode(),
                     T0 + i * 50,
                 )
             )

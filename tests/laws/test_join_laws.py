@@ -160,7 +160,7 @@ rows = st.one_of(
     ),
     st.builds(
         lambda e, target, time, value, outcome, later: Row(
-            "label", e, *target, time, value, outcome, later
+            "label", e, target[0], target[1], time, value, outcome, later
         ),
         events,
         st.sampled_from(
@@ -411,7 +411,9 @@ many_rows = st.one_of(
         values,
     ),
     st.builds(
-        lambda e, target, time, value, outcome: Row("label", e, *target, time, value, outcome),
+        lambda e, target, time, value, outcome: Row(
+            "label", e, target[0], target[1], time, value, outcome
+        ),
         st.integers(1, 20),
         st.sampled_from(
             [(ANY, ANY), (0, ANY), (1, ANY), *((model, v) for v, model in enumerate(VERSIONS))]

@@ -14,6 +14,7 @@ import pytest
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
+from stream_monitor.metrics.samples import Sample
 from stream_monitor.monitors.silence import LONGEST_FACTOR, MEAN_FACTOR, Silences
 from stream_monitor.settings import (
     PREDICTIONS_MS,
@@ -221,18 +222,18 @@ def test_a_fall_of_accuracy_is_one_episode_of_its_trend_and_of_its_level(restart
     assert [
         s.value
         for s in run.shard.samples()
-        if s.name == "model_anomalies_total" and s.labels[-1] == "trend"
+        if isinstance(s, Sample) and s.name == "model_anomalies_total" and s.labels[-1] == "trend"
     ] == [1]
 
 
 def test_a_mean_absolute_error_near_its_limit_is_one_episode() -> None:
     run = Second(ModelSettings(windows=("last_500",), drift=QUIET, cooldown_ms=0))
+
+    def row(scale: float) -> Callable[[np.random.Generator], Row]:
+        return lambda r: ({"prediction": float(r.normal(0, scale))}, float(r.normal(0, scale)))
+
     for seconds, scale in ((60, 1.0), (120, 1.35), (60, 1.0)):
-        run.run(
-            seconds,
-            40,
-            lambda r, s=scale: ({"prediction": float(r.normal(0, s))}, float(r.normal(0, s))),
-        )  # type: ignore[misc]
+        run.run(seconds, 40, row(scale))
     assert [status for status, _ in run.steps("threshold", "mae")] == ["firing", "resolved"]
 
 

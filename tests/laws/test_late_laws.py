@@ -72,8 +72,11 @@ def fed(cells, texts, cuts, limits=None, settings=None, at=None):
     """
     Inputs after all chunks, with what its detectors got; taken through a snapshot after chunk `at`.
     """
-    got = {}
-    watch = lambda name, values, _: got.setdefault(name, []).extend(np.round(values, 9).tolist())  # noqa: E731
+    got: dict[str, list[float]] = {}
+
+    def watch(name: str, values: np.ndarray, _: np.ndarray) -> None:
+        got.setdefault(name, []).extend(np.round(values, 9).tolist())
+
     inputs = Inputs(lambda c: c, settings or settings_of(), limits or Limits(), values=watch)
     for i, (first, last) in enumerate(zip([0, *cuts], [*cuts, ROWS], strict=True)):
         if last > first:
@@ -165,6 +168,7 @@ def test_what_a_given_baseline_leaves_out_is_not_learnt():
         ),
     )
     inputs.add(rows_of(cells, 0, ROWS, texts))
+    assert inputs.profile is not None
     assert set(inputs.profile.features) == {"old", "empty"}
     assert inputs.profile.features["empty"].type == "numeric"
 

@@ -6,6 +6,7 @@ comes, and what one id costs does not grow with its rows.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,8 @@ def test_a_flood_of_one_id_costs_little_more_than_as_many_ids():
 def test_what_is_kept_by_closing_up_is_found_and_survives_a_snapshot(seed: int) -> None:
     """Rows of several segments, some of which move; ids that come twice in every other case."""
     rng = np.random.default_rng(seed)
-    n, stored = 3 * SEGMENT_ROWS + 1_000, {}
+    n = 3 * SEGMENT_ROWS + 1_000
+    stored: dict[Any, Any] = {}
     ids = (
         rng.permutation(n).astype(np.uint64) + 1
         if seed % 2

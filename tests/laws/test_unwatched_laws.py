@@ -15,6 +15,7 @@ import pytest
 from stream_monitor.config import parse
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
+from stream_monitor.metrics.samples import Sample
 from stream_monitor.offline.report import SUPPORT_MIN, render
 
 T0 = 1_760_000_000_000
@@ -146,7 +147,9 @@ def test_the_score_of_a_class_is_named_by_its_class_in_alerts_and_gauges(bad: st
     assert all(f"the score of class `{bad}`" in a["summary"] for a in mine)
     assert any("drift.score.adwin" in a["summary"] for a in mine)
     gauges = {
-        s.labels[-2:]: s.value for s in run.shard.samples() if s.name == "model_drift_detected"
+        s.labels[-2:]: s.value
+        for s in run.shard.samples()
+        if isinstance(s, Sample) and s.name == "model_drift_detected"
     }
     assert gauges[subject, "adwin"] == gauges[subject, "js"] == 1
     assert {subject for subject, _ in gauges} >= {f"__score__:{c}" for c in CLASSES}

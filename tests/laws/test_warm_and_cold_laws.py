@@ -345,7 +345,12 @@ def fast_share(warm: Decoder, values: list[bytes | None]) -> float:
     """Share of the records that the structs read."""
     parsed: list[int] = []
     patient = warm._parse
-    warm._parse = lambda *of: (parsed.append(1), patient(*of))[1]
+
+    def counted(*of: Any) -> Any:
+        parsed.append(1)
+        return patient(*of)
+
+    warm._parse = counted
     warm.decode(list(values), np.full(len(values), RECORD_MS))
     warm._parse = patient
     return 1 - len(parsed) / len(values)

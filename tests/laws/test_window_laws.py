@@ -35,7 +35,8 @@ sizes = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 
 
 def pieces(values: list[Any], lengths: list[int]) -> list[list[Any]]:
-    out, at = [], 0
+    out: list[list[Any]] = []
+    at = 0
     for n in itertools.cycle(lengths):
         if at >= len(values):
             return out

@@ -89,13 +89,11 @@ def service() -> Iterator[Any]:
             body = json.dumps(
                 {
                     "results": [
-                        {"vulns": [{"id": "PYSEC-1"}]}
-                        if q["package"]["name"] == self.server.bad
-                        else {}
+                        {"vulns": [{"id": "PYSEC-1"}]} if q["package"]["name"] == server.bad else {}
                         for q in asked
                     ]
                 }
-            ).encode()  # type: ignore[attr-defined]
+            ).encode()
             self.send_response(200)
             self.end_headers()
             self.wfile.write(body)
@@ -103,8 +101,8 @@ def service() -> Iterator[Any]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Answers)
-    server.asked, server.bad = asked, ""  # type: ignore[attr-defined]
+    server: Any = HTTPServer(("127.0.0.1", 0), Answers)
+    server.asked, server.bad = asked, ""
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server

@@ -128,7 +128,7 @@ def test_every_metric_of_an_expression_is_in_the_catalogue_with_its_labels(subje
     assert found
     for each in found:
         if each.name not in RECORDED:
-            metric = SERIES[each.name]
+            metric = SERIES[each.name or ""]
             assert {matcher.name for matcher in each.matchers.matchers} <= {
                 *metric.labels,
                 "job",
@@ -179,15 +179,16 @@ def test_dashboard_is_fit_for_provisioning(name):
     assert used <= set(variables)
     for variable in variables.values():
         if variable["type"] == "query":
-            inner, label = re.fullmatch(
-                r"label_values\((.*), (\w+)\)", variable["query"]["query"]
-            ).groups()
-            assert label in {*SERIES[selectors(filled(inner))[0].name].labels, "job", "instance"}
+            query = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"])
+            assert query is not None
+            inner, label = query.groups()
+            name = selectors(filled(inner))[0].name
+            assert label in {*SERIES[name or ""].labels, "job", "instance"}
 
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_panels_do_not_overlap(name):
-    taken = set()
+    taken: set[tuple[int, int]] = set()
     for panel in BOARDS[name]["panels"]:
         place = panel["gridPos"]
         cells = {

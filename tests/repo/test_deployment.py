@@ -45,7 +45,7 @@ def instructions() -> list[tuple[str, str]]:
         if line and not line.startswith("#")
     ]
     return [
-        tuple(line.split(maxsplit=1))
+        (line.split()[0], line.split(maxsplit=1)[1])
         for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
     ]
 

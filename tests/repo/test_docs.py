@@ -82,7 +82,8 @@ def test_files_that_are_named_exist() -> None:
 def found_command(words: list[str]) -> tuple[click.Command | None, str]:
     """The command that these words call, and how far they were understood."""
     command: click.Command | None = cli
-    context, known = click.Context(cli), []
+    context = click.Context(cli)
+    known: list[str] = []
     for word in words:
         if not isinstance(command, click.Group) or not re.fullmatch("[a-z][a-z-]+", word):
             break

@@ -104,7 +104,8 @@ def test_there_is_something_to_test():
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_of_the_docs_is_understood(line):
     words = shlex.split(line)[1:]
-    group, context = cli, click.Context(cli, info_name="stream-monitor", resilient_parsing=False)
+    group: click.Command = cli
+    context = click.Context(cli, info_name="stream-monitor", resilient_parsing=False)
     while words and isinstance(group, click.Group) and not words[0].startswith("-"):
         name, command, words = group.resolve_command(context, words)
         assert command is not None

@@ -56,6 +56,8 @@ def generator():
     spec = importlib.util.spec_from_file_location(
         "kubernetes_manifests", ROOT / "scripts" / "kubernetes_manifests.py"
     )
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -329,6 +331,7 @@ def test_the_configuration_is_one_that_the_worker_takes(overlay, tmp_path):
             "SCRAM-SHA-512",
             Secret("hush"),
         )
+        assert security.ca_file is not None
         assert mounted(overlay, security.ca_file)
         assert not settings.kafka.create_topics
         assert security.username == one(overlay, "KafkaUser")["metadata"]["name"]

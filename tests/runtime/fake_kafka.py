@@ -64,13 +64,13 @@ class FakeKafka:
         """EVALUATE of a worker that has just started."""
         hub = self._hub(core, options)
         stage = EvaluateStage(hub, self.partitions_n, {})
-        stage._producer = lambda tp: FakeProducer(self)  # type: ignore[method-assign, assignment, return-value]
+        stage._producer = lambda tp: FakeProducer(self)  # type: ignore[method-assign]
         return stage
 
     def ingest(self, **options: Any) -> IngestStage:
         """INGEST of a worker that has just started."""
         stage = IngestStage(self._hub(None, options), self.partitions_n)
-        stage._producer = FakeProducer(self)  # type: ignore[assignment]
+        stage._producer = FakeProducer(self)
         return stage
 
     def _hub(self, core: CoreSettings | None, options: Mapping[str, Any]) -> Hub:

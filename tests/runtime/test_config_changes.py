@@ -108,7 +108,7 @@ async def killed_by(core: CoreSettings) -> tuple[FakeKafka, Shard]:
     stage = await opened(kafka, core)
     await fold(stage, kafka, COMMITTED)
     assert kafka.offsets[LOG][0] == COMMITTED
-    manifest, _ = await snapshots.read(FakeReader(kafka), SNAPSHOTS, note(kafka).snapshot)
+    manifest, _ = await written(kafka)
     assert (manifest.position, manifest.config) == (1, core.hash)
     return kafka, stage.owned[LOG].shard
 
@@ -116,6 +116,12 @@ async def killed_by(core: CoreSettings) -> tuple[FakeKafka, Shard]:
 def moved(shard: Shard, core: CoreSettings) -> Shard:
     """Its state under another configuration."""
     return Shard.restore(0, core, {name: data or b"" for name, data in shard.snapshot().items()})
+
+
+async def written(kafka: FakeKafka) -> tuple[snapshots.Manifest, dict[str, bytes]]:
+    """The newest snapshot."""
+    reader: Any = FakeReader(kafka)
+    return await snapshots.read(reader, SNAPSHOTS, note(kafka).snapshot)
 
 
 def note(kafka: FakeKafka) -> Note:
@@ -144,7 +150,7 @@ def alternate(statuses: list[str]) -> bool:
 def test_what_was_committed_is_folded_with_the_configuration_that_wrote_it(before, after, caplog):
     async def body():
         kafka, left = await killed_by(before)
-        _, parts = await snapshots.read(FakeReader(kafka), SNAPSHOTS, note(kafka).snapshot)
+        _, parts = await written(kafka)
         naive = Shard.restore(0, after, parts)
         for offset in range(1, COMMITTED):
             naive.fold(kafka.logs[LOG][offset].value or b"")
@@ -188,7 +194,7 @@ def test_a_change_is_noted_with_the_first_transaction_and_not_before():
         await fold(stage, kafka, COMMITTED + 1)
         assert (note(kafka).config, note(kafka).since) == (LAX.hash, COMMITTED)
         assert note(kafka).since_ms > T0
-        manifest, _ = await snapshots.read(FakeReader(kafka), SNAPSHOTS, note(kafka).snapshot)
+        manifest, _ = await written(kafka)
         assert (manifest.config, manifest.position) == (LAX.hash, COMMITTED + 1), (
             "no later restore folds with this what the other has folded"
         )
@@ -283,7 +289,7 @@ def test_parked_state_is_not_used_when_another_worker_has_closed_there_with_its_
         await first.open([LOG])
         await fold(first, kafka, COMMITTED + 1)
         assert (note(kafka).config, note(kafka).since) == (STRICT.hash, COMMITTED)
-        manifest, _ = await snapshots.read(FakeReader(kafka), SNAPSHOTS, note(kafka).snapshot)
+        manifest, _ = await written(kafka)
         assert manifest.config == STRICT.hash
 
     asyncio.run(body())

@@ -83,7 +83,7 @@ def test_parts_join_without_a_hole_and_leave_nothing_out(monkeypatch: pytest.Mon
         batch(23, [event(5), event(6)]),
     ]
     rest: Fetched | None = Fetched(TP, 1, 10, 30, batches)
-    parts = []
+    parts: list[Any] = []
     while rest is not None:
         assert rest.start == (parts[-1].end if parts else 10)
         records = split(rest)
@@ -137,7 +137,7 @@ def test_the_rest_of_a_tenure_that_ended_is_left(
     async def body() -> None:
         hub, stage, group = ingest_at(0)
         reopened: list[TopicPartition] = []
-        hub.reopen = lambda _, tp, pause_s=0: reopened.append(tp)  # type: ignore[method-assign]
+        monkeypatch.setattr(hub, "reopen", lambda _, tp, pause_s=0: reopened.append(tp))
         fetched = Fetched(TP, 1, 0, 4, [batch(i, [event(i)]) for i in range(4)])
 
         async def meanwhile() -> None:

@@ -57,6 +57,7 @@ def test_the_demo_ends_cleanly_when_it_is_told_to(number):
         text=True,
         cwd=ROOT,
     )
+    assert process.stdout is not None
     for line in process.stdout:
         if "predictions" in line:
             break
@@ -88,6 +89,9 @@ def test_produce_reads_a_live_stdin_and_ends_at_a_signal():
             stderr=subprocess.PIPE,
             cwd=ROOT,
         )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdin.write(b'{"event_id": "1", "model": "m", "prediction": 1}\n')
         process.stdin.flush()
         until_s = time.monotonic() + 30

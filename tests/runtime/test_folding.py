@@ -135,8 +135,12 @@ def test_a_transaction_under_way_gets_its_turns_while_a_long_batch_is_folded():
     async def body() -> int:
         stage, shard, _ = slow()
         other = stage.owned[TP._replace(partition=1)] = Owned(
-            FakeShard(), SimpleNamespace(), "7", 0, {}
-        )  # type: ignore[arg-type]
+            FakeShard(),  # type: ignore[arg-type] # a fake
+            SimpleNamespace(),
+            Note(7),
+            0,
+            Manifest(),
+        )
 
         async def transaction() -> int:
             async with other.lock:

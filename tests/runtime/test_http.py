@@ -89,6 +89,7 @@ def test_a_free_port_is_the_same_on_every_address_of_the_host(host):
     async def scenario():
         server = HttpServer(HttpSettings(host=host, port=0), answering(metrics), lambda: (True, ""))
         port = await server.start()
+        assert server._listener is not None
         found = {each.getsockname()[1] for each in server._listener.sockets}
         await server.stop()
         return port, found
@@ -324,7 +325,9 @@ def test_tls(tmp_path):
         return response.status, body
 
     assert serve(visit, settings=settings) == (200, TEXT)
-    assert server_context(settings).minimum_version == ssl.TLSVersion.TLSv1_2
+    context = server_context(settings)
+    assert context is not None
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 @pytest.mark.parametrize(
@@ -351,7 +354,7 @@ def test_a_certificate_that_cannot_be_used_names_the_settings(tmp_path, cert, ke
         asyncio.run(
             HttpServer(
                 HttpSettings(port=0, cert_file=str(tmp_path / cert), key_file=str(tmp_path / key)),
-                metrics,
+                answering(metrics),
                 lambda: (True, ""),
             ).start()
         )
@@ -366,13 +369,17 @@ def test_port_that_is_taken_names_the_setting():
             StreamMonitorError,
             match=rf"cannot listen on http://127\.0\.0\.1:{port}: .*in use.*worker\.metrics\.port",
         ):
-            asyncio.run(HttpServer(HttpSettings(port=port), metrics, lambda: (True, "")).start())
+            asyncio.run(
+                HttpServer(HttpSettings(port=port), answering(metrics), lambda: (True, "")).start()
+            )
 
 
 def test_address_of_another_machine_names_the_setting():
     with pytest.raises(StreamMonitorError, match=r"worker\.metrics\.host"):
         asyncio.run(
-            HttpServer(HttpSettings(host="192.0.2.1", port=0), metrics, lambda: (True, "")).start()
+            HttpServer(
+                HttpSettings(host="192.0.2.1", port=0), answering(metrics), lambda: (True, "")
+            ).start()
         )
 
 

@@ -335,7 +335,7 @@ def test_what_is_raised_in_a_callback_of_the_group_ends_the_process(died):
 
     async def body():
         thread = transport.Thread.__new__(transport.Thread)
-        thread.consumer, thread.app = Broken(), SimpleNamespace(should_stop=False)  # type: ignore[assignment]
+        thread.consumer, thread.app = Broken(), SimpleNamespace(should_stop=False)
         for callback in (thread.on_partitions_revoked, thread.on_partitions_assigned):
             with pytest.raises(DiedError):
                 await callback({TP})
@@ -367,8 +367,8 @@ def test_a_rebalance_while_we_stop_waits_until_all_is_flushed_and_the_group_is_l
             Closing(),
             SimpleNamespace(should_stop=True),
             asyncio.Event(),
-        )  # type: ignore[assignment]
-        thread._consumer = SimpleNamespace(_coordinator=SimpleNamespace(_maybe_leave_group=leave))  # type: ignore[assignment]
+        )
+        thread._consumer = SimpleNamespace(_coordinator=SimpleNamespace(_maybe_leave_group=leave))
         revoking = asyncio.ensure_future(thread.on_partitions_revoked({TP}))
         await asyncio.sleep(0.02)
         order.append("flushed")
@@ -390,7 +390,7 @@ def test_a_batch_that_is_lost_is_noticed_where_no_other_follows(died, monkeypatc
         )
         monkeypatch.setattr(hub_module, "HOLES_S", 0.01)
         if case == "still taken":
-            hub._delivering.add(stage)  # type: ignore[arg-type]
+            hub._delivering.add(stage)
         hub.spawn(hub._watch_holes())
         for _ in range(500 if case == "lost" else 10):
             await asyncio.sleep(0.01)

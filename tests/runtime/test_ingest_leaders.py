@@ -73,7 +73,7 @@ def test_a_dead_letter_waits_while_the_buffer_is_full(monkeypatch: pytest.Monkey
         producer = Full()
         records: Any = Records([b"{"], [b"k"], [7], [0], [], 8, None)  # type: ignore[arg-type]
         await DeadLetters(Hub(Settings())).write(
-            producer,  # type: ignore[arg-type]
+            producer,
             TopicPartition("predictions", 0),
             "predictions",
             records,

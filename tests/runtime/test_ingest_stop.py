@@ -43,7 +43,7 @@ def test_a_tick_under_way_is_waited_for_and_none_comes_after(
 
     async def body() -> Producer:
         stage = IngestStage(Hub(Settings()), 4)
-        producer = stage._producer = Producer()  # type: ignore[assignment]
+        producer = stage._producer = Producer()
         ticking = asyncio.ensure_future(stage._tick())
         await asyncio.sleep(0.01)
         assert producer.sent == 4

@@ -349,7 +349,7 @@ def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_sn
     async def body():
         driver = Driver()
 
-        async def process(values: list[bytes]) -> tuple[Owned, Sent]:
+        async def process(values: list[bytes]) -> tuple[Any, Sent]:
             hub = Hub(Settings(worker=WorkerSettings(processing_guarantee=guarantee)))
             hub.source = driver  # type: ignore[assignment]
             stage, sent = EvaluateStage(hub, 1, {}), Sent()

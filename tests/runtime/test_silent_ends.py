@@ -295,7 +295,7 @@ async def evaluated(
     hub = Hub(Settings(worker=WorkerSettings(**options)))
     hub.source = driver  # type: ignore[assignment]
     stage, sent = EvaluateStage(hub, 1, {}), Producer()
-    stage._producer = lambda _: sent  # type: ignore[assignment, return-value]
+    stage._producer = lambda _: sent  # type: ignore[assignment]
 
     async def restore(tp: Any, found: Committed, producer: Any) -> Owned:
         return Owned(shard, producer, found.note, found.position, Manifest())  # type: ignore[arg-type]
@@ -303,11 +303,11 @@ async def evaluated(
     stage.restoring.restore = restore  # type: ignore[method-assign]
     commit = sent.send_offsets_to_transaction
 
-    async def committed(offsets: dict[Any, Any], group: str) -> None:
+    async def committed(offsets: Any, group: Any) -> None:
         await commit(offsets, group)
         driver.offsets.update({tp: (o.offset, o.metadata) for tp, o in offsets.items()})
 
-    sent.send_offsets_to_transaction = committed  # type: ignore[method-assign]
+    sent.send_offsets_to_transaction = committed  # type: ignore[assignment, method-assign]
     position = (await stage.open([LOG]))[LOG]
     owned = stage.owned[LOG]
     await stage.next(delivery(position, values, tp=LOG)) if values else None

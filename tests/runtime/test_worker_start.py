@@ -12,6 +12,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 
 from stream_monitor.errors import BrokerError
+from stream_monitor.kafka import topics
 from stream_monitor.runtime import worker
 from stream_monitor.settings import HttpSettings, KafkaSettings, Settings, WorkerSettings
 
@@ -22,7 +23,7 @@ def test_a_broker_that_goes_away_at_the_start_is_one_line(monkeypatch, capsys):
     async def ensure(settings):
         raise NodeNotReadyError("node 1")
 
-    monkeypatch.setattr(worker.topics, "ensure", ensure)
+    monkeypatch.setattr(topics, "ensure", ensure)
     with pytest.raises(BrokerError, match=r"no connection to Kafka at 127\.0\.0\.1:9092"):
         asyncio.run(worker.Worker(SETTINGS, {}).run())
     assert capsys.readouterr().out.startswith("listening on ")
@@ -39,15 +40,13 @@ def test_where_there_are_several_brokers_another_is_asked(monkeypatch):
         return {"observations": 4, "snapshots": 4}
 
     monkeypatch.setattr(worker, "RETRY_S", 0.01)
-    monkeypatch.setattr(worker.topics, "ensure", ensure)
-    monkeypatch.setattr(worker.topics, "describe", there)
+    monkeypatch.setattr(topics, "ensure", ensure)
+    monkeypatch.setattr(topics, "describe", there)
     for name in ("demand_access", "check_transactions", "read_baselines"):
         monkeypatch.setattr(worker, name, there)
     several = Settings(kafka=KafkaSettings(bootstrap_servers="a:9092,b:9092"))
-    assert asyncio.run(worker.Worker(several, {})._prepare()) == (
-        4,
-        {"observations": 4, "snapshots": 4},
-    )
+    partitions, read = asyncio.run(worker.Worker(several, {})._prepare())
+    assert (partitions, dict[str, object](read)) == (4, {"observations": 4, "snapshots": 4})
     errors.append(KafkaConnectionError("Unable to bootstrap from [('a', 9092), ('b', 9092)]"))
     with pytest.raises(BrokerError, match="no connection to Kafka at a:9092,b:9092"):
         asyncio.run(worker.Worker(several, {})._prepare())
@@ -65,7 +64,7 @@ def test_sigterm_ends_a_worker_that_still_waits_for_something(monkeypatch, capsy
     for name in ("demand_access", "check_transactions", "read_baselines"):
         monkeypatch.setattr(worker, name, at_once)
     for name in ("ensure", "describe"):
-        monkeypatch.setattr(worker.topics, name, forever if name == step else at_once)
+        monkeypatch.setattr(topics, name, forever if name == step else at_once)
     asyncio.run(asyncio.wait_for(worker.Worker(SETTINGS, {}).run(), 10))
 
 

@@ -132,7 +132,8 @@ class Broker:
 
     def read(self, tp: TopicPartition, start: int, limit: int) -> tuple[list[Entry], int]:
         """What is committed from `start` on, and the offset after it."""
-        end, found = self.stable_end(tp), []
+        end = self.stable_end(tp)
+        found: list[Entry] = []
         for entry in self.logs[tp]:
             if start <= entry.offset < end:
                 if len(found) == limit:

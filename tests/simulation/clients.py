@@ -127,7 +127,7 @@ class Reader:
         while start < end:
             at = start
             found, start = await self.world.request(
-                "restore", lambda at=at: self.world.broker.read(tp, at, 10)
+                "restore", partial(self.world.broker.read, tp, at, 10)
             )
             yield Fetched(tp, 0, at, start, [(found[0].offset, Batch(found))] if found else [])
 
@@ -213,7 +213,7 @@ class Driver:
 
     async def run(self) -> None:
         """Until it is told to stop."""
-        await self.hub.start(self)  # type: ignore[arg-type]
+        await self.hub.start(self)
         for stage in self.hub.stages:
             self._queues[stage] = asyncio.Queue(QUEUE)
             self.process.create_task(self._agent(stage))
@@ -300,6 +300,10 @@ class Driver:
             if not whole and generation == self.generation:
                 self._rejoin.set()
 
+    def _some(self, tp: TopicPartition, at: int) -> tuple[list[Entry], int]:
+        """A few records; how many is drawn when the broker answers."""
+        return self.world.broker.read(tp, at, self.world.chance.randint(1, FETCH_RECORDS))
+
     async def _fetches(self) -> None:
         while True:
             await asyncio.sleep(0.2)
@@ -310,9 +314,7 @@ class Driver:
                 with suppress(KafkaError):
                     found, end = await self.world.request(
                         "fetch",
-                        lambda tp=tp, at=at: self.world.broker.read(
-                            tp, at, self.world.chance.randint(1, FETCH_RECORDS)
-                        ),
+                        partial(self._some, tp, at),
                         faulty=False,
                     )
                     if self._positions.get(tp) == at and end > at:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 GRAIN_S = 0.2
 """The least a timer waits: slower clocks, fewer steps."""
 
@@ -28,6 +31,9 @@ class DiedError(BaseException):
 class Process(asyncio.BaseEventLoop):
     """One worker."""
 
+    _ready: deque[Any]
+    _scheduled: list[Any]
+
     def __init__(self, clock: Clock, number: int) -> None:
         super().__init__()
         self.clock, self.number = clock, number
@@ -42,10 +48,10 @@ class Process(asyncio.BaseEventLoop):
         self.set_task_factory(self._kept)
 
     def _kept(
-        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
+        self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any
     ) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=loop, **options)
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task._log_destroy_pending = False  # type: ignore[attr-defined] # private, in C
         self.tasks.append(task)
         return task
 
@@ -55,16 +61,20 @@ class Process(asyncio.BaseEventLoop):
         return self.clock.now
 
     def call_at(
-        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Any = None,
     ) -> asyncio.TimerHandle:
         return super().call_at(
             max(when, self.clock.now + GRAIN_S), callback, *args, context=context
         )
 
     def run_in_executor(
-        self, executor: Any, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:  # type: ignore[override]
-        future = self.create_future()
+        self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))
         except Exception as e:
@@ -82,12 +92,12 @@ class Process(asyncio.BaseEventLoop):
             return False
         while self._scheduled and (
             self._scheduled[0]._cancelled or self._scheduled[0]._when <= self.clock.now
-        ):  # type: ignore[attr-defined]
-            handle = heapq.heappop(self._scheduled)  # type: ignore[attr-defined]
+        ):
+            handle = heapq.heappop(self._scheduled)
             handle._scheduled = False
             if not handle._cancelled:
-                self._ready.append(handle)  # type: ignore[attr-defined]
-        return bool(self._ready)  # type: ignore[attr-defined]
+                self._ready.append(handle)
+        return bool(self._ready)
 
     def next_due(self) -> float:
         """When a step will be possible."""
@@ -95,11 +105,11 @@ class Process(asyncio.BaseEventLoop):
             return float("inf")
         return max(
             self._scheduled[0]._when if self._scheduled else float("inf"), self.stopped_until
-        )  # type: ignore[attr-defined]
+        )
 
     def step(self) -> None:
         """Run one callback."""
-        handle = self._ready.popleft()  # type: ignore[attr-defined]
+        handle = self._ready.popleft()
         if not handle._cancelled:
             self.do(handle._run)
 

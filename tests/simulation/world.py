@@ -86,7 +86,8 @@ class Turn:
     """The place of a request among those that must reach the broker in their order."""
 
     def __init__(self, before: Turn | None = None) -> None:
-        self._before, self.over = (before if before and not before.over else None), False
+        self.over = False
+        self._before = before if before and not before.over else None
 
     @property
     def free(self) -> bool:
@@ -128,7 +129,7 @@ class World:
         self.hits: Counter[str] = Counter()
         """Faults by request and kind."""
         self.sent: list[Sent] = []
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._numbers = itertools.count()
         self._budget = self.chance.randint(1, 9)
         self._rate = self.chance.choice([0.003, 0.01, 0.03])
@@ -139,7 +140,7 @@ class World:
 
     # ---- time
 
-    def after(self, delay_s: float, work: Callable[[], None]) -> None:
+    def after(self, delay_s: float, work: Callable[[], object]) -> None:
         """Do something later."""
         heapq.heappush(self._heap, (self.now + delay_s, next(self._numbers), work))
 
@@ -328,7 +329,7 @@ class World:
         self.after(5 * self.chance.random(), end)
 
     def _any(self) -> Process | None:
-        return self.chance.choice(self._alive() or [None])  # type: ignore[list-item]
+        return self.chance.choice(self._alive() or [None])
 
     def _kill(self) -> None:
         process = self._any()

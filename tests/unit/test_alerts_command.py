@@ -85,7 +85,7 @@ def call(monkeypatch, capsys):
         try:
             main()
         except SystemExit as e:
-            code = e.code or 0
+            code = int(e.code or 0)
         found = capsys.readouterr()
         assert "Traceback" not in found.err
         assert "\x1b" not in found.out + found.err
@@ -267,6 +267,7 @@ def test_following_goes_on_until_it_is_stopped(broker, stop, arguments):
         text=True,
     )
     try:
+        assert process.stdout is not None
         first = [process.stdout.readline() for _ in range(3)]
         new = msgspec.structs.replace(PRECISION, status="resolved", ends_at=rfc3339(NOW_MS))
         mark = Mark(

@@ -138,6 +138,7 @@ def test_what_is_learnt_or_published_later_does_not_reach_rows_that_wait_in_a_sn
     ]
     restored.shards[0].tells_history = False  # as every shard of a replay
     restored.feed(events(500, 1_500))
-    smooth.close(), restored.close()
+    smooth.close()
+    restored.close()
     assert restored.shards[0].snapshot() == smooth.shards[0].snapshot()
     assert restored.summary() == smooth.summary()

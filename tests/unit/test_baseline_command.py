@@ -218,12 +218,13 @@ def test_show_is_readable(call, table):
 
 def test_show_says_what_a_baseline_is_of(call, tmp_path):
     """Its support, missing and broken values, and the shares of categories, feature by feature."""
+    ages = [None if i % 4 == 0 else i % 50 for i in range(400)]
+    plans = ["free" if i % 5 else "paid" for i in range(400)]
     rows = [
-        {"age": "" if i % 4 == 0 else i % 50, "plan": "free" if i % 5 else "paid", "prediction": 1}
-        for i in range(400)
+        f"{'' if age is None else age},{plan},1\n" for age, plan in zip(ages, plans, strict=True)
     ]
     file = tmp_path / "rows.csv"
-    file.write_text("age,plan,prediction\n" + "".join(f"{r['age']},{r['plan']},1\n" for r in rows))
+    file.write_text("age,plan,prediction\n" + "".join(rows))
     call("baseline", "build", str(file), "-o", "p.json")
     code, out, _ = call("baseline", "show", "p.json")
     assert code == 0
@@ -232,7 +233,7 @@ def test_show_says_what_a_baseline_is_of(call, tmp_path):
     assert lines["age"][1:5] == ["numeric", "300", "100", "0"]
     assert lines["plan"][1:5] == ["category", "400", "0", "0"]
     assert "free 80.0%, paid 20.0%" in out
-    known = [r["age"] for r in rows if r["age"] != ""]
+    known = [age for age in ages if age is not None]
     assert lines["age"][5:10] == [
         f"{v:.4g}" for v in (np.mean(known), np.std(known), *np.quantile(known, (0.25, 0.5, 0.75)))
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,16 +94,14 @@ def some_profile(**changes) -> Profile:
         "zeta": numeric_profile(np.arange(40.0), 1),
         "alpha": category_profile({"x": 3, "y": 9}, 0),
     }
-    return Profile(
-        **{
-            "model": "m",
-            "version": "1",
-            "rows": 41,
-            "features": features,
-            "performance": {"accuracy": 0.9, "labels": 41.0},
-        }
-        | changes
-    )
+    values: dict[str, Any] = {
+        "model": "m",
+        "version": "1",
+        "rows": 41,
+        "features": features,
+        "performance": {"accuracy": 0.9, "labels": 41.0},
+    }
+    return Profile(**values | changes)
 
 
 def test_a_profile_survives_its_json_in_its_order():

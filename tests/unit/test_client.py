@@ -10,6 +10,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,8 +91,13 @@ def test_times_become_epoch_milliseconds(timestamp):
     assert json.loads(client.label("e", 1, timestamp=timestamp))["timestamp"] == 1_714_557_600_250
 
 
+def scalar(value: Any) -> Any:
+    """A scalar of numpy, which the client takes beside those its signature names."""
+    return value
+
+
 def test_scalars_of_numpy_are_what_they_hold():
-    features = {
+    features: dict[str, Any] = {
         "a": np.float32(1.5),
         "b": np.int64(2),
         "c": np.bool_(True),
@@ -103,8 +109,8 @@ def test_scalars_of_numpy_are_what_they_hold():
         client.prediction(
             "e",
             "m",
-            prediction=np.int64(1),
-            score=np.float32(0.5),
+            prediction=scalar(np.int64(1)),
+            score=scalar(np.float32(0.5)),
             features=features,
             embedding=np.array([1.0, 2.0]),
         )
@@ -122,7 +128,7 @@ def test_a_strange_feature_is_sent_for_data_quality_to_count():
             features={
                 "a": math.nan,
                 "b": math.inf,
-                "c": np.float32("-inf"),
+                "c": scalar(np.float32("-inf")),
                 "d": np.float64("nan"),
             },
         )
@@ -168,7 +174,7 @@ def test_what_would_be_rejected_is_a_value_error(arguments, message):
 
 def test_a_label_is_checked_too():
     with pytest.raises(ValueError, match="label must be"):
-        client.label("e", None)
+        client.label("e", None)  # type: ignore[arg-type] # that is the point
     with pytest.raises(ValueError, match="model must have"):
         client.label("e", 1, model="")
 

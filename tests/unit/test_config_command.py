@@ -122,7 +122,7 @@ def test_every_help_has_an_example_that_works_and_explains_every_option(path):
     assert examples, "no example"
     for line in examples:
         words = shlex.split(re.split(r" \| | > | {3,}", line)[0])[1:]
-        found = cli
+        found: click.Command = cli
         context = click.Context(cli)
         while words and isinstance(found, click.Group) and not words[0].startswith("-"):
             _, below, words = found.resolve_command(context, words)

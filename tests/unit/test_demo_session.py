@@ -213,11 +213,13 @@ def test_the_worker_is_ready_on_entry_and_gone_on_exit(monkeypatch):
         )
         async with process:
             assert process.url.startswith("http://127.0.0.1:")
-            pid = process._process.pid
+            started = process._process
+            assert started is not None
+            pid = started.pid
             os.kill(pid, 0)
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-        return process._process.returncode
+        return started.returncode
 
     assert asyncio.run(body()) == 0
 
@@ -250,6 +252,7 @@ def test_a_worker_that_does_not_get_ready_is_stopped(monkeypatch):
         )
         with pytest.raises(BrokerError, match="not ready within"):
             await process.__aenter__()
+        assert process._process is not None
         return process._process.returncode
 
     assert asyncio.run(body()) is not None

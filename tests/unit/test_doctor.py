@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -131,7 +132,7 @@ def test_nothing_is_written_and_no_group_is_joined():
     assert group == GroupFacts("Dead", 0, None)
 
 
-def test_a_coordinator_that_still_loads_is_asked_again():
+def test_a_coordinator_that_still_loads_is_asked_again(monkeypatch):
     """
     On a fresh cluster, or after a restart of a broker, the group has moved or is not loaded yet: no
     reason for a worker to give up.
@@ -151,7 +152,7 @@ def test_a_coordinator_that_still_loads_is_asked_again():
                     answer.groups[0] = (code, *answer.groups[0][1:])
                 return answer
 
-            cluster._ask = loading
+            monkeypatch.setattr(cluster, "_ask", loading)
             return await cluster.group("stream-monitor")
 
     assert asyncio.run(scenario()) == GroupFacts("Dead", 0, None)
@@ -513,7 +514,7 @@ def test_what_cannot_be_used_is_told_by_model_however_it_is_broken():
         + b"]" * 100_000
         + b"}}"
     )
-    values = [
+    values: list[bytes | None] = [
         GOOD,
         GOOD.replace(b"1}", b"[1]}"),
         b'{"event_id": "1", "model": "other"}',
@@ -535,7 +536,7 @@ def test_events_of_the_future_are_told(ahead_ms, by, n):
     """The clock of a producer, with the time of its records or without."""
     good = json.loads(GOOD) | ({"timestamp": NOW_MS + ahead_ms} if by == "event" else {})
     time_ms = NOW_MS + (ahead_ms if by == "record" else 0)
-    values = [
+    values: list[bytes | None] = [
         json.dumps(
             good | {"event_id": str(i), **({} if i < max(n, 1) else {"timestamp": NOW_MS})}
         ).encode()
@@ -580,11 +581,13 @@ def test_too_large_for_the_limit_of_the_worker():
 
 def test_metrics_port():
     async def scenario():
+        async def no_metrics(_: str) -> tuple[bytes, str]:
+            return b"", ""
+
         found = []
         for ready in (True, False):
-            server = HttpServer(
-                HttpSettings(port=0), metrics=None, ready=lambda ready=ready: (ready, "so it is")
-            )
+            answer = lambda ready=ready: (ready, "so it is")  # noqa: E731
+            server = HttpServer(HttpSettings(port=0), no_metrics, answer)
             port = await server.start()
             found.append(await doctor.metrics_port(HttpSettings(port=port)))
             await server.stop()
@@ -594,9 +597,7 @@ def test_metrics_port():
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        found.append(
-            await doctor.metrics_port(HttpSettings(port=site._server.sockets[0].getsockname()[1]))
-        )
+        found.append(await doctor.metrics_port(HttpSettings(port=runner.addresses[0][1])))
         await runner.cleanup()
         return found
 
@@ -643,7 +644,7 @@ def worker_that_sees(bootstrap: str, predictions: list[dict], *, blind: bool = F
 @pytest.mark.parametrize(("blind", "status"), [(False, "ok"), (True, "fail")])
 def test_probe(blind, status):
     async def scenario():
-        events = []
+        events: list[Any] = []
         async with Broker() as broker:
             await make_topics(broker.bootstrap, "predictions", "labels")
             server = HttpServer(
@@ -745,7 +746,7 @@ def test_a_finding_as_text():
     ],
 )
 def test_the_clock_of_a_worker_is_compared_with_the_brokers(kind, ahead_ms, status, says):
-    class Sampled:
+    class Sampled(Cluster):
         async def newest(self, *_):
             return [
                 Records(0, [1, 2], [NOW_MS, NOW_MS], [tick(NOW_MS - 3), tick(NOW_MS + ahead_ms)])
@@ -754,7 +755,7 @@ def test_the_clock_of_a_worker_is_compared_with_the_brokers(kind, ahead_ms, stat
     facts = TopicFacts("observations", 1, 1, 0, ALL)
     patient = Patient(
         Settings(),
-        Sampled(),
+        Sampled(KafkaSettings(), 1),
         {"observations": facts},
         {"observations": {"message.timestamp.type": kind}},
         10,

@@ -388,7 +388,8 @@ def test_trailing_fences_follow_the_values(cut: int) -> None:
             T0 + start,
         )
     stream.close()
-    q1, q3, points = *np.quantile(x[:200], (0.25, 0.75)), 0
+    q1, q3 = np.quantile(x[:200], (0.25, 0.75))
+    points = 0
     for i in range(1_000):
         if i >= 100 and i % 10 == 0:
             q1, q3 = np.quantile(x[i - 100 : i], (0.25, 0.75))

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -256,18 +257,23 @@ def test_what_is_undefined_is_absent(value):
     assert parsed(text)[series("stream_monitor_scrape_errors_total")] == 0
 
 
+Unchecked: Any = Sample
+"""What has other types than the catalogue asks for."""
+UncheckedHistogram: Any = HistogramSample
+
+
 @pytest.mark.parametrize(
     "sample",
     [
         Sample("model_akkuracy", ("m", "1", "1h"), 1.0),
         Sample("model_accuracy", ("m", "1"), 1.0),
         Sample("model_feature_values", ("m", "1", "age"), 1.0),
-        Sample("model_accuracy", ("m", "1", "1h"), "0.5"),
+        Unchecked("model_accuracy", ("m", "1", "1h"), "0.5"),
         HistogramSample("model_prediction_latency_seconds", ("m", "1"), (1.0,), 1.0),
         HistogramSample("model_accuracy", ("m", "1", "1h"), (1.0,), 1.0),
         SummarySample("model_accuracy", ("m", "1", "1h"), ((0.5, 1.0),), 1, 1.0),
-        Sample("model_accuracy", ["m", "1", "1h"], 1.0),
-        HistogramSample("model_feature_values", ("m", "1", "age"), (1.0, 2.0), 1.0, [0.5]),
+        Unchecked("model_accuracy", ["m", "1", "1h"], 1.0),
+        UncheckedHistogram("model_feature_values", ("m", "1", "age"), (1.0, 2.0), 1.0, [0.5]),
     ],
 )
 def test_what_does_not_fit_the_catalogue_is_left_out_and_counted(sample):

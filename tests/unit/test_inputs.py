@@ -11,6 +11,7 @@ import math
 import sys
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,12 +24,12 @@ from stream_monitor.inputs import merge as merging
 START_MS = 946_684_800_000
 
 
-def events(**options) -> list[tuple[str, object, bytes, int]]:
+def events(**options) -> list[tuple[str, Any, bytes, int]]:
     with open_events(InputOptions(**options)) as stream:
         return [(kind, decoded(value), key, time_ms) for kind, value, key, time_ms in stream]
 
 
-def decoded(value: bytes) -> object:
+def decoded(value: bytes) -> Any:
     try:
         return json.loads(value)
     except ValueError:

@@ -35,8 +35,8 @@ def test_fair_share_fills_the_limit_exactly(found, limit):
 @given(counts, st.integers(0, 3_000))
 def test_what_is_kept_fits_and_small_models_keep_everything(found, limit):
     out = left_out(found, CATALOGUE, limit)
-    kept = defaultdict(int)
-    of_model = defaultdict(int)
+    kept: defaultdict[str, int] = defaultdict(int)
+    of_model: defaultdict[str, int] = defaultdict(int)
     for (model, name), series in found.items():
         of_model[model] += series
         if (model, name) not in out:

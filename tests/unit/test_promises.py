@@ -99,7 +99,7 @@ def a_day(day: int, random: np.random.Generator) -> tuple[list[Event], list[Even
             "kind": "u" if i % 2 else "v",
             "z": 1e9 if day > 8 and i % 3 == 0 else score,
         }
-        answers = {
+        answers: dict[str, dict[str, Any]] = {
             "binary": {"score": score},
             "classes": {"score": {"a": score / 2, "b": 1 - score, "c": score / 2}},
             "amounts": {"prediction": 100 * score + 0.25},
@@ -137,14 +137,16 @@ def test_every_family_of_the_process_is_made_in_the_code(of_a_core):
 
 def test_every_kind_of_alert_is_made():
     assert set(get_args(Kind)) <= constants("monitors/", "alerts/", "evaluate.py")
-    assert topics()["alerts"].schema["properties"]["kind"]["enum"] == list(get_args(Kind))
+    schema = topics()["alerts"].schema
+    assert schema is not None
+    assert schema["properties"]["kind"]["enum"] == list(get_args(Kind))
 
 
 def test_every_reason_is_given():
     assert set(REJECT_REASONS) <= constants("events/", "kafka/", "stages/")
-    assert set(
-        topics()["dead-letters"].headers["properties"]["stream-monitor.reason"]["enum"]
-    ) == set(REJECT_REASONS)
+    headers = topics()["dead-letters"].headers
+    assert headers is not None
+    assert set(headers["properties"]["stream-monitor.reason"]["enum"]) == set(REJECT_REASONS)
 
 
 def test_every_method_that_is_described_is_there():

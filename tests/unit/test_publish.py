@@ -7,6 +7,7 @@ import itertools
 import json
 import threading
 import time
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -27,7 +28,7 @@ async def received(bootstrap: str, topic: str) -> list[tuple[bytes | None, bytes
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         left = sum((await consumer.end_offsets(partitions)).values())
-        records = []
+        records: list[Any] = []
         while len(records) < left:
             records += [
                 (record.key, record.value)

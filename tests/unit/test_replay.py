@@ -364,10 +364,10 @@ def steps_of(gap_s: int, rows: int = 600) -> int:
     replay, steps = Replay(parse(CONFIG), span_ms=rows * gap_s * 1_000), 0
     fold = replay.shards[0].fold
 
-    def counted(record: bytes, **given: Any) -> None:
+    def counted(*record: Any, **given: Any) -> None:
         nonlocal steps
         steps += bool(given)
-        fold(record, **given)
+        fold(*record, **given)
 
     replay.shards[0].fold = counted  # type: ignore[method-assign]
     for i in range(rows):
@@ -419,12 +419,9 @@ def test_a_replay_is_the_core_fed_live_in_ticks_of_a_second(gap_s: int, late: in
     replay.feed(coded)
     replay.close()
 
-    ingest, shard, offsets, told = (
-        Ingest(1),
-        Shard(0, of_files(settings.core), confirm_ms=0),
-        Counter(),
-        [],
-    )
+    ingest, shard = Ingest(1), Shard(0, of_files(settings.core), confirm_ms=0)
+    offsets: Counter[str] = Counter()
+    told: list[Any] = []
     for t, together in itertools.groupby(coded, key=lambda e: e[3]):
         shard.fold(tick(t))
         for kind, value, _, _ in together:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score
 from stream_monitor.cli import cli
 
 T0 = 1_760_000_000_000
-Columns = dict[str, list[Any]]
+Columns = dict[str, Sequence[Any]]
 
 
 class Ran:
@@ -207,7 +207,7 @@ def test_a_column_that_cannot_be_the_field_of_its_name_is_a_feature_and_that_is_
 ):
     n = 120
     r = random.Random(3)
-    columns = {
+    columns: Columns = {
         field: [r.choice(values) for _ in range(n)],
         "age": list(range(n)),
         "prediction": outcomes(n)[0],
@@ -226,7 +226,7 @@ def test_a_column_that_cannot_be_the_field_of_its_name_is_a_feature_and_that_is_
 def test_fields_that_fit_stay_fields(replay):
     n = 200
     r = random.Random(4)
-    columns = {
+    columns: Columns = {
         "status": ["error" if i % 50 == 7 else "ok" for i in range(n)],
         "score": [1.2 if i == 9 else r.random() for i in range(n)],
         "latency_ms": [r.random() for _ in range(n)],
@@ -474,17 +474,17 @@ def test_parquet_of_every_type_is_read(replay):
 def test_rows_whose_label_is_not_there_yet_are_counted_and_not_refused(replay, labels_as, known):
     truth, answers = outcomes(400)
     rng = random.Random(3)
-    truth = [y if rng.random() < known else None for y in truth]
+    told = [y if rng.random() < known else None for y in truth]
     ids = [f"a{i}" for i in range(400)]
     predictions = csv_file("p.csv", {"event_id": ids, "model": ["m"] * 400, "prediction": answers})
     labels = labels_as(
-        f"l.{labels_as.__name__.removesuffix('_file')}", {"event_id": ids, "label": truth}
+        f"l.{labels_as.__name__.removesuffix('_file')}", {"event_id": ids, "label": told}
     )
     table = labels_as(
         f"t.{labels_as.__name__.removesuffix('_file')}",
-        {"event_id": ids, "prediction": answers, "label": truth},
+        {"event_id": ids, "prediction": answers, "label": told},
     )
-    there = [i for i, y in enumerate(truth) if y is not None]
+    there = [i for i, y in enumerate(told) if y is not None]
     for ran in (
         replay("--predictions", predictions, "--labels", labels, "--fail-on", "critical"),
         replay(table, "--fail-on", "critical"),

@@ -34,6 +34,7 @@ def settings() -> Settings:
 def test_settings_show_no_secret_however_they_are_printed():
     made = settings()
     assert made.kafka.security.password == made.worker.metrics.token == Secret(HUSH)
+    assert made.kafka.security.password is not None
     assert made.kafka.security.password.reveal() == HUSH
     for text in (
         repr(made),
@@ -62,7 +63,7 @@ def test_the_hash_of_the_configuration_does_not_know_the_secret():
 def test_a_crash_shows_no_secret():
     made = settings()
     try:
-        made.kafka.security.password.nonsense(made)
+        made.kafka.security.password.nonsense(made)  # type: ignore[union-attr] # that is the point
     except AttributeError as error:
         shown = "".join(
             traceback.TracebackException.from_exception(error, capture_locals=True).format()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -141,22 +143,30 @@ def bootstrap():
         assert not broker.broker.errors, "a client was not understood"
 
 
-@pytest.fixture
-def monitor(bootstrap, tmp_path, request):
-    """A configuration with a prefix of its own, and how to run a command with it."""
-    prefix = f"{request.node.name[-20:].replace('[', '-').replace(']', '')}."
-    path = tmp_path / "monitor.yaml"
-    path.write_text(f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}\n")
+class Monitor(NamedTuple):
+    """A configuration, and how to run a command with it."""
 
-    def run(*arguments: str, code: int = 0) -> str:
+    path: Path
+    settings: Settings
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
         result = CliRunner().invoke(
-            command, [*arguments[:1], "--config", str(path), *arguments[1:]]
+            command, [*arguments[:1], "--config", str(self.path), *arguments[1:]]
         )
         assert result.exit_code == code, (result.output, result.exception)
         return result.output
 
-    run.settings = Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix))
-    return run
+
+@pytest.fixture
+def monitor(bootstrap, tmp_path, request):
+    """A prefix of its own for each test."""
+    prefix = f"{request.node.name[-20:].replace('[', '-').replace(']', '')}."
+    path = tmp_path / "monitor.yaml"
+    path.write_text(f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}\n")
+
+    return Monitor(
+        path, Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix))
+    )
 
 
 def test_apply_makes_and_repairs_and_then_has_nothing_to_do(monitor):
@@ -337,7 +347,7 @@ def test_asyncapi_document(prefixed, tmp_path):
         assert operation["action"] == ("receive" if name in RECEIVED else "send")
     payload = made["channels"]["labels"]["messages"]["labels"]["payload"]["schema"]
     assert payload == {
-        key: value for key, value in topics()["labels"].schema.items() if key != "$schema"
+        key: value for key, value in (topics()["labels"].schema or {}).items() if key != "$schema"
     }
     assert made["channels"]["alerts"]["bindings"]["kafka"]["topicConfiguration"] == {
         "retention.ms": 7_776_000_000,
