@@ -1,14 +1,18 @@
 """
-What all tests share: the profile of Hypothesis, and `--rewrite` for the expectations of
-`tests/scenarios`.
+What all tests share: the profile of Hypothesis, event loops for async tests, and `--rewrite` for
+the expectations of `tests/scenarios`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.clock import VirtualLoop
 
 settings.register_profile(
     "ci",
@@ -30,3 +34,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write what the scenarios of tests/scenarios give into their files; read the "
         "difference before it is committed",
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """`async def test_...` runs in an event loop of its own, in virtual time where it is marked."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    virtual = pyfuncitem.get_closest_marker("virtual_time") is not None
+    given = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as runner:
+        runner.run(pyfuncitem.obj(**given))
+    return True

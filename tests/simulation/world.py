@@ -46,7 +46,7 @@ from stream_monitor.stages import (
 from tests.simulation.broker import ABORTED, COMMITTED, Broker, LaterError, Transaction
 from tests.simulation.clients import Driver, Producer, SimulatedHub, worker
 from tests.simulation.ledger import Ledger
-from tests.simulation.process import DiedError, Process, Time
+from tests.simulation.process import DiedError, Process, ProcessTime
 
 T0 = 1_760_000_000_000
 SOURCES, TARGETS, WORKERS = 2, 2, 2
@@ -447,7 +447,7 @@ class World:
                 process.end(code, why)
             raise DiedError
 
-        clock = Time(T0, self.chance.random)
+        clock = ProcessTime(T0, self.chance.random)
         with ExitStack() as stack:
             for module in (hub, ingest_stage, dead_letters, evaluate_stage, restoring):
                 stack.enter_context(patch.object(module, "die", die))
