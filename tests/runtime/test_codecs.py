@@ -5,7 +5,6 @@ what it reads.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Any
 
@@ -30,23 +29,20 @@ class Message:
     headers: tuple[Any, ...] = ()
 
 
-def test_faust_hands_bytes_over_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_faust_hands_bytes_over_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("decoded")
 
-    async def body() -> None:
-        hub = Hub(Settings())
-        hub.stages = [Stage()]  # type: ignore[list-item]
-        app: App = app_of(hub)
-        assert isinstance(app.hub, Hub)
-        (agent,) = app.agents.values()
-        assert type(agent.channel.schema) is RawSchema
-        monkeypatch.setattr(codecs, "loads", refuse)
-        monkeypatch.setattr(os, "system", refuse)
-        event = await agent.channel.schema.compile(app)(Message())
-        assert event.value is PICKLED
-
-    asyncio.run(body())
+    hub = Hub(Settings())
+    hub.stages = [Stage()]  # type: ignore[list-item]
+    app: App = app_of(hub)
+    assert isinstance(app.hub, Hub)
+    (agent,) = app.agents.values()
+    assert type(agent.channel.schema) is RawSchema
+    monkeypatch.setattr(codecs, "loads", refuse)
+    monkeypatch.setattr(os, "system", refuse)
+    event = await agent.channel.schema.compile(app)(Message())
+    assert event.value is PICKLED
 
 
 def test_the_consumer_has_no_decoder() -> None:

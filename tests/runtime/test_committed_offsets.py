@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +10,10 @@ from aiokafka import TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError
 from aiokafka.protocol.commit import OffsetFetchResponse_v1, OffsetFetchResponse_v3
 
-from stream_monitor.kafka import committed_offsets as module
 from stream_monitor.kafka.cluster import GROUP_AUTHORIZATION_FAILED, Cluster
 from stream_monitor.kafka.committed_offsets import committed_offsets
 
+pytestmark = pytest.mark.virtual_time
 A, B = TopicPartition("observations", 0), TopicPartition("observations", 1)
 LOADS, NOT_MINE, UNKNOWN_TOPIC, NOT_ALLOWED = 14, 16, 3, 30
 WHOLE = OffsetFetchResponse_v3(0, [("observations", [(0, 7, "note", 0), (1, -1, "", 0)])], 0)
@@ -38,14 +37,9 @@ class Coordinator:
         self.lost += 1
 
 
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.0)
-
-
-def test_what_is_committed_and_what_is_not():
-    assert asyncio.run(committed_offsets(Coordinator(WHOLE), [A, B])) == {A: (7, "note"), B: None}
-    assert asyncio.run(committed_offsets(Coordinator(), [])) == {}
+async def test_what_is_committed_and_what_is_not():
+    assert (await committed_offsets(Coordinator(WHOLE), [A, B])) == {A: (7, "note"), B: None}
+    assert (await committed_offsets(Coordinator(), [])) == {}
 
 
 @pytest.mark.parametrize(
@@ -70,15 +64,15 @@ def test_what_is_committed_and_what_is_not():
         "a partition left out",
     ],
 )
-def test_a_coordinator_that_does_not_know_is_asked_again(answer, lost):
+async def test_a_coordinator_that_does_not_know_is_asked_again(answer, lost):
     coordinator = Coordinator(answer, WHOLE)
-    assert asyncio.run(committed_offsets(coordinator, [A, B])) == {A: (7, "note"), B: None}
+    assert (await committed_offsets(coordinator, [A, B])) == {A: (7, "note"), B: None}
     assert (coordinator.asked, coordinator.lost) == (2, lost)
 
 
-def test_a_refusal_is_told():
+async def test_a_refusal_is_told():
     with pytest.raises(GroupAuthorizationFailedError):
-        asyncio.run(committed_offsets(Coordinator(OffsetFetchResponse_v3(0, [], NOT_ALLOWED)), [A]))
+        await committed_offsets(Coordinator(OffsetFetchResponse_v3(0, [], NOT_ALLOWED)), [A])
 
 
 class Asked(Cluster):
@@ -92,11 +86,10 @@ class Asked(Cluster):
         return self.answers.pop(0)
 
 
-def test_doctor_asks_a_coordinator_that_loads_again_and_says_nothing_of_a_group_it_may_not_see():
-    assert asyncio.run(Asked(OffsetFetchResponse_v3(0, [], LOADS), WHOLE).committed("g")) == {
+async def test_doctor_asks_a_loading_coordinator_again_and_says_nothing_of_a_group_it_may_not_see():
+    assert (await Asked(OffsetFetchResponse_v3(0, [], LOADS), WHOLE).committed("g")) == {
         A: (7, "note")
     }
     assert (
-        asyncio.run(Asked(OffsetFetchResponse_v3(0, [], GROUP_AUTHORIZATION_FAILED)).committed("g"))
-        == {}
+        await Asked(OffsetFetchResponse_v3(0, [], GROUP_AUTHORIZATION_FAILED)).committed("g") == {}
     )

@@ -5,7 +5,6 @@ folded with another than wrote it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections import defaultdict
@@ -26,6 +25,7 @@ from stream_monitor.stages.commit_metadata import Note, read_note
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from tests.runtime.fake_kafka import FakeKafka, FakeReader
 
+pytestmark = pytest.mark.virtual_time
 LOG, SNAPSHOTS, ALERTS = (
     TopicPartition(name, 0) for name in ("observations", "snapshots", "alerts")
 )
@@ -147,65 +147,61 @@ def alternate(statuses: list[str]) -> bool:
 @pytest.mark.parametrize(
     ("before", "after"), [(STRICT, LAX), (LAX, STRICT)], ids=["alerts end", "alerts begin"]
 )
-def test_what_was_committed_is_folded_with_the_configuration_that_wrote_it(before, after, caplog):
-    async def body():
-        kafka, left = await killed_by(before)
-        _, parts = await written(kafka)
-        naive = Shard.restore(0, after, parts)
-        for offset in range(1, COMMITTED):
-            naive.fold(kafka.logs[LOG][offset].value or b"")
-        assert {k for k, _ in naive.alerts.firing()} != {k for k, _ in left.alerts.firing()}, (
-            "the test would show nothing"
+async def test_what_was_committed_is_folded_with_the_configuration_that_wrote_it(
+    before, after, caplog
+):
+    kafka, left = await killed_by(before)
+    _, parts = await written(kafka)
+    naive = Shard.restore(0, after, parts)
+    for offset in range(1, COMMITTED):
+        naive.fold(kafka.logs[LOG][offset].value or b"")
+    assert {k for k, _ in naive.alerts.firing()} != {k for k, _ in left.alerts.firing()}, (
+        "the test would show nothing"
+    )
+
+    with caplog.at_level(logging.WARNING):
+        stage = await opened(kafka, after)
+    assert caplog.messages == [
+        (
+            f"observations/0: configuration {after.hash} takes effect at offset {COMMITTED}; "
+            f"before it was {before.hash}"
         )
+    ]
+    switched = moved(left, after)
+    assert stage.owned[LOG].shard.snapshot() == switched.snapshot()
 
-        with caplog.at_level(logging.WARNING):
-            stage = await opened(kafka, after)
-        assert caplog.messages == [
-            (
-                f"observations/0: configuration {after.hash} takes effect at offset {COMMITTED}; "
-                f"before it was {before.hash}"
-            )
-        ]
-        switched = moved(left, after)
-        assert stage.owned[LOG].shard.snapshot() == switched.snapshot()
-
-        published = len(kafka.logs[ALERTS])
-        await fold(stage, kafka, RECORDS)
-        for offset in range(COMMITTED, RECORDS):
-            switched.fold(kafka.logs[LOG][offset].value or b"")
-        assert [r.value for r in kafka.logs[ALERTS].values()][published:] == [
-            o.value for o in switched.outbox if o.topic == "alerts"
-        ]
-        found = episodes(kafka)
-        assert sum(map(len, found.values())) >= 3
-        assert all(map(alternate, found.values())), found
-
-    asyncio.run(body())
+    published = len(kafka.logs[ALERTS])
+    await fold(stage, kafka, RECORDS)
+    for offset in range(COMMITTED, RECORDS):
+        switched.fold(kafka.logs[LOG][offset].value or b"")
+    assert [r.value for r in kafka.logs[ALERTS].values()][published:] == [
+        o.value for o in switched.outbox if o.topic == "alerts"
+    ]
+    found = episodes(kafka)
+    assert sum(map(len, found.values())) >= 3
+    assert all(map(alternate, found.values())), found
 
 
-def test_a_change_is_noted_with_the_first_transaction_and_not_before():
-    async def body():
-        kafka, _ = await killed_by(STRICT)
-        before = kafka.offsets[LOG][0], note(kafka)
-        await opened(kafka, LAX)  # and is killed
-        assert (kafka.offsets[LOG][0], note(kafka)) == before
-        assert (note(kafka).config, note(kafka).since) == (STRICT.hash, 0)
-        stage = await opened(kafka, LAX)
-        await fold(stage, kafka, COMMITTED + 1)
-        assert (note(kafka).config, note(kafka).since) == (LAX.hash, COMMITTED)
-        assert note(kafka).since_ms > T0
-        manifest, _ = await written(kafka)
-        assert (manifest.config, manifest.position) == (LAX.hash, COMMITTED + 1), (
-            "no later restore folds with this what the other has folded"
-        )
-        since = note(kafka)
-        await fold(await opened(kafka, LAX), kafka, COMMITTED + 3)
-        assert (note(kafka).since, note(kafka).since_ms) == (since.since, since.since_ms)
-
-    asyncio.run(body())
+async def test_a_change_is_noted_with_the_first_transaction_and_not_before():
+    kafka, _ = await killed_by(STRICT)
+    before = kafka.offsets[LOG][0], note(kafka)
+    await opened(kafka, LAX)  # and is killed
+    assert (kafka.offsets[LOG][0], note(kafka)) == before
+    assert (note(kafka).config, note(kafka).since) == (STRICT.hash, 0)
+    stage = await opened(kafka, LAX)
+    await fold(stage, kafka, COMMITTED + 1)
+    assert (note(kafka).config, note(kafka).since) == (LAX.hash, COMMITTED)
+    assert note(kafka).since_ms > T0
+    manifest, _ = await written(kafka)
+    assert (manifest.config, manifest.position) == (LAX.hash, COMMITTED + 1), (
+        "no later restore folds with this what the other has folded"
+    )
+    since = note(kafka)
+    await fold(await opened(kafka, LAX), kafka, COMMITTED + 3)
+    assert (note(kafka).since, note(kafka).since_ms) == (since.since, since.since_ms)
 
 
-def test_a_snapshot_whose_configuration_spells_out_defaults_is_folded_on_under_another():
+async def test_a_snapshot_whose_configuration_spells_out_defaults_is_folded_on_under_another():
     """
     msgspec leaves out what is the very object of a default; a `learn` that came from a file is
     equal to it, and is another object.
@@ -216,15 +212,12 @@ def test_a_snapshot_whose_configuration_spells_out_defaults_is_folded_on_under_a
     )
     written = parse(text).core
 
-    async def body():
-        kafka, _ = await killed_by(written)
-        stage = await opened(kafka, LAX)
-        assert stage.owned[LOG].shard.config == LAX.hash
-
-    asyncio.run(body())
+    kafka, _ = await killed_by(written)
+    stage = await opened(kafka, LAX)
+    assert stage.owned[LOG].shard.config == LAX.hash
 
 
-def test_a_snapshot_that_fails_loses_no_alert(monkeypatch):
+async def test_a_snapshot_that_fails_loses_no_alert(monkeypatch):
     """What is written then is made again from the last commit on."""
 
     async def alerts(failing: bool) -> list[bytes | None]:
@@ -248,12 +241,12 @@ def test_a_snapshot_that_fails_loses_no_alert(monkeypatch):
         assert not failing
         return [record.value for record in kafka.logs[ALERTS].values()]
 
-    undisturbed = asyncio.run(alerts(failing=False))
+    undisturbed = await alerts(failing=False)
     assert len(undisturbed) >= 3
-    assert asyncio.run(alerts(failing=True)) == undisturbed
+    assert (await alerts(failing=True)) == undisturbed
 
 
-def test_a_configuration_that_cannot_be_read_is_needed_only_after_a_crash(monkeypatch):
+async def test_a_configuration_that_cannot_be_read_is_needed_only_after_a_crash(monkeypatch):
     """A clean stop leaves nothing to fold again."""
 
     def unreadable(parts: Any) -> Any:
@@ -261,63 +254,51 @@ def test_a_configuration_that_cannot_be_read_is_needed_only_after_a_crash(monkey
 
     monkeypatch.setattr(restoring, "settings_of", unreadable)
 
-    async def body():
-        kafka, _ = await killed_by(STRICT)
-        with pytest.raises(
-            StateError,
-            match=f"was folded with configuration {STRICT.hash} from 1 on, which this version .* "
-            "run the previous version and stop it with SIGTERM",
-        ):
-            await opened(kafka, LAX)
-        stage = await opened(kafka, STRICT)
-        await stage.flush()
-        stage = await opened(kafka, LAX)
-        assert stage.owned[LOG].shard.config == LAX.hash
-
-    asyncio.run(body())
+    kafka, _ = await killed_by(STRICT)
+    with pytest.raises(
+        StateError,
+        match=f"was folded with configuration {STRICT.hash} from 1 on, which this version .* "
+        "run the previous version and stop it with SIGTERM",
+    ):
+        await opened(kafka, LAX)
+    stage = await opened(kafka, STRICT)
+    await stage.flush()
+    stage = await opened(kafka, LAX)
+    assert stage.owned[LOG].shard.config == LAX.hash
 
 
-def test_parked_state_is_not_used_when_another_worker_has_closed_there_with_its_configuration():
-    async def body():
-        kafka, _ = await killed_by(STRICT)
-        first = await opened(kafka, STRICT)
-        await first.flush()
-        second = await opened(kafka, LAX)
-        await second.flush()
-        assert kafka.offsets[LOG][0] == COMMITTED
-        assert note(kafka).config == LAX.hash
-        await first.open([LOG])
-        await fold(first, kafka, COMMITTED + 1)
-        assert (note(kafka).config, note(kafka).since) == (STRICT.hash, COMMITTED)
-        manifest, _ = await written(kafka)
-        assert manifest.config == STRICT.hash
-
-    asyncio.run(body())
+async def test_parked_state_is_not_used_when_another_worker_has_closed_with_its_configuration():
+    kafka, _ = await killed_by(STRICT)
+    first = await opened(kafka, STRICT)
+    await first.flush()
+    second = await opened(kafka, LAX)
+    await second.flush()
+    assert kafka.offsets[LOG][0] == COMMITTED
+    assert note(kafka).config == LAX.hash
+    await first.open([LOG])
+    await fold(first, kafka, COMMITTED + 1)
+    assert (note(kafka).config, note(kafka).since) == (STRICT.hash, COMMITTED)
+    manifest, _ = await written(kafka)
+    assert manifest.config == STRICT.hash
 
 
-def test_parked_state_is_used_when_nobody_was_there():
-    async def body():
-        kafka, _ = await killed_by(STRICT)
-        stage = await opened(kafka, STRICT)
-        await stage.flush()
-        parked = stage.parked[LOG]
-        await stage.open([LOG])
-        assert stage.owned[LOG] is parked
-
-    asyncio.run(body())
+async def test_parked_state_is_used_when_nobody_was_there():
+    kafka, _ = await killed_by(STRICT)
+    stage = await opened(kafka, STRICT)
+    await stage.flush()
+    parked = stage.parked[LOG]
+    await stage.open([LOG])
+    assert stage.owned[LOG] is parked
 
 
-def test_a_manifest_of_another_version_is_refused_with_the_way_out():
-    async def body():
-        kafka, _ = await killed_by(STRICT)
-        old = kafka.append(SNAPSHOTS, msgspec.msgpack.encode([1, 5, {}]), b"0/manifest")
-        kafka.offsets[LOG] = COMMITTED, Note(old, 1).text()
-        with pytest.raises(
-            StateError, match="has version 1, this one reads 3; delete the group's offset"
-        ):
-            await opened(kafka, STRICT)
-
-    asyncio.run(body())
+async def test_a_manifest_of_another_version_is_refused_with_the_way_out():
+    kafka, _ = await killed_by(STRICT)
+    old = kafka.append(SNAPSHOTS, msgspec.msgpack.encode([1, 5, {}]), b"0/manifest")
+    kafka.offsets[LOG] = COMMITTED, Note(old, 1).text()
+    with pytest.raises(
+        StateError, match="has version 1, this one reads 3; delete the group's offset"
+    ):
+        await opened(kafka, STRICT)
 
 
 def test_an_alert_whose_rule_is_gone_ends_after_two_hours_in_which_its_model_was_used():

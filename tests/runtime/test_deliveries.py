@@ -107,7 +107,7 @@ def test_an_ordinary_delivery_is_one_part() -> None:
     assert (len(records.values), records.end, records.rest) == (20_000, 20_000, None)
 
 
-def test_a_delivery_that_inflates_beyond_measure_takes_the_memory_of_one_batch() -> None:
+async def test_a_delivery_that_inflates_beyond_measure_takes_the_memory_of_one_batch() -> None:
     """
     12 batches of 32 MiB each, in a few KB: inflated at once, with their values, they take 768 MiB.
     """
@@ -125,33 +125,30 @@ def test_a_delivery_that_inflates_beyond_measure_takes_the_memory_of_one_batch()
             assert stage.position(TP) == 12 * 32
             assert stage.ingest.counts["predictions", "forwarded"] == 12 * 32
 
-    assert asyncio.run(body()) < 200 << 20
+    assert (await body()) < 200 << 20
 
 
 @pytest.mark.parametrize("change", ["the flow is off", "another epoch", "another position"])
-def test_the_rest_of_a_tenure_that_ended_is_left(
+async def test_the_rest_of_a_tenure_that_ended_is_left(
     monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     monkeypatch.setattr(deliveries, "TAKEN_BYTES_MAX", 100)
 
-    async def body() -> None:
-        hub, stage, group = ingest_at(0)
-        reopened: list[TopicPartition] = []
-        monkeypatch.setattr(hub, "reopen", lambda _, tp, pause_s=0: reopened.append(tp))
-        fetched = Fetched(TP, 1, 0, 4, [batch(i, [event(i)]) for i in range(4)])
+    hub, stage, group = ingest_at(0)
+    reopened: list[TopicPartition] = []
+    monkeypatch.setattr(hub, "reopen", lambda _, tp, pause_s=0: reopened.append(tp))
+    fetched = Fetched(TP, 1, 0, 4, [batch(i, [event(i)]) for i in range(4)])
 
-        async def meanwhile() -> None:
-            if change == "the flow is off":
-                group.flow = False
-            elif change == "another epoch":
-                hub.epochs[TP] = 2
-            else:
-                stage.readings[TP].read = 0
+    async def meanwhile() -> None:
+        if change == "the flow is off":
+            group.flow = False
+        elif change == "another epoch":
+            hub.epochs[TP] = 2
+        else:
+            stage.readings[TP].read = 0
 
-        task = asyncio.create_task(meanwhile())  # runs when the first part has been taken
-        await hub.deliver(stage, fetched)
-        await task
-        assert stage.ingest.counts["predictions", "forwarded"] == 1
-        assert reopened == ([TP] if change == "another position" else [])
-
-    asyncio.run(body())
+    task = asyncio.create_task(meanwhile())  # runs when the first part has been taken
+    await hub.deliver(stage, fetched)
+    await task
+    assert stage.ingest.counts["predictions", "forwarded"] == 1
+    assert reopened == ([TP] if change == "another position" else [])

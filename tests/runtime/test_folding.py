@@ -1,12 +1,11 @@
 """
 What folding may hold up: a restore must never take longer than opening may, and a long batch must
-not keep heartbeats from running.
+not keep heartbeats from running. Folding takes virtual time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +15,8 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 
 from stream_monitor.kafka.deliveries import Fetched
 from stream_monitor.settings import Settings
+from stream_monitor.stages import evaluate_stage
+from stream_monitor.stages import owned as owned_module
 from stream_monitor.stages.commit_metadata import Note
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.hub import Hub
@@ -27,8 +28,16 @@ from stream_monitor.stages.owned import (
     Owned,
 )
 from stream_monitor.stages.snapshots import Manifest
+from tests.clock import Time, spend
 
 TP = TopicPartition("observations", 0)
+pytestmark = pytest.mark.virtual_time
+
+
+@pytest.fixture(autouse=True)
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (evaluate_stage, owned_module):
+        monkeypatch.setattr(module, "time", Time())
 
 
 class FakeShard:
@@ -40,9 +49,8 @@ class FakeShard:
 
     def fold(self, value: bytes, appended_ms: int | None = None) -> None:
         self.folded += 1
-        began = time.thread_time()
-        while time.thread_time() - began < self.folding_s:
-            pass
+        if self.folding_s:
+            spend(self.folding_s)
 
     def snapshot(self, known: Any) -> dict[str, bytes]:
         return {"state": b"s"}
@@ -58,23 +66,21 @@ class FakeShard:
         (7, SNAPSHOT_BYTES - 1, SNAPSHOT_CPU_S_MIN / 2, False),
     ],
 )
-def test_a_snapshot_is_due_by_bytes_or_by_what_folding_took(pointer, since_bytes, since_cpu_s, due):
+async def test_a_snapshot_is_due_by_bytes_or_by_what_folding_took(
+    pointer, since_bytes, since_cpu_s, due
+):
     written: list[bool] = []
 
-    async def body():
-        stage = EvaluateStage(Hub(Settings()), 1, {})
-        owned = Owned(FakeShard(), SimpleNamespace(), Note(pointer), 10, Manifest())  # type: ignore[arg-type]
-        owned.position, owned.since_bytes, owned.since_cpu_s = 20, since_bytes, since_cpu_s
-        stage.owned[TP] = owned
+    stage = EvaluateStage(Hub(Settings()), 1, {})
+    owned = Owned(FakeShard(), SimpleNamespace(), Note(pointer), 10, Manifest())  # type: ignore[arg-type]
+    owned.position, owned.since_bytes, owned.since_cpu_s = 20, since_bytes, since_cpu_s
+    stage.owned[TP] = owned
 
-        async def write(tp, owned, checkpoint):
-            written.append(checkpoint.parts is not None)
+    async def write(tp, owned, checkpoint):
+        written.append(checkpoint.parts is not None)
 
-        stage.checkpoints.write = write  # type: ignore[method-assign]
-        await stage._checkpoint(TP, owned)
-        return owned
-
-    owned = asyncio.run(body())
+    stage.checkpoints.write = write  # type: ignore[method-assign]
+    await stage._checkpoint(TP, owned)
     assert written == [due]
     assert owned.committed == 20
     assert not due or (owned.since_bytes, owned.since_cpu_s) == (0, 0.0)
@@ -98,14 +104,14 @@ def test_dear_snapshots_are_made_less_often_but_a_restore_stays_bounded(making_s
     assert owned.snapshot_due
 
 
-def test_folding_counts_what_a_restore_would_do_again():
+async def test_folding_counts_what_a_restore_would_do_again():
     shard = FakeShard()
     shard.folding_s = 0.02
     owned = Owned(shard, SimpleNamespace(), Note(7), 10, Manifest())  # type: ignore[arg-type]
     owned.fold(b"record")
     owned.fold(b"record")
     assert owned.since_bytes == 12
-    assert owned.since_cpu_s >= 0.04
+    assert owned.since_cpu_s == pytest.approx(0.04)
 
 
 def a_batch(records: int) -> Fetched:
@@ -126,34 +132,31 @@ def a_batch(records: int) -> Fetched:
     return Fetched(TP, 1, 10, 10 + records + 1, [(10, DefaultRecordBatch(bytes(data)))])
 
 
-def test_a_transaction_under_way_gets_its_turns_while_a_long_batch_is_folded():
+async def test_a_transaction_under_way_gets_its_turns_while_a_long_batch_is_folded():
     """
     An answer takes several turns of the loop: with a slice before each, a transaction after a
     silence took longer than its limit, was thrown away, and the silence grew.
     """
 
-    async def body() -> int:
-        stage, shard, _ = slow()
-        other = stage.owned[TP._replace(partition=1)] = Owned(
-            FakeShard(),  # type: ignore[arg-type] # a fake
-            SimpleNamespace(),
-            Note(7),
-            0,
-            Manifest(),
-        )
+    stage, shard, _ = slow()
+    other = stage.owned[TP._replace(partition=1)] = Owned(
+        FakeShard(),  # type: ignore[arg-type] # a fake
+        SimpleNamespace(),
+        Note(7),
+        0,
+        Manifest(),
+    )
 
-        async def transaction() -> int:
-            async with other.lock:
-                for _ in range(60):
-                    await asyncio.sleep(0)
-            return shard.folded
+    async def transaction() -> int:
+        async with other.lock:
+            for _ in range(60):
+                await asyncio.sleep(0)
+        return shard.folded
 
-        under_way = asyncio.ensure_future(transaction())
-        await asyncio.sleep(0)
-        await stage.next(a_batch(20))
-        return await under_way
-
-    assert asyncio.run(body()) <= 10
+    under_way = asyncio.ensure_future(transaction())
+    await asyncio.sleep(0)
+    await stage.next(a_batch(20))
+    assert (await under_way) == 2, "what the first slice folded"
 
 
 def slow() -> tuple[EvaluateStage, FakeShard, Owned]:
@@ -164,53 +167,44 @@ def slow() -> tuple[EvaluateStage, FakeShard, Owned]:
     return stage, shard, owned
 
 
-def test_others_run_while_a_long_batch_is_folded():
+async def test_others_run_while_a_long_batch_is_folded():
     """
     Held for longer than the session timeout, a worker that catches up after a silence would be
     thrown out of its group, again and again.
     """
 
-    async def body():
-        stage, shard, owned = slow()
-        seen = []
+    stage, shard, owned = slow()
+    seen = []
 
-        async def heartbeat():
-            while shard.folded < 20:  # at the end the position is that of the batch
-                seen.append(owned.position - shard.folded)
-                await asyncio.sleep(0.01)
+    async def heartbeat():
+        while shard.folded < 20:  # at the end the position is that of the batch
+            seen.append(owned.position - shard.folded)
+            await asyncio.sleep(0.01)
 
-        beat = asyncio.create_task(heartbeat())
-        await asyncio.sleep(0)
-        await stage.next(a_batch(20))
-        beat.cancel()
-        assert shard.folded == 20
-        assert owned.position == 31  # the end of the batch, control record included
-        assert len(seen) >= 3
-        assert set(seen) <= {
-            10,
-            11,
-        }  # what was folded is the position, whenever one looks; 11 is behind the control record
-
-    asyncio.run(body())
+    beat = asyncio.create_task(heartbeat())
+    await asyncio.sleep(0)
+    await stage.next(a_batch(20))
+    beat.cancel()
+    assert shard.folded == 20
+    assert owned.position == 31  # the end of the batch, control record included
+    assert len(seen) >= 3, "it takes two turns, and each slice is one"
+    assert set(seen) == {10}, "what was folded is the position, whenever one looks"
 
 
 @pytest.mark.parametrize("change", ["closed", "opened again", "broken"])
-def test_a_batch_whose_partition_goes_meanwhile_is_left(change):
-    async def body():
-        stage, shard, owned = slow()
+async def test_a_batch_whose_partition_goes_meanwhile_is_left(change):
+    stage, shard, owned = slow()
 
-        async def meanwhile():
-            if change == "closed":
-                stage.parked[TP] = stage.owned.pop(TP)
-            elif change == "broken":
-                owned.broken = True
-            else:
-                stage.hub.epochs[TP] += 1
+    async def meanwhile():
+        if change == "closed":
+            stage.parked[TP] = stage.owned.pop(TP)
+        elif change == "broken":
+            owned.broken = True
+        else:
+            stage.hub.epochs[TP] += 1
 
-        task = asyncio.create_task(meanwhile())
-        await stage.next(a_batch(20))
-        await task
-        assert 0 < shard.folded < 20
-        assert owned.position == 10 + shard.folded
-
-    asyncio.run(body())
+    task = asyncio.create_task(meanwhile())
+    await stage.next(a_batch(20))
+    await task
+    assert shard.folded == 2, "the first slice"
+    assert owned.position == 10 + shard.folded

@@ -85,16 +85,12 @@ def test_metrics_are_openmetrics_for_who_asks_for_it():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_free_port_is_the_same_on_every_address_of_the_host(host):
-    async def scenario():
-        server = HttpServer(HttpSettings(host=host, port=0), answering(metrics), lambda: (True, ""))
-        port = await server.start()
-        assert server._listener is not None
-        found = {each.getsockname()[1] for each in server._listener.sockets}
-        await server.stop()
-        return port, found
-
-    port, found = asyncio.run(scenario())
+async def test_a_free_port_is_the_same_on_every_address_of_the_host(host):
+    server = HttpServer(HttpSettings(host=host, port=0), answering(metrics), lambda: (True, ""))
+    port = await server.start()
+    assert server._listener is not None
+    found = {each.getsockname()[1] for each in server._listener.sockets}
+    await server.stop()
     assert found == {port}
 
 
@@ -338,7 +334,7 @@ def test_tls(tmp_path):
         ("tls.crt", "locked.key", "the key has a password"),
     ],
 )
-def test_a_certificate_that_cannot_be_used_names_the_settings(tmp_path, cert, key, told):
+async def test_a_certificate_that_cannot_be_used_names_the_settings(tmp_path, cert, key, told):
     issued, other = trustme.CA().issue_cert("127.0.0.1"), trustme.CA().issue_cert("127.0.0.1")
     issued.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
     issued.private_key_pem.write_to_path(tmp_path / "tls.key")
@@ -351,16 +347,14 @@ def test_a_certificate_that_cannot_be_used_names_the_settings(tmp_path, cert, ke
     )
     (tmp_path / "locked.key").write_bytes(locked.private_bytes(*form))
     with pytest.raises(ConfigError, match=rf"worker\.metrics\.cert_file and key_file: .*{told}"):
-        asyncio.run(
-            HttpServer(
-                HttpSettings(port=0, cert_file=str(tmp_path / cert), key_file=str(tmp_path / key)),
-                answering(metrics),
-                lambda: (True, ""),
-            ).start()
-        )
+        await HttpServer(
+            HttpSettings(port=0, cert_file=str(tmp_path / cert), key_file=str(tmp_path / key)),
+            answering(metrics),
+            lambda: (True, ""),
+        ).start()
 
 
-def test_port_that_is_taken_names_the_setting():
+async def test_port_that_is_taken_names_the_setting():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -369,18 +363,16 @@ def test_port_that_is_taken_names_the_setting():
             StreamMonitorError,
             match=rf"cannot listen on http://127\.0\.0\.1:{port}: .*in use.*worker\.metrics\.port",
         ):
-            asyncio.run(
-                HttpServer(HttpSettings(port=port), answering(metrics), lambda: (True, "")).start()
-            )
-
-
-def test_address_of_another_machine_names_the_setting():
-    with pytest.raises(StreamMonitorError, match=r"worker\.metrics\.host"):
-        asyncio.run(
-            HttpServer(
-                HttpSettings(host="192.0.2.1", port=0), answering(metrics), lambda: (True, "")
+            await HttpServer(
+                HttpSettings(port=port), answering(metrics), lambda: (True, "")
             ).start()
-        )
+
+
+async def test_address_of_another_machine_names_the_setting():
+    with pytest.raises(StreamMonitorError, match=r"worker\.metrics\.host"):
+        await HttpServer(
+            HttpSettings(host="192.0.2.1", port=0), answering(metrics), lambda: (True, "")
+        ).start()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from stream_monitor.stages.reading import Reading
 from stream_monitor.verdicts import Reject
 
 
-def test_what_waits_for_a_leader_does_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_waits_for_a_leader_does_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     aiokafka fails what is older than request_timeout_ms while its partition has no leader: a send
     that has failed ends the process.
@@ -34,22 +34,23 @@ def test_what_waits_for_a_leader_does_not_fail(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(AIOKafkaProducer, "start", started)
     monkeypatch.setattr(AIOKafkaProducer, "stop", nothing)
 
-    async def body() -> None:
-        hub = Hub(Settings())
-        stage = IngestStage(hub, 1)
-        await stage.start()
-        buffer = stage._producer._message_accumulator
-        sent = await buffer.add_message(TopicPartition("observations", 0), None, b"rows", 1.0)
-        later = time.monotonic() + 3_600
-        monkeypatch.setattr(time, "monotonic", lambda: later)
+    hub = Hub(Settings())
+    stage = IngestStage(hub, 1)
+    await stage.start()
+    buffer = stage._producer._message_accumulator
+    sent = await buffer.add_message(TopicPartition("observations", 0), None, b"rows", 1.0)
+    later = time.monotonic() + 3_600
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: later)
         batches, leaderless = buffer.drain_by_nodes(ignore_nodes=())
-        assert (batches, leaderless, sent.done()) == ({}, True, False)
-        hub.stop()
-
-    asyncio.run(body())
+    assert (batches, leaderless, sent.done()) == ({}, True, False)
+    hub.stop()
 
 
-def test_a_dead_letter_waits_while_the_buffer_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.virtual_time
+async def test_a_dead_letter_waits_while_the_buffer_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def died(code: int, why: str) -> None:
         raise AssertionError(f"exit {code}: {why}")
 
@@ -67,24 +68,20 @@ def test_a_dead_letter_waits_while_the_buffer_is_full(monkeypatch: pytest.Monkey
             return future
 
     monkeypatch.setattr(dead_letters, "die", died)
-    monkeypatch.setattr("stream_monitor.kafka.patience.RETRY_S", 0.01)
-
-    async def body() -> int:
-        producer = Full()
-        records: Any = Records([b"{"], [b"k"], [7], [0], [], 8, None)  # type: ignore[arg-type]
-        await DeadLetters(Hub(Settings())).write(
-            producer,
-            TopicPartition("predictions", 0),
-            "predictions",
-            records,
-            [Reject(0, "not_json", "cut off")],
-        )
-        return producer.tries
-
-    assert asyncio.run(body()) == 3
+    producer = Full()
+    records: Any = Records([b"{"], [b"k"], [7], [0], [], 8, None)  # type: ignore[arg-type]
+    await DeadLetters(Hub(Settings())).write(
+        producer,
+        TopicPartition("predictions", 0),
+        "predictions",
+        records,
+        [Reject(0, "not_json", "cut off")],
+    )
+    assert producer.tries == 3
 
 
-def test_a_commit_does_not_hold_up_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.virtual_time
+async def test_a_commit_does_not_hold_up_what_is_sent() -> None:
     """The group's coordinator may be away: aiokafka looks for it without end."""
     tp = TopicPartition("predictions", 0)
 
@@ -96,16 +93,14 @@ def test_a_commit_does_not_hold_up_what_is_sent(monkeypatch: pytest.MonkeyPatch)
 
         async def commit(self, offsets: dict[TopicPartition, tuple[int, str]]) -> None:
             self.commits += 1
-            await asyncio.sleep(60 if self.commits == 1 else 0)
+            await asyncio.sleep(3_600 if self.commits == 1 else 0)
 
-    async def body() -> tuple[int, int | None]:
-        stage = IngestStage(Hub(Settings()), 1)
-        source = stage.hub.source = Source()  # type: ignore[assignment]
-        reading = stage.readings[tp] = Reading("", 7, 7)
-        async with asyncio.timeout(5):
-            await stage._commit(0.05)
-            assert reading.committed is None
-            await stage._commit(0.05)
-        return source.commits, reading.committed
-
-    assert asyncio.run(body()) == (2, 7)
+    stage = IngestStage(Hub(Settings()), 1)
+    source = stage.hub.source = Source()  # type: ignore[assignment]
+    reading: Reading = Reading("", 7, 7)
+    stage.readings[tp] = reading
+    await stage._commit(2)
+    assert reading.committed is None
+    await stage._commit(2)
+    assert (source.commits, reading.committed) == (2, 7)
+    assert asyncio.get_running_loop().time() == 2, "the first was not waited for any longer"

@@ -33,7 +33,8 @@ class Producer:
         self.stopped_after = self.acknowledged
 
 
-def test_a_tick_under_way_is_waited_for_and_none_comes_after(
+@pytest.mark.virtual_time
+async def test_a_tick_under_way_is_waited_for_and_none_comes_after(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def died(code: int, why: str) -> None:
@@ -41,19 +42,15 @@ def test_a_tick_under_way_is_waited_for_and_none_comes_after(
 
     monkeypatch.setattr(ingest_stage, "die", died)
 
-    async def body() -> Producer:
-        stage = IngestStage(Hub(Settings()), 4)
-        producer = stage._producer = Producer()
-        ticking = asyncio.ensure_future(stage._tick())
-        await asyncio.sleep(0.01)
-        assert producer.sent == 4
-        stopping = asyncio.ensure_future(stage.stop())
-        await asyncio.sleep(0.01)
-        assert not stopping.done()
-        late = asyncio.ensure_future(stage._tick())  # the pump does not know yet
-        producer.acknowledge.set()
-        await asyncio.gather(ticking, stopping, late)
-        return producer
-
-    producer = asyncio.run(body())
+    stage = IngestStage(Hub(Settings()), 4)
+    producer = stage._producer = Producer()
+    ticking = asyncio.ensure_future(stage._tick())
+    await asyncio.sleep(60)
+    assert producer.sent == 4
+    stopping = asyncio.ensure_future(stage.stop())
+    await asyncio.sleep(60)
+    assert not stopping.done()
+    late = asyncio.ensure_future(stage._tick())  # the pump does not know yet
+    producer.acknowledge.set()
+    await asyncio.gather(ticking, stopping, late)
     assert producer.stopped_after == producer.sent == 4

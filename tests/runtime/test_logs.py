@@ -139,7 +139,7 @@ def test_a_connection_that_fails_is_told_once_a_minute_without_the_password(capl
     assert "hush-4711" not in caplog.text
 
 
-def test_what_a_producer_that_was_thrown_away_did_not_finish_is_no_news(caplog):
+async def test_what_a_producer_that_was_thrown_away_did_not_finish_is_no_news(caplog):
     """
     It comes when its futures are collected, with a traceback, after the failed transaction was
     told.
@@ -153,8 +153,8 @@ def test_what_a_producer_that_was_thrown_away_did_not_finish_is_no_news(caplog):
         await asyncio.sleep(0)
 
     try:
-        asyncio.run(forget(KafkaConnectionError("gone")))
-        asyncio.run(forget(ValueError("a defect")))
+        await forget(KafkaConnectionError("gone"))
+        await forget(ValueError("a defect"))
     finally:
         logging.getLogger("asyncio").filters[:] = before
     assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [

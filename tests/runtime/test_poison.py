@@ -29,6 +29,7 @@ from stream_monitor.stages.poison import CAREFUL_RECORDS
 from stream_monitor.stages.snapshots import Manifest
 from tests.runtime.died import DiedError
 
+pytestmark = pytest.mark.virtual_time
 TP = TopicPartition("predictions", 0)
 LOG = TopicPartition("observations", 0)
 T0 = 1_760_000_000_000
@@ -167,32 +168,27 @@ async def run(driver: Driver, deliveries: Any, **options: Any) -> tuple[IngestSt
     return stage, sent, start
 
 
-def test_a_broken_batch_ends_the_process_unless_it_is_to_be_skipped(died):
-    async def body():
-        driver = Driver()
-        for _ in range(2):
-            with pytest.raises(DiedError):
-                await run(
-                    driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True)]
-                )
-        assert driver.offsets == {TP: (0, "id opened=2")}
-        stage, sent, start = await run(
-            driver,
-            lambda start: [
-                delivery(start, [event(0)] * 3, crc=False, more=True),
-                delivery(3, [event(9)]),
-            ],
-            on_corrupt="skip",
-        )
-        assert (start, sent.letters(), driver.offsets[TP]) == (
-            0,
-            [(b"", 0, "corrupt_batch")],
-            (4, f"id time={T0}"),
-        )
-        assert stage.dead_letters.refusals.by_reason["predictions", "corrupt_batch"] == 1
-        assert stage.ingest.counts["predictions", "forwarded"] == 1
-
-    asyncio.run(body())
+async def test_a_broken_batch_ends_the_process_unless_it_is_to_be_skipped(died):
+    driver = Driver()
+    for _ in range(2):
+        with pytest.raises(DiedError):
+            await run(driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True)])
+    assert driver.offsets == {TP: (0, "id opened=2")}
+    stage, sent, start = await run(
+        driver,
+        lambda start: [
+            delivery(start, [event(0)] * 3, crc=False, more=True),
+            delivery(3, [event(9)]),
+        ],
+        on_corrupt="skip",
+    )
+    assert (start, sent.letters(), driver.offsets[TP]) == (
+        0,
+        [(b"", 0, "corrupt_batch")],
+        (4, f"id time={T0}"),
+    )
+    assert stage.dead_letters.refusals.by_reason["predictions", "corrupt_batch"] == 1
+    assert stage.ingest.counts["predictions", "forwarded"] == 1
     assert died[0] == (
         "73: predictions/0: the batch of records 0 to 2 cannot be read: the checksum of the "
         "batch is wrong; worker.on_corrupt: skip goes on after it, "
@@ -201,105 +197,85 @@ def test_a_broken_batch_ends_the_process_unless_it_is_to_be_skipped(died):
     )
 
 
-def test_a_batch_whose_end_nobody_knows_is_never_skipped(died):
-    async def body():
-        with pytest.raises(DiedError):
-            await run(
-                Driver(),
-                lambda _: [Fetched(TP, 0, 0, 0, [(0, Broken(0, -1, "corrupt_batch", "no"))])],
-                on_corrupt="skip",
-            )
-
-    asyncio.run(body())
+async def test_a_batch_whose_end_nobody_knows_is_never_skipped(died):
+    with pytest.raises(DiedError):
+        await run(
+            Driver(),
+            lambda _: [Fetched(TP, 0, 0, 0, [(0, Broken(0, -1, "corrupt_batch", "no"))])],
+            on_corrupt="skip",
+        )
     assert "(end unknown)" in died[0]
     assert "move the group's offset past it" in died[0]
 
 
-def test_a_batch_that_inflates_without_end_stops_nobody(died):
-    async def body():
-        _, sent, _ = await run(
-            Driver(), lambda _: [Fetched(TP, 0, 0, 5, [(0, Broken(0, 5, "too_large", "no"))])]
-        )
-        assert sent.letters() == [(b"", 0, "too_large")]
-
-    asyncio.run(body())
+async def test_a_batch_that_inflates_without_end_stops_nobody(died):
+    _, sent, _ = await run(
+        Driver(), lambda _: [Fetched(TP, 0, 0, 5, [(0, Broken(0, 5, "too_large", "no"))])]
+    )
+    assert sent.letters() == [(b"", 0, "too_large")]
     assert died == []
 
 
-def test_observations_are_never_skipped(died):
-    async def body():
-        hub = Hub(Settings(worker=WorkerSettings(on_corrupt="skip")))
-        stage = EvaluateStage(hub, 1, {})
-        stage.owned[LOG] = Owned(Folding(), Sent(), Note(), 0, Manifest())  # type: ignore[arg-type]
-        with pytest.raises(DiedError):
-            await stage.next(delivery(0, [b"x"], crc=False, more=True, tp=LOG))
-
-    asyncio.run(body())
+async def test_observations_are_never_skipped(died):
+    hub = Hub(Settings(worker=WorkerSettings(on_corrupt="skip")))
+    stage = EvaluateStage(hub, 1, {})
+    stage.owned[LOG] = Owned(Folding(), Sent(), Note(), 0, Manifest())  # type: ignore[arg-type]
+    with pytest.raises(DiedError):
+        await stage.next(delivery(0, [b"x"], crc=False, more=True, tp=LOG))
     assert died[0].startswith("73: observations/0: the batch of records 0 to 0 cannot be read")
 
 
-def test_a_record_that_ends_the_process_three_times_is_set_aside(died, poisonous):
+async def test_a_record_that_ends_the_process_three_times_is_set_aside(died, poisonous):
     """The second one of the same kind ends it no more, nor does it after the next restart."""
 
-    async def body():
-        driver = Driver()
-        values = [event(i) for i in range(7)]
-        values[3] = values[5] = BAD
-        for n in range(1, 4):
-            with pytest.raises(ZeroDivisionError):
-                await run(driver, lambda _: [delivery(0, values)])
-            assert driver.offsets[TP] == (0, f"id failed=7:{n}")
-        stage, sent, start = await run(
-            driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])]
-        )
-        assert (start, sent.letters()) == (
-            0,
-            [(BAD, 3, "ended_worker"), (BAD, 5, "ended_worker"), (BAD, 7, "ended_worker")],
-        )
-        assert stage.ingest.counts["predictions", "forwarded"] == 6
-        assert (
-            "ZeroDivisionError: bad (test_poison.py:"
-            in sent.records[0][2]["__connect.errors.exception.message"].decode()
-        )
-        assert driver.offsets[TP] == (9, f"id time={T0} failed=8:3")
-        _, sent, _ = await run(driver, lambda start: [delivery(start, [BAD])])
-        assert sent.letters() == [(BAD, 9, "ended_worker")]
-        _, _, start = await run(
-            driver, lambda start: [delivery(start, [event(1)] * CAREFUL_RECORDS)]
-        )
-        assert (start, driver.offsets[TP]) == (10, (CAREFUL_RECORDS + 10, f"id time={T0}"))
-
-    asyncio.run(body())
-
-
-def test_tries_are_counted_where_nothing_moves_on(died, poisonous):
-    async def body():
-        driver = Driver()
-        driver.offsets[TP] = 0, "id failed=7:2"
-        stage, _ = worker(driver)
-        await stage.open([TP])
-        await stage.next(delivery(0, [event(0), event(1)]))
-        await stage.flush()
-        assert driver.offsets[TP] == (2, f"id time={T0}")
+    driver = Driver()
+    values = [event(i) for i in range(7)]
+    values[3] = values[5] = BAD
+    for n in range(1, 4):
         with pytest.raises(ZeroDivisionError):
-            await stage.next(delivery(2, [BAD]))
-        assert driver.offsets[TP] == (2, f"id time={T0} failed=3:1")
+            await run(driver, lambda _: [delivery(0, values)])
+        assert driver.offsets[TP] == (0, f"id failed=7:{n}")
+    stage, sent, start = await run(
+        driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])]
+    )
+    assert (start, sent.letters()) == (
+        0,
+        [(BAD, 3, "ended_worker"), (BAD, 5, "ended_worker"), (BAD, 7, "ended_worker")],
+    )
+    assert stage.ingest.counts["predictions", "forwarded"] == 6
+    assert (
+        "ZeroDivisionError: bad (test_poison.py:"
+        in sent.records[0][2]["__connect.errors.exception.message"].decode()
+    )
+    assert driver.offsets[TP] == (9, f"id time={T0} failed=8:3")
+    _, sent, _ = await run(driver, lambda start: [delivery(start, [BAD])])
+    assert sent.letters() == [(BAD, 9, "ended_worker")]
+    _, _, start = await run(driver, lambda start: [delivery(start, [event(1)] * CAREFUL_RECORDS)])
+    assert (start, driver.offsets[TP]) == (10, (CAREFUL_RECORDS + 10, f"id time={T0}"))
 
-    asyncio.run(body())
+
+async def test_tries_are_counted_where_nothing_moves_on(died, poisonous):
+    driver = Driver()
+    driver.offsets[TP] = 0, "id failed=7:2"
+    stage, _ = worker(driver)
+    await stage.open([TP])
+    await stage.next(delivery(0, [event(0), event(1)]))
+    await stage.flush()
+    assert driver.offsets[TP] == (2, f"id time={T0}")
+    with pytest.raises(ZeroDivisionError):
+        await stage.next(delivery(2, [BAD]))
+    assert driver.offsets[TP] == (2, f"id time={T0} failed=3:1")
 
 
-def test_on_poison_stop_sets_nothing_aside(died, poisonous):
-    async def body():
-        driver = Driver()
-        for n in range(1, 6):
-            with pytest.raises(ZeroDivisionError):
-                await run(driver, lambda _: [delivery(0, [event(0), BAD])], on_poison="stop")
-            assert driver.offsets[TP] == (0, f"id failed=2:{n}")
-
-    asyncio.run(body())
+async def test_on_poison_stop_sets_nothing_aside(died, poisonous):
+    driver = Driver()
+    for n in range(1, 6):
+        with pytest.raises(ZeroDivisionError):
+            await run(driver, lambda _: [delivery(0, [event(0), BAD])], on_poison="stop")
+        assert driver.offsets[TP] == (0, f"id failed=2:{n}")
 
 
-def test_rows_that_cannot_be_packed_are_found_too(died, monkeypatch):
+async def test_rows_that_cannot_be_packed_are_found_too(died, monkeypatch):
     flush = Ingest.flush
 
     def poisoned(self: Ingest, flushed_ms: int) -> Any:
@@ -310,15 +286,12 @@ def test_rows_that_cannot_be_packed_are_found_too(died, monkeypatch):
     monkeypatch.setattr(Ingest, "flush", poisoned)
     values = [event(0), event(1).replace(b'"m"', b'"m!"'), event(2)]
 
-    async def body():
-        driver = Driver()
-        for _ in range(3):
-            with pytest.raises(DiedError):
-                await run(driver, lambda _: [delivery(0, values)])
-        _, sent, _ = await run(driver, lambda _: [delivery(0, values)])
-        assert sent.letters() == [(values[1], 1, "ended_worker")]
-
-    asyncio.run(body())
+    driver = Driver()
+    for _ in range(3):
+        with pytest.raises(DiedError):
+            await run(driver, lambda _: [delivery(0, values)])
+    _, sent, _ = await run(driver, lambda _: [delivery(0, values)])
+    assert sent.letters() == [(values[1], 1, "ended_worker")]
     assert died == ["73: INGEST: rows cannot be packed: OverflowError('row')"] * 3
 
 
@@ -343,40 +316,35 @@ class Folding:
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_snapshot(
+async def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_snapshot(
     died, guarantee
 ):
-    async def body():
-        driver = Driver()
+    driver = Driver()
 
-        async def process(values: list[bytes]) -> tuple[Any, Sent]:
-            hub = Hub(Settings(worker=WorkerSettings(processing_guarantee=guarantee)))
-            hub.source = driver  # type: ignore[assignment]
-            stage, sent = EvaluateStage(hub, 1, {}), Sent()
-            found = await stage.restoring.committed(LOG)
-            owned = Owned(Folding(), sent, found.note, found.position, Manifest())  # type: ignore[arg-type]
-            stage.tenures.begin(LOG, owned, found, None)
-            stage.owned[LOG] = owned
-            try:
-                await stage.next(delivery(found.position, values, tp=LOG))
-                await stage._checkpoint(LOG, owned)
-            finally:
-                driver.offsets.update(
-                    {tp: (o.offset, o.metadata) for tp, o in sent.offsets.items()}
-                )
-            return owned, sent
+    async def process(values: list[bytes]) -> tuple[Any, Sent]:
+        hub = Hub(Settings(worker=WorkerSettings(processing_guarantee=guarantee)))
+        hub.source = driver  # type: ignore[assignment]
+        stage, sent = EvaluateStage(hub, 1, {}), Sent()
+        found = await stage.restoring.committed(LOG)
+        owned = Owned(Folding(), sent, found.note, found.position, Manifest())  # type: ignore[arg-type]
+        stage.tenures.begin(LOG, owned, found, None)
+        stage.owned[LOG] = owned
+        try:
+            await stage.next(delivery(found.position, values, tp=LOG))
+            await stage._checkpoint(LOG, owned)
+        finally:
+            driver.offsets.update({tp: (o.offset, o.metadata) for tp, o in sent.offsets.items()})
+        return owned, sent
 
-        driver.offsets[LOG] = 0, Note(5).text()
-        for n in range(1, 4):
-            with pytest.raises(ZeroDivisionError):
-                await process([b"a", BAD, b"b"])
-            assert driver.offsets[LOG] == (0, f"{Note(5, 1).text()} failed=1:{n}")
-        owned, sent = await process([b"a", BAD, b"b"])
-        assert owned.shard.folded == [b"a", b"b"]
-        assert sent.letters() == [(BAD, 1, "ended_worker")]
-        assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
-        position, metadata = driver.offsets[LOG]
-        note, failed = read_note(LOG, metadata)
-        assert (position, note.snapshot, note.config, failed) == (3, 7, "c", {})
-
-    asyncio.run(body())
+    driver.offsets[LOG] = 0, Note(5).text()
+    for n in range(1, 4):
+        with pytest.raises(ZeroDivisionError):
+            await process([b"a", BAD, b"b"])
+        assert driver.offsets[LOG] == (0, f"{Note(5, 1).text()} failed=1:{n}")
+    owned, sent = await process([b"a", BAD, b"b"])
+    assert owned.shard.folded == [b"a", b"b"]
+    assert sent.letters() == [(BAD, 1, "ended_worker")]
+    assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
+    position, metadata = driver.offsets[LOG]
+    note, failed = read_note(LOG, metadata)
+    assert (position, note.snapshot, note.config, failed) == (3, 7, "c", {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Self
 
 import pytest
@@ -47,7 +46,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return answers
 
 
-def test_everything_that_is_missing_is_told_at_once(found: list[Any]) -> None:
+async def test_everything_that_is_missing_is_told_at_once(found: list[Any]) -> None:
     found += [
         Finding("permissions", "fail", "topic alerts: Write not allowed", "allow it"),
         Finding("permissions", "warn", "odd"),
@@ -57,7 +56,7 @@ def test_everything_that_is_missing_is_told_at_once(found: list[Any]) -> None:
         BrokerError,
         match=r"^missing access: topic alerts: Write not allowed \(allow it\); no \(allow that\)$",
     ):
-        asyncio.run(preflight.demand_access(Settings()))
+        await preflight.demand_access(Settings())
 
 
 @pytest.mark.parametrize(
@@ -73,8 +72,8 @@ def test_everything_that_is_missing_is_told_at_once(found: list[Any]) -> None:
         ),
     ],
 )
-def test_a_coordinator_that_is_not_there_yet_is_no_lack_of_access(
+async def test_a_coordinator_that_is_not_there_yet_is_no_lack_of_access(
     found: list[Any], slow: Any
 ) -> None:
     found.append(slow)
-    asyncio.run(preflight.demand_access(Settings()))
+    await preflight.demand_access(Settings())

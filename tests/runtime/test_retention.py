@@ -5,8 +5,6 @@ Kafka in memory.
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from aiokafka import TopicPartition
 
@@ -15,6 +13,7 @@ from stream_monitor.ingest import tick
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from tests.runtime.fake_kafka import FakeKafka
 
+pytestmark = pytest.mark.virtual_time
 SOURCE, LOG = TopicPartition("predictions", 0), TopicPartition("observations", 0)
 T0 = 1_760_000_000_000
 
@@ -42,7 +41,7 @@ async def fold(stage: EvaluateStage, kafka: FakeKafka, until: int) -> None:
 @pytest.mark.parametrize(
     ("metadata", "first_wanted"), [("id", 10), ("old", 0), ("id failed=13:1", 10), ("", 10)]
 )
-def test_ingest_ends_with_the_way_out_and_commits_nothing(metadata, first_wanted):
+async def test_ingest_ends_with_the_way_out_and_commits_nothing(metadata, first_wanted):
     """`old`: the topic was made anew since, and all of the new one is wanted."""
     kafka = kafka_with(30)
     kafka.offsets[SOURCE] = 10, metadata
@@ -56,7 +55,7 @@ def test_ingest_ends_with_the_way_out_and_commits_nothing(metadata, first_wanted
         return str(e.value)
 
     for _ in range(2):
-        told = asyncio.run(body())
+        told = await body()
         assert told == (
             f"predictions/0: records {first_wanted} to 14 were deleted by retention before "
             "they were read, and worker.on_lost is fail; worker.on_lost: continue goes on "
@@ -67,22 +66,19 @@ def test_ingest_ends_with_the_way_out_and_commits_nothing(metadata, first_wanted
         assert kafka.offsets[SOURCE] == (10, metadata)
 
 
-def test_ingest_goes_on_and_counts():
+async def test_ingest_goes_on_and_counts():
     kafka = kafka_with(30)
     kafka.offsets[SOURCE] = 10, "id"
     kafka.delete_before(SOURCE, 15)
 
-    async def body():
-        stage = kafka.ingest()
-        assert await stage.open([SOURCE]) == {SOURCE: 15}
-        await stage.flush()
-        assert kafka.offsets[SOURCE] == (15, "id")
-        assert [(s.name, s.labels, s.value) for s in stage.commits.lost.samples()] == [
-            ("stream_monitor_lost_records", ("predictions", "0"), 5)
-        ]
-        assert await kafka.ingest(on_lost="fail").open([SOURCE]) == {SOURCE: 15}
-
-    asyncio.run(body())
+    stage = kafka.ingest()
+    assert await stage.open([SOURCE]) == {SOURCE: 15}
+    await stage.flush()
+    assert kafka.offsets[SOURCE] == (15, "id")
+    assert [(s.name, s.labels, s.value) for s in stage.commits.lost.samples()] == [
+        ("stream_monitor_lost_records", ("predictions", "0"), 5)
+    ]
+    assert await kafka.ingest(on_lost="fail").open([SOURCE]) == {SOURCE: 15}
 
 
 @pytest.mark.parametrize(
@@ -90,72 +86,63 @@ def test_ingest_goes_on_and_counts():
     [(20, "10 to 19"), (25, "10 to 24")],
     ids=["between snapshot and position", "past the position"],
 )
-def test_observations_between_the_snapshot_and_the_log_end_the_worker_or_are_counted_once(
+async def test_observations_between_the_snapshot_and_the_log_end_the_worker_or_are_counted_once(
     deleted, lost
 ):
     kafka = kafka_with(30)
 
-    async def body():
-        stage = kafka.stage()
-        await stage.open([LOG])
-        await fold(stage, kafka, 10)  # the first transaction has a snapshot
-        await fold(stage, kafka, 22)
-        kafka.delete_before(LOG, deleted)
-        committed, ends = dict(kafka.offsets), dict(kafka.ends)
+    stage = kafka.stage()
+    await stage.open([LOG])
+    await fold(stage, kafka, 10)  # the first transaction has a snapshot
+    await fold(stage, kafka, 22)
+    kafka.delete_before(LOG, deleted)
+    committed, ends = dict(kafka.offsets), dict(kafka.ends)
 
-        for _ in range(2):
-            failing = kafka.stage(on_lost="fail")
-            with pytest.raises(
-                StateError,
-                match=rf"observations/0: records {lost} were deleted .* before they were folded.* "
-                rf"to {deleted} starts there",
-            ):
-                await failing.open([LOG])
-            await failing.flush()
-            assert (kafka.offsets, kafka.ends) == (committed, ends)
+    for _ in range(2):
+        failing = kafka.stage(on_lost="fail")
+        with pytest.raises(
+            StateError,
+            match=rf"observations/0: records {lost} were deleted .* before they were folded.* "
+            rf"to {deleted} starts there",
+        ):
+            await failing.open([LOG])
+        await failing.flush()
+        assert (kafka.offsets, kafka.ends) == (committed, ends)
 
-        stage = kafka.stage(on_lost="continue")
-        assert await stage.open([LOG]) == {LOG: max(deleted, 22)}
-        assert stage.restoring.lost.records == {LOG: deleted - 10}
-        await fold(stage, kafka, 26)
-        assert await kafka.stage(on_lost="fail").open([LOG]) == {
-            LOG: 26
-        }  # its snapshot lies behind the gap
-
-    asyncio.run(body())
+    stage = kafka.stage(on_lost="continue")
+    assert await stage.open([LOG]) == {LOG: max(deleted, 22)}
+    assert stage.restoring.lost.records == {LOG: deleted - 10}
+    await fold(stage, kafka, 26)
+    assert await kafka.stage(on_lost="fail").open([LOG]) == {
+        LOG: 26
+    }  # its snapshot lies behind the gap
 
 
-def test_observations_without_a_snapshot_end_the_worker_too():
+async def test_observations_without_a_snapshot_end_the_worker_too():
     """A record that ended the worker leaves a commit with a count and no snapshot."""
     kafka = kafka_with(30)
     kafka.offsets[LOG] = 0, " failed=3:1"
     kafka.delete_before(LOG, 5)
 
-    async def body():
-        with pytest.raises(StateError, match="records 0 to 4 were deleted"):
-            await kafka.stage(on_lost="fail").open([LOG])
-        stage = kafka.stage()
-        assert await stage.open([LOG]) == {LOG: 5}
-        assert stage.restoring.lost.records == {LOG: 5}
-
-    asyncio.run(body())
+    with pytest.raises(StateError, match="records 0 to 4 were deleted"):
+        await kafka.stage(on_lost="fail").open([LOG])
+    stage = kafka.stage()
+    assert await stage.open([LOG]) == {LOG: 5}
+    assert stage.restoring.lost.records == {LOG: 5}
 
 
-def test_a_hole_that_opens_while_the_worker_runs():
+async def test_a_hole_that_opens_while_the_worker_runs():
     """
     The driver says that the broker has no longer what was asked for; opening again finds out why.
     """
     kafka = kafka_with(30)
 
-    async def body():
-        stage = kafka.stage(on_lost="fail")
+    stage = kafka.stage(on_lost="fail")
+    await stage.open([LOG])
+    await fold(stage, kafka, 10)
+    kafka.delete_before(LOG, 20)
+    with pytest.raises(StateError, match="records 10 to 19 were deleted"):
         await stage.open([LOG])
-        await fold(stage, kafka, 10)
-        kafka.delete_before(LOG, 20)
-        with pytest.raises(StateError, match="records 10 to 19 were deleted"):
-            await stage.open([LOG])
-        assert stage.position(LOG) == -1
-        await stage.flush()
-        assert kafka.offsets[LOG][0] == 10
-
-    asyncio.run(body())
+    assert stage.position(LOG) == -1
+    await stage.flush()
+    assert kafka.offsets[LOG][0] == 10

@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -69,31 +70,33 @@ def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- copies
 
 
-def ends(step: Callable[[], object]) -> tuple[int, str]:
-    return asyncio.run(apart([int, int, step, int]))
+async def ends(step: Callable[[], object]) -> tuple[int, str]:
+    return await apart([int, int, step, int])
 
 
-def test_a_copy_says_how_far_it_came_and_what_ended_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_copy_says_how_far_it_came_and_what_ended_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(forks, "COPY_CPU_S", 1)
 
     def endless() -> None:
         while True:
             pass
 
-    assert ends(int) == (4, "")
-    assert ends(lambda: os.kill(os.getpid(), signal.SIGSEGV)) == (2, "signal SIGSEGV")
-    assert ends(lambda: os._exit(7)) == (2, "exit code 7")
-    assert ends(endless) == (2, "signal SIGXCPU, 1 s of CPU time were used up")
+    assert await ends(int) == (4, "")
+    assert await ends(lambda: os.kill(os.getpid(), signal.SIGSEGV)) == (2, "signal SIGSEGV")
+    assert await ends(lambda: os._exit(7)) == (2, "exit code 7")
+    assert await ends(endless) == (2, "signal SIGXCPU, 1 s of CPU time were used up")
     monkeypatch.setattr(forks, "COPY_S", 1)
-    assert ends(signal.pause) == (2, "signal SIGALRM, 1 s had passed")
+    assert await ends(signal.pause) == (2, "signal SIGALRM, 1 s had passed")
     monkeypatch.undo()
-    done, why = ends(lambda: bytearray(2 << 30))
+    done, why = await ends(lambda: bytearray(2 << 30))
     assert (done, why[:11]) == (2, "MemoryError")
-    done, why = ends(lambda: 1 // 0)
+    done, why = await ends(lambda: 1 // 0)
     assert (done, why[:62]) == (2, "ZeroDivisionError: integer division or modulo by zero (test_si")
 
 
-def test_every_step_of_a_copy_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_step_of_a_copy_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forks, "COPY_CPU_S", 1)
 
     def busy() -> None:
@@ -101,35 +104,40 @@ def test_every_step_of_a_copy_has_its_own_time(monkeypatch: pytest.MonkeyPatch) 
         while time.process_time() < until:
             pass
 
-    assert asyncio.run(apart([busy] * 4)) == (4, "")
+    assert (await apart([busy] * 4)) == (4, "")
 
 
-def test_who_is_killed_from_outside_says_nothing_of_the_records(
+async def test_who_is_killed_from_outside_says_nothing_of_the_records(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The kernel kills what needs memory when all do; then nothing may be set aside."""
-    assert ends(lambda: os.kill(os.getpid(), signal.SIGKILL)) == (2, "")
+    assert await ends(lambda: os.kill(os.getpid(), signal.SIGKILL)) == (2, "")
     assert "was killed from outside" in caplog.text
 
 
-def test_what_a_copy_does_stays_there() -> None:
+async def test_what_a_copy_does_stays_there() -> None:
     done: list[int] = []
-    assert asyncio.run(apart([lambda: done.append(1)])) == (1, "")
+    assert (await apart([lambda: done.append(1)])) == (1, "")
     assert done == []
 
 
-def test_a_copy_ends_with_who_waits_for_it() -> None:
-    async def body() -> None:
-        waiting = asyncio.create_task(apart([signal.pause]))
-        await asyncio.sleep(0.1)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
+async def test_a_copy_ends_with_who_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the loop would never end: it waits for the thread that waits for the copy."""
+    outcome, waited_for = forks._outcome, threading.Event()
 
-    asyncio.run(body())  # which waits for the thread that waits for the copy
+    def told(pid: int, read: int) -> tuple[int, str]:
+        waited_for.set()
+        return outcome(pid, read)
+
+    monkeypatch.setattr(forks, "_outcome", told)
+    waiting = asyncio.create_task(apart([signal.pause]))
+    await asyncio.to_thread(waited_for.wait)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
-def test_what_ends_a_copy_now_and_then_is_no_culprit() -> None:
+async def test_what_ends_a_copy_now_and_then_is_no_culprit() -> None:
     left = 5
 
     async def attempt(start: int, end: int) -> None:
@@ -138,51 +146,48 @@ def test_what_ends_a_copy_now_and_then_is_no_culprit() -> None:
             left -= 1
             raise EndedError("now and then")
 
-    assert asyncio.run(culprits(attempt, 0, 8)) == []
+    assert (await culprits(attempt, 0, 8)) == []
     assert left == 0
 
 
-def test_records_that_end_a_copy_only_together_are_the_smallest_such_run() -> None:
+async def test_records_that_end_a_copy_only_together_are_the_smallest_such_run() -> None:
     async def attempt(start: int, end: int) -> None:
         if {4, 5} <= set(range(start, end)):
             raise EndedError("together")
 
-    assert [i for i, _ in asyncio.run(culprits(attempt, 0, 8))] == [4, 5]
+    assert [i for i, _ in (await culprits(attempt, 0, 8))] == [4, 5]
 
 
 # ---- INGEST
 
 
-def test_a_record_that_crashes_three_workers_is_found_in_copies(crashing: None) -> None:
+async def test_a_record_that_crashes_three_workers_is_found_in_copies(crashing: None) -> None:
     values = [event(i) for i in range(7)]
     values[3] = values[5] = BAD
 
-    async def body() -> None:
-        driver = Driver()
-        for n in range(1, 4):
-            with pytest.raises(DiedError):
-                await run(driver, lambda _: [delivery(0, values)])
-            assert driver.offsets[TP] == (0, f"id opened={n}")
-        stage, sent, start = await run(
-            driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])]
-        )
-        assert (start, sent.letters()) == (
-            0,
-            [(BAD, 3, "ended_worker"), (BAD, 5, "ended_worker"), (BAD, 7, "ended_worker")],
-        )
-        assert (
-            "3 attempts to decode it crashed the worker: signal SIGSEGV"
-            in sent.records[0][2]["__connect.errors.exception.message"].decode()
-        )
-        assert stage.ingest.counts["predictions", "forwarded"] == 6
-        assert driver.offsets[TP] == (9, f"id time={T0_MS} failed=8:3"), (
-            "those after it are tried apart too, by the next worker as well"
-        )
-
-    asyncio.run(body())
+    driver = Driver()
+    for n in range(1, 4):
+        with pytest.raises(DiedError):
+            await run(driver, lambda _: [delivery(0, values)])
+        assert driver.offsets[TP] == (0, f"id opened={n}")
+    stage, sent, start = await run(
+        driver, lambda _: [delivery(0, values), delivery(7, [BAD, event(7)])]
+    )
+    assert (start, sent.letters()) == (
+        0,
+        [(BAD, 3, "ended_worker"), (BAD, 5, "ended_worker"), (BAD, 7, "ended_worker")],
+    )
+    assert (
+        "3 attempts to decode it crashed the worker: signal SIGSEGV"
+        in sent.records[0][2]["__connect.errors.exception.message"].decode()
+    )
+    assert stage.ingest.counts["predictions", "forwarded"] == 6
+    assert driver.offsets[TP] == (9, f"id time={T0_MS} failed=8:3"), (
+        "those after it are tried apart too, by the next worker as well"
+    )
 
 
-def test_workers_that_were_killed_for_no_fault_of_a_record_set_nothing_aside(
+async def test_workers_that_were_killed_for_no_fault_of_a_record_set_nothing_aside(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = [event(i) for i in range(500)]
@@ -196,70 +201,60 @@ def test_workers_that_were_killed_for_no_fault_of_a_record_set_nothing_aside(
 
     monkeypatch.setattr(Ingest, "take", killed)
 
-    async def body() -> None:
-        driver = Driver()
-        for _ in range(5):
-            with pytest.raises(DiedError):
-                await run(driver, lambda _: [delivery(0, values)])
-        assert driver.offsets[TP] == (0, "id failed=0:3 opened=5")
-        stage, sent, _ = await run(driver, lambda _: [delivery(0, values)])
-        assert sent.letters() == []
-        assert stage.ingest.counts["predictions", "forwarded"] == 500
-        await run(driver, lambda start: [delivery(start, [event(0)] * CAREFUL_RECORDS)])
-        assert driver.offsets[TP] == (CAREFUL_RECORDS + 500, f"id time={T0_MS}")
-
-    asyncio.run(body())
+    driver = Driver()
+    for _ in range(5):
+        with pytest.raises(DiedError):
+            await run(driver, lambda _: [delivery(0, values)])
+    assert driver.offsets[TP] == (0, "id failed=0:3 opened=5")
+    stage, sent, _ = await run(driver, lambda _: [delivery(0, values)])
+    assert sent.letters() == []
+    assert stage.ingest.counts["predictions", "forwarded"] == 500
+    await run(driver, lambda start: [delivery(start, [event(0)] * CAREFUL_RECORDS)])
+    assert driver.offsets[TP] == (CAREFUL_RECORDS + 500, f"id time={T0_MS}")
     assert (
         "predictions/0: 3 times a worker started at 0 and ended without an error, or was killed"
         in caplog.text
     )
 
 
-def test_a_clean_end_and_an_idle_partition_are_no_suspicion() -> None:
-    async def body() -> None:
-        driver = Driver()
-        for _ in range(5):
-            await run(driver, lambda _: [])
-            assert driver.offsets[TP] == (0, "id")
-        driver.end = 0
-        for _ in range(5):
-            stage, *_ = await run(driver, lambda _: [])
-            assert stage.readings[TP].failed == {}
+async def test_a_clean_end_and_an_idle_partition_are_no_suspicion() -> None:
+    driver = Driver()
+    for _ in range(5):
+        await run(driver, lambda _: [])
         assert driver.offsets[TP] == (0, "id")
+    driver.end = 0
+    for _ in range(5):
+        stage, *_ = await run(driver, lambda _: [])
+        assert stage.readings[TP].failed == {}
+    assert driver.offsets[TP] == (0, "id")
 
-    asyncio.run(body())
 
-
-def test_on_poison_stop_only_says_so(crashing: None, caplog: pytest.LogCaptureFixture) -> None:
-    async def body() -> None:
-        driver = Driver()
-        for _ in range(5):
-            with pytest.raises(DiedError):
-                await run(driver, lambda _: [delivery(0, [BAD])], on_poison="stop")
-
-    asyncio.run(body())
+async def test_on_poison_stop_only_says_so(
+    crashing: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver = Driver()
+    for _ in range(5):
+        with pytest.raises(DiedError):
+            await run(driver, lambda _: [delivery(0, [BAD])], on_poison="stop")
     assert (
         "4 times a worker started at 0 and ended without an error, or was killed; "
         "worker.on_poison: skip looks for the record that causes it"
     ) in caplog.text
 
 
-def test_a_delivery_whose_partition_is_opened_again_while_it_is_tried_is_left(
+async def test_a_delivery_whose_partition_is_opened_again_while_it_is_tried_is_left(
     crashing: None,
 ) -> None:
-    async def body() -> None:
-        driver = Driver()
-        driver.offsets[TP] = 0, "id opened=3"
-        stage, _, _ = await run(driver, lambda _: [])
-        stage.readings[TP].failed = {0: 3}
-        stage.hub.epochs[TP] = 0
-        taking = asyncio.create_task(stage.next(delivery(0, [event(0), BAD])))
-        await asyncio.sleep(0)
-        stage.hub.epochs[TP] = 1
-        assert await taking is None
-        assert (stage.position(TP), stage.ingest.rows) == (0, 0)
-
-    asyncio.run(body())
+    driver = Driver()
+    driver.offsets[TP] = 0, "id opened=3"
+    stage, _, _ = await run(driver, lambda _: [])
+    stage.readings[TP].failed = {0: 3}
+    stage.hub.epochs[TP] = 0
+    taking = asyncio.create_task(stage.next(delivery(0, [event(0), BAD])))
+    await asyncio.sleep(0)
+    stage.hub.epochs[TP] = 1
+    assert await taking is None
+    assert (stage.position(TP), stage.ingest.rows) == (0, 0)
 
 
 # ---- EVALUATE
@@ -316,74 +311,62 @@ async def evaluated(
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-def test_an_observation_that_crashes_three_workers_is_set_aside(guarantee: str) -> None:
-    async def body() -> None:
-        driver = Driver()
-        driver.offsets[LOG] = 0, NOTE.text()
-        values = [b"a", BAD, b"b", BAD]
-        for n in range(1, 4):
-            with pytest.raises(DiedError):
-                await evaluated(driver, values, Crashing(), processing_guarantee=guarantee)
-            assert (driver.offsets[LOG], driver.offsets[MARK]) == (
-                (0, NOTE.text()),
-                (5, f"0 opened={n}"),
-            )
-        shard = Crashing()
-        _, sent = await evaluated(driver, values, shard, processing_guarantee=guarantee)
-        assert shard.folded == [b"a", b"b"]
-        assert sent.letters() == [(BAD, 1, "ended_worker"), (BAD, 3, "ended_worker")]
-        assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
-        assert at(driver) == (4, 7, {})
-
-    asyncio.run(body())
+async def test_an_observation_that_crashes_three_workers_is_set_aside(guarantee: str) -> None:
+    driver = Driver()
+    driver.offsets[LOG] = 0, NOTE.text()
+    values = [b"a", BAD, b"b", BAD]
+    for n in range(1, 4):
+        with pytest.raises(DiedError):
+            await evaluated(driver, values, Crashing(), processing_guarantee=guarantee)
+        assert (driver.offsets[LOG], driver.offsets[MARK]) == (
+            (0, NOTE.text()),
+            (5, f"0 opened={n}"),
+        )
+    shard = Crashing()
+    _, sent = await evaluated(driver, values, shard, processing_guarantee=guarantee)
+    assert shard.folded == [b"a", b"b"]
+    assert sent.letters() == [(BAD, 1, "ended_worker"), (BAD, 3, "ended_worker")]
+    assert any(topic == "snapshots" and value == b"ab" for topic, value, _ in sent.records)
+    assert at(driver) == (4, 7, {})
 
 
-def test_a_worker_that_was_killed_folds_everything(caplog: pytest.LogCaptureFixture) -> None:
-    async def body() -> None:
-        driver = Driver()
-        driver.offsets.update({LOG: (0, NOTE.text()), MARK: (5, "0 opened=8")})
-        shard = Crashing()
-        _, sent = await evaluated(driver, [b"a", b"b"], shard)
-        assert shard.folded == [b"a", b"b"]
-        assert sent.letters() == []
-        assert at(driver) == (2, 7, {})
-        await evaluated(driver, [], Crashing())
-        assert driver.offsets[MARK] == (7, "2")
-
-    asyncio.run(body())
+async def test_a_worker_that_was_killed_folds_everything(caplog: pytest.LogCaptureFixture) -> None:
+    driver = Driver()
+    driver.offsets.update({LOG: (0, NOTE.text()), MARK: (5, "0 opened=8")})
+    shard = Crashing()
+    _, sent = await evaluated(driver, [b"a", b"b"], shard)
+    assert shard.folded == [b"a", b"b"]
+    assert sent.letters() == []
+    assert at(driver) == (2, 7, {})
+    await evaluated(driver, [], Crashing())
+    assert driver.offsets[MARK] == (7, "2")
     assert "observations/0: 8 times a worker started at 0 and ended without an error" in caplog.text
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-def test_a_tenure_is_counted_once_however_often_it_is_opened_again_and_only_where_something_waits(
+async def test_a_tenure_is_counted_once_however_often_it_is_opened_and_only_where_something_waits(
     guarantee: str,
 ) -> None:
-    async def body() -> None:
-        kafka = FakeKafka()
-        kafka.mine = {TP, LOG}
-        for tp, mark, worker in ((LOG, MARK, kafka.stage), (TP, TP, kafka.ingest)):
+    kafka = FakeKafka()
+    kafka.mine = {TP, LOG}
+    for tp, mark, worker in ((LOG, MARK, kafka.stage), (TP, TP, kafka.ingest)):
+        stage = worker(processing_guarantee=guarantee)
+        await stage.open([tp])
+        assert mark not in kafka.offsets, "nothing waits"
+        kafka.append(tp, tick(1))
+        for n in (1, 2):
             stage = worker(processing_guarantee=guarantee)
-            await stage.open([tp])
-            assert mark not in kafka.offsets, "nothing waits"
-            kafka.append(tp, tick(1))
-            for n in (1, 2):
-                stage = worker(processing_guarantee=guarantee)
-                for _ in range(5):  # after a hole, or a failed transaction
-                    await stage.open([tp])
-                    assert parted(kafka.offsets[mark][1])[2] == n
-            await stage.flush()
-            assert parted(kafka.offsets[mark][1])[2] == 0
-
-    asyncio.run(body())
+            for _ in range(5):  # after a hole, or a failed transaction
+                await stage.open([tp])
+                assert parted(kafka.offsets[mark][1])[2] == n
+        await stage.flush()
+        assert parted(kafka.offsets[mark][1])[2] == 0
 
 
-def test_a_close_with_nothing_done_ends_with_a_word_and_without_a_snapshot() -> None:
-    async def body() -> None:
-        driver = Driver()
-        driver.offsets[LOG] = 3, NOTE.text()
-        for _ in range(5):
-            _, sent = await evaluated(driver, [], Crashing())
-            assert (driver.offsets[LOG], driver.offsets[MARK]) == ((3, NOTE.text()), (5, "3"))
-            assert sent.records == []
-
-    asyncio.run(body())
+async def test_a_close_with_nothing_done_ends_with_a_word_and_without_a_snapshot() -> None:
+    driver = Driver()
+    driver.offsets[LOG] = 3, NOTE.text()
+    for _ in range(5):
+        _, sent = await evaluated(driver, [], Crashing())
+        assert (driver.offsets[LOG], driver.offsets[MARK]) == ((3, NOTE.text()), (5, "3"))
+        assert sent.records == []

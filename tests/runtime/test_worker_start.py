@@ -19,17 +19,18 @@ from stream_monitor.settings import HttpSettings, KafkaSettings, Settings, Worke
 SETTINGS = Settings(worker=WorkerSettings(metrics=HttpSettings(port=0)))
 
 
-def test_a_broker_that_goes_away_at_the_start_is_one_line(monkeypatch, capsys):
+async def test_a_broker_that_goes_away_at_the_start_is_one_line(monkeypatch, capsys):
     async def ensure(settings):
         raise NodeNotReadyError("node 1")
 
     monkeypatch.setattr(topics, "ensure", ensure)
     with pytest.raises(BrokerError, match=r"no connection to Kafka at 127\.0\.0\.1:9092"):
-        asyncio.run(worker.Worker(SETTINGS, {}).run())
+        await worker.Worker(SETTINGS, {}).run()
     assert capsys.readouterr().out.startswith("listening on ")
 
 
-def test_where_there_are_several_brokers_another_is_asked(monkeypatch):
+@pytest.mark.virtual_time
+async def test_where_there_are_several_brokers_another_is_asked(monkeypatch):
     errors = [NodeNotReadyError("node 1"), KafkaConnectionError("Connection at b:9092 closed")]
 
     async def ensure(settings):
@@ -39,33 +40,32 @@ def test_where_there_are_several_brokers_another_is_asked(monkeypatch):
     async def there(*_):
         return {"observations": 4, "snapshots": 4}
 
-    monkeypatch.setattr(worker, "RETRY_S", 0.01)
     monkeypatch.setattr(topics, "ensure", ensure)
     monkeypatch.setattr(topics, "describe", there)
     for name in ("demand_access", "check_transactions", "read_baselines"):
         monkeypatch.setattr(worker, name, there)
     several = Settings(kafka=KafkaSettings(bootstrap_servers="a:9092,b:9092"))
-    partitions, read = asyncio.run(worker.Worker(several, {})._prepare())
+    partitions, read = await worker.Worker(several, {})._prepare()
     assert (partitions, dict[str, object](read)) == (4, {"observations": 4, "snapshots": 4})
     errors.append(KafkaConnectionError("Unable to bootstrap from [('a', 9092), ('b', 9092)]"))
     with pytest.raises(BrokerError, match="no connection to Kafka at a:9092,b:9092"):
-        asyncio.run(worker.Worker(several, {})._prepare())
+        await worker.Worker(several, {})._prepare()
 
 
 @pytest.mark.parametrize("step", ["ensure", "describe"])
-def test_sigterm_ends_a_worker_that_still_waits_for_something(monkeypatch, capsys, step):
+async def test_sigterm_ends_a_worker_that_still_waits_for_something(monkeypatch, capsys, step):
     async def at_once(*_):
         return {}
 
     async def forever(*_):
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     for name in ("demand_access", "check_transactions", "read_baselines"):
         monkeypatch.setattr(worker, name, at_once)
     for name in ("ensure", "describe"):
         monkeypatch.setattr(topics, name, forever if name == step else at_once)
-    asyncio.run(asyncio.wait_for(worker.Worker(SETTINGS, {}).run(), 10))
+    await asyncio.wait_for(worker.Worker(SETTINGS, {}).run(), 60)
 
 
 def test_river_is_imported_before_the_group_is_joined():

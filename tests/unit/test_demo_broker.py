@@ -147,69 +147,58 @@ def join(member: str, *protocols: str, session_s: float = 10.0, rebalance_s: flo
     )
 
 
-def test_a_silent_member_is_taken_out_and_the_others_join_again():
-    async def body():
-        group = Group(join_delay_s=0.0)
-        first, second = (
-            asyncio.ensure_future(group.join(join(""))),
-            asyncio.ensure_future(group.join(join("", session_s=1.0))),
-        )
-        leader, follower = await first, await second
-        assert (leader.generation, len(leader.members), follower.members) == (1, 2, ())
-        waiting = asyncio.ensure_future(group.sync(follower.member, 1, []))
-        await asyncio.sleep(0)
-        assert await group.sync(
-            leader.member, 1, [(leader.member, b"a"), (follower.member, b"b")]
-        ) == (Error.NONE, b"a")
-        assert (await waiting, group.state) == ((Error.NONE, b"b"), STABLE)
-        now_s = asyncio.get_running_loop().time()
-        assert group.reap(now_s + 0.9) == []
-        assert group.reap(now_s + 2.0) == [follower.member]
-        assert group.heartbeat(leader.member, 1) == Error.REBALANCE_IN_PROGRESS
-        assert group.heartbeat(follower.member, 1) == Error.UNKNOWN_MEMBER_ID
-        again = await group.join(join(leader.member))
-        assert (again.generation, len(again.members)) == (2, 1)
-        assert group.leave(leader.member) == Error.NONE
-        assert group.state == EMPTY
-        group.close()
-
-    asyncio.run(body())
+async def test_a_silent_member_is_taken_out_and_the_others_join_again():
+    group = Group(join_delay_s=0.0)
+    first, second = (
+        asyncio.ensure_future(group.join(join(""))),
+        asyncio.ensure_future(group.join(join("", session_s=1.0))),
+    )
+    leader, follower = await first, await second
+    assert (leader.generation, len(leader.members), follower.members) == (1, 2, ())
+    waiting = asyncio.ensure_future(group.sync(follower.member, 1, []))
+    await asyncio.sleep(0)
+    assert await group.sync(leader.member, 1, [(leader.member, b"a"), (follower.member, b"b")]) == (
+        Error.NONE,
+        b"a",
+    )
+    assert (await waiting, group.state) == ((Error.NONE, b"b"), STABLE)
+    now_s = asyncio.get_running_loop().time()
+    assert group.reap(now_s + 0.9) == []
+    assert group.reap(now_s + 2.0) == [follower.member]
+    assert group.heartbeat(leader.member, 1) == Error.REBALANCE_IN_PROGRESS
+    assert group.heartbeat(follower.member, 1) == Error.UNKNOWN_MEMBER_ID
+    again = await group.join(join(leader.member))
+    assert (again.generation, len(again.members)) == (2, 1)
+    assert group.leave(leader.member) == Error.NONE
+    assert group.state == EMPTY
+    group.close()
 
 
-def test_members_without_a_common_protocol_are_refused():
-    async def body():
-        group = Group(join_delay_s=0.0)
-        joined = await asyncio.gather(group.join(join("", "range")), group.join(join("", "sticky")))
-        assert {answer.error for answer in joined} == {Error.INCONSISTENT_GROUP_PROTOCOL}
-        group.close()
-
-    asyncio.run(body())
+async def test_members_without_a_common_protocol_are_refused():
+    group = Group(join_delay_s=0.0)
+    joined = await asyncio.gather(group.join(join("", "range")), group.join(join("", "sticky")))
+    assert {answer.error for answer in joined} == {Error.INCONSISTENT_GROUP_PROTOCOL}
+    group.close()
 
 
-def test_a_commit_of_another_generation_or_from_outside_a_living_group_is_refused():
-    async def body():
-        group = Group(join_delay_s=0.0)
-        assert group.commit("", -1, {("t", 0): (5, "")}) == Error.NONE
-        member = await group.join(join(""))
-        await group.sync(member.member, 1, [])
-        assert group.commit(member.member, 0, {("t", 0): (6, "")}) == Error.ILLEGAL_GENERATION
-        assert group.commit("", -1, {("t", 0): (7, "")}) == Error.UNKNOWN_MEMBER_ID
-        assert group.commit(member.member, 1, {("t", 0): (8, "m")}) == Error.NONE
-        assert group.offsets == {("t", 0): (8, "m")}
-        group.close()
-
-    asyncio.run(body())
+async def test_a_commit_of_another_generation_or_from_outside_a_living_group_is_refused():
+    group = Group(join_delay_s=0.0)
+    assert group.commit("", -1, {("t", 0): (5, "")}) == Error.NONE
+    member = await group.join(join(""))
+    await group.sync(member.member, 1, [])
+    assert group.commit(member.member, 0, {("t", 0): (6, "")}) == Error.ILLEGAL_GENERATION
+    assert group.commit("", -1, {("t", 0): (7, "")}) == Error.UNKNOWN_MEMBER_ID
+    assert group.commit(member.member, 1, {("t", 0): (8, "m")}) == Error.NONE
+    assert group.offsets == {("t", 0): (8, "m")}
+    group.close()
 
 
-def test_transactions_are_refused_when_the_producer_starts():
-    async def body():
-        async with Broker() as broker:
-            producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="t")
-            with pytest.raises(TransactionalIdAuthorizationFailed):
-                await producer.start()
-            await producer.stop()
-
-    asyncio.run(body())
+async def test_transactions_are_refused_when_the_producer_starts():
+    async with Broker() as broker:
+        producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id="t")
+        with pytest.raises(TransactionalIdAuthorizationFailed):
+            await producer.start()
+        await producer.stop()
 
 
 @pytest.mark.parametrize(
@@ -223,7 +212,7 @@ def test_transactions_are_refused_when_the_producer_starts():
         struct.pack(">ihhihb", 11, 0, 7, 1, -1, 9),
     ],
 )
-def test_a_client_that_does_not_speak_kafka_is_hung_up_on_and_counted(said, caplog):
+async def test_a_client_that_does_not_speak_kafka_is_hung_up_on_and_counted(said, caplog):
     async def body():
         async with Broker() as broker:
             reader, writer = await asyncio.open_connection(*broker.bootstrap.split(":"))
@@ -234,7 +223,7 @@ def test_a_client_that_does_not_speak_kafka_is_hung_up_on_and_counted(said, capl
             return sum(broker.errors.values())
 
     with caplog.at_level(logging.WARNING):
-        assert asyncio.run(body()) == 1
+        assert (await body()) == 1
     assert "does not understand" in caplog.text
 
 
@@ -243,7 +232,7 @@ def test_every_version_that_is_offered_has_a_handler():
     assert {key for key, _, _ in VERSIONS} - {18} == set(broker._handlers.by_api_key)
 
 
-def test_it_stops_with_a_reader_and_a_member_waiting_and_leaves_no_task():
+async def test_it_stops_with_a_reader_and_a_member_waiting_and_leaves_no_task():
     def request(api_key: int, version: int, body) -> bytes:
         data = struct.pack(">hhih", api_key, version, 1, -1) + body.encode()
         return struct.pack(">i", len(data)) + data
@@ -269,31 +258,27 @@ def test_it_stops_with_a_reader_and_a_member_waiting_and_leaves_no_task():
             writer.close()
         return left
 
-    assert asyncio.run(body()) == set()
+    assert (await body()) == set()
 
 
-def test_a_reader_that_fell_behind_jumps_to_what_is_kept():
-    async def body():
-        async with Broker(bytes_max=5_000, partitions=1) as broker:
-            producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=0)
-            await producer.start()
-            for _ in range(30):
-                await producer.send_and_wait("t", b"x" * 500)
-            await producer.stop()
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest"
-            )
-            await consumer.start()
-            partition = TopicPartition("t", 0)
-            consumer.assign([partition])
-            consumer.seek(partition, 0)
-            record = await consumer.getone()
-            start = (await consumer.beginning_offsets([partition]))[partition]
-            await consumer.stop()
-            return record.offset, start
-
-    offset, start = asyncio.run(body())
-    assert offset == start > 0
+async def test_a_reader_that_fell_behind_jumps_to_what_is_kept():
+    async with Broker(bytes_max=5_000, partitions=1) as broker:
+        producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=0)
+        await producer.start()
+        for _ in range(30):
+            await producer.send_and_wait("t", b"x" * 500)
+        await producer.stop()
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest"
+        )
+        await consumer.start()
+        partition = TopicPartition("t", 0)
+        consumer.assign([partition])
+        consumer.seek(partition, 0)
+        record = await consumer.getone()
+        start = (await consumer.beginning_offsets([partition]))[partition]
+        await consumer.stop()
+    assert record.offset == start > 0
 
 
 def test_a_taken_port_is_an_error_of_the_caller():
@@ -305,25 +290,21 @@ def test_a_taken_port_is_an_error_of_the_caller():
 
 
 @pytest.mark.parametrize("kind", ["LogAppendTime", "CreateTime"])
-def test_the_broker_dates_the_records_of_a_topic_that_says_so(kind):
-    async def body():
-        async with Broker(partitions=1) as broker:
-            broker.topics.create("t", 1, [("message.timestamp.type", kind)])
-            producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=0)
-            await producer.start()
-            before = time.time_ns() // 1_000_000
-            written = await producer.send_and_wait("t", b"x", timestamp_ms=17)
-            after = time.time_ns() // 1_000_000
-            await producer.stop()
-            consumer = AIOKafkaConsumer(
-                "t", bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest"
-            )
-            await consumer.start()
-            record = await consumer.getone()  # it checks the sum
-            await consumer.stop()
-            return before, written, record, after
-
-    before, written, record, after = asyncio.run(body())
+async def test_the_broker_dates_the_records_of_a_topic_that_says_so(kind):
+    async with Broker(partitions=1) as broker:
+        broker.topics.create("t", 1, [("message.timestamp.type", kind)])
+        producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=0)
+        await producer.start()
+        before = time.time_ns() // 1_000_000
+        written = await producer.send_and_wait("t", b"x", timestamp_ms=17)
+        after = time.time_ns() // 1_000_000
+        await producer.stop()
+        consumer = AIOKafkaConsumer(
+            "t", bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest"
+        )
+        await consumer.start()
+        record = await consumer.getone()  # it checks the sum
+        await consumer.stop()
     if kind == "CreateTime":
         assert (record.timestamp, record.timestamp_type) == (17, 0)
     else:

@@ -200,28 +200,25 @@ def test_a_port_that_is_taken_is_not_insisted_on():
     assert free_port(port) == port
 
 
-def test_the_worker_is_ready_on_entry_and_gone_on_exit(monkeypatch):
+async def test_the_worker_is_ready_on_entry_and_gone_on_exit(monkeypatch):
     monkeypatch.setenv("STREAM_MONITOR_KAFKA__TOPIC_PREFIX", "of-another")
 
-    async def body():
-        process = WorkerProcess(
-            {"kafka": {}},
-            fake(
-                "import os; assert not [n for n in os.environ if n.startswith('STREAM_MONITOR_')]\n"
-                + FAKE_WORKER
-            ),
-        )
-        async with process:
-            assert process.url.startswith("http://127.0.0.1:")
-            started = process._process
-            assert started is not None
-            pid = started.pid
-            os.kill(pid, 0)
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-        return started.returncode
-
-    assert asyncio.run(body()) == 0
+    process = WorkerProcess(
+        {"kafka": {}},
+        fake(
+            "import os; assert not [n for n in os.environ if n.startswith('STREAM_MONITOR_')]\n"
+            + FAKE_WORKER
+        ),
+    )
+    async with process:
+        assert process.url.startswith("http://127.0.0.1:")
+        started = process._process
+        assert started is not None
+        pid = started.pid
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert started.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -231,67 +228,56 @@ def test_the_worker_is_ready_on_entry_and_gone_on_exit(monkeypatch):
         FAKE_WORKER.replace("server.serve_forever()", "sys.exit('topics are missing')"),
     ],
 )
-def test_a_worker_that_ends_is_an_error_with_the_end_of_its_log(code):
+async def test_a_worker_that_ends_is_an_error_with_the_end_of_its_log(code):
     async def body():
         async with WorkerProcess({}, fake(code)):
             pytest.fail("it is not ready")
 
     with pytest.raises(BrokerError, match=r"(?s)ended with code [13].*topics are missing"):
-        asyncio.run(body())
+        await body()
 
 
-def test_a_worker_that_does_not_get_ready_is_stopped(monkeypatch):
+async def test_a_worker_that_does_not_get_ready_is_stopped(monkeypatch):
     monkeypatch.setattr(workers, "START_TIMEOUT_S", 0.5)
 
-    async def body():
-        process = WorkerProcess(
-            {},
-            fake(
-                "import time; print('listening on http://127.0.0.1:9', flush=True); time.sleep(60)"
-            ),
-        )
-        with pytest.raises(BrokerError, match="not ready within"):
-            await process.__aenter__()
-        assert process._process is not None
-        return process._process.returncode
-
-    assert asyncio.run(body()) is not None
+    process = WorkerProcess(
+        {},
+        fake("import time; print('listening on http://127.0.0.1:9', flush=True); time.sleep(60)"),
+    )
+    with pytest.raises(BrokerError, match="not ready within"):
+        await process.__aenter__()
+    assert process._process is not None
+    assert process._process.returncode is not None
 
 
-def test_a_run_ends_by_itself_when_its_time_is_over(monkeypatch):
+async def test_a_run_ends_by_itself_when_its_time_is_over(monkeypatch):
     monkeypatch.setattr(
         sessions, "WorkerProcess", lambda settings: WorkerProcess(settings, fake(FAKE_WORKER))
     )
     monkeypatch.setattr(sessions, "SETTLE_S", 0.2)
     out = io.StringIO()
 
-    async def body():
-        return await run(
-            DemoOptions(seconds=1.5, port=0, rate_per_s=100), LineView(out), asyncio.Event()
-        )
-
-    shown = asyncio.run(body())
+    shown = await run(
+        DemoOptions(seconds=1.5, port=0, rate_per_s=100), LineView(out), asyncio.Event()
+    )
     assert shown.sent_predictions > 50
     assert shown.readings.predictions == 5
     assert out.getvalue().count("STORY") >= 3
 
 
-def test_a_run_ends_when_it_is_told_to(monkeypatch):
+async def test_a_run_ends_when_it_is_told_to(monkeypatch):
     monkeypatch.setattr(
         sessions, "WorkerProcess", lambda settings: WorkerProcess(settings, fake(FAKE_WORKER))
     )
 
-    async def body():
-        stop = asyncio.Event()
-        asyncio.get_running_loop().call_later(1.5, stop.set)
-        return await run(DemoOptions(port=0), LineView(io.StringIO()), stop)
-
     began_s = time.monotonic()
-    assert asyncio.run(body()).sent_predictions >= 0
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(1.5, stop.set)
+    assert (await run(DemoOptions(port=0), LineView(io.StringIO()), stop)).sent_predictions >= 0
     assert time.monotonic() - began_s < 30
 
 
-def test_a_worker_that_dies_ends_the_run(monkeypatch):
+async def test_a_worker_that_dies_ends_the_run(monkeypatch):
     dying = FAKE_WORKER.replace(
         "server.serve_forever()",
         "import threading; threading.Timer(1, lambda: (print('disk on fire', file=sys.stderr, "
@@ -301,7 +287,7 @@ def test_a_worker_that_dies_ends_the_run(monkeypatch):
         sessions, "WorkerProcess", lambda settings: WorkerProcess(settings, fake(dying))
     )
     with pytest.raises(BrokerError, match=r"(?s)code 70.*disk on fire"):
-        asyncio.run(run(DemoOptions(port=0), LineView(io.StringIO()), asyncio.Event()))
+        await run(DemoOptions(port=0), LineView(io.StringIO()), asyncio.Event())
 
 
 def test_the_configuration_is_for_the_model_of_the_simulation():

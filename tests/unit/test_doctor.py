@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import time
@@ -83,24 +82,21 @@ async def make_topics(bootstrap: str, *names: str, **config: str) -> None:
     await admin.close()
 
 
-def test_healthy_cluster_with_good_events():
-    async def scenario():
-        async with Broker() as broker:
-            await make_topics(broker.bootstrap, *(ACCESS.keys() - {"observations"}))
-            await make_topics(broker.bootstrap, "observations", **topics()["observations"].config)
-            async with producing(broker.bootstrap) as producer:
-                for number in range(20):
-                    await producer.send(
-                        "predictions",
-                        b'{"event_id": "%d", "model": "churn", "prediction": 1}' % number,
-                        partition=0,  # so that there are ten newest ones
-                    )
-                    label = b'{"event_id": "%d", "label": 1}' % number
-                    await producer.send("labels", label, partition=0)
-                await producer.flush()
-            return await found_by(settings_for(broker.bootstrap), sample_n=10)
-
-    found = asyncio.run(scenario())
+async def test_healthy_cluster_with_good_events():
+    async with Broker() as broker:
+        await make_topics(broker.bootstrap, *(ACCESS.keys() - {"observations"}))
+        await make_topics(broker.bootstrap, "observations", **topics()["observations"].config)
+        async with producing(broker.bootstrap) as producer:
+            for number in range(20):
+                await producer.send(
+                    "predictions",
+                    b'{"event_id": "%d", "model": "churn", "prediction": 1}' % number,
+                    partition=0,  # so that there are ten newest ones
+                )
+                label = b'{"event_id": "%d", "label": 1}' % number
+                await producer.send("labels", label, partition=0)
+            await producer.flush()
+        found = await found_by(settings_for(broker.bootstrap), sample_n=10)
     assert {finding.status for findings in found.values() for finding in findings} == {"ok"}
     timed = {"pending"}  # only where the predictions have more than one time
     assert set(found) - timed == {
@@ -120,68 +116,57 @@ def test_healthy_cluster_with_good_events():
     assert "churn (10)" in found["predictions"][0].detail
 
 
-def test_nothing_is_written_and_no_group_is_joined():
-    async def scenario():
-        async with Broker() as broker:
-            await found_by(settings_for(broker.bootstrap))
-            async with Cluster(KafkaSettings(bootstrap_servers=broker.bootstrap), 5.0) as cluster:
-                return await cluster.topics(), await cluster.group("stream-monitor")
-
-    topics, group = asyncio.run(scenario())
+async def test_nothing_is_written_and_no_group_is_joined():
+    async with Broker() as broker:
+        await found_by(settings_for(broker.bootstrap))
+        async with Cluster(KafkaSettings(bootstrap_servers=broker.bootstrap), 5.0) as cluster:
+            topics, group = await cluster.topics(), await cluster.group("stream-monitor")
     assert topics == {}
     assert group == GroupFacts("Dead", 0, None)
 
 
-def test_a_coordinator_that_still_loads_is_asked_again(monkeypatch):
+async def test_a_coordinator_that_still_loads_is_asked_again(monkeypatch):
     """
     On a fresh cluster, or after a restart of a broker, the group has moved or is not loaded yet: no
     reason for a worker to give up.
     """
 
-    async def scenario():
-        async with (
-            Broker() as broker,
-            Cluster(KafkaSettings(bootstrap_servers=broker.bootstrap), 0.5) as cluster,
-        ):
-            answers = iter([16, 14])
-            ask = cluster._ask
+    async with (
+        Broker() as broker,
+        Cluster(KafkaSettings(bootstrap_servers=broker.bootstrap), 0.5) as cluster,
+    ):
+        answers = iter([16, 14])
+        ask = cluster._ask
 
-            async def loading(request, node=None):
-                answer = await ask(request, node)
-                if node is not None and (code := next(answers, 0)):
-                    answer.groups[0] = (code, *answer.groups[0][1:])
-                return answer
+        async def loading(request, node=None):
+            answer = await ask(request, node)
+            if node is not None and (code := next(answers, 0)):
+                answer.groups[0] = (code, *answer.groups[0][1:])
+            return answer
 
-            monkeypatch.setattr(cluster, "_ask", loading)
-            return await cluster.group("stream-monitor")
-
-    assert asyncio.run(scenario()) == GroupFacts("Dead", 0, None)
+        monkeypatch.setattr(cluster, "_ask", loading)
+        outcome = await cluster.group("stream-monitor")
+    assert outcome == GroupFacts("Dead", 0, None)
 
 
-def test_exactly_once_on_a_broker_without_transactions_names_the_setting():
-    async def scenario():
-        async with Broker() as broker:
-            return await found_by(
-                settings_for(broker.bootstrap, processing_guarantee="exactly_once"), sample_n=0
-            )
-
-    found = asyncio.run(scenario())
+async def test_exactly_once_on_a_broker_without_transactions_names_the_setting():
+    async with Broker() as broker:
+        found = await found_by(
+            settings_for(broker.bootstrap, processing_guarantee="exactly_once"), sample_n=0
+        )
     assert found["protocol"][0].status == "fail"
     assert "worker.processing_guarantee" in found["protocol"][0].detail
     assert "at_least_once" in found["protocol"][0].advice
     assert "transactions" not in found
 
 
-def test_bad_records_are_shown_with_their_place():
-    async def scenario():
-        async with Broker(partitions=1) as broker:
-            async with producing(broker.bootstrap) as producer:
-                for value in (GOOD, b"{", GOOD, b'{"event_id": "2"}'):
-                    await producer.send_and_wait("predictions", value)
-                await producer.send_and_wait("labels", b"[]")
-            return await found_by(settings_for(broker.bootstrap))
-
-    found = asyncio.run(scenario())
+async def test_bad_records_are_shown_with_their_place():
+    async with Broker(partitions=1) as broker:
+        async with producing(broker.bootstrap) as producer:
+            for value in (GOOD, b"{", GOOD, b'{"event_id": "2"}'):
+                await producer.send_and_wait("predictions", value)
+            await producer.send_and_wait("labels", b"[]")
+        found = await found_by(settings_for(broker.bootstrap))
     predictions, labels = found["predictions"][0], found["labels"][0]
     assert (predictions.status, labels.status) == ("warn", "fail")
     assert "of the newest 4 records of predictions 2 cannot be used" in predictions.detail
@@ -191,69 +176,57 @@ def test_bad_records_are_shown_with_their_place():
     assert labels.advice
 
 
-def test_lag_of_the_group_and_records_that_were_lost():
-    async def scenario():
-        async with Broker(partitions=1) as broker:
-            async with producing(broker.bootstrap) as producer:
-                for _ in range(5):
-                    await producer.send_and_wait("predictions", GOOD)
-            from aiokafka import AIOKafkaConsumer
+async def test_lag_of_the_group_and_records_that_were_lost():
+    async with Broker(partitions=1) as broker:
+        async with producing(broker.bootstrap) as producer:
+            for _ in range(5):
+                await producer.send_and_wait("predictions", GOOD)
+        from aiokafka import AIOKafkaConsumer
 
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=broker.bootstrap,
-                group_id="stream-monitor",
-                enable_auto_commit=False,
-            )
-            await consumer.start()
-            consumer.assign([TopicPartition("predictions", 0)])
-            await consumer.commit({TopicPartition("predictions", 0): OffsetAndMetadata(2, "")})
-            await consumer.stop()
-            return await found_by(settings_for(broker.bootstrap), sample_n=0)
-
-    found = asyncio.run(scenario())
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=broker.bootstrap,
+            group_id="stream-monitor",
+            enable_auto_commit=False,
+        )
+        await consumer.start()
+        consumer.assign([TopicPartition("predictions", 0)])
+        await consumer.commit({TopicPartition("predictions", 0): OffsetAndMetadata(2, "")})
+        await consumer.stop()
+        found = await found_by(settings_for(broker.bootstrap), sample_n=0)
     assert found["group"][0].status == "warn"
     assert "no worker is running" in found["group"][0].detail
     assert found["lag"] == [Finding("lag", "ok", "predictions: 3 records behind")]
 
 
-def test_retention_that_is_shorter_than_the_delay_of_labels():
-    async def scenario():
-        async with Broker() as broker:
-            await make_topics(
-                broker.bootstrap, "predictions", "labels", **{"retention.ms": "3600000"}
-            )
-            core = CoreSettings(
-                models={"slow": ModelSettings(labels=Labels(max_delay_ms=30 * 86_400_000))}
-            )
-            base = settings_for(broker.bootstrap)
-            return await found_by(
-                Settings(kafka=base.kafka, worker=base.worker, core=core), sample_n=0
-            )
-
-    found = asyncio.run(scenario())
+async def test_retention_that_is_shorter_than_the_delay_of_labels():
+    async with Broker() as broker:
+        await make_topics(broker.bootstrap, "predictions", "labels", **{"retention.ms": "3600000"})
+        core = CoreSettings(
+            models={"slow": ModelSettings(labels=Labels(max_delay_ms=30 * 86_400_000))}
+        )
+        base = settings_for(broker.bootstrap)
+        found = await found_by(
+            Settings(kafka=base.kafka, worker=base.worker, core=core), sample_n=0
+        )
     assert [finding.status for finding in found["retention"]] == ["warn", "warn"]
     assert "predictions keeps records for 1h, labels may take 30d" in found["retention"][0].detail
 
 
-def test_broker_that_is_not_there():
+async def test_broker_that_is_not_there():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        found = asyncio.run(
-            found_by(settings_for(f"127.0.0.1:{unused.getsockname()[1]}"), timeout_s=2.0)
-        )
+        found = await found_by(settings_for(f"127.0.0.1:{unused.getsockname()[1]}"), timeout_s=2.0)
     assert [finding.status for finding in found["broker"]] == ["fail"]
     assert "nothing listens on that address" in found["broker"][0].detail
     assert "kafka.bootstrap_servers" in found["broker"][0].advice
     assert set(found) == {"metrics port", "broker"}
 
 
-def test_broker_that_never_answers():
+async def test_broker_that_never_answers():
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
-        found = asyncio.run(
-            found_by(settings_for(f"127.0.0.1:{mute.getsockname()[1]}"), timeout_s=0.2)
-        )
+        found = await found_by(settings_for(f"127.0.0.1:{mute.getsockname()[1]}"), timeout_s=0.2)
     assert found["broker"][0].status == "fail"
 
 
@@ -300,14 +273,14 @@ def topic(name, *, operations=ALL, replicas=3, leaderless=0):
     return TopicFacts(name, 1, replicas, leaderless, operations)
 
 
-def test_permissions_name_what_is_lacking():
+async def test_permissions_name_what_is_lacking():
     subject = patient(
         topic("predictions", operations=frozenset({WRITE})),
         topic("alerts", operations=frozenset()),
         topic("labels"),
         cluster=FakeCluster(operations=frozenset()),
     )
-    found = asyncio.run(topic_checks.permissions(subject))
+    found = await topic_checks.permissions(subject)
     assert [(finding.status, finding.detail) for finding in found] == [
         ("fail", "topic predictions: Read not allowed"),
         ("fail", "topic alerts: Read and Write not allowed"),
@@ -315,11 +288,9 @@ def test_permissions_name_what_is_lacking():
     ]
 
 
-def test_permissions_that_the_broker_does_not_tell():
-    found = asyncio.run(
-        topic_checks.permissions(
-            patient(topic("predictions", operations=None), cluster=FakeCluster(operations=None))
-        )
+async def test_permissions_that_the_broker_does_not_tell():
+    found = await topic_checks.permissions(
+        patient(topic("predictions", operations=None), cluster=FakeCluster(operations=None))
     )
     assert found[0].status == "ok"
     assert "does not report" in found[0].detail
@@ -328,21 +299,19 @@ def test_permissions_that_the_broker_does_not_tell():
 @pytest.mark.parametrize(
     ("refusal", "status"), [("", "ok"), ("TransactionalIdAuthorizationFailed", "fail")]
 )
-def test_transactions(refusal, status):
-    found = asyncio.run(broker_checks.transactions(patient(cluster=FakeCluster(refusal=refusal))))
+async def test_transactions(refusal, status):
+    found = await broker_checks.transactions(patient(cluster=FakeCluster(refusal=refusal)))
     assert found[0].status == status
     assert "stream-monitor.observations.0" in found[0].detail
     assert refusal in found[0].detail
 
 
-def test_topics_without_leader_or_replica():
-    found = asyncio.run(
-        topic_checks.topics(
-            patient(
-                topic("predictions", leaderless=1),
-                topic("observations", replicas=1),
-                cluster=FakeCluster(),
-            )
+async def test_topics_without_leader_or_replica():
+    found = await topic_checks.topics(
+        patient(
+            topic("predictions", leaderless=1),
+            topic("observations", replicas=1),
+            cluster=FakeCluster(),
         )
     )
     assert [finding.status for finding in found] == ["warn", "fail", "warn"]
@@ -351,8 +320,8 @@ def test_topics_without_leader_or_replica():
     assert "no replica" in found[2].detail
 
 
-def test_topics_that_are_hidden_are_not_called_missing():
-    found = asyncio.run(topic_checks.topics(patient(cluster=FakeCluster(hidden={"alerts"}))))
+async def test_topics_that_are_hidden_are_not_called_missing():
+    found = await topic_checks.topics(patient(cluster=FakeCluster(hidden={"alerts"})))
     assert [(finding.status, "alerts" in finding.detail) for finding in found] == [
         ("fail", True),
         ("warn", False),
@@ -362,12 +331,10 @@ def test_topics_that_are_hidden_are_not_called_missing():
 @pytest.mark.parametrize(
     ("create", "advice"), [(True, "the worker creates them"), (False, "topics apply")]
 )
-def test_missing_topics_depend_on_create_topics(create, advice):
-    found = asyncio.run(
-        topic_checks.topics(
-            patient(
-                cluster=FakeCluster(), kafka=KafkaSettings(create_topics=create, topic_prefix="ml.")
-            )
+async def test_missing_topics_depend_on_create_topics(create, advice):
+    found = await topic_checks.topics(
+        patient(
+            cluster=FakeCluster(), kafka=KafkaSettings(create_topics=create, topic_prefix="ml.")
         )
     )
     assert advice in found[0].advice
@@ -377,7 +344,7 @@ def test_missing_topics_depend_on_create_topics(create, advice):
 @pytest.mark.parametrize(
     ("ends", "status"), [((0, 10), "ok"), ((7, 10), "fail"), ((0, 1_000_000), "warn")]
 )
-def test_lag(ends, status):
+async def test_lag(ends, status):
     subject = patient(
         topic("predictions"),
         cluster=FakeCluster(
@@ -388,7 +355,7 @@ def test_lag(ends, status):
             },
         ),
     )
-    assert [finding.status for finding in asyncio.run(group_checks.group(subject))] == [
+    assert [finding.status for finding in (await group_checks.group(subject))] == [
         "ok",
         status,
     ]
@@ -413,23 +380,23 @@ def noted(*notes: Note) -> Patient:
         (("a", ""), 6, "warn", "a in 0; none yet in 1"),
     ],
 )
-def test_configurations_by_partition(configs, age_min, status, says):
+async def test_configurations_by_partition(configs, age_min, status, says):
     subject = noted(
         *(
             Note(3, 2, config, 1, NOW_MS - (age_min + 100 * p) * 60_000)
             for p, config in enumerate(configs)
         )
     )
-    [finding] = asyncio.run(group_checks.configuration(subject))
+    [finding] = await group_checks.configuration(subject)
     assert finding.status == status
     assert says in finding.detail
     assert f"this one is {Settings().core.hash}" in finding.detail
     assert ("finish the rollout" in finding.advice) == (status == "warn")
 
 
-def test_observations_with_another_number_of_partitions():
-    found = asyncio.run(
-        group_checks.configuration(noted(Note(3, 4, "a", 1, NOW_MS), Note(3, 4, "a", 1, NOW_MS)))
+async def test_observations_with_another_number_of_partitions():
+    found = await group_checks.configuration(
+        noted(Note(3, 4, "a", 1, NOW_MS), Note(3, 4, "a", 1, NOW_MS))
     )
     assert [f.status for f in found] == ["fail", "ok"]
     assert "observations has 2 partitions, but its rows were partitioned for 4" in found[0].detail
@@ -444,47 +411,42 @@ def test_observations_with_another_number_of_partitions():
     ],
     ids=["no topic", "no commits"],
 )
-def test_nothing_is_evaluated_yet(subject):
-    assert asyncio.run(group_checks.configuration(subject)) == []
+async def test_nothing_is_evaluated_yet(subject):
+    assert (await group_checks.configuration(subject)) == []
 
 
-def test_notes_come_from_the_metadata_of_commits():
-    async def scenario():
-        async with Broker(partitions=1) as broker:
-            await make_topics(broker.bootstrap, "observations")
-            from aiokafka import AIOKafkaConsumer
+async def test_notes_come_from_the_metadata_of_commits():
+    async with Broker(partitions=1) as broker:
+        await make_topics(broker.bootstrap, "observations")
+        from aiokafka import AIOKafkaConsumer
 
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=broker.bootstrap,
-                group_id="stream-monitor",
-                enable_auto_commit=False,
-            )
-            await consumer.start()
-            consumer.assign([TopicPartition("observations", 0)])
-            await consumer.commit(
-                {
-                    TopicPartition("observations", 0): OffsetAndMetadata(
-                        0, Note(3, 1, "abc", 0, 1).text()
-                    )
-                }
-            )
-            await consumer.stop()
-            return await found_by(settings_for(broker.bootstrap), sample_n=0)
-
-    assert "abc in 0" in asyncio.run(scenario())["configuration"][-1].detail
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=broker.bootstrap,
+            group_id="stream-monitor",
+            enable_auto_commit=False,
+        )
+        await consumer.start()
+        consumer.assign([TopicPartition("observations", 0)])
+        await consumer.commit(
+            {
+                TopicPartition("observations", 0): OffsetAndMetadata(
+                    0, Note(3, 1, "abc", 0, 1).text()
+                )
+            }
+        )
+        await consumer.stop()
+        outcome = await found_by(settings_for(broker.bootstrap), sample_n=0)
+    assert "abc in 0" in outcome["configuration"][-1].detail
 
 
-def test_a_check_that_breaks_is_a_finding(monkeypatch):
+async def test_a_check_that_breaks_is_a_finding(monkeypatch):
     async def broken(_):
         raise RuntimeError("boom")
 
     monkeypatch.setitem(doctor.CHECKUPS, "topics", broken)
 
-    async def scenario():
-        async with Broker() as broker:
-            return await found_by(settings_for(broker.bootstrap), sample_n=0)
-
-    found = asyncio.run(scenario())
+    async with Broker() as broker:
+        found = await found_by(settings_for(broker.bootstrap), sample_n=0)
     assert [(finding.status, finding.detail) for finding in found["topics"]] == [
         ("fail", "could not be checked: boom")
     ]
@@ -579,29 +541,25 @@ def test_too_large_for_the_limit_of_the_worker():
     )
 
 
-def test_metrics_port():
-    async def scenario():
-        async def no_metrics(_: str) -> tuple[bytes, str]:
-            return b"", ""
+async def test_metrics_port():
+    async def no_metrics(_: str) -> tuple[bytes, str]:
+        return b"", ""
 
-        found = []
-        for ready in (True, False):
-            answer = lambda ready=ready: (ready, "so it is")  # noqa: E731
-            server = HttpServer(HttpSettings(port=0), no_metrics, answer)
-            port = await server.start()
-            found.append(await doctor.metrics_port(HttpSettings(port=port)))
-            await server.stop()
+    found = []
+    for ready in (True, False):
+        answer = lambda ready=ready: (ready, "so it is")  # noqa: E731
+        server = HttpServer(HttpSettings(port=0), no_metrics, answer)
+        port = await server.start()
         found.append(await doctor.metrics_port(HttpSettings(port=port)))
-        found.append(await doctor.metrics_port(HttpSettings(port=0)))
-        runner = web.AppRunner(web.Application())
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        found.append(await doctor.metrics_port(HttpSettings(port=runner.addresses[0][1])))
-        await runner.cleanup()
-        return found
-
-    found = asyncio.run(scenario())
+        await server.stop()
+    found.append(await doctor.metrics_port(HttpSettings(port=port)))
+    found.append(await doctor.metrics_port(HttpSettings(port=0)))
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    found.append(await doctor.metrics_port(HttpSettings(port=runner.addresses[0][1])))
+    await runner.cleanup()
     assert [finding.status for finding in found] == ["ok", "warn", "ok", "ok", "fail"]
     assert "so it is" in found[1].detail
     assert "worker.metrics.port" in found[4].advice
@@ -642,26 +600,22 @@ def worker_that_sees(bootstrap: str, predictions: list[dict], *, blind: bool = F
 
 
 @pytest.mark.parametrize(("blind", "status"), [(False, "ok"), (True, "fail")])
-def test_probe(blind, status):
-    async def scenario():
-        events: list[Any] = []
-        async with Broker() as broker:
-            await make_topics(broker.bootstrap, "predictions", "labels")
-            server = HttpServer(
-                HttpSettings(port=0),
-                worker_that_sees(broker.bootstrap, events, blind=blind),
-                lambda: (True, ""),
-            )
-            port = await server.start()
-            finding = await probe(
-                KafkaSettings(bootstrap_servers=broker.bootstrap),
-                [f"http://127.0.0.1:{port}/metrics"],
-                wait_s=1.0 if blind else 20.0,
-            )
-            await server.stop()
-        return finding, events
-
-    finding, events = asyncio.run(scenario())
+async def test_probe(blind, status):
+    events: list[Any] = []
+    async with Broker() as broker:
+        await make_topics(broker.bootstrap, "predictions", "labels")
+        server = HttpServer(
+            HttpSettings(port=0),
+            worker_that_sees(broker.bootstrap, events, blind=blind),
+            lambda: (True, ""),
+        )
+        port = await server.start()
+        finding = await probe(
+            KafkaSettings(bootstrap_servers=broker.bootstrap),
+            [f"http://127.0.0.1:{port}/metrics"],
+            wait_s=1.0 if blind else 20.0,
+        )
+        await server.stop()
     assert finding.status == status
     assert {event["model"] for event in events} == {"__probe__"}
     now_ms = time.time_ns() // 1_000_000
@@ -675,13 +629,11 @@ def test_probe(blind, status):
         )
 
 
-def test_probe_without_a_worker_sends_nothing():
-    finding = asyncio.run(
-        probe(
-            KafkaSettings(bootstrap_servers="127.0.0.1:1"),
-            ["http://127.0.0.1:1/metrics"],
-            wait_s=1.0,
-        )
+async def test_probe_without_a_worker_sends_nothing():
+    finding = await probe(
+        KafkaSettings(bootstrap_servers="127.0.0.1:1"),
+        ["http://127.0.0.1:1/metrics"],
+        wait_s=1.0,
     )
     assert finding.status == "fail"
     assert "--metrics-url" in finding.advice
@@ -745,7 +697,7 @@ def test_a_finding_as_text():
         ("CreateTime", 0, "warn", "log time goes by the clocks of workers"),
     ],
 )
-def test_the_clock_of_a_worker_is_compared_with_the_brokers(kind, ahead_ms, status, says):
+async def test_the_clock_of_a_worker_is_compared_with_the_brokers(kind, ahead_ms, status, says):
     class Sampled(Cluster):
         async def newest(self, *_):
             return [
@@ -761,7 +713,7 @@ def test_the_clock_of_a_worker_is_compared_with_the_brokers(kind, ahead_ms, stat
         10,
         NOW_MS,
     )
-    (finding,) = asyncio.run(event_checks.log_time(patient))
+    (finding,) = await event_checks.log_time(patient)
     assert (finding.check, finding.status) == ("clock", status)
     assert says in finding.detail
     assert finding.advice or status == "ok"

@@ -452,49 +452,43 @@ def test_collector_says_the_same_and_not_in_the_global_registry():
     assert parsed(generate_latest(found)) == parsed(subject.render())
 
 
-def test_scrape_lets_the_loop_run_between_sources_and_is_shared(monkeypatch):
+async def test_scrape_lets_the_loop_run_between_sources_and_is_shared(monkeypatch):
     # pause wherever a pause is possible, however fast the machine
     monkeypatch.setattr("stream_monitor.runtime.exporter.HOLD_S", 0.0)
 
-    async def scenario():
-        turns = 0
-        reads = []
+    turns = 0
+    reads = []
 
-        async def turn():
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
+    async def turn():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
 
-        def source(number):
-            reads.append(number)
-            yield from (
-                Sample("model_drift_score", (f"m{number}", "1", f"f{feature}", "psi"), 0.5)
-                for feature in range(5_000)
-            )
+    def source(number):
+        reads.append(number)
+        yield from (
+            Sample("model_drift_score", (f"m{number}", "1", f"f{feature}", "psi"), 0.5)
+            for feature in range(5_000)
+        )
 
-        subject = Exporter(lambda: [source(number) for number in range(4)], series_limit=100_000)
-        other = asyncio.create_task(turn())
-        await asyncio.sleep(0)
-        texts = await asyncio.gather(subject.scrape(), subject.scrape())
-        other.cancel()
-        return turns, reads, texts, subject.render()
-
-    turns, reads, (one, two), whole = asyncio.run(scenario())
+    subject = Exporter(lambda: [source(number) for number in range(4)], series_limit=100_000)
+    other = asyncio.create_task(turn())
+    await asyncio.sleep(0)
+    texts = await asyncio.gather(subject.scrape(), subject.scrape())
+    other.cancel()
+    (one, two), whole = texts, subject.render()
     assert turns > 8
     assert reads[:4] == [0, 1, 2, 3]
     assert one[0] is two[0]
     assert one[0] == whole
 
 
-def test_a_scrape_that_is_given_up_does_not_spoil_the_next():
-    async def scenario():
-        subject = exporter(list(one_of_each()))
-        task = asyncio.create_task(subject.scrape())
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        return await subject.scrape()
-
-    assert b"stream_monitor_ready 0.25" in asyncio.run(scenario())[0]
+async def test_a_scrape_that_is_given_up_does_not_spoil_the_next():
+    subject = exporter(list(one_of_each()))
+    task = asyncio.create_task(subject.scrape())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert b"stream_monitor_ready 0.25" in (await subject.scrape())[0]

@@ -40,31 +40,24 @@ async def received(bootstrap: str, topic: str) -> list[tuple[bytes | None, bytes
         await consumer.stop()
 
 
-def test_a_file_arrives_as_it_is_read(tmp_path):
+async def test_a_file_arrives_as_it_is_read(tmp_path):
     path = tmp_path / "churn.csv"
     path.write_text(
         "prediction,label,age\n" + "".join(f"1,{number % 2},{number}\n" for number in range(1_000))
     )
 
-    async def body():
-        async with (
-            Broker() as broker,
-            Publisher(
-                KafkaSettings(bootstrap_servers=broker.bootstrap, topic_prefix="x-")
-            ) as publisher,
-        ):
-            with open_events(InputOptions(table=str(path))) as stream:
-                async with Background(lambda: paced(stream, MAX)) as events:
-                    complete = await publish(publisher, events, asyncio.Event())
-            return (
-                complete,
-                publisher.sent,
-                await received(broker.bootstrap, "x-predictions"),
-                await received(broker.bootstrap, "x-labels"),
-            )
-
-    complete, sent, predictions, labels = asyncio.run(body())
-    assert (complete, sent) == (True, {"predictions": 1_000, "labels": 1_000})
+    async with (
+        Broker() as broker,
+        Publisher(
+            KafkaSettings(bootstrap_servers=broker.bootstrap, topic_prefix="x-")
+        ) as publisher,
+    ):
+        with open_events(InputOptions(table=str(path))) as stream:
+            async with Background(lambda: paced(stream, MAX)) as events:
+                complete = await publish(publisher, events, asyncio.Event())
+        predictions = await received(broker.bootstrap, "x-predictions")
+        labels = await received(broker.bootstrap, "x-labels")
+    assert (complete, publisher.sent) == (True, {"predictions": 1_000, "labels": 1_000})
     with open_events(InputOptions(table=str(path))) as stream:
         expected = list(stream)
     assert sorted(predictions) == sorted(
@@ -75,78 +68,68 @@ def test_a_file_arrives_as_it_is_read(tmp_path):
     )
 
 
-def test_an_event_without_an_id_has_no_key():
-    async def body():
-        async with (
-            Broker() as broker,
-            Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
-        ):
-            await publisher.send("predictions", b"bad", b"")
-            await publisher.flush()
-            return await received(broker.bootstrap, "predictions")
-
-    assert asyncio.run(body()) == [(None, b"bad")]
+async def test_an_event_without_an_id_has_no_key():
+    async with (
+        Broker() as broker,
+        Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
+    ):
+        await publisher.send("predictions", b"bad", b"")
+        await publisher.flush()
+        outcome = await received(broker.bootstrap, "predictions")
+    assert outcome == [(None, b"bad")]
 
 
-def test_events_wait_until_they_are_due():
-    async def body():
-        async with (
-            Broker() as broker,
-            Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
-        ):
-            async with Background(
-                lambda: [("predictions", b"{}", b"k", number * 0.1) for number in range(4)]
-            ) as events:
-                began_s = time.monotonic()
-                await publish(publisher, events, asyncio.Event())
-                return time.monotonic() - began_s
-
-    assert asyncio.run(body()) >= 0.29
+async def test_events_wait_until_they_are_due():
+    async with (
+        Broker() as broker,
+        Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
+    ):
+        async with Background(
+            lambda: [("predictions", b"{}", b"k", number * 0.1) for number in range(4)]
+        ) as events:
+            began_s = time.monotonic()
+            await publish(publisher, events, asyncio.Event())
+            outcome = time.monotonic() - began_s
+    assert outcome >= 0.29
 
 
-def test_stopping_flushes_and_says_that_not_all_was_sent():
-    async def body():
-        async with (
-            Broker() as broker,
-            Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
-        ):
-            stop = asyncio.Event()
-            async with Background(
-                lambda: (
-                    ("predictions", b"{}", b"k", number * 0.01) for number in itertools.count()
-                )
-            ) as events:
-                complete = await publish(
-                    publisher, events, stop, lambda due_s: stop.set() if due_s > 0.1 else None
-                )
-            assert not [thread for thread in threading.enumerate() if thread.name == "input"]
-            return complete, publisher.sent["predictions"]
-
-    assert asyncio.run(body()) == (False, 12)
+async def test_stopping_flushes_and_says_that_not_all_was_sent():
+    async with (
+        Broker() as broker,
+        Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
+    ):
+        stop = asyncio.Event()
+        async with Background(
+            lambda: (("predictions", b"{}", b"k", number * 0.01) for number in itertools.count())
+        ) as events:
+            complete = await publish(
+                publisher, events, stop, lambda due_s: stop.set() if due_s > 0.1 else None
+            )
+        assert not [thread for thread in threading.enumerate() if thread.name == "input"]
+        outcome = complete, publisher.sent["predictions"]
+    assert outcome == (False, 12)
 
 
-def test_a_live_input_that_says_nothing_does_not_keep_it_from_ending():
+async def test_a_live_input_that_says_nothing_does_not_keep_it_from_ending():
     silence = threading.Event()
 
     def lines():
         yield "predictions", b"{}", b"k", 0.0
         silence.wait(20)
 
-    async def body():
-        async with (
-            Broker() as broker,
-            Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
-        ):
-            stop = asyncio.Event()
-            asyncio.get_running_loop().call_later(0.3, stop.set)
-            async with Background(lines, live=True) as events:
-                return await publish(publisher, events, stop), publisher.sent["predictions"]
-
-    assert asyncio.run(body()) == (False, 1)
+    async with (
+        Broker() as broker,
+        Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
+    ):
+        stop = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.3, stop.set)
+        async with Background(lines, live=True) as events:
+            outcome = await publish(publisher, events, stop), publisher.sent["predictions"]
+    assert outcome == (False, 1)
     silence.set()
 
 
-def test_an_error_of_reading_is_raised_where_events_are_sent():
+async def test_an_error_of_reading_is_raised_where_events_are_sent():
     def broken():
         yield "predictions", b"{}", b"k", 0.0
         raise InputError("p.csv: line 7: malformed")
@@ -160,10 +143,10 @@ def test_an_error_of_reading_is_raised_where_events_are_sent():
             await publish(publisher, events, asyncio.Event())
 
     with pytest.raises(InputError, match="line 7"):
-        asyncio.run(body())
+        await body()
 
 
-def test_a_refused_record_ends_it():
+async def test_a_refused_record_ends_it():
     async def body():
         async with Broker() as broker:
             broker.topics.create("predictions", 1, [("max.message.bytes", "100")])
@@ -172,16 +155,16 @@ def test_a_refused_record_ends_it():
                 await publisher.flush()
 
     with pytest.raises(BrokerError, match="a record was refused"):
-        asyncio.run(body())
+        await body()
 
 
-def test_a_broker_that_is_not_there_is_named():
+async def test_a_broker_that_is_not_there_is_named():
     async def body():
         async with Publisher(KafkaSettings(bootstrap_servers="127.0.0.1:9")):
             pytest.fail("connected")
 
     with pytest.raises(BrokerError, match=r"127\.0\.0\.1:9"):
-        asyncio.run(body())
+        await body()
 
 
 @pytest.mark.parametrize("text", ["0", "-5/s", "fast", "5/m", ""])
