@@ -30,6 +30,7 @@ from stream_monitor.monitors.baseline import (
     encode_profile,
     numeric_profile,
 )
+from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.distances import SUPPORT_MIN, distances
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.quality import breaches, judge
@@ -335,7 +336,7 @@ def alarmed(inputs, cells, texts=()):
     )
     return {
         v.key.detector
-        for v in judge("m", "1", inputs, 100_000_000 + len(cells), inputs.settings, "")
+        for v in judge(Context("m", "1", inputs.settings), inputs, 100_000_000 + len(cells))
         if v.level != "ok"
     }
 

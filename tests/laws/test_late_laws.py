@@ -20,6 +20,7 @@ from stream_monitor.events.cells import (
     tags,
 )
 from stream_monitor.monitors.baseline import category_profile, numeric_profile
+from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.inputs_state import restore, state_of
@@ -115,7 +116,7 @@ def test_a_late_feature_is_learnt_from_its_own_first_rows(seed):
     assert all(distances(found[n], window[n]) for n in ("new", "empty", "named"))
     assert not distances(found["never"], window["never"])
     assert not [
-        v for v in judge("m", "1", inputs, ROWS * 100, inputs.settings, "") if v.level != "ok"
+        v for v in judge(Context("m", "1", inputs.settings), inputs, ROWS * 100) if v.level != "ok"
     ]
 
 
@@ -193,7 +194,7 @@ def test_a_baseline_without_values_and_then_some(rule):
             )
         said = [
             v.summary
-            for v in judge("m", "1", inputs, (2 * N + 260) * 100, inputs.settings, "")
+            for v in judge(Context("m", "1", inputs.settings), inputs, (2 * N + 260) * 100)
             if v.level != "ok"
         ]
         assert not any("unknown category" in s for s in said)
@@ -218,7 +219,9 @@ def test_numbers_that_become_text_break_a_rule_and_text_that_becomes_numbers():
             )
         said = [
             v.summary
-            for v in judge("m", "1", inputs, int(inputs.panes.watermark_ms), inputs.settings, "")
+            for v in judge(
+                Context("m", "1", inputs.settings), inputs, int(inputs.panes.watermark_ms)
+            )
             if v.level != "ok"
         ]
         assert any(rule in s for s in said), said
