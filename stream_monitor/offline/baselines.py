@@ -1,8 +1,8 @@
 """
-A baseline profile of files.
+A baseline profile made from files.
 
-Rule of the file: what a worker does with the first rows of a model version is done here with the
-rows of the file, by the same code, so that the same rows give the same profile with the same id.
+Rule of the file: the rows of the file are processed by the code with which a worker learns from the
+first rows of a model version. So the same rows give the same profile with the same id.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from stream_monitor.offline.replay import CHUNK_EVENTS, Replay
 from stream_monitor.settings import Baseline, ModelSettings, Settings
 
 ENDLESS = 1 << 62
-"""A baseline of so many rows is never learnt by itself."""
+"""Number of rows after which a baseline is learnt by itself; so large that this never happens."""
 SHOWN = 10
 IN_PROFILES = ("accuracy", "mae", "rmse")
 
 
 class Builder:
     """
-    Takes events until there are enough rows, and makes the profile.
+    Reads events until there are enough rows, and makes the profile.
 
     Parameters
     ----------
     settings : Settings
-        Types and limits of features matter as they do to a worker; its `baseline` does not.
+        Types and limits of features matter as in a worker; `baseline` does not.
     model, version : str or None
-        Of which rows; None: of the only one that the events have.
+        Whose rows; None if the events have only one.
     rows : int or None
-        Of so many first rows; None: of all.
+        How many rows, from the first on; None for all.
     """
 
     def __init__(
@@ -56,12 +56,14 @@ class Builder:
         )
         self.replay = Replay(msgspec.structs.replace(settings, core=core))
         self.answers = True
-        """The predictions are those of a model; without them there is no performance."""
+        """
+        Whether the predictions are those of a model; otherwise the profile has no performance.
+        """
         self.predictions = 0
-        """Rows read so far."""
+        """Number of rows that were read so far."""
 
     def feed(self, events: Iterable[tuple[str, bytes, Any, int]]) -> bool:
-        """Take events; False: there are enough rows, and no more were taken."""
+        """Read events. Returns False if there are enough rows; then no more were read."""
         chunk = []
         for event in events:
             chunk.append(event)
@@ -77,7 +79,7 @@ class Builder:
         return True
 
     def _versions(self) -> list[Version]:
-        """The versions that are meant and have rows."""
+        """The requested versions that have rows."""
         found = (v for shard in self.replay.shards for v in shard.versions)
         return [
             v
@@ -94,7 +96,7 @@ class Builder:
         Raises
         ------
         InputError
-            There is no such version, or more than one.
+            The version does not exist, or there is more than one.
         """
         self.replay.close()
         found = self._versions()
@@ -135,7 +137,9 @@ class Builder:
 
 
 def _performance(version: Version) -> dict[str, float]:
-    """What the level of performance is later taken from, of all labelled rows."""
+    """
+    The metrics of all labelled rows, which a worker later uses as the usual level of performance.
+    """
     found, span = version.performance.window(ALL)
     metrics = {name: found[name] for name in IN_PROFILES if name in found}
     return {**metrics, "labels": float(span.count)} if metrics else {}

@@ -1,8 +1,8 @@
 """
 The chart of a report: a metric over time, and under it a line for every alert.
 
-Rule of the file: SVG that is part of the page, without a script; colours are variables of the
-style of the page, and every text that comes from the input is escaped.
+Rule of the file: SVG that is part of the page, without a script. Colours are variables of the
+page's style, and every text from the input is escaped.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ WIDTH, LEFT, RIGHT, TOP, HEIGHT, LANE = 760, 150, 12, 10, 190, 18
 BOTTOM = TOP + HEIGHT
 LANES_MAX = 20
 DAYS_MS = 10 * 86_400_000
-"""From here on the times of a chart are dates."""
+"""Span from which on the times of a chart are dates, ms."""
 
 
 class Scale(NamedTuple):
-    """Where times and values are in the chart."""
+    """The positions of times and values in the chart."""
 
     first_ms: int
     last_ms: int
@@ -32,7 +32,7 @@ class Scale(NamedTuple):
     high: float
 
     def x(self, time_ms: float) -> float:
-        """Times outside the chart are at its edges."""
+        """Horizontal position of a time; times outside the chart are at its edges."""
         inside_ms = min(max(time_ms, self.first_ms), self.last_ms)
         share = (WIDTH - LEFT - RIGHT) * (inside_ms - self.first_ms)
         return round(LEFT + share / (self.last_ms - self.first_ms), 1)
@@ -69,7 +69,7 @@ def chart(metric: str, window: str, points: Sequence[Point], found: Sequence[Epi
 
 
 def _scale(first_ms: int, last_ms: int, values: Sequence[float]) -> Scale:
-    """A scale with some room above and below, also for values that are all the same."""
+    """A scale with some room above and below, also if all values are equal."""
     low, high = min(values), max(values)
     pad = (high - low) * 0.08 or abs(high) * 0.05 or 0.05
     return Scale(first_ms, max(last_ms, first_ms + 1), low - pad, high + pad)
@@ -109,7 +109,7 @@ def _lane_names(lanes: Sequence[str]) -> list[str]:
 
 
 def _bar(scale: Scale, e: Episode, lane: int) -> str:
-    """An episode in its lane, at least so wide that it can be seen."""
+    """The bar of an episode in its lane, at least wide enough to be visible."""
     last_ms = scale.last_ms
     a = scale.x(parse_time_ms(e.start) or 0)
     b = scale.x(last_ms if e.end is None else parse_time_ms(e.end) or last_ms)

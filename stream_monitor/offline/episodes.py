@@ -1,5 +1,5 @@
 """
-Alert events of a replay as episodes.
+Turns the alert events of a replay into episodes.
 
 Rule of the file: an episode is one fingerprint from its firing to its end.
 """
@@ -21,12 +21,12 @@ class Episode(NamedTuple):
 
     @property
     def lane(self) -> str:
-        """What it is about and what found it: episodes that share both share a line of a chart."""
+        """Subject and detector of the alert; episodes that share both share a line of the chart."""
         return f"{self.first['subject']} ({self.first['detector']})"
 
 
 def episodes(alerts: Iterable[Mapping[str, Any]]) -> list[Episode]:
-    """Alert events as episodes, in the order in which they began."""
+    """The episodes of these alert events, in the order in which they began."""
     out: dict[tuple[str, str], Episode] = {}
     for alert in alerts:
         key = alert["fingerprint"], alert["starts_at"]

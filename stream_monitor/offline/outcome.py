@@ -1,6 +1,6 @@
 """
-What came of a replay, in sentences: what was refused and why, which labels met nothing, and whether
-it looked at anything at all.
+The outcome of a replay in sentences: what was refused and why, which labels matched no prediction,
+and whether the run checked anything.
 
 Rule of the file: a run that could use nothing, or hardly anything, has failed, whatever the alerts
 say. Pure.
@@ -17,9 +17,9 @@ from stream_monitor.inputs.meetings import Meetings
 from stream_monitor.times import DAY_MS, HOUR_MS
 
 MOST = 0.5
-"""A run of which more than this was refused, or counted as repeated, has failed."""
+"""A run has failed if more than this share of its rows was refused or counted as repeated."""
 MODELS_MANY = 20
-"""More models than this in one table are rarely meant."""
+"""If one table has more models than this, the column is probably wrong."""
 
 
 class Refused(NamedTuple):
@@ -34,8 +34,8 @@ class Refused(NamedTuple):
 
 def reasons(refused: Iterable[Refused]) -> dict[str, list[dict[str, Any]]]:
     """
-    Why records of each kind were refused: how many for each reason, and the first of them; the most
-    frequent first.
+    Why records of each kind were refused: the count of each reason and its first record, the most
+    frequent reason first.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def reasons(refused: Iterable[Refused]) -> dict[str, list[dict[str, Any]]]:
 
 
 def refused_by_model(refused: Iterable[Refused]) -> Counter[str]:
-    """How many predictions of each model were refused, as far as they say their model."""
+    """How many predictions of each model were refused, if their model can be read."""
     return Counter(
         model
         for r in refused
@@ -65,7 +65,9 @@ def refused_by_model(refused: Iterable[Refused]) -> Counter[str]:
 
 
 class Note(NamedTuple):
-    """A sentence; `fails` says that the run looked at nothing, or not at what was meant."""
+    """
+    A sentence about the run; `fails` means that the run checked nothing, or not what was meant.
+    """
 
     text: str
     fails: bool = False
@@ -83,26 +85,26 @@ def notes(
     model_column: str | None = None,
 ) -> list[Note]:
     """
-    Sentences on a finished replay.
+    The sentences about a finished replay.
 
     Parameters
     ----------
     summary : mapping
         The content of `summary.json`.
     clipped : int
-        Rows whose score was put back into [0, 1].
+        Rows whose score was clipped to [0, 1].
     ahead : int
-        Rows whose time was replaced, since it was too far ahead.
+        Rows whose time was replaced because it was too far ahead.
     unmet : int
-        Labels that were accepted and met no prediction.
+        Accepted labels that matched no prediction.
     unlabelled : int
-        Rows with a place for a label and no label yet.
+        Rows with an empty label.
     meetings : Meetings or None
-        Known when labels met nothing.
+        How ids of labels and predictions compare; known if labels matched nothing.
     max_delay_ms : int, ms
         `labels.max_delay`.
     model_column : str or None
-        The column of a plain table that `model` was read from.
+        The column of a plain table from which `model` was read.
     """
     found = [
         *_refused(summary.get("refused", {})),
@@ -278,7 +280,7 @@ FOUND_BY = {
 
 
 def _tasks(models: Mapping[str, Any]) -> Iterator[Note]:
-    """Models whose labels were taken for numbers, though nobody said so."""
+    """Notes on models whose labels were taken for numbers without a configured task."""
     for model, found in list(models.items())[:MODELS_MANY]:
         for version, v in found["versions"].items():
             if (
@@ -296,7 +298,7 @@ def _tasks(models: Mapping[str, Any]) -> Iterator[Note]:
 
 
 def _classes(models: Mapping[str, Any]) -> Iterator[Note]:
-    """Which class a binary model's metrics are of, and what it has beside its two classes."""
+    """Notes on the positive class of binary models, and on classes beyond the two."""
     versions = [
         (f"{model} {version}".strip(), v)
         for model, found in models.items()

@@ -29,36 +29,37 @@ from stream_monitor.windows.names import duration_ms
 CHUNK_EVENTS = 2_000
 STEPS_MAX = 2_000
 """
-A step costs two or three milliseconds, however few events it has: a longer input gets longer steps.
+Greatest number of steps. A step costs two or three milliseconds, however few events it has, so a
+longer input gets longer steps.
 """
 STEP_SHARE = 8
-"""A step has at most this part of the rows, or of the time, that is needed for a judgement."""
+"""A step has at most this part of the rows, or of the time, that a judgement needs."""
 
 
 class Pace(NamedTuple):
     """
-    How far a step may go, in rows and in log time.
+    The length of a step, in rows and in log time.
 
-    Every look needs a least number of rows. So with an eighth of them a step it sees every window
-    that live would, wherever rows are a second or a week apart; a window of time that can hold as
-    many is looked at as often as its length asks for.
+    Every judgement needs a least number of rows. With an eighth of them per step, a replay sees
+    every window that a worker would see, whether rows are a second or a week apart. A window of
+    time that can contain that many rows is judged as often as its length requires.
     """
 
     least_rows: int
-    """With fewer rows nothing is judged."""
+    """Fewest rows that any judgement needs."""
     windows_ms: tuple[int, ...]
-    """Windows of time that thresholds judge, and how long they wait: ascending."""
+    """Windows of time that thresholds judge, and how long alerts wait (`for`), ascending."""
     silence_ms: float
-    """The shortest silence that means something."""
+    """The shortest silence that raises an alert."""
     retire_ms: int
     """The shortest silence after which a version retires."""
     span_ms: float
-    """A step is at least so long, unless a window asks for less."""
+    """Least length of a step, unless a window needs a shorter one."""
 
     @classmethod
     def of(cls, core: CoreSettings, span_ms: int) -> Pace:
         """
-        The pace for an input whose events lie `span_ms` apart from first to last.
+        The pace for an input with `span_ms` between its first and its last event.
 
         Examples
         --------
@@ -91,17 +92,17 @@ class Pace(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Predictions, or labels, of a step."""
+        """Number of predictions, or of labels, in a step."""
         return max(1, self.least_rows // STEP_SHARE)
 
     def longest_ms(self, crowd_ms: float, *, several: bool) -> float:
         """
-        How long a step may be.
+        Greatest length of a step, ms.
 
         Parameters
         ----------
         crowd_ms : float, ms
-            In so much time the last `least_rows` rows came: shorter windows have too few.
+            Time in which the last `least_rows` rows came: shorter windows have too few rows.
         several : bool
             There are several versions, each of which may be silent while others are not.
         """
@@ -110,7 +111,7 @@ class Pace(NamedTuple):
 
 
 class Point(NamedTuple):
-    """How a model version stood at a log time, in the first of its windows."""
+    """The metrics of a model version at a log time, in the first of its windows."""
 
     model: str
     version: str
@@ -121,7 +122,7 @@ class Point(NamedTuple):
 
 def of_files(core: CoreSettings) -> CoreSettings:
     """
-    Settings for events out of files: a gap between two rows is no silence of a server, unless the
+    Settings for events from files. A gap between two rows is not a silence of a server, unless the
     configuration has a limit of its own.
 
     Examples
@@ -154,11 +155,11 @@ class Replay:
     baselines : mapping of "model/version" to bytes
         Baseline profiles.
     partitions : int
-        Of the log that is folded; results do not depend on it.
+        Number of partitions of the log; results do not depend on it.
     span_ms : int, ms
         From the first event to the last; a longer input is folded in longer steps (see `Pace`).
     points : int
-        About so many times on the way, how every model version stands is noted in `history`.
+        About how many times the metrics of every model version are added to `history`.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class Replay:
         self._point_ms, self._pointed_ms = span_ms // points if points else 0, 0
 
     def feed(self, events: Iterable[tuple[str, bytes, Any, int]]) -> None:
-        """Take events `(kind, value, key, time in ms)` in the order of their time."""
+        """Process events `(kind, value, key, time in ms)` in the order of their time."""
         recent, rows, least_ms = self._recent, self.pace.rows, self.pace.span_ms
         for kind, value, _, time_ms in events:
             if self._events and time_ms > self.log_time_ms:
@@ -214,7 +215,7 @@ class Replay:
             self._events += 1
 
     def _begin(self, time_ms: int) -> None:
-        """A step begins."""
+        """Begin a step."""
         self._began_ms = time_ms
         crowd_ms = time_ms - self._recent[0] if len(self._recent) == self._recent.maxlen else inf
         self._longest_ms = self.pace.longest_ms(
@@ -222,7 +223,9 @@ class Replay:
         )
 
     def _fold(self, next_ms: float = inf) -> None:
-        """Fold what waits, and look at it a tick later, if the next event does not come before."""
+        """
+        Fold the waiting events, and judge a tick later if the next event does not come before.
+        """
         if not self._events:
             return
         arrivals: dict[str, tuple[int, NDArray[np.int64]]] = {}
@@ -256,7 +259,7 @@ class Replay:
             self._note()
 
     def _note(self) -> None:
-        """How every model version stands now."""
+        """Add the present metrics of every model version to `history`."""
         self._pointed_ms = self.log_time_ms
         for shard in self.shards:
             for version in shard.versions:
@@ -272,7 +275,7 @@ class Replay:
             shard.outbox = []
 
     def close(self) -> None:
-        """Fold what waits, and judge once more."""
+        """Fold the waiting events, and judge once more."""
         self._fold()
         for shard in self.shards:
             shard.close()
@@ -320,7 +323,7 @@ class Replay:
 
     @property
     def unmet_labels(self) -> int:
-        """Labels that were accepted and met no prediction."""
+        """Accepted labels that matched no prediction."""
         records = self.summary()["records"]["labels"]
         met = ("matched", "corrected", "superseded")
         return int(records["accepted"]) - sum(

@@ -1,8 +1,8 @@
 """
 The report of a replay: one HTML file that needs nothing else.
 
-Rule of the file: text in, text out. No script and no other file is named; every text that comes
-from the input is escaped; colours follow the reader's light or dark scheme.
+Rule of the file: text in, text out. It contains no script and names no other file. Every text from
+the input is escaped. Colours follow the reader's light or dark scheme.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EPISODES_MAX = 500
 SUPPORT_MIN = 200
 """Values that a feature needs to be called the most drifted."""
 MAIN_METRICS = ("accuracy", "mae")
-"""The metric that is drawn: the first of these that there is."""
+"""The metric that is drawn: the first of these that exists."""
 TEXTS = ("what", "kind", "detector", "reason", "what is wrong with it")
 NO_NUMBERS = ("start", "end", "labels", "coverage")
 STYLE = Path(__file__).with_name("report.css").read_text("utf-8")
@@ -47,11 +47,11 @@ def render(
     alerts : iterable of mappings
         Alert events in order.
     points : sequence of Point
-        How the model versions stood over time.
+        Metrics of the model versions over time.
     title : str
-        What was replayed.
+        Name of the input.
     read, notes : sequences of str
-        How the input was read, and what is to be said of the outcome.
+        How the input was read, and the notes on the outcome.
     """
     found = episodes(alerts)
     firing = sum(e.end is None for e in found)
@@ -220,7 +220,7 @@ def _version(
 
 
 def _counts(v: Mapping[str, Any]) -> str:
-    """What a version is, and how many of its events were counted."""
+    """The task of a version, and how many of its events were counted."""
     counts = ", ".join(
         f"{v[name]:,} {name}"
         for name in ("predictions", "labels", "pending", "expired", "evicted")
