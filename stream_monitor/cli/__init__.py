@@ -1,8 +1,8 @@
 """
 The command line.
 
-Rule of the file: a command's module is imported when it is called, not before, so that `--help` is
-quick. An error that is meant for people has no traceback.
+Rule of the file: the module of a command is imported when the command is called, not before, so
+that `--help` is quick. An error that is meant for people has no traceback.
 """
 
 from __future__ import annotations
@@ -69,17 +69,19 @@ def cli() -> None:
 
     \b
     Examples:
-      stream-monitor demo --seconds 60                 see it work, nothing else is needed
+      stream-monitor demo --seconds 60                 see it work; you need nothing else
       stream-monitor replay scored.csv --map label=y   your own predictions, without a broker
-      stream-monitor config init                       a configuration to begin with
+      stream-monitor config init                       a configuration to start from
       stream-monitor worker                            monitor what is on your Kafka
 
-    Each command says more with --help. Exit codes: 0; 1 it failed; 2 it was asked wrong.
+    Each command has a --help. Exit codes: 0 success, 1 failure, 2 usage or configuration error.
     """  # noqa: D301  \b is how click keeps lines apart
 
 
 def main() -> None:
-    """Run the command line; errors that are meant for people end it with one line and a code."""
+    """
+    Run the command line. An error that is meant for people ends it with one line and an exit code.
+    """
     try:
         cli(prog_name="stream-monitor")
     except StreamMonitorError as e:

@@ -1,8 +1,8 @@
 """
-The alerts of a cluster, as its topics say.
+The alerts of a cluster, read from its topics.
 
-Rule of the file: the state is the last record of each fingerprint on `alerts`, with the marks of
-`lifecycle`; nothing is kept anywhere else.
+Rule of the file: the state is the last record of each fingerprint on `alerts`, with the marks on
+`lifecycle`. Nothing is stored anywhere else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FINGERPRINT_SHOWN = 12
 PREFIX_MIN = 4
-"""Shorter beginnings of fingerprints are unique by chance only."""
+"""Least length of a shortened fingerprint; a shorter one is unique only by chance."""
 
 
 class Filter(NamedTuple):
@@ -35,7 +35,7 @@ class Filter(NamedTuple):
     resolved: bool
 
     def wants(self, alert: Alert) -> bool:
-        """Whether an alert is shown when its status does not matter."""
+        """Whether an alert is shown, apart from its status."""
         return self.model in {None, alert.model} and self.severity in {None, alert.severity}
 
 
@@ -50,7 +50,7 @@ class Board:
         self.unreadable = 0
 
     def take(self, record: Record) -> Alert | Mark | None:
-        """Take a record of either topic; what changed."""
+        """Process a record of either topic; returns what changed."""
         import msgspec
 
         from stream_monitor.alerts.event import Alert
@@ -71,7 +71,7 @@ class Board:
         return alert
 
     def listed(self, wanted: Filter) -> list[Alert]:
-        """Firing before resolved, each the newest first."""
+        """Firing alerts before resolved ones, each group the newest first."""
         from stream_monitor.alerts.marks import time_of
 
         found = [
@@ -85,12 +85,12 @@ class Board:
         )
 
     def marks_of(self, alert: Alert) -> list[Mark]:
-        """Marks in force."""
+        """Marks in force for an alert."""
         return list(self.marks.of(alert.fingerprint, alert.starts_at, datetime.now(UTC)))
 
 
 async def read(records: Records, board: Board, stop: asyncio.Event) -> None:
-    """Take every record that the topics have now; `stop` ends it early."""
+    """Read every record that the topics have now; `stop` ends it early."""
     if "alerts" in records.missing:
         raise StreamMonitorError(
             f"the topic {records.settings.kafka.topic_prefix}alerts does not exist yet; a "
@@ -119,12 +119,12 @@ async def read(records: Records, board: Board, stop: asyncio.Event) -> None:
 
 def found_by(board: Board, prefix: str) -> Alert:
     """
-    The alert whose fingerprint begins so.
+    The alert whose fingerprint begins with this text.
 
     Raises
     ------
     StreamMonitorError
-        There is none, or more than one.
+        No alert matches, or more than one.
     """
     found = [
         a

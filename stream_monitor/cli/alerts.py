@@ -1,8 +1,8 @@
 """
-`stream-monitor alerts`: what fires now, and what people say about it.
+`stream-monitor alerts`: the alerts that fire, and the marks of people on them.
 
-Rule of the file: what is shown is the board of `alert_board.py`; text of topics is shown without
-its control characters.
+Rule of the file: it shows the board of `alert_board.py`. Text from topics is shown without its
+control characters.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _View:
         self.board = Board()
 
     async def run(self, *, follow: bool) -> None:
-        """Until everything is shown; with `follow` until it is stopped."""
+        """Run until everything is shown; with `follow` until stopped."""
         from stream_monitor.cli.produce import stopped_by_signals
         from stream_monitor.kafka.records import Records
 
@@ -171,7 +171,7 @@ def _settings(config: str | None) -> Settings:
     return load(config, os.environ)
 
 
-# ---- what people say
+# ---- marks of people
 
 
 async def _say(

@@ -1,8 +1,8 @@
 """
 `stream-monitor baseline`: make, show and publish baseline profiles.
 
-Rule of the file: a profile is what it says; no name, date or path is put into it, so that its id is
-the one a worker would give to the same rows.
+Rule of the file: a profile contains no name, date or path, so that its id is the one that a worker
+would give to the same rows.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def build(
     **given: Any,
 ) -> None:
     """
-    Make a profile of the rows of files.
+    Make a profile from the rows of files.
 
-    FILE is a plain table: known names are fields of the event, every other column is a feature. Several files are one table, in this order.
+    FILE is a plain table: known names are fields of the event, every other column is a feature. Several files are read as one table, in this order.
 
     \b
     Examples:
@@ -146,7 +146,7 @@ def build(
 
 
 def _tell_refused(builder: Builder) -> None:
-    """Say for each reason how many records were refused, and which was the first."""
+    """Report for each reason how many records were refused, and which was the first."""
     from stream_monitor.offline.outcome import reasons
 
     for kind, refused in reasons(builder.replay.dead_letters).items():
@@ -163,7 +163,10 @@ def _tell_refused(builder: Builder) -> None:
 def _inputs(
     files: tuple[str, ...], model: str | None, given: dict[str, Any], settings: Settings
 ) -> list[InputOptions]:
-    """Files of training rows often have no predictions, and a profile is of features."""
+    """
+    The events of the input. Files of training rows often have no predictions, and a profile of
+    features needs none.
+    """
     from stream_monitor.inputs.options import parse_path
 
     if given["predictions"] is not None or given["labels"] is not None or not files:
@@ -177,7 +180,7 @@ def _inputs(
 
 
 def _written(path: Path, data: bytes) -> None:
-    """The whole file or nothing of it."""
+    """Write the whole file or nothing of it."""
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(data + b"\n")
@@ -198,7 +201,7 @@ def _written(path: Path, data: bytes) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(what: str, config: str | None, as_json: bool) -> None:
     """
-    Print a profile: of a file, or one that was published or learnt.
+    Print a profile: from a file, or a published or learnt one.
 
     \b
     Examples:
@@ -225,7 +228,7 @@ def show(what: str, config: str | None, as_json: bool) -> None:
 
 
 def _published(settings: Settings, what: str) -> tuple[str, Profile]:
-    """The profile under this key of `baselines`; of the model when there is none of the version."""
+    """The profile under this key of `baselines`; that of the model if the version has none."""
     from stream_monitor.inputs.options import did_you_mean
     from stream_monitor.kafka.records import read_compacted
     from stream_monitor.monitors.baseline import decode_profile
@@ -341,7 +344,7 @@ def publish(file: str, *, model: str, version: str, config: str | None, as_json:
     """
     Write a profile to the topic `baselines`.
 
-    Workers take it when they start, for model versions that have no baseline yet.
+    Workers read it when they start, and use it for model versions that have no baseline yet.
 
     \b
     Examples:

@@ -1,8 +1,8 @@
 """
 `stream-monitor config`: make, check and describe monitor.yaml.
 
-Rule of the file: what is right and wrong is said by `config`; here it is only asked and printed. No
-broker is needed.
+Rule of the file: the package `config` checks; this module only calls it and prints. No broker is
+needed.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ def init(path: str, force: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 def check(path: str | None, as_json: bool) -> None:
     """
-    Say everything that is wrong with a configuration; exit 2 when there is something.
+    Report everything that is wrong with a configuration; exit code 2 if there is something.
 
-    Variables that begin with STREAM_MONITOR_ and the profiles that the file names are checked too. Without PATH it is ./monitor.yaml.
+    Variables that begin with STREAM_MONITOR_ and the profiles that the file names are checked too. The default PATH is ./monitor.yaml.
 
     \b
     Examples:
@@ -138,7 +138,7 @@ def schema() -> None:
     """
     Print the JSON Schema of monitor.yaml (draft 2020-12), for editors and other checks.
 
-    What must hold between keys only `config check` knows.
+    Only `config check` checks the relations between keys.
 
     \b
     Example:

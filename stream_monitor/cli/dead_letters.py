@@ -1,9 +1,9 @@
 """
-`stream-monitor dead-letters`: what could not be used, why, and sending it again.
+`stream-monitor dead-letters`: records that could not be used, the reasons, and sending them again.
 
-Rule of the file: a dead letter is never changed or removed, and nothing is sent that was not asked
-for. What is sent again is the value as it came, with its key and its time; what comes back as a
-dead letter is a new one. Text of topics is shown without its control characters.
+Rule of the file: a dead letter is never changed or removed, and nothing is sent without a request.
+The unchanged value is sent again, with its key and its time. A record that is refused again becomes
+a new dead letter. Text from topics is shown without its control characters.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SHOWN_BYTES = 2_000
 MESSAGE_SHOWN_CHARS = 100
 SOURCES = ("predictions", "labels")
 """
-Only these are sent to again: rows of `observations` that came later have made those of a letter
-stale.
+Only records of these topics are sent again. Rows of `observations` are left out, because later rows
+have made them stale.
 """
 
 
@@ -45,16 +45,16 @@ class Letter(NamedTuple):
     reason: str
     message: str
     topic: str
-    """Where the record came from, with the prefix."""
+    """Topic that the record came from, with the prefix."""
     source: str
-    """PARTITION:OFFSET there."""
+    """PARTITION:OFFSET in that topic."""
     key: bytes | None
     value: bytes
     truncated: int | None
-    """Bytes of a value that is left out."""
+    """Size in bytes of a value that was left out."""
 
     def shown(self) -> dict[str, Any]:
-        """All but key and value."""
+        """All fields except key and value."""
         found = {
             "position": self.position,
             "time": _time(self.time_ms),
@@ -67,14 +67,14 @@ class Letter(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """Which letters are meant."""
+    """Which dead letters are selected."""
 
     reasons: tuple[str, ...]
     topic: str | None
     since_ms: int
 
     def wants(self, letter: Letter, prefix: str) -> bool:
-        """Whether this one is."""
+        """Whether a dead letter is selected."""
         return (
             (not self.reasons or letter.reason in self.reasons)
             and self.topic in {None, letter.topic, letter.topic.removeprefix(prefix)}
@@ -91,7 +91,7 @@ def _time(time_ms: int) -> str:
 
 
 def letter_of(record: Record) -> Letter:
-    """A record of `dead-letters`; what a header does not say is empty."""
+    """A record of `dead-letters`; missing headers give empty fields."""
 
     def header(name: str) -> str:
         return (record.headers.get(name) or b"").decode("utf-8", "replace")
@@ -222,7 +222,7 @@ def show(*, position: str, bytes_max: int, as_json: bool, config: str | None) ->
     """
     Show one dead letter.
 
-    POSITION is what `list` prints, or 1 for the newest, 2 for the one before.
+    POSITION is a position that `list` prints, or 1 for the newest, 2 for the one before.
 
     \b
     Example:
@@ -269,7 +269,7 @@ def show(*, position: str, bytes_max: int, as_json: bool, config: str | None) ->
 
 
 def _text(value: bytes) -> str:
-    """As text where it is UTF-8 (cut or not), else as hex."""
+    """A value as text if it is UTF-8 (cut or not), otherwise as hex."""
     try:
         return readable(value.decode())
     except UnicodeDecodeError as e:
@@ -306,7 +306,7 @@ def replay(
     """
     Send records again to the topic they came from.
 
-    For when what refused them is mended. Values are sent as they are, with key and time. Values that are not there (truncated, broken batches) and those of other topics than predictions and labels are left out. What is still refused comes back as a new dead letter.
+    Use it when the cause is repaired. Values are sent unchanged, with key and time. Missing values (truncated, broken batches) and those of other topics than predictions and labels are left out. A record that is refused again becomes a new dead letter.
 
     \b
     Example:
@@ -327,7 +327,9 @@ def replay(
         elif letter.truncated is not None:
             left["without their value"] += 1
         else:
-            wanted[letter.topic, letter.source] = letter  # the same record may be there twice
+            wanted[letter.topic, letter.source] = (
+                letter  # the same record may have two dead letters
+            )
 
     asyncio.run(_read(settings, _filter(reasons, topic, since), take))
     counts = Counter(letter.topic for letter in wanted.values())
@@ -365,7 +367,7 @@ def _filter(reasons: tuple[str, ...], topic: str | None, since: str | None) -> F
 
 
 async def _read(settings: Settings, wanted: Filter, take: Any) -> None:
-    """Every letter that is wanted, the oldest first."""
+    """Every selected dead letter, the oldest first."""
     from stream_monitor.cli.produce import stopped_by_signals
     from stream_monitor.kafka.records import Records
 

@@ -1,5 +1,5 @@
 """
-`stream-monitor demo`: everything in one command, with nothing installed beside it.
+`stream-monitor demo`: everything in one command, without any other installation.
 
 Rule of the file: options in, `demo.session.run`, a summary out.
 """
@@ -56,7 +56,7 @@ def command(
     as_json: bool,
 ) -> None:
     """
-    Show a model that goes wrong, and what stream-monitor says about it.
+    Show a model that goes wrong, and the alerts about it.
 
     A broker, a worker and a simulated model server run in this terminal: the model is good at first, then the world changes, an input drifts and a field breaks.
 
@@ -69,7 +69,7 @@ def command(
     from stream_monitor.demo.view import NEXT, LineView, LiveView, NoView, summary, summary_text
 
     for name in ("aiokafka", "stream_monitor.demo"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors that matter are raised
     options = DemoOptions(seconds=seconds, port=port, rate_per_s=rate, seed=seed, broker=broker)
     with (
         NoView() if as_json else LiveView() if sys.stdout.isatty() else LineView(sys.stdout) as view

@@ -1,8 +1,8 @@
 """
-`stream-monitor doctor`: is everything there that a worker needs?
+`stream-monitor doctor`: checks whether a worker has everything that it needs.
 
-Rule of the file: it prints what `runtime.doctor` finds and exits 1 when a check failed; a warning
-does not fail.
+Rule of the file: it prints the findings of `checks.doctor` and exits 1 if a check failed. A warning
+is not a failure.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def command(
     config: str | None, as_json: bool, topic_sample: int, probe: bool, metrics_url: tuple[str, ...]
 ) -> None:
     """
-    Check broker, topics, permissions, lag, clocks and what flows.
+    Check broker, topics, permissions, lag, clocks and the newest records.
 
     Each line is ok, warn or fail, and says what to do. Exit 1 if a check failed.
 
@@ -69,7 +69,7 @@ def command(
 
     settings = load(config, os.environ)
     urls = probe_urls(settings, metrics_url) if probe else []
-    # what it has to say is in the findings
+    # its errors are in the findings
     logging.getLogger("asyncio").addHandler(logging.NullHandler())
     logging.getLogger("asyncio").propagate = False
     if report(settings, sample_n=topic_sample, urls=urls, as_json=as_json)["fail"]:
@@ -77,18 +77,18 @@ def command(
 
 
 def report(settings: Settings, *, sample_n: int, urls: list[str], as_json: bool) -> Counter[str]:
-    """Print what is found, and return how many findings are ok, warn and fail."""
+    """Print the findings, and return how many are ok, warn and fail."""
     return asyncio.run(_report(_findings(settings, sample_n, urls), as_json=as_json))
 
 
 def probe_urls(settings: Settings, given: tuple[str, ...]) -> list[str]:
     """
-    Where the probe reads metrics.
+    Addresses from which the probe reads metrics.
 
     Raises
     ------
     InputError
-        None was given and the worker takes a free port.
+        No address was given, and the worker uses a free port.
     """
     if given:
         return [
@@ -106,7 +106,7 @@ def probe_urls(settings: Settings, given: tuple[str, ...]) -> list[str]:
 
 
 def shown(finding: Finding) -> str:
-    """A finding as lines for people; names in it are out of records."""
+    """A finding as lines for people; its names come from records."""
     from stream_monitor.runtime.logs import printable
 
     line = (

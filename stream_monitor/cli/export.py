@@ -1,7 +1,7 @@
 """
-`stream-monitor export`: what other tools read about our metrics.
+`stream-monitor export`: files about our metrics for other tools.
 
-Rule of the file: everything comes from the catalogue; nothing is asked of a broker or a worker.
+Rule of the file: everything comes from the catalogue; no broker and no worker is asked.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def export_dashboards(output: str) -> None:
 )
 def export_rules(output: str) -> None:
     """
-    Write Prometheus rules that watch the workers and pass on the alerts of the models.
+    Write Prometheus rules that watch the workers and forward the alerts of the models.
 
     \b
     Example:

@@ -81,7 +81,7 @@ def input_options(command: Command) -> Command:
 def options_of(
     given: Mapping[str, Any], table: str | None, core: CoreSettings | None = None, **more: Any
 ) -> InputOptions:
-    """The input that was asked for; `core` has the types of features that are configured."""
+    """The input that the options describe; `core` has the configured types of features."""
     return InputOptions(
         table=table,
         predictions=given["predictions"],
@@ -101,8 +101,8 @@ def options_of(
 
 def feature_types(core: CoreSettings) -> dict[str, str]:
     """
-    Types of features, of all models together; one that two models type in two ways is left to its
-    column.
+    Types of features, of all models together. If two models give a feature two types, its column
+    decides.
     """
     found: dict[str, set[str]] = {}
     for model in (core.defaults, *core.models.values()):

@@ -112,12 +112,12 @@ def command(table: str | None, *, seconds: float | None, as_json: bool, **given:
 
 def parse_rate(text: str | None) -> float:
     """
-    Events a second, `REALTIME` or `MAX`.
+    Events per second, `REALTIME` or `MAX`.
 
     Raises
     ------
     InputError
-        It is neither.
+        The text is none of these.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def parse_rate(text: str | None) -> float:
 
 def paced(events: Iterable[tuple[str, bytes, bytes, int]], rate: float) -> Iterator[Sendable]:
     """
-    When each event is due, in seconds from the first.
+    Events with the time at which each is due, in seconds from the first.
 
     Examples
     --------
@@ -185,7 +185,7 @@ def shifted(value: bytes, by_ms: int) -> bytes:
 
 
 class Source:
-    """What is sent: a file or a simulation."""
+    """The events that are sent: a file or a simulation."""
 
     def __init__(
         self, events: Callable[[], Iterable[Sendable]], stream: EventStream | None
@@ -277,7 +277,7 @@ def stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
 
 @contextmanager
 def _progress(source: Source) -> Iterator[Callable[[float], None] | None]:
-    """A progress bar where a person looks on."""
+    """A progress bar on stderr if stdout is a terminal."""
     if not sys.stdout.isatty():
         yield None
         return

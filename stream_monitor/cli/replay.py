@@ -1,8 +1,8 @@
 """
 `stream-monitor replay`: the same core on files, without a broker.
 
-Rule of the file: what can be seen to be wrong (options, configuration, a file that cannot be
-written) ends it before the first event is read; nothing is written before the last.
+Rule of the file: errors that can be known early (options, configuration, a file that cannot be
+written) end it before the first event is read. Nothing is written before the last event.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LEVELS = {"info": 0, "warning": 1, "critical": 2}
 POINTS = 300
-"""Points of a chart of the report."""
+"""Number of points in a chart of the report."""
 
 
 @click.command(name="replay")
@@ -145,7 +145,7 @@ def _write(path: str, data: bytes) -> None:
 
 
 def _letter(letter: Refused) -> dict[str, Any]:
-    """A dead letter; its value as text, or in base64 when it is none."""
+    """A dead letter; its value as text, or in base64 if it is not text."""
     try:
         value = {"value": letter.value.decode()}
     except UnicodeDecodeError:
@@ -162,7 +162,7 @@ def _letter(letter: Refused) -> dict[str, Any]:
 def _replayed(
     settings: Settings, options: InputOptions, points: int
 ) -> tuple[Replay, list[str], list[Note]]:
-    """All events of the input, folded; how the input was read, and what came of it."""
+    """All events of the input, folded; returns how the input was read, and the outcome."""
     from stream_monitor.config.baseline_files import file_profiles
     from stream_monitor.inputs.times import DEFAULT_START_MS
     from stream_monitor.offline.outcome import notes
@@ -173,7 +173,7 @@ def _replayed(
         events.scan()
         for note in events.notes:
             click.echo(readable(note), err=True)
-        first_ms = max(events.first_ms or 0, DEFAULT_START_MS)  # what is earlier is rejected
+        first_ms = max(events.first_ms or 0, DEFAULT_START_MS)  # earlier times are rejected
         replay = Replay(
             settings, profiles, span_ms=max((events.last_ms or 0) - first_ms, 0), points=points
         )

@@ -1,9 +1,8 @@
 """
-What commands share where a person looks on: progress of reading, and text that a terminal can be
-trusted with.
+What the commands need for terminals: a progress bar, and text without control characters.
 
-Rule of the file: a bar is on stderr and only when that is a terminal; what is printed for programs
-never passes through here.
+Rule of the file: a bar is on stderr, and only if that is a terminal. Output for programs never
+passes through here.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ def readable(text: str) -> str:
 @contextmanager
 def reading(options: InputOptions, what: str) -> Iterator[EventStream]:
     """
-    The events of input files, with a bar that says `what` is done.
+    The events of input files, with a bar that names the work (`what`).
 
-    SIGTERM ends it like Ctrl-C, so that temporary files go.
+    SIGTERM ends it like Ctrl-C, so that temporary files are removed.
     """
     from stream_monitor.inputs.events import open_events
 

@@ -1,7 +1,8 @@
 """
-`stream-monitor topics`: what the topics are, whether the broker has them so, and making it so.
+`stream-monitor topics`: list the topics, compare them with those of the broker, and apply the
+specification.
 
-Rule of the file: `list` and `export` need no broker; only `apply` changes anything, and it says
+Rule of the file: `list` and `export` need no broker. Only `apply` changes anything, and it prints
 everything that it does.
 """
 
@@ -28,7 +29,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def config_option(command: Command) -> Command:
-    """`--config`, as all commands have it."""
+    """The option `--config`, the same in all commands."""
     return click.option(
         "--config",
         type=click.Path(dir_okay=False),
@@ -37,7 +38,7 @@ def config_option(command: Command) -> Command:
 
 
 def json_option(command: Command) -> Command:
-    """`--json`, as all commands have it."""
+    """The option `--json`, the same in all commands."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
@@ -145,9 +146,9 @@ def check(config: str | None, as_json: bool) -> None:
 @json_option
 def apply(config: str | None, partitions: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """
-    Make what is missing and set what differs; a second time changes nothing.
+    Create missing topics and correct settings; a second run changes nothing.
 
-    Topics get 3 replicas where there are 3 brokers. Settings that are not specified stay as they are. Exit 1 if something is left that cannot be changed in place.
+    Topics get 3 replicas if there are 3 brokers. Settings that are not specified stay as they are. Exit code 1 if a difference is left that cannot be changed in place.
 
     \b
     Examples:
@@ -249,7 +250,7 @@ def export(
 
 
 def yaml_text(documents: list[dict[str, Any]]) -> str:
-    """Documents as one stream of YAML."""
+    """Documents as one YAML stream."""
     from ruamel.yaml import YAML
 
     yaml = YAML()

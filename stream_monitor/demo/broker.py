@@ -3,9 +3,9 @@ A Kafka broker inside the process, for the demo and for tests: one node, memory 
 asyncio.
 
 Rule of the file: sockets and tasks are here, answers are in `handlers.py` and `group_handlers.py`.
-It says what it is: no disk, no replication, no compaction, no time retention, no security, and
-transactions are refused. It listens on 127.0.0.1 unless told otherwise. A reader that falls behind
-the kept bytes gets OFFSET_OUT_OF_RANGE.
+The broker has no disk, replication, compaction, time retention or security, and it refuses
+transactions. It listens on 127.0.0.1 by default. A reader whose records were already dropped gets
+OFFSET_OUT_OF_RANGE.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Broker:
     Parameters
     ----------
     partitions : int
-        Partitions of a topic nobody said otherwise about.
+        Default number of partitions of a topic.
     bytes_max : int
-        What is kept of a partition; the oldest batches go.
+        Size limit of a partition; beyond it the oldest batches are dropped.
     join_delay_s : float
         How long a group waits for further members (Kafka: 3 s).
 
@@ -68,7 +68,7 @@ class Broker:
     ) -> None:
         self.topics = Topics(partitions, bytes_max)
         self.errors: Counter[str] = Counter()
-        """What clients did that could not be answered."""
+        """Requests of clients that could not be answered."""
         self._address = Address()
         self._handlers = Handlers(self.topics, self._address, join_delay_s)
         self._connections: set[asyncio.Task[None]] = set()
@@ -81,7 +81,7 @@ class Broker:
         return f"{self._address.host}:{self._address.port}"
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> Broker:
-        """Listen; port 0 is a free one."""
+        """Listen; port 0 means a free one."""
         self._server = await asyncio.start_server(self._accept, host, port, limit=1 << 20)
         self._address.host, self._address.port = self._server.sockets[0].getsockname()[:2]
         self._reaper = asyncio.create_task(self._reap(), name="demo-broker-reaper")
@@ -91,13 +91,13 @@ class Broker:
         """
         Close the port and all connections; returns when no task is left.
 
-        Everything stored is forgotten with the object.
+        All stored records are gone with the object.
         """
         if self._server is None or self._reaper is None:
             return
         self._server.close()
         for _ in range(ACCEPT_STEPS):
-            # a connection that is just being accepted must be seen, to be closed
+            # a connection that is just being accepted must be known here, to be closed
             await asyncio.sleep(0)
         self._reaper.cancel()
         for group in self._handlers.groups.by_name.values():
@@ -153,8 +153,8 @@ class Broker:
         sender: asyncio.Task[None],
     ) -> None:
         """
-        Read requests until the client goes or says something that is not understood; the answers
-        leave in the order of the requests.
+        Read requests until the client leaves or sends something unknown. The answers leave in the
+        order of the requests.
         """
         try:
             while not sender.done():
@@ -171,7 +171,7 @@ class Broker:
             return
 
     def _answer(self, body: BytesIO) -> _Answer | None:
-        """Begin to answer a request. `None`: it is not understood, hang up."""
+        """Start to answer a request. `None`: the request is unknown, so close the connection."""
         try:
             header = read_header(body)
             if header.api_key == API_VERSIONS:
@@ -211,7 +211,7 @@ class Broker:
 
 
 class _Answer:
-    """An answer that may still be under way."""
+    """An answer that may not be ready yet."""
 
     def __init__(
         self, correlation_id: int, response: Any, result: Any, *, wanted: bool = True
@@ -222,14 +222,14 @@ class _Answer:
         self.wanted = wanted
 
     async def encode(self) -> bytes:
-        """Wait for it; the frame to send."""
+        """Wait for the answer; returns the frame to send."""
         if self.response is None:
             return frame(self.correlation_id, self.result)
         fields = await self.result if asyncio.isfuture(self.result) else self.result
         return frame(self.correlation_id, self.response(*fields).encode())
 
     def drop(self) -> None:
-        """Nobody waits any more."""
+        """Cancel the answer, because nobody waits for it any more."""
         if asyncio.isfuture(self.result):
             self.result.cancel()
 
@@ -289,7 +289,7 @@ def start_in_thread(
     Raises
     ------
     OSError
-        The port is taken.
+        The port is in use.
 
     Examples
     --------

@@ -1,5 +1,5 @@
 """
-What a handler of the embedded broker gets and gives, and where the broker is.
+The input of a handler of the embedded broker, its output, and the broker's address.
 
 Rule of the file: plain values; the broker fills in its address when it listens.
 """
@@ -16,7 +16,7 @@ Answer = tuple[Any, ...]
 
 
 class Call(NamedTuple):
-    """A request, the version it is in, and who asks."""
+    """A request, its version, and its sender."""
 
     request: Any
     version: int

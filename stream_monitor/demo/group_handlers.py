@@ -1,7 +1,7 @@
 """
-What the embedded broker answers about groups: members, their assignments, and committed offsets.
+Answers of the embedded broker about groups: members, their assignments, and committed offsets.
 
-Rule of the file: a handler touches groups and returns a tuple in the order of the answer's schema.
+Rule of the file: a handler changes groups and returns a tuple in the order of the answer's schema.
 Only JoinGroup and SyncGroup wait.
 """
 
@@ -15,7 +15,7 @@ from stream_monitor.demo.protocol import Error
 
 
 class GroupHandlers:
-    """The groups of the broker, and one method for each API that is about them."""
+    """The groups of the broker, and one method per API about groups."""
 
     def __init__(self, address: Address, join_delay_s: float) -> None:
         self.by_name: dict[str, Group] = {}
@@ -23,11 +23,11 @@ class GroupHandlers:
         self._join_delay_s = join_delay_s
 
     def group(self, name: str) -> Group:
-        """The group of a name, made when it is not there."""
+        """The group with a name; created if it does not exist."""
         return self.by_name.setdefault(name, Group(self._join_delay_s))
 
     def find_coordinator(self, call: Call) -> Answer:
-        """Name ourselves."""
+        """Answer that this broker is the coordinator."""
         return (
             (0, Error.NONE, None, NODE, self.address.host, self.address.port)
             if call.version >= 1
@@ -59,14 +59,14 @@ class GroupHandlers:
         return (0, error, assignment) if call.version >= 1 else (error, assignment)
 
     def heartbeat(self, call: Call) -> Answer:
-        """A member says that it is alive."""
+        """Note that a member is alive."""
         error = self.group(call.request.group).heartbeat(
             call.request.member_id, call.request.generation_id
         )
         return (0, error) if call.version >= 1 else (error,)
 
     def leave_group(self, call: Call) -> Answer:
-        """A member leaves its group."""
+        """Remove a member from its group."""
         error = self.group(call.request.group).leave(call.request.member_id)
         return (0, error) if call.version >= 1 else (error,)
 
@@ -86,7 +86,7 @@ class GroupHandlers:
         return (0, answers) if call.version >= 3 else (answers,)
 
     def offset_fetch(self, call: Call) -> Answer:
-        """Stored positions; -1 where there is none."""
+        """Stored positions; -1 if there is none."""
         group = self.by_name.get(call.request.consumer_group)
         stored = group.offsets if group else {}
         wanted = call.request.topics
@@ -120,7 +120,7 @@ class GroupHandlers:
         )
 
     def describe_groups(self, call: Call) -> Answer:
-        """State and members."""
+        """State and members of groups."""
         answers: list[Answer] = []
         for name in call.request.groups:
             group = self.by_name.get(name)
@@ -143,7 +143,7 @@ class GroupHandlers:
         return (0, answers) if call.version >= 1 else (answers,)
 
     def delete_groups(self, call: Call) -> Answer:
-        """Forget groups without members."""
+        """Delete groups without members."""
         answers = []
         for name in call.request.groups_names:
             group = self.by_name.get(name)

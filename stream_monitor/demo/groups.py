@@ -37,7 +37,7 @@ class Joined(NamedTuple):
 
 
 class Join(NamedTuple):
-    """What a member says when it joins."""
+    """The request of a member that joins."""
 
     member: str
     client: str
@@ -62,7 +62,7 @@ class Member:
         return self.joining is not None and not self.joining.done()
 
     def answer(self, error: int) -> None:
-        """Wake whoever waits for this member's join or assignment."""
+        """Answer the waiting request of this member for its join or assignment."""
         for waiting in (self.joining, self.syncing):
             if waiting is not None and not waiting.done():
                 waiting.set_result(error)
@@ -85,7 +85,7 @@ class Group:
         self._timer: asyncio.TimerHandle | None = None
 
     async def join(self, join: Join) -> Joined:
-        """Join or join again; answers when the group is complete."""
+        """Join, or join again; answers when the group is complete."""
         loop = asyncio.get_running_loop()
         name = join.member or f"{join.client}-{next(self._ids)}-{int(loop.time() * 1e6):x}"
         if join.member and join.member not in self.members:
@@ -118,7 +118,7 @@ class Group:
     async def sync(
         self, name: str, generation: int, assignments: Iterable[tuple[str, bytes]]
     ) -> tuple[int, bytes]:
-        """Hand in (leader) or wait for (others) the assignment."""
+        """Store the assignment (leader), or wait for it (other members)."""
         error = self._check(name, generation)
         if not error and self.state == JOINING:
             error = Error.REBALANCE_IN_PROGRESS
@@ -144,7 +144,7 @@ class Group:
         )
 
     def leave(self, name: str) -> int:
-        """Take a member out at its own wish, or because it fell silent."""
+        """Remove a member, on its request or because it was silent."""
         member = self.members.pop(name, None)
         if member is None:
             return Error.UNKNOWN_MEMBER_ID
@@ -159,7 +159,8 @@ class Group:
         self, name: str, generation: int, offsets: dict[tuple[str, int], tuple[int, str]]
     ) -> int:
         """
-        Store offsets; from outside (generation below 0) only while nobody is a member, as in Kafka.
+        Store offsets. As in Kafka, a commit from outside (generation below 0) is accepted only
+        while the group has no members.
         """
         if generation < 0 and not name:
             error = Error.UNKNOWN_MEMBER_ID if self.members else Error.NONE
@@ -172,7 +173,7 @@ class Group:
         return error
 
     def reap(self, now_s: float) -> list[str]:
-        """Take out the members that were silent for their session timeout; their names."""
+        """Remove the members that were silent for their session timeout; returns their names."""
         silent = [
             name
             for name, member in self.members.items()
@@ -183,7 +184,7 @@ class Group:
         return silent
 
     def close(self) -> None:
-        """Forget the timer and wake everybody."""
+        """Cancel the timer and answer everybody who waits."""
         if self._timer is not None:
             self._timer.cancel()
         for member in self.members.values():
@@ -222,8 +223,8 @@ class Group:
 
     def _complete(self) -> None:
         """
-        Go on when all have joined, or without those that did not within the slowest rebalance
-        timeout.
+        Continue when all members have joined, or without those that did not join within the slowest
+        rebalance timeout.
         """
         if self.state != JOINING:
             return

@@ -1,9 +1,9 @@
 """
-What the embedded broker answers: a request of one version in, the fields of its answer out.
+Answers of the embedded broker: from a request of one version to the fields of its answer.
 
-Rule of the file: a handler touches topics and groups and returns a tuple in the order of the
-answer's schema; it knows no socket. Only Fetch waits. Differences between versions are the
-`version >= n` at the end of each. Handlers of groups are in `group_handlers.py`.
+Rule of the file: a handler changes topics and groups and returns a tuple in the order of the
+answer's schema; it knows no socket. Only Fetch waits. The `version >= n` at the end of each handler
+are the differences between versions. Handlers of groups are in `group_handlers.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FIRST_PRODUCER_ID = 1_000
 
 
 class Handlers:
-    """State of the broker and one method for each API it speaks."""
+    """State of the broker, and one method per supported API."""
 
     def __init__(self, topics: Topics, address: Address, join_delay_s: float) -> None:
         self.topics = topics
@@ -62,7 +62,7 @@ class Handlers:
     # ---- records
 
     def produce(self, call: Call) -> Answer:
-        """Append; transactions are refused."""
+        """Append records; transactions are refused."""
         topics = []
         now_ms = time.time_ns() // 1_000_000
         for name, parts in call.request.topics:
@@ -96,7 +96,7 @@ class Handlers:
 
     async def fetch(self, call: Call) -> Answer:
         """
-        Read, and wait for `min_bytes` at most `max_wait_time`.
+        Read records. Waits for `min_bytes`, at most `max_wait_time`.
 
         Without transactions the last stable offset is the end, so both isolation levels read the
         same.
@@ -138,7 +138,7 @@ class Handlers:
         return topics, size, failed
 
     def list_offsets(self, call: Call) -> Answer:
-        """First, next, or first at a time."""
+        """The first offset, the next offset, or the first offset at a time."""
         topics = []
         for name, parts in call.request.topics:
             answers = []
@@ -160,7 +160,8 @@ class Handlers:
         """
         An id for an idempotent producer.
 
-        A transactional one is refused here, at its start: better than a transaction that is none.
+        A transactional producer is refused here, at its start, so that nobody relies on
+        transactions that do not exist.
         """
         if call.request.transactional_id:
             return 0, Error.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, -1, -1
@@ -170,9 +171,9 @@ class Handlers:
 
     def metadata(self, call: Call) -> Answer:
         """
-        Tell that one broker leads everything.
+        Answer that this broker leads everything.
 
-        Topics that are asked for by name come into being, where the client allows it.
+        Topics that are requested by name are created if the client allows it.
         """
         everything = call.request.topics is None or (call.version == 0 and not call.request.topics)
         create = call.version < 4 or call.request.allow_auto_topic_creation
@@ -195,7 +196,7 @@ class Handlers:
         return (*((0,) if call.version >= 3 else ()), [broker], *cluster, *controller, topics)
 
     def create_topics(self, call: Call) -> Answer:
-        """Make topics with the partitions that are asked for; replicas are not looked at."""
+        """Create topics with the requested partitions; replicas are ignored."""
         validate_only = call.version >= 1 and call.request.validate_only
         answers = []
         for name, partitions, _replicas, assignment, config in call.request.create_topic_requests:
@@ -209,7 +210,7 @@ class Handlers:
         return (0, answers) if call.version >= 2 else (answers,)
 
     def delete_topics(self, call: Call) -> Answer:
-        """Forget topics, and the offsets groups have on them."""
+        """Delete topics, and the offsets that groups have on them."""
         answers = []
         for name in call.request.topics:
             gone = self.topics.pop(name, None)
@@ -223,7 +224,7 @@ class Handlers:
         return (0, answers) if call.version >= 1 else (answers,)
 
     def create_partitions(self, call: Call) -> Answer:
-        """Add partitions."""
+        """Add partitions to topics."""
         answers = []
         for name, (count, _assignment) in call.request.topic_partitions:
             topic = self.topics.get(name)
@@ -238,7 +239,7 @@ class Handlers:
         return 0, answers
 
     def describe_configs(self, call: Call) -> Answer:
-        """Topics: what was set over Kafka's defaults. Anything else: nothing."""
+        """Settings of topics that differ from Kafka's defaults; empty for other resources."""
         answers = []
         for kind, name, wanted, *_ in call.request.resources:
             topic = self.topics.get(name) if kind == TOPIC_RESOURCE else None
@@ -259,7 +260,7 @@ class Handlers:
         return 0, answers
 
     def alter_configs(self, call: Call) -> Answer:
-        """Replace what was set on topics; anything else is accepted and forgotten."""
+        """Replace the settings of topics; settings of other resources are accepted and ignored."""
         answers = []
         for kind, name, entries in call.request.resources:
             topic = self.topics.get(name) if kind == TOPIC_RESOURCE else None
@@ -279,10 +280,10 @@ class Handlers:
 
     def incremental_alter_configs(self, call: Call) -> Answer:
         """
-        Set or delete what is named on topics, and leave the rest; anything else is accepted and
-        forgotten.
+        Set or delete the named settings of topics and leave the rest. Settings of other resources
+        are accepted and ignored.
 
-        Adding to lists is not offered.
+        Adding to lists is not supported.
         """
         answers = []
         for kind, name, entries in call.request.resources:

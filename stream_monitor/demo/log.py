@@ -1,9 +1,9 @@
 """
-One partition of the embedded broker: record batches in memory, the oldest go first.
+One partition of the embedded broker: record batches in memory; the oldest are dropped first.
 
-Rule of the file: a batch is kept as the bytes that were received; only what Kafka's brokers also
-write is changed: base offset and leader epoch, which lie outside the checksum, and the time of a
-topic whose records are dated by the broker.
+Rule of the file: a batch is kept as the received bytes. Only fields that Kafka's brokers also write
+are changed: base offset and leader epoch, which are outside the checksum, and the time, if the
+broker dates the records of the topic.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ CRC_START = 21
 TRANSACTIONAL = 0x10
 LOG_APPEND_TIME = 0x08
 CRC, LAST_TIME = 17, 35
-"""Places in the header."""
+"""Positions in the header."""
 SEQUENCES = 1 << 31
 BATCHES_REMEMBERED = 5
 PRODUCERS_REMEMBERED = 1_000
 
 
 class Batch(NamedTuple):
-    """The header of a record batch and where it lies in the bytes it came in."""
+    """The header of a record batch, and its place in the received bytes."""
 
     start: int
     stop: int
     records: int
-    """How many offsets the batch takes."""
+    """Number of offsets in the batch."""
     time_ms: int
     producer_id: int
     producer_epoch: int
@@ -64,8 +64,8 @@ class PartitionLog:
     Parameters
     ----------
     bytes_max : int
-        When more is kept, the oldest batches go (the newest always stays). `start` moves up, and
-        who wanted to read them gets OFFSET_OUT_OF_RANGE.
+        Beyond this size the oldest batches are dropped (the newest always stays). `start` then
+        increases, and whoever reads a dropped batch gets OFFSET_OUT_OF_RANGE.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -82,7 +82,7 @@ class PartitionLog:
         self, data: bytes, record_bytes_max: int, appended_ms: int | None = None
     ) -> Appended:
         """
-        Append the batches of a produce request; where one is malformed, none of them.
+        Append the batches of a produce request; if one is malformed, append none.
 
         Parameters
         ----------
@@ -91,13 +91,13 @@ class PartitionLog:
         record_bytes_max : int
             A batch above this is refused (`max.message.bytes` of the topic).
         appended_ms : int, ms
-            The time that all records get, where the broker dates them.
+            The time that all records get if the broker dates them.
 
         Returns
         -------
         Appended
-            Error code and the offset of the first record; a repeat by an idempotent producer gets
-            the offset of the first time.
+            Error code and the offset of the first record; for a repeat by an idempotent producer
+            the offset of the first append.
         """
         error, batches = parse(data, record_bytes_max)
         if error:
@@ -116,8 +116,8 @@ class PartitionLog:
 
     def read(self, offset: int, bytes_max: int) -> bytes | None:
         """
-        Batches from the one that holds `offset`; at least one where there is one, else as many as
-        fit.
+        Batches from the one that contains `offset`, as many as fit, but at least one if there is
+        one.
 
         `None`: out of range.
         """
@@ -135,8 +135,8 @@ class PartitionLog:
 
     def at_time(self, time_ms: int) -> tuple[int, int]:
         """
-        (offset, time) of the first batch whose last record is at or after a time: its first record,
-        where Kafka would name the very record. (-1, -1): none.
+        (offset, time) of the first batch whose last record is at or after a time: of the first
+        record in it, while Kafka would name the very record. (-1, -1) if there is none.
         """
         for base, last_ms in zip(self._bases, self._times_ms, strict=True):
             if last_ms >= time_ms:
@@ -144,7 +144,7 @@ class PartitionLog:
         return -1, -1
 
     def _check_sequence(self, batch: Batch) -> tuple[int, int | None]:
-        """Kafka's rules for idempotent producers: (error, offset of an earlier time or None)."""
+        """Kafka's rules for idempotent producers: (error, offset of the earlier append or None)."""
         if batch.producer_id < 0:
             return Error.NONE, None
         last = (batch.sequence + batch.records - 1) % SEQUENCES

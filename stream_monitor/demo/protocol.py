@@ -1,11 +1,11 @@
 """
-What of the Kafka protocol the embedded broker speaks: request classes, error codes, the frame
-around both.
+The part of the Kafka protocol that the embedded broker supports: request classes, error codes, the
+frame around both.
 
 Rule of the file: bytes and schemas only, no state and no sockets. Only old, non-flexible versions
-are offered; the schemas are those of aiokafka (an exact version is pinned, since they are not its
-public interface), and whatever is not listed here is not advertised, so clients say themselves that
-it is not supported.
+are offered. The schemas are those of aiokafka (an exact version is pinned, because they are not its
+public interface). APIs that are not listed here are not advertised, so clients report them as
+unsupported.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from aiokafka.protocol import (
 from stream_monitor.kafka import alter_configs
 
 FRAME_BYTES_MAX = 100 << 20
-"""Kafka's own default of `socket.request.max.bytes`; a greater length is not Kafka."""
+"""Kafka's default of `socket.request.max.bytes`; a greater length is not a Kafka request."""
 
 
 class Error:
-    """Kafka's error codes, those that are used here."""
+    """Kafka's error codes that are used here."""
 
     NONE = 0
     OFFSET_OUT_OF_RANGE = 1
@@ -103,7 +103,7 @@ VERSIONS: list[tuple[int, int, int]] = [
     (key, min(v for k, v in REQUESTS if k == key), max(v for k, v in REQUESTS if k == key))
     for key in sorted({k for k, _ in REQUESTS})
 ]
-"""What ApiVersions answers: (API key, lowest, highest)."""
+"""The answer to ApiVersions: (API key, lowest version, highest version)."""
 
 
 class Header(NamedTuple):
@@ -115,12 +115,12 @@ class Header(NamedTuple):
 
 def read_header(body: BytesIO) -> Header:
     """
-    Read the header of a request; what follows in `body` is the request.
+    Read the header of a request; the request follows in `body`.
 
     Raises
     ------
     ValueError
-        These bytes are no request.
+        These bytes are not a request.
     """
     try:
         api_key, api_version, correlation_id, length = struct.unpack(">hhih", body.read(10))
@@ -130,7 +130,7 @@ def read_header(body: BytesIO) -> Header:
 
 
 def frame(correlation_id: int, body: bytes) -> bytes:
-    """Length, correlation id and an answer, as they go over the wire."""
+    """Length, correlation id and an answer, as they are sent."""
     return struct.pack(">ii", len(body) + 4, correlation_id) + body
 
 

@@ -2,7 +2,7 @@
 What the demo shows, read from outside: `/metrics` as Prometheus reads it, `alerts` as a consumer of
 alerts reads it.
 
-Rule of the file: nothing is worked out here that the product does not publish.
+Rule of the file: nothing is computed here that the product does not publish.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from stream_monitor.demo.worker import WINDOW
 
 
 class Drift(Struct, frozen=True):
-    """A feature and how far it is from its baseline."""
+    """A feature and its distance from the baseline."""
 
     feature: str
     method: str
@@ -24,7 +24,7 @@ class Drift(Struct, frozen=True):
 
 
 class Alert(Struct, frozen=True):
-    """An alert event, the fields that are shown."""
+    """The fields of an alert event that are shown."""
 
     id: str
     fingerprint: str
@@ -43,22 +43,23 @@ class Readings(Struct):
     labels: int = 0
     accuracy: float | None = None
     drifts: list[Drift] = field(default_factory=list)
-    """The greatest first."""
+    """Distances of features, the greatest first."""
     detected: list[str] = field(default_factory=list)
-    """Signals a drift detector fires for."""
+    """Signals for which a drift detector fires."""
     firing: int = 0
 
 
 def parse_metrics(text: str, model: str) -> Readings:
     """
-    Take what is shown out of an exposition.
+    Read the values that are shown from an exposition.
 
     Parameters
     ----------
     text : str
         Answer of `/metrics`.
     model : str
-        The model that is shown; versions are added up, of gauges the last version counts.
+        The model that is shown. Counters of its versions are added; of gauges the last version
+        counts.
 
     Returns
     -------
@@ -108,7 +109,7 @@ class MetricsReader:
         await self._session.close()
 
     async def read(self) -> Readings | None:
-        """The state now; nothing when the worker does not answer."""
+        """The present values; None if the worker does not answer."""
         import aiohttp
 
         try:
@@ -123,7 +124,7 @@ class MetricsReader:
 
 
 def parse_alert(value: bytes | None, model: str) -> Alert | None:
-    """An alert of the model; nothing for other records."""
+    """An alert of the model; None for other records."""
     if value is None:
         return None
     alert = json.decode(value, type=Alert)
@@ -133,7 +134,7 @@ def parse_alert(value: bytes | None, model: str) -> Alert | None:
 async def read_alerts(
     arguments: dict[str, Any], topic: str, model: str, on_alert: Callable[[Alert], None]
 ) -> None:
-    """Read `alerts` until cancelled; only what is written from now on."""
+    """Read `alerts` until cancelled, from now on."""
     from aiokafka import AIOKafkaConsumer
 
     consumer = AIOKafkaConsumer(

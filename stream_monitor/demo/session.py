@@ -1,9 +1,8 @@
 """
-One run of the demo: broker, worker, simulation, and what they show, started and stopped in the
-right order.
+One run of the demo: broker, worker, simulation and view, started and stopped in the right order.
 
-Rule of the file: what was started last is stopped first, so nobody meets a broker that is gone. A
-run ends when it is told to, when its time is over, or when a part fails.
+Rule of the file: the part that was started last is stopped first, so that no part loses its broker.
+A run ends when it is told to, when its time is over, or when a part fails.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from stream_monitor.settings import KafkaSettings
 
 STORY_S = 60.0
 LEARNING_SHARE = 0.2
-"""Of the story; then the baseline must be there, well before the world changes."""
+"""Share of the story after which the baseline must be learnt, well before the world changes."""
 BASELINE_ROWS_MIN, BASELINE_ROWS_MAX = 50, 1_000
 METRICS_PORT = 9108
 POLL_S = 0.5
@@ -34,9 +33,9 @@ SETTLE_S = 3.0
 
 class DemoOptions(Struct, frozen=True, kw_only=True):
     """
-    What `demo` was told.
+    The options of `demo`.
 
-    `port` is that of `/metrics`; without one 9108, or any when that is taken.
+    `port` is that of `/metrics`. Without it the demo uses 9108, or a free port if 9108 is in use.
     """
 
     seconds: float | None = None
@@ -47,12 +46,12 @@ class DemoOptions(Struct, frozen=True, kw_only=True):
 
 
 class State(Struct):
-    """What is shown."""
+    """The values that are shown."""
 
     model: str
     broker: str
     embedded: bool
-    """Whether the broker is the one inside."""
+    """Whether the broker is the embedded one."""
     metrics_url: str
     chapters: tuple[Chapter, ...]
     chapter: Chapter
@@ -65,22 +64,22 @@ class State(Struct):
 
 
 class View(Protocol):
-    """Who shows it. Calls come from one event loop, `update` about twice a second."""
+    """Shows the run. Calls come from one event loop, `update` about twice a second."""
 
     def say(self, sentence: str) -> None:
-        """Something happened that is neither a number nor an alert."""
+        """Show a remark that is neither a number nor an alert."""
 
     def begin(self, state: State) -> None:
-        """Everything runs."""
+        """Show that everything runs."""
 
     def update(self, state: State) -> None:
-        """New numbers."""
+        """Show new numbers."""
 
     def alert(self, at_s: float, alert: Alert) -> None:
-        """An alert was written."""
+        """Show an alert that was written."""
 
     def chapter(self, at_s: float, chapter: Chapter) -> None:
-        """The story takes a turn."""
+        """Show a new chapter of the story."""
 
 
 async def run(options: DemoOptions, view: View, stop: asyncio.Event) -> State:
@@ -92,19 +91,19 @@ async def run(options: DemoOptions, view: View, stop: asyncio.Event) -> State:
     options
         Rate, length, broker.
     view
-        Is told what happens.
+        Shows what happens.
     stop
         Ends it when set.
 
     Returns
     -------
     State
-        The last that was shown.
+        The values that were shown last.
 
     Raises
     ------
     BrokerError
-        The broker or the worker cannot be started, or ended.
+        The broker or the worker cannot be started, or has ended.
     """
     story_s = min(STORY_S, options.seconds) if options.seconds else STORY_S
     simulation = Simulation(seed=options.seed, rate_per_s=options.rate_per_s, story_s=story_s)
@@ -134,7 +133,10 @@ async def run(options: DemoOptions, view: View, stop: asyncio.Event) -> State:
 
 @contextlib.asynccontextmanager
 async def _broker(options: DemoOptions) -> AsyncIterator[tuple[KafkaSettings, str]]:
-    """The embedded broker, or a prefix of our own on a real one that is removed afterwards."""
+    """
+    The embedded broker, or on a real broker a topic prefix of our own whose topics are removed
+    afterwards.
+    """
     if options.broker is None:
         async with Broker() as broker:
             yield KafkaSettings(bootstrap_servers=broker.bootstrap), "at_least_once"
@@ -166,7 +168,7 @@ async def _delete_topics(kafka: KafkaSettings) -> None:
 
 
 class _Play:
-    """Send and show until it is over."""
+    """Sends and shows until the run is over."""
 
     def __init__(
         self, kafka: KafkaSettings, worker: WorkerProcess, state: State, view: View
@@ -246,7 +248,7 @@ class _Play:
 
     async def _settle(self, metrics: MetricsReader, sent: Mapping[str, int]) -> None:
         """
-        Wait a little until the worker has counted what was sent, so that the summary is complete.
+        Wait a little until the worker has counted all events, so that the summary is complete.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_S):

@@ -1,10 +1,9 @@
 """
-A model server that does not exist: a real model on invented customers, and a story of what goes
-wrong.
+A simulated model server: a real model on invented customers, and a story of what goes wrong.
 
-Rule of the file: everything follows from the arguments; no clock, no I/O. The model is River's,
-trained on the clean start and never again, as served models are; so its accuracy falls because the
-world changes, not because the demo says so. River is imported when a simulation is made.
+Rule of the file: everything follows from the arguments; no clock, no I/O. The model is River's. It
+is trained on the clean start and never again, like a served model. So its accuracy falls because
+the world changes, not because the demo says so. River is imported when a simulation is made.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ COUNTRIES, COUNTRY_SHARES = ("DE", "FR", "IT"), (0.5, 0.3, 0.2)
 BROKEN = "tenure_months"
 DRIFTING = "session_minutes"
 
-# Centre and spread of each feature, what it does to the risk at first, and what after the world has
+# Centre and spread of each feature, its effect on the risk at first, and after the world has
 # changed.
 CENTRE = np.array([42.0, 3_200.0, 12_000.0, 60.0, 0.45, 1.5, 8.0])
 SPREAD = np.array([12.0, 900.0, 5_000.0, 30.0, 0.2, 1.2, 3.0])
@@ -48,7 +47,7 @@ LATENCY_MEDIAN_MS = 4.0
 
 
 class Step(NamedTuple):
-    """One event and when it is to be sent, in seconds from the start."""
+    """One event, and when to send it, in seconds from the start."""
 
     kind: str
     value: bytes
@@ -57,7 +56,7 @@ class Step(NamedTuple):
 
 
 class Chapter(NamedTuple):
-    """A turn of the story."""
+    """A chapter of the story."""
 
     at_s: float
     name: str
@@ -78,7 +77,7 @@ CHAPTERS = (
 
 
 def chapter_at(chapters: tuple[Chapter, ...], at_s: float) -> Chapter:
-    """The chapter that is being told at a time."""
+    """The chapter at a time."""
     return max(chapter for chapter in chapters if chapter.at_s <= max(at_s, 0.0))
 
 
@@ -93,7 +92,7 @@ class Block(NamedTuple):
 
 class Simulation:
     """
-    Predictions of a credit model and, about two seconds later, what became of the loans.
+    Predictions of a credit model and, about two seconds later, the outcome of the loans.
 
     Parameters
     ----------
@@ -102,7 +101,7 @@ class Simulation:
     rate_per_s : float
         Predictions a second.
     story_s : float
-        Length of the story; afterwards the last chapter goes on.
+        Length of the story; after it the last chapter continues.
 
     Examples
     --------
@@ -119,7 +118,7 @@ class Simulation:
 
     def steps(self, start_ms: int) -> Iterator[Step]:
         """
-        All events in the order they are due, without end.
+        All events in the order in which they are due, without end.
 
         Parameters
         ----------
@@ -204,7 +203,7 @@ def _draw(rng: np.random.Generator, rows: int) -> Block:
 
 
 def _features(standard: np.ndarray, channel: str) -> dict[str, Any]:
-    """What the server sees of a customer."""
+    """The features of a customer that the server sees."""
     values = np.maximum(CENTRE + SPREAD * standard, 0.0)
     features: dict[str, Any] = {
         name: round(float(value), 2) for name, value in zip(NUMERIC, values, strict=True)
@@ -223,7 +222,9 @@ def _risk(standard: np.ndarray, channel: str, risk: np.ndarray) -> float:
 
 
 def _inputs(features: dict[str, Any]) -> dict[str, float]:
-    """What the model is given: a value it cannot use is replaced by the centre, as servers do."""
+    """
+    The input of the model: a value that it cannot use is replaced by the centre, as servers do.
+    """
     inputs = {
         name: float(features[name]) if isinstance(features[name], (int, float)) else float(centre)
         for name, centre in zip(NUMERIC, CENTRE, strict=True)

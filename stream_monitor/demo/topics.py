@@ -1,8 +1,8 @@
 """
 Topics of the embedded broker: names, partitions, configuration.
 
-Rule of the file: configuration is kept and shown as it was given, but only `max.message.bytes` and
-`message.timestamp.type` are obeyed. There is no time retention and no compaction.
+Rule of the file: the configuration is stored and shown unchanged, but only `max.message.bytes` and
+`message.timestamp.type` have an effect. There is no time retention and no compaction.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Topic:
 
     @property
     def record_bytes_max(self) -> int:
-        """Greatest batch that is taken."""
+        """Size of the largest accepted batch."""
         try:
             return int(self.config.get("max.message.bytes", DEFAULTS["max.message.bytes"]))
         except ValueError:
@@ -42,11 +42,11 @@ class Topic:
 
     @property
     def dates_records(self) -> bool:
-        """Whether records get the time at which they came."""
+        """Whether the broker sets the time of records."""
         return self.config.get("message.timestamp.type") == "LogAppendTime"
 
     def grow(self, partitions: int) -> int:
-        """Add partitions up to a number; an error code when there are as many already."""
+        """Add partitions up to a number; returns an error code if there are as many already."""
         if not len(self.logs) < partitions <= PARTITIONS_MAX:
             return Error.INVALID_PARTITIONS
         self.logs += [PartitionLog(self.bytes_max) for _ in range(partitions - len(self.logs))]
@@ -54,7 +54,9 @@ class Topic:
 
 
 class Topics(dict[str, Topic]):
-    """All topics by name. A topic that is only asked for is made with `partitions` partitions."""
+    """
+    All topics by name. A topic that is only requested is created with `partitions` partitions.
+    """
 
     def __init__(self, partitions: int, bytes_max: int) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class Topics(dict[str, Topic]):
         *,
         validate_only: bool = False,
     ) -> int:
-        """Make a topic; -1 partitions means the default. Returns an error code."""
+        """Create a topic; -1 partitions means the default. Returns an error code."""
         if name in self:
             return Error.TOPIC_ALREADY_EXISTS
         if not NAME.fullmatch(name) or name in {".", ".."}:
@@ -86,7 +88,7 @@ class Topics(dict[str, Topic]):
         return Error.NONE
 
     def log(self, name: str, partition: int) -> PartitionLog | None:
-        """The log of a partition, or nothing."""
+        """The log of a partition, or None."""
         topic = self.get(name)
         return (
             topic.logs[partition]

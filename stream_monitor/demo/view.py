@@ -1,5 +1,5 @@
 """
-How the demo looks: a live page in a terminal, lines elsewhere, silence for `--json`.
+The views of the demo: a live page in a terminal, lines elsewhere, silence for `--json`.
 
 Rule of the file: it shows what it is given and decides nothing.
 """
@@ -19,7 +19,7 @@ LINE_EVERY_S = 2.0
 DRIFTS_SHOWN = 3
 PSI_SHOWN_MIN = 0.01
 SIGNALS = {"__error__": "errors", "__score__": "score", "__prediction__": "prediction"}
-"""How signals that are no features are called here."""
+"""Names of signals that are not features."""
 WHAT_IT_IS = (
     "The broker is a small one inside this process: memory only, 127.0.0.1 only, nothing is kept. "
     "For anything else give --broker HOST:PORT. Its speed is no benchmark."
@@ -37,7 +37,7 @@ WHERE_IT_WRITES = (
 
 
 def what_it_is(state: State) -> str:
-    """What a person must know of the broker."""
+    """What a person must know about the broker."""
     return WHAT_IT_IS if state.embedded else WHERE_IT_WRITES
 
 
@@ -68,7 +68,7 @@ def alert_line(at_s: float, alert: Alert) -> str:
 
 
 def numbers(state: State) -> dict[str, str]:
-    """What is counted and measured, as text."""
+    """The counts and measurements, as text."""
     readings = state.readings
     far = [drift for drift in readings.drifts if drift.score >= PSI_SHOWN_MIN]
     worst = ", ".join(
@@ -90,7 +90,7 @@ def numbers(state: State) -> dict[str, str]:
 
 
 class LineView:
-    """Lines, for logs and pipes."""
+    """Prints lines, for logs and pipes."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -103,17 +103,17 @@ class LineView:
         self._out.flush()
 
     def say(self, sentence: str) -> None:
-        """One line."""
+        """Print a remark."""
         print(sentence, file=self._out, flush=True)
 
     def begin(self, state: State) -> None:
-        """Say where everything is."""
+        """Print the addresses of everything."""
         self.say(what_it_is(state))
         self.say(f"broker {state.broker}   metrics {state.metrics_url}")
         self.chapter(0.0, state.chapter)
 
     def update(self, state: State) -> None:
-        """A line every two seconds."""
+        """Print the numbers every two seconds."""
         if state.elapsed_s >= self._next_s:
             self._next_s = state.elapsed_s + LINE_EVERY_S
             self.say(
@@ -122,17 +122,17 @@ class LineView:
             )
 
     def alert(self, at_s: float, alert: Alert) -> None:
-        """One line."""
+        """Print an alert."""
         self.say(alert_line(at_s, alert))
 
     def chapter(self, at_s: float, chapter: Chapter) -> None:
-        """One line."""
+        """Print a chapter."""
         self.say(f"{at_s:6.1f} s  STORY     {chapter.sentence}")
 
 
 class LiveView:
     """
-    What happens, line by line, above a panel of numbers that renews itself, for people.
+    Prints what happens line by line, above a panel of numbers that is refreshed, for people.
 
     Lines wrap and stay in the terminal's history.
     """
@@ -151,27 +151,27 @@ class LiveView:
         self._live.stop()
 
     def say(self, sentence: str) -> None:
-        """A remark."""
+        """Print a remark."""
         self._live.console.print(sentence, style="dim", markup=False)
 
     def begin(self, state: State) -> None:
-        """Say what it is."""
+        """Print what is shown here."""
         self.say(what_it_is(state))
         self.chapter(0.0, state.chapter)
 
     def update(self, state: State) -> None:
-        """Draw the panel anew."""
+        """Redraw the panel."""
         self._live.update(self._panel(state))
 
     def alert(self, at_s: float, alert: Alert) -> None:
-        """One entry."""
+        """Print an alert as an entry."""
         style = STYLES.get("resolved" if alert.status == "resolved" else alert.severity, "")
         self._entry(
             at_s, alert.status.upper(), f"{alert.severity} {alert.kind}: {alert.summary}", style
         )
 
     def chapter(self, at_s: float, chapter: Chapter) -> None:
-        """One entry."""
+        """Print a chapter as an entry."""
         self._entry(at_s, "STORY", chapter.sentence, "bold")
 
     def _entry(self, at_s: float, what: str, sentence: str, style: str) -> None:
@@ -208,7 +208,7 @@ class LiveView:
 
 
 class NoView:
-    """Nothing until the end, for `--json`."""
+    """Shows nothing until the end, for `--json`."""
 
     def __enter__(self) -> Self:
         return self
@@ -216,11 +216,11 @@ class NoView:
     def __exit__(self, *_: object) -> None: ...
 
     def say(self, sentence: str) -> None:
-        """For whoever looks at stderr."""
+        """Print a remark to stderr."""
         print(sentence, file=sys.stderr, flush=True)
 
     def begin(self, state: State) -> None:
-        """Say where the metrics are."""
+        """Print the address of the metrics to stderr."""
         self.say(f"metrics {state.metrics_url}")
 
     def update(self, state: State) -> None: ...
@@ -231,7 +231,7 @@ class NoView:
 
 
 def summary(state: State) -> dict[str, Any]:
-    """The end of a run, for programs."""
+    """The summary of a run, for programs."""
     readings = state.readings
     return {
         "model": state.model,
@@ -257,7 +257,7 @@ def summary(state: State) -> dict[str, Any]:
 
 
 def summary_text(state: State) -> str:
-    """The end of a run, for people."""
+    """The summary of a run, for people."""
     fired = [alert for _, alert in state.alerts if alert.status == "firing"]
     kinds = ", ".join(sorted({alert.kind for alert in fired})) or "none"
     readings = state.readings

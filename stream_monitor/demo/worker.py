@@ -2,7 +2,7 @@
 The worker of the demo: a process of its own, configured by a file in a temporary directory.
 
 Rule of the file: it is started and stopped as an operator would do it (`worker --config FILE`,
-SIGTERM), so the demo shows the product and nothing else.
+SIGTERM), so the demo shows the real product.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def configuration(
 
 
 def free_port(wanted: int) -> int:
-    """The wanted port when it is free, else 0 (the worker then takes any)."""
+    """The wanted port if it is free, otherwise 0 (the worker then uses any)."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -85,24 +85,24 @@ def free_port(wanted: int) -> int:
 
 class WorkerProcess:
     """
-    A worker, to be used in `async with`: ready on entry, gone on exit.
+    A worker, to be used in `async with`: ready on entry, ended on exit.
 
     Parameters
     ----------
     settings : dict
         Content of its `monitor.yaml`.
     command : sequence of str
-        How it is called; `--config FILE` is added.
+        Command that starts it; `--config FILE` is added.
 
     Raises
     ------
     BrokerError
-        On entry, when it ends or is not ready in time; with the end of its log.
+        On entry if it ends or is not ready in time; with the end of its log.
     """
 
     def __init__(self, settings: dict[str, Any], command: Sequence[str] = COMMAND) -> None:
         self.url = ""
-        """Where it serves `/metrics`."""
+        """Address of its `/metrics`."""
         self._settings = settings
         self._command = command
         self._directory = tempfile.TemporaryDirectory(prefix="stream-monitor-demo-")
@@ -163,12 +163,12 @@ class WorkerProcess:
 
     async def wait(self) -> None:
         """
-        Return never, unless it ends by itself.
+        Never return, unless the worker ends by itself.
 
         Raises
         ------
         BrokerError
-            It ended.
+            The worker ended.
         """
         assert self._process is not None
         code = await self._process.wait()
