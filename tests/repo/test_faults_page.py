@@ -17,13 +17,13 @@ ROW = re.compile(r"^\| (\d+) \|(.*)\|(.*)\|(.*)\|$", re.MULTILINE)
 
 
 @cache
-def names_in(path: str) -> dict[str, ast.FunctionDef]:
+def names_in(path: str) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
     file = ROOT / path
     tree = ast.parse(file.read_text("utf-8")) if file.is_file() else ast.Module([], [])
     return {
         n.name: n
         for n in ast.walk(tree)
-        if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and n.name.startswith("test_")
     }
 
 
