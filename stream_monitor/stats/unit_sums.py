@@ -1,0 +1,185 @@
+"""
+Outcomes of an arm of an experiment as six sums over its units, and what they say: the mean, its
+variance between units, and the contrast of two arms.
+
+Rule of the file: the unit (a user, a session) is what was randomised, so it is the only independent
+thing. A unit whose `n` outcomes add up to `x` enters the six sums 1, n, x, n², n·x and x², and
+leaves them with the same terms. Sums are (…, 6) float64, so that all arms and outcomes of an
+experiment are one array.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stream_monitor.arrays import Float
+
+UNITS, N, X, NN, NX, XX = range(6)
+"""Places of the sums over units: of 1, n, x, n², n·x and x²."""
+WIDTH = 6
+EPSILON = float(np.finfo(np.float64).eps)
+
+
+def unit_terms(n: ArrayLike, x: ArrayLike) -> Float:
+    """
+    The terms that units add to the six sums; a unit without outcomes adds nothing.
+
+    Parameters
+    ----------
+    n, x : (…) float64
+        Outcomes of each unit, and what they add up to.
+
+    Returns
+    -------
+    (…, 6) float64
+
+    Examples
+    --------
+    A unit had two outcomes, 1 and 0. A third one comes, and it is 1.
+
+    >>> sums = unit_terms(np.array([2.0, 0.0]), np.array([1.0, 0.0])).sum(axis=0)
+    >>> sums += unit_terms(np.array(3.0), np.array(2.0)) - unit_terms(np.array(2.0), np.array(1.0))
+    >>> sums.tolist()
+    [1.0, 3.0, 2.0, 9.0, 6.0, 4.0]
+    """
+    a, b = np.asarray(n, np.float64), np.asarray(x, np.float64)
+    return np.stack([(a > 0) * 1.0, a, b, a * a, a * b, b * b], axis=-1)
+
+
+def mean_and_variance(sums: Float) -> tuple[Float, Float]:
+    """
+    Mean of an outcome, and the variance of that mean between units.
+
+    Parameters
+    ----------
+    sums : (…, 6) float64
+
+    Returns
+    -------
+    mean, variance : (…) float64
+        NaN without outcomes; the variance is infinite below two units, and 0 where the units do
+        not differ by more than rounding.
+
+    Notes
+    -----
+    The mean is the ratio Σx / Σn. Its variance is Σ(x - mean·n)² · U/(U - 1) / (Σn)², the delta
+    method for a ratio, which is the cluster-robust variance by unit. With one outcome a unit it is
+    the sample variance divided by the number of units. A running sum of U equal numbers can be
+    wrong by U times the precision of a double, so what is below that is no variance: at 200,000
+    units a standard deviation of 0.001 % of the mean.
+
+    References
+    ----------
+    A. Deng, U. Knoblich, J. Lu, Applying the delta method in metric analytics, KDD 2018.
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0, 4.0, 9.0])
+    >>> mean, variance = mean_and_variance(unit_terms(np.ones(4), x).sum(axis=0))
+    >>> float(mean), bool(np.isclose(variance, x.var(ddof=1) / 4))
+    (4.0, True)
+    """
+    units, n, x, nn, nx, xx = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.where(n > 0, x / n, np.nan)
+        squares = xx - 2 * mean * nx + mean * mean * nn
+        noise = EPSILON * (8 + units) * (xx + 2 * np.abs(mean * nx) + mean * mean * nn)
+        between = np.where(squares > noise, squares, 0.0) * units / (units - 1) / (n * n)
+        return mean, np.where((units >= 2) & (n > 0), between, np.inf)
+
+
+def difference(control: Float, arm: Float) -> tuple[Float, Float]:
+    """
+    The mean of an arm less that of the control, and the variance of this estimate.
+
+    Parameters
+    ----------
+    control, arm : (…, 6) float64
+        Sums over units.
+
+    Returns
+    -------
+    estimate, variance : (…) float64
+
+    Examples
+    --------
+    >>> control, arm = (unit_terms(np.ones(4), x).sum(axis=0) for x in ([1, 2, 4, 9], [2, 3, 5, 9]))
+    >>> estimate, variance = difference(control, arm)
+    >>> float(estimate), round(float(variance), 3)
+    (0.75, 5.562)
+    """
+    (mean, variance), (other, of_other) = mean_and_variance(arm), mean_and_variance(control)
+    return mean - other, variance + of_other
+
+
+def log_ratio(control: Float, arm: Float) -> tuple[Float, Float]:
+    """
+    The logarithm of the ratio of the means, arm to control, and the variance of this estimate.
+
+    Parameters
+    ----------
+    control, arm : (…, 6) float64
+        Sums over units.
+
+    Returns
+    -------
+    estimate, variance : (…) float64
+        NaN and infinite unless both means are positive.
+
+    Examples
+    --------
+    >>> control, arm = (unit_terms(np.ones(4), x).sum(axis=0) for x in ([1, 2, 4, 9], [2, 3, 5, 9]))
+    >>> estimate, variance = log_ratio(control, arm)
+    >>> round(float(np.exp(estimate)), 4), round(float(variance), 3)
+    (1.1875, 0.304)
+    """
+    (mean, variance), (other, of_other) = mean_and_variance(arm), mean_and_variance(control)
+    known = (mean > 0) & (other > 0)
+    mean, other = np.where(known, mean, 1.0), np.where(known, other, 1.0)
+    estimate = np.where(known, np.log(mean) - np.log(other), np.nan)
+    return estimate, np.where(known, variance / mean**2 + of_other / other**2, np.inf)
+
+
+def effective_units(sums: Float) -> Float:
+    """
+    The number of equally active units that would know as much: (Σn)² / Σn².
+
+    Parameters
+    ----------
+    sums : (…, 6) float64
+
+    Notes
+    -----
+    A few very active units decide the mean of an arm. 9,000 users whose activity is Pareto
+    distributed can be worth 70.
+
+    Examples
+    --------
+    >>> sums = unit_terms(np.array([1.0, 1, 1, 97]), np.zeros(4)).sum(axis=0)
+    >>> round(float(effective_units(sums)), 2)
+    1.06
+    """
+    n, nn = np.asarray(sums)[..., N], np.asarray(sums)[..., NN]
+    found: Float = n * n / np.where(nn > 0, nn, 1.0)
+    return found
+
+
+def rarer_answers(sums: Float) -> Float:
+    """
+    How often the rarer answer of a yes/no outcome occurred; the normal approximation needs about
+    20.
+
+    Parameters
+    ----------
+    sums : (…, 6) float64
+        Of outcomes that are 0 or 1.
+
+    Examples
+    --------
+    >>> float(rarer_answers(unit_terms(np.array([4.0, 3.0]), np.array([3.0, 3.0])).sum(axis=0)))
+    1.0
+    """
+    n, x = np.asarray(sums)[..., N], np.asarray(sums)[..., X]
+    found: Float = np.minimum(x, n - x)
+    return found
