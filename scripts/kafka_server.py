@@ -2,12 +2,15 @@
 A real Apache Kafka (KRaft, one node, one JVM; or several nodes as one cluster) on free ports of
 127.0.0.1, from Maven's packages. Needs Java 17 and Maven.
 
-Example: python scripts/kafka_server.py        # prints the bootstrap address, until Ctrl-C
+Example: python scripts/kafka_server.py           # prints the bootstrap address, until Ctrl-C
+         python scripts/kafka_server.py --fetch   # only fetches the packages
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -92,11 +95,15 @@ def classpath() -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    """
+    A port that nobody listens on. None of those that the system gives to clients: one of them may
+    have it when a broker starts again.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 class KafkaServer:
@@ -167,7 +174,6 @@ class KafkaServer:
             f"-Xmx{self.heap_mb}m",
             "-Xms128m",
             "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=4",
             "-cp",
             classpath(),
             main,
@@ -236,6 +242,9 @@ def main() -> int:
     if why := missing():
         print(why, file=sys.stderr)
         return 1
+    if sys.argv[1:] == ["--fetch"]:
+        classpath()
+        return 0
     server = KafkaServer().start()
     # else they end this process at once, and nobody stops the broker
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
