@@ -1,6 +1,9 @@
 """
-A real Apache Kafka: `KAFKA_BOOTSTRAP` when it is set, else one JVM from Maven's packages. Without
-either the tests are skipped, and in CI that is a failure.
+A real Apache Kafka: `KAFKA_BOOTSTRAP` when it is set, else one JVM from Maven's packages for each
+process of the tests. Without either the tests are skipped, and in CI that is a failure.
+
+Rule of the file: tests share a broker, each with topics of its own; one that hurts its broker
+starts another.
 """
 
 from __future__ import annotations
@@ -17,6 +20,27 @@ import pytest
 from tests.kafka.site import Site
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kafka_server.py"
+LONGEST_FIRST = (
+    "test_chaos.py",
+    "test_recovery.py",
+    "test_security.py",
+    "test_poison.py",
+    "test_silent_ends.py",
+    "test_abuse.py",
+    "test_sources.py",
+    "test_bench.py",
+    "test_in_step.py",
+)
+"""Otherwise one process would wait for the other at the end."""
+
+# Brokers of tests do not live long enough for the second compiler of the JVM to pay.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    order = {here / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 class Kafka(NamedTuple):

@@ -6,6 +6,7 @@ Rule of the file: nothing of it is shared between tests, so that each begins wit
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Message, Producer
+from confluent_kafka import Message, Producer
+
+from bench import chaos_check
 
 DEADLINE_S = 60
 CONFIG = """
@@ -113,28 +116,17 @@ class Site:
             producer.poll(0)
         assert producer.flush(30) == 0
 
-    def letters(self) -> list[Message]:
-        return [m for m in read_all(self.bootstrap, self.prefix + "dead-letters") if not m.error()]
+    def letters(self, expected: int = 0) -> list[Message]:
+        """Dead letters, as soon as so many are there."""
+        topic = self.prefix + "dead-letters"
+        if expected:
+            self.wait("dead letters", lambda: len(read_all(self.bootstrap, topic)) >= expected)
+        return read_all(self.bootstrap, topic)
 
 
 def read_all(bootstrap: str, topic: str) -> list[Message]:
-    options = {
-        "bootstrap.servers": bootstrap,
-        "group.id": f"reader-{random.randrange(10**9)}",
-        "auto.offset.reset": "earliest",
-        "isolation.level": "read_committed",
-    }
-    consumer = Consumer(options)
-    consumer.subscribe([topic])
-    out: list[Message] = []
-    quiet = 0
-    while quiet < 4 or (not out and quiet < 20):
-        message = consumer.poll(0.25)
-        quiet = quiet + 1 if message is None else 0
-        if message is not None:
-            out.append(message)
-    consumer.close()
-    return out
+    """What is committed on a topic now."""
+    return list(itertools.chain(*chaos_check.read(bootstrap, topic).values()))
 
 
 def header(message: Message, name: str) -> str:

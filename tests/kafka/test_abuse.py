@@ -121,7 +121,7 @@ def test_settings_of_a_source_that_brokers_apply_and_partitions_that_come_later(
     stored = read_all(site.bootstrap, site.prefix + "predictions")
     assert {m.timestamp()[0] for m in stored} == {2}, "the broker's time"
     assert min(m.timestamp()[1] for m in stored) >= began_ms - 1_000
-    (letter,) = site.letters()
+    (letter,) = site.letters(1)
     assert (header(letter, "stream-monitor.reason"), letter.value()) == ("too_large", b"")
     assert int(header(letter, "stream-monitor.truncated")) > 6 << 20
     grow(site, "predictions", 3)

@@ -18,8 +18,9 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_and_nothing_counted_twice(kafka):
-    # its defaults: 60,000 events in two minutes
-    options = chaos.parser().parse_args(["--seed", "1", "--steals", "1"])
+    options = chaos.parser().parse_args(
+        ["--seed", "1", "--steals", "1", "--events", "30000", "--minutes", "1"]
+    )
     report = chaos.run(options)
     print(json.dumps(report, indent=1))
     assert report["differences"] == []
@@ -29,8 +30,8 @@ def test_nothing_is_lost_and_nothing_counted_twice(kafka):
         report["events lost"],
         report["events counted twice"],
     ) == (0, 0, 0, 0)
-    assert report["events"] == 60_000
+    assert report["events"] == 30_000
     assert report["faults"]["zombies fenced"] >= 1
     assert report["faults"]["kill -9"] >= 4
-    assert report["alert transitions"] > 300
+    assert report["alert transitions"] > 150
     assert report["rebalances"] > 5

@@ -17,6 +17,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from bench import chaos_check
 from bench.chaos_fleet import Member
 from tests.kafka.site import Site
 
@@ -89,6 +90,11 @@ def counted(members: list[Member], series: str) -> float:
     return sum(m.metrics().get(series, 0.0) for m in members)
 
 
+def committed(site: Site, topic: str) -> dict[int, tuple[int, int]]:
+    """By partition: what the group committed, and the end."""
+    return chaos_check.ends(site.bootstrap, site.prefix + "group", site.prefix + topic)
+
+
 def send(site: Site, topic: str, start: int, end: int, **fields: Any) -> None:
     producer = Producer(
         {
@@ -122,14 +128,15 @@ def test_labels_wait_for_predictions_that_another_worker_reads(
     send(site, "predictions", 0, 1, prediction=1)
     send(site, "labels", 0, 1, label=1)
     wait("the first pair", lambda: counted(workers, labels) == 1)
-    time.sleep(2)  # both have committed how far they are
+    for topic in ("predictions", "labels"):
+        wait("how far they are is committed", lambda of=topic: committed(site, of) == {0: (1, 1)})
     taken = 'stream_monitor_records_total{outcome="forwarded",topic="labels"}'
     waited = (
         f'stream_monitor_source_wait_seconds_total{{partition="0",topic="{site.prefix}labels"}}'
     )
     reader.send(signal.SIGSTOP)
     send(site, "predictions", 1, UNLABELLED + PAIRS, prediction=1)
-    time.sleep(2)  # the other one has asked
+    time.sleep(4)  # the other one asks twice a second
     send(site, "labels", UNLABELLED, UNLABELLED + PAIRS, label=1)
     wait("they wait", lambda: labeller.metrics().get(waited, 0) > 1)
     assert labeller.metrics()[taken] < PENDING

@@ -1,4 +1,7 @@
-"""How soon a survivor has taken over, and how a worker ends under load; a broker that is away."""
+"""
+A survivor takes over, a worker ends under load, a broker is away. How soon is measured by
+`bench/recovery.py`.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,7 @@ from stream_monitor.stages.snapshots import Manifest
 from tests.kafka.site import value
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
-TAKEN_OVER_S, CAUGHT_UP_S = 15, 25
-"""
-Ten of them are the session timeout.
-
-The second leaves room for a machine of two cores that runs the broker and the sender too.
-"""
+TERM_S = 10
 BEHIND_S = 2
 """So far behind the sender counts as caught up: rows wait for a flush and for their reduction."""
 
@@ -60,11 +58,11 @@ class Load:
             self.sent.append((time.monotonic(), len(self.feed.oracle.predictions)))
             time.sleep(0.1)
 
-    def wait(self, what: str, condition: Any, limit_s: float = 60) -> float:
+    def wait(self, what: str, condition: Any, limit_s: float = 60) -> None:
         began = time.monotonic()
         while time.monotonic() - began < limit_s:
             if condition():
-                return time.monotonic() - began
+                return
             time.sleep(0.2)
         pytest.fail(f"not within {limit_s} s: {what}\n" + "\n".join(m.log for m in self.members))
 
@@ -119,13 +117,18 @@ class Load:
         self.feed.join(120)
         assert not self.feed.failed
         expected = self.feed.oracle.expected()
+
+        def wrong() -> list[str]:
+            got, twice = chaos_check.shown([m.metrics() for m in self.members])
+            return twice + chaos_check.differences("oracle and /metrics", expected, got)
+
         self.wait(
             "everything is counted",
             lambda: self.counted() == sum(of["predictions"] for of in expected.values()),
         )
-        time.sleep(3)
-        got, twice = chaos_check.shown([m.metrics() for m in self.members])
-        assert twice + chaos_check.differences("oracle and /metrics", expected, got) == []
+        self.wait("and reduced", lambda: not wrong())
+        time.sleep(1)  # nothing comes twice
+        assert wrong() == []
 
     def close(self) -> None:
         for member in self.members:
@@ -136,35 +139,28 @@ class Load:
 
 
 def test_after_kill_9_a_survivor_takes_over_and_catches_up(kafka, tmp_path):
-    load = Load(tmp_path, workers=2, rate=2_000, seconds=45)
+    load = Load(tmp_path, workers=2, rate=1_000, seconds=30)
     try:
-        load.wait("both fold", load.caught_up)
-        time.sleep(5)
+        load.wait("both fold", lambda: load.counted() > 3_000)
         load.members[0].send(signal.SIGKILL)
         load.members[0].process.wait(10)
-        over = load.wait(
+        load.wait(
             "the survivor has everything", lambda: sorted(load.members[1].owned()) == [0, 1, 2, 3]
         )
-        took = over + load.wait("and has caught up", load.caught_up)
-        print(f"taken over after {over:.1f} s, caught up after {took:.1f} s")
-        assert over < TAKEN_OVER_S
-        assert took < CAUGHT_UP_S
+        load.wait("and has caught up", load.caught_up)
         load.exact()
     finally:
         load.close()
 
 
 def test_sigterm_under_load_leaves_nothing_to_replay(kafka, tmp_path):
-    load = Load(tmp_path, workers=1, rate=4_000, seconds=20)
+    load = Load(tmp_path, workers=1, rate=2_000, seconds=12)
     try:
-        load.wait("it folds", load.caught_up)
-        time.sleep(5)
+        load.wait("it folds", lambda: load.counted() > 5_000)
         began = time.monotonic()
         load.members[0].send(signal.SIGTERM)
         assert load.members[0].process.wait(20) == 0, load.members[0].log
-        took = time.monotonic() - began
-        print(f"ended after {took:.1f} s")
-        assert took < 10
+        assert time.monotonic() - began < TERM_S
         # INGEST reads nothing again,
         assert load.committed("predictions") == load.written("predictions")
         assert load.committed("labels") == load.written("labels")
@@ -178,7 +174,7 @@ def test_sigterm_under_load_leaves_nothing_to_replay(kafka, tmp_path):
 
 def test_a_broker_away_for_a_minute_is_waited_for(kafka, tmp_path):
     """The worker stays, says that it is not ready, keeps its memory, and is exact afterwards."""
-    load = Load(tmp_path, workers=1, rate=500, seconds=100)
+    load = Load(tmp_path, workers=1, rate=300, seconds=80)
     worker = load.members[0]
 
     def rss_mb() -> int:

@@ -41,7 +41,10 @@ from tests.kafka.demanding_broker import (
 )
 from tests.kafka.test_worker import Process, events, send, wait
 
-pytestmark = pytest.mark.kafka
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.xdist_group("security"),  # one broker for all of them
+]
 ROWS = 300
 
 

@@ -9,13 +9,14 @@ import asyncio
 import json
 import signal
 import sys
-import time
 from collections import Counter
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import OffsetAndMetadata
 
 from bench.odd_records import event
+from stream_monitor.ingest import home
 from stream_monitor.stages.poison import parted
 from tests.kafka.site import Site, header, value
 
@@ -59,17 +60,17 @@ main()
 SET_ASIDE = 'stream_monitor_dead_letters_total{reason="ended_worker",topic="observations"}'
 
 
-def metadata(site: Site, topic: str) -> list[str]:
-    """Of the group's commits."""
+def commits(site: Site, topic: str) -> dict[int, OffsetAndMetadata]:
+    """Of the group, by partition."""
 
-    async def ask() -> list[str]:
+    async def ask() -> dict[int, OffsetAndMetadata]:
         admin = AIOKafkaAdminClient(bootstrap_servers=site.bootstrap)
         await admin.start()
         try:
             found = await admin.list_consumer_group_offsets(site.prefix + "group")
         finally:
             await admin.close()
-        return [at.metadata for tp, at in sorted(found.items()) if tp.topic == site.prefix + topic]
+        return {tp.partition: at for tp, at in found.items() if tp.topic == site.prefix + topic}
 
     return asyncio.run(ask())
 
@@ -79,7 +80,7 @@ def begun(site: Site, topic: str) -> int:
     The greatest number of tenures that began at a position; those of `observations` are marked on
     `snapshots`.
     """
-    return max((parted(text)[2] for text in metadata(site, topic)), default=-1)
+    return max((parted(at.metadata)[2] for at in commits(site, topic).values()), default=-1)
 
 
 def letters(site: Site) -> Counter[tuple[str, str]]:
@@ -97,7 +98,8 @@ def test_an_observation_that_crashes_the_worker_three_times_is_set_aside(site: S
     site.start(("-c", CRASHING))
     site.send([event(f"before-{i}") for i in range(10)])
     site.wait("before", lambda: site.predictions() == 10)
-    time.sleep(3)  # a transaction: it goes on
+    place, nothing = home("m", 4), OffsetAndMetadata(0, "")
+    site.wait("a transaction", lambda: commits(site, "observations").get(place, nothing).offset > 0)
     site.send([event("e", "crash-evaluate")])
     assert site.ended() == 9
     for _ in range(3):  # each begins where the first has ended

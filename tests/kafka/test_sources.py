@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from bench.chaos_fleet import Member
-from stream_monitor.ingest import tick
+from stream_monitor.ingest import home, tick
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 DEADLINE_S = 60
@@ -241,7 +241,10 @@ def test_observations_that_retention_took_before_they_were_folded_are_counted(si
     site.start()
     site.send(100)
     site.wait("counted", lambda: site.counted() == 100)
-    time.sleep(3)  # the first transaction, with a snapshot
+    site.wait(
+        "the first transaction, with a snapshot",
+        lambda: site.committed("observations")[home("m", 4)] > 0,
+    )
     site.send(100)
     site.wait("counted", lambda: site.counted() == 200)
     site.kill()  # no snapshot of these

@@ -353,6 +353,13 @@ def test_no_file_tells_of_the_machine_it_was_written_on() -> None:
     assert [named(p) for p in tracked() if p.is_symlink()] == []
 
 
+def test_what_needs_a_real_kafka_is_where_it_is_run() -> None:
+    """`scripts/test` runs one folder for it."""
+    marked = [named(path) for path in SOURCES if "pytest.mark." + "kafka" in path.read_text()]
+    assert marked
+    assert [path for path in marked if not path.startswith("tests/kafka/")] == []
+
+
 def test_no_file_is_large() -> None:
     assert [named(p) for p in tracked() if p.stat().st_size > 300_000] == []
 
