@@ -145,6 +145,23 @@ def rows() -> list[tuple[str, bytes, int]]:
     return events(1_800, 1)
 
 
+@pytest.fixture(scope="module")
+def log(rows) -> list[bytes]:
+    return log_of(rows, 50)
+
+
+@pytest.fixture(scope="module")
+def whole(log) -> Shard:
+    """All of the log, for comparison: nobody changes it."""
+    return folded(log)
+
+
+@pytest.fixture(scope="module")
+def coarse(rows) -> Shard:
+    """The same of a log in large pieces."""
+    return folded(log_of(rows, 1_000))
+
+
 def shown(shard: Shard) -> dict[tuple[Any, ...], Any]:
     """Every sample of the shard by name and labels."""
     return {
@@ -160,8 +177,8 @@ def near(a: Any, b: Any) -> bool:
     return a == pytest.approx(b, rel=1e-9, abs=1e-9) if isinstance(a, float) else bool(a == b)
 
 
-def test_something_happens(rows):
-    shard = folded(log_of(rows, 1_000))
+def test_something_happens(coarse):
+    shard = coarse
     kinds = {(a["model"], a["kind"]) for a in told(shard)}
     assert {
         ("a", "performance"),
@@ -183,8 +200,8 @@ def test_something_happens(rows):
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
-def test_cutting_the_log_does_not_matter(rows, size):
-    one, other = folded(log_of(rows, 1_000)), folded(log_of(rows, size))
+def test_cutting_the_log_does_not_matter(rows, coarse, size):
+    one, other = coarse, folded(log_of(rows, size))
     assert near(one.summary(), other.summary())
     assert near(shown(one), shown(other))
     assert (
@@ -197,15 +214,13 @@ def test_cutting_the_log_does_not_matter(rows, size):
     ]
 
 
-def test_the_same_log_gives_the_same_bytes(rows):
-    log = log_of(rows, 50)
-    assert folded(log).outbox == folded(log).outbox
+def test_the_same_log_gives_the_same_bytes(log, whole):
+    assert folded(log).outbox == whole.outbox
 
 
-def test_repeated_records_are_seen_before(rows):
-    log = log_of(rows, 50)
+def test_repeated_records_are_seen_before(log, whole):
     half = len(log) // 2
-    once, again = folded(log), folded([*log[:half], *log[half - 10 : half], *log[half:], *log[-5:]])
+    once, again = whole, folded([*log[:half], *log[half - 10 : half], *log[half:], *log[-5:]])
     assert near(
         {k: v for k, v in once.summary().items() if k != "records"},
         {k: v for k, v in again.summary().items() if k != "records"},
@@ -215,9 +230,7 @@ def test_repeated_records_are_seen_before(rows):
 
 
 @pytest.mark.parametrize("at", [1, 17, 60])
-def test_restoring_is_invisible(rows, at):
-    log = log_of(rows, 50)
-    whole = folded(log)
+def test_restoring_is_invisible(log, whole, at):
     first = folded(log[:at])
     parts = {k: v for k, v in first.snapshot().items() if v is not None}
     restored = Shard.restore(0, SETTINGS, parts)
@@ -227,14 +240,13 @@ def test_restoring_is_invisible(rows, at):
     assert after.summary() == whole.summary()
 
 
-def test_a_look_at_the_gauges_does_not_show(rows):
-    log = log_of(rows, 50)
+def test_a_look_at_the_gauges_does_not_show(log, whole):
     watched = Shard(0, SETTINGS)
     for i, record in enumerate(log):
         watched.fold(record)
         if i % 5 == 0:
             assert all(s.name for s in watched.samples())
-    assert watched.outbox == folded(log).outbox
+    assert watched.outbox == whole.outbox
 
 
 def test_counts_add_up(rows):
