@@ -128,8 +128,8 @@ def test_labels_wait_for_predictions_that_another_worker_reads(
     send(site, "predictions", 0, 1, prediction=1)
     send(site, "labels", 0, 1, label=1)
     wait("the first pair", lambda: counted(workers, labels) == 1)
-    for topic in ("predictions", "labels"):
-        wait("how far they are is committed", lambda of=topic: committed(site, of) == {0: (1, 1)})
+    sources = ("predictions", "labels")
+    wait("both commit", lambda: all(committed(site, topic) == {0: (1, 1)} for topic in sources))
     taken = 'stream_monitor_records_total{outcome="forwarded",topic="labels"}'
     waited = (
         f'stream_monitor_source_wait_seconds_total{{partition="0",topic="{site.prefix}labels"}}'

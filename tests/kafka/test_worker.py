@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from confluent_kafka import Producer
 
-from tests.kafka.site import read_all
+from tests.kafka.site import header, read_all, reasons, value
 
 pytestmark = pytest.mark.kafka
 DEADLINE_S = 60
@@ -161,7 +161,7 @@ def test_counts_are_exact_through_kill_and_every_alert_is_there_once(
         code = worker.process.wait(20)
     assert code == 0, (tmp_path / f"{kills}.log").read_text()
     assert kills == 2
-    alerts = [json.loads(m.value()) for m in read_all(kafka.bootstrap, prefix + "alerts")]
+    alerts = [json.loads(value(m)) for m in read_all(kafka.bootstrap, prefix + "alerts")]
     assert {a["model"] for a in alerts if a["status"] == "firing"} == set(want)
     ids = [a["id"] for a in alerts]
     assert len(ids) == len(set(ids))
@@ -175,7 +175,7 @@ def test_bad_records_are_dead_letters_and_the_good_ones_count(
         wait("ready", lambda: worker.metrics().get("stream_monitor_ready") == 1)
         producer = Producer({"bootstrap.servers": kafka.bootstrap})
         good = json.dumps({"event_id": "a", "model": "m", "prediction": 1}).encode()
-        for value in (
+        for record in (
             b"{",
             b"[]",
             b"{}",
@@ -185,7 +185,7 @@ def test_bad_records_are_dead_letters_and_the_good_ones_count(
             json.dumps({"event_id": "b", "model": "m", "prediction": [1]}).encode(),
             good,
         ):
-            producer.produce(prefix + "predictions", value, b"k", partition=0)
+            producer.produce(prefix + "predictions", record, b"k", partition=0)
         assert producer.flush(20) == 0
         wait(
             "the good one",
@@ -194,16 +194,15 @@ def test_bad_records_are_dead_letters_and_the_good_ones_count(
         topic = prefix + "dead-letters"
         wait("the dead letters", lambda: len(read_all(kafka.bootstrap, topic)) >= 5)
         letters = read_all(kafka.bootstrap, topic)
-        reasons = Counter(dict(m.headers())["stream-monitor.reason"].decode() for m in letters)
-        assert reasons == {
+        assert reasons(letters) == {
             "invalid_json": 2,
             "not_an_object": 1,
             "missing_field": 1,
             "wrong_type": 1,
         }
         first = next(m for m in letters if m.value() == b"[]")
-        assert dict(first.headers())["__connect.errors.offset"] == b"1"
-        assert dict(first.headers())["__connect.errors.topic"] == (prefix + "predictions").encode()
+        assert header(first, "__connect.errors.offset") == "1"
+        assert header(first, "__connect.errors.topic") == prefix + "predictions"
     finally:
         os.kill(worker.process.pid, signal.SIGTERM)
         assert worker.process.wait(20) == 0
