@@ -78,7 +78,7 @@ def pending(limit: int) -> Iterator[tuple[int, float]]:
             shard.fold(record)
         if done == marks[0]:
             marks.pop(0)
-            waiting = int(shard.join.pending.sum())
+            waiting = int(shard.join.state.pending.sum())
             assert waiting == done, f"{waiting} of {done} predictions wait"
             yield done, array_bytes(shard.join) / done
             if not marks:

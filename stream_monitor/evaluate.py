@@ -15,14 +15,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.alerts.event import Alert, encode
+from stream_monitor.alerts import event
+from stream_monitor.alerts.event import Alert
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.errors import StateError
 from stream_monitor.events.observations import Arrivals, arrived, unpack
 from stream_monitor.join.join import Join
 from stream_monitor.join.ring_snapshot import parts_of, segments_of
 from stream_monitor.join.rows import Pairs
-from stream_monitor.join.store import RINGS
+from stream_monitor.join.store import RINGS, StoreForm
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.monitors import bounds
 from stream_monitor.monitors.exposition import version_samples, version_summary
@@ -32,6 +33,7 @@ from stream_monitor.monitors.version import Version
 from stream_monitor.outcomes import Outcomes
 from stream_monitor.separation import Part, Separation, by_code
 from stream_monitor.settings import CoreSettings
+from stream_monitor.state import encode, typed
 from stream_monitor.verdicts import Out, Verdict
 from stream_monitor.windows.log_time import CONFIRM_MS, LogTime
 
@@ -220,12 +222,12 @@ class Shard:
 
     def _tell(self, alerts: list[Alert]) -> None:
         self.outbox += [
-            Out("alerts", alert.fingerprint.encode(), encode(alert)) for alert in alerts
+            Out("alerts", alert.fingerprint.encode(), event.encode(alert)) for alert in alerts
         ]
 
     def _tick(self) -> None:
         self.join.expire(self.log_time_ms)
-        self.outcomes.labels["orphan"] = sum(self.join.orphans.values())
+        self.outcomes.labels["orphan"] = sum(self.join.state.orphans.values())
         for version in self.registry.in_use():
             version.tick(self.log_time_ms, self._judge, self.config if self.tells_history else "")
             self.outbox += version.drain()
@@ -277,9 +279,9 @@ class Shard:
         for code, version in enumerate(self.versions):
             versions = models.setdefault(version.model, {"versions": {}})["versions"]
             waiting = {
-                "pending": int(self.join.pending[code]),
-                "expired": int(self.join.expired[code]),
-                "evicted": int(self.join.evicted[code]),
+                "pending": int(self.join.state.pending[code]),
+                "expired": int(self.join.state.expired[code]),
+                "evicted": int(self.join.state.evicted[code]),
             }
             versions[version.name] = version_summary(version, waiting)
         anew = {"anew": self.anew} if self.anew else {}
@@ -324,20 +326,20 @@ class Shard:
             parts |= parts_of(ring_name, getattr(self.join, ring_name), known)
         state = {
             "schema": SNAPSHOT_SCHEMA,
-            "log_time": self.log_time.state(),
+            "log_time": self.log_time,
             "config": self.config,
             "changed_ms": self.changed_ms,
             "anew": self.anew,
-            **self.outcomes.state(),
-            "join": self.join.state(),
-            "alerts": self.alerts.state(),
+            "outcomes": self.outcomes,
+            "join": self.join.form(),
+            "alerts": self.alerts,
             "registry": self.registry.state(),
             "bounds": self.bounds.state(),
             "texts": self.separation.texts.names,
             "dirty": self._dirty,
             "outbox": [tuple(o) for o in self.outbox],
         }
-        parts["state"] = msgspec.msgpack.encode(state)
+        parts["state"] = encode(state)
         parts["settings"] = msgspec.json.encode(self.settings, order="sorted")
         return parts
 
@@ -367,11 +369,11 @@ class Shard:
             )
             raise StateError(message)
         shard = cls(partition, settings, baselines, partitions=partitions)
-        shard.log_time.load(state["log_time"])
-        shard.outcomes = Outcomes.from_state(state)
+        shard.log_time = typed(state["log_time"], LogTime)
+        shard.outcomes = typed(state["outcomes"], Outcomes)
         changed = state["config"] != settings.hash
         shard.changed_ms = shard.log_time_ms if changed else state["changed_ms"]
-        shard.alerts = Alerts.from_state(state["alerts"])
+        shard.alerts = typed(state["alerts"], Alerts)
         if changed:
             shard.alerts.begin_anew()
         for text in state["texts"]:
@@ -381,10 +383,10 @@ class Shard:
             anew if changed else [*state["anew"], *(a for a in anew if a not in state["anew"])]
         )
         shard.bounds = bounds.Bounds.from_state(state["bounds"])
-        shard.join = shard.separation.join = Join.from_state(
+        shard.join = shard.separation.join = Join.restored(
             settings.limits.pending,
             settings.defaults.labels.max_delay_ms,
-            state["join"],
+            typed(state["join"], StoreForm),
             segments_of(parts),
         )
         shard.join.wait([version.settings.labels.max_delay_ms for version in shard.versions])

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import product
-from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,18 +29,17 @@ less.
 """
 
 
-class Outcomes:
+class Outcomes(msgspec.Struct):
     """The next expected offset of each source, and counts of rows by outcome."""
 
-    def __init__(self) -> None:
-        self.seen: dict[str, int] = {}
-        """By source, the offset of the first row that is not in the log yet."""
-        self.counts: Counter[tuple[str, str]] = Counter()
-        """Rows by kind (`KINDS`) and outcome (`OUTCOMES`)."""
-        self.labels: Counter[str] = Counter()
-        """Labels by what the join did with them (`LABEL_OUTCOMES`)."""
-        self.ahead = 0
-        """Events that were dated ahead of the log."""
+    seen: dict[str, int] = {}
+    """By source, the offset of the first row that is not in the log yet."""
+    counts: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
+    """Rows by kind (`KINDS`) and outcome (`OUTCOMES`)."""
+    labels: Counter[str] = msgspec.field(default_factory=Counter)
+    """Labels by what the join did with them (`LABEL_OUTCOMES`)."""
+    ahead: int = 0
+    """Events that were dated ahead of the log."""
 
     def unseen(self, observations: Observations) -> NDArray[np.bool_]:
         """
@@ -112,21 +111,3 @@ class Outcomes:
     def summary(self) -> dict[str, dict[str, int]]:
         """Rows by kind and outcome."""
         return {kind: {o: self.counts[kind, o] for o in OUTCOMES} for kind in KINDS}
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            "ahead": self.ahead,
-            "seen": self.seen,
-            "counts": [[*k, n] for k, n in self.counts.items()],
-            "labels": dict(self.labels),
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Outcomes:
-        """The outcomes of a snapshot."""
-        outcomes = cls()
-        outcomes.ahead, outcomes.seen = state["ahead"], dict(state["seen"])
-        outcomes.counts = Counter({(k, o): n for k, o, n in state["counts"]})
-        outcomes.labels = Counter(state["labels"])
-        return outcomes

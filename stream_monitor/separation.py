@@ -163,7 +163,7 @@ class Separation:
         n = len(version)
         if not classes:
             return np.empty((n, 0))
-        out = np.full((n, self.join.classes), np.nan)
+        out = np.full((n, self.join.state.classes), np.nan)
         for code in np.unique(version).tolist():
             if code == ANY:
                 continue
@@ -171,10 +171,10 @@ class Separation:
             places = [
                 self.registry.versions[code].class_column(c.removeprefix("score.")) for c in classes
             ]
-            if max(places, default=-1) >= self.join.classes:
+            if max(places, default=-1) >= self.join.state.classes:
                 self.join.widen(max(places) + 1)
                 out = np.concatenate(
-                    [out, np.full((n, self.join.classes - out.shape[1]), np.nan)], axis=1
+                    [out, np.full((n, self.join.state.classes - out.shape[1]), np.nan)], axis=1
                 )
             for place, name in zip(places, classes, strict=True):
                 # two spellings of a class are one

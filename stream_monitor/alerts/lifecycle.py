@@ -16,8 +16,8 @@ any that was told in that episode does not wait for the cooldown.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
@@ -102,7 +102,7 @@ def _is_worse(episode: Episode, verdict: Verdict) -> bool:
     return (verdict.direction or "") != episode.direction or badness(verdict) > episode.worst
 
 
-class Alerts:
+class Alerts(msgspec.Struct):
     """
     All alerts of one partition of `observations`.
 
@@ -111,9 +111,9 @@ class Alerts:
     Bounded: of more than `EPISODES_MAX` alerts the oldest inactive ones are forgotten.
     """
 
-    def __init__(self) -> None:
-        self.episodes: dict[AlertKey, Episode] = {}
-        self.counts: Counter[str] = Counter()
+    episodes: dict[AlertKey, Episode] = {}
+    counts: Counter[str] = msgspec.field(default_factory=Counter)
+    """Events, by status."""
 
     def observe(self, verdict: Verdict, now_ms: int) -> list[Alert]:
         """The alert events that a verdict brings about, at log time `now_ms`."""
@@ -249,20 +249,3 @@ class Alerts:
             episode.waiting = None
             if episode.state == "pending":
                 episode.state = "inactive"
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            "episodes": [[list(key), msgspec.to_builtins(e)] for key, e in self.episodes.items()],
-            "counts": dict(self.counts),
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Alerts:
-        """The alerts of a snapshot."""
-        alerts = cls()
-        alerts.episodes = {
-            AlertKey(*key): msgspec.convert(e, Episode) for key, e in state["episodes"]
-        }
-        alerts.counts = Counter(state["counts"])
-        return alerts

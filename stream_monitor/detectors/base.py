@@ -16,21 +16,26 @@ from stream_monitor.arrays import Float, Int
 class ValueDetector(Protocol):
     """A change detector on one stream of values."""
 
-    score: float
-    """The statistic, as a gauge."""
     befores: list[float]
     """For each alarm of the last update, the mean of the values before the change."""
     learning: bool
     """A state was there that cannot be used: it began anew."""
+
+    @property
+    def score(self) -> float:
+        """The statistic, as a gauge."""
 
     def update(self, values: Float) -> Int:
         """Feed (n,) float64, finite; the indices at which a change was detected."""
 
     def state(self) -> dict[str, Any]:
         """
-        Plain values (numbers, strings, bytes, lists) from which `from_state` of the same class goes
-        on exactly.
+        Plain values (numbers, strings, bytes, lists) from which `load` of the same class goes on
+        exactly.
         """
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, or begin again where it cannot be used."""
 
 
 class Method(NamedTuple):
@@ -121,7 +126,5 @@ def restore(
     version of River).
     """
     detector = make(method, parameters)
-    load = getattr(detector, "load", None)
-    if load is not None:
-        load(state)
+    detector.load(state)
     return detector

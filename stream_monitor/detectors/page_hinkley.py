@@ -11,12 +11,26 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float
 
 BLOCK_ROWS = 1_024
+
+
+class Sums(msgspec.Struct):
+    """What values since the last alarm add up to."""
+
+    n: int = 0
+    total: float = 0.0
+    up: float = 0.0
+    down: float = 0.0
+    up_min: float = math.inf
+    down_max: float = -1.0
+    score: float = 0.0
+    """The greatest cumulative deviation; an alarm leaves it as it was."""
 
 
 class PageHinkley:
@@ -53,7 +67,7 @@ class PageHinkley:
             threshold,
             alpha,
         )
-        self.score = 0.0
+        self.sums = Sums()
         self.befores: list[float] = []
         self.learning = False
         self._block = (
@@ -61,12 +75,11 @@ class PageHinkley:
             if alpha == 1
             else max(1, min(BLOCK_ROWS, int(math.log(1e-6) / math.log(alpha))))
         )
-        self._reset()
 
-    def _reset(self) -> None:
-        self._n, self._total = 0, 0.0
-        self._up, self._down = 0.0, 0.0
-        self._up_min, self._down_max = math.inf, -1.0
+    @property
+    def score(self) -> float:
+        """The statistic, as a gauge."""
+        return self.sums.score
 
     def update(self, values: Float) -> NDArray[np.int64]:
         """Indices of alarms in (n,) finite values; 20 to 40 ns a value by the thousand."""
@@ -85,29 +98,30 @@ class PageHinkley:
 
     def _feed(self, x: Float) -> int | None:
         """Take a block; the index of the first alarm, after which the rest was not taken."""
-        n = self._n + np.arange(1, len(x) + 1)
-        total = self._total + np.cumsum(x)
+        sums = self.sums
+        n = sums.n + np.arange(1, len(x) + 1)
+        total = sums.total + np.cumsum(x)
         deviation = x - total / n
-        up = self._decayed(self._up, deviation - self.delta)
-        down = self._decayed(self._down, deviation + self.delta)
-        up_min = np.minimum(np.minimum.accumulate(up), self._up_min)
-        down_max = np.maximum(np.maximum.accumulate(down), self._down_max)
+        up = self._decayed(sums.up, deviation - self.delta)
+        down = self._decayed(sums.down, deviation + self.delta)
+        up_min = np.minimum(np.minimum.accumulate(up), sums.up_min)
+        down_max = np.maximum(np.maximum.accumulate(down), sums.down_max)
         test = np.maximum(up - up_min, down_max - down)
         over = np.flatnonzero((test > self.threshold) & (n >= self.min_instances))
         if len(over):
             at = int(over[0])
-            self.score = float(test[at])
             self.befores.append(float(total[at] / n[at]))
-            self._reset()
+            self.sums = Sums(score=float(test[at]))
             return at
-        self._n, self._total = int(n[-1]), float(total[-1])
-        self._up, self._down, self._up_min, self._down_max = (
-            float(up[-1]),
-            float(down[-1]),
-            float(up_min[-1]),
-            float(down_max[-1]),
+        self.sums = Sums(
+            n=int(n[-1]),
+            total=float(total[-1]),
+            up=float(up[-1]),
+            down=float(down[-1]),
+            up_min=float(up_min[-1]),
+            down_max=float(down_max[-1]),
+            score=float(test[-1]),
         )
-        self.score = float(test[-1])
         return None
 
     def _decayed(self, first: float, steps: Float) -> Float:
@@ -121,15 +135,8 @@ class PageHinkley:
 
     def state(self) -> dict[str, Any]:
         """Plain values."""
-        return {
-            "n": self._n,
-            "total": self._total,
-            "sums": [self._up, self._down, self._up_min, self._down_max],
-            "score": self.score,
-        }
+        return dict(msgspec.to_builtins(self.sums))
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        self._n, self._total = state["n"], state["total"]
-        self._up, self._down, self._up_min, self._down_max = state["sums"]
-        self.score = state["score"]
+        self.sums = msgspec.convert(state, Sums)

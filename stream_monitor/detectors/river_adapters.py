@@ -4,7 +4,8 @@ River's detectors behind our interface: the only importer of River.
 Rule of the file: alarms are River's, value by value. State is plain values and bytes, kept with
 River's version and used only with the same; where it cannot be used the detector starts anew, and
 says so by `learning`. No pickle: objects are made by their constructors, and only numbers are put
-into them.
+into them. River owns the form of its objects, so a state stays plain values until the version of
+River is known to be the same; it is written by hand because no `Struct` can name what is inside.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from operator import length_hint
 from typing import Any
 
+import msgspec
 import numpy as np
 import river
 from numpy.typing import NDArray
@@ -22,9 +24,31 @@ from river.drift import KSWIN
 from river.drift.binary import DDM, HDDMA, HDDMW
 
 from stream_monitor.arrays import Float
+from stream_monitor.state import plain, typed
 
 VERSION: str = river.__version__
 PLAIN = (bool, int, float, str, type(None))
+
+
+class AdwinState(msgspec.Struct):
+    """A window of ADWIN."""
+
+    river: str
+    window: bytes
+    """As River writes it."""
+    score: float
+
+
+class PlainState(msgspec.Struct):
+    """A detector of River that is written in Python."""
+
+    river: str
+    detector: Any
+    """The numbers inside River's object."""
+    n: int
+    total: float
+    """Of the values since the last alarm."""
+    score: float
 
 
 class Adwin:
@@ -89,7 +113,8 @@ class Adwin:
 
     def state(self) -> dict[str, Any]:
         """River's own bytes of the window, and gauges."""
-        return {"river": VERSION, "window": bytes(self._window.__getstate__()), "score": self.score}
+        window = bytes(self._window.__getstate__())
+        return dict(plain(AdwinState(VERSION, window, self.score)))
 
     def load(self, state: Mapping[str, Any]) -> None:
         """
@@ -100,14 +125,14 @@ class Adwin:
             return
         window = AdaptiveWindowing(*self._arguments)
         try:
-            window.__setstate__(state["window"])
-            score = float(state["score"])
+            saved = typed(state, AdwinState)
+            window.__setstate__(saved.window)
         except BaseException as e:
             if isinstance(e, (KeyboardInterrupt, SystemExit)):
                 raise
             self.learning = True  # malformed bytes raise a panic of Rust, which is no Exception
             return
-        self._window, self.score = window, score
+        self._window, self.score = window, saved.score
 
 
 class Plain:
@@ -137,12 +162,8 @@ class Plain:
 
     def state(self) -> dict[str, Any]:
         """The numbers inside River's object."""
-        return {
-            "river": VERSION,
-            "detector": _export(self._detector),
-            "mean": [self._n, self._total],
-            "score": self.score,
-        }
+        inside = _export(self._detector)
+        return dict(plain(PlainState(VERSION, inside, self._n, self._total, self.score)))
 
     def load(self, state: Mapping[str, Any]) -> None:
         """
@@ -153,15 +174,15 @@ class Plain:
             return
         detector = self._make(**self._parameters)
         try:
-            _import(detector, state["detector"])
-            (n, total), score = state["mean"], float(state["score"])
+            saved = typed(state, PlainState)
+            _import(detector, saved.detector)
         except BaseException as e:
             if isinstance(e, (KeyboardInterrupt, SystemExit)):
                 raise
             self.learning = True  # malformed bytes raise a panic of Rust, which is no Exception
             return
-        self._detector, self.score = detector, score
-        self._n, self._total = n, total
+        self._detector, self.score = detector, saved.score
+        self._n, self._total = saved.n, saved.total
 
 
 def _export(value: Any) -> Any:

@@ -48,8 +48,8 @@ class Join(Store):
         duplicate = np.zeros(len(predictions.row), bool)
         for p, l in self._stretches(predictions.row, labels.row):
             duplicate[p] = self._take(predictions.take(p), labels.take(l), now, found)
-            self.rows += len(predictions.row[p]) + len(labels.row[l])
-            if self.rows % self._stride == 0:
+            self.state.rows += len(predictions.row[p]) + len(labels.row[l])
+            if self.state.rows % self._stride == 0:
                 self._evict()
                 self._evict_labels()
         found.duplicate[place] = duplicate
@@ -61,7 +61,7 @@ class Join(Store):
         it: it happens at places of the log, not of records.
         """
         n, all_rows = len(predictions) + len(labels), slice(None)
-        first = self._stride - self.rows % self._stride
+        first = self._stride - self.state.rows % self._stride
         if (
             first >= n
             or max(len(self.predictions) + n, len(self.labels) + len(labels)) <= self.limit
@@ -149,7 +149,7 @@ class Join(Store):
         )
         if fresh.failed.any():
             fresh, seqs = fresh.take(~fresh.failed), seqs[~fresh.failed]
-        self.pending += np.bincount(fresh.version, minlength=len(self.pending))
+        self.state.pending += np.bincount(fresh.version, minlength=len(self.state.pending))
         of, label = self.labels.find(fresh.id)
         if len(of):
             fits = self._fits(label, fresh.version[of], now[fresh.row[of]])
@@ -183,10 +183,10 @@ class Join(Store):
         )
         ring.put("counted", lost, 1)
         found.outcomes["evicted"] += len(lost)
-        self.lost += len(lost)
+        self.state.lost += len(lost)
         for code in ring.get("model", lost).tolist():
-            if code in self.orphans:
-                self.orphans[code] -= 1
+            if code in self.state.orphans:
+                self.state.orphans[code] -= 1
 
     def _append(
         self,
@@ -203,7 +203,8 @@ class Join(Store):
     ) -> Int:
         columns = {f"p{i}": probabilities[:, i] for i in range(probabilities.shape[1])}
         columns |= {
-            f"p{i}": np.full(len(id), np.nan) for i in range(probabilities.shape[1], self.classes)
+            f"p{i}": np.full(len(id), np.nan)
+            for i in range(probabilities.shape[1], self.state.classes)
         }
         return self.predictions.append(
             id,
@@ -269,7 +270,7 @@ class Join(Store):
         )
         self.labels.put("used", seqs[at[lost]], LOST)
         found.outcomes["evicted"] += len(lost)
-        self.lost += len(lost)
+        self.state.lost += len(lost)
 
     def _stand_in(self, new: LabelRows, seqs: Int, matched: Int, now: Int, found: Joined) -> None:
         """Labels that bring their own prediction and met none: theirs takes its place."""
@@ -290,7 +291,7 @@ class Join(Store):
             segment=0,
             kind=STOOD_IN,
         )
-        self.pending += np.bincount(version, minlength=len(self.pending))
+        self.state.pending += np.bincount(version, minlength=len(self.state.pending))
         self._pair(rows, seqs[at], new.row[at], found)
 
     def _label_of(self, seq: Int) -> Int:
@@ -308,7 +309,7 @@ class Join(Store):
         self._put_label(seq, label)
         self.labels.put("used", label, 1)
         version = self.predictions.get("version", seq)
-        self.pending -= np.bincount(version, minlength=len(self.pending))
+        self.state.pending -= np.bincount(version, minlength=len(self.state.pending))
         found.outcomes["matched"] += len(seq)
         found.pairs.append(self._pairs(seq, label, row, np.full(len(seq), np.nan), corrected=False))
 
@@ -336,8 +337,8 @@ class Join(Store):
     def _pairs(self, seq: Int, label: Int, row: Int, previous: Float, *, corrected: bool) -> Pairs:
         get = self.predictions.get
         probabilities = (
-            np.stack([get(f"p{i}", seq) for i in range(self.classes)], axis=1)
-            if self.classes
+            np.stack([get(f"p{i}", seq) for i in range(self.state.classes)], axis=1)
+            if self.state.classes
             else np.empty((len(seq), 0))
         )
         return Pairs(

@@ -10,14 +10,16 @@ what comes for it.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Int
 from stream_monitor.join.ring import Ring
-from stream_monitor.join.ring_snapshot import restored, state_of
+from stream_monitor.join.ring_snapshot import Columns, RingForm, form_of, restored
 
 ANY = -1
 """No model, or no version: the label is for all of them."""
@@ -67,6 +69,39 @@ Else one more than the low 32 bits of the label's sequence number.
 VERSIONS_MAX = 65_535
 
 
+def none() -> Int:
+    """The counts of no versions."""
+    return np.zeros(0, np.int64)
+
+
+class StoreState(msgspec.Struct):
+    """What is counted of the rows; arrays have a place for each version code."""
+
+    lost: int = 0
+    """Labels that met nothing because they or their prediction had been evicted."""
+    rows: int = 0
+    """Of the log, since the beginning."""
+    classes: int = 0
+    """Class scores that a row of predictions has."""
+    model_of: Int = msgspec.field(default_factory=none)
+    delay_of: Int = msgspec.field(default_factory=none)
+    """How long predictions wait for their label, ms."""
+    pending: Int = msgspec.field(default_factory=none)
+    expired: Int = msgspec.field(default_factory=none)
+    evicted: Int = msgspec.field(default_factory=none)
+    orphans: dict[int, int] = {}
+    """Labels that no prediction took, by the code of the model they named."""
+    expired_to: dict[int, int] = {}
+    """By delay: up to which sequence number predictions have been looked at."""
+
+
+class StoreForm(msgspec.Struct):
+    """A store in a snapshot, without the full segments of its rings."""
+
+    state: StoreState
+    rings: dict[str, RingForm]
+
+
 class Store:
     """
     The rows of one partition of `observations`.
@@ -99,29 +134,17 @@ class Store:
         """
         Ids of what was evicted while it waited: what comes for them meets nothing, and is counted.
         """
-        self.lost = 0
-        """Labels that met nothing because they or their prediction had been evicted."""
-        self.rows = 0
-        """Of the log, since the beginning."""
-        self.classes = 0
-        self.model_of = np.empty(0, np.int64)
-        self.delay_of = np.empty(0, np.int64)
-        self.pending = np.zeros(0, np.int64)
-        self.expired = np.zeros(0, np.int64)
-        self.evicted = np.zeros(0, np.int64)
-        self.orphans: dict[int, int] = {}
-        """Labels that no prediction took, by the code of the model they named."""
-        self._expired_to: dict[int, int] = {}
+        self.state = StoreState()
 
     def register(self, version: int, model: int, delay_ms: int) -> None:
         """Make the code of a version known, with its model and how long its predictions wait."""
-        assert version == len(self.model_of)
-        self.model_of = np.append(self.model_of, model)
-        self.delay_of = np.append(self.delay_of, delay_ms)
-        self.pending, self.expired, self.evicted = (
-            np.append(c, 0) for c in (self.pending, self.expired, self.evicted)
+        assert version == len(self.state.model_of)
+        self.state.model_of = np.append(self.state.model_of, model)
+        self.state.delay_of = np.append(self.state.delay_of, delay_ms)
+        self.state.pending, self.state.expired, self.state.evicted = (
+            np.append(c, 0) for c in (self.state.pending, self.state.expired, self.state.evicted)
         )
-        self._expired_to.setdefault(delay_ms, self.predictions.tail)
+        self.state.expired_to.setdefault(delay_ms, self.predictions.tail)
 
     def wait(self, delays_ms: list[int]) -> None:
         """
@@ -131,18 +154,20 @@ class Store:
         """
         delays = np.array(delays_ms, np.int64)
         ring = self.predictions
-        if not np.array_equal(delays, self.delay_of):
+        if not np.array_equal(delays, self.state.delay_of):
             seqs = np.arange(ring.tail, ring.head)
             version = ring.get("version", seqs).astype(np.int64)
-            to = np.array([self._expired_to[d] for d in self.delay_of.tolist()], np.int64)
+            to = np.array(
+                [self.state.expired_to[d] for d in self.state.delay_of.tolist()], np.int64
+            )
             over = (
                 (ring.get("label", seqs) == WAITING)
                 & (ring.get("kind", seqs) != FAILED)
                 & (seqs < to[version])
             )
             ring.put("kind", seqs[over], EXPIRED)
-            self.delay_of = delays
-            self._expired_to = dict.fromkeys(delays_ms, ring.tail)
+            self.state.delay_of = delays
+            self.state.expired_to = dict.fromkeys(delays_ms, ring.tail)
         self._evict()
         self._evict_labels()
 
@@ -153,9 +178,9 @@ class Store:
 
     def widen(self, classes: int) -> None:
         """Class scores of so many classes will come."""
-        for i in range(self.classes, classes):
+        for i in range(self.state.classes, classes):
             self.predictions.add_column(f"p{i}", "<f8", np.nan)
-        self.classes = max(self.classes, classes)
+        self.state.classes = max(self.state.classes, classes)
 
     @property
     def _stride(self) -> int:
@@ -163,7 +188,7 @@ class Store:
 
     def _alive(self, ring: Ring, seq: Int, version: Int, now: Int) -> NDArray[np.bool_]:
         """Which rows are not older at these log times than their version lets them wait."""
-        alive: NDArray[np.bool_] = ring.get("arrival", seq) + self.delay_of[version] >= now
+        alive: NDArray[np.bool_] = ring.get("arrival", seq) + self.state.delay_of[version] >= now
         return alive
 
     def _fits(
@@ -172,7 +197,7 @@ class Store:
         """Which labels (by seq) are for these versions and have not expired."""
         ring = self.labels if ring is None else ring
         of_model, of_version = ring.get("model", label), ring.get("version", label)
-        known = (of_model == ANY) | (of_model == self.model_of[version])
+        known = (of_model == ANY) | (of_model == self.state.model_of[version])
         fits: NDArray[np.bool_] = (
             known
             & ((of_version == ANY) | (of_version == version))
@@ -183,17 +208,17 @@ class Store:
     def expire(self, now_ms: int) -> None:
         """Count what waited too long, and forget what nobody can ask for any more."""
         ring = self.predictions
-        for delay, start in self._expired_to.items():
+        for delay, start in self.state.expired_to.items():
             end = max(ring.before("arrival", now_ms - delay), ring.tail)
             begin = max(start, ring.tail)
             if end > begin:
                 waits = self._waits(begin, end)
-                waits &= self.delay_of[ring.rows("version", begin, end)] == delay
-                self._gone(self.expired, begin + np.flatnonzero(waits))
-            self._expired_to[delay] = max(end, start)
-        if self._expired_to:
-            ring.forget(min(self._expired_to.values()))
-        oldest = now_ms - max(int(self.delay_of.max(initial=0)), self.delay_ms)
+                waits &= self.state.delay_of[ring.rows("version", begin, end)] == delay
+                self._gone(self.state.expired, begin + np.flatnonzero(waits))
+            self.state.expired_to[delay] = max(end, start)
+        if self.state.expired_to:
+            ring.forget(min(self.state.expired_to.values()))
+        oldest = now_ms - max(int(self.state.delay_of.max(initial=0)), self.delay_ms)
         self._forget_labels(self.labels.before("arrival", oldest))
         for gone in (self.evicted_predictions, self.evicted_labels):
             gone.forget(gone.before("arrival", oldest))
@@ -235,7 +260,9 @@ class Store:
         """Which of these predictions wait for a label, and not for too long yet."""
         ring, seqs = self.predictions, np.arange(start, end)
         version, kind = ring.get("version", seqs).astype(np.int64), ring.get("kind", seqs)
-        starts = np.array([self._expired_to[d] for d in self.delay_of.tolist()], np.int64)
+        starts = np.array(
+            [self.state.expired_to[d] for d in self.state.delay_of.tolist()], np.int64
+        )
         waits: NDArray[np.bool_] = (
             (ring.get("label", seqs) == WAITING)
             & (kind != FAILED)
@@ -246,9 +273,9 @@ class Store:
 
     def _gone(self, counter: Int, seqs: Int) -> None:
         """Count predictions that leave without a label."""
-        gone = np.bincount(self.predictions.get("version", seqs), minlength=len(self.pending))
+        gone = np.bincount(self.predictions.get("version", seqs), minlength=len(self.state.pending))
         counter += gone
-        self.pending -= gone
+        self.state.pending -= gone
 
     def _evict(self) -> None:
         """
@@ -266,7 +293,7 @@ class Store:
         done, waiting = tail + np.flatnonzero(~waits)[:excess], tail + np.flatnonzero(waits)
         evicted, end = waiting[: excess - len(done)], int(done[-1]) + 1 if len(done) else tail
         if len(evicted):
-            self._gone(self.evicted, evicted)
+            self._gone(self.state.evicted, evicted)
             columns = {name: ring.get(name, evicted) for name in ("arrival", "version")}
             self.evicted_predictions.append(ring.get("id", evicted), **columns)
             self.evicted_predictions.forget(self.evicted_predictions.head - self.limit)
@@ -311,45 +338,26 @@ class Store:
                 ),
                 strict=True,
             ):
-                self.orphans[code] = self.orphans.get(code, 0) + n
+                self.state.orphans[code] = self.state.orphans.get(code, 0) + n
             ring.forget(tail)
 
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot, without the full segments of the rings."""
-        counts = {
-            name: getattr(self, name).tolist()
-            for name in ("model_of", "delay_of", "pending", "expired", "evicted")
-        }
-        kept = {
-            "orphans": self.orphans,
-            "classes": self.classes,
-            "expired_to": self._expired_to,
-            "rows": self.rows,
-            "lost": self.lost,
-        }
-        return {**counts, **kept, **{name: state_of(getattr(self, name)) for name in RINGS}}
+    def form(self) -> StoreForm:
+        """The store in a snapshot, without the full segments of the rings."""
+        return StoreForm(self.state, {name: form_of(getattr(self, name)) for name in RINGS})
 
     @classmethod
-    def from_state(
+    def restored(
         cls,
         limit: int,
         delay_ms: int,
-        state: dict[str, Any],
-        segments: dict[str, dict[int, dict[str, bytes]]],
+        form: StoreForm,
+        segments: Mapping[str, Mapping[int, Columns]],
     ) -> Self:
         """The store of a snapshot; `segments` has those of each of `RINGS` by number."""
         join = cls(limit, delay_ms)
+        join.state = form.state
         for name in RINGS:
             new: Ring = getattr(join, name)
-            setattr(
-                join,
-                name,
-                restored(state[name], segments.get(name, {}), new.mutable, new.rows_max),
-            )
-        for name in ("model_of", "delay_of", "pending", "expired", "evicted"):
-            setattr(join, name, np.array(state[name], np.int64))
-        join.classes, join.rows, join.lost = (state[name] for name in ("classes", "rows", "lost"))
-        join.orphans, join._expired_to = (
-            {int(k): v for k, v in state[name].items()} for name in ("orphans", "expired_to")
-        )
+            ring = restored(form.rings[name], segments.get(name, {}), new.mutable, new.rows_max)
+            setattr(join, name, ring)
         return join

@@ -33,7 +33,7 @@ UNMET_SHARE, LABELS_MIN = 0.5, 50
 def hits(registry: Registry, join: Join) -> Counter[str]:
     """Things beyond a limit since the beginning, by the limit."""
     found = Counter(registry.hits)
-    found["pending"] = int(join.evicted.sum()) + join.lost
+    found["pending"] = int(join.state.evicted.sum()) + join.state.lost
     for version in registry.versions:
         found["features"] += version.features.unknown.get(OTHER, 0)
         found["segments"] += version.segments.overflowed if version.segments is not None else 0
@@ -49,8 +49,8 @@ def evictions(join: Join, log_ms: int) -> str:
         "" if reach_ms is None else f"; at this rate labels may be {duration(reach_ms / 1e3)} late"
     )
     return (
-        f"{int(join.evicted.sum()):,} predictions were forgotten before their label came, and "
-        f"{join.lost:,} labels met nothing because of it{late}"
+        f"{int(join.state.evicted.sum()):,} predictions were forgotten before their label came, "
+        f"and {join.state.lost:,} labels met nothing because of it{late}"
     )
 
 

@@ -16,6 +16,7 @@ from stream_monitor.monitors.baseline import encode_profile
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.rows import packed_rows, unpacked_rows
 from stream_monitor.monitors.unique import Unique
+from stream_monitor.state import typed
 from stream_monitor.windows.panes import Panes
 
 
@@ -29,7 +30,7 @@ def state_of(inputs: Inputs) -> dict[str, Any]:
         "unknown_at": inputs.unknown_at,
         "uniques": {name: u.state() for name, u in inputs.uniques.items()},
         "columns": inputs.layout.columns() if inputs.profile else {},
-        "panes": inputs.panes.state() if inputs.profile else None,
+        "panes": inputs.panes if inputs.profile else None,
         "totals": inputs.totals.tobytes() if inputs.profile else b"",
         "fences": inputs.fences.state() if inputs.profile else None,
         "extends": inputs.extends,
@@ -73,7 +74,7 @@ def restore(
         np.concatenate([np.arange(of[n][0], sum(of[n])) for n in kept] + [[-1]]).astype(np.int64)
         for of in (before, now)
     )
-    inputs.panes = Panes.from_state(state["panes"])
+    inputs.panes = typed(state["panes"], Panes)
     inputs.panes.lay_out(take, put, inputs.layout.width)
     inputs.totals[put] = np.frombuffer(state["totals"], np.float64)[take]
     inputs.extends = state["extends"]

@@ -18,6 +18,7 @@ from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.monitors import row_metrics
 from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Reading
 from stream_monitor.monitors.judged import Judged
+from stream_monitor.state import typed
 from stream_monitor.stats.auc_bins import AUC_BINS
 from stream_monitor.stats.class_sums import BY_SCORE, ClassSums, Positive
 from stream_monitor.stats.regression_sums import RegressionSums
@@ -261,7 +262,7 @@ class PerformanceWindows:
             "frontier_ms": self.frontier_ms,
             "total": self.total.tobytes(),
         }
-        return {**kept, "top": self.top.state(), "panes": self.panes.state()}
+        return {**kept, "top": self.top, "panes": self.panes}
 
     @classmethod
     def from_state(
@@ -275,10 +276,8 @@ class PerformanceWindows:
             )
         windows.first_ms, windows.frontier_ms = state["first_ms"], state["frontier_ms"]
         windows.total = np.frombuffer(state["total"], np.float64).copy()
-        windows.top, windows.panes = (
-            TopN.from_state(state["top"], rows),
-            Panes.from_state(state["panes"]),
-        )
+        windows.top, windows.panes = typed(state["top"], TopN), typed(state["panes"], Panes)
+        windows.top.keep(rows)
         windows._tell()
         return windows
 

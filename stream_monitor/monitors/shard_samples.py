@@ -36,8 +36,8 @@ def join_samples(join: Join, partition: int, log_ms: int) -> Iterator[Sample]:
     yield Sample("stream_monitor_join_pending", (), len(join.predictions))
     if (reach_ms := join.reach_ms(log_ms)) is not None:
         yield Sample("stream_monitor_join_reach_seconds", (str(partition),), reach_ms / 1e3)
-    yield Sample("stream_monitor_predictions_expired_total", (), int(join.expired.sum()))
-    yield Sample("stream_monitor_predictions_evicted_total", (), int(join.evicted.sum()))
+    yield Sample("stream_monitor_predictions_expired_total", (), int(join.state.expired.sum()))
+    yield Sample("stream_monitor_predictions_evicted_total", (), int(join.state.evicted.sum()))
 
 
 def refusal_samples(registry: Registry, join: Join) -> Iterator[Sample]:

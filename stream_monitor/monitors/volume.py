@@ -21,6 +21,7 @@ from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.latency import FirstCalls
 from stream_monitor.monitors.silence import Silences
 from stream_monitor.settings import PREDICTIONS_MS
+from stream_monitor.state import typed
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile
 from stream_monitor.verdicts import Span, Verdict
 from stream_monitor.windows.panes import Panes
@@ -163,8 +164,8 @@ class Volume:
             ],
             "latency": self.latency_counts.tolist(),
             "latency_sum_s": self.latency_sum_s,
-            "panes": self.panes.state(),
-            "rows": self.rows.state(),
+            "panes": self.panes,
+            "rows": self.rows,
             "first": self.first.state(),
             "silences": self.silences.state(),
         }
@@ -181,8 +182,8 @@ class Volume:
             state["latency_sum_s"],
         )
         volume.panes, volume.rows = (
-            Panes.from_state(state["panes"]),
-            Panes.from_state(state["rows"]),
+            typed(state["panes"], Panes),
+            typed(state["rows"], Panes),
         )
         volume.first.load(state["first"])
         volume.silences = Silences.from_state(state["silences"])

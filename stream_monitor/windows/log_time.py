@@ -8,7 +8,7 @@ there without a record that says otherwise. The same times give the same log tim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import msgspec
 
 JUMP_MS = 60_000
 """A step beyond this is a jump: a worker ticks every second, so even a restart is shorter."""
@@ -18,7 +18,7 @@ The log goes on for so long after a jump before it is followed: time for every o
 """
 
 
-class LogTime:
+class LogTime(msgspec.Struct):
     """
     The time of a log whose records may be dated by a clock that is wrong.
 
@@ -26,13 +26,6 @@ class LogTime:
     ----------
     confirm_ms : int, ms
         How long a jump waits for the log to go on from it; 0 believes every step.
-
-    Attributes
-    ----------
-    now_ms : int
-        Log time; never ahead of what the log confirms.
-    refused : int
-        Jumps that the next records contradicted.
 
     Examples
     --------
@@ -43,19 +36,20 @@ class LogTime:
     ([90000000, 90001000, 90002000], 90002000)
     """
 
-    def __init__(self, confirm_ms: int = CONFIRM_MS) -> None:
-        self.confirm_ms = confirm_ms
-        self.now_ms = 0
-        self.refused = 0
-        self._step_ms = 0
-        """Of the last move. A log that has a record a day goes on by days."""
-        self._jumped_ms = 0
-        """Where a jump began that is not followed yet; 0 without one."""
+    confirm_ms: int = CONFIRM_MS
+    now_ms: int = 0
+    """Log time; never ahead of what the log confirms."""
+    refused: int = 0
+    """Jumps that the next records contradicted."""
+    step_ms: int = 0
+    """Of the last move. A log that has a record a day goes on by days."""
+    jumped_ms: int = 0
+    """Where a jump began that is not followed yet; 0 without one."""
 
     @property
     def is_waiting(self) -> bool:
         """Whether the last record was a jump that is not followed yet."""
-        return self._jumped_ms > 0
+        return self.jumped_ms > 0
 
     def read(self, time_ms: int) -> int:
         """
@@ -67,41 +61,26 @@ class LogTime:
             The time of this record's rows: log time, or where the record jumped to.
         """
         step = time_ms - self.now_ms
-        near = abs(step) <= max(JUMP_MS, self._step_ms)
+        near = abs(step) <= max(JUMP_MS, self.step_ms)
         if near and step <= 0:
             self._refuse()
-        elif near or not (self._step_ms and self.confirm_ms) or self._goes_on(time_ms):
+        elif near or not (self.step_ms and self.confirm_ms) or self._goes_on(time_ms):
             self._refuse(really=near)
             # the first step of a log is believed too: nothing is known of it yet
-            self._step_ms = abs(step) if self.now_ms else 0
+            self.step_ms = abs(step) if self.now_ms else 0
             self.now_ms = time_ms
-        elif not self.is_waiting or abs(time_ms - self._jumped_ms) > JUMP_MS:
-            self._jumped_ms = time_ms
+        elif not self.is_waiting or abs(time_ms - self.jumped_ms) > JUMP_MS:
+            self.jumped_ms = time_ms
         return time_ms if self.is_waiting else self.now_ms
 
     def _refuse(self, *, really: bool = True) -> None:
         self.refused += really and self.is_waiting
-        self._jumped_ms = 0
+        self.jumped_ms = 0
 
     def settle(self) -> None:
         """The log ends: nothing will contradict a jump any more."""
         if self.is_waiting:
-            self.now_ms, self._jumped_ms = self._jumped_ms, 0
+            self.now_ms, self.jumped_ms = self.jumped_ms, 0
 
     def _goes_on(self, time_ms: int) -> bool:
-        return self.is_waiting and time_ms >= self._jumped_ms + self.confirm_ms
-
-    def state(self) -> dict[str, int]:
-        """Plain values for the snapshot."""
-        return {
-            "now": self.now_ms,
-            "refused": self.refused,
-            "step": self._step_ms,
-            "jumped": self._jumped_ms,
-        }
-
-    def load(self, state: Mapping[str, int]) -> None:
-        """Go on from the state of a snapshot."""
-        self.now_ms, self.refused, self._step_ms, self._jumped_ms = (
-            state[k] for k in ("now", "refused", "step", "jumped")
-        )
+        return self.is_waiting and time_ms >= self.jumped_ms + self.confirm_ms

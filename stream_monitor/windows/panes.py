@@ -9,12 +9,13 @@ goes to the pane that its age has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Self
 
+import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
+from stream_monitor.state import Packed
 
 Ladder = tuple[tuple[int, int | None], ...]
 LADDER: Ladder = ((10_000, 300_000), (60_000, 7_200_000), (600_000, 86_400_000), (3_600_000, None))
@@ -22,7 +23,17 @@ LADDER: Ladder = ((10_000, 300_000), (60_000, 7_200_000), (600_000, 86_400_000),
 HORIZON_MS = 31 * 86_400_000
 
 
-class Panes:
+class PanesForm(msgspec.Struct):
+    """The bytes of panes."""
+
+    watermark_ms: int
+    dropped: float
+    starts: Int
+    spans: Int
+    sums: Float
+
+
+class Panes(Packed[PanesForm]):
     """
     Sums by event time.
 
@@ -33,7 +44,13 @@ class Panes:
     ladder : tuple of (pane width, greatest age), ms
     horizon_ms : int, ms
         Panes older than this before the watermark are dropped, and counted in `dropped`.
+
+    Notes
+    -----
+    There is room for more panes than there are; a snapshot has only those that are there.
     """
+
+    Form = PanesForm
 
     def __init__(self, width: int, ladder: Ladder = LADDER, horizon_ms: int = HORIZON_MS) -> None:
         self.width, self.ladder, self.horizon_ms = width, ladder, horizon_ms
@@ -210,30 +227,22 @@ class Panes:
         sums[:, put] = self.sums[:, take]
         self.sums, self.width = sums, width
 
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            "width": self.width,
-            "watermark_ms": self.watermark_ms,
-            "dropped": self.dropped,
-            "starts": self.starts[: self.used].tobytes(),
-            "spans": self.spans[: self.used].tobytes(),
-            "sums": self.sums[: self.used].tobytes(),
-        }
+    def packed(self) -> PanesForm:
+        there = slice(self.used)
+        return PanesForm(
+            watermark_ms=self.watermark_ms,
+            dropped=self.dropped,
+            starts=self.starts[there],
+            spans=self.spans[there],
+            sums=self.sums[there],
+        )
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Panes:
-        """The panes of a snapshot."""
-        panes = cls(state["width"])
-        panes.watermark_ms, panes.dropped = state["watermark_ms"], state["dropped"]
-        panes.starts, panes.spans = (
-            np.frombuffer(state["starts"], np.int64).copy(),
-            np.frombuffer(state["spans"], np.int64).copy(),
-        )
-        panes.used = len(panes.starts)
-        panes.sums = (
-            np.frombuffer(state["sums"], np.float64).reshape(panes.used, panes.width).copy()
-        )
+    def unpacked(cls, form: PanesForm) -> Self:
+        panes = cls(form.sums.shape[1])
+        panes.watermark_ms, panes.dropped = form.watermark_ms, form.dropped
+        panes.starts, panes.spans, panes.sums = form.starts, form.spans, form.sums
+        panes.used = len(form.starts)
         return panes
 
 

@@ -8,18 +8,27 @@ matter; ties of time are broken by the id hash.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Int
+from stream_monitor.state import Packed
 
 TIME_BITS_MAX = 32
 """Of a key of time and id: 32 bits are 49 days."""
 
 
-class TopN:
+class TopForm(msgspec.Struct):
+    """The bytes of a top-N."""
+
+    n: int
+    columns: dict[str, NDArray[Any]]
+
+
+class TopN(Packed[TopForm]):
     """
     Rows in columns, of which the N with the greatest (time, id) count.
 
@@ -32,8 +41,10 @@ class TopN:
     Notes
     -----
     A buffer of 2 N rows takes rows as they come, and is cut to N when it is full: O(1) a row,
-    amortised.
+    amortised. A snapshot has only the rows that are in it.
     """
+
+    Form = TopForm
 
     def __init__(self, n: int, columns: Mapping[str, str]) -> None:
         self.n = n
@@ -122,29 +133,26 @@ class TopN:
             self.column[name][at] = value
         return len(at) > 0
 
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            "n": self.n,
-            "dtypes": self.dtypes,
-            "columns": {name: c[: self.used].tobytes() for name, c in self.column.items()},
-        }
+    def keep(self, n: int) -> None:
+        """Count the greatest `n` of the rows from now on."""
+        if n == self.n:
+            return
+        if n < self.n:
+            self._cut(n)
+        self._orders.clear()
+        for name, column in self.column.items():
+            self.column[name] = np.zeros(2 * n, column.dtype)
+            self.column[name][: self.used] = column[: self.used]
+        self.n = n
+
+    def packed(self) -> TopForm:
+        return TopForm(self.n, {name: c[: self.used] for name, c in self.column.items()})
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any], n: int) -> TopN:
-        """The rows of a snapshot, the greatest `n` of them from now on."""
-        top = cls(
-            max(n, state["n"]),
-            {k: v for k, v in state["dtypes"].items() if k not in ("time", "id")},
-        )
-        for name, data in state["columns"].items():
-            values = np.frombuffer(data, top.dtypes[name])
-            top.column[name][: len(values)] = values
-            top.used = len(values)
-        if n < top.n:
-            top._cut(n)
-            top.n, top.column = (
-                n,
-                {name: column[: 2 * n].copy() for name, column in top.column.items()},
-            )
+    def unpacked(cls, form: TopForm) -> Self:
+        dtypes = {name: c.dtype.str for name, c in form.columns.items()}
+        top = cls(form.n, {k: v for k, v in dtypes.items() if k not in ("time", "id")})
+        top.used = len(form.columns["time"])
+        for name, column in form.columns.items():
+            top.column[name][: top.used] = column
         return top

@@ -5,7 +5,6 @@ that differ never look the same.
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.alerts.wording import apart, number, percent
 from stream_monitor.monitors.drift import Signal
 from stream_monitor.monitors.episodes import BACK
+from stream_monitor.state import decode, encode
 from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
@@ -66,9 +66,7 @@ def test_an_alert_fires_as_long_as_it_is_bad(
             told += alerts.tick(now)
         told += alerts.observe(verdict(value, cooldown_ms=cooldown_ms, for_ms=for_ms), now)
         if restarted:
-            alerts = Alerts.from_state(
-                msgspec.msgpack.decode(msgspec.msgpack.encode(alerts.state()))
-            )
+            alerts = decode(encode(alerts), Alerts)
         bad_since = None if value >= LIMIT else now if bad_since is None else bad_since
         fires = bool(list(alerts.firing()))
         assert fires == (bool(told) and told[-1].status != "resolved")

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from stream_monitor.join.join import Join
 from stream_monitor.join.ring_snapshot import full_segments, segment
 from stream_monitor.join.rows import LabelRows, Predictions
-from stream_monitor.join.store import ANY, SERVED
+from stream_monitor.join.store import ANY, SERVED, StoreForm
+from stream_monitor.state import decode, encode
 
 VERSIONS = [0, 0, 1]  # model of each version
 NAMELESS = {
@@ -240,9 +241,9 @@ class Run:
                 now += LATER
                 self.join.expire(now)
             if restored:
-                state = self.join.state()
-                self.join = Join.from_state(limit, 0, state, {"predictions": {}, "labels": {}})
-                assert self.join.state() == state
+                state = encode(self.join.form())
+                self.join = Join.restored(limit, 0, decode(state, StoreForm), {})
+                assert encode(self.join.form()) == state
             part = list(enumerate(given[start:end]))
             joined = self.join.apply(
                 predictions_of([x for x in part if x[1].kind != "label"]),
@@ -399,7 +400,10 @@ def test_equal_to_one_row_at_a_time_however_it_is_cut_and_restored(
     oracle, run = oracle_of(given), Run(given, cuts, restored=restored)
     assert run.duplicates == oracle.duplicates
     assert run.events == oracle.events
-    assert run.join.pending.sum() + run.join.expired.sum() == oracle.served - oracle.labelled
+    assert (
+        run.join.state.pending.sum() + run.join.state.expired.sum()
+        == oracle.served - oracle.labelled
+    )
 
 
 many_rows = st.one_of(
@@ -459,8 +463,10 @@ def test_what_is_evicted_and_lost_by_it_is_what_one_row_at_a_time_evicts(
     for offset, r in enumerate(given):
         full.take(offset, r)
     assert (run.duplicates, run.events) == (full.duplicates, full.events)
-    assert (run.join.evicted.sum(), run.lost) == (full.evicted, full.lost)
-    assert run.join.pending.sum() == sum(k.kind != "failed" and k.label is None for k in full.rows)
+    assert (run.join.state.evicted.sum(), run.lost) == (full.evicted, full.lost)
+    assert run.join.state.pending.sum() == sum(
+        k.kind != "failed" and k.label is None for k in full.rows
+    )
     assert len(run.join.predictions) == len(full.rows)
     assert len(run.join.labels) == len(full.labels)
 
@@ -490,7 +496,7 @@ def test_floods_evict_what_one_row_at_a_time_evicts(seed: int) -> None:
         restored=seed % 2 == 1,
     )
     assert run.events == full.events
-    assert (run.join.evicted.sum(), run.lost) == (full.evicted, full.lost)
+    assert (run.join.state.evicted.sum(), run.lost) == (full.evicted, full.lost)
     assert sorted(
         run.join.predictions.rows(
             "id", run.join.predictions.tail, run.join.predictions.head
@@ -570,8 +576,8 @@ def test_a_million_rows_leave_only_the_limit_and_counts_of_the_rest() -> None:
         )
         join.apply(rows, none, k)
     assert len(join.predictions) == 5_000
-    assert join.evicted.tolist() == [195_000]
-    assert join.pending.tolist() == [5_000]
+    assert join.state.evicted.tolist() == [195_000]
+    assert join.state.pending.tolist() == [5_000]
     assert len(join.predictions.column["id"]) <= 32_768
 
 
@@ -597,10 +603,10 @@ def test_waiting_ends_with_the_delay_of_the_model() -> None:
         0,
     )
     join.expire(176)
-    assert join.expired.tolist() == [1, 0]
-    assert join.pending.tolist() == [0, 1]
+    assert join.state.expired.tolist() == [1, 0]
+    assert join.state.pending.tolist() == [0, 1]
     join.expire(1_616)
-    assert join.expired.tolist() == [1, 1]
+    assert join.state.expired.tolist() == [1, 1]
     assert len(join.predictions) == 0
 
 
@@ -639,9 +645,9 @@ def test_ages_are_exact_over_years_and_a_restart_does_not_show() -> None:
     }
     end = int(times[-1])
     join.expire(end)
-    other = Join.from_state(200_000, 0, join.state(), segments)
+    other = Join.restored(200_000, 0, join.form(), segments)
     for one in (join, other):
-        assert int(one.expired[0]) == int((times + year < end).sum())
+        assert int(one.state.expired[0]) == int((times + year < end).sum())
         assert np.array_equal(
             one.predictions.rows("arrival", one.predictions.tail, one.predictions.head),
             times[times + year >= end],

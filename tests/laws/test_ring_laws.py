@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from stream_monitor.join import ring as module
 from stream_monitor.join.ring import SEGMENT_ROWS, Ring
-from stream_monitor.join.ring_snapshot import full_segments, restored, segment, state_of
+from stream_monitor.join.ring_snapshot import form_of, full_segments, restored, segment
 
 STEPS = st.lists(
     st.tuples(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(0, 9)),
@@ -58,7 +58,7 @@ def test_find_is_a_search_through_all_living_rows(steps, capacity, few):
                 if rows[seq] == number
             }
             assert pairs(ring, ids_of(asked)) == want
-            again = restored(state_of(ring), {}, (), None)  # as after a restore
+            again = restored(form_of(ring), {}, (), None)  # as after a restore
             assert pairs(again, ids_of(asked)) == want
     finally:
         module.CAPACITY_MIN, module.FEW = before
@@ -109,7 +109,7 @@ def test_what_is_kept_by_closing_up_is_found_and_survives_a_snapshot(seed: int) 
             for k, bounds in full_segments(ring).items()
         }
         stored = {name: stored.get(name, part) for name, part in names.items()}
-        again = restored(state_of(ring), {k: part for (k, _), part in stored.items()}, ("mark",), n)
+        again = restored(form_of(ring), {k: part for (k, _), part in stored.items()}, ("mark",), n)
         for each in (ring, again):
             assert each.rows("value", each.tail, each.head).tolist() == alive.tolist()
             asked = ids[rng.integers(0, n, 5_000)]

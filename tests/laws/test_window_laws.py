@@ -9,12 +9,12 @@ import itertools
 import random
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_monitor.state import decode, encode
 from stream_monitor.windows.panes import HORIZON_MS, LADDER, Panes
 from stream_monitor.windows.top_n import TopN
 
@@ -43,10 +43,6 @@ def pieces(values: list[Any], lengths: list[int]) -> list[list[Any]]:
         out.append(values[at : at + n])
         at += n
     return out
-
-
-def restored(state: Any) -> Any:
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(state))
 
 
 # ---- panes
@@ -144,7 +140,7 @@ def test_the_newest_rows_are_those_of_the_fewest_panes(
 def test_a_snapshot_of_panes_is_invisible(found: list[Row], lengths: list[int], at: int) -> None:
     whole = filled(found, lengths)
     part = found[: at % len(found) + 1]
-    panes = Panes.from_state(restored(filled(part, lengths).state()))
+    panes = decode(encode(filled(part, lengths)), Panes)
     for piece in pieces(found[len(part) :], lengths):
         add(panes, piece)
     assert windows(panes) == windows(whole)
@@ -207,7 +203,7 @@ def test_a_snapshot_of_a_top_n_is_invisible(
     found: list[TopRow], n: int, lengths: list[int], at: int
 ) -> None:
     part = found[: at % len(found) + 1]
-    top = TopN.from_state(restored(top_of(part, n, lengths).state()), n)
+    top = decode(encode(top_of(part, n, lengths)), TopN)
     for time, id_, value in found[len(part) :]:
         top.add(np.array([time]), np.array([id_], np.uint64), value=np.array([value]))
     assert content(top) == content(top_of(found, n, lengths))

@@ -16,6 +16,7 @@ from typing import Any
 from stream_monitor.events.observations import unpack
 from stream_monitor.outcomes import Outcomes
 from stream_monitor.settings import CoreSettings
+from stream_monitor.state import decode, encode
 from stream_monitor.verdicts import Out
 
 ALERT_ROWS, SEGMENT_ROWS = 4, 16
@@ -75,7 +76,7 @@ class Ledger:
             )
         state = [
             self.log_time_ms,
-            self.outcomes.state(),
+            encode(self.outcomes).hex(),
             self.rows[full:],
             self.digest,
             [[o.topic, o.value.decode()] for o in self.outbox],
@@ -94,7 +95,7 @@ class Ledger:
     ) -> Ledger:
         ledger = cls(partition, settings, baselines, partitions=partitions)
         ledger.log_time_ms, outcomes, rest, ledger.digest, outbox = json.loads(parts["state"])
-        ledger.outcomes = Outcomes.from_state(outcomes)
+        ledger.outcomes = decode(bytes.fromhex(outcomes), Outcomes)
         segments = sorted(
             (name for name in parts if name.startswith("segment-")),
             key=lambda name: int(name.split("-")[2]),

@@ -93,21 +93,29 @@ def test_what_waits_gets_the_new_delay():
     shorter, longer = waiting(HOUR_MS), waiting(HOUR_MS)
     shorter.wait([60_000])
     shorter.expire(120_000)
-    assert (shorter.expired[0], shorter.pending[0], matched(shorter, [1], 120_000)) == (10, 0, 0)
+    assert (shorter.state.expired[0], shorter.state.pending[0], matched(shorter, [1], 120_000)) == (
+        10,
+        0,
+        0,
+    )
     longer.wait([3 * HOUR_MS])
     longer.expire(2 * HOUR_MS)
-    assert (longer.expired[0], matched(longer, [1], 2 * HOUR_MS), longer.pending[0]) == (0, 1, 9)
+    assert (
+        longer.state.expired[0],
+        matched(longer, [1], 2 * HOUR_MS),
+        longer.state.pending[0],
+    ) == (0, 1, 9)
 
 
 def test_what_has_expired_stays_so_under_a_longer_delay():
     join = waiting(60_000)
     join.register(1, 0, 10 * HOUR_MS)  # keeps the rows in the store
     join.expire(120_000)
-    assert (join.expired[0], join.pending[0]) == (10, 0)
+    assert (join.state.expired[0], join.state.pending[0]) == (10, 0)
     join.wait([HOUR_MS, 10 * HOUR_MS])
     assert matched(join, [1], 120_000) == 0
     join.expire(2 * HOUR_MS)
-    assert (join.expired[0], join.pending[0]) == (10, 0)
+    assert (join.state.expired[0], join.state.pending[0]) == (10, 0)
 
 
 @pytest.mark.parametrize(
