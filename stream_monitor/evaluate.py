@@ -26,14 +26,15 @@ from stream_monitor.join.rows import Pairs
 from stream_monitor.join.store import RINGS, StoreForm
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.monitors import bounds
+from stream_monitor.monitors.bounds import Bounds
 from stream_monitor.monitors.exposition import version_samples, version_summary
-from stream_monitor.monitors.registry import Registry
+from stream_monitor.monitors.registry import Registry, RegistryForm
 from stream_monitor.monitors.shard_samples import alert_samples, join_samples, refusal_samples
 from stream_monitor.monitors.version import Version
 from stream_monitor.outcomes import Outcomes
 from stream_monitor.separation import Part, Separation, by_code
 from stream_monitor.settings import CoreSettings
-from stream_monitor.state import encode, typed
+from stream_monitor.state import decode, encode
 from stream_monitor.verdicts import Out, Verdict
 from stream_monitor.windows.log_time import CONFIRM_MS, LogTime
 
@@ -60,6 +61,32 @@ def settings_of(parts: Mapping[str, bytes]) -> CoreSettings:
         return msgspec.json.decode(parts["settings"], type=CoreSettings)
     except (KeyError, msgspec.MsgspecError) as e:
         raise StateError(f"the configuration of the snapshot cannot be read: {e}") from None
+
+
+class Versioned(msgspec.Struct):
+    """What the state of every schema has."""
+
+    schema: int
+
+
+class ShardForm(msgspec.Struct):
+    """A shard in a snapshot, without the full segments of its rings."""
+
+    schema: int
+    config: str
+    """Hash of the configuration."""
+    changed_ms: int
+    anew: list[str]
+    log_time: LogTime
+    outcomes: Outcomes
+    join: StoreForm
+    registry: RegistryForm
+    texts: list[str]
+    """Of outcomes of predictions, by their number in the join."""
+    alerts: Alerts
+    bounds: Bounds
+    outbox: list[Out]
+    dirty: dict[int, int]
 
 
 class Shard:
@@ -105,7 +132,7 @@ class Shard:
         self.registry = Registry(settings, dict(baselines or {}))
         self.separation = Separation(self.registry, self.join)
         self.alerts = Alerts()
-        self.bounds = bounds.Bounds()
+        self.bounds = Bounds()
         self.outbox: list[Out] = []
         self.tells_history = True
         self._dirty: dict[int, int] = {}
@@ -154,7 +181,7 @@ class Shard:
             now_ms = self.log_time.read(end_ms)
         fresh = self.outcomes.unseen(observations)
         self.outcomes.date(observations, fresh, now_ms)
-        self.registry.log_ms = now_ms
+        self.registry.state.log_ms = now_ms
         predictions, labels, parts = self.separation.separate(observations, fresh)
         joined = self.join.apply(predictions, labels, now_ms if came_ms is None else came_ms)
         self.outcomes.joined(joined.duplicate, len(labels.row), joined.outcomes)
@@ -324,22 +351,22 @@ class Shard:
         parts: dict[str, bytes | None] = {}
         for ring_name in RINGS:
             parts |= parts_of(ring_name, getattr(self.join, ring_name), known)
-        state = {
-            "schema": SNAPSHOT_SCHEMA,
-            "log_time": self.log_time,
-            "config": self.config,
-            "changed_ms": self.changed_ms,
-            "anew": self.anew,
-            "outcomes": self.outcomes,
-            "join": self.join.form(),
-            "alerts": self.alerts,
-            "registry": self.registry.state(),
-            "bounds": self.bounds.state(),
-            "texts": self.separation.texts.names,
-            "dirty": self._dirty,
-            "outbox": [tuple(o) for o in self.outbox],
-        }
-        parts["state"] = encode(state)
+        form = ShardForm(
+            schema=SNAPSHOT_SCHEMA,
+            config=self.config,
+            changed_ms=self.changed_ms,
+            anew=self.anew,
+            log_time=self.log_time,
+            outcomes=self.outcomes,
+            join=self.join.form(),
+            registry=self.registry.form(),
+            texts=self.separation.texts.names,
+            alerts=self.alerts,
+            bounds=self.bounds,
+            outbox=self.outbox,
+            dirty=self._dirty,
+        )
+        parts["state"] = encode(form)
         parts["settings"] = msgspec.json.encode(self.settings, order="sorted")
         return parts
 
@@ -361,35 +388,31 @@ class Shard:
         StateError
             The snapshot is of another schema, or a part is missing.
         """
-        state = msgspec.msgpack.decode(parts["state"], strict=False)
-        if state["schema"] != SNAPSHOT_SCHEMA:
+        schema = decode(parts["state"], Versioned).schema
+        if schema != SNAPSHOT_SCHEMA:
             message = (
-                f"the snapshot has schema {state['schema']}, this version reads "
+                f"the snapshot has schema {schema}, this version reads "
                 f"{SNAPSHOT_SCHEMA}: reset the group's offsets of observations to fold it again"
             )
             raise StateError(message)
+        form = decode(parts["state"], ShardForm)
         shard = cls(partition, settings, baselines, partitions=partitions)
-        shard.log_time = typed(state["log_time"], LogTime)
-        shard.outcomes = typed(state["outcomes"], Outcomes)
-        changed = state["config"] != settings.hash
-        shard.changed_ms = shard.log_time_ms if changed else state["changed_ms"]
-        shard.alerts = typed(state["alerts"], Alerts)
+        shard.log_time, shard.outcomes = form.log_time, form.outcomes
+        shard.alerts, shard.bounds, shard.outbox = form.alerts, form.bounds, form.outbox
+        changed = form.config != settings.hash
+        shard.changed_ms = shard.log_time_ms if changed else form.changed_ms
         if changed:
             shard.alerts.begin_anew()
-        for text in state["texts"]:
+        for text in form.texts:
             shard.separation.texts[text]
-        anew = shard.registry.load(state["registry"], shard.separation.texts.names, changed=changed)
-        shard.anew = (
-            anew if changed else [*state["anew"], *(a for a in anew if a not in state["anew"])]
-        )
-        shard.bounds = bounds.Bounds.from_state(state["bounds"])
+        anew = shard.registry.load(form.registry, shard.separation.texts.names, changed=changed)
+        shard.anew = anew if changed else [*form.anew, *(a for a in anew if a not in form.anew)]
         shard.join = shard.separation.join = Join.restored(
             settings.limits.pending,
             settings.defaults.labels.max_delay_ms,
-            typed(state["join"], StoreForm),
+            form.join,
             segments_of(parts),
         )
         shard.join.wait([version.settings.labels.max_delay_ms for version in shard.versions])
-        shard._dirty = {int(k): v for k, v in state["dirty"].items()}
-        shard.outbox = [Out(*o) for o in state["outbox"]]
+        shard._dirty = form.dirty
         return shard

@@ -53,13 +53,21 @@ class Packed(ABC, Generic[F]):
 class Array(msgspec.Struct, array_like=True):
     """An array as bytes."""
 
-    dtype: str
+    dtype: str | tuple[tuple[str, str], ...]
+    """As numpy writes it; of an array of records the name and dtype of each field."""
     shape: tuple[int, ...]
     data: bytes
 
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Array:
+        """An array as bytes."""
+        dtype: Any = array.dtype.str if array.dtype.names is None else array.dtype.descr
+        return cls(dtype, array.shape, array.tobytes())
+
     def array(self) -> NDArray[Any]:
         """The array, which may be written to."""
-        return np.frombuffer(self.data, self.dtype).reshape(self.shape).copy()
+        dtype = self.dtype if isinstance(self.dtype, str) else list(self.dtype)
+        return np.frombuffer(self.data, dtype).reshape(self.shape).copy()
 
 
 def encode(state: object) -> bytes:
@@ -110,7 +118,7 @@ def typed(state: Any, of: type[T]) -> T:
 def _encoded(value: Any) -> Any:
     """What msgspec does not know by itself."""
     if isinstance(value, np.ndarray):
-        return Array(value.dtype.str, value.shape, value.tobytes())
+        return Array.of(value)
     if isinstance(value, Packed):
         return value.packed()
     raise NotImplementedError(f"no state of a {type(value).__name__} can be stored")
@@ -140,6 +148,6 @@ def _array(saved: Array, of: Any) -> NDArray[Any]:
     array = saved.array()
     _, dtype = get_args(of) or (Any, Any)
     (wanted,) = get_args(dtype) or (Any,)
-    if wanted is not Any and array.dtype != wanted:
+    if wanted is not Any and array.dtype.type is not wanted:
         raise ValueError(f"expected an array of {np.dtype(wanted)}, got one of {array.dtype}")
     return array

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -86,6 +87,14 @@ class Texts(dict[str, float]):
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Texts:
+        """The dictionary of these texts, in this order."""
+        texts = cls()
+        for name in names:
+            texts[name]
+        return texts
 
     def __missing__(self, text: str) -> float:
         short = text[:TEXT_MAX_CHARS]

@@ -6,7 +6,6 @@ Rule of the file: values only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,21 +123,3 @@ class Joined(NamedTuple):
     pairs: list[Pairs]
     outcomes: dict[str, int]
     """Labels: matched, corrected, superseded, duplicate."""
-
-
-def packed_pairs(pairs: Pairs) -> dict[str, Any]:
-    """Pairs as bytes, by column."""
-    return {
-        name: (column.dtype.str, list(column.shape), np.ascontiguousarray(column).tobytes())
-        for name, column in pairs._asdict().items()
-    }
-
-
-def unpacked_pairs(state: Mapping[str, Any]) -> Pairs:
-    """Pairs of `packed_pairs`."""
-    return Pairs(
-        **{
-            name: np.frombuffer(data, dtype).reshape(shape)
-            for name, (dtype, shape, data) in state.items()
-        }
-    )

@@ -9,8 +9,9 @@ label may come before its prediction, so earlier nothing is sure.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+
+import msgspec
 
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.alerts.wording import apart, duration, percent
@@ -32,7 +33,7 @@ UNMET_SHARE, LABELS_MIN = 0.5, 50
 
 def hits(registry: Registry, join: Join) -> Counter[str]:
     """Things beyond a limit since the beginning, by the limit."""
-    found = Counter(registry.hits)
+    found = Counter(registry.state.hits)
     found["pending"] = int(join.state.evicted.sum()) + join.state.lost
     for version in registry.versions:
         found["features"] += version.features.unknown.get(OTHER, 0)
@@ -117,35 +118,47 @@ def _end(key: AlertKey, log_ms: int, why: str) -> Verdict:
     )
 
 
-class Bounds:
+class Beyond(msgspec.Struct):
+    """What lies beyond one limit."""
+
+    n: int = 0
+    """How many things."""
+    last_ms: int = 0
+    """Log time of the last of them."""
+
+
+class Cohort(msgspec.Struct):
+    """Labels that came of age."""
+
+    labels: int = 0
+    unmet: int = 0
+    """Those that met no prediction."""
+    complete_ms: int = 0
+    """Log time at which there were enough."""
+
+
+class Bounds(msgspec.Struct):
     """When a limit was last reached, and which labels met their prediction."""
 
-    def __init__(self) -> None:
-        self.known: dict[str, list[int]] = {}
-        """By limit: things beyond it, and the log time of the last."""
-        self.minute = 0
-        self.seen = 0
-        """Sequence number of the labels up to which they were looked at."""
-        self.counted: dict[tuple[int, int], list[int]] = {}
-        """
-        By model code and source partition: labels that came of age, and unmet ones among them,
-        until there are enough.
-        """
-        self.shares: dict[int, dict[int, list[int]]] = {}
-        """
-        By model code, by source partition: labels and unmet ones of the last cohort, and when it
-        was complete (log time).
-        """
+    known: dict[str, Beyond] = {}
+    """By limit."""
+    minute: int = 0
+    seen: int = 0
+    """Sequence number of the labels up to which they were looked at."""
+    counted: dict[tuple[int, int], Cohort] = {}
+    """By model code and source partition: the labels until there are enough."""
+    shares: dict[int, dict[int, Cohort]] = {}
+    """By model code, by source partition: the last complete cohort."""
 
     def judge(
         self, partition: int, partitions: int, registry: Registry, join: Join, log_ms: int
     ) -> Iterator[Verdict]:
         """Verdicts, once a second of log time; `partitions` is how many observations has."""
         for name, n in hits(registry, join).items():
-            known = self.known.setdefault(name, [0, log_ms])
-            if n > known[0]:
-                known[:] = n, log_ms
-            known[0] = min(known[0], n)  # some are counted anew under another configuration
+            known = self.known.setdefault(name, Beyond(last_ms=log_ms))
+            if n > known.n:
+                known.last_ms = log_ms
+            known.n = n  # some are counted anew under another configuration
             what = (
                 evictions(join, log_ms)
                 if name == "pending"
@@ -160,20 +173,20 @@ class Bounds:
 
     @staticmethod
     def _limit(
-        partition: int, name: str, what: str, registry: Registry, known: list[int], log_ms: int
+        partition: int, name: str, what: str, registry: Registry, known: Beyond, log_ms: int
     ) -> Verdict:
         limit = getattr(registry.settings.limits, name)
-        reached = log_ms - known[1] < HOUR_MS
+        reached = log_ms - known.last_ms < HOUR_MS
         return Verdict(
             key=AlertKey(
                 OTHER, "", f"partition={partition}", "data_quality", f"limits.{name}", "threshold"
             ),
             level="warning" if reached else "ok",
             clear=not reached,
-            value=float(known[0]),
+            value=float(known.n),
             threshold=float(limit),
             direction="up",
-            window=Span(known[1], log_ms, known[0]),
+            window=Span(known.last_ms, log_ms, known.n),
             summary=f"limits.{name} = {limit:,} is reached in partition {partition} of "
             f"observations: {what}",
             evidence={"guarantee": "none"},
@@ -186,12 +199,12 @@ class Bounds:
         """
         self.seen, found = join.matured(self.seen, log_ms, patience(registry))
         for model, partition, labels, unmet in found:
-            counts = self.counted.setdefault((model, partition), [0, 0])
-            counts[0] += labels
-            counts[1] += unmet
-            if counts[0] >= LABELS_MIN:
-                self.shares.setdefault(model, {})[partition] = [*counts, log_ms]
-                del self.counted[model, partition]
+            cohort = self.counted.setdefault((model, partition), Cohort())
+            cohort.labels += labels
+            cohort.unmet += unmet
+            if cohort.labels >= LABELS_MIN:
+                cohort.complete_ms = log_ms
+                self.shares.setdefault(model, {})[partition] = self.counted.pop((model, partition))
 
     def _met(
         self,
@@ -199,23 +212,22 @@ class Bounds:
         partitions: int,
         registry: Registry,
         model: int,
-        shares: dict[int, list[int]],
+        shares: dict[int, Cohort],
         log_ms: int,
     ) -> Iterator[Verdict]:
         """
         The verdict on the labels of a model, of the worst of its source partitions; those that name
         no model are judged together.
         """
-        for source, (_, _, then_ms) in list(shares.items()):
-            if log_ms - then_ms > DAY_MS and len(shares) > 1:
+        for source, cohort in list(shares.items()):
+            if log_ms - cohort.complete_ms > DAY_MS and len(shares) > 1:
                 del shares[source]
         if model != ANY:
-            source, (labels, unmet, _) = max(
-                shares.items(), key=lambda item: item[1][1] / item[1][0]
-            )
+            source = max(shares, key=lambda s: shares[s].unmet / shares[s].labels)
+            labels, unmet = shares[source].labels, shares[source].unmet
             yield _labels(
                 AlertKey(
-                    registry.model_names[model], "", "", "data_quality", "labels", "threshold"
+                    registry.state.model_names[model], "", "", "data_quality", "labels", "threshold"
                 ),
                 labels,
                 unmet,
@@ -225,7 +237,8 @@ class Bounds:
                 patience(registry),
             )
             return
-        labels, unmet = (sum(counts[i] for counts in shares.values()) for i in (0, 1))
+        labels = sum(cohort.labels for cohort in shares.values())
+        unmet = sum(cohort.unmet for cohort in shares.values())
         names = sorted({v.model for v in registry.versions if v.volume.predictions})
         if names:
             key = AlertKey(
@@ -247,33 +260,6 @@ class Bounds:
                 log_ms,
                 patience(registry),
             )
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        counted = [[*key, *n] for key, n in self.counted.items()]
-        return {
-            "known": self.known,
-            "minute": self.minute,
-            "seen": self.seen,
-            "counted": counted,
-            "shares": self.shares,
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Bounds:
-        """The bounds of a snapshot."""
-        found = cls()
-        found.known, found.minute, found.seen = (
-            {k: list(v) for k, v in state["known"].items()},
-            state["minute"],
-            state["seen"],
-        )
-        found.counted = {(m, p): list(n) for m, p, *n in state["counted"]}
-        found.shares = {
-            int(m): {int(p): list(n) for p, n in shares.items()}
-            for m, shares in state["shares"].items()
-        }
-        return found
 
 
 def _labels(

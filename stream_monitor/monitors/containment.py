@@ -8,8 +8,10 @@ again. Running out of memory and being told to stop are no defects of a monitor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, ParamSpec, get_args
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, ParamSpec, get_args
+
+import msgspec
 
 from stream_monitor import __version__
 from stream_monitor.monitors.context import Context
@@ -34,13 +36,14 @@ Judge = Callable[[Verdict], None]
 NOT_OURS = (MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
-class Containment:
+class Containment(msgspec.Struct):
     """The monitors of one model version that are off, and why."""
 
-    def __init__(self) -> None:
-        self.off: dict[str, str] = {}
-        self.tried: dict[str, str] = {}
-        """What was off, and is tried again: why it was, or nothing when it has worked since."""
+    software: str = __version__
+    """That has tried them."""
+    off: dict[str, str] = {}
+    tried: dict[str, str] = {}
+    """What was off, and is tried again: why it was, or nothing when it has worked since."""
 
     def run(
         self, monitor: Monitor, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs
@@ -99,17 +102,8 @@ class Containment:
             evidence={"error": why, "guarantee": "none"},
         )
 
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {"software": __version__, "off": self.off, "tried": self.tried}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], *, again: bool) -> Containment:
-        """What was off; another software, or configuration (`again`), tries it again."""
-        found = cls()
-        found.tried = dict(state["tried"])
-        if state["software"] == __version__ and not again:
-            found.off = dict(state["off"])
-        else:
-            found.tried |= state["off"]
-        return found
+    def go_on(self, *, again: bool) -> None:
+        """After a restart, another software or configuration (`again`) tries what is off again."""
+        if again or self.software != __version__:
+            self.tried |= self.off
+            self.off, self.software = {}, __version__

@@ -54,6 +54,14 @@ class Series(msgspec.Struct):
             self.values = [*self.values, *values.tolist()][-SUMMARY_ROWS:]
 
 
+class Metric(msgspec.Struct):
+    """All series of one custom metric."""
+
+    labels: tuple[str, ...]
+    """Names of the labels, in the order in which a series has their values."""
+    series: dict[tuple[str, ...], Series] = {}
+
+
 class Custom:
     """
     The custom metrics of one model version.
@@ -67,7 +75,7 @@ class Custom:
 
     def __init__(self, defined: Mapping[str, CustomMetric], limit: int) -> None:
         self.defined, self.limit = defined, limit
-        self.series: dict[str, dict[tuple[str, ...], Series]] = {name: {} for name in defined}
+        self.state = {name: Metric(tuple(metric.labels)) for name, metric in defined.items()}
 
     def add(self, rows: Rows) -> None:
         """Take rows of predictions in log order; a sort of the labels' columns a metric."""
@@ -84,7 +92,7 @@ class Custom:
                     self._of(name, labels).add(found, metric)
 
     def _of(self, name: str, labels: tuple[str, ...]) -> Series:
-        series = self.series[name]
+        series = self.state[name].series
         if labels not in series and len(series) >= self.limit:
             labels = (OTHER,) * len(labels)
         return series.setdefault(labels, Series())
@@ -128,7 +136,7 @@ class Custom:
         """What is shown; `names` are model and version."""
         for name, metric in self.defined.items():
             full = custom_metric(name, metric).name
-            for labels, series in self.series[name].items():
+            for labels, series in self.state[name].series.items():
                 where = (*names, *labels)
                 if metric.type == "histogram":
                     yield HistogramSample(full, where, tuple(series.counts), series.total)
@@ -146,33 +154,23 @@ class Custom:
                         full, where, series.total if metric.type == "counter" else series.last
                     )
 
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            name: {
-                "labels": list(self.defined[name].labels),
-                "series": [[list(labels), msgspec.to_builtins(s)] for labels, s in found.items()],
-            }
-            for name, found in self.series.items()
-        }
-
-    def load(self, state: Mapping[str, Any], changes: Changes) -> None:
+    def load(self, state: Mapping[str, Metric], changes: Changes) -> None:
         """
         Go on from the state of a snapshot; metrics of other definitions begin anew.
 
         Of more series than the limit the first ones stay.
         """
-        for name, metric in self.defined.items():
+        for name, metric in self.state.items():
             if name not in state:
                 continue
             if keys := changes.keys("custom metric", name):
                 changes.begins_anew(f"custom metric {name}", keys)
                 continue
-            place = [state[name]["labels"].index(label) for label in metric.labels]
-            for labels, saved in state[name]["series"]:
-                named = tuple(labels[i] for i in place)
-                if len(self.series[name]) < self.limit or named == (OTHER,) * len(named):
-                    self.series[name][named] = msgspec.convert(saved, Series)
+            place = [state[name].labels.index(label) for label in metric.labels]
+            for values, series in state[name].series.items():
+                labels = tuple(values[i] for i in place)
+                if len(metric.series) < self.limit or labels == (OTHER,) * len(labels):
+                    metric.series[labels] = series
 
 
 def numbers(cells: Cells) -> Float:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -92,6 +91,34 @@ class Candidate(Struct, array_like=True):
     raw_total: float = 0.0
 
 
+class Usual(Struct):
+    """The values outside episodes, up to what waits for its confirmation."""
+
+    rows: int = 0
+    total: float = 0.0
+
+
+class SignalState(Struct):
+    """What values have made of a signal; mappings are by detector."""
+
+    home: float | None
+    """The usual level in the units of the values; None: the mean of all values outside episodes."""
+    episodes: dict[str, Episode]
+    candidates: dict[str, Candidate | None]
+    usual: dict[str, Usual]
+    binary: bool = False
+    """The values are 0 and 1 (errors of a classification)."""
+    rows: int = 0
+
+
+class SignalForm(Struct):
+    """A signal in a snapshot."""
+
+    state: SignalState
+    detectors: dict[str, dict[str, Any]]
+    """As each of them gives its own."""
+
+
 class Signal:
     """
     Detectors on one stream of values (a feature, the score, the errors) and the episode each of
@@ -110,17 +137,16 @@ class Signal:
     def __init__(
         self, subject: str, methods: Mapping[str, Mapping[str, float]], home: float | None = None
     ) -> None:
-        self.subject, self.methods, self.home = subject, methods, home
+        self.subject, self.methods = subject, methods
         self.detectors: dict[str, ValueDetector] = {
             m: make(m, params) for m, params in methods.items()
         }
-        self.episodes = {m: Episode() for m in self.detectors}
-        self.candidates: dict[str, Candidate | None] = dict.fromkeys(self.detectors)
-        self.usual = {m: [0.0, 0.0] for m in self.detectors}
-        """Number and sum of the values outside episodes, up to what waits for its confirmation."""
-        self.binary = False
-        """The values are 0 and 1 (errors of a classification)."""
-        self.rows = 0
+        self.state = SignalState(
+            home=home,
+            episodes={m: Episode() for m in methods},
+            candidates=dict.fromkeys(methods),
+            usual={m: Usual() for m in methods},
+        )
 
     def update(self, values: Float, times_ms: NDArray[np.int64]) -> bool:
         """
@@ -129,21 +155,25 @@ class Signal:
         Detectors get them cut, people are told what they are.
         """
         moved = False
-        cut = values if self.binary else np.clip(values, -CLIP_SD, CLIP_SD)
+        cut = values if self.state.binary else np.clip(values, -CLIP_SD, CLIP_SD)
         for method, detector in self.detectors.items():
             hits = dict(zip(detector.update(cut).tolist(), detector.befores, strict=True))
-            if hits or self.candidates[method] is not None or self.episodes[method].open:
+            if (
+                hits
+                or self.state.candidates[method] is not None
+                or self.state.episodes[method].open
+            ):
                 moved |= self._confirm(method, hits, cut, values, times_ms)
             else:
                 self._count(method, cut)
-        self.rows += len(values)
+        self.state.rows += len(values)
         return moved
 
     def _count(self, method: str, cut: Float) -> None:
         """Values at the usual level, where the baseline does not say what that is."""
-        if self.home is None and len(cut):
-            self.usual[method][0] += len(cut)
-            self.usual[method][1] += float(cut.sum())
+        if self.state.home is None and len(cut):
+            self.state.usual[method].rows += len(cut)
+            self.state.usual[method].total += float(cut.sum())
 
     def _confirm(
         self,
@@ -159,17 +189,17 @@ class Signal:
 
         One that comes while an earlier one, past the first look, still waits takes its place.
         """
-        at, moved, episode = 0, False, self.episodes[method]
+        at, moved, episode = 0, False, self.state.episodes[method]
         while True:
-            candidate = self.candidates[method]
+            candidate = self.state.candidates[method]
             if candidate is None:
                 hit = next((h for h in hits if h >= at), None)
                 end = len(cut) if hit is None else hit + 1
                 moved |= self._follow(method, cut[at:end], values[at:end])
                 if hit is None:
                     return moved
-                candidate = self.candidates[method] = Candidate(
-                    self.rows + hit, int(times_ms[hit]), hits[hit]
+                candidate = self.state.candidates[method] = Candidate(
+                    self.state.rows + hit, int(times_ms[hit]), hits[hit]
                 )
                 at = end
             look = next(n for n in CONFIRM_ROWS if n > candidate.rows)
@@ -180,29 +210,29 @@ class Signal:
                 else min(again + 1, at + look - candidate.rows)
             )
             if episode.open:
-                episode.follow(cut[at:end], values[at:end], binary=self.binary)
+                episode.follow(cut[at:end], values[at:end], binary=self.state.binary)
                 moved |= not episode.open
             candidate.total += float(cut[at:end].sum())
             candidate.raw_total += float(values[at:end].sum())
             candidate.rows += len(cut[at:end])
             at += len(cut[at:end])
             if candidate.rows == look and self._changed(method, candidate):
-                moved, self.candidates[method] = True, None
+                moved, self.state.candidates[method] = True, None
             elif again is not None and at == again + 1:
-                self.candidates[method] = Candidate(
-                    self.rows + again, int(times_ms[again]), hits[again]
+                self.state.candidates[method] = Candidate(
+                    self.state.rows + again, int(times_ms[again]), hits[again]
                 )
             elif candidate.rows == CONFIRM_ROWS[-1]:
-                self.candidates[method] = None
+                self.state.candidates[method] = None
             elif candidate.rows < look:
                 return moved
 
     def _follow(self, method: str, cut: Float, values: Float) -> bool:
         """Values without a candidate: those of an episode may end it."""
-        episode, taken = self.episodes[method], 0
+        episode, taken = self.state.episodes[method], 0
         was_open = episode.open
         if was_open:
-            taken = episode.follow(cut, values, binary=self.binary)
+            taken = episode.follow(cut, values, binary=self.state.binary)
         if not episode.open:
             self._count(method, cut[taken:])
         return was_open and not episode.open
@@ -212,18 +242,18 @@ class Signal:
         Whether a candidate leads away from the usual level; it may be nothing yet, or lead back to
         it.
         """
-        episode, rows = self.episodes[method], candidate.rows
+        episode, rows = self.state.episodes[method], candidate.rows
         after = candidate.total / rows
         if abs(after - candidate.before) < self._least(candidate.before, rows):
             return False
-        number, total = self.usual[method]
+        usual = self.state.usual[method]
         home = (
             episode.before
             if episode.open
-            else self.home
-            if self.home is not None
-            else total / number
-            if number
+            else self.state.home
+            if self.state.home is not None
+            else usual.total / usual.rows
+            if usual.rows
             else candidate.before
         )
         if abs(after - home) < self._least(home, rows):
@@ -237,7 +267,7 @@ class Signal:
 
     def _least(self, before: float, rows: int) -> float:
         """What the mean of so many values must have moved."""
-        if self.binary:
+        if self.state.binary:
             share = min(max(before, 1 / rows), 1 - 1 / rows)
             return max(CHANGE_MIN_ERRORS, CONFIRM_Z * float(np.sqrt(share * (1 - share) / rows)))
         return max(CHANGE_MIN, CONFIRM_Z / float(np.sqrt(rows)))
@@ -254,53 +284,44 @@ class Signal:
         The verdict of each detector's episode; `scale` is (mean, sd) that undoes the
         standardisation.
         """
-        for method, episode in self.episodes.items():
+        for method, episode in self.state.episodes.items():
             key = alert_of(context, self.subject, method)
             better = self.subject == "__error__" and episode.after < episode.before
             verdict = episode.verdict(
                 key,
-                self.rows,
+                self.state.rows,
                 scale=scale,
                 severity="info" if better else context.settings.drift.severity,
                 cooldown_ms=context.settings.cooldown_ms,
                 baseline_id=context.baseline_id,
                 rule=f"drift.{signal_of(self.subject)}.{method}",
-                binary=self.binary,
+                binary=self.state.binary,
             )
             if verdict is not None:
                 yield verdict
 
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            "rows": self.rows,
-            "binary": self.binary,
-            "home": self.home,
-            "detectors": {m: d.state() for m, d in self.detectors.items()},
-            "episodes": {m: msgspec.to_builtins(e) for m, e in self.episodes.items()},
-            "candidates": {m: msgspec.to_builtins(c) for m, c in self.candidates.items()},
-            "usual": self.usual,
-        }
+    def form(self) -> SignalForm:
+        """The signal in a snapshot."""
+        return SignalForm(self.state, {m: d.state() for m, d in self.detectors.items()})
 
-    def load(self, state: Mapping[str, Any], changes: Changes) -> dict[str, list[str]]:
+    def load(self, saved: SignalForm, changes: Changes) -> dict[str, list[str]]:
         """
-        Go on from the state of a snapshot; the detectors that begin anew, with the parameters that
-        differ.
+        Go on from a snapshot; the detectors that begin anew, with the parameters that differ.
 
         The episode that such a one has found goes on, since it is the values that end it.
         """
-        self.rows, self.binary, self.home = state["rows"], state["binary"], state["home"]
+        state, before = self.state, saved.state
+        state.rows, state.binary, state.home = before.rows, before.binary, before.home
         anew: dict[str, list[str]] = {}
-        for method, saved in state["detectors"].items():
+        for method, detector in saved.detectors.items():
             if method not in self.detectors:
                 continue
-            self.episodes[method] = msgspec.convert(state["episodes"][method], Episode)
-            self.usual[method] = list(state["usual"][method])
+            state.episodes[method] = before.episodes[method]
+            state.usual[method] = before.usual[method]
             name = f"{signal_of(self.subject)}.{method}"
             if keys := changes.keys("detector", name):
                 anew[name] = keys
                 continue
-            self.detectors[method] = restore(method, self.methods[method], saved)
-            saved = state["candidates"][method]
-            self.candidates[method] = None if saved is None else msgspec.convert(saved, Candidate)
+            self.detectors[method] = restore(method, self.methods[method], detector)
+            state.candidates[method] = before.candidates[method]
         return anew

@@ -79,9 +79,11 @@ def _windows(
 def _anomalies(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
     for feature, n in version.patterns.count.items():
         yield Sample("model_anomalies_total", (*names, feature, "pattern"), n)
-    if version.performance.trend.found:
+    if version.performance.trend.state.found:
         yield Sample(
-            "model_anomalies_total", (*names, "__error__", "trend"), version.performance.trend.found
+            "model_anomalies_total",
+            (*names, "__error__", "trend"),
+            version.performance.trend.state.found,
         )
 
 
@@ -107,7 +109,7 @@ def _coverage(
     if not labels or windows is None:
         return None
     if duration_ms(window) is None:
-        sums, start_ms, end_ms = windows.panes.window(end_ms, end_ms - start_ms)
+        sums, start_ms, end_ms = windows.state.panes.window(end_ms, end_ms - start_ms)
         labels = int(sums[0])
     rows = version.volume.rows_between(start_ms, end_ms)
     return min(labels / rows, 1.0) if rows else None

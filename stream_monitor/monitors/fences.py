@@ -8,17 +8,37 @@ Tukey's fences flag 0.7 % of clean normal data and 8 % of lognormal.
 
 from __future__ import annotations
 
-from typing import Any
-
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.arrays import Float
+from stream_monitor.arrays import Float, are_numbers
 from stream_monitor.monitors.baseline import FeatureProfile
 from stream_monitor.settings import Anomalies
 
 BLOCKS = 10
 """The trailing fences move this often within their window."""
+
+
+class Quartiles(msgspec.Struct):
+    """Of the values of each feature, (features, 1)."""
+
+    q1: Float
+    q3: Float
+    low: Float
+    """The least value."""
+    high: Float
+    """The greatest value."""
+
+
+class Trailing(msgspec.Struct):
+    """What the newest values of the features are."""
+
+    quartiles: Quartiles
+    values: Float
+    """A ring, (features, rows)."""
+    seen: int = 0
+    """Rows, since the beginning."""
 
 
 class Fences:
@@ -33,42 +53,43 @@ class Fences:
     fence : float, IQRs
     """
 
+    state: Trailing | None = None
+    """What rows have changed; nothing, while fences are those of a baseline."""
+
     def __init__(self, profiles: list[FeatureProfile], fence: float) -> None:
         self.fence = fence
-        self.q1 = np.array([f.q1 for f in profiles], np.float64)[:, None]
-        self.q3 = np.array([f.q3 for f in profiles], np.float64)[:, None]
-        self.low = np.array([f.min if f.count else -np.inf for f in profiles], np.float64)[:, None]
-        self.high = np.array([f.max if f.count else np.inf for f in profiles], np.float64)[:, None]
+        self.quartiles = Quartiles(
+            q1=_column([f.q1 for f in profiles]),
+            q3=_column([f.q3 for f in profiles]),
+            low=_column([f.min if f.count else -np.inf for f in profiles]),
+            high=_column([f.max if f.count else np.inf for f in profiles]),
+        )
 
     @property
     def spread(self) -> NDArray[np.bool_]:
         """Which features have quartiles that differ."""
-        return (self.q3 > self.q1)[:, 0]
+        return (self.quartiles.q3 > self.quartiles.q1)[:, 0]
 
     def bounds(self, x: Float) -> tuple[Float, Float]:  # noqa: ARG002 - those of a trailing window depend on the rows
         """
         Low and high fence of (features, n) values in log order: (features, 1), or (features, n)
         where they move.
         """
-        return self._around(self.q1, self.q3)
+        return self._around(self.quartiles)
 
-    def _around(self, q1: Float, q3: Float) -> tuple[Float, Float]:
-        reach = self.fence * (q3 - q1)
+    def _around(self, of: Quartiles) -> tuple[Float, Float]:
+        reach = self.fence * (of.q3 - of.q1)
         one = reach <= 0
-        return np.where(one, self.low, q1 - reach), np.where(one, self.high, q3 + reach)
+        return np.where(one, of.low, of.q1 - reach), np.where(one, of.high, of.q3 + reach)
 
-    def go_on_from(self, other: Any, at: list[int]) -> None:
+    def go_on_from(self, other: Fences, at: list[int]) -> None:
         """
         Take over from the fences of another baseline: the first features here were at these places
         there.
         """
 
-    def state(self) -> Any:
-        """Plain values for the snapshot."""
-        return None
-
-    def load(self, state: Any) -> None:
-        """Go on from the state of a snapshot."""
+    def load(self, state: Trailing) -> None:
+        """Go on from the state of a snapshot, where there are as many features and rows."""
 
 
 class TrailingFences(Fences):
@@ -83,65 +104,55 @@ class TrailingFences(Fences):
     bytes a value and feature.
     """
 
+    state: Trailing
+
     def __init__(self, profiles: list[FeatureProfile], fence: float, rows: int) -> None:
         super().__init__(profiles, fence)
         self.rows = rows
         self.block = max(1, rows // BLOCKS)
-        self.values = np.full((len(profiles), rows), np.nan)
-        self.seen = 0
+        self.state = Trailing(self.quartiles, np.full((len(profiles), rows), np.nan))
 
     def bounds(self, x: Float) -> tuple[Float, Float]:
         features, n = x.shape
         low, high = np.empty((features, n)), np.empty((features, n))
-        start = 0
+        start, state = 0, self.state
         while start < n:
-            end = min(n, start + self.block - self.seen % self.block)
-            low[:, start:end], high[:, start:end] = self._around(self.q1, self.q3)
-            self.values[:, (self.seen + np.arange(end - start)) % self.rows] = np.where(
-                x[:, start:end] == x[:, start:end], x[:, start:end], np.nan
-            )
-            self.seen += end - start
+            end = min(n, start + self.block - state.seen % self.block)
+            here = x[:, start:end]
+            low[:, start:end], high[:, start:end] = self._around(state.quartiles)
+            at = (state.seen + np.arange(end - start)) % self.rows
+            state.values[:, at] = np.where(are_numbers(here), here, np.nan)
+            state.seen += end - start
             start = end
-            if self.seen % self.block == 0 and self.seen >= self.rows:
+            if state.seen % self.block == 0 and state.seen >= self.rows:
                 self._move()
         return low, high
 
     def _move(self) -> None:
-        known = ~np.isnan(self.values).all(axis=1)
+        state, of = self.state, self.quartiles
+        known = ~np.isnan(state.values).all(axis=1)
         if known.any():
-            self.q1[known, 0], self.q3[known, 0] = np.nanquantile(
-                self.values[known], (0.25, 0.75), axis=1
-            )
-            self.low[known, 0], self.high[known, 0] = (
-                np.nanmin(self.values[known], axis=1),
-                np.nanmax(self.values[known], axis=1),
+            values = state.values[known]
+            of.q1[known, 0], of.q3[known, 0] = np.nanquantile(values, (0.25, 0.75), axis=1)
+            of.low[known, 0], of.high[known, 0] = (
+                np.nanmin(values, axis=1),
+                np.nanmax(values, axis=1),
             )
 
-    def go_on_from(self, other: Any, at: list[int]) -> None:
-        self.seen = other.seen
-        for name in ("values", "q1", "q3", "low", "high"):
-            getattr(self, name)[: len(at)] = getattr(other, name)[at]
+    def go_on_from(self, other: Fences, at: list[int]) -> None:
+        assert isinstance(other, TrailingFences)
+        n, old, new = len(at), other.state, self.state
+        new.seen, new.values[:n] = old.seen, old.values[at]
+        for name in Quartiles.__struct_fields__:
+            getattr(new.quartiles, name)[:n] = getattr(old.quartiles, name)[at]
 
-    def state(self) -> Any:
-        return {
-            "values": self.values.tobytes(),
-            "seen": self.seen,
-            "q1": self.q1.tobytes(),
-            "q3": self.q3.tobytes(),
-            "low": self.low.tobytes(),
-            "high": self.high.tobytes(),
-        }
+    def load(self, state: Trailing) -> None:
+        if state.values.shape == self.state.values.shape:
+            self.state, self.quartiles = state, state.quartiles
 
-    def load(self, state: Any) -> None:
-        if state is not None and len(state["values"]) == self.values.nbytes:
-            self.values = (
-                np.frombuffer(state["values"], np.float64).reshape(self.values.shape).copy()
-            )
-            self.q1, self.q3, self.low, self.high = (
-                np.frombuffer(state[name], np.float64)[:, None].copy()
-                for name in ("q1", "q3", "low", "high")
-            )
-            self.seen = state["seen"]
+
+def _column(values: list[float]) -> Float:
+    return np.array(values, np.float64)[:, None]
 
 
 def fences(profiles: list[FeatureProfile], settings: Anomalies) -> Fences:

@@ -10,8 +10,9 @@ not matter.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Self
 
+import msgspec
 import numpy as np
 
 from stream_monitor.events.cells import (
@@ -25,9 +26,18 @@ from stream_monitor.events.cells import (
     tags,
     text_indices,
 )
+from stream_monitor.state import Packed
 
 
-class Late:
+class LateForm(msgspec.Struct):
+    """The bytes of rows on their way to a baseline."""
+
+    rows: int
+    cells: dict[str, Cells]
+    texts: list[str]
+
+
+class Late(Packed[LateForm]):
     """
     The rows of features on their way to a baseline.
 
@@ -35,7 +45,13 @@ class Late:
     ----------
     rows : int
         Of each feature. 8 bytes a row, and its texts.
+
+    Notes
+    -----
+    Rows come in pieces, which a snapshot has in one.
     """
+
+    Form = LateForm
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
@@ -109,23 +125,16 @@ class Late:
         """Bytes of the cells."""
         return sum(c.nbytes for column in self.cells.values() for c in column)
 
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            "cells": {
-                name: np.concatenate(column).tobytes() for name, column in self.cells.items()
-            },
-            "texts": self.texts.names,
-        }
+    def packed(self) -> LateForm:
+        cells = {name: np.concatenate(column) for name, column in self.cells.items()}
+        return LateForm(self.rows, cells, self.texts.names)
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of a snapshot."""
-        self.texts = Texts()
-        for text in state["texts"]:
-            self.texts[text]
-        self.cells = {
-            name: [np.frombuffer(column, np.float64)] for name, column in state["cells"].items()
-        }
+    @classmethod
+    def unpacked(cls, form: LateForm) -> Self:
+        late = cls(form.rows)
+        late.cells = {name: [column] for name, column in form.cells.items()}
+        late.texts = Texts.of(form.texts)
+        return late
 
 
 def _first(cells: Cells, numeric: bool) -> int:

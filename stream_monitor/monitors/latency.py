@@ -11,9 +11,10 @@ chance.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,13 +38,17 @@ FASTEST_MS = 1.0
 BINS = len(LATENCY_EDGES) + 1
 
 
-class FirstCalls:
+def no_latencies() -> Float:
+    return np.zeros(BINS)
+
+
+class FirstCalls(msgspec.Struct):
     """What the first calls of a model version were like."""
 
-    def __init__(self) -> None:
-        self.latency = np.zeros(BINS)
-        """Histogram of the first latencies, on the bins of `stats.quantiles`."""
-        self.served = self.failed = 0
+    latency: Float = msgspec.field(default_factory=no_latencies)
+    """Histogram of the first latencies, on the bins of `stats.quantiles`."""
+    served: int = 0
+    failed: int = 0
 
     def add_latency(self, bins: NDArray[np.int64]) -> None:
         """Take the bins of latencies, as long as they are among the first."""
@@ -64,15 +69,6 @@ class FirstCalls:
         # the quantile is known that well
         q = 1 - SLOW_SHARE + FIRST_Z * math.sqrt(SLOW_SHARE * (1 - SLOW_SHARE) / n)
         return max(factor * latency_quantile(self.latency, q), FASTEST_MS)
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {"latency": self.latency.tobytes(), "calls": [self.served, self.failed]}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of a snapshot."""
-        self.latency = np.frombuffer(state["latency"], np.float64).copy()
-        self.served, self.failed = state["calls"]
 
 
 class Found(NamedTuple):

@@ -160,10 +160,10 @@ class Layout:
             + sum(counts[i] for c, i in self.categories[name].items() if c not in allowed)
         )
 
-    def columns(self) -> dict[str, list[int]]:
+    def columns(self) -> dict[str, tuple[int, int]]:
         """By feature: where its columns are in the vector of sums, and how many."""
         starts = [*self.start.values(), self.width - 1]  # a baseline may have no features
         return {
-            name: [at, end - at]
+            name: (at, end - at)
             for name, at, end in zip(self.start, starts, starts[1:], strict=False)
         }

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float
@@ -68,13 +69,13 @@ class Loss(NamedTuple):
         )
 
 
-class Level:
+class Level(msgspec.Struct):
     """
     The level of loss of one model version.
 
     Parameters
     ----------
-    rows : int
+    block : int, rows
         Of a block, at most ROWS_MAX.
 
     Examples
@@ -85,12 +86,15 @@ class Level:
     (0.05, 0.884)
     """
 
-    def __init__(self, rows: int) -> None:
-        self.block = max(1, min(rows, ROWS_MAX))
-        self.loss: Loss | None = None
-        self.built = False
-        """It is that of a profile."""
-        self._now: Float = np.empty(0)
+    block: int
+    loss: Loss | None = None
+    built: bool = False
+    """It is that of a profile."""
+    now: Float = msgspec.field(default_factory=lambda: np.empty(0))
+    """Losses since the last block."""
+
+    def __post_init__(self) -> None:
+        self.block = max(1, min(self.block, ROWS_MAX))
 
     def use(self, found: Mapping[str, float]) -> None:
         """Take the level of the metrics of a profile, if it has any."""
@@ -99,9 +103,9 @@ class Level:
 
     def add(self, losses: Float, kind: str) -> None:
         """Losses of labelled rows, in the order in which their labels came."""
-        self._now = np.append(self._now, losses)
-        while len(self._now) >= self.block:
-            block, self._now = self._now[: self.block], self._now[self.block :]
+        self.now = np.append(self.now, losses)
+        while len(self.now) >= self.block:
+            block, self.now = self.now[: self.block], self.now[self.block :]
             with np.errstate(over="ignore", invalid="ignore"):
                 loss = Loss(float(block.mean()), float(block.var()), float(self.block))
             if math.isfinite(loss.variance) and (
@@ -132,12 +136,3 @@ class Level:
             return math.sqrt(known.variance / known.rows + now.variance / now.rows)
         wrong = min(known.mean + math.sqrt(known.variance / known.rows) + 1 / known.rows, 0.5)
         return math.sqrt(wrong * (1 - wrong) * (1 / known.rows + 1 / now.rows))
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {"loss": self.loss, "built": self.built, "now": self._now.tobytes()}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of a snapshot."""
-        self.loss = None if state["loss"] is None else Loss(*state["loss"])
-        self.built, self._now = state["built"], np.frombuffer(state["now"], np.float64)

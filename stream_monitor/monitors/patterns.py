@@ -7,10 +7,11 @@ not depend on how rows arrived.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from stream_monitor.alerts.wording import apart, signal
@@ -107,7 +108,7 @@ def _ratio_z(found: Pattern, past: Float) -> float:
     return float(abs(np.log(sd) - median) / max(float(spread), found.errors[SD] / sd))
 
 
-class Patterns:
+class Patterns(msgspec.Struct):
     """
     Hours of one model version's features, each against the same hour of the days before.
 
@@ -120,16 +121,16 @@ class Patterns:
     is little in value. Judged from 7 earlier values on. 21 kB a feature when full.
     """
 
-    def __init__(self) -> None:
-        self.next_ms = 0
-        """Start of the first hour that was not judged yet."""
-        self.history: dict[str, list[list[tuple[float, ...]]]] = {}
-        self.z: dict[str, float] = {}
-        """The greatest |z| of the last judged hour."""
-        self.running: dict[str, int] = {}
-        """Hours in a row beyond the limit."""
-        self.count: dict[str, int] = {}
-        """Anomalous patterns since the beginning."""
+    next_ms: int = 0
+    """Start of the first hour that was not judged yet."""
+    history: dict[str, list[list[tuple[float, ...]]]] = {}
+    """By feature and hour of day: what was watched of the hours of earlier days."""
+    z: dict[str, float] = {}
+    """The greatest |z| of the last judged hour."""
+    running: dict[str, int] = {}
+    """Hours in a row beyond the limit."""
+    count: dict[str, int] = {}
+    """Anomalous patterns since the beginning."""
 
     def judge(self, feature: str, hour_ms: int, found: Pattern, settings: Anomalies) -> bool:
         """
@@ -156,31 +157,6 @@ class Patterns:
     def begin_anew(self) -> None:
         """Forget the days before: their shares of outliers are of other fences."""
         self.history, self.z, self.running = {}, {}, {}
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            "next_ms": self.next_ms,
-            "history": self.history,
-            "z": self.z,
-            "running": self.running,
-            "count": self.count,
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Patterns:
-        """The hours of a snapshot."""
-        patterns = cls()
-        patterns.next_ms, patterns.z, patterns.running, patterns.count = (
-            state["next_ms"],
-            dict(state["z"]),
-            dict(state["running"]),
-            dict(state["count"]),
-        )
-        patterns.history = {
-            f: [[tuple(v) for v in slot] for slot in slots] for f, slots in state["history"].items()
-        }
-        return patterns
 
 
 def hours_to_judge(next_ms: int, first_ms: int, watermark_ms: int) -> Iterator[int]:

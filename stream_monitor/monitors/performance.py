@@ -9,8 +9,7 @@ are in `performance_windows`, how classes are read in `classes`, what is judged 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +42,7 @@ from stream_monitor.monitors.performance_verdicts import (
     threshold_verdicts,
     unexpected_verdict,
 )
-from stream_monitor.monitors.performance_windows import KnownTask, PerformanceWindows
+from stream_monitor.monitors.performance_windows import KnownTask, PerformanceWindows, WindowsState
 from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.trend import Trend
 from stream_monitor.settings import OTHER, ModelSettings
@@ -266,11 +265,10 @@ class Performance:
             None if self.kind == "numbers" else self.counted, self.rows, slim=slim
         )
 
-    def restored(self, state: Mapping[str, Any]) -> PerformanceWindows:
+    def restored(self, state: WindowsState) -> PerformanceWindows:
         """Windows of their state."""
-        return PerformanceWindows.from_state(
-            state, self.rows, None if state["layout"] is None else self.counted
-        )
+        counted = None if state.layout is None else self.counted
+        return PerformanceWindows.restored(state, self.rows, counted)
 
     def _learn(self, rows: Judged, errors: Float, told: NDArray[np.bool_]) -> None:
         """First labels make the blocks of the trend, and the level."""

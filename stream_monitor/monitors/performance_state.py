@@ -2,46 +2,62 @@
 The performance of a model version in a snapshot, and what of it goes on under other settings.
 
 Rule of the file: rows that wait for labels and counters always go on. Windows go on where labels
-are still of the same kind, classes or numbers.
+are still of the same kind, classes or numbers. Because each part goes on under a condition of its
+own, what is stored (`PerformanceForm`) and what has it (`Performance`) are two things.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import msgspec
-import numpy as np
 
-from stream_monitor.join.rows import packed_pairs, unpacked_pairs
+from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.definitions import Changes
+from stream_monitor.monitors.level import Level
 from stream_monitor.monitors.performance import Performance
+from stream_monitor.monitors.performance_verdicts import Told
+from stream_monitor.monitors.performance_windows import WindowsState
+from stream_monitor.monitors.trend import Blocks
 
 
-def performance_state(performance: Performance) -> dict[str, Any]:
-    """Plain values for the snapshot."""
-    return {
-        "classes": dict(performance.classes),
-        "score_classes": dict(performance.score_classes),
-        "kind": performance.kind,
-        "numeric": performance.numeric,
-        "live": None if performance.live is None else list(performance.live),
-        "waiting": [packed_pairs(p) for p, _ in performance.waiting],
-        "counts": [performance.pairs, performance.trend.found],
-        "fell_from": performance.trend.fell_from,
-        "block": performance.trend.block.tolist(),
-        "blocks": performance.trend.blocks,
-        "level": performance.level.state(),
-        "built": performance.built,
-        "told": performance.told.state(),
-        "windows": None if performance.windows is None else performance.windows.state(),
-    }
+class PerformanceForm(msgspec.Struct):
+    """The performance of a model version in a snapshot."""
+
+    classes: dict[str, int]
+    score_classes: dict[str, int]
+    kind: str | None
+    numeric: bool
+    live: Reading | None
+    waiting: list[Pairs]
+    pairs: int
+    trend: Blocks
+    level: Level
+    built: dict[str, float]
+    told: Told
+    windows: WindowsState | None
+
+
+def form_of(performance: Performance) -> PerformanceForm:
+    """The performance in a snapshot."""
+    return PerformanceForm(
+        classes=performance.classes,
+        score_classes=performance.score_classes,
+        kind=performance.kind,
+        numeric=performance.numeric,
+        live=performance.live,
+        waiting=[pairs for pairs, _ in performance.waiting],
+        pairs=performance.pairs,
+        trend=performance.trend.state,
+        level=performance.level,
+        built=performance.built,
+        told=performance.told,
+        windows=None if performance.windows is None else performance.windows.state,
+    )
 
 
 def load_performance(
     performance: Performance,
-    state: Mapping[str, Any],
+    form: PerformanceForm,
     texts: list[str],
     changes: Changes,
     *,
@@ -54,37 +70,31 @@ def load_performance(
     Numbers that are classes now, and classes that are numbers, begin anew. Columns of class
     scores stay, since rows that wait for labels have them, and counters do.
     """
-    performance.score_classes.update(state["score_classes"])
-    performance.waiting = [(unpacked_pairs(p), texts) for p in state["waiting"]]
-    performance.pairs, performance.trend.found = state["counts"]
-    performance.told.load(state["told"])
+    trend = performance.trend
+    performance.score_classes.update(form.score_classes)
+    performance.waiting = [(pairs, texts) for pairs in form.waiting]
+    performance.pairs, performance.told = form.pairs, form.told
+    trend.state.found = form.trend.found
     open_again = (
-        performance.kind is None
-        and "task" in changes.keys("performance")
-        and state["kind"] is not None
+        performance.kind is None and "task" in changes.keys("performance") and form.kind is not None
     )
-    if open_again or (
-        performance.kind is not None and state["kind"] not in (None, performance.kind)
-    ):
+    if open_again or (performance.kind is not None and form.kind not in (None, performance.kind)):
         changes.begins_anew("performance", ["task"])
         return False
     if anew:
         return False
-    performance.classes.update(state["classes"])
-    performance.kind, performance.numeric = state["kind"] or performance.kind, state["numeric"]
-    if state["live"]:
-        performance.live = msgspec.convert(state["live"], Reading)
+    performance.classes.update(form.classes)
+    performance.kind, performance.numeric = form.kind or performance.kind, form.numeric
+    performance.live = form.live
     if level := changes.keys("level"):
         changes.begins_anew("level of performance", level)
     else:
-        performance.level.load(state["level"])
-        performance.built = dict(state["built"])
-    performance.trend.fell_from = state["fell_from"]
+        performance.level, performance.built = form.level, form.built
+    trend.state.fell_from = form.trend.fell_from
     if trend_of := changes.keys("trend"):
         changes.begins_anew("trend of performance", trend_of)
     else:
-        performance.trend.block = np.array(state["block"], np.float64)
-        performance.trend.blocks = list(state["blocks"])
-    if state["windows"] is not None:
-        performance.windows = performance.restored(state["windows"])
+        trend.state.block, trend.state.blocks = form.trend.block, form.trend.blocks
+    if form.windows is not None:
+        performance.windows = performance.restored(form.windows)
     return True

@@ -8,7 +8,9 @@ Rule of the file: it reads windows and says what is so; nothing here changes the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal
+
+import msgspec
 
 from stream_monitor.alerts.wording import apart, labelled, number, percent
 from stream_monitor.monitors.classes import Reading
@@ -282,19 +284,26 @@ def unexpected_verdict(
     )
 
 
-class Told:
+class Change(msgspec.Struct):
+    """What was said, and is not so any more."""
+
+    pairs: int
+    """Labelled rows when it changed."""
+    text: str
+    concerned: bool
+    """A configured threshold depends on it."""
+
+
+class Told(msgspec.Struct):
     """
     What was said of the task and of the positive class, so that a change is an event that a person
     sees.
     """
 
-    def __init__(self) -> None:
-        self.task = self.positive = ""
-        self.changes: dict[str, tuple[int, str, bool]] = {}
-        """
-        By subject: labelled rows at the change, what changed, and whether a configured threshold is
-        concerned.
-        """
+    task: str = ""
+    positive: str = ""
+    changes: dict[str, Change] = {}
+    """By subject."""
 
     def look(
         self,
@@ -307,10 +316,10 @@ class Told:
         positive = reading.positive if reading is not None and reading.task == "binary" else ""
         concerned = any(metric in NEED_POSITIVE for metric in thresholds)
         if pairs >= MIN_LABELS and task and self.task and task != self.task:
-            self.changes["task"] = (
+            self.changes["task"] = Change(
                 pairs,
                 f"the task is {task} now, and was {self.task}: set `task` if this is wrong",
-                bool(thresholds),
+                concerned=bool(thresholds),
             )
         if (
             pairs >= MIN_LABELS
@@ -320,42 +329,29 @@ class Told:
             and concerned
         ):
             source = reading.source if reading is not None else ""
-            self.changes["positive_class"] = (
+            self.changes["positive_class"] = Change(
                 pairs,
-                (
-                    f"the positive class is `{positive}` now (found by: {source}), and was "
-                    f"`{self.positive}`: set `positive_class`"
-                ),
-                True,
+                f"the positive class is `{positive}` now (found by: {source}), and was "
+                f"`{self.positive}`: set `positive_class`",
+                concerned=True,
             )
         self.task, self.positive = task or self.task, positive or self.positive
 
     def verdicts(self, key: AlertKey, pairs: int, kept: int) -> Iterator[Verdict]:
         """An alert for each change, until as many rows came as are kept."""
-        for subject, (at, text, concerned) in list(self.changes.items()):
-            over = pairs - at >= kept
+        for subject, change in list(self.changes.items()):
+            over = pairs - change.pairs >= kept
             if over:
                 del self.changes[subject]
-            also = "; thresholds mean the new one from here on" if concerned else ""
+            also = "; thresholds mean the new one from here on" if change.concerned else ""
             yield Verdict(
                 key=key._replace(subject=subject),
-                level="ok" if over else "warning" if concerned else "info",
+                level="ok" if over else "warning" if change.concerned else "info",
                 clear=over,
                 value=1.0 - over,
                 threshold=0.0,
                 direction="up",
                 window=Span(0, 0, pairs),
-                summary=f"{key.title}: {text}{also}",
-                evidence={"labels": at, "guarantee": "none"},
+                summary=f"{key.title}: {change.text}{also}",
+                evidence={"labels": change.pairs, "guarantee": "none"},
             )
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {"task": self.task, "positive": self.positive, "changes": self.changes}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of a snapshot."""
-        self.task, self.positive = state["task"], state["positive"]
-        self.changes = {
-            k: (at, text, concerned) for k, (at, text, concerned) in state["changes"].items()
-        }

@@ -9,16 +9,15 @@ undefined is absent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
+import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.monitors import row_metrics
 from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Reading
 from stream_monitor.monitors.judged import Judged
-from stream_monitor.state import typed
 from stream_monitor.stats.auc_bins import AUC_BINS
 from stream_monitor.stats.class_sums import BY_SCORE, ClassSums, Positive
 from stream_monitor.stats.regression_sums import RegressionSums
@@ -33,6 +32,28 @@ ALL = "all"
 """Name of the window of all labelled rows."""
 SCORED_CLASSES_MAX = 4
 """Class scores that a binary model may have; of further ones there are no time windows."""
+
+
+class Layout(msgspec.Struct):
+    """Which sums of classes there are."""
+
+    classes: int = 2
+    candidates: int = 0
+
+
+class WindowsState(msgspec.Struct):
+    """What labelled rows have made of windows."""
+
+    layout: Layout | None
+    """Of the sums; None for a regression."""
+    slim: bool
+    top: TopN
+    panes: Panes
+    total: Float
+    """Sums of all rows."""
+    first_ms: int = 0
+    frontier_ms: int = 0
+    """The first and the last event time that has a label."""
 
 
 class PerformanceWindows:
@@ -51,14 +72,16 @@ class PerformanceWindows:
     """
 
     def __init__(self, counted: Counted | None, rows: int, *, slim: bool = False) -> None:
-        self.counted, self.slim = counted, slim
-        self.sums: ClassSums | RegressionSums = (
-            RegressionSums() if counted is None else ClassSums(bins=0 if slim else AUC_BINS)
+        self.counted = counted
+        layout = None if counted is None else Layout()
+        self.sums = _sums_of(layout, slim=slim)
+        self.state = WindowsState(
+            layout=layout,
+            slim=slim,
+            top=TopN(rows, {"predicted": "<f8", "actual": "<f8", "score": "<f8"}),
+            panes=Panes(self.sums.width),
+            total=np.zeros(self.sums.width),
         )
-        self.top = TopN(rows, {"predicted": "<f8", "actual": "<f8", "score": "<f8"})
-        self.panes = Panes(self.sums.width)
-        self.total = np.zeros(self.sums.width)
-        self.first_ms, self.frontier_ms = 0, 0
 
     @property
     def classes(self) -> Classes:
@@ -71,12 +94,12 @@ class PerformanceWindows:
     def add(self, rows: Judged) -> None:
         """Take labelled rows in, first labels and corrections; O(rows)."""
         oldest = int(rows.time.min())
-        self.first_ms = min(self.first_ms, oldest) if self.frontier_ms else oldest
-        self.frontier_ms = max(self.frontier_ms, int(rows.time.max()))
+        self.state.first_ms = min(self.state.first_ms, oldest) if self.state.frontier_ms else oldest
+        self.state.frontier_ms = max(self.state.frontier_ms, int(rows.time.max()))
         extra = self._class_scores(rows)
         first = ~rows.corrected
         if first.all():
-            self.top.add(
+            self.state.top.add(
                 rows.time,
                 rows.id,
                 predicted=rows.predicted,
@@ -86,7 +109,7 @@ class PerformanceWindows:
             )
         else:
             at = np.flatnonzero(first)
-            self.top.add(
+            self.state.top.add(
                 rows.time[at],
                 rows.id[at],
                 predicted=rows.predicted[at],
@@ -95,7 +118,9 @@ class PerformanceWindows:
                 **{k: v[at] for k, v in extra.items()},
             )
             for i in np.flatnonzero(~first).tolist():
-                self.top.amend(int(rows.id[i]), int(rows.time[i]), actual=float(rows.actual[i]))
+                self.state.top.amend(
+                    int(rows.id[i]), int(rows.time[i]), actual=float(rows.actual[i])
+                )
         starts, group = np.unique(rows.time // PANE_MS, return_inverse=True)
         self._fit(rows)
         sums = self._sums(rows, rows.actual, group, len(starts))
@@ -103,19 +128,19 @@ class PerformanceWindows:
             again = np.flatnonzero(~first)
             old = rows.take(again)
             sums -= self._sums(old, old.previous, group[again], len(starts))
-        self.panes.add_grouped(starts * PANE_MS, sums)
-        self.total += sums.sum(axis=0)
+        self.state.panes.add_grouped(starts * PANE_MS, sums)
+        self.state.total += sums.sum(axis=0)
         self._tell()
 
     def _tell(self) -> None:
         """The classes are read as all rows of the version say, in its slices too."""
-        if self.counted is not None and isinstance(self.sums, ClassSums) and not self.slim:
-            self.counted.look_at(self.sums, self.total)
+        if self.counted is not None and isinstance(self.sums, ClassSums) and not self.state.slim:
+            self.counted.look_at(self.sums, self.state.total)
 
     def _class_scores(self, rows: Judged) -> dict[str, Float]:
         for i in range(rows.probabilities.shape[1]):
-            if f"p{i}" not in self.top.column:
-                self.top.add_column(f"p{i}", "<f8", np.nan)
+            if f"p{i}" not in self.state.top.column:
+                self.state.top.add_column(f"p{i}", "<f8", np.nan)
         return {f"p{i}": rows.probabilities[:, i] for i in range(rows.probabilities.shape[1])}
 
     def _fit(self, rows: Judged) -> None:
@@ -135,11 +160,10 @@ class PerformanceWindows:
             classes = min(2 * classes, CLASSES_MAX)
         if (classes, candidates) != (self.sums.classes, self.sums.candidates):
             old, self.sums = self.sums, ClassSums(classes, candidates, self.sums.bins)
-            self.panes.sums, self.panes.width = (
-                self.sums.converted(self.panes.sums, old),
-                self.sums.width,
-            )
-            self.total = self.sums.converted(self.total[None], old)[0]
+            self.state.layout = Layout(classes, candidates)
+            self.state.panes.sums = self.sums.converted(self.state.panes.sums, old)
+            self.state.panes.width = self.sums.width
+            self.state.total = self.sums.converted(self.state.total[None], old)[0]
 
     def _sums(self, rows: Judged, actual: Float, group: Int, groups: int) -> Float:
         if isinstance(self.sums, RegressionSums):
@@ -181,8 +205,8 @@ class PerformanceWindows:
             return self.everything()
         n = last_n(name)
         if n is None:
-            return self.between(self.frontier_ms, duration_ms(name) or 0)
-        rows = self.top.rows(n)
+            return self.between(self.state.frontier_ms, duration_ms(name) or 0)
+        rows = self.state.top.rows(n)
         times = rows["time"]
         if self.counted is None and np.isnan(rows["actual"]).any():
             times = times[~np.isnan(rows["actual"])]
@@ -201,18 +225,18 @@ class PerformanceWindows:
         """
         Metrics of all labelled rows since the beginning; exact where `last_N` still has them all.
         """
-        n = int(self.total[0])
+        n = int(self.state.total[0])
         if not n:
             return {}, Span(0, 0, 0)
-        span = Span(self.first_ms, self.frontier_ms, n)
-        rows = self.top.rows()
+        span = Span(self.state.first_ms, self.state.frontier_ms, n)
+        rows = self.state.top.rows()
         if n == len(rows["time"]):
             return row_metrics.exact_metrics(rows, self.counted), span
-        return self._of_sums(self.total), span
+        return self._of_sums(self.state.total), span
 
     def between(self, end_ms: int, duration: int) -> tuple[dict[str, float], Span]:
         """Metrics of the rows of a stretch of event time, from panes."""
-        sums, start, end = self.panes.window(end_ms, duration)
+        sums, start, end = self.state.panes.window(end_ms, duration)
         return self._of_sums(sums), Span(start, end, int(sums[0]))
 
     def _of_sums(self, sums: Float) -> dict[str, float]:
@@ -229,16 +253,16 @@ class PerformanceWindows:
         """
         if self.counted is None:
             return None
-        return row_metrics.contradicted(self.top.rows(last_n(name)), self.counted)
+        return row_metrics.contradicted(self.state.top.rows(last_n(name)), self.counted)
 
     def unexpected(self, name: str) -> tuple[dict[str, int], int, Span]:
         """Rows of a window `last_N` that do not fit the task, and the window."""
-        rows = self.top.rows(last_n(name))
+        rows = self.state.top.rows(last_n(name))
         return *row_metrics.unexpected(rows, self.counted), _span(rows["time"])
 
     def chance(self, name: str) -> tuple[float, float] | None:
         """Accuracies in a window `last_N` that need no model; None without rows of classes."""
-        rows = self.top.rows(last_n(name))
+        rows = self.state.top.rows(last_n(name))
         if self.counted is None or not len(rows["time"]):
             return None
         return row_metrics.chance(rows, self.counted, self._positive(self.counted))
@@ -246,38 +270,18 @@ class PerformanceWindows:
     @property
     def memory_bytes(self) -> int:
         """Bytes of rows and panes."""
-        return sum(c.nbytes for c in self.top.column.values()) + self.panes.sums.nbytes
+        return sum(c.nbytes for c in self.state.top.column.values()) + self.state.panes.sums.nbytes
 
     # ---- snapshot
 
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        layout = (
-            [self.sums.classes, self.sums.candidates] if isinstance(self.sums, ClassSums) else None
-        )
-        kept = {
-            "layout": layout,
-            "slim": self.slim,
-            "first_ms": self.first_ms,
-            "frontier_ms": self.frontier_ms,
-            "total": self.total.tobytes(),
-        }
-        return {**kept, "top": self.top, "panes": self.panes}
-
     @classmethod
-    def from_state(
-        cls, state: Mapping[str, Any], rows: int, counted: Counted | None
+    def restored(
+        cls, state: WindowsState, rows: int, counted: Counted | None
     ) -> PerformanceWindows:
         """The windows of a snapshot; `rows` and `counted` are those of the version now."""
-        windows = cls(counted, rows, slim=state["slim"])
-        if state["layout"] is not None:
-            windows.sums = ClassSums(
-                state["layout"][0], state["layout"][1], 0 if state["slim"] else AUC_BINS
-            )
-        windows.first_ms, windows.frontier_ms = state["first_ms"], state["frontier_ms"]
-        windows.total = np.frombuffer(state["total"], np.float64).copy()
-        windows.top, windows.panes = typed(state["top"], TopN), typed(state["panes"], Panes)
-        windows.top.keep(rows)
+        windows = cls(counted, rows, slim=state.slim)
+        windows.state, windows.sums = state, _sums_of(state.layout, slim=state.slim)
+        windows.state.top.keep(rows)
         windows._tell()
         return windows
 
@@ -290,7 +294,10 @@ class PerformanceWindows:
         The same rows as those of a regression, by the number that each class stands for: those of
         `last_N`, of which the panes begin anew.
         """
-        windows, rows = PerformanceWindows(None, self.top.n, slim=self.slim), self.top.rows()
+        windows, rows = (
+            PerformanceWindows(None, self.state.top.n, slim=self.state.slim),
+            self.state.top.rows(),
+        )
         n = len(rows["time"])
         if n:
             predicted, actual = (
@@ -311,6 +318,13 @@ class PerformanceWindows:
                 )
             )
         return windows
+
+
+def _sums_of(layout: Layout | None, *, slim: bool) -> ClassSums | RegressionSums:
+    """Sums of a layout; those of slices are without bins of scores."""
+    if layout is None:
+        return RegressionSums()
+    return ClassSums(layout.classes, layout.candidates, 0 if slim else AUC_BINS)
 
 
 def _span(times: Int) -> Span:

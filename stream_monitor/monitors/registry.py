@@ -12,14 +12,50 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+
+import msgspec
 
 from stream_monitor.join.join import Join
 from stream_monitor.join.store import VERSIONS_MAX
 from stream_monitor.monitors.definitions import Changes, Definitions, definitions
 from stream_monitor.monitors.version import Version
-from stream_monitor.monitors.version_state import load, version_state
+from stream_monitor.monitors.version_state import VersionForm, form_of, load
 from stream_monitor.settings import OTHER, CoreSettings
+
+
+class RegistryState(msgspec.Struct):
+    """Which names have a place, and when they were used last."""
+
+    models: dict[str, int] = {}
+    """Code of every model name that was seen, of those beyond the limit that of `__other__`."""
+    model_names: list[str] = []
+    codes: dict[tuple[int, str], int] = {}
+    """Code of every version, by its model's code and its name."""
+    sources: list[str] = []
+    """Names of source partitions, by the number that rows carry."""
+    hits: Counter[str] = msgspec.field(default_factory=Counter)
+    """Things beyond a limit, by its name."""
+    log_ms: int = 0
+    """Time of the rows that come."""
+    active: dict[int, None] = {}
+    """Codes of versions that are monitored."""
+    retired: dict[int, None] = {}
+    """Codes of versions whose state is kept, in the order in which they retired."""
+    used_ms: list[int] = []
+    """By version code: when a prediction or a label named it last."""
+    named_ms: list[int] = []
+    """By model code, likewise."""
+    living: dict[int, None] = {}
+    """Codes of models that are named or used."""
+
+
+class RegistryForm(msgspec.Struct):
+    """A registry in a snapshot."""
+
+    state: RegistryState
+    versions: list[VersionForm]
+    defined: dict[str, Definitions]
+    """The definitions that they were made by; under no name those of all other models."""
 
 
 class Registry:
@@ -35,44 +71,25 @@ class Registry:
 
     def __init__(self, settings: CoreSettings, baselines: Mapping[str, bytes]) -> None:
         self.settings, self.baselines = settings, baselines
-        self.models: dict[str, int] = {}
-        """Code of every model name that was seen, of those beyond the limit that of `__other__`."""
-        self.model_names: list[str] = []
+        self.state = RegistryState()
         self.versions: list[Version] = []
-        self.codes: dict[tuple[int, str], int] = {}
-        self.sources: list[str] = []
-        """Names of source partitions, by the number that rows carry."""
-        self.hits: Counter[str] = Counter()
-        """Things beyond a limit, by its name."""
-        self.log_ms = 0
-        """Time of the rows that come."""
-        self.active: dict[int, None] = {}
-        """Codes of versions that are monitored."""
-        self.retired: dict[int, None] = {}
-        """Codes of versions whose state is kept, in the order in which they retired."""
-        self._used_ms: list[int] = []
-        """By version code: when a prediction or a label named it last."""
-        self._named_ms: list[int] = []
-        """By model code, likewise."""
-        self._living: set[int] = set()
-        """Codes of models that are named or used."""
         self._holding: set[int] = set()
-        """Those in places that `limits.models` counts."""
+        """Codes of models in places that `limits.models` counts."""
         self._of_model: Counter[int] = Counter()
         """Active versions, by model code."""
 
     def model(self, name: str) -> int:
         """Code of a model."""
-        code = self.models.get(name)
+        code = self.state.models.get(name)
         if code is None:
             if not self._has_place(name) and len(self._holding) >= self.settings.limits.models:
-                self.hits["models"] += 1
+                self.state.hits["models"] += 1
                 return self.model(OTHER)
-            code = self.models[name] = len(self.model_names)
-            self.model_names.append(name)
-            self._named_ms.append(self.log_ms)
-        self._named_ms[code] = self.log_ms
-        self._living.add(code)
+            code = self.state.models[name] = len(self.state.model_names)
+            self.state.model_names.append(name)
+            self.state.named_ms.append(self.state.log_ms)
+        self.state.named_ms[code] = self.state.log_ms
+        self.state.living[code] = None
         if not self._has_place(name):
             self._holding.add(code)
         return code
@@ -83,67 +100,72 @@ class Registry:
 
     def version(self, model: int, name: str, join: Join) -> int:
         """Code of a version of a model; a new one is made known to the join."""
-        code = self.codes.get((model, name))
+        code = self.state.codes.get((model, name))
         if code is None:
             full = self._of_model[model] >= self.settings.limits.versions or len(
                 self.versions
-            ) >= VERSIONS_MAX - len(self.model_names)
+            ) >= VERSIONS_MAX - len(self.state.model_names)
             if name != OTHER and full:
-                self.hits["versions"] += 1
+                self.state.hits["versions"] += 1
                 return self.version(model, OTHER, join)
             self._of_model[model] += 1
-            code = self.codes[model, name] = len(self.versions)
-            self.active[code] = None
-            self._used_ms.append(self.log_ms)
+            code = self.state.codes[model, name] = len(self.versions)
+            self.state.active[code] = None
+            self.state.used_ms.append(self.state.log_ms)
             self.versions.append(self._made(model, name, code))
             join.register(code, model, self.versions[code].settings.labels.max_delay_ms)
-        elif code not in self.active:
+        elif code not in self.state.active:
             self._of_model[model] += 1
-            self.active[code] = None
-            self.retired.pop(code, None)
-        self._used_ms[code] = self.log_ms
+            self.state.active[code] = None
+            self.state.retired.pop(code, None)
+        self.state.used_ms[code] = self.state.log_ms
         return code
 
     def _made(self, model: int, name: str, code: int) -> Version:
         siblings = [
             self.versions[c]
-            for (m, _), c in self.codes.items()
+            for (m, _), c in self.state.codes.items()
             if m == model and c < min(code, len(self.versions))
         ]
         return Version(
-            self.model_names[model], name, self.settings, self.baselines, siblings, self.sources
+            self.state.model_names[model],
+            name,
+            self.settings,
+            self.baselines,
+            siblings,
+            self.state.sources,
         )
 
     def in_use(self) -> Iterator[Version]:
         """Versions that are monitored."""
-        return (self.versions[code] for code in self.active)
+        return (self.versions[code] for code in self.state.active)
 
     def retire(self, log_ms: int) -> list[Version]:
         """Let the versions retire that nobody uses any more; those that do so now."""
         out = []
-        for code in list(self.active):
+        for code in list(self.state.active):
             version = self.versions[code]
             # a label need not name it
-            used_ms = max(self._used_ms[code], version.volume.last_label_ms)
+            used_ms = max(self.state.used_ms[code], version.volume.last_label_ms)
             if log_ms - used_ms > version.settings.silence_ms:
                 out.append(version)
-                del self.active[code]
-                self.retired[code] = None
+                del self.state.active[code]
+                self.state.retired[code] = None
                 self._of_model[self._model_of(version)] -= 1
-        for code in sorted(self._living):
+        for code in sorted(self.state.living):
             if (
                 not self._of_model[code]
-                and log_ms - self._named_ms[code]
-                > self.settings.of(self.model_names[code]).silence_ms
+                and log_ms - self.state.named_ms[code]
+                > self.settings.of(self.state.model_names[code]).silence_ms
             ):
-                self._living.discard(code)
+                del self.state.living[code]
                 self._holding.discard(code)
         if out:
             self._forget()
         return out
 
     def _model_of(self, version: Version) -> int:
-        return self.models[version.model]
+        return self.state.models[version.model]
 
     def _forget(self) -> None:
         """
@@ -151,7 +173,7 @@ class Registry:
         go that are silent for longest.
         """
         by_model: dict[int, list[int]] = {}
-        for code in self.retired:
+        for code in self.state.retired:
             by_model.setdefault(self._model_of(self.versions[code]), []).append(code)
         gone = [
             code for codes in by_model.values() for code in codes[: -self.settings.limits.versions]
@@ -159,64 +181,35 @@ class Registry:
         silent = [
             m
             for m in by_model
-            if not self._of_model[m] and not self._has_place(self.model_names[m])
+            if not self._of_model[m] and not self._has_place(self.state.model_names[m])
         ]
-        silent.sort(key=lambda m: self._named_ms[m])
+        silent.sort(key=lambda m: self.state.named_ms[m])
         gone += [code for m in silent[: -self.settings.limits.models] for code in by_model[m]]
         for code in dict.fromkeys(gone):
             version = self.versions[code]
-            del self.retired[code]
+            del self.state.retired[code]
             self.versions[code] = self._made(self._model_of(version), version.name, code)
             self.versions[code].go_on_from(version)
 
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            "models": list(self.models.items()),
-            "model_names": self.model_names,
-            "codes": [[m, n] for m, n in self.codes],
-            "sources": self.sources,
-            "hits": dict(self.hits),
-            "active": list(self.active),
-            "retired": list(self.retired),
-            "used": [self.log_ms, self._used_ms, self._named_ms],
-            "living": sorted(self._living),
-            "versions": [version_state(v) for v in self.versions],
-            "defined": self._definitions(),
-        }
+    def form(self) -> RegistryForm:
+        """The registry in a snapshot."""
+        versions = [form_of(version) for version in self.versions]
+        return RegistryForm(self.state, versions, self._definitions())
 
-    def load(self, state: Mapping[str, Any], texts: list[str], *, changed: bool) -> list[str]:
+    def load(self, form: RegistryForm, texts: list[str], *, changed: bool) -> list[str]:
         """
-        Go on from the state of a snapshot; what began anew.
+        Go on from a snapshot; what began anew.
 
         `texts` is the dictionary of outcomes of the shard, `changed`: the configuration is another
         one.
         """
-        self.models, self.model_names, self.hits = (
-            dict(state["models"]),
-            list(state["model_names"]),
-            Counter(state["hits"]),
-        )
-        self.sources += state["sources"]
-        self.active, self.retired, self._living = (
-            dict.fromkeys(state["active"]),
-            dict.fromkeys(state["retired"]),
-            set(state["living"]),
-        )
-        self._holding = {
-            code for code in self._living if not self._has_place(self.model_names[code])
-        }
-        self.log_ms, self._used_ms, self._named_ms = (
-            state["used"][0],
-            list(state["used"][1]),
-            list(state["used"][2]),
-        )
-        before, now, anew = state["defined"], self._definitions(), []
-        for (model, name), saved in zip(state["codes"], state["versions"], strict=True):
-            code = self.codes[model, name] = len(self.versions)
+        self.state = state = form.state
+        self._holding = {c for c in state.living if not self._has_place(state.model_names[c])}
+        before, now, anew = form.defined, self._definitions(), list[str]()
+        for ((model, name), code), saved in zip(state.codes.items(), form.versions, strict=True):
             self.versions.append(self._made(model, name, code))
-            self._of_model[model] += code in self.active
-            of = self.model_names[model]
+            self._of_model[model] += code in state.active
+            of = state.model_names[model]
             changes = Changes(before.get(of, before[""]), now.get(of, now[""]))
             load(self.versions[code], saved, texts, changes, changed=changed)
             anew += [f"{of}/{name}: {what}" for what in changes.anew]
@@ -229,6 +222,6 @@ class Registry:
 
     def source(self, name: str) -> int:
         """Number of a source partition."""
-        if name not in self.sources:
-            self.sources.append(name)
-        return self.sources.index(name)
+        if name not in self.state.sources:
+            self.state.sources.append(name)
+        return self.state.sources.index(name)

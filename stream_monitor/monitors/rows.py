@@ -77,30 +77,6 @@ def category_of(cell: float, texts: list[str]) -> str | None:
     return ("false", "true")[argument] if tag == BOOL else None
 
 
-def packed_rows(rows: Rows) -> tuple[Any, ...]:
-    """Rows as bytes."""
-    return (
-        rows.columns,
-        rows.cells.tobytes(),
-        rows.times_ms.tobytes(),
-        rows.texts,
-        rows.origin.tobytes(),
-    )
-
-
-def unpacked_rows(state: Any) -> Rows:
-    """The rows of `packed_rows`."""
-    columns, cells, times, texts, origin = state
-    when = np.frombuffer(times, np.int64)
-    return Rows(
-        tuple(columns),
-        np.frombuffer(cells, np.float64).reshape(len(columns), len(when)),
-        when,
-        list(texts),
-        np.frombuffer(origin, ORIGIN),
-    )
-
-
 def taken(cells: Cells, take: Int) -> Cells:
     """Rows of cells in the order wanted; -1 is a row of absent cells."""
     if len(take) and take[0] >= 0 and (np.diff(take) == 1).all():

@@ -10,20 +10,20 @@ slices, through the join. Beyond `limits.segments` values are `__other__`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
+import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Int
 from stream_monitor.events.cells import Cells
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.judged import Judged
-from stream_monitor.monitors.performance_windows import PerformanceWindows
+from stream_monitor.monitors.performance_windows import PerformanceWindows, WindowsState
 from stream_monitor.monitors.rows import category_of
 from stream_monitor.settings import OTHER, Segment
 
-Restored = Callable[[Mapping[str, Any]], PerformanceWindows]
+Restored = Callable[[WindowsState], PerformanceWindows]
 COMBINATIONS_MAX = 10_000
 """Further combinations of slices are in none."""
 CODE_MAX = 65_535
@@ -41,6 +41,19 @@ def range_name(cut: tuple[float, ...], i: int) -> str:
     if i == 0:
         return f"<{cut[0]:g}"
     return f">={cut[-1]:g}" if i == len(cut) else f"[{cut[i - 1]:g},{cut[i]:g})"
+
+
+class SegmentsForm(msgspec.Struct):
+    """Slices in a snapshot."""
+
+    names: list[str]
+    """Of the definitions, in the order that a combination has."""
+    ids: list[tuple[str, str]]
+    """Name and value of each slice, by its number."""
+    members: list[tuple[int, ...]]
+    windows: dict[int, WindowsState]
+    told: list[int]
+    overflowed: int
 
 
 class Segments:
@@ -182,68 +195,67 @@ class Segments:
 
     # ---- snapshot
 
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            "names": [d.name for d in self.defined],
-            "ids": [list(value) for value in self.ids],
-            "members": [list(c) for c in self.members],
-            "windows": [[number, w.state()] for number, w in self.windows.items()],
-            "told": sorted(self._told),
-            "overflowed": self.overflowed,
-        }
+    def form(self) -> SegmentsForm:
+        """The slices in a snapshot."""
+        return SegmentsForm(
+            names=[d.name for d in self.defined],
+            ids=list(self.ids),
+            members=self.members,
+            windows={number: w.state for number, w in self.windows.items()},
+            told=sorted(self._told),
+            overflowed=self.overflowed,
+        )
+
+    def go_on_without(self, given: int) -> None:
+        """So many codes were given while there were no slices: each stands for no slice."""
+        self.members = [(NONE,) * len(self.defined)] * given
 
     def load(
-        self, state: Mapping[str, Any], restored: Restored, changes: Changes, *, windows: bool
+        self, form: SegmentsForm, restored: Restored, changes: Changes, *, windows: bool
     ) -> None:
         """
-        Go on from the state of a snapshot.
+        Go on from a snapshot.
 
         Slices of other definitions begin anew. Codes keep their place, since rows that wait for
-        labels have them: each stands for what is left of its combination.
+        labels have them: each stands for what is left of its combination. So the form has more
+        than a `Struct` could take over.
 
         Parameters
         ----------
-        state : mapping
-            Of `state`; of a time without slices only the number of codes that were given (`given`).
+        form : SegmentsForm
         restored : callable
             Makes windows of their state.
         changes : Changes
         windows : bool
             The windows go on; else only what the codes mean.
         """
-        none = (NONE,) * len(self.defined)
-        if "given" in state:
-            self.members = [none] * state["given"]
-            return
-        before = {name: k for k, name in enumerate(state["names"])}
+        before = {name: k for k, name in enumerate(form.names)}
         goes_on = {
             d.name: k
             for k, d in enumerate(self.defined)
             if d.name in before and not changes.keys("slice", d.name)
         }
         number: dict[int, int] = {}
-        for old, (name, value) in enumerate(state["ids"]):
+        for old, (name, value) in enumerate(form.ids):
             if name in goes_on:
                 number[old] = self._id(goes_on[name], value)
         at = [before[d.name] if d.name in goes_on else NONE for d in self.defined]
         self.members = [
-            tuple(NONE if k == NONE else number.get(c[k], NONE) for k in at)
-            for c in state["members"]
+            tuple(NONE if k == NONE else number.get(c[k], NONE) for k in at) for c in form.members
         ]
         self.combinations = {}
         for code, member in enumerate(self.members):
             self.combinations.setdefault(member, code)
-        self.overflowed = state["overflowed"]
+        self.overflowed = form.overflowed
         names = list(self.ids)
-        own = {old: new for old, new in number.items() if names[new] == tuple(state["ids"][old])}
+        own = {old: new for old, new in number.items() if names[new] == form.ids[old]}
         if windows:
-            self.windows = {own[old]: restored(w) for old, w in state["windows"] if old in own}
-            self._told = {own[old] for old in state["told"] if old in own}
+            self.windows = {own[old]: restored(w) for old, w in form.windows.items() if old in own}
+            self._told = {own[old] for old in form.told if old in own}
         for name in before:
             if keys := changes.keys("slice", name):
                 changes.begins_anew(f"slice {name}", keys)
-        for name in sorted({state["ids"][old][0] for old in number.keys() - own.keys()}):
+        for name in sorted({form.ids[old][0] for old in number.keys() - own.keys()}):
             changes.begins_anew(
                 f"values of slice {name} beyond the first {self.limit}", ["limits.segments"]
             )

@@ -65,7 +65,7 @@ class Signals(dict[str, Signal]):
             The values are 0 and 1; this counts when the signal gets its detectors.
         """
         if subject not in self:
-            self[subject].binary = binary
+            self[subject].state.binary = binary
         if self[subject].update(values, times_ms):
             self.fired.add(subject)
 

@@ -8,8 +8,8 @@ outage must not make the next one usual, so it is the second longest of four wee
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+
+import msgspec
 
 from stream_monitor.times import DAY_MS
 
@@ -26,7 +26,7 @@ CALLS_MIN = 10
 DAYS = 28
 
 
-class Silences:
+class Silences(msgspec.Struct):
     """
     The pauses between the predictions of one model version, in log time.
 
@@ -39,13 +39,13 @@ class Silences:
     33
     """
 
-    def __init__(self) -> None:
-        self.calls = 0
-        self.first_ms = self.last_ms = 0
-        self.now_ms = 0
-        """How long it is silent, when that was looked at last."""
-        self.days: dict[int, list[int]] = {}
-        """By day: its two longest silences in ms, longest first."""
+    calls: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    now_ms: int = 0
+    """How long it is silent, when that was looked at last."""
+    days: dict[int, list[int]] = {}
+    """By day: its two longest silences in ms, longest first."""
 
     def heard(self, calls: int, log_ms: int) -> None:
         """Predictions came."""
@@ -70,18 +70,3 @@ class Silences:
         mean_ms = (self.last_ms - self.first_ms) / max(gaps - MEAN_Z * math.sqrt(gaps), 1.0)
         longest = sorted((ms for day in self.days.values() for ms in day), reverse=True)
         return max(MEAN_FACTOR * mean_ms, LONGEST_FACTOR * longest[1] if len(longest) > 1 else 0.0)
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            "counts": [self.calls, self.first_ms, self.last_ms, self.now_ms],
-            "days": [[day, found] for day, found in self.days.items()],
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Silences:
-        """The silences of a snapshot."""
-        silences = cls()
-        silences.calls, silences.first_ms, silences.last_ms, silences.now_ms = state["counts"]
-        silences.days = {day: list(found) for day, found in state["days"]}
-        return silences

@@ -7,6 +7,7 @@ arrived. A trend that was found lasts until performance is back where it fell fr
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
 from stream_monitor.alerts.wording import apart, number
@@ -24,6 +25,21 @@ TREND_ENDS = 3
 """Blocks of which the mean is what a trend falls from, and whether it is back."""
 
 
+class Blocks(msgspec.Struct):
+    """What rows have made of a trend."""
+
+    found: int = 0
+    """Falling trends found since the beginning."""
+    block: Float = msgspec.field(default_factory=lambda: np.zeros(4))
+    """
+    Sums of the labelled rows since the last block: rows and right ones, or rows, squared errors,
+    labels and their squares.
+    """
+    blocks: list[float] = []
+    fell_from: float | None = None
+    """What a falling trend fell from, until it is back there."""
+
+
 class Trend:
     """
     The trend of the performance of one model version.
@@ -36,56 +52,53 @@ class Trend:
 
     def __init__(self, anomalies: Anomalies) -> None:
         self.anomalies = anomalies
-        self.found = 0
-        """Falling trends found since the beginning."""
-        self.begin_anew()
+        self.state = Blocks()
 
     def begin_anew(self) -> None:
         """Forget the blocks: they are of another metric. What was found stays counted."""
-        self.block: Float = np.zeros(4)
-        """
-        Sums of the labelled rows since the last block: rows and right ones, or rows, squared
-        errors, labels and their squares.
-        """
-        self.blocks: list[float] = []
-        self.fell_from: float | None = None
-        """What a falling trend fell from, until it is back there."""
+        self.state = Blocks(self.state.found)
 
     @property
     def is_full(self) -> bool:
         """There are as many blocks as the line goes through."""
-        return len(self.blocks) == self.anomalies.trend_windows
+        return len(self.state.blocks) == self.anomalies.trend_windows
 
     def add_errors(self, errors: Float) -> None:
         """Count answers, 0 where they are right."""
-        self.block[:2] += len(errors), int((errors == 0).sum())
+        self.state.block[:2] += len(errors), int((errors == 0).sum())
 
     def add_numbers(self, errors: Float, labels: Float) -> None:
         """Count the absolute errors of a regression, and the labels that they are of."""
         with np.errstate(over="ignore", invalid="ignore"):
-            self.block += (len(labels), (errors**2).sum(), labels.sum(), (labels * labels).sum())
+            self.state.block += (
+                len(labels),
+                (errors**2).sum(),
+                labels.sum(),
+                (labels * labels).sum(),
+            )
 
     def close_block(self, *, regression: bool) -> None:
         """Add a block to the trend: its accuracy, or the R² of a regression."""
-        n, hits, y, y2 = self.block.tolist()
-        self.block = np.zeros(4)
+        state = self.state
+        n, hits, y, y2 = state.block.tolist()
+        state.block = np.zeros(4)
         spread = y2 - y * y / max(n, 1)
         if not regression and n:
-            self.blocks.append(hits / n)
+            state.blocks.append(hits / n)
         elif n and spread > 0:
-            self.blocks.append(1 - hits / spread)
-        self.blocks = self.blocks[-self.anomalies.trend_windows :]
+            state.blocks.append(1 - hits / spread)
+        state.blocks = state.blocks[-self.anomalies.trend_windows :]
         if self.is_full:
-            slope, (rise, error) = self.anomalies.trend_slope, trend(self.blocks)
+            slope, (rise, error) = self.anomalies.trend_slope, trend(state.blocks)
             first, last = (
                 sum(blocks) / TREND_ENDS
-                for blocks in (self.blocks[:TREND_ENDS], self.blocks[-TREND_ENDS:])
+                for blocks in (state.blocks[:TREND_ENDS], state.blocks[-TREND_ENDS:])
             )
             if rise < min(slope, -(TREND_Z_R2 if regression else TREND_Z) * error):
-                self.found += self.fell_from is None
-                self.fell_from = max(first, first if self.fell_from is None else self.fell_from)
-            elif self.fell_from is not None and last >= self.fell_from + min(slope, 0.0) / 2:
-                self.fell_from = None
+                state.found += state.fell_from is None
+                state.fell_from = max(first, first if state.fell_from is None else state.fell_from)
+            elif state.fell_from is not None and last >= state.fell_from + min(slope, 0.0) / 2:
+                state.fell_from = None
 
     def verdict(self, key: AlertKey, span: Span, cooldown_ms: int) -> Verdict:
         """
@@ -99,14 +112,17 @@ class Trend:
             The last block.
         cooldown_ms : int, ms
         """
-        falling, slope = self.fell_from is not None, min(self.anomalies.trend_slope, 0.0)
-        now, before = self.blocks[-1], self.blocks[0] if self.fell_from is None else self.fell_from
+        state, slope = self.state, min(self.anomalies.trend_slope, 0.0)
+        falling = state.fell_from is not None
+        now, before = state.blocks[-1], state.blocks[0]
+        if state.fell_from is not None:
+            before = state.fell_from
         said, was = apart(now, before, digits=3)
         text = f"over the last {span.count:,} labelled predictions is {said}"
         text += (
             (
                 f" and was {was} before it fell, by more than {number(-slope)} along "
-                f"{len(self.blocks)} such blocks (anomalies.trend_slope)"
+                f"{len(state.blocks)} such blocks (anomalies.trend_slope)"
             )
             if falling
             else "; it is not falling any more"
@@ -121,7 +137,7 @@ class Trend:
             window=span,
             summary=f"{key.title}: {key.subject} {text}",
             cooldown_ms=cooldown_ms,
-            evidence={"windows": [round(b, 6) for b in self.blocks], "guarantee": "none"},
+            evidence={"windows": [round(b, 6) for b in state.blocks], "guarantee": "none"},
         )
 
 

@@ -2,24 +2,30 @@
 The state of a model version in a snapshot, and what of it goes on under the configuration of now.
 
 Rule of the file: every part is stored by name. It goes on where the settings that define it are
-what they were (`definitions`); else it begins anew, as a new version would, and that is told.
+what they were (`definitions`); else it begins anew, as a new version would, and that is told. So
+what is stored (`VersionForm`) and what has it (`Version`) are two things.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+import msgspec
 
-from stream_monitor.join.rows import packed_pairs, unpacked_pairs
+from stream_monitor.arrays import Float, Int
+from stream_monitor.join.rows import Pairs
+from stream_monitor.monitors import inputs_state, performance_state
 from stream_monitor.monitors.baseline import Profile, decode_profile, profile_id
 from stream_monitor.monitors.containment import Containment
+from stream_monitor.monitors.custom import Metric
 from stream_monitor.monitors.definitions import Changes
-from stream_monitor.monitors.inputs_state import restore, state_of
+from stream_monitor.monitors.drift import SignalForm
+from stream_monitor.monitors.inputs_state import InputsForm, restore
 from stream_monitor.monitors.patterns import Patterns
-from stream_monitor.monitors.performance_state import load_performance, performance_state
-from stream_monitor.monitors.rows import packed_rows, unpacked_rows
+from stream_monitor.monitors.performance_state import PerformanceForm, load_performance
+from stream_monitor.monitors.rows import Rows
+from stream_monitor.monitors.segments import SegmentsForm
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import OTHER
 
@@ -30,35 +36,61 @@ ANEW = frozenset({"features", "outputs", "performance", "drift", "custom", "segm
 """Monitors whose state may be half of a row's when they failed: tried again, they begin anew."""
 
 
-def version_state(version: Version) -> dict[str, Any]:
-    """Plain values for the snapshot; the inbox is part of it."""
-    return {
-        "baseline": version.baseline_id,
-        "watermark_ms": version.watermark_ms,
-        "changed": version.changed,
-        "compared": [version.moved, version.compared_ms],
-        "features": state_of(version.features),
-        "outputs": state_of(version.outputs),
-        "performance": performance_state(version.performance),
-        "volume": version.volume.state(),
-        "signals": {name: s.state() for name, s in version.signals.items()},
-        "contained": version.contained.state(),
-        "history": version.history.told,
-        "patterns": version.patterns.state(),
-        "custom": None if version.custom is None else version.custom.state(),
-        "segments": {"given": version.codes_given}
-        if version.segments is None
-        else version.segments.state(),
-        "rows": [packed_rows(r) for r in version._rows],
-        "pairs": [packed_pairs(p) for p, _ in version._pairs],
-        "failed": version._failed.tobytes(),
-        "first_errors": version.signals.first_errors.tobytes(),
-        "error_scale": version.signals.error_scale,
-    }
+class VersionForm(msgspec.Struct):
+    """A model version in a snapshot; the inbox is part of it."""
+
+    baseline_id: str
+    watermark_ms: int
+    changed: bool
+    moved: bool
+    compared_ms: int
+    features: InputsForm
+    outputs: InputsForm
+    performance: PerformanceForm
+    volume: Volume
+    signals: dict[str, SignalForm]
+    first_errors: Float
+    error_scale: tuple[float, float] | None
+    contained: Containment
+    history: dict[int, list[int]]
+    patterns: Patterns
+    custom: dict[str, Metric] | None
+    segments: SegmentsForm | None
+    codes_given: int
+    rows: list[Rows]
+    pairs: list[Pairs]
+    failed: Int
+
+
+def form_of(version: Version) -> VersionForm:
+    """A version in a snapshot."""
+    return VersionForm(
+        baseline_id=version.baseline_id,
+        watermark_ms=version.watermark_ms,
+        changed=version.changed,
+        moved=version.moved,
+        compared_ms=version.compared_ms,
+        features=inputs_state.form_of(version.features),
+        outputs=inputs_state.form_of(version.outputs),
+        performance=performance_state.form_of(version.performance),
+        volume=version.volume,
+        signals={subject: signal.form() for subject, signal in version.signals.items()},
+        first_errors=version.signals.first_errors,
+        error_scale=version.signals.error_scale,
+        contained=version.contained,
+        history=version.history.told,
+        patterns=version.patterns,
+        custom=None if version.custom is None else version.custom.state,
+        segments=None if version.segments is None else version.segments.form(),
+        codes_given=version.codes_given,
+        rows=version._rows,
+        pairs=[pairs for pairs, _ in version._pairs],
+        failed=version._failed,
+    )
 
 
 def load(
-    version: Version, state: Mapping[str, Any], texts: list[str], changes: Changes, *, changed: bool
+    version: Version, form: VersionForm, texts: list[str], changes: Changes, *, changed: bool
 ) -> None:
     """
     Go on from the state of a snapshot.
@@ -67,8 +99,7 @@ def load(
     ----------
     version : Version
         As it is made.
-    state : mapping
-        Of `version_state`.
+    form : VersionForm
     texts : list of str
         The dictionary of outcomes of the shard.
     changes : Changes
@@ -77,25 +108,25 @@ def load(
         The configuration is another one: what was off is tried again, and what is there is judged
         by its rules, also where no row comes any more.
     """
-    version.watermark_ms, version.changed = state["watermark_ms"], state["changed"] or changed
-    version.moved, version.compared_ms = state["compared"]
-    version.contained = Containment.from_state(state["contained"], again=changed)
-    lost = ANEW & (state["contained"]["off"].keys() - version.contained.off.keys())
+    version.watermark_ms, version.changed = form.watermark_ms, form.changed or changed
+    version.moved, version.compared_ms = form.moved, form.compared_ms
+    off = set(form.contained.off)
+    version.contained = form.contained
+    version.contained.go_on(again=changed)
+    lost = ANEW & (off - version.contained.off.keys())
     for monitor in sorted(lost):
         changes.begins_anew(f"monitor {monitor}", ["it was off"])
-    version.volume = Volume.from_state(state["volume"])
-    version.history.told = {int(width): list(told) for width, told in state["history"].items()}
-    gone = _features(version, state, changes, lost)
-    gone |= _outputs(version, state, changes, lost)
-    if not _performance(version, state, texts, changes, lost):
+    version.volume, version.history.told = form.volume, form.history
+    gone = _features(version, form, changes, lost)
+    gone |= _outputs(version, form, changes, lost)
+    if not _performance(version, form, texts, changes, lost):
         gone.add("__error__")
     if "drift" not in lost:
-        _signals(version, state["signals"], changes, gone)
-    if version.custom is not None and state["custom"] is not None and "custom" not in lost:
-        version.custom.load(state["custom"], changes)
-    version._rows = [unpacked_rows(r) for r in state["rows"]]
-    version._pairs = [(unpacked_pairs(p), texts) for p in state["pairs"]]
-    version._failed = np.frombuffer(state["failed"], np.int64)
+        _signals(version, form.signals, changes, gone)
+    if version.custom is not None and form.custom is not None and "custom" not in lost:
+        version.custom.load(form.custom, changes)
+    version._rows, version._failed = form.rows, form.failed
+    version._pairs = [(pairs, texts) for pairs in form.pairs]
     version._waiting = sum(len(r.times_ms) for r in version._rows) + sum(
         len(p.row) for p, _ in version._pairs
     )
@@ -108,13 +139,13 @@ def load(
 
 
 def _features(
-    version: Version, state: Mapping[str, Any], changes: Changes, lost: Collection[str]
+    version: Version, form: VersionForm, changes: Changes, lost: Collection[str]
 ) -> set[str]:
     """
     The baseline, and the features against it; the subjects whose values are in other units now.
     """
-    inputs, saved = version.features, state["features"]
-    before = None if saved["profile"] is None else decode_profile(saved["profile"])
+    inputs, saved = version.features, form.features
+    before = None if saved.profile is None else decode_profile(saved.profile)
     keys = _of_baseline(changes, before)
     if before is None:
         if not keys:
@@ -125,7 +156,7 @@ def _features(
             )
     elif not keys or version.baseline_id == profile_id(before):
         inputs.use(before)
-        version.baseline_id = state["baseline"]
+        version.baseline_id = form.baseline_id
     else:
         changes.begins_anew("baseline of the features", keys)
     same = before is None or inputs.profile is before
@@ -139,7 +170,7 @@ def _features(
         if fences and before is not None:
             changes.begins_anew("numeric features", fences)
         restore(inputs, saved, counted, fences_anew=bool(fences))
-    version.patterns = Patterns.from_state(state["patterns"])
+    version.patterns = form.patterns
     if fences or not same or "patterns" in lost:
         version.patterns.begin_anew()
     return set() if same or before is None else set(before.features)
@@ -179,13 +210,13 @@ def _still_so(key: str, changes: Changes, profile: Profile) -> bool:
 
 
 def _outputs(
-    version: Version, state: Mapping[str, Any], changes: Changes, lost: Collection[str]
+    version: Version, form: VersionForm, changes: Changes, lost: Collection[str]
 ) -> set[str]:
     """
     Score and prediction against their baseline; the subjects whose values are in other units now.
     """
-    inputs, saved, fences = version.outputs, state["outputs"], changes.keys("fences")
-    before = None if saved["profile"] is None else decode_profile(saved["profile"])
+    inputs, saved, fences = version.outputs, form.outputs, changes.keys("fences")
+    before = None if saved.profile is None else decode_profile(saved.profile)
     keys = [
         key
         for key in changes.keys("outputs")
@@ -217,7 +248,7 @@ def _still_so_outputs(key: str, changes: Changes, profile: Profile) -> bool:
 
 def _performance(
     version: Version,
-    state: Mapping[str, Any],
+    form: VersionForm,
     texts: list[str],
     changes: Changes,
     lost: Collection[str],
@@ -227,29 +258,30 @@ def _performance(
     regression; whether they go on.
     """
     goes_on = load_performance(
-        version.performance, state["performance"], texts, changes, anew="performance" in lost
+        version.performance, form.performance, texts, changes, anew="performance" in lost
     )
     if goes_on:
-        version.signals.first_errors = np.frombuffer(state["first_errors"], np.float64)
-        version.signals.error_scale = tuple(state["error_scale"]) if state["error_scale"] else None
+        version.signals.first_errors = form.first_errors
+        version.signals.error_scale = form.error_scale
+    codes_given = form.codes_given if form.segments is None else len(form.segments.members)
     if version.segments is None:
-        version.codes_given = state["segments"].get("given") or len(state["segments"]["members"])
+        version.codes_given = codes_given
+    elif form.segments is None:
+        version.segments.go_on_without(codes_given)
     else:
-        performance = version.performance
-        version.segments.load(
-            state["segments"],
-            performance.restored,
-            changes,
-            windows=goes_on and "segments" not in lost,
-        )
+        restored = version.performance.restored
+        windows = goes_on and "segments" not in lost
+        version.segments.load(form.segments, restored, changes, windows=windows)
     return goes_on
 
 
-def _signals(version: Version, saved: Mapping[str, Any], changes: Changes, gone: set[str]) -> None:
+def _signals(
+    version: Version, saved: Mapping[str, SignalForm], changes: Changes, gone: set[str]
+) -> None:
     """Detectors of each subject, but for those whose values are in other units now."""
     told: dict[str, list[str]] = {}
-    for subject, state in saved.items():
+    for subject, signal in saved.items():
         if subject not in gone:
-            told |= version.signals[subject].load(state, changes)
+            told |= version.signals[subject].load(signal, changes)
     for detector, keys in told.items():
         changes.begins_anew(f"detector {detector}", keys)

@@ -8,20 +8,19 @@ of at most 2.2 %.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, duration
-from stream_monitor.arrays import are_numbers
+from stream_monitor.arrays import Float, are_numbers
 from stream_monitor.monitors import latency
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.latency import FirstCalls
 from stream_monitor.monitors.silence import Silences
 from stream_monitor.settings import PREDICTIONS_MS
-from stream_monitor.state import typed
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile
 from stream_monitor.verdicts import Span, Verdict
 from stream_monitor.windows.panes import Panes
@@ -31,20 +30,23 @@ PANE_MS = 10_000
 SERVED, FAILED = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 
 
-class Volume:
+class Volume(msgspec.Struct):
     """Counters of one model version, and the latency of its predictions."""
 
-    def __init__(self) -> None:
-        self.predictions = self.failures = 0
-        self.last_prediction_ms = self.last_label_ms = 0
-        """Log times."""
-        self.latency_counts = np.zeros(len(LATENCY_BUCKETS) + 1)
-        self.latency_sum_s = 0.0
-        self.panes = Panes(len(LATENCY_EDGES) + 1)
-        self.rows = Panes(2)
-        """Served and failed calls."""
-        self.first = FirstCalls()
-        self.silences = Silences()
+    predictions: int = 0
+    failures: int = 0
+    last_prediction_ms: int = 0
+    """Log time, as the next."""
+    last_label_ms: int = 0
+    latency_counts: Float = msgspec.field(
+        default_factory=lambda: np.zeros(len(LATENCY_BUCKETS) + 1)
+    )
+    latency_sum_s: float = 0.0
+    panes: Panes = msgspec.field(default_factory=lambda: Panes(len(LATENCY_EDGES) + 1))
+    rows: Panes = msgspec.field(default_factory=lambda: Panes(2))
+    """Served and failed calls."""
+    first: FirstCalls = msgspec.field(default_factory=FirstCalls)
+    silences: Silences = msgspec.field(default_factory=Silences)
 
     def add(self, times_ms: NDArray[np.int64], latency_ms: NDArray[np.float64] | None) -> None:
         """Take predictions in; latency may be missing (NaN)."""
@@ -152,39 +154,3 @@ class Volume:
                 summary=f"{key.title}: {text}",
                 evidence={"last_ms": last, "guarantee": "none"},
             )
-
-    def state(self) -> dict[str, Any]:
-        """Plain values for the snapshot."""
-        return {
-            "counts": [
-                self.predictions,
-                self.failures,
-                self.last_prediction_ms,
-                self.last_label_ms,
-            ],
-            "latency": self.latency_counts.tolist(),
-            "latency_sum_s": self.latency_sum_s,
-            "panes": self.panes,
-            "rows": self.rows,
-            "first": self.first.state(),
-            "silences": self.silences.state(),
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Volume:
-        """The counters of a snapshot."""
-        volume = cls()
-        volume.predictions, volume.failures, volume.last_prediction_ms, volume.last_label_ms = (
-            state["counts"]
-        )
-        volume.latency_counts, volume.latency_sum_s = (
-            np.array(state["latency"], np.float64),
-            state["latency_sum_s"],
-        )
-        volume.panes, volume.rows = (
-            typed(state["panes"], Panes),
-            typed(state["rows"], Panes),
-        )
-        volume.first.load(state["first"])
-        volume.silences = Silences.from_state(state["silences"])
-        return volume

@@ -219,7 +219,7 @@ class Replay:
         self._began_ms = time_ms
         crowd_ms = time_ms - self._recent[0] if len(self._recent) == self._recent.maxlen else inf
         self._longest_ms = self.pace.longest_ms(
-            crowd_ms, several=sum(len(shard.registry.active) for shard in self.shards) > 1
+            crowd_ms, several=sum(len(shard.registry.state.active) for shard in self.shards) > 1
         )
 
     def _fold(self, next_ms: float = inf) -> None:

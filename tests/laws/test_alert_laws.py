@@ -138,7 +138,7 @@ def test_a_drift_is_open_as_long_as_the_signal_is_away(seed: int, binary: bool) 
         {"adwin": {}} if binary else {"adwin": {}, "page_hinkley": {}},
         None if binary else 0.0,
     )
-    signal.binary = binary
+    signal.state.binary = binary
     usual = 0.1 if binary else 0.0
     away = rng.uniform(0.3, 0.6, 3) if binary else rng.uniform(0.6, 2, 3) * rng.choice([-1, 1], 3)
     for level in (usual, away[0], usual, away[1], away[2], usual):
@@ -146,17 +146,19 @@ def test_a_drift_is_open_as_long_as_the_signal_is_away(seed: int, binary: bool) 
         values = (rng.random(n) < level).astype(float) if binary else rng.normal(level, 1, n)
         for part in np.array_split(values, 17):
             signal.update(part, np.arange(len(part)))
-        assert {episode.open for episode in signal.episodes.values()} == {bool(level != usual)}
+        assert {episode.open for episode in signal.state.episodes.values()} == {
+            bool(level != usual)
+        }
 
 
 def test_a_drift_that_stays_is_open_after_a_million_values() -> None:
     rng = np.random.default_rng(5)
     signal = Signal("__error__", {"adwin": {}})
-    signal.binary = True
+    signal.state.binary = True
     for rate, n in ((0.1, 5_000), (0.16, 1_000_000)):
         signal.update((rng.random(n) < rate).astype(float), np.arange(n))
-    assert signal.episodes["adwin"].open
-    assert signal.episodes["adwin"].back < BACK
+    assert signal.state.episodes["adwin"].open
+    assert signal.state.episodes["adwin"].back < BACK
 
 
 @given(finite, finite)

@@ -25,7 +25,7 @@ from stream_monitor.config import parse
 from stream_monitor.detectors.base import METHODS
 from stream_monitor.evaluate import Shard, settings_of
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.monitors.inputs_state import state_of
+from stream_monitor.monitors.inputs_state import form_of
 from stream_monitor.settings import CoreSettings, Frozen, ModelSettings
 from tests.laws.test_evaluate_laws import near
 
@@ -367,7 +367,8 @@ def profile(which: str) -> bytes:
     first, second = log()
     for record in first if which == "a.json" else second:
         shard.fold(record)
-    found: bytes = state_of(shard.versions[0].features)["profile"]
+    found = form_of(shard.versions[0].features).profile
+    assert found is not None
     return found
 
 

@@ -30,7 +30,7 @@ def told(values: np.ndarray, size: int, method: str) -> tuple[bool, list[Any]]:
     for start in range(0, len(values), size):
         part = values[start : start + size]
         confirmed |= signal.update(part, np.arange(start, start + len(part)))
-    return confirmed, list(msgspec.to_builtins(signal.episodes[method]))
+    return confirmed, list(msgspec.to_builtins(signal.state.episodes[method]))
 
 
 def same(one: tuple[bool, list[Any]], other: tuple[bool, list[Any]]) -> bool:

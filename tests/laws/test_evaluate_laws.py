@@ -292,9 +292,9 @@ def test_floods_stay_within_their_limits():
     assert not ingest.take("predictions@x/0", "predictions", values, np.arange(n), np.full(n, T0))
     for record in ingest.flush(T0)[0]:
         shard.fold(record)
-    assert len(shard.registry.model_names) <= 6
+    assert len(shard.registry.state.model_names) <= 6
     assert len(shard.versions) <= 6 * 3
-    assert "__other__" in shard.registry.model_names
+    assert "__other__" in shard.registry.state.model_names
     assert len(shard.join.predictions) <= 500
     assert (
         sum(

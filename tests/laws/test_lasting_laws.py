@@ -25,6 +25,7 @@ from stream_monitor.settings import (
     Freshness,
     ModelSettings,
 )
+from stream_monitor.state import decode, encode
 
 T0 = 1_760_000_000_000
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
@@ -316,7 +317,7 @@ def test_silences_are_those_of_their_times() -> None:
         now_ms += pause
         found.now_ms = pause
         found.heard(1, now_ms)
-    found = Silences.from_state(found.state())
+    found = decode(encode(found), Silences)
     ends = T0 + np.cumsum(pauses)
     recent = np.sort(pauses[ends // DAY_MS > now_ms // DAY_MS - 28])
     n = len(pauses)

@@ -5,7 +5,6 @@ however rows are cut, and then watched.
 
 from __future__ import annotations
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -23,11 +22,12 @@ from stream_monitor.monitors.baseline import category_profile, numeric_profile
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.inputs import Inputs
-from stream_monitor.monitors.inputs_state import restore, state_of
+from stream_monitor.monitors.inputs_state import InputsForm, form_of, restore
 from stream_monitor.monitors.quality import judge
 from stream_monitor.monitors.readings import points, violations
 from stream_monitor.monitors.rows import Rows
 from stream_monitor.settings import Anomalies, Baseline, Feature, Limits, ModelSettings
+from stream_monitor.state import decode, encode
 
 N, ROWS = 300, 2_000
 NAMES = ("old", "new", "empty", "named", "never")
@@ -83,11 +83,11 @@ def fed(cells, texts, cuts, limits=None, settings=None, at=None):
         if last > first:
             inputs.add(rows_of(cells, first, last, texts))
         if i == at:
-            state = msgspec.msgpack.decode(msgspec.msgpack.encode(state_of(inputs)))
+            form = decode(encode(form_of(inputs)), InputsForm)
             other = Inputs(lambda c: c, inputs.settings, inputs.limits, values=watch)
             if inputs.profile is not None:
                 other.use(inputs.profile)
-            restore(other, state, (), fences_anew=False)
+            restore(other, form, (), fences_anew=False)
             inputs = other
     return inputs, got
 

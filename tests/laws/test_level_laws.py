@@ -13,6 +13,7 @@ from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors.level import Level, Loss
 from stream_monitor.monitors.version import Version
 from stream_monitor.settings import CoreSettings
+from stream_monitor.state import decode, encode
 
 T0 = 1_760_000_000_000
 CHUNK = 1_000
@@ -116,12 +117,10 @@ def test_the_level_does_not_depend_on_how_rows_were_cut(sizes):
     while at < len(losses):
         level.add(losses[at : at + sizes[at % len(sizes)]], "numbers")
         at += sizes[at % len(sizes)]
-        again = Level(500)
-        again.load(level.state())
-        level = again
+        level = decode(encode(level), Level)
     whole = Level(500)
     whole.add(losses, "numbers")
-    assert level.state() == whole.state()
+    assert encode(level) == encode(whole)
     assert isinstance(level.loss, Loss)
 
 

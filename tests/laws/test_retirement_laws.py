@@ -157,15 +157,15 @@ def test_limits_count_what_is_active_and_who_comes_back_has_a_place() -> None:
     ):
         feed.until(T0 + 8 * day * DAY_MS)
         feed.batch(day, 50, rng, model=model, version=version)
-    assert feed.shard.registry.hits == {}
+    assert feed.shard.registry.state.hits == {}
     assert {k[1:3] for k in feed.numbers() if k[0] == "model_predictions_total"} == {("a", "3")}
     for model, version in (("a", "1"), ("b", "1"), ("c", "1")):
         feed.batch(9, 50, rng, model=model, version=version)
     shown = {k[1:3]: n for k, n in feed.numbers().items() if k[0] == "model_predictions_total"}
     assert shown == {("a", "3"): 50, ("a", "1"): 100, ("b", "1"): 100, ("c", "1"): 100}
-    assert feed.shard.registry.hits == {}
+    assert feed.shard.registry.state.hits == {}
     feed.batch(9, 50, rng, model="d", version="1")
-    assert feed.shard.registry.hits == {"models": 1}
+    assert feed.shard.registry.state.hits == {"models": 1}
 
 
 def test_models_that_only_labels_name_give_their_places_back() -> None:
@@ -183,7 +183,7 @@ def test_what_is_kept_of_the_retired_is_bounded_and_who_is_forgotten_keeps_its_c
         feed.batch(day, 350, rng, model="often", version=str(day))
         feed.batch(day, 350, rng, model=f"once{day}")
     registry = feed.shard.registry
-    kept = [registry.versions[code] for code in registry.retired]
+    kept = [registry.versions[code] for code in registry.state.retired]
     assert len([v for v in kept if v.model == "often"]) == 2
     assert {"once9", "once10"} <= {v.model for v in kept if v.model != "often"}
     assert len([v for v in kept if v.model != "often"]) <= 3
@@ -197,7 +197,7 @@ def test_a_retired_version_is_part_of_a_snapshot() -> None:
     one, rng = Feed(settings), np.random.default_rng(5)
     one.batch(0, 400, rng)
     one.until(T0 + 9 * DAY_MS)
-    assert one.shard.registry.retired
+    assert one.shard.registry.state.retired
     other = Feed(settings)
     other.shard = Shard.restore(
         0, settings, {name: data or b"" for name, data in one.shard.snapshot().items()}

@@ -16,6 +16,7 @@ from stream_monitor.join.store import ANY
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.context import Context
 from stream_monitor.settings import CoreSettings, ModelSettings, Segment, Threshold
+from stream_monitor.state import decode, encode
 
 HOUR_MS = 3_600_000
 CONTEXT = Context("m", "1", ModelSettings())
@@ -29,15 +30,16 @@ def test_a_monitor_that_is_off_is_tried_again_and_its_alert_ends_when_it_works()
     first = Containment()
     first.run("features", broken)
     assert [v.level for v in first.verdicts(CONTEXT, 0)] == ["critical"]
-    same = Containment.from_state(first.state(), again=False)
+    same, other, worse = (decode(encode(first), Containment) for _ in range(3))
+    same.go_on(again=False)
     same.run("features", lambda: None)
     assert [v.level for v in same.verdicts(CONTEXT, 0)] == ["critical"]
-    other = Containment.from_state(first.state(), again=True)
+    other.go_on(again=True)
     assert not list(other.verdicts(CONTEXT, 0)), "nothing is known yet"
     other.run("features", lambda: None)
     assert [(v.level, v.clear) for v in other.verdicts(CONTEXT, 0)] == [("ok", True)]
     assert not list(other.verdicts(CONTEXT, 0))
-    worse = Containment.from_state(first.state(), again=True)
+    worse.go_on(again=True)
     worse.run("features", broken)
     assert [v.level for v in worse.verdicts(CONTEXT, 0)] == ["critical"]
 

@@ -112,7 +112,11 @@ def test_a_detector_that_begins_anew_is_told_and_its_episode_goes_on():
     }
     restored = Shard.restore(0, core, old)
     assert restored.learning() == ["m/ x adwin"]
-    assert restored.versions[0].signals["x"].rows == shard.versions[0].signals["x"].rows > 0
+    assert (
+        restored.versions[0].signals["x"].state.rows
+        == shard.versions[0].signals["x"].state.rows
+        > 0
+    )
 
 
 def test_unknown_names_say_what_is_known():
