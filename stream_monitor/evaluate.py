@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 from stream_monitor.alerts import event
 from stream_monitor.alerts.event import Alert
 from stream_monitor.alerts.lifecycle import Alerts
-from stream_monitor.errors import StateError
 from stream_monitor.events.observations import Arrivals, arrived, unpack
 from stream_monitor.join.join import Join
 from stream_monitor.join.ring_snapshot import parts_of, segments_of
 from stream_monitor.join.rows import Pairs
-from stream_monitor.join.store import RINGS, StoreForm
+from stream_monitor.join.store import RINGS
 from stream_monitor.metrics.samples import AnySample, Sample
 from stream_monitor.monitors import bounds
 from stream_monitor.monitors.bounds import Bounds
 from stream_monitor.monitors.exposition import version_samples, version_summary
-from stream_monitor.monitors.registry import Registry, RegistryForm
+from stream_monitor.monitors.registry import Registry
 from stream_monitor.monitors.shard_samples import alert_samples, join_samples, refusal_samples
 from stream_monitor.monitors.version import Version
 from stream_monitor.outcomes import Outcomes
 from stream_monitor.separation import Part, Separation, by_code
 from stream_monitor.settings import CoreSettings
-from stream_monitor.state import decode, encode
+from stream_monitor.shard_form import ShardForm, form_of
+from stream_monitor.state import encode
 from stream_monitor.verdicts import Out, Verdict
 from stream_monitor.windows.log_time import CONFIRM_MS, LogTime
 
@@ -45,48 +45,6 @@ FRESH_MS, FRESH_MANY_MS, MANY = 50, 1_000, 20
 Rows wait at most so long (log time) before they are reduced; longer when more than MANY versions
 are active, since a reduction has a fixed cost.
 """
-SNAPSHOT_SCHEMA = 5
-
-
-def settings_of(parts: Mapping[str, bytes]) -> CoreSettings:
-    """
-    With which configuration a snapshot was folded.
-
-    Raises
-    ------
-    StateError
-        This version of the software does not know it.
-    """
-    try:
-        return msgspec.json.decode(parts["settings"], type=CoreSettings)
-    except (KeyError, msgspec.MsgspecError) as e:
-        raise StateError(f"the configuration of the snapshot cannot be read: {e}") from None
-
-
-class Versioned(msgspec.Struct):
-    """What the state of every schema has."""
-
-    schema: int
-
-
-class ShardForm(msgspec.Struct):
-    """A shard in a snapshot, without the full segments of its rings."""
-
-    schema: int
-    config: str
-    """Hash of the configuration."""
-    changed_ms: int
-    anew: list[str]
-    log_time: LogTime
-    outcomes: Outcomes
-    join: StoreForm
-    registry: RegistryForm
-    texts: list[str]
-    """Of outcomes of predictions, by their number in the join."""
-    alerts: Alerts
-    bounds: Bounds
-    outbox: list[Out]
-    dirty: dict[int, int]
 
 
 class Shard:
@@ -352,7 +310,6 @@ class Shard:
         for ring_name in RINGS:
             parts |= parts_of(ring_name, getattr(self.join, ring_name), known)
         form = ShardForm(
-            schema=SNAPSHOT_SCHEMA,
             config=self.config,
             changed_ms=self.changed_ms,
             anew=self.anew,
@@ -388,14 +345,7 @@ class Shard:
         StateError
             The snapshot is of another schema, or a part is missing.
         """
-        schema = decode(parts["state"], Versioned).schema
-        if schema != SNAPSHOT_SCHEMA:
-            message = (
-                f"the snapshot has schema {schema}, this version reads "
-                f"{SNAPSHOT_SCHEMA}: reset the group's offsets of observations to fold it again"
-            )
-            raise StateError(message)
-        form = decode(parts["state"], ShardForm)
+        form = form_of(parts)
         shard = cls(partition, settings, baselines, partitions=partitions)
         shard.log_time, shard.outcomes = form.log_time, form.outcomes
         shard.alerts, shard.bounds, shard.outbox = form.alerts, form.bounds, form.outbox

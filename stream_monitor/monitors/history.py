@@ -31,15 +31,21 @@ class Period(NamedTuple):
     labels: int
 
 
-class History:
+class Last(msgspec.Struct):
+    """The last record of one width."""
+
+    end_ms: int = 0
+    totals: Counts = (0, 0, 0)
+    """Predictions, errors and labels from the beginning to that end."""
+
+
+class History(msgspec.Struct):
     """What one model version has told of its past."""
 
-    def __init__(self) -> None:
-        self.told: dict[int, list[int]] = {width: [0, 0, 0, 0] for width in WIDTHS_MS}
-        """
-        By width of a record: end of the last one (log time, ms), and its totals of predictions,
-        errors and labels.
-        """
+    told: dict[int, Last] = msgspec.field(
+        default_factory=lambda: {width: Last() for width in WIDTHS_MS}
+    )
+    """By width of a record, ms."""
 
     def ended(self, totals: Counts, log_ms: int) -> Iterator[Period]:
         """
@@ -53,12 +59,12 @@ class History:
         """
         for width, told in self.told.items():
             end = log_ms // width * width
-            if not told[0]:
-                told[0] = end
-            if end <= told[0]:
+            if not told.end_ms:
+                told.end_ms = end
+            if end <= told.end_ms:
                 continue
-            counts = [now - before for now, before in zip(totals, told[1:], strict=True)]
-            told[:] = [end, *totals]
+            counts = [now - before for now, before in zip(totals, told.totals, strict=True)]
+            told.end_ms, told.totals = end, totals
             if any(counts):
                 yield Period(end - width, end, *counts)
 

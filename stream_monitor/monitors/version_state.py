@@ -21,6 +21,7 @@ from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Metric
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.drift import SignalForm
+from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs_state import InputsForm, restore
 from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.performance_state import PerformanceForm, load_performance
@@ -52,7 +53,7 @@ class VersionForm(msgspec.Struct):
     first_errors: Float
     error_scale: tuple[float, float] | None
     contained: Containment
-    history: dict[int, list[int]]
+    history: History
     patterns: Patterns
     custom: dict[str, Metric] | None
     segments: SegmentsForm | None
@@ -78,7 +79,7 @@ def form_of(version: Version) -> VersionForm:
         first_errors=version.signals.first_errors,
         error_scale=version.signals.error_scale,
         contained=version.contained,
-        history=version.history.told,
+        history=version.history,
         patterns=version.patterns,
         custom=None if version.custom is None else version.custom.state,
         segments=None if version.segments is None else version.segments.form(),
@@ -116,7 +117,7 @@ def load(
     lost = ANEW & (off - version.contained.off.keys())
     for monitor in sorted(lost):
         changes.begins_anew(f"monitor {monitor}", ["it was off"])
-    version.volume, version.history.told = form.volume, form.history
+    version.volume, version.history = form.volume, form.history
     gone = _features(version, form, changes, lost)
     gone |= _outputs(version, form, changes, lost)
     if not _performance(version, form, texts, changes, lost):

@@ -18,10 +18,11 @@ import msgspec
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from stream_monitor.errors import StateError
-from stream_monitor.evaluate import Shard, settings_of
+from stream_monitor.evaluate import Shard
 from stream_monitor.kafka.deliveries import Fetched, Records, split
 from stream_monitor.kafka.fetching import Reader
 from stream_monitor.settings import CoreSettings
+from stream_monitor.shard_form import settings_of
 from stream_monitor.stages import snapshots
 from stream_monitor.stages.commit_metadata import ANEW, Note, in_brief, read_note
 from stream_monitor.stages.exits import BATCH_FAILED, die
