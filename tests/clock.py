@@ -2,8 +2,9 @@
 Virtual time: an event loop whose clock goes on to the next timer as soon as nothing is left to run.
 A test waits for nothing, and a busy machine changes no result.
 
-Rule of the file: nothing here waits. What needs a socket, a thread or a process needs an ordinary
-loop; where everything waits and no timer is set, the test fails at once.
+Rule of the file: nothing here waits. What needs a socket, a thread or a process has an ordinary
+loop, whose clock a test puts forward; where everything waits in virtual time and no timer is set,
+the test fails at once.
 """
 
 from __future__ import annotations
@@ -103,6 +104,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
             work()
         finally:
             asyncio._set_running_loop(None)
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """An ordinary loop, with sockets and threads, whose clock a test may put forward."""
+
+    skipped_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.skipped_s
+
+
+async def skip(seconds: float) -> None:
+    """Put the clock of an ordinary loop forward; what is due then has begun."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SkippingLoop)
+    loop.skipped_s += seconds
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 class Time:

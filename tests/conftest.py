@@ -12,7 +12,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.clock import VirtualLoop
+from tests.clock import SkippingLoop, VirtualLoop
 
 settings.register_profile(
     "ci",
@@ -43,6 +43,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     virtual = pyfuncitem.get_closest_marker("virtual_time") is not None
     given = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop if virtual else SkippingLoop) as runner:
         runner.run(pyfuncitem.obj(**given))
     return True

@@ -19,7 +19,7 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from aiohttp import web
 
@@ -29,18 +29,11 @@ from stream_monitor.settings import HttpSettings
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS_MAX = 100
 LINE_BYTES_MAX = 4_096
-METRICS_TIMEOUT_S = 10.0
 KEEPALIVE_S = 75.0
 HANDSHAKE_S = 10.0
-ASK_S = 10.0
-"""A new connection must have asked something by then."""
-REQUEST_S = 100.0
-"""
-From one request to the next, reading the answer included: longer than Prometheus' usual intervals.
-"""
 SWEEP_S = 1.0
+"""Between two looks for connections that have waited too long."""
 OPEN_PATHS = frozenset({"/live", "/ready"})
 GZIP_MIN_BYTES = 1_024
 HEADERS = {
@@ -61,6 +54,24 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>stream-mon
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class Limits(NamedTuple):
+    """What the server grants those who connect."""
+
+    connections: int = 100
+    scrape_s: float = 10.0
+    """To make the text of the metrics."""
+    ask_s: float = 10.0
+    """A new connection must have asked something by then."""
+    request_s: float = 100.0
+    """
+    From one request to the next, reading the answer included: longer than Prometheus' usual
+    intervals.
+    """
+
+
+LIMITS = Limits()
+
+
 class PortError(StreamMonitorError):
     """The address of the HTTP server cannot be used."""
 
@@ -78,6 +89,7 @@ class HttpServer:
         (`Exporter.scrape`).
     ready : callable
         Whether the worker does its work, and a line that says why.
+    limits : Limits
     """
 
     def __init__(
@@ -85,11 +97,13 @@ class HttpServer:
         settings: HttpSettings,
         metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
         ready: Callable[[], tuple[bool, str]],
+        limits: Limits = LIMITS,
     ) -> None:
         self._settings = settings
         self._wanted = f"Bearer {settings.token.reveal()}".encode() if settings.token else None
         self._metrics = metrics
         self._ready = ready
+        self._limits = limits
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
         self._guests: _Guests | None = None
@@ -132,7 +146,7 @@ class HttpServer:
         await runner.setup()
         self._runner = runner
         assert runner.server is not None
-        self._guests = _Guests(runner.server)
+        self._guests = _Guests(runner.server, self._limits)
         try:
             self._listener = await self._listening(context)
         except (OSError, OverflowError) as error:
@@ -223,11 +237,11 @@ class HttpServer:
     async def _scrape(self, request: web.Request) -> web.Response:
         try:
             body, content_type = await asyncio.wait_for(
-                self._metrics(request.headers.get("Accept", "")), METRICS_TIMEOUT_S
+                self._metrics(request.headers.get("Accept", "")), self._limits.scrape_s
             )
         except TimeoutError:
             return web.Response(
-                text=f"no metrics ready within {METRICS_TIMEOUT_S:g} s\n", status=503
+                text=f"no metrics ready within {self._limits.scrape_s:g} s\n", status=503
             )
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if len(body) >= GZIP_MIN_BYTES and accepts_gzip(request.headers.get("Accept-Encoding", "")):
@@ -277,8 +291,8 @@ class _Guests:
     `server.connections` says who is there, the oldest first.
     """
 
-    def __init__(self, server: web.Server) -> None:
-        self._server = server
+    def __init__(self, server: web.Server, limits: Limits) -> None:
+        self._server, self._limits = server, limits
         self._loop = asyncio.get_running_loop()
         self._asked: dict[object, float] = {}
         self._served: set[object] = set()
@@ -297,7 +311,7 @@ class _Guests:
             for each in self._server.connections
             if each.transport is not None and not each.transport.is_closing()
         ]
-        if len(present) < CONNECTIONS_MAX:
+        if len(present) < self._limits.connections:
             return True
         idle = min(
             (each for each in present if each not in self._served),
@@ -324,8 +338,8 @@ class _Guests:
         self._asked = {each: self._asked[each] for each in present if each in self._asked}
         self._came = {each: self._came.get(each, now) for each in present}
         for each in present:
-            if now - self._asked.get(each, now) > REQUEST_S or (
-                each not in self._asked and now - self._came[each] > ASK_S
+            if now - self._asked.get(each, now) > self._limits.request_s or (
+                each not in self._asked and now - self._came[each] > self._limits.ask_s
             ):
                 _drop(each)
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)

@@ -8,6 +8,7 @@ import gzip
 import io
 import socket
 import ssl
+from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
@@ -16,10 +17,10 @@ from cryptography.hazmat.primitives import serialization
 
 from stream_monitor.errors import ConfigError, StreamMonitorError
 from stream_monitor.kafka.tls import server_context
-from stream_monitor.runtime import http
 from stream_monitor.runtime.families import wanted
-from stream_monitor.runtime.http import HttpServer, announce
+from stream_monitor.runtime.http import LIMITS, SWEEP_S, HttpServer, Limits, announce
 from stream_monitor.settings import HttpSettings, Secret
+from tests.clock import skip
 
 TEXT = b"# TYPE model_accuracy gauge\n" + b'model_accuracy{model="m"} 0.5\n' * 100
 
@@ -40,43 +41,46 @@ def answering(metrics):
     return scrape
 
 
-def serve(visit, *, metrics=metrics, ready=lambda: (True, "2 partitions open"), settings=ANY_PORT):
-    """Run `visit(session, base url, port)` against a server."""
+@asynccontextmanager
+async def serving(
+    *,
+    metrics=metrics,
+    ready=lambda: (True, "2 partitions open"),
+    settings=ANY_PORT,
+    limits=LIMITS,
+):
+    """A server: a client's session, the base of its URLs, and its port."""
+    server = HttpServer(settings, answering(metrics), ready, limits)
+    port = await server.start()
+    try:
+        async with aiohttp.ClientSession(
+            auto_decompress=False, timeout=aiohttp.ClientTimeout(total=60)
+        ) as session:
+            yield session, settings.url(port), port
+    finally:
+        await server.stop()
+        await server.stop()
 
-    async def scenario():
-        server = HttpServer(settings, answering(metrics), ready)
-        port = await server.start()
-        try:
-            async with aiohttp.ClientSession(
-                auto_decompress=False, timeout=aiohttp.ClientTimeout(total=10)
-            ) as session:
-                return await visit(session, settings.url(port), port)
-        finally:
-            await server.stop()
-            await server.stop()
 
-    return asyncio.run(scenario())
-
-
-def get(path, *, method="GET", headers=None, **server):
-    async def visit(session, base, _):
-        async with session.request(
+async def get(path, *, method="GET", headers=None, **server):
+    async with (
+        serving(**server) as (session, base, _),
+        session.request(
             method, base + path, headers=headers or {"Accept-Encoding": "identity"}
-        ) as response:
-            return response.status, response.headers, await response.read()
+        ) as response,
+    ):
+        return response.status, response.headers, await response.read()
 
-    return serve(visit, **server)
 
-
-def test_metrics():
-    status, headers, body = get("/metrics")
+async def test_metrics():
+    status, headers, body = await get("/metrics")
     assert (status, body) == (200, TEXT)
     assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert "Content-Encoding" not in headers
 
 
-def test_metrics_are_openmetrics_for_who_asks_for_it():
-    _, headers, _ = get(
+async def test_metrics_are_openmetrics_for_who_asks_for_it():
+    _, headers, _ = await get(
         "/metrics",
         headers={"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.3"},
     )
@@ -94,8 +98,8 @@ async def test_a_free_port_is_the_same_on_every_address_of_the_host(host):
     assert found == {port}
 
 
-def test_metrics_are_compressed_for_who_accepts_it():
-    status, headers, body = get("/metrics", headers={"Accept-Encoding": "gzip"})
+async def test_metrics_are_compressed_for_who_accepts_it():
+    status, headers, body = await get("/metrics", headers={"Accept-Encoding": "gzip"})
     assert (status, headers["Content-Encoding"]) == (200, "gzip")
     assert len(body) < len(TEXT) / 5
     assert gzip.decompress(body) == TEXT
@@ -104,16 +108,16 @@ def test_metrics_are_compressed_for_who_accepts_it():
 @pytest.mark.parametrize(
     ("ready", "status"), [((True, "all open"), 200), ((False, "partition 3 is restoring"), 503)]
 )
-def test_ready_says_why(ready, status):
-    assert get("/ready", ready=lambda: ready)[::2] == (status, ready[1].encode() + b"\n")
+async def test_ready_says_why(ready, status):
+    assert (await get("/ready", ready=lambda: ready))[::2] == (status, ready[1].encode() + b"\n")
 
 
-def test_live_does_not_depend_on_being_ready():
-    assert get("/live", ready=lambda: (False, "no broker"))[::2] == (200, b"live\n")
+async def test_live_does_not_depend_on_being_ready():
+    assert (await get("/live", ready=lambda: (False, "no broker")))[::2] == (200, b"live\n")
 
 
-def test_page_links_and_escapes():
-    status, headers, body = get("/", ready=lambda: (False, "<script>"))
+async def test_page_links_and_escapes():
+    status, headers, body = await get("/", ready=lambda: (False, "<script>"))
     assert status == 200
     assert headers["Content-Type"].startswith("text/html")
     assert b"&lt;script&gt;" in body
@@ -131,41 +135,29 @@ def test_page_links_and_escapes():
         ("HEAD", "/metrics", 200),
     ],
 )
-def test_what_is_not_there(method, path, status):
-    got, headers, body = get(path, method=method)
+async def test_what_is_not_there(method, path, status):
+    got, headers, body = await get(path, method=method)
     assert got == status
     assert headers["Server"] == "stream-monitor"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert len(body) < 100
 
 
-def test_a_fault_shows_no_trace(caplog):
+async def test_a_fault_shows_no_trace(caplog):
     async def broken():
         raise RuntimeError("secret inside")
 
-    status, _, body = get("/metrics", metrics=broken)
+    status, _, body = await get("/metrics", metrics=broken)
     assert (status, body) == (500, b"500 Internal Server Error\n")
     assert "secret inside" in caplog.text
 
 
-def test_a_scrape_that_takes_too_long_is_given_up(monkeypatch):
-    monkeypatch.setattr(http, "METRICS_TIMEOUT_S", 0.01)
-
+async def test_a_scrape_that_takes_too_long_is_given_up():
     async def never():
         await asyncio.Event().wait()
 
-    assert get("/metrics", metrics=never)[::2] == (503, b"no metrics ready within 0.01 s\n")
-
-
-def raw(request: bytes):
-    async def visit(_session, _base, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(request)
-        answer = await asyncio.wait_for(reader.read(4_096), 10)
-        writer.close()
-        return answer
-
-    return serve(visit)
+    answer = await get("/metrics", metrics=never, limits=Limits(scrape_s=0.01))
+    assert answer[::2] == (503, b"no metrics ready within 0.01 s\n")
 
 
 @pytest.mark.parametrize(
@@ -176,19 +168,24 @@ def raw(request: bytes):
         b"nonsense\r\n\r\n",
     ],
 )
-def test_rude_requests_are_refused(request_bytes):
-    assert raw(request_bytes).startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
+async def test_rude_requests_are_refused(request_bytes):
+    async with serving() as (_, _, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request_bytes)
+        answer = await asyncio.wait_for(reader.read(4_096), 60)
+        writer.close()
+    assert answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
 
 
-def test_connections_have_a_limit(monkeypatch):
+async def test_connections_have_a_limit():
     """
     One that is idle leaves for a new one, the longest idle first; while all are being served a new
     one is refused.
     """
-    monkeypatch.setattr(http, "CONNECTIONS_MAX", 2)
-    going = asyncio.Event()
+    scrapes, going = asyncio.Semaphore(0), asyncio.Event()
 
     async def slow():
+        scrapes.release()
         await going.wait()
         return b"done"
 
@@ -197,14 +194,15 @@ def test_connections_have_a_limit(monkeypatch):
         writer.write(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
         return reader, writer
 
-    async def visit(_session, _base, port):
+    async with serving(metrics=slow, limits=Limits(connections=2)) as (_, _, port):
         first, second = await connected(port, b"/live"), await connected(port, b"/live")
         for reader, _ in (first, second):
             await reader.readuntil(b"live\n")
         second[1].write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        await scrapes.acquire()
         third = await connected(port, b"/metrics")
         assert await first[0].read() == b"", "it was idle"
-        await asyncio.sleep(0.1)
+        await scrapes.acquire()
         fourth = await connected(port, b"/live")
         with contextlib.suppress(ConnectionError):
             assert await fourth[0].read() == b"", "both others are being served"
@@ -214,52 +212,38 @@ def test_connections_have_a_limit(monkeypatch):
         for _, writer in (first, second, third, fourth):
             writer.close()
 
-    serve(visit, metrics=slow)
 
-
-def test_slow_clients_make_room_and_are_sent_away(monkeypatch):
-    monkeypatch.setattr(http, "CONNECTIONS_MAX", 5)
-
-    async def visit(session, base, port):
+async def test_slow_clients_make_room_and_are_sent_away():
+    async with serving(limits=Limits(connections=5)) as (session, base, port):
         slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
         for _, writer in slow:
             writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-A")  # and never the rest
-        await asyncio.sleep(0.1)
         async with session.get(base + "/ready") as response:
             assert response.status == 200
-        gone = await asyncio.gather(
-            *(asyncio.wait_for(reader.read(), 5) for reader, _ in slow), return_exceptions=True
+        for _ in range(12):
+            await skip(SWEEP_S)
+        gone = await asyncio.wait_for(
+            asyncio.gather(*(reader.read() for reader, _ in slow), return_exceptions=True), 60
         )
         for _, writer in slow:
             writer.close()
-        return sum(one == b"" or isinstance(one, ConnectionError) for one in gone)
-
-    monkeypatch.setattr(http, "ASK_S", 0.3)
-    monkeypatch.setattr(http, "SWEEP_S", 0.1)
-    assert serve(visit) == 20
+    assert all(one == b"" or isinstance(one, ConnectionError) for one in gone)
 
 
-def test_who_does_not_read_the_answer_is_sent_away(monkeypatch):
-    monkeypatch.setattr(http, "REQUEST_S", 0.3)
-    monkeypatch.setattr(http, "SWEEP_S", 0.1)
-
+async def test_who_does_not_read_the_answer_is_sent_away():
     async def much():
         return b"a" * 30_000_000
 
-    async def visit(_session, _base, port):
+    async with serving(metrics=much) as (_, _, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        await asyncio.sleep(1.5)
-        got = 0
-        try:
-            while some := await asyncio.wait_for(reader.read(1 << 20), 5):
+        got = len(await reader.read(1))
+        await skip(101)
+        with contextlib.suppress(ConnectionError):
+            while some := await asyncio.wait_for(reader.read(1 << 20), 60):
                 got += len(some)
-        except ConnectionError:
-            pass
         writer.close()
-        return got
-
-    assert serve(visit, metrics=much) < 30_000_000
+    assert 0 < got < 30_000_000
 
 
 TOKEN = HttpSettings(port=0, token=Secret("hush"))
@@ -286,8 +270,8 @@ TOKEN = HttpSettings(port=0, token=Secret("hush"))
         ("/live/", None, 401),
     ],
 )
-def test_a_token_is_asked_for(path, given, status):
-    got, headers, body = get(
+async def test_a_token_is_asked_for(path, given, status):
+    got, headers, body = await get(
         path, headers={} if given is None else {"Authorization": given}, settings=TOKEN
     )
     assert got == status
@@ -297,7 +281,7 @@ def test_a_token_is_asked_for(path, given, status):
     )
 
 
-def test_tls(tmp_path):
+async def test_tls(tmp_path):
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
     issued.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
@@ -308,19 +292,16 @@ def test_tls(tmp_path):
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
 
-    async def visit(session, base, port):
+    async with serving(settings=settings) as (session, base, port):
         assert base.startswith("https://")
         async with session.get(
             f"{base}/metrics", ssl=trusting, headers={"Accept-Encoding": "identity"}
         ) as response:
-            body = await response.read()
+            assert (response.status, await response.read()) == (200, TEXT)
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await session.get(f"{base}/metrics")
         with pytest.raises(aiohttp.ClientError):
             await session.get(f"http://127.0.0.1:{port}/metrics")
-        return response.status, body
-
-    assert serve(visit, settings=settings) == (200, TEXT)
     context = server_context(settings)
     assert context is not None
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
