@@ -21,7 +21,7 @@ from bench.chaos_brokers import WATCHED
 from bench.chaos_faults import Faults
 
 
-class Server:
+class FakeServer:
     """Counts how many of its cluster are away."""
 
     away = worst = 0
@@ -35,38 +35,38 @@ class Server:
         self.gone(-1)
 
     def gone(self, change: int) -> None:
-        with Server.lock:
-            Server.away += change
-            Server.worst = max(Server.worst, Server.away)
+        with FakeServer.lock:
+            FakeServer.away += change
+            FakeServer.worst = max(FakeServer.worst, FakeServer.away)
 
 
-class Member:
+class FakeMember:
     def __init__(self) -> None:
-        self.server = Server()
+        self.server = FakeServer()
 
     def kill(self) -> None:
         self.server.stop()
 
 
-class Cluster:
+class FakeCluster:
     several = True
 
     def __init__(self) -> None:
         self.hurt: Counter[str] = Counter()
-        self.members = [Member() for _ in range(3)]
+        self.members = [FakeMember() for _ in range(3)]
         self.leader_changes: Counter[str] = Counter()
         self.said: list[str] = []
 
-    def victim(self, choose: Random) -> Member:
+    def victim(self, choose: Random) -> FakeMember:
         return choose.choice(self.members)
 
     def rest(self) -> str:
-        assert Server.away == 0
+        assert FakeServer.away == 0
         self.leader_changes["labels"] += 1
         return self.said.pop(0) if self.said else ""
 
     def elect(self, choose: Random) -> None:
-        assert Server.away == 0
+        assert FakeServer.away == 0
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Any:
         "endtxn": 0,
     }
     options = chaos.parser().parse_args([f"--{name}={n}" for name, n in wanted.items()])
-    out = Faults(options, Cluster(), None)  # type: ignore[arg-type]
+    out = Faults(options, FakeCluster(), None)  # type: ignore[arg-type]
     monkeypatch.setattr(out.random, "uniform", lambda *_: 0.01)
-    monkeypatch.setattr(Server, "worst", 0)
+    monkeypatch.setattr(FakeServer, "worst", 0)
     return out
 
 
@@ -98,7 +98,7 @@ def test_never_are_two_brokers_away_and_none_during_an_election(faults: Any) -> 
     for name in list(faults.waiting):
         getattr(faults, name)()
     faults.settle()
-    assert Server.worst == 1
+    assert FakeServer.worst == 1
     assert faults.done == {"broker restart": 3, "broker kill -9": 3, "election": 2}
     assert faults.problems == []
 

@@ -19,11 +19,11 @@ from stream_monitor.stages.transport import App, RawSchema, consumer_options
 PICKLED = b"cos\nsystem\n(S'exit 1'\ntR."
 
 
-class Stage:
+class FakeStage:
     topics = frozenset({"observations"})
 
 
-class Message:
+class FakeMessage:
     value = PICKLED
     key = PICKLED
     headers: tuple[Any, ...] = ()
@@ -34,14 +34,14 @@ async def test_faust_hands_bytes_over_as_they_are(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("decoded")
 
     hub = Hub(Settings())
-    hub.stages = [Stage()]  # type: ignore[list-item]
+    hub.stages = [FakeStage()]  # type: ignore[list-item]
     app: App = app_of(hub)
     assert isinstance(app.hub, Hub)
     (agent,) = app.agents.values()
     assert type(agent.channel.schema) is RawSchema
     monkeypatch.setattr(codecs, "loads", refuse)
     monkeypatch.setattr(os, "system", refuse)
-    event = await agent.channel.schema.compile(app)(Message())
+    event = await agent.channel.schema.compile(app)(FakeMessage())
     assert event.value is PICKLED
 
 

@@ -19,7 +19,7 @@ LOADS, NOT_MINE, UNKNOWN_TOPIC, NOT_ALLOWED = 14, 16, 3, 30
 WHOLE = OffsetFetchResponse_v3(0, [("observations", [(0, 7, "note", 0), (1, -1, "", 0)])], 0)
 
 
-class Coordinator:
+class FakeCoordinator:
     """Gives these answers, one after another."""
 
     group_id = "g"
@@ -38,8 +38,8 @@ class Coordinator:
 
 
 async def test_what_is_committed_and_what_is_not():
-    assert (await committed_offsets(Coordinator(WHOLE), [A, B])) == {A: (7, "note"), B: None}
-    assert (await committed_offsets(Coordinator(), [])) == {}
+    assert (await committed_offsets(FakeCoordinator(WHOLE), [A, B])) == {A: (7, "note"), B: None}
+    assert (await committed_offsets(FakeCoordinator(), [])) == {}
 
 
 @pytest.mark.parametrize(
@@ -65,17 +65,17 @@ async def test_what_is_committed_and_what_is_not():
     ],
 )
 async def test_a_coordinator_that_does_not_know_is_asked_again(answer, lost):
-    coordinator = Coordinator(answer, WHOLE)
+    coordinator = FakeCoordinator(answer, WHOLE)
     assert (await committed_offsets(coordinator, [A, B])) == {A: (7, "note"), B: None}
     assert (coordinator.asked, coordinator.lost) == (2, lost)
 
 
 async def test_a_refusal_is_told():
     with pytest.raises(GroupAuthorizationFailedError):
-        await committed_offsets(Coordinator(OffsetFetchResponse_v3(0, [], NOT_ALLOWED)), [A])
+        await committed_offsets(FakeCoordinator(OffsetFetchResponse_v3(0, [], NOT_ALLOWED)), [A])
 
 
-class Asked(Cluster):
+class FakeCluster(Cluster):
     """Gets these answers, after that of the coordinator."""
 
     def __init__(self, *answers: Any) -> None:
@@ -87,9 +87,10 @@ class Asked(Cluster):
 
 
 async def test_doctor_asks_a_loading_coordinator_again_and_says_nothing_of_a_group_it_may_not_see():
-    assert (await Asked(OffsetFetchResponse_v3(0, [], LOADS), WHOLE).committed("g")) == {
+    assert (await FakeCluster(OffsetFetchResponse_v3(0, [], LOADS), WHOLE).committed("g")) == {
         A: (7, "note")
     }
     assert (
-        await Asked(OffsetFetchResponse_v3(0, [], GROUP_AUTHORIZATION_FAILED)).committed("g") == {}
+        await FakeCluster(OffsetFetchResponse_v3(0, [], GROUP_AUTHORIZATION_FAILED)).committed("g")
+        == {}
     )

@@ -48,7 +48,7 @@ def event(i: int, bytes_n: int = 0) -> bytes:
     ).encode()
 
 
-class Group:
+class FakeGroup:
     """A driver whose group holds still, unless a test says otherwise."""
 
     def __init__(self) -> None:
@@ -61,9 +61,9 @@ class Group:
         return {TP}
 
 
-def ingest_at(start: int) -> tuple[Hub, IngestStage, Group]:
+def ingest_at(start: int) -> tuple[Hub, IngestStage, FakeGroup]:
     hub = Hub(Settings(worker=WorkerSettings(max_record_bytes=1 << 20)))
-    group = hub.source = Group()  # type: ignore[assignment]
+    group = hub.source = FakeGroup()  # type: ignore[assignment]
     stage = IngestStage(hub, 1)
     hub.epochs[TP], stage.readings[TP] = 1, Reading("", start, start)
 

@@ -58,10 +58,8 @@ def test_the_demo_ends_cleanly_when_it_is_told_to(number):
         cwd=ROOT,
     )
     assert process.stdout is not None
-    for line in process.stdout:
-        if "predictions" in line:
-            break
-    time.sleep(2)
+    told = (line for line in process.stdout if "predictions" in line)
+    assert next(told) != next(told), "it is under way"
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err

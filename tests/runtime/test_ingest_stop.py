@@ -14,7 +14,7 @@ from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.ingest_stage import IngestStage
 
 
-class Producer:
+class FakeProducer:
     """Acknowledges when it is told to."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ async def test_a_tick_under_way_is_waited_for_and_none_comes_after(
     monkeypatch.setattr(ingest_stage, "die", died)
 
     stage = IngestStage(Hub(Settings()), 4)
-    producer = stage._producer = Producer()
+    producer = stage._producer = FakeProducer()
     ticking = asyncio.ensure_future(stage._tick())
     await asyncio.sleep(60)
     assert producer.sent == 4

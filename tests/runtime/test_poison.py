@@ -36,7 +36,7 @@ T0 = 1_760_000_000_000
 BAD = b"BAD"
 
 
-class Driver:
+class FakeDriver:
     """A group whose offsets outlive the process."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Driver:
         return True
 
 
-class Sent:
+class FakeProducer:
     """A producer, and a transaction's."""
 
     def __init__(self) -> None:
@@ -150,15 +150,17 @@ def delivery(
     return Fetched(tp, 0, start, start + len(values), list(record_batches(records)))
 
 
-def worker(driver: Driver, **options: Any) -> tuple[IngestStage, Sent]:
+def worker(driver: FakeDriver, **options: Any) -> tuple[IngestStage, FakeProducer]:
     hub = Hub(Settings(worker=WorkerSettings(**options)))
     hub.source = driver  # type: ignore[assignment]
     stage = IngestStage(hub, 1)
-    stage._producer = sent = Sent()
+    stage._producer = sent = FakeProducer()
     return stage, sent
 
 
-async def run(driver: Driver, deliveries: Any, **options: Any) -> tuple[IngestStage, Sent, int]:
+async def run(
+    driver: FakeDriver, deliveries: Any, **options: Any
+) -> tuple[IngestStage, FakeProducer, int]:
     """A process that takes these deliveries; the position at which it began."""
     stage, sent = worker(driver, **options)
     start = (await stage.open([TP]))[TP]
@@ -169,7 +171,7 @@ async def run(driver: Driver, deliveries: Any, **options: Any) -> tuple[IngestSt
 
 
 async def test_a_broken_batch_ends_the_process_unless_it_is_to_be_skipped(died):
-    driver = Driver()
+    driver = FakeDriver()
     for _ in range(2):
         with pytest.raises(DiedError):
             await run(driver, lambda start: [delivery(start, [event(0)] * 3, crc=False, more=True)])
@@ -200,7 +202,7 @@ async def test_a_broken_batch_ends_the_process_unless_it_is_to_be_skipped(died):
 async def test_a_batch_whose_end_nobody_knows_is_never_skipped(died):
     with pytest.raises(DiedError):
         await run(
-            Driver(),
+            FakeDriver(),
             lambda _: [Fetched(TP, 0, 0, 0, [(0, Broken(0, -1, "corrupt_batch", "no"))])],
             on_corrupt="skip",
         )
@@ -210,7 +212,7 @@ async def test_a_batch_whose_end_nobody_knows_is_never_skipped(died):
 
 async def test_a_batch_that_inflates_without_end_stops_nobody(died):
     _, sent, _ = await run(
-        Driver(), lambda _: [Fetched(TP, 0, 0, 5, [(0, Broken(0, 5, "too_large", "no"))])]
+        FakeDriver(), lambda _: [Fetched(TP, 0, 0, 5, [(0, Broken(0, 5, "too_large", "no"))])]
     )
     assert sent.letters() == [(b"", 0, "too_large")]
     assert died == []
@@ -219,7 +221,7 @@ async def test_a_batch_that_inflates_without_end_stops_nobody(died):
 async def test_observations_are_never_skipped(died):
     hub = Hub(Settings(worker=WorkerSettings(on_corrupt="skip")))
     stage = EvaluateStage(hub, 1, {})
-    stage.owned[LOG] = Owned(Folding(), Sent(), Note(), 0, Manifest())  # type: ignore[arg-type]
+    stage.owned[LOG] = Owned(FakeShard(), FakeProducer(), Note(), 0, Manifest())  # type: ignore[arg-type]
     with pytest.raises(DiedError):
         await stage.next(delivery(0, [b"x"], crc=False, more=True, tp=LOG))
     assert died[0].startswith("73: observations/0: the batch of records 0 to 0 cannot be read")
@@ -228,7 +230,7 @@ async def test_observations_are_never_skipped(died):
 async def test_a_record_that_ends_the_process_three_times_is_set_aside(died, poisonous):
     """The second one of the same kind ends it no more, nor does it after the next restart."""
 
-    driver = Driver()
+    driver = FakeDriver()
     values = [event(i) for i in range(7)]
     values[3] = values[5] = BAD
     for n in range(1, 4):
@@ -255,7 +257,7 @@ async def test_a_record_that_ends_the_process_three_times_is_set_aside(died, poi
 
 
 async def test_tries_are_counted_where_nothing_moves_on(died, poisonous):
-    driver = Driver()
+    driver = FakeDriver()
     driver.offsets[TP] = 0, "id failed=7:2"
     stage, _ = worker(driver)
     await stage.open([TP])
@@ -268,7 +270,7 @@ async def test_tries_are_counted_where_nothing_moves_on(died, poisonous):
 
 
 async def test_on_poison_stop_sets_nothing_aside(died, poisonous):
-    driver = Driver()
+    driver = FakeDriver()
     for n in range(1, 6):
         with pytest.raises(ZeroDivisionError):
             await run(driver, lambda _: [delivery(0, [event(0), BAD])], on_poison="stop")
@@ -286,7 +288,7 @@ async def test_rows_that_cannot_be_packed_are_found_too(died, monkeypatch):
     monkeypatch.setattr(Ingest, "flush", poisoned)
     values = [event(0), event(1).replace(b'"m"', b'"m!"'), event(2)]
 
-    driver = Driver()
+    driver = FakeDriver()
     for _ in range(3):
         with pytest.raises(DiedError):
             await run(driver, lambda _: [delivery(0, values)])
@@ -295,7 +297,7 @@ async def test_rows_that_cannot_be_packed_are_found_too(died, monkeypatch):
     assert died == ["73: INGEST: rows cannot be packed: OverflowError('row')"] * 3
 
 
-class Folding:
+class FakeShard:
     """A shard that cannot fold one record."""
 
     config = "c"
@@ -319,14 +321,14 @@ class Folding:
 async def test_an_observation_that_ends_the_process_three_times_is_set_aside_with_a_snapshot(
     died, guarantee
 ):
-    driver = Driver()
+    driver = FakeDriver()
 
-    async def process(values: list[bytes]) -> tuple[Any, Sent]:
+    async def process(values: list[bytes]) -> tuple[Any, FakeProducer]:
         hub = Hub(Settings(worker=WorkerSettings(processing_guarantee=guarantee)))
         hub.source = driver  # type: ignore[assignment]
-        stage, sent = EvaluateStage(hub, 1, {}), Sent()
+        stage, sent = EvaluateStage(hub, 1, {}), FakeProducer()
         found = await stage.restoring.committed(LOG)
-        owned = Owned(Folding(), sent, found.note, found.position, Manifest())  # type: ignore[arg-type]
+        owned = Owned(FakeShard(), sent, found.note, found.position, Manifest())  # type: ignore[arg-type]
         stage.tenures.begin(LOG, owned, found, None)
         stage.owned[LOG] = owned
         try:

@@ -12,7 +12,7 @@ from stream_monitor.runtime import preflight
 from stream_monitor.settings import Settings
 
 
-class Cluster:
+class FakeCluster:
     def __init__(self, *_: Any) -> None:
         pass
 
@@ -40,7 +40,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     async def transactions(_: Any) -> list[Finding]:
         return []
 
-    monkeypatch.setattr(preflight, "Cluster", Cluster)
+    monkeypatch.setattr(preflight, "Cluster", FakeCluster)
     monkeypatch.setattr(preflight, "permissions", permissions)
     monkeypatch.setattr(preflight, "transactions", transactions)
     return answers

@@ -31,7 +31,17 @@ from stream_monitor.stages.poison import CAREFUL_RECORDS, parted
 from stream_monitor.stages.snapshots import Manifest
 from tests.runtime.died import DiedError
 from tests.runtime.fake_kafka import FakeKafka
-from tests.runtime.test_poison import BAD, LOG, TP, Driver, Folding, Sent, delivery, event, run
+from tests.runtime.test_poison import (
+    BAD,
+    LOG,
+    TP,
+    FakeDriver,
+    FakeProducer,
+    FakeShard,
+    delivery,
+    event,
+    run,
+)
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="copies of the process are made on Linux only"
@@ -165,7 +175,7 @@ async def test_a_record_that_crashes_three_workers_is_found_in_copies(crashing: 
     values = [event(i) for i in range(7)]
     values[3] = values[5] = BAD
 
-    driver = Driver()
+    driver = FakeDriver()
     for n in range(1, 4):
         with pytest.raises(DiedError):
             await run(driver, lambda _: [delivery(0, values)])
@@ -201,7 +211,7 @@ async def test_workers_that_were_killed_for_no_fault_of_a_record_set_nothing_asi
 
     monkeypatch.setattr(Ingest, "take", killed)
 
-    driver = Driver()
+    driver = FakeDriver()
     for _ in range(5):
         with pytest.raises(DiedError):
             await run(driver, lambda _: [delivery(0, values)])
@@ -218,7 +228,7 @@ async def test_workers_that_were_killed_for_no_fault_of_a_record_set_nothing_asi
 
 
 async def test_a_clean_end_and_an_idle_partition_are_no_suspicion() -> None:
-    driver = Driver()
+    driver = FakeDriver()
     for _ in range(5):
         await run(driver, lambda _: [])
         assert driver.offsets[TP] == (0, "id")
@@ -232,7 +242,7 @@ async def test_a_clean_end_and_an_idle_partition_are_no_suspicion() -> None:
 async def test_on_poison_stop_only_says_so(
     crashing: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    driver = Driver()
+    driver = FakeDriver()
     for _ in range(5):
         with pytest.raises(DiedError):
             await run(driver, lambda _: [delivery(0, [BAD])], on_poison="stop")
@@ -245,7 +255,7 @@ async def test_on_poison_stop_only_says_so(
 async def test_a_delivery_whose_partition_is_opened_again_while_it_is_tried_is_left(
     crashing: None,
 ) -> None:
-    driver = Driver()
+    driver = FakeDriver()
     driver.offsets[TP] = 0, "id opened=3"
     stage, _, _ = await run(driver, lambda _: [])
     stage.readings[TP].failed = {0: 3}
@@ -260,14 +270,14 @@ async def test_a_delivery_whose_partition_is_opened_again_while_it_is_tried_is_l
 # ---- EVALUATE
 
 
-class Crashing(Folding):
+class CrashingShard(FakeShard):
     def fold(self, value: bytes, appended_ms: int | None = None) -> None:
         if value == BAD:
             crash()
         super().fold(value, appended_ms)
 
 
-class Producer(Sent):
+class StartedProducer(FakeProducer):
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
@@ -276,7 +286,7 @@ class Producer(Sent):
 NOTE = Note(5, 1)
 
 
-def at(driver: Driver) -> tuple[int, int, dict[int, int]]:
+def at(driver: FakeDriver) -> tuple[int, int, dict[int, int]]:
     """Position, snapshot and what failed."""
     position, metadata = driver.offsets[LOG]
     note, failed = read_note(LOG, metadata)
@@ -284,12 +294,12 @@ def at(driver: Driver) -> tuple[int, int, dict[int, int]]:
 
 
 async def evaluated(
-    driver: Driver, values: list[bytes], shard: Folding, **options: Any
-) -> tuple[Owned, Sent]:
+    driver: FakeDriver, values: list[bytes], shard: FakeShard, **options: Any
+) -> tuple[Owned, FakeProducer]:
     """A process that folds these."""
     hub = Hub(Settings(worker=WorkerSettings(**options)))
     hub.source = driver  # type: ignore[assignment]
-    stage, sent = EvaluateStage(hub, 1, {}), Producer()
+    stage, sent = EvaluateStage(hub, 1, {}), StartedProducer()
     stage._producer = lambda _: sent  # type: ignore[assignment]
 
     async def restore(tp: Any, found: Committed, producer: Any) -> Owned:
@@ -312,17 +322,17 @@ async def evaluated(
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 async def test_an_observation_that_crashes_three_workers_is_set_aside(guarantee: str) -> None:
-    driver = Driver()
+    driver = FakeDriver()
     driver.offsets[LOG] = 0, NOTE.text()
     values = [b"a", BAD, b"b", BAD]
     for n in range(1, 4):
         with pytest.raises(DiedError):
-            await evaluated(driver, values, Crashing(), processing_guarantee=guarantee)
+            await evaluated(driver, values, CrashingShard(), processing_guarantee=guarantee)
         assert (driver.offsets[LOG], driver.offsets[MARK]) == (
             (0, NOTE.text()),
             (5, f"0 opened={n}"),
         )
-    shard = Crashing()
+    shard = CrashingShard()
     _, sent = await evaluated(driver, values, shard, processing_guarantee=guarantee)
     assert shard.folded == [b"a", b"b"]
     assert sent.letters() == [(BAD, 1, "ended_worker"), (BAD, 3, "ended_worker")]
@@ -331,14 +341,14 @@ async def test_an_observation_that_crashes_three_workers_is_set_aside(guarantee:
 
 
 async def test_a_worker_that_was_killed_folds_everything(caplog: pytest.LogCaptureFixture) -> None:
-    driver = Driver()
+    driver = FakeDriver()
     driver.offsets.update({LOG: (0, NOTE.text()), MARK: (5, "0 opened=8")})
-    shard = Crashing()
+    shard = CrashingShard()
     _, sent = await evaluated(driver, [b"a", b"b"], shard)
     assert shard.folded == [b"a", b"b"]
     assert sent.letters() == []
     assert at(driver) == (2, 7, {})
-    await evaluated(driver, [], Crashing())
+    await evaluated(driver, [], CrashingShard())
     assert driver.offsets[MARK] == (7, "2")
     assert "observations/0: 8 times a worker started at 0 and ended without an error" in caplog.text
 
@@ -364,9 +374,9 @@ async def test_a_tenure_is_counted_once_however_often_it_is_opened_and_only_wher
 
 
 async def test_a_close_with_nothing_done_ends_with_a_word_and_without_a_snapshot() -> None:
-    driver = Driver()
+    driver = FakeDriver()
     driver.offsets[LOG] = 3, NOTE.text()
     for _ in range(5):
-        _, sent = await evaluated(driver, [], Crashing())
+        _, sent = await evaluated(driver, [], CrashingShard())
         assert (driver.offsets[LOG], driver.offsets[MARK]) == ((3, NOTE.text()), (5, "3"))
         assert sent.records == []

@@ -27,7 +27,7 @@ T0 = 1_760_000_000_000
 LARGE = b"x" * (2 * snapshots.CHUNK_BYTES + 1)
 
 
-class Parts:
+class FakeShard:
     """A shard that is only what it is told to be."""
 
     config = "c"
@@ -48,14 +48,16 @@ class Site:
         self.kafka = FakeKafka()
         self.kafka.mine = {LOG}
         self.stage = self.kafka.stage()
-        shard: Any = Parts()
+        shard: Any = FakeShard()
         self.owned: Any = Owned(shard, FakeProducer(self.kafka), Note(), 0, snapshots.Manifest())
         self.stage.owned[LOG] = self.owned
 
     async def write(self, **parts: bytes) -> list[tuple[str, bool]]:
         """A transaction with a snapshot; the keys that were sent, and whether they have a value."""
         start = self.kafka.ends[SNAPSHOTS]
-        self.owned.shard = Parts(**{name.replace("_", "-"): data for name, data in parts.items()})
+        self.owned.shard = FakeShard(
+            **{name.replace("_", "-"): data for name, data in parts.items()}
+        )
         self.owned.since_bytes = SNAPSHOT_BYTES
         self.owned.position += 1
         await self.stage._checkpoint(LOG, self.owned)

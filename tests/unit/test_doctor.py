@@ -145,8 +145,8 @@ async def test_a_coordinator_that_still_loads_is_asked_again(monkeypatch):
             return answer
 
         monkeypatch.setattr(cluster, "_ask", loading)
-        outcome = await cluster.group("stream-monitor")
-    assert outcome == GroupFacts("Dead", 0, None)
+        found = await cluster.group("stream-monitor")
+    assert found == GroupFacts("Dead", 0, None)
 
 
 async def test_exactly_once_on_a_broker_without_transactions_names_the_setting():

@@ -75,8 +75,7 @@ async def test_an_event_without_an_id_has_no_key():
     ):
         await publisher.send("predictions", b"bad", b"")
         await publisher.flush()
-        outcome = await received(broker.bootstrap, "predictions")
-    assert outcome == [(None, b"bad")]
+        assert await received(broker.bootstrap, "predictions") == [(None, b"bad")]
 
 
 async def test_events_wait_until_they_are_due():
@@ -89,8 +88,8 @@ async def test_events_wait_until_they_are_due():
         ) as events:
             began_s = time.monotonic()
             await publish(publisher, events, asyncio.Event())
-            outcome = time.monotonic() - began_s
-    assert outcome >= 0.29
+            took_s = time.monotonic() - began_s
+    assert took_s >= 0.29
 
 
 async def test_stopping_flushes_and_says_that_not_all_was_sent():
@@ -106,8 +105,7 @@ async def test_stopping_flushes_and_says_that_not_all_was_sent():
                 publisher, events, stop, lambda due_s: stop.set() if due_s > 0.1 else None
             )
         assert not [thread for thread in threading.enumerate() if thread.name == "input"]
-        outcome = complete, publisher.sent["predictions"]
-    assert outcome == (False, 12)
+    assert (complete, publisher.sent["predictions"]) == (False, 12)
 
 
 async def test_a_live_input_that_says_nothing_does_not_keep_it_from_ending():
@@ -124,8 +122,8 @@ async def test_a_live_input_that_says_nothing_does_not_keep_it_from_ending():
         stop = asyncio.Event()
         asyncio.get_running_loop().call_later(0.3, stop.set)
         async with Background(lines, live=True) as events:
-            outcome = await publish(publisher, events, stop), publisher.sent["predictions"]
-    assert outcome == (False, 1)
+            complete = await publish(publisher, events, stop)
+    assert (complete, publisher.sent["predictions"]) == (False, 1)
     silence.set()
 
 
