@@ -25,7 +25,7 @@ from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.ingest_stage import IngestStage
 
 
-class Record(NamedTuple):
+class Stored(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
@@ -35,7 +35,7 @@ class FakeKafka:
     """What outlives a worker."""
 
     def __init__(self) -> None:
-        self.logs: dict[TopicPartition, dict[int, Record]] = defaultdict(dict)
+        self.logs: dict[TopicPartition, dict[int, Stored]] = defaultdict(dict)
         self.ends: Counter[TopicPartition] = Counter()
         self.first: Counter[TopicPartition] = Counter()
         self.offsets: dict[TopicPartition, tuple[int, str]] = {}
@@ -46,7 +46,7 @@ class FakeKafka:
 
     def append(self, tp: TopicPartition, value: bytes | None, key: bytes | None = None) -> int:
         offset = self.ends[tp]
-        self.logs[tp][offset] = Record(offset, key, value)
+        self.logs[tp][offset] = Stored(offset, key, value)
         self.ends[tp] += 1
         return offset
 
