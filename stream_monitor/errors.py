@@ -1,11 +1,11 @@
 """
-Errors by whose fault they are.
+Errors, by where the fault lies.
 
     StreamMonitorError
     ├── ConfigError      the operator: every problem at once, exit 2 before any connection
     ├── InputError       a file or argument of a command cannot be used, exit 2
-    ├── BrokerError      the surroundings: the broker refuses or is not there, exit 1
-    └── StateError       ourselves or our topics: a snapshot that cannot be used, exit 1
+    ├── BrokerError      the environment: the broker refuses or cannot be reached, exit 1
+    └── StateError       we or our topics: a snapshot that cannot be used, exit 1
 
 Rule of the file: a bad record is never an exception, it is a `Reject` with a reason
 (`events.decode`).
@@ -17,19 +17,18 @@ from collections.abc import Sequence
 
 UNREADABLE = (ValueError, RecursionError)
 """
-What msgspec raises on what others wrote: its own errors, those of UTF-8, and that of brackets
-without end.
+What msgspec raises on foreign data: its own errors, those of UTF-8, and the error for endless
+brackets.
 """
 
 
 class StreamMonitorError(Exception):
-    """Base of all errors that are shown to a person without a traceback."""
+    """Base of all errors that people see without a traceback."""
 
 
 class ConfigError(StreamMonitorError):
     """
-    The configuration is wrong; `problems` has one line for each fault, with file, line and a
-    suggestion.
+    The configuration is wrong; `problems` has one line per error, with file, line and a suggestion.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -46,9 +45,7 @@ class BrokerError(StreamMonitorError):
 
 
 class BrokerAwayError(BrokerError):
-    """
-    One that was there went away while it was asked; where there are several, another may answer.
-    """
+    """A broker went away while it was asked. If there are several, another one may answer."""
 
 
 class StateError(StreamMonitorError):

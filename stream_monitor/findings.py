@@ -1,7 +1,7 @@
 """
-What a check of `doctor` finds: one line each.
+The result of a check of `doctor`: one line.
 
-Rule of the file: plain values. A finding that is not ok says what to do about it.
+Rule of the file: plain values. A finding that is not ok says what to do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Finding(Struct, frozen=True):
 
 def span(ms: int) -> str:
     """
-    A length of time as `monitor.yaml` has it.
+    A length of time as `monitor.yaml` writes it.
 
     Examples
     --------

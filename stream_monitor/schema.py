@@ -1,8 +1,8 @@
 """
 The topics, as `topics/*.yaml` describe them.
 
-Rule of the file: the YAML is the only place where a topic's settings and the shape of its records
-are written; code reads them here.
+Rule of the file: the YAML files are the only place with the settings of a topic and the schema of
+its records. Code reads them here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ REJECT_REASONS = (
     ),
     *("corrupt_batch", "unknown_format", "ended_worker"),
 )
-"""Why a record is a dead letter: a closed set."""
+"""Reasons for a dead letter; a closed set."""
 REPLICAS = 3
-"""Of every topic, where there are as many brokers."""
+"""Number of replicas of every topic, if there are enough brokers."""
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a value is that is no JSON: in words, in which version, and where that is written."""
+    """
+    The format of a value that is not JSON: a description, its version, and where it is defined.
+    """
 
     what: str
     version: int | None = None
@@ -50,22 +52,21 @@ class TopicSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     partitions: int
     more_partitions: Literal["allowed", "at_creation", "never"]
     """
-    Whether it may have more partitions than this: at any time, only when it is made so, or not at
-    all.
+    Whether it may have more partitions than specified: at any time, only at its creation, or never.
     """
     config: dict[str, str]
     replicated: dict[str, str] = {}
-    """Settings besides, where the topic has `REPLICAS` replicas."""
+    """Additional settings if the topic has `REPLICAS` replicas."""
     schema: dict[str, Any] | None = None
     format: Format | None = None
     headers: dict[str, Any] | None = None
     """JSON Schema of the headers, as an object of texts."""
     example: list[Any] = []
-    """Records (headers, where only they have a schema) that the schema accepts."""
+    """Records that the schema accepts (headers, if only these have a schema)."""
 
     def settings(self, replicas: int) -> dict[str, str]:
         """
-        Settings of the topic with so many replicas.
+        Settings of the topic with this number of replicas.
 
         >>> (
         ...     topics()["observations"].settings(3).keys()

@@ -1,8 +1,8 @@
 """
-Times as people and JSON have them.
+Times as people and JSON write them.
 
-Rule of the file: inside the program a time is milliseconds since 1970, and a length of time
-milliseconds; only what is read or written has another form.
+Rule of the file: inside the program a time is milliseconds since 1970, and a length of time is
+milliseconds. Only input and output have other forms.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 UNITS_MS = {"ms": 1, "s": 1_000, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS}
-"""What a duration such as `10m` is counted in."""
+"""Milliseconds of each unit of a duration such as `10m`."""
 
 
 def rfc3339(time_ms: int) -> str:

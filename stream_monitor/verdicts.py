@@ -1,8 +1,9 @@
 """
-Where everything meets: what a monitor concluded, and what the world shall be told.
+The values between monitors, alerts and stages: what a monitor concluded, and which records to
+write.
 
 Rule of the file: values only. Monitors make `Verdict`s, the alert lifecycle turns them into alert
-events, EVALUATE hands out `Out` records; nobody here does anything.
+events, and EVALUATE returns `Out` records. Nothing is computed here.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LEVELS: tuple[Level, ...] = ("ok", "info", "warning", "critical")
 
 class AlertKey(NamedTuple):
     """
-    What an alert is about; its fingerprint is the hash of these and stays the same in every
+    What an alert is about. Its fingerprint is the hash of these fields, and stays the same in every
     episode.
     """
 
@@ -44,7 +45,7 @@ class AlertKey(NamedTuple):
     @property
     def title(self) -> str:
         """
-        The model version as sentences begin.
+        The name of the model version at the start of sentences.
 
         >>> key = AlertKey("fraud", "3", "", "freshness", "labels", "silence")
         >>> key.title, key._replace(version="").title
@@ -54,7 +55,7 @@ class AlertKey(NamedTuple):
 
 
 class Span(Struct, frozen=True, array_like=True):
-    """The rows a measurement was made on: event times in ms, and how many."""
+    """The rows of a measurement: event times in ms, and their number."""
 
     start_ms: int
     end_ms: int
@@ -65,9 +66,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
     """
     One judgement of one rule at one moment of log time.
 
-    `level` is `ok` when the rule is satisfied. With too little support there is no verdict at all.
-    `clear` says that the value is past the hysteresis (`clear` of the threshold), so that a firing
-    episode may end; between the two a firing episode stays.
+    `level` is `ok` if the rule is satisfied. With too few rows there is no verdict at all. `clear`
+    says that the value is past the hysteresis (`clear` of the threshold), so that a firing episode
+    may end. Between the two a firing episode continues.
     """
 
     key: AlertKey
@@ -80,9 +81,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
     summary: str
     baseline_id: str = ""
     for_ms: int = 0
-    """Dwell: how long the rule must be broken before the alert fires."""
+    """Dwell: how long the rule must be broken before the alert fires, ms."""
     cooldown_ms: int = 0
-    """After an episode ended, how long no new one may begin."""
+    """How long no new episode may begin after one ended, ms."""
     evidence: dict[str, object] = {}
     annotations: dict[str, str] = {}
 
@@ -106,6 +107,6 @@ class Reject(NamedTuple):
     """
 
     index: int  # type: ignore[assignment]
-    """Position in the batch it came in."""
+    """Position of the record in its batch."""
     reason: str
     message: str

@@ -1,9 +1,9 @@
 """
-Which series are left out when there are more than `limits.series`.
+Chooses the series that are left out if there are more than `limits.series`.
 
-Rule of the file: fair first, then least needed. Models that stay below their fair share keep
-everything; a model above it loses whole families, detail per feature before all else. So a flood of
-features or versions of one model never takes a series of another model away.
+Rule of the file: fair first, then least needed. Models below their fair share keep everything. A
+model above it loses whole families, details by feature before all others. So a flood of features or
+versions of one model never takes a series from another model.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def fair_share(totals: Mapping[str, int], limit: int) -> float:
     totals : mapping of str to int, series
         Series of each model.
     limit : int, series
-        What all of them together may have.
+        Greatest number of series of all models together.
 
     Returns
     -------
     float, series
-        Infinity when everything fits.
+        Infinity if everything fits.
 
     Examples
     --------
@@ -48,10 +48,10 @@ def fair_share(totals: Mapping[str, int], limit: int) -> float:
 
 def drop_order(families: Mapping[str, Metric]) -> list[str]:
     """
-    Names of families, the first to be dropped first.
+    Names of families in the order in which they are dropped.
 
     Histograms by feature, other detail by feature, detail by segment and custom metrics, other
-    histograms, the rest; within a tier the last of the catalogue goes first.
+    histograms, the rest. Within each group the last of the catalogue is dropped first.
     """
 
     def tier(metric: Metric) -> int:
@@ -74,11 +74,11 @@ def left_out(
     Parameters
     ----------
     counts : mapping of (model, family) to series
-        Model is empty for families of the process, which are never left out.
+        The model is empty for families of the process, which are never left out.
     families : mapping of name to metric
         In the order of the catalogue.
     limit : int, series
-        Of the process and all models together.
+        Greatest number of series of the process and all models together.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def left_out(
 
     Notes
     -----
-    O(models · families), and nothing but one sum when everything fits.
+    O(models · families), and only one sum if everything fits.
     """
     if sum(counts.values()) <= limit:
         return set()

@@ -1,8 +1,8 @@
 """
 The families of series that every worker has, as two tables: of models, and of the process.
 
-Rule of the file: one entry a family, in the order in which it is exported. Families that users
-define are in `catalogue.py`, which all others read instead of these tables.
+Rule of the file: one entry per family, in the order of export. Families that users define are in
+`catalogue.py`; other modules read that, not these tables.
 """
 
 from __future__ import annotations

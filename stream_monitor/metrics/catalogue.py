@@ -1,14 +1,14 @@
 """
-Every metric there is: those of every worker (`built_in.py`), and those that users define.
+All metrics: those of every worker (`built_in.py`), and those that users define.
 
 Rule of the file: a metric that is not here does not exist. The exporter, the dashboards, the
-alerting rules and `docs/metrics.md` read the catalogue and nothing else.
+alerting rules and `docs/metrics.md` read only the catalogue.
 
-`model_*` metrics are a fold of the log: `model` and `version` are their first labels, and each
-series comes from one worker. `stream_monitor_*` metrics belong to the process: when several
-partitions report the same series it is their sum. Two gauges carry a `quantile` label; they are of
-type `summary`, since Prometheus keeps that label for summaries (`promtool check metrics`), but have
-no `_sum` and `_count`.
+`model_*` metrics are computed from the log: `model` and `version` are their first labels, and each
+series comes from one worker. `stream_monitor_*` metrics belong to the process; if several
+partitions report the same series, their values are added. Two gauges have a label `quantile`. Their
+type is `summary`, because Prometheus reserves that label for summaries (`promtool check metrics`),
+but they have no `_sum` and `_count`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ PSEUDO_FEATURES = ("__prediction__", "__score__", "__error__")
 
 
 CATALOGUE: dict[str, Metric] = {metric.name: metric for metric in (*OF_MODELS, *OF_THE_PROCESS)}
-"""Every metric by name, in the order in which it is exported."""
+"""Every metric by name, in the order of export."""
 
 
 def custom_metric(name: str, settings: CustomMetric) -> Metric:
     """
-    The family of one metric a user defined: `model_custom_NAME`, labelled by model, version and the
-    segments asked for.
+    The family of one metric that a user defined: `model_custom_NAME`, with the labels model,
+    version and the configured segments.
 
-    A counter gets `_total` at its end when the name lacks it. A character of a segment's name that
-    a label cannot have becomes `_`.
+    A counter gets `_total` at its end if the name lacks it. Characters of a segment's name that a
+    label must not contain become `_`.
 
     Examples
     --------

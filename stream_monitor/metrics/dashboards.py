@@ -1,8 +1,8 @@
 """
 Grafana dashboards, generated from the catalogue.
 
-Rule of the file: what a panel shows is written as a table of metrics; `panels.py` makes panels of
-it, and `grafana.py` the JSON.
+Rule of the file: the content of a panel is written as a table of metrics. `panels.py` makes panels
+from it, and `grafana.py` the JSON.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def models() -> dict[str, Any]:
 
 
 def worker() -> dict[str, Any]:
-    """Health of the workers: is anything late, refused or left out?"""
+    """Health of the workers: what is late, refused or left out."""
     return dashboard(
         "worker", _place_variables(), (_state(), _reading(), _records(), _bounds()), []
     )
@@ -244,10 +244,10 @@ def _bounds() -> Row:
 
 def _place_variables() -> list[dict[str, Any]]:
     """
-    Job, consumer group and instance.
+    Variables for job, consumer group and instance.
 
-    No series but one has the group: it is a choice of instances, of which "All" are those of the
-    group.
+    Only one series has the label group, so the group is a choice of instances; its "All" means the
+    instances of the group.
     """
     info = CATALOGUE["stream_monitor_config_info"].name
     job, group = (

@@ -2,7 +2,7 @@
 Dashboards as Grafana reads them: JSON of panels, variables and annotations.
 
 Rule of the file: dashboards are for provisioning: one datasource variable, stable uids, no inputs,
-not editable in place. What a panel shows is not known here.
+not editable in place. This module does not know the content of a panel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def dashboard(
     rows: tuple[Row, ...],
     annotations: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """A whole dashboard, as its file has it."""
+    """A whole dashboard, as in its file."""
     return {
         "uid": f"stream-monitor-{name}",
         "title": f"stream-monitor / {name}",
@@ -63,7 +63,9 @@ def dashboard(
 
 
 def _laid_out(rows: tuple[Row, ...]) -> list[dict[str, Any]]:
-    """Panels from left to right; a row begins below the tallest panel of the line before it."""
+    """
+    Positions of panels from left to right; a row begins below the tallest panel of the row before.
+    """
     panels: list[dict[str, Any]] = []
     top = 0
     for title, content in rows:
@@ -151,7 +153,7 @@ def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
 
 
 def variable(name: str, query: str) -> dict[str, Any]:
-    """A choice at the top of a dashboard: several values of a label, or all of them."""
+    """A choice at the top of a dashboard: several values of a label, or all."""
     return {
         "name": name,
         "label": name.capitalize(),

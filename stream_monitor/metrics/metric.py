@@ -1,8 +1,8 @@
 """
 One family of series: its name, type, labels and meaning.
 
-Rule of the file: it says what a family is and which names its series have. It does not know which
-families there are.
+Rule of the file: it describes a family and the names of its series. It does not know which families
+exist.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SUFFIXES: dict[MetricType, tuple[str, ...]] = {
     "histogram": ("_bucket", "_sum", "_count", "_created"),
     "summary": ("_sum", "_count", "_created"),
 }
-"""What the names of a family's series end with, besides its own name."""
+"""Suffixes of the series of a family, besides its own name."""
 
 
 class Metric(Struct, frozen=True):
@@ -30,12 +30,12 @@ class Metric(Struct, frozen=True):
     labels: tuple[str, ...]
     help: str
     buckets: tuple[float, ...] = ()
-    """Upper bounds of a histogram without +Inf; empty when every series has edges of its own."""
+    """Upper bounds of a histogram without +Inf; empty if every series has bounds of its own."""
 
 
 def series_names(metric: Metric) -> frozenset[str]:
     """
-    Every name that a series of a family may have, and that of the family itself.
+    Every name that a series of a family may have, and the name of the family itself.
 
     Examples
     --------

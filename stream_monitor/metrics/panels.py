@@ -1,8 +1,8 @@
 """
 Panels of a dashboard by what they show: gauges, rates, increases, one number.
 
-Rule of the file: titles of series, units, legends and descriptions follow from the catalogue unless
-a better word is given. How Grafana writes a panel is not known here.
+Rule of the file: titles of series, units, legends and descriptions come from the catalogue unless a
+better word is given. This module does not know how Grafana writes a panel.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Row = tuple[str, tuple[Panel, ...]]
 
 
 def matchers(name: str) -> tuple[str, ...]:
-    """Matchers by the variables that the labels of a metric have."""
+    """Matchers for the variables among the labels of a metric."""
     known = [
         label
         for label in ("model", "version", "window", "feature", "segment")
@@ -46,12 +46,12 @@ def matchers(name: str) -> tuple[str, ...]:
 
 
 def legend(labels: tuple[str, ...]) -> str:
-    """What Grafana writes beside a line: the values of these labels."""
+    """The text that Grafana writes beside a line: the values of these labels."""
     return " ".join(f"{{{{{label}}}}}" for label in labels) or "all"
 
 
 def _unit(name: str) -> str:
-    """Grafana's unit for a metric, by the end of its name."""
+    """Grafana's unit of a metric, by the end of its name."""
     for suffix, unit in (
         ("_timestamp_seconds", "dateTimeFromNow"),
         ("_seconds", "s"),
@@ -107,7 +107,7 @@ def gauges(
 def rates(
     title: str, *names: str, unit: str = "ops", by: tuple[str, ...] | None = None, width: int = 8
 ) -> Panel:
-    """Counters as rates a second."""
+    """Counters as rates per second."""
     targets = tuple(
         (
             queries.rate(name, *matchers(name), by=by, interval="$__rate_interval"),
@@ -126,7 +126,7 @@ def rates(
 
 
 def increases(title: str, *names: str, width: int = 8) -> Panel:
-    """Counters that should stand still, by process."""
+    """Counters that should not increase, by process."""
     targets = tuple(
         (
             queries.increase(
@@ -159,7 +159,7 @@ def stat(title: str, name: str, expression: str, *, maximum: float | None = None
 
 
 def by_instance(title: str, name: str) -> Panel:
-    """A gauge of the process over time, one line a worker."""
+    """A gauge of the process over time, one line per worker."""
     return Panel(
         title,
         ((queries.gauge(name, *PLACE, by=("instance",)), "{{instance}}"),),

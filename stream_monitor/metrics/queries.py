@@ -1,9 +1,9 @@
 """
-PromQL over the catalogue.
+PromQL for the catalogue.
 
-Rule of the file: a query is made from the catalogue's own names and labels, so a metric that was
-renamed is an error here and not an empty panel. Gauges are taken with `max`, since during a
-hand-over two workers may both have reported a series within the lookback; rates of counters are
+Rule of the file: a query is made from the names and labels of the catalogue, so a renamed metric is
+an error here and not an empty panel. Gauges are read with `max`, because during a move of a
+partition two workers may both have reported a series within the lookback. Rates of counters are
 added.
 """
 
@@ -20,7 +20,7 @@ def selector(name: str, *matchers: str) -> str:
     Raises
     ------
     KeyError
-        The catalogue has no such metric.
+        The catalogue does not have the metric.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def gauge(name: str, *matchers: str, by: tuple[str, ...] | None = None) -> str:
 
 def rate(name: str, *matchers: str, by: tuple[str, ...] | None = None, interval: str = "5m") -> str:
     """
-    Increase of a counter a second.
+    Increase of a counter per second.
 
     Examples
     --------
@@ -89,8 +89,8 @@ def increase(
 
 def newly(name: str, *, by: tuple[str, ...], interval: str = "15m") -> str:
     """
-    That a counter grew in an interval, or is new and greater than 0: Prometheus sees no increase of
-    one that appears with a value.
+    Condition that a counter grew in an interval, or is new and greater than 0. Prometheus sees no
+    increase of a counter that appears with a value.
 
     Examples
     --------
@@ -112,8 +112,8 @@ def by_group(
     over: tuple[str, str] | None = None,
 ) -> str:
     """
-    A metric of models, apart for each consumer group: an instance is of the group that its
-    `stream_monitor_config_info` names.
+    A metric of models, separately for each consumer group. `stream_monitor_config_info` names the
+    group of an instance.
 
     `over` is a function of a range and its interval.
 
@@ -124,7 +124,7 @@ def by_group(
     """  # noqa: E501
     value, info = selector(name, *matchers), selector("stream_monitor_config_info")
     whose = f"max by (job, instance, group) ({info})"
-    if over is not None:  # an instance that is gone meanwhile counts in the range too
+    if over is not None:  # an instance that has gone meanwhile also counts in the range
         _is(name, "counter")
         value = f"{over[0]}({value}[{over[1]}])"
         whose = (

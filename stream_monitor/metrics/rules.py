@@ -1,9 +1,9 @@
 """
 Prometheus alerting rules, generated from the catalogue.
 
-Rule of the file: stream-monitor judges models, Prometheus judges stream-monitor. So the rules for
-models pass on what is firing (`model_alerts_firing`) and watch only what no worker can say of
-itself; thresholds of a model stay in `monitor.yaml`, in one place.
+Rule of the file: the workers judge models, Prometheus judges the workers. So the rules for models
+forward the alerts that fire (`model_alerts_firing`) and watch only what no worker can report about
+itself. Thresholds of a model stay in one place, `monitor.yaml`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def _alert(
     name: str, expression: str, when: tuple[str, str | None], summary: str, description: str
 ) -> dict[str, Any]:
     """
-    An alert; `when` is how long it must hold and its severity, None to keep the severity of the
-    series.
+    An alert; `when` is how long it must hold and its severity (None keeps the severity of the
+    series).
     """
     wait, severity = when
     labels = {"labels": {"severity": severity}} if severity else {}
@@ -117,7 +117,7 @@ def _worker() -> list[dict[str, Any]]:
 
 
 def _unusable() -> list[dict[str, Any]]:
-    """Input that a worker refuses, or does not believe."""
+    """Rules for input that a worker refuses or corrects."""
     rejected = rate("stream_monitor_dead_letters_total", by=(*PROCESS, "topic"))
     replaced, taken = (
         rate("stream_monitor_timestamps_replaced_total", by=("job",)),
@@ -149,7 +149,7 @@ def _unusable() -> list[dict[str, Any]]:
 
 
 def _left_out() -> list[dict[str, Any]]:
-    """What a worker does not show, at a limit or after a fault."""
+    """Rules for data that a worker leaves out, at a limit or after a fault."""
     return [
         _alert(
             "StreamMonitorRecordsLost",

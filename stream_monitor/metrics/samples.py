@@ -1,8 +1,8 @@
 """
-What state says about itself at one moment, before anybody formats it.
+The values of state at one moment, before they are formatted.
 
 Rule of the file: values only. A sample names its family in `catalogue.CATALOGUE` (or a custom one)
-and gives its label values in the order of that family's labels. What is undefined yields no sample;
+and gives its label values in the order of that family's labels. An undefined value gives no sample;
 a value is never None and never NaN.
 """
 
@@ -26,8 +26,8 @@ class HistogramSample(NamedTuple):
     """
     One series of a histogram.
 
-    `counts` are per bucket, not cumulative, and the last one is the bucket up to +Inf: one more
-    than there are edges. `edges` are the upper bounds when they differ by series
+    `counts` are per bucket, not cumulative. The last one is the bucket up to +Inf, so there is one
+    more than there are edges. `edges` are the upper bounds if they differ by series
     (`model_feature_values`); empty means the `buckets` of the family.
     """
 

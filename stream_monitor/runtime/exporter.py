@@ -1,9 +1,9 @@
 """
-Live state to the text of a scrape, at the moment of the scrape.
+Turns the live state into the text of a scrape, at the moment of the scrape.
 
-Rule of the file: one source is read in one go, so what it says is of one moment; between sources
-and between pieces of text the event loop may run. Nothing is kept between scrapes but two counters.
-Text is written by `prometheus_client` (`families`).
+Rule of the file: one source is read without a pause, so its values are from one moment. Between
+sources, and between pieces of text, the event loop may run. Only two counters are kept between
+scrapes. `prometheus_client` writes the text (`families`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 SLICE_SAMPLES = 2_000
 HOLD_S = 0.01
 """
-How long a scrape may keep the event loop before it pauses; reading one source cannot be
+How long a scrape may block the event loop before it pauses, s. Reading one source cannot be
 interrupted.
 """
 
@@ -42,7 +42,9 @@ Steps = Generator[None, None, bytes]
 
 
 class _Read:
-    """What one scrape has read: families by name, and how many series each model has in each."""
+    """
+    What one scrape has read: families by name, and the number of series of each model in each.
+    """
 
     def __init__(self) -> None:
         self.families: dict[str, Family] = defaultdict(dict)
@@ -51,13 +53,13 @@ class _Read:
 
 class Exporter:
     """
-    Renders what all sources say.
+    Renders the samples of all sources.
 
     Parameters
     ----------
     sources : callable
-        Called at each scrape; returns one iterator of samples for each thing that has state (a
-        partition, the worker).
+        Called at each scrape; returns one iterator of samples per owner of state (a partition, the
+        worker).
     series_limit : int, series
         `limits.series`: beyond it series are left out as `metrics.budget` says.
     custom : mapping of name to metric
@@ -76,7 +78,7 @@ class Exporter:
         self._running: dict[str, asyncio.Task[bytes]] = {}
 
     def render(self, form: Format = PLAIN) -> bytes:
-        """Everything at once."""
+        """The text of everything at once."""
         steps = self._steps(form)
         while True:
             try:
@@ -87,13 +89,13 @@ class Exporter:
 
     async def scrape(self, accept: str = "") -> tuple[bytes, str]:
         """
-        Everything, in pieces between which the event loop runs; scrapes of one format at the same
-        time share one rendering.
+        The text of everything, in pieces between which the event loop runs. Scrapes of one format
+        at the same time share one rendering.
 
         Returns
         -------
         (bytes, str)
-            The text and its content type, by the Accept header of who asks.
+            The text and its content type, by the Accept header of the client.
         """
         form = wanted(accept)
         running = self._running.get(form.content_type)
@@ -141,7 +143,7 @@ class Exporter:
         return b"".join(text)
 
     def _read(self, read: _Read) -> Iterator[None]:
-        """Fill `read` from all sources, pausing after each."""
+        """Fill `read` from all sources, with a pause after each."""
         for source in self._sources():
             try:
                 samples = list(source)
@@ -160,13 +162,13 @@ class Exporter:
                 if fault is None:
                     fault = _put(sample, read)
             except TypeError as error:
-                # a value that is no number, labels or edges that are no tuple
+                # a value that is not a number, labels or edges that are not a tuple
                 fault = str(error)
             if fault:
                 self._fault(sample[0], fault)
 
     def _why_not(self, sample: AnySample) -> str | None:
-        """None when the sample can be written, "" when its value is undefined, else the fault."""
+        """None if the sample can be written, "" if its value is undefined, otherwise the fault."""
         metric = self._catalogue.get(sample[0])
         if metric is None:
             return "not in the catalogue"
@@ -188,7 +190,7 @@ class Exporter:
         return None if isfinite(sample.sum) else ""
 
     def _fault(self, name: str, what: str, *, exc_info: bool = False) -> None:
-        """Count it; say it once for each name, since a scrape comes every few seconds."""
+        """Count a fault. It is logged once per name, because a scrape comes every few seconds."""
         self._errors += 1
         if name not in self._reported and len(self._reported) < 1_000:
             self._reported.add(name)
@@ -226,7 +228,9 @@ class StateCollector(Collector):
         self._exporter = exporter
 
     def describe(self) -> Iterable[ClientMetric]:
-        """Nothing: families come and go, and registration must not read the state."""
+        """
+        Describe nothing: families appear and disappear, and a registration must not read the state.
+        """
         return ()
 
     def collect(self) -> Iterator[ClientMetric]:
@@ -237,7 +241,7 @@ class StateCollector(Collector):
 
 def registry(exporter: Exporter) -> CollectorRegistry:
     """
-    Return a registry of its own (never the global one) that reads the exporter.
+    A new registry (never the global one) that reads the exporter.
 
     Examples
     --------
@@ -261,7 +265,7 @@ def registry(exporter: Exporter) -> CollectorRegistry:
 
 
 def _put(sample: AnySample, read: _Read) -> str | None:
-    """Take a sample in; the fault when there is one of that series already."""
+    """Add a sample; returns the fault if its series already has one."""
     name, labels = sample[0], sample[1]
     family = read.families[name]
     earlier = family.get(labels)
@@ -274,8 +278,8 @@ def _put(sample: AnySample, read: _Read) -> str | None:
     ):
         family[labels] = _added(earlier, sample)
     elif labels[0] == OTHER:
-        # every partition of observations has its own; their counts add up, of other values the
-        # first stands
+        # every partition of observations has its own; their counts are added, of other values the
+        # first counts
         return None
     else:
         return "two sources report the same series"

@@ -1,9 +1,8 @@
 """
-Samples of the state as the families of `prometheus_client`, and its encoders' text of them.
+Samples of the state as families of `prometheus_client`, and their text by its encoders.
 
-Rule of the file: what a line looks like is the library's business. A family is handed over in
-pieces, so that a large one can be written with pauses; together the pieces have the text of the
-whole.
+Rule of the file: the library decides how a line looks. A family is passed to it in pieces, so that
+a large one can be written with pauses. The pieces together have the text of the whole.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from stream_monitor.metrics.metric import Metric
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample, SummarySample
 
 PIECE_LINES = 500
-"""Lines of a piece: about 5 ms of CPU."""
+"""Number of lines in a piece: about 5 ms of CPU."""
 END = b"# EOF\n"
 
 
@@ -41,7 +40,10 @@ class Format:
     ) -> None:
         self.content_type, self._encode = content_type, encode
         self._strict = strict
-        """OpenMetrics: no `_sum` that may go down, no negative quantile of a summary."""
+        """
+        Whether the format is OpenMetrics: no `_sum` that may decrease, no negative quantile of a
+        summary.
+        """
 
     def pieces(self, metric: Metric, samples: Iterable[AnySample]) -> Iterator[bytes]:
         """The text of a family, in pieces that take some milliseconds each."""
@@ -52,14 +54,14 @@ class Format:
                 yield self._text(family, piece).removeprefix(header)
 
     def end(self) -> bytes:
-        """What comes after all families."""
+        """The text after all families."""
         return END if self._strict else b""
 
     def _text(self, family: Family, lines: list[Line]) -> bytes:
         family.samples = lines
         try:
             text = self._encode(_One(family))
-        except UnicodeEncodeError:  # half of a pair of surrogates in a name
+        except UnicodeEncodeError:  # half of a surrogate pair in a name
             family.samples = [
                 Line(line.name, {k: _encodable(v) for k, v in line.labels.items()}, line.value)
                 for line in lines
@@ -74,7 +76,7 @@ OPENMETRICS = Format(CONTENT_TYPE_LATEST, generate_openmetrics, strict=True)
 
 def wanted(accept: str) -> Format:
     """
-    The format that an Accept header prefers, of those there are; text where it wants none of them.
+    The supported format that an Accept header prefers; text if it accepts none.
 
     Examples
     --------
@@ -110,7 +112,7 @@ def _quality(text: str) -> float:
 
 
 def families(metric: Metric, samples: list[AnySample]) -> Iterator[Family]:
-    """A family of the catalogue as the library has it."""
+    """A family of the catalogue as a family of the library."""
     for family, lines in _streams(metric, samples, strict=False):
         family.samples = list(lines)
         yield family
@@ -122,8 +124,8 @@ def _streams(
     """
     Families without their lines, and the lines.
 
-    Where the format is strict and values may be negative, a histogram goes without `_sum` and
-    `_count`, and a summary becomes families of no type.
+    If the format is strict and values may be negative, a histogram has no `_sum` and `_count`, and
+    a summary becomes families of unknown type.
     """
     if metric.type == "summary" and strict and any(map(_is_negative, samples)):
         for name in (metric.name, f"{metric.name}_sum", f"{metric.name}_count"):
@@ -181,8 +183,8 @@ def _lines(metric: Metric, sample: AnySample, *, strict: bool) -> Iterator[Line]
 
 def bound(edge: float, *, strict: bool) -> str:
     """
-    The value of `le`: OpenMetrics demands `10.0`, the text format has `10`, as that of Prometheus'
-    Go client.
+    The value of `le`. OpenMetrics requires `10.0`; the text format has `10`, like Prometheus' Go
+    client.
     """
     if not isfinite(edge):
         return "+Inf"

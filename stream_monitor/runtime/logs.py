@@ -1,9 +1,9 @@
 """
-What a worker writes to its log.
+The log of a worker.
 
-Rule of the file: a record is one line of printable characters and of bounded length (a traceback:
-some indented ones), whatever names and values of others are in it; the same complaint is not
-repeated without end, so that no flood fills a disk.
+Rule of the file: a record is one line of printable characters and of limited length (a traceback is
+several indented lines), whatever names and values it contains. The same message is not repeated
+without end, so that no flood fills a disk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LINE_CHARS_MAX = 4_000
 TRACE_LINES_MAX = 60
 PERIOD_S = 60.0
 LIKE_MAX = 20
-"""Records of one kind in a period."""
+"""Greatest number of records of one kind in a period."""
 KINDS_MAX = 1_000
 
 
@@ -45,7 +45,8 @@ def printable(text: str) -> str:
 
 class Formatter(logging.Formatter):
     """
-    One line; a traceback is indented below it, so that nothing in it looks like a line of its own.
+    Formats a record as one line. A traceback is indented below it, so that none of its lines looks
+    like a record.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
@@ -60,8 +61,8 @@ class Formatter(logging.Formatter):
 
 class Sparing(logging.Filter):
     """
-    Lets through so many records of a kind in a period; how many were left out is said by the next
-    one.
+    Lets a limited number of records of a kind through in a period. The next record says how many
+    were left out.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -73,7 +74,7 @@ class Sparing(logging.Filter):
         if record.levelno >= logging.CRITICAL:
             return True
         now, key = self._clock(), (record.levelno, str(record.msg)[:200])
-        # begin of the period, let through, left out
+        # start of the period, number let through, number left out
         kind = self._kinds.setdefault(key, [now, 0, 0])
         self._kinds.move_to_end(key)
         if len(self._kinds) > KINDS_MAX:
@@ -94,7 +95,7 @@ class Sparing(logging.Filter):
 
 class Complaints(logging.Handler):
     """
-    Connections that fail while the worker runs: it goes on trying, and says once a minute which
+    Reports connections that fail while the worker runs. It keeps trying, and once a minute logs the
     setting to look at.
     """
 
@@ -116,10 +117,10 @@ class Complaints(logging.Handler):
 
 def news(record: logging.LogRecord) -> bool:
     """
-    Filter of asyncio's records.
+    Filter for asyncio's records.
 
-    No news is what a producer that was thrown away did not finish: the failed transaction was told,
-    and nobody asks its futures.
+    It drops the unfinished sends of a discarded producer: the failed transaction was already
+    logged, and nobody waits for them.
     """
     return not (
         record.exc_info
@@ -140,10 +141,10 @@ def configure() -> None:
         "mode",
         "stream_monitor.stages.transport",
     ):
-        # the last is what Faust calls its services by, which are ours
+        # the last is the logger of Faust's services, which are ours
         logging.getLogger(noisy).setLevel("ERROR")
 
 
 def complain(kafka: KafkaSettings) -> None:
-    """From now on tell of connections that fail."""
+    """Report failing connections from now on."""
     spoken.addHandler(Complaints(kafka))

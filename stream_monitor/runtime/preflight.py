@@ -1,8 +1,8 @@
 """
-What must hold before a worker begins.
+Conditions that must hold before a worker starts.
 
-Rule of the file: what `doctor` calls a failure of access ends the start with the access that is
-missing; else it would show later, and in other words.
+Rule of the file: missing permissions, which `doctor` reports as failures, end the start with a list
+of them. Otherwise they would show later, in other words.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from stream_monitor.stages.hub import Hub
 log = logging.getLogger("stream_monitor")
 CHECK_S = 40
 """
-For the check of transactions when a worker starts: one broker of several may have gone away just
-now.
+Time limit for the check of transactions at the start, s: one of several brokers may have just gone
+away.
 """
 NOT_YET = frozenset(map(name_of, COORDINATOR_STARTS))
 
 
 async def demand_access(settings: Settings) -> None:
     """
-    See whether the user may do what a worker does with topics, group and transactional ids.
+    Check that the user has the permissions of a worker on topics, group and transactional ids.
 
     Raises
     ------
     BrokerError
-        With everything that is missing.
+        Lists everything that is missing.
     """
     async with Cluster(settings.kafka, TIMEOUT_S) as cluster:
         try:
@@ -57,7 +57,7 @@ async def demand_access(settings: Settings) -> None:
             KafkaError,
             TimeoutError,
         ) as e:
-            # a fresh broker's coordinators take their time, and that is no matter of access
+            # the coordinators of a new broker need time; that is not a missing permission
             log.warning("cannot check access: %s", e or type(e).__name__)
             return
     lacking = [
@@ -71,12 +71,12 @@ async def demand_access(settings: Settings) -> None:
 
 def demand_placed(settings: Settings, partitions: Mapping[str, int]) -> None:
     """
-    See whether every partition of `observations` has its own of `snapshots`.
+    Check that every partition of `observations` has its own partition of `snapshots`.
 
     Raises
     ------
     BrokerError
-        It has not.
+        A partition of `snapshots` is missing.
     """
     rows, states = partitions["observations"], partitions["snapshots"]
     if states < rows:
@@ -89,12 +89,12 @@ def demand_placed(settings: Settings, partitions: Mapping[str, int]) -> None:
 
 async def check_transactions(hub: Hub) -> None:
     """
-    See whether the broker has transactions.
+    Check that the broker has transactions.
 
     Raises
     ------
     BrokerError
-        It has none, although `processing_guarantee: exactly_once` asks for them.
+        The broker has none, but `processing_guarantee: exactly_once` needs them.
     """
     if hub.settings.worker.processing_guarantee != "exactly_once":
         return

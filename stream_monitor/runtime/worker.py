@@ -1,7 +1,7 @@
 """
 The worker: both stages on Faust agents, the HTTP endpoint, and a clean end.
 
-Rule of the file: it only puts things together; read `run` from top to bottom.
+Rule of the file: it only puts the parts together; read `run` from top to bottom.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GC_THRESHOLDS = (50_000, 50, 50)
 
 class Worker:
     """
-    One process of stream-monitor.
+    One worker process.
 
     `files` are the baseline profiles that the configuration names.
     """
@@ -54,7 +54,7 @@ class Worker:
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT. Raises StreamMonitorError when it cannot start."""
+        """Run until SIGTERM or SIGINT. Raises StreamMonitorError if the worker cannot start."""
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, self._stop.set)
@@ -96,7 +96,7 @@ class Worker:
             die(NOT_OPENED, f"did not stop within {self.settings.worker.shutdown_timeout_ms} ms")
 
     async def _prepare(self) -> tuple[int, dict[str, bytes]]:
-        """What `_prepared` finds; asked again where one broker of several goes away meanwhile."""
+        """The result of `_prepared`, tried again if one of several brokers goes away meanwhile."""
         until_s = time.monotonic() + PREPARE_S
         while True:
             try:
@@ -109,11 +109,11 @@ class Worker:
 
     async def _prepared(self) -> tuple[int, dict[str, bytes]]:
         """
-        See to topics and access, before anything is read: the number of partitions of
+        Check topics and permissions before anything is read. Returns the number of partitions of
         `observations`, and the baselines.
         """
         with connecting(self.settings.kafka):
-            # a broker that goes away meanwhile is told like one that was never there
+            # a broker that goes away meanwhile is reported like one that was never there
             await topics.ensure(self.settings)
             await demand_access(self.settings)
             await check_transactions(self.hub)
@@ -129,7 +129,7 @@ class Worker:
             return partitions["observations"], await read_baselines(self.settings, self.files)
 
     async def _until_stop(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Its result, or None when the worker is told to end before it has one."""
+        """The result of a task, or None if the worker is told to end before."""
         task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -148,7 +148,7 @@ class Worker:
         if self.hub.stages:
             found += [self.ingest.samples(), self.evaluate.samples()]
             if self.hub.opened and self.hub.source.attended():
-                # else another worker may show these models by now
+                # otherwise another worker may show these models by now
                 found += self.evaluate.sources()
         return found
 
@@ -169,16 +169,16 @@ class Worker:
 
 def load_detectors() -> None:
     """
-    Import River before the group is joined.
+    Import River before the worker joins the group.
 
-    At the first fold it would hold up heartbeats: 0.7 s of CPU time, and 14 s were seen on a busy
-    machine, after which the group had gone on without us.
+    At the first fold the import would delay heartbeats: it takes 0.7 s of CPU time, and 14 s were
+    seen on a busy machine, after which the group had continued without this worker.
     """
     from stream_monitor.detectors import river_adapters  # noqa: F401
 
 
 def main(settings: Settings, files: Mapping[str, bytes]) -> int:
-    """Run a worker in this process; its exit code."""
+    """Run a worker in this process; returns its exit code."""
     logs.configure()
     try:
         asyncio.run(_run(settings, files))
@@ -191,8 +191,8 @@ def main(settings: Settings, files: Mapping[str, bytes]) -> int:
 async def _run(settings: Settings, files: Mapping[str, bytes]) -> None:
     try:
         await Worker(settings, files).run()
-    # a second SIGTERM must not end with a signal what ends cleanly: once the loop is closed its
-    # handler is gone
+    # a second SIGTERM must not kill a worker that ends cleanly: the handler of the loop is gone
+    # once the loop is closed
     finally:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
