@@ -1,9 +1,9 @@
 """
-Predictions and labels out of files, in the order of their time: the input of `replay`, `produce`
-and `baseline build`.
+Reads predictions and labels from files, in the order of their time: the input of `replay`,
+`produce` and `baseline build`.
 
-Rule of the package: what a file says becomes an event and nothing is judged here; a row that cannot
-be used travels on as it is and is rejected by the decoder of events.
+Rule of the package: the content of a file becomes events, and nothing is judged here. A row that
+cannot be used is passed on unchanged, and the decoder of events rejects it.
 """
 
 from stream_monitor.inputs.events import EventStream, open_events

@@ -1,10 +1,10 @@
 """
-What a column of text cells holds, as the person who wrote the file means it.
+Reads a column of text cells as the author of the file meant it.
 
-Rule of the file: the type of a column is decided by all of its cells, never by one: cells of
-another kind, up to a tenth, stay as they are and are named. What is read in another way than it is
-written (marks of missing values, thousands, decimal commas, percent) is counted, so that it can be
-said (`notes`). Cells of text columns stay as written.
+Rule of the file: all cells of a column decide its type, never a single one. Cells of another kind,
+up to a tenth, stay unchanged and are named. Cells that are read in another way than they are
+written (marks of missing values, thousands, decimal commas, percent) are counted, so that `notes`
+can report them. Cells of text columns stay as written.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ from stream_monitor.inputs.missing_marks import CLEAR_MARKS, VAGUE_MARKS
 from stream_monitor.inputs.written_numbers import GROUPS, Decimal, Written, value_of, written
 
 ODD_SHARE = 0.1
-"""A column whose cells are numbers but for so many is one of numbers."""
+"""A column is one of numbers if at most this share of its cells are not numbers."""
 CODE_SHARE = 0.01
-"""
-A column of whole numbers of which so many are written as 01067 is one of codes, and stays text.
-"""
+"""A column of whole numbers is one of codes, and stays text, if this share is written as 01067."""
 FEW_ROWS = 5
-"""From so many cells on, one odd one does not make a column text."""
+"""From this many cells on, a single odd one does not make a column text."""
 DISTINCT_MAX = 10_000
 INTEGER_MAX = 1 << 63
-"""Greater ones are written as floats: not every reader of JSON takes them."""
+"""Greater whole numbers are written as floats, because not every reader of JSON accepts them."""
 INFINITE = ("inf", "infinity")
 SWITCHES = {"true": True, "false": False}
 EXACT_MAX = 1 << 53
-"""Whole numbers beyond it are not told apart by a double."""
+"""A double cannot tell greater whole numbers apart."""
 
 Kind = Literal["number", "switch", "text"]
 
@@ -51,23 +49,23 @@ class Writing(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What the person, the configuration and the file say of a column."""
+    """What the person, the configuration and the file say about a column."""
 
     type: Literal["auto", "numeric", "category", "text"] = "auto"
     decimal: Decimal | None = None
     missing: frozenset[str] = frozenset()
-    """Further marks of missing values."""
+    """Additional marks of missing values."""
     is_name: bool = False
-    """An id, a name, a time: text whatever it looks like."""
+    """Whether the column has ids, names or times, which are always text."""
     commas_in_cells: bool = False
-    """The file is not separated by commas, so that its numbers may have them."""
+    """Whether cells may contain commas, because the file does not separate its cells by commas."""
     watch: bool = False
-    """It is asked for the bounds of all of its numbers."""
+    """Whether the bounds of all numbers are needed."""
 
 
 class Column:
     """
-    Learns of the cells of a column, a chunk at a time; then `decide`, then `convert`.
+    Learns from the cells of a column, a chunk at a time (`add`); then `decide`, then `convert`.
 
     Examples
     --------
@@ -86,30 +84,30 @@ class Column:
         self.rows = self.empty = self.switches = 0
         self.plain = self.with_point = 0
         """
-        Cells that are numbers to every program, and those of them that can only have a decimal
+        Cells that every program reads as numbers, and how many of them can only have a decimal
         point.
         """
         self.whole = True
-        """No plain number has a point or an exponent."""
+        """Whether no plain number has a point or an exponent."""
         self.huge = self.outside = 0
-        """Whole numbers beyond 2**53; numbers outside [0, 1]."""
+        """Number of whole numbers beyond 2**53, and of numbers outside [0, 1]."""
         self.low, self.high = math.inf, -math.inf
         self.marks: Counter[str] = Counter()
         self.writings: Counter[Writing] = Counter()
-        """Numbers in other writings."""
+        """Number of cells in each other way to write numbers."""
         self.codes = self.infinite = self.odd = 0
-        """Numbers such as 01067; infinities; cells that are nothing of all this."""
+        """Number of cells such as 01067, of infinities, and of cells that are none of these."""
         self.texts: Counter[str] = Counter()
-        """The odd cells as written, as far as there is room."""
+        """The odd cells as written, up to a limit."""
         self.examples: dict[Any, tuple[str, int]] = {}
-        """First cell and its row: of each writing, of `code`, `infinite`, `odd`."""
+        """First cell and its row: of each way of writing, of `code`, `infinite`, `odd`."""
         self._written: dict[str, Any] = {}
         self._cells = _Cells(self._value)
 
     # ---- learning
 
     def add(self, cells: Sequence[str]) -> None:
-        """Look at the cells of further rows."""
+        """Learn from the cells of further rows."""
         there = [cell for cell in cells if cell]
         self.empty += len(cells) - len(there)
         if self.told.is_name:
@@ -119,7 +117,7 @@ class Column:
         self.rows += len(cells)
 
     def _add_numbers(self, cells: list[str]) -> bool:
-        """The quick way: all of them are plain numbers."""
+        """Learn from cells that are all plain numbers; the fast way."""
         joined = "\n" + "\n".join(cells)
         points = joined.count(".")
         if "_" in joined or (
@@ -134,7 +132,7 @@ class Column:
             return False
         low, high = min(values), max(values)
         if not (-math.inf < low <= high < math.inf and math.isfinite(sum(values))):
-            return False  # nan, an infinity, or numbers so great that one by one is the safe way
+            return False  # nan, an infinity, or numbers so great that they must be read one by one
         self.plain += len(cells)
         self.whole = self.whole and whole
         self.with_point += points - (
@@ -220,7 +218,7 @@ class Column:
         return found
 
     def decide(self, of_file: Decimal | None = None) -> None:
-        """How the cells are read; `of_file` is the decimal mark of the other columns."""
+        """Decide how the cells are read; `of_file` is the decimal mark of the other columns."""
         evidence = self.evidence()
         if self.told.decimal is not None:
             self.decimal = self.told.decimal
@@ -249,8 +247,7 @@ class Column:
 
     def odd_cells(self) -> list[tuple[str, int]]:
         """
-        What is no number in the way that was decided: an example of each kind, and how many there
-        are.
+        Cells that are not numbers in the decided way: an example of each kind, and their number.
         """
         found = [(self.examples["odd"][0], self.odd)] if self.odd and not self.told.is_name else []
         for writing, n in self.writings.items():
@@ -273,13 +270,13 @@ class Column:
 
     @property
     def there(self) -> int:
-        """Cells that are no mark of missing."""
+        """Number of cells that are not missing."""
         return self.plain + self.switches + self.writings.total() + self.infinite + self.odd
 
-    # ---- handing out
+    # ---- values
 
     def convert(self, cells: Sequence[str]) -> list[Any]:
-        """Values of a chunk, in the form JSON has."""
+        """Values of a chunk, in the form of JSON."""
         if (
             self.kind == "number"
             and (self.decimal == "point" or self.whole)
@@ -324,7 +321,7 @@ class Column:
 
 
 class _Cells(dict[str, Any]):
-    """Values of the cells of a column that were seen, bounded."""
+    """Values of the cells that were seen, bounded."""
 
     def __init__(self, value: Callable[[str], Any]) -> None:
         super().__init__()

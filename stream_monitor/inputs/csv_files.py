@@ -1,9 +1,10 @@
 """
-Rows of CSV files, of whatever program wrote them.
+Rows of CSV files from any program.
 
-Rule of the file: read once to learn (`learn`), once to hand out (`rows`). A row that is no CSV, or
-has not the cells of the header, travels on as it is and becomes a dead letter; comments, notes and
-sums below the table are no rows, and are said. What cannot be one table is an error.
+Rule of the file: a file is read once to learn (`learn`), and once for its rows (`rows`). A row that
+is not CSV, or does not have the cells of the header, is passed on unchanged and becomes a dead
+letter. Comments, notes and sums below the table are not rows, and are reported. A file that cannot
+be one table is an error.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from stream_monitor.inputs.written_numbers import Decimal
 
 CHUNK_ROWS = 1_024
 TAIL_ROWS = 20
-"""So many last rows are looked at for notes and sums below the table."""
+"""This many of the last rows are checked for notes and sums below the table."""
 SUMS = frozenset(
     (
         "total",
@@ -55,7 +56,7 @@ SUMS = frozenset(
 
 
 class Malformed(tuple[str, ...]):
-    """The lines of a row that is no CSV, as they are."""
+    """The unchanged lines of a row that is not CSV."""
 
     __slots__ = ()
 
@@ -69,7 +70,7 @@ class CsvReader:
         self.file = file
         self.comments = self.stray_bytes = self.empty_rows = 0
         self.below: list[str] = []
-        """Rows below the table that are none of it."""
+        """Rows below the table that do not belong to it."""
         self._tell = tell
         self._dialect: Dialect | None = None
         self.learnt: list[Column] = []
@@ -91,8 +92,8 @@ class CsvReader:
 
     def learn(self, time: str | None) -> Iterator[Any]:
         """
-        Read the file and learn of its columns; yields the cell in column `time` of each row, None
-        where there is none.
+        Read the file and learn about its columns; yields the cell in column `time` of each row,
+        None if there is none.
         """
         names = self.dialect.columns
         commas = self.dialect.separator != ","
@@ -113,7 +114,7 @@ class CsvReader:
             column.decide(usual)
 
     def _usual_decimal(self) -> Decimal | None:
-        """The decimal mark of the columns that tell it."""
+        """The decimal mark of the columns that show one."""
         found: Counter[str] = Counter()
         for column in self.learnt:
             evidence = column.evidence()
@@ -125,11 +126,11 @@ class CsvReader:
 
     @property
     def infinite(self) -> bool:
-        """Whether a column of numbers holds infinities."""
+        """Whether a column of numbers contains infinities."""
         return any(column.infinite and column.kind == "number" for column in self.learnt)
 
     def facts(self, column: str) -> Facts | None:
-        """What was learnt of a column."""
+        """What was learnt about a column."""
         return next((Facts.of_cells(found) for found in self.learnt if found.name == column), None)
 
     def rows(self) -> Iterator[Row]:
@@ -156,11 +157,11 @@ class CsvReader:
                     )
 
     def beyond(self) -> list[str]:
-        """None: columns say so themselves."""
+        """None, because the columns themselves know it."""
         return []
 
     def notes(self) -> Iterator[str]:
-        """How the file itself was read, where that is not the usual."""
+        """Sentences about the file itself, if it is unusual."""
         dialect = self.dialect
         if dialect.encoding not in ("utf-8", "utf-8-sig"):
             yield f"read as {dialect.encoding.upper()}"
@@ -202,8 +203,8 @@ class CsvReader:
 
     def _chunks(self) -> Iterator[tuple[list[tuple[str, ...]], list[tuple[str, ...]]]]:
         """
-        Chunks of rows, and those of them that have a cell for each column; without what is below
-        the table.
+        Chunks of rows, and those rows that have a cell for each column, without the rows below the
+        table.
         """
         count = len(self.dialect.columns)
         with self.file.open() as stream, closing(self._lines(stream)) as lines:
@@ -228,7 +229,7 @@ class CsvReader:
         return n
 
     def _is_note(self, row: tuple[str, ...]) -> bool:
-        """A text in a row of its own."""
+        """Whether a row is a single text."""
         filled = [cell for cell in row if cell.strip()]
         count = len(self.dialect.columns)
         return (
@@ -253,7 +254,7 @@ class CsvReader:
                     cells = next(reader, None)
                 except csv.Error as error:
                     if header or "unexpected end" in str(error):
-                        # a quote that is never closed: nothing after it can be trusted
+                        # a quote that is never closed: nothing after it can be used
                         raise InputError(
                             f"{self.file.name}: line "
                             f"{reader.line_num + self.dialect.skipped}: malformed CSV: {error}"
@@ -276,7 +277,7 @@ class CsvReader:
             text.detach()
 
     def _joined(self, row: Sequence[str]) -> bytes:
-        """Put a row back together, for a dead letter."""
+        """Join the cells of a row again, for a dead letter."""
         text = io.StringIO()
         csv.writer(text, lineterminator="", delimiter=self.dialect.separator).writerow(row)
         return text.getvalue().encode()
@@ -284,8 +285,8 @@ class CsvReader:
 
 class _Lines:
     """
-    Lines for the reader of `csv`, each noted as it is handed on; comments where a row may begin are
-    passed over.
+    Lines for the reader of `csv`, each remembered as it is passed on. Comments at the beginning of
+    a row are skipped.
     """
 
     def __init__(self, lines: Iterable[str], owner: CsvReader) -> None:
@@ -294,7 +295,7 @@ class _Lines:
         self._marks = len(owner.dialect.columns) - 1 - owner.dialect.has_row_names
 
     def begin(self) -> None:
-        """A row begins here."""
+        """Mark the beginning of a row."""
         self.read.clear()
 
     def __iter__(self) -> Iterator[str]:
@@ -325,8 +326,8 @@ def _is_number(cells: Sequence[str]) -> bool:
 
 def _is_sum(row: tuple[str, ...], before: list[tuple[str, ...]]) -> bool:
     """
-    A row that begins with a word for a sum, which no row before has there, and holds numbers or
-    nothing else.
+    Whether a row begins with a word for a sum that no earlier row has there, and contains only
+    numbers besides.
     """
     at = next((i for i, cell in enumerate(row) if cell.strip()), None)
     if type(row) is not tuple or at is None or row[at].strip().rstrip(":").lower() not in SUMS:

@@ -1,7 +1,7 @@
 """
-How a CSV file is written: its encoding, what separates its cells, where its header is.
+How a CSV file is written: its encoding, its separator, and the place of its header.
 
-Rule of the file: looked up in the first bytes of the file and said when it is not the usual; what
+Rule of the file: the first bytes of the file decide, and an unusual result is reported. A file that
 cannot be one table is an error that says what to do.
 """
 
@@ -38,27 +38,29 @@ _WINDOWS = {
 
 
 class Dialect(NamedTuple):
-    """What has to be known before the first row is read."""
+    """What must be known before the first row is read."""
 
     encoding: str
     separator: str
     skipped: int
-    """Lines before the header: `sep=;`, comments, empty ones."""
+    """Number of lines before the header: `sep=;`, comments, empty lines."""
     header: tuple[str, ...]
     has_row_names: bool
-    """Rows have one cell more than the header: its first is a name of the row, as R writes it."""
+    """
+    Whether rows have one cell more than the header: the first is a name of the row, as R writes it.
+    """
     told_separator: bool
-    """The first line is `sep=;`."""
+    """Whether the first line is `sep=;`."""
     skip_blanks: bool
-    """There is a blank after each separator."""
+    """Whether there is a blank after each separator."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns; an unnamed one is that of row names or an index."""
+        """Names of the columns; a column without a name is that of row names or an index."""
         return ("", *self.header) if self.has_row_names else self.header
 
     def reader(self, lines: Any) -> Any:
-        """A reader of `csv` for it."""
+        """A reader of `csv` for this dialect."""
         return csv.reader(
             lines,
             strict=True,
@@ -69,7 +71,7 @@ class Dialect(NamedTuple):
 
 def encoding_of(head: bytes) -> str:
     r"""
-    The encoding that the first bytes of a file tell.
+    The encoding that the first bytes of a file show.
 
     Examples
     --------
@@ -86,7 +88,7 @@ def encoding_of(head: bytes) -> str:
 
 
 def opened_text(stream: BinaryIO, encoding: str) -> io.TextIOWrapper:
-    """Text of a file; bytes that are no UTF-8 become surrogates, for `mended` to read."""
+    """Text of a file. Bytes that are not UTF-8 become surrogates, which `mended` reads."""
     return io.TextIOWrapper(
         stream,
         encoding=encoding,
@@ -97,7 +99,8 @@ def opened_text(stream: BinaryIO, encoding: str) -> io.TextIOWrapper:
 
 def mended(line: str) -> tuple[str, int]:
     r"""
-    A line whose bytes that are no UTF-8 are read as Windows-1252 (Latin-1), and how many these are.
+    A line whose bytes that are not UTF-8 are read as Windows-1252 (Latin-1), and the number of
+    these bytes.
 
     Examples
     --------
@@ -117,23 +120,23 @@ def dialect_of(name: str, head: bytes, *, whole: bool) -> Dialect:
     Parameters
     ----------
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
     head : bytes
-        Its beginning, up to `SAMPLE_BYTES`.
+        The beginning of the file, up to `SAMPLE_BYTES`.
     whole : bool
-        `head` is all of it.
+        Whether `head` is the whole file.
 
     Raises
     ------
     InputError
-        It has no header, or two columns of one name.
+        The file has no header, or two columns with the same name.
     """
     encoding = encoding_of(head)
     errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
     text = codecs.getincrementaldecoder(encoding)(errors).decode(head, final=whole)
     lines = list(io.StringIO(text, newline=""))
     if not whole and len(lines) > 1:
-        lines.pop()  # it may be cut
+        lines.pop()  # the last line may be cut
     lines = [mended(line)[0] for line in lines]
     skipped, told = 0, None
     if lines and (found := _SEP.fullmatch(lines[0].strip("\ufeff"))):
@@ -180,7 +183,7 @@ def _rows(lines: list[str], separator: str) -> list[list[str]]:
 
 
 def _separator(lines: list[str]) -> str:
-    """The one that gives most rows as many cells as the header, and that at least two."""
+    """The separator that gives most rows as many cells as the header, and at least two."""
     best, chosen = (0.0, 0), ","
     for separator in SEPARATORS if any(mark in lines[0] for mark in SEPARATORS) else " ":
         rows = _rows(lines, separator)
@@ -197,7 +200,9 @@ def _separator(lines: list[str]) -> str:
 
 
 def _is_header(lines: list[str], at: int, told: str | None) -> bool:
-    """Whether the comment before line `at` names the columns of what follows, which are numbers."""
+    """
+    Whether the comment before line `at` names the columns of the following rows, which are numbers.
+    """
     if at >= len(lines):
         return False
     separator = told or _separator(lines[at:])

@@ -1,11 +1,11 @@
 """
-From files to one stream of events.
+Turns files into one stream of events.
 
 Rule of the file: a file is read once to learn (types of CSV columns, whether it is in order, the
-last time), and once to hand out; a live stdin only once. Files in order are merged as a stream. A
-file that is not is sorted in runs that wait in a temporary file (`merge.in_order`). A live stdin
-keeps its own order. Labels of a plain table wait in memory for `label_delay_ms` of the table's
-time.
+last time), and once for its events; a live stdin only once. Files in order are merged as a stream.
+A file that is not in order is sorted in runs that wait in a temporary file (`merge.in_order`). A
+live stdin keeps its own order. Labels of a plain table wait in memory for `label_delay_ms` of the
+table's time.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from stream_monitor.inputs.sources import Source
 
 class EventStream(Iterator[Event]):
     """
-    Events of the input: `(kind, value, key, time in ms)`, kind `predictions` or `labels`, in the
-    order (time, predictions first, order in the file).
+    Events of the input: `(kind, value, key, time in ms)`, with the kind `predictions` or `labels`,
+    in the order (time, predictions first, order in the file).
 
-    Iterate once; `scan` is done before the first event if it was not called. Use it as a context
+    Iterate once. `scan` runs before the first event if it was not called. Use it as a context
     manager, or call `close`.
     """
 
@@ -49,17 +49,17 @@ class EventStream(Iterator[Event]):
 
     @property
     def total_bytes(self) -> int:
-        """Bytes that will be read, all passes together; 0 while unknown (stdin)."""
+        """Number of bytes that will be read in all passes together; 0 while unknown (stdin)."""
         return self._meter.total_bytes
 
     @property
     def read_bytes(self) -> int:
-        """Bytes that were read."""
+        """Number of bytes that were read."""
         return self._meter.read_bytes
 
     @property
     def live(self) -> bool:
-        """Whether events come from a stdin that is read as it comes."""
+        """Whether events come from a stdin that is read as it arrives."""
         return any(source.file.live for source in self._sources)
 
     @property
@@ -111,11 +111,11 @@ class EventStream(Iterator[Event]):
 
     @property
     def unlabelled(self) -> int:
-        """Rows of the last pass that have a place for a label and no label yet."""
+        """Rows of the last pass with an empty label."""
         return sum(source.unlabelled for source in self._sources)
 
     def column_of(self, field: str) -> str | None:
-        """The column of a plain table that a field is read from."""
+        """The column of a plain table from which a field is read."""
         source = self._sources[0]
         if source.role != "table" or source.columns is None:
             return None
@@ -126,7 +126,7 @@ class EventStream(Iterator[Event]):
 
     def meetings(self) -> Meetings:
         """
-        How labels and predictions of the input meet, told by reading it once more; not for a live
+        How labels and predictions of the input match, found by reading it once more; not for a live
         input.
         """
         return meetings_of(self._in_order())
@@ -157,7 +157,7 @@ def open_events(
     options : InputOptions
         Files and how to read them.
     on_progress : callable, optional
-        Called now and then with bytes read and bytes in all, also while scanning.
+        Called now and then with the bytes read and all bytes, also while scanning.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def open_events(
     Raises
     ------
     InputError
-        The options contradict each other, a file is not there or has no such column; while
+        The options contradict each other, a file does not exist or lacks a column; while
         iterating: a file cannot be read to its end.
     """
     meter = Meter(on_progress)
@@ -185,7 +185,7 @@ def open_events(
 
 
 def _check_maps(maps: list[Mapping], sources: list[Source]) -> None:
-    """Each map must fit at least one file."""
+    """Check that each map fits at least one file."""
     for mapping in maps:
         fitting = [source for source in sources if is_field(mapping.field, source.role)]
         if not fitting:

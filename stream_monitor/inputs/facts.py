@@ -1,8 +1,8 @@
 """
-What is known of the values of a column, and whether it can be the field whose name it has.
+Facts about the values of a column, and whether the column can be the field whose name it has.
 
-Rule of the file: a column is taken from a field only when hardly any of its values could be used
-there, and that is said. A column that was mapped by hand is what it was mapped to.
+Rule of the file: a column is not used as a field only if hardly any of its values fit, and that is
+reported. A column that was mapped by hand is always what it was mapped to.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from stream_monitor.inputs.columns import Column
 
 FITTING = 0.9
-"""Less of the values than this fit: it is no such field."""
+"""If less than this share of the values fit, the column is not the field."""
 TEXTS_MAX = 1_000
 SHOWN = 3
 OBJECTS, LISTS = frozenset(("features", "segments")), frozenset(("embedding",))
@@ -43,7 +43,7 @@ class Facts:
 
     @classmethod
     def of(cls, values: Iterable[Any]) -> Facts:
-        """Facts of values in the form JSON has."""
+        """Facts about values in the form of JSON."""
         facts = cls()
         for value in values:
             facts.add(value)
@@ -51,7 +51,7 @@ class Facts:
 
     @classmethod
     def of_cells(cls, column: Column) -> Facts:
-        """Facts of a column of CSV."""
+        """Facts about a column of CSV."""
         facts = cls()
         facts.there, facts.outside = column.there, column.outside
         facts.numbers = column.there - column.odd - column.switches - column.infinite
@@ -64,7 +64,7 @@ class Facts:
         return facts
 
     def add(self, value: Any) -> None:
-        """Look at a value."""
+        """Count a value."""
         kind = type(value)
         if value is None or value != value:  # noqa: PLR0124, NaN
             self.missing += 1
@@ -90,7 +90,7 @@ class Facts:
 
 
 def misfit(field: str, facts: Facts) -> str | None:
-    """Why a column of these values cannot be this field of the event; None when it can."""
+    """Why a column with these values cannot be this field of the event; None if it can."""
     needed = FITTING * facts.there
     if not facts.there:
         return None
@@ -130,4 +130,4 @@ def misfit(field: str, facts: Facts) -> str | None:
 
 
 CHECKED = frozenset(("status", "score", "latency_ms", *OBJECTS, *LISTS))
-"""Fields whose columns are looked at."""
+"""Fields whose columns are checked."""

@@ -1,8 +1,8 @@
 """
 Bytes of an input file, counted as they are read.
 
-Rule of the file: every pass over a file opens it anew; what is counted are the bytes on disk, so
-that progress is true for compressed files too.
+Rule of the file: every pass opens the file again. The counted bytes are those on disk, so that the
+progress is right for compressed files too.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from stream_monitor.inputs.options import STDIN
 
 BUFFER_BYTES = 1 << 18
 PASSES = 2
-"""A file is read once to learn and once to hand out."""
+"""A file is read once to learn and once for its rows."""
 READ_ERRORS = (OSError, EOFError, zlib.error)
 
 
 class Meter:
-    """
-    How far reading has come; `on_progress(read, total)` is called about once in `BUFFER_BYTES`.
-    """
+    """Progress of reading; `on_progress(read, total)` is called about once per `BUFFER_BYTES`."""
 
     def __init__(self, on_progress: Callable[[int, int], None] | None = None) -> None:
         self.read_bytes = 0
@@ -55,7 +53,7 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        # `read1` returns what is there: a live pipe must not wait for a full buffer.
+        # `read1` returns the available bytes: a live pipe must not wait for a full buffer.
         data = (
             self._source.read1(len(buffer))
             if isinstance(self._source, io.BufferedReader)
@@ -75,7 +73,7 @@ class _Descriptor(io.RawIOBase):
     """
     A file descriptor without a lock.
 
-    A thread that waits in `sys.stdin` holds its lock for ever, and the interpreter cannot end then.
+    A thread that waits in `sys.stdin` holds its lock for ever, and then the interpreter cannot end.
     """
 
     def __init__(self, number: int) -> None:
@@ -106,7 +104,7 @@ class InputFile:
     meter : Meter
     gzipped : bool
     live : bool
-        Events of stdin are handed out as they come, once.
+        Whether events of stdin are delivered once, as they arrive.
     """
 
     def __init__(self, path: str, meter: Meter, *, gzipped: bool, live: bool = False) -> None:
@@ -149,7 +147,8 @@ class InputFile:
 
     def seekable(self) -> str | IO[bytes]:
         """
-        For formats that jump about: the path, or a temporary file with the uncompressed bytes.
+        For formats that are not read in order: the path, or a temporary file with the uncompressed
+        bytes.
         """
         if not self._gzipped:
             return self.path

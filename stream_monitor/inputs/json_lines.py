@@ -1,8 +1,8 @@
 """
 Rows of JSON Lines files.
 
-Rule of the file: a line is an object or travels on as it is. `NaN` and `Infinity`, which are no
-JSON but which data frames write, are read as the decoder of events reads them.
+Rule of the file: a line that is not an object is passed on unchanged. `NaN` and `Infinity`, which
+are not JSON but which data frames write, are read in the same way as in the decoder of events.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stream_monitor.inputs.readers import Row
 
 KEYS_MAX = 1_000
 LOOKED_AT = 1_000
-"""So many first lines of events are looked at for keys that are no fields."""
+"""This many of the first lines of events are checked for keys that are not fields."""
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -34,9 +34,9 @@ class _Time(msgspec.Struct):
 
 class JsonLinesReader:
     """
-    One JSON object a line; blank lines are skipped.
+    One JSON object per line; blank lines are skipped.
 
-    Lines are handed out as bytes by `lines`, or decoded by `rows`.
+    `lines` gives lines as bytes, `rows` gives decoded ones.
     """
 
     passes = PASSES
@@ -49,10 +49,10 @@ class JsonLinesReader:
         self.infinite = False
         """Whether a value was infinite so far."""
         self.keys: Counter[str] = Counter()
-        """How many of the lines that were decoded have which key."""
+        """How many of the decoded lines have each key."""
 
     def columns(self) -> None:
-        """Each line has its own; a file that is one array is refused."""
+        """None, because each line has its own keys; a file that is one array is refused."""
         if (
             not self.file.live
             and next(self.lines(), b"{")[:1] == b"["
@@ -65,8 +65,8 @@ class JsonLinesReader:
 
     def _is_line_of_arrays(self) -> bool:
         """
-        Whether the first line is complete in itself and no list of objects: then it is one bad
-        line.
+        Whether the first line is complete and not a list of objects. Then it is one bad line, and
+        not the beginning of an array.
         """
         try:
             first = msgspec.json.decode(next(self.lines()))
@@ -75,7 +75,7 @@ class JsonLinesReader:
         return not (isinstance(first, list) and any(isinstance(item, dict) for item in first))
 
     def learn(self, time: str | None) -> Iterator[Any]:
-        """Of a table all values are looked at, of events the times."""
+        """Learn from all values of a table, and from the times of events."""
         self._facts, self.keys = {}, Counter()
         times = msgspec.json.Decoder(_Time).decode
         for number, line in enumerate(self.lines()):
@@ -104,7 +104,7 @@ class JsonLinesReader:
             facts.add(value)
 
     def facts(self, column: str) -> Facts | None:
-        """What was learnt of a key."""
+        """What was learnt about a key."""
         return self._facts.get(column)
 
     def lines(self) -> Iterator[bytes]:
@@ -117,7 +117,7 @@ class JsonLinesReader:
                     yield stripped
 
     def _transcoded(self, stream: BinaryIO) -> BinaryIO:
-        """The stream in UTF-8 without a byte order mark."""
+        """The stream in UTF-8, without a byte order mark."""
         peek = getattr(stream, "peek", None)
         head = peek(4)[:64] if peek is not None and not self.file.live else b""
         self._encoding = encoding_of(head)
@@ -128,7 +128,7 @@ class JsonLinesReader:
         return _Utf8(io.TextIOWrapper(stream, self._encoding, errors="replace", newline="\n"))  # type: ignore[return-value]
 
     def rows(self) -> Iterator[Row]:
-        """Decode lines; one that is no object stays bytes."""
+        """Decode lines; a line that is not an object stays bytes."""
         return map(self._row, self.lines())
 
     def _row(self, line: bytes) -> Row:
@@ -141,7 +141,7 @@ class JsonLinesReader:
         return line if row is None else row
 
     def beyond(self) -> list[str]:
-        """Known of the keys of a table."""
+        """Keys of a table with whole numbers beyond 2**53."""
         return [
             key
             for key, facts in self._facts.items()
@@ -149,7 +149,7 @@ class JsonLinesReader:
         ]
 
     def notes(self) -> Iterator[str]:
-        """Say which encoding it has."""
+        """A sentence about an unusual encoding."""
         if not self._encoding.startswith("utf-8"):
             yield f"read as {self._encoding.upper()}"
 
@@ -179,7 +179,7 @@ def decoded(line: bytes) -> dict[str, Any] | None:
         pass
     try:
         row = json.loads(line.decode())
-        json.dumps(row, ensure_ascii=False).encode()  # lone surrogates are no text
+        json.dumps(row, ensure_ascii=False).encode()  # lone surrogates are not text
     except UNREADABLE:
         return None
     return without_nan(row) if isinstance(row, dict) else None
@@ -192,7 +192,7 @@ def _has_infinity(value: Any) -> bool:
 
 
 def without_nan(value: Any) -> Any:
-    """None where there is NaN."""
+    """A value with None in place of NaN."""
     if isinstance(value, float):
         return None if value != value else value  # noqa: PLR0124
     if isinstance(value, dict):

@@ -1,5 +1,5 @@
 """
-Columns that a person may mean for a field that their file lacks.
+Columns that a person may mean for a field that is missing in their file.
 
 Rule of the file: it guesses by the name of a column alone and changes nothing; the person decides
 with `--map`.
@@ -82,7 +82,7 @@ LIKELY = {
     ),
     "latency_ms": ("latency", "latencyms", "durationms", "responsetimems"),
 }
-"""What columns are often called that are these fields."""
+"""Names that columns for these fields often have."""
 
 
 def likely_columns(
@@ -94,9 +94,9 @@ def likely_columns(
     Parameters
     ----------
     role : str
-        Of the file.
+        Role of the file.
     candidates : sequence of str
-        Columns that are no field of the event.
+        Columns that are not fields of the event.
     fields : frozenset of str
         Fields that the file has.
 

@@ -1,8 +1,8 @@
 """
-Which labels meet which predictions, by their ids.
+Matches labels with predictions by their ids, for the report.
 
-Rule of the file: ids are compared as the core compares them, exactly; what would meet if ids were
-written in another way is said, never done. Memory is 16 bytes an event.
+Rule of the file: ids are compared exactly, as in the core. It reports which ids would match if they
+were written in another way, and never changes them. Memory is 16 bytes per event.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ REWRITINGS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("without `.0` at the end", lambda key: key.removesuffix(".0")),
     ("without hyphens", lambda key: key.replace("-", "")),
 )
-"""What may make ids of two systems equal."""
+"""Changes that may make the ids of two systems equal."""
 CHUNK = 1 << 16
 
 
 class Meetings(NamedTuple):
-    """How the labels of an input meet its predictions."""
+    """How the labels of an input match its predictions."""
 
     labels: int
     met: int
-    """Labels whose id a prediction has."""
+    """Number of labels whose id a prediction has."""
     delay_ms: tuple[int, int] | None
-    """How much later than their predictions they are: half of them up to this, and at most."""
+    """How much later than their predictions the labels are: the median, and the maximum."""
     label_ids: tuple[str, ...]
-    """Examples of ids of labels that no prediction has."""
+    """Examples of ids of labels without a prediction."""
     prediction_ids: tuple[str, ...]
-    """Examples of ids of predictions that no label has."""
+    """Examples of ids of predictions without a label."""
     rewriting: str | None
-    """How ids would have to be written for most to meet."""
+    """How ids would have to be written so that most match."""
 
 
 class _Keys:
@@ -77,10 +77,9 @@ class _Keys:
 
 def give_times_to_labels(sources: list[Source]) -> list[str]:
     """
-    Give labels the times of their predictions where one of the two files has no times; says so.
+    Give labels the times of their predictions if one of the two files has no times; reports it.
 
-    Times of rows that have none are made up, so that they cannot be compared with those of another
-    file.
+    Invented times of rows cannot be compared with those of another file.
     """
     if (
         len(sources) != 2
@@ -118,7 +117,7 @@ def give_times_to_labels(sources: list[Source]) -> list[str]:
 
 def meetings_of(events: Iterable[Event]) -> Meetings:
     """
-    How labels and predictions of a stream of events meet.
+    How labels and predictions of a stream of events match.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """
-Events in the order of their time.
+Sorts events by their time.
 
-Rule of the file: memory is bounded by `RUN_EVENTS`. The order is (time, predictions before labels,
+Rule of the file: `RUN_EVENTS` limits the memory. The order is (time, predictions before labels,
 order in the file), and it is total: the same files give the same order.
 """
 
@@ -23,7 +23,7 @@ _HEAD = struct.Struct("<?qII")
 
 
 def order(event: Event) -> tuple[int, bool]:
-    """Sort key; sorting is stable, which keeps the order of the file."""
+    """Sort key; sorting is stable, so the order of the file is kept."""
     return event[3], event[0] == "labels"
 
 

@@ -1,8 +1,8 @@
 """
-What people and programs write where a value is missing.
+Texts that people and programs write for a missing value.
 
-Rule of the file: a mark stands here because a program writes it or people are used to it; what it
-means in a column is decided with the type of that column (`columns`).
+Rule of the file: a mark is here because a program writes it or people are used to it. The type of a
+column decides what it means there (`columns`).
 """
 
 from __future__ import annotations
@@ -96,6 +96,6 @@ VAGUE_MARKS = frozenset(
         "unknown",
     )
 )
-"""Missing in a column of numbers or switches; values in a column of text."""
+"""Missing in a column of numbers or booleans; values in a column of text."""
 SHORT_MARKS = VAGUE_MARKS - {"undefined", "missing", "unknown"}
-"""Vague marks that are no words: in a column of text they may still have been meant as missing."""
+"""Vague marks that are not words: in a column of text they may still have been meant as missing."""

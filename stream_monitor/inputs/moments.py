@@ -1,8 +1,8 @@
 """
-Moments in text: what an event may say, and what data frames, databases and spreadsheets write.
+Moments in text: the forms of events, and those of data frames, databases and spreadsheets.
 
-Rule of the file: one value at a time, and a value that is no moment is None. What only the whole
-column tells (the order of day and month, the zone) is an argument.
+Rule of the file: one value at a time; a value that is not a moment gives None. What only the whole
+column shows (the order of day and month, the zone) is an argument.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
 TIME_MAX_MS = 7_258_118_400_000
-"""2200-01-01: a later time is a fault of the data; it must not put everything else in the past."""
+"""
+2200-01-01. A later time is an error in the data; it must not move everything else into the past.
+"""
 
 _DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(.*)", re.DOTALL)
 SLASHED = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(.*)", re.DOTALL)
@@ -55,7 +57,7 @@ def zone_named(name: str) -> tzinfo:
     Raises
     ------
     InputError
-        There is none of that name.
+        No zone has that name.
 
     Examples
     --------
@@ -115,9 +117,9 @@ def parse_time_ms(value: object) -> int | None:
 
 
 def iso_moment(text: str) -> datetime | None:
-    """A moment in ISO 8601, None for other text."""
+    """A moment in ISO 8601; None for other text."""
     try:
-        # `fromisoformat` takes Z, but not the z that RFC 3339 allows too
+        # `fromisoformat` accepts Z, but not z, which RFC 3339 also allows
         return datetime.fromisoformat(text[:-1] + "Z" if text[-1:] == "z" else text)
     except (ValueError, OverflowError):
         return None
@@ -125,7 +127,7 @@ def iso_moment(text: str) -> datetime | None:
 
 def parse_moment(text: str, *, day_first: bool = False) -> datetime | None:
     """
-    A moment in the writings of data frames, databases and spreadsheets.
+    A moment in the forms of data frames, databases and spreadsheets.
 
     Examples
     --------
@@ -178,7 +180,7 @@ def parse_moment(text: str, *, day_first: bool = False) -> datetime | None:
 
 
 def _month_named(text: str) -> tuple[str, str, str, str] | None:
-    """Year, month, day and the rest of a date whose month has its English name."""
+    """Year, month, day and the rest of a date with the English name of its month."""
     if found := _DAY_NAMED.fullmatch(text):
         day, name, year, rest = found.groups()
     elif found := _NAMED_DAY.fullmatch(text):

@@ -1,9 +1,9 @@
 """
-How files were read, in sentences for the person who gave them.
+Sentences for the person who gave the files: how they were read.
 
 Rule of the file: everything that was replaced, left out, or read in another way than it is written
-has a sentence with its column, an example and a count. One sentence a kind, so that a wide table
-does not drown them.
+has a sentence with its column, an example and a count. There is one sentence per kind, so that a
+wide table does not hide the others.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BEYOND = (
 
 
 def notes_of(source: Source) -> list[str]:
-    """All that is to be said of one file once it was read."""
+    """All sentences about one file, after it was read."""
     found = [*_how_read(source), *source.reader.notes(), *_misfits(source)]
     if isinstance(source.reader, CsvReader):
         found += _cells(source.reader.learnt)
@@ -83,7 +83,7 @@ def _ahead(column: str, times_ms: list[int]) -> str:
 
 
 def _how_read(source: Source) -> Iterator[str]:
-    """Which column became what."""
+    """Which column became which field or feature."""
     if source.columns is not None:
         columns = source.columns
     elif isinstance(source.reader, JsonLinesReader) and source.role == "table":
@@ -158,7 +158,7 @@ def _misfits(source: Source) -> Iterator[str]:
 
 def _cells(columns: list[Column]) -> Iterator[str]:
     """
-    How cells of CSV were read: one sentence a kind, and one for each column with cells that are not
+    How cells of CSV were read: one sentence per kind, and one per column with cells that are not
     understood.
     """
     columns = [column for column in columns if column.name and not column.told.is_name]
@@ -178,7 +178,10 @@ def _cells(columns: list[Column]) -> Iterator[str]:
 
 
 def _missing(columns: list[Column]) -> Iterator[str]:
-    """Cells that are read as missing, by mark; and those of text columns that might have been."""
+    """
+    Cells that are read as missing, by mark; and those of text columns that might be meant as
+    missing.
+    """
     for is_read in (True, False):
         marks: dict[str, dict[str, int]] = {}
         for column in columns:
@@ -209,7 +212,7 @@ def _missing(columns: list[Column]) -> Iterator[str]:
 
 
 def _odd(column: Column) -> Iterator[str]:
-    """Cells of a column of numbers that are none, and stay as they are."""
+    """Cells of a column of numbers that are not numbers, and stay unchanged."""
     for cell, n in column.odd_cells():
         where = next((row for example, row in column.examples.values() if example == cell), None)
         shown = f"{cell!r} (row {where:,})" if where is not None else "those with a decimal point"
@@ -222,7 +225,7 @@ def _odd(column: Column) -> Iterator[str]:
 
 
 def _number_writings(column: Column) -> Iterator[tuple[str, str]]:
-    """What was read in another way than it is written, with an example."""
+    """Cells that were read in another way than they are written, with an example."""
     if column.infinite:
         yield (
             "infinities such as {} count as values of a wrong type",

@@ -1,8 +1,8 @@
 """
-What a command was told about its input: files, mapping, defaults.
+The description of the input of a command: files, mapping, defaults.
 
-Rule of the file: everything that can be seen to be wrong without reading a file is refused here,
-with what to do instead.
+Rule of the file: every error that shows without reading a file is refused here, with what to do
+instead.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PREDICTION_FIELDS = (
     "embedding",
 )
 PARENTS = ("features", "score", "segments")
-"""Fields with fields inside, which a column names by a dot."""
+"""Fields with inner fields, which a column names with a dot."""
 
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
@@ -74,25 +74,28 @@ class InputOptions(Struct, frozen=True, kw_only=True):
     interval_ms: int = 1_000
     label_delay_ms: int = 0
     model: str | None = None
-    """Model of the rows of a table that name none; else the stem of the file."""
+    """Model of the rows of a table that do not name one; by default the stem of the file."""
     first_row: int = 1
-    """Number of the first row of a table, where it goes on from another."""
+    """Number of the first row of a table, if it continues another table."""
     timezone: str = "UTC"
-    """Of times that say none."""
+    """Zone of times that do not name one."""
     day_first: bool | None = None
-    """Of dates such as 3/4/2025; None: what the column tells."""
+    """Order of dates such as 3/4/2025; None if the column decides."""
     decimal: Literal["point", "comma"] | None = None
-    """Of numbers in CSV; None: what the columns tell."""
+    """Decimal mark of numbers in CSV; None if the columns decide."""
     missing: tuple[str, ...] = ()
-    """Further marks of missing values in CSV, in every column."""
+    """Additional marks of missing values in CSV, in every column."""
     types: dict[str, str] = {}
-    """Types of features that are configured."""
+    """Configured types of features."""
     fill_prediction: bool = False
-    """Give rows without prediction and score the prediction 0: what is wanted is their features."""
+    """
+    Whether rows without prediction and score get the prediction 0, because only their features are
+    needed.
+    """
     live: bool = False
     """
-    Take stdin line by line as it comes, in its own order; else it is copied to a temporary file
-    first, so that it can be sorted.
+    Whether stdin is read line by line as it arrives, in its own order. Otherwise it is first copied
+    to a temporary file, so that it can be sorted.
     """
 
 
@@ -103,7 +106,7 @@ def parse_duration_ms(text: str) -> int:
     Raises
     ------
     InputError
-        It is none.
+        The text is not a duration.
 
     Examples
     --------
@@ -117,7 +120,7 @@ def parse_duration_ms(text: str) -> int:
 
 
 class Mapping(NamedTuple):
-    """One `--map`; `column` or `value` is given."""
+    """One `--map`; either `column` or `value` is given."""
 
     field: str
     column: str | None
@@ -131,7 +134,7 @@ class Mapping(NamedTuple):
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """` Did you mean …?`, or nothing."""
+    """` Did you mean …?`, or an empty text."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -153,7 +156,7 @@ def parse_maps(maps: tuple[str, ...]) -> list[Mapping]:
     Raises
     ------
     InputError
-        No `=`, an unknown field, or a field twice.
+        `=` is missing, a field is unknown, or a field is there twice.
 
     Examples
     --------
@@ -183,12 +186,12 @@ def parse_maps(maps: tuple[str, ...]) -> list[Mapping]:
 
 def parse_path(path: str) -> tuple[str, Format, bool]:
     """
-    Tell stem, format and compression of a file by its name.
+    Stem, format and compression of a file, by its name.
 
     Raises
     ------
     InputError
-        The ending is not known.
+        The suffix is not known.
 
     Examples
     --------
@@ -213,12 +216,12 @@ def parse_path(path: str) -> tuple[str, Format, bool]:
 
 def parse_files(options: InputOptions) -> list[tuple[Role, str]]:
     """
-    List the files with their roles, predictions before labels.
+    The files with their roles, predictions before labels.
 
     Raises
     ------
     InputError
-        None, too many, or stdin twice.
+        There is no file, there are too many, or stdin is there twice.
     """
     if options.table is not None and (
         options.predictions is not None or options.labels is not None

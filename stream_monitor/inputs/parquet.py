@@ -1,10 +1,10 @@
 """
 Rows of Parquet files.
 
-Rule of the file: pyarrow is an extra and is imported here only, when a Parquet file is given;
-pandas is not needed. Types are those of the file. What JSON has no type for becomes the nearest it
-has, and is said: moments are cut to milliseconds, durations are seconds, decimals are floats, bytes
-are text. An index of a data frame is no feature.
+Rule of the file: pyarrow is an extra and is imported only here, when a Parquet file is given;
+pandas is not needed. Types are those of the file. A type that JSON does not have becomes the
+nearest one, and that is reported: moments are cut to milliseconds, durations are seconds, decimals
+are floats, bytes are text. The index of a data frame is not a feature.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class ParquetReader:
         return self._columns
 
     def learn(self, time: str | None) -> Iterator[Any]:
-        """Types are in the schema; only the times and what may be no field are read."""
+        """
+        Learn the times, and the values of columns that may not be fields; types are in the schema.
+        """
         self.time_column = time
         wanted = [name for name in self._columns if name == time or name in self._looked_at]
         if not wanted:
@@ -95,11 +97,11 @@ class ParquetReader:
             yield from columns[time] if time is not None else repeat(None, len(columns[wanted[0]]))
 
     def facts(self, column: str) -> Facts | None:
-        """What was learnt of a column."""
+        """What was learnt about a column."""
         return self._facts.get(column)
 
     def rows(self) -> Iterator[Row]:
-        """Batch by batch."""
+        """The rows, batch by batch."""
         for rows, columns in self._batches(list(self._columns)):
             for values in zip(*columns.values(), strict=True):
                 yield dict(zip(self._columns, values, strict=True))
@@ -119,7 +121,7 @@ class ParquetReader:
             raise InputError(f"{self.file.name}: cannot be read to its end: {error}") from None
 
     def _values(self, name: str, column: Any) -> list[Any]:
-        """Values of a column as JSON has them."""
+        """Values of a column in the form of JSON."""
         import pyarrow as pa
 
         kind = column.type
@@ -143,7 +145,7 @@ class ParquetReader:
             if pa.types.is_float16(kind):
                 column = column.cast(pa.float32())
             values = column.to_pylist()
-        except Exception:  # whatever pyarrow cannot bring into a type of Python
+        except Exception:  # any error of pyarrow while it converts to a type of Python
             self.unreadable.add(name)
             return [None] * len(column)
         plainly = (
@@ -162,7 +164,7 @@ class ParquetReader:
 
     @property
     def has_typed_times(self) -> bool:
-        """Whether the times have a type of their own, and so no unit that had to be guessed."""
+        """Whether the times have a type of their own, so that no unit had to be guessed."""
         import pyarrow as pa
 
         return self.time_column is not None and pa.types.is_timestamp(
@@ -170,7 +172,7 @@ class ParquetReader:
         )
 
     def beyond(self) -> list[str]:
-        """What the statistics of the file tell."""
+        """Columns with whole numbers beyond 2**53, by the statistics of the file."""
         import pyarrow as pa
 
         wide = {
@@ -198,7 +200,7 @@ class ParquetReader:
         )
 
     def notes(self) -> Iterator[str]:
-        """Columns whose values are not what they were."""
+        """Columns whose values were converted."""
         found: dict[str, list[str]] = {}
         for field in self._schema:
             kind = "unreadable" if field.name in self.unreadable else _kind(field.type)
@@ -255,7 +257,7 @@ def index_columns(metadata: dict[bytes, bytes] | None) -> frozenset[str]:
 
 def moments(values: list[int | None], per_second: int, *, zoned: bool, as_text: bool) -> list[Any]:
     """
-    Moments since 1970 in units of which `per_second` are a second, as milliseconds or text.
+    Moments since 1970, in units of which `per_second` make a second, as milliseconds or text.
 
     Examples
     --------
@@ -281,7 +283,7 @@ def _text(time_ms: int, *, zoned: bool) -> str:
 
 def plain(value: Any) -> Any:
     """
-    Bring one value into the form JSON has.
+    Convert one value into the form of JSON.
 
     Examples
     --------

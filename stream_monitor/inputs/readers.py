@@ -1,8 +1,9 @@
 """
-What a reader of a file is, whatever its format.
+The interface of a reader of files, whatever their format.
 
-Rule of the file: a reader hands out rows as mappings, or bytes for a row that cannot be used; those
-travel on as they are and become dead letters. Only what makes the whole file unusable is an error.
+Rule of the file: a reader gives rows as mappings, or bytes for a row that cannot be used; these are
+passed on unchanged and become dead letters. Only a problem that makes the whole file unusable is an
+error.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Reader(Protocol):
     """
     One file.
 
-    `columns` is called first and once, then `learn` is exhausted (not where stdin is live), then
+    `columns` is called first and once, then `learn` is exhausted (unless stdin is live), then
     `rows`.
     """
 
@@ -29,20 +30,20 @@ class Reader(Protocol):
     """How often the file is read in all."""
 
     def columns(self) -> tuple[str, ...] | None:
-        """Column names, or `None` where each row may have its own."""
+        """Column names, or `None` if each row may have its own."""
 
     def learn(self, time: str | None) -> Iterator[Any]:
         """
-        Read the file once and learn of its columns; yields the value in column `time` of each row,
-        `None` where there is none.
+        Read the file once and learn about its columns; yields the value in column `time` of each
+        row, `None` if there is none.
         """
 
     @property
     def infinite(self) -> bool:
-        """Whether a value was infinite so far: then events need the literal `Infinity`."""
+        """Whether a value was infinite so far; then events need the literal `Infinity`."""
 
     def facts(self, column: str) -> Facts | None:
-        """What was learnt of a column; None when nothing was."""
+        """What was learnt about a column; None if nothing was."""
 
     def rows(self) -> Iterator[Row]:
         """
@@ -53,9 +54,8 @@ class Reader(Protocol):
 
     def beyond(self) -> list[str]:
         """
-        Columns with whole numbers beyond 2**53, where that is known without reading all of them
-        again.
+        Columns with whole numbers beyond 2**53, if that is known without reading all of them again.
         """
 
     def notes(self) -> Iterator[str]:
-        """How the file itself was read, where that is not the usual."""
+        """Sentences about the file itself, if it is unusual."""

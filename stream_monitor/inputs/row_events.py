@@ -1,9 +1,9 @@
 """
-Rows of one file as events, each with its label where it has one.
+Turns the rows of one file into events, each with its label if it has one.
 
 Rule of the file: a row gives one event and, in a plain table, at most one label, in the order of
-the file. Defaults (id, model, time) are given to rows of a plain table only. A row that cannot be
-used travels on as it is, so that the decoder of events refuses it in words.
+the file. Only rows of a plain table get defaults (id, model, time). A row that cannot be used is
+passed on unchanged, so that the decoder of events refuses it with a message.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ LABEL_COPIES = ("event_id", "model", "version")
 """Fields that a label takes from the event of its row."""
 Parts = Iterator[tuple[Event, Event | None]]
 LabelTimes = Callable[[bytes, int], int]
-"""Time of a label, given its key and the time that it would have had."""
+"""Time of a label, from its key and the time that it would otherwise have."""
 
 
 class Defaults(NamedTuple):
-    """What a row gets where it has none of its own."""
+    """Values for a row that does not have its own."""
 
     model: str
     first_row: int
-    """The number of the first row, which is its id."""
+    """The number of the first row, which becomes its id."""
     interval_ms: int
-    """Between rows without times."""
+    """Time between rows without times, ms."""
     label_delay_ms: int
-    """From a row to its label."""
+    """Time from a row to its label, ms."""
 
 
 class _Head(msgspec.Struct):
     """
-    Fields of a line that is an event already: those that put it in order, and those that a data
-    frame may write as a number. A line that does not decode as this is looked at field by field.
+    Fields of a line that is already an event: those that decide its order, and those that a data
+    frame may write as a number. A line that does not decode as this is read field by field.
     """
 
     event_id: str
@@ -61,8 +61,8 @@ class Clock:
     """
     Times of rows in their order.
 
-    A row without a usable time has that of the row before it. As long as no row had one, they are
-    `interval_ms` apart from 2000-01-01 on.
+    A row without a usable time gets the time of the row before it. Until the first usable time,
+    rows are `interval_ms` apart from 2000-01-01 on.
     """
 
     def __init__(self, interval_ms: int, first_row: int = 1) -> None:
@@ -72,7 +72,7 @@ class Clock:
         """Whether a row had a time of its own."""
 
     def next(self, time_ms: int | None) -> int:
-        """Time of the next row, given its own."""
+        """Time of the next row, from its own time."""
         if time_ms is not None:
             self._now_ms, self.told = time_ms, True
         elif not self.told:
@@ -87,17 +87,17 @@ class RowEvents:
     Parameters
     ----------
     role : str
-        Of the file.
+        Role of the file.
     reader : Reader
     shaper : Shaper
-        Makes fields of columns.
+        Turns columns into fields.
     reading : TimeReading
         How times are read.
     defaults : Defaults
     begin_ms : int, optional
-        Time of rows before the first whose time can be used, where there may be such.
+        Time of rows before the first with a usable time, if there may be such rows.
     label_times : callable, optional
-        Where labels take their times from, when not from the file.
+        Source of the times of labels, if they are not in the file.
     """
 
     def __init__(
@@ -115,9 +115,7 @@ class RowEvents:
         self.reader, self.shaper, self.reading = reader, shaper, reading
         self.defaults, self.begin_ms, self.label_times = defaults, begin_ms, label_times
         self.unlabelled = 0
-        """
-        Rows so far that have a place for a label and no label yet: they are no label events.
-        """
+        """Number of rows so far with an empty label; they give no label events."""
         self._fast = msgspec.json.Encoder().encode
 
     def parts(self) -> Parts:
@@ -137,7 +135,7 @@ class RowEvents:
         return clock
 
     def _untouched(self, reader: JsonLinesReader) -> Parts:
-        """Lines as they are, where they are events; only time and names are looked at."""
+        """Unchanged lines that are events already; only time and names are read."""
         decode = msgspec.json.Decoder(_Head).decode
         clock = self._clock()
         kind, reading = self.kind, self.reading
@@ -171,7 +169,7 @@ class RowEvents:
             yield (kind, value, _key(event.get("event_id")), time_ms), None
 
     def _take_time(self, event: dict[str, Any]) -> int | None:
-        """The time of an event; what the event says of it becomes what the decoder reads."""
+        """The time of an event; its field becomes a value that the decoder reads."""
         value = event.get("timestamp")
         if value is None:
             return None
@@ -210,7 +208,7 @@ class RowEvents:
             )
 
     def _lacks_label(self, event: dict[str, Any], row: dict[str, Any]) -> bool:
-        """Whether a row has a place for a label and no label yet, which is counted."""
+        """Whether the label of a row is empty; counts it."""
         lacks = (
             self.role != "predictions"
             and event.get("label") is None
@@ -220,7 +218,7 @@ class RowEvents:
         return lacks
 
     def _encode(self, event: dict[str, Any]) -> bytes:
-        if self.reader.infinite:  # the fast encoder would write null for it
+        if self.reader.infinite:  # the fast encoder would write null for an infinity
             return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(
                 "utf-8", "replace"
             )
@@ -229,7 +227,7 @@ class RowEvents:
     def _default(
         self, event: dict[str, Any], row: dict[str, Any], number: int, time_ms: int | None
     ) -> None:
-        """Give an event of a plain table the fields that the table has no column for."""
+        """Give an event of a plain table the fields for which the table has no column."""
         fields = self.shaper.plan(tuple(row)).fields
         if "event_id" not in fields:
             event["event_id"] = str(number)
@@ -246,7 +244,7 @@ class RowEvents:
 
 
 def kind_of(role: Role) -> str:
-    """The kind of the events that rows of a file become; a plain table has labels besides."""
+    """The kind of the events that rows of a file become; a plain table also gives labels."""
     return "labels" if role == "labels" else "predictions"
 
 

@@ -1,10 +1,10 @@
 """
-A row with columns becomes an event with fields.
+Turns a row with columns into an event with fields.
 
-Rule of the file: a row is a mapping from column to value, whatever file it came from. Which column
-goes to which field depends on the names alone and is worked out once for each set of columns; then
-a row is a few dictionary look-ups. What is null is left out of the event, except under `features`,
-where a null is something to monitor.
+Rule of the file: a row is a mapping from column to value, whatever its file. The names alone decide
+which column goes to which field, and this is computed once per set of columns; then a row costs a
+few dictionary look-ups. Nulls are left out of the event, except under `features`, where a null is
+something to monitor.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ Convert = Callable[[Any], Any]
 
 
 def as_text(value: Any) -> Any:
-    """Text of a name or an id: 7 and 7.0 are `7`, true is `true`; what has no text stays."""
+    """
+    Text of a name or an id: 7 and 7.0 become `7`, true becomes `true`; a value without a text
+    stays.
+    """
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, bool):
@@ -43,7 +46,7 @@ def as_text(value: Any) -> Any:
 
 def as_id(value: Any) -> Any:
     """
-    The one way to write an id: without blanks around it, and a whole number without `.0`.
+    The one form of an id: without surrounding blanks, and a whole number without `.0`.
 
     Examples
     --------
@@ -58,7 +61,7 @@ def as_id(value: Any) -> Any:
 
 def as_outcome(value: Any) -> Any:
     """
-    A label or an answer: text is without blanks around it, which columns of a fixed width have.
+    A label or a prediction, without the surrounding blanks of columns with a fixed width.
 
     >>> as_outcome("Yes  "), as_outcome(1.0)
     ('Yes', 1.0)
@@ -67,7 +70,7 @@ def as_outcome(value: Any) -> Any:
 
 
 def as_segments(value: Any) -> Any:
-    """Texts by name; what is null is left out."""
+    """Texts by name; nulls are left out."""
     value = as_json(value)
     return (
         {name: as_text(inner) for name, inner in value.items() if inner is not None}
@@ -77,7 +80,7 @@ def as_segments(value: Any) -> Any:
 
 
 def as_json(value: Any) -> Any:
-    """Text that is a JSON object or array becomes one; anything else stays."""
+    """Text that is a JSON object or array becomes one; other values stay."""
     if isinstance(value, str) and value[:1] in "{[":
         try:
             return msgspec.json.decode(value)
@@ -87,7 +90,7 @@ def as_json(value: Any) -> Any:
 
 
 def as_number(text: str) -> Any:
-    """Read a constant: a number when it is one, else its text."""
+    """Read a constant: a number if it is one, otherwise its text."""
     for parse in (int, float):
         try:
             number = parse(text)
@@ -102,7 +105,7 @@ def _same(value: Any) -> Any:
 
 
 def converter(field: str) -> Convert:
-    """How values of a field are brought into the form of the event."""
+    """The conversion of the values of a field into the form of the event."""
     if field == "event_id":
         return as_id
     if field in TEXT_FIELDS or field.startswith("segments."):
@@ -123,20 +126,20 @@ class Plan(NamedTuple):
     """(parent, (name, column, conversion) …)."""
     fields: frozenset[str]
     unused: tuple[str, ...]
-    """Columns that are no field of the event."""
+    """Columns that are not fields of the event."""
 
 
 class Shaper:
     """
-    Makes events of the rows of one file.
+    Makes events from the rows of one file.
 
     Parameters
     ----------
     role : "table", "predictions" or "labels"
-        In a plain table every column that is no field is a feature; elsewhere it is left out and
-        listed in `Plan.unused`.
+        In a plain table every column that is not a field is a feature; elsewhere it is left out
+        and listed in `Plan.unused`.
     maps : iterable of Mapping
-        Fields that are taken from a column of another name, or are constant.
+        Fields that come from a column with another name, or are constant.
     ignore : iterable of str
         Columns that are left out.
     """
@@ -165,12 +168,12 @@ class Shaper:
                 )
 
     def take_from_fields(self, columns: Iterable[str]) -> None:
-        """Columns that are no fields although they are called so, but features."""
+        """Treat these columns as features, although they have the names of fields."""
         self._not_fields = frozenset(columns)
         self._plans.clear()
 
     def leave_out(self, columns: Iterable[str]) -> None:
-        """Columns to ignore beside those that were given."""
+        """Ignore further columns."""
         self._ignored |= frozenset(columns)
         self._plans.clear()
 
@@ -210,7 +213,7 @@ class Shaper:
         Raises
         ------
         InputError
-            A column that is needed is not there.
+            A required column is missing.
         """
         plan = self.plan(columns)
         needed = {
@@ -229,8 +232,8 @@ class Shaper:
 
     def time_column(self, columns: tuple[str, ...] | None) -> str | None:
         """
-        The column the timestamp is read from; where each row has its own columns, the one that is
-        meant.
+        The column from which the timestamp is read; if each row has its own columns, the intended
+        one.
         """
         if columns is None:
             return next(
@@ -242,13 +245,13 @@ class Shaper:
         )
 
     def constant(self, field: str) -> Any:
-        """Value of a field that is the same in all rows, else `None`."""
+        """Value of a field that is the same in all rows, otherwise `None`."""
         return next(
             (value for parent, name, value in self._constants if parent == field and not name), None
         )
 
     def names(self, columns: tuple[str, ...]) -> frozenset[str]:
-        """Columns whose values are text whatever they look like: ids, names, times."""
+        """Columns whose values are always text: ids, names, times."""
         plan = self.plan(columns)
         fields: dict[str, list[str]] = {}
         for field, column, _ in plan.top:
@@ -301,10 +304,7 @@ class Shaper:
 
     @staticmethod
     def mend(row: dict[str, Any]) -> dict[str, Any]:
-        """
-        An event of JSON whose ids and names are numbers or padded, with the texts that they should
-        be.
-        """
+        """An event of JSON whose ids and names are numbers or padded, with the right texts."""
         return {
             field: converter(field)(value)
             if value is not None and (field in NAME_FIELDS or field == "segments")
@@ -356,12 +356,12 @@ class Shaper:
 
 def check_ignored(ignore: Iterable[str], columns: Iterable[str]) -> None:
     """
-    Refuse to ignore what no file has.
+    Refuse to ignore a column that no file has.
 
     Raises
     ------
     InputError
-        A column that is not there: most likely it was misspelt.
+        A column does not exist; most likely it was misspelt.
     """
     known = sorted(set(columns))
     for column in ignore:
@@ -372,6 +372,6 @@ def check_ignored(ignore: Iterable[str], columns: Iterable[str]) -> None:
 
 
 def listed(columns: tuple[str, ...]) -> str:
-    """Columns for a message, the first of them."""
+    """The first columns, for a message."""
     more = f" and {len(columns) - COLUMNS_SHOWN} more" if len(columns) > COLUMNS_SHOWN else ""
     return ", ".join(columns[:COLUMNS_SHOWN]) + more

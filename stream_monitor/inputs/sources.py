@@ -1,9 +1,8 @@
 """
-One file of the input: what its columns are, and its events in order.
+One file of the input: its columns, and its events in order.
 
 Rule of the file: a column is read as a whole before the first event: its type, the unit of its
-times, and whether it can be the field whose name it has. What a row becomes is said in
-`row_events`.
+times, and whether it can be the field whose name it has. `row_events` turns rows into events.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from stream_monitor.inputs.shape import Shaper
 from stream_monitor.inputs.times import DEFAULT_START_MS, TimeColumn, TimeReading
 
 _INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
-"""Names that pandas gives to an index without one, when it writes it and when it reads it again."""
+"""Names that pandas gives to an unnamed index when it writes it, and when it reads it again."""
 
 
 class Source:
@@ -38,7 +37,7 @@ class Source:
     Raises
     ------
     InputError
-        It is not there, or lacks a column that is needed.
+        The file does not exist, or lacks a required column.
     """
 
     def __init__(
@@ -56,11 +55,11 @@ class Source:
         self.zone = zone_named(options.timezone)
         self.reader = self._make_reader()
         self.columns = self.reader.columns()
-        """`None`: each row has its own."""
+        """Columns of the file; `None` if each row has its own."""
         self._leave_out_index()
         self.times = TimeColumn()
         self.reading = TimeReading(zone=self.zone)
-        """How times are read, known after `scan`."""
+        """How times are read; known after `scan`."""
         self.time_column: str | None = None
         self.misfits: dict[str, str] = {}
         """
@@ -70,17 +69,16 @@ class Source:
         """
         self.ahead: list[int] = []
         """
-        Times of rows whose clock is ahead, known after `scan`; they have the time of the row
-        before.
+        Times of rows whose clock is ahead; known after `scan`. They get the time of the row before.
         """
         self.rows = 0
-        """Known after `scan`."""
+        """Number of rows; known after `scan`."""
         self.first_ms: int | None = None
         """The least time of an event, known after `scan`."""
         self.last_ms: int | None = None
         """The greatest time of an event, known after `scan`."""
         self.label_times: LabelTimes | None = None
-        """Where labels take their times from, when not from the file."""
+        """Source of the times of labels, if they are not in the file."""
         self._sorted = True
         self._rows: RowEvents | None = None
         """The last pass over the file."""
@@ -99,7 +97,10 @@ class Source:
         )
 
     def _leave_out_index(self) -> None:
-        """An index of a data frame is no feature; as a field of the event it may serve."""
+        """
+        Leave out the index of a data frame: it is not a feature, but it may serve as a field of the
+        event.
+        """
         index: frozenset[str] = getattr(self.reader, "index", frozenset())
         features = self.shaper.features(self.columns) if self.columns is not None else {}
         mapped = self.shaper.mapped_columns
@@ -124,13 +125,13 @@ class Source:
         )
 
     def check(self) -> None:
-        """Refuse a header without the columns that are needed."""
+        """Refuse a header without the required columns."""
         if self.columns is not None:
             self.shaper.check(self.columns, self.file.name)
 
     @property
     def fields(self) -> frozenset[str] | None:
-        """Fields that its columns and constants give; `None`: each row has its own."""
+        """Fields that the columns and constants give; `None` if each row has its own."""
         return self.shaper.plan(self.columns).fields if self.columns is not None else None
 
     @property
@@ -150,7 +151,7 @@ class Source:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Columns that are no field of the event."""
+        """Columns that are not fields of the event."""
         return self.shaper.plan(self.columns).unused if self.columns is not None else ()
 
     @property
@@ -163,13 +164,13 @@ class Source:
 
     @property
     def unlabelled(self) -> int:
-        """Rows of the last pass that have a place for a label and no label yet."""
+        """Rows of the last pass with an empty label."""
         return self._rows.unlabelled if self._rows is not None else 0
 
     def scan(self) -> None:
         """
-        Read the file once: types of columns, what can be a field, whether it is in order, the first
-        and the last time.
+        Read the file once: types of columns, which column can be which field, whether it is in
+        order, the first and the last time.
         """
         constant = self.shaper.constant("timestamp")
         self.time_column = None if constant is not None else self.shaper.time_column(self.columns)
@@ -217,8 +218,8 @@ class Source:
 
     def _find_misfits(self) -> None:
         """
-        Take columns from fields that they cannot be; only in a plain table, where a name may be one
-        by chance.
+        Make features of columns that cannot be the field of their name; only in a plain table,
+        where a name may be a coincidence.
         """
         if self.role != "table":
             return
@@ -244,7 +245,7 @@ class Source:
             self.shaper,
             self.reading,
             self._defaults,
-            # the first rows may be of a clock that is ahead, and have no row before them
+            # the clock of the first rows may be ahead, and no row is before them
             begin_ms=self.first_ms if self.ahead else None,
             label_times=self.label_times,
         )

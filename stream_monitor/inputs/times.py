@@ -1,9 +1,9 @@
 """
 Columns of times in input files.
 
-Rule of the file: how a column of times is read is decided by the whole column (`TimeColumn.decide`)
-and said; a value that cannot be read stays as it is, so that the decoder of events refuses it in
-words. Without a zone of its own a time is in the zone that was given, UTC by default.
+Rule of the file: the whole column decides how it is read (`TimeColumn.decide`), and that is
+reported. A value that cannot be read stays unchanged, so that the decoder of events refuses it with
+a message. A time without a zone is in the given zone, UTC by default.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from stream_monitor.inputs.moments import (
 from stream_monitor.times import DAY_MS
 
 DEFAULT_START_MS = 946_684_800_000
-"""2000-01-01T00:00:00Z: where the time of a table without timestamps begins."""
+"""2000-01-01T00:00:00Z: the first time of a table without timestamps."""
 
 GAP_MS, AHEAD_SHARE = 180 * DAY_MS, 0.01
 """
-So much later than all others, and longer than these took, are the few rows of a clock that is
-ahead; a quarter may be a pause.
+Rows come from a clock that is ahead if they are at most this share, and later than all others by
+this gap and by the whole span of the others. A quarter may be a pause.
 """
 NEWEST_N = 1_000
-"""Of so many times it is known where they lie."""
+"""Number of greatest times that are remembered."""
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 _PER_SECOND = dict(zip(UNITS, (1, 10**3, 10**6, 10**9), strict=True))
 _UPTO = dict(zip(UNITS, (1e11, 1e14, 1e17, float("inf")), strict=True))
 """
-Numbers below it are of the unit: 1e11 seconds are in the year 5138, 1e11 milliseconds in 1973.
+Numbers below it are in the unit: 1e11 seconds are in the year 5138, 1e11 milliseconds in 1973.
 """
 DAY_NUMBERS = range(19_000_101, 22_000_101)
 """
-Whole numbers that may be days written as YYYYMMDD. (A float is looked for in a range one by one.)
+Whole numbers that may be days written as YYYYMMDD. (A float is looked up in a range one by one.)
 """
 
 
 def as_number(value: Any) -> int | float | None:
-    """A time that is a number, also one in text; None for anything else."""
+    """A time that is a number, also one in text; None for other values."""
     if isinstance(value, str):
         if "_" in value:
             return None
@@ -70,12 +70,12 @@ class TimeReading(NamedTuple):
     """How the times of one column are read."""
 
     unit: str = "milliseconds"
-    """Of numbers; `days` are whole numbers such as 20251009."""
+    """Unit of numbers; `days` are whole numbers such as 20251009."""
     zone: tzinfo = UTC
     day_first: bool = False
-    """Of dates with slashes."""
+    """Whether dates with slashes begin with the day."""
     latest_ms: int | None = None
-    """Later times are those of a clock that is ahead; None: no time is."""
+    """Later times come from a clock that is ahead; None if no time does."""
 
     def ms(self, value: Any) -> int | None:
         """
@@ -120,13 +120,13 @@ class TimeReading(NamedTuple):
         return round(number * 1_000)
 
     def is_ahead(self, value: Any) -> bool:
-        """Whether this is the time of a clock that is ahead."""
+        """Whether this time comes from a clock that is ahead."""
         return self.latest_ms is not None and (self.ms(value) or 0) > self.latest_ms
 
     def event_value(self, value: Any) -> Any:
         """
-        What the event shall say: the value where it is one of an event already, else milliseconds,
-        else what is refused.
+        The value for the event: unchanged if it is already valid there, otherwise milliseconds,
+        otherwise a text that is refused.
 
         Examples
         --------
@@ -149,7 +149,7 @@ class TimeReading(NamedTuple):
 
 class TimeColumn:
     """
-    What the times of a column look like, from its first value to its last.
+    The form of the times of a column, from its first value to its last.
 
     Examples
     --------
@@ -166,15 +166,15 @@ class TimeColumn:
         self.naive = self.aware = self.missing = self.unreadable = 0
         self.naive_example = self.unreadable_example = ""
         self._bounds: dict[str, tuple[Any, Any]] = {}
-        """Least and greatest value of each writing."""
+        """Least and greatest value of each form."""
         self._newest: dict[str, list[Any]] = {}
-        """The greatest values of each writing, as a heap."""
+        """The greatest values of each form, as a heap."""
         self._last: Any = None
         self._ascending = True
         self._day_first = self._month_first = self._slashed = 0
 
     def add(self, value: Any) -> None:
-        """Look at a value."""
+        """Learn from a value."""
         if value is None or value == "":
             self.missing += 1
             self._ascending = self._ascending and bool(self._bounds)
@@ -232,12 +232,12 @@ class TimeColumn:
         self._last = value
 
     def in_order(self, reading: TimeReading) -> bool:
-        """Whether no time comes before the one that it follows; False where that is not sure."""
+        """Whether no time is before the one that it follows; False if that is not certain."""
         sure = not self._slashed and not (self.naive and (self.aware or reading.zone is not UTC))
         return self._ascending and sure
 
     def _read(self, reading: TimeReading, values: Mapping[str, Iterable[Any]]) -> list[int]:
-        """Times of values by their writing, in milliseconds."""
+        """Times of values by their form, in milliseconds."""
         unread = "month first" if reading.day_first else "day first"
         found = []
         for kind in values.keys() - {unread}:
@@ -252,16 +252,16 @@ class TimeColumn:
         return found
 
     def bounds_ms(self, reading: TimeReading) -> tuple[int, int] | None:
-        """The least and the greatest time; None when there is none."""
+        """The least and the greatest time; None if there is none."""
         found = self._read(reading, self._bounds)
         return (min(found), max(found)) if found else None
 
     def ahead(self, reading: TimeReading, rows: int, now_ms: int) -> tuple[int, list[int]] | None:
         """
-        The last time before those of the few rows whose clock is ahead, and these: later than now,
-        or half a year after all others.
+        The last time before those of the few rows whose clock is ahead, and those times: later than
+        now, or half a year after all others.
 
-        Of a file whose rows are mostly of the future nothing is ahead, and few rows have no others.
+        If most rows of a file are in the future, none is ahead.
         """
         newest, bounds = sorted(self._read(reading, self._newest)), self.bounds_ms(reading)
         if bounds is None:
@@ -277,12 +277,12 @@ class TimeColumn:
 
     def decide(self, column: str, zone: tzinfo, day_first: bool | None = None) -> TimeReading:
         """
-        How all of it is read.
+        Decide how the whole column is read.
 
         Raises
         ------
         InputError
-            Dates such as 3/4/2025 that may mean two days, and nothing says which.
+            Dates such as 3/4/2025 may mean two days, and nothing decides which.
         """
         units = {unit: self.numbers[unit] for unit in UNITS}
         unit = max(units, key=lambda u: units[u]) if any(units.values()) else "milliseconds"
@@ -299,7 +299,7 @@ class TimeColumn:
         return TimeReading(unit, zone, bool(day_first))
 
     def notes(self, column: str, reading: TimeReading, zone_name: str) -> Iterator[str]:
-        """What a person should know of how the times were read."""
+        """Sentences about how the times were read."""
         if any(self.numbers.values()) and reading.unit != "milliseconds":
             what = "days, YYYYMMDD" if reading.unit == "days" else f"{reading.unit} since 1970"
             yield f"{column}: numbers such as {self.example} are read as {what}"

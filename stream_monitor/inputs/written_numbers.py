@@ -1,8 +1,8 @@
 """
 Numbers as people write them: with groups of thousands, decimal commas, money and percent.
 
-Rule of the file: one cell at a time. A cell such as 1,234 has two readings; which one holds is
-decided by its whole column (`columns`).
+Rule of the file: one cell at a time. A cell such as 1,234 has two readings; its whole column
+decides which one is right (`columns`).
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _DIGITS = re.compile(r"[+-]?\d[\d.,]*(?:[eE][+-]?\d+)?|[+-]?[.,]\d+(?:[eE][+-]?\
 
 
 class Written(NamedTuple):
-    """A cell that may be a number in one of the writings of people."""
+    """A cell that may be a number in one of these forms."""
 
     body: str
-    """Digits, marks and exponent; no sign of money, no percent, no blanks between groups."""
+    """Digits, marks and exponent, without money sign, percent and blanks between groups."""
     percent: bool
     says: Decimal | None
-    """The decimal mark that it can only have; None where both readings are numbers."""
+    """The only decimal mark that fits; None if both readings are numbers."""
 
 
 def written(cell: str) -> Written | None:
     """
-    Take a cell apart; None when it is no number in any writing.
+    Split a cell into its parts; None if it is not a number in any form.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def _fits(mantissa: str, mark: str, group: str) -> bool:
 
 def value_of(found: Written, decimal: Decimal) -> float | None:
     """
-    The number that a cell is with this decimal mark; None where the cell cannot have that mark.
+    The number of a cell with this decimal mark; None if the cell cannot have that mark.
 
     Examples
     --------
