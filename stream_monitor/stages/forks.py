@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from stream_monitor.stages.poison import MESSAGE_MAX_CHARS, TRIES, summary
 
@@ -29,17 +29,24 @@ COPIES = sys.platform == "linux"
 Whether a fork of the process works reliably. On other systems than Linux, system libraries do not
 survive a fork.
 """
-COPY_CPU_S = 20
-COPY_S = 60
-COPY_BYTES = 1 << 30
-"""
-What one step may use in a fork, besides the memory that the fork starts with.
-
-A normal step needs a small part of each. All are below the time after which the hub's watchdog ends
-the process.
-"""
-
 Step = Callable[[], object]
+
+
+class Limits(NamedTuple):
+    """
+    What one step may use in a fork.
+
+    A normal step needs a small part of each. The times are below the one after which the hub's
+    watchdog ends the process.
+    """
+
+    cpu_s: int = 20
+    wall_s: int = 60
+    memory_bytes: int = 1 << 30
+    """Besides the memory that the fork starts with."""
+
+
+LIMITS = Limits()
 
 
 class EndedError(Exception):
@@ -74,7 +81,7 @@ async def culprits(
     return [(i, ended) for i in range(start, end)]
 
 
-async def apart(steps: Iterable[Step]) -> tuple[int, str]:
+async def apart(steps: Iterable[Step], limits: Limits = LIMITS) -> tuple[int, str]:
     """
     Run steps in a fork of the process, which one of them may end. Without forks only exceptions are
     found.
@@ -92,10 +99,10 @@ async def apart(steps: Iterable[Step]) -> tuple[int, str]:
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()  # on the event loop, so nothing is half done
     if pid == 0:
-        _copy(steps, write)
+        _copy(steps, write, limits)
     os.close(write)
     try:
-        return await asyncio.to_thread(_outcome, pid, read)
+        return await asyncio.to_thread(_outcome, pid, read, limits)
     except BaseException:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -113,7 +120,7 @@ def _in_place(steps: Iterable[Step]) -> tuple[int, str]:
     return done, ""
 
 
-def _copy(steps: Iterable[Step], write: int) -> NoReturn:
+def _copy(steps: Iterable[Step], write: int, limits: Limits) -> NoReturn:
     try:
         import resource
 
@@ -130,11 +137,11 @@ def _copy(steps: Iterable[Step], write: int) -> NoReturn:
         os.closerange(write + 1, 1 << 16)
         logging.disable()
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        limit(resource.RLIMIT_AS, size + COPY_BYTES)
+        limit(resource.RLIMIT_AS, size + limits.memory_bytes)
         limit(resource.RLIMIT_CORE, 0)
         for step in steps:
-            limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + COPY_CPU_S)
-            signal.alarm(COPY_S)  # also for a fork whose worker is gone
+            limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + limits.cpu_s)
+            signal.alarm(limits.wall_s)  # also for a fork whose worker is gone
             step()
             os.write(write, b"\0")
     except BaseException as e:
@@ -143,7 +150,7 @@ def _copy(steps: Iterable[Step], write: int) -> NoReturn:
         os._exit(0)
 
 
-def _outcome(pid: int, read: int) -> tuple[int, str]:
+def _outcome(pid: int, read: int, limits: Limits) -> tuple[int, str]:
     with os.fdopen(read, "rb") as pipe:
         said = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -156,8 +163,8 @@ def _outcome(pid: int, read: int) -> tuple[int, str]:
     elif code < 0:
         why = f"signal {signal.Signals(-code).name}"
         why += {
-            signal.SIGXCPU: f", {COPY_CPU_S} s of CPU time were used up",
-            signal.SIGALRM: f", {COPY_S} s had passed",
+            signal.SIGXCPU: f", {limits.cpu_s} s of CPU time were used up",
+            signal.SIGALRM: f", {limits.wall_s} s had passed",
         }.get(signal.Signals(-code), "")
     elif code > 0:
         why = f"exit code {code}"

@@ -1,4 +1,4 @@
-"""A process that only says that it ends."""
+"""A process that only says that it ends, and the clock of stages in virtual time."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from stream_monitor.stages import (
     evaluate_stage,
     hub,
     ingest_stage,
+    owned,
     restoring,
     transport,
 )
+from tests.clock import Time
 from tests.runtime.died import DiedError
+
+
+@pytest.fixture(autouse=True)
+def clock_of_the_stages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In virtual time, folding takes what a test spends, and not what the machine needs for it."""
+    if request.node.get_closest_marker("virtual_time"):
+        for module in (evaluate_stage, owned):
+            monkeypatch.setattr(module, "time", Time())
 
 
 @pytest.fixture

@@ -33,13 +33,6 @@ T0 = 1_760_000_000_000
 RECORDS, A_SNAPSHOT, COMMITTED = 60, 5, 34
 
 
-@pytest.fixture(autouse=True)
-def no_snapshot_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What folding takes is the machine's affair."""
-    monkeypatch.setattr("stream_monitor.stages.owned.SNAPSHOT_CPU_S_MIN", 1e9)
-    monkeypatch.setattr("stream_monitor.stages.owned.SNAPSHOT_CPU_S_MAX", 1e9)
-
-
 def config(accuracy: float) -> CoreSettings:
     return CoreSettings(
         defaults=ModelSettings(

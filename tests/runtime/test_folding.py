@@ -15,8 +15,6 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 
 from stream_monitor.kafka.deliveries import Fetched
 from stream_monitor.settings import Settings
-from stream_monitor.stages import evaluate_stage
-from stream_monitor.stages import owned as owned_module
 from stream_monitor.stages.commit_metadata import Note
 from stream_monitor.stages.evaluate_stage import EvaluateStage
 from stream_monitor.stages.hub import Hub
@@ -28,16 +26,10 @@ from stream_monitor.stages.owned import (
     Owned,
 )
 from stream_monitor.stages.snapshots import Manifest
-from tests.clock import Time, spend
+from tests.clock import spend
 
 TP = TopicPartition("observations", 0)
 pytestmark = pytest.mark.virtual_time
-
-
-@pytest.fixture(autouse=True)
-def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (evaluate_stage, owned_module):
-        monkeypatch.setattr(module, "time", Time())
 
 
 class FakeShard:

@@ -24,7 +24,7 @@ from stream_monitor.settings import Settings, WorkerSettings
 from stream_monitor.stages import forks
 from stream_monitor.stages.commit_metadata import Note, read_note
 from stream_monitor.stages.evaluate_stage import EvaluateStage
-from stream_monitor.stages.forks import EndedError, apart, culprits
+from stream_monitor.stages.forks import EndedError, Limits, apart, culprits
 from stream_monitor.stages.hub import Hub
 from stream_monitor.stages.owned import Committed, Owned
 from stream_monitor.stages.poison import CAREFUL_RECORDS, parted
@@ -80,15 +80,11 @@ def crashing(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- copies
 
 
-async def ends(step: Callable[[], object]) -> tuple[int, str]:
-    return await apart([int, int, step, int])
+async def ends(step: Callable[[], object], **limits: int) -> tuple[int, str]:
+    return await apart([int, int, step, int], Limits(**limits))
 
 
-async def test_a_copy_says_how_far_it_came_and_what_ended_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(forks, "COPY_CPU_S", 1)
-
+async def test_a_copy_says_how_far_it_came_and_what_ended_it() -> None:
     def endless() -> None:
         while True:
             pass
@@ -96,25 +92,21 @@ async def test_a_copy_says_how_far_it_came_and_what_ended_it(
     assert await ends(int) == (4, "")
     assert await ends(lambda: os.kill(os.getpid(), signal.SIGSEGV)) == (2, "signal SIGSEGV")
     assert await ends(lambda: os._exit(7)) == (2, "exit code 7")
-    assert await ends(endless) == (2, "signal SIGXCPU, 1 s of CPU time were used up")
-    monkeypatch.setattr(forks, "COPY_S", 1)
-    assert await ends(signal.pause) == (2, "signal SIGALRM, 1 s had passed")
-    monkeypatch.undo()
+    assert await ends(endless, cpu_s=1) == (2, "signal SIGXCPU, 1 s of CPU time were used up")
+    assert await ends(signal.pause, wall_s=1) == (2, "signal SIGALRM, 1 s had passed")
     done, why = await ends(lambda: bytearray(2 << 30))
     assert (done, why[:11]) == (2, "MemoryError")
     done, why = await ends(lambda: 1 // 0)
     assert (done, why[:62]) == (2, "ZeroDivisionError: integer division or modulo by zero (test_si")
 
 
-async def test_every_step_of_a_copy_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forks, "COPY_CPU_S", 1)
-
+async def test_every_step_of_a_copy_has_its_own_time() -> None:
     def busy() -> None:
         until = time.process_time() + 0.6
         while time.process_time() < until:
             pass
 
-    assert (await apart([busy] * 4)) == (4, "")
+    assert (await apart([busy] * 4, Limits(cpu_s=1))) == (4, "")
 
 
 async def test_who_is_killed_from_outside_says_nothing_of_the_records(
@@ -135,9 +127,9 @@ async def test_a_copy_ends_with_who_waits_for_it(monkeypatch: pytest.MonkeyPatch
     """Otherwise the loop would never end: it waits for the thread that waits for the copy."""
     outcome, waited_for = forks._outcome, threading.Event()
 
-    def told(pid: int, read: int) -> tuple[int, str]:
+    def told(pid: int, read: int, limits: Limits) -> tuple[int, str]:
         waited_for.set()
-        return outcome(pid, read)
+        return outcome(pid, read, limits)
 
     monkeypatch.setattr(forks, "_outcome", told)
     waiting = asyncio.create_task(apart([signal.pause]))
