@@ -67,6 +67,23 @@ def test_detector_benchmarks_run() -> None:
     assert "false alarms" in bench("quality.py", "--values", "20000", "--seeds", "1")
 
 
+def test_the_router_is_timed_and_compared_with_the_remainder() -> None:
+    printed = bench("bench_router.py", "--keys", "200", "--rounds", "3")
+    costs = {line[:26].strip(): float(line.split()[-2]) for line in printed.splitlines()[1:]}
+    assert {"Router, text", "xxh3, text", "% 100, whole number"} <= set(costs)
+    assert all(ns > 0 for ns in costs.values())
+    counted = {
+        line[:50].strip(): line[50:].replace(" %", "").split()
+        for line in bench("modulo_split.py", "--users", "300").splitlines()[1:]
+    }
+    assert counted["the request id 'a-17'"] == ["TypeError", "a"]
+    seen = counted["users who see both models"]
+    assert float(seen[0]) > 95
+    assert float(seen[1]) == 0
+    assert counted["b's share, ids in steps of 100"][0] == "100.0"
+    assert float(counted["b's share, ids in steps of 100"][1]) == pytest.approx(30, abs=4)
+
+
 @pytest.mark.parametrize("module", ["workload", "measure", "cpu_profile", "steady"])
 def test_examples(imported: Any, module: str) -> None:
     result = doctest.testmod(imported(module))

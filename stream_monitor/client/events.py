@@ -1,28 +1,10 @@
 """
-What a model server imports: functions that make valid prediction and label events.
+Prediction and label events, checked before they are sent.
 
 Rule of the file: msgspec and the standard library only, no I/O, no state. It returns the bytes to
-send; the Kafka client, the topic and the moment of sending are yours. What stream-monitor would
-reject raises a `ValueError` that names the field. A strange *feature* is no error, since it is what
-data quality counts: NaN becomes null (missing), an infinity becomes text (a wrong type).
-
-With confluent-kafka::
-
-    producer.produce(
-        "predictions",
-        client.prediction("order-17", "fraud", score=0.93, features={"amount": 12.5}),
-        key="order-17",
-    )
-
-With aiokafka::
-
-    await producer.send(
-        "predictions",
-        client.prediction("order-17", "fraud", score=0.93, features={"amount": 12.5}),
-        key=b"order-17",
-    )
-
-Complete programs are in `examples/`.
+send. What stream-monitor would reject raises a `ValueError` that names the field. A strange
+*feature* is no error, because data quality counts it: NaN becomes null (missing), an infinity
+becomes text (a wrong type).
 """
 
 from __future__ import annotations

@@ -1,0 +1,44 @@
+"""
+What a model server imports: valid events, routers of experiments, and a sender that never waits.
+
+Rule of the package: at import it loads msgspec and the standard library only. Kafka clients, web
+frameworks and their versions are yours: objects that you made are handed in.
+
+With confluent-kafka::
+
+    producer.produce(
+        "predictions",
+        client.prediction("order-17", "fraud", score=0.93, features={"amount": 12.5}),
+        key="order-17",
+    )
+
+With aiokafka::
+
+    await producer.send(
+        "predictions",
+        client.prediction("order-17", "fraud", score=0.93, features={"amount": 12.5}),
+        key=b"order-17",
+    )
+
+`docs/client.md` describes all of it; complete programs are in `examples/`.
+"""
+
+from __future__ import annotations
+
+from stream_monitor.client.allocation import SLOTS, Ranges, reassign, shares
+from stream_monitor.client.events import LABELS, PREDICTIONS, label, prediction
+from stream_monitor.client.routing import Key, Router, point
+
+__all__ = [
+    "LABELS",
+    "PREDICTIONS",
+    "SLOTS",
+    "Key",
+    "Ranges",
+    "Router",
+    "label",
+    "point",
+    "prediction",
+    "reassign",
+    "shares",
+]
