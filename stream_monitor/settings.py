@@ -1,10 +1,10 @@
 """
-What the core can be told, and nothing else: plain frozen values, already parsed and checked.
+The settings of the core and of the worker: plain frozen values, already parsed and checked.
 
-Rule of the file: a setting is a fact, never a behaviour. `config.py` turns `monitor.yaml` and the
-environment into these structs; the core only reads them. Durations are integers of milliseconds and
-carry `_ms` in their name; in `monitor.yaml` the same key has no suffix and reads `50ms 2s 10m 24h
-30d`.
+Rule of the file: a setting is a fact, never a behaviour. The package `config` turns `monitor.yaml`
+and the environment into these structs; all others only read them. Durations are integers of
+milliseconds, and their names end in `_ms`. In `monitor.yaml` the same key has no suffix, and is
+written as `50ms 2s 10m 24h 30d`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself: for the one place that hands it over."""
+        """The text itself, for the one place that passes it on."""
         return self._text
 
     def __repr__(self) -> str:
@@ -71,8 +71,8 @@ class Frozen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 
 def in_order(struct: Frozen, name: str, values: Mapping[str, Any] | list[Any]) -> None:
     """
-    Give a field whose order means nothing the one order that it always has, so that no order shows
-    in state, alerts or hash.
+    Sort a field whose order means nothing, so that its order shows neither in state nor in alerts
+    nor in the hash.
     """
     msgspec.structs.force_setattr(
         struct, name, dict(sorted(values.items())) if isinstance(values, Mapping) else tuple(values)
@@ -81,11 +81,11 @@ def in_order(struct: Frozen, name: str, values: Mapping[str, Any] | list[Any]) -
 
 def plain(value: Any) -> Any:
     """
-    Settings as plain values, in which every number is a float; what is equal to its default is left
-    out, whether somebody wrote it down or not.
+    Settings as plain values, in which every number is a float. Values that equal their default are
+    left out, whether somebody wrote them or not.
 
-    msgspec leaves out what *is* the default, so that `rows: 5000` of a file would be said and one
-    that is not there would not.
+    msgspec leaves out a value only if it *is* the default object, so `rows: 5000` in a file would
+    be kept.
 
     >>> plain(Baseline(rows=int("5000"), path="p.json")), plain(Labels())
     ({'path': 'p.json'}, {})
@@ -110,7 +110,7 @@ def plain(value: Any) -> Any:
 class Threshold(Frozen, frozen=True):
     """
     One rule on one metric; `min` or `max` (or both) may be given. A bare number means `min` (`max`
-    where smaller is better).
+    if smaller is better).
     """
 
     min: float | None = None
@@ -150,8 +150,8 @@ class Drift(Frozen, frozen=True):
     Detectors by signal, each `{METHOD: {PARAMETER: value}}`; an empty mapping switches the signal
     off.
 
-    `thresholds` raises alerts on scores against the baseline (`psi js ks wasserstein chi2`); by
-    default where everybody sees it in a plot.
+    `thresholds` raises alerts on distances from the baseline (`psi js ks wasserstein chi2`); by
+    default only on what everybody sees in a plot.
     """
 
     errors: dict[str, dict[str, float]] = field(
@@ -192,7 +192,7 @@ class Quality(Frozen, frozen=True):
 
 
 class Calls(Frozen, frozen=True):
-    """Latency and failures of calls against the first ones; `None` is `off`."""
+    """Limits of latency and failures, compared with the first calls; `None` is `off`."""
 
     latency_factor: float | None = 3.0
     error_share: float | None = 0.02
@@ -203,8 +203,8 @@ PREDICTIONS_MS = 10 * MINUTE_MS
 
 class Freshness(Frozen, frozen=True):
     """
-    Silence that is an alert; `None` is `off`. At its default the limit is longer where a model is
-    usually silent for longer.
+    Silence that raises an alert; `None` is `off`. At its default the limit is longer for a model
+    that is usually silent for longer.
     """
 
     predictions_ms: int | None = PREDICTIONS_MS
@@ -213,7 +213,7 @@ class Freshness(Frozen, frozen=True):
 
 class CustomMetric(Frozen, frozen=True):
     """
-    A metric over one field: `prediction`, `score`, `latency_ms` or `features.NAME`; labels are
+    A metric of one field: `prediction`, `score`, `latency_ms` or `features.NAME`. Its labels are
     names of segments.
     """
 
@@ -238,7 +238,7 @@ class Metrics(Frozen, frozen=True):
 
 class Segment(Frozen, frozen=True):
     """
-    A slice: a name under `segments` of the event, or a feature, cut at points when it is numeric.
+    A segment: a name under `segments` of the event, or a feature; a numeric one is split at points.
     """
 
     name: str
@@ -246,7 +246,7 @@ class Segment(Frozen, frozen=True):
 
 
 class ModelSettings(Frozen, frozen=True):
-    """Everything that may differ by model (`defaults` and each entry of `models`)."""
+    """Settings that may differ by model (`defaults` and each entry of `models`)."""
 
     task: Task = "auto"
     positive_class: str | None = None
@@ -273,15 +273,15 @@ class ModelSettings(Frozen, frozen=True):
     @property
     def silence_ms(self) -> int:
         """
-        After so long without a prediction or a label a version retires: no label is still allowed
-        to come then.
+        Time without predictions and labels after which a version retires, ms. It is at least so
+        long that no label may still come.
         """
         return max(self.retire_after_ms, self.labels.max_delay_ms)
 
 
 class Limits(Frozen, frozen=True):
     """
-    Bounds per partition of `observations` (`series`: per worker), so that the fold stays
+    Limits per partition of `observations` (`series`: per worker), so that the fold stays
     deterministic.
     """
 
@@ -299,7 +299,7 @@ class Privacy(Frozen, frozen=True):
 
 
 class CoreSettings(Frozen, frozen=True):
-    """All that EVALUATE is told. The hash of it travels with snapshots and history."""
+    """All settings of EVALUATE. Snapshots and history contain their hash."""
 
     defaults: ModelSettings = ModelSettings()
     models: dict[str, ModelSettings] = field(default_factory=dict)
@@ -312,16 +312,16 @@ class CoreSettings(Frozen, frozen=True):
     @property
     def hash(self) -> str:
         """
-        Names this configuration: blake2b-64 (hex) of its JSON in `plain` values.
+        Identifies this configuration: blake2b-64 (hex) of its JSON in `plain` values.
 
-        What means the same has the same hash.
+        Configurations with the same meaning have the same hash.
         """
         return hashlib.blake2b(
             msgspec.json.encode(plain(self), order="sorted"), digest_size=8
         ).hexdigest()
 
     def of(self, model: str) -> ModelSettings:
-        """Settings of one model: its own when configured, else the defaults."""
+        """Settings of one model: its own if configured, otherwise the defaults."""
         return self.models.get(model, self.defaults)
 
 

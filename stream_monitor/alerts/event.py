@@ -1,8 +1,8 @@
 """
-The alert as the world sees it: one JSON record on `alerts`.
+The alert event: one JSON record on `alerts`.
 
-Rule of the file: names and order are those of the contract; identity is a hash of what the alert is
-about, so that the same log gives the same ids.
+Rule of the file: names and order are those of the contract. An id is a hash of what the alert is
+about, so the same log gives the same ids.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def _hash(parts: list[Any]) -> str:
 
 def fingerprint(key: AlertKey) -> str:
     """
-    What an alert is about, the same in every episode: blake2b-128 of the JSON array of its model,
-    version, segment, kind, subject and detector, as the event has them.
+    Identifies what an alert is about, the same in every episode: blake2b-128 of the JSON array of
+    its model, version, segment, kind, subject and detector, as in the event.
 
     >>> len(fingerprint(AlertKey("m", "1", "", "performance", "accuracy", "threshold")))
     32
@@ -114,5 +114,5 @@ def _finite(value: float) -> float | None:
 
 
 def encode(alert: Alert) -> bytes:
-    """The record's value."""
+    """The value of the record."""
     return msgspec.json.encode(alert)

@@ -1,16 +1,16 @@
 """
 The life of an alert: inactive, pending, firing.
 
-Rule of the file: everything that changes a state is in `TRANSITIONS`; what a verdict means (`bad`,
-`fair`, `good`) and whether the time has come are asked first. Time is log time and is given. What
-waits for a time (dwell, cooldown, the minute between two updates) is done by `tick`, with the
-verdict that was heard last: it needs no further row.
+Rule of the file: every change of a state is in `TRANSITIONS`; the meaning of a verdict (`bad`,
+`fair`, `good`) and whether it is time are decided before. Time is log time and an argument. `tick`
+ends waiting times (dwell, cooldown, the minute between two updates), with the latest verdict; it
+needs no further row.
 
-    inactive ──bad──▶ pending ──bad, it is time──▶ firing ──good (told: resolved)──▶ inactive
+    inactive ──bad──▶ pending ──bad, it is time──▶ firing ──good (published: resolved)──▶ inactive
                          └──────fair, good──▶ inactive      (fair: within the hysteresis, a firing alert stays)
 
-It is time when the dwell is over, and the cooldown of the episode before too; a state worse than
-any that was told in that episode does not wait for the cooldown.
+It is time when the dwell and the cooldown after the previous episode are over. A state that is
+worse than every published one of that episode does not wait for the cooldown.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -54,16 +54,17 @@ TRANSITIONS: dict[tuple[State, Input, bool], State] = {
 
 
 class Episode(msgspec.Struct, array_like=True):
-    """Where one alert is in its life, and what its last episode was like."""
+    """The state of one alert, and the facts about its last episode."""
 
     state: State = "inactive"
     since_ms: int = 0
-    """When the state began."""
+    """Log time at which the state began, ms."""
     starts_ms: int = -1
     severity: str = "ok"
     n: int = 0
     """
-    Steps told since `starts_ms`: of this episode, and of one before that began at the same moment.
+    Number of steps published since `starts_ms`: of this episode, and of an earlier one that began
+    at the same moment.
     """
     told_ms: int = 0
     told_value: float = 0.0
@@ -72,17 +73,17 @@ class Episode(msgspec.Struct, array_like=True):
     """The greatest badness of the episode."""
     direction: str = ""
     quiet_until_ms: int = 0
-    """End of the cooldown."""
+    """Log time at which the cooldown ends, ms."""
     heard_ms: int = 0
-    """Of the newest verdict."""
+    """Log time of the newest verdict, ms."""
     waiting: Verdict | None = None
-    """The newest verdict, while something waits for its time."""
+    """The newest verdict, while the alert waits for a time."""
 
 
 def badness(verdict: Verdict) -> float:
     """
-    How far the value is beyond its limit; a rule on an absolute value has a value below it that
-    goes up.
+    How far the value is beyond its limit. A rule on an absolute value (`bias`) may have a value
+    below the limit; then its absolute value counts.
     """
     value = (
         abs(verdict.value)
@@ -94,8 +95,8 @@ def badness(verdict: Verdict) -> float:
 
 def _is_worse(episode: Episode, verdict: Verdict) -> bool:
     """
-    Worse than what was told in the last episode: a higher severity, another side, or further beyond
-    the limit.
+    Whether this is worse than everything published in the last episode: a higher severity, another
+    side, or further beyond the limit.
     """
     if LEVELS.index(verdict.level) > LEVELS.index(episode.severity):
         return True
@@ -108,15 +109,15 @@ class Alerts(msgspec.Struct):
 
     Notes
     -----
-    Bounded: of more than `EPISODES_MAX` alerts the oldest inactive ones are forgotten.
+    Bounded: beyond `EPISODES_MAX` alerts the oldest inactive ones are forgotten.
     """
 
     episodes: dict[AlertKey, Episode] = {}
     counts: Counter[str] = msgspec.field(default_factory=Counter)
-    """Events, by status."""
+    """Number of events, by status."""
 
     def observe(self, verdict: Verdict, now_ms: int) -> list[Alert]:
-        """The alert events that a verdict brings about, at log time `now_ms`."""
+        """The alert events that a verdict causes at log time `now_ms`."""
         episode = self.episodes.get(verdict.key)
         if episode is None:
             if verdict.level == "ok":
@@ -128,8 +129,8 @@ class Alerts(msgspec.Struct):
 
     def tick(self, now_ms: int) -> list[Alert]:
         """
-        The alert events whose time has come, once a second of log time; what was over long ago is
-        forgotten.
+        The alert events whose time has come; called once a second of log time. Alerts that ended
+        long ago are forgotten.
         """
         out: list[Alert] = []
         for key, episode in list(self.episodes.items()):
@@ -185,9 +186,7 @@ class Alerts(msgspec.Struct):
         return self._tell(episode, verdict, "firing", now_ms)
 
     def _go_on(self, episode: Episode, verdict: Verdict, now_ms: int) -> list[Alert]:
-        """
-        An `updated`, at most once a minute, where severity or value changed in a way that shows.
-        """
+        """An `updated` event, at most once a minute, if severity or value changed visibly."""
         episode.worst, episode.direction = (
             max(episode.worst, badness(verdict)),
             verdict.direction or "",
@@ -244,7 +243,10 @@ class Alerts(msgspec.Struct):
         return ((key, e) for key, e in self.episodes.items() if e.state == "firing")
 
     def begin_anew(self) -> None:
-        """The configuration changed: what only waits to fire waits for a verdict of the new one."""
+        """
+        Handle a changed configuration: an alert that waits to fire waits for a verdict of the new
+        configuration.
+        """
         for episode in self.episodes.values():
             episode.waiting = None
             if episode.state == "pending":

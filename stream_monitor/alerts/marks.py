@@ -1,9 +1,9 @@
 """
-What people say about alerts: acknowledged, muted, false alarm.
+The marks that people put on alerts: acknowledged, muted, false alarm.
 
-Rule of the file: a mark is a record on `lifecycle`; the newest of its type counts. An
-acknowledgement or a false alarm is about the episode in which it was given, a mute is about the
-fingerprint, whatever comes.
+Rule of the file: a mark is a record on `lifecycle`, and the newest of its type counts. An
+acknowledgement or a false alarm belongs to the episode in which it was given. A mute belongs to the
+fingerprint, in every episode.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
     A record on `lifecycle` about an alert.
 
-    Times are RFC 3339, UTC; without `until` it ends with the episode.
+    Times are RFC 3339 in UTC. Without `until` the mark ends with the episode.
     """
 
     type: MarkType
@@ -35,7 +35,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     by: str | None = None
 
     def encoded(self) -> bytes:
-        """The record's value."""
+        """The value of the record."""
         return msgspec.json.encode({"schema": 1, **msgspec.to_builtins(self)})
 
 
@@ -46,7 +46,9 @@ class Marks:
         self._marks: dict[tuple[str, str], Mark] = {}
 
     def take(self, value: bytes) -> Mark | None:
-        """Take a record of `lifecycle`; None when it is about something else, or cannot be read."""
+        """
+        Process a record of `lifecycle`; None if it is about something else, or cannot be read.
+        """
         try:
             mark = msgspec.json.decode(value, type=Mark)
             time_of(mark.at), time_of(mark.until or mark.at)
@@ -86,12 +88,12 @@ class Marks:
 
 def time_of(text: str) -> datetime:
     """
-    A moment of RFC 3339 text with an offset.
+    A moment from RFC 3339 text with an offset.
 
     Raises
     ------
     ValueError
-        It is none.
+        The text is not a moment.
     """
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:

@@ -1,8 +1,8 @@
 """
-The parts of alert sentences: names, windows, and numbers as a person reads them, at any scale.
+The parts of alert summaries: names, windows, and readable numbers at any scale.
 
-Rule of the file: pure text. Four significant digits are enough, until two numbers that differ would
-look the same: then there are as many as show the difference.
+Rule of the file: pure text. Numbers have four significant digits, and more if two different numbers
+would otherwise look the same.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Callable
 
 DIGITS = 4
 DIGITS_MAX = 17
-"""Two different floats differ within so many."""
+"""Two different floats differ within this many digits."""
 PLAIN_FROM, PLAIN_BELOW = 1e-6, 1e15
-"""Numbers between them are written without an exponent."""
+"""Numbers between these two are written without an exponent."""
 
 
 def number(value: float, digits: int = DIGITS) -> str:
     """
-    A number with so many significant digits; whole digits are never cut away.
+    A number with so many significant digits; whole digits are never cut off.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def apart(
     *values: float, form: Callable[[float, int], str] = number, digits: int = DIGITS
 ) -> tuple[str, ...]:
     """
-    Numbers that are compared: those that differ never look the same.
+    Numbers that are compared: different ones never look the same.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def apart(
 
 def signal(subject: str, *, binary: bool = True) -> str:
     """
-    What is watched, as sentences call it. Errors are a rate where they are 0 and 1 (`binary`).
+    The name of a signal in sentences. Errors are a rate if they are 0 and 1 (`binary`).
 
     >>> [
     ...     signal(s)
@@ -103,7 +103,7 @@ def labelled(window: str, rows: int) -> str:
 
 def duration(seconds: float, digits: int = DIGITS - 1) -> str:
     """
-    A time in its greatest fitting unit.
+    A length of time in its greatest fitting unit.
 
     >>> [duration(s) for s in (0.0125, 59, 600, 5400, 90000)]
     ['12.5 ms', '59 s', '10 min', '1.5 h', '25 h']
