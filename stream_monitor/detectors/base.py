@@ -1,8 +1,8 @@
 """
-What a detector is.
+The interface of a detector, and the list of all methods.
 
-Rule of the file: a detector says at which rows it fired and never latches; how its rows were cut
-into arrays does not show. It gets finite, standardised values.
+Rule of the file: a detector returns the rows at which it fired and never latches. The result does
+not depend on how rows are cut into arrays. Its values are finite and standardised.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ class ValueDetector(Protocol):
     befores: list[float]
     """For each alarm of the last update, the mean of the values before the change."""
     learning: bool
-    """A state was there that cannot be used: it began anew."""
+    """Whether the detector restarted because a saved state could not be used."""
 
     @property
     def score(self) -> float:
         """The statistic, as a gauge."""
 
     def update(self, values: Float) -> Int:
-        """Feed (n,) float64, finite; the indices at which a change was detected."""
+        """Feed (n,) float64, finite; returns the indices at which a change was detected."""
 
     def state(self) -> dict[str, Any]:
         """
-        Plain values (numbers, strings, bytes, lists) from which `load` of the same class goes on
+        Plain values (numbers, strings, bytes, lists), from which `load` of the same class continues
         exactly.
         """
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, or begin again where it cannot be used."""
+        """Continue from a state, or restart if the state cannot be used."""
 
 
 class Method(NamedTuple):
     """
-    A detector by name: what its parameters are, with their defaults on standardised values, and
-    whether it takes 0/1 only.
+    A detector by name: its parameters with their defaults on standardised values, and whether it
+    takes only 0 and 1.
     """
 
     parameters: Mapping[str, float]
     binary: bool = False
     limits: tuple[str, ...] = ()
     """
-    Parameters that its statistic is only compared with: another one counts from the next value on.
+    Parameters with which the statistic is only compared; a change takes effect with the next value.
     """
 
 
@@ -78,8 +78,8 @@ METHODS: dict[str, Method] = {
     "kswin": Method({"alpha": 0.0001, "window_size": 100, "stat_size": 30, "seed": 1}),
 }
 """
-River's names and defaults, but for Page-Hinkley: River's (0.005, 50, alpha 0.9999) fire 60 times in
-100,000 clean values.
+River's names and defaults, except for Page-Hinkley: River's defaults (0.005, 50, alpha 0.9999) fire
+60 times in 100,000 clean values.
 """
 
 
@@ -122,7 +122,7 @@ def restore(
     method: str, parameters: Mapping[str, float], state: Mapping[str, Any]
 ) -> ValueDetector:
     """
-    The detector of a snapshot; a new one that learns again where its state cannot be used (another
+    The detector of a snapshot; a new one that learns again if its state cannot be used (another
     version of River).
     """
     detector = make(method, parameters)

@@ -1,11 +1,12 @@
 """
 River's detectors behind our interface: the only importer of River.
 
-Rule of the file: alarms are River's, value by value. State is plain values and bytes, kept with
-River's version and used only with the same; where it cannot be used the detector starts anew, and
-says so by `learning`. No pickle: objects are made by their constructors, and only numbers are put
-into them. River owns the form of its objects, so a state stays plain values until the version of
-River is known to be the same; it is written by hand because no `Struct` can name what is inside.
+Rule of the file: alarms are River's, value by value. A state is plain values and bytes. It is
+stored with the version of River and used only with the same version; otherwise the detector
+restarts and sets `learning`. No pickle: objects are made by their constructors, and only numbers
+are put into them. River owns the form of its objects. So a state stays plain values until its
+version of River is known to be the same, and it is written by hand, because no `Struct` can name
+the content.
 """
 
 from __future__ import annotations
@@ -31,23 +32,23 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 class AdwinState(msgspec.Struct):
-    """A window of ADWIN."""
+    """The state of ADWIN."""
 
     river: str
     window: bytes
-    """As River writes it."""
+    """The window in River's own bytes."""
     score: float
 
 
 class PlainState(msgspec.Struct):
-    """A detector of River that is written in Python."""
+    """The state of a detector of River that is written in Python."""
 
     river: str
     detector: Any
     """The numbers inside River's object."""
     n: int
     total: float
-    """Of the values since the last alarm."""
+    """Sum of the values since the last alarm."""
     score: float
 
 
@@ -95,14 +96,14 @@ class Adwin:
         while rest:
             width, total = self._window.get_width(), self._window.get_total()
             left = iter(rest)
-            if not any(map(self._window.update, left)):  # stops behind the value that fires
+            if not any(map(self._window.update, left)):  # stops after the value that fires
                 break
             taken = len(rest) - length_hint(left)
             done += taken
             self.befores.append((total + sum(rest[:taken])) / (width + taken))
             rest = rest[taken:]
             alarms.append(done - 1)
-            # as River's ADWIN does after a change
+            # like River's ADWIN after a change
             self._window = AdaptiveWindowing(*self._arguments)
         self.score = self._mean() or 0.0
         return np.array(alarms, np.int64)
@@ -118,7 +119,7 @@ class Adwin:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """
-        Go on from a state; start anew when it is of another version of River or cannot be read.
+        Continue from a state; restart if it comes from another version of River or cannot be read.
         """
         if state.get("river") != VERSION:
             self.learning = True
@@ -130,13 +131,13 @@ class Adwin:
         except BaseException as e:
             if isinstance(e, (KeyboardInterrupt, SystemExit)):
                 raise
-            self.learning = True  # malformed bytes raise a panic of Rust, which is no Exception
+            self.learning = True  # malformed bytes raise a panic of Rust, which is not an Exception
             return
         self._window, self.score = window, saved.score
 
 
 class Plain:
-    """A detector of River that is written in Python, value by value."""
+    """A detector of River that is written in Python, fed value by value."""
 
     def __init__(self, make: Any, parameters: Mapping[str, Any]) -> None:
         self._make, self._parameters = make, dict(parameters)
@@ -167,7 +168,8 @@ class Plain:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """
-        Go on from a state; start anew when it is of another version of River or of another form.
+        Continue from a state; restart if it comes from another version of River or has another
+        form.
         """
         if state.get("river") != VERSION:
             self.learning = True
@@ -179,7 +181,7 @@ class Plain:
         except BaseException as e:
             if isinstance(e, (KeyboardInterrupt, SystemExit)):
                 raise
-            self.learning = True  # malformed bytes raise a panic of Rust, which is no Exception
+            self.learning = True  # malformed bytes raise a panic of Rust, which is not an Exception
             return
         self._detector, self.score = detector, saved.score
         self._n, self._total = saved.n, saved.total
@@ -205,7 +207,7 @@ def _export(value: Any) -> Any:
 
 
 def _import(target: Any, state: Mapping[str, Any]) -> None:
-    """Put exported numbers into an object made by its constructor."""
+    """Put exported numbers into an object that its constructor made."""
     for name, value in state["object"].items():
         current = getattr(target, name)
         if not isinstance(value, Mapping):
@@ -222,7 +224,7 @@ def _import(target: Any, state: Mapping[str, Any]) -> None:
 
 
 def adapter(method: str, parameters: Mapping[str, float]) -> Adwin | Plain:
-    """The adapter of a method of `base.METHODS` with all its parameters."""
+    """The adapter of a method of `base.METHODS`, with all its parameters."""
     if method == "adwin":
         return Adwin(parameters)
     whole = {
