@@ -1,7 +1,7 @@
 # The image of stream-monitor: the worker, or any other command given as arguments.
 #   docker build -t stream-monitor:0.1.0 .
 #   docker run --rm --read-only --tmpfs /tmp --cap-drop ALL stream-monitor:0.1.0 --help
-# A tag can be moved to another image. Where builds must repeat, give the base by digest: --build-arg PYTHON_IMAGE=python:3.13.12-slim-bookworm@sha256:...
+# A tag can be moved to another image. For repeatable builds give the digest of the base: --build-arg PYTHON_IMAGE=python:3.13.12-slim-bookworm@sha256:...
 ARG PYTHON_IMAGE=python:3.13.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS builder
@@ -18,12 +18,12 @@ LABEL org.opencontainers.image.title="stream-monitor" \
       org.opencontainers.image.description="Streaming monitor for machine-learning models on Kafka" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=builder /opt/stream-monitor /opt/stream-monitor
-# Inside a container 127.0.0.1 is reached by nobody else. Nothing is written but temporary files: mount something writable at /tmp.
+# Nobody outside a container can reach its 127.0.0.1. Only temporary files are written: mount something writable at /tmp.
 ENV PATH="/opt/stream-monitor/bin:$PATH" \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     STREAM_MONITOR_WORKER__METRICS__HOST=0.0.0.0
-# The worker takes ./monitor.yaml when it is mounted here.
+# The worker reads ./monitor.yaml if it is mounted here.
 WORKDIR /etc/stream-monitor
 USER 10001:10001
 EXPOSE 9108

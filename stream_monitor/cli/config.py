@@ -20,33 +20,33 @@ from stream_monitor.errors import ConfigError, InputError
 from stream_monitor.kafka.tls import client_context, server_context
 
 STARTER = """\
-# stream-monitor: where Kafka is, and what is asked of the models.
-# Everything may be left out: without a file every model that is seen is monitored, and its
+# Configuration of stream-monitor: the Kafka cluster, and what you expect of your models.
+# You may leave everything out: without a file every model that sends events is monitored, and its
 # baseline is learnt from its first rows. All keys: docs/configuration.md. Check this file with
-# `stream-monitor config check`. A variable such as STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS wins.
+# `stream-monitor config check`. Variables such as STREAM_MONITOR_KAFKA__BOOTSTRAP_SERVERS override it.
 
 kafka:
   bootstrap_servers: "127.0.0.1:9092"
-  # topic_prefix: "prod."                 # before the name of every topic
+  # topic_prefix: "prod."                 # prefix of the names of all topics
   # security: {protocol: SASL_SSL, sasl_mechanism: SCRAM-SHA-512, username: monitor}   # password: STREAM_MONITOR_KAFKA__SECURITY__PASSWORD_FILE
 
 worker:
-  group: stream-monitor                   # workers of one group share the work
-  metrics: {host: 127.0.0.1, port: 9108}  # 0.0.0.0 lets Prometheus on another machine in; then set STREAM_MONITOR_WORKER__METRICS__TOKEN_FILE too
+  group: stream-monitor                   # the workers of one group share the work
+  metrics: {host: 127.0.0.1, port: 9108}  # 0.0.0.0 if Prometheus runs on another machine; then also set STREAM_MONITOR_WORKER__METRICS__TOKEN_FILE
 
-# What holds for every model. A model below has it too, unless it says otherwise.
+# Settings for every model. A model below inherits them, unless it sets its own.
 defaults:
-  windows: [last_1000, 1h, 24h]           # of accuracy and the like: the last labelled rows, or event time
+  windows: [last_1000, 1h, 24h]           # windows of accuracy and other metrics: the last labelled rows, or event time
   labels: {max_delay: 24h}                # how long a prediction waits for its label
-  baseline: {source: learn, rows: 5000}   # the baseline: the first rows, or {source: file, path: profile.json} of `baseline build`
-  quality: {missing_ratio: 0.1}           # alert when so much more of a feature is missing than in the baseline
-  freshness: {predictions: 10m}           # alert on silence; at 10m longer where a model is usually silent
-  # drift: {thresholds: {psi: 0.25}}      # distances to the baseline are gauges; with a threshold they are alerts too
+  baseline: {source: learn, rows: 5000}   # learnt from the first rows, or {source: file, path: profile.json} from `baseline build`
+  quality: {missing_ratio: 0.1}           # alert if this much more of a feature is missing than in the baseline
+  freshness: {predictions: 10m}           # alert on silence; at 10m it waits longer for a model that is usually silent for longer
+  # drift: {thresholds: {psi: 0.25}}      # distances to the baseline are gauges; with a threshold they also raise alerts
 
-# By the name in the events (`model`).
+# Settings of single models, by the name in their events (`model`).
 models:
   fraud:
-    task: binary                          # auto finds out: binary, multiclass or regression
+    task: binary                          # binary, multiclass or regression; auto decides by the first labels
     thresholds:
       accuracy: {min: 0.9, severity: critical, window: last_1000, min_labels: 200}
     # features:
