@@ -190,7 +190,8 @@ def test_snapshots_that_are_gone_are_told_and_never_replaced_by_an_empty_state(s
     client.delete_topics([name])[name].result(20)
     site.wait("it is told", lambda: f"topics are missing: {name}" in readiness(site))
     assert readiness(site).startswith("503 ")
-    site.process.kill()  # type: ignore[union-attr]
+    assert site.process is not None
+    site.process.kill()
     site.ended()
     site.start()
     assert site.ended() == 71

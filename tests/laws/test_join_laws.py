@@ -260,8 +260,7 @@ class Run:
                 for each in columns
                 for row, i, v, o, y, c in zip(*each, strict=True)
             )
-            self.events += [rest for _, *rest in found]  # type: ignore[misc]
-        self.events = [tuple(e) for e in self.events]  # type: ignore[misc]
+            self.events += [each[1:] for each in found]
 
 
 @dataclass

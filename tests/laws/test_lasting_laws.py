@@ -162,8 +162,12 @@ def test_a_share_beyond_its_limit_is_one_episode(name: str, a_second: int) -> No
         restarts=a_second == 15,
     )
     clean = 2_500 // a_second
+
+    def rows(bad: float) -> Callable[[np.random.Generator], Row]:
+        return lambda r: (row(r, bool(r.random() < bad)), None)
+
     for seconds, bad in ((clean, 0.0), (150, share), (60, 0.0)):
-        run.run(seconds, a_second, lambda r, bad=bad: (row(r, bool(r.random() < bad)), None))  # type: ignore[misc]
+        run.run(seconds, a_second, rows(bad))
     found = run.steps(detector, subject)
     assert [status for status, _ in found] == ["firing", "resolved"], found
     (_, began), (_, ended) = found

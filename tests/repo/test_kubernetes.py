@@ -9,7 +9,6 @@ there from the projects' own CRDs.
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import re
@@ -361,7 +360,7 @@ def test_the_name_of_the_worker_is_configuration_that_exists():
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_probes_ask_what_the_worker_answers(overlay):
+async def test_probes_ask_what_the_worker_answers(overlay):
     async def answers(paths: set[str]) -> dict[str, int]:
         async def metrics(_accept: str) -> tuple[bytes, str]:
             return b"", "text/plain"
@@ -388,7 +387,7 @@ def test_probes_ask_what_the_worker_answers(overlay):
     assert {probe["port"] for probe in probes.values()} == {"metrics"}
     assert worker["ports"] == [{"name": "metrics", "containerPort": HttpSettings().port}]
     paths = {name: probe["path"] for name, probe in probes.items()}
-    status = asyncio.run(answers(set(paths.values())))
+    status = await answers(set(paths.values()))
     assert {name: status[path] for name, path in paths.items()} == {
         "startupProbe": 200,
         "livenessProbe": 200,

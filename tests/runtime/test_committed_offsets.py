@@ -38,8 +38,8 @@ class FakeCoordinator:
 
 
 async def test_what_is_committed_and_what_is_not():
-    assert (await committed_offsets(FakeCoordinator(WHOLE), [A, B])) == {A: (7, "note"), B: None}
-    assert (await committed_offsets(FakeCoordinator(), [])) == {}
+    assert await committed_offsets(FakeCoordinator(WHOLE), [A, B]) == {A: (7, "note"), B: None}
+    assert await committed_offsets(FakeCoordinator(), []) == {}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ async def test_what_is_committed_and_what_is_not():
 )
 async def test_a_coordinator_that_does_not_know_is_asked_again(answer, lost):
     coordinator = FakeCoordinator(answer, WHOLE)
-    assert (await committed_offsets(coordinator, [A, B])) == {A: (7, "note"), B: None}
+    assert await committed_offsets(coordinator, [A, B]) == {A: (7, "note"), B: None}
     assert (coordinator.asked, coordinator.lost) == (2, lost)
 
 
@@ -87,7 +87,7 @@ class FakeCluster(Cluster):
 
 
 async def test_doctor_asks_a_loading_coordinator_again_and_says_nothing_of_a_group_it_may_not_see():
-    assert (await FakeCluster(OffsetFetchResponse_v3(0, [], LOADS), WHOLE).committed("g")) == {
+    assert await FakeCluster(OffsetFetchResponse_v3(0, [], LOADS), WHOLE).committed("g") == {
         A: (7, "note")
     }
     assert (

@@ -236,7 +236,7 @@ async def test_a_snapshot_that_fails_loses_no_alert(monkeypatch):
 
     undisturbed = await alerts(failing=False)
     assert len(undisturbed) >= 3
-    assert (await alerts(failing=True)) == undisturbed
+    assert await alerts(failing=True) == undisturbed
 
 
 async def test_a_configuration_that_cannot_be_read_is_needed_only_after_a_crash(monkeypatch):

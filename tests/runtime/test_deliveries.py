@@ -125,7 +125,7 @@ async def test_a_delivery_that_inflates_beyond_measure_takes_the_memory_of_one_b
             assert stage.position(TP) == 12 * 32
             assert stage.ingest.counts["predictions", "forwarded"] == 12 * 32
 
-    assert (await body()) < 200 << 20
+    assert await body() < 200 << 20
 
 
 @pytest.mark.parametrize("change", ["the flow is off", "another epoch", "another position"])

@@ -61,7 +61,7 @@ def test_the_demo_ends_cleanly_when_it_is_told_to(number):
     told = (line for line in process.stdout if "predictions" in line)
     assert next(told) != next(told), "it is under way"
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "predictions" in out.splitlines()[-1]
     assert err == ""
@@ -92,7 +92,7 @@ def test_produce_reads_a_live_stdin_and_ends_at_a_signal():
         assert process.stderr is not None
         process.stdin.write(b'{"event_id": "1", "model": "m", "prediction": 1}\n')
         process.stdin.flush()
-        until_s = time.monotonic() + 30
+        until_s = time.monotonic() + 120
         while (
             "predictions" not in broker.broker.topics
             or sum(log.end for log in broker.broker.topics["predictions"].logs) < 1
@@ -100,7 +100,7 @@ def test_produce_reads_a_live_stdin_and_ends_at_a_signal():
             assert time.monotonic() < until_s
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(120)
         out, err = process.stdout.read(), process.stderr.read()
         for stream in (process.stdin, process.stdout, process.stderr):
             stream.close()

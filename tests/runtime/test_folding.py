@@ -148,7 +148,7 @@ async def test_a_transaction_under_way_gets_its_turns_while_a_long_batch_is_fold
     under_way = asyncio.ensure_future(transaction())
     await asyncio.sleep(0)
     await stage.next(a_batch(20))
-    assert (await under_way) == 2, "what the first slice folded"
+    assert await under_way == 2, "what the first slice folded"
 
 
 def slow() -> tuple[EvaluateStage, FakeShard, Owned]:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
@@ -69,7 +70,7 @@ async def test_a_dead_letter_waits_while_the_buffer_is_full(
 
     monkeypatch.setattr(dead_letters, "die", died)
     producer = Full()
-    records: Any = Records([b"{"], [b"k"], [7], [0], [], 8, None)  # type: ignore[arg-type]
+    records: Any = Records([b"{"], [b"k"], np.array([7]), np.array([0]), [], 8, None)
     await DeadLetters(Hub(Settings())).write(
         producer,
         TopicPartition("predictions", 0),

@@ -106,7 +106,7 @@ async def test_every_step_of_a_copy_has_its_own_time() -> None:
         while time.process_time() < until:
             pass
 
-    assert (await apart([busy] * 4, Limits(cpu_s=1))) == (4, "")
+    assert await apart([busy] * 4, Limits(cpu_s=1)) == (4, "")
 
 
 async def test_who_is_killed_from_outside_says_nothing_of_the_records(
@@ -119,7 +119,7 @@ async def test_who_is_killed_from_outside_says_nothing_of_the_records(
 
 async def test_what_a_copy_does_stays_there() -> None:
     done: list[int] = []
-    assert (await apart([lambda: done.append(1)])) == (1, "")
+    assert await apart([lambda: done.append(1)]) == (1, "")
     assert done == []
 
 
@@ -148,7 +148,7 @@ async def test_what_ends_a_copy_now_and_then_is_no_culprit() -> None:
             left -= 1
             raise EndedError("now and then")
 
-    assert (await culprits(attempt, 0, 8)) == []
+    assert await culprits(attempt, 0, 8) == []
     assert left == 0
 
 

@@ -288,7 +288,7 @@ def test_following_goes_on_until_it_is_stopped(broker, stop, arguments):
         )
         later = process.stdout.readline()
         process.send_signal(stop)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
         assert (process.returncode, err) == (0, "")
     finally:
         process.kill()

@@ -190,7 +190,7 @@ def test_importing_it_is_light():
         text=True,
         check=True,
         cwd=Path(__file__).parents[2],
-        timeout=30,
+        timeout=120,
     )
     assert done.stdout.strip() == ""
 

@@ -223,7 +223,7 @@ async def test_a_client_that_does_not_speak_kafka_is_hung_up_on_and_counted(said
             return sum(broker.errors.values())
 
     with caplog.at_level(logging.WARNING):
-        assert (await body()) == 1
+        assert await body() == 1
     assert "does not understand" in caplog.text
 
 
@@ -258,7 +258,7 @@ async def test_it_stops_with_a_reader_and_a_member_waiting_and_leaves_no_task():
             writer.close()
         return left
 
-    assert (await body()) == set()
+    assert await body() == set()
 
 
 async def test_a_reader_that_fell_behind_jumps_to_what_is_kept():

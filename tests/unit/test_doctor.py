@@ -60,7 +60,7 @@ def settings_for(bootstrap: str, *, port: int = 0, **worker) -> Settings:
 
 async def found_by(settings: Settings, **options) -> dict[str, list[Finding]]:
     found: dict[str, list[Finding]] = {}
-    async for finding in examine(settings, **{"timeout_s": 5.0, **options}):
+    async for finding in examine(settings, **{"timeout_s": 30.0, **options}):
         found.setdefault(finding.check, []).append(finding)
     return found
 
@@ -412,7 +412,7 @@ async def test_observations_with_another_number_of_partitions():
     ids=["no topic", "no commits"],
 )
 async def test_nothing_is_evaluated_yet(subject):
-    assert (await group_checks.configuration(subject)) == []
+    assert await group_checks.configuration(subject) == []
 
 
 async def test_notes_come_from_the_metadata_of_commits():

@@ -94,7 +94,7 @@ def test_promtool_has_no_complaint():
         custom=custom,
     ).render()
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False
+        ["promtool", "check", "metrics"], input=text, capture_output=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 

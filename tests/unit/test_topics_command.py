@@ -188,25 +188,17 @@ def test_apply_makes_and_repairs_and_then_has_nothing_to_do(monitor):
     assert monitor("apply", "--partitions", "labels=6") == "nothing to change\n"
 
 
+async def made(kafka: KafkaSettings, topic: NewTopic) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    await admin.create_topics([topic])
+    await admin.close()
+
+
 def test_settings_are_repaired_and_others_stay(monitor):
     kafka = monitor.settings.kafka
-
-    async def make() -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
-        await admin.start()
-        await admin.create_topics(
-            [
-                NewTopic(
-                    f"{kafka.topic_prefix}labels",
-                    4,
-                    1,
-                    topic_configs={"retention.ms": "1000", "retention.bytes": "777"},
-                )
-            ]
-        )
-        await admin.close()
-
-    asyncio.run(make())
+    settings = {"retention.ms": "1000", "retention.bytes": "777"}
+    asyncio.run(made(kafka, NewTopic(f"{kafka.topic_prefix}labels", 4, 1, topic_configs=settings)))
     monitor("apply")
     labels = asyncio.run(look(kafka))["labels"]
     assert labels.config["retention.ms"] == "604800000"
@@ -226,39 +218,30 @@ def test_json_says_the_same(monitor):
     assert json.loads(monitor("check", "--json")) == {"differences": []}
 
 
+async def partitions_of_a_worker(settings: Settings, observations: int) -> dict[str, int]:
+    """After a worker was started where `observations` has so many."""
+    found = await differences(settings.kafka, {"observations": observations})
+    await apply(settings, [each for each in found if each.topic == "observations"])
+    await ensure(settings)
+    return await describe(settings)
+
+
 def test_a_worker_makes_snapshots_with_the_partitions_of_observations(monitor):
-    settings = monitor.settings
-
-    async def body() -> dict[str, int]:
-        await apply(
-            settings,
-            [
-                d
-                for d in await differences(settings.kafka, {"observations": 7})
-                if d.topic == "observations"
-            ],
-        )
-        await ensure(settings)
-        return await describe(settings)
-
-    assert asyncio.run(body()) == {name: spec.partitions for name, spec in topics().items()} | {
+    assert asyncio.run(partitions_of_a_worker(monitor.settings, 7)) == {
+        name: spec.partitions for name, spec in topics().items()
+    } | {
         "observations": 7,
         "snapshots": 7,
     }
     assert monitor("check") == "all topics are as specified\n"
 
 
-def test_what_the_broker_refuses_is_said(monitor):
-    async def body() -> None:
-        await apply(
-            monitor.settings,
-            [Difference(topic="labels", aspect="retention.ms", want="1", have="2", repair="alter")],
-        )
-
+async def test_what_the_broker_refuses_is_said(monitor):
+    wanted = Difference(topic="labels", aspect="retention.ms", want="1", have="2", repair="alter")
     with pytest.raises(
         BrokerError, match=f"{monitor.settings.kafka.topic_prefix}labels: UnknownTopicOrPartition"
     ):
-        asyncio.run(body())
+        await apply(monitor.settings, [wanted])
 
 
 @pytest.mark.parametrize(
