@@ -74,6 +74,8 @@ class CsvReader:
         self._tell = tell
         self._dialect: Dialect | None = None
         self.learnt: list[Column] = []
+        self.line = 0
+        """Line at which the newest row begins, from 1 on."""
 
     @property
     def dialect(self) -> Dialect:
@@ -155,6 +157,13 @@ class CsvReader:
                         if len(row) == len(names)
                         else self._joined(row)
                     )
+
+    def line_of(self, row: int) -> int:
+        """The line at which row `row` of `rows` begins. The first row is 0, the first line 1."""
+        with self.file.open() as stream, closing(self._lines(stream)) as lines:
+            for _ in islice(lines, row + 1):
+                pass
+            return self.line
 
     def beyond(self) -> list[str]:
         """None, because the columns themselves know it."""
@@ -291,6 +300,7 @@ class _Lines:
 
     def __init__(self, lines: Iterable[str], owner: CsvReader) -> None:
         self.read: list[str] = []
+        self._number = owner.dialect.skipped
         self._lines, self._owner = iter(lines), owner
         self._marks = len(owner.dialect.columns) - 1 - owner.dialect.has_row_names
 
@@ -303,6 +313,7 @@ class _Lines:
 
     def __next__(self) -> str:
         for line in self._lines:
+            self._number += 1
             line, stray = mended(line)
             self._owner.stray_bytes += stray
             if (
@@ -312,6 +323,8 @@ class _Lines:
             ):
                 self._owner.comments += 1
                 continue
+            if not self.read:
+                self._owner.line = self._number
             self.read.append(line)
             return line
         raise StopIteration

@@ -49,7 +49,7 @@ def notes_of(source: Source) -> list[str]:
     """All sentences about one file, after it was read."""
     found = [*_how_read(source), *source.reader.notes(), *_misfits(source)]
     if isinstance(source.reader, CsvReader):
-        found += _cells(source.reader.learnt)
+        found += notes_of_cells(source.reader.learnt)
     elif beyond := [
         column
         for column in source.reader.beyond()
@@ -156,7 +156,7 @@ def _misfits(source: Source) -> Iterator[str]:
         yield f"not used, no field of {source.kind}: {listed(named)}{hint}"
 
 
-def _cells(columns: list[Column]) -> Iterator[str]:
+def notes_of_cells(columns: list[Column]) -> Iterator[str]:
     """
     How cells of CSV were read: one sentence per kind, and one per column with cells that are not
     understood.
