@@ -113,15 +113,21 @@ async def test_a_live_input_that_says_nothing_does_not_keep_it_from_ending():
 
     def lines():
         yield "predictions", b"{}", b"k", 0.0
-        silence.wait(20)
+        silence.wait(120)
 
     async with (
         Broker() as broker,
         Publisher(KafkaSettings(bootstrap_servers=broker.bootstrap)) as publisher,
     ):
         stop = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.3, stop.set)
-        async with Background(lines, live=True) as events:
+
+        async def told_to_stop() -> None:
+            while publisher.sent["predictions"] < 1:  # noqa: ASYNC110, as a signal would come
+                await asyncio.sleep(0.01)
+            stop.set()
+
+        async with Background(lines, live=True) as events, asyncio.TaskGroup() as tasks:
+            tasks.create_task(told_to_stop())
             complete = await publish(publisher, events, stop)
     assert (complete, publisher.sent["predictions"]) == (False, 1)
     silence.set()
