@@ -329,7 +329,7 @@ def test_examples_are_accepted_by_the_parser(kind):
         ),
         # the parser does without the colon of RFC 3339
         (
-            b'{"event_id":"a", "model":"m", "prediction":1, "timestamp":"2025-10-09T08:15:00+0200"}',
+            b'{"event_id":"a","model":"m","prediction":1,"timestamp":"2025-10-09T08:15:00+0200"}',
             False,
         ),
         # a double; JSON Schema cannot tell it from the integer, which is out of range
