@@ -11,7 +11,7 @@ from stream_monitor.metrics.metric import Metric, MetricType
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _PERFORMANCE: dict[str, str] = {
-    "accuracy": "Share of labelled predictions that were right.",
+    "accuracy": "Share of labelled predictions that were correct.",
     "precision": "Precision of the positive class; weighted over classes when multiclass.",
     "recall": "Recall of the positive class; weighted over classes when multiclass.",
     "f1": "Harmonic mean of precision and recall; weighted over classes when multiclass.",
@@ -50,9 +50,9 @@ OF_MODELS: tuple[Metric, ...] = (
         "positive_class",
         "positive_class_source",
     ),
-    _model("predictions_total", "counter", "Predictions accepted, failed calls included."),
+    _model("predictions_total", "counter", "Accepted predictions, including failed calls."),
     _model("prediction_errors_total", "counter", "Predictions with status error."),
-    _model("labels_total", "counter", "Predictions that have got a label."),
+    _model("labels_total", "counter", "Predictions that have a label."),
     _model("alerts_firing", "gauge", "Alert episodes that are firing.", "severity"),
     _model(
         "prediction_latency_seconds",
@@ -81,7 +81,7 @@ OF_MODELS: tuple[Metric, ...] = (
     _model(
         "drift_detected",
         "gauge",
-        "1 while the drift method reports drift, else 0.",
+        "1 while the drift method reports drift, otherwise 0.",
         "feature",
         "method",
     ),
@@ -114,22 +114,20 @@ OF_MODELS: tuple[Metric, ...] = (
     ),
 )
 OF_THE_PROCESS: tuple[Metric, ...] = (
-    _process("build_info", "gauge", "1; what is running.", "version", "python"),
+    _process("build_info", "gauge", "Always 1; the running versions.", "version", "python"),
     _process(
         "config_info",
         "gauge",
-        "1; consumer group of the worker, and hash of the configuration of the evaluation.",
+        "Always 1; consumer group of the worker, and hash of the configuration.",
         "group",
         "hash",
     ),
-    _process("ready", "gauge", "1 when all assigned partitions are open and caught up, else 0."),
-    _process(
-        "records_total", "counter", "Records by topic and what became of them.", "topic", "outcome"
-    ),
+    _process("ready", "gauge", "1 if all assigned partitions are open and caught up, otherwise 0."),
+    _process("records_total", "counter", "Records by topic and outcome.", "topic", "outcome"),
     _process(
         "labels_total",
         "counter",
-        "Labels by what became of them; `evicted`: they or their prediction had left a full store.",
+        "Labels by outcome; `evicted`: they or their prediction had left a full store.",
         "outcome",
     ),
     _process(
@@ -138,28 +136,28 @@ OF_THE_PROCESS: tuple[Metric, ...] = (
     _process(
         "predictions_refused_total",
         "counter",
-        "Records of predictions that could not be used, by the model that they name; empty: "
-        "none can be read.",
+        "Records of predictions that could not be used, by the model that they name; empty if "
+        "no model can be read.",
         "model",
     ),
     _process(
         "consumer_lag_records",
         "gauge",
-        "Records in the partition that were not read yet.",
+        "Records in the partition that are not read yet.",
         "topic",
         "partition",
     ),
     _process(
         "source_wait_seconds_total",
         "counter",
-        "Time in which the partition waited for one that is behind in event time.",
+        "Time that the partition waited for another that is behind in event time.",
         "topic",
         "partition",
     ),
     _process(
         "log_time_lag_seconds",
         "gauge",
-        "Wall clock minus the greatest time folded from the partition.",
+        "Wall clock minus the greatest log time that is evaluated of the partition.",
         "topic",
         "partition",
     ),
@@ -167,8 +165,8 @@ OF_THE_PROCESS: tuple[Metric, ...] = (
     _process(
         "join_reach_seconds",
         "gauge",
-        "How late labels may be before limits.pending evicts their prediction, at the rate of "
-        "the predictions kept.",
+        "How late labels may be before limits.pending evicts their prediction, at the present "
+        "rate of predictions.",
         "partition",
     ),
     _process(
@@ -184,33 +182,33 @@ OF_THE_PROCESS: tuple[Metric, ...] = (
     _process(
         "timestamps_replaced_total",
         "counter",
-        "Events dated more than five minutes ahead of their record, which got its time, or "
-        "more than five seconds ahead of the log, which got the log's.",
+        "Events whose time was replaced: more than five minutes ahead of their record, or more "
+        "than five seconds ahead of the log.",
     ),
     _process(
         "clock_offset_seconds",
         "gauge",
-        "How far the clock of the worker is ahead of the broker's, by the records it writes.",
+        "How far the clock of the worker is ahead of the broker's, by the records that it writes.",
     ),
     _process(
         "log_time_jumps_total",
         "counter",
-        "Jumps of log time that were not followed: a record of observations dated by a clock "
-        "that is wrong.",
+        "Jumps of log time that were ignored, because the clock that dated a record of "
+        "observations was wrong.",
     ),
     _process(
         "limit_hits_total",
         "counter",
-        "Things that were refused or folded into __other__ because a limit was reached.",
+        "Values that were refused or counted as __other__ because a limit was reached.",
         "limit",
     ),
     _process(
         "monitor_failures_total",
         "counter",
-        "Monitors switched off for a model because they raised.",
+        "Monitors that were switched off for a model because they raised an exception.",
         "monitor",
     ),
-    _process("alert_events_total", "counter", "Alert events written.", "status"),
+    _process("alert_events_total", "counter", "Alert events that were written.", "status"),
     _process(
         "lost_records",
         "gauge",
@@ -222,11 +220,11 @@ OF_THE_PROCESS: tuple[Metric, ...] = (
     _process(
         "series_dropped_total",
         "counter",
-        "Series left out of a scrape because of limits.series, added up over scrapes.",
+        "Series left out of a scrape because of limits.series, summed over scrapes.",
     ),
     _process(
         "scrape_errors_total",
         "counter",
-        "Sources and samples that could not be exported, added up over scrapes.",
+        "Sources and samples that could not be exported, summed over scrapes.",
     ),
 )
