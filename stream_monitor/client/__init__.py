@@ -25,17 +25,31 @@ With aiokafka::
 
 from __future__ import annotations
 
+from stream_monitor.client.aiosending import AsyncSender
 from stream_monitor.client.allocation import SLOTS, Ranges, reassign, shares
+from stream_monitor.client.asgi import MonitorMiddleware, header
+from stream_monitor.client.buffer import Counts
 from stream_monitor.client.events import LABELS, PREDICTIONS, label, prediction
+from stream_monitor.client.monitoring import Answer, Call, Monitor, current_call
 from stream_monitor.client.routing import Key, Router, point
+from stream_monitor.client.sending import Sender
 
 __all__ = [
     "LABELS",
     "PREDICTIONS",
     "SLOTS",
+    "Answer",
+    "AsyncSender",
+    "Call",
+    "Counts",
     "Key",
+    "Monitor",
+    "MonitorMiddleware",
     "Ranges",
     "Router",
+    "Sender",
+    "current_call",
+    "header",
     "label",
     "point",
     "prediction",

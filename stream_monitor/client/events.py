@@ -34,6 +34,8 @@ Score = float | Mapping[str, float]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _PLAIN = frozenset((int, float, str, bool))
+_AS_IT_IS = frozenset((int, str, bool, type(None)))
+_LOWEST = -math.inf
 
 
 def prediction(
@@ -124,7 +126,10 @@ def prediction(
         event["score"] = _score(score)
     if features is not None:
         event["features"] = {
-            _text("a feature's name", name, 0, math.inf): _feature(name, value)
+            # Most are plain, and the check of them is most of the cost of an event.
+            name if type(name) is str else _text("a feature's name", name, 0, math.inf): value
+            if type(value) in _AS_IT_IS or (type(value) is float and _LOWEST < value < math.inf)
+            else _feature(name, value)
             for name, value in features.items()
         }
     if latency_ms is not None:

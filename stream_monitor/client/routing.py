@@ -29,6 +29,12 @@ class Routing(Protocol):
 
     def fields(self, key: Key) -> dict[str, str]: ...
 
+    @property
+    def arms(self) -> Mapping[str, str | None]: ...
+
+    @property
+    def control(self) -> str | None: ...
+
 
 def unit_text(key: Key) -> str:
     r"""

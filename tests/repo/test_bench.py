@@ -84,6 +84,16 @@ def test_the_router_is_timed_and_compared_with_the_remainder() -> None:
     assert float(counted["b's share, ids in steps of 100"][1]) == pytest.approx(30, abs=4)
 
 
+def test_every_way_to_report_a_call_is_timed() -> None:
+    *lines, end = bench("bench_client.py", "--calls", "50", "--rounds", "2").splitlines()
+    costs = {line[:26].strip(): float(line.split()[-2]) for line in lines[1:]}
+    assert {"with monitor.call()", "watch, def", "watch, async def", "MonitorMiddleware"} < set(
+        costs
+    )
+    assert all(us > 0 for us in costs.values())
+    assert end == "sent 400, dropped 0"
+
+
 @pytest.mark.parametrize("module", ["workload", "measure", "cpu_profile", "steady"])
 def test_examples(imported: Any, module: str) -> None:
     result = doctest.testmod(imported(module))
