@@ -1,11 +1,11 @@
 """
-What is heard over HTTP: `/metrics`, `/live`, `/ready` and a page that links them.
+The HTTP endpoint: `/metrics`, `/live`, `/ready` and a page that links them.
 
-Rule of the file: it reads and never changes anything, answers GET and HEAD only, and shows nobody a
-stack trace. It binds to 127.0.0.1 unless it is told otherwise. With a token, `/live` and `/ready`
-stay open, since the probes of an orchestrator have none and they tell next to nothing; all else is
-for those who send it. An idle connection makes room for a new one, so that idle and slow clients
-cannot shut others out.
+Rule of the file: it reads and never changes anything, answers only GET and HEAD, and never shows a
+stack trace. It listens on 127.0.0.1 by default. With a token, clients must send it, except for
+`/live` and `/ready`: the probes of an orchestrator have no token, and these two tell almost
+nothing. When all connections are in use, an idle one is closed for a new one, so that idle and slow
+clients cannot shut others out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LINE_BYTES_MAX = 4_096
 KEEPALIVE_S = 75.0
 HANDSHAKE_S = 10.0
 SWEEP_S = 1.0
-"""Between two looks for connections that have waited too long."""
+"""Time between two checks for connections that have waited too long, s."""
 OPEN_PATHS = frozenset({"/live", "/ready"})
 GZIP_MIN_BYTES = 1_024
 HEADERS = {
@@ -55,17 +55,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Limits(NamedTuple):
-    """What the server grants those who connect."""
+    """The limits for clients."""
 
     connections: int = 100
     scrape_s: float = 10.0
-    """To make the text of the metrics."""
+    """Time to make the text of the metrics, s."""
     ask_s: float = 10.0
-    """A new connection must have asked something by then."""
+    """Time in which a new connection must have sent a request, s."""
     request_s: float = 100.0
     """
-    From one request to the next, reading the answer included: longer than Prometheus' usual
-    intervals.
+    Time from one request to the next, including reading the answer, s; longer than usual intervals
+    of Prometheus.
     """
 
 
@@ -83,12 +83,12 @@ class HttpServer:
     Parameters
     ----------
     settings : HttpSettings
-        `worker.metrics`; port 0 takes a free one.
+        `worker.metrics`; port 0 means a free one.
     metrics : callable
         Awaited at each scrape with the Accept header; returns the text and its content type
         (`Exporter.scrape`).
     ready : callable
-        Whether the worker does its work, and a line that says why.
+        Whether the worker does its work, and a line that gives the reason.
     limits : Limits
     """
 
@@ -115,12 +115,12 @@ class HttpServer:
         Returns
         -------
         int
-            The port, also when a free one was asked for.
+            The port, also if a free one was requested.
 
         Raises
         ------
         PortError
-            The port is taken, or the address is not one of this machine.
+            The port is in use, or the address does not belong to this machine.
         ConfigError
             The certificate cannot be used.
         """
@@ -162,8 +162,8 @@ class HttpServer:
 
     async def _listening(self, context: ssl.SSLContext | None) -> asyncio.Server:
         """
-        A listener on one port, also where the host has several addresses and each would get a free
-        port of its own.
+        A listener on one port. Without this, a host with several addresses would get a free port
+        for each.
         """
 
         async def on(port: int) -> asyncio.Server:
@@ -204,7 +204,9 @@ class HttpServer:
 
     @web.middleware
     async def _admitted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Who asks for more than `/live` and `/ready` has the token, if there is one."""
+        """
+        Answer only clients that send the token, if there is one; `/live` and `/ready` are open.
+        """
         assert self._guests is not None
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         if (
@@ -252,7 +254,7 @@ class HttpServer:
 
 def announce(settings: HttpSettings, port: int, out: TextIO | None = None) -> None:
     """
-    Say where the server listens: the first line of the worker on stdout, which programs read.
+    Print the address of the server: the first line of the worker on stdout, which programs read.
 
     Examples
     --------
@@ -286,9 +288,9 @@ def accepts_gzip(header: str) -> bool:
 
 class _Guests:
     """
-    Who is connected, and when each last asked something.
+    The connected clients, and when each last sent a request.
 
-    `server.connections` says who is there, the oldest first.
+    `server.connections` lists them, the oldest first.
     """
 
     def __init__(self, server: web.Server, limits: Limits) -> None:
@@ -301,10 +303,11 @@ class _Guests:
 
     def room(self) -> bool:
         """
-        Whether one more may come.
+        Whether one more client may connect.
 
-        Who has asked nothing leaves for it, the oldest first; else who asked the longest ago, but
-        nobody who is being served.
+        If the server is full, one connection is closed for it: one that has sent no request, the
+        oldest first; otherwise the one whose last request is longest ago. A client that is being
+        served keeps its connection.
         """
         present = [
             each
@@ -324,7 +327,7 @@ class _Guests:
 
     @contextmanager
     def served(self, guest: object) -> Iterator[None]:
-        """Around the answer to a request."""
+        """Context of answering a request."""
         self._asked[guest] = self._loop.time()
         self._served.add(guest)
         try:
@@ -350,11 +353,11 @@ class _Guests:
 
 def _drop(guest: Any) -> None:
     if isinstance(guest.transport, asyncio.WriteTransport):
-        guest.transport.abort()  # not closed: that would wait until what it does not read is sent
+        guest.transport.abort()  # not closed gracefully, because that would wait until the client reads the rest
 
 
 class _Refused(asyncio.Protocol):
-    """A connection too many."""
+    """The protocol of a connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
@@ -362,7 +365,7 @@ class _Refused(asyncio.Protocol):
 
 @web.middleware
 async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn whatever goes wrong into a short text; the trace goes to the log."""
+    """Turn every error into a short text; the trace goes to the log."""
     try:
         return await handler(request)
     except web.HTTPException as refusal:

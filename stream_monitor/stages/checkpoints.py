@@ -75,8 +75,8 @@ class Checkpoints:
 
     async def _plain(self, tp: TopicPartition, owned: Owned, checkpoint: Checkpoint) -> None:
         if checkpoint.parts is not None and not owned.tenured:
-            # the group refuses this commit of a zombie, and nobody else writes with the number
-            # written down here
+            # the group refuses this commit from a zombie, so only the owner uses the number
+            # that is stored here
             owned.note = msgspec.structs.replace(owned.note, tenure=owned.note.tenure + 1)
             committed = owned.committed
             await self.hub.source.commit({tp: (committed, owned.metadata(committed))})

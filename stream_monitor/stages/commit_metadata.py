@@ -76,7 +76,7 @@ def read_note(tp: TopicPartition, metadata: str) -> tuple[Note, dict[int, int]]:
     Raises
     ------
     StateError
-        Something else stands there.
+        The metadata is not a note.
 
     Examples
     --------
