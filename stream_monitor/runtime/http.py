@@ -353,7 +353,8 @@ class _Guests:
 
 def _drop(guest: Any) -> None:
     if isinstance(guest.transport, asyncio.WriteTransport):
-        guest.transport.abort()  # not closed gracefully, because that would wait until the client reads the rest
+        # `close` would wait until the client reads the rest
+        guest.transport.abort()
 
 
 class _Refused(asyncio.Protocol):
