@@ -53,7 +53,7 @@ def test_compare_with_the_peers_that_need_no_more_than_the_tests_do(kafka: Any) 
         "--peers",
         "columnar",
         "--seconds",
-        "20",
+        "60",
     )
     rows = [line.split("|") for line in out.splitlines()[2:]]
     assert [(row[1].strip(), row[2].strip().split(":")[0]) for row in rows] == [
