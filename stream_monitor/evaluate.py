@@ -19,6 +19,8 @@ from stream_monitor.alerts import event
 from stream_monitor.alerts.event import Alert
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.events.observations import Arrivals, arrived, unpack
+from stream_monitor.experiments.calls import Record
+from stream_monitor.experiments.registry import Experiments
 from stream_monitor.join.join import Join
 from stream_monitor.join.ring_snapshot import parts_of, segments_of
 from stream_monitor.join.rows import Pairs
@@ -91,6 +93,7 @@ class Shard:
         self.separation = Separation(self.registry, self.join)
         self.alerts = Alerts()
         self.bounds = Bounds()
+        self.experiments = Experiments(settings.limits.pending, self._label_delay_ms)
         self.outbox: list[Out] = []
         self.tells_history = True
         self._dirty: dict[int, int] = {}
@@ -140,11 +143,17 @@ class Shard:
         fresh = self.outcomes.unseen(observations)
         self.outcomes.date(observations, fresh, now_ms)
         self.registry.state.log_ms = now_ms
-        predictions, labels, parts = self.separation.separate(observations, fresh)
+        predictions, labels, parts, events = self.separation.separate(observations, fresh)
         joined = self.join.apply(predictions, labels, now_ms if came_ms is None else came_ms)
         self.outcomes.joined(joined.duplicate, len(labels.row), joined.outcomes)
         self._deliver(parts, joined.duplicate, now_ms)
         self._deliver_pairs(joined.pairs, now_ms)
+        if events or self.experiments.state.of_model:
+            times = np.broadcast_to(now_ms if came_ms is None else came_ms, len(observations.rows))
+            taken = Record(
+                parts, predictions, joined, times, self.versions, self.separation.texts.names
+            )
+            self.experiments.fold(taken, events)
         self._reduce_due()
 
     def _advance(self, time_ms: int) -> int:
@@ -228,6 +237,10 @@ class Shard:
         ):
             self._judge(verdict)
         self._tell(self.alerts.tick(self.log_time_ms))
+        self.outbox += self.experiments.tick(self.log_time_ms, self.join.state.rows)
+
+    def _label_delay_ms(self, model: str) -> int:
+        return self.settings.of(model).labels.max_delay_ms
 
     # ---- what is told
 
@@ -289,6 +302,7 @@ class Shard:
         for version in self.versions:
             version.settle(self._judge)
         self._tick()
+        self.outbox += self.experiments.close(self.log_time_ms, self.join.state.rows)
 
     # ---- snapshot
 
@@ -320,6 +334,7 @@ class Shard:
             texts=self.separation.texts.names,
             alerts=self.alerts,
             bounds=self.bounds,
+            experiments=self.experiments.state,
             outbox=self.outbox,
             dirty=self._dirty,
         )
@@ -364,5 +379,6 @@ class Shard:
             segments_of(parts),
         )
         shard.join.wait([version.settings.labels.max_delay_ms for version in shard.versions])
+        shard.experiments.state = form.experiments
         shard._dirty = form.dirty
         return shard

@@ -18,6 +18,7 @@ from xxhash import xxh3_64_intdigest
 
 from stream_monitor.events.cells import Cells, Texts, remap, text_indices
 from stream_monitor.events.decode import Decoded, Decoder, GroupKey, Groups
+from stream_monitor.events.lifecycle import LifecycleDecoder
 from stream_monitor.events.observations import ROW, Arrivals, Group, Head, arrived, pack
 from stream_monitor.verdicts import Reject
 
@@ -80,6 +81,7 @@ class Ingest:
             topic: Decoder(topic, self._groups, self._texts, max_record_bytes)
             for topic in ("predictions", "labels")
         }
+        self._of_lifecycle = LifecycleDecoder(self._groups, max_record_bytes)
         self._chunks: list[Chunk] = []
         self.rows = 0
         self.newest_ms: dict[str, list[NDArray[np.int64]]] = {}
@@ -100,7 +102,7 @@ class Ingest:
         ----------
         source : str
             Names the source partition (topic id and partition); rows carry it.
-        kind : {"predictions", "labels"}
+        kind : {"predictions", "labels", "lifecycle"}
         values : sequence of bytes or None
             Values of the records; None is a tombstone.
         offsets, times_ms : (n,) int64
@@ -115,7 +117,8 @@ class Ingest:
         self.newest_ms.pop(source, None)
         for start in range(0, len(values), CHUNK_RECORDS):
             part = slice(start, start + CHUNK_RECORDS)
-            decoded = self._decoders[kind].decode(values[part], times_ms[part])
+            decoder = self._of_lifecycle if kind == "lifecycle" else self._decoders[kind]
+            decoded = decoder.decode(values[part], times_ms[part])
             rejects += (
                 [r._replace(index=r.index + start) for r in decoded.rejects]
                 if start

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.events.observations import LABEL, Observations
+from stream_monitor.events.observations import LABEL, LIFECYCLE, Observations
 from stream_monitor.metrics.samples import Sample
 
 KINDS = ("predictions", "labels")
@@ -56,9 +56,9 @@ class Outcomes(msgspec.Struct):
         seen = len(rows) - int(fresh.sum())
         if seen:
             kinds = np.array([g.kind for g in observations.head.groups])[rows["group"][~fresh]]
-            labels = int((kinds == LABEL).sum())
+            labels, events = (int((kinds == kind).sum()) for kind in (LABEL, LIFECYCLE))
             self.counts["labels", "seen"] += labels
-            self.counts["predictions", "seen"] += seen - labels
+            self.counts["predictions", "seen"] += seen - labels - events
         return fresh
 
     def date(self, observations: Observations, fresh: NDArray[np.bool_], now_ms: int) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.arrays import Int
 from stream_monitor.events.cells import ABSENT, ABSENT_CELL, Cells, Texts, remap, tags, text_indices
-from stream_monitor.events.observations import FAILURE, LABEL, Observations
+from stream_monitor.events.observations import FAILURE, LABEL, LIFECYCLE, Observations
 from stream_monitor.join.join import Join
 from stream_monitor.join.rows import LabelRows, Predictions
 from stream_monitor.join.store import ANY
@@ -43,6 +43,8 @@ class Separated(NamedTuple):
     labels: LabelRows
     parts: list[Part]
     """In the order of `predictions`."""
+    events: list[tuple[int, str]]
+    """Events of experiments: place in the record, and JSON."""
 
 
 class Separation:
@@ -58,6 +60,7 @@ class Separation:
         predictions: list[Predictions] = []
         labels: list[LabelRows] = []
         parts: list[Part] = []
+        events: list[tuple[int, str]] = []
         everything = bool(fresh.all())
         for block in obs.blocks:
             kept = np.arange(len(block.rows)) if everything else np.flatnonzero(fresh[block.rows])
@@ -67,8 +70,15 @@ class Separation:
             at = block.rows[kept]
             rows = obs.rows[at]
             kind = kinds[rows["group"]]
-            is_label = kind == LABEL
-            for mine, of_labels in ((is_label, True), (~is_label, False)):
+            is_label, is_event = kind == LABEL, kind == LIFECYCLE
+            if is_event.any():
+                events += [
+                    (row, obs.head.groups[group].version or "")
+                    for row, group in zip(
+                        at[is_event].tolist(), rows["group"][is_event].tolist(), strict=True
+                    )
+                ]
+            for mine, of_labels in ((is_label, True), (~is_label & ~is_event, False)):
                 if not mine.any():
                     continue
                 here: Any = slice(None) if mine.all() else np.flatnonzero(mine)
@@ -93,13 +103,15 @@ class Separation:
                         )
                     )
                     parts.append(Part(taken, version, failed if failed.any() else None))
-        return Separated(_joined_predictions(predictions), _joined_labels(labels), parts)
+        joined = _joined_predictions(predictions), _joined_labels(labels)
+        return Separated(*joined, parts, sorted(events))
 
     def _codes(self, obs: Observations) -> tuple[Int, Int, Int]:
         """Kind, version code and model code of each group of the record."""
         kinds, codes, models = [], [], []
         for group in obs.head.groups:
-            model = self.registry.model(group.model) if group.model else ANY
+            names_model = group.model and group.kind != LIFECYCLE  # an event makes no model known
+            model = self.registry.model(group.model) if names_model else ANY
             version = (
                 ANY
                 if group.version is None or model == ANY

@@ -13,6 +13,7 @@ import msgspec
 
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.errors import StateError
+from stream_monitor.experiments.registry import ExperimentsState
 from stream_monitor.join.store import StoreForm
 from stream_monitor.monitors.bounds import Bounds
 from stream_monitor.monitors.registry import RegistryForm
@@ -46,6 +47,7 @@ class ShardForm(msgspec.Struct):
     """Of outcomes of predictions, by their number in the join."""
     alerts: Alerts
     bounds: Bounds
+    experiments: ExperimentsState
     outbox: list[Out]
     dirty: dict[int, int]
     """By version code: since when rows wait to be reduced (log time, ms)."""

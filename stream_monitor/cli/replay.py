@@ -21,6 +21,7 @@ from stream_monitor.cli.terminal import readable, reading
 from stream_monitor.config import load
 from stream_monitor.errors import InputError
 from stream_monitor.inputs.options import InputOptions
+from stream_monitor.offline.experiment_file import experiment_events, merged
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,6 +50,15 @@ POINTS = 300
     help="Write the records that could not be used to this file (JSON Lines).",
 )
 @click.option(
+    "--experiment",
+    metavar="FILE",
+    help="Judge an experiment: the `experiment_started` event (JSON). The rows have `variant` and "
+    "`unit`.",
+)
+@click.option(
+    "--verdicts", metavar="FILE", help="Write the verdicts on it to this file (JSON Lines)."
+)
+@click.option(
     "--fail-on",
     type=click.Choice(["warning", "critical"]),
     help="Exit 1 if an alert of this severity or worse fired, or if most of the input could not be "
@@ -68,15 +78,21 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
     """  # noqa: D301, E501
     settings = load(given["config"], os.environ)
     options = options_of(given, table, settings.core)
-    for option in ("alerts", "summary", "report", "dead_letters"):
+    for option in ("alerts", "summary", "report", "dead_letters", "verdicts"):
         _check_writable(option, given[option])
-    replay, read, found = _replayed(settings, options, points=POINTS if given["report"] else 0)
+    if given["verdicts"] and not given["experiment"]:
+        raise InputError("--verdicts needs --experiment, the event that starts the experiment")
+    experiment = experiment_events(given["experiment"]) if given["experiment"] else []
+    points = POINTS if given["report"] else 0
+    replay, read, found = _replayed(settings, options, points, experiment)
     summary, alerts = replay.summary(), replay.alerts()
     events = [json.loads(alert) for alert in alerts]
     if given["alerts"]:
         _write(given["alerts"], b"".join(alert + b"\n" for alert in alerts))
     if given["summary"]:
         _write(given["summary"], json.dumps(summary, indent=2).encode() + b"\n")
+    if given["verdicts"]:
+        _write(given["verdicts"], b"".join(line + b"\n" for line in replay.verdicts()))
     if given["dead_letters"]:
         _write(
             given["dead_letters"],
@@ -160,7 +176,10 @@ def _letter(letter: Refused) -> dict[str, Any]:
 
 
 def _replayed(
-    settings: Settings, options: InputOptions, points: int
+    settings: Settings,
+    options: InputOptions,
+    points: int,
+    experiment: list[tuple[dict[str, Any], int | None]],
 ) -> tuple[Replay, list[str], list[Note]]:
     """All events of the input, folded; returns how the input was read, and the outcome."""
     from stream_monitor.config.baseline_files import file_profiles
@@ -177,7 +196,7 @@ def _replayed(
         replay = Replay(
             settings, profiles, span_ms=max((events.last_ms or 0) - first_ms, 0), points=points
         )
-        replay.feed(events)
+        replay.feed(merged(events, experiment))
         replay.close()
         summary = replay.summary()
         unlabelled = events.unlabelled

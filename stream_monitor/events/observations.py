@@ -22,7 +22,8 @@ from stream_monitor.errors import StateError
 from stream_monitor.events.cells import Cells
 
 MAGIC = b"SMO\x01"
-PREDICTION, LABEL, FAILURE = 0, 1, 2
+PREDICTION, LABEL, FAILURE, LIFECYCLE = range(4)
+"""Kinds of rows; one of `lifecycle` is an event of an experiment."""
 ROW = np.dtype(
     [("source", "<u2"), ("group", "<u2"), ("offset", "<i8"), ("id", "<u8"), ("time", "<i8")]
 )
@@ -35,7 +36,8 @@ time in ms.
 class Group(NamedTuple):
     """
     What rows have in common: kind of event, model (empty in a label that names none), version
-    (None in a label that names none), and which layout their cells have.
+    (None in a label that names none; of an event of `lifecycle` its JSON), and which layout their
+    cells have.
     """
 
     kind: int

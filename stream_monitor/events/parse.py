@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from stream_monitor.events.cells import TEXT_MAX_CHARS, Texts, box, feature_named
+from stream_monitor.events.cells import TEXT_MAX_CHARS, Texts, box, feature_named, unit_cell
 from stream_monitor.events.observations import FAILURE, LABEL, PREDICTION
 
 EARLIEST_MS = 946_684_800_000
@@ -289,9 +289,10 @@ def _details(fields: dict[str, Any], texts: Texts) -> dict[str, float]:
         if type(value) is not str:
             raise Bad("wrong_type", f"segment `{name[:40]}` must be a string, not {_named(value)}")
         cells[f"segments.{name[:TEXT_MAX_CHARS]}"] = texts[value]
-    for name in ("variant", "unit"):
-        if fields.get(name) is not None:
-            cells[name] = texts[_text(fields, name, TEXT_MAX_CHARS)]
+    if fields.get("variant") is not None:
+        cells["variant"] = texts[_text(fields, "variant", TEXT_MAX_CHARS)]
+    if fields.get("unit") is not None:
+        cells["unit"] = unit_cell(_text(fields, "unit", TEXT_MAX_CHARS))
     return cells
 
 

@@ -28,11 +28,14 @@ from stream_monitor.events.cells import (
     Texts,
     box,
     feature_named,
+    unit_cell,
 )
 from stream_monitor.events.parse import EARLIEST_MS, ID_MAX, MODEL_MAX, TIMESTAMP_MAX, VERSION_MAX
 
 Scalar = None | bool | int | float | str
 COLUMNS_MAX = 2_000
+UNIT = "u"
+"""Of a column: its texts become hashes."""
 """A wider event is always read by `parse`."""
 SPARSE_MIN, SPARSE = 64, 4
 """More fields than this, and more than so many times those of an event: sparse."""
@@ -247,9 +250,9 @@ def plan_of(signature: tuple[tuple[str, str], ...]) -> Plan:
         add("latency_ms", "latency_ms", "n")
     for i, (name, kinds) in enumerate(parts["segments"]):
         add(f"segments.{name}", f"segments.c{i}", kinds)
-    for name in ("variant", "unit"):
+    for name, kinds in (("variant", "s"), ("unit", UNIT)):
         if name in top:
-            add(name, name, "s")
+            add(name, name, kinds)
     features = parts["features"]
     if features and all(set(kinds) <= {"n", "z"} for _, kinds in features):
         columns += [f"features.{feature_named(name)}" for name, _ in features]
@@ -290,6 +293,10 @@ def matrix(plan: Plan, events: list[Any], texts: Texts) -> Cells:
 
 
 def _column(values: Iterable[Any], kinds: str, texts: Texts, n: int) -> Cells:
+    if kinds == UNIT:
+        return np.fromiter(
+            (ABSENT_CELL if v is UNSET else unit_cell(v) for v in values), np.float64, n
+        )
     if kinds == "n":
         return np.fromiter(values, np.float64, n)
     if "s" in kinds and not set(kinds) & {"n", "b"}:

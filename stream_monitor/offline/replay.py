@@ -181,11 +181,11 @@ class Replay:
             shard.tells_history = False
         self.pace = Pace.of(core, span_ms)
         self.history: list[Point] = []
-        self.offsets = Counter({"predictions": 0, "labels": 0})
+        self.offsets = Counter({"lifecycle": 0, "predictions": 0, "labels": 0})
         self.dead_letters: list[Refused] = []
         self.out: list[Out] = []
         self.log_time_ms = 0
-        self._waiting: dict[str, list[tuple[bytes, int]]] = {"predictions": [], "labels": []}
+        self._waiting: dict[str, list[tuple[bytes, int]]] = {kind: [] for kind in self.offsets}
         self._events = 0
         self._began_ms, self._longest_ms = 0, inf
         self._recent: deque[int] = deque(maxlen=self.pace.least_rows)
@@ -286,6 +286,10 @@ class Replay:
     def alerts(self) -> list[bytes]:
         """Alert events so far, in order."""
         return [o.value for o in self.out if o.topic == "alerts"]
+
+    def verdicts(self) -> list[bytes]:
+        """Verdicts on experiments so far, in order (`experiment_verdict` events)."""
+        return [o.value for o in self.out if o.topic == "lifecycle"]
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`."""

@@ -1,0 +1,79 @@
+"""
+Records of `lifecycle` that belong into the log that is folded: the events of experiments.
+
+Rule of the file: a change of weights must have one place among the calls of its model, so it goes
+the way of any row. All other events of `lifecycle` are for others and are left out. Whether an
+experiment can work is decided where it is folded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
+
+from stream_monitor.events.decode import Columns, Decoded, Groups
+from stream_monitor.events.observations import LIFECYCLE
+from stream_monitor.events.parse import Bad, load
+from stream_monitor.verdicts import Reject
+
+FORWARDED = frozenset(("experiment_started", "experiment_changed", "experiment_stopped"))
+
+
+class LifecycleDecoder:
+    """
+    Decodes records of `lifecycle`.
+
+    Parameters
+    ----------
+    groups : Groups
+        Shared with the decoders of the same stage; an event is a group of its own.
+    bytes_max : int, bytes
+        Larger records are rejected.
+    """
+
+    def __init__(self, groups: Groups, bytes_max: int) -> None:
+        self.groups, self.bytes_max = groups, bytes_max
+
+    def decode(self, values: Sequence[bytes | None], times_ms: NDArray[np.int64]) -> Decoded:
+        """Rows without cells; `times_ms` are the records' timestamps."""
+        rejects: list[Reject] = []
+        place: list[int] = []
+        groups: list[int] = []
+        ids: list[int] = []
+        for i, value in enumerate(values):
+            if value is None:
+                continue
+            try:
+                event = load(value, self.bytes_max)
+                model = _model_of(event) if event.get("type") in FORWARDED else ""
+            except Bad as e:
+                rejects.append(Reject(i, e.reason, str(e)))
+                continue
+            if model:
+                text = msgspec.json.encode(event)
+                groups.append(self.groups[LIFECYCLE, model, text.decode(), ()])
+                ids.append(xxh3_64_intdigest(text))
+                place.append(i)
+        at = np.array(place, np.int64)
+        rows = Columns(
+            (),
+            at,
+            np.array(groups, np.int64),
+            np.array(ids, np.uint64),
+            times_ms[at],
+            np.empty((len(at), 0)),
+        )
+        others = len(values) - len(at) - len(rejects)
+        return Decoded([rows], rejects, others, 0, 0)
+
+
+def _model_of(event: dict[str, Any]) -> str:
+    model = event.get("model")
+    if type(model) is not str or not model:
+        raise Bad("missing_field", "`model` is missing, or is no text")
+    return model

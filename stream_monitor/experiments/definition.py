@@ -1,0 +1,322 @@
+"""
+What an experiment is: its events on `lifecycle`, read and checked.
+
+Rule of the file: pure functions of an event. What cannot work is refused with the key, its value
+and the way out; everything but the weights is fixed at the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from stream_monitor.errors import InputError
+from stream_monitor.events.parse import text_time
+from stream_monitor.windows.names import duration_ms
+
+TYPES = ("experiment_started", "experiment_changed", "experiment_stopped")
+"""Types of events that change an experiment; INGEST puts them into the log that is folded."""
+SLOTS = 10_000
+"""Weights are whole hundredths of a percent."""
+ARMS_MAX, OUTCOMES_MAX, PHASES_MAX, NAME_CHARS_MAX = 8, 6, 32, 128
+DURATION_MS = (86_400_000, 14 * 86_400_000)
+Scale = Literal["linear", "log"]
+Goal = Literal["better", "not worse"]
+
+WORSE_WHEN_GREATER = frozenset(
+    ("latency_ms", "error", "error_rate", "absolute_error", "squared_error", "brier")
+)
+"""Metrics of which less is better; of all others more is."""
+SHARES = frozenset(("accuracy", "error_rate", "error"))
+"""Metrics whose values are 0 or 1."""
+OF_LABELS = frozenset(
+    ("accuracy", "error_rate", "label", "absolute_error", "squared_error", "brier")
+)
+"""Metrics that need the label; the others are known when the call is answered."""
+
+
+class Arm(msgspec.Struct, frozen=True):
+    """One of the things that are compared."""
+
+    name: str
+    version: str | None = None
+    """Rows without a `variant` that have this version belong to it."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What arms are compared by."""
+
+    metric: str
+    effect: float
+    """
+    The smallest difference that matters, in units of the metric; with `scale: log` relative (0.05
+    is 5 %). It fixes the shape of the sequence and is the margin of `not worse`.
+    """
+    scale: Scale | None = None
+    """`log` compares geometric means; by default for `latency_ms`."""
+    goal: Goal = "better"
+    better: Literal["more", "less"] | None = None
+    """By default known of the metric."""
+    cap: float | None = None
+    """Greater values count as this one. Take it from the time before the experiment."""
+
+    @property
+    def is_log(self) -> bool:
+        """Whether ratios of geometric means are compared."""
+        return (self.scale or ("log" if self.metric == "latency_ms" else "linear")) == "log"
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        better = self.better or ("less" if self.metric in WORSE_WHEN_GREATER else "more")
+        return 1 if better == "more" else -1
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its values are 0 and 1."""
+        return self.metric in SHARES
+
+    @property
+    def needs_label(self) -> bool:
+        """Whether it is known only when the label has come."""
+        return self.metric in OF_LABELS
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """The event that begins an experiment, as it is written."""
+
+    model: str
+    experiment: str
+    arms: tuple[Arm | str, ...]
+    primary: Outcome
+    weights: dict[str, float] | None = None
+    guards: tuple[Outcome, ...] = ()
+    unit: str = "user"
+    """What was randomised; `event` says that every call is a unit of its own."""
+    maturity: str | int = 0
+    duration: tuple[str | int, str | int] | None = None
+    alpha: float = 0.05
+    alpha_guard: float = 0.01
+    alpha_mismatch: float = 0.001
+    steps: tuple[float, ...] = ()
+    at: str | None = None
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    """An experiment that was checked."""
+
+    model: str
+    name: str
+    arms: tuple[Arm, ...]
+    """The first is the control."""
+    weights: tuple[int, ...]
+    """Of the first phase, in hundredths of a percent, by arm."""
+    outcomes: tuple[Outcome, ...]
+    """The first is the primary one."""
+    unit: str
+    maturity_ms: int
+    least_ms: int
+    """Nothing is promoted earlier."""
+    longest_ms: int
+    """Later it is inconclusive."""
+    alpha: float
+    alpha_guard: float
+    alpha_mismatch: float
+    steps: int
+    """Phases that were planned; 0: none."""
+    at_ms: int
+    """Calls before this event time do not count; 0: all do."""
+
+
+class Changed(NamedTuple):
+    """New weights, by name of the arm."""
+
+    model: str
+    name: str
+    weights: dict[str, float]
+
+
+def definition_of(event: Mapping[str, Any]) -> Definition:
+    """
+    The experiment of an `experiment_started` event.
+
+    Parameters
+    ----------
+    event : mapping
+        The JSON object; unknown keys are ignored, as consumers of events do.
+
+    Raises
+    ------
+    InputError
+        It cannot work; the message names the key, its value and what would be right.
+
+    Examples
+    --------
+    >>> found = definition_of(
+    ...     {
+    ...         "type": "experiment_started",
+    ...         "model": "fraud",
+    ...         "experiment": "fraud-17",
+    ...         "arms": ["control", "b"],
+    ...         "weights": {"control": 99, "b": 1},
+    ...         "primary": {"metric": "accuracy", "effect": 0.02},
+    ...     }
+    ... )
+    >>> found.weights, found.outcomes[0].sign, found.least_ms
+    ((9900, 100), 1, 86400000)
+    """
+    if event.get("type", "experiment_started") != "experiment_started":
+        raise InputError(f"`type` must be experiment_started, not {event['type']!r}")
+    try:
+        started = msgspec.convert(event, Started)
+    except msgspec.ValidationError as e:
+        raise InputError(f"experiment_started: {e}") from None
+    arms = tuple(Arm(a) if isinstance(a, str) else a for a in started.arms)
+    names = [arm.name for arm in arms]
+    _check_names(started, names)
+    outcomes = (started.primary, *started.guards)
+    _check_outcomes(outcomes)
+    _check_risks(started)
+    least_ms, longest_ms = (
+        DURATION_MS
+        if started.duration is None
+        else [_duration("duration", value) for value in started.duration]
+    )
+    if least_ms > longest_ms:
+        raise InputError(
+            f"`duration` is [least, longest]: {started.duration[0]!r} is longer than "  # type: ignore[index]
+            f"{started.duration[1]!r}"  # type: ignore[index]
+        )
+    equal = {name: 100 / len(names) for name in names}
+    return Definition(
+        model=started.model,
+        name=started.experiment,
+        arms=arms,
+        weights=shares_of(started.weights, names) if started.weights else _nearly(equal),
+        outcomes=outcomes,
+        unit=started.unit,
+        maturity_ms=_duration("maturity", started.maturity),
+        least_ms=least_ms,
+        longest_ms=longest_ms,
+        alpha=started.alpha,
+        alpha_guard=started.alpha_guard,
+        alpha_mismatch=started.alpha_mismatch,
+        steps=len(started.steps),
+        at_ms=_time(started.at),
+    )
+
+
+def _check_names(started: Started, names: list[str]) -> None:
+    for key, value in (("model", started.model), ("experiment", started.experiment)):
+        if not 1 <= len(value) <= NAME_CHARS_MAX:
+            raise InputError(f"`{key}` must have 1 to {NAME_CHARS_MAX} characters")
+    if not 2 <= len(names) <= ARMS_MAX:
+        raise InputError(f"`arms` must be 2 to {ARMS_MAX}, the control first, not {names}")
+    if len(set(names)) < len(names) or "" in names:
+        raise InputError(f"`arms` must have different names that are not empty, not {names}")
+    versions = [a.version for a in started.arms if isinstance(a, Arm) and a.version is not None]
+    if len(set(versions)) < len(versions):
+        raise InputError(f"`arms` must have different versions, not {versions}")
+
+
+def _check_outcomes(outcomes: tuple[Outcome, ...]) -> None:
+    if len(outcomes) > OUTCOMES_MAX:
+        raise InputError(f"at most {OUTCOMES_MAX} outcomes, `primary` included")
+    metrics = [o.metric for o in outcomes]
+    if len(set(metrics)) < len(metrics):
+        raise InputError(f"each metric once, in `primary` or in `guards`, not {metrics}")
+    for o in outcomes:
+        if not 0 < o.effect < float("inf"):
+            raise InputError(
+                f"`effect` of {o.metric} must be greater than 0, not {o.effect:g}: it is the "
+                "smallest difference that matters"
+            )
+        if o.is_share and o.effect >= 1:
+            raise InputError(
+                f"`effect` of {o.metric} is a difference of shares and must be less than 1, not "
+                f"{o.effect:g}"
+            )
+        if o.is_share and o.is_log:
+            raise InputError(f"{o.metric} is 0 or 1 and has no logarithm: leave `scale` out")
+
+
+def _check_risks(started: Started) -> None:
+    for key in ("alpha", "alpha_guard", "alpha_mismatch"):
+        value = getattr(started, key)
+        if not 0 < value < 1:
+            raise InputError(f"`{key}` must be between 0 and 1, not {value:g}")
+    if len(started.steps) > PHASES_MAX:
+        raise InputError(f"`steps` may be {PHASES_MAX} at most")
+
+
+def shares_of(weights: Mapping[str, float], names: list[str]) -> tuple[int, ...]:
+    """
+    Weights in percent as whole hundredths of a percent, by arm.
+
+    Raises
+    ------
+    InputError
+        They are of other arms, not whole hundredths, or do not add up to 100.
+
+    Examples
+    --------
+    >>> shares_of({"b": 0.5, "control": 99.5}, ["control", "b"])
+    (9950, 50)
+    """
+    if set(weights) != set(names):
+        raise InputError(f"`weights` must be those of the arms {names}, not of {sorted(weights)}")
+    found = []
+    for name in names:
+        exact = weights[name] * SLOTS / 100
+        if not 0 <= exact <= SLOTS or abs(exact - round(exact)) > 1e-6:
+            raise InputError(
+                f"`weights.{name}` must be whole hundredths of a percent from 0 to 100, not "
+                f"{weights[name]:g}"
+            )
+        found.append(round(exact))
+    if sum(found) != SLOTS:
+        raise InputError(f"`weights` must add up to 100, not {sum(found) * 100 / SLOTS:g}")
+    return tuple(found)
+
+
+def _nearly(weights: Mapping[str, float]) -> tuple[int, ...]:
+    """Equal weights; what cannot be divided goes to the first arms."""
+    n = len(weights)
+    return tuple(SLOTS // n + (i < SLOTS % n) for i in range(n))
+
+
+def _duration(key: str, value: str | int) -> int:
+    found = 0 if value == 0 else duration_ms(str(value))
+    if found is None or found < 0:
+        raise InputError(f"`{key}` must be a duration such as 10d, 36h or 30m, not {value!r}")
+    return found
+
+
+def _time(at: str | None) -> int:
+    found = 0 if at is None else text_time(at)
+    if found is None:
+        raise InputError(f"`at` must be an RFC 3339 time with an offset, not {at!r}")
+    return found
+
+
+def changed_of(event: Mapping[str, Any]) -> Changed:
+    """
+    The change of an `experiment_changed` event.
+
+    Raises
+    ------
+    InputError
+        A key is missing or of another type.
+    """
+    try:
+        return Changed(
+            msgspec.convert(event.get("model"), str),
+            msgspec.convert(event.get("experiment"), str),
+            msgspec.convert(event.get("weights"), dict[str, float]),
+        )
+    except msgspec.ValidationError as e:
+        raise InputError(
+            f"experiment_changed needs `model`, `experiment` and `weights`: {e}"
+        ) from None

@@ -1,0 +1,292 @@
+"""
+One experiment as a fold of the log: calls and labels in, sums by unit and races out.
+
+Rule of the file: weights that are in force at a row are the null hypothesis of all that is exact,
+so a change of weights begins a new phase at its place in the log. Sums by unit begin again with
+each phase; races of first failures and the sample ratio go on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.arrays import Bool, Float, Int
+from stream_monitor.experiments.definition import SLOTS, Definition
+from stream_monitor.experiments.outcomes import of_labels
+from stream_monitor.experiments.units import Key, Units
+from stream_monitor.experiments.waiting import Waiting
+from stream_monitor.join.rows import Pairs
+from stream_monitor.stats import failure_race
+from stream_monitor.stats.failure_race import Race
+from stream_monitor.stats.sample_ratio import log_evidence_of_mismatch
+
+SETTLE_MS = 60_000
+"""
+After a change of weights nothing is counted for so long (log time), because model servers hear of
+it at different moments.
+"""
+FAILURES, UNLABELLED, UNLABELLED_CONTROL = range(3)
+"""
+Races: of failed calls, and of calls that have no label when they are mature, where the arm or the
+control has more of them.
+"""
+LEFT_OUT = ("unknown_arm", "two_arms", "before_start", "change", "no_unit", "evicted")
+
+
+class Calls(NamedTuple):
+    """Calls of one model in the order of the log; `values` is (outcomes known at once, n)."""
+
+    row: Int
+    """Place in the record."""
+    id: NDArray[np.uint64]
+    version: Int
+    time_ms: Int
+    now_ms: Int
+    unit: Key
+    has_unit: Bool
+    arm: Int
+    """-1: of no arm."""
+    failed: Bool
+    values: Float
+
+    def take(self, at: Any) -> Calls:
+        """Some of the calls."""
+        return Calls(*(c[..., at] for c in self))  # type: ignore[arg-type]  # columns of any type
+
+
+class Experiment(msgspec.Struct, eq=False):
+    """The state of one experiment; `begun` makes a new one."""
+
+    definition: Definition
+    started_ms: int
+    """Log time."""
+    units: Units
+    waiting: Waiting | None
+    """Calls that wait for their labels, where an outcome needs them."""
+    races: list[list[Race]]
+    """By kind of race and arm."""
+    weights: tuple[int, ...]
+    """In force, in hundredths of a percent."""
+    counts: Int
+    """Units that were seen first under the present weights, by arm."""
+    all_units: Int
+    """The same, since the start."""
+    mature: Int
+    """(arms, 2): calls of this phase that are mature, and those that have a label."""
+    shares_at: list[list[float]] = []
+    """By phase: the share of each arm in the traffic of it and the control."""
+    log_e_before: float = 0.0
+    """Evidence of a sample ratio mismatch under the weights before."""
+    left_out: dict[str, int] = {}
+    """Rows that do not count, by reason."""
+    rows: int = 0
+    changed_ms: int = -SETTLE_MS
+    looked_ms: int = 0
+    """Log time of the last look."""
+    stopped: bool = False
+    dirty: bool = True
+    """Something changed since the last look."""
+    told: dict[str, dict[str, int]] = {}
+    """By arm: each verdict that was told, with its phase."""
+
+    @classmethod
+    def begun(
+        cls, definition: Definition, now_ms: int, units_max: int, calls_max: int
+    ) -> Experiment:
+        """
+        An experiment that begins.
+
+        Parameters
+        ----------
+        definition : Definition
+        now_ms : int
+            Log time.
+        units_max, calls_max : int
+            Units that are kept, and calls that wait for labels.
+        """
+        arms = len(definition.arms)
+        labelled = sum(o.needs_label for o in definition.outcomes)
+        none = np.zeros(arms, np.int64)
+        found = cls(
+            definition=definition,
+            started_ms=now_ms,
+            looked_ms=now_ms,
+            units=Units(arms, len(definition.outcomes), units_max),
+            waiting=Waiting(labelled, calls_max) if labelled else None,
+            races=[[failure_race.start() for _ in range(arms - 1)] for _ in range(3)],
+            weights=definition.weights,
+            counts=none,
+            all_units=none.copy(),
+            mature=np.zeros((arms, 2), np.int64),
+        )
+        found._begin_phase()
+        return found
+
+    @property
+    def of_labels(self) -> list[int]:
+        """Outcomes that need a label."""
+        return [i for i, o in enumerate(self.definition.outcomes) if o.needs_label]
+
+    @property
+    def of_calls(self) -> list[int]:
+        """Outcomes that are known at once."""
+        return [i for i, o in enumerate(self.definition.outcomes) if not o.needs_label]
+
+    def _leave_out(self, reason: str, rows: int) -> None:
+        if rows:
+            self.left_out[reason] = self.left_out.get(reason, 0) + rows
+
+    # ---- the split
+
+    @property
+    def phase(self) -> int:
+        """1 from the start, one more with each change of weights."""
+        return self.units.phase
+
+    def _begin_phase(self) -> None:
+        self.units.begin_phase()
+        control = self.weights[0]
+        self.shares_at.append([w / (w + control) if w + control else 0.0 for w in self.weights[1:]])
+        self.mature[:] = 0
+        self.dirty = True
+
+    def reweigh(self, weights: tuple[int, ...], now_ms: int) -> None:
+        """New weights: a new phase."""
+        self.log_e_before = self.log_e_mismatch
+        self.weights, self.counts[:] = weights, 0
+        self.changed_ms = now_ms
+        self._begin_phase()
+
+    @property
+    def log_e_mismatch(self) -> float:
+        """Log evidence that units do not arrive as the weights say."""
+        return self.log_e_before + log_evidence_of_mismatch(self.counts.tolist(), self.weights)
+
+    # ---- rows in
+
+    def take(self, calls: Calls) -> None:
+        """Calls, served and failed, in the order of the log."""
+        self.rows += len(calls.row)
+        counted = self._countable(calls)
+        if not counted.any():
+            return
+        calls = calls.take(np.flatnonzero(counted))
+        row, kept, moved, new = self.units.expose(calls.unit, calls.arm)
+        self._leave_out("two_arms", int(moved.sum()))
+        self.counts += new
+        self.all_units += new
+        calls = calls.take(kept)
+        for values, outcome in zip(calls.values, self.of_calls, strict=True):
+            known = np.flatnonzero(~np.isnan(values))
+            self.units.add(outcome, row[known], values[known])
+        failed = np.flatnonzero(calls.failed)
+        phases = np.full(len(failed), self.phase)
+        self._fall(FAILURES, row[failed], calls.arm[failed], phases)
+        if self.waiting is not None:
+            served = calls.take(np.flatnonzero(~calls.failed))
+            self.waiting.add(
+                served.id, served.version, served.unit, served.arm, self.phase, served.now_ms
+            )
+        self.units.thin()
+        self.dirty = True
+
+    def _countable(self, calls: Calls) -> Bool:
+        reasons = (
+            ("before_start", calls.time_ms < self.definition.at_ms),
+            ("change", calls.now_ms < self.changed_ms + SETTLE_MS),
+            ("unknown_arm", calls.arm < 0),
+        )
+        counted = np.ones(len(calls.row), bool)
+        for reason, out in reasons:
+            self._leave_out(reason, int((counted & out).sum()))
+            counted &= ~out
+        if self.definition.unit != "event":
+            self._leave_out("no_unit", int((counted & ~calls.has_unit).sum()))
+            counted &= calls.has_unit
+        return counted
+
+    def _fall(self, race: int, row: Int, arm: Int, phase: Int) -> None:
+        """First failures of units; the share is that of the phase in which each call was served."""
+        first = self.units.fall(race, row)
+        if not len(first):
+            return
+        shares = np.array(self.shares_at)[phase[first] - 1]
+        for b in range(len(self.definition.arms) - 1):
+            of_two = (arm[first] == 0) | (arm[first] == b + 1)
+            in_arm = arm[first][of_two] == b + 1
+            share = shares[of_two, b]
+            self.races[race][b] = failure_race.advance(self.races[race][b], in_arm, share)
+            if race == UNLABELLED:
+                self.races[UNLABELLED_CONTROL][b] = failure_race.advance(
+                    self.races[UNLABELLED_CONTROL][b], ~in_arm, 1 - share
+                )
+
+    def label(self, pairs: Pairs, texts: list[str]) -> None:
+        """Calls that got a label, or another one, in the order in which they did."""
+        if self.waiting is None:
+            return
+        of, seq = self.waiting.find(pairs.id, pairs.version)
+        if not len(of):
+            return
+        pairs = pairs.take(of)
+        ring = self.waiting.calls
+        mature = self.waiting.is_mature(seq)
+        for o, outcome in enumerate(self.of_labels):
+            values = of_labels(self.definition.outcomes[outcome], pairs, texts)
+            before = ring.get(f"x{o}", seq)
+            ring.put(f"x{o}", seq, values)
+            self._amend(o, outcome, seq[mature], before[mature], values[mature])
+
+    def _amend(self, o: int, outcome: int, seq: Int, before: Float, after: Float) -> None:
+        """Labels of calls that were judged already, each call once."""
+        assert self.waiting is not None
+        ring = self.waiting.calls
+        row = self.units.find(ring.get("unit", seq))
+        here = (row >= 0) & (ring.get("phase", seq) == self.phase)
+        counts = ring.get(f"counts{o}", seq) == 1
+        had, has = ~np.isnan(before), ~np.isnan(after)
+        changed = np.flatnonzero(here & counts & had)
+        dn = np.where(has[changed], 0.0, -1.0)
+        dx = np.where(has[changed], after[changed], 0.0) - before[changed]
+        self.units.correct(outcome, row[changed], dn, dx)
+        ring.put(f"counts{o}", seq[changed[~has[changed]]], 0)
+        late = np.flatnonzero(here & ~counts & ~had & has)
+        ring.put(f"counts{o}", seq[late], self.units.add(outcome, row[late], after[late]))
+        self.dirty = True
+
+    def tick(self, now_ms: int, keep_ms: int) -> None:
+        """Judge the calls that came of age."""
+        if self.waiting is None:
+            return
+        found = self.waiting.mature(now_ms, self.definition.maturity_ms, keep_ms)
+        self._leave_out("evicted", self.waiting.evicted - self.left_out.get("evicted", 0))
+        if not len(found.seq):
+            return
+        self.dirty = True
+        row = self.units.find(found.unit)
+        labelled = ~np.isnan(found.values).all(axis=0)
+        here = (row >= 0) & (found.phase == self.phase)
+        arms = len(self.definition.arms)
+        self.mature[:, 0] += np.bincount(found.arm[here], minlength=arms)
+        self.mature[:, 1] += np.bincount(found.arm[here & labelled], minlength=arms)
+        for o, outcome in enumerate(self.of_labels):
+            known = np.flatnonzero(here & ~np.isnan(found.values[o]))
+            counts = self.units.add(outcome, row[known], found.values[o][known])
+            self.waiting.calls.put(f"counts{o}", found.seq[known], counts)
+        if self.definition.maturity_ms:
+            out = np.flatnonzero((row >= 0) & ~labelled)
+            self._fall(UNLABELLED, row[out], found.arm[out], found.phase[out])
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of units and of calls that wait."""
+        return self.units.memory_bytes + (self.waiting.memory_bytes if self.waiting else 0)
+
+
+def percent_of(weights: tuple[int, ...], names: list[str]) -> dict[str, float]:
+    """Weights as events have them."""
+    return {name: w * 100 / SLOTS for name, w in zip(names, weights, strict=True)}

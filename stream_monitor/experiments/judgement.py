@@ -1,0 +1,247 @@
+"""
+The verdict on each arm, and the evidence for it.
+
+Rule of the file: pure functions of an experiment at a log time. Verdicts in their order:
+`mismatch`, `rollback`, `promote`, `inconclusive`, `continue`. No data is `continue`, never a
+verdict. Everything holds at every look at once, but what is under `fixed_horizon`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple
+
+from stream_monitor.arrays import Float
+from stream_monitor.experiments.definition import Outcome
+from stream_monitor.experiments.experiment import (
+    FAILURES,
+    UNLABELLED,
+    UNLABELLED_CONTROL,
+    Experiment,
+)
+from stream_monitor.stats.confidence_sequences import half_width, log_evidence_above
+from stream_monitor.stats.fixed_horizon import EffectSize, cohens_d, cohens_h, welch
+from stream_monitor.stats.unit_sums import difference, effective_units, rarer_answers
+from stream_monitor.times import HOUR_MS
+
+VerdictName = Literal["continue", "promote", "rollback", "mismatch", "inconclusive"]
+UNITS_MIN, RARER_MIN = 200, 20
+"""
+Effective units of each arm, and of shares so many of the rarer answer in each arm, before an
+interval is judged. A few heavy units count for little.
+"""
+MOVED_SHARE, MOVED_MIN = 0.01, 100
+"""More rows than both from units that another arm had first: that is no experiment."""
+NO_UNIT_SHARE = 0.01
+FIRST_PHASE = 0.95
+
+
+class Contrast(NamedTuple):
+    """An arm against the control, by one outcome."""
+
+    ready: bool
+    estimate: float
+    log_e_worse: float
+    better_by: float
+    """The arm is better by at least so much; negative: not worse than that."""
+    worse_by: float
+    """The arm is worse by at least so much."""
+    step: float
+    evidence: dict[str, Any]
+
+
+class ArmVerdict(NamedTuple):
+    """What is said of an arm, why, and by which numbers."""
+
+    arm: str
+    verdict: VerdictName
+    because: list[str]
+    evidence: dict[str, Any]
+    fixed_horizon: dict[str, Any]
+
+
+def risk_of_phase(steps: int, phase: int) -> float:
+    """
+    The part of the chance of an error that a phase may spend: equal parts where a rollout names
+    its steps (nothing is left for a phase beyond them). Otherwise nearly all is for the first
+    phase, because most experiments have one, and 6 / (π² k²) of the rest for the k-th after it.
+
+    >>> risk_of_phase(4, 1), risk_of_phase(4, 5), risk_of_phase(0, 1), round(risk_of_phase(0, 2), 3)
+    (0.25, 0.0, 0.95, 0.03)
+    """
+    if steps:
+        return 1 / steps if phase <= steps else 0.0
+    later = (1 - FIRST_PHASE) * 6 / (math.pi * max(phase - 1, 1)) ** 2
+    return FIRST_PHASE if phase == 1 else later
+
+
+def look(experiment: Experiment, now_ms: int) -> list[ArmVerdict]:
+    """
+    The verdict on every arm but the control.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    now_ms : int
+        Log time.
+
+    Notes
+    -----
+    About 50 µs an arm and outcome.
+    """
+    return [_of_arm(experiment, b, now_ms) for b in range(1, len(experiment.definition.arms))]
+
+
+def _of_arm(experiment: Experiment, b: int, now_ms: int) -> ArmVerdict:
+    d = experiment.definition
+    risk = risk_of_phase(d.steps, experiment.phase)
+    others = len(d.arms) - 1
+    contrasts = [
+        _contrast(experiment, o, b, d.alpha * risk / others) for o in range(len(d.outcomes))
+    ]
+    guards = (len(d.outcomes) + 1) * others
+    needed = math.log(guards / d.alpha_guard)
+    worse = [
+        outcome.metric
+        for outcome, c in zip(d.outcomes, contrasts, strict=True)
+        if risk and c.ready and c.log_e_worse > needed - math.log(risk)
+    ]
+    if contrasts[0].ready and contrasts[0].worse_by > 0 and d.outcomes[0].metric not in worse:
+        worse.append(d.outcomes[0].metric)
+    race = experiment.races[FAILURES][b - 1]
+    if race.peak > needed:
+        worse.append("failures")
+    evidence: dict[str, Any] = {
+        "failures": {
+            "first": [race.in_control, race.in_arm],
+            "share": experiment.shares_at[-1][b - 1],
+            "e": _exp(race.peak),
+            "needed": guards / d.alpha_guard,
+        }
+    }
+    evidence |= {o.metric: c.evidence for o, c in zip(d.outcomes, contrasts, strict=True)}
+    evidence["sample_ratio"] = {
+        "e": _exp(experiment.log_e_mismatch),
+        "needed": 1 / d.alpha_mismatch,
+    }
+    verdict, because = _verdict(experiment, b, now_ms, contrasts, worse)
+    horizon = {
+        o.metric: c.evidence["fixed_horizon"]
+        for o, c in zip(d.outcomes, contrasts, strict=True)
+        if "fixed_horizon" in c.evidence
+    }
+    for c in contrasts:
+        c.evidence.pop("fixed_horizon", None)
+    return ArmVerdict(d.arms[b].name, verdict, because, evidence, horizon)
+
+
+def _verdict(
+    experiment: Experiment, b: int, now_ms: int, contrasts: list[Contrast], worse: list[str]
+) -> tuple[VerdictName, list[str]]:
+    d, age_ms = experiment.definition, now_ms - experiment.started_ms
+    broken = mismatches(experiment, b)
+    if broken:
+        return "mismatch", broken
+    if worse:
+        return "rollback", worse
+    primary, held = contrasts[0], _held_back(experiment)
+    enough = primary.better_by > (0 if d.outcomes[0].goal == "better" else -primary.step)
+    guarded = all(c.better_by > -c.step for c in contrasts[1:] if c.ready)
+    if primary.ready and enough and guarded and age_ms >= d.least_ms and not held:
+        return "promote", [d.outcomes[0].metric]
+    if age_ms >= d.longest_ms:
+        return "inconclusive", ["duration"]
+    return "continue", held
+
+
+def mismatches(experiment: Experiment, b: int) -> list[str]:
+    """Why no number of the experiment can be trusted; empty where nothing says so."""
+    alpha, found = experiment.definition.alpha_mismatch, []
+    if experiment.log_e_mismatch > -math.log(alpha):
+        found.append("sample_ratio")
+    moved = experiment.left_out.get("two_arms", 0)
+    if moved > max(MOVED_MIN, MOVED_SHARE * experiment.rows):
+        found.append("two_arms")
+    peaks = [experiment.races[r][b - 1].peak for r in (UNLABELLED, UNLABELLED_CONTROL)]
+    if max(peaks) > math.log(2 / alpha):
+        found.append("coverage")
+    return found
+
+
+def _held_back(experiment: Experiment) -> list[str]:
+    """Why nothing is promoted, whatever the numbers say."""
+    found = []
+    if experiment.left_out.get("no_unit", 0) > NO_UNIT_SHARE * experiment.rows:
+        found.append("no_unit")
+    if experiment.left_out.get("evicted", 0):
+        found.append("evicted")
+    return found
+
+
+def _contrast(experiment: Experiment, o: int, b: int, alpha: float) -> Contrast:
+    outcome = experiment.definition.outcomes[o]
+    sums = experiment.units.sums[0, o], experiment.units.sums[b, o]
+    step = math.log1p(outcome.effect) if outcome.is_log else outcome.effect
+    estimate, variance = (float(v) for v in difference(*sums))
+    shown = math.expm1 if outcome.is_log else float
+    evidence: dict[str, Any] = {"alpha": alpha, "ready": False}
+    if outcome.needs_label:
+        evidence["coverage"] = [_share(*experiment.mature[arm].tolist()) for arm in (0, b)]
+    if not 0 < variance < math.inf or not alpha:
+        return Contrast(False, math.nan, 0.0, -math.inf, -math.inf, step, evidence)
+    half = float(half_width(variance, step, alpha))
+    ready = _is_ready(outcome, sums)
+    interval = _bound(shown, estimate - half), _bound(shown, estimate + half)
+    evidence |= {
+        "estimate": shown(estimate),
+        "interval": list(interval),
+        "ready": ready,
+        "effective_units": [round(float(effective_units(s)), 1) for s in sums],
+    }
+    if ready:
+        evidence["fixed_horizon"] = _fixed_horizon(outcome, *sums)
+    log_e = float(log_evidence_above(-outcome.sign * estimate, variance, step))
+    by = outcome.sign * estimate
+    return Contrast(ready, estimate, log_e, by - half, -by - half, step, evidence)
+
+
+def _fixed_horizon(outcome: Outcome, control: Float, arm: Float) -> dict[str, Any]:
+    """What a textbook says; it is valid at one planned look, and at no other."""
+    found: dict[str, Any] = {
+        **welch(control, arm)._asdict(),
+        **_effect("d", cohens_d(control, arm)),
+    }
+    if outcome.is_share:
+        found |= _effect("h", cohens_h(control, arm))
+    return found
+
+
+def _effect(name: str, found: EffectSize) -> dict[str, Any]:
+    return {name: found.estimate, f"{name}_interval": [found.low, found.high]}
+
+
+def _is_ready(outcome: Outcome, sums: tuple[Any, Any]) -> bool:
+    enough = min(float(effective_units(s)) for s in sums) >= UNITS_MIN
+    return enough and (
+        not outcome.is_share or min(float(rarer_answers(s)) for s in sums) >= RARER_MIN
+    )
+
+
+def _bound(shown: Any, value: float) -> float | None:
+    """An end of an interval; None where it is infinite, which JSON has no number for."""
+    found = shown(value) if value < 700 else math.inf
+    return found if math.isfinite(found) else None
+
+
+def _exp(log_e: float) -> float:
+    """Evidence as a number that JSON has."""
+    return math.exp(min(log_e, 700.0))
+
+
+def _share(mature: int, labelled: int) -> float | None:
+    return labelled / mature if mature else None
+
+
+def hours(experiment: Experiment, now_ms: int) -> float:
+    """How long the experiment runs."""
+    return (now_ms - experiment.started_ms) / HOUR_MS

@@ -1,0 +1,119 @@
+"""
+Rows as outcomes: what a call, or its label, says of the arm that served it.
+
+Rule of the file: pure functions of columns; NaN where there is no outcome. Values are rounded to
+2^-20 of their unit, so that sums do not depend on the order of rows until they are very great.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.arrays import Bool, Float, Int
+from stream_monitor.events.cells import ABSENT_CELL, class_text
+from stream_monitor.experiments.definition import Definition, Outcome
+from stream_monitor.join.rows import Pairs
+from stream_monitor.monitors.performance_kind import numbers_of
+from stream_monitor.monitors.rows import Rows, category_of
+
+QUANTUM = 2.0**-20
+LEAST_MS = 1e-3
+"""A logarithm needs a value above 0: faster calls count as this."""
+
+
+def of_calls(outcome: Outcome, rows: Rows, failed: Bool) -> Float:
+    """
+    Values of an outcome that is known when a call is answered.
+
+    `error` is 1 for a failed call and 0 for an answered one. Any other name is a number of the
+    event: `latency_ms`, `score`, `prediction` or `features.NAME`; failed calls have none.
+    """
+    if outcome.metric == "error":
+        return failed.astype(np.float64)
+    if outcome.metric not in rows.columns:
+        return np.full(len(failed), np.nan)
+    found = numbers_of(rows.cells[rows.columns.index(outcome.metric)], rows.texts)
+    return _ready(outcome, np.where(failed, np.nan, found))
+
+
+def of_labels(outcome: Outcome, pairs: Pairs, texts: list[str]) -> Float:
+    """
+    Values of an outcome that needs the label.
+
+    `accuracy` and `error_rate` compare the class that was answered (without an answer: a score of
+    0.5 or more is class 1) with that of the label; `label` is its number, for what a call earned;
+    `absolute_error` and `squared_error` are those of a regression, `brier` of a score.
+    """
+    if outcome.is_share:
+        right = _is_right(pairs, texts)
+        return right if outcome.metric == "accuracy" else 1 - right
+    label = numbers_of(pairs.label, texts)
+    if outcome.metric == "label":
+        return _ready(outcome, label)
+    if outcome.metric == "brier":
+        return _ready(outcome, (pairs.score - label) ** 2)
+    away = np.abs(numbers_of(pairs.outcome, texts) - label)
+    return _ready(outcome, away if outcome.metric == "absolute_error" else away**2)
+
+
+def _ready(outcome: Outcome, values: Float) -> Float:
+    """Capped, as a logarithm where the scale asks for it, rounded."""
+    out = np.where(np.isfinite(values), values, np.nan)
+    if outcome.cap is not None:
+        out = np.minimum(out, outcome.cap)
+    if outcome.is_log:
+        out = np.log(np.maximum(out, LEAST_MS))
+    found: Float = np.rint(out / QUANTUM) * QUANTUM
+    return found
+
+
+def _is_right(pairs: Pairs, texts: list[str]) -> Float:
+    answered = pairs.outcome.copy()
+    by_score = (answered.view(np.uint64) == np.array([ABSENT_CELL]).view(np.uint64)[0]) & (
+        pairs.score == pairs.score
+    )
+    answered[by_score] = pairs.score[by_score] >= 0.5
+    answers, labels = _class_codes(answered, pairs.label, texts)
+    known = (answers >= 0) & (labels >= 0)
+    return np.where(known, (answers == labels).astype(np.float64), np.nan)
+
+
+def _class_codes(first: Float, other: Float, texts: list[str]) -> tuple[Int, Int]:
+    """Both as codes of classes, however they are spelled; -1 for what is no class."""
+    cells, place = np.unique(np.concatenate([first, other]).view(np.uint64), return_inverse=True)
+    codes: dict[str, int] = {}
+    found = np.array(
+        [
+            -1 if (name := class_text(cell, texts)) is None else codes.setdefault(name, len(codes))
+            for cell in cells.view(np.float64).tolist()
+        ],
+        np.int64,
+    )[place]
+    return found[: len(first)], found[len(first) :]
+
+
+def arms_of(definition: Definition, rows: Rows, versions: list[str]) -> Int:
+    """
+    The arm of each row, -1 where it is of none.
+
+    A `variant` names the arm. A row without one belongs to the arm of its version, if the
+    experiment names versions.
+
+    Parameters
+    ----------
+    definition : Definition
+    rows : Rows
+    versions : list of str
+        Names of the version of each row.
+    """
+    by_version = {a.version: i for i, a in enumerate(definition.arms) if a.version is not None}
+    by_name = {a.name: i for i, a in enumerate(definition.arms)}
+    out = np.array([by_version.get(v, -1) for v in versions], np.int64)
+    if "variant" in rows.columns:
+        cells: NDArray[np.uint64] = rows.cells[rows.columns.index("variant")].view(np.uint64)
+        different, place = np.unique(cells, return_inverse=True)
+        names = [category_of(c, rows.texts) for c in different.view(np.float64).tolist()]
+        arms = np.array([-1 if n is None else by_name.get(n, -1) for n in names])[place]
+        out = np.where(np.array([n is not None for n in names])[place], arms, out)
+    return out
