@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
-from stream_monitor.arrays import Float
 from stream_monitor.experiments.definition import Outcome
 from stream_monitor.experiments.experiment import (
     FAILURES,
@@ -53,11 +52,11 @@ class Contrast(NamedTuple):
 class ArmVerdict(NamedTuple):
     """What is said of an arm, why, and by which numbers."""
 
+    number: int
     arm: str
     verdict: VerdictName
     because: list[str]
     evidence: dict[str, Any]
-    fixed_horizon: dict[str, Any]
 
 
 def risk_of_phase(steps: int, phase: int) -> float:
@@ -125,14 +124,7 @@ def _of_arm(experiment: Experiment, b: int, now_ms: int) -> ArmVerdict:
         "needed": 1 / d.alpha_mismatch,
     }
     verdict, because = _verdict(experiment, b, now_ms, contrasts, worse)
-    horizon = {
-        o.metric: c.evidence["fixed_horizon"]
-        for o, c in zip(d.outcomes, contrasts, strict=True)
-        if "fixed_horizon" in c.evidence
-    }
-    for c in contrasts:
-        c.evidence.pop("fixed_horizon", None)
-    return ArmVerdict(d.arms[b].name, verdict, because, evidence, horizon)
+    return ArmVerdict(b, d.arms[b].name, verdict, because, evidence)
 
 
 def _verdict(
@@ -198,22 +190,27 @@ def _contrast(experiment: Experiment, o: int, b: int, alpha: float) -> Contrast:
         "ready": ready,
         "effective_units": [round(float(effective_units(s)), 1) for s in sums],
     }
-    if ready:
-        evidence["fixed_horizon"] = _fixed_horizon(outcome, *sums)
     log_e = float(log_evidence_above(-outcome.sign * estimate, variance, step))
     by = outcome.sign * estimate
     return Contrast(ready, estimate, log_e, by - half, -by - half, step, evidence)
 
 
-def _fixed_horizon(outcome: Outcome, control: Float, arm: Float) -> dict[str, Any]:
-    """What a textbook says; it is valid at one planned look, and at no other."""
-    found: dict[str, Any] = {
-        **welch(control, arm)._asdict(),
-        **_effect("d", cohens_d(control, arm)),
-    }
-    if outcome.is_share:
-        found |= _effect("h", cohens_h(control, arm))
-    return found
+def fixed_horizon(experiment: Experiment, b: int) -> dict[str, dict[str, Any]]:
+    """
+    What a textbook says of an arm, by metric; it is valid at one planned look, and at no other.
+
+    Two proportions are the same contrast. With `scale: log` it is of the logarithms.
+    """
+    out = {}
+    for o, outcome in enumerate(experiment.definition.outcomes):
+        control, arm = experiment.units.sums[0, o], experiment.units.sums[b, o]
+        if _is_ready(outcome, (control, arm)):
+            found: dict[str, Any] = welch(control, arm)._asdict()
+            found |= _effect("d", cohens_d(control, arm))
+            out[outcome.metric] = found | (
+                _effect("h", cohens_h(control, arm)) if outcome.is_share else {}
+            )
+    return out
 
 
 def _effect(name: str, found: EffectSize) -> dict[str, Any]:

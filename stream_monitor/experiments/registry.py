@@ -24,7 +24,7 @@ from stream_monitor.experiments.definition import (
     shares_of,
 )
 from stream_monitor.experiments.experiment import Experiment
-from stream_monitor.experiments.judgement import ArmVerdict, hours, look
+from stream_monitor.experiments.judgement import ArmVerdict, fixed_horizon, hours, look
 from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import Out
 
@@ -212,6 +212,6 @@ def verdict_event(experiment: Experiment, found: ArmVerdict, now_ms: int, log_po
         "unit": d.unit,
         "left_out": {reason: n for reason, n in experiment.left_out.items() if n},
         "evidence": found.evidence,
-        "fixed_horizon": found.fixed_horizon,
+        "fixed_horizon": fixed_horizon(experiment, found.number),
     }
     return Out("lifecycle", d.model.encode(), msgspec.json.encode(event))

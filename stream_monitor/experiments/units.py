@@ -39,7 +39,8 @@ class UnitsForm(msgspec.Struct):
     keep: int
     phase: int
     columns: dict[str, NDArray[Any]]
-    """Of the table; the sums are made of them again."""
+    """Of the table."""
+    sums: NDArray[np.float64]
 
 
 class Units(Packed[UnitsForm]):
@@ -212,6 +213,7 @@ class Units(Packed[UnitsForm]):
             keep=int(self.keep),
             phase=self.phase,
             columns={n: table.rows(n, table.tail, table.head) for n in table.dtypes},
+            sums=self.sums,
         )
 
     @classmethod
@@ -220,7 +222,7 @@ class Units(Packed[UnitsForm]):
         found.keep, found.phase = np.uint64(form.keep), form.phase
         columns = dict(form.columns)
         found.table.append(columns.pop("id"), **columns)
-        found._sum_again()
+        found.sums = form.sums  # made again of the units they would have other last digits
         return found
 
 

@@ -35,13 +35,6 @@ NOT_IMPORTED = {
     "stream_monitor.metrics.page": "makes docs/metrics.md; tests/unit/test_metrics_page.py holds that to it",  # noqa: E501
     "stream_monitor.exports.topics_page": "makes docs/topics.md",
     "stream_monitor.exports.configuration_page": "makes docs/configuration.md",
-    **dict.fromkeys(
-        (
-            "stream_monitor.stats.failure_race",
-            "stream_monitor.stats.sample_ratio",
-        ),
-        "experiments (issue 12): the fold that takes them is being built",
-    ),
 }
 DOCSTRINGS_TO_MEND = {"stream_monitor/monitors/segments.py: codes: cells"}
 """Two parameters on one line."""
