@@ -26,15 +26,15 @@ def stream(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
 def episodes(values: np.ndarray, *, binary: bool, confirmed: bool) -> dict[str, list[int]]:
     """Rows at which each method fired (or an episode was confirmed)."""
     signal = Signal("x", METHODS)
-    signal.binary = binary
+    signal.state.binary = binary
     out: dict[str, list[int]] = {m: [] for m in METHODS}
     if not confirmed:
         return {m: d.update(values).tolist() for m, d in signal.detectors.items()}
     for start in range(0, len(values), 500):
-        before = {m: e.last_row for m, e in signal.episodes.items()}
+        before = {m: e.last_row for m, e in signal.state.episodes.items()}
         part = values[start : start + 500]
         signal.update(part, np.arange(start, start + len(part)))
-        for m, e in signal.episodes.items():
+        for m, e in signal.state.episodes.items():
             if e.last_row > before[m]:
                 out[m].append(e.last_row)
     return out
