@@ -67,6 +67,34 @@ def test_detector_benchmarks_run() -> None:
     assert "false alarms" in bench("quality.py", "--values", "20000", "--seeds", "1")
 
 
+def test_the_harness_of_experiments_sees_a_wrong_analysis() -> None:
+    """An analysis by event tells equal arms apart; that by unit does not, on the same rows."""
+    lines = bench("experiments.py", "--table", "aa", "--runs", "12", "--row", "Pareto activity in")
+    name, ours, by_event, peeking = (
+        c.strip() for c in lines.splitlines()[-1].strip("|").split("|")
+    )
+    assert name == "Pareto activity in bursts"
+    assert float(ours.partition("%")[0]) < 20
+    assert float(by_event.partition("%")[0]) > 50
+    assert peeking.count("%") == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        ("burn-in", "yes/no 90 %, 50%"),
+        ("power", "90→85"),
+        ("canary", "2.0%, 5%"),
+        ("sample-ratio", "55%"),
+    ],
+)
+def test_tables_of_experiments_are_printed(table: str, row: str) -> None:
+    lines = bench("experiments.py", "--table", table, "--runs", "3", "--row", row).splitlines()
+    cells = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    assert len(cells) == 3
+    assert {len(row) for row in cells} == {len(cells[0])}
+
+
 def test_the_router_is_timed_and_compared_with_the_remainder() -> None:
     printed = bench("bench_router.py", "--keys", "200", "--rounds", "3")
     costs = {line[:26].strip(): float(line.split()[-2]) for line in printed.splitlines()[1:]}
