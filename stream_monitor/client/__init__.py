@@ -30,9 +30,17 @@ from stream_monitor.client.allocation import SLOTS, Ranges, reassign, shares
 from stream_monitor.client.asgi import MonitorMiddleware, header
 from stream_monitor.client.buffer import Counts
 from stream_monitor.client.events import LABELS, PREDICTIONS, label, prediction
+from stream_monitor.client.following import Follower
 from stream_monitor.client.monitoring import Answer, Call, Monitor, current_call
 from stream_monitor.client.routing import Key, Router, point
 from stream_monitor.client.sending import Sender
+from stream_monitor.client.sources import (
+    Source,
+    follow_aiokafka,
+    follow_confluent,
+    follow_file,
+    follow_url,
+)
 
 __all__ = [
     "LABELS",
@@ -42,13 +50,19 @@ __all__ = [
     "AsyncSender",
     "Call",
     "Counts",
+    "Follower",
     "Key",
     "Monitor",
     "MonitorMiddleware",
     "Ranges",
     "Router",
     "Sender",
+    "Source",
     "current_call",
+    "follow_aiokafka",
+    "follow_confluent",
+    "follow_file",
+    "follow_url",
     "header",
     "label",
     "point",

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from contextlib import suppress
 from typing import NamedTuple
+
+from stream_monitor.client.forking import register
 
 LOG = logging.getLogger("stream_monitor.client")
 LOG_EVERY_S = 60.0
@@ -65,7 +65,7 @@ class Buffer:
         self._events_max, self._bytes_max = events_max, bytes_max
         self._closed = False
         self._begin()
-        _ALL.add(self)
+        register(self)
 
     def put(self, topic: str, value: bytes, key: bytes | None = None) -> bool:
         """
@@ -129,6 +129,10 @@ class Buffer:
 
     # ---- for the classes that send
 
+    def after_fork(self) -> None:
+        """Begin empty: what waits is sent by the parent."""
+        self._begin()
+
     def _wake(self) -> None:
         """Tell the sending side, which found nothing to do, that an event waits."""
 
@@ -173,15 +177,3 @@ class Buffer:
 
 def _words(error: BaseException | str) -> str:
     return error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-
-
-_ALL: weakref.WeakSet[Buffer] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for buffer in list(_ALL):
-        buffer._begin()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
-    os.register_at_fork(after_in_child=_after_fork)

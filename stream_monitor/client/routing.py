@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any, Protocol, SupportsIndex
 from uuid import UUID
 
-from stream_monitor.client.allocation import SLOTS, Ranges, checked, reassign
+from stream_monitor.client.allocation import SLOTS, Ranges, checked, reassign, shares
 
 Key = str | bytes | UUID | SupportsIndex
 """What is routed: a user, a session. Its text is the `unit` of the event."""
@@ -299,6 +299,10 @@ def _ranges(
     # The order of the arms decides, not that of the object: JSON may be written in another order.
     ordered = {name: weights[name] for name in arms or weights if name in weights}
     control = next(iter(arms)) if arms else None
+    slots = shares(ordered)
+    if any(abs(100 * ordered[name] - n) > 1e-6 for name, n in slots.items()):
+        percent = {name: n / 100 for name, n in slots.items()}
+        raise ValueError(f"weights: must add up to 100 (percent), got {weights!r}; write {percent}")
     return reassign(before.ranges if before is not None else [], ordered, control=control)
 
 

@@ -171,6 +171,7 @@ class TestFromEvent:
             ({"ranges": None, "weights": {"control": 99, "b": -1}}, "weights.b"),
             ({"ranges": None, "weights": {"control": 99.995, "b": 0.005}}, "weights.control"),
             ({"ranges": None, "weights": {"control": 0, "b": 0}}, "weights"),
+            ({"ranges": None, "weights": {"control": 3, "b": 1}}, "weights: must add up to 100"),
         ],
     )
     def test_a_wrong_event_is_told_by_its_key(self, fault, key):

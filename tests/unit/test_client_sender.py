@@ -30,7 +30,7 @@ def _impatient(monkeypatch):
     monkeypatch.setattr("stream_monitor.client.aiosending.RETRIES_S", (0.0, 0.0))
 
 
-class Producer:
+class FewPlaces:
     """As confluent-kafka's: a queue with few places that `poll` frees."""
 
     def __init__(self, places: int = 10) -> None:
@@ -63,7 +63,7 @@ class TestThread:
 
     @pytest.mark.parametrize("as_method", [False, True])
     def test_a_producer_with_a_full_queue_is_polled(self, as_method):
-        producer = Producer()
+        producer = FewPlaces()
         with Sender(producer.produce if as_method else producer) as sender:
             for i in range(500):
                 sender.put("predictions", b"%d" % i)
@@ -127,7 +127,7 @@ class TestThread:
         assert (sender.counts().sent, len(tries)) == (1, 3)
 
     def test_what_was_not_delivered_is_counted(self):
-        producer = Producer()
+        producer = FewPlaces()
         producer.left = 7
         with Sender(producer) as sender:
             sender.put("predictions", b"x")

@@ -143,7 +143,7 @@ def bootstrap():
         assert not broker.broker.errors, "a client was not understood"
 
 
-class Monitor(NamedTuple):
+class Monitoring(NamedTuple):
     """A configuration, and how to run a command with it."""
 
     path: Path
@@ -164,7 +164,7 @@ def monitor(bootstrap, tmp_path, request):
     path = tmp_path / "monitor.yaml"
     path.write_text(f"kafka: {{bootstrap_servers: '{bootstrap}', topic_prefix: '{prefix}'}}\n")
 
-    return Monitor(
+    return Monitoring(
         path, Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix))
     )
 
