@@ -379,6 +379,8 @@ class Shard:
             segments_of(parts),
         )
         shard.join.wait([version.settings.labels.max_delay_ms for version in shard.versions])
+        if changed:
+            shard.join.evict()
         shard.experiments.state = form.experiments
         shard._dirty = form.dirty
         return shard

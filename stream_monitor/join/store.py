@@ -168,6 +168,13 @@ class Store:
             ring.put("kind", seqs[over], EXPIRED)
             self.state.delay_of = delays
             self.state.expired_to = dict.fromkeys(delays_ms, ring.tail)
+
+    def evict(self) -> None:
+        """
+        Down to the limit at once: another one takes effect.
+
+        Otherwise it happens at places of the log, and a restart is none of them.
+        """
         self._evict()
         self._evict_labels()
 

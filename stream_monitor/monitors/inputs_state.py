@@ -77,6 +77,7 @@ def restore(
         The fences that follow the rows do too.
     """
     inputs.rows, inputs.unknown, inputs.unknown_at = form.rows, form.unknown, form.unknown_at
+    inputs.extends = form.extends
     inputs.uniques |= {name: u for name, u in form.uniques.items() if name in inputs.uniques}
     if form.panes is None or form.totals is None:
         inputs.waiting = form.waiting
@@ -94,6 +95,6 @@ def restore(
     inputs.panes.lay_out(take, put, inputs.layout.width)
     inputs.totals[put] = form.totals[take]
     form.late.rows = inputs.late.rows  # a setting, which counts from now on
-    inputs.extends, inputs.late = form.extends, form.late
+    inputs.late = form.late
     if form.fences is not None and not fences_anew:
         inputs.fences.load(form.fences)

@@ -155,9 +155,7 @@ class PerformanceWindows:
             self.counted and self.counted.task != "binary" and len(self.counted.score_classes) > 2
         ):
             candidates = max(candidates, 1 + scored)
-        classes = self.sums.classes
-        while classes < len(self.classes):
-            classes = min(2 * classes, CLASSES_MAX)
+        classes = self._places(self.sums)
         if (classes, candidates) != (self.sums.classes, self.sums.candidates):
             old, self.sums = self.sums, ClassSums(classes, candidates, self.sums.bins)
             self.state.layout = Layout(classes, candidates)
@@ -243,8 +241,19 @@ class PerformanceWindows:
         if isinstance(self.sums, RegressionSums):
             return self.sums.metrics(sums)
         assert self.counted is not None
-        task = self.counted.reading().task
-        return getattr(self.sums, task)(sums, self._positive(self.counted))  # type: ignore[no-any-return]
+        of, task, read = self.sums, self.counted.reading().task, self._positive(self.counted)
+        if max(read.positive, read.negative) >= of.classes:
+            # classes of the version that came since this slice had its last row
+            of = ClassSums(self._places(of), of.candidates, of.bins)
+            sums = of.converted(sums[None], self.sums)[0]
+        return getattr(of, task)(sums, read)  # type: ignore[no-any-return]
+
+    def _places(self, sums: ClassSums) -> int:
+        """For how many classes there must be room: all that the version has."""
+        classes = sums.classes
+        while classes < len(self.classes):
+            classes = min(2 * classes, CLASSES_MAX)
+        return classes
 
     def contradicted(self, name: str) -> tuple[int, int] | None:
         """

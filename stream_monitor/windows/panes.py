@@ -228,6 +228,7 @@ class Panes(Packed[PanesForm]):
         self.sums, self.width = sums, width
 
     def packed(self) -> PanesForm:
+        self._compact()  # so that it does not show when somebody looked at a window last
         there = slice(self.used)
         return PanesForm(
             watermark_ms=self.watermark_ms,
