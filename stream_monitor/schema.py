@@ -9,23 +9,24 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
-REJECT_REASONS = (
-    *(
-        "invalid_json",
-        "not_an_object",
-        "missing_field",
-        "wrong_type",
-        "out_of_range",
-        "too_large",
-        "too_deep",
-    ),
-    *("corrupt_batch", "unknown_format", "ended_worker"),
-)
-"""Reasons for a dead letter; a closed set."""
+Reason = Literal[
+    "invalid_json",
+    "not_an_object",
+    "missing_field",
+    "wrong_type",
+    "out_of_range",
+    "too_large",
+    "too_deep",
+    "corrupt_batch",
+    "unknown_format",
+    "ended_worker",
+]
+"""Why a record is a dead letter: a closed set."""
+REJECT_REASONS: tuple[Reason, ...] = get_args(Reason)
 REPLICAS = 3
 """Number of replicas of every topic, if there are enough brokers."""
 

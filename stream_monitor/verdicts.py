@@ -8,9 +8,11 @@ events, and EVALUATE returns `Out` records. Nothing is computed here.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from msgspec import Struct
+
+from stream_monitor.schema import Reason
 
 Kind = Literal[
     "performance",
@@ -25,7 +27,8 @@ Kind = Literal[
     "freshness",
 ]
 Level = Literal["ok", "info", "warning", "critical"]
-LEVELS: tuple[Level, ...] = ("ok", "info", "warning", "critical")
+LEVELS: tuple[Level, ...] = get_args(Level)
+Direction = Literal["up", "down"]
 
 
 class AlertKey(NamedTuple):
@@ -76,7 +79,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     clear: bool
     value: float
     threshold: float
-    direction: Literal["up", "down"] | None
+    direction: Direction | None
     window: Span
     summary: str
     baseline_id: str = ""
@@ -103,10 +106,10 @@ class Reject(NamedTuple):
     """
     A record that cannot be used.
 
-    `reason` is of the closed set `schema.REJECT_REASONS`; `message` is for people.
+    `message` is for people.
     """
 
     index: int  # type: ignore[assignment]
     """Position of the record in its batch."""
-    reason: str
+    reason: Reason
     message: str

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from stream_monitor.times import rfc3339
-from stream_monitor.verdicts import AlertKey, Verdict
+from stream_monitor.verdicts import AlertKey, Direction, Kind, Level, Verdict
 
 Status = Literal["firing", "updated", "resolved"]
 
@@ -31,8 +31,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     fingerprint: str
     status: Status
-    severity: str
-    kind: str
+    severity: Level
+    kind: Kind
     model: str
     version: str
     segment: dict[str, str] | None
@@ -41,7 +41,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     value: float | None
     threshold: float | None
     reference: str
-    direction: str | None
+    direction: Direction | None
     window: Window
     starts_at: str
     ends_at: str | None
@@ -72,7 +72,7 @@ def _segment(key: AlertKey) -> dict[str, str] | None:
 
 
 def alert_of(
-    verdict: Verdict, status: Status, severity: str, starts_ms: int, ends_ms: int | None, n: int
+    verdict: Verdict, status: Status, severity: Level, starts_ms: int, ends_ms: int | None, n: int
 ) -> Alert:
     """The event of the `n`-th transition of an episode that began at `starts_ms`."""
     key, mark = verdict.key, fingerprint(verdict.key)

@@ -21,8 +21,8 @@ from typing import Literal
 
 import msgspec
 
-from stream_monitor.alerts.event import Alert, alert_of
-from stream_monitor.verdicts import LEVELS, AlertKey, Verdict
+from stream_monitor.alerts.event import Alert, Status, alert_of
+from stream_monitor.verdicts import LEVELS, AlertKey, Direction, Level, Verdict
 
 State = Literal["inactive", "pending", "firing"]
 Input = Literal["bad", "fair", "good"]
@@ -60,7 +60,7 @@ class Episode(msgspec.Struct, array_like=True):
     since_ms: int = 0
     """Log time at which the state began, ms."""
     starts_ms: int = -1
-    severity: str = "ok"
+    severity: Level = "ok"
     n: int = 0
     """
     Number of steps published since `starts_ms`: of this episode, and of an earlier one that began
@@ -71,7 +71,7 @@ class Episode(msgspec.Struct, array_like=True):
     told_summary: str = ""
     worst: float = 0.0
     """The greatest badness of the episode."""
-    direction: str = ""
+    direction: Direction | Literal[""] = ""
     quiet_until_ms: int = 0
     """Log time at which the cooldown ends, ms."""
     heard_ms: int = 0
@@ -113,7 +113,7 @@ class Alerts(msgspec.Struct):
     """
 
     episodes: dict[AlertKey, Episode] = {}
-    counts: Counter[str] = msgspec.field(default_factory=Counter)
+    counts: Counter[Status] = msgspec.field(default_factory=Counter)
     """Number of events, by status."""
 
     def observe(self, verdict: Verdict, now_ms: int) -> list[Alert]:
@@ -210,7 +210,7 @@ class Alerts(msgspec.Struct):
         self,
         episode: Episode,
         verdict: Verdict,
-        status: Literal["firing", "updated", "resolved"],
+        status: Status,
         now_ms: int,
     ) -> Alert:
         episode.told_ms, episode.told_value, episode.told_summary = (

@@ -19,6 +19,7 @@ import numpy as np
 
 from stream_monitor.events.cells import TEXT_MAX_CHARS, Texts, box, feature_named, unit_cell
 from stream_monitor.events.observations import FAILURE, LABEL, PREDICTION
+from stream_monitor.schema import Reason
 
 EARLIEST_MS = 946_684_800_000
 """
@@ -70,7 +71,7 @@ def model_of(value: bytes) -> str | None:
 class Bad(Exception):  # noqa: N818 - control flow inside this package, never shown
     """A record that cannot be used."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 

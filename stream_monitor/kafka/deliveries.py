@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.kafka import inflating
 from stream_monitor.kafka.clocks import BY_BROKER
+from stream_monitor.schema import Reason
 
 inflating.bound()
 READ_COMMITTED = 1
@@ -61,7 +62,7 @@ class Broken(NamedTuple):
     start: int
     end: int
     """The offset after the batch; -1 if its end is unknown."""
-    reason: str
+    reason: Reason
     """`corrupt_batch`, or `too_large` if it would decompress beyond the limits."""
     message: str
 

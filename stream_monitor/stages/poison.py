@@ -21,6 +21,7 @@ from pathlib import Path
 from aiokafka import TopicPartition
 
 from stream_monitor.kafka.deliveries import Broken
+from stream_monitor.schema import Reason
 
 TRIES = 3
 """A record that has ended the process this often is set aside."""
@@ -31,7 +32,7 @@ processed, because a bad record often comes again.
 """
 MARK_S = 2
 """Time limit for the commit that a tenure begins, s. Opening does not wait any longer."""
-REASON = "ended_worker"
+REASON: Reason = "ended_worker"
 MESSAGE_MAX_CHARS = 1_000
 FAILED_MAX = 100
 """Greatest number of entries in the metadata of a commit; a broker accepts 4 KiB."""
@@ -95,7 +96,7 @@ def summary(error: BaseException) -> str:
     )
 
 
-def letter_headers(tp: TopicPartition, offset: int, reason: str, message: str) -> Headers:
+def letter_headers(tp: TopicPartition, offset: int, reason: Reason, message: str) -> Headers:
     """Headers of a dead letter."""
     return [
         ("__connect.errors.topic", tp.topic.encode()),

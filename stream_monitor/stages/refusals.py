@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from stream_monitor.events.parse import model_of
 from stream_monitor.metrics.samples import Sample
-from stream_monitor.schema import REJECT_REASONS
+from stream_monitor.schema import REJECT_REASONS, Reason
 from stream_monitor.settings import OTHER, CoreSettings
 
 
@@ -31,11 +31,11 @@ class Refusals:
 
     def __init__(self, core: CoreSettings) -> None:
         self.core = core
-        self.by_reason: Counter[tuple[str, str]] = Counter()
+        self.by_reason: Counter[tuple[str, Reason]] = Counter()
         self.by_model: Counter[str] = Counter()
         """Refused predictions by model; those without a readable model have the empty name."""
 
-    def count(self, kind: str, reason: str, value: bytes = b"") -> None:
+    def count(self, kind: str, reason: Reason, value: bytes = b"") -> None:
         """Count one record of `predictions` or `labels`."""
         self.by_reason[kind, reason] += 1
         if kind != "predictions":

@@ -21,6 +21,7 @@ from stream_monitor.events.cells import Texts
 from stream_monitor.events.observations import unpack
 from stream_monitor.events.parse import PARSERS, Bad
 from stream_monitor.ingest import Ingest, home
+from stream_monitor.schema import Reason
 
 RECORD_MS = 1_760_000_100_000
 BYTES_MAX = 100_000
@@ -158,7 +159,7 @@ def rows_of(ingest: Ingest) -> dict[int, list[Row]]:
     return out
 
 
-def alone(kind: str, values: list[bytes]) -> tuple[dict[int, list[Row]], list[tuple[int, str]]]:
+def alone(kind: str, values: list[bytes]) -> tuple[dict[int, list[Row]], list[tuple[int, Reason]]]:
     """What `parse` makes of each record by itself."""
     from xxhash import xxh3_64_intdigest
 

@@ -76,7 +76,7 @@ async def test_a_dead_letter_waits_while_the_buffer_is_full(
         TopicPartition("predictions", 0),
         "predictions",
         records,
-        [Reject(0, "not_json", "cut off")],
+        [Reject(0, "invalid_json", "cut off")],
     )
     assert producer.tries == 3
 

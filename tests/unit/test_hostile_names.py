@@ -17,6 +17,7 @@ from stream_monitor.ingest import Ingest
 from stream_monitor.metrics.catalogue import CATALOGUE
 from stream_monitor.monitors.baseline import baseline_key
 from stream_monitor.runtime.exporter import Exporter
+from stream_monitor.schema import Reason
 from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Segment
 
 T0 = 1_760_000_000_000
@@ -34,7 +35,7 @@ NAMES = {
 }
 
 
-def exposed(name: str) -> tuple[str, Shard, list[str]]:
+def exposed(name: str) -> tuple[str, Shard, list[Reason]]:
     """
     `/metrics` after some events that bear the name wherever they can, the state, and the reasons of
     the dead letters.

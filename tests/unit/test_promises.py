@@ -6,24 +6,29 @@ import ast
 import json
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import numpy as np
 import pytest
 
 import stream_monitor
+from stream_monitor.alerts.event import Alert, Status
 from stream_monitor.detectors.base import METHODS
 from stream_monitor.evaluate import Shard
+from stream_monitor.events.parse import Bad
 from stream_monitor.ingest import Ingest, tick
+from stream_monitor.kafka.deliveries import Broken
 from stream_monitor.metrics.catalogue import CATALOGUE
 from stream_monitor.metrics.page import LABELS
 from stream_monitor.metrics.samples import Sample
 from stream_monitor.monitors.containment import MONITORS
 from stream_monitor.outcomes import LABEL_OUTCOMES
-from stream_monitor.schema import REJECT_REASONS, topics
+from stream_monitor.schema import REJECT_REASONS, Reason, topics
 from stream_monitor.settings import Baseline, CoreSettings, Drift, Limits, ModelSettings, Segment
-from stream_monitor.verdicts import Kind
+from stream_monitor.stages.poison import letter_headers
+from stream_monitor.stages.refusals import Refusals
+from stream_monitor.verdicts import Direction, Kind, Level, Reject
 
 PACKAGE = Path(stream_monitor.__file__).parent
 MODULES = {
@@ -34,6 +39,13 @@ T0 = 1_760_000_000_000
 Event = dict[str, Any]
 NOT_IN_THE_SCENARIO: dict[str, str] = {}
 """Families that no scenario here makes, each with its reason."""
+
+
+SETS_OF_ALERTS: dict[str, list[str | None]] = {
+    "status": list(get_args(Status)),
+    "severity": [level for level in get_args(Level) if level != "ok"],
+    "direction": [*get_args(Direction), None],
+}
 
 
 def constants(*folders: str) -> set[str]:
@@ -142,7 +154,26 @@ def test_every_kind_of_alert_is_made():
     assert schema["properties"]["kind"]["enum"] == list(get_args(Kind))
 
 
+def test_every_status_severity_and_direction_of_an_alert_is_made():
+    """Nothing else can be: these are types, and the type checker reads all the code."""
+    schema = topics()["alerts"].schema
+    assert schema is not None
+    promised = {name: schema["properties"][name]["enum"] for name in SETS_OF_ALERTS}
+    assert promised == SETS_OF_ALERTS
+    for values in SETS_OF_ALERTS.values():
+        assert {v for v in values if v} <= constants(
+            "monitors/", "alerts/lifecycle.py", "settings.py"
+        )
+    hints = get_type_hints(Alert)
+    assert hints["status"] == Status
+    assert (hints["severity"], hints["kind"]) == (Level, Kind)
+    assert hints["direction"] == Direction | None
+
+
 def test_every_reason_is_given():
+    """Nothing else can be: who makes a reject or a dead letter is asked for a `Reason`."""
+    for made in (Reject, Broken, Bad.__init__, letter_headers, Refusals.count):
+        assert get_type_hints(made)["reason"] == Reason
     assert set(REJECT_REASONS) <= constants("events/", "kafka/", "stages/")
     headers = topics()["dead-letters"].headers
     assert headers is not None
