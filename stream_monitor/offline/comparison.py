@@ -155,7 +155,7 @@ def _every_look(
     if effect is None:
         effect, source = SMALL * _sd(control), f"{SMALL} standard deviations of the control"
         if not effect > 0:
-            source = "nothing: the control does not vary"
+            effect, source = SMALL * _sd(arm), f"{SMALL} standard deviations of the arm"
     estimate, variance = difference(control, arm)
     known = 0 < effect < math.inf and 0 < variance < math.inf
     half = float(half_width(variance, effect, alpha)) if known else math.nan

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from stream_monitor.errors import InputError
 from stream_monitor.inputs.options import did_you_mean
-from stream_monitor.inputs.written_numbers import Decimal
+from stream_monitor.inputs.written_numbers import Decimal, written
 
 VARIANTS = ("variant", "arm", "group")
 VALUES = ("value", "outcome", "result")
@@ -63,7 +63,7 @@ def roles_of(file: str, names: tuple[str, ...], choice: Choice) -> Roles:
     Raises
     ------
     InputError
-        `value` or `unit` is given, but no column of variants is found.
+        The names are numbers; or `value` or `unit` is given, but no column of variants is found.
 
     Examples
     --------
@@ -72,6 +72,11 @@ def roles_of(file: str, names: tuple[str, ...], choice: Choice) -> Roles:
     >>> sorted(roles_of("r.csv", ("", "a", "b"), Choice()).numbers)
     ['a', 'b']
     """
+    if names and all(map(_is_number, names)):
+        raise InputError(
+            f"{file}: the first line has numbers, {', '.join(names[:4])}; write the names of the "
+            "columns there"
+        )
     is_wide = {choice.control, choice.arm} & set(names)
     variant = choice.variant or (None if is_wide else _called(names, VARIANTS))
     if variant is None:
@@ -87,6 +92,10 @@ def roles_of(file: str, names: tuple[str, ...], choice: Choice) -> Roles:
     rest = [n for n in names if n not in (variant, unit) and not is_index(n)]
     value = choice.value or _called(names, VALUES) or (rest[0] if len(rest) == 1 else None)
     return Roles(variant, unit, value, frozenset([value] if value else []))
+
+
+def _is_number(name: str) -> bool:
+    return written(name) is not None
 
 
 def _called(names: tuple[str, ...], known: tuple[str, ...]) -> str | None:

@@ -8,7 +8,6 @@ counted and said.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -18,13 +17,14 @@ import numpy as np
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.errors import InputError
-from stream_monitor.inputs.columns import Told
+from stream_monitor.inputs.columns import Told, Writing
 from stream_monitor.inputs.csv_files import CsvReader
 from stream_monitor.inputs.files import InputFile, Meter
 from stream_monitor.inputs.json_lines import JsonLinesReader
 from stream_monitor.inputs.notes import notes_of_cells
 from stream_monitor.inputs.options import did_you_mean, parse_path
 from stream_monitor.inputs.readers import Reader
+from stream_monitor.inputs.written_numbers import value_of, written
 from stream_monitor.offline.result_columns import (
     Choice,
     Roles,
@@ -35,6 +35,8 @@ from stream_monitor.offline.result_columns import (
     value_column,
 )
 
+GREATEST = 1e100
+"""Of an outcome: its square, and sums of squares, are numbers too."""
 LOOKED_AT = 1_000
 """So many first rows tell which columns hold numbers."""
 
@@ -136,6 +138,7 @@ class _Reading:
         variant = self.roles.variant
         outcomes = self._by_column() if variant is None else self._by_variant(variant)
         if isinstance(self.reader, CsvReader):
+            self._refuse_two_readings(self.reader)
             used = [c for c in self.reader.learnt if c.name in self.used]
             self.notes += notes_of_cells(used)
         self.notes += self.reader.notes()
@@ -148,9 +151,10 @@ class _Reading:
         """Rows with their number; one that is none is an error."""
         for number, row in enumerate(self.reader.rows()):
             if isinstance(row, bytes):
+                is_csv = isinstance(self.reader, CsvReader)
+                what = f"a row of {len(self.names)} cells" if is_csv else "a JSON object"
                 raise InputError(
-                    f"{self._place(number)}: not a row of {len(self.names)} cells: "
-                    f"{row[:80].decode('utf-8', 'replace')!r}"
+                    f"{self._place(number)}: not {what}: {row[:80].decode('utf-8', 'replace')!r}"
                 )
             if number == 0:
                 self._check(used, row)
@@ -174,18 +178,40 @@ class _Reading:
         """A cell as a number; None where it is missing."""
         if value is None:
             return None
-        if isinstance(value, bool | int | float) and math.isfinite(value):
+        if isinstance(value, bool | int | float) and abs(value) <= GREATEST:
             self._agree(number, column, value)
             return float(value)
         hint = "write 1 and 0, or true and false"
-        if isinstance(value, str) and value.rstrip().endswith("%"):
+        if isinstance(value, str) and ("%" in value or self._is_percent(column)):
             hint = "write all cells of the column with % or none"
         elif isinstance(value, str) and value[:1].isdigit():
             hint = "say --decimal point or --decimal comma if it is one in that writing"
+        elif not isinstance(value, str):
+            hint = f"one of at most {GREATEST:g}"
         raise InputError(
             f"{self._place(number)}: {column}: expected a number, got {value!r}; {hint}, "
             "or leave the cell empty where there is no result"
         )
+
+    def _is_percent(self, column: str) -> bool:
+        learnt = self.reader.learnt if isinstance(self.reader, CsvReader) else []
+        return any(c.percent for c in learnt if c.name == column)
+
+    def _refuse_two_readings(self, reader: CsvReader) -> None:
+        """A column of cells such as 1,234 alone may mean 1.234 or 1234; a note is not enough."""
+        if self.choice.decimal or any(c.evidence().total() for c in reader.learnt):
+            return
+        for column in reader.learnt:
+            for kind, (cell, row) in column.examples.items():
+                if column.name not in self.used or not isinstance(kind, Writing):
+                    continue
+                found = written(cell)
+                if found and value_of(found, "point") != value_of(found, "comma"):
+                    raise InputError(
+                        f"{self._place(row - 1)}: {column.name}: {cell!r} may mean two numbers, "
+                        "and no cell of the file tells which; say it with --decimal point or "
+                        "--decimal comma"
+                    )
 
     def _agree(self, number: int, column: str, value: bool | float) -> None:
         """Truth values and numbers other than 0 and 1 in one column are an error."""

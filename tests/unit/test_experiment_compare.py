@@ -161,6 +161,26 @@ def test_json_lines_and_parquet(compare, tmp_path):
     assert agrees(compare(None, "--json", name="r.parquet"), A, B)
 
 
+def test_cells_with_two_readings_are_read_as_told(compare):
+    text = 'a,b\n"1,234","2,345"\n"1,300","2,100"\n'
+    for decimal, mean in (("point", 1267), ("comma", 1.267)):
+        found = compare(text, "--json", "--decimal", decimal)
+        assert found["control"]["mean"] == pytest.approx(mean)
+    by_others = compare("a;b\n1,234;2,345\n1,5;2,25\n", "--json")
+    assert by_others["control"]["mean"] == pytest.approx(1.367)
+
+
+def test_lines_that_are_no_rows_are_refused(compare):
+    with pytest.raises(InputError, match=r"r.jsonl: row 2: not a JSON object: 'xx'"):
+        compare('{"a": 1, "b": 2}\nxx\n', name="r.jsonl")
+
+
+def test_a_control_that_does_not_vary_has_a_sequence(compare):
+    look = compare("a,b\n1,1\n1,0\n1,1\n", "--json")["every_look"]
+    assert look["effect_from"] == "0.2 standard deviations of the arm"
+    assert look["low"] is not None
+
+
 def test_a_spread_far_below_the_mean_keeps_its_digits(compare):
     a, b = [[1e9 + round(x, 3) for x in y] for y in (A, B)]
     found = compare(columns(a, b, write=repr), "--json")["one_planned_look"]
@@ -220,6 +240,10 @@ def test_few_units_and_equal_values_are_said(compare):
         ("a,b\n1,2\n", ("--effect", "0"), r"--effect 0: expected a number above 0"),
         ("a,b\n1,2\n", ("--effect", "nan"), r"--effect nan: expected a number above 0"),
         ("a,b\n1,2\n", ("--alpha", "5"), r"--alpha 5: expected a number between 0 and 1"),
+        ("0.9,0.8\n0.7,0.6\n", (), r"the first line has numbers, 0.9, 0.8; write the names"),
+        ('a,b\n5,7\n"1,234",8\n', (), r"results.csv:3: a: '1,234' may mean two numbers"),
+        ("a,b\n95%,90%\n0.9,91%\n91%,92%\n", (), r":3: a: .*'0.9'; write all cells .* with %"),
+        ("a,b\n1,2\n1e200,2\n", (), r"results.csv:3: a: expected a number, .*at most 1e\+100"),
         ("", (), r"results.csv: empty"),
         ("a,b\n", (), r"no result|found 0"),
     ],
