@@ -96,17 +96,16 @@ class Sequence:
 
     def ready(self) -> bool:
         return bool(
-            effective_units(self.sums).min() >= self.q.units_min
-            and (not self.q.answers_min or rarer_answers(self.sums).min() >= self.q.answers_min)
+            min(map(effective_units, self.sums)) >= self.q.units_min
+            and (not self.q.answers_min or min(map(rarer_answers, self.sums)) >= self.q.answers_min)
         )
 
     def contrast(self) -> tuple[float, float]:
         of = log_ratio if self.q.scale == "ratio" else difference
-        estimate, variance = of(self.sums[0], self.sums[1])
-        return float(estimate), float(variance)
+        return of(self.sums[0], self.sums[1])
 
     def half(self, variance: float) -> float:
-        return float(half_width(variance, self.q.effect, self.q.alpha))
+        return half_width(variance, self.q.effect, self.q.alpha)
 
     def verdict(self) -> str | None:
         if not self.ready():

@@ -9,9 +9,7 @@ is not defined is None and not a number that looks like one.
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
 from msgspec import Struct
 
 from stream_monitor.arrays import Float
@@ -116,6 +114,7 @@ def compare(results: Results, effect: float | None, alpha: float) -> Comparison:
 
     Examples
     --------
+    >>> import numpy as np
     >>> ones, x = np.ones(4), (np.array([1.0, 2, 4, 9]), np.array([2.0, 3, 5, 9]))
     >>> arms = Arm("control", ones, x[0]), Arm("b", ones, x[1])
     >>> found = compare(Results(*arms, 0.0, False, False, 0, []), effect=1.0, alpha=0.05)
@@ -157,23 +156,22 @@ def _every_look(
         if not effect > 0:
             effect, source = SMALL * _sd(arm), f"{SMALL} standard deviations of the arm"
     estimate, variance = difference(control, arm)
-    known = 0 < effect < math.inf and 0 < variance < math.inf
-    half = float(half_width(variance, effect, alpha)) if known else math.nan
+    half = half_width(variance, effect, alpha) if 0 < effect < math.inf else math.nan
     return EveryLook(
         alpha,
         effect if 0 < effect < math.inf else None,
         source,
-        _known(float(estimate) - half),
-        _known(float(estimate) + half),
+        _known(estimate - half),
+        _known(estimate + half),
         _waits_for(control, arm, yes_no=yes_no),
     )
 
 
 def _waits_for(control: Float, arm: Float, *, yes_no: bool) -> str | None:
-    effective = min(float(effective_units(sums)) for sums in (control, arm))
+    effective = min(effective_units(sums) for sums in (control, arm))
     if effective < EFFECTIVE_UNITS_MIN:
         return f"effective units: {effective:,.0f} of {EFFECTIVE_UNITS_MIN} in each arm"
-    rarer = min(float(rarer_answers(sums)) for sums in (control, arm)) if yes_no else math.inf
+    rarer = min(rarer_answers(sums) for sums in (control, arm)) if yes_no else math.inf
     if rarer < RARER_ANSWERS_MIN:
         return f"the rarer answer: {rarer:,.0f} of {RARER_ANSWERS_MIN} in each arm"
     return None
@@ -181,13 +179,13 @@ def _waits_for(control: Float, arm: Float, *, yes_no: bool) -> str | None:
 
 def _sd(sums: Float) -> float:
     """Standard deviation between units, in units of the mean; NaN of a single one."""
-    variance = float(mean_and_variance(sums)[1])
+    variance = mean_and_variance(sums)[1]
     return math.sqrt(variance * float(sums[0])) if variance < math.inf else math.nan
 
 
 def _numbers(arm: Arm, sums: Float, origin: float) -> ArmNumbers:
-    mean = origin + float(mean_and_variance(sums)[0])
-    effective = float(effective_units(sums))
+    mean = origin + mean_and_variance(sums)[0]
+    effective = effective_units(sums)
     return ArmNumbers(arm.name, int(sums[N]), len(arm.n), mean, _known(_sd(sums)), effective)
 
 
@@ -195,5 +193,5 @@ def _effect(found: EffectSize) -> Effect | None:
     return Effect(*found) if math.isfinite(found.low) else None
 
 
-def _known(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

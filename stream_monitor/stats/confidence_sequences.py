@@ -11,25 +11,20 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from numpy.typing import ArrayLike
-
-from stream_monitor.arrays import Bool, Float
-
 FAR = -5.0
 """Below it the normal tail is a continued fraction; `erfc` takes over above."""
 FRACTION_TERMS = 60
 """Of the continued fraction; at `FAR` the rest is below 1e-16."""
 
 
-def half_width(variance: ArrayLike, effect: float, alpha: float) -> Float:
+def half_width(variance: float, effect: float, alpha: float) -> float:
     """
     Half the width of the normal-mixture confidence sequence around an estimate.
 
     Parameters
     ----------
-    variance : (…) float64
-        Of the estimate, at each look.
+    variance : float
+        Of the estimate.
     effect : float, in units of the estimate
         Least effect that matters. Of a ratio it is log(1 + effect).
     alpha : float, ratio
@@ -37,7 +32,7 @@ def half_width(variance: ArrayLike, effect: float, alpha: float) -> Float:
 
     Returns
     -------
-    (…) float64
+    float
         Infinite where the variance is 0 or infinite: then nothing is known.
 
     Raises
@@ -61,31 +56,32 @@ def half_width(variance: ArrayLike, effect: float, alpha: float) -> Float:
     --------
     Wider than the 1.96 standard errors of one planned look, 0.0098 here, and true at all looks:
 
-    >>> round(float(half_width(0.005**2, effect=0.02, alpha=0.05)), 4)
+    >>> round(half_width(0.005**2, effect=0.02, alpha=0.05), 4)
     0.0153
     """
     _check(effect)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha: expected a number between 0 and 1, got {alpha!r}")
-    known, w = _known(variance)
-    clock = np.log1p(effect * effect / w) - 2 * math.log(alpha)
-    return np.where(known, np.sqrt(w * (1 + w / (effect * effect)) * clock), np.inf)
+    w = variance
+    if not 0 < w < math.inf:
+        return math.inf
+    clock = math.log1p(effect * effect / w) - 2 * math.log(alpha)
+    return math.sqrt(w * (1 + w / (effect * effect)) * clock)
 
 
-def log_evidence_above(estimate: ArrayLike, variance: ArrayLike, effect: float) -> Float:
+def log_evidence_above(estimate: float, variance: float, effect: float) -> float:
     """
     Logarithm of the evidence that the true value is above 0.
 
     Parameters
     ----------
-    estimate, variance : (…) float64
-        At each look.
+    estimate, variance : float
     effect : float, in units of the estimate
         Least effect that matters. Of a ratio it is log(1 + effect).
 
     Returns
     -------
-    (…) float64
+    float
         It exceeds log(1/alpha) at any look with a chance of at most alpha where the truth is 0 or
         below. 0 where the variance is 0 or infinite.
 
@@ -107,17 +103,15 @@ def log_evidence_above(estimate: ArrayLike, variance: ArrayLike, effect: float) 
 
     Examples
     --------
-    >>> above = log_evidence_above([0.02, 0.0, -0.02], 0.005**2, effect=0.02)
-    >>> above.round(2).tolist()
+    >>> [round(log_evidence_above(d, 0.005**2, effect=0.02), 2) for d in (0.02, 0.0, -0.02)]
     [6.81, -1.42, -3.06]
     """
     _check(effect)
-    known, w = _known(variance)
-    given = np.asarray(estimate, np.float64)
-    d = np.where(np.isfinite(given) & known, given, 0.0)
-    z = d / np.sqrt(w * (1 + w / (effect * effect)))
-    found = math.log(2) - 0.5 * np.log1p(effect * effect / w) + _log_tilted_normal(z)
-    return np.where(known & np.isfinite(given), found, 0.0)
+    w = variance
+    if not (0 < w < math.inf and math.isfinite(estimate)):
+        return 0.0
+    z = estimate / math.sqrt(w * (1 + w / (effect * effect)))
+    return math.log(2) - 0.5 * math.log1p(effect * effect / w) + _log_tilted_normal(z)
 
 
 def _check(effect: float) -> None:
@@ -125,14 +119,7 @@ def _check(effect: float) -> None:
         raise ValueError(f"effect: expected a positive number, got {effect!r}")
 
 
-def _known(variance: ArrayLike) -> tuple[Bool, Float]:
-    """Where a variance says something, and the variance with 1 elsewhere."""
-    w = np.asarray(variance, np.float64)
-    known = (w > 0) & (w < np.inf)
-    return known, np.where(known, w, 1.0)
-
-
-def _log_tilted(z: float) -> float:
+def _log_tilted_normal(z: float) -> float:
     """z²/2 + log Φ(z)."""
     if z > 0:
         return z * z / 2 + math.log1p(-math.erfc(z / math.sqrt(2)) / 2)
@@ -142,6 +129,3 @@ def _log_tilted(z: float) -> float:
     for k in range(FRACTION_TERMS, 0, -1):
         rest = -z + k / rest
     return -math.log(rest) - math.log(2 * math.pi) / 2
-
-
-_log_tilted_normal = np.vectorize(_log_tilted, otypes=[np.float64])

@@ -195,7 +195,7 @@ class _Moments(NamedTuple):
 
 def _moments(sums: Float) -> _Moments:
     mean, variance = mean_and_variance(sums)
-    return _Moments(float(sums[0]), float(sums[1]), float(mean), float(variance))
+    return _Moments(float(sums[0]), float(sums[1]), mean, variance)
 
 
 def _with_interval(estimate: float, error: float) -> EffectSize:

@@ -4,11 +4,13 @@ variance between units, and the contrast of two arms.
 
 Rule of the file: the unit (a user, a session) is what was randomised, so it is the only independent
 thing. A unit whose `n` outcomes add up to `x` enters the six sums 1, n, x, n², n·x and x², and
-leaves them with the same terms. Sums are (…, 6) float64, so that all arms and outcomes of an
-experiment are one array.
+leaves them with the same terms. Terms are arrays of any shape, (…, 6) float64; what one arm and
+outcome says is read off its (6,) in plain floats, because a look has few of them.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,17 +49,17 @@ def unit_terms(n: ArrayLike, x: ArrayLike) -> Float:
     return np.stack([(a > 0) * 1.0, a, b, a * a, a * b, b * b], axis=-1)
 
 
-def mean_and_variance(sums: Float) -> tuple[Float, Float]:
+def mean_and_variance(sums: Float) -> tuple[float, float]:
     """
     Mean of an outcome, and the variance of that mean between units.
 
     Parameters
     ----------
-    sums : (…, 6) float64
+    sums : (6,) float64
 
     Returns
     -------
-    mean, variance : (…) float64
+    mean, variance : float
         NaN without outcomes; the variance is infinite below two units, and 0 where the units do
         not differ by more than rounding.
 
@@ -77,77 +79,78 @@ def mean_and_variance(sums: Float) -> tuple[Float, Float]:
     --------
     >>> x = np.array([1.0, 2.0, 4.0, 9.0])
     >>> mean, variance = mean_and_variance(unit_terms(np.ones(4), x).sum(axis=0))
-    >>> float(mean), bool(np.isclose(variance, x.var(ddof=1) / 4))
+    >>> mean, bool(np.isclose(variance, x.var(ddof=1) / 4))
     (4.0, True)
     """
-    units, n, x, nn, nx, xx = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.where(n > 0, x / n, np.nan)
-        squares = xx - 2 * mean * nx + mean * mean * nn
-        noise = EPSILON * (8 + units) * (xx + 2 * np.abs(mean * nx) + mean * mean * nn)
-        between = np.where(squares > noise, squares, 0.0) * units / (units - 1) / (n * n)
-        return mean, np.where((units >= 2) & (n > 0), between, np.inf)
+    units, n, x, nn, nx, xx = sums.tolist()
+    if n <= 0:
+        return math.nan, math.inf
+    mean = x / n
+    if units < 2:
+        return mean, math.inf
+    squares = xx - 2 * mean * nx + mean * mean * nn
+    noise = EPSILON * (8 + units) * (xx + 2 * abs(mean * nx) + mean * mean * nn)
+    return mean, squares * units / (units - 1) / (n * n) if squares > noise else 0.0
 
 
-def difference(control: Float, arm: Float) -> tuple[Float, Float]:
+def difference(control: Float, arm: Float) -> tuple[float, float]:
     """
     The mean of an arm less that of the control, and the variance of this estimate.
 
     Parameters
     ----------
-    control, arm : (…, 6) float64
+    control, arm : (6,) float64
         Sums over units.
 
     Returns
     -------
-    estimate, variance : (…) float64
+    estimate, variance : float
 
     Examples
     --------
     >>> control, arm = (unit_terms(np.ones(4), x).sum(axis=0) for x in ([1, 2, 4, 9], [2, 3, 5, 9]))
     >>> estimate, variance = difference(control, arm)
-    >>> float(estimate), round(float(variance), 3)
+    >>> estimate, round(variance, 3)
     (0.75, 5.562)
     """
     (mean, variance), (other, of_other) = mean_and_variance(arm), mean_and_variance(control)
     return mean - other, variance + of_other
 
 
-def log_ratio(control: Float, arm: Float) -> tuple[Float, Float]:
+def log_ratio(control: Float, arm: Float) -> tuple[float, float]:
     """
     The logarithm of the ratio of the means, arm to control, and the variance of this estimate.
 
     Parameters
     ----------
-    control, arm : (…, 6) float64
+    control, arm : (6,) float64
         Sums over units.
 
     Returns
     -------
-    estimate, variance : (…) float64
+    estimate, variance : float
         NaN and infinite unless both means are positive.
 
     Examples
     --------
     >>> control, arm = (unit_terms(np.ones(4), x).sum(axis=0) for x in ([1, 2, 4, 9], [2, 3, 5, 9]))
     >>> estimate, variance = log_ratio(control, arm)
-    >>> round(float(np.exp(estimate)), 4), round(float(variance), 3)
+    >>> round(math.exp(estimate), 4), round(variance, 3)
     (1.1875, 0.304)
     """
     (mean, variance), (other, of_other) = mean_and_variance(arm), mean_and_variance(control)
-    known = (mean > 0) & (other > 0)
-    mean, other = np.where(known, mean, 1.0), np.where(known, other, 1.0)
-    estimate = np.where(known, np.log(mean) - np.log(other), np.nan)
-    return estimate, np.where(known, variance / mean**2 + of_other / other**2, np.inf)
+    if not (mean > 0 and other > 0):
+        return math.nan, math.inf
+    return math.log(mean) - math.log(other), variance / mean / mean + of_other / other / other
 
 
-def effective_units(sums: Float) -> Float:
+def effective_units(sums: Float) -> float:
     """
     The number of equally active units that would know as much: (Σn)² / Σn².
 
     Parameters
     ----------
-    sums : (…, 6) float64
+    sums : (6,) float64
 
     Notes
     -----
@@ -157,29 +160,27 @@ def effective_units(sums: Float) -> Float:
     Examples
     --------
     >>> sums = unit_terms(np.array([1.0, 1, 1, 97]), np.zeros(4)).sum(axis=0)
-    >>> round(float(effective_units(sums)), 2)
+    >>> round(effective_units(sums), 2)
     1.06
     """
-    n, nn = np.asarray(sums)[..., N], np.asarray(sums)[..., NN]
-    found: Float = n * n / np.where(nn > 0, nn, 1.0)
-    return found
+    n, nn = float(sums[N]), float(sums[NN])
+    return n * n / nn if nn > 0 else 0.0
 
 
-def rarer_answers(sums: Float) -> Float:
+def rarer_answers(sums: Float) -> float:
     """
     How often the rarer answer of a yes/no outcome occurred; the normal approximation needs about
     20.
 
     Parameters
     ----------
-    sums : (…, 6) float64
+    sums : (6,) float64
         Of outcomes that are 0 or 1.
 
     Examples
     --------
-    >>> float(rarer_answers(unit_terms(np.array([4.0, 3.0]), np.array([3.0, 3.0])).sum(axis=0)))
+    >>> rarer_answers(unit_terms(np.array([4.0, 3.0]), np.array([3.0, 3.0])).sum(axis=0))
     1.0
     """
-    n, x = np.asarray(sums)[..., N], np.asarray(sums)[..., X]
-    found: Float = np.minimum(x, n - x)
-    return found
+    n, x = float(sums[N]), float(sums[X])
+    return min(x, n - x)

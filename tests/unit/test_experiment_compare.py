@@ -200,7 +200,7 @@ def test_the_effect_is_never_that_of_the_data(compare):
 
     given = compare(columns(A, B), "--json", "--effect", "0.01", "--alpha", "0.01")["every_look"]
     variance = np.var(A, ddof=1) / len(A) + np.var(B, ddof=1) / len(B)
-    half = float(half_width(variance, 0.01, 0.01))
+    half = float(half_width(float(variance), 0.01, 0.01))
     assert given["high"] - given["low"] == pytest.approx(2 * half)
 
 
