@@ -252,8 +252,8 @@ def table_burn_in(bench: Bench) -> list[list[str]]:
     streams: list[tuple[str, Callable[[np.random.Generator, np.ndarray], np.ndarray], Question]] = [
         ("yes/no 90 %", shares(0.9, 0.9), Question()),
         ("errors 0.5 %", shares(0.005, 0.005), Question(effect=0.005)),
-        ("lognormal 2, ratio of means", lognormal(2), Question(math.log(1.05), scale="ratio")),
-        ("lognormal 2, logarithm", logarithms(lognormal(2)), Question(math.log(1.05))),
+        ("lognormal 2, ratio of means", lognormal(2), Question(0.2, scale="ratio")),
+        ("lognormal 2, logarithm", logarithms(lognormal(2)), Question(0.2)),
     ]
     for name, draw, question in streams:
         for share in (0.5, 0.05, 0.01):
