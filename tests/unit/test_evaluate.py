@@ -92,6 +92,23 @@ def settings(**more: Any) -> CoreSettings:
 # ---- slices
 
 
+def test_a_slice_is_read_by_a_class_that_came_after_its_last_row() -> None:
+    stream = Stream(
+        settings(task="binary", positive_class="late", segments=(Segment(name="country"),))
+    )
+    for country, first, classes in (("DE", 0, ["a", "b"]), ("FR", 100, ["a", "late"])):
+        rows = range(first, first + 100)
+        stream.send(
+            "predictions",
+            (prediction(i, prediction=classes[i % 2], segments={"country": country}) for i in rows),
+        )
+        stream.send("labels", (label(i, classes[i % 2]) for i in rows))
+    stream.close()
+    found = stream.samples()
+    for country in ("DE", "FR"):
+        assert found["model_segment_accuracy", "m", "1", f"country={country}", "1h"] == 1.0
+
+
 def test_slices_have_the_metrics_of_their_rows() -> None:
     rng = np.random.default_rng(3)
     n = 2_000
