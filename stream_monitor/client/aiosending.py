@@ -83,7 +83,7 @@ class AsyncSender(Buffer):
         except RuntimeError:
             running = None
         loop = self._loop
-        if loop is None or loop.is_closed():
+        if loop is None or loop.is_closed() or self._task is None or self._task.done():
             if running is None:
                 self._idle = True  # the next event, or `start`, tries again
                 return
@@ -108,14 +108,17 @@ class AsyncSender(Buffer):
         self._task = loop.create_task(self._run(self._awake), name="stream-monitor-sender")
 
     async def _run(self, awake: asyncio.Event) -> None:
-        while True:
-            while (event := self._take()) is not None:
-                await self._hand_over(event)
-            if self._rest():
-                if self._closed:
-                    return
-                await awake.wait()
-                awake.clear()
+        try:
+            while True:
+                while (event := self._take()) is not None:
+                    await self._hand_over(event)
+                if self._rest():
+                    if self._closed:
+                        return
+                    await awake.wait()
+                    awake.clear()
+        finally:  # it was cancelled: the next event begins a task again
+            self._idle = True
 
     async def _hand_over(self, event: Waiting) -> None:
         import asyncio
@@ -126,6 +129,9 @@ class AsyncSender(Buffer):
                 report = await sent if hasattr(sent, "__await__") else sent
                 if isinstance(report, asyncio.Future):  # aiokafka: the delivery comes later
                     report.add_done_callback(self._delivered)
+            except asyncio.CancelledError:
+                self.drop("cancelled", "the task of the sender was cancelled")
+                raise
             except Exception as e:
                 if pause_s is None:
                     self.drop("refused", e)
@@ -150,7 +156,7 @@ class AsyncSender(Buffer):
         import asyncio
 
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
+        if self._loop is not loop or self._task is None or self._task.done():
             self._run_in(loop)
 
     async def flush(self, timeout_s: float = 5.0) -> bool:

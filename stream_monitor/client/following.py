@@ -115,20 +115,8 @@ class Follower:
 
     @property
     def current(self) -> Router | None:
-        """The router that decides now; it never changes, so one call asks it once."""
+        """The router that decides now, with its arms and versions; None if there is none yet."""
         return self._current
-
-    @property
-    def arms(self) -> Mapping[str, str | None]:
-        """Arms of the current router, with their versions."""
-        router = self._current
-        return {} if router is None else router.arms
-
-    @property
-    def control(self) -> str | None:
-        """The control of the current router."""
-        router = self._current
-        return None if router is None else router.control
 
     # ---- for whoever watches it
 
@@ -182,9 +170,8 @@ class Follower:
 
         They count at once, so nobody is routed by weights in between. An experiment that is not
         among them stays as it is, and so does one that would go back to an earlier phase: half of a
-        file that is being written must not undo anything.
+        file that is being written must not undo anything. The source calls `caught_up`.
         """
-        self.heard()
         with self._lock:
             fresh: _Known = {}
             for value in values:

@@ -196,19 +196,22 @@ class Call:
         self._began_ns = time.perf_counter_ns()
 
     def _route(self, unit: Key | None) -> None:
-        router = self._monitor.router
+        monitor = self._monitor
         try:
-            if router is None:
-                self._fields = {} if unit is None else {"unit": unit_text(unit)}
-            elif unit is None:
-                self._monitor.sender.fault("unit", "the call has no unit")
-            else:
-                self._fields = router.fields(unit)
+            # A follower may change its router meanwhile: arm and version are of the same one.
+            router = None if monitor.router is None else monitor.router.current
+            if router is not None:
+                self.variant = router.control
+                self.version = router.arms[router.control] or monitor.version
+            if unit is not None:
+                self._fields = {"unit": unit_text(unit)} if router is None else router.fields(unit)
+            elif monitor.router is not None:
+                monitor.sender.fault("unit", "the call has no unit")
+            if router is not None and self._fields:
+                self.variant = self._fields["variant"]
+                self.version = router.arms.get(self.variant) or monitor.version
         except Exception as e:
-            self._monitor.sender.fault("unit", e)
-        if router is not None:
-            self.variant = self._fields.get("variant", router.control)
-            self.version = router.arms.get(self.variant or "") or self.version
+            monitor.sender.fault("unit", e)
 
     def answer(self, **answer: Unpack[Answer]) -> None:
         """What the model answered, with the names of `client.prediction`; the last one counts."""

@@ -25,15 +25,10 @@ _from_bytes = int.from_bytes
 class Routing(Protocol):
     """What gives an event its `variant` and `unit`: a `Router` or a `Follower`."""
 
-    def __call__(self, key: Key) -> str | None: ...
-
-    def fields(self, key: Key) -> dict[str, str]: ...
-
     @property
-    def arms(self) -> Mapping[str, str | None]: ...
-
-    @property
-    def control(self) -> str | None: ...
+    def current(self) -> Router | None:
+        """The router of this moment, which never changes."""
+        ...
 
 
 def unit_text(key: Key) -> str:
@@ -227,6 +222,11 @@ class Router:
         """Arm and key as the event has them, for `client.prediction(…, **router.fields(key))`."""
         unit = unit_text(key)
         return {"variant": self(unit), "unit": unit}
+
+    @property
+    def current(self) -> Router:
+        """Itself; of a `Follower` it is the newest one."""
+        return self
 
     @property
     def control(self) -> str:

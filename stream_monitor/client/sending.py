@@ -140,7 +140,7 @@ class Sender(Buffer):
                     result.close()
                     self.drop("refused", "the target is a coroutine: use AsyncSender")
                     return
-            except Exception as e:
+            except BaseException as e:  # SystemExit too: the thread must go on
                 if pause_s is None:
                     self.drop("refused", e)
                     return

@@ -20,6 +20,8 @@ READ_BYTES_MAX = 16 * 1024 * 1024
 KAFKA_POLL_S = 1.0
 KAFKA_ASK_S = 5.0
 """An idle consumer does not say whether its broker is away, so the broker is asked."""
+PARTITION_EOF = -191
+"""`KafkaError._PARTITION_EOF`: told if `enable.partition.eof` is on."""
 QUIET_POLLS = 3
 """
 After so many empty polls the log counts as read to its end.
@@ -140,25 +142,31 @@ def follow_url(
         try:
             with urlopen(request, timeout=timeout_s) as response:  # noqa: S310, as above
                 content = response.read(READ_BYTES_MAX + 1)
-                tag[:] = [response.headers["ETag"]] if response.headers["ETag"] else []
+                found = response.headers["ETag"]
         except HTTPError as e:
             with e:
                 if e.code != 304:
                     raise
             follower.caught_up()
             return
-        _take(follower, content, last)
+        tag[:] = [found] if _take(follower, content, last) and found else []
 
     return Source(follower, read, every_s, forks=True)
 
 
-def _take(follower: Follower, content: bytes, last: list[bytes]) -> None:
+def _take(follower: Follower, content: bytes, last: list[bytes]) -> bool:
+    """Take what was read, if it is new; False if a part of it could not be read."""
     if len(content) > READ_BYTES_MAX:
         raise ValueError(f"the source has more than {READ_BYTES_MAX} bytes")
     if [content] != last:
+        before = follower.errors.get("unreadable", 0)
         follower.take_all(content.splitlines())
+        if follower.errors.get("unreadable", 0) > before:
+            last[:] = []
+            return False  # a page of a proxy is no news of experiments
         last[:] = [content]
     follower.caught_up()
+    return True
 
 
 def follow_confluent(follower: Follower, consumer: Any) -> Source:
@@ -186,11 +194,13 @@ def follow_confluent(follower: Follower, consumer: Any) -> Source:
 
     def read() -> None:
         message = consumer.poll(KAFKA_POLL_S)
-        if message is not None and message.error() is None:
+        if message is not None and message.error() is not None:
+            if message.error().code() != PARTITION_EOF:
+                raise RuntimeError(str(message.error()))
+            follower.caught_up()
+        elif message is not None:
             quiet.events()
             follower.take(message.value())
-        elif message is not None:
-            raise RuntimeError(str(message.error()))
         elif quiet.ask():
             assigned = consumer.assignment()
             _assigned(assigned)

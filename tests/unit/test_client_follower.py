@@ -74,9 +74,11 @@ class TestEvents:
         follower = Follower("fraud")
         assert (follower("u"), follower.fields("u"), follower.routers) == (None, {"unit": "u"}, {})
         assert follower.take(started(1))
-        assert (share(follower), follower.arms) == (1, {"control": "3", "b": "4"})
+        assert share(follower) == 1
         assert follower.take(changed(5, 2))
-        assert (share(follower), follower.arms["b"]) == (5, "4")
+        assert share(follower) == 5
+        assert follower.current is not None
+        assert follower.current.arms == {"control": "3", "b": "4"}
         assert list(follower.routers) == ["fraud-17"]
         assert follower.take(event("stopped", keep="b"))
         assert (share(follower), follower.routers) == (100, {})
@@ -301,6 +303,21 @@ def test_a_file_is_followed(tmp_path):
     seen.until(lambda: follower.errors["source"] > errors)
     assert share(follower) == 5
     source.close()
+
+
+def test_what_cannot_be_read_is_no_news(tmp_path):
+    path = tmp_path / "experiments.jsonl"
+    path.write_bytes(b"<html>please log in</html>")
+    follower = Follower("fraud")
+    seen = Seen(follower)
+    source = follow_file(follower, path, every_s=0.01)
+    seen.until(lambda: follower.errors.get("unreadable", 0) > 2)
+    source.close()
+    assert (follower.ready, follower.age_s, set(follower.errors)) == (
+        False,
+        math.inf,
+        {"unreadable"},
+    )
 
 
 def test_a_file_that_is_too_large_is_refused(tmp_path, monkeypatch):

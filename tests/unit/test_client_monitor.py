@@ -172,6 +172,26 @@ class TestCall:
         with pytest.raises(ValueError, match="model must have"):
             Monitor("", Sender(print))
 
+    def test_arm_and_version_are_of_one_router_when_it_changes_meanwhile(self):
+        """A follower changes its router in another thread, between any two steps of a call."""
+        other = Router("fraud-18", [(10_000, "c")], model="fraud", arms={"control": "7", "c": "8"})
+
+        class Changing:
+            asked = 0
+
+            @property
+            def current(self) -> Router:
+                self.asked += 1
+                return ROUTER if self.asked % 2 else other
+
+        sent = Sent(router=Changing())
+        versions = {"control": "3", "b": "4", "c": "8"}
+        for i in range(20):
+            with sent.monitor.call(unit=i) as call:
+                assert call.version == versions[call.variant or ""]
+                call.answer(prediction=1)
+        assert all(e["version"] == versions[e["variant"]] for e in sent.events())
+
 
 class TestWatch:
     @pytest.mark.parametrize("asynchronous", [False, True])
@@ -228,7 +248,7 @@ class TestWatch:
         assert sent.dropped == {"observe": 2, "invalid": 1}
         assert sent.faults["unit"] >= 1
 
-    def test_calls_at_the_same_time_do_not_mix(self):
+    async def test_calls_at_the_same_time_do_not_mix(self):
         sent = Sent(router=ROUTER)
 
         @sent.monitor.watch(lambda result, user: {"prediction": result}, unit=lambda user: user)
@@ -236,15 +256,12 @@ class TestWatch:
             await asyncio.sleep(0)
             return f"{user} {current_call().variant}"
 
-        async def main():
-            await asyncio.gather(*(predict(f"u{i}") for i in range(50)))
-
-        asyncio.run(main())
+        await asyncio.gather(*(predict(f"u{i}") for i in range(50)))
         events = sent.events()
         assert len(events) == 50
         assert all(e["prediction"] == f"{e['unit']} {e['variant']}" for e in events)
 
-    def test_a_cancelled_call_is_neither_an_answer_nor_an_error(self):
+    async def test_a_cancelled_call_is_neither_an_answer_nor_an_error(self):
         sent = Sent()
 
         @sent.monitor.watch(lambda result: {"prediction": result})
@@ -252,14 +269,11 @@ class TestWatch:
             await asyncio.Event().wait()
             return 1
 
-        async def main():
-            task = asyncio.create_task(predict())
-            await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-
-        asyncio.run(main())
+        task = asyncio.create_task(predict())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         assert (sent.events(), sent.dropped) == ([], {"cancelled": 1})
 
     def test_methods_and_objects(self):
@@ -418,18 +432,15 @@ class TestMiddleware:
         self.request(self.wrapped(sent, app))
         assert len(sent.events()) == 1
 
-    def test_the_sender_of_asyncio_does_too(self):
+    async def test_the_sender_of_asyncio_does_too(self):
         got: list[bytes] = []
 
         async def send(topic, value, key):
             got.append(value)
 
-        async def main():
-            sender = AsyncSender(send)
-            monitor = Monitor("fraud", sender)
-            with monitor.call() as call:
-                call.answer(prediction=1)
-            await sender.close()
-
-        asyncio.run(main())
+        sender = AsyncSender(send)
+        monitor = Monitor("fraud", sender)
+        with monitor.call() as call:
+            call.answer(prediction=1)
+        await sender.close()
         assert json.loads(got[0])["prediction"] == 1

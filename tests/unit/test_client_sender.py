@@ -171,6 +171,16 @@ class TestThread:
         assert counts.sent > 50_000
         assert not counts.dropped
 
+    def test_a_target_that_leaves_does_not_take_the_thread_along(self):
+        def send(topic, value, key):
+            if value == b"leave":
+                sys.exit(1)
+
+        with Sender(send) as sender:
+            sender.put("predictions", b"leave")
+            sender.put("predictions", b"x")
+        assert (sender.counts().sent, sender.counts().dropped) == (1, {"refused": 1})
+
     def test_many_threads(self):
         got: list[bytes] = []
         with Sender(lambda _, value, __: got.append(value), events_max=10**6) as sender:
@@ -296,37 +306,32 @@ def test_a_fork_while_the_lock_is_held_does_not_hang():
 
 
 class TestTask:
-    def test_events_arrive_in_order(self):
+    async def test_events_arrive_in_order(self):
         got: list[Any] = []
 
         async def send(topic, value, key):
             await asyncio.sleep(0)
             got.append(value)
 
-        async def main():
-            async with AsyncSender(send) as sender:
-                for i in range(100):
-                    sender.put("predictions", b"%d" % i)
-                assert await sender.flush()
-            return sender.counts()
-
-        assert asyncio.run(main()) == (0, 100, {}, {}, {})
+        async with AsyncSender(send) as sender:
+            for i in range(100):
+                sender.put("predictions", b"%d" % i)
+            assert await sender.flush()
+        assert sender.counts() == (0, 100, {}, {}, {})
         assert got == [b"%d" % i for i in range(100)]
 
-    def test_other_threads_may_send(self):
+    async def test_other_threads_may_send(self):
         got: list[bytes] = []
-
-        async def main():
-            async with AsyncSender(lambda _, value, __: got.append(value)) as sender:
-                await asyncio.to_thread(lambda: [sender.put("t", b"x") for _ in range(100)])
-
-        asyncio.run(main())
+        async with AsyncSender(lambda _, value, __: got.append(value)) as sender:
+            await asyncio.to_thread(lambda: [sender.put("t", b"x") for _ in range(100)])
         assert len(got) == 100
 
-    def test_made_before_the_loop_it_connects_inside_of_it(self):
+    async def test_made_before_the_loop_it_connects_inside_of_it(self):
         got: list[Any] = []
 
-        class AsyncProducer:
+        class Reporting:
+            """As aiokafka's: the report of a delivery comes later."""
+
             async def send(self, topic, value=None, key=None):
                 report = asyncio.get_running_loop().create_future()
                 got.append(value)
@@ -340,52 +345,72 @@ class TestTask:
                 got.append("stopped")
 
         async def connect():
-            return AsyncProducer()
+            return Reporting()
+
+        def outside():
+            sender.put("predictions", b"early")
 
         sender = AsyncSender(connect=connect)
-        sender.put("predictions", b"early")
-
-        async def main():
-            sender.put("predictions", b"bad")
-            await sender.close()
-
-        asyncio.run(main())
+        await asyncio.to_thread(outside)  # no loop runs there
+        sender.put("predictions", b"bad")
+        await sender.close()
         assert got == [b"early", b"bad", "stopped"]
         assert sender.counts().dropped == {"undelivered": 1}
 
-    def test_a_producer_that_hangs_or_raises_is_counted(self):
+    async def test_a_producer_that_hangs_or_raises_is_counted(self):
+        began = asyncio.Event()
+
         async def send(topic, value, key):
             if value == b"hang":
+                began.set()
                 await asyncio.Event().wait()
             raise OSError("no broker")
 
-        async def main():
-            sender = AsyncSender(send, events_max=3)
-            sender.put("predictions", b"x")
-            await sender.flush()
-            assert sender.counts().dropped == {"refused": 1}
-            sender.put("predictions", b"hang")
-            await asyncio.sleep(0)
-            taken = [sender.put("predictions", b"y") for _ in range(5)]
-            assert taken == [True] * 3 + [False] * 2
-            assert not await sender.flush(0.01)
-            await sender.close(0.01)
-            return sender.counts()
+        sender = AsyncSender(send, events_max=3)
+        sender.put("predictions", b"x")
+        await sender.flush()
+        assert sender.counts().dropped == {"refused": 1}
+        sender.put("predictions", b"hang")
+        await began.wait()
+        taken = [sender.put("predictions", b"y") for _ in range(5)]
+        assert taken == [True] * 3 + [False] * 2
+        assert not await sender.flush(0.01)
+        await sender.close(0.01)
+        await asyncio.gather(
+            *asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True
+        )
+        counts = sender.counts()
+        assert counts.waiting == 0
+        assert counts.dropped == {"refused": 1, "full": 2, "closed": 3, "cancelled": 1}
 
-        counts = asyncio.run(main())
-        assert (counts.waiting, counts.dropped) == (0, {"refused": 1, "full": 2, "closed": 3})
-
-    def test_it_goes_on_in_another_loop(self):
+    async def test_a_task_that_was_cancelled_begins_again(self):
+        """Frameworks cancel all tasks at the end of a test or of a reload."""
         got: list[bytes] = []
         sender = AsyncSender(lambda _, value, __: got.append(value))
-
-        async def main():
+        for _ in range(2):
             sender.put("predictions", b"x")
             await sender.flush()
-
-        asyncio.run(main())
-        asyncio.run(main())
+            (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+            task.cancel()
+            await asyncio.wait([task])
         assert got == [b"x", b"x"]
+
+
+def test_a_sender_goes_on_in_another_loop():
+    got: list[bytes] = []
+    sender = AsyncSender(lambda _, value, __: got.append(value))
+
+    def run() -> None:
+        with asyncio.Runner() as runner:
+            runner.run(work())
+
+    async def work():
+        sender.put("predictions", b"x")
+        await sender.flush()
+
+    run()
+    run()
+    assert got == [b"x", b"x"]
 
 
 def test_the_log_says_it_once_a_minute(caplog):
