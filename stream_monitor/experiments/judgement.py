@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
+from stream_monitor.arrays import Float
 from stream_monitor.experiments.definition import Outcome
 from stream_monitor.experiments.experiment import (
     FAILURES,
@@ -20,14 +21,15 @@ from stream_monitor.experiments.experiment import (
 )
 from stream_monitor.stats.confidence_sequences import half_width, log_evidence_above
 from stream_monitor.stats.fixed_horizon import EffectSize, cohens_d, cohens_h, welch
-from stream_monitor.stats.unit_sums import difference, effective_units, rarer_answers
+from stream_monitor.stats.unit_sums import NN, XX, N, X, difference, effective_units, rarer_answers
 from stream_monitor.times import HOUR_MS
 
 VerdictName = Literal["continue", "promote", "rollback", "mismatch", "inconclusive"]
-UNITS_MIN, RARER_MIN = 200, 20
+UNITS_MIN, UNITS_UNBOUNDED_MIN, RARER_MIN = 200, 2_000, 20
 """
-Effective units of each arm, and of shares so many of the rarer answer in each arm, before an
-interval is judged. A few heavy units count for little.
+Effective units of each arm before an interval is judged, so that a few heavy units count for
+little; more where single values may be of any size; and of what is 0 or 1, so many of the rarer
+answer in each arm. Without that a small arm decides on a handful of rare values.
 """
 MOVED_SHARE, MOVED_MIN = 0.01, 100
 """More rows than both from units that another arm had first: that is no experiment."""
@@ -100,13 +102,12 @@ def _of_arm(experiment: Experiment, b: int, now_ms: int) -> ArmVerdict:
     ]
     guards = (len(d.outcomes) + 1) * others
     needed = math.log(guards / d.alpha_guard)
-    worse = [
+    worse = [d.outcomes[0].metric] if contrasts[0].ready and contrasts[0].worse_by > 0 else []
+    worse += [
         outcome.metric
-        for outcome, c in zip(d.outcomes, contrasts, strict=True)
+        for outcome, c in zip(d.outcomes[1:], contrasts[1:], strict=True)
         if risk and c.ready and c.log_e_worse > needed - math.log(risk)
     ]
-    if contrasts[0].ready and contrasts[0].worse_by > 0 and d.outcomes[0].metric not in worse:
-        worse.append(d.outcomes[0].metric)
     race = experiment.races[FAILURES][b - 1]
     if race.peak > needed:
         worse.append("failures")
@@ -217,10 +218,15 @@ def _effect(name: str, found: EffectSize) -> dict[str, Any]:
     return {name: found.estimate, f"{name}_interval": [found.low, found.high]}
 
 
-def _is_ready(outcome: Outcome, sums: tuple[Any, Any]) -> bool:
-    enough = min(float(effective_units(s)) for s in sums) >= UNITS_MIN
-    return enough and (
-        not outcome.is_share or min(float(rarer_answers(s)) for s in sums) >= RARER_MIN
+def _is_ready(outcome: Outcome, sums: tuple[Float, Float]) -> bool:
+    """Whether so much is known of both arms that the interval is what it says."""
+    is_share = outcome.is_share or (
+        not outcome.is_log and all(0 <= s[X] <= s[N] and s[XX] <= s[NN] for s in sums)
+    )
+    bounded = is_share or outcome.is_log or outcome.cap is not None
+    least = UNITS_MIN if bounded else UNITS_UNBOUNDED_MIN
+    return min(float(effective_units(s)) for s in sums) >= least and (
+        not is_share or min(float(rarer_answers(s)) for s in sums) >= RARER_MIN
     )
 
 
