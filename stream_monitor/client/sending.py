@@ -187,7 +187,7 @@ class Sender(Buffer):
             if time.monotonic() >= until_s:
                 return False
             time.sleep(0.002)
-        return self._flush_target(until_s)
+        return self._flush_target(until_s) == 0
 
     def close(self, timeout_s: float = 5.0) -> None:
         """
@@ -208,22 +208,21 @@ class Sender(Buffer):
             if thread is not threading.current_thread():
                 thread.join(timeout_s)
         self._drop_rest()
-        self._flush_target(until_s)
+        if (left := self._flush_target(until_s)) > 0:
+            self.drop("undelivered", "the producer did not deliver them in time", left)
         _OPEN.discard(self)
 
-    def _flush_target(self, until_s: float) -> bool:
+    def _flush_target(self, until_s: float) -> int:
+        """How many events the producer still has; below 0 if it does not say."""
         flush = self._owner("flush")
         if flush is None:
-            return True
+            return 0
         try:
             left = flush(max(0.0, until_s - time.monotonic()))
         except Exception as e:
             self.fault("flush", e)
-            return False
-        if isinstance(left, int) and left:
-            self.drop("undelivered", "the producer did not deliver them in time", left)
-            return False
-        return True
+            return -1
+        return left if isinstance(left, int) else 0
 
     def __enter__(self) -> Self:
         return self

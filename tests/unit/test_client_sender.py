@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from confluent_kafka import Producer
 
 from stream_monitor.client import AsyncSender, Sender, sending
+from stream_monitor.demo.broker import start_in_thread
 
 ROOT = Path(__file__).parents[2]
 
@@ -283,26 +285,74 @@ os.waitpid(child, 0)
     assert printed == sorted([*child, "True after", "True before"])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_fork_while_the_lock_is_held_does_not_hang():
-    sender = Sender(lambda *_: None)
-    held, release = threading.Event(), threading.Event()
+    assert (
+        run(
+            "import os, threading\n"
+            "from stream_monitor.client import Sender\n"
+            "sender = Sender(lambda *_: None)\n"
+            "held, release = threading.Event(), threading.Event()\n"
+            "def hold():\n"
+            "    with sender._lock:\n"
+            "        held.set(); release.wait(30)\n"
+            "threading.Thread(target=hold).start()\n"
+            "held.wait(30)\n"
+            "child = os.fork()\n"
+            "if not child:\n"
+            "    os._exit(0 if sender.put('predictions', b'x') else 1)\n"
+            "release.set()\n"
+            "print(os.waitpid(child, 0)[1])\n"
+        )
+        == "0\n"
+    )
 
-    def hold():
-        with sender._lock:
-            held.set()
-            release.wait(30)
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait(30)
-    child = os.fork()
-    if not child:
-        os._exit(0 if sender.put("predictions", b"x") else 1)
-    release.set()
-    thread.join()
-    assert os.waitpid(child, 0)[1] == 0
-    sender.close()
+async def read(bootstrap: str, n: int) -> list[bytes]:
+    async with AIOKafkaConsumer(
+        "predictions", bootstrap_servers=bootstrap, auto_offset_reset="earliest"
+    ) as consumer:
+        return [(await consumer.getone()).value for _ in range(n)]
+
+
+class TestRealProducers:
+    @pytest.fixture
+    def broker(self):
+        with start_in_thread(partitions=1) as running:
+            yield running.bootstrap
+
+    async def test_confluent_kafka(self, broker):
+        sender = Sender(
+            connect=lambda: Producer(
+                {"bootstrap.servers": broker, "on_delivery": sender.on_delivery}
+            )
+        )
+        for i in range(500):
+            sender.put("predictions", b"%d" % i, b"k")
+        await asyncio.to_thread(sender.close, 60)
+        assert sender.counts() == (0, 500, {}, {}, {})
+        assert await read(broker, 500) == [b"%d" % i for i in range(500)]
+
+    def test_confluent_kafka_without_a_broker(self):
+        """What the broker never got is counted at the end, within the time that was given."""
+        sender = Sender(
+            connect=lambda: Producer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+        )
+        for i in range(50):
+            assert sender.put("predictions", b"%d" % i)
+        assert not sender.flush(0.5)
+        sender.close(0.5)
+        counts = sender.counts()
+        assert (counts.sent, counts.dropped) == (50, {"undelivered": 50})
+
+    async def test_aiokafka(self, broker):
+        async with (
+            AIOKafkaProducer(bootstrap_servers=broker) as producer,
+            AsyncSender(producer) as sender,
+        ):
+            for i in range(500):
+                sender.put("predictions", b"%d" % i, b"k")
+        assert sender.counts() == (0, 500, {}, {}, {})
+        assert await read(broker, 500) == [b"%d" % i for i in range(500)]
 
 
 class TestTask:
