@@ -174,13 +174,17 @@ class Panes(Packed[PanesForm]):
             Its real bounds: rows with start <= time < end are in it.
         """
         self._compact()
+        start, end = self._bounds(end_ms, duration_ms)
+        low, high = np.searchsorted(self.starts[: self.used], [start, end])
+        return self.sums[low:high].sum(axis=0), start, end
+
+    def _bounds(self, end_ms: int, duration_ms: int) -> tuple[int, int]:
+        """Bounds of a window, rounded outwards to whole panes."""
         finest = self.ladder[0][0]
         end = end_ms // finest * finest + finest
         wanted = end - duration_ms
         span = int(self._span_of(np.array([wanted]))[0])
-        start = wanted // span * span
-        low, high = np.searchsorted(self.starts[: self.used], [start, end])
-        return self.sums[low:high].sum(axis=0), start, end
+        return wanted // span * span, end
 
     def newest(
         self, least: float, end_ms: int, reach_ms: int, counted: slice = slice(None)
@@ -204,12 +208,12 @@ class Panes(Packed[PanesForm]):
             As of `window`.
         """
         self._compact()
-        end = end_ms // self.ladder[0][0] * self.ladder[0][0] + self.ladder[0][0]
-        low, high = np.searchsorted(self.starts[: self.used], [end - reach_ms, end])
+        least_start, end = self._bounds(end_ms, reach_ms)
+        low, high = np.searchsorted(self.starts[: self.used], [least_start, end])
         counts = self.sums[low:high, counted].sum(axis=1)[::-1].cumsum()
         enough = int(np.searchsorted(counts, least)) + 1
         first = max(high - enough, low)
-        start = int(self.starts[first]) if first < high else end - reach_ms
+        start = int(self.starts[first]) if first < high else least_start
         return self.sums[first:high].sum(axis=0), start, end
 
     def lay_out(self, take: Int, put: Int, width: int) -> None:

@@ -121,11 +121,8 @@ def test_the_newest_rows_are_those_of_the_fewest_panes(
     sums, start, end = panes.newest(least, newest, reach, slice(0, 1))
     inside = [v for t, v in found if start <= t < end]
     assert sums.tolist() == [len(inside), sum(inside)]
-    bound = panes.window(newest, reach)
     if len(inside) < least:
-        assert len(inside) >= bound[0][0] - sum(bound[1] <= t < end - reach for t, _ in found), (
-            "all within reach"
-        )
+        assert len(inside) == panes.window(newest, reach)[0][0], "all within reach"
     else:
         later = [
             t
