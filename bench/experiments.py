@@ -7,6 +7,7 @@ fold sees the same seeded rows, looks at every flush, and answers with a verdict
 
     python bench/experiments.py                          # all tables
     python bench/experiments.py --table aa --runs 400    # as often as the acceptance asks
+    python bench/experiments.py --fold worker            # the worker's own fold
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
+from experiment_folds import ByEvent, Folds, Peeking, Question, plain
 from experiment_streams import (
     Rows,
     Stream,
@@ -29,145 +31,12 @@ from experiment_streams import (
     ramp,
     shares,
 )
+from experiment_worker import Worker
 
-from stream_monitor.stats.confidence_sequences import half_width
-from stream_monitor.stats.failure_race import advance, start
 from stream_monitor.stats.inference import wilson_interval
-from stream_monitor.stats.sample_ratio import log_evidence_of_mismatch
 from stream_monitor.stats.sample_size import plan, variances_of_shares
-from stream_monitor.stats.unit_sums import (
-    difference,
-    effective_units,
-    log_ratio,
-    rarer_answers,
-    unit_terms,
-)
 
-
-class Question(NamedTuple):
-    """What is asked of a stream."""
-
-    effect: float = 0.02
-    """Of a ratio its logarithm."""
-    alpha: float = 0.05
-    scale: str = "difference"
-    """Or `ratio`, of means."""
-    units_min: float = 200
-    answers_min: float = 20
-    """Burn-in: effective units, and the rarer answer, of each arm. 0 for no yes/no outcome."""
-    cap: int = 50
-    """So many first outcomes of a unit count."""
-    not_worse: bool = False
-    """Decided when the arm is surely not worse than the effect, or surely worse."""
-
-
-class Fold(Protocol):
-    """Something that judges a stream, flush by flush."""
-
-    def add(self, rows: Rows) -> str | None:
-        """The verdict after these rows; None to go on."""
-
-
-Folds = Callable[[Question], Fold]
-
-
-class Sequence:
-    """Sums by unit and the confidence sequence: what the package says."""
-
-    def __init__(self, question: Question) -> None:
-        self.q, self.sums = question, np.zeros((2, 6))
-        self.n = self.x = np.zeros(0)
-
-    def add(self, rows: Rows) -> str | None:
-        self.fold(Rows(*(column[rows.rank < self.q.cap] for column in rows)))
-        return self.verdict()
-
-    def fold(self, rows: Rows) -> None:
-        units, first, back = np.unique(rows.unit, return_index=True, return_inverse=True)
-        if len(units) and units[-1] >= len(self.n):
-            more = np.zeros(2 * int(units[-1]) + 2 - len(self.n))
-            self.n, self.x = np.append(self.n, more), np.append(self.x, more)
-        before = unit_terms(self.n[units], self.x[units])
-        self.n[units] += np.bincount(back, rows.dn, len(units))
-        self.x[units] += np.bincount(back, rows.dx, len(units))
-        change = unit_terms(self.n[units], self.x[units]) - before
-        for arm in (0, 1):
-            self.sums[arm] += change[rows.arm[first] == arm].sum(axis=0)
-
-    def ready(self) -> bool:
-        return bool(
-            min(map(effective_units, self.sums)) >= self.q.units_min
-            and (not self.q.answers_min or min(map(rarer_answers, self.sums)) >= self.q.answers_min)
-        )
-
-    def contrast(self) -> tuple[float, float]:
-        of = log_ratio if self.q.scale == "ratio" else difference
-        return of(self.sums[0], self.sums[1])
-
-    def half(self, variance: float) -> float:
-        return half_width(variance, self.q.effect, self.q.alpha)
-
-    def verdict(self) -> str | None:
-        if not self.ready():
-            return None
-        estimate, variance = self.contrast()
-        half = self.half(variance)
-        if self.q.not_worse:
-            better, worse = estimate - half > -self.q.effect, estimate + half < -self.q.effect
-        else:
-            better, worse = estimate - half > 0, estimate + half < 0
-        return "better" if better else "worse" if worse else None
-
-
-class ByEvent(Sequence):
-    """The same, of events that are taken for independent: wrong where units have several."""
-
-    def add(self, rows: Rows) -> str | None:
-        for arm in (0, 1):
-            of = rows.arm == arm
-            n, x = rows.dn[of].sum(), rows.dx[of].sum()
-            # outcomes are 0 or 1, so that x² is x
-            self.sums[arm] += (n, n, x, n, x, x)
-        return self.verdict()
-
-
-class Peeking(Sequence):
-    """A test for one planned look, looked at at every flush: wrong."""
-
-    def half(self, variance: float) -> float:
-        return 1.96 * math.sqrt(variance)
-
-
-class Race:
-    """The race of first failures; an outcome of 1 is a failure."""
-
-    def __init__(self, question: Question) -> None:
-        self.q, self.race, self.failed = question, start(), np.zeros(0, np.bool_)
-
-    def add(self, rows: Rows) -> str | None:
-        at = np.flatnonzero(rows.dx > 0)
-        unit, first = np.unique(rows.unit[at], return_index=True)
-        if len(unit) and unit[-1] >= len(self.failed):
-            more = np.zeros(2 * int(unit[-1]) + 2 - len(self.failed), np.bool_)
-            self.failed = np.append(self.failed, more)
-        trials = at[np.sort(first[~self.failed[unit]])]
-        self.failed[unit] = True
-        self.race = advance(self.race, rows.arm[trials] == 1, rows.share[trials])
-        return "rollback" if self.race.peak > -math.log(self.q.alpha) else None
-
-
-class SampleRatio:
-    """Units seen for the first time against the declared weights."""
-
-    def __init__(self, question: Question) -> None:
-        self.q, self.counts = question, np.zeros(2, np.int64)
-
-    def add(self, rows: Rows) -> str | None:
-        new = (rows.rank == 0) & (rows.dn > 0)
-        self.counts += np.bincount(rows.arm[new], minlength=2)
-        share = float(rows.share[-1])
-        e = log_evidence_of_mismatch(self.counts.tolist(), (1 - share, share))
-        return "mismatch" if e > -math.log(self.q.alpha) else None
+FOLDS: dict[str, Folds] = {"plain": plain, "worker": Worker}
 
 
 class Runs(NamedTuple):
@@ -202,6 +71,14 @@ class Bench(NamedTuple):
 
     def wants(self, name: str) -> bool:
         return self.row in name
+
+    def can(self, question: Question) -> bool:
+        """Whether the fold answers such a question at all."""
+        try:
+            self.fold(question)
+        except ValueError:
+            return False
+        return True
 
     def run(
         self, stream: Stream, question: Question, fold: Folds | None = None, flush: int = 200
@@ -263,7 +140,9 @@ def table_burn_in(bench: Bench) -> list[list[str]]:
             stream = independent(draw, events=40_000, share=share)
             cells = []
             for units, answers in burn_ins:
-                if name.startswith("log") and answers:
+                if (name.startswith("log") and answers) or not bench.can(
+                    question._replace(units_min=units, answers_min=answers)
+                ):
                     cells.append("-")
                     continue
                 q = question._replace(units_min=units, answers_min=answers)
@@ -325,13 +204,13 @@ def table_power(bench: Bench) -> list[list[str]]:
         return rows
     worse = independent(shares(0.9, 0.88), events=40_000)
     found = bench.run(worse, Question(not_worse=True))
-    rows.append(["worse by just the margin, promoted", "-", "-", found.share("better")])
+    rows.append(["worse by just the margin, promoted", "-", "-", found.share("better", "promote")])
     return rows
 
 
 def table_canary(bench: Bench) -> list[list[str]]:
     rows = [["control fails, canary's share", *(f"{k} times" for k in (2, 5, 10)), "equal arms"]]
-    question = Question(alpha=1 / 400)
+    question = Question(alpha=1 / 400, about="failures")
     for base, share in ((0.005, 0.01), (0.005, 0.05), (0.005, 0.25), (0.02, 0.05)):
         if not bench.wants(f"{base:.1%}, {share:.0%}"):
             continue
@@ -370,17 +249,17 @@ def table_sample_ratio(bench: Bench) -> list[list[str]]:
             rows = independent(shares(0.5, 0.5), events=30_000, share=true)(rng)
             return rows._replace(share=np.full(len(rows.unit), declared))
 
-        found = bench.run(stream, Question(alpha=alpha))
+        found = bench.run(stream, Question(alpha=alpha, about="sample ratio"))
         rows.append([f"{true:.0%}", f"{declared:.0%}", found.share(), found.median(0.5)])
     return rows
 
 
-TABLES: dict[str, tuple[Callable[[Bench], list[list[str]]], Folds]] = {
-    "aa": (table_aa, Sequence),
-    "burn-in": (table_burn_in, Sequence),
-    "power": (table_power, Sequence),
-    "canary": (table_canary, Race),
-    "sample-ratio": (table_sample_ratio, SampleRatio),
+TABLES: dict[str, Callable[[Bench], list[list[str]]]] = {
+    "aa": table_aa,
+    "burn-in": table_burn_in,
+    "power": table_power,
+    "canary": table_canary,
+    "sample-ratio": table_sample_ratio,
 }
 
 
@@ -389,14 +268,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--table", action="append", choices=TABLES, help="which; all by default")
+    parser.add_argument("--fold", choices=FOLDS, default="plain", help="what judges")
     parser.add_argument("--runs", type=int, default=100, help="streams a cell")
     parser.add_argument("--row", default="", help="only rows whose name has this text")
     parser.add_argument("--seed", type=int, default=7)
     given = parser.parse_args()
     for name in given.table or TABLES:
-        table, fold = TABLES[name]
-        rows = table(Bench(fold, given.runs, given.seed, given.row))
-        print(f"\n{name}, {given.runs} runs\n")
+        rows = TABLES[name](Bench(FOLDS[given.fold], given.runs, given.seed, given.row))
+        print(f"\n{name}, {given.runs} runs, fold: {given.fold}\n")
         for i, row in enumerate(rows):
             print(f"| {' | '.join(row)} |", flush=True)
             if i == 0:

@@ -95,6 +95,19 @@ def test_tables_of_experiments_are_printed(table: str, row: str) -> None:
     assert {len(row) for row in cells} == {len(cells[0])}
 
 
+@pytest.mark.parametrize(
+    ("table", "row"), [("aa", "corrected later"), ("canary", "2.0%, 5%"), ("sample-ratio", "55%")]
+)
+def test_the_fold_of_the_worker_says_what_a_plain_one_says(table: str, row: str) -> None:
+    """Two implementations, the same rows: equal verdicts at equal rows."""
+    told = [
+        bench("experiments.py", "--table", table, "--row", row, "--runs", "4", "--fold", fold)
+        for fold in ("plain", "worker")
+    ]
+    assert told[0].splitlines()[3:] == told[1].splitlines()[3:]
+    assert len(told[0].splitlines()) == 6
+
+
 def test_the_router_is_timed_and_compared_with_the_remainder() -> None:
     printed = bench("bench_router.py", "--keys", "200", "--rounds", "3")
     costs = {line[:26].strip(): float(line.split()[-2]) for line in printed.splitlines()[1:]}
