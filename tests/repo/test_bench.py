@@ -113,6 +113,7 @@ def test_the_router_is_timed_and_compared_with_the_remainder() -> None:
     costs = {line[:26].strip(): float(line.split()[-2]) for line in printed.splitlines()[1:]}
     assert {"Router, text", "xxh3, text", "% 100, whole number"} <= set(costs)
     assert all(ns > 0 for ns in costs.values())
+    assert bench("modulo_split.py") in (BENCH.parent / "docs" / "client.md").read_text()
     counted = {
         line[:50].strip(): line[50:].replace(" %", "").split()
         for line in bench("modulo_split.py", "--users", "300").splitlines()[1:]

@@ -8,8 +8,8 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +134,8 @@ def test_a_plain_http_server(tmp_path):
                 scores[user] = json.loads(response.read())["score"]
 
         scores: dict[str, float] = {}
-        threads = [threading.Thread(target=ask, args=[f"user-{i}"]) for i in range(20)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(4) as pool:  # the queue of connections has five places
+            list(pool.map(ask, [f"user-{i}" for i in range(20)]))
         program.send_signal(signal.SIGINT)
         out, err = program.communicate(timeout=60)
         assert (out, program.returncode) == ("nothing was dropped\n", 0), err
