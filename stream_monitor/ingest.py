@@ -48,8 +48,15 @@ def home(model: str, targets: int) -> int:
     return xxh3_64_intdigest(model.encode()) % targets
 
 
-OUTCOMES = ("forwarded", "rejected", "tombstone")
-"""What becomes of a record that is read."""
+def outcomes_of(kind: str) -> tuple[str, str, str]:
+    """
+    What becomes of a record that is read. Of `lifecycle` all is skipped but the events of
+    experiments.
+
+    >>> outcomes_of("labels"), outcomes_of("lifecycle")[2]
+    (('forwarded', 'rejected', 'tombstone'), 'skipped')
+    """
+    return "forwarded", "rejected", "skipped" if kind == "lifecycle" else "tombstone"
 
 
 class Ingest:
@@ -133,7 +140,7 @@ class Ingest:
         self.ahead += decoded.ahead
         self.clipped += decoded.clipped
         for outcome, n in zip(
-            OUTCOMES,
+            outcomes_of(kind),
             (records - rejected - decoded.tombstones, rejected, decoded.tombstones),
             strict=True,
         ):

@@ -97,7 +97,10 @@ RULES: dict[type, dict[str, Rule]] = {
         "processing_guarantee": Rule(
             "`at_least_once` needs no transactions and may repeat alerts after a crash."
         ),
-        "auto_offset_reset": Rule("Where a new group starts to read."),
+        "auto_offset_reset": Rule(
+            "Where a new group starts to read predictions and labels. Events of experiments are "
+            "read from the first."
+        ),
         "flush_interval": Rule(
             "How long decoded rows wait before they are written.", low=1, high=60_000
         ),

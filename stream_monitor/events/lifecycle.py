@@ -2,14 +2,13 @@
 Records of `lifecycle` that belong into the log that is folded: the events of experiments.
 
 Rule of the file: a change of weights must have one place among the calls of its model, so it goes
-the way of any row. All other events of `lifecycle` are for others and are left out. Whether an
-experiment can work is decided where it is folded.
+the way of any row. All other records of `lifecycle` are for others: they are skipped, whatever
+they hold, and never rejected. Whether an experiment can work is decided where it is folded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,6 +20,8 @@ from stream_monitor.events.observations import LIFECYCLE
 from stream_monitor.events.parse import Bad, load
 from stream_monitor.verdicts import Reject
 
+MARK = b"experiment_"
+"""What cannot be read is rejected if it has this; without it, it is of others."""
 FORWARDED = frozenset(("experiment_started", "experiment_changed", "experiment_stopped"))
 
 
@@ -49,13 +50,13 @@ class LifecycleDecoder:
             if value is None:
                 continue
             try:
-                event = load(value, self.bytes_max)
-                model = _model_of(event) if event.get("type") in FORWARDED else ""
+                found = _forwarded(value, self.bytes_max)
             except Bad as e:
-                rejects.append(Reject(i, e.reason, str(e)))
+                if MARK in value:
+                    rejects.append(Reject(i, e.reason, str(e)))
                 continue
-            if model:
-                text = msgspec.json.encode(event)
+            if found is not None:
+                model, text = found
                 groups.append(self.groups[LIFECYCLE, model, text.decode(), ()])
                 ids.append(xxh3_64_intdigest(text))
                 place.append(i)
@@ -72,8 +73,17 @@ class LifecycleDecoder:
         return Decoded([rows], rejects, others, 0, 0)
 
 
-def _model_of(event: dict[str, Any]) -> str:
-    model = event.get("model")
+def _forwarded(value: bytes, bytes_max: int) -> tuple[str, bytes] | None:
+    """The model and the JSON of an event of an experiment; None for what is of others."""
+    event = load(value, bytes_max)
+    kind, model = event.get("type"), event.get("model")
+    if type(kind) is not str or kind not in FORWARDED:
+        return None
     if type(model) is not str or not model:
         raise Bad("missing_field", "`model` is missing, or is no text")
-    return model
+    text = msgspec.json.encode(event)
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError as e:  # it goes into the log, so everybody must be able to read it
+        raise Bad("out_of_range", str(e)) from None
+    return model, text

@@ -7,6 +7,7 @@ and the way out; everything but the weights is fixed at the start.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,7 @@ SLOTS = 10_000
 """Weights are whole hundredths of a percent."""
 ARMS_MAX, OUTCOMES_MAX, PHASES_MAX, NAME_CHARS_MAX = 8, 6, 32, 128
 DURATION_MS = (86_400_000, 14 * 86_400_000)
+DURATION = re.compile("[0-9]{1,8}(ms|s|m|h|d)")
 Scale = Literal["linear", "log"]
 Goal = Literal["better", "not worse"]
 
@@ -288,8 +290,9 @@ def _nearly(weights: Mapping[str, float]) -> tuple[int, ...]:
 
 
 def _duration(key: str, value: str | int) -> int:
-    found = 0 if value == 0 else duration_ms(str(value))
-    if found is None or found < 0:
+    text = str(value)
+    found = 0 if value == 0 else duration_ms(text) if DURATION.fullmatch(text) else None
+    if found is None:
         raise InputError(f"`{key}` must be a duration such as 10d, 36h or 30m, not {value!r}")
     return found
 

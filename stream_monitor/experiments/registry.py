@@ -68,7 +68,7 @@ class Experiments:
 
     def take_event(self, text: str, now_ms: int) -> None:
         """An event of `lifecycle`, at its place in the log."""
-        event = msgspec.json.decode(text)
+        event: dict[str, Any] = msgspec.json.decode(text)
         kind = event.get("type")
         try:
             if kind == TYPES[0]:

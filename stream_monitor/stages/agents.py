@@ -1,6 +1,6 @@
 """
-The two Faust agents of a worker: INGEST reads `predictions` and `labels`, EVALUATE reads
-`observations`.
+The two Faust agents of a worker: INGEST reads `predictions`, `labels` and `lifecycle`, EVALUATE
+reads `observations`.
 
 Rule of the file: an agent gets one fetched batch at a time and passes it to `Hub.deliver`; it does
 nothing else. Faust runs the consumer group (assignor, rebalances, heartbeats) and the loop that

@@ -35,8 +35,10 @@ from stream_monitor.stages.restoring import Restoring, whole
 from stream_monitor.stages.tenures import Tenures
 
 log = logging.getLogger("stream_monitor")
+URGENT = frozenset({"alerts", "lifecycle"})
+"""Topics whose records must not wait: alerts, and verdicts of experiments."""
 IDLE_S = 2.0
-"""Time between transactions while no alert waits, s."""
+"""Time between transactions while nothing urgent waits, s."""
 HOLD_S = 0.05
 """The longest time that folding blocks the event loop, s; a single record may take longer."""
 BREATH_S = 0.01
@@ -280,7 +282,7 @@ class EvaluateStage:
             await asyncio.sleep(0.02)
             now = time.monotonic()
             for tp, owned in list(self.owned.items()):
-                urgent = any(o.topic == "alerts" for o in owned.shard.outbox)
+                urgent = any(o.topic in URGENT for o in owned.shard.outbox)
                 if (
                     not owned.lock.locked()
                     and not owned.broken

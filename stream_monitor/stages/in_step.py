@@ -34,7 +34,8 @@ TURN_RECORDS = 24_000
 class AlignedStage(Protocol):
     """A stage that reads its sources in step: INGEST."""
 
-    topics: frozenset[str]
+    in_step: frozenset[str]
+    """Names of its topics that are read in step."""
     alignment: Alignment
 
     def position(self, tp: TopicPartition) -> int: ...
@@ -49,7 +50,7 @@ class Kept(NamedTuple):
 
 
 class FetchingInStep(Fetching):
-    """The consumer of a worker that delivers the topics of its aligned stage in step."""
+    """The consumer of a worker that delivers the aligned topics of a stage in step."""
 
     def __init__(self, hub: Epochs, consumer: AIOKafkaConsumer, stage: AlignedStage) -> None:
         super().__init__(hub, consumer)
@@ -96,13 +97,13 @@ class FetchingInStep(Fetching):
             if tp not in assigned:
                 continue
             end = self._state(tp).position
-            if tp.topic not in self.stage.topics:
+            if tp.topic not in self.stage.in_step:
                 out[tp] = self._handed(tp, found, end)
             elif kept := self._kept.get(tp):
                 self._kept[tp] = kept._replace(batches=kept.batches + found, end=end)
             else:
                 self._kept[tp] = Kept(self.hub.epochs.get(tp, 0), found, end)
-        return out | self._released([tp for tp in assigned if tp.topic in self.stage.topics])
+        return out | self._released([tp for tp in assigned if tp.topic in self.stage.in_step])
 
     def _released(self, sources: list[TopicPartition]) -> dict[TopicPartition, Fetched]:
         """

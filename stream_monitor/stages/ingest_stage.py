@@ -26,7 +26,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_monitor.errors import StateError
-from stream_monitor.ingest import OUTCOMES, Ingest, tick
+from stream_monitor.ingest import Ingest, outcomes_of, tick
 from stream_monitor.kafka.clocks import Clock, now_ms
 from stream_monitor.kafka.connection import client_options
 from stream_monitor.kafka.deliveries import Fetched, Records, split
@@ -50,6 +50,13 @@ COMMIT_S = 1.0
 TICK_S = 1.0
 IDS_S = 5.0
 RECORD_BYTES_MAX = 900_000
+IN_STEP = ("predictions", "labels")
+"""Sources that are read in step (`stages/alignment.py`)."""
+LIFECYCLE = "lifecycle"
+"""
+A source that is never ahead and never behind: it has a few records a week, and its events of
+experiments count from their place in the log on. So it holds back nobody, and waits for nobody.
+"""
 
 
 class IngestStage:
@@ -57,13 +64,16 @@ class IngestStage:
 
     def __init__(self, hub: Hub, targets: int) -> None:
         self.hub = hub
-        self.kinds = {hub.topic("predictions"): "predictions", hub.topic("labels"): "labels"}
+        self.kinds = {hub.topic(name): name for name in (*IN_STEP, LIFECYCLE)}
         self.topics = frozenset(self.kinds)
+        self.in_step = frozenset(hub.topic(name) for name in IN_STEP)
         self.targets = targets
         self.ingest = self._new_ingest()
         self.readings: dict[TopicPartition, Reading] = {}
         self.alignment = aligned(hub.settings)
-        self.commits = SourceCommits(hub, self.readings, self.alignment)
+        self.commits = SourceCommits(
+            hub, self.readings, self.alignment, whole=frozenset({hub.topic(LIFECYCLE)})
+        )
         self.dead_letters = DeadLetters(hub)
         self.clock = Clock()
         self._lock = asyncio.Lock()
@@ -101,7 +111,7 @@ class IngestStage:
         self._producer._message_accumulator._batch_ttl = math.inf
         self.hub.spawn(self._pump())
         self.hub.spawn(self._watch_ids())
-        self.hub.spawn(others.watch(self.alignment, self.hub, self.topics))
+        self.hub.spawn(others.watch(self.alignment, self.hub, self.in_step))
 
     def source(self, tp: TopicPartition) -> str:
         """
@@ -133,7 +143,8 @@ class IngestStage:
                 self.readings[tp] = reading
                 opened[tp] = time_ms, reading.read < bounds[tp][1]
             self.alignment.begin(
-                opened, shared=bool(others.elsewhere(self.hub.source, self.topics))
+                {tp: found for tp, found in opened.items() if tp.topic in self.in_step},
+                shared=bool(others.elsewhere(self.hub.source, self.in_step)),
             )
             await self.commits.begin({tp: waits for tp, (_, waits) in opened.items()}, before)
             return {tp: self.readings[tp].read for tp in tps}
@@ -350,14 +361,14 @@ class IngestStage:
 
     def samples(self) -> Iterator[Sample]:
         """Counters of this process."""
-        for topic in ("predictions", "labels"):
+        for topic in self.kinds.values():
             yield from (
                 Sample(
                     "stream_monitor_records_total",
                     (topic, outcome),
                     self.ingest.counts[topic, outcome],
                 )
-                for outcome in OUTCOMES
+                for outcome in outcomes_of(topic)
             )
         yield from (
             sample

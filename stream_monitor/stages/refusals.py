@@ -36,7 +36,7 @@ class Refusals:
         """Refused predictions by model; those without a readable model have the empty name."""
 
     def count(self, kind: str, reason: Reason, value: bytes = b"") -> None:
-        """Count one record of `predictions` or `labels`."""
+        """Count one record of a source topic."""
         self.by_reason[kind, reason] += 1
         if kind != "predictions":
             return
@@ -48,7 +48,7 @@ class Refusals:
 
     def samples(self) -> Iterator[Sample]:
         """Samples: each reason exists at 0; models appear when they come."""
-        for topic in ("predictions", "labels"):
+        for topic in ("predictions", "labels", "lifecycle"):
             yield from (
                 Sample(
                     "stream_monitor_dead_letters_total",

@@ -40,12 +40,20 @@ class SourceCommits:
         The tenures of this worker; the stage adds and removes them.
     alignment : Alignment
         Knows the event time that a commit stores.
+    whole : frozenset of str
+        Topics that are read from their first record if nothing is committed, whatever
+        `auto_offset_reset` says: an experiment may have begun before this group.
     """
 
     def __init__(
-        self, hub: Hub, readings: dict[TopicPartition, Reading], alignment: Alignment
+        self,
+        hub: Hub,
+        readings: dict[TopicPartition, Reading],
+        alignment: Alignment,
+        *,
+        whole: frozenset[str] = frozenset(),
     ) -> None:
-        self.hub, self.readings, self.alignment = hub, readings, alignment
+        self.hub, self.readings, self.alignment, self.whole = hub, readings, alignment, whole
         self.lost = Lost(hub.settings.worker, "read", "leaves them out")
         self._partitions: dict[str, int] = {}
         """
@@ -72,6 +80,7 @@ class SourceCommits:
                 tp.topic, self.hub.source.partitions(tp.topic)
             )
             at = end if latest and not added else first
+            at = first if tp.topic in self.whole else at
             return Reading(topic_id, at, at), None
         offset, (note, failed, begun) = committed[0], parted(committed[1])
         before_id, time_ms = note_of(note)

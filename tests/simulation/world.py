@@ -55,6 +55,7 @@ WINDOW = 20
 TOPICS = {
     "predictions": SOURCES,
     "labels": SOURCES,
+    "lifecycle": 1,
     "observations": TARGETS,
     "snapshots": TARGETS,
     "alerts": 1,
@@ -69,6 +70,7 @@ MODEL = ModelSettings(
     thresholds={"accuracy": Threshold(min=0.8, min_labels=10)},
     cooldown_ms=0,
 )
+ARMS = {"arms": ["control", "b"], "primary": {"metric": "error", "effect": 0.01}}
 FAULTS = ("killed before", "killed after", "stopped", "error before", "error after", "late")
 EXCUSED = {0, 70, 71}
 """Exit codes that mean an end on request, or "start me again"."""
@@ -114,7 +116,9 @@ class World:
         self.now = 0.0
         self.broker = Broker(TOPICS, lambda: self.now, self.after, self.chance, T0)
         self.broker.assignable = sorted(
-            tp for tp in self.broker.logs if tp.topic in ("predictions", "labels", "observations")
+            tp
+            for tp in self.broker.logs
+            if tp.topic in ("predictions", "labels", "lifecycle", "observations")
         )
         guarantee: Any = "exactly_once" if once else "at_least_once"
         self.settings = Settings(
@@ -279,6 +283,8 @@ class World:
             self.after(FEED_S * self.chance.random(), partial(self._send, event))
         for _ in range(self.chance.randint(0, 3)):
             self.after(FEED_S * self.chance.random(), self._send_in_transaction)
+        for number in range(self.chance.randint(0, 12)):
+            self.after(FEED_S * self.chance.random(), partial(self._send_lifecycle, number))
         kinds: list[Callable[[], None]] = [
             self._kill,
             self._stop,
@@ -292,7 +298,17 @@ class World:
             self.after(FAULTS_S * self.chance.random(), self.chance.choice(kinds))
 
     def _source(self, topic: str) -> TopicPartition:
-        return TopicPartition(topic, self.chance.randrange(SOURCES))
+        return TopicPartition(topic, self.chance.randrange(TOPICS[topic]))
+
+    def _send_lifecycle(self, number: int) -> None:
+        """An event of an experiment, which is a row, or what others write, which is none."""
+        kind = self.chance.choice(["experiment_started", "experiment_stopped", "muted", "verdict"])
+        value = {"type": kind, "model": f"model-{number % 3:02}", "experiment": f"x-{number // 3}"}
+        if kind.startswith("experiment_"):
+            self._send(Event("lifecycle", {**value, **ARMS}))
+        else:
+            text = json.dumps(value)[: self.chance.choice([5, 500])]
+            self.broker.append(self._source("lifecycle"), text.encode(), None, None)
 
     def _send(self, event: Event, transaction: Transaction | None = None) -> Sent:
         tp = self._source(event.topic)
@@ -532,7 +548,8 @@ class World:
         for shard in shards:
             shard.close()  # rows of the last moments are reduced too
         for s in self.sent:
-            oracle.take(s.event)
+            if s.event.topic != "lifecycle":
+                oracle.take(s.event)
         found = summaries(dict(enumerate(shards)))
         return differences(
             "totals",
