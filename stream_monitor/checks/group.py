@@ -46,7 +46,9 @@ async def group(patient: Patient) -> list[Finding]:
         )
     ]
     present = [
-        topic_facts for topic in (*INPUTS, "lifecycle", "observations") if (topic_facts := patient.facts(topic))
+        topic_facts
+        for topic in (*INPUTS, "lifecycle", "observations")
+        if (topic_facts := patient.facts(topic))
     ]
     found += [
         await _lag(

@@ -113,7 +113,7 @@ class FakeSource:
         return {tp: self.committed_offsets.get(tp) for tp in tps}
 
     async def bounds(self, tps: Any) -> dict[TopicPartition, tuple[int, int]]:
-        return {tp: (3, 9) for tp in tps}
+        return dict.fromkeys(tps, (3, 9))
 
     async def commit(self, offsets: Any) -> None:
         self.committed_offsets.update(offsets)
