@@ -7,6 +7,8 @@ first event that comes while a loop runs; `put` may be called from other threads
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -67,6 +69,7 @@ class AsyncSender(Buffer):
             send_of(target)
         self._target, self._connect = target, connect
         super().__init__(events_max=events_max, bytes_max=bytes_max)
+        _ALL.add(self)
 
     def _begin(self) -> None:
         super()._begin()
@@ -205,3 +208,12 @@ class AsyncSender(Buffer):
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+
+_ALL: weakref.WeakSet[AsyncSender] = weakref.WeakSet()
+
+
+@atexit.register
+def _count_what_is_lost() -> None:
+    for sender in list(_ALL):
+        sender._drop_rest()

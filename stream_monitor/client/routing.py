@@ -235,7 +235,7 @@ class Router:
 
     def kept(self, arm: str | None) -> Router:
         """
-        The router after the experiment: one arm serves every key; the control if it is None.
+        The router after the experiment: one arm is left; the control if it is None.
 
         Raises
         ------
@@ -245,8 +245,13 @@ class Router:
         arm = self.control if arm is None else arm
         if arm not in self.arms:
             raise ValueError(f"keep: {arm!r} is not among the arms {', '.join(self.arms)}")
-        whole = [(SLOTS, arm)]
-        return Router(self.experiment, whole, model=self.model, arms=self.arms, phase=self.phase)
+        return Router(
+            self.experiment,
+            [(SLOTS, arm)],
+            model=self.model,
+            arms={arm: self.arms[arm]},
+            phase=self.phase,
+        )
 
     def __repr__(self) -> str:
         return f"Router({self.experiment!r}, {self.ranges!r})"

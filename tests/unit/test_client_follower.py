@@ -539,3 +539,14 @@ def test_a_follower_is_a_router_for_a_monitor():
         ("b", "u", "4"),
     ]
     assert isinstance(follower.current, Router)
+
+
+def test_after_the_end_a_call_without_a_unit_is_served_by_the_arm_that_was_kept():
+    from stream_monitor.client import Monitor, Sender
+
+    follower = Follower("fraud")
+    follower.take(started(50))
+    follower.take(event("stopped", keep="b"))
+    with Sender(lambda *_: None) as sender:
+        call = Monitor("fraud", sender, router=follower).call()
+        assert (call.variant, call.version) == ("b", "4")

@@ -238,6 +238,17 @@ def test_the_end_of_the_interpreter_sends_what_waits():
     ).split() == [str(i) for i in range(300)]
 
 
+def test_a_sender_of_asyncio_that_was_not_closed_says_what_is_lost():
+    program = (
+        "from stream_monitor.client import AsyncSender\n"
+        "sender = AsyncSender(print)\n"
+        "for _ in range(7): sender.put('predictions', b'x')\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    assert done.stderr == "events dropped: 7 (closed) there was no time to send them\n"
+
+
 def test_a_producer_that_hangs_does_not_hold_the_end_for_ever():
     assert (
         run(
