@@ -415,6 +415,35 @@ def test_a_race_of_equal_arms_is_seldom_lost_while_the_weights_ramp():
     assert np.mean(np.array(peaks) > math.log(20)) > 0.5
 
 
+def test_the_sample_ratio_of_units_that_follow_the_weights_is_seldom_a_mismatch():
+    rng = np.random.default_rng(29)
+    found = []
+    for weights in ((50, 50), (99, 1), (60, 30, 10)):
+        steps = rng.multinomial(50, np.array(weights) / 100, (120, 40)).cumsum(axis=1)
+        peaks = [max(log_evidence_of_mismatch(c, weights) for c in run.tolist()) for run in steps]
+        found += [peak > math.log(20) for peak in peaks]
+    assert np.mean(found) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / len(found))
+    broken = [log_evidence_of_mismatch(c, (1, 1)) for c in ([4_500, 5_500], [10, 60])]
+    assert min(broken) > math.log(1_000)
+
+
+def test_evidence_that_an_equal_arm_is_above_is_seldom_found():
+    """One side, looks at 5 % more information each, equal arms and one that is below."""
+    rng = np.random.default_rng(37)
+    clock = np.unique((200 * 1.05 ** np.arange(100)).astype(int))
+    steps = np.diff(clock, prepend=0)
+    for below, most in ((0.0, 0.05), (-0.05, 0.01)):
+        walks = np.cumsum(below * steps + np.sqrt(steps) * rng.normal(size=(300, 100)), axis=1)
+        wrong = [
+            any(
+                log_evidence_above(x / n, 1 / n, 0.1) > math.log(20)
+                for x, n in zip(w, c, strict=True)
+            )
+            for w, c in zip(walks.tolist(), [clock.tolist()] * 300, strict=True)
+        ]
+        assert np.mean(wrong) <= most + 2 * math.sqrt(0.05 * 0.95 / 300)
+
+
 # ---- how many units are needed
 
 

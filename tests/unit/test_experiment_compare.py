@@ -170,6 +170,13 @@ def test_cells_with_two_readings_are_read_as_told(compare):
     assert by_others["control"]["mean"] == pytest.approx(1.367)
 
 
+def test_the_line_is_that_of_the_file(compare):
+    """Comments, empty lines and cells of several lines count as what they are."""
+    text = '# note\nnote,a,b\n"two\nlines",1,2\n\n# more\nz,1,2\n"x\ny",1,bad\n'
+    with pytest.raises(InputError, match=r"results.csv:8: b: expected a number, got 'bad'"):
+        compare(text, "--control", "a", "--arm", "b")
+
+
 def test_lines_that_are_no_rows_are_refused(compare):
     with pytest.raises(InputError, match=r"r.jsonl: row 2: not a JSON object: 'xx'"):
         compare('{"a": 1, "b": 2}\nxx\n', name="r.jsonl")
