@@ -7,6 +7,8 @@ measured are sums, races and verdicts as the worker has them. A flush is a secon
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from experiment_folds import Question
 from experiment_streams import Rows
@@ -43,7 +45,9 @@ class Worker:
             "weights": {"control": 100 - 100 * share, "b": 100 * share},
             "primary": {
                 "metric": "error" if is_share else "features.value",
-                "effect": self.q.effect,
+                # values are logarithms already, as the worker has them from its rows
+                "effect": self.q.effect if is_share else math.expm1(self.q.effect),
+                "scale": "linear" if is_share else "log",
                 "better": "more",
                 "goal": "not worse" if self.q.not_worse else "better",
             },

@@ -13,6 +13,7 @@ import math
 from msgspec import Struct
 
 from stream_monitor.arrays import Float
+from stream_monitor.experiments.judgement import RARER_MIN, UNITS_MIN, UNITS_UNBOUNDED_MIN
 from stream_monitor.offline.results import Arm, Results
 from stream_monitor.stats.confidence_sequences import half_width
 from stream_monitor.stats.fixed_horizon import (
@@ -33,9 +34,6 @@ from stream_monitor.stats.unit_sums import (
 
 SMALL = 0.2
 """Standard deviations: a small effect by Cohen."""
-EFFECTIVE_UNITS_MIN = 200
-RARER_ANSWERS_MIN = 20
-"""In each arm, before the sequence is judged: its theorem is on large numbers."""
 
 
 class ArmNumbers(Struct, frozen=True):
@@ -117,11 +115,11 @@ def compare(results: Results, effect: float | None, alpha: float) -> Comparison:
     >>> import numpy as np
     >>> ones, x = np.ones(4), (np.array([1.0, 2, 4, 9]), np.array([2.0, 3, 5, 9]))
     >>> arms = Arm("control", ones, x[0]), Arm("b", ones, x[1])
-    >>> found = compare(Results(*arms, 0.0, False, False, 0, []), effect=1.0, alpha=0.05)
+    >>> found = compare(Results(*arms, 0.0, False, False, False, 0, []), effect=1.0, alpha=0.05)
     >>> found.difference, round(found.one_planned_look.p, 4)
     (0.75, 0.7615)
     >>> found.every_look.waits_for
-    'effective units: 4 of 200 in each arm'
+    'effective units: 4 of 2,000 in each arm'
     """
     control, arm = (unit_terms(a.n, a.x).sum(axis=0) for a in (results.control, results.arm))
     t, yes_no = welch(control, arm), results.yes_no
@@ -141,14 +139,14 @@ def compare(results: Results, effect: float | None, alpha: float) -> Comparison:
             _known(z),
             _known(p_of_z),
         ),
-        _every_look(control, arm, effect, alpha, yes_no=yes_no),
+        _every_look(control, arm, effect, alpha, _waits_for(control, arm, results)),
         units_are_rows=not results.by_unit,
         moved_share=results.moved / (kept + results.moved),
     )
 
 
 def _every_look(
-    control: Float, arm: Float, effect: float | None, alpha: float, *, yes_no: bool
+    control: Float, arm: Float, effect: float | None, alpha: float, waits_for: str | None
 ) -> EveryLook:
     source = "--effect"
     if effect is None:
@@ -163,17 +161,19 @@ def _every_look(
         source,
         _known(estimate - half),
         _known(estimate + half),
-        _waits_for(control, arm, yes_no=yes_no),
+        waits_for,
     )
 
 
-def _waits_for(control: Float, arm: Float, *, yes_no: bool) -> str | None:
+def _waits_for(control: Float, arm: Float, results: Results) -> str | None:
+    """What is missing until the sequence is judged; the same burn-in as that of an experiment."""
+    least = UNITS_MIN if results.bounded else UNITS_UNBOUNDED_MIN
     effective = min(effective_units(sums) for sums in (control, arm))
-    if effective < EFFECTIVE_UNITS_MIN:
-        return f"effective units: {effective:,.0f} of {EFFECTIVE_UNITS_MIN} in each arm"
-    rarer = min(rarer_answers(sums) for sums in (control, arm)) if yes_no else math.inf
-    if rarer < RARER_ANSWERS_MIN:
-        return f"the rarer answer: {rarer:,.0f} of {RARER_ANSWERS_MIN} in each arm"
+    if effective < least:
+        return f"effective units: {effective:,.0f} of {least:,} in each arm"
+    rarer = min(rarer_answers(sums) for sums in (control, arm)) if results.yes_no else math.inf
+    if rarer < RARER_MIN:
+        return f"the rarer answer: {rarer:,.0f} of {RARER_MIN} in each arm"
     return None
 
 

@@ -19,7 +19,6 @@ from stream_monitor.arrays import Float
 
 UNITS, N, X, NN, NX, XX = range(6)
 """Places of the sums over units: of 1, n, x, n², n·x and x²."""
-WIDTH = 6
 EPSILON = float(np.finfo(np.float64).eps)
 
 

@@ -213,6 +213,8 @@ def test_the_effect_is_never_that_of_the_data(compare):
 
 def test_few_units_and_equal_values_are_said(compare):
     told = compare("a,b\n1.5,2\n2.5,2\n")
+    assert "It waits for effective units: 2 of 2,000" in told  # numbers of any size
+    told = compare("a,b\n0.5,0.2\n0.7,0.2\n")
     assert "It waits for effective units: 2 of 200" in told
     told = compare("a,b\n0.1,0.3\n0.1,0.3\n0.1,0.3\n")
     assert "Welch's t is not defined" in told
