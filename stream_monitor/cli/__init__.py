@@ -23,7 +23,7 @@ COMMANDS = {
     "replay": "Monitor files, without a broker.",
     "produce": "Send the events of files, or of a simulated model server, to Kafka.",
     "baseline": "Build, show and publish baseline profiles.",
-    "experiment": "Compare two models on results.",
+    "experiment": "Start, change, watch and stop experiments; compare two models.",
     "config": "Make, check and describe monitor.yaml.",
     "topics": "List, check and apply the topics.",
     "alerts": "Show alerts; acknowledge and mute them.",

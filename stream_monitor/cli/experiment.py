@@ -1,5 +1,5 @@
 """
-`stream-monitor experiment`: compare two arms.
+`stream-monitor experiment`: its commands, and `compare`.
 
 Rule of the file: it reads options and prints; `offline.results` reads files and
 `offline.comparison` computes.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stream_monitor.cli import experiment_control
 from stream_monitor.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,13 +22,20 @@ if TYPE_CHECKING:
 @click.group()
 def command() -> None:
     """
-    Compare two models, or two of anything, on results.
+    Start, change, watch and stop experiments; compare two models on results.
 
     \b
     Examples:
+      stream-monitor experiment start fraud-17.json
+      stream-monitor experiment change fraud-17 --weights control=95,b=5
+      stream-monitor experiment status fraud-17
+      stream-monitor experiment stop fraud-17 --keep control
       stream-monitor experiment compare results.csv
-      stream-monitor experiment compare results.csv --control model_a --arm model_b --effect 0.02
     """  # noqa: D301  \b is how click keeps lines apart
+
+
+for _each in experiment_control.COMMANDS:
+    command.add_command(_each)
 
 
 @command.command()

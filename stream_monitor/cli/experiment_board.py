@@ -1,0 +1,215 @@
+"""
+The experiments of a cluster, read from `lifecycle`.
+
+Rule of the file: the state is what the worker would make of the same events, in the same order: a
+name that is started again goes on, and what cannot work is left out and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from stream_monitor.cli.terminal import readable
+from stream_monitor.client.routing import Router
+from stream_monitor.errors import UNREADABLE, InputError
+from stream_monitor.experiments.definition import (
+    PHASES_MAX,
+    TYPES,
+    Definition,
+    changed_of,
+    definition_of,
+    shares_of,
+)
+
+if TYPE_CHECKING:
+    from stream_monitor.settings import Settings
+
+
+Ends = tuple[float | None, float | None]
+"""An interval; an end that is None is infinite, or not defined."""
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """What a verdict says of one outcome, of the race of failures, or of the sample ratio."""
+
+    estimate: float | None = None
+    interval: Ends | None = None
+    ready: bool = False
+    first: tuple[int, int] | None = None
+    share: float = 0.0
+    e: float | None = None
+    needed: float = 0.0
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """What a textbook says of one outcome."""
+
+    t: float | None = None
+    p: float | None = None
+    d: float | None = None
+    d_interval: Ends = (None, None)
+    h: float | None = None
+    h_interval: Ends = (None, None)
+
+
+class VerdictEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An `experiment_verdict` event, as far as it is shown."""
+
+    model: str
+    experiment: str
+    id: str
+    arm: str
+    phase: int
+    verdict: str
+    at: str
+    because: list[str] = []
+    hours: float = 0.0
+    units: dict[str, int] = {}
+    left_out: dict[str, int] = {}
+    evidence: dict[str, Evidence] = {}
+    fixed_horizon: dict[str, Planned] = {}
+
+
+class Known:
+    """One experiment: its events, and what follows from them."""
+
+    def __init__(self, definition: Definition, event: dict[str, Any]) -> None:
+        self.definition = definition
+        self.started = event
+        self.changes: list[dict[str, Any]] = []
+        self.stopped: dict[str, Any] | None = None
+        self.weights = definition.weights
+        self.phase = 1
+        self.verdicts: dict[str, VerdictEvent] = {}
+        """By id, the oldest first: the same verdict may be written twice without transactions."""
+        self.told: list[dict[str, Any]] = []
+        """The events of these verdicts."""
+        self.router = Router.from_event({**event, "arms": self._arms()})
+
+    def _arms(self) -> list[dict[str, str | None]]:
+        return [{"name": a.name, "version": a.version} for a in self.definition.arms]
+
+    @property
+    def names(self) -> list[str]:
+        """The arms, the control first."""
+        return [arm.name for arm in self.definition.arms]
+
+    @property
+    def percent(self) -> dict[str, float]:
+        """Weights in force."""
+        return {n: w / 100 for n, w in zip(self.names, self.weights, strict=True)}
+
+    @property
+    def is_running(self) -> bool:
+        return self.stopped is None
+
+    def change(self, event: dict[str, Any]) -> None:
+        """An `experiment_changed` event of this experiment."""
+        weights = shares_of(changed_of(event).weights, self.names)
+        if self.stopped is not None or self.phase >= PHASES_MAX:
+            raise InputError("it cannot be changed any more")
+        self.router = Router.from_event(event, self.router)
+        self.changes.append(event)
+        self.phase += weights != self.weights
+        self.weights = weights
+
+    def newest(self, arm: str) -> VerdictEvent | None:
+        """The newest verdict on an arm."""
+        return next((v for v in reversed(self.verdicts.values()) if v.arm == arm), None)
+
+
+class ExperimentBoard:
+    """Experiments by model and name, in the order in which they were started."""
+
+    def __init__(self) -> None:
+        self.experiments: dict[tuple[str, str], Known] = {}
+        self.unusable = 0
+        """Events of experiments that a worker refuses too."""
+
+    def take(self, value: bytes | None) -> None:
+        """A record of `lifecycle`; what is not of an experiment is left out."""
+        try:
+            event = msgspec.json.decode(value or b"")
+        except UNREADABLE:
+            return
+        kind = event.get("type") if isinstance(event, dict) else None
+        if not isinstance(kind, str) or not kind.startswith("experiment_"):
+            return
+        try:
+            self._take(kind, event)
+        except (InputError, LookupError, OverflowError, *UNREADABLE):
+            self.unusable += 1
+
+    def _take(self, kind: str, event: dict[str, Any]) -> None:
+        if kind == TYPES[0]:
+            definition = definition_of(event)
+            key = definition.model, definition.name
+            if key not in self.experiments:
+                self.experiments[key] = Known(definition, event)
+            return
+        known = self.experiments[str(event.get("model")), str(event.get("experiment"))]
+        if kind == TYPES[1]:
+            known.change(event)
+        elif kind == TYPES[2]:
+            known.stopped = event
+        elif kind == "experiment_verdict":
+            verdict = msgspec.convert(event, VerdictEvent)
+            if verdict.id not in known.verdicts:
+                known.verdicts[verdict.id] = verdict
+                known.told.append(event)
+
+    def running(self, model: str) -> list[Known]:
+        """Experiments of a model that are not stopped."""
+        return [e for (m, _), e in self.experiments.items() if m == model and e.is_running]
+
+    def found(self, name: str, model: str | None) -> Known:
+        """
+        The experiment of this name.
+
+        Raises
+        ------
+        InputError
+            There is none, or more than one model has one.
+        """
+        from stream_monitor.inputs.options import did_you_mean
+
+        fitting = [e for (m, n), e in self.experiments.items() if n == name and model in {None, m}]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            models = ", ".join(sorted(e.definition.model for e in fitting))
+            raise InputError(f"{name!r} is an experiment of {models}; say which with --model")
+        names = [n for m, n in self.experiments if model in {None, m}]
+        of = f" of {model}" if model else ""
+        hint = did_you_mean(name, names) or " `stream-monitor experiment list` shows them."
+        raise InputError(readable(f"there is no experiment {name!r}{of}.{hint}"))
+
+
+def board_of(values: Iterable[bytes | None]) -> ExperimentBoard:
+    """The board after these records."""
+    board = ExperimentBoard()
+    for value in values:
+        board.take(value)
+    return board
+
+
+def read_board(settings: Settings) -> ExperimentBoard:
+    """
+    Read all of `lifecycle`.
+
+    Raises
+    ------
+    BrokerError
+        The broker cannot be reached, or refuses. A topic that does not exist is empty.
+    """
+    from stream_monitor.kafka.records import Records
+
+    async def read() -> ExperimentBoard:
+        async with Records(settings, ["lifecycle"]) as records:
+            return board_of([record.value async for record in records.whole()])
+
+    return asyncio.run(read())

@@ -1,0 +1,242 @@
+"""
+How an experiment stands, as lines for a terminal.
+
+Rule of the file: pure functions of the events of `lifecycle`. Numbers are those of verdicts, and
+each line says of what time they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from stream_monitor.cli.experiment_board import Known, VerdictEvent
+from stream_monitor.cli.terminal import readable
+from stream_monitor.experiments.definition import Outcome
+
+COLUMNS = 61
+"""Width of the drawing; the middle is no difference."""
+LABEL_COLUMNS = 20
+PEEKED = (
+    "Valid at one planned look. Not to be watched: watched like this it is wrong in 46 % of "
+    "experiments whose arms are equal."
+)
+MEANINGS = {
+    "sample_ratio": "units do not arrive as the weights say",
+    "two_arms": "too many calls are of units that were in two arms",
+    "coverage": "labels are missing more often in one arm",
+    "failures": "calls fail more often",
+    "no_unit": "too many calls have no `unit`",
+    "evicted": "calls were forgotten before they were judged",
+    "duration": "the planned duration is over",
+}
+ASCII = str.maketrans("├┤─│┼●·−", "||-|+o,-")
+
+
+class Look(NamedTuple):
+    """An estimate with its interval; an end that is None is infinite."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def line(known: Known) -> str:
+    """An experiment in one line."""
+    d = known.definition
+    weights = " · ".join(f"{name} {percent:g}" for name, percent in known.percent.items())
+    state = (
+        f"running since {_moment(known.started.get('at'))}"
+        if known.stopped is None
+        else f"stopped at {_moment(known.stopped.get('at'))}"
+    )
+    if known.stopped is not None and known.stopped.get("keep") is not None:
+        state += f", {known.stopped['keep']} kept"
+    verdicts = [
+        f"{arm} {v.verdict} at {_moment(v.at)}"
+        for arm in known.names[1:]
+        if (v := known.newest(arm)) is not None
+    ]
+    told = "; ".join(verdicts) or "no verdict yet"
+    return readable(f"{d.name}  {d.model}  {weights} %  phase {known.phase}  {state}  {told}")
+
+
+def drawing(known: Known) -> list[str]:
+    """How each arm stands, by its verdicts."""
+    d = known.definition
+    unit = "units are events" if d.unit == "event" else f"unit: {d.unit}"
+    primary = d.outcomes[0]
+    lines = [line(known), f"  {primary.metric} {primary.goal}, effect {primary.effect:g}; {unit}"]
+    for arm in known.names[1:]:
+        verdicts = [v for v in known.verdicts.values() if v.arm == arm]
+        if not verdicts:
+            lines.append(
+                f"  {arm}: no verdict yet. Until there is one, the gauges of the worker have the "
+                "numbers (model_experiment_…)"
+            )
+        else:
+            lines += ["", *_of_arm(known, arm, verdicts)]
+    return [readable(text) for text in lines]
+
+
+def _of_arm(known: Known, arm: str, verdicts: Sequence[VerdictEvent]) -> list[str]:
+    newest, outcomes = verdicts[-1], known.definition.outcomes
+    because = ", ".join(f"{b} ({MEANINGS[b]})" if b in MEANINGS else b for b in newest.because)
+    lines = [
+        f"  {arm}: {newest.verdict}{f' because of {because}' if because else ''}",
+        f"    as of {_moment(newest.at)}, phase {newest.phase}; {_counts(newest, arm)}",
+    ]
+    lines += _history(known.names[0], arm, outcomes[0], verdicts)
+    for outcome in outcomes[1:]:
+        look, ready = _look(newest, outcome)
+        if look is not None:
+            waits = "" if ready else "  not ready"
+            lines.append(f"    guard {outcome.metric}  {_numbers(outcome, look)}{waits}")
+    lines += _planned(newest, outcomes)
+    if newest.left_out:
+        out = ", ".join(f"{reason} {n:,}" for reason, n in newest.left_out.items())
+        lines.append(f"    calls left out: {out}")
+    return lines
+
+
+def _counts(verdict: VerdictEvent, arm: str) -> str:
+    """Units, sample ratio and failures of a verdict."""
+    units = " · ".join(f"{name} {n:,}" for name, n in verdict.units.items())
+    parts = [f"units {units}"] if units else []
+    ratio, race = verdict.evidence.get("sample_ratio"), verdict.evidence.get("failures")
+    if ratio is not None and ratio.e is not None:
+        parts.append(f"sample ratio {_evidence(ratio.e, ratio.needed)}")
+    if race is not None and race.first is not None:
+        found = "" if race.e is None else f" {_evidence(race.e, race.needed)}"
+        parts.append(
+            f"failures {race.first[1]:,} of {sum(race.first):,} in {arm}, expected "
+            f"{100 * race.share:.3g} %{found}"
+        )
+    return "  ".join(parts)
+
+
+def _evidence(e: float, needed: float) -> str:
+    return f"fine ({e:.3g} of {needed:,.0f})" if e < needed else f"BROKEN (over {needed:,.0f})"
+
+
+def _look(verdict: VerdictEvent, outcome: Outcome) -> tuple[Look | None, bool]:
+    found = verdict.evidence.get(outcome.metric)
+    if found is None or found.interval is None or found.estimate is None:
+        return None, False
+    low, high = found.interval
+    ends = -math.inf if low is None else low, math.inf if high is None else high
+    return Look(found.estimate, *ends), found.ready
+
+
+def _history(
+    control: str, arm: str, outcome: Outcome, verdicts: Sequence[VerdictEvent]
+) -> list[str]:
+    """The sequence of the primary outcome, a line a verdict."""
+    looks = [(v, *_look(v, outcome)) for v in verdicts]
+    ends = [abs(x) for _, look, _ in looks if look for x in look if math.isfinite(x)]
+    if not ends:
+        return [f"    {outcome.metric}: too few units of one arm for an estimate"]
+    limit = _rounded_up(max(ends) or outcome.effect)
+    percent = _is_percent(outcome)
+    edge = f"{100 * limit:g} %" if percent else f"{limit:g}"
+    title = f"{outcome.metric}, {arm} {'/' if outcome.is_log else '−'} {control}"
+    axis = f"-{edge}".ljust(COLUMNS // 2) + "0" + f"+{edge}".rjust(COLUMNS // 2)
+    lines = [f"{'':{LABEL_COLUMNS}}{axis}  {title}"]
+    phase = verdicts[0].phase
+    for v, look, ready in looks:
+        if v.phase != phase:
+            phase = v.phase
+            lines.append(f"{f'    phase {phase}':{LABEL_COLUMNS}}{'─' * COLUMNS}")
+        if look is None:
+            continue
+        drawn = _drawn(look, limit)
+        waits = "" if ready else "  not ready"
+        lines.append(
+            f"{f'    {_age(v.hours)}':{LABEL_COLUMNS}}{drawn}  {_numbers(outcome, look)}  "
+            f"{v.verdict}{waits}"
+        )
+    return lines
+
+
+def _drawn(look: Look, limit: float) -> str:
+    """
+    An interval on the axis from -limit to limit.
+
+    >>> _drawn(Look(0.0, -0.5, 0.5), 1.0).strip()
+    '├──────────────●──────────────┤'
+    """
+    low, high = max(look.low, -limit), min(look.high, limit)
+    cells = [" "] * COLUMNS
+    a, b = _column(low, limit), _column(high, limit)
+    cells[a : b + 1] = "─" * (b + 1 - a)
+    cells[a] = "├" if look.low >= -limit else "─"
+    cells[b] = "┤" if look.high <= limit else "─"
+    middle = _column(0, limit)
+    cells[middle] = "┼" if a < middle < b else cells[middle] if a <= middle <= b else "│"
+    cells[_column(min(max(look.estimate, -limit), limit), limit)] = "●"
+    return "".join(cells)
+
+
+def _column(x: float, limit: float) -> int:
+    return round((x + limit) / (2 * limit) * (COLUMNS - 1))
+
+
+def _rounded_up(x: float) -> float:
+    """
+    The next of 1, 1.5, 2, 3, 5, 7 times a power of ten.
+
+    >>> _rounded_up(0.041), _rounded_up(7.0), _rounded_up(80.0)
+    (0.05, 7.0, 100.0)
+    """
+    power = 10.0 ** math.floor(math.log10(x))
+    step = next((s for s in (1, 1.5, 2, 3, 5, 7, 10) if s * power >= x * (1 - 1e-9)), 10)
+    return float(f"{step * power:.3g}")
+
+
+def _is_percent(outcome: Outcome) -> bool:
+    return outcome.is_log or outcome.is_share
+
+
+def _numbers(outcome: Outcome, look: Look) -> str:
+    """The estimate and its interval in the unit of the axis."""
+    scale, unit = (100, " %") if _is_percent(outcome) else (1, "")
+    values = [f"{scale * x:+.3g}" if math.isfinite(x) else f"{x:+}" for x in look]
+    return f"{values[0]} [{values[1]}, {values[2]}]{unit}"
+
+
+def _planned(verdict: VerdictEvent, outcomes: Sequence[Outcome]) -> list[str]:
+    """What a textbook says, with its warning."""
+    found = verdict.fixed_horizon.get(outcomes[0].metric)
+    if found is None:
+        return []
+    parts = [] if found.t is None else [f"t {found.t:.3g}"]
+    parts += [] if found.p is None else [f"p {found.p:.2g}"]
+    for name, size, ends in (("d", found.d, found.d_interval), ("h", found.h, found.h_interval)):
+        if size is not None:
+            low, high = ("?" if x is None else f"{x:.2g}" for x in ends)
+            parts.append(f"{name} {size:.2g} [{low}, {high}]")
+    return [f"    at one planned look: {', '.join(parts)}. {PEEKED}"]
+
+
+def _age(hours: float) -> str:
+    """
+    The age of an experiment.
+
+    >>> _age(6.04), _age(49.0), _age(0.2)
+    ('6 h', 'day 2', '12 min')
+    """
+    if hours < 1:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.0f} h" if hours < 24 else f"day {hours / 24:.0f}"
+
+
+def _moment(at: Any) -> str:
+    """
+    A time of an event, without its fraction.
+
+    >>> _moment("2026-11-02T09:00:00.123Z")
+    '2026-11-02 09:00:00Z'
+    """
+    text = str(at).partition(".")[0].removesuffix("Z").replace("T", " ")
+    return f"{text}Z"
