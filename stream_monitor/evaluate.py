@@ -19,7 +19,9 @@ from stream_monitor.alerts import event
 from stream_monitor.alerts.event import Alert
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.events.observations import Arrivals, arrived, unpack
+from stream_monitor.experiments import alarms
 from stream_monitor.experiments.calls import Record
+from stream_monitor.experiments.exposition import experiment_samples
 from stream_monitor.experiments.registry import Experiments
 from stream_monitor.join.join import Join
 from stream_monitor.join.ring_snapshot import parts_of, segments_of
@@ -236,8 +238,10 @@ class Shard:
             self.partition, self.partitions, self.registry, self.join, self.log_time_ms
         ):
             self._judge(verdict)
-        self._tell(self.alerts.tick(self.log_time_ms))
         self.outbox += self.experiments.tick(self.log_time_ms, self.join.state.rows)
+        for verdict in alarms.judged(self.experiments, self.alerts, self.log_time_ms):
+            self._judge(verdict)
+        self._tell(self.alerts.tick(self.log_time_ms))
 
     def _label_delay_ms(self, model: str) -> int:
         return self.settings.of(model).labels.max_delay_ms
@@ -263,6 +267,7 @@ class Shard:
         for version in self.registry.in_use():
             if not version.is_idle:
                 yield from version_samples(version, firing)
+        yield from experiment_samples(self.experiments, self.log_time_ms)
         yield from alert_samples(self.alerts)
         yield from self.outcomes.samples()
         yield from join_samples(self.join, self.partition, self.log_time_ms)

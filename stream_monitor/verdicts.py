@@ -25,6 +25,7 @@ Kind = Literal[
     "volume",
     "calibration",
     "freshness",
+    "experiment",
 ]
 Level = Literal["ok", "info", "warning", "critical"]
 LEVELS: tuple[Level, ...] = get_args(Level)

@@ -23,6 +23,7 @@ from stream_monitor.join.rows import Pairs
 from stream_monitor.stats import failure_race
 from stream_monitor.stats.failure_race import Race
 from stream_monitor.stats.sample_ratio import log_evidence_of_mismatch
+from stream_monitor.verdicts import Verdict
 
 SETTLE_MS = 60_000
 """
@@ -92,6 +93,8 @@ class Experiment(msgspec.Struct, eq=False):
     """Something changed since the last look."""
     told: dict[str, dict[str, int]] = {}
     """By arm: each verdict that was told, with its phase."""
+    alarms: dict[str, Verdict] = {}
+    """By arm that was rolled back, or cannot be judged: its alert."""
 
     @classmethod
     def begun(

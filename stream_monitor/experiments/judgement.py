@@ -25,6 +25,8 @@ from stream_monitor.stats.unit_sums import NN, XX, N, X, difference, effective_u
 from stream_monitor.times import HOUR_MS
 
 VerdictName = Literal["continue", "promote", "rollback", "mismatch", "inconclusive"]
+FINAL: tuple[VerdictName, ...] = ("rollback", "mismatch")
+"""Those that stay once they are told."""
 UNITS_MIN, UNITS_UNBOUNDED_MIN, RARER_MIN = 200, 2_000, 20
 """
 Effective units of each arm before an interval is judged, so that a few heavy units count for
@@ -120,6 +122,10 @@ def _of_arm(experiment: Experiment, b: int, now_ms: int) -> ArmVerdict:
         }
     }
     evidence |= {o.metric: c.evidence for o, c in zip(d.outcomes, contrasts, strict=True)}
+    for outcome, c in zip(d.outcomes[1:], contrasts[1:], strict=True):
+        if c.ready and risk:
+            worst = {"e": _exp(c.log_e_worse), "needed": guards / d.alpha_guard / risk}
+            evidence[outcome.metric]["worse"] = worst
     evidence["sample_ratio"] = {
         "e": _exp(experiment.log_e_mismatch),
         "needed": 1 / d.alpha_mismatch,

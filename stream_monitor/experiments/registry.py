@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from stream_monitor.errors import InputError
+from stream_monitor.experiments.alarms import alarm_of
 from stream_monitor.experiments.calls import Record, calls_of, pairs_of, stretches
 from stream_monitor.experiments.definition import (
     PHASES_MAX,
@@ -24,13 +25,12 @@ from stream_monitor.experiments.definition import (
     shares_of,
 )
 from stream_monitor.experiments.experiment import Experiment
-from stream_monitor.experiments.judgement import ArmVerdict, fixed_horizon, hours, look
+from stream_monitor.experiments.judgement import FINAL, ArmVerdict, fixed_horizon, hours, look
 from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import Out
 
 SCHEMA = 1
 OF_MODEL_MAX, OF_SHARD_MAX, UNITS_MAX = 4, 16, 200_000
-FINAL = ("rollback", "mismatch")
 
 
 class ExperimentsState(msgspec.Struct):
@@ -167,6 +167,8 @@ class Experiments:
         if found.verdict == "continue" or final or told.get(found.verdict) == experiment.phase:
             return []
         told[found.verdict] = experiment.phase
+        if found.verdict in FINAL:
+            experiment.alarms[found.arm] = alarm_of(experiment, found, now_ms)
         return [verdict_event(experiment, found, now_ms, log_position)]
 
     def close(self, now_ms: int, log_position: int) -> list[Out]:

@@ -34,8 +34,8 @@ class Join(Store):
 
     def apply(self, predictions: Predictions, labels: LabelRows, now_ms: int | Int) -> Joined:
         """
-        Take the rows of one record, at log time `now_ms`: one for all, or that of each row,
-        ascending.
+        Take the rows of one record, at log time `now_ms`: one for all, or that of each row of the
+        record, ascending. The last rows may be events of experiments.
         """
         outcomes = {"matched": 0, "corrected": 0, "superseded": 0, "duplicate": 0, "evicted": 0}
         found = Joined(np.zeros(len(predictions.row), bool), [], outcomes)
@@ -44,7 +44,7 @@ class Join(Store):
             place, by_row = np.argsort(predictions.row), np.argsort(labels.row)
             predictions, labels = predictions.take(place), labels.take(by_row)
         rows = 1 + max(int(predictions.row.max(initial=-1)), int(labels.row.max(initial=-1)))
-        now: Int = np.broadcast_to(np.asarray(now_ms, np.int64), rows)
+        now: Int = np.full(rows, now_ms) if isinstance(now_ms, int) else now_ms
         duplicate = np.zeros(len(predictions.row), bool)
         for p, l in self._stretches(predictions.row, labels.row):
             duplicate[p] = self._take(predictions.take(p), labels.take(l), now, found)

@@ -37,6 +37,10 @@ def _model(
     return Metric(f"model_{name}", kind, ("model", "version", *labels), text, buckets)
 
 
+def _experiment(name: str, kind: MetricType, text: str, *labels: str) -> Metric:
+    return Metric(f"model_experiment_{name}", kind, ("model", "experiment", *labels), text)
+
+
 def _process(name: str, kind: MetricType, text: str, *labels: str) -> Metric:
     return Metric(f"stream_monitor_{name}", kind, labels, text)
 
@@ -107,6 +111,32 @@ OF_MODELS: tuple[Metric, ...] = (
         "rule",
     ),
     _model("anomalies_total", "counter", "Anomalies found.", "feature", "kind"),
+    _experiment("units_total", "counter", "Units that an experiment has seen.", "arm"),
+    _experiment(
+        "estimate",
+        "gauge",
+        "Difference of an arm from the control, in units of the metric; a ratio minus 1 where "
+        "logarithms are compared.",
+        "arm",
+        "metric",
+    ),
+    _experiment("lower", "gauge", "Lower end of the interval of the difference.", "arm", "metric"),
+    _experiment("upper", "gauge", "Upper end of the interval of the difference.", "arm", "metric"),
+    _experiment(
+        "evidence_ratio",
+        "gauge",
+        "Evidence against an arm divided by what a verdict needs; above 1 it is rolled back, or "
+        "the experiment is a mismatch.",
+        "arm",
+        "test",
+    ),
+    _experiment("verdict", "gauge", "1 for the verdict on an arm.", "arm", "verdict"),
+    _experiment(
+        "coverage_ratio", "gauge", "Share of mature calls that have a label.", "arm", "metric"
+    ),
+    _experiment(
+        "rows_left_out_total", "counter", "Rows that an experiment does not count.", "reason"
+    ),
     *(
         _model(f"segment_{name}", "gauge", f"Within a segment: {text}", "segment", "window")
         for name, text in (_PERFORMANCE | _SUPPORT).items()

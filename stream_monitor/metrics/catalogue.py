@@ -4,11 +4,11 @@ All metrics: those of every worker (`built_in.py`), and those that users define.
 Rule of the file: a metric that is not here does not exist. The exporter, the dashboards, the
 alerting rules and `docs/metrics.md` read only the catalogue.
 
-`model_*` metrics are computed from the log: `model` and `version` are their first labels, and each
-series comes from one worker. `stream_monitor_*` metrics belong to the process; if several
-partitions report the same series, their values are added. Two gauges have a label `quantile`. Their
-type is `summary`, because Prometheus reserves that label for summaries (`promtool check metrics`),
-but they have no `_sum` and `_count`.
+`model_*` metrics are computed from the log: `model` and `version` are their first labels, of
+experiments `model` and `experiment`, and each series comes from one worker. `stream_monitor_*`
+metrics belong to the process; if several partitions report the same series, their values are added.
+Two gauges have a label `quantile`. Their type is `summary`, because Prometheus reserves that label
+for summaries (`promtool check metrics`), but they have no `_sum` and `_count`.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def models() -> dict[str, Any]:
     return dashboard(
         "models",
         [*_place_variables(), *_model_variables()],
-        (_now(), _traffic(), _performance(), _inputs(), _segments()),
+        (_now(), _traffic(), _performance(), _inputs(), _segments(), _experiments()),
         [alerts],
     )
 
@@ -192,6 +192,33 @@ def _segments() -> Row:
     )
 
 
+def _experiments() -> Row:
+    name = "model_experiment_verdict"
+    return "Experiments", (
+        Panel(
+            "Verdicts",
+            ((queries.gauge(name, *matchers(name)), ""),),
+            "short",
+            CATALOGUE[name].help,
+            type="table",
+            width=12,
+        ),
+        gauges(
+            "Difference from the control, with its interval",
+            "model_experiment_estimate",
+            "model_experiment_lower",
+            "model_experiment_upper",
+            unit="none",
+            minimum=None,
+            width=12,
+        ),
+        gauges("Evidence / needed", "model_experiment_evidence_ratio", unit="none"),
+        rates("New units", "model_experiment_units_total"),
+        gauges("Labels of mature calls", "model_experiment_coverage_ratio", maximum=1.0),
+        rates("Rows left out", "model_experiment_rows_left_out_total"),
+    )
+
+
 def _state() -> Row:
     ready, build, late, behind = (
         f"stream_monitor_{name}"
@@ -267,11 +294,16 @@ def _model_variables() -> list[dict[str, Any]]:
         "window": "model_window_labels",
         "feature": "model_feature_missing_ratio",
         "segment": "model_segment_window_labels",
+        "experiment": "model_experiment_units_total",
     }
     found: list[dict[str, Any]] = []
     for label, name in sources.items():
         narrower = (
-            () if label == "model" else ("model",) if label == "version" else ("model", "version")
+            ()
+            if label == "model"
+            else ("model",)
+            if label in {"version", "experiment"}
+            else ("model", "version")
         )
         known = [*PLACE, *(f'{other}=~"${other}"' for other in narrower)]
         found.append(variable(label, f"label_values({queries.selector(name, *known)}, {label})"))

@@ -47,7 +47,17 @@ LABELS = {
         "in EVALUATE. "
         "Of labels: `matched` `corrected` `superseded` `duplicate` `orphan` `evicted`."
     ),
-    "reason": "Why a record could not be used: see the dead letters.",
+    "reason": (
+        "Why a record could not be used: see the dead letters. Of an experiment: `unknown_arm` "
+        "`two_arms` `before_start` `change` `no_unit` `evicted`."
+    ),
+    "experiment": "Name of the experiment.",
+    "arm": "Name of the arm; the control has no interval and no verdict.",
+    "metric": "Metric of `primary` or `guards` of the experiment.",
+    "test": (
+        "`race` of first failures, `sample_ratio`, or `worse`: the guard with the most evidence."
+    ),
+    "verdict": "`continue` `promote` `rollback` `mismatch` `inconclusive`.",
     "limit": "Name of the limit under `limits`.",
     "monitor": "Name of the monitor.",
     "status": "`firing`, `updated` or `resolved`.",

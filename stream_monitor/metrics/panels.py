@@ -39,7 +39,7 @@ def matchers(name: str) -> tuple[str, ...]:
     """Matchers for the variables among the labels of a metric."""
     known = [
         label
-        for label in ("model", "version", "window", "feature", "segment")
+        for label in ("model", "version", "window", "feature", "segment", "experiment")
         if label in CATALOGUE[name].labels and name.startswith("model_")
     ]
     return (*PLACE, *(f'{label}=~"${label}"' for label in known))

@@ -72,7 +72,7 @@ def retirements(alerts: Alerts, version: Version, log_ms: int) -> list[Verdict]:
     return [
         _end(key, log_ms, why)
         for key in alerts.episodes
-        if (key.model, key.version) == (version.model, version.name)
+        if (key.model, key.version) == (version.model, version.name) and key.kind != "experiment"
     ]
 
 

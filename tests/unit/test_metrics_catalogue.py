@@ -42,6 +42,14 @@ PROMISED = {
     "model_data_quality_violations_total": ("counter", "model version feature rule"),
     "model_anomalies_total": ("counter", "model version feature kind"),
     "model_alerts_firing": ("gauge", "model version severity"),
+    **{
+        f"model_experiment_{name}": ("gauge", "model experiment arm metric")
+        for name in ("estimate", "lower", "upper", "coverage_ratio")
+    },
+    "model_experiment_units_total": ("counter", "model experiment arm"),
+    "model_experiment_evidence_ratio": ("gauge", "model experiment arm test"),
+    "model_experiment_verdict": ("gauge", "model experiment arm verdict"),
+    "model_experiment_rows_left_out_total": ("counter", "model experiment reason"),
     "model_segment_accuracy": ("gauge", "model version segment window"),
     "model_info": ("gauge", "model version revision positive_class positive_class_source"),
     "stream_monitor_records_total": ("counter", "topic outcome"),
@@ -76,7 +84,8 @@ def test_shape(metric):
     assert re.fullmatch(r"(model|stream_monitor)_[a-z0-9_]+", metric.name)
     assert metric.name.endswith("_total") == (metric.type == "counter")
     assert metric.help.endswith(".")
-    assert metric.name.startswith("stream_monitor_") or metric.labels[:2] == ("model", "version")
+    of = ("model", "experiment" if "_experiment_" in metric.name else "version")
+    assert metric.name.startswith("stream_monitor_") or metric.labels[:2] == of
     assert len(set(metric.labels)) == len(metric.labels)
     assert list(metric.buckets) == sorted(set(metric.buckets))
 

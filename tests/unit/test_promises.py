@@ -40,6 +40,15 @@ Event = dict[str, Any]
 NOT_IN_THE_SCENARIO: dict[str, str] = {}
 """Families that no scenario here makes, each with its reason."""
 
+EXPERIMENT: Event = {
+    "type": "experiment_started",
+    "model": "binary",
+    "experiment": "x-1",
+    "arms": ["control", "b"],
+    "primary": {"metric": "accuracy", "effect": 0.02},
+    "maturity": "1h",
+}
+
 
 SETS_OF_ALERTS: dict[str, list[str | None]] = {
     "status": list(get_args(Status)),
@@ -77,6 +86,8 @@ def emitted_by_a_core() -> set[str]:
     regression = msgspec.structs.replace(model, task="regression")
     shard = Shard(0, CoreSettings(defaults=model, models={"amounts": regression}))
     ingest, random = Ingest(1), np.random.default_rng(1)
+    started = json.dumps(EXPERIMENT).encode()
+    ingest.take("lifecycle@x/0", "lifecycle", [started], np.arange(1), np.array([T0]))
     found: set[str] = set()
     sent = 0
     for day in range(11):
@@ -105,6 +116,8 @@ def a_day(day: int, random: np.random.Generator) -> tuple[list[Event], list[Even
             "timestamp": at,
             "latency_ms": 3.5,
             "segments": {"country": "NL" if i % 2 else "DE"},
+            "variant": "b" if i % 2 else "control",
+            "unit": f"user-{i}",
         }
         features = {
             "x": score * 10 if i % 9 else None,
@@ -148,7 +161,7 @@ def test_every_family_of_the_process_is_made_in_the_code(of_a_core):
 
 
 def test_every_kind_of_alert_is_made():
-    assert set(get_args(Kind)) <= constants("monitors/", "alerts/", "evaluate.py")
+    assert set(get_args(Kind)) <= constants("monitors/", "alerts/", "experiments/", "evaluate.py")
     schema = topics()["alerts"].schema
     assert schema is not None
     assert schema["properties"]["kind"]["enum"] == list(get_args(Kind))

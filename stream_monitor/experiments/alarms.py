@@ -1,0 +1,187 @@
+"""
+The alert on an arm that was rolled back, or of which no number can be trusted.
+
+Rule of the file: one alert an arm. It is made once, when the verdict is told, and it fires while
+the arm gets traffic: such a verdict stays, so its numbers do too. The detector is the test that
+found it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from stream_monitor.alerts.lifecycle import Alerts
+from stream_monitor.alerts.wording import number, percent
+from stream_monitor.experiments.definition import Outcome
+from stream_monitor.experiments.experiment import Experiment
+from stream_monitor.experiments.judgement import MOVED_MIN, MOVED_SHARE, ArmVerdict
+from stream_monitor.verdicts import AlertKey, Direction, Span, Verdict
+
+DETECTORS = {
+    "failures": "race",
+    "coverage": "race",
+    "sample_ratio": "sample_ratio",
+    "two_arms": "threshold",
+}
+"""By the reason of a verdict; any other reason is a metric, which the sequence judges."""
+SEQUENCE = "sequence"
+
+
+def alarm_of(experiment: Experiment, found: ArmVerdict, now_ms: int) -> Verdict:
+    """
+    The alert on an arm whose verdict is `rollback` or `mismatch`.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    found : ArmVerdict
+    now_ms : int
+        Log time.
+    """
+    d, first = experiment.definition, found.because[0]
+    rolled_back = found.verdict == "rollback"
+    value, threshold, direction = _measured(experiment, found, first)
+    key = AlertKey(
+        d.model, "", f"arm={found.arm}", "experiment", d.name, DETECTORS.get(first, SEQUENCE)
+    )
+    whys = "; ".join(_why(experiment, found, reason) for reason in found.because)
+    return Verdict(
+        key=key,
+        level="critical" if rolled_back else "warning",
+        clear=False,
+        value=value,
+        threshold=threshold,
+        direction=direction,
+        window=Span(experiment.started_ms, now_ms, experiment.rows),
+        summary=f"{d.model}: experiment {d.name}, arm {found.arm}: {whys}. "
+        + _advice(found.arm, found.because, rolled_back=rolled_back),
+        evidence={
+            "verdict": found.verdict,
+            "because": found.because,
+            "phase": experiment.phase,
+            **found.evidence,
+            "guarantee": "none",
+        },
+    )
+
+
+def judged(experiments: Iterable[Experiment], alerts: Alerts, now_ms: int) -> Iterator[Verdict]:
+    """
+    Verdicts of all alarms at a log time, and the ends of those whose experiment is not there now.
+    """
+    heard: set[AlertKey] = set()
+    some = False
+    for experiment in experiments:
+        some = True
+        names = [arm.name for arm in experiment.definition.arms]
+        for arm, alarm in experiment.alarms.items():
+            heard.add(alarm.key)
+            if experiment.stopped:
+                yield _end(alarm.key, now_ms, "the experiment was stopped")
+            elif not experiment.weights[names.index(arm)]:
+                yield _end(alarm.key, now_ms, "the weights give the arm no traffic any more")
+            else:
+                yield alarm
+    if some:
+        for key in [k for k, _ in alerts.firing() if k.kind == "experiment" and k not in heard]:
+            yield _end(key, now_ms, "the experiment was stopped and another took its place")
+
+
+def _end(key: AlertKey, now_ms: int, why: str) -> Verdict:
+    return Verdict(
+        key=key,
+        level="ok",
+        clear=True,
+        value=0.0,
+        threshold=0.0,
+        direction=None,
+        window=Span(now_ms, now_ms, 0),
+        summary=f"{key.model}: experiment {key.subject}, {key.segment.replace('=', ' ', 1)}: {why}",
+        evidence={"guarantee": "none"},
+    )
+
+
+def _measured(
+    experiment: Experiment, found: ArmVerdict, reason: str
+) -> tuple[float, float, Direction | None]:
+    """Value, limit and direction of the first reason."""
+    if reason in {"failures", "sample_ratio"}:
+        evidence = found.evidence[reason]
+        return evidence["e"], evidence["needed"], "up"
+    if reason == "two_arms":
+        return float(experiment.left_out[reason]), _moved_limit(experiment), "up"
+    if reason == "coverage":
+        control, arm = (_coverage(experiment, a) for a in (0, found.number))
+        return arm, control, "down" if arm < control else "up"
+    estimate = found.evidence[reason]["estimate"]
+    return estimate, 0.0, "down" if estimate < 0 else "up"
+
+
+def _why(experiment: Experiment, found: ArmVerdict, reason: str) -> str:
+    """What was found, with its numbers."""
+    d = experiment.definition
+    control, arm = d.arms[0].name, found.arm
+    if reason == "failures":
+        race = found.evidence[reason]
+        return (
+            f"it fails more often than {control}: of {sum(race['first']):,} units with a failed "
+            f"call, {race['first'][1]:,} had their first one in {arm}, which has "
+            f"{percent(race['share'])} of the traffic of the two ({_evidence(race)})"
+        )
+    if reason == "sample_ratio":
+        units = ", ".join(f"{a.name} {n:,}" for a, n in zip(d.arms, experiment.counts, strict=True))
+        shares = " : ".join(number(w / 100) for w in experiment.weights)
+        return (
+            f"units do not arrive as the weights {shares} say: {units} "
+            f"({_evidence(found.evidence[reason])})"
+        )
+    if reason == "two_arms":
+        return (
+            f"{experiment.left_out[reason]:,} of {experiment.rows:,} rows are of units that "
+            f"another arm had first; the limit is {number(_moved_limit(experiment))}"
+        )
+    if reason == "coverage":
+        shares = " and ".join(percent(_coverage(experiment, a)) for a in (0, found.number))
+        return (
+            f"labels come for calls of {control} and of {arm} in different shares: {shares} of "
+            "those that are mature have one"
+        )
+    outcome = next(o for o in d.outcomes if o.metric == reason)
+    return f"{reason} is worse than that of {control}, by {_difference(outcome, found.evidence)}"
+
+
+def _difference(outcome: Outcome, evidence: Mapping[str, Any]) -> str:
+    contrast = evidence[outcome.metric]
+    shown = percent if outcome.is_log else number
+    low, high = ("…" if end is None else shown(end) for end in contrast["interval"])
+    return f"{shown(contrast['estimate'])} (interval {low} to {high}, valid at every look)"
+
+
+def _evidence(found: Mapping[str, float]) -> str:
+    return f"evidence {number(found['e'])}, {number(found['needed'])} needed"
+
+
+def _advice(arm: str, because: list[str], *, rolled_back: bool) -> str:
+    if rolled_back:
+        return f"Give {arm} the weight 0, or stop the experiment"
+    where = {
+        "sample_ratio": "Look for what loses or adds units of one arm (a redirect, a cache, "
+        "a timeout, a filter)",
+        "two_arms": "Look at the router: it must give a unit one arm, by the same salt everywhere",
+        "coverage": "Look at who makes the labels: they must not depend on the arm, and `maturity` "
+        "must be long enough for the slowest of them",
+    }[because[0]]
+    return (
+        f"No number of this experiment can be trusted. {where}; then stop it and begin one with "
+        "another name"
+    )
+
+
+def _moved_limit(experiment: Experiment) -> float:
+    return max(float(MOVED_MIN), MOVED_SHARE * experiment.rows)
+
+
+def _coverage(experiment: Experiment, arm: int) -> float:
+    mature, labelled = experiment.mature[arm].tolist()
+    return labelled / mature if mature else 0.0
