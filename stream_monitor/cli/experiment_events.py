@@ -29,8 +29,8 @@ from stream_monitor.experiments.definition import (
     definition_of,
     shares_of,
 )
-from stream_monitor.experiments.judgement import risk_of_phase
-from stream_monitor.experiments.registry import FINAL, OF_MODEL_MAX, SCHEMA
+from stream_monitor.experiments.judgement import FINAL, risk_of_phase
+from stream_monitor.experiments.registry import OF_MODEL_MAX, SCHEMA
 from stream_monitor.inputs.options import did_you_mean
 from stream_monitor.settings import CoreSettings
 
