@@ -24,7 +24,7 @@ from stream_monitor.experiments.calls import Record
 from stream_monitor.experiments.exposition import experiment_samples
 from stream_monitor.experiments.registry import Experiments
 from stream_monitor.join.join import Join
-from stream_monitor.join.ring_snapshot import parts_of, segments_of
+from stream_monitor.join.ring_snapshot import parts_of, slabs_of
 from stream_monitor.join.rows import Pairs
 from stream_monitor.join.store import RINGS
 from stream_monitor.metrics.samples import AnySample, Sample
@@ -189,16 +189,16 @@ class Shard:
                 wanted &= ~failed
             whole = bool(wanted.all())
             for code, index in by_code(version if whole else version[wanted]):
-                at = index if whole else np.flatnonzero(wanted)[index]
-                self.versions[code].take(rows.part(at), now_ms)
+                of_version = index if whole else np.flatnonzero(wanted)[index]
+                self.versions[code].take(rows.at(of_version), now_ms)
                 self._dirty.setdefault(code, self.log_time_ms)
 
     def _deliver_pairs(self, pairs: list[Pairs], now_ms: int) -> None:
         for part in pairs:
             order = np.argsort(part.row, kind="stable")
             for code, index in by_code(part.version[order]):
-                at = order[index]
-                self.versions[code].take_pairs(part.take(at), self.separation.texts.names, now_ms)
+                of_version = part.at(order[index])
+                self.versions[code].take_pairs(of_version, self.separation.texts.names, now_ms)
                 self._dirty.setdefault(code, self.log_time_ms)
 
     def _reduce_due(self, *, at_once: bool = False) -> None:
@@ -248,7 +248,7 @@ class Shard:
 
     # ---- what is told
 
-    def learning(self) -> list[str]:
+    def restarted_detectors(self) -> list[str]:
         """
         Detectors that began anew at the last restore, since their state is of another version of
         River or cannot be read.
@@ -258,7 +258,7 @@ class Shard:
             for version in self.versions
             for subject, signal in version.signals.items()
             for method, detector in signal.detectors.items()
-            if detector.learning
+            if detector.restarted
         ]
 
     def samples(self) -> Iterator[AnySample]:
@@ -323,7 +323,7 @@ class Shard:
         Returns
         -------
         dict of part name to bytes
-            `state`, `settings`, and `segment-…` parts that never change once they are full.
+            `state`, `settings`, and `slab-…` parts that never change once they are full.
         """
         parts: dict[str, bytes | None] = {}
         for ring_name in RINGS:
@@ -381,7 +381,7 @@ class Shard:
             settings.limits.pending,
             settings.defaults.labels.max_delay_ms,
             form.join,
-            segments_of(parts),
+            slabs_of(parts),
         )
         shard.join.wait([version.settings.labels.max_delay_ms for version in shard.versions])
         if changed:

@@ -33,7 +33,7 @@ class Versioned(msgspec.Struct):
 
 
 class ShardForm(msgspec.Struct):
-    """A shard in a snapshot, without the full segments of its rings."""
+    """A shard in a snapshot, without the full slabs of its rings."""
 
     config: str
     """Hash of the configuration."""

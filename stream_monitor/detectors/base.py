@@ -18,7 +18,7 @@ class ValueDetector(Protocol):
 
     befores: list[float]
     """For each alarm of the last update, the mean of the values before the change."""
-    learning: bool
+    restarted: bool
     """Whether the detector restarted because a saved state could not be used."""
 
     @property

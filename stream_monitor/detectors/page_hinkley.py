@@ -69,7 +69,7 @@ class PageHinkley:
         )
         self.sums = Sums()
         self.befores: list[float] = []
-        self.learning = False
+        self.restarted = False
         self._block = (
             BLOCK_ROWS
             if alpha == 1

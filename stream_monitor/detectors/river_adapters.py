@@ -3,7 +3,7 @@ River's detectors behind our interface: the only importer of River.
 
 Rule of the file: alarms are River's, value by value. A state is plain values and bytes. It is
 stored with the version of River and used only with the same version; otherwise the detector
-restarts and sets `learning`. No pickle: objects are made by their constructors, and only numbers
+restarts and sets `restarted`. No pickle: objects are made by their constructors, and only numbers
 are put into them. River owns the form of its objects. So a state stays plain values until its
 version of River is known to be the same, and it is written by hand, because no `Struct` can name
 the content.
@@ -86,7 +86,7 @@ class Adwin:
         self._window = AdaptiveWindowing(*self._arguments)
         self.score = 0.0
         self.befores: list[float] = []
-        self.learning = False
+        self.restarted = False
 
     def update(self, values: Float) -> NDArray[np.int64]:
         """Indices of alarms in (n,) finite values."""
@@ -122,7 +122,7 @@ class Adwin:
         Continue from a state; restart if it comes from another version of River or cannot be read.
         """
         if state.get("river") != VERSION:
-            self.learning = True
+            self.restarted = True
             return
         window = AdaptiveWindowing(*self._arguments)
         try:
@@ -131,7 +131,7 @@ class Adwin:
         except BaseException as e:
             if isinstance(e, (KeyboardInterrupt, SystemExit)):
                 raise
-            self.learning = True  # malformed bytes raise a panic of Rust, which is not an Exception
+            self.restarted = True  # malformed bytes raise a panic of Rust, not an Exception
             return
         self._window, self.score = window, saved.score
 
@@ -144,7 +144,7 @@ class Plain:
         self._detector = make(**self._parameters)
         self.score = 0.0
         self.befores: list[float] = []
-        self.learning = False
+        self.restarted = False
         self._n, self._total = 0, 0.0
 
     def update(self, values: Float) -> NDArray[np.int64]:
@@ -172,7 +172,7 @@ class Plain:
         form.
         """
         if state.get("river") != VERSION:
-            self.learning = True
+            self.restarted = True
             return
         detector = self._make(**self._parameters)
         try:
@@ -181,7 +181,7 @@ class Plain:
         except BaseException as e:
             if isinstance(e, (KeyboardInterrupt, SystemExit)):
                 raise
-            self.learning = True  # malformed bytes raise a panic of Rust, which is not an Exception
+            self.restarted = True  # malformed bytes raise a panic of Rust, not an Exception
             return
         self._detector, self.score = detector, saved.score
         self._n, self._total = saved.n, saved.total

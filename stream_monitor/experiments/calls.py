@@ -79,11 +79,11 @@ def calls_of(definition: Definition, record: Record, start: int, end: int) -> Ca
     if not found:
         return None
     calls = Calls(*(np.concatenate(columns, axis=-1) for columns in zip(*found, strict=True)))
-    return calls.take(np.argsort(calls.row, kind="stable"))
+    return calls.at(np.argsort(calls.row, kind="stable"))
 
 
 def _calls(definition: Definition, record: Record, part: Part, here: slice, at: Int) -> Calls:
-    rows, version = part.rows.part(at), part.version[at]
+    rows, version = part.rows.at(at), part.version[at]
     predictions = record.predictions
     row, id_ = predictions.row[here][at], predictions.id[here][at]
     failed = np.zeros(len(at), bool) if part.failed is None else part.failed[at]
@@ -116,7 +116,7 @@ def pairs_of(definition: Definition, record: Record, start: int, end: int) -> It
         wanted &= (pairs.row >= start) & (pairs.row < end)
         if wanted.any():
             at = np.flatnonzero(wanted)
-            yield pairs.take(at[np.argsort(pairs.row[at], kind="stable")])
+            yield pairs.at(at[np.argsort(pairs.row[at], kind="stable")])
 
 
 def _is_of(model: str, version: Int, versions: Sequence[Version]) -> Bool:

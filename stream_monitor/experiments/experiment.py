@@ -54,9 +54,9 @@ class Calls(NamedTuple):
     failed: Bool
     values: Float
 
-    def take(self, at: Any) -> Calls:
-        """Some of the calls."""
-        return Calls(*(c[..., at] for c in self))  # type: ignore[arg-type]  # columns of any type
+    def at(self, index: Any) -> Calls:
+        """The calls at an index of numpy: a slice, a mask, or places."""
+        return Calls(*(c[..., index] for c in self))  # type: ignore[arg-type]  # columns of any type
 
 
 class Experiment(msgspec.Struct, eq=False):
@@ -171,18 +171,18 @@ class Experiment(msgspec.Struct, eq=False):
 
     # ---- rows in
 
-    def take(self, calls: Calls) -> None:
+    def add(self, calls: Calls) -> None:
         """Calls, served and failed, in the order of the log."""
         self.rows += len(calls.row)
         counted = self._countable(calls)
         if not counted.any():
             return
-        calls = calls.take(np.flatnonzero(counted))
+        calls = calls.at(np.flatnonzero(counted))
         row, kept, moved, new = self.units.expose(calls.unit, calls.arm)
         self._leave_out("two_arms", int(moved.sum()))
         self.counts += new
         self.all_units += new
-        calls = calls.take(kept)
+        calls = calls.at(kept)
         for values, outcome in zip(calls.values, self.of_calls, strict=True):
             known = np.flatnonzero(~np.isnan(values))
             self.units.add(outcome, row[known], values[known])
@@ -190,7 +190,7 @@ class Experiment(msgspec.Struct, eq=False):
         phases = np.full(len(failed), self.phase)
         self._fall(FAILURES, row[failed], calls.arm[failed], phases)
         if self.waiting is not None:
-            served = calls.take(np.flatnonzero(~calls.failed))
+            served = calls.at(np.flatnonzero(~calls.failed))
             self.waiting.add(
                 served.id, served.version, served.unit, served.arm, self.phase, served.now_ms
             )
@@ -235,7 +235,7 @@ class Experiment(msgspec.Struct, eq=False):
         of, seq = self.waiting.find(pairs.id, pairs.version)
         if not len(of):
             return
-        pairs = pairs.take(of)
+        pairs = pairs.at(of)
         ring = self.waiting.calls
         mature = self.waiting.is_mature(seq)
         for o, outcome in enumerate(self.of_labels):

@@ -135,7 +135,7 @@ class Experiments:
                 if not experiment.stopped:
                     calls = calls_of(experiment.definition, record, start, end)
                     if calls is not None:
-                        experiment.take(calls)
+                        experiment.add(calls)
                     for pairs in pairs_of(experiment.definition, record, start, end):
                         experiment.label(pairs, record.texts)
             if event is not None:

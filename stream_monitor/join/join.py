@@ -42,12 +42,12 @@ class Join(Store):
         place: Any = slice(None)
         if not isinstance(now_ms, int):
             place, by_row = np.argsort(predictions.row), np.argsort(labels.row)
-            predictions, labels = predictions.take(place), labels.take(by_row)
+            predictions, labels = predictions.at(place), labels.at(by_row)
         rows = 1 + max(int(predictions.row.max(initial=-1)), int(labels.row.max(initial=-1)))
         now: Int = np.full(rows, now_ms) if isinstance(now_ms, int) else now_ms
         duplicate = np.zeros(len(predictions.row), bool)
         for p, l in self._stretches(predictions.row, labels.row):
-            duplicate[p] = self._take(predictions.take(p), labels.take(l), now, found)
+            duplicate[p] = self._take(predictions.at(p), labels.at(l), now, found)
             self.state.rows += len(predictions.row[p]) + len(labels.row[l])
             if self.state.rows % self._stride == 0:
                 self._evict()
@@ -103,9 +103,9 @@ class Join(Store):
             )
         ):
             if len(p):
-                duplicate[first[p]] = self._add_predictions(predictions.take(first[p]), now, found)
+                duplicate[first[p]] = self._add_predictions(predictions.at(first[p]), now, found)
             if len(l):
-                self._add_labels(labels.take(l), now, found)
+                self._add_labels(labels.at(l), now, found)
         return duplicate
 
     def _quiet(self, predictions: Predictions, labels: LabelRows) -> NDArray[np.bool_]:
@@ -135,7 +135,7 @@ class Join(Store):
             duplicate[of] = True
             duplicate &= ~stood_in
         there = duplicate | stood_in
-        fresh = new.take(~there) if there.any() else new
+        fresh = new.at(~there) if there.any() else new
         seqs = self._append(
             fresh.id,
             fresh.time,
@@ -148,7 +148,7 @@ class Join(Store):
             kind=np.where(fresh.failed, FAILED, SERVED),
         )
         if fresh.failed.any():
-            fresh, seqs = fresh.take(~fresh.failed), seqs[~fresh.failed]
+            fresh, seqs = fresh.at(~fresh.failed), seqs[~fresh.failed]
         self.state.pending += np.bincount(fresh.version, minlength=len(self.state.pending))
         of, label = self.labels.find(fresh.id)
         if len(of):
@@ -166,7 +166,7 @@ class Join(Store):
             of, label = of[order][last], label[order][last]
             self._pair(seqs[of], label, fresh.row[of], found)
         if len(self.evicted_labels):
-            self._miss_labels(fresh.take(np.delete(np.arange(len(fresh.row)), of)), now, found)
+            self._miss_labels(fresh.at(np.delete(np.arange(len(fresh.row)), of)), now, found)
         return duplicate
 
     def _miss_labels(self, unlabelled: Predictions, now: Int, found: Joined) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.arrays import Int
 
-SEGMENT_ROWS = 65_536
+SLAB_ROWS = 65_536
 """Rows of an immutable part of a snapshot."""
 CAPACITY_MIN = 4_096
 SLOTS_A_ROW, LOAD_MAX = 3, 0.6
@@ -39,7 +39,7 @@ class Ring:
     columns : mapping of name to dtype
         Besides `id` (uint64), which is always there.
     mutable : tuple of str
-        Columns that change after the row was appended; the others go to immutable segments of the
+        Columns that change after the row was appended; the others go to immutable slabs of the
         snapshot.
     rows_max : int or None
         Rows that are kept at most, if that is known: room for many more is not made.
@@ -60,7 +60,7 @@ class Ring:
         self.mutable, self.rows_max = mutable, rows_max
         self.tail = self.head = 0
         self.editions: dict[int, int] = {}
-        """How often rows of a segment have moved."""
+        """How often rows of a slab have moved."""
         self.column: dict[str, NDArray[Any]] = {
             name: np.zeros(CAPACITY_MIN, dtype) for name, dtype in self.dtypes.items()
         }
@@ -206,10 +206,10 @@ class Ring:
         slots = self._slots_of(self.column["id"][at], at) if self._older is None else None
         for column in self.column.values():
             column[to] = column[at]
-        changed = range(start // SEGMENT_ROWS, -(-end // SEGMENT_ROWS))
-        self.editions = {
-            k: n for k, n in self.editions.items() if (k + 1) * SEGMENT_ROWS > start
-        } | {k: self.editions.get(k, 0) + 1 for k in changed if len(kept)}
+        changed = range(start // SLAB_ROWS, -(-end // SLAB_ROWS))
+        self.editions = {k: n for k, n in self.editions.items() if (k + 1) * SLAB_ROWS > start} | {
+            k: self.editions.get(k, 0) + 1 for k in changed if len(kept)
+        }
         self.tail = start
         if slots is None:
             self.reindex()

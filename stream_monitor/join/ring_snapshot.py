@@ -1,10 +1,10 @@
 """
-A ring in a snapshot: immutable segments that are stored once, and a state that is stored each time.
+A ring in a snapshot: immutable slabs that are stored once, and a state that is stored each time.
 
-Rule of the file: a segment is the same bytes for as long as its name is the same (its number, and
+Rule of the file: a slab is the same bytes for as long as its name is the same (its number, and
 its edition, which counts how often its rows have moved), so that what is stored already need not be
 stored again. The index is not kept: it is made from the rows. So a ring is no `Struct` and not
-`Packed` either: it takes its form and all its segments to make it again.
+`Packed` either: it takes its form and all its slabs to make it again.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.join.ring import CAPACITY_MIN, SEGMENT_ROWS, Ring
+from stream_monitor.join.ring import CAPACITY_MIN, SLAB_ROWS, Ring
 from stream_monitor.state import decode, encode
 
-PART = "segment"
-"""How the names of parts with a segment begin."""
+PART = "slab"
+"""How the names of parts with a slab begin."""
 
 
 Columns = dict[str, NDArray[Any]]
 
 
 class RingForm(msgspec.Struct):
-    """Everything of a ring that is not in a full segment."""
+    """Everything of a ring that is not in a full slab."""
 
     tail: int
     head: int
     editions: dict[int, int]
     open: Columns
-    """All columns of the rows after the last full segment."""
+    """All columns of the rows after the last full slab."""
     mutable: Columns
     """Those that change, of the rows before."""
 
 
 def form_of(ring: Ring) -> RingForm:
-    """A ring in a snapshot, without its full segments."""
-    start = max(ring.head // SEGMENT_ROWS * SEGMENT_ROWS, ring.tail)
+    """A ring in a snapshot, without its full slabs."""
+    start = max(ring.head // SLAB_ROWS * SLAB_ROWS, ring.tail)
     return RingForm(
         tail=ring.tail,
         head=ring.head,
@@ -50,16 +50,16 @@ def form_of(ring: Ring) -> RingForm:
     )
 
 
-def full_segments(ring: Ring) -> dict[int, tuple[int, int]]:
-    """Full segments that still have living rows: number to (start, end)."""
+def full_slabs(ring: Ring) -> dict[int, tuple[int, int]]:
+    """Full slabs that still have living rows: number to (start, end)."""
     return {
-        k: (k * SEGMENT_ROWS, (k + 1) * SEGMENT_ROWS)
-        for k in range(ring.tail // SEGMENT_ROWS, ring.head // SEGMENT_ROWS)
+        k: (k * SLAB_ROWS, (k + 1) * SLAB_ROWS)
+        for k in range(ring.tail // SLAB_ROWS, ring.head // SLAB_ROWS)
     }
 
 
-def segment(ring: Ring, start: int, end: int) -> Columns:
-    """The immutable columns of a full segment; rows that are forgotten already are zeros."""
+def slab(ring: Ring, start: int, end: int) -> Columns:
+    """The immutable columns of a full slab; rows that are forgotten already are zeros."""
     first = max(start, ring.tail)
     out: Columns = {}
     for name, dtype in ring.dtypes.items():
@@ -71,32 +71,32 @@ def segment(ring: Ring, start: int, end: int) -> Columns:
 
 
 def parts_of(ring_name: str, ring: Ring, known: Container[str]) -> dict[str, bytes | None]:
-    """The full segments of a ring by name of the part; None for those that are stored already."""
+    """The full slabs of a ring by name of the part; None for those that are stored already."""
     parts: dict[str, bytes | None] = {}
-    for k, (start, end) in full_segments(ring).items():
+    for k, (start, end) in full_slabs(ring).items():
         name = f"{PART}-{ring_name}-{k:09}.{ring.editions.get(k, 0)}"
-        parts[name] = None if name in known else encode(segment(ring, start, end))
+        parts[name] = None if name in known else encode(slab(ring, start, end))
     return parts
 
 
-def segments_of(parts: Mapping[str, bytes]) -> dict[str, dict[int, Columns]]:
-    """The segments among the parts of a snapshot, by name of the ring and number."""
-    segments: dict[str, dict[int, Columns]] = {}
+def slabs_of(parts: Mapping[str, bytes]) -> dict[str, dict[int, Columns]]:
+    """The slabs among the parts of a snapshot, by name of the ring and number."""
+    slabs: dict[str, dict[int, Columns]] = {}
     for part, data in parts.items():
         if part.startswith(f"{PART}-"):
             _, ring_name, k = part.split("-")
             number = int(k.partition(".")[0])
-            segments.setdefault(ring_name, {})[number] = decode(data, Columns)
-    return segments
+            slabs.setdefault(ring_name, {})[number] = decode(data, Columns)
+    return slabs
 
 
 def restored(
     form: RingForm,
-    segments: Mapping[int, Columns],
+    slabs: Mapping[int, Columns],
     mutable: tuple[str, ...],
     rows_max: int | None = None,
 ) -> Ring:
-    """The ring of a snapshot; `segments` as `segment` gave them, by number."""
+    """The ring of a snapshot; `slabs` as `slab` gave them, by number."""
     dtypes = {name: column.dtype.str for name, column in form.open.items() if name != "id"}
     ring = Ring(dtypes, mutable, rows_max)
     ring.tail, ring.head, ring.editions = form.tail, form.head, form.editions
@@ -105,12 +105,12 @@ def restored(
         if name in mutable:
             parts.insert(0, form.mutable[name])
         else:
-            for k, columns in sorted(segments.items(), reverse=True):
+            for k, columns in sorted(slabs.items(), reverse=True):
                 if name in columns:
                     values = columns[name]
-                else:  # a column that came later than this segment
-                    values = np.full(SEGMENT_ROWS, np.nan, column.dtype)
-                parts.insert(0, values[max(ring.tail - k * SEGMENT_ROWS, 0) :])
+                else:  # a column that came later than this slab
+                    values = np.full(SLAB_ROWS, np.nan, column.dtype)
+                parts.insert(0, values[max(ring.tail - k * SLAB_ROWS, 0) :])
         whole = np.concatenate(parts)
         if len(whole) != len(ring):
             raise ValueError(f"{len(ring)} rows have {len(whole)} values of {name}")

@@ -31,8 +31,9 @@ class Predictions(NamedTuple):
     """(n, classes), NaN where unknown; (n, 0) when nobody scores classes."""
     failed: NDArray[np.bool_]
 
-    def take(self, at: Any) -> Predictions:
-        return Predictions(*(c[at] for c in self))
+    def at(self, index: Any) -> Predictions:
+        """The rows at an index of numpy: a slice, a mask, or places."""
+        return Predictions(*(c[index] for c in self))
 
     @classmethod
     def empty(cls) -> Predictions:
@@ -70,8 +71,9 @@ class LabelRows(NamedTuple):
     score: Float
     probabilities: Float
 
-    def take(self, at: Any) -> LabelRows:
-        return LabelRows(*(c[at] for c in self))
+    def at(self, index: Any) -> LabelRows:
+        """The rows at an index of numpy: a slice, a mask, or places."""
+        return LabelRows(*(c[index] for c in self))
 
     @classmethod
     def empty(cls) -> LabelRows:
@@ -113,8 +115,9 @@ class Pairs(NamedTuple):
     previous: Float
     corrected: NDArray[np.bool_]
 
-    def take(self, at: Any) -> Pairs:
-        return Pairs(*(c[at] for c in self))
+    def at(self, index: Any) -> Pairs:
+        """The rows at an index of numpy: a slice, a mask, or places."""
+        return Pairs(*(c[index] for c in self))
 
 
 class Joined(NamedTuple):

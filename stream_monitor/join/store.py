@@ -96,7 +96,7 @@ class StoreState(msgspec.Struct):
 
 
 class StoreForm(msgspec.Struct):
-    """A store in a snapshot, without the full segments of its rings."""
+    """A store in a snapshot, without the full slabs of its rings."""
 
     state: StoreState
     rings: dict[str, RingForm]
@@ -349,7 +349,7 @@ class Store:
             ring.forget(tail)
 
     def form(self) -> StoreForm:
-        """The store in a snapshot, without the full segments of the rings."""
+        """The store in a snapshot, without the full slabs of the rings."""
         return StoreForm(self.state, {name: form_of(getattr(self, name)) for name in RINGS})
 
     @classmethod
@@ -358,13 +358,13 @@ class Store:
         limit: int,
         delay_ms: int,
         form: StoreForm,
-        segments: Mapping[str, Mapping[int, Columns]],
+        slabs: Mapping[str, Mapping[int, Columns]],
     ) -> Self:
-        """The store of a snapshot; `segments` has those of each of `RINGS` by number."""
+        """The store of a snapshot; `slabs` has those of each of `RINGS` by number."""
         join = cls(limit, delay_ms)
         join.state = form.state
         for name in RINGS:
             new: Ring = getattr(join, name)
-            ring = restored(form.rings[name], segments.get(name, {}), new.mutable, new.rows_max)
+            ring = restored(form.rings[name], slabs.get(name, {}), new.mutable, new.rows_max)
             setattr(join, name, ring)
         return join

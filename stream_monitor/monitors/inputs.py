@@ -28,7 +28,7 @@ from stream_monitor.monitors.fences import Fences, fences
 from stream_monitor.monitors.late import Late
 from stream_monitor.monitors.layout import Layout
 from stream_monitor.monitors.learning import Names, learn_feature, learn_features
-from stream_monitor.monitors.rows import Points, Rows, column_named, taken
+from stream_monitor.monitors.rows import Points, Rows, column_named, columns_at
 from stream_monitor.monitors.sums import add_categories, add_numbers, standardised
 from stream_monitor.monitors.unique import Unique
 from stream_monitor.monitors.windowed import (
@@ -43,19 +43,21 @@ from stream_monitor.windows.panes import Panes
 
 PANE_MS = 10_000
 COUNTERS = (ROWS, MISSING, TYPE, RANGE)  # mean the same under any baseline
+PLANS_MAX = 256
+"""Sets of columns whose plan is kept; a client may send any number of them."""
 
 
 class Plan(NamedTuple):
     """Where features are in the columns of a chunk."""
 
-    take: Int
-    """Of each numeric one; -1: absent."""
-    where: dict[str, int]
-    """Categories."""
+    numeric: Int
+    """Place of the column of each numeric feature; -1: the rows do not have it."""
+    category: dict[str, int]
+    """Place of the column of each category feature that the rows have."""
     unknown: dict[str, int]
-    """Those that the baseline does not have."""
+    """Place of the column of each feature that the baseline does not have."""
     late: dict[str, int]
-    """Those that are yet to be learnt."""
+    """Place of the column of each feature that may still be learnt."""
 
 
 class Inputs:
@@ -118,7 +120,7 @@ class Inputs:
         self.fences: Fences = fences(found, self.settings.anomalies)
         self.panes = Panes(self.layout.width)
         self.totals = np.zeros(self.layout.width)
-        self._index: dict[tuple[str, ...], Plan] = {}
+        self._plans: dict[tuple[str, ...], Plan] = {}
 
     def add(self, rows: Rows) -> None:
         """Take rows in; O(cells), about 0.1 µs a cell."""
@@ -142,9 +144,9 @@ class Inputs:
             n = min(len(rows.times_ms), wanted)
             wanted -= n
             if n:
-                first.append(rows.part(slice(n)))
+                first.append(rows.at(slice(n)))
             if n < len(rows.times_ms):
-                left.append(rows.part(slice(n, None)))
+                left.append(rows.at(slice(n, None)))
         self.waiting, self.waiting_rows = [], 0
         profile = Profile(
             features=learn_features(first, self.names, self.settings, self.limits), rows=count
@@ -166,13 +168,13 @@ class Inputs:
                 assert self.profile is not None
                 numeric = self.layout.bare.intersection(self.layout.numeric)
                 known = self.profile.features.keys() | self.late.cells.keys()
-                end, complete = self.late.take(
+                end, complete = self.late.add(
                     rows.cells, rows.texts, late, numeric, self.limits.features - len(known)
                 )
-            self._sum(rows if end == len(rows.times_ms) else rows.part(slice(end)))
+            self._sum(rows if end == len(rows.times_ms) else rows.at(slice(end)))
             if complete:
                 self._extend(complete)
-            rows = rows.part(slice(end, None))
+            rows = rows.at(slice(end, None))
 
     def _extend(self, names: list[str]) -> None:
         """
@@ -216,8 +218,8 @@ class Inputs:
     def _sum(self, rows: Rows) -> None:
         """Sums of a chunk by pane."""
         times, layout = rows.times_ms, self.layout
-        take, where, unknown, _ = self._plan(rows.columns)
-        x = taken(rows.cells, take)
+        numeric, category, unknown, _ = self._plan(rows.columns)
+        x = columns_at(rows.cells, numeric)
         bounds = self.fences.bounds(x)
         z = standardised(self.layout, x)
         pane, cells, ordered, limits, scaled = times // PANE_MS, rows.cells, x, bounds, z
@@ -230,7 +232,7 @@ class Inputs:
         if self.layout.numeric:
             add_numbers(layout, ordered, scaled, limits, starts, sums)
         if self.layout.category:
-            add_categories(layout, cells, where, rows.texts, starts, sums)
+            add_categories(layout, cells, category, rows.texts, starts, sums)
         sums[:, -1] = np.diff(np.append(starts, len(pane)))
         if unknown:
             there = tags(rows.cells[list(unknown.values())]) != ABSENT
@@ -263,22 +265,24 @@ class Inputs:
 
     def _plan(self, columns: tuple[str, ...]) -> Plan:
         """Where features are in these columns."""
-        found = self._index.get(columns)
-        if found is None:
+        plan = self._plans.get(columns)
+        if plan is None:
             place = {name: i for i, c in enumerate(columns) if (name := self.names(c)) is not None}
-            take = np.array([place.get(n, -1) for n in self.layout.numeric], np.int64)
             unknown = {name: i for name, i in place.items() if name not in self.layout.start}
-            if len(self._index) > 256:
-                self._index.clear()
+            if len(self._plans) > PLANS_MAX:
+                self._plans.clear()
             late = {
                 name: i
                 for name, i in place.items()
                 if name in self.layout.bare or (self.extends and name not in self.layout.start)
             }
-            found = self._index[columns] = Plan(
-                take, {n: place[n] for n in self.layout.category if n in place}, unknown, late
+            plan = self._plans[columns] = Plan(
+                numeric=np.array([place.get(n, -1) for n in self.layout.numeric], np.int64),
+                category={n: place[n] for n in self.layout.category if n in place},
+                unknown=unknown,
+                late=late,
             )
-        return found
+        return plan
 
     def _unknown(self, name: str, seen: NDArray[np.bool_]) -> None:
         if seen.any():

@@ -39,9 +39,9 @@ class Judged(NamedTuple):
     """(n, classes), or (n, 0)."""
     segment: Int
 
-    def take(self, at: Any) -> Judged:
-        """Some of the rows."""
-        return Judged(*(c[at] for c in self))
+    def at(self, index: Any) -> Judged:
+        """The rows at an index of numpy: a slice, a mask, or places."""
+        return Judged(*(c[index] for c in self))
 
 
 def as_numbers(pairs: Pairs, texts: list[str]) -> Judged:

@@ -58,7 +58,7 @@ class Late(Packed[LateForm]):
         self.cells: dict[str, list[Cells]] = {}
         self.texts = Texts()
 
-    def take(
+    def add(
         self,
         cells: Cells,
         texts: list[str],

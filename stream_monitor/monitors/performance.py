@@ -182,7 +182,7 @@ class Performance:
             if self.windows is None:
                 self.windows = self.population(slim=False)
             here, mine = slice(start, end), first[start:end]
-            part = self._as_classes(pairs.take(here), texts) if narrow else rows.take(here)
+            part = self._as_classes(pairs.at(here), texts) if narrow else rows.at(here)
             errors = (
                 number_errors(part) if self.kind == "numbers" else class_errors(part, self.live)
             )

@@ -126,7 +126,7 @@ class PerformanceWindows:
         sums = self._sums(rows, rows.actual, group, len(starts))
         if not first.all():
             again = np.flatnonzero(~first)
-            old = rows.take(again)
+            old = rows.at(again)
             sums -= self._sums(old, old.previous, group[again], len(starts))
         self.state.panes.add_grouped(starts * PANE_MS, sums)
         self.state.total += sums.sum(axis=0)

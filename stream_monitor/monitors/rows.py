@@ -43,14 +43,14 @@ class Rows(NamedTuple):
     texts: list[str]
     origin: NDArray[np.void] = NO_ORIGIN
 
-    def part(self, at: Any) -> Rows:
-        """Some of the rows."""
+    def at(self, index: Any) -> Rows:
+        """The rows at an index of numpy: a slice, a mask, or places."""
         return Rows(
             self.columns,
-            self.cells[:, at],
-            self.times_ms[at],
+            self.cells[:, index],
+            self.times_ms[index],
             self.texts,
-            self.origin[at] if len(self.origin) else self.origin,
+            self.origin[index] if len(self.origin) else self.origin,
         )
 
 
@@ -77,12 +77,12 @@ def category_of(cell: float, texts: list[str]) -> str | None:
     return ("false", "true")[argument] if tag == BOOL else None
 
 
-def taken(cells: Cells, take: Int) -> Cells:
-    """Rows of cells in the order wanted; -1 is a row of absent cells."""
-    if len(take) and take[0] >= 0 and (np.diff(take) == 1).all():
-        return cells[take[0] : take[0] + len(take)]
-    out = cells[np.maximum(take, 0)] if len(cells) else np.empty((len(take), cells.shape[1]))
-    out[take < 0] = ABSENT_CELL
+def columns_at(cells: Cells, places: Int) -> Cells:
+    """The columns at these places of (columns, n) cells; -1 is a column of absent cells."""
+    if len(places) and places[0] >= 0 and (np.diff(places) == 1).all():
+        return cells[places[0] : places[0] + len(places)]  # nearly always: no copy
+    out = cells[np.maximum(places, 0)] if len(cells) else np.empty((len(places), cells.shape[1]))
+    out[places < 0] = ABSENT_CELL
     return out
 
 

@@ -171,7 +171,7 @@ class Segments:
                     windows = self.windows.get(number)
                     if windows is None:
                         windows = self.windows[number] = self._windows()
-                    windows.add(rows.take(members[:, d] == number))
+                    windows.add(rows.at(members[:, d] == number))
                     self._told.add(number)
 
     # ---- what is told

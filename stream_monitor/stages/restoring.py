@@ -133,7 +133,7 @@ class Restoring:
         manifest, parts = await snapshots.read(reader, topic, found.note.snapshot)
         ours = manifest.config == core.hash or manifest.position >= found.position
         shard = await self._shard(tp, core if ours else settings_before(tp, manifest, parts), parts)
-        if anew := shard.learning():
+        if anew := shard.restarted_detectors():
             log.warning(
                 "%s/%d: detectors restarted because their saved state is unreadable or from "
                 "another River version: %s",

@@ -2,7 +2,7 @@
 Snapshots on a compacted topic: parts in chunks, and a manifest that says where they are.
 
 Rule of the file: the pointer to a manifest is in the metadata of the commit that made it valid. A
-part that never changes (`segment-…`) is written once. A snapshot overwrites nothing of the one
+part that never changes (`slab-…`) is written once. A snapshot overwrites nothing of the one
 before it and, without transactions, nothing that another tenure wrote. Keys that neither snapshot
 has get a tombstone. Every chunk has a checksum. A chunk that is missing, broken or of another
 version is refused, with the way out; it is never guessed.
@@ -30,7 +30,7 @@ commit is overwritten in the end and stays bounded.
 """
 Send = Callable[[bytes, bytes | None], Awaitable[int]]
 """Writes a record (key, value) to the partition and returns its offset."""
-FIXED = "segment-"
+FIXED = "slab-"
 """Prefix of the names of parts that never change."""
 
 

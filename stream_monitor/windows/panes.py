@@ -216,19 +216,19 @@ class Panes(Packed[PanesForm]):
         start = int(self.starts[first]) if first < high else least_start
         return self.sums[first:high].sum(axis=0), start, end
 
-    def lay_out(self, take: Int, put: Int, width: int) -> None:
+    def lay_out(self, old: Int, new: Int, width: int) -> None:
         """
         Give all panes another vector of sums.
 
         Parameters
         ----------
-        take, put : (n,) int64
-            Columns of the old vector, and where they are in the new one; all else begins at 0.
+        old, new : (n,) int64
+            Columns of the old vector, and their places in the new one. All others begin at 0.
         width : int
-            Of the new one.
+            Length of the new vector.
         """
         sums = np.zeros((len(self.sums), width))
-        sums[:, put] = self.sums[:, take]
+        sums[:, new] = self.sums[:, old]
         self.sums, self.width = sums, width
 
     def packed(self) -> PanesForm:

@@ -153,7 +153,7 @@ def check_a_restored_state_goes_on(case: Case) -> None:
         first = case.make()
         before = fired(first, pieces(case.values[:at], [97]))
         second = case.restored(first)
-        assert not getattr(second, "learning", False)
+        assert not getattr(second, "restarted", False)
         assert second.state() == first.state()
         after = fired(second, pieces(case.values[at:], [97]))
         assert before + [i + at for i in after] == expected, at

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_monitor.join.join import Join
-from stream_monitor.join.ring_snapshot import full_segments, segment
+from stream_monitor.join.ring_snapshot import full_slabs, slab
 from stream_monitor.join.rows import LabelRows, Predictions
 from stream_monitor.join.store import ANY, SERVED, StoreForm
 from stream_monitor.state import decode, encode
@@ -611,7 +611,7 @@ def test_waiting_ends_with_the_delay_of_the_model() -> None:
 
 def test_ages_are_exact_over_years_and_a_restart_does_not_show() -> None:
     """
-    Rows have their own log time, in a record of years; those that fill a segment keep theirs in
+    Rows have their own log time, in a record of years; those that fill a slab keep theirs in
     every snapshot.
     """
     year = 366 * 86_400_000
@@ -636,15 +636,14 @@ def test_ages_are_exact_over_years_and_a_restart_does_not_show() -> None:
 
     times = np.arange(n, dtype=np.int64) * (3 * year // n)
     join.apply(predicted(slice(None)), LabelRows.empty(), times)
-    segments = {
+    slabs = {
         "predictions": {
-            k: segment(join.predictions, a, b)
-            for k, (a, b) in full_segments(join.predictions).items()
+            k: slab(join.predictions, a, b) for k, (a, b) in full_slabs(join.predictions).items()
         }
     }
     end = int(times[-1])
     join.expire(end)
-    other = Join.restored(200_000, 0, join.form(), segments)
+    other = Join.restored(200_000, 0, join.form(), slabs)
     for one in (join, other):
         assert int(one.state.expired[0]) == int((times + year < end).sum())
         assert np.array_equal(

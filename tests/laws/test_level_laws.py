@@ -49,7 +49,7 @@ def judged(outcome, label, score=None, built=None) -> tuple[Version, dict[str, l
             found.setdefault(verdict.key.subject, []).append(verdict)
 
     for at in range(0, n, CHUNK):
-        version.take_pairs(rows.take(slice(at, at + CHUNK)), [], 0)
+        version.take_pairs(rows.at(slice(at, at + CHUNK)), [], 0)
         version.reduce(judge, look=False)
     assert not version.contained.off
     return version, found

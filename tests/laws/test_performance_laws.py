@@ -44,7 +44,7 @@ def fed(
     at = 0
     while at < len(rows.row):
         size = sizes[at % len(sizes)]
-        list(performance.add(rows.take(slice(at, at + size)), []))
+        list(performance.add(rows.at(slice(at, at + size)), []))
         at += size
     return performance
 
@@ -166,7 +166,7 @@ def test_a_correction_amends_both_kinds_of_window():
     n = 400
     rows = pairs(rng, np.ones(n), np.zeros(n), np.full(n, 0.9))
     performance = fed(rows, ModelSettings(windows=("last_400", "1h"), task="binary"), [100])
-    again = rows.take(slice(0, 100))._replace(
+    again = rows.at(slice(0, 100))._replace(
         label=np.ones(100), previous=np.zeros(100), corrected=np.ones(100, bool)
     )
     list(performance.add(again, []))
@@ -195,7 +195,7 @@ def test_any_order_of_the_same_labelled_rows_gives_the_same_metrics(seed):
         np.argsort(label, kind="stable"),
         np.argsort(-label, kind="stable"),
     ):
-        found, _ = fed(rows.take(order), ModelSettings(windows=("last_1000", "1h")), [70]).window(
+        found, _ = fed(rows.at(order), ModelSettings(windows=("last_1000", "1h")), [70]).window(
             "last_1000"
         )
         assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
@@ -218,7 +218,7 @@ def test_corrections_leave_no_trace(wrong):
     for now in (np.full(50, np.nan), label[:50]):
         list(
             performance.add(
-                rows.take(slice(0, 50))._replace(
+                rows.at(slice(0, 50))._replace(
                     label=now, previous=before, corrected=np.ones(50, bool)
                 ),
                 [],

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_monitor.join import ring as module
-from stream_monitor.join.ring import SEGMENT_ROWS, Ring
-from stream_monitor.join.ring_snapshot import form_of, full_segments, restored, segment
+from stream_monitor.join.ring import SLAB_ROWS, Ring
+from stream_monitor.join.ring_snapshot import form_of, full_slabs, restored, slab
 
 STEPS = st.lists(
     st.tuples(st.lists(st.integers(0, 6), min_size=1, max_size=12), st.integers(0, 9)),
@@ -79,9 +79,9 @@ def test_a_flood_of_one_id_costs_little_more_than_as_many_ids():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_kept_by_closing_up_is_found_and_survives_a_snapshot(seed: int) -> None:
-    """Rows of several segments, some of which move; ids that come twice in every other case."""
+    """Rows of several slabs, some of which move; ids that come twice in every other case."""
     rng = np.random.default_rng(seed)
-    n = 3 * SEGMENT_ROWS + 1_000
+    n = 3 * SLAB_ROWS + 1_000
     stored: dict[Any, Any] = {}
     ids = (
         rng.permutation(n).astype(np.uint64) + 1
@@ -91,10 +91,10 @@ def test_what_is_kept_by_closing_up_is_found_and_survives_a_snapshot(seed: int) 
     ring = Ring({"value": "<i8", "mark": "u1"}, ("mark",), n)
     ring.append(ids, value=np.arange(n), mark=np.uint8(1))
     alive = np.arange(n)  # values of the rows that are there, in their order
-    for end in (SEGMENT_ROWS // 2, 2 * SEGMENT_ROWS + 7, n - 5):
+    for end in (SLAB_ROWS // 2, 2 * SLAB_ROWS + 7, n - 5):
         names = {
-            (k, ring.editions.get(k, 0)): segment(ring, *bounds)
-            for k, bounds in full_segments(ring).items()
+            (k, ring.editions.get(k, 0)): slab(ring, *bounds)
+            for k, bounds in full_slabs(ring).items()
         }
         stored = {
             name: stored.get(name, part) for name, part in names.items()
@@ -105,8 +105,8 @@ def test_what_is_kept_by_closing_up_is_found_and_survives_a_snapshot(seed: int) 
         ring.close_up(kept, end)
         assert ring.rows("value", ring.tail, ring.head).tolist() == alive.tolist()
         names = {
-            (k, ring.editions.get(k, 0)): segment(ring, *bounds)
-            for k, bounds in full_segments(ring).items()
+            (k, ring.editions.get(k, 0)): slab(ring, *bounds)
+            for k, bounds in full_slabs(ring).items()
         }
         stored = {name: stored.get(name, part) for name, part in names.items()}
         again = restored(form_of(ring), {k: part for (k, _), part in stored.items()}, ("mark",), n)

@@ -79,48 +79,48 @@ def keys(*parts: tuple[str, int], slot: int, there: bool = True) -> list[tuple[s
 
 async def test_what_no_snapshot_holds_any_more_gets_a_tombstone():
     site = Site()
-    assert await site.write(segment_p_0=b"0", segment_p_1=LARGE, state=LARGE) == [
-        *keys(("segment-p-0", 1), ("segment-p-1", 3), ("state", 3), slot=1),
+    assert await site.write(slab_p_0=b"0", slab_p_1=LARGE, state=LARGE) == [
+        *keys(("slab-p-0", 1), ("slab-p-1", 3), ("state", 3), slot=1),
         ("0/1/manifest", True),
     ]
-    assert await site.write(segment_p_1=LARGE, state=LARGE) == [
+    assert await site.write(slab_p_1=LARGE, state=LARGE) == [
         *keys(("state", 3), slot=0),
         ("0/0/manifest", True),
     ], "of the one before nothing is touched"
-    third = await site.write(segment_p_2=b"2", state=b"small")
+    third = await site.write(slab_p_2=b"2", state=b"small")
     assert [key for key, there in third if not there] == [
-        "0/1/segment-p-0/0",
+        "0/1/slab-p-0/0",
         "0/1/state/1",
         "0/1/state/2",
     ]
-    fourth = await site.write(segment_p_2=b"2", state=b"small")
+    fourth = await site.write(slab_p_2=b"2", state=b"small")
     assert [key for key, there in fourth if not there] == [
-        "0/1/segment-p-1/0",
-        "0/1/segment-p-1/1",
-        "0/1/segment-p-1/2",
+        "0/1/slab-p-1/0",
+        "0/1/slab-p-1/1",
+        "0/1/slab-p-1/2",
         "0/0/state/1",
         "0/0/state/2",
     ]
-    assert await site.read() == {"segment-p-2": b"2", "state": b"small"}
+    assert await site.read() == {"slab-p-2": b"2", "state": b"small"}
     site.kafka.compact(SNAPSHOTS)
     assert len(site.kafka.logs[SNAPSHOTS]) == 5, (
-        "a compacted topic holds two states with their manifests, and a segment"
+        "a compacted topic holds two states with their manifests, and a slab"
     )
-    assert await site.read() == {"segment-p-2": b"2", "state": b"small"}
+    assert await site.read() == {"slab-p-2": b"2", "state": b"small"}
 
 
 async def test_until_a_snapshot_is_committed_compaction_takes_nothing_from_the_one_before():
     site = Site()
     for _ in range(2):
-        await site.write(segment_p_0=b"0", segment_p_1=b"1", state=LARGE)
+        await site.write(slab_p_0=b"0", slab_p_1=b"1", state=LARGE)
     before, stored = site.kafka.offsets[LOG], site.owned.stored
     for _ in range(2):
         # without transactions: written, and the process ends before the pointer is committed
         site.owned.stored = stored
-        await site.write(segment_p_1=b"1", state=b"small")
+        await site.write(slab_p_1=b"1", state=b"small")
         site.kafka.offsets[LOG] = before
         site.kafka.compact(SNAPSHOTS)
-        assert await site.read() == {"segment-p-0": b"0", "segment-p-1": b"1", "state": LARGE}
+        assert await site.read() == {"slab-p-0": b"0", "slab-p-1": b"1", "state": LARGE}
 
 
 async def test_a_worker_that_restored_writes_them_too():
@@ -141,7 +141,7 @@ async def test_a_worker_that_restored_writes_them_too():
     await run(kafka.stage(), 2)
     chunks = {
         name: snapshots.Part(1, [snapshots.Chunk(0, 0)] * n)
-        for name, n in (("segment-labels-000000007", 2), ("state", 3))
+        for name, n in (("slab-labels-000000007", 2), ("state", 3))
     }
     stage = kafka.stage()
     await stage.open([LOG])
@@ -152,8 +152,8 @@ async def test_a_worker_that_restored_writes_them_too():
     await run(kafka.stage(), 4)
     tombstones = sorted(r.key or b"" for r in kafka.logs[SNAPSHOTS].values() if r.value is None)
     assert tombstones == [
-        b"0/1/segment-labels-000000007/0",
-        b"0/1/segment-labels-000000007/1",
+        b"0/1/slab-labels-000000007/0",
+        b"0/1/slab-labels-000000007/1",
         b"0/1/state/1",
         b"0/1/state/2",
     ]

@@ -19,7 +19,7 @@ from stream_monitor.settings import CoreSettings
 from stream_monitor.state import decode, encode
 from stream_monitor.verdicts import Out
 
-ALERT_ROWS, SEGMENT_ROWS = 4, 16
+ALERT_ROWS, SLAB_ROWS = 4, 16
 Row = tuple[str, int]
 
 
@@ -60,19 +60,17 @@ class Ledger:
                     )
                 )
 
-    def learning(self) -> list[str]:
+    def restarted_detectors(self) -> list[str]:
         """It has no detectors."""
         return []
 
     def snapshot(self, known: Container[str] = ()) -> dict[str, bytes | None]:
-        full = len(self.rows) // SEGMENT_ROWS * SEGMENT_ROWS
+        full = len(self.rows) // SLAB_ROWS * SLAB_ROWS
         parts: dict[str, bytes | None] = {}
-        for start in range(0, full, SEGMENT_ROWS):
-            name = f"segment-rows-{start}"
+        for start in range(0, full, SLAB_ROWS):
+            name = f"slab-rows-{start}"
             parts[name] = (
-                None
-                if name in known
-                else json.dumps(self.rows[start : start + SEGMENT_ROWS]).encode()
+                None if name in known else json.dumps(self.rows[start : start + SLAB_ROWS]).encode()
             )
         state = [
             self.log_time_ms,
@@ -96,14 +94,12 @@ class Ledger:
         ledger = cls(partition, settings, baselines, partitions=partitions)
         ledger.log_time_ms, outcomes, rest, ledger.digest, outbox = json.loads(parts["state"])
         ledger.outcomes = decode(bytes.fromhex(outcomes), Outcomes)
-        segments = sorted(
-            (name for name in parts if name.startswith("segment-")),
+        slabs = sorted(
+            (name for name in parts if name.startswith("slab-")),
             key=lambda name: int(name.split("-")[2]),
         )
         ledger.rows = [
-            (s, o)
-            for part in [*(json.loads(parts[name]) for name in segments), rest]
-            for s, o in part
+            (s, o) for part in [*(json.loads(parts[name]) for name in slabs), rest] for s, o in part
         ]
         ledger.outbox = [Out(topic, b"", value.encode()) for topic, value in outbox]
         return ledger

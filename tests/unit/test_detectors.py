@@ -43,7 +43,7 @@ def test_page_hinkley_forgets_as_river_does(alpha):
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "page_hinkley"])
 def test_state_of_another_river_or_broken_state_starts_anew(method, capfd):
     detector = restore(method, {}, {**make(method, {}).state(), "river": "0.1"})
-    assert detector.learning
+    assert detector.restarted
     state = make(method, {}).state()
     broken = (
         {**state, "window": b"abc"}
@@ -51,7 +51,7 @@ def test_state_of_another_river_or_broken_state_starts_anew(method, capfd):
         else {**state, "detector": {"object": {"no such": 1}}}
     )
     detector = restore(method, {}, broken)
-    assert detector.learning
+    assert detector.restarted
     detector.update(np.zeros(10))
     capfd.readouterr()  # Rust tells of its panic on stderr
 
@@ -81,7 +81,7 @@ def test_whatever_is_wrong_with_a_state_only_its_detector_begins_anew(method, ca
     tried = 0
     for broken in broken_states(detector.state()):
         restored = restore(method, {}, broken)
-        if restored.learning:  # else what was cut off is not missed
+        if restored.restarted:  # else what was cut off is not missed
             tried += 1
             assert restored.state() == make(method, {}).state()
     assert tried >= 4
@@ -104,14 +104,14 @@ def test_a_detector_that_begins_anew_is_told_and_its_episode_goes_on():
         for record in ingest.flush(log_ms).get(0, [tick(log_ms)]):
             shard.fold(record)
     parts = {name: data or b"" for name, data in shard.snapshot().items()}
-    assert Shard.restore(0, core, parts).learning() == []
+    assert Shard.restore(0, core, parts).restarted_detectors() == []
     old = parts | {
         "state": parts["state"].replace(
             river_adapters.VERSION.encode(), b"0" * len(river_adapters.VERSION)
         )
     }
     restored = Shard.restore(0, core, old)
-    assert restored.learning() == ["m/ x adwin"]
+    assert restored.restarted_detectors() == ["m/ x adwin"]
     assert (
         restored.versions[0].signals["x"].state.rows
         == shard.versions[0].signals["x"].state.rows
