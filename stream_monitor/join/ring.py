@@ -1,10 +1,41 @@
 """
 Rows in the order of the log, with an index of their ids.
 
-Rule of the file: a `Ring` appends at its head and forgets at its tail, and may close up what lies
-before a row; a row is immutable but for the columns named `mutable`. The index is a function of the
-rows (it is made again on restore), so its layout, which depends on a secret of this process, never
-shows in a result.
+Rule of the file: a `Ring` appends at its head, forgets at its tail, and may close up the rows
+before a given one. A row is immutable, except for the columns named `mutable`. The index is a
+function of the rows and is made again on restore. Its layout depends on a secret of this process,
+and so must never show in a result.
+
+Theory of operation
+-------------------
+Every row has a sequence number (seq), and lies at the place `seq % capacity` of each column. So a
+place is used again when the ring has gone round. The rows from `tail` to `head` are alive.
+
+The index (`_slots`) is a hash table with open addressing. An entry is 0, or one more than the place
+of the newest row of an id. `_older` leads from a row to the one before it with the same id: it has
+the distance, 0 if there is none. It exists only after an id has come twice, which is rare.
+
+All rows of a call move through the table together. In each round all of them look at their slots;
+those that are done leave, and the others go on to the next slot. Few slots are busy, so a few
+rounds are enough for any number of rows. A loop over rows in Python would be many times slower.
+
+Nothing is deleted from the table. An entry of a forgotten row stays until the table is made again,
+and so may point at a place that a newer row has. Two checks make that harmless: the id in the
+column must be the one that is asked for, and the row must be alive.
+
+Five rows, three of them of id 7:
+
+>>> ring = Ring({"value": "<f8"})
+>>> ring.append(np.array([7, 8, 7, 9, 7], np.uint64), value=np.arange(5.0)).tolist()
+[0, 1, 2, 3, 4]
+>>> def found() -> list[tuple[int, int]]:
+...     of, seq = ring.find(np.array([9, 7], np.uint64))
+...     return sorted(zip(of.tolist(), seq.tolist(), strict=True))
+>>> found()  # the index leads to row 4, from there 2 back to row 2, and 2 back to row 0
+[(0, 3), (1, 0), (1, 2), (1, 4)]
+>>> ring.close_up(kept=np.array([2]), end=4)  # of the rows before 4 only row 2 stays: it moves to 3
+>>> ring.rows("value", ring.tail, ring.head).tolist(), found()
+([2.0, 4.0], [(1, 3), (1, 4)])
 """
 
 from __future__ import annotations
@@ -19,15 +50,14 @@ from numpy.typing import NDArray
 from stream_monitor.arrays import Int
 
 SLAB_ROWS = 65_536
-"""Rows of an immutable part of a snapshot."""
+"""Rows of a slab: neighbours that a snapshot stores once, because they do not change any more."""
 CAPACITY_MIN = 4_096
 SLOTS_A_ROW, LOAD_MAX = 3, 0.6
 """
-Of the index: its size when it is made, and how full it gets before it is made again (entries of
-forgotten rows stay in it until then).
+Size of the index when it is made, and the share of it that may be used until it is made again.
 """
 FEW = 16
-"""Rows whose older ones are followed one by one; more, all at once."""
+"""Up to so many rows, the older ones of each are followed in a loop; of more rows, all at once."""
 
 
 class Ring:
@@ -39,18 +69,17 @@ class Ring:
     columns : mapping of name to dtype
         Besides `id` (uint64), which is always there.
     mutable : tuple of str
-        Columns that change after the row was appended; the others go to immutable slabs of the
-        snapshot.
+        Columns that change after the row was appended. The others are stored in slabs.
     rows_max : int or None
-        Rows that are kept at most, if that is known: room for many more is not made.
+        Greatest number of rows, if it is known; the ring then never makes room for many more.
 
     Notes
     -----
-    Positions are sequence numbers (`seq`, int64, never reused). Memory: the columns' bytes and 7 to
-    12 bytes of index a row, and up to an eighth more while it grows; four more once an id has come
-    twice. The index holds the newest row of an id, which leads to the older ones: otherwise a flood
-    of one id would make every append walk past all of its rows. The hash multiplies by a secret odd
-    number, so that nobody can choose ids that meet in the index.
+    Memory: the bytes of the columns and 7 to 12 bytes of index a row, up to an eighth more while
+    the ring grows, and four bytes a row more after an id has come twice. The index has only the
+    newest row of an id. Otherwise a flood of one id would make every append walk past all of its
+    rows. The hash multiplies by a secret odd number, so that nobody can choose ids that meet in the
+    index.
     """
 
     def __init__(
@@ -60,15 +89,12 @@ class Ring:
         self.mutable, self.rows_max = mutable, rows_max
         self.tail = self.head = 0
         self.editions: dict[int, int] = {}
-        """How often rows of a slab have moved."""
+        """By number of the slab: how often its rows have moved (`close_up`)."""
         self.column: dict[str, NDArray[Any]] = {
             name: np.zeros(CAPACITY_MIN, dtype) for name, dtype in self.dtypes.items()
         }
         self._older: NDArray[np.uint32] | None = None
-        """
-        By place: how far back the row before it with the same id lies; 0: none. Not there as long
-        as every id came once.
-        """
+        """By place: distance to the row before it with the same id; None while ids came once."""
         self._secret = np.uint64(secrets.randbits(64) | 1)
         self.reindex()
 
@@ -84,7 +110,9 @@ class Ring:
         )
 
     def append(self, ids: NDArray[np.uint64], **columns: Any) -> Int:
-        """Append rows (a column may be one value for all); their sequence numbers. O(n)."""
+        """
+        Append rows and return their sequence numbers; a column may be one value for all. O(n).
+        """
         n = len(ids)
         if len(self) + n > len(self.column["id"]):
             self._grow(len(self) + n)
@@ -104,25 +132,28 @@ class Ring:
 
     def find(self, ids: NDArray[np.uint64]) -> tuple[Int, Int]:
         """
-        All living rows with these ids: (index into `ids`, seq), in no particular order; a row comes
-        once for each place it is asked from.
+        All living rows with these ids, as (index into `ids`, seq) and in no particular order.
+
+        A row is returned once for each of `ids` that is its id.
         """
         if self.head == self.tail or not len(ids):
             return np.empty(0, np.int64), np.empty(0, np.int64)
         key, size = self.column["id"], len(self._slots)
         asked, slot = np.arange(len(ids)), self._slot_of(ids)
         hits_of, hits_at = [], []
-        while len(asked):
+        while len(asked):  # a round: every id that is still asked looks at its slot
             entry = self._slots[slot]
             busy = entry != 0
             if not busy.all():
+                # a free slot ends the search: the id cannot lie behind it, because nothing is
+                # deleted
                 asked, slot, entry = asked[busy], slot[busy], entry[busy]
             at = entry.astype(np.int64) - 1
             hit = key[at] == ids[asked]
             if hit.any():
                 hits_of.append(asked[hit])
                 hits_at.append(at[hit])
-                if self._older is None:  # every id came once: what is found is all there is
+                if self._older is None:  # every id came once, so there is no other row to find
                     asked, slot = asked[~hit], slot[~hit]
             slot += 1
             slot[slot == size] = 0
@@ -134,41 +165,41 @@ class Ring:
         if not alive.all():
             of, seq = of[alive], seq[alive]
         if self._older is not None and (len(of) > len(ids) or len(np.unique(of)) < len(of)):
-            # an id with several rows; an old entry may point at the same row twice
+            # an entry of a forgotten row may point at the place of a row that has its own entry
             both = np.unique(np.stack([of, seq]), axis=1)
             of, seq = both[0], both[1]
         return of, seq
 
     def _with_older(self, of: Int, seq: Int) -> tuple[Int, Int]:
-        """And all living rows that these lead to."""
+        """These rows, and all living rows before them with the same ids."""
         if self._older is None:
             return of, seq
-        found_of, found_seq = [of], [seq]
+        all_of, all_seq = [of], [seq]
         while len(of) > FEW:
             back = self._older[self._at(seq)]
             of, seq = of[back > 0], (seq - back)[back > 0]
             alive = seq >= self.tail
             of, seq = of[alive], seq[alive]
-            found_of.append(of)
-            found_seq.append(seq)
+            all_of.append(of)
+            all_seq.append(seq)
         older: Any = memoryview(self._older)  # type: ignore[arg-type]  # as fast as a list, without making one
         capacity = len(self._older)
         for one, at in zip(of.tolist(), seq.tolist(), strict=True):
-            # few, perhaps with many rows each
+            # a flood of one id is one long chain: arrays of one row would cost more than a loop
             chain = []
             while (back := older[at % capacity]) and (at := at - back) >= self.tail:
                 chain.append(at)
-            found_of.append(np.full(len(chain), one))
-            found_seq.append(np.array(chain, np.int64))
-        return np.concatenate(found_of), np.concatenate(found_seq)
+            all_of.append(np.full(len(chain), one))
+            all_seq.append(np.array(chain, np.int64))
+        return np.concatenate(all_of), np.concatenate(all_seq)
 
     def get(self, name: str, seqs: Int) -> NDArray[Any]:
         """Values of a column at sequence numbers."""
-        found: NDArray[Any] = self.column[name][self._at(seqs)]
-        return found
+        values: NDArray[Any] = self.column[name][self._at(seqs)]
+        return values
 
     def greater(self, names: tuple[str, ...], new: Int, old: Int) -> NDArray[np.bool_]:
-        """Whether rows come after others in the order of these columns."""
+        """Whether each row of `new` comes after that of `old`; the first column decides first."""
         later = np.zeros(len(new), bool)
         undecided = np.ones(len(new), bool)
         for name in names:
@@ -178,7 +209,7 @@ class Ring:
         return later
 
     def _at(self, seqs: Int) -> Int:
-        """Places of rows in the columns."""
+        """Places of rows (by seq) in the columns."""
         return seqs % len(self.column["id"])
 
     def _seq_at(self, places: Int) -> Int:
@@ -195,17 +226,22 @@ class Ring:
 
     def close_up(self, kept: Int, end: int) -> None:
         """
-        Of the rows before `end` keep these, in their order, and drop the others.
+        Keep only these of the rows before `end`, in their order.
 
-        They move up to `end`, so that their sequence numbers change and those of the rows from
-        `end` on do not. O(rows before `end`).
+        They move up to `end`. So their sequence numbers change, and those of the rows from `end` on
+        do not. O(rows before `end`).
         """
+        # Eviction drops rows that have their label, and keeps older ones that wait. Moving the few
+        # that stay is cheap; holes would have to be skipped by everything that reads a range.
         kept = np.sort(kept)
         start = end - len(kept)
         to, at = self._at(np.arange(start, end)), self._at(kept)
+        # the entries are looked up before rows move, because they are found by the places of now;
+        # distances between rows of one id would all change, so with them the index is made again
         slots = self._slots_of(self.column["id"][at], at) if self._older is None else None
         for column in self.column.values():
             column[to] = column[at]
+        # a slab that was stored before has other rows now, so its name must change
         changed = range(start // SLAB_ROWS, -(-end // SLAB_ROWS))
         self.editions = {k: n for k, n in self.editions.items() if (k + 1) * SLAB_ROWS > start} | {
             k: self.editions.get(k, 0) + 1 for k in changed if len(kept)
@@ -238,6 +274,7 @@ class Ring:
             self.column[name] = np.full(len(self.column["id"]), default, dtype)
 
     def _slot_of(self, ids: NDArray[np.uint64]) -> Int:
+        """Slots at which the search for ids begins: the upper half of a product, times the size."""
         return (
             (ids * self._secret >> np.uint64(32)) * np.uint64(len(self._slots)) >> np.uint64(32)
         ).astype(np.int64)
@@ -247,30 +284,29 @@ class Ring:
         Slots of the index that lead to the rows at these places; each has its own, as long as every
         id came once.
         """
-        found, asked, slot = np.empty(len(ids), np.int64), np.arange(len(ids)), self._slot_of(ids)
+        slots, asked, slot = np.empty(len(ids), np.int64), np.arange(len(ids)), self._slot_of(ids)
         while len(asked):
             hit = self._slots[slot] == at[asked] + 1
-            found[asked[hit]] = slot[hit]
+            slots[asked[hit]] = slot[hit]
             asked, slot = asked[~hit], slot[~hit] + 1
             slot[slot == len(self._slots)] = 0
-        return found
+        return slots
 
     def _put(self, ids: NDArray[np.uint64], at: Int) -> None:
-        slots, slot, entry, key = (
-            self._slots,
-            self._slot_of(ids),
-            (at + 1).astype(np.uint32),
-            self.column["id"],
-        )
+        """Enter rows into the index, by their places."""
+        slots, slot, key = self._slots, self._slot_of(ids), self.column["id"]
+        entry = (at + 1).astype(np.uint32)
         again_slot, again_at = [], []
-        while len(slot):
+        while len(slot):  # a round: every row that has no slot yet tries one
             free = slots[slot] == 0
-            slots[slot[free]] = entry[
-                free
-            ]  # two rows on one place: the last wins, the other sees it and goes on
+            # Several rows may write to one slot at once: numpy keeps the last. Reading the slot
+            # again shows each row whether it is the one, so no lock or sort is needed.
+            slots[slot[free]] = entry[free]
             there = slots[slot]
             lost = there != entry
             slot, entry, ids, there = slot[lost], entry[lost], ids[lost], there[lost]
+            # an entry of the same id: this row does not go on to a slot of its own, or a flood of
+            # one id would make a run of entries that everybody has to walk past
             same = key[there.astype(np.int64) - 1] == ids
             if same.any():
                 again_slot.append(slot[same])
@@ -285,12 +321,12 @@ class Ring:
 
     def _link(self, slot: Int, at: Int) -> None:
         """
-        Rows that met an entry of their own id: the newest takes its place, and each leads to the
-        one before it.
+        Link rows that met an entry of their own id: the newest takes the slot, and each leads to
+        the one before it.
         """
         if self._older is None:
             self._older = np.zeros(len(self.column["id"]), np.uint32)
-        met = np.unique(slot)
+        met = np.unique(slot)  # the row that has the slot now is one of the chain
         slot, at = (
             np.concatenate([met, slot]),
             np.concatenate([self._slots[met].astype(np.int64) - 1, at]),
@@ -305,9 +341,9 @@ class Ring:
 
     def reindex(self) -> None:
         """
-        Make the index again from the rows. O(n).
+        Make the index again from the living rows. O(n).
 
-        Entries of forgotten rows go, and so does the memory of ids that came twice.
+        Entries of forgotten rows disappear, and `_older` too if no id is there twice any more.
         """
         self._older = None
         self._slots = np.zeros(SLOTS_A_ROW * max(len(self), CAPACITY_MIN), np.uint32)
@@ -321,11 +357,8 @@ class Ring:
             capacity = min(capacity, self.rows_max + CAPACITY_MIN)
         seqs = np.arange(self.tail, self.head)
         old, new = self._at(seqs), seqs % capacity
-        stay = (
-            self.head <= before
-            # nothing was ever written over: every row has the place that it had, and so has its
-            # entry in the index
-        )
+        # the ring has not gone round yet: every row keeps its place, and so the index stays valid
+        stay = self.head <= before
         for name, column in self.column.items():
             self.column[name] = _grown(
                 column, capacity, *((slice(before),) * 2 if stay else (new, old))
@@ -336,13 +369,13 @@ class Ring:
             self._older = _grown(self._older, capacity, slice(before), slice(before))
 
     def rows(self, name: str, start: int, end: int) -> NDArray[Any]:
-        """A column from `start` to `end`, in order."""
-        found: NDArray[Any] = self.column[name][self._at(np.arange(start, end))]
-        return found
+        """Values of a column from seq `start` to `end`, in order."""
+        values: NDArray[Any] = self.column[name][self._at(np.arange(start, end))]
+        return values
 
 
 def _grown(column: NDArray[Any], capacity: int, to: Any, at: Any) -> NDArray[Any]:
-    """A longer column, with what was at some places of this one."""
+    """A longer column, with the values at `at` of this one moved to `to`."""
     grown = np.zeros(capacity, column.dtype)
     grown[to] = column[at]
     return grown
