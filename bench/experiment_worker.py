@@ -68,7 +68,7 @@ class Worker:
             self.experiment.reweigh((10_000 - weight, weight), self.now_ms)
             self.now_ms += 60_000  # until then nothing is counted
         new = np.flatnonzero(rows.dn)
-        self.experiment.take(self.calls(rows, new))
+        self.experiment.add(self.calls(rows, new))
         corrected = np.flatnonzero(rows.dn == 0)
         row = self.experiment.units.find(keys(rows.unit[corrected]))
         self.experiment.units.correct(0, row, np.zeros(len(row)), rows.dx[corrected])

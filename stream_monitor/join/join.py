@@ -1,11 +1,11 @@
 """
 Predictions meet their labels.
 
-Rule of the file: the result is that of taking rows one by one in log order. Ids that occur more
-than once in a record are taken in waves, so that within a wave every id is there once and all of it
-is vectorised. The label with the greatest (timestamp, source partition, offset) wins, whatever the
-order of arrival. A served prediction and a failed call of one id are two things; a label that
-brings its own prediction stands in for a prediction that is not there.
+Rule of the file: the result is that of taking rows one by one in the order of the log; why it is
+vectorised as it is, with an example of five rows, is at the head of the package (`__init__.py`).
+The label with the greatest (event time, source partition, offset) wins, in whatever order labels
+arrive. A served prediction and a failed call with the same id are two things. If a label brings its
+own prediction and meets none, its own takes the place of the prediction ("stands in").
 """
 
 from __future__ import annotations
@@ -34,31 +34,35 @@ class Join(Store):
 
     def apply(self, predictions: Predictions, labels: LabelRows, now_ms: int | Int) -> Joined:
         """
-        Take the rows of one record, at log time `now_ms`: one for all, or that of each row of the
-        record, ascending. The last rows may be events of experiments.
+        Apply the rows of one record.
+
+        `now_ms` is the log time: one for all rows, or an ascending one for each row of the record,
+        whose last rows may be events of experiments.
         """
         outcomes = {"matched": 0, "corrected": 0, "superseded": 0, "duplicate": 0, "evicted": 0}
-        found = Joined(np.zeros(len(predictions.row), bool), [], outcomes)
+        joined = Joined(np.zeros(len(predictions.row), bool), [], outcomes)
         place: Any = slice(None)
         if not isinstance(now_ms, int):
+            # rows come grouped by layout, and log times must ascend in the rings
             place, by_row = np.argsort(predictions.row), np.argsort(labels.row)
             predictions, labels = predictions.at(place), labels.at(by_row)
         rows = 1 + max(int(predictions.row.max(initial=-1)), int(labels.row.max(initial=-1)))
         now: Int = np.full(rows, now_ms) if isinstance(now_ms, int) else now_ms
         duplicate = np.zeros(len(predictions.row), bool)
         for p, l in self._stretches(predictions.row, labels.row):
-            duplicate[p] = self._take(predictions.at(p), labels.at(l), now, found)
+            duplicate[p] = self._apply_part(predictions.at(p), labels.at(l), now, joined)
             self.state.rows += len(predictions.row[p]) + len(labels.row[l])
             if self.state.rows % self._stride == 0:
                 self._evict()
                 self._evict_labels()
-        found.duplicate[place] = duplicate
-        return found
+        joined.duplicate[place] = duplicate
+        return joined
 
     def _stretches(self, predictions: Int, labels: Int) -> Iterator[tuple[Any, Any]]:
         """
-        Which rows of a record are taken before what is beyond the limit is evicted, and which after
-        it: it happens at places of the log, not of records.
+        Masks of the rows of a record, in parts that end where the log has a place of eviction.
+
+        Eviction happens at places of the log, because how it was cut into records must not matter.
         """
         n, all_rows = len(predictions) + len(labels), slice(None)
         first = self._stride - self.state.rows % self._stride
@@ -66,7 +70,7 @@ class Join(Store):
             first >= n
             or max(len(self.predictions) + n, len(self.labels) + len(labels)) <= self.limit
         ):
-            yield all_rows, all_rows
+            yield all_rows, all_rows  # nearly always: nothing to evict inside
             return
         rows = np.sort(np.concatenate([predictions, labels]))
         before = -1
@@ -78,10 +82,10 @@ class Join(Store):
                 )
             before = last
 
-    def _take(
-        self, predictions: Predictions, labels: LabelRows, now: Int, found: Joined
+    def _apply_part(
+        self, predictions: Predictions, labels: LabelRows, now: Int, joined: Joined
     ) -> NDArray[np.bool_]:
-        """Which predictions are duplicates."""
+        """Apply rows between two places of eviction; returns which predictions are duplicates."""
         duplicate = np.zeros(len(predictions.row), bool)
         ids = np.sort(np.concatenate([predictions.id, labels.id]))
         once = not (ids[1:] == ids[:-1]).any()  # nearly always
@@ -103,22 +107,26 @@ class Join(Store):
             )
         ):
             if len(p):
-                duplicate[first[p]] = self._add_predictions(predictions.at(first[p]), now, found)
+                duplicate[first[p]] = self._add_predictions(predictions.at(first[p]), now, joined)
             if len(l):
-                self._add_labels(labels.at(l), now, found)
+                self._add_labels(labels.at(l), now, joined)
         return duplicate
 
     def _quiet(self, predictions: Predictions, labels: LabelRows) -> NDArray[np.bool_]:
         """
-        Labels that meet no prediction now: their order does not matter, so that a flood of one id
-        is taken at once.
+        Which labels meet no prediction now.
+
+        They only wait, so their order does not matter, and a flood of one id is one wave.
         """
         quiet = ~np.isin(labels.id, np.concatenate([predictions.id, labels.id[labels.own >= 0]]))
         of, _ = self.predictions.find(labels.id)
         quiet[of] = False
         return quiet
 
-    def _add_predictions(self, new: Predictions, now: Int, found: Joined) -> NDArray[np.bool_]:
+    def _add_predictions(self, new: Predictions, now: Int, joined: Joined) -> NDArray[np.bool_]:
+        """Append predictions of distinct ids, and pair them; returns which are duplicates."""
+        # 1 Who is there already? An id may have rows of other versions, or a failed call: these are
+        # other calls. Nor is it a duplicate if the row that is there is too old to wait.
         of, seq = self.predictions.find(new.id)
         duplicate = np.zeros(len(new.row), bool)
         stood_in = np.zeros(len(new.row), bool)
@@ -130,10 +138,14 @@ class Join(Store):
                 & self._alive(self.predictions, seq, version, now[new.row[of]])
             )
             of, seq, kind = of[same], seq[same], kind[same]
+            # What a label brought along is confirmed by the prediction itself, and is counted now:
+            # a second one is a duplicate. Its values stay: the label was judged by them.
             self.predictions.put("kind", seq[kind == STOOD_IN], SERVED)
             stood_in[of[kind == STOOD_IN]] = True
             duplicate[of] = True
             duplicate &= ~stood_in
+        # 2 The others are new rows. Failed calls are kept only to find their duplicates: they wait
+        # for no label, so they leave here.
         there = duplicate | stood_in
         fresh = new.at(~there) if there.any() else new
         seqs = self._append(
@@ -150,6 +162,8 @@ class Join(Store):
         if fresh.failed.any():
             fresh, seqs = fresh.at(~fresh.failed), seqs[~fresh.failed]
         self.state.pending += np.bincount(fresh.version, minlength=len(self.state.pending))
+        # 3 Labels that came before their prediction. Several may fit (corrections, or one for every
+        # version): the greatest is paired, as if the others had come later and been superseded.
         of, label = self.labels.find(fresh.id)
         if len(of):
             fits = self._fits(label, fresh.version[of], now[fresh.row[of]])
@@ -164,14 +178,16 @@ class Join(Store):
             )
             last = np.append(of[order][1:] != of[order][:-1], True)[: len(order)]
             of, label = of[order][last], label[order][last]
-            self._pair(seqs[of], label, fresh.row[of], found)
+            self._pair(seqs[of], label, fresh.row[of], joined)
         if len(self.evicted_labels):
-            self._miss_labels(fresh.at(np.delete(np.arange(len(fresh.row)), of)), now, found)
+            self._miss_labels(fresh.at(np.delete(np.arange(len(fresh.row)), of)), now, joined)
         return duplicate
 
-    def _miss_labels(self, unlabelled: Predictions, now: Int, found: Joined) -> None:
+    def _miss_labels(self, unlabelled: Predictions, now: Int, joined: Joined) -> None:
         """
-        Count labels that would have met these, had they not been evicted; they are no orphans then.
+        Count evicted labels that would have met these predictions; they are not orphans then.
+
+        Each is counted once, although a label without a version may fit several predictions.
         """
         ring = self.evicted_labels
         of, seq = ring.find(unlabelled.id)
@@ -182,7 +198,7 @@ class Join(Store):
             ]
         )
         ring.put("counted", lost, 1)
-        found.outcomes["evicted"] += len(lost)
+        joined.outcomes["evicted"] += len(lost)
         self.state.lost += len(lost)
         for code in ring.get("model", lost).tolist():
             if code in self.state.orphans:
@@ -219,7 +235,9 @@ class Join(Store):
             **columns,
         )
 
-    def _add_labels(self, new: LabelRows, now: Int, found: Joined) -> None:
+    def _add_labels(self, new: LabelRows, now: Int, joined: Joined) -> None:
+        """Append labels of distinct ids, and pair them with all predictions that they fit."""
+        # appended even if they meet: a later label must be compared with them
         seqs = self.labels.append(
             new.id,
             model=new.model,
@@ -241,21 +259,21 @@ class Join(Store):
             & self._fits(seqs[of], version, now[new.row[of]])
         )
         of, seq = of[alive], seq[alive]
-        self._stand_in(new, seqs, of, now, found)
+        self._stand_in(new, seqs, of, now, joined)
         if len(self.evicted_predictions):
-            self._miss_predictions(new, seqs, of, now, found)
+            self._miss_predictions(new, seqs, of, now, joined)
         if not len(of):
             return
         had = self._label_of(seq)
         first = had < 0
-        self._pair(seq[first], seqs[of[first]], new.row[of[first]], found)
+        self._pair(seq[first], seqs[of[first]], new.row[of[first]], joined)
         if not first.all():
-            self._amend(seq[~first], seqs[of[~first]], had[~first], new.row[of[~first]], found)
+            self._amend(seq[~first], seqs[of[~first]], had[~first], new.row[of[~first]], joined)
 
     def _miss_predictions(
-        self, new: LabelRows, seqs: Int, matched: Int, now: Int, found: Joined
+        self, new: LabelRows, seqs: Int, matched: Int, now: Int, joined: Joined
     ) -> None:
-        """Count labels whose prediction was evicted; they are no orphans."""
+        """Count labels whose prediction was evicted; they are not orphans."""
         alone = new.own < 0
         alone[matched] = False
         at = np.flatnonzero(alone)
@@ -269,11 +287,11 @@ class Join(Store):
             ]
         )
         self.labels.put("used", seqs[at[lost]], LOST)
-        found.outcomes["evicted"] += len(lost)
+        joined.outcomes["evicted"] += len(lost)
         self.state.lost += len(lost)
 
-    def _stand_in(self, new: LabelRows, seqs: Int, matched: Int, now: Int, found: Joined) -> None:
-        """Labels that bring their own prediction and met none: theirs takes its place."""
+    def _stand_in(self, new: LabelRows, seqs: Int, matched: Int, now: Int, joined: Joined) -> None:
+        """Labels that bring their own prediction and met none: their own takes its place."""
         alone = new.own >= 0
         if not alone.any():
             return
@@ -292,10 +310,12 @@ class Join(Store):
             kind=STOOD_IN,
         )
         self.state.pending += np.bincount(version, minlength=len(self.state.pending))
-        self._pair(rows, seqs[at], new.row[at], found)
+        self._pair(rows, seqs[at], new.row[at], joined)
 
     def _label_of(self, seq: Int) -> Int:
-        """Sequence numbers of the labels of predictions, -1 where there is none."""
+        """Sequence numbers of the labels of predictions, -1 for those without one."""
+        # 4 bytes a row instead of 8: the column has the low 32 bits, and the label is the newest
+        # row with these bits
         low = self.predictions.get("label", seq).astype(np.int64)
         head = self.labels.head - 1
         return np.where(low == WAITING, -1, head - ((head - low + 1) & 0xFFFFFFFF))
@@ -303,32 +323,38 @@ class Join(Store):
     def _put_label(self, seq: Int, label: Int) -> None:
         self.predictions.put("label", seq, ((label + 1) & 0xFFFFFFFF).astype(np.uint32))
 
-    def _pair(self, seq: Int, label: Int, row: Int, found: Joined) -> None:
+    def _pair(self, seq: Int, label: Int, row: Int, joined: Joined) -> None:
+        """Predictions get their first label; `row` is the place in the record that completes it."""
         if not len(seq):
             return
         self._put_label(seq, label)
         self.labels.put("used", label, 1)
         version = self.predictions.get("version", seq)
         self.state.pending -= np.bincount(version, minlength=len(self.state.pending))
-        found.outcomes["matched"] += len(seq)
-        found.pairs.append(self._pairs(seq, label, row, np.full(len(seq), np.nan), corrected=False))
+        joined.outcomes["matched"] += len(seq)
+        joined.pairs.append(
+            self._pairs(seq, label, row, np.full(len(seq), np.nan), corrected=False)
+        )
 
-    def _amend(self, seq: Int, label: Int, had: Int, row: Int, found: Joined) -> None:
-        """A prediction that has a label gets another: the later one wins."""
+    def _amend(self, seq: Int, label: Int, had: Int, row: Int, joined: Joined) -> None:
+        """Predictions that have a label get another: the greater one wins."""
         self.labels.put("used", label, 1)
-        known = had >= self.labels.tail  # the label it had is forgotten: then it stays
+        # what the forgotten label said is not known any more, so it cannot be corrected: it stays
+        known = had >= self.labels.tail
         seq, label, had, row = seq[known], label[known], had[known], row[known]
-        found.outcomes["superseded"] += int((~known).sum())
+        joined.outcomes["superseded"] += int((~known).sum())
         later = self.labels.greater(("time", "partition", "offset"), label, had)
         old, new = self.labels.get("label", had), self.labels.get("label", label)
+        # compared by their bits, because texts and switches are NaNs, which never equal themselves
         equal = old.view(np.uint64) == new.view(np.uint64)
+        # also if the value is the same: the next one must beat the greatest that has come
         self._put_label(seq[later], label[later])
-        found.outcomes["duplicate"] += int(equal.sum())
-        found.outcomes["superseded"] += int((~equal & ~later).sum())
+        joined.outcomes["duplicate"] += int(equal.sum())
+        joined.outcomes["superseded"] += int((~equal & ~later).sum())
         changed = later & ~equal
         if changed.any():
-            found.outcomes["corrected"] += int(changed.sum())
-            found.pairs.append(
+            joined.outcomes["corrected"] += int(changed.sum())
+            joined.pairs.append(
                 self._pairs(
                     seq[changed], label[changed], row[changed], old[changed], corrected=True
                 )
@@ -359,8 +385,9 @@ class Join(Store):
 
 def _ascending(ring: Ring, now: Int) -> Int:
     """
-    Log times of rows to append, none before that of a row that was appended earlier: a record whose
-    rows have times of their own is taken in waves.
+    Log times of rows to append, none before that of the last row in the ring.
+
+    Waves take rows of one record out of order, and everything that ages is found by bisection.
     """
     if not len(now) or not len(ring):
         return now

@@ -1,10 +1,39 @@
 """
 Panes of event time: sums that are added, aged into coarser panes and read as windows.
 
-Rule of the file: the same rows give the same window, in whatever order and pieces they came. A pane
-is one row of a matrix of sums; adding is addition, so panes merge associatively. As the watermark
-moves on, panes of 10 s become panes of a minute, of ten minutes, of an hour: a row that comes late
-goes to the pane that its age has.
+Rule of the file: the same rows give the same window, in whatever order and pieces they came.
+
+Theory of operation
+-------------------
+In go sums of rows, by the start of the 10-second pane of their event time. Out come the sums of a
+window, with the real bounds of the window.
+
+A pane is one row of a matrix of sums, with a start and a span. Everything that is measured of a
+window must therefore be a sum (counts, moments, bins), because sums of panes add up to the sums of
+the window. As the watermark (the greatest event time) moves on, six panes of 10 s become one of a
+minute, then one of ten minutes, then one of an hour (`LADDER`). So a month takes some hundreds of
+panes, and a window is exact to the width that panes of its age have.
+
+The width of a pane depends on its age alone. So a row that comes late is added to the wide pane
+that its age has now, and the result is the same as if it had come in time. Whether panes were
+already merged must not show either: they are merged before every look (`_compact`), and in a
+snapshot. A wider pane is used only when all of it is old enough, so panes never overlap.
+
+Panes are sorted by start, so a window is one slice of the matrix and one sum over it. Nearly always
+new rows belong to the newest pane, and adding them is one addition of vectors.
+
+Five rows: three in the first 20 s, one ten minutes later, and then a late one of second 20.
+
+>>> panes = Panes(width=1)  # one sum: the number of rows
+>>> panes.add_grouped(np.array([0, 10_000]), np.array([[1.0], [2.0]]))
+>>> panes.add_grouped(np.array([600_000]), np.array([[1.0]]))
+>>> panes.add_grouped(np.array([20_000]), np.array([[1.0]]))
+>>> form = panes.packed()  # the first minute is one pane now, and has the late row too
+>>> form.starts.tolist(), form.spans.tolist(), form.sums.ravel().tolist()
+([0, 600000], [60000, 10000], [4.0, 1.0])
+>>> sums, start, end = panes.window(end_ms=603_000, duration_ms=600_000)
+>>> sums.tolist(), start, end  # it was to begin at 10 s; its first pane begins at 0
+([5.0], 0, 610000)
 """
 
 from __future__ import annotations
@@ -19,12 +48,12 @@ from stream_monitor.state import Packed
 
 Ladder = tuple[tuple[int, int | None], ...]
 LADDER: Ladder = ((10_000, 300_000), (60_000, 7_200_000), (600_000, 86_400_000), (3_600_000, None))
-"""Width of a pane in ms, and the age up to which panes keep it."""
+"""Widths of panes, each with the age up to which panes have it, ms; None: for ever."""
 HORIZON_MS = 31 * 86_400_000
 
 
 class PanesForm(msgspec.Struct):
-    """The bytes of panes."""
+    """Panes in a snapshot."""
 
     watermark_ms: int
     dropped: float
@@ -40,14 +69,15 @@ class Panes(Packed[PanesForm]):
     Parameters
     ----------
     width : int
-        Length of the vector of sums of a pane.
+        Number of sums of a pane.
     ladder : tuple of (pane width, greatest age), ms
     horizon_ms : int, ms
-        Panes older than this before the watermark are dropped, and counted in `dropped`.
+        Panes that are so much older than the watermark are dropped, and counted in `dropped`.
 
     Notes
     -----
-    There is room for more panes than there are; a snapshot has only those that are there.
+    The arrays have room for more panes than the `used` ones at their beginning. A snapshot has only
+    these.
     """
 
     Form = PanesForm
@@ -63,7 +93,7 @@ class Panes(Packed[PanesForm]):
 
     def add_grouped(self, starts: Int, sums: Float) -> None:
         """
-        Add sums of panes.
+        Add sums to panes.
 
         Parameters
         ----------
@@ -84,6 +114,8 @@ class Panes(Packed[PanesForm]):
             return
         if len(starts) > 1:
             starts, spans, sums = _merged(starts, spans, sums)
+        # each start is either there, and its sums grow, or it is inserted; `inside` only keeps the
+        # comparison within the array
         place = np.searchsorted(self.starts[: self.used], starts)
         inside = np.minimum(place, max(self.used - 1, 0))
         known = (
@@ -96,7 +128,9 @@ class Panes(Packed[PanesForm]):
             self._insert(starts[~known], spans[~known], sums[~known])
 
     def _insert(self, starts: Int, spans: Int, sums: Float) -> None:
+        """Add panes that are not there yet."""
         n = len(starts)
+        # room is made by merging old panes first, so the arrays stay as small as the ladder allows
         if self.used + n > len(self.starts):
             self._compact()
         if self.used + n > len(self.starts):
@@ -123,8 +157,9 @@ class Panes(Packed[PanesForm]):
 
     def _span_of(self, starts: Int) -> Int:
         """
-        Width of the pane that rows of this time belong to: the wider one as soon as all of it is
-        old enough, so that no pane overlaps another.
+        Widths of the panes that rows of these times belong to.
+
+        It is the wider one as soon as all of that pane is old enough, so no pane overlaps another.
         """
         spans = np.full(len(starts), self.ladder[0][0], np.int64)
         for (_, oldest), (width, _) in zip(self.ladder, self.ladder[1:], strict=False):
@@ -132,7 +167,7 @@ class Panes(Packed[PanesForm]):
         return spans
 
     def _compact(self) -> None:
-        """Every pane gets the width of its age; what lies beyond the horizon goes."""
+        """Give every pane the width that its age has, and drop panes beyond the horizon."""
         gone = int(np.searchsorted(self.starts[: self.used], self.watermark_ms - self.horizon_ms))
         if gone:
             self.dropped += gone
@@ -141,14 +176,13 @@ class Panes(Packed[PanesForm]):
             self.used -= gone
         starts, sums = self.starts[: self.used], self.sums[: self.used]
         spans = self._span_of(starts)
-        twice = np.append(False, starts[1:] == starts[:-1])[
-            : len(starts)
-        ]  # a row was added while panes came of age
+        # a late row may have been given a wide pane whose narrow ones were not merged yet
+        twice = np.append(False, starts[1:] == starts[:-1])[: len(starts)]
         aged = np.flatnonzero((spans != self.spans[: self.used]) | twice)
         if not len(aged):
             return  # nearly always: nothing has come of age since the last look
         starts = starts // spans * spans
-        first = int(np.searchsorted(starts, starts[aged[0]]))  # what is older stays as it is
+        first = int(np.searchsorted(starts, starts[aged[0]]))  # older panes stay as they are
         starts, spans, sums = _merged(starts[first:], spans[first:], sums[first:])
         self.used = first + len(starts)
         (
@@ -164,14 +198,14 @@ class Panes(Packed[PanesForm]):
         Parameters
         ----------
         end_ms, duration_ms : int, ms
-            The window ends with the pane that holds `end_ms`, and reaches back by `duration_ms`,
-            rounded outwards to whole panes of the age its beginning has.
+            The window ends with the pane that contains `end_ms` and reaches back by `duration_ms`.
+            Its beginning is rounded outwards, to a whole pane of the width at that age.
 
         Returns
         -------
         sums : (width,) float64
         start, end : int, ms
-            Its real bounds: rows with start <= time < end are in it.
+            The real bounds: rows with start <= time < end are in the window.
         """
         self._compact()
         start, end = self._bounds(end_ms, duration_ms)
@@ -179,7 +213,7 @@ class Panes(Packed[PanesForm]):
         return self.sums[low:high].sum(axis=0), start, end
 
     def _bounds(self, end_ms: int, duration_ms: int) -> tuple[int, int]:
-        """Bounds of a window, rounded outwards to whole panes."""
+        """The bounds of a window, rounded outwards to whole panes."""
         finest = self.ladder[0][0]
         end = end_ms // finest * finest + finest
         wanted = end - duration_ms
@@ -190,13 +224,13 @@ class Panes(Packed[PanesForm]):
         self, least: float, end_ms: int, reach_ms: int, counted: slice = slice(None)
     ) -> tuple[Float, int, int]:
         """
-        The sums of the fewest panes, up to the one that holds `end_ms`, whose rows are enough.
+        The sums of as few panes as have enough rows, up to the pane that contains `end_ms`.
 
         Parameters
         ----------
         least : float
-            What the columns `counted` add up to; where a window of `reach_ms` has less, it is that
-            window.
+            Sum of the columns `counted` that is enough. If a window of `reach_ms` has less, the
+            result is that window.
         end_ms, reach_ms : int, ms
         counted : slice
             Columns that count rows.
@@ -205,7 +239,7 @@ class Panes(Packed[PanesForm]):
         -------
         sums : (width,) float64
         start, end : int, ms
-            As of `window`.
+            The real bounds, as `window` returns them.
         """
         self._compact()
         least_start, end = self._bounds(end_ms, reach_ms)
@@ -232,7 +266,7 @@ class Panes(Packed[PanesForm]):
         self.sums, self.width = sums, width
 
     def packed(self) -> PanesForm:
-        self._compact()  # so that it does not show when somebody looked at a window last
+        self._compact()  # otherwise the bytes would show when somebody last looked at a window
         there = slice(self.used)
         return PanesForm(
             watermark_ms=self.watermark_ms,
@@ -252,7 +286,7 @@ class Panes(Packed[PanesForm]):
 
 
 def _merged(starts: Int, spans: Int, sums: Float) -> tuple[Int, Int, Float]:
-    """Panes with the same start become one."""
+    """Panes with the same start as one; the result is sorted by start."""
     order = np.argsort(starts, kind="stable")
     starts, spans, sums = starts[order], spans[order], sums[order]
     at = np.flatnonzero(np.append(True, starts[1:] != starts[:-1]))
