@@ -2,10 +2,56 @@
 Is the input still what the model was built for? Statistics of features (or of score and prediction)
 in panes, against a baseline.
 
-Rule of the file: rows become sums, and only sums are kept: per pane and feature the counts of
-missing, wrong and out-of-range values, the first two moments (standardised by the baseline, so
-they neither overflow nor cancel) and the counts on the bins of the baseline. While no baseline is
-there, the rows themselves wait for it. Detectors get the rows in log order.
+Rule of the file: rows become sums, and only sums are kept. While there is no baseline, the rows
+themselves wait for it. Detectors get the rows in the order of the log.
+
+Theory of operation
+-------------------
+In go rows of one model version: cells (columns, n), and the event time of each row. A cell is a
+float64; what is no number (missing, a text, too big …) is a NaN whose bits say what it is
+(`events/cells.py`). Out come, of any window, the sums of each feature (`Windowed`). From these the
+monitors compute PSI, shares of missing values, means and so on.
+
+1. The first `baseline.rows` rows wait. Exactly that many make the baseline, wherever a chunk ends;
+   then all rows that wait are folded like any others.
+2. The baseline and the configured rules decide the `Layout`: where each feature has its columns in
+   one vector of sums. So a window of all features is one sum over a matrix of panes.
+3. A chunk is sorted by pane, only if it has several out of order. Then each statistic is computed
+   for all features and panes at once (`sums.py`): moments by `reduceat`, and the counts of all bins
+   of all features by one `bincount`.
+4. Moments are of (x - mean) / sd, with mean and sd of the baseline. Otherwise squares of large
+   numbers overflow, and the variance of numbers far from 0 cancels.
+5. A feature that comes later is learnt from its own first rows (`late.py`). The vector then gets
+   columns, and the sums that are there move to their new places by name.
+
+It must never happen that a window depends on how rows were cut into chunks, or that a cell that is
+no number takes part in arithmetic. Nor may counts on the bins of one baseline be read as those of
+another: what is counted in another way begins again.
+
+Five rows with one feature. Three make the baseline (mean 2, standard deviation 0.82); the last two
+are in other panes, and one has no value.
+
+>>> from stream_monitor.events.cells import ABSENT_CELL
+>>> from stream_monitor.settings import Baseline
+>>> told = []
+>>> inputs = Inputs(
+...     names=lambda column: column,
+...     settings=ModelSettings(baseline=Baseline(rows=3)),
+...     limits=Limits(),
+...     values=lambda name, z, times_ms: told.append((name, z.round(2).tolist())),
+... )
+>>> inputs.add(Rows(("x",), np.array([[1.0, 2.0]]), np.array([0, 1_000]), []))
+>>> inputs.waiting_rows, inputs.profile is None
+(2, True)
+>>> inputs.add(
+...     Rows(("x",), np.array([[3.0, 5.0, ABSENT_CELL]]), np.array([2_000, 11_000, 3_000]), [])
+... )
+>>> told  # by chunk, those that waited included; detectors know one scale for all features
+[('x', [-1.22, 0.0]), ('x', [1.22]), ('x', [3.67])]
+>>> windows, start_ms, end_ms = inputs.window(11_000, 20_000)
+>>> x = windows["x"]
+>>> x.rows, x.missing, x.mean, x.outliers, (start_ms, end_ms)
+(5.0, 1.0, 2.75, 1.0, (0, 20000))
 """
 
 from __future__ import annotations
@@ -67,23 +113,23 @@ class Inputs:
     Parameters
     ----------
     names : callable
-        Name of the feature of a column of the record, or None when it does not belong here.
+        Returns the name of the feature of a column, or None for a column that is none.
     settings : ModelSettings
     limits : Limits
-        Features beyond `features` are counted as unknown, under `__other__`.
+        Features beyond the limit `features` are counted as unknown, under `__other__`.
     profile : Profile or None
-        The baseline; None to learn it from the first `settings.baseline.rows` rows.
+        The baseline; None: it is learnt from the first `settings.baseline.rows` rows.
     learnt : callable
-        Told the baseline when it was learnt.
+        Gets the baseline when it was learnt.
     values : callable
         Gets (name, standardised finite values, their event times) of each numeric feature of each
-        chunk, in log order.
+        chunk, in the order of the log.
     points : callable or None
-        Gets the values outside the fences of each chunk; None: nobody asks for them.
+        Gets the values of each chunk that are outside the fences; None: nobody asks for them.
     """
 
     layout: Layout
-    """Where sums are; it is there as soon as the baseline is."""
+    """Places of the sums of each feature; the attribute exists as soon as there is a baseline."""
 
     def __init__(
         self,
@@ -102,7 +148,8 @@ class Inputs:
         self.waiting: list[Rows] = []
         self.waiting_rows = 0
         self.unknown: dict[str, int] = {}
-        self.unknown_at: dict[str, int] = {}  # the last row of each
+        self.unknown_at: dict[str, int] = {}
+        """By unknown feature: the number of the last row that had it."""
         self.extends = False
         """The baseline was learnt, not given: features that come later are learnt too."""
         self.late = Late(settings.baseline.rows)
@@ -113,17 +160,17 @@ class Inputs:
             self.use(profile)
 
     def use(self, profile: Profile) -> None:
-        """Take a baseline; nothing may have been folded before."""
+        """Use a baseline; nothing may have been folded before."""
         self.profile = profile
         self.layout = Layout(profile, self.settings.features)
-        found = [profile.features[n] for n in self.layout.numeric]
-        self.fences: Fences = fences(found, self.settings.anomalies)
+        numeric = [profile.features[n] for n in self.layout.numeric]
+        self.fences: Fences = fences(numeric, self.settings.anomalies)
         self.panes = Panes(self.layout.width)
         self.totals = np.zeros(self.layout.width)
         self._plans: dict[tuple[str, ...], Plan] = {}
 
     def add(self, rows: Rows) -> None:
-        """Take rows in; O(cells), about 0.1 µs a cell."""
+        """Fold rows, or let them wait for the baseline. O(cells), about 0.1 µs a cell."""
         if not len(rows.times_ms):
             return
         if self.profile is None:
@@ -136,8 +183,7 @@ class Inputs:
 
     def learn(self, count: int) -> None:
         """
-        Exactly the first `count` of the waiting rows make the baseline, however they were cut; all
-        of them are folded afterwards.
+        Learn the baseline from exactly the first `count` rows that wait, then fold all of them.
         """
         wanted, first, left = count, [], []
         for rows in self.waiting:
@@ -158,10 +204,9 @@ class Inputs:
             self._fold(rows)
 
     def _fold(self, rows: Rows) -> None:
-        """
-        Take rows in; from the row after the last that a late feature is learnt from on, it is
-        watched.
-        """
+        """Fold rows. A late feature is watched from the row after those it is learnt from."""
+        # Each round ends at the row that completes a late feature, because the layout changes
+        # there. Nearly always nothing is late, and there is one round.
         while len(rows.times_ms):
             end, complete, late = len(rows.times_ms), list[str](), self._plan(rows.columns).late
             if late or self.late.cells:
@@ -178,9 +223,10 @@ class Inputs:
 
     def _extend(self, names: list[str]) -> None:
         """
-        The baseline gets the features that are complete.
+        Add features to the baseline that are complete.
 
-        What was summed goes on, by name; theirs begins anew, but for counters.
+        The sums of the other features go on, by name. Those of the new ones begin again, except for
+        the counters, which mean the same under any baseline.
         """
         assert self.profile is not None
         learnt = {
@@ -209,19 +255,23 @@ class Inputs:
             if name in before
             for k in COUNTERS
         ]
-        take, put = np.array([*counters, *sums, (-1, -1)], np.int64).T
-        panes.lay_out(take[len(counters) :], put[len(counters) :], self.layout.width)
-        self.panes, self.totals[put] = panes, totals[take]
+        # (-1, -1) is the last column, which counts rows. Totals keep the counters of a new feature,
+        # because counters must not fall; its panes begin again.
+        old, new = np.array([*counters, *sums, (-1, -1)], np.int64).T
+        panes.lay_out(old[len(counters) :], new[len(counters) :], self.layout.width)
+        self.panes, self.totals[new] = panes, totals[old]
         self.fences.go_on_from(fences, [numeric.index(name) for name in known if name in numeric])
         self._learnt(self.profile)
 
     def _sum(self, rows: Rows) -> None:
-        """Sums of a chunk by pane."""
+        """Add the sums of a chunk to its panes."""
         times, layout = rows.times_ms, self.layout
         numeric, category, unknown, _ = self._plan(rows.columns)
         x = columns_at(rows.cells, numeric)
         bounds = self.fences.bounds(x)
         z = standardised(self.layout, x)
+        # Sums need the order of panes, detectors that of the log: `x` and `z` stay as they came,
+        # and the sorted copies are made only if a chunk goes back to an earlier pane.
         pane, cells, ordered, limits, scaled = times // PANE_MS, rows.cells, x, bounds, z
         if len(pane) > 1 and (pane[1:] < pane[:-1]).any():
             order = np.argsort(pane, kind="stable")
@@ -249,7 +299,7 @@ class Inputs:
         self._values(z, times)
 
     def _points(self, x: Cells, bounds: tuple[Float, Float], rows: Rows) -> Iterator[Points]:
-        """Single values outside the fences."""
+        """The single values of a chunk that are outside the fences, by feature."""
         for i, feature in enumerate(self.layout.numeric):
             at = np.flatnonzero((x[i] < bounds[0][i]) | (x[i] > bounds[1][i]))
             if len(at):
@@ -264,7 +314,7 @@ class Inputs:
                 )
 
     def _plan(self, columns: tuple[str, ...]) -> Plan:
-        """Where features are in these columns."""
+        """The plan for these columns; it is kept, because the same ones come again and again."""
         plan = self._plans.get(columns)
         if plan is None:
             place = {name: i for i, c in enumerate(columns) if (name := self.names(c)) is not None}
@@ -285,6 +335,7 @@ class Inputs:
         return plan
 
     def _unknown(self, name: str, seen: NDArray[np.bool_]) -> None:
+        """Count the rows that have a feature which the baseline does not have."""
         if seen.any():
             key = (
                 name if name in self.unknown or len(self.unknown) < self.limits.features else OTHER
@@ -293,8 +344,9 @@ class Inputs:
             self.unknown_at[key] = self.rows + int(seen.nonzero()[0][-1])
 
     def _values(self, z: Float, times: Int) -> None:
+        """Pass the standardised values of each feature on to detectors."""
         for i, name in enumerate(self.layout.numeric):
-            if name in self.layout.bare:
+            if name in self.layout.bare:  # its mean and unit are not known yet
                 continue
             values = z[i]
             finite = are_numbers(values)
@@ -304,14 +356,14 @@ class Inputs:
             self._tell_values(name, values, when)
 
     def window(self, end_ms: int, duration_ms: int) -> tuple[dict[str, Windowed], int, int]:
-        """Every feature in the window that ends at `end_ms`, with the window's bounds."""
+        """Every feature in the window that ends at `end_ms`, and the bounds of that window, ms."""
         if self.profile is None:
             return {}, end_ms, end_ms
         vector, start, end = self.panes.window(end_ms, duration_ms)
         return self.layout.all_windowed(vector), start, end
 
     def go_on(self) -> None:
-        """Rows that waited for a baseline which is there now, from elsewhere, are folded."""
+        """Fold the rows that waited, if a baseline was given meanwhile."""
         if self.profile is not None:
             waiting, self.waiting, self.waiting_rows = self.waiting, [], 0
             for rows in waiting:
@@ -319,7 +371,7 @@ class Inputs:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of panes, or of the rows that wait for a baseline."""
+        """Memory of the panes, or of the rows that wait for a baseline, bytes."""
         return (
             self.panes.sums.nbytes + self.late.memory_bytes
             if self.profile is not None
