@@ -82,7 +82,9 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
         _check_writable(option, given[option])
     if given["verdicts"] and not given["experiment"]:
         raise InputError("--verdicts needs --experiment, the event that starts the experiment")
-    experiment = experiment_events(given["experiment"]) if given["experiment"] else []
+    experiment = (
+        experiment_events(given["experiment"], settings.core) if given["experiment"] else []
+    )
     points = POINTS if given["report"] else 0
     replay, read, found = _replayed(settings, options, points, experiment)
     summary, alerts = replay.summary(), replay.alerts()

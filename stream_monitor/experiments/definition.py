@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from stream_monitor.alerts.wording import duration
 from stream_monitor.errors import InputError
 from stream_monitor.events.parse import text_time
 from stream_monitor.windows.names import duration_ms
@@ -37,6 +39,9 @@ OF_LABELS = frozenset(
     ("accuracy", "error_rate", "label", "absolute_error", "squared_error", "brier")
 )
 """Metrics that need the label; the others are known when the call is answered."""
+
+OF_CALLS = frozenset(("error", "latency_ms", "score", "prediction"))
+"""Metrics that every event may have; any other name is that of a feature."""
 
 
 class Arm(msgspec.Struct, frozen=True):
@@ -230,6 +235,7 @@ def _check_outcomes(outcomes: tuple[Outcome, ...]) -> None:
     if len(set(metrics)) < len(metrics):
         raise InputError(f"each metric once, in `primary` or in `guards`, not {metrics}")
     for o in outcomes:
+        _check_metric(o.metric)
         if not 0 < o.effect < float("inf"):
             raise InputError(
                 f"`effect` of {o.metric} must be greater than 0, not {o.effect:g}: it is the "
@@ -244,6 +250,19 @@ def _check_outcomes(outcomes: tuple[Outcome, ...]) -> None:
             raise InputError(f"{o.metric} is 0 or 1 and has no logarithm: leave `scale` out")
 
 
+def _check_metric(metric: str) -> None:
+    known = sorted(OF_LABELS | OF_CALLS)
+    if metric in known or metric.startswith("features."):
+        return
+    meant = get_close_matches(metric, known, 1, 0.75)
+    if not metric or meant:
+        raise InputError(
+            f"unknown metric {metric!r}"
+            + (f", did you mean {meant[0]}?" if meant else ": it is one of " + ", ".join(known))
+            + f" A feature of that name is features.{metric}"
+        )
+
+
 def _check_risks(started: Started) -> None:
     for key in ("alpha", "alpha_guard", "alpha_mismatch"):
         value = getattr(started, key)
@@ -251,6 +270,22 @@ def _check_risks(started: Started) -> None:
             raise InputError(f"`{key}` must be between 0 and 1, not {value:g}")
     if len(started.steps) > PHASES_MAX:
         raise InputError(f"`steps` may be {PHASES_MAX} at most")
+
+
+def check_maturity(definition: Definition, max_delay_ms: int) -> None:
+    """
+    Refuse to wait longer for labels than the model's predictions do.
+
+    Raises
+    ------
+    InputError
+    """
+    if definition.maturity_ms > max_delay_ms:
+        raise InputError(
+            f"`maturity` ({duration(definition.maturity_ms / 1e3)}) is longer than "
+            f"labels.max_delay of model {definition.model!r} ({duration(max_delay_ms / 1e3)}), "
+            "after which predictions take no label: set labels.max_delay to at least as much"
+        )
 
 
 def shares_of(weights: Mapping[str, float], names: list[str]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.arrays import Bool, Float, Int
 from stream_monitor.events.cells import ABSENT_CELL, class_text
-from stream_monitor.experiments.definition import Definition, Outcome
+from stream_monitor.experiments.definition import OF_CALLS, Definition, Outcome
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors.performance_kind import numbers_of
 from stream_monitor.monitors.rows import Rows, category_of
@@ -27,14 +27,25 @@ def of_calls(outcome: Outcome, rows: Rows, failed: Bool) -> Float:
     Values of an outcome that is known when a call is answered.
 
     `error` is 1 for a failed call and 0 for an answered one. Any other name is a number of the
-    event: `latency_ms`, `score`, `prediction` or `features.NAME`; failed calls have none.
+    event: `latency_ms`, `score`, `prediction` or a feature; failed calls have none.
     """
     if outcome.metric == "error":
         return failed.astype(np.float64)
-    if outcome.metric not in rows.columns:
+    name = outcome.metric if outcome.metric in OF_CALLS else feature_column(outcome.metric)
+    if name not in rows.columns:
         return np.full(len(failed), np.nan)
-    found = numbers_of(rows.cells[rows.columns.index(outcome.metric)], rows.texts)
+    found = numbers_of(rows.cells[rows.columns.index(name)], rows.texts)
     return _ready(outcome, np.where(failed, np.nan, found))
+
+
+def feature_column(metric: str) -> str:
+    """
+    The column of a metric that is a feature, with the prefix or without it.
+
+    >>> feature_column("spent"), feature_column("features.spent")
+    ('features.spent', 'features.spent')
+    """
+    return metric if metric.startswith("features.") else f"features.{metric}"
 
 
 def of_labels(outcome: Outcome, pairs: Pairs, texts: list[str]) -> Float:

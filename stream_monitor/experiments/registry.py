@@ -21,6 +21,7 @@ from stream_monitor.experiments.definition import (
     PHASES_MAX,
     TYPES,
     changed_of,
+    check_maturity,
     definition_of,
     shares_of,
 )
@@ -83,11 +84,7 @@ class Experiments:
 
     def _start(self, event: Mapping[str, Any], now_ms: int) -> None:
         definition = definition_of(event)
-        keep_ms = self.keep_ms(definition.model)
-        if definition.maturity_ms > keep_ms:
-            raise InputError(
-                f"`maturity` is longer than labels.max_delay of the model ({keep_ms} ms)"
-            )
+        check_maturity(definition, self.keep_ms(definition.model))
         of_name = self.state.of_model.setdefault(definition.model, {})
         if definition.name in of_name:  # said again: it goes on
             return

@@ -15,13 +15,20 @@ import msgspec
 
 from stream_monitor.errors import InputError
 from stream_monitor.events.parse import text_time
-from stream_monitor.experiments.definition import TYPES, changed_of, definition_of, shares_of
+from stream_monitor.experiments.definition import (
+    TYPES,
+    changed_of,
+    check_maturity,
+    definition_of,
+    shares_of,
+)
+from stream_monitor.settings import CoreSettings
 
 Event = tuple[str, bytes, Any, int]
 """Kind, value, key, time in ms: as `Replay.feed` takes them."""
 
 
-def experiment_events(path: str) -> list[tuple[dict[str, Any], int | None]]:
+def experiment_events(path: str, core: CoreSettings) -> list[tuple[dict[str, Any], int | None]]:
     """
     The events of a file, in order, with their times; None: that of the first row.
 
@@ -29,6 +36,8 @@ def experiment_events(path: str) -> list[tuple[dict[str, Any], int | None]]:
     ----------
     path : str
         One `experiment_started` event (JSON), or JSON Lines with changes of weights after it.
+    core : CoreSettings
+        How long models wait for labels.
 
     Raises
     ------
@@ -48,7 +57,7 @@ def experiment_events(path: str) -> list[tuple[dict[str, Any], int | None]]:
     for number, event in enumerate(events, 1):
         event.setdefault("type", TYPES[0])
         try:
-            _check(event, arms)
+            _check(event, arms, core)
         except InputError as e:
             where = f"event {number}: " if len(events) > 1 else ""
             raise InputError(f"--experiment {path}: {where}{e}") from None
@@ -71,10 +80,11 @@ def _objects(raw: bytes) -> list[dict[str, Any]]:
         return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
 
 
-def _check(event: dict[str, Any], arms: dict[str, list[str]]) -> None:
+def _check(event: dict[str, Any], arms: dict[str, list[str]], core: CoreSettings) -> None:
     kind = event["type"]
     if kind == TYPES[0]:
         definition = definition_of(event)
+        check_maturity(definition, core.of(definition.model).labels.max_delay_ms)
         arms[definition.name] = [arm.name for arm in definition.arms]
     elif kind == TYPES[1]:
         changed = changed_of(event)

@@ -1,0 +1,108 @@
+"""Events of experiments that cannot work are refused with the key, the value and the way out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_monitor.errors import InputError
+from stream_monitor.experiments.definition import changed_of, check_maturity, definition_of
+from stream_monitor.offline.experiment_file import experiment_events
+from stream_monitor.settings import CoreSettings
+
+GOOD: dict[str, Any] = {
+    "type": "experiment_started",
+    "model": "m",
+    "experiment": "x",
+    "arms": ["control", "b"],
+    "weights": {"control": 99.5, "b": 0.5},
+    "primary": {"metric": "accuracy", "effect": 0.02, "goal": "not worse"},
+    "guards": [{"metric": "latency_ms", "effect": 0.05}],
+    "maturity": "10h",
+    "duration": ["2d", "14d"],
+    "steps": [1, 5, 25, 50],
+    "somebody": "else's key",
+}
+
+
+def test_a_good_event_is_read_whole() -> None:
+    found = definition_of(GOOD)
+    assert found.weights == (9_950, 50)
+    assert [(o.metric, o.sign, o.is_log, o.needs_label) for o in found.outcomes] == [
+        ("accuracy", 1, False, True),
+        ("latency_ms", -1, True, False),
+    ]
+    assert (found.maturity_ms, found.least_ms, found.steps) == (36_000_000, 172_800_000, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"arms": ["a"]}, "`arms` must be 2 to 8"),
+        ({"arms": ["a", "a"]}, "different names"),
+        (
+            {"arms": [{"name": "control", "version": "1"}, {"name": "b", "version": "1"}]},
+            "different versions",
+        ),
+        ({"weights": {"control": 99.999, "b": 0.001}}, "whole hundredths of a percent"),
+        ({"weights": {"control": 50, "b": 49}}, "add up to 100, not 99"),
+        ({"weights": {"control": 50, "c": 50}}, "must be those of the arms"),
+        ({"primary": {"metric": "accuracy", "effect": 0}}, "must be greater than 0, not 0"),
+        ({"primary": {"metric": "accuracy", "effect": 2}}, "must be less than 1"),
+        ({"primary": {"metric": "acuracy", "effect": 0.1}}, "did you mean accuracy"),
+        ({"primary": {"metric": "latency", "effect": 0.1}}, "did you mean latency_ms"),
+        ({"primary": {"metric": "accuracy", "effect": 0.1, "scale": "log"}}, "no logarithm"),
+        ({"guards": [{"metric": "accuracy", "effect": 0.1}]}, "each metric once"),
+        ({"maturity": "ten days"}, "`maturity` must be a duration such as 10d"),
+        ({"duration": ["14d", "2d"]}, "'14d' is longer than '2d'"),
+        ({"alpha": 0}, "`alpha` must be between 0 and 1"),
+        ({"at": "yesterday"}, "`at` must be an RFC 3339 time"),
+        ({"experiment": ""}, "`experiment` must have 1 to 128 characters"),
+        ({"primary": None}, "Expected `object`"),
+        ({"type": "stage"}, "`type` must be experiment_started"),
+    ],
+)
+def test_what_cannot_work_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told.replace("(", r"\(")):
+        definition_of({**GOOD, **changes})
+
+
+def test_nobody_waits_longer_for_labels_than_predictions_do() -> None:
+    with pytest.raises(InputError, match=r"`maturity` \(10 h\) is longer than labels.max_delay"):
+        check_maturity(definition_of(GOOD), 3_600_000)
+
+
+def test_a_change_needs_its_weights() -> None:
+    with pytest.raises(InputError, match="experiment_changed needs"):
+        changed_of({"model": "m", "experiment": "x"})
+
+
+def test_a_file_has_one_event_a_list_or_lines_and_changes_have_their_time(tmp_path: Path) -> None:
+    path = tmp_path / "e.json"
+    change = {
+        "type": "experiment_changed",
+        "model": "m",
+        "experiment": "x",
+        "weights": {"control": 50, "b": 50},
+        "at": "2025-10-09T08:53:20Z",
+    }
+    for text, n in (
+        (json.dumps(GOOD, indent=2), 1),
+        (json.dumps([GOOD, change]), 2),
+        (json.dumps(GOOD) + "\n" + json.dumps(change) + "\n", 2),
+    ):
+        path.write_text(text)
+        events = experiment_events(str(path), CoreSettings())
+        assert [at for _, at in events] == [None, 1_760_000_000_000][:n]
+    for text, told in (
+        ("{", "is no JSON object"),
+        (json.dumps([change]), "was not started before"),
+        (json.dumps([GOOD, {**change, "at": None}]), "event 2: experiment_changed needs `at`"),
+        (json.dumps([GOOD, {**change, "type": "traffic"}]), "`type` must be one of"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=told):
+            experiment_events(str(path), CoreSettings())
