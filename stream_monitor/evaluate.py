@@ -325,6 +325,7 @@ class Shard:
         dict of part name to bytes
             `state`, `settings`, and `slab-…` parts that never change once they are full.
         """
+        self.experiments.settle()
         parts: dict[str, bytes | None] = {}
         for ring_name in RINGS:
             parts |= parts_of(ring_name, getattr(self.join, ring_name), known)

@@ -63,6 +63,15 @@ def stretches(events: list[tuple[int, str]]) -> Iterator[tuple[int, int, str | N
     yield start, END, None
 
 
+def models_of(record: Record) -> list[str]:
+    """Models of the rows, in the order of their codes."""
+    codes = [part.version for part in record.parts] + [p.version for p in record.joined.pairs]
+    if not codes:
+        return []
+    known = [record.versions[c].model for c in np.unique(np.concatenate(codes)).tolist() if c >= 0]
+    return list(dict.fromkeys(known))
+
+
 def calls_of(definition: Definition, record: Record, start: int, end: int) -> Calls | None:
     """Calls of the experiment's model with start <= place < end; None where there is none."""
     found = []
@@ -78,8 +87,13 @@ def calls_of(definition: Definition, record: Record, start: int, end: int) -> Ca
             found.append(_calls(definition, record, part, here, np.flatnonzero(wanted)))
     if not found:
         return None
+<<<<<<< HEAD
     calls = Calls(*(np.concatenate(columns, axis=-1) for columns in zip(*found, strict=True)))
     return calls.at(np.argsort(calls.row, kind="stable"))
+=======
+    calls = Calls.joined(found)
+    return calls.take(np.argsort(calls.row, kind="stable"))
+>>>>>>> 934ddd1 (Experiments take rows in together, at ticks: half of the cost a row; logarithms are rounded so that sums are exact)
 
 
 def _calls(definition: Definition, record: Record, part: Part, here: slice, at: Int) -> Calls:
@@ -103,7 +117,7 @@ def _calls(definition: Definition, record: Record, part: Part, here: slice, at: 
         now_ms=record.now_ms[row],
         unit=unit,
         has_unit=has_unit,
-        arm=arms_of(definition, rows, [names[code] for code in version.tolist()]),
+        arm=arms_of(definition, rows, version, names),
         failed=failed,
         values=np.array([of_calls(o, rows, failed) for o in immediate]).reshape(-1, len(at)),
     )
@@ -116,7 +130,12 @@ def pairs_of(definition: Definition, record: Record, start: int, end: int) -> It
         wanted &= (pairs.row >= start) & (pairs.row < end)
         if wanted.any():
             at = np.flatnonzero(wanted)
+<<<<<<< HEAD
             yield pairs.at(at[np.argsort(pairs.row[at], kind="stable")])
+=======
+            found = pairs.take(at[np.argsort(pairs.row[at], kind="stable")])
+            yield found._replace(probabilities=np.empty((len(at), 0)))  # no outcome asks for them
+>>>>>>> 934ddd1 (Experiments take rows in together, at ticks: half of the cost a row; logarithms are rounded so that sums are exact)
 
 
 def _is_of(model: str, version: Int, versions: Sequence[Version]) -> Bool:

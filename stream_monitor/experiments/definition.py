@@ -256,10 +256,9 @@ def _check_metric(metric: str) -> None:
         return
     meant = get_close_matches(metric, known, 1, 0.75)
     if not metric or meant:
+        hint = f" Did you mean {meant[0]!r}?" if meant else ""
         raise InputError(
-            f"unknown metric {metric!r}"
-            + (f", did you mean {meant[0]}?" if meant else ": it is one of " + ", ".join(known))
-            + f" A feature of that name is features.{metric}"
+            f"metric {metric!r} is not known.{hint} Known are {', '.join(known)} and features.NAME"
         )
 
 

@@ -58,6 +58,11 @@ class Calls(NamedTuple):
         """The calls at an index of numpy: a slice, a mask, or places."""
         return Calls(*(c[..., index] for c in self))  # type: ignore[arg-type]  # columns of any type
 
+    @classmethod
+    def joined(cls, parts: list[Calls]) -> Calls:
+        """The calls of several records, one after the other."""
+        return cls(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
+
 
 class Experiment(msgspec.Struct, eq=False):
     """The state of one experiment; `begun` makes a new one."""

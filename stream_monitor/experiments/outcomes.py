@@ -1,11 +1,13 @@
 """
 Rows as outcomes: what a call, or its label, says of the arm that served it.
 
-Rule of the file: pure functions of columns; NaN where there is no outcome. Values are rounded to
-2^-20 of their unit, so that sums do not depend on the order of rows until they are very great.
+Rule of the file: pure functions of columns; NaN where there is no outcome. Values are rounded, so
+that sums do not depend on the order of rows until they are very great.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,8 @@ from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors.performance_kind import numbers_of
 from stream_monitor.monitors.rows import Rows, category_of
 
-QUANTUM = 2.0**-20
+QUANTUM, LOG_QUANTUM = 2.0**-20, 2.0**-10
+"""A logarithm is rounded to a thousandth, so that sums of squares of 75,000 units are exact."""
 LEAST_MS = 1e-3
 """A logarithm needs a value above 0: faster calls count as this."""
 
@@ -73,9 +76,10 @@ def _ready(outcome: Outcome, values: Float) -> Float:
     out = np.where(np.isfinite(values), values, np.nan)
     if outcome.cap is not None:
         out = np.minimum(out, outcome.cap)
+    quantum = QUANTUM
     if outcome.is_log:
-        out = np.log(np.maximum(out, LEAST_MS))
-    found: Float = np.rint(out / QUANTUM) * QUANTUM
+        out, quantum = np.log(np.maximum(out, LEAST_MS)), LOG_QUANTUM
+    found: Float = np.rint(out / quantum) * quantum
     return found
 
 
@@ -104,7 +108,7 @@ def _class_codes(first: Float, other: Float, texts: list[str]) -> tuple[Int, Int
     return found[: len(first)], found[len(first) :]
 
 
-def arms_of(definition: Definition, rows: Rows, versions: list[str]) -> Int:
+def arms_of(definition: Definition, rows: Rows, version: Int, names: Mapping[int, str]) -> Int:
     """
     The arm of each row, -1 where it is of none.
 
@@ -115,16 +119,19 @@ def arms_of(definition: Definition, rows: Rows, versions: list[str]) -> Int:
     ----------
     definition : Definition
     rows : Rows
-    versions : list of str
-        Names of the version of each row.
+    version : (n,) int64
+        Code of the version of each row.
+    names : mapping of int to str
+        Names of the versions, by code.
     """
     by_version = {a.version: i for i, a in enumerate(definition.arms) if a.version is not None}
     by_name = {a.name: i for i, a in enumerate(definition.arms)}
-    out = np.array([by_version.get(v, -1) for v in versions], np.int64)
+    codes, place = np.unique(version, return_inverse=True)
+    out: Int = np.array([by_version.get(names[c], -1) for c in codes.tolist()], np.int64)[place]
     if "variant" in rows.columns:
         cells: NDArray[np.uint64] = rows.cells[rows.columns.index("variant")].view(np.uint64)
         different, place = np.unique(cells, return_inverse=True)
-        names = [category_of(c, rows.texts) for c in different.view(np.float64).tolist()]
-        arms = np.array([-1 if n is None else by_name.get(n, -1) for n in names])[place]
-        out = np.where(np.array([n is not None for n in names])[place], arms, out)
+        variants = [category_of(c, rows.texts) for c in different.view(np.float64).tolist()]
+        arms = np.array([-1 if v is None else by_name.get(v, -1) for v in variants])[place]
+        out = np.where(np.array([v is not None for v in variants])[place], arms, out)
     return out
