@@ -29,6 +29,8 @@ Input = Literal["bad", "fair", "good"]
 UPDATE_MS = 60_000
 UPDATE_CHANGE = 0.1
 EPISODES_MAX = 20_000
+ROOM = EPISODES_MAX // 10
+"""For so many new alerts there is room after each second of log time, if not too many fire."""
 
 TRANSITIONS: dict[tuple[State, Input, bool], State] = {
     # state, verdict, is it time to fire
@@ -109,12 +111,18 @@ class Alerts(msgspec.Struct):
 
     Notes
     -----
-    Bounded: beyond `EPISODES_MAX` alerts the oldest inactive ones are forgotten.
+    At most `EPISODES_MAX` alerts are known. When `ROOM` is used up, the inactive ones whose
+    cooldown ends first are forgotten: such an alert may fire again before its cooldown is over. A
+    pending or firing alert is never forgotten, because its `resolved` would never be published. So
+    a new alert without a place is refused and counted. Its rule judges again, and the alert fires
+    when there is room.
     """
 
     episodes: dict[AlertKey, Episode] = {}
     counts: Counter[Status] = msgspec.field(default_factory=Counter)
     """Number of events, by status."""
+    refused: int = 0
+    """Number of bad verdicts on new alerts for which there was no room."""
 
     def observe(self, verdict: Verdict, now_ms: int) -> list[Alert]:
         """The alert events that a verdict causes at log time `now_ms`."""
@@ -122,15 +130,17 @@ class Alerts(msgspec.Struct):
         if episode is None:
             if verdict.level == "ok":
                 return []
-            self._make_room()
+            if len(self.episodes) >= EPISODES_MAX:
+                self.refused += 1
+                return []
             episode = self.episodes[verdict.key] = Episode(since_ms=now_ms)
         episode.heard_ms = now_ms
         return self._move(episode, verdict, now_ms)
 
     def tick(self, now_ms: int) -> list[Alert]:
         """
-        The alert events whose time has come; called once a second of log time. Alerts that ended
-        long ago are forgotten.
+        The alert events whose time has come; called once a second of log time. Inactive alerts
+        whose cooldown is over are forgotten.
         """
         out: list[Alert] = []
         for key, episode in list(self.episodes.items()):
@@ -140,6 +150,7 @@ class Alerts(msgspec.Struct):
                 episode.starts_ms, episode.quiet_until_ms
             ):
                 del self.episodes[key]
+        self._make_room(now_ms)
         return out
 
     def _move(self, episode: Episode, verdict: Verdict, now_ms: int) -> list[Alert]:
@@ -230,13 +241,18 @@ class Alerts(msgspec.Struct):
         self.counts[status] += 1
         return alert
 
-    def _make_room(self) -> None:
-        if len(self.episodes) >= EPISODES_MAX:
-            idle = [key for key, e in self.episodes.items() if e.state != "firing"][
-                : EPISODES_MAX // 10
-            ]
-            for key in idle or list(self.episodes)[: EPISODES_MAX // 10]:
-                del self.episodes[key]
+    def _make_room(self, now_ms: int) -> None:
+        excess = len(self.episodes) - (EPISODES_MAX - ROOM)
+        if excess <= 0:
+            return
+        # an alert that began at this very moment would fire again with the same id
+        inactive = [
+            (e.quiet_until_ms, key)
+            for key, e in self.episodes.items()
+            if e.state == "inactive" and e.starts_ms < now_ms
+        ]
+        for _, key in sorted(inactive, key=lambda each: each[0])[:excess]:
+            del self.episodes[key]
 
     def firing(self) -> Iterator[tuple[AlertKey, Episode]]:
         """Alerts that fire now."""
@@ -244,10 +260,9 @@ class Alerts(msgspec.Struct):
 
     def begin_anew(self) -> None:
         """
-        Handle a changed configuration: an alert that waits to fire waits for a verdict of the new
-        configuration.
+        Handle a changed configuration: a verdict of the old one no longer makes an alert fire or
+        changes it. What fires keeps firing until the new configuration judges it.
         """
         for episode in self.episodes.values():
             episode.waiting = None
-            if episode.state == "pending":
-                episode.state = "inactive"
+            episode.state = TRANSITIONS[episode.state, "fair", False]

@@ -58,7 +58,10 @@ LABELS = {
         "`race` of first failures, `sample_ratio`, or `worse`: the guard with the most evidence."
     ),
     "verdict": "`continue` `promote` `rollback` `mismatch` `inconclusive`.",
-    "limit": "Name of the limit under `limits`.",
+    "limit": (
+        "Name of the limit under `limits`, or `alerts`: new alerts that were refused, because "
+        "20,000 are known in their partition of observations."
+    ),
     "monitor": "Name of the monitor.",
     "status": "`firing`, `updated` or `resolved`.",
     "group": "Consumer group of the worker (`worker.group`).",

@@ -21,7 +21,7 @@ from stream_monitor.monitors.registry import Registry
 
 
 def alert_samples(alerts: Alerts) -> Iterator[Sample]:
-    """Alerts that fire, by version and severity, and alert events by status."""
+    """Alerts that fire, by version and severity; alert events by status; refused alerts."""
     by_severity = Counter(
         (key.model, key.version, episode.severity) for key, episode in alerts.firing()
     )
@@ -29,6 +29,7 @@ def alert_samples(alerts: Alerts) -> Iterator[Sample]:
         yield Sample("model_alerts_firing", labels, n)
     for status in get_args(Status):
         yield Sample("stream_monitor_alert_events_total", (status,), alerts.counts[status])
+    yield Sample("stream_monitor_limit_hits_total", ("alerts",), alerts.refused)
 
 
 def join_samples(join: Join, partition: int, log_ms: int) -> Iterator[Sample]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_monitor.alerts import lifecycle
 from stream_monitor.alerts.event import Alert
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.alerts.wording import apart, number, percent
@@ -25,10 +26,10 @@ T0 = 1_000_000
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
-def verdict(value: float, *, cooldown_ms: int, for_ms: int = 0) -> Verdict:
+def verdict(value: float, *, cooldown_ms: int, for_ms: int = 0, key: AlertKey = KEY) -> Verdict:
     bad = value < LIMIT
     return Verdict(
-        key=KEY,
+        key=key,
         level="warning" if bad else "ok",
         clear=not bad,
         value=value,
@@ -103,6 +104,60 @@ def _alternate(told: list[Alert]) -> None:
             assert last is not None
             assert (alert.value, alert.severity) != (last.value, last.severity)
         open_, last = alert.status != "resolved", alert
+
+
+events = st.lists(
+    st.tuples(st.integers(0, 7), st.sampled_from([0.5, 0.9]), st.integers(0, 2_000)), max_size=80
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(events, st.sampled_from([0, 5_000]), st.sampled_from([0, 1_500]))
+def test_with_more_alerts_than_there_is_room_firing_and_resolved_alternate(
+    steps: list[tuple[int, float, int]], cooldown_ms: int, for_ms: int
+) -> None:
+    """An alert that has fired is resolved by its next good verdict, however many others fire."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lifecycle, "EPISODES_MAX", 4)
+        patch.setattr(lifecycle, "ROOM", 1)
+        alerts, told, now = Alerts(), [], T0
+        for subject, value, wait in steps:
+            now += wait
+            key = AlertKey("m", "1", "", "performance", str(subject), "threshold")
+            firing = key in dict(alerts.firing())
+            caused = alerts.observe(
+                verdict(value, cooldown_ms=cooldown_ms, for_ms=for_ms, key=key), now
+            )
+            if firing and value >= LIMIT:
+                assert [a.status for a in caused] == ["resolved"]
+            told += caused + alerts.tick(now)
+            assert len(alerts.episodes) <= 4
+    assert len({a.id for a in told}) == len(told)
+    for subject in range(8):
+        _alternate([a for a in told if a.subject == str(subject)])
+
+
+def test_a_firing_alert_is_never_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "EPISODES_MAX", 20)
+    monkeypatch.setattr(lifecycle, "ROOM", 2)
+    keys = [AlertKey("m", "1", "", "performance", str(i), "threshold") for i in range(25)]
+    alerts = Alerts()
+    fired = [a for key in keys for a in alerts.observe(verdict(0.5, cooldown_ms=0, key=key), T0)]
+    assert ([a.status for a in fired], alerts.refused) == (["firing"] * 20, 5)
+    assert alerts.tick(T0 + 1_000) == []
+    alerts = decode(encode(alerts), Alerts)
+    assert [key for key, _ in alerts.firing()] == keys[:20]
+    for key in keys[:20]:
+        good = alerts.observe(verdict(0.9, cooldown_ms=60_000, key=key), T0 + 2_000)
+        assert [a.status for a in good] == ["resolved"]
+    # all of them cool down; two are forgotten, so that two new ones have a place
+    alerts.tick(T0 + 3_000)
+    late = [
+        a
+        for key in keys[20:]
+        for a in alerts.observe(verdict(0.5, cooldown_ms=0, key=key), T0 + 4_000)
+    ]
+    assert ([a.status for a in late], alerts.refused) == (["firing"] * 2, 8)
 
 
 def test_what_waits_needs_no_further_verdict() -> None:

@@ -82,6 +82,7 @@ ALWAYS_AT_ITS_DEFAULT = {
     "ShardForm.changed_ms": "tests/laws/test_configuration_laws.py changes the configuration",
     "ShardForm.anew": "tests/laws/test_configuration_laws.py changes the configuration",
     "ShardForm.schema": "it is a constant",
+    "Alerts.refused": "tests/laws/test_alert_laws.py has more alerts than there is room",
     "Outcomes.ahead": "tests/laws/test_clock_laws.py has events of the future",
     "RegistryState.retired": "tests/laws/test_retirement_laws.py",
     "PerformanceForm.built": "tests/laws/test_level_laws.py; a baseline that is built has metrics",
