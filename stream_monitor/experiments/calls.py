@@ -87,13 +87,8 @@ def calls_of(definition: Definition, record: Record, start: int, end: int) -> Ca
             found.append(_calls(definition, record, part, here, np.flatnonzero(wanted)))
     if not found:
         return None
-<<<<<<< HEAD
-    calls = Calls(*(np.concatenate(columns, axis=-1) for columns in zip(*found, strict=True)))
-    return calls.at(np.argsort(calls.row, kind="stable"))
-=======
     calls = Calls.joined(found)
-    return calls.take(np.argsort(calls.row, kind="stable"))
->>>>>>> 934ddd1 (Experiments take rows in together, at ticks: half of the cost a row; logarithms are rounded so that sums are exact)
+    return calls.at(np.argsort(calls.row, kind="stable"))
 
 
 def _calls(definition: Definition, record: Record, part: Part, here: slice, at: Int) -> Calls:
@@ -130,12 +125,8 @@ def pairs_of(definition: Definition, record: Record, start: int, end: int) -> It
         wanted &= (pairs.row >= start) & (pairs.row < end)
         if wanted.any():
             at = np.flatnonzero(wanted)
-<<<<<<< HEAD
-            yield pairs.at(at[np.argsort(pairs.row[at], kind="stable")])
-=======
-            found = pairs.take(at[np.argsort(pairs.row[at], kind="stable")])
+            found = pairs.at(at[np.argsort(pairs.row[at], kind="stable")])
             yield found._replace(probabilities=np.empty((len(at), 0)))  # no outcome asks for them
->>>>>>> 934ddd1 (Experiments take rows in together, at ticks: half of the cost a row; logarithms are rounded so that sums are exact)
 
 
 def _is_of(model: str, version: Int, versions: Sequence[Version]) -> Bool:
