@@ -1,9 +1,66 @@
 """
 One experiment as a fold of the log: calls and labels in, sums by unit and races out.
 
-Rule of the file: weights that are in force at a row are the null hypothesis of all that is exact,
-so a change of weights begins a new phase at its place in the log. Sums by unit begin again with
-each phase; races of first failures and the sample ratio go on.
+Rule of the file: the weights that are in force at a row are the null hypothesis of everything that
+is exact. So a change of weights begins a new phase, at its place in the log.
+
+Theory of operation
+-------------------
+In go the calls of one model and the labels that they get, in the order of the log. Kept are, for
+the judgement (`judgement.py`):
+
+- Six sums for each arm and outcome, of its units (`units.py`). The unit, a user for example, is
+  what was randomised. Its calls are alike, so variances are taken between units and not between
+  calls.
+- Races (`stats/failure_race.py`): of two arms, which has more units with a first failure than its
+  share of the traffic explains.
+- The number of units that were seen first, by arm. It must agree with the weights; otherwise the
+  split is broken, and nothing else can be believed.
+
+1. `_countable` leaves out rows that say nothing about the split, each with a reason that is
+   counted: of no known arm, before the start, without a unit, or within a minute of a change of
+   weights.
+2. `expose` gives each unit the arm in which this phase saw it first. Its calls in another arm are
+   left out too, because they would make the arms alike.
+3. Outcomes that are known at once (a latency, a failure) are added. Calls whose outcome needs a
+   label wait (`waiting.py`) until they are `maturity` old, and are then judged with the label that
+   they have. A label that comes later changes what was counted by the difference (`_amend`).
+4. A new phase begins its sums again, because weights and so the users in an arm are others. Races
+   and the evidence about the split go on, because each of their steps has the weights of its own
+   row.
+
+All of it is vectorised over the rows of a record: units are looked up once for each distinct one,
+and sums are differences of `bincount`. A race is advanced by the first failures of a record
+together, in the order of the log.
+
+It must never happen that a row counts twice, that a unit counts in two arms of one phase, or that a
+result depends on how the log was cut into records.
+
+Five calls of three units. User 22 is in arm b (1), and its second call in the control (0) is left
+out.
+
+>>> from stream_monitor.experiments.definition import definition_of
+>>> primary = {"metric": "latency_ms", "scale": "linear", "effect": 0.1}
+>>> event = {"model": "fraud", "experiment": "e", "arms": ["control", "b"], "primary": primary}
+>>> experiment = Experiment.begun(definition_of(event), 0, units_max=1_000, calls_max=1_000)
+>>> none, fifth = np.zeros(5, np.int64), np.arange(5)
+>>> calls = Calls(
+...     row=fifth,
+...     id=fifth.astype(np.uint64),
+...     version=none,
+...     time_ms=none,
+...     now_ms=none,
+...     unit=np.array([21, 22, 21, 22, 23], np.uint64),
+...     has_unit=np.ones(5, bool),
+...     arm=np.array([0, 1, 0, 0, 1]),
+...     failed=np.zeros(5, bool),
+...     values=np.array([[10.0, 12.0, 20.0, 11.0, 14.0]]),
+... )
+>>> experiment.add(calls)
+>>> experiment.counts.tolist(), experiment.left_out  # units by arm
+([1, 2], {'two_arms': 1})
+>>> experiment.units.sums[:, 0, :3].tolist()  # by arm: units, calls, and the sum of latencies
+[[1.0, 2.0, 30.0], [2.0, 2.0, 26.0]]
 """
 
 from __future__ import annotations
@@ -27,13 +84,13 @@ from stream_monitor.verdicts import Verdict
 
 SETTLE_MS = 60_000
 """
-After a change of weights nothing is counted for so long (log time), because model servers hear of
-it at different moments.
+Time after a change of weights in which nothing is counted (log time). Model servers hear of the
+change at different moments.
 """
 FAILURES, UNLABELLED, UNLABELLED_CONTROL = range(3)
 """
-Races: of failed calls, and of calls that have no label when they are mature, where the arm or the
-control has more of them.
+Races: more failed calls in the arm; more calls without a label at maturity in the arm; and more of
+these in the control.
 """
 LEFT_OUT = ("unknown_arm", "two_arms", "before_start", "change", "no_unit", "evicted")
 

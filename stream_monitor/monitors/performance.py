@@ -2,9 +2,55 @@
 Is the model still right? Labelled predictions, the task they are of, and the thresholds on their
 metrics.
 
-Rule of the file: here pairs become judged rows, and windows of them become verdicts; the windows
+Rule of the file: pairs become judged rows here, and windows of these become verdicts. The windows
 are in `performance_windows`, how classes are read in `classes`, what is judged in
-`performance_verdicts`. A correction amends windows, never what the detectors were fed.
+`performance_verdicts`. A correction amends windows, never what was fed to detectors.
+
+Theory of operation
+-------------------
+In go the pairs of one model version, in the order in which they were completed. Out come windows of
+labelled rows, and the errors of first labels for the detectors.
+
+1. While `kind` is open, pairs wait: `performance_kind` says from at most 100 of them whether labels
+   are classes or numbers. With a configured `task` nothing waits.
+2. `_strides` cuts the rows where a stride is full, a fifth of the smallest `last_N`. At these
+places
+   of the log, wherever chunks end, thresholds are looked at and the trend may close a block.
+3. The windows count everything. Classes get codes in the order in which they appear; which of them
+   is the positive one is read from the counts at each look and may change (`classes`). So nothing
+   that is counted depends on it.
+4. Detectors get each first label once, as the error of that moment (`live`: how classes were read
+   at the end of the last stride). They remember an order and cannot take an error back.
+5. Labels that seemed to be classes may turn out to be numbers (`_are_numbers`), for example counts
+   of which the first hundred were nearly all 0 or 1. The windows then become those of a regression
+   (`_renumber`), because each class stands for its number.
+
+It must never happen that a verdict depends on how rows were cut into chunks, or that a correction
+makes a detector alarm.
+
+Five pairs with windows of ten rows: four first labels, and a correction of the third one.
+
+>>> five = np.arange(5)
+>>> pairs = Pairs(
+...     row=five,
+...     version=np.zeros(5, np.int64),
+...     id=np.array([10, 11, 12, 13, 12], np.uint64),
+...     time=np.array([0, 1_000, 2_000, 3_000, 2_000]),
+...     outcome=np.array([1.0, 0.0, 1.0, 1.0, 1.0]),
+...     score=np.full(5, np.nan),
+...     segment=np.zeros(5, np.int64),
+...     probabilities=np.empty((5, 0)),
+...     label=np.array([1.0, 0.0, 0.0, 1.0, 1.0]),
+...     label_time=np.full(5, 9_000),
+...     previous=np.array([np.nan, np.nan, np.nan, np.nan, 0.0]),
+...     corrected=np.array([False, False, False, False, True]),
+... )
+>>> performance = Performance(ModelSettings(task="binary", windows=("last_10",)))
+>>> for errors, times_ms, due in performance.add(pairs, []):
+...     print(errors.tolist(), times_ms.tolist(), due, performance.window("last_10")[0]["accuracy"])
+[0.0, 0.0] [0, 1000] True 1.0
+[1.0, 0.0] [2000, 3000] True 0.75
+[] [] False 1.0
 """
 
 from __future__ import annotations
@@ -50,12 +96,12 @@ from stream_monitor.verdicts import Span, Verdict
 from stream_monitor.windows.names import last_n
 
 STRIDE = 5
-"""A threshold is looked at this often in each window: after N / 5 labelled rows of `last_N`."""
+"""Looks at a threshold in each window: one after every N / 5 labelled rows of `last_N`."""
 DEFAULT_ROWS = 1_000
 NARROW, NUMBERS_MANY = 50, 16
 """
-Where there are more classes than this, and all are numbers, it is looked at so often whether they
-are classes.
+After every `NARROW` rows it is asked whether labels are classes at all, while there are more than
+`NUMBERS_MANY` classes and all are numbers.
 """
 
 
@@ -68,10 +114,10 @@ class Performance:
     settings : ModelSettings
         `task`, `positive_class`, `windows` and `thresholds` are used.
     judged : callable
-        Gets the judged rows, after they are counted here: for slices.
+        Gets the judged rows after they are counted here, for slices.
     renumbered : callable
-        Gets the number that each class stands for, when what was taken for classes are numbers
-        from there on.
+        Gets the number that each class stands for, when labels that seemed to be classes turn out
+        to be numbers.
     """
 
     def __init__(
@@ -95,19 +141,18 @@ class Performance:
             if settings.task == "regression"
             else "classes"
         )
-        """Whether labels are classes or numbers; None while that is open."""
+        """Whether labels are classes or numbers; None while it is open."""
         self.numeric = False
-        """They are the classes 0 and 1 for the only reason that few numbers were others."""
+        """Labels count as the classes 0 and 1 only because few of them were other numbers."""
         self.waiting: list[tuple[Pairs, list[str]]] = []
         self.pairs = 0
         self.level, self.told = Level(settings.baseline.rows), Told()
         self.trend = Trend(settings.anomalies)
         self.built: dict[str, float] = {}
-        """Metrics of the profile of this model, if it was built with labels."""
+        """Metrics in the baseline of this model, if it was built with labels."""
         self.live: Reading | None = None
         """
-        How classes were read at the end of the last stride: by this the answers of scores are told
-        to detectors.
+        How classes were read at the end of the last stride. Detectors get errors by this reading.
         """
         counts = [n for w in settings.windows if (n := last_n(w)) is not None]
         self.rows = max(counts, default=DEFAULT_ROWS)
@@ -116,17 +161,14 @@ class Performance:
 
     @property
     def task(self) -> KnownTask | None:
-        """What the model does, as far as it is known."""
+        """The task of the model; None while it is open."""
         if self.kind is None:
             return None
         return "regression" if self.kind == "numbers" else self.counted.reading().task
 
     @property
     def positive_class(self) -> tuple[str, Source]:
-        """
-        The positive class of a binary model and how it was found, as far as that is known; else
-        empty.
-        """
+        """The positive class of a binary model and how it was found; empty if it is not known."""
         reading = self.counted.reading() if self.task == "binary" else None
         return ("", "") if reading is None else (reading.positive, reading.source)
 
@@ -134,15 +176,15 @@ class Performance:
 
     def add(self, pairs: Pairs, texts: list[str]) -> Iterator[tuple[Float, Int, bool]]:
         """
-        Take labelled rows, in the order in which they were completed.
+        Add labelled rows, in the order in which they were completed.
 
         Yields
         ------
         errors : (n,) float64
-            0/1 (classification) or absolute errors (regression) of first labels.
+            Errors of first labels: 0 or 1 (classification), or absolute errors (regression).
         times : (n,) int64, ms
         due : bool
-            A stride is full: thresholds are to be looked at now.
+            Whether a stride is full, so that thresholds must be looked at now.
         """
         if self.kind is not None and not self.waiting:
             yield from self._strides(pairs, texts)
@@ -152,10 +194,10 @@ class Performance:
 
     def settle(self, least: int = 1) -> Iterator[tuple[Float, Int, bool]]:
         """
-        Decide what is open on the labelled rows that wait, if that can be or there are so many, and
-        take them in.
+        Decide on the kind of labels if the rows that wait allow it or are at least `least`, and add
+        them.
 
-        Yields as `add` does.
+        It yields as `add` does.
         """
         if not self.waiting or not (self.kind is not None or self._decide(least)):
             return
@@ -164,16 +206,18 @@ class Performance:
             yield from self._strides(part, names)
 
     def _strides(self, pairs: Pairs, texts: list[str]) -> Iterator[tuple[Float, Int, bool]]:
-        known = len(self.classes)
+        """Add rows of a known kind, stride by stride; it yields as `add` does."""
+        classes_before = len(self.classes)
         rows = (
             as_numbers(pairs, texts) if self.kind == "numbers" else self._as_classes(pairs, texts)
         )
         start, n, first = 0, len(pairs.row), ~pairs.corrected
         narrow = self._may_be_numbers()
-        # few rows at a time, so that no number loses its place among the classes before it is known
-        # to be one
+        # There is room for 255 classes, and further ones become `__other__`. Numbers would lose
+        # their value there, so rows that may be numbers are added a few at a time; the classes that
+        # this whole chunk has just made are taken back for that.
         if narrow:
-            for name in list(self.classes)[known:]:
+            for name in list(self.classes)[classes_before:]:
                 del self.classes[name]
         while start < n:
             end = min(n, start + self.stride - self.pairs % self.stride)
@@ -187,6 +231,8 @@ class Performance:
                 number_errors(part) if self.kind == "numbers" else class_errors(part, self.live)
             )
             self.windows.add(part)
+            # detectors get first labels only, and only of rows with an error: a text among numbers
+            # has none
             told = mine & are_numbers(errors)
             self._learn(part, errors, told)
             self.pairs += int(mine.sum())
@@ -203,6 +249,7 @@ class Performance:
                 and len(self.counted.reading().named) > NUMBERS_MANY
             )
             if (due or look) and self._are_numbers():
+                # the rows of this chunk that are still to come are numbers already
                 self._renumber()
                 rows, narrow = as_numbers(pairs, texts), False
         if narrow:
@@ -214,7 +261,7 @@ class Performance:
         return as_classes(pairs, texts, self.classes, self.score_classes)
 
     def _may_be_numbers(self) -> bool:
-        """There are so many classes, all of them numbers, that they may be no classes."""
+        """Whether there are so many classes, all of them numbers, that labels may be numbers."""
         few = (
             len(self.classes) <= NUMBERS_MANY
             or self.settings.task != "auto"
@@ -225,8 +272,8 @@ class Performance:
 
     def _are_numbers(self) -> bool:
         """
-        What was taken for classes are numbers: they have fractions, or are others than 0 and 1 and
-        no longer rare.
+        Whether labels that seemed to be classes are numbers: they have fractions, or numbers beside
+        0 and 1 are no longer rare.
         """
         if self.settings.task != "auto" or self.score_classes or self.kind != "classes":
             return False
@@ -242,7 +289,7 @@ class Performance:
         )
 
     def _renumber(self) -> None:
-        """Windows go on with the numbers that the classes stood for."""
+        """Go on as a regression, with the numbers that the classes stood for."""
         values = np.array(
             [float(name) if is_number(name) else np.nan for name in self.classes], np.float64
         )
@@ -254,6 +301,7 @@ class Performance:
         self.level = Level(self.settings.baseline.rows)
 
     def _decide(self, least: int) -> bool:
+        """Decide whether labels are classes or numbers, if it can be decided."""
         decided = decided_kind(self.waiting, least, scored=bool(self.score_classes))
         if decided is not None:
             self.kind, self.numeric = decided
@@ -266,12 +314,12 @@ class Performance:
         )
 
     def restored(self, state: WindowsState) -> PerformanceWindows:
-        """Windows of their state."""
+        """Windows from their state in a snapshot."""
         counted = None if state.layout is None else self.counted
         return PerformanceWindows.restored(state, self.rows, counted)
 
     def _learn(self, rows: Judged, errors: Float, told: NDArray[np.bool_]) -> None:
-        """First labels make the blocks of the trend, and the level."""
+        """Feed first labels to the trend and to the level."""
         assert self.kind is not None
         if self.level.loss is None and self.built:
             self.level.use(
@@ -291,15 +339,16 @@ class Performance:
 
     def window(self, name: str, only: str = "") -> tuple[dict[str, float], Span]:
         """
-        Metrics of a window (or at least `only` that one, which may be cheaper) and the rows it has;
-        empty when it has none.
+        Metrics of a window and the rows that it has; empty if it has none.
+
+        With `only`, other metrics may be missing, which may be cheaper.
         """
         return ({}, Span(0, 0, 0)) if self.windows is None else self.windows.window(name, only)
 
     # ---- judgement
 
     def verdicts(self, context: Context, *, due: bool = False) -> Iterator[Verdict]:
-        """Verdicts of the thresholds, with support; where a stride is full, of the trend too."""
+        """Verdicts of the thresholds; if a stride is full (`due`), of the trend too."""
         if self.windows is None:
             return
         key = context.key("performance", "", "threshold")
@@ -324,8 +373,9 @@ class Performance:
 
     def segment_verdicts(self, context: Context, segments: Segments) -> Iterator[Verdict]:
         """
-        Verdicts of the configured thresholds on the slices that changed; what was only taken for
-        granted is not asked of a slice.
+        Verdicts of the configured thresholds on the slices that changed.
+
+        Levels that were learnt are not judged by slice, because nobody asked for them there.
         """
         for segment, windows in segments.changed():
             key = context.key("performance", "", "threshold", segment)
