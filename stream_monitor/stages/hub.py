@@ -4,7 +4,7 @@ Between a driver and the stages: epochs, the order of opening, progress.
 Rule of the file (the safety law): a batch is applied only if it has the current epoch and starts
 where the last one ended; otherwise its partition is opened again. The interface has four calls
 (`open next position flush`). A stage knows nothing of Faust, and a driver knows nothing of
-statistics.
+statistics. Why this makes results exactly-once is at the head of the package (`__init__.py`).
 """
 
 from __future__ import annotations
