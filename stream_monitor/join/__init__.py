@@ -21,8 +21,8 @@ The law is the result of taking the rows one by one in the order of the log. A l
 be far too slow for that, so `apply` finds the largest groups in which order does not matter:
 
 1. Eviction happens at fixed places of the log (after every quarter of the limit), never at the end
-   of a record. If rows may be beyond the limit, a
-   record that goes past such a place is cut there (`_stretches`).
+   of a record. If rows may be beyond the limit, a record that goes past such a place is cut there
+   (`_stretches`).
 2. Of predictions with the same id, version and outcome of the call, all but the first are
    duplicates.
 3. Rows of different ids do not affect each other. The k-th row of each id is in the k-th wave, so

@@ -1,10 +1,10 @@
 """
 A ring in a snapshot: immutable slabs that are stored once, and a state that is stored each time.
 
-Rule of the file: a slab is the same bytes for as long as its name is the same (its number, and
-its edition, which counts how often its rows have moved), so that what is stored already need not be
-stored again. The index is not kept: it is made from the rows. So a ring is no `Struct` and not
-`Packed` either: it takes its form and all its slabs to make it again.
+Rule of the file: a slab with the same name has the same bytes, so it is stored once. Its name is
+its number and its edition, which counts how often its rows have moved. The index is not stored,
+because it is made from the rows. So a ring is neither a `Struct` nor `Packed`: it is made again
+from its form and all its slabs.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from stream_monitor.join.ring import CAPACITY_MIN, SLAB_ROWS, Ring
 from stream_monitor.state import decode, encode
 
 PART = "slab"
-"""How the names of parts with a slab begin."""
+"""Prefix of the names of parts that contain a slab."""
 
 
 Columns = dict[str, NDArray[Any]]
 
 
 class RingForm(msgspec.Struct):
-    """Everything of a ring that is not in a full slab."""
+    """What a snapshot has of a ring besides its full slabs."""
 
     tail: int
     head: int
@@ -35,7 +35,7 @@ class RingForm(msgspec.Struct):
     open: Columns
     """All columns of the rows after the last full slab."""
     mutable: Columns
-    """Those that change, of the rows before."""
+    """The mutable columns of the rows in full slabs."""
 
 
 def form_of(ring: Ring) -> RingForm:

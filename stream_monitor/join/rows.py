@@ -28,7 +28,7 @@ class Predictions(NamedTuple):
     score: Float
     segment: Int
     probabilities: Float
-    """(n, classes), NaN where unknown; (n, 0) when nobody scores classes."""
+    """(n, classes), NaN if unknown; (n, 0) if no event has class scores."""
     failed: NDArray[np.bool_]
 
     def at(self, index: Any) -> Predictions:
@@ -54,8 +54,8 @@ class Predictions(NamedTuple):
 
 class LabelRows(NamedTuple):
     """
-    Rows of labels; `model` and `version` are codes or ANY. `own` is the version to which the
-    prediction belongs that the label brings along, -1 without one.
+    Rows of labels; `model` and `version` are codes or ANY. `own` is the version of the prediction
+    that the label brings along, -1 without one.
     """
 
     row: Int
@@ -99,7 +99,7 @@ class Pairs(NamedTuple):
     """
     Predictions that got their label, or another one.
 
-    `previous` is NaN for a first label, else the cell of the label it had.
+    `previous` is NaN for a first label, otherwise the cell of the label before.
     """
 
     row: Int
@@ -122,7 +122,7 @@ class Pairs(NamedTuple):
 
 class Joined(NamedTuple):
     duplicate: NDArray[np.bool_]
-    """For each prediction row given: it was there before."""
+    """For each row of predictions: whether it was there before."""
     pairs: list[Pairs]
     outcomes: dict[str, int]
-    """Labels: matched, corrected, superseded, duplicate."""
+    """Labels by outcome: matched, corrected, superseded, duplicate, evicted."""

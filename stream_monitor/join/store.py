@@ -1,11 +1,11 @@
 """
 The rows of a join: how long they stay, and what is lost when there are too many of them.
 
-Rule of the file: a row leaves because of its age, which is log time, or because there are more rows
-than the limit, which is looked at at places of the log. Neither depends on how the log was cut into
-records, except that rows of one record whose id it has more than once, and predictions that labels
-bring along, count as younger than its other rows. What left while it waited is counted, and so is
-what comes for it.
+Rule of the file: a row leaves because it is too old, by log time, or because there are more rows
+than the limit, at fixed places of the log. Neither depends on how the log was cut into records,
+with one exception: rows whose id occurs twice in a record, and predictions that labels bring along,
+count as younger than the other rows of that record. A row that leaves while it waits is counted,
+and so is the row that comes for it later.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ LABEL_COLUMNS = {
 }
 MUTABLE = ("label", "kind"), ("used",)
 RINGS = ("predictions", "labels", "evicted_predictions", "evicted_labels")
-"""Names of all that a join keeps rows in."""
+"""Names of the rings of a join."""
 OVERHANG = 4
 """
-Rows may be one part of so many above the limit: after as many rows of the log those beyond it are
-evicted, so that it costs little a row.
+Rows may be above the limit by one part of so many. After that many rows of the log, the rows beyond
+the limit are evicted together, so it costs little for each row.
 """
 LOST = 2
 """In the column `used`: the prediction of the label had been evicted."""
 REACH_ROWS, REACH_MS = 1_000, 1_000
-"""From how many rows on, over what time, their rate is told."""
+"""Rows, and time they cover, from which their rate is known well enough."""
 SERVED, FAILED, STOOD_IN, EXPIRED = 0, 1, 2, 3
 """
-Kinds of rows of predictions: answered, a failed call, what a label brought along, and one that
-takes no label any more though it may wait longer now.
+Kinds of rows of predictions: answered; a failed call; brought along by a label; and expired under a
+shorter delay than the present one.
 """
 WAITING = 0
 """
-In the column `label`: none yet.
+In the column `label`: no label yet.
 
-Else one more than the low 32 bits of the label's sequence number.
+Other values are the low 32 bits of the label's sequence number, plus one.
 """
 VERSIONS_MAX = 65_535
 
@@ -75,24 +75,24 @@ def none() -> Int:
 
 
 class StoreState(msgspec.Struct):
-    """What is counted of the rows; arrays have a place for each version code."""
+    """Counts of the rows; arrays have a place for each version code."""
 
     lost: int = 0
     """Labels that met nothing because they or their prediction had been evicted."""
     rows: int = 0
-    """Of the log, since the beginning."""
+    """Rows of the log so far."""
     classes: int = 0
     """Class scores that a row of predictions has."""
     model_of: Int = msgspec.field(default_factory=none)
     delay_of: Int = msgspec.field(default_factory=none)
-    """How long predictions wait for their label, ms."""
+    """By version: how long its predictions wait for their label, ms."""
     pending: Int = msgspec.field(default_factory=none)
     expired: Int = msgspec.field(default_factory=none)
     evicted: Int = msgspec.field(default_factory=none)
     orphans: dict[int, int] = {}
     """Labels that no prediction took, by the code of the model they named."""
     expired_to: dict[int, int] = {}
-    """By delay: up to which sequence number predictions have been looked at."""
+    """By delay: the sequence number up to which predictions were checked for expiry."""
 
 
 class StoreForm(msgspec.Struct):
@@ -109,11 +109,11 @@ class Store:
     Parameters
     ----------
     limit : int
-        Rows kept of predictions, and of labels. Of predictions those that have their label go
-        first, then the oldest; of labels the oldest. Looked at after every quarter of it that the
-        log goes on, wherever records are cut.
+        Greatest number of predictions, and of labels. Predictions that have their label are evicted
+        first, then the oldest; of labels, the oldest. This happens after every `limit / OVERHANG`
+        rows of the log, wherever records are cut.
     delay_ms : int, ms
-        How long labels are kept at least; longer where predictions of a version wait longer.
+        How long labels are kept at least; longer if predictions of some version wait longer.
 
     Notes
     -----
@@ -132,12 +132,13 @@ class Store:
             limit,
         )
         """
-        Ids of what was evicted while it waited: what comes for them meets nothing, and is counted.
+        Ids of rows that were evicted while they waited. A row that comes for one meets nothing, and
+        is counted.
         """
         self.state = StoreState()
 
     def register(self, version: int, model: int, delay_ms: int) -> None:
-        """Make the code of a version known, with its model and how long its predictions wait."""
+        """Add a version code, with its model and how long its predictions wait."""
         assert version == len(self.state.model_of)
         self.state.model_of = np.append(self.state.model_of, model)
         self.state.delay_of = np.append(self.state.delay_of, delay_ms)
@@ -148,9 +149,9 @@ class Store:
 
     def wait(self, delays_ms: list[int]) -> None:
         """
-        How long predictions of each version wait from now on, those that are there included.
+        Set how long predictions of each version wait from now on, also those that are here already.
 
-        What waited too long under the delays before stays expired, however long they are now.
+        A prediction that waited too long under the delays before stays expired.
         """
         delays = np.array(delays_ms, np.int64)
         ring = self.predictions
@@ -171,9 +172,9 @@ class Store:
 
     def evict(self) -> None:
         """
-        Down to the limit at once: another one takes effect.
+        Evict down to the limit at once, because another limit takes effect.
 
-        Otherwise it happens at places of the log, and a restart is none of them.
+        Otherwise eviction happens at places of the log, and a restart is not one of them.
         """
         self._evict()
         self._evict_labels()
@@ -184,7 +185,7 @@ class Store:
         return sum(getattr(self, name).memory_bytes for name in RINGS)
 
     def widen(self, classes: int) -> None:
-        """Class scores of so many classes will come."""
+        """Make room for the scores of so many classes."""
         for i in range(self.state.classes, classes):
             self.predictions.add_column(f"p{i}", "<f8", np.nan)
         self.state.classes = max(self.state.classes, classes)
@@ -194,7 +195,7 @@ class Store:
         return max(self.limit // OVERHANG, 1)
 
     def _alive(self, ring: Ring, seq: Int, version: Int, now: Int) -> NDArray[np.bool_]:
-        """Which rows are not older at these log times than their version lets them wait."""
+        """Which rows have not waited longer, at these log times, than their version allows."""
         alive: NDArray[np.bool_] = ring.get("arrival", seq) + self.state.delay_of[version] >= now
         return alive
 
@@ -204,16 +205,18 @@ class Store:
         """Which labels (by seq) are for these versions and have not expired."""
         ring = self.labels if ring is None else ring
         of_model, of_version = ring.get("model", label), ring.get("version", label)
-        known = (of_model == ANY) | (of_model == self.state.model_of[version])
+        same_model = (of_model == ANY) | (of_model == self.state.model_of[version])
         fits: NDArray[np.bool_] = (
-            known
+            same_model
             & ((of_version == ANY) | (of_version == version))
             & self._alive(ring, label, version, now)
         )
         return fits
 
     def expire(self, now_ms: int) -> None:
-        """Count what waited too long, and forget what nobody can ask for any more."""
+        """
+        Count predictions that waited too long, and forget rows that nothing can meet any more.
+        """
         ring = self.predictions
         for delay, start in self.state.expired_to.items():
             end = max(ring.before("arrival", now_ms - delay), ring.tail)
@@ -234,19 +237,19 @@ class Store:
         self, since: int, now_ms: int, age_ms: int
     ) -> tuple[int, list[tuple[int, int, int, int]]]:
         """
-        Labels that came of age: they had time to meet their prediction.
+        Labels that had time to meet their prediction, and how many of them did not.
 
         Parameters
         ----------
         since : int
-            Sequence number up to which they were looked at before.
+            The `end` of the last call.
         now_ms, age_ms : int, ms
 
         Returns
         -------
         end : int
-            For the next call. O(labels since the last).
-        found : list of (model, partition, labels, unmet)
+            Sequence number for the next call. O(labels between the two calls).
+        counts : list of (model, partition, labels, unmet)
             By model code (or ANY) and source partition.
         """
         ring = self.labels
@@ -264,7 +267,7 @@ class Store:
         ]
 
     def _waits(self, start: int, end: int) -> NDArray[np.bool_]:
-        """Which of these predictions wait for a label, and not for too long yet."""
+        """Which of these predictions still wait for a label."""
         ring, seqs = self.predictions, np.arange(start, end)
         version, kind = ring.get("version", seqs).astype(np.int64), ring.get("kind", seqs)
         starts = np.array(
@@ -286,8 +289,8 @@ class Store:
 
     def _evict(self) -> None:
         """
-        Down to the limit: the oldest that wait for nothing go first, and where there are too few of
-        them, the oldest.
+        Evict predictions down to the limit: first the oldest that wait for nothing, then the
+        oldest.
         """
         ring = self.predictions
         excess, tail = len(ring) - self.limit, ring.tail
@@ -309,7 +312,7 @@ class Store:
         ring.close_up(kept[kept < end], end)
 
     def _evict_labels(self) -> None:
-        """Down to the limit: the oldest."""
+        """Evict labels down to the limit, the oldest first."""
         ring = self.labels
         end = ring.head - self.limit
         if end > ring.tail:
@@ -321,8 +324,8 @@ class Store:
 
     def reach_ms(self, now_ms: int) -> float | None:
         """
-        How late labels may be before `limit` evicts their prediction, at the rate of the
-        predictions that are kept; None while there are too few to tell.
+        How late labels may be before `limit` evicts their prediction, at the present rate; None
+        while there are too few predictions to know it.
         """
         ring = self.predictions
         if len(ring) < REACH_ROWS:
@@ -332,8 +335,9 @@ class Store:
 
     def _forget_labels(self, tail: int) -> None:
         """
-        Labels leave; those that named their model and met no prediction are orphans (of one without
-        a model this partition cannot tell).
+        Forget labels. Those that named their model and met no prediction are orphans.
+
+        A label without a model is in every partition, so one partition cannot know about it.
         """
         ring = self.labels
         if tail > ring.tail:
@@ -360,7 +364,7 @@ class Store:
         form: StoreForm,
         slabs: Mapping[str, Mapping[int, Columns]],
     ) -> Self:
-        """The store of a snapshot; `slabs` has those of each of `RINGS` by number."""
+        """The store of a snapshot; `slabs` has the slabs of each ring, by number."""
         join = cls(limit, delay_ms)
         join.state = form.state
         for name in RINGS:

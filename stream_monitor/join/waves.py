@@ -1,8 +1,8 @@
 """
-Rows of one id, one after the other.
+Groups of rows in which every id occurs once.
 
-Rule of the file: what happens to one id is taken in the order of the record, what happens to
-different ids at once.
+Rule of the file: rows of one id keep the order of the record; rows of different ids are handled at
+once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def waves(
     quiet: NDArray[np.bool_] | None = None,
 ) -> list[tuple[Int, Int]]:
     """
-    Indices of predictions and of labels by wave: in the k-th wave is the k-th row of every id.
+    Indices of predictions and of labels, by wave. The k-th row of each id is in the k-th wave.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def waves(
     prediction_rows, label_rows : (n,), (m,) int64
         Places in the record.
     quiet : (m,) bool, optional
-        Labels whose order does not matter: they go with the first wave.
+        Labels whose order does not matter; they go with the first wave.
 
     Notes
     -----
@@ -60,23 +60,23 @@ def waves(
     rank[order] = places - np.maximum.accumulate(np.where(again, 0, places))
     if quiet is not None:
         rank[n:][quiet] = 0
-    found = []
+    by_wave = []
     for k in range(int(rank.max()) + 1):
         at = np.flatnonzero(rank == k)
-        found.append((at[at < n], at[at >= n] - n))
-    return found
+        by_wave.append((at[at < n], at[at >= n] - n))
+    return by_wave
 
 
 def repeated(rows: Int, *key: NDArray[Any]) -> NDArray[np.bool_]:
     """
-    Which rows of a record have the key of an earlier one.
+    Whether each row of a record has the key of an earlier one.
 
     Parameters
     ----------
     rows : (n,) int64
         Places in the record.
     *key : (n,) arrays
-        What must be equal.
+        Columns of the key.
 
     Examples
     --------

@@ -1,9 +1,9 @@
 """
-Log time: the clock of a fold, read off the records of its log.
+Log time: the clock of a fold, read from the records of its log.
 
-Rule of the file: one record is no clock. Times come from machines whose clocks may be wrong; so log
-time goes along with small steps, and follows a jump, ahead or back, only when the log goes on from
-there without a record that says otherwise. The same times give the same log time.
+Rule of the file: one record is not a clock. Times come from machines whose clocks may be wrong. So
+log time follows small steps, but a jump (ahead or back) only when the log goes on from there and no
+record contradicts it. The same times give the same log time.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class LogTime(msgspec.Struct):
     refused: int = 0
     """Jumps that the next records contradicted."""
     step_ms: int = 0
-    """Of the last move. A log that has a record a day goes on by days."""
+    """Length of the last step. A log with one record a day goes on by days."""
     jumped_ms: int = 0
-    """Where a jump began that is not followed yet; 0 without one."""
+    """Beginning of a jump that is not followed yet; 0 if there is none."""
 
     @property
     def is_waiting(self) -> bool:
@@ -53,12 +53,12 @@ class LogTime(msgspec.Struct):
 
     def read(self, time_ms: int) -> int:
         """
-        Take the time of the next record.
+        Advance by the time of the next record.
 
         Returns
         -------
         int, ms
-            The time of this record's rows: log time, or where the record jumped to.
+            The time of this record's rows: log time, or the time that the record jumped to.
         """
         step = time_ms - self.now_ms
         near = abs(step) <= max(JUMP_MS, self.step_ms)

@@ -1,5 +1,5 @@
 """
-What the name of a window says: `last_N` rows, or a duration of event time.
+Names of windows: `last_N` rows, or a duration of event time.
 
 Rule of the file: these two functions are the only readers of window names.
 """
@@ -11,7 +11,7 @@ from stream_monitor.times import UNITS_MS
 
 def duration_ms(text: str) -> int | None:
     """
-    Milliseconds of `50ms 2s 10m 24h 30d`; None when it is no duration.
+    Milliseconds of `50ms 2s 10m 24h 30d`; None if it is not a duration.
 
     >>> duration_ms("10m"), duration_ms("last_10")
     (600000, None)

@@ -11,7 +11,7 @@ window, with the real bounds of the window.
 A pane is one row of a matrix of sums, with a start and a span. Everything that is measured of a
 window must therefore be a sum (counts, moments, bins), because sums of panes add up to the sums of
 the window. As the watermark (the greatest event time) moves on, six panes of 10 s become one of a
-minute, then one of ten minutes, then one of an hour (`LADDER`). So a month takes some hundreds of
+minute, then one of ten minutes, then one of an hour (`LADDER`). So a month takes about a thousand
 panes, and a window is exact to the width that panes of its age have.
 
 The width of a pane depends on its age alone. So a row that comes late is added to the wide pane

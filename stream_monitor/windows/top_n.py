@@ -18,7 +18,7 @@ from stream_monitor.arrays import Int
 from stream_monitor.state import Packed
 
 TIME_BITS_MAX = 32
-"""Of a key of time and id: 32 bits are 49 days."""
+"""Bits of the time in a key of time and id; 32 bits are 49 days."""
 
 
 class TopForm(msgspec.Struct):
@@ -54,7 +54,7 @@ class TopN(Packed[TopForm]):
         }
         self.used = 0
         self._orders: dict[int, slice | Int] = {}
-        """By n: the places of the greatest n rows, until they change."""
+        """By n: places of the greatest n rows; emptied when rows change."""
 
     def add_column(self, name: str, dtype: str, default: float) -> None:
         """Rows carry one more value; those that are there get the default."""
@@ -99,8 +99,8 @@ class TopN(Packed[TopForm]):
         """
         Places by time, then id.
 
-        One number of a row's time and the first bits of its id is sorted faster, where it tells all
-        rows apart.
+        One number of the time and the first bits of the id is sorted faster, and is used if it
+        differs for all rows.
         """
         time, ids = self.column["time"][: self.used], self.column["id"][: self.used]
         low = time.min()
