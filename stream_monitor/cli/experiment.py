@@ -92,8 +92,8 @@ def compare(file: str, effect: float | None, alpha: float, as_json: bool, **choi
 
     FILE is .csv, .jsonl or .parquet (.gz too); - is JSON Lines on stdin. It has one column of
     results an arm, of any lengths (cells may be empty), or a column of variants and one of values.
-    Results are numbers, or true and false. With a column of units the results of one unit (a user,
-    a session) count as one independent thing, which they are.
+    Results are numbers, or true and false. With a column of units, the results of one unit (a user,
+    a session) count together as one independent observation.
 
     \b
     Examples:

@@ -17,8 +17,10 @@ from stream_monitor.cli.terminal import readable
 from stream_monitor.client.routing import Router
 from stream_monitor.errors import UNREADABLE, InputError
 from stream_monitor.experiments.definition import (
+    CHANGED,
     PHASES_MAX,
-    TYPES,
+    STARTED,
+    STOPPED,
     Definition,
     changed_of,
     definition_of,
@@ -145,16 +147,16 @@ class ExperimentBoard:
             self.unusable += 1
 
     def _take(self, kind: str, event: dict[str, Any]) -> None:
-        if kind == TYPES[0]:
+        if kind == STARTED:
             definition = definition_of(event)
             key = definition.model, definition.name
             if key not in self.experiments:
                 self.experiments[key] = Known(definition, event)
             return
         known = self.experiments[str(event.get("model")), str(event.get("experiment"))]
-        if kind == TYPES[1]:
+        if kind == CHANGED:
             known.change(event)
-        elif kind == TYPES[2]:
+        elif kind == STOPPED:
             known.stopped = event
         elif kind == "experiment_verdict":
             verdict = msgspec.convert(event, VerdictEvent)

@@ -17,10 +17,12 @@ from stream_monitor.cli.experiment_board import ExperimentBoard, Known
 from stream_monitor.client.allocation import reassign
 from stream_monitor.errors import InputError
 from stream_monitor.experiments.definition import (
+    CHANGED,
     OF_LABELS,
     PHASES_MAX,
     SHARES,
-    TYPES,
+    STARTED,
+    STOPPED,
     WORSE_WHEN_GREATER,
     Arm,
     Definition,
@@ -84,7 +86,7 @@ def started(
     weights = {n: w / 100 for n, w in zip(names, definition.weights, strict=True)}
     event = {
         "schema": SCHEMA,
-        "type": TYPES[0],
+        "type": STARTED,
         "model": definition.model,
         "at": at,
         **({"by": by} if by else {}),
@@ -125,7 +127,7 @@ def changed(known: Known, weights: Mapping[str, float], at: str, by: str | None)
     ordered = {n: w / 100 for n, w in zip(names, slots, strict=True)}
     event = {
         "schema": SCHEMA,
-        "type": TYPES[1],
+        "type": CHANGED,
         "model": known.definition.model,
         "at": at,
         **({"by": by} if by else {}),
@@ -155,7 +157,7 @@ def stopped(known: Known, keep: str | None, at: str, by: str | None) -> Made:
         )
     event = {
         "schema": SCHEMA,
-        "type": TYPES[2],
+        "type": STOPPED,
         "model": known.definition.model,
         "at": at,
         **({"by": by} if by else {}),

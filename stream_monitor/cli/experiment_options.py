@@ -82,7 +82,7 @@ def _read(file: str) -> dict[str, Any]:
     except OSError as e:
         raise InputError(f"{file}: cannot be read: {e.strerror or e}") from None
     except UNREADABLE as e:
-        raise InputError(f"{file}: is no JSON: {e}") from None
+        raise InputError(f"{file}: is not JSON: {e}") from None
     if not isinstance(found, dict):
         raise InputError(f"{file}: expected one JSON object with the keys of an experiment")
     return found

@@ -23,15 +23,11 @@ from stream_monitor.settings import (
     ModelSettings,
     Threshold,
 )
+from stream_monitor.windows.names import last_n
 
 Say = Callable[[Node, str], Any]
 Conflicts = Iterator[tuple[tuple[str, ...], str]]
 """Problems of a model: the path of the key that a person would change, and what is wrong."""
-
-
-def last_n(window: str) -> int | None:
-    """N of `last_N`; None for a duration."""
-    return int(window.removeprefix("last_")) if window.startswith("last_") else None
 
 
 def check_model(model: ModelSettings, node: Node, say: Say) -> ModelSettings:

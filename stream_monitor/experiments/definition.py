@@ -19,7 +19,8 @@ from stream_monitor.errors import InputError
 from stream_monitor.events.parse import text_time
 from stream_monitor.windows.names import duration_ms
 
-TYPES = ("experiment_started", "experiment_changed", "experiment_stopped")
+STARTED, CHANGED, STOPPED = "experiment_started", "experiment_changed", "experiment_stopped"
+TYPES = (STARTED, CHANGED, STOPPED)
 """Types of events that change an experiment; INGEST puts them into the log that is folded."""
 SLOTS = 10_000
 """Weights are whole hundredths of a percent."""

@@ -19,8 +19,10 @@ from stream_monitor.errors import InputError
 from stream_monitor.experiments.alarms import alarm_of
 from stream_monitor.experiments.calls import Record, calls_of, models_of, pairs_of, stretches
 from stream_monitor.experiments.definition import (
+    CHANGED,
     PHASES_MAX,
-    TYPES,
+    STARTED,
+    STOPPED,
     changed_of,
     check_maturity,
     definition_of,
@@ -94,11 +96,11 @@ class Experiments:
         event: dict[str, Any] = msgspec.json.decode(text)
         kind = event.get("type")
         try:
-            if kind == TYPES[0]:
+            if kind == STARTED:
                 self._start(event, now_ms)
-            elif kind == TYPES[1]:
+            elif kind == CHANGED:
                 self._change(event, now_ms)
-            elif kind == TYPES[2]:
+            elif kind == STOPPED:
                 self._stop(event)
         except InputError:
             refused = self.state.refused

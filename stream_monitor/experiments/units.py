@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stream_monitor.arrays import Bool, Float, Int
 from stream_monitor.join.ring import Ring
 from stream_monitor.state import Packed
+from stream_monitor.stats.unit_sums import SUMS, terms_by_sum
 
 Key = NDArray[np.uint64]
 KEY_BITS = 53
@@ -67,7 +68,7 @@ class Units(Packed[UnitsForm]):
         """Greatest key that is kept."""
         self.phase = 0
         self.table = self._empty()
-        self.sums = np.zeros((arms, outcomes, 6))
+        self.sums = np.zeros((arms, outcomes, SUMS))
         """By arm and outcome: units, n, x, n², n·x, x², where a unit has n outcomes of sum x."""
 
     def _empty(self) -> Ring:
@@ -155,7 +156,7 @@ class Units(Packed[UnitsForm]):
         return counts
 
     def correct(self, outcome: int, row: Int, dn: Float, dx: Float) -> None:
-        """Outcomes that count are other ones, or none any more (`dn` -1)."""
+        """Change outcomes that count by `dx`, or take them out (`dn` is -1)."""
         touched, back = np.unique(row, return_inverse=True)
         self._change(outcome, touched, back, dn, dx)
 
@@ -170,11 +171,19 @@ class Units(Packed[UnitsForm]):
         self.sums[:, outcome] += self._terms(arm, n1, x1) - self._terms(arm, n0, x0)
 
     def _terms(self, arm: NDArray[Any], n: Float, x: Float) -> Float:
-        terms = (np.where(n > 0, 1.0, 0.0), n, x, n * n, n * x, x * x)
-        return np.stack([np.bincount(arm, t, self.arms) for t in terms], axis=1)
+        return np.stack([np.bincount(arm, t, self.arms) for t in terms_by_sum(n, x)], axis=1)
 
     def fall(self, race: int, row: Int) -> Int:
-        """Which rows are the first of their unit in a race; each unit falls once in its life."""
+        """
+        Which rows are the first failure of their unit, of one kind of failure.
+
+        Parameters
+        ----------
+        race : int
+            The kind of failure: a race between two arms counts these rows.
+        row : (n,) int64
+            Where the units of failed rows stand.
+        """
         first = np.sort(np.unique(row, return_index=True)[1])
         bit = np.uint8(1 << race)
         fallen = self.table.get("fallen", row[first])
@@ -222,7 +231,8 @@ class Units(Packed[UnitsForm]):
         found.keep, found.phase = np.uint64(form.keep), form.phase
         columns = dict(form.columns)
         found.table.append(columns.pop("id"), **columns)
-        found.sums = form.sums  # made again of the units they would have other last digits
+        # adding up the units again would give other last digits
+        found.sums = form.sums
         return found
 
 

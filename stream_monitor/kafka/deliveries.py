@@ -104,7 +104,9 @@ def split(fetched: Fetched) -> Records:
     """
     The records of a delivery, or of its first batches, and the batches that could not be read.
 
-    This decompresses the batches; it takes 0.4 µs for a record of 400 bytes.
+    This decompresses the batches; it takes 0.4 µs for a record of 400 bytes. The batches that were
+    read are removed from `fetched.batches`, because a batch keeps its decompressed bytes as long as
+    something refers to it. What is left of the list belongs to the rest.
     """
     values: list[bytes | None] = []
     keys: list[bytes | None] = []

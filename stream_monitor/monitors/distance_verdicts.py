@@ -22,7 +22,10 @@ from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 CHANCE_SD = 6.0
-"""A distance is looked at every second, so that of no change must be this unlikely."""
+"""
+A distance is judged every ten seconds of log time (`version.COMPARE_MS`), so one without any change
+must be this unlikely.
+"""
 METHOD_NAMES = {
     "psi": "PSI",
     "js": "Jensen-Shannon distance",

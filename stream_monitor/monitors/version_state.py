@@ -1,9 +1,9 @@
 """
 The state of a model version in a snapshot, and what of it goes on under the configuration of now.
 
-Rule of the file: every part is stored by name. It goes on where the settings that define it are
-what they were (`definitions`); else it begins anew, as a new version would, and that is told. So
-what is stored (`VersionForm`) and what has it (`Version`) are two things.
+Rule of the file: every part is stored by name. It goes on if the settings that define it
+(`definitions`) have not changed. Otherwise it restarts, as in a new version, and the log says so.
+So what is stored (`VersionForm`) is not the object that works (`Version`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from stream_monitor.monitors.version import Version
 
 ANEW = frozenset({"features", "outputs", "performance", "drift", "custom", "segments", "patterns"})
-"""Monitors whose state may be half of a row's when they failed: tried again, they begin anew."""
+"""
+Monitors that restart when they are tried again. When they failed, a row may have been half counted.
+"""
 
 
 class VersionForm(msgspec.Struct):
@@ -104,10 +106,11 @@ def load(
     texts : list of str
         The dictionary of outcomes of the shard.
     changes : Changes
-        Of the definitions; gets told what begins anew.
+        What differs between the definitions of the snapshot and those of now. Parts that restart
+        are noted in it.
     changed : bool
-        The configuration is another one: what was off is tried again, and what is there is judged
-        by its rules, also where no row comes any more.
+        Whether the configuration changed since the snapshot. Then monitors that are off are tried
+        again, and the state is judged by the new rules even if no further row comes.
     """
     version.watermark_ms, version.changed = form.watermark_ms, form.changed or changed
     version.moved, version.compared_ms = form.moved, form.compared_ms

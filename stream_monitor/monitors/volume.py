@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.alerts.wording import apart, duration
 from stream_monitor.arrays import Float, are_numbers
+from stream_monitor.metrics.built_in import LATENCY_BUCKETS_S
 from stream_monitor.monitors import latency
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.latency import FirstCalls
@@ -25,7 +26,6 @@ from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_
 from stream_monitor.verdicts import Span, Verdict
 from stream_monitor.windows.panes import Panes
 
-LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PANE_MS = 10_000
 SERVED, FAILED = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 
@@ -39,7 +39,7 @@ class Volume(msgspec.Struct):
     """Log time, as the next."""
     last_label_ms: int = 0
     latency_counts: Float = msgspec.field(
-        default_factory=lambda: np.zeros(len(LATENCY_BUCKETS) + 1)
+        default_factory=lambda: np.zeros(len(LATENCY_BUCKETS_S) + 1)
     )
     latency_sum_s: float = 0.0
     panes: Panes = msgspec.field(default_factory=lambda: Panes(len(LATENCY_EDGES) + 1))
@@ -62,7 +62,7 @@ class Volume(msgspec.Struct):
             return
         seconds = latency_ms / 1e3
         self.latency_counts += np.bincount(
-            np.searchsorted(LATENCY_BUCKETS, seconds), minlength=len(self.latency_counts)
+            np.searchsorted(LATENCY_BUCKETS_S, seconds), minlength=len(self.latency_counts)
         )
         self.latency_sum_s += float(seconds.sum())
         bins = latency_bins(latency_ms)

@@ -16,6 +16,8 @@ import msgspec
 from stream_monitor.errors import InputError
 from stream_monitor.events.parse import text_time
 from stream_monitor.experiments.definition import (
+    CHANGED,
+    STARTED,
     TYPES,
     changed_of,
     check_maturity,
@@ -35,7 +37,8 @@ def experiment_events(path: str, core: CoreSettings) -> list[tuple[dict[str, Any
     Parameters
     ----------
     path : str
-        One `experiment_started` event (JSON), or JSON Lines with changes of weights after it.
+        One `experiment_started` event (JSON); or several events, changes of weights among them, as
+        JSON Lines or as one JSON list. An event without a `type` is an `experiment_started`.
     core : CoreSettings
         How long models wait for labels.
 
@@ -51,11 +54,11 @@ def experiment_events(path: str, core: CoreSettings) -> list[tuple[dict[str, Any
     try:
         events = _objects(raw)
     except (msgspec.DecodeError, ValueError) as e:
-        raise InputError(f"--experiment {path}: is no JSON object: {e}") from None
+        raise InputError(f"--experiment {path}: is not a JSON object: {e}") from None
     found = []
     arms: dict[str, list[str]] = {}
     for number, event in enumerate(events, 1):
-        event.setdefault("type", TYPES[0])
+        event.setdefault("type", STARTED)
         try:
             _check(event, arms, core)
         except InputError as e:
@@ -82,11 +85,11 @@ def _objects(raw: bytes) -> list[dict[str, Any]]:
 
 def _check(event: dict[str, Any], arms: dict[str, list[str]], core: CoreSettings) -> None:
     kind = event["type"]
-    if kind == TYPES[0]:
+    if kind == STARTED:
         definition = definition_of(event)
         check_maturity(definition, core.of(definition.model).labels.max_delay_ms)
         arms[definition.name] = [arm.name for arm in definition.arms]
-    elif kind == TYPES[1]:
+    elif kind == CHANGED:
         changed = changed_of(event)
         if changed.name not in arms:
             raise InputError(f"experiment {changed.name!r} was not started before")

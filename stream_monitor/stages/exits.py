@@ -1,8 +1,9 @@
 """
 How the worker ends when it must not continue.
 
-Rule of the file: crash only. Everything durable is right, and the rest is read again. So nothing is
-flushed or closed; a supervisor restarts the worker.
+Rule of the file: crash only. Everything durable is right, and the rest is read again. So `die`
+flushes and closes nothing in Kafka; a supervisor restarts the worker. When a batch has failed, the
+hub first flushes the other stage (`Hub.deliver` says why), and then calls `die`.
 """
 
 from __future__ import annotations

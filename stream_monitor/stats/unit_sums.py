@@ -17,9 +17,21 @@ from numpy.typing import ArrayLike
 
 from stream_monitor.arrays import Float
 
-UNITS, N, X, NN, NX, XX = range(6)
+SUMS = 6
+UNITS, N, X, NN, NX, XX = range(SUMS)
 """Places of the sums over units: of 1, n, x, n², n·x and x²."""
 EPSILON = float(np.finfo(np.float64).eps)
+
+
+def terms_by_sum(n: Float, x: Float) -> tuple[Float, ...]:
+    """
+    What `unit_terms` returns, as one array for each of the six sums.
+
+    >>> [t.tolist() for t in terms_by_sum(np.array([2.0, 0.0]), np.array([1.0, 0.0]))]
+    [[1.0, 0.0], [2.0, 0.0], [1.0, 0.0], [4.0, 0.0], [2.0, 0.0], [1.0, 0.0]]
+    """
+    some = (n > 0).astype(np.float64)
+    return some, n, x, n * n, n * x, x * x
 
 
 def unit_terms(n: ArrayLike, x: ArrayLike) -> Float:
@@ -44,8 +56,7 @@ def unit_terms(n: ArrayLike, x: ArrayLike) -> Float:
     >>> sums.tolist()
     [1.0, 3.0, 2.0, 9.0, 6.0, 4.0]
     """
-    a, b = np.asarray(n, np.float64), np.asarray(x, np.float64)
-    return np.stack([(a > 0) * 1.0, a, b, a * a, a * b, b * b], axis=-1)
+    return np.stack(terms_by_sum(np.asarray(n, np.float64), np.asarray(x, np.float64)), axis=-1)
 
 
 def mean_and_variance(sums: Float) -> tuple[float, float]:

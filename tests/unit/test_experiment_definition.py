@@ -98,7 +98,7 @@ def test_a_file_has_one_event_a_list_or_lines_and_changes_have_their_time(tmp_pa
         events = experiment_events(str(path), CoreSettings())
         assert [at for _, at in events] == [None, 1_760_000_000_000][:n]
     for text, told in (
-        ("{", "is no JSON object"),
+        ("{", "is not a JSON object"),
         (json.dumps([change]), "was not started before"),
         (json.dumps([GOOD, {**change, "at": None}]), "event 2: experiment_changed needs `at`"),
         (json.dumps([GOOD, {**change, "type": "traffic"}]), "`type` must be one of"),
