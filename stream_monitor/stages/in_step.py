@@ -6,11 +6,16 @@ offsets, until it is the partition's turn (`stages/alignment.py` decides). They 
 parts of some thousand records, because event times are known only after decoding. A partition with
 kept records is paused, so that no more of it is fetched. So memory holds one or two answers of the
 broker per partition.
+
+Events of experiments have their place among the calls of that time, also in a backlog. Each record
+of their partition waits for older records of the sources, and the sources wait for the next answer
+about that partition if it is known to have more, or if nothing is known yet.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Collection
@@ -18,10 +23,12 @@ from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.kafka.deliveries import Fetched
 from stream_monitor.kafka.fetching import Epochs, Fetching
-from stream_monitor.stages.alignment import Alignment
+from stream_monitor.stages.alignment import SILENT_S, TOLD_MS, Alignment
 
+log = logging.getLogger("stream_monitor")
 PART_RECORDS = 8_000
 """
 Records of a partition that are delivered at once. This is more than one flush of INGEST, so that
@@ -36,6 +43,8 @@ class AlignedStage(Protocol):
 
     in_step: frozenset[str]
     """Names of its topics that are read in step."""
+    in_place: frozenset[str]
+    """Names of its topics of which each record follows the older ones of those."""
     alignment: Alignment
 
     def position(self, tp: TopicPartition) -> int: ...
@@ -56,6 +65,13 @@ class FetchingInStep(Fetching):
         super().__init__(hub, consumer)
         self.stage, self.alignment = stage, stage.alignment
         self._kept: dict[TopicPartition, Kept] = {}
+        self._held = stage.in_step | stage.in_place
+        self._waits: dict[TopicPartition, tuple[int, float]] = {}
+        """Partitions that wait for their place: the offset that waits, and since when, s."""
+        self._awaited: dict[tuple[TopicPartition, int], float] = {}
+        """Partitions and positions whose next records are on their way, and since when, s."""
+        self._place_ms = math.inf
+        """Time of the first record that waits for its place."""
         self._moved = asyncio.Event()
         self.alignment.on_take = self._moved.set
 
@@ -97,15 +113,84 @@ class FetchingInStep(Fetching):
             if tp not in assigned:
                 continue
             end = self._state(tp).position
-            if tp.topic not in self.stage.in_step:
+            if tp.topic not in self._held:
                 out[tp] = self._handed(tp, found, end)
             elif kept := self._kept.get(tp):
                 self._kept[tp] = kept._replace(batches=kept.batches + found, end=end)
             else:
                 self._kept[tp] = Kept(self.hub.epochs.get(tp, 0), found, end)
-        return out | self._released([tp for tp in assigned if tp.topic in self.stage.in_step])
+        sources = [tp for tp in assigned if tp.topic in self.stage.in_step]
+        in_place = [tp for tp in assigned if tp.topic in self.stage.in_place]
+        placed = self._placed(in_place, sources)
+        return out | placed | self._released(sources, wait=self._is_awaited(in_place))
 
-    def _released(self, sources: list[TopicPartition]) -> dict[TopicPartition, Fetched]:
+    def _is_awaited(self, tps: list[TopicPartition]) -> bool:
+        """Whether records of these partitions are on their way, and not for too long."""
+        now_s = time.monotonic()
+        coming = {
+            (tp, self._state(tp).position if self._state(tp).has_valid_position else -1)
+            for tp in tps
+            if tp not in self._kept and self._remains(tp, unknown=True)
+        }
+        self._awaited = {each: self._awaited.get(each, now_s) for each in coming}
+        return any(now_s - since_s < SILENT_S for since_s in self._awaited.values())
+
+    def _placed(
+        self, tps: list[TopicPartition], sources: list[TopicPartition]
+    ) -> dict[TopicPartition, Fetched]:
+        """The kept batches of these partitions whose place has come."""
+        out: dict[TopicPartition, Fetched] = {}
+        self._place_ms = math.inf
+        for tp in tps:
+            kept = self._kept.pop(tp, None)
+            if kept is not None:
+                n = 0
+                while n < len(kept.batches) and self._is_due(tp, kept.batches[n], sources):
+                    n += 1
+                if n < len(kept.batches):
+                    self._kept[tp] = kept._replace(batches=kept.batches[n:])
+                    self._place_ms = min(self._place_ms, _time_of(kept.batches[n]))
+                if n:
+                    end = kept.batches[n][0] if n < len(kept.batches) else kept.end
+                    out[tp] = self._handed(tp, kept.batches[:n], end)
+            self._pause(tp)
+        return out
+
+    def _is_due(
+        self, tp: TopicPartition, batch: tuple[int, Any], sources: list[TopicPartition]
+    ) -> bool:
+        """Whether no source has older records; nothing waits longer than sources do."""
+        time_ms = min(_time_of(batch), now_ms())
+        waits = any(self._is_before(source, time_ms) for source in sources) or any(
+            told.behind and told.time_ms is not None and told.time_ms + TOLD_MS < time_ms
+            for told in self.alignment.others.values()
+        )
+        if not waits:
+            self._waits.pop(tp, None)
+            return True
+        offset, since_s = self._waits.get(tp, (-1, 0.0))
+        if offset != batch[0]:
+            since_s = time.monotonic()
+            self._waits[tp] = batch[0], since_s
+        if time.monotonic() - since_s < self.alignment.wait_s:
+            return False
+        log.warning(
+            "%s/%d@%d waited %.0f s for older records of other topics, and is now taken before "
+            "them",
+            *tp,
+            batch[0],
+            self.alignment.wait_s,
+        )
+        return True
+
+    def _is_before(self, source: TopicPartition, time_ms: float) -> bool:
+        """Whether the next record of a source is as old, or not fetched yet."""
+        kept = self._kept.get(source)
+        return self._remains(source) if kept is None else _time_of(kept.batches[0]) <= time_ms
+
+    def _released(
+        self, sources: list[TopicPartition], *, wait: bool
+    ) -> dict[TopicPartition, Fetched]:
         """
         Parts of the kept batches of partitions that need not wait, the slowest partition first.
         """
@@ -113,19 +198,23 @@ class FetchingInStep(Fetching):
             tp for tp in sources if tp in self._kept or self.ends.get(tp) != self.stage.position(tp)
         }
         behind = here | {tp for tp in sources if self._remains(tp)}
-        waiting = self.alignment.hold(time.monotonic(), behind, here)
+        waiting = set(sources) if wait else self.alignment.hold(time.monotonic(), behind, here)
         out: dict[TopicPartition, Fetched] = {}
         records = 0
-        for tp in sorted(self._kept.keys() - waiting, key=self._order):
+        for tp in sorted((self._kept.keys() & set(sources)) - waiting, key=self._order):
             if records >= TURN_RECORDS:
                 break
             out[tp], n = self._part(tp)
             records += n
         for tp in sources:
-            paused = self._state(tp).paused
-            if paused != (tp in self._kept):
-                (self.consumer.resume if paused else self.consumer.pause)(tp)
+            self._pause(tp)
         return out
+
+    def _pause(self, tp: TopicPartition) -> None:
+        """Fetch more of a partition only if nothing of it is kept."""
+        paused = self._state(tp).paused
+        if paused != (tp in self._kept):
+            (self.consumer.resume if paused else self.consumer.pause)(tp)
 
     def _order(self, tp: TopicPartition) -> tuple[float, TopicPartition]:
         time_ms = self.alignment.time_of(tp)
@@ -138,6 +227,8 @@ class FetchingInStep(Fetching):
             kept.end
         ]  # each batch ends where the next begins
         while last < len(ends) and n < PART_RECORDS:
+            if last and _time_of(kept.batches[last]) > self._place_ms:
+                break
             n = max(ends[last] - kept.batches[0][0], 1)
             last += 1
         if last < len(ends):
@@ -149,16 +240,21 @@ class FetchingInStep(Fetching):
         self.ends[tp] = end
         return fetched
 
-    def _remains(self, tp: TopicPartition) -> bool:
+    def _remains(self, tp: TopicPartition, *, unknown: bool = False) -> bool:
         """
         Whether the broker has more records of a partition, by its last answer; before the first
-        answer, by what was known when the partition was opened.
+        answer, `unknown`, or by what was known when the partition was opened.
         """
         state = self._state(tp)
         end = state.lso if state.lso is not None and state.lso >= 0 else state.highwater
         if end is None:
-            return self.alignment.had_more(tp)
+            return unknown or self.alignment.had_more(tp)
         return bool(state.has_valid_position and state.position < end)
 
     def _state(self, tp: TopicPartition) -> Any:
         return self.consumer._subscription.subscription.assignment.state_value(tp)
+
+
+def _time_of(batch: tuple[int, Any]) -> int:
+    """Time of the newest record of a batch; -1 if it is not known without decoding it."""
+    return getattr(batch[1], "max_timestamp", None) or -1

@@ -54,8 +54,8 @@ IN_STEP = ("predictions", "labels")
 """Sources that are read in step (`stages/alignment.py`)."""
 LIFECYCLE = "lifecycle"
 """
-A source that is never ahead and never behind: it has a few records a week, and its events of
-experiments count from their place in the log on. So it holds back nobody, and waits for nobody.
+A source of a few records a week, whose events of experiments count from their place in the log on.
+So each of its records follows the older ones of the others, and it is never silent or behind.
 """
 
 
@@ -67,6 +67,7 @@ class IngestStage:
         self.kinds = {hub.topic(name): name for name in (*IN_STEP, LIFECYCLE)}
         self.topics = frozenset(self.kinds)
         self.in_step = frozenset(hub.topic(name) for name in IN_STEP)
+        self.in_place = self.topics - self.in_step
         self.targets = targets
         self.ingest = self._new_ingest()
         self.readings: dict[TopicPartition, Reading] = {}

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from stream_monitor.evaluate import Shard
+from stream_monitor.events.observations import LIFECYCLE, unpack
 from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.ingest import home
 from stream_monitor.settings import CoreSettings
@@ -28,6 +29,8 @@ from tests.kafka.site import Site, read_all, value
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 HEALTHY, FAILING, AFTER = 400, 1_200, 300
 """Calls before the kill, while the worker is away, and after the change of weights."""
+BACKLOG, CALL_MS, BATCH = 6_000, 100, 20
+"""Calls of a backlog, the time between two of them, and calls in a batch of the producer."""
 MARK = {"schema": 1, "type": "acknowledged", "model": "m", "at": "2026-01-01T00:00:00Z"}
 
 
@@ -146,3 +149,47 @@ def test_an_arm_that_fails_is_rolled_back_once_through_kill_9_and_a_change_has_i
     shown = experiment(site, "status", "x-1")
     assert shown["arms"]["b"]["verdict"] == "rollback"
     assert (shown["phase"], len(shown["verdicts"])) == (2, 1)
+
+
+def test_in_a_backlog_events_have_their_place_among_the_calls_of_that_time(site: Site) -> None:
+    assert site.stop() == 0
+    began_ms = int(time.time() * 1_000) - BACKLOG * CALL_MS
+    event = {"schema": 1, "model": "m", "experiment": "x-1"}
+    start = event | {
+        "type": "experiment_started",
+        "arms": ["control", "b"],
+        "primary": {"metric": "latency_ms", "effect": 0.05},
+    }
+    change = event | {"type": "experiment_changed", "weights": {"control": 90, "b": 10}}
+    changed_ms = began_ms + BACKLOG * CALL_MS // 2
+    for each, at_ms in [(start, began_ms - 1), (change, changed_ms)]:
+        site.send([{"value": json.dumps(each).encode(), "timestamp": at_ms}], "lifecycle")
+    records = []
+    for i, call in enumerate(calls(0, BACKLOG, failing=10**6)):
+        at_ms = began_ms + i * CALL_MS
+        text = json.dumps(json.loads(call) | {"timestamp": at_ms}).encode()
+        records.append({"value": text, "timestamp": at_ms, "partition": i % 2})
+    site.send(records, "predictions", **{"batch.num.messages": BATCH})
+    site.start()
+    calls_read(site, BACKLOG)
+    assert site.stop() == 0
+
+    kinds, times = rows(site)
+    first, second = (i for i, kind in enumerate(kinds) if kind == LIFECYCLE)
+    assert first == 0, "the experiment began before all calls"
+    assert len(times) == BACKLOG + 2
+    near_ms = 2 * BATCH * CALL_MS + 1_000
+    assert max(times[1:second]) <= changed_ms + near_ms
+    assert min(times[second + 1 :]) >= changed_ms - near_ms
+
+
+def rows(site: Site) -> tuple[list[int], list[int]]:
+    """Kind and time of the rows of the model's partition, in the order of the log."""
+    log = read_all(site.bootstrap, site.prefix + "observations")
+    kinds: list[int] = []
+    times: list[int] = []
+    for m in sorted(log, key=lambda m: (m.partition() or 0, m.offset() or 0)):
+        found = unpack(value(m))
+        kinds += [found.head.groups[g].kind for g in found.rows["group"].tolist()]
+        times += found.rows["time"].tolist()
+    return kinds, times

@@ -1,6 +1,6 @@
 """
 `lifecycle` as a source of INGEST: events of experiments become rows, everything else is skipped,
-and nobody waits for a topic that is nearly always silent.
+and a topic that is nearly always silent is not behind.
 """
 
 from __future__ import annotations
@@ -120,12 +120,13 @@ class FakeSource:
 
 
 @pytest.mark.virtual_time
-async def test_lifecycle_is_read_from_its_first_record_and_nobody_waits_for_it():
+async def test_lifecycle_is_read_from_its_first_record_and_is_not_behind():
     hub = Hub(Settings(worker=WorkerSettings(auto_offset_reset="latest")))
     source: Any = FakeSource()
     hub.source = source
     stage = IngestStage(hub, 1)
     assert stage.topics == {"predictions", "labels", "lifecycle"}
+    assert stage.in_place == {"lifecycle"}
     positions = await stage.open(source.assigned())
     assert {tp.topic: at for tp, at in positions.items()} == {
         "predictions": 9,
