@@ -7,7 +7,6 @@ way out. What may be meant is a note.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,16 +17,16 @@ from stream_monitor.client.allocation import reassign
 from stream_monitor.errors import InputError
 from stream_monitor.experiments.definition import (
     CHANGED,
+    OF_CALLS,
     OF_LABELS,
     PHASES_MAX,
-    SHARES,
     STARTED,
     STOPPED,
-    WORSE_WHEN_GREATER,
     Arm,
     Definition,
     Outcome,
     Started,
+    check_maturity,
     definition_of,
     shares_of,
 )
@@ -36,9 +35,6 @@ from stream_monitor.experiments.registry import OF_MODEL_MAX, SCHEMA
 from stream_monitor.inputs.options import did_you_mean
 from stream_monitor.settings import CoreSettings
 
-METRICS = sorted(WORSE_WHEN_GREATER | SHARES | OF_LABELS | {"prediction", "score"})
-OF_EVENT = re.compile(r"(features|score)\..+")
-"""Numbers of an event that have a name of their own."""
 KEYS: dict[str, list[str]] = {
     "": [*Started.__struct_fields__, "schema", "type", "by", "because"],
     "primary": list(Outcome.__struct_fields__),
@@ -78,9 +74,7 @@ def started(
     """
     _check_keys(given)
     definition = definition_of(given)
-    for outcome in definition.outcomes:
-        _check_metric(outcome.metric)
-    _check_maturity(definition, core)
+    check_maturity(definition, core.of(definition.model).labels.max_delay_ms)
     _check_others(definition, board)
     names = [arm.name for arm in definition.arms]
     weights = {n: w / 100 for n, w in zip(names, definition.weights, strict=True)}
@@ -183,25 +177,6 @@ def _meant(word: str, known: list[str]) -> str:
     return did_you_mean(word, known) or f" Known are {', '.join(known)}."
 
 
-def _check_metric(metric: str) -> None:
-    if metric in METRICS or OF_EVENT.fullmatch(metric):
-        return
-    raise InputError(
-        f"metric {metric!r} is not known.{did_you_mean(metric, METRICS)} Known are "
-        f"{', '.join(METRICS)}, and features.NAME for a number of the event"
-    )
-
-
-def _check_maturity(definition: Definition, core: CoreSettings) -> None:
-    delay_ms = core.of(definition.model).labels.max_delay_ms
-    if definition.maturity_ms > delay_ms:
-        raise InputError(
-            f"`maturity` ({_span(definition.maturity_ms)}) is longer than labels.max_delay of "
-            f"{definition.model} ({_span(delay_ms)}): calls would be forgotten before they are "
-            "judged; raise labels.max_delay of the model, or lower `maturity`"
-        )
-
-
 def _check_others(definition: Definition, board: ExperimentBoard) -> None:
     model, name = definition.model, definition.name
     same = board.experiments.get((model, name))
@@ -228,6 +203,16 @@ def _notes(definition: Definition, board: ExperimentBoard) -> list[str]:
         out.append(
             f"maturity is 0, and {', '.join(labelled)} needs labels: an arm whose labels come "
             "sooner looks different; set it to the time in which 98 % of the labels come"
+        )
+    features = [
+        o.metric
+        for o in definition.outcomes
+        if o.metric not in OF_LABELS | OF_CALLS and not o.metric.startswith("features.")
+    ]
+    if features:
+        out.append(
+            f"{', '.join(features)} is no metric by itself, so it is read as a feature of the "
+            f"event: features.{features[0]}"
         )
     if definition.unit == "event":
         out.append(
@@ -264,16 +249,3 @@ def _notes_of_phase(known: Known) -> list[str]:
         if (v := known.newest(arm)) is not None and v.verdict in FINAL
     ]
     return out
-
-
-def _span(ms: int) -> str:
-    """
-    A length of time as it is written.
-
-    >>> _span(864_000_000), _span(90_000)
-    ('10d', '90s')
-    """
-    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)):
-        if ms and ms % size == 0:
-            return f"{ms // size}{unit}"
-    return f"{ms}ms"

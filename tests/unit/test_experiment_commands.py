@@ -56,7 +56,7 @@ def test_the_event_is_one_that_schema_router_and_worker_accept():
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ({"maturity": "2d"}, "longer than labels.max_delay of fraud"),
+        ({"maturity": "2d"}, "longer than labels.max_delay of model 'fraud'"),
         ({"primary": {"metric": "acuracy", "effect": 0.1}}, "Did you mean 'accuracy'"),
         ({"guards": [{"metric": "latency", "effect": 0.1}]}, "Did you mean 'latency_ms'"),
         ({"weights": {"control": 99.995, "b": 0.005}}, "whole hundredths"),
