@@ -22,7 +22,7 @@ import pytest
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import LIFECYCLE, unpack
 from stream_monitor.experiments.experiment import Experiment
-from stream_monitor.ingest import home
+from stream_monitor.ingest import home, tick
 from stream_monitor.settings import CoreSettings
 from tests.kafka.site import Site, read_all, value
 
@@ -92,6 +92,7 @@ def folded(site: Site) -> tuple[Experiment, list[dict[str, Any]]]:
     of_target = [m for m in log if m.partition() == target]
     for m in sorted(of_target, key=lambda m: m.offset() or 0):
         shard.fold(value(m), m.timestamp()[1])
+    shard.fold(tick(shard.log_time_ms + 1_000))  # rows are taken in at ticks
     told = [json.loads(o.value) for o in shard.outbox if o.topic == "lifecycle"]
     return shard.experiments.state.of_model["m"]["x-1"], told
 
