@@ -21,7 +21,7 @@ from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.events.observations import Arrivals, arrived, unpack
 from stream_monitor.experiments import alarms
 from stream_monitor.experiments.calls import Record
-from stream_monitor.experiments.exposition import experiment_samples
+from stream_monitor.experiments.exposition import experiment_samples, experiment_summaries
 from stream_monitor.experiments.registry import Experiments
 from stream_monitor.join.join import Join
 from stream_monitor.join.ring_snapshot import parts_of, slabs_of
@@ -287,10 +287,12 @@ class Shard:
                 "evicted": int(self.join.state.evicted[code]),
             }
             versions[version.name] = version_summary(version, waiting)
-        anew = {"anew": self.anew} if self.anew else {}
+        some: dict[str, Any] = {"anew": self.anew} if self.anew else {}
+        if self.experiments.state.of_model:
+            some["experiments"] = experiment_summaries(self.experiments, self.log_time_ms)
         return {
             "models": models,
-            **anew,
+            **some,
             "records": self.outcomes.summary(),
             "alerts": {
                 "firing": sum(1 for _ in self.alerts.firing()),

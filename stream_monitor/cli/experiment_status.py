@@ -13,24 +13,12 @@ from typing import Any, NamedTuple
 
 from stream_monitor.cli.experiment_board import Known, VerdictEvent
 from stream_monitor.cli.terminal import readable
-from stream_monitor.experiments.definition import Outcome
+from stream_monitor.experiments.definition import Definition, Outcome
+from stream_monitor.experiments.words import LEFT_OUT, MEANINGS, PEEKED
 
 COLUMNS = 61
 """Width of the drawing; the middle is no difference."""
 LABEL_COLUMNS = 20
-PEEKED = (
-    "Valid at one planned look. Not to be watched: watched like this it is wrong in 46 % of "
-    "experiments whose arms are equal."
-)
-MEANINGS = {
-    "sample_ratio": "units do not arrive as the weights say",
-    "two_arms": "too many calls are of units that were in two arms",
-    "coverage": "labels are missing more often in one arm",
-    "failures": "calls fail more often",
-    "no_unit": "too many calls have no `unit`",
-    "evicted": "calls were forgotten before they were judged",
-    "duration": "the planned duration is over",
-}
 ASCII = str.maketrans("├┤─│┼●·−", "||-|+o,-")
 
 
@@ -76,18 +64,19 @@ def drawing(known: Known) -> list[str]:
                 "numbers (model_experiment_…)"
             )
         else:
-            lines += ["", *_of_arm(known, arm, verdicts)]
+            lines += ["", *arm_lines(d, arm, verdicts)]
     return [readable(text) for text in lines]
 
 
-def _of_arm(known: Known, arm: str, verdicts: Sequence[VerdictEvent]) -> list[str]:
-    newest, outcomes = verdicts[-1], known.definition.outcomes
+def arm_lines(d: Definition, arm: str, verdicts: Sequence[VerdictEvent]) -> list[str]:
+    """How an arm stood at each of these verdicts or looks, the newest at the end."""
+    newest, outcomes = verdicts[-1], d.outcomes
     because = ", ".join(f"{b} ({MEANINGS[b]})" if b in MEANINGS else b for b in newest.because)
     lines = [
         f"  {arm}: {newest.verdict}{f' because of {because}' if because else ''}",
         f"    as of {_moment(newest.at)}, phase {newest.phase}; {_counts(newest, arm)}",
     ]
-    lines += _history(known.names[0], arm, outcomes[0], verdicts)
+    lines += _history(d.arms[0].name, arm, outcomes[0], verdicts)
     for outcome in outcomes[1:]:
         look, ready = _look(newest, outcome)
         if look is not None:
@@ -95,7 +84,10 @@ def _of_arm(known: Known, arm: str, verdicts: Sequence[VerdictEvent]) -> list[st
             lines.append(f"    guard {outcome.metric}  {_numbers(outcome, look)}{waits}")
     lines += _planned(newest, outcomes)
     if newest.left_out:
-        out = ", ".join(f"{reason} {n:,}" for reason, n in newest.left_out.items())
+        out = "; ".join(
+            f"{n:,} {reason} ({LEFT_OUT.get(reason, reason)})"
+            for reason, n in newest.left_out.items()
+        )
         lines.append(f"    calls left out: {out}")
     return lines
 

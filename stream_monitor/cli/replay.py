@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stream_monitor.cli.experiment_outcome import outcome_lines
 from stream_monitor.cli.input_options import input_options, options_of
 from stream_monitor.cli.terminal import readable, reading
 from stream_monitor.config import load
 from stream_monitor.errors import InputError
 from stream_monitor.inputs.options import InputOptions
-from stream_monitor.offline.experiment_file import experiment_events, merged
+from stream_monitor.offline.experiment_file import definitions, experiment_events, merged
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,7 +86,7 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
     experiment = (
         experiment_events(given["experiment"], settings.core) if given["experiment"] else []
     )
-    points = POINTS if given["report"] else 0
+    points = POINTS if given["report"] or experiment else 0
     replay, read, found = _replayed(settings, options, points, experiment)
     summary, alerts = replay.summary(), replay.alerts()
     events = [json.loads(alert) for alert in alerts]
@@ -114,12 +115,15 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
                 " and ".join(_named(options)),
                 read,
                 [note.text for note in found],
+                replay.courses,
             ).encode(),
         )
     if as_json:
         click.echo(json.dumps(summary))
     else:
         _show(summary, events)
+        for line in outcome_lines(definitions(experiment), summary, replay.courses):
+            click.echo(line)
     for note in found:
         click.echo(readable(f"{'warning' if note.fails else 'note'}: {note.text}"), err=as_json)
     alerted = fail_on and any(
@@ -186,6 +190,7 @@ def _replayed(
     """All events of the input, folded; returns how the input was read, and the outcome."""
     from stream_monitor.config.baseline_files import file_profiles
     from stream_monitor.inputs.times import DEFAULT_START_MS
+    from stream_monitor.offline.experiment_notes import experiment_notes
     from stream_monitor.offline.outcome import notes
     from stream_monitor.offline.replay import Replay
 
@@ -217,6 +222,7 @@ def _replayed(
             max_delay_ms=min(delays_ms, default=core.defaults.labels.max_delay_ms),
             model_column=events.column_of("model"),
         )
+        found += experiment_notes(definitions(experiment), summary)
     return replay, events.notes, found
 
 

@@ -1,5 +1,5 @@
 """
-The gauges of an experiment.
+The gauges of an experiment, and how it stands in `summary.json`.
 
 Rule of the file: it only reads. A stopped experiment has no series. What is not known yet (an
 interval before its burn-in, a coverage without mature calls) has no sample. Counters are there at
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from stream_monitor.experiments.experiment import LEFT_OUT, Experiment
-from stream_monitor.experiments.judgement import FINAL, ArmVerdict, look
+from stream_monitor.experiments.experiment import LEFT_OUT, Experiment, percent_of
+from stream_monitor.experiments.judgement import ArmVerdict, fixed_horizon, hours, standing
 from stream_monitor.metrics.samples import Sample
 
 
@@ -35,10 +35,32 @@ def experiment_samples(experiments: Iterable[Experiment], now_ms: int) -> Iterat
             yield from _of_experiment(experiment, now_ms)
 
 
-def standing(experiment: Experiment, found: ArmVerdict) -> str:
-    """The verdict in force on an arm: `rollback` and `mismatch` stay once they are told."""
-    told = experiment.told.get(found.arm, {})
-    return next((verdict for verdict in FINAL if verdict in told), found.verdict)
+def experiment_summaries(experiments: Iterable[Experiment], now_ms: int) -> dict[str, Any]:
+    """How each experiment stands at a log time, by model and name."""
+    out: dict[str, Any] = {}
+    for experiment in experiments:
+        d = experiment.definition
+        names = [arm.name for arm in d.arms]
+        out.setdefault(d.model, {})[d.name] = {
+            "phase": experiment.phase,
+            "weights": percent_of(experiment.weights, names),
+            "unit": d.unit,
+            "hours": round(hours(experiment, now_ms), 3),
+            "stopped": experiment.stopped,
+            "rows": experiment.rows,
+            "left_out": {reason: n for reason, n in experiment.left_out.items() if n},
+            "units": dict(zip(names, experiment.all_units.tolist(), strict=True)),
+            "arms": {
+                found.arm: {
+                    "verdict": found.verdict,
+                    "because": found.because,
+                    "evidence": found.evidence,
+                    "fixed_horizon": fixed_horizon(experiment, found.number),
+                }
+                for found in standing(experiment, now_ms)
+            },
+        }
+    return out
 
 
 def _of_experiment(experiment: Experiment, now_ms: int) -> Iterator[Sample]:
@@ -54,10 +76,9 @@ def _of_experiment(experiment: Experiment, now_ms: int) -> Iterator[Sample]:
         for o in experiment.of_labels if mature else ():
             of_metric = (*name, arm.name, d.outcomes[o].metric)
             yield Sample("model_experiment_coverage_ratio", of_metric, labelled / mature)
-    for found in look(experiment, now_ms):
+    for found in standing(experiment, now_ms):
         labels = (*name, found.arm)
-        verdict = (*labels, standing(experiment, found))
-        yield Sample("model_experiment_verdict", verdict, 1)
+        yield Sample("model_experiment_verdict", (*labels, found.verdict), 1)
         for test, ratio in _ratios(found).items():
             yield Sample("model_experiment_evidence_ratio", (*labels, test), ratio)
         for outcome in d.outcomes:

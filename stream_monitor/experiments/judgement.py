@@ -95,6 +95,20 @@ def look(experiment: Experiment, now_ms: int) -> list[ArmVerdict]:
     return [_of_arm(experiment, b, now_ms) for b in range(1, len(experiment.definition.arms))]
 
 
+def standing(experiment: Experiment, now_ms: int) -> list[ArmVerdict]:
+    """The verdicts in force: as `look`, but those that stay are those that were told."""
+    out = []
+    for found in look(experiment, now_ms):
+        told = experiment.told.get(found.arm, {})
+        verdict = next((v for v in FINAL if v in told), None)
+        alarm = experiment.alarms.get(found.arm)
+        if verdict is not None and alarm is not None:
+            because = [str(b) for b in alarm.evidence["because"]]  # type: ignore[attr-defined]
+            found = found._replace(verdict=verdict, because=because)
+        out.append(found)
+    return out
+
+
 def _of_arm(experiment: Experiment, b: int, now_ms: int) -> ArmVerdict:
     d = experiment.definition
     risk = risk_of_phase(d.steps, experiment.phase)

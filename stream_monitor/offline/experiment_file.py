@@ -19,6 +19,7 @@ from stream_monitor.experiments.definition import (
     CHANGED,
     STARTED,
     TYPES,
+    Definition,
     changed_of,
     check_maturity,
     definition_of,
@@ -69,6 +70,11 @@ def experiment_events(path: str, core: CoreSettings) -> list[tuple[dict[str, Any
     if not arms:
         raise InputError(f"--experiment {path}: there is no experiment_started event in it")
     return found
+
+
+def definitions(events: Iterable[tuple[dict[str, Any], int | None]]) -> list[Definition]:
+    """The experiments that these events start."""
+    return [definition_of(event) for event, _ in events if event["type"] == TYPES[0]]
 
 
 def _objects(raw: bytes) -> list[dict[str, Any]]:

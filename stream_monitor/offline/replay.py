@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.evaluate import TICK_MS, Shard
+from stream_monitor.experiments.experiment import Experiment
+from stream_monitor.experiments.judgement import hours, standing
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.monitors.performance_verdicts import MIN_LABELS, newest_rows
 from stream_monitor.offline.outcome import Refused, reasons, refused_by_model
@@ -120,6 +122,25 @@ class Point(NamedTuple):
     metrics: dict[str, float]
 
 
+class Course(NamedTuple):
+    """An arm of an experiment at a log time, by its primary outcome."""
+
+    model: str
+    experiment: str
+    arm: str
+    time_ms: int
+    phase: int
+    verdict: str
+    ready: bool
+    estimate: float
+    low: float
+    """An end that is not known is infinite."""
+    high: float
+    hours: float
+    percent: bool
+    """Whether differences are shares."""
+
+
 def of_files(core: CoreSettings) -> CoreSettings:
     """
     Settings for events from files. A gap between two rows is not a silence of a server, unless the
@@ -145,6 +166,32 @@ def of_files(core: CoreSettings) -> CoreSettings:
     )
 
 
+def courses(experiment: Experiment, now_ms: int) -> list[Course]:
+    """A point of each arm of which there is an interval."""
+    d, out = experiment.definition, []
+    for found in standing(experiment, now_ms):
+        contrast = found.evidence[d.outcomes[0].metric]
+        if "interval" in contrast:
+            low, high = contrast["interval"]
+            out.append(
+                Course(
+                    d.model,
+                    d.name,
+                    found.arm,
+                    now_ms,
+                    experiment.phase,
+                    found.verdict,
+                    contrast["ready"],
+                    contrast["estimate"],
+                    -inf if low is None else low,
+                    inf if high is None else high,
+                    hours(experiment, now_ms),
+                    d.outcomes[0].is_share or d.outcomes[0].is_log,
+                )
+            )
+    return out
+
+
 class Replay:
     """
     Folds events in chunks.
@@ -159,7 +206,8 @@ class Replay:
     span_ms : int, ms
         From the first event to the last; a longer input is folded in longer steps (see `Pace`).
     points : int
-        About how many times the metrics of every model version are added to `history`.
+        About how many times the metrics of every model version are added to `history`, and those
+        of every experiment to `courses`.
     """
 
     def __init__(
@@ -181,6 +229,7 @@ class Replay:
             shard.tells_history = False
         self.pace = Pace.of(core, span_ms)
         self.history: list[Point] = []
+        self.courses: list[Course] = []
         self.offsets = Counter({"lifecycle": 0, "predictions": 0, "labels": 0})
         self.dead_letters: list[Refused] = []
         self.out: list[Out] = []
@@ -268,6 +317,9 @@ class Replay:
                     self.history.append(
                         Point(version.model, version.name, self.log_time_ms, span.count, metrics)
                     )
+            for experiment in shard.experiments:
+                if not experiment.stopped:
+                    self.courses += courses(experiment, self.log_time_ms)
 
     def _collect(self) -> None:
         for shard in self.shards:
@@ -296,6 +348,7 @@ class Replay:
         models: dict[str, Any] = {}
         alerts: Counter[str] = Counter()
         records: dict[str, Any] = {}
+        experiments: dict[str, Any] = {}
         for kind in ("predictions", "labels"):
             received = self.offsets[kind]
             rejected = self.ingest.counts[kind, "rejected"]
@@ -311,6 +364,8 @@ class Replay:
         for shard in self.shards:
             part = shard.summary()
             alerts.update(part["alerts"])
+            for name, of_name in part.get("experiments", {}).items():
+                experiments.setdefault(name, {}).update(of_name)
             for name, found in part["models"].items():
                 models.setdefault(name, {"versions": {}})["versions"].update(found["versions"])
         for name, n in refused_by_model(self.dead_letters).items():
@@ -323,6 +378,7 @@ class Replay:
             **refused,
             "models": models,
             "alerts": {"firing": alerts["firing"], "resolved": alerts["resolved"]},
+            **({"experiments": experiments} if experiments else {}),
         }
 
     @property

@@ -14,8 +14,10 @@ from typing import Any
 
 from stream_monitor.offline.chart import chart
 from stream_monitor.offline.episodes import Episode, episodes
+from stream_monitor.offline.experiment_report import experiments
+from stream_monitor.offline.markup import count, number, sentences, table, when
 from stream_monitor.offline.outcome import FOUND_BY
-from stream_monitor.offline.replay import Point
+from stream_monitor.offline.replay import Course, Point
 from stream_monitor.times import rfc3339
 
 FEATURES_MAX = 200
@@ -24,7 +26,6 @@ SUPPORT_MIN = 200
 """Values that a feature needs to be called the most drifted."""
 MAIN_METRICS = ("accuracy", "mae")
 """The metric that is drawn: the first of these that exists."""
-TEXTS = ("what", "kind", "detector", "reason", "what is wrong with it")
 NO_NUMBERS = ("start", "end", "labels", "coverage")
 STYLE = Path(__file__).with_name("report.css").read_text("utf-8")
 
@@ -36,6 +37,7 @@ def render(
     title: str,
     read: Sequence[str] = (),
     notes: Sequence[str] = (),
+    courses: Sequence[Course] = (),
 ) -> str:
     """
     The HTML of a report.
@@ -52,23 +54,26 @@ def render(
         Name of the input.
     read, notes : sequences of str
         How the input was read, and the notes on the outcome.
+    courses : sequence of Course
+        Experiments over time.
     """
     found = episodes(alerts)
     firing = sum(e.end is None for e in found)
     state = (
-        f'<span class="warning">{_count(firing, "alert")} firing at the end</span>'
+        f'<span class="warning">{count(firing, "alert")} firing at the end</span>'
         if firing
         else '<span class="ok">no alert is firing at the end</span>'
     )
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="dim">stream-monitor replay{_period(points)}</p>',
-        f"<p>{state}, {_count(len(found) - firing, 'episode')} resolved.</p>",
+        f"<p>{state}, {count(len(found) - firing, 'episode')} resolved.</p>",
     ]
     body += [
         _records(summary["records"], summary.get("refused", {})),
-        _sentences("How it was read", read),
-        _sentences("Notes", notes),
+        sentences("How it was read", read),
+        sentences("Notes", notes),
+        *experiments(summary.get("experiments", {}), courses),
         _alerts(found),
     ]
     for model, inside in summary["models"].items():
@@ -96,54 +101,19 @@ def render(
     )
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def _when(text: str | None) -> str:
-    return "" if text is None else escape(text[:16].replace("T", " "))
-
-
-def _number(value: Any) -> str:
-    return (
-        ""
-        if value is None
-        else f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:.4g}"
-        if isinstance(value, float)
-        else escape(str(value))
-    )
-
-
 def _period(points: Sequence[Point]) -> str:
     return (
-        f", {_when(rfc3339(points[0].time_ms))} to {_when(rfc3339(points[-1].time_ms))} UTC"
+        f", {when(rfc3339(points[0].time_ms))} to {when(rfc3339(points[-1].time_ms))} UTC"
         if points
         else ""
     )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; cells are HTML already, a heading is not."""
-    lines = "".join(
-        "<tr>"
-        + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row)
-        + "</tr>"
-        for row in rows
-    )
-    names = "".join(
-        f'<th class="text">{escape(h)}</th>' if h in TEXTS else f"<th>{escape(h)}</th>"
-        for h in head
-    )
-    return f'<div class="scroll"><table><tr>{names}</tr>{lines}</table></div>'
 
 
 def _records(
     records: Mapping[str, Mapping[str, Any]], reasons: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> str:
     names = ("received", "accepted", "duplicate", "rejected")
-    counts = _table(
+    counts = table(
         ("records", *names),
         ([kind, *(f"{found[n]:,}" for n in names)] for kind, found in records.items()),
     )
@@ -160,16 +130,8 @@ def _records(
     ]
     return counts + (
         "<h3>Refused</h3>"
-        + _table(("records", "number", "reason", "first row", "what is wrong with it"), refused)
+        + table(("records", "number", "reason", "first row", "what is wrong with it"), refused)
         if refused
-        else ""
-    )
-
-
-def _sentences(heading: str, sentences: Sequence[str]) -> str:
-    return (
-        f"<h3>{escape(heading)}</h3><ul>{''.join(f'<li>{escape(s)}</li>' for s in sentences)}</ul>"
-        if sentences
         else ""
     )
 
@@ -180,8 +142,8 @@ def _alerts(found: Sequence[Episode]) -> str:
     rows = [
         (
             f'<span class="badge {escape(e.severity)}">{escape(e.severity)}</span>',
-            _when(e.start),
-            _when(e.end) or "firing",
+            when(e.start),
+            when(e.end) or "firing",
             f'<td class="text">{escape(e.first["summary"])}</td>',
             f'<td class="text">{escape(e.first["kind"])}</td>',
             f'<td class="text">{escape(e.first["detector"])}</td>',
@@ -189,13 +151,13 @@ def _alerts(found: Sequence[Episode]) -> str:
         for e in found[:EPISODES_MAX]
     ]
     more = (
-        f'<p class="dim">and {_count(len(found) - EPISODES_MAX, "episode")} more</p>'
+        f'<p class="dim">and {count(len(found) - EPISODES_MAX, "episode")} more</p>'
         if len(found) > EPISODES_MAX
         else ""
     )
     return (
         "<h2>Alerts</h2>"
-        + _table(("severity", "from (UTC)", "to", "what", "kind", "detector"), rows)
+        + table(("severity", "from (UTC)", "to", "what", "kind", "detector"), rows)
         + more
     )
 
@@ -247,15 +209,15 @@ def _windows(windows: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
         [
             escape(name),
-            _when(w["start"]),
-            _when(w["end"]),
-            *(_number(w.get(k)) for k in ("labels", "coverage", *metrics)),
+            when(w["start"]),
+            when(w["end"]),
+            *(number(w.get(k)) for k in ("labels", "coverage", *metrics)),
         ]
         for name, w in windows.items()
     ]
     names = (m.replace("_", " ") for m in metrics)
     head = ("window", "from (UTC)", "to", "labels", "coverage", *names)
-    return "<h3>Windows at the end</h3>" + _table(head, rows)
+    return "<h3>Windows at the end</h3>" + table(head, rows)
 
 
 def _features(features: Mapping[str, Mapping[str, Any]]) -> str:
@@ -268,10 +230,10 @@ def _features(features: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
         [
             escape(name),
-            _number(f["rows"]),
-            _number(f.get("missing_ratio")),
-            _number(f.get("mean")),
-            *(_number(f["drift"].get(m)) for m in methods),
+            number(f["rows"]),
+            number(f.get("missing_ratio")),
+            number(f.get("mean")),
+            *(number(f["drift"].get(m)) for m in methods),
         ]
         for name, f in order
     ]
@@ -285,6 +247,6 @@ def _features(features: Mapping[str, Mapping[str, Any]]) -> str:
     )
     return (
         "<h3>Features at the end, the most drifted first</h3>"
-        + _table(("feature", "values", "missing", "mean", *methods), rows)
+        + table(("feature", "values", "missing", "mean", *methods), rows)
         + f"\n{few}"
     )

@@ -1,0 +1,31 @@
+"""
+What verdicts and their reasons mean, in words for people.
+
+Rule of the file: texts only. The command line and the report of a replay use the same ones.
+"""
+
+from __future__ import annotations
+
+PEEKED = (
+    "Valid at one planned look. Not to be watched: watched like this it is wrong in 46 % of "
+    "experiments whose arms are equal."
+)
+MEANINGS = {
+    "sample_ratio": "units do not arrive as the weights say",
+    "two_arms": "too many calls are of units that were in two arms",
+    "coverage": "labels are missing more often in one arm",
+    "failures": "calls fail more often",
+    "no_unit": "too many calls have no `unit`",
+    "evicted": "calls were forgotten before they were judged",
+    "duration": "the planned duration is over",
+}
+"""Reasons of verdicts, besides metrics."""
+LEFT_OUT = {
+    "unknown_arm": "`variant` names no arm, or is missing",
+    "two_arms": "another arm of this phase had the unit first",
+    "before_start": "older than `at` of the experiment",
+    "change": "within a minute after a change of weights, of which servers hear at different times",
+    "no_unit": "without `unit`",
+    "evicted": "forgotten before they were mature, because limits.pending was reached",
+}
+"""Why rows do not count."""
