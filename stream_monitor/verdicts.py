@@ -95,7 +95,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 class Out(NamedTuple):
     """
     A record for one of our topics, by its logical name (without prefix): `alerts`, `anomalies`,
-    `history`, `baselines`.
+    `history`, `baselines`, or `lifecycle` for a verdict of an experiment.
     """
 
     topic: str

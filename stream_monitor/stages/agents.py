@@ -3,10 +3,11 @@ The two Faust agents of a worker: INGEST reads `predictions`, `labels` and `life
 reads `observations`.
 
 Rule of the file: an agent gets one fetched batch at a time and passes it to `Hub.deliver`; it does
-nothing else. Faust runs the consumer group (assignor, rebalances, heartbeats) and the loop that
-calls the agents. The transport (`transport.py`) is ours, because Faust's own unpacks records one by
-one and drops some at a rebalance. Offsets and state are ours, because Faust commits by rules that
-lose or repeat records, and its tables cannot join, window and publish in one transaction.
+nothing else. Faust runs the loop that calls the agents, and orders what happens at a rebalance; the
+consumer group itself (assignor, heartbeats) is run by aiokafka's coordinator. The transport
+(`transport.py`) is ours, because Faust's own unpacks records one by one and drops some at a
+rebalance. Offsets and state are ours, because Faust commits by rules that lose or repeat records,
+and its tables cannot join, window and publish in one transaction.
 """
 
 from __future__ import annotations

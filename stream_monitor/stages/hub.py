@@ -2,9 +2,10 @@
 Between a driver and the stages: epochs, the order of opening, progress.
 
 Rule of the file (the safety law): a batch is applied only if it has the current epoch and starts
-where the last one ended; otherwise its partition is opened again. The interface has four calls
-(`open next position flush`). A stage knows nothing of Faust, and a driver knows nothing of
-statistics. Why this makes results exactly-once is at the head of the package (`__init__.py`).
+where the last one ended; otherwise its partition is opened again. A driver calls a stage with
+`start open next position flush` (`Stage`). A stage sees the consumer through `Source`, and writes
+with producers of its own. A stage knows nothing of Faust, and a driver knows nothing of statistics.
+Why this makes results exactly-once is at the head of the package (`__init__.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,14 @@
 """
 Faust's consumer, changed so that it delivers record batches and leaves offsets alone.
 
+aiokafka's coordinator runs the consumer group: joining, heartbeats, and the assignor that is
+configured here. Faust decides the order of things: at a rebalance or at the end it stops the flow,
+flushes (`wait_empty`) and opens (`perform_seek`), and between them it runs the agents.
+
+aiokafka's coordinator runs the consumer group: joining, heartbeats, and the assignor that is
+configured here. Faust decides the order of things: at a rebalance or at the end it stops the flow,
+flushes (`wait_empty`) and opens (`perform_seek`), and between them it runs the agents.
+
 Rule of the file: every override gives its reason. Faust tracks, acknowledges, commits and seeks by
 rules that lose or repeat records. With `acks=False` topics and these overrides it only moves
 messages. Private methods are pinned by the version of faust-streaming and by
@@ -61,7 +69,8 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
 class Thread(driver.AIOKafkaConsumerThread):
     """
     Faust's consumer thread without a thread: the consumer runs on the main loop, which saves 1 to
-    1.5 µs per row.
+    1.5 µs per row. So `start`, `stop`, `call_thread` and `cast_thread` do here what Faust's own do
+    in the thread.
     """
 
     wait_for_shutdown = False
@@ -100,6 +109,7 @@ class Thread(driver.AIOKafkaConsumerThread):
         await self._default_start()
 
     async def stop(self) -> None:
+        """Stop the consumer. It may take ten seconds to leave the group, if the broker is away."""
         if self._started.is_set() and not self._stopped.is_set():
             self._stopped.set()
             with suppress(Exception):
@@ -128,6 +138,7 @@ class Thread(driver.AIOKafkaConsumerThread):
             await self.consumer.on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        """End the process if this fails; `fatal` says why."""
         with fatal("cannot take partitions"):
             await self.consumer.on_partitions_assigned(assigned, generation_id)
 
@@ -171,6 +182,7 @@ class Consumer(driver.Consumer):
         self._read_offset = Forgetful()
 
     def _new_consumer_thread(self) -> Thread:
+        """Faust's own would start a thread."""
         return Thread(self, loop=self.loop, beacon=self.beacon)
 
     def verify_event_path(self, now: float, tp: Any) -> None:
