@@ -188,7 +188,7 @@ class Chaos:
             for code, s in ended
             if code or s > TERM_LIMIT_S
         ]
-        self._say("folding observations anew")
+        self._say("folding observations again")
         for topic in ("predictions", "labels"):
             self.problems += [
                 f"{topic}/{p}: {end - at} records would be read again"

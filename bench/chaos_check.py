@@ -2,7 +2,7 @@
 Two independent readers of what a chaos run left behind.
 
 Rule of the file: one compares what the workers showed on /metrics with the oracle of the input; the
-other folds `observations` anew, from its beginning up to the committed position, and compares the
+other folds `observations` again, from its beginning up to the committed position, and compares the
 alerts it finds with those on the topic. Every difference is a line of text; no difference, no line.
 """
 
@@ -143,7 +143,7 @@ def fold(
     bootstrap: str, file: Path, group: str, prefix: str = ""
 ) -> tuple[dict[int, Shard], dict[int, list[str]], list[str]]:
     """
-    Fold `observations` anew, up to the committed position.
+    Fold `observations` again, up to the committed position.
 
     Returns
     -------

@@ -49,7 +49,7 @@ default, and is reached in minutes.
 STALL_S = 60
 GROWTH_MAX, JUDGED_MINUTES = 0.05, 10
 DESCRIPTORS_MORE = 3
-"""A scrape, or a connection that is made anew, may be open just then."""
+"""A scrape, or a connection that is made again, may be open just then."""
 DISK_FREE_MIN = 10 << 30
 RECORDS, DEAD_LETTERS = "stream_monitor_records_total", "stream_monitor_dead_letters_total"
 SERIES = re.compile(r"^([a-z_]+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)

@@ -133,7 +133,9 @@ async def configuration(patient: Patient) -> list[Finding]:
         f"{patient.settings.core.hash}"
     )
     detail += "".join(
-        f"; in partition {p} began anew {note.anew}" for p, note in notes.items() if note.anew
+        f"; in partition {p} these parts restarted: {note.anew}"
+        for p, note in notes.items()
+        if note.anew
     )
     if len(by_hash) == 1 or patient.now_ms - newest_ms <= ROLLOUT_MS:
         return [*found, Finding("configuration", "ok", detail)]

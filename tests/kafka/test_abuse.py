@@ -96,7 +96,7 @@ def test_a_transaction_that_hangs_shows_as_lag_until_its_timeout_and_nothing_is_
 
 def test_settings_of_a_source_that_brokers_apply_and_partitions_that_come_later(site: Site) -> None:
     """
-    Records that the broker compresses anew and stamps with its own time, one of 6 MB, and a topic
+    Records that the broker compresses again and stamps with its own time, one of 6 MB, and a topic
     that grows while it is read.
     """
     make(

@@ -1,5 +1,5 @@
 """
-Sources that change under the worker: topics made anew, records that retention took before they were
+Sources that change under the worker: topics made again, records that retention took before they were
 read.
 """
 

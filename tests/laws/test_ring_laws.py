@@ -39,7 +39,7 @@ def pairs(ring: Ring, ids: np.ndarray) -> set[tuple[int, int]]:
 @given(STEPS, st.sampled_from([8, 16, 64]), st.sampled_from([0, 2, 100]))
 def test_find_is_a_search_through_all_living_rows(steps, capacity, few):
     before = module.CAPACITY_MIN, module.FEW
-    # small, so that places are used again and the index is made anew
+    # small, so that places are used again and the index is made again
     module.CAPACITY_MIN, module.FEW = (
         capacity,
         few,

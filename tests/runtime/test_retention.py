@@ -42,7 +42,7 @@ async def fold(stage: EvaluateStage, kafka: FakeKafka, until: int) -> None:
     ("metadata", "first_wanted"), [("id", 10), ("old", 0), ("id failed=13:1", 10), ("", 10)]
 )
 async def test_ingest_ends_with_the_way_out_and_commits_nothing(metadata, first_wanted):
-    """`old`: the topic was made anew since, and all of the new one is wanted."""
+    """`old`: the topic was made again since, and all of the new one is wanted."""
     kafka = kafka_with(30)
     kafka.offsets[SOURCE] = 10, metadata
     kafka.delete_before(SOURCE, 15)
