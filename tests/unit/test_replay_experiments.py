@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +20,7 @@ from stream_monitor.cli import cli
 
 Row = dict[str, Any]
 T0 = 1_760_000_000_000
+ROOT = Path(__file__).parents[2]
 STARTED: Row = {
     "model": "m",
     "experiment": "x-1",
@@ -192,3 +195,32 @@ def test_without_an_experiment_there_is_none_in_the_summary(tmp_path):
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table(200)))
     done = CliRunner().invoke(cli, ["replay", str(tmp_path / "t.jsonl"), "--json"])
     assert "experiments" not in json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "verdict"), [("ab", 6_200, "promote"), ("canary", 3_000, "rollback")]
+)
+def test_the_experiments_of_the_docs_end_as_they_say(tmp_path, name, rows, verdict):
+    """Of the first days, which decide."""
+    program = ROOT / "examples" / "experiment_data.py"
+    subprocess.run([sys.executable, program, tmp_path], check=True, timeout=120)
+    table = (tmp_path / f"{name}.csv").read_text().splitlines(keepends=True)
+    (tmp_path / f"{name}.csv").write_text("".join(table[: rows + 1]))
+    files = [str(tmp_path / each) for each in (f"{name}.csv", f"{name}.json", "v")]
+    done = CliRunner().invoke(
+        cli, ["replay", files[0], "--experiment", files[1], "--verdicts", files[2]]
+    )
+    assert done.exit_code == 0, done.output
+    (found,) = [json.loads(line) for line in Path(files[2]).read_text().splitlines()]
+    assert found["verdict"] == verdict
+    page = (ROOT / "docs" / "experiments.md").read_text()
+    event = json.loads((tmp_path / f"{name}.json").read_text())
+    if name == "ab":
+        shown = re.search(r"^```json\n(.*?)```", page, re.DOTALL | re.MULTILINE)
+        assert shown is not None
+        assert json.loads(shown[1]) == event
+    else:
+        race = found["evidence"]["failures"]
+        assert f"of {sum(race['first'])} units with a failed call, {race['first'][1]} had" in page
+        assert f"evidence {race['e']:.1f}, 400 needed" in page
+        assert f"the canary had served {found['units']['canary']} users" in page
