@@ -1,8 +1,8 @@
 """
 Baseline profiles: what the input looked like when the model was built, or in its first rows.
 
-Rule of the file: a profile is immutable and is named by the hash of what it says; two with the same
-content are the same baseline.
+Rule of the file: a profile is immutable. Its id is the hash of its content, so two profiles with
+the same content are the same baseline.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def numeric_profile(
 
 def fences_of(q1: float, q3: float, low: float, high: float, fence: float) -> tuple[float, float]:
     """
-    Tukey's fences; where the quartiles are one value, the least and the greatest value.
+    Tukey's fences; if both quartiles are one value, the least and the greatest value.
 
     >>> fences_of(1.0, 3.0, 0.0, 9.0, 1.5), fences_of(0.0, 0.0, 0.0, 9.0, 1.5)
     ((-2.0, 6.0), (0.0, 9.0))
@@ -216,12 +216,12 @@ def encode_profile(profile: Profile) -> bytes:
 
 def decode_profile(data: bytes) -> Profile:
     """
-    The profile of its JSON.
+    Read a profile from its JSON.
 
     Raises
     ------
     StateError
-        It is no profile, of another schema, or one that cannot be compared with.
+        It is not a profile, or has another schema, or nothing can be compared with it.
     """
     try:
         profile = msgspec.json.decode(data, type=Profile)
@@ -243,7 +243,7 @@ def decode_profile(data: bytes) -> Profile:
 
 
 def _fault(feature: FeatureProfile) -> str:
-    """What makes a feature of a profile useless as a baseline; empty when nothing does."""
+    """Why a feature of a profile is useless as a baseline; empty if it is not."""
     edges, counts = feature.edges, feature.counts
     if len(edges) > EDGES_LIMIT or any(low >= high for low, high in pairwise(edges)):
         return f"edges must ascend, and be at most {EDGES_LIMIT}"

@@ -1,9 +1,9 @@
 """
-What the shard says of itself: limits that were reached, labels that nobody takes.
+Alerts of a shard about itself: limits that were reached, and labels that match no prediction.
 
-Rule of the file: one alert a limit, however many things lie beyond it; it ends an hour (log time)
-after the last of them. Labels that met no prediction for half an hour are judged in cohorts; a
-label may come before its prediction, so earlier nothing is sure.
+Rule of the file: one alert for each limit, however many things are beyond it; it ends an hour (log
+time) after the last of them. Labels that met no prediction for half an hour are judged in cohorts.
+A label may come before its prediction, so nothing is sure earlier.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stream_monitor.times import DAY_MS, HOUR_MS, MINUTE_MS
 from stream_monitor.verdicts import AlertKey, Level, Span, Verdict
 
 LIMITS = ("models", "versions", "features", "segments", "pending")
-"""Those of which it is counted what lies beyond."""
+"""Limits for which the things beyond them are counted."""
 UNHEARD_MS = 2 * HOUR_MS
 PATIENCE_MS = 30 * MINUTE_MS
 UNMET_SHARE, LABELS_MIN = 0.5, 50
@@ -32,7 +32,7 @@ UNMET_SHARE, LABELS_MIN = 0.5, 50
 
 
 def hits(registry: Registry, join: Join) -> Counter[str]:
-    """Things beyond a limit since the beginning, by the limit."""
+    """By limit: how many things were beyond it so far."""
     found = Counter(registry.state.hits)
     found["pending"] = int(join.state.evicted.sum()) + join.state.lost
     for version in registry.versions:
@@ -43,7 +43,8 @@ def hits(registry: Registry, join: Join) -> Counter[str]:
 
 def evictions(join: Join, log_ms: int) -> str:
     """
-    What was lost since the store of predictions and labels is full, and how late labels may be.
+    Rows that were lost because the store of predictions and labels is full, and how late labels may
+    be.
     """
     reach_ms = join.reach_ms(log_ms)
     late = (
@@ -132,7 +133,7 @@ class Cohort(msgspec.Struct):
 
     labels: int = 0
     unmet: int = 0
-    """Those that met no prediction."""
+    """Labels that met no prediction."""
     complete_ms: int = 0
     """Log time at which there were enough."""
 
@@ -146,9 +147,9 @@ class Bounds(msgspec.Struct):
     seen: int = 0
     """Sequence number of the labels up to which they were looked at."""
     counted: dict[tuple[int, int], Cohort] = {}
-    """By model code and source partition: the labels until there are enough."""
+    """By model code and source partition: labels of a cohort that is not complete yet."""
     shares: dict[int, dict[int, Cohort]] = {}
-    """By model code, by source partition: the last complete cohort."""
+    """By model code, then source partition: the last complete cohort."""
 
     def judge(
         self, partition: int, partitions: int, registry: Registry, join: Join, log_ms: int
@@ -194,8 +195,8 @@ class Bounds(msgspec.Struct):
 
     def _count(self, registry: Registry, join: Join, log_ms: int) -> None:
         """
-        Labels that came of age since the last look, in cohorts of at least `LABELS_MIN` a source
-        partition.
+        Add labels that had time to meet their prediction since the last look, in cohorts of at
+        least `LABELS_MIN` for each source partition.
         """
         self.seen, found = join.matured(self.seen, log_ms, patience(registry))
         for model, partition, labels, unmet in found:

@@ -1,9 +1,8 @@
 """
 Which classes a model has, which of them is the positive one, and whether there are two or more.
 
-Rule of the file: what is counted of each class decides, and only that: the same labelled rows give
-the same decision in whatever order they came, and it is revised as more come. Nothing is decided
-for ever.
+Rule of the file: only the counts of each class decide. So the same labelled rows give the same
+decision, in whatever order they came, and it is revised as more rows come.
 """
 
 from __future__ import annotations
@@ -29,7 +28,9 @@ NEGATIVE_NUMBERS = ("0", "-1")
 ESTABLISHED_SHARE, ESTABLISHED_ROWS, ESTABLISHED_RIGHT = 0.01, 3, 10
 LABELS, ANSWERS, RIGHT, SCORED, SCORES, SCORED_ANSWERS, SCORES_OF_ANSWERS = range(7)
 MEAN_DIGITS = 9
-"""Mean scores are compared so far, so that the order in which they were added does not matter."""
+"""
+Digits of mean scores that are compared, so that the order in which they were added does not matter.
+"""
 
 
 class Classes(dict[str, int]):
@@ -46,7 +47,7 @@ class Reading(NamedTuple):
     """
     How the classes of a model are read.
 
-    Codes are -1 and names empty where they are not known.
+    A code is -1, and a name empty, if it is not known.
     """
 
     task: ClassTask
@@ -90,7 +91,7 @@ class Counted:
         Codes of classes, and the classes of class scores.
     task : {"auto", "binary", "multiclass"}
     positive_class : str
-        Of the configuration; empty for none.
+        The configured one; empty if there is none.
     """
 
     def __init__(
@@ -177,15 +178,15 @@ class Counted:
         return list(dict.fromkeys([*first, *named[:1], *scored, *zero[:1], *there]))[:2]
 
     def _scored_only(self, main: list[str]) -> list[str]:
-        """Classes of class scores, where there are more than two."""
+        """Classes that have class scores, if there are more than two."""
         return (
             [n for n in self.score_classes if n not in main] if len(self.score_classes) > 2 else []
         )
 
     def _established(self, name: str, counts: Float) -> bool:
         """
-        A third class makes a model multiclass when the model scores it, has answered it rightly, or
-        when it is no longer rare.
+        Whether a third class makes the model multiclass: the model scores it, has answered it
+        rightly, or it is not rare any more.
         """
         if name in self.score_classes and len(self.score_classes) > 2:
             return True
@@ -202,10 +203,10 @@ class Counted:
 
     def _positive(self, main: list[str], there: list[str], counts: Float) -> tuple[str, Source]:
         """
-        As configured, by name, by score or the rarer.
+        The positive class: the configured one, or by name, by score, or the rarer one.
 
-        Answers say what a score is of; labels say it only where nothing is answered, since a model
-        may be wrong.
+        Answers show which class a score belongs to. Labels show it only if there are no answers,
+        because a model may be wrong.
         """
         if self.positive_class:
             return (

@@ -1,9 +1,10 @@
 """
 A monitor that raises is switched off, and everything else goes on.
 
-Rule of the file: off for one model version from that position of the log on. A fold of the same log
-by the same software and configuration switches it off at the same place; another one tries it
-again. Running out of memory and being told to stop are no defects of a monitor.
+Rule of the file: it is off for one model version, from that position of the log on. The same
+software and configuration switch it off at the same place of the same log; another version or
+configuration tries it again. Running out of memory and a request to stop are not defects of a
+monitor.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Monitor = Literal[
     "patterns",
     "history",
 ]
-"""What can be off, each by itself."""
+"""Monitors that can be switched off, each by itself."""
 MONITORS: tuple[Monitor, ...] = get_args(Monitor)
 P = ParamSpec("P")
 Judge = Callable[[Verdict], None]
@@ -40,10 +41,10 @@ class Containment(msgspec.Struct):
     """The monitors of one model version that are off, and why."""
 
     software: str = __version__
-    """That has tried them."""
+    """The software and configuration that tried them."""
     off: dict[str, str] = {}
     tried: dict[str, str] = {}
-    """What was off, and is tried again: why it was, or nothing when it has worked since."""
+    """Monitors that were off and are tried again: the reason, or empty once it has worked."""
 
     def run(
         self, monitor: Monitor, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs
@@ -103,7 +104,10 @@ class Containment(msgspec.Struct):
         )
 
     def go_on(self, *, again: bool) -> None:
-        """After a restart, another software or configuration (`again`) tries what is off again."""
+        """
+        After a restart, try again what is off, if the software or configuration is another
+        (`again`).
+        """
         if again or self.software != __version__:
             self.tried |= self.off
             self.off, self.software = {}, __version__

@@ -1,8 +1,8 @@
 """
-What is judged: a model version, by which settings, against which baseline.
+What is judged: a model version, with its settings and its baseline.
 
-Rule of the file: values alone. Functions that make verdicts take a context in place of the version
-that owns it, so that nothing which they use is hidden.
+Rule of the file: values only. Functions that make verdicts get a context instead of the version, so
+everything that they use is visible.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Context(NamedTuple):
     version: str
     settings: ModelSettings
     baseline_id: str = ""
-    """Empty as long as there is no baseline."""
+    """Id of the baseline; empty if there is none yet."""
 
     def key(self, kind: Kind, subject: str, detector: str, segment: str = "") -> AlertKey:
         """
-        What an alert of this model version is about.
+        Key of an alert of this model version.
 
         >>> Context("fraud", "3", ModelSettings()).key("freshness", "labels", "silence").title
         'fraud 3'

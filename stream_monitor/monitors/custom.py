@@ -2,9 +2,9 @@
 Metrics that users defined: a counter, gauge, histogram or summary over one field, labelled by
 segments.
 
-Rule of the file: numbers count as they are, booleans as 0 or 1, a text counts as 1 (so that a
-counter over a text counts its rows); what is missing counts nowhere. A counter never goes back:
-negative values are left out.
+Rule of the file: numbers count as they are, booleans as 0 or 1, and a text as 1, so a counter over
+a text counts its rows. Missing values are not counted. A counter never falls: negative values are
+left out.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Custom:
 
     @staticmethod
     def _labelled(metric: CustomMetric, rows: Rows) -> Iterator[tuple[tuple[str, ...], Any]]:
-        """Rows by the values of the metric's labels; an empty value where a row has none."""
+        """Rows by the values of the metric's labels; a value is empty if a row has none."""
         if not metric.labels:
             yield (), slice(None)
             return
@@ -133,7 +133,7 @@ class Custom:
             yield texts, np.flatnonzero(inverse.ravel() == i)
 
     def samples(self, names: tuple[str, str]) -> Iterator[AnySample]:
-        """What is shown; `names` are model and version."""
+        """The samples of all metrics; `names` are model and version."""
         for name, metric in self.defined.items():
             full = custom_metric(name, metric).name
             for labels, series in self.state[name].series.items():
@@ -156,9 +156,9 @@ class Custom:
 
     def load(self, state: Mapping[str, Metric], changes: Changes) -> None:
         """
-        Go on from the state of a snapshot; metrics of other definitions begin anew.
+        Go on from the state of a snapshot; metrics with another definition begin again.
 
-        Of more series than the limit the first ones stay.
+        Of more series than the limit, the first ones stay.
         """
         for name, metric in self.state.items():
             if name not in state:

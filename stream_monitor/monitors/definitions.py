@@ -1,9 +1,9 @@
 """
 Which settings decide what a monitor has counted, by part of its state.
 
-Rule of the file: a part of the state is named, and goes on after a restart only where the settings
-beside its name are what they were; else it begins anew, and says so. A setting that is in no
-definition is read at each judgement, so that it counts from the restart on.
+Rule of the file: a part of the state has a name, and goes on after a restart only if the settings
+beside its name are the same. Otherwise it begins again, and this is reported. A setting that is in
+no definition is read at each judgement, so it counts from the restart on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stream_monitor.windows.names import last_n
 Definition = dict[str, Any]
 """Values by key of the configuration."""
 Definitions = dict[str, dict[str, Definition]]
-"""By part of the state, and by name within it (the name is empty where there is only one)."""
+"""By part of the state, then by name within it; the name is empty if there is only one."""
 ALWAYS = ("feature",)
 """Parts that are there without a definition too: none is an empty one."""
 
@@ -86,8 +86,8 @@ def _baseline(settings: ModelSettings, limits: Limits) -> Definition:
 
 def type_of(rule: Feature) -> str:
     """
-    As what a feature is learnt: the values of one that is unique are not told apart, unless they
-    are numbers.
+    The type as which a feature is learnt. Values of a unique one are not counted one by one, unless
+    they are numbers.
     """
     return "text" if rule.unique and rule.type == "category" else rule.type
 
@@ -114,8 +114,8 @@ def _custom(metric: CustomMetric) -> Definition:
 
 class Changes:
     """
-    What differs between the definitions of a snapshot and those of now; and what began anew because
-    of it.
+    Differences between the definitions of a snapshot and the present ones, and the parts that began
+    again because of them.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ class Changes:
     def __init__(self, before: Mapping[str, Mapping[str, Definition]], now: Definitions) -> None:
         self.before, self.now = before, now
         self.anew: list[str] = []
-        """What began anew, for people."""
+        """The parts that began again, as a text for people."""
 
     def keys(self, part: str, name: str = "") -> list[str]:
         """Keys of the definition of a part that is there before and now, and differs in them."""

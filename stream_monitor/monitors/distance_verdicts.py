@@ -1,8 +1,8 @@
 """
 The thresholds that the configuration sets on the distances of a window to the baseline.
 
-Rule of the file: a distance is a severity for people. It raises an alert only where the
-configuration gives a threshold, and only where two samples of one law would hardly be so far apart.
+Rule of the file: a distance is a severity for people. It raises an alert only if the configuration
+has a threshold, and only if two samples of one distribution would hardly be so far apart.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def by_chance(expected: float, actual: float, bins: int) -> float:
 
 def distance_verdicts(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[Verdict]:
     """
-    Verdicts of the thresholds on distances of the steady window, where the configuration has any.
+    Verdicts of the configured thresholds on distances of the steady window.
     """
     if inputs.profile is None or not context.settings.drift.thresholds:
         return

@@ -2,8 +2,9 @@
 How far is a feature's window from its baseline? Sizes for people, on counts of the same bins or
 categories.
 
-Rule of the file: a distance is right within the error that is stated in docs/monitors.md, or
-absent. What is not told apart (free text) has none, and neither has a window of few rows.
+Rule of the file: a distance is right within the error that docs/monitors.md states, or it is
+absent. Free text has none, because its values are not counted one by one; nor has a window of few
+rows.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def distances(
     profile: FeatureProfile, now: Windowed, only: Container[str] | None = None
 ) -> dict[str, float]:
     """
-    Distances of one feature's window to its baseline, by method (all, or some); empty where there
-    is too little to compare.
+    Distances of one feature's window to its baseline, by method (all, or some); empty if there are
+    too few rows to compare.
     """
     if now.counts.sum() < SUPPORT_MIN or not now.expected.sum() or len(now.expected) < 2:
         return {}

@@ -1,8 +1,8 @@
 """
 Has something changed? Detectors on the rows themselves.
 
-Rule of the file: a detector gets finite, standardised values in log order and says where it fired;
-a firing that is confirmed opens an episode, which lasts until the signal is back.
+Rule of the file: a detector gets finite, standardised values in the order of the log, and says
+where it fired. A firing that is confirmed opens an episode, which lasts until the signal is back.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Candidate(Struct, array_like=True):
     before: float
     rows: int = 0
     total: float = 0.0
-    """Of the values as the detectors get them."""
+    """Statistics of the values as detectors get them."""
     raw_total: float = 0.0
 
 
@@ -99,7 +99,7 @@ class Usual(Struct):
 
 
 class SignalState(Struct):
-    """What values have made of a signal; mappings are by detector."""
+    """The state of a signal; mappings are by detector."""
 
     home: float | None
     """The usual level in the units of the values; None: the mean of all values outside episodes."""
@@ -116,7 +116,7 @@ class SignalForm(Struct):
 
     state: SignalState
     detectors: dict[str, dict[str, Any]]
-    """As each of them gives its own."""
+    """State of each detector, in its own form."""
 
 
 class Signal:
@@ -150,9 +150,9 @@ class Signal:
 
     def update(self, values: Float, times_ms: NDArray[np.int64]) -> bool:
         """
-        Feed standardised values; whether an episode began, went on or ended.
+        Feed standardised values; returns whether an episode began, went on or ended.
 
-        Detectors get them cut, people are told what they are.
+        Detectors get values that are cut, and alerts have the values as they are.
         """
         moved = False
         cut = values if self.state.binary else np.clip(values, -CLIP_SD, CLIP_SD)
@@ -170,7 +170,7 @@ class Signal:
         return moved
 
     def _count(self, method: str, cut: Float) -> None:
-        """Values at the usual level, where the baseline does not say what that is."""
+        """Values at the usual level, if the baseline does not say what that is."""
         if self.state.home is None and len(cut):
             self.state.usual[method].rows += len(cut)
             self.state.usual[method].total += float(cut.sum())
@@ -266,7 +266,7 @@ class Signal:
         return True
 
     def _least(self, before: float, rows: int) -> float:
-        """What the mean of so many values must have moved."""
+        """How far the mean of so many values must have moved."""
         if self.state.binary:
             share = min(max(before, 1 / rows), 1 - 1 / rows)
             return max(CHANGE_MIN_ERRORS, CONFIRM_Z * float(np.sqrt(share * (1 - share) / rows)))
@@ -274,8 +274,8 @@ class Signal:
 
     def threshold(self, method: str) -> float | None:
         """
-        What the score of a method is held against: its setting; None for a method whose score is no
-        such statistic.
+        The setting that the score of a method is compared with; None if its score is not such a
+        statistic.
         """
         return self.methods[method].get("threshold", METHODS[method].parameters.get("threshold"))
 
@@ -306,9 +306,10 @@ class Signal:
 
     def load(self, saved: SignalForm, changes: Changes) -> dict[str, list[str]]:
         """
-        Go on from a snapshot; the detectors that begin anew, with the parameters that differ.
+        Go on from a snapshot; returns the detectors that begin again, with the parameters that
+        differ.
 
-        The episode that such a one has found goes on, since it is the values that end it.
+        An episode that such a detector has found goes on, because the values end it.
         """
         state, before = self.state, saved.state
         state.rows, state.binary, state.home = before.rows, before.binary, before.home

@@ -43,12 +43,12 @@ class Episode(msgspec.Struct, array_like=True):
     after: float = 0.0
     """The level to which it went, of values as the detector gets them."""
     shown: float = 0.0
-    """The same, or the level to which it came back, of values as they are."""
+    """The level before, or the level to which it came back, of values that are not cut."""
     back: float = 0.0
     """Evidence that the signal is back."""
     back_rows: int = 0
     back_total: float = 0.0
-    """Values, as they are, since that evidence began."""
+    """Values that are not cut, since that evidence began."""
 
     def begin(self, row: int, time_ms: int, *, before: float, after: float, shown: float) -> None:
         """The signal left its level."""
@@ -62,21 +62,21 @@ class Episode(msgspec.Struct, array_like=True):
         self.go_on(row, time_ms, after=after, shown=shown)
 
     def go_on(self, row: int, time_ms: int, *, after: float, shown: float) -> None:
-        """It went on to another level."""
+        """Whether the signal went on to another level."""
         self.last_row, self.last_ms, self.after, self.shown = row, time_ms, after, shown
         self.firings += 1
         self.back, self.back_rows, self.back_total = 0.0, 0, 0.0
 
     def follow(self, cut: Float, values: Float, *, binary: bool) -> int:
         """
-        Take values until the signal is back, which ends the episode; how many were taken.
+        Read values until the signal is back, which ends the episode; returns how many were read.
 
         Parameters
         ----------
         cut, values : (n,) float64
-            As the detector gets them, and as they are.
+            Values as the detector gets them, and not cut.
         binary : bool
-            They are 0 and 1; else their standard deviation is about 1.
+            Whether values are 0 and 1; otherwise their standard deviation is about 1.
         """
         if not len(cut):
             return 0
@@ -97,8 +97,8 @@ class Episode(msgspec.Struct, array_like=True):
 
     def _evidence(self, cut: Float, *, binary: bool) -> Float:
         """
-        Of each value, the logarithm of how much likelier it is at the level before than half-way to
-        the one after.
+        For each value, the logarithm of how much likelier it is at the level before than half-way
+        to the level after.
         """
         halfway = (self.before + self.after) / 2
         if not binary:

@@ -1,7 +1,7 @@
 """
-What a model version tells the world: samples for Prometheus, and its part of `summary.json`.
+What a model version shows: samples for Prometheus, and its part of `summary.json`.
 
-Rule of the file: it only reads. Whatever is undefined is left out.
+Rule of the file: it only reads. Undefined values are left out.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def _coverage(
     version: Version, window: str, start_ms: int, end_ms: int, labels: int
 ) -> float | None:
     """
-    Labelled share of the predictions between the window's bounds; of `last_N` between those of the
-    panes around them, where both counts have the same.
+    Share of the predictions between the window's bounds that have a label. For `last_N` the bounds
+    are those of the panes around them, where both counts have the same rows.
     """
     windows = version.performance.windows
     if not labels or windows is None:

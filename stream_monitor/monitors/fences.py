@@ -21,7 +21,7 @@ BLOCKS = 10
 
 
 class Quartiles(msgspec.Struct):
-    """Of the values of each feature, (features, 1)."""
+    """Fences of each feature, (features, 1)."""
 
     q1: Float
     q3: Float
@@ -32,13 +32,13 @@ class Quartiles(msgspec.Struct):
 
 
 class Trailing(msgspec.Struct):
-    """What the newest values of the features are."""
+    """The newest values of the features."""
 
     quartiles: Quartiles
     values: Float
     """A ring, (features, rows)."""
     seen: int = 0
-    """Rows, since the beginning."""
+    """Rows so far."""
 
 
 class Fences:
@@ -54,7 +54,7 @@ class Fences:
     """
 
     state: Trailing | None = None
-    """What rows have changed; nothing, while fences are those of a baseline."""
+    """The state that rows change; None while fences are those of a baseline."""
 
     def __init__(self, profiles: list[FeatureProfile], fence: float) -> None:
         self.fence = fence
@@ -72,8 +72,8 @@ class Fences:
 
     def bounds(self, x: Float) -> tuple[Float, Float]:  # noqa: ARG002 - those of a trailing window depend on the rows
         """
-        Low and high fence of (features, n) values in log order: (features, 1), or (features, n)
-        where they move.
+        Low and high fences of (features, n) values in the order of the log: (features, 1), or
+        (features, n) if they move.
         """
         return self._around(self.quartiles)
 
@@ -89,7 +89,7 @@ class Fences:
         """
 
     def load(self, state: Trailing) -> None:
-        """Go on from the state of a snapshot, where there are as many features and rows."""
+        """Go on from the state of a snapshot, if it has as many features and rows."""
 
 
 class TrailingFences(Fences):

@@ -22,7 +22,7 @@ Counts = tuple[int, int, int]
 
 
 class Period(NamedTuple):
-    """A minute or an hour of log time, and what was counted in it."""
+    """The counts of a minute or an hour of log time."""
 
     start_ms: int
     end_ms: int
@@ -40,21 +40,21 @@ class Last(msgspec.Struct):
 
 
 class History(msgspec.Struct):
-    """What one model version has told of its past."""
+    """The records of history of one model version."""
 
     told: dict[int, Last] = msgspec.field(
         default_factory=lambda: {width: Last() for width in WIDTHS_MS}
     )
-    """By width of a record, ms."""
+    """By width of a record, ms: the record that is open."""
 
     def ended(self, totals: Counts, log_ms: int) -> Iterator[Period]:
         """
-        The minutes and hours that ended since, where something was counted in them.
+        The minutes and hours that ended since the last call and have counts.
 
         Parameters
         ----------
         totals : (predictions, errors, labels)
-            Since the beginning.
+            Totals so far.
         log_ms : int
         """
         for width, told in self.told.items():

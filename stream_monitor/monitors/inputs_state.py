@@ -1,9 +1,9 @@
 """
 The statistics of features in a snapshot.
 
-Rule of the file: sums lie in one matrix, and are found again by the name of their feature. What was
-counted in another way is not taken over. So what is stored (`InputsForm`) and what has it
-(`Inputs`) are two things.
+Rule of the file: sums are in one matrix, and are found again by the name of their feature. What was
+counted in another way is not restored. So the stored form (`InputsForm`) and the object (`Inputs`)
+are two classes.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class InputsForm(msgspec.Struct):
     extends: bool
     late: Late
     waiting: list[Rows]
-    """Those without a baseline."""
+    """Rows that wait for a baseline."""
     profile: bytes | None
     columns: dict[str, tuple[int, int]]
-    """Of each feature the first column in the sums, and how many it has."""
+    """By feature: its first column in the sums, and the number of its columns."""
     panes: Panes | None
     totals: Float | None
     fences: Trailing | None
@@ -65,16 +65,16 @@ def restore(
     inputs: Inputs, form: InputsForm, changed: Collection[str], *, fences_anew: bool
 ) -> None:
     """
-    Fill an object that has its baseline, or none, as the snapshot has.
+    Restore an object that has the baseline of the snapshot, or none if the snapshot has none.
 
     Parameters
     ----------
     inputs : Inputs
     form : InputsForm
     changed : set of str
-        Features that are counted in another way now, and begin anew.
+        Features that are counted in another way now, and begin again.
     fences_anew : bool
-        The fences that follow the rows do too.
+        Whether the fences that follow the rows begin again too.
     """
     inputs.rows, inputs.unknown, inputs.unknown_at = form.rows, form.unknown, form.unknown_at
     inputs.extends = form.extends

@@ -1,8 +1,8 @@
 """
 Labelled rows as numbers, ready to be counted: codes of classes, or the values of a regression.
 
-Rule of the file: pure functions of labelled predictions and of the classes of the version; a class
-that is new gets its code here, in the order of the rows.
+Rule of the file: pure functions of labelled predictions and of the classes of the version. A new
+class gets its code here, in the order of the rows.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from stream_monitor.stats.class_sums import BY_SCORE, NO_CLASS
 
 class Judged(NamedTuple):
     """
-    Labelled rows whose values are numbers: codes of classes (an answer may be NO_CLASS or
-    BY_SCORE), or the values of a regression, NaN where there is none.
+    Labelled rows as numbers: codes of classes (an answer may be NO_CLASS or BY_SCORE), or the
+    values of a regression, NaN if there is none.
     """
 
     time: Int
@@ -34,7 +34,7 @@ class Judged(NamedTuple):
     actual: Float
     score: Float
     previous: Float
-    """What the label was, where it is corrected."""
+    """The label before, if this row is a correction."""
     probabilities: Float
     """(n, classes), or (n, 0)."""
     segment: Int
@@ -106,7 +106,7 @@ def as_classes(pairs: Pairs, texts: list[str], classes: Classes, score_classes: 
 
 
 def number_errors(rows: Judged) -> Float:
-    """Absolute errors of a regression; NaN where there is none that is finite."""
+    """Absolute errors of a regression; NaN if there is none, or it is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         errors: Float = np.abs(rows.predicted - rows.actual)
     errors[~np.isfinite(errors)] = np.nan
@@ -115,13 +115,13 @@ def number_errors(rows: Judged) -> Float:
 
 def class_errors(rows: Judged, live: Reading | None) -> Float:
     """
-    0 where the answer is right and 1 where it is wrong; NaN where that is not known.
+    0 if the answer is right, 1 if it is wrong, NaN if it is not known.
 
     Parameters
     ----------
     rows : Judged
     live : Reading or None
-        By this reading a score alone is an answer, from 0.5 on that of the positive class.
+        By this reading a score without an answer counts as one: the positive class from 0.5 on.
     """
     wrong: Float = (rows.predicted != rows.actual).astype(np.float64)
     by_score = rows.predicted == BY_SCORE
@@ -134,7 +134,7 @@ def class_errors(rows: Judged, live: Reading | None) -> Float:
 
 
 def _codes(cells: Cells, texts: list[str], classes: Classes) -> Float:
-    """Class codes of cells, NO_CLASS where there is none."""
+    """Class codes of cells, NO_CLASS if there is none."""
     distinct, inverse = np.unique(np.ascontiguousarray(cells).view(np.uint64), return_inverse=True)
     codes = [
         NO_CLASS if (t := class_text(c, texts)) is None else classes[t]

@@ -1,10 +1,9 @@
 """
-Features that come first when the baseline has been learnt already: they are learnt from their own
-first rows.
+Features that first come after the baseline was learnt: they are learnt from their own first rows.
 
-Rule of the file: a feature begins with the first row that has a value of it, and is complete after
-`baseline.rows` rows from there, those without a value among them, so that how rows were cut does
-not matter.
+Rule of the file: a feature begins with the first row that has a value of it, and is complete
+`baseline.rows` rows later, whether these have a value or not. So it does not matter how rows were
+cut.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from stream_monitor.state import Packed
 
 
 class LateForm(msgspec.Struct):
-    """The bytes of rows on their way to a baseline."""
+    """Late features in a snapshot."""
 
     rows: int
     cells: dict[str, Cells]
@@ -39,16 +38,16 @@ class LateForm(msgspec.Struct):
 
 class Late(Packed[LateForm]):
     """
-    The rows of features on their way to a baseline.
+    The rows of late features.
 
     Parameters
     ----------
     rows : int
-        Of each feature. 8 bytes a row, and its texts.
+        Rows that each feature is learnt from. A row takes 8 bytes, and its text.
 
     Notes
     -----
-    Rows come in pieces, which a snapshot has in one.
+    Rows come in pieces; in a snapshot they are one.
     """
 
     Form = LateForm
@@ -67,7 +66,7 @@ class Late(Packed[LateForm]):
         room: int,
     ) -> tuple[int, list[str]]:
         """
-        Take rows in up to the one that makes a feature complete.
+        Add rows, up to the one that makes a feature complete.
 
         Parameters
         ----------
@@ -76,14 +75,14 @@ class Late(Packed[LateForm]):
         place : mapping of name to int
             Features that may wait, and their columns.
         numeric : set of str
-            Those that begin with a number, not with a text.
+            Features that begin with a number, not with a text.
         room : int
-            So many features may begin.
+            Number of features that may still begin.
 
         Returns
         -------
         rows : int
-            How many were taken in.
+            Number of rows that were added.
         complete : list of str
         """
         n = cells.shape[1]
@@ -138,7 +137,7 @@ class Late(Packed[LateForm]):
 
 
 def _first(cells: Cells, numeric: bool) -> int:
-    """The first row with a value; their number, where there is none."""
+    """The first row with a value; the number of rows if there is none."""
     tag = tags(cells)
     value = tag == -1 if numeric else (tag == -1) | (tag == TEXT) | (tag == BOOL)
     return int(value.argmax()) if value.any() else len(cells)

@@ -14,8 +14,7 @@ labelled rows, and the errors of first labels for the detectors.
 1. While `kind` is open, pairs wait: `performance_kind` says from at most 100 of them whether labels
    are classes or numbers. With a configured `task` nothing waits.
 2. `_strides` cuts the rows where a stride is full, a fifth of the smallest `last_N`. At these
-places
-   of the log, wherever chunks end, thresholds are looked at and the trend may close a block.
+   places of the log, wherever chunks end, thresholds are looked at and the trend may close a block.
 3. The windows count everything. Classes get codes in the order in which they appear; which of them
    is the positive one is read from the counts at each look and may change (`classes`). So nothing
    that is counted depends on it.
