@@ -1,11 +1,11 @@
 """
 Are calls as fast as they were, and do they fail no more often? Recent calls against the first ones.
 
-Rule of the file: shares of calls. Slow is what is beyond a multiple of what 95 % of the first calls
-took, so by construction at most 5 % of calls are slow; failed is what the model server says. An
-alert needs a share that matters and lies beyond its limit by `LOOK_Z` standard errors, since it is
-looked at every second; it lasts until the share of the newest calls is within the limit, and not by
-chance.
+Rule of the file: shares of calls are judged. A call is slow if it took longer than a multiple of
+what 95 % of the first calls took, so at first at most 5 % of calls are slow. A call has failed if
+the model server says so. An alert needs a share that matters and is beyond its limit by `LOOK_Z`
+standard errors, because it is looked at every second. It lasts until the share of the newest calls
+is within the limit, and not by chance.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def no_latencies() -> Float:
 
 
 class FirstCalls(msgspec.Struct):
-    """What the first calls of a model version were like."""
+    """The first calls of a model version, as a baseline."""
 
     latency: Float = msgspec.field(default_factory=no_latencies)
     """Histogram of the first latencies, on the bins of `stats.quantiles`."""
@@ -120,11 +120,11 @@ def verdicts(
 
 def _judged(panes: Panes, end_ms: int, part: slice, limit: float) -> Found | None:
     """
-    The window that says most of the share of calls in the columns `part`; None where there are too
-    few calls.
+    The window that is clearest about the share of calls in the columns `part`; None if there are
+    too few calls.
 
-    The share is too great when it is so, and not by chance, in the newest calls or in more of them,
-    and it is not over; it is over when it is so in the newest.
+    The share is too great if it is so, and not by chance, in the newest calls or in more of them,
+    and is not over. It is over if it is over in the newest calls.
     """
     windows = [panes.newest(least, end_ms, DAY_MS) for least in (CALLS_MIN, NEWEST, STEADY, MANY)]
     counts = [(float(sums[part].sum()), float(sums.sum())) for sums, _, _ in windows]

@@ -1,9 +1,10 @@
 """
-Where the sums of each feature are in a vector of sums, and how a feature is read from there.
+The place of the sums of each feature in one vector, and how a feature is read from there.
 
-Rule of the file: a baseline and the configured rules decide the layout, and it never changes. A
-feature has OFFSET columns of its own and then one for each bin or category; the last column of the
-vector counts all rows.
+Rule of the file: a baseline and the configured rules decide the layout, and it never changes.
+Numeric features come first, then categories. Each has OFFSET columns of counts and moments
+(`windowed.py`), then one for each bin or category. The last column of the vector counts all rows.
+Why it is one vector is at the head of `inputs.py`.
 """
 
 from __future__ import annotations
@@ -42,17 +43,17 @@ class Layout:
     ----------
     profile : Profile
     rules : mapping of name to Feature
-        What is configured of features: `min`, `max` and `categories` are used.
+        Configured features; `min`, `max` and `categories` are used.
     """
 
     def __init__(self, profile: Profile, rules: Mapping[str, Feature]) -> None:
         self.profile, self.rules = profile, rules
         self.numeric = [n for n, f in profile.features.items() if f.type == "numeric"]
         self.category = [n for n, f in profile.features.items() if f.type == "category"]
-        found = [profile.features[n] for n in self.numeric]
-        self.mean = np.array([f.mean for f in found], np.float64)
-        self.sd = np.array([unit_of(f) for f in found], np.float64)
-        self.edges = [np.array([*f.edges, np.inf]) for f in found]
+        numeric = [profile.features[n] for n in self.numeric]
+        self.mean = np.array([f.mean for f in numeric], np.float64)
+        self.sd = np.array([unit_of(f) for f in numeric], np.float64)
+        self.edges = [np.array([*f.edges, np.inf]) for f in numeric]
         of_numeric = [rules.get(n) for n in self.numeric]
         self.minimum = np.array(
             [r.min if r and r.min is not None else -np.inf for r in of_numeric], np.float64
@@ -62,14 +63,14 @@ class Layout:
         )
         self.bounded = bool(np.isfinite(self.minimum).any() or np.isfinite(self.maximum).any())
         self.categories = {n: self._categories(n, profile.features[n]) for n in self.category}
-        widths = [OFFSET + len(f.edges) + 2 for f in found] + [
+        widths = [OFFSET + len(f.edges) + 2 for f in numeric] + [
             OFFSET + len(self.categories[n]) + 1 for n in self.category
         ]
         ends = [0, *np.cumsum(widths, dtype=np.int64).tolist()]
         self.start: dict[str, int] = dict(zip(self.numeric + self.category, ends[:-1], strict=True))
-        self.at: Int = np.array(ends[: len(found)], np.int64)
+        self.at: Int = np.array(ends[: len(numeric)], np.int64)
         tails = [
-            (0, min(1, last), max(last - 1, 0), last) for f in found for last in [len(f.edges)]
+            (0, min(1, last), max(last - 1, 0), last) for f in numeric for last in [len(f.edges)]
         ]
         self.tails: Int = (
             self.at[:, None] + OFFSET + np.array(tails, np.int64).reshape(-1, len(TAILS))
@@ -78,7 +79,7 @@ class Layout:
         self.width = ends[-1] + 1
         self.bare = frozenset(n for n, f in profile.features.items() if not f.count)
         """
-        Features of which the baseline has no value: they are learnt as soon as there are some.
+        Features without a value in the baseline; they are learnt as soon as there are values.
         """
 
     def _categories(self, name: str, profile: FeatureProfile) -> dict[str, int]:
@@ -161,7 +162,7 @@ class Layout:
         )
 
     def columns(self) -> dict[str, tuple[int, int]]:
-        """By feature: where its columns are in the vector of sums, and how many."""
+        """By feature: its first column in the vector of sums, and the number of its columns."""
         starts = [*self.start.values(), self.width - 1]  # a baseline may have no features
         return {
             name: (at, end - at)

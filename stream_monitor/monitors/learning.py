@@ -1,8 +1,8 @@
 """
-What the first rows say of each feature: the baseline that is learnt from them.
+The baseline that is learnt from the first rows.
 
-Rule of the file: a pure function of the rows, the settings and the limits; how the rows were cut
-into chunks does not matter.
+Rule of the file: a pure function of the rows, the settings and the limits. It does not matter how
+the rows were cut into chunks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stream_monitor.monitors.rows import Rows, column_named
 from stream_monitor.settings import OTHER, Limits, ModelSettings
 
 Names = Callable[[str], str | None]
-"""Name of the feature of a column; None where it is not looked at."""
+"""Name of the feature of a column; None if the column is none."""
 
 
 def learn_features(
@@ -41,19 +41,19 @@ def learn_features(
     Parameters
     ----------
     chunks : list of Rows
-        In log order.
+        In the order of the log.
     names : callable
     settings : ModelSettings
-        `features` says of what type a feature is; a feature that is configured has a profile even
-        where no row has it.
+        `features` has the types of features. A configured feature has a profile even if no row has
+        it.
     limits : Limits
         `features` and `categories`.
 
     Returns
     -------
     dict of name to FeatureProfile
-        In the order of the first rows that have them; one that no row has is not among them.
-        O(cells log rows).
+        In the order of the first rows that have them; without features that no row has. O(cells log
+        rows).
     """
     found: dict[str, int] = {n: -1 for n in settings.features if names(f"features.{n}") == n}
     rows_before = 0

@@ -1,10 +1,10 @@
 """
-How right a model was at its best: what its accuracy, or the error of a regression, is compared with
-when nobody set a threshold.
+The best level of a model: its accuracy, or the error of a regression, is compared with it if nobody
+set a threshold.
 
-Rule of the file: the level comes from the profile that was built with labels, else from the first
-labelled rows, and few of them, so that a slow fall is not learnt as the level. Later blocks of rows
-replace it when they are better beyond doubt, never when they are worse.
+Rule of the file: the level comes from a baseline that was built with labels, otherwise from the
+first labelled rows. These are few, so that a slow fall is not learnt as the level. Later blocks of
+rows replace it if they are better beyond doubt, never if they are worse.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from stream_monitor.arrays import Float
 
 ROWS_MAX = 1_000
-"""Rows of a block; fewer where `baseline.rows` is less."""
+"""Rows of a block; fewer if `baseline.rows` is less."""
 MARGIN, MARGIN_ERROR = 0.05, 0.2
 """
 A fall of the accuracy by less than this, and a rise of the mean absolute error by less than this
@@ -48,7 +48,7 @@ class Loss(NamedTuple):
     @classmethod
     def of_metrics(cls, found: Mapping[str, float], rows: float) -> Loss | None:
         """
-        The loss that metrics tell of; None where they tell none.
+        The loss in the metrics of a baseline; None if they have none.
 
         >>> (
         ...     Loss.of_metrics({"mae": 3.0, "rmse": 5.0}, 10),
@@ -89,7 +89,7 @@ class Level(msgspec.Struct):
     block: int
     loss: Loss | None = None
     built: bool = False
-    """It is that of a profile."""
+    """Whether the level comes from a baseline."""
     now: Float = msgspec.field(default_factory=lambda: np.empty(0))
     """Losses since the last block."""
 

@@ -29,13 +29,13 @@ DAYS_MAX, DAYS_MIN = 28, 7
 PATTERN_ROWS_MIN = 30
 """Rows of an hour that is judged."""
 SD = 1
-"""Place of the standard deviation in what is watched of an hour."""
+"""Place of the standard deviation among the measures of an hour."""
 IQR_SD = 1.349
 """Interquartile range of a normal distribution in its standard deviations."""
 
 
 class Pattern(NamedTuple):
-    """What is watched of a feature's hour, and the uncertainty that sampling alone gives each."""
+    """The measures of an hour of a feature, and the uncertainty of each from sampling alone."""
 
     values: tuple[float, float, float, float]
     """Mean, standard deviation, missing share, outlier share."""
@@ -69,11 +69,11 @@ def pattern(
 
 def usual(past: Float) -> tuple[Float, Float]:
     """
-    What is usual at an hour of day, and how much it varies.
+    The usual value at an hour of day, and how much it varies.
 
     The spread is the greater of two robust estimates of a standard deviation: from the quartiles,
-    and from all values but the least and the greatest. Quartiles alone are often equal where an
-    hour has few different outcomes, as a rare flag has, and then any other one is far away.
+    and from all values except the least and the greatest. Quartiles alone are often equal if an
+    hour has few different outcomes, as a rare flag has; then any other value would be far away.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ def _ratio_z(found: Pattern, past: Float) -> float:
     """
     Robust z of the logarithm of a standard deviation.
 
-    Where the hour itself has none, its value alone says how unlike it is. Where an earlier hour had
-    none there is no ratio, and 0 is returned: in hours of few rows the standard deviation of a rare
-    flag is 0 or not by chance, and what it is by then says nothing.
+    If the hour itself has no spread, its value alone decides. If an earlier hour had none, there is
+    no ratio, and 0 is returned: in hours of few rows the standard deviation of a rare flag is 0, or
+    not, by chance.
     """
     sd = found.values[SD]
     if past.min() <= 0:
@@ -124,13 +124,13 @@ class Patterns(msgspec.Struct):
     next_ms: int = 0
     """Start of the first hour that was not judged yet."""
     history: dict[str, list[list[tuple[float, ...]]]] = {}
-    """By feature and hour of day: what was watched of the hours of earlier days."""
+    """By feature and hour of day: the measures of the hours of earlier days."""
     z: dict[str, float] = {}
     """The greatest |z| of the last judged hour."""
     running: dict[str, int] = {}
     """Hours in a row beyond the limit."""
     count: dict[str, int] = {}
-    """Anomalous patterns since the beginning."""
+    """Number of anomalous patterns so far."""
 
     def judge(self, feature: str, hour_ms: int, found: Pattern, settings: Anomalies) -> bool:
         """
@@ -161,8 +161,8 @@ class Patterns(msgspec.Struct):
 
 def hours_to_judge(next_ms: int, first_ms: int, watermark_ms: int) -> Iterator[int]:
     """
-    Starts of the hours that are over since the last one that was judged; of a long gap only the
-    last day's.
+    Starts of the hours that ended since the last one that was judged; after a long gap, only those
+        of the last day.
     """
     end = watermark_ms // HOUR_MS * HOUR_MS
     start = max(next_ms, first_ms // HOUR_MS * HOUR_MS, end - HOURS * HOUR_MS)
@@ -199,7 +199,7 @@ def hour_verdicts(
 def _is_judged(
     name: str, hour_ms: int, now: Windowed, known: Patterns, settings: ModelSettings
 ) -> bool:
-    """Judge a feature's hour; False where there are too few rows, or too few earlier days."""
+    """Judge an hour of a feature; False if there are too few rows, or too few earlier days."""
     present = now.rows - now.missing
     if now.mean is None or now.sd is None or present < PATTERN_ROWS_MIN:
         return False

@@ -1,8 +1,8 @@
 """
-Whether labels are classes or numbers, where the configuration leaves it open.
+Whether labels are classes or numbers, if the configuration leaves it open.
 
-Rule of the file: rows are looked at one by one, in the order in which they were completed, so that
-how they were cut does not matter.
+Rule of the file: rows are looked at one by one, in the order in which they were completed. So it
+does not matter how they were cut.
 """
 
 from __future__ import annotations
@@ -32,24 +32,26 @@ def decided_kind(
     waiting: Iterable[tuple[Pairs, list[str]]], least: int, *, scored: bool
 ) -> tuple[Kind, bool] | None:
     """
-    What labels are.
+    Decide whether labels are classes or numbers.
 
     They are classes as soon as a row without fractions has a score, or two names occurred and no
-    number, and numbers as soon as 10 rows had fractions. Else the first 100 labelled rows decide. A
+    number. They are numbers as soon as 10 rows had fractions. Otherwise the first 100 labelled rows
+    decide. A
     few texts among numbers, or numbers beside 0 and 1 (or -1 and 1), decide nothing.
 
     Parameters
     ----------
     waiting : pairs and their texts
     least : int
-        Rows by which it is to be decided.
+        Number of rows after which it must be decided.
     scored : bool
-        There are class scores.
+        Whether there are class scores.
 
     Returns
     -------
     None or (kind, bool)
-        Whether they are classes only as far as they are 0 and 1; None: more rows are needed.
+        The flag: they count as classes only because nearly all are 0 or 1. None: more rows are
+        needed.
     """
     n = names = fractions = 0
     pairs_of_classes = {"0": 0, "-1": 0}
@@ -87,7 +89,7 @@ def decided_kind(
 
 def numbers_of(cells: Cells, texts: list[str]) -> Float:
     """
-    Cells as numbers, those in texts too; NaN where there is none.
+    Cells as numbers, also numbers in texts; NaN if there is none.
 
     >>> numbers_of(np.array([2.0, np.nan]), []).tolist()
     [2.0, nan]

@@ -1,9 +1,9 @@
 """
-The performance of a model version in a snapshot, and what of it goes on under other settings.
+The performance of a model version in a snapshot, and which parts go on under other settings.
 
-Rule of the file: rows that wait for labels and counters always go on. Windows go on where labels
-are still of the same kind, classes or numbers. Because each part goes on under a condition of its
-own, what is stored (`PerformanceForm`) and what has it (`Performance`) are two things.
+Rule of the file: rows that wait for labels, and counters, always go on. Windows go on if labels are
+still of the same kind, classes or numbers. Because each part has its own condition, the stored form
+(`PerformanceForm`) and the object (`Performance`) are two classes.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def load_performance(
     anew: bool,
 ) -> bool:
     """
-    Go on from the state of a snapshot; whether the windows of labelled rows do.
+    Go on from the state of a snapshot; returns whether the windows of labelled rows go on.
 
-    Another `positive_class`, or another task of classes, is another reading of the same sums.
-    Numbers that are classes now, and classes that are numbers, begin anew. Columns of class
-    scores stay, since rows that wait for labels have them, and counters do.
+    Another `positive_class`, or another task of classes, is another reading of the same sums. If
+    numbers are classes now, or the reverse, windows begin again. Columns of class scores stay,
+    because rows that wait for labels have them, and counters stay.
     """
     trend = performance.trend
     performance.score_classes.update(form.score_classes)

@@ -1,8 +1,8 @@
 """
-What windows of labelled rows amount to: thresholds, the level of accuracy, and what is odd about
-labels, answers and scores.
+Verdicts on windows of labelled rows: thresholds, the level of accuracy, and labels, answers and
+scores that contradict each other.
 
-Rule of the file: it reads windows and says what is so; nothing here changes them.
+Rule of the file: it reads windows and never changes them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NEED_POSITIVE = (
 
 
 def newest_rows(settings: ModelSettings) -> str:
-    """The first window of rows that is configured, else the first window."""
+    """The first configured window of rows, otherwise the first window."""
     return next((w for w in settings.windows if last_n(w) is not None), settings.windows[0])
 
 
@@ -250,8 +250,8 @@ def unexpected_verdict(
     settings: ModelSettings, windows: PerformanceWindows, key: AlertKey
 ) -> Iterator[Verdict]:
     """
-    Classes beyond the two of a binary model, and labels or answers of a regression that are no
-    numbers.
+    Verdict on classes beyond the two of a binary model, and on labels or answers of a regression
+    that are not numbers.
     """
     window = newest_rows(settings)
     found, rows, span = windows.unexpected(window)
@@ -285,7 +285,7 @@ def unexpected_verdict(
 
 
 class Change(msgspec.Struct):
-    """What was said, and is not so any more."""
+    """A statement that is not true any more."""
 
     pairs: int
     """Labelled rows when it changed."""
@@ -296,8 +296,7 @@ class Change(msgspec.Struct):
 
 class Told(msgspec.Struct):
     """
-    What was said of the task and of the positive class, so that a change is an event that a person
-    sees.
+    The task and the positive class as they were reported, so that people are told of a change.
     """
 
     task: str = ""
@@ -312,7 +311,7 @@ class Told(msgspec.Struct):
         pairs: int,
         thresholds: Mapping[str, Threshold],
     ) -> None:
-        """Compare with what was said; the first MIN_LABELS rows only say it."""
+        """Compare with what was reported; the first MIN_LABELS rows are only reported."""
         positive = reading.positive if reading is not None and reading.task == "binary" else ""
         concerned = any(metric in NEED_POSITIVE for metric in thresholds)
         if pairs >= MIN_LABELS and task and self.task and task != self.task:

@@ -1,10 +1,10 @@
 """
 Labelled rows of one population (a model version, or a slice of it) in windows, and their metrics.
 
-Rule of the file: `last_N` is exact (the N rows with the greatest event time, then id hash); a time
-window is made of panes of sums and ends at the label frontier, the greatest event time that has a
-label; `all` is the sum of everything since the beginning. A correction amends all three. What is
-undefined is absent.
+Rule of the file: `last_N` is exact (the N rows with the greatest event time, then id hash). A time
+window consists of panes of sums and ends at the label frontier, the greatest event time that has a
+label. `all` is the sum of everything so far. A correction amends all three. Undefined metrics are
+absent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PANE_MS = 10_000
 ALL = "all"
 """Name of the window of all labelled rows."""
 SCORED_CLASSES_MAX = 4
-"""Class scores that a binary model may have; of further ones there are no time windows."""
+"""Class scores of a binary model that have time windows; further ones have none."""
 
 
 class Layout(msgspec.Struct):
@@ -42,10 +42,10 @@ class Layout(msgspec.Struct):
 
 
 class WindowsState(msgspec.Struct):
-    """What labelled rows have made of windows."""
+    """The state of windows of labelled rows."""
 
     layout: Layout | None
-    """Of the sums; None for a regression."""
+    """Layout of the sums; None for a regression."""
     slim: bool
     top: TopN
     panes: Panes
@@ -92,7 +92,7 @@ class PerformanceWindows:
     # ---- rows in
 
     def add(self, rows: Judged) -> None:
-        """Take labelled rows in, first labels and corrections; O(rows)."""
+        """Add labelled rows, first labels and corrections. O(rows)."""
         oldest = int(rows.time.min())
         self.state.first_ms = min(self.state.first_ms, oldest) if self.state.frontier_ms else oldest
         self.state.frontier_ms = max(self.state.frontier_ms, int(rows.time.max()))
@@ -221,7 +221,7 @@ class PerformanceWindows:
 
     def everything(self) -> tuple[dict[str, float], Span]:
         """
-        Metrics of all labelled rows since the beginning; exact where `last_N` still has them all.
+        Metrics of all labelled rows so far; exact if `last_N` still has all of them.
         """
         n = int(self.state.total[0])
         if not n:
@@ -300,8 +300,8 @@ class PerformanceWindows:
 
     def as_regression(self, values: Float) -> PerformanceWindows:
         """
-        The same rows as those of a regression, by the number that each class stands for: those of
-        `last_N`, of which the panes begin anew.
+        The same windows as those of a regression, with the number that each class stands for. They
+        have the rows of `last_N`, and new panes of these.
         """
         windows, rows = (
             PerformanceWindows(None, self.state.top.n, slim=self.state.slim),
@@ -337,5 +337,5 @@ def _sums_of(layout: Layout | None, *, slim: bool) -> ClassSums | RegressionSums
 
 
 def _span(times: Int) -> Span:
-    """From the first to the last of times in order; nothing where there are none."""
+    """Span from the first to the last of ordered times; empty if there are none."""
     return Span(int(times[0]), int(times[-1]), len(times)) if len(times) else Span(0, 0, 0)

@@ -1,8 +1,8 @@
 """
 Single values outside the fences, on the topic `anomalies`.
 
-Rule of the file: a sample, chosen by the row's place in its source, so that the same log gives the
-same records. Raw values only where `privacy.raw_values` allows.
+Rule of the file: a sample, chosen by the place of the row in its source, so the same log gives the
+same records. Raw values are written only if `privacy.raw_values` allows it.
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 LEAST = (1, 5, 25)
 """
-Rows of the windows that are judged, in `quality.min_rows`: the newest, where something new shows
-first; the steady one; and a long one, for what is only little beyond its limit.
+Rows of the windows that are judged, as multiples of `quality.min_rows`: the newest rows show
+something new first; then the steady window; a long window shows what is only a little beyond its
+limit.
 """
 STEADY = 1
 NAMES_SHOWN = 5
@@ -36,10 +37,10 @@ def recent(
 ) -> list[tuple[dict[str, Windowed], Span]]:
     """
     Every feature in the newest rows, in more of them and in many (`LEAST`), with the bounds of
-    these windows; none where even a day has too few rows.
+    these windows; none if even a day has too few rows.
 
-    A window has as few panes as hold its rows, so that neither a pane that has only begun nor rows
-    from before the change thin out what is new.
+    A window has as few panes as possible. So neither a pane that has only begun, nor rows from
+    before the change, hide what is new.
     """
     found: list[tuple[dict[str, Windowed], Span]] = []
     for times in LEAST:
@@ -109,8 +110,8 @@ def _verdicts(
     context: Context, name: str, windows: list[tuple[Windowed, Span]], profile: FeatureProfile
 ) -> Iterator[Verdict]:
     """
-    One verdict a rule and alert, on what is beyond its limit in one of the windows; otherwise on
-    what is not over yet.
+    One verdict for each rule and alert: on a share beyond its limit in one of the windows,
+    otherwise on a share that is not over yet.
     """
     key = context.key("data_quality", name, "threshold")
     found: dict[AlertKey, dict[str, list[tuple[Share, Span]]]] = {}
@@ -124,7 +125,7 @@ def _verdicts(
 
 
 class Judged(NamedTuple):
-    """A share of the window that says most, and what it amounts to."""
+    """A share in the window that is clearest, and its verdict."""
 
     share: Share
     span: Span

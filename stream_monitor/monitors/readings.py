@@ -1,8 +1,7 @@
 """
-What the sums of features say since the beginning: broken rules, values outside the fences,
-histograms.
+Counters from the sums of features so far: broken rules, values outside the fences, histograms.
 
-Rule of the file: it only reads, and what it says never goes down.
+Rule of the file: it only reads, and its numbers never fall.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """
-Which models and versions there are, within bounds.
+The models and versions of a shard, within limits.
 
-Rule of the file: who came first has a place; whatever comes beyond a limit goes to `__other__` and
-is counted. A configured model always has its place. Codes are given in the order of the log and
-never change. A version that nobody uses for `retire_after` retires: its series and its place go,
-its state stays for when it is used again. Of the retired as many are kept as may be active; beyond
-that the one silent for longest is forgotten but for its counters.
+Rule of the file: the first to come get the places; everything beyond a limit goes to `__other__`
+and is counted. A configured model always has a place. Codes are given in the order of the log and
+never change. A version without events for `retire_after` retires: its series and its place are
+free, and its state stays in case it is used again. As many retired versions are kept as may be
+active; beyond that, only the counters stay of the one that was silent for longest.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class RegistryState(msgspec.Struct):
     retired: dict[int, None] = {}
     """Codes of versions whose state is kept, in the order in which they retired."""
     used_ms: list[int] = []
-    """By version code: when a prediction or a label named it last."""
+    """By version code: log time of the last prediction or label that named it."""
     named_ms: list[int] = []
-    """By model code, likewise."""
+    """By model code: log time of the last prediction or label that named it."""
     living: dict[int, None] = {}
     """Codes of models that are named or used."""
 
@@ -198,10 +198,9 @@ class Registry:
 
     def load(self, form: RegistryForm, texts: list[str], *, changed: bool) -> list[str]:
         """
-        Go on from a snapshot; what began anew.
+        Go on from a snapshot; returns the parts that began again.
 
-        `texts` is the dictionary of outcomes of the shard, `changed`: the configuration is another
-        one.
+        `texts` is the dictionary of outcomes of the shard; `changed` means another configuration.
         """
         self.state = state = form.state
         self._holding = {c for c in state.living if not self._has_place(state.model_names[c])}
@@ -216,7 +215,7 @@ class Registry:
         return anew
 
     def _definitions(self) -> dict[str, Definitions]:
-        """By model of the configuration, and under no name those of all others."""
+        """Settings by configured model; the empty name has those of all others."""
         of = {"": self.settings.defaults, **self.settings.models}
         return {name: definitions(model, self.settings.limits) for name, model in of.items()}
 

@@ -1,9 +1,9 @@
 """
-What the labelled rows of a window say: their metrics, exactly, and where answers, scores and labels
-do not fit together.
+Exact metrics of the labelled rows of a window, and whether answers, scores and labels contradict
+each other.
 
-Rule of the file: pure functions of the rows of a window `last_N` and of how classes are read. What
-is undefined is absent.
+Rule of the file: pure functions of the rows of a window `last_N` and of how classes are read.
+Undefined metrics are absent.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _area(counted: Counted, score: Float, codes: Int, shares: Float) -> float | 
 
 def class_losses(counted: Counted, shares: Float, actual: Int) -> tuple[Float, Float]:
     """
-    Log loss and Brier score of each row from its class scores, NaN where it has none.
+    Log loss and Brier score of each row from its class scores; NaN if it has none.
 
     Parameters
     ----------
@@ -102,9 +102,9 @@ def class_losses(counted: Counted, shares: Float, actual: Int) -> tuple[Float, F
 def contradicted(rows: TopRows, counted: Counted) -> tuple[int, int] | None:
     """
     Rows with a score of at least 0.5 and an answer, and how many of these answers are the other
-    class; None where these are not most of them, and where scores and answers go the same way.
+    class; None if these are not the majority, or if scores and answers agree.
 
-    Scores contradict answers when they are lower where the positive class is answered.
+    Scores contradict answers if they are lower in rows that answer the positive class.
     """
     reading = counted.reading()
     if reading.task != "binary" or reading.positive_code < 0:
@@ -186,7 +186,7 @@ def normalised(probabilities: Float) -> Float:
 
 
 def _shares(rows: TopRows) -> Float:
-    """Normalised class scores of the rows of `last_N`, (n, 0) where there are none."""
+    """Normalised class scores of the rows of `last_N`; (n, 0) if there are none."""
     columns = sorted((c for c in rows if c[0] == "p" and c[1:].isdigit()), key=lambda c: int(c[1:]))
     return (
         normalised(np.stack([rows[c] for c in columns], axis=1))

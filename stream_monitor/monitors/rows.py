@@ -1,7 +1,7 @@
 """
 Rows of one model version on their way into its monitors.
 
-Rule of the file: cells as they came, with the dictionary of their texts; nothing is judged here.
+Rule of the file: cells as they came, with the dictionary of their texts. Nothing is judged here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stream_monitor.events.cells import (
 )
 
 ORIGIN = np.dtype([("source", "<u2"), ("offset", "<i8")])
-"""Where a row came from: a number of the shard for the source partition, and the offset there."""
+"""Origin of a row: the number that the shard gave the source partition, and the offset there."""
 NO_ORIGIN = np.empty(0, ORIGIN)
 
 
@@ -34,7 +34,7 @@ class Rows(NamedTuple):
     """
     Rows of one model version: cells (columns, n) as they came, and the dictionary of their texts.
 
-    `origin` is there only where somebody asks for it.
+    `origin` is empty unless somebody asks for it.
     """
 
     columns: tuple[str, ...]
@@ -61,13 +61,13 @@ class Points(NamedTuple):
     values: Float
     fences: tuple[Float, Float]
     iqr: Float
-    """0 where the quartiles are one value, and the fences the least and the greatest."""
+    """0 if both quartiles are one value; the fences are then the least and the greatest value."""
     times_ms: Int
     origin: NDArray[np.void]
 
 
 def category_of(cell: float, texts: list[str]) -> str | None:
-    """The category a cell stands for; None when it is missing or no category at all."""
+    """The category of a cell; None if it is missing or not a category."""
     if not math.isnan(cell):
         return repr(int(cell)) if cell == int(cell) else repr(float(cell))
     one = np.array([cell])
@@ -111,7 +111,7 @@ def with_numbers(rows: Rows, column: str) -> Rows:
 
 
 def _number(cell: float, texts: list[str]) -> float:
-    """The number that a class is the name of; the cell, where it is none."""
+    """The number that a class is named by; the cell itself if there is none."""
     name = class_text(cell, texts) or ""
     try:
         number = float(name)
@@ -121,7 +121,7 @@ def _number(cell: float, texts: list[str]) -> float:
 
 
 def column_named(rows: Rows, names: Callable[[str], str | None], name: str) -> Cells:
-    """The column of a feature, absent cells where the rows do not have it."""
+    """The column of a feature; absent cells if the rows do not have it."""
     for i, column in enumerate(rows.columns):
         if names(column) == name:
             found: Cells = rows.cells[i]

@@ -1,10 +1,10 @@
 """
-Slices of a model's traffic: which of them a prediction belongs to, and how well the model does in
+Slices of the traffic of a model: the slices of each prediction, and how well the model does in
 each.
 
-Rule of the file: a slice is `name=value`, of a name under `segments` of the event or of a feature,
-cut into ranges where it is a number. A row carries one small number, the code of its combination of
-slices, through the join. Beyond `limits.segments` values are `__other__`.
+Rule of the file: a slice is `name=value`, from a name under `segments` of the event or from a
+feature, which is cut into ranges if it is a number. Through the join a row carries one small
+number, the code of its combination of slices. Values beyond `limits.segments` are `__other__`.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ class Segments:
     ----------
     defined : tuple of Segment
     limit : int
-        Values of a slice that are told apart.
+        Greatest number of values of a name; further ones are `__other__`.
     windows : callable
         Makes the windows of one slice.
 
     Notes
     -----
-    A slice takes the rows of its greatest `last_N` and its panes (about 300 bytes each); they are
-    made when its first label comes.
+    A slice needs the rows of its greatest `last_N`, and panes of about 300 bytes; both are made
+    when its first label comes.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Segments:
         return code
 
     def _values(self, d: int, columns: tuple[str, ...], cells: Cells, texts: list[str]) -> Int:
-        """Number of the slice of each row under one definition; NONE where it has no value."""
+        """Number of the slice of each row under one definition; NONE if it has no value."""
         name, cut = self.defined[d].name, self.defined[d].cut
         column = next(
             (columns.index(c) for c in (f"segments.{name}", f"features.{name}") if c in columns),
@@ -163,7 +163,7 @@ class Segments:
         return number
 
     def add(self, rows: Judged) -> None:
-        """Labelled rows, each to the windows of its slices."""
+        """Add labelled rows to the windows of their slices."""
         members = np.array(self.members, np.int64)[rows.segment]
         for d in range(len(self.defined)):
             for number in np.unique(members[:, d]).tolist():
@@ -216,18 +216,17 @@ class Segments:
         """
         Go on from a snapshot.
 
-        Slices of other definitions begin anew. Codes keep their place, since rows that wait for
-        labels have them: each stands for what is left of its combination. So the form has more
-        than a `Struct` could take over.
+        Slices with another definition begin again. Codes keep their place, because rows that wait
+        for labels have them; each code means what is left of its combination.
 
         Parameters
         ----------
         form : SegmentsForm
         restored : callable
-            Makes windows of their state.
+            Makes windows from their state.
         changes : Changes
         windows : bool
-            The windows go on; else only what the codes mean.
+            Whether the windows go on; otherwise only the meaning of codes does.
         """
         before = {name: k for k, name in enumerate(form.names)}
         goes_on = {
