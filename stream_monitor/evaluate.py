@@ -2,8 +2,9 @@
 EVALUATE: the log of one partition of `observations` in, verdicts and effects out.
 
 Rule of the file: the state is a fold of the log and nothing else. The same records give the same
-state, alerts and ids, whenever and wherever they are folded; no clock but log time
-(`windows/log_time.py`), no I/O. Read `Shard.fold` as the table of contents of the stage.
+state, alerts and ids, whenever and wherever they are folded. The only clock is log time
+(`windows/log_time.py`), and there is no I/O. `Shard.fold` reads as a table of contents of the
+stage.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ from stream_monitor.verdicts import Out, Verdict
 from stream_monitor.windows.log_time import CONFIRM_MS, LogTime
 
 TICK_MS = 1_000
-"""Log time between two rounds of expiry, freshness and judgement of what is due."""
+"""Log time between two rounds of expiry, freshness and judgement."""
 FRESH_MS, FRESH_MANY_MS, MANY = 50, 1_000, 20
 """
-Rows wait at most so long (log time) before they are reduced; longer when more than MANY versions
-are active, since a reduction has a fixed cost.
+Longest time that rows wait before they are reduced (log time). It is longer if more than MANY
+versions are active, because a reduction has a fixed cost.
 """
 
 
@@ -62,10 +63,9 @@ class Shard:
     baselines : mapping of "model/version" to bytes
         Published baseline profiles (JSON).
     partitions : int
-        How many `observations` has.
+        Number of partitions of `observations`.
     confirm_ms : int, ms
-        How long a jump of log time has to be confirmed by the log; 0 where the log is known to be
-        right.
+        How long the log must confirm a jump of log time; 0 if the log is known to be right.
 
     Notes
     -----
@@ -88,7 +88,7 @@ class Shard:
         self.changed_ms = 0
         """Log time at which the configuration changed last."""
         self.anew: list[str] = []
-        """What began anew by that change: `MODEL/VERSION: PART (KEYS)`."""
+        """Parts that began again because of that change: `MODEL/VERSION: PART (KEYS)`."""
         self.outcomes = Outcomes()
         self.join = Join(settings.limits.pending, settings.defaults.labels.max_delay_ms)
         self.registry = Registry(settings, dict(baselines or {}))
@@ -116,13 +116,13 @@ class Shard:
         self, record: bytes, appended_ms: int | None = None, arrivals: Arrivals | None = None
     ) -> None:
         """
-        Take one record of `observations`.
+        Fold one record of `observations`.
 
         Parameters
         ----------
         record : bytes
         appended_ms : int, ms
-            When the broker appended it. Without it the record is as old as its writer says.
+            When the broker appended it. Without it, the clock of its writer counts.
         arrivals : Arrivals, optional
             When each of its rows came, where rows that came one after the other are in one record,
             in that order.
@@ -250,8 +250,8 @@ class Shard:
 
     def restarted_detectors(self) -> list[str]:
         """
-        Detectors that began anew at the last restore, since their state is of another version of
-        River or cannot be read.
+        Detectors that restarted at the last restore, because their state is unreadable or from
+        another version of River.
         """
         return [
             f"{version.model}/{version.name} {subject} {method}"
@@ -320,7 +320,7 @@ class Shard:
         Parameters
         ----------
         known : container of str
-            Names of immutable parts that are stored already; their value is None.
+            Names of immutable parts that are stored already; their value in the result is None.
 
         Returns
         -------

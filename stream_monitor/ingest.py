@@ -92,7 +92,7 @@ class Ingest:
         self._chunks: list[Chunk] = []
         self.rows = 0
         self.newest_ms: dict[str, list[NDArray[np.int64]]] = {}
-        """By source: event times of all rows that were taken last, chunk by chunk."""
+        """By source: event times of all rows of the last call, chunk by chunk."""
 
     def take(
         self,
@@ -257,7 +257,7 @@ class _Buffer:
         return list(range(self.targets)) if EVERYWHERE in used else [int(t) for t in used]
 
     def records(self, target: int, flushed_ms: int, record_bytes: int) -> Iterator[bytes]:
-        """Records for one target; rows are cut where a record would grow too large."""
+        """Records for one target; a record that would grow too large is cut into several."""
         keep = np.flatnonzero((self.target_of == target) | (self.target_of == EVERYWHERE))
         widths = np.array([len(columns) for _, _, _, columns in self.groups], np.int64)[
             self.rows["group"][keep]

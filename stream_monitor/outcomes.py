@@ -1,5 +1,5 @@
 """
-What becomes of the rows of the log: which of them are new, and a count of how each ended.
+Which rows of the log are new, and counts of the outcome of every row.
 
 Rule of the file: a row counts once, however often a writer of the log repeats it, because the next
 expected offset of its source is part of the state. Every row has exactly one outcome.
@@ -33,7 +33,7 @@ class Outcomes(msgspec.Struct):
     """The next expected offset of each source, and counts of rows by outcome."""
 
     seen: dict[str, int] = {}
-    """By source, the offset of the first row that is not in the log yet."""
+    """By source: the next expected offset. Rows below it were seen before."""
     counts: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
     """Rows by kind (`KINDS`) and outcome (`OUTCOMES`)."""
     labels: Counter[str] = msgspec.field(default_factory=Counter)
@@ -65,7 +65,7 @@ class Outcomes(msgspec.Struct):
         """
         Give an event that is dated ahead of the log the time of the log, in place.
 
-        What is in the log has happened, so no clock of a producer may set how far time has come.
+        What is in the log has happened, so the clock of a producer must not put it into the future.
         """
         times = observations.rows["time"]
         ahead = times > now_ms + AHEAD_MS

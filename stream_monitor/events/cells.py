@@ -1,11 +1,10 @@
 """
-A cell is one float64 that is either a finite number or a NaN whose payload says what else it is.
+A cell is one float64: a finite number, or a NaN whose payload says what the value is.
 
-Rule of the file: every value of an event fits into eight bytes of a numeric matrix without losing
-its kind, so that columns of numbers, categories, missing and broken values travel and are folded
-together. Bits 32 to 47 of the NaN carry the tag, bits 0 to 31 its argument. IEEE 754 keeps payloads
-of quiet NaNs when they are copied; no arithmetic is done on a cell before `finite` or the tag was
-asked.
+Rule of the file: every value of an event fits into eight bytes of a numeric matrix and keeps its
+kind. So columns of numbers, categories, missing and broken values travel and are folded together.
+Bits 32 to 47 of the NaN carry the tag, bits 0 to 31 its argument. IEEE 754 keeps payloads of quiet
+NaNs when they are copied; no arithmetic is done on a cell before `finite` or the tag was asked.
 """
 
 from __future__ import annotations
@@ -141,7 +140,7 @@ def class_name(text: str) -> str:
     The one name of a class that tools spell in several ways.
 
     `true True TRUE 1.0 1.00` are `1`, and `false` likewise `0`; whole numbers lose a fraction of
-    zeros. All else stays as it is written: a code such as `01` or `1.10` is no number.
+    zeros. Everything else stays as it is written: a code such as `01` or `1.10` is not a number.
 
     Examples
     --------

@@ -1,9 +1,9 @@
 """
 Batches of JSON to columns.
 
-Rule of the file: a row is a pure function of its record. What was learnt of earlier events decides
-only how fast a record is read, never what comes of it (`tests/laws/test_decode_laws.py` compares
-every row with the one that `parse` makes alone).
+Rule of the file: a row is a pure function of its record. What was learnt from earlier events
+decides only how fast a record is read, never the result (`tests/laws/test_decode_laws.py` compares
+every row with that of `parse` alone).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ cannot keep us busy making structs.
 
 
 class Known(NamedTuple):
-    """What a struct stands for."""
+    """What belongs to a struct: its model, and the plan for its columns."""
 
     model: str | None
     plan: Plan
@@ -80,8 +80,7 @@ class Groups(dict[GroupKey, int]):
 
 class Decoder:
     """
-    Decodes the records of one input topic (`predictions` or `labels`), and learns what they look
-    like.
+    Decodes the records of one input topic (`predictions` or `labels`), and learns their shapes.
 
     Parameters
     ----------
@@ -189,7 +188,7 @@ class Decoder:
             self._news += shape is not None and shape.learn(event.fields)
 
     def _rebuild(self) -> None:
-        """Make the structs again from what is known now."""
+        """Make the structs again from the present shapes."""
         self._news, self._news_due = 0, min(self._news_due * 2 + NEWS_MIN, 1_000_000)
         known = self._structs(alone=False)
         if len(known) == 1 and self.kind == PREDICTION:

@@ -2,11 +2,11 @@
 The record of `observations`: packed columns of many events on their way to the evaluation of their
 models.
 
-Rule of the file: `unpack(pack(rows))` is the identity, and the bytes say which version they are of. Layout (little endian):
-magic b"SMO", version u8, length of head u32, head (msgpack), then the fixed columns and one block
-of cells for each layout, (columns, rows) each. A row of a prediction with 10 features and a score
-takes about 125 bytes before compression.
-"""  # noqa: E501
+Rule of the file: `unpack(pack(rows))` is the identity, and the bytes say which version they are of.
+Layout (little endian): magic b"SMO", version u8, length of head u32, head (msgpack), then the fixed
+columns and one block of cells for each layout, (columns, rows) each. A row of a prediction with 10
+features and a score takes about 125 bytes before compression.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Observations(NamedTuple):
 
 
 Arrivals = Mapping[str, tuple[int, NDArray[np.int64]]]
-"""By source: an offset, and when the records from there on came (ms)."""
+"""By source: an offset, and the arrival of the records from there on, ms."""
 
 
 def arrived(rows: NDArray[np.void], sources: list[str], arrivals: Arrivals) -> NDArray[np.int64]:
@@ -166,7 +166,8 @@ def unpack(value: bytes) -> Observations:
 
 def flushed(value: bytes | None) -> int | None:
     """
-    When a record was written, by the clock of its writer; None: it is none of this version.
+    When a record was written, by the clock of its writer; None if it is not a record of this
+    version.
 
     >>> flushed(pack(Head(17, [], [], [], [], [], 0), np.empty(0, ROW), [])), flushed(b"{}")
     (17, None)

@@ -1,9 +1,9 @@
 """
-One record, read with patience: either what it says, or exactly what is wrong with it.
+The thorough reader of one record: the row, or exactly what is wrong with the record.
 
-Rule of the file: a pure function of the record's bytes and its time. The fast path (`shapes`) may
-only accept what this one accepts, with the same result; whatever it does not fit comes here. About
-10 µs a record.
+Rule of the file: a pure function of the record's bytes and its time. The fast path (`shapes`)
+accepts only what this one accepts, with the same result; every other record comes here. About 10 µs
+a record.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _decode = msgspec.json.Decoder().decode
 _decode_time = msgspec.json.Decoder(datetime).decode
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 """
-A text, or one that never ends: that matches too, else each quote in it would be tried as a
-beginning, which takes hours in a megabyte.
+A text, also one that never ends. Otherwise each quote in it would be tried as a beginning, which
+takes hours for a megabyte.
 """
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -51,8 +51,7 @@ class _Named(msgspec.Struct):
 
 def model_of(value: bytes) -> str | None:
     """
-    The model that a record names which could not be used; None where it cannot be read or names
-    none.
+    The model that an unusable record names; None if it cannot be read or names none.
 
     >>> (
     ...     model_of(b'{"model": "m", "score": 7}'),

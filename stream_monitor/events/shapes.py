@@ -1,10 +1,10 @@
 """
-The fast path: msgspec structs made from what the events of each model were seen to look like.
+The fast path: msgspec structs that are made from the events of each model seen so far.
 
 Rule of the file: a shape is an optimisation. A struct accepts only events that `parse` accepts, and
-their rows are the same; everything else is refused here and read there. Structs refuse unknown
-keys, so nothing nested or new slips through. 1 µs an event of 10 numbers, and as much for its
-columns.
+their rows are the same; all other events are refused here and read there. Structs refuse unknown
+keys, so nothing nested or new passes unseen. An event of 10 numbers takes 1 µs, and its columns as
+much.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from stream_monitor.events.parse import EARLIEST_MS, ID_MAX, MODEL_MAX, TIMESTAM
 
 Scalar = None | bool | int | float | str
 COLUMNS_MAX = 2_000
-UNIT = "u"
-"""Of a column: its texts become hashes."""
 """A wider event is always read by `parse`."""
+UNIT = "u"
+"""Kind of a column whose texts become hashes."""
 SPARSE_MIN, SPARSE = 64, 4
 """More fields than this, and more than so many times those of an event: sparse."""
 _UNFIT = re.compile(rf'[\x00-\x1f"\\]|.{{{TEXT_MAX_CHARS + 1}}}', re.DOTALL)
@@ -47,7 +47,7 @@ _TYPES: dict[str, Any] = {"n": float, "s": str, "b": bool, "z": None}
 
 
 class Shape:
-    """What is known of the events of one model: the kinds of value of each field. It only grows."""
+    """The kinds of value of each field in the events of one model. It only grows."""
 
     __slots__ = ("_events", "_values", "fields")
 

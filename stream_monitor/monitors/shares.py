@@ -1,10 +1,10 @@
 """
-Shares of the rows of a window that are missing, broken or outliers, each beside the share that the
-baseline has and what may be more.
+Shares of the rows of a window that are missing, broken or outliers, each with the share of the
+baseline and the increase that is allowed.
 
-Rule of the file: pure functions of a `Windowed` feature and its baseline. A share is judged by the
-lower end of the interval of what it is beyond that of the baseline, so that few rows say little,
-and what the baseline itself has is no fault.
+Rule of the file: pure functions of a `Windowed` feature and its baseline. Only the increase over
+the baseline is judged, because what the baseline has is not a fault; and by the lower end of its
+interval, because few rows prove little.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Share(NamedTuple):
 
     @property
     def baseline(self) -> float:
-        """Share of the baseline, as it is told."""
+        """Share of the baseline, as alerts show it."""
         return (self.usual_part + self.of_rule) / self.usual_rows if self.usual_rows else 0.0
 
     @property
@@ -65,10 +65,10 @@ class Share(NamedTuple):
     @property
     def surplus(self) -> float:
         """
-        The lower end of an interval of what the share is more than that of the baseline.
+        The lower end of an interval of the increase over the baseline.
 
-        Both are samples: the interval is Newcombe's, of two Wilson intervals. What the baseline
-        does not have at all is no estimate, and has no error.
+        Both shares are of samples, so the interval is Newcombe's, of two Wilson intervals. A
+        baseline of 0 counts as exact.
 
         >>> [
         ...     round(Share("missing", "", 30, 100, *usual, 0.05).surplus, 2)
@@ -115,7 +115,7 @@ def _missing(
 def _broken(
     now: Windowed, profile: FeatureProfile, rule: Feature, margin: float
 ) -> Iterator[Share]:
-    """Values that are not what the feature holds, by what is wrong with them."""
+    """Values that the feature should not have, by what is wrong with them."""
     of_rules = against_rules(profile, rule)
     for what, part, usual, of_rule in (
         ("of the wrong type", now.wrong_type, profile.wrong_type, 0.0),
@@ -127,7 +127,7 @@ def _broken(
 
 
 def _outside(now: Windowed, profile: FeatureProfile, anomalies: Anomalies) -> Share | None:
-    """Outliers among the numbers of a numeric feature; None where there are no numbers."""
+    """Outliers among the numbers of a numeric feature; None if there are no numbers."""
     numbers, known = float(now.counts.sum()), profile.count
     if profile.type != "numeric" or not known or numbers <= 0:
         return None
@@ -137,7 +137,7 @@ def _outside(now: Windowed, profile: FeatureProfile, anomalies: Anomalies) -> Sh
 
 
 def against_rules(profile: FeatureProfile, rule: Feature) -> dict[str, float]:
-    """Rows of the baseline that break what is written down of a feature, by key."""
+    """Rows of the baseline that break the configured rules of a feature, by key."""
     low, high = (
         (-math.inf if rule.min is None else rule.min),
         (math.inf if rule.max is None else rule.max),

@@ -2,7 +2,7 @@
 The signals of a model version that have detectors: features, score and prediction, and errors.
 
 Rule of the file: a signal gets its detectors with its first values. All values are standardised:
-those of inputs by their baseline, the errors of a regression by the first of them.
+inputs by their baseline, the errors of a regression by the first errors.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Signals(dict[str, Signal]):
         self.fired: set[str] = set()
         """Signals with an episode that began, went on or ended and was not judged yet."""
         self.first_errors: Float = np.empty(0)
-        """Of a regression, until there are FIRST_ERRORS."""
+        """Errors of a regression, until there are FIRST_ERRORS."""
         self.error_scale: tuple[float, float] | None = None
         """Mean and standard deviation of the first errors of a regression."""
         self._ranked: tuple[Profile | None, frozenset[str]] = None, frozenset()

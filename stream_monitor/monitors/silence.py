@@ -15,14 +15,14 @@ from stream_monitor.times import DAY_MS
 
 MEAN_FACTOR = 15.0
 """
-Of events that come at random, a silence of so many times the mean one follows an event once in
-three million (e^-15).
+If events come at random, one in three million (e^-15) is followed by a silence of so many times the
+mean one.
 """
 MEAN_Z = 3.0
 """The mean of few silences may be greater by so many standard errors."""
 LONGEST_FACTOR = 2.0
 CALLS_MIN = 10
-"""After fewer predictions nothing is known of how often they come, and no silence is told."""
+"""Predictions before which no silence is reported, because their rate is not known."""
 DAYS = 28
 
 
@@ -45,7 +45,7 @@ class Silences(msgspec.Struct):
     now_ms: int = 0
     """How long it is silent, when that was looked at last."""
     days: dict[int, list[int]] = {}
-    """By day: its two longest silences in ms, longest first."""
+    """The two longest silences of each day in ms, longest first."""
 
     def heard(self, calls: int, log_ms: int) -> None:
         """Predictions came."""

@@ -2,7 +2,8 @@
 Sums of a chunk of rows by pane, one column for each thing that is counted of a feature.
 
 Rule of the file: rows are in the order of their panes, and are added to `sums`, which has a row for
-each pane of the chunk and the columns of a `Layout`.
+each pane of the chunk and the columns of a `Layout`. Each step is done for all features and panes
+at once.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ from stream_monitor.stats.binning import bins_of
 
 Z_MAX = 1e100
 PLACES = {NULL: MISSING, ABSENT: MISSING, NOT_FINITE: RANGE, TOO_BIG: RANGE, WRONG_TYPE: TYPE}
-"""Where cells are counted that stand for no category."""
+"""By tag: the column that counts cells which are not a category."""
 
 
 def standardised(layout: Layout, x: Cells) -> Float:
     """
-    Distances from the baseline's mean in its standard deviations; what would overflow is cut,
-    so that one huge value cannot spoil a window.
+    Distances from the mean of the baseline, in its standard deviations. Values are cut before
+    squares could overflow, so one huge value cannot spoil a window.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         z: Float = (x - layout.mean[:, None]) / layout.sd[:, None]
@@ -120,10 +121,9 @@ def add_categories(
     sums: Float,
 ) -> None:
     """
-    Add counts by category, missing and wrong values; as `add_numbers`.
+    Add counts by category, missing and wrong values; parameters are those of `add_numbers`.
 
-    `where` has the column of each feature in `cells`; the values of one that is not there are
-    missing.
+    `where` has the column of each feature in `cells`. All values of other features are missing.
     """
     lengths = np.diff(np.append(starts, cells.shape[1]))
     for name in layout.category:

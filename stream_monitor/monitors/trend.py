@@ -1,8 +1,8 @@
 """
 Does performance fall slowly? A straight line through its newest blocks of labelled rows.
 
-Rule of the file: the log alone cuts the blocks, so that the trend does not depend on how rows
-arrived. A trend that was found lasts until performance is back where it fell from.
+Rule of the file: the log alone cuts the blocks, so the trend does not depend on how rows arrived. A
+trend lasts until performance is back at the level from which it fell.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ TREND_ENDS = 3
 
 
 class Blocks(msgspec.Struct):
-    """What rows have made of a trend."""
+    """The state of a trend."""
 
     found: int = 0
-    """Falling trends found since the beginning."""
+    """Number of falling trends so far."""
     block: Float = msgspec.field(default_factory=lambda: np.zeros(4))
     """
     Sums of the labelled rows since the last block: rows and right ones, or rows, squared errors,
@@ -37,7 +37,7 @@ class Blocks(msgspec.Struct):
     """
     blocks: list[float] = []
     fell_from: float | None = None
-    """What a falling trend fell from, until it is back there."""
+    """The level from which a trend fell, until it is back there."""
 
 
 class Trend:
@@ -55,7 +55,7 @@ class Trend:
         self.state = Blocks()
 
     def begin_anew(self) -> None:
-        """Forget the blocks: they are of another metric. What was found stays counted."""
+        """Forget the blocks, because they are of another metric. The count of trends stays."""
         self.state = Blocks(self.state.found)
 
     @property
@@ -64,7 +64,7 @@ class Trend:
         return len(self.state.blocks) == self.anomalies.trend_windows
 
     def add_errors(self, errors: Float) -> None:
-        """Count answers, 0 where they are right."""
+        """Add errors of answers, 0 if they are right."""
         self.state.block[:2] += len(errors), int((errors == 0).sum())
 
     def add_numbers(self, errors: Float, labels: Float) -> None:
@@ -143,8 +143,8 @@ class Trend:
 
 def trend(values: list[float]) -> tuple[float, float]:
     """
-    What a straight line through at least three values rises from the first to the last (the
-    least-squares slope times their number less one), and its standard error.
+    The rise of a straight line through at least three values, from the first to the last, and its
+    standard error. It is the least-squares slope times their number less one.
 
     Examples
     --------

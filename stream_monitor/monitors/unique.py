@@ -1,8 +1,8 @@
 """
 Values that should occur once.
 
-Rule of the file: a value is repeated when it is among the last `MEMORY_ROWS` values of its feature;
-what lies further back is forgotten, so that memory is bounded.
+Rule of the file: a value is repeated if it is among the last `MEMORY_ROWS` values of its feature.
+Older values are forgotten, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Unique(Packed[UniqueForm]):
     def __init__(self) -> None:
         self.ring = Ring({}, rows_max=MEMORY_ROWS)
         self.repeated = 0
-        """Values that were there before, since the beginning."""
+        """Number of repeated values so far."""
 
     def add(self, cells: Cells, texts: list[str]) -> None:
-        """Take values in log order; missing ones are no values."""
+        """Add values in the order of the log; missing ones do not count."""
         tag = tags(cells)
         known = np.flatnonzero((tag != NULL) & (tag != ABSENT))
         if not len(known):

@@ -2,7 +2,7 @@
 One version of one model: all its monitors, and the order in which they get its rows.
 
 Rule of the file: rows and pairs wait in an inbox and are reduced together, at moments that the log
-alone decides; nothing else changes the state, so that a look at the gauges never shows in a result.
+alone decides. Nothing else changes the state, so reading gauges never changes a result.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Version:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing came since it was made."""
+        """Whether nothing came since it was made."""
         return not (self.volume.last_prediction_ms or self.volume.last_label_ms)
 
     def take(self, rows: Rows, log_ms: int) -> None:
@@ -277,7 +277,7 @@ class Version:
         self.outputs.add(with_numbers(rows, "prediction"))
 
     def _renumbered(self, values: Float) -> None:
-        """What were classes are numbers from here on: slices and errors follow."""
+        """Labels that seemed to be classes are numbers: slices and errors follow."""
         for _, windows in self.segments or ():
             windows.renumber(values)
         self.signals.begin_errors_anew()
@@ -293,7 +293,7 @@ class Version:
 
     @property
     def context(self) -> Context:
-        """What verdicts are about."""
+        """The context of all verdicts."""
         return Context(self.model, self.name, self.settings, self.baseline_id)
 
     def tick(self, log_ms: int, judge: Judge, config: str) -> None:
@@ -349,14 +349,14 @@ class Version:
             self.outbox.append(Out("history", self.model.encode(), record))
 
     def drain(self) -> list[Out]:
-        """Effects since the last time."""
+        """Effects since the last call."""
         out, self.outbox = self.outbox, []
         return out
 
     def window_ms(self) -> int:
         """
-        The window of input statistics that is shown: the shortest duration configured, an hour if
-        there is none.
+        The window of input statistics that gauges show: the shortest configured duration, or an
+        hour.
         """
         return min(
             (d for w in self.settings.windows if (d := duration_ms(w)) is not None),

@@ -1,5 +1,5 @@
 """
-The state of a model version in a snapshot, and what of it goes on under the configuration of now.
+The state of a model version in a snapshot, and which parts go on under the present configuration.
 
 Rule of the file: every part is stored by name. It goes on if the settings that define it
 (`definitions`) have not changed. Otherwise it restarts, as in a new version, and the log says so.
@@ -101,7 +101,7 @@ def load(
     Parameters
     ----------
     version : Version
-        As it is made.
+        A new version.
     form : VersionForm
     texts : list of str
         The dictionary of outcomes of the shard.
@@ -189,7 +189,7 @@ def _of_baseline(changes: Changes, profile: Profile | None) -> list[str]:
 
 
 def _still_so(key: str, changes: Changes, profile: Profile) -> bool:
-    """Whether what was learnt is what the key asks for now."""
+    """Whether the learnt value agrees with the setting."""
     before, now = (
         definitions["baseline"][""].get(key) for definitions in (changes.before, changes.now)
     )

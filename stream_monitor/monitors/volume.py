@@ -96,7 +96,7 @@ class Volume(msgspec.Struct):
 
     def rows_between(self, start_ms: int, end_ms: int) -> float | None:
         """
-        Predictions with start <= event time < end; None when these are no bounds of panes any more.
+        Predictions with start <= event time < end; None if these are not bounds of panes any more.
         """
         sums, first, last = self.rows.window(end_ms - 1, end_ms - start_ms)
         return float(sums[0]) if (first, last) == (start_ms, end_ms) else None

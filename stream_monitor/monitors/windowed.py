@@ -1,5 +1,5 @@
 """
-One feature in a window, as it is read from sums, and beside it what its baseline expects.
+One feature in a window, as it is read from sums, and the counts that its baseline expects.
 
 Rule of the file: pure functions of sums and a profile.
 """
@@ -29,17 +29,17 @@ ROWS, PRESENT, MISSING, TYPE, RANGE, SUM, SQUARES, BELOW, ABOVE, OFFSET = (
 TAILS = (9, 10, 11, 12)
 """Columns of the sums of the standardised values in the first two and the last two bins."""
 CONSTANT = 1e-12
-"""A standard deviation that is no more than this times the mean is rounding."""
+"""A standard deviation of at most this times the mean is rounding."""
 EMPTY: Float = np.zeros(0)
 
 
 class Windowed(NamedTuple):
-    """What is known of one feature in a window."""
+    """The statistics of one feature in a window."""
 
     rows: float
     missing: float
     counts: Float
-    """On the bins of the baseline (numbers) or by category, where the last has all others."""
+    """Counts on the bins of the baseline (numbers), or by category; the last one has all others."""
     expected: Float
     """The counts of the baseline, in the same places."""
     mean: float | None = None
@@ -59,8 +59,8 @@ def is_constant(profile: FeatureProfile) -> bool:
 
 def unit_of(profile: FeatureProfile) -> float:
     """
-    The unit in which a numeric feature is standardised: the baseline's standard deviation; where
-    that is nothing, a hundredth of the mean, or 1.
+    The unit in which a numeric feature is standardised: the standard deviation of the baseline; if
+    it is 0, a hundredth of the mean, or 1.
 
     >>> from stream_monitor.monitors.baseline import numeric_profile
     >>> [unit_of(numeric_profile(np.array(v), 0)) for v in ([1.0, 3.0], [50.0, 50.0], [0.0, 0.0])]
