@@ -36,7 +36,7 @@ class Part(Protocol):
 
 
 class Record(NamedTuple):
-    """What a record had, after the join."""
+    """The rows of a record, after the join."""
 
     parts: Sequence[Part]
     predictions: Predictions
@@ -44,7 +44,7 @@ class Record(NamedTuple):
     now_ms: Int
     """Log time of each row."""
     versions: Sequence[Version]
-    """By code."""
+    """Versions of the shard, by code."""
     texts: list[str]
     """Dictionary of outcomes."""
 
@@ -73,7 +73,7 @@ def models_of(record: Record) -> list[str]:
 
 
 def calls_of(definition: Definition, record: Record, start: int, end: int) -> Calls | None:
-    """Calls of the experiment's model with start <= place < end; None where there is none."""
+    """Calls of the experiment's model with start <= place < end; None if there are none."""
     found = []
     at = 0
     for part in record.parts:

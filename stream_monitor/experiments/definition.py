@@ -1,8 +1,8 @@
 """
-What an experiment is: its events on `lifecycle`, read and checked.
+The definition of an experiment: its events on `lifecycle`, read and checked.
 
-Rule of the file: pure functions of an event. What cannot work is refused with the key, its value
-and the way out; everything but the weights is fixed at the start.
+Rule of the file: pure functions of an event. A definition that cannot work is refused, with the
+key, its value and the way out. Everything except the weights is fixed at the start.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Arm(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What arms are compared by."""
+    """A metric by which arms are compared."""
 
     metric: str
     effect: float
@@ -66,7 +66,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """`log` compares geometric means; by default for `latency_ms`."""
     goal: Goal = "better"
     better: Literal["more", "less"] | None = None
-    """By default known of the metric."""
+    """Which direction is better; None: known from the metric."""
     cap: float | None = None
     """Greater values count as this one. Take it from the time before the experiment."""
 
@@ -77,7 +77,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     @property
     def sign(self) -> int:
-        """1 where more is better, -1 where less is."""
+        """1 if more is better, -1 if less is."""
         better = self.better or ("less" if self.metric in WORSE_WHEN_GREATER else "more")
         return 1 if better == "more" else -1
 
@@ -102,7 +102,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     weights: dict[str, float] | None = None
     guards: tuple[Outcome, ...] = ()
     unit: str = "user"
-    """What was randomised; `event` says that every call is a unit of its own."""
+    """What was randomised; `event`: every call is a unit of its own."""
     maturity: str | int = 0
     duration: tuple[str | int, str | int] | None = None
     alpha: float = 0.05
@@ -120,7 +120,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     arms: tuple[Arm, ...]
     """The first is the control."""
     weights: tuple[int, ...]
-    """Of the first phase, in hundredths of a percent, by arm."""
+    """Weights of the first phase by arm, in hundredths of a percent."""
     outcomes: tuple[Outcome, ...]
     """The first is the primary one."""
     unit: str

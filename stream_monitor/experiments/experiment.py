@@ -129,15 +129,15 @@ class Experiment(msgspec.Struct, eq=False):
     """Log time."""
     units: Units
     waiting: Waiting | None
-    """Calls that wait for their labels, where an outcome needs them."""
+    """Calls that wait for their labels; None if no outcome needs a label."""
     races: list[list[Race]]
-    """By kind of race and arm."""
+    """Races, by kind and arm."""
     weights: tuple[int, ...]
     """In force, in hundredths of a percent."""
     counts: Int
     """Units that were seen first under the present weights, by arm."""
     all_units: Int
-    """The same, since the start."""
+    """Units that were ever seen first, by arm."""
     mature: Int
     """(arms, 2): calls of this phase that are mature, and those that have a label."""
     shares_at: list[list[float]] = []
@@ -152,9 +152,9 @@ class Experiment(msgspec.Struct, eq=False):
     """Log time of the last look."""
     stopped: bool = False
     dirty: bool = True
-    """Something changed since the last look."""
+    """Whether something changed since the last look."""
     told: dict[str, dict[str, int]] = {}
-    """By arm: each verdict that was told, with its phase."""
+    """By arm: each verdict that was written, with its phase."""
     alarms: dict[str, Verdict] = {}
     """By arm that was rolled back, or cannot be judged: its alert."""
 

@@ -2,8 +2,8 @@
 The verdict on each arm, and the evidence for it.
 
 Rule of the file: pure functions of an experiment at a log time. Verdicts in their order:
-`mismatch`, `rollback`, `promote`, `inconclusive`, `continue`. No data is `continue`, never a
-verdict. Everything holds at every look at once, but what is under `fixed_horizon`.
+`mismatch`, `rollback`, `promote`, `inconclusive`, `continue`. Without data it is `continue`.
+Everything holds at every look at once, except for `fixed_horizon`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stream_monitor.times import HOUR_MS
 
 VerdictName = Literal["continue", "promote", "rollback", "mismatch", "inconclusive"]
 FINAL: tuple[VerdictName, ...] = ("rollback", "mismatch")
-"""Those that stay once they are told."""
+"""Verdicts that stay once they are given."""
 UNITS_MIN, UNITS_UNBOUNDED_MIN, RARER_MIN = 200, 2_000, 20
 """
 Effective units of each arm before an interval is judged, so that a few heavy units count for
@@ -54,7 +54,7 @@ class Contrast(NamedTuple):
 
 
 class ArmVerdict(NamedTuple):
-    """What is said of an arm, why, and by which numbers."""
+    """The verdict on an arm, its reasons, and its numbers."""
 
     number: int
     arm: str
@@ -168,7 +168,7 @@ def _verdict(
 
 
 def mismatches(experiment: Experiment, b: int) -> list[str]:
-    """Why no number of the experiment can be trusted; empty where nothing says so."""
+    """Why no number of the experiment can be trusted; empty if there is no reason."""
     alpha, found = experiment.definition.alpha_mismatch, []
     if experiment.log_e_mismatch > -math.log(alpha):
         found.append("sample_ratio")
@@ -251,7 +251,7 @@ def _is_ready(outcome: Outcome, sums: tuple[Float, Float]) -> bool:
 
 
 def _bound(shown: Any, value: float) -> float | None:
-    """An end of an interval; None where it is infinite, which JSON has no number for."""
+    """An end of an interval; None if it is infinite, because JSON has no number for that."""
     found = shown(value) if value < 700 else math.inf
     return found if math.isfinite(found) else None
 

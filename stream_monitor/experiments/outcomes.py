@@ -1,8 +1,8 @@
 """
-Rows as outcomes: what a call, or its label, says of the arm that served it.
+Rows as outcomes: values of calls, or of their labels, for the arm that served them.
 
-Rule of the file: pure functions of columns; NaN where there is no outcome. Values are rounded, so
-that sums do not depend on the order of rows until they are very great.
+Rule of the file: pure functions of columns; NaN if there is no outcome. Values are rounded, so sums
+do not depend on the order of rows until they are very great.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def of_labels(outcome: Outcome, pairs: Pairs, texts: list[str]) -> Float:
 
 
 def _ready(outcome: Outcome, values: Float) -> Float:
-    """Capped, as a logarithm where the scale asks for it, rounded."""
+    """Values that are capped, turned into logarithms if the scale is `log`, and rounded."""
     out = np.where(np.isfinite(values), values, np.nan)
     if outcome.cap is not None:
         out = np.minimum(out, outcome.cap)
@@ -95,7 +95,7 @@ def _is_right(pairs: Pairs, texts: list[str]) -> Float:
 
 
 def _class_codes(first: Float, other: Float, texts: list[str]) -> tuple[Int, Int]:
-    """Both as codes of classes, however they are spelled; -1 for what is no class."""
+    """Both as codes of classes, however they are spelled; -1 for a value that is not a class."""
     cells, place = np.unique(np.concatenate([first, other]).view(np.uint64), return_inverse=True)
     codes: dict[str, int] = {}
     found = np.array(
@@ -110,7 +110,7 @@ def _class_codes(first: Float, other: Float, texts: list[str]) -> tuple[Int, Int
 
 def arms_of(definition: Definition, rows: Rows, version: Int, names: Mapping[int, str]) -> Int:
     """
-    The arm of each row, -1 where it is of none.
+    The arm of each row, -1 if it has none.
 
     A `variant` names the arm. A row without one belongs to the arm of its version, if the
     experiment names versions.

@@ -1,7 +1,7 @@
 """
-All experiments of a shard: who takes which rows, and which verdicts are told.
+All experiments of a shard: which rows each gets, and which verdicts are written.
 
-Rule of the file: a verdict on an arm is told once in a phase, with an id that is the hash of
+Rule of the file: a verdict on an arm is written once in a phase, with an id that is the hash of
 experiment, arm, phase and verdict. `rollback` and `mismatch` stay once they are said. A definition
 that cannot work is refused and counted, because a fold cannot stop.
 """
@@ -185,7 +185,7 @@ class Experiments:
                 experiment.label(pairs, inbox.texts)
 
     def tick(self, now_ms: int, log_position: int) -> list[Out]:
-        """Judge what is due; verdicts that are new."""
+        """Judge the experiments that are due; returns new verdicts."""
         out = []
         self.settle()
         for experiment in self:

@@ -2,9 +2,9 @@
 The units of an experiment (users, sessions): in which arm each is, and the sums of its outcomes.
 
 Rule of the file: the unit is what was randomised, so variances are taken between units. Six sums of
-a unit's (n, x) are kept by arm and outcome; what changes a unit takes its old terms out and puts
-its new ones in, so that the sums are a function of the outcomes that count. Of more units than fit,
-half are kept by their hash: those that stay are a random sample.
+(n, x) of the units are kept by arm and outcome. When a unit changes, its old terms are subtracted
+and its new ones added, so the sums depend only on the outcomes that count. If there are too many
+units, half are kept, by their hash; these are a random sample.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class UnitsForm(msgspec.Struct):
     keep: int
     phase: int
     columns: dict[str, NDArray[Any]]
-    """Of the table."""
+    """Columns of the table."""
     sums: NDArray[np.float64]
 
 
@@ -55,7 +55,7 @@ class Units(Packed[UnitsForm]):
 
     Notes
     -----
-    It is packed because the index of the table is no state.
+    It is `Packed` because the index of the table is not state.
 
     A unit takes 12 + 12 bytes an outcome, and 7 to 12 of index. About 0.3 µs a row and outcome.
     """
@@ -96,9 +96,9 @@ class Units(Packed[UnitsForm]):
         Returns
         -------
         row : (k,) int64
-            Where the units of rows stand that are kept and in their arm.
+            Places in the table of the units of the rows that count.
         kept : (k,) int64
-            Which of the given rows these are.
+            Indices of these rows among the given ones.
         moved : (n,) bool
             Rows of a unit that another arm had first.
         new : (arms,) int64
@@ -131,7 +131,7 @@ class Units(Packed[UnitsForm]):
             self.table.put(f"x{o}", rows, 0.0)
 
     def find(self, unit: Key) -> Int:
-        """Where units stand, -1 for those that are not kept."""
+        """Places of units in the table, -1 for those that are not kept."""
         place = np.full(len(unit), -1, np.int64)
         of, seq = self.table.find(unit)
         place[of] = seq

@@ -50,13 +50,14 @@ class Waiting(Packed[WaitingForm]):
     Parameters
     ----------
     outcomes : int
-        Those that need labels.
+        Number of outcomes that need labels.
     rows_max : int
-        Of more, the oldest are forgotten; those not judged yet are counted in `evicted`.
+        If there are more, the oldest are forgotten, and counted in `evicted` if they were not
+        judged yet.
 
     Notes
     -----
-    It is packed because its index is no state, and numbers of calls begin again.
+    It is `Packed` because its index is not state, and sequence numbers begin again at a restore.
 
     A call takes 30 bytes and 9 an outcome, besides 7 to 12 of index.
     """
@@ -105,7 +106,9 @@ class Waiting(Packed[WaitingForm]):
         return of[order], seq[order]
 
     def mature(self, now_ms: int, maturity_ms: int, keep_ms: int) -> Mature:
-        """Calls that came of age since the last time; those older than `keep_ms` are forgotten."""
+        """
+        Calls that became mature since the last time. Calls older than `keep_ms` are forgotten.
+        """
         start = max(self.next, self.calls.tail)
         self.next = max(start, self.calls.before("arrival", now_ms - maturity_ms))
         seq = np.arange(start, self.next)

@@ -2,7 +2,7 @@
 ROC AUC from counts of binned scores, so that panes of time can be added.
 
 Rule of the file: bins have equal width of the logit, because the scores of a good model crowd at 0
-and 1; an answer that the bins leave open is None.
+and 1. If the bins leave the result open, it is None.
 """
 
 from __future__ import annotations

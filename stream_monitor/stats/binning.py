@@ -1,10 +1,9 @@
 """
-Bins of numbers: where their edges lie, and the counts on them, the hot path of every input
+Bins of numbers: their edges, and the counts on them, which are the hot path of every input
 statistic.
 
-Rule of the file: a bin holds its lower edge. A value with much weight has a bin of its own; the
-first bin lies below all values of the baseline and the last above them, so that nothing moves
-unseen.
+Rule of the file: a bin contains its lower edge. A value with much weight has a bin of its own. The
+first bin lies below all values of the baseline and the last above them, so no value moves unseen.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ def _spread(cuts: Float, ends: Float) -> Float:
 
 
 def _halves(values: Float, edges: Float, most: float) -> Float:
-    """More edges, where values that are tied have left a bin with more than `most`."""
+    """More edges, if ties have left a bin with more than `most` values."""
     found: list[float] = []
     place = np.searchsorted(edges, values, side="right")
     for heavy in np.flatnonzero(np.bincount(place) > most).tolist():

@@ -1,10 +1,10 @@
 """
-Performance of a classifier as sums, so that panes of time can be added: the same metrics as on the
-rows, but for ROC AUC, which takes 256 bins of the logit (`auc_bins.py`).
+Performance of a classifier as sums, so that panes of time can be added. The metrics are the same as
+on the rows, except for ROC AUC, which needs 256 bins of the logit (`auc_bins.py`).
 
-Rule of the file: one float64 vector a pane with a fixed layout; vectors of the same rows add up to
-the same numbers however the rows are cut. Classes are kept apart by name, so that which of them is
-the positive one can be decided, and changed, afterwards.
+Rule of the file: one float64 vector for each pane, with a fixed layout. Vectors of the same rows
+add up to the same numbers, however the rows are cut. Each class has its own sums, so the positive
+class can be decided, and changed, afterwards.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NO_CLASS, BY_SCORE = -1, -2
 HEAD, PER_CLASS = 5, 7
 SLOTS_MAX = 4
 FEW_CLASSES = 16
-"""Of so many every pair of label and answer is counted."""
+"""Classes of which every pair of label and answer is counted."""
 SCORED = 3 + 2 * CALIBRATION_BINS
 """
 Log loss if the class of the row is the positive one, and if it is not; squares of scores; then bins
@@ -220,10 +220,10 @@ class ClassSums:
 
     def by_class(self, sums: Float) -> Float:
         """
-        Of each class labels, answers, right ones, labels with a `score` and the sum of these, answers with one and the sum of these:
-        (7, classes). In the last place of the scores of labels are those of all classes that share
-        it.
-        """  # noqa: E501
+        Of each class labels, answers, right ones, labels with a `score` and the sum of these,
+        answers with one and the sum of these: (7, classes). In the last place of the scores of
+        labels are those of all classes that share it.
+        """
         out = np.zeros((7, self.classes))
         hits, predicted, actual = sums[HEAD : HEAD + 3 * self.classes].reshape(3, self.classes)
         out[:3] = actual, predicted, hits
@@ -258,9 +258,9 @@ class ClassSums:
 
     def binary(self, sums: Float, read: Positive) -> dict[str, float]:
         """
-        Metrics of (width,) sums of a binary model; what is undefined is absent.
+        Metrics of (width,) sums of a binary model; undefined ones are absent.
 
-        Labels of a third class are not of the positive one.
+        A label of a third class counts as not positive.
         """
         n = float(sums[0])
         if not n:
@@ -307,7 +307,7 @@ class ClassSums:
         return found
 
     def multiclass(self, sums: Float, read: Positive) -> dict[str, float]:
-        """Metrics of (width,) sums, averages over classes; what is undefined is absent."""
+        """Metrics of (width,) sums, averages over classes; undefined ones are absent."""
         n, _, scored, loss, brier = sums[:HEAD].tolist()
         if not n:
             return {}

@@ -1,7 +1,7 @@
 """
 Metrics of classification on rows, as scikit-learn defines them.
 
-Rule of the file: exact, on all rows given; what is undefined is None, never 0 and never NaN.
+Rule of the file: exact, on all given rows. An undefined metric is None, never 0 and never NaN.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@ Confidence sequences: intervals that hold at every look at once, so that people 
 experiment and stop it when they like.
 
 Rule of the file: functions of an estimate, its variance and the least effect that matters. The
-effect is fixed before the first outcome and is never read off the data; it sets where the sequence
-is tightest and has no influence on whether it holds.
+effect is fixed before the first outcome and never computed from the data. It decides where the
+sequence is tightest, and does not affect whether it holds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 FAR = -5.0
 """Below it the normal tail is a continued fraction; `erfc` takes over above."""
 FRACTION_TERMS = 60
-"""Of the continued fraction; at `FAR` the rest is below 1e-16."""
+"""Terms of the continued fraction; at `FAR` the rest is below 1e-16."""
 
 
 def half_width(variance: float, effect: float, alpha: float) -> float:
@@ -33,7 +33,7 @@ def half_width(variance: float, effect: float, alpha: float) -> float:
     Returns
     -------
     float
-        Infinite where the variance is 0 or infinite: then nothing is known.
+        Infinite if the variance is 0 or infinite, because nothing is known then.
 
     Raises
     ------
@@ -82,8 +82,8 @@ def log_evidence_above(estimate: float, variance: float, effect: float) -> float
     Returns
     -------
     float
-        It exceeds log(1/alpha) at any look with a chance of at most alpha where the truth is 0 or
-        below. 0 where the variance is 0 or infinite.
+        It exceeds log(1/alpha) at any look with a chance of at most alpha, if the truth is 0 or
+        below. It is 0 if the variance is 0 or infinite.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """
 Distances between two binned samples, vectorised over features.
 
-Rule of the file: counts in, a number a feature out; NaN where a sample is empty. In the PSI, which
-has no finite value otherwise, a bin that is empty in one sample counts as `EMPTY` rows there, so
-that a new category is far but finite; one that is empty in both counts for nothing.
+Rule of the file: counts in, one number for each feature out; NaN if a sample is empty. The PSI has
+no finite value for a bin that is empty in one sample. Such a bin counts as `EMPTY` rows there, so a
+new category is far but finite. A bin that is empty in both samples does not count.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
-Sums of floats without any rounding, as vectors that are added and subtracted like all other sums.
+Sums of floats without rounding, as vectors that are added and subtracted like all other sums.
 
-Rule of the file: a value is cut into pieces of 24 bits, each of which goes into the column of its
-weight. Columns hold whole numbers below 2**53, so adding and subtracting is exact, and what was
-taken back leaves no trace.
+Rule of the file: a value is cut into pieces of 24 bits, and each piece is added to the column of
+its weight. Columns are whole numbers below 2**53, so addition and subtraction are exact, and a
+value that is taken back leaves no trace.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stream_monitor.arrays import Float, Int
 LIMB_BITS = 24
 """2**29 values fit into a column."""
 LOW_BITS = 336
-"""What lies below 2**-336 is cut off."""
+"""Bits below 2**-336 are cut off."""
 GREATEST = 2.0**288
 """Absolute values below this can be added."""
 LIMBS = (LOW_BITS + 288) // LIMB_BITS + 1

@@ -26,13 +26,13 @@ class Race(NamedTuple):
     """The state of a race; what `start` returns and `advance` takes and returns."""
 
     log_factors: tuple[float, ...]
-    """By hazard, logarithm of the likelihood ratio so far."""
+    """By hazard: logarithm of the likelihood ratio so far."""
     in_control: int
     in_arm: int
     """First failures by arm."""
     peak: float
     """
-    Greatest log evidence after any trial. The arm fails more often where it exceeds log(1/alpha).
+    Greatest log evidence after any trial. If it exceeds log(1/alpha), the arm fails more often.
     """
 
 
@@ -72,9 +72,9 @@ def advance(race: Race, in_arm: Bool, share: ArrayLike) -> Race:
     Notes
     -----
     The evidence is the mean over hazards φ of the product of φ (if the failure was in the arm)
-    divided by 1 + share·(φ - 1): a martingale where the arms are alike, a supermartingale where
-    the arm fails less often. It needs the declared weights. It costs about
-    0.4 µs a trial and 0.1 ms a call.
+    divided by 1 + share·(φ - 1): a martingale if the arms are alike, a supermartingale if the arm
+    fails less often. It needs the declared weights. It costs about 0.4 µs a trial and 0.1 ms a
+    call.
 
     References
     ----------

@@ -1,10 +1,10 @@
 """
-What textbooks say of two arms at the end of an experiment: Welch's t-test, the test of two
-proportions, Cohen's d and h.
+Textbook tests of two arms at the end of an experiment: Welch's t-test, the test of two proportions,
+Cohen's d and h.
 
-Rule of the file: valid at one planned look. Looked at again and again these numbers are wrong: an
-experiment of two equal arms shows p < 0.05 at some look in about half of all runs. What is watched
-is judged by `confidence_sequences`.
+Rule of the file: valid at one planned look. With repeated looks these numbers are wrong: an
+experiment with two equal arms shows p < 0.05 at some look in about half of all runs. For repeated
+looks there is `confidence_sequences`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NORMAL_95 = 1.959963984540054
 
 
 class Welch(NamedTuple):
-    """Welch's test of the means of two arms. NaN where it is not defined."""
+    """Welch's test of the means of two arms; NaN if it is not defined."""
 
     difference: float
     """Mean of the arm less that of the control."""
@@ -31,7 +31,7 @@ class Welch(NamedTuple):
 
 
 class EffectSize(NamedTuple):
-    """An effect size with its 95 % interval. NaN where it is not defined."""
+    """An effect size with its 95 % interval; NaN if it is not defined."""
 
     estimate: float
     low: float
@@ -50,7 +50,7 @@ def welch(control: Float, arm: Float) -> Welch:
     Returns
     -------
     Welch
-        NaN where an arm has less than two units, or no unit differs from another.
+        NaN if an arm has fewer than two units, or all units are equal.
 
     References
     ----------
@@ -87,8 +87,8 @@ def two_proportions(control: Float, arm: Float) -> tuple[float, float]:
     Returns
     -------
     z, p : float
-        NaN where all answers are equal or an arm is empty. Right only with one outcome a unit;
-        with more `welch` is.
+        NaN if all answers are equal or an arm is empty. It is right only with one outcome for each
+        unit; with more, use `welch`.
 
     Examples
     --------

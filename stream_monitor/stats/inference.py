@@ -1,8 +1,7 @@
 """
-How sure a number is.
+Intervals of shares and means: how certain a number is.
 
-Rule of the file: intervals for what is judged, so that few rows can neither raise an alert nor end
-one.
+Rule of the file: judgements use intervals, so few rows can neither raise an alert nor end one.
 """
 
 from __future__ import annotations
@@ -57,14 +56,16 @@ BACK_Z = 2.0
 
 def is_back(newest: tuple[float, float], steady: tuple[float, float], limit: float) -> bool:
     """
-    Whether a share that was beyond its limit is no more: that of the newest rows is within it, and
-    either surely so or that of more rows is within it too. A share near its limit, of few rows,
-    would else end its alert by chance.
+    Whether a share that was beyond its limit is within it again.
+
+    The share of the newest rows must be within the limit, and either this is certain, or the share
+    of more rows is within it too. Otherwise a share of few rows near its limit would end its alert
+    by chance.
 
     Parameters
     ----------
     newest, steady : (part, rows)
-        Of the newest rows, and of more of them.
+        Counts of the newest rows, and of more of them.
     limit : float, ratio
 
     Examples

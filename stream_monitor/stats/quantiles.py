@@ -1,5 +1,5 @@
 """
-Quantiles of what was only counted.
+Quantiles of counts on bins.
 
 Rule of the file: the error is that of the bins, and it is stated.
 """

@@ -25,7 +25,7 @@ class RegressionSums:
 
     @staticmethod
     def rows(predicted: Float, actual: Float, group: Int, groups: int) -> Float:
-        """Sums by group of rows, (groups, width); rows whose label is no number are in none."""
+        """Sums by group of rows, (groups, width); rows whose label is not a number are left out."""
         known = are_numbers(predicted) & are_numbers(actual)
         if not known.all():
             predicted, actual, group = predicted[known], actual[known], group[known]
@@ -49,7 +49,7 @@ class RegressionSums:
     @staticmethod
     def metrics(sums: Float) -> dict[str, float]:
         """
-        Metrics of (width,) sums; R² is absent when the label does not vary, and all are where a
+        Metrics of (width,) sums; R² is absent if the label does not vary, and all are absent if a
         value was too great.
         """
         n, beyond = int(sums[0]), int(sums[1])
@@ -69,12 +69,12 @@ class RegressionSums:
 
 def regression_metrics(predicted: Float, actual: Float) -> dict[str, float]:
     """
-    Metrics of rows of a regression; what is undefined, or beyond all floats, is absent.
+    Metrics of rows of a regression; undefined ones, and those too great for a float, are absent.
 
     Parameters
     ----------
     predicted, actual : (n,) float64
-        NaN where there is no number: such rows are left out.
+        NaN if there is no number; such rows are left out.
 
     Examples
     --------

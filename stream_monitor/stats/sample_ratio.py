@@ -12,7 +12,9 @@ import math
 from collections.abc import Sequence
 
 CONCENTRATION = 100.0
-"""Of the Dirichlet distribution around the weights: finds 50→52 % as soon as 50→55 %."""
+"""
+Concentration of the Dirichlet distribution around the weights; it finds 50→52 % as well as 50→55 %.
+"""
 
 
 def log_evidence_of_mismatch(
@@ -32,9 +34,10 @@ def log_evidence_of_mismatch(
     Returns
     -------
     float
-        It exceeds log(1/alpha) at any look with a chance of at most alpha where units follow the
-        weights: exact from the first unit on. Infinite when an arm of weight 0 has units. After a
-        change of weights the evidence of new units is added to what was found before it.
+        It exceeds log(1/alpha) at any look with a chance of at most alpha if units follow the
+        weights; this is exact from the first unit on. It is infinite if an arm of weight 0 has
+        units. After a change of weights the evidence of new units is added to what was found before
+        it.
 
     Raises
     ------

@@ -2,9 +2,9 @@
 How many units an experiment needs: until the confidence sequence decides, and for the t-test that
 is looked at once.
 
-Rule of the file: what is planned is a number of units, because units are what is randomised; events
-of one unit are worth less than events of as many units. The t-test is a formula. The sequence is a
-seeded simulation of 20,000 paths, right to about 2 %, because no formula is.
+Rule of the file: a number of units is planned, because units are randomised. Events of one unit are
+worth less than events of as many units. The t-test is a formula. The sequence is a seeded
+simulation of 20,000 paths, right to about 2 %, because no formula is.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ STEP = 0.01
 UNITS_MIN, ANSWERS_MIN = 200, 20
 """In each arm, before the sequence is judged: units, and the rarer answer of a yes/no outcome."""
 OVERSHOOT = 0.5826
-"""Of a normal walk over a boundary, in steps (-ζ(1/2)/√(2π)): makes looks continuous."""
+"""Overshoot of a normal walk over a boundary, in steps (-ζ(1/2)/√(2π)); it corrects for looks that
+are not continuous."""
 
 
 class Needed(NamedTuple):
-    """What an experiment needs until it decides."""
+    """The units and days that an experiment needs until it decides."""
 
     units: float
-    """Of the control and the arm together."""
+    """Units of the control and the arm together."""
     events: float
     days: float
-    """NaN where the units of a day are not known."""
+    """Days; NaN if the units of a day are not known."""
 
 
 class Plan(NamedTuple):
-    """What an experiment needs, by the way in which it is judged."""
+    """The units and days that an experiment needs, by the way in which it is judged."""
 
     t_test: Needed
     """At one planned look, with the power asked for."""
@@ -229,7 +230,7 @@ def information_needed(
     Returns
     -------
     tuple of float
-        Infinite where fewer experiments are decided after very long.
+        Infinite if fewer experiments are decided even after very long.
 
     Examples
     --------

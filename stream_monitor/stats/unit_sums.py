@@ -1,5 +1,5 @@
 """
-Outcomes of an arm of an experiment as six sums over its units, and what they say: the mean, its
+Outcomes of an arm of an experiment as six sums over its units. From these come the mean, its
 variance between units, and the contrast of two arms.
 
 Rule of the file: the unit (a user, a session) is what was randomised, so it is the only independent
