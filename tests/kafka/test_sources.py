@@ -1,6 +1,6 @@
 """
-Sources that change under the worker: topics made again, records that retention took before they were
-read.
+Sources that change under the worker: topics made again, records that retention took before they
+were read.
 """
 
 from __future__ import annotations
