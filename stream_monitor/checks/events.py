@@ -17,7 +17,7 @@ from stream_monitor.events.parse import model_of
 from stream_monitor.findings import Finding, about
 from stream_monitor.ingest import Ingest
 from stream_monitor.kafka.clocks import OFF_MS, worker_clocks
-from stream_monitor.kafka.cluster import Records
+from stream_monitor.kafka.cluster import NewestRecords
 from stream_monitor.schema import topics as topic_specs
 from stream_monitor.stages.reach import reach
 from stream_monitor.times import MINUTE_MS
@@ -69,8 +69,8 @@ async def sample(patient: Patient) -> list[Finding]:
 
 
 def _taken(
-    kind: str, topic: str, batches: list[Records], max_record_bytes: int
-) -> tuple[Ingest, list[tuple[Records, Reject]]]:
+    kind: str, topic: str, batches: list[NewestRecords], max_record_bytes: int
+) -> tuple[Ingest, list[tuple[NewestRecords, Reject]]]:
     """The records that a worker would accept, and those that it would refuse."""
     ingest, refused = Ingest(1, max_record_bytes=max_record_bytes), []
     for batch in batches:
@@ -85,7 +85,7 @@ def _taken(
     return ingest, refused
 
 
-def judged(kind: str, topic: str, batches: list[Records], max_record_bytes: int) -> Finding:
+def judged(kind: str, topic: str, batches: list[NewestRecords], max_record_bytes: int) -> Finding:
     """Decode records as a worker would, and show those that it would refuse."""
     refused = _taken(kind, topic, batches, max_record_bytes)[1]
     total = sum(len(batch.values) for batch in batches)
@@ -142,7 +142,7 @@ def _dated(kind: str, ingest: Ingest, now_ms: int) -> list[Finding]:
     ]
 
 
-def clock(kind: str, batches: list[Records], now_ms: int) -> Finding:
+def clock(kind: str, batches: list[NewestRecords], now_ms: int) -> Finding:
     """How the timestamps of the newest records compare with the clock of this machine."""
     age_ms = now_ms - max(max(batch.times_ms) for batch in batches)
     if age_ms < -AHEAD_MS:

@@ -20,7 +20,7 @@ from stream_monitor.errors import UNREADABLE, StreamMonitorError
 if TYPE_CHECKING:
     from stream_monitor.alerts.event import Alert
     from stream_monitor.alerts.marks import Mark, Marks
-    from stream_monitor.kafka.records import Record, Records
+    from stream_monitor.kafka.records import Record, TopicReader
 
 FINGERPRINT_SHOWN = 12
 PREFIX_MIN = 4
@@ -89,7 +89,7 @@ class Board:
         return list(self.marks.of(alert.fingerprint, alert.starts_at, datetime.now(UTC)))
 
 
-async def read(records: Records, board: Board, stop: asyncio.Event) -> None:
+async def read(records: TopicReader, board: Board, stop: asyncio.Event) -> None:
     """Read every record that the topics have now; `stop` ends it early."""
     if "alerts" in records.missing:
         raise StreamMonitorError(

@@ -84,11 +84,11 @@ class _View:
     async def run(self, *, follow: bool) -> None:
         """Run until everything is shown; with `follow` until stopped."""
         from stream_monitor.cli.produce import stopped_by_signals
-        from stream_monitor.kafka.records import Records
+        from stream_monitor.kafka.records import TopicReader
 
         stop = asyncio.Event()
         with stopped_by_signals(stop):
-            async with Records(self.settings, ["alerts", "lifecycle"]) as records:
+            async with TopicReader(self.settings, ["alerts", "lifecycle"]) as records:
                 await read(records, self.board, stop)
                 if stop.is_set():
                     return
@@ -178,11 +178,11 @@ async def _say(
     settings: Settings, kind: MarkType, prefix: str, lasts_ms: int | None, comment: str | None
 ) -> tuple[Alert, Mark]:
     from stream_monitor.alerts.marks import Mark
-    from stream_monitor.kafka.records import Records, write
+    from stream_monitor.kafka.records import TopicReader, write
     from stream_monitor.times import rfc3339
 
     board = Board()
-    async with Records(settings, ["alerts"]) as records:
+    async with TopicReader(settings, ["alerts"]) as records:
         await read(records, board, asyncio.Event())
     alert = found_by(board, prefix)
     now_ms = time.time_ns() // 1_000_000

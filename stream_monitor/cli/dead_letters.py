@@ -369,11 +369,11 @@ def _filter(reasons: tuple[str, ...], topic: str | None, since: str | None) -> F
 async def _read(settings: Settings, wanted: Filter, take: Any) -> None:
     """Every selected dead letter, the oldest first."""
     from stream_monitor.cli.produce import stopped_by_signals
-    from stream_monitor.kafka.records import Records
+    from stream_monitor.kafka.records import TopicReader
 
     stop = asyncio.Event()
     with stopped_by_signals(stop):
-        async with Records(settings, ["dead-letters"]) as records:
+        async with TopicReader(settings, ["dead-letters"]) as records:
             if records.missing:
                 raise StreamMonitorError(
                     f"the topic {settings.kafka.topic_prefix}dead-letters does not exist yet; "

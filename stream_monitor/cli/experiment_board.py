@@ -208,10 +208,10 @@ def read_board(settings: Settings) -> ExperimentBoard:
     BrokerError
         The broker cannot be reached, or refuses. A topic that does not exist is empty.
     """
-    from stream_monitor.kafka.records import Records
+    from stream_monitor.kafka.records import TopicReader
 
     async def read() -> ExperimentBoard:
-        async with Records(settings, ["lifecycle"]) as records:
+        async with TopicReader(settings, ["lifecycle"]) as records:
             return board_of([record.value async for record in records.whole()])
 
     return asyncio.run(read())

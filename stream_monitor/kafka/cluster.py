@@ -64,7 +64,7 @@ class GroupFacts(Struct, frozen=True):
     operations: frozenset[int] | None
 
 
-class Records(Struct, frozen=True):
+class NewestRecords(Struct, frozen=True):
     """The newest records of one partition."""
 
     partition: int
@@ -241,7 +241,7 @@ class Cluster:
         )
         return {partition.partition: (first[partition], last[partition]) for partition in every}
 
-    async def newest(self, topic: str, partitions: int, records_n: int) -> list[Records]:
+    async def newest(self, topic: str, partitions: int, records_n: int) -> list[NewestRecords]:
         """
         About `records_n` of the newest records of a topic, evenly from its partitions, oldest first
         in each.
@@ -263,11 +263,11 @@ class Cluster:
 
     async def _read(
         self, consumer: Any, ends: dict[TopicPartition, tuple[int, int]], share: int
-    ) -> list[Records]:
+    ) -> list[NewestRecords]:
         consumer.assign(list(ends))
         for partition, (first, last) in ends.items():
             consumer.seek(partition, max(first, last - share))
-        found = {partition: Records(partition.partition, [], [], []) for partition in ends}
+        found = {partition: NewestRecords(partition.partition, [], [], []) for partition in ends}
         unread = dict(ends)
         until_s = asyncio.get_running_loop().time() + self._timeout_s
         while unread and asyncio.get_running_loop().time() < until_s:

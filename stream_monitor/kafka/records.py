@@ -39,7 +39,7 @@ class Record(NamedTuple):
     time_ms: int
 
 
-class Records:
+class TopicReader:
     """
     Reads records of some of our topics, in the order of each partition; to be used in `async with`.
 
@@ -148,7 +148,7 @@ async def read_compacted(settings: Settings, name: str, *, without: str = "") ->
         The broker cannot be reached, or the topic does not exist.
     """
     out: dict[str, bytes] = {}
-    async with Records(settings, [name]) as records:
+    async with TopicReader(settings, [name]) as records:
         if records.missing:
             raise BrokerError(
                 f"the topic {settings.kafka.topic_prefix + name} does not exist; a worker "

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from stream_monitor.alerts.wording import duration
 from stream_monitor.findings import Finding
-from stream_monitor.kafka.cluster import Records
+from stream_monitor.kafka.cluster import NewestRecords
 from stream_monitor.settings import CoreSettings
 
 
-def reach(batches: list[Records], core: CoreSettings) -> list[Finding]:
+def reach(batches: list[NewestRecords], core: CoreSettings) -> list[Finding]:
     """
     How late labels may be, at the rate of the newest predictions, if all of them belong to models
     of one partition of `observations`.

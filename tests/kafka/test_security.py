@@ -27,7 +27,7 @@ from stream_monitor.errors import BrokerError, StreamMonitorError
 from stream_monitor.kafka import topics
 from stream_monitor.kafka.cluster import Cluster
 from stream_monitor.kafka.publish import Publisher
-from stream_monitor.kafka.records import Records, write
+from stream_monitor.kafka.records import TopicReader, write
 from stream_monitor.runtime.preflight import demand_access
 from stream_monitor.settings import Settings
 from tests.kafka.demanding_broker import (
@@ -332,7 +332,7 @@ def test_what_is_wrong_is_told_as_the_setting_to_change(
 
 
 async def _read(settings: Settings) -> None:
-    async with Records(settings, ["alerts"]):
+    async with TopicReader(settings, ["alerts"]):
         pass
 
 

@@ -230,9 +230,9 @@ def test_an_unknown_fingerprint_is_refused(broker, call, prefix, says):
 
 
 async def _missing(bootstrap: str) -> list[str]:
-    from stream_monitor.kafka.records import Records
+    from stream_monitor.kafka.records import TopicReader
 
-    async with Records(
+    async with TopicReader(
         Settings(kafka=KafkaSettings(bootstrap_servers=bootstrap, topic_prefix="x.")), ["lifecycle"]
     ) as records:
         return records.missing

@@ -29,7 +29,7 @@ from stream_monitor.demo.broker import Broker, start_in_thread
 from stream_monitor.errors import InputError
 from stream_monitor.findings import Finding
 from stream_monitor.ingest import tick
-from stream_monitor.kafka.cluster import Cluster, GroupFacts, Records, TopicFacts
+from stream_monitor.kafka.cluster import Cluster, GroupFacts, NewestRecords, TopicFacts
 from stream_monitor.kafka.operations import READ, WRITE
 from stream_monitor.runtime.http import HttpServer
 from stream_monitor.schema import topics
@@ -463,7 +463,7 @@ async def test_a_check_that_breaks_is_a_finding(monkeypatch):
 )
 def test_clock(age_ms, status, says):
     finding = event_checks.clock(
-        "predictions", [Records(0, [1], [NOW_MS - age_ms], [GOOD])], NOW_MS
+        "predictions", [NewestRecords(0, [1], [NOW_MS - age_ms], [GOOD])], NOW_MS
     )
     assert finding.status == status
     assert says in finding.detail
@@ -485,7 +485,10 @@ def test_what_cannot_be_used_is_told_by_model_however_it_is_broken():
         deep,
     ]
     finding = event_checks.judged(
-        "predictions", "predictions", [Records(0, list(range(6)), [NOW_MS] * 6, values)], 1_000_000
+        "predictions",
+        "predictions",
+        [NewestRecords(0, list(range(6)), [NOW_MS] * 6, values)],
+        1_000_000,
     )
     assert (finding.status, "5 cannot be used" in finding.detail) == ("warn", True)
     assert finding.detail.endswith("by the model that they name: churn 1 of 2, other 1 of 1")
@@ -505,7 +508,7 @@ def test_events_of_the_future_are_told(ahead_ms, by, n):
         for i in range(3)
     ]
     ingest = event_checks._taken(
-        "predictions", "predictions", [Records(0, [1, 2, 3], [time_ms] * 3, values)], 1_000
+        "predictions", "predictions", [NewestRecords(0, [1, 2, 3], [time_ms] * 3, values)], 1_000
     )[0]
     found = event_checks._dated("predictions", ingest, NOW_MS)
     assert [(f.status, f.detail.split(" are ")[0]) for f in found] == (
@@ -525,7 +528,7 @@ def test_tombstones_are_not_faults():
         event_checks.judged(
             "predictions",
             "predictions",
-            [Records(0, [1, 2], [NOW_MS, NOW_MS], [None, GOOD])],
+            [NewestRecords(0, [1, 2], [NOW_MS, NOW_MS], [None, GOOD])],
             1_000,
         ).status
         == "ok"
@@ -536,7 +539,7 @@ def test_too_large_for_the_limit_of_the_worker():
     assert (
         "too_large"
         in event_checks.judged(
-            "predictions", "predictions", [Records(0, [7], [NOW_MS], [GOOD])], 10
+            "predictions", "predictions", [NewestRecords(0, [7], [NOW_MS], [GOOD])], 10
         ).detail
     )
 
@@ -623,7 +626,7 @@ async def test_probe(blind, status):
         kind = "labels" if "label" in event else "predictions"
         assert (
             event_checks.judged(
-                kind, kind, [Records(0, [0], [now_ms], [json.dumps(event).encode()])], 1_000
+                kind, kind, [NewestRecords(0, [0], [now_ms], [json.dumps(event).encode()])], 1_000
             ).status
             == "ok"
         )
@@ -701,7 +704,9 @@ async def test_the_clock_of_a_worker_is_compared_with_the_brokers(kind, ahead_ms
     class Sampled(Cluster):
         async def newest(self, *_):
             return [
-                Records(0, [1, 2], [NOW_MS, NOW_MS], [tick(NOW_MS - 3), tick(NOW_MS + ahead_ms)])
+                NewestRecords(
+                    0, [1, 2], [NOW_MS, NOW_MS], [tick(NOW_MS - 3), tick(NOW_MS + ahead_ms)]
+                )
             ]
 
     facts = TopicFacts("observations", 1, 1, 0, ALL)
