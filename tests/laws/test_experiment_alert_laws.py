@@ -116,6 +116,18 @@ def test_it_ends_when_the_weights_give_the_arm_no_traffic_and_fires_again_when_t
     assert len({a["id"] for a in alerts(again)}) == 3
 
 
+def test_it_goes_on_when_nobody_uses_the_model_for_long() -> None:
+    """The model has no versions, so its only one has the name that the alert has: none."""
+    events = failing(without_change(story(5)))
+    for _, event in events:
+        event.pop("version", None)
+    shard = judged(events)
+    for day in range(1, 10):
+        shard.fold(tick(events[-1][1]["timestamp"] + day * 86_400_000))
+    assert not list(shard.registry.in_use()), "it retired"
+    assert [a["status"] for a in alerts(shard)] == ["firing"]
+
+
 def test_it_ends_when_another_experiment_takes_the_place_of_the_stopped_one() -> None:
     others = [{**STARTED, "experiment": f"y-{i}"} for i in range(4)]
     shard = judged(then(failing(without_change(story(5))), STOPPED, *others))
