@@ -79,7 +79,7 @@ def prediction(
     latency_ms : number >= 0, optional
         Duration of the call.
     segments : mapping of name to str, optional
-        Slices to monitor separately, where they are configured.
+        Segments to monitor separately, if they are configured.
     variant, unit : str, optional
         Arm of an experiment, and what was randomised (default: the event).
     embedding : numbers, optional

@@ -72,7 +72,7 @@ def definitions(settings: ModelSettings, limits: Limits) -> Definitions:
         "custom metric": {
             name: _custom(metric) for name, metric in settings.metrics.custom.items()
         },
-        "slice": {segment.name: {"cut": list(segment.cut)} for segment in settings.segments},
+        "segment": {segment.name: {"cut": list(segment.cut)} for segment in settings.segments},
     }
 
 
@@ -124,11 +124,11 @@ class Changes:
     Examples
     --------
     >>> before, now = (
-    ...     {"slice": {"age": {"cut": [18.0]}, "x": {}}},
-    ...     {"slice": {"age": {"cut": [65.0]}, "y": {}}},
+    ...     {"segment": {"age": {"cut": [18.0]}, "x": {}}},
+    ...     {"segment": {"age": {"cut": [65.0]}, "y": {}}},
     ... )
     >>> changes = Changes(before, now)
-    >>> changes.keys("slice", "age"), changes.keys("slice", "x"), changes.keys("slice", "y")
+    >>> changes.keys("segment", "age"), changes.keys("segment", "x"), changes.keys("segment", "y")
     (['cut'], [], [])
     """
 

@@ -232,7 +232,7 @@ class Segments:
         goes_on = {
             d.name: k
             for k, d in enumerate(self.defined)
-            if d.name in before and not changes.keys("slice", d.name)
+            if d.name in before and not changes.keys("segment", d.name)
         }
         number: dict[int, int] = {}
         for old, (name, value) in enumerate(form.ids):
@@ -252,9 +252,9 @@ class Segments:
             self.windows = {own[old]: restored(w) for old, w in form.windows.items() if old in own}
             self._told = {own[old] for old in form.told if old in own}
         for name in before:
-            if keys := changes.keys("slice", name):
-                changes.begins_anew(f"slice {name}", keys)
+            if keys := changes.keys("segment", name):
+                changes.begins_anew(f"segment {name}", keys)
         for name in sorted({form.ids[old][0] for old in number.keys() - own.keys()}):
             changes.begins_anew(
-                f"values of slice {name} beyond the first {self.limit}", ["limits.segments"]
+                f"values of segment {name} beyond the first {self.limit}", ["limits.segments"]
             )

@@ -124,7 +124,7 @@ TABLE: dict[str, Key] = {
     "defaults.segments": Key((["s", "t"], ["t", "s"], ["t"], None, ["c", "t", "s"])),
     "defaults.segments.NAME.name": Key(([{"name": "s"}], [{"name": "t"}], [{"name": "s"}])),
     "defaults.segments.NAME.cut": Key(
-        ([{"x": [0]}, "s"], [{"x": [-1, 1]}, "s"], ["s", "x"]), ("slice x",)
+        ([{"x": [0]}, "s"], [{"x": [-1, 1]}, "s"], ["s", "x"]), ("segment x",)
     ),
     "defaults.thresholds": Key(
         ({"accuracy": 0.99}, {"recall": 0.99, "accuracy": "off"}, None, {"f1": 0.1, "mae": 1e-9})
@@ -212,7 +212,7 @@ TABLE: dict[str, Key] = {
     "limits.features": Key((200, 2, 4, 200), REFERENCE, learns=True),
     "limits.segments": Key(
         (50, 3, 1),
-        ("values of slice s beyond the first 1", "values of slice x beyond the first 1"),
+        ("values of segment s beyond the first 1", "values of segment x beyond the first 1"),
         keeps=True,
     ),
     "limits.categories": Key((50, 1, 2, 50), REFERENCE, learns=True),
@@ -445,7 +445,7 @@ def part_of(name: str, labels: tuple[str, ...]) -> tuple[str, str]:
     if metric.startswith("custom_"):
         return "custom metric", metric.removeprefix("custom_").removesuffix("_total")
     if metric.startswith("segment_"):
-        return "slice", subject.partition("=")[0]
+        return "segment", subject.partition("=")[0]
     if metric.startswith("drift_") and labels[3] in METHODS:
         return "detector", f"{SIGNALS.get(subject, 'features')}.{labels[3]}"
     if metric.startswith(("drift_", "feature_", "data_quality_", "anomalies_")):
@@ -469,7 +469,7 @@ def covers(what: str, part: str, name: str) -> bool:
     signal = name.partition(".")[0] if part == "detector" else ""
     return (
         what == f"{part} {name}".strip()
-        or (what == "performance" and (part == "slice" or signal == "errors"))
+        or (what == "performance" and (part == "segment" or signal == "errors"))
         or (what == "baseline of the features" and (part == "feature" or signal == "features"))
         or (
             what == "baseline of score and prediction"
@@ -511,7 +511,10 @@ def is_defined(model: ModelSettings, part: str, name: str) -> bool:
     if part == "detector":
         signal, _, method = name.partition(".")
         return method in getattr(model.drift, signal)
-    named = {"slice": {s.name for s in model.segments}, "custom metric": set(model.metrics.custom)}
+    named = {
+        "segment": {s.name for s in model.segments},
+        "custom metric": set(model.metrics.custom),
+    }
     return part not in named or name in named[part]
 
 
@@ -533,7 +536,7 @@ def check(key: Key, before: CoreSettings, after: CoreSettings) -> set[str]:
         )
         added = not is_defined(model, part, name)
         if is_elsewhere(told, part, name, added=added) or (
-            key.keeps and part in ("slice", "custom metric")
+            key.keeps and part in ("segment", "custom metric")
         ):
             continue
         anew = added or any(covers(what, part, name) for what in told)
