@@ -25,6 +25,8 @@ from stream_monitor.windows.log_time import LogTime
 
 SNAPSHOT_SCHEMA = 5
 
+_SETTINGS = msgspec.json.Decoder(CoreSettings)  # made here, because restores run in threads
+
 
 class Versioned(msgspec.Struct):
     """What the state of every schema has."""
@@ -84,6 +86,6 @@ def settings_of(parts: Mapping[str, bytes]) -> CoreSettings:
         This version of the software does not know it.
     """
     try:
-        return msgspec.json.decode(parts["settings"], type=CoreSettings)
+        return _SETTINGS.decode(parts["settings"])
     except (KeyError, msgspec.MsgspecError) as e:
         raise StateError(f"the configuration of the snapshot cannot be read: {e}") from None

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from threading import RLock
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 import msgspec
@@ -26,6 +27,11 @@ from numpy.typing import NDArray
 
 T = TypeVar("T")
 F = TypeVar("F", bound=msgspec.Struct)
+_ONE_AT_A_TIME = RLock()
+"""
+msgspec learns a type when it first reads one, and is not safe in threads meanwhile: partitions that
+were restored side by side ended the process (SIGSEGV). It holds the interpreter anyway.
+"""
 
 
 class Packed(ABC, Generic[F]):
@@ -95,7 +101,8 @@ def decode(data: bytes, of: type[T]) -> T:
     Traceback (most recent call last):
     msgspec.ValidationError: Expected `array`, got `int` - at `$.values`
     """
-    return msgspec.msgpack.decode(data, type=of, dec_hook=_decoded)
+    with _ONE_AT_A_TIME:
+        return msgspec.msgpack.decode(data, type=of, dec_hook=_decoded)
 
 
 def plain(state: object) -> Any:
@@ -112,7 +119,8 @@ def typed(state: Any, of: type[T]) -> T:
     msgspec.ValidationError
         A part is missing or of another type; the message says which.
     """
-    return msgspec.convert(state, of, dec_hook=_decoded)
+    with _ONE_AT_A_TIME:
+        return msgspec.convert(state, of, dec_hook=_decoded)
 
 
 def _encoded(value: Any) -> Any:

@@ -214,6 +214,9 @@ def encode_profile(profile: Profile) -> bytes:
     return msgspec.json.encode(profile)
 
 
+_PROFILE = msgspec.json.Decoder(Profile)  # made here, because restores run in threads
+
+
 def decode_profile(data: bytes) -> Profile:
     """
     Read a profile from its JSON.
@@ -224,7 +227,7 @@ def decode_profile(data: bytes) -> Profile:
         It is not a profile, or has another schema, or nothing can be compared with it.
     """
     try:
-        profile = msgspec.json.decode(data, type=Profile)
+        profile = _PROFILE.decode(data)
     except UNREADABLE as e:
         message = f"not a baseline profile: {e}"
         raise StateError(message) from None
