@@ -5,10 +5,6 @@ aiokafka's coordinator runs the consumer group: joining, heartbeats, and the ass
 configured here. Faust decides the order of things: at a rebalance or at the end it stops the flow,
 flushes (`wait_empty`) and opens (`perform_seek`), and between them it runs the agents.
 
-aiokafka's coordinator runs the consumer group: joining, heartbeats, and the assignor that is
-configured here. Faust decides the order of things: at a rebalance or at the end it stops the flow,
-flushes (`wait_empty`) and opens (`perform_seek`), and between them it runs the agents.
-
 Rule of the file: every override gives its reason. Faust tracks, acknowledges, commits and seeks by
 rules that lose or repeat records. With `acks=False` topics and these overrides it only moves
 messages. Private methods are pinned by the version of faust-streaming and by
