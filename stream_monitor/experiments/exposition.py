@@ -28,7 +28,7 @@ def experiment_samples(experiments: Iterable[Experiment], now_ms: int) -> Iterat
 
     Notes
     -----
-    As long as a look, about 10 µs an arm and outcome.
+    As long as a look: about 50 µs an arm and outcome.
     """
     for experiment in experiments:
         if not experiment.stopped:
