@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from threading import RLock
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 import msgspec
@@ -27,11 +26,6 @@ from numpy.typing import NDArray
 
 T = TypeVar("T")
 F = TypeVar("F", bound=msgspec.Struct)
-_ONE_AT_A_TIME = RLock()
-"""
-msgspec learns a type when it first reads one, and is not safe in threads meanwhile: partitions that
-were restored side by side ended the process (SIGSEGV). It holds the interpreter anyway.
-"""
 
 
 class Packed(ABC, Generic[F]):
@@ -101,8 +95,7 @@ def decode(data: bytes, of: type[T]) -> T:
     Traceback (most recent call last):
     msgspec.ValidationError: Expected `array`, got `int` - at `$.values`
     """
-    with _ONE_AT_A_TIME:
-        return msgspec.msgpack.decode(data, type=of, dec_hook=_decoded)
+    return msgspec.msgpack.decode(data, type=of, dec_hook=_decoded)
 
 
 def plain(state: object) -> Any:
@@ -119,8 +112,7 @@ def typed(state: Any, of: type[T]) -> T:
     msgspec.ValidationError
         A part is missing or of another type; the message says which.
     """
-    with _ONE_AT_A_TIME:
-        return msgspec.convert(state, of, dec_hook=_decoded)
+    return msgspec.convert(state, of, dec_hook=_decoded)
 
 
 def _encoded(value: Any) -> Any:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float
-from stream_monitor.state import typed
 
 BLOCK_ROWS = 1_024
 
@@ -145,4 +144,4 @@ class PageHinkley:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from a state."""
-        self.sums = typed(state, Sums)
+        self.sums = msgspec.convert(state, Sums)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Mapping
 
@@ -33,6 +34,11 @@ from stream_monitor.stages.retention import Lost
 from stream_monitor.stages.tenures import Tenures, begun_at
 
 log = logging.getLogger("stream_monitor")
+ONE_AT_A_TIME = threading.Lock()
+"""
+msgspec learns a type when it first reads one, and is not safe in threads meanwhile: partitions that
+were restored side by side ended the process (SIGSEGV). It holds the interpreter anyway.
+"""
 LOGGED_MAX = 1_000
 """Greatest number of characters of names in a line of the log."""
 
@@ -146,9 +152,10 @@ class Restoring:
         self, tp: TopicPartition, settings: CoreSettings, parts: Mapping[str, bytes]
     ) -> Shard:
         def restored() -> Shard:
-            return Shard.restore(
-                tp.partition, settings, parts, self.baselines, partitions=self.targets
-            )
+            with ONE_AT_A_TIME:
+                return Shard.restore(
+                    tp.partition, settings, parts, self.baselines, partitions=self.targets
+                )
 
         try:
             return await asyncio.to_thread(restored)

@@ -6,29 +6,29 @@ import subprocess
 import sys
 
 PROGRAM = """
+import asyncio
 import sys
-import threading
+
+from aiokafka import TopicPartition
 
 from stream_monitor.evaluate import Shard
-from stream_monitor.settings import CoreSettings
+from stream_monitor.settings import CoreSettings, Settings
+from stream_monitor.stages.hub import Hub
+from stream_monitor.stages.restoring import Restoring
+from stream_monitor.stages.tenures import Tenures
 
 sys.setswitchinterval(1e-6)
-parts = {name: part for name, part in Shard(0, CoreSettings()).snapshot().items() if part}
-together = threading.Barrier(8)
-restored = []
+hub, core = Hub(Settings()), CoreSettings()
+restoring = Restoring(hub, 8, {}, Tenures(hub))
+parts = {name: part for name, part in Shard(0, core).snapshot().items() if part}
 
 
-def restore():
-    together.wait()
-    restored.append(Shard.restore(0, CoreSettings(), parts))
+async def restore():
+    tps = [TopicPartition("observations", p) for p in range(8)]
+    return await asyncio.gather(*(restoring._shard(tp, core, parts) for tp in tps))
 
 
-threads = [threading.Thread(target=restore) for _ in range(8)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-sys.exit(len(restored) - 8)
+sys.exit(len(asyncio.run(restore())) - 8)
 """
 
 
