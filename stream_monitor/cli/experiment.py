@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stream_monitor.cli import experiment_control
+from stream_monitor.cli import experiment_control, experiment_plan
 from stream_monitor.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 @click.group()
 def command() -> None:
     """
-    Start, change, watch and stop experiments; compare two models on results.
+    Plan, start, change, watch and stop experiments; compare two models on results.
 
     \b
     Examples:
+      stream-monitor experiment plan --metric accuracy --effect 0.02 --mean 0.9
       stream-monitor experiment start fraud-17.json
       stream-monitor experiment change fraud-17 --weights control=95,b=5
       stream-monitor experiment status fraud-17
@@ -34,7 +35,7 @@ def command() -> None:
     """  # noqa: D301  \b is how click keeps lines apart
 
 
-for _each in experiment_control.COMMANDS:
+for _each in (experiment_plan.plan, *experiment_control.COMMANDS):
     command.add_command(_each)
 
 

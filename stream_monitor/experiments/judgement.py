@@ -240,14 +240,24 @@ def _effect(name: str, found: EffectSize) -> dict[str, Any]:
 
 def _is_ready(outcome: Outcome, sums: tuple[Float, Float]) -> bool:
     """Whether so much is known of both arms that the interval is what it says."""
-    is_share = outcome.is_share or (
+    yes_no = is_yes_no(outcome, *sums)
+    least = units_min(outcome, yes_no=yes_no)
+    return min(float(effective_units(s)) for s in sums) >= least and (
+        not yes_no or min(float(rarer_answers(s)) for s in sums) >= RARER_MIN
+    )
+
+
+def is_yes_no(outcome: Outcome, *sums: Float) -> bool:
+    """Whether values are from 0 to 1, by the metric or by the six sums of arms."""
+    return outcome.is_share or (
         not outcome.is_log and all(0 <= s[X] <= s[N] and s[XX] <= s[NN] for s in sums)
     )
-    bounded = is_share or outcome.is_log or outcome.cap is not None
-    least = UNITS_MIN if bounded else UNITS_UNBOUNDED_MIN
-    return min(float(effective_units(s)) for s in sums) >= least and (
-        not is_share or min(float(rarer_answers(s)) for s in sums) >= RARER_MIN
-    )
+
+
+def units_min(outcome: Outcome, *, yes_no: bool) -> int:
+    """Effective units of each arm before an interval of this outcome is judged."""
+    bounded = yes_no or outcome.is_log or outcome.cap is not None
+    return UNITS_MIN if bounded else UNITS_UNBOUNDED_MIN
 
 
 def _bound(shown: Any, value: float) -> float | None:

@@ -81,6 +81,11 @@ class EventStream(Iterator[Event]):
         times_ms = [source.first_ms for source in self._sources if source.first_ms is not None]
         return min(times_ms, default=None)
 
+    @property
+    def has_times(self) -> bool:
+        """Whether predictions have times of their own, known after `scan`."""
+        return all(source.has_times for source in self._sources if source.role != "labels")
+
     def scan(self) -> Self:
         """
         Read the files once, to learn types, order and the last time.

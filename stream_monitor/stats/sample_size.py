@@ -119,6 +119,8 @@ def plan(
     power: float = 0.8,
     true_effect: float | None = None,
     rarer_share: float | None = None,
+    units_min: float = UNITS_MIN,
+    phase_share: float = 1.0,
 ) -> Plan:
     """
     Units, events and days until an experiment decides.
@@ -143,6 +145,11 @@ def plan(
         needs as much as a difference of `effect`.
     rarer_share : float or None
         Share of the rarer answer of a yes/no outcome, for the burn-in of 20 in each arm.
+    units_min : float
+        Units of each arm before the sequence is judged.
+    phase_share : float, ratio
+        Part of `alpha` that the sequence may spend in its phase; the t-test, with its one look,
+        spends all.
 
     Returns
     -------
@@ -157,8 +164,8 @@ def plan(
     -----
     The variance of a difference is K / units with K = deff/events · (v_a/share_a + v_b/share_b).
     The t-test needs (z_α/2 + z_power)²·K/effect². The sequence needs u·K/effect²; u comes from a
-    simulation (`information_needed`) that waits for 200 units and 20 of the rarer answers in each
-    arm before anything is judged.
+    simulation (`information_needed`) that waits, in each arm, for `units_min` units and 20 of the
+    rarer answers before anything is judged.
 
     Examples
     --------
@@ -179,6 +186,7 @@ def plan(
         ("events_a_unit", events_a_unit, 0.0, math.inf),
         ("alpha", alpha, 0.0, 1.0),
         ("power", power, 0.0, 1.0),
+        ("phase_share", phase_share / 2, 0.0, 1.0),
         ("rarer_share", 0.5 if rarer_share is None else rarer_share, 0.0, 1.0),
     ):
         if not low < number < high:
@@ -193,10 +201,11 @@ def plan(
     t_test = ((normal(1 - alpha / 2) + normal(power)) / true) ** 2 * spread
     scale = spread / effect**2
     smallest = min(weights) / total
-    first = UNITS_MIN / smallest / scale
+    first = units_min / smallest / scale
     answers = 0.0 if rarer_share is None else 1 / (rarer_share * events_a_unit * smallest) / scale
+    spent = alpha * phase_share
     median, decided = (
-        u * scale for u in information_needed(alpha, (0.5, power), true / effect, first, answers)
+        u * scale for u in information_needed(spent, (0.5, power), true / effect, first, answers)
     )
 
     def needed(units: float) -> Needed:

@@ -35,7 +35,6 @@ NOT_IMPORTED = {
     "stream_monitor.metrics.page": "makes docs/metrics.md; tests/unit/test_metrics_page.py holds that to it",  # noqa: E501
     "stream_monitor.exports.topics_page": "makes docs/topics.md",
     "stream_monitor.exports.configuration_page": "makes docs/configuration.md",
-    "stream_monitor.stats.sample_size": "for `experiment plan`, and bench/experiments.py",
 }
 DOCSTRINGS_TO_MEND = {"stream_monitor/monitors/segments.py: codes: cells"}
 """Two parameters on one line."""
