@@ -35,6 +35,8 @@ LIMITS = {
     "effect": "the effect is small beside the spread; half of it needs about four times as much",
 }
 DAYS_LEAST, DAYS_LONGEST, ROUGH_UNITS, ROUGH_ANSWERS = 1, 14, 200, 20
+APART = 2
+"""A plan that is so many times as long or as short as the file is told."""
 
 
 @click.command()
@@ -327,10 +329,14 @@ def _notes(
         notes.append(
             f"an experiment is inconclusive after {DAYS_LONGEST} days, unless `duration` says more"
         )
-    if past is not None and days and max(days) > 2 * past.days and past.unit != "event":
+    if (
+        past is not None
+        and past.base.calls_a_unit > 1
+        and any(not past.days / APART < d < past.days * APART for d in days)
+    ):
         notes.append(
-            f"the file has {past.days:.3g} days; in a longer time more units return, and fewer a "
-            "day are new"
+            f"the file has {past.days:.3g} days: in a longer time more units return and fewer are "
+            "new, in a shorter time the reverse; a file as long as the plan is most exact"
         )
     return notes
 
