@@ -108,6 +108,7 @@ def plan(
         --weights control=90,b=10
       stream-monitor experiment plan --metric accuracy --effect 0.02 --from last-week.jsonl --json
     """  # noqa: D301  \b is how click keeps lines apart
+    from stream_monitor.cli.terminal import readable
     from stream_monitor.experiments.planning import base_of, planned
 
     definitions = [_definition(metric, effect, given) for effect in effects]
@@ -140,7 +141,7 @@ def plan(
     for d, each in zip(definitions, found, strict=True):
         click.echo(_limits(d, base, each, several=len(found) > 1))
     for note in notes:
-        click.echo(f"note: {note}")
+        click.echo(readable(f"note: {note}"))
 
 
 def _definition(metric: str, effect: float, given: Mapping[str, Any]) -> Definition:
@@ -187,7 +188,7 @@ def _above_0(key: str, value: float) -> float:
 def _past(
     definition: Definition, table: str | None, given: Mapping[str, Any]
 ) -> tuple[Past, list[str]]:
-    from stream_monitor.cli.terminal import readable, reading
+    from stream_monitor.cli.terminal import reading
     from stream_monitor.config import load
     from stream_monitor.offline.past import past_of
 
@@ -204,7 +205,7 @@ def _past(
             span_ms=span_ms,
             has_times=events.has_times,
         )
-        return past, [readable(note) for note in events.notes]
+        return past, list(events.notes)
 
 
 def _known(definition: Definition, base: Base, past: Past | None) -> list[str]:
@@ -220,7 +221,8 @@ def _known(definition: Definition, base: Base, past: Past | None) -> list[str]:
     elif outcome.is_log:
         about = f"standard deviation of the logarithm {spread:.3g}"
     else:
-        about = f"mean {base.mean:.4g}, standard deviation {spread:.4g}"
+        mean = "" if math.isnan(base.mean) else f"mean {base.mean:.4g}, "
+        about = f"{mean}standard deviation {spread:.4g}"
     lines = [f"{outcome.metric}: {about}; {weights} %, alpha {definition.alpha:g}"]
     if past is not None:
         days = "" if math.isnan(past.days) else f" in {past.days:.3g} days"
@@ -343,6 +345,8 @@ def _notes(
 
 def _notes_of_past(past: Past) -> list[str]:
     notes = []
+    if len(past.versions) > 1:
+        notes.append(f"versions {', '.join(past.versions)} are taken together")
     if past.unit == "event":
         notes.append(
             "units are events: if calls belong to users or sessions, name that column with --map "

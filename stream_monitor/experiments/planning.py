@@ -23,13 +23,15 @@ ALIKE, HEAVY, SMALL, WAITED = 2.0, 0.25, 0.2, 0.8
 What limits a plan: a design effect above; effective units below this share; a weight of one of two
 arms below; a burn-in of at least this part of the median.
 """
+POWER_MAX = 0.999
+"""The simulation has 20,000 paths, so it knows no more of the last ones."""
 
 
 class Base(NamedTuple):
     """What is known of an outcome before the experiment."""
 
     mean: float
-    """NaN where it is not needed: of a logarithm."""
+    """NaN where it is not known and not needed."""
     variance: float
     """Of one outcome, by `mean` if `yes_no`; `design_effect` times as much counts for units."""
     yes_no: bool
@@ -133,6 +135,9 @@ def base_of(
 
 def _variance(outcome: Outcome, mean: float | None, sd: float | None) -> float:
     metric = outcome.metric
+    for key, value in (("--mean", mean), ("--cap", outcome.cap)):
+        if value is not None and not math.isfinite(value):
+            raise InputError(f"{key} {value:g}: expected a number")
     if sd is not None and outcome.is_share:
         raise InputError(f"--sd {sd:g}: {metric} is 0 or 1, its mean says its spread: leave it out")
     if sd is not None:
@@ -199,8 +204,10 @@ def planned(definition: Definition, base: Base, power: float = 0.8) -> Planned:
     >>> round(found.t_test.units_in_all), found.limits
     (7676, ['effect'])
     """
-    if not 0 < power < 1:
-        raise InputError(f"--power {power:g}: expected a number between 0 and 1, such as 0.8")
+    if not 0 < power <= POWER_MAX:
+        raise InputError(
+            f"--power {power:g}: expected a number above 0 and up to {POWER_MAX}, such as 0.8"
+        )
     weights = [w / SLOTS for w in definition.weights]
     names = [arm.name for arm in definition.arms]
     if min(weights) <= 0:

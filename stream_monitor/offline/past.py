@@ -41,6 +41,7 @@ class Past(NamedTuple):
 
     base: Base
     model: str
+    versions: list[str]
     unit: str
     """`unit`, or `event` where rows have no unit."""
     units: float
@@ -148,23 +149,25 @@ def past_of(
     replay = Replay(settings, span_ms=LONGER * span_ms)
     replay.feed(one_arm)
     replay.close()
-    models = list(replay.summary()["models"])
+    models = replay.summary()["models"]
     if not models:
         raise InputError("--from: no row could be used; `stream-monitor replay` says why")
     if model is None and len(models) > 1:
         raise InputError(f"--from: rows are of {', '.join(models)}; say which with --model")
     if one_arm.model not in models:
-        hint = did_you_mean(str(one_arm.model), models)
+        hint = did_you_mean(str(one_arm.model), list(models))
         raise InputError(f"--model {one_arm.model}: the rows are of {', '.join(models)}.{hint}")
     found = {e.definition.name: e for shard in replay.shards for e in shard.experiments}
     by_unit = found[BY_UNIT]
     with_unit = by_unit.rows - by_unit.left_out.get("no_unit", 0)
     experiment = by_unit if with_unit else found[BY_EVENT]
     span_ms = one_arm.last_ms - (one_arm.first_ms or 0) if has_times else 0
-    return _read(experiment, str(one_arm.model), span_ms / DAY_MS if span_ms else math.nan)
+    versions = sorted(models[one_arm.model]["versions"])
+    days = span_ms / DAY_MS if span_ms else math.nan
+    return _read(experiment, str(one_arm.model), versions, days)
 
 
-def _read(experiment: Experiment, model: str, days: float) -> Past:
+def _read(experiment: Experiment, model: str, versions: list[str], days: float) -> Past:
     outcome = experiment.definition.outcomes[0]
     sums = experiment.units.sums[0, 0]
     kept = len(experiment.units.table)
@@ -200,6 +203,7 @@ def _read(experiment: Experiment, model: str, days: float) -> Past:
     return Past(
         base=base,
         model=model,
+        versions=versions,
         unit="event" if experiment.definition.unit == "event" else "unit",
         units=units,
         calls=calls,

@@ -181,6 +181,28 @@ def test_a_number_of_the_past(tmp_path):
     assert got["effects"][0]["t_test"]["units_in_all"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_of_very_many_units_a_sample_is_kept_and_all_are_counted(tmp_path, monkeypatch):
+    rows = rows_of(6, units=1_000)
+    words = ("--metric", "accuracy", "--effect", "0.03", "--json")
+    whole = from_file(tmp_path, rows, *words)
+    monkeypatch.setattr("stream_monitor.experiments.registry.UNITS_MAX", 600)
+    sampled = from_file(tmp_path, rows, *words)
+    assert sampled["past"]["effective_units"] < 0.7 * whole["past"]["effective_units"]
+    assert sampled["past"]["calls"] == whole["past"]["calls"] == len(rows)
+    assert sampled["past"]["units"] == pytest.approx(1_000, rel=0.15)
+    needed = [got["effects"][0]["t_test"]["units_in_all"] for got in (whole, sampled)]
+    assert needed[1] == pytest.approx(needed[0], rel=0.25)
+
+
+def test_versions_are_taken_together_and_it_says_so(tmp_path):
+    rows = [row | {"version": str(3 + i % 2)} for i, row in enumerate(rows_of(7, units=60))]
+    words = ("--metric", "accuracy", "--effect", "0.1")
+    assert from_file(tmp_path, rows, *words, "--json")["past"]["calls"] == len(rows)
+    assert "versions 3, 4 are taken together" in from_file(tmp_path, rows, *words)
+    one = [row | {"version": "3"} for row in rows]
+    assert "taken together" not in from_file(tmp_path, one, *words)
+
+
 def test_rows_without_units_are_units_and_it_says_so(tmp_path):
     rows = rows_of(4, by_unit=False)
     _, _, effective, units = by_hand(rows, right)
@@ -218,6 +240,7 @@ def test_a_table_without_times_has_no_days(tmp_path):
         ((*SHARE, "--icc", "0.1"), "--icc needs --calls-a-unit"),
         ((*SHARE, "--calls-a-unit", "20", "--icc", "5"), "--icc 5: expected a number from 0 to 1"),
         ((*SHARE, "--power", "1"), "--power 1: expected"),
+        (("--metric", "score", "--effect", "1", "--mean", "nan", "--sd", "1"), "--mean nan"),
         ((*SHARE, "--alpha", "2"), "`alpha` must be between 0 and 1"),
         ((*SHARE, "--units-a-day", "0"), "--units-a-day 0: expected a number above 0"),
         ((*SHARE, "--weights", "control=90,b=5"), "add up to 100"),
