@@ -2,7 +2,7 @@
 The topics as an AsyncAPI 3 document.
 
 Rule of the file: everything comes from `topics/*.yaml`. Operations are named from our side: we
-receive predictions and labels and send the rest.
+receive predictions and labels, send the rest, and do both on `lifecycle`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ VERSION = "3.1.0"
 SCHEMA_FORMAT = "application/schema+json;version=draft-07"
 """The draft that every AsyncAPI tool reads. The schemas use only what it shares with 2020-12."""
 KAFKA_BINDING = "0.5.0"
-RECEIVED = ("predictions", "labels")
+RECEIVED, BOTH = ("predictions", "labels"), ("lifecycle",)
 
 
 def document(prefix: str) -> dict[str, Any]:
@@ -46,13 +46,18 @@ def document(prefix: str) -> dict[str, Any]:
         },
         "defaultContentType": "application/json",
         "channels": {name: _channel(spec, prefix) for name, spec in specs.items()},
-        "operations": dict(_operation(name) for name in specs),
+        "operations": {
+            f"{action}-{name}": {"action": action, "channel": {"$ref": f"#/channels/{name}"}}
+            for name in specs
+            for action in _actions(name)
+        },
     }
 
 
-def _operation(name: str) -> tuple[str, dict[str, Any]]:
-    action = "receive" if name in RECEIVED else "send"
-    return f"{action}-{name}", {"action": action, "channel": {"$ref": f"#/channels/{name}"}}
+def _actions(name: str) -> tuple[str, ...]:
+    if name in BOTH:
+        return "receive", "send"
+    return ("receive",) if name in RECEIVED else ("send",)
 
 
 def _channel(spec: TopicSpec, prefix: str) -> dict[str, Any]:

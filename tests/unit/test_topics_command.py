@@ -325,9 +325,13 @@ def test_asyncapi_document(prefixed, tmp_path):
     )
     assert "*" not in path.read_text().split("channels:")[0]
     assert set(made["channels"]) == set(topics())
+    actions: dict[str, set[str]] = {}
     for operation in made["operations"].values():
         name = operation["channel"]["$ref"].removeprefix("#/channels/")
-        assert operation["action"] == ("receive" if name in RECEIVED else "send")
+        actions.setdefault(name, set()).add(operation["action"])
+    assert actions.pop("lifecycle") == {"receive", "send"}
+    assert set(actions) == set(topics()) - {"lifecycle"}
+    assert all(a == {"receive" if n in RECEIVED else "send"} for n, a in actions.items())
     payload = made["channels"]["labels"]["messages"]["labels"]["payload"]["schema"]
     assert payload == {
         key: value for key, value in (topics()["labels"].schema or {}).items() if key != "$schema"
