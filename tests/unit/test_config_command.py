@@ -116,8 +116,9 @@ EVERY = [pytest.param(path, id=" ".join(path) or "stream-monitor") for path, _ i
 def test_every_help_has_an_example_that_works_and_explains_every_option(path):
     command = dict(commands(cli))[path]
     assert command.help is not None
+    whole = re.sub(r"\\\n\s*", "", command.help)  # as a shell reads lines that go on
     examples = re.findall(
-        r"^(?:Example: | +)(?:[A-Z_]+=\S+ )?(stream-monitor .+)$", command.help, re.MULTILINE
+        r"^(?:Example: | +)(?:[A-Z_]+=\S+ )?(stream-monitor .+)$", whole, re.MULTILINE
     )
     assert examples, "no example"
     for line in examples:
