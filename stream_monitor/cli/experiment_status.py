@@ -225,10 +225,12 @@ def _age(hours: float) -> str:
 
 def _moment(at: Any) -> str:
     """
-    A time of an event, without its fraction.
+    A time of an event, without its fraction; where no row came, there is none.
 
-    >>> _moment("2026-11-02T09:00:00.123Z")
-    '2026-11-02 09:00:00Z'
+    >>> _moment("2026-11-02T09:00:00.123Z"), _moment("")
+    ('2026-11-02 09:00:00Z', 'the start')
     """
+    if not at:
+        return "the start"
     text = str(at).partition(".")[0].removesuffix("Z").replace("T", " ")
     return f"{text}Z"
