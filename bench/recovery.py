@@ -107,21 +107,26 @@ class Site:
         owned = [w.owned() for w in self.workers]
         return all(owned) and sorted(n for of in owned for n in of) == list(range(PARTITIONS))
 
+    def caught_up(self) -> bool:
+        """Whether nobody is behind, and all that was sent before is stored."""
+        stored = self.shown("stream_monitor_join_pending")
+        return self.behind_s() < BEHIND_S_MIN and stored >= self.a.pending
+
     def settled(self) -> float:
-        """Wait until nobody is behind; then the worst of the time before a signal."""
-        until("the workers share the partitions", self.shared, LIMIT_S, self.workers)
-        until(
-            "they have caught up",
-            lambda: self.behind_s() < BEHIND_S_MIN,
-            SETTLE_S + self.a.pending / 10_000,
-            self.workers,
-            LOOK_S,
-        )
-        began, worst = time.monotonic(), 0.0
-        while time.monotonic() - began < self.a.before:
-            worst = max(worst, self.behind_s())
-            time.sleep(LOOK_S)
-        return worst
+        """
+        Wait until nobody is behind; then the worst of the time before a signal, in which no
+        partition changes hands.
+        """
+        while True:
+            until("the workers share the partitions", self.shared, LIMIT_S, self.workers)
+            limit_s = SETTLE_S + self.a.pending / 10_000
+            until("they have caught up", self.caught_up, limit_s, self.workers, LOOK_S)
+            began, worst = time.monotonic(), 0.0
+            while self.shared() and time.monotonic() - began < self.a.before:
+                worst = max(worst, self.behind_s())
+                time.sleep(LOOK_S)
+            if self.shared() and self.caught_up():
+                return worst
 
     def cpu_s(self) -> dict[str, float]:
         assert self.sender is not None
