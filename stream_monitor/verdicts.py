@@ -91,6 +91,21 @@ class Verdict(Struct, frozen=True, kw_only=True):
     evidence: dict[str, object] = {}
     annotations: dict[str, str] = {}
 
+    @classmethod
+    def end(cls, key: AlertKey, log_ms: int, summary: str) -> Verdict:
+        """The end of an alert that no rule judges any more."""
+        return cls(
+            key=key,
+            level="ok",
+            clear=True,
+            value=0.0,
+            threshold=0.0,
+            direction=None,
+            window=Span(log_ms, log_ms, 0),
+            summary=summary,
+            evidence={"guarantee": "none"},
+        )
+
 
 class Out(NamedTuple):
     """

@@ -219,7 +219,7 @@ def _notes(definition: Definition, board: ExperimentBoard) -> list[str]:
             "every call is a unit of its own: right only if calls of one user are independent, "
             "otherwise the experiment is far too sure"
         )
-    others = [e.definition.name for e in board.running(definition.model) if e.definition.name != ""]
+    others = [e.definition.name for e in board.running(definition.model)]
     if others:
         out.append(
             f"{', '.join(others)} of the same model is running too: the splits are independent, "

@@ -89,17 +89,8 @@ def judged(experiments: Iterable[Experiment], alerts: Alerts, now_ms: int) -> It
 
 
 def _end(key: AlertKey, now_ms: int, why: str) -> Verdict:
-    return Verdict(
-        key=key,
-        level="ok",
-        clear=True,
-        value=0.0,
-        threshold=0.0,
-        direction=None,
-        window=Span(now_ms, now_ms, 0),
-        summary=f"{key.model}: experiment {key.subject}, {key.segment.replace('=', ' ', 1)}: {why}",
-        evidence={"guarantee": "none"},
-    )
+    arm = key.segment.replace("=", " ", 1)
+    return Verdict.end(key, now_ms, f"{key.model}: experiment {key.subject}, {arm}: {why}")
 
 
 def _measured(

@@ -149,8 +149,6 @@ class Experiments:
         events : list of (place in the record, JSON)
             Events of experiments, ascending; each counts from its place on.
         """
-        if not self.state.of_model and not events:
-            return
         models = models_of(record)
         for start, end, event in stretches(events):
             for model in models:

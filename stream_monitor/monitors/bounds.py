@@ -71,7 +71,7 @@ def retirements(alerts: Alerts, version: Version, log_ms: int) -> list[Verdict]:
         "does"
     )
     return [
-        _end(key, log_ms, why)
+        Verdict.end(key, log_ms, f"{key.title}: {why}")
         for key in alerts.episodes
         if (key.model, key.version) == (version.model, version.name) and key.kind != "experiment"
     ]
@@ -100,23 +100,8 @@ def unheard(alerts: Alerts, registry: Registry, changed_ms: int, log_ms: int) ->
             used_ms[name] = max(used_ms.get(name, 0), min(times, default=0))
     for key in silent:
         if used_ms.get((key.model, key.version), 0) - changed_ms >= UNHEARD_MS:
-            yield _end(
-                key, log_ms, f"no rule has judged {key.subject} since the configuration changed"
-            )
-
-
-def _end(key: AlertKey, log_ms: int, why: str) -> Verdict:
-    return Verdict(
-        key=key,
-        level="ok",
-        clear=True,
-        value=0.0,
-        threshold=0.0,
-        direction=None,
-        window=Span(log_ms, log_ms, 0),
-        summary=f"{key.title}: {why}",
-        evidence={"guarantee": "none"},
-    )
+            why = f"no rule has judged {key.subject} since the configuration changed"
+            yield Verdict.end(key, log_ms, f"{key.title}: {why}")
 
 
 class Beyond(msgspec.Struct):
