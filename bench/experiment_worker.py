@@ -15,8 +15,9 @@ from experiment_streams import Rows
 
 from stream_monitor.experiments.definition import definition_of
 from stream_monitor.experiments.experiment import Calls, Experiment
-from stream_monitor.experiments.judgement import FIRST_PHASE, RARER_MIN, UNITS_MIN, look
+from stream_monitor.experiments.judgement import FIRST_PHASE, look
 from stream_monitor.experiments.units import KEY_BITS
+from stream_monitor.stats.confidence_sequences import RARER_MIN, UNITS_MIN
 
 START_MS, FLUSH_MS = 1_760_000_000_000, 1_000
 NEVER = 1e-12

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from stream_monitor.cli.terminal import readable
 from stream_monitor.experiments.definition import Definition
-from stream_monitor.experiments.judgement import RARER_MIN, units_min
+from stream_monitor.experiments.judgement import units_min
 from stream_monitor.experiments.planning import Base, Planned, Way
 from stream_monitor.experiments.units import OUTCOMES_OF_UNIT_MAX
+from stream_monitor.stats.confidence_sequences import RARER_MIN
 
 if TYPE_CHECKING:
     from stream_monitor.offline.past import Past

@@ -19,7 +19,13 @@ from stream_monitor.experiments.experiment import (
     UNLABELLED_CONTROL,
     Experiment,
 )
-from stream_monitor.stats.confidence_sequences import half_width, log_evidence_above
+from stream_monitor.stats.confidence_sequences import (
+    RARER_MIN,
+    UNITS_MIN,
+    UNITS_UNBOUNDED_MIN,
+    half_width,
+    log_evidence_above,
+)
 from stream_monitor.stats.fixed_horizon import EffectSize, cohens_d, cohens_h, welch
 from stream_monitor.stats.unit_sums import NN, XX, N, X, difference, effective_units, rarer_answers
 from stream_monitor.times import HOUR_MS
@@ -27,12 +33,6 @@ from stream_monitor.times import HOUR_MS
 VerdictName = Literal["continue", "promote", "rollback", "mismatch", "inconclusive"]
 FINAL: tuple[VerdictName, ...] = ("rollback", "mismatch")
 """Verdicts that stay once they are given."""
-UNITS_MIN, UNITS_UNBOUNDED_MIN, RARER_MIN = 200, 2_000, 20
-"""
-Effective units of each arm before an interval is judged, so that a few heavy units count for
-little; more where single values may be of any size; and of what is 0 or 1, so many of the rarer
-answer in each arm. Without that a small arm decides on a handful of rare values.
-"""
 MOVED_SHARE, MOVED_MIN = 0.01, 100
 """More rows than both from units that another arm had first: that is no experiment."""
 NO_UNIT_SHARE = 0.01

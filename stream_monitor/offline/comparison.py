@@ -13,9 +13,13 @@ import math
 from msgspec import Struct
 
 from stream_monitor.arrays import Float
-from stream_monitor.experiments.judgement import RARER_MIN, UNITS_MIN, UNITS_UNBOUNDED_MIN
 from stream_monitor.offline.results import Arm, Results
-from stream_monitor.stats.confidence_sequences import half_width
+from stream_monitor.stats.confidence_sequences import (
+    RARER_MIN,
+    UNITS_MIN,
+    UNITS_UNBOUNDED_MIN,
+    half_width,
+)
 from stream_monitor.stats.fixed_horizon import (
     EffectSize,
     cohens_d,

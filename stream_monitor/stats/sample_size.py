@@ -17,12 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from stream_monitor.arrays import Float
+from stream_monitor.stats.confidence_sequences import RARER_MIN, UNITS_MIN
 
 PATHS = 20_000
 STEP = 0.01
 """Each look of the simulation has so much more information than the one before, relatively."""
-UNITS_MIN, ANSWERS_MIN = 200, 20
-"""In each arm, before the sequence is judged: units, and the rarer answer of a yes/no outcome."""
 OVERSHOOT = 0.5826
 """Overshoot of a normal walk over a boundary, in steps (-ζ(1/2)/√(2π)); it corrects for looks that
 are not continuous."""
@@ -257,7 +256,7 @@ def _stopping(alpha: float, ratio: float, first: float, rarer_answer: float) -> 
     # the first look may be late: a walk needs no steps before it
     clock = max(first, 0.01 / ratio**2) * (1 + STEP) ** np.arange(int(math.log(2e4) / STEP))
     rng = np.random.default_rng(20_240)
-    begin = np.maximum(first, rarer_answer * rng.standard_gamma(ANSWERS_MIN, PATHS))
+    begin = np.maximum(first, rarer_answer * rng.standard_gamma(RARER_MIN, PATHS))
     at, before = np.zeros(PATHS), 0.0
     decided = np.full(PATHS, np.inf)
     running = np.arange(PATHS)
