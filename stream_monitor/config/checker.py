@@ -16,17 +16,12 @@ import msgspec
 from stream_monitor.config import forms, ranges, scalars, shorthand
 from stream_monitor.config.forms import FORMS, OFF
 from stream_monitor.config.problems import BAD, Problems, close_to, shown
-from stream_monitor.config.rules import RULES, TOP, Rule
+from stream_monitor.config.rule import Rule
+from stream_monitor.config.rules import RULES, TOP
 from stream_monitor.config.tree import Node, merge
 from stream_monitor.detectors.base import METHODS
-from stream_monitor.settings import (
-    CoreSettings,
-    Frozen,
-    ModelSettings,
-    Segment,
-    Settings,
-    Threshold,
-)
+from stream_monitor.frozen import Frozen
+from stream_monitor.settings import CoreSettings, ModelSettings, Segment, Settings, Threshold
 
 Key = tuple[msgspec.structs.FieldInfo, Any, bool]
 

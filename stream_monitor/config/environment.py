@@ -18,7 +18,7 @@ from stream_monitor.config.problems import close_to
 from stream_monitor.config.rules import SECRETS, TOP
 from stream_monitor.config.tree import Node, Path, read
 from stream_monitor.errors import ConfigError
-from stream_monitor.settings import Frozen
+from stream_monitor.frozen import Frozen
 
 PREFIX = "STREAM_MONITOR_"
 FILE = "_file"

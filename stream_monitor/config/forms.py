@@ -39,6 +39,7 @@ FORMS = {
         "HOST:PORT, several with commas between",
     ),
     "name": Form(r"^.{1,255}$", "a name"),
+    "step": Form(r"^[a-z0-9][a-z0-9_-]{0,63}$", "a name of small letters, digits, `-` and `_`"),
     "field": Form(
         r"^(prediction|score|latency_ms|features\..+)$",
         "prediction, score, latency_ms or features.NAME",

@@ -16,10 +16,12 @@ import msgspec
 from stream_monitor.config import forms, ranges, rules
 from stream_monitor.config.checker import Key, keys_of
 from stream_monitor.config.forms import FORMS, OFF
-from stream_monitor.config.rules import RULES, TOP, Rule
+from stream_monitor.config.rule import Rule
+from stream_monitor.config.rules import RULES, TOP
 from stream_monitor.config.shorthand import duration_text
 from stream_monitor.detectors.base import METHODS
-from stream_monitor.settings import Frozen, Secret, Segment, Threshold
+from stream_monitor.frozen import Frozen, Secret
+from stream_monitor.settings import Segment, Threshold
 
 Schema = dict[str, Any]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

@@ -8,10 +8,13 @@ key of `monitor.yaml` has its line (`tests/unit/test_config_command.py` checks i
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
+from stream_monitor import lifecycle_settings
 from stream_monitor import settings as s
+from stream_monitor.config import lifecycle_rules
 from stream_monitor.config.forms import LAST_N_MAX
+from stream_monitor.config.rule import Rule
 from stream_monitor.times import DAY_MS, HOUR_MS
 
 SECRETS = frozenset({"password", "key_password", "token"})
@@ -36,6 +39,8 @@ TOP: dict[str, Any] = {
     "models": dict[str, s.ModelSettings],
     "limits": s.Limits,
     "privacy": s.Privacy,
+    "archive": lifecycle_settings.Archive,
+    "lifecycle": lifecycle_settings.Lifecycle,
 }
 """The keys at the top of the file."""
 TOP_TEXTS = {
@@ -45,22 +50,9 @@ TOP_TEXTS = {
     "models": "By name of the model: its own settings. The rest comes from `defaults`.",
     "limits": "Limits of memory, per partition of `observations` (`series`: per worker).",
     "privacy": "What may leave the worker.",
+    "archive": "Rows that are kept for training, as `stream-monitor archive` writes them.",
+    "lifecycle": "The loop: what retrains a model, and how a new version gets traffic.",
 }
-
-
-class Rule(NamedTuple):
-    """
-    The rule of one key.
-
-    `low` and `high` are inclusive, `above` is not; for a duration they are ms. `form` names a form
-    that is not clear from the type.
-    """
-
-    text: str
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None
-    form: str = ""
 
 
 RULES: dict[type, dict[str, Rule]] = {
@@ -367,4 +359,5 @@ RULES: dict[type, dict[str, Rule]] = {
         "series": Rule("Series that a worker exports.", low=100, high=10_000_000),
     },
     s.Privacy: {"raw_values": Rule("Show raw feature values and ids in alerts and anomalies.")},
+    **lifecycle_rules.RULES,
 }

@@ -16,9 +16,9 @@ from typing import Any
 from stream_monitor.config import shorthand
 from stream_monitor.config.forms import FORMS, LAST_N_MAX, OFF, WINDOW_MS_MAX
 from stream_monitor.config.problems import BAD, Problems
-from stream_monitor.config.rules import Rule
+from stream_monitor.config.rule import Rule
 from stream_monitor.config.tree import Node
-from stream_monitor.settings import Secret
+from stream_monitor.frozen import Secret
 from stream_monitor.times import UNITS_MS
 
 NUMBER_MAX = sys.float_info.max

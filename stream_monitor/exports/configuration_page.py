@@ -18,10 +18,13 @@ import msgspec
 from stream_monitor.config import PREFIX, forms, ranges, rules
 from stream_monitor.config.checker import Key, keys_of
 from stream_monitor.config.forms import OFF
-from stream_monitor.config.rules import RULES, TOP, Rule
+from stream_monitor.config.rule import Rule
+from stream_monitor.config.rules import RULES, TOP
 from stream_monitor.config.shorthand import duration_text
 from stream_monitor.detectors.base import METHODS
-from stream_monitor.settings import CustomMetric, Feature, Frozen, Secret, Segment, Threshold
+from stream_monitor.frozen import Frozen, Secret
+from stream_monitor.lifecycle_settings import DeployCommand, ModelLoop, Step
+from stream_monitor.settings import CustomMetric, Feature, Segment, Threshold
 
 INTRODUCTION = f"""\
 # Configuration
@@ -89,6 +92,9 @@ The worker's log names each such part with its keys; `doctor` and `anew` in the 
 """  # noqa: E501
 
 STRUCTS: dict[type[Frozen], str] = {
+    ModelLoop: "The loop of a model: [lifecycle.md](lifecycle.md).",
+    Step: "An item of `steps`.",
+    DeployCommand: "An item of `deploy.commands`.",
     Feature: "One entry per feature that you know something about, by its name.",
     Segment: (
         "An item of `segments`: a name; `FEATURE: [18, 65]`, which splits a number into ranges; or "
@@ -100,10 +106,19 @@ STRUCTS: dict[type[Frozen], str] = {
     ),
     CustomMetric: "One entry per metric, by its name.",
 }
+ANCHORS = {
+    Feature: "defaultsfeaturesname",
+    CustomMetric: "defaultsmetricscustomname",
+    ModelLoop: "lifecyclemodelsname",
+}
+"""Where the structs of a mapping have their table."""
+ITEMS = (Segment, Step, DeployCommand)
+"""Structs that are items of a list."""
 FORM_VALUES = {
     "brokers": "`HOST:PORT`, several with commas or as a list",
     "prefix": "letters, digits, `.`, `_`, `-`; at most 200",
     "name": "text",
+    "step": "small letters, digits, `-`, `_`",
     "class": "text, number or boolean",
     "categories": "list of text, numbers or booleans",
     "window": "a window",
@@ -164,14 +179,14 @@ def _sections(path: tuple[str, ...], kind: type[Frozen], text: str) -> Iterator[
             inner.append(below)
         if below is None or below.kind in STRUCTS or rule.form:
             # items of a list have no variable
-            variable = "" if kind is Segment else f"`{PREFIX}{'__'.join((*path, name)).upper()}`"
+            variable = "" if kind in ITEMS else f"`{PREFIX}{'__'.join((*path, name)).upper()}`"
             yield (
                 f"| `{name}` | {_values(key, rule)} | {_default(field)} | {_cell(rule.text)} | "
                 f"{variable} |"
             )
         else:
             yield (
-                f"| `{name}` | [below](#{''.join((*path, name)).replace('.', '')}) | | "
+                f"| `{name}` | [below](#{''.join((*path, name)).lower()}) | | "
                 f"{_cell(rule.text)} | |"
             )
     yield ""
@@ -187,9 +202,13 @@ def _below(path: tuple[str, ...], hint: Any, rule: Rule) -> Section | None:
     if not arguments:
         return None
     name = (
-        () if get_origin(hint) is tuple else ("METRIC",) if arguments[0] is Threshold else ("NAME",)
+        ()
+        if get_origin(hint) is not dict
+        else ("METRIC",)
+        if arguments[0] is Threshold
+        else ("NAME",)
     )
-    return Section((*path, *name), arguments[0], STRUCTS[arguments[0]])
+    return Section((*path, *name), arguments[0], STRUCTS.get(arguments[0], rule.text))
 
 
 def _values(key: Key, rule: Rule) -> str:
@@ -213,7 +232,9 @@ def _values(key: Key, rule: Rule) -> str:
     if origin is Literal:
         return " ".join(f"`{a}`" for a in arguments)
     if origin is dict:
-        return f"by name, [below](#{_anchor(rule)})"
+        return f"by name, [below](#{ANCHORS[arguments[1]]})"
+    if origin is tuple and arguments[0] in ITEMS:
+        return "list, below"
     if origin is tuple:
         return f"list of {'numbers' if arguments[0] is float else 'text'}"
     words = {
@@ -224,10 +245,6 @@ def _values(key: Key, rule: Rule) -> str:
         Secret: "secret, not in the file",
     }
     return f"{words[hint]}{_bounds(rule, lambda v: f'{v:,.12g}')}"
-
-
-def _anchor(rule: Rule) -> str:
-    return "defaultsmetricscustomname" if "model_custom" in rule.text else "defaultsfeaturesname"
 
 
 def _bounds(rule: Rule, shown: Any) -> str:

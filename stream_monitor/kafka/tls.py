@@ -10,7 +10,8 @@ from __future__ import annotations
 import ssl
 
 from stream_monitor.errors import ConfigError
-from stream_monitor.settings import HttpSettings, Secret, Security
+from stream_monitor.frozen import Secret
+from stream_monitor.settings import HttpSettings, Security
 
 
 def client_context(security: Security) -> ssl.SSLContext:

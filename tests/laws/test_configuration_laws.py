@@ -24,9 +24,10 @@ import pytest
 from stream_monitor.config import parse
 from stream_monitor.detectors.base import METHODS
 from stream_monitor.evaluate import Shard
+from stream_monitor.frozen import Frozen
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.monitors.inputs_state import form_of
-from stream_monitor.settings import CoreSettings, Frozen, ModelSettings
+from stream_monitor.settings import CoreSettings, ModelSettings
 from stream_monitor.shard_form import settings_of
 from tests.laws.test_evaluate_laws import near
 

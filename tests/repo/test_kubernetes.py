@@ -27,8 +27,9 @@ import yaml
 
 from stream_monitor import __version__
 from stream_monitor.config import load
+from stream_monitor.frozen import Secret
 from stream_monitor.runtime.http import HttpServer
-from stream_monitor.settings import HttpSettings, Secret, WorkerSettings
+from stream_monitor.settings import HttpSettings, WorkerSettings
 from tests.repo.test_deployment import parsed
 
 ROOT = Path(__file__).parents[2]

@@ -16,10 +16,11 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 
 from stream_monitor.errors import ConfigError, StreamMonitorError
+from stream_monitor.frozen import Secret
 from stream_monitor.kafka.tls import server_context
 from stream_monitor.runtime.families import wanted
 from stream_monitor.runtime.http import LIMITS, SWEEP_S, HttpServer, Limits, announce
-from stream_monitor.settings import HttpSettings, Secret
+from stream_monitor.settings import HttpSettings
 from tests.clock import skip
 
 TEXT = b"# TYPE model_accuracy gauge\n" + b'model_accuracy{model="m"} 0.5\n' * 100

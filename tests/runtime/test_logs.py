@@ -10,6 +10,7 @@ import logging
 import pytest
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 
+from stream_monitor.frozen import Secret
 from stream_monitor.kafka.connection import spoken
 from stream_monitor.runtime.logs import (
     LIKE_MAX,
@@ -21,7 +22,7 @@ from stream_monitor.runtime.logs import (
     Sparing,
     news,
 )
-from stream_monitor.settings import KafkaSettings, Secret, Security
+from stream_monitor.settings import KafkaSettings, Security
 
 HOSTILE = {
     "newline": "m\n2026-01-01 CRITICAL forged",

@@ -16,7 +16,8 @@ import pytest
 
 from stream_monitor.config import parse
 from stream_monitor.errors import ConfigError
-from stream_monitor.settings import Secret, Settings
+from stream_monitor.frozen import Secret
+from stream_monitor.settings import Settings
 
 HUSH = "hush-4711"
 LOGIN = "kafka: {security: {protocol: SASL_SSL, sasl_mechanism: PLAIN, username: u}}"

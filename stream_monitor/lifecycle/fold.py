@@ -1,0 +1,282 @@
+"""
+What the events of `lifecycle` add up to: runs, versions, stages and the rollout of each model.
+
+Rule of the file: no configuration, no clock, no file. The same records give the same state, also
+after the configuration changed; what the configuration decided is in the events (a plan of steps,
+the stages of a rollout). An event of an older controller counts no more, and an event with an id
+that was seen counts once.
+
+>>> fold = Fold()
+>>> trigger = Trigger(model="churn", at="2026-01-01T00:00:00Z", cause="person", by="ana").named()
+>>> fold.take(0, encode(trigger))
+>>> fold.take(1, encode(trigger))
+>>> [t.by for t in fold.of("churn").pending.values()]
+['ana']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from stream_monitor.errors import UNREADABLE
+from stream_monitor.lifecycle.events import (
+    Accepted,
+    AnyEvent,
+    Approved,
+    Asked,
+    Cancelled,
+    Claim,
+    Compared,
+    Deployment,
+    Ended,
+    Event,
+    Paused,
+    Refused,
+    Rejected,
+    Resumed,
+    Retraining,
+    Stage,
+    Trigger,
+    Version,
+    decode,
+)
+from stream_monitor.lifecycle.model import APPROVAL, REGISTER, Model, Run, Trial
+
+RUNS_MAX, IDS_MAX, REFUSED_MAX, TRIALS_MAX = 100, 100_000, 100, 50
+
+
+class Fold:
+    """The state of all models, after the records that were taken."""
+
+    def __init__(self) -> None:
+        self.epoch = -1
+        self.models: dict[str, Model] = {}
+        self.ids: dict[str, None] = {}
+        self.ignored = 0
+        """Events of older controllers."""
+        self._takers: dict[type[Event], Callable[[Model, Any], None]] = {
+            Trigger: _trigger,
+            Accepted: _accepted,
+            Refused: _refused,
+            Retraining: _retraining,
+            Ended: _ended,
+            Approved: _approved,
+            Rejected: _rejected,
+            Cancelled: _cancelled,
+            Version: _version,
+            Stage: _stage,
+            Deployment: _deployment,
+            Compared: _compared,
+            Asked: _asked,
+            Paused: _paused,
+            Resumed: _resumed,
+        }
+
+    def of(self, model: str) -> Model:
+        """The state of a model; empty if nothing was said about it."""
+        return self.models.setdefault(model, Model())
+
+    def take(self, offset: int, value: bytes | None) -> None:
+        """A record of `lifecycle` at an offset; what is of others is skipped."""
+        event = decode(value)
+        if event is None:
+            self._experiment(value)
+        elif isinstance(event, Claim):
+            if event.epoch is None:
+                self.epoch = offset
+        elif not self._is_stale(event.epoch) and self._is_new(event):
+            self._takers[type(event)](self.of(event.model), event)
+
+    def _is_stale(self, epoch: object) -> bool:
+        stale = isinstance(epoch, int) and epoch != self.epoch
+        self.ignored += stale
+        return stale
+
+    def _is_new(self, event: AnyEvent) -> bool:
+        if not event.id:
+            return True
+        if event.id in self.ids:
+            return False
+        self.ids[event.id] = None
+        if len(self.ids) > IDS_MAX:
+            del self.ids[next(iter(self.ids))]
+        return True
+
+    def _experiment(self, value: bytes | None) -> None:
+        try:
+            event = msgspec.json.decode(value or b"", type=_OfExperiment)
+        except UNREADABLE:
+            return
+        if self._is_stale(event.epoch):
+            return
+        model = self.of(event.model)
+        if event.type == "experiment_started":
+            made = Trial(event.weights or {}, event.at, event.by)
+            model.trials.setdefault(event.experiment, made)
+            _forget(model.trials, TRIALS_MAX)
+        trial = model.trials.get(event.experiment)
+        if trial is None:
+            return
+        if event.type == "experiment_changed":
+            trial.weights, trial.by, trial.progress = event.weights or {}, event.by, {}
+        elif event.type == "experiment_stopped":
+            trial.stopped, trial.keep = True, event.keep
+        elif event.type in ("experiment_verdict", "experiment_progress") and event.arm:
+            trial.progress = msgspec.json.decode(value or b"")
+            if trial.verdicts.get(event.arm) not in ("rollback", "mismatch"):
+                trial.verdicts[event.arm] = event.verdict or "continue"
+                trial.because[event.arm] = (
+                    [event.because] if isinstance(event.because, str) else event.because
+                )
+
+
+class _OfExperiment(msgspec.Struct):
+    """The fields of the events of experiments that the loop reads."""
+
+    type: str
+    model: str
+    experiment: str
+    at: str = ""
+    by: str = ""
+    epoch: int | None = None
+    weights: dict[str, float] | None = None
+    keep: str | None = None
+    arm: str | None = None
+    verdict: str | None = None
+    because: list[str] | str = []
+
+
+def _trigger(m: Model, e: Trigger) -> None:
+    if e.id not in m.answered:
+        m.pending[e.id] = e
+
+
+def _answer(m: Model, trigger: str) -> Trigger | None:
+    m.answered.add(trigger)
+    return m.pending.pop(trigger, None)
+
+
+def _accepted(m: Model, e: Accepted) -> None:
+    trigger = _answer(m, e.trigger)
+    if trigger is None or m.current is not None or e.run in m.runs:
+        return
+    steps = (APPROVAL, *e.steps) if e.approval else e.steps
+    m.runs[e.run] = Run(
+        run=e.run,
+        trigger=trigger,
+        steps=steps,
+        at=e.at,
+        changed=e.at,
+        since=e.since,
+        until=e.until,
+        step=steps[0],
+    )
+    m.current = e.run
+    _forget(m.runs, RUNS_MAX)
+
+
+def _refused(m: Model, e: Refused) -> None:
+    if _answer(m, e.trigger) is not None:
+        m.refused = [*m.refused, e][-REFUSED_MAX:]
+
+
+def _retraining(m: Model, e: Retraining) -> None:
+    run = m.runs.get(e.run)
+    if run is None or run.step != e.step or run.end is not None:
+        return  # a repeat, or of a run that is over
+    run.changed = e.at
+    if e.outcome == "started":
+        run.started, run.attempt = True, e.attempt
+    elif e.outcome == "again":
+        run.attempt = e.attempt + 1
+    elif e.outcome == "failed":
+        run.failed = e.reason or f"{e.step} failed"
+    else:
+        run.results[e.step] = e.result
+        following = run.steps.index(e.step) + 1
+        run.step = run.steps[following] if following < len(run.steps) else None
+        run.attempt, run.started = 1, False
+        version = e.result.get("version")
+        if e.step == REGISTER and isinstance(version, str):
+            run.version = version
+
+
+def _ended(m: Model, e: Ended) -> None:
+    run = m.runs.get(e.run)
+    if run is None or run.end is not None:
+        return
+    run.end, run.reason, run.changed, run.step = e.end, e.reason, e.at, None
+    run.version = e.version or run.version
+    if m.current == e.run:
+        m.current = None
+
+
+def _approved(m: Model, e: Approved) -> None:
+    m.rolled_back = None
+    run = m.runs.get(e.run or "")
+    if run is not None and run.end is None:
+        run.approved_by = e.by
+    if e.version is not None:
+        m.approved[e.version] = e.by
+
+
+def _rejected(m: Model, e: Rejected) -> None:
+    run = m.runs.get(e.run or "")
+    if run is not None and run.end is None:
+        run.rejected_by = e.by
+    if e.version is not None:
+        m.rejected[e.version] = e.by
+
+
+def _cancelled(m: Model, e: Cancelled) -> None:
+    run = m.runs.get(e.run)
+    if run is not None and run.end is None:
+        run.cancelled_by = e.by
+
+
+def _version(m: Model, e: Version) -> None:
+    m.versions.setdefault(e.version, e)
+
+
+def _stage(m: Model, e: Stage) -> None:
+    was = m.rollout
+    if was is not None and e.rollout is None and e.stages.get(was.version) == "retired":
+        m.rolled_back = e.at
+    if was is not None and e.stages.get(was.version) == "production":
+        m.anchor = was.version
+    m.stage, m.stages = e, e.stages
+    m.asked = None
+    if e.by != "controller":
+        m.rolled_back = None
+
+
+def _deployment(m: Model, e: Deployment) -> None:
+    m.deployments.setdefault(e.experiment, []).append(e)
+    _forget(m.deployments, TRIALS_MAX)
+
+
+def _compared(m: Model, e: Compared) -> None:
+    m.compared = e
+
+
+def _asked(m: Model, e: Asked) -> None:
+    m.asked = e
+    m.rolled_back = None
+
+
+def _paused(m: Model, e: Paused) -> None:
+    m.paused = e
+
+
+def _resumed(m: Model, _: Resumed) -> None:
+    m.paused = None
+    m.rolled_back = None
+
+
+def _forget(of_name: dict[str, Any], most: int) -> None:
+    """Drop the oldest entries beyond so many."""
+    for old in list(of_name)[:-most]:
+        del of_name[old]

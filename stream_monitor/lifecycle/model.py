@@ -1,0 +1,133 @@
+"""
+The state of a model in the loop: its versions, its stages, its runs, and what people said.
+
+Rule of the file: structs only; `fold.py` changes them, and nobody else does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stream_monitor.events.parse import text_time
+from stream_monitor.lifecycle.events import (
+    Asked,
+    Compared,
+    Deployment,
+    End,
+    Paused,
+    Refused,
+    Rollout,
+    Stage,
+    StageName,
+    Trigger,
+    Version,
+)
+
+APPROVAL, COLLECT, DECIDE, REGISTER = "approval", "collect", "decide", "register"
+"""Steps of our own; the others are the project's."""
+
+
+class Run(msgspec.Struct):
+    """One retraining."""
+
+    run: str
+    trigger: Trigger
+    steps: tuple[str, ...]
+    at: str
+    """When it began."""
+    changed: str
+    """When it last went on."""
+    since: str | None = None
+    until: str | None = None
+    step: str | None = None
+    """The step that is to be done; None: it is over."""
+    attempt: int = 1
+    started: bool = False
+    """Whether the step was begun."""
+    results: dict[str, dict[str, Any]] = {}
+    approved_by: str | None = None
+    rejected_by: str | None = None
+    cancelled_by: str | None = None
+    failed: str | None = None
+    """Why it cannot go on."""
+    end: End | None = None
+    reason: str = ""
+    version: str | None = None
+
+    @property
+    def automatic(self) -> bool:
+        """Whether no person started it."""
+        return self.trigger.cause != "person"
+
+
+class Trial(msgspec.Struct):
+    """What is known of an experiment: the split of a rollout."""
+
+    weights: dict[str, float]
+    at: str
+    by: str = "controller"
+    """Who set the weights."""
+    stopped: bool = False
+    keep: str | None = None
+    verdicts: dict[str, str] = {}
+    """By arm: the newest verdict; `rollback` and `mismatch` stay."""
+    because: dict[str, list[str]] = {}
+    progress: dict[str, Any] = {}
+    """The newest event with numbers."""
+
+
+class Model(msgspec.Struct):
+    """The state of one model."""
+
+    pending: dict[str, Trigger] = {}
+    """Triggers without an answer, by id."""
+    answered: set[str] = set()
+    refused: list[Refused] = []
+    runs: dict[str, Run] = {}
+    current: str | None = None
+    versions: dict[str, Version] = {}
+    stages: dict[str, StageName] = {}
+    stage: Stage | None = None
+    """The newest one."""
+    asked: Asked | None = None
+    """What a person asks for, and nothing was done about yet."""
+    approved: dict[str, str] = {}
+    """By version: who approved its promotion."""
+    rejected: dict[str, str] = {}
+    paused: Paused | None = None
+    trials: dict[str, Trial] = {}
+    deployments: dict[str, list[Deployment]] = {}
+    """By experiment, in their order."""
+    rolled_back: str | None = None
+    """When a version was last taken back; None after a person spoke."""
+    compared: Compared | None = None
+    """How the newest version in production does, beside the one before."""
+    anchor: str | None = None
+    """The last version that was proved better, or approved by a person."""
+
+    @property
+    def champion(self) -> str | None:
+        """The version in production."""
+        return next((v for v, s in self.stages.items() if s == "production"), None)
+
+    @property
+    def rollout(self) -> Rollout | None:
+        """The rollout that is under way."""
+        return self.stage.rollout if self.stage else None
+
+    @property
+    def trial(self) -> Trial | None:
+        """The experiment of the rollout."""
+        return self.trials.get(self.rollout.experiment) if self.rollout else None
+
+
+def ms_of(at: str | None) -> int:
+    """
+    Milliseconds since 1970 of a time of an event; 0 if it is none.
+
+    >>> ms_of("1970-01-01T00:00:01Z"), ms_of("soon")
+    (1000, 0)
+    """
+    return text_time(at) or 0 if at else 0

@@ -1,0 +1,335 @@
+"""
+A version on its way into production, and the way back.
+
+Rule of the file: back comes first, asks nobody and needs no labels. Forward needs time, labels and
+no alert; without data a stage waits, and at its deadline a person is asked. A person's word about
+the weights stands: the rollout pauses.
+
+The traffic is that of an experiment (`docs/experiments.md`): its weights are said before the stage
+is, so that a controller that dies between the two says the second when it comes back.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from stream_monitor.lifecycle.actions import Action, Execute, Facts, Firing, Say, Tell
+from stream_monitor.lifecycle.events import Compared, Deployment, Rollout, Stage, StageName
+from stream_monitor.lifecycle.model import Model, ms_of
+from stream_monitor.lifecycle_settings import ModelLoop
+from stream_monitor.times import rfc3339
+
+HOLDING = ("warning", "critical")
+
+
+# ---- back
+
+
+def back(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> Action | None:
+    """What takes a rollout back: its commands in reverse order, its traffic, its stage."""
+    undo = _undo(m, loop)
+    if undo is not None:
+        return undo
+    r = m.rollout
+    if r is None:
+        return None
+    why = _why_back(name, m, r, facts, loop, now_ms)
+    if why is None:
+        return None
+    trial = m.trials.get(r.experiment)
+    if trial is not None and r.against is not None and trial.keep != r.against:
+        return Tell(_stopped(name, r, r.against, now_ms, why))
+    stages: dict[str, StageName] = {**m.stages, r.version: "retired"}
+    if r.against is not None:
+        stages[r.against] = "production"
+    return Say(_stage(name, m, stages, None, why, now_ms))
+
+
+def _why_back(
+    name: str, m: Model, r: Rollout, facts: Facts, loop: ModelLoop, now_ms: int
+) -> str | None:
+    if m.asked is not None and m.asked.what == "rollback":
+        return f"{m.asked.by} asked for it"
+    if r.version in m.rejected:
+        return f"rejected by {m.rejected[r.version]}"
+    trial = m.trials.get(r.experiment)
+    if trial is not None and trial.verdicts.get(r.version) == "rollback":
+        because = ", ".join(trial.because.get(r.version, []))
+        return f"verdict rollback of {r.experiment}: {because}"
+    failed = next((d for d in m.deployments.get(r.experiment, []) if d.outcome == "failed"), None)
+    if failed is not None:
+        return f"the command {failed.command} failed at stage {failed.step + 1}"
+    for alert in _alerts(name, r, m, facts):
+        if alert.severity == "critical":
+            return f"alert: {alert.summary}"
+    if loop.deploy.on_deadline == "rollback" and _is_late(r, loop, now_ms):
+        return f"the deadline of stage {r.step + 1} is over"
+    return None
+
+
+def _alerts(name: str, r: Rollout, m: Model, facts: Facts) -> list[Firing]:
+    """Alerts on the version that began in its rollout."""
+    trial = m.trials.get(r.experiment)
+    began_ms = ms_of(trial.at) if trial else ms_of(r.since)
+    return [
+        a
+        for a in facts.firing(name)
+        if a.version == r.version and a.starts_ms >= began_ms and a.kind != "experiment"
+    ]
+
+
+def _undo(m: Model, loop: ModelLoop) -> Execute | None:
+    """The last command of a deployment that failed or was taken back, and still stands."""
+    experiment = _gone_back(m)
+    if experiment is None:
+        return None
+    done: list[Deployment] = []
+    for d in m.deployments[experiment]:
+        if d.outcome == "done":
+            done.append(d)
+        else:
+            done = [s for s in done if (s.step, s.command) != (d.step, d.command)]
+    with_rollback = {c.name for c in loop.deploy.commands if c.rollback}
+    left = [d for d in done if d.command in with_rollback]
+    return Execute(experiment, left[-1].step, left[-1].command, undo=True) if left else None
+
+
+def _gone_back(m: Model) -> str | None:
+    """The experiment of the newest deployment, if it failed or its version was taken back."""
+    newest = next(reversed(m.deployments), None)
+    if newest is None:
+        return None
+    under_way = m.rollout is not None and m.rollout.experiment == newest
+    failed = any(d.outcome == "failed" for d in m.deployments[newest])
+    kept = m.trials[newest].keep if newest in m.trials else None
+    retired = not under_way and kept is not None and m.stages.get(kept) != "production"
+    version = m.rollout.version if m.rollout is not None and under_way else None
+    return newest if failed or retired or (kept and version and kept != version) else None
+
+
+# ---- forward
+
+
+def forward(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> Action | None:
+    """The next thing on the way into production."""
+    r = m.rollout
+    if r is None:
+        return _begin(name, m, loop, now_ms)
+    percent = r.stages[r.step]
+    if r.state == "watch":
+        return _watched(name, m, r, loop, facts, now_ms)
+    trial = m.trials.get(r.experiment)
+    by_hand = trial is not None and trial.by != "controller" and not trial.stopped
+    if by_hand and r.state != "paused":
+        paused = msgspec.structs.replace(r, state="paused")
+        why = f"{trial.by if trial else ''} changed the weights by hand"
+        return Say(_stage(name, m, m.stages, paused, why, now_ms))
+    return (
+        (None if by_hand else _deploy(name, m, r, percent, loop, now_ms))
+        or (_promote(name, m, r, now_ms) if percent == 100 else None)
+        or _next_stage(name, m, r, loop, facts, now_ms)
+    )
+
+
+def _begin(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
+    asked = m.asked
+    wanted = asked.version if asked is not None and asked.what in ("start", "promote") else None
+    reason, run = (f"{asked.by} asked for it" if asked is not None else ""), None
+    if wanted is None:
+        last = next(reversed(m.runs.values()), None)
+        if last is None or last.end != "done" or last.version is None or m.paused is not None:
+            return None
+        wanted, run = last.version, last.run
+        decided = last.results.get("decide", {})
+        reason = str(decided.get("reason", f"run {last.run} made it"))
+    if m.stages.get(wanted) is not None and asked is None:
+        return None
+    champion = m.champion
+    if champion == wanted:
+        why = f"{wanted} is in production already"
+        return Say(_stage(name, m, m.stages, None, why, now_ms))
+    straight = champion is None or (asked is not None and asked.what == "promote")
+    stages = (100.0,) if straight else loop.deploy.stages
+    since = rfc3339(now_ms)
+    salt = blake2b(f"{wanted} {since}".encode(), digest_size=3).hexdigest()
+    rollout = Rollout(
+        version=wanted,
+        against=champion,
+        experiment=f"{wanted}-{salt}",
+        stages=stages,
+        step=0,
+        since=since,
+        run=run,
+    )
+    named: StageName = "shadow" if stages[0] == 0 else "canary"
+    return Say(_stage(name, m, {**m.stages, wanted: named}, rollout, reason, now_ms))
+
+
+def _deploy(
+    name: str, m: Model, r: Rollout, percent: float, loop: ModelLoop, now_ms: int
+) -> Action | None:
+    """Commands and weights of the stage in force, in this order."""
+    done = {(d.step, d.command) for d in m.deployments.get(r.experiment, [])}
+    for command in loop.deploy.commands:
+        if (r.step, command.name) not in done:
+            return Execute(r.experiment, r.step, command.name, undo=False)
+    trial = m.trials.get(r.experiment)
+    if r.against is None or percent == 0:
+        return None
+    if percent == 100:
+        if trial is None or trial.keep == r.version:
+            return None
+        return Tell(_stopped(name, r, r.version, now_ms, "promoted"))
+    weights = {r.against: 100 - percent, r.version: percent}
+    if trial is None:
+        return Tell(_started(name, r, weights, loop, now_ms))
+    if trial.weights.get(r.version) != percent:
+        return Tell(
+            {
+                **_of_experiment("experiment_changed", name, r, now_ms),
+                "weights": weights,
+                "because": f"stage {r.step + 1} of {len(r.stages)}",
+            }
+        )
+    return None
+
+
+def _promote(name: str, m: Model, r: Rollout, now_ms: int) -> Action:
+    stages: dict[str, StageName] = {**m.stages, r.version: "production"}
+    if r.against is not None:
+        stages[r.against] = "retired"
+    watched = msgspec.structs.replace(r, state="watch", since=rfc3339(now_ms))
+    return Say(_stage(name, m, stages, watched, "promoted", now_ms))
+
+
+def _next_stage(
+    name: str, m: Model, r: Rollout, loop: ModelLoop, facts: Facts, now_ms: int
+) -> Action | None:
+    waits = waiting_for(name, m, r, loop, facts, now_ms)
+    pushed = m.asked is not None and m.asked.what == "promote"
+    if waits is None or pushed:
+        step = r.step + 1
+        following = msgspec.structs.replace(r, step=step, since=rfc3339(now_ms), state="running")
+        stages: dict[str, StageName] = {**m.stages, r.version: "canary"}
+        reason = f"{m.asked.by} asked for it" if m.asked and pushed else "every gate is open"
+        return Say(_stage(name, m, stages, following, reason, now_ms))
+    if _is_late(r, loop, now_ms) and r.state == "running":
+        late = msgspec.structs.replace(r, state="late")
+        return Say(_stage(name, m, m.stages, late, f"the deadline is over: {waits}", now_ms))
+    return None
+
+
+def waiting_for(
+    name: str, m: Model, r: Rollout, loop: ModelLoop, facts: Facts, now_ms: int
+) -> str | None:
+    """What the stage in force waits for, in words; None: nothing."""
+    d = loop.deploy
+    if r.state == "paused":
+        return "the weights were changed by hand"
+    if m.paused is not None and (m.paused.until is None or now_ms < ms_of(m.paused.until)):
+        return f"paused by {m.paused.by}"
+    if r.state == "late":
+        return "a person: the deadline is over"
+    trial = m.trials.get(r.experiment)
+    if trial is not None and trial.verdicts.get(r.version) == "mismatch":
+        return f"a person: verdict mismatch of {r.experiment}"
+    held = next((a for a in _alerts(name, r, m, facts) if a.severity in HOLDING), None)
+    if held is not None:
+        return f"the end of an alert: {held.summary}"
+    left_ms = ms_of(r.since) + d.min_time_ms - now_ms
+    if left_ms > 0:
+        return f"{-(-left_ms // 1_000)} s of {d.min_time_ms // 1_000} s"
+    labels = facts.labels(name, r.version, ms_of(r.since))
+    if labels < d.min_labels:
+        return f"{labels} of {d.min_labels} labels"
+    is_last = r.step + 2 == len(r.stages)
+    if is_last and loop.limits.approval == "promotion" and r.version not in m.approved:
+        return f"a person: deploy promote, or retrain approve {r.run or r.version}"
+    return None
+
+
+def _watched(
+    name: str, m: Model, r: Rollout, loop: ModelLoop, facts: Facts, now_ms: int
+) -> Action | None:
+    end_ms = ms_of(r.since) + loop.deploy.watch_ms
+    if now_ms < end_ms:
+        return None
+    compared = m.compared is not None and m.compared.version == r.version
+    if r.against is not None and not compared:
+        began_ms = ms_of(m.trials[r.experiment].at) if r.experiment in m.trials else ms_of(r.since)
+        before_ms = began_ms - max(loop.deploy.watch_ms, now_ms - ms_of(r.since))
+        event = Compared(
+            model=name,
+            at=rfc3339(now_ms),
+            version=r.version,
+            against=r.against,
+            before=facts.metrics(name, r.against, before_ms, began_ms),
+            after=facts.metrics(name, r.version, ms_of(r.since), now_ms),
+        )
+        return Say(event.named())
+    return Say(_stage(name, m, m.stages, None, "in production", now_ms))
+
+
+# ---- events
+
+
+def _is_late(r: Rollout, loop: ModelLoop, now_ms: int) -> bool:
+    return now_ms - ms_of(r.since) > loop.deploy.deadline_ms
+
+
+def _stage(
+    name: str,
+    m: Model,
+    stages: dict[str, StageName],
+    rollout: Rollout | None,
+    reason: str,
+    now_ms: int,
+) -> Stage:
+    live = next((v for v, s in stages.items() if s == "production"), None)
+    known = m.versions.get(live or "")
+    return Stage(
+        model=name,
+        at=rfc3339(now_ms),
+        stages=stages,
+        rollout=rollout,
+        reference=known.reference if known else "",
+        reason=reason,
+    ).named()
+
+
+def _of_experiment(kind: str, name: str, r: Rollout, now_ms: int) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "type": kind,
+        "model": name,
+        "at": rfc3339(now_ms),
+        "by": "controller",
+        "experiment": r.experiment,
+    }
+
+
+def _started(
+    name: str, r: Rollout, weights: dict[str, float], loop: ModelLoop, now_ms: int
+) -> dict[str, Any]:
+    d = loop.deploy
+    return {
+        **_of_experiment("experiment_started", name, r, now_ms),
+        "arms": [{"name": v, "version": v} for v in (r.against, r.version)],
+        "weights": weights,
+        "unit": d.unit,
+        "primary": {"metric": d.metric, "effect": d.effect, "goal": d.goal},
+        "maturity": f"{d.maturity_ms}ms",
+        "duration": [f"{d.min_time_ms}ms", f"{d.deadline_ms * len(r.stages)}ms"],
+        "steps": [p for p in r.stages if 0 < p < 100],
+    }
+
+
+def _stopped(name: str, r: Rollout, keep: str, now_ms: int, why: str) -> dict[str, Any]:
+    return {
+        **_of_experiment("experiment_stopped", name, r, now_ms),
+        "keep": keep,
+        "because": why,
+    }
