@@ -79,6 +79,7 @@ class Decide(Frozen, frozen=True):
     segment_margin: float = 0.05
     champion: str = "predictions/champion.parquet"
     challenger: str = "predictions/challenger.parquet"
+    anchor: str | None = None
 
 
 class DeployCommand(Frozen, frozen=True):

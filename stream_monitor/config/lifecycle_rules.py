@@ -98,6 +98,9 @@ RULES: dict[type, dict[str, Rule]] = {
             form="name",
         ),
         "challenger": Rule("The same of the challenger.", form="name"),
+        "anchor": Rule(
+            "The same of the last version that was proved better; with `not worse`.", form="name"
+        ),
     },
     s.Deploy: {
         "stages": Rule("Percent of the traffic, ascending; 0 is shadow, the last is 100."),

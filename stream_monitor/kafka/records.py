@@ -99,16 +99,17 @@ class TopicReader:
     async def whole(self) -> AsyncIterator[Record]:
         """All records that existed on entry."""
         while any([await self._consumer.position(tp) < end for tp, end in self._ends.items()]):
-            for record in await self._poll():
+            for record in await self.batch():
                 yield record
 
     async def follow(self, stop: asyncio.Event) -> AsyncIterator[Record]:
         """The records that come after `whole`, until `stop` is set."""
         while not stop.is_set():
-            for record in await self._poll():
+            for record in await self.batch():
                 yield record
 
-    async def _poll(self) -> list[Record]:
+    async def batch(self) -> list[Record]:
+        """Records that came since, after a wait of at most `POLL_MS`."""
         if not self._ends:
             await asyncio.sleep(POLL_MS / 1e3)
             return []

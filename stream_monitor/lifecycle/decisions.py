@@ -72,6 +72,11 @@ def _run(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
         return Say(done.named())
     if run.results.get(DECIDE, {}).get("decision") == "inconclusive" and run.approved_by is None:
         return None
+    if not run.started:
+        began = Retraining(
+            model=name, at=at, run=run.run, step=run.step, attempt=run.attempt, outcome="started"
+        )
+        return Say(began.named())
     return Work(run.run, run.step, run.attempt)
 
 

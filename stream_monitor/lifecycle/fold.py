@@ -191,7 +191,7 @@ def _retraining(m: Model, e: Retraining) -> None:
     if e.outcome == "started":
         run.started, run.attempt = True, e.attempt
     elif e.outcome == "again":
-        run.attempt = e.attempt + 1
+        run.attempt, run.started = e.attempt + 1, False
     elif e.outcome == "failed":
         run.failed = e.reason or f"{e.step} failed"
     else:

@@ -1,0 +1,57 @@
+"""
+`stream-monitor controller`.
+
+Rule of the file: the configuration is checked before anything of the loop is imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from stream_monitor.cli import loop_options as options
+from stream_monitor.errors import InputError
+
+if TYPE_CHECKING:
+    from stream_monitor.settings import Settings
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="End as soon as there is nothing to do.")
+@options.config
+def command(*, once: bool, config: str | None) -> None:
+    """
+    Retrain and deploy models: the loop that monitor.yaml describes under `lifecycle`.
+
+    Several may run; one is active, and another one takes over if it dies. Commands are those of
+    the configuration. Ctrl-C or SIGTERM ends it, and what it was doing goes on later.
+
+    \b
+    Examples:
+      stream-monitor controller --config monitor.yaml
+      stream-monitor controller --once        one pass, for a scheduler
+      stream-monitor retrain status           what it does
+    """  # noqa: D301  \b is how click keeps lines apart
+    settings = options.settings_of(config)
+    if not settings.lifecycle.models:
+        raise InputError(
+            "no model is configured under lifecycle.models, so there is nothing to do; "
+            "docs/lifecycle.md has an example"
+        )
+    sys.exit(asyncio.run(_run(settings, config, once=once)))
+
+
+async def _run(settings: Settings, config: str | None, *, once: bool) -> int:
+    from stream_monitor.cli.produce import stopped_by_signals
+    from stream_monitor.lifecycle.controller import Controller, projects_of
+    from stream_monitor.runtime import logs
+
+    logs.configure()
+    controller = Controller(settings, projects_of(settings, config), once=once)
+    stop = asyncio.Event()
+    with stopped_by_signals(stop):
+        await controller.run(stop)
+    return 0

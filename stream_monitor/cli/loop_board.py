@@ -1,0 +1,176 @@
+"""
+The loop of each model, read from Kafka, and what is said about it.
+
+Rule of the file: it reads `lifecycle`, `alerts` and `history` as the controller does, so that both
+see the same. Nothing is stored anywhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from stream_monitor.errors import InputError
+from stream_monitor.lifecycle import rollout
+from stream_monitor.lifecycle.events import Event, encode
+from stream_monitor.lifecycle.fold import Fold
+from stream_monitor.lifecycle.model import APPROVAL, DECIDE, Model, Run, ms_of
+from stream_monitor.lifecycle.observed import Observed
+from stream_monitor.lifecycle_settings import ModelLoop
+
+if TYPE_CHECKING:
+    from stream_monitor.settings import Settings
+
+
+def now_ms() -> int:
+    """Wall clock, ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class LoopBoard:
+    """
+    All models of the loop.
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.fold, self.observed = Fold(), Observed(now_ms)
+
+    @classmethod
+    def read(cls, settings: Settings) -> LoopBoard:
+        """
+        Read the topics.
+
+        Raises
+        ------
+        BrokerError
+            Kafka cannot be reached.
+        """
+        board = cls(settings)
+        asyncio.run(board._read())
+        return board
+
+    async def _read(self) -> None:
+        from stream_monitor.kafka.records import TopicReader
+
+        async with TopicReader(self.settings, ["lifecycle", "alerts", "history"]) as records:
+            async for record in records.whole():
+                self.observed.take(record.topic, record.value)
+                if record.topic == "lifecycle":
+                    self.fold.take(record.offset, record.value)
+
+    # ---- what is asked for
+
+    def loop(self, model: str) -> ModelLoop:
+        """The configuration of a model; its defaults if it is configured elsewhere."""
+        return self.settings.lifecycle.models.get(model) or ModelLoop(repository=".")
+
+    def names(self, model: str | None) -> list[str]:
+        """Models that are configured or were spoken of; one if it is named."""
+        known = sorted({*self.settings.lifecycle.models, *self.fold.models} - {""})
+        if model is not None and model not in known:
+            raise InputError(
+                f"nothing is known about model {model!r}; known are {', '.join(known) or 'none'}"
+            )
+        return [model] if model is not None else known
+
+    def one(self, model: str | None) -> str:
+        """
+        The model that is meant.
+
+        Raises
+        ------
+        InputError
+            There is not exactly one.
+        """
+        names = self.names(model)
+        if len(names) != 1:
+            raise InputError(f"name the model: {', '.join(names) or 'none is configured'}")
+        return names[0]
+
+    def run(self, run: str) -> tuple[str, Run]:
+        """
+        A run by the beginning of its id, and its model.
+
+        Raises
+        ------
+        InputError
+            None, or several.
+        """
+        found = [
+            (name, r)
+            for name, m in self.fold.models.items()
+            for r in m.runs.values()
+            if r.run.startswith(run)
+        ]
+        if len(found) != 1:
+            what = "no run begins" if not found else f"{len(found)} runs begin"
+            raise InputError(f"{what} with {run!r}; `retrain history` lists them")
+        return found[0]
+
+    # ---- words
+
+    def waits(self, name: str) -> str | None:
+        """What a rollout waits for; None: nothing, or there is none."""
+        m = self.fold.of(name)
+        if m.rollout is None or m.rollout.state == "watch":
+            return None
+        return rollout.waiting_for(name, m, m.rollout, self.loop(name), self.observed, now_ms())
+
+
+def state_of(m: Model, run: Run) -> str:
+    """
+    Where a run is, and what it waits for.
+
+    Examples
+    --------
+    >>> from stream_monitor.lifecycle.events import Trigger
+    >>> trigger = Trigger(model="m", at="2026-01-01T00:00:00Z", cause="person", by="ana")
+    >>> run = Run("9f31c2", trigger, ("train",), trigger.at, trigger.at, step="train")
+    >>> state_of(Model(), run)
+    'train'
+    """
+    if run.end is not None:
+        version = f" {run.version}" if run.version else ""
+        return f"{run.end}{version}{f': {run.reason}' if run.reason else ''}"
+    if run.step == APPROVAL and run.approved_by is None:
+        return f"waits for a person: retrain approve {run.run}"
+    decided = run.results.get(DECIDE, {})
+    if decided.get("decision") == "inconclusive" and run.approved_by is None:
+        why = decided.get("reason", "")
+        return f"waits for a person ({why}): retrain approve {run.run}, or cancel"
+    again = f", attempt {run.attempt}" if run.attempt > 1 else ""
+    paused = ", paused" if m.paused is not None else ""
+    return f"{run.step or 'ending'}{again}{paused}"
+
+
+def ago(at: str) -> str:
+    """
+    How long ago a time was, for people.
+
+    >>> ago("1970-01-01T00:00:00Z")[-5:]
+    'd ago'
+    """
+    from stream_monitor.alerts.wording import duration
+
+    return f"{duration(max(now_ms() - ms_of(at), 0) // 1_000)} ago"
+
+
+def written(settings: Settings, event: Event) -> None:
+    """Write an event of a person."""
+    from stream_monitor.kafka.records import write
+
+    asyncio.run(write(settings, "lifecycle", event.model, encode(event)))
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """A struct as a JSON object."""
+    found: dict[str, Any] = msgspec.to_builtins(value)
+    return found

@@ -1,0 +1,218 @@
+"""
+`stream-monitor retrain run | status | history | approve | cancel | log`.
+
+Rule of the file: a command writes at most one event, and the controller does the rest. What is
+there is read by `loop_board`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from stream_monitor.cli import loop_options as options
+from stream_monitor.errors import InputError
+
+if TYPE_CHECKING:
+    from stream_monitor.lifecycle.events import Event
+
+LINES = 40
+
+
+@click.group()
+def command() -> None:
+    """
+    Start, watch and decide retrainings.
+
+    \b
+    Examples:
+      stream-monitor retrain run churn --comment "new price list"
+      stream-monitor retrain status
+      stream-monitor retrain approve 9f31c2
+    """  # noqa: D301  \b is how click keeps lines apart
+
+
+@command.command()
+@click.argument("model", required=False)
+@options.comment
+@options.by
+@options.dry_run
+@options.as_json
+@options.config
+def run(
+    model: str | None,
+    comment: str | None,
+    by: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    config: str | None,
+) -> None:
+    """
+    Ask for a retraining of MODEL; the controller answers.
+
+    With --dry-run it says whether it could begin now, which steps it would have, and from which
+    time rows would be collected.
+    """
+    from stream_monitor.cli.loop_board import LoopBoard, now_ms, written
+    from stream_monitor.lifecycle import triggers
+    from stream_monitor.lifecycle.events import Trigger
+
+    settings = options.settings_of(config)
+    board = LoopBoard.read(settings)
+    name = board.one(model)
+    loop, state = board.loop(name), board.fold.of(name)
+    event = Trigger(
+        model=name, at=options.now(), cause="person", by=options.user(by), comment=comment
+    ).named()
+    why = triggers.refusal(name, state, loop, board.observed, "person", now_ms())
+    if dry_run:
+        _show(event, as_json=as_json)
+        if not as_json:
+            click.echo(f"refused: {why}" if why else "it would begin now")
+            click.echo(f"steps: {', '.join(_steps(loop))}")
+        sys.exit(1 if why else 0)
+    if why is not None:
+        raise InputError(f"{name}: {why}")
+    written(settings, event)
+    _show(event, as_json=as_json)
+    if not as_json:
+        click.echo(f"asked for a retraining of {name}; `stream-monitor retrain status` follows it")
+
+
+def _steps(loop: object) -> tuple[str, ...]:
+    from stream_monitor.lifecycle.plan import steps_of
+
+    return steps_of(loop)  # type: ignore[arg-type]  # imported late
+
+
+def _show(event: Event, *, as_json: bool) -> None:
+    from stream_monitor.cli.loop_board import as_object
+
+    if as_json:
+        click.echo(json.dumps(as_object(event)))
+
+
+@command.command()
+@click.argument("model", required=False)
+@options.as_json
+@options.config
+def status(model: str | None, *, as_json: bool, config: str | None) -> None:
+    """Show the run that is under way: its step, since when, and what it waits for."""
+    from stream_monitor.cli.loop_board import LoopBoard, ago, as_object, state_of
+
+    board = LoopBoard.read(options.settings_of(config))
+    for name in board.names(model):
+        m = board.fold.of(name)
+        current = m.runs.get(m.current or "")
+        if as_json:
+            found = {"model": name, "run": as_object(current) if current else None}
+            click.echo(json.dumps(found | {"pending": len(m.pending)}))
+            continue
+        if current is not None:
+            why = current.trigger.comment or current.trigger.cause
+            click.echo(f"{name}  run {current.run}  {state_of(m, current)}")
+            click.echo(f"  began {ago(current.at)}, went on {ago(current.changed)}; why: {why}")
+            click.echo(f"  steps: {' → '.join(current.steps)}")
+        elif m.pending:
+            click.echo(f"{name}  {len(m.pending)} asked for, no controller has answered yet")
+        else:
+            last = next(reversed(m.runs.values()), None)
+            told = f"the last one: {last.run} {state_of(m, last)}" if last else "none yet"
+            click.echo(f"{name}  no run is under way; {told}")
+        for refused in m.refused[-1:]:
+            click.echo(f"  last refusal {ago(refused.at)}: {refused.reason}")
+
+
+@command.command()
+@click.argument("model", required=False)
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
+@options.as_json
+@options.config
+def history(model: str | None, limit: int, *, as_json: bool, config: str | None) -> None:
+    """Show runs, the newest first: why they began, and how they ended."""
+    from stream_monitor.cli.loop_board import LoopBoard, ago, as_object, state_of
+
+    board = LoopBoard.read(options.settings_of(config))
+    for name in board.names(model):
+        m = board.fold.of(name)
+        for found in list(reversed(m.runs.values()))[:limit]:
+            if as_json:
+                click.echo(json.dumps({"model": name} | as_object(found)))
+            else:
+                why = found.trigger.comment or found.trigger.cause
+                click.echo(f"{name}  {found.run}  {ago(found.at)}  {state_of(m, found)}  ({why})")
+        if not m.runs and not as_json:
+            click.echo(f"{name}  no runs")
+
+
+@command.command()
+@click.argument("run_id", metavar="RUN")
+@options.comment
+@options.by
+@options.config
+def approve(run_id: str, comment: str | None, by: str | None, config: str | None) -> None:
+    """Let RUN go on (or the promotion of what it made)."""
+    from stream_monitor.cli.loop_board import LoopBoard, written
+    from stream_monitor.lifecycle.events import Approved
+
+    settings = options.settings_of(config)
+    board = LoopBoard.read(settings)
+    name, found = board.run(run_id)
+    loop, who = board.loop(name), options.user(by)
+    if loop.limits.two_people and who == found.trigger.by:
+        raise InputError(f"{who} started run {found.run}, and two_people wants another person")
+    event = Approved(
+        model=name, at=options.now(), by=who, run=found.run, version=found.version, comment=comment
+    )
+    written(settings, event.named())
+    click.echo(f"{who} approved run {found.run} of {name}")
+
+
+@command.command()
+@click.argument("run_id", metavar="RUN")
+@options.comment
+@options.by
+@options.config
+def cancel(run_id: str, comment: str | None, by: str | None, config: str | None) -> None:
+    """End RUN; its processes end within seconds."""
+    from stream_monitor.cli.loop_board import LoopBoard, written
+    from stream_monitor.lifecycle.events import Cancelled
+
+    settings = options.settings_of(config)
+    name, found = LoopBoard.read(settings).run(run_id)
+    if found.end is not None:
+        raise InputError(f"run {found.run} is over: {found.end}")
+    who = options.user(by)
+    event = Cancelled(model=name, at=options.now(), by=who, run=found.run, comment=comment)
+    written(settings, event.named())
+    click.echo(f"{who} cancelled run {found.run} of {name}")
+
+
+@command.command()
+@click.argument("run_id", metavar="RUN")
+@click.argument("step", required=False)
+@click.option("--lines", type=click.IntRange(min=1), default=LINES, show_default=True, metavar="N")
+@options.config
+def log(run_id: str, step: str | None, lines: int, config: str | None) -> None:
+    """Show the log of STEP of RUN (of the last step), on the machine of the controller."""
+    from stream_monitor.cli.loop_board import LoopBoard
+    from stream_monitor.lifecycle.controller import folder_of
+
+    settings = options.settings_of(config)
+    name, found = LoopBoard.read(settings).run(run_id)
+    folder = Path(settings.lifecycle.work) / folder_of(name) / found.run
+    files = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    if step is not None:
+        files = [path for path in files if path.stem == step]
+    if not files:
+        raise InputError(
+            f"{folder} has no log of {step or 'a step'}: the controller that ran it keeps it in "
+            "its own folder (lifecycle.work), for the newest keep_runs runs"
+        )
+    text = files[-1].read_text(encoding="utf-8", errors="replace").splitlines()
+    click.echo("\n".join(text[-lines:]))

@@ -1,0 +1,240 @@
+"""
+The controller: reads the log, decides, acts, and reads again what it wrote.
+
+Rule of the file: it acts only on what it has read back, and only while the newest claim is its own.
+Whatever it does may be done by another one after it was killed; so every action leads to an event
+whose id does not depend on who did it. Nothing here blocks the event loop, because a controller
+without heartbeats is put out of its group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from stream_monitor.errors import BrokerError, StreamMonitorError
+from stream_monitor.kafka import topics
+from stream_monitor.kafka.connection import client_options, connecting
+from stream_monitor.kafka.patience import RETRY_S, quietly
+from stream_monitor.kafka.records import TopicReader
+from stream_monitor.lifecycle.actions import Action, Execute, Say, Tell, Work
+from stream_monitor.lifecycle.decisions import next_action
+from stream_monitor.lifecycle.events import Claim, Ended, Event, encode
+from stream_monitor.lifecycle.fold import Fold
+from stream_monitor.lifecycle.membership import SESSION_MS, Membership
+from stream_monitor.lifecycle.observed import Observed
+from stream_monitor.lifecycle.steps import Project
+from stream_monitor.settings import Settings
+from stream_monitor.times import rfc3339
+
+log = logging.getLogger(__name__)
+
+LOG = "lifecycle"
+READ = (LOG, "alerts", "history")
+
+
+def now_ms() -> int:
+    """Wall clock, ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Controller:
+    """
+    One controller. Several may run; one is active.
+
+    Parameters
+    ----------
+    settings : Settings
+    projects : dict of Project
+        By model.
+    once : bool
+        End as soon as there is nothing to do.
+    """
+
+    def __init__(
+        self, settings: Settings, projects: dict[str, Project], *, once: bool = False
+    ) -> None:
+        self.settings, self.projects, self.once = settings, projects, once
+        self.fold = Fold()
+        self.epoch = -1
+        self.active = False
+        self._unread = -1
+        """Offset of the newest record of ours; nothing is decided before it is read back."""
+        self._read = -1
+        self._doing: dict[str, tuple[Action, asyncio.Task[list[Event]]]] = {}
+        self._observed = Observed(now_ms)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """
+        Run until `stop` is set.
+
+        Raises
+        ------
+        BrokerError
+            Kafka cannot be reached, or refuses.
+        """
+        await topics.ensure(self.settings)
+        self._producer = AIOKafkaProducer(
+            **client_options(self.settings.kafka), acks="all", enable_idempotence=True
+        )
+        with connecting(self.settings.kafka):
+            await self._producer.start()
+        try:
+            async with Membership(self.settings) as membership:
+                while not stop.is_set():
+                    await _first(stop, membership.active)
+                    if membership.active.is_set() and not stop.is_set():
+                        await self._tenure(membership, stop)
+                        if self.once:
+                            return
+        finally:
+            await quietly(self._producer.stop())
+
+    # ---- a tenure
+
+    async def _tenure(self, membership: Membership, stop: asyncio.Event) -> None:
+        """From the claim until another one is active, or it is told to stop."""
+        membership.idle.clear()
+        try:
+            await self._lead(membership, stop)
+        except (KafkaError, BrokerError) as e:
+            log.warning("the broker is away, it is tried again: %s", e)
+            await asyncio.sleep(RETRY_S)
+        finally:
+            self.active = False
+            await self._drop()
+            membership.idle.set()
+
+    async def _lead(self, membership: Membership, stop: asyncio.Event) -> None:
+        self.fold, self._read, self._observed = Fold(), -1, Observed(now_ms)
+        claim = Claim(model="", at=rfc3339(now_ms()), host=socket.gethostname()).named()
+        self.epoch = await self._send("", encode(claim))
+        # said again with its epoch, for readers that know no offsets
+        await self._send("", encode(msgspec.structs.replace(claim, id="", epoch=self.epoch)))
+        async with TopicReader(self.settings, READ) as records:
+            while membership.active.is_set() and not stop.is_set():
+                for record in await records.batch():
+                    self._observed.take(record.topic, record.value)
+                    if record.topic == LOG:
+                        self.fold.take(record.offset, record.value)
+                        self._read = record.offset
+                if self.fold.epoch > self.epoch:
+                    log.warning("another controller has claimed since; waiting for the group")
+                    await _first(stop, seconds=SESSION_MS / 1e3 + RETRY_S)
+                    return
+                if self._read < self._unread:
+                    continue
+                self.active = True
+                waits = [await self._act(name, project) for name, project in self.projects.items()]
+                if self.once and all(waits):
+                    return
+
+    async def _act(self, name: str, project: Project) -> bool:
+        """Do the next thing for a model; whether there is nothing to do."""
+        model = self.fold.of(name)
+        action = next_action(name, model, project.loop, self._observed, now_ms())
+        doing = self._doing.get(name)
+        if doing is not None and doing[0] != action:
+            log.info("%s: %s is not wanted any more", name, _words(doing[0]))
+            await self._drop(name)
+            doing = None
+        if isinstance(action, Say):
+            await self._say(action.event)
+            if isinstance(action.event, Ended):
+                await asyncio.to_thread(project.tidy, model)
+        elif isinstance(action, Tell):
+            event = {**action.event, "epoch": self.epoch}
+            await self._send(name, msgspec.json.encode(event))
+        elif action is not None and doing is None:
+            log.info("%s: %s", name, _words(action))
+            work = (
+                project.do(model, action)
+                if isinstance(action, Work)
+                else project.execute(model, action)
+            )
+            self._doing[name] = action, asyncio.ensure_future(work)
+        elif doing is not None and doing[1].done():
+            del self._doing[name]
+            for made in doing[1].result():
+                await self._say(made)
+        return action is None
+
+    async def _drop(self, name: str | None = None) -> None:
+        """End what is under way, of one model or of all."""
+        for model in [name] if name is not None else list(self._doing):
+            _, task = self._doing.pop(model)
+            task.cancel()
+            with suppress(asyncio.CancelledError, StreamMonitorError, OSError):
+                await task
+
+    # ---- writing
+
+    async def _say(self, event: Event) -> None:
+        said = msgspec.structs.replace(event, epoch=self.epoch)
+        log.info("%s: %s", event.model, event.__struct_config__.tag)
+        await self._send(event.model, encode(said))
+
+    async def _send(self, key: str, value: bytes) -> int:
+        topic = self.settings.kafka.topic_prefix + LOG
+        sent = await self._producer.send_and_wait(topic, value, key.encode())
+        self._unread = max(self._unread, sent.offset)
+        offset: int = sent.offset
+        return offset
+
+
+def _words(action: Action) -> str:
+    if isinstance(action, Work):
+        again = f", attempt {action.attempt}" if action.attempt > 1 else ""
+        return f"run {action.run}, step {action.step}{again}"
+    if isinstance(action, Execute):
+        verb = "taking back" if action.undo else "doing"
+        return f"{verb} {action.command} of stage {action.step + 1}"
+    return type(action).__name__
+
+
+async def _first(*events: asyncio.Event, seconds: float | None = None) -> None:
+    """Wait for the first of some events, or for some time."""
+    waits = [asyncio.ensure_future(e.wait()) for e in events]
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+def projects_of(settings: Settings, config: str | None) -> dict[str, Project]:
+    """
+    The projects of a configuration, by model.
+
+    Raises
+    ------
+    InputError
+        A `dvc.yaml` cannot be read.
+    """
+    from stream_monitor.lifecycle.steps import stages_of
+
+    found = {}
+    for name, loop in settings.lifecycle.models.items():
+        if not loop.steps:
+            loop = msgspec.structs.replace(loop, steps=stages_of(Path(loop.repository)))
+        work = Path(settings.lifecycle.work) / folder_of(name)
+        found[name] = Project(name, loop, work.absolute(), config)
+    return found
+
+
+def folder_of(model: str) -> str:
+    """
+    A name of a folder for a model, whatever characters its name has.
+
+    >>> folder_of("fraud"), folder_of("a/b c")
+    ('fraud', 'a%2Fb%20c')
+    """
+    from urllib.parse import quote
+
+    return quote(model, safe="").replace(".", "%2E") or "%00"

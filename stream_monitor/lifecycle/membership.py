@@ -1,0 +1,80 @@
+"""
+Which controller is active: the member of the group that holds the one partition of `lifecycle`.
+
+Rule of the file: membership chooses, it does not fence. A member that was stopped and wakes up
+believes for a moment that it is active; what it writes then has an old epoch, and does not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka.errors import KafkaError
+
+from stream_monitor.kafka.connection import client_options, connecting
+from stream_monitor.kafka.patience import RETRY_S, quietly
+from stream_monitor.settings import Settings
+
+SESSION_MS = 6_000
+"""The least that a broker allows by default (`group.min.session.timeout.ms`)."""
+HEARTBEAT_MS = 1_000
+
+
+class Membership(ConsumerRebalanceListener):
+    """
+    A member of the group of controllers; to be used in `async with`.
+
+    Attributes
+    ----------
+    active : asyncio.Event
+        Set while this member holds the partition.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.active = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    async def __aenter__(self) -> Self:
+        kafka = self.settings.kafka
+        self._consumer = AIOKafkaConsumer(
+            **client_options(kafka),
+            group_id=f"{self.settings.worker.group}-controller",
+            enable_auto_commit=False,
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            auto_offset_reset="latest",
+        )
+        self._consumer.subscribe([kafka.topic_prefix + "lifecycle"], listener=self)
+        with connecting(kafka):
+            await self._consumer.start()
+        self._polling = asyncio.ensure_future(self._poll())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._polling.cancel()
+        await asyncio.wait([self._polling])
+        await quietly(self._consumer.stop())
+
+    async def _poll(self) -> None:
+        """A member that does not poll is put out of its group."""
+        while True:
+            try:
+                await self._consumer.getmany(timeout_ms=500)
+            except KafkaError:
+                await asyncio.sleep(RETRY_S)
+
+    async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
+        """Another member may be active soon; wait until nothing is under way here."""
+        if revoked:
+            self.active.clear()
+            await asyncio.wait_for(self.idle.wait(), SESSION_MS / 1e3)
+
+    async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
+        """The member that got the partition is active."""
+        if assigned:
+            self.active.set()

@@ -1,0 +1,246 @@
+"""
+Commands of the loop as processes: one at a time, whoever started the last one.
+
+Rule of the file: the log of a command is also its lock. All its descendants hold the file through
+their output, so the lock is free only when the last of them is gone, also if the one who started
+them was killed. A new start ends what is left first. A result counts when its file has its name,
+so a half-written one is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from stream_monitor.errors import StateError
+from stream_monitor.lifecycle.events import LOG_BYTES_MAX, RESULT_BYTES_MAX
+
+MARK = "STREAM_MONITOR_COMMAND"
+"""Environment variable by which all descendants of a command are found."""
+PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV")
+"""Variables that every command gets; others only by name."""
+GRACE_S, END_S = 1.0, 10.0
+SHIM = ("/bin/sh", "-c", 'echo $$ >"$0"; exec "$@"')
+"""Writes the number of the process group before the command begins; its text is fixed."""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """A command of the configuration, and where it runs."""
+
+    name: str
+    command: Sequence[str]
+    cwd: Path
+    environment: Mapping[str, str]
+    timeout_ms: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a command."""
+
+    done: bool
+    result: dict[str, Any] = {}
+    reason: str = ""
+    log: str = ""
+
+
+def environment(names: Sequence[str], ours: Mapping[str, str]) -> dict[str, str]:
+    """
+    The environment of a command: a few variables of everybody, those that are named, and ours.
+
+    >>> sorted(environment((), {"STREAM_MONITOR_RUN": "a"}).keys() - set(PASSED))
+    ['STREAM_MONITOR_RUN']
+    """
+    passed = {n: os.environ[n] for n in (*PASSED, *names) if n in os.environ}
+    return {**passed, **ours}
+
+
+async def run(folder: Path, command: Command, attempt: int = 1) -> Outcome:
+    """
+    Run a command to its end, unless its result is there already.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the log, the lock and the result of the command.
+    command : Command
+    attempt : int
+        A new attempt runs again.
+
+    Raises
+    ------
+    StateError
+        An earlier start cannot be ended.
+    OSError
+        The disk is full, for example; nothing was kept.
+
+    Notes
+    -----
+    When the task is cancelled, the command and all its descendants are ended first.
+    """
+    kept = folder / f"{command.name}.{attempt}.result"
+    found = _kept(kept)
+    if found is not None:
+        return found
+    with (folder / f"{command.name}.log").open("ab") as log:
+        await _alone(log, Path(log.name))
+        outcome = await _run(folder, command, attempt, log)
+    _keep(kept, outcome)
+    return outcome
+
+
+def _kept(path: Path) -> Outcome | None:
+    return msgspec.json.decode(path.read_bytes(), type=Outcome) if path.exists() else None
+
+
+def _keep(path: Path, outcome: Outcome) -> None:
+    part = path.with_suffix(".part")
+    part.write_bytes(msgspec.json.encode(outcome))
+    part.replace(path)
+
+
+async def _run(folder: Path, command: Command, attempt: int, log: IO[bytes]) -> Outcome:
+    path = Path(log.name)
+    given, start = _fresh(folder / f"{command.name}.json", path)
+    env = {**command.environment, MARK: str(path), "STREAM_MONITOR_RESULT": str(given)}
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *SHIM,
+            str(_pid_file(path)),
+            *command.command,
+            cwd=command.cwd,
+            env=env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            umask=0o077,
+        )
+    except OSError as e:
+        return Outcome(done=False, reason=f"{command.command[0]}: {e.strerror or e}")
+    try:
+        code = await asyncio.wait_for(process.wait(), command.timeout_ms / 1e3)
+    except TimeoutError:
+        await end(path)
+        seconds = command.timeout_ms / 1e3
+        return Outcome(
+            done=False, reason=f"it took longer than {seconds:g} s", log=_tail(path, start)
+        )
+    finally:
+        await asyncio.shield(end(path))
+    said = _given(given)
+    if isinstance(said, str):
+        return Outcome(done=False, reason=said, log=_tail(path, start))
+    if code != 0:
+        why = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
+        return Outcome(done=False, result=said, reason=why, log=_tail(path, start))
+    return Outcome(done=True, result={**said, "attempt": attempt})
+
+
+def _fresh(given: Path, log: Path) -> tuple[Path, int]:
+    """The file for the result, not there yet, and where the log of this attempt begins."""
+    given.unlink(missing_ok=True)
+    return given, log.stat().st_size
+
+
+def _given(path: Path) -> dict[str, Any] | str:
+    """What the command wrote as its result; a text is why it cannot be used."""
+    if not path.exists():
+        return {}
+    if path.stat().st_size > RESULT_BYTES_MAX:
+        return f"its result has more than {RESULT_BYTES_MAX} bytes"
+    try:
+        said = json.loads(path.read_bytes())
+    except ValueError as e:
+        return f"its result is no JSON: {e}"
+    return said if isinstance(said, dict) else "its result is no JSON object"
+
+
+def _tail(path: Path, start: int) -> str:
+    """The last lines of a log, from a place on."""
+    with path.open("rb") as log:
+        log.seek(max(start, path.stat().st_size - LOG_BYTES_MAX))
+        return log.read().decode("utf-8", "replace")[-LOG_BYTES_MAX:]
+
+
+# ---- at most one
+
+
+async def _alone(log: IO[bytes], path: Path) -> None:
+    """Take the lock; what an earlier start left is ended."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + END_S
+    while True:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if loop.time() > until:
+                message = f"an earlier start of {path.stem} cannot be ended; {path} is locked"
+                raise StateError(message) from None
+            await end(path)
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+async def end(log: Path) -> None:
+    """
+    End all processes of a command: politely, and after a second by force.
+
+    Parameters
+    ----------
+    log : Path
+        Its log.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    sent: set[int] = set()
+    while left := await asyncio.to_thread(_members, log):
+        waited = loop.time() - began
+        if waited > END_S:
+            return
+        for pid in left:
+            if waited > GRACE_S or pid not in sent:
+                sent.add(pid)
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL if waited > GRACE_S else signal.SIGTERM)
+        await asyncio.sleep(0.05)
+
+
+def _pid_file(log: Path) -> Path:
+    return log.with_suffix(".pid")
+
+
+def _members(log: Path) -> list[int]:
+    """
+    Processes of a command that live. Numbers of processes are given again, so each is asked for
+    its environment; without `/proc` the group that was written down is believed.
+    """
+    proc = Path("/proc")
+    if not (proc / "self" / "environ").exists():
+        return _group(log)
+    mark, found = f"{MARK}={log}".encode(), []
+    for entry in proc.iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                dead = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:1] == [b"Z"]
+                if not dead and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+def _group(log: Path) -> list[int]:
+    try:
+        group = int(_pid_file(log).read_text())
+        os.killpg(group, 0)
+    except (OSError, ValueError):
+        return []
+    return [-group]

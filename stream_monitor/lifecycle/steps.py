@@ -1,0 +1,309 @@
+"""
+The steps of a run, done.
+
+Rule of the file: a step can be done again. What it made is found again by the run: a result file, a
+work tree with its mark, a tag with `Run:`. Git and DVC run in threads or as processes, because they
+must not stop the heartbeats of the controller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stream_monitor.errors import StreamMonitorError
+from stream_monitor.lifecycle import processes
+from stream_monitor.lifecycle.actions import Execute, Work
+from stream_monitor.lifecycle.events import Deployment, Event, Retraining, Version
+from stream_monitor.lifecycle.model import COLLECT, DECIDE, REGISTER, Model, Run
+from stream_monitor.lifecycle.processes import Command, Outcome
+from stream_monitor.lifecycle_settings import ModelLoop, Step
+from stream_monitor.times import DAY_MS, HOUR_MS, rfc3339
+
+RETRIES = {COLLECT: 2, REGISTER: 2}
+"""Of our own steps; the project's have theirs in the configuration."""
+
+
+DVC = (sys.executable, "-m", "dvc")
+
+
+class Project:
+    """
+    The project of a model: a clone, and a folder for its runs.
+
+    Parameters
+    ----------
+    name : str
+        The model.
+    loop : ModelLoop
+        With the steps that are done, also those of a `dvc.yaml`.
+    work : Path
+        Folder of this model's runs.
+    config : str or None
+        File of the configuration, for commands of ours.
+    """
+
+    def __init__(self, name: str, loop: ModelLoop, work: Path, config: str | None) -> None:
+        self.name, self.loop, self.work, self.config = name, loop, work, config
+
+    def folder(self, run: str) -> Path:
+        """Folder of a run: its work tree, logs and results."""
+        return self.work / run
+
+    async def do(self, m: Model, action: Work) -> list[Event]:
+        """Do a step; the events that say what came of it."""
+        run = m.runs[action.run]
+        try:
+            outcome = await self._step(m, run, action)
+        except (StreamMonitorError, OSError) as e:
+            outcome = Outcome(done=False, reason=str(e))
+        made = Retraining(
+            model=self.name,
+            at=_now(),
+            run=run.run,
+            step=action.step,
+            attempt=action.attempt,
+            outcome=(
+                "done"
+                if outcome.done
+                else "again"
+                if action.attempt <= self._retries(action.step)
+                else "failed"
+            ),
+            result=outcome.result,
+            log=outcome.log,
+            reason="" if outcome.done else f"{action.step}: {outcome.reason}",
+        )
+        registered = outcome.done and action.step == REGISTER
+        said: list[Event] = [self._version(run, outcome.result)] if registered else []
+        return [*said, made.named()]
+
+    def _retries(self, step: str) -> int:
+        known = {s.name: s.retries for s in self.loop.steps}
+        return known.get(step, RETRIES.get(step, 0))
+
+    async def _step(self, m: Model, run: Run, action: Work) -> Outcome:
+        tree = await asyncio.to_thread(self._tree, run.run)
+        if action.step == DECIDE:
+            return await asyncio.to_thread(self._decide, m, run, tree)
+        if action.step == REGISTER:
+            return await asyncio.to_thread(self._register, run, tree)
+        command = self._command(m, run, action, tree)
+        if command is None:
+            return Outcome(done=False, reason="the configuration has no such step any more")
+        for stale in (tree / ".dvc" / "tmp").glob("rwlock*"):
+            # nobody else works here, and the number of a process of another container means nothing
+            stale.unlink()
+        return await processes.run(self.folder(run.run), command, action.attempt)
+
+    def _tree(self, run: str) -> Path:
+        from stream_monitor.lifecycle import work_trees
+
+        return work_trees.make(
+            Path(self.loop.repository), self.loop.remote, self.loop.base, self.folder(run)
+        )
+
+    # ---- commands
+
+    def _command(self, m: Model, run: Run, action: Work, tree: Path) -> Command | None:
+        if action.step == COLLECT:
+            return self._collect(run, tree)
+        step = next((s for s in self.loop.steps if s.name == action.step), None)
+        if step is None:
+            return None
+        return Command(
+            name=step.name,
+            command=step.command,
+            cwd=tree,
+            environment=processes.environment(step.environment, self.given(m, run)),
+            timeout_ms=step.timeout_ms,
+        )
+
+    def given(self, m: Model, run: Run) -> dict[str, str]:
+        """What a command is told about its run."""
+        champion = m.champion or ""
+        known = m.versions.get(champion)
+        found = {
+            "STREAM_MONITOR_MODEL": self.name,
+            "STREAM_MONITOR_RUN": run.run,
+            "STREAM_MONITOR_SINCE": run.since or "",
+            "STREAM_MONITOR_UNTIL": run.until or "",
+            "STREAM_MONITOR_CHAMPION": champion,
+            "STREAM_MONITOR_CHAMPION_TAG": known.tag if known else "",
+        }
+        if self.loop.collect is not None:
+            found["STREAM_MONITOR_DATA"] = self.loop.collect.output
+        return found
+
+    def _collect(self, run: Run, tree: Path) -> Command:
+        output = tree / (self.loop.collect.output if self.loop.collect else "data.parquet")
+        words = [
+            sys.executable,
+            "-m",
+            "stream_monitor",
+            "collect",
+            *(("--config", self.config) if self.config else ()),
+            *("--model", self.name),
+            *("--since", run.since or "", "--until", run.until or ""),
+            *("--output", str(output), "--json"),
+        ]
+        return Command(
+            name=COLLECT,
+            command=words,
+            cwd=Path.cwd(),
+            environment=processes.environment(_ours(), {}),
+            timeout_ms=HOUR_MS,
+        )
+
+    # ---- steps of our own
+
+    def _decide(self, m: Model, run: Run, tree: Path) -> Outcome:
+        from stream_monitor.lifecycle import comparison
+
+        if m.champion is None:
+            return Outcome(
+                done=True, result={"decision": "promote", "reason": "there is no champion yet"}
+            )
+        d = self.loop.decide
+        anchor = tree / d.anchor if d.anchor is not None and (tree / d.anchor).exists() else None
+        found = comparison.decide(
+            tree / d.champion, tree / d.challenger, d, run.run, anchor_file=anchor
+        )
+        return Outcome(done=True, result=found)
+
+    def _register(self, run: Run, tree: Path) -> Outcome:
+        from stream_monitor.lifecycle import versions
+
+        reason = run.results.get(DECIDE, {}).get("reason") or run.trigger.comment or ""
+        made = versions.register(
+            Path(self.loop.repository),
+            self.loop.artifact or self.name,
+            tree,
+            run=run.run,
+            remote=self.loop.remote,
+            reason=str(reason),
+        )
+        result: dict[str, Any] = msgspec.to_builtins(made)
+        return Outcome(done=True, result=result)
+
+    def _version(self, run: Run, result: Mapping[str, Any]) -> Version:
+        return Version(
+            model=self.name,
+            at=_now(),
+            version=result["version"],
+            tag=result["tag"],
+            revision=result["revision"],
+            data=result.get("data", {}),
+            artifact=result.get("artifact", {}),
+            metrics=result.get("metrics", {}),
+            reference=result.get("reference", ""),
+            run=run.run,
+            reason=result.get("reason", ""),
+        ).named()
+
+    # ---- deployment
+
+    async def execute(self, m: Model, action: Execute) -> list[Event]:
+        """Do a command of a deployment, or take it back."""
+        command = next((c for c in self.loop.deploy.commands if c.name == action.command), None)
+        if command is None:
+            outcome = Outcome(done=False, reason="the configuration has no such command any more")
+        else:
+            folder = self.work / "deployments" / action.experiment
+            await asyncio.to_thread(folder.mkdir, 0o700, parents=True, exist_ok=True)
+            verb = "undo" if action.undo else "do"
+            made = Command(
+                name=f"{action.step}-{command.name}-{verb}",
+                command=command.rollback if action.undo else command.command,
+                cwd=Path(self.loop.repository),
+                environment=processes.environment(command.environment, self._of_rollout(m)),
+                timeout_ms=command.timeout_ms,
+            )
+            try:
+                outcome = await processes.run(folder, made)
+            except (StreamMonitorError, OSError) as e:
+                outcome = Outcome(done=False, reason=str(e))
+        said = {False: ("failed", "done"), True: ("not_taken_back", "taken_back")}[action.undo]
+        return [
+            Deployment(
+                model=self.name,
+                at=_now(),
+                experiment=action.experiment,
+                step=action.step,
+                command=action.command,
+                outcome=said[outcome.done],  # type: ignore[arg-type]  # one of its words
+                log=outcome.log or outcome.reason,
+            ).named()
+        ]
+
+    def _of_rollout(self, m: Model) -> dict[str, str]:
+        r = m.rollout
+        if r is None:
+            return {"STREAM_MONITOR_MODEL": self.name}
+        percent = r.stages[r.step]
+        weights = {r.version: percent} | ({r.against: 100 - percent} if r.against else {})
+        return {
+            "STREAM_MONITOR_MODEL": self.name,
+            "STREAM_MONITOR_VERSION": r.version,
+            "STREAM_MONITOR_CHAMPION": r.against or "",
+            "STREAM_MONITOR_WEIGHTS": json.dumps(weights),
+        }
+
+    # ---- what is kept
+
+    def tidy(self, m: Model) -> None:
+        """Remove work trees of runs that are over, and the oldest runs."""
+        from stream_monitor.lifecycle import work_trees
+
+        over = [r for r in m.runs.values() if r.end is not None]
+        for run in over:
+            folder = self.folder(run.run)
+            if folder.exists():
+                work_trees.remove(Path(self.loop.repository), folder)
+        for run in over[: -self.loop.keep_runs]:
+            shutil.rmtree(self.folder(run.run), ignore_errors=True)
+
+
+def _now() -> str:
+    return rfc3339(time.time_ns() // 1_000_000)
+
+
+def _ours() -> tuple[str, ...]:
+    """Variables of our own configuration, which our own commands need."""
+    return tuple(n for n in os.environ if n.startswith("STREAM_MONITOR_"))
+
+
+def stages_of(repository: Path) -> tuple[Step, ...]:
+    """
+    The stages of a `dvc.yaml`, each as a step; empty without one.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
+    from stream_monitor.config.tree import read
+    from stream_monitor.errors import InputError
+
+    path = repository / "dvc.yaml"
+    if not path.exists():
+        return ()
+    problems: list[str] = []
+    root = read(path.read_text(encoding="utf-8"), str(path), problems)
+    if problems:
+        raise InputError("; ".join(problems))
+    stages = root.find("stages").value if root is not None and root.has("stages") else None
+    names = list(stages) if isinstance(stages, dict) else []
+    return tuple(
+        Step(name=name, command=(*DVC, "repro", "--single-item", name), timeout_ms=DAY_MS)
+        for name in names
+    )
