@@ -7,8 +7,6 @@ along).
 The topics must be there: a worker makes them, or `stream-monitor topics apply`.
 """
 
-# ruff: noqa: S311
-
 from __future__ import annotations
 
 import asyncio

@@ -7,8 +7,6 @@ stream-monitor from its folder: `pip install .`).
 The topics must be there: a worker makes them, or `stream-monitor topics apply`.
 """
 
-# ruff: noqa: S311
-
 from __future__ import annotations
 
 import random

@@ -112,7 +112,7 @@ async def run(options: DemoOptions, view: View, stop: asyncio.Event) -> State:
         min(BASELINE_ROWS_MAX, int(options.rate_per_s * story_s * LEARNING_SHARE)),
     )
     port = options.port if options.port is not None else free_port(METRICS_PORT)
-    async with _broker(options) as (kafka, guarantee):
+    async with broker_of(options) as (kafka, guarantee):
         view.say(f"starting a worker for the broker at {kafka.bootstrap_servers} …")
         async with WorkerProcess(
             configuration(kafka, guarantee=guarantee, port=port, baseline_rows=rows)
@@ -132,7 +132,7 @@ async def run(options: DemoOptions, view: View, stop: asyncio.Event) -> State:
 
 
 @contextlib.asynccontextmanager
-async def _broker(options: DemoOptions) -> AsyncIterator[tuple[KafkaSettings, str]]:
+async def broker_of(options: DemoOptions) -> AsyncIterator[tuple[KafkaSettings, str]]:
     """
     The embedded broker, or on a real broker a topic prefix of our own whose topics are removed
     afterwards.

@@ -322,6 +322,8 @@ def _started(
         "unit": d.unit,
         "primary": {"metric": d.metric, "effect": d.effect, "goal": d.goal},
         "maturity": f"{d.maturity_ms}ms",
+        "settle": f"{d.settle_ms}ms",
+        "on_rollback": "stop",
         "duration": [f"{d.min_time_ms}ms", f"{d.deadline_ms * len(r.stages)}ms"],
         "steps": [p for p in r.stages if 0 < p < 100],
     }

@@ -1,0 +1,134 @@
+"""
+The project of `demo --loop`: a copy of `examples/churn`, with git, a remote, and DVC.
+
+Rule of the file: all of it is in one folder that is removed afterwards. Programs are called as a
+person would call them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+
+from stream_monitor.errors import InputError
+
+NEEDED = ("dvc", "duckdb", "pyarrow", "sklearn")
+HERE = Path(__file__).parent
+SOURCES = (HERE / "churn", HERE.parents[1] / "examples" / "churn")
+"""Where the example is: in an installation, and in a clone."""
+MINUTES_S = 120.0
+
+
+def demand() -> None:
+    """
+    Check what the demo needs.
+
+    Raises
+    ------
+    InputError
+        A package or git is missing.
+    """
+    missing = [name for name in NEEDED if util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"demo --loop needs {', '.join(missing)}: "
+            "pip install 'model-stream-monitor[lifecycle]' scikit-learn"
+        )
+    if shutil.which("git") is None:
+        raise InputError("demo --loop needs git, and there is no program of this name")
+
+
+class DemoProject:
+    """
+    A project with one version.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.clone = folder, folder / "churn"
+
+    def make(self) -> None:
+        """The first data, the first model, and a commit with both on the remote."""
+        source = next(s for s in SOURCES if s.is_dir())
+        shutil.copytree(source, self.clone, ignore=shutil.ignore_patterns("__pycache__"))
+        self.git("init", "--quiet", "--bare", "-b", "main", str(self.folder / "remote.git"))
+        self.git("init", "--quiet", "-b", "main")
+        self.git("remote", "add", "origin", str(self.folder / "remote.git"))
+        self.dvc("init", "--quiet")
+        self.dvc("remote", "add", "--quiet", "-d", "storage", str(self.folder / "storage"))
+        self.dvc("config", "core.analytics", "false")
+        self.python("customers.py", "data/collected.parquet")
+        self.dvc("repro", "--quiet")
+        self.git("add", "-A")
+        self.git("commit", "--quiet", "-m", "The first model")
+        self.git("push", "--quiet", "origin", "main")
+
+    def spoil(self) -> None:
+        """A model with wrong weights, as a broken training pipeline makes one."""
+        from json import dumps, loads
+
+        path = self.clone / "model.json"
+        self.dvc("unprotect", "model.json")
+        found = loads(path.read_text())
+        found["weights"] = [-w for w in found["weights"]]
+        path.write_text(dumps(found))
+        self.dvc("commit", "--force", "--quiet", "train")
+        self.git("add", "-A")
+        self.git("commit", "--quiet", "-m", "A change of the training that nobody looked at")
+        self.git("push", "--quiet", "origin", "main")
+
+    def model_of(self, tag: str) -> Path:
+        """The model file of a version, brought back by DVC."""
+        path = self.folder / f"{tag.replace('/', '-')}.json"
+        if not path.exists():
+            part = path.with_suffix(".part")
+            self.dvc("get", "--quiet", "--force", ".", "model.json", "--rev", tag, "-o", str(part))
+            part.replace(path)
+        return path
+
+    # ---- programs
+
+    def git(self, *words: str) -> None:
+        self._run(("git", *IDENTITY, *words))
+
+    def dvc(self, *words: str) -> None:
+        self._run((sys.executable, "-m", "dvc", *words))
+
+    def python(self, *words: str) -> None:
+        self._run((sys.executable, *words))
+
+    def ours(self, *words: str) -> str:
+        """A command of stream-monitor; returns what it printed."""
+        return self._run((sys.executable, "-m", "stream_monitor", *words))
+
+    def _run(self, words: Sequence[str]) -> str:
+        done = subprocess.run(  # noqa: S603  fixed programs of the demo
+            words,
+            cwd=self.clone if self.clone.exists() else self.folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=MINUTES_S,
+            check=False,
+        )
+        if done.returncode:
+            raise InputError(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()[-2_000:]}")
+        return done.stdout
+
+
+IDENTITY = ("-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")
+
+
+def environment() -> dict[str, str]:
+    """Ours, with the programs of this installation first."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
