@@ -24,6 +24,7 @@ from stream_monitor.experiments.definition import (
     Definition,
     changed_of,
     definition_of,
+    diverted,
     shares_of,
 )
 
@@ -84,13 +85,16 @@ class Known:
         self.started = event
         self.changes: list[dict[str, Any]] = []
         self.stopped: dict[str, Any] | None = None
+        self.declared = definition.weights
+        """Weights as the newest event says."""
         self.weights = definition.weights
+        """In force: the control may have taken over from arms that were rolled back."""
         self.phase = 1
         self.verdicts: dict[str, VerdictEvent] = {}
         """By id, the oldest first: the same verdict may be written twice without transactions."""
         self.told: list[dict[str, Any]] = []
         """The events of these verdicts."""
-        self.router = Router.from_event({**event, "arms": self._arms()})
+        self._router = Router.from_event({**event, "arms": self._arms()})
 
     def _arms(self) -> list[dict[str, str | None]]:
         return [{"name": a.name, "version": a.version} for a in self.definition.arms]
@@ -99,6 +103,19 @@ class Known:
     def names(self) -> list[str]:
         """The arms, the control first."""
         return [arm.name for arm in self.definition.arms]
+
+    @property
+    def router(self) -> Router:
+        """The router of the servers that follow."""
+        return self._router.without(
+            n for n, w in zip(self.names, self.weights, strict=True) if not w
+        )
+
+    @property
+    def rolled_back(self) -> set[str]:
+        """Arms that get no traffic unless an event says so in spite of their rollback."""
+        verdicts = self.verdicts.values() if self.definition.on_rollback == "stop" else ()
+        return {v.arm for v in verdicts if v.verdict == "rollback"}
 
     @property
     def percent(self) -> dict[str, float]:
@@ -114,10 +131,43 @@ class Known:
         weights = shares_of(changed_of(event).weights, self.names)
         if self.stopped is not None or self.phase >= PHASES_MAX:
             raise InputError("it cannot be changed any more")
-        self.router = Router.from_event(event, self.router)
+        self._router = Router.from_event(event, self._router)
         self.changes.append(event)
-        self.phase += weights != self.weights
-        self.weights = weights
+        self.declared = weights
+        self._count_phases()
+
+    def add(self, verdict: VerdictEvent, event: dict[str, Any]) -> None:
+        """An `experiment_verdict` event of this experiment."""
+        if verdict.id not in self.verdicts:
+            self.verdicts[verdict.id] = verdict
+            self.told.append(event)
+            self._count_phases()
+
+    def _count_phases(self) -> None:
+        """
+        Phase and weights as the worker counts them.
+
+        A verdict names its phase. So it came before the change that ended this phase, even if it
+        was written after it.
+        """
+        self.phase, self.weights = 1, self.definition.weights
+        back: set[str] = set()
+        for change in [*self.changes, None]:
+            while new := {
+                v.arm
+                for v in self.verdicts.values()
+                if v.phase == self.phase and v.arm in self.rolled_back - back
+            }:
+                back |= new
+                self._divert(self.weights, new)
+            if change is not None:
+                weights, despite = changed_of(change)[2:]
+                self._divert(shares_of(weights, self.names), back - set(despite))
+
+    def _divert(self, weights: tuple[int, ...], back: set[str]) -> None:
+        found = diverted(weights, [self.names.index(arm) for arm in back])
+        self.phase += found != self.weights
+        self.weights = found
 
     def newest(self, arm: str) -> VerdictEvent | None:
         """The newest verdict on an arm."""
@@ -160,9 +210,7 @@ class ExperimentBoard:
             known.stopped = event
         elif kind == "experiment_verdict":
             verdict = msgspec.convert(event, VerdictEvent)
-            if verdict.id not in known.verdicts:
-                known.verdicts[verdict.id] = verdict
-                known.told.append(event)
+            known.add(verdict, event)
 
     def running(self, model: str) -> list[Known]:
         """Experiments of a model that are not stopped."""

@@ -81,6 +81,11 @@ def _config(f: F) -> F:
     help="Planned weights of the arm, such as 1,5,25,50. Each gets an equal part of alpha.",
 )
 @click.option("--alpha", type=float, metavar="NUMBER", help="Chance of an error. [default: 0.05]")
+@click.option(
+    "--on-rollback",
+    type=click.Choice(["tell", "stop"]),
+    help="`stop`: routers give an arm no traffic once its verdict is rollback. [default: tell]",
+)
 @_by
 @_dry_run
 @_as_json
@@ -124,6 +129,9 @@ def start(
 @click.argument("name")
 @click.option("--weights", required=True, metavar="ARM=PERCENT,…", help="New shares, of all arms.")
 @click.option("--because", metavar="TEXT", help="Why; it is written into the event.")
+@click.option(
+    "--despite-rollback", is_flag=True, help="Give traffic to an arm that was rolled back."
+)
 @_model
 @_by
 @_dry_run
@@ -133,6 +141,7 @@ def change(
     name: str,
     weights: str,
     because: str | None,
+    despite_rollback: bool,
     model: str | None,
     by: str | None,
     dry_run: bool,
@@ -155,7 +164,7 @@ def change(
     wanted = weights_of(weights)
     settings = _settings(config)
     known = _board(settings).found(name, model)
-    made = changed(known, wanted, _now(), by or _user())
+    made = changed(known, wanted, _now(), by or _user(), despite_rollback=despite_rollback)
     if because is not None:
         made.event["because"] = because
     _write(settings, made, dry_run=dry_run, as_json=as_json)

@@ -95,9 +95,28 @@ def started(
     return Made(event, _notes(definition, board))
 
 
-def changed(known: Known, weights: Mapping[str, float], at: str, by: str | None) -> Made:
+def changed(
+    known: Known,
+    weights: Mapping[str, float],
+    at: str,
+    by: str | None,
+    *,
+    despite_rollback: bool = False,
+) -> Made:
     """
     The `experiment_changed` event with new weights; as few units as can be change their arm.
+
+    Parameters
+    ----------
+    known : Known
+    weights : mapping
+        Percent by arm.
+    at : str
+        The time now, RFC 3339.
+    by : str, optional
+        Who does it.
+    despite_rollback : bool
+        Whether an arm may get traffic that was taken from it by its rollback.
 
     Raises
     ------
@@ -114,7 +133,13 @@ def changed(known: Known, weights: Mapping[str, float], at: str, by: str | None)
                 f"{did_you_mean(arm, names)}"
             )
     slots = shares_of(weights, names)
-    if slots == known.weights:
+    despite = [n for n, w in zip(names, slots, strict=True) if w and n in known.rolled_back]
+    if despite and not despite_rollback:
+        raise InputError(
+            f"--weights {despite[0]}: it was rolled back, so {names[0]} has its traffic. Give it "
+            "the weight 0, or say --despite-rollback"
+        )
+    if slots == known.weights == known.declared:
         raise InputError(f"--weights: they are the weights of {name} already; nothing was written")
     if known.phase >= PHASES_MAX:
         raise InputError(f"{name} has {PHASES_MAX} phases already; start another experiment")
@@ -129,8 +154,9 @@ def changed(known: Known, weights: Mapping[str, float], at: str, by: str | None)
         "phase": known.phase + 1,
         "weights": ordered,
         "ranges": reassign(known.router.ranges, ordered, control=names[0]),
+        **({"despite_rollback": despite} if despite else {}),
     }
-    return Made(event, _notes_of_phase(known))
+    return Made(event, _notes_of_phase(known) if slots != known.weights else [])
 
 
 def stopped(known: Known, keep: str | None, at: str, by: str | None) -> Made:

@@ -1,9 +1,9 @@
 """
 The alert on an arm that was rolled back, or of which no number can be trusted.
 
-Rule of the file: one alert an arm. It is made once, when the verdict is told, and it fires while
-the arm gets traffic: such a verdict stays, so its numbers do too. The detector is the test that
-found it first.
+Rule of the file: one alert an arm. It is made once, when the verdict is told, and it fires until
+an event takes the traffic of the arm, or ends the experiment: such a verdict stays, so its numbers
+do too. The detector is the test that found it first.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def alarm_of(experiment: Experiment, found: ArmVerdict, now_ms: int) -> Verdict:
         direction=direction,
         window=Span(experiment.started_ms, now_ms, experiment.rows),
         summary=f"{d.model}: experiment {d.name}, arm {found.arm}: {whys}. "
-        + _advice(found.arm, found.because, rolled_back=rolled_back),
+        + _advice(experiment, found, rolled_back=rolled_back),
         evidence={
             "verdict": found.verdict,
             "because": found.because,
@@ -79,7 +79,7 @@ def judged(experiments: Iterable[Experiment], alerts: Alerts, now_ms: int) -> It
             heard.add(alarm.key)
             if experiment.stopped:
                 yield _end(alarm.key, now_ms, "the experiment was stopped")
-            elif not experiment.weights[names.index(arm)]:
+            elif not experiment.weights[b := names.index(arm)] and b not in experiment.held:
                 yield _end(alarm.key, now_ms, "the weights give the arm no traffic any more")
             else:
                 yield alarm
@@ -153,7 +153,13 @@ def _evidence(found: Mapping[str, float]) -> str:
     return f"evidence {number(found['e'])}, {number(found['needed'])} needed"
 
 
-def _advice(arm: str, because: list[str], *, rolled_back: bool) -> str:
+def _advice(experiment: Experiment, found: ArmVerdict, *, rolled_back: bool) -> str:
+    arm, because, d = found.arm, found.because, experiment.definition
+    if rolled_back and d.on_rollback == "stop":
+        return (
+            f"Routers give {arm} no traffic from now on; {d.arms[0].name} has it. Write that down "
+            f"as weights ({arm} 0), or stop the experiment"
+        )
     if rolled_back:
         return f"Give {arm} the weight 0, or stop the experiment"
     where = {

@@ -8,7 +8,7 @@ key, its value and the way out. Everything except the weights is fixed at the st
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +29,8 @@ DURATION_MS = (86_400_000, 14 * 86_400_000)
 DURATION = re.compile("[0-9]{1,8}(ms|s|m|h|d)")
 Scale = Literal["linear", "log"]
 Goal = Literal["better", "not worse"]
+OnRollback = Literal["tell", "stop"]
+"""What a verdict `rollback` does: nothing else, or the control takes over from the arm."""
 
 WORSE_WHEN_GREATER = frozenset(
     ("latency_ms", "error", "error_rate", "absolute_error", "squared_error", "brier")
@@ -109,6 +111,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     alpha_guard: float = 0.01
     alpha_mismatch: float = 0.001
     steps: tuple[float, ...] = ()
+    on_rollback: OnRollback = "tell"
     at: str | None = None
 
 
@@ -136,6 +139,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """Phases that were planned; 0: none."""
     at_ms: int
     """Calls before this event time do not count; 0: all do."""
+    on_rollback: OnRollback = "tell"
 
 
 class Changed(NamedTuple):
@@ -144,6 +148,8 @@ class Changed(NamedTuple):
     model: str
     name: str
     weights: dict[str, float]
+    despite: list[str]
+    """Arms that may have traffic although they were rolled back."""
 
 
 def definition_of(event: Mapping[str, Any]) -> Definition:
@@ -213,6 +219,7 @@ def definition_of(event: Mapping[str, Any]) -> Definition:
         alpha_mismatch=started.alpha_mismatch,
         steps=len(started.steps),
         at_ms=_time(started.at),
+        on_rollback=started.on_rollback,
     )
 
 
@@ -318,6 +325,18 @@ def shares_of(weights: Mapping[str, float], names: list[str]) -> tuple[int, ...]
     return tuple(found)
 
 
+def diverted(weights: tuple[int, ...], arms: Collection[int]) -> tuple[int, ...]:
+    """
+    Weights where the control, which is the first, takes over from some arms.
+
+    >>> diverted((5000, 3000, 2000), [2])
+    (7000, 3000, 0)
+    """
+    left = [0 if arm in arms else weight for arm, weight in enumerate(weights)]
+    left[0] += sum(weights) - sum(left)
+    return tuple(left)
+
+
 def _nearly(weights: Mapping[str, float]) -> tuple[int, ...]:
     """Equal weights; what cannot be divided goes to the first arms."""
     n = len(weights)
@@ -353,8 +372,10 @@ def changed_of(event: Mapping[str, Any]) -> Changed:
             msgspec.convert(event.get("model"), str),
             msgspec.convert(event.get("experiment"), str),
             msgspec.convert(event.get("weights"), dict[str, float]),
+            msgspec.convert(event.get("despite_rollback") or [], list[str]),
         )
     except msgspec.ValidationError as e:
         raise InputError(
-            f"experiment_changed needs `model`, `experiment` and `weights`: {e}"
+            "experiment_changed needs `model`, `experiment` and `weights`, and a list of arms as "
+            f"`despite_rollback` if it is there: {e}"
         ) from None

@@ -18,8 +18,8 @@ the judgement (`judgement.py`):
   split is broken, and nothing else can be believed.
 
 1. `_countable` leaves out rows that say nothing about the split, each with a reason that is
-   counted: of no known arm, before the start, without a unit, or within a minute of a change of
-   weights.
+   counted: of no known arm, before the start, without a unit, within a minute of a change of
+   weights, or of an arm that lost its traffic by a rollback, of which a server heard late.
 2. `expose` gives each unit the arm in which this phase saw it first. Its calls in another arm are
    left out too, because they would make the arms alike.
 3. Outcomes that are known at once (a latency, a failure) are added. Calls whose outcome needs a
@@ -65,6 +65,7 @@ out.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import msgspec
@@ -72,7 +73,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Bool, Float, Int
-from stream_monitor.experiments.definition import SLOTS, Definition
+from stream_monitor.experiments.definition import SLOTS, Definition, diverted
 from stream_monitor.experiments.outcomes import of_labels
 from stream_monitor.experiments.units import Key, Units
 from stream_monitor.experiments.waiting import Waiting
@@ -92,7 +93,15 @@ FAILURES, UNLABELLED, UNLABELLED_CONTROL = range(3)
 Races: more failed calls in the arm; more calls without a label at maturity in the arm; and more of
 these in the control.
 """
-LEFT_OUT = ("unknown_arm", "two_arms", "before_start", "change", "no_unit", "evicted")
+LEFT_OUT = (
+    "unknown_arm",
+    "two_arms",
+    "before_start",
+    "change",
+    "rolled_back",
+    "no_unit",
+    "evicted",
+)
 
 
 class Calls(NamedTuple):
@@ -157,6 +166,8 @@ class Experiment(msgspec.Struct, eq=False):
     """By arm: each verdict that was written, with its phase."""
     alarms: dict[str, Verdict] = {}
     """By arm that was rolled back, or cannot be judged: its alert."""
+    held: list[int] = []
+    """Arms whose traffic the control has, because of their rollback and of no event."""
 
     @classmethod
     def begun(
@@ -226,6 +237,32 @@ class Experiment(msgspec.Struct, eq=False):
         self.changed_ms = now_ms
         self._begin_phase()
 
+    def change(self, weights: tuple[int, ...], despite: Collection[str], now_ms: int) -> None:
+        """
+        Weights of an event; an arm that was rolled back gets them if it is among `despite`.
+
+        Routers do the same (`client/following.py`). What is in force here must be what they do, or
+        the sample ratio would be a mismatch.
+        """
+        names = [arm.name for arm in self.definition.arms]
+        self.held = []
+        self._divert(weights, [b for b in self._rolled_back() if names[b] not in despite], now_ms)
+
+    def hold(self, arms: Collection[int], now_ms: int) -> None:
+        """Let the control take over from arms that were just rolled back, where that is wanted."""
+        self._divert(self.weights, arms, now_ms)
+
+    def _divert(self, weights: tuple[int, ...], arms: Collection[int], now_ms: int) -> None:
+        if self.definition.on_rollback == "stop":
+            self.held += [b for b in arms if weights[b]]
+            weights = diverted(weights, arms)
+        if weights != self.weights:
+            self.reweigh(weights, now_ms)
+
+    def _rolled_back(self) -> list[int]:
+        arms = enumerate(self.definition.arms)
+        return [b for b, arm in arms if "rollback" in self.told.get(arm.name, {})]
+
     @property
     def log_e_mismatch(self) -> float:
         """Log evidence that units do not arrive as the weights say."""
@@ -260,10 +297,12 @@ class Experiment(msgspec.Struct, eq=False):
         self.dirty = True
 
     def _countable(self, calls: Calls) -> Bool:
+        w = self.weights
         reasons = (
             ("before_start", calls.time_ms < self.definition.at_ms),
             ("change", calls.now_ms < self.changed_ms + SETTLE_MS),
             ("unknown_arm", calls.arm < 0),
+            ("rolled_back", np.isin(calls.arm, [b for b in self._rolled_back() if not w[b]])),
         )
         counted = np.ones(len(calls.row), bool)
         for reason, out in reasons:

@@ -126,8 +126,7 @@ class Experiments:
         if found is None or found.stopped or found.phase >= PHASES_MAX:
             raise InputError("there is no such experiment that can be changed")
         weights = shares_of(changed.weights, [arm.name for arm in found.definition.arms])
-        if weights != found.weights:
-            found.reweigh(weights, now_ms)
+        found.change(weights, changed.despite, now_ms)
 
     def _stop(self, event: Mapping[str, Any]) -> None:
         found = self.state.of_model.get(str(event.get("model")), {}).get(
@@ -197,8 +196,12 @@ class Experiments:
             )
             if experiment.dirty or aged:
                 experiment.dirty, experiment.looked_ms = False, now_ms
+                back = []
                 for found in look(experiment, now_ms):
-                    out += self._tell(experiment, found, now_ms, log_position)
+                    told = self._tell(experiment, found, now_ms, log_position)
+                    out += told
+                    back += [found.number] if told and found.verdict == "rollback" else []
+                experiment.hold(back, now_ms)
         return out
 
     def _tell(

@@ -25,6 +25,7 @@ LEFT_OUT = {
     "two_arms": "another arm of this phase had the unit first",
     "before_start": "older than `at` of the experiment",
     "change": "within a minute after a change of weights, of which servers hear at different times",
+    "rolled_back": "of an arm that was rolled back and has the weight 0",
     "no_unit": "without `unit`",
     "evicted": "forgotten before they were mature, because limits.pending was reached",
 }

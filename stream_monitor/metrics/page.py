@@ -49,7 +49,7 @@ LABELS = {
     ),
     "reason": (
         "Why a record could not be used: see the dead letters. Of an experiment: `unknown_arm` "
-        "`two_arms` `before_start` `change` `no_unit` `evicted`."
+        "`two_arms` `before_start` `change` `rolled_back` `no_unit` `evicted`."
     ),
     "experiment": "Name of the experiment.",
     "arm": "Name of the arm; the control has no interval and no verdict.",
