@@ -21,8 +21,8 @@ from stream_monitor.alerts.event import Alert
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.events.observations import Arrivals, arrived, unpack
 from stream_monitor.experiments import alarms
-from stream_monitor.experiments.calls import Record
 from stream_monitor.experiments.exposition import experiment_samples, experiment_summaries
+from stream_monitor.experiments.inbox import Record
 from stream_monitor.experiments.registry import Experiments
 from stream_monitor.join.join import Join
 from stream_monitor.join.ring_snapshot import parts_of, slabs_of

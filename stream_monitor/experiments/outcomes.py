@@ -7,7 +7,7 @@ do not depend on the order of rows until they are very great.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from stream_monitor.experiments.definition import OF_CALLS, Definition, Outcome
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors.performance_kind import numbers_of
 from stream_monitor.monitors.rows import Rows, category_of
+from stream_monitor.monitors.version import Version
 
 QUANTUM, LOG_QUANTUM = 2.0**-20, 2.0**-10
 """A logarithm is rounded to a thousandth, so that sums of squares of 75,000 units are exact."""
@@ -108,7 +109,18 @@ def _class_codes(first: Float, other: Float, texts: list[str]) -> tuple[Int, Int
     return found[: len(first)], found[len(first) :]
 
 
-def arms_of(definition: Definition, rows: Rows, version: Int, names: Mapping[int, str]) -> Int:
+def columns_of(definition: Definition) -> set[str] | None:
+    """The columns of its calls that an experiment reads; None: all of them."""
+    found = {"unit", "variant"}
+    for outcome in definition.outcomes:
+        if outcome.metric in OF_CALLS or outcome.metric.startswith("features."):
+            found.add(outcome.metric)
+        elif not outcome.needs_label:
+            return None
+    return found
+
+
+def arms_of(definition: Definition, rows: Rows, version: Int, versions: Sequence[Version]) -> Int:
     """
     The arm of each row, -1 if it has none.
 
@@ -121,13 +133,15 @@ def arms_of(definition: Definition, rows: Rows, version: Int, names: Mapping[int
     rows : Rows
     version : (n,) int64
         Code of the version of each row.
-    names : mapping of int to str
-        Names of the versions, by code.
+    versions : sequence of Version
+        Versions of the shard, by code.
     """
     by_version = {a.version: i for i, a in enumerate(definition.arms) if a.version is not None}
     by_name = {a.name: i for i, a in enumerate(definition.arms)}
     codes, place = np.unique(version, return_inverse=True)
-    out: Int = np.array([by_version.get(names[c], -1) for c in codes.tolist()], np.int64)[place]
+    out: Int = np.array([by_version.get(versions[c].name, -1) for c in codes.tolist()], np.int64)[
+        place
+    ]
     if "variant" in rows.columns:
         cells: NDArray[np.uint64] = rows.cells[rows.columns.index("variant")].view(np.uint64)
         different, place = np.unique(cells, return_inverse=True)

@@ -13,11 +13,10 @@ from hashlib import blake2b
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from stream_monitor.errors import InputError
 from stream_monitor.experiments.alarms import alarm_of
-from stream_monitor.experiments.calls import Record, calls_of, models_of, pairs_of, stretches
+from stream_monitor.experiments.calls import calls_of
 from stream_monitor.experiments.definition import (
     CHANGED,
     PHASES_MAX,
@@ -28,9 +27,10 @@ from stream_monitor.experiments.definition import (
     definition_of,
     shares_of,
 )
-from stream_monitor.experiments.experiment import Calls, Experiment
+from stream_monitor.experiments.experiment import Experiment
+from stream_monitor.experiments.inbox import Inbox, Record, stretches
 from stream_monitor.experiments.judgement import FINAL, ArmVerdict, fixed_horizon, hours, look
-from stream_monitor.join.rows import Pairs
+from stream_monitor.experiments.outcomes import columns_of
 from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import Out
 
@@ -48,23 +48,6 @@ class ExperimentsState(msgspec.Struct):
     """Events that could not be used, by their type."""
 
 
-class Inbox:
-    """
-    Rows that wait to be taken in together, because a pass over few rows costs as much as one over
-    a thousand; it is empty at every tick, event and snapshot.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[Calls] = []
-        self.pairs: list[Pairs] = []
-        self.texts: list[str] = []
-
-    @property
-    def rows(self) -> int:
-        """How many wait."""
-        return sum(len(c.row) for c in self.calls) + sum(len(p.row) for p in self.pairs)
-
-
 class Experiments:
     """
     Experiments by model and name.
@@ -80,7 +63,7 @@ class Experiments:
     def __init__(self, calls_max: int, keep_ms: Callable[[str], int]) -> None:
         self.calls_max, self.keep_ms = calls_max, keep_ms
         self.state = ExperimentsState()
-        self._inbox: dict[tuple[str, str], Inbox] = {}
+        self._inbox: Inbox | None = None
 
     def __iter__(self) -> Iterator[Experiment]:
         return (e for of_name in self.state.of_model.values() for e in of_name.values())
@@ -148,38 +131,38 @@ class Experiments:
         events : list of (place in the record, JSON)
             Events of experiments, ascending; each counts from its place on.
         """
-        models = models_of(record)
         for start, end, event in stretches(events):
-            for model in models:
-                for experiment in self.running(model):
-                    inbox = self._inbox.setdefault((model, experiment.definition.name), Inbox())
-                    calls = calls_of(experiment.definition, record, start, end)
-                    inbox.calls += [] if calls is None else [calls]
-                    inbox.pairs += pairs_of(experiment.definition, record, start, end)
-                    inbox.texts = record.texts
-                    if inbox.rows >= FULL_ROWS:
-                        self._empty(experiment)
+            if self._inbox is None:
+                self._inbox = self._opened()
+            self._inbox.take(record, start, end)
+            if self._inbox.rows >= FULL_ROWS * len(self._inbox.models):
+                self.settle()
             if event is not None:
                 self.settle()
+                self._inbox = None
                 self.take_event(event, int(record.now_ms[end]))
 
-    def settle(self) -> None:
-        """Take in what waits in the inboxes."""
-        for experiment in self:
-            self._empty(experiment)
+    def _opened(self) -> Inbox:
+        """An inbox for the experiments that run."""
+        running = [e for e in self if not e.stopped]
+        columns = [columns_of(e.definition) for e in running]
+        known = [c for c in columns if c is not None]
+        return Inbox(
+            list(dict.fromkeys(e.definition.model for e in running)),
+            set().union(*known) if len(known) == len(columns) else None,
+        )
 
-    def _empty(self, experiment: Experiment) -> None:
-        key = experiment.definition.model, experiment.definition.name
-        inbox = self._inbox.pop(key, None)
-        if inbox is None:
+    def settle(self) -> None:
+        """Take in what waits in the inbox."""
+        if self._inbox is None:
             return
-        if inbox.calls:
-            experiment.add(Calls.joined(inbox.calls))
-        if inbox.pairs:
-            together = Pairs(*(np.concatenate(c) for c in zip(*inbox.pairs, strict=True)))
-            once = len(np.unique(together.id)) == len(together.id)
-            for pairs in [together] if once else inbox.pairs:
-                experiment.label(pairs, inbox.texts)
+        versions, texts = self._inbox.versions, self._inbox.texts
+        for model, waiting in self._inbox.drained().items():
+            for experiment in self.running(model):
+                if waiting.calls:
+                    experiment.add(calls_of(experiment.definition, waiting.calls, versions))
+                for pairs in waiting.pairs:
+                    experiment.label(pairs, texts)
 
     def tick(self, now_ms: int, log_position: int) -> list[Out]:
         """Judge the experiments that are due; returns new verdicts."""
