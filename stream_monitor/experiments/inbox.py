@@ -22,7 +22,7 @@ from stream_monitor.monitors.rows import Rows
 from stream_monitor.monitors.version import Version
 
 END = np.iinfo(np.int64).max
-T = TypeVar("T", "Waiting", Pairs)
+T = TypeVar("T", "Waiting", "Labelled")
 
 
 class Part(Protocol):
@@ -65,11 +65,23 @@ class Waiting(NamedTuple):
         return Waiting(self.rows.at(index), *(c[index] for c in self[1:]))
 
 
+class Labelled(NamedTuple):
+    """Calls that got a label, or another one, in the order of that."""
+
+    pairs: Pairs
+    now_ms: Int
+    """Log time of that."""
+
+    def at(self, index: Any) -> Labelled:
+        """The calls at an index of numpy: a slice, a mask, or places."""
+        return Labelled(self.pairs.at(index), self.now_ms[index])
+
+
 class OfModel(NamedTuple):
-    """What waits for one model: calls by layout, and labels in the order in which they came."""
+    """What waits for one model: calls by layout, and labels; no part has a call twice."""
 
     calls: list[Waiting]
-    pairs: list[Pairs]
+    labels: list[Labelled]
 
 
 def stretches(events: list[tuple[int, str]]) -> Iterator[tuple[int, int, str | None]]:
@@ -112,7 +124,7 @@ class Inbox:
         self._names: dict[str, int] = {}
         """Dictionary of the calls, for all records that wait."""
         self._calls: dict[tuple[str, ...], list[Waiting]] = {}
-        self._pairs: list[Pairs] = []
+        self._labels: list[Labelled] = []
         self._place = 0
         self._numbers = np.full(1, -1)
 
@@ -134,7 +146,8 @@ class Inbox:
             if len(index):
                 found = pairs.at(index[np.argsort(pairs.row[index], kind="stable")])
                 # no outcome asks for probabilities
-                self._pairs.append(found._replace(probabilities=np.empty((len(index), 0))))
+                found = found._replace(probabilities=np.empty((len(index), 0)))
+                self._labels.append(Labelled(found, record.now_ms[found.row]))
                 self.rows += len(index)
         self._place += len(record.now_ms)
 
@@ -185,23 +198,25 @@ class Inbox:
             together = _joined(parts, texts)
             for number, calls in _by_number(self._numbers[together.version], together):
                 found[self.models[number]].calls.append(calls)
-        for number, pairs in self._labelled():
-            found[self.models[number]].pairs.append(pairs)
-        self._names, self._calls, self._pairs = {}, {}, []
+        for number, labels in self._labelled():
+            found[self.models[number]].labels.append(labels)
+        self._names, self._calls, self._labels = {}, {}, []
         self.rows = self._place = 0
         return found
 
-    def _labelled(self) -> Iterator[tuple[int, Pairs]]:
+    def _labelled(self) -> Iterator[tuple[int, Labelled]]:
         """Labels by the number of their model: all at once, if none of them corrects another."""
-        if not self._pairs:
+        if not self._labels:
             return
-        together = Pairs(*(np.concatenate(column) for column in zip(*self._pairs, strict=True)))
-        for number, pairs in _by_number(self._numbers[together.version], together):
-            if len(np.unique(pairs.id)) == len(pairs.id):
-                yield number, pairs
+        parts, times = zip(*self._labels, strict=True)
+        pairs = Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        together = Labelled(pairs, np.concatenate(times))
+        for number, labels in _by_number(self._numbers[pairs.version], together):
+            if len(np.unique(labels.pairs.id)) == len(labels.now_ms):
+                yield number, labels
                 continue
-            for part in self._pairs:
-                of_model = np.flatnonzero(self._numbers[part.version] == number)
+            for part in self._labels:
+                of_model = np.flatnonzero(self._numbers[part.pairs.version] == number)
                 if len(of_model):
                     yield number, part.at(of_model)
 

@@ -22,6 +22,8 @@ from stream_monitor.monitors.version import Version
 
 QUANTUM, LOG_QUANTUM = 2.0**-20, 2.0**-10
 """A logarithm is rounded to a thousandth, so that sums of squares of 75,000 units are exact."""
+NUMBERS = frozenset(("latency_ms", "score", "prediction"))
+"""Metrics that are a column of every event."""
 LEAST_MS = 1e-3
 """A logarithm needs a value above 0: faster calls count as this."""
 
@@ -110,12 +112,12 @@ def _class_codes(first: Float, other: Float, texts: list[str]) -> tuple[Int, Int
 
 
 def columns_of(definition: Definition) -> set[str] | None:
-    """The columns of its calls that an experiment reads; None: all of them."""
+    """What `arms_of`, `of_calls` and the unit of a call read; None: every column."""
     found = {"unit", "variant"}
     for outcome in definition.outcomes:
-        if outcome.metric in OF_CALLS or outcome.metric.startswith("features."):
+        if outcome.metric in NUMBERS or outcome.metric.startswith("features."):
             found.add(outcome.metric)
-        elif not outcome.needs_label:
+        elif outcome.metric != "error" and not outcome.needs_label:
             return None
     return found
 

@@ -161,8 +161,8 @@ class Experiments:
             for experiment in self.running(model):
                 if waiting.calls:
                     experiment.add(calls_of(experiment.definition, waiting.calls, versions))
-                for pairs in waiting.pairs:
-                    experiment.label(pairs, texts)
+                for labels in waiting.labels:
+                    experiment.label(labels.pairs, texts)
 
     def tick(self, now_ms: int, log_position: int) -> list[Out]:
         """Judge the experiments that are due; returns new verdicts."""
