@@ -19,7 +19,7 @@ from experiment_worker import keys
 
 from stream_monitor.evaluate import TICK_MS, Shard
 from stream_monitor.events.cells import TEXT, boxed
-from stream_monitor.experiments.calls import Record
+from stream_monitor.experiments.inbox import Record
 from stream_monitor.experiments.registry import Experiments
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.join.rows import Joined, Pairs, Predictions
