@@ -8,7 +8,7 @@ a cell too: whether the numbers of its row keep it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -141,4 +141,5 @@ class Bench(NamedTuple):
         return found
 
 
-Table = Callable[[Bench], list[list[str]]]
+Table = Callable[[Bench], Iterator[list[str]]]
+"""The rows of a table, the heads first, as they are found."""

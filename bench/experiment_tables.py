@@ -8,6 +8,8 @@ row where they are not seen to be wrong proves nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from experiment_bench import WINNER, Bench, how_often
 from experiment_folds import Peeking, Question, Sequence
@@ -45,11 +47,11 @@ def _cell(told_of: list[list[str]]) -> str:
     return found + (f"; mismatch {mismatches / len(told_of):.1%}" if mismatches else "")
 
 
-def table_labels(bench: Bench) -> list[list[str]]:
+def table_labels(bench: Bench) -> Iterator[list[str]]:
     """Labels whose delay depends on the class."""
-    rows = [["A/A, labels with delay, declares a winner", "as labels come, pooled"]]
     maturities = ("0s", "10d", "20d")
-    rows[0] += [f"maturity {m}" for m in maturities] + ["bound"]
+    heads = [f"maturity {m}" for m in maturities]
+    yield ["A/A, labels with delay, declares a winner", "as labels come, pooled", *heads, "bound"]
     cases = {
         "50/50": (EVEN, False, maturities),
         "ramp 5→50 % on day 7": (RAMP, False, maturities),
@@ -64,13 +66,12 @@ def table_labels(bench: Bench) -> list[list[str]]:
         cells = [plain.share(), *(_cell(found[m]) for m in maturities)]
         wrong = None if name == "50/50" else plain.count()
         bound = bench.equal(name, *(winners(found[m]) for m in held), wrong=wrong)
-        rows.append([name, *cells, bound if len(held) == 3 else f"{bound} (10d, 20d)"])
-    return rows
+        yield [name, *cells, bound if len(held) == 3 else f"{bound} (10d, 20d)"]
 
 
-def table_whole(bench: Bench) -> list[list[str]]:
+def table_whole(bench: Bench) -> Iterator[list[str]]:
     """Experiments of equal arms with all they have."""
-    rows = [["A/A, a whole experiment, promote or rollback", "the worker", "pooled", "bound"]]
+    yield ["A/A, a whole experiment, promote or rollback", "the worker", "pooled", "bound"]
     cases: dict[str, tuple[Stories, bool]] = {
         "92→88 % while the weight goes 5→50 %, no delay": (falling(), True),
         "10 % of labels corrected later, ramp, maturity 12 h": (corrected(), False),
@@ -88,13 +89,12 @@ def table_whole(bench: Bench) -> list[list[str]]:
                 )
                 cell, wrong = pooled.share(), pooled.count()
             bound = bench.equal(name, winners(found), wrong=wrong)
-            rows.append([name, _cell(found), cell, bound])
-    return rows
+            yield [name, _cell(found), cell, bound]
 
 
-def table_rollbacks(bench: Bench) -> list[list[str]]:
+def table_rollbacks(bench: Bench) -> Iterator[list[str]]:
     """Canaries that are as good as the control, and that are rolled back nevertheless."""
-    rows = [["canary as good as the control, 0.5 % fail", "rolled back", "bound"]]
+    yield ["canary as good as the control, 0.5 % fail", "rolled back", "bound"]
     cases = {
         "1→5→25→50 %, 20 calls a user": whole(UP, steps=(1, 5, 25, 50)),
         "5 %, calls are units": whole(((0, (95, 5)),), users=30_000, each=1),
@@ -105,13 +105,12 @@ def table_rollbacks(bench: Bench) -> list[list[str]]:
             said = sum("rollback" in verdicts for verdicts in found)
             held = said <= FALSE_ROLLBACKS * bench.runs
             bound = bench.bound(name, f"≤ {FALSE_ROLLBACKS:.0%}", holds=held)
-            rows.append([name, how_often(said, bench.runs), bound])
-    return rows
+            yield [name, how_often(said, bench.runs), bound]
 
 
-def table_peeking(bench: Bench) -> list[list[str]]:
+def table_peeking(bench: Bench) -> Iterator[list[str]]:
     """One planned test, looked at often: how often it declares a winner among equal arms."""
-    rows = [["A/A, z > 1.96 at any look", "looks", "calls a look", "declares a winner"]]
+    yield ["A/A, z > 1.96 at any look", "looks", "calls a look", "declares a winner"]
     for name, looks, calls in (
         ("one look", 1, 20_160),
         ("every day for 14 days", 14, 1_440),
@@ -121,11 +120,10 @@ def table_peeking(bench: Bench) -> list[list[str]]:
             stream = independent(shares(0.9, 0.9), events=looks * calls)
             question = Question(units_min=2, answers_min=5)
             found = bench.run(stream, question, Peeking, flush=calls)
-            rows.append([name, f"{looks:,}", f"{calls:,}", found.share()])
-    return rows
+            yield [name, f"{looks:,}", f"{calls:,}", found.share()]
 
 
-def table_path(bench: Bench) -> list[list[str]]:
+def table_path(bench: Bench) -> Iterator[list[str]]:
     """Whether columns and the whole way through a log tell the same verdicts."""
     cases: dict[str, Stories] = {
         "labels with delay": delayed(RAMP, "10d", users=600),
@@ -135,7 +133,7 @@ def table_path(bench: Bench) -> list[list[str]]:
         "canary, 10 times the failures": whole(UP, users=300, fails=0.02, times=10),
         "units are events": whole(((0, (90, 10)),), users=3_000, each=1),
     }
-    rows = [["story", "calls and labels", "verdicts", "the same through a log", "bound"]]
+    yield ["story", "calls and labels", "verdicts", "the same through a log", "bound"]
     for name, stories in cases.items():
         if not bench.wants(name):
             continue
@@ -147,5 +145,4 @@ def table_path(bench: Bench) -> list[list[str]]:
             verdicts += len(ours)
             same += [v["id"] for v in ours] == [v["id"] for v in by_log]
         bound = bench.bound(name, "all", holds=same == bench.runs)
-        rows.append([name, f"{events:,}", str(verdicts), f"{same} of {bench.runs}", bound])
-    return rows
+        yield [name, f"{events:,}", str(verdicts), f"{same} of {bench.runs}", bound]

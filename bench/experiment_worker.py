@@ -80,8 +80,9 @@ class Worker:
         new = np.flatnonzero(rows.dn)
         self.experiment.add(self.calls(rows, new))
         corrected = np.flatnonzero(rows.dn == 0)
-        row = self.experiment.units.find(keys(rows.unit[corrected]))
-        self.experiment.units.correct(0, row, np.zeros(len(row)), rows.dx[corrected])
+        if len(corrected):
+            row = self.experiment.units.find(keys(rows.unit[corrected]))
+            self.experiment.units.correct(0, row, np.zeros(len(row)), rows.dx[corrected])
         (told,) = look(self.experiment, self.now_ms)
         self.judged |= told.evidence[self.experiment.definition.outcomes[0].metric]["ready"]
         return None if told.verdict in ("continue", "inconclusive") else told.verdict

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 from experiment_bench import Bench, Table, how_often, number, winners_max
@@ -68,21 +69,20 @@ AA: dict[str, Stream] = {
 }
 
 
-def table_aa(bench: Bench) -> list[list[str]]:
-    rows = [["A/A stream, declares a winner", "the fold", "by event", "z > 1.96, peeking", "bound"]]
+def table_aa(bench: Bench) -> Iterator[list[str]]:
+    yield ["A/A stream, declares a winner", "the fold", "by event", "z > 1.96, peeking", "bound"]
     for name, stream in AA.items():
         if bench.wants(name):
             ours, by_event, peeking = (
                 bench.run(stream, Question(), f) for f in (None, ByEvent, Peeking)
             )
             cells = [run.share() for run in (ours, by_event, peeking)]
-            rows.append([name, *cells, bench.equal(name, ours.count())])
-    return rows
+            yield [name, *cells, bench.equal(name, ours.count())]
 
 
-def table_burn_in(bench: Bench) -> list[list[str]]:
+def table_burn_in(bench: Bench) -> Iterator[list[str]]:
     burn_ins = ((2, 0), (50, 0), (200, 0), (200, 20))
-    rows = [["A/A stream", *(f"units {u}, rarer answers {e}" for u, e in burn_ins)]]
+    yield ["A/A stream", *(f"units {u}, rarer answers {e}" for u, e in burn_ins)]
     streams: list[tuple[str, Draw, Question]] = [
         ("yes/no 90 %", shares(0.9, 0.9), Question()),
         ("errors 0.5 %", shares(0.005, 0.005), Question(effect=0.005)),
@@ -104,8 +104,7 @@ def table_burn_in(bench: Bench) -> list[list[str]]:
                     continue
                 q = question._replace(units_min=units, answers_min=answers)
                 cells.append(bench.run(stream, q).share())
-            rows.append([row, *cells])
-    return rows
+            yield [row, *cells]
 
 
 SOON = {"accuracy 90→88 %": (8_000.0, 14_500.0)}
@@ -155,15 +154,13 @@ def _unequal() -> list[tuple[str, Draw, Question, float, Plan]]:
     ]
 
 
-def table_power(bench: Bench) -> list[list[str]]:
-    rows = [
-        [
-            "true difference",
-            "t-test, 80 %",
-            "planned: median · 80 %",
-            "median · 80 % · 90 %",
-            "bound",
-        ]
+def table_power(bench: Bench) -> Iterator[list[str]]:
+    yield [
+        "true difference",
+        "t-test, 80 %",
+        "planned: median · 80 %",
+        "median · 80 % · 90 %",
+        "bound",
     ]
     for name, draw, question, share, planned in _unequal():
         if not bench.wants(name):
@@ -178,25 +175,24 @@ def table_power(bench: Bench) -> list[list[str]]:
             holds = all(found.until(q) <= n for q, n in zip((0.5, 0.8), most, strict=True))
             bound = bench.bound(name, "≤ " + " · ".join(map(number, most)), holds=holds)
         cells = [f"{planned.t_test.events:,.0f}", told, found.median(0.5, 0.8, 0.9)]
-        rows.append([name, *cells, bound])
+        yield [name, *cells, bound]
     name = "worse by just the margin, promoted"
     if bench.wants(name):
         worse = independent(shares(0.9, 0.88), events=40_000)
         found = bench.run(worse, Question(not_worse=True))
         held = found.count("better", "promote") <= 0.025 * bench.runs
         bound = bench.bound(name, "≤ 2.5 %", holds=held)
-        rows.append([name, "-", "-", found.share("better", "promote"), bound])
-    return rows
+        yield [name, "-", "-", found.share("better", "promote"), bound]
 
 
 CANARY_REQUESTS = 150
 """Of a canary that fails ten times as often as 0.5 %, at 5 % of the traffic: the median."""
 
 
-def table_canary(bench: Bench) -> list[list[str]]:
+def table_canary(bench: Bench) -> Iterator[list[str]]:
     times_of = (2, 5, 10)
     heads = [f"{k} times" for k in times_of]
-    rows = [["control fails, canary's share", *heads, "equal arms", "bound"]]
+    yield ["control fails, canary's share", *heads, "equal arms", "bound"]
     question = Question(alpha=1 / 400, about="failures")
     for base, share in ((0.005, 0.01), (0.005, 0.05), (0.005, 0.25), (0.02, 0.05)):
         if not bench.wants(f"{base:.1%}, {share:.0%}"):
@@ -217,23 +213,21 @@ def table_canary(bench: Bench) -> list[list[str]]:
         if (base, share) == (0.005, 0.05):
             wanted = f"10 times: ≤ {CANARY_REQUESTS} of the canary"
             bound += "; " + bench.bound(name, wanted, holds=in_arm <= CANARY_REQUESTS)
-        rows.append([name, *cells, equal.share(), bound])
+        yield [name, *cells, equal.share(), bound]
     if not bench.wants("ramp"):
-        return rows
-    up = ramp((0.01, 0.05, 0.25, 0.5), shares(0.005, 0.005), 100_000)
+        up = ramp((0.01, 0.05, 0.25, 0.5), shares(0.005, 0.005), 100_000)
     found, most = bench.run(up, question), winners_max(bench.runs, question.alpha)
     name = "0.5%, ramp 1-5-25-50 %"
     bound = bench.bound(name, f"equal ≤ {most} of {bench.runs}", holds=found.count() <= most)
-    rows.append([name, "-", "-", "-", found.share(), bound])
-    return rows
+    yield [name, "-", "-", "-", found.share(), bound]
 
 
 MISMATCH_UNITS = 12_000
 """Until half of all splits of 52 to 48 that were declared even are found."""
 
 
-def table_sample_ratio(bench: Bench) -> list[list[str]]:
-    rows = [["units go to the arm", "declared", "mismatch", "units, median", "bound"]]
+def table_sample_ratio(bench: Bench) -> Iterator[list[str]]:
+    yield ["units go to the arm", "declared", "mismatch", "units, median", "bound"]
     cases = ((0.5, 0.5), (0.01, 0.01), (0.52, 0.5), (0.55, 0.5), (0.02, 0.01))
     for true, declared in cases:
         if not bench.wants(f"{true:.0%}"):
@@ -254,15 +248,12 @@ def table_sample_ratio(bench: Bench) -> list[list[str]]:
         elif (true, declared) == (0.52, 0.5):
             held = found.until(0.5) <= MISMATCH_UNITS
             bound = bench.bound(name, f"≤ {MISMATCH_UNITS:,}", holds=held)
-        rows.append([f"{true:.0%}", f"{declared:.0%}", found.share(), found.median(0.5), bound])
-    return rows
+        yield [f"{true:.0%}", f"{declared:.0%}", found.share(), found.median(0.5), bound]
 
 
-def table_small_arm(bench: Bench) -> list[list[str]]:
+def table_small_arm(bench: Bench) -> Iterator[list[str]]:
     """The burn-in as it is shipped, where an arm is small or values are heavy-tailed."""
-    rows = [
-        ["A/A stream, share of the arm", "events", "judged at all", "declares a winner", "bound"]
-    ]
+    yield ["A/A stream, share of the arm", "events", "judged at all", "declares a winner", "bound"]
     heavy = lognormal(2)
     top = math.exp(2 * 2.326)  # the 99 % quantile, known before the experiment
     unbounded = Question(1.5, answers_min=0, units_min=UNITS_UNBOUNDED_MIN)
@@ -288,8 +279,7 @@ def table_small_arm(bench: Bench) -> list[list[str]]:
             found = bench.run(stream, question, flush=events // 100)
             judged = how_often(sum(found.judged), bench.runs)
             bound = bench.equal(row, found.count())
-            rows.append([row, f"{events:,}", judged, found.share(), bound])
-    return rows
+            yield [row, f"{events:,}", judged, found.share(), bound]
 
 
 TABLES: dict[str, Table] = {
@@ -320,9 +310,8 @@ def main() -> None:
     given = parser.parse_args()
     bench = Bench(FOLDS[given.fold], given.runs, given.seed, given.row, [])
     for name in given.table or TABLES:
-        rows = TABLES[name](bench)
         print(f"\n{name}, {given.runs} runs, fold: {given.fold}, seed {given.seed}\n")
-        for i, row in enumerate(rows):
+        for i, row in enumerate(TABLES[name](bench)):
             print(f"| {' | '.join(row)} |", flush=True)
             if i == 0:
                 print(f"|{'---|' * len(row)}")
