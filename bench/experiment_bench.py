@@ -108,7 +108,7 @@ class Bench(NamedTuple):
         found = self.bound(name, f"≤ {most} of {self.runs}", holds=max(counts) <= most)
         if wrong is None:
             return found
-        return found + "; " + self.bound(name, "the wrong one more", holds=wrong > most)
+        return found + "; " + self.bound(name, "a wrong one more", holds=wrong > most)
 
     def run(
         self, stream: Stream, question: Question, fold: Folds | None = None, flush: int = 200

@@ -69,6 +69,18 @@ AA: dict[str, Stream] = {
 }
 
 
+BY_EVENT_HOLDS = (
+    "independent, 50/50",
+    "20 events a unit, sd 0.1, mixed",
+    "wrong first, then right: mixed",
+    "wrong first, then right: arriving",
+)
+"""
+Streams on which an analysis by event is not seen to be wrong: outcomes of a unit are nearly or
+quite independent, or contradict each other.
+"""
+
+
 def table_aa(bench: Bench) -> Iterator[list[str]]:
     yield ["A/A stream, declares a winner", "the fold", "by event", "z > 1.96, peeking", "bound"]
     for name, stream in AA.items():
@@ -77,7 +89,8 @@ def table_aa(bench: Bench) -> Iterator[list[str]]:
                 bench.run(stream, Question(), f) for f in (None, ByEvent, Peeking)
             )
             cells = [run.share() for run in (ours, by_event, peeking)]
-            yield [name, *cells, bench.equal(name, ours.count())]
+            wrong = [peeking.count()] + [by_event.count()] * (name not in BY_EVENT_HOLDS)
+            yield [name, *cells, bench.equal(name, ours.count(), wrong=min(wrong))]
 
 
 def table_burn_in(bench: Bench) -> Iterator[list[str]]:
