@@ -85,6 +85,7 @@ def test_the_harness_of_experiments_sees_a_wrong_analysis() -> None:
         ("burn-in", "yes/no 90 %, 50%"),
         ("power", "90→85"),
         ("canary", "2.0%, 5%"),
+        ("canary", "ramp"),
         ("sample-ratio", "55%"),
         ("small-arm", "log, 5%"),
         ("labels", "sooner"),
