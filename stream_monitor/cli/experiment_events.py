@@ -17,20 +17,18 @@ from stream_monitor.client.allocation import reassign
 from stream_monitor.errors import InputError
 from stream_monitor.experiments.definition import (
     CHANGED,
-    OF_CALLS,
-    OF_LABELS,
     PHASES_MAX,
     STARTED,
     STOPPED,
     Arm,
     Definition,
-    Outcome,
     Started,
     check_maturity,
     definition_of,
     shares_of,
 )
 from stream_monitor.experiments.judgement import FINAL, risk_of_phase
+from stream_monitor.experiments.measures import OF_CALLS, OF_LABELS, Outcome
 from stream_monitor.experiments.registry import OF_MODEL_MAX, SCHEMA
 from stream_monitor.inputs.options import did_you_mean
 from stream_monitor.settings import CoreSettings

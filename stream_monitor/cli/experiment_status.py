@@ -8,12 +8,13 @@ each line says of what time they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stream_monitor.cli.experiment_board import Known, VerdictEvent
+from stream_monitor.cli.experiment_board import Evidence, Known, VerdictEvent
 from stream_monitor.cli.terminal import readable
-from stream_monitor.experiments.definition import Definition, Outcome
+from stream_monitor.experiments.definition import Definition
+from stream_monitor.experiments.measures import Outcome
 from stream_monitor.experiments.words import LEFT_OUT, MEANINGS, PEEKED
 
 COLUMNS = 61
@@ -82,6 +83,7 @@ def arm_lines(d: Definition, arm: str, verdicts: Sequence[VerdictEvent]) -> list
         if look is not None:
             waits = "" if ready else "  not ready"
             lines.append(f"    guard {outcome.metric}  {_numbers(outcome, look)}{waits}")
+    lines += [f"    guard {_raced(o.name, newest.evidence, arm)}" for o in d.races]
     lines += _planned(newest, outcomes)
     if newest.left_out:
         out = "; ".join(
@@ -96,16 +98,24 @@ def _counts(verdict: VerdictEvent, arm: str) -> str:
     """Units, sample ratio and failures of a verdict."""
     units = " · ".join(f"{name} {n:,}" for name, n in verdict.units.items())
     parts = [f"units {units}"] if units else []
-    ratio, race = verdict.evidence.get("sample_ratio"), verdict.evidence.get("failures")
+    ratio = verdict.evidence.get("sample_ratio")
     if ratio is not None and ratio.e is not None:
         parts.append(f"sample ratio {_evidence(ratio.e, ratio.needed)}")
-    if race is not None and race.first is not None:
-        found = "" if race.e is None else f" {_evidence(race.e, race.needed)}"
-        parts.append(
-            f"failures {race.first[1]:,} of {sum(race.first):,} in {arm}, expected "
-            f"{100 * race.share:.3g} %{found}"
-        )
+    if "failures" in verdict.evidence:
+        parts.append(_raced("failures", verdict.evidence, arm))
     return "  ".join(parts)
+
+
+def _raced(name: str, evidence: Mapping[str, Evidence], arm: str) -> str:
+    """The race of first failures of this name."""
+    race = evidence.get(name)
+    if race is None or race.first is None:
+        return f"{name}  nothing is known yet"
+    found = "" if race.e is None else f" {_evidence(race.e, race.needed)}"
+    return (
+        f"{name} {race.first[1]:,} of {sum(race.first):,} in {arm}, expected "
+        f"{100 * race.share:.3g} %{found}"
+    )
 
 
 def _evidence(e: float, needed: float) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.alerts.wording import number, percent
-from stream_monitor.experiments.definition import Outcome
 from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.experiments.judgement import MOVED_MIN, MOVED_SHARE, ArmVerdict
+from stream_monitor.experiments.measures import Outcome
+from stream_monitor.experiments.words import of_race
 from stream_monitor.verdicts import AlertKey, Direction, Span, Verdict
 
 DETECTORS = {
@@ -42,9 +43,7 @@ def alarm_of(experiment: Experiment, found: ArmVerdict, now_ms: int) -> Verdict:
     d, first = experiment.definition, found.because[0]
     rolled_back = found.verdict == "rollback"
     value, threshold, direction = _measured(experiment, found, first)
-    key = AlertKey(
-        d.model, "", f"arm={found.arm}", "experiment", d.name, DETECTORS.get(first, SEQUENCE)
-    )
+    key = AlertKey(d.model, "", f"arm={found.arm}", "experiment", d.name, _detector(d.races, first))
     whys = "; ".join(_why(experiment, found, reason) for reason in found.because)
     return Verdict(
         key=key,
@@ -88,6 +87,10 @@ def judged(experiments: Iterable[Experiment], alerts: Alerts, now_ms: int) -> It
             yield _end(key, now_ms, "the experiment was stopped and another took its place")
 
 
+def _detector(races: tuple[Outcome, ...], reason: str) -> str:
+    return "race" if any(o.name == reason for o in races) else DETECTORS.get(reason, SEQUENCE)
+
+
 def _end(key: AlertKey, now_ms: int, why: str) -> Verdict:
     arm = key.segment.replace("=", " ", 1)
     return Verdict.end(key, now_ms, f"{key.model}: experiment {key.subject}, {arm}: {why}")
@@ -97,8 +100,8 @@ def _measured(
     experiment: Experiment, found: ArmVerdict, reason: str
 ) -> tuple[float, float, Direction | None]:
     """Value, limit and direction of the first reason."""
-    if reason in {"failures", "sample_ratio"}:
-        evidence = found.evidence[reason]
+    evidence = found.evidence.get(reason, {})
+    if reason == "sample_ratio" or "first" in evidence:
         return evidence["e"], evidence["needed"], "up"
     if reason == "two_arms":
         return float(experiment.left_out[reason]), _moved_limit(experiment), "up"
@@ -137,6 +140,15 @@ def _why(experiment: Experiment, found: ArmVerdict, reason: str) -> str:
         return (
             f"labels come for calls of {control} and of {arm} in different shares: {shares} of "
             "those that are mature have one"
+        )
+    race = next((o for o in d.races if o.name == reason), None)
+    if race is not None:
+        first = found.evidence[reason]["first"]
+        return (
+            f"it has {of_race(race)} more often than {control}: of {sum(first):,} units with one, "
+            f"{first[1]:,} had their first one in {arm}, which has "
+            f"{percent(found.evidence[reason]['share'])} of the traffic of the two "
+            f"({_evidence(found.evidence[reason])})"
         )
     outcome = next(o for o in d.outcomes if o.metric == reason)
     return f"{reason} is worse than that of {control}, by {_difference(outcome, found.evidence)}"

@@ -8,15 +8,46 @@ a retry of a call is not there, because the join knows its identity.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from stream_monitor.arrays import Bool, Float, Int
 from stream_monitor.experiments.definition import Definition
-from stream_monitor.experiments.experiment import Calls
 from stream_monitor.experiments.inbox import Waiting
 from stream_monitor.experiments.outcomes import arms_of, of_calls
-from stream_monitor.experiments.units import KEY_BITS
+from stream_monitor.experiments.units import KEY_BITS, Key
 from stream_monitor.monitors.version import Version
+
+
+class Calls(NamedTuple):
+    """
+    Calls of one model in the order of the log; `values` is (outcomes known at once, then races
+    known at once; n).
+    """
+
+    row: Int
+    """Place in the record."""
+    id: NDArray[np.uint64]
+    version: Int
+    time_ms: Int
+    now_ms: Int
+    unit: Key
+    has_unit: Bool
+    arm: Int
+    """-1: of no arm."""
+    failed: Bool
+    values: Float
+
+    def at(self, index: Any) -> Calls:
+        """The calls at an index of numpy: a slice, a mask, or places."""
+        return Calls(*(c[..., index] for c in self))  # type: ignore[arg-type]  # columns of any type
+
+    @classmethod
+    def joined(cls, parts: list[Calls]) -> Calls:
+        """The calls of several records, one after the other."""
+        return cls(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
 
 
 def calls_of(
@@ -48,7 +79,8 @@ def _calls(definition: Definition, part: Waiting, versions: Sequence[Version]) -
         cells = rows.cells[rows.columns.index("unit")]
         has_unit = ~np.isnan(cells)
         unit = np.where(has_unit, np.where(has_unit, cells, 0.0).astype(np.uint64), by_id)
-    immediate = [o for o in definition.outcomes if not o.needs_label]
+    immediate = [o for o in (*definition.outcomes, *definition.races) if not o.needs_label]
+    rules = versions[int(part.version[0])].settings.features  # those of the model
     return Calls(
         row=part.row,
         id=part.id,
@@ -59,5 +91,7 @@ def _calls(definition: Definition, part: Waiting, versions: Sequence[Version]) -
         has_unit=has_unit,
         arm=arms_of(definition, rows, part.version, versions),
         failed=failed,
-        values=np.array([of_calls(o, rows, failed) for o in immediate]).reshape(-1, len(by_id)),
+        values=np.array([of_calls(o, rows, failed, rules) for o in immediate]).reshape(
+            -1, len(by_id)
+        ),
     )

@@ -66,16 +66,16 @@ out.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from stream_monitor.arrays import Bool, Float, Int
+from stream_monitor.experiments.calls import Calls
 from stream_monitor.experiments.definition import SLOTS, Definition, diverted
-from stream_monitor.experiments.outcomes import of_labels
-from stream_monitor.experiments.units import Key, Units
+from stream_monitor.experiments.measures import Outcome
+from stream_monitor.experiments.outcomes import fails, of_labels
+from stream_monitor.experiments.units import Units
 from stream_monitor.experiments.waiting import Waiting
 from stream_monitor.join.rows import Pairs
 from stream_monitor.stats import failure_race
@@ -88,10 +88,10 @@ SETTLE_MS = 60_000
 Time after a change of weights in which nothing is counted (log time). Model servers hear of the
 change at different moments.
 """
-FAILURES, UNLABELLED, UNLABELLED_CONTROL = range(3)
+FAILURES, UNLABELLED, UNLABELLED_CONTROL, GUARDS = range(4)
 """
 Races: more failed calls in the arm; more calls without a label at maturity in the arm; and more of
-these in the control.
+these in the control. From GUARDS on, those of the definition.
 """
 LEFT_OUT = (
     "unknown_arm",
@@ -102,32 +102,6 @@ LEFT_OUT = (
     "no_unit",
     "evicted",
 )
-
-
-class Calls(NamedTuple):
-    """Calls of one model in the order of the log; `values` is (outcomes known at once, n)."""
-
-    row: Int
-    """Place in the record."""
-    id: NDArray[np.uint64]
-    version: Int
-    time_ms: Int
-    now_ms: Int
-    unit: Key
-    has_unit: Bool
-    arm: Int
-    """-1: of no arm."""
-    failed: Bool
-    values: Float
-
-    def at(self, index: Any) -> Calls:
-        """The calls at an index of numpy: a slice, a mask, or places."""
-        return Calls(*(c[..., index] for c in self))  # type: ignore[arg-type]  # columns of any type
-
-    @classmethod
-    def joined(cls, parts: list[Calls]) -> Calls:
-        """The calls of several records, one after the other."""
-        return cls(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
 
 
 class Experiment(msgspec.Struct, eq=False):
@@ -185,7 +159,8 @@ class Experiment(msgspec.Struct, eq=False):
             Units that are kept, and calls that wait for labels.
         """
         arms = len(definition.arms)
-        labelled = sum(o.needs_label for o in definition.outcomes)
+        labelled = sum(o.needs_label for o in (*definition.outcomes, *definition.races))
+        races = GUARDS + len(definition.races)
         none = np.zeros(arms, np.int64)
         found = cls(
             definition=definition,
@@ -193,7 +168,7 @@ class Experiment(msgspec.Struct, eq=False):
             looked_ms=now_ms,
             units=Units(arms, len(definition.outcomes), units_max),
             waiting=Waiting(labelled, calls_max) if labelled else None,
-            races=[[failure_race.start() for _ in range(arms - 1)] for _ in range(3)],
+            races=[[failure_race.start() for _ in range(arms - 1)] for _ in range(races)],
             weights=definition.weights,
             counts=none,
             all_units=none.copy(),
@@ -211,6 +186,11 @@ class Experiment(msgspec.Struct, eq=False):
     def of_calls(self) -> list[int]:
         """Outcomes that are known at once."""
         return [i for i, o in enumerate(self.definition.outcomes) if not o.needs_label]
+
+    def _races(self, *, of_labels: bool) -> list[tuple[int, Outcome]]:
+        """Races of the definition that need a label, or those that are known at once."""
+        races = enumerate(self.definition.races, GUARDS)
+        return [(race, o) for race, o in races if o.needs_label == of_labels]
 
     def _leave_out(self, reason: str, rows: int) -> None:
         if rows:
@@ -282,12 +262,17 @@ class Experiment(msgspec.Struct, eq=False):
         self.counts += new
         self.all_units += new
         calls = calls.at(kept)
-        for values, outcome in zip(calls.values, self.of_calls, strict=True):
+        sequences = len(self.of_calls)
+        for values, outcome in zip(calls.values[:sequences], self.of_calls, strict=True):
             known = np.flatnonzero(~np.isnan(values))
             self.units.add(outcome, row[known], values[known])
         failed = np.flatnonzero(calls.failed)
         phases = np.full(len(failed), self.phase)
         self._fall(FAILURES, row[failed], calls.arm[failed], phases)
+        races = self._races(of_labels=False)
+        for values, (race, of_race) in zip(calls.values[sequences:], races, strict=True):
+            bad = np.flatnonzero(fails(of_race, values))
+            self._fall(race, row[bad], calls.arm[bad], np.full(len(bad), self.phase))
         if self.waiting is not None:
             served = calls.at(np.flatnonzero(~calls.failed))
             self.waiting.add(
@@ -329,8 +314,8 @@ class Experiment(msgspec.Struct, eq=False):
                     self.races[UNLABELLED_CONTROL][b], ~in_arm, 1 - share
                 )
 
-    def label(self, pairs: Pairs, texts: list[str]) -> None:
-        """Calls that got a label, or another one, in the order in which they did."""
+    def label(self, pairs: Pairs, texts: list[str], now_ms: Int) -> None:
+        """Calls that got a label, or another one, in the order and at the log time of that."""
         if self.waiting is None:
             return
         of, seq = self.waiting.find(pairs.id, pairs.version)
@@ -344,6 +329,11 @@ class Experiment(msgspec.Struct, eq=False):
             before = ring.get(f"x{o}", seq)
             ring.put(f"x{o}", seq, values)
             self._amend(o, outcome, seq[mature], before[mature], values[mature])
+        # a race knows the label that a call has at its maturity, wherever the log was cut
+        timely = now_ms[of] <= ring.get("arrival", seq) + self.definition.maturity_ms
+        for o, (_, of_race) in enumerate(self._races(of_labels=True), len(self.of_labels)):
+            values = of_labels(of_race, pairs.at(timely), texts)
+            ring.put(f"x{o}", seq[timely], values)
 
     def _amend(self, o: int, outcome: int, seq: Int, before: Float, after: Float) -> None:
         """Labels of calls that were judged already, each call once."""
@@ -381,6 +371,9 @@ class Experiment(msgspec.Struct, eq=False):
             known = np.flatnonzero(here & ~np.isnan(found.values[o]))
             counts = self.units.add(outcome, row[known], found.values[o][known])
             self.waiting.calls.put(f"counts{o}", found.seq[known], counts)
+        for o, (race, of_race) in enumerate(self._races(of_labels=True), len(self.of_labels)):
+            bad = np.flatnonzero((row >= 0) & fails(of_race, found.values[o]))
+            self._fall(race, row[bad], found.arm[bad], found.phase[bad])
         if self.definition.maturity_ms:
             out = np.flatnonzero((row >= 0) & ~labelled)
             self._fall(UNLABELLED, row[out], found.arm[out], found.phase[out])

@@ -97,7 +97,7 @@ def _interval(labels: tuple[str, ...], contrast: dict[str, Any]) -> Iterator[Sam
 def _ratios(found: ArmVerdict) -> dict[str, float]:
     """Evidence divided by what is needed, by test."""
     of_tests = {
-        "race": [found.evidence["failures"]],
+        "race": [e for e in found.evidence.values() if "first" in e],
         "sample_ratio": [found.evidence["sample_ratio"]],
         "worse": [c["worse"] for c in found.evidence.values() if "worse" in c],
     }

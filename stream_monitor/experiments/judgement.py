@@ -12,13 +12,14 @@ import math
 from typing import Any, Literal, NamedTuple
 
 from stream_monitor.arrays import Float
-from stream_monitor.experiments.definition import Outcome
 from stream_monitor.experiments.experiment import (
     FAILURES,
+    GUARDS,
     UNLABELLED,
     UNLABELLED_CONTROL,
     Experiment,
 )
+from stream_monitor.experiments.measures import Outcome
 from stream_monitor.stats.confidence_sequences import (
     RARER_MIN,
     UNITS_MIN,
@@ -116,7 +117,7 @@ def _of_arm(experiment: Experiment, b: int, now_ms: int) -> ArmVerdict:
     contrasts = [
         _contrast(experiment, o, b, d.alpha * risk / others) for o in range(len(d.outcomes))
     ]
-    guards = (len(d.outcomes) + 1) * others
+    guards = (len(d.outcomes) + 1 + len(d.races)) * others
     needed = math.log(guards / d.alpha_guard)
     worse = [d.outcomes[0].metric] if contrasts[0].ready and contrasts[0].worse_by > 0 else []
     worse += [
@@ -124,17 +125,16 @@ def _of_arm(experiment: Experiment, b: int, now_ms: int) -> ArmVerdict:
         for outcome, c in zip(d.outcomes[1:], contrasts[1:], strict=True)
         if risk and c.ready and c.log_e_worse > needed - math.log(risk)
     ]
-    race = experiment.races[FAILURES][b - 1]
-    if race.peak > needed:
-        worse.append("failures")
-    evidence: dict[str, Any] = {
-        "failures": {
+    evidence: dict[str, Any] = {}
+    for kind, name in ((FAILURES, "failures"), *enumerate((o.name for o in d.races), GUARDS)):
+        race = experiment.races[kind][b - 1]
+        worse += [name] if race.peak > needed else []
+        evidence[name] = {
             "first": [race.in_control, race.in_arm],
             "share": experiment.shares_at[-1][b - 1],
             "e": _exp(race.peak),
             "needed": guards / d.alpha_guard,
         }
-    }
     evidence |= {o.metric: c.evidence for o, c in zip(d.outcomes, contrasts, strict=True)}
     for outcome, c in zip(d.outcomes[1:], contrasts[1:], strict=True):
         if c.ready and risk:

@@ -162,7 +162,7 @@ class Experiments:
                 if waiting.calls:
                     experiment.add(calls_of(experiment.definition, waiting.calls, versions))
                 for labels in waiting.labels:
-                    experiment.label(labels.pairs, texts)
+                    experiment.label(labels.pairs, texts, labels.now_ms)
 
     def tick(self, now_ms: int, log_position: int) -> list[Out]:
         """Judge the experiments that are due; returns new verdicts."""

@@ -6,6 +6,8 @@ Rule of the file: texts only. The command line and the report of a replay use th
 
 from __future__ import annotations
 
+from stream_monitor.experiments.measures import Outcome
+
 PEEKED = (
     "Valid at one planned look. Not to be watched: looked at every hour for 14 days it is wrong in "
     "43 % of experiments whose arms are equal."
@@ -31,3 +33,15 @@ LEFT_OUT = {
     "evicted": "forgotten before they were mature, because limits.pending was reached",
 }
 """Why rows do not count."""
+
+
+def of_race(outcome: Outcome) -> str:
+    """
+    What the race of an outcome counts.
+
+    >>> of_race(Outcome("latency_ms", above=250.0)), of_race(Outcome("error_rate", race=True))
+    ('calls with latency_ms above 250', 'wrong answers')
+    """
+    if not outcome.race:
+        return f"calls with {outcome.name}"
+    return "wrong answers" if outcome.metric == "error_rate" else "calls whose input breaks a rule"
