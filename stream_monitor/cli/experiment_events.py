@@ -29,7 +29,8 @@ from stream_monitor.experiments.definition import (
 )
 from stream_monitor.experiments.judgement import FINAL, risk_of_phase
 from stream_monitor.experiments.measures import OF_CALLS, OF_LABELS, Outcome
-from stream_monitor.experiments.registry import OF_MODEL_MAX, SCHEMA
+from stream_monitor.experiments.registry import OF_MODEL_MAX
+from stream_monitor.experiments.telling import SCHEMA
 from stream_monitor.inputs.options import did_you_mean
 from stream_monitor.settings import CoreSettings
 
@@ -123,7 +124,8 @@ def changed(
     """
     name, names = known.definition.name, known.names
     if not known.is_running:
-        raise InputError(f"experiment {name!r} is stopped; start another one with another name")
+        state = "was refused by the worker" if known.stopped is None else "is stopped"
+        raise InputError(f"experiment {name!r} {state}; start another one with another name")
     for arm in weights:
         if arm not in names:
             raise InputError(
@@ -173,16 +175,20 @@ def stopped(known: Known, keep: str | None, at: str, by: str | None) -> Made:
         raise InputError(
             f"--keep {keep}: {name} has the arms {', '.join(names)}.{did_you_mean(keep, names)}"
         )
-    event = {
+    return Made(stop_event(known.definition.model, name, keep, at, by), [])
+
+
+def stop_event(model: str, name: str, keep: str | None, at: str, by: str | None) -> dict[str, Any]:
+    """The `experiment_stopped` event, unchecked: also of an experiment that the worker refused."""
+    return {
         "schema": SCHEMA,
         "type": STOPPED,
-        "model": known.definition.model,
+        "model": model,
         "at": at,
         **({"by": by} if by else {}),
         "experiment": name,
         **({"keep": keep} if keep is not None else {}),
     }
-    return Made(event, [])
 
 
 def _check_keys(given: Mapping[str, Any]) -> None:
@@ -205,7 +211,8 @@ def _check_others(definition: Definition, board: ExperimentBoard) -> None:
     model, name = definition.model, definition.name
     same = board.experiments.get((model, name))
     if same is not None:
-        state = "is running" if same.is_running else "was stopped"
+        state = "was refused by the worker" if same.refused else "was stopped"
+        state = "is running" if same.is_running else state
         raise InputError(
             f"experiment {name!r} of {model} {state}: the name salts the split, so the same units "
             "would get the same arms; give another name. Another primary, effect, alpha or unit "

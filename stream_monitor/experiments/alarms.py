@@ -1,5 +1,6 @@
 """
-The alert on an arm that was rolled back, or of which no number can be trusted.
+The alert on an arm that was rolled back, or of which no number can be trusted; and on an experiment
+whose start was refused.
 
 Rule of the file: one alert an arm. It is made once, when the verdict is told, and it fires until
 an event takes the traffic of the arm, or ends the experiment: such a verdict stays, so its numbers
@@ -26,7 +27,7 @@ DETECTORS = {
     "two_arms": "threshold",
 }
 """By the reason of a verdict; any other reason is a metric, which the sequence judges."""
-SEQUENCE = "sequence"
+SEQUENCE, REFUSED = "sequence", "refused"
 
 
 def alarm_of(experiment: Experiment, found: ArmVerdict, now_ms: int) -> Verdict:
@@ -65,14 +66,48 @@ def alarm_of(experiment: Experiment, found: ArmVerdict, now_ms: int) -> Verdict:
     )
 
 
-def judged(experiments: Iterable[Experiment], alerts: Alerts, now_ms: int) -> Iterator[Verdict]:
+def unjudged(model: str, name: str, reason: str, now_ms: int) -> Verdict:
+    """
+    The alert on an experiment whose start was refused: routers may split, and nothing judges it.
+
+    Parameters
+    ----------
+    model, name : str
+        Of the experiment.
+    reason : str
+        Why it was refused.
+    now_ms : int
+        Log time.
+    """
+    return Verdict(
+        key=AlertKey(model, "", "", "experiment", name, REFUSED),
+        level="warning",
+        clear=False,
+        value=1.0,
+        threshold=0.0,
+        direction="up",
+        window=Span(now_ms, now_ms, 1),
+        summary=f"{model}: experiment {name} was refused, so nothing judges it, and routers may "
+        f"split all the same: {reason}. Stop it with `stream-monitor experiment stop`",
+        evidence={"reason": reason, "guarantee": "none"},
+    )
+
+
+def judged(
+    experiments: Iterable[Experiment],
+    unjudged: Mapping[str, Mapping[str, Verdict]],
+    alerts: Alerts,
+    now_ms: int,
+) -> Iterator[Verdict]:
     """
     Verdicts of all alarms at a log time, and the ends of those whose experiment is not there now.
     """
     heard: set[AlertKey] = set()
-    some = False
+    for of_name in unjudged.values():
+        for alarm in of_name.values():
+            heard.add(alarm.key)
+            yield alarm
     for experiment in experiments:
-        some = True
         names = [arm.name for arm in experiment.definition.arms]
         for arm, alarm in experiment.alarms.items():
             heard.add(alarm.key)
@@ -82,9 +117,15 @@ def judged(experiments: Iterable[Experiment], alerts: Alerts, now_ms: int) -> It
                 yield _end(alarm.key, now_ms, "the weights give the arm no traffic any more")
             else:
                 yield alarm
-    if some:
-        for key in [k for k, _ in alerts.firing() if k.kind == "experiment" and k not in heard]:
-            yield _end(key, now_ms, "the experiment was stopped and another took its place")
+    for key in [k for k, _ in alerts.firing() if k.kind == "experiment" and k not in heard]:
+        refused = key.detector == REFUSED
+        yield _end(
+            key,
+            now_ms,
+            "it was stopped, or started under this name"
+            if refused
+            else "the experiment was stopped and another took its place",
+        )
 
 
 def _detector(races: tuple[Outcome, ...], reason: str) -> str:
@@ -92,8 +133,8 @@ def _detector(races: tuple[Outcome, ...], reason: str) -> str:
 
 
 def _end(key: AlertKey, now_ms: int, why: str) -> Verdict:
-    arm = key.segment.replace("=", " ", 1)
-    return Verdict.end(key, now_ms, f"{key.model}: experiment {key.subject}, {arm}: {why}")
+    arm = f", {key.segment.replace('=', ' ', 1)}" if key.segment else ""
+    return Verdict.end(key, now_ms, f"{key.model}: experiment {key.subject}{arm}: {why}")
 
 
 def _measured(

@@ -133,6 +133,8 @@ class Experiment(msgspec.Struct, eq=False):
     changed_ms: int = -SETTLE_MS
     looked_ms: int = 0
     """Log time of the last look."""
+    progress_ms: int = 0
+    """Age at which numbers were told last."""
     stopped: bool = False
     dirty: bool = True
     """Whether something changed since the last look."""

@@ -197,13 +197,15 @@ def _contrast(experiment: Experiment, o: int, b: int, alpha: float) -> Contrast:
     step = math.log1p(outcome.effect) if outcome.is_log else outcome.effect
     estimate, variance = (float(v) for v in difference(*sums))
     shown = math.expm1 if outcome.is_log else float
+    waits_for = _waits_for(outcome, sums)
     evidence: dict[str, Any] = {"alpha": alpha, "ready": False}
+    evidence |= {"waits_for": waits_for} if waits_for else {}
     if outcome.needs_label:
         evidence["coverage"] = [_share(*experiment.mature[arm].tolist()) for arm in (0, b)]
     if not 0 < variance < math.inf or not alpha:
         return Contrast(False, math.nan, 0.0, -math.inf, -math.inf, step, evidence)
     half = float(half_width(variance, step, alpha))
-    ready = _is_ready(outcome, sums)
+    ready = not waits_for
     interval = _bound(shown, estimate - half), _bound(shown, estimate + half)
     evidence |= {
         "estimate": shown(estimate),
@@ -225,7 +227,7 @@ def fixed_horizon(experiment: Experiment, b: int) -> dict[str, dict[str, Any]]:
     out = {}
     for o, outcome in enumerate(experiment.definition.outcomes):
         control, arm = experiment.units.sums[0, o], experiment.units.sums[b, o]
-        if _is_ready(outcome, (control, arm)):
+        if not _waits_for(outcome, (control, arm)):
             found: dict[str, Any] = welch(control, arm)._asdict()
             found |= _effect("d", cohens_d(control, arm))
             out[outcome.metric] = found | (
@@ -238,13 +240,18 @@ def _effect(name: str, found: EffectSize) -> dict[str, Any]:
     return {name: found.estimate, f"{name}_interval": [found.low, found.high]}
 
 
-def _is_ready(outcome: Outcome, sums: tuple[Float, Float]) -> bool:
-    """Whether so much is known of both arms that the interval is what it says."""
+def _waits_for(outcome: Outcome, sums: tuple[Float, Float]) -> dict[str, list[float]]:
+    """
+    What is missing until so much is known of both arms that the interval is what it says: what the
+    poorer arm has, and what it needs. Empty: it is ready.
+    """
     yes_no = is_yes_no(outcome, *sums)
-    least = units_min(outcome, yes_no=yes_no)
-    return min(float(effective_units(s)) for s in sums) >= least and (
-        not yes_no or min(float(rarer_answers(s)) for s in sums) >= RARER_MIN
-    )
+    units, least = min(float(effective_units(s)) for s in sums), units_min(outcome, yes_no=yes_no)
+    rarer = min(float(rarer_answers(s)) for s in sums)
+    found = {} if units >= least else {"effective_units": [round(units, 1), least]}
+    if yes_no and not rarer >= RARER_MIN:
+        found["rarer_answers"] = [rarer, RARER_MIN]
+    return found
 
 
 def is_yes_no(outcome: Outcome, *sums: Float) -> bool:

@@ -58,6 +58,7 @@ LABELS = {
         "`race` of first failures, `sample_ratio`, or `worse`: the guard with the most evidence."
     ),
     "verdict": "`continue` `promote` `rollback` `mismatch` `inconclusive`.",
+    "type": "`experiment_started`, `experiment_changed` or `experiment_stopped`.",
     "limit": (
         "Name of the limit under `limits`, or `alerts`: new alerts that were refused, because "
         "20,000 are known in their partition of observations."

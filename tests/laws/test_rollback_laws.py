@@ -22,7 +22,7 @@ from stream_monitor.client import Follower, Router, reassign
 from stream_monitor.errors import InputError
 from stream_monitor.evaluate import Shard
 from stream_monitor.experiments.experiment import SETTLE_MS, Experiment
-from stream_monitor.experiments.registry import verdict_id
+from stream_monitor.experiments.telling import verdict_id
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.settings import CoreSettings
 from tests.laws.test_experiment_laws import START_MS, Event, folded, records, the_experiment
@@ -230,7 +230,8 @@ def calls(seed: int, n: int, router: Router, *, first_ms: int, bad: str = "") ->
 
 
 def told(shard: Shard) -> list[dict[str, Any]]:
-    return [json.loads(o.value) for o in shard.outbox if o.topic == "lifecycle"]
+    events = [json.loads(o.value) for o in shard.outbox if o.topic == "lifecycle"]
+    return [e for e in events if e["type"] == "experiment_verdict"]
 
 
 class Loop:
