@@ -40,6 +40,8 @@ class Question(NamedTuple):
     """Burn-in: effective units, and the rarer answer, of each arm. 0 for no yes/no outcome."""
     cap: int = 50
     """So many first outcomes of a unit count."""
+    value_max: float | None = None
+    """Greater values count as this."""
     not_worse: bool = False
     """Decided when the arm is surely not worse than the effect, or surely worse."""
     about: str = "means"
@@ -48,6 +50,9 @@ class Question(NamedTuple):
 
 class Fold(Protocol):
     """Something that judges a stream, flush by flush."""
+
+    judged: bool
+    """Whether the burn-in was ever over."""
 
     def add(self, rows: Rows) -> str | None:
         """The verdict after these rows; None to go on."""
@@ -62,6 +67,7 @@ class Sequence:
     def __init__(self, question: Question) -> None:
         self.q, self.sums = question, np.zeros((2, 6))
         self.n = self.x = np.zeros(0)
+        self.judged = False
 
     def add(self, rows: Rows) -> str | None:
         self.fold(Rows(*(column[rows.rank < self.q.cap] for column in rows)))
@@ -95,6 +101,7 @@ class Sequence:
     def verdict(self) -> str | None:
         if not self.ready():
             return None
+        self.judged = True
         estimate, variance = self.contrast()
         half = self.half(variance)
         if self.q.not_worse:
@@ -126,6 +133,8 @@ class Peeking(Sequence):
 class Race:
     """The race of first failures; an outcome of 1 is a failure."""
 
+    judged = True
+
     def __init__(self, question: Question) -> None:
         self.q, self.race, self.failed = question, start(), np.zeros(0, np.bool_)
 
@@ -143,6 +152,8 @@ class Race:
 
 class SampleRatio:
     """Units seen for the first time against the declared weights."""
+
+    judged = True
 
     def __init__(self, question: Question) -> None:
         self.q, self.counts = question, np.zeros(2, np.int64)

@@ -39,6 +39,8 @@ class Rows(NamedTuple):
 
 
 Stream = Callable[[Random], Rows]
+Draw = Callable[[Random, Int], Float]
+"""Outcomes of calls, by their arms."""
 
 
 def _rows(
@@ -68,9 +70,7 @@ def _yes(rng: Random, p: Float) -> Float:
     return (rng.random(len(p)) < p).astype(np.float64)
 
 
-def independent(
-    draw: Callable[[Random, Int], Float], *, events: int = 20_000, share: float = 0.5
-) -> Stream:
+def independent(draw: Draw, *, events: int = 20_000, share: float = 0.5) -> Stream:
     """Every event is a unit; `draw` gives outcomes by arm."""
 
     def stream(rng: Random) -> Rows:
@@ -82,17 +82,17 @@ def independent(
     return stream
 
 
-def shares(control: float, arm: float) -> Callable[[Random, Int], Float]:
+def shares(control: float, arm: float) -> Draw:
     """Yes/no outcomes with these shares of yes."""
     return lambda rng, arms: _yes(rng, np.where(arms == 1, arm, control))
 
 
-def lognormal(sigma: float, change: float = 0.0) -> Callable[[Random, Int], Float]:
+def lognormal(sigma: float, change: float = 0.0) -> Draw:
     """Heavy-tailed outcomes; the logarithm of the arm is `change` higher."""
     return lambda rng, arms: np.exp(rng.normal(0, sigma, len(arms)) + change * arms)
 
 
-def logarithms(draw: Callable[[Random, Int], Float]) -> Callable[[Random, Int], Float]:
+def logarithms(draw: Draw) -> Draw:
     """The logarithms of outcomes."""
     return lambda rng, arms: np.log(draw(rng, arms))
 
@@ -155,7 +155,7 @@ def learning(*, units: int = 2_000, events: int = 20, arriving: bool = False) ->
     return stream
 
 
-def ramp(steps: tuple[float, ...], draw: Callable[[Random, Int], Float], events: int) -> Stream:
+def ramp(steps: tuple[float, ...], draw: Draw, events: int) -> Stream:
     """Every event is a unit; the share of the arm goes up in equal steps."""
 
     def stream(rng: Random) -> Rows:

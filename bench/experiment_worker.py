@@ -16,8 +16,13 @@ from experiment_streams import Rows
 from stream_monitor.experiments.definition import definition_of
 from stream_monitor.experiments.experiment import Calls, Experiment
 from stream_monitor.experiments.judgement import FIRST_PHASE, look
+from stream_monitor.experiments.registry import UNITS_MAX
 from stream_monitor.experiments.units import KEY_BITS
-from stream_monitor.stats.confidence_sequences import RARER_MIN, UNITS_MIN
+from stream_monitor.stats.confidence_sequences import (
+    RARER_MIN,
+    UNITS_MIN,
+    UNITS_UNBOUNDED_MIN,
+)
 
 START_MS, FLUSH_MS = 1_760_000_000_000, 1_000
 NEVER = 1e-12
@@ -30,15 +35,18 @@ class Worker:
 
     def __init__(self, question: Question) -> None:
         answers = question.answers_min in (0, RARER_MIN)
-        if question.scale == "ratio" or question.units_min != UNITS_MIN or not answers:
+        units = question.units_min in (UNITS_MIN, UNITS_UNBOUNDED_MIN)
+        if question.scale == "ratio" or not units or not answers:
             raise ValueError("the worker has no ratio of plain means, and one burn-in")
         self.q, self.now_ms = question, START_MS
+        self.judged = False
         self.experiment: Experiment | None = None
         self.rng = np.random.default_rng(1)
 
     def begun(self, share: float) -> Experiment:
         """The experiment, with the weights of its first row."""
         is_share = bool(self.q.answers_min)
+        is_linear = self.q.units_min == UNITS_UNBOUNDED_MIN or self.q.value_max is not None
         event = {
             "model": "m",
             "experiment": "x",
@@ -47,8 +55,9 @@ class Worker:
             "primary": {
                 "metric": "error" if is_share else "features.value",
                 # values are logarithms already, as the worker has them from its rows
-                "effect": self.q.effect if is_share else math.expm1(self.q.effect),
-                "scale": "linear" if is_share else "log",
+                "effect": self.q.effect if is_share or is_linear else math.expm1(self.q.effect),
+                "scale": "linear" if is_share or is_linear else "log",
+                "cap": self.q.value_max,
                 "better": "more",
                 "goal": "not worse" if self.q.not_worse else "better",
             },
@@ -58,7 +67,7 @@ class Worker:
             "alpha_mismatch": self.q.alpha if self.q.about == "sample ratio" else NEVER,
             "duration": [0, "1000d"],
         }
-        return Experiment.begun(definition_of(event), START_MS, 1_000_000, 1)
+        return Experiment.begun(definition_of(event), START_MS, UNITS_MAX, 1)
 
     def add(self, rows: Rows) -> str | None:
         self.now_ms += FLUSH_MS
@@ -71,15 +80,17 @@ class Worker:
         new = np.flatnonzero(rows.dn)
         self.experiment.add(self.calls(rows, new))
         corrected = np.flatnonzero(rows.dn == 0)
-        row = self.experiment.units.find(keys(rows.unit[corrected]))
-        self.experiment.units.correct(0, row, np.zeros(len(row)), rows.dx[corrected])
+        if len(corrected):
+            row = self.experiment.units.find(keys(rows.unit[corrected]))
+            self.experiment.units.correct(0, row, np.zeros(len(row)), rows.dx[corrected])
         (told,) = look(self.experiment, self.now_ms)
+        self.judged |= told.evidence[self.experiment.definition.outcomes[0].metric]["ready"]
         return None if told.verdict in ("continue", "inconclusive") else told.verdict
 
     def calls(self, rows: Rows, new: np.ndarray) -> Calls:
         """Rows as calls."""
         n, about_failures = len(new), self.q.about == "failures"
-        time_ms = np.full(n, self.now_ms)
+        time_ms, cap = np.full(n, self.now_ms), self.q.value_max
         return Calls(
             row=new,
             id=self.rng.integers(1, 2**63, n, np.uint64),
@@ -90,7 +101,7 @@ class Worker:
             has_unit=np.ones(n, bool),
             arm=rows.arm[new],
             failed=(rows.dx[new] > 0) if about_failures else np.zeros(n, bool),
-            values=rows.dx[new][None],
+            values=np.minimum(rows.dx[new], math.inf if cap is None else cap)[None],
         )
 
 

@@ -3,23 +3,26 @@ The tables of `experiments`: how often two equal arms are told apart, how soon u
 
 Rule of the file: the stream, the fold that judges it and the question are three arguments. Every
 fold sees the same seeded rows, looks at every flush, and answers with a verdict or None. The folds
-`by event` and `1.96` are known to be wrong: they prove that the harness sees it.
+`by-event` and `peeking` are known to be wrong: they prove that the harness sees it.
 
     python bench/experiments.py                          # all tables
     python bench/experiments.py --table aa --runs 400    # as often as the acceptance asks
-    python bench/experiments.py --fold worker            # the worker's own fold
+    python bench/experiments.py --fold worker --check    # the worker's own fold, and its bounds
+    python bench/experiments.py --fold by-event --table aa --check     # misses them
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+import sys
+from collections.abc import Iterator
 
 import numpy as np
+from experiment_bench import Bench, Table, how_often, number, winners_max
 from experiment_folds import ByEvent, Folds, Peeking, Question, plain
 from experiment_streams import (
+    Draw,
     Rows,
     Stream,
     clustered,
@@ -31,72 +34,24 @@ from experiment_streams import (
     ramp,
     shares,
 )
+from experiment_tables import (
+    table_labels,
+    table_path,
+    table_peeking,
+    table_rollbacks,
+    table_whole,
+)
 from experiment_worker import Worker
 
-from stream_monitor.stats.inference import wilson_interval
-from stream_monitor.stats.sample_size import plan, variances_of_shares
+from stream_monitor.stats.confidence_sequences import UNITS_UNBOUNDED_MIN
+from stream_monitor.stats.sample_size import Plan, plan, variances_of_shares
 
-FOLDS: dict[str, Folds] = {"plain": plain, "worker": Worker}
-
-
-class Runs(NamedTuple):
-    """What came of the runs of one fold."""
-
-    verdicts: list[str | None]
-    rows: list[float]
-    """Rows until the verdict; infinite without one."""
-    in_arm: list[float]
-    """Those of them that were in the arm."""
-
-    def share(self, *wanted: str) -> str:
-        """How often a verdict was said, with its 95 % interval."""
-        said = sum(v in wanted if wanted else v is not None for v in self.verdicts)
-        low, high = wilson_interval(said, len(self.verdicts), 1.96)
-        return f"{said / len(self.verdicts):.1%} [{low:.1%}, {high:.1%}]"
-
-    def median(self, *quantiles: float) -> str:
-        """Rows until the verdict, by quantile."""
-        found = [float(np.quantile(self.rows, q, method="higher")) for q in quantiles]
-        return " · ".join("never" if math.isinf(n) else f"{n:,.0f}" for n in found)
-
-
-class Bench(NamedTuple):
-    """What a table is made with."""
-
-    fold: Folds
-    runs: int
-    seed: int
-    row: str = ""
-    """Only rows whose name has this text."""
-
-    def wants(self, name: str) -> bool:
-        return self.row in name
-
-    def can(self, question: Question) -> bool:
-        """Whether the fold answers such a question at all."""
-        try:
-            self.fold(question)
-        except ValueError:
-            return False
-        return True
-
-    def run(
-        self, stream: Stream, question: Question, fold: Folds | None = None, flush: int = 200
-    ) -> Runs:
-        """Judge seeded streams, each up to its verdict."""
-        found = Runs([], [], [])
-        for i in range(self.runs):
-            rows = stream(np.random.default_rng((self.seed, i)))
-            judge, seen, in_arm, verdict = (fold or self.fold)(question), 0, 0, None
-            for part in rows.cut(flush):
-                seen, in_arm = seen + len(part.arm), in_arm + int(part.arm.sum())
-                verdict = judge.add(part)
-                if verdict is not None:
-                    break
-            found.verdicts.append(verdict)
-            found.rows.append(seen if verdict else math.inf)
-            found.in_arm.append(in_arm if verdict else math.inf)
-        return found
+FOLDS: dict[str, Folds] = {
+    "plain": plain,
+    "worker": Worker,
+    "by-event": ByEvent,
+    "peeking": Peeking,
+}
 
 
 AA: dict[str, Stream] = {
@@ -114,19 +69,34 @@ AA: dict[str, Stream] = {
 }
 
 
-def table_aa(bench: Bench) -> list[list[str]]:
-    rows = [["A/A stream, declares a winner", "the fold", "by event", "z > 1.96, peeking"]]
+BY_EVENT_HOLDS = (
+    "independent, 50/50",
+    "20 events a unit, sd 0.1, mixed",
+    "wrong first, then right: mixed",
+    "wrong first, then right: arriving",
+)
+"""
+Streams on which an analysis by event is not seen to be wrong: outcomes of a unit are nearly or
+quite independent, or contradict each other.
+"""
+
+
+def table_aa(bench: Bench) -> Iterator[list[str]]:
+    yield ["A/A stream, declares a winner", "the fold", "by event", "z > 1.96, peeking", "bound"]
     for name, stream in AA.items():
         if bench.wants(name):
-            found = [bench.run(stream, Question(), f).share() for f in (None, ByEvent, Peeking)]
-            rows.append([name, *found])
-    return rows
+            ours, by_event, peeking = (
+                bench.run(stream, Question(), f) for f in (None, ByEvent, Peeking)
+            )
+            cells = [run.share() for run in (ours, by_event, peeking)]
+            wrong = [peeking.count()] + [by_event.count()] * (name not in BY_EVENT_HOLDS)
+            yield [name, *cells, bench.equal(name, ours.count(), wrong=min(wrong))]
 
 
-def table_burn_in(bench: Bench) -> list[list[str]]:
+def table_burn_in(bench: Bench) -> Iterator[list[str]]:
     burn_ins = ((2, 0), (50, 0), (200, 0), (200, 20))
-    rows = [["A/A stream", *(f"units {u}, rarer answers {e}" for u, e in burn_ins)]]
-    streams: list[tuple[str, Callable[[np.random.Generator, np.ndarray], np.ndarray], Question]] = [
+    yield ["A/A stream", *(f"units {u}, rarer answers {e}" for u, e in burn_ins)]
+    streams: list[tuple[str, Draw, Question]] = [
         ("yes/no 90 %", shares(0.9, 0.9), Question()),
         ("errors 0.5 %", shares(0.005, 0.005), Question(effect=0.005)),
         ("lognormal 2, ratio of means", lognormal(2), Question(0.2, scale="ratio")),
@@ -147,14 +117,17 @@ def table_burn_in(bench: Bench) -> list[list[str]]:
                     continue
                 q = question._replace(units_min=units, answers_min=answers)
                 cells.append(bench.run(stream, q).share())
-            rows.append([row, *cells])
-    return rows
+            yield [row, *cells]
 
 
-def table_power(bench: Bench) -> list[list[str]]:
-    rows = [["true difference", "t-test, 80 %", "planned: median · 80 %", "median · 80 % · 90 %"]]
+SOON = {"accuracy 90→88 %": (8_000.0, 14_500.0)}
+"""Rows until half and until 80 % of unequal arms are told apart, at most."""
+
+
+def _unequal() -> list[tuple[str, Draw, Question, float, Plan]]:
+    """Unequal arms: outcomes, the question, the share of the arm, and what was planned."""
     two = variances_of_shares(0.9, -0.02)
-    cases = [
+    return [
         ("accuracy 90→88 %", shares(0.9, 0.88), Question(), 0.5, plan(0.02, two)),
         (
             "accuracy 90→85 %, planned for 2 %",
@@ -192,51 +165,84 @@ def table_power(bench: Bench) -> list[list[str]]:
             plan(0.02, (0.09, 0.09)),
         ),
     ]
-    for name, draw, question, share, planned in cases:
+
+
+def table_power(bench: Bench) -> Iterator[list[str]]:
+    yield [
+        "true difference",
+        "t-test, 80 %",
+        "planned: median · 80 %",
+        "median · 80 % · 90 %",
+        "bound",
+    ]
+    for name, draw, question, share, planned in _unequal():
         if not bench.wants(name):
             continue
         events = int(6 * planned.sequence.events)
         stream = independent(draw, events=events, share=share)
         found = bench.run(stream, question, flush=50)
         told = f"{planned.sequence_median.events:,.0f} · {planned.sequence.events:,.0f}"
-        rows.append([name, f"{planned.t_test.events:,.0f}", told, found.median(0.5, 0.8, 0.9)])
-    if not bench.wants("worse by just the margin"):
-        return rows
-    worse = independent(shares(0.9, 0.88), events=40_000)
-    found = bench.run(worse, Question(not_worse=True))
-    rows.append(["worse by just the margin, promoted", "-", "-", found.share("better", "promote")])
-    return rows
+        bound = "-"
+        if name in SOON:
+            most = SOON[name]
+            holds = all(found.until(q) <= n for q, n in zip((0.5, 0.8), most, strict=True))
+            bound = bench.bound(name, "≤ " + " · ".join(map(number, most)), holds=holds)
+        cells = [f"{planned.t_test.events:,.0f}", told, found.median(0.5, 0.8, 0.9)]
+        yield [name, *cells, bound]
+    name = "worse by just the margin, promoted"
+    if bench.wants(name):
+        worse = independent(shares(0.9, 0.88), events=40_000)
+        found = bench.run(worse, Question(not_worse=True))
+        held = found.count("better", "promote") <= 0.025 * bench.runs
+        bound = bench.bound(name, "≤ 2.5 %", holds=held)
+        yield [name, "-", "-", found.share("better", "promote"), bound]
 
 
-def table_canary(bench: Bench) -> list[list[str]]:
-    rows = [["control fails, canary's share", *(f"{k} times" for k in (2, 5, 10)), "equal arms"]]
+CANARY_REQUESTS = 150
+"""Of a canary that fails ten times as often as 0.5 %, at 5 % of the traffic: the median."""
+
+
+def table_canary(bench: Bench) -> Iterator[list[str]]:
+    times_of = {2: 1_000, 5: 200, 10: 50}
+    """How many times as often it fails, and rows a flush: a race is judged after every trial."""
+    heads = [f"{k} times" for k in times_of]
+    yield ["control fails, canary's share", *heads, "equal arms", "bound"]
     question = Question(alpha=1 / 400, about="failures")
     for base, share in ((0.005, 0.01), (0.005, 0.05), (0.005, 0.25), (0.02, 0.05)):
         if not bench.wants(f"{base:.1%}, {share:.0%}"):
             continue
         cells = []
-        for times in (2, 5, 10):
+        for times, flush in times_of.items():
             stream = independent(
                 shares(base, times * base),
-                events=int(20_000 / (base * share * times**3)),
+                events=int(3_000 / (base * share * times**3)),
                 share=share,
             )
-            found = bench.run(stream, question)
+            found = bench.run(stream, question, flush=flush)
             in_arm = float(np.quantile(found.in_arm, 0.5, method="higher"))
             cells.append(f"{found.median(0.5, 0.9)} ({in_arm:,.0f})")
-        equal = independent(shares(base, base), events=100_000, share=share)
-        cells.append(bench.run(equal, question).share())
-        rows.append([f"{base:.1%}, {share:.0%}", *cells])
-    if not bench.wants("ramp"):
-        return rows
-    up = ramp((0.01, 0.05, 0.25, 0.5), shares(0.005, 0.005), 100_000)
-    equal_arms = bench.run(up, question).share()
-    rows.append(["0.5%, ramp 1-5-25-50 %", "-", "-", "-", equal_arms])
-    return rows
+        alike = independent(shares(base, base), events=100_000, share=share)
+        equal = bench.run(alike, question, flush=2_000)
+        name, most = f"{base:.1%}, {share:.0%}", winners_max(bench.runs, question.alpha)
+        bound = bench.bound(name, f"equal ≤ {most} of {bench.runs}", holds=equal.count() <= most)
+        if (base, share) == (0.005, 0.05):
+            wanted = f"10 times: ≤ {CANARY_REQUESTS} of the canary"
+            bound += "; " + bench.bound(name, wanted, holds=in_arm <= CANARY_REQUESTS)
+        yield [name, *cells, equal.share(), bound]
+    if bench.wants("ramp"):
+        up = ramp((0.01, 0.05, 0.25, 0.5), shares(0.005, 0.005), 100_000)
+        found, most = bench.run(up, question, flush=2_000), winners_max(bench.runs, question.alpha)
+        name = "0.5%, ramp 1-5-25-50 %"
+        bound = bench.bound(name, f"equal ≤ {most} of {bench.runs}", holds=found.count() <= most)
+        yield [name, "-", "-", "-", found.share(), bound]
 
 
-def table_sample_ratio(bench: Bench) -> list[list[str]]:
-    rows = [["units go to the arm", "declared", "mismatch", "units, median"]]
+MISMATCH_UNITS = 12_000
+"""Until half of all splits of 52 to 48 that were declared even are found."""
+
+
+def table_sample_ratio(bench: Bench) -> Iterator[list[str]]:
+    yield ["units go to the arm", "declared", "mismatch", "units, median", "bound"]
     cases = ((0.5, 0.5), (0.01, 0.01), (0.52, 0.5), (0.55, 0.5), (0.02, 0.01))
     for true, declared in cases:
         if not bench.wants(f"{true:.0%}"):
@@ -250,16 +256,59 @@ def table_sample_ratio(bench: Bench) -> list[list[str]]:
             return rows._replace(share=np.full(len(rows.unit), declared))
 
         found = bench.run(stream, Question(alpha=alpha, about="sample ratio"))
-        rows.append([f"{true:.0%}", f"{declared:.0%}", found.share(), found.median(0.5)])
-    return rows
+        name = f"{true:.0%} for {declared:.0%}"
+        bound = "-"
+        if true == declared:
+            bound = bench.equal(name, found.count())
+        elif (true, declared) == (0.52, 0.5):
+            held = found.until(0.5) <= MISMATCH_UNITS
+            bound = bench.bound(name, f"≤ {MISMATCH_UNITS:,}", holds=held)
+        yield [f"{true:.0%}", f"{declared:.0%}", found.share(), found.median(0.5), bound]
 
 
-TABLES: dict[str, Callable[[Bench], list[list[str]]]] = {
+def table_small_arm(bench: Bench) -> Iterator[list[str]]:
+    """The burn-in as it is shipped, where an arm is small or values are heavy-tailed."""
+    yield ["A/A stream, share of the arm", "events", "judged at all", "declares a winner", "bound"]
+    heavy = lognormal(2)
+    top = math.exp(2 * 2.326)  # the 99 % quantile, known before the experiment
+    unbounded = Question(1.5, answers_min=0, units_min=UNITS_UNBOUNDED_MIN)
+    capped = Question(1.5, answers_min=0, value_max=top)
+    streams = [
+        ("yes/no 90 %", shares(0.9, 0.9), Question(), (20_000, 60_000)),
+        ("errors 0.5 %", shares(0.005, 0.005), Question(effect=0.005), (160_000, 190_000)),
+        ("lognormal 2", heavy, unbounded, (120_000, 190_000)),
+        ("lognormal 2, cap", heavy, capped, (20_000, 60_000)),
+        (
+            "lognormal 2, scale log",
+            logarithms(heavy),
+            Question(0.2, answers_min=0),
+            (20_000, 60_000),
+        ),
+    ]
+    for name, draw, question, lengths in streams:
+        for part, events in zip((0.05, 0.01), lengths, strict=True):
+            row = f"{name}, {part:.0%}"
+            if not (bench.wants(row) and bench.can(question)):
+                continue
+            stream = independent(draw, events=events, share=part)
+            found = bench.run(stream, question, flush=events // 100)
+            judged = how_often(sum(found.judged), bench.runs)
+            bound = bench.equal(row, found.count())
+            yield [row, f"{events:,}", judged, found.share(), bound]
+
+
+TABLES: dict[str, Table] = {
     "aa": table_aa,
-    "burn-in": table_burn_in,
+    "small-arm": table_small_arm,
+    "labels": table_labels,
+    "whole": table_whole,
+    "rollbacks": table_rollbacks,
     "power": table_power,
     "canary": table_canary,
     "sample-ratio": table_sample_ratio,
+    "burn-in": table_burn_in,
+    "peeking": table_peeking,
+    "path": table_path,
 }
 
 
@@ -272,14 +321,19 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100, help="streams a cell")
     parser.add_argument("--row", default="", help="only rows whose name has this text")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--check", action="store_true", help="exit 1 if a row misses its bound")
     given = parser.parse_args()
+    bench = Bench(FOLDS[given.fold], given.runs, given.seed, given.row, [])
     for name in given.table or TABLES:
-        rows = TABLES[name](Bench(FOLDS[given.fold], given.runs, given.seed, given.row))
-        print(f"\n{name}, {given.runs} runs, fold: {given.fold}\n")
-        for i, row in enumerate(rows):
+        print(f"\n{name}, {given.runs} runs, fold: {given.fold}, seed {given.seed}\n")
+        for i, row in enumerate(TABLES[name](bench)):
             print(f"| {' | '.join(row)} |", flush=True)
             if i == 0:
                 print(f"|{'---|' * len(row)}")
+    for missed in bench.missed:
+        print(f"missed: {missed}", file=sys.stderr)
+    if given.check and bench.missed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

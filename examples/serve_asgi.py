@@ -31,26 +31,17 @@ async def connect() -> Any:
     return producer
 
 
-async def follow() -> None:
-    """Keep the routers current, for as long as the server runs."""
+def consumer() -> Any:
+    """Make the consumer: every server reads every event."""
     from aiokafka import AIOKafkaConsumer
 
-    while True:
-        consumer = AIOKafkaConsumer(
-            "lifecycle",
-            bootstrap_servers=KAFKA,
-            group_id=None,  # every server reads every event
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-        )
-        try:
-            await consumer.start()
-            await client.follow_aiokafka(follower, consumer)
-        except Exception as e:  # the broker is not there yet
-            follower.failed("source", e)
-            await asyncio.sleep(5)
-        finally:
-            await consumer.stop()
+    return AIOKafkaConsumer(
+        "lifecycle",
+        bootstrap_servers=KAFKA,
+        group_id=None,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )
 
 
 follower = client.Follower("fraud")
@@ -95,7 +86,7 @@ async def lifespan(receive: Any, send: Any) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            task = asyncio.create_task(follow())
+            task = asyncio.create_task(client.follow_aiokafka(follower, consumer))
         elif task is not None:
             task.cancel()
             await asyncio.wait([task])

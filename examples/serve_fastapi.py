@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from serve_asgi import MODELS, follow, monitor, sender
+from serve_asgi import MODELS, consumer, follower, monitor, sender
 
 from stream_monitor import client
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    task = asyncio.create_task(follow())
+    task = asyncio.create_task(client.follow_aiokafka(follower, consumer))
     yield
     task.cancel()
     await asyncio.wait([task])

@@ -20,9 +20,8 @@ from stream_monitor.alerts import event
 from stream_monitor.alerts.event import Alert
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.events.observations import Arrivals, arrived, unpack
-from stream_monitor.experiments import alarms
-from stream_monitor.experiments.calls import Record
 from stream_monitor.experiments.exposition import experiment_samples, experiment_summaries
+from stream_monitor.experiments.inbox import Record
 from stream_monitor.experiments.registry import Experiments
 from stream_monitor.join.join import Join
 from stream_monitor.join.ring_snapshot import parts_of, slabs_of
@@ -155,7 +154,7 @@ class Shard:
             taken = Record(
                 parts, predictions, joined, times, self.versions, self.separation.texts.names
             )
-            self.experiments.fold(taken, events)
+            self.outbox += self.experiments.fold(taken, events)
         self._reduce_due()
 
     def _advance(self, time_ms: int) -> int:
@@ -239,7 +238,7 @@ class Shard:
         ):
             self._judge(verdict)
         self.outbox += self.experiments.tick(self.log_time_ms, self.join.state.rows)
-        for verdict in alarms.judged(self.experiments, self.alerts, self.log_time_ms):
+        for verdict in self.experiments.judged(self.alerts, self.log_time_ms):
             self._judge(verdict)
         self._tell(self.alerts.tick(self.log_time_ms))
 

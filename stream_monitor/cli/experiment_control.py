@@ -81,6 +81,11 @@ def _config(f: F) -> F:
     help="Planned weights of the arm, such as 1,5,25,50. Each gets an equal part of alpha.",
 )
 @click.option("--alpha", type=float, metavar="NUMBER", help="Chance of an error. [default: 0.05]")
+@click.option(
+    "--on-rollback",
+    type=click.Choice(["tell", "stop"]),
+    help="`stop`: routers give an arm no traffic once its verdict is rollback. [default: tell]",
+)
 @_by
 @_dry_run
 @_as_json
@@ -124,6 +129,9 @@ def start(
 @click.argument("name")
 @click.option("--weights", required=True, metavar="ARM=PERCENT,…", help="New shares, of all arms.")
 @click.option("--because", metavar="TEXT", help="Why; it is written into the event.")
+@click.option(
+    "--despite-rollback", is_flag=True, help="Give traffic to an arm that was rolled back."
+)
 @_model
 @_by
 @_dry_run
@@ -133,6 +141,7 @@ def change(
     name: str,
     weights: str,
     because: str | None,
+    despite_rollback: bool,
     model: str | None,
     by: str | None,
     dry_run: bool,
@@ -155,7 +164,7 @@ def change(
     wanted = weights_of(weights)
     settings = _settings(config)
     known = _board(settings).found(name, model)
-    made = changed(known, wanted, _now(), by or _user())
+    made = changed(known, wanted, _now(), by or _user(), despite_rollback=despite_rollback)
     if because is not None:
         made.event["because"] = because
     _write(settings, made, dry_run=dry_run, as_json=as_json)
@@ -193,11 +202,16 @@ def stop(
       stream-monitor experiment stop fraud-17 --keep control
       stream-monitor experiment stop fraud-17 --json
     """  # noqa: D301
-    from stream_monitor.cli.experiment_events import stopped
+    from stream_monitor.cli.experiment_events import Made, stop_event, stopped
 
     settings = _settings(config)
-    known = _board(settings).found(name, model)
-    made = stopped(known, keep, _now(), by or _user())
+    board, at, who = _board(settings), _now(), by or _user()
+    unread = board.unread(name, model)
+    made = (
+        stopped(board.found(name, model), keep, at, who)
+        if unread is None
+        else Made(stop_event(unread.model, name, keep, at, who), [])
+    )
     _write(settings, made, dry_run=dry_run, as_json=as_json)
     if not as_json:
         told = "would stop" if dry_run else "stopped"
@@ -213,31 +227,35 @@ def status(name: str | None, model: str | None, as_json: bool, config: str | Non
     """
     Show how experiments stand: all that run, or the one of this NAME.
 
-    The numbers are those of the verdicts on `lifecycle`, with their times. Intervals hold at every
-    look. What is under "at one planned look" does not.
+    The numbers are those that the worker wrote to `lifecycle`: with each verdict, after 1, 2, 4, 8
+    and 16 hours, and then each day. Intervals hold at every look. What is under "at one planned
+    look" does not.
 
     \b
     Examples:
       stream-monitor experiment status
       stream-monitor experiment status fraud-17 --json
     """  # noqa: D301
+    from stream_monitor.cli.experiment_json import as_object
     from stream_monitor.cli.experiment_status import drawing
 
     board = _board(_settings(config))
     shown = (
         [board.found(name, model)]
         if name is not None
-        else [e for e in board.experiments.values() if e.is_running and _is_of(e, model)]
+        else [e for e in board.experiments.values() if e.stopped is None and _is_of(e, model)]
     )
+    now_ms = time.time_ns() // 1_000_000
     for number, known in enumerate(shown):
         if as_json:
-            _print(_told(known, whole=True))
+            _print(as_object(known, whole=True))
             continue
         if number:
             click.echo()
-        for text in drawing(known):
+        for text in drawing(known, now_ms):
             _echo(text)
-    if not shown and not as_json:
+    shown_refusals = name is None and _refusals(board, model, as_json=as_json)
+    if not shown and not shown_refusals and not as_json:
         click.echo("no experiment is running; `stream-monitor experiment list` shows the others")
 
 
@@ -254,16 +272,18 @@ def list_(model: str | None, as_json: bool, config: str | None) -> None:
       stream-monitor experiment list
       stream-monitor experiment list --model fraud --json
     """  # noqa: D301
+    from stream_monitor.cli.experiment_json import as_object
     from stream_monitor.cli.experiment_status import line
 
     board = _board(_settings(config))
     shown = [e for e in board.experiments.values() if _is_of(e, model)]
     for known in sorted(shown, key=lambda e: not e.is_running):
         if as_json:
-            _print(_told(known, whole=False))
+            _print(as_object(known, whole=False))
         else:
             _echo(line(known))
-    if not shown and not as_json:
+    shown_refusals = _refusals(board, model, as_json=as_json)
+    if not shown and not shown_refusals and not as_json:
         click.echo("no experiments")
 
 
@@ -274,31 +294,19 @@ def _is_of(known: Known, model: str | None) -> bool:
     return model in {None, known.definition.model}
 
 
-def _told(known: Known, *, whole: bool) -> dict[str, Any]:
-    """An experiment as a JSON object; `whole`: with its events."""
-    newest = {arm: known.newest(arm) for arm in known.names[1:]}
-    events = {
-        "started_event": known.started,
-        "changes": known.changes,
-        "verdicts": known.told,
-    }
-    return {
-        "experiment": known.definition.name,
-        "model": known.definition.model,
-        "running": known.is_running,
-        "started": known.started.get("at"),
-        "stopped": None if known.stopped is None else known.stopped.get("at"),
-        "kept": None if known.stopped is None else known.stopped.get("keep"),
-        "weights": known.percent,
-        "phase": known.phase,
-        "arms": {
-            arm: None
-            if v is None
-            else {"verdict": v.verdict, "because": v.because, "phase": v.phase, "at": v.at}
-            for arm, v in newest.items()
-        },
-        **(events if whole else {}),
-    }
+def _refusals(board: ExperimentBoard, model: str | None, *, as_json: bool) -> bool:
+    """Show what was refused and cannot be read; whether there is something."""
+    from stream_monitor.cli.experiment_json import unread
+    from stream_monitor.cli.terminal import readable
+
+    found = board.unknown(model)
+    for refusal in found:
+        name = refusal.experiment or "(without a name)"
+        if as_json:
+            _print(unread(refusal))
+        else:
+            _echo(readable(f"{name}  {refusal.model}  {refusal.text}"))
+    return bool(found)
 
 
 def _settings(config: str | None) -> Settings:

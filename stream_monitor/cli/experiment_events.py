@@ -17,21 +17,20 @@ from stream_monitor.client.allocation import reassign
 from stream_monitor.errors import InputError
 from stream_monitor.experiments.definition import (
     CHANGED,
-    OF_CALLS,
-    OF_LABELS,
     PHASES_MAX,
     STARTED,
     STOPPED,
     Arm,
     Definition,
-    Outcome,
     Started,
     check_maturity,
     definition_of,
     shares_of,
 )
 from stream_monitor.experiments.judgement import FINAL, risk_of_phase
-from stream_monitor.experiments.registry import OF_MODEL_MAX, SCHEMA
+from stream_monitor.experiments.measures import OF_CALLS, OF_LABELS, Outcome
+from stream_monitor.experiments.registry import OF_MODEL_MAX
+from stream_monitor.experiments.telling import SCHEMA
 from stream_monitor.inputs.options import did_you_mean
 from stream_monitor.settings import CoreSettings
 
@@ -95,9 +94,28 @@ def started(
     return Made(event, _notes(definition, board))
 
 
-def changed(known: Known, weights: Mapping[str, float], at: str, by: str | None) -> Made:
+def changed(
+    known: Known,
+    weights: Mapping[str, float],
+    at: str,
+    by: str | None,
+    *,
+    despite_rollback: bool = False,
+) -> Made:
     """
     The `experiment_changed` event with new weights; as few units as can be change their arm.
+
+    Parameters
+    ----------
+    known : Known
+    weights : mapping
+        Percent by arm.
+    at : str
+        The time now, RFC 3339.
+    by : str, optional
+        Who does it.
+    despite_rollback : bool
+        Whether an arm may get traffic that was taken from it by its rollback.
 
     Raises
     ------
@@ -106,7 +124,8 @@ def changed(known: Known, weights: Mapping[str, float], at: str, by: str | None)
     """
     name, names = known.definition.name, known.names
     if not known.is_running:
-        raise InputError(f"experiment {name!r} is stopped; start another one with another name")
+        state = "was refused by the worker" if known.stopped is None else "is stopped"
+        raise InputError(f"experiment {name!r} {state}; start another one with another name")
     for arm in weights:
         if arm not in names:
             raise InputError(
@@ -114,7 +133,13 @@ def changed(known: Known, weights: Mapping[str, float], at: str, by: str | None)
                 f"{did_you_mean(arm, names)}"
             )
     slots = shares_of(weights, names)
-    if slots == known.weights:
+    despite = [n for n, w in zip(names, slots, strict=True) if w and n in known.rolled_back]
+    if despite and not despite_rollback:
+        raise InputError(
+            f"--weights {despite[0]}: it was rolled back, so {names[0]} has its traffic. Give it "
+            "the weight 0, or say --despite-rollback"
+        )
+    if slots == known.weights == known.declared:
         raise InputError(f"--weights: they are the weights of {name} already; nothing was written")
     if known.phase >= PHASES_MAX:
         raise InputError(f"{name} has {PHASES_MAX} phases already; start another experiment")
@@ -129,8 +154,9 @@ def changed(known: Known, weights: Mapping[str, float], at: str, by: str | None)
         "phase": known.phase + 1,
         "weights": ordered,
         "ranges": reassign(known.router.ranges, ordered, control=names[0]),
+        **({"despite_rollback": despite} if despite else {}),
     }
-    return Made(event, _notes_of_phase(known))
+    return Made(event, _notes_of_phase(known) if slots != known.weights else [])
 
 
 def stopped(known: Known, keep: str | None, at: str, by: str | None) -> Made:
@@ -149,16 +175,20 @@ def stopped(known: Known, keep: str | None, at: str, by: str | None) -> Made:
         raise InputError(
             f"--keep {keep}: {name} has the arms {', '.join(names)}.{did_you_mean(keep, names)}"
         )
-    event = {
+    return Made(stop_event(known.definition.model, name, keep, at, by), [])
+
+
+def stop_event(model: str, name: str, keep: str | None, at: str, by: str | None) -> dict[str, Any]:
+    """The `experiment_stopped` event, unchecked: also of an experiment that the worker refused."""
+    return {
         "schema": SCHEMA,
         "type": STOPPED,
-        "model": known.definition.model,
+        "model": model,
         "at": at,
         **({"by": by} if by else {}),
         "experiment": name,
         **({"keep": keep} if keep is not None else {}),
     }
-    return Made(event, [])
 
 
 def _check_keys(given: Mapping[str, Any]) -> None:
@@ -181,7 +211,8 @@ def _check_others(definition: Definition, board: ExperimentBoard) -> None:
     model, name = definition.model, definition.name
     same = board.experiments.get((model, name))
     if same is not None:
-        state = "is running" if same.is_running else "was stopped"
+        state = "was refused by the worker" if same.refused else "was stopped"
+        state = "is running" if same.is_running else state
         raise InputError(
             f"experiment {name!r} of {model} {state}: the name salts the split, so the same units "
             "would get the same arms; give another name. Another primary, effect, alpha or unit "

@@ -1,24 +1,35 @@
 """
 How an experiment stands, as lines for a terminal.
 
-Rule of the file: pure functions of the events of `lifecycle`. Numbers are those of verdicts, and
-each line says of what time they are.
+Rule of the file: pure functions of the events of `lifecycle`. Numbers are those that the worker
+told, with verdicts and between them, and each line says of what time they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stream_monitor.cli.experiment_board import Known, VerdictEvent
+from stream_monitor.alerts.wording import duration
+from stream_monitor.cli.experiment_board import Evidence, Known, VerdictEvent
+from stream_monitor.cli.experiment_waits import missing
 from stream_monitor.cli.terminal import readable
-from stream_monitor.experiments.definition import Definition, Outcome
+from stream_monitor.events.parse import text_time
+from stream_monitor.experiments.definition import Definition
+from stream_monitor.experiments.measures import Outcome
+from stream_monitor.experiments.telling import VERDICT
 from stream_monitor.experiments.words import LEFT_OUT, MEANINGS, PEEKED
 
 COLUMNS = 61
 """Width of the drawing; the middle is no difference."""
 LABEL_COLUMNS = 20
+APART = 1.5
+"""Numbers between verdicts are drawn if the next line is of an age so many times as great."""
+NEAR = 1.1
+"""Those that are so little later than a verdict are not drawn beside it."""
+WIDER = 8
+"""An interval that is so many times as wide as the newest one is not drawn."""
 ASCII = str.maketrans("├┤─│┼●·−", "||-|+o,-")
 
 
@@ -34,11 +45,14 @@ def line(known: Known) -> str:
     """An experiment in one line."""
     d = known.definition
     weights = " · ".join(f"{name} {percent:g}" for name, percent in known.percent.items())
+    since = "" if known.refused else "running since "
     state = (
-        f"running since {_moment(known.started.get('at'))}"
+        f"{since}{_moment(known.started.get('at'))}"
         if known.stopped is None
         else f"stopped at {_moment(known.stopped.get('at'))}"
     )
+    if known.refused:
+        return readable(f"{d.name}  {d.model}  {weights} %  {state}  {known.refusals[-1].text}")
     if known.stopped is not None and known.stopped.get("keep") is not None:
         state += f", {known.stopped['keep']} kept"
     verdicts = [
@@ -50,38 +64,69 @@ def line(known: Known) -> str:
     return readable(f"{d.name}  {d.model}  {weights} %  phase {known.phase}  {state}  {told}")
 
 
-def drawing(known: Known) -> list[str]:
-    """How each arm stands, by its verdicts."""
+def drawing(known: Known, now_ms: int) -> list[str]:
+    """
+    How each arm stands, by what the worker told.
+
+    Parameters
+    ----------
+    known : Known
+    now_ms : int
+        The time now: numbers say how old they are.
+    """
     d = known.definition
     unit = "units are events" if d.unit == "event" else f"unit: {d.unit}"
     primary = d.outcomes[0]
     lines = [line(known), f"  {primary.metric} {primary.goal}, effect {primary.effect:g}; {unit}"]
-    for arm in known.names[1:]:
-        verdicts = [v for v in known.verdicts.values() if v.arm == arm]
-        if not verdicts:
-            lines.append(
-                f"  {arm}: no verdict yet. Until there is one, the gauges of the worker have the "
-                "numbers (model_experiment_…)"
-            )
+    lines += [f"  {r.text}" for r in known.refusals if not known.refused]
+    for arm in known.names[1:] if not known.refused else ():
+        looks = [v for v in known.looks.values() if v.arm == arm]
+        if looks:
+            lines += ["", *arm_lines(d, arm, looks, now_ms if known.is_running else None)]
         else:
-            lines += ["", *arm_lines(d, arm, verdicts)]
+            lines.append(
+                f"  {arm}: no numbers yet; the first ones come when the experiment is an hour old. "
+                "Until then the gauges of the worker have them (model_experiment_…)"
+            )
     return [readable(text) for text in lines]
 
 
-def arm_lines(d: Definition, arm: str, verdicts: Sequence[VerdictEvent]) -> list[str]:
-    """How an arm stood at each of these verdicts or looks, the newest at the end."""
-    newest, outcomes = verdicts[-1], d.outcomes
+def arm_lines(
+    d: Definition, arm: str, looks: Sequence[VerdictEvent], now_ms: int | None = None
+) -> list[str]:
+    """
+    How an arm stood at verdicts and between them, the newest at the end.
+
+    Parameters
+    ----------
+    d : Definition
+    arm : str
+    looks : sequence of VerdictEvent
+        At least one, the oldest first.
+    now_ms : int, optional
+        The time now; without it, nothing is said of the age of the numbers.
+    """
+    newest, outcomes = looks[-1], d.outcomes
     because = ", ".join(f"{b} ({MEANINGS[b]})" if b in MEANINGS else b for b in newest.because)
+    age = _ago(newest.at, now_ms)
     lines = [
         f"  {arm}: {newest.verdict}{f' because of {because}' if because else ''}",
-        f"    as of {_moment(newest.at)}, phase {newest.phase}; {_counts(newest, arm)}",
+        f"    as of {_moment(newest.at)}{age}, phase {newest.phase}; {_counts(newest, arm)}",
     ]
-    lines += _history(d.arms[0].name, arm, outcomes[0], verdicts)
+    told = next((v for v in reversed(looks) if v.type == VERDICT), None)
+    if told is not None and told.verdict != newest.verdict:
+        lines.append(f"    {told.verdict} was told at {_moment(told.at)}")
+    waits = missing(d, newest)
+    if waits:
+        lines.append(f"    a promotion waits for {'; '.join(waits)}")
+    lines += _history(d.arms[0].name, arm, outcomes[0], chosen(outcomes[0], looks))
     for outcome in outcomes[1:]:
         look, ready = _look(newest, outcome)
         if look is not None:
-            waits = "" if ready else "  not ready"
-            lines.append(f"    guard {outcome.metric}  {_numbers(outcome, look)}{waits}")
+            not_ready = "" if ready else "  not ready"
+            lines.append(f"    guard {outcome.metric}  {_numbers(outcome, look)}{not_ready}")
+    lines += [f"    guard {_raced(o.name, newest.evidence, arm)}" for o in d.races]
+    lines += _labels(newest, outcomes)
     lines += _planned(newest, outcomes)
     if newest.left_out:
         out = "; ".join(
@@ -92,20 +137,73 @@ def arm_lines(d: Definition, arm: str, verdicts: Sequence[VerdictEvent]) -> list
     return lines
 
 
+def chosen(outcome: Outcome, looks: Sequence[VerdictEvent]) -> list[VerdictEvent]:
+    """
+    The looks that are drawn: the newest, the verdicts, and of the others as many as a person reads.
+
+    Those between verdicts get rarer with age as the intervals get narrower more slowly; those so
+    wide that the others would be points are left out.
+    """
+    look, _ = _look(looks[-1], outcome)
+    widest = math.inf if look is None else WIDER * (look.high - look.low)
+    out, hours = [looks[-1]], looks[-1].hours
+    for told in reversed(looks[:-1]):
+        look, _ = _look(told, outcome)
+        wide = look is None or look.high - look.low > widest
+        if told.type == VERDICT:
+            if len(out) > 1 and out[-1].type != VERDICT and hours <= told.hours * NEAR:
+                out.pop()
+        elif wide or told.hours * APART > hours:
+            continue
+        out.append(told)
+        hours = told.hours
+    return out[::-1]
+
+
+def _labels(told: VerdictEvent, outcomes: Sequence[Outcome]) -> list[str]:
+    """Which share of the mature calls has a label, in control and arm."""
+    found = next((told.evidence.get(o.metric) for o in outcomes if o.needs_label), None)
+    if found is None or found.coverage is None:
+        return []
+    control, arm = ("none" if x is None else f"{100 * x:.3g} %" for x in found.coverage)
+    return [f"    labels of calls that are mature: control {control}, arm {arm}"]
+
+
+def _ago(at: str, now_ms: int | None) -> str:
+    """
+    How old numbers are.
+
+    >>> _ago("2026-11-02T09:00:00Z", 1_793_620_800_000)
+    ' (3 h ago)'
+    """
+    at_ms = text_time(at)
+    if now_ms is None or at_ms is None:
+        return ""
+    return f" ({duration(max(now_ms - at_ms, 0) / 1_000)} ago)"
+
+
 def _counts(verdict: VerdictEvent, arm: str) -> str:
     """Units, sample ratio and failures of a verdict."""
     units = " · ".join(f"{name} {n:,}" for name, n in verdict.units.items())
     parts = [f"units {units}"] if units else []
-    ratio, race = verdict.evidence.get("sample_ratio"), verdict.evidence.get("failures")
+    ratio = verdict.evidence.get("sample_ratio")
     if ratio is not None and ratio.e is not None:
         parts.append(f"sample ratio {_evidence(ratio.e, ratio.needed)}")
-    if race is not None and race.first is not None:
-        found = "" if race.e is None else f" {_evidence(race.e, race.needed)}"
-        parts.append(
-            f"failures {race.first[1]:,} of {sum(race.first):,} in {arm}, expected "
-            f"{100 * race.share:.3g} %{found}"
-        )
+    if "failures" in verdict.evidence:
+        parts.append(_raced("failures", verdict.evidence, arm))
     return "  ".join(parts)
+
+
+def _raced(name: str, evidence: Mapping[str, Evidence], arm: str) -> str:
+    """The race of first failures of this name."""
+    race = evidence.get(name)
+    if race is None or race.first is None:
+        return f"{name}  nothing is known yet"
+    found = "" if race.e is None else f" {_evidence(race.e, race.needed)}"
+    return (
+        f"{name} {race.first[1]:,} of {sum(race.first):,} in {arm}, expected "
+        f"{100 * race.share:.3g} %{found}"
+    )
 
 
 def _evidence(e: float, needed: float) -> str:
@@ -124,7 +222,7 @@ def _look(verdict: VerdictEvent, outcome: Outcome) -> tuple[Look | None, bool]:
 def _history(
     control: str, arm: str, outcome: Outcome, verdicts: Sequence[VerdictEvent]
 ) -> list[str]:
-    """The sequence of the primary outcome, a line a verdict."""
+    """The sequence of the primary outcome, a line a look."""
     looks = [(v, *_look(v, outcome)) for v in verdicts]
     ends = [abs(x) for _, look, _ in looks if look for x in look if math.isfinite(x)]
     if not ends:

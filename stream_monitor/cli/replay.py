@@ -21,6 +21,7 @@ from stream_monitor.cli.input_options import input_options, options_of
 from stream_monitor.cli.terminal import readable, reading
 from stream_monitor.config import load
 from stream_monitor.errors import InputError
+from stream_monitor.experiments.telling import PROGRESS, REFUSED, VERDICT
 from stream_monitor.inputs.options import InputOptions
 from stream_monitor.offline.experiment_file import definitions, experiment_events, merged
 
@@ -86,7 +87,7 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
     experiment = (
         experiment_events(given["experiment"], settings.core) if given["experiment"] else []
     )
-    points = POINTS if given["report"] or experiment else 0
+    points = POINTS if given["report"] else 0
     replay, read, found = _replayed(settings, options, points, experiment)
     summary, alerts = replay.summary(), replay.alerts()
     events = [json.loads(alert) for alert in alerts]
@@ -122,7 +123,8 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
         click.echo(json.dumps(summary))
     else:
         _show(summary, events)
-        for line in outcome_lines(definitions(experiment), summary, replay.courses):
+        told = replay.told(VERDICT, PROGRESS)
+        for line in outcome_lines(definitions(experiment), summary, told, replay.log_time_ms):
             click.echo(line)
     for note in found:
         click.echo(readable(f"{'warning' if note.fails else 'note'}: {note.text}"), err=as_json)
@@ -222,7 +224,7 @@ def _replayed(
             max_delay_ms=min(delays_ms, default=core.defaults.labels.max_delay_ms),
             model_column=events.column_of("model"),
         )
-        found += experiment_notes(definitions(experiment), summary)
+        found += experiment_notes(definitions(experiment), summary, replay.told(REFUSED))
     return replay, events.notes, found
 
 

@@ -21,13 +21,40 @@ from stream_monitor.client.forking import register
 from stream_monitor.client.routing import Key, Router, unit_text
 
 _STARTED, _CHANGED, _STOPPED = "experiment_started", "experiment_changed", "experiment_stopped"
+_VERDICT = "experiment_verdict"
 STOPPED_MAX = 64
 """Experiments that are over and still remembered; the oldest are forgotten."""
 
 
 class _Followed(NamedTuple):
+    """
+    What is known of an experiment.
+
+    Which arms are served follows from the newest event and the set of arms that were rolled back,
+    so it does not depend on which of them came first.
+    """
+
     router: Router
+    """As the newest event says."""
     stopped_at: str | None = None
+    stops: bool = False
+    """`"on_rollback": "stop"`: the control takes over from an arm that is rolled back."""
+    back: frozenset[str] = frozenset()
+    """Arms that were rolled back."""
+    despite: frozenset[str] = frozenset()
+    """Arms that the newest event gives traffic although they were rolled back."""
+    since: str = ""
+    """Verdicts of an earlier experiment of this name are not later than this."""
+
+    @property
+    def serves(self) -> Router:
+        """The router that decides."""
+        gone = self.back - self.despite if self.stops and self.stopped_at is None else None
+        return self.router.without(gone) if gone else self.router
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        return self.router.ranges, self.router.phase, *self[1:]
 
 
 _Known = dict[str, _Followed]
@@ -52,6 +79,11 @@ class Follower:
     After `experiment_stopped` one arm serves all: `keep` of the event, and the control if the event
     does not say. An experiment that ran before goes on to decide, if there is one. An event that
     comes a second time, or of an earlier phase, changes nothing, so a log may be read again.
+
+    If the experiment has `"on_rollback": "stop"`, the control serves the keys of an arm as soon as
+    there is a verdict `rollback` on it. No other key moves. A later change of weights gives it keys
+    again only if it names the arm in `despite_rollback`; so a change by somebody who did not know
+    of the verdict cannot undo it, and the order of the two does not matter.
 
     Examples
     --------
@@ -123,12 +155,12 @@ class Follower:
     @property
     def routers(self) -> dict[str, Router]:
         """Routers of the experiments that run, by name."""
-        return {name: f.router for name, f in self._known.items() if f.stopped_at is None}
+        return {name: f.serves for name, f in self._known.items() if f.stopped_at is None}
 
     def router(self, experiment: str) -> Router | None:
         """The router of an experiment, also if it is over; None if it is not known."""
         found = self._known.get(experiment)
-        return None if found is None else found.router
+        return None if found is None else found.serves
 
     @property
     def age_s(self) -> float:
@@ -180,9 +212,9 @@ class Follower:
             for name, new in fresh.items():
                 old = known.get(name)
                 if old is None or not _is_earlier(new, old):
-                    known[name] = new
-            before = [(name, f.router.ranges, f.stopped_at) for name, f in self._known.items()]
-            after = [(name, f.router.ranges, f.stopped_at) for name, f in known.items()]
+                    known[name] = new if old is None else new._replace(back=new.back | old.back)
+            before = [(name, f.serves.ranges, f.stopped_at) for name, f in self._known.items()]
+            after = [(name, f.serves.ranges, f.stopped_at) for name, f in known.items()]
             self._publish(known)
             return before != after
 
@@ -215,7 +247,7 @@ class Follower:
         if not isinstance(event, dict) or event.get("model") != self.model:
             return False
         name = event.get("experiment")
-        if event.get("type") not in {_STARTED, _CHANGED, _STOPPED} or (
+        if event.get("type") not in {_STARTED, _CHANGED, _STOPPED, _VERDICT} or (
             self.experiment is not None and name != self.experiment
         ):
             return False
@@ -226,24 +258,34 @@ class Follower:
             return False
         if found is None:
             return False
+        name = found.router.experiment
+        before = known.get(name)
         if event["type"] == _STARTED:
-            known.pop(found.router.experiment, None)  # the newest start is the last
-        known[found.router.experiment] = found
-        return True
+            known.pop(name, None)  # the newest start is the last
+        known[name] = found
+        return before is None or (before.serves.ranges, before.state[1:3]) != (
+            found.serves.ranges,
+            found.state[1:3],
+        )
 
     def _next(self, event: Mapping[str, Any], old: _Followed | None) -> _Followed | None:
         """What an event makes of its experiment; None if it says nothing new."""
         if event["type"] == _STOPPED:
             return self._stopped(event, old)
+        if event["type"] == _VERDICT:
+            return _rolled_back(event, old)
         router = Router.from_event(event, None if old is None else old.router)
+        stops = _stops(event, old)
+        despite = _names(event, "despite_rollback")
         if old is None:
-            return _Followed(router)
+            return _Followed(router, stops=stops, despite=despite)
         if event["type"] == _STARTED:
             again = old.stopped_at is not None and _is_later(event.get("at"), old.stopped_at)
-            return _Followed(router) if again else None
+            return _Followed(router, stops=stops, since=old.stopped_at or "") if again else None
         if old.stopped_at is not None or router.phase < old.router.phase:
             return None
-        return None if (router.ranges, router.phase) == _state(old) else _Followed(router)
+        new = old._replace(router=router, stops=stops, despite=despite)
+        return None if new.state == old.state else new
 
     def _stopped(self, event: Mapping[str, Any], old: _Followed | None) -> _Followed | None:
         keep, at = event.get("keep"), str(event.get("at", ""))
@@ -267,14 +309,42 @@ class Follower:
         over = [name for name, f in known.items() if f.stopped_at is not None]
         for name in over[: max(0, len(over) - STOPPED_MAX)]:
             del known[name]
-        running = [f.router for f in known.values() if f.stopped_at is None]
-        routers = running or [f.router for f in known.values()]
+        running = [f for f in known.values() if f.stopped_at is None]
+        routers = running or list(known.values())
         self._known = known
-        self._current = routers[-1] if routers else None
+        self._current = routers[-1].serves if routers else None
 
 
-def _state(followed: _Followed) -> tuple[Any, int]:
-    return followed.router.ranges, followed.router.phase
+def _rolled_back(event: Mapping[str, Any], old: _Followed | None) -> _Followed | None:
+    """What a verdict makes of its experiment: nothing, but for `rollback` where that was wanted."""
+    if old is None or event.get("verdict") != "rollback" or not old.stops:
+        return None
+    arm = event.get("arm")
+    if old.stopped_at is not None:
+        return None
+    if not isinstance(arm, str) or arm not in old.router.arms or arm == old.router.control:
+        others = ", ".join(list(old.router.arms)[1:])
+        raise ValueError(f"arm: expected one of {others}, got {arm!r}")
+    if arm in old.back or (old.since and not _is_later(event.get("at"), old.since)):
+        return None
+    return old._replace(back=old.back | {arm})
+
+
+def _stops(event: Mapping[str, Any], old: _Followed | None) -> bool:
+    """Whether a rollback takes the traffic of its arm; only the start decides, if it is known."""
+    if old is not None and event["type"] == _CHANGED:
+        return old.stops
+    wanted = event.get("on_rollback", "tell")
+    if wanted not in {"tell", "stop"}:
+        raise ValueError(f'on_rollback: expected "tell" or "stop", got {wanted!r}')
+    return bool(wanted == "stop")
+
+
+def _names(event: Mapping[str, Any], field: str) -> frozenset[str]:
+    names = event.get(field) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{field}: expected a list of arms, got {names!r}")
+    return frozenset(names)
 
 
 def _is_earlier(new: _Followed, old: _Followed) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Protocol, SupportsIndex
 from uuid import UUID
@@ -57,7 +58,7 @@ def unit_text(key: Key) -> str:
             key.encode()
         except UnicodeEncodeError:
             return key.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return str(key)
+        return str.__str__(key)  # also of a member of an enumeration
     if isinstance(key, bytes):
         try:
             return key.decode()
@@ -65,8 +66,9 @@ def unit_text(key: Key) -> str:
             return key.hex()
     if isinstance(key, UUID):
         return str(key)
-    if not isinstance(key, bool) and hasattr(key, "__index__"):
-        return str(operator.index(key))
+    if not isinstance(key, bool):
+        with suppress(TypeError):  # an array of numpy has `__index__`, but is no number
+            return str(operator.index(key))
     raise TypeError(
         f"key: expected text, a whole number, bytes or a UUID, got {key!r} ({type(key).__name__}); "
         "a call without a user needs a key of its own, such as the id of its session"
@@ -253,6 +255,24 @@ class Router:
             phase=self.phase,
         )
 
+    def without(self, arms: Iterable[str]) -> Router:
+        """
+        The router in which the control serves the keys of some arms; no other key moves.
+
+        Examples
+        --------
+        >>> Router("e", [(50, "control"), (75, "b"), (10_000, "c")]).without(["b"]).ranges
+        [(75, 'control'), (10000, 'c')]
+        """
+        gone, control = set(arms), self.control
+        ranges: Ranges = []
+        for end, arm in self.ranges:
+            owner = control if arm in gone else arm
+            if ranges and ranges[-1][1] == owner:
+                ranges.pop()
+            ranges.append((end, owner))
+        return Router(self.experiment, ranges, model=self.model, arms=self.arms, phase=self.phase)
+
     def __repr__(self) -> str:
         return f"Router({self.experiment!r}, {self.ranges!r})"
 
@@ -275,12 +295,12 @@ def _name(event: Mapping[str, Any], field: str) -> str:
 
 
 def _arms(arms: Any) -> dict[str, str | None]:
-    """Names and versions; the first is the control."""
+    """Names and versions; the first is the control. A name may stand for itself."""
     if not isinstance(arms, list) or len(arms) < 2:
         raise ValueError(f'arms: expected two or more, such as {{"name": "control"}}, got {arms!r}')
     found: dict[str, str | None] = {}
     for i, arm in enumerate(arms):
-        name = arm.get("name") if isinstance(arm, Mapping) else None
+        name = arm.get("name") if isinstance(arm, Mapping) else arm
         version = arm.get("version") if isinstance(arm, Mapping) else None
         if not isinstance(name, str) or not name or name in found:
             raise ValueError(f"arms[{i}].name: expected a name of its own, got {name!r}")

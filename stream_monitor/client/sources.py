@@ -1,12 +1,14 @@
 """
 Sources of a `Follower`: a file, a URL, a consumer of confluent-kafka or aiokafka.
 
-Rule of the file: no Kafka client is imported; a consumer that you made is handed in. Whatever a
-source does (raise, hang, be away), it is counted by the follower, and tried again.
+Rule of the file: no Kafka client is imported; a consumer that you made is handed in, or a function
+that makes one. Whatever a source does (raise, hang, be away), it is counted by the follower, and
+tried again.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,14 +19,16 @@ from stream_monitor.client.following import Follower
 from stream_monitor.client.forking import register
 
 READ_BYTES_MAX = 16 * 1024 * 1024
-KAFKA_POLL_S = 1.0
+KAFKA_POLL_S = 0.25
 KAFKA_ASK_S = 5.0
-"""An idle consumer does not say whether its broker is away, so the broker is asked."""
+"""An idle consumer does not say whether its broker is away, so the broker is asked so often."""
+KAFKA_ANSWER_S = 0.75
+"""Patience with an answer; a thread that is to stop waits no longer."""
 PARTITION_EOF = -191
 """`KafkaError._PARTITION_EOF`: told if `enable.partition.eof` is on."""
-QUIET_POLLS = 3
+QUIET_S = 2.0
 """
-After so many empty polls the log counts as read to its end.
+After so much time without an event the log counts as read to its end.
 
 Its last offset says so earlier, but markers of transactions may stand behind the last event.
 """
@@ -38,25 +42,34 @@ class Source:
     """
 
     def __init__(
-        self, follower: Follower, read: Callable[[], None], every_s: float, *, forks: bool
+        self,
+        follower: Follower,
+        read: Callable[[], None],
+        every_s: float,
+        *,
+        forks: bool,
+        end: Callable[[], None] | None = None,
     ) -> None:
         if not every_s >= 0:
             raise ValueError(f"every_s: expected seconds, got {every_s!r}")
         self.follower, self._read, self._every_s, self._forks = follower, read, every_s, forks
+        self._end = end
         self._start()
         register(self)
 
     def after_fork(self) -> None:
-        """Read in the child too; a consumer of Kafka cannot, and the follower says so."""
+        """Read in the child too; a consumer that was handed in cannot, and the follower says so."""
         if self._stop.is_set():
             return
         if self._forks:
             self._start()
         else:
-            self.follower.failed("source", "a consumer does not survive a fork; make it after it")
+            self.follower.failed(
+                "source", "a consumer does not survive a fork; hand in a function that makes one"
+            )
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Stop reading. The consumer or file stays yours to close."""
+        """Stop reading. A consumer that you handed in stays yours to close."""
         self._stop.set()
         if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
@@ -77,6 +90,11 @@ class Source:
                 self.follower.failed("source", e)
                 pause_s = max(pause_s, 1.0)
             stop.wait(pause_s)
+        if self._end is not None:
+            try:
+                self._end()
+            except Exception as e:
+                self.follower.failed("source", e)
 
 
 def follow_file(follower: Follower, path: str | Path, *, every_s: float = 2.0) -> Source:
@@ -176,24 +194,36 @@ def follow_confluent(follower: Follower, consumer: Any) -> Source:
     Parameters
     ----------
     follower : Follower
-    consumer : confluent_kafka.Consumer
-        Assigned to the topic from its beginning, and used by nobody else::
+    consumer : function without arguments, or confluent_kafka.Consumer
+        Makes a consumer that is assigned to the topic from its beginning::
 
-            consumer = Consumer(
-                {
-                    "bootstrap.servers": "127.0.0.1:9092",
-                    "group.id": "unused",
-                    "enable.auto.commit": False,
-                }
-            )
-            consumer.assign([TopicPartition("lifecycle", 0, OFFSET_BEGINNING)])
+            def connect():
+                consumer = Consumer(
+                    {
+                        "bootstrap.servers": "127.0.0.1:9092",
+                        "group.id": "unused",
+                        "enable.auto.commit": False,
+                        "enable.partition.eof": True,
+                    }
+                )
+                consumer.assign([TopicPartition("lifecycle", 0, OFFSET_BEGINNING)])
+                return consumer
 
-        Do not `subscribe`: in a group only one server would get the events.
+        It is called in the thread, and again in each child after a fork; `close` closes what it
+        made. A consumer that you hand in is used by nobody else, stays yours to close, and does not
+        survive a fork.
+
+        Do not `subscribe`: in a group only one server would get the events. Leave
+        `isolation.level` at `read_committed`, its default: the worker writes verdicts in
+        transactions, and one that was aborted never was. With `enable.partition.eof` the follower
+        is ready sooner.
     """
     quiet = _Quiet(follower)
+    made = _Made(consumer, os.getpid()) if callable(consumer) else None
 
     def read() -> None:
-        message = consumer.poll(KAFKA_POLL_S)
+        source = consumer if made is None else made.consumer()
+        message = source.poll(KAFKA_POLL_S)
         if message is not None and message.error() is not None:
             if message.error().code() != PARTITION_EOF:
                 raise RuntimeError(str(message.error()))
@@ -202,18 +232,42 @@ def follow_confluent(follower: Follower, consumer: Any) -> Source:
             quiet.events()
             follower.take(message.value())
         elif quiet.ask():
-            assigned = consumer.assignment()
+            assigned = source.assignment()
             _assigned(assigned)
-            marks = [consumer.get_watermark_offsets(p, timeout=KAFKA_ASK_S) for p in assigned]
+            marks = [source.get_watermark_offsets(p, timeout=KAFKA_ANSWER_S) for p in assigned]
             quiet.answered(
                 # The position is below 0 before the first event.
                 [
                     (end - (low if p.offset < 0 else p.offset), p.offset < 0)
-                    for (low, end), p in zip(marks, consumer.position(assigned), strict=True)
+                    for (low, end), p in zip(marks, source.position(assigned), strict=True)
                 ]
             )
 
-    return Source(follower, read, 0.0, forks=False)
+    return Source(
+        follower, read, 0.0, forks=made is not None, end=None if made is None else made.close
+    )
+
+
+class _Made:
+    """The consumer of this process, by a function that makes one."""
+
+    def __init__(self, connect: Callable[[], Any], pid: int) -> None:
+        self._connect, self._pid = connect, pid
+        self._consumer: Any = None
+        self._inherited: list[Any] = []
+        """Of the parents: to free one would wait for threads that a child does not have."""
+
+    def consumer(self) -> Any:
+        if self._pid != os.getpid():
+            self._inherited.append(self._consumer)
+            self._consumer, self._pid = None, os.getpid()
+        if self._consumer is None:
+            self._consumer = self._connect()
+        return self._consumer
+
+    def close(self) -> None:
+        if self._consumer is not None and self._pid == os.getpid():
+            self._consumer.close()
 
 
 async def follow_aiokafka(follower: Follower, consumer: Any) -> None:
@@ -223,15 +277,45 @@ async def follow_aiokafka(follower: Follower, consumer: Any) -> None:
     Parameters
     ----------
     follower : Follower
-    consumer : aiokafka.AIOKafkaConsumer
-        Started, without a group and from the beginning of the topic, and used by nobody else::
+    consumer : function without arguments, or aiokafka.AIOKafkaConsumer
+        Makes a consumer of the whole topic without a group. It is started here, again and again
+        while the broker is away, and stopped at the end::
 
-            consumer = AIOKafkaConsumer("lifecycle", auto_offset_reset="earliest", group_id=None)
-            await consumer.start()
-            task = asyncio.create_task(follow_aiokafka(follower, consumer))
+            def connect():
+                return AIOKafkaConsumer(
+                    "lifecycle",
+                    bootstrap_servers="127.0.0.1:9092",
+                    group_id=None,
+                    auto_offset_reset="earliest",
+                    isolation_level="read_committed",
+                )
 
-        With a `group_id` only one server would get the events.
+
+            task = asyncio.create_task(follow_aiokafka(follower, connect))
+
+        A consumer that you hand in is started, used by nobody else, and yours to stop.
+
+        With a `group_id` only one server would get the events. Without `read_committed` a verdict
+        of an aborted transaction would be read.
     """
+    import asyncio
+
+    if not callable(consumer):
+        await _follow_started(follower, consumer)
+        return
+    while True:
+        made = consumer()
+        try:
+            await made.start()
+            await _follow_started(follower, made)
+        except Exception as e:  # the broker is not there yet
+            follower.failed("source", e)
+            await asyncio.sleep(1.0)
+        finally:
+            await made.stop()
+
+
+async def _follow_started(follower: Follower, consumer: Any) -> None:
     import asyncio
 
     quiet = _Quiet(follower)
@@ -264,14 +348,13 @@ class _Quiet:
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
-        self._polls = 0
+        self._event_s = time.monotonic()
         self._asked_s = float("-inf")
 
     def events(self) -> None:
-        self._polls = 0
+        self._event_s = time.monotonic()
 
     def ask(self) -> bool:
-        self._polls += 1
         now_s = time.monotonic()
         if self._follower.ready and now_s - self._asked_s < KAFKA_ASK_S:
             return False
@@ -283,5 +366,6 @@ class _Quiet:
         For each partition, how many offsets are left to read, and whether none was read yet.
         """
         self._follower.heard()
-        if all(n <= 0 or (self._polls >= QUIET_POLLS and not fresh) for n, fresh in left):
+        quiet = time.monotonic() - self._event_s >= QUIET_S
+        if all(n <= 0 or (quiet and not fresh) for n, fresh in left):
             self._follower.caught_up()

@@ -1,9 +1,10 @@
 """
-The alert on an arm that was rolled back, or of which no number can be trusted.
+The alert on an arm that was rolled back, or of which no number can be trusted; and on an experiment
+whose start was refused.
 
-Rule of the file: one alert an arm. It is made once, when the verdict is told, and it fires while
-the arm gets traffic: such a verdict stays, so its numbers do too. The detector is the test that
-found it first.
+Rule of the file: one alert an arm. It is made once, when the verdict is told, and it fires until
+an event takes the traffic of the arm, or ends the experiment: such a verdict stays, so its numbers
+do too. The detector is the test that found it first.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.alerts.wording import number, percent
-from stream_monitor.experiments.definition import Outcome
 from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.experiments.judgement import MOVED_MIN, MOVED_SHARE, ArmVerdict
+from stream_monitor.experiments.measures import Outcome
+from stream_monitor.experiments.words import of_race
 from stream_monitor.verdicts import AlertKey, Direction, Span, Verdict
 
 DETECTORS = {
@@ -25,7 +27,7 @@ DETECTORS = {
     "two_arms": "threshold",
 }
 """By the reason of a verdict; any other reason is a metric, which the sequence judges."""
-SEQUENCE = "sequence"
+SEQUENCE, REFUSED = "sequence", "refused"
 
 
 def alarm_of(experiment: Experiment, found: ArmVerdict, now_ms: int) -> Verdict:
@@ -42,9 +44,7 @@ def alarm_of(experiment: Experiment, found: ArmVerdict, now_ms: int) -> Verdict:
     d, first = experiment.definition, found.because[0]
     rolled_back = found.verdict == "rollback"
     value, threshold, direction = _measured(experiment, found, first)
-    key = AlertKey(
-        d.model, "", f"arm={found.arm}", "experiment", d.name, DETECTORS.get(first, SEQUENCE)
-    )
+    key = AlertKey(d.model, "", f"arm={found.arm}", "experiment", d.name, _detector(d.races, first))
     whys = "; ".join(_why(experiment, found, reason) for reason in found.because)
     return Verdict(
         key=key,
@@ -55,7 +55,7 @@ def alarm_of(experiment: Experiment, found: ArmVerdict, now_ms: int) -> Verdict:
         direction=direction,
         window=Span(experiment.started_ms, now_ms, experiment.rows),
         summary=f"{d.model}: experiment {d.name}, arm {found.arm}: {whys}. "
-        + _advice(found.arm, found.because, rolled_back=rolled_back),
+        + _advice(experiment, found, rolled_back=rolled_back),
         evidence={
             "verdict": found.verdict,
             "because": found.because,
@@ -66,39 +66,83 @@ def alarm_of(experiment: Experiment, found: ArmVerdict, now_ms: int) -> Verdict:
     )
 
 
-def judged(experiments: Iterable[Experiment], alerts: Alerts, now_ms: int) -> Iterator[Verdict]:
+def unjudged(model: str, name: str, reason: str, now_ms: int) -> Verdict:
+    """
+    The alert on an experiment whose start was refused: routers may split, and nothing judges it.
+
+    Parameters
+    ----------
+    model, name : str
+        Of the experiment.
+    reason : str
+        Why it was refused.
+    now_ms : int
+        Log time.
+    """
+    return Verdict(
+        key=AlertKey(model, "", "", "experiment", name, REFUSED),
+        level="warning",
+        clear=False,
+        value=1.0,
+        threshold=0.0,
+        direction="up",
+        window=Span(now_ms, now_ms, 1),
+        summary=f"{model}: experiment {name} was refused, so nothing judges it, and routers may "
+        f"split all the same: {reason}. Stop it with `stream-monitor experiment stop`",
+        evidence={"reason": reason, "guarantee": "none"},
+    )
+
+
+def judged(
+    experiments: Iterable[Experiment],
+    unjudged: Mapping[str, Mapping[str, Verdict]],
+    alerts: Alerts,
+    now_ms: int,
+) -> Iterator[Verdict]:
     """
     Verdicts of all alarms at a log time, and the ends of those whose experiment is not there now.
     """
     heard: set[AlertKey] = set()
-    some = False
+    for of_name in unjudged.values():
+        for alarm in of_name.values():
+            heard.add(alarm.key)
+            yield alarm
     for experiment in experiments:
-        some = True
         names = [arm.name for arm in experiment.definition.arms]
         for arm, alarm in experiment.alarms.items():
             heard.add(alarm.key)
             if experiment.stopped:
                 yield _end(alarm.key, now_ms, "the experiment was stopped")
-            elif not experiment.weights[names.index(arm)]:
+            elif not experiment.weights[b := names.index(arm)] and b not in experiment.held:
                 yield _end(alarm.key, now_ms, "the weights give the arm no traffic any more")
             else:
                 yield alarm
-    if some:
-        for key in [k for k, _ in alerts.firing() if k.kind == "experiment" and k not in heard]:
-            yield _end(key, now_ms, "the experiment was stopped and another took its place")
+    for key in [k for k, _ in alerts.firing() if k.kind == "experiment" and k not in heard]:
+        refused = key.detector == REFUSED
+        yield _end(
+            key,
+            now_ms,
+            "it was stopped, or started under this name"
+            if refused
+            else "the experiment was stopped and another took its place",
+        )
+
+
+def _detector(races: tuple[Outcome, ...], reason: str) -> str:
+    return "race" if any(o.name == reason for o in races) else DETECTORS.get(reason, SEQUENCE)
 
 
 def _end(key: AlertKey, now_ms: int, why: str) -> Verdict:
-    arm = key.segment.replace("=", " ", 1)
-    return Verdict.end(key, now_ms, f"{key.model}: experiment {key.subject}, {arm}: {why}")
+    arm = f", {key.segment.replace('=', ' ', 1)}" if key.segment else ""
+    return Verdict.end(key, now_ms, f"{key.model}: experiment {key.subject}{arm}: {why}")
 
 
 def _measured(
     experiment: Experiment, found: ArmVerdict, reason: str
 ) -> tuple[float, float, Direction | None]:
     """Value, limit and direction of the first reason."""
-    if reason in {"failures", "sample_ratio"}:
-        evidence = found.evidence[reason]
+    evidence = found.evidence.get(reason, {})
+    if reason == "sample_ratio" or "first" in evidence:
         return evidence["e"], evidence["needed"], "up"
     if reason == "two_arms":
         return float(experiment.left_out[reason]), _moved_limit(experiment), "up"
@@ -138,6 +182,15 @@ def _why(experiment: Experiment, found: ArmVerdict, reason: str) -> str:
             f"labels come for calls of {control} and of {arm} in different shares: {shares} of "
             "those that are mature have one"
         )
+    race = next((o for o in d.races if o.name == reason), None)
+    if race is not None:
+        first = found.evidence[reason]["first"]
+        return (
+            f"it has {of_race(race)} more often than {control}: of {sum(first):,} units with one, "
+            f"{first[1]:,} had their first one in {arm}, which has "
+            f"{percent(found.evidence[reason]['share'])} of the traffic of the two "
+            f"({_evidence(found.evidence[reason])})"
+        )
     outcome = next(o for o in d.outcomes if o.metric == reason)
     return f"{reason} is worse than that of {control}, by {_difference(outcome, found.evidence)}"
 
@@ -153,7 +206,13 @@ def _evidence(found: Mapping[str, float]) -> str:
     return f"evidence {number(found['e'])}, {number(found['needed'])} needed"
 
 
-def _advice(arm: str, because: list[str], *, rolled_back: bool) -> str:
+def _advice(experiment: Experiment, found: ArmVerdict, *, rolled_back: bool) -> str:
+    arm, because, d = found.arm, found.because, experiment.definition
+    if rolled_back and d.on_rollback == "stop":
+        return (
+            f"Routers give {arm} no traffic from now on; {d.arms[0].name} has it. Write that down "
+            f"as weights ({arm} 0), or stop the experiment"
+        )
     if rolled_back:
         return f"Give {arm} the weight 0, or stop the experiment"
     where = {

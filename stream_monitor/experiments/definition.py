@@ -8,8 +8,7 @@ key, its value and the way out. Everything except the weights is fixed at the st
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from stream_monitor.alerts.wording import duration
 from stream_monitor.errors import InputError
 from stream_monitor.events.parse import text_time
+from stream_monitor.experiments.measures import Outcome, check_outcomes
 from stream_monitor.windows.names import duration_ms
 
 STARTED, CHANGED, STOPPED = "experiment_started", "experiment_changed", "experiment_stopped"
@@ -24,25 +24,11 @@ TYPES = (STARTED, CHANGED, STOPPED)
 """Types of events that change an experiment; INGEST puts them into the log that is folded."""
 SLOTS = 10_000
 """Weights are whole hundredths of a percent."""
-ARMS_MAX, OUTCOMES_MAX, PHASES_MAX, NAME_CHARS_MAX = 8, 6, 32, 128
+ARMS_MAX, PHASES_MAX, NAME_CHARS_MAX = 8, 32, 128
 DURATION_MS = (86_400_000, 14 * 86_400_000)
 DURATION = re.compile("[0-9]{1,8}(ms|s|m|h|d)")
-Scale = Literal["linear", "log"]
-Goal = Literal["better", "not worse"]
-
-WORSE_WHEN_GREATER = frozenset(
-    ("latency_ms", "error", "error_rate", "absolute_error", "squared_error", "brier")
-)
-"""Metrics of which less is better; of all others more is."""
-SHARES = frozenset(("accuracy", "error_rate", "error"))
-"""Metrics whose values are 0 or 1."""
-OF_LABELS = frozenset(
-    ("accuracy", "error_rate", "label", "absolute_error", "squared_error", "brier")
-)
-"""Metrics that need the label; the others are known when the call is answered."""
-
-OF_CALLS = frozenset(("error", "latency_ms", "score", "prediction"))
-"""Metrics that every event may have; any other name is that of a feature."""
+OnRollback = Literal["tell", "stop"]
+"""What a verdict `rollback` does: nothing else, or the control takes over from the arm."""
 
 
 class Arm(msgspec.Struct, frozen=True):
@@ -51,45 +37,6 @@ class Arm(msgspec.Struct, frozen=True):
     name: str
     version: str | None = None
     """Rows without a `variant` that have this version belong to it."""
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """A metric by which arms are compared."""
-
-    metric: str
-    effect: float
-    """
-    The smallest difference that matters, in units of the metric; with `scale: log` relative (0.05
-    is 5 %). It fixes the shape of the sequence and is the margin of `not worse`.
-    """
-    scale: Scale | None = None
-    """`log` compares geometric means; by default for `latency_ms`."""
-    goal: Goal = "better"
-    better: Literal["more", "less"] | None = None
-    """Which direction is better; None: known from the metric."""
-    cap: float | None = None
-    """Greater values count as this one. Take it from the time before the experiment."""
-
-    @property
-    def is_log(self) -> bool:
-        """Whether ratios of geometric means are compared."""
-        return (self.scale or ("log" if self.metric == "latency_ms" else "linear")) == "log"
-
-    @property
-    def sign(self) -> int:
-        """1 if more is better, -1 if less is."""
-        better = self.better or ("less" if self.metric in WORSE_WHEN_GREATER else "more")
-        return 1 if better == "more" else -1
-
-    @property
-    def is_share(self) -> bool:
-        """Whether its values are 0 and 1."""
-        return self.metric in SHARES
-
-    @property
-    def needs_label(self) -> bool:
-        """Whether it is known only when the label has come."""
-        return self.metric in OF_LABELS
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +56,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     alpha_guard: float = 0.01
     alpha_mismatch: float = 0.001
     steps: tuple[float, ...] = ()
+    on_rollback: OnRollback = "tell"
     at: str | None = None
 
 
@@ -122,7 +70,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     weights: tuple[int, ...]
     """Weights of the first phase by arm, in hundredths of a percent."""
     outcomes: tuple[Outcome, ...]
-    """The first is the primary one."""
+    """Judged by a sequence; the first is the primary one."""
     unit: str
     maturity_ms: int
     least_ms: int
@@ -136,6 +84,9 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """Phases that were planned; 0: none."""
     at_ms: int
     """Calls before this event time do not count; 0: all do."""
+    on_rollback: OnRollback = "tell"
+    races: tuple[Outcome, ...] = ()
+    """Guards that are judged by a race of first failures."""
 
 
 class Changed(NamedTuple):
@@ -144,6 +95,8 @@ class Changed(NamedTuple):
     model: str
     name: str
     weights: dict[str, float]
+    despite: list[str]
+    """Arms that may have traffic although they were rolled back."""
 
 
 def definition_of(event: Mapping[str, Any]) -> Definition:
@@ -184,8 +137,8 @@ def definition_of(event: Mapping[str, Any]) -> Definition:
     arms = tuple(Arm(a) if isinstance(a, str) else a for a in started.arms)
     names = [arm.name for arm in arms]
     _check_names(started, names)
-    outcomes = (started.primary, *started.guards)
-    _check_outcomes(outcomes)
+    maturity_ms = _duration("maturity", started.maturity)
+    check_outcomes(started.primary, started.guards, maturity_ms)
     _check_risks(started)
     least_ms, longest_ms = (
         DURATION_MS
@@ -203,9 +156,10 @@ def definition_of(event: Mapping[str, Any]) -> Definition:
         name=started.experiment,
         arms=arms,
         weights=shares_of(started.weights, names) if started.weights else _nearly(equal),
-        outcomes=outcomes,
+        outcomes=(started.primary, *(g for g in started.guards if not g.is_race)),
+        races=tuple(g for g in started.guards if g.is_race),
         unit=started.unit,
-        maturity_ms=_duration("maturity", started.maturity),
+        maturity_ms=maturity_ms,
         least_ms=least_ms,
         longest_ms=longest_ms,
         alpha=started.alpha,
@@ -213,6 +167,7 @@ def definition_of(event: Mapping[str, Any]) -> Definition:
         alpha_mismatch=started.alpha_mismatch,
         steps=len(started.steps),
         at_ms=_time(started.at),
+        on_rollback=started.on_rollback,
     )
 
 
@@ -227,40 +182,6 @@ def _check_names(started: Started, names: list[str]) -> None:
     versions = [a.version for a in started.arms if isinstance(a, Arm) and a.version is not None]
     if len(set(versions)) < len(versions):
         raise InputError(f"`arms` must have different versions, not {versions}")
-
-
-def _check_outcomes(outcomes: tuple[Outcome, ...]) -> None:
-    if len(outcomes) > OUTCOMES_MAX:
-        raise InputError(f"at most {OUTCOMES_MAX} outcomes, `primary` included")
-    metrics = [o.metric for o in outcomes]
-    if len(set(metrics)) < len(metrics):
-        raise InputError(f"each metric once, in `primary` or in `guards`, not {metrics}")
-    for o in outcomes:
-        _check_metric(o.metric)
-        if not 0 < o.effect < float("inf"):
-            raise InputError(
-                f"`effect` of {o.metric} must be greater than 0, not {o.effect:g}: it is the "
-                "smallest difference that matters"
-            )
-        if o.is_share and o.effect >= 1:
-            raise InputError(
-                f"`effect` of {o.metric} is a difference of shares and must be less than 1, not "
-                f"{o.effect:g}"
-            )
-        if o.is_share and o.is_log:
-            raise InputError(f"{o.metric} is 0 or 1 and has no logarithm: leave `scale` out")
-
-
-def _check_metric(metric: str) -> None:
-    known = sorted(OF_LABELS | OF_CALLS)
-    if metric in known or metric.startswith("features."):
-        return
-    meant = get_close_matches(metric, known, 1, 0.75)
-    if not metric or meant:
-        hint = f" Did you mean {meant[0]!r}?" if meant else ""
-        raise InputError(
-            f"metric {metric!r} is not known.{hint} Known are {', '.join(known)} and features.NAME"
-        )
 
 
 def _check_risks(started: Started) -> None:
@@ -318,6 +239,18 @@ def shares_of(weights: Mapping[str, float], names: list[str]) -> tuple[int, ...]
     return tuple(found)
 
 
+def diverted(weights: tuple[int, ...], arms: Collection[int]) -> tuple[int, ...]:
+    """
+    Weights where the control, which is the first, takes over from some arms.
+
+    >>> diverted((5000, 3000, 2000), [2])
+    (7000, 3000, 0)
+    """
+    left = [0 if arm in arms else weight for arm, weight in enumerate(weights)]
+    left[0] += sum(weights) - sum(left)
+    return tuple(left)
+
+
 def _nearly(weights: Mapping[str, float]) -> tuple[int, ...]:
     """Equal weights; what cannot be divided goes to the first arms."""
     n = len(weights)
@@ -353,8 +286,10 @@ def changed_of(event: Mapping[str, Any]) -> Changed:
             msgspec.convert(event.get("model"), str),
             msgspec.convert(event.get("experiment"), str),
             msgspec.convert(event.get("weights"), dict[str, float]),
+            msgspec.convert(event.get("despite_rollback") or [], list[str]),
         )
     except msgspec.ValidationError as e:
         raise InputError(
-            f"experiment_changed needs `model`, `experiment` and `weights`: {e}"
+            "experiment_changed needs `model`, `experiment` and `weights`, and a list of arms as "
+            f"`despite_rollback` if it is there: {e}"
         ) from None

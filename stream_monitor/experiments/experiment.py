@@ -18,8 +18,8 @@ the judgement (`judgement.py`):
   split is broken, and nothing else can be believed.
 
 1. `_countable` leaves out rows that say nothing about the split, each with a reason that is
-   counted: of no known arm, before the start, without a unit, or within a minute of a change of
-   weights.
+   counted: of no known arm, before the start, without a unit, within a minute of a change of
+   weights, or of an arm that lost its traffic by a rollback, of which a server heard late.
 2. `expose` gives each unit the arm in which this phase saw it first. Its calls in another arm are
    left out too, because they would make the arms alike.
 3. Outcomes that are known at once (a latency, a failure) are added. Calls whose outcome needs a
@@ -65,16 +65,17 @@ out.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Collection
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from stream_monitor.arrays import Bool, Float, Int
-from stream_monitor.experiments.definition import SLOTS, Definition
-from stream_monitor.experiments.outcomes import of_labels
-from stream_monitor.experiments.units import Key, Units
+from stream_monitor.experiments.calls import Calls
+from stream_monitor.experiments.definition import SLOTS, Definition, diverted
+from stream_monitor.experiments.measures import Outcome
+from stream_monitor.experiments.outcomes import fails, of_labels
+from stream_monitor.experiments.units import Units
 from stream_monitor.experiments.waiting import Waiting
 from stream_monitor.join.rows import Pairs
 from stream_monitor.stats import failure_race
@@ -87,38 +88,20 @@ SETTLE_MS = 60_000
 Time after a change of weights in which nothing is counted (log time). Model servers hear of the
 change at different moments.
 """
-FAILURES, UNLABELLED, UNLABELLED_CONTROL = range(3)
+FAILURES, UNLABELLED, UNLABELLED_CONTROL, GUARDS = range(4)
 """
 Races: more failed calls in the arm; more calls without a label at maturity in the arm; and more of
-these in the control.
+these in the control. From GUARDS on, those of the definition.
 """
-LEFT_OUT = ("unknown_arm", "two_arms", "before_start", "change", "no_unit", "evicted")
-
-
-class Calls(NamedTuple):
-    """Calls of one model in the order of the log; `values` is (outcomes known at once, n)."""
-
-    row: Int
-    """Place in the record."""
-    id: NDArray[np.uint64]
-    version: Int
-    time_ms: Int
-    now_ms: Int
-    unit: Key
-    has_unit: Bool
-    arm: Int
-    """-1: of no arm."""
-    failed: Bool
-    values: Float
-
-    def at(self, index: Any) -> Calls:
-        """The calls at an index of numpy: a slice, a mask, or places."""
-        return Calls(*(c[..., index] for c in self))  # type: ignore[arg-type]  # columns of any type
-
-    @classmethod
-    def joined(cls, parts: list[Calls]) -> Calls:
-        """The calls of several records, one after the other."""
-        return cls(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
+LEFT_OUT = (
+    "unknown_arm",
+    "two_arms",
+    "before_start",
+    "change",
+    "rolled_back",
+    "no_unit",
+    "evicted",
+)
 
 
 class Experiment(msgspec.Struct, eq=False):
@@ -150,6 +133,8 @@ class Experiment(msgspec.Struct, eq=False):
     changed_ms: int = -SETTLE_MS
     looked_ms: int = 0
     """Log time of the last look."""
+    progress_ms: int = 0
+    """Age at which numbers were told last."""
     stopped: bool = False
     dirty: bool = True
     """Whether something changed since the last look."""
@@ -157,6 +142,8 @@ class Experiment(msgspec.Struct, eq=False):
     """By arm: each verdict that was written, with its phase."""
     alarms: dict[str, Verdict] = {}
     """By arm that was rolled back, or cannot be judged: its alert."""
+    held: list[int] = []
+    """Arms whose traffic the control has, because of their rollback and of no event."""
 
     @classmethod
     def begun(
@@ -174,7 +161,8 @@ class Experiment(msgspec.Struct, eq=False):
             Units that are kept, and calls that wait for labels.
         """
         arms = len(definition.arms)
-        labelled = sum(o.needs_label for o in definition.outcomes)
+        labelled = sum(o.needs_label for o in (*definition.outcomes, *definition.races))
+        races = GUARDS + len(definition.races)
         none = np.zeros(arms, np.int64)
         found = cls(
             definition=definition,
@@ -182,7 +170,7 @@ class Experiment(msgspec.Struct, eq=False):
             looked_ms=now_ms,
             units=Units(arms, len(definition.outcomes), units_max),
             waiting=Waiting(labelled, calls_max) if labelled else None,
-            races=[[failure_race.start() for _ in range(arms - 1)] for _ in range(3)],
+            races=[[failure_race.start() for _ in range(arms - 1)] for _ in range(races)],
             weights=definition.weights,
             counts=none,
             all_units=none.copy(),
@@ -200,6 +188,11 @@ class Experiment(msgspec.Struct, eq=False):
     def of_calls(self) -> list[int]:
         """Outcomes that are known at once."""
         return [i for i, o in enumerate(self.definition.outcomes) if not o.needs_label]
+
+    def _races(self, *, of_labels: bool) -> list[tuple[int, Outcome]]:
+        """Races of the definition that need a label, or those that are known at once."""
+        races = enumerate(self.definition.races, GUARDS)
+        return [(race, o) for race, o in races if o.needs_label == of_labels]
 
     def _leave_out(self, reason: str, rows: int) -> None:
         if rows:
@@ -226,6 +219,32 @@ class Experiment(msgspec.Struct, eq=False):
         self.changed_ms = now_ms
         self._begin_phase()
 
+    def change(self, weights: tuple[int, ...], despite: Collection[str], now_ms: int) -> None:
+        """
+        Weights of an event; an arm that was rolled back gets them if it is among `despite`.
+
+        Routers do the same (`client/following.py`). What is in force here must be what they do, or
+        the sample ratio would be a mismatch.
+        """
+        names = [arm.name for arm in self.definition.arms]
+        self.held = []
+        self._divert(weights, [b for b in self._rolled_back() if names[b] not in despite], now_ms)
+
+    def hold(self, arms: Collection[int], now_ms: int) -> None:
+        """Let the control take over from arms that were just rolled back, where that is wanted."""
+        self._divert(self.weights, arms, now_ms)
+
+    def _divert(self, weights: tuple[int, ...], arms: Collection[int], now_ms: int) -> None:
+        if self.definition.on_rollback == "stop":
+            self.held += [b for b in arms if weights[b]]
+            weights = diverted(weights, arms)
+        if weights != self.weights:
+            self.reweigh(weights, now_ms)
+
+    def _rolled_back(self) -> list[int]:
+        arms = enumerate(self.definition.arms)
+        return [b for b, arm in arms if "rollback" in self.told.get(arm.name, {})]
+
     @property
     def log_e_mismatch(self) -> float:
         """Log evidence that units do not arrive as the weights say."""
@@ -245,12 +264,17 @@ class Experiment(msgspec.Struct, eq=False):
         self.counts += new
         self.all_units += new
         calls = calls.at(kept)
-        for values, outcome in zip(calls.values, self.of_calls, strict=True):
+        sequences = len(self.of_calls)
+        for values, outcome in zip(calls.values[:sequences], self.of_calls, strict=True):
             known = np.flatnonzero(~np.isnan(values))
             self.units.add(outcome, row[known], values[known])
         failed = np.flatnonzero(calls.failed)
         phases = np.full(len(failed), self.phase)
         self._fall(FAILURES, row[failed], calls.arm[failed], phases)
+        races = self._races(of_labels=False)
+        for values, (race, of_race) in zip(calls.values[sequences:], races, strict=True):
+            bad = np.flatnonzero(fails(of_race, values))
+            self._fall(race, row[bad], calls.arm[bad], np.full(len(bad), self.phase))
         if self.waiting is not None:
             served = calls.at(np.flatnonzero(~calls.failed))
             self.waiting.add(
@@ -260,10 +284,12 @@ class Experiment(msgspec.Struct, eq=False):
         self.dirty = True
 
     def _countable(self, calls: Calls) -> Bool:
+        w = self.weights
         reasons = (
             ("before_start", calls.time_ms < self.definition.at_ms),
             ("change", calls.now_ms < self.changed_ms + SETTLE_MS),
             ("unknown_arm", calls.arm < 0),
+            ("rolled_back", np.isin(calls.arm, [b for b in self._rolled_back() if not w[b]])),
         )
         counted = np.ones(len(calls.row), bool)
         for reason, out in reasons:
@@ -290,8 +316,8 @@ class Experiment(msgspec.Struct, eq=False):
                     self.races[UNLABELLED_CONTROL][b], ~in_arm, 1 - share
                 )
 
-    def label(self, pairs: Pairs, texts: list[str]) -> None:
-        """Calls that got a label, or another one, in the order in which they did."""
+    def label(self, pairs: Pairs, texts: list[str], now_ms: Int) -> None:
+        """Calls that got a label, or another one, in the order and at the log time of that."""
         if self.waiting is None:
             return
         of, seq = self.waiting.find(pairs.id, pairs.version)
@@ -305,6 +331,11 @@ class Experiment(msgspec.Struct, eq=False):
             before = ring.get(f"x{o}", seq)
             ring.put(f"x{o}", seq, values)
             self._amend(o, outcome, seq[mature], before[mature], values[mature])
+        # a race knows the label that a call has at its maturity, wherever the log was cut
+        timely = now_ms[of] <= ring.get("arrival", seq) + self.definition.maturity_ms
+        for o, (_, of_race) in enumerate(self._races(of_labels=True), len(self.of_labels)):
+            values = of_labels(of_race, pairs.at(timely), texts)
+            ring.put(f"x{o}", seq[timely], values)
 
     def _amend(self, o: int, outcome: int, seq: Int, before: Float, after: Float) -> None:
         """Labels of calls that were judged already, each call once."""
@@ -342,6 +373,9 @@ class Experiment(msgspec.Struct, eq=False):
             known = np.flatnonzero(here & ~np.isnan(found.values[o]))
             counts = self.units.add(outcome, row[known], found.values[o][known])
             self.waiting.calls.put(f"counts{o}", found.seq[known], counts)
+        for o, (race, of_race) in enumerate(self._races(of_labels=True), len(self.of_labels)):
+            bad = np.flatnonzero((row >= 0) & fails(of_race, found.values[o]))
+            self._fall(race, row[bad], found.arm[bad], found.phase[bad])
         if self.definition.maturity_ms:
             out = np.flatnonzero((row >= 0) & ~labelled)
             self._fall(UNLABELLED, row[out], found.arm[out], found.phase[out])

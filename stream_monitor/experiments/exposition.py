@@ -11,18 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from stream_monitor.experiments.definition import TYPES
 from stream_monitor.experiments.experiment import LEFT_OUT, Experiment, percent_of
 from stream_monitor.experiments.judgement import ArmVerdict, fixed_horizon, hours, standing
+from stream_monitor.experiments.registry import Experiments
 from stream_monitor.metrics.samples import Sample
 
 
-def experiment_samples(experiments: Iterable[Experiment], now_ms: int) -> Iterator[Sample]:
+def experiment_samples(experiments: Experiments, now_ms: int) -> Iterator[Sample]:
     """
-    Samples of all experiments that run.
+    Samples of all experiments that run, and of events that were refused.
 
     Parameters
     ----------
-    experiments : iterable of Experiment
+    experiments : Experiments
     now_ms : int
         Log time.
 
@@ -30,6 +32,9 @@ def experiment_samples(experiments: Iterable[Experiment], now_ms: int) -> Iterat
     -----
     As long as a look: about 50 µs an arm and outcome.
     """
+    for kind in TYPES:
+        refused = experiments.state.refused.get(kind, 0)
+        yield Sample("stream_monitor_experiment_events_refused_total", (kind,), refused)
     for experiment in experiments:
         if not experiment.stopped:
             yield from _of_experiment(experiment, now_ms)
@@ -97,7 +102,7 @@ def _interval(labels: tuple[str, ...], contrast: dict[str, Any]) -> Iterator[Sam
 def _ratios(found: ArmVerdict) -> dict[str, float]:
     """Evidence divided by what is needed, by test."""
     of_tests = {
-        "race": [found.evidence["failures"]],
+        "race": [e for e in found.evidence.values() if "first" in e],
         "sample_ratio": [found.evidence["sample_ratio"]],
         "worse": [c["worse"] for c in found.evidence.values() if "worse" in c],
     }

@@ -12,13 +12,14 @@ import math
 from typing import Any, Literal, NamedTuple
 
 from stream_monitor.arrays import Float
-from stream_monitor.experiments.definition import Outcome
 from stream_monitor.experiments.experiment import (
     FAILURES,
+    GUARDS,
     UNLABELLED,
     UNLABELLED_CONTROL,
     Experiment,
 )
+from stream_monitor.experiments.measures import Outcome
 from stream_monitor.stats.confidence_sequences import (
     RARER_MIN,
     UNITS_MIN,
@@ -116,7 +117,7 @@ def _of_arm(experiment: Experiment, b: int, now_ms: int) -> ArmVerdict:
     contrasts = [
         _contrast(experiment, o, b, d.alpha * risk / others) for o in range(len(d.outcomes))
     ]
-    guards = (len(d.outcomes) + 1) * others
+    guards = (len(d.outcomes) + 1 + len(d.races)) * others
     needed = math.log(guards / d.alpha_guard)
     worse = [d.outcomes[0].metric] if contrasts[0].ready and contrasts[0].worse_by > 0 else []
     worse += [
@@ -124,17 +125,16 @@ def _of_arm(experiment: Experiment, b: int, now_ms: int) -> ArmVerdict:
         for outcome, c in zip(d.outcomes[1:], contrasts[1:], strict=True)
         if risk and c.ready and c.log_e_worse > needed - math.log(risk)
     ]
-    race = experiment.races[FAILURES][b - 1]
-    if race.peak > needed:
-        worse.append("failures")
-    evidence: dict[str, Any] = {
-        "failures": {
+    evidence: dict[str, Any] = {}
+    for kind, name in ((FAILURES, "failures"), *enumerate((o.name for o in d.races), GUARDS)):
+        race = experiment.races[kind][b - 1]
+        worse += [name] if race.peak > needed else []
+        evidence[name] = {
             "first": [race.in_control, race.in_arm],
             "share": experiment.shares_at[-1][b - 1],
             "e": _exp(race.peak),
             "needed": guards / d.alpha_guard,
         }
-    }
     evidence |= {o.metric: c.evidence for o, c in zip(d.outcomes, contrasts, strict=True)}
     for outcome, c in zip(d.outcomes[1:], contrasts[1:], strict=True):
         if c.ready and risk:
@@ -197,13 +197,15 @@ def _contrast(experiment: Experiment, o: int, b: int, alpha: float) -> Contrast:
     step = math.log1p(outcome.effect) if outcome.is_log else outcome.effect
     estimate, variance = (float(v) for v in difference(*sums))
     shown = math.expm1 if outcome.is_log else float
+    waits_for = _waits_for(outcome, sums)
     evidence: dict[str, Any] = {"alpha": alpha, "ready": False}
+    evidence |= {"waits_for": waits_for} if waits_for else {}
     if outcome.needs_label:
         evidence["coverage"] = [_share(*experiment.mature[arm].tolist()) for arm in (0, b)]
     if not 0 < variance < math.inf or not alpha:
         return Contrast(False, math.nan, 0.0, -math.inf, -math.inf, step, evidence)
     half = float(half_width(variance, step, alpha))
-    ready = _is_ready(outcome, sums)
+    ready = not waits_for
     interval = _bound(shown, estimate - half), _bound(shown, estimate + half)
     evidence |= {
         "estimate": shown(estimate),
@@ -225,7 +227,7 @@ def fixed_horizon(experiment: Experiment, b: int) -> dict[str, dict[str, Any]]:
     out = {}
     for o, outcome in enumerate(experiment.definition.outcomes):
         control, arm = experiment.units.sums[0, o], experiment.units.sums[b, o]
-        if _is_ready(outcome, (control, arm)):
+        if not _waits_for(outcome, (control, arm)):
             found: dict[str, Any] = welch(control, arm)._asdict()
             found |= _effect("d", cohens_d(control, arm))
             out[outcome.metric] = found | (
@@ -238,13 +240,18 @@ def _effect(name: str, found: EffectSize) -> dict[str, Any]:
     return {name: found.estimate, f"{name}_interval": [found.low, found.high]}
 
 
-def _is_ready(outcome: Outcome, sums: tuple[Float, Float]) -> bool:
-    """Whether so much is known of both arms that the interval is what it says."""
+def _waits_for(outcome: Outcome, sums: tuple[Float, Float]) -> dict[str, list[float]]:
+    """
+    What is missing until so much is known of both arms that the interval is what it says: what the
+    poorer arm has, and what it needs. Empty: it is ready.
+    """
     yes_no = is_yes_no(outcome, *sums)
-    least = units_min(outcome, yes_no=yes_no)
-    return min(float(effective_units(s)) for s in sums) >= least and (
-        not yes_no or min(float(rarer_answers(s)) for s in sums) >= RARER_MIN
-    )
+    units, least = min(float(effective_units(s)) for s in sums), units_min(outcome, yes_no=yes_no)
+    rarer = min(float(rarer_answers(s)) for s in sums)
+    found = {} if units >= least else {"effective_units": [round(units, 1), least]}
+    if yes_no and not rarer >= RARER_MIN:
+        found["rarer_answers"] = [rarer, RARER_MIN]
+    return found
 
 
 def is_yes_no(outcome: Outcome, *sums: Float) -> bool:

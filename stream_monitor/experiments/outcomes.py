@@ -7,37 +7,53 @@ do not depend on the order of rows until they are very great.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.arrays import Bool, Float, Int
-from stream_monitor.events.cells import ABSENT_CELL, class_text
-from stream_monitor.experiments.definition import OF_CALLS, Definition, Outcome
+from stream_monitor.arrays import Bool, Float, Int, are_numbers
+from stream_monitor.events.cells import (
+    ABSENT_CELL,
+    BOOL,
+    TEXT,
+    Cells,
+    class_text,
+    tags,
+)
+from stream_monitor.experiments.definition import Definition
+from stream_monitor.experiments.measures import OF_CALLS, Outcome
+from stream_monitor.experiments.violations import breaks_a_rule
 from stream_monitor.join.rows import Pairs
-from stream_monitor.monitors.performance_kind import numbers_of
+from stream_monitor.monitors.performance_kind import is_number
 from stream_monitor.monitors.rows import Rows, category_of
+from stream_monitor.monitors.version import Version
+from stream_monitor.settings import Feature
 
 QUANTUM, LOG_QUANTUM = 2.0**-20, 2.0**-10
 """A logarithm is rounded to a thousandth, so that sums of squares of 75,000 units are exact."""
+NUMBERS = frozenset(("latency_ms", "score", "prediction"))
+"""Metrics that are a column of every event."""
 LEAST_MS = 1e-3
 """A logarithm needs a value above 0: faster calls count as this."""
 
 
-def of_calls(outcome: Outcome, rows: Rows, failed: Bool) -> Float:
+def of_calls(outcome: Outcome, rows: Rows, failed: Bool, rules: Mapping[str, Feature]) -> Float:
     """
     Values of an outcome that is known when a call is answered.
 
-    `error` is 1 for a failed call and 0 for an answered one. Any other name is a number of the
-    event: `latency_ms`, `score`, `prediction` or a feature; failed calls have none.
+    `error` is 1 for a failed call and 0 for an answered one, `violations` 1 for input that breaks
+    one of the rules of the model. Any other name is a number of the event: `latency_ms`, `score`,
+    `prediction` or a feature. Failed calls have neither of these.
     """
     if outcome.metric == "error":
         return failed.astype(np.float64)
+    if outcome.metric == "violations":
+        return np.where(failed, np.nan, breaks_a_rule(rows, rules))
     name = outcome.metric if outcome.metric in OF_CALLS else feature_column(outcome.metric)
     if name not in rows.columns:
         return np.full(len(failed), np.nan)
-    found = numbers_of(rows.cells[rows.columns.index(name)], rows.texts)
+    found = _numbers(rows.cells[rows.columns.index(name)], rows.texts)
     return _ready(outcome, np.where(failed, np.nan, found))
 
 
@@ -62,18 +78,51 @@ def of_labels(outcome: Outcome, pairs: Pairs, texts: list[str]) -> Float:
     if outcome.is_share:
         right = _is_right(pairs, texts)
         return right if outcome.metric == "accuracy" else 1 - right
-    label = numbers_of(pairs.label, texts)
+    label = _numbers(pairs.label, texts)
     if outcome.metric == "label":
         return _ready(outcome, label)
     if outcome.metric == "brier":
         return _ready(outcome, (pairs.score - label) ** 2)
-    away = np.abs(numbers_of(pairs.outcome, texts) - label)
+    away = np.abs(_numbers(pairs.outcome, texts) - label)
     return _ready(outcome, away if outcome.metric == "absolute_error" else away**2)
 
 
+def fails(outcome: Outcome, values: Float) -> Bool:
+    """Which values are failures in the race of an outcome; a call without a value is none."""
+    if outcome.above is not None:
+        return np.asarray(values > outcome.above)
+    return np.asarray(values == 1 if outcome.below is None else values < outcome.below)
+
+
+def _numbers(cells: Cells, texts: list[str]) -> Float:
+    """
+    Cells as numbers: also numbers in texts, and booleans as 0 and 1; NaN if there is none.
+
+    >>> from stream_monitor.events.cells import TEXT, TRUE_CELL, boxed
+    >>> texts = ["1", "0.5", "False", "no"]
+    >>> _numbers(np.array([2.0, TRUE_CELL, *(boxed(TEXT, i) for i in range(4))]), texts).tolist()
+    [2.0, 1.0, 1.0, 0.5, 0.0, nan]
+    """
+    known = are_numbers(cells)
+    if known.all():
+        return cells
+    out: Float = np.where(known, cells, np.nan)
+    tag = tags(cells)
+    named = np.flatnonzero((tag == TEXT) | (tag == BOOL))
+    different, place = np.unique(cells[named].view(np.uint64), return_inverse=True)
+    names = [class_text(c, texts) or "" for c in different.view(np.float64).tolist()]
+    out[named] = np.array([float(n) if is_number(n) else np.nan for n in names])[place]
+    return out
+
+
 def _ready(outcome: Outcome, values: Float) -> Float:
-    """Values that are capped, turned into logarithms if the scale is `log`, and rounded."""
+    """
+    Values that are capped, turned into logarithms if the scale is `log`, and rounded. Those of a
+    race are not added up, and stay as they are.
+    """
     out = np.where(np.isfinite(values), values, np.nan)
+    if outcome.is_race:
+        return out
     if outcome.cap is not None:
         out = np.minimum(out, outcome.cap)
     quantum = QUANTUM
@@ -108,7 +157,18 @@ def _class_codes(first: Float, other: Float, texts: list[str]) -> tuple[Int, Int
     return found[: len(first)], found[len(first) :]
 
 
-def arms_of(definition: Definition, rows: Rows, version: Int, names: Mapping[int, str]) -> Int:
+def columns_of(definition: Definition) -> set[str] | None:
+    """What `arms_of`, `of_calls` and the unit of a call read; None: every column."""
+    found = {"unit", "variant"}
+    for outcome in (*definition.outcomes, *definition.races):
+        if outcome.metric in NUMBERS or outcome.metric.startswith("features."):
+            found.add(outcome.metric)
+        elif outcome.metric != "error" and not outcome.needs_label:
+            return None
+    return found
+
+
+def arms_of(definition: Definition, rows: Rows, version: Int, versions: Sequence[Version]) -> Int:
     """
     The arm of each row, -1 if it has none.
 
@@ -121,13 +181,15 @@ def arms_of(definition: Definition, rows: Rows, version: Int, names: Mapping[int
     rows : Rows
     version : (n,) int64
         Code of the version of each row.
-    names : mapping of int to str
-        Names of the versions, by code.
+    versions : sequence of Version
+        Versions of the shard, by code.
     """
     by_version = {a.version: i for i, a in enumerate(definition.arms) if a.version is not None}
     by_name = {a.name: i for i, a in enumerate(definition.arms)}
     codes, place = np.unique(version, return_inverse=True)
-    out: Int = np.array([by_version.get(names[c], -1) for c in codes.tolist()], np.int64)[place]
+    out: Int = np.array([by_version.get(versions[c].name, -1) for c in codes.tolist()], np.int64)[
+        place
+    ]
     if "variant" in rows.columns:
         cells: NDArray[np.uint64] = rows.cells[rows.columns.index("variant")].view(np.uint64)
         different, place = np.unique(cells, return_inverse=True)

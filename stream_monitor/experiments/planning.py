@@ -13,8 +13,9 @@ from typing import NamedTuple
 import msgspec
 
 from stream_monitor.errors import InputError
-from stream_monitor.experiments.definition import SLOTS, Definition, Outcome
+from stream_monitor.experiments.definition import SLOTS, Definition
 from stream_monitor.experiments.judgement import risk_of_phase, units_min
+from stream_monitor.experiments.measures import Outcome
 from stream_monitor.experiments.units import OUTCOMES_OF_UNIT_MAX
 from stream_monitor.stats.confidence_sequences import RARER_MIN
 from stream_monitor.stats.sample_size import Plan, design_effect, plan, variances_of_shares

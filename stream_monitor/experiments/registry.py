@@ -3,21 +3,20 @@ All experiments of a shard: which rows each gets, and which verdicts are written
 
 Rule of the file: a verdict on an arm is written once in a phase, with an id that is the hash of
 experiment, arm, phase and verdict. `rollback` and `mismatch` stay once they are said. A definition
-that cannot work is refused and counted, because a fold cannot stop.
+that cannot work is refused, counted and told, because a fold cannot stop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
-import numpy as np
 
+from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.errors import InputError
-from stream_monitor.experiments.alarms import alarm_of
-from stream_monitor.experiments.calls import Record, calls_of, models_of, pairs_of, stretches
+from stream_monitor.experiments.alarms import alarm_of, judged, unjudged
+from stream_monitor.experiments.calls import calls_of
 from stream_monitor.experiments.definition import (
     CHANGED,
     PHASES_MAX,
@@ -28,13 +27,20 @@ from stream_monitor.experiments.definition import (
     definition_of,
     shares_of,
 )
-from stream_monitor.experiments.experiment import Calls, Experiment
-from stream_monitor.experiments.judgement import FINAL, ArmVerdict, fixed_horizon, hours, look
-from stream_monitor.join.rows import Pairs
-from stream_monitor.times import rfc3339
-from stream_monitor.verdicts import Out
+from stream_monitor.experiments.experiment import Experiment
+from stream_monitor.experiments.inbox import Inbox, Record, stretches
+from stream_monitor.experiments.judgement import FINAL, ArmVerdict, look, standing
+from stream_monitor.experiments.outcomes import columns_of
+from stream_monitor.experiments.telling import (
+    progress_age,
+    progress_event,
+    refused_event,
+    verdict_event,
+)
+from stream_monitor.verdicts import Out, Verdict
 
-SCHEMA = 1
+UNJUDGED_MAX = 64
+"""Refused starts that are remembered; beyond them the oldest are forgotten."""
 OF_MODEL_MAX, OF_SHARD_MAX, UNITS_MAX = 4, 16, 200_000
 FULL_ROWS = 2_000
 """Rows of an experiment that are taken in at once."""
@@ -46,23 +52,8 @@ class ExperimentsState(msgspec.Struct):
     of_model: dict[str, dict[str, Experiment]] = {}
     refused: dict[str, int] = {}
     """Events that could not be used, by their type."""
-
-
-class Inbox:
-    """
-    Rows that wait to be taken in together, because a pass over few rows costs as much as one over
-    a thousand; it is empty at every tick, event and snapshot.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[Calls] = []
-        self.pairs: list[Pairs] = []
-        self.texts: list[str] = []
-
-    @property
-    def rows(self) -> int:
-        """How many wait."""
-        return sum(len(c.row) for c in self.calls) + sum(len(p.row) for p in self.pairs)
+    unjudged: dict[str, dict[str, Verdict]] = {}
+    """By model and name: the alert on an experiment whose start was refused, until its stop."""
 
 
 class Experiments:
@@ -80,7 +71,7 @@ class Experiments:
     def __init__(self, calls_max: int, keep_ms: Callable[[str], int]) -> None:
         self.calls_max, self.keep_ms = calls_max, keep_ms
         self.state = ExperimentsState()
-        self._inbox: dict[tuple[str, str], Inbox] = {}
+        self._inbox: Inbox | None = None
 
     def __iter__(self) -> Iterator[Experiment]:
         return (e for of_name in self.state.of_model.values() for e in of_name.values())
@@ -91,8 +82,8 @@ class Experiments:
 
     # ---- events
 
-    def take_event(self, text: str, now_ms: int) -> None:
-        """An event of `lifecycle`, at its place in the log."""
+    def take_event(self, text: str, now_ms: int) -> list[Out]:
+        """An event of `lifecycle`, at its place in the log; returns what is told of it."""
         event: dict[str, Any] = msgspec.json.decode(text)
         kind = event.get("type")
         try:
@@ -102,46 +93,94 @@ class Experiments:
                 self._change(event, now_ms)
             elif kind == STOPPED:
                 self._stop(event)
-        except InputError:
+        except InputError as e:
             refused = self.state.refused
             refused[str(kind)] = refused.get(str(kind), 0) + 1
+            if kind == STARTED:
+                self._leave_unjudged(event, str(e), now_ms)
+            return [refused_event(event, str(e), now_ms)]
+        return []
 
     def _start(self, event: Mapping[str, Any], now_ms: int) -> None:
         definition = definition_of(event)
         check_maturity(definition, self.keep_ms(definition.model))
         of_name = self.state.of_model.setdefault(definition.model, {})
-        if definition.name in of_name:  # said again: it goes on
-            return
+        found = of_name.get(definition.name)
+        if found is not None:
+            if found.stopped and found.definition != definition:
+                raise InputError(
+                    f"experiment {definition.name!r} was stopped, and a name is used once; start "
+                    "it with another name"
+                )
+            return  # said again: it goes on
         for name in [n for n, e in of_name.items() if e.stopped]:
             if len(of_name) >= OF_MODEL_MAX:
                 del of_name[name]
         running = sum(not e.stopped for e in self)
-        if len(of_name) >= OF_MODEL_MAX or running >= OF_SHARD_MAX:
-            raise InputError(f"there are {running} experiments already")
+        if len(of_name) >= OF_MODEL_MAX:
+            raise InputError(
+                f"model {definition.model!r} has {len(of_name)} running experiments "
+                f"({', '.join(of_name)}), and no model may have more; stop one, and start this one "
+                "with another name"
+            )
+        if running >= OF_SHARD_MAX:
+            raise InputError(
+                f"{running} experiments run in this partition of observations, and no partition "
+                "may have more; stop one, and start this one with another name"
+            )
         of_name[definition.name] = Experiment.begun(definition, now_ms, UNITS_MAX, self.calls_max)
+        self._judge_again(definition.model, definition.name)
 
     def _change(self, event: Mapping[str, Any], now_ms: int) -> None:
         changed = changed_of(event)
         found = self.state.of_model.get(changed.model, {}).get(changed.name)
-        if found is None or found.stopped or found.phase >= PHASES_MAX:
-            raise InputError("there is no such experiment that can be changed")
+        if found is None:
+            raise InputError(_unknown(changed.name))
+        if found.stopped:
+            raise InputError(f"experiment {changed.name!r} was stopped and cannot be changed")
+        if found.phase >= PHASES_MAX:
+            raise InputError(
+                f"experiment {changed.name!r} has {PHASES_MAX} phases already; stop it and start "
+                "another one"
+            )
         weights = shares_of(changed.weights, [arm.name for arm in found.definition.arms])
-        if weights != found.weights:
-            found.reweigh(weights, now_ms)
+        found.change(weights, changed.despite, now_ms)
 
     def _stop(self, event: Mapping[str, Any]) -> None:
-        found = self.state.of_model.get(str(event.get("model")), {}).get(
-            str(event.get("experiment"))
+        model, name = str(event.get("model")), str(event.get("experiment"))
+        found = self.state.of_model.get(model, {}).get(name)
+        known = self._judge_again(model, name)
+        if found is None and not known:
+            raise InputError(_unknown(name))
+        if found is not None:
+            found.stopped = True
+
+    def _leave_unjudged(self, event: Mapping[str, Any], reason: str, now_ms: int) -> None:
+        model, name = event["model"], event.get("experiment")
+        running = isinstance(name, str) and any(
+            e.definition.name == name for e in self.running(model)
         )
-        if found is None:
-            raise InputError("there is no such experiment")
-        found.stopped = True
+        if not isinstance(name, str) or not name or running:
+            return
+        kept = self.state.unjudged
+        kept.setdefault(model, {})[name] = unjudged(model, name, reason, now_ms)
+        if sum(map(len, kept.values())) > UNJUDGED_MAX:
+            oldest = next(iter(kept))
+            self._judge_again(oldest, next(iter(kept[oldest])))
+
+    def _judge_again(self, model: str, name: str) -> bool:
+        """Nothing is unjudged under this name any more; whether there was something."""
+        of_name = self.state.unjudged.get(model, {})
+        known = of_name.pop(name, None) is not None
+        if known and not of_name:
+            del self.state.unjudged[model]
+        return known
 
     # ---- rows
 
-    def fold(self, record: Record, events: list[tuple[int, str]]) -> None:
+    def fold(self, record: Record, events: list[tuple[int, str]]) -> list[Out]:
         """
-        Take the rows of a record.
+        Take the rows of a record; returns what is told of its events.
 
         Parameters
         ----------
@@ -149,41 +188,43 @@ class Experiments:
         events : list of (place in the record, JSON)
             Events of experiments, ascending; each counts from its place on.
         """
-        models = models_of(record)
+        out: list[Out] = []
         for start, end, event in stretches(events):
-            for model in models:
-                for experiment in self.running(model):
-                    inbox = self._inbox.setdefault((model, experiment.definition.name), Inbox())
-                    calls = calls_of(experiment.definition, record, start, end)
-                    inbox.calls += [] if calls is None else [calls]
-                    inbox.pairs += pairs_of(experiment.definition, record, start, end)
-                    inbox.texts = record.texts
-                    if inbox.rows >= FULL_ROWS:
-                        self._empty(experiment)
+            if self._inbox is None:
+                self._inbox = self._opened()
+            self._inbox.take(record, start, end)
+            if self._inbox.rows >= FULL_ROWS * len(self._inbox.models):
+                self.settle()
             if event is not None:
                 self.settle()
-                self.take_event(event, int(record.now_ms[end]))
+                self._inbox = None
+                out += self.take_event(event, int(record.now_ms[end]))
+        return out
+
+    def _opened(self) -> Inbox:
+        """An inbox for the experiments that run."""
+        running = [e for e in self if not e.stopped]
+        columns = [columns_of(e.definition) for e in running]
+        known = [c for c in columns if c is not None]
+        return Inbox(
+            list(dict.fromkeys(e.definition.model for e in running)),
+            set().union(*known) if len(known) == len(columns) else None,
+        )
 
     def settle(self) -> None:
-        """Take in what waits in the inboxes."""
-        for experiment in self:
-            self._empty(experiment)
-
-    def _empty(self, experiment: Experiment) -> None:
-        key = experiment.definition.model, experiment.definition.name
-        inbox = self._inbox.pop(key, None)
-        if inbox is None:
+        """Take in what waits in the inbox."""
+        if self._inbox is None:
             return
-        if inbox.calls:
-            experiment.add(Calls.joined(inbox.calls))
-        if inbox.pairs:
-            together = Pairs(*(np.concatenate(c) for c in zip(*inbox.pairs, strict=True)))
-            once = len(np.unique(together.id)) == len(together.id)
-            for pairs in [together] if once else inbox.pairs:
-                experiment.label(pairs, inbox.texts)
+        versions, texts = self._inbox.versions, self._inbox.texts
+        for model, waiting in self._inbox.drained().items():
+            for experiment in self.running(model):
+                if waiting.calls:
+                    experiment.add(calls_of(experiment.definition, waiting.calls, versions))
+                for labels in waiting.labels:
+                    experiment.label(labels.pairs, texts, labels.now_ms)
 
     def tick(self, now_ms: int, log_position: int) -> list[Out]:
-        """Judge the experiments that are due; returns new verdicts."""
+        """Judge the experiments that are due; returns new verdicts, and numbers between them."""
         out = []
         self.settle()
         for experiment in self:
@@ -195,11 +236,28 @@ class Experiments:
                 experiment.looked_ms < experiment.started_ms + limit <= now_ms
                 for limit in (d.least_ms, d.longest_ms)
             )
+            back: list[int] = []
             if experiment.dirty or aged:
                 experiment.dirty, experiment.looked_ms = False, now_ms
                 for found in look(experiment, now_ms):
-                    out += self._tell(experiment, found, now_ms, log_position)
+                    told = self._tell(experiment, found, now_ms, log_position)
+                    out += told
+                    back += [found.number] if told and found.verdict == "rollback" else []
+            out += self._progress(experiment, now_ms, log_position)
+            experiment.hold(back, now_ms)  # which may begin a phase
         return out
+
+    def _progress(self, experiment: Experiment, now_ms: int, log_position: int) -> list[Out]:
+        """The numbers of all arms, if they are due."""
+        age_ms = progress_age(now_ms - experiment.started_ms, experiment.definition.longest_ms)
+        if age_ms <= experiment.progress_ms:
+            return []
+        experiment.progress_ms = age_ms
+        return [
+            progress_event(experiment, found, now_ms, log_position)
+            for found in standing(experiment, now_ms)
+            if experiment.weights[found.number]  # without traffic there is nothing new
+        ]
 
     def _tell(
         self, experiment: Experiment, found: ArmVerdict, now_ms: int, log_position: int
@@ -213,6 +271,10 @@ class Experiments:
             experiment.alarms[found.arm] = alarm_of(experiment, found, now_ms)
         return [verdict_event(experiment, found, now_ms, log_position)]
 
+    def judged(self, alerts: Alerts, now_ms: int) -> Iterator[Verdict]:
+        """Verdicts of all alerts on experiments, and the ends of those that nothing judges."""
+        yield from judged(self, self.state.unjudged, alerts, now_ms)
+
     def close(self, now_ms: int, log_position: int) -> list[Out]:
         """The end of the input: where no verdict was told, how it stands."""
         return [
@@ -223,39 +285,5 @@ class Experiments:
         ]
 
 
-def verdict_id(name: str, arm: str, phase: int, verdict: str) -> str:
-    """
-    The id of a verdict, the same wherever and whenever the log is folded.
-
-    >>> verdict_id("fraud-17", "b", 2, "rollback")
-    '700436f45c95fd21dde62bb1959e8126'
-    """
-    key = "\x00".join((name, arm, str(phase), verdict))
-    return blake2b(key.encode(), digest_size=16).hexdigest()
-
-
-def verdict_event(experiment: Experiment, found: ArmVerdict, now_ms: int, log_position: int) -> Out:
-    """The `experiment_verdict` event of an arm."""
-    d = experiment.definition
-    names = [arm.name for arm in d.arms]
-    units = dict(zip(names, experiment.all_units.tolist(), strict=True))
-    event = {
-        "schema": SCHEMA,
-        "type": "experiment_verdict",
-        "model": d.model,
-        "at": rfc3339(now_ms),
-        "experiment": d.name,
-        "id": verdict_id(d.name, found.arm, experiment.phase, found.verdict),
-        "arm": found.arm,
-        "phase": experiment.phase,
-        "verdict": found.verdict,
-        "because": found.because,
-        "log_position": log_position,
-        "hours": round(hours(experiment, now_ms), 3),
-        "units": units,
-        "unit": d.unit,
-        "left_out": {reason: n for reason, n in experiment.left_out.items() if n},
-        "evidence": found.evidence,
-        "fixed_horizon": fixed_horizon(experiment, found.number),
-    }
-    return Out("lifecycle", d.model.encode(), msgspec.json.encode(event))
+def _unknown(name: str) -> str:
+    return f"there is no experiment {name!r}: its start is missing, or was refused"

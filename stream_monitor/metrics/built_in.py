@@ -238,6 +238,13 @@ OF_THE_PROCESS: tuple[Metric, ...] = (
         "Monitors that were switched off for a model because they raised an exception.",
         "monitor",
     ),
+    _process(
+        "experiment_events_refused_total",
+        "counter",
+        "Events of experiments that cannot be used, by type; `experiment_refused` on lifecycle "
+        "says why.",
+        "type",
+    ),
     _process("alert_events_total", "counter", "Alert events that were written.", "status"),
     _process(
         "lost_records",

@@ -49,7 +49,7 @@ LABELS = {
     ),
     "reason": (
         "Why a record could not be used: see the dead letters. Of an experiment: `unknown_arm` "
-        "`two_arms` `before_start` `change` `no_unit` `evicted`."
+        "`two_arms` `before_start` `change` `rolled_back` `no_unit` `evicted`."
     ),
     "experiment": "Name of the experiment.",
     "arm": "Name of the arm; the control has no interval and no verdict.",
@@ -58,6 +58,7 @@ LABELS = {
         "`race` of first failures, `sample_ratio`, or `worse`: the guard with the most evidence."
     ),
     "verdict": "`continue` `promote` `rollback` `mismatch` `inconclusive`.",
+    "type": "`experiment_started`, `experiment_changed` or `experiment_stopped`.",
     "limit": (
         "Name of the limit under `limits`, or `alerts`: new alerts that were refused, because "
         "20,000 are known in their partition of observations."

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from stream_monitor.experiments.definition import Definition
 from stream_monitor.experiments.words import LEFT_OUT
 from stream_monitor.offline.outcome import MOST, Note
@@ -23,7 +25,7 @@ WAYS_OUT = {
 
 
 def experiment_notes(
-    definitions: Iterable[Definition], summary: Mapping[str, Any]
+    definitions: Iterable[Definition], summary: Mapping[str, Any], refused: Iterable[bytes]
 ) -> Iterator[Note]:
     """
     Sentences on the experiments of a finished replay.
@@ -33,21 +35,28 @@ def experiment_notes(
     definitions : iterable of Definition
     summary : mapping
         The content of `summary.json`.
+    refused : iterable of bytes
+        Events of the file that the fold refused (`experiment_refused`).
     """
-    for d in definitions:
-        e = summary.get("experiments", {}).get(d.model, {}).get(d.name)
-        yield from _begun(d, e, summary["models"])
-
-
-def _begun(d: Definition, e: Mapping[str, Any] | None, models: Mapping[str, Any]) -> Iterator[Note]:
-    name = f"experiment {d.name}"
-    if e is None:
+    events = [msgspec.json.decode(value) for value in refused]
+    for event in events:
+        kind = event["refused"].removeprefix("experiment_")
         yield Note(
-            f"{name} was not begun: its `maturity` is longer than labels.max_delay of {d.model}, "
-            "or there are too many experiments",
+            f"experiment {event.get('experiment', '')}: event {kind} refused: {event['reason']}",
             fails=True,
         )
-        return
+    for d in definitions:
+        e = summary.get("experiments", {}).get(d.model, {}).get(d.name)
+        if e is not None:
+            yield from _begun(d, e, summary["models"])
+        elif not any(event.get("experiment") == d.name for event in events):
+            yield Note(
+                f"experiment {d.name} was not begun: no row is as late as its `at`", fails=True
+            )
+
+
+def _begun(d: Definition, e: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[Note]:
+    name = f"experiment {d.name}"
     if not e["rows"]:
         others = ", ".join(map(repr, list(models)[:3])) or "none"
         yield Note(

@@ -18,7 +18,6 @@ from stream_monitor.offline.markup import number, table
 from stream_monitor.offline.replay import Course
 
 COLOURS = {"rollback": "critical", "mismatch": "warning", "promote": "ok"}
-NO_METRICS = ("failures", "sample_ratio")
 
 
 def experiments(found: Mapping[str, Any], courses: Sequence[Course]) -> Iterator[str]:
@@ -49,7 +48,7 @@ def _arm(e: Mapping[str, Any], arm: str, a: Mapping[str, Any], points: Sequence[
     reasons = [f"{b} ({MEANINGS[b]})" if b in MEANINGS else b for b in a["because"]]
     because = f" because of {escape(', '.join(reasons))}" if reasons else ""
     colour = COLOURS.get(a["verdict"], "dim")
-    metrics = [name for name in a["evidence"] if name not in NO_METRICS]
+    metrics = [name for name, found in a["evidence"].items() if "ready" in found]
     parts = [
         f'<h3>{escape(arm)}: <span class="{colour}">{escape(a["verdict"])}</span>{because}</h3>'
     ]
@@ -81,12 +80,13 @@ def _intervals(evidence: Mapping[str, Any], metrics: Sequence[str]) -> str:
 
 
 def _tests(arm: str, evidence: Mapping[str, Any]) -> str:
-    race, ratio = evidence["failures"], evidence["sample_ratio"]
-    return (
-        f"<p>First failures of units: {race['first'][1]:,} of {sum(race['first']):,} in "
-        f"{escape(arm)}, expected {100 * race['share']:.3g} % ({_of(race)}). Sample ratio: "
-        f"{_of(ratio)}.</p>"
+    races = "".join(
+        f"First {escape(name)} of units: {race['first'][1]:,} of {sum(race['first']):,} in "
+        f"{escape(arm)}, expected {100 * race['share']:.3g} % ({_of(race)}). "
+        for name, race in evidence.items()
+        if "first" in race
     )
+    return f"<p>{races}Sample ratio: {_of(evidence['sample_ratio'])}.</p>"
 
 
 def _of(found: Mapping[str, float]) -> str:

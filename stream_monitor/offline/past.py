@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from stream_monitor.errors import UNREADABLE, InputError
-from stream_monitor.experiments.definition import Outcome
 from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.experiments.judgement import is_yes_no
+from stream_monitor.experiments.measures import Outcome
 from stream_monitor.experiments.planning import Base
 from stream_monitor.experiments.units import KEY_BITS
 from stream_monitor.inputs.options import did_you_mean

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from stream_monitor.evaluate import TICK_MS, Shard
 from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.experiments.judgement import hours, standing
+from stream_monitor.experiments.telling import VERDICT
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.monitors.performance_verdicts import MIN_LABELS, newest_rows
 from stream_monitor.offline.outcome import Refused, reasons, refused_by_model
@@ -341,7 +342,12 @@ class Replay:
 
     def verdicts(self) -> list[bytes]:
         """Verdicts on experiments so far, in order (`experiment_verdict` events)."""
-        return [o.value for o in self.out if o.topic == "lifecycle"]
+        return self.told(VERDICT)
+
+    def told(self, *kinds: str) -> list[bytes]:
+        """Events of these types that the worker would write to `lifecycle`, in order."""
+        values = [o.value for o in self.out if o.topic == "lifecycle"]
+        return [v for v in values if msgspec.json.decode(v)["type"] in kinds]
 
     def summary(self) -> dict[str, Any]:
         """The content of `summary.json`."""

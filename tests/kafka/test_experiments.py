@@ -94,7 +94,8 @@ def folded(site: Site) -> tuple[Experiment, list[dict[str, Any]]]:
         shard.fold(value(m), m.timestamp()[1])
     shard.fold(tick(shard.log_time_ms + 1_000))  # rows are taken in at ticks
     told = [json.loads(o.value) for o in shard.outbox if o.topic == "lifecycle"]
-    return shard.experiments.state.of_model["m"]["x-1"], told
+    verdicts = [e for e in told if e["type"] == "experiment_verdict"]
+    return shard.experiments.state.of_model["m"]["x-1"], verdicts
 
 
 def calls_read(site: Site, n: int) -> None:

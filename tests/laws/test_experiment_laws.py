@@ -140,8 +140,13 @@ def the_experiment(shard: Shard) -> Experiment:
     return shard.experiments.state.of_model["m"]["x-1"]
 
 
+def told(shard: Shard, kind: str) -> list[dict[str, Any]]:
+    events = [json.loads(o.value) for o in shard.outbox if o.topic == "lifecycle"]
+    return [e for e in events if e["type"] == f"experiment_{kind}"]
+
+
 def verdicts(shard: Shard) -> list[dict[str, Any]]:
-    return [json.loads(o.value) for o in shard.outbox if o.topic == "lifecycle"]
+    return told(shard, "verdict")
 
 
 def by_hand(events: list[Event], end_ms: int) -> dict[tuple[str, str], Any]:
@@ -257,3 +262,54 @@ def test_an_arm_that_fails_more_is_rolled_back_and_one_that_takes_all_units_is_a
     uneven = story(6, units=3_000, n=6_000, share=0.6)
     shard = folded(Shard(0, CoreSettings(), confirm_ms=0), records(uneven, [50] * 1_000))
     assert "mismatch" in [v["verdict"] for v in verdicts(shard)]
+
+
+AGES_H = [1, 2, 4, 8, 16, 24, 48, 72]
+
+
+def test_numbers_are_told_at_ages_that_double_and_then_each_day() -> None:
+    """Of four days; the experiment lasts three, and nothing is told after it but verdicts."""
+    started = {**STARTED, "duration": ["2d", "3d"]}
+    events = [("lifecycle", {**started, "timestamp": START_MS}), *calls(3, 400, 100)]
+    shard = folded(Shard(0, CoreSettings(), confirm_ms=0), records(events, [50] * 100))
+    for minute in range(10, 4 * 24 * 60, 10):
+        shard.fold(tick(START_MS + minute * 60_000))
+    found = told(shard, "progress")
+    ended = [v for v in verdicts(shard) if v["verdict"] == "inconclusive"]
+    assert [v["hours"] for v in ended] == [72]
+    assert [e["hours"] for e in found] == AGES_H
+    assert len({e["id"] for e in found}) == len(found)
+    evidence = found[0]["evidence"]["accuracy"]
+    assert evidence["waits_for"]["effective_units"][1] == 200
+    assert evidence["waits_for"]["effective_units"][0] < 100
+    assert [e["verdict"] for e in found] == ["continue"] * 7 + ["inconclusive"]
+
+
+def test_after_a_silence_numbers_are_told_once() -> None:
+    events = [("lifecycle", {**STARTED, "timestamp": START_MS}), *calls(3, 100, 50)]
+    shard = folded(Shard(0, CoreSettings(), confirm_ms=0), records(events, [50] * 100))
+    shard.fold(tick(START_MS + 5 * 86_400_000))
+    assert [e["hours"] for e in told(shard, "progress")] == [120]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_numbers_have_the_same_ids_however_the_log_was_cut_and_after_restarts(seed: int) -> None:
+    calls_end_ms = START_MS + 4_000_000  # later, labels are so rare that a record lasts hours
+    events = [e for e in story(seed, n=4_000, units=400) if e[1]["timestamp"] < calls_end_ms]
+    found = []
+    for size in (9, 200):
+        shard = Shard(0, CoreSettings(), confirm_ms=0)
+        outs: list[dict[str, Any]] = []
+        for number, (record, arrivals) in enumerate(records(events, [size] * 10_000)):
+            shard.fold(record, arrivals=arrivals)
+            if number % 50 == seed:
+                outs += told(shard, "progress")
+                shard.outbox = []
+                parts = shard.snapshot()
+                shard = Shard.restore(0, CoreSettings(), {k: v for k, v in parts.items() if v})
+                shard.log_time.confirm_ms = 0
+        shard.fold(tick(START_MS + 2 * 3_600_000))
+        outs += told(shard, "progress")
+        found.append([(e["id"], e["arm"], e["phase"]) for e in outs])
+    assert found[0] == found[1]
+    assert [phase for _, _, phase in found[0]] == [2, 2]

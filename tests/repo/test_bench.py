@@ -70,7 +70,7 @@ def test_detector_benchmarks_run() -> None:
 def test_the_harness_of_experiments_sees_a_wrong_analysis() -> None:
     """An analysis by event tells equal arms apart; that by unit does not, on the same rows."""
     lines = bench("experiments.py", "--table", "aa", "--runs", "12", "--row", "Pareto activity in")
-    name, ours, by_event, peeking = (
+    name, ours, by_event, peeking, _ = (
         c.strip() for c in lines.splitlines()[-1].strip("|").split("|")
     )
     assert name == "Pareto activity in bursts"
@@ -85,7 +85,13 @@ def test_the_harness_of_experiments_sees_a_wrong_analysis() -> None:
         ("burn-in", "yes/no 90 %, 50%"),
         ("power", "90→85"),
         ("canary", "2.0%, 5%"),
+        ("canary", "ramp"),
         ("sample-ratio", "55%"),
+        ("small-arm", "log, 5%"),
+        ("labels", "sooner"),
+        ("whole", "no delay"),
+        ("rollbacks", "are units"),
+        ("peeking", "every day"),
     ],
 )
 def test_tables_of_experiments_are_printed(table: str, row: str) -> None:
@@ -106,6 +112,30 @@ def test_the_fold_of_the_worker_says_what_a_plain_one_says(table: str, row: str)
     ]
     assert told[0].splitlines()[3:] == told[1].splitlines()[3:]
     assert len(told[0].splitlines()) == 6
+
+
+def test_bounds_of_experiments_are_missed_by_a_wrong_analysis() -> None:
+    """The command says so, with the row and its bound; the right analysis keeps the same bound."""
+    table = ("--table", "aa", "--runs", "8", "--row", "Pareto activity in", "--check")
+    done = subprocess.run(
+        [sys.executable, str(BENCH / "experiments.py"), *table, "--fold", "by-event"],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].endswith("≤ 1 of 8: MISSED; a wrong one more: holds |")
+    assert "missed: Pareto activity in bursts: ≤ 1 of 8" in done.stderr
+    right = bench("experiments.py", *table, "--fold", "worker")
+    assert right.endswith("≤ 1 of 8: holds; a wrong one more: holds |\n")
+
+
+def test_columns_and_the_way_through_a_log_tell_the_same_verdicts() -> None:
+    lines = bench("experiments.py", "--table", "path", "--runs", "1", "--check").splitlines()
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines[5:]]
+    assert [row[3] for row in rows] == ["1 of 1"] * 6
+    assert sum(int(row[2]) for row in rows) >= 2, "there are verdicts to compare"
 
 
 def test_the_router_is_timed_and_compared_with_the_remainder() -> None:

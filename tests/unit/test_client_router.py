@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import shutil
 import subprocess
 from decimal import Decimal
+from enum import Enum, IntEnum
 from pathlib import Path
 from uuid import UUID
 
@@ -126,6 +128,11 @@ class TestFromEvent:
             (10_000, "control")
         ]
 
+    def test_an_arm_may_be_its_name_alone(self):
+        """As in the event that the worker reads."""
+        router = Router.from_event({**STARTED, "arms": ["control", {"name": "b", "version": "4"}]})
+        assert router.arms == {"control": None, "b": "4"}
+
     def test_a_change_goes_on_from_the_table_before(self):
         before = Router.from_event(STARTED)
         after = Router.from_event(CHANGED, before)
@@ -151,7 +158,8 @@ class TestFromEvent:
             ({"phase": True}, "phase"),
             ({"arms": None}, "arms"),
             ({"arms": [{"name": "control"}]}, "arms"),
-            ({"arms": ["control", "b"]}, r"arms\[0\].name"),
+            ({"arms": [17, "b"]}, r"arms\[0\].name"),
+            ({"arms": ["control", ""]}, r"arms\[1\].name"),
             ({"arms": [{"name": "b"}, {"name": "b"}]}, r"arms\[1\].name"),
             ({"arms": [{"name": "control", "version": 3}, {"name": "b"}]}, r"arms\[0\].version"),
             ({"ranges": []}, "ranges"),
@@ -203,7 +211,41 @@ class TestKeys:
         assert self.router.fields("a\ud800")["unit"] == "a\ufffd"
         assert self.router.fields("\ud83d\ude00")["unit"] == "\U0001f600"
 
-    @pytest.mark.parametrize("key", [None, True, 1.5, ["user"], {"id": 1}])
+    def test_members_of_enumerations_are_their_values(self):
+        class Text(str, Enum):  # noqa: UP042, StrEnum has another text
+            USER = "user-17"
+
+        class Number(IntEnum):
+            USER = 17
+
+        assert self.router.fields(Text.USER) == self.router.fields("user-17")
+        assert self.router.fields(Number.USER) == self.router.fields(17)
+
+    @pytest.mark.parametrize(
+        "key", ["", "x" * 1_000_000, b"\xff" * 1_000_000, 10**4_000, -(2**200)]
+    )
+    def test_of_any_length(self, key):
+        fields = self.router.fields(key)
+        assert self.router(key) == self.router(fields["unit"]) == fields["variant"]
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            None,
+            True,
+            np.True_,
+            1.5,
+            math.nan,
+            np.float64(17),
+            Decimal(17),
+            ["user"],
+            ("user", 17),
+            {"id": 1},
+            bytearray(b"user"),
+            np.array([1, 2]),
+            object(),
+        ],
+    )
     def test_what_is_no_key_is_a_type_error(self, key):
         with pytest.raises(TypeError, match=r"^key: expected text, a whole number"):
             self.router(key)

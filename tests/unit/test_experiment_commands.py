@@ -24,7 +24,7 @@ from stream_monitor.kafka.records import read_compacted, write
 from stream_monitor.settings import CoreSettings, KafkaSettings, Settings
 from tests.unit.test_topics_schema import SCHEMAS, accepts
 
-AT = "2026-11-02T09:00:00.000Z"
+AT, NOW_MS = "2026-11-02T09:00:00.000Z", 1_793_797_200_000
 WANTED: dict[str, Any] = {
     "model": "fraud",
     "experiment": "x-1",
@@ -188,15 +188,15 @@ def verdict(at: str, verdict: str, low: float | None, high: float | None, **more
 def test_status_draws_every_verdict_with_its_time_and_warns_of_one_planned_look():
     board, _ = begun()
     known = board.found("x-1", None)
-    assert "no verdict yet" in "\n".join(drawing(known))
+    assert "no numbers yet" in "\n".join(drawing(known, NOW_MS))
     board.take(verdict("2026-11-03T10:00:00.5Z", "promote", -0.041, 0.001))
     board.take(verdict("2026-11-03T10:00:00.5Z", "promote", -0.041, 0.001))
     board.take(verdict("2026-11-04T10:00:00Z", "rollback", -0.03, None, phase=2, evil="\x1b[2J"))
-    lines = drawing(known)
+    lines = drawing(known, NOW_MS)
     text = "\n".join(lines)
     assert "x-1  fraud  control 99 · b 1 %  phase 1" in lines[0]
     assert "b: rollback because of failures (calls fail more often)" in text
-    assert "as of 2026-11-04 10:00:00Z, phase 2; units control 41,210 · b 1,655" in text
+    assert "as of 2026-11-04 10:00:00Z (3 h ago), phase 2; units control 41,210 · b 1,655" in text
     assert "failures 41 of 432 in b, expected 5 % BROKEN (over 400)" in text
     drawn = [line for line in lines if "●" in line]
     assert len(drawn) == 2, "the same verdict twice is one"
@@ -222,7 +222,7 @@ def test_status_survives_what_others_wrote(number):
             fixed_horizon={"accuracy": {"t": number, "p": number, "d": number, "d_interval": 1}},
         )
     )
-    assert drawing(board.found("x-1", None))
+    assert drawing(board.found("x-1", None), NOW_MS)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ GOOD: dict[str, Any] = {
 }
 
 
+def guard(**keys: Any) -> dict[str, Any]:
+    return {"guards": [keys]}
+
+
 def test_a_good_event_is_read_whole() -> None:
     found = definition_of(GOOD)
     assert found.weights == (9_950, 50)
@@ -36,6 +41,21 @@ def test_a_good_event_is_read_whole() -> None:
         ("latency_ms", -1, True, False),
     ]
     assert (found.maturity_ms, found.least_ms, found.steps) == (36_000_000, 172_800_000, 4)
+
+
+def test_a_metric_may_have_a_sequence_and_races_with_names_of_their_own() -> None:
+    guards = [
+        {"metric": "latency_ms", "effect": 0.05},
+        {"metric": "latency_ms", "above": 250},
+        {"metric": "latency_ms", "above": 1000.5},
+        {"metric": "violations", "effect": 0.01},
+        {"metric": "violations", "race": True},
+    ]
+    found = definition_of({**GOOD, "guards": guards})
+    assert [o.name for o in found.outcomes] == ["accuracy", "latency_ms", "violations"]
+    names = ["latency_ms above 250", "latency_ms above 1000.5", "violations race"]
+    assert [o.name for o in found.races] == names
+    assert not any(o.is_log for o in found.races)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +83,21 @@ def test_a_good_event_is_read_whole() -> None:
         ({"experiment": ""}, "`experiment` must have 1 to 128 characters"),
         ({"primary": None}, "Expected `object`"),
         ({"type": "stage"}, "`type` must be experiment_started"),
+        (guard(metric="latency_ms"), "`effect` of latency_ms must be greater than 0, not 0"),
+        (guard(metric="latency_ms", above=250, effect=0.1), "`above` and `effect` (0.1)"),
+        (guard(metric="latency_ms", above=250, scale="log"), "has no `scale`; leave it out"),
+        (guard(metric="score", above=0.9, below=0.1), "has `above` and `below`: one race has one"),
+        (guard(metric="latency_ms", above=float("nan")), "`above` of latency_ms must be a number"),
+        (guard(metric="latency_ms", race=True), "for a number give `above` or `below`"),
+        (guard(metric="violations", above=0.5), 'it is 0 or 1: give `"race": true`'),
+        (guard(metric="accuracy", race=True), "wrong answers are error_rate"),
+        (guard(metric="error", race=True), "every experiment has the race of failed calls"),
+        (guard(metric="error_rate", race=True) | {"maturity": 0}, "give one, such as 1d"),
+        ({"primary": {"metric": "score", "above": 0.9}}, "a race shows only that an arm is worse"),
     ],
 )
 def test_what_cannot_work_is_refused(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told.replace("(", r"\(")):
+    with pytest.raises(InputError, match=re.escape(told)):
         definition_of({**GOOD, **changes})
 
 

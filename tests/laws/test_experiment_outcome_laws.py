@@ -1,0 +1,134 @@
+"""
+Laws of outcomes of experiments: violations, races, labels of every type, windows. What is counted
+is what loops in plain Python count (`experiment_oracle.py`), wherever the log was cut and the
+worker was restarted. Two equal arms are told apart no more often than promised.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from typing import Any
+
+import pytest
+
+from stream_monitor.evaluate import Shard
+from stream_monitor.events.observations import Arrivals
+from stream_monitor.experiments.experiment import GUARDS, Experiment
+from stream_monitor.ingest import tick
+from stream_monitor.settings import CoreSettings, Feature, ModelSettings
+from tests.laws.experiment_oracle import RULES, START_MS, Counted, Event, counted, stream
+from tests.laws.test_experiment_laws import CHANGED, STARTED, folded, records, the_experiment
+
+SETTINGS = CoreSettings(
+    models={"m": ModelSettings(features={name: Feature(**rule) for name, rule in RULES.items()})}
+)
+MATURITY_MS = 1_800_000
+RACES: list[dict[str, Any]] = [
+    {"metric": "latency_ms", "above": 250},
+    {"metric": "violations", "race": True},
+    {"metric": "error_rate", "race": True},
+    {"metric": "label", "above": 0.5},
+    {"metric": "score", "below": 0.05},
+]
+SEQUENCES: list[dict[str, Any]] = [
+    {"metric": "violations", "effect": 0.02},
+    {"metric": "label", "effect": 0.1},
+    {"metric": "error_rate", "effect": 0.02},
+    {"metric": "features.amount", "effect": 1.0},
+]
+
+
+def told(events: list[Event], started: dict[str, Any], *, change: bool = True) -> list[Event]:
+    """The experiment before the events, and a change of weights in the middle."""
+    middle = len(events) // 2
+    changed = ("lifecycle", {**CHANGED, "timestamp": events[middle][1]["timestamp"]})
+    return [
+        ("lifecycle", {**started, "timestamp": START_MS}),
+        *events[:middle],
+        *([changed] if change else []),
+        *events[middle:],
+    ]
+
+
+def restarted(log: list[tuple[bytes, Arrivals]], rng: random.Random, often: float) -> Shard:
+    """The shard after the log, restored from a snapshot now and then."""
+    shard = Shard(0, SETTINGS, confirm_ms=0)
+    for record, arrivals in log:
+        shard.fold(record, arrivals=arrivals)
+        if rng.random() < often:
+            parts = shard.snapshot()
+            shard = Shard.restore(0, SETTINGS, {k: v for k, v in parts.items() if v})
+            shard.log_time.confirm_ms = 0
+    return shard
+
+
+def is_as_counted(experiment: Experiment, expected: Counted) -> None:
+    for a, arm in enumerate(("control", "b")):
+        for o, outcome in enumerate(experiment.definition.outcomes):
+            found = experiment.units.sums[a, o].tolist()
+            assert found == pytest.approx(expected.sums[arm, outcome.name], rel=1e-12), outcome
+    for i, outcome in enumerate(experiment.definition.races, GUARDS):
+        (race,) = experiment.races[i]
+        trials = expected.trials[outcome.name]
+        assert len(trials) > 20, f"{outcome.name}: the stream has too few"
+        in_arm = sum(in_b for in_b, _ in trials)
+        assert [race.in_control, race.in_arm] == [len(trials) - in_arm, in_arm], outcome.name
+        assert race.peak == pytest.approx(expected.peak(outcome.name), abs=1e-9), outcome.name
+
+
+@pytest.mark.parametrize("guards", [RACES, SEQUENCES], ids=["races", "sequences"])
+@pytest.mark.parametrize("seed", range(2))
+def test_outcomes_are_those_of_a_loop_wherever_the_log_was_cut_and_the_worker_restarted(
+    seed: int, guards: list[dict[str, Any]]
+) -> None:
+    started = {**STARTED, "guards": guards}
+    events = told(stream(seed, 1_500, 300, bad=0.05), started)
+    end_ms = events[-1][1]["timestamp"] + 7_200_000
+    expected = counted(events, started, MATURITY_MS, 0, end_ms)
+    rng = random.Random(seed)
+    cuts = ([3] * 10_000, [600] * 100, [rng.randrange(1, 90) for _ in range(10_000)])
+    for sizes, often in zip(cuts, (0.0, 0.3, 0.05), strict=True):
+        shard = restarted(records(events, sizes), rng, often)
+        shard.fold(tick(end_ms))
+        is_as_counted(the_experiment(shard), expected)
+
+
+@pytest.mark.parametrize("race", RACES[:3], ids=[r["metric"] for r in RACES[:3]])
+def test_an_arm_with_more_bad_calls_is_rolled_back_by_their_race(race: dict[str, Any]) -> None:
+    started = {**STARTED, "guards": [race], "weights": {"control": 90, "b": 10}}
+    events = told(stream(5, 3_000, 2_000, share=0.1, bad=0.6), started, change=False)
+    shard = folded(Shard(0, SETTINGS, confirm_ms=0), records(events, [50] * 1_000))
+    shard.fold(tick(events[-1][1]["timestamp"] + 3_600_000))
+    (verdict, *_) = [json.loads(o.value) for o in shard.outbox if o.topic == "lifecycle"]
+    name = the_experiment(shard).definition.races[0].name
+    assert verdict["verdict"] == "rollback"
+    assert name in verdict["because"]
+    evidence = verdict["evidence"][name]
+    assert evidence["e"] > evidence["needed"] == pytest.approx(3 / 0.01)  # primary, failures, race
+    assert evidence["share"] == pytest.approx(0.1)
+    alerts = [json.loads(o.value) for o in shard.outbox if o.topic == "alerts"]
+    (alert,) = [a for a in alerts if a["kind"] == "experiment"]
+    assert alert["detector"] == "race"
+    assert "more often than control" in alert["summary"]
+
+
+RUNS = 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("race", RACES[:3], ids=[r["metric"] for r in RACES[:3]])
+def test_equal_arms_lose_a_race_no_more_often_than_promised(race: dict[str, Any]) -> None:
+    """At alpha_guard 0.3 with three guards, each race may lose in 10 % of runs."""
+    started = {**STARTED, "guards": [race], "alpha_guard": 0.3, "maturity": "10m"}
+    needed, lost, trials = math.log(3 / 0.3), 0, 0
+    for seed in range(RUNS):
+        events = told(stream(1_000 + seed, 350, 200), started)
+        shard = folded(Shard(0, SETTINGS, confirm_ms=0), records(events, [120] * 100))
+        shard.fold(tick(events[-1][1]["timestamp"] + 3_600_000))
+        found = the_experiment(shard).races[GUARDS][0]
+        lost += found.peak > needed
+        trials += found.in_arm + found.in_control
+    assert trials > 10 * RUNS, "it looked at something"
+    assert lost <= RUNS * 0.1 + 2 * math.sqrt(RUNS * 0.1 * 0.9)
