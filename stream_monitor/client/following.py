@@ -21,7 +21,7 @@ from stream_monitor.client.forking import register
 from stream_monitor.client.routing import Key, Router, unit_text
 
 _STARTED, _CHANGED, _STOPPED = "experiment_started", "experiment_changed", "experiment_stopped"
-_VERDICT = "experiment_verdict"
+_VERDICT, _STAGE = "experiment_verdict", "stage"
 STOPPED_MAX = 64
 """Experiments that are over and still remembered; the oldest are forgotten."""
 
@@ -111,6 +111,8 @@ class Follower:
         self._clock = clock
         self._known: _Known = {}
         self._current: Router | None = None
+        self._production: str | None = None
+        self._epoch = -1
         self._heard_s = -math.inf
         self.errors: dict[str, int] = {}
         """Events and readings that failed, by reason: `unreadable`, `invalid`, `source`."""
@@ -149,6 +151,29 @@ class Follower:
     def current(self) -> Router | None:
         """The router that decides now, with its arms and versions; None if there is none yet."""
         return self._current
+
+    def version(self, key: Key) -> str | None:
+        """
+        The version that serves a key: that of its arm while an experiment runs, otherwise the one
+        in production, as the newest event `stage` says. None if nobody has said it.
+
+        Examples
+        --------
+        >>> follower = Follower("churn")
+        >>> _ = follower.take(
+        ...     b'{"type": "stage", "model": "churn", "stages": {"v1.0.0": "production"}}'
+        ... )
+        >>> follower.version("user-17")
+        'v1.0.0'
+        """
+        router = self._current
+        found = None if router is None else router.arms.get(router(key))
+        running = router is not None and self._is_running(router.experiment)
+        return (found or self._production) if running else (self._production or found)
+
+    def _is_running(self, experiment: str) -> bool:
+        found = self._known.get(experiment)
+        return found is not None and found.stopped_at is None
 
     # ---- for whoever watches it
 
@@ -244,8 +269,12 @@ class Follower:
         except Exception as e:
             self.failed("unreadable", e)
             return False
-        if not isinstance(event, dict) or event.get("model") != self.model:
+        if not isinstance(event, dict) or self._is_stale(event.get("epoch")):
             return False
+        if event.get("model") != self.model:
+            return False
+        if event.get("type") == _STAGE:
+            self._production = _in_production(event)
         name = event.get("experiment")
         if event.get("type") not in {_STARTED, _CHANGED, _STOPPED, _VERDICT} or (
             self.experiment is not None and name != self.experiment
@@ -267,6 +296,13 @@ class Follower:
             found.serves.ranges,
             found.state[1:3],
         )
+
+    def _is_stale(self, epoch: object) -> bool:
+        """Whether a controller wrote it that another one has taken over from since."""
+        if not isinstance(epoch, int):
+            return False
+        self._epoch = max(self._epoch, epoch)
+        return epoch < self._epoch
 
     def _next(self, event: Mapping[str, Any], old: _Followed | None) -> _Followed | None:
         """What an event makes of its experiment; None if it says nothing new."""
@@ -297,7 +333,11 @@ class Follower:
             router = Router(event.get("experiment", ""), [(SLOTS, keep)], model=self.model)
             return _Followed(router, at)
         if old.stopped_at is not None:
-            return None
+            if keep is None or not _is_later(at, old.stopped_at):
+                return None
+            # a version that was promoted is taken back
+            router = Router(old.router.experiment, [(SLOTS, keep)], model=self.model)
+            return None if keep in old.router.arms else _Followed(router, at)
         try:
             router = old.router.kept(keep)
         except ValueError as e:  # over is over: the control is what served before
@@ -313,6 +353,13 @@ class Follower:
         routers = running or list(known.values())
         self._known = known
         self._current = routers[-1].serves if routers else None
+
+
+def _in_production(event: Mapping[str, Any]) -> str | None:
+    stages = event.get("stages")
+    if not isinstance(stages, dict):
+        return None
+    return next((str(v) for v, stage in stages.items() if stage == "production"), None)
 
 
 def _rolled_back(event: Mapping[str, Any], old: _Followed | None) -> _Followed | None:

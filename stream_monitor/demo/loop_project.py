@@ -67,6 +67,7 @@ class DemoProject:
         self.dvc("remote", "add", "--quiet", "-d", "storage", str(self.folder / "storage"))
         self.dvc("config", "core.analytics", "false")
         self.python("customers.py", "data/collected.parquet")
+        self.dvc("add", "--quiet", "data/collected.parquet")
         self.dvc("repro", "--quiet")
         self.git("add", "-A")
         self.git("commit", "--quiet", "-m", "The first model")

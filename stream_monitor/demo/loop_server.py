@@ -98,7 +98,7 @@ class ModelServer:
                 await self._call(send, next(found[self.changed]), default, later, now)
             while later and later[0][0] <= now:
                 _, name, left = later.popleft()
-                await self._send(send, "labels", name, client.label(name, MODEL, left))
+                await self._send(send, "labels", name, client.label(name, left, model=MODEL))
             await asyncio.sleep(TICK_S)
 
     async def _call(

@@ -27,7 +27,7 @@ from stream_monitor.kafka.patience import RETRY_S, quietly
 from stream_monitor.kafka.records import TopicReader
 from stream_monitor.lifecycle.actions import Action, Execute, Say, Tell, Work
 from stream_monitor.lifecycle.decisions import next_action
-from stream_monitor.lifecycle.events import Claim, Ended, Event, encode
+from stream_monitor.lifecycle.events import Claim, Event, encode
 from stream_monitor.lifecycle.fold import Fold
 from stream_monitor.lifecycle.membership import SESSION_MS, Membership
 from stream_monitor.lifecycle.observed import Observed
@@ -148,8 +148,6 @@ class Controller:
             doing = None
         if isinstance(action, Say):
             await self._say(action.event)
-            if isinstance(action.event, Ended):
-                await asyncio.to_thread(project.tidy, model)
         elif isinstance(action, Tell):
             event = {**action.event, "epoch": self.epoch}
             await self._send(name, msgspec.json.encode(event))
@@ -165,6 +163,8 @@ class Controller:
             del self._doing[name]
             for made in doing[1].result():
                 await self._say(made)
+        if action is None:
+            await asyncio.to_thread(project.tidy, model)
         return action is None
 
     async def _drop(self, name: str | None = None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import sys
@@ -26,8 +27,11 @@ from stream_monitor.lifecycle.actions import Execute, Work
 from stream_monitor.lifecycle.events import Deployment, Event, Retraining, Version
 from stream_monitor.lifecycle.model import COLLECT, DECIDE, REGISTER, Model, Run
 from stream_monitor.lifecycle.processes import Command, Outcome
+from stream_monitor.lifecycle.tags import artifact_of
 from stream_monitor.lifecycle_settings import ModelLoop, Step
 from stream_monitor.times import DAY_MS, HOUR_MS, rfc3339
+
+log = logging.getLogger(__name__)
 
 RETRIES = {COLLECT: 2, REGISTER: 2}
 """Of our own steps; the project's have theirs in the configuration."""
@@ -54,6 +58,7 @@ class Project:
 
     def __init__(self, name: str, loop: ModelLoop, work: Path, config: str | None) -> None:
         self.name, self.loop, self.work, self.config = name, loop, work, config
+        self._tidied: set[str] = set()
 
     def folder(self, run: str) -> Path:
         """Folder of a run: its work tree, logs and results."""
@@ -66,6 +71,9 @@ class Project:
             outcome = await self._step(m, run, action)
         except (StreamMonitorError, OSError) as e:
             outcome = Outcome(done=False, reason=str(e))
+        except Exception as e:  # a fault of one step must not end the loop of other models
+            log.exception("%s: run %s, step %s", self.name, run.run, action.step)
+            outcome = Outcome(done=False, reason=f"{type(e).__name__}: {e}")
         made = Retraining(
             model=self.name,
             at=_now(),
@@ -167,16 +175,20 @@ class Project:
     # ---- steps of our own
 
     def _decide(self, m: Model, run: Run, tree: Path) -> Outcome:
-        from stream_monitor.lifecycle import comparison
-
         if m.champion is None:
             return Outcome(
                 done=True, result={"decision": "promote", "reason": "there is no champion yet"}
             )
+        from stream_monitor.lifecycle import champion
+
         d = self.loop.decide
         anchor = tree / d.anchor if d.anchor is not None and (tree / d.anchor).exists() else None
-        found = comparison.decide(
-            tree / d.champion, tree / d.challenger, d, run.run, anchor_file=anchor
+        found = champion.decide(
+            str(tree / d.champion),
+            str(tree / d.challenger),
+            d,
+            run.run,
+            anchor_file=None if anchor is None else str(anchor),
         )
         return Outcome(done=True, result=found)
 
@@ -186,10 +198,11 @@ class Project:
         reason = run.results.get(DECIDE, {}).get("reason") or run.trigger.comment or ""
         made = versions.register(
             Path(self.loop.repository),
-            self.loop.artifact or self.name,
+            artifact_of(self.name, self.loop.artifact),
             tree,
-            run=run.run,
+            run.run,
             remote=self.loop.remote,
+            data=() if self.loop.collect is None else (self.loop.collect.output,),
             reason=str(reason),
         )
         result: dict[str, Any] = msgspec.to_builtins(made)
@@ -264,13 +277,15 @@ class Project:
         """Remove work trees of runs that are over, and the oldest runs."""
         from stream_monitor.lifecycle import work_trees
 
-        over = [r for r in m.runs.values() if r.end is not None]
+        over = [run for run, r in m.runs.items() if r.end is not None]
         for run in over:
-            folder = self.folder(run.run)
-            if folder.exists():
+            folder = self.folder(run)
+            if run not in self._tidied and folder.exists():
                 work_trees.remove(Path(self.loop.repository), folder)
-        for run in over[: -self.loop.keep_runs]:
-            shutil.rmtree(self.folder(run.run), ignore_errors=True)
+        if set(over) != self._tidied:
+            for run in over[: -self.loop.keep_runs]:
+                shutil.rmtree(self.folder(run), ignore_errors=True)
+        self._tidied = set(over)
 
 
 def _now() -> str:

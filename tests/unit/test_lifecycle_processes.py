@@ -73,8 +73,7 @@ async def test_a_result_is_kept_and_not_made_again(tmp_path):
         ("import sys; print('no data'); sys.exit(3)", "exit code 3"),
         ("import os; print('no data'); os.kill(os.getpid(), 9)", "ended by SIGKILL"),
         (
-            "import os; print('no data');"
-            "open(os.environ['STREAM_MONITOR_RESULT'], 'w').write('[1]')",
+            "import os; print('no data'); open(os.environ['STREAM_MONITOR_RESULT'], 'w').write('[1]')",
             "no JSON object",
         ),
         (
@@ -125,7 +124,7 @@ from stream_monitor.lifecycle.processes import run
 path = Path({str(tmp_path)!r})
 asyncio.run(run(path, a_command(path, LONG)))
 """
-    process = subprocess.Popen([sys.executable, "-c", starter])
+    process = subprocess.Popen([sys.executable, "-c", starter])  # noqa: ASYNC220  it is quick
     child = tmp_path / "child"
     await until(lambda: child.exists() and child.read_text())
     os.kill(process.pid, signal.SIGKILL)
