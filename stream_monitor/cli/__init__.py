@@ -23,6 +23,7 @@ COMMANDS = {
     "replay": "Monitor files, without a broker.",
     "produce": "Send the events of files, or of a simulated model server, to Kafka.",
     "baseline": "Build, show and publish baseline profiles.",
+    "models": "Compare two versions of a model on the same rows; a gate for CI.",
     "experiment": "Start, change, watch and stop experiments; compare two models.",
     "archive": "Keep predictions and labels as files, for training.",
     "collect": "Make training data: predictions with their labels, in one file.",
