@@ -77,9 +77,13 @@ class Decide(Frozen, frozen=True):
     min_rows: int = 500
     segments: tuple[str, ...] = ()
     segment_margin: float = 0.05
+    unit: str | None = None
+    positive_class: str | None = None
+    latency_ratio: float = 1.2
+    size_ratio: float = 2.0
     champion: str = "predictions/champion.parquet"
     challenger: str = "predictions/challenger.parquet"
-    anchor: str | None = None
+    anchor: str = "predictions/anchor.parquet"
 
 
 class DeployCommand(Frozen, frozen=True):

@@ -83,7 +83,12 @@ RULES: dict[type, dict[str, Rule]] = {
         "environment": Rule(ENVIRONMENT),
     },
     s.Decide: {
-        "metric": Rule("Metric by which they are compared.", form="name"),
+        "metric": Rule(
+            "Metric by which they are compared: `accuracy`, `error_rate`, `brier`, "
+            "`absolute_error`, `squared_error`, `precision`, `recall`, `f1`, `roc_auc`, "
+            "`log_loss`, `rmse` or `r2`.",
+            form="name",
+        ),
         "rule": Rule(
             "`better`: the lower bound of the difference is above 0; `not worse`: above minus "
             "`margin`, against the champion and the anchor."
@@ -93,13 +98,27 @@ RULES: dict[type, dict[str, Rule]] = {
         "min_rows": Rule("Labelled rows without which a person decides.", low=2),
         "segments": Rule("Columns by whose values the challenger must do no harm."),
         "segment_margin": Rule("The largest loss of a segment that does not matter.", low=0),
+        "unit": Rule(
+            "Column whose rows belong together, such as the user; without it `unit`, if a file "
+            "has it.",
+            form="name",
+        ),
+        "positive_class": Rule(
+            "The positive class; without it known by its name, such as 1 or yes.", form="name"
+        ),
+        "latency_ratio": Rule(
+            "The 95th percentile of `latency_ms` may grow by this factor.", above=0
+        ),
+        "size_ratio": Rule("The model's files may grow by this factor.", above=0),
         "champion": Rule(
             "File of the champion's predictions on the held-out rows, in the work tree.",
             form="name",
         ),
         "challenger": Rule("The same of the challenger.", form="name"),
         "anchor": Rule(
-            "The same of the last version that was proved better; with `not worse`.", form="name"
+            "The same of the anchor, the last version that was proved better or approved by a "
+            "person; the rule `not worse` needs it.",
+            form="name",
         ),
     },
     s.Deploy: {

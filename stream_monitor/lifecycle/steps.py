@@ -182,13 +182,13 @@ class Project:
         from stream_monitor.lifecycle import champion
 
         d = self.loop.decide
-        anchor = tree / d.anchor if d.anchor is not None and (tree / d.anchor).exists() else None
+        anchor = tree / d.anchor
         found = champion.decide(
             str(tree / d.champion),
             str(tree / d.challenger),
             d,
             run.run,
-            anchor_file=None if anchor is None else str(anchor),
+            anchor_file=str(anchor) if anchor.exists() else None,
         )
         return Outcome(done=True, result=found)
 
