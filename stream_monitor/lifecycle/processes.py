@@ -13,6 +13,7 @@ import asyncio
 import fcntl
 import json
 import os
+import secrets
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -90,11 +91,54 @@ async def run(folder: Path, command: Command, attempt: int = 1) -> Outcome:
     found = _kept(kept)
     if found is not None:
         return found
-    with (folder / f"{command.name}.log").open("ab") as log:
-        await _alone(log, Path(log.name))
-        outcome = await _run(folder, command, attempt, log)
-    _keep(kept, outcome)
+    path = folder / f"{command.name}.log"
+    with path.open("ab") as log:
+        await _alone(log, path)
+        token = secrets.token_hex(8)
+        given, start = _fresh(folder / f"{command.name}.json", path)
+        try:
+            process = await _begun(command, log, given, token)
+        except OSError as e:
+            return Outcome(done=False, reason=f"{command.command[0]}: {e.strerror or e}")
+    # closed here: the lock is the command's alone, so a starter that is stopped does not hold it
+    try:
+        code = await _code(process, command)
+    finally:
+        await asyncio.shield(end(path, token))
+    outcome = _outcome(code, command, given, _tail(path, start), attempt)
+    with path.open("ab") as log:
+        _demand_ours(log, process.pid)
+        _keep(kept, outcome)
     return outcome
+
+
+async def _begun(
+    command: Command, log: IO[bytes], given: Path, token: str
+) -> asyncio.subprocess.Process:
+    env = {**command.environment, MARK: f"{log.name}#{token}", "STREAM_MONITOR_RESULT": str(given)}
+    return await asyncio.create_subprocess_exec(
+        *SHIM,
+        str(_pid_file(Path(log.name))),
+        *command.command,
+        cwd=command.cwd,
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        umask=0o077,
+    )
+
+
+def _demand_ours(log: IO[bytes], pid: int) -> None:
+    """A result counts only if nobody has started the command since."""
+    taken = f"{Path(log.name).stem} was started by another controller"
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StateError(taken) from None
+    if _pid_file(Path(log.name)).read_text().strip() != str(pid):
+        raise StateError(taken)
 
 
 def _kept(path: Path) -> Outcome | None:
@@ -107,41 +151,24 @@ def _keep(path: Path, outcome: Outcome) -> None:
     part.replace(path)
 
 
-async def _run(folder: Path, command: Command, attempt: int, log: IO[bytes]) -> Outcome:
-    path = Path(log.name)
-    given, start = _fresh(folder / f"{command.name}.json", path)
-    env = {**command.environment, MARK: str(path), "STREAM_MONITOR_RESULT": str(given)}
+async def _code(process: asyncio.subprocess.Process, command: Command) -> int | None:
+    """How it ended; None: not in time."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            *SHIM,
-            str(_pid_file(path)),
-            *command.command,
-            cwd=command.cwd,
-            env=env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            umask=0o077,
-        )
-    except OSError as e:
-        return Outcome(done=False, reason=f"{command.command[0]}: {e.strerror or e}")
-    try:
-        code = await asyncio.wait_for(process.wait(), command.timeout_ms / 1e3)
+        return await asyncio.wait_for(process.wait(), command.timeout_ms / 1e3)
     except TimeoutError:
-        await end(path)
+        return None
+
+
+def _outcome(code: int | None, command: Command, given: Path, tail: str, attempt: int) -> Outcome:
+    if code is None:
         seconds = command.timeout_ms / 1e3
-        return Outcome(
-            done=False, reason=f"it took longer than {seconds:g} s", log=_tail(path, start)
-        )
-    finally:
-        await asyncio.shield(end(path))
+        return Outcome(done=False, reason=f"it took longer than {seconds:g} s", log=tail)
     said = _given(given)
     if isinstance(said, str):
-        return Outcome(done=False, reason=said, log=_tail(path, start))
+        return Outcome(done=False, reason=said, log=tail)
     if code != 0:
         why = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
-        return Outcome(done=False, result=said, reason=why, log=_tail(path, start))
+        return Outcome(done=False, result=said, reason=why, log=tail)
     return Outcome(done=True, result={**said, "attempt": attempt})
 
 
@@ -191,7 +218,7 @@ async def _alone(log: IO[bytes], path: Path) -> None:
             return
 
 
-async def end(log: Path) -> None:
+async def end(log: Path, token: str = "") -> None:
     """
     End all processes of a command: politely, and after a second by force.
 
@@ -199,11 +226,13 @@ async def end(log: Path) -> None:
     ----------
     log : Path
         Its log.
+    token : str
+        Only those of one start. Who was stopped and wakes up must not end what another one began.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
     sent: set[int] = set()
-    while left := await asyncio.to_thread(_members, log):
+    while left := await asyncio.to_thread(_members, log, token):
         waited = loop.time() - began
         if waited > END_S:
             return
@@ -219,7 +248,7 @@ def _pid_file(log: Path) -> Path:
     return log.with_suffix(".pid")
 
 
-def _members(log: Path) -> list[int]:
+def _members(log: Path, token: str) -> list[int]:
     """
     Processes of a command that live. Numbers of processes are given again, so each is asked for
     its environment; without `/proc` the group that was written down is believed.
@@ -227,12 +256,13 @@ def _members(log: Path) -> list[int]:
     proc = Path("/proc")
     if not (proc / "self" / "environ").exists():
         return _group(log)
-    mark, found = f"{MARK}={log}".encode(), []
+    mark, found = f"{MARK}={log}#{token}".encode(), []
     for entry in proc.iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
                 dead = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:1] == [b"Z"]
-                if not dead and mark in (entry / "environ").read_bytes().split(b"\0"):
+                environ = (entry / "environ").read_bytes().split(b"\0")
+                if not dead and any(v.startswith(mark) for v in environ):
                     found.append(int(entry.name))
     return found
 

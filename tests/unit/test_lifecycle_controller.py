@@ -215,8 +215,8 @@ def a_file(settings: Settings, repository: Path) -> Path:
 @pytest.mark.slow
 async def test_killed_and_woken_controllers(broker, repository):
     """
-    The first is stopped while it trains, the second is killed, the third ends the run; then the
-    first wakes up. One run, one tag, and what the first one says does not count.
+    The first is stopped while it trains, the second is killed, and while the third trains the
+    first wakes up. One run, one tag, and the first one's word does not count.
     """
     settings = settings_of(broker, repository)
     config, ran = a_file(settings, repository), repository.parent / "ran"
@@ -229,9 +229,10 @@ async def test_killed_and_woken_controllers(broker, repository):
         others.append(start(config, RAN=str(ran), SLOW="20"))
         await until(settings, lambda m: ran.read_text().count("x") == 2)
         others[0].kill()
-        others.append(start(config, RAN=str(ran), SLOW="0"))
-        found = await until(settings, over)
+        others.append(start(config, RAN=str(ran), SLOW="8"))
+        await until(settings, lambda m: ran.read_text().count("x") == 3)
         os.kill(first.pid, signal.SIGCONT)
+        found = await until(settings, over)
         await asyncio.sleep(3)
         again = await state(settings)
     finally:
@@ -239,6 +240,7 @@ async def test_killed_and_woken_controllers(broker, repository):
             process.kill()
             process.wait()
     assert len(found.runs) == 1
+    assert ran.read_text() == "xxx"
     assert again.stages == found.stages == {"v1.0.0": "production"}
     assert tags(repository) == ["churn@v1.0.0"]
 
