@@ -102,7 +102,6 @@ class Controller:
 
     async def _tenure(self, membership: Membership, stop: asyncio.Event) -> None:
         """From the claim until another one is active, or it is told to stop."""
-        membership.idle.clear()
         try:
             await self._lead(membership, stop)
         except (KafkaError, BrokerError) as e:
@@ -111,7 +110,6 @@ class Controller:
         finally:
             self.active = False
             await self._drop()
-            membership.idle.set()
 
     async def _lead(self, membership: Membership, stop: asyncio.Event) -> None:
         self.fold, self._read, self._observed = Fold(), -1, Observed(now_ms)

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
 
 from stream_monitor.kafka.connection import client_options, connecting
@@ -36,8 +37,6 @@ class Membership(ConsumerRebalanceListener):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.active = asyncio.Event()
-        self.idle = asyncio.Event()
-        self.idle.set()
 
     async def __aenter__(self) -> Self:
         kafka = self.settings.kafka
@@ -48,6 +47,8 @@ class Membership(ConsumerRebalanceListener):
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
             auto_offset_reset="latest",
+            # a second controller that starts must not interrupt what the first one does
+            partition_assignment_strategy=[StickyPartitionAssignor],
         )
         self._consumer.subscribe([kafka.topic_prefix + "lifecycle"], listener=self)
         with connecting(kafka):
@@ -69,12 +70,13 @@ class Membership(ConsumerRebalanceListener):
                 await asyncio.sleep(RETRY_S)
 
     async def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
-        """Another member may be active soon; wait until nothing is under way here."""
-        if revoked:
-            self.active.clear()
-            await asyncio.wait_for(self.idle.wait(), SESSION_MS / 1e3)
+        """
+        Nothing yet: whenever a member comes or goes all are asked, and most keep what they have.
+        """
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
         """The member that got the partition is active."""
         if assigned:
             self.active.set()
+        else:
+            self.active.clear()

@@ -31,6 +31,7 @@ def a_command(tmp_path: Path, code: str, **changes: Any) -> Command:
 
 
 WRITES = "import os, json; json.dump({'rows': 3}, open(os.environ['STREAM_MONITOR_RESULT'], 'w'))"
+SAYS = "import os; open(os.environ['STREAM_MONITOR_RESULT'], 'w').write('{}')"
 LONG = """
 import subprocess, sys, time
 child = "import time, os; os.setsid(); open('child', 'w').write(str(os.getpid())); time.sleep(60)"
@@ -72,14 +73,8 @@ async def test_a_result_is_kept_and_not_made_again(tmp_path):
     [
         ("import sys; print('no data'); sys.exit(3)", "exit code 3"),
         ("import os; print('no data'); os.kill(os.getpid(), 9)", "ended by SIGKILL"),
-        (
-            "import os; print('no data'); open(os.environ['STREAM_MONITOR_RESULT'], 'w').write('[1]')",
-            "no JSON object",
-        ),
-        (
-            "import os; print('no data');open(os.environ['STREAM_MONITOR_RESULT'], 'w').write('{')",
-            "no JSON",
-        ),
+        (f"print('no data'); {SAYS.format('[1]')}", "no JSON object"),
+        (f"print('no data'); {SAYS.format('{{')}", "no JSON"),
     ],
 )
 async def test_a_failure_has_its_reason_and_its_log(tmp_path, code, reason):
