@@ -258,12 +258,12 @@ class Experiment(msgspec.Struct, eq=False):
         counted = self._countable(calls)
         if not counted.any():
             return
-        calls = calls.at(np.flatnonzero(counted))
+        calls = calls.those(counted)
         row, kept, moved, new = self.units.expose(calls.unit, calls.arm)
         self._leave_out("two_arms", int(moved.sum()))
         self.counts += new
         self.all_units += new
-        calls = calls.at(kept)
+        calls = calls.at(kept) if len(kept) < len(calls.row) else calls
         sequences = len(self.of_calls)
         for values, outcome in zip(calls.values[:sequences], self.of_calls, strict=True):
             known = np.flatnonzero(~np.isnan(values))
@@ -276,7 +276,7 @@ class Experiment(msgspec.Struct, eq=False):
             bad = np.flatnonzero(fails(of_race, values))
             self._fall(race, row[bad], calls.arm[bad], np.full(len(bad), self.phase))
         if self.waiting is not None:
-            served = calls.at(np.flatnonzero(~calls.failed))
+            served = calls.those(~calls.failed)
             self.waiting.add(
                 served.id, served.version, served.unit, served.arm, self.phase, served.now_ms
             )
@@ -330,7 +330,8 @@ class Experiment(msgspec.Struct, eq=False):
             values = of_labels(self.definition.outcomes[outcome], pairs, texts)
             before = ring.get(f"x{o}", seq)
             ring.put(f"x{o}", seq, values)
-            self._amend(o, outcome, seq[mature], before[mature], values[mature])
+            if mature.any():
+                self._amend(o, outcome, seq[mature], before[mature], values[mature])
         # a race knows the label that a call has at its maturity, wherever the log was cut
         timely = now_ms[of] <= ring.get("arrival", seq) + self.definition.maturity_ms
         for o, (_, of_race) in enumerate(self._races(of_labels=True), len(self.of_labels)):

@@ -151,8 +151,11 @@ class Units(Packed[UnitsForm]):
         """
         touched, back = np.unique(row, return_inverse=True)
         had = self.table.get(f"n{outcome}", touched).astype(np.int64)
-        counts: Bool = had[back] + _rank(back) < OUTCOMES_OF_UNIT_MAX
-        self._change(outcome, touched, back[counts], np.ones(int(counts.sum())), x[counts])
+        counts = np.ones(len(row), bool)
+        if (had + np.bincount(back, minlength=len(had))).max(initial=0) > OUTCOMES_OF_UNIT_MAX:
+            counts = had[back] + _rank(back) < OUTCOMES_OF_UNIT_MAX
+            back, x = back[counts], x[counts]
+        self._change(outcome, touched, back, np.ones(len(x)), x)
         return counts
 
     def correct(self, outcome: int, row: Int, dn: Float, dx: Float) -> None:
@@ -168,10 +171,14 @@ class Units(Packed[UnitsForm]):
         self.table.put(f"n{outcome}", touched, n1)
         self.table.put(f"x{outcome}", touched, x1)
         arm = self.table.get("arm", touched)
-        self.sums[:, outcome] += self._terms(arm, n1, x1) - self._terms(arm, n0, x0)
+        after, before = terms_by_sum(n1, x1), terms_by_sum(n0, x0)
+        self.sums[:, outcome] += self._by_arm(arm, np.subtract(after, before))
 
-    def _terms(self, arm: NDArray[Any], n: Float, x: Float) -> Float:
-        return np.stack([np.bincount(arm, t, self.arms) for t in terms_by_sum(n, x)], axis=1)
+    def _by_arm(self, arm: NDArray[Any], terms: Float) -> Float:
+        """Sums of (6, n) terms by arm, (arms, 6)."""
+        at = arm + self.arms * np.arange(SUMS)[:, None]
+        added = np.bincount(at.ravel(), terms.ravel(), self.arms * SUMS)
+        return added.reshape(SUMS, self.arms).T
 
     def fall(self, race: int, row: Int) -> Int:
         """
@@ -211,7 +218,7 @@ class Units(Packed[UnitsForm]):
         arm = self.table.get("arm", rows)
         for o in range(self.outcomes):
             n, x = self.table.get(f"n{o}", rows).astype(np.float64), self.table.get(f"x{o}", rows)
-            self.sums[:, o] = self._terms(arm, n, x)
+            self.sums[:, o] = self._by_arm(arm, np.array(terms_by_sum(n, x)))
 
     def packed(self) -> UnitsForm:
         table = self.table
