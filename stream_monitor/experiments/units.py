@@ -177,7 +177,7 @@ class Units(Packed[UnitsForm]):
     def _by_arm(self, arm: NDArray[Any], terms: Float) -> Float:
         """Sums of (6, n) terms by arm, (arms, 6)."""
         at = arm + self.arms * np.arange(SUMS)[:, None]
-        added = np.bincount(at.ravel(), terms.ravel(), self.arms * SUMS)
+        added: Float = np.bincount(at.ravel(), terms.ravel(), self.arms * SUMS)
         return added.reshape(SUMS, self.arms).T
 
     def fall(self, race: int, row: Int) -> Int:
