@@ -181,7 +181,7 @@ def corrected(weights: Weights = RAMP, maturity: str = "12h", users: int = 1_500
         )
         arm = _arms(point[unit], day, weights)
         calls = Calls(_ms(day), unit, arm, np.zeros(n, bool), np.full(n, np.nan), prediction)
-        return Story(_events(weights, maturity=maturity), calls, labels, 12 * HOUR_MS)
+        return Story(_events(weights, maturity=maturity), calls, labels, 8 * HOUR_MS)
 
     return story
 
