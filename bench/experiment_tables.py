@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from experiment_bench import WINNER, Bench, how_often
 from experiment_folds import Peeking, Question, Sequence
-from experiment_registry import told, told_by_log
+from experiment_registry import is_verdict, told, told_by_log
 from experiment_stories import EVEN, RAMP, UP, Stories, corrected, delayed, falling, whole
 from experiment_streams import Rows, independent, shares
 
@@ -137,16 +137,18 @@ def table_path(bench: Bench) -> Iterator[list[str]]:
         "canary, 10 times the failures": whole(UP, users=300, fails=0.02, times=10),
         "units are events": whole(((0, (90, 10)),), users=3_000, each=1),
     }
-    yield ["story", "calls and labels", "verdicts", "the same through a log", "bound"]
+    yield ["story", "calls and labels", "verdicts", "told", "the same through a log", "bound"]
     for name, stories in cases.items():
         if not bench.wants(name):
             continue
-        events = verdicts = same = 0
+        events = verdicts = told_events = same = 0
         for i in range(bench.runs):
             story = stories(np.random.default_rng((bench.seed, i)))
             ours, by_log = told(story), told_by_log(story)
             events += len(story.calls.unit) + len(story.labels.call)
-            verdicts += len(ours)
+            verdicts += sum(is_verdict(v) for v in ours)
+            told_events += len(ours)
             same += [v["id"] for v in ours] == [v["id"] for v in by_log]
         bound = bench.bound(name, "all", holds=same == bench.runs)
-        yield [name, f"{events:,}", str(verdicts), f"{same} of {bench.runs}", bound]
+        cells = [f"{events:,}", str(verdicts), str(told_events), f"{same} of {bench.runs}"]
+        yield [name, *cells, bound]

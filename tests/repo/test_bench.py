@@ -134,7 +134,7 @@ def test_bounds_of_experiments_are_missed_by_a_wrong_analysis() -> None:
 def test_columns_and_the_way_through_a_log_tell_the_same_verdicts() -> None:
     lines = bench("experiments.py", "--table", "path", "--runs", "1", "--check").splitlines()
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines[5:]]
-    assert [row[3] for row in rows] == ["1 of 1"] * 6
+    assert [row[4] for row in rows] == ["1 of 1"] * 6
     assert sum(int(row[2]) for row in rows) >= 2, "there are verdicts to compare"
 
 
