@@ -77,6 +77,8 @@ class VerdictEvent(msgspec.Struct, frozen=True, kw_only=True):
     because: list[str] = []
     hours: float = 0.0
     units: dict[str, int] = {}
+    complete: dict[str, int] = {}
+    """With a window: units that count."""
     left_out: dict[str, int] = {}
     evidence: dict[str, Evidence] = {}
     fixed_horizon: dict[str, Planned] = {}

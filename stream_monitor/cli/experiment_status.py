@@ -186,6 +186,9 @@ def _counts(verdict: VerdictEvent, arm: str) -> str:
     """Units, sample ratio and failures of a verdict."""
     units = " · ".join(f"{name} {n:,}" for name, n in verdict.units.items())
     parts = [f"units {units}"] if units else []
+    if verdict.complete:
+        complete = " · ".join(f"{name} {n:,}" for name, n in verdict.complete.items())
+        parts.append(f"complete windows {complete}")
     ratio = verdict.evidence.get("sample_ratio")
     if ratio is not None and ratio.e is not None:
         parts.append(f"sample ratio {_evidence(ratio.e, ratio.needed)}")
