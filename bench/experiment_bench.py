@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from experiment_folds import Folds, Question
-from experiment_registry import told
+from experiment_registry import is_verdict, told
 from experiment_stories import Stories
 from experiment_streams import Stream
 
@@ -137,7 +137,7 @@ class Bench(NamedTuple):
         for i in range(self.runs):
             story = stories(np.random.default_rng((self.seed, i)))
             verdicts = told(story, until=(*WINNER, "mismatch"))
-            found.append(list(dict.fromkeys(v["verdict"] for v in verdicts)))
+            found.append(list(dict.fromkeys(v["verdict"] for v in verdicts if is_verdict(v))))
         return found
 
 

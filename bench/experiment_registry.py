@@ -21,6 +21,7 @@ from stream_monitor.evaluate import TICK_MS, Shard
 from stream_monitor.events.cells import TEXT, boxed
 from stream_monitor.experiments.inbox import Record
 from stream_monitor.experiments.registry import Experiments
+from stream_monitor.experiments.telling import VERDICT
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.join.rows import Joined, Pairs, Predictions
 from stream_monitor.monitors.rows import Rows
@@ -39,6 +40,7 @@ class Of(NamedTuple):
 
     model: str = "m"
     name: str = "1"
+    settings: ModelSettings = ModelSettings()
 
 
 class Part(NamedTuple):
@@ -59,6 +61,11 @@ class Flush(NamedTuple):
 
 
 Verdict = dict[str, Any]
+
+
+def is_verdict(event: Verdict) -> bool:
+    """Whether an event is a verdict, and not the numbers between verdicts."""
+    return bool(event["type"] == VERDICT)
 
 
 def flushes(story: Story) -> Iterator[Flush]:
@@ -86,7 +93,7 @@ def told(story: Story, *, until: tuple[str, ...] = ()) -> list[Verdict]:
         if (now_ms := int(part.time_ms[0])) // TICK_MS != before_ms // TICK_MS:
             found += [json.loads(out.value) for out in experiments.tick(now_ms, 0)]
         before_ms = part.end_ms
-        if any(v["verdict"] in until for v in found):
+        if any(is_verdict(v) and v["verdict"] in until for v in found):
             return found
         events = [
             (place, json.dumps(story.events[part.which[place]][1]))
@@ -118,7 +125,7 @@ def record_of(story: Story, part: Flush) -> Record:
         predictions,
         Joined(np.zeros(n, bool), pairs if len(pairs[0].row) else [], {}),
         part.time_ms,
-        [Of()],  # type: ignore[list-item]  # experiments ask for two of its attributes
+        [Of()],  # type: ignore[list-item]  # experiments ask for no other attributes
         ARMS,
     )
 

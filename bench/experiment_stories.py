@@ -141,7 +141,7 @@ def delayed(
         mean = np.where(label == 1, np.where(sooner & (arm == 1), 0.5, 5.0), 0.5)
         calls = Calls(_ms(day), unit, arm, np.zeros(n, bool), np.full(n, np.nan), prediction)
         labels = _labels(day, np.arange(n), label, rng.exponential(mean))
-        return Story(_events(weights, maturity=maturity), calls, labels, 8 * HOUR_MS)
+        return Story(_events(weights, maturity=maturity), calls, labels, 12 * HOUR_MS)
 
     return story
 
@@ -195,7 +195,7 @@ def whole(
     fails: float = 0.005,
     times: float = 1.0,
     steps: tuple[float, ...] = (),
-    flush_ms: int = 8 * HOUR_MS,
+    flush_ms: int = 12 * HOUR_MS,
 ) -> Stories:
     """
     Accuracy, failed calls and latency together, of users who differ in all three.

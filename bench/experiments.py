@@ -291,7 +291,7 @@ def table_small_arm(bench: Bench) -> Iterator[list[str]]:
             if not (bench.wants(row) and bench.can(question)):
                 continue
             stream = independent(draw, events=events, share=part)
-            found = bench.run(stream, question, flush=events // 100)
+            found = bench.run(stream, question, flush=events // 50)
             judged = how_often(sum(found.judged), bench.runs)
             bound = bench.equal(row, found.count())
             yield [row, f"{events:,}", judged, found.share(), bound]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from typing import Any
@@ -61,6 +62,37 @@ def run(
     }
 
 
+def with_experiments(
+    bootstrap: str, n: int, *, labels: bool, models: int, experiments: int, rounds: int
+) -> dict[str, Any]:
+    """The same events without and with experiments, in turns; the other one begins each round."""
+    counter = measure.COUNTERS["pairs" if labels else "predictions"]
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    rows = 0
+    with measure.workplace() as (folder, prefix):
+        workload.produce(bootstrap, prefix, n, labels=labels, models=models, users=20_000)
+        for number in range(rounds):
+            for has in (False, True)[:: -1 if number % 2 else 1]:
+                workload.forget_state(bootstrap, prefix, workload.INPUTS)
+                if has:
+                    workload.begin_experiments(bootstrap, prefix, models, experiments)
+                command = measure.worker_command(folder, bootstrap, prefix)
+                with measure.running(command, folder) as worker:
+                    found = measure.whole(worker, counter, n)
+                    rates[has].append(found.per_cpu_s)
+                    rows = max(rows, worker.counted("model_experiment_units_total"))
+        workload.forget_state(bootstrap, prefix, ())
+    ratios = [some / none for none, some in zip(rates[False], rates[True], strict=True)]
+    return {
+        "experiments": experiments,
+        "models": models,
+        "units": rows,
+        "per_cpu_s, none": round(statistics.median(rates[False])),
+        "per_cpu_s": round(statistics.median(rates[True])),
+        "speed to none": [round(f(ratios), 3) for f in (min, statistics.median, max)],
+    }
+
+
 def settled(worker: measure.Subject, n: int, limit_s: float = 20) -> int:
     """Labels that met their prediction, once all have or no more do."""
     joined, until_s = -1, time.monotonic() + limit_s
@@ -82,9 +114,16 @@ def main() -> None:
     parser.add_argument("--no-features", action="store_true", help="no ADWIN on features")
     parser.add_argument("--models", type=int, default=1)
     parser.add_argument("--features", type=int, default=10)
+    parser.add_argument("--experiments", type=int, metavar="N", help="without and with so many")
+    parser.add_argument("--rounds", type=int, default=3, help="with --experiments")
     parser.add_argument("--bootstrap")
     a = parser.parse_args()
     with measure.broker(a.bootstrap) as bootstrap:
+        if a.experiments:
+            sizes = {"labels": a.labels, "models": a.models, "rounds": a.rounds}
+            told = with_experiments(bootstrap, a.events, experiments=a.experiments, **sizes)
+            print(json.dumps(told))
+            return
         found = run(
             bootstrap,
             a.events,

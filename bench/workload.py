@@ -8,6 +8,7 @@ bytes. The record's timestamp is the event's, the key is the event's id.
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ import msgspec
 import numpy as np
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+
+from stream_monitor.experiments.registry import OF_SHARD_MAX
+from stream_monitor.ingest import home
 
 PARTITIONS = 4
 CHUNK = 10_000
@@ -37,11 +41,17 @@ class Event(NamedTuple):
 
 
 def events(
-    n: int, *, models: int = 1, features: int = 10, seed: int = 7, start_ms: int = 1_760_000_000_000
+    n: int,
+    *,
+    models: int = 1,
+    features: int = 10,
+    users: int = 0,
+    seed: int = 7,
+    start_ms: int = 1_760_000_000_000,
 ) -> Iterator[Event]:
     """
     `n` predictions with their labels; nothing drifts, one of ten is wrong, the last feature is null
-    in one event of 200.
+    in one event of 200. With `users`, each is of a user of an experiment of two arms.
 
     Examples
     --------
@@ -79,6 +89,9 @@ def events(
                 "latency_ms": latencies[j],
                 "features": dict(zip(names, x, strict=True)),
             }
+            if users:
+                user = (base + j) // models % users
+                event |= {"unit": f"user-{user}", "variant": ("control", "b")[user % 2]}
             label = {
                 "event_id": event_id,
                 "label": prediction ^ wrong[j],
@@ -122,7 +135,14 @@ def forget_state(bootstrap: str, prefix: str, kept: tuple[str, ...]) -> None:
 
 
 def produce(
-    bootstrap: str, prefix: str, n: int, *, labels: bool, models: int = 1, features: int = 10
+    bootstrap: str,
+    prefix: str,
+    n: int,
+    *,
+    labels: bool,
+    models: int = 1,
+    features: int = 10,
+    users: int = 0,
 ) -> int:
     """
     Make the input topics and write the events (lz4), the last of which lie in the present; the mean
@@ -137,7 +157,7 @@ def produce(
     }
     producer = Producer({"bootstrap.servers": bootstrap, **options})
     start_ms, size = int(time.time() * 1000) - n // EVENTS_PER_MS - LABEL_DELAY_MS, 0
-    for event in events(n, models=models, features=features, start_ms=start_ms):
+    for event in events(n, models=models, features=features, users=users, start_ms=start_ms):
         size += len(event.prediction)
         send(producer, prefix + "predictions", event.prediction, event.key, event.time_ms)
         if labels:
@@ -147,6 +167,37 @@ def produce(
     if producer.flush(120):
         raise TimeoutError("not every event could be produced within 120 s")
     return size // n
+
+
+def begin_experiments(bootstrap: str, prefix: str, models: int, n: int) -> None:
+    """
+    Make the topic `lifecycle` with the start of an experiment for each of `n` models.
+
+    They are as old as the first of the events, so the worker reads them before these.
+    """
+    create_topics(bootstrap, [prefix + "lifecycle"])
+    producer = Producer({"bootstrap.servers": bootstrap})
+    guards = [{"metric": "error", "effect": 0.01}, {"metric": "latency_ms", "effect": 0.05}]
+    names = itertools.cycle([f"fraud-{i}" for i in range(models)])
+    free = dict.fromkeys(range(PARTITIONS), OF_SHARD_MAX)
+    for i in range(n):
+        # a partition takes no more than so many, so some models may have two
+        model = next(m for m in names if free[home(m, PARTITIONS)])
+        free[home(model, PARTITIONS)] -= 1
+        event = {
+            "schema": 1,
+            "type": "experiment_started",
+            "model": model,
+            "experiment": f"x-{i}",
+            "arms": ["control", "b"],
+            "primary": {"metric": "accuracy", "effect": 0.02},
+            "guards": guards,
+            "maturity": "2s",
+        }
+        value = msgspec.json.encode(event)
+        send(producer, prefix + "lifecycle", value, model.encode(), 1_760_000_000_000)
+    if producer.flush(60):
+        raise TimeoutError("not every experiment could be started within 60 s")
 
 
 def send(producer: Producer, topic: str, value: bytes, key: bytes, timestamp_ms: int) -> None:

@@ -87,6 +87,7 @@ async def lifespan(receive: Any, send: Any) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             task = asyncio.create_task(client.follow_aiokafka(follower, consumer))
+            await asyncio.to_thread(follower.wait, 2)  # without a broker it starts nevertheless
         elif task is not None:
             task.cancel()
             await asyncio.wait([task])

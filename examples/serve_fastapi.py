@@ -19,6 +19,7 @@ from stream_monitor import client
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     task = asyncio.create_task(client.follow_aiokafka(follower, consumer))
+    await asyncio.to_thread(follower.wait, 2)  # without a broker it starts nevertheless
     yield
     task.cancel()
     await asyncio.wait([task])

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -118,6 +119,7 @@ def main() -> None:
     source = follow()
     follower.wait(5)  # until all is read; without a broker it serves the control
     server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it ends without a flush
     print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)
     try:
         server.serve_forever()

@@ -77,6 +77,8 @@ class VerdictEvent(msgspec.Struct, frozen=True, kw_only=True):
     because: list[str] = []
     hours: float = 0.0
     units: dict[str, int] = {}
+    complete: dict[str, int] = {}
+    """With a window: units that count."""
     left_out: dict[str, int] = {}
     evidence: dict[str, Evidence] = {}
     fixed_horizon: dict[str, Planned] = {}
@@ -146,8 +148,12 @@ class Known:
     @property
     def rolled_back(self) -> set[str]:
         """Arms that get no traffic unless an event says so in spite of their rollback."""
-        verdicts = self.verdicts if self.definition.on_rollback == "stop" else ()
-        return {v.arm for v in verdicts if v.verdict == "rollback"}
+        return {v.arm for v in self._rollbacks}
+
+    @property
+    def _rollbacks(self) -> list[VerdictEvent]:
+        honoured = self.names[1:] if self.definition.on_rollback == "stop" else ()
+        return [v for v in self.verdicts if v.verdict == "rollback" and v.arm in honoured]
 
     @property
     def percent(self) -> dict[str, float]:
@@ -185,11 +191,7 @@ class Known:
         self.phase, self.weights = 1, self.definition.weights
         back: set[str] = set()
         for change in [*self.changes, None]:
-            while new := {
-                v.arm
-                for v in self.verdicts
-                if v.phase == self.phase and v.arm in self.rolled_back - back
-            }:
+            while new := {v.arm for v in self._rollbacks if v.phase == self.phase} - back:
                 back |= new
                 self._divert(self.weights, new)
             if change is not None:

@@ -73,6 +73,9 @@ def _config(f: F) -> F:
 )
 @click.option("--maturity", metavar="DURATION", help="Age at which calls are judged, such as 10d.")
 @click.option(
+    "--window", metavar="DURATION", help="A unit counts once, so long after its first call."
+)
+@click.option(
     "--duration", metavar="LEAST,LONGEST", help="When it may end, and must. [default: 1d,14d]"
 )
 @click.option(

@@ -41,6 +41,7 @@ def asked(file: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = {} if file is None else _read(file)
     texts = {"experiment": "name", "model": "model", "unit": "unit", "maturity": "maturity"}
+    texts["window"] = "window"
     for key, option in (*texts.items(), ("alpha", "alpha"), ("on_rollback", "on_rollback")):
         if options.get(option) is not None:
             given[key] = options[option]

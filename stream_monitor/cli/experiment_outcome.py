@@ -66,6 +66,7 @@ def _last(
         **found,
         **{key: e[key] for key in ("phase", "hours", "units", "left_out")},
         "type": PROGRESS,
+        "complete": e.get("complete", {}),
         "model": d.model,
         "experiment": d.name,
         "id": "",

@@ -79,6 +79,13 @@ def drawing(known: Known, now_ms: int) -> list[str]:
     primary = d.outcomes[0]
     lines = [line(known), f"  {primary.metric} {primary.goal}, effect {primary.effect:g}; {unit}"]
     lines += [f"  {r.text}" for r in known.refusals if not known.refused]
+    pairs = zip(known.names, known.declared, known.weights, strict=True)
+    held = [name for name, declared, weight in pairs if declared and not weight]
+    if held and known.is_running:
+        lines.append(
+            f"  {', '.join(held)}: rolled back, {known.names[0]} has the traffic. Write it down "
+            f"with `stream-monitor experiment change {d.name} --weights …`, or stop the experiment"
+        )
     for arm in known.names[1:] if not known.refused else ():
         looks = [v for v in known.looks.values() if v.arm == arm]
         if looks:
@@ -186,6 +193,9 @@ def _counts(verdict: VerdictEvent, arm: str) -> str:
     """Units, sample ratio and failures of a verdict."""
     units = " · ".join(f"{name} {n:,}" for name, n in verdict.units.items())
     parts = [f"units {units}"] if units else []
+    if verdict.complete:
+        complete = " · ".join(f"{name} {n:,}" for name, n in verdict.complete.items())
+        parts.append(f"complete windows {complete}")
     ratio = verdict.evidence.get("sample_ratio")
     if ratio is not None and ratio.e is not None:
         parts.append(f"sample ratio {_evidence(ratio.e, ratio.needed)}")

@@ -176,4 +176,9 @@ class Buffer:
 
 
 def _words(error: BaseException | str) -> str:
-    return error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    if isinstance(error, str):
+        return error
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # its text is made by code of yours
+        return type(error).__name__

@@ -24,6 +24,8 @@ EVENT_ID_CHARS_MAX = 256
 NAME_CHARS_MAX = 128
 ROUNDING = 1e-6
 """A score may be so far outside [0, 1], as rounding puts it; it is clipped."""
+WHOLE_MAX = 2**53
+"""A prediction or label beyond is rejected, because a float would hold another number."""
 TIME_MIN_MS = 946_684_800_000
 """2000-01-01: an earlier time is a mistake of units, and rejected."""
 
@@ -234,6 +236,11 @@ def _value(field: str, value: Any) -> Any:
     plain = _scalar(value)
     if plain is None or (type(plain) is float and not math.isfinite(plain)):
         raise ValueError(f"{field} must be a finite number, text or a bool, not {value!r}")
+    if type(plain) is int and not -WHOLE_MAX <= plain <= WHOLE_MAX:
+        raise ValueError(
+            f"{field} must be within 2**53, which a float holds exactly, not {value!r}; "
+            "send it as text"
+        )
     return plain
 
 

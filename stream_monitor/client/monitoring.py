@@ -319,8 +319,14 @@ class Watch(Generic[P, R]):
         Raises
         ------
         TypeError
-            It is a generator: use `with monitor.call()` inside of it.
+            It is a generator: use `with monitor.call()` inside of it. Or it is a class, or no
+            function: decorate the method that predicts, below `@staticmethod` or `@classmethod`.
         """
+        if isinstance(function, (type, staticmethod, classmethod)) or not callable(function):
+            raise TypeError(
+                f"{function!r} is no function: decorate the method that predicts, and put "
+                "@staticmethod or @classmethod above"
+            )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"{function!r} is a generator: use `with monitor.call()` inside of it")
 

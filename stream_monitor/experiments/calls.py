@@ -44,6 +44,10 @@ class Calls(NamedTuple):
         """The calls at an index of numpy: a slice, a mask, or places."""
         return Calls(*(c[..., index] for c in self))  # type: ignore[arg-type]  # columns of any type
 
+    def those(self, wanted: Bool) -> Calls:
+        """The calls of a mask; no copy if it has all of them."""
+        return self if wanted.all() else self.at(np.flatnonzero(wanted))
+
     @classmethod
     def joined(cls, parts: list[Calls]) -> Calls:
         """The calls of several records, one after the other."""

@@ -51,6 +51,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = "user"
     """What was randomised; `event`: every call is a unit of its own."""
     maturity: str | int = 0
+    window: str | int = 0
+    """A unit counts once, when so much time is over after its first call; 0: as its calls come."""
     duration: tuple[str | int, str | int] | None = None
     alpha: float = 0.05
     alpha_guard: float = 0.01
@@ -87,6 +89,8 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     on_rollback: OnRollback = "tell"
     races: tuple[Outcome, ...] = ()
     """Guards that are judged by a race of first failures."""
+    window_ms: int = 0
+    """0: outcomes of a unit count as they come."""
 
 
 class Changed(NamedTuple):
@@ -150,6 +154,8 @@ def definition_of(event: Mapping[str, Any]) -> Definition:
             f"`duration` is [least, longest]: {started.duration[0]!r} is longer than "  # type: ignore[index]
             f"{started.duration[1]!r}"  # type: ignore[index]
         )
+    window_ms = _duration("window", started.window)
+    _check_window(started, window_ms, maturity_ms, longest_ms)
     equal = {name: 100 / len(names) for name in names}
     return Definition(
         model=started.model,
@@ -160,6 +166,7 @@ def definition_of(event: Mapping[str, Any]) -> Definition:
         races=tuple(g for g in started.guards if g.is_race),
         unit=started.unit,
         maturity_ms=maturity_ms,
+        window_ms=window_ms,
         least_ms=least_ms,
         longest_ms=longest_ms,
         alpha=started.alpha,
@@ -182,6 +189,22 @@ def _check_names(started: Started, names: list[str]) -> None:
     versions = [a.version for a in started.arms if isinstance(a, Arm) and a.version is not None]
     if len(set(versions)) < len(versions):
         raise InputError(f"`arms` must have different versions, not {versions}")
+
+
+def _check_window(started: Started, window_ms: int, maturity_ms: int, longest_ms: int) -> None:
+    if not window_ms:
+        return
+    if started.unit == "event":
+        raise InputError(
+            f"`window` ({started.window}) is for units that come again, and with `unit` event each "
+            "call is one: leave it out"
+        )
+    if window_ms + maturity_ms >= longest_ms:
+        raise InputError(
+            f"`window` ({started.window}) and `maturity` ({started.maturity}) together are not "
+            f"shorter than the longest `duration` ({duration(longest_ms / 1e3)}), so no unit would "
+            "be complete: give a longer duration"
+        )
 
 
 def _check_risks(started: Started) -> None:

@@ -72,7 +72,7 @@ import numpy as np
 
 from stream_monitor.arrays import Bool, Float, Int
 from stream_monitor.experiments.calls import Calls
-from stream_monitor.experiments.definition import SLOTS, Definition, diverted
+from stream_monitor.experiments.definition import Definition, diverted
 from stream_monitor.experiments.measures import Outcome
 from stream_monitor.experiments.outcomes import fails, of_labels
 from stream_monitor.experiments.units import Units
@@ -168,7 +168,13 @@ class Experiment(msgspec.Struct, eq=False):
             definition=definition,
             started_ms=now_ms,
             looked_ms=now_ms,
-            units=Units(arms, len(definition.outcomes), units_max),
+            units=Units(
+                arms,
+                len(definition.outcomes),
+                units_max,
+                definition.window_ms,
+                definition.maturity_ms if labelled else 0,
+            ),
             waiting=Waiting(labelled, calls_max) if labelled else None,
             races=[[failure_race.start() for _ in range(arms - 1)] for _ in range(races)],
             weights=definition.weights,
@@ -258,15 +264,15 @@ class Experiment(msgspec.Struct, eq=False):
         counted = self._countable(calls)
         if not counted.any():
             return
-        calls = calls.at(np.flatnonzero(counted))
-        row, kept, moved, new = self.units.expose(calls.unit, calls.arm)
+        calls = calls.those(counted)
+        row, kept, moved, new = self.units.expose(calls.unit, calls.arm, calls.now_ms)
         self._leave_out("two_arms", int(moved.sum()))
         self.counts += new
         self.all_units += new
-        calls = calls.at(kept)
-        sequences = len(self.of_calls)
+        calls = calls.at(kept) if len(kept) < len(calls.row) else calls
+        sequences, is_open = len(self.of_calls), self.units.is_open(row, calls.now_ms, calls.now_ms)
         for values, outcome in zip(calls.values[:sequences], self.of_calls, strict=True):
-            known = np.flatnonzero(~np.isnan(values))
+            known = np.flatnonzero(is_open & ~np.isnan(values))
             self.units.add(outcome, row[known], values[known])
         failed = np.flatnonzero(calls.failed)
         phases = np.full(len(failed), self.phase)
@@ -276,7 +282,7 @@ class Experiment(msgspec.Struct, eq=False):
             bad = np.flatnonzero(fails(of_race, values))
             self._fall(race, row[bad], calls.arm[bad], np.full(len(bad), self.phase))
         if self.waiting is not None:
-            served = calls.at(np.flatnonzero(~calls.failed))
+            served = calls.those(~calls.failed)
             self.waiting.add(
                 served.id, served.version, served.unit, served.arm, self.phase, served.now_ms
             )
@@ -323,19 +329,23 @@ class Experiment(msgspec.Struct, eq=False):
         of, seq = self.waiting.find(pairs.id, pairs.version)
         if not len(of):
             return
-        pairs = pairs.at(of)
-        ring = self.waiting.calls
+        pairs, now_ms, ring = pairs.at(of), now_ms[of], self.waiting.calls
+        arrival = ring.get("arrival", seq)
+        # a race knows the label that a call has at its maturity, wherever the log was cut
+        timely = now_ms <= arrival + self.definition.maturity_ms
+        for o, (_, of_race) in enumerate(self._races(of_labels=True), len(self.of_labels)):
+            ring.put(f"x{o}", seq[timely], of_labels(of_race, pairs.at(timely), texts))
+        if self.definition.window_ms:
+            row = self.units.find(ring.get("unit", seq))
+            is_open = np.flatnonzero(self.units.is_open(row, arrival, now_ms))
+            pairs, seq = pairs.at(is_open), seq[is_open]
         mature = self.waiting.is_mature(seq)
         for o, outcome in enumerate(self.of_labels):
             values = of_labels(self.definition.outcomes[outcome], pairs, texts)
             before = ring.get(f"x{o}", seq)
             ring.put(f"x{o}", seq, values)
-            self._amend(o, outcome, seq[mature], before[mature], values[mature])
-        # a race knows the label that a call has at its maturity, wherever the log was cut
-        timely = now_ms[of] <= ring.get("arrival", seq) + self.definition.maturity_ms
-        for o, (_, of_race) in enumerate(self._races(of_labels=True), len(self.of_labels)):
-            values = of_labels(of_race, pairs.at(timely), texts)
-            ring.put(f"x{o}", seq[timely], values)
+            if mature.any():
+                self._amend(o, outcome, seq[mature], before[mature], values[mature])
 
     def _amend(self, o: int, outcome: int, seq: Int, before: Float, after: Float) -> None:
         """Labels of calls that were judged already, each call once."""
@@ -356,10 +366,13 @@ class Experiment(msgspec.Struct, eq=False):
 
     def tick(self, now_ms: int, keep_ms: int) -> None:
         """Judge the calls that came of age."""
-        if self.waiting is None:
-            return
-        found = self.waiting.mature(now_ms, self.definition.maturity_ms, keep_ms)
-        self._leave_out("evicted", self.waiting.evicted - self.left_out.get("evicted", 0))
+        if self.waiting is not None:
+            self._judge(self.waiting, now_ms, keep_ms)
+        self.dirty |= self.units.close(now_ms)
+
+    def _judge(self, waiting: Waiting, now_ms: int, keep_ms: int) -> None:
+        found = waiting.mature(now_ms, self.definition.maturity_ms, keep_ms)
+        self._leave_out("evicted", waiting.evicted - self.left_out.get("evicted", 0))
         if not len(found.seq):
             return
         self.dirty = True
@@ -369,10 +382,11 @@ class Experiment(msgspec.Struct, eq=False):
         arms = len(self.definition.arms)
         self.mature[:, 0] += np.bincount(found.arm[here], minlength=arms)
         self.mature[:, 1] += np.bincount(found.arm[here & labelled], minlength=arms)
+        is_open = here & self.units.is_open(row, found.arrival, found.arrival)
         for o, outcome in enumerate(self.of_labels):
-            known = np.flatnonzero(here & ~np.isnan(found.values[o]))
+            known = np.flatnonzero(is_open & ~np.isnan(found.values[o]))
             counts = self.units.add(outcome, row[known], found.values[o][known])
-            self.waiting.calls.put(f"counts{o}", found.seq[known], counts)
+            waiting.calls.put(f"counts{o}", found.seq[known], counts)
         for o, (race, of_race) in enumerate(self._races(of_labels=True), len(self.of_labels)):
             bad = np.flatnonzero((row >= 0) & fails(of_race, found.values[o]))
             self._fall(race, row[bad], found.arm[bad], found.phase[bad])
@@ -384,8 +398,3 @@ class Experiment(msgspec.Struct, eq=False):
     def memory_bytes(self) -> int:
         """Bytes of units and of calls that wait."""
         return self.units.memory_bytes + (self.waiting.memory_bytes if self.waiting else 0)
-
-
-def percent_of(weights: tuple[int, ...], names: list[str]) -> dict[str, float]:
-    """Weights as events have them."""
-    return {name: w * 100 / SLOTS for name, w in zip(names, weights, strict=True)}

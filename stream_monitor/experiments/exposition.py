@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from stream_monitor.experiments.definition import TYPES
-from stream_monitor.experiments.experiment import LEFT_OUT, Experiment, percent_of
+from stream_monitor.experiments.definition import SLOTS, TYPES
+from stream_monitor.experiments.experiment import LEFT_OUT, Experiment
 from stream_monitor.experiments.judgement import ArmVerdict, fixed_horizon, hours, standing
 from stream_monitor.experiments.registry import Experiments
+from stream_monitor.experiments.telling import complete_of
 from stream_monitor.metrics.samples import Sample
 
 
@@ -49,6 +50,7 @@ def experiment_summaries(experiments: Iterable[Experiment], now_ms: int) -> dict
         out.setdefault(d.model, {})[d.name] = {
             "phase": experiment.phase,
             "weights": percent_of(experiment.weights, names),
+            **complete_of(experiment),
             "unit": d.unit,
             "hours": round(hours(experiment, now_ms), 3),
             "stopped": experiment.stopped,
@@ -111,3 +113,8 @@ def _ratios(found: ArmVerdict) -> dict[str, float]:
         for test, evidence in of_tests.items()
         if evidence
     }
+
+
+def percent_of(weights: tuple[int, ...], names: list[str]) -> dict[str, float]:
+    """Weights as events have them."""
+    return {name: w * 100 / SLOTS for name, w in zip(names, weights, strict=True)}

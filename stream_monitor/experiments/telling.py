@@ -128,9 +128,17 @@ def _numbers(
         "log_position": log_position,
         "hours": round(hours(experiment, now_ms), 3),
         "units": dict(zip(names, experiment.all_units.tolist(), strict=True)),
+        **complete_of(experiment),
         "unit": d.unit,
         "left_out": {reason: n for reason, n in experiment.left_out.items() if n},
         "evidence": found.evidence,
         "fixed_horizon": fixed_horizon(experiment, found.number),
     }
     return Out("lifecycle", d.model.encode(), msgspec.json.encode(event))
+
+
+def complete_of(experiment: Experiment) -> dict[str, dict[str, int]]:
+    """`complete` of events: units of this phase whose window is over, by arm; {} without one."""
+    d = experiment.definition
+    units = zip(d.arms, experiment.units.complete.tolist(), strict=True)
+    return {"complete": {arm.name: n for arm, n in units}} if d.window_ms else {}

@@ -4,7 +4,8 @@ The units of an experiment (users, sessions): in which arm each is, and the sums
 Rule of the file: the unit is what was randomised, so variances are taken between units. Six sums of
 (n, x) of the units are kept by arm and outcome. When a unit changes, its old terms are subtracted
 and its new ones added, so the sums depend only on the outcomes that count. If there are too many
-units, half are kept, by their hash; these are a random sample.
+units, half are kept, by their hash; these are a random sample. With a window a unit enters
+the sums once, when it is complete.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class UnitsForm(msgspec.Struct):
     columns: dict[str, NDArray[Any]]
     """Columns of the table."""
     sums: NDArray[np.float64]
+    window_ms: int = 0
+    lag_ms: int = 0
+    over_ms: int = 0
 
 
 class Units(Packed[UnitsForm]):
@@ -52,6 +56,10 @@ class Units(Packed[UnitsForm]):
     ----------
     arms, outcomes : int
     units_max : int
+    window_ms, lag_ms : int, ms
+        Outcomes of a unit count that are of calls within the window after its first one in a phase
+        (log time). All of them together enter the sums when the window has been over for the lag,
+        in which their labels come. Without a window outcomes enter as they come.
 
     Notes
     -----
@@ -62,17 +70,27 @@ class Units(Packed[UnitsForm]):
 
     Form = UnitsForm
 
-    def __init__(self, arms: int, outcomes: int, units_max: int) -> None:
+    def __init__(
+        self, arms: int, outcomes: int, units_max: int, window_ms: int = 0, lag_ms: int = 0
+    ) -> None:
         self.arms, self.outcomes, self.units_max = arms, outcomes, units_max
+        self.window_ms, self.lag_ms = window_ms, lag_ms
+        self.over_ms = 0
+        """Units of this phase that were seen first before it are complete."""
+        self.complete = np.zeros(arms, np.int64)
+        """With a window: complete units of this phase, by arm."""
         self.keep = np.uint64((1 << KEY_BITS) - 1)
         """Greatest key that is kept."""
         self.phase = 0
         self.table = self._empty()
         self.sums = np.zeros((arms, outcomes, SUMS))
         """By arm and outcome: units, n, x, n², n·x, x², where a unit has n outcomes of sum x."""
+        self._open = Ring({"since": "<i8"})
+        """With a window: units of this phase that are not complete, in the order of the log."""
 
     def _empty(self) -> Ring:
         columns = {"arm": "i1", "phase": "<u2", "fallen": "u1"}
+        columns |= {"since": "<i8"} if self.window_ms else {}
         for o in range(self.outcomes):
             columns |= {f"n{o}": "<i4", f"x{o}": "<f8"}
         return Ring(columns, tuple(columns))
@@ -86,10 +104,12 @@ class Units(Packed[UnitsForm]):
         """A new split: all units may be in other arms, and their sums begin again."""
         self.phase += 1
         self.sums[:] = 0
+        self.complete[:] = 0
+        self._open = Ring({"since": "<i8"})
 
-    def expose(self, unit: Key, arm: Int) -> tuple[Int, Int, Bool, Int]:
+    def expose(self, unit: Key, arm: Int, now_ms: Int) -> tuple[Int, Int, Bool, Int]:
         """
-        Units that were served, in the order of the log.
+        Units that were served, in the order and at the log time of that.
 
         A unit stays in the arm in which this phase saw it first.
 
@@ -114,8 +134,12 @@ class Units(Packed[UnitsForm]):
         arms = arm[sampled[first]]
         new = np.bincount(arms[fresh], minlength=self.arms)
         place[fresh] = self.table.append(once[fresh], phase=0, fallen=0)
-        entering = np.flatnonzero(self.table.get("phase", place) != self.phase)
+        entering = order[self.table.get("phase", place[order]) != self.phase]
         self._enter(place[entering], arms[entering])
+        if self.window_ms:
+            since = now_ms[sampled[first[entering]]]
+            self.table.put("since", place[entering], since)
+            self._open.append(once[entering], since=since)
         row = place[back]
         same = self.table.get("arm", row) == arm[sampled]
         moved = np.zeros(len(unit), bool)
@@ -137,6 +161,42 @@ class Units(Packed[UnitsForm]):
         place[of] = seq
         return place
 
+    def is_open(self, row: Int, call_ms: Int, now_ms: Int) -> Bool:
+        """
+        Whether calls were within the window of their unit, which is not complete yet.
+
+        Parameters
+        ----------
+        row : (n,) int64
+            From `expose` or `find`; -1 is open.
+        call_ms, now_ms : (n,) int64, ms
+            Log time of the call, and now.
+        """
+        if not self.window_ms:
+            return np.ones(len(row), np.bool_)
+        end = self.table.get("since", np.maximum(row, self.table.tail)) + self.window_ms
+        found: Bool = (row < 0) | ((call_ms < end) & (now_ms <= end + self.lag_ms))
+        return found
+
+    def close(self, now_ms: int) -> bool:
+        """Count the units that became complete, each once; whether there were any."""
+        if not self.window_ms:
+            return False
+        self.over_ms = now_ms - self.window_ms - self.lag_ms
+        end = self._open.before("since", self.over_ms)
+        row = self.find(self._open.get("id", np.arange(self._open.tail, end)))
+        self._open.forget(end)
+        self._count(row[row >= 0])
+        return bool(len(row))
+
+    def _count(self, row: Int) -> None:
+        """Add units to the sums."""
+        arm = self.table.get("arm", row)
+        self.complete += np.bincount(arm, minlength=self.arms)
+        for o in range(self.outcomes):
+            n, x = self.table.get(f"n{o}", row).astype(np.float64), self.table.get(f"x{o}", row)
+            self.sums[:, o] += self._by_arm(arm, np.array(terms_by_sum(n, x)))
+
     def add(self, outcome: int, row: Int, x: Float) -> Bool:
         """
         Outcomes of units, in the order of the log; which of them count.
@@ -151,8 +211,11 @@ class Units(Packed[UnitsForm]):
         """
         touched, back = np.unique(row, return_inverse=True)
         had = self.table.get(f"n{outcome}", touched).astype(np.int64)
-        counts: Bool = had[back] + _rank(back) < OUTCOMES_OF_UNIT_MAX
-        self._change(outcome, touched, back[counts], np.ones(int(counts.sum())), x[counts])
+        counts = np.ones(len(row), bool)
+        if (had + np.bincount(back, minlength=len(had))).max(initial=0) > OUTCOMES_OF_UNIT_MAX:
+            counts = had[back] + _rank(back) < OUTCOMES_OF_UNIT_MAX
+            back, x = back[counts], x[counts]
+        self._change(outcome, touched, back, np.ones(len(x)), x)
         return counts
 
     def correct(self, outcome: int, row: Int, dn: Float, dx: Float) -> None:
@@ -167,11 +230,17 @@ class Units(Packed[UnitsForm]):
         x1: Float = x0 + np.bincount(back, dx, len(touched))
         self.table.put(f"n{outcome}", touched, n1)
         self.table.put(f"x{outcome}", touched, x1)
+        if self.window_ms:  # units that are complete do not change any more
+            return
         arm = self.table.get("arm", touched)
-        self.sums[:, outcome] += self._terms(arm, n1, x1) - self._terms(arm, n0, x0)
+        after, before = terms_by_sum(n1, x1), terms_by_sum(n0, x0)
+        self.sums[:, outcome] += self._by_arm(arm, np.subtract(after, before))
 
-    def _terms(self, arm: NDArray[Any], n: Float, x: Float) -> Float:
-        return np.stack([np.bincount(arm, t, self.arms) for t in terms_by_sum(n, x)], axis=1)
+    def _by_arm(self, arm: NDArray[Any], terms: Float) -> Float:
+        """Sums of (6, n) terms by arm, (arms, 6)."""
+        at = arm + self.arms * np.arange(SUMS)[:, None]
+        added = np.bincount(at.ravel(), terms.ravel(), self.arms * SUMS).astype(np.float64)
+        return added.reshape(SUMS, self.arms).T
 
     def fall(self, race: int, row: Int) -> Int:
         """
@@ -206,12 +275,17 @@ class Units(Packed[UnitsForm]):
         return True
 
     def _sum_again(self) -> None:
+        self.sums[:], self.complete[:] = 0, 0
+        self._count(self._of_phase(complete=True))
+
+    def _of_phase(self, *, complete: bool) -> Int:
+        """Units of this phase: those that are in the sums, or those that are not yet."""
         rows = np.arange(self.table.tail, self.table.head)
-        rows = rows[self.table.get("phase", rows) == self.phase]
-        arm = self.table.get("arm", rows)
-        for o in range(self.outcomes):
-            n, x = self.table.get(f"n{o}", rows).astype(np.float64), self.table.get(f"x{o}", rows)
-            self.sums[:, o] = self._terms(arm, n, x)
+        wanted: Bool = self.table.get("phase", rows) == self.phase
+        if self.window_ms:
+            wanted &= (self.table.get("since", rows) < self.over_ms) == complete
+        found: Int = rows[wanted] if self.window_ms or complete else rows[:0]
+        return found
 
     def packed(self) -> UnitsForm:
         table = self.table
@@ -223,16 +297,26 @@ class Units(Packed[UnitsForm]):
             phase=self.phase,
             columns={n: table.rows(n, table.tail, table.head) for n in table.dtypes},
             sums=self.sums,
+            window_ms=self.window_ms,
+            lag_ms=self.lag_ms,
+            over_ms=self.over_ms,
         )
 
     @classmethod
     def unpacked(cls, form: UnitsForm) -> Self:
-        found = cls(form.arms, form.outcomes, form.units_max)
+        found = cls(form.arms, form.outcomes, form.units_max, form.window_ms, form.lag_ms)
+        found.over_ms = form.over_ms
         found.keep, found.phase = np.uint64(form.keep), form.phase
         columns = dict(form.columns)
         found.table.append(columns.pop("id"), **columns)
         # adding up the units again would give other last digits
         found.sums = form.sums
+        if form.window_ms:
+            arm = found.table.get("arm", found._of_phase(complete=True))
+            found.complete = np.bincount(arm, minlength=form.arms)
+            rows = found._of_phase(complete=False)
+            rows = rows[np.argsort(found.table.get("since", rows), kind="stable")]
+            found._open.append(found.table.get("id", rows), since=found.table.get("since", rows))
         return found
 
 

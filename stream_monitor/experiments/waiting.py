@@ -26,6 +26,7 @@ class Mature(NamedTuple):
     """Calls that came of age, in the order of the log; `values` is (outcomes, n), NaN: no label."""
 
     seq: Int
+    arrival: Int
     unit: Key
     arm: Int
     phase: Int
@@ -114,6 +115,7 @@ class Waiting(Packed[WaitingForm]):
         seq = np.arange(start, self.next)
         found = Mature(
             seq,
+            self.calls.get("arrival", seq),
             self.calls.get("unit", seq),
             self.calls.get("arm", seq).astype(np.int64),
             self.calls.get("phase", seq).astype(np.int64),

@@ -117,11 +117,11 @@ class Ring:
         if len(self) + n > len(self.column["id"]):
             self._grow(len(self) + n)
         seqs = np.arange(self.head, self.head + n)
+        self.head += n
         at = self._at(seqs)
         self.column["id"][at] = ids
         for name, values in columns.items():
             self.column[name][at] = values
-        self.head += n
         if self._older is not None:
             self._older[at] = 0
         if self._used + n > LOAD_MAX * len(self._slots):
@@ -210,7 +210,8 @@ class Ring:
 
     def _at(self, seqs: Int) -> Int:
         """Places of rows (by seq) in the columns."""
-        return seqs % len(self.column["id"])
+        capacity = len(self.column["id"])
+        return seqs if self.head <= capacity else seqs % capacity
 
     def _seq_at(self, places: Int) -> Int:
         """The newest row at each place."""

@@ -35,6 +35,9 @@ def experiments(found: Mapping[str, Any], courses: Sequence[Course]) -> Iterator
 def _state(model: str, e: Mapping[str, Any]) -> str:
     weights = " · ".join(f"{escape(arm)} {w:g}" for arm, w in e["weights"].items())
     units = " · ".join(f"{escape(arm)} {n:,}" for arm, n in e["units"].items())
+    if "complete" in e:
+        complete = " · ".join(f"{escape(arm)} {n:,}" for arm, n in e["complete"].items())
+        units += f"; those whose window is over, which count: {complete}"
     unit = "units are events" if e["unit"] == "event" else f"unit: {escape(e['unit'])}"
     end = ", stopped" if e["stopped"] else ""
     return (

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.chaos_fleet import Member
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import LIFECYCLE, unpack
 from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.ingest import home, tick
 from stream_monitor.settings import CoreSettings
-from tests.kafka.site import Site, read_all, value
+from tests.kafka.site import DEADLINE_S, Site, read_all, value
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 HEALTHY, FAILING, AFTER = 400, 1_200, 300
@@ -151,6 +153,52 @@ def test_an_arm_that_fails_is_rolled_back_once_through_kill_9_and_a_change_has_i
     shown = experiment(site, "status", "x-1")
     assert shown["arms"]["b"]["verdict"] == "rollback"
     assert (shown["phase"], len(shown["verdicts"])) == (2, 1)
+
+
+def test_a_verdict_is_told_once_while_its_partition_moves_from_worker_to_worker(
+    site: Site, tmp_path: Path
+) -> None:
+    assert site.stop() == 0
+    site.file.write_text(site.file.read_text().replace("instance_id: one, ", ""))
+    members = [Member(0, site.file, tmp_path)]
+    try:
+        members.append(Member(1, site.file, tmp_path))
+        wait("both own partitions", lambda: all(m.owned() for m in members))
+        arms = ("--arm", "control", "--arm", "b", "--metric", "latency_ms", "--effect", "0.05")
+        experiment(site, "start", "--model", "m", "--name", "x-1", *arms)
+        wait("the start", lambda: rows(site)[0] == [LIFECYCLE])
+        target = home("m", sum(len(m.owned()) for m in members))
+        site.send(calls(0, HEALTHY, failing=10**6))
+        wait("calls", lambda: len(rows(site)[0]) == 1 + HEALTHY)
+        owner = next(m for m in members if target in m.owned())
+        site.send(calls(HEALTHY, FAILING // 4, failing=5))
+        owner.send(signal.SIGTERM)  # it leaves in the middle
+        other = next(m for m in members if m is not owner)
+        wait("the other one has it", lambda: not owner.alive and target in other.owned())
+        site.send(calls(HEALTHY + FAILING // 4, FAILING // 2, failing=5))
+        members.append(Member(2, site.file, tmp_path))  # and another one joins
+        wait("both own partitions", lambda: all(m.owned() for m in members if m.alive))
+        site.send(calls(HEALTHY + 3 * FAILING // 4, FAILING // 4, failing=5))
+        wait("all calls", lambda: len(rows(site)[0]) == 1 + HEALTHY + FAILING)
+        wait("a verdict", lambda: verdicts(site))
+    finally:
+        for member in members:
+            member.send(signal.SIGTERM)
+        codes = [member.process.wait(20) for member in members]
+    assert codes == [0, 0, 0]
+    found, told = folded(site)
+    written = verdicts(site)
+    assert found.rows == HEALTHY + FAILING
+    assert [v["verdict"] for v in written] == ["rollback"]
+    assert written == told, "as one fold of the whole log says, to the last digit"
+
+
+def wait(what: str, condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {DEADLINE_S} s: {what}")
+        time.sleep(0.2)
 
 
 def test_in_a_backlog_events_have_their_place_among_the_calls_of_that_time(site: Site) -> None:

@@ -190,7 +190,7 @@ def counted(
             if is_race(o):
                 last = now + maturity_ms
             elif window_ms:
-                last = begun + window_ms + maturity_ms - 1
+                last = begun + window_ms + maturity_ms
             label = next((v for at, v in reversed(told) if at <= last), None)
             x = value_of(o, e, label)
             if of_label and now + maturity_ms >= end_ms:

@@ -64,7 +64,7 @@ def restarted(log: list[tuple[bytes, Arrivals]], rng: random.Random, often: floa
     return shard
 
 
-def is_as_counted(experiment: Experiment, expected: Counted) -> None:
+def is_as_counted(experiment: Experiment, expected: Counted, least: int = 20) -> None:
     for a, arm in enumerate(("control", "b")):
         for o, outcome in enumerate(experiment.definition.outcomes):
             found = experiment.units.sums[a, o].tolist()
@@ -72,7 +72,7 @@ def is_as_counted(experiment: Experiment, expected: Counted) -> None:
     for i, outcome in enumerate(experiment.definition.races, GUARDS):
         (race,) = experiment.races[i]
         trials = expected.trials[outcome.name]
-        assert len(trials) > 20, f"{outcome.name}: the stream has too few"
+        assert len(trials) >= least, f"{outcome.name}: the stream has too few"
         in_arm = sum(in_b for in_b, _ in trials)
         assert [race.in_control, race.in_arm] == [len(trials) - in_arm, in_arm], outcome.name
         assert race.peak == pytest.approx(expected.peak(outcome.name), abs=1e-9), outcome.name
@@ -93,6 +93,31 @@ def test_outcomes_are_those_of_a_loop_wherever_the_log_was_cut_and_the_worker_re
         shard = restarted(records(events, sizes), rng, often)
         shard.fold(tick(end_ms))
         is_as_counted(the_experiment(shard), expected)
+
+
+WINDOW_MS = 1_200_000
+
+
+@pytest.mark.parametrize("change", [True, False])
+@pytest.mark.parametrize("seed", range(2))
+def test_with_a_window_units_count_once_as_a_loop_counts_them(seed: int, change: bool) -> None:
+    started = {**STARTED, "guards": [*SEQUENCES[:3], RACES[0], RACES[2]], "window": "20m"}
+    events = told(stream(seed + 7, 1_500, 300, bad=0.05, step_ms=2_000), started, change=change)
+    rng = random.Random(seed)
+    complete = []
+    phase_ms = [e["timestamp"] for kind, e in events if kind == "lifecycle"][-1]
+    for end_ms in (events[-1][1]["timestamp"] + 7_200_000, phase_ms + 3_360_000):
+        seen = [e for e in events if e[1]["timestamp"] <= end_ms]
+        expected = counted(seen, started, MATURITY_MS, WINDOW_MS, end_ms)
+        for sizes, often in (([600] * 100, 0.3), ([rng.randrange(1, 90)] * 10_000, 0.05)):
+            shard = restarted(records(seen, sizes), rng, often)
+            shard.fold(tick(end_ms))
+            experiment = the_experiment(shard)
+            is_as_counted(experiment, expected, least=0)
+            assert experiment.units.complete.tolist() == list(expected.complete.values())
+        complete.append(sum(expected.complete.values()))
+    assert 200 < complete[0] <= 300
+    assert 20 < complete[1] < 200, "some are complete at that time, and others are not"
 
 
 @pytest.mark.parametrize("race", RACES[:3], ids=[r["metric"] for r in RACES[:3]])

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from stream_monitor.cli.experiment_board import ExperimentBoard, board_of
 from stream_monitor.cli.experiment_events import changed
+from stream_monitor.cli.experiment_status import drawing
 from stream_monitor.client import Follower, Router, reassign
 from stream_monitor.errors import InputError
 from stream_monitor.evaluate import Shard
@@ -369,6 +370,41 @@ def test_a_person_takes_over_again() -> None:
     assert loop.experiment.log_e_mismatch < 3
 
 
+def test_only_a_rollback_is_one() -> None:
+    """On the board too: an arm may be promoted in one phase, and rolled back in a later one."""
+    promote = rollback("b") | {"verdict": "promote", "id": verdict_id("x-1", "b", 1, "promote")}
+    log = [
+        STARTED,
+        promote,
+        change(2, 40, 40, 20),
+        rollback("b", 2),
+        rollback("d"),
+        rollback("control"),
+    ]
+    known = board_of([json.dumps(e).encode() for e in log]).found("x-1", "m")
+    assert (known.phase, known.weights, known.rolled_back) == (3, (8_000, 0, 2_000), {"b"})
+
+
+@pytest.mark.parametrize("knows", [False, True])
+def test_a_change_that_crosses_the_verdict(knows: bool) -> None:
+    """It is written before routers see the verdict, and folded after it."""
+    loop = Loop()
+    router = loop.follower.current
+    assert router is not None
+    seed = 0
+    while not told(loop.shard):
+        seed += 1
+        loop.fold(calls(seed, CALLS_A_TURN, router, first_ms=loop.now_ms, bad="b"))
+        loop.shard.fold(tick(loop.now_ms))
+    loop.write(change(2, 30, 50, 20, despite=("b",) if knows else ()))
+    verdict = told(loop.shard)[0]
+    loop.lifecycle.append(verdict)
+    loop.follower.take(json.dumps(verdict).encode())
+    loop.agree()
+    assert loop.experiment.weights == ((3_000, 5_000, 2_000) if knows else (8_000, 0, 2_000))
+    assert loop.experiment.phase == 3
+
+
 def firing(loop: Loop) -> list[str]:
     loop.now_ms += 2 * SETTLE_MS
     loop.shard.fold(tick(loop.now_ms))
@@ -380,11 +416,15 @@ def test_the_alert_fires_until_somebody_writes_the_weights_down() -> None:
     loop.serve(2, 6_000, bad="c")
     assert firing(loop) == ["arm=c"]
     known = loop.board.found("x-1", "m")
+    told = "c: rolled back, control has the traffic"
+    assert any(told in line for line in drawing(known, loop.now_ms))
     event = changed(known, {"control": 70, "b": 30, "c": 0}, AT, None).event
     assert "despite_rollback" not in event
     phase = loop.experiment.phase
     loop.write(json.loads(json.dumps(event)))
     assert firing(loop) == []
+    known = loop.board.found("x-1", "m")
+    assert not any(told in line for line in drawing(known, loop.now_ms))
     assert loop.experiment.phase == phase, "nothing changed for routers, so sums go on"
     loop.agree()
     with pytest.raises(InputError, match="are the weights of x-1 already"):

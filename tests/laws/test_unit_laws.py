@@ -29,7 +29,9 @@ def fed(units: Units, found: list[Row], cut: int) -> None:
     for start in range(0, len(found), cut):
         part = found[start : start + cut]
         keys = np.array([key_of(u) for u, _, _ in part], np.uint64)
-        row, kept, _, _ = units.expose(keys, np.array([a for _, a, _ in part]))
+        row, kept, _, _ = units.expose(
+            keys, np.array([a for _, a, _ in part]), np.zeros(len(part), np.int64)
+        )
         units.add(0, row, np.array([x for _, _, x in part])[kept])
 
 
@@ -108,3 +110,40 @@ def test_hardly_any_units_are_no_error(n: int) -> None:
     fed(units, [(1, 0, 1.0)] * n, 9)
     assert units.sums[0, 0, 0] == n
     assert not units.thin()
+
+
+@settings(max_examples=200)
+@given(rows, st.integers(1, 60), st.integers(1, 40), st.integers(1, 300), st.data())
+def test_with_a_window_a_unit_counts_once_when_it_is_complete(
+    found: list[Row], cut: int, window_ms: int, units_max: int, data: st.DataObject
+) -> None:
+    """A row each ms; it is closed, restored and thinned at any time."""
+    units = Units(2, 1, units_max, window_ms, lag_ms=7)
+    units.begin_phase()
+    for start in range(0, len(found), cut):
+        part = found[start : start + cut]
+        units.close(start)
+        now_ms = np.arange(start, start + len(part))
+        keys = np.array([key_of(u) for u, _, _ in part], np.uint64)
+        row, kept, _, _ = units.expose(keys, np.array([a for _, a, _ in part]), now_ms)
+        is_open = units.is_open(row, now_ms[kept], now_ms[kept])
+        units.add(0, row[is_open], np.array([x for _, _, x in part])[kept][is_open])
+        units.thin()
+        if data.draw(st.booleans()):
+            units = decode(encode(units), Units)
+    end_ms = len(found) + data.draw(st.integers(0, 60))
+    units.close(end_ms)
+    since: dict[int, int] = {}
+    inside: list[Row] = []
+    for at, (unit, arm, x) in enumerate(found):
+        begun = since.setdefault(unit, at)
+        if at < begun + window_ms and begun + window_ms + 7 < end_ms:
+            inside.append((unit, arm, x))
+    assert np.array_equal(units.sums[:, 0], sums_of(inside, int(units.keep)))
+    whole = {u for u, _, _ in inside if key_of(u) <= int(units.keep)}
+    assert units.complete.sum() == len(whole)
+    before = units.sums.copy()
+    units.add(
+        0, units.find(np.array([key_of(u) for u in sorted(whole)], np.uint64)), np.ones(len(whole))
+    )
+    assert np.array_equal(units.sums, before), "what is complete does not change"

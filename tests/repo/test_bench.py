@@ -52,6 +52,17 @@ def test_every_stage_of_the_core_is_timed() -> None:
     assert all(line["us_min"] > 0 for line in lines)
 
 
+def test_the_cost_of_experiments_is_that_of_every_row_in_one() -> None:
+    sizes = ("--pairs", "8000", "--models", "3", "--rounds", "1", "--units", "3000")
+    units, fold, snapshot = map(
+        json.loads, bench("experiment_cost.py", *sizes, "--json").splitlines()
+    )
+    assert (units["units"], units["outcomes"]) == (3_000, 3)
+    assert (fold["experiments"], fold["rows"]) == (3, 8_000)
+    assert fold["us a pair"] > 0
+    assert snapshot["MB"] > snapshot["MB, none"]
+
+
 def test_bytes_of_a_pending_prediction() -> None:
     lines = [
         json.loads(line)
@@ -134,7 +145,7 @@ def test_bounds_of_experiments_are_missed_by_a_wrong_analysis() -> None:
 def test_columns_and_the_way_through_a_log_tell_the_same_verdicts() -> None:
     lines = bench("experiments.py", "--table", "path", "--runs", "1", "--check").splitlines()
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines[5:]]
-    assert [row[3] for row in rows] == ["1 of 1"] * 6
+    assert [row[4] for row in rows] == ["1 of 1"] * 6
     assert sum(int(row[2]) for row in rows) >= 2, "there are verdicts to compare"
 
 

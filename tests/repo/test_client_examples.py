@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from stream_monitor.client import Router
+from stream_monitor.demo.broker import start_in_thread
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STARTED = {
@@ -114,7 +117,8 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_a_plain_http_server(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_plain_http_server(number, tmp_path):
     events, experiments = tmp_path / "events.jsonl", tmp_path / "experiments.jsonl"
     experiments.write_text(json.dumps(STARTED) + "\n")
     program = subprocess.Popen(
@@ -136,7 +140,7 @@ def test_a_plain_http_server(tmp_path):
         scores: dict[str, float] = {}
         with ThreadPoolExecutor(4) as pool:  # the queue of connections has five places
             list(pool.map(ask, [f"user-{i}" for i in range(20)]))
-        program.send_signal(signal.SIGINT)
+        program.send_signal(number)
         out, err = program.communicate(timeout=60)
         assert (out, program.returncode) == ("nothing was dropped\n", 0), err
     finally:
@@ -148,3 +152,48 @@ def test_a_plain_http_server(tmp_path):
         assert event["variant"] == ROUTER(event["unit"])
         assert event["score"] == scores[event["unit"]]
         assert event["version"] == {"control": "3", "b": "4"}[event["variant"]]
+
+
+def test_the_page_can_be_followed_word_for_word():
+    """Its blocks, one after the other, on a broker."""
+
+    class App:
+        """What the page needs of a framework."""
+
+        def add_middleware(self, middleware: Any, **arguments: Any) -> None:
+            middleware(None, **arguments)
+
+        def post(self, _path: str) -> Any:
+            return lambda function: function
+
+    class Model:
+        def predict(self, *_given: Any) -> float:
+            return 0.25
+
+    with start_in_thread(partitions=1) as broker:
+        page = (EXAMPLES.parent / "docs" / "client.md").read_text()
+        blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        names: dict[str, Any] = {"user": "user-17", "order": "order-1", "amount": 12.0}
+        names |= {"user_id": "u", "request_id": 17, "model": Model(), "app": App()}
+        names["models"] = dict.fromkeys("34", Model())
+        asyncio.run(send_started(broker.bootstrap))
+        try:
+            for block in blocks:
+                code = block.replace("127.0.0.1:9092", broker.bootstrap)
+                exec(compile(code, "docs/client.md", "exec"), names)
+                if "def observe" in code:
+                    assert names["predict"]("user-17", 12.0) == 0.25
+            assert names["follower"].ready
+            assert names["call"].variant == ROUTER("user-17")
+            assert names["sender"].flush(30)
+            counts = names["sender"].counts()
+        finally:
+            if "source" in names:
+                names["source"].close()
+            names["sender"].close()
+    assert (counts.sent, counts.dropped, counts.faults) == (3, {}, {})
+
+
+async def send_started(bootstrap: str) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+        await producer.send_and_wait("lifecycle", json.dumps(STARTED).encode(), b"fraud")

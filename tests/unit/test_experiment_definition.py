@@ -93,6 +93,9 @@ def test_a_metric_may_have_a_sequence_and_races_with_names_of_their_own() -> Non
         (guard(metric="accuracy", race=True), "wrong answers are error_rate"),
         (guard(metric="error", race=True), "every experiment has the race of failed calls"),
         (guard(metric="error_rate", race=True) | {"maturity": 0}, "give one, such as 1d"),
+        ({"window": "seven"}, "`window` must be a duration such as 10d"),
+        ({"window": "7d", "unit": "event"}, "with `unit` event each call is one: leave it out"),
+        ({"window": "14d"}, "are not shorter than the longest `duration` (14 d)"),
         ({"primary": {"metric": "score", "above": 0.9}}, "a race shows only that an arm is worse"),
     ],
 )
