@@ -26,7 +26,7 @@ from stream_monitor.inputs.row_events import Defaults, LabelTimes, RowEvents, ki
 from stream_monitor.inputs.shape import Shaper
 from stream_monitor.inputs.times import DEFAULT_START_MS, TimeColumn, TimeReading
 
-_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
+INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
 """Names that pandas gives to an unnamed index when it writes it, and when it reads it again."""
 
 
@@ -107,7 +107,7 @@ class Source:
         self.index = tuple(
             column
             for column in features
-            if (column in index or _INDEX.fullmatch(column)) and column not in mapped
+            if (column in index or INDEX.fullmatch(column)) and column not in mapped
         )
         self.shaper.leave_out(self.index)
 

@@ -1,0 +1,221 @@
+"""
+Counts of the columns of a table, as the quality gate needs them.
+
+Rule of the file: the rows are read once, and memory does not grow with them, but for the hashes of
+a column that must be unique. Nothing is judged here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from xxhash import xxh3_64_intdigest
+
+from stream_monitor.events.cells import class_name
+from stream_monitor.inputs.columns import Column, Told
+from stream_monitor.inputs.csv_files import CsvReader
+from stream_monitor.inputs.files import InputFile, Meter
+from stream_monitor.inputs.json_lines import JsonLinesReader
+from stream_monitor.inputs.options import parse_path
+from stream_monitor.inputs.readers import Reader
+from stream_monitor.inputs.sources import INDEX
+from stream_monitor.training.quality_rules import ColumnRule
+
+CHUNK_ROWS = 4_096
+VALUES_MAX = 1_000
+"""Distinct values of a column that are counted."""
+NUMBER, SWITCH, TEXT, OTHER = "number", "boolean", "text", "list or object"
+
+
+def kind_of(value: Any) -> str:
+    """
+    The kind of a value that is there.
+
+    >>> [kind_of(v) for v in (1, 2.5, True, "a", [])]
+    ['number', 'number', 'boolean', 'text', 'list or object']
+    """
+    kind = type(value)
+    return (
+        SWITCH
+        if kind is bool
+        else NUMBER
+        if kind in (int, float)
+        else TEXT
+        if kind is str
+        else OTHER
+    )
+
+
+def text_of(value: Any) -> str:
+    """
+    A value as a category: `1`, `1.0`, `true` and `"1"` are one.
+
+    >>> [text_of(v) for v in (1.0, True, "1", "DE", 0.5)]
+    ['1', '1', '1', 'DE', '0.5']
+    """
+    return class_name(str(value))
+
+
+class Tally:
+    """Counts of one column."""
+
+    def __init__(self, rule: ColumnRule) -> None:
+        self.rule = rule
+        self.odd = 0
+        """Texts in a column of CSV that is one of numbers for the most part."""
+        self.there = self.infinite = self.outside = self.unknown = self.repeated = 0
+        self.total = 0.0
+        """Sum of the numbers."""
+        self.low, self.high = math.inf, -math.inf
+        self.kinds: Counter[str] = Counter()
+        self.fractions = 0
+        """Numbers that are not whole."""
+        self.values: Counter[str] = Counter()
+        self.examples: dict[str, Any] = {}
+        """The first value of each fault, and of each kind."""
+        self._known = None if rule.categories is None else set(map(text_of, rule.categories))
+        self._seen: set[int] = set()
+
+    def add(self, values: Sequence[Any]) -> None:
+        """Count the values of some rows; None is missing."""
+        there = [v for v in values if v is not None]
+        self.there += len(there)
+        for kind, n in Counter(map(kind_of, there)).items():
+            self.kinds[kind] += n
+            if kind not in self.examples:
+                self.examples[kind] = next(v for v in there if kind_of(v) == kind)
+        numbers = [v for v in there if type(v) in (int, float)]
+        finite = [v for v in numbers if math.isfinite(v)]
+        self._count("infinite", [v for v in numbers if not math.isfinite(v)])
+        if finite:
+            self.low, self.high = min(self.low, *finite), max(self.high, *finite)
+            self.total += math.fsum(finite)
+            self.fractions += sum(v != int(v) for v in finite)
+        low, high = self.rule.min, self.rule.max
+        if low is not None or high is not None:
+            low, high = (-math.inf if low is None else low), (math.inf if high is None else high)
+            self._count("outside", [v for v in numbers if not low <= v <= high])
+        self._categories(there)
+        if self.rule.unique:
+            for value in there:
+                hashed = xxh3_64_intdigest(f"{kind_of(value)}:{value}".encode())
+                if hashed in self._seen:
+                    self._count("repeated", [value])
+                self._seen.add(hashed)
+
+    def _categories(self, there: list[Any]) -> None:
+        for value, n in Counter(map(text_of, there)).items():
+            if value in self.values or len(self.values) < VALUES_MAX:
+                self.values[value] += n
+            if self._known is not None and value not in self._known:
+                self.unknown += n
+                self.examples.setdefault("unknown", value)
+
+    def _count(self, fault: str, values: list[Any]) -> None:
+        if values:
+            setattr(self, fault, getattr(self, fault) + len(values))
+            self.examples.setdefault(fault, values[0])
+
+
+class Table:
+    """The tallies of a file."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.malformed = 0
+        """Rows that are not CSV or JSON, or have not as many cells as the header."""
+        self.columns: dict[str, Tally] = {}
+        self.index: list[str] = []
+        """Columns that are the index of a data frame; nothing is asked of them."""
+        self.notes: list[str] = []
+
+
+def tallied(path: Path, rule_of: Callable[[str], ColumnRule]) -> Table:
+    """
+    Read a file and count.
+
+    Parameters
+    ----------
+    path : Path
+        CSV, JSON Lines or Parquet, by its name.
+    rule_of : callable
+        The rule of a column.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, or is not a table.
+    """
+    table = Table()
+    with _opened(path, rule_of) as reader:
+        names = reader.columns()
+        for _ in reader.learn(None):
+            pass
+        index: frozenset[str] = getattr(reader, "index", frozenset())
+        table.index = [n for n in names or () if n in index or not n or INDEX.fullmatch(n)]
+        for name in names or ():
+            if name not in table.index:
+                table.columns[name] = Tally(rule_of(name))
+        rows = iter(reader.rows())
+        while chunk := list(islice(rows, CHUNK_ROWS)):
+            good = [row for row in chunk if isinstance(row, Mapping)]
+            table.malformed += len(chunk) - len(good)
+            table.rows += len(chunk)
+            if names is None:
+                good = list(map(_flat, good))
+                for name in dict.fromkeys(name for row in good for name in row):
+                    if name not in table.columns:
+                        table.columns[name] = Tally(rule_of(name))
+            for name, tally in table.columns.items():
+                tally.add([row.get(name) for row in good])
+        for column in getattr(reader, "learnt", ()):
+            if column.name in table.columns:
+                _note_odd(table.columns[column.name], column)
+        table.notes = list(reader.notes())
+    return table
+
+
+def _note_odd(tally: Tally, column: Column) -> None:
+    """
+    A column of CSV with many odd cells is one of texts. If most of its cells are numbers, that is
+    not what was meant.
+    """
+    odd = column.odd + column.switches
+    is_plain = column.kind == "text" and not column.is_code and column.told.type == "auto"
+    if is_plain and 0 < odd < column.there / 2:
+        tally.odd = odd
+        tally.examples["odd"] = column.examples.get("odd", ("true", 0))[0]
+
+
+@contextmanager
+def _opened(path: Path, rule_of: Callable[[str], ColumnRule]) -> Iterator[Reader]:
+    _, form, gzipped = parse_path(str(path))
+    file = InputFile(str(path), Meter(), gzipped=gzipped)
+    try:
+        if form == "csv":
+            yield CsvReader(file, lambda column: Told(rule_of(column).type))
+        elif form == "jsonl":
+            yield JsonLinesReader(file, is_table=True)
+        else:
+            from stream_monitor.inputs.parquet import ParquetReader
+
+            yield ParquetReader(file, frozenset())
+    finally:
+        file.close()
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose objects, such as `features`, are columns with a dot."""
+    out: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            out |= {f"{name}.{inner}": v for inner, v in value.items()}
+        else:
+            out[name] = value
+    return out
