@@ -11,53 +11,31 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from stream_monitor.client.allocation import SLOTS
+from stream_monitor.client.followed import (
+    CHANGED,
+    Followed,
+    in_production,
+    is_earlier,
+    is_later,
+    named_arms,
+    rolled_back,
+    wants_stop,
+)
 from stream_monitor.client.forking import register
 from stream_monitor.client.routing import Key, Router, unit_text
 
-_STARTED, _CHANGED, _STOPPED = "experiment_started", "experiment_changed", "experiment_stopped"
+_STARTED, _STOPPED = "experiment_started", "experiment_stopped"
 _VERDICT, _STAGE = "experiment_verdict", "stage"
 STOPPED_MAX = 64
 """Experiments that are over and still remembered; the oldest are forgotten."""
 
 
-class _Followed(NamedTuple):
-    """
-    What is known of an experiment.
-
-    Which arms are served follows from the newest event and the set of arms that were rolled back,
-    so it does not depend on which of them came first.
-    """
-
-    router: Router
-    """As the newest event says."""
-    stopped_at: str | None = None
-    stops: bool = False
-    """`"on_rollback": "stop"`: the control takes over from an arm that is rolled back."""
-    back: frozenset[str] = frozenset()
-    """Arms that were rolled back."""
-    despite: frozenset[str] = frozenset()
-    """Arms that the newest event gives traffic although they were rolled back."""
-    since: str = ""
-    """Verdicts of an earlier experiment of this name are not later than this."""
-
-    @property
-    def serves(self) -> Router:
-        """The router that decides."""
-        gone = self.back - self.despite if self.stops and self.stopped_at is None else None
-        return self.router.without(gone) if gone else self.router
-
-    @property
-    def state(self) -> tuple[Any, ...]:
-        return self.router.ranges, self.router.phase, *self[1:]
-
-
-_Known = dict[str, _Followed]
+_Known = dict[str, Followed]
 """By name, in the order of their starts."""
 
 
@@ -236,7 +214,7 @@ class Follower:
             known = dict(self._known)
             for name, new in fresh.items():
                 old = known.get(name)
-                if old is None or not _is_earlier(new, old):
+                if old is None or not is_earlier(new, old):
                     known[name] = new if old is None else new._replace(back=new.back | old.back)
             before = [(name, f.serves.ranges, f.stopped_at) for name, f in self._known.items()]
             after = [(name, f.serves.ranges, f.stopped_at) for name, f in known.items()]
@@ -274,9 +252,9 @@ class Follower:
         if event.get("model") != self.model:
             return False
         if event.get("type") == _STAGE:
-            self._production = _in_production(event)
+            self._production = in_production(event)
         name = event.get("experiment")
-        if event.get("type") not in {_STARTED, _CHANGED, _STOPPED, _VERDICT} or (
+        if event.get("type") not in {_STARTED, CHANGED, _STOPPED, _VERDICT} or (
             self.experiment is not None and name != self.experiment
         ):
             return False
@@ -304,26 +282,26 @@ class Follower:
         self._epoch = max(self._epoch, epoch)
         return epoch < self._epoch
 
-    def _next(self, event: Mapping[str, Any], old: _Followed | None) -> _Followed | None:
+    def _next(self, event: Mapping[str, Any], old: Followed | None) -> Followed | None:
         """What an event makes of its experiment; None if it says nothing new."""
         if event["type"] == _STOPPED:
             return self._stopped(event, old)
         if event["type"] == _VERDICT:
-            return _rolled_back(event, old)
+            return rolled_back(event, old)
         router = Router.from_event(event, None if old is None else old.router)
-        stops = _stops(event, old)
-        despite = _names(event, "despite_rollback")
+        stops = wants_stop(event, old)
+        despite = named_arms(event, "despite_rollback")
         if old is None:
-            return _Followed(router, stops=stops, despite=despite)
+            return Followed(router, stops=stops, despite=despite)
         if event["type"] == _STARTED:
-            again = old.stopped_at is not None and _is_later(event.get("at"), old.stopped_at)
-            return _Followed(router, stops=stops, since=old.stopped_at or "") if again else None
+            again = old.stopped_at is not None and is_later(event.get("at"), old.stopped_at)
+            return Followed(router, stops=stops, since=old.stopped_at or "") if again else None
         if old.stopped_at is not None or router.phase < old.router.phase:
             return None
         new = old._replace(router=router, stops=stops, despite=despite)
         return None if new.state == old.state else new
 
-    def _stopped(self, event: Mapping[str, Any], old: _Followed | None) -> _Followed | None:
+    def _stopped(self, event: Mapping[str, Any], old: Followed | None) -> Followed | None:
         keep, at = event.get("keep"), str(event.get("at", ""))
         if keep is not None and not isinstance(keep, str):
             raise ValueError(f"keep: expected the name of an arm, got {keep!r}")
@@ -331,19 +309,19 @@ class Follower:
             if keep is None:
                 return None
             router = Router(event.get("experiment", ""), [(SLOTS, keep)], model=self.model)
-            return _Followed(router, at)
+            return Followed(router, at)
         if old.stopped_at is not None:
-            if keep is None or not _is_later(at, old.stopped_at):
+            if keep is None or not is_later(at, old.stopped_at):
                 return None
             # a version that was promoted is taken back
             router = Router(old.router.experiment, [(SLOTS, keep)], model=self.model)
-            return None if keep in old.router.arms else _Followed(router, at)
+            return None if keep in old.router.arms else Followed(router, at)
         try:
             router = old.router.kept(keep)
         except ValueError as e:  # over is over: the control is what served before
             self.failed("invalid", e)
             router = old.router.kept(None)
-        return _Followed(router, at)
+        return Followed(router, at)
 
     def _publish(self, known: _Known) -> None:
         over = [name for name, f in known.items() if f.stopped_at is not None]
@@ -353,55 +331,3 @@ class Follower:
         routers = running or list(known.values())
         self._known = known
         self._current = routers[-1].serves if routers else None
-
-
-def _in_production(event: Mapping[str, Any]) -> str | None:
-    stages = event.get("stages")
-    if not isinstance(stages, dict):
-        return None
-    return next((str(v) for v, stage in stages.items() if stage == "production"), None)
-
-
-def _rolled_back(event: Mapping[str, Any], old: _Followed | None) -> _Followed | None:
-    """What a verdict makes of its experiment: nothing, but for `rollback` where that was wanted."""
-    if old is None or event.get("verdict") != "rollback" or not old.stops:
-        return None
-    arm = event.get("arm")
-    if old.stopped_at is not None:
-        return None
-    if not isinstance(arm, str) or arm not in old.router.arms or arm == old.router.control:
-        others = ", ".join(list(old.router.arms)[1:])
-        raise ValueError(f"arm: expected one of {others}, got {arm!r}")
-    if arm in old.back or (old.since and not _is_later(event.get("at"), old.since)):
-        return None
-    return old._replace(back=old.back | {arm})
-
-
-def _stops(event: Mapping[str, Any], old: _Followed | None) -> bool:
-    """Whether a rollback takes the traffic of its arm; only the start decides, if it is known."""
-    if old is not None and event["type"] == _CHANGED:
-        return old.stops
-    wanted = event.get("on_rollback", "tell")
-    if wanted not in {"tell", "stop"}:
-        raise ValueError(f'on_rollback: expected "tell" or "stop", got {wanted!r}')
-    return bool(wanted == "stop")
-
-
-def _names(event: Mapping[str, Any], field: str) -> frozenset[str]:
-    names = event.get(field) or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{field}: expected a list of arms, got {names!r}")
-    return frozenset(names)
-
-
-def _is_earlier(new: _Followed, old: _Followed) -> bool:
-    if old.stopped_at is not None:
-        return new.stopped_at is None and new.router.phase <= old.router.phase
-    return new.stopped_at is None and new.router.phase < old.router.phase
-
-
-def _is_later(at: Any, stopped_at: str) -> bool:
-    try:
-        return datetime.fromisoformat(at) > datetime.fromisoformat(stopped_at)
-    except (TypeError, ValueError):
-        return False
