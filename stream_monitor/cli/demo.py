@@ -10,6 +10,7 @@ import asyncio
 import logging
 import shutil
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -45,6 +46,12 @@ if TYPE_CHECKING:
     help="Use this Kafka instead of the embedded one; the topics get their own prefix and are "
     "removed at the end.",
 )
+@click.option(
+    "--loop",
+    is_flag=True,
+    help="The whole loop: alert, retraining, canary, promotion, and a rollback. Needs git and the "
+    "extra `lifecycle`; takes two to three minutes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print nothing but a JSON object at the end.")
 def command(
     *,
@@ -53,6 +60,7 @@ def command(
     rate: float,
     seed: int,
     broker: str | None,
+    loop: bool,
     as_json: bool,
 ) -> None:
     """
@@ -64,12 +72,15 @@ def command(
     Examples:
       stream-monitor demo
       stream-monitor demo --seconds 30 --json
+      stream-monitor demo --loop
     """  # noqa: D301, E501
     from stream_monitor.demo.session import DemoOptions
     from stream_monitor.demo.view import NEXT, LineView, LiveView, NoView, summary, summary_text
 
     for name in ("aiokafka", "stream_monitor.demo"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # errors that matter are raised
+    if loop:
+        sys.exit(_loop(DemoOptions(seed=seed, broker=broker), as_json=as_json))
     options = DemoOptions(seconds=seconds, port=port, rate_per_s=rate, seed=seed, broker=broker)
     with (
         NoView() if as_json else LiveView() if sys.stdout.isatty() else LineView(sys.stdout) as view
@@ -86,6 +97,38 @@ def command(
                 if sys.stdout.isatty()
                 else text
             )
+
+
+def _loop(options: DemoOptions, *, as_json: bool) -> int:
+    """Run the loop; 0 if all of its story happened."""
+    import msgspec
+
+    from stream_monitor.demo.loop import LoopStory, run
+
+    began = time.monotonic()
+
+    def say(sentence: str) -> None:
+        if not as_json:
+            click.echo(f"{time.monotonic() - began:6.1f} s  {sentence}")
+
+    async def told() -> LoopStory:
+        from stream_monitor.cli.produce import stopped_by_signals
+
+        stop = asyncio.Event()
+        with stopped_by_signals(stop):
+            return await run(options, say, stop)
+
+    story = asyncio.run(told())
+    if as_json:
+        click.echo(msgspec.json.encode(story).decode())
+    elif story.complete:
+        say(
+            f"accuracy {story.accuracy_before:.2f}, {story.accuracy_broken:.2f} after the change, "
+            f"{story.accuracy_after:.2f} with {story.version}; {story.bad_version} went back"
+        )
+    else:
+        say("the story did not come to its end in time")
+    return 0 if story.complete else 1
 
 
 async def _run(options: DemoOptions, view: View) -> State:

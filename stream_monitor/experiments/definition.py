@@ -51,6 +51,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     unit: str = "user"
     """What was randomised; `event`: every call is a unit of its own."""
     maturity: str | int = 0
+    settle: str | int = "1m"
+    report_at: int = 0
     window: str | int = 0
     """A unit counts once, when so much time is over after its first call; 0: as its calls come."""
     duration: tuple[str | int, str | int] | None = None
@@ -75,6 +77,13 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """Judged by a sequence; the first is the primary one."""
     unit: str
     maturity_ms: int
+    report_at: int
+    """Numbers are told once an arm has so many outcomes in a phase; 0: only at their times."""
+    settle_ms: int
+    """
+    Log time after a change of weights in which nothing is counted, because model servers hear of
+    it at different moments.
+    """
     least_ms: int
     """Nothing is promoted earlier."""
     longest_ms: int
@@ -166,6 +175,8 @@ def definition_of(event: Mapping[str, Any]) -> Definition:
         races=tuple(g for g in started.guards if g.is_race),
         unit=started.unit,
         maturity_ms=maturity_ms,
+        report_at=max(started.report_at, 0),
+        settle_ms=_duration("settle", started.settle),
         window_ms=window_ms,
         least_ms=least_ms,
         longest_ms=longest_ms,

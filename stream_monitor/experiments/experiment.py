@@ -81,13 +81,9 @@ from stream_monitor.join.rows import Pairs
 from stream_monitor.stats import failure_race
 from stream_monitor.stats.failure_race import Race
 from stream_monitor.stats.sample_ratio import log_evidence_of_mismatch
+from stream_monitor.stats.unit_sums import N
 from stream_monitor.verdicts import Verdict
 
-SETTLE_MS = 60_000
-"""
-Time after a change of weights in which nothing is counted (log time). Model servers hear of the
-change at different moments.
-"""
 FAILURES, UNLABELLED, UNLABELLED_CONTROL, GUARDS = range(4)
 """
 Races: more failed calls in the arm; more calls without a label at maturity in the arm; and more of
@@ -130,11 +126,14 @@ class Experiment(msgspec.Struct, eq=False):
     left_out: dict[str, int] = {}
     """Rows that do not count, by reason."""
     rows: int = 0
-    changed_ms: int = -SETTLE_MS
+    changed_ms: int | None = None
+    """Log time of the last change of weights."""
     looked_ms: int = 0
     """Log time of the last look."""
     progress_ms: int = 0
     """Age at which numbers were told last."""
+    reported: dict[str, int] = {}
+    """By arm: the phase in which it had `report_at` outcomes."""
     stopped: bool = False
     dirty: bool = True
     """Whether something changed since the last look."""
@@ -289,11 +288,21 @@ class Experiment(msgspec.Struct, eq=False):
         self.units.thin()
         self.dirty = True
 
+    @property
+    def settled_ms(self) -> int:
+        """Log time from which calls count again after a change of weights."""
+        return 0 if self.changed_ms is None else self.changed_ms + self.definition.settle_ms
+
+    @property
+    def counted(self) -> list[int]:
+        """By arm: outcomes of the primary metric in this phase."""
+        return [int(n) for n in self.units.sums[:, 0, N]]
+
     def _countable(self, calls: Calls) -> Bool:
         w = self.weights
         reasons = (
             ("before_start", calls.time_ms < self.definition.at_ms),
-            ("change", calls.now_ms < self.changed_ms + SETTLE_MS),
+            ("change", calls.now_ms < self.settled_ms),
             ("unknown_arm", calls.arm < 0),
             ("rolled_back", np.isin(calls.arm, [b for b in self._rolled_back() if not w[b]])),
         )

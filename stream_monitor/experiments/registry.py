@@ -37,6 +37,7 @@ from stream_monitor.experiments.telling import (
     refused_event,
     verdict_event,
 )
+from stream_monitor.times import HOUR_MS
 from stream_monitor.verdicts import Out, Verdict
 
 UNJUDGED_MAX = 64
@@ -248,15 +249,27 @@ class Experiments:
         return out
 
     def _progress(self, experiment: Experiment, now_ms: int, log_position: int) -> list[Out]:
-        """The numbers of all arms, if they are due."""
-        age_ms = progress_age(now_ms - experiment.started_ms, experiment.definition.longest_ms)
-        if age_ms <= experiment.progress_ms:
+        """The numbers of the arms for which they are due."""
+        d = experiment.definition
+        age_ms = progress_age(now_ms - experiment.started_ms, d.longest_ms)
+        aged = age_ms > experiment.progress_ms
+        enough = [
+            arm.name
+            for arm, n in zip(d.arms, experiment.counted, strict=True)
+            if 0 < d.report_at <= n and experiment.reported.get(arm.name) != experiment.phase
+        ]
+        if not aged and not enough:
             return []
         experiment.progress_ms = age_ms
+        experiment.reported |= dict.fromkeys(enough, experiment.phase)
         return [
-            progress_event(experiment, found, now_ms, log_position)
+            progress_event(experiment, found, now_ms, log_position, why)
             for found in standing(experiment, now_ms)
-            if experiment.weights[found.number]  # without traffic there is nothing new
+            for why in (
+                # without traffic there is nothing new
+                [f"{age_ms // HOUR_MS} h"] if aged and experiment.weights[found.number] else []
+            )
+            + ([f"{d.report_at} outcomes"] if found.arm in enough else [])
         ]
 
     def _tell(

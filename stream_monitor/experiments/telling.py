@@ -69,11 +69,14 @@ def verdict_event(experiment: Experiment, found: ArmVerdict, now_ms: int, log_po
 
 
 def progress_event(
-    experiment: Experiment, found: ArmVerdict, now_ms: int, log_position: int
+    experiment: Experiment, found: ArmVerdict, now_ms: int, log_position: int, why: str
 ) -> Out:
-    """The `experiment_progress` event of an arm: a verdict's evidence, while none is due."""
-    age = f"{experiment.progress_ms // HOUR_MS} h"
-    id_ = _hash(PROGRESS, experiment.definition.name, found.arm, str(experiment.phase), age)
+    """
+    The `experiment_progress` event of an arm: a verdict's evidence, while none is due.
+
+    `why` is the age of the experiment, or that there are enough outcomes; it is part of the id.
+    """
+    id_ = _hash(PROGRESS, experiment.definition.name, found.arm, str(experiment.phase), why)
     return _numbers(PROGRESS, id_, experiment, found, now_ms, log_position)
 
 
@@ -130,6 +133,7 @@ def _numbers(
         "units": dict(zip(names, experiment.all_units.tolist(), strict=True)),
         **complete_of(experiment),
         "unit": d.unit,
+        "outcomes": dict(zip(names, experiment.counted, strict=True)),
         "left_out": {reason: n for reason, n in experiment.left_out.items() if n},
         "evidence": found.evidence,
         "fixed_horizon": fixed_horizon(experiment, found.number),

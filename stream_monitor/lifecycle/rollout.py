@@ -243,6 +243,8 @@ def waiting_for(
     if left_ms > 0:
         return f"{-(-left_ms // 1_000)} s of {d.min_time_ms // 1_000} s"
     labels = facts.labels(name, r.version, ms_of(r.since))
+    if trial is not None:  # the history tells minutes, the experiment tells at once
+        labels = max(labels, int(trial.progress.get("outcomes", {}).get(r.version, 0)))
     if labels < d.min_labels:
         return f"{labels} of {d.min_labels} labels"
     is_last = r.step + 2 == len(r.stages)
@@ -323,6 +325,7 @@ def _started(
         "primary": {"metric": d.metric, "effect": d.effect, "goal": d.goal},
         "maturity": f"{d.maturity_ms}ms",
         "settle": f"{d.settle_ms}ms",
+        "report_at": d.min_labels,
         "on_rollback": "stop",
         "duration": [f"{d.min_time_ms}ms", f"{d.deadline_ms * len(r.stages)}ms"],
         "steps": [p for p in r.stages if 0 < p < 100],

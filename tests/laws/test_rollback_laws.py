@@ -22,7 +22,7 @@ from stream_monitor.cli.experiment_status import drawing
 from stream_monitor.client import Follower, Router, reassign
 from stream_monitor.errors import InputError
 from stream_monitor.evaluate import Shard
-from stream_monitor.experiments.experiment import SETTLE_MS, Experiment
+from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.experiments.telling import verdict_id
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.settings import CoreSettings
@@ -406,7 +406,7 @@ def test_a_change_that_crosses_the_verdict(knows: bool) -> None:
 
 
 def firing(loop: Loop) -> list[str]:
-    loop.now_ms += 2 * SETTLE_MS
+    loop.now_ms += 120_000
     loop.shard.fold(tick(loop.now_ms))
     return [key.segment for key, _ in loop.shard.alerts.firing() if key.kind == "experiment"]
 
