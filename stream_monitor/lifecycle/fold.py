@@ -121,11 +121,13 @@ class Fold:
         if trial is None:
             return
         if event.type == "experiment_changed":
+            trial.phase += event.weights != trial.weights
             trial.weights, trial.by, trial.progress = event.weights or {}, event.by, {}
         elif event.type == "experiment_stopped":
             trial.stopped, trial.keep = True, event.keep
         elif event.type in ("experiment_verdict", "experiment_progress") and event.arm:
-            trial.progress = msgspec.json.decode(value or b"")
+            if event.phase >= trial.phase:
+                trial.progress = msgspec.json.decode(value or b"")
             if trial.verdicts.get(event.arm) not in ("rollback", "mismatch"):
                 trial.verdicts[event.arm] = event.verdict or "continue"
                 trial.because[event.arm] = (
@@ -145,6 +147,7 @@ class _OfExperiment(msgspec.Struct):
     weights: dict[str, float] | None = None
     keep: str | None = None
     arm: str | None = None
+    phase: int = 1
     verdict: str | None = None
     because: list[str] | str = []
 

@@ -74,6 +74,7 @@ class Trial(msgspec.Struct):
     verdicts: dict[str, str] = {}
     """By arm: the newest verdict; `rollback` and `mismatch` stay."""
     because: dict[str, list[str]] = {}
+    phase: int = 1
     progress: dict[str, Any] = {}
     """The newest event with numbers."""
 
