@@ -89,9 +89,7 @@ FAILURES, UNLABELLED, UNLABELLED_CONTROL, GUARDS = range(4)
 Races: more failed calls in the arm; more calls without a label at maturity in the arm; and more of
 these in the control. From GUARDS on, those of the definition.
 """
-LEFT_OUT = tuple(
-    ["unknown_arm", "two_arms", "before_start", "change", "rolled_back", "no_unit", "evicted"]
-)
+LEFT_OUT = ("unknown_arm", "two_arms", "before_start", "change", "rolled_back", "no_unit", "evicted")
 
 
 class Experiment(msgspec.Struct, eq=False):
