@@ -37,6 +37,7 @@ SEQUENCES: list[dict[str, Any]] = [
     {"metric": "label", "effect": 0.1},
     {"metric": "error_rate", "effect": 0.02},
     {"metric": "features.amount", "effect": 1.0},
+    {"metric": "custom.basket", "effect": 1.0, "field": "features.amount"},
 ]
 
 
