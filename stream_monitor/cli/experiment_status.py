@@ -24,7 +24,7 @@ from stream_monitor.experiments.words import LEFT_OUT, MEANINGS, PEEKED
 COLUMNS = 61
 """Width of the drawing; the middle is no difference."""
 LABEL_COLUMNS = 20
-APART = 1.5
+APART = 1.4
 """Numbers between verdicts are drawn if the next line is of an age so many times as great."""
 NEAR = 1.1
 """Those that are so little later than a verdict are not drawn beside it."""

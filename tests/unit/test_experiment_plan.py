@@ -361,7 +361,7 @@ def test_a_definition_is_planned_with_its_guards_and_says_which_takes_longest(tm
         ("accuracy", False),
         ("error_rate", True),
     ]
-    alone = from_file(tmp_path, rows_of(5), "--metric", "accuracy", "--effect", "0.05")
+    alone = from_file(tmp_path, rows_of(5), "--metric", "accuracy", "--effect", "0.05", "--json")
     assert first["planned"]["sequence"] == alone["effects"][0]["sequence"]
     assert guard["planned"]["sequence"]["calls"] > 10 * first["planned"]["sequence"]["calls"]
     assert got["longest"] == "error_rate"
