@@ -67,7 +67,11 @@ def _config(f: F) -> F:
     help="What promotes an arm: it is better, or not worse than by --effect. [default: better]",
 )
 @click.option(
-    "--guard", "guards", multiple=True, metavar="METRIC=EFFECT", help="What must not get worse."
+    "--guard",
+    "guards",
+    multiple=True,
+    metavar="METRIC=EFFECT",
+    help="What must not get worse; a race: 'latency_ms above 250', 'violations race'.",
 )
 @click.option(
     "--unit",

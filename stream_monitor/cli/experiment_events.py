@@ -92,7 +92,14 @@ def started(
     for arm in event["arms"]:
         if arm["version"] is None:
             del arm["version"]
-    return Made(event, _notes(definition, board))
+    notes = _notes(definition, board)
+    judged = [o.metric for o in (*definition.outcomes, *definition.races)]
+    if "violations" in judged and not core.of(definition.model).features:
+        notes.append(
+            f"{definition.model} has no rules under `features` in monitor.yaml, so violations are "
+            "only lists, objects and numbers that are not finite or beyond 2^53"
+        )
+    return Made(event, notes)
 
 
 def changed(

@@ -128,6 +128,14 @@ SHOP = CoreSettings(
 )
 
 
+def test_violations_without_rules_are_told() -> None:
+    given = event(100, guards=[{"metric": "violations", "race": True}])
+    made = started(given, board_of([]), SHOP, "2026-11-02T09:00:00Z", None)
+    assert any("m has no rules under `features`" in note for note in made.notes)
+    given["guards"] = []
+    assert not started(given, board_of([]), SHOP, "2026-11-02T09:00:00Z", None).notes
+
+
 def test_a_custom_metric_is_an_outcome_by_its_field() -> None:
     given = event(100, primary={"metric": "custom.basket", "effect": 1.0}, guards=[])
     made = started(given, board_of([]), SHOP, "2026-11-02T09:00:00Z", None)
