@@ -97,8 +97,8 @@ class Units(Packed[UnitsForm]):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of columns and index."""
-        return self.table.memory_bytes
+        """Bytes of columns and indexes."""
+        return self.table.memory_bytes + self._open.memory_bytes
 
     def begin_phase(self) -> None:
         """A new split: all units may be in other arms, and their sums begin again."""
