@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from stream_monitor.cli.experiment_caps import resolve_caps
+from stream_monitor.cli.input_options import input_options
+
 if TYPE_CHECKING:
     from stream_monitor.cli.experiment_board import ExperimentBoard, Known
     from stream_monitor.cli.experiment_events import Made
@@ -64,7 +67,11 @@ def _config(f: F) -> F:
     help="What promotes an arm: it is better, or not worse than by --effect. [default: better]",
 )
 @click.option(
-    "--guard", "guards", multiple=True, metavar="METRIC=EFFECT", help="What must not get worse."
+    "--guard",
+    "guards",
+    multiple=True,
+    metavar="METRIC=EFFECT",
+    help="What must not get worse; a race: 'latency_ms above 250', 'violations race'.",
 )
 @click.option(
     "--unit",
@@ -85,6 +92,10 @@ def _config(f: F) -> F:
 )
 @click.option("--alpha", type=float, metavar="NUMBER", help="Chance of an error. [default: 0.05]")
 @click.option(
+    "--from", "past", metavar="FILE", help="Calls before it; caps such as p99 are read from them."
+)
+@input_options
+@click.option(
     "--on-rollback",
     type=click.Choice(["tell", "stop"]),
     help="`stop`: routers give an arm no traffic once its verdict is rollback. [default: tell]",
@@ -99,6 +110,7 @@ def start(
     dry_run: bool,
     as_json: bool,
     config: str | None,
+    past: str | None,
     **options: Any,
 ) -> None:
     """
@@ -120,6 +132,8 @@ def start(
 
     given = asked(file, options)
     settings = _settings(config)
+    if past is not None:
+        resolve_caps(given, "--from", past, options, settings)
     made = started(given, _board(settings), settings.core, _now(), by or _user())
     _write(settings, made, dry_run=dry_run, as_json=as_json)
     if not as_json:

@@ -28,7 +28,7 @@ from stream_monitor.experiments.definition import (
     shares_of,
 )
 from stream_monitor.experiments.judgement import FINAL, risk_of_phase
-from stream_monitor.experiments.measures import OF_CALLS, OF_LABELS, Outcome
+from stream_monitor.experiments.measures import OF_CALLS, OF_LABELS, Outcome, with_fields
 from stream_monitor.experiments.registry import OF_MODEL_MAX
 from stream_monitor.experiments.telling import SCHEMA
 from stream_monitor.inputs.options import did_you_mean
@@ -72,6 +72,7 @@ def started(
         It cannot work.
     """
     _check_keys(given)
+    given = with_fields(given, core.of(str(given.get("model"))).metrics.custom)
     definition = definition_of(given)
     check_maturity(definition, core.of(definition.model).labels.max_delay_ms)
     _check_others(definition, board)
@@ -91,7 +92,14 @@ def started(
     for arm in event["arms"]:
         if arm["version"] is None:
             del arm["version"]
-    return Made(event, _notes(definition, board))
+    notes = _notes(definition, board)
+    judged = [o.metric for o in (*definition.outcomes, *definition.races)]
+    if "violations" in judged and not core.of(definition.model).features:
+        notes.append(
+            f"{definition.model} has no rules under `features` in monitor.yaml, so violations are "
+            "only lists, objects and numbers that are not finite or beyond 2^53"
+        )
+    return Made(event, notes)
 
 
 def changed(
@@ -238,7 +246,8 @@ def _notes(definition: Definition, board: ExperimentBoard) -> list[str]:
     features = [
         o.metric
         for o in definition.outcomes
-        if o.metric not in OF_LABELS | OF_CALLS and not o.metric.startswith("features.")
+        if o.metric not in OF_LABELS | OF_CALLS
+        and not o.metric.startswith(("features.", "custom."))
     ]
     if features:
         out.append(

@@ -55,11 +55,7 @@ def asked(file: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
             k: v for k, v in primary.items() if v is not None
         }
     if options.get("guards"):
-        given["guards"] = [
-            {"metric": metric, "effect": _number("--guard", text, effect)}
-            for text in options["guards"]
-            for metric, _, effect in [text.rpartition("=")]
-        ]
+        given["guards"] = [_guard(text) for text in options["guards"]]
     if options.get("duration") is not None:
         given["duration"] = [part.strip() for part in options["duration"].split(",")]
     if options.get("steps") is not None:
@@ -105,6 +101,25 @@ def weights_of(text: str) -> dict[str, float]:
             raise InputError(f"--weights {text}: {arm} is there twice")
         found[arm] = _number("--weights", text, number.removesuffix("%"))
     return found
+
+
+def _guard(text: str) -> dict[str, Any]:
+    """
+    A guard, by the words in which verdicts name it.
+
+    >>> _guard("error=0.005"), _guard("latency_ms above 250")
+    ({'metric': 'error', 'effect': 0.005}, {'metric': 'latency_ms', 'above': 250.0})
+    >>> _guard("violations race")
+    {'metric': 'violations', 'race': True}
+    """
+    for key in ("above", "below"):
+        metric, found, limit = text.rpartition(f" {key} ")
+        if found:
+            return {"metric": metric, key: _number("--guard", text, limit)}
+    if text.endswith(" race"):
+        return {"metric": text.removesuffix(" race"), "race": True}
+    metric, _, effect = text.rpartition("=")
+    return {"metric": metric, "effect": _number("--guard", text, effect)}
 
 
 def _arm(text: str) -> dict[str, str]:

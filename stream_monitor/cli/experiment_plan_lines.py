@@ -76,26 +76,27 @@ def table_of(found: Sequence[Planned], power: float) -> list[str]:
             ("nothing is judged before", each.burn_in),
         )
         for i, (name, way) in enumerate(ways):
-            rows.append([f"{each.effect:g}" if i == 0 else "", name, *_cells(way)])
+            rows.append([f"{each.effect:g}" if i == 0 else "", name, *cells(way)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
         pairs = enumerate(zip(row, widths, strict=True))
-        cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in pairs]
-        lines.append(readable("  ".join(cells).rstrip()))
+        padded = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in pairs]
+        lines.append(readable("  ".join(padded).rstrip()))
     return [*lines, ""]
 
 
-def _cells(way: Way) -> list[str]:
+def cells(way: Way) -> list[str]:
+    """Units of each arm, calls and days."""
     days = "?" if way.days is None else f"{way.days:.1f}" if way.days < 100 else f"{way.days:,.0f}"
-    return [*(_count(n) for n in way.units.values()), _count(way.calls), days]
+    return [*(count(n) for n in way.units.values()), count(way.calls), days]
 
 
-def _count(n: float) -> str:
+def count(n: float) -> str:
     """
     A number of which two or three digits are known.
 
-    >>> _count(23456.7), _count(1204.0), _count(38.2), _count(math.inf)
+    >>> count(23456.7), count(1204.0), count(38.2), count(math.inf)
     ('23,500', '1,200', '39', 'never')
     """
     if not math.isfinite(n):
@@ -109,7 +110,7 @@ def limits(definition: Definition, base: Base, each: Planned, *, several: bool) 
         "answers": RARER_MIN,
         "units": units_min(definition.outcomes[0], yes_no=base.yes_no),
         "arm": each.arm,
-        "equal": _count(each.units_with_equal_weights or math.inf),
+        "equal": count(each.units_with_equal_weights or math.inf),
         "calls": base.outcomes_a_unit,
         "worth": base.outcomes_a_unit / base.design_effect,
         "units_seen": 1 / base.effective_share,

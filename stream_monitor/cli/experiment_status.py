@@ -24,7 +24,7 @@ from stream_monitor.experiments.words import LEFT_OUT, MEANINGS, PEEKED
 COLUMNS = 61
 """Width of the drawing; the middle is no difference."""
 LABEL_COLUMNS = 20
-APART = 1.5
+APART = 1.4
 """Numbers between verdicts are drawn if the next line is of an age so many times as great."""
 NEAR = 1.1
 """Those that are so little later than a verdict are not drawn beside it."""
@@ -45,7 +45,7 @@ def line(known: Known) -> str:
     """An experiment in one line."""
     d = known.definition
     weights = " · ".join(f"{name} {percent:g}" for name, percent in known.percent.items())
-    since = "" if known.refused else "running since "
+    since = "started at " if known.refused else "running since "
     state = (
         f"{since}{_moment(known.started.get('at'))}"
         if known.stopped is None
@@ -79,6 +79,8 @@ def drawing(known: Known, now_ms: int) -> list[str]:
     primary = d.outcomes[0]
     lines = [line(known), f"  {primary.metric} {primary.goal}, effect {primary.effect:g}; {unit}"]
     lines += [f"  {r.text}" for r in known.refusals if not known.refused]
+    if known.refused and known.stopped is None:
+        lines.append("  nothing judges it, and routers may split: stop it, and start another one")
     pairs = zip(known.names, known.declared, known.weights, strict=True)
     held = [name for name, declared, weight in pairs if declared and not weight]
     if held and known.is_running:
@@ -86,15 +88,17 @@ def drawing(known: Known, now_ms: int) -> list[str]:
             f"  {', '.join(held)}: rolled back, {known.names[0]} has the traffic. Write it down "
             f"with `stream-monitor experiment change {d.name} --weights …`, or stop the experiment"
         )
-    for arm in known.names[1:] if not known.refused else ():
+    none = []
+    for arm in known.names[1:]:
         looks = [v for v in known.looks.values() if v.arm == arm]
+        none += [] if looks or known.refused else [arm]
         if looks:
             lines += ["", *arm_lines(d, arm, looks, now_ms if known.is_running else None)]
-        else:
-            lines.append(
-                f"  {arm}: no numbers yet; the first ones come when the experiment is an hour old. "
-                "Until then the gauges of the worker have them (model_experiment_…)"
-            )
+    if none:
+        lines.append(
+            f"  {', '.join(none)}: no numbers yet; the first ones come when the experiment is an "
+            "hour old. Until then the gauges of the worker have them (model_experiment_…)"
+        )
     return [readable(text) for text in lines]
 
 
@@ -124,7 +128,9 @@ def arm_lines(
     if told is not None and told.verdict != newest.verdict:
         lines.append(f"    {told.verdict} was told at {_moment(told.at)}")
     waits = missing(d, newest)
-    if waits:
+    if newest.units and not any(newest.units.values()) and not newest.left_out:
+        lines.append(f"    no call of model {d.model} has come")
+    elif waits:
         lines.append(f"    a promotion waits for {'; '.join(waits)}")
     lines += _history(d.arms[0].name, arm, outcomes[0], chosen(outcomes[0], looks))
     for outcome in outcomes[1:]:

@@ -39,8 +39,7 @@ def missing(d: Definition, told: VerdictEvent) -> list[str]:
         out.append(f"{least} of duration ({age} are over)")
     for number, outcome in enumerate(d.outcomes):
         found = told.evidence.get(outcome.metric, Evidence())
-        if number == 0 or found.interval is not None:
-            out += _units(outcome, found)
+        out += [] if number else _units(outcome, found)  # a guard that is not ready holds nothing
         if not found.ready or found.interval is None:
             continue
         if number:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stream_monitor.cli.experiment_caps import resolve_caps
 from stream_monitor.cli.experiment_outcome import outcome_lines
 from stream_monitor.cli.input_options import input_options, options_of
 from stream_monitor.cli.terminal import readable, reading
@@ -58,6 +59,11 @@ POINTS = 300
     "`unit`.",
 )
 @click.option(
+    "--experiment-past",
+    metavar="FILE",
+    help="Calls before the experiment; its caps such as p99 are read from them.",
+)
+@click.option(
     "--verdicts", metavar="FILE", help="Write the verdicts on it to this file (JSON Lines)."
 )
 @click.option(
@@ -84,9 +90,7 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
         _check_writable(option, given[option])
     if given["verdicts"] and not given["experiment"]:
         raise InputError("--verdicts needs --experiment, the event that starts the experiment")
-    experiment = (
-        experiment_events(given["experiment"], settings.core) if given["experiment"] else []
-    )
+    experiment = _experiment(given, settings)
     points = POINTS if given["report"] else 0
     replay, read, found = _replayed(settings, options, points, experiment)
     summary, alerts = replay.summary(), replay.alerts()
@@ -134,6 +138,24 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
     )
     if alerted or (fail_on and any(note.fails for note in found)):
         sys.exit(1)
+
+
+def _experiment(
+    given: dict[str, Any], settings: Settings
+) -> list[tuple[dict[str, Any], int | None]]:
+    """The events of --experiment, with numbers in place of quantiles of --experiment-past."""
+    path, past = given["experiment"], given["experiment_past"]
+    if not path:
+        if past:
+            raise InputError("--experiment-past needs --experiment, whose caps are read from it")
+        return []
+    if not past:
+        return experiment_events(path, settings.core)
+    return experiment_events(
+        path,
+        settings.core,
+        lambda event: resolve_caps(event, "--experiment-past", past, given, settings),
+    )
 
 
 def _named(options: InputOptions) -> list[str]:

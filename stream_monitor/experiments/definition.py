@@ -16,7 +16,7 @@ import msgspec
 from stream_monitor.alerts.wording import duration
 from stream_monitor.errors import InputError
 from stream_monitor.events.parse import text_time
-from stream_monitor.experiments.measures import Outcome, check_outcomes
+from stream_monitor.experiments.measures import Outcome, check_caps, check_outcomes
 from stream_monitor.windows.names import duration_ms
 
 STARTED, CHANGED, STOPPED = "experiment_started", "experiment_changed", "experiment_stopped"
@@ -143,6 +143,7 @@ def definition_of(event: Mapping[str, Any]) -> Definition:
     """
     if event.get("type", "experiment_started") != "experiment_started":
         raise InputError(f"`type` must be experiment_started, not {event['type']!r}")
+    check_caps(event)
     try:
         started = msgspec.convert(event, Started)
     except msgspec.ValidationError as e:

@@ -9,12 +9,14 @@ is refused, with the key, its value and the way out.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from stream_monitor.errors import InputError
+from stream_monitor.settings import CustomMetric
 
 OUTCOMES_MAX = 6
 Scale = Literal["linear", "log"]
@@ -52,6 +54,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Which direction is better; None: known from the metric."""
     cap: float | None = None
     """Greater values count as this one. Take it from the time before the experiment."""
+    field: str | None = None
+    """The field of the event that a metric `custom.NAME` measures, by the configuration."""
     above: float | None = None
     """A race: a call with a greater number is a failure."""
     below: float | None = None
@@ -123,7 +127,7 @@ def check_outcomes(primary: Outcome, guards: tuple[Outcome, ...], maturity_ms: i
             "promote one; make it a guard, and give `primary` an `effect`"
         )
     for o in outcomes:
-        _check_metric(o.metric)
+        _check_metric(o)
         if o.is_race:
             _check_race(o, maturity_ms)
         else:
@@ -192,13 +196,110 @@ def _check_limit(o: Outcome, key: str) -> None:
         raise InputError(f"`{key}` of {o.metric} must be a number, not {limit:g}")
 
 
-def _check_metric(metric: str) -> None:
-    known = sorted(OF_LABELS | OF_CALLS)
-    if metric in known or metric.startswith("features."):
+CUSTOM = "custom."
+OF_WINDOWS = {
+    "precision": "accuracy or error_rate",
+    "recall": "accuracy or error_rate",
+    "f1": "accuracy or error_rate",
+    "roc_auc": "brier",
+    "log_loss": "brier",
+    "brier_score": "brier",
+    "calibration_error": "brier",
+    "mae": "absolute_error",
+    "rmse": "squared_error",
+    "r2": "squared_error",
+    "bias": "absolute_error",
+}
+"""Metrics of many calls together, and what to take in their place."""
+
+
+def with_fields(event: Mapping[str, Any], custom: Mapping[str, CustomMetric]) -> dict[str, Any]:
+    """
+    An `experiment_started` event whose metrics `custom.NAME` have their field.
+
+    The value of a call is the number of that field, whatever the type of the metric is; labels and
+    buckets take no part.
+
+    Parameters
+    ----------
+    event : mapping
+    custom : mapping of name to CustomMetric
+        `metrics.custom` of the model.
+
+    Raises
+    ------
+    InputError
+        There is no such metric.
+
+    Examples
+    --------
+    >>> basket = CustomMetric(type="gauge", field="features.basket")
+    >>> with_fields({"primary": {"metric": "custom.basket", "effect": 1}}, {"basket": basket})
+    {'primary': {'metric': 'custom.basket', 'effect': 1, 'field': 'features.basket'}}
+    """
+
+    def one(outcome: Any) -> Any:
+        metric = outcome.get("metric") if isinstance(outcome, Mapping) else None
+        if not isinstance(metric, str) or not metric.startswith(CUSTOM):
+            return outcome
+        found = custom.get(metric.removeprefix(CUSTOM))
+        if found is None:
+            known = ", ".join(CUSTOM + name for name in custom) or "none"
+            raise InputError(
+                f"metric {metric!r} is not under metrics.custom of the model; known are {known}"
+            )
+        return {**outcome, "field": found.field}
+
+    guards = event.get("guards")
+    return {
+        **event,
+        **({"primary": one(event["primary"])} if "primary" in event else {}),
+        **({"guards": [one(g) for g in guards]} if isinstance(guards, list | tuple) else {}),
+    }
+
+
+def check_caps(event: Mapping[str, Any]) -> None:
+    """
+    Refuse a cap that is a quantile: it would be learnt inside the experiment.
+
+    Raises
+    ------
+    InputError
+    """
+    guards = event.get("guards") or ()
+    for o in (event.get("primary"), *(guards if isinstance(guards, list | tuple) else ())):
+        if isinstance(o, Mapping) and isinstance(o.get("cap"), str):
+            raise InputError(
+                f"`cap` of {o.get('metric')} is {o['cap']!r}: it must be a number before the "
+                "experiment begins; give one, or the past with `experiment start FILE --from PAST` "
+                "or `replay --experiment FILE --experiment-past PAST`"
+            )
+
+
+def _check_metric(o: Outcome) -> None:
+    metric, known = o.metric, sorted(OF_LABELS | OF_CALLS)
+    if metric.startswith(CUSTOM) != (o.field is not None):
+        raise InputError(
+            f"metric {metric!r} and `field` {o.field!r}: a metric custom.NAME has the `field` of "
+            "the configuration, which `experiment start` and `replay` fill in, and no other has one"
+        )
+    if metric in known or metric.startswith(("features.", CUSTOM)):
         return
+    if metric in OF_WINDOWS:
+        raise InputError(
+            f"metric {metric!r} is of many calls together and has no value of one call, so units "
+            f"cannot be compared by it; take {OF_WINDOWS[metric]}. A feature of this name is "
+            f"features.{metric}"
+        )
+    if metric.startswith("model_custom_"):
+        raise InputError(
+            f"metric {metric!r} is the name of a series; in an experiment it is "
+            f"{CUSTOM + metric.removeprefix('model_custom_').removesuffix('_total')!r}"
+        )
     meant = get_close_matches(metric, known, 1, 0.75)
     if not metric or meant:
         hint = f" Did you mean {meant[0]!r}?" if meant else ""
         raise InputError(
-            f"metric {metric!r} is not known.{hint} Known are {', '.join(known)} and features.NAME"
+            f"metric {metric!r} is not known.{hint} Known are {', '.join(known)}, "
+            "features.NAME and custom.NAME"
         )

@@ -50,7 +50,9 @@ def of_calls(outcome: Outcome, rows: Rows, failed: Bool, rules: Mapping[str, Fea
         return failed.astype(np.float64)
     if outcome.metric == "violations":
         return np.where(failed, np.nan, breaks_a_rule(rows, rules))
-    name = outcome.metric if outcome.metric in OF_CALLS else feature_column(outcome.metric)
+    name = outcome.field or (
+        outcome.metric if outcome.metric in OF_CALLS else feature_column(outcome.metric)
+    )
     if name not in rows.columns:
         return np.full(len(failed), np.nan)
     found = _numbers(rows.cells[rows.columns.index(name)], rows.texts)
@@ -161,7 +163,9 @@ def columns_of(definition: Definition) -> set[str] | None:
     """What `arms_of`, `of_calls` and the unit of a call read; None: every column."""
     found = {"unit", "variant"}
     for outcome in (*definition.outcomes, *definition.races):
-        if outcome.metric in NUMBERS or outcome.metric.startswith("features."):
+        if outcome.field is not None:
+            found.add(outcome.field)
+        elif outcome.metric in NUMBERS or outcome.metric.startswith("features."):
             found.add(outcome.metric)
         elif outcome.metric != "error" and not outcome.needs_label:
             return None

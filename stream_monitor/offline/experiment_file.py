@@ -7,7 +7,7 @@ and the way out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,16 @@ from stream_monitor.experiments.definition import (
     definition_of,
     shares_of,
 )
+from stream_monitor.experiments.measures import with_fields
 from stream_monitor.settings import CoreSettings
 
 Event = tuple[str, bytes, Any, int]
 """Kind, value, key, time in ms: as `Replay.feed` takes them."""
 
 
-def experiment_events(path: str, core: CoreSettings) -> list[tuple[dict[str, Any], int | None]]:
+def experiment_events(
+    path: str, core: CoreSettings, prepare: Callable[[dict[str, Any]], None] = lambda _: None
+) -> list[tuple[dict[str, Any], int | None]]:
     """
     The events of a file, in order, with their times; None: that of the first row.
 
@@ -41,7 +44,9 @@ def experiment_events(path: str, core: CoreSettings) -> list[tuple[dict[str, Any
         One `experiment_started` event (JSON); or several events, changes of weights among them, as
         JSON Lines or as one JSON list. An event without a `type` is an `experiment_started`.
     core : CoreSettings
-        How long models wait for labels.
+        How long models wait for labels, and their custom metrics.
+    prepare : callable
+        Gets each event that starts an experiment, before it is checked.
 
     Raises
     ------
@@ -61,6 +66,10 @@ def experiment_events(path: str, core: CoreSettings) -> list[tuple[dict[str, Any
     for number, event in enumerate(events, 1):
         event.setdefault("type", STARTED)
         try:
+            if event["type"] == STARTED:
+                custom = core.of(str(event.get("model"))).metrics.custom
+                event |= with_fields(event, custom)
+                prepare(event)
             _check(event, arms, core)
         except InputError as e:
             where = f"event {number}: " if len(events) > 1 else ""

@@ -84,12 +84,16 @@ def _intervals(evidence: Mapping[str, Any], metrics: Sequence[str]) -> str:
 
 def _tests(arm: str, evidence: Mapping[str, Any]) -> str:
     races = "".join(
-        f"First {escape(name)} of units: {race['first'][1]:,} of {sum(race['first']):,} in "
+        f"{_first(name)} of units: {race['first'][1]:,} of {sum(race['first']):,} in "
         f"{escape(arm)}, expected {100 * race['share']:.3g} % ({_of(race)}). "
         for name, race in evidence.items()
         if "first" in race
     )
     return f"<p>{races}Sample ratio: {_of(evidence['sample_ratio'])}.</p>"
+
+
+def _first(race: str) -> str:
+    return "First failures" if race == "failures" else f"First bad calls ({escape(race)})"
 
 
 def _of(found: Mapping[str, float]) -> str:

@@ -57,11 +57,23 @@ class Past(NamedTuple):
     """NaN unless the outcome is yes or no."""
 
 
-class _OneArm:
-    """Events with every call in one arm, after the events that start its experiments."""
+class OneArm:
+    """
+    Events with every call in one arm, after the events that start its experiments.
 
-    def __init__(self, events: Iterable[Event], outcome: Outcome, model: str | None) -> None:
-        self.events, self.outcome, self.model = events, outcome, model
+    Parameters
+    ----------
+    events : iterable of (kind, value, key, time in ms)
+    starts : list of dict
+        The `experiment_started` events, without type and model.
+    model : str or None
+        Of this model; by default that of the first row.
+    """
+
+    def __init__(
+        self, events: Iterable[Event], starts: list[dict[str, Any]], model: str | None
+    ) -> None:
+        self.events, self.starts, self.model = events, starts, model
         self.first_ms: int | None = None
         self.last_ms = 0
 
@@ -84,16 +96,8 @@ class _OneArm:
             yield kind, msgspec.json.encode({**event, "variant": ALL}), key, time_ms
 
     def _started(self, model: str, time_ms: int) -> Iterator[Event]:
-        for name, unit in ((BY_UNIT, "user"), (BY_EVENT, "event")):
-            event = {
-                "type": "experiment_started",
-                "model": model,
-                "experiment": name,
-                "arms": [ALL, NOBODY],
-                "weights": {ALL: 100, NOBODY: 0},
-                "primary": msgspec.to_builtins(self.outcome),
-                "unit": unit,
-            }
+        for start in self.starts:
+            event = {"type": "experiment_started", "model": model, **start}
             yield "lifecycle", msgspec.json.encode(event), None, time_ms
 
 
@@ -145,7 +149,17 @@ def past_of(
     -----
     About as fast as a replay; of more than 200,000 units a random sample is kept.
     """
-    one_arm = _OneArm(events, outcome, model)
+    starts = [
+        {
+            "experiment": name,
+            "arms": [ALL, NOBODY],
+            "weights": {ALL: 100, NOBODY: 0},
+            "primary": msgspec.to_builtins(outcome),
+            "unit": unit,
+        }
+        for name, unit in ((BY_UNIT, "user"), (BY_EVENT, "event"))
+    ]
+    one_arm = OneArm(events, starts, model)
     replay = Replay(settings, span_ms=LONGER * span_ms)
     replay.feed(one_arm)
     replay.close()

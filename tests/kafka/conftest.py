@@ -26,6 +26,7 @@ LONGEST_FIRST = (
     "test_security.py",
     "test_poison.py",
     "test_silent_ends.py",
+    "test_followers.py",
     "test_abuse.py",
     "test_sources.py",
     "test_bench.py",

@@ -1,5 +1,6 @@
 """
-An experiment on a real Kafka, from the command that starts it to its verdict, through kill -9.
+An experiment on a real Kafka, from the command that starts it to its verdict, through kill -9
+and rebalances.
 
 Rule of the file: what the worker wrote is compared with a fold of `observations` by the test, and
 with an id that is computed here.

@@ -102,7 +102,7 @@ def as_number(value: Any) -> float:
 
 def value_of(outcome: dict[str, Any], call: dict[str, Any], label: Any) -> float:
     """The outcome of one call; NaN if it has none."""
-    metric = outcome["metric"]
+    metric = outcome.get("field") or outcome["metric"]
     failed = call.get("status") == "error"
     if metric == "error":
         return float(failed)

@@ -11,11 +11,15 @@ import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import Arrivals
+from stream_monitor.experiments.calls import Calls
+from stream_monitor.experiments.definition import definition_of
 from stream_monitor.experiments.experiment import GUARDS, Experiment
+from stream_monitor.experiments.judgement import look
 from stream_monitor.ingest import tick
 from stream_monitor.settings import CoreSettings, Feature, ModelSettings
 from tests.laws.experiment_oracle import RULES, START_MS, Counted, Event, counted, stream
@@ -37,6 +41,7 @@ SEQUENCES: list[dict[str, Any]] = [
     {"metric": "label", "effect": 0.1},
     {"metric": "error_rate", "effect": 0.02},
     {"metric": "features.amount", "effect": 1.0},
+    {"metric": "custom.basket", "effect": 1.0, "field": "features.amount"},
 ]
 
 
@@ -157,3 +162,54 @@ def test_equal_arms_lose_a_race_no_more_often_than_promised(race: dict[str, Any]
         trials += found.in_arm + found.in_control
     assert trials > 10 * RUNS, "it looked at something"
     assert lost <= RUNS * 0.1 + 2 * math.sqrt(RUNS * 0.1 * 0.9)
+
+
+def told_apart(seed: int, better: float, units: int = 800) -> tuple[bool, int]:
+    """
+    Whether arms are ever told apart, and how many units were complete at the end.
+
+    Units come one after the other, first with bad calls and then with a good one: those that are
+    not complete look worse. Looks come after every 50 units.
+    """
+    event = {
+        **STARTED,
+        "primary": {"metric": "features.spent", "effect": 0.2, "cap": 10},
+        "guards": [],
+        "window": "10m",
+        "maturity": 0,
+        "duration": ["1m", "30d"],
+    }
+    rng = np.random.default_rng(seed)
+    experiment = Experiment.begun(definition_of(event), 0, units_max=10_000, calls_max=1_000)
+    arm, level = rng.integers(0, 2, units), rng.normal(0, 0.5, units)
+    # unit i makes calls at minutes i, i + 3 and i + 6
+    unit, minute = np.repeat(np.arange(units), 3), np.tile([0, 3, 6], units)
+    x = (level + better * arm)[unit] + np.tile([4.0, 5.0, 9.0], units)
+    x += rng.normal(0, 0.3, len(x))
+    apart = False
+    for part in np.array_split(np.argsort(unit + minute, kind="stable"), units // 50):
+        time_ms = (unit + minute)[part] * 60_000 + 60_000
+        calls = Calls(
+            row=part,
+            id=part.astype(np.uint64),
+            version=np.zeros(len(part), np.int64),
+            time_ms=time_ms,
+            now_ms=time_ms,
+            unit=unit[part].astype(np.uint64) << np.uint64(40),
+            has_unit=np.ones(len(part), bool),
+            arm=arm[unit[part]],
+            failed=np.zeros(len(part), bool),
+            values=np.minimum(x[part], 10)[None],
+        )
+        experiment.tick(int(time_ms[0]), 0)
+        experiment.add(calls)
+        (found,) = look(experiment, int(time_ms[-1]))
+        apart |= found.verdict in {"promote", "rollback"}
+    return apart, int(experiment.units.complete.sum())
+
+
+def test_equal_arms_with_a_window_are_told_apart_no_more_often_than_promised() -> None:
+    runs = [told_apart(seed, 0.0) for seed in range(RUNS)]
+    assert sum(n for _, n in runs) > 0.9 * RUNS * 800
+    assert sum(a for a, _ in runs) <= RUNS * 0.05 + 2 * math.sqrt(RUNS * 0.05 * 0.95)
+    assert sum(told_apart(seed, 0.4)[0] for seed in range(20)) >= 18, "a difference is seen"

@@ -209,6 +209,124 @@ def test_status_draws_every_verdict_with_its_time_and_warns_of_one_planned_look(
     assert "\x1b" not in text
 
 
+def progress(hours: float, half: float, **more: Any) -> bytes:
+    """Numbers between verdicts: an interval of 2 % and so much on both sides."""
+    evidence = {
+        "accuracy": {
+            "estimate": 0.02,
+            "interval": [0.02 - half, 0.02 + half],
+            "ready": False,
+            "waits_for": {"effective_units": [120.4, 200]},
+            "coverage": [0.991, 0.9],
+        }
+    }
+    other = {"type": "experiment_progress", "id": f"p{hours}", "hours": hours, "because": []}
+    return verdict(AT, "continue", None, None, **{**other, "evidence": evidence, **more})
+
+
+def test_status_draws_numbers_between_verdicts_and_says_what_a_promotion_waits_for():
+    board, _ = begun(duration=["3d", "9d"])
+    for hours in (1, 2, 4, 8, 16, *range(24, 145, 24)):
+        board.take(progress(hours, 0.5 / hours**0.5))
+        board.take(progress(hours, 0.5 / hours**0.5))
+    known = board.found("x-1", None)
+    lines = drawing(known, NOW_MS)
+    assert (known.verdicts, known.newest("b")) == ([], None), "numbers are no verdict"
+    assert "no verdict yet" in lines[0]
+    ages = [line[:12].strip() for line in lines if "●" in line]
+    assert ages == ["4 h", "8 h", "16 h", "day 1", "day 2", "day 4", "day 6"]
+    text = "\n".join(lines)
+    assert "waits for accuracy: 120 of 200 effective units of each arm" in text
+    assert "labels of calls that are mature: control 99.1 %, arm 90 %" in text
+    board.take(verdict(AT, "promote", 0.01, 0.03, hours=145, id="v", because=["accuracy"]))
+    board.take(progress(168, 0.03, id="after"))
+    lines = drawing(known, NOW_MS)
+    text = "\n".join(lines)
+    assert "b: continue" in text
+    assert "promote was told at 2026-11-02 09:00:00Z" in text
+    assert "[+1, +3] %  promote" in text
+    young, _ = begun(duration=["3d", "9d"])
+    young.take(progress(30, 0.1, evidence={}))
+    said = "\n".join(drawing(young.found("x-1", None), NOW_MS))
+    assert "a promotion waits for 3 d of duration (30 h are over)" in said
+
+
+@pytest.mark.parametrize(
+    ("metric", "interval", "says"),
+    [
+        ({"metric": "accuracy", "effect": 0.02}, [-0.001, 0.05], "good side of 0"),
+        ({"metric": "accuracy", "effect": 0.02}, [0.001, 0.05], ""),
+        ({"metric": "error", "effect": 0.02}, [-0.05, 0.001], "good side of 0"),
+        ({"metric": "error", "effect": 0.02}, [-0.05, -0.001], ""),
+        (
+            {"metric": "accuracy", "effect": 0.02, "goal": "not worse"},
+            [-0.021, 0.05],
+            "its margin",
+        ),
+        ({"metric": "accuracy", "effect": 0.02, "goal": "not worse"}, [-0.019, 0.05], ""),
+        ({"metric": "latency_ms", "effect": 0.05, "goal": "not worse"}, [-0.1, 0.049], ""),
+        (
+            {"metric": "latency_ms", "effect": 0.05, "goal": "not worse"},
+            [-0.1, 0.051],
+            "its margin",
+        ),
+        ({"metric": "accuracy", "effect": 0.02}, [None, None], "good side of 0"),
+    ],
+)
+def test_what_an_interval_still_lacks(metric, interval, says):
+    board, _ = begun(primary=metric, duration=["1d", "9d"])
+    found = {metric["metric"]: {"estimate": 0.0, "interval": interval, "ready": True}}
+    board.take(progress(48, 0.1, evidence=found))
+    text = "\n".join(drawing(board.found("x-1", None), NOW_MS))
+    assert ("waits for" in text) == bool(says)
+    assert says in text
+
+
+def refused(kind: str, experiment: str, reason: str) -> bytes:
+    event = {"schema": 1, "type": "experiment_refused", "model": "fraud", "at": AT}
+    event |= {"experiment": experiment, "id": f"{kind}{experiment}", "reason": reason}
+    return json.dumps({**event, "refused": f"experiment_{kind}"}).encode()
+
+
+def test_what_the_worker_refused_is_shown_and_does_not_run():
+    board, event = begun()
+    known = board.found("x-1", None)
+    board.take(refused("changed", "x-1", "too many phases"))
+    assert "  refused: changed: too many phases" in drawing(known, NOW_MS)
+    assert known.is_running
+    board.take(refused("started", "x-1", "`maturity` is too long"))
+    board.take(refused("started", "x-1", "`maturity` is too long"))
+    assert not known.is_running
+    assert board.running("fraud") == [], "it does not count as one of four"
+    lines = drawing(known, NOW_MS)
+    assert lines[0].endswith("refused: started: `maturity` is too long")
+    assert "running" not in lines[0]
+    with pytest.raises(InputError, match="was refused by the worker"):
+        changed(known, {"control": 90, "b": 10}, AT, None)
+    with pytest.raises(InputError, match="was refused by the worker: the name salts"):
+        started(WANTED, board, CoreSettings(), AT, None)
+    board.take(json.dumps(stopped(known, None, AT, None).event).encode())
+    assert "stopped at" in drawing(known, NOW_MS)[0]
+    other = board_of([json.dumps(event).encode()])
+    other.take(json.dumps(stopped(other.found("x-1", None), None, AT, None).event).encode())
+    other.take(refused("started", "x-1", "the name was used"))
+    assert not other.found("x-1", None).refused, "of a start after its stop"
+
+
+def test_what_cannot_be_read_is_listed_until_it_is_stopped(call):
+    bad = {**WANTED, "type": "experiment_started", "experiment": "y", "weights": {"b": 1}}
+    for value in (json.dumps(bad).encode(), refused("started", "y", "`weights` must add up")):
+        asyncio.run(write(call.settings, "lifecycle", "fraud", value))
+    assert call("list") == "y  fraud  refused: started: `weights` must add up\n"
+    assert call("status") == call("list")
+    (listed,) = call("list", "--json")
+    assert (listed["running"], listed["refused"][0]["reason"]) == (False, "`weights` must add up")
+    with pytest.raises(InputError, match="was refused: started: `weights` must add up"):
+        call("status", "y")
+    assert call("stop", "y") == "stopped y\n"
+    assert call("list") == "no experiments\n"
+
+
 @pytest.mark.parametrize("number", [None, "x", True, 10**400, [1], 1e308, 0, 0.0])
 def test_status_survives_what_others_wrote(number):
     board, _ = begun()

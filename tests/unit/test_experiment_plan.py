@@ -15,8 +15,11 @@ from scipy import stats
 from stream_monitor.cli import cli
 from stream_monitor.errors import InputError
 from stream_monitor.stats.confidence_sequences import half_width
+from stream_monitor.stats.failure_race import advance, start
+from stream_monitor.stats.race_length import race_length
 
 T0 = 1_760_000_000_000
+FAILS = ("--metric", "error", "--mean", "0.005")
 SHARE = ("--metric", "accuracy", "--effect", "0.02", "--mean", "0.9")
 
 
@@ -248,6 +251,13 @@ def test_a_table_without_times_has_no_days(tmp_path):
         ((*SHARE, "--steps", "1,five"), "--steps 1,five"),
         ((*SHARE, "--from", "x.csv"), "--mean 0.9: the file says it"),
         ((*SHARE, "--model", "m"), "--model m: it needs --from FILE"),
+        (("--metric", "accuracy", "--mean", "0.9"), "--effect is missing"),
+        ((*SHARE, "--times", "2"), "give one of them"),
+        (("--metric", "accuracy", "--times", "2", "--mean", "0.9"), "--times is of failed calls"),
+        ((*FAILS, "--times", "1"), "--times 1: expected a number above 1"),
+        ((*FAILS, "--times", "nan"), "--times nan: expected a number above 1"),
+        ((*FAILS, "--times", "200"), "200 times 0.005 is no share"),
+        ((*FAILS, "--times", "2", "--weights", "a=100,b=0"), "need traffic"),
     ],
 )
 def test_what_cannot_work_is_refused(words, said):
@@ -271,3 +281,89 @@ def test_a_past_that_says_nothing_is_refused(tmp_path):
         tmp_path, two, "--metric", "accuracy", "--effect", "0.1", "--model", "m1", "--json"
     )
     assert got["past"]["calls"] == len(rows) // 2
+
+
+def ends_of_races(rng, share, times, mean, needed, paths=400):
+    """Failures and requests until the race of the fold itself is over, by simulation."""
+    rate = mean * (1 - share + share * times)
+    in_arm = share * times / (share * times + 1 - share)
+    ends = []
+    for _ in range(paths):
+        race, n, requests = start(), 0, 0
+        while race.peak <= math.log(needed):
+            race = advance(race, np.array([rng.random() < in_arm]), share)
+            n, requests = n + 1, requests + rng.geometric(rate)
+        ends.append((n, requests))
+    return np.array(ends)
+
+
+@pytest.mark.parametrize(
+    ("share", "times", "mean", "needed"),
+    [(0.05, 10, 0.005, 400), (0.3, 6, 0.02, 200), (0.5, 20, 0.001, 800)],
+)
+def test_the_length_of_a_race_is_that_of_simulated_ones(share, times, mean, needed):
+    found = race_length(share, times, needed)
+    ends = ends_of_races(np.random.default_rng(4), share, times, mean, needed)
+    for part in (0.5, 0.9):
+        # bounds of a quantile by the binomial: four standard errors
+        low, high = (part + sign * 4 * math.sqrt(part * (1 - part) / len(ends)) for sign in (-1, 1))
+        for column, value in (
+            (0, found.failures(part)),
+            (1, found.requests(part, mean * (1 - share + share * times))),
+        ):
+            assert np.quantile(ends[:, column], low) <= value
+            assert value <= np.quantile(ends[:, column], high)
+    assert found.ended[-1] == pytest.approx(1, abs=0.001)
+
+
+def test_a_bad_canary_is_planned_by_its_race():
+    words = ["--metric", "error", "--mean", "0.005", "--weights", "control=95,canary=5"]
+    told = run(*words, "--times", "10", "--times", "2", "--json")
+    ten, two = told["races"]
+    half, most = ten["rollbacks"]
+    assert (ten["arm"], ten["needed"], half["share"], most["share"]) == ("canary", 200, 0.5, 0.9)
+    assert half["calls_of_arm"] == pytest.approx(0.05 * half["calls"], rel=1e-6)
+    assert 80 < half["calls_of_arm"] < 150
+    assert most["calls"] > half["calls"]
+    assert two["rollbacks"][0]["calls"] > 20 * half["calls"]
+    assert half["days"] is None
+    three = run(*words[:-1], "control=90,b=5,canary=5", "--times", "10", "--json")["races"][0]
+    assert three["needed"] == 400
+    assert three["rollbacks"][0]["calls"] > half["calls"]
+    daily = ("--units-a-day", "100", "--calls-a-unit", "2", "--icc", "0")
+    with_days = run(*words, "--times", "10", *daily, "--json")
+    days = with_days["races"][0]["rollbacks"][0]
+    assert days["days"] == pytest.approx(days["calls"] / 200)
+    weak = run("--metric", "error", "--mean", "0.005", "--times", "1.02", "--json")["races"][0]
+    assert weak["rollbacks"][0]["calls"] is None, "it is not followed, and does not say a number"
+
+
+def test_a_definition_is_planned_with_its_guards_and_says_which_takes_longest(tmp_path):
+    event: dict[str, Any] = {"model": "shop", "experiment": "x", "arms": ["control", "b"]}
+    event["primary"] = {"metric": "accuracy", "effect": 0.05}
+    event["guards"] = [
+        {"metric": "accuracy", "effect": 0.01},
+        {"metric": "features.age", "effect": 1},
+    ]
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps(event))
+    with pytest.raises(InputError, match="give --from FILE"):
+        run(str(path))
+    with pytest.raises(InputError, match="leave --metric and --effect out"):
+        run(str(path), "--metric", "error", "--mean", "0.1")
+    with pytest.raises(InputError, match="each metric once"):
+        from_file(tmp_path, rows_of(5), str(path), "--json")
+    event["guards"][0] = {"metric": "error_rate", "effect": 0.01}
+    path.write_text(json.dumps(event))
+    got = from_file(tmp_path, rows_of(5), str(path), "--json")
+    first, guard = got["outcomes"]
+    assert [(o["metric"], o["guard"]) for o in got["outcomes"]] == [
+        ("accuracy", False),
+        ("error_rate", True),
+    ]
+    alone = from_file(tmp_path, rows_of(5), "--metric", "accuracy", "--effect", "0.05", "--json")
+    assert first["planned"]["sequence"] == alone["effects"][0]["sequence"]
+    assert guard["planned"]["sequence"]["calls"] > 10 * first["planned"]["sequence"]["calls"]
+    assert got["longest"] == "error_rate"
+    assert "guard error_rate 0.01 takes longest" in from_file(tmp_path, rows_of(5), str(path))
+    assert any("guard features.age is not planned" in note for note in got["notes"])

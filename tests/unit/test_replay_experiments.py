@@ -224,3 +224,21 @@ def test_the_experiments_of_the_docs_end_as_they_say(tmp_path, name, rows, verdi
         assert f"of {sum(race['first'])} units with a failed call, {race['first'][1]} had" in page
         assert f"evidence {race['e']:.1f}, 400 needed" in page
         assert f"the canary had served {found['units']['canary']} users" in page
+
+
+def test_an_event_that_the_fold_refuses_fails_the_run_and_says_why(run):
+    events = [{**STARTED, "type": "experiment_started", "experiment": f"x-{i}"} for i in range(6)]
+    got = run(table(100), events, "--fail-on", "critical")
+    assert got.code == 1
+    for i in (4, 5):
+        assert f"warning: experiment x-{i}: event started refused: model 'm' has 4" in got.stdout
+    assert "x-3: event" not in got.stdout
+
+
+def test_numbers_between_verdicts_are_drawn_and_are_no_verdicts(run):
+    rows = [{**row, "timestamp": T0 + i * 60_000} for i, row in enumerate(table())]
+    got = run(rows, {**STARTED, "guards": []})
+    assert {v["type"] for v in got.verdicts} == {"experiment_verdict"}
+    drawn = [line.strip().split("  ")[0] for line in got.stdout.splitlines() if "●" in line]
+    assert drawn[-2:] == ["day 1", "33 h"] or drawn[-1] == "day 1", drawn
+    assert len(drawn) >= 3
