@@ -196,6 +196,7 @@ class Archiver(ConsumerRebalanceListener):
                     )
             self._tenures[tp] = tenure
             self._consumer.seek(tp, tenure.position)
+            log.info("%s/%d is archived from offset %d on", *tp, tenure.position)
 
     async def _tell(self, hole: Hole, *, known: bool) -> None:
         self.written.holes += 1

@@ -62,6 +62,13 @@ def test_bytes_of_a_pending_prediction() -> None:
     assert all(46 <= line["bytes_each"] < 300 for line in lines)
 
 
+def test_training_data_is_timed() -> None:
+    told = json.loads(bench("training.py", "--rows", "9000", "--json"))
+    assert told["rows"] > 2 * 9000
+    assert 5 < told["bytes_row"] < 500
+    assert min(told["archive_rows_s"], told["collect_s"], told["check_rows_s"]) > 0
+
+
 def test_detector_benchmarks_run() -> None:
     assert "ns a value" in bench("bench_binning.py", "--rounds", "1")
     assert "false alarms" in bench("quality.py", "--values", "20000", "--seeds", "1")

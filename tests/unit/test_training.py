@@ -6,7 +6,10 @@ import asyncio
 import json
 import multiprocessing
 import random
+import signal
 import stat
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -247,3 +250,22 @@ def test_without_an_archive_it_says_what_to_do(tmp_path):
     assert "archive.path is not set" in str(
         CliRunner().invoke(cli, ["archive", "--config", str(config)]).exception
     )
+
+
+def test_sigterm_writes_what_waits_and_ends(kept, tmp_path):
+    stream, config = kept
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stream_monitor", "archive", "--json", "--config", config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert any(" is archived from offset" in line for line in iter(process.stderr.readline, ""))
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    rows = (
+        json.loads(out)["rows"] + command("archive", "--once", "--json", "--config", config)["rows"]
+    )
+    assert rows == sum(one.event.get("status") != "error" for one in stream.sent)
