@@ -86,6 +86,25 @@ def test_the_harness_of_experiments_sees_a_wrong_analysis() -> None:
     assert peeking.count("%") == 3
 
 
+def test_the_harness_of_champions_sees_a_wrong_rule() -> None:
+    """Bounds by rows and an undivided risk promote equal models; those of the product do not."""
+    told = {
+        name: [
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in bench("champion.py", "--table", name, "--runs", "600").splitlines()
+            if line.startswith("| ")
+        ][1:]
+        for name in ("rules", "creep", "best-of", "units", "metrics")
+    }
+    equal = {row[0]: row[1:] for row in told["rules"]}["1,000, 10%, +0"]
+    assert float(equal[0].rstrip("%")) > 40
+    assert equal[-1] == "pass"
+    assert float({row[0]: row for row in told["best-of"]}["10"][1].rstrip("%")) > 20
+    assert all(float(row[1].rstrip("%")) > 25 for row in told["units"])
+    assert {row[-1] for name in ("best-of", "units", "metrics") for row in told[name]} == {"pass"}
+    assert {row[-1] for row in told["creep"]} == {"", "≤ 0.002: pass", "≤ 0.01: pass"}
+
+
 @pytest.mark.parametrize(
     ("table", "row"),
     [
