@@ -88,14 +88,13 @@ def test_the_harness_of_experiments_sees_a_wrong_analysis() -> None:
 
 def test_the_harness_of_champions_sees_a_wrong_rule() -> None:
     """Bounds by rows and an undivided risk promote equal models; those of the product do not."""
-    told = {
-        name: [
-            [cell.strip() for cell in line.strip("|").split("|")]
-            for line in bench("champion.py", "--table", name, "--runs", "600").splitlines()
-            if line.startswith("| ")
-        ][1:]
-        for name in ("rules", "creep", "best-of", "units", "metrics")
-    }
+    printed = [part.splitlines() for part in bench("champion.py", "--runs", "600").split("\n\n")]
+    tables = [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+        for lines in printed
+        if lines[0].startswith("| ")
+    ]
+    told = dict(zip(("rules", "creep", "best-of", "units", "metrics"), tables, strict=True))
     equal = {row[0]: row[1:] for row in told["rules"]}["1,000, 10%, +0"]
     assert float(equal[0].rstrip("%")) > 40
     assert equal[-1] == "pass"
