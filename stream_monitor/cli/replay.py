@@ -95,6 +95,9 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
     replay, read, found = _replayed(settings, options, points, experiment)
     summary, alerts = replay.summary(), replay.alerts()
     events = [json.loads(alert) for alert in alerts]
+    gate = _gate(fail_on, events, found) if fail_on else None
+    if gate is not None:
+        summary["gate"] = gate
     if given["alerts"]:
         _write(given["alerts"], b"".join(alert + b"\n" for alert in alerts))
     if given["summary"]:
@@ -132,11 +135,8 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
             click.echo(line)
     for note in found:
         click.echo(readable(f"{'warning' if note.fails else 'note'}: {note.text}"), err=as_json)
-    alerted = fail_on and any(
-        alert["status"] in {"firing", "updated"} and LEVELS[alert["severity"]] >= LEVELS[fail_on]
-        for alert in events
-    )
-    if alerted or (fail_on and any(note.fails for note in found)):
+    if gate is not None and gate["failed"]:
+        click.echo(f"failed: --fail-on {fail_on}: {readable('; '.join(gate['because']))}", err=True)
         sys.exit(1)
 
 
@@ -156,6 +156,17 @@ def _experiment(
         settings.core,
         lambda event: resolve_caps(event, "--experiment-past", past, given, settings),
     )
+
+
+def _gate(fail_on: str, alerts: list[dict[str, Any]], found: list[Note]) -> dict[str, Any]:
+    """Whether the replay fails as a check, and because of what."""
+    bad = {
+        alert["fingerprint"]: alert["summary"]
+        for alert in alerts
+        if alert["status"] in {"firing", "updated"} and LEVELS[alert["severity"]] >= LEVELS[fail_on]
+    }
+    because = [*bad.values(), *(note.text for note in found if note.fails)]
+    return {"fail_on": fail_on, "failed": bool(because), "because": because}
 
 
 def _named(options: InputOptions) -> list[str]:

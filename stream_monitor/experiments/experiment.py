@@ -89,7 +89,8 @@ FAILURES, UNLABELLED, UNLABELLED_CONTROL, GUARDS = range(4)
 Races: more failed calls in the arm; more calls without a label at maturity in the arm; and more of
 these in the control. From GUARDS on, those of the definition.
 """
-LEFT_OUT = ("unknown_arm", "two_arms", "before_start", "change", "rolled_back", "no_unit", "evicted")
+REASONS = "unknown_arm two_arms before_start change rolled_back no_unit evicted"
+LEFT_OUT = tuple(REASONS.split())
 
 
 class Experiment(msgspec.Struct, eq=False):
@@ -118,8 +119,7 @@ class Experiment(msgspec.Struct, eq=False):
     left_out: dict[str, int] = {}
     """Rows that do not count, by reason."""
     rows: int = 0
-    changed_ms: int | None = None
-    """Log time of the last change of weights."""
+    changed_ms: int = 0
     looked_ms: int = 0
     """Log time of the last look."""
     progress_ms: int = 0
@@ -283,7 +283,7 @@ class Experiment(msgspec.Struct, eq=False):
     @property
     def settled_ms(self) -> int:
         """Log time from which calls count again after a change of weights."""
-        return 0 if self.changed_ms is None else self.changed_ms + self.definition.settle_ms
+        return self.changed_ms + self.definition.settle_ms if self.changed_ms else 0
 
     @property
     def counted(self) -> list[int]:

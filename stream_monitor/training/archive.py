@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from stream_monitor.settings import Settings
 from stream_monitor.times import HOUR_MS
 from stream_monitor.training.columns import Place, parts, together
 from stream_monitor.training.folder import Folder, Hole, Reached, day_of
+from stream_monitor.training.merging import merge
 
 log = logging.getLogger("stream_monitor")
 ROWS_MAX, BYTES_MAX = 200_000, 128 << 20
@@ -142,12 +144,10 @@ class Archiver(ConsumerRebalanceListener):
         try:
             consumer.subscribe([self.topic], listener=self)
             flushed = time.monotonic()
-            swept = -float(HOUR_MS)
+            swept, tidying = -float(HOUR_MS), deque[asyncio.Task[None]](maxlen=2)
             while not stop.is_set() and not (once and self._is_caught_up()):
                 if time.monotonic() - swept >= HOUR_MS / 1e3:
-                    await asyncio.to_thread(
-                        self.folder.sweep, self.settings.archive.keep_ms, now_ms()
-                    )
+                    tidying.append(asyncio.create_task(asyncio.to_thread(self._tidy, stop)))
                     swept = time.monotonic()
                 await self._read()
                 full = self._rows >= ROWS_MAX or self._bytes >= BYTES_MAX
@@ -155,6 +155,8 @@ class Archiver(ConsumerRebalanceListener):
                     await self._flush()
                     flushed = time.monotonic()
             await self._flush()
+            stop.set()
+            await asyncio.gather(*tidying)
         finally:
             await quietly(consumer.stop())
         return self.written
@@ -196,6 +198,7 @@ class Archiver(ConsumerRebalanceListener):
                     )
             self._tenures[tp] = tenure
             self._consumer.seek(tp, tenure.position)
+            log.info("%s/%d is archived from offset %d on", *tp, tenure.position)
 
     async def _tell(self, hole: Hole, *, known: bool) -> None:
         self.written.holes += 1
@@ -289,6 +292,10 @@ class Archiver(ConsumerRebalanceListener):
         self._count()
         if self._on_flush is not None:
             self._on_flush(self.written)
+
+    def _tidy(self, stop: asyncio.Event) -> None:
+        self.folder.sweep(self.settings.archive.keep_ms, now_ms())
+        merge(self.folder, now_ms(), stop.is_set)
 
     def _write(self, partition: int, waiting: dict[Any, list[Any]], end: int) -> None:
         for (kind, model, day), tables in waiting.items():

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from stream_monitor import __version__
-from stream_monitor.errors import InputError
+from stream_monitor.errors import InputError, StreamMonitorError
 from stream_monitor.times import rfc3339
 from stream_monitor.training.folder import Hole, replace
 from stream_monitor.training.query import as_one, joined, quoted, rows_of
@@ -107,6 +107,8 @@ def collect(
         There is nothing of the model, or DuckDB is missing.
     BrokerError
         Kafka cannot be read.
+    StreamMonitorError
+        A file cannot be read, or the disk is full.
 
     Notes
     -----
@@ -120,15 +122,22 @@ def collect(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".collect-", dir=output.parent) as folder:
         work = Path(folder)
-        found = source.find(model, work)
         data = work / "data.parquet"
         limits = {
             "since": -(2**62) if since_ms is None else since_ms,
             "until": 2**62 if until_ms is None else until_ms,
             "as_of": 2**62 if as_of_ms is None else as_of_ms,
         }
-        with duckdb.connect(config=_options(work)) as base:
-            counts = _write(base, found, limits, data, unlabelled=unlabelled)
+        for again in (True, False):
+            found = source.find(model, work)
+            try:
+                with duckdb.connect(config=_options(work)) as base:
+                    counts = _write(base, found, limits, data, unlabelled=unlabelled)
+                break
+            except (FileNotFoundError, duckdb.Error) as e:
+                if not again:
+                    raise StreamMonitorError(f"{output}: cannot be written: {e}") from None
+                # files of the archive were merged meanwhile: list them again
         manifest = Manifest(
             model=model,
             source=source.name,

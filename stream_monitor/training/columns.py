@@ -195,3 +195,21 @@ def together(tables: Sequence[Any]) -> Any:
     }
     table = table.drop_columns([name for name in alone.values() if name in names])
     return table.rename_columns([alone.get(n, n) for n in table.column_names])
+
+
+def expanded(table: Any) -> Any:
+    """
+    A table of a file in the form that `together` takes: booleans and texts under their own names.
+
+    >>> import pyarrow as pa
+    >>> expanded(pa.table({"version": ["v1"], "x": [True], "y": ["a"]})).column_names
+    ['version', 'bool:x', 'text:y']
+    """
+    prefixes = {"bool": BOOLS, "string": TEXTS}
+    names = [
+        one.name
+        if one.name in PLACES or one.name.startswith((BOOLS, TEXTS))
+        else prefixes.get(str(one.type), "") + one.name
+        for one in table.schema
+    ]
+    return table.replace_schema_metadata(None).rename_columns(names)

@@ -15,6 +15,7 @@ from xxhash import xxh3_64_intdigest
 
 from stream_monitor.events.cells import unit_cell
 from stream_monitor.training.folder import Folder, save, told_by
+from stream_monitor.training.merging import alone
 
 
 class Forgotten(NamedTuple):
@@ -49,12 +50,13 @@ def forget(
     ids = {xxh3_64_intdigest(event_id.encode()) for event_id in event_ids}
     of_units = pa.array([unit_cell(unit) for unit in units], pa.float64())
     rows, files = {"prediction": 0, "label": 0}, 0
-    for kind in rows:
-        for path in sorted(folder.path.glob(f"kind={kind}/model=*/day=*/*.parquet")):
-            gone, found = _without(path, ids, of_units, dry_run=dry_run)
-            rows[kind] += gone
-            files += gone > 0
-            ids |= found  # labels come after their predictions, and know no unit
+    with alone(folder):
+        for kind in rows:
+            for path in sorted(folder.path.glob(f"kind={kind}/model=*/day=*/*.parquet")):
+                gone, found = _without(path, ids, of_units, dry_run=dry_run)
+                rows[kind] += gone
+                files += gone > 0
+                ids |= found  # labels come after their predictions, and know no unit
     return Forgotten(rows["prediction"], rows["label"], files)
 
 

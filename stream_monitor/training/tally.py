@@ -31,6 +31,8 @@ CHUNK_ROWS = 4_096
 VALUES_MAX = 1_000
 """Distinct values of a column that are counted."""
 NUMBER, SWITCH, TEXT, OTHER = "number", "boolean", "text", "list or object"
+KINDS = {int: NUMBER, float: NUMBER, bool: SWITCH, str: TEXT}
+NUMBERS, NONE = {int, float}, type(None)
 
 
 def kind_of(value: Any) -> str:
@@ -40,16 +42,7 @@ def kind_of(value: Any) -> str:
     >>> [kind_of(v) for v in (1, 2.5, True, "a", [])]
     ['number', 'number', 'boolean', 'text', 'list or object']
     """
-    kind = type(value)
-    return (
-        SWITCH
-        if kind is bool
-        else NUMBER
-        if kind in (int, float)
-        else TEXT
-        if kind is str
-        else OTHER
-    )
+    return KINDS.get(type(value), OTHER)
 
 
 def text_of(value: Any) -> str:
@@ -72,7 +65,6 @@ class Tally:
         self.there = self.infinite = self.outside = self.unknown = self.repeated = 0
         self.total = 0.0
         """Sum of the numbers."""
-        self.low, self.high = math.inf, -math.inf
         self.kinds: Counter[str] = Counter()
         self.fractions = 0
         """Numbers that are not whole."""
@@ -84,24 +76,21 @@ class Tally:
 
     def add(self, values: Sequence[Any]) -> None:
         """Count the values of some rows; None is missing."""
-        there = [v for v in values if v is not None]
+        types = Counter(map(type, values))
+        there = [v for v in values if v is not None] if types.pop(NONE, 0) else values
         self.there += len(there)
-        for kind, n in Counter(map(kind_of, there)).items():
-            self.kinds[kind] += n
-            if kind not in self.examples:
-                self.examples[kind] = next(v for v in there if kind_of(v) == kind)
-        numbers = [v for v in there if type(v) in (int, float)]
-        finite = [v for v in numbers if math.isfinite(v)]
-        self._count("infinite", [v for v in numbers if not math.isfinite(v)])
-        if finite:
-            self.low, self.high = min(self.low, *finite), max(self.high, *finite)
-            self.total += math.fsum(finite)
-            self.fractions += sum(v != int(v) for v in finite)
-        low, high = self.rule.min, self.rule.max
-        if low is not None or high is not None:
-            low, high = (-math.inf if low is None else low), (math.inf if high is None else high)
-            self._count("outside", [v for v in numbers if not low <= v <= high])
-        self._categories(there)
+        for kind, n in types.items():
+            name = KINDS.get(kind, OTHER)
+            self.kinds[name] += n
+            if name not in self.examples:
+                self.examples[name] = next(v for v in there if type(v) is kind)
+        if types.keys() & NUMBERS:
+            self._add_numbers(
+                there if types.keys() <= NUMBERS else [v for v in there if type(v) in NUMBERS]
+            )
+        # a column of very many different numbers is none of categories
+        if self._known is not None or len(self.values) < VALUES_MAX or str in types:
+            self._add_categories(there)
         if self.rule.unique:
             for value in there:
                 hashed = xxh3_64_intdigest(f"{kind_of(value)}:{value}".encode())
@@ -109,13 +98,27 @@ class Tally:
                     self._count("repeated", [value])
                 self._seen.add(hashed)
 
-    def _categories(self, there: list[Any]) -> None:
-        for value, n in Counter(map(text_of, there)).items():
+    def _add_numbers(self, numbers: Sequence[float]) -> None:
+        if not math.isfinite(sum(numbers)):
+            self._count("infinite", [v for v in numbers if not math.isfinite(v)])
+        low, high = self.rule.min, self.rule.max
+        if low is not None or high is not None:
+            low, high = (-math.inf if low is None else low), (math.inf if high is None else high)
+            self._count("outside", [v for v in numbers if not low <= v <= high])
+        if self.infinite:
+            numbers = [v for v in numbers if math.isfinite(v)]
+        self.total += math.fsum(numbers)
+        if self.rule.type == "category":
+            self.fractions += sum(v != int(v) for v in numbers)
+
+    def _add_categories(self, there: Sequence[Any]) -> None:
+        for raw, n in Counter(map(str, there)).items():
+            value = class_name(raw)
             if value in self.values or len(self.values) < VALUES_MAX:
                 self.values[value] += n
             if self._known is not None and value not in self._known:
                 self.unknown += n
-                self.examples.setdefault("unknown", value)
+                self.examples.setdefault("unknown", raw)
 
     def _count(self, fault: str, values: list[Any]) -> None:
         if values:

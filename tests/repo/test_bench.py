@@ -73,6 +73,13 @@ def test_bytes_of_a_pending_prediction() -> None:
     assert all(46 <= line["bytes_each"] < 300 for line in lines)
 
 
+def test_training_data_is_timed() -> None:
+    told = json.loads(bench("training.py", "--rows", "9000", "--json"))
+    assert told["rows"] > 2 * 9000
+    assert 5 < told["bytes_row"] < 500
+    assert min(told["archive_rows_s"], told["collect_s"], told["check_rows_s"]) > 0
+
+
 def test_detector_benchmarks_run() -> None:
     assert "ns a value" in bench("bench_binning.py", "--rounds", "1")
     assert "false alarms" in bench("quality.py", "--values", "20000", "--seeds", "1")
@@ -88,6 +95,24 @@ def test_the_harness_of_experiments_sees_a_wrong_analysis() -> None:
     assert float(ours.partition("%")[0]) < 20
     assert float(by_event.partition("%")[0]) > 50
     assert peeking.count("%") == 3
+
+
+def test_the_harness_of_champions_sees_a_wrong_rule() -> None:
+    """Bounds by rows and an undivided risk promote equal models; those of the product do not."""
+    printed = [part.splitlines() for part in bench("champion.py", "--runs", "600").split("\n\n")]
+    tables = [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+        for lines in printed
+        if lines[0].startswith("| ")
+    ]
+    told = dict(zip(("rules", "creep", "best-of", "units", "metrics"), tables, strict=True))
+    equal = {row[0]: row[1:] for row in told["rules"]}["1,000, 10%, +0"]
+    assert float(equal[0].rstrip("%")) > 40
+    assert equal[-1] == "pass"
+    assert float({row[0]: row for row in told["best-of"]}["10"][1].rstrip("%")) > 20
+    assert all(float(row[1].rstrip("%")) > 25 for row in told["units"])
+    assert {row[-1] for name in ("best-of", "units", "metrics") for row in told[name]} == {"pass"}
+    assert {row[-1] for row in told["creep"]} == {"", "≤ 0.002: pass", "≤ 0.01: pass"}
 
 
 @pytest.mark.parametrize(

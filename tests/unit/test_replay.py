@@ -713,6 +713,10 @@ def test_fail_on_is_exit_1_when_such_an_alert_fired(write, tmp_path, severity, f
         fail_on,
     )
     assert got.code == code
+    gate = got.summary.pop("gate")
+    assert (gate["fail_on"], gate["failed"], len(gate["because"])) == (fail_on, code == 1, code)
+    newest = [a["summary"] for a in got.alerts if a["status"] != "resolved"][-1:]
+    assert gate["because"] == newest * code
     assert [(a["kind"], a["severity"]) for a in got.alerts if a["status"] == "firing"] == [
         ("performance", severity)
     ]

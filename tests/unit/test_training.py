@@ -6,7 +6,10 @@ import asyncio
 import json
 import multiprocessing
 import random
+import signal
 import stat
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,14 @@ from xxhash import xxh3_64_intdigest
 from stream_monitor.cli import cli
 from stream_monitor.demo.broker import start_in_thread
 from stream_monitor.kafka import topics
+from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.lifecycle_settings import Archive
 from stream_monitor.settings import KafkaSettings, Settings
 from stream_monitor.times import DAY_MS
 from stream_monitor.training import archive
 from stream_monitor.training.collect import collect, manifest_path
 from stream_monitor.training.folder import Folder
+from stream_monitor.training.merging import merge
 from stream_monitor.training.sources import ArchiveSource, KafkaSource
 from tests.training_world import START_MS, Stream, as_read, oracle, write
 
@@ -247,3 +252,41 @@ def test_without_an_archive_it_says_what_to_do(tmp_path):
     assert "archive.path is not set" in str(
         CliRunner().invoke(cli, ["archive", "--config", str(config)]).exception
     )
+
+
+def test_sigterm_writes_what_waits_and_ends(kept, tmp_path):
+    stream, config = kept
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stream_monitor", "archive", "--json", "--config", config],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert any(" is archived from offset" in line for line in iter(process.stderr.readline, ""))
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    rows = (
+        json.loads(out)["rows"] + command("archive", "--once", "--json", "--config", config)["rows"]
+    )
+    assert rows == sum(one.event.get("status") != "error" for one in stream.sent)
+
+
+def test_merged_files_have_the_same_rows(broker, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "ROWS_MAX", 40)
+    settings = settings_of(broker.bootstrap, tmp_path / "kept")
+    make_topics(settings)
+    stream = Stream(seed=11)
+    for _ in range(4):
+        asyncio.run(write(settings, stream.more(60)))
+        archive_once(settings)
+    folder, output = Folder(tmp_path / "kept"), tmp_path / "x.parquet"
+    before = collect(ArchiveSource(folder.path), MODEL, None, None, output)
+    files = len(list(folder.path.rglob("*.parquet")))
+    assert merge(folder, now_ms()) == 0  # today
+    gone = merge(folder, now_ms() + 3 * DAY_MS)
+    assert len(list(folder.path.rglob("*.parquet"))) == files - gone < files / 2
+    assert merge(folder, now_ms() + 3 * DAY_MS) == 0
+    assert collect(ArchiveSource(folder.path), MODEL, None, None, output).hash == before.hash
+    assert rows_of(output) == [as_read(row) for row in oracle(stream.sent, MODEL, 0, EVER)]
