@@ -90,7 +90,7 @@ Races: more failed calls in the arm; more calls without a label at maturity in t
 these in the control. From GUARDS on, those of the definition.
 """
 REASONS = "unknown_arm two_arms before_start change rolled_back no_unit evicted"
-LEFT_OUT = tuple(REASONS.split())
+LEFT_OUT = tuple(REASONS.split(" "))
 
 
 class Experiment(msgspec.Struct, eq=False):
@@ -125,7 +125,6 @@ class Experiment(msgspec.Struct, eq=False):
     progress_ms: int = 0
     """Age at which numbers were told last."""
     reported: dict[str, int] = {}
-    """By arm: the phase in which it had `report_at` outcomes."""
     stopped: bool = False
     dirty: bool = True
     """Whether something changed since the last look."""

@@ -53,7 +53,7 @@ def table(n: int = 2_000, *, better: float = 0.0, wrong: float = 0.2, seed: int 
     return rows
 
 
-class Run:
+class Replayed:
     """One run of the command."""
 
     def __init__(self, folder: Path, rows: list[Row], event: Row, *arguments: str) -> None:
@@ -73,8 +73,8 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Run]:
-    return lambda rows, event=STARTED, *arguments: Run(tmp_path, rows, event, *arguments)
+def run(tmp_path: Path) -> Callable[..., Replayed]:
+    return lambda rows, event=STARTED, *arguments: Replayed(tmp_path, rows, event, *arguments)
 
 
 def test_an_arm_that_is_better_is_shown_with_its_sequence_and_what_a_textbook_says(run):
