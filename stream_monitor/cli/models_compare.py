@@ -50,7 +50,13 @@ DEFAULT = Decide()
     help="What promotes: the lower bound of the difference is above 0, or above minus --margin "
     "against champion and anchor.",
 )
-@click.option("--margin", type=click.FloatRange(0), default=DEFAULT.margin, show_default=True)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0),
+    default=DEFAULT.margin,
+    show_default=True,
+    help="The largest loss that does not matter, for --rule not-worse.",
+)
 @click.option(
     "--alpha",
     type=click.FloatRange(0, 0.5, min_open=True),
@@ -77,7 +83,11 @@ DEFAULT = Decide()
     "--segments", multiple=True, metavar="COLUMN", help="No value of it may be harmed; repeatable."
 )
 @click.option(
-    "--segment-margin", type=click.FloatRange(0), default=DEFAULT.segment_margin, show_default=True
+    "--segment-margin",
+    type=click.FloatRange(0),
+    default=DEFAULT.segment_margin,
+    show_default=True,
+    help="The largest loss of a segment that does not matter.",
 )
 @click.option("--positive", metavar="CLASS", help="The positive class. [default: by its name]")
 @click.option(
