@@ -8,18 +8,33 @@ from __future__ import annotations
 
 import click
 
-from stream_monitor.cli import models_compare
+from stream_monitor.cli import models_compare, models_stages, models_versions
 
 
 @click.group(name="models")
 def command() -> None:
     """
-    Compare versions of a model.
+    Register, show and compare versions of a model, and say which one is in production.
+
+    A version is an annotated tag NAME@vX.Y.Z of git, which DVC and GTO read too.
 
     \b
-    Example:
+    Examples:
+      stream-monitor models register --model churn
+      stream-monitor models list
+      stream-monitor models show champion
+      stream-monitor models compare champion HEAD --fail-on worse
       stream-monitor models compare --predictions champion.csv challenger.csv --fail-on worse
+      stream-monitor models promote v1.2.0
     """  # noqa: D301  \b is how click keeps lines apart
 
 
-command.add_command(models_compare.compare)
+for _each in (
+    models_versions.register,
+    models_versions.list_,
+    models_versions.show,
+    models_compare.compare,
+    models_stages.promote,
+    models_stages.retire,
+):
+    command.add_command(_each)

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from stream_monitor.cli import models_metrics, models_project
 from stream_monitor.cli.terminal import readable
 from stream_monitor.errors import InputError
 from stream_monitor.inputs.options import did_you_mean
@@ -25,11 +26,11 @@ DEFAULT = Decide()
 
 
 @click.command()
+@click.argument("versions", nargs=-1, metavar="[A B]")
 @click.option(
     "--predictions",
     nargs=2,
     metavar="CHAMPION CHALLENGER",
-    required=True,
     help="Predictions of both on the same held-out rows, with labels: .csv, .jsonl or .parquet "
     "(.gz too). Rows are matched by event_id (or id), without it by their order.",
 )
@@ -50,7 +51,13 @@ DEFAULT = Decide()
     help="What promotes: the lower bound of the difference is above 0, or above minus --margin "
     "against champion and anchor.",
 )
-@click.option("--margin", type=click.FloatRange(0), default=DEFAULT.margin, show_default=True)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0),
+    default=DEFAULT.margin,
+    show_default=True,
+    help="The largest loss that does not matter, for --rule not-worse.",
+)
 @click.option(
     "--alpha",
     type=click.FloatRange(0, 0.5, min_open=True),
@@ -77,7 +84,11 @@ DEFAULT = Decide()
     "--segments", multiple=True, metavar="COLUMN", help="No value of it may be harmed; repeatable."
 )
 @click.option(
-    "--segment-margin", type=click.FloatRange(0), default=DEFAULT.segment_margin, show_default=True
+    "--segment-margin",
+    type=click.FloatRange(0),
+    default=DEFAULT.segment_margin,
+    show_default=True,
+    help="The largest loss of a segment that does not matter.",
 )
 @click.option("--positive", metavar="CLASS", help="The positive class. [default: by its name]")
 @click.option(
@@ -90,27 +101,38 @@ DEFAULT = Decide()
     help="Exit 1 if it is shown to be worse (or a segment, or latency), or unless --rule promotes "
     "it. Rows that cannot be judged fail both.",
 )
+@click.option("--offline", is_flag=True, help="A and B: ask neither Kafka nor the remote of git.")
+@models_project.options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def compare(
-    predictions: tuple[str, str],
+    versions: tuple[str, ...],
+    predictions: tuple[str, str] | None,
     maps: tuple[str, ...],
     fail_on: str | None,
     as_json: bool,
     **given: Any,
 ) -> None:
     """
-    Compare two models on the same labelled rows.
+    Compare two models on the same labelled rows, or by the metrics that they were registered with.
 
-    Rows of one unit are summed first. The bounds are those of the paired difference; above 0 the
-    challenger is better, whatever the metric.
+    With --predictions: rows of one unit are summed first. The bounds are those of the paired
+    difference; above 0 the challenger is better, whatever the metric.
+
+    A and B are versions (v1.2.0, champion, challenger, latest), commits (HEAD) or `workspace`.
+    Their metrics were measured each on its own rows, so they say less; --metric is the one that
+    --fail-on looks at.
 
     \b
     Examples:
       stream-monitor models compare --predictions champion.csv challenger.csv --unit user
       stream-monitor models compare --predictions a.parquet b.parquet --segments country --fail-on worse
+      stream-monitor models compare champion HEAD --fail-on worse
     """  # noqa: D301, E501
     from stream_monitor.lifecycle.champion import decide
 
+    if predictions is None or versions:
+        _by_metrics(versions, predictions, fail_on, as_json=as_json, **given)
+        return
     settings = Decide(
         metric=given["metric"],
         rule="better" if given["rule"] == "better" else "not worse",
@@ -138,6 +160,31 @@ def compare(
             click.echo(readable(line))
     if found["failed"]:
         click.echo(f"failed: --fail-on {fail_on}", err=True)
+        sys.exit(1)
+
+
+def _by_metrics(
+    versions: tuple[str, ...],
+    predictions: tuple[str, str] | None,
+    fail_on: str | None,
+    *,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    if len(versions) != 2 or predictions is not None:
+        raise InputError("compare two versions, A and B, or two files: --predictions A B")
+    of = models_project.chosen(given["config"], given["model"], given["repository"], versions[0])
+    asked = click.get_current_context().get_parameter_source("metric")
+    metric = of.metric if asked == click.core.ParameterSource.DEFAULT else given["metric"]
+    a, b = (models_metrics.side_of(v, of, offline=given["offline"]) for v in versions)
+    found = models_metrics.compared(a, b, metric, fail_on)
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        for line in models_metrics.lines(found):
+            click.echo(readable(line))
+    if found["failed"]:
+        click.echo(f"failed: --fail-on {fail_on}: {found['metric']}", err=True)
         sys.exit(1)
 
 

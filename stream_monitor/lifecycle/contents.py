@@ -18,13 +18,13 @@ import msgspec
 
 from stream_monitor.errors import UNREADABLE, StateError
 from stream_monitor.lifecycle import git
+from stream_monitor.lifecycle.model import ms_of
 from stream_monitor.lifecycle.tags import HASH, Content, finite
-from stream_monitor.times import rfc3339
 
 FILES_MAX = 50
 """More files of one kind are told by their directories."""
 METRICS, REFERENCE = "metrics.json", "reference.json"
-MANIFESTS = ("{path}.manifest.json", "{stem}.manifest.json", "{path}.json", "{stem}.json")
+MANIFESTS = ("{stem}.manifest.json", "{path}.manifest.json")
 """What `collect` writes beside its rows: how many, and from when until when."""
 CODE = re.compile(
     r"\.(py|ipynb|r|sh|md|txt|ya?ml|toml|cfg|ini|lock|dvc|html|css|js|sql|c|h|cpp|rs|go|java)$|"
@@ -116,6 +116,12 @@ def metrics_of(tree: Path, revision: str) -> dict[str, float]:
     lies = {p: _yaml(git.text_of(tree, revision, p) or "") for p in files if _is_dvc(p)}
     texts = {p: git.text_of(tree, revision, p) for p in metric_files(lies) if p in files}
     return merged({path: _yaml(text or "") for path, text in texts.items()})
+
+
+def metrics_of_work_tree(tree: Path) -> dict[str, float]:
+    """Metrics of a work tree without DVC, from `metrics.json`."""
+    path = tree / METRICS
+    return finite(_yaml(path.read_text(errors="replace"))) if path.is_file() else {}
 
 
 def merged(by_file: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -284,18 +290,10 @@ def _described(
 
 
 def _range(told: Mapping[str, Any]) -> tuple[str, str] | None:
-    span = told.get("range")
-    if isinstance(span, dict):
-        span = [span.get(k) for k in ("since", "until")]
-    if span is None:
-        span = [told.get("since"), told.get("until")]
-    if not isinstance(span, list) or len(span) != 2:
+    first, last = (told.get(end) for end in ("since", "until"))
+    if not isinstance(first, str) or not isinstance(last, str):
         return None
-    ends = [rfc3339(t) if isinstance(t, int) else t for t in span]
-    first, last = (
-        t if isinstance(t, str) and re.fullmatch(r"[0-9TZ:.+-]+", t) else None for t in ends
-    )
-    return (first, last) if first and last else None
+    return (first, last) if ms_of(first) and ms_of(last) else None
 
 
 def _yaml(text: str) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def run(directory: Path, *arguments: str, timeout_s: float = TIMEOUT_S) -> str:
     DvcError
         The command failed; every failure has the exit code 1 or 255, so only its text tells why.
     """
-    words = f"dvc {arguments[0]} in {directory}"
+    words = f"dvc {arguments[0]} in {directory}"  # never --quiet: it hides errors too
     try:
         done = subprocess.run(  # noqa: S603  no shell
             [*_program(), *arguments],
@@ -89,7 +89,7 @@ def push(directory: Path) -> bool:
         The remote does not answer, or a file is neither in the cache nor on the remote.
     """
     try:
-        run(directory, "push", "--quiet")
+        run(directory, "push")
         told = run(directory, "status", "--cloud", "--json")
     except DvcError as e:
         if NO_REMOTE in e.said:
@@ -121,7 +121,7 @@ def changed(directory: Path) -> list[str]:
 def add(directory: Path, path: str) -> None:
     """Let DVC keep a file; one that a stage makes is kept already."""
     try:
-        run(directory, "add", "--quiet", "--", path)
+        run(directory, "add", "--", path)
     except DvcError as e:
         if not any(words in e.said for words in KEPT_ALREADY):
             raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import random
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from stream_monitor.errors import StateError
+from stream_monitor.errors import InputError, StateError
 from stream_monitor.lifecycle import git, tags
 from stream_monitor.lifecycle.git import GitError
 from stream_monitor.lifecycle.tags import Message, Part, Tag
@@ -26,6 +27,7 @@ from stream_monitor.times import rfc3339
 TAGGER, ADDRESS = "stream-monitor", "stream-monitor@localhost"
 RACES_MAX, TRIES_MAX = 100, 5
 LOCK_S = 1_200
+STAGE = re.compile(r"[A-Za-z0-9]+")
 SHOWN_FIRST = ("accuracy", "f1", "auc", "roc_auc", "rmse", "mae")
 FORM = "%00".join(
     f"%({field})"
@@ -79,7 +81,7 @@ def artifacts_in(repository: Path) -> list[str]:
 
 def refresh(repository: Path, artifact: str, remote: str) -> None:
     """
-    Bring the version tags of the remote into the clone, if it has one.
+    Bring the tags of versions and stages from the remote into the clone, if it has one.
 
     Raises
     ------
@@ -89,7 +91,8 @@ def refresh(repository: Path, artifact: str, remote: str) -> None:
     known = git.remote_of(repository, remote)
     if known is not None:
         with alone(repository, "clone", common=True):
-            _fetch_tags(repository, artifact, known)
+            _fetch(repository, known, f"refs/tags/{tags.artifact_of(artifact)}@v*")
+            _fetch(repository, known, f"refs/tags/{artifact}#*")
 
 
 def find(
@@ -147,17 +150,57 @@ def give(
             mine = _mine(tagged, there, message.run, commit)
             if mine is not None:
                 return mine, race == 0
-            version = tags.following([tag.version for tag in tagged], part)
-            name = f"{artifact}@{version}"
-            made = msgspec.structs.replace(
-                message, subject=subject_of(f"{artifact} {version}", message.metrics)
-            )
-            new = git.run(repository, "mktag", stdin=_tag_text(name, commit, made, by)).strip()
-            if _put(repository, known, f"refs/tags/{name}", new):
-                tag = Tag(artifact=artifact, version=version, revision=commit, message=made)
+            tag = _next(tagged, artifact, part, commit, message)
+            if _put(repository, known, tag.name, _tag_text(tag.name, commit, tag.message, by)):
                 return tag, False
             time.sleep(random.uniform(0, 0.05 * min(race + 1, 10)))  # noqa: S311
     raise StateError(f"{RACES_MAX} others took each number first; try again")
+
+
+def next_tag(repository: Path, artifact: str, part: Part, commit: str, message: Message) -> Tag:
+    """The tag that a commit would get now, as far as the clone knows; nothing is written."""
+    return _next(versions_of(repository, artifact), artifact, part, commit, message)
+
+
+def mark(
+    repository: Path, tag: Tag, stage: str, remote: str, by: str = TAGGER, *, off: bool = False
+) -> str:
+    """
+    Write the stage of a version as a tag of GTO, `NAME#STAGE#N`, for people who read git.
+
+    The topic `lifecycle` stays the truth. The newest N counts; with `off` the stage ends.
+
+    Raises
+    ------
+    GitError
+        The remote is away, or refuses the tag.
+    StateError
+        Others took every number that was tried.
+    """
+    if not STAGE.fullmatch(stage):
+        raise InputError(f"stage {stage!r}: expected letters and digits")
+    with alone(repository, "clone", common=True):
+        known = git.remote_of(repository, remote)
+        for _ in range(RACES_MAX):
+            there = _refs(repository, known, f"refs/tags/{tag.artifact}#*")
+            last = max((int(n) for n in map(_counter, there) if n), default=0)
+            name = f"{tag.artifact}#{stage}{'!' if off else ''}#{last + 1}"
+            message = Message(subject=f"{tag.name}: {'no longer ' if off else ''}{stage}")
+            if _put(repository, known, name, _tag_text(name, tag.revision, message, by)):
+                return name
+    raise StateError(f"{RACES_MAX} others took each number first; try again")
+
+
+def marked(repository: Path, artifact: str, stage: str) -> str | None:
+    """The commit that has a stage by the newest tag of GTO in the clone; None: there is none."""
+    form = "--format=%(refname)%09%(*objectname)%09%(objectname)"
+    pattern = f"refs/tags/{tags.artifact_of(artifact)}#{stage}*"
+    newest: tuple[int, str | None] = (0, None)
+    for line in git.run(repository, "for-each-ref", form, pattern).splitlines():
+        ref, target, own = line.split("\t")
+        number, is_off = int(_counter(ref) or 0), ref.rpartition("#")[0].endswith("!")
+        newest = max(newest, (number, None if is_off else target or own), key=lambda n: n[0])
+    return newest[1]
 
 
 def subject_of(name: str, metrics: dict[str, float]) -> str:
@@ -181,12 +224,29 @@ def _tag_text(name: str, commit: str, message: Message, by: str) -> str:
     )
 
 
-def _put(repository: Path, remote: str | None, ref: str, tag: str) -> bool:
+def _next(tagged: Sequence[Tag], artifact: str, part: Part, commit: str, message: Message) -> Tag:
+    version = tags.following([tag.version for tag in tagged], part)
+    subject = subject_of(f"{artifact} {version}", message.metrics)
+    return Tag(
+        artifact=artifact,
+        version=version,
+        revision=commit,
+        message=msgspec.structs.replace(message, subject=subject),
+    )
+
+
+def _counter(ref: str) -> str:
+    number = ref.rpartition("#")[2]
+    return number if number.isdecimal() and len(number) < 10 else ""
+
+
+def _put(repository: Path, remote: str | None, name: str, text: str) -> bool:
     """
     Create a tag, on the remote if there is one; False: somebody took the name.
 
     What counts is what the remote has afterwards, not what git said: an answer can get lost.
     """
+    tag, ref = git.run(repository, "mktag", stdin=text).strip(), f"refs/tags/{name}"
     for left in reversed(range(TRIES_MAX)):
         try:
             if remote is None:
@@ -246,17 +306,21 @@ def _fetch_tags(repository: Path, artifact: str, remote: str | None) -> dict[str
     pattern = f"refs/tags/{artifact}@v*"
     found = _refs(repository, remote, pattern)
     if remote is not None and not found.items() <= _refs(repository, None, pattern).items():
-        git.run(
-            repository,
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-recurse-submodules",
-            remote,
-            f"+{pattern}:{pattern}",
-            timeout_s=git.REMOTE_S,
-        )
+        _fetch(repository, remote, pattern)
     return found
+
+
+def _fetch(repository: Path, remote: str, pattern: str) -> None:
+    git.run(
+        repository,
+        "fetch",
+        "--quiet",
+        "--no-tags",
+        "--no-recurse-submodules",
+        remote,
+        f"+{pattern}:{pattern}",
+        timeout_s=git.REMOTE_S,
+    )
 
 
 def _mine(

@@ -125,7 +125,7 @@ def register(
     _check(artifact, run)
     known = tagging.find(repository, artifact, remote, run)
     if known is not None:
-        return _registered(known, (), found=True)
+        return registered(known, (), found=True)
     with tagging.alone(tree, "work tree"):
         if dvc.is_project(tree):
             dvc.take_over_locks(tree)
@@ -139,7 +139,7 @@ def register(
         commit = _commit(tree, content, base, message.message)
         notes = [*message.notes, *_push_data(tree)]
     tag, found = tagging.give(repository, artifact, remote, part, commit, message.message, by)
-    return _registered(tag, notes, found=found)
+    return registered(tag, notes, found=found)
 
 
 def register_commit(
@@ -151,13 +151,15 @@ def register_commit(
     part: Part = "minor",
     reason: str = "",
     by: str = TAGGER,
+    dry_run: bool = False,
 ) -> Registered:
     """
     Make a version of the commit that is checked out, for a person.
 
     A commit has one version of an artifact, unless `run` tells them apart.
 
-    Parameters and errors are those of `register`; `repository` is the work tree as well.
+    Parameters and errors are those of `register`; `repository` is the work tree as well. `dry_run`
+    sends nothing and writes no tag.
 
     Raises
     ------
@@ -166,23 +168,31 @@ def register_commit(
     """
     _check(artifact, run)
     commit = git.commit_of(repository, "HEAD")
+    _check_clean(repository)
+    known = tagging.find(repository, artifact, remote, run, commit)
+    if known is not None:
+        return registered(described(repository, known), (), found=True)
+    message = _message(repository, commit, artifact, run, reason, work_tree=repository)
+    if dry_run:
+        tag = tagging.next_tag(repository, artifact, part, commit, message.message)
+        return registered(tag, message.notes, found=False)
+    with tagging.alone(repository, "work tree"):
+        notes = [*message.notes, *_push_data(repository)]
+    tag, found = tagging.give(repository, artifact, remote, part, commit, message.message, by)
+    return registered(tag, notes, found=found)
+
+
+def _check_clean(repository: Path) -> None:
     lacks = git.changed_files(repository)
     if not lacks and dvc.is_project(repository):
-        lacks = dvc.changed(repository)
+        with tagging.alone(repository, "work tree"):
+            lacks = dvc.changed(repository)
     if lacks:
         more = f" and {len(lacks) - 10} more" if len(lacks) > 10 else ""
         raise InputError(
             f"{repository} differs from its last commit: {', '.join(lacks[:10])}{more}; commit or "
             "remove them (data and models: `dvc commit`, then git)"
         )
-    known = tagging.find(repository, artifact, remote, run, commit)
-    if known is not None:
-        return _registered(known, (), found=True)
-    message = _message(repository, commit, artifact, run, reason, work_tree=repository)
-    with tagging.alone(repository, "work tree"):
-        notes = [*message.notes, *_push_data(repository)]
-    tag, found = tagging.give(repository, artifact, remote, part, commit, message.message, by)
-    return _registered(tag, notes, found=found)
 
 
 # ---- before the moment
@@ -270,7 +280,31 @@ def _push_data(tree: Path) -> list[str]:
     return ["DVC has no remote: data and models are in the cache of this clone alone"]
 
 
-def _registered(tag: Tag, notes: Sequence[str], *, found: bool) -> Registered:
+def described(repository: Path, tag: Tag) -> Tag:
+    """
+    A tag with what its commit holds, if its message does not say so: `gto` or a person wrote it.
+
+    Raises
+    ------
+    GitError
+        The commit is not in the clone.
+    """
+    said = tag.message
+    if said.data or said.model or said.metrics:
+        return tag
+    held = contents_of(repository, tag.revision, tag.artifact)
+    message = msgspec.structs.replace(
+        said,
+        data=held.data,
+        model=held.model,
+        metrics=metrics_of(repository, tag.revision),
+        reference=profile_of(held.reference)[0],
+    )
+    return msgspec.structs.replace(tag, message=message)
+
+
+def registered(tag: Tag, notes: Sequence[str], *, found: bool) -> Registered:
+    """A tag as a registration; `found`: it was there before."""
     said = tag.message
     return Registered(
         artifact_name=tag.artifact,

@@ -25,7 +25,7 @@ FILES = {
     "train.py": "print('train')\n",
     "data/train.csv": ROWS,
     "data/train.manifest.json": json.dumps(
-        {"rows": 2, "range": ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]}
+        {"rows": 2, "since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
     ),
     "reference.json": encode_profile(Profile()).decode(),
 }
