@@ -15,6 +15,26 @@ from msgspec import field
 from stream_monitor.frozen import Frozen
 from stream_monitor.times import DAY_MS, HOUR_MS, MINUTE_MS
 
+GIVEN = frozenset(
+    f"STREAM_MONITOR_{name}"
+    for name in (
+        "CHAMPION",
+        "CHAMPION_TAG",
+        "COMMAND",
+        "DATA",
+        "MODEL",
+        "RESULT",
+        "RUN",
+        "SINCE",
+        "UNTIL",
+        "VERSION",
+        "WEIGHTS",
+    )
+)
+"""
+Variables that a command of a run or a deployment gets. They are no keys of the configuration, so
+that a step can call our own commands.
+"""
 Kind = Literal[
     "performance",
     "concept_drift",

@@ -19,6 +19,7 @@ from stream_monitor.config.rules import SECRETS, TOP
 from stream_monitor.config.tree import Node, Path, read
 from stream_monitor.errors import ConfigError
 from stream_monitor.frozen import Frozen
+from stream_monitor.lifecycle_settings import GIVEN
 
 PREFIX = "STREAM_MONITOR_"
 FILE = "_file"
@@ -51,7 +52,9 @@ def overlay(root: Node, environ: Mapping[str, str], problems: list[str]) -> None
     given: dict[Path, str] = {}
     for variable in sorted(environ, key=lambda name: (name.count("__"), name)):
         rest = variable.removeprefix(PREFIX)
-        if not variable.startswith(PREFIX) or ("__" not in rest and KUBERNETES.fullmatch(rest)):
+        if not variable.startswith(PREFIX) or variable in GIVEN:
+            continue
+        if "__" not in rest and KUBERNETES.fullmatch(rest):
             continue
         path, from_file, hint, problem = _target(root, rest.split("__"))
         if problem:

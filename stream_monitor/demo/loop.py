@@ -200,7 +200,7 @@ class _Story:
         return round(time.monotonic() - self.began, 1)
 
     async def tell(self) -> None:
-        await self._ours("models", "register", MODEL)
+        await self._ours("models", "register", "--model", MODEL)
         await self._ours("models", "promote", "v1.0.0", "--comment", "the first one")
         self.say(
             "v1.0.0 is registered (tag churn@v1.0.0, data and model by hash) and in production"
@@ -304,7 +304,7 @@ class _Story:
     async def _a_bad_version(self) -> None:
         self.say("somebody registers a version with wrong weights, and deploys it")
         await asyncio.to_thread(self.project.spoil)
-        await self._ours("models", "register", MODEL)
+        await self._ours("models", "register", "--model", MODEL)
         version = next(e for e in reversed(self.seen) if e.get("type") == "version")["version"]
         self.story.bad_version = version
         start = len(self.seen)
