@@ -123,6 +123,8 @@ class Fold:
         if event.type == "experiment_changed":
             trial.phase += event.weights != trial.weights
             trial.weights, trial.by, trial.progress = event.weights or {}, event.by, {}
+        elif event.type == "experiment_refused" and event.refused == "experiment_started":
+            trial.refused = event.reason
         elif event.type == "experiment_stopped":
             trial.stopped, trial.keep = True, event.keep
         elif event.type in ("experiment_verdict", "experiment_progress") and event.arm:
@@ -146,6 +148,8 @@ class _OfExperiment(msgspec.Struct):
     epoch: int | None = None
     weights: dict[str, float] | None = None
     keep: str | None = None
+    refused: str = ""
+    reason: str = ""
     arm: str | None = None
     phase: int = 1
     verdict: str | None = None

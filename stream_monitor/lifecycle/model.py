@@ -71,6 +71,8 @@ class Trial(msgspec.Struct):
     """Who set the weights."""
     stopped: bool = False
     keep: str | None = None
+    refused: str | None = None
+    """Why the worker does not judge it."""
     verdicts: dict[str, str] = {}
     """By arm: the newest verdict; `rollback` and `mismatch` stay."""
     because: dict[str, list[str]] = {}

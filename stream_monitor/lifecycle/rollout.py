@@ -234,6 +234,8 @@ def waiting_for(
     if r.state == "late":
         return "a person: the deadline is over"
     trial = m.trials.get(r.experiment)
+    if trial is not None and trial.refused is not None:
+        return f"a person: the worker refused {r.experiment}: {trial.refused}"
     if trial is not None and trial.verdicts.get(r.version) == "mismatch":
         return f"a person: verdict mismatch of {r.experiment}"
     held = next((a for a in _alerts(name, r, m, facts) if a.severity in HOLDING), None)
@@ -327,7 +329,7 @@ def _started(
         "settle": f"{d.settle_ms}ms",
         "report_at": d.min_labels,
         "on_rollback": "stop",
-        "duration": [f"{d.min_time_ms}ms", f"{d.deadline_ms * len(r.stages)}ms"],
+        "duration": [f"{d.min_time_ms}ms", f"{d.deadline_ms * len(r.stages) // 1_000}s"],
         "steps": [p for p in r.stages if 0 < p < 100],
     }
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_monitor.experiments.definition import definition_of
 from stream_monitor.lifecycle.actions import Execute, Say, Tell, Work
 from stream_monitor.lifecycle.events import (
     Approved,
@@ -23,6 +24,7 @@ from stream_monitor.lifecycle.events import (
     encode,
 )
 from stream_monitor.lifecycle.fold import Fold
+from stream_monitor.lifecycle.rollout import waiting_for
 from stream_monitor.lifecycle_settings import (
     AlertTrigger,
     Deploy,
@@ -289,6 +291,49 @@ def test_weights_by_hand_pause_the_rollout():
     assert rollout is not None
     assert rollout.state == "paused"
     assert world.model().champion == "v1.0.0"
+
+
+def test_a_rollout_that_nobody_judges_waits():
+    world = World(a_loop())
+    in_production(world)
+    person(Trigger, world, cause="person")
+    through(world, 1)
+    rollout = world.model().rollout
+    assert rollout is not None
+    world.write(
+        {
+            "type": "experiment_refused",
+            "model": MODEL,
+            "experiment": rollout.experiment,
+            "refused": "experiment_started",
+            "reason": "there are 4 already",
+        }
+    )
+    world.wait(2)
+    world.label(rollout.version, 10)
+    world.settle()
+    assert world.model().champion == "v1.0.0"
+    waits = waiting_for(MODEL, world.model(), rollout, world.loop, world, world.now_ms)
+    assert waits is not None
+    assert "there are 4 already" in waits
+
+
+@pytest.mark.parametrize("days", [1, 30])
+def test_the_worker_can_use_the_experiment_of_a_rollout(days):
+    deploy = Deploy(stages=(0, 5, 25, 100), min_time_ms=1, deadline_ms=days * DAY_MS)
+    world = World(a_loop(deploy=deploy))
+    in_production(world)
+    person(Trigger, world, cause="person")
+    world.settle()
+    world.wait(2)
+    rollout = world.model().rollout
+    assert rollout is not None
+    world.label(rollout.version, 200)
+    world.settle()
+    (started,) = [a.event for a in world.done if isinstance(a, Tell)]
+    definition = definition_of(started)
+    assert definition.weights == (9_500, 500)
+    assert definition.longest_ms == days * 4 * DAY_MS
 
 
 def test_an_old_controller_is_not_heard():
