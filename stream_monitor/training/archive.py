@@ -256,6 +256,9 @@ class Archiver(ConsumerRebalanceListener):
         except (StateError, msgspec.MsgspecError, ValueError) as e:
             self.written.unreadable += 1
             log.warning("%s/%d@%d is passed over: %s", *tp, record.offset, e)
+            first, end, after_ms = record.offset, record.offset + 1, tenure.time_ms
+            hole = Hole(self.topic, tp.partition, first, end, after_ms, record.timestamp)
+            await asyncio.to_thread(self.folder.note, hole)
             return
         by_broker = record.timestamp_type == BY_BROKER
         time_ms = record.timestamp if by_broker else observations.head.flushed_ms

@@ -17,11 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 from xxhash import xxh3_64_intdigest
 
 from stream_monitor.cli import cli
 from stream_monitor.demo.broker import start_in_thread
+from stream_monitor.errors import InputError
 from stream_monitor.kafka import topics
 from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.lifecycle_settings import Archive
@@ -290,3 +292,22 @@ def test_merged_files_have_the_same_rows(broker, tmp_path, monkeypatch):
     assert merge(folder, now_ms() + 3 * DAY_MS) == 0
     assert collect(ArchiveSource(folder.path), MODEL, None, None, output).hash == before.hash
     assert rows_of(output) == [as_read(row) for row in oracle(stream.sent, MODEL, 0, EVER)]
+
+
+def test_a_record_of_another_format_is_a_hole(kept, tmp_path, broker):
+    stream, config = kept
+
+    async def junk() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            await producer.send_and_wait("observations", b"SMO\x09 later", partition=0)
+
+    asyncio.run(junk())
+    asyncio.run(write(settings_of(broker.bootstrap, tmp_path / "kept"), stream.more(40)))
+    done = command("archive", "--once", "--json", "--config", config)
+    assert done["unreadable"] == 1
+    assert done["rows"] == sum(one.event.get("status") != "error" for one in stream.sent)
+    source = ArchiveSource(tmp_path / "kept")
+    (hole,) = collect(source, MODEL, None, None, tmp_path / "x.parquet").holes
+    assert (hole.partition, hole.end - hole.first) == (0, 1)
+    with pytest.raises(InputError, match="no predictions of model 'other'"):
+        collect(source, "other", None, None, tmp_path / "x.parquet")
