@@ -43,8 +43,6 @@ from stream_monitor.training.merging import merge
 log = logging.getLogger("stream_monitor")
 ROWS_MAX, BYTES_MAX = 200_000, 128 << 20
 """Rows and bytes that wait before they are written."""
-FLUSH_S = 60.0
-"""The longest time that a row waits, s."""
 POLL_MS = 200
 SESSION_MS = 6_000
 """After so long a killed archiver is taken for dead, ms."""
@@ -143,7 +141,7 @@ class Archiver(ConsumerRebalanceListener):
             await consumer.start()
         try:
             consumer.subscribe([self.topic], listener=self)
-            flushed = time.monotonic()
+            flushed, wait_s = time.monotonic(), self.settings.archive.flush_interval_ms / 1e3
             swept, tidying = -float(HOUR_MS), deque[asyncio.Task[None]](maxlen=2)
             while not stop.is_set() and not (once and self._is_caught_up()):
                 if time.monotonic() - swept >= HOUR_MS / 1e3:
@@ -151,9 +149,12 @@ class Archiver(ConsumerRebalanceListener):
                     swept = time.monotonic()
                 await self._read()
                 full = self._rows >= ROWS_MAX or self._bytes >= BYTES_MAX
-                if full or time.monotonic() - flushed >= FLUSH_S:
+                if full or time.monotonic() - flushed >= wait_s:
                     await self._flush()
-                    flushed = time.monotonic()
+                    flushed, wait_s = (
+                        time.monotonic(),
+                        self.settings.archive.flush_interval_ms / 1e3,
+                    )
             await self._flush()
             stop.set()
             await asyncio.gather(*tidying)

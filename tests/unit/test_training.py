@@ -102,13 +102,13 @@ def test_both_sources_give_what_a_batch_join_gives(broker, tmp_path):
 
 def hurried(settings: Settings) -> None:
     """An archiver in a process of its own that writes often, so that a kill meets every step."""
-    archive.SESSION_MS, archive.FLUSH_S, archive.ROWS_MAX = 400, 0.02, 60
+    archive.SESSION_MS, archive.ROWS_MAX = 400, 60
     asyncio.run(archive.Archiver(settings).run(asyncio.Event()))
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_lose_and_double_nothing(broker, tmp_path, kills):
-    settings = settings_of(broker.bootstrap, tmp_path / "kept")
+    settings = settings_of(broker.bootstrap, tmp_path / "kept", flush_interval_ms=20)
     make_topics(settings)
     stream, rng = Stream(seed=kills), random.Random(kills)
     server = multiprocessing.get_context("forkserver")
