@@ -90,7 +90,8 @@ ALWAYS_AT_ITS_DEFAULT = {
 }
 """Fields of the form that the logs of this file leave alone, and who does not."""
 ROOMS_ELSEWHERE = {
-    "stream_monitor.experiments": "tests/laws/test_experiment_laws.py restores shards with them"
+    "stream_monitor.experiments": "tests/laws/test_experiment_laws.py restores shards with them",
+    "stream_monitor.monitors.releases": "tests/laws/test_release_laws.py restores shards with them",
 }
 """Rooms whose classes are in the snapshot, and stay empty in the logs of this file."""
 
