@@ -227,7 +227,7 @@ def _shown(of: Chosen, tag: Tag, board: ModelsBoard | None, notes: list[str]) ->
     place = str(of.repository.absolute())
     get = [
         shlex.join(
-            ["dvc", "get", place, c.path, "--rev", tag.name]
+            ["dvc", "get", place, _word(c.path), "--rev", tag.name]
             if c.hash.startswith("md5:")
             else ["git", "-C", place, "show", f"{tag.name}:./{c.path}"]
         )
@@ -245,6 +245,11 @@ def _shown(of: Chosen, tag: Tag, board: ModelsBoard | None, notes: list[str]) ->
         "live": board.live(of.model, tag.version),
         "firing": [a._asdict() for a in board.firing(of.model, tag.version)],
     }
+
+
+def _word(path: str) -> str:
+    """A path that is not taken for an option."""
+    return f"./{path}" if path.startswith("-") else path
 
 
 def _drawn(told: dict[str, Any], has_board: bool) -> list[str]:
