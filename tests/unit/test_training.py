@@ -22,8 +22,9 @@ from click.testing import CliRunner
 from xxhash import xxh3_64_intdigest
 
 from stream_monitor.cli import cli
+from stream_monitor.config import load
 from stream_monitor.demo.broker import start_in_thread
-from stream_monitor.errors import InputError
+from stream_monitor.errors import BrokerError, InputError
 from stream_monitor.kafka import topics
 from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.lifecycle_settings import Archive
@@ -311,3 +312,21 @@ def test_a_record_of_another_format_is_a_hole(kept, tmp_path, broker):
     assert (hole.partition, hole.end - hole.first) == (0, 1)
     with pytest.raises(InputError, match="no predictions of model 'other'"):
         collect(source, "other", None, None, tmp_path / "x.parquet")
+
+
+def test_a_topic_that_is_not_there_is_not_made(broker, tmp_path):
+    settings = settings_of(broker.bootstrap, tmp_path / "kept")
+    with pytest.raises(BrokerError, match="observations does not exist"):
+        archive_once(settings)
+    assert "observations" not in broker.broker.topics
+
+
+def test_a_folder_that_cannot_be_written_is_named(kept, tmp_path):
+    _, config = kept
+    command("archive", "--once", "--config", config)
+    (tmp_path / "kept" / "kind=prediction").rename(tmp_path / "kept" / "other")
+    (tmp_path / "kept" / "kind=prediction").write_text("no folder")
+    asyncio.run(write(load(config, {}), Stream(seed=5).more(20)))
+    done = CliRunner().invoke(cli, ["archive", "--once", "--config", config])
+    assert "archive.path" in str(done.exception)
+    assert "cannot be written" in str(done.exception)
