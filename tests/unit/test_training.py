@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import random
 import signal
 import stat
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
+from ruamel.yaml import YAML
 from xxhash import xxh3_64_intdigest
 
 from stream_monitor.cli import cli
@@ -330,3 +332,21 @@ def test_a_folder_that_cannot_be_written_is_named(kept, tmp_path):
     done = CliRunner().invoke(cli, ["archive", "--once", "--config", config])
     assert "archive.path" in str(done.exception)
     assert "cannot be written" in str(done.exception)
+
+
+def test_the_hash_of_a_manifest_is_that_of_dvc(kept, tmp_path):
+    _, config = kept
+    command("archive", "--once", "--config", config)
+    project = tmp_path / "project"
+    output = project / "data" / "x.parquet"
+    made = command("collect", "--model", MODEL, "--config", config, "-o", str(output), "--json")
+    for words in (["init", "--no-scm"], ["add", "data/x.parquet"]):
+        subprocess.run(
+            [sys.executable, "-m", "dvc", "-q", *words],
+            cwd=project,
+            env={**os.environ, "DVC_NO_ANALYTICS": "1"},
+            check=True,
+            timeout=120,
+        )
+    told = YAML(typ="safe").load((project / "data" / "x.parquet.dvc").read_text())
+    assert f"md5:{told['outs'][0]['md5']}" == made["hash"]
