@@ -32,6 +32,7 @@ from stream_monitor.monitors import bounds
 from stream_monitor.monitors.bounds import Bounds
 from stream_monitor.monitors.exposition import version_samples, version_summary
 from stream_monitor.monitors.registry import Registry
+from stream_monitor.monitors.releases import Releases
 from stream_monitor.monitors.shard_samples import alert_samples, join_samples, refusal_samples
 from stream_monitor.monitors.version import Version
 from stream_monitor.outcomes import Outcomes
@@ -93,7 +94,7 @@ class Shard:
         self.registry = Registry(settings, dict(baselines or {}))
         self.separation = Separation(self.registry, self.join)
         self.alerts = Alerts()
-        self.bounds = Bounds()
+        self.bounds, self.releases = Bounds(), Releases()
         self.experiments = Experiments(settings.limits.pending, self._label_delay_ms)
         self.outbox: list[Out] = []
         self.tells_history = True
@@ -149,6 +150,7 @@ class Shard:
         self.outcomes.joined(joined.duplicate, len(labels.row), joined.outcomes)
         self._deliver(parts, joined.duplicate, now_ms)
         self._deliver_pairs(joined.pairs, now_ms)
+        events = self.releases.take(events) if events else events
         if events or self.experiments.state.of_model:
             times = np.broadcast_to(now_ms if came_ms is None else came_ms, len(observations.rows))
             taken = Record(
@@ -213,7 +215,7 @@ class Shard:
             self.outbox += self.versions[code].drain()
 
     def _judge(self, verdict: Verdict) -> None:
-        self._tell(self.alerts.observe(verdict, self.log_time_ms))
+        self._tell(self.alerts.observe(self.releases.marked(verdict), self.log_time_ms))
 
     def _tell(self, alerts: list[Alert]) -> None:
         self.outbox += [
@@ -236,6 +238,8 @@ class Shard:
         for verdict in self.bounds.judge(
             self.partition, self.partitions, self.registry, self.join, self.log_time_ms
         ):
+            self._judge(verdict)
+        for verdict in self.releases.judge(self.registry.in_use(), self.log_time_ms):
             self._judge(verdict)
         self.outbox += self.experiments.tick(self.log_time_ms, self.join.state.rows)
         for verdict in self.experiments.judged(self.alerts, self.log_time_ms):
@@ -265,7 +269,8 @@ class Shard:
         firing = {key for key, _ in self.alerts.firing()}
         for version in self.registry.in_use():
             if not version.is_idle:
-                yield from version_samples(version, firing)
+                release = self.releases.of(version.model, version.name)
+                yield from version_samples(version, firing, release)
         yield from experiment_samples(self.experiments, self.log_time_ms)
         yield from alert_samples(self.alerts)
         yield from self.outcomes.samples()
@@ -344,6 +349,7 @@ class Shard:
             experiments=self.experiments.state,
             outbox=self.outbox,
             dirty=self._dirty,
+            releases=self.releases,
         )
         parts["state"] = encode(form)
         parts["settings"] = msgspec.json.encode(self.settings, order="sorted")
@@ -388,6 +394,6 @@ class Shard:
         shard.join.wait([version.settings.labels.max_delay_ms for version in shard.versions])
         if changed:
             shard.join.evict()
-        shard.experiments.state = form.experiments
+        shard.experiments.state, shard.releases = form.experiments, form.releases
         shard._dirty = form.dirty
         return shard

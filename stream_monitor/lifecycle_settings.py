@@ -161,3 +161,4 @@ class Archive(Frozen, frozen=True):
     path: str | None = None
     keep_ms: int | None = 90 * DAY_MS
     drop: tuple[str, ...] = ()
+    flush_interval_ms: int = MINUTE_MS

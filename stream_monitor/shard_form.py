@@ -17,6 +17,7 @@ from stream_monitor.experiments.registry import ExperimentsState
 from stream_monitor.join.store import StoreForm
 from stream_monitor.monitors.bounds import Bounds
 from stream_monitor.monitors.registry import RegistryForm
+from stream_monitor.monitors.releases import Releases
 from stream_monitor.outcomes import Outcomes
 from stream_monitor.settings import CoreSettings
 from stream_monitor.state import decode
@@ -54,6 +55,8 @@ class ShardForm(msgspec.Struct):
     dirty: dict[int, int]
     """By version code: since when rows wait to be reduced (log time, ms)."""
     schema: int = SNAPSHOT_SCHEMA
+    releases: Releases = msgspec.field(default_factory=Releases)
+    """What was registered; none, in snapshots from before there were any."""
 
 
 def form_of(parts: Mapping[str, bytes]) -> ShardForm:

@@ -15,7 +15,7 @@ import click
 from stream_monitor.cli import loop_options as loop
 from stream_monitor.cli import models_project as project
 from stream_monitor.cli.terminal import readable
-from stream_monitor.errors import BrokerError, InputError
+from stream_monitor.errors import BrokerError, InputError, StreamMonitorError
 
 if TYPE_CHECKING:
     from stream_monitor.cli.models_board import ModelsBoard
@@ -159,11 +159,13 @@ def list_(
 
 @click.command()
 @click.argument("version")
+@click.option("--check", is_flag=True, help="Bring its model back, and say what is missing.")
 @offline
 @loop.as_json
 @project.options
 def show(
     version: str,
+    check: bool,
     offline: bool,
     as_json: bool,
     config: str | None,
@@ -178,23 +180,31 @@ def show(
     \b
     Examples:
       stream-monitor models show v1.2.0
-      stream-monitor models show champion --json
+      stream-monitor models show champion --check --json
     """  # noqa: D301
-    from stream_monitor.lifecycle.versions import described
+    from stream_monitor.lifecycle.versions import described, missing_models
 
     of = project.chosen(config, model, repository, version)
     tagged, board, notes = known(of, offline=offline)
     tag = project.version_of(version, of, tagged, board)
     if tag is None:
         raise InputError(f"{version!r} is not a version such as v1.2.0")
-    told = _shown(of, described(of.repository, tag), board, notes)
+    tag = described(of.repository, tag)
+    told = _shown(of, tag, board, notes)
+    lacks = missing_models(of.repository, tag) if check else []
+    told["missing"] = [c._asdict() for c in lacks] if check else None
     if as_json:
         _print(told)
-        return
-    for line in _drawn(told, board is not None):
+    for line in () if as_json else _drawn(told, board is not None):
         click.echo(readable(line))
-    for note in notes:
+    for note in () if as_json else notes:
         click.echo(readable(f"note: {note}"), err=True)
+    if lacks:
+        names = ", ".join(f"{c.path} ({c.hash})" for c in lacks)
+        raise StreamMonitorError(
+            f"{tag.name}: neither the cache of {of.repository} nor the remote of DVC has {names}; "
+            "`dvc push` from a clone that has it brings it back"
+        )
 
 
 def known(of: Chosen, *, offline: bool) -> tuple[list[Tag], ModelsBoard | None, list[str]]:
@@ -217,7 +227,7 @@ def _shown(of: Chosen, tag: Tag, board: ModelsBoard | None, notes: list[str]) ->
     place = str(of.repository.absolute())
     get = [
         shlex.join(
-            ["dvc", "get", place, c.path, "--rev", tag.name]
+            ["dvc", "get", place, _word(c.path), "--rev", tag.name]
             if c.hash.startswith("md5:")
             else ["git", "-C", place, "show", f"{tag.name}:./{c.path}"]
         )
@@ -235,6 +245,11 @@ def _shown(of: Chosen, tag: Tag, board: ModelsBoard | None, notes: list[str]) ->
         "live": board.live(of.model, tag.version),
         "firing": [a._asdict() for a in board.firing(of.model, tag.version)],
     }
+
+
+def _word(path: str) -> str:
+    """A path that is not taken for an option."""
+    return f"./{path}" if path.startswith("-") else path
 
 
 def _drawn(told: dict[str, Any], has_board: bool) -> list[str]:

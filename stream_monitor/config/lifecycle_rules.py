@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from stream_monitor import lifecycle_settings as s
 from stream_monitor.config.rule import Rule
-from stream_monitor.times import DAY_MS
+from stream_monitor.times import DAY_MS, HOUR_MS
 
 WORDS = "The program and its arguments, as a list; there is no shell."
 ENVIRONMENT = "Names of environment variables that the command gets beside PATH, HOME and ours."
@@ -18,6 +18,11 @@ RULES: dict[type, dict[str, Rule]] = {
         "path": Rule("Folder of the files; without it nothing is kept."),
         "keep": Rule("How long a day is kept; `off`: for ever.", low=DAY_MS),
         "drop": Rule("Features that are never written."),
+        "flush_interval": Rule(
+            "Rows are on the disk after so long at most; each time makes new files.",
+            low=100,
+            high=6 * HOUR_MS,
+        ),
     },
     s.Lifecycle: {
         "work": Rule("Folder for the work trees, logs and results of runs."),

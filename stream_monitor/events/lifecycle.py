@@ -1,9 +1,11 @@
 """
-Records of `lifecycle` that belong into the log that is folded: the events of experiments.
+Records of `lifecycle` that belong into the log that is folded: the events of experiments, and what
+is said of versions and their stages.
 
 Rule of the file: a change of weights must have one place among the calls of its model, so it goes
-the way of any row. All other records of `lifecycle` are for others: they are skipped, whatever
-they hold, and never rejected. Whether an experiment can work is decided where it is folded.
+the way of any row. Of versions and stages only what is folded goes in. All other records of
+`lifecycle` are for others: they are skipped, whatever they hold, and never rejected. Whether an
+experiment can work is decided where it is folded.
 """
 
 from __future__ import annotations
@@ -23,6 +25,11 @@ from stream_monitor.verdicts import Reject
 MARK = b"experiment_"
 """What cannot be read is rejected if it has this; without it, it is of others."""
 FORWARDED = frozenset(("experiment_started", "experiment_changed", "experiment_stopped"))
+OF_RELEASES = {
+    "version": ("version", "revision"),
+    "stage": ("stages",),
+}
+"""By type: the fields that are folded, beside those that make the event one of its own."""
 
 
 class LifecycleDecoder:
@@ -74,13 +81,16 @@ class LifecycleDecoder:
 
 
 def _forwarded(value: bytes, bytes_max: int) -> tuple[str, bytes] | None:
-    """The model and the JSON of an event of an experiment; None for what is of others."""
+    """The model and the JSON of an event that is folded; None for what is of others."""
     event = load(value, bytes_max)
     kind, model = event.get("type"), event.get("model")
-    if type(kind) is not str or kind not in FORWARDED:
+    if type(kind) is not str or (kind not in FORWARDED and kind not in OF_RELEASES):
         return None
     if type(model) is not str or not model:
         raise Bad("missing_field", "`model` is missing, or is no text")
+    if kind in OF_RELEASES:
+        kept = ("type", "model", "at", "id", "epoch", *OF_RELEASES[kind])
+        event = {name: event[name] for name in kept if name in event}
     text = msgspec.json.encode(event)
     try:
         msgspec.json.decode(text)

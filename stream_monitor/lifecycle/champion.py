@@ -111,8 +111,8 @@ def decide(
 
     Notes
     -----
-    O(rows) for metrics that are means, 2,000 times as much for the others: 2 s for the ROC AUC of
-    10,000 rows, and once more for each segment.
+    O(rows) for metrics that are means; 2,000 samples for the others. 10,000 rows take 0.2 s of CPU
+    (ROC AUC 0.6 s), 200,000 rows 3 s (10 s) and 300 MB, and segments together once more.
     """
     name = ALIASES.get(settings.metric, settings.metric)
     if name not in METRICS:

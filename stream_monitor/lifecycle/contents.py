@@ -21,7 +21,7 @@ from stream_monitor.lifecycle import git
 from stream_monitor.lifecycle.model import ms_of
 from stream_monitor.lifecycle.tags import HASH, Content, finite
 
-FILES_MAX = 50
+FILES_MAX = 30
 """More files of one kind are told by their directories."""
 METRICS, REFERENCE = "metrics.json", "reference.json"
 MANIFESTS = ("{stem}.manifest.json", "{path}.manifest.json")

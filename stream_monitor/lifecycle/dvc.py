@@ -127,6 +127,19 @@ def add(directory: Path, path: str) -> None:
             raise
 
 
+def get(repository: Path, path: str, revision: str, output: Path) -> None:
+    """
+    Bring a file of a tag or commit back, from the cache of the clone or the remote of DVC.
+
+    Raises
+    ------
+    DvcError
+        Neither has it.
+    """
+    place = str(repository.absolute())
+    run(repository, "get", "--rev", revision, "--out", str(output), "--", place, path)
+
+
 def metrics(directory: Path) -> dict[str, dict[str, Any]]:
     """Metrics of the work tree, by file."""
     told = _object(run(directory, "metrics", "show", "--json")).get("", {})

@@ -38,12 +38,13 @@ from stream_monitor.lifecycle.events import (
     Rejected,
     Resumed,
     Retraining,
+    Rollout,
     Stage,
     Trigger,
     Version,
     decode,
 )
-from stream_monitor.lifecycle.model import APPROVAL, REGISTER, Model, Run, Trial
+from stream_monitor.lifecycle.model import APPROVAL, DECIDE, REGISTER, Model, Run, Trial
 
 RUNS_MAX, IDS_MAX, REFUSED_MAX, TRIALS_MAX = 100, 100_000, 100, 50
 
@@ -252,12 +253,37 @@ def _stage(m: Model, e: Stage) -> None:
     was = m.rollout
     if was is not None and e.rollout is None and e.stages.get(was.version) == "retired":
         m.rolled_back = e.at
-    if was is not None and e.stages.get(was.version) == "production":
-        m.anchor = was.version
+    _anchor(m, e)
     m.stage, m.stages = e, e.stages
     m.asked = None
     if e.by != "controller":
         m.rolled_back = None
+
+
+def _anchor(m: Model, e: Stage) -> None:
+    """
+    A version that stays in production after its rollout is the anchor if it was proved better, or a
+    person wants it. One that is only not worse is none: margins would add up.
+    """
+    now = next((v for v, s in e.stages.items() if s == "production"), None)
+    if now is None or e.rollout is not None:
+        return
+    by_person = e.by != "controller" and now != m.champion
+    was = m.rollout
+    proved = was is not None and was.version == now and _is_proved(m, was)
+    if m.anchor is None or by_person or proved:
+        m.anchor = now
+
+
+def _is_proved(m: Model, rollout: Rollout) -> bool:
+    if rollout.run is None or rollout.version in m.approved:
+        return True  # a person registered it, or let it go on
+    run = m.runs.get(rollout.run)
+    if run is None:
+        return False
+    decided = run.results.get(DECIDE, {})
+    bound = (decided.get("anchor") or decided).get("lower")
+    return run.approved_by is not None or (isinstance(bound, int | float) and bound > 0)
 
 
 def _deployment(m: Model, e: Deployment) -> None:

@@ -139,7 +139,7 @@ class Project:
     def given(self, m: Model, run: Run) -> dict[str, str]:
         """What a command is told about its run."""
         champion = m.champion or ""
-        known = m.versions.get(champion)
+        known, anchor = m.versions.get(champion), m.versions.get(m.anchor or "")
         found = {
             "STREAM_MONITOR_MODEL": self.name,
             "STREAM_MONITOR_RUN": run.run,
@@ -147,6 +147,7 @@ class Project:
             "STREAM_MONITOR_UNTIL": run.until or "",
             "STREAM_MONITOR_CHAMPION": champion,
             "STREAM_MONITOR_CHAMPION_TAG": known.tag if known else "",
+            "STREAM_MONITOR_ANCHOR_TAG": anchor.tag if anchor and anchor != known else "",
         }
         if self.loop.collect is not None:
             found["STREAM_MONITOR_DATA"] = self.loop.collect.output
@@ -182,7 +183,7 @@ class Project:
         from stream_monitor.lifecycle import champion
 
         d = self.loop.decide
-        anchor = tree / d.anchor
+        anchor = tree / (d.champion if m.anchor in (None, m.champion) else d.anchor)
         found = champion.decide(
             str(tree / d.champion),
             str(tree / d.challenger),

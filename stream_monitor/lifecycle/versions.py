@@ -20,10 +20,12 @@ import msgspec
 from stream_monitor.errors import InputError
 from stream_monitor.lifecycle import dvc, git, tagging, tags
 from stream_monitor.lifecycle.contents import contents_of, merged, metrics_of, profile_of
+from stream_monitor.lifecycle.dvc import DvcError
 from stream_monitor.lifecycle.events import Version
 from stream_monitor.lifecycle.tagging import ADDRESS, TAGGER
-from stream_monitor.lifecycle.tags import Message, Part, Tag
+from stream_monitor.lifecycle.tags import Content, Message, Part, Tag
 
+METRICS_MAX = 100
 PLAIN_BYTES_MAX = 50 << 20
 """Larger files do not go into git by themselves."""
 
@@ -244,6 +246,10 @@ def _message(
         metrics, files = metrics_of(tree, revision), []
     held = contents_of(tree, revision, artifact, files)
     reference, wrong = profile_of(held.reference)
+    notes = [*held.notes, *([wrong] if wrong else [])]
+    if len(metrics) > METRICS_MAX:
+        notes.append(f"{len(metrics) - METRICS_MAX} metrics beyond {METRICS_MAX} are left out")
+        metrics = dict(list(metrics.items())[:METRICS_MAX])
     message = Message(
         subject=artifact,
         run=run,
@@ -253,7 +259,7 @@ def _message(
         reference=reference,
         reason=tags.one_line(reason),
     )
-    return _Made(message, [*held.notes, *([wrong] if wrong else [])])
+    return _Made(message, notes)
 
 
 def _commit(tree: Path, content: str, base: str, message: Message) -> str:
@@ -278,6 +284,31 @@ def _push_data(tree: Path) -> list[str]:
     if not dvc.is_project(tree) or dvc.push(tree):
         return []
     return ["DVC has no remote: data and models are in the cache of this clone alone"]
+
+
+def missing_models(repository: Path, tag: Tag) -> list[Content]:
+    """
+    Model files of a version that DVC cannot bring back.
+
+    Raises
+    ------
+    InputError
+        DVC is not installed.
+
+    Notes
+    -----
+    Each file that is there is copied once, into a temporary folder.
+    """
+    lacks = []
+    for each in tag.message.model:
+        if not each.hash.startswith("md5:") or each.path.startswith("("):
+            continue
+        with tempfile.TemporaryDirectory(prefix="stream-monitor-") as folder:
+            try:
+                dvc.get(repository, each.path, tag.name, Path(folder) / "model")
+            except DvcError:
+                lacks.append(each)
+    return lacks
 
 
 def described(repository: Path, tag: Tag) -> Tag:

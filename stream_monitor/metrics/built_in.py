@@ -53,6 +53,8 @@ OF_MODELS: tuple[Metric, ...] = (
         "revision",
         "positive_class",
         "positive_class_source",
+        "commit",
+        "stage",
     ),
     _model("predictions_total", "counter", "Accepted predictions, including failed calls."),
     _model("prediction_errors_total", "counter", "Predictions with status error."),

@@ -37,6 +37,9 @@ LABELS = {
         "Class that precision, recall, F1 and the scores refer to; empty if there is none or it is "
         "unknown."
     ),
+    "commit": "Revision in git of a registered version; else empty.",
+    "stage": "Stage that `lifecycle` says: shadow, canary, production or retired; `unregistered` "
+    "if other versions of the model are registered and this one is not.",
     "positive_class_source": (
         "How the positive class was found: `configured`, `name`, `score` or `rarer`."
     ),

@@ -17,6 +17,7 @@ from stream_monitor.monitors import drift, quality, readings
 from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.performance_windows import ALL, PerformanceWindows
+from stream_monitor.monitors.releases import NOT_THERE, Release
 from stream_monitor.monitors.version import Version
 from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.stats.binning import is_one_value
@@ -29,13 +30,17 @@ QUANTILES = (0.25, 0.5, 0.75)
 HISTOGRAM_FEATURES_MAX = 20
 
 
-def version_samples(version: Version, firing: Container[AlertKey] = ()) -> Iterator[AnySample]:
-    """Every sample of one model version; `firing` are the alerts that fire."""
+def version_samples(
+    version: Version, firing: Container[AlertKey] = (), release: Release = NOT_THERE
+) -> Iterator[AnySample]:
+    """
+    Every sample of one model version; `firing` are the alerts that fire, `release` what
+    `lifecycle` says of it.
+    """
     names = (version.model, version.name)
     volume = version.volume
-    yield Sample(
-        "model_info", (*names, version.baseline_id[:12], *version.performance.positive_class), 1
-    )
+    about = (version.baseline_id[:12], *version.performance.positive_class)
+    yield Sample("model_info", (*names, *about, release.revision, release.stage), 1)
     yield Sample("model_predictions_total", names, volume.predictions + volume.failures)
     yield Sample("model_prediction_errors_total", names, volume.failures)
     yield Sample("model_labels_total", names, version.labels)

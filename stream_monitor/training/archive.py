@@ -12,8 +12,8 @@ import asyncio
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,20 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
+    KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
 )
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_monitor.errors import InputError, StateError
+from stream_monitor.errors import BrokerError, InputError, StateError, StreamMonitorError
 from stream_monitor.events.observations import unpack
+from stream_monitor.kafka import topics
 from stream_monitor.kafka.clocks import BY_BROKER, now_ms
 from stream_monitor.kafka.committed_offsets import committed_offsets
-from stream_monitor.kafka.connection import client_options, connecting
+from stream_monitor.kafka.connection import client_options, connecting, why_not
 from stream_monitor.kafka.patience import quietly
 from stream_monitor.settings import Settings
-from stream_monitor.times import HOUR_MS
 from stream_monitor.training.columns import Place, parts, together
 from stream_monitor.training.folder import Folder, Hole, Reached, day_of
 from stream_monitor.training.merging import merge
@@ -43,9 +44,8 @@ from stream_monitor.training.merging import merge
 log = logging.getLogger("stream_monitor")
 ROWS_MAX, BYTES_MAX = 200_000, 128 << 20
 """Rows and bytes that wait before they are written."""
-FLUSH_S = 60.0
-"""The longest time that a row waits, s."""
 POLL_MS = 200
+TIDY_S = 3_600
 SESSION_MS = 6_000
 """After so long a killed archiver is taken for dead, ms."""
 EXTRA = "the archive needs the extra `lifecycle`: pip install 'model-stream-monitor[lifecycle]'"
@@ -117,7 +117,7 @@ class Archiver(ConsumerRebalanceListener):
         self._on_flush = on_flush
         self._tenures: dict[TopicPartition, Tenure] = {}
         self._rows = self._bytes = 0
-        self._joined = False
+        self._joined = self._ending = False
 
     async def run(self, stop: asyncio.Event, *, once: bool = False) -> Written:
         """
@@ -126,9 +126,15 @@ class Archiver(ConsumerRebalanceListener):
         Raises
         ------
         BrokerError
-            The broker cannot be reached at the start, or refuses.
+            The broker cannot be reached at the start, or refuses; with `once` also if there is no
+            topic `observations`.
+        StreamMonitorError
+            The folder cannot be written.
         """
         await asyncio.to_thread(self.folder.make)
+        await self._find_topic(stop, once=once)
+        if stop.is_set():
+            return self.written
         consumer = self._consumer = AIOKafkaConsumer(
             **client_options(self.settings.kafka),
             group_id=f"{self.settings.worker.group}-archive",
@@ -141,25 +147,45 @@ class Archiver(ConsumerRebalanceListener):
         )
         with connecting(self.settings.kafka):
             await consumer.start()
+        tidying: asyncio.Task[None] | None = None
         try:
             consumer.subscribe([self.topic], listener=self)
-            flushed = time.monotonic()
-            swept, tidying = -float(HOUR_MS), deque[asyncio.Task[None]](maxlen=2)
+            flushed = tidied = time.monotonic()
+            tidying = asyncio.create_task(asyncio.to_thread(self._tidy))
             while not stop.is_set() and not (once and self._is_caught_up()):
-                if time.monotonic() - swept >= HOUR_MS / 1e3:
-                    tidying.append(asyncio.create_task(asyncio.to_thread(self._tidy, stop)))
-                    swept = time.monotonic()
+                now = time.monotonic()
+                if tidying.done() and now - tidied >= TIDY_S:
+                    tidying, tidied = asyncio.create_task(asyncio.to_thread(self._tidy)), now
                 await self._read()
                 full = self._rows >= ROWS_MAX or self._bytes >= BYTES_MAX
-                if full or time.monotonic() - flushed >= FLUSH_S:
+                if full or now - flushed >= self.settings.archive.flush_interval_ms / 1e3:
                     await self._flush()
                     flushed = time.monotonic()
             await self._flush()
-            stop.set()
-            await asyncio.gather(*tidying)
+        except KafkaError as e:
+            raise BrokerError(f"{self.topic} cannot be archived: {why_not(e)}") from None
+        except OSError as e:
+            raise StreamMonitorError(
+                f"archive.path: {self.folder.path} cannot be written: {e.strerror or e}"
+            ) from None
         finally:
+            self._ending = True
             await quietly(consumer.stop())
+            if tidying is not None:
+                await tidying
         return self.written
+
+    async def _find_topic(self, stop: asyncio.Event, *, once: bool) -> None:
+        """Wait for the topic; subscribing to one that is not there might create it."""
+        while not stop.is_set():
+            async with topics.admin(self.settings) as client:
+                if self.topic in await client.list_topics():
+                    return
+            if once:
+                raise BrokerError(f"the topic {self.topic} does not exist; a worker creates it")
+            log.warning("waiting for the topic %s, which a worker creates", self.topic)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), topics.WAIT_S)
 
     # ---- partitions come and go
 
@@ -256,6 +282,9 @@ class Archiver(ConsumerRebalanceListener):
         except (StateError, msgspec.MsgspecError, ValueError) as e:
             self.written.unreadable += 1
             log.warning("%s/%d@%d is passed over: %s", *tp, record.offset, e)
+            first, end, after_ms = record.offset, record.offset + 1, tenure.time_ms
+            hole = Hole(self.topic, tp.partition, first, end, after_ms, record.timestamp)
+            await asyncio.to_thread(self.folder.note, hole)
             return
         by_broker = record.timestamp_type == BY_BROKER
         time_ms = record.timestamp if by_broker else observations.head.flushed_ms
@@ -293,9 +322,12 @@ class Archiver(ConsumerRebalanceListener):
         if self._on_flush is not None:
             self._on_flush(self.written)
 
-    def _tidy(self, stop: asyncio.Event) -> None:
-        self.folder.sweep(self.settings.archive.keep_ms, now_ms())
-        merge(self.folder, now_ms(), stop.is_set)
+    def _tidy(self) -> None:
+        try:
+            self.folder.sweep(self.settings.archive.keep_ms, now_ms())
+            merge(self.folder, now_ms(), lambda: self._ending)
+        except OSError as e:
+            log.warning("old days of the archive are not tidied: %s", e)
 
     def _write(self, partition: int, waiting: dict[Any, list[Any]], end: int) -> None:
         for (kind, model, day), tables in waiting.items():

@@ -192,15 +192,16 @@ def _placed(folder: Path, name: str, table: Any, told: Mapping[str, Any]) -> boo
     if target.exists() and told_by(target):
         return False
     part = folder / f".{name}.{os.getpid()}.tmp"
-    save(part, table, told)
     try:
-        os.link(part, target)
-    except FileExistsError:
-        if told_by(target):
-            return False
-        part.replace(target)  # what has the name is no file of ours that can be read
-    except OSError:  # a file system without hard links
-        part.replace(target)
+        save(part, table, told)
+        try:
+            os.link(part, target)
+        except FileExistsError:
+            if told_by(target):
+                return False
+            part.replace(target)  # what has the name is no file of ours that can be read
+        except OSError:  # a file system without hard links
+            part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     _settle(folder)

@@ -91,7 +91,7 @@ def check(
         table.columns.setdefault(name, Tally(rules.of(name)))
     verdicts = [*_of_table(table, rules), *_of_label(table, rules)]
     for name, tally in table.columns.items():
-        verdicts += _of_column(name, tally, table.rows, rules)
+        verdicts += _of_column(name, tally, table.rows - table.malformed, rules)
     verdicts += _of_absent(table, rules)
     if reference is not None:
         verdicts += _of_reference(table, reference)
@@ -118,7 +118,7 @@ def _of_table(table: Table, rules: Rules) -> Iterator[Verdict]:
         not table.malformed,
         table.malformed,
         0,
-        f"{table.malformed:,} rows do not have the columns of the header",
+        f"{table.malformed:,} rows cannot be read, or lack cells",
     )
     yield Verdict(
         "rows",

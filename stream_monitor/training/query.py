@@ -7,6 +7,7 @@ paths are parameters.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +70,16 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def plain_path(path: Path) -> str:
+    """
+    A path that DuckDB does not take for a pattern.
+
+    >>> plain_path(Path("kept[1]/*.parquet"))
+    'kept[[]1]/[*].parquet'
+    """
+    return re.sub(r"([*?[])", r"[\1]", str(path))
+
+
 def rows_of(name: str, files: Sequence[Path], only: Collection[str] = ()) -> Rows:
     """
     The rows of all files, with every column that one of them has.
@@ -101,7 +112,9 @@ def rows_of(name: str, files: Sequence[Path], only: Collection[str] = ()) -> Row
         # files with the same kinds of values in such columns are read together
         key = tuple((c, tuple(columns[c].items())) for c in sorted(several) if c in columns)
         groups.setdefault(key, []).append(path)
-    parameters = {f"{name}{i}": [str(p) for p in paths] for i, paths in enumerate(groups.values())}
+    parameters = {
+        f"{name}{i}": [plain_path(p) for p in paths] for i, paths in enumerate(groups.values())
+    }
     selects = []
     for parameter, paths in zip(parameters, groups.values(), strict=True):
         there: dict[str, dict[str, str]] = {}

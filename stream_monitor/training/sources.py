@@ -91,6 +91,8 @@ class KafkaSource:
     ------
     BrokerError
         The broker cannot be reached, or a topic does not exist.
+    InputError
+        Kafka has no predictions of the model.
     """
 
     name = "kafka"
@@ -115,6 +117,7 @@ class _Copy:
             defaultdict(list)
         )
         self._came_ms: dict[tuple[str, int], int] = {}
+        self._models: set[str] = set()
         self._tables: dict[str, list[Any]] = defaultdict(list)
 
     async def run(self) -> Found:
@@ -129,6 +132,9 @@ class _Copy:
             self._decode(*key)
         for kind in list(self._tables):
             self._write(kind)
+        if not self.files["prediction"]:
+            there = ", ".join(map(repr, sorted(self._models)[:20])) or "none"
+            raise InputError(f"Kafka has no predictions of model {self.model!r}; it has {there}")
         return Found(self.files["prediction"], self.files["label"], self.holes, None)
 
     def _take(self, record: Record) -> None:
@@ -156,6 +162,7 @@ class _Copy:
         self._ingest.newest_ms.clear()
         for packed in self._ingest.flush(0).values():
             for observations in map(unpack, packed):
+                self._models |= {g.model for g in observations.head.groups if g.model}
                 at = np.searchsorted(np.array(offsets), observations.rows["offset"])
                 came = np.array(came_ms, np.int64)[at]
                 for part in parts(observations, Place(0, 0, 0), model=self.model, arrivals_ms=came):

@@ -270,6 +270,35 @@ def test_approval_of_a_promotion():
     assert world.model().champion == "v1.1.0"
 
 
+@pytest.mark.parametrize(
+    ("decided", "anchor"),
+    [
+        ({"lower": 0.01, "anchor": None}, "v1.1.0"),
+        ({"lower": -0.005, "anchor": None}, "v1.0.0"),
+        ({"lower": 0.01, "anchor": {"lower": -0.004}}, "v1.0.0"),
+        ({"lower": -0.005, "anchor": {"lower": 0.002}}, "v1.1.0"),
+        ({"lower": None, "anchor": None}, "v1.0.0"),
+    ],
+)
+def test_only_what_is_proved_better_becomes_the_anchor(decided, anchor):
+    world = World(a_loop())
+    in_production(world)
+    assert world.model().anchor == "v1.0.0"
+    world.results["decide"] = {"decision": "promote", **decided}
+    world.alert("v1.0.0")
+    through(world, 2)
+    rollout = world.model().rollout
+    assert rollout is not None
+    assert (rollout.state, world.model().anchor) == ("watch", "v1.0.0")  # it may still go back
+    world.wait(world.loop.deploy.watch_ms / 1_000 + 1)
+    world.alerts.clear()
+    world.settle()
+    assert world.model().rollout is None
+    assert (world.model().champion, world.model().anchor) == ("v1.1.0", anchor)
+    in_production(world, "v2.0.0")  # a person says so
+    assert world.model().anchor == "v2.0.0"
+
+
 def test_weights_by_hand_pause_the_rollout():
     world = World(a_loop())
     in_production(world)

@@ -655,7 +655,9 @@ def test_the_positive_class_stands_in_model_info_as_in_the_summary(
 ) -> None:
     stream = Stream(settings(positive_class=configured))
     found = labelled(stream, truth, truth, 10)
-    assert [key for key in found if key[0] == "model_info"] == [("model_info", "m", "1", "", *told)]
+    assert [key for key in found if key[0] == "model_info"] == [
+        ("model_info", "m", "1", "", *told, "", "")
+    ]
     summary = stream.shard.summary()["models"]["m"]["versions"]["1"]
     assert (
         tuple(summary.get(key) or "" for key in ("positive_class", "positive_class_source")) == told

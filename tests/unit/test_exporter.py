@@ -319,7 +319,7 @@ def test_counts_of_other_add_up_over_the_partitions():
     def shard(n: int) -> list:
         return [
             Sample("model_predictions_total", ("__other__", ""), n),
-            Sample("model_info", ("__other__", "", "", "", ""), 1),
+            Sample("model_info", ("__other__", "", "", "", "", "", ""), 1),
             HistogramSample(
                 "model_prediction_latency_seconds", ("__other__", ""), (n,) + (0,) * 13, n / 10
             ),
@@ -327,11 +327,11 @@ def test_counts_of_other_add_up_over_the_partitions():
 
     got = parsed(exporter(shard(2), shard(5)).render())
     of = {"model": "__other__", "version": ""}
-    assert got[series("model_predictions_total", **of)] == 7
-    assert (
-        got[series("model_info", revision="", positive_class="", positive_class_source="", **of)]
-        == 1
+    about = dict.fromkeys(
+        ("revision", "positive_class", "positive_class_source", "commit", "stage"), ""
     )
+    assert got[series("model_predictions_total", **of)] == 7
+    assert got[series("model_info", **about, **of)] == 1
     assert got[series("model_prediction_latency_seconds_count", **of)] == 7
     assert got[series("model_prediction_latency_seconds_sum", **of)] == pytest.approx(0.7)
     assert (

@@ -140,6 +140,55 @@ def test_a_model_that_differs_from_dvc_lock_is_refused(project: Project, tmp_pat
         versions.register_commit(clone, "churn", "by-hand-2")
 
 
+def test_killed_in_and_after_the_push_of_data_and_done_again_it_is_one_tag(
+    project: Project, made: versions.Registered, tmp_path: Path
+):
+    tree, wanted = project.folder / "tree", set(project.tags())
+    for n, then in enumerate(("sleep 0.5 & wait $!", "wait $dvc")):
+        rows = ROWS + f"{n},0\n" * 200_000
+        project.write({"data/collected.csv": rows}, tree)
+        project.dvc("repro", "--quiet", cwd=tree)
+        program = tmp_path / f"dvc{n}"
+        program.write_text(
+            f'#!/bin/sh\n{DVC} "$@" & dvc=$!\n[ "$1" = push ] && {{ {then}; kill -9 -$PPID; }}\n'
+            "wait $dvc\n"
+        )
+        program.chmod(0o755)
+        child = os.fork()
+        if child == 0:
+            os.setpgid(0, 0)
+            dvc._program = [str(program)].copy
+            versions.register(project.clone, "churn", tree, f"killed{n}")
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+        assert set(project.tags()) == wanted, "nothing is visible before the tag"
+        again = versions.register(project.clone, "churn", tree, f"killed{n}")
+        wanted.add(again.tag)
+        assert set(project.tags()) == wanted
+        assert again.artifact == {"model.pkl": hash_of(rows.encode()[::-1])}
+        known = again.artifact["model.pkl"].removeprefix("md5:")
+        stored = project.store / "files" / "md5" / known[:2] / known[2:]
+        assert stored.read_bytes() == rows.encode()[::-1]
+
+
+def test_a_model_that_is_gone_is_named(project: Project, made: versions.Registered):
+    (tag,) = [t for t in tagging.versions_of(project.clone, "churn") if t.name == made.tag]
+    assert versions.missing_models(project.clone, tag) == []
+    known = made.artifact["model.pkl"].removeprefix("md5:")
+    kept = [p for p in project.folder.rglob(known[2:]) if p.parent.name == known[:2]]
+    assert len(kept) == 2, "the cache and the remote"
+    texts = {path: path.read_bytes() for path in kept}
+    for path in kept:
+        path.unlink()
+    try:
+        assert [c.hash for c in versions.missing_models(project.clone, tag)] == [
+            made.artifact["model.pkl"]
+        ]
+    finally:
+        for path, text in texts.items():
+            path.write_bytes(text)
+
+
 def test_what_is_neither_in_the_cache_nor_on_the_remote_is_no_version(
     project: Project, made: versions.Registered, tmp_path: Path
 ):

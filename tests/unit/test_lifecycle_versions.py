@@ -13,6 +13,8 @@ from hashlib import sha1
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream_monitor.errors import InputError
 from stream_monitor.lifecycle import git, tagging, tags, versions
@@ -40,6 +42,44 @@ def blob(text: str) -> str:
     """The hash of a file in git, by its definition."""
     data = text.encode()
     return "git:" + sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+LINE = st.text(st.characters(exclude_categories=("C", "Z")) | st.just(" "), min_size=1).map(
+    tags.one_line
+)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+CONTENT = st.builds(
+    tags.Content,
+    LINE.filter(bool) | st.sampled_from(["rows=5 x", "./rows=1 y", "range=a/b c", "./a", "a: b"]),
+    st.binary(min_size=16, max_size=16).map(lambda b: f"md5:{b.hex()}"),
+    st.none() | st.integers(0, 10**12),
+    st.none() | st.just(("2026-01-01T00:00:00Z", "2026-02-01T00:00:00.123Z")),
+)
+
+
+@given(
+    st.builds(
+        tags.Message,
+        subject=LINE,
+        run=st.none() | st.from_regex(tags.RUN, fullmatch=True),
+        data=st.lists(CONTENT, max_size=3).map(tuple),
+        model=st.lists(CONTENT, max_size=3).map(tuple),
+        metrics=st.dictionaries(
+            LINE.filter(bool), st.floats(allow_nan=False, allow_infinity=False)
+        ),
+        reference=st.just("") | st.just("ab" * 16),
+        reason=LINE,
+    )
+)
+def test_a_message_says_what_was_put_into_it(message: tags.Message):
+    assert tags.read(tags.written(message)) == message
+
+
+@pytest.mark.parametrize("path", ["a\nRun: b", "a\x1b[2J", " a", "a "])
+def test_a_path_that_would_say_something_else_is_refused(path: str):
+    content = tags.Content(path, "md5:" + "ab" * 16)
+    with pytest.raises(InputError, match="cannot stand in a tag"):
+        tags.written(tags.Message(subject="x", data=(content,)))
 
 
 def test_a_version_has_data_model_metrics_reference_and_run(project: Project):

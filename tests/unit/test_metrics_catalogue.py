@@ -51,7 +51,10 @@ PROMISED = {
     "model_experiment_verdict": ("gauge", "model experiment arm verdict"),
     "model_experiment_rows_left_out_total": ("counter", "model experiment reason"),
     "model_segment_accuracy": ("gauge", "model version segment window"),
-    "model_info": ("gauge", "model version revision positive_class positive_class_source"),
+    "model_info": (
+        "gauge",
+        "model version revision positive_class positive_class_source commit stage",
+    ),
     "stream_monitor_records_total": ("counter", "topic outcome"),
     "stream_monitor_labels_total": ("counter", "outcome"),
     "stream_monitor_dead_letters_total": ("counter", "topic reason"),

@@ -24,6 +24,7 @@ from stream_monitor.monitors.baseline import Profile, encode_profile, profile_id
 from stream_monitor.settings import KafkaSettings, Settings
 from stream_monitor.times import rfc3339
 from tests.model_project import Project
+from tests.unit.test_topics_schema import SCHEMAS, accepts
 
 PROFILE = Profile()
 FILES = {
@@ -67,6 +68,8 @@ def said(settings: Settings) -> list[Any]:
             return [r.value async for r in records.whole() if r.value is not None]
 
     values = asyncio.run(read())
+    for value in values:
+        assert accepts(SCHEMAS["lifecycle"], json.loads(value)), value
     return [decode(value) for value in values]
 
 

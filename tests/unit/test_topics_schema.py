@@ -471,4 +471,4 @@ def test_what_is_said_of_an_alert_names_it(kind):
     assert accepts(SCHEMAS["lifecycle"], event)
     del event["fingerprint"]
     assert not accepts(SCHEMAS["lifecycle"], event)
-    assert accepts(SCHEMAS["lifecycle"], event | {"type": "stage"})
+    assert accepts(SCHEMAS["lifecycle"], event | {"type": "paused"})

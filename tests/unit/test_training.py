@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import random
 import signal
 import stat
@@ -17,11 +18,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
+from ruamel.yaml import YAML
 from xxhash import xxh3_64_intdigest
 
 from stream_monitor.cli import cli
+from stream_monitor.config import load
 from stream_monitor.demo.broker import start_in_thread
+from stream_monitor.errors import BrokerError, InputError
 from stream_monitor.kafka import topics
 from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.lifecycle_settings import Archive
@@ -100,13 +105,13 @@ def test_both_sources_give_what_a_batch_join_gives(broker, tmp_path):
 
 def hurried(settings: Settings) -> None:
     """An archiver in a process of its own that writes often, so that a kill meets every step."""
-    archive.SESSION_MS, archive.FLUSH_S, archive.ROWS_MAX = 400, 0.02, 60
+    archive.SESSION_MS, archive.ROWS_MAX = 400, 60
     asyncio.run(archive.Archiver(settings).run(asyncio.Event()))
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_lose_and_double_nothing(broker, tmp_path, kills):
-    settings = settings_of(broker.bootstrap, tmp_path / "kept")
+    settings = settings_of(broker.bootstrap, tmp_path / "kept", flush_interval_ms=20)
     make_topics(settings)
     stream, rng = Stream(seed=kills), random.Random(kills)
     server = multiprocessing.get_context("forkserver")
@@ -290,3 +295,58 @@ def test_merged_files_have_the_same_rows(broker, tmp_path, monkeypatch):
     assert merge(folder, now_ms() + 3 * DAY_MS) == 0
     assert collect(ArchiveSource(folder.path), MODEL, None, None, output).hash == before.hash
     assert rows_of(output) == [as_read(row) for row in oracle(stream.sent, MODEL, 0, EVER)]
+
+
+def test_a_record_of_another_format_is_a_hole(kept, tmp_path, broker):
+    stream, config = kept
+
+    async def junk() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            await producer.send_and_wait("observations", b"SMO\x09 later", partition=0)
+
+    asyncio.run(junk())
+    asyncio.run(write(settings_of(broker.bootstrap, tmp_path / "kept"), stream.more(40)))
+    done = command("archive", "--once", "--json", "--config", config)
+    assert done["unreadable"] == 1
+    assert done["rows"] == sum(one.event.get("status") != "error" for one in stream.sent)
+    source = ArchiveSource(tmp_path / "kept")
+    (hole,) = collect(source, MODEL, None, None, tmp_path / "x.parquet").holes
+    assert (hole.partition, hole.end - hole.first) == (0, 1)
+    with pytest.raises(InputError, match="no predictions of model 'other'"):
+        collect(source, "other", None, None, tmp_path / "x.parquet")
+
+
+def test_a_topic_that_is_not_there_is_not_made(broker, tmp_path):
+    settings = settings_of(broker.bootstrap, tmp_path / "kept")
+    with pytest.raises(BrokerError, match="observations does not exist"):
+        archive_once(settings)
+    assert "observations" not in broker.broker.topics
+
+
+def test_a_folder_that_cannot_be_written_is_named(kept, tmp_path):
+    _, config = kept
+    command("archive", "--once", "--config", config)
+    (tmp_path / "kept" / "kind=prediction").rename(tmp_path / "kept" / "other")
+    (tmp_path / "kept" / "kind=prediction").write_text("no folder")
+    asyncio.run(write(load(config, {}), Stream(seed=5).more(20)))
+    done = CliRunner().invoke(cli, ["archive", "--once", "--config", config])
+    assert "archive.path" in str(done.exception)
+    assert "cannot be written" in str(done.exception)
+
+
+def test_the_hash_of_a_manifest_is_that_of_dvc(kept, tmp_path):
+    _, config = kept
+    command("archive", "--once", "--config", config)
+    project = tmp_path / "project"
+    output = project / "data" / "x.parquet"
+    made = command("collect", "--model", MODEL, "--config", config, "-o", str(output), "--json")
+    for words in (["init", "--no-scm"], ["add", "data/x.parquet"]):
+        subprocess.run(
+            [sys.executable, "-m", "dvc", "-q", *words],
+            cwd=project,
+            env={**os.environ, "DVC_NO_ANALYTICS": "1"},
+            check=True,
+            timeout=120,
+        )
+    told = YAML(typ="safe").load((project / "data" / "x.parquet.dvc").read_text())
+    assert f"md5:{told['outs'][0]['md5']}" == made["hash"]
