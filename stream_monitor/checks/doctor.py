@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 
-from stream_monitor.checks import broker, events, group, topics
+from stream_monitor.checks import archive, broker, events, group, topics
 from stream_monitor.checks.patient import Checkup, Patient
 from stream_monitor.errors import BrokerError
 from stream_monitor.findings import Finding
@@ -30,6 +30,7 @@ CHECKUPS: dict[str, Checkup] = {
     "retention": topics.retention,
     "group": group.group,
     "configuration": group.configuration,
+    "archive": archive.archive,
     "sample": events.sample,
     "clock": events.log_time,
 }

@@ -224,12 +224,14 @@ def known(of: Chosen, *, offline: bool) -> tuple[list[Tag], ModelsBoard | None, 
 
 
 def _shown(of: Chosen, tag: Tag, board: ModelsBoard | None, notes: list[str]) -> dict[str, Any]:
-    place = str(of.repository.absolute())
+    from stream_monitor.lifecycle import git
+
+    top, below = git.place_of(of.repository)
     get = [
         shlex.join(
-            ["dvc", "get", place, _word(c.path), "--rev", tag.name]
+            ["dvc", "get", str(top), _word(below + c.path), "--rev", tag.name]
             if c.hash.startswith("md5:")
-            else ["git", "-C", place, "show", f"{tag.name}:./{c.path}"]
+            else ["git", "-C", str(top), "show", f"{tag.name}:{below}{c.path}"]
         )
         for c in (*tag.message.data, *tag.message.model)
         if not c.path.startswith("(")

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from stream_monitor.errors import UNREADABLE, InputError, StreamMonitorError
-from stream_monitor.lifecycle.git import SECRET
+from stream_monitor.lifecycle.git import SECRET, place_of
 
 TIMEOUT_S = 3_600
 QUIET = {"DVC_NO_ANALYTICS": "1", "CI": "1"}
@@ -136,8 +136,8 @@ def get(repository: Path, path: str, revision: str, output: Path) -> None:
     DvcError
         Neither has it.
     """
-    place = str(repository.absolute())
-    run(repository, "get", "--rev", revision, "--out", str(output), "--", place, path)
+    top, below = place_of(repository)
+    run(top, "get", "--rev", revision, "--out", str(output), "--", str(top), below + path)
 
 
 def metrics(directory: Path) -> dict[str, dict[str, Any]]:

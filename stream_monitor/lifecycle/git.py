@@ -206,6 +206,12 @@ def remote_of(repository: Path, name: str) -> str | None:
     return name if known else None
 
 
+def place_of(directory: Path) -> tuple[Path, str]:
+    """The top of the clone or work tree that a directory is in, and the way from there to it."""
+    top = line(directory, "rev-parse", "--show-toplevel")
+    return Path(top), line(directory, "rev-parse", "--show-prefix")
+
+
 def changed_files(tree: Path) -> list[str]:
     """Files of a work tree that differ from its commit, untracked ones too."""
     status = run(tree, "status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")

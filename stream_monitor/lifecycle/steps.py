@@ -181,8 +181,9 @@ class Project:
                 done=True, result={"decision": "promote", "reason": "there is no champion yet"}
             )
         from stream_monitor.lifecycle import champion
+        from stream_monitor.lifecycle.model_sizes import model_bytes
 
-        d = self.loop.decide
+        d, known = self.loop.decide, m.versions.get(m.champion)
         anchor = tree / (d.champion if m.anchor in (None, m.champion) else d.anchor)
         found = champion.decide(
             str(tree / d.champion),
@@ -190,6 +191,7 @@ class Project:
             d,
             run.run,
             anchor_file=str(anchor) if anchor.exists() else None,
+            model_bytes=None if known is None else model_bytes(tree, known.tag, known.artifact),
         )
         return Outcome(done=True, result=found)
 

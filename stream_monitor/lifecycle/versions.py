@@ -88,11 +88,11 @@ def register(
     Parameters
     ----------
     repository : Path
-        The clone.
+        The clone, or the directory of the project in it.
     artifact : str
         Name before the @ of the tag.
     tree : Path
-        A work tree of the clone, changed by the steps of the run. Nobody else uses it.
+        The top of a work tree of the clone, changed by the steps of the run. Nobody else uses it.
     run : str
         By it the version is found again.
     remote : str
@@ -128,6 +128,7 @@ def register(
     known = tagging.find(repository, artifact, remote, run)
     if known is not None:
         return registered(known, (), found=True)
+    tree = tree / git.place_of(repository)[1]
     with tagging.alone(tree, "work tree"):
         if dvc.is_project(tree):
             dvc.take_over_locks(tree)

@@ -29,6 +29,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
+from stream_monitor.checks.archive import log_time_of
 from stream_monitor.errors import BrokerError, InputError, StateError, StreamMonitorError
 from stream_monitor.events.observations import unpack
 from stream_monitor.kafka import topics
@@ -207,7 +208,7 @@ class Archiver(ConsumerRebalanceListener):
         ends = await self._consumer.end_offsets(list(tps))
         for tp in tps:
             offset, note = committed[tp] or (0, "")
-            time_ms = _time_of(note)
+            time_ms = log_time_of(note)
             tenure = Tenure(offset, ends[tp], time_ms)
             if not begins[tp] <= offset <= ends[tp]:
                 tenure.position = begins[tp]
@@ -334,12 +335,3 @@ class Archiver(ConsumerRebalanceListener):
             rows = self.folder.write(kind, model, day, partition, end, together(tables))
             self.written.rows += rows
             self.written.files += rows > 0
-
-
-def _time_of(note: str) -> int | None:
-    """Log time in the metadata of a commit."""
-    try:
-        told = json.loads(note)["time_ms"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return told if isinstance(told, int) else None

@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import OffsetAndMetadata
 from click.testing import CliRunner
 
+from stream_monitor.checks import archive as archive_checks
 from stream_monitor.checks import broker as broker_checks
 from stream_monitor.checks import doctor
 from stream_monitor.checks import events as event_checks
@@ -31,6 +32,7 @@ from stream_monitor.findings import Finding
 from stream_monitor.ingest import tick
 from stream_monitor.kafka.cluster import Cluster, GroupFacts, NewestRecords, TopicFacts
 from stream_monitor.kafka.operations import READ, WRITE
+from stream_monitor.lifecycle_settings import Archive
 from stream_monitor.runtime.http import HttpServer
 from stream_monitor.schema import topics
 from stream_monitor.settings import (
@@ -359,6 +361,27 @@ async def test_lag(ends, status):
         "ok",
         status,
     ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "behind_h", "status", "says"),
+    [
+        ((0, 5), 48, "ok", "all is archived"),
+        ((0, 9), 1, "ok", "60 min ago"),
+        ((0, 9), 7, "warn", "7 h ago"),
+        ((8, 9), 1, "fail", "3 records were deleted"),
+        (None, 0, "warn", "nothing is archived yet"),
+    ],
+)
+async def test_how_far_the_archive_is(ends, behind_h, status, says):
+    note = json.dumps({"time_ms": NOW_MS - behind_h * 3_600_000})
+    committed = {TopicPartition("observations", 0): (5, note)} if ends else {}
+    cluster = FakeCluster(ends={0: ends}, committed=committed)
+    subject = patient(topic("observations"), cluster=cluster, archive=Archive(path="kept"))
+    (found,) = await archive_checks.archive(subject)
+    assert found.status == status
+    assert says in found.detail
+    assert await archive_checks.archive(patient(topic("observations"), cluster=cluster)) == []
 
 
 def noted(*notes: Note) -> Patient:

@@ -111,6 +111,18 @@ def test_a_version_has_data_model_metrics_reference_and_run(project: Project):
     assert (event.model, event.version, event.run) == ("Churn model", "v1.0.0", "9f31c2")
 
 
+def test_a_project_may_be_a_directory_of_a_clone(tmp_path: Path):
+    files = {f"eu/churn/{name}": text for name, text in FILES.items()}
+    project = Project(tmp_path, {**files, "model.pkl": "of another project"})
+    tree = project.tree("a1")
+    project.write({"model.json": "7", "metrics.json": '{"f1": 0.5}'}, tree / "eu" / "churn")
+    made = versions.register(project.clone / "eu" / "churn", "churn", tree, "a1")
+    assert made.data == {"data/train.csv": blob(ROWS)}
+    assert (made.artifact, made.metrics) == ({"model.json": blob("7")}, {"f1": 0.5})
+    by_hand = versions.register_commit(project.clone / "eu" / "churn", "churn")
+    assert (by_hand.version, by_hand.data) == ("v1.1.0", made.data)
+
+
 def test_the_same_run_is_one_version_and_the_next_run_the_next_minor(project: Project):
     tree = project.tree("a1")
     first = versions.register(project.clone, "churn", tree, "a1")
