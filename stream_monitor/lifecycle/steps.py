@@ -163,6 +163,7 @@ class Project:
             *(("--config", self.config) if self.config else ()),
             *("--model", self.name),
             *("--since", run.since or "", "--until", run.until or ""),
+            *("--as-of", run.until or ""),  # a step that is done again sees the same rows
             *("--output", str(output), "--json"),
         ]
         return Command(
