@@ -269,10 +269,16 @@ def waiting_for(
     if labels < d.min_labels:
         return Wait("labels", f"{labels} of {d.min_labels} labels")
     is_last = r.step + 2 == len(r.stages)
-    if is_last and loop.limits.approval == "promotion" and r.version not in m.approved:
+    if is_last and loop.limits.approval == "promotion" and not _is_approved(m, r, loop):
         what = f"a person: deploy promote, or retrain approve {r.run or r.version}"
         return Wait("approval", what)
     return None
+
+
+def _is_approved(m: Model, r: Rollout, loop: ModelLoop) -> bool:
+    run = m.runs.get(r.run or "")
+    own = loop.limits.two_people and run is not None and m.approved.get(r.version) == run.trigger.by
+    return r.version in m.approved and not own
 
 
 def _watched(
