@@ -39,7 +39,7 @@ def command() -> None:
 @options.config
 def status(model: str | None, *, as_json: bool, config: str | None) -> None:
     """Show stages of all versions, and the rollout: its stage and what it waits for."""
-    from stream_monitor.cli.loop_board import LoopBoard, ago, as_object
+    from stream_monitor.cli.loop_board import LoopBoard, ago, as_object, in_order
 
     board = LoopBoard.read(options.settings_of(config))
     for name in board.names(model):
@@ -50,7 +50,9 @@ def status(model: str | None, *, as_json: bool, config: str | None) -> None:
             found: dict[str, Any] = {"model": name, "stages": m.stages, "rollout": rollout}
             click.echo(json.dumps(found | {"waits_for": waits, "paused": m.paused is not None}))
             continue
-        stages = ", ".join(f"{v} {s}" for v, s in sorted(m.stages.items()) if s != "retired")
+        stages = ", ".join(
+            f"{v} {s}" for v in in_order(m.stages) if (s := m.stages[v]) != "retired"
+        )
         click.echo(f"{name}  {stages or 'no version is deployed'}")
         if m.rollout is not None:
             r = m.rollout
@@ -79,6 +81,9 @@ def start(
     settings = options.settings_of(config)
     board, name = _board(settings, model)
     _demand_known(board, name, version)
+    under_way = board.fold.of(name).rollout
+    if under_way is not None:
+        raise InputError(f"the rollout of {under_way.version} is under way; roll it back first")
     _ask(board, name, "start", version, comment, by)
     click.echo(f"asked for the rollout of {version} of {name}; `deploy status` follows it")
 
@@ -121,22 +126,24 @@ def rollback(
     to: str | None, model: str | None, comment: str | None, by: str | None, config: str | None
 ) -> None:
     """Give all traffic to the champion (or to VERSION) at once; no controller is needed."""
+    from stream_monitor.cli.loop_board import in_order, written
     from stream_monitor.lifecycle.events import Stage
 
     settings = options.settings_of(config)
     board, name = _board(settings, model)
     m = board.fold.of(name)
     against = to or (m.rollout.against if m.rollout else None)
-    if against is None:
+    if against is None and m.rollout is None:
         raise InputError(f"{name} has no rollout to take back; name the version: --to VERSION")
-    if against not in m.stages:
+    if against is not None and against not in m.deployed:
         raise InputError(
-            f"{against} was never deployed for {name}; deployed were {', '.join(m.stages)}"
+            f"{against} was never deployed for {name}; deployed were "
+            f"{', '.join(in_order(m.deployed)) or 'none'}"
         )
     who, at = options.user(by), options.now()
     stages = {
-        v: "production" if v == against else "retired" if s != "shadow" else s
-        for v, s in m.stages.items()
+        v: "production" if v == against else "retired" if s != "shadow" or m.rollout else s
+        for v, s in {**m.stages, **({} if against is None else {against: "retired"})}.items()
     }
     newest = m.rollout.experiment if m.rollout else next(reversed(m.trials), None)
     if newest is not None:
@@ -147,7 +154,7 @@ def rollback(
             "at": at,
             "by": who,
             "experiment": newest,
-            "keep": against,
+            **({} if against is None else {"keep": against}),
             "because": comment or "a person",
         }
         _write(settings, name, json.dumps(stopped).encode())
@@ -158,10 +165,11 @@ def rollback(
         stages=stages,  # type: ignore[arg-type]  # names of stages
         reason=f"rolled back by {who}{f': {comment}' if comment else ''}",
     )
-    from stream_monitor.cli.loop_board import written
-
     written(settings, event.named())
-    click.echo(f"{name}: {against} is in production; all traffic goes to it")
+    if against is None:
+        click.echo(f"{name}: no version is in production, because there was none before")
+    else:
+        click.echo(f"{name}: {against} is in production; all traffic goes to it")
 
 
 @command.command()
@@ -217,12 +225,14 @@ def _board(settings: Settings, model: str | None) -> tuple[LoopBoard, str]:
 
 
 def _demand_known(board: LoopBoard, name: str, version: str) -> None:
+    from stream_monitor.cli.loop_board import in_order
+
     m = board.fold.of(name)
-    known = {*m.versions, *m.stages}
+    known = {*m.versions, *m.deployed}
     if version not in known:
         raise InputError(
-            f"{version} is no version of {name}; registered are {', '.join(sorted(known)) or '-'} "
-            "(`models register` makes one)"
+            f"{version} is no version of {name}; registered are "
+            f"{', '.join(in_order(known)) or '-'} (`models register` makes one)"
         )
 
 

@@ -444,8 +444,8 @@ def test_whatever_is_lost_or_said_twice(data):
     assert len(model.runs) == 1
     assert list(model.stages.values()).count("production") == 1
     again = Fold()
-    for offset, value in enumerate(world.log):
-        again.take(offset, value)
+    for value in world.log:
+        again.take(value)
     assert msgspec.to_builtins(again.of(MODEL)) == msgspec.to_builtins(model)
     if model.rollout is None:
         assert model.champion == "v1.0.0"
