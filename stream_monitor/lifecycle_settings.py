@@ -18,6 +18,7 @@ from stream_monitor.times import DAY_MS, HOUR_MS, MINUTE_MS
 GIVEN = frozenset(
     f"STREAM_MONITOR_{name}"
     for name in (
+        "ANCHOR_TAG",
         "CHAMPION",
         "CHAMPION_TAG",
         "COMMAND",

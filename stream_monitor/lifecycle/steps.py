@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -59,6 +60,8 @@ class Project:
     def __init__(self, name: str, loop: ModelLoop, work: Path, config: str | None) -> None:
         self.name, self.loop, self.work, self.config = name, loop, work, config
         self._tidied: set[str] = set()
+        self._champion: str | None = None
+        """The version whose stage is in git."""
 
     def folder(self, run: str) -> Path:
         """Folder of a run: its work tree, logs and results."""
@@ -163,6 +166,7 @@ class Project:
             *(("--config", self.config) if self.config else ()),
             *("--model", self.name),
             *("--since", run.since or "", "--until", run.until or ""),
+            *("--as-of", run.until or ""),  # a step that is done again sees the same rows
             *("--output", str(output), "--json"),
         ]
         return Command(
@@ -289,6 +293,22 @@ class Project:
             for run in over[: -self.loop.keep_runs]:
                 shutil.rmtree(self.folder(run), ignore_errors=True)
         self._tidied = set(over)
+        if m.champion is not None and m.champion != self._champion:
+            self._champion = m.champion
+            Thread(target=self._mark, args=(m.champion,), name="mark", daemon=True).start()
+
+    def _mark(self, version: str) -> None:
+        """
+        The stage as a tag in git, for people and CI; the topic is the truth. It has a thread of
+        its own, because a remote that hangs must not delay a rollback.
+        """
+        from stream_monitor.lifecycle import tagging
+
+        artifact = artifact_of(self.name, self.loop.artifact)
+        try:
+            tagging.mark_champion(Path(self.loop.repository), artifact, version, self.loop.remote)
+        except (StreamMonitorError, OSError) as e:
+            log.warning("%s: git has no tag of the stage of %s: %s", self.name, version, e)
 
 
 def _now() -> str:

@@ -191,6 +191,21 @@ def mark(
     raise StateError(f"{RACES_MAX} others took each number first; try again")
 
 
+def mark_champion(repository: Path, artifact: str, version: str, remote: str) -> None:
+    """
+    Write `NAME#prod#N` for a version, unless the newest one is of it already.
+
+    Raises
+    ------
+    GitError
+        The remote is away, or refuses the tag.
+    """
+    refresh(repository, artifact, remote)
+    tag = next((t for t in versions_of(repository, artifact) if t.version == version), None)
+    if tag is not None and marked(repository, artifact, "prod") != tag.revision:
+        mark(repository, tag, "prod", remote)
+
+
 def marked(repository: Path, artifact: str, stage: str) -> str | None:
     """The commit that has a stage by the newest tag of GTO in the clone; None: there is none."""
     form = "--format=%(refname)%09%(*objectname)%09%(objectname)"

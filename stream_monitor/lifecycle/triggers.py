@@ -79,7 +79,7 @@ def _too_soon(m: Model, loop: ModelLoop, now_ms: int) -> str | None:
 
 
 def _too_little(name: str, m: Model, loop: ModelLoop, facts: Facts) -> str | None:
-    for alert in facts.firing(name):
+    for alert in _live(name, m, facts):
         if alert.kind in BLOCKING:
             return f"{alert.kind} fires, and a fault of the input would be trained in"
     champion = m.versions.get(m.champion or "")
@@ -89,6 +89,14 @@ def _too_little(name: str, m: Model, loop: ModelLoop, facts: Facts) -> str | Non
     if have < loop.limits.min_new_labels:
         return f"{have} new labels, and min_new_labels is {loop.limits.min_new_labels}"
     return None
+
+
+def _live(name: str, m: Model, facts: Facts) -> list[Firing]:
+    """
+    Alerts on what serves. A version that was retired has no traffic: its alerts never end, and
+    would start runs, or block them, for ever.
+    """
+    return [a for a in facts.firing(name) if m.stages.get(a.version, "production") == "production"]
 
 
 def policy(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> Action | None:
@@ -105,7 +113,7 @@ def _of_alerts(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) 
     wanted = loop.triggers.alerts
     if wanted is None:
         return None
-    for alert in facts.firing(name):
+    for alert in _live(name, m, facts):
         severe = SEVERITIES.index(alert.severity) >= SEVERITIES.index(wanted.severity)
         if alert.kind in wanted.kinds and severe and now_ms - alert.starts_ms >= wanted.for_ms:
             found = _of_episode(name, m, alert, now_ms)

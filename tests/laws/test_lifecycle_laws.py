@@ -226,6 +226,18 @@ def test_nothing_is_trained_on_a_broken_input(kind):
     assert kind in world.model().refused[-1].reason
 
 
+@pytest.mark.parametrize("kind", ["performance", "freshness"])
+def test_alerts_of_a_retired_version_start_nothing_and_block_nothing(kind):
+    world = World(a_loop(limits=RunLimits(min_new_labels=0, cooldown_ms=0)))
+    person(Stage, world, stages={"v1.0.0": "retired", "v1.1.0": "production"})
+    world.alert("v1.0.0", kind)
+    world.settle()
+    assert not world.model().answered
+    world.alert("v1.1.0")
+    world.settle()
+    assert len(world.model().runs) == 1
+
+
 def test_a_step_that_fails_ends_the_run_and_cancelling_too():
     world = World(a_loop())
     world.fail = {"train"}

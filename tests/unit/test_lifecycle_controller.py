@@ -18,13 +18,15 @@ from typing import Any
 
 import pytest
 
+from stream_monitor.config import load
 from stream_monitor.demo.broker import BrokerThread, start_in_thread
 from stream_monitor.kafka.records import TopicReader, write
 from stream_monitor.lifecycle.controller import Controller, folder_of, now_ms, projects_of
 from stream_monitor.lifecycle.events import Cancelled, Claim, Event, Trigger, encode
 from stream_monitor.lifecycle.fold import Fold
-from stream_monitor.lifecycle.model import Model
-from stream_monitor.lifecycle_settings import Deploy, Lifecycle, ModelLoop, RunLimits, Step
+from stream_monitor.lifecycle.model import Model, Run
+from stream_monitor.lifecycle.steps import Project
+from stream_monitor.lifecycle_settings import GIVEN, Deploy, Lifecycle, ModelLoop, RunLimits, Step
 from stream_monitor.settings import KafkaSettings, Settings
 from stream_monitor.times import rfc3339
 
@@ -115,7 +117,8 @@ def over(m: Model) -> bool:
 
 
 def tags(repository: Path) -> list[str]:
-    return git(repository.parent / "remote.git", "tag", "--list").split()
+    """Versions; tags of stages are written in the background."""
+    return git(repository.parent / "remote.git", "tag", "--list", "*@v*").split()
 
 
 async def test_a_person_asks_and_a_version_comes_to_be(broker, repository, monkeypatch):
@@ -243,6 +246,14 @@ async def test_killed_and_woken_controllers(broker, repository):
     assert ran.read_text() == "xxx"
     assert again.stages == found.stages == {"v1.0.0": "production"}
     assert tags(repository) == ["churn@v1.0.0"]
+
+
+def test_what_a_step_is_told_does_not_disturb_our_own_commands(tmp_path):
+    trigger = a_trigger().named()
+    run = Run("a1", trigger, ("train",), trigger.at, trigger.at)
+    given = Project(MODEL, ModelLoop(repository="."), tmp_path, None).given(Model(), run)
+    assert given.keys() <= GIVEN
+    assert load(None, {**given, "STREAM_MONITOR_COMMAND": "x"}) == Settings()
 
 
 async def test_once_ends_by_itself(broker, repository, monkeypatch):

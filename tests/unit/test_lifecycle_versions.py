@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha1
 from pathlib import Path
@@ -19,6 +20,9 @@ from hypothesis import strategies as st
 from stream_monitor.errors import InputError
 from stream_monitor.lifecycle import git, tagging, tags, versions
 from stream_monitor.lifecycle.git import GitError
+from stream_monitor.lifecycle.model import Model
+from stream_monitor.lifecycle.steps import Project as OfRuns
+from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.monitors.baseline import Profile, encode_profile, profile_id
 from tests.model_project import Project
 
@@ -326,3 +330,28 @@ def test_tags_of_others_are_read_as_far_as_they_go(project: Project):
     ]
     assert versions.register(project.clone, "churn", project.tree("a1"), "a1").version == "v1.4.0"
     assert tagging.artifacts_in(project.clone) == ["churn"]
+
+
+def test_the_controller_marks_the_champion_in_git_once(project: Project, tmp_path: Path):
+    made = [versions.register(project.clone, "churn", project.tree(r), r) for r in ("a", "b")]
+    loop = ModelLoop(repository=str(project.clone))
+
+    def marks(n: int) -> list[str]:
+        for _ in range(600):
+            refs = git.run(
+                project.remote, "for-each-ref", "--format=%(refname)", "refs/tags/churn#*"
+            )
+            if len(refs.split()) >= n:
+                return refs.split()
+            time.sleep(0.05)
+        raise AssertionError(refs)
+
+    owner = OfRuns("churn", loop, tmp_path / "work", None)
+    for n, each in enumerate(made, 1):
+        for _ in range(3):
+            owner.tidy(Model(stages={each.version: "production"}))
+        assert len(marks(n)) == n
+        project.git("fetch", "--quiet", "origin", "refs/tags/churn#*:refs/tags/churn#*")
+        assert tagging.marked(project.clone, "churn", "prod") == each.revision
+    tagging.mark_champion(project.clone, "churn", "v1.1.0", "origin")
+    assert marks(2) == ["refs/tags/churn#prod#1", "refs/tags/churn#prod#2"]
