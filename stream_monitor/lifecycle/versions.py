@@ -159,7 +159,8 @@ def register_commit(
     """
     Make a version of the commit that is checked out, for a person.
 
-    A commit has one version of an artifact, unless `run` tells them apart.
+    A commit has one version of an artifact. With `run` the version gets a commit of its own, with
+    the same content and the commit that is checked out as parent.
 
     Parameters and errors are those of `register`; `repository` is the work tree as well. `dry_run`
     sends nothing and writes no tag.
@@ -176,6 +177,8 @@ def register_commit(
     if known is not None:
         return registered(described(repository, known), (), found=True)
     message = _message(repository, commit, artifact, run, reason, work_tree=repository)
+    if run is not None:  # GTO reads nothing any more if a commit has two versions of an artifact
+        commit = _commit(repository, f"{commit}^{{tree}}", commit, message.message)
     if dry_run:
         tag = tagging.next_tag(repository, artifact, part, commit, message.message)
         return registered(tag, message.notes, found=False)

@@ -48,6 +48,23 @@ def hash_of(data: str | bytes) -> str:
     return "md5:" + md5(data if isinstance(data, bytes) else data.encode()).hexdigest()
 
 
+def gto(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    who = {
+        f"GIT_{role}_{what}": "ana"
+        for role in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
+    return subprocess.run(
+        [GTO, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **who},
+    )
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(
@@ -98,26 +115,14 @@ def test_dvc_brings_the_data_and_the_model_of_a_tag_back(
 def test_gto_reads_the_versions_and_knows_that_the_commit_has_one(
     project: Project, made: versions.Registered
 ):
-    def gto(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [GTO, *arguments],
-            cwd=project.clone,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={**os.environ, "GIT_AUTHOR_NAME": "ana", "GIT_AUTHOR_EMAIL": "a@b"}
-            | {"GIT_COMMITTER_NAME": "ana", "GIT_COMMITTER_EMAIL": "a@b"},
-        )
-
-    shown = gto("show", "churn", "--json")
+    shown = gto(project.clone, "show", "churn", "--json")
     assert shown.returncode == 0, shown.stderr
     assert made.version in shown.stdout
     assert made.revision in shown.stdout
-    again = gto("register", "churn", made.revision)
+    again = gto(project.clone, "register", "churn", made.revision)
     assert again.returncode != 0
     assert "already" in again.stdout + again.stderr
-    theirs = gto("register", "churn", "HEAD", "--bump-minor")
+    theirs = gto(project.clone, "register", "churn", "HEAD", "--bump-minor")
     assert theirs.returncode == 0, theirs.stdout + theirs.stderr
     assert [t.version for t in tagging.versions_of(project.clone, "churn")] == ["v1.1.0", "v1.0.0"]
     project.git("tag", "--delete", "churn@v1.1.0")
@@ -132,6 +137,10 @@ def test_a_model_that_differs_from_dvc_lock_is_refused(project: Project, tmp_pat
     clone = project.cloned(tmp_path / "other")
     project.git("checkout", "--quiet", "churn@v1.0.0", cwd=clone)
     made = versions.register_commit(clone, "churn", "by-hand")  # without `dvc pull` it is fine
+    assert versions.register_commit(clone, "churn", "by-hand").revision == made.revision
+    assert project.git("diff", "churn@v1.0.0", made.tag, cwd=clone) == ""
+    shown = gto(clone, "show", "churn", "--json")  # it ends with 1 if a commit has two versions
+    assert (shown.returncode, made.version in shown.stdout) == (0, True), shown.stderr
     assert made.artifact == {"model.pkl": hash_of(ROWS.encode()[::-1])}
     project.dvc("pull", "--quiet", cwd=clone)
     (clone / "model.pkl").chmod(0o644)
