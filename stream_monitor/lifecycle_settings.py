@@ -153,6 +153,7 @@ class ModelLoop(Frozen, frozen=True):
 
 class Lifecycle(Frozen, frozen=True):
     work: str = "lifecycle-work"
+    port: int = 9109
     models: dict[str, ModelLoop] = field(default_factory=dict)
 
 

@@ -27,7 +27,8 @@ def command(*, once: bool, config: str | None) -> None:
     Retrain and deploy models: the loop that monitor.yaml describes under `lifecycle`.
 
     Several may run; one is active, and another one takes over if it dies. Commands are those of
-    the configuration. Ctrl-C or SIGTERM ends it, and what it was doing goes on later.
+    the configuration. Ctrl-C or SIGTERM ends it, and what it was doing goes on later. The first
+    line on stdout is the address of its metrics (without --once).
 
     \b
     Examples:
@@ -47,11 +48,18 @@ def command(*, once: bool, config: str | None) -> None:
 async def _run(settings: Settings, config: str | None, *, once: bool) -> int:
     from stream_monitor.cli.produce import stopped_by_signals
     from stream_monitor.lifecycle.controller import Controller, projects_of
+    from stream_monitor.lifecycle.endpoint import address, serving
     from stream_monitor.runtime import logs
+    from stream_monitor.runtime.http import announce
 
     logs.configure()
     controller = Controller(settings, projects_of(settings, config), once=once)
     stop = asyncio.Event()
     with stopped_by_signals(stop):
-        await controller.run(stop)
+        if once:
+            await controller.run(stop)
+            return 0
+        async with serving(controller) as port:
+            announce(address(settings), port)
+            await controller.run(stop)
     return 0

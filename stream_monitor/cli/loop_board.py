@@ -122,7 +122,8 @@ class LoopBoard:
         m = self.fold.of(name)
         if m.rollout is None or m.rollout.state == "watch":
             return None
-        return rollout.waiting_for(name, m, m.rollout, self.loop(name), self.observed, now_ms())
+        wait = rollout.waiting_for(name, m, m.rollout, self.loop(name), self.observed, now_ms())
+        return wait.words if wait is not None else None
 
 
 def state_of(m: Model, run: Run) -> str:

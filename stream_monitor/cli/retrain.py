@@ -73,11 +73,11 @@ def run(
     if dry_run:
         _show(event, as_json=as_json)
         if not as_json:
-            click.echo(f"refused: {why}" if why else "it would begin now")
+            click.echo(f"refused: {why.words}" if why else "it would begin now")
             click.echo(f"steps: {', '.join(_steps(loop))}")
         sys.exit(1 if why else 0)
     if why is not None:
-        raise InputError(f"{name}: {why}")
+        raise InputError(f"{name}: {why.words}")
     written(settings, event)
     _show(event, as_json=as_json)
     if not as_json:

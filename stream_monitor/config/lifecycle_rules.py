@@ -26,6 +26,12 @@ RULES: dict[type, dict[str, Rule]] = {
     },
     s.Lifecycle: {
         "work": Rule("Folder for the work trees, logs and results of runs."),
+        "port": Rule(
+            "Port of the controller's metrics and health; 0 is a free one. Host, TLS and token "
+            "are those of `worker.metrics`.",
+            low=0,
+            high=65_535,
+        ),
         "models": Rule("By name of the model: its repository, and how it is retrained."),
     },
     s.ModelLoop: {

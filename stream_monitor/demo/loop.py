@@ -88,6 +88,7 @@ def configuration(
         },
         "lifecycle": {
             "work": str(project.folder / "work"),
+            "port": 0,
             "models": {
                 MODEL: {
                     "repository": str(project.clone),

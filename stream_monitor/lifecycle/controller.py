@@ -66,11 +66,17 @@ class Controller:
         self.fold = Fold()
         self.epoch = -1
         self.active = False
+        """Whether it is the active one and has read the log."""
+        self.leading = False
+        """Whether it is the active one, or reads the log to become it."""
+        self.joined = False
+        """Whether it is in the group."""
+        self.last_read_ms = 0
         self._unread = -1
         """Offset of the newest record of ours; nothing is decided before it is read back."""
         self._read = -1
         self._doing: dict[str, tuple[Action, asyncio.Task[list[Event]]]] = {}
-        self._observed = Observed(now_ms)
+        self.observed = Observed(now_ms)
 
     async def run(self, stop: asyncio.Event) -> None:
         """
@@ -90,6 +96,8 @@ class Controller:
         try:
             async with Membership(self.settings) as membership:
                 while not stop.is_set():
+                    await _first(stop, membership.joined)
+                    self.joined = membership.joined.is_set()
                     await _first(stop, membership.active)
                     if membership.active.is_set() and not stop.is_set():
                         await self._tenure(membership, stop)
@@ -108,11 +116,12 @@ class Controller:
             log.warning("the broker is away, it is tried again: %s", e)
             await asyncio.sleep(RETRY_S)
         finally:
-            self.active = False
+            self.active = self.leading = False
             await self._drop()
 
     async def _lead(self, membership: Membership, stop: asyncio.Event) -> None:
-        self.fold, self._read, self._observed = Fold(), -1, Observed(now_ms)
+        self.leading = True
+        self.fold, self._read, self.observed = Fold(), -1, Observed(now_ms)
         claim = Claim(model="", at=rfc3339(now_ms()), host=socket.gethostname()).named()
         self.epoch = await self._send("", encode(claim))
         # said again with its epoch, for readers that know no offsets
@@ -120,7 +129,8 @@ class Controller:
         async with TopicReader(self.settings, READ) as records:
             while membership.active.is_set() and not stop.is_set():
                 for record in await records.batch():
-                    self._observed.take(record.topic, record.value)
+                    self.last_read_ms = now_ms()
+                    self.observed.take(record.topic, record.value)
                     if record.topic == LOG:
                         self.fold.take(record.offset, record.value)
                         self._read = record.offset
@@ -138,7 +148,7 @@ class Controller:
     async def _act(self, name: str, project: Project) -> bool:
         """Do the next thing for a model; whether there is nothing to do."""
         model = self.fold.of(name)
-        action = next_action(name, model, project.loop, self._observed, now_ms())
+        action = next_action(name, model, project.loop, self.observed, now_ms())
         doing = self._doing.get(name)
         if doing is not None and doing[0] != action:
             log.info("%s: %s is not wanted any more", name, _words(doing[0]))

@@ -31,6 +31,17 @@ Outcome = Literal["started", "done", "again", "failed", "skipped"]
 """`again`: it failed and is started once more."""
 StageName = Literal["shadow", "canary", "production", "retired"]
 End = Literal["done", "failed", "cancelled", "rejected", "refused"]
+RefusalKind = Literal[
+    "run",
+    "rollout",
+    "paused",
+    "cooldown",
+    "rolled_back",
+    "max_a_week",
+    "bad_data",
+    "few_labels",
+]
+"""Why a trigger starts no run, to be counted by."""
 
 
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
@@ -102,6 +113,7 @@ class Refused(Event, frozen=True, tag="refused"):
     UNIQUE = ("trigger",)
     trigger: str
     reason: str
+    kind: RefusalKind | None = None
 
 
 class Retraining(Event, frozen=True, tag="retraining"):

@@ -189,6 +189,8 @@ def _accepted(m: Model, e: Accepted) -> None:
 def _refused(m: Model, e: Refused) -> None:
     if _answer(m, e.trigger) is not None:
         m.refused = [*m.refused, e][-REFUSED_MAX:]
+        kind = e.kind or ""
+        m.refusals[kind] = m.refusals.get(kind, 0) + 1
 
 
 def _retraining(m: Model, e: Retraining) -> None:
@@ -218,6 +220,8 @@ def _ended(m: Model, e: Ended) -> None:
         return
     run.end, run.reason, run.changed, run.step = e.end, e.reason, e.at, None
     run.version = e.version or run.version
+    m.ended[e.end] = m.ended.get(e.end, 0) + 1
+    m.ended_at[e.end] = e.at
     if m.current == e.run:
         m.current = None
 

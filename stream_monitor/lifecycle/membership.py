@@ -32,11 +32,13 @@ class Membership(ConsumerRebalanceListener):
     ----------
     active : asyncio.Event
         Set while this member holds the partition.
+    joined : asyncio.Event
+        Set once it is in the group.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.active = asyncio.Event()
+        self.active, self.joined = asyncio.Event(), asyncio.Event()
 
     async def __aenter__(self) -> Self:
         kafka = self.settings.kafka
@@ -76,6 +78,7 @@ class Membership(ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
         """The member that got the partition is active."""
+        self.joined.set()
         if assigned:
             self.active.set()
         else:

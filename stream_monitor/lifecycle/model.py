@@ -103,6 +103,11 @@ class Model(msgspec.Struct):
     trials: dict[str, Trial] = {}
     deployments: dict[str, list[Deployment]] = {}
     """By experiment, in their order."""
+    ended: dict[End, int] = {}
+    """How many runs ended so."""
+    ended_at: dict[End, str] = {}
+    refusals: dict[str, int] = {}
+    """How many triggers were refused, by kind."""
     rolled_back: str | None = None
     """When a version was last taken back; None after a person spoke."""
     compared: Compared | None = None

@@ -12,7 +12,7 @@ is, so that a controller that dies between the two says the second when it comes
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,25 @@ from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.times import rfc3339
 
 HOLDING = ("warning", "critical")
+WaitKind = Literal[
+    "approval",
+    "inconclusive",
+    "deadline",
+    "mismatch",
+    "refused",
+    "weights",
+    "paused",
+    "alert",
+    "time",
+    "labels",
+]
+
+
+class Wait(NamedTuple):
+    """What a run or a rollout waits for."""
+
+    kind: WaitKind
+    words: str
 
 
 # ---- back
@@ -218,40 +237,41 @@ def _next_stage(
         return Say(_stage(name, m, stages, following, reason, now_ms))
     if _is_late(r, loop, now_ms) and r.state == "running":
         late = msgspec.structs.replace(r, state="late")
-        return Say(_stage(name, m, m.stages, late, f"the deadline is over: {waits}", now_ms))
+        return Say(_stage(name, m, m.stages, late, f"the deadline is over: {waits.words}", now_ms))
     return None
 
 
 def waiting_for(
     name: str, m: Model, r: Rollout, loop: ModelLoop, facts: Facts, now_ms: int
-) -> str | None:
-    """What the stage in force waits for, in words; None: nothing."""
+) -> Wait | None:
+    """What the stage in force waits for; None: nothing."""
     d = loop.deploy
     if r.state == "paused":
-        return "the weights were changed by hand"
+        return Wait("weights", "the weights were changed by hand")
     if m.paused is not None and (m.paused.until is None or now_ms < ms_of(m.paused.until)):
-        return f"paused by {m.paused.by}"
+        return Wait("paused", f"paused by {m.paused.by}")
     if r.state == "late":
-        return "a person: the deadline is over"
+        return Wait("deadline", "a person: the deadline is over")
     trial = m.trials.get(r.experiment)
     if trial is not None and trial.refused is not None:
-        return f"a person: the worker refused {r.experiment}: {trial.refused}"
+        return Wait("refused", f"a person: the worker refused {r.experiment}: {trial.refused}")
     if trial is not None and trial.verdicts.get(r.version) == "mismatch":
-        return f"a person: verdict mismatch of {r.experiment}"
+        return Wait("mismatch", f"a person: verdict mismatch of {r.experiment}")
     held = next((a for a in _alerts(name, r, m, facts) if a.severity in HOLDING), None)
     if held is not None:
-        return f"the end of an alert: {held.summary}"
+        return Wait("alert", f"the end of an alert: {held.summary}")
     left_ms = ms_of(r.since) + d.min_time_ms - now_ms
     if left_ms > 0:
-        return f"{-(-left_ms // 1_000)} s of {d.min_time_ms // 1_000} s"
+        return Wait("time", f"{-(-left_ms // 1_000)} s of {d.min_time_ms // 1_000} s")
     labels = facts.labels(name, r.version, ms_of(r.since))
     if trial is not None:  # the history tells minutes, the experiment tells at once
         labels = max(labels, int(trial.progress.get("outcomes", {}).get(r.version, 0)))
     if labels < d.min_labels:
-        return f"{labels} of {d.min_labels} labels"
+        return Wait("labels", f"{labels} of {d.min_labels} labels")
     is_last = r.step + 2 == len(r.stages)
     if is_last and loop.limits.approval == "promotion" and r.version not in m.approved:
-        return f"a person: deploy promote, or retrain approve {r.run or r.version}"
+        what = f"a person: deploy promote, or retrain approve {r.run or r.version}"
+        return Wait("approval", what)
     return None
 
 

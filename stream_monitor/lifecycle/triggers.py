@@ -8,9 +8,11 @@ rollout that is under way.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from stream_monitor.lifecycle import schedule
 from stream_monitor.lifecycle.actions import Action, Facts, Firing, Say
-from stream_monitor.lifecycle.events import Accepted, Refused, Trigger, run_of
+from stream_monitor.lifecycle.events import Accepted, RefusalKind, Refused, Trigger, run_of
 from stream_monitor.lifecycle.model import Model, ms_of
 from stream_monitor.lifecycle.plan import steps_of
 from stream_monitor.lifecycle_settings import ModelLoop
@@ -24,6 +26,13 @@ AFTER_ROLLBACK = 4
 """Cooldowns after a rollback."""
 
 
+class Refusal(NamedTuple):
+    """Why no run may begin."""
+
+    kind: RefusalKind
+    words: str
+
+
 def answer(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> Action | None:
     """The answer to the oldest trigger that has none."""
     if not m.pending:
@@ -31,7 +40,8 @@ def answer(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> A
     trigger = next(iter(m.pending.values()))
     at, why = rfc3339(now_ms), refusal(name, m, loop, facts, trigger.cause, now_ms)
     if why is not None:
-        return Say(Refused(model=name, at=at, trigger=trigger.id, reason=why).named())
+        refused = Refused(model=name, at=at, trigger=trigger.id, reason=why.words, kind=why.kind)
+        return Say(refused.named())
     since_ms = now_ms - loop.collect.range_ms if loop.collect else now_ms
     if loop.collect and loop.collect.since_alert and trigger.starts_at:
         since_ms = max(since_ms, ms_of(trigger.starts_at))
@@ -50,44 +60,53 @@ def answer(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> A
 
 def refusal(
     name: str, m: Model, loop: ModelLoop, facts: Facts, cause: str, now_ms: int
-) -> str | None:
+) -> Refusal | None:
     """Why no run may begin now; None: it may."""
     if m.current is not None:
-        return f"run {m.current} is under way"
+        return Refusal("run", f"run {m.current} is under way")
     if m.rollout is not None:
-        return f"the rollout of {m.rollout.version} is under way"
+        return Refusal("rollout", f"the rollout of {m.rollout.version} is under way")
     if cause == "person":
         return None
     return _too_soon(m, loop, now_ms) or _too_little(name, m, loop, facts)
 
 
-def _too_soon(m: Model, loop: ModelLoop, now_ms: int) -> str | None:
+def _too_soon(m: Model, loop: ModelLoop, now_ms: int) -> Refusal | None:
     limits = loop.limits
     if m.paused is not None and (m.paused.until is None or now_ms < ms_of(m.paused.until)):
-        return f"paused by {m.paused.by}"
+        return Refusal("paused", f"paused by {m.paused.by}")
     ended = [ms_of(r.changed) for r in m.runs.values()]
     wait_ms = max(ended, default=-limits.cooldown_ms) + limits.cooldown_ms - now_ms
     if wait_ms > 0:
-        return f"cooldown: the last run ended less than {limits.cooldown_ms // 1_000} s ago"
+        ago = f"the last run ended less than {limits.cooldown_ms // 1_000} s ago"
+        return Refusal("cooldown", f"cooldown: {ago}")
     blocked_ms = ms_of(m.rolled_back) + AFTER_ROLLBACK * limits.cooldown_ms
     if m.rolled_back is not None and now_ms < blocked_ms:
-        return "a version was rolled back; `retrain run` or `deploy resume` goes on"
+        return Refusal(
+            "rolled_back", "a version was rolled back; `retrain run` or `deploy resume` goes on"
+        )
     week = sum(r.automatic and now_ms - ms_of(r.at) < 7 * DAY_MS for r in m.runs.values())
     if week >= limits.max_a_week:
-        return f"{week} runs in seven days, and max_a_week is {limits.max_a_week}"
+        return Refusal(
+            "max_a_week", f"{week} runs in seven days, and max_a_week is {limits.max_a_week}"
+        )
     return None
 
 
-def _too_little(name: str, m: Model, loop: ModelLoop, facts: Facts) -> str | None:
+def _too_little(name: str, m: Model, loop: ModelLoop, facts: Facts) -> Refusal | None:
     for alert in _live(name, m, facts):
         if alert.kind in BLOCKING:
-            return f"{alert.kind} fires, and a fault of the input would be trained in"
+            return Refusal(
+                "bad_data", f"{alert.kind} fires, and a fault of the input would be trained in"
+            )
     champion = m.versions.get(m.champion or "")
     trained = m.runs.get(champion.run or "") if champion else None
     since_ms = ms_of(trained.until) if trained else 0
     have = facts.labels(name, None, since_ms)
     if have < loop.limits.min_new_labels:
-        return f"{have} new labels, and min_new_labels is {loop.limits.min_new_labels}"
+        return Refusal(
+            "few_labels", f"{have} new labels, and min_new_labels is {loop.limits.min_new_labels}"
+        )
     return None
 
 

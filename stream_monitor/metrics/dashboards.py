@@ -28,7 +28,7 @@ from stream_monitor.metrics.panels import (
 
 def dashboards() -> dict[str, dict[str, Any]]:
     """All dashboards by file name."""
-    return {"models.json": models(), "worker.json": worker()}
+    return {"models.json": models(), "worker.json": worker(), "loop.json": loop()}
 
 
 def models() -> dict[str, Any]:
@@ -51,6 +51,66 @@ def worker() -> dict[str, Any]:
     """Health of the workers: what is late, refused or left out."""
     return dashboard(
         "worker", _place_variables(), (_state(), _reading(), _records(), _bounds()), []
+    )
+
+
+def loop() -> dict[str, Any]:
+    """The controller: runs, stages, and what waits."""
+    active = "stream_monitor_controller_active"
+    of_job = queries.selector(active, 'job=~"$job"')
+    return dashboard(
+        "loop",
+        [
+            variable("job", f"label_values({active}, job)"),
+            variable("instance", f"label_values({of_job}, instance)"),
+        ],
+        (_controller(), _retraining(), _versions()),
+        [],
+    )
+
+
+def _controller() -> Row:
+    active, waiting, ignored = (
+        f"stream_monitor_controller_{name}"
+        for name in ("active", "waiting", "events_ignored_total")
+    )
+    return "Controller", (
+        stat("Active controllers", active, f"sum({queries.selector(active, *PLACE)})"),
+        by_instance("Active", active),
+        Panel(
+            "Waits for",
+            ((queries.gauge(waiting, *PLACE), ""),),
+            "short",
+            CATALOGUE[waiting].help,
+            type="table",
+        ),
+        by_instance("Claim", "stream_monitor_controller_epoch"),
+        gauges(
+            "Last record", "stream_monitor_controller_last_record_timestamp_seconds", minimum=None
+        ),
+        increases("Events of older controllers", ignored),
+    )
+
+
+def _retraining() -> Row:
+    return "Retraining", (
+        increases("Runs by their end", "stream_monitor_retraining_runs_total"),
+        gauges(
+            "Step under way since",
+            "stream_monitor_retraining_step_start_timestamp_seconds",
+            minimum=None,
+        ),
+        increases("Refused triggers", "stream_monitor_triggers_refused_total"),
+        gauges("Last end", "stream_monitor_retraining_end_timestamp_seconds", minimum=None),
+    )
+
+
+def _versions() -> Row:
+    return "Versions", (
+        gauges(
+            "Share of the traffic", "stream_monitor_version_weight_ratio", maximum=1.0, width=12
+        ),
+        gauges("Stage", "stream_monitor_version_stage", maximum=1.0, width=12),
     )
 
 

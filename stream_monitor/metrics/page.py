@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from stream_monitor.metrics.catalogue import CATALOGUE, CUSTOM_PREFIX, PSEUDO_FEATURES
 from stream_monitor.metrics.metric import Metric
+from stream_monitor.metrics.of_the_loop import OF_THE_LOOP
 
 LABELS = {
     "model": "`model` of the event.",
@@ -52,8 +53,13 @@ LABELS = {
     ),
     "reason": (
         "Why a record could not be used: see the dead letters. Of an experiment: `unknown_arm` "
-        "`two_arms` `before_start` `change` `rolled_back` `no_unit` `evicted`."
+        "`two_arms` `before_start` `change` `rolled_back` `no_unit` `evicted`. Of triggers: `run` "
+        "`rollout` `paused` `cooldown` `rolled_back` `max_a_week` `bad_data` `few_labels`. Of what "
+        "a controller waits for: a person (`approval` `inconclusive` `deadline` `mismatch` "
+        "`refused` `weights` `paused`), or `alert` `time` `labels`."
     ),
+    "end": "`done`, `failed`, `cancelled`, `rejected` or `refused`.",
+    "step": "Name of the step of the run: `collect`, `decide`, `register`, or one of the project.",
     "experiment": "Name of the experiment.",
     "arm": "Name of the arm; the control has no interval and no verdict.",
     "metric": "Metric of `primary` or `guards` of the experiment.",
@@ -108,6 +114,12 @@ defaults:
 This gives `{CUSTOM_PREFIX}basket_value_bucket{{model="shop",version="3",country="NL",le="50"}}`. A `summary` has the configured `quantiles`. Two models may use the same name only with the same type, labels and buckets.
 """  # noqa: E501
 
+CONTROLLER = """
+## Of the controller
+
+`stream-monitor controller` ([lifecycle.md](lifecycle.md)) serves these at `/metrics` on a port of its own (`lifecycle.port`, 9109). What it says of models comes from the log, so its counters go on after a failover. Only the active controller has them; the others say `stream_monitor_controller_active 0`.
+"""  # noqa: E501
+
 
 def page() -> str:
     """The whole page."""
@@ -124,8 +136,15 @@ def _page() -> Iterator[str]:
     yield CUSTOM
     yield "## Of the process\n"
     yield from _table(
-        [metric for metric in CATALOGUE.values() if not metric.name.startswith("model_")], shared=0
+        [
+            metric
+            for metric in CATALOGUE.values()
+            if not metric.name.startswith("model_") and metric not in OF_THE_LOOP
+        ],
+        shared=0,
     )
+    yield CONTROLLER
+    yield from _table(list(OF_THE_LOOP), shared=0)
     yield "\n## Labels\n"
     yield "| label | values |"
     yield "|---|---|"

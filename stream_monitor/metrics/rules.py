@@ -20,6 +20,9 @@ REPLACED_SHARE = 0.01
 ERROR_SHARE = 0.05
 CLOCK_S = 5
 LAG_S = 60
+WAITS_FOR_A_PERSON = "approval|inconclusive|deadline|mismatch|refused|weights"
+FAILED_S = 3_600
+"""How long a failed run is told, s."""
 URGENT = 'severity=~"warning|critical"'
 
 
@@ -30,6 +33,7 @@ def rules() -> dict[str, Any]:
             {"name": "stream-monitor-recording", "rules": _recording()},
             {"name": "stream-monitor-worker", "rules": _worker()},
             {"name": "stream-monitor-models", "rules": _models()},
+            {"name": "stream-monitor-loop", "rules": _loop()},
         ]
     }
 
@@ -243,5 +247,45 @@ def _models() -> list[dict[str, Any]]:
             "{{ $labels.model }} {{ $labels.version }} has made no prediction for 30 minutes",
             "The model server is down, or its events do not arrive on the topic predictions. "
             "A version that was replaced is silent for a day and then forgotten.",
+        ),
+    ]
+
+
+def _loop() -> list[dict[str, Any]]:
+    """Rules for the controller. Where none was ever scraped, none of them fires."""
+    active = "stream_monitor_controller_active"
+    was_there = f"max by (job) (max_over_time({selector(active)}[1d]))"
+    ended = gauge(
+        "stream_monitor_retraining_end_timestamp_seconds", 'end="failed"', by=("job", "model")
+    )
+    waits = gauge(
+        "stream_monitor_controller_waiting",
+        f'reason=~"{WAITS_FOR_A_PERSON}"',
+        by=("job", "model", "reason"),
+    )
+    return [
+        _alert(
+            "StreamMonitorNoController",
+            f"{was_there} unless on (job) {gauge(active, by=('job',))} == 1",
+            ("5m", "warning"),
+            "No controller of {{ $labels.job }} is active",
+            "Models are served and watched, and routers still stop a bad version; nothing is "
+            "retrained or promoted. Start `stream-monitor controller`, and see its log.",
+        ),
+        _alert(
+            "StreamMonitorRunFailed",
+            f"time() - {ended} < {FAILED_S}",
+            ("0m", "warning"),
+            "A retraining of {{ $labels.model }} failed {{ $value | humanizeDuration }} ago",
+            "`stream-monitor retrain history` says which step and why, `retrain log` has its "
+            "last lines. The version in production stays. The alert ends after an hour.",
+        ),
+        _alert(
+            "StreamMonitorWaitsForPerson",
+            f"{waits} == 1",
+            ("5m", "warning"),
+            "{{ $labels.model }} waits for a person: {{ $labels.reason }}",
+            "`stream-monitor retrain status` and `deploy status` say for what, and which command "
+            "ends it.",
         ),
     ]

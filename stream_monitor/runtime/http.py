@@ -90,6 +90,8 @@ class HttpServer:
     ready : callable
         Whether the worker does its work, and a line that gives the reason.
     limits : Limits
+    key : str
+        The key of the port, for messages.
     """
 
     def __init__(
@@ -98,7 +100,10 @@ class HttpServer:
         metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
         ready: Callable[[], tuple[bool, str]],
         limits: Limits = LIMITS,
+        *,
+        key: str = "worker.metrics.port",
     ) -> None:
+        self._key = key
         self._settings = settings
         self._wanted = f"Bearer {settings.token.reveal()}".encode() if settings.token else None
         self._metrics = metrics
@@ -154,7 +159,7 @@ class HttpServer:
             reason = getattr(error, "strerror", None) or str(error)
             raise PortError(
                 f"cannot listen on {self._settings.url(self._settings.port)}: {reason}; set "
-                "worker.metrics.port to another port (0 takes a free one) and "
+                f"{self._key} to another port (0 takes a free one) and "
                 "worker.metrics.host to an address of this machine"
             ) from error
         port: int = self._listener.sockets[0].getsockname()[1]

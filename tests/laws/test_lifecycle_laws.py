@@ -356,7 +356,7 @@ def test_a_rollout_that_nobody_judges_waits():
     assert world.model().champion == "v1.0.0"
     waits = waiting_for(MODEL, world.model(), rollout, world.loop, world, world.now_ms)
     assert waits is not None
-    assert "there are 4 already" in waits
+    assert "there are 4 already" in waits.words
 
 
 @pytest.mark.parametrize("days", [1, 30])

@@ -209,7 +209,7 @@ def a_file(settings: Settings, repository: Path) -> Path:
     }
     content = {
         "kafka": {"bootstrap_servers": settings.kafka.bootstrap_servers},
-        "lifecycle": {"work": str(repository.parent / "work"), "models": {MODEL: loop}},
+        "lifecycle": {"port": 0, "work": str(repository.parent / "work"), "models": {MODEL: loop}},
     }
     path.write_text(json.dumps(content))
     return path
