@@ -33,8 +33,8 @@ METRICS_SHOWN = 3
 @click.option(
     "--run",
     metavar="ID",
-    help="Tells versions of one commit apart, such as the number of a CI run; done again with the "
-    "same ID it is the same version.",
+    help="A version of its own, such as the number of a CI run; done again with the same ID it is "
+    "the same version. [default: one version of a commit]",
 )
 @click.option("--reason", default="", metavar="TEXT", help="Why; it stands in the tag.")
 @click.option("--no-event", is_flag=True, help="Write only to git, nothing to Kafka.")
