@@ -128,7 +128,9 @@ async def test_a_person_asks_and_a_version_comes_to_be(broker, repository, monke
     stop = asyncio.Event()
     running = asyncio.ensure_future(Controller(settings, projects_of(settings, None)).run(stop))
     found = await until(settings, over)
-    await asyncio.sleep(1)
+    (made,) = found.runs
+    folder = repository.parent / "work" / folder_of(MODEL) / made
+    await until(settings, lambda _: not (folder / "tree").exists())
     stop.set()
     await running
     (run,) = found.runs.values()
@@ -181,6 +183,11 @@ async def test_a_cancel_ends_the_step(broker, repository, monkeypatch):
     await running
     assert found.runs[run].end == "cancelled"
     assert tags(repository) == []
+
+
+def told(config: Path) -> str:
+    """What the controllers logged."""
+    return "".join(path.read_text() for path in config.parent.glob("log-*"))
 
 
 def start(config: Path, **variables: str) -> subprocess.Popen[bytes]:
@@ -236,8 +243,7 @@ async def test_killed_and_woken_controllers(broker, repository):
         await until(settings, lambda m: ran.read_text().count("x") == 3)
         os.kill(first.pid, signal.SIGCONT)
         found = await until(settings, over)
-        await asyncio.sleep(3)
-        again = await state(settings)
+        again = await until(settings, lambda _: "another controller" in told(config))
     finally:
         for process in (first, *others):
             process.kill()

@@ -332,26 +332,25 @@ def test_tags_of_others_are_read_as_far_as_they_go(project: Project):
     assert tagging.artifacts_in(project.clone) == ["churn"]
 
 
+def marks(project: Project, n: int) -> list[str]:
+    """Tags of stages on the remote, once there are so many."""
+    for _ in range(600):
+        refs = git.run(project.remote, "for-each-ref", "--format=%(refname)", "refs/tags/churn#*")
+        if len(refs.split()) >= n:
+            return refs.split()
+        time.sleep(0.05)
+    raise AssertionError(refs)
+
+
 def test_the_controller_marks_the_champion_in_git_once(project: Project, tmp_path: Path):
     made = [versions.register(project.clone, "churn", project.tree(r), r) for r in ("a", "b")]
     loop = ModelLoop(repository=str(project.clone))
-
-    def marks(n: int) -> list[str]:
-        for _ in range(600):
-            refs = git.run(
-                project.remote, "for-each-ref", "--format=%(refname)", "refs/tags/churn#*"
-            )
-            if len(refs.split()) >= n:
-                return refs.split()
-            time.sleep(0.05)
-        raise AssertionError(refs)
-
     owner = OfRuns("churn", loop, tmp_path / "work", None)
     for n, each in enumerate(made, 1):
         for _ in range(3):
             owner.tidy(Model(stages={each.version: "production"}))
-        assert len(marks(n)) == n
+        assert len(marks(project, n)) == n
         project.git("fetch", "--quiet", "origin", "refs/tags/churn#*:refs/tags/churn#*")
         assert tagging.marked(project.clone, "churn", "prod") == each.revision
     tagging.mark_champion(project.clone, "churn", "v1.1.0", "origin")
-    assert marks(2) == ["refs/tags/churn#prod#1", "refs/tags/churn#prod#2"]
+    assert marks(project, 2) == ["refs/tags/churn#prod#1", "refs/tags/churn#prod#2"]

@@ -297,14 +297,14 @@ def test_merged_files_have_the_same_rows(broker, tmp_path, monkeypatch):
     assert rows_of(output) == [as_read(row) for row in oracle(stream.sent, MODEL, 0, EVER)]
 
 
+async def send_another_format(servers: str) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
+        await producer.send_and_wait("observations", b"SMO\x09 later", partition=0)
+
+
 def test_a_record_of_another_format_is_a_hole(kept, tmp_path, broker):
     stream, config = kept
-
-    async def junk() -> None:
-        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
-            await producer.send_and_wait("observations", b"SMO\x09 later", partition=0)
-
-    asyncio.run(junk())
+    asyncio.run(send_another_format(broker.bootstrap))
     asyncio.run(write(settings_of(broker.bootstrap, tmp_path / "kept"), stream.more(40)))
     done = command("archive", "--once", "--json", "--config", config)
     assert done["unreadable"] == 1
