@@ -163,6 +163,13 @@ def _next(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> st
     return f"begins by {' or '.join(causes)}"
 
 
+def refusal_lines(m: Model, now_ms: int) -> list[str]:
+    """The newest request that was refused, and why."""
+    return indented(
+        ("refused", f"{ago(each.at, now_ms)}: {each.reason}") for each in m.refused[-1:]
+    )
+
+
 def history_lines(name: str, run: Run, now_ms: int) -> list[str]:
     """One run: when, how it ended, and why."""
     took = duration(max(ms_of(run.changed) - ms_of(run.at), 0) // 1_000)

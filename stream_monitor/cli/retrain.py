@@ -137,11 +137,8 @@ def status(model: str | None, *, as_json: bool, config: str | None) -> None:
             if current is not None
             else lines.idle_lines(name, m, loop, board.observed, now)
         )
-        for line in drawn:
+        for line in [*drawn, *lines.refusal_lines(m, now)]:
             click.echo(line)
-        for refused in m.refused[-1:]:
-            told = f"{lines.ago(refused.at, now)}: {refused.reason}"
-            click.echo(lines.indented([("refused", told)])[0])
 
 
 @command.command()

@@ -6,6 +6,7 @@ after the configuration changed; what the configuration decided is in the events
 the stages of a rollout). An event of an older controller counts no more, and an event with an id
 that was seen counts once.
 
+>>> from stream_monitor.lifecycle.events import encode
 >>> fold = Fold()
 >>> trigger = Trigger(model="churn", at="2026-01-01T00:00:00Z", cause="person", by="ana").named()
 >>> fold.take(0, encode(trigger))

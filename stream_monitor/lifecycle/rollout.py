@@ -18,7 +18,7 @@ import msgspec
 
 from stream_monitor.lifecycle.actions import Action, Execute, Facts, Firing, Say, Tell
 from stream_monitor.lifecycle.events import Compared, Deployment, Rollout, Stage, StageName
-from stream_monitor.lifecycle.model import Model, ms_of
+from stream_monitor.lifecycle.model import Model, Trial, ms_of
 from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.times import rfc3339
 
@@ -76,8 +76,8 @@ def _why_back(
         return f"rejected by {m.rejected[r.version]}"
     trial = m.trials.get(r.experiment)
     if trial is not None and trial.verdicts.get(r.version) == "rollback":
-        because = ", ".join(trial.because.get(r.version, []))
-        return f"verdict rollback of {r.experiment}: {because}"
+        because = ", ".join(_numbers(trial, n) for n in trial.because.get(r.version, []))
+        return f"verdict rollback of {r.experiment}: {because}{_answers(trial)}"
     failed = next((d for d in m.deployments.get(r.experiment, []) if d.outcome == "failed"), None)
     if failed is not None:
         return f"the command {failed.command} failed at stage {failed.step + 1}"
@@ -87,6 +87,21 @@ def _why_back(
     if loop.deploy.on_deadline == "rollback" and _is_late(r, loop, now_ms):
         return f"the deadline of stage {r.step + 1} is over"
     return None
+
+
+def _numbers(trial: Trial, metric: str) -> str:
+    """A metric of the newest report, with its difference to the champion and the bounds."""
+    found = trial.progress.get("evidence", {}).get(metric, {})
+    match found:
+        case {"estimate": float(value), "interval": [float(low), float(high)]}:
+            return f"{metric} {value:+.3g} [{low:+.3g}, {high:+.3g}]"
+    return metric
+
+
+def _answers(trial: Trial) -> str:
+    """How many answers with a label the newest report has of each version."""
+    counted = trial.progress.get("outcomes", {})
+    return "; labels: " + ", ".join(f"{v} {n}" for v, n in counted.items()) if counted else ""
 
 
 def _alerts(name: str, r: Rollout, m: Model, facts: Facts) -> list[Firing]:
@@ -221,7 +236,9 @@ def _promote(name: str, m: Model, r: Rollout, now_ms: int) -> Action:
     if r.against is not None:
         stages[r.against] = "retired"
     watched = msgspec.structs.replace(r, state="watch", since=rfc3339(now_ms))
-    return Say(_stage(name, m, stages, watched, "promoted", now_ms))
+    trial = m.trials.get(r.experiment)
+    reason = f"promoted{_answers(trial) if trial is not None else ''}"
+    return Say(_stage(name, m, stages, watched, reason, now_ms))
 
 
 def _next_stage(
