@@ -137,13 +137,15 @@ def promote(
       stream-monitor deploy promote
       stream-monitor deploy promote v1.4.0 --comment "checked by hand"
     """  # noqa: D301
+    from stream_monitor.cli.loop_board import in_order
+
     settings = options.settings_of(config)
     board, name = _board(settings, model)
     rollout = board.fold.of(name).rollout
     if rollout is None and version is None:
         raise InputError(
             f"{name} has no rollout; name the version that shall go to production "
-            f"({', '.join(_known(board, name)) or 'none is registered'})"
+            f"({', '.join(in_order(board.fold.of(name).versions)) or 'none is registered'})"
         )
     if rollout is not None and version not in (None, rollout.version):
         raise InputError(
@@ -183,26 +185,27 @@ def rollback(
       stream-monitor deploy rollback --comment "customers complain"
       stream-monitor deploy rollback --to v1.3.0
     """  # noqa: D301
+    from stream_monitor.cli.loop_board import in_order
     from stream_monitor.lifecycle.events import Stage
 
     settings = options.settings_of(config)
     board, name = _board(settings, model)
     m = board.fold.of(name)
     against = to or (m.rollout.against if m.rollout else None)
-    if against is None:
+    if against is None and m.rollout is None:
         raise InputError(
             f"{name} has no rollout to take back; name the version: --to VERSION, one of "
-            f"{', '.join(sorted(m.stages)) or '(none was deployed)'}"
+            f"{', '.join(in_order(m.deployed)) or '(none was deployed)'}"
         )
-    if against not in m.stages:
+    if against is not None and against not in m.deployed:
         raise InputError(
             f"{against} was never deployed for {name}; deployed were "
-            f"{', '.join(sorted(m.stages)) or 'none'}"
+            f"{', '.join(in_order(m.deployed)) or 'none'}"
         )
     who, at = options.user(by), options.now()
     stages = {
-        v: "production" if v == against else "retired" if s != "shadow" else s
-        for v, s in m.stages.items()
+        v: "production" if v == against else "retired" if s != "shadow" or m.rollout else s
+        for v, s in {**m.stages, **({} if against is None else {against: "retired"})}.items()
     }
     newest = m.rollout.experiment if m.rollout else next(reversed(m.trials), None)
     if newest is not None:
@@ -213,7 +216,7 @@ def rollback(
             "at": at,
             "by": who,
             "experiment": newest,
-            "keep": against,
+            **({} if against is None else {"keep": against}),
             "because": comment or "a person",
         }
         if not dry_run:
@@ -225,7 +228,11 @@ def rollback(
         stages=stages,  # type: ignore[arg-type]  # names of stages
         reason=f"rolled back by {who}{f': {comment}' if comment else ''}",
     )
-    told = f"{name}: {against} is in production; all traffic goes to it"
+    told = (
+        f"{name}: no version is in production, because there was none before"
+        if against is None
+        else f"{name}: {against} is in production; all traffic goes to it"
+    )
     options.say(settings, event.named(), told, dry_run=dry_run, as_json=as_json)
 
 
@@ -308,19 +315,12 @@ def _board(settings: Settings, model: str | None) -> tuple[LoopBoard, str]:
     return board, board.one(model)
 
 
-def _known(board: LoopBoard, name: str) -> list[str]:
-    """Versions that were registered or deployed, the newest number first."""
-    from stream_monitor.lifecycle.tags import VERSION
-
-    m = board.fold.of(name)
-    found = [v for v in {*m.versions, *m.stages} if VERSION.fullmatch(v)]
-    return sorted(found, key=lambda v: [int(n) for n in v[1:].split(".")], reverse=True)
-
-
 def _demand_known(board: LoopBoard, name: str, version: str) -> None:
+    from stream_monitor.cli.loop_board import in_order
     from stream_monitor.inputs.options import did_you_mean
 
-    known = _known(board, name)
+    m = board.fold.of(name)
+    known = in_order({*m.versions, *m.deployed})
     if version not in known:
         hint = did_you_mean(version, known)
         raise InputError(

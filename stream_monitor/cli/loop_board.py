@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -70,7 +71,7 @@ class LoopBoard:
             async for record in records.whole():
                 self.observed.take(record.topic, record.value)
                 if record.topic == "lifecycle":
-                    self.fold.take(record.offset, record.value)
+                    self.fold.take(record.value)
 
     # ---- what is asked for
 
@@ -144,6 +145,18 @@ class LoopBoard:
             return None
         wait = rollout.waiting_for(name, m, m.rollout, self.loop(name), self.observed, now_ms())
         return wait.words if wait is not None else None
+
+
+def in_order(versions: Iterable[str]) -> list[str]:
+    """
+    Versions by their numbers; what is no number comes last.
+
+    >>> in_order({"v1.10.0", "v1.9.0", "old"})
+    ['v1.9.0', 'v1.10.0', 'old']
+    """
+    from stream_monitor.lifecycle.tags import VERSION, number_of
+
+    return sorted(versions, key=lambda v: (0, number_of(v), v) if VERSION.fullmatch(v) else (1, v))
 
 
 def written(settings: Settings, event: Event) -> None:

@@ -29,6 +29,7 @@ MARK = "STREAM_MONITOR_COMMAND"
 """Environment variable by which all descendants of a command are found."""
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV")
 """Variables that every command gets; others only by name."""
+RESULT = ".result"
 GRACE_S, END_S = 1.0, 10.0
 LINE_MAX = 300
 """Characters of a log's last line in a reason."""
@@ -89,7 +90,7 @@ async def run(folder: Path, command: Command, attempt: int = 1) -> Outcome:
     -----
     When the task is cancelled, the command and all its descendants are ended first.
     """
-    kept = folder / f"{command.name}.{attempt}.result"
+    kept = _result(folder, command.name, attempt)
     found = _kept(kept)
     if found is not None:
         return found
@@ -112,6 +113,15 @@ async def run(folder: Path, command: Command, attempt: int = 1) -> Outcome:
         _demand_ours(log, process.pid)
         _keep(kept, outcome)
     return outcome
+
+
+def is_kept(folder: Path, name: str, attempt: int) -> bool:
+    """Whether a command has a result."""
+    return _result(folder, name, attempt).exists()
+
+
+def _result(folder: Path, name: str, attempt: int) -> Path:
+    return folder / f"{name}.{attempt}{RESULT}"
 
 
 async def _begun(

@@ -99,7 +99,7 @@ async def state(settings: Settings) -> Model:
     fold = Fold()
     async with TopicReader(settings, ["lifecycle"]) as records:
         async for record in records.whole():
-            fold.take(record.offset, record.value)
+            fold.take(record.value)
     return fold.of(MODEL)
 
 
