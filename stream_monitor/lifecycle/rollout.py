@@ -83,8 +83,8 @@ def _why_back(
         return f"rejected by {m.rejected[r.version]}"
     trial = m.trials.get(r.experiment)
     if trial is not None and trial.verdicts.get(r.version) == "rollback":
-        because = ", ".join(trial.because.get(r.version, []))
-        return f"verdict rollback of {r.experiment}: {because}"
+        because = ", ".join(trial.difference(n) for n in trial.because.get(r.version, []))
+        return f"verdict rollback of {r.experiment}: {because}{trial.counted}"
     failed = next((d for d in m.deployments.get(r.experiment, []) if d.outcome == "failed"), None)
     if failed is not None:
         return f"the command {failed.command} failed at stage {failed.step + 1}"
@@ -254,7 +254,8 @@ def _promote(name: str, m: Model, r: Rollout, now_ms: int) -> Action:
     if r.against is not None:
         stages[r.against] = "retired"
     watched = msgspec.structs.replace(r, state="watch", since=rfc3339(now_ms))
-    return Say(_stage(name, m, stages, watched, "promoted", now_ms))
+    counted = m.trial.counted if m.trial is not None else ""
+    return Say(_stage(name, m, stages, watched, f"promoted{counted}", now_ms))
 
 
 def _next_stage(
