@@ -62,17 +62,19 @@ class World:
 
     def restart(self) -> None:
         """A controller begins: it claims the log and reads all of it."""
-        self.write(Claim(model="", at=rfc3339(self.now_ms), host="h").named())
-        self.fold, self.read = Fold(), 0
+        claim = Claim(model="", at=rfc3339(self.now_ms), host="h").named()
+        self.write(claim)
         self.epoch = len(self.log) - 1
+        self.write(msgspec.structs.replace(claim, id="", epoch=self.epoch))
+        self.fold, self.read = Fold(), 0
 
     def write(self, event: Event | dict[str, Any]) -> None:
         value = json.dumps(event).encode() if isinstance(event, dict) else encode(event)
         self.log.append(value)
 
     def model(self) -> Model:
-        for offset in range(self.read, len(self.log)):
-            self.fold.take(offset, self.log[offset])
+        for value in self.log[self.read :]:
+            self.fold.take(value)
         self.read = len(self.log)
         return self.fold.of(MODEL)
 

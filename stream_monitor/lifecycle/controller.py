@@ -121,7 +121,8 @@ class Controller:
 
     async def _lead(self, membership: Membership, stop: asyncio.Event) -> None:
         self.leading = True
-        self.fold, self._read, self.observed = Fold(), -1, Observed(now_ms)
+        self.fold, self.observed = Fold(), Observed(now_ms)
+        self._read = self._unread = -1
         claim = Claim(model="", at=rfc3339(now_ms()), host=socket.gethostname()).named()
         self.epoch = await self._send("", encode(claim))
         # said again with its epoch, for readers that know no offsets
@@ -132,7 +133,7 @@ class Controller:
                     self.last_read_ms = now_ms()
                     self.observed.take(record.topic, record.value)
                     if record.topic == LOG:
-                        self.fold.take(record.offset, record.value)
+                        self.fold.take(record.value)
                         self._read = record.offset
                 if self.fold.epoch > self.epoch:
                     log.warning("another controller has claimed since; waiting for the group")
@@ -150,7 +151,7 @@ class Controller:
         model = self.fold.of(name)
         action = next_action(name, model, project.loop, self.observed, now_ms())
         doing = self._doing.get(name)
-        if doing is not None and doing[0] != action:
+        if doing is not None and doing[0] != action and not isinstance(action, Say | Tell):
             log.info("%s: %s is not wanted any more", name, _words(doing[0]))
             await self._drop(name)
             doing = None
@@ -172,8 +173,15 @@ class Controller:
             for made in doing[1].result():
                 await self._say(made)
         if action is None:
-            await asyncio.to_thread(project.tidy, model)
+            await self._tidy(name, project)
         return action is None
+
+    async def _tidy(self, name: str, project: Project) -> None:
+        """What cannot be tidied of one model must not end the loop of the others."""
+        try:
+            await asyncio.to_thread(project.tidy, self.fold.of(name))
+        except (StreamMonitorError, OSError) as e:
+            log.warning("%s: what old runs left cannot be removed: %s", name, e)
 
     async def _drop(self, name: str | None = None) -> None:
         """End what is under way, of one model or of all."""

@@ -58,8 +58,7 @@ def _run(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
         ended = Ended(model=name, at=at, run=run.run, end="done", version=run.version)
         return Say(ended.named())
     if run.step == APPROVAL:
-        own = loop.limits.two_people and run.approved_by == run.trigger.by
-        if run.approved_by is None or own:
+        if not is_approved(run, loop):
             return None
         done = Retraining(
             model=name,
@@ -70,7 +69,7 @@ def _run(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
             result={"by": run.approved_by},
         )
         return Say(done.named())
-    if run.results.get(DECIDE, {}).get("decision") == "inconclusive" and run.approved_by is None:
+    if run.results.get(DECIDE, {}).get("decision") == "inconclusive" and not is_approved(run, loop):
         return None
     if not run.started:
         began = Retraining(
@@ -78,6 +77,12 @@ def _run(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
         )
         return Say(began.named())
     return Work(run.run, run.step, run.attempt)
+
+
+def is_approved(run: Run, loop: ModelLoop) -> bool:
+    """Whether a person let a run go on; with `two_people` another one than who started it."""
+    own = loop.limits.two_people and run.approved_by == run.trigger.by
+    return run.approved_by is not None and not own
 
 
 def _over(run: Run) -> tuple[Any, str] | None:

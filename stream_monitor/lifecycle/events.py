@@ -65,7 +65,10 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="ty
 
 
 class Claim(Event, frozen=True, tag="claim"):
-    """A controller begins. The offset of this record is its epoch; older ones count no more."""
+    """
+    A controller begins. The offset of this record is its epoch. It is written a second time, with
+    the epoch; from there on older ones count no more.
+    """
 
     UNIQUE = ("at", "host")
     host: str
@@ -211,6 +214,8 @@ class Stage(Event, frozen=True, tag="stage"):
     reference: str = ""
     """Id of the baseline of the version in production."""
     reason: str = ""
+    answers: str = ""
+    """Id of the `asked` that it answers; one that came later is still to be answered."""
 
 
 class Deployment(Event, frozen=True, tag="deployment"):

@@ -4,12 +4,14 @@ What the events of `lifecycle` add up to: runs, versions, stages and the rollout
 Rule of the file: no configuration, no clock, no file. The same records give the same state, also
 after the configuration changed; what the configuration decided is in the events (a plan of steps,
 the stages of a rollout). An event of an older controller counts no more, and an event with an id
-that was seen counts once.
+that was seen counts once. Routers and workers know no offsets, so an epoch begins here too when it
+is said, and all readers agree on what counts.
 
+>>> from stream_monitor.lifecycle.events import encode
 >>> fold = Fold()
 >>> trigger = Trigger(model="churn", at="2026-01-01T00:00:00Z", cause="person", by="ana").named()
->>> fold.take(0, encode(trigger))
->>> fold.take(1, encode(trigger))
+>>> fold.take(encode(trigger))
+>>> fold.take(encode(trigger))
 >>> [t.by for t in fold.of("churn").pending.values()]
 ['ana']
 """
@@ -80,19 +82,22 @@ class Fold:
         """The state of a model; empty if nothing was said about it."""
         return self.models.setdefault(model, Model())
 
-    def take(self, offset: int, value: bytes | None) -> None:
-        """A record of `lifecycle` at an offset; what is of others is skipped."""
+    def take(self, value: bytes | None) -> None:
+        """A record of `lifecycle`; what is of others is skipped."""
         event = decode(value)
         if event is None:
             self._experiment(value)
-        elif isinstance(event, Claim):
-            if event.epoch is None:
-                self.epoch = offset
-        elif not self._is_stale(event.epoch) and self._is_new(event):
+        elif (
+            not self._is_stale(event.epoch) and self._is_new(event) and not isinstance(event, Claim)
+        ):
             self._takers[type(event)](self.of(event.model), event)
 
-    def _is_stale(self, epoch: object) -> bool:
-        stale = isinstance(epoch, int) and epoch != self.epoch
+    def _is_stale(self, epoch: int | None) -> bool:
+        """By the newest epoch that was said: the claim itself may be forgotten after a year."""
+        if epoch is None:
+            return False
+        stale = epoch < self.epoch
+        self.epoch = max(self.epoch, epoch)
         self.ignored += stale
         return stale
 
@@ -115,7 +120,8 @@ class Fold:
             return
         model = self.of(event.model)
         if event.type == "experiment_started":
-            made = Trial(event.weights or {}, event.at, event.by)
+            ours = model.rollout is not None and model.rollout.experiment == event.experiment
+            made = Trial(event.weights or {}, event.at, event.by, ours)
             model.trials.setdefault(event.experiment, made)
             _forget(model.trials, TRIALS_MAX)
         trial = model.trials.get(event.experiment)
@@ -259,9 +265,21 @@ def _stage(m: Model, e: Stage) -> None:
         m.rolled_back = e.at
     _anchor(m, e)
     m.stage, m.stages = e, e.stages
-    m.asked = None
+    m.deployed |= e.stages.keys()
     if e.by != "controller":
-        m.rolled_back = None
+        m.rolled_back = m.asked = None
+    elif m.asked is not None and e.answers == m.asked.id:
+        m.asked = None
+    now = m.rollout
+    begins = was is None or now is None or was.state == "paused" or was.step != now.step
+    if begins and now is not None and now.state == "running":
+        _weights_are_ours(m)
+
+
+def _weights_are_ours(m: Model) -> None:
+    """After a person changed the weights, a person lets the rollout go on."""
+    if m.trial is not None:
+        m.trial.by = "controller"
 
 
 def _anchor(m: Model, e: Stage) -> None:
@@ -302,6 +320,10 @@ def _compared(m: Model, e: Compared) -> None:
 def _asked(m: Model, e: Asked) -> None:
     m.asked = e
     m.rolled_back = None
+    if e.version is not None and e.what != "rollback":
+        m.rejected.pop(e.version, None)  # whoever asks for it knows
+        if e.what == "start":
+            m.approved.pop(e.version, None)
 
 
 def _paused(m: Model, e: Paused) -> None:
@@ -311,6 +333,7 @@ def _paused(m: Model, e: Paused) -> None:
 def _resumed(m: Model, _: Resumed) -> None:
     m.paused = None
     m.rolled_back = None
+    _weights_are_ours(m)
 
 
 def _forget(of_name: dict[str, Any], most: int) -> None:

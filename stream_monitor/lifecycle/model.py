@@ -69,6 +69,8 @@ class Trial(msgspec.Struct):
     at: str
     by: str = "controller"
     """Who set the weights."""
+    of_rollout: bool = False
+    """A rollout began it, so the loop ends it as well."""
     stopped: bool = False
     keep: str | None = None
     refused: str | None = None
@@ -79,6 +81,19 @@ class Trial(msgspec.Struct):
     phase: int = 1
     progress: dict[str, Any] = {}
     """The newest event with numbers."""
+
+    def difference(self, metric: str) -> str:
+        """A metric, with its newest difference to the champion and the bounds."""
+        match self.progress.get("evidence", {}).get(metric, {}):
+            case {"estimate": float(value), "interval": [float(low), float(high)]}:
+                return f"{metric} {value:+.3g} [{low:+.3g}, {high:+.3g}]"
+        return metric
+
+    @property
+    def counted(self) -> str:
+        """How many answers with a label each version has, behind a reason; empty: not known."""
+        counts = self.progress.get("outcomes", {})
+        return f"; labels: {', '.join(f'{v} {n}' for v, n in counts.items())}" if counts else ""
 
 
 class Model(msgspec.Struct):
@@ -94,6 +109,8 @@ class Model(msgspec.Struct):
     stages: dict[str, StageName] = {}
     stage: Stage | None = None
     """The newest one."""
+    deployed: set[str] = set()
+    """Versions that ever had a stage; they get none again unless a person asks."""
     asked: Asked | None = None
     """What a person asks for, and nothing was done about yet."""
     approved: dict[str, str] = {}
@@ -119,6 +136,11 @@ class Model(msgspec.Struct):
     def champion(self) -> str | None:
         """The version in production."""
         return next((v for v, s in self.stages.items() if s == "production"), None)
+
+    def paused_by(self, now_ms: int) -> str | None:
+        """Who paused it; None: nobody, or the time is over."""
+        p = self.paused
+        return p.by if p is not None and (p.until is None or now_ms < ms_of(p.until)) else None
 
     @property
     def rollout(self) -> Rollout | None:

@@ -29,7 +29,10 @@ MARK = "STREAM_MONITOR_COMMAND"
 """Environment variable by which all descendants of a command are found."""
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV")
 """Variables that every command gets; others only by name."""
+RESULT = ".result"
 GRACE_S, END_S = 1.0, 10.0
+LINE_MAX = 300
+"""Characters of a log's last line in a reason."""
 SHIM = ("/bin/sh", "-c", 'echo $$ >"$0"; exec "$@"')
 """Writes the number of the process group before the command begins; its text is fixed."""
 
@@ -87,7 +90,7 @@ async def run(folder: Path, command: Command, attempt: int = 1) -> Outcome:
     -----
     When the task is cancelled, the command and all its descendants are ended first.
     """
-    kept = folder / f"{command.name}.{attempt}.result"
+    kept = _result(folder, command.name, attempt)
     found = _kept(kept)
     if found is not None:
         return found
@@ -110,6 +113,15 @@ async def run(folder: Path, command: Command, attempt: int = 1) -> Outcome:
         _demand_ours(log, process.pid)
         _keep(kept, outcome)
     return outcome
+
+
+def is_kept(folder: Path, name: str, attempt: int) -> bool:
+    """Whether a command has a result."""
+    return _result(folder, name, attempt).exists()
+
+
+def _result(folder: Path, name: str, attempt: int) -> Path:
+    return folder / f"{name}.{attempt}{RESULT}"
 
 
 async def _begun(
@@ -167,7 +179,11 @@ def _outcome(code: int | None, command: Command, given: Path, tail: str, attempt
     if isinstance(said, str):
         return Outcome(done=False, reason=said, log=tail)
     if code != 0:
-        why = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
+        why = (
+            f"exit code {code}{_last(tail)}"
+            if code > 0
+            else f"ended by {signal.Signals(-code).name}"
+        )
         return Outcome(done=False, result=said, reason=why, log=tail)
     return Outcome(done=True, result={**said, "attempt": attempt})
 
@@ -196,6 +212,12 @@ def _tail(path: Path, start: int) -> str:
     with path.open("rb") as log:
         log.seek(max(start, path.stat().st_size - LOG_BYTES_MAX))
         return log.read().decode("utf-8", "replace")[-LOG_BYTES_MAX:]
+
+
+def _last(tail: str) -> str:
+    """The last line of a log, for a reason; programs say there what is wrong."""
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    return f": {lines[-1][:LINE_MAX]}" if lines else ""
 
 
 # ---- at most one

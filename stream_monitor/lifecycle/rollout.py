@@ -18,7 +18,7 @@ import msgspec
 
 from stream_monitor.lifecycle.actions import Action, Execute, Facts, Firing, Say, Tell
 from stream_monitor.lifecycle.events import Compared, Deployment, Rollout, Stage, StageName
-from stream_monitor.lifecycle.model import Model, ms_of
+from stream_monitor.lifecycle.model import Model, Trial, ms_of
 from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.times import rfc3339
 
@@ -49,41 +49,50 @@ class Wait(NamedTuple):
 
 def back(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> Action | None:
     """What takes a rollout back: its commands in reverse order, its traffic, its stage."""
-    undo = _undo(m, loop)
-    if undo is not None:
-        return undo
+    loose = next((n for n, t in m.trials.items() if _is_loose(m, n, t)), None)
+    if loose is not None:
+        keep = m.champion if m.champion in m.trials[loose].weights else None
+        return Tell(_stopped(name, loose, keep, now_ms, "its rollout is over"))
     r = m.rollout
-    if r is None:
-        return None
-    why = _why_back(name, m, r, facts, loop, now_ms)
-    if why is None:
-        return None
-    trial = m.trials.get(r.experiment)
-    if trial is not None and r.against is not None and trial.keep != r.against:
-        return Tell(_stopped(name, r, r.against, now_ms, why))
+    why = _why_back(name, m, r, facts, loop, now_ms) if r is not None else None
+    if r is not None and why is not None and r.against is not None:
+        trial = m.trials.get(r.experiment)
+        if trial is not None and (not trial.stopped or trial.keep == r.version):
+            return Tell(_stopped(name, r.experiment, r.against, now_ms, why))
+    undo = _undo(m, loop)
+    if undo is not None or r is None or why is None:
+        return undo
     stages: dict[str, StageName] = {**m.stages, r.version: "retired"}
     if r.against is not None:
         stages[r.against] = "production"
     return Say(_stage(name, m, stages, None, why, now_ms))
 
 
+def _is_loose(m: Model, experiment: str, trial: Trial) -> bool:
+    """An experiment of a rollout that is over, because a person named the stages."""
+    under_way = m.rollout is not None and m.rollout.experiment == experiment
+    return trial.of_rollout and not trial.stopped and not under_way
+
+
 def _why_back(
     name: str, m: Model, r: Rollout, facts: Facts, loop: ModelLoop, now_ms: int
 ) -> str | None:
-    if m.asked is not None and m.asked.what == "rollback":
+    if m.asked is not None and m.asked.what == "rollback" and m.asked.version in (None, r.version):
         return f"{m.asked.by} asked for it"
     if r.version in m.rejected:
         return f"rejected by {m.rejected[r.version]}"
     trial = m.trials.get(r.experiment)
     if trial is not None and trial.verdicts.get(r.version) == "rollback":
-        because = ", ".join(trial.because.get(r.version, []))
-        return f"verdict rollback of {r.experiment}: {because}"
+        because = ", ".join(trial.difference(n) for n in trial.because.get(r.version, []))
+        return f"verdict rollback of {r.experiment}: {because}{trial.counted}"
     failed = next((d for d in m.deployments.get(r.experiment, []) if d.outcome == "failed"), None)
     if failed is not None:
         return f"the command {failed.command} failed at stage {failed.step + 1}"
     for alert in _alerts(name, r, m, facts):
         if alert.severity == "critical":
             return f"alert: {alert.summary}"
+    if trial is not None and trial.stopped and trial.keep != r.version and r.against is not None:
+        return f"{r.experiment} was stopped"
     if loop.deploy.on_deadline == "rollback" and _is_late(r, loop, now_ms):
         return f"the deadline of stage {r.step + 1} is over"
     return None
@@ -135,6 +144,9 @@ def _gone_back(m: Model) -> str | None:
 def forward(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> Action | None:
     """The next thing on the way into production."""
     r = m.rollout
+    why_not = _why_not(m)
+    if why_not is not None:
+        return Say(_stage(name, m, m.stages, r, why_not, now_ms))
     if r is None:
         return _begin(name, m, loop, now_ms)
     percent = r.stages[r.step]
@@ -146,11 +158,32 @@ def forward(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> 
         paused = msgspec.structs.replace(r, state="paused")
         why = f"{trial.by if trial else ''} changed the weights by hand"
         return Say(_stage(name, m, m.stages, paused, why, now_ms))
+    if by_hand:
+        return _next_stage(name, m, r, loop, facts, now_ms)
+    if r.state == "paused":
+        running = msgspec.structs.replace(r, state="running", since=rfc3339(now_ms))
+        return Say(_stage(name, m, m.stages, running, "it goes on", now_ms))
+    kept = trial is not None and trial.keep == r.version
     return (
-        (None if by_hand else _deploy(name, m, r, percent, loop, now_ms))
-        or (_promote(name, m, r, now_ms) if percent == 100 else None)
+        _deploy(name, m, r, percent, loop, now_ms)
+        or (_promote(name, m, r, now_ms) if percent == 100 or kept else None)
         or _next_stage(name, m, r, loop, facts, now_ms)
     )
+
+
+def _why_not(m: Model) -> str | None:
+    """Why what a person asks for cannot be done; it is said, so that it is not done later."""
+    asked, r = m.asked, m.rollout
+    if asked is None:
+        return None
+    what = f"{asked.by} asked for {asked.what} {asked.version or ''}".rstrip()
+    if r is None and (asked.what == "rollback" or asked.version is None):
+        return f"{what}, and there is no rollout"
+    if r is None and asked.version not in m.versions and asked.version not in m.deployed:
+        return f"{what}, and there is no such version"
+    if r is not None and (asked.what != "promote" or asked.version not in (None, r.version)):
+        return f"{what}, and the rollout of {r.version} is under way"
+    return None
 
 
 def _begin(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
@@ -159,12 +192,12 @@ def _begin(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
     reason, run = (f"{asked.by} asked for it" if asked is not None else ""), None
     if wanted is None:
         last = next(reversed(m.runs.values()), None)
-        if last is None or last.end != "done" or last.version is None or m.paused is not None:
+        if last is None or last.end != "done" or last.version is None or m.paused_by(now_ms):
             return None
         wanted, run = last.version, last.run
         decided = last.results.get("decide", {})
         reason = str(decided.get("reason", f"run {last.run} made it"))
-    if m.stages.get(wanted) is not None and asked is None:
+    if wanted in m.deployed and asked is None:
         return None
     champion = m.champion
     if champion == wanted:
@@ -201,14 +234,14 @@ def _deploy(
     if percent == 100:
         if trial is None or trial.keep == r.version:
             return None
-        return Tell(_stopped(name, r, r.version, now_ms, "promoted"))
+        return Tell(_stopped(name, r.experiment, r.version, now_ms, "promoted"))
     weights = {r.against: 100 - percent, r.version: percent}
     if trial is None:
         return Tell(_started(name, r, weights, loop, now_ms))
     if trial.weights.get(r.version) != percent:
         return Tell(
             {
-                **_of_experiment("experiment_changed", name, r, now_ms),
+                **_of_experiment("experiment_changed", name, r.experiment, now_ms),
                 "weights": weights,
                 "because": f"stage {r.step + 1} of {len(r.stages)}",
             }
@@ -221,7 +254,8 @@ def _promote(name: str, m: Model, r: Rollout, now_ms: int) -> Action:
     if r.against is not None:
         stages[r.against] = "retired"
     watched = msgspec.structs.replace(r, state="watch", since=rfc3339(now_ms))
-    return Say(_stage(name, m, stages, watched, "promoted", now_ms))
+    counted = m.trial.counted if m.trial is not None else ""
+    return Say(_stage(name, m, stages, watched, f"promoted{counted}", now_ms))
 
 
 def _next_stage(
@@ -230,7 +264,7 @@ def _next_stage(
     waits = waiting_for(name, m, r, loop, facts, now_ms)
     pushed = m.asked is not None and m.asked.what == "promote"
     if waits is None or pushed:
-        step = r.step + 1
+        step = min(r.step + 1, len(r.stages) - 1)
         following = msgspec.structs.replace(r, step=step, since=rfc3339(now_ms), state="running")
         stages: dict[str, StageName] = {**m.stages, r.version: "canary"}
         reason = f"{m.asked.by} asked for it" if m.asked and pushed else "every gate is open"
@@ -248,8 +282,8 @@ def waiting_for(
     d = loop.deploy
     if r.state == "paused":
         return Wait("weights", "the weights were changed by hand")
-    if m.paused is not None and (m.paused.until is None or now_ms < ms_of(m.paused.until)):
-        return Wait("paused", f"paused by {m.paused.by}")
+    if (by := m.paused_by(now_ms)) is not None:
+        return Wait("paused", f"paused by {by}")
     if r.state == "late":
         return Wait("deadline", "a person: the deadline is over")
     trial = m.trials.get(r.experiment)
@@ -269,10 +303,16 @@ def waiting_for(
     if labels < d.min_labels:
         return Wait("labels", f"{labels} of {d.min_labels} labels")
     is_last = r.step + 2 == len(r.stages)
-    if is_last and loop.limits.approval == "promotion" and r.version not in m.approved:
+    if is_last and loop.limits.approval == "promotion" and not _is_approved(m, r, loop):
         what = f"a person: deploy promote, or retrain approve {r.run or r.version}"
         return Wait("approval", what)
     return None
+
+
+def _is_approved(m: Model, r: Rollout, loop: ModelLoop) -> bool:
+    run = m.runs.get(r.run or "")
+    own = loop.limits.two_people and run is not None and m.approved.get(r.version) == run.trigger.by
+    return r.version in m.approved and not own
 
 
 def _watched(
@@ -301,7 +341,7 @@ def _watched(
 
 
 def _is_late(r: Rollout, loop: ModelLoop, now_ms: int) -> bool:
-    return now_ms - ms_of(r.since) > loop.deploy.deadline_ms
+    return r.state != "watch" and now_ms - ms_of(r.since) > loop.deploy.deadline_ms
 
 
 def _stage(
@@ -321,17 +361,18 @@ def _stage(
         rollout=rollout,
         reference=known.reference if known else "",
         reason=reason,
+        answers=m.asked.id if m.asked else "",
     ).named()
 
 
-def _of_experiment(kind: str, name: str, r: Rollout, now_ms: int) -> dict[str, Any]:
+def _of_experiment(kind: str, name: str, experiment: str, now_ms: int) -> dict[str, Any]:
     return {
         "schema": 1,
         "type": kind,
         "model": name,
         "at": rfc3339(now_ms),
         "by": "controller",
-        "experiment": r.experiment,
+        "experiment": experiment,
     }
 
 
@@ -340,7 +381,7 @@ def _started(
 ) -> dict[str, Any]:
     d = loop.deploy
     return {
-        **_of_experiment("experiment_started", name, r, now_ms),
+        **_of_experiment("experiment_started", name, r.experiment, now_ms),
         "arms": [{"name": v, "version": v} for v in (r.against, r.version)],
         "weights": weights,
         "unit": d.unit,
@@ -354,9 +395,6 @@ def _started(
     }
 
 
-def _stopped(name: str, r: Rollout, keep: str, now_ms: int, why: str) -> dict[str, Any]:
-    return {
-        **_of_experiment("experiment_stopped", name, r, now_ms),
-        "keep": keep,
-        "because": why,
-    }
+def _stopped(name: str, experiment: str, keep: str | None, now_ms: int, why: str) -> dict[str, Any]:
+    event = {**_of_experiment("experiment_stopped", name, experiment, now_ms), "because": why}
+    return event if keep is None else {**event, "keep": keep}

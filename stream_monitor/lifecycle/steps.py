@@ -104,17 +104,42 @@ class Project:
 
     async def _step(self, m: Model, run: Run, action: Work) -> Outcome:
         tree = await asyncio.to_thread(self._tree, run.run)
+        lacks = await self._done_again(m, run, action.step, tree)
+        if lacks is not None:
+            return lacks
         if action.step == DECIDE:
             return await asyncio.to_thread(self._decide, m, run, tree)
         if action.step == REGISTER:
             return await asyncio.to_thread(self._register, run, tree)
-        command = self._command(m, run, action, tree)
+        command = self._command(m, run, action.step, tree)
         if command is None:
             return Outcome(done=False, reason="the configuration has no such step any more")
+        return await self._ran(run, command, action.attempt, tree)
+
+    async def _ran(self, run: Run, command: Command, attempt: int, tree: Path) -> Outcome:
         for stale in (tree / ".dvc" / "tmp").glob("rwlock*"):
             # nobody else works here, and the number of a process of another container means nothing
             stale.unlink()
-        return await processes.run(self.folder(run.run), command, action.attempt)
+        return await processes.run(self.folder(run.run), command, attempt)
+
+    async def _done_again(self, m: Model, run: Run, step: str, tree: Path) -> Outcome | None:
+        """
+        What earlier steps made is there, unless another machine made it: then they are done again,
+        with the same range of time. The outcome of one that fails now; None: all is there.
+        """
+        for earlier in run.steps[: run.steps.index(step)]:
+            attempt = int(run.results.get(earlier, {}).get("attempt", 1))
+            command = self._command(m, run, earlier, tree)
+            if command is None or processes.is_kept(self.folder(run.run), earlier, attempt):
+                continue
+            if step == REGISTER and await asyncio.to_thread(self._is_registered, run):
+                return None
+            log.info("%s: run %s, step %s again: its files are gone", self.name, run.run, earlier)
+            outcome = await self._ran(run, command, attempt, tree)
+            if not outcome.done:
+                why = f"{earlier}, done again because its files are gone: {outcome.reason}"
+                return msgspec.structs.replace(outcome, reason=why)
+        return None
 
     def _tree(self, run: str) -> Path:
         from stream_monitor.lifecycle import work_trees
@@ -125,10 +150,10 @@ class Project:
 
     # ---- commands
 
-    def _command(self, m: Model, run: Run, action: Work, tree: Path) -> Command | None:
-        if action.step == COLLECT:
+    def _command(self, m: Model, run: Run, name: str, tree: Path) -> Command | None:
+        if name == COLLECT:
             return self._collect(run, tree)
-        step = next((s for s in self.loop.steps if s.name == action.step), None)
+        step = next((s for s in self.loop.steps if s.name == name), None)
         if step is None:
             return None
         return Command(
@@ -214,6 +239,13 @@ class Project:
         )
         result: dict[str, Any] = msgspec.to_builtins(made)
         return Outcome(done=True, result=result)
+
+    def _is_registered(self, run: Run) -> bool:
+        from stream_monitor.lifecycle import tagging
+
+        artifact = artifact_of(self.name, self.loop.artifact)
+        repository = Path(self.loop.repository)
+        return tagging.find(repository, artifact, self.loop.remote, run.run) is not None
 
     def _version(self, run: Run, result: Mapping[str, Any]) -> Version:
         return Version(

@@ -73,8 +73,8 @@ def refusal(
 
 def _too_soon(m: Model, loop: ModelLoop, now_ms: int) -> Refusal | None:
     limits = loop.limits
-    if m.paused is not None and (m.paused.until is None or now_ms < ms_of(m.paused.until)):
-        return Refusal("paused", f"paused by {m.paused.by}")
+    if (by := m.paused_by(now_ms)) is not None:
+        return Refusal("paused", f"paused by {by}")
     ended = [ms_of(r.changed) for r in m.runs.values()]
     wait_ms = max(ended, default=-limits.cooldown_ms) + limits.cooldown_ms - now_ms
     if wait_ms > 0:

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from stream_monitor.lifecycle import git
+from stream_monitor.lifecycle.processes import RESULT
 
 READY, TREE = "tree.ready", "tree"
 
@@ -37,6 +38,8 @@ def make(repository: Path, remote: str, base: str, folder: Path) -> Path:
         return tree
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     remove(repository, folder)
+    for result in folder.glob(f"*{RESULT}"):
+        result.unlink()  # what it tells of is not in the new tree
     commit = git.base_commit(repository, remote, base)
     git.run(repository, "worktree", "add", "--force", "--detach", "--", str(tree), commit)
     _share_cache(repository, tree)

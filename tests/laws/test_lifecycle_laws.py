@@ -282,6 +282,21 @@ def test_approval_of_a_promotion():
     assert world.model().champion == "v1.1.0"
 
 
+def test_another_person_approves_a_promotion_too():
+    limits = RunLimits(approval="promotion", two_people=True, min_new_labels=0)
+    world = World(a_loop(limits=limits))
+    in_production(world)
+    person(Trigger, world, cause="person")
+    through(world, 2)
+    person(Approved, world, version="v1.1.0")
+    world.settle()
+    assert world.model().champion == "v1.0.0"
+    at = rfc3339(world.now_ms)
+    world.write(Approved(model=MODEL, at=at, by="ben", version="v1.1.0").named())
+    world.settle()
+    assert world.model().champion == "v1.1.0"
+
+
 @pytest.mark.parametrize(
     ("decided", "anchor"),
     [
@@ -429,8 +444,8 @@ def test_whatever_is_lost_or_said_twice(data):
     assert len(model.runs) == 1
     assert list(model.stages.values()).count("production") == 1
     again = Fold()
-    for offset, value in enumerate(world.log):
-        again.take(offset, value)
+    for value in world.log:
+        again.take(value)
     assert msgspec.to_builtins(again.of(MODEL)) == msgspec.to_builtins(model)
     if model.rollout is None:
         assert model.champion == "v1.0.0"
