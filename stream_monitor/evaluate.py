@@ -231,15 +231,13 @@ class Shard:
         for retired in self.registry.retire(self.log_time_ms):
             for verdict in bounds.retirements(self.alerts, retired, self.log_time_ms):
                 self._judge(verdict)
-        for verdict in bounds.unheard(
-            self.alerts, self.registry, self.changed_ms, self.log_time_ms
+        for verdict in (
+            *bounds.unheard(self.alerts, self.registry, self.changed_ms, self.log_time_ms),
+            *self.bounds.judge(
+                self.partition, self.partitions, self.registry, self.join, self.log_time_ms
+            ),
+            *self.releases.judge(self.registry.in_use(), self.log_time_ms),
         ):
-            self._judge(verdict)
-        for verdict in self.bounds.judge(
-            self.partition, self.partitions, self.registry, self.join, self.log_time_ms
-        ):
-            self._judge(verdict)
-        for verdict in self.releases.judge(self.registry.in_use(), self.log_time_ms):
             self._judge(verdict)
         self.outbox += self.experiments.tick(
             self.log_time_ms, self.join.state.rows, at_once=at_once or self.log_time.is_waiting
