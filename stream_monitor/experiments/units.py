@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stream_monitor.arrays import Bool, Float, Int
 from stream_monitor.join.ring import Ring
 from stream_monitor.state import Packed
-from stream_monitor.stats.unit_sums import SUMS, terms_by_sum
+from stream_monitor.stats.unit_sums import SUMS, shares_of_variance, terms_by_sum
 
 Key = NDArray[np.uint64]
 KEY_BITS = 53
@@ -88,6 +88,8 @@ class Units(Packed[UnitsForm]):
         """By arm and outcome: units, n, x, n², n·x, x², where a unit has n outcomes of sum x."""
         self._open = Ring({"since": "<i8"})
         """With a window: units of this phase that are not complete, in the order of the log."""
+        self._largest: dict[tuple[int, int], NDArray[np.uint64]] = {}
+        """By outcome and arm: the unit that `share_of_one` found last. It is no state."""
 
     def _empty(self) -> Ring:
         columns = {"arm": "i1", "phase": "<u2", "fallen": "u1"}
@@ -106,7 +108,7 @@ class Units(Packed[UnitsForm]):
         self.phase += 1
         self.sums[:] = 0
         self.complete[:] = 0
-        self._open = Ring({"since": "<i8"})
+        self._open, self._largest = Ring({"since": "<i8"}), {}
 
     def expose(self, unit: Key, arm: Int, now_ms: Int) -> tuple[Int, Int, Bool, Int]:
         """
@@ -242,6 +244,48 @@ class Units(Packed[UnitsForm]):
         at = arm + self.arms * np.arange(SUMS)[:, None]
         added = np.bincount(at.ravel(), terms.ravel(), self.arms * SUMS).astype(np.float64)
         return added.reshape(SUMS, self.arms).T
+
+    def share_of_one(self, outcome: int, arm: int, enough: float = 1.0) -> float:
+        """
+        The greatest share that a unit has in the variance of the mean of its arm.
+
+        Parameters
+        ----------
+        outcome, arm : int
+        enough : float, ratio
+            If the unit that was the largest before has more than that, its share is the answer;
+            another one may have more.
+
+        Notes
+        -----
+        About 12 ns for each unit of the experiment; 30 µs if the unit before has enough.
+        """
+        at, sums = (outcome, arm), self.sums[arm, outcome]
+        if enough < 1 and at in self._largest:
+            row = self.find(self._largest[at])
+            if row[0] >= 0 and (share := self._shares(outcome, row, sums)[0]) > enough:
+                return float(share)
+        row = self._of_arm(arm)
+        if not len(row):
+            return 1.0
+        shares = self._shares(outcome, row, sums)
+        largest = int(np.argmax(shares))
+        self._largest[at] = self.table.get("id", row[largest : largest + 1])
+        return float(shares[largest])
+
+    def shares(self, outcome: int, arm: int) -> Float:
+        """The share of each unit of an arm in the variance of the mean there."""
+        return self._shares(outcome, self._of_arm(arm), self.sums[arm, outcome])
+
+    def _of_arm(self, arm: int) -> Int:
+        """Units of an arm that are in the sums."""
+        row = self._of_phase(complete=True)
+        found: Int = row[self.table.get("arm", row) == arm]
+        return found
+
+    def _shares(self, outcome: int, row: Int, sums: Float) -> Float:
+        n, x = (self.table.get(f"{name}{outcome}", row) for name in "nx")
+        return shares_of_variance(sums, n.astype(np.float64), x)
 
     def fall(self, race: int, row: Int) -> Int:
         """
