@@ -256,7 +256,7 @@ def table_sample_ratio(bench: Bench) -> Iterator[list[str]]:
             rows = independent(shares(0.5, 0.5), events=30_000, share=true)(rng)
             return rows._replace(share=np.full(len(rows.unit), declared))
 
-        found = bench.run(stream, Question(alpha=alpha, about="sample ratio"))
+        found = bench.run(stream, Question(alpha=alpha, about="sample ratio"), flush=500)
         name = f"{true:.0%} for {declared:.0%}"
         bound = "-"
         if true == declared:
