@@ -190,14 +190,15 @@ def arms_of(definition: Definition, rows: Rows, version: Int, versions: Sequence
     """
     by_version = {a.version: i for i, a in enumerate(definition.arms) if a.version is not None}
     by_name = {a.name: i for i, a in enumerate(definition.arms)}
-    codes, place = np.unique(version, return_inverse=True)
-    out: Int = np.array([by_version.get(versions[c].name, -1) for c in codes.tolist()], np.int64)[
-        place
-    ]
+    out: Int = np.full(len(version), -1)
+    if by_version:
+        codes, place = np.unique(version, return_inverse=True)
+        out = np.array([by_version.get(versions[c].name, -1) for c in codes.tolist()])[place]
     if "variant" in rows.columns:
         cells: NDArray[np.uint64] = rows.cells[rows.columns.index("variant")].view(np.uint64)
         different, place = np.unique(cells, return_inverse=True)
         variants = [category_of(c, rows.texts) for c in different.view(np.float64).tolist()]
         arms = np.array([-1 if v is None else by_name.get(v, -1) for v in variants])[place]
-        out = np.where(np.array([v is not None for v in variants])[place], arms, out)
+        named = np.array([v is not None for v in variants])
+        out = arms if named.all() else np.where(named[place], arms, out)
     return out
