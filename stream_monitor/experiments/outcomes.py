@@ -34,6 +34,8 @@ QUANTUM, LOG_QUANTUM = 2.0**-20, 2.0**-10
 """A logarithm is rounded to a thousandth, so that sums of squares of 75,000 units are exact."""
 NUMBERS = frozenset(("latency_ms", "score", "prediction"))
 """Metrics that are a column of every event."""
+FEW = 8
+"""Values that are looked for one by one."""
 LEAST_MS = 1e-3
 """A logarithm needs a value above 0: faster calls count as this."""
 
@@ -111,8 +113,8 @@ def _numbers(cells: Cells, texts: list[str]) -> Float:
     out: Float = np.where(known, cells, np.nan)
     tag = tags(cells)
     named = np.flatnonzero((tag == TEXT) | (tag == BOOL))
-    different, place = np.unique(cells[named].view(np.uint64), return_inverse=True)
-    names = [class_text(c, texts) or "" for c in different.view(np.float64).tolist()]
+    once, place = different(cells[named].view(np.uint64))
+    names = [class_text(c, texts) or "" for c in once.view(np.float64).tolist()]
     out[named] = np.array([float(n) if is_number(n) else np.nan for n in names])[place]
     return out
 
@@ -145,9 +147,32 @@ def _is_right(pairs: Pairs, texts: list[str]) -> Float:
     return np.where(known, (answers == labels).astype(np.float64), np.nan)
 
 
+def different(cells: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], Int]:
+    """
+    The different values, in no particular order, and which of them each is.
+
+    One round finds the rows of one value. Arms and classes are few, and a sort takes several times
+    as long; where there are many, it is done all the same.
+
+    >>> different(np.array([7, 8, 7], np.uint64))[1].tolist()
+    [0, 1, 0]
+    """
+    found: list[np.uint64] = []
+    place, rest = np.zeros(len(cells), np.int64), np.arange(len(cells))
+    left = cells
+    while len(left) and len(found) < FEW:
+        place[rest] = len(found)
+        found.append(left[0])
+        others = left != left[0]
+        rest, left = rest[others], left[others]
+    if len(left):
+        return np.unique(cells, return_inverse=True)
+    return np.array(found, np.uint64), place
+
+
 def _class_codes(first: Float, other: Float, texts: list[str]) -> tuple[Int, Int]:
     """Both as codes of classes, however they are spelled; -1 for a value that is not a class."""
-    cells, place = np.unique(np.concatenate([first, other]).view(np.uint64), return_inverse=True)
+    cells, place = different(np.concatenate([first, other]).view(np.uint64))
     codes: dict[str, int] = {}
     found = np.array(
         [
@@ -196,8 +221,8 @@ def arms_of(definition: Definition, rows: Rows, version: Int, versions: Sequence
         out = np.array([by_version.get(versions[c].name, -1) for c in codes.tolist()])[place]
     if "variant" in rows.columns:
         cells: NDArray[np.uint64] = rows.cells[rows.columns.index("variant")].view(np.uint64)
-        different, place = np.unique(cells, return_inverse=True)
-        variants = [category_of(c, rows.texts) for c in different.view(np.float64).tolist()]
+        once, place = different(cells)
+        variants = [category_of(c, rows.texts) for c in once.view(np.float64).tolist()]
         arms = np.array([-1 if v is None else by_name.get(v, -1) for v in variants])[place]
         named = np.array([v is not None for v in variants])
         out = arms if named.all() else np.where(named[place], arms, out)
