@@ -42,7 +42,7 @@ from stream_monitor.verdicts import Out, Verdict
 UNJUDGED_MAX = 64
 """Refused starts that are remembered; beyond them the oldest are forgotten."""
 OF_MODEL_MAX, OF_SHARD_MAX, UNITS_MAX = 4, 16, 200_000
-FULL_ROWS = 2_000
+FULL_ROWS = 4_000
 """Rows of an experiment that are taken in at once."""
 LOOK_MS = 2_000
 """
