@@ -22,6 +22,7 @@ from stream_monitor.events.cells import (
     tags,
 )
 from stream_monitor.experiments.definition import Definition
+from stream_monitor.experiments.grouping import different
 from stream_monitor.experiments.measures import OF_CALLS, Outcome
 from stream_monitor.experiments.violations import breaks_a_rule
 from stream_monitor.join.rows import Pairs
@@ -34,8 +35,6 @@ QUANTUM, LOG_QUANTUM = 2.0**-20, 2.0**-10
 """A logarithm is rounded to a thousandth, so that sums of squares of 75,000 units are exact."""
 NUMBERS = frozenset(("latency_ms", "score", "prediction"))
 """Metrics that are a column of every event."""
-FEW = 8
-"""Values that are looked for one by one."""
 LEAST_MS = 1e-3
 """A logarithm needs a value above 0: faster calls count as this."""
 
@@ -145,29 +144,6 @@ def _is_right(pairs: Pairs, texts: list[str]) -> Float:
     answers, labels = _class_codes(answered, pairs.label, texts)
     known = (answers >= 0) & (labels >= 0)
     return np.where(known, (answers == labels).astype(np.float64), np.nan)
-
-
-def different(cells: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], Int]:
-    """
-    The different values, in no particular order, and which of them each is.
-
-    One round finds the rows of one value. Arms and classes are few, and a sort takes several times
-    as long; where there are many, it is done all the same.
-
-    >>> different(np.array([7, 8, 7], np.uint64))[1].tolist()
-    [0, 1, 0]
-    """
-    found: list[np.uint64] = []
-    place, rest = np.zeros(len(cells), np.int64), np.arange(len(cells))
-    left = cells
-    while len(left) and len(found) < FEW:
-        place[rest] = len(found)
-        found.append(left[0])
-        others = left != left[0]
-        rest, left = rest[others], left[others]
-    if len(left):
-        return np.unique(cells, return_inverse=True)
-    return np.array(found, np.uint64), place
 
 
 def _class_codes(first: Float, other: Float, texts: list[str]) -> tuple[Int, Int]:

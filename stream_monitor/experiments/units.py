@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Bool, Float, Int
+from stream_monitor.experiments.grouping import rank
 from stream_monitor.join.ring import Ring
 from stream_monitor.state import Packed
 from stream_monitor.stats.unit_sums import SUMS, shares_of_variance, terms_by_sum
@@ -242,7 +243,7 @@ class Units(Packed[UnitsForm]):
         had = self.table.get(f"n{outcome}", touched)
         counts, dn = np.ones(len(row), bool), np.bincount(back, minlength=len(had))
         if (had + dn).max(initial=0) > OUTCOMES_OF_UNIT_MAX:
-            counts = had[back] + _rank(back) < OUTCOMES_OF_UNIT_MAX
+            counts = had[back] + rank(back) < OUTCOMES_OF_UNIT_MAX
             back, x = back[counts], x[counts]
             dn = np.bincount(back, minlength=len(had))
         self._change(outcome, touched, dn, np.bincount(back, x, len(had)))
@@ -394,19 +395,3 @@ class Units(Packed[UnitsForm]):
             rows = rows[np.argsort(found.table.get("since", rows), kind="stable")]
             found._open.append(found.table.get("id", rows), since=found.table.get("since", rows))
         return found
-
-
-def _rank(group: Int) -> Int:
-    """
-    How many of its group come before each.
-
-    >>> _rank(np.array([3, 1, 3, 3, 1])).tolist()
-    [0, 0, 1, 2, 1]
-    """
-    order = np.argsort(group, kind="stable")
-    ordered = group[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(group)])
-    sizes = np.diff(np.append(starts, len(group)))
-    rank = np.empty(len(group), np.int64)
-    rank[order] = np.arange(len(group)) - np.repeat(starts, sizes)
-    return rank
