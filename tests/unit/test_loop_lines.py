@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stream_monitor.cli import loop_lines as lines
+from stream_monitor.errors import InputError
 from stream_monitor.lifecycle.events import (
     Compared,
     Paused,
