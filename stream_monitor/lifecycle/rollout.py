@@ -5,8 +5,9 @@ Rule of the file: back comes first, asks nobody and needs no labels. Forward nee
 no alert; without data a stage waits, and at its deadline a person is asked. A person's word about
 the weights stands: the rollout pauses.
 
-The traffic is that of an experiment (`docs/experiments.md`): its weights are said before the stage
-is, so that a controller that dies between the two says the second when it comes back.
+The traffic is that of an experiment (`docs/experiments.md`). A controller that dies between two
+events says the second when it comes back, and what is said until then is right for the routers: on
+the way back the experiment ends before the stage changes, at a promotion after it.
 """
 
 from __future__ import annotations
@@ -229,12 +230,8 @@ def _deploy(
         if (r.step, command.name) not in done:
             return Execute(r.experiment, r.step, command.name, undo=False)
     trial = m.trials.get(r.experiment)
-    if r.against is None or percent == 0:
+    if r.against is None or percent in (0, 100):
         return None
-    if percent == 100:
-        if trial is None or trial.keep == r.version:
-            return None
-        return Tell(_stopped(name, r.experiment, r.version, now_ms, "promoted"))
     weights = {r.against: 100 - percent, r.version: percent}
     if trial is None:
         return Tell(_started(name, r, weights, loop, now_ms))
@@ -311,6 +308,10 @@ def waiting_for(
 def _watched(
     name: str, m: Model, r: Rollout, loop: ModelLoop, facts: Facts, now_ms: int
 ) -> Action | None:
+    trial = m.trials.get(r.experiment)
+    if trial is not None and not trial.stopped:
+        # after the stage: in between routers would give everybody the old version
+        return Tell(_stopped(name, r.experiment, r.version, now_ms, "promoted"))
     end_ms = ms_of(r.since) + loop.deploy.watch_ms
     if now_ms < end_ms:
         return None
