@@ -9,6 +9,7 @@ WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY topics topics/
 COPY stream_monitor stream_monitor/
+COPY examples/churn examples/churn/
 RUN python -m pip wheel --no-cache-dir --only-binary=:all: --wheel-dir=/wheels .
 RUN python -m venv --without-pip /opt/stream-monitor \
     && python -m pip --python=/opt/stream-monitor/bin/python install --no-cache-dir --no-index --find-links=/wheels model-stream-monitor

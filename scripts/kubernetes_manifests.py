@@ -11,17 +11,20 @@ Example: python scripts/kubernetes_manifests.py        # writes them
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from stream_monitor.checks.roles import ROLES, Role
 from stream_monitor.checks.topics import ACCESS
 from stream_monitor.kafka.operations import READ, WRITE
 from stream_monitor.metrics.rules import rules
 from stream_monitor.schema import topics
 
-COMPONENTS = Path(__file__).resolve().parent.parent / "k8s" / "components"
+K8S = Path(__file__).resolve().parent.parent / "k8s"
+COMPONENTS = K8S / "components"
 CLUSTER = "kafka"
 USER = GROUP = "stream-monitor"
 REPLICAS, IN_SYNC_MIN = 3, 2
@@ -34,6 +37,9 @@ def manifests() -> dict[Path, str]:
         COMPONENTS / "prometheus-operator" / "prometheusrule.yaml": _text(prometheus_rule()),
         COMPONENTS / "strimzi" / "kafkatopics.yaml": _text(*kafka_topics()),
         COMPONENTS / "strimzi" / "kafkauser.yaml": _text(kafka_user()),
+        K8S / "overlays" / "loop" / "kafkausers.yaml": _text(
+            *(role_user(name, role) for name, role in ROLES.items())
+        ),
     }
 
 
@@ -66,20 +72,31 @@ def kafka_topics() -> list[dict[str, Any]]:
 def kafka_user() -> dict[str, Any]:
     """The user of the workers, who may do what a worker does and nothing else."""
     acls = [
-        _acl(
-            "topic",
-            name,
-            [*(["Read"] if READ in access else []), *(["Write"] if WRITE in access else [])],
-        )
-        for name, access in ACCESS.items()
-    ]
-    acls += [
+        *_topics(ACCESS),
         _acl("group", GROUP, ["Read"]),
         _acl("transactionalId", f"{GROUP}.", ["Write"], pattern="prefix"),
     ]
+    return _user(USER, acls)
+
+
+def role_user(name: str, role: Role) -> dict[str, Any]:
+    """The user of a program or of people beside the workers."""
+    groups = [_acl("group", group.replace("G", GROUP, 1), ["Read"]) for group in role.groups]
+    return _user(f"{USER}-{name}", [*_topics(role.topics), *groups])
+
+
+def _topics(access: Mapping[str, frozenset[int]]) -> list[dict[str, Any]]:
+    words = {READ: "Read", WRITE: "Write"}
+    return [
+        _acl("topic", name, [words[o] for o in words if o in operations])
+        for name, operations in access.items()
+    ]
+
+
+def _user(name: str, acls: list[dict[str, Any]]) -> dict[str, Any]:
     return _strimzi(
         "KafkaUser",
-        USER,
+        name,
         {
             "authentication": {"type": "scram-sha-512"},
             "authorization": {"type": "simple", "acls": acls},

@@ -222,7 +222,7 @@ class Shard:
             Out("alerts", alert.fingerprint.encode(), event.encode(alert)) for alert in alerts
         ]
 
-    def _tick(self) -> None:
+    def _tick(self, *, at_once: bool = False) -> None:
         self.join.expire(self.log_time_ms)
         self.outcomes.labels["orphan"] = sum(self.join.state.orphans.values())
         for version in self.registry.in_use():
@@ -231,17 +231,17 @@ class Shard:
         for retired in self.registry.retire(self.log_time_ms):
             for verdict in bounds.retirements(self.alerts, retired, self.log_time_ms):
                 self._judge(verdict)
-        for verdict in bounds.unheard(
-            self.alerts, self.registry, self.changed_ms, self.log_time_ms
+        for verdict in (
+            *bounds.unheard(self.alerts, self.registry, self.changed_ms, self.log_time_ms),
+            *self.bounds.judge(
+                self.partition, self.partitions, self.registry, self.join, self.log_time_ms
+            ),
+            *self.releases.judge(self.registry.in_use(), self.log_time_ms),
         ):
             self._judge(verdict)
-        for verdict in self.bounds.judge(
-            self.partition, self.partitions, self.registry, self.join, self.log_time_ms
-        ):
-            self._judge(verdict)
-        for verdict in self.releases.judge(self.registry.in_use(), self.log_time_ms):
-            self._judge(verdict)
-        self.outbox += self.experiments.tick(self.log_time_ms, self.join.state.rows)
+        self.outbox += self.experiments.tick(
+            self.log_time_ms, self.join.state.rows, at_once=at_once or self.log_time.is_waiting
+        )
         for verdict in self.experiments.judged(self.alerts, self.log_time_ms):
             self._judge(verdict)
         self._tell(self.alerts.tick(self.log_time_ms))
@@ -312,7 +312,7 @@ class Shard:
         self._dirty.clear()
         for version in self.versions:
             version.settle(self._judge)
-        self._tick()
+        self._tick(at_once=True)
         self.outbox += self.experiments.close(self.log_time_ms, self.join.state.rows)
 
     # ---- snapshot

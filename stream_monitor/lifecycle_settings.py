@@ -8,6 +8,7 @@ without it, as in `settings.py`.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from msgspec import field
@@ -36,6 +37,26 @@ GIVEN = frozenset(
 Variables that a command of a run or a deployment gets. They are no keys of the configuration, so
 that a step can call our own commands.
 """
+OWN_STEPS = ("approval", "collect", "decide", "register")
+"""Steps of every run; those of a project have other names."""
+ARTIFACT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_/-]*[A-Za-z0-9])?")
+ARTIFACT_MAX = 128
+"""What may stand before the @ of a tag: GTO and git must take it."""
+METRICS = (
+    "accuracy",
+    "error_rate",
+    "brier",
+    "absolute_error",
+    "squared_error",
+    "precision",
+    "recall",
+    "f1",
+    "roc_auc",
+    "log_loss",
+    "rmse",
+    "r2",
+)
+"""By which a challenger is compared with the champion."""
 Kind = Literal[
     "performance",
     "concept_drift",

@@ -17,18 +17,19 @@ import numpy as np
 import pyarrow as pa
 from model import Model
 from pyarrow import parquet
-from train import DATA, HELD_OUT, labelled
+from train import DATA, PARAMETERS, labelled
 
 
 def answers(model: Model, names: list[str], x: np.ndarray, y: np.ndarray) -> pa.Table:
-    """A row for each call: its number, the label, the score and the prediction."""
+    """A row for each call: its number, features, the label, the score and the prediction."""
     scores = [model.score(dict(zip(names, row, strict=True))) for row in x]
     return pa.table(
         {
-            "id": np.arange(len(y)),
+            "event_id": [str(i) for i in range(len(y))],
             "label": y,
             "score": scores,
             "prediction": [int(s >= 0.5) for s in scores],
+            **{f"features.{name}": x[:, i] for i, name in enumerate(names)},
         }
     )
 
@@ -45,7 +46,7 @@ def champion(tag: str) -> Model:
 def main() -> None:
     """Compare, and write what was found."""
     names, x, y = labelled(DATA)
-    start = int(len(y) * (1 - HELD_OUT))
+    start = int(len(y) * (1 - PARAMETERS["held_out"]))
     x, y = x[start:], y[start:]
     folder = Path("predictions")
     folder.mkdir(exist_ok=True)

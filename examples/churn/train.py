@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from model import Model
 from pyarrow import parquet
+from ruamel.yaml import YAML
 from sklearn.linear_model import LogisticRegression
 
-HELD_OUT = 0.3
+PARAMETERS = YAML(typ="safe").load(Path("params.yaml"))["train"]
 DATA = os.environ.get("STREAM_MONITOR_DATA", "data/collected.parquet")
 
 
@@ -32,8 +33,9 @@ def labelled(path: str) -> tuple[list[str], np.ndarray, np.ndarray]:
 def main() -> None:
     """Write `model.json`, and tell the controller what was done."""
     names, x, y = labelled(DATA)
-    rows = int(len(y) * (1 - HELD_OUT))
-    fitted = LogisticRegression(max_iter=1_000).fit(x[:rows], y[:rows])
+    rows = int(len(y) * (1 - PARAMETERS["held_out"]))
+    simple = PARAMETERS["regularisation"]
+    fitted = LogisticRegression(C=simple, max_iter=1_000).fit(x[:rows], y[:rows])
     Model(names, fitted.coef_[0].tolist(), float(fitted.intercept_[0])).save("model.json")
     result = os.environ.get("STREAM_MONITOR_RESULT")
     if result:

@@ -17,6 +17,7 @@ from stream_monitor.errors import InputError
 
 if TYPE_CHECKING:
     from stream_monitor.cli.loop_board import LoopBoard
+    from stream_monitor.lifecycle.events import Event
     from stream_monitor.settings import Settings
 
 
@@ -38,34 +39,33 @@ def command() -> None:
 @options.as_json
 @options.config
 def status(model: str | None, *, as_json: bool, config: str | None) -> None:
-    """Show stages of all versions, and the rollout: its stage and what it waits for."""
-    from stream_monitor.cli.loop_board import LoopBoard, ago, as_object, in_order
+    """
+    Show stages of all versions, and the rollout: its stage and what it waits for.
 
-    board = LoopBoard.read(options.settings_of(config))
-    for name in board.names(model):
+    It also says who may end the waiting, and why the last change was made.
+
+    \b
+    Examples:
+      stream-monitor deploy status
+      stream-monitor deploy status churn --json
+    """  # noqa: D301
+    from stream_monitor.cli import loop_lines as lines
+    from stream_monitor.cli.loop_board import LoopBoard, as_object, now_ms
+
+    board, now = LoopBoard.read(options.settings_of(config)), now_ms()
+    for name in board.known(model):
         m = board.fold.of(name)
         waits = board.waits(name)
         if as_json:
             rollout = as_object(m.rollout) if m.rollout else None
             found: dict[str, Any] = {"model": name, "stages": m.stages, "rollout": rollout}
-            click.echo(json.dumps(found | {"waits_for": waits, "paused": m.paused is not None}))
+            found |= {"waits_for": waits, "paused": m.paused is not None}
+            found["reason"] = m.stage.reason if m.stage is not None else None
+            found["compared"] = as_object(m.compared) if m.compared is not None else None
+            click.echo(json.dumps(found))
             continue
-        stages = ", ".join(
-            f"{v} {s}" for v in in_order(m.stages) if (s := m.stages[v]) != "retired"
-        )
-        click.echo(f"{name}  {stages or 'no version is deployed'}")
-        if m.rollout is not None:
-            r = m.rollout
-            click.echo(
-                f"  {r.version} against {r.against or 'nothing'}: stage {r.step + 1} of "
-                f"{len(r.stages)}, {r.stages[r.step]:g} % of the traffic, {r.state}, since "
-                f"{ago(r.since)}"
-            )
-            click.echo(f"  experiment {r.experiment}; waits for {waits or 'nothing'}")
-        if m.stage is not None:
-            click.echo(f"  last change {ago(m.stage.at)} by {m.stage.by}: {m.stage.reason}")
-        if m.paused is not None:
-            click.echo(f"  paused by {m.paused.by} {ago(m.paused.at)}; `deploy resume` goes on")
+        for line in lines.deploy_lines(name, m, board.loop(name), waits, now):
+            click.echo(line)
 
 
 @command.command()
@@ -73,19 +73,42 @@ def status(model: str | None, *, as_json: bool, config: str | None) -> None:
 @options.model
 @options.comment
 @options.by
+@options.dry_run
+@options.as_json
 @options.config
 def start(
-    version: str, model: str | None, comment: str | None, by: str | None, config: str | None
+    version: str,
+    model: str | None,
+    comment: str | None,
+    by: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    config: str | None,
 ) -> None:
-    """Begin the rollout of VERSION, from its first stage."""
+    """
+    Begin the rollout of VERSION, from its first stage.
+
+    \b
+    Examples:
+      stream-monitor deploy start v1.4.0
+    """  # noqa: D301
     settings = options.settings_of(config)
     board, name = _board(settings, model)
     _demand_known(board, name, version)
-    under_way = board.fold.of(name).rollout
-    if under_way is not None:
-        raise InputError(f"the rollout of {under_way.version} is under way; roll it back first")
-    _ask(board, name, "start", version, comment, by)
-    click.echo(f"asked for the rollout of {version} of {name}; `deploy status` follows it")
+    m = board.fold.of(name)
+    if m.rollout is not None:
+        raise InputError(
+            f"the rollout of {m.rollout.version} of {name} is under way; `deploy promote` ends it "
+            "forward, `deploy rollback` back"
+        )
+    if m.champion == version:
+        raise InputError(f"{version} of {name} is in production already")
+    told = (
+        f"asked for the rollout of {version} of {name}; `stream-monitor deploy status` follows it"
+    )
+    event = _asked(name, "start", version, comment, by)
+    options.say(settings, event, told, dry_run=dry_run, as_json=as_json)
 
 
 @command.command()
@@ -93,27 +116,47 @@ def start(
 @options.model
 @options.comment
 @options.by
+@options.dry_run
+@options.as_json
 @options.config
 def promote(
     version: str | None,
     model: str | None,
     comment: str | None,
     by: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
     config: str | None,
 ) -> None:
-    """Go on to the next stage now; with VERSION and no rollout, straight into production."""
+    """
+    Go on to the next stage now; with VERSION and no rollout, straight into production.
+
+    \b
+    Examples:
+      stream-monitor deploy promote
+      stream-monitor deploy promote v1.4.0 --comment "checked by hand"
+    """  # noqa: D301
+    from stream_monitor.cli.loop_board import in_order
+
     settings = options.settings_of(config)
     board, name = _board(settings, model)
     rollout = board.fold.of(name).rollout
     if rollout is None and version is None:
-        raise InputError(f"{name} has no rollout; name the version that shall go to production")
+        raise InputError(
+            f"{name} has no rollout; name the version that shall go to production "
+            f"({', '.join(in_order(board.fold.of(name).versions)) or 'none is registered'})"
+        )
     if rollout is not None and version not in (None, rollout.version):
-        raise InputError(f"the rollout of {rollout.version} is under way; roll it back first")
+        raise InputError(
+            f"the rollout of {rollout.version} is under way; `deploy rollback` takes it back"
+        )
     if version is not None:
         _demand_known(board, name, version)
     meant = rollout.version if rollout is not None else version
-    _ask(board, name, "promote", meant, comment, by)
-    click.echo(f"asked to promote {meant} of {name}")
+    event = _asked(name, "promote", meant, comment, by)
+    told = f"asked to promote {meant} of {name}"
+    options.say(settings, event, told, dry_run=dry_run, as_json=as_json)
 
 
 @command.command()
@@ -121,12 +164,28 @@ def promote(
 @options.model
 @options.comment
 @options.by
+@options.dry_run
+@options.as_json
 @options.config
 def rollback(
-    to: str | None, model: str | None, comment: str | None, by: str | None, config: str | None
+    to: str | None,
+    model: str | None,
+    comment: str | None,
+    by: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    config: str | None,
 ) -> None:
-    """Give all traffic to the champion (or to VERSION) at once; no controller is needed."""
-    from stream_monitor.cli.loop_board import in_order, written
+    """
+    Give all traffic to the champion (or to VERSION) at once; no controller is needed.
+
+    \b
+    Examples:
+      stream-monitor deploy rollback --comment "customers complain"
+      stream-monitor deploy rollback --to v1.3.0
+    """  # noqa: D301
+    from stream_monitor.cli.loop_board import in_order
     from stream_monitor.lifecycle.events import Stage
 
     settings = options.settings_of(config)
@@ -134,7 +193,10 @@ def rollback(
     m = board.fold.of(name)
     against = to or (m.rollout.against if m.rollout else None)
     if against is None and m.rollout is None:
-        raise InputError(f"{name} has no rollout to take back; name the version: --to VERSION")
+        raise InputError(
+            f"{name} has no rollout to take back; name the version: --to VERSION, one of "
+            f"{', '.join(in_order(m.deployed)) or '(none was deployed)'}"
+        )
     if against is not None and against not in m.deployed:
         raise InputError(
             f"{against} was never deployed for {name}; deployed were "
@@ -157,7 +219,8 @@ def rollback(
             **({} if against is None else {"keep": against}),
             "because": comment or "a person",
         }
-        _write(settings, name, json.dumps(stopped).encode())
+        if not dry_run:
+            _write(settings, name, json.dumps(stopped).encode())
     event = Stage(
         model=name,
         at=at,
@@ -165,11 +228,12 @@ def rollback(
         stages=stages,  # type: ignore[arg-type]  # names of stages
         reason=f"rolled back by {who}{f': {comment}' if comment else ''}",
     )
-    written(settings, event.named())
-    if against is None:
-        click.echo(f"{name}: no version is in production, because there was none before")
-    else:
-        click.echo(f"{name}: {against} is in production; all traffic goes to it")
+    told = (
+        f"{name}: no version is in production, because there was none before"
+        if against is None
+        else f"{name}: {against} is in production; all traffic goes to it"
+    )
+    options.say(settings, event.named(), told, dry_run=dry_run, as_json=as_json)
 
 
 @command.command()
@@ -177,16 +241,27 @@ def rollback(
 @click.option("--until", metavar="TIME", help="RFC 3339. [default: until `deploy resume`]")
 @options.comment
 @options.by
+@options.dry_run
+@options.as_json
 @options.config
 def pause(
     model: str | None,
     until: str | None,
     comment: str | None,
     by: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
     config: str | None,
 ) -> None:
-    """Stop going forward: no run begins by itself, no stage follows. A rollback still happens."""
-    from stream_monitor.cli.loop_board import written
+    """
+    Stop going forward: no run begins by itself, no stage follows. A rollback still happens.
+
+    \b
+    Examples:
+      stream-monitor deploy pause
+      stream-monitor deploy pause churn --until 2026-12-24T08:00:00Z
+    """  # noqa: D301
     from stream_monitor.events.parse import text_time
     from stream_monitor.lifecycle.events import Paused
 
@@ -196,25 +271,41 @@ def pause(
     _, name = _board(settings, model)
     who = options.user(by)
     event = Paused(model=name, at=options.now(), by=who, until=until, comment=comment)
-    written(settings, event.named())
-    click.echo(f"{name}: paused by {who}")
+    told = f"{name}: paused by {who}; `stream-monitor deploy resume {name}` goes on"
+    options.say(settings, event.named(), told, dry_run=dry_run, as_json=as_json)
 
 
 @command.command()
 @click.argument("model", required=False)
 @options.comment
 @options.by
+@options.dry_run
+@options.as_json
 @options.config
-def resume(model: str | None, comment: str | None, by: str | None, config: str | None) -> None:
-    """Go on after a pause or a rollback."""
-    from stream_monitor.cli.loop_board import written
+def resume(
+    model: str | None,
+    comment: str | None,
+    by: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    config: str | None,
+) -> None:
+    """
+    Go on after a pause or a rollback.
+
+    \b
+    Examples:
+      stream-monitor deploy resume
+    """  # noqa: D301
     from stream_monitor.lifecycle.events import Resumed
 
     settings = options.settings_of(config)
     _, name = _board(settings, model)
     who = options.user(by)
-    written(settings, Resumed(model=name, at=options.now(), by=who, comment=comment).named())
-    click.echo(f"{name}: resumed by {who}")
+    event = Resumed(model=name, at=options.now(), by=who, comment=comment)
+    told = f"{name}: resumed by {who}"
+    options.say(settings, event.named(), told, dry_run=dry_run, as_json=as_json)
 
 
 def _board(settings: Settings, model: str | None) -> tuple[LoopBoard, str]:
@@ -226,36 +317,24 @@ def _board(settings: Settings, model: str | None) -> tuple[LoopBoard, str]:
 
 def _demand_known(board: LoopBoard, name: str, version: str) -> None:
     from stream_monitor.cli.loop_board import in_order
+    from stream_monitor.inputs.options import did_you_mean
 
     m = board.fold.of(name)
-    known = {*m.versions, *m.deployed}
+    known = in_order({*m.versions, *m.deployed})
     if version not in known:
+        hint = did_you_mean(version, known)
         raise InputError(
-            f"{version} is no version of {name}; registered are "
-            f"{', '.join(in_order(known)) or '-'} (`models register` makes one)"
+            f"{name} has no version {version!r}; registered are {', '.join(known) or 'none'}."
+            f"{hint} `stream-monitor models register` makes one"
         )
 
 
-def _ask(
-    board: LoopBoard,
-    name: str,
-    what: Any,
-    version: str | None,
-    comment: str | None,
-    by: str | None,
-) -> None:
-    from stream_monitor.cli.loop_board import written
+def _asked(name: str, what: Any, version: str | None, comment: str | None, by: str | None) -> Event:
     from stream_monitor.lifecycle.events import Asked
 
-    event = Asked(
-        model=name,
-        at=options.now(),
-        by=options.user(by),
-        what=what,
-        version=version,
-        comment=comment,
-    )
-    written(board.settings, event.named())
+    who, at = options.user(by), options.now()
+    event = Asked(model=name, at=at, by=who, what=what, version=version, comment=comment)
+    return event.named()
 
 
 def _write(settings: Settings, key: str, value: bytes) -> None:

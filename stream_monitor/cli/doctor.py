@@ -121,8 +121,11 @@ def shown(finding: Finding) -> str:
 async def _findings(settings: Settings, sample_n: int, urls: list[str]) -> AsyncIterator[Finding]:
     from stream_monitor.checks.doctor import examine
     from stream_monitor.checks.probe import probe
+    from stream_monitor.lifecycle.checkup import checkup
 
     async for finding in examine(settings, sample_n=sample_n):
+        yield finding
+    async for finding in checkup(settings):
         yield finding
     if urls:
         yield await probe(settings.kafka, urls, metrics=settings.worker.metrics)

@@ -18,12 +18,18 @@ from stream_monitor.errors import InputError
 from stream_monitor.lifecycle import rollout
 from stream_monitor.lifecycle.events import Event, encode
 from stream_monitor.lifecycle.fold import Fold
-from stream_monitor.lifecycle.model import APPROVAL, DECIDE, Model, Run, ms_of
+from stream_monitor.lifecycle.model import Run
 from stream_monitor.lifecycle.observed import Observed
 from stream_monitor.lifecycle_settings import ModelLoop
 
 if TYPE_CHECKING:
     from stream_monitor.settings import Settings
+
+
+NO_MODEL = (
+    "no model is known: monitor.yaml (--config) names none under lifecycle.models, and no event on "
+    "lifecycle speaks of one; docs/lifecycle.md has an example"
+)
 
 
 def now_ms() -> int:
@@ -82,6 +88,20 @@ class LoopBoard:
             )
         return [model] if model is not None else known
 
+    def known(self, model: str | None) -> list[str]:
+        """
+        As `names`, for a command that shows them.
+
+        Raises
+        ------
+        InputError
+            There is none.
+        """
+        found = self.names(model)
+        if not found:
+            raise InputError(NO_MODEL)
+        return found
+
     def one(self, model: str | None) -> str:
         """
         The model that is meant.
@@ -93,7 +113,7 @@ class LoopBoard:
         """
         names = self.names(model)
         if len(names) != 1:
-            raise InputError(f"name the model: {', '.join(names) or 'none is configured'}")
+            raise InputError(f"name the model: {', '.join(names)}" if names else NO_MODEL)
         return names[0]
 
     def run(self, run: str) -> tuple[str, Run]:
@@ -113,7 +133,7 @@ class LoopBoard:
         ]
         if len(found) != 1:
             what = "no run begins" if not found else f"{len(found)} runs begin"
-            raise InputError(f"{what} with {run!r}; `retrain history` lists them")
+            raise InputError(f"{what} with {run!r}; `stream-monitor retrain history` lists them")
         return found[0]
 
     # ---- words
@@ -127,32 +147,6 @@ class LoopBoard:
         return wait.words if wait is not None else None
 
 
-def state_of(m: Model, run: Run) -> str:
-    """
-    Where a run is, and what it waits for.
-
-    Examples
-    --------
-    >>> from stream_monitor.lifecycle.events import Trigger
-    >>> trigger = Trigger(model="m", at="2026-01-01T00:00:00Z", cause="person", by="ana")
-    >>> run = Run("9f31c2", trigger, ("train",), trigger.at, trigger.at, step="train")
-    >>> state_of(Model(), run)
-    'train'
-    """
-    if run.end is not None:
-        version = f" {run.version}" if run.version else ""
-        return f"{run.end}{version}{f': {run.reason}' if run.reason else ''}"
-    if run.step == APPROVAL and run.approved_by is None:
-        return f"waits for a person: retrain approve {run.run}"
-    decided = run.results.get(DECIDE, {})
-    if decided.get("decision") == "inconclusive" and run.approved_by is None:
-        why = decided.get("reason", "")
-        return f"waits for a person ({why}): retrain approve {run.run}, or cancel"
-    again = f", attempt {run.attempt}" if run.attempt > 1 else ""
-    paused = ", paused" if m.paused is not None else ""
-    return f"{run.step or 'ending'}{again}{paused}"
-
-
 def in_order(versions: Iterable[str]) -> list[str]:
     """
     Versions by their numbers; what is no number comes last.
@@ -163,18 +157,6 @@ def in_order(versions: Iterable[str]) -> list[str]:
     from stream_monitor.lifecycle.tags import VERSION, number_of
 
     return sorted(versions, key=lambda v: (0, number_of(v), v) if VERSION.fullmatch(v) else (1, v))
-
-
-def ago(at: str) -> str:
-    """
-    How long ago a time was, for people.
-
-    >>> ago("1970-01-01T00:00:00Z")[-5:]
-    'd ago'
-    """
-    from stream_monitor.alerts.wording import duration
-
-    return f"{duration(max(now_ms() - ms_of(at), 0) // 1_000)} ago"
 
 
 def written(settings: Settings, event: Event) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from stream_monitor.lifecycle.events import Event
     from stream_monitor.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,3 +54,17 @@ def now() -> str:
     from stream_monitor.times import rfc3339
 
     return rfc3339(time.time_ns() // 1_000_000)
+
+
+def say(settings: Settings, event: Event, told: str, *, dry_run: bool, as_json: bool) -> None:
+    """Write an event of a person, unless it is a dry run, and tell it."""
+    from stream_monitor.cli.loop_board import written
+    from stream_monitor.cli.terminal import readable
+    from stream_monitor.lifecycle.events import encode
+
+    if not dry_run:
+        written(settings, event)
+    if as_json:
+        click.echo(encode(event).decode())
+    else:
+        click.echo(readable(told) + (" (not written: --dry-run)" if dry_run else ""))

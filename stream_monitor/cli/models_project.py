@@ -85,7 +85,7 @@ def chosen(
         settings,
         model,
         artifact_of(model, loop.artifact),
-        Path(repository or loop.repository),
+        Path(repository or loop.repository).absolute(),
         loop.remote,
         loop.decide.metric,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -55,9 +55,14 @@ def run(
     """
     Ask for a retraining of MODEL; the controller answers.
 
-    With --dry-run it says whether it could begin now, which steps it would have, and from which
-    time rows would be collected.
-    """
+    A run or a rollout that is under way refuses it. With --dry-run it says whether it could begin
+    now, and which steps it would have.
+
+    \b
+    Examples:
+      stream-monitor retrain run churn --comment "new price list"
+      stream-monitor retrain run --dry-run --json
+    """  # noqa: D301
     from stream_monitor.cli.loop_board import LoopBoard, now_ms, written
     from stream_monitor.lifecycle import triggers
     from stream_monitor.lifecycle.events import Trigger
@@ -102,85 +107,147 @@ def _show(event: Event, *, as_json: bool) -> None:
 @options.as_json
 @options.config
 def status(model: str | None, *, as_json: bool, config: str | None) -> None:
-    """Show the run that is under way: its step, since when, and what it waits for."""
-    from stream_monitor.cli.loop_board import LoopBoard, ago, as_object, state_of
+    """
+    Show the run that is under way: its step, since when, and what it waits for.
 
-    board = LoopBoard.read(options.settings_of(config))
-    for name in board.names(model):
-        m = board.fold.of(name)
+    It also says who may end the waiting. Without a run: what the last one was, and what holds up
+    the next one.
+
+    \b
+    Examples:
+      stream-monitor retrain status
+      stream-monitor retrain status churn --json
+    """  # noqa: D301
+    from stream_monitor.cli import loop_lines as lines
+    from stream_monitor.cli.loop_board import LoopBoard, as_object, now_ms
+
+    board, now = LoopBoard.read(options.settings_of(config)), now_ms()
+    for name in board.known(model):
+        m, loop = board.fold.of(name), board.loop(name)
         current = m.runs.get(m.current or "")
         if as_json:
-            found = {"model": name, "run": as_object(current) if current else None}
-            click.echo(json.dumps(found | {"pending": len(m.pending)}))
+            waits, end = lines.wait_of(current, loop, now) if current else (None, None)
+            found: dict[str, Any] = {"model": name}
+            found |= {"run": as_object(current) if current else None}
+            found |= {"pending": len(m.pending), "waits_for": waits, "ended_by": end}
+            click.echo(json.dumps(found))
             continue
-        if current is not None:
-            why = current.trigger.comment or current.trigger.cause
-            click.echo(f"{name}  run {current.run}  {state_of(m, current)}")
-            click.echo(f"  began {ago(current.at)}, went on {ago(current.changed)}; why: {why}")
-            click.echo(f"  steps: {' → '.join(current.steps)}")
-        elif m.pending:
-            click.echo(f"{name}  {len(m.pending)} asked for, no controller has answered yet")
-        else:
-            last = next(reversed(m.runs.values()), None)
-            told = f"the last one: {last.run} {state_of(m, last)}" if last else "none yet"
-            click.echo(f"{name}  no run is under way; {told}")
-        for refused in m.refused[-1:]:
-            click.echo(f"  last refusal {ago(refused.at)}: {refused.reason}")
+        drawn = (
+            lines.run_lines(name, current, loop, now)
+            if current is not None
+            else lines.idle_lines(name, m, loop, board.observed, now)
+        )
+        for line in [*drawn, *lines.refusal_lines(m, now)]:
+            click.echo(line)
 
 
 @command.command()
 @click.argument("model", required=False)
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="The newest N runs of each model.",
+)
 @options.as_json
 @options.config
 def history(model: str | None, limit: int, *, as_json: bool, config: str | None) -> None:
-    """Show runs, the newest first: why they began, and how they ended."""
-    from stream_monitor.cli.loop_board import LoopBoard, ago, as_object, state_of
+    """
+    Show runs, the newest first: which alert with which numbers, the decision, and the end.
 
-    board = LoopBoard.read(options.settings_of(config))
-    for name in board.names(model):
+    \b
+    Examples:
+      stream-monitor retrain history
+      stream-monitor retrain history churn --limit 3 --json
+    """  # noqa: D301
+    from stream_monitor.cli import loop_lines as lines
+    from stream_monitor.cli.loop_board import LoopBoard, as_object, now_ms
+
+    board, now = LoopBoard.read(options.settings_of(config)), now_ms()
+    for name in board.known(model):
         m = board.fold.of(name)
         for found in list(reversed(m.runs.values()))[:limit]:
             if as_json:
                 click.echo(json.dumps({"model": name} | as_object(found)))
-            else:
-                why = found.trigger.comment or found.trigger.cause
-                click.echo(f"{name}  {found.run}  {ago(found.at)}  {state_of(m, found)}  ({why})")
+                continue
+            for line in lines.history_lines(name, found, now):
+                click.echo(line)
         if not m.runs and not as_json:
-            click.echo(f"{name}  no runs")
+            click.echo(f"{name}  no runs yet; `stream-monitor retrain run {name}` asks for one")
 
 
 @command.command()
 @click.argument("run_id", metavar="RUN")
 @options.comment
 @options.by
+@options.dry_run
+@options.as_json
 @options.config
-def approve(run_id: str, comment: str | None, by: str | None, config: str | None) -> None:
-    """Let RUN go on (or the promotion of what it made)."""
-    from stream_monitor.cli.loop_board import LoopBoard, written
+def approve(
+    run_id: str,
+    comment: str | None,
+    by: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    config: str | None,
+) -> None:
+    """
+    Let RUN go on, or the promotion of what it made.
+
+    \b
+    Examples:
+      stream-monitor retrain approve 9f31c2 --comment "seen with the team"
+    """  # noqa: D301
+    from stream_monitor.cli.loop_board import LoopBoard
     from stream_monitor.lifecycle.events import Approved
 
     settings = options.settings_of(config)
     board = LoopBoard.read(settings)
     name, found = board.run(run_id)
     loop, who = board.loop(name), options.user(by)
+    if found.end not in (None, "done"):
+        raise InputError(f"run {found.run} is over: {found.end}; `retrain run {name}` asks anew")
     if loop.limits.two_people and who == found.trigger.by:
         raise InputError(f"{who} started run {found.run}, and two_people wants another person")
     event = Approved(
         model=name, at=options.now(), by=who, run=found.run, version=found.version, comment=comment
     )
-    written(settings, event.named())
-    click.echo(f"{who} approved run {found.run} of {name}")
+    options.say(
+        settings,
+        event.named(),
+        f"{who} approved run {found.run} of {name}",
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
 @command.command()
 @click.argument("run_id", metavar="RUN")
 @options.comment
 @options.by
+@options.dry_run
+@options.as_json
 @options.config
-def cancel(run_id: str, comment: str | None, by: str | None, config: str | None) -> None:
-    """End RUN; its processes end within seconds."""
-    from stream_monitor.cli.loop_board import LoopBoard, written
+def cancel(
+    run_id: str,
+    comment: str | None,
+    by: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    config: str | None,
+) -> None:
+    """
+    End RUN; its processes end within seconds.
+
+    \b
+    Examples:
+      stream-monitor retrain cancel 9f31c2 --comment "wrong data"
+    """  # noqa: D301
+    from stream_monitor.cli.loop_board import LoopBoard
     from stream_monitor.lifecycle.events import Cancelled
 
     settings = options.settings_of(config)
@@ -189,17 +256,36 @@ def cancel(run_id: str, comment: str | None, by: str | None, config: str | None)
         raise InputError(f"run {found.run} is over: {found.end}")
     who = options.user(by)
     event = Cancelled(model=name, at=options.now(), by=who, run=found.run, comment=comment)
-    written(settings, event.named())
-    click.echo(f"{who} cancelled run {found.run} of {name}")
+    options.say(
+        settings,
+        event.named(),
+        f"{who} cancelled run {found.run} of {name}",
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
 @command.command()
 @click.argument("run_id", metavar="RUN")
 @click.argument("step", required=False)
-@click.option("--lines", type=click.IntRange(min=1), default=LINES, show_default=True, metavar="N")
+@click.option(
+    "--lines",
+    type=click.IntRange(min=1),
+    default=LINES,
+    show_default=True,
+    metavar="N",
+    help="The last N lines.",
+)
 @options.config
 def log(run_id: str, step: str | None, lines: int, config: str | None) -> None:
-    """Show the log of STEP of RUN (of the last step), on the machine of the controller."""
+    """
+    Show the log of STEP of RUN (of the last step), on the machine of the controller.
+
+    \b
+    Examples:
+      stream-monitor retrain log 9f31c2
+      stream-monitor retrain log 9f31c2 train --lines 100
+    """  # noqa: D301
     from stream_monitor.cli.loop_board import LoopBoard
     from stream_monitor.lifecycle.controller import folder_of
 

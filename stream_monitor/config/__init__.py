@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from stream_monitor.config import lifecycle_relations
 from stream_monitor.config.checker import Checker
 from stream_monitor.config.environment import PREFIX, overlay
 from stream_monitor.config.relations import check_custom, check_http, check_kafka
@@ -93,6 +94,7 @@ def parse(
         check_kafka(settings.kafka, root.find("kafka"), checker.problems.add)
         check_http(settings.worker.metrics, root.find("worker", "metrics"), checker.problems.add)
         check_custom(settings.core, root, checker.problems.add)
+        lifecycle_relations.check_lifecycle(settings, root, checker.problems.add)
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: _line(problem, name)))
     return _located(settings, Path(name).parent)
@@ -127,7 +129,7 @@ def _line(problem: str, name: str) -> float:
 
 
 def _located(settings: Settings, folder: Path) -> Settings:
-    """Make the paths of the core relative to the folder of the file."""
+    """Make paths relative to the folder of the file."""
 
     def located(model: ModelSettings) -> ModelSettings:
         if not model.baseline.path:
@@ -145,7 +147,7 @@ def _located(settings: Settings, folder: Path) -> Settings:
         defaults=located(core.defaults),
         models={name: located(model) for name, model in core.models.items()},
     )
-    return msgspec.structs.replace(settings, core=core)
+    return lifecycle_relations.located(msgspec.structs.replace(settings, core=core), folder)
 
 
 __all__ = ["DEFAULT_FILE", "PREFIX", "load", "parse"]

@@ -15,7 +15,7 @@ ENVIRONMENT = "Names of environment variables that the command gets beside PATH,
 
 RULES: dict[type, dict[str, Rule]] = {
     s.Archive: {
-        "path": Rule("Folder of the files; without it nothing is kept."),
+        "path": Rule("Folder of the files, relative to this file; without it nothing is kept."),
         "keep": Rule("How long a day is kept; `off`: for ever.", low=DAY_MS),
         "drop": Rule("Features that are never written."),
         "flush_interval": Rule(
@@ -25,7 +25,7 @@ RULES: dict[type, dict[str, Rule]] = {
         ),
     },
     s.Lifecycle: {
-        "work": Rule("Folder for the work trees, logs and results of runs."),
+        "work": Rule("Folder for the work trees, logs and results of runs, relative to this file."),
         "port": Rule(
             "Port of the controller's metrics and health; 0 is a free one. Host, TLS and token "
             "are those of `worker.metrics`.",
@@ -35,7 +35,9 @@ RULES: dict[type, dict[str, Rule]] = {
         "models": Rule("By name of the model: its repository, and how it is retrained."),
     },
     s.ModelLoop: {
-        "repository": Rule("A clone with git, and with DVC if it has `.dvc`."),
+        "repository": Rule(
+            "A clone with git, and with DVC if it has `.dvc`; relative to this file."
+        ),
         "remote": Rule("Remote of git to which versions are pushed.", form="name"),
         "base": Rule("Branch from which a run starts.", form="name"),
         "artifact": Rule(

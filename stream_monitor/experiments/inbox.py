@@ -100,7 +100,7 @@ def stretches(events: list[tuple[int, str]]) -> Iterator[tuple[int, int, str | N
 
 class Inbox:
     """
-    Rows that wait; it is empty at every tick, event and snapshot.
+    Rows that wait; it is empty at every look, event and snapshot.
 
     Parameters
     ----------

@@ -45,6 +45,11 @@ UNJUDGED_MAX = 64
 OF_MODEL_MAX, OF_SHARD_MAX, UNITS_MAX = 4, 16, 200_000
 FULL_ROWS = 2_000
 """Rows of an experiment that are taken in at once."""
+LOOK_MS = 2_000
+"""
+Log time from look to look, some ticks. To take in and to judge a row costs nearly as much as a
+hundred of them; and routers take up to 5 s to act on a verdict, a person minutes.
+"""
 
 
 class ExperimentsState(msgspec.Struct):
@@ -55,6 +60,8 @@ class ExperimentsState(msgspec.Struct):
     """Events that could not be used, by their type."""
     unjudged: dict[str, dict[str, Verdict]] = {}
     """By model and name: the alert on an experiment whose start was refused, until its stop."""
+    looked_ms: int = 0
+    """Log time of the last look at all experiments."""
 
 
 class Experiments:
@@ -224,8 +231,14 @@ class Experiments:
                 for labels in waiting.labels:
                     experiment.label(labels.pairs, texts, labels.now_ms)
 
-    def tick(self, now_ms: int, log_position: int) -> list[Out]:
-        """Judge the experiments that are due; returns new verdicts, and numbers between them."""
+    def tick(self, now_ms: int, log_position: int, *, at_once: bool = False) -> list[Out]:
+        """
+        Judge the experiments if `LOOK_MS` went by, or at once; returns new verdicts, and numbers
+        between them.
+        """
+        if now_ms // LOOK_MS == self.state.looked_ms // LOOK_MS and not at_once:
+            return []
+        self.state.looked_ms = now_ms
         out = []
         self.settle()
         for experiment in self:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -38,9 +38,9 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
         await quietly(client.close())
 
 
-async def ensure(settings: Settings) -> None:
+async def ensure(settings: Settings, names: Collection[str] | None = None) -> None:
     """
-    Create missing topics, or wait for them.
+    Create missing topics, or wait for them; without names all.
 
     Raises
     ------
@@ -55,7 +55,7 @@ async def ensure(settings: Settings) -> None:
                 for t in await client.describe_topics()
                 if t["topic"].startswith(prefix)
             }
-            missing = [name for name in topics() if name not in there]
+            missing = [name for name in names or topics() if name not in there]
             if not missing:
                 return
             # describe_topics would create them

@@ -87,7 +87,7 @@ class Controller:
         BrokerError
             Kafka cannot be reached, or refuses.
         """
-        await topics.ensure(self.settings)
+        await topics.ensure(self.settings, READ)
         self._producer = AIOKafkaProducer(
             **client_options(self.settings.kafka), acks="all", enable_idempotence=True
         )

@@ -60,8 +60,7 @@ def _run(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
         ended = Ended(model=name, at=at, run=run.run, end="done", version=run.version)
         return Say(ended.named())
     if run.step == APPROVAL:
-        own = loop.limits.two_people and run.approved_by == run.trigger.by
-        if run.approved_by is None or own:
+        if not is_approved(run, loop):
             return None
         done = Retraining(
             model=name,
@@ -72,7 +71,7 @@ def _run(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
             result={"by": run.approved_by},
         )
         return Say(done.named())
-    if run.results.get(DECIDE, {}).get("decision") == "inconclusive" and run.approved_by is None:
+    if run.results.get(DECIDE, {}).get("decision") == "inconclusive" and not is_approved(run, loop):
         return None
     pause_ms = PAUSES_MS[min(run.attempt, len(PAUSES_MS) + 1) - 2] if run.attempt > 1 else 0
     if not run.started and now_ms - ms_of(run.changed) < pause_ms:
@@ -83,6 +82,12 @@ def _run(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
         )
         return Say(began.named())
     return Work(run.run, run.step, run.attempt)
+
+
+def is_approved(run: Run, loop: ModelLoop) -> bool:
+    """Whether a person let a run go on; with `two_people` another one than who started it."""
+    own = loop.limits.two_people and run.approved_by == run.trigger.by
+    return run.approved_by is not None and not own
 
 
 def _over(run: Run) -> tuple[Any, str] | None:

@@ -17,6 +17,7 @@ import msgspec
 from stream_monitor.lifecycle import rollout
 from stream_monitor.lifecycle.actions import Facts
 from stream_monitor.lifecycle.controller import Controller, now_ms
+from stream_monitor.lifecycle.decisions import is_approved
 from stream_monitor.lifecycle.events import End
 from stream_monitor.lifecycle.model import APPROVAL, DECIDE, Model, ms_of
 from stream_monitor.lifecycle_settings import ModelLoop
@@ -117,7 +118,7 @@ def waits_for(
         Wall clock.
     """
     run = m.runs.get(m.current or "")
-    if run is not None and run.approved_by is None:
+    if run is not None and not is_approved(run, loop):
         if run.step == APPROVAL:
             return "approval"
         if run.results.get(DECIDE, {}).get("decision") == "inconclusive":

@@ -82,6 +82,19 @@ class Trial(msgspec.Struct):
     progress: dict[str, Any] = {}
     """The newest event with numbers."""
 
+    def difference(self, metric: str) -> str:
+        """A metric, with its newest difference to the champion and the bounds."""
+        match self.progress.get("evidence", {}).get(metric, {}):
+            case {"estimate": float(value), "interval": [float(low), float(high)]}:
+                return f"{metric} {value:+.3g} [{low:+.3g}, {high:+.3g}]"
+        return metric
+
+    @property
+    def counted(self) -> str:
+        """How many answers with a label each version has, behind a reason; empty: not known."""
+        counts = self.progress.get("outcomes", {})
+        return f"; labels: {', '.join(f'{v} {n}' for v, n in counts.items())}" if counts else ""
+
 
 class Model(msgspec.Struct):
     """The state of one model."""

@@ -6,11 +6,8 @@ Rule of the file: the plan is made once, when a run is accepted, and stands in i
 
 from __future__ import annotations
 
-from stream_monitor.lifecycle.model import APPROVAL, COLLECT, DECIDE, REGISTER
+from stream_monitor.lifecycle.model import COLLECT, DECIDE, REGISTER
 from stream_monitor.lifecycle_settings import ModelLoop
-
-RESERVED = frozenset((COLLECT, DECIDE, REGISTER, APPROVAL))
-"""Names of our own steps."""
 
 
 def steps_of(loop: ModelLoop) -> tuple[str, ...]:

@@ -31,6 +31,8 @@ PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV")
 """Variables that every command gets; others only by name."""
 RESULT = ".result"
 GRACE_S, END_S = 1.0, 10.0
+LINE_MAX = 300
+"""Characters of a log's last line in a reason."""
 SHIM = ("/bin/sh", "-c", 'echo $$ >"$0"; exec "$@"')
 """Writes the number of the process group before the command begins; its text is fixed."""
 
@@ -177,7 +179,11 @@ def _outcome(code: int | None, command: Command, given: Path, tail: str, attempt
     if isinstance(said, str):
         return Outcome(done=False, reason=said, log=tail)
     if code != 0:
-        why = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
+        why = (
+            f"exit code {code}{_last(tail)}"
+            if code > 0
+            else f"ended by {signal.Signals(-code).name}"
+        )
         return Outcome(done=False, result=said, reason=why, log=tail)
     return Outcome(done=True, result={**said, "attempt": attempt})
 
@@ -206,6 +212,12 @@ def _tail(path: Path, start: int) -> str:
     with path.open("rb") as log:
         log.seek(max(start, path.stat().st_size - LOG_BYTES_MAX))
         return log.read().decode("utf-8", "replace")[-LOG_BYTES_MAX:]
+
+
+def _last(tail: str) -> str:
+    """The last line of a log, for a reason; programs say there what is wrong."""
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    return f": {lines[-1][:LINE_MAX]}" if lines else ""
 
 
 # ---- at most one

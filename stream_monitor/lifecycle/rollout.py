@@ -84,8 +84,8 @@ def _why_back(
         return f"rejected by {m.rejected[r.version]}"
     trial = m.trials.get(r.experiment)
     if trial is not None and trial.verdicts.get(r.version) == "rollback":
-        because = ", ".join(trial.because.get(r.version, []))
-        return f"verdict rollback of {r.experiment}: {because}"
+        because = ", ".join(trial.difference(n) for n in trial.because.get(r.version, []))
+        return f"verdict rollback of {r.experiment}: {because}{trial.counted}"
     failed = next((d for d in m.deployments.get(r.experiment, []) if d.outcome == "failed"), None)
     if failed is not None:
         return f"the command {failed.command} failed at stage {failed.step + 1}"
@@ -251,7 +251,8 @@ def _promote(name: str, m: Model, r: Rollout, now_ms: int) -> Action:
     if r.against is not None:
         stages[r.against] = "retired"
     watched = msgspec.structs.replace(r, state="watch", since=rfc3339(now_ms))
-    return Say(_stage(name, m, stages, watched, "promoted", now_ms))
+    counted = m.trial.counted if m.trial is not None else ""
+    return Say(_stage(name, m, stages, watched, f"promoted{counted}", now_ms))
 
 
 def _next_stage(
@@ -299,10 +300,16 @@ def waiting_for(
     if labels < d.min_labels:
         return Wait("labels", f"{labels} of {d.min_labels} labels")
     is_last = r.step + 2 == len(r.stages)
-    if is_last and loop.limits.approval == "promotion" and r.version not in m.approved:
+    if is_last and loop.limits.approval == "promotion" and not _is_approved(m, r, loop):
         what = f"a person: deploy promote, or retrain approve {r.run or r.version}"
         return Wait("approval", what)
     return None
+
+
+def _is_approved(m: Model, r: Rollout, loop: ModelLoop) -> bool:
+    run = m.runs.get(r.run or "")
+    own = loop.limits.two_people and run is not None and m.approved.get(r.version) == run.trigger.by
+    return r.version in m.approved and not own
 
 
 def _watched(

@@ -20,16 +20,15 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from stream_monitor.errors import UNREADABLE, InputError
+from stream_monitor.lifecycle_settings import ARTIFACT, ARTIFACT_MAX
 
 Number = tuple[int, int, int]
 Part = Literal["major", "minor", "patch"]
 FIRST: Number = (1, 0, 0)
-ARTIFACT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_/-]*[A-Za-z0-9])?")
 VERSION = re.compile(r"v(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})")
 HASH = re.compile(r"[a-z0-9]+:[0-9a-f]{16,128}(?:\.dir)?")
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 LIKE_A_FIELD = re.compile(r"rows=|range=|\./")
-ARTIFACT_MAX = 128
 
 
 class Content(NamedTuple):

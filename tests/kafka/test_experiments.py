@@ -95,7 +95,7 @@ def folded(site: Site) -> tuple[Experiment, list[dict[str, Any]]]:
     of_target = [m for m in log if m.partition() == target]
     for m in sorted(of_target, key=lambda m: m.offset() or 0):
         shard.fold(value(m), m.timestamp()[1])
-    shard.fold(tick(shard.log_time_ms + 1_000))  # rows are taken in at ticks
+    shard.fold(tick(shard.log_time_ms + 2_000))  # rows are taken in at looks
     told = [json.loads(o.value) for o in shard.outbox if o.topic == "lifecycle"]
     verdicts = [e for e in told if e["type"] == "experiment_verdict"]
     return shard.experiments.state.of_model["m"]["x-1"], verdicts

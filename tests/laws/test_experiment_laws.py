@@ -136,7 +136,7 @@ def folded(shard: Shard, log: list[tuple[bytes, Arrivals]]) -> Shard:
 
 
 def the_experiment(shard: Shard) -> Experiment:
-    shard.experiments.settle()  # rows wait for the next tick
+    shard.experiments.settle()  # rows wait for the next look
     return shard.experiments.state.of_model["m"]["x-1"]
 
 

@@ -282,6 +282,21 @@ def test_approval_of_a_promotion():
     assert world.model().champion == "v1.1.0"
 
 
+def test_another_person_approves_a_promotion_too():
+    limits = RunLimits(approval="promotion", two_people=True, min_new_labels=0)
+    world = World(a_loop(limits=limits))
+    in_production(world)
+    person(Trigger, world, cause="person")
+    through(world, 2)
+    person(Approved, world, version="v1.1.0")
+    world.settle()
+    assert world.model().champion == "v1.0.0"
+    at = rfc3339(world.now_ms)
+    world.write(Approved(model=MODEL, at=at, by="ben", version="v1.1.0").named())
+    world.settle()
+    assert world.model().champion == "v1.1.0"
+
+
 @pytest.mark.parametrize(
     ("decided", "anchor"),
     [

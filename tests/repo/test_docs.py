@@ -17,7 +17,12 @@ import click
 from stream_monitor.cli import COMMANDS, cli
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
 SOURCES = sorted(
     p
     for folder in ("stream_monitor", "tests", "scripts", "bench", "examples")

@@ -21,7 +21,11 @@ from stream_monitor.exports.configuration_page import page
 from stream_monitor.schema import topics
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").glob("**/README.md")),
+]
 SCREENS = [page for page in PAGES if page.exists()]
 COMMENT = re.compile(r"(^|\s)#.*$")
 AWAITED: set[str] = set()

@@ -162,7 +162,7 @@ async def test_a_step_that_fails_says_why(broker, repository, monkeypatch):
     stop.set()
     await running
     (run,) = found.runs.values()
-    assert (run.end, run.reason) == ("failed", "train: exit code 4")
+    assert (run.end, run.reason) == ("failed", "train: exit code 4: no rows")
     assert tags(repository) == []
 
 

@@ -84,8 +84,9 @@ def log() -> list[tuple[str, bytes]]:
         Refused(model="churn", at=AT.format(6), trigger=second.id, reason="no", kind="cooldown"),
         third,
         accepted(third, "r2", approval=True),
-        # of a controller that has claimed nothing
-        Ended(model="churn", at=AT.format(7), run="r2", end="done", epoch=77),
+        Claim(model="", at=AT.format(7), host="b", epoch=3),
+        # of a controller with an older claim
+        Ended(model="churn", at=AT.format(7), run="r2", end="done", epoch=2),
         Stage(model="fraud", at=AT.format(3), by="ana", stages=stages, rollout=rollout),
     ]
     own = [(e.model, encode(e.named())) for e in events]

@@ -71,7 +71,7 @@ async def test_a_result_is_kept_and_not_made_again(tmp_path):
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("import sys; print('no data'); sys.exit(3)", "exit code 3"),
+        ("import sys; print('no data'); sys.exit(3)", "exit code 3: no data"),
         ("import os; print('no data'); os.kill(os.getpid(), 9)", "ended by SIGKILL"),
         (f"print('no data'); {SAYS.format('[1]')}", "no JSON object"),
         (f"print('no data'); {SAYS.format('{{')}", "no JSON"),

@@ -23,6 +23,8 @@ from stream_monitor.events.cells import Texts
 from stream_monitor.events.observations import MAGIC
 from stream_monitor.events.parse import PARSERS, Bad
 from stream_monitor.exports.topics_page import page
+from stream_monitor.lifecycle import events as lifecycle_events
+from stream_monitor.lifecycle.events import AnyEvent
 from stream_monitor.monitors.baseline import (
     SCHEMA,
     FeatureProfile,
@@ -472,3 +474,19 @@ def test_what_is_said_of_an_alert_names_it(kind):
     del event["fingerprint"]
     assert not accepts(SCHEMAS["lifecycle"], event)
     assert accepts(SCHEMAS["lifecycle"], event | {"type": "paused"})
+
+
+def test_every_event_of_the_loop_has_an_example_that_its_class_reads_and_writes():
+    kinds = {kind.__struct_config__.tag: kind for kind in get_args(AnyEvent)}
+    examples: dict[str, list[dict[str, Any]]] = {}
+    for example in topics()["lifecycle"].example:
+        examples.setdefault(example["type"], []).append(example)
+    assert kinds.keys() <= examples.keys()
+    assert kinds.keys() <= set(SCHEMAS["lifecycle"]["properties"]["type"]["enum"])
+    for kind, made in kinds.items():
+        for example in examples[kind]:
+            event = lifecycle_events.decode(json.dumps(example).encode())
+            assert isinstance(event, made)
+            assert event.id == event.named().id
+            written = json.loads(lifecycle_events.encode(event))
+            assert written == example, "it has no field that the class does not know"
