@@ -125,6 +125,8 @@ async def run(options: DemoOptions, say: Say, stop: asyncio.Event) -> LoopStory:
         project = DemoProject(Path(folder))
         say("making a project: git with a remote, DVC, first data, a first model …")
         async with contextlib.AsyncExitStack() as stack:
+            # threads write into the folder that is about to be removed
+            stack.push_async_callback(asyncio.get_running_loop().shutdown_default_executor)
             stack.callback(project.end)
             await _until(asyncio.to_thread(project.make), stop)
             if stop.is_set():
@@ -201,7 +203,7 @@ class _Story:
         self.settings = Settings(kafka=kafka)
         self.seen: list[dict[str, Any]] = []
         self._news = asyncio.Event()
-        self._spoiling: asyncio.Future[None] | None = None
+        self._spoiling: asyncio.Task[None] | None = None
 
     def at(self) -> float:
         return round(time.monotonic() - self.began, 1)
@@ -290,7 +292,7 @@ class _Story:
             self.say(f"  {step} done{f': {words}' if words else ''}")
 
     async def _promoted(self) -> None:
-        self._spoiling = asyncio.ensure_future(asyncio.to_thread(self.project.spoil))
+        self._spoiling = asyncio.create_task(asyncio.to_thread(self.project.spoil))
         stage = await self._event(lambda e: e.get("type") == "stage" and bool(e.get("rollout")))
         r = stage["rollout"]
         self.story.version, self.story.canary_s = r["version"], self.at()
