@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from experiment_streams import Rows
 
-from stream_monitor.stats.confidence_sequences import half_width
+from stream_monitor.stats.confidence_sequences import UNIT_SHARE_MAX, half_width
 from stream_monitor.stats.failure_race import advance, start
 from stream_monitor.stats.sample_ratio import log_evidence_of_mismatch
 from stream_monitor.stats.unit_sums import (
@@ -38,6 +38,10 @@ class Question(NamedTuple):
     units_min: float = 200
     answers_min: float = 20
     """Burn-in: effective units, and the rarer answer, of each arm. 0 for no yes/no outcome."""
+    one_unit_max: float = UNIT_SHARE_MAX
+    """Nothing is decided where one unit is a greater share of the variance of its arm."""
+    is_log: bool = False
+    """Outcomes are logarithms."""
     cap: int = 50
     """So many first outcomes of a unit count."""
     value_max: float | None = None
@@ -66,7 +70,7 @@ class Sequence:
 
     def __init__(self, question: Question) -> None:
         self.q, self.sums = question, np.zeros((2, 6))
-        self.n = self.x = np.zeros(0)
+        self.n = self.x = self.arm = np.zeros(0)
         self.judged = False
 
     def add(self, rows: Rows) -> str | None:
@@ -78,6 +82,8 @@ class Sequence:
         if len(units) and units[-1] >= len(self.n):
             more = np.zeros(2 * int(units[-1]) + 2 - len(self.n))
             self.n, self.x = np.append(self.n, more), np.append(self.x, more)
+            self.arm = np.append(self.arm, more)
+        self.arm[units] = rows.arm[first]
         before = unit_terms(self.n[units], self.x[units])
         self.n[units] += np.bincount(back, rows.dn, len(units))
         self.x[units] += np.bincount(back, rows.dx, len(units))
@@ -108,11 +114,25 @@ class Sequence:
             better, worse = estimate - half > -self.q.effect, estimate + half < -self.q.effect
         else:
             better, worse = estimate - half > 0, estimate + half < 0
+        if (better or worse) and self.hangs_on_one_unit():
+            return None
         return "better" if better else "worse" if worse else None
+
+    def hangs_on_one_unit(self) -> bool:
+        return any(self.share_of_one(arm) > self.q.one_unit_max for arm in (0, 1))
+
+    def share_of_one(self, arm: int) -> float:
+        of = (self.n > 0) & (self.arm == arm)
+        n, x = self.n[of], self.x[of]
+        squares = (x - n * x.sum() / n.sum()) ** 2
+        return float(squares.max() / squares.sum()) if squares.sum() else 1.0
 
 
 class ByEvent(Sequence):
     """The same, of events that are taken for independent: wrong where units have several."""
+
+    def hangs_on_one_unit(self) -> bool:
+        return False
 
     def add(self, rows: Rows) -> str | None:
         for arm in (0, 1):
@@ -128,6 +148,9 @@ class Peeking(Sequence):
 
     def half(self, variance: float) -> float:
         return 1.96 * math.sqrt(variance)
+
+    def hangs_on_one_unit(self) -> bool:
+        return False
 
 
 class Race:

@@ -20,8 +20,8 @@ from stream_monitor.experiments.registry import UNITS_MAX
 from stream_monitor.experiments.units import KEY_BITS
 from stream_monitor.stats.confidence_sequences import (
     RARER_MIN,
+    UNIT_SHARE_MAX,
     UNITS_MIN,
-    UNITS_UNBOUNDED_MIN,
 )
 
 START_MS, FLUSH_MS = 1_760_000_000_000, 1_000
@@ -34,9 +34,9 @@ class Worker:
     """An experiment of one outcome that is known at once."""
 
     def __init__(self, question: Question) -> None:
-        answers = question.answers_min in (0, RARER_MIN)
-        units = question.units_min in (UNITS_MIN, UNITS_UNBOUNDED_MIN)
-        if question.scale == "ratio" or not units or not answers:
+        burn_in = question.units_min, question.one_unit_max
+        shipped = burn_in == (UNITS_MIN, UNIT_SHARE_MAX) and question.answers_min in (0, RARER_MIN)
+        if question.scale == "ratio" or not shipped:
             raise ValueError("the worker has no ratio of plain means, and one burn-in")
         self.q, self.now_ms = question, START_MS
         self.judged = False
@@ -46,7 +46,6 @@ class Worker:
     def begun(self, share: float) -> Experiment:
         """The experiment, with the weights of its first row."""
         is_share = bool(self.q.answers_min)
-        is_linear = self.q.units_min == UNITS_UNBOUNDED_MIN or self.q.value_max is not None
         event = {
             "model": "m",
             "experiment": "x",
@@ -55,8 +54,8 @@ class Worker:
             "primary": {
                 "metric": "error" if is_share else "features.value",
                 # values are logarithms already, as the worker has them from its rows
-                "effect": self.q.effect if is_share or is_linear else math.expm1(self.q.effect),
-                "scale": "linear" if is_share or is_linear else "log",
+                "effect": math.expm1(self.q.effect) if self.q.is_log else self.q.effect,
+                "scale": "log" if self.q.is_log else "linear",
                 "cap": self.q.value_max,
                 "better": "more",
                 "goal": "not worse" if self.q.not_worse else "better",

@@ -43,7 +43,7 @@ from experiment_tables import (
 )
 from experiment_worker import Worker
 
-from stream_monitor.stats.confidence_sequences import UNITS_UNBOUNDED_MIN
+from stream_monitor.stats.confidence_sequences import UNIT_SHARE_MAX
 from stream_monitor.stats.sample_size import Plan, plan, variances_of_shares
 
 FOLDS: dict[str, Folds] = {
@@ -94,13 +94,14 @@ def table_aa(bench: Bench) -> Iterator[list[str]]:
 
 
 def table_burn_in(bench: Bench) -> Iterator[list[str]]:
-    burn_ins = ((2, 0), (50, 0), (200, 0), (200, 20))
-    yield ["A/A stream", *(f"units {u}, rarer answers {e}" for u, e in burn_ins)]
+    burn_ins = ((2, 0, 1.0), (50, 0, 1.0), (200, 0, 1.0), (200, 20, 1.0), (200, 20, UNIT_SHARE_MAX))
+    heads = [f"units {u}, rarer answers {e}" for u, e, _ in burn_ins[:-1]]
+    yield ["A/A stream", *heads, f"and one unit at most {UNIT_SHARE_MAX:.0%}"]
     streams: list[tuple[str, Draw, Question]] = [
         ("yes/no 90 %", shares(0.9, 0.9), Question()),
         ("errors 0.5 %", shares(0.005, 0.005), Question(effect=0.005)),
         ("lognormal 2, ratio of means", lognormal(2), Question(0.2, scale="ratio")),
-        ("lognormal 2, logarithm", logarithms(lognormal(2)), Question(0.2)),
+        ("lognormal 2, logarithm", logarithms(lognormal(2)), Question(0.2, is_log=True)),
     ]
     for name, draw, question in streams:
         for share in (0.5, 0.05, 0.01):
@@ -109,14 +110,14 @@ def table_burn_in(bench: Bench) -> Iterator[list[str]]:
                 continue
             stream = independent(draw, events=40_000, share=share)
             cells = []
-            for units, answers in burn_ins:
-                if (name.startswith("log") and answers) or not bench.can(
-                    question._replace(units_min=units, answers_min=answers)
-                ):
-                    cells.append("-")
-                    continue
-                q = question._replace(units_min=units, answers_min=answers)
-                cells.append(bench.run(stream, q).share())
+            is_number = name.startswith("log")
+            for units, answers, one in burn_ins:
+                q = question._replace(
+                    units_min=units, answers_min=0 if is_number else answers, one_unit_max=one
+                )
+                is_same = is_number and answers and one == 1
+                can = bench.can(q) and not is_same
+                cells.append(bench.run(stream, q).share() if can else "-")
             yield [row, *cells]
 
 
@@ -146,7 +147,7 @@ def _unequal() -> list[tuple[str, Draw, Question, float, Plan]]:
         (
             "latency +5 %, lognormal 0.5, logarithm",
             logarithms(lognormal(0.5, math.log(1.05))),
-            Question(math.log(1.05), answers_min=0),
+            Question(math.log(1.05), answers_min=0, is_log=True),
             0.5,
             plan(math.log(1.05), (0.25, 0.25)),
         ),
@@ -255,7 +256,7 @@ def table_sample_ratio(bench: Bench) -> Iterator[list[str]]:
             rows = independent(shares(0.5, 0.5), events=30_000, share=true)(rng)
             return rows._replace(share=np.full(len(rows.unit), declared))
 
-        found = bench.run(stream, Question(alpha=alpha, about="sample ratio"))
+        found = bench.run(stream, Question(alpha=alpha, about="sample ratio"), flush=500)
         name = f"{true:.0%} for {declared:.0%}"
         bound = "-"
         if true == declared:
@@ -267,23 +268,11 @@ def table_sample_ratio(bench: Bench) -> Iterator[list[str]]:
 
 
 def table_small_arm(bench: Bench) -> Iterator[list[str]]:
-    """The burn-in as it is shipped, where an arm is small or values are heavy-tailed."""
+    """The burn-in as it is shipped, where an arm is small."""
     yield ["A/A stream, share of the arm", "events", "judged at all", "declares a winner", "bound"]
-    heavy = lognormal(2)
-    top = math.exp(2 * 2.326)  # the 99 % quantile, known before the experiment
-    unbounded = Question(1.5, answers_min=0, units_min=UNITS_UNBOUNDED_MIN)
-    capped = Question(1.5, answers_min=0, value_max=top)
     streams = [
         ("yes/no 90 %", shares(0.9, 0.9), Question(), (20_000, 60_000)),
         ("errors 0.5 %", shares(0.005, 0.005), Question(effect=0.005), (160_000, 190_000)),
-        ("lognormal 2", heavy, unbounded, (120_000, 190_000)),
-        ("lognormal 2, cap", heavy, capped, (20_000, 60_000)),
-        (
-            "lognormal 2, scale log",
-            logarithms(heavy),
-            Question(0.2, answers_min=0),
-            (20_000, 60_000),
-        ),
     ]
     for name, draw, question, lengths in streams:
         for part, events in zip((0.05, 0.01), lengths, strict=True):
@@ -297,9 +286,61 @@ def table_small_arm(bench: Bench) -> Iterator[list[str]]:
             yield [row, f"{events:,}", judged, found.share(), bound]
 
 
+TAILS: dict[str, tuple[Draw, float]] = {
+    "normal": (lambda rng, arms: rng.normal(0, 1, len(arms)), 0.05),
+    "lognormal 0.5": (lognormal(0.5), 0.03),
+    "lognormal 1": (lognormal(1), 0.1),
+    "lognormal 2": (lognormal(2), 2.5),
+    # the cap is the 99 % quantile, known before the experiment
+    "lognormal 2, cap": (lambda rng, a: np.minimum(lognormal(2)(rng, a), math.exp(4.652)), 1.0),
+    "lognormal 2, scale log": (logarithms(lognormal(2)), 0.1),
+    "Pareto 1.5": (lambda rng, arms: 1 + rng.pareto(1.5, len(arms)), 0.5),
+    "gamma 0.5": (lambda rng, arms: rng.gamma(0.5, 1, len(arms)), 0.035),
+    "counts, mean 2": (lambda rng, arms: rng.poisson(2, len(arms)).astype(float), 0.07),
+    "counts, mean 0.02": (lambda rng, arms: rng.poisson(0.02, len(arms)).astype(float), 0.007),
+    "purchases of 5 %": (
+        lambda rng, a: lognormal(1)(rng, a) * 20 * (rng.random(len(a)) < 0.05),
+        0.6,
+    ),
+}
+"""Numbers, and effects of about a twentieth of their standard deviations."""
+EVENTS_OF = {0.5: 20_000, 0.05: 60_000, 0.01: 120_000}
+
+
+def table_tails(bench: Bench) -> Iterator[list[str]]:
+    """Numbers without a bound: what the condition on single units is for."""
+    yield [
+        "A/A numbers, share of the arm",
+        "declares a winner",
+        "without a look at single units",
+        "an arm 0.1 sd better: found",
+        "bound",
+    ]
+    for name, (draw, effect) in TAILS.items():
+        for part, events in EVENTS_OF.items():
+            row = f"{name}, {part:.0%}"
+            if not bench.wants(row):
+                continue
+            question = Question(effect, answers_min=0, is_log=name.endswith("scale log"))
+            alike = independent(draw, events=events, share=part)
+            better = independent(_better(draw, 2 * effect), events=events, share=part)
+            ours, wrong, found = (
+                bench.run(alike, question, flush=events // 100),
+                bench.run(alike, question._replace(one_unit_max=1), plain, flush=events // 100),
+                bench.run(better, question, flush=events // 100),
+            )
+            told = f"{found.share('better', 'promote')}; half by {found.median(0.5)}"
+            yield [row, ours.share(), wrong.share(), told, bench.equal(row, ours.count())]
+
+
+def _better(draw: Draw, by: float) -> Draw:
+    return lambda rng, arms: draw(rng, arms) + by * arms
+
+
 TABLES: dict[str, Table] = {
     "aa": table_aa,
     "small-arm": table_small_arm,
+    "tails": table_tails,
     "labels": table_labels,
     "whole": table_whole,
     "rollbacks": table_rollbacks,

@@ -132,8 +132,8 @@ def plan(
         return
     for line in [*known(definitions[0], base, past), *table_of(found, power)]:
         click.echo(line)
-    for d, each in zip(definitions, found, strict=True):
-        click.echo(limits(d, base, each, several=len(found) > 1))
+    for each in found:
+        click.echo(limits(base, each, several=len(found) > 1))
     for note in notes:
         click.echo(readable(f"note: {note}"))
 

@@ -52,7 +52,7 @@ def file_lines(parts: Sequence[Part], power: float) -> list[str]:
         pairs = enumerate(zip(row, widths, strict=True))
         lines.append("  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in pairs).rstrip())
     last = slowest(parts)
-    told = limits(last.definition, last.base, last.planned, several=False)
+    told = limits(last.base, last.planned, several=False)
     lines += ["", f"{last.title} takes longest. {told}"]
     return [readable(line) for line in lines]
 

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from stream_monitor.cli.terminal import readable
 from stream_monitor.experiments.definition import Definition
-from stream_monitor.experiments.judgement import units_min
 from stream_monitor.experiments.planning import Base, Planned, Way
 from stream_monitor.experiments.units import OUTCOMES_OF_UNIT_MAX
-from stream_monitor.stats.confidence_sequences import RARER_MIN
+from stream_monitor.stats.confidence_sequences import RARER_MIN, UNIT_SHARE_MAX, UNITS_MIN
 
 if TYPE_CHECKING:
     from stream_monitor.offline.past import Past
@@ -24,6 +23,8 @@ LIMITS = {
     "rare_answers": "the rarer answer is rare: {answers} of them are waited for in each arm",
     "few_units": "few units are needed for the effect itself, but {units:,} effective units of "
     "each arm are waited for",
+    "heavy_tail": "single units are large: {tail} units of each arm are waited for, until none "
+    "makes up more than {share:.0%} of the variance",
     "small_weight": "{arm} and the control have unequal weights; with equal weights of all arms "
     "the sequence would need {equal} units",
     "correlated_calls": "calls of one unit are alike: {calls:.3g} of them are worth {worth:.2g} "
@@ -104,11 +105,13 @@ def count(n: float) -> str:
     return f"{math.ceil(n):,}" if n < 1_000 else f"{float(f'{n:.3g}'):,.0f}"
 
 
-def limits(definition: Definition, base: Base, each: Planned, *, several: bool) -> str:
+def limits(base: Base, each: Planned, *, several: bool) -> str:
     """What limits the plan of an effect."""
     words = {
         "answers": RARER_MIN,
-        "units": units_min(definition.outcomes[0], yes_no=base.yes_no),
+        "units": UNITS_MIN,
+        "tail": count(base.units_of_tail),
+        "share": UNIT_SHARE_MAX,
         "arm": each.arm,
         "equal": count(each.units_with_equal_weights or math.inf),
         "calls": base.outcomes_a_unit,
@@ -134,9 +137,10 @@ def notes_of(
     if base.outcomes_a_unit < base.calls_a_unit and base.calls_a_unit > OUTCOMES_OF_UNIT_MAX:
         notes.append(f"the first {OUTCOMES_OF_UNIT_MAX} outcomes of a unit count")
     if not base.yes_no and not outcome.is_log and outcome.cap is None:
+        far = "" if past is not None else ", and how far its tail goes is not known without --from"
         notes.append(
-            f"{outcome.metric} may be of any size, so 2,000 effective units of each arm are waited "
-            "for; --cap or --scale log needs 200"
+            f"{outcome.metric} may be of any size{far}: nothing is decided while one unit makes up "
+            f"more than {UNIT_SHARE_MAX:.0%} of the variance of an arm; --cap or --scale log helps"
         )
     if outcome.is_log and past is None and not math.isnan(base.mean):
         notes.append("mean and standard deviation are taken as those of a lognormal distribution")

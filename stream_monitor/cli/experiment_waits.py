@@ -19,6 +19,8 @@ WORDS = {
     "effective_units": "effective units of each arm",
     "rarer_answers": "of the rarer answer in each arm",
 }
+ONE_UNIT = "share_of_one_unit"
+LIGHTER = "the next experiment needs a `cap`, or `scale` `log`"
 
 
 def missing(d: Definition, told: VerdictEvent) -> list[str]:
@@ -39,7 +41,8 @@ def missing(d: Definition, told: VerdictEvent) -> list[str]:
         out.append(f"{least} of duration ({age} are over)")
     for number, outcome in enumerate(d.outcomes):
         found = told.evidence.get(outcome.metric, Evidence())
-        out += [] if number else _units(outcome, found)  # a guard that is not ready holds nothing
+        if not number or ONE_UNIT in found.waits_for:  # a guard with too few units holds nothing
+            out += _units(outcome, found)
         if not found.ready or found.interval is None:
             continue
         if number:
@@ -53,7 +56,10 @@ def missing(d: Definition, told: VerdictEvent) -> list[str]:
 
 def _units(outcome: Outcome, found: Evidence) -> list[str]:
     return [
-        f"{outcome.metric}: {has:,.0f} of {least:,.0f} {WORDS.get(name, name)}"
+        f"{outcome.metric}: one unit makes up {has:.0%} of the variance of an arm, at most "
+        f"{least:.0%} may be ({LIGHTER})"
+        if name == ONE_UNIT
+        else f"{outcome.metric}: {has:,.0f} of {least:,.0f} {WORDS.get(name, name)}"
         for name, (has, least) in found.waits_for.items()
     ]
 

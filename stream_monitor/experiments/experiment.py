@@ -261,20 +261,21 @@ class Experiment(msgspec.Struct, eq=False):
         self.all_units += new
         calls = calls.at(kept) if len(kept) < len(calls.row) else calls
         sequences, is_open = len(self.of_calls), self.units.is_open(row, calls.now_ms, calls.now_ms)
+        groups = self.units.groups(row)
         for values, outcome in zip(calls.values[:sequences], self.of_calls, strict=True):
-            known = np.flatnonzero(is_open & ~np.isnan(values))
-            self.units.add(outcome, row[known], values[known])
+            known = is_open & ~np.isnan(values)
+            some = (row, values, groups) if known.all() else (row[known], values[known])
+            self.units.add(outcome, *some)
         failed = np.flatnonzero(calls.failed)
-        phases = np.full(len(failed), self.phase)
-        self._fall(FAILURES, row[failed], calls.arm[failed], phases)
+        self._fall(FAILURES, row[failed], calls.arm[failed], np.full(len(failed), self.phase))
         races = self._races(of_labels=False)
         for values, (race, of_race) in zip(calls.values[sequences:], races, strict=True):
             bad = np.flatnonzero(fails(of_race, values))
             self._fall(race, row[bad], calls.arm[bad], np.full(len(bad), self.phase))
         if self.waiting is not None:
-            served = calls.those(~calls.failed)
+            calls = calls.those(~calls.failed)
             self.waiting.add(
-                served.id, served.version, served.unit, served.arm, self.phase, served.now_ms
+                calls.id, calls.version, calls.unit, calls.arm, self.phase, calls.now_ms
             )
         self.units.thin()
         self.dirty = True
@@ -290,20 +291,19 @@ class Experiment(msgspec.Struct, eq=False):
         return [int(n) for n in self.units.sums[:, 0, N]]
 
     def _countable(self, calls: Calls) -> Bool:
-        w = self.weights
+        w, counted = self.weights, np.ones(len(calls.row), np.bool_)
+        without = [b for b in self._rolled_back() if not w[b]]
         reasons = (
             ("before_start", calls.time_ms < self.definition.at_ms),
             ("change", calls.now_ms < self.settled_ms),
             ("unknown_arm", calls.arm < 0),
-            ("rolled_back", np.isin(calls.arm, [b for b in self._rolled_back() if not w[b]])),
+            ("rolled_back", np.isin(calls.arm, without) if without else ~counted),
+            ("no_unit", ~calls.has_unit if self.definition.unit != "event" else ~counted),
         )
-        counted = np.ones(len(calls.row), bool)
         for reason, out in reasons:
-            self._leave_out(reason, int((counted & out).sum()))
-            counted &= ~out
-        if self.definition.unit != "event":
-            self._leave_out("no_unit", int((counted & ~calls.has_unit).sum()))
-            counted &= calls.has_unit
+            if out.any():
+                self._leave_out(reason, int((counted & out).sum()))
+                counted &= ~out
         return counted
 
     def _fall(self, race: int, row: Int, arm: Int, phase: Int) -> None:

@@ -22,6 +22,7 @@ from stream_monitor.events.cells import (
     tags,
 )
 from stream_monitor.experiments.definition import Definition
+from stream_monitor.experiments.grouping import different
 from stream_monitor.experiments.measures import OF_CALLS, Outcome
 from stream_monitor.experiments.violations import breaks_a_rule
 from stream_monitor.join.rows import Pairs
@@ -111,8 +112,8 @@ def _numbers(cells: Cells, texts: list[str]) -> Float:
     out: Float = np.where(known, cells, np.nan)
     tag = tags(cells)
     named = np.flatnonzero((tag == TEXT) | (tag == BOOL))
-    different, place = np.unique(cells[named].view(np.uint64), return_inverse=True)
-    names = [class_text(c, texts) or "" for c in different.view(np.float64).tolist()]
+    once, place = different(cells[named].view(np.uint64))
+    names = [class_text(c, texts) or "" for c in once.view(np.float64).tolist()]
     out[named] = np.array([float(n) if is_number(n) else np.nan for n in names])[place]
     return out
 
@@ -147,7 +148,7 @@ def _is_right(pairs: Pairs, texts: list[str]) -> Float:
 
 def _class_codes(first: Float, other: Float, texts: list[str]) -> tuple[Int, Int]:
     """Both as codes of classes, however they are spelled; -1 for a value that is not a class."""
-    cells, place = np.unique(np.concatenate([first, other]).view(np.uint64), return_inverse=True)
+    cells, place = different(np.concatenate([first, other]).view(np.uint64))
     codes: dict[str, int] = {}
     found = np.array(
         [
@@ -190,14 +191,15 @@ def arms_of(definition: Definition, rows: Rows, version: Int, versions: Sequence
     """
     by_version = {a.version: i for i, a in enumerate(definition.arms) if a.version is not None}
     by_name = {a.name: i for i, a in enumerate(definition.arms)}
-    codes, place = np.unique(version, return_inverse=True)
-    out: Int = np.array([by_version.get(versions[c].name, -1) for c in codes.tolist()], np.int64)[
-        place
-    ]
+    out: Int = np.full(len(version), -1)
+    if by_version:
+        codes, place = np.unique(version, return_inverse=True)
+        out = np.array([by_version.get(versions[c].name, -1) for c in codes.tolist()])[place]
     if "variant" in rows.columns:
         cells: NDArray[np.uint64] = rows.cells[rows.columns.index("variant")].view(np.uint64)
-        different, place = np.unique(cells, return_inverse=True)
-        variants = [category_of(c, rows.texts) for c in different.view(np.float64).tolist()]
+        once, place = different(cells)
+        variants = [category_of(c, rows.texts) for c in once.view(np.float64).tolist()]
         arms = np.array([-1 if v is None else by_name.get(v, -1) for v in variants])[place]
-        out = np.where(np.array([v is not None for v in variants])[place], arms, out)
+        named = np.array([v is not None for v in variants])
+        out = arms if named.all() else np.where(named[place], arms, out)
     return out

@@ -14,10 +14,10 @@ import msgspec
 
 from stream_monitor.errors import InputError
 from stream_monitor.experiments.definition import SLOTS, Definition
-from stream_monitor.experiments.judgement import risk_of_phase, units_min
+from stream_monitor.experiments.judgement import risk_of_phase
 from stream_monitor.experiments.measures import Outcome
 from stream_monitor.experiments.units import OUTCOMES_OF_UNIT_MAX
-from stream_monitor.stats.confidence_sequences import RARER_MIN
+from stream_monitor.stats.confidence_sequences import RARER_MIN, UNITS_MIN
 from stream_monitor.stats.sample_size import Plan, design_effect, plan, variances_of_shares
 
 ALIKE, HEAVY, SMALL, WAITED = 2.0, 0.25, 0.2, 0.8
@@ -44,6 +44,8 @@ class Base(NamedTuple):
     effective_share: float = 1.0
     """Equally active units that would know as much, divided by the number of units."""
     units_a_day: float = math.nan
+    units_of_tail: float = 0.0
+    """Units of an arm until none of them is too great a share of the variance."""
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -70,7 +72,9 @@ class Planned(msgspec.Struct, frozen=True):
     burn_in: Way
     """Nothing is judged before."""
     limits: list[str]
-    """Of rare_answers, few_units, small_weight, correlated_calls, heavy_units; or effect."""
+    """
+    Of rare_answers, few_units, heavy_tail, small_weight, correlated_calls, heavy_units; or effect.
+    """
     units_with_equal_weights: float | None
     """What `sequence` would need; where the weights are a limit."""
 
@@ -232,13 +236,15 @@ def planned(definition: Definition, base: Base, power: float = 0.8) -> Planned:
     pair = weights[0] + weights[b]
     smaller = min(weights[0], weights[b]) / pair
     found = _plan(definition, base, (weights[0], weights[b]), power)
-    by_units = units_min(outcome, yes_no=base.yes_no) / base.effective_share / smaller
+    by_units = UNITS_MIN / base.effective_share / smaller
+    by_tail = base.units_of_tail / smaller
     by_answers = RARER_MIN / (rarer * base.outcomes_a_unit * smaller) if rarer else 0.0
     limits = [
         name
         for name, is_one in (
             ("rare_answers", by_answers >= WAITED * found.sequence_median.units),
             ("few_units", by_units >= WAITED * found.sequence_median.units),
+            ("heavy_tail", by_tail >= max(by_units, WAITED * found.sequence_median.units)),
             ("small_weight", smaller < SMALL),
             ("correlated_calls", base.design_effect > ALIKE),
             ("heavy_units", base.effective_share < HEAVY),
@@ -255,7 +261,7 @@ def planned(definition: Definition, base: Base, power: float = 0.8) -> Planned:
         t_test=way(found.t_test.units, pair),
         sequence_median=way(found.sequence_median.units, pair),
         sequence=way(found.sequence.units, pair),
-        burn_in=way(max(by_units, by_answers), pair),
+        burn_in=way(max(by_units, by_answers, by_tail), pair),
         limits=limits or ["effect"],
         units_with_equal_weights=equal,
     )
@@ -293,7 +299,7 @@ def _plan(definition: Definition, base: Base, weights: tuple[float, float], powe
         alpha=definition.alpha / (len(definition.arms) - 1),
         power=power,
         rarer_share=_rarer(outcome, base),
-        units_min=units_min(outcome, yes_no=base.yes_no) / base.effective_share,
+        units_min=max(UNITS_MIN / base.effective_share, base.units_of_tail),
         phase_share=risk_of_phase(definition.steps, 1),
     )
 

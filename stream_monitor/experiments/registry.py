@@ -29,7 +29,7 @@ from stream_monitor.experiments.definition import (
 )
 from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.experiments.inbox import Inbox, Record, stretches
-from stream_monitor.experiments.judgement import FINAL, ArmVerdict, look, standing
+from stream_monitor.experiments.judgement import FINAL, ArmVerdict, is_new, look, standing
 from stream_monitor.experiments.outcomes import columns_of
 from stream_monitor.experiments.telling import (
     progress_age,
@@ -43,7 +43,7 @@ from stream_monitor.verdicts import Out, Verdict
 UNJUDGED_MAX = 64
 """Refused starts that are remembered; beyond them the oldest are forgotten."""
 OF_MODEL_MAX, OF_SHARD_MAX, UNITS_MAX = 4, 16, 200_000
-FULL_ROWS = 2_000
+FULL_ROWS = 4_000
 """Rows of an experiment that are taken in at once."""
 LOOK_MS = 2_000
 """
@@ -253,7 +253,7 @@ class Experiments:
             back: list[int] = []
             if experiment.dirty or aged:
                 experiment.dirty, experiment.looked_ms = False, now_ms
-                for found in look(experiment, now_ms):
+                for found in look(experiment, now_ms, lean=True):
                     told = self._tell(experiment, found, now_ms, log_position)
                     out += told
                     back += [found.number] if told and found.verdict == "rollback" else []
@@ -288,11 +288,9 @@ class Experiments:
     def _tell(
         self, experiment: Experiment, found: ArmVerdict, now_ms: int, log_position: int
     ) -> list[Out]:
-        told = experiment.told.setdefault(found.arm, {})
-        final = any(verdict in told for verdict in FINAL)
-        if found.verdict == "continue" or final or told.get(found.verdict) == experiment.phase:
+        if not is_new(experiment, found.arm, found.verdict):
             return []
-        told[found.verdict] = experiment.phase
+        experiment.told.setdefault(found.arm, {})[found.verdict] = experiment.phase
         if found.verdict in FINAL:
             experiment.alarms[found.arm] = alarm_of(experiment, found, now_ms)
         return [verdict_event(experiment, found, now_ms, log_position)]

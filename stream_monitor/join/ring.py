@@ -17,7 +17,8 @@ the distance, 0 if there is none. It exists only after an id has come twice, whi
 
 All rows of a call move through the table together. In each round all of them look at their slots;
 those that are done leave, and the others go on to the next slot. Few slots are busy, so a few
-rounds are enough for any number of rows. A loop over rows in Python would be many times slower.
+rounds are enough for any number of rows. A loop over rows in Python would be many times slower,
+except for the last few that are on their way.
 
 Nothing is deleted from the table. An entry of a forgotten row stays until the table is made again,
 and so may point at a place that a newer row has. Two checks make that harmless: the id in the
@@ -41,7 +42,7 @@ Five rows, three of them of id 7:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,8 @@ SLOTS_A_ROW, LOAD_MAX = 3, 0.6
 """
 Size of the index when it is made, and the share of it that may be used until it is made again.
 """
-FEW = 16
-"""Up to so many rows, the older ones of each are followed in a loop; of more rows, all at once."""
+FEW = 32
+"""So many rows are followed in a loop, one by one; more of them all at once."""
 
 
 class Ring:
@@ -103,11 +104,8 @@ class Ring:
 
     @property
     def memory_bytes(self) -> int:
-        return (
-            sum(c.nbytes for c in self.column.values())
-            + self._slots.nbytes
-            + (0 if self._older is None else self._older.nbytes)
-        )
+        arrays = [*self.column.values(), self._slots]
+        return sum(a.nbytes for a in (arrays if self._older is None else [*arrays, self._older]))
 
     def append(self, ids: NDArray[np.uint64], **columns: Any) -> Int:
         """
@@ -133,7 +131,6 @@ class Ring:
     def find(self, ids: NDArray[np.uint64]) -> tuple[Int, Int]:
         """
         All living rows with these ids, as (index into `ids`, seq) and in no particular order.
-
         A row is returned once for each of `ids` that is its id.
         """
         if self.head == self.tail or not len(ids):
@@ -142,11 +139,16 @@ class Ring:
         asked, slot = np.arange(len(ids)), self._slot_of(ids)
         hits_of, hits_at = [], []
         while len(asked):  # a round: every id that is still asked looks at its slot
+            if len(asked) <= FEW and self._older is None:
+                walked = zip(asked.tolist(), self._walk(ids[asked], slot), strict=True)
+                few = [(one, entry - 1) for one, (_, entry) in walked if entry]
+                hits_of.append(np.array([one for one, _ in few], np.int64))
+                hits_at.append(np.array([place for _, place in few], np.int64))
+                break
             entry = self._slots[slot]
             busy = entry != 0
             if not busy.all():
-                # a free slot ends the search: the id cannot lie behind it, because nothing is
-                # deleted
+                # a free slot ends the search: nothing is deleted, so the id is not behind it
                 asked, slot, entry = asked[busy], slot[busy], entry[busy]
             at = entry.astype(np.int64) - 1
             hit = key[at] == ids[asked]
@@ -282,8 +284,7 @@ class Ring:
 
     def _slots_of(self, ids: NDArray[np.uint64], at: Int) -> Int:
         """
-        Slots of the index that lead to the rows at these places; each has its own, as long as every
-        id came once.
+        Slots of the index that lead to the rows at these places, while every id came once.
         """
         slots, asked, slot = np.empty(len(ids), np.int64), np.arange(len(ids)), self._slot_of(ids)
         while len(asked):
@@ -299,6 +300,14 @@ class Ring:
         entry = (at + 1).astype(np.uint32)
         again_slot, again_at = [], []
         while len(slot):  # a round: every row that has no slot yet tries one
+            if len(slot) <= FEW:
+                for new, (end, met) in zip(entry.tolist(), self._walk(ids, slot), strict=True):
+                    if met:
+                        again_slot.append(np.array([end]))
+                        again_at.append(np.array([new - 1]))
+                    else:
+                        slots[end] = new
+                break
             free = slots[slot] == 0
             # Several rows may write to one slot at once: numpy keeps the last. Reading the slot
             # again shows each row whether it is the one, so no lock or sort is needed.
@@ -306,8 +315,8 @@ class Ring:
             there = slots[slot]
             lost = there != entry
             slot, entry, ids, there = slot[lost], entry[lost], ids[lost], there[lost]
-            # an entry of the same id: this row does not go on to a slot of its own, or a flood of
-            # one id would make a run of entries that everybody has to walk past
+            # an entry of the same id: this row gets no slot of its own, or a flood of one id would
+            # make a run of entries that everybody has to walk past
             same = key[there.astype(np.int64) - 1] == ids
             if same.any():
                 again_slot.append(slot[same])
@@ -319,6 +328,16 @@ class Ring:
         if again_slot:
             self._used -= sum(map(len, again_slot))
             self._link(np.concatenate(again_slot), np.concatenate(again_at))
+
+    def _walk(self, ids: NDArray[np.uint64], slot: Int) -> Iterator[tuple[int, int]]:
+        """Of few ids, one by one: the slot where the search ends, and its entry; 0: it is free."""
+        size = len(self._slots)
+        slots: Any = memoryview(self._slots)  # type: ignore[arg-type]
+        key: Any = memoryview(self.column["id"])  # type: ignore[arg-type]
+        for id_, at in zip(ids.tolist(), slot.tolist(), strict=True):
+            while (entry := slots[at]) and key[entry - 1] != id_:
+                at = at + 1 if at + 1 < size else 0
+            yield at, entry
 
     def _link(self, slot: Int, at: Int) -> None:
         """
@@ -371,8 +390,7 @@ class Ring:
 
     def rows(self, name: str, start: int, end: int) -> NDArray[Any]:
         """Values of a column from seq `start` to `end`, in order."""
-        values: NDArray[Any] = self.column[name][self._at(np.arange(start, end))]
-        return values
+        return self.get(name, np.arange(start, end))
 
 
 def _grown(column: NDArray[Any], capacity: int, to: Any, at: Any) -> NDArray[Any]:

@@ -277,7 +277,7 @@ class Project:
                 name=f"{action.step}-{command.name}-{verb}",
                 command=command.rollback if action.undo else command.command,
                 cwd=Path(self.loop.repository),
-                environment=processes.environment(command.environment, self._of_rollout(m)),
+                environment=processes.environment(command.environment, self._of_rollout(m, action)),
                 timeout_ms=command.timeout_ms,
             )
             try:
@@ -297,16 +297,20 @@ class Project:
             ).named()
         ]
 
-    def _of_rollout(self, m: Model) -> dict[str, str]:
+    def _of_rollout(self, m: Model, action: Execute) -> dict[str, str]:
+        """What a command is told; one that takes back may run when the rollout is over."""
         r = m.rollout
-        if r is None:
-            return {"STREAM_MONITOR_MODEL": self.name}
-        percent = r.stages[r.step]
-        weights = {r.version: percent} | ({r.against: 100 - percent} if r.against else {})
+        if r is not None and r.experiment == action.experiment:
+            version, champion = r.version, r.against
+            percent = 0.0 if action.undo else r.stages[action.step]
+        else:
+            version, champion = action.experiment.rpartition("-")[0], m.champion
+            percent = 0.0
+        weights = {version: percent} | ({champion: 100 - percent} if champion else {})
         return {
             "STREAM_MONITOR_MODEL": self.name,
-            "STREAM_MONITOR_VERSION": r.version,
-            "STREAM_MONITOR_CHAMPION": r.against or "",
+            "STREAM_MONITOR_VERSION": version,
+            "STREAM_MONITOR_CHAMPION": champion or "",
             "STREAM_MONITOR_WEIGHTS": json.dumps(weights),
         }
 

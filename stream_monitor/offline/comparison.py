@@ -16,8 +16,8 @@ from stream_monitor.arrays import Float
 from stream_monitor.offline.results import Arm, Results
 from stream_monitor.stats.confidence_sequences import (
     RARER_MIN,
+    UNIT_SHARE_MAX,
     UNITS_MIN,
-    UNITS_UNBOUNDED_MIN,
     half_width,
 )
 from stream_monitor.stats.fixed_horizon import (
@@ -33,6 +33,7 @@ from stream_monitor.stats.unit_sums import (
     effective_units,
     mean_and_variance,
     rarer_answers,
+    shares_of_variance,
     unit_terms,
 )
 
@@ -119,11 +120,11 @@ def compare(results: Results, effect: float | None, alpha: float) -> Comparison:
     >>> import numpy as np
     >>> ones, x = np.ones(4), (np.array([1.0, 2, 4, 9]), np.array([2.0, 3, 5, 9]))
     >>> arms = Arm("control", ones, x[0]), Arm("b", ones, x[1])
-    >>> found = compare(Results(*arms, 0.0, False, False, False, 0, []), effect=1.0, alpha=0.05)
+    >>> found = compare(Results(*arms, 0.0, False, False, 0, []), effect=1.0, alpha=0.05)
     >>> found.difference, round(found.one_planned_look.p, 4)
     (0.75, 0.7615)
     >>> found.every_look.waits_for
-    'effective units: 4 of 2,000 in each arm'
+    'effective units: 4 of 200 in each arm'
     """
     control, arm = (unit_terms(a.n, a.x).sum(axis=0) for a in (results.control, results.arm))
     t, yes_no = welch(control, arm), results.yes_no
@@ -143,14 +144,14 @@ def compare(results: Results, effect: float | None, alpha: float) -> Comparison:
             _known(z),
             _known(p_of_z),
         ),
-        _every_look(control, arm, effect, alpha, _waits_for(control, arm, results)),
+        _every_look(results, control, arm, effect, alpha),
         units_are_rows=not results.by_unit,
         moved_share=results.moved / (kept + results.moved),
     )
 
 
 def _every_look(
-    control: Float, arm: Float, effect: float | None, alpha: float, waits_for: str | None
+    results: Results, control: Float, arm: Float, effect: float | None, alpha: float
 ) -> EveryLook:
     source = "--effect"
     if effect is None:
@@ -159,6 +160,9 @@ def _every_look(
             effect, source = SMALL * _sd(arm), f"{SMALL} standard deviations of the arm"
     estimate, variance = difference(control, arm)
     half = half_width(variance, effect, alpha) if 0 < effect < math.inf else math.nan
+    waits_for = _waits_for(control, arm, results)
+    if waits_for is None and abs(estimate) > half:  # it would decide
+        waits_for = _one_unit((results.control, control), (results.arm, arm))
     return EveryLook(
         alpha,
         effect if 0 < effect < math.inf else None,
@@ -171,14 +175,27 @@ def _every_look(
 
 def _waits_for(control: Float, arm: Float, results: Results) -> str | None:
     """What is missing until the sequence is judged; the same burn-in as that of an experiment."""
-    least = UNITS_MIN if results.bounded else UNITS_UNBOUNDED_MIN
     effective = min(effective_units(sums) for sums in (control, arm))
-    if effective < least:
-        return f"effective units: {effective:,.0f} of {least:,} in each arm"
+    if effective < UNITS_MIN:
+        return f"effective units: {effective:,.0f} of {UNITS_MIN:,} in each arm"
     rarer = min(rarer_answers(sums) for sums in (control, arm)) if results.yes_no else math.inf
     if rarer < RARER_MIN:
         return f"the rarer answer: {rarer:,.0f} of {RARER_MIN} in each arm"
     return None
+
+
+def _one_unit(*arms: tuple[Arm, Float]) -> str | None:
+    """Whether one unit of an arm makes up too much of its variance."""
+    share, name = max(
+        (float(shares_of_variance(sums, arm.n, arm.x).max()), arm.name) for arm, sums in arms
+    )
+    if share <= UNIT_SHARE_MAX:
+        return None
+    return (
+        f"more like the largest: one unit makes up {share:.0%} of the variance of {name}, and at "
+        f"most {UNIT_SHARE_MAX:.0%} may be; cap values at a number from before the experiment, or "
+        "compare their logarithms"
+    )
 
 
 def _sd(sums: Float) -> float:

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
+from stream_monitor.arrays import Float
 from stream_monitor.errors import UNREADABLE, InputError
 from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.experiments.judgement import is_yes_no
@@ -22,6 +24,7 @@ from stream_monitor.experiments.units import KEY_BITS
 from stream_monitor.inputs.options import did_you_mean
 from stream_monitor.offline.replay import Replay
 from stream_monitor.settings import Settings
+from stream_monitor.stats.confidence_sequences import UNIT_SHARE_MAX
 from stream_monitor.stats.unit_sums import (
     UNITS,
     N,
@@ -181,6 +184,33 @@ def past_of(
     return _read(experiment, str(one_arm.model), versions, days)
 
 
+def units_of_tail(shares: Float) -> float:
+    """
+    Units of an arm until none of them has more than `UNIT_SHARE_MAX` of the variance.
+
+    Parameters
+    ----------
+    shares : (units,) float64
+        Of all units of the past in its variance.
+
+    Notes
+    -----
+    Of n units drawn from U, the greatest is taken to be the k-th of all, k = U/n rounded up. More
+    than the greatest one of the past is not foreseen.
+
+    Examples
+    --------
+    One unit of 1,000 has 30 % of the variance, and the others have equal parts:
+
+    >>> round(units_of_tail(np.append(0.3, np.full(999, 0.7 / 999))))
+    3000
+    """
+    k, part = np.arange(1, len(shares) + 1), np.sort(shares)[::-1] / UNIT_SHARE_MAX
+    some = k * part > 1  # of 1/k of the units, the greatest has too much
+    ends = np.minimum(part[some], 1 / np.maximum(k[some] - 1, 1 / len(shares)))
+    return float(len(shares) * ends.max(initial=0.0))
+
+
 def _read(experiment: Experiment, model: str, versions: list[str], days: float) -> Past:
     outcome = experiment.definition.outcomes[0]
     sums = experiment.units.sums[0, 0]
@@ -213,6 +243,7 @@ def _read(experiment: Experiment, model: str, versions: list[str], days: float) 
         outcomes_a_unit=a_unit,
         effective_share=effective_units(sums) / kept,
         units_a_day=units / days,
+        units_of_tail=units_of_tail(experiment.units.shares(0, 0)),
     )
     return Past(
         base=base,

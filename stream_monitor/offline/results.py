@@ -60,8 +60,6 @@ class Results(NamedTuple):
     """What was taken off every outcome, so that a spread far below the mean keeps its digits."""
     yes_no: bool
     """Every outcome is 0 or 1."""
-    bounded: bool
-    """Every outcome is from 0 to 1."""
     by_unit: bool
     """A column says which outcomes are of one unit."""
     moved: int
@@ -329,9 +327,8 @@ class _Reading:
         for name, n, x in zip(names, sizes, outcomes, strict=True):
             sums = np.add.reduceat(x - origin, np.cumsum(n) - n)
             arms.append(Arm(name, n.astype(np.float64), sums))
-        bounded = bool(((both >= 0) & (both <= 1)).all())
         by_unit = self.roles.unit is not None
-        return Results(arms[0], arms[1], origin, yes_no, bounded, by_unit, 0, self.notes)
+        return Results(arms[0], arms[1], origin, yes_no, by_unit, 0, self.notes)
 
 
 def _text(value: Any) -> str:

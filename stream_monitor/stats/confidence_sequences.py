@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 
-UNITS_MIN, UNITS_UNBOUNDED_MIN, RARER_MIN = 200, 2_000, 20
+UNITS_MIN, RARER_MIN, UNIT_SHARE_MAX = 200, 20, 0.1
 """
-Effective units of each arm before an interval is judged, so that a few heavy units count for
-little; more where single values may be of any size; and of what is 0 or 1, so many of the rarer
-answer in each arm. Without that a small arm decides on a handful of rare values.
+Effective units of each arm before an interval is judged, so that a few active units count for
+little; and of what is 0 or 1, so many of the rarer answer in each arm. No unit may be a greater
+share of the variance of its arm (Lindeberg's condition) where an interval decides. Without that a
+small arm decides on a handful of rare values.
 """
 FAR = -5.0
 """Below it the normal tail is a continued fraction; `erfc` takes over above."""

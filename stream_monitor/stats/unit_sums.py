@@ -92,15 +92,58 @@ def mean_and_variance(sums: Float) -> tuple[float, float]:
     >>> mean, bool(np.isclose(variance, x.var(ddof=1) / 4))
     (4.0, True)
     """
+    units, n = float(sums[UNITS]), float(sums[N])
+    mean, squares = _mean_and_squares(sums)
+    return mean, squares * units / (units - 1) / (n * n) if n > 0 and units >= 2 else math.inf
+
+
+def _mean_and_squares(sums: Float) -> tuple[float, float]:
+    """The mean, and the sum of (x - mean·n)² over units."""
     units, n, x, nn, nx, xx = sums.tolist()
     if n <= 0:
-        return math.nan, math.inf
+        return math.nan, 0.0
     mean = x / n
-    if units < 2:
-        return mean, math.inf
     squares = xx - 2 * mean * nx + mean * mean * nn
     noise = EPSILON * (8 + units) * (xx + 2 * abs(mean * nx) + mean * mean * nn)
-    return mean, squares * units / (units - 1) / (n * n) if squares > noise else 0.0
+    return mean, squares if squares > noise else 0.0
+
+
+def shares_of_variance(sums: Float, n: Float, x: Float) -> Float:
+    """
+    The share of units in the variance of the mean of their arm.
+
+    Parameters
+    ----------
+    sums : (6,) float64
+        Of the arm.
+    n, x : (units,) float64
+        Outcomes of units of the arm, and what they add up to.
+
+    Returns
+    -------
+    (units,) float64
+        1 where the units of the arm do not differ: the next one that does is all of the variance.
+
+    Notes
+    -----
+    (x - mean·n)² / Σ(x - mean·n)². The normal approximation holds as the largest share tends to 0.
+
+    References
+    ----------
+    J. W. Lindeberg, Eine neue Herleitung des Exponentialgesetzes in der Wahrscheinlichkeits-
+    rechnung, Mathematische Zeitschrift 15 (1922).
+
+    Examples
+    --------
+    >>> n, x = np.ones(4), np.array([1.0, 2.0, 4.0, 9.0])
+    >>> shares_of_variance(unit_terms(n, x).sum(axis=0), n, x).round(3).tolist()
+    [0.237, 0.105, 0.0, 0.658]
+    """
+    mean, squares = _mean_and_squares(sums)
+    if not squares > 0:
+        return np.ones(len(n))
+    away: Float = x - mean * n
+    return away * away / squares
 
 
 def difference(control: Float, arm: Float) -> tuple[float, float]:

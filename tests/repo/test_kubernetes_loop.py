@@ -106,7 +106,7 @@ def test_the_pods_can_do_little():
                 assert set(each["resources"][kind]) == {"cpu", "memory", "ephemeral-storage"}
         (container,) = spec["containers"]
         writable = {m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")}
-        own = "/work" if name.endswith("controller") else "/archive"
+        own = "/data" if name.endswith("controller") else "/archive"
         assert writable == {own, "/tmp"}
 
 
@@ -128,9 +128,9 @@ def test_what_they_start_and_how_they_are_configured(tmp_path):
         assert settings.kafka.security.username == name
         assert settings.archive.path in mounts
         if name.endswith("controller"):
-            assert settings.lifecycle.work.startswith("/work/")
+            assert settings.lifecycle.work.startswith("/data/")
             (loop,) = settings.lifecycle.models.values()
-            assert loop.repository.startswith("/work/")
+            assert loop.repository.startswith("/data/")
             assert settings.worker.metrics.host == "0.0.0.0"
 
 

@@ -245,6 +245,12 @@ def test_status_draws_numbers_between_verdicts_and_says_what_a_promotion_waits_f
     assert "b: continue" in text
     assert "promote was told at 2026-11-02 09:00:00Z" in text
     assert "[+1, +3] %  promote" in text
+    one, _ = begun(duration=["3d", "9d"], guards=[{"metric": "latency_ms", "effect": 0.05}])
+    evidence = {"interval": [0.01, 0.03], "waits_for": {"share_of_one_unit": [0.314, 0.1]}}
+    one.take(progress(100, 0.1, evidence={"accuracy": evidence, "latency_ms": evidence}))
+    said = "\n".join(drawing(one.found("x-1", None), NOW_MS))
+    for metric in ("accuracy", "latency_ms"):
+        assert f"{metric}: one unit makes up 31% of the variance of an arm, at most 10% may" in said
     young, _ = begun(duration=["3d", "9d"])
     young.take(progress(30, 0.1, evidence={}))
     said = "\n".join(drawing(young.found("x-1", None), NOW_MS))

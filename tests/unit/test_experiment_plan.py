@@ -102,10 +102,48 @@ def test_what_limits_a_plan_is_said():
     assert rare["sequence_median"]["units_in_all"] >= 0.9 * rare["burn_in"]["units_in_all"]
 
 
-def test_a_number_of_any_size_waits_for_more_units_unless_it_is_capped():
-    number = ("--metric", "features.spent", "--effect", "2", "--mean", "30", "--sd", "5", "--json")
-    assert run(*number)["effects"][0]["burn_in"]["units_in_all"] == 4_000
-    assert run(*number, "--cap", "90")["effects"][0]["burn_in"]["units_in_all"] == 400
+def test_of_a_number_of_any_size_the_tail_is_not_known_without_a_file():
+    number = ("--metric", "features.spent", "--effect", "2", "--mean", "30", "--sd", "5")
+    assert run(*number, "--json")["effects"][0]["burn_in"]["units_in_all"] == 400
+    note = (
+        "features.spent may be of any size, and how far its tail goes is not known without --from"
+    )
+    assert note in run(*number)
+    assert "any size" not in run(*number, "--cap", "90")
+
+
+def test_a_heavy_tail_of_the_past_is_waited_for(tmp_path):
+    """Of fresh units of the same kind, so many are about enough."""
+    rng = np.random.default_rng(2)
+    spent = np.exp(rng.normal(0, 1.2, 4_000))
+    rows = [
+        {
+            "event_id": f"e{i}",
+            "timestamp": T0 + 20_000 * i,
+            "model": "shop",
+            "unit": f"u{i}",
+            "prediction": 1,
+            "features": {"spent": float(x)},
+        }
+        for i, x in enumerate(spent)
+    ]
+    words = ("--metric", "features.spent", "--effect", "1.5")
+    got = from_file(tmp_path, rows, *words, "--json")["effects"][0]
+    arm = got["burn_in"]["units_in_all"] / 2
+    assert arm > 1_000
+    assert got["limits"] == ["heavy_tail"]
+    assert "single units are large" in from_file(tmp_path, rows, *words)
+
+    def too_much(n: int) -> float:
+        """How often one of n units is more than a tenth of their variance."""
+        arms = [np.exp(rng.normal(0, 1.2, n)) for _ in range(200)]
+        squares = [(x - x.mean()) ** 2 for x in arms]
+        return float(np.mean([s.max() > 0.1 * s.sum() for s in squares]))
+
+    assert too_much(int(arm / 4)) > 0.5
+    assert too_much(int(8 * arm)) < 0.5
+    capped = from_file(tmp_path, rows, *words, "--cap", "5", "--json")["effects"][0]
+    assert capped["burn_in"]["units_in_all"] == 400
 
 
 def rows_of(seed, *, units=400, days=2, by_unit=True):
