@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -42,7 +43,26 @@ def command(*, once: bool, config: str | None) -> None:
             "no model is configured under lifecycle.models, so there is nothing to do; "
             "docs/lifecycle.md has an example"
         )
+    _demand_clones(settings)
     sys.exit(asyncio.run(_run(settings, config, once=once)))
+
+
+def _demand_clones(settings: Settings) -> None:
+    """
+    Each model has its clone.
+
+    Raises
+    ------
+    InputError
+        There is none, or it is none.
+    """
+    from stream_monitor.lifecycle import git
+
+    for name, loop in settings.lifecycle.models.items():
+        try:
+            git.place_of(Path(loop.repository))
+        except (InputError, git.GitError) as e:
+            raise InputError(f"lifecycle.models.{name}.repository: {e}") from None
 
 
 async def _run(settings: Settings, config: str | None, *, once: bool) -> int:

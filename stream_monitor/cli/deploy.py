@@ -266,7 +266,10 @@ def pause(
     from stream_monitor.lifecycle.events import Paused
 
     if until is not None and text_time(until) is None:
-        raise InputError(f"--until must be an RFC 3339 time with an offset, not {until!r}")
+        raise InputError(
+            f"--until must be an RFC 3339 time with an offset, such as 2026-12-24T08:00:00Z, "
+            f"not {until!r}"
+        )
     settings = options.settings_of(config)
     _, name = _board(settings, model)
     who = options.user(by)
@@ -323,8 +326,13 @@ def _demand_known(board: LoopBoard, name: str, version: str) -> None:
     known = in_order({*m.versions, *m.deployed})
     if version not in known:
         hint = did_you_mean(version, known)
+        if not known:
+            raise InputError(
+                f"no event on lifecycle tells of a version of {name}; "
+                "`stream-monitor models register` makes one, and writes it again if git has it"
+            )
         raise InputError(
-            f"{name} has no version {version!r}; registered are {', '.join(known) or 'none'}."
+            f"{name} has no version {version!r}; registered are {', '.join(known)}."
             f"{hint} `stream-monitor models register` makes one"
         )
 

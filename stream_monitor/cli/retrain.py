@@ -19,6 +19,7 @@ from stream_monitor.errors import InputError
 
 if TYPE_CHECKING:
     from stream_monitor.lifecycle.events import Event
+    from stream_monitor.lifecycle_settings import ModelLoop
 
 LINES = 40
 
@@ -89,10 +90,16 @@ def run(
         click.echo(f"asked for a retraining of {name}; `stream-monitor retrain status` follows it")
 
 
-def _steps(loop: object) -> tuple[str, ...]:
-    from stream_monitor.lifecycle.plan import steps_of
+def _steps(loop: ModelLoop) -> tuple[str, ...]:
+    """The steps of a run, as the controller plans them."""
+    import msgspec
 
-    return steps_of(loop)  # type: ignore[arg-type]  # imported late
+    from stream_monitor.lifecycle.plan import steps_of
+    from stream_monitor.lifecycle.steps import stages_of
+
+    if not loop.steps:
+        loop = msgspec.structs.replace(loop, steps=stages_of(Path(loop.repository)))
+    return steps_of(loop)
 
 
 def _show(event: Event, *, as_json: bool) -> None:

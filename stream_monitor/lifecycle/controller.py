@@ -195,7 +195,7 @@ class Controller:
 
     async def _say(self, event: Event) -> None:
         said = msgspec.structs.replace(event, epoch=self.epoch)
-        log.info("%s: %s", event.model, event.__struct_config__.tag)
+        log.info("%s: %s", event.model, _told(event))
         await self._send(event.model, encode(said))
 
     async def _send(self, key: str, value: bytes) -> int:
@@ -204,6 +204,13 @@ class Controller:
         self._unread = max(self._unread, sent.offset)
         offset: int = sent.offset
         return offset
+
+
+def _told(event: Event) -> str:
+    """An event for the log: what it is, and the fields that tell most."""
+    names = ("cause", "run", "step", "outcome", "end", "version", "reason")
+    known = (str(getattr(event, name, None) or "") for name in names)
+    return " ".join([str(event.__struct_config__.tag), *filter(None, known)])
 
 
 def _words(action: Action) -> str:

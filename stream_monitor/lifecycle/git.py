@@ -146,6 +146,10 @@ def commit_of(directory: Path, revision: str) -> str:
     except GitError as e:
         if "single revision" not in e.said:
             raise
+        if revision == "HEAD":
+            raise GitError(
+                f"{directory} has no commit yet; `git commit` makes one", e.said
+            ) from None
         raise GitError(
             f"{directory} has no branch, tag or commit {revision!r}; `stream-monitor models list` "
             "shows the versions, `git branch -a` the branches",

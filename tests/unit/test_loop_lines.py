@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stream_monitor.cli import loop_lines as lines
+from stream_monitor.errors import InputError
 from stream_monitor.lifecycle.events import (
     Compared,
     Paused,
@@ -121,3 +122,23 @@ def test_a_rollout_says_what_it_waits_for_and_how_it_goes_on_and_back():
 def test_a_refusal_names_its_reason():
     m = Model(refused=[Refused(model="churn", at=AT, trigger="a", reason="cooldown")])
     assert "cooldown" in "\n".join(lines.refusal_lines(m, NOW_MS))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("lifecycle: {models: {m: {repository: /nonexistent/x}}}", "no such directory"),
+        ("lifecycle: {models: {m: {repository: .}}}", "not a git repository"),
+        ("{}", "no model is configured under lifecycle.models"),
+    ],
+)
+def test_a_controller_without_a_clone_does_not_start(tmp_path, monkeypatch, content, said):
+    from click.testing import CliRunner
+
+    from stream_monitor.cli import cli
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "monitor.yaml").write_text(content)
+    result = CliRunner().invoke(cli, ["controller", "--once"])
+    assert isinstance(result.exception, InputError)
+    assert said in str(result.exception)
