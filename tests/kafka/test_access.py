@@ -74,21 +74,26 @@ class Guarded:
                 ]
             )
         )
+        (user,) = documents("components/strimzi/kafkauser.yaml")
+        self.admit(user)
+
+    def admit(self, user: dict[str, Any]) -> None:
+        """Make a user of a manifest, with its access."""
+        name = user["metadata"]["name"]
         scram = UserScramCredentialUpsertion(
-            USER, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4_096), PASSWORD.encode()
+            name, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4_096), PASSWORD.encode()
         )
         self._done(self.admin.alter_user_scram_credentials([scram]))
-        self._done(self.admin.create_acls([binding for acl in self.acls() for binding in acl]))
+        self._done(self.admin.create_acls([binding for acl in self.acls(user) for binding in acl]))
 
-    def acls(self) -> Iterator[list[AclBinding]]:
-        (user,) = documents("components/strimzi/kafkauser.yaml")
+    def acls(self, user: dict[str, Any]) -> Iterator[list[AclBinding]]:
         for acl in user["spec"]["authorization"]["acls"]:
             resource = acl["resource"]
             where = (
                 KINDS[resource["type"]],
                 resource["name"],
                 PATTERNS[resource["patternType"]],
-                f"User:{USER}",
+                f"User:{user['metadata']['name']}",
                 "*",
             )
             yield [
@@ -218,3 +223,53 @@ def test_the_access_of_the_manifest_is_enough_and_is_demanded(
     for log in tmp_path.glob("*.log"):
         assert PASSWORD not in log.read_text()
         assert "AuthorizationFailed" not in log.read_text() or log.name == "third.log"
+
+
+def test_a_controller_needs_no_more_than_its_user(guarded: Guarded, tmp_path: Path) -> None:
+    """It becomes active, claims and reads back; the other topics are hidden from it."""
+    (user,) = [
+        each
+        for each in documents("overlays/loop/kafkausers.yaml")
+        if each["metadata"]["name"] == "stream-monitor-controller"
+    ]
+    guarded.admit(user)
+    subprocess.run(["git", "init", "-q", "-b", "main", str(tmp_path)], check=True)
+    config = {
+        "kafka": {
+            "bootstrap_servers": guarded.server.addresses["CLIENTS"],
+            "create_topics": False,
+            "security": {
+                "protocol": "SASL_PLAINTEXT",
+                "sasl_mechanism": "SCRAM-SHA-512",
+                "username": user["metadata"]["name"],
+            },
+        },
+        "lifecycle": {"port": 0, "models": {"churn": {"repository": "."}}},
+    }
+    (tmp_path / "monitor.yaml").write_text(json.dumps(config))
+    (tmp_path / "password").write_text(PASSWORD + "\n")
+    secret = {"STREAM_MONITOR_KAFKA__SECURITY__PASSWORD_FILE": str(tmp_path / "password")}
+    words = ["-m", "stream_monitor", "controller", "--config", str(tmp_path / "monitor.yaml")]
+    with (tmp_path / "log").open("w") as err:
+        process = subprocess.Popen(
+            [sys.executable, *words],
+            stdout=subprocess.PIPE,
+            stderr=err,
+            text=True,
+            env=os.environ | secret,
+        )
+    try:
+        controller = listening(process)
+        wait("active", lambda: controller.metrics().get("stream_monitor_controller_active") == 1)
+        assert ready(controller)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+        assert process.stdout is not None
+        process.stdout.close()
+    said = (tmp_path / "log").read_text()
+    assert PASSWORD not in said
+    assert "AuthorizationFailed" not in said
