@@ -92,7 +92,7 @@ def configuration(
             "models": {
                 MODEL: {
                     "repository": str(project.clone),
-                    "triggers": {"alerts": {"kinds": ["performance"], "for": "12s"}},
+                    "triggers": {"alerts": {"kinds": ["performance"], "for": "9s"}},
                     "limits": {"cooldown": "0s", "min_new_labels": 0, "max_a_week": 5},
                     "decide": {"min_rows": 300},
                     "deploy": {
@@ -124,8 +124,15 @@ async def run(options: DemoOptions, say: Say, stop: asyncio.Event) -> LoopStory:
     with tempfile.TemporaryDirectory(prefix="stream-monitor-loop-") as folder:
         project = DemoProject(Path(folder))
         say("making a project: git with a remote, DVC, first data, a first model …")
-        await asyncio.to_thread(project.make)
-        async with broker_of(options) as (kafka, guarantee):
+        async with contextlib.AsyncExitStack() as stack:
+            # threads write into the folder that is about to be removed
+            stack.push_async_callback(asyncio.get_running_loop().shutdown_default_executor)
+            stack.callback(project.end)
+            await _until(asyncio.to_thread(project.make), stop)
+            if stop.is_set():
+                return story
+            kafka, guarantee = await stack.enter_async_context(broker_of(options))
+            stack.callback(project.end)  # nobody makes topics again
             content = configuration(kafka, guarantee=guarantee, port=0, project=project)
             path = Path(folder) / "monitor.yaml"
             path.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -196,6 +203,7 @@ class _Story:
         self.settings = Settings(kafka=kafka)
         self.seen: list[dict[str, Any]] = []
         self._news = asyncio.Event()
+        self._spoiling: asyncio.Task[None] | None = None
 
     def at(self) -> float:
         return round(time.monotonic() - self.began, 1)
@@ -215,6 +223,8 @@ class _Story:
             try:
                 await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                if self._spoiling is not None:
+                    parts.append(self._spoiling)
                 for part in parts:
                     part.cancel()
                 results = await asyncio.gather(*parts, return_exceptions=True)
@@ -282,6 +292,7 @@ class _Story:
             self.say(f"  {step} done{f': {words}' if words else ''}")
 
     async def _promoted(self) -> None:
+        self._spoiling = asyncio.create_task(asyncio.to_thread(self.project.spoil))
         stage = await self._event(lambda e: e.get("type") == "stage" and bool(e.get("rollout")))
         r = stage["rollout"]
         self.story.version, self.story.canary_s = r["version"], self.at()
@@ -304,7 +315,8 @@ class _Story:
 
     async def _a_bad_version(self) -> None:
         self.say("somebody registers a version with wrong weights, and deploys it")
-        await asyncio.to_thread(self.project.spoil)
+        assert self._spoiling is not None
+        await self._spoiling
         await self._ours("models", "register", "--model", MODEL)
         version = next(e for e in reversed(self.seen) if e.get("type") == "version")["version"]
         self.story.bad_version = version

@@ -7,10 +7,13 @@ person would call them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
@@ -55,6 +58,17 @@ class DemoProject:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.clone = folder, folder / "churn"
+        self._running: set[subprocess.Popen[str]] = set()
+        self._ended = False
+
+    def end(self) -> None:
+        """End the programs that run, and begin no other: the folder is about to be removed."""
+        self._ended = True
+        for process in list(self._running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        while self._running:
+            time.sleep(0.01)
 
     def make(self) -> None:
         """The first data, the first model, and a commit with both on the remote."""
@@ -112,18 +126,28 @@ class DemoProject:
         return self._run((sys.executable, "-m", "stream_monitor", *words))
 
     def _run(self, words: Sequence[str]) -> str:
-        done = subprocess.run(  # noqa: S603  fixed programs of the demo
+        if self._ended:
+            raise InputError("the demo was stopped")
+        with subprocess.Popen(  # noqa: S603  fixed programs of the demo
             words,
             cwd=self.clone if self.clone.exists() else self.folder,
             env=environment(),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=MINUTES_S,
-            check=False,
-        )
-        if done.returncode:
-            raise InputError(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()[-2_000:]}")
-        return done.stdout
+            start_new_session=True,  # Ctrl-C is for the demo alone; it ends them
+        ) as process:
+            self._running.add(process)
+            try:
+                out, err = process.communicate(timeout=MINUTES_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise InputError(f"{' '.join(words)}: no end after {MINUTES_S:g} s") from None
+            finally:
+                self._running.discard(process)
+        if process.returncode:
+            raise InputError(f"{' '.join(words)}: {(err or out).strip()[-2_000:]}")
+        return out
 
 
 IDENTITY = ("-c", "user.name=demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")

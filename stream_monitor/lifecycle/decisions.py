@@ -19,6 +19,8 @@ from stream_monitor.times import DAY_MS, rfc3339
 
 SAID_AGAIN_MS = 30 * DAY_MS
 """`lifecycle` forgets after a year, so the stages are said again."""
+PAUSES_MS = (5_000, 60_000)
+"""Before the second start of a step, and before each later one: a remote may be away."""
 
 
 def next_action(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> Action | None:
@@ -70,6 +72,9 @@ def _run(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
         )
         return Say(done.named())
     if run.results.get(DECIDE, {}).get("decision") == "inconclusive" and not is_approved(run, loop):
+        return None
+    pause_ms = PAUSES_MS[min(run.attempt, len(PAUSES_MS) + 1) - 2] if run.attempt > 1 else 0
+    if not run.started and now_ms - ms_of(run.changed) < pause_ms:
         return None
     if not run.started:
         began = Retraining(

@@ -5,17 +5,19 @@ Rule of the file: back comes first, asks nobody and needs no labels. Forward nee
 no alert; without data a stage waits, and at its deadline a person is asked. A person's word about
 the weights stands: the rollout pauses.
 
-The traffic is that of an experiment (`docs/experiments.md`): its weights are said before the stage
-is, so that a controller that dies between the two says the second when it comes back.
+The traffic is that of an experiment (`docs/experiments.md`). A controller that dies between two
+events says the second when it comes back, and what is said until then is right for the routers: on
+the way back the experiment ends before the stage changes, at a promotion after it.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
+from stream_monitor.lifecycle import traffic
 from stream_monitor.lifecycle.actions import Action, Execute, Facts, Firing, Say, Tell
 from stream_monitor.lifecycle.events import Compared, Deployment, Rollout, Stage, StageName
 from stream_monitor.lifecycle.model import Model, Trial, ms_of
@@ -52,13 +54,13 @@ def back(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> Act
     loose = next((n for n, t in m.trials.items() if _is_loose(m, n, t)), None)
     if loose is not None:
         keep = m.champion if m.champion in m.trials[loose].weights else None
-        return Tell(_stopped(name, loose, keep, now_ms, "its rollout is over"))
+        return Tell(traffic.stopped(name, loose, keep, now_ms, "its rollout is over"))
     r = m.rollout
     why = _why_back(name, m, r, facts, loop, now_ms) if r is not None else None
     if r is not None and why is not None and r.against is not None:
         trial = m.trials.get(r.experiment)
         if trial is not None and (not trial.stopped or trial.keep == r.version):
-            return Tell(_stopped(name, r.experiment, r.against, now_ms, why))
+            return Tell(traffic.stopped(name, r.experiment, r.against, now_ms, why))
     undo = _undo(m, loop)
     if undo is not None or r is None or why is None:
         return undo
@@ -183,6 +185,8 @@ def _why_not(m: Model) -> str | None:
         return f"{what}, and there is no such version"
     if r is not None and (asked.what != "promote" or asked.version not in (None, r.version)):
         return f"{what}, and the rollout of {r.version} is under way"
+    if r is not None and r.state == "watch":
+        return f"{what}, and it is in production"
     return None
 
 
@@ -229,23 +233,14 @@ def _deploy(
         if (r.step, command.name) not in done:
             return Execute(r.experiment, r.step, command.name, undo=False)
     trial = m.trials.get(r.experiment)
-    if r.against is None or percent == 0:
+    if r.against is None or percent in (0, 100):
         return None
-    if percent == 100:
-        if trial is None or trial.keep == r.version:
-            return None
-        return Tell(_stopped(name, r.experiment, r.version, now_ms, "promoted"))
     weights = {r.against: 100 - percent, r.version: percent}
     if trial is None:
-        return Tell(_started(name, r, weights, loop, now_ms))
+        return Tell(traffic.started(name, r, weights, loop, now_ms))
     if trial.weights.get(r.version) != percent:
-        return Tell(
-            {
-                **_of_experiment("experiment_changed", name, r.experiment, now_ms),
-                "weights": weights,
-                "because": f"stage {r.step + 1} of {len(r.stages)}",
-            }
-        )
+        because = f"stage {r.step + 1} of {len(r.stages)}"
+        return Tell(traffic.changed(name, r.experiment, weights, now_ms, because))
     return None
 
 
@@ -318,6 +313,10 @@ def _is_approved(m: Model, r: Rollout, loop: ModelLoop) -> bool:
 def _watched(
     name: str, m: Model, r: Rollout, loop: ModelLoop, facts: Facts, now_ms: int
 ) -> Action | None:
+    trial = m.trials.get(r.experiment)
+    if trial is not None and not trial.stopped:
+        # after the stage: in between routers would give everybody the old version
+        return Tell(traffic.stopped(name, r.experiment, r.version, now_ms, "promoted"))
     end_ms = ms_of(r.since) + loop.deploy.watch_ms
     if now_ms < end_ms:
         return None
@@ -363,38 +362,3 @@ def _stage(
         reason=reason,
         answers=m.asked.id if m.asked else "",
     ).named()
-
-
-def _of_experiment(kind: str, name: str, experiment: str, now_ms: int) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "type": kind,
-        "model": name,
-        "at": rfc3339(now_ms),
-        "by": "controller",
-        "experiment": experiment,
-    }
-
-
-def _started(
-    name: str, r: Rollout, weights: dict[str, float], loop: ModelLoop, now_ms: int
-) -> dict[str, Any]:
-    d = loop.deploy
-    return {
-        **_of_experiment("experiment_started", name, r.experiment, now_ms),
-        "arms": [{"name": v, "version": v} for v in (r.against, r.version)],
-        "weights": weights,
-        "unit": d.unit,
-        "primary": {"metric": d.metric, "effect": d.effect, "goal": d.goal},
-        "maturity": f"{d.maturity_ms}ms",
-        "settle": f"{d.settle_ms}ms",
-        "report_at": d.min_labels,
-        "on_rollback": "stop",
-        "duration": [f"{d.min_time_ms}ms", f"{d.deadline_ms * len(r.stages) // 1_000}s"],
-        "steps": [p for p in r.stages if 0 < p < 100],
-    }
-
-
-def _stopped(name: str, experiment: str, keep: str | None, now_ms: int, why: str) -> dict[str, Any]:
-    event = {**_of_experiment("experiment_stopped", name, experiment, now_ms), "because": why}
-    return event if keep is None else {**event, "keep": keep}

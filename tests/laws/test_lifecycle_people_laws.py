@@ -57,8 +57,9 @@ def running(world: World) -> tuple[str, int] | None:
 def by_hand(world: World, percent: int) -> None:
     r = world.model().rollout
     assert r is not None
+    assert r.against is not None
     event = {"type": "experiment_changed", "model": MODEL, "experiment": r.experiment, "by": "ana"}
-    world.write({**event, "weights": {"v1.0.0": 100 - percent, r.version: percent}})
+    world.write({**event, "weights": {r.against: 100 - percent, r.version: percent}})
 
 
 def test_two_rollouts_asked_for_at_once():
