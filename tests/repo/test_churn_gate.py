@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/churn"
 WORKFLOW = yaml.safe_load((EXAMPLE / ".github/workflows/model.yml").read_text())
 FITTED = ".fit(x[:rows], y[:rows])"
-WEAK, STRONG = ".fit(x[:rows] * [1, 0, 0, 0, 0], y[:rows])", FITTED
+WEAK, STRONG = ".fit(x[:rows] * [0, 0, 1, 1, 1], y[:rows])", FITTED
 
 
 class Project:
