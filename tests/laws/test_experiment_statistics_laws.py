@@ -101,7 +101,9 @@ def test_with_one_outcome_a_unit_the_variance_is_the_textbook_one(x):
     mean, variance = mean_and_variance(sums_of(x))
     assert mean == pytest.approx(np.mean(x), rel=1e-12, abs=1e-9)
     scale = np.square(x).sum()
-    assert variance == pytest.approx(np.var(x, ddof=1) / len(x), rel=1e-9, abs=1e-13 * scale + 1e-300)
+    assert variance == pytest.approx(
+        np.var(x, ddof=1) / len(x), rel=1e-9, abs=1e-13 * scale + 1e-300
+    )
 
 
 def test_what_does_not_vary_has_no_variance_and_few_units_have_no_end():

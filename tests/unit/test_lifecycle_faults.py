@@ -252,3 +252,21 @@ async def test_two_models_with_odd_names_in_one_clone(broker, repository, monkey
         "a%2Fb%20c%20%C3%A4%E2%88%82",
         "churn",
     ]
+
+
+async def test_an_answer_does_not_interrupt_the_step_under_way(broker, repository, monkeypatch):
+    ran = repository.parent / "ran"
+    monkeypatch.setenv("RAN", str(ran))
+    monkeypatch.setenv("SLOW", "2")
+    settings = settings_of(broker, repository)
+    await said(settings, a_trigger())
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(Controller(settings, projects_of(settings, None)).run(stop))
+    await until(settings, lambda m: m.current is not None and ran.exists())
+    await said(settings, Trigger(model=MODEL, at=now(), cause="person", by="ben"))
+    found = await until(settings, over)
+    stop.set()
+    await running
+    assert [r.end for r in found.runs.values()] == ["done"]
+    assert ["under way" in r.reason for r in found.refused] == [True]
+    assert ran.read_text() == "x"

@@ -237,6 +237,6 @@ async def test_kills_at_every_place(broker, repository):
 async def test_kills_at_random_times(broker, repository, seed):
     rng = random.Random(seed)
     site = a_site(broker, repository, lambda when, place: False)
-    kills = [rng.uniform(0.5, 3) for _ in range(20)]
+    kills = [rng.uniform(0.4, 1.6) for _ in range(20)]
     await a_story(site, repository, kills)
     print(20 - len(kills), "kills")
