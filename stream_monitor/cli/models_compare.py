@@ -113,7 +113,7 @@ def compare(
     **given: Any,
 ) -> None:
     """
-    Compare two models on the same labelled rows, or by the metrics that they were registered with.
+    Compare two models on the same rows, or by their registered metrics.
 
     With --predictions: rows of one unit are summed first. The bounds are those of the paired
     difference; above 0 the challenger is better, whatever the metric.

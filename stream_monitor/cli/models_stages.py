@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @project.options
 def promote(version: str, **given: Any) -> None:
     """
-    Say that a version is in production; the one before it is retired.
+    Say that a version is in production, and retire the one before.
 
     It changes the record, not the traffic: `stream-monitor deploy start` brings a version into
     production by stages. Use it for a model that is deployed by other means, and to say the stages

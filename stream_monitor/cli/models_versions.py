@@ -56,10 +56,11 @@ def register(
     repository: str | None,
 ) -> None:
     """
-    Make the commit that is checked out a version: an annotated tag NAME@vX.Y.Z on the remote.
+    Make the commit that is checked out a version.
 
-    Data and models go to the remote of DVC first, if the project has one. A work tree that differs
-    from its commit is refused. With `reference.json` its profile is published as the baseline.
+    It gets an annotated tag NAME@vX.Y.Z on the remote. Data and models go to the remote of DVC
+    first, if the project has one. A work tree that differs from its commit is refused. With
+    `reference.json` its profile is published as the baseline.
 
     \b
     Examples:
@@ -173,7 +174,9 @@ def show(
     repository: str | None,
 ) -> None:
     """
-    Show what a version is: its data, code and metrics, who promoted it and why, how it does live.
+    Show what a version is, and how it does live.
+
+    Its data, code and metrics, who promoted it and why.
 
     VERSION is v1.2.0, churn@v1.2.0, champion, challenger or latest.
 

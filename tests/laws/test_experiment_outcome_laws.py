@@ -144,7 +144,7 @@ def test_an_arm_with_more_bad_calls_is_rolled_back_by_their_race(race: dict[str,
     assert "more often than control" in alert["summary"]
 
 
-RUNS = 200
+RUNS = 100
 
 
 @pytest.mark.slow

@@ -140,3 +140,30 @@ def test_only_named_variables_are_passed(monkeypatch):
     assert "AWS_SECRET" not in made
     assert made["AWS_PROFILE"] == "y"
     assert "NOT_SET" not in made
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+child = '''
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.setsid()
+open("child", "w").write(str(os.getpid()))
+time.sleep(60)
+'''
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", child])
+time.sleep(60)
+"""
+
+
+async def test_who_ignores_a_request_to_end_is_ended_by_force(tmp_path):
+    """The polite request gets a second; a cancel reaches the last descendant soon after it."""
+    task = asyncio.ensure_future(run(tmp_path, a_command(tmp_path, STUBBORN)))
+    child = tmp_path / "child"
+    await until(lambda: child.exists() and child.read_text())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not lives(int(child.read_text()))
+    assert not list(tmp_path.glob("*.result"))
