@@ -8,18 +8,16 @@ control characters.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import os
 import sys
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from stream_monitor.cli.alert_board import FINGERPRINT_SHOWN, Board, Filter, found_by, read
-from stream_monitor.cli.terminal import readable
+from stream_monitor.cli.terminal import readable, user
 
 if TYPE_CHECKING:
     from stream_monitor.alerts.event import Alert
@@ -187,9 +185,6 @@ async def _say(
     alert = found_by(board, prefix)
     now_ms = time.time_ns() // 1_000_000
     until = None if lasts_ms is None else rfc3339(now_ms + lasts_ms)
-    by = None
-    with suppress(OSError, KeyError):
-        by = getpass.getuser()
     mark = Mark(
         type=kind,
         model=alert.model,
@@ -197,7 +192,7 @@ async def _say(
         fingerprint=alert.fingerprint,
         until=until,
         comment=comment,
-        by=by,
+        by=user(),
     )
     await write(settings, "lifecycle", alert.model, mark.encoded())
     return alert, mark

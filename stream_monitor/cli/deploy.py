@@ -50,7 +50,8 @@ def status(model: str | None, *, as_json: bool, config: str | None) -> None:
       stream-monitor deploy status churn --json
     """  # noqa: D301
     from stream_monitor.cli import loop_lines as lines
-    from stream_monitor.cli.loop_board import LoopBoard, as_object, now_ms
+    from stream_monitor.cli.loop_board import LoopBoard, as_object
+    from stream_monitor.kafka.clocks import now_ms
 
     board, now = LoopBoard.read(options.settings_of(config)), now_ms()
     for name in board.known(model):
@@ -71,21 +72,8 @@ def status(model: str | None, *, as_json: bool, config: str | None) -> None:
 @command.command()
 @click.argument("version")
 @options.model
-@options.comment
-@options.by
-@options.dry_run
-@options.as_json
-@options.config
-def start(
-    version: str,
-    model: str | None,
-    comment: str | None,
-    by: str | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-    config: str | None,
-) -> None:
+@options.of_a_person
+def start(version: str, model: str | None, *, word: options.Word) -> None:
     """
     Begin the rollout of VERSION, from its first stage.
 
@@ -93,7 +81,7 @@ def start(
     Examples:
       stream-monitor deploy start v1.4.0
     """  # noqa: D301
-    settings = options.settings_of(config)
+    settings = options.settings_of(word.config)
     board, name = _board(settings, model)
     _demand_known(board, name, version)
     m = board.fold.of(name)
@@ -107,28 +95,15 @@ def start(
     told = (
         f"asked for the rollout of {version} of {name}; `stream-monitor deploy status` follows it"
     )
-    event = _asked(name, "start", version, comment, by)
-    options.say(settings, event, told, dry_run=dry_run, as_json=as_json)
+    event = _asked(name, "start", version, word)
+    word.write(settings, event, told)
 
 
 @command.command()
 @click.argument("version", required=False)
 @options.model
-@options.comment
-@options.by
-@options.dry_run
-@options.as_json
-@options.config
-def promote(
-    version: str | None,
-    model: str | None,
-    comment: str | None,
-    by: str | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-    config: str | None,
-) -> None:
+@options.of_a_person
+def promote(version: str | None, model: str | None, *, word: options.Word) -> None:
     """
     Go on to the next stage now; with VERSION and no rollout, straight into production.
 
@@ -139,7 +114,7 @@ def promote(
     """  # noqa: D301
     from stream_monitor.cli.loop_board import in_order
 
-    settings = options.settings_of(config)
+    settings = options.settings_of(word.config)
     board, name = _board(settings, model)
     rollout = board.fold.of(name).rollout
     if rollout is None and version is None:
@@ -154,29 +129,16 @@ def promote(
     if version is not None:
         _demand_known(board, name, version)
     meant = rollout.version if rollout is not None else version
-    event = _asked(name, "promote", meant, comment, by)
+    event = _asked(name, "promote", meant, word)
     told = f"asked to promote {meant} of {name}"
-    options.say(settings, event, told, dry_run=dry_run, as_json=as_json)
+    word.write(settings, event, told)
 
 
 @command.command()
 @click.option("--to", "to", metavar="VERSION", help="The version to go back to.")
 @options.model
-@options.comment
-@options.by
-@options.dry_run
-@options.as_json
-@options.config
-def rollback(
-    to: str | None,
-    model: str | None,
-    comment: str | None,
-    by: str | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-    config: str | None,
-) -> None:
+@options.of_a_person
+def rollback(to: str | None, model: str | None, *, word: options.Word) -> None:
     """
     Give all traffic to the champion (or to VERSION) at once; no controller is needed.
 
@@ -186,9 +148,11 @@ def rollback(
       stream-monitor deploy rollback --to v1.3.0
     """  # noqa: D301
     from stream_monitor.cli.loop_board import in_order
+    from stream_monitor.kafka.clocks import now_ms
+    from stream_monitor.lifecycle import traffic
     from stream_monitor.lifecycle.events import Stage
 
-    settings = options.settings_of(config)
+    settings = options.settings_of(word.config)
     board, name = _board(settings, model)
     m = board.fold.of(name)
     against = to or (m.rollout.against if m.rollout else None)
@@ -202,58 +166,38 @@ def rollback(
             f"{against} was never deployed for {name}; deployed were "
             f"{', '.join(in_order(m.deployed)) or 'none'}"
         )
-    who, at = options.user(by), options.now()
+    who, at = word.who, options.now()
     stages = {
         v: "production" if v == against else "retired" if s != "shadow" or m.rollout else s
         for v, s in {**m.stages, **({} if against is None else {against: "retired"})}.items()
     }
     newest = m.rollout.experiment if m.rollout else next(reversed(m.trials), None)
     if newest is not None:
-        stopped = {
-            "schema": 1,
-            "type": "experiment_stopped",
-            "model": name,
-            "at": at,
-            "by": who,
-            "experiment": newest,
-            **({} if against is None else {"keep": against}),
-            "because": comment or "a person",
-        }
-        if not dry_run:
+        stopped = traffic.stopped(
+            name, newest, against, now_ms(), word.comment or "a person", by=who
+        )
+        if not word.dry_run:
             _write(settings, name, json.dumps(stopped).encode())
     event = Stage(
         model=name,
         at=at,
         by=who,
         stages=stages,  # type: ignore[arg-type]  # names of stages
-        reason=f"rolled back by {who}{f': {comment}' if comment else ''}",
+        reason=f"rolled back by {who}{f': {word.comment}' if word.comment else ''}",
     )
     told = (
         f"{name}: no version is in production, because there was none before"
         if against is None
         else f"{name}: {against} is in production; all traffic goes to it"
     )
-    options.say(settings, event.named(), told, dry_run=dry_run, as_json=as_json)
+    word.write(settings, event.named(), told)
 
 
 @command.command()
 @click.argument("model", required=False)
 @click.option("--until", metavar="TIME", help="RFC 3339. [default: until `deploy resume`]")
-@options.comment
-@options.by
-@options.dry_run
-@options.as_json
-@options.config
-def pause(
-    model: str | None,
-    until: str | None,
-    comment: str | None,
-    by: str | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-    config: str | None,
-) -> None:
+@options.of_a_person
+def pause(model: str | None, until: str | None, *, word: options.Word) -> None:
     """
     Stop going forward: no run begins by itself, no stage follows. A rollback still happens.
 
@@ -270,30 +214,18 @@ def pause(
             f"--until must be an RFC 3339 time with an offset, such as 2026-12-24T08:00:00Z, "
             f"not {until!r}"
         )
-    settings = options.settings_of(config)
+    settings = options.settings_of(word.config)
     _, name = _board(settings, model)
-    who = options.user(by)
-    event = Paused(model=name, at=options.now(), by=who, until=until, comment=comment)
+    who = word.who
+    event = Paused(model=name, at=options.now(), by=who, until=until, comment=word.comment)
     told = f"{name}: paused by {who}; `stream-monitor deploy resume {name}` goes on"
-    options.say(settings, event.named(), told, dry_run=dry_run, as_json=as_json)
+    word.write(settings, event.named(), told)
 
 
 @command.command()
 @click.argument("model", required=False)
-@options.comment
-@options.by
-@options.dry_run
-@options.as_json
-@options.config
-def resume(
-    model: str | None,
-    comment: str | None,
-    by: str | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-    config: str | None,
-) -> None:
+@options.of_a_person
+def resume(model: str | None, *, word: options.Word) -> None:
     """
     Go on after a pause or a rollback.
 
@@ -303,12 +235,12 @@ def resume(
     """  # noqa: D301
     from stream_monitor.lifecycle.events import Resumed
 
-    settings = options.settings_of(config)
+    settings = options.settings_of(word.config)
     _, name = _board(settings, model)
-    who = options.user(by)
-    event = Resumed(model=name, at=options.now(), by=who, comment=comment)
+    who = word.who
+    event = Resumed(model=name, at=options.now(), by=who, comment=word.comment)
     told = f"{name}: resumed by {who}"
-    options.say(settings, event.named(), told, dry_run=dry_run, as_json=as_json)
+    word.write(settings, event.named(), told)
 
 
 def _board(settings: Settings, model: str | None) -> tuple[LoopBoard, str]:
@@ -337,11 +269,17 @@ def _demand_known(board: LoopBoard, name: str, version: str) -> None:
         )
 
 
-def _asked(name: str, what: Any, version: str | None, comment: str | None, by: str | None) -> Event:
+def _asked(name: str, what: Any, version: str | None, word: options.Word) -> Event:
     from stream_monitor.lifecycle.events import Asked
 
-    who, at = options.user(by), options.now()
-    event = Asked(model=name, at=at, by=who, what=what, version=version, comment=comment)
+    event = Asked(
+        model=name,
+        at=options.now(),
+        by=word.who,
+        what=what,
+        version=version,
+        comment=word.comment,
+    )
     return event.named()
 
 

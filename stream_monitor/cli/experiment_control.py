@@ -7,18 +7,17 @@ checked in `experiment_events`; what is there is read by `experiment_board`.
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from stream_monitor.cli.experiment_caps import resolve_caps
 from stream_monitor.cli.input_options import input_options
+from stream_monitor.cli.terminal import user
 
 if TYPE_CHECKING:
     from stream_monitor.cli.experiment_board import ExperimentBoard, Known
@@ -134,7 +133,7 @@ def start(
     settings = _settings(config)
     if past is not None:
         resolve_caps(given, "--from", past, options, settings)
-    made = started(given, _board(settings), settings.core, _now(), by or _user())
+    made = started(given, _board(settings), settings.core, _now(), by or user())
     _write(settings, made, dry_run=dry_run, as_json=as_json)
     if not as_json:
         table = ", ".join(f"{arm} {percent:g} %" for arm, percent in made.event["weights"].items())
@@ -181,7 +180,7 @@ def change(
     wanted = weights_of(weights)
     settings = _settings(config)
     known = _board(settings).found(name, model)
-    made = changed(known, wanted, _now(), by or _user(), despite_rollback=despite_rollback)
+    made = changed(known, wanted, _now(), by or user(), despite_rollback=despite_rollback)
     if because is not None:
         made.event["because"] = because
     _write(settings, made, dry_run=dry_run, as_json=as_json)
@@ -222,7 +221,7 @@ def stop(
     from stream_monitor.cli.experiment_events import Made, stop_event, stopped
 
     settings = _settings(config)
-    board, at, who = _board(settings), _now(), by or _user()
+    board, at, who = _board(settings), _now(), by or user()
     unread = board.unread(name, model)
     made = (
         stopped(board.found(name, model), keep, at, who)
@@ -382,9 +381,3 @@ def _now() -> str:
     from stream_monitor.times import rfc3339
 
     return rfc3339(time.time_ns() // 1_000_000)
-
-
-def _user() -> str | None:
-    with suppress(OSError, KeyError):
-        return getpass.getuser()
-    return None

@@ -8,13 +8,13 @@ see the same. Nothing is stored anywhere else.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from stream_monitor.errors import InputError
+from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.lifecycle import rollout
 from stream_monitor.lifecycle.events import Event, encode
 from stream_monitor.lifecycle.fold import Fold
@@ -30,11 +30,6 @@ NO_MODEL = (
     "no model is known: monitor.yaml (--config) names none under lifecycle.models, and no event on "
     "lifecycle speaks of one; docs/lifecycle.md has an example"
 )
-
-
-def now_ms() -> int:
-    """Wall clock, ms since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class LoopBoard:

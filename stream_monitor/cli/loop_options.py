@@ -6,13 +6,14 @@ Rule of the file: one place for each option.
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+
+from stream_monitor.cli.terminal import readable, user
 
 if TYPE_CHECKING:
     from stream_monitor.lifecycle.events import Event
@@ -38,33 +39,60 @@ def settings_of(path: str | None) -> Settings:
     return load(path, os.environ)
 
 
-def user(by_: str | None) -> str:
-    """Who does it: what was said, or the user of the system."""
-    if by_:
-        return by_
-    with suppress(OSError, KeyError, ImportError):
-        return getpass.getuser()
-    return "somebody"
-
-
 def now() -> str:
     """The time, RFC 3339."""
-    import time
-
+    from stream_monitor.kafka.clocks import now_ms
     from stream_monitor.times import rfc3339
 
-    return rfc3339(time.time_ns() // 1_000_000)
+    return rfc3339(now_ms())
 
 
-def say(settings: Settings, event: Event, told: str, *, dry_run: bool, as_json: bool) -> None:
-    """Write an event of a person, unless it is a dry run, and tell it."""
-    from stream_monitor.cli.loop_board import written
-    from stream_monitor.cli.terminal import readable
-    from stream_monitor.lifecycle.events import encode
+def person(by_: str | None) -> str:
+    """Who does it: what was said, or the user of the system."""
+    return by_ or user() or "somebody"
 
-    if not dry_run:
-        written(settings, event)
-    if as_json:
-        click.echo(encode(event).decode())
-    else:
-        click.echo(readable(told) + (" (not written: --dry-run)" if dry_run else ""))
+
+class Word(NamedTuple):
+    """What a person says with a command that writes an event, and how it is told."""
+
+    comment: str | None
+    by: str | None
+    dry_run: bool
+    as_json: bool
+    config: str | None
+
+    @property
+    def who(self) -> str:
+        """Who does it."""
+        return person(self.by)
+
+    def write(self, settings: Settings, event: Event, told: str) -> None:
+        """Write the event, unless it is a dry run, and tell it."""
+        from stream_monitor.cli.loop_board import written
+        from stream_monitor.lifecycle.events import encode
+
+        if not self.dry_run:
+            written(settings, event)
+        if self.as_json:
+            click.echo(encode(event).decode())
+        else:
+            click.echo(readable(told) + (" (not written: --dry-run)" if self.dry_run else ""))
+
+
+def of_a_person(f: F) -> F:
+    """The options of a command that writes an event; it gets them as `word`."""
+
+    @wraps(f)
+    def called(
+        *,
+        comment: str | None,
+        by: str | None,
+        dry_run: bool,
+        as_json: bool,
+        config: str | None,
+        **given: Any,
+    ) -> None:
+        f(word=Word(comment, by, dry_run, as_json, config), **given)
+
+    found: F = comment(by(dry_run(as_json(config(called)))))  # type: ignore[assignment]  # of wraps
+    return found

@@ -109,7 +109,7 @@ def _say(
     tag = project.version_of(version, of, tagging.versions_of(of.repository, of.artifact), board)
     if tag is None:
         raise InputError(f"{version!r} is not a version such as v1.2.0")
-    who = loop.user(by)
+    who = loop.person(by)
     events, said = _events(of, tag, board, change, comment or "", who)
     if not dry_run:
         _write(of, events)

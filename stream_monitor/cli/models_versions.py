@@ -73,7 +73,7 @@ def register(
     if major and patch:
         raise InputError("--major and --patch: choose one")
     of = project.chosen(config, model, repository)
-    who = loop.user(by)
+    who = loop.person(by)
     made = versions.register_commit(
         of.repository,
         of.artifact,

@@ -39,20 +39,8 @@ def command() -> None:
 
 @command.command()
 @click.argument("model", required=False)
-@options.comment
-@options.by
-@options.dry_run
-@options.as_json
-@options.config
-def run(
-    model: str | None,
-    comment: str | None,
-    by: str | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-    config: str | None,
-) -> None:
+@options.of_a_person
+def run(model: str | None, *, word: options.Word) -> None:
     """
     Ask for a retraining of MODEL; the controller answers.
 
@@ -64,42 +52,39 @@ def run(
       stream-monitor retrain run churn --comment "new price list"
       stream-monitor retrain run --dry-run --json
     """  # noqa: D301
-    from stream_monitor.cli.loop_board import LoopBoard, now_ms, written
+    from stream_monitor.cli.loop_board import LoopBoard, written
+    from stream_monitor.kafka.clocks import now_ms
     from stream_monitor.lifecycle import triggers
     from stream_monitor.lifecycle.events import Trigger
 
-    settings = options.settings_of(config)
+    settings = options.settings_of(word.config)
     board = LoopBoard.read(settings)
     name = board.one(model)
     loop, state = board.loop(name), board.fold.of(name)
     event = Trigger(
-        model=name, at=options.now(), cause="person", by=options.user(by), comment=comment
+        model=name, at=options.now(), cause="person", by=word.who, comment=word.comment
     ).named()
     why = triggers.refusal(name, state, loop, board.observed, "person", now_ms())
-    if dry_run:
-        _show(event, as_json=as_json)
-        if not as_json:
+    if word.dry_run:
+        _show(event, as_json=word.as_json)
+        if not word.as_json:
             click.echo(f"refused: {why.words}" if why else "it would begin now")
             click.echo(f"steps: {', '.join(_steps(loop))}")
         sys.exit(1 if why else 0)
     if why is not None:
         raise InputError(f"{name}: {why.words}")
     written(settings, event)
-    _show(event, as_json=as_json)
-    if not as_json:
+    _show(event, as_json=word.as_json)
+    if not word.as_json:
         click.echo(f"asked for a retraining of {name}; `stream-monitor retrain status` follows it")
 
 
 def _steps(loop: ModelLoop) -> tuple[str, ...]:
     """The steps of a run, as the controller plans them."""
-    import msgspec
-
     from stream_monitor.lifecycle.plan import steps_of
-    from stream_monitor.lifecycle.steps import stages_of
+    from stream_monitor.lifecycle.steps import planned
 
-    if not loop.steps:
-        loop = msgspec.structs.replace(loop, steps=stages_of(Path(loop.repository)))
-    return steps_of(loop)
+    return steps_of(planned(loop))
 
 
 def _show(event: Event, *, as_json: bool) -> None:
@@ -126,7 +111,8 @@ def status(model: str | None, *, as_json: bool, config: str | None) -> None:
       stream-monitor retrain status churn --json
     """  # noqa: D301
     from stream_monitor.cli import loop_lines as lines
-    from stream_monitor.cli.loop_board import LoopBoard, as_object, now_ms
+    from stream_monitor.cli.loop_board import LoopBoard, as_object
+    from stream_monitor.kafka.clocks import now_ms
 
     board, now = LoopBoard.read(options.settings_of(config)), now_ms()
     for name in board.known(model):
@@ -170,7 +156,8 @@ def history(model: str | None, limit: int, *, as_json: bool, config: str | None)
       stream-monitor retrain history churn --limit 3 --json
     """  # noqa: D301
     from stream_monitor.cli import loop_lines as lines
-    from stream_monitor.cli.loop_board import LoopBoard, as_object, now_ms
+    from stream_monitor.cli.loop_board import LoopBoard, as_object
+    from stream_monitor.kafka.clocks import now_ms
 
     board, now = LoopBoard.read(options.settings_of(config)), now_ms()
     for name in board.known(model):
@@ -187,20 +174,8 @@ def history(model: str | None, limit: int, *, as_json: bool, config: str | None)
 
 @command.command()
 @click.argument("run_id", metavar="RUN")
-@options.comment
-@options.by
-@options.dry_run
-@options.as_json
-@options.config
-def approve(
-    run_id: str,
-    comment: str | None,
-    by: str | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-    config: str | None,
-) -> None:
+@options.of_a_person
+def approve(run_id: str, *, word: options.Word) -> None:
     """
     Let RUN go on, or the promotion of what it made.
 
@@ -211,42 +186,33 @@ def approve(
     from stream_monitor.cli.loop_board import LoopBoard
     from stream_monitor.lifecycle.events import Approved
 
-    settings = options.settings_of(config)
+    settings = options.settings_of(word.config)
     board = LoopBoard.read(settings)
     name, found = board.run(run_id)
-    loop, who = board.loop(name), options.user(by)
+    loop, who = board.loop(name), word.who
     if found.end not in (None, "done"):
         raise InputError(f"run {found.run} is over: {found.end}; `retrain run {name}` asks anew")
     if loop.limits.two_people and who == found.trigger.by:
         raise InputError(f"{who} started run {found.run}, and two_people wants another person")
     event = Approved(
-        model=name, at=options.now(), by=who, run=found.run, version=found.version, comment=comment
+        model=name,
+        at=options.now(),
+        by=who,
+        run=found.run,
+        version=found.version,
+        comment=word.comment,
     )
-    options.say(
+    word.write(
         settings,
         event.named(),
         f"{who} approved run {found.run} of {name}",
-        dry_run=dry_run,
-        as_json=as_json,
     )
 
 
 @command.command()
 @click.argument("run_id", metavar="RUN")
-@options.comment
-@options.by
-@options.dry_run
-@options.as_json
-@options.config
-def cancel(
-    run_id: str,
-    comment: str | None,
-    by: str | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-    config: str | None,
-) -> None:
+@options.of_a_person
+def cancel(run_id: str, *, word: options.Word) -> None:
     """
     End RUN; its processes end within seconds.
 
@@ -257,18 +223,16 @@ def cancel(
     from stream_monitor.cli.loop_board import LoopBoard
     from stream_monitor.lifecycle.events import Cancelled
 
-    settings = options.settings_of(config)
+    settings = options.settings_of(word.config)
     name, found = LoopBoard.read(settings).run(run_id)
     if found.end is not None:
         raise InputError(f"run {found.run} is over: {found.end}")
-    who = options.user(by)
-    event = Cancelled(model=name, at=options.now(), by=who, run=found.run, comment=comment)
-    options.say(
+    who = word.who
+    event = Cancelled(model=name, at=options.now(), by=who, run=found.run, comment=word.comment)
+    word.write(
         settings,
         event.named(),
         f"{who} cancelled run {found.run} of {name}",
-        dry_run=dry_run,
-        as_json=as_json,
     )
 
 

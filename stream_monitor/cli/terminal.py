@@ -1,5 +1,6 @@
 """
-What the commands need for terminals: a progress bar, and text without control characters.
+What the commands need for terminals: a progress bar, text without control characters, and who
+sits there.
 
 Rule of the file: a bar is on stderr, and only if that is a terminal. Output for programs never
 passes through here.
@@ -7,15 +8,23 @@ passes through here.
 
 from __future__ import annotations
 
+import getpass
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stream_monitor.inputs.events import EventStream
     from stream_monitor.inputs.options import InputOptions
+
+
+def user() -> str | None:
+    """The name of the system's user; None if it has none, as in some containers."""
+    with suppress(OSError, KeyError, ImportError):
+        return getpass.getuser()
+    return None
 
 
 def readable(text: str) -> str:

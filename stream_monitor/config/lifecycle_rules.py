@@ -84,7 +84,7 @@ RULES: dict[type, dict[str, Rule]] = {
     s.Collect: {
         "range": Rule("How far back rows are taken.", low=60_000, high=3_650 * DAY_MS),
         "since_alert": Rule(
-            "After an alert of performance or concept drift only rows since it began count."
+            "A run that an alert started collects only rows since the alert began."
         ),
         "output": Rule("Parquet file in the work tree; a manifest lies beside it.", form="name"),
     },

@@ -18,11 +18,11 @@ from pathlib import Path
 from stream_monitor.checks.roles import ROLES
 from stream_monitor.errors import StreamMonitorError
 from stream_monitor.findings import Finding, about
+from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.kafka.cluster import Cluster
 from stream_monitor.kafka.operations import READ, WRITE
 from stream_monitor.kafka.records import TopicReader
 from stream_monitor.lifecycle import dvc, git
-from stream_monitor.lifecycle.controller import now_ms
 from stream_monitor.lifecycle.events import Claim, decode
 from stream_monitor.lifecycle.model import ms_of
 from stream_monitor.lifecycle.steps import stages_of

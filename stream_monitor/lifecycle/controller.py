@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from aiokafka.errors import KafkaError
 
 from stream_monitor.errors import BrokerError, StreamMonitorError
 from stream_monitor.kafka import topics
+from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.kafka.connection import client_options, connecting
 from stream_monitor.kafka.patience import RETRY_S, quietly
 from stream_monitor.kafka.records import TopicReader
@@ -31,7 +31,7 @@ from stream_monitor.lifecycle.events import Claim, Event, encode
 from stream_monitor.lifecycle.fold import Fold
 from stream_monitor.lifecycle.membership import SESSION_MS, Membership
 from stream_monitor.lifecycle.observed import Observed
-from stream_monitor.lifecycle.steps import Project
+from stream_monitor.lifecycle.steps import Project, planned
 from stream_monitor.settings import Settings
 from stream_monitor.times import rfc3339
 
@@ -39,11 +39,6 @@ log = logging.getLogger(__name__)
 
 LOG = "lifecycle"
 READ = (LOG, "alerts", "history")
-
-
-def now_ms() -> int:
-    """Wall clock, ms since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class Controller:
@@ -240,14 +235,10 @@ def projects_of(settings: Settings, config: str | None) -> dict[str, Project]:
     InputError
         A `dvc.yaml` cannot be read.
     """
-    from stream_monitor.lifecycle.steps import stages_of
-
     found = {}
     for name, loop in settings.lifecycle.models.items():
-        if not loop.steps:
-            loop = msgspec.structs.replace(loop, steps=stages_of(Path(loop.repository)))
         work = Path(settings.lifecycle.work) / folder_of(name)
-        found[name] = Project(name, loop, work.absolute(), config)
+        found[name] = Project(name, planned(loop), work.absolute(), config)
     return found
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from stream_monitor.lifecycle import rollout, triggers
 from stream_monitor.lifecycle.actions import Action, Facts, Say, Work
-from stream_monitor.lifecycle.events import Ended, Retraining, Stage
+from stream_monitor.lifecycle.events import Ended, Retraining
 from stream_monitor.lifecycle.model import APPROVAL, DECIDE, Model, Run, ms_of
 from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.times import DAY_MS, rfc3339
@@ -106,12 +108,7 @@ def _over(run: Run) -> tuple[Any, str] | None:
 def _said_again(m: Model, now_ms: int) -> Action | None:
     if m.stage is None or now_ms - ms_of(m.stage.at) < SAID_AGAIN_MS:
         return None
-    said = Stage(
-        model=m.stage.model,
-        at=rfc3339(now_ms),
-        stages=m.stage.stages,
-        rollout=m.stage.rollout,
-        reference=m.stage.reference,
-        reason=m.stage.reason,
+    said = msgspec.structs.replace(
+        m.stage, at=rfc3339(now_ms), by="controller", answers="", epoch=None
     )
     return Say(said.named())

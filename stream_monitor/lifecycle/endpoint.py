@@ -14,9 +14,10 @@ from typing import get_args
 
 import msgspec
 
+from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.lifecycle import rollout
 from stream_monitor.lifecycle.actions import Facts
-from stream_monitor.lifecycle.controller import Controller, now_ms
+from stream_monitor.lifecycle.controller import Controller
 from stream_monitor.lifecycle.decisions import is_approved
 from stream_monitor.lifecycle.events import End
 from stream_monitor.lifecycle.model import APPROVAL, DECIDE, Model, ms_of

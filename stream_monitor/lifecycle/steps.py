@@ -14,7 +14,6 @@ import logging
 import os
 import shutil
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
@@ -23,6 +22,7 @@ from typing import Any
 import msgspec
 
 from stream_monitor.errors import StreamMonitorError
+from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.lifecycle import processes
 from stream_monitor.lifecycle.actions import Execute, Work
 from stream_monitor.lifecycle.events import Deployment, Event, Retraining, Version
@@ -79,7 +79,7 @@ class Project:
             outcome = Outcome(done=False, reason=f"{type(e).__name__}: {e}")
         made = Retraining(
             model=self.name,
-            at=_now(),
+            at=rfc3339(now_ms()),
             run=run.run,
             step=action.step,
             attempt=action.attempt,
@@ -250,7 +250,7 @@ class Project:
     def _version(self, run: Run, result: Mapping[str, Any]) -> Version:
         return Version(
             model=self.name,
-            at=_now(),
+            at=rfc3339(now_ms()),
             version=result["version"],
             tag=result["tag"],
             revision=result["revision"],
@@ -288,7 +288,7 @@ class Project:
         return [
             Deployment(
                 model=self.name,
-                at=_now(),
+                at=rfc3339(now_ms()),
                 experiment=action.experiment,
                 step=action.step,
                 command=action.command,
@@ -347,13 +347,23 @@ class Project:
             log.warning("%s: git has no tag of the stage of %s: %s", self.name, version, e)
 
 
-def _now() -> str:
-    return rfc3339(time.time_ns() // 1_000_000)
-
-
 def _ours() -> tuple[str, ...]:
     """Variables of our own configuration, which our own commands need."""
     return tuple(n for n in os.environ if n.startswith("STREAM_MONITOR_"))
+
+
+def planned(loop: ModelLoop) -> ModelLoop:
+    """
+    A configuration with its steps: those of a `dvc.yaml` if it names none.
+
+    Raises
+    ------
+    InputError
+        The `dvc.yaml` cannot be read.
+    """
+    if loop.steps:
+        return loop
+    return msgspec.structs.replace(loop, steps=stages_of(Path(loop.repository)))
 
 
 def stages_of(repository: Path) -> tuple[Step, ...]:

@@ -13,13 +13,15 @@ from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.times import rfc3339
 
 
-def _of_experiment(kind: str, name: str, experiment: str, now_ms: int) -> dict[str, Any]:
+def _of_experiment(
+    kind: str, name: str, experiment: str, now_ms: int, by: str = "controller"
+) -> dict[str, Any]:
     return {
         "schema": 1,
         "type": kind,
         "model": name,
         "at": rfc3339(now_ms),
-        "by": "controller",
+        "by": by,
         "experiment": experiment,
     }
 
@@ -52,7 +54,9 @@ def changed(
     return {**event, "weights": weights, "because": because}
 
 
-def stopped(name: str, experiment: str, keep: str | None, now_ms: int, why: str) -> dict[str, Any]:
+def stopped(
+    name: str, experiment: str, keep: str | None, now_ms: int, why: str, by: str = "controller"
+) -> dict[str, Any]:
     """One version serves all; without `keep` the control does."""
-    event = {**_of_experiment("experiment_stopped", name, experiment, now_ms), "because": why}
+    event = {**_of_experiment("experiment_stopped", name, experiment, now_ms, by), "because": why}
     return event if keep is None else {**event, "keep": keep}

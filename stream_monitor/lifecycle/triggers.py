@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from stream_monitor.lifecycle import schedule
 from stream_monitor.lifecycle.actions import Action, Facts, Firing, Say
 from stream_monitor.lifecycle.events import Accepted, RefusalKind, Refused, Trigger, run_of
@@ -21,7 +23,6 @@ from stream_monitor.times import DAY_MS, rfc3339
 SEVERITIES = ("info", "warning", "critical")
 BLOCKING = ("data_quality", "freshness")
 """Kinds of alerts during which nothing is trained: the fault would be trained in."""
-OF_CONCEPT = ("performance", "concept_drift")
 AFTER_ROLLBACK = 4
 """Cooldowns after a rollback."""
 
@@ -155,16 +156,7 @@ def _of_episode(name: str, m: Model, alert: Firing, now_ms: int) -> Trigger:
         comment=alert.summary,
     ).named()
     refused = {r.trigger for r in m.refused}
-    again = Trigger(
-        model=name,
-        at=rfc3339(now_ms),
-        cause="alert",
-        fingerprint=alert.fingerprint,
-        starts_at=rfc3339(alert.starts_ms),
-        again=1,
-        comment=alert.summary,
-    ).named()
-    return again if trigger.id in refused else trigger
+    return msgspec.structs.replace(trigger, again=1).named() if trigger.id in refused else trigger
 
 
 def _of_schedule(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Trigger | None:

@@ -20,8 +20,9 @@ import pytest
 
 from stream_monitor.config import load
 from stream_monitor.demo.broker import BrokerThread, start_in_thread
+from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.kafka.records import TopicReader, write
-from stream_monitor.lifecycle.controller import Controller, folder_of, now_ms, projects_of
+from stream_monitor.lifecycle.controller import Controller, folder_of, projects_of
 from stream_monitor.lifecycle.events import Cancelled, Claim, Event, Trigger, encode
 from stream_monitor.lifecycle.fold import Fold
 from stream_monitor.lifecycle.model import Model, Run

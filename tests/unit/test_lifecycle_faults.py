@@ -20,10 +20,11 @@ from click.testing import CliRunner
 
 from stream_monitor.cli import deploy
 from stream_monitor.client import Follower
+from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.kafka.records import TopicReader, write
 from stream_monitor.lifecycle import processes
 from stream_monitor.lifecycle.actions import Work
-from stream_monitor.lifecycle.controller import Controller, now_ms, projects_of
+from stream_monitor.lifecycle.controller import Controller, projects_of
 from stream_monitor.lifecycle.events import Event, Rollout, Stage, Trigger, Version, encode
 from stream_monitor.lifecycle.model import Model, Run
 from stream_monitor.lifecycle_settings import Lifecycle, Step

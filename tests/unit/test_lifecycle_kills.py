@@ -20,7 +20,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from stream_monitor.client import Follower
 from stream_monitor.demo.broker import BrokerThread
 from stream_monitor.demo.log import Appended
-from stream_monitor.lifecycle.controller import now_ms
+from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.lifecycle.events import Asked, Version
 from stream_monitor.lifecycle.fold import Fold
 from stream_monitor.lifecycle.model import Model
