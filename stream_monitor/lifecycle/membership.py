@@ -3,6 +3,11 @@ Which controller is active: the member of the group that holds the one partition
 
 Rule of the file: membership chooses, it does not fence. A member that was stopped and wakes up
 believes for a moment that it is active; what it writes then has an old epoch, and does not count.
+
+Members say what they have and of which generation of the group that is; the newest keeps it. So a
+member that comes, or wakes up, interrupts no other. aiokafka's assignor does this, but nobody tells
+it the generation, and it keeps what it has for a whole process: here each member has one of its
+own, and tells it.
 """
 
 from __future__ import annotations
@@ -39,6 +44,7 @@ class Membership(ConsumerRebalanceListener):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.active, self.joined = asyncio.Event(), asyncio.Event()
+        self._assignor: Any = type("Sticky", (StickyPartitionAssignor,), {})
 
     async def __aenter__(self) -> Self:
         kafka = self.settings.kafka
@@ -49,8 +55,7 @@ class Membership(ConsumerRebalanceListener):
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
             auto_offset_reset="latest",
-            # a second controller that starts must not interrupt what the first one does
-            partition_assignment_strategy=[StickyPartitionAssignor],
+            partition_assignment_strategy=[self._assignor],
         )
         self._consumer.subscribe([kafka.topic_prefix + "lifecycle"], listener=self)
         with connecting(kafka):
@@ -78,6 +83,7 @@ class Membership(ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
         """The member that got the partition is active."""
+        self._assignor.on_generation_assignment(self._consumer._coordinator.generation)
         self.joined.set()
         if assigned:
             self.active.set()
