@@ -185,3 +185,4 @@ class Archive(Frozen, frozen=True):
     keep_ms: int | None = 90 * DAY_MS
     drop: tuple[str, ...] = ()
     flush_interval_ms: int = MINUTE_MS
+    port: int = 9110

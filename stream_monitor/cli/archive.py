@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -40,7 +41,7 @@ def command(ctx: click.Context, *, once: bool, config: str | None, as_json: bool
     """
     Keep predictions and labels as Parquet files, for training.
 
-    The folder is `archive.path`; it holds raw values of features. Ctrl-C or SIGTERM stops it, and nothing is lost. Several archivers share the work if they share the folder.
+    The folder is `archive.path`; it holds raw values of features. Ctrl-C or SIGTERM stops it, and nothing is lost. Several archivers share the work if they share the folder. The first line on stdout is the address of its metrics (without --once; on stderr with --json).
 
     \b
     Examples:
@@ -51,8 +52,10 @@ def command(ctx: click.Context, *, once: bool, config: str | None, as_json: bool
     if ctx.invoked_subcommand is not None:
         return
     from stream_monitor.config import load
+    from stream_monitor.runtime.http import announce
     from stream_monitor.runtime.logs import configure
     from stream_monitor.training.archive import Archiver
+    from stream_monitor.training.endpoint import address, serving
 
     settings = load(config, os.environ)
     configure()
@@ -65,11 +68,16 @@ def command(ctx: click.Context, *, once: bool, config: str | None, as_json: bool
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        return await Archiver(settings, tell).run(stop, once=once)
+        archiver = Archiver(settings, tell)
+        if once:
+            return await archiver.run(stop, once=True)
+        async with serving(archiver) as port:
+            announce(address(settings), port, sys.stderr if as_json else sys.stdout)
+            return await archiver.run(stop)
 
     written = asyncio.run(run())
     if as_json:
-        click.echo(json.dumps(vars(written)))
+        click.echo(json.dumps({k: v for k, v in vars(written).items() if k != "last_file_ms"}))
     else:
         click.echo(
             f"archived {written.rows:,} rows in {written.files:,} files"

@@ -29,9 +29,12 @@ from stream_monitor.settings import Settings
 
 def check_lifecycle(settings: Settings, root: Node, say: Say) -> None:
     """Report contradictions in the loop of each model."""
-    node, metrics = root.find("lifecycle"), settings.worker.metrics
-    if settings.lifecycle.port and settings.lifecycle.port == metrics.port:
-        say(node.find("port"), "is that of worker.metrics; a worker and a controller need one each")
+    node = root.find("lifecycle")
+    taken = {settings.worker.metrics.port: "worker.metrics"}
+    for key, port in (("lifecycle", settings.lifecycle.port), ("archive", settings.archive.port)):
+        if port and (owner := taken.setdefault(port, key)) != key:
+            what = f"is that of {owner}; a worker, a controller and an archive need one each"
+            say(root.find(key, "port"), what)
     for name, loop in settings.lifecycle.models.items():
         max_delay_ms = settings.core.models.get(name, settings.core.defaults).labels.max_delay_ms
         for place, what in (

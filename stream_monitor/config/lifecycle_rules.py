@@ -23,6 +23,12 @@ RULES: dict[type, dict[str, Rule]] = {
             low=100,
             high=6 * HOUR_MS,
         ),
+        "port": Rule(
+            "Port of the archive's metrics and health; 0 is a free one. Host, TLS and token are "
+            "those of `worker.metrics`.",
+            low=0,
+            high=65_535,
+        ),
     },
     s.Lifecycle: {
         "work": Rule("Folder for the work trees, logs and results of runs, relative to this file."),

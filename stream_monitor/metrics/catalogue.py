@@ -1,6 +1,6 @@
 """
-All metrics: those of every worker (`built_in.py`), of a controller (`of_the_loop.py`), and those
-that users define.
+All metrics: those of every worker (`built_in.py`), of a controller (`of_the_loop.py`), of an
+archive (`of_the_archive.py`), and those that users define.
 
 Rule of the file: a metric that is not here does not exist. The exporter, the dashboards, the
 alerting rules and `docs/metrics.md` read only the catalogue.
@@ -22,6 +22,7 @@ from math import isfinite
 from stream_monitor.errors import ConfigError
 from stream_monitor.metrics.built_in import OF_MODELS, OF_THE_PROCESS
 from stream_monitor.metrics.metric import Metric, series_names
+from stream_monitor.metrics.of_the_archive import OF_THE_ARCHIVE
 from stream_monitor.metrics.of_the_loop import OF_THE_LOOP
 from stream_monitor.settings import CoreSettings, CustomMetric
 
@@ -31,7 +32,7 @@ PSEUDO_FEATURES = ("__prediction__", "__score__", "__error__")
 
 
 CATALOGUE: dict[str, Metric] = {
-    metric.name: metric for metric in (*OF_MODELS, *OF_THE_PROCESS, *OF_THE_LOOP)
+    metric.name: metric for metric in (*OF_MODELS, *OF_THE_PROCESS, *OF_THE_LOOP, *OF_THE_ARCHIVE)
 }
 """Every metric by name, in the order of export."""
 

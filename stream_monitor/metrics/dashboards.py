@@ -55,16 +55,16 @@ def worker() -> dict[str, Any]:
 
 
 def loop() -> dict[str, Any]:
-    """The controller: runs, stages, and what waits."""
-    active = "stream_monitor_controller_active"
-    of_job = queries.selector(active, 'job=~"$job"')
+    """The controller: runs, stages, and what waits; and the archive."""
+    ours = '{__name__=~"stream_monitor_controller_active|stream_monitor_archive_holes"}'
+    of_job = ours.replace("}", ', job=~"$job"}')
     return dashboard(
         "loop",
         [
-            variable("job", f"label_values({active}, job)"),
+            variable("job", f"label_values({ours}, job)"),
             variable("instance", f"label_values({of_job}, instance)"),
         ],
-        (_controller(), _retraining(), _versions()),
+        (_controller(), _retraining(), _versions(), _archive()),
         [],
     )
 
@@ -111,6 +111,23 @@ def _versions() -> Row:
             "Share of the traffic", "stream_monitor_version_weight_ratio", maximum=1.0, width=12
         ),
         gauges("Stage", "stream_monitor_version_stage", maximum=1.0, width=12),
+    )
+
+
+def _archive() -> Row:
+    def of(name: str) -> str:
+        return f"stream_monitor_archive_{name}"
+
+    return "Archive", (
+        rates("Rows", of("rows_total")),
+        increases("Files", of("files_total")),
+        by_instance("Not on the disk", of("lag_records")),
+        by_instance("Behind", of("lag_seconds")),
+        by_instance("Holes", of("holes")),
+        by_instance("Missing records", of("missing_records")),
+        increases("Unreadable records", of("unreadable_total")),
+        gauges("Last file", of("last_file_timestamp_seconds"), minimum=None),
+        gauges("Last hole", of("last_hole_timestamp_seconds"), minimum=None),
     )
 
 

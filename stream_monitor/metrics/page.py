@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from stream_monitor.metrics.catalogue import CATALOGUE, CUSTOM_PREFIX, PSEUDO_FEATURES
 from stream_monitor.metrics.metric import Metric
+from stream_monitor.metrics.of_the_archive import OF_THE_ARCHIVE
 from stream_monitor.metrics.of_the_loop import OF_THE_LOOP
 
 LABELS = {
@@ -120,6 +121,12 @@ CONTROLLER = """
 `stream-monitor controller` ([lifecycle.md](lifecycle.md)) serves these at `/metrics` on a port of its own (`lifecycle.port`, 9109). What it says of models comes from the log, so its counters go on after a failover. Only the active controller has them; the others say `stream_monitor_controller_active 0`.
 """  # noqa: E501
 
+ARCHIVE = """
+## Of the archive
+
+`stream-monitor archive` serves these at `/metrics` on a port of its own (`archive.port`, 9110). Counters start at 0 with the process. Holes are read from the folder, so they stay after a restart, and archivers that share a folder say the same: use `max`, not `sum`.
+"""  # noqa: E501
+
 
 def page() -> str:
     """The whole page."""
@@ -139,12 +146,15 @@ def _page() -> Iterator[str]:
         [
             metric
             for metric in CATALOGUE.values()
-            if not metric.name.startswith("model_") and metric not in OF_THE_LOOP
+            if not metric.name.startswith("model_")
+            and metric not in (*OF_THE_LOOP, *OF_THE_ARCHIVE)
         ],
         shared=0,
     )
     yield CONTROLLER
     yield from _table(list(OF_THE_LOOP), shared=0)
+    yield ARCHIVE
+    yield from _table(list(OF_THE_ARCHIVE), shared=0)
     yield "\n## Labels\n"
     yield "| label | values |"
     yield "|---|---|"

@@ -23,6 +23,10 @@ LAG_S = 60
 WAITS_FOR_A_PERSON = "approval|inconclusive|deadline|mismatch|refused|weights"
 FAILED_S = 3_600
 """How long a failed run is told, s."""
+HOLE_S = 86_400
+"""How long a hole of the archive is told, s."""
+LATE_S = 21_600
+"""A quarter of the time that `observations` is kept, s."""
 URGENT = 'severity=~"warning|critical"'
 
 
@@ -34,6 +38,7 @@ def rules() -> dict[str, Any]:
             {"name": "stream-monitor-worker", "rules": _worker()},
             {"name": "stream-monitor-models", "rules": _models()},
             {"name": "stream-monitor-loop", "rules": _loop()},
+            {"name": "stream-monitor-archive", "rules": _archive()},
         ]
     }
 
@@ -287,5 +292,39 @@ def _loop() -> list[dict[str, Any]]:
             "{{ $labels.model }} waits for a person: {{ $labels.reason }}",
             "`stream-monitor retrain status` and `deploy status` say for what, and which command "
             "ends it.",
+        ),
+    ]
+
+
+def _archive() -> list[dict[str, Any]]:
+    """Rules for the archive of training data. Where none was ever scraped, none of them fires."""
+    holes, by = "stream_monitor_archive_holes", ("job",)
+    was_there = f"max by (job) (max_over_time({selector(holes)}[1d]))"
+    return [
+        _alert(
+            "StreamMonitorNoArchive",
+            f"{was_there} unless on (job) {gauge(holes, by=by)}",
+            ("15m", "warning"),
+            "No archive of {{ $labels.job }} is running",
+            "What Kafka deletes before it is archived is missing from training data for ever: "
+            "after 24 hours by default. Start `stream-monitor archive`, and see its log.",
+        ),
+        _alert(
+            "StreamMonitorArchiveLate",
+            f"{gauge('stream_monitor_archive_lag_seconds', by=PROCESS)} > {LATE_S}",
+            ("15m", "warning"),
+            "The archive of {{ $labels.instance }} is {{ $value | humanizeDuration }} behind",
+            "Kafka keeps observations for 24 hours by default; what it deletes before it is "
+            "archived is missing from training data. See the log of the archive, and its disk.",
+        ),
+        _alert(
+            "StreamMonitorArchiveHole",
+            f"time() - {gauge('stream_monitor_archive_last_hole_timestamp_seconds', by=by)} "
+            f"< {HOLE_S}",
+            ("0m", "warning"),
+            "The archive of {{ $labels.job }} lost rows; found {{ $value | humanizeDuration }} ago",
+            "It was down for longer than Kafka keeps observations, or met records that it cannot "
+            "read. The manifest of `stream-monitor collect` names offsets and times. "
+            "Train on another range, or know what is missing. The alert ends after a day.",
         ),
     ]

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,10 @@ class Tenure:
     """End of the log when the tenure began."""
     time_ms: int | None
     """Log time of the newest record that was read."""
+    kept: int
+    """Offset up to which everything is on the disk and committed."""
+    kept_ms: int | None
+    """Log time of the newest record before it; of the first one if nothing is kept yet."""
     hole: Hole | None = None
     waiting: dict[tuple[str, str, str], list[Any]] = field(default_factory=dict)
     """By kind, model and day: tables that are not written yet."""
@@ -76,6 +80,8 @@ class Written:
     holes: int = 0
     unreadable: int = 0
     """Records of another format, which are passed over."""
+    last_file_ms: int | None = None
+    """Wall clock when a file was last written."""
 
 
 class Archiver(ConsumerRebalanceListener):
@@ -188,6 +194,24 @@ class Archiver(ConsumerRebalanceListener):
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), topics.WAIT_S)
 
+    # ---- what a scrape asks
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether it is a member of its group and has begun."""
+        return self._joined and not self._ending
+
+    def behind(self) -> Iterator[tuple[int, int | None]]:
+        """
+        Of each partition that is ours: records that are not kept yet, and since when the first of
+        them waits, by log time in ms; None: all is kept, or nothing of it was read.
+        """
+        assigned = self._consumer.assignment() if self._tenures else ()
+        for tp, tenure in self._tenures.items():
+            newest = self._consumer.highwater(tp) if tp in assigned else None
+            records = max(max(newest or 0, tenure.end) - tenure.kept, 0)
+            yield records, tenure.kept_ms if records else None
+
     # ---- partitions come and go
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
@@ -209,11 +233,13 @@ class Archiver(ConsumerRebalanceListener):
         for tp in tps:
             offset, note = committed[tp] or (0, "")
             time_ms = log_time_of(note)
-            tenure = Tenure(offset, ends[tp], time_ms)
+            tenure = Tenure(offset, ends[tp], time_ms, offset, time_ms)
             if not begins[tp] <= offset <= ends[tp]:
-                tenure.position = begins[tp]
+                tenure.position = tenure.kept = begins[tp]
                 if offset < begins[tp]:
-                    tenure.hole = Hole(self.topic, tp.partition, offset, begins[tp], time_ms)
+                    tenure.hole = Hole(
+                        self.topic, tp.partition, offset, begins[tp], time_ms, found_ms=now_ms()
+                    )
                     await self._tell(tenure.hole, known=committed[tp] is not None)
                 else:
                     log.warning(
@@ -283,13 +309,16 @@ class Archiver(ConsumerRebalanceListener):
         except (StateError, msgspec.MsgspecError, ValueError) as e:
             self.written.unreadable += 1
             log.warning("%s/%d@%d is passed over: %s", *tp, record.offset, e)
-            first, end, after_ms = record.offset, record.offset + 1, tenure.time_ms
-            hole = Hole(self.topic, tp.partition, first, end, after_ms, record.timestamp)
+            first, after_ms = record.offset, tenure.time_ms
+            lost = self.topic, tp.partition, first, first + 1
+            hole = Hole(*lost, after_ms, record.timestamp, now_ms())
             await asyncio.to_thread(self.folder.note, hole)
             return
         by_broker = record.timestamp_type == BY_BROKER
         time_ms = record.timestamp if by_broker else observations.head.flushed_ms
         tenure.time_ms = time_ms
+        if tenure.kept_ms is None:
+            tenure.kept_ms = time_ms
         if tenure.hole is not None:
             hole, tenure.hole = tenure.hole, None
             await asyncio.to_thread(
@@ -317,7 +346,7 @@ class Archiver(ConsumerRebalanceListener):
             except (CommitFailedError, IllegalStateError) as e:
                 log.warning("%s/%d is another archiver's now: %s", *tp, type(e).__name__)
                 continue
-            tenure.waiting = {}
+            tenure.waiting, tenure.kept, tenure.kept_ms = {}, end, time_ms
             await asyncio.to_thread(self.folder.reach, Reached(tp.partition, end, time_ms))
         self._count()
         if self._on_flush is not None:
@@ -334,4 +363,6 @@ class Archiver(ConsumerRebalanceListener):
         for (kind, model, day), tables in waiting.items():
             rows = self.folder.write(kind, model, day, partition, end, together(tables))
             self.written.rows += rows
-            self.written.files += rows > 0
+            if rows:
+                self.written.files += 1
+                self.written.last_file_ms = now_ms()

@@ -36,7 +36,8 @@ class Hole(msgspec.Struct, frozen=True):
     """
     Records that are not in the archive, because Kafka no longer had them.
 
-    Times are log times in ms of the records around it; None if there is none.
+    Times are log times in ms of the records around it; None if there is none. `found_ms` is the
+    wall clock when it was found.
     """
 
     topic: str
@@ -45,6 +46,12 @@ class Hole(msgspec.Struct, frozen=True):
     end: int
     after_ms: int | None = None
     before_ms: int | None = None
+    found_ms: int | None = None
+
+    @property
+    def is_a_loss(self) -> bool:
+        """Whether the archive had begun; what Kafka deleted before is no fault of an archiver."""
+        return self.after_ms is not None
 
 
 class Reached(msgspec.Struct, frozen=True):

@@ -41,6 +41,7 @@ CHANGES: dict[str, Any] = {
     "archive.keep": "30d",
     "archive.drop": ["email"],
     "archive.flush_interval": "5m",
+    "archive.port": 0,
     "lifecycle.work": "elsewhere",
     "lifecycle.port": 0,
     "lifecycle.models": {"another": {"repository": "."}},

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from stream_monitor.config import load
-from stream_monitor.lifecycle_settings import Lifecycle
+from stream_monitor.lifecycle_settings import Archive, Lifecycle
 from tests.repo.test_deployment import parsed
 from tests.repo.test_kubernetes import CRDS, K8S, KUBERNETES, ROOT, built, documents
 
@@ -127,28 +127,33 @@ def test_what_they_start_and_how_they_are_configured(tmp_path):
         settings = load(str(path), {**ours, secret: str(password)})
         assert settings.kafka.security.username == name
         assert settings.archive.path in mounts
+        assert settings.worker.metrics.host == "0.0.0.0"
         if name.endswith("controller"):
             assert settings.lifecycle.work.startswith("/data/")
             (loop,) = settings.lifecycle.models.values()
             assert loop.repository.startswith("/data/")
-            assert settings.worker.metrics.host == "0.0.0.0"
 
 
-def test_port_and_selectors_fit():
-    port = Lifecycle().port
-    (container,) = pods()["stream-monitor-controller"]["spec"]["containers"]
-    assert container["ports"] == [{"name": "metrics", "containerPort": port}]
-    assert {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe")} == {
-        "/live"
+def test_ports_and_selectors_fit():
+    ports = {
+        "stream-monitor-controller": Lifecycle().port,
+        "stream-monitor-archive": Archive().port,
     }
-    policies, (monitor,) = of_kind("NetworkPolicy"), of_kind("PodMonitor").values()
-    ingress = policies["stream-monitor-controller"]["spec"]["ingress"]
-    assert ingress[0]["ports"] == [{"protocol": "TCP", "port": port}]
+    policies, monitors = of_kind("NetworkPolicy"), of_kind("PodMonitor")
+    assert set(pods()) == set(policies) == set(monitors) == set(ports)
     for name, template in pods().items():
-        selector = policies[name]["spec"]["podSelector"]["matchLabels"]
-        assert selector.items() <= template["metadata"]["labels"].items()
-    labels = pods()["stream-monitor-controller"]["metadata"]["labels"].items()
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels
+        (container,) = template["spec"]["containers"]
+        assert container["ports"] == [{"name": "metrics", "containerPort": ports[name]}]
+        probed = [container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness")]
+        assert probed == [{"path": "/live", "port": "metrics"}] * 2
+        assert container["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "metrics"}
+        (ingress,) = policies[name]["spec"]["ingress"]
+        assert ingress["ports"] == [{"protocol": "TCP", "port": ports[name]}]
+        labels = template["metadata"]["labels"].items()
+        assert policies[name]["spec"]["podSelector"]["matchLabels"].items() <= labels
+        assert monitors[name]["spec"]["selector"]["matchLabels"].items() <= labels
+        (endpoint,) = monitors[name]["spec"]["podMetricsEndpoints"]
+        assert (endpoint["port"], endpoint["path"]) == ("metrics", "/metrics")
 
 
 def test_secrets_are_those_that_strimzi_makes_for_the_users():

@@ -101,11 +101,17 @@ def test_the_maturity_is_held_against_the_labels_of_its_own_model():
         parsed(loop, defaults=soon)
 
 
-def test_worker_and_controller_need_a_port_each():
+def test_worker_controller_and_archive_need_a_port_each():
     content = {"lifecycle": {"port": 9_000}, "worker": {"metrics": {"port": 9_000}}}
     with pytest.raises(ConfigError, match=r"lifecycle\.port: is that of worker\.metrics"):
         parse(json.dumps(content))
-    free = {"lifecycle": {"port": 0}, "worker": {"metrics": {"port": 0}}}
+    for taken, owner in (
+        ({"archive": {"port": 9_108}}, r"worker\.metrics"),
+        ({"archive": {"port": 9_109}}, "lifecycle"),
+    ):
+        with pytest.raises(ConfigError, match=rf"archive\.port: is that of {owner}"):
+            parse(json.dumps(taken))
+    free = {"lifecycle": {"port": 0}, "worker": {"metrics": {"port": 0}}, "archive": {"port": 0}}
     assert parse(json.dumps(free)).lifecycle.port == 0
 
 

@@ -156,7 +156,7 @@ def test_every_family_of_models_is_emitted(of_a_core):
 
 
 def test_every_family_of_the_process_is_made_in_the_code(of_a_core):
-    made = of_a_core | constants("runtime/", "stages/", "kafka/", "lifecycle/")
+    made = of_a_core | constants("runtime/", "stages/", "kafka/", "lifecycle/", "training/")
     assert {name for name in CATALOGUE if name.startswith("stream_monitor_")} <= made
 
 
