@@ -137,16 +137,17 @@ def test_a_flood_of_names_stays_within_the_limits(site: Site) -> None:
     site.start()
     site.ready()
     assert site.process is not None
-    accepted = 'stream_monitor_records_total{outcome="accepted",topic="predictions"}'
 
-    def reached(count: int) -> bool:
-        return site.metrics().get(accepted, 0) == count
+    def counted(count: int) -> bool:
+        # By EVALUATE: on a busy machine it is seconds behind INGEST.
+        metrics = site.metrics().items()
+        return count == sum(v for s, v in metrics if s.startswith("model_predictions_total"))
 
     sizes, series = [], []
     for part in range(PARTS):
         site.send(list(flood(FLOOD, part * FLOOD)))
-        site.wait("the flood", partial(reached, (part + 1) * FLOOD))
-        time.sleep(1.5)
+        site.wait("the flood", partial(counted, (part + 1) * FLOOD))
+        time.sleep(1.5)  # gauges follow the counters
         sizes.append(resident_bytes(site.process.pid))
         series.append(len(site.metrics()))
     metrics = site.metrics()
@@ -157,16 +158,12 @@ def test_a_flood_of_names_stays_within_the_limits(site: Site) -> None:
     }
     assert "__other__" in models
     assert len(models) <= 4 * (20 + 1), "limits are by partition of observations"
-    assert (
-        sum(v for s, v in metrics.items() if s.startswith("model_predictions_total"))
-        == PARTS * FLOOD
-    )
     assert all(
         metrics[f'stream_monitor_limit_hits_total{{limit="{name}"}}'] > 0
         for name in ("models", "versions", "features", "segments")
     )
     assert sizes[-1] - sizes[-2] < 40 << 20, sizes
-    assert series[-1] <= series[1] * 1.02, series
+    assert series[-1] <= series[2] * 1.02, series
     assert site.stop() == 0
     alerts = Counter(
         json.loads(value(m))["subject"]
