@@ -66,10 +66,11 @@ def run(model: str | None, *, word: options.Word) -> None:
     ).named()
     why = triggers.refusal(name, state, loop, board.observed, "person", now_ms())
     if word.dry_run:
+        steps = _steps(name, loop)
         _show(event, as_json=word.as_json)
         if not word.as_json:
             click.echo(f"refused: {why.words}" if why else "it would begin now")
-            click.echo(f"steps: {', '.join(_steps(loop))}")
+            click.echo(f"steps: {', '.join(steps)}")
         sys.exit(1 if why else 0)
     if why is not None:
         raise InputError(f"{name}: {why.words}")
@@ -79,12 +80,12 @@ def run(model: str | None, *, word: options.Word) -> None:
         click.echo(f"asked for a retraining of {name}; `stream-monitor retrain status` follows it")
 
 
-def _steps(loop: ModelLoop) -> tuple[str, ...]:
+def _steps(name: str, loop: ModelLoop) -> tuple[str, ...]:
     """The steps of a run, as the controller plans them."""
     from stream_monitor.lifecycle.plan import steps_of
-    from stream_monitor.lifecycle.steps import planned
+    from stream_monitor.lifecycle.stages import planned
 
-    return steps_of(planned(loop))
+    return steps_of(planned(name, loop))
 
 
 def _show(event: Event, *, as_json: bool) -> None:

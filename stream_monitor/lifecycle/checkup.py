@@ -25,7 +25,7 @@ from stream_monitor.kafka.records import TopicReader
 from stream_monitor.lifecycle import dvc, git
 from stream_monitor.lifecycle.events import Claim, decode
 from stream_monitor.lifecycle.model import ms_of
-from stream_monitor.lifecycle.steps import stages_of
+from stream_monitor.lifecycle.stages import stages_of
 from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.settings import Settings
 

@@ -31,7 +31,8 @@ from stream_monitor.lifecycle.events import Claim, Event, encode
 from stream_monitor.lifecycle.fold import Fold
 from stream_monitor.lifecycle.membership import SESSION_MS, Membership
 from stream_monitor.lifecycle.observed import Observed
-from stream_monitor.lifecycle.steps import Project, planned
+from stream_monitor.lifecycle.stages import planned
+from stream_monitor.lifecycle.steps import Project
 from stream_monitor.settings import Settings
 from stream_monitor.times import rfc3339
 
@@ -233,12 +234,12 @@ def projects_of(settings: Settings, config: str | None) -> dict[str, Project]:
     Raises
     ------
     InputError
-        A `dvc.yaml` cannot be read.
+        A `dvc.yaml` cannot be read, or a model has no step that trains.
     """
     found = {}
     for name, loop in settings.lifecycle.models.items():
         work = Path(settings.lifecycle.work) / folder_of(name)
-        found[name] = Project(name, planned(loop), work.absolute(), config)
+        found[name] = Project(name, planned(name, loop), work.absolute(), config)
     return found
 
 

@@ -29,16 +29,13 @@ from stream_monitor.lifecycle.events import Deployment, Event, Retraining, Versi
 from stream_monitor.lifecycle.model import COLLECT, DECIDE, REGISTER, Model, Run
 from stream_monitor.lifecycle.processes import Command, Outcome
 from stream_monitor.lifecycle.tags import artifact_of
-from stream_monitor.lifecycle_settings import ModelLoop, Step
-from stream_monitor.times import DAY_MS, HOUR_MS, rfc3339
+from stream_monitor.lifecycle_settings import ModelLoop
+from stream_monitor.times import HOUR_MS, rfc3339
 
 log = logging.getLogger(__name__)
 
 RETRIES = {COLLECT: 2, REGISTER: 2}
 """Of our own steps; the project's have theirs in the configuration."""
-
-
-DVC = (sys.executable, "-m", "dvc")
 
 
 class Project:
@@ -350,44 +347,3 @@ class Project:
 def _ours() -> tuple[str, ...]:
     """Variables of our own configuration, which our own commands need."""
     return tuple(n for n in os.environ if n.startswith("STREAM_MONITOR_"))
-
-
-def planned(loop: ModelLoop) -> ModelLoop:
-    """
-    A configuration with its steps: those of a `dvc.yaml` if it names none.
-
-    Raises
-    ------
-    InputError
-        The `dvc.yaml` cannot be read.
-    """
-    if loop.steps:
-        return loop
-    return msgspec.structs.replace(loop, steps=stages_of(Path(loop.repository)))
-
-
-def stages_of(repository: Path) -> tuple[Step, ...]:
-    """
-    The stages of a `dvc.yaml`, each as a step; empty without one.
-
-    Raises
-    ------
-    InputError
-        It cannot be read.
-    """
-    from stream_monitor.config.tree import read
-    from stream_monitor.errors import InputError
-
-    path = repository / "dvc.yaml"
-    if not path.exists():
-        return ()
-    problems: list[str] = []
-    root = read(path.read_text(encoding="utf-8"), str(path), problems)
-    if problems:
-        raise InputError("; ".join(problems))
-    stages = root.find("stages").value if root is not None and root.has("stages") else None
-    names = list(stages) if isinstance(stages, dict) else []
-    return tuple(
-        Step(name=name, command=(*DVC, "repro", "--single-item", name), timeout_ms=DAY_MS)
-        for name in names
-    )

@@ -31,7 +31,7 @@ from stream_monitor.lifecycle.events import (
     encode,
 )
 from stream_monitor.lifecycle.rollout import WaitKind
-from stream_monitor.lifecycle_settings import Lifecycle, ModelLoop, RunLimits
+from stream_monitor.lifecycle_settings import Lifecycle, ModelLoop, RunLimits, Step
 from stream_monitor.metrics.page import LABELS
 from stream_monitor.metrics.queries import labels_of
 from stream_monitor.runtime.http import PortError
@@ -111,7 +111,8 @@ EXPECTED = {
 
 
 def a_controller(bootstrap: str) -> Controller:
-    loop = ModelLoop(repository=".", limits=RunLimits(approval="run"))
+    train = Step(name="train", command=("true",))
+    loop = ModelLoop(repository=".", steps=(train,), limits=RunLimits(approval="run"))
     settings = Settings(
         kafka=KafkaSettings(bootstrap_servers=bootstrap),
         lifecycle=Lifecycle(port=0, models={"churn": loop, "fraud": loop}),
