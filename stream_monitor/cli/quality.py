@@ -61,6 +61,12 @@ def command() -> None:
 @click.option("--label", metavar="COLUMN", help="The label. [default: label, or one like it]")
 @click.option("--no-label", is_flag=True, help="Ask nothing of a label.")
 @click.option(
+    "--ignore",
+    multiple=True,
+    metavar="COLUMN",
+    help="Ask nothing of this column.",
+)
+@click.option(
     "--fail-on",
     multiple=True,
     metavar="RULE",
@@ -83,6 +89,7 @@ def check(
     min_rows: int | None,
     label: str | None,
     no_label: bool,
+    ignore: tuple[str, ...],
     fail_on: tuple[str, ...],
     config: str | None,
     as_json: bool,
@@ -111,6 +118,7 @@ def check(
     rules = msgspec.structs.replace(rules, **{k: v for k, v in given.items() if v is not None})
     if no_label:
         rules = msgspec.structs.replace(rules, label=None)
+    rules = msgspec.structs.replace(rules, ignore=(*rules.ignore, *ignore))
     profile = None if reference is None else read_profile(reference)
     report = checked(file, rules, profile, fail_on=as_fail_on(fail_on))
     if as_json:
@@ -125,10 +133,17 @@ def _rules(config: str | None, model: str | None, file: Path | None) -> Rules:
     from stream_monitor.inputs.options import did_you_mean
     from stream_monitor.training.quality_rules import of_model, read_rules
 
-    core = load(config, os.environ).core
-    if model is not None and model not in core.models:
-        hint = did_you_mean(model, list(core.models))
-        click.echo(f"{readable(model)} is not in models: `defaults` count.{hint}", err=True)
+    settings = load(config, os.environ)
+    core = settings.core
+    known = sorted({*core.models, *settings.lifecycle.models})
+    if model is not None and model not in known:
+        there = ", ".join(known) or "no model at all"
+        where = config or "monitor.yaml"
+        raise InputError(
+            f"--model {readable(model)}: the configuration ({where}) has no such model, but "
+            f"{there}.{did_you_mean(model, known)} Name one that it has, give --config, or leave "
+            "--model out: then the rules are those of `defaults`"
+        )
     rules = of_model(core.defaults if model is None else core.of(model))
     return rules if file is None else read_rules(file, rules)
 

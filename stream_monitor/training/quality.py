@@ -35,6 +35,8 @@ from stream_monitor.training.verdict import Verdict
 
 KNOWN = frozenset(("event_id", "model", "version", "timestamp"))
 """Columns of events that are no features; types and kinds of their values are not judged."""
+SHOWN = 20
+"""Columns that a message names."""
 UNKNOWN_MAX = 0.05
 """Share of rows with categories that the reference does not know."""
 FITTING = {
@@ -85,10 +87,11 @@ def check(
     -----
     docs/performance.md has rows a second. Rules that are commands run one after the other.
     """
-    table = tallied(path, rules.of)
+    table = tallied(path, rules.of, rules.ignore)
     empty, notes = _of_manifest(path)
     for name in empty:
-        table.columns.setdefault(name, Tally(rules.of(name)))
+        if name not in rules.ignore and name.removeprefix("features.") not in rules.ignore:
+            table.columns.setdefault(name, Tally(rules.of(name)))
     verdicts = [*_of_table(table, rules), *_of_label(table, rules)]
     for name, tally in table.columns.items():
         verdicts += _of_column(name, tally, table.rows - table.malformed, rules)
@@ -118,7 +121,7 @@ def _of_table(table: Table, rules: Rules) -> Iterator[Verdict]:
         not table.malformed,
         table.malformed,
         0,
-        f"{table.malformed:,} rows cannot be read, or lack cells",
+        f"{_rows(table.malformed)} that cannot be read, or lack cells",
     )
     yield Verdict(
         "rows",
@@ -126,7 +129,7 @@ def _of_table(table: Table, rules: Rules) -> Iterator[Verdict]:
         table.rows >= rules.min_rows,
         table.rows,
         rules.min_rows,
-        f"{table.rows:,} rows, at least {rules.min_rows:,}",
+        f"{_rows(table.rows)}, at least {rules.min_rows:,}",
     )
 
 
@@ -138,14 +141,18 @@ def _of_label(table: Table, rules: Rules) -> Iterator[Verdict]:
         name = dict(likely_columns("labels", list(table.columns), frozenset())).get("label", name)
     found = table.columns.get(name)
     if found is None:
-        yield Verdict(
-            "label", name, False, None, None, "there is no such column; --label COLUMN names it"
-        )
+        there = ", ".join(list(table.columns)[:SHOWN]) or "none"
+        there += ", …" if len(table.columns) > SHOWN else ""
+        text = f"there is no such column; --label COLUMN names it; the columns are {there}"
+        yield Verdict("label", name, False, None, None, text)
         return
     distinct = len(found.values)
-    yield Verdict(
-        "label", name, distinct >= 2, distinct, 2, f"{distinct:,} different values, at least 2"
-    )
+    text = f"{distinct:,} different {'value' if distinct == 1 else 'values'}, at least 2"
+    yield Verdict("label", name, distinct >= 2, distinct, 2, text)
+
+
+def _rows(n: int) -> str:
+    return f"{n:,} {'row' if n == 1 else 'rows'}"
 
 
 def _of_column(name: str, tally: Tally, rows: int, rules: Rules) -> Iterator[Verdict]:
@@ -174,20 +181,25 @@ def _of_column(name: str, tally: Tally, rows: int, rules: Rules) -> Iterator[Ver
             share <= rules.max_violations,
             share,
             rules.max_violations,
-            f"{wrong:,} values {what}{shown}",
+            f"{wrong:,} {'value' if wrong == 1 else 'values'} {what}{shown}",
         )
 
     kinds = _kinds(tally)
     wrong = sum(n for kind, n in tally.kinds.items() if kind not in kinds) + tally.infinite
     wrong += tally.odd + (tally.fractions if rule.type == "category" else 0)
-    what = "are no finite numbers" if tally.odd or NUMBER in kinds else "are of another kind"
     other = next((kind for kind in tally.kinds if kind not in kinds), "infinite")
+    if other == OTHER:
+        what = "that are lists or objects; --ignore leaves the column out"
+    elif tally.odd or NUMBER in kinds:
+        what = "that are no finite numbers"
+    else:
+        what = f"of another kind than {' or '.join(sorted(kinds))}"
     yield shared("type", "odd" if tally.odd else other, wrong, what)
     if rule.min is not None or rule.max is not None:
         low, high = ("…" if bound is None else f"{bound:g}" for bound in (rule.min, rule.max))
-        yield shared("range", "outside", tally.outside, f"are outside {low} to {high}")
+        yield shared("range", "outside", tally.outside, f"outside {low} to {high}")
     if rule.categories is not None:
-        yield shared("categories", "unknown", tally.unknown, "are of no known category")
+        yield shared("categories", "unknown", tally.unknown, "of no known category")
     if rule.unique:
         yield Verdict(
             "unique", name, not tally.repeated, tally.repeated, 0, f"{tally.repeated:,} repeated"

@@ -65,6 +65,8 @@ class Rules(Frozen, frozen=True):
     label: str | None = LABEL
     """Column that must be there with more than one value; None: no column."""
     columns: dict[str, ColumnRule] = msgspec.field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    """Columns of which nothing is asked."""
     commands: tuple[OwnCommand, ...] = ()
     entry_points: tuple[str, ...] = ()
     """Names in the group `stream_monitor.quality`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from stream_monitor.inputs.json_lines import JsonLinesReader
 from stream_monitor.inputs.options import parse_path
 from stream_monitor.inputs.readers import Reader
 from stream_monitor.inputs.sources import INDEX
+from stream_monitor.inputs.written_numbers import written
 from stream_monitor.training.quality_rules import ColumnRule
 
 CHUNK_ROWS = 4_096
@@ -139,7 +140,9 @@ class Table:
         self.notes: list[str] = []
 
 
-def tallied(path: Path, rule_of: Callable[[str], ColumnRule]) -> Table:
+def tallied(
+    path: Path, rule_of: Callable[[str], ColumnRule], ignore: Collection[str] = ()
+) -> Table:
     """
     Read a file and count.
 
@@ -149,6 +152,8 @@ def tallied(path: Path, rule_of: Callable[[str], ColumnRule]) -> Table:
         CSV, JSON Lines or Parquet, by its name.
     rule_of : callable
         The rule of a column.
+    ignore : collection of str
+        Columns of which nothing is asked.
 
     Raises
     ------
@@ -162,8 +167,9 @@ def tallied(path: Path, rule_of: Callable[[str], ColumnRule]) -> Table:
             pass
         index: frozenset[str] = getattr(reader, "index", frozenset())
         table.index = [n for n in names or () if n in index or not n or INDEX.fullmatch(n)]
+        left_out = {*table.index, *ignore, *(f"features.{name}" for name in ignore)}
         for name in names or ():
-            if name not in table.index:
+            if name not in left_out:
                 table.columns[name] = Tally(rule_of(name))
         rows = iter(reader.rows())
         while chunk := list(islice(rows, CHUNK_ROWS)):
@@ -173,14 +179,16 @@ def tallied(path: Path, rule_of: Callable[[str], ColumnRule]) -> Table:
             if names is None:
                 good = list(map(_flat, good))
                 for name in dict.fromkeys(name for row in good for name in row):
-                    if name not in table.columns:
+                    if name not in table.columns and name not in left_out:
                         table.columns[name] = Tally(rule_of(name))
             for name, tally in table.columns.items():
                 tally.add([row.get(name) for row in good])
+        table.notes = list(reader.notes())
         for column in getattr(reader, "learnt", ()):
             if column.name in table.columns:
                 _note_odd(table.columns[column.name], column)
-        table.notes = list(reader.notes())
+                table.notes += _written_otherwise(column)
+        table.notes += _no_header(names or ())
     return table
 
 
@@ -194,6 +202,26 @@ def _note_odd(tally: Tally, column: Column) -> None:
     if is_plain and 0 < odd < column.there / 2:
         tally.odd = odd
         tally.examples["odd"] = column.examples.get("odd", ("true", 0))[0]
+
+
+def _written_otherwise(column: Column) -> Iterator[str]:
+    """Numbers that a training may read as texts."""
+    others = column.writings.total()
+    if column.kind == "number" and others:
+        first = next(column.examples[w][0] for w in column.writings if w in column.examples)
+        yield (
+            f"{column.name}: {others:,} cells such as {first!r} are read as numbers; "
+            "see that the training reads them so too"
+        )
+
+
+def _no_header(names: Iterable[str]) -> Iterator[str]:
+    """A header whose names are values is a row. Those of an array are 0, 1, 2 …; years follow."""
+    numbers = [name for name in names if written(name) is not None]
+    whole = [int(name) for name in numbers if name.isdecimal()]
+    if len(whole) < len(numbers) or whole[1:] != [n + 1 for n in whole[:-1]]:
+        shown = ", ".join(numbers[:3])
+        yield f"names of columns are numbers, such as {shown}: does the file lack its header?"
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import csv
 import json
 import random
 import sys
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +253,133 @@ def test_the_command_with_rules_and_a_reference(tmp_path):
         code, text = run(str(path), "--rules", str(rules))
         assert code == 2
         assert word in text
+
+
+def test_an_unknown_model_is_an_error_that_names_those_that_are_known(tmp_path):
+    path, config = written(tmp_path, rows_of()), tmp_path / "monitor.yaml"
+    config.write_text(
+        "models: {fraud: {features: {age: {max: 20}}}}\n"
+        "lifecycle: {models: {credit: {repository: .}}}\n"
+    )
+    given = (str(path), "--config", str(config), "--json", "--model")
+    assert run(*given, "fraud")[0] == 1
+    assert run(*given, "credit")[0] == 0  # the loop has it, so the rules of `defaults` count
+    code, text = run(*given, "frud")
+    assert code == 2
+    for word in ("--model frud", str(config), "credit, fraud", "Did you mean 'fraud'?"):
+        assert word in text
+    config.write_text("{}")
+    assert "no model at all" in run(*given, "fraud")[1]
+
+
+def test_a_label_that_is_not_there_names_the_columns(tmp_path):
+    path = written(tmp_path, rows_of())
+    report = check(path, Rules(label="lable"))
+    (told,) = (v.text for v in report.verdicts if not v.passed)
+    assert told.endswith("the columns are customer, age, amount, city, member, label")
+    wide = [{f"x{i}": i + j for i in range(30)} for j in range(3)]
+    report = check(written(tmp_path, wide), Rules())
+    assert "x19, …" in next(v.text for v in report.verdicts if not v.passed)
+
+
+@FORMS
+def test_a_column_can_be_left_out(tmp_path, form):
+    rows = [{**row, "note": None if i < 100 else "x"} for i, row in enumerate(rows_of())]
+    path, rules = written(tmp_path, rows, form), tmp_path / "rules.yaml"
+    assert broken(check(path, Rules())) == {("missing", "note")}
+    assert check(path, Rules(ignore=("note",))).passed
+    assert run(str(path), "--ignore", "note")[0] == 0
+    rules.write_text("ignore: [note]\n")
+    code, told = run(str(path), "--rules", str(rules), "--ignore", "age", "--json")
+    assert code == 0
+    assert {"note", "age"}.isdisjoint(v["column"] for v in told["verdicts"])
+
+
+def test_lists_say_what_they_are(tmp_path):
+    rows = [{**row, "embedding": [0.5, 1.5]} for row in rows_of()]
+    for form in ("parquet", "jsonl"):
+        report = check(written(tmp_path, rows, form), Rules())
+        assert broken(report) == {("type", "embedding")}
+        text = next(v.text for v in report.verdicts if not v.passed)
+        assert text.startswith("200 values that are lists or objects; --ignore leaves")
+
+
+def lines(tmp_path: Path, header: str, *rows: str, encoding: str = "utf-8") -> Path:
+    path = tmp_path / "pandas.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding=encoding)
+    return path
+
+
+TABLES: dict[str, tuple[str, list[str], str, set[tuple[str, str | None]], str]] = {
+    "an index": (",a,label", ["0,1.5,no", "1,2.5,yes"], "utf-8", set(), ""),
+    "a mark of order": ("a,label", ["1.5,no", "2.5,yes"], "utf-8-sig", set(), ""),
+    "semicolons": ("a;label", ["1,5;no", "2,5;yes"], "utf-8", set(), "semicolons"),
+    "booleans": ("a,label", ["True,True", "False,False"], "utf-8", set(), ""),
+    "a hole": (
+        "a,label",
+        ["True,1", ",0", "NaN,1"],
+        "utf-8",
+        {("missing", "a")},
+        "66.67% of the values are missing",
+    ),
+    "an empty column": ("a,e,label", ["1,,0", "2,,1"], "utf-8", {("missing", "e")}, "100.00%"),
+    "a word": ("a,label", ["1,0", "2,1", "many,1"], "utf-8", {("type", "a")}, "1 value that"),
+    "a switch": (
+        "a,label",
+        ["True,0", "False,1"] * 9 + ["x,1"],
+        "utf-8",
+        {("type", "a")},
+        "than boolean",
+    ),
+    "thousands": ("a,label", ['"1,234.50",0', '"2,345.00",1'], "utf-8", set(), "'1,234.50' are"),
+    "percent": ("a,label", ["12.5%,0", "3%,1"], "utf-8", set(), "'12.5%' are read as numbers"),
+    "no header": ("17,2.5,label", ["18,3.5,0", "19,4.5,1"], "utf-8", set(), "lack its header?"),
+    "an array": ("0,1,label", ["18,3.5,0", "19,4.5,1"], "utf-8", set(), ""),
+    "dates": ("t,label", ["2026-03-29T01:30:00+02:00,0", "2026-03-30,1"], "utf-8", set(), ""),
+    "one row": ("a,label", ["1,0"], "utf-8", {("rows", None), ("label", "label")}, "1 row, at"),
+    "no rows": ("a,label", [], "utf-8", {("rows", None), ("label", "label")}, "0 rows, at"),
+    "short": ("a,label", ["1,0", "2,1", "3"], "utf-8", {("readable", None)}, "1 row that cannot"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_as_people_have_them(tmp_path, name):
+    header, rows, encoding, wrong, word = TABLES[name]
+    report = check(lines(tmp_path, header, *rows, encoding=encoding), Rules())
+    assert broken(report) == wrong
+    told = [v.text for v in report.verdicts if not v.passed] + report.notes
+    assert any(word in text for text in told) if word else told == []
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_two_columns_of_one_name_are_refused(tmp_path, form):
+    path = tmp_path / f"two.{form}"
+    if form == "csv":
+        path.write_text("a,a,label\n1,2,0\n3,4,1\n")
+    else:
+        columns = [pa.array([1, 2]), pa.array([3, 4]), pa.array([0, 1])]
+        pq.write_table(pa.Table.from_arrays(columns, names=["a", "a", "label"]), path)
+    with pytest.raises(InputError, match="two columns are called 'a'; rename one"):
+        check(path, Rules())
+
+
+def test_types_of_parquet(tmp_path):
+    moments = [datetime(2026, 3, 29, tzinfo=UTC) + timedelta(hours=i) for i in range(40)]
+    columns = {
+        "nullable": pa.array([None, *range(1, 40)], pa.int32()),
+        "decimal": pa.array([Decimal("1.50") + i for i in range(40)]),
+        "moment": pa.array(moments, pa.timestamp("us", tz="Europe/Berlin")),
+        "category": pa.array(["a", "b"] * 20).dictionary_encode(),
+        "flag": pa.array([True, None] + [False] * 38),
+        "label": pa.array([0, 1] * 20, pa.int8()),
+        "__index_level_0__": pa.array(range(40)),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "types.parquet")
+    rules = Rules(columns={"decimal": ColumnRule(type="numeric", max=41), "flag": ColumnRule()})
+    report = check(tmp_path / "types.parquet", rules)
+    assert (broken(report), report.passed) == (set(), True)
+    missing = {v.column: v.value for v in report.verdicts if v.rule == "missing"}
+    assert (missing["nullable"], missing["flag"], missing["decimal"]) == (1 / 40, 1 / 40, 0)
+    assert "__index_level_0__" not in missing
+    tight = Rules(columns={"decimal": ColumnRule(max=40.4)})
+    assert broken(check(tmp_path / "types.parquet", tight)) == {("range", "decimal")}
