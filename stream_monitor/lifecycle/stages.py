@@ -21,6 +21,8 @@ from stream_monitor.lifecycle_settings import OWN_STEPS, ModelLoop, Step
 from stream_monitor.times import DAY_MS
 
 DVC = (sys.executable, "-m", "dvc")
+REPRO = ("repro", "--single-item", "--pull")
+"""A work tree has no files that DVC keeps; `--pull` gets those that a stage needs."""
 MADE = ("outs", "metrics", "plots")
 
 
@@ -85,10 +87,7 @@ def stages_of(repository: Path) -> tuple[Step, ...]:
         names = in_order(stages)
     except CycleError as e:
         raise InputError(f"{path}: stages need each other: {' -> '.join(e.args[1])}") from None
-    return tuple(
-        Step(name=name, command=(*DVC, "repro", "--single-item", name), timeout_ms=DAY_MS)
-        for name in names
-    )
+    return tuple(Step(name=name, command=(*DVC, *REPRO, name), timeout_ms=DAY_MS) for name in names)
 
 
 def in_order(stages: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from stream_monitor.demo.broker import start_in_thread
+from stream_monitor.lifecycle.champion import decide
+from stream_monitor.lifecycle_settings import Decide
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/churn"
@@ -134,9 +136,32 @@ def test_the_readme_is_true(tmp_path, world):
     finally:
         ended = server.end()
     assert "lost events: none" in ended
+    the_anchor_stops_what_the_champion_lets_through(folder, world)
     said = in_bash(WATCHED + WHY, folder, world)
     assert "no runs yet" in said
     assert "churn@v1.1.0  production" in said
+
+
+def the_anchor_stops_what_the_champion_lets_through(folder: Path, world: dict[str, str]) -> None:
+    """The champion is the bad version, the new model its equal, the anchor the good one."""
+    tags = {
+        "STREAM_MONITOR_CHAMPION_TAG": "churn@v1.1.0",
+        "STREAM_MONITOR_ANCHOR_TAG": "churn@v1.0.0",
+    }
+    written = [folder / f"predictions/{name}.parquet" for name in ("champion", "anchor")]
+    in_bash("python evaluate.py", folder, world | tags)
+    for again in written:  # DVC has no reason to do the stage again, but for its always_changed
+        again.unlink()
+    in_bash("dvc repro --quiet --single-item compare", folder, world | tags)
+    champion, anchor = map(str, written)
+    settings = Decide(rule="not worse", margin=0.01, min_rows=300)
+    challenger = str(folder / "predictions/challenger.parquet")
+    alone = decide(champion, challenger, settings, "run", anchor_file=champion)
+    assert (alone["decision"], alone["difference"]) == ("promote", 0)
+    found = decide(champion, challenger, settings, "run", anchor_file=anchor)
+    assert found["decision"] == "reject"
+    assert found["anchor"]["champion"] == pytest.approx(0.9017, abs=1e-4)
+    assert decide(champion, challenger, settings, "run")["decision"] == "inconclusive"
 
 
 def test_it_has_what_its_readme_names_and_nothing_generated():

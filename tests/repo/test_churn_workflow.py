@@ -119,7 +119,7 @@ def test_the_gate_has_its_checks_in_order():
         "dvc status --quiet",
         "stream-monitor quality check",
         "stream-monitor replay predictions/challenger.parquet",
-        "python evaluate.py",
+        "python evaluate.py champion",
         "stream-monitor models compare",
     ]
     assert [line for line in found if line in wanted] == wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -98,3 +99,24 @@ def test_a_project_that_trains_nothing_is_refused_at_the_start(tmp_path, text):
     step = Step(name="train", command=("true",))
     loop = ModelLoop(repository=str(clone), steps=(step,))
     assert planned("fraud", loop).steps == (step,)
+
+
+def test_a_stage_gets_the_files_that_dvc_keeps_and_that_it_needs(tmp_path):
+    """In a work tree, as a run has it: `collect` wrote one input, and nobody the other."""
+    clone, tree = tmp_path / "clone", tmp_path / "tree"
+    clone.mkdir()
+    repro(clone, "init", "-q", "--no-scm")
+    for name in ("rows.csv", "places.csv"):
+        (clone / name).write_text(f"old {name}\n")
+        repro(clone, "add", "-q", name)
+    (clone / "dvc.yaml").write_text(
+        "stages: {train: {cmd: cat rows.csv places.csv > model.txt, "
+        "deps: [rows.csv, places.csv], outs: [model.txt]}}"
+    )
+    repro(clone, "repro", "-q")
+    shutil.copytree(clone, tree, ignore=shutil.ignore_patterns("*.csv", "*.txt", "cache"))
+    repro(tree, "cache", "dir", "--local", str(clone / ".dvc/cache"))
+    (tree / "rows.csv").write_text("new rows\n")
+    (step,) = stages_of(tree)
+    repro(tree, *step.command[len(DVC) :])
+    assert (tree / "model.txt").read_text() == "new rows\nold places.csv\n"
