@@ -24,6 +24,10 @@ NEEDED = ("dvc", "duckdb", "pyarrow", "sklearn")
 HERE = Path(__file__).parent
 SOURCES = (HERE / "churn", HERE.parents[1] / "examples" / "churn")
 """Where the example is: in an installation, and in a clone."""
+MADE = (
+    *("__pycache__", ".pytest_cache", ".git", ".dvc", ".dvcignore", "dvc.lock", "*.json"),
+    *("data", "models", "predictions"),
+)
 MINUTES_S = 120.0
 
 
@@ -44,6 +48,11 @@ def demand() -> None:
         )
     if shutil.which("git") is None:
         raise InputError("demo --loop needs git, and there is no program of this name")
+
+
+def copied_example(source: Path, target: Path) -> None:
+    """Copy the example, without what somebody made who tried it where it lies."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*MADE))
 
 
 class DemoProject:
@@ -73,7 +82,7 @@ class DemoProject:
     def make(self) -> None:
         """The first data, the first model, and a commit with both on the remote."""
         source = next(s for s in SOURCES if s.is_dir())
-        shutil.copytree(source, self.clone, ignore=shutil.ignore_patterns("__pycache__"))
+        copied_example(source, self.clone)
         self.git("init", "--quiet", "--bare", "-b", "main", str(self.folder / "remote.git"))
         self.git("init", "--quiet", "-b", "main")
         self.git("remote", "add", "origin", str(self.folder / "remote.git"))

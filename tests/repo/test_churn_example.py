@@ -164,7 +164,8 @@ def the_anchor_stops_what_the_champion_lets_through(folder: Path, world: dict[st
     assert decide(champion, challenger, settings, "run")["decision"] == "inconclusive"
 
 
-def test_it_has_what_its_readme_names_and_nothing_generated():
+def tracked() -> set[str]:
+    """The files of the example that git has, or would take."""
     done = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", "examples/churn"],
         cwd=ROOT,
@@ -173,7 +174,11 @@ def test_it_has_what_its_readme_names_and_nothing_generated():
         timeout=60,
         check=True,
     )
-    files = {line.removeprefix("examples/churn/") for line in done.stdout.splitlines()}
+    return {line.removeprefix("examples/churn/") for line in done.stdout.splitlines()}
+
+
+def test_it_has_what_its_readme_names_and_nothing_generated():
+    files = tracked()
     named = set(re.findall(r"`([\w./]+\.(?:py|yaml|yml))`", README))
     assert named <= files
     assert not [
@@ -191,7 +196,32 @@ def test_the_wheel_has_the_example_where_the_demo_looks():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    inside = ROOT / wheel["examples/churn"]
-    assert inside == SOURCES[0] == HERE / "churn"
-    assert not inside.exists()
+    shipped = {k.removeprefix("examples/churn/"): v for k, v in wheel.items() if "churn" in k}
+    # file by file, because a folder would be shipped with whatever somebody made in it
+    assert set(shipped) == tracked()
+    for name, inside in shipped.items():
+        assert ROOT / inside == SOURCES[0] / name
+    assert SOURCES[0] == HERE / "churn"
+    assert not SOURCES[0].exists()
     assert EXAMPLE in SOURCES
+
+
+def test_what_somebody_made_in_the_example_is_not_copied(tmp_path):
+    from stream_monitor.demo.loop_project import copied_example
+
+    used = copied(tmp_path)
+    (used / "data").mkdir()
+    for name in (
+        *("data/collected.parquet", "data/collected.parquet.dvc", "model.json", "dvc.lock"),
+        *("metrics.json", "reference.json", ".dvcignore", "__pycache__/x.pyc"),
+        *("predictions/challenger.parquet", "models/v1.0.0.json", ".dvc/config", ".git/config"),
+    ):
+        (used / name).parent.mkdir(exist_ok=True)
+        (used / name).write_text("made")
+    copied_example(used, tmp_path / "copy")
+    found = {
+        str(path.relative_to(tmp_path / "copy"))
+        for path in (tmp_path / "copy").rglob("*")
+        if path.is_file()
+    }
+    assert found == tracked()
