@@ -71,10 +71,17 @@ class Ingest:
         Larger source records are rejected as `too_large`.
     record_bytes : int, bytes
         A record of `observations` is cut before it grows past this, uncompressed.
+    of_log : bool
+        Offsets are those of the log, not of a file that is replayed.
     """
 
     def __init__(
-        self, targets: int, *, max_record_bytes: int = 1_048_576, record_bytes: int = 800_000
+        self,
+        targets: int,
+        *,
+        max_record_bytes: int = 1_048_576,
+        record_bytes: int = 800_000,
+        of_log: bool = True,
     ) -> None:
         self.targets, self.record_bytes = targets, record_bytes
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -88,7 +95,7 @@ class Ingest:
             topic: Decoder(topic, self._groups, self._texts, max_record_bytes)
             for topic in ("predictions", "labels")
         }
-        self._of_lifecycle = LifecycleDecoder(self._groups, max_record_bytes)
+        self._of_lifecycle = LifecycleDecoder(self._groups, max_record_bytes, of_log=of_log)
         self._chunks: list[Chunk] = []
         self.rows = 0
         self.newest_ms: dict[str, list[NDArray[np.int64]]] = {}
@@ -124,8 +131,11 @@ class Ingest:
         self.newest_ms.pop(source, None)
         for start in range(0, len(values), CHUNK_RECORDS):
             part = slice(start, start + CHUNK_RECORDS)
-            decoder = self._of_lifecycle if kind == "lifecycle" else self._decoders[kind]
-            decoded = decoder.decode(values[part], times_ms[part])
+            decoded = (
+                self._of_lifecycle.decode(values[part], times_ms[part], offsets[part])
+                if kind == "lifecycle"
+                else self._decoders[kind].decode(values[part], times_ms[part])
+            )
             rejects += (
                 [r._replace(index=r.index + start) for r in decoded.rejects]
                 if start

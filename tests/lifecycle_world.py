@@ -73,8 +73,8 @@ class World:
         self.log.append(value)
 
     def model(self) -> Model:
-        for value in self.log[self.read :]:
-            self.fold.take(value)
+        for offset in range(self.read, len(self.log)):
+            self.fold.take(self.log[offset], offset)
         self.read = len(self.log)
         return self.fold.of(MODEL)
 

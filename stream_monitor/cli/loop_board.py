@@ -66,7 +66,7 @@ class LoopBoard:
             async for record in records.whole():
                 self.observed.take(record.topic, record.value)
                 if record.topic == "lifecycle":
-                    self.fold.take(record.value)
+                    self.fold.take(record.value, record.offset)
 
     # ---- what is asked for
 

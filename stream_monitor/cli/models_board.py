@@ -42,13 +42,13 @@ class ModelsBoard:
         self.turns: dict[str, list[Turn]] = {}
         """By model, the oldest first."""
 
-    def take(self, topic: str, value: bytes | None) -> None:
+    def take(self, topic: str, value: bytes | None, offset: int | None = None) -> None:
         """A record of one of the three topics."""
         self.observed.take(topic, value)
         if topic != "lifecycle":
             return
         before = {name: m.stage for name, m in self.fold.models.items()}
-        self.fold.take(value)
+        self.fold.take(value, offset)
         for name, m in self.fold.models.items():
             was, now = before.get(name), m.stage
             if now is None or now is was:
@@ -88,7 +88,7 @@ def read_board(settings: Settings) -> ModelsBoard:
         board = ModelsBoard(time.time_ns() // 1_000_000)
         async with TopicReader(settings, ["lifecycle", "alerts", "history"]) as records:
             async for record in records.whole():
-                board.take(record.topic, record.value)
+                board.take(record.topic, record.value, record.offset)
         return board
 
     return asyncio.run(read())

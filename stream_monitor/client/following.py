@@ -185,16 +185,18 @@ class Follower:
 
     # ---- for sources
 
-    def take(self, value: bytes | None) -> bool:
+    def take(self, value: bytes | None, offset: int | None = None) -> bool:
         """
         Take a record of `lifecycle`; True if a router changed. It never raises.
 
-        Other types of events, other models and tombstones are ignored.
+        Other types of events, other models and tombstones are ignored. So is a record with an
+        `epoch` that is not below its `offset`, where the source knows it: it is forged, because an
+        epoch is the offset of an earlier record.
         """
         self.heard()
         with self._lock:
             known = dict(self._known)
-            changed = self._apply(known, value)
+            changed = self._apply(known, value, offset)
             if changed:
                 self._publish(known)
             return changed
@@ -239,7 +241,7 @@ class Follower:
 
     # ---- one event
 
-    def _apply(self, known: _Known, value: bytes | None) -> bool:
+    def _apply(self, known: _Known, value: bytes | None, offset: int | None = None) -> bool:
         if not value:
             return False
         try:
@@ -247,7 +249,7 @@ class Follower:
         except Exception as e:
             self.failed("unreadable", e)
             return False
-        if not isinstance(event, dict) or self._is_stale(event.get("epoch")):
+        if not isinstance(event, dict) or self._is_stale(event.get("epoch"), offset):
             return False
         if event.get("model") != self.model:
             return False
@@ -275,10 +277,12 @@ class Follower:
             found.state[1:3],
         )
 
-    def _is_stale(self, epoch: object) -> bool:
-        """Whether a controller wrote it that another one has taken over from since."""
+    def _is_stale(self, epoch: object, offset: int | None) -> bool:
+        """Whether a controller wrote it that another one has taken over from since, or none did."""
         if not isinstance(epoch, int):
             return False
+        if offset is not None and epoch >= offset:
+            return True
         self._epoch = max(self._epoch, epoch)
         return epoch < self._epoch
 

@@ -230,7 +230,7 @@ def follow_confluent(follower: Follower, consumer: Any) -> Source:
             follower.caught_up()
         elif message is not None:
             quiet.events()
-            follower.take(message.value())
+            follower.take(message.value(), message.offset())
         elif quiet.ask():
             assigned = source.assignment()
             _assigned(assigned)
@@ -325,7 +325,7 @@ async def _follow_started(follower: Follower, consumer: Any) -> None:
             for records in batches.values():
                 quiet.events()
                 for record in records:
-                    follower.take(record.value)
+                    follower.take(record.value, record.offset)
             if not batches and quiet.ask():
                 async with asyncio.timeout(KAFKA_ASK_S):
                     assigned = consumer.assignment()

@@ -6,11 +6,16 @@ Rule of the file: a change of weights must have one place among the calls of its
 the way of any row. Of versions and stages only what is folded goes in. All other records of
 `lifecycle` are for others: they are skipped, whatever they hold, and never rejected. Whether an
 experiment can work is decided where it is folded.
+
+An epoch is the offset of a controller's claim. A record with one that is not below its own offset
+is forged: it is rejected. One of an older controller than has spoken before it is skipped, as
+routers and the fold of the loop do. Which ones spoke is not kept over a restart; EVALUATE knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,12 +29,18 @@ from stream_monitor.verdicts import Reject
 
 MARK = b"experiment_"
 """What cannot be read is rejected if it has this; without it, it is of others."""
+EPOCHS_MAX = 16
+"""Controllers that are remembered."""
 FORWARDED = frozenset(("experiment_started", "experiment_changed", "experiment_stopped"))
 OF_RELEASES = {
     "version": ("version", "revision"),
     "stage": ("stages",),
 }
 """By type: the fields that are folded, beside those that make the event one of its own."""
+
+
+class _Forged(Bad):
+    """Nobody can have written it who may."""
 
 
 class LifecycleDecoder:
@@ -42,12 +53,21 @@ class LifecycleDecoder:
         Shared with the decoders of the same stage; an event is a group of its own.
     bytes_max : int, bytes
         Larger records are rejected.
+    of_log : bool
+        Offsets are those of the log; those of a file that is replayed say nothing about epochs.
     """
 
-    def __init__(self, groups: Groups, bytes_max: int) -> None:
-        self.groups, self.bytes_max = groups, bytes_max
+    def __init__(self, groups: Groups, bytes_max: int, *, of_log: bool = True) -> None:
+        self.groups, self.bytes_max, self.of_log = groups, bytes_max, of_log
+        self._said: dict[int, int] = {}
+        """By epoch: where it was said first. A batch may come twice, so the place matters."""
 
-    def decode(self, values: Sequence[bytes | None], times_ms: NDArray[np.int64]) -> Decoded:
+    def decode(
+        self,
+        values: Sequence[bytes | None],
+        times_ms: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+    ) -> Decoded:
         """Rows without cells; `times_ms` are the records' timestamps."""
         rejects: list[Reject] = []
         place: list[int] = []
@@ -57,9 +77,11 @@ class LifecycleDecoder:
             if value is None:
                 continue
             try:
-                found = _forwarded(value, self.bytes_max)
+                event = load(value, self.bytes_max)
+                stale = self.of_log and self._is_stale(event, int(offsets[i]))
+                found = None if stale else _forwarded(event)
             except Bad as e:
-                if MARK in value:
+                if MARK in value or isinstance(e, _Forged):
                     rejects.append(Reject(i, e.reason, str(e)))
                 continue
             if found is not None:
@@ -79,10 +101,27 @@ class LifecycleDecoder:
         others = len(values) - len(at) - len(rejects)
         return Decoded([rows], rejects, others, 0, 0)
 
+    def _is_stale(self, event: dict[str, Any], offset: int) -> bool:
+        """Whether a controller wrote it that another one had taken over from."""
+        epoch = event.get("epoch")
+        if type(epoch) is not int:
+            return False
+        if epoch >= offset:
+            if event.get("type") in FORWARDED or event.get("type") in OF_RELEASES:
+                raise _Forged(
+                    "out_of_range",
+                    f"`epoch` {epoch} is not below the offset {offset} of its record, so no "
+                    "controller has it",
+                )
+            return True
+        self._said[epoch] = min(offset, self._said.get(epoch, offset))
+        if len(self._said) > EPOCHS_MAX:
+            del self._said[min(self._said)]
+        return any(newer > epoch and at < offset for newer, at in self._said.items())
 
-def _forwarded(value: bytes, bytes_max: int) -> tuple[str, bytes] | None:
+
+def _forwarded(event: dict[str, Any]) -> tuple[str, bytes] | None:
     """The model and the JSON of an event that is folded; None for what is of others."""
-    event = load(value, bytes_max)
     kind, model = event.get("type"), event.get("model")
     if type(kind) is not str or (kind not in FORWARDED and kind not in OF_RELEASES):
         return None

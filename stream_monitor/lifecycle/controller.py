@@ -129,7 +129,7 @@ class Controller:
                     self.last_read_ms = now_ms()
                     self.observed.take(record.topic, record.value)
                     if record.topic == LOG:
-                        self.fold.take(record.value)
+                        self.fold.take(record.value, record.offset)
                         self._read = record.offset
                 if self.fold.epoch > self.epoch:
                     log.warning("another controller has claimed since; waiting for the group")

@@ -4,8 +4,9 @@ What the events of `lifecycle` add up to: runs, versions, stages and the rollout
 Rule of the file: no configuration, no clock, no file. The same records give the same state, also
 after the configuration changed; what the configuration decided is in the events (a plan of steps,
 the stages of a rollout). An event of an older controller counts no more, and an event with an id
-that was seen counts once. Routers and workers know no offsets, so an epoch begins here too when it
-is said, and all readers agree on what counts.
+that was seen counts once. Routers and workers do not see every claim, so an epoch begins here too
+when it is said, and all readers agree on what counts. An epoch is the offset of a claim, so no
+record can carry one that is not below its own offset: such a record is forged, and ignored.
 
 >>> from stream_monitor.lifecycle.events import encode
 >>> fold = Fold()
@@ -59,7 +60,7 @@ class Fold:
         self.models: dict[str, Model] = {}
         self.ids: dict[str, None] = {}
         self.ignored = 0
-        """Events of older controllers."""
+        """Events of older controllers, and of none: their epoch is not below their offset."""
         self._takers: dict[type[Event], Callable[[Model, Any], None]] = {
             Trigger: _trigger,
             Accepted: _accepted,
@@ -82,22 +83,32 @@ class Fold:
         """The state of a model; empty if nothing was said about it."""
         return self.models.setdefault(model, Model())
 
-    def take(self, value: bytes | None) -> None:
-        """A record of `lifecycle`; what is of others is skipped."""
+    def take(self, value: bytes | None, offset: int | None = None) -> None:
+        """
+        A record of `lifecycle`; what is of others is skipped.
+
+        Parameters
+        ----------
+        value : bytes or None
+        offset : int or None
+            Of the record; None: it is not known, so a forged epoch is not found.
+        """
         event = decode(value)
         if event is None:
-            self._experiment(value)
+            self._experiment(value, offset)
         elif (
-            not self._is_stale(event.epoch) and self._is_new(event) and not isinstance(event, Claim)
+            not self._is_stale(event.epoch, offset)
+            and self._is_new(event)
+            and not isinstance(event, Claim)
         ):
             self._takers[type(event)](self.of(event.model), event)
 
-    def _is_stale(self, epoch: int | None) -> bool:
+    def _is_stale(self, epoch: int | None, offset: int | None) -> bool:
         """By the newest epoch that was said: the claim itself may be forgotten after a year."""
         if epoch is None:
             return False
-        stale = epoch < self.epoch
-        self.epoch = max(self.epoch, epoch)
+        stale = epoch < self.epoch or (offset is not None and epoch >= offset)
+        self.epoch = self.epoch if stale else epoch
         self.ignored += stale
         return stale
 
@@ -111,12 +122,12 @@ class Fold:
             del self.ids[next(iter(self.ids))]
         return True
 
-    def _experiment(self, value: bytes | None) -> None:
+    def _experiment(self, value: bytes | None, offset: int | None) -> None:
         try:
             event = msgspec.json.decode(value or b"", type=_OfExperiment)
         except UNREADABLE:
             return
-        if self._is_stale(event.epoch):
+        if self._is_stale(event.epoch, offset):
             return
         model = self.of(event.model)
         if event.type == "experiment_started":

@@ -1,8 +1,9 @@
 """
 What `lifecycle` says of the versions of models: their commit in git, and their stage.
 
-Rule of the file: pure; an event counts from its place in the log on. A model without a registered
-version is not looked at. A version that is used and was never registered is told by an alert of
+Rule of the file: pure; an event counts from its place in the log on, unless a newer controller has
+spoken before it (those of experiments too, as in routers). A model without a registered version is
+not looked at. A version that is used and was never registered is told by an alert of
 severity info: it stops no retraining and no rollout.
 """
 
@@ -43,6 +44,12 @@ class _Event(msgspec.Struct):
     epoch: int | None = None
 
 
+class _OfController(msgspec.Struct):
+    """An event of others, of which only the epoch is read."""
+
+    epoch: int | None = None
+
+
 class Releases(msgspec.Struct):
     """
     Registered versions of the models of a partition.
@@ -63,11 +70,14 @@ class Releases(msgspec.Struct):
     of_model: dict[str, dict[str, Release]] = {}
     """By model and version."""
     epochs: dict[str, int] = {}
-    """By model: the controller that spoke last. An older one counts no more."""
+    """
+    The controller that spoke last, of all models, under an empty name. An older one counts no more.
+    """
 
     def take(self, events: list[tuple[int, str]]) -> list[tuple[int, str]]:
         """
-        Read the events of versions and stages; the others are returned.
+        Read the events of versions and stages; the others are returned, without those of
+        controllers that count no more.
 
         Parameters
         ----------
@@ -78,16 +88,21 @@ class Releases(msgspec.Struct):
             try:
                 event = msgspec.json.decode(text, type=_Event)
             except UNREADABLE:
-                left.append((place, text))
+                if not self._is_stale(_epoch_of(text)):
+                    left.append((place, text))
             else:
-                self._take(event)
+                if not self._is_stale(event.epoch):
+                    self._take(event)
         return left
 
+    def _is_stale(self, epoch: int | None) -> bool:
+        if epoch is None:
+            return False
+        newest = max(self.epochs.values(), default=-1)
+        self.epochs = {"": max(newest, epoch)}
+        return epoch < newest
+
     def _take(self, event: _Event) -> None:
-        if event.epoch is not None:
-            if event.epoch < self.epochs.get(event.model, 0):
-                return
-            self.epochs[event.model] = event.epoch
         if event.model not in self.of_model and len(self.of_model) >= MODELS_MAX:
             return
         known = self.of_model.setdefault(event.model, {})
@@ -145,3 +160,10 @@ class Releases(msgspec.Struct):
                 summary=f"{key.title} {what}",
                 evidence={"registered": len(known), "guarantee": "none"},
             )
+
+
+def _epoch_of(text: str) -> int | None:
+    try:
+        return msgspec.json.decode(text, type=_OfController).epoch
+    except UNREADABLE:
+        return None

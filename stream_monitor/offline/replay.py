@@ -221,7 +221,9 @@ class Replay:
         points: int = 0,
     ) -> None:
         core = of_files(settings.core)
-        self.ingest = Ingest(partitions, max_record_bytes=settings.worker.max_record_bytes)
+        self.ingest = Ingest(
+            partitions, max_record_bytes=settings.worker.max_record_bytes, of_log=False
+        )
         self.shards = [
             Shard(p, core, baselines, partitions=partitions, confirm_ms=0)
             for p in range(partitions)

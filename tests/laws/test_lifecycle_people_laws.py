@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_monitor.client import Follower
+from stream_monitor.events.decode import Groups
+from stream_monitor.events.lifecycle import LifecycleDecoder
 from stream_monitor.lifecycle.actions import Tell
 from stream_monitor.lifecycle.events import (
     Asked,
@@ -27,6 +30,7 @@ from stream_monitor.lifecycle.events import (
 )
 from stream_monitor.lifecycle.fold import Fold
 from stream_monitor.lifecycle_settings import Deploy
+from stream_monitor.monitors.releases import Releases
 from stream_monitor.times import DAY_MS, rfc3339
 from tests.laws.test_lifecycle_laws import a_loop, in_production, person, through
 from tests.lifecycle_world import MODEL, World
@@ -228,13 +232,16 @@ def test_a_claim_that_was_forgotten_takes_no_event_with_it():
     assert fold.of(MODEL).champion == "v2.0.0"
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=25))
-def test_routers_and_controllers_agree_on_who_counts(said):
-    """Claims, their second records and stages of several controllers, in any order."""
-    fold, follower = Fold(), Follower(MODEL)
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(-5, 99)), max_size=25))
+def test_routers_controllers_and_workers_agree_on_who_counts(said):
+    """Claims, their second records, stages of several controllers, and forged epochs."""
+    fold, follower, releases = Fold(), Follower(MODEL), Releases()
+    groups = Groups()
+    decoder = LifecycleDecoder(groups, 1_000_000)
     claimed: dict[int, int] = {}
-    for offset, (who, what) in enumerate(said):
+    newest, champion = -1, None
+    for offset, (who, what, forged) in enumerate(said):
         if what == 0:
             claimed[who] = offset
             event: Any = Claim(model="", at="2026-01-01T00:00:00Z", host=str(who)).named()
@@ -244,12 +251,48 @@ def test_routers_and_controllers_agree_on_who_counts(said):
             event = Stage(
                 model=MODEL,
                 at=f"{offset}",
-                epoch=claimed.get(who, -1),
+                epoch=forged if what == 5 else claimed.get(who, -1),
                 stages={f"v{offset}.0.0": "production"},
             ).named()
-        fold.take(encode(event))
-        follower.take(encode(event))
-        assert fold.of(MODEL).champion == follower.version("user")
+        if event.epoch is not None and newest <= event.epoch < offset:  # the law
+            newest = event.epoch
+            champion = f"v{offset}.0.0" if isinstance(event, Stage) else champion
+        value = encode(event)
+        fold.take(value, offset)
+        follower.take(value, offset)
+        decoded = decoder.decode([value], np.array([0]), np.array([offset]))
+        assert bool(decoded.rejects) == (isinstance(event, Stage) and event.epoch >= offset)
+        named = [list(groups)[g][2] for c in decoded.columns for g in c.groups]
+        releases.take(list(enumerate(named)))
+        assert fold.of(MODEL).champion == follower.version("user") == champion
+        known = releases.of_model.get(MODEL, {})
+        assert [v for v, r in known.items() if r.stage == "production"] == (
+            [champion] if champion else []
+        )
+
+
+def test_a_batch_that_is_decoded_again_loses_nothing():
+    """A transaction failed: the same records come again, after newer claims were seen."""
+    stages = [
+        (Stage(model=MODEL, at=str(i), epoch=epoch, stages={"v1.0.0": "production"}).named(), i)
+        for epoch, i in ((2, 4), (5, 7), (2, 9))
+    ]
+    decoder = LifecycleDecoder(Groups(), 1_000_000)
+    values = [encode(event) for event, _ in stages]
+    for _ in range(2):
+        found = decoder.decode(values, np.zeros(3, np.int64), np.array([i for _, i in stages]))
+        assert [c.place.tolist() for c in found.columns] == [[0, 1]]
+
+
+def test_a_forged_epoch_keeps_no_controller_out():
+    world = a_world()
+    forged = Stage(model=MODEL, at="x", epoch=10**12, stages={"v3.0.0": "production"})
+    world.write(forged.named())
+    world.write(msgspec.structs.replace(forged, epoch=len(world.log), at="y").named())
+    asks(world, "promote", "v2.0.0")
+    world.settle()
+    assert (world.model().champion, world.fold.ignored) == ("v2.0.0", 2)
+    assert world.fold.epoch == world.epoch
 
 
 @settings(max_examples=150, deadline=None)
@@ -295,9 +338,9 @@ def test_whatever_people_do(data):
         r = model.rollout
         assert model.trial.weights[r.version] == r.stages[r.step]
     follower, again = Follower(MODEL), Fold()
-    for value in world.log:
-        again.take(value)
-        follower.take(value)
+    for offset, value in enumerate(world.log):
+        again.take(value, offset)
+        follower.take(value, offset)
     assert msgspec.to_builtins(again.of(MODEL)) == msgspec.to_builtins(model)
     served = {follower.version(f"user-{n}") for n in range(300)}
     arms = set(model.trial.weights) if on and model.trial is not None else None

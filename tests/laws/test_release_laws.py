@@ -85,7 +85,7 @@ def folded(
     events: list[tuple[str, dict[str, Any]]], cuts: list[int], restarts: set[int]
 ) -> tuple[Shard, list[dict[str, Any]]]:
     ingest, shard, alerts = Ingest(1), Shard(0, CoreSettings()), []
-    offsets = {"predictions": 0, "lifecycle": 0}
+    offsets = {"predictions": 0, "lifecycle": 100}  # claims came before
     for n, (start, end) in enumerate(zip([0, *cuts], [*cuts, len(events)], strict=True)):
         for kind, event in events[start:end]:
             now_ms = event.get("timestamp", START_MS)
@@ -164,3 +164,19 @@ def test_versions_are_bounded_and_those_in_use_stay():
     assert len(releases.of_model["m"]) == VERSIONS_MAX
     assert releases.of("m", "v0").stage == "production"
     assert releases.of("m", "v2999").stage == ""
+
+
+def test_events_of_experiments_of_an_older_controller_change_nothing():
+    releases = Releases()
+
+    def left(kind: str, epoch: int | None) -> int:
+        event = {"type": kind, "model": "m", "experiment": "x"}
+        event |= {} if epoch is None else {"epoch": epoch}
+        return len(releases.take([(0, json.dumps(event))]))
+
+    assert left("experiment_started", 3) == 1
+    assert left("stage", 8) == 0, "it is not of experiments"
+    assert left("experiment_changed", 3) == 0, "an older controller"
+    assert left("experiment_changed", None) == 1, "a person"
+    assert left("experiment_stopped", 8) == 1
+    assert len(releases.take([(0, "[]"), (1, '{"type": "x", "epoch": "y"}')])) == 2
