@@ -1,8 +1,8 @@
 """
-`stream-monitor deploy status | start | promote | rollback | pause | resume`.
+`stream-monitor deploy status | start | promote | pause | resume`; `rollback` and `reject` are in
+`deploy_back`.
 
-Rule of the file: forward is asked of the controller. Back is written at once, as routers and
-workers read it, so that it needs no controller.
+Rule of the file: forward is asked of the controller, which answers what cannot be done.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stream_monitor.cli import deploy_back
 from stream_monitor.cli import loop_options as options
 from stream_monitor.errors import InputError
 
@@ -32,6 +33,10 @@ def command() -> None:
       stream-monitor deploy start v1.4.0
       stream-monitor deploy rollback --comment "customers complain"
     """  # noqa: D301  \b is how click keeps lines apart
+
+
+command.add_command(deploy_back.rollback)
+command.add_command(deploy_back.reject)
 
 
 @command.command()
@@ -63,6 +68,7 @@ def status(model: str | None, *, as_json: bool, config: str | None) -> None:
             found |= {"waits_for": waits, "paused": m.paused is not None}
             found["reason"] = m.stage.reason if m.stage is not None else None
             found["compared"] = as_object(m.compared) if m.compared is not None else None
+            found["after"] = lines.compared_line(m, board.loop(name), now)
             click.echo(json.dumps(found))
             continue
         for line in lines.deploy_lines(name, m, board.loop(name), waits, now):
@@ -83,7 +89,7 @@ def start(version: str, model: str | None, *, word: options.Word) -> None:
     """  # noqa: D301
     settings = options.settings_of(word.config)
     board, name = _board(settings, model)
-    _demand_known(board, name, version)
+    board.demand_known(name, version)
     m = board.fold.of(name)
     if m.rollout is not None:
         raise InputError(
@@ -113,6 +119,7 @@ def promote(version: str | None, model: str | None, *, word: options.Word) -> No
       stream-monitor deploy promote v1.4.0 --comment "checked by hand"
     """  # noqa: D301
     from stream_monitor.cli.loop_board import in_order
+    from stream_monitor.lifecycle import people
 
     settings = options.settings_of(word.config)
     board, name = _board(settings, model)
@@ -127,70 +134,14 @@ def promote(version: str | None, model: str | None, *, word: options.Word) -> No
             f"the rollout of {rollout.version} is under way; `deploy rollback` takes it back"
         )
     if version is not None:
-        _demand_known(board, name, version)
+        board.demand_known(name, version)
     meant = rollout.version if rollout is not None else version
+    lacks = people.lacks_another(board.fold.of(name), board.loop(name), meant, word.who)
+    if lacks is not None:
+        raise InputError(lacks)
     event = _asked(name, "promote", meant, word)
     told = f"asked to promote {meant} of {name}"
     word.write(settings, event, told)
-
-
-@command.command()
-@click.option("--to", "to", metavar="VERSION", help="The version to go back to.")
-@options.model
-@options.of_a_person
-def rollback(to: str | None, model: str | None, *, word: options.Word) -> None:
-    """
-    Give all traffic to the champion (or to VERSION) at once; no controller is needed.
-
-    \b
-    Examples:
-      stream-monitor deploy rollback --comment "customers complain"
-      stream-monitor deploy rollback --to v1.3.0
-    """  # noqa: D301
-    from stream_monitor.cli.loop_board import in_order
-    from stream_monitor.kafka.clocks import now_ms
-    from stream_monitor.lifecycle import traffic
-    from stream_monitor.lifecycle.events import Stage
-
-    settings = options.settings_of(word.config)
-    board, name = _board(settings, model)
-    m = board.fold.of(name)
-    against = to or (m.rollout.against if m.rollout else None)
-    if against is None and m.rollout is None:
-        raise InputError(
-            f"{name} has no rollout to take back; name the version: --to VERSION, one of "
-            f"{', '.join(in_order(m.deployed)) or '(none was deployed)'}"
-        )
-    if against is not None and against not in m.deployed:
-        raise InputError(
-            f"{against} was never deployed for {name}; deployed were "
-            f"{', '.join(in_order(m.deployed)) or 'none'}"
-        )
-    who, at = word.who, options.now()
-    stages = {
-        v: "production" if v == against else "retired" if s != "shadow" or m.rollout else s
-        for v, s in {**m.stages, **({} if against is None else {against: "retired"})}.items()
-    }
-    newest = m.rollout.experiment if m.rollout else next(reversed(m.trials), None)
-    if newest is not None:
-        stopped = traffic.stopped(
-            name, newest, against, now_ms(), word.comment or "a person", by=who
-        )
-        if not word.dry_run:
-            _write(settings, name, json.dumps(stopped).encode())
-    event = Stage(
-        model=name,
-        at=at,
-        by=who,
-        stages=stages,  # type: ignore[arg-type]  # names of stages
-        reason=f"rolled back by {who}{f': {word.comment}' if word.comment else ''}",
-    )
-    told = (
-        f"{name}: no version is in production, because there was none before"
-        if against is None
-        else f"{name}: {against} is in production; all traffic goes to it"
-    )
-    word.write(settings, event.named(), told)
 
 
 @command.command()
@@ -250,25 +201,6 @@ def _board(settings: Settings, model: str | None) -> tuple[LoopBoard, str]:
     return board, board.one(model)
 
 
-def _demand_known(board: LoopBoard, name: str, version: str) -> None:
-    from stream_monitor.cli.loop_board import in_order
-    from stream_monitor.inputs.options import did_you_mean
-
-    m = board.fold.of(name)
-    known = in_order({*m.versions, *m.deployed})
-    if version not in known:
-        hint = did_you_mean(version, known)
-        if not known:
-            raise InputError(
-                f"no event on lifecycle tells of a version of {name}; "
-                "`stream-monitor models register` makes one, and writes it again if git has it"
-            )
-        raise InputError(
-            f"{name} has no version {version!r}; registered are {', '.join(known)}."
-            f"{hint} `stream-monitor models register` makes one"
-        )
-
-
 def _asked(name: str, what: Any, version: str | None, word: options.Word) -> Event:
     from stream_monitor.lifecycle.events import Asked
 
@@ -281,11 +213,3 @@ def _asked(name: str, what: Any, version: str | None, word: options.Word) -> Eve
         comment=word.comment,
     )
     return event.named()
-
-
-def _write(settings: Settings, key: str, value: bytes) -> None:
-    import asyncio
-
-    from stream_monitor.kafka.records import write
-
-    asyncio.run(write(settings, "lifecycle", key, value))

@@ -111,6 +111,31 @@ class LoopBoard:
             raise InputError(f"name the model: {', '.join(names)}" if names else NO_MODEL)
         return names[0]
 
+    def demand_known(self, name: str, version: str) -> None:
+        """
+        A version is registered, or was deployed.
+
+        Raises
+        ------
+        InputError
+            It is neither.
+        """
+        from stream_monitor.inputs.options import did_you_mean
+
+        m = self.fold.of(name)
+        known = in_order({*m.versions, *m.deployed})
+        if version in known:
+            return
+        if not known:
+            raise InputError(
+                f"no event on lifecycle tells of a version of {name}; "
+                "`stream-monitor models register` makes one, and writes it again if git has it"
+            )
+        raise InputError(
+            f"{name} has no version {version!r}; registered are {', '.join(known)}."
+            f"{did_you_mean(version, known)} `stream-monitor models register` makes one"
+        )
+
     def run(self, run: str) -> tuple[str, Run]:
         """
         A run by the beginning of its id, and its model.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from stream_monitor.alerts.wording import duration
 from stream_monitor.cli.terminal import readable
-from stream_monitor.lifecycle import triggers
+from stream_monitor.lifecycle import before_after, triggers
 from stream_monitor.lifecycle.model import APPROVAL, COLLECT, DECIDE, REGISTER, Model, Run, ms_of
 from stream_monitor.times import DAY_MS, HOUR_MS
 
@@ -213,12 +213,22 @@ def rollout_lines(
     )
 
 
-def compared_line(m: Model) -> str | None:
-    """Before and after the newest promotion, in the metrics that both have."""
-    c = m.compared
+def compared_line(m: Model, loop: ModelLoop, now_ms: int) -> str | None:
+    """Before and after the newest promotion, in the metrics of both, or why it is not compared."""
+    c, p = m.compared, m.promoted
+    if p is not None and p.against is not None and m.champion == p.version:
+        what = f"{p.against} → {p.version}: not compared"
+        if before_after.is_wanted(m, loop, now_ms):
+            return (
+                f"{what} yet; {before_after.waits_for(m, loop, now_ms)}"
+                if m.rollout is None or m.rollout.state == "watch"
+                else None
+            )
+        if c is None or c.experiment != p.experiment:
+            return f"{what}, no whole minute of `history` of both has labels"
     if c is None or m.stages.get(c.version) != "production":
         return None
-    both = [n for n in c.before if n in c.after and n != "labels"]
+    both = before_after.in_both(c.before, c.after)
     numbers = ", ".join(f"{n} {c.before[n]:.4g} → {c.after[n]:.4g}" for n in both)
     labels = f"{int(c.before.get('labels', 0)):,} and {int(c.after.get('labels', 0)):,} labels"
     if not both:
@@ -247,7 +257,7 @@ def deploy_lines(name: str, m: Model, loop: ModelLoop, waits: str | None, now_ms
                 else None,
             ),
             ("last", f"{ago(last.at, now_ms)} by {last.by}: {last.reason}" if last else None),
-            ("after", compared_line(m)),
+            ("after", compared_line(m, loop, now_ms)),
             (
                 "paused",
                 f"by {paused.by}, {ago(paused.at, now_ms)}; "

@@ -1,5 +1,5 @@
 """
-`stream-monitor retrain run | status | history | approve | cancel | log`.
+`stream-monitor retrain run | status | history | approve | reject | cancel | log`.
 
 Rule of the file: a command writes at most one event, and the controller does the rest. What is
 there is read by `loop_board`.
@@ -185,6 +185,7 @@ def approve(run_id: str, *, word: options.Word) -> None:
       stream-monitor retrain approve 9f31c2 --comment "seen with the team"
     """  # noqa: D301
     from stream_monitor.cli.loop_board import LoopBoard
+    from stream_monitor.lifecycle import people
     from stream_monitor.lifecycle.events import Approved
 
     settings = options.settings_of(word.config)
@@ -193,7 +194,8 @@ def approve(run_id: str, *, word: options.Word) -> None:
     loop, who = board.loop(name), word.who
     if found.end not in (None, "done"):
         raise InputError(f"run {found.run} is over: {found.end}; `retrain run {name}` asks anew")
-    if loop.limits.two_people and who == found.trigger.by:
+    began = {found.trigger.by} | people.starters(board.fold.of(name), found.version)
+    if loop.limits.two_people and who in began:
         raise InputError(f"{who} started run {found.run}, and two_people wants another person")
     event = Approved(
         model=name,
@@ -208,6 +210,39 @@ def approve(run_id: str, *, word: options.Word) -> None:
         event.named(),
         f"{who} approved run {found.run} of {name}",
     )
+
+
+@command.command()
+@click.argument("run_id", metavar="RUN")
+@options.of_a_person
+def reject(run_id: str, *, word: options.Word) -> None:
+    """
+    Say no to RUN: it ends as rejected, or what it made goes back, or gets no rollout.
+
+    \b
+    Examples:
+      stream-monitor retrain reject 9f31c2 --comment "the label was wrong that week"
+    """  # noqa: D301
+    from stream_monitor.cli.deploy_back import demand_not_live
+    from stream_monitor.cli.loop_board import LoopBoard
+    from stream_monitor.lifecycle.events import Rejected
+
+    settings = options.settings_of(word.config)
+    board = LoopBoard.read(settings)
+    name, found = board.run(run_id)
+    if found.end not in (None, "done"):
+        raise InputError(f"run {found.run} is over: {found.end}; there is nothing to reject")
+    if found.version is not None:
+        demand_not_live(name, board.fold.of(name), found.version)
+    event = Rejected(
+        model=name,
+        at=options.now(),
+        by=word.who,
+        run=found.run,
+        version=found.version,
+        comment=word.comment,
+    )
+    word.write(settings, event.named(), f"{word.who} rejected run {found.run} of {name}")
 
 
 @command.command()

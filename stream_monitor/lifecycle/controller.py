@@ -152,7 +152,7 @@ class Controller:
             await self._drop(name)
             doing = None
         if isinstance(action, Say):
-            await self._say(action.event)
+            await self._say(project.in_use.told(model, action.event))
         elif isinstance(action, Tell):
             event = {**action.event, "epoch": self.epoch}
             await self._send(name, msgspec.json.encode(event))

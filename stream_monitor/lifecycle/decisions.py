@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stream_monitor.lifecycle import rollout, triggers
+from stream_monitor.lifecycle import before_after, rollout, triggers
 from stream_monitor.lifecycle.actions import Action, Facts, Say, Work
 from stream_monitor.lifecycle.events import Ended, Retraining
 from stream_monitor.lifecycle.model import APPROVAL, DECIDE, Model, Run, ms_of
@@ -44,6 +44,7 @@ def next_action(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int)
         or triggers.answer(name, m, loop, facts, now_ms)
         or _run(name, m, loop, now_ms)
         or rollout.forward(name, m, loop, facts, now_ms)
+        or (before_after.compared(name, m, loop, facts, now_ms) if m.rollout is None else None)
         or triggers.policy(name, m, loop, facts, now_ms)
         or _said_again(m, now_ms)
     )

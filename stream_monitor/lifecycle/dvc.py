@@ -127,7 +127,9 @@ def add(directory: Path, path: str) -> None:
             raise
 
 
-def get(repository: Path, path: str, revision: str, output: Path) -> None:
+def get(
+    repository: Path, path: str, revision: str, output: Path, *, timeout_s: float = TIMEOUT_S
+) -> None:
     """
     Bring a file of a tag or commit back, from the cache of the clone or the remote of DVC.
 
@@ -137,7 +139,8 @@ def get(repository: Path, path: str, revision: str, output: Path) -> None:
         Neither has it.
     """
     top, below = place_of(repository)
-    run(top, "get", "--rev", revision, "--out", str(output), "--", str(top), below + path)
+    words = ("get", "--rev", revision, "--out", str(output), "--", str(top), below + path)
+    run(top, *words, timeout_s=timeout_s)
 
 
 def metrics(directory: Path) -> dict[str, dict[str, Any]]:

@@ -203,6 +203,8 @@ class Rollout(Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: Literal["running", "approval", "late", "paused", "watch"] = "running"
     """`late`: the deadline is over and a person is asked; `watch`: it is promoted."""
     run: str | None = None
+    by: str = ""
+    """The person who asked for it; empty: a run led to it."""
 
 
 class Stage(Event, frozen=True, tag="stage"):
@@ -230,14 +232,16 @@ class Deployment(Event, frozen=True, tag="deployment"):
 
 
 class Compared(Event, frozen=True, tag="compared"):
-    """How the model did before and after a promotion."""
+    """How the model did before and after a promotion; the same version can be promoted again."""
 
-    UNIQUE = ("version", "against", "at")
+    UNIQUE = ("version", "against", "experiment")
     version: str
     against: str
     before: dict[str, float]
     """Metrics of the champion before, and `labels`."""
     after: dict[str, float]
+    experiment: str = ""
+    """Of the rollout that ended with the promotion."""
 
 
 class Asked(Event, frozen=True, tag="asked"):

@@ -20,6 +20,7 @@ record can carry one that is not below its own offset: such a record is forged, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -50,6 +51,7 @@ from stream_monitor.lifecycle.events import (
 from stream_monitor.lifecycle.model import APPROVAL, DECIDE, REGISTER, Model, Run, Trial
 
 RUNS_MAX, IDS_MAX, REFUSED_MAX, TRIALS_MAX = 100, 100_000, 100, 50
+ANSWERED_MAX, CHAMPIONS_MAX = 10_000, 50
 
 
 class Fold:
@@ -101,7 +103,10 @@ class Fold:
             and self._is_new(event)
             and not isinstance(event, Claim)
         ):
-            self._takers[type(event)](self.of(event.model), event)
+            model = self.of(event.model)
+            self._takers[type(event)](model, event)
+            for oldest in _oldest(model.answered, ANSWERED_MAX):
+                self.ids.pop(oldest, None)  # so that it may be asked again, if it still fires
 
     def _is_stale(self, epoch: int | None, offset: int | None) -> bool:
         """By the newest epoch that was said: the claim itself may be forgotten after a year."""
@@ -118,8 +123,7 @@ class Fold:
         if event.id in self.ids:
             return False
         self.ids[event.id] = None
-        if len(self.ids) > IDS_MAX:
-            del self.ids[next(iter(self.ids))]
+        _oldest(self.ids, IDS_MAX)
         return True
 
     def _experiment(self, value: bytes | None, offset: int | None) -> None:
@@ -180,7 +184,7 @@ def _trigger(m: Model, e: Trigger) -> None:
 
 
 def _answer(m: Model, trigger: str) -> Trigger | None:
-    m.answered.add(trigger)
+    m.answered[trigger] = None
     return m.pending.pop(trigger, None)
 
 
@@ -249,7 +253,8 @@ def _approved(m: Model, e: Approved) -> None:
     if run is not None and run.end is None:
         run.approved_by = e.by
     if e.version is not None:
-        m.approved[e.version] = e.by
+        who = m.approved.setdefault(e.version, [])
+        who += [] if e.by in who else [e.by]
 
 
 def _rejected(m: Model, e: Rejected) -> None:
@@ -276,6 +281,9 @@ def _stage(m: Model, e: Stage) -> None:
         m.rolled_back = e.at
     _anchor(m, e)
     m.stage, m.stages = e, e.stages
+    if e.rollout is not None and e.rollout.state == "watch":
+        m.promoted = e.rollout
+    _champion(m)
     m.deployed |= e.stages.keys()
     if e.by != "controller":
         m.rolled_back = m.asked = None
@@ -285,6 +293,17 @@ def _stage(m: Model, e: Stage) -> None:
     begins = was is None or now is None or was.state == "paused" or was.step != now.step
     if begins and now is not None and now.state == "running":
         _weights_are_ours(m)
+
+
+def _champion(m: Model) -> None:
+    """A way back forgets from where it came, so that the next one goes further."""
+    now = m.champion
+    if now is None or now == next(reversed(m.champions), None):
+        return
+    if now in m.champions:
+        del m.champions[m.champions.index(now) + 1 :]
+    else:
+        m.champions = [*m.champions, now][-CHAMPIONS_MAX:]
 
 
 def _weights_are_ours(m: Model) -> None:
@@ -345,6 +364,14 @@ def _resumed(m: Model, _: Resumed) -> None:
     m.paused = None
     m.rolled_back = None
     _weights_are_ours(m)
+
+
+def _oldest(known: dict[str, None], most: int) -> list[str]:
+    """If there are more, drop a tenth and tell which; to look for one each time would cost more."""
+    gone = list(islice(known, most // 10)) if len(known) > most else []
+    for each in gone:
+        del known[each]
+    return gone
 
 
 def _forget(of_name: dict[str, Any], most: int) -> None:

@@ -101,7 +101,8 @@ class Model(msgspec.Struct):
 
     pending: dict[str, Trigger] = {}
     """Triggers without an answer, by id."""
-    answered: set[str] = set()
+    answered: dict[str, None] = {}
+    """Triggers that were answered, the oldest first."""
     refused: list[Refused] = []
     runs: dict[str, Run] = {}
     current: str | None = None
@@ -113,7 +114,7 @@ class Model(msgspec.Struct):
     """Versions that ever had a stage; they get none again unless a person asks."""
     asked: Asked | None = None
     """What a person asks for, and nothing was done about yet."""
-    approved: dict[str, str] = {}
+    approved: dict[str, list[str]] = {}
     """By version: who approved its promotion."""
     rejected: dict[str, str] = {}
     paused: Paused | None = None
@@ -127,8 +128,12 @@ class Model(msgspec.Struct):
     """How many triggers were refused, by kind."""
     rolled_back: str | None = None
     """When a version was last taken back; None after a person spoke."""
+    promoted: Rollout | None = None
+    """The newest rollout that ended in production; its `since` is the promotion."""
     compared: Compared | None = None
     """How the newest version in production does, beside the one before."""
+    champions: list[str] = []
+    """Versions that were in production, without those from which it went back; the last is now."""
     anchor: str | None = None
     """The last version that was proved better, or approved by a person."""
 
@@ -141,6 +146,11 @@ class Model(msgspec.Struct):
         """Who paused it; None: nobody, or the time is over."""
         p = self.paused
         return p.by if p is not None and (p.until is None or now_ms < ms_of(p.until)) else None
+
+    @property
+    def before(self) -> str | None:
+        """The version that was in production before; None: there was none."""
+        return self.champions[-2] if len(self.champions) > 1 else None
 
     @property
     def rollout(self) -> Rollout | None:

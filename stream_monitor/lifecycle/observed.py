@@ -7,21 +7,21 @@ that fire, and labels and metrics by minute for as long as `history` is kept.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import msgspec
 
 from stream_monitor.alerts.marks import Marks
 from stream_monitor.errors import UNREADABLE
 from stream_monitor.lifecycle.actions import Firing
+from stream_monitor.lifecycle.minutes import Minutes
 from stream_monitor.lifecycle.model import ms_of
-from stream_monitor.times import DAY_MS, MINUTE_MS
+from stream_monitor.times import DAY_MS, HOUR_MS, MINUTE_MS
 
 KEPT_MS = 31 * DAY_MS
 ALERTS_MAX = 50_000
+NONE = Minutes()
 
 
 Clock = Callable[[], int]
@@ -48,15 +48,6 @@ class _Minute(msgspec.Struct):
     metrics: dict[str, float]
 
 
-class Minute(NamedTuple):
-    """A minute of a version, in log time."""
-
-    start_ms: int
-    version: str
-    labels: int
-    metrics: dict[str, float]
-
-
 class Observed:
     """
     Alerts and history of all models.
@@ -76,7 +67,10 @@ class Observed:
     def __init__(self, now_ms: Clock) -> None:
         self._now_ms = now_ms
         self._alerts: dict[str, _Alert] = {}
-        self._minutes: defaultdict[str, deque[Minute]] = defaultdict(deque)
+        self._minutes: dict[str, dict[str, Minutes]] = {}
+        """By model and version."""
+        self._swept_ms: dict[str, int] = {}
+        """By model: when old minutes were last forgotten, in log time."""
         self._marks = Marks()
 
     def take(self, topic: str, value: bytes | None) -> None:
@@ -104,10 +98,14 @@ class Observed:
         start_ms, end_ms = ms_of(m.start), ms_of(m.end)
         if end_ms - start_ms > MINUTE_MS:
             return  # there is a record for each hour too
-        minutes = self._minutes[m.model]
-        minutes.append(Minute(start_ms, m.version, m.labels, m.metrics))
-        while minutes and minutes[0].start_ms < start_ms - KEPT_MS:
-            minutes.popleft()
+        of_version = self._minutes.setdefault(m.model, {})
+        of_version.setdefault(m.version, Minutes()).add(start_ms, m.labels, m.metrics)
+        if start_ms - self._swept_ms.get(m.model, start_ms - HOUR_MS) >= HOUR_MS:
+            self._swept_ms[m.model] = start_ms
+            for version, minutes in list(of_version.items()):
+                minutes.forget(start_ms - KEPT_MS)
+                if not minutes:
+                    del of_version[version]
 
     # ---- answers
 
@@ -126,23 +124,10 @@ class Observed:
 
     def labels(self, model: str, version: str | None, since_ms: int) -> int:
         """Labelled calls since a time, by whole minutes of log time."""
-        return sum(
-            m.labels
-            for m in self._minutes[model]
-            if m.start_ms >= since_ms and (version is None or m.version == version)
-        )
+        of_version = self._minutes.get(model, {})
+        wanted = of_version.values() if version is None else [of_version.get(version, NONE)]
+        return sum(minutes.labels(since_ms) for minutes in wanted)
 
     def metrics(self, model: str, version: str, since_ms: int, until_ms: int) -> dict[str, float]:
         """Means of the metrics of a version, weighted by labels, and `labels`."""
-        sums: defaultdict[str, float] = defaultdict(float)
-        weights: defaultdict[str, int] = defaultdict(int)
-        labels = 0
-        for m in self._minutes[model]:
-            if m.version != version or not since_ms <= m.start_ms < until_ms:
-                continue
-            labels += m.labels
-            for name, value in m.metrics.items():
-                sums[name] += value * m.labels
-                weights[name] += m.labels
-        means = {name: sums[name] / weights[name] for name in sorted(sums) if weights[name]}
-        return {**means, "labels": float(labels)}
+        return self._minutes.get(model, {}).get(version, NONE).metrics(since_ms, until_ms)

@@ -17,9 +17,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from stream_monitor.lifecycle import traffic
+from stream_monitor.lifecycle import before_after, people, traffic
 from stream_monitor.lifecycle.actions import Action, Execute, Facts, Firing, Say, Tell
-from stream_monitor.lifecycle.events import Compared, Deployment, Rollout, Stage, StageName
+from stream_monitor.lifecycle.events import Deployment, Rollout, Stage, StageName
 from stream_monitor.lifecycle.model import Model, Trial, ms_of
 from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.times import rfc3339
@@ -135,9 +135,9 @@ def _gone_back(m: Model) -> str | None:
     under_way = m.rollout is not None and m.rollout.experiment == newest
     failed = any(d.outcome == "failed" for d in m.deployments[newest])
     kept = m.trials[newest].keep if newest in m.trials else None
-    retired = not under_way and kept is not None and m.stages.get(kept) != "production"
-    version = m.rollout.version if m.rollout is not None and under_way else None
-    return newest if failed or retired or (kept and version and kept != version) else None
+    version = newest.rpartition("-")[0]  # a person's rollback leaves no rollout to ask
+    retired = not under_way and m.stages.get(version, "retired") == "retired"
+    return newest if failed or retired or (under_way and kept not in (None, version)) else None
 
 
 # ---- forward
@@ -146,7 +146,7 @@ def _gone_back(m: Model) -> str | None:
 def forward(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> Action | None:
     """The next thing on the way into production."""
     r = m.rollout
-    why_not = _why_not(m)
+    why_not = _why_not(m, loop)
     if why_not is not None:
         return Say(_stage(name, m, m.stages, r, why_not, now_ms))
     if r is None:
@@ -173,7 +173,7 @@ def forward(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> 
     )
 
 
-def _why_not(m: Model) -> str | None:
+def _why_not(m: Model, loop: ModelLoop) -> str | None:
     """Why what a person asks for cannot be done; it is said, so that it is not done later."""
     asked, r = m.asked, m.rollout
     if asked is None:
@@ -187,6 +187,9 @@ def _why_not(m: Model) -> str | None:
         return f"{what}, and the rollout of {r.version} is under way"
     if r is not None and r.state == "watch":
         return f"{what}, and it is in production"
+    if asked.what == "promote":
+        lacks = people.lacks_another(m, loop, r.version if r else asked.version, asked.by)
+        return f"{what}, and {lacks}" if lacks is not None else None
     return None
 
 
@@ -201,7 +204,7 @@ def _begin(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
         wanted, run = last.version, last.run
         decided = last.results.get("decide", {})
         reason = str(decided.get("reason", f"run {last.run} made it"))
-    if wanted in m.deployed and asked is None:
+    if asked is None and (wanted in m.deployed or wanted in m.rejected):
         return None
     champion = m.champion
     if champion == wanted:
@@ -219,6 +222,7 @@ def _begin(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Action | None:
         step=0,
         since=since,
         run=run,
+        by=asked.by if asked is not None else "",
     )
     named: StageName = "shadow" if stages[0] == 0 else "canary"
     return Say(_stage(name, m, {**m.stages, wanted: named}, rollout, reason, now_ms))
@@ -298,16 +302,13 @@ def waiting_for(
     if labels < d.min_labels:
         return Wait("labels", f"{labels} of {d.min_labels} labels")
     is_last = r.step + 2 == len(r.stages)
-    if is_last and loop.limits.approval == "promotion" and not _is_approved(m, r, loop):
-        what = f"a person: deploy promote, or retrain approve {r.run or r.version}"
+    is_approved = people.is_approved(m, loop, r.version)
+    if is_last and loop.limits.approval == "promotion" and not is_approved:
+        own = sorted(people.starters(m, r.version)) if loop.limits.two_people else []
+        not_by = f", not by {' or '.join(own)}" if own else ""
+        what = f"a person{not_by}: deploy promote, or retrain approve {r.run or r.version}"
         return Wait("approval", what)
     return None
-
-
-def _is_approved(m: Model, r: Rollout, loop: ModelLoop) -> bool:
-    run = m.runs.get(r.run or "")
-    own = loop.limits.two_people and run is not None and m.approved.get(r.version) == run.trigger.by
-    return r.version in m.approved and not own
 
 
 def _watched(
@@ -320,20 +321,9 @@ def _watched(
     end_ms = ms_of(r.since) + loop.deploy.watch_ms
     if now_ms < end_ms:
         return None
-    compared = m.compared is not None and m.compared.version == r.version
-    if r.against is not None and not compared:
-        began_ms = ms_of(m.trials[r.experiment].at) if r.experiment in m.trials else ms_of(r.since)
-        before_ms = began_ms - max(loop.deploy.watch_ms, now_ms - ms_of(r.since))
-        event = Compared(
-            model=name,
-            at=rfc3339(now_ms),
-            version=r.version,
-            against=r.against,
-            before=facts.metrics(name, r.against, before_ms, began_ms),
-            after=facts.metrics(name, r.version, ms_of(r.since), now_ms),
-        )
-        return Say(event.named())
-    return Say(_stage(name, m, m.stages, None, "in production", now_ms))
+    return before_after.compared(name, m, loop, facts, now_ms) or Say(
+        _stage(name, m, m.stages, None, "in production", now_ms)
+    )
 
 
 # ---- events

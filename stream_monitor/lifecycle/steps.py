@@ -16,7 +16,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import msgspec
@@ -26,6 +25,7 @@ from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.lifecycle import processes
 from stream_monitor.lifecycle.actions import Execute, Work
 from stream_monitor.lifecycle.events import Deployment, Event, Retraining, Version
+from stream_monitor.lifecycle.in_use import InUse
 from stream_monitor.lifecycle.model import COLLECT, DECIDE, REGISTER, Model, Run
 from stream_monitor.lifecycle.processes import Command, Outcome
 from stream_monitor.lifecycle.tags import artifact_of
@@ -57,8 +57,7 @@ class Project:
     def __init__(self, name: str, loop: ModelLoop, work: Path, config: str | None) -> None:
         self.name, self.loop, self.work, self.config = name, loop, work, config
         self._tidied: set[str] = set()
-        self._champion: str | None = None
-        """The version whose stage is in git."""
+        self.in_use = InUse(name, loop)
 
     def folder(self, run: str) -> Path:
         """Folder of a run: its work tree, logs and results."""
@@ -326,22 +325,7 @@ class Project:
             for run in over[: -self.loop.keep_runs]:
                 shutil.rmtree(self.folder(run), ignore_errors=True)
         self._tidied = set(over)
-        if m.champion is not None and m.champion != self._champion:
-            self._champion = m.champion
-            Thread(target=self._mark, args=(m.champion,), name="mark", daemon=True).start()
-
-    def _mark(self, version: str) -> None:
-        """
-        The stage as a tag in git, for people and CI; the topic is the truth. It has a thread of
-        its own, because a remote that hangs must not delay a rollback.
-        """
-        from stream_monitor.lifecycle import tagging
-
-        artifact = artifact_of(self.name, self.loop.artifact)
-        try:
-            tagging.mark_champion(Path(self.loop.repository), artifact, version, self.loop.remote)
-        except (StreamMonitorError, OSError) as e:
-            log.warning("%s: git has no tag of the stage of %s: %s", self.name, version, e)
+        self.in_use.follow(m)
 
 
 def _ours() -> tuple[str, ...]:

@@ -77,6 +77,8 @@ def through(world: World, stages: int) -> None:
 def test_alert_to_production():
     world = World(a_loop())
     in_production(world)
+    world.label("v1.0.0", 10)
+    world.wait(1)
     world.alert("v1.0.0")
     world.settle()
     assert [a.step for a in world.done if isinstance(a, Work)] == [
@@ -99,6 +101,7 @@ def test_alert_to_production():
     assert [e["type"] for e in told] == ["experiment_started", "experiment_stopped"]
     assert told[0]["weights"] == {"v1.0.0": 95, "v1.1.0": 5}
     assert told[1]["keep"] == "v1.1.0"
+    world.label("v1.1.0", 10)
     world.wait(61)
     world.settle()
     compared = world.model().compared

@@ -170,7 +170,7 @@ def test_events_of_experiments_of_an_older_controller_change_nothing():
     releases = Releases()
 
     def left(kind: str, epoch: int | None) -> int:
-        event = {"type": kind, "model": "m", "experiment": "x"}
+        event: dict[str, Any] = {"type": kind, "model": "m", "experiment": "x"}
         event |= {} if epoch is None else {"epoch": epoch}
         return len(releases.take([(0, json.dumps(event))]))
 

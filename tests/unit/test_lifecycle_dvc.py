@@ -6,18 +6,33 @@ One project for all tests of the module, because each DVC command takes about a 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
 from hashlib import md5
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from stream_monitor.demo.broker import start_in_thread
 from stream_monitor.errors import InputError
 from stream_monitor.lifecycle import dvc, tagging, versions
 from stream_monitor.lifecycle.dvc import DvcError
+from stream_monitor.lifecycle.events import Stage
+from stream_monitor.lifecycle.in_use import InUse
 from tests.model_project import DVC, QUIET, Project
+from tests.unit.test_deploy_commands import (
+    AT,
+    ROLLOUT,
+    configured,
+    run,
+    said,
+    staged,
+    started,
+    state,
+)
 
 pytestmark = pytest.mark.slow
 GTO = DVC.with_name("gto")
@@ -196,6 +211,45 @@ def test_a_model_that_is_gone_is_named(project: Project, made: versions.Register
     finally:
         for path, text in texts.items():
             path.write_bytes(text)
+
+
+def test_a_rollback_to_a_version_whose_model_is_gone_is_refused(
+    project: Project, made: versions.Registered, tmp_path: Path
+):
+    known = made.artifact["model.pkl"]
+    digest = known.removeprefix("md5:")
+    kept = [p for p in project.folder.rglob(digest[2:]) if p.parent.name == digest[:2]]
+    texts = {path: path.read_bytes() for path in kept}
+    rollout = msgspec.structs.replace(ROLLOUT, against=made.version)
+    canary = staged(made.version, {"v2.0.0": "canary"}, rollout)
+    back = staged(made.version, {"v2.0.0": "retired"})
+    with start_in_thread() as broker:
+        settings = configured(tmp_path, broker, project.clone)
+        start = started(ROLLOUT.experiment, {made.version: 75, "v2.0.0": 25})
+        asyncio.run(said(settings, made.event("churn", AT, "ana"), canary, start))
+        code, told = run(tmp_path, "deploy", "rollback", "--dry-run")
+        assert (code, "nobody looked" in told) == (0, False), told
+        try:
+            for path in kept:
+                path.unlink()
+            code, told = run(tmp_path, "deploy", "rollback")
+            assert code == 2, told
+            assert f"model.pkl ({known})" in told
+            m = state(tmp_path)
+            assert m.rollout is not None, "nothing was written"
+            assert not m.trials[ROLLOUT.experiment].stopped
+            in_use = InUse("churn", settings.lifecycle.models["churn"])
+            assert in_use.told(m, back) == back
+            in_use._look(made.version, m.versions[made.version])
+        finally:
+            for path, text in texts.items():
+                path.write_bytes(text)
+        assert run(tmp_path, "deploy", "rollback", "--force")[0] == 0
+        assert state(tmp_path).rollout is None
+    event = in_use.told(m, back)  # the controller asks nobody, and says it
+    assert isinstance(event, Stage)
+    assert event.reason.endswith(f"DVC cannot bring back model.pkl ({known}) of {made.version}")
+    assert in_use.told(m, staged("v2.0.0")) == staged("v2.0.0")
 
 
 def test_what_is_neither_in_the_cache_nor_on_the_remote_is_no_version(

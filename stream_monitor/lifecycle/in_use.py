@@ -1,0 +1,85 @@
+"""
+The versions that are in use, as git and DVC have them: the stage as a tag for people, and whether
+the files of the version to go back to are still there.
+
+Rule of the file: what is asked of git and DVC here has a thread of its own, because a remote that
+hangs must not delay a rollback. A way back waits for no answer; it says what is known.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from threading import Thread
+
+import msgspec
+
+from stream_monitor.errors import StreamMonitorError
+from stream_monitor.lifecycle.events import Event, Stage, Version
+from stream_monitor.lifecycle.model import Model
+from stream_monitor.lifecycle.tags import artifact_of
+from stream_monitor.lifecycle_settings import ModelLoop
+
+log = logging.getLogger(__name__)
+
+
+class InUse:
+    """
+    What git and DVC know of the versions in use.
+
+    Parameters
+    ----------
+    name : str
+        The model.
+    loop : ModelLoop
+    """
+
+    def __init__(self, name: str, loop: ModelLoop) -> None:
+        self.name, self.loop = name, loop
+        self._champion: str | None = None
+        """The version whose stage is in git."""
+        self._looked = ""
+        """The rollout for whose way back somebody looked."""
+        self._lost: dict[str, str] = {}
+        """By version: model files that DVC cannot bring back."""
+
+    def follow(self, m: Model) -> None:
+        """Begin what is due: the tag of a new champion, a look at the way back of a rollout."""
+        if m.champion is not None and m.champion != self._champion:
+            self._champion = m.champion
+            Thread(target=self._mark, args=(m.champion,), name="mark", daemon=True).start()
+        r = m.rollout
+        if r is not None and r.against is not None and r.experiment != self._looked:
+            self._looked = r.experiment
+            known = m.versions.get(r.against)
+            Thread(target=self._look, args=(r.against, known), name="look", daemon=True).start()
+
+    def _mark(self, version: str) -> None:
+        """The stage as a tag in git, for people and CI; the topic is the truth."""
+        from stream_monitor.lifecycle import tagging
+
+        artifact = artifact_of(self.name, self.loop.artifact)
+        try:
+            tagging.mark_champion(Path(self.loop.repository), artifact, version, self.loop.remote)
+        except (StreamMonitorError, OSError) as e:
+            log.warning("%s: git has no tag of the stage of %s: %s", self.name, version, e)
+
+    def _look(self, version: str, known: Version | None) -> None:
+        """Early, so that somebody can act."""
+        from stream_monitor.lifecycle import way_back
+
+        words = way_back.look(self.loop, known).words
+        self._lost[version] = words
+        if words:
+            log.warning("%s: DVC cannot bring back %s of %s", self.name, words, version)
+
+    def told(self, m: Model, event: Event) -> Event:
+        """An event as it is written: a way back says which files of its version are missing."""
+        r = m.rollout
+        if not isinstance(event, Stage) or r is None or event.stages.get(r.version) != "retired":
+            return event
+        lost = self._lost.get(r.against or "")
+        if not lost:
+            return event
+        reason = f"{event.reason}; DVC cannot bring back {lost} of {r.against}"
+        return msgspec.structs.replace(event, reason=reason).named()
