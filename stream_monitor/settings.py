@@ -55,6 +55,7 @@ class Feature(Frozen, frozen=True):
     min: float | None = None
     max: float | None = None
     categories: tuple[str, ...] | None = None
+    pattern: str | None = None
     required: bool = False
     unique: bool = False
 
@@ -106,6 +107,8 @@ class Anomalies(Frozen, frozen=True):
 class Quality(Frozen, frozen=True):
     missing_ratio: float | None = 0.1
     violation_ratio: float | None = 0.05
+    repeated_ratio: float | None = None
+    unknown_field_ratio: float | None = None
     min_rows: int = 200
 
 

@@ -24,7 +24,7 @@ from stream_monitor.state import decode
 from stream_monitor.verdicts import Out
 from stream_monitor.windows.log_time import LogTime
 
-SNAPSHOT_SCHEMA = 5
+SNAPSHOT_SCHEMA = 6
 
 _SETTINGS = msgspec.json.Decoder(CoreSettings)  # made here, because restores run in threads
 

@@ -15,7 +15,9 @@ import msgspec
 from stream_monitor.config import ranges
 from stream_monitor.config.tree import Node
 from stream_monitor.detectors.base import METHODS
+from stream_monitor.errors import InputError
 from stream_monitor.events.cells import feature_named
+from stream_monitor.events.pattern import Pattern
 from stream_monitor.settings import (
     CoreSettings,
     HttpSettings,
@@ -163,6 +165,8 @@ def _endless_shares(model: ModelSettings) -> Conflicts:
     for place, share in (
         (("quality", "missing_ratio"), model.quality.missing_ratio),
         (("quality", "violation_ratio"), model.quality.violation_ratio),
+        (("quality", "repeated_ratio"), model.quality.repeated_ratio),
+        (("quality", "unknown_field_ratio"), model.quality.unknown_field_ratio),
         (("anomalies", "share"), model.anomalies.share),
         (("calls", "error_share"), model.calls.error_share),
     ):
@@ -238,6 +242,13 @@ def _features(model: ModelSettings) -> Conflicts:
             yield (*place, "type"), "categories are of type category"
         if feature.categories is not None and (feature.min is not None or feature.max is not None):
             yield (*place, "categories"), "a feature has categories, or min and max"
+        if feature.type == "numeric" and feature.pattern is not None:
+            yield (*place, "pattern"), "a pattern is of texts; numbers have min and max"
+        if feature.pattern is not None:
+            try:
+                Pattern(feature.pattern)
+            except InputError as e:
+                yield (*place, "pattern"), str(e)
 
 
 def _others(model: ModelSettings) -> Conflicts:

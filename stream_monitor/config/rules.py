@@ -208,6 +208,10 @@ RULES: dict[type, dict[str, Rule]] = {
         "min": Rule("Smaller numbers are violations."),
         "max": Rule("Greater numbers are violations."),
         "categories": Rule("Known values; others are violations.", form="categories"),
+        "pattern": Rule(
+            "Regular expression for the whole value, of its first 256 characters; others are "
+            "violations. Without back-references and lookaround, so that time is bounded."
+        ),
         "required": Rule("A missing value is a violation."),
         "unique": Rule("A repeated value is a violation."),
     },
@@ -299,8 +303,20 @@ RULES: dict[type, dict[str, Rule]] = {
             high=1,
         ),
         "violation_ratio": Rule(
-            "The alert fires if the share of values with a wrong type, out of range or of "
-            "an unknown category is above this; `off` for none.",
+            "The alert fires if the share of values with a wrong type, out of range, of an "
+            "unknown category or not of their pattern is above this; `off` for none.",
+            low=0,
+            high=1,
+        ),
+        "repeated_ratio": Rule(
+            "The alert fires if the share of repeated values of a `unique` feature is above this; "
+            "`off` for none.",
+            low=0,
+            high=1,
+        ),
+        "unknown_field_ratio": Rule(
+            "The alert fires if the share of rows with a field that neither the baseline nor "
+            "`features` has is above this; `off` for none.",
             low=0,
             high=1,
         ),

@@ -32,7 +32,7 @@ LABELS = {
     ),
     "segment": "`name=value`; `__other__` beyond `limits.segments`.",
     "severity": "`info`, `warning` or `critical`.",
-    "rule": "`missing`, `type`, `range`, `category`, `unique` or `unknown_field`.",
+    "rule": "`missing`, `type`, `range`, `category`, `pattern`, `unique` or `unknown_field`.",
     "kind": "`point`, `pattern` or `trend`.",
     "revision": "Id of the baseline in use; empty while it is learnt.",
     "positive_class": (

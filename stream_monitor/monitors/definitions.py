@@ -103,7 +103,12 @@ def _detector(method: str, parameters: Mapping[str, float]) -> Definition:
 
 def _feature(rule: Feature) -> Definition:
     categories = None if rule.categories is None else sorted(set(rule.categories))
-    found = {"min": rule.min, "max": rule.max, "categories": categories}
+    found = {
+        "min": rule.min,
+        "max": rule.max,
+        "categories": categories,
+        "pattern": rule.pattern,
+    }
     return {key: value for key, value in found.items() if value is not None}
 
 

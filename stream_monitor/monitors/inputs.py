@@ -74,9 +74,9 @@ from stream_monitor.monitors.fences import Fences, fences
 from stream_monitor.monitors.late import Late
 from stream_monitor.monitors.layout import Layout
 from stream_monitor.monitors.learning import Names, learn_feature, learn_features
-from stream_monitor.monitors.rows import Points, Rows, column_named, columns_at
+from stream_monitor.monitors.rows import Points, Rows, columns_at
 from stream_monitor.monitors.sums import add_categories, add_numbers, standardised
-from stream_monitor.monitors.unique import Unique
+from stream_monitor.monitors.value_rules import Broken, ValueRules
 from stream_monitor.monitors.windowed import (
     MISSING,
     RANGE,
@@ -153,9 +153,7 @@ class Inputs:
         self.extends = False
         """The baseline was learnt, not given: features that come later are learnt too."""
         self.late = Late(settings.baseline.rows)
-        self.uniques: dict[str, Unique] = {
-            name: Unique() for name, rule in settings.features.items() if rule.unique
-        }
+        self.value_rules = ValueRules(names, settings)
         if profile is not None:
             self.use(profile)
 
@@ -277,6 +275,8 @@ class Inputs:
             order = np.argsort(pane, kind="stable")
             pane, cells, ordered, scaled = pane[order], cells[:, order], x[:, order], z[:, order]
             limits = tuple(b[:, order] if b.shape[1] > 1 else b for b in bounds)  # type: ignore[assignment]
+        else:
+            order = None
         starts = np.flatnonzero(np.append(True, pane[1:] != pane[:-1]))
         sums = np.zeros((len(starts), self.layout.width))
         if self.layout.numeric:
@@ -284,12 +284,8 @@ class Inputs:
         if self.layout.category:
             add_categories(layout, cells, category, rows.texts, starts, sums)
         sums[:, -1] = np.diff(np.append(starts, len(pane)))
-        if unknown:
-            there = tags(rows.cells[list(unknown.values())]) != ABSENT
-            for name, seen in zip(unknown, there, strict=True):
-                self._unknown(name, seen)
-        for name, unique in self.uniques.items():
-            unique.add(column_named(rows, self.names, name), rows.texts)
+        broken = self.value_rules.broken(rows, self._unknown_rows(rows, unknown))
+        self.value_rules.add(broken, order, pane[starts] * PANE_MS, starts)
         self.panes.add_grouped(pane[starts] * PANE_MS, sums)
         self.totals += sums.sum(axis=0)
         self.rows += len(times)
@@ -333,6 +329,19 @@ class Inputs:
                 late=late,
             )
         return plan
+
+    def _unknown_rows(self, rows: Rows, unknown: dict[str, int]) -> Broken | None:
+        """
+        Count the fields that the baseline does not have; the rows with one that nobody described.
+        """
+        if not unknown:
+            return None
+        there = tags(rows.cells[list(unknown.values())]) != ABSENT
+        for name, seen in zip(unknown, there, strict=True):
+            self._unknown(name, seen)
+        described = self.value_rules.described
+        nobodys: Broken = there[[name not in described for name in unknown]].any(axis=0)
+        return nobodys
 
     def _unknown(self, name: str, seen: NDArray[np.bool_]) -> None:
         """Count the rows that have a feature which the baseline does not have."""

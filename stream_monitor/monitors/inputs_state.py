@@ -19,7 +19,7 @@ from stream_monitor.monitors.fences import Trailing
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.late import Late
 from stream_monitor.monitors.rows import Rows
-from stream_monitor.monitors.unique import Unique
+from stream_monitor.monitors.value_rules import ValueRulesForm
 from stream_monitor.windows.panes import Panes
 
 
@@ -29,7 +29,7 @@ class InputsForm(msgspec.Struct):
     rows: int
     unknown: dict[str, int]
     unknown_at: dict[str, int]
-    uniques: dict[str, Unique]
+    value_rules: ValueRulesForm
     extends: bool
     late: Late
     waiting: list[Rows]
@@ -49,7 +49,7 @@ def form_of(inputs: Inputs) -> InputsForm:
         rows=inputs.rows,
         unknown=inputs.unknown,
         unknown_at=inputs.unknown_at,
-        uniques=inputs.uniques,
+        value_rules=inputs.value_rules.form(),
         extends=inputs.extends,
         late=inputs.late,
         waiting=inputs.waiting,
@@ -78,7 +78,7 @@ def restore(
     """
     inputs.rows, inputs.unknown, inputs.unknown_at = form.rows, form.unknown, form.unknown_at
     inputs.extends = form.extends
-    inputs.uniques |= {name: u for name, u in form.uniques.items() if name in inputs.uniques}
+    inputs.value_rules.load(form.value_rules)
     if form.panes is None or form.totals is None:
         inputs.waiting = form.waiting
         inputs.waiting_rows = sum(len(r.times_ms) for r in inputs.waiting)

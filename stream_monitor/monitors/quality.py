@@ -15,7 +15,8 @@ from stream_monitor.alerts.wording import apart, percent, signal
 from stream_monitor.monitors.baseline import FeatureProfile, Profile
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.inputs import Inputs
-from stream_monitor.monitors.shares import Share, against_rules, shares_of
+from stream_monitor.monitors.shares import Share, against_rules, shares_of, value_share
+from stream_monitor.monitors.value_rules import FIELDS
 from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.settings import ModelSettings
 from stream_monitor.stats.inference import is_back
@@ -60,7 +61,7 @@ def recent(
 
 
 def judge(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[Verdict]:
-    """Verdicts on missing values, broken values and outliers of every feature."""
+    """Verdicts on missing values, broken values and outliers of every feature, one a rule."""
     if inputs.profile is None:
         return
     found = recent(inputs, watermark_ms, context.settings.quality.min_rows)
@@ -68,6 +69,7 @@ def judge(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[Verdi
         windows = [(now[name], span) for now, span in found if now[name].rows]
         if windows:
             yield from _verdicts(context, name, windows, inputs.profile.features[name])
+    yield from _of_values(context, inputs, watermark_ms)
 
 
 def unwatched(context: Context, inputs: Inputs) -> Iterator[Verdict]:
@@ -89,7 +91,7 @@ def unwatched(context: Context, inputs: Inputs) -> Iterator[Verdict]:
         "the events have fields that the baseline does not have, so they are not watched: "
         f"{shown}; build a baseline that has them"
     )
-    key = context.key("data_quality", "__features__", "profile")
+    key = context.key("data_quality", FIELDS, "profile")
     yield Verdict(
         key=key,
         level="info" if names else "ok",
@@ -109,19 +111,39 @@ def unwatched(context: Context, inputs: Inputs) -> Iterator[Verdict]:
 def _verdicts(
     context: Context, name: str, windows: list[tuple[Windowed, Span]], profile: FeatureProfile
 ) -> Iterator[Verdict]:
-    """
-    One verdict for each rule and alert: on a share beyond its limit in one of the windows,
-    otherwise on a share that is not over yet.
-    """
-    key = context.key("data_quality", name, "threshold")
-    found: dict[AlertKey, dict[str, list[tuple[Share, Span]]]] = {}
+    """One verdict for each rule."""
+    key = context.key("data_quality", name, "")
+    found: dict[AlertKey, list[tuple[Share, Span]]] = {}
     for now, span in windows:
         for rule, share in shares_of(key, now, profile, context.settings):
-            found.setdefault(rule, {}).setdefault(share.what, []).append((share, span))
-    for rule, kinds in found.items():
-        judged = [_judged(of_kind) for of_kind in kinds.values()]
-        worst = max(judged, key=lambda j: (j.bad, not j.clear, j.share.surplus))
-        yield _verdict(context, rule, worst)
+            found.setdefault(rule, []).append((share, span))
+    for rule, shares in found.items():
+        judged = _judged(shares)
+        what = f"{signal(name)} is {judged.share.what} in"
+        yield _verdict(context, rule, judged, what)
+
+
+def _of_values(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[Verdict]:
+    """Verdicts on patterns, repeated values and unknown fields: rules that no baseline knows."""
+    rules, quality = inputs.value_rules, context.settings.quality
+    found: dict[tuple[str, str], list[tuple[Share, Span]]] = {}
+    for times in LEAST if rules.names else ():
+        sums, start, end = rules.panes.newest(
+            times * quality.min_rows, watermark_ms, DAY_MS, slice(-1, None)
+        )
+        for (name, rule), (part, rows) in rules.counts(sums).items():
+            share = value_share(rule, part, rows, quality) if rows >= quality.min_rows else None
+            if share is not None:
+                found.setdefault((name, rule), []).append((share, Span(start, end, int(rows))))
+    for (name, rule), shares in found.items():
+        judged = _judged(shares)
+        what = f"{signal(name)} is {judged.share.what} in"
+        if name == FIELDS:
+            what = "a field that neither the baseline nor `features` has"
+            if fields := sorted(inputs.unknown_at.keys() - rules.described)[:NAMES_SHOWN]:
+                what += f" ({', '.join(map(signal, fields))})"
+            what += " is in"
+        yield _verdict(context, context.key("data_quality", name, rule), judged, what)
 
 
 class Judged(NamedTuple):
@@ -146,13 +168,12 @@ def _judged(windows: list[tuple[Share, Span]]) -> Judged:
     return Judged(*shown, beyond is not None, clear)
 
 
-def _verdict(context: Context, key: AlertKey, found: Judged) -> Verdict:
+def _verdict(context: Context, key: AlertKey, found: Judged, what: str) -> Verdict:
+    """The verdict on a share; `what` is the subject of its sentence, up to the share itself."""
     share = found.share
     said, limit = apart(share.value, share.limit, form=percent, digits=3)
-    counts = (
-        f"{int(share.part):,} of {int(share.rows):,}; baseline {percent(share.baseline)}, limit "
-        f"{limit} by {share.rule}"
-    )
+    usual = f"baseline {percent(share.baseline)}, " if share.usual_rows else ""
+    counts = f"{int(share.part):,} of {int(share.rows):,}; {usual}limit {limit} by {share.rule}"
     return Verdict(
         key=key,
         level="warning" if found.bad else "ok",
@@ -161,7 +182,7 @@ def _verdict(context: Context, key: AlertKey, found: Judged) -> Verdict:
         threshold=share.limit,
         direction="up",
         window=found.span,
-        summary=f"{key.title}: {signal(key.subject)} is {share.what} in {said} of rows ({counts})",
+        summary=f"{key.title}: {what} {said} of rows ({counts})",
         baseline_id=context.baseline_id,
         cooldown_ms=context.settings.cooldown_ms,
         evidence={

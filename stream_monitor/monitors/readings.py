@@ -25,9 +25,13 @@ def violations(inputs: Inputs) -> Iterator[tuple[str, str, float]]:
                 "category": found.unknown,
             }
             yield from ((name, rule, n) for rule, n in rules.items() if n)
-    for name, unique in inputs.uniques.items():
+    for name, unique in inputs.value_rules.uniques.items():
         if unique.repeated:
             yield name, "unique", float(unique.repeated)
+    of_values = inputs.value_rules
+    for (name, rule), (broken, _) in of_values.counts(of_values.totals).items():
+        if rule == "pattern" and broken:
+            yield name, rule, broken
     for name, n in inputs.unknown.items():
         yield name, "unknown_field", float(n)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from stream_monitor.events.cells import class_name
 from stream_monitor.monitors.baseline import FeatureProfile
 from stream_monitor.monitors.windowed import Windowed, outlier_share, share_outside
-from stream_monitor.settings import Anomalies, Feature, ModelSettings
+from stream_monitor.settings import Anomalies, Feature, ModelSettings, Quality
 from stream_monitor.stats.inference import wilson_interval
 from stream_monitor.verdicts import AlertKey
 
@@ -54,7 +54,7 @@ class Share(NamedTuple):
 
     @property
     def baseline(self) -> float:
-        """Share of the baseline, as alerts show it."""
+        """Share of the baseline, as alerts show it; 0 if no baseline knows it (`usual_rows`)."""
         return (self.usual_part + self.of_rule) / self.usual_rows if self.usual_rows else 0.0
 
     @property
@@ -86,14 +86,16 @@ class Share(NamedTuple):
 def shares_of(
     key: AlertKey, now: Windowed, profile: FeatureProfile, settings: ModelSettings
 ) -> Iterator[tuple[AlertKey, Share]]:
-    """The shares of a feature that are judged, each with the alert that it may raise."""
+    """
+    The shares of a feature that are judged, each with the alert that it may raise: one a rule.
+    """
     rule = settings.features.get(key.subject) or Feature()
     missing = _missing(key.subject, now, profile, rule, settings.quality.missing_ratio)
     if missing is not None:
-        yield key, missing
+        yield key._replace(detector="missing"), missing
     if settings.quality.violation_ratio is not None:
-        for share in _broken(now, profile, rule, settings.quality.violation_ratio):
-            yield key._replace(detector="profile"), share
+        for name, share in _broken(now, profile, rule, settings.quality.violation_ratio):
+            yield key._replace(detector=name), share
     outside = _outside(now, profile, settings.anomalies)
     if outside is not None:
         yield key._replace(kind="anomaly", detector="iqr"), outside
@@ -114,16 +116,27 @@ def _missing(
 
 def _broken(
     now: Windowed, profile: FeatureProfile, rule: Feature, margin: float
-) -> Iterator[Share]:
-    """Values that the feature should not have, by what is wrong with them."""
+) -> Iterator[tuple[str, Share]]:
+    """Values that the feature should not have, by the rule that they break."""
     of_rules = against_rules(profile, rule)
-    for what, part, usual, of_rule in (
-        ("of the wrong type", now.wrong_type, profile.wrong_type, 0.0),
-        ("out of range", now.out_of_range, profile.out_of_range, of_rules["min and max"]),
-        ("of an unknown category", now.unknown, 0, of_rules["categories"]),
+    for name, what, part, usual, of_rule in (
+        ("type", "of the wrong type", now.wrong_type, profile.wrong_type, 0.0),
+        ("range", "out of range", now.out_of_range, profile.out_of_range, of_rules["min and max"]),
+        ("category", "of an unknown category", now.unknown, 0, of_rules["categories"]),
     ):
-        key = "quality.violation_ratio"
-        yield Share(what, key, part, now.rows, usual, profile.rows, margin, of_rule)
+        if name != "category" or profile.type == "category":
+            key = "quality.violation_ratio"
+            yield name, Share(what, key, part, now.rows, usual, profile.rows, margin, of_rule)
+
+
+def value_share(rule: str, part: float, rows: float, quality: Quality) -> Share | None:
+    """The share of rows that break a rule on single values; None if nobody asks for an alert."""
+    what, key, limit = {
+        "pattern": ("not of its pattern", "violation_ratio", quality.violation_ratio),
+        "unique": ("repeated", "repeated_ratio", quality.repeated_ratio),
+        "unknown_field": ("there", "unknown_field_ratio", quality.unknown_field_ratio),
+    }[rule]
+    return None if limit is None else Share(what, f"quality.{key}", part, rows, 0, 0, limit)
 
 
 def _outside(now: Windowed, profile: FeatureProfile, anomalies: Anomalies) -> Share | None:

@@ -47,12 +47,14 @@ class Unique(Packed[UniqueForm]):
         self.repeated = 0
         """Number of repeated values so far."""
 
-    def add(self, cells: Cells, texts: list[str]) -> None:
-        """Add values in the order of the log; missing ones do not count."""
-        tag = tags(cells)
+    def add(self, cells: Cells, texts: list[str]) -> NDArray[np.bool_]:
+        """
+        Add values in the order of the log; which of them are repeated. Missing ones do not count.
+        """
+        tag, found = tags(cells), np.zeros(len(cells), bool)
         known = np.flatnonzero((tag != NULL) & (tag != ABSENT))
         if not len(known):
-            return
+            return found
         ids = np.ascontiguousarray(cells[known]).view(np.uint64).copy()
         named = tag[known] == TEXT
         if named.any():
@@ -60,9 +62,11 @@ class Unique(Packed[UniqueForm]):
                 xxh3_64_intdigest(texts[i].encode())
                 for i in arguments(cells[known][named]).tolist()
             ]
-        self.repeated += self._repeated(ids)
+        found[known] = self._repeated(ids)
+        self.repeated += int(found.sum())
+        return found
 
-    def _repeated(self, ids: NDArray[np.uint64]) -> int:
+    def _repeated(self, ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
         n = len(ids)
         last = np.full(n, -1, np.int64)
         of, seq = self.ring.find(ids)
@@ -72,7 +76,8 @@ class Unique(Packed[UniqueForm]):
         seqs = self.ring.append(ids)
         last[order[1:][same]] = seqs[order[:-1][same]]
         self.ring.forget(self.ring.head - MEMORY_ROWS)
-        return int(((last >= 0) & (last >= seqs - MEMORY_ROWS)).sum())
+        repeated: NDArray[np.bool_] = (last >= 0) & (last >= seqs - MEMORY_ROWS)
+        return repeated
 
     def packed(self) -> UniqueForm:
         ring = self.ring

@@ -120,6 +120,7 @@ TABLE: dict[str, Key] = {
     "defaults.features.NAME.categories": Key(
         (None, ["a", "b"], ["b", "a"], ["a", "b", "z"], ["z"], None), ("feature c",)
     ),
+    "defaults.features.NAME.pattern": Key((None, "[ab]", "[a-z]", None), ("feature c",)),
     "defaults.features.NAME.required": Key((None, True, False)),
     "defaults.features.NAME.unique": Key((None, True, None, True)),
     "defaults.segments": Key((["s", "t"], ["t", "s"], ["t"], None, ["c", "t", "s"])),
@@ -173,6 +174,8 @@ TABLE: dict[str, Key] = {
     "defaults.anomalies.pattern_windows": Key((2, 1, 5)),
     "defaults.quality.missing_ratio": Key((0.1, 0.01, "off", 0.9)),
     "defaults.quality.violation_ratio": Key((0.05, 0.001, "off", 0.9)),
+    "defaults.quality.repeated_ratio": Key((None, 0.5, 0.001, "off")),
+    "defaults.quality.unknown_field_ratio": Key((None, 0.5, 0.0, "off")),
     "defaults.quality.min_rows": Key((50, 10, 5_000)),
     "defaults.calls.latency_factor": Key((3.0, 1.01, "off")),
     "defaults.calls.error_share": Key((0.02, 0.5, "off")),
@@ -347,7 +350,9 @@ def content(key: str, value: Any, beside: Mapping[str, Any]) -> dict[str, Any]:
     for path, given in (*((f"defaults.{k}", v) for k, v in beside.items()), (key, value)):
         names = path.split(".")
         names = [
-            ("c" if key.endswith("categories") else NAMES[names[i - 1]]) if n == "NAME" else n
+            ("c" if key.endswith(("categories", "pattern")) else NAMES[names[i - 1]])
+            if n == "NAME"
+            else n
             for i, n in enumerate(names)
         ]
         names = names[: names.index("segments") + 1] if "segments" in names else names

@@ -402,7 +402,7 @@ def test_one_rule_does_not_hide_another():
     inputs = learnt(
         mixed(rng, 3_000, 0.12, texts["N/A"]), texts.names, features={"x": Feature(min=-50.0)}
     )
-    assert "profile" in alarmed(inputs, mixed(rng, 2_000, 0.12, -100.0))
+    assert "range" in alarmed(inputs, mixed(rng, 2_000, 0.12, -100.0))
 
 
 # ---- fences

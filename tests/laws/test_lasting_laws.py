@@ -24,6 +24,7 @@ from stream_monitor.settings import (
     Feature,
     Freshness,
     ModelSettings,
+    Quality,
 )
 from stream_monitor.state import decode, encode
 
@@ -129,16 +130,34 @@ SHARES: dict[str, tuple[str, str, float, Callable[[np.random.Generator, bool], d
         },
     ),
     "missing": (
-        "threshold",
+        "missing",
         "x",
         0.2,
         lambda r, bad: {"prediction": 1, "features": {} if bad else {"x": float(r.normal())}},
     ),
     "unknown category": (
-        "profile",
+        "category",
         "x",
         0.12,
         lambda r, bad: {"prediction": 1, "features": {"x": "new" if bad else "ab"[r.integers(2)]}},
+    ),
+    "not of its pattern": (
+        "pattern",
+        "code",
+        0.12,
+        lambda r, bad: {
+            "prediction": 1,
+            "features": {"code": "?" if bad else f"a{r.integers(100, 999)}"},
+        },
+    ),
+    "repeated": (
+        "unique",
+        "once",
+        0.12,
+        lambda r, bad: {
+            "prediction": 1,
+            "features": {"once": "same" if bad else f"u{r.integers(2**60)}"},
+        },
     ),
     "outside the fences": (
         "iqr",
@@ -158,7 +177,13 @@ def test_a_share_beyond_its_limit_is_one_episode(name: str, a_second: int) -> No
     """
     detector, subject, share, row = SHARES[name]
     run = Second(
-        ModelSettings(baseline=Baseline(rows=1_000), drift=QUIET, cooldown_ms=0),
+        ModelSettings(
+            baseline=Baseline(rows=1_000),
+            drift=QUIET,
+            cooldown_ms=0,
+            features={"code": Feature(pattern=r"[a-z]\d{3}"), "once": Feature(unique=True)},
+            quality=Quality(repeated_ratio=0.05),
+        ),
         restarts=a_second == 15,
     )
     clean = 2_500 // a_second

@@ -104,6 +104,29 @@ def test_fields_that_a_given_baseline_does_not_have_are_told_by_name_as_long_as_
     assert learnt.told() == []
 
 
+def test_fields_that_nobody_described_are_an_alert_on_request_as_long_as_they_come() -> None:
+    learnt = Run({})
+    learnt.send(1_000, some())
+    quality = {"unknown_field_ratio": 0.1, "violation_ratio": 0.05, "missing_ratio": "off"}
+    run = Run(
+        {"quality": quality, "features": {"z": {"type": "text"}}, "baseline": {"rows": 100_000}},
+        learnt.baseline(),
+    )
+    run.send(1_000, some(z="a"))
+    assert not [a for a in run.told() if a["detector"] == "unknown_field"], "z is described"
+    seen = iter(range(10_000))
+    run.send(2_000, lambda r: some(**({"y": 1.0} if next(seen) % 4 else {}))(r))
+    run.send(2_000, some())
+    told = [a for a in run.told() if a["detector"] == "unknown_field"]
+    assert [
+        (a["status"], a["severity"], a["subject"]) for a in told if a["status"] != "updated"
+    ] == [
+        ("firing", "warning", "__features__"),
+        ("resolved", "warning", "__features__"),
+    ]
+    assert "neither the baseline nor `features` has (`y`) is in" in told[0]["summary"]
+
+
 def test_features_that_come_late_to_a_baseline_that_was_learnt_are_learnt_and_no_news() -> None:
     run = Run({})
     run.send(1_000, some())

@@ -343,7 +343,7 @@ def test_repeated_values_of_a_unique_feature_are_counted() -> None:
         i % 3 == 0 for i in range(len(values))
     )
     assert [(a["subject"], a["detector"], a["status"]) for a in stream.told()] == [
-        ("x", "threshold", "firing")
+        ("x", "missing", "firing")
     ], "though the baseline lacks a third of `x` too"
 
 
