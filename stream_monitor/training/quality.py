@@ -200,6 +200,8 @@ def _of_column(name: str, tally: Tally, rows: int, rules: Rules) -> Iterator[Ver
         yield shared("range", "outside", tally.outside, f"outside {low} to {high}")
     if rule.categories is not None:
         yield shared("categories", "unknown", tally.unknown, "of no known category")
+    if rule.pattern is not None:
+        yield shared("pattern", "mismatched", tally.mismatched, f"not of {rule.pattern}")
     if rule.unique:
         yield Verdict(
             "unique", name, not tally.repeated, tally.repeated, 0, f"{tally.repeated:,} repeated"

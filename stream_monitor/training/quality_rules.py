@@ -8,35 +8,30 @@ monitor uses too. A file of rules adds to it and has the same words; it alone ca
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from stream_monitor.errors import InputError
+from stream_monitor.events.pattern import Pattern
 from stream_monitor.frozen import Frozen
 from stream_monitor.inputs.options import did_you_mean, parse_duration_ms
-from stream_monitor.settings import ModelSettings
+from stream_monitor.settings import Feature, ModelSettings
 
 MISSING_MAX = 0.1
 """The share of missing values that no column reaches."""
 ROWS_MIN = 2
 LABEL = "label"
 RULES = (
-    *("readable", "rows", "label", "missing", "type", "range", "categories", "unique", "required"),
-    *("reference", "command", "entry_point"),
+    *("readable", "rows", "label", "missing", "type", "range", "categories", "pattern", "unique"),
+    *("required", "reference", "command", "entry_point"),
 )
 """Kinds of rules, as verdicts name them."""
 
 
-class ColumnRule(Frozen, frozen=True):
-    """What a column may be; the words are those of `models.NAME.features`."""
+class ColumnRule(Feature, frozen=True):
+    """What a column may be: all that `models.NAME.features` says, and how much may be missing."""
 
-    type: Literal["auto", "numeric", "category", "text"] = "auto"
-    min: float | None = None
-    max: float | None = None
-    categories: tuple[str, ...] | None = None
-    required: bool = False
-    unique: bool = False
     max_missing: float | None = None
 
 
@@ -91,15 +86,8 @@ def of_model(settings: ModelSettings) -> Rules:
     return Rules(
         max_missing=MISSING_MAX if limit is None else limit,
         columns={
-            name: ColumnRule(
-                type=f.type,
-                min=f.min,
-                max=f.max,
-                categories=f.categories,
-                required=f.required,
-                unique=f.unique,
-            )
-            for name, f in settings.features.items()
+            name: ColumnRule(**{key: getattr(rule, key) for key in Feature.__struct_fields__})
+            for name, rule in settings.features.items()
         },
     )
 
@@ -148,7 +136,8 @@ def checked(rules: Rules, where: str) -> Rules:
     Raises
     ------
     InputError
-        A share is not in [0, 1], a range is empty, or a command has no program.
+        A share is not in [0, 1], a range is empty, a pattern cannot be used, or a command has no
+        program.
     """
     shares = {"max_missing": rules.max_missing, "max_violations": rules.max_violations}
     shares |= {f"columns.{n}.max_missing": r.max_missing or 0.0 for n, r in rules.columns.items()}
@@ -158,6 +147,11 @@ def checked(rules: Rules, where: str) -> Rules:
     for name, rule in rules.columns.items():
         if rule.min is not None and rule.max is not None and rule.min > rule.max:
             raise InputError(f"{where}: columns.{name}: min {rule.min:g} is above max {rule.max:g}")
+        if rule.pattern is not None:
+            try:
+                Pattern(rule.pattern)
+            except InputError as e:
+                raise InputError(f"{where}: columns.{name}.pattern: {e}") from None
     for command in rules.commands:
         if not command.command:
             raise InputError(f"{where}: commands: {command.name!r} has no program")

@@ -17,7 +17,8 @@ from typing import Any
 
 from xxhash import xxh3_64_intdigest
 
-from stream_monitor.events.cells import class_name
+from stream_monitor.events.cells import TEXT_MAX_CHARS, class_name
+from stream_monitor.events.pattern import Pattern
 from stream_monitor.inputs.columns import Column, Told
 from stream_monitor.inputs.csv_files import CsvReader
 from stream_monitor.inputs.files import InputFile, Meter
@@ -56,6 +57,18 @@ def text_of(value: Any) -> str:
     return class_name(str(value))
 
 
+def in_event(value: Any) -> str:
+    """
+    A value as an event has it, which is what a pattern is matched with.
+
+    >>> [in_event(v) for v in (1.0, True, "01", 0.5)]
+    ['1', 'true', '01', '0.5']
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
 class Tally:
     """Counts of one column."""
 
@@ -64,6 +77,8 @@ class Tally:
         self.odd = 0
         """Texts in a column of CSV that is one of numbers for the most part."""
         self.there = self.infinite = self.outside = self.unknown = self.repeated = 0
+        self.mismatched = 0
+        """Values that are not of their pattern."""
         self.total = 0.0
         """Sum of the numbers."""
         self.kinds: Counter[str] = Counter()
@@ -73,6 +88,7 @@ class Tally:
         self.examples: dict[str, Any] = {}
         """The first value of each fault, and of each kind."""
         self._known = None if rule.categories is None else set(map(text_of, rule.categories))
+        self._pattern = None if rule.pattern is None else Pattern(rule.pattern)
         self._seen: set[int] = set()
 
     def add(self, values: Sequence[Any]) -> None:
@@ -92,6 +108,11 @@ class Tally:
         # a column of very many different numbers is none of categories
         if self._known is not None or len(self.values) < VALUES_MAX or str in types:
             self._add_categories(there)
+        if self._pattern is not None:
+            for raw, n in Counter(map(in_event, there)).items():
+                if not self._pattern.matches(raw[:TEXT_MAX_CHARS]):
+                    self.mismatched += n
+                    self.examples.setdefault("mismatched", raw)
         if self.rule.unique:
             for value in there:
                 hashed = xxh3_64_intdigest(f"{kind_of(value)}:{value}".encode())

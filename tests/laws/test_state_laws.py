@@ -53,6 +53,7 @@ IN_THE_SNAPSHOT_AS = {
     "Performance": "PerformanceForm",
     "PerformanceWindows": "WindowsState",
     "Inputs": "InputsForm",
+    "ValueRules": "ValueRulesForm",
     "Fences": "nothing: they follow from the baseline",
     "TrailingFences": "Trailing",
     "Segments": "SegmentsForm",

@@ -96,6 +96,7 @@ BAD: dict[str, tuple[str, Any, ColumnRule, str]] = {
     "below": ("age", -1, ColumnRule(min=0), "range"),
     "above": ("amount", 1e9, ColumnRule(max=500.0), "range"),
     "category": ("city", "Atlantis", ColumnRule(categories=("Berlin", "Köln")), "categories"),
+    "pattern": ("customer", "d007x", ColumnRule(pattern=r"c\d+"), "pattern"),
     "repeated": ("customer", "c7", ColumnRule(unique=True), "unique"),
     "missing": ("age", None, ColumnRule(required=True), "required"),
 }
