@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "See it work: embedded broker, simulated model server, worker, in one command.",
     "worker": "Monitor: read predictions and labels, write alerts, serve /metrics.",
     "replay": "Monitor files, without a broker.",
+    "rejudge": "Show what another configuration would have said of the last hours.",
     "produce": "Send the events of files, or of a simulated model server, to Kafka.",
     "baseline": "Build, show and publish baseline profiles.",
     "models": "Compare two versions of a model on the same rows; a gate for CI.",
