@@ -181,6 +181,8 @@ class _OfExperiment(msgspec.Struct):
 def _trigger(m: Model, e: Trigger) -> None:
     if e.id not in m.answered:
         m.pending[e.id] = e
+    if e.cause == "schedule":
+        m.scheduled = e.at
 
 
 def _answer(m: Model, trigger: str) -> Trigger | None:
@@ -210,6 +212,7 @@ def _accepted(m: Model, e: Accepted) -> None:
 def _refused(m: Model, e: Refused) -> None:
     if _answer(m, e.trigger) is not None:
         m.refused = [*m.refused, e][-REFUSED_MAX:]
+        m.held_back.add(e.trigger)
         kind = e.kind or ""
         m.refusals[kind] = m.refusals.get(kind, 0) + 1
 

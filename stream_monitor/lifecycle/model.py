@@ -104,6 +104,11 @@ class Model(msgspec.Struct):
     answered: dict[str, None] = {}
     """Triggers that were answered, the oldest first."""
     refused: list[Refused] = []
+    """The newest ones."""
+    held_back: set[str] = set()
+    """Ids of all triggers that were refused."""
+    scheduled: str | None = None
+    """The newest time of the schedule that was a trigger."""
     runs: dict[str, Run] = {}
     current: str | None = None
     versions: dict[str, Version] = {}

@@ -31,11 +31,9 @@ def last_before(schedule: str, now_ms: int) -> int | None:
         raise InputError(
             "a schedule needs the extra: pip install 'model-stream-monitor[lifecycle]'"
         ) from None
-    now = datetime.fromtimestamp(now_ms // 60_000 * 60, UTC)
-    if now_ms % 60_000 == 0:
-        now = datetime.fromtimestamp(now_ms / 1_000 + 1, UTC)
+    after = datetime.fromtimestamp(now_ms // 1_000 + 1, UTC)  # what is sought is before it
     try:
-        found: datetime = next(CronSim(schedule, now, reverse=True))
+        found: datetime = next(CronSim(schedule, after, reverse=True))
     except CronSimError:
         raise InputError(
             f"`schedule` must be minute, hour, day, month, weekday, not {schedule!r}"

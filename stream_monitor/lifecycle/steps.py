@@ -22,13 +22,14 @@ import msgspec
 
 from stream_monitor.errors import StreamMonitorError
 from stream_monitor.kafka.clocks import now_ms
-from stream_monitor.lifecycle import processes
+from stream_monitor.lifecycle import processes, registration
 from stream_monitor.lifecycle.actions import Execute, Work
 from stream_monitor.lifecycle.events import Deployment, Event, Retraining, Version
 from stream_monitor.lifecycle.in_use import InUse
 from stream_monitor.lifecycle.model import COLLECT, DECIDE, REGISTER, Model, Run
 from stream_monitor.lifecycle.processes import Command, Outcome
-from stream_monitor.lifecycle.tags import artifact_of
+from stream_monitor.lifecycle.registration import Registration
+from stream_monitor.lifecycle.tags import artifact_of, one_line
 from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.times import HOUR_MS, rfc3339
 
@@ -106,7 +107,8 @@ class Project:
         if action.step == DECIDE:
             return await asyncio.to_thread(self._decide, m, run, tree)
         if action.step == REGISTER:
-            return await asyncio.to_thread(self._register, run, tree)
+            outcome = await self._ran(run, self._registration(run, tree), action.attempt, tree)
+            return registration.told(outcome)
         command = self._command(m, run, action.step, tree)
         if command is None:
             return Outcome(done=False, reason="the configuration has no such step any more")
@@ -220,21 +222,19 @@ class Project:
         )
         return Outcome(done=True, result=found)
 
-    def _register(self, run: Run, tree: Path) -> Outcome:
-        from stream_monitor.lifecycle import versions
-
+    def _registration(self, run: Run, tree: Path) -> Command:
         reason = run.results.get(DECIDE, {}).get("reason") or run.trigger.comment or ""
-        made = versions.register(
-            Path(self.loop.repository),
-            artifact_of(self.name, self.loop.artifact),
-            tree,
-            run.run,
-            remote=self.loop.remote,
-            data=() if self.loop.collect is None else (self.loop.collect.output,),
-            reason=str(reason),
+        return registration.command(
+            Registration(
+                repository=str(Path(self.loop.repository).absolute()),
+                artifact=artifact_of(self.name, self.loop.artifact),
+                tree=str(tree),
+                run=run.run,
+                remote=self.loop.remote,
+                data=() if self.loop.collect is None else (self.loop.collect.output,),
+                reason=one_line(str(reason)),
+            )
         )
-        result: dict[str, Any] = msgspec.to_builtins(made)
-        return Outcome(done=True, result=result)
 
     def _is_registered(self, run: Run) -> bool:
         from stream_monitor.lifecycle import tagging

@@ -155,15 +155,19 @@ def _of_episode(name: str, m: Model, alert: Firing, now_ms: int) -> Trigger:
         starts_at=rfc3339(alert.starts_ms),
         comment=alert.summary,
     ).named()
-    refused = {r.trigger for r in m.refused}
-    return msgspec.structs.replace(trigger, again=1).named() if trigger.id in refused else trigger
+    held_back = trigger.id in m.held_back
+    return msgspec.structs.replace(trigger, again=1).named() if held_back else trigger
 
 
 def _of_schedule(name: str, m: Model, loop: ModelLoop, now_ms: int) -> Trigger | None:
+    """
+    The newest time that is over, and none before it: who was away for several gets one run. A new
+    schedule begins with its next time, or with one of the last day.
+    """
     if loop.triggers.schedule is None:
         return None
     due_ms = schedule.last_before(loop.triggers.schedule, now_ms)
-    if due_ms is None or now_ms - due_ms > DAY_MS:
+    if due_ms is None or (m.scheduled is None and now_ms - due_ms > DAY_MS):
         return None
     found = Trigger(model=name, at=rfc3339(due_ms), cause="schedule").named()
     return None if found.id in m.answered or found.id in m.pending else found

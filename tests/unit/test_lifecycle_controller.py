@@ -144,7 +144,11 @@ async def test_a_person_asks_and_a_version_comes_to_be(broker, repository, monke
     assert shown == run.run
     assert (repository.parent / "ran").read_text() == "x"
     folder = repository.parent / "work" / folder_of(MODEL) / run.run
-    assert [path.name for path in sorted(folder.iterdir())] == [
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "register.1.result",
+        "register.json",
+        "register.log",
+        "register.pid",
         "train.1.result",
         "train.log",
         "train.pid",

@@ -6,12 +6,14 @@ is away, no controller at all, two models with odd names in one clone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,7 +27,15 @@ from stream_monitor.kafka.records import TopicReader, write
 from stream_monitor.lifecycle import processes
 from stream_monitor.lifecycle.actions import Work
 from stream_monitor.lifecycle.controller import Controller, projects_of
-from stream_monitor.lifecycle.events import Event, Rollout, Stage, Trigger, Version, encode
+from stream_monitor.lifecycle.events import (
+    Cancelled,
+    Event,
+    Rollout,
+    Stage,
+    Trigger,
+    Version,
+    encode,
+)
 from stream_monitor.lifecycle.model import Model, Run
 from stream_monitor.lifecycle_settings import Lifecycle, Step
 from stream_monitor.settings import Settings
@@ -44,7 +54,7 @@ from tests.unit.test_lifecycle_controller import (
     told,
     until,
 )
-from tests.unit.test_lifecycle_processes import a_command
+from tests.unit.test_lifecycle_processes import a_command, lives
 from tests.unit.test_lifecycle_processes import until as until_it_is
 
 broker, repository = controller_tests.broker, controller_tests.repository
@@ -121,11 +131,12 @@ async def test_a_full_disk_keeps_no_half_result(tmp_path):
 # ---- others are away
 
 
-async def test_a_remote_that_is_away_leaves_nothing_half_registered(
-    broker, repository, monkeypatch
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_a_remote_that_is_away_is_waited_for_and_nothing_is_half_registered(
+    broker, repository, monkeypatch, comes_back
 ):
     monkeypatch.setenv("RAN", str(repository.parent / "ran"))
-    monkeypatch.setattr("stream_monitor.lifecycle.decisions.PAUSES_MS", (100, 200))
+    monkeypatch.setattr("stream_monitor.lifecycle.decisions.PAUSES_MS", (100, 500))
     settings = settings_of(broker, repository)
     remote, away = repository.parent / "remote.git", repository.parent / "away.git"
     train = msgspec.structs.replace(
@@ -137,21 +148,62 @@ async def test_a_remote_that_is_away_leaves_nothing_half_registered(
         settings, lifecycle=msgspec.structs.replace(settings.lifecycle, models={MODEL: loop})
     )
     await said(settings, a_trigger())
-    await until_done(settings)
-    (run,) = (await state(settings)).runs.values()
-    assert run.end == "failed"
-    assert (run.reason.startswith("register: "), run.attempt) == (True, 3)
-    away.rename(remote)
-    assert tags(repository) == []
-    assert not (await state(settings)).versions
-
-
-async def until_done(settings: Settings) -> None:
     stop = asyncio.Event()
     running = asyncio.ensure_future(Controller(settings, projects_of(settings, None)).run(stop))
-    await until(settings, over)
+    waits = await until(settings, lambda m: m.current and m.runs[m.current].attempt == 3)
+    assert (waits.runs[waits.current or ""].step, waits.versions) == ("register", {})
+    if comes_back:
+        away.rename(remote)
+    m = await until(settings, over)
     stop.set()
     await running
+    (run,) = m.runs.values()
+    if not comes_back:
+        assert (run.reason.startswith("register: git ls-remote"), run.attempt) == (True, 3)
+        away.rename(remote)
+    assert run.end == ("done" if comes_back else "failed")
+    assert tags(repository) == (["churn@v1.0.0"] if comes_back else [])
+    assert list(m.versions) == (["v1.0.0"] if comes_back else [])
+
+
+def marked(text: str) -> list[int]:
+    """Processes of steps that live, by the beginning of their mark."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and lives(int(entry.name)):
+            with contextlib.suppress(OSError):
+                if f"{processes.MARK}={text}".encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
+async def test_a_cancel_reaches_a_push_that_hangs(broker, repository, monkeypatch):
+    """All of it ends within two seconds, and no tag comes later."""
+    monkeypatch.setenv("RAN", str(repository.parent / "ran"))
+    settings = settings_of(broker, repository)
+    began, hook = (
+        repository.parent / "began",
+        repository.parent / "remote.git/hooks/pre-receive",
+    )
+    hook.write_text(f'#!/bin/sh\ntouch "{began}"\nwhile [ -e "{began}" ]; do sleep 0.1; done\n')
+    hook.chmod(0o700)
+    await said(settings, a_trigger())
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(Controller(settings, projects_of(settings, None)).run(stop))
+    await until(settings, lambda m: began.exists())
+    (run,) = (await state(settings)).runs
+    assert marked(settings.lifecycle.work)
+    event = Cancelled(model=MODEL, at=now(), by="ana", run=run)
+    await said(settings, event)
+    said_s = time.monotonic()
+    await until_it_is(lambda: not marked(settings.lifecycle.work))
+    assert time.monotonic() - said_s < 2
+    m = await until(settings, over)
+    began.unlink()
+    stop.set()
+    await running
+    assert m.runs[run].end == "cancelled"
+    assert (m.versions, tags(repository)) == ({}, [])
 
 
 @pytest.mark.slow
