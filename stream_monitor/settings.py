@@ -38,6 +38,7 @@ class Threshold(Frozen, frozen=True):
     min_labels: int = 100
     for_ms: int = field(default=0, name="for")
     clear: float | None = None
+    judge: Literal["bound", "value"] = "bound"
 
 
 class Labels(Frozen, frozen=True):

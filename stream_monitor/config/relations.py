@@ -25,6 +25,7 @@ from stream_monitor.settings import (
     ModelSettings,
     Threshold,
 )
+from stream_monitor.stats.metric_intervals import share_interval
 from stream_monitor.windows.names import last_n
 
 Say = Callable[[Node, str], Any]
@@ -61,10 +62,16 @@ def _window_of(model: ModelSettings, rule: Threshold) -> str:
 
 def _supported(model: ModelSettings, node: Node, metric: str, rule: Threshold) -> Threshold:
     """
-    Lower `min_labels` for a window with fewer rows than its default; otherwise the window would
-    never be judged.
+    Lower `min_labels` for a window with fewer rows than its default, and judge by the value where
+    the window is too short to be certain of anything; otherwise the alert would never fire.
     """
     n = last_n(_window_of(model, rule))
+    if n is not None and metric in ranges.SHARES and not node.has("thresholds", metric, "judge"):
+        sure = (
+            rule.min is None or share_interval(0.0, n)[1] < rule.min,
+            rule.max is None or share_interval(1.0, n)[0] > rule.max,
+        )
+        rule = rule if all(sure) else msgspec.structs.replace(rule, judge="value")
     if n is None or n >= rule.min_labels or node.has("thresholds", metric, "min_labels"):
         return rule
     return msgspec.structs.replace(rule, min_labels=n)

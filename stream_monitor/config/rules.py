@@ -237,6 +237,10 @@ RULES: dict[type, dict[str, Rule]] = {
         "clear": Rule(
             "The alert ends when the metric is past this value; by default the threshold."
         ),
+        "judge": Rule(
+            "`bound`: the alert fires when the end of the interval that favours the model is "
+            "beyond the limit; `value`: as soon as the metric is."
+        ),
     },
     s.Drift: {
         "errors": Rule(

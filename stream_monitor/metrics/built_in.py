@@ -75,6 +75,20 @@ OF_MODELS: tuple[Metric, ...] = (
     ),
     *(_model(name, "gauge", text, "window") for name, text in (_PERFORMANCE | _SUPPORT).items()),
     _model(
+        "metric_lower",
+        "gauge",
+        "Lower end of the interval of a performance metric by which thresholds are judged.",
+        "metric",
+        "window",
+    ),
+    _model(
+        "metric_upper",
+        "gauge",
+        "Upper end of the interval of a performance metric by which thresholds are judged.",
+        "metric",
+        "window",
+    ),
+    _model(
         "drift_score", "gauge", "Statistic of a drift method, in its own unit.", "feature", "method"
     ),
     _model(

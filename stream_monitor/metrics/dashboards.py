@@ -218,6 +218,7 @@ def _performance() -> Row:
             unit="percentunit",
             maximum=1.0,
         ),
+        gauges("Intervals", "model_metric_lower", "model_metric_upper", unit="none", minimum=None),
         gauges("ROC AUC", "model_roc_auc", unit="none", maximum=1.0),
         gauges("Log loss and Brier score", "model_log_loss", "model_brier_score", unit="none"),
         gauges("Calibration error", "model_calibration_error", unit="none"),

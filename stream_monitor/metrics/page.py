@@ -63,7 +63,10 @@ LABELS = {
     "step": "Name of the step of the run: `collect`, `decide`, `register`, or one of the project.",
     "experiment": "Name of the experiment.",
     "arm": "Name of the arm; the control has no interval and no verdict.",
-    "metric": "Metric of `primary` or `guards` of the experiment.",
+    "metric": (
+        "Performance metric, such as `accuracy`; of an experiment, one of its `primary` or "
+        "`guards`."
+    ),
     "test": (
         "`race` of first failures, `sample_ratio`, or `worse`: the guard with the most evidence."
     ),

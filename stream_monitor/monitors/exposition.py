@@ -6,6 +6,7 @@ Rule of the file: it only reads. Undefined values are left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.performance_windows import ALL, PerformanceWindows
 from stream_monitor.monitors.releases import NOT_THERE, Release
+from stream_monitor.monitors.thresholds import judged_metrics, newest_rows
 from stream_monitor.monitors.version import Version
 from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.stats.binning import is_one_value
@@ -96,11 +98,30 @@ def _performance(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
     if version.performance.windows is None:
         return
     yield from _windows(version.performance.windows, "model_", names, version.settings.windows)
+    yield from _intervals(version, version.performance.windows, names)
     for window in version.settings.windows:
         _, span = version.performance.window(window, "accuracy")
         coverage = _coverage(version, window, span.start_ms, span.end_ms, span.count)
         if coverage is not None:
             yield Sample("model_label_coverage_ratio", (*names, window), coverage)
+
+
+def _intervals(
+    version: Version, windows: PerformanceWindows, names: tuple[str, str]
+) -> Iterator[Sample]:
+    """
+    Intervals of all metrics of the newest rows, and elsewhere of those that a threshold judges.
+    """
+    newest = newest_rows(version.settings)
+    for window in version.settings.windows:
+        judged = judged_metrics(version.settings, window)
+        if window != newest and not judged:
+            continue
+        for metric, ends in windows.intervals(window).items():
+            if window == newest or metric in judged:
+                for name, end in zip(("lower", "upper"), ends, strict=True):
+                    if math.isfinite(end):
+                        yield Sample(f"model_metric_{name}", (*names, metric, window), end)
 
 
 def _coverage(

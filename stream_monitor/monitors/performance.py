@@ -84,11 +84,11 @@ from stream_monitor.monitors.performance_verdicts import (
     contradiction_verdict,
     error_verdict,
     level_verdict,
-    threshold_verdicts,
     unexpected_verdict,
 )
 from stream_monitor.monitors.performance_windows import KnownTask, PerformanceWindows, WindowsState
 from stream_monitor.monitors.segments import Segments
+from stream_monitor.monitors.thresholds import threshold_verdicts
 from stream_monitor.monitors.trend import Trend
 from stream_monitor.settings import OTHER, ModelSettings
 from stream_monitor.verdicts import Span, Verdict
@@ -351,7 +351,7 @@ class Performance:
         if self.windows is None:
             return
         key = context.key("performance", "", "threshold")
-        yield from threshold_verdicts(self.settings, self.windows, key)
+        yield from threshold_verdicts(self.settings, self.windows, key, longer=not due)
         if not self.settings.thresholds:
             yield from (level_verdict if self.kind == "classes" else error_verdict)(
                 self.settings, self.windows, key, self.level

@@ -1,6 +1,6 @@
 """
-Verdicts on windows of labelled rows: thresholds, the level of accuracy, and labels, answers and
-scores that contradict each other.
+Verdicts on windows of labelled rows: the level of accuracy, and labels, answers and scores that
+contradict each other. `thresholds.py` has those of configured limits.
 
 Rule of the file: it reads windows and never changes them.
 """
@@ -16,12 +16,14 @@ from stream_monitor.alerts.wording import apart, labelled, number, percent
 from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.level import Level, Loss, Z
 from stream_monitor.monitors.performance_windows import PerformanceWindows
-from stream_monitor.settings import ModelSettings, Threshold
+from stream_monitor.monitors.thresholds import MIN_LABELS, newest_rows
+from stream_monitor.settings import ModelSettings, Severity, Threshold
 from stream_monitor.stats.inference import wilson_interval
+from stream_monitor.stats.metric_intervals import share_interval
 from stream_monitor.verdicts import AlertKey, Span, Verdict
-from stream_monitor.windows.names import last_n
 
-MIN_LABELS = 100
+ACCURACY_USUAL = 0.8
+"""An accuracy certainly below this is told, as `info`, until the model has a level of its own."""
 CONTRADICTED_ROWS, CONTRADICTED_SHARE = 30, 0.9
 NAMES_SHOWN = 5
 NEED_POSITIVE = (
@@ -34,66 +36,6 @@ NEED_POSITIVE = (
     "calibration_error",
 )
 """Metrics whose meaning changes with the positive class, or with the task."""
-
-
-def newest_rows(settings: ModelSettings) -> str:
-    """The first configured window of rows, otherwise the first window."""
-    return next((w for w in settings.windows if last_n(w) is not None), settings.windows[0])
-
-
-def threshold_verdicts(
-    settings: ModelSettings, windows: PerformanceWindows, key: AlertKey
-) -> Iterator[Verdict]:
-    """Verdicts of the configured thresholds on a population."""
-    for metric, rule in settings.thresholds.items():
-        window = rule.window or newest_rows(settings)
-        found, span = windows.window(window, metric)
-        if metric in found and span.count >= rule.min_labels:
-            yield _of_threshold(settings, key, metric, rule, window, found[metric], span)
-
-
-def _of_threshold(
-    settings: ModelSettings,
-    key: AlertKey,
-    metric: str,
-    rule: Threshold,
-    window: str,
-    value: float,
-    span: Span,
-) -> Verdict:
-    judged = abs(value) if metric == "bias" else value
-    below = rule.min is not None and judged < rule.min
-    above = rule.max is not None and judged > rule.max
-    limit = rule.min if below or rule.max is None else rule.max
-    assert limit is not None
-    clear = rule.clear
-    settled = (
-        not below
-        and not above
-        and (clear is None or (judged >= clear if rule.min is not None else judged <= clear))
-    )
-    sign = (
-        "above the limit of" if above else "below the limit of" if below else "within the limit of"
-    )
-    where = f" of {key.segment}" if key.segment else ""
-    said, bound = apart(value, limit)
-    name = f"thresholds.{metric}.{'max' if above or rule.min is None else 'min'}"
-    return Verdict(
-        key=key._replace(
-            kind="calibration" if metric == "calibration_error" else "performance", subject=metric
-        ),
-        level=rule.severity if below or above else "ok",
-        clear=settled,
-        value=value,
-        threshold=limit,
-        direction="down" if below else "up" if above else None,
-        window=span,
-        summary=f"{key.title}: {metric}{where} over "
-        f"{labelled(window, span.count)} is {said}, {sign} {bound} ({name})",
-        for_ms=rule.for_ms,
-        cooldown_ms=settings.cooldown_ms,
-        evidence={"window": window, "labels": span.count, "guarantee": "none"},
-    )
 
 
 def level_verdict(
@@ -113,6 +55,7 @@ def level_verdict(
             if value < limit
             else ""
         )
+    unknown = level.loss is None and share_interval(value, span.count)[1] < ACCURACY_USUAL
     chance = windows.chance(window) if not why and value < 0.5 else None
     if (
         chance is not None
@@ -126,6 +69,9 @@ def level_verdict(
                 "or classes mixed up?"
             ),
         )
+    severity: Severity = "warning"
+    if unknown and not why:
+        severity, limit, why = "info", ACCURACY_USUAL, "the level of this model is not known yet"
     said, bound = apart(value, limit, form=percent, digits=3)
     sign = (
         f"below the limit of {bound} ({why}; `thresholds.accuracy` sets another)"
@@ -143,6 +89,7 @@ def level_verdict(
         span,
         window,
         text,
+        severity=severity,
         clear=not why and value >= back,
     )
 
@@ -198,13 +145,14 @@ def _of_level_verdict(
     text: str,
     *,
     clear: bool,
+    severity: Severity = "warning",
 ) -> Verdict:
     """
     An alert ends half-way between limit and level, so that a value near the limit is one episode.
     """
     return Verdict(
         key=key,
-        level="warning" if direction else "ok",
+        level=severity if direction else "ok",
         clear=clear,
         value=value,
         threshold=limit,

@@ -19,7 +19,9 @@ from stream_monitor.monitors import row_metrics
 from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Reading
 from stream_monitor.monitors.judged import Judged
 from stream_monitor.stats.auc_bins import AUC_BINS
+from stream_monitor.stats.class_intervals import class_intervals
 from stream_monitor.stats.class_sums import BY_SCORE, ClassSums, Positive
+from stream_monitor.stats.metric_intervals import Interval
 from stream_monitor.stats.regression_sums import RegressionSums
 from stream_monitor.verdicts import Span
 from stream_monitor.windows.names import duration_ms, last_n
@@ -219,6 +221,18 @@ class PerformanceWindows:
             return {"accuracy": float(right / len(times))}, span
         return row_metrics.exact_metrics(rows, self.counted), span
 
+    def intervals(self, name: str) -> dict[str, Interval]:
+        """Intervals of the metrics of a window (`metric_intervals`); some metrics have none."""
+        n = last_n(name)
+        if n is not None:
+            return row_metrics.exact_intervals(self.state.top.rows(n), self.counted)
+        sums, _, _ = self.state.panes.window(self.state.frontier_ms, duration_ms(name) or 0)
+        if isinstance(self.sums, RegressionSums):
+            return self.sums.intervals(sums)
+        of, sums, read = self._read(self.sums, sums)
+        assert self.counted is not None
+        return class_intervals(of, sums, read, self.counted.reading().task)
+
     def everything(self) -> tuple[dict[str, float], Span]:
         """
         Metrics of all labelled rows so far; exact if `last_N` still has all of them.
@@ -240,13 +254,21 @@ class PerformanceWindows:
     def _of_sums(self, sums: Float) -> dict[str, float]:
         if isinstance(self.sums, RegressionSums):
             return self.sums.metrics(sums)
+        of, sums, read = self._read(self.sums, sums)
         assert self.counted is not None
-        of, task, read = self.sums, self.counted.reading().task, self._positive(self.counted)
-        if max(read.positive, read.negative) >= of.classes:
-            # classes of the version that came since this slice had its last row
-            of = ClassSums(self._places(of), of.candidates, of.bins)
-            sums = of.converted(sums[None], self.sums)[0]
-        return getattr(of, task)(sums, read)  # type: ignore[no-any-return]
+        return getattr(of, self.counted.reading().task)(sums, read)  # type: ignore[no-any-return]
+
+    def _read(self, of: ClassSums, sums: Float) -> tuple[ClassSums, Float, Positive]:
+        """
+        Sums with their layout, and how classes are read; with room for classes of the version that
+        came since this slice had its last row.
+        """
+        assert self.counted is not None
+        read = self._positive(self.counted)
+        if max(read.positive, read.negative) < of.classes:
+            return of, sums, read
+        wider = ClassSums(self._places(of), of.candidates, of.bins)
+        return wider, wider.converted(sums[None], of)[0], read
 
     def _places(self, sums: ClassSums) -> int:
         """For how many classes there must be room: all that the version has."""

@@ -9,29 +9,41 @@ Undefined metrics are absent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int, are_numbers
-from stream_monitor.monitors.classes import Counted
+from stream_monitor.monitors.classes import Counted, Reading
+from stream_monitor.stats.class_intervals import class_intervals
 from stream_monitor.stats.class_sums import ClassSums, Positive
 from stream_monitor.stats.classification import log_losses, roc_auc, roc_auc_macro
-from stream_monitor.stats.regression_sums import regression_metrics
+from stream_monitor.stats.metric_intervals import Interval, auc_interval, mean_interval
+from stream_monitor.stats.regression_sums import regression_intervals, regression_metrics
 
 TopRows = Mapping[str, NDArray[Any]]
 """Columns of the rows of `TopN`."""
 
 
-def exact_metrics(rows: TopRows, counted: Counted | None) -> dict[str, float]:
-    """Metrics of rows; `counted` is None for a regression."""
+class _Scored(NamedTuple):
+    """Rows of a classification, ready for their metrics."""
+
+    reading: Reading
+    codes: Int
+    score: Float
+    """Of the positive class; NaN if there is none."""
+    shares: Float
+    sums: ClassSums
+    vector: Float
+    positive: Positive
+    losses: tuple[Float, Float] | None
+    """Log loss and Brier score of class scores, by row."""
+
+
+def _scored(rows: TopRows, counted: Counted) -> _Scored:
     predicted, actual, score = rows["predicted"], rows["actual"], rows["score"]
     group = np.zeros(len(predicted), np.int64)
-    if not len(group):
-        return {}
-    if counted is None:
-        return regression_metrics(predicted, actual)
     codes, reading = actual.astype(np.int64), counted.reading()
     shares = _shares(rows)
     scores, class_scored = [score], None
@@ -48,9 +60,54 @@ def exact_metrics(rows: TopRows, counted: Counted | None) -> dict[str, float]:
             positive = positive._replace(candidates=(0, 1))
     sums = ClassSums(len(counted.classes) + 1, len(scores) if reading.task == "binary" else 0, 0)
     vector = sums.rows(predicted.astype(np.int64), codes, scores, class_scored, group, 1)[0]
-    found: dict[str, float] = getattr(sums, reading.task)(vector, positive)
-    area = _area(counted, score, codes, shares)
+    return _Scored(reading, codes, score, shares, sums, vector, positive, class_scored)
+
+
+def exact_metrics(rows: TopRows, counted: Counted | None) -> dict[str, float]:
+    """Metrics of rows; `counted` is None for a regression."""
+    if not len(rows["predicted"]):
+        return {}
+    if counted is None:
+        return regression_metrics(rows["predicted"], rows["actual"])
+    of = _scored(rows, counted)
+    found: dict[str, float] = getattr(of.sums, of.reading.task)(of.vector, of.positive)
+    area = _area(counted, of.score, of.codes, of.shares)
     return found if area is None else {**found, "roc_auc": area}
+
+
+def exact_intervals(rows: TopRows, counted: Counted | None) -> dict[str, Interval]:
+    """
+    Intervals of the metrics of rows (`metric_intervals`). The multiclass ROC AUC, an average over
+    classes, has none.
+    """
+    if not len(rows["predicted"]):
+        return {}
+    if counted is None:
+        return regression_intervals(rows["predicted"], rows["actual"])
+    of = _scored(rows, counted)
+    task = of.reading.task
+    found = class_intervals(of.sums, of.vector, of.positive, task)
+    scored = are_numbers(of.score) & (of.codes >= 0)
+    if task == "multiclass" and of.losses is not None:
+        losses = {"log_loss": of.losses[0], "brier_score": of.losses[1]}
+    elif task == "binary" and of.reading.positive_code >= 0 and scored.any():
+        score, true = of.score[scored], of.codes[scored] == of.reading.positive_code
+        losses = {
+            "log_loss": log_losses(np.where(true, score, 1 - score)),
+            "brier_score": (score - true) ** 2,
+        }
+        _, at = np.unique(score, return_inverse=True)
+        counts = (np.bincount(at, which).astype(np.float64) for which in (~true, true))
+        area = auc_interval(*counts)
+        found |= {} if area is None else {"roc_auc": area}
+    else:
+        losses = {}
+    for name, loss in losses.items():
+        known = loss[are_numbers(loss)]
+        if len(known) > 1:
+            low, high = mean_interval(float(known.mean()), float(known.var()), len(known))
+            found[name] = max(low, 0.0), high
+    return found
 
 
 def _area(counted: Counted, score: Float, codes: Int, shares: Float) -> float | None:

@@ -23,7 +23,7 @@ from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.experiments.judgement import hours, standing
 from stream_monitor.experiments.telling import VERDICT
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.monitors.performance_verdicts import MIN_LABELS, newest_rows
+from stream_monitor.monitors.thresholds import MIN_LABELS, newest_rows
 from stream_monitor.offline.outcome import Refused, reasons, refused_by_model
 from stream_monitor.settings import CoreSettings, Freshness, ModelSettings, Settings
 from stream_monitor.verdicts import Out

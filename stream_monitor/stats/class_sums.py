@@ -238,7 +238,7 @@ class ClassSums:
 
     # ---- metrics
 
-    def _answers(self, sums: Float, read: Positive) -> tuple[float | None, Float, Float, Float]:
+    def answers(self, sums: Float, read: Positive) -> tuple[float | None, Float, Float, Float]:
         """
         Right rows (None: not known), and hits, answers and labels by class, with the answers that
         scores give.
@@ -265,7 +265,7 @@ class ClassSums:
         n = float(sums[0])
         if not n:
             return {}
-        right, hits, predicted, actual = self._answers(sums, read)
+        right, hits, predicted, actual = self.answers(sums, read)
         found: dict[str, float | None] = {"accuracy": None if right is None else right / n}
         p = read.positive
         if p >= 0 and right is not None:
@@ -275,12 +275,18 @@ class ClassSums:
                 strict=True,
             )
         if p >= 0 and self.candidates and (p < self.slots - 1 or self.classes <= self.slots):
-            found |= self._of_scores(sums, read)
+            found |= self.of_scores(sums, read)
         return {k: float(v) for k, v in found.items() if v is not None}
 
-    def _of_scores(self, sums: Float, read: Positive) -> dict[str, float | None]:
+    def of_positive(self, sums: Float, read: Positive) -> Float:
+        """(slots, block) sums of the scores of the positive class."""
         blocks = sums[self.counts :].reshape(self.candidates, self.slots, self.block)
-        block = blocks[[c for c in read.candidates if c < self.candidates]].sum(axis=0)
+        block: Float = blocks[[c for c in read.candidates if c < self.candidates]].sum(axis=0)
+        return block
+
+    def of_scores(self, sums: Float, read: Positive) -> dict[str, float | None]:
+        """Metrics of the scores of the positive class; empty if there are none."""
+        block = self.of_positive(sums, read)
         bins = block[:, 3 : 3 + CALIBRATION_BINS]
         total = float(bins.sum())
         if not total:
@@ -311,7 +317,7 @@ class ClassSums:
         n, _, scored, loss, brier = sums[:HEAD].tolist()
         if not n:
             return {}
-        right, hits, predicted, actual = self._answers(sums, read)
+        right, hits, predicted, actual = self.answers(sums, read)
         found: dict[str, float | None] = {"accuracy": None if right is None else right / n}
         if right is not None:
             used = (predicted + actual) > 0
@@ -342,7 +348,7 @@ class ClassSums:
             Of guesses as frequent as the answers are, and of equal guesses among the classes that
             occurred.
         """
-        right, _, predicted, actual = self._answers(sums, read)
+        right, _, predicted, actual = self.answers(sums, read)
         n, classes = float(sums[0]), int(((predicted + actual) > 0).sum())
         return (
             None

@@ -12,6 +12,7 @@ import numpy as np
 
 from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.stats.exact_sums import GREATEST, LIMBS, exact_sums, exact_total, square_parts
+from stream_monitor.stats.metric_intervals import Interval, mean_interval
 
 
 class RegressionSums:
@@ -65,6 +66,66 @@ class RegressionSums:
         if n > 1 and spread > 0:
             found["r2"] = float(1 - squares / spread)
         return found
+
+    @staticmethod
+    def intervals(sums: Float) -> dict[str, Interval]:
+        """
+        Intervals of the mean absolute error and of the bias of (width,) sums; the others have none,
+        because sums do not tell how squares vary.
+        """
+        n, beyond = int(sums[0]), int(sums[1])
+        if n < 2 or beyond:
+            return {}
+        error, absolute, squares = (
+            float(exact_total(c) / n) for c in sums[2 : 2 + 3 * LIMBS].reshape(3, LIMBS)
+        )
+        return {
+            name: mean_interval(mean, squares - mean * mean, n)
+            for name, mean in (("mae", absolute), ("bias", error))
+        }
+
+
+def regression_intervals(predicted: Float, actual: Float) -> dict[str, Interval]:
+    """
+    Intervals of the metrics of rows of a regression, by the variance of what one row adds to each.
+
+    Parameters
+    ----------
+    predicted, actual : (n,) float64
+        NaN if there is no number; such rows are left out.
+
+    Notes
+    -----
+    RMSE and R² by the delta method (influence functions).
+
+    Examples
+    --------
+    >>> actual = np.arange(1_000.0)
+    >>> found = regression_intervals(actual + np.where(actual % 2, 1.0, 3.0), actual)
+    >>> [round(end, 2) for end in found["mae"]]
+    [1.84, 2.16]
+    """
+    known = are_numbers(predicted) & are_numbers(actual)
+    predicted, actual = predicted[known], actual[known]
+    n = len(actual)
+    if n < 2:
+        return {}
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        error = predicted - actual
+        absolute, squares = np.abs(error), error * error
+        found = {
+            "mae": mean_interval(float(absolute.mean()), float(absolute.var()), n),
+            "bias": mean_interval(float(error.mean()), float(error.var()), n),
+        }
+        low, high = mean_interval(float(squares.mean()), float(squares.var()), n)
+        found["rmse"] = max(low, 0.0) ** 0.5, high**0.5 if high >= 0 else np.nan
+        away = (actual - actual.mean()) ** 2
+        spread = float(away.mean())
+        if spread:
+            unexplained = float(squares.mean()) / spread
+            adds = (squares - unexplained * away) / spread
+            found["r2"] = mean_interval(1 - unexplained, float(adds.var()), n)
+    return {k: v for k, v in found.items() if np.isfinite(v).all()}
 
 
 def regression_metrics(predicted: Float, actual: Float) -> dict[str, float]:

@@ -139,6 +139,7 @@ TABLE: dict[str, Key] = {
     "defaults.thresholds.NAME.for": Key(
         ("0s", "5s", "2h", "1s"), beside={"thresholds.accuracy.min": 0.99}
     ),
+    "defaults.thresholds.NAME.judge": Key(("bound", "value", "bound")),
     "defaults.thresholds.NAME.clear": Key((None, 0.9, 0.6)),
     "defaults.drift.errors": Key(
         ERRORS, ("detector errors.adwin", "detector errors.page_hinkley", "detector errors.ddm")

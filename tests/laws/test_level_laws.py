@@ -85,7 +85,10 @@ def test_a_slow_rise_of_errors_is_told(seed):
 @pytest.mark.parametrize("accuracy", [0.5, 0.65, 0.9, 0.96, 0.99, 0.999])
 def test_a_model_that_stays_as_it_is_is_quiet(accuracy):
     for seed in range(3):
-        assert judged(*answers(np.random.default_rng(seed), np.full(300_000, accuracy)))[1] == {}
+        found = judged(*answers(np.random.default_rng(seed), np.full(300_000, accuracy)))[1]
+        assert {v.level for told in found.values() for v in told} <= {"info"}
+        assert bool(found) == (accuracy < 0.7), "told once, while there is no level"
+        assert all(v.window.count < 1_000 for told in found.values() for v in told)
 
 
 @pytest.mark.slow

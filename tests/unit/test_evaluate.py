@@ -737,7 +737,7 @@ def test_a_label_just_before_a_tick_is_judged_by_itself(late_ms: int) -> None:
         settings(
             task="binary",
             positive_class="1",
-            thresholds={"accuracy": Threshold(min=0.5, min_labels=5)},
+            thresholds={"accuracy": Threshold(min=0.5, min_labels=5, judge="value")},
         )
     )
     start = T0 // 1_000 * 1_000
