@@ -77,6 +77,8 @@ def _upper(share: float, limit: float) -> float:
     low, high = share, 1.0
     q = min(share + math.sqrt(2 * limit * share * (1 - share)) + limit, (share + 1) / 2)
     for _ in range(STEPS_MAX):
+        if q >= 1:
+            return 1.0
         over = share * math.log(share / q) + (1 - share) * math.log((1 - share) / (1 - q)) - limit
         low, high = (low, q) if over > 0 else (q, high)
         step = q - over * q * (1 - q) / (q - share)

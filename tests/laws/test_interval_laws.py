@@ -42,7 +42,7 @@ def test_the_variance_of_roc_auc_is_that_of_pairs():
         pairs.mean(axis=a).var(ddof=1) / n for a, n in ((1, true.sum()), (0, (~true).sum()))
     )
     at = np.unique(score, return_inverse=True)[1]
-    found = auc_interval(np.bincount(at, ~true * 1.0), np.bincount(at, true * 1.0))
+    found = auc_interval(*(np.bincount(at, w * 1.0).astype(np.float64) for w in (~true, true)))
     assert found == pytest.approx(share_interval(area, area * (1 - area) / variance), abs=1e-9)
     assert area == pytest.approx(sk.roc_auc_score(true, score))
 
@@ -56,10 +56,12 @@ def test_weighted_averages_lie_in_their_intervals_and_these_are_not_endless():
         actual, predicted = np.repeat(np.indices((3, 3)).reshape(2, 9), counts.ravel(), axis=1)
         found.append([sk.f1_score(actual, predicted, average="weighted"),
                       sk.precision_score(actual, predicted, average="weighted")])  # fmt: skip
-        columns = counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
+        table_of = counts.astype(np.float64)
+        columns = table_of.diagonal(), table_of.sum(axis=0), table_of.sum(axis=1)
         ends.append([weighted_intervals(*columns)[m] for m in ("f1", "precision")])
     spread, half = np.std(found, axis=0), np.diff(ends, axis=2)[:, :, 0].mean(axis=0) / 2
-    assert (half >= 5 * spread).all() and (half < 12 * spread).all()
+    assert (half >= 5 * spread).all()
+    assert (half < 12 * spread).all()
 
 
 def test_intervals_of_a_regression_have_the_truth():
@@ -83,7 +85,10 @@ def test_the_calibration_error_of_a_calibrated_score_may_be_0():
             score = rng.random(rows)
             true = rng.random(rows) < score
             at = np.minimum((score * 10).astype(int), 9)
-            counts, scores, outcomes = (np.bincount(at, w, 10) for w in (None, score, true))
+            counts, scores, outcomes = (
+                np.bincount(at, w, 10).astype(np.float64)
+                for w in (np.ones(rows), score, true.astype(np.float64))
+            )
             error = np.abs(scores - outcomes).sum() / rows
             assert calibration_interval(counts * 1.0, error, outcomes)[0] == 0
     low, high = calibration_interval(np.array([5_000.0] * 2), 0.2, np.array([1_000.0, 4_000.0]))
