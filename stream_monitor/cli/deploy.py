@@ -8,6 +8,7 @@ Rule of the file: forward is asked of the controller, which answers what cannot 
 from __future__ import annotations
 
 import json
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -169,7 +170,7 @@ def pause(model: str | None, until: str | None, *, word: options.Word) -> None:
     _, name = _board(settings, model)
     who = word.who
     event = Paused(model=name, at=options.now(), by=who, until=until, comment=word.comment)
-    told = f"{name}: paused by {who}; `stream-monitor deploy resume {name}` goes on"
+    told = f"{name}: paused by {who}; `stream-monitor deploy resume {quote(name)}` goes on"
     word.write(settings, event.named(), told)
 
 

@@ -9,6 +9,7 @@ no control characters when it leaves here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from stream_monitor.alerts.wording import duration
@@ -158,7 +159,7 @@ def _next(name: str, m: Model, loop: ModelLoop, facts: Facts, now_ms: int) -> st
         *(["an alert"] if wanted.alerts is not None else []),
         *([f"the schedule {wanted.schedule}"] if wanted.schedule else []),
         *([f"{wanted.new_labels:,} new labels"] if wanted.new_labels else []),
-        f"`stream-monitor retrain run {name}`",
+        f"`stream-monitor retrain run {quote(name)}`",
     ]
     return f"begins by {' or '.join(causes)}"
 
@@ -185,8 +186,8 @@ def rollout_lines(
     name: str, m: Model, r: Rollout, loop: ModelLoop, waits: str | None, now_ms: int
 ) -> list[str]:
     """The rollout that is under way."""
-    back = f"stream-monitor deploy rollback --model {name}"
-    on = f"stream-monitor deploy promote --model {name}"
+    back = f"stream-monitor deploy rollback --model {quote(name)}"
+    on = f"stream-monitor deploy promote --model {quote(name)}"
     percent = f"{r.stages[r.step]:g} % of the traffic"
     place = f"stage {r.step + 1} of {len(r.stages)}, {percent}"
     if r.state == "watch":
@@ -196,7 +197,7 @@ def rollout_lines(
     elif waits is None:
         waits, end = f"the controller; {AWAY}", f"{back} (goes back)"
     elif m.paused is not None:
-        end = f"stream-monitor deploy resume {name} (goes on), or {back} (goes back)"
+        end = f"stream-monitor deploy resume {quote(name)} (goes on), or {back} (goes back)"
     else:
         end = f"{on} (goes on), or {back} (goes back)"
     because = m.runs.get(r.run or "")
@@ -261,7 +262,7 @@ def deploy_lines(name: str, m: Model, loop: ModelLoop, waits: str | None, now_ms
             (
                 "paused",
                 f"by {paused.by}, {ago(paused.at, now_ms)}; "
-                f"`stream-monitor deploy resume {name}` goes on"
+                f"`stream-monitor deploy resume {quote(name)}` goes on"
                 if paused
                 else None,
             ),

@@ -140,6 +140,8 @@ def list_(
       stream-monitor models list
       stream-monitor models list --model churn --offline --json
     """  # noqa: D301
+    from stream_monitor.lifecycle.tags import shown
+
     of = project.chosen(config, model, repository)
     tagged, board, notes = known(of, offline=offline)
     stages = board.fold.of(of.model).stages if board is not None else {}
@@ -148,7 +150,7 @@ def list_(
             _print({**_of_tag(tag), "stage": stages.get(tag.version)})
             continue
         numbers = list(tag.message.metrics.items())[:METRICS_SHOWN]
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in numbers)
+        metrics = ", ".join(f"{name} {shown(value)}" for name, value in numbers)
         stage = stages.get(tag.version, "" if board is not None else "?")
         about = f"{stage:<10}  {tag.at[:16]:<16}  {tag.revision[:12]}"
         click.echo(readable(f"{tag.version:<9}  {about}  {metrics}".rstrip()))
@@ -302,7 +304,9 @@ def _lines(data: dict[str, str], artifact: dict[str, str], metrics: dict[str, fl
 
 
 def _numbers(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    from stream_monitor.lifecycle.tags import shown
+
+    return ", ".join(f"{name} {shown(value)}" for name, value in metrics.items())
 
 
 def _of_tag(tag: Tag) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -170,7 +171,9 @@ def history(model: str | None, limit: int, *, as_json: bool, config: str | None)
             for line in lines.history_lines(name, found, now):
                 click.echo(line)
         if not m.runs and not as_json:
-            click.echo(f"{name}  no runs yet; `stream-monitor retrain run {name}` asks for one")
+            click.echo(
+                f"{name}  no runs yet; `stream-monitor retrain run {quote(name)}` asks for one"
+            )
 
 
 @command.command()
@@ -193,7 +196,9 @@ def approve(run_id: str, *, word: options.Word) -> None:
     name, found = board.run(run_id)
     loop, who = board.loop(name), word.who
     if found.end not in (None, "done"):
-        raise InputError(f"run {found.run} is over: {found.end}; `retrain run {name}` asks anew")
+        raise InputError(
+            f"run {found.run} is over: {found.end}; `retrain run {quote(name)}` asks anew"
+        )
     began = {found.trigger.by} | people.starters(board.fold.of(name), found.version)
     if loop.limits.two_people and who in began:
         raise InputError(f"{who} started run {found.run}, and two_people wants another person")

@@ -26,6 +26,7 @@ from stream_monitor.lifecycle.comparison import Paired
 from stream_monitor.lifecycle.held_out import answered
 from stream_monitor.lifecycle.matched_metrics import ALIASES, METRICS, Metric, Said, Truth, compared
 from stream_monitor.lifecycle.prediction_files import Matched, matched
+from stream_monitor.lifecycle.tags import shown
 from stream_monitor.lifecycle_settings import Decide
 
 UNITS_MIN = 30
@@ -278,7 +279,7 @@ def _decision(
         )
     limit = 0.0 if settings.rule == "better" else -settings.margin
     said = (
-        f"{name} {found.challenger:.4g} against {found.champion:.4g} ({rows:,} rows, "
+        f"{name} {shown(found.challenger)} against {shown(found.champion)} ({rows:,} rows, "
         f"{found.units:,} units): difference {found.gain:+.4g}, lower bound {found.lower:+.4g}"
     )
     if found.lower <= limit:

@@ -45,6 +45,7 @@ AWAY = (
 )
 WAY_OUT = {
     "not a git repository": "name a clone: --repository, or lifecycle.models.….repository",
+    "must be run in a work tree": "it is a bare repository; name a clone with files",
     "dubious ownership": "the clone belongs to another user: `git config --global --add "
     "safe.directory PATH`",
     "couldn't find remote ref": "the remote has no such branch; set lifecycle.models.….base",

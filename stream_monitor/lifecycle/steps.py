@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from stream_monitor.errors import StreamMonitorError
+from stream_monitor.errors import InputError, StreamMonitorError
 from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.lifecycle import processes, registration
 from stream_monitor.lifecycle.actions import Execute, Work
@@ -30,6 +30,7 @@ from stream_monitor.lifecycle.model import COLLECT, DECIDE, REGISTER, Model, Run
 from stream_monitor.lifecycle.processes import Command, Outcome
 from stream_monitor.lifecycle.registration import Registration
 from stream_monitor.lifecycle.tags import artifact_of, one_line
+from stream_monitor.lifecycle.work_trees import TREE
 from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.times import HOUR_MS, rfc3339
 
@@ -107,7 +108,7 @@ class Project:
         if action.step == DECIDE:
             return await asyncio.to_thread(self._decide, m, run, tree)
         if action.step == REGISTER:
-            outcome = await self._ran(run, self._registration(run, tree), action.attempt, tree)
+            outcome = await self._ran(run, self._registration(run), action.attempt, tree)
             return registration.told(outcome)
         command = self._command(m, run, action.step, tree)
         if command is None:
@@ -115,9 +116,10 @@ class Project:
         return await self._ran(run, command, action.attempt, tree)
 
     async def _ran(self, run: Run, command: Command, attempt: int, tree: Path) -> Outcome:
-        for stale in (tree / ".dvc" / "tmp").glob("rwlock*"):
-            # nobody else works here, and the number of a process of another container means nothing
-            stale.unlink()
+        for folder in (tree, self.folder(run.run) / TREE):
+            for stale in (folder / ".dvc" / "tmp").glob("rwlock*"):
+                # nobody else works here, and the number of a process elsewhere means nothing
+                stale.unlink()
         return await processes.run(self.folder(run.run), command, attempt)
 
     async def _done_again(self, m: Model, run: Run, step: str, tree: Path) -> Outcome | None:
@@ -211,6 +213,14 @@ class Project:
         from stream_monitor.lifecycle.model_sizes import model_bytes
 
         d, known = self.loop.decide, m.versions.get(m.champion)
+        for name in (d.champion, d.challenger):
+            if not (tree / name).exists():
+                raise InputError(
+                    f"no step wrote {name}, the answers of "
+                    f"{'the champion' if name == d.champion else 'the new model'} on the held-out "
+                    "rows: docs/lifecycle.md#champion-against-challenger; a stage that DVC may "
+                    "skip needs always_changed"
+                )
         anchor = tree / (d.champion if m.anchor in (None, m.champion) else d.anchor)
         found = champion.decide(
             str(tree / d.champion),
@@ -222,13 +232,13 @@ class Project:
         )
         return Outcome(done=True, result=found)
 
-    def _registration(self, run: Run, tree: Path) -> Command:
+    def _registration(self, run: Run) -> Command:
         reason = run.results.get(DECIDE, {}).get("reason") or run.trigger.comment or ""
         return registration.command(
             Registration(
                 repository=str(Path(self.loop.repository).absolute()),
                 artifact=artifact_of(self.name, self.loop.artifact),
-                tree=str(tree),
+                tree=str(self.folder(run.run) / TREE),
                 run=run.run,
                 remote=self.loop.remote,
                 data=() if self.loop.collect is None else (self.loop.collect.output,),

@@ -227,7 +227,7 @@ def subject_of(name: str, metrics: dict[str, float]) -> str:
     """
     by_last = {m.rpartition(".")[2]: m for m in reversed(metrics)}
     known = [by_last[m] for m in SHOWN_FIRST if m in by_last] or sorted(metrics)
-    return f"{name}: {known[0]} {metrics[known[0]]:.4g}" if known else name
+    return f"{name}: {known[0]} {tags.shown(metrics[known[0]])}" if known else name
 
 
 def _tag_text(name: str, commit: str, message: Message, by: str) -> str:

@@ -89,15 +89,28 @@ def artifact_of(model: str, configured: str | None = None) -> str:
     >>> artifact_of("churn.v2")
     Traceback (most recent call last):
     stream_monitor.errors.InputError: 'churn.v2' cannot be the name of a tag: expected letters, \
-digits, `-`, `_` and `/`, with a letter or digit at both ends; set lifecycle.models.….artifact
+digits, `-`, `_` and `/`, with a letter or digit at both ends; say in the configuration how tags \
+are called: lifecycle: {models: {'churn.v2': {repository: ., artifact: 'churn-v2'}}}
     """
     name = configured or model
     if not ARTIFACT.fullmatch(name) or "//" in name or len(name) > ARTIFACT_MAX:
+        fit = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:ARTIFACT_MAX] or "model"
         raise InputError(
             f"{name!r} cannot be the name of a tag: expected letters, digits, `-`, `_` and `/`, "
-            "with a letter or digit at both ends; set lifecycle.models.….artifact"
+            "with a letter or digit at both ends; say in the configuration how tags are called: "
+            f"lifecycle: {{models: {{{model!r}: {{repository: ., artifact: {fit!r}}}}}}}"
         )
     return name
+
+
+def shown(value: float) -> str:
+    """
+    A metric for people: four digits, and prices and counts without an exponent.
+
+    >>> shown(0.83333), shown(48_838.99), shown(3.2e-7), shown(-12_345.6)
+    ('0.8333', '48,839', '3.2e-07', '-12,346')
+    """
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def number_of(version: str) -> Number:
