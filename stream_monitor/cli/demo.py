@@ -111,14 +111,14 @@ def _loop(options: DemoOptions, *, as_json: bool) -> int:
         if not as_json:
             click.echo(f"{time.monotonic() - began:6.1f} s  {sentence}")
 
-    async def told() -> LoopStory:
+    async def told() -> tuple[LoopStory, bool]:
         from stream_monitor.cli.produce import stopped_by_signals
 
         stop = asyncio.Event()
         with stopped_by_signals(stop):
-            return await run(options, say, stop)
+            return await run(options, say, stop), stop.is_set()
 
-    story = asyncio.run(told())
+    story, stopped = asyncio.run(told())
     if as_json:
         click.echo(msgspec.json.encode(story).decode())
     elif story.complete:
@@ -127,7 +127,7 @@ def _loop(options: DemoOptions, *, as_json: bool) -> int:
             f"{story.accuracy_after:.2f} with {story.version}; {story.bad_version} went back"
         )
     else:
-        say("the story did not come to its end in time")
+        say("stopped" if stopped else "the story did not come to its end in time")
     return 0 if story.complete else 1
 
 

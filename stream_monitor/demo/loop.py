@@ -24,7 +24,7 @@ from stream_monitor.demo.loop_project import DemoProject, demand, environment
 from stream_monitor.demo.loop_server import MODEL, ModelServer
 from stream_monitor.demo.session import DemoOptions, broker_of
 from stream_monitor.demo.worker import WorkerProcess
-from stream_monitor.errors import BrokerError
+from stream_monitor.errors import BrokerError, InputError
 from stream_monitor.kafka.records import TopicReader
 from stream_monitor.settings import KafkaSettings, Settings
 
@@ -121,7 +121,7 @@ async def run(options: DemoOptions, say: Say, stop: asyncio.Event) -> LoopStory:
     """
     demand()
     story, began = LoopStory(), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="stream-monitor-loop-") as folder:
+    with _folder() as folder:
         project = DemoProject(Path(folder))
         say("making a project: git with a remote, DVC, first data, a first model …")
         async with contextlib.AsyncExitStack() as stack:
@@ -142,6 +142,16 @@ async def run(options: DemoOptions, say: Say, stop: asyncio.Event) -> LoopStory:
                 await _until(told.tell(), stop)
     story.seconds = round(time.monotonic() - began, 1)
     return story
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="stream-monitor-loop-")
+    except OSError as e:
+        raise InputError(
+            f"demo --loop needs a folder for its project: {e.strerror or e}; set TMPDIR to one "
+            "where this user may write"
+        ) from None
 
 
 async def _until(work: Any, stop: asyncio.Event) -> None:

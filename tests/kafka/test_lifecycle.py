@@ -1,6 +1,7 @@
 """
 The loop on a real Kafka: a controller that is stopped, another that is killed, and the first wakes
-up while a third works; and the whole story of `demo --loop`.
+up while a third works; a broker that is away; a verdict while the controller dies; and the whole
+story of `demo --loop`.
 """
 
 from __future__ import annotations
@@ -12,16 +13,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
+from aiokafka import AIOKafkaConsumer
 from confluent_kafka.admin import AdminClient
 
-from stream_monitor.client import Follower
+from bench.chaos_brokers import KafkaServer
+from stream_monitor.client import Follower, follow_aiokafka
 from stream_monitor.kafka import topics
-from stream_monitor.kafka.records import TopicReader
-from stream_monitor.settings import KafkaSettings
+from stream_monitor.kafka.clocks import now_ms
+from stream_monitor.kafka.records import TopicReader, write
+from stream_monitor.lifecycle.events import Asked, Version
+from stream_monitor.settings import KafkaSettings, Settings
+from stream_monitor.times import rfc3339
 from tests.unit import test_lifecycle_controller as controller_tests
 from tests.unit.test_lifecycle_controller import (
     MODEL,
@@ -167,3 +174,85 @@ def _named(text: str) -> list[str]:
                 if f"{text}/".encode() in whole or f"TMPDIR={text}".encode() in whole:
                     found.append(entry.name)
     return found
+
+
+@pytest.mark.timeout(180)
+async def test_a_broker_that_is_away_and_a_verdict_while_the_controller_dies(kafka, repository):
+    """
+    The broker is away for 20 s while a step runs, and the controller goes on. Then the active one
+    of two is killed at the moment of a verdict: routers do what it says, the next one records it.
+    """
+    server = KafkaServer().start()
+    controllers = []
+    try:
+        settings = settings_of(server, repository)
+        config, ran = a_file(settings, repository), repository.parent / "ran"
+        content = json.loads(config.read_text())
+        content["lifecycle"]["models"][MODEL]["deploy"] |= {"stages": [50, 100], "min_labels": 10}
+        config.write_text(json.dumps(content))
+        await topics.ensure(settings)
+        await said(settings, a_trigger())
+        controllers.append(start(config, RAN=str(ran), SLOW="4"))
+        await until(settings, lambda m: m.current is not None and ran.exists())
+        await asyncio.to_thread(server.stop)
+        await asyncio.sleep(20)
+        await asyncio.to_thread(server.start)
+        found = await until(settings, over)
+        assert [(r.end, r.version) for r in found.runs.values()] == [("done", "v1.0.0")]
+        assert tags(repository) == ["churn@v1.0.0"]
+        assert controllers[0].poll() is None, told(config)
+
+        controllers.append(start(config))
+        await _rolls_back(settings, controllers[0])
+        assert controllers[1].poll() is None, told(config)
+    finally:
+        for process in controllers:
+            process.kill()
+            process.wait()
+        server.close()
+
+
+async def _rolls_back(settings: Settings, active: subprocess.Popen[bytes]) -> None:
+    at = rfc3339(now_ms())
+    made = Version(model=MODEL, at=at, by="ana", version="v2.0.0", tag="t", revision="0")
+    await said(settings, made)
+    await said(settings, Asked(model=MODEL, at=at, by="ana", what="start", version="v2.0.0"))
+    m = await until(settings, lambda m: m.trial is not None and not m.trial.stopped)
+    assert m.rollout is not None
+    follower = Follower(MODEL)
+
+    async def serves(wanted: set[str]) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                if {follower.version(f"user-{n}") for n in range(50)} == wanted:
+                    return
+                await asyncio.sleep(0.01)
+
+    def connect() -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            "lifecycle",
+            bootstrap_servers=settings.kafka.bootstrap_servers,
+            group_id=None,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        )
+
+    following = asyncio.ensure_future(follow_aiokafka(follower, connect))
+    try:
+        await serves({"v1.0.0", "v2.0.0"})
+        event = {"type": "experiment_verdict", "model": MODEL, "at": rfc3339(now_ms())}
+        event |= {"experiment": m.rollout.experiment, "arm": "v2.0.0", "verdict": "rollback"}
+        active.kill()
+        began_s = time.monotonic()
+        await write(settings, "lifecycle", MODEL, json.dumps(event).encode())
+        await serves({"v1.0.0"})
+        routed_s = time.monotonic() - began_s
+        m = await until(settings, lambda m: m.rollout is None)
+        recorded_s = time.monotonic() - began_s
+        await serves({"v1.0.0"})
+    finally:
+        following.cancel()
+    print(f"routers after {routed_s:.2f} s, the record after {recorded_s:.1f} s")
+    assert routed_s < 5
+    assert recorded_s < 30
+    assert m.stages == {"v1.0.0": "production", "v2.0.0": "retired"}
