@@ -1,6 +1,6 @@
 """
-What `doctor` says about the loop: the extra, git, the clone of each model, the folder for runs, and
-which controller is active.
+What `doctor` says about the loop: the extra, git, the clone of each model, the remote of DVC, the
+folder for runs, and which controller is active.
 
 Rule of the file: it changes nothing, neither in a clone nor on its remote. Nothing is said unless a
 model is configured under `lifecycle.models`.
@@ -29,7 +29,7 @@ from stream_monitor.lifecycle.stages import stages_of
 from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.settings import Settings
 
-TIMEOUT_S = 10.0
+TIMEOUT_S, DVC_S = 10.0, 30.0
 EXTRA = "pip install 'model-stream-monitor[lifecycle]'"
 
 
@@ -52,6 +52,8 @@ async def checkup(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
     for name, loop in settings.lifecycle.models.items():
         yield await asyncio.to_thread(_project, name, loop)
+        if dvc.is_project(Path(loop.repository)):
+            yield await asyncio.to_thread(_data, name, Path(loop.repository))
     try:
         async with asyncio.timeout(4 * TIMEOUT_S):
             yield await _access(settings)
@@ -117,6 +119,31 @@ def _project(name: str, loop: ModelLoop) -> Finding:
     words = ", ".join(step.name for step in steps)
     where = f"{remote}/{loop.base}" if remote else f"{loop.base}, without a remote"
     return Finding("project", "ok", f"{name}: clone {top} of {where}; steps {words}")
+
+
+def _data(name: str, place: Path) -> Finding:
+    """Whether data and models can go to the remote of DVC, and come back from there."""
+    advice = "`dvc remote list` shows it; `dvc push` says more"
+    try:
+        remote = dvc.remote_of(place, timeout_s=DVC_S)
+        if remote is None:
+            return Finding(
+                "dvc",
+                "warn",
+                f"{name}: no default remote; data and models are in the cache of {place} alone",
+                "dvc remote add --default NAME ADDRESS",
+            )
+        if remote.startswith("/") and not Path(remote).is_dir():
+            # DVC makes the folder, also below one where a disk should have been mounted
+            return Finding("dvc", "fail", f"{name}: {remote} is not there", "make or mount it")
+        lacks = dvc.not_sent(place, timeout_s=DVC_S)
+    except StreamMonitorError as error:
+        return Finding("dvc", "fail", f"{name}: the remote does not answer: {error}", advice)
+    if lacks:
+        words = ", ".join(lacks[:5])
+        detail = f"{name}: {remote} lacks {words}, or does not answer"  # DVC cannot tell
+        return Finding("dvc", "warn", detail, "dvc push")
+    return Finding("dvc", "ok", f"{name}: {remote} answers, and has what the clone tracks")
 
 
 async def _access(settings: Settings) -> Finding:

@@ -90,18 +90,40 @@ def push(directory: Path) -> bool:
     """
     try:
         run(directory, "push")
-        told = run(directory, "status", "--cloud", "--json")
+        lacks = not_sent(directory)
     except DvcError as e:
         if NO_REMOTE in e.said:
             return False
         raise
-    lacks = sorted(path for path, state in _object(told).items() if state in ("missing", "new"))
     if lacks:
         raise DvcError(
             f"{', '.join(lacks[:5])}: not in the cache of {directory} and not on its DVC remote; "
             "`dvc repro` or `dvc commit` makes it"
         )
     return True
+
+
+def remote_of(directory: Path, *, timeout_s: float = TIMEOUT_S) -> str | None:
+    """Address of the default remote, without a password; None: there is none."""
+    # not `remote list`: it folds long lines
+    name = run(directory, "config", "core.remote", timeout_s=timeout_s).strip()
+    if not name:
+        return None
+    url = run(directory, "config", f"remote.{name}.url", timeout_s=timeout_s).strip()
+    return SECRET.sub(r"\1…@", url)
+
+
+def not_sent(directory: Path, *, timeout_s: float = TIMEOUT_S) -> list[str]:
+    """
+    Data and models of the work tree that its remote lacks.
+
+    Raises
+    ------
+    DvcError
+        The remote does not answer, or there is none.
+    """
+    told = _object(run(directory, "status", "--cloud", "--json", timeout_s=timeout_s))
+    return sorted(path for path, state in told.items() if state in ("missing", "new"))
 
 
 def changed(directory: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stream_monitor.lifecycle.events import Claim, encode
 from stream_monitor.lifecycle.membership import Membership
 from stream_monitor.lifecycle_settings import Lifecycle, ModelLoop, Step
 from stream_monitor.settings import KafkaSettings, Settings
+from tests.model_project import Project
 
 TRAIN = Step(name="train", command=("true",))
 
@@ -108,3 +110,34 @@ async def test_a_folder_that_cannot_be_made_is_named(clone):
     (clone.parent / "work").write_text("a file")
     (work,) = (await found_by(settings))["work"]
     assert (work.status, work.check) == ("fail", "work")
+
+
+@pytest.mark.slow
+def test_the_remote_of_dvc_is_asked(tmp_path):
+    """Its files are written by hand, because each command of DVC takes a second."""
+    project = Project(tmp_path, {".dvc/.gitignore": "/config.local\n"})
+    digest = md5(b"m").hexdigest()
+    kept = f"outs:\n- md5: {digest}\n  size: 1\n  hash: md5\n  path: model.pkl\n"
+    project.write({"model.pkl.dvc": kept, ".dvc/config": ""})
+
+    def found(url: str) -> tuple[str, str]:
+        config = f"[core]\n    remote = store\n['remote \"store\"']\n    url = {url}\n"
+        project.write({".dvc/config": config if url else ""})
+        finding = module._data("churn", project.clone)
+        assert finding.check == "dvc"
+        assert (finding.status == "ok") == (not finding.advice)
+        return finding.status, finding.detail
+
+    assert found("")[0] == "warn"
+    assert found("")[1].startswith("churn: no default remote; data and models are in the cache of")
+    assert found(str(project.store)) == ("fail", f"churn: {project.store} is not there")
+    project.store.mkdir()
+    lacks = f"churn: {project.store} lacks model.pkl, or does not answer"
+    assert found(str(project.store)) == ("warn", lacks)
+    (project.store / "files" / "md5" / digest[:2]).mkdir(parents=True)
+    (project.store / "files" / "md5" / digest[:2] / digest[2:]).write_bytes(b"m")
+    assert found(str(project.store))[0] == "ok"
+    status, detail = found("ssh://ana:secret@127.0.0.1:1/x")
+    assert status == "fail"
+    assert "does not answer" in detail
+    assert "secret" not in detail
