@@ -102,6 +102,7 @@ def start(version: str, model: str | None, *, word: options.Word) -> None:
     told = (
         f"asked for the rollout of {version} of {name}; `stream-monitor deploy status` follows it"
     )
+    board.demand_signature(name, version)
     event = _asked(name, "start", version, word)
     word.write(settings, event, told)
 
@@ -140,6 +141,8 @@ def promote(version: str | None, model: str | None, *, word: options.Word) -> No
     lacks = people.lacks_another(board.fold.of(name), board.loop(name), meant, word.who)
     if lacks is not None:
         raise InputError(lacks)
+    if rollout is None and meant is not None:
+        board.demand_signature(name, meant)
     event = _asked(name, "promote", meant, word)
     told = f"asked to promote {meant} of {name}"
     word.write(settings, event, told)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--to", "to", metavar="VERSION", help="The version to go back to.")
 @click.option(
-    "--force", is_flag=True, help="Go back although files of the version are missing in DVC."
+    "--force", is_flag=True, help="Go back although its files are gone, or its tag is not signed."
 )
 @options.model
 @options.of_a_person
@@ -52,6 +52,7 @@ def rollback(to: str | None, model: str | None, *, force: bool, word: options.Wo
     m = board.fold.of(name)
     against = _target(board, name, m, to)
     if against is not None and not force:
+        board.demand_signature(name, against)
         _demand_files(board, name, against)
     who = word.who
     stages = {

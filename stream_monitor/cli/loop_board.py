@@ -136,6 +136,24 @@ class LoopBoard:
             f"{did_you_mean(version, known)} `stream-monitor models register` makes one"
         )
 
+    def demand_signature(self, name: str, version: str) -> None:
+        """
+        With `verify_tags` git accepts the tag of a version.
+
+        Raises
+        ------
+        InputError
+            It does not.
+        """
+        from stream_monitor.lifecycle.in_use import lacks_signature
+
+        loop = self.settings.lifecycle.models.get(name)
+        if loop is None or not loop.verify_tags:
+            return
+        why = lacks_signature(loop, self.fold.of(name), version)
+        if why is not None:
+            raise InputError(f"{version} of {name}: {why}")
+
     def run(self, run: str) -> tuple[str, Run]:
         """
         A run by the beginning of its id, and its model.

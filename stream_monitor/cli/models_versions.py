@@ -74,6 +74,7 @@ def register(
         raise InputError("--major and --patch: choose one")
     of = project.chosen(config, model, repository)
     who = loop.person(by)
+    own = of.settings.lifecycle.models.get(of.model)
     made = versions.register_commit(
         of.repository,
         of.artifact,
@@ -82,6 +83,8 @@ def register(
         part="major" if major else "patch" if patch else "minor",
         reason=reason,
         by=who,
+        sign=own.verify_tags if own is not None else False,
+        branch=own.branch if own is not None else None,
         dry_run=dry_run,
     )
     told = "not written (--dry-run)" if dry_run else "not written (--no-event)"

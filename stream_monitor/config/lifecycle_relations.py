@@ -57,7 +57,9 @@ def _names(name: str, loop: ModelLoop) -> Conflicts:
                 "`/`, with a letter or digit at both ends"
             ),
         )
-    for key in ("remote", "base"):
+    if loop.branch == loop.base:
+        yield ("branch",), f"{loop.branch} is `base`, where people decide what comes in"
+    for key in ("remote", "base", *(("branch",) if loop.branch is not None else ())):
         value = getattr(loop, key)
         if not value or value.startswith("-") or ".." in value or any(c.isspace() for c in value):
             yield (key,), f"{value!r} is not a name that git takes"

@@ -51,6 +51,13 @@ RULES: dict[type, dict[str, Rule]] = {
             "letters, digits, `-`, `_` and `/`.",
             form="name",
         ),
+        "branch": Rule(
+            "Branch on which the commit of each new version is put as well; nothing is forced.",
+            form="name",
+        ),
+        "verify_tags": Rule(
+            "Versions get signed tags, and only one whose tag `git verify-tag` accepts is deployed."
+        ),
         "triggers": Rule("What starts a retraining by itself; nothing by default."),
         "limits": Rule("Protection against retraining without end."),
         "collect": Rule("Which events become training data; null: the project has its own."),

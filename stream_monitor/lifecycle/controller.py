@@ -152,7 +152,9 @@ class Controller:
             await self._drop(name)
             doing = None
         if isinstance(action, Say):
-            await self._say(project.in_use.told(model, action.event))
+            refused = await asyncio.to_thread(project.in_use.refused, model, action.event)
+            for said in refused or [project.in_use.told(model, action.event)]:
+                await self._say(said)
         elif isinstance(action, Tell):
             event = {**action.event, "epoch": self.epoch}
             await self._send(name, msgspec.json.encode(event))

@@ -14,10 +14,10 @@ from threading import Thread
 
 import msgspec
 
-from stream_monitor.errors import StreamMonitorError
-from stream_monitor.lifecycle.events import Event, Stage, Version
+from stream_monitor.errors import InputError, StreamMonitorError
+from stream_monitor.lifecycle.events import Event, Rejected, Stage, Version
 from stream_monitor.lifecycle.model import Model
-from stream_monitor.lifecycle.tags import artifact_of
+from stream_monitor.lifecycle.tags import artifact_of, split
 from stream_monitor.lifecycle_settings import ModelLoop
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,31 @@ class InUse:
         if words:
             log.warning("%s: DVC cannot bring back %s of %s", self.name, words, version)
 
+    def refused(self, m: Model, event: Event) -> list[Event]:
+        """
+        What is said instead of an event that begins a rollout: with `verify_tags` git must accept
+        the tag of its version. Empty: it may begin.
+        """
+        if not self.loop.verify_tags or not isinstance(event, Stage):
+            return []
+        r = event.rollout
+        if r is None or m.rollout is not None:
+            return []
+        why = lacks_signature(self.loop, m, r.version)
+        if why is None:
+            return []
+        asked = f"{m.asked.by} asked for {m.asked.what} {r.version}, and " if m.asked else ""
+        said = Stage(
+            model=self.name,
+            at=event.at,
+            stages=m.stages,
+            reference=m.stage.reference if m.stage is not None else "",
+            reason=f"{asked}{why}",
+            answers=event.answers,
+        )
+        no = Rejected(model=self.name, at=event.at, by=event.by, version=r.version, comment=why)
+        return [said.named()] if m.asked else [no.named(), said.named()]
+
     def told(self, m: Model, event: Event) -> Event:
         """An event as it is written: a way back says which files of its version are missing."""
         r = m.rollout
@@ -83,3 +108,25 @@ class InUse:
             return event
         reason = f"{event.reason}; DVC cannot bring back {lost} of {r.against}"
         return msgspec.structs.replace(event, reason=reason).named()
+
+
+def lacks_signature(loop: ModelLoop, m: Model, version: str) -> str | None:
+    """
+    Why a version may not be deployed with `verify_tags`; None: git accepts the signature of its
+    tag. The remote is asked only for a tag that the clone lacks.
+    """
+    from stream_monitor.lifecycle import signing, tagging
+
+    known = m.versions.get(version)
+    if known is None or split(known.tag) is None:
+        return f"verify_tags: {version} was never registered"
+    repository = Path(loop.repository)
+    try:
+        why = signing.why_not(repository, known.tag, known.revision)
+        if why is not None and why.startswith("the clone has no tag"):
+            artifact, _ = split(known.tag) or ("", "")
+            tagging.refresh(repository, artifact, loop.remote)
+            why = signing.why_not(repository, known.tag, known.revision)
+    except (InputError, StreamMonitorError) as e:
+        why = str(e)
+    return None if why is None else f"verify_tags: {why}"

@@ -34,6 +34,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     remote: str
     data: tuple[str, ...]
     reason: str
+    sign: bool = False
+    branch: str | None = None
 
 
 def command(wanted: Registration) -> Command:
@@ -67,6 +69,8 @@ def main(wanted: Registration, result: Path) -> int:
             remote=wanted.remote,
             data=wanted.data,
             reason=wanted.reason,
+            sign=wanted.sign,
+            branch=wanted.branch,
         )
     except (StreamMonitorError, OSError) as e:
         result.write_bytes(msgspec.json.encode({"error": str(e)[: RESULT_BYTES_MAX // 8]}))

@@ -243,6 +243,8 @@ class Project:
                 remote=self.loop.remote,
                 data=() if self.loop.collect is None else (self.loop.collect.output,),
                 reason=one_line(str(reason)),
+                sign=self.loop.verify_tags,
+                branch=self.loop.branch,
             )
         )
 

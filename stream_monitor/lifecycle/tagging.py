@@ -19,12 +19,12 @@ from pathlib import Path
 import msgspec
 
 from stream_monitor.errors import InputError, StateError
-from stream_monitor.lifecycle import git, tags
+from stream_monitor.lifecycle import git, signing, tags
 from stream_monitor.lifecycle.git import GitError
 from stream_monitor.lifecycle.tags import Message, Part, Tag
 from stream_monitor.times import rfc3339
 
-TAGGER, ADDRESS = "stream-monitor", "stream-monitor@localhost"
+TAGGER, ADDRESS = signing.TAGGER, signing.ADDRESS
 RACES_MAX, TRIES_MAX = 100, 5
 LOCK_S = 1_200
 STAGE = re.compile(r"[A-Za-z0-9]+")
@@ -119,6 +119,8 @@ def give(
     commit: str,
     message: Message,
     by: str,
+    *,
+    sign: bool = False,
 ) -> tuple[Tag, bool]:
     """
     Give a commit the next number, and whether it had one already.
@@ -134,11 +136,13 @@ def give(
         Its subject becomes the name with the number.
     by : str
         Who tags.
+    sign : bool
+        Whether git signs it.
 
     Raises
     ------
     GitError
-        The remote is away, or refuses the tag.
+        The remote is away, or refuses the tag; or it cannot be signed.
     StateError
         Others took every number that was tried.
     """
@@ -151,7 +155,8 @@ def give(
             if mine is not None:
                 return mine, race == 0
             tag = _next(tagged, artifact, part, commit, message)
-            if _put(repository, known, tag.name, _tag_text(tag.name, commit, tag.message, by)):
+            made = signing.made(repository, tag.name, commit, tag.message, by, signed=sign)
+            if _put(repository, known, tag.name, made):
                 return tag, False
             time.sleep(random.uniform(0, 0.05 * min(race + 1, 10)))  # noqa: S311
     raise StateError(f"{RACES_MAX} others took each number first; try again")
@@ -186,7 +191,8 @@ def mark(
             last = max((int(n) for n in map(_counter, there) if n), default=0)
             name = f"{tag.artifact}#{stage}{'!' if off else ''}#{last + 1}"
             message = Message(subject=f"{tag.name}: {'no longer ' if off else ''}{stage}")
-            if _put(repository, known, name, _tag_text(name, tag.revision, message, by)):
+            made = signing.made(repository, name, tag.revision, message, by)
+            if _put(repository, known, name, made):
                 return name
     raise StateError(f"{RACES_MAX} others took each number first; try again")
 
@@ -230,15 +236,6 @@ def subject_of(name: str, metrics: dict[str, float]) -> str:
     return f"{name}: {known[0]} {tags.shown(metrics[known[0]])}" if known else name
 
 
-def _tag_text(name: str, commit: str, message: Message, by: str) -> str:
-    who = "".join(c for c in tags.one_line(by) if c not in "<>\\") or TAGGER
-    now_s = time.time_ns() // 1_000_000_000
-    return (
-        f"object {commit}\ntype commit\ntag {name}\n"
-        f"tagger {who} <{ADDRESS}> {now_s} +0000\n\n{tags.written(message)}"
-    )
-
-
 def _next(tagged: Sequence[Tag], artifact: str, part: Part, commit: str, message: Message) -> Tag:
     version = tags.following([tag.version for tag in tagged], part)
     subject = subject_of(f"{artifact} {version}", message.metrics)
@@ -255,13 +252,13 @@ def _counter(ref: str) -> str:
     return number if number.isdecimal() and len(number) < 10 else ""
 
 
-def _put(repository: Path, remote: str | None, name: str, text: str) -> bool:
+def _put(repository: Path, remote: str | None, name: str, tag: str) -> bool:
     """
-    Create a tag, on the remote if there is one; False: somebody took the name.
+    Create a tag of an object, on the remote if there is one; False: somebody took the name.
 
     What counts is what the remote has afterwards, not what git said: an answer can get lost.
     """
-    tag, ref = git.run(repository, "mktag", stdin=text).strip(), f"refs/tags/{name}"
+    ref = f"refs/tags/{name}"
     for left in reversed(range(TRIES_MAX)):
         try:
             if remote is None:

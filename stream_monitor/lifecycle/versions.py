@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from stream_monitor.errors import InputError
-from stream_monitor.lifecycle import dvc, git, tagging, tags
+from stream_monitor.lifecycle import branches, dvc, git, tagging, tags
 from stream_monitor.lifecycle.contents import contents_of, merged, metrics_of, profile_of
 from stream_monitor.lifecycle.dvc import DvcError
 from stream_monitor.lifecycle.events import Version
@@ -79,6 +79,8 @@ def register(
     data: Sequence[str] = (),
     reason: str = "",
     by: str = TAGGER,
+    sign: bool = False,
+    branch: str | None = None,
 ) -> Registered:
     """
     Make a version of what lies in the work tree of a run.
@@ -104,6 +106,10 @@ def register(
     reason : str
     by : str
         Who tags.
+    sign : bool
+        Whether git signs the tag.
+    branch : str or None
+        A branch that gets the commit as well.
 
     Returns
     -------
@@ -112,7 +118,7 @@ def register(
     Raises
     ------
     GitError
-        The remote is away, or refuses the tag.
+        The remote is away, or refuses the tag; or it cannot be signed.
     DvcError
         Data or a model cannot be sent.
     InputError
@@ -127,7 +133,7 @@ def register(
     _check(artifact, run)
     known = tagging.find(repository, artifact, remote, run)
     if known is not None:
-        return registered(known, (), found=True)
+        return registered(known, _branched(repository, remote, branch, known), found=True)
     tree = tree / git.place_of(repository)[1]
     with tagging.alone(tree, "work tree"):
         if dvc.is_project(tree):
@@ -141,7 +147,10 @@ def register(
         message = _message(tree, content, artifact, run, reason, work_tree=tree)
         commit = _commit(tree, content, base, message.message)
         notes = [*message.notes, *_push_data(tree)]
-    tag, found = tagging.give(repository, artifact, remote, part, commit, message.message, by)
+    tag, found = tagging.give(
+        repository, artifact, remote, part, commit, message.message, by, sign=sign
+    )
+    notes += _branched(repository, remote, branch, tag)
     return registered(tag, notes, found=found)
 
 
@@ -154,6 +163,8 @@ def register_commit(
     part: Part = "minor",
     reason: str = "",
     by: str = TAGGER,
+    sign: bool = False,
+    branch: str | None = None,
     dry_run: bool = False,
 ) -> Registered:
     """
@@ -175,7 +186,8 @@ def register_commit(
     _check_clean(repository)
     known = tagging.find(repository, artifact, remote, run, commit)
     if known is not None:
-        return registered(described(repository, known), (), found=True)
+        notes = [] if dry_run else _branched(repository, remote, branch, known)
+        return registered(described(repository, known), notes, found=True)
     message = _message(repository, commit, artifact, run, reason, work_tree=repository)
     if run is not None:  # GTO reads nothing any more if a commit has two versions of an artifact
         commit = _commit(repository, f"{commit}^{{tree}}", commit, message.message)
@@ -184,8 +196,15 @@ def register_commit(
         return registered(tag, message.notes, found=False)
     with tagging.alone(repository, "work tree"):
         notes = [*message.notes, *_push_data(repository)]
-    tag, found = tagging.give(repository, artifact, remote, part, commit, message.message, by)
+    tag, found = tagging.give(
+        repository, artifact, remote, part, commit, message.message, by, sign=sign
+    )
+    notes += _branched(repository, remote, branch, tag)
     return registered(tag, notes, found=found)
+
+
+def _branched(repository: Path, remote: str, branch: str | None, tag: Tag) -> list[str]:
+    return [] if branch is None else branches.put(repository, remote, branch, tag)
 
 
 def _check_clean(repository: Path) -> None:

@@ -49,6 +49,8 @@ CHANGES: dict[str, Any] = {
     M + "remote": "upstream",
     M + "base": "next",
     M + "artifact": "other",
+    M + "branch": "retrained",
+    M + "verify_tags": True,
     M + "keep_runs": 1,
     M + "triggers.alerts": None,
     M + "triggers.alerts.kinds": ["volume"],

@@ -49,6 +49,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"remote": "--upload-pack=x"}, "remote", "not a name that git takes"),
     ({"base": "-x"}, "base", "not a name that git takes"),
     ({"limits": {"two_people": True}}, "limits.two_people", "set approval to run or promotion"),
+    ({"branch": "main"}, "branch", "main is `base`"),
+    ({"branch": "-f"}, "branch", "not a name that git takes"),
     ({"triggers": {"schedule": "every monday"}}, "triggers.schedule", "not a crontab"),
     ({"triggers": {"schedule": "61 3 * * 1"}}, "triggers.schedule", "not a crontab"),
     ({"collect": {"output": "/etc/passwd"}}, "collect.output", "inside the work tree"),
