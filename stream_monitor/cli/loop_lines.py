@@ -201,6 +201,13 @@ def rollout_lines(
     else:
         end = f"{on} (goes on), or {back} (goes back)"
     because = m.runs.get(r.run or "")
+    known = m.versions.get(r.version)
+    baseline = (
+        f"{known.reference[:12]} of {r.version}: workers that were started after it was published "
+        "use it, others do not"
+        if known is not None and known.reference
+        else None
+    )
     return indented(
         [
             ("rollout", f"{r.version} against {r.against or 'nothing'}: {place}"),
@@ -209,6 +216,7 @@ def rollout_lines(
             ("to end", end),
             ("why", f"run {because.run}, {why(because)}" if because else None),
             ("decided", decided(because) if because else None),
+            ("baseline", baseline),
             ("verdicts", f"experiment {r.experiment}: stream-monitor experiment status"),
         ]
     )

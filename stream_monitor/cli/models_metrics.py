@@ -21,6 +21,10 @@ LOWER_IS_BETTER = re.compile(
     r"(^|[^a-z])(error|loss|brier|rmse|mse|mae|mape|latency|ece|bias)", re.IGNORECASE
 )
 WORKSPACE = "workspace"
+OWN_ROWS = (
+    "each number was measured on rows of its own, so a difference may be that of the rows; "
+    "`stream-monitor models compare --predictions A B` judges both on the same rows"
+)
 
 
 class Side(NamedTuple):
@@ -119,6 +123,8 @@ def compared(a: Side, b: Side, metric: str, fail_on: str | None) -> dict[str, An
         "metric": decides,
         "metrics": rows,
         "failed": fail_on is not None and failed,
+        "same_rows": False,
+        "note": OWN_ROWS,
     }
 
 
@@ -135,7 +141,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             for side, w in zip("ab", columns, strict=True)
         )
         out.append(f"{name:{width}}  {values}  {_word(row['gain'])}".rstrip())
-    return out if found["metrics"] else [*out, "neither has metrics"]
+    return [*out, OWN_ROWS] if found["metrics"] else [*out, "neither has metrics"]
 
 
 def _word(change: float | None) -> str:

@@ -14,6 +14,7 @@ from stream_monitor.lifecycle.events import (
     Stage,
     StageName,
     Trigger,
+    Version,
 )
 from stream_monitor.lifecycle.model import Model, Run
 from stream_monitor.lifecycle.observed import Observed
@@ -105,6 +106,12 @@ def test_a_rollout_says_what_it_waits_for_and_how_it_goes_on_and_back():
     for part in ("25 % of the traffic", "7 of 200 labels", "deploy promote", ALERT, "it ?[2Jis"):
         assert part in text
     assert "is `stream-monitor controller` running?" in said(m, None)
+    assert "baseline" not in text
+    made = Version(
+        model="churn", at=AT, version="v1.1.0", tag="t", revision="0", reference="ab" * 16
+    )
+    m.versions = {"v1.1.0": made}
+    assert "baseline abababababab of v1.1.0: workers that were started after" in said(m, None)
     m.paused = Paused(model="churn", at=AT, by="ana")
     assert "deploy resume churn" in said(m, "paused by ana")
     m.compared = Compared(

@@ -217,7 +217,12 @@ def test_what_cannot_be_meant_is_refused(project: Project, words: tuple[str, ...
 def test_the_picture_of_two_versions():
     a = Side("churn@v1.0.0", {"accuracy": 0.9, "log_loss": 0.3})
     b = Side("HEAD", {"accuracy": 0.8, "log_loss": 0.2, "f1": 0.5})
-    assert lines(compared(a, b, "accuracy", None)) == [
+    found = compared(a, b, "accuracy", None)
+    *table, words = lines(found)
+    assert "measured on rows of its own" in words
+    assert "models compare --predictions A B" in words
+    assert (found["same_rows"], found["note"]) == (False, words)
+    assert table == [
         "          churn@v1.0.0        HEAD",
         "accuracy           0.9         0.8  worse by 0.1",
         "log_loss           0.3         0.2  better by 0.1",
