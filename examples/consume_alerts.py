@@ -5,7 +5,8 @@ A consumer of alerts: it knows what fires now, and prints each step of an episod
 
 The topic is compacted by fingerprint, so reading it from the beginning gives the current state:
 nothing has to be stored. `read_committed` shows each step once; on a broker without transactions a
-step may be there twice, with the same `id`.
+step may be there twice, with the same `id`. Steps that a person should be told of have `notify`:
+alerts with one cause are one incident, and people may have silenced it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def line(alert: dict[str, Any]) -> str:
         if alert["status"] == "firing"
         else alert["ends_at"] or alert["window"]["end"]
     )
-    text = f"{at}  {alert['status']:<8}  {alert['severity']:<8}  {alert['summary']}"
+    told = "tell" if alert["notify"] else "    "
+    text = f"{told}  {at}  {alert['status']:<8}  {alert['severity']:<8}  {alert['summary']}"
     return "".join(c if c.isprintable() else "?" for c in text)
 
 

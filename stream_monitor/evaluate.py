@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from stream_monitor.alerts import event
 from stream_monitor.alerts.event import Alert
 from stream_monitor.alerts.lifecycle import Alerts
+from stream_monitor.alerts.marks import marks_of
 from stream_monitor.events.observations import Arrivals, arrived, unpack
 from stream_monitor.experiments.exposition import experiment_samples, experiment_summaries
 from stream_monitor.experiments.inbox import Record
@@ -150,7 +151,7 @@ class Shard:
         self.outcomes.joined(joined.duplicate, len(labels.row), joined.outcomes)
         self._deliver(parts, joined.duplicate, now_ms)
         self._deliver_pairs(joined.pairs, now_ms)
-        events = self.releases.take(events) if events else events
+        events = self._said(events) if events else events
         if events or self.experiments.state.of_model:
             times = np.broadcast_to(now_ms if came_ms is None else came_ms, len(observations.rows))
             taken = Record(
@@ -158,6 +159,13 @@ class Shard:
             )
             self.outbox += self.experiments.fold(taken, events)
         self._reduce_due()
+
+    def _said(self, events: list[tuple[int, str]]) -> list[tuple[int, str]]:
+        """Take the words of people, and what is said of versions; the rest is of experiments."""
+        marks, others = marks_of(events)
+        for mark in marks:
+            self._tell(self.alerts.take(mark, self.log_time_ms))
+        return self.releases.take(others)
 
     def _advance(self, time_ms: int) -> int:
         """
@@ -252,17 +260,8 @@ class Shard:
     # ---- what is told
 
     def restarted_detectors(self) -> list[str]:
-        """
-        Detectors that restarted at the last restore, because their state is unreadable or from
-        another version of River.
-        """
-        return [
-            f"{version.model}/{version.name} {subject} {method}"
-            for version in self.versions
-            for subject, signal in version.signals.items()
-            for method, detector in signal.detectors.items()
-            if detector.restarted
-        ]
+        """Detectors that restarted at the last restore: their state is unreadable or too old."""
+        return self.registry.restarted_detectors()
 
     def samples(self) -> Iterator[AnySample]:
         """Gauges and counters of every model version, and of this shard."""
@@ -272,7 +271,7 @@ class Shard:
                 release = self.releases.of(version.model, version.name)
                 yield from version_samples(version, firing, release)
         yield from experiment_samples(self.experiments, self.log_time_ms)
-        yield from alert_samples(self.alerts)
+        yield from alert_samples(self.alerts, self.registry, self.log_time_ms)
         yield from self.outcomes.samples()
         yield from join_samples(self.join, self.partition, self.log_time_ms)
         yield from refusal_samples(self.registry, self.join)
@@ -301,6 +300,7 @@ class Shard:
             "alerts": {
                 "firing": sum(1 for _ in self.alerts.firing()),
                 "resolved": self.alerts.counts["resolved"],
+                "notifications": self.alerts.notified,
             },
         }
 

@@ -50,8 +50,7 @@ def home(model: str, targets: int) -> int:
 
 def outcomes_of(kind: str) -> tuple[str, str, str]:
     """
-    What becomes of a record that is read. Of `lifecycle` all is skipped but the events of
-    experiments.
+    What becomes of a record that is read. Of `lifecycle` all is skipped that is not folded.
 
     >>> outcomes_of("labels"), outcomes_of("lifecycle")[2]
     (('forwarded', 'rejected', 'tombstone'), 'skipped')

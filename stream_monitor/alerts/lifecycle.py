@@ -21,13 +21,25 @@ from typing import Literal
 
 import msgspec
 
-from stream_monitor.alerts.event import Alert, Status, alert_of
-from stream_monitor.verdicts import LEVELS, AlertKey, Direction, Level, Verdict
+from stream_monitor.alerts.episode import Acknowledgement, Episode, State, badness, is_worse
+from stream_monitor.alerts.event import (
+    Alert,
+    Standing,
+    Status,
+    alert_of,
+    fingerprint,
+    incident_of,
+)
+from stream_monitor.alerts.incidents import FALSE_ALARM, Incident, Incidents
+from stream_monitor.alerts.marks import Mark, ms_of
+from stream_monitor.alerts.said import BY_MAX, MUTE_MS, Mute, Said
+from stream_monitor.verdicts import LEVELS, AlertKey, Level, Verdict
 
-State = Literal["inactive", "pending", "firing"]
 Input = Literal["bad", "fair", "good"]
 UPDATE_MS = 60_000
 UPDATE_CHANGE = 0.1
+URGENT: frozenset[Level] = frozenset({"warning", "critical"})
+"""Severities that people are told of."""
 EPISODES_MAX = 20_000
 ROOM = EPISODES_MAX // 10
 """For so many new alerts there is room after each second of log time, if not too many fire."""
@@ -55,56 +67,6 @@ TRANSITIONS: dict[tuple[State, Input, bool], State] = {
 }
 
 
-class Episode(msgspec.Struct, array_like=True):
-    """The state of one alert, and the facts about its last episode."""
-
-    state: State = "inactive"
-    since_ms: int = 0
-    """Log time at which the state began, ms."""
-    starts_ms: int = -1
-    severity: Level = "ok"
-    n: int = 0
-    """
-    Number of steps published since `starts_ms`: of this episode, and of an earlier one that began
-    at the same moment.
-    """
-    told_ms: int = 0
-    told_value: float = 0.0
-    told_summary: str = ""
-    worst: float = 0.0
-    """The greatest badness of the episode."""
-    direction: Direction | Literal[""] = ""
-    quiet_until_ms: int = 0
-    """Log time at which the cooldown ends, ms."""
-    heard_ms: int = 0
-    """Log time of the newest verdict, ms."""
-    waiting: Verdict | None = None
-    """The newest verdict, while the alert waits for a time."""
-
-
-def badness(verdict: Verdict) -> float:
-    """
-    How far the value is beyond its limit. A rule on an absolute value (`bias`) may have a value
-    below the limit; then its absolute value counts.
-    """
-    value = (
-        abs(verdict.value)
-        if verdict.direction == "up" and verdict.value < verdict.threshold
-        else verdict.value
-    )
-    return abs(value - verdict.threshold)
-
-
-def _is_worse(episode: Episode, verdict: Verdict) -> bool:
-    """
-    Whether this is worse than everything published in the last episode: a higher severity, another
-    side, or further beyond the limit.
-    """
-    if LEVELS.index(verdict.level) > LEVELS.index(episode.severity):
-        return True
-    return (verdict.direction or "") != episode.direction or badness(verdict) > episode.worst
-
-
 class Alerts(msgspec.Struct):
     """
     All alerts of one partition of `observations`.
@@ -123,6 +85,10 @@ class Alerts(msgspec.Struct):
     """Number of events, by status."""
     refused: int = 0
     """Number of bad verdicts on new alerts for which there was no room."""
+    incidents: Incidents = msgspec.field(default_factory=Incidents)
+    said: Said = msgspec.field(default_factory=Said)
+    notified: int = 0
+    """Number of steps at which an incident began to be told, or became more severe."""
 
     def observe(self, verdict: Verdict, now_ms: int) -> list[Alert]:
         """The alert events that a verdict causes at log time `now_ms`."""
@@ -151,6 +117,8 @@ class Alerts(msgspec.Struct):
             ):
                 del self.episodes[key]
         self._make_room(now_ms)
+        for mark in self.said.over(now_ms):
+            out += self._end_mute(mark, now_ms)
         return out
 
     def _move(self, episode: Episode, verdict: Verdict, now_ms: int) -> list[Alert]:
@@ -181,7 +149,7 @@ class Alerts(msgspec.Struct):
     def _due(self, episode: Episode, verdict: Verdict, now_ms: int) -> bool:
         dwell = now_ms - episode.since_ms if episode.state == "pending" else 0
         return dwell >= verdict.for_ms and (
-            now_ms >= episode.quiet_until_ms or _is_worse(episode, verdict)
+            now_ms >= episode.quiet_until_ms or is_worse(episode, verdict)
         )
 
     def _begin(self, episode: Episode, verdict: Verdict, now_ms: int) -> Alert:
@@ -194,6 +162,11 @@ class Alerts(msgspec.Struct):
             max(episode.worst, badness(verdict)),
             verdict.direction or "",
         )
+        mark = fingerprint(verdict.key)
+        episode.false, episode.acknowledged = self.said.was_false(mark, now_ms), None
+        self.incidents.join(verdict.key, episode, incident_of(mark, now_ms))
+        if mark in self.said.mutes:
+            self.said.mutes[mark].key = verdict.key
         return self._tell(episode, verdict, "firing", now_ms)
 
     def _go_on(self, episode: Episode, verdict: Verdict, now_ms: int) -> list[Alert]:
@@ -203,11 +176,12 @@ class Alerts(msgspec.Struct):
             verdict.direction or "",
         )
         severity = max(episode.severity, verdict.level, key=LEVELS.index)
-        moved = abs(verdict.value - episode.told_value)
+        assert episode.told is not None
+        moved = abs(verdict.value - episode.told.value)
         changed = (
             moved > 0
-            and moved >= UPDATE_CHANGE * abs(episode.told_value)
-            and verdict.summary != episode.told_summary
+            and moved >= UPDATE_CHANGE * abs(episode.told.value)
+            and verdict.summary != episode.told.summary
         )
         if severity == episode.severity and not changed:
             return []
@@ -217,29 +191,150 @@ class Alerts(msgspec.Struct):
         episode.severity = severity
         return [self._tell(episode, verdict, "updated", now_ms)]
 
-    def _tell(
-        self,
-        episode: Episode,
-        verdict: Verdict,
-        status: Status,
-        now_ms: int,
-    ) -> Alert:
-        episode.told_ms, episode.told_value, episode.told_summary = (
-            now_ms,
-            verdict.value,
-            verdict.summary,
-        )
+    def _tell(self, episode: Episode, verdict: Verdict, status: Status, now_ms: int) -> Alert:
+        episode.told_ms, episode.told = now_ms, None if status == "resolved" else verdict
+        return self._event(episode, verdict, status, now_ms)
+
+    def _event(self, episode: Episode, verdict: Verdict, status: Status, now_ms: int) -> Alert:
+        """The event of a step, weighed in its incident."""
+        mark, over = fingerprint(verdict.key), status == "resolved"
+        incident = self.incidents.open[episode.incident]
+        silent = over or episode.false or mark in self.said.mutes
+        incident.count(episode, "ok" if silent else episode.severity)
+        was_shown = incident.shown
+        if rose := incident.weigh():
+            episode.primary, incident.acknowledged = True, None
+        standing = self._standing(episode, incident, mark, now_ms)
+        if over:
+            ended = self.incidents.leave(verdict.key, episode)
+            standing.notify = ended and was_shown in URGENT
+            self.said.ended(mark, episode.starts_ms, verdict.key, false=episode.false)
+        else:
+            standing.notify = rose and incident.shown in URGENT
+            self.notified += standing.notify
         alert = alert_of(
             verdict,
             status,
             episode.severity,
             episode.starts_ms,
-            now_ms if status == "resolved" else None,
+            now_ms if over else None,
             episode.n,
+            standing,
         )
         episode.n += 1
         self.counts[status] += 1
         return alert
+
+    def _standing(self, episode: Episode, incident: Incident, mark: str, now_ms: int) -> Standing:
+        mutes = [
+            self.said.mutes[of].until_ms
+            for of, level in (*incident.hushes.items(), (mark, episode.severity))
+            if of in self.said.mutes and LEVELS.index(level) >= LEVELS.index(episode.severity)
+        ]
+        return Standing(
+            incident=episode.incident,
+            primary=episode.primary,
+            muted_until_ms=max(mutes, default=None),
+            acknowledged_by=self.acknowledged_by(episode, now_ms),
+            false_alarm=episode.false,
+        )
+
+    # ---- what people say
+
+    def take(self, mark: Mark, now_ms: int) -> list[Alert]:
+        """
+        The alert events that a person's word causes at log time `now_ms`.
+
+        A word on the alert that speaks for its incident is about the whole incident, up to the
+        severity of that alert.
+        """
+        about = mark.fingerprint
+        starts_ms = None if mark.starts_at is None else ms_of(mark.starts_at)
+        key = next(
+            (k for k in self.episodes if k.model == mark.model and fingerprint(k) == about), None
+        )
+        episode = None if key is None else self.episodes[key]
+        if mark.type == "muted":
+            until_ms = now_ms + MUTE_MS if mark.until is None else ms_of(mark.until)
+            return self._mute(about, key, until_ms, now_ms)
+        fires = (
+            episode is not None
+            and episode.state == "firing"
+            and starts_ms in (None, episode.starts_ms)
+        )
+        if mark.type == "false_alarm" and not fires:
+            self.said.ended_false(about, starts_ms)
+        if not fires or episode is None or key is None:
+            return []
+        incident = self.incidents.open[episode.incident]
+        if mark.type == "false_alarm":
+            if episode.false:
+                return []
+            episode.false = True
+            self.said.count_false(key.model, key.version)
+            self._hush(incident, episode, FALSE_ALARM)
+        else:
+            ends_ms = None if mark.until is None else ms_of(mark.until)
+            found = Acknowledgement((mark.by or "unknown")[:BY_MAX], ends_ms)
+            episode.acknowledged = found
+            if episode.primary:
+                incident.acknowledged = found
+        return self._again(episode, now_ms)
+
+    def _mute(self, about: str, key: AlertKey | None, until_ms: int, now_ms: int) -> list[Alert]:
+        if until_ms <= now_ms:
+            return self._end_mute(about, now_ms) if about in self.said.mutes else []
+        self.said.mutes[about] = Mute(until_ms, key)
+        out: list[Alert] = []
+        episode = None if key is None else self.episodes[key]
+        if episode is not None and episode.state == "firing":
+            self._hush(self.incidents.open[episode.incident], episode, about)
+            out += self._again(episode, now_ms)
+        if (first := self.said.beyond()) is not None:
+            out += self._end_mute(first, now_ms)
+        return out
+
+    @staticmethod
+    def _hush(incident: Incident, episode: Episode, why: str) -> None:
+        if episode.primary:
+            before = incident.hushes.get(why, "ok")
+            incident.hushes[why] = max(before, episode.severity, key=LEVELS.index)
+
+    def _end_mute(self, mark: str, now_ms: int) -> list[Alert]:
+        """A mute ends: what it silenced is told if it still fires."""
+        key, out = self.said.mutes.pop(mark).key, list[Alert]()
+        hushed = [name for name, i in self.incidents.open.items() if i.hushes.pop(mark, None)]
+        episode = None if key is None else self.episodes.get(key)
+        if episode is not None and episode.state == "firing":
+            out += self._again(episode, now_ms)
+        for name in hushed:
+            if episode is None or episode.incident != name or episode.state != "firing":
+                out += self._speak(name, now_ms)
+        return out
+
+    def _speak(self, incident: str, now_ms: int) -> list[Alert]:
+        """The worst alert of an incident whose mute ended with the alert that was muted."""
+        members = [e for _, e in self.firing() if e.incident == incident and e.counted != "ok"]
+        worst = max(members, key=lambda e: LEVELS.index(e.severity), default=None)
+        return [] if worst is None else self._again(worst, now_ms)
+
+    def _again(self, episode: Episode, now_ms: int) -> list[Alert]:
+        """The last step again, as people's words make it now."""
+        assert episode.told is not None
+        return [self._event(episode, episode.told, "updated", now_ms)]
+
+    def acknowledged_by(self, episode: Episode, now_ms: int) -> str | None:
+        """Who works on an alert that fires, or on its incident."""
+        incident = self.incidents.open[episode.incident]
+        for found in (episode.acknowledged, incident.acknowledged):
+            if found is not None and (found.until_ms is None or now_ms < found.until_ms):
+                return found.by
+        return None
+
+    def is_silent(self, episode: Episode) -> bool:
+        """Whether a person has silenced an alert that fires, or what speaks for it."""
+        incident = self.incidents.open[episode.incident]
+        return episode.counted == "ok" or incident.silences(episode.severity)
 
     def _make_room(self, now_ms: int) -> None:
         excess = len(self.episodes) - (EPISODES_MAX - ROOM)

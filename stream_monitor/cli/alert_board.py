@@ -70,19 +70,31 @@ class Board:
         self.alerts[alert.fingerprint] = alert
         return alert
 
-    def listed(self, wanted: Filter) -> list[Alert]:
-        """Firing alerts before resolved ones, each group the newest first."""
+    def listed(self, wanted: Filter) -> list[list[Alert]]:
+        """
+        Alerts by incident: those with a firing alert before the others, each group the newest
+        first. Of an incident the alerts that fire come first, then what speaks for it, then the
+        oldest.
+        """
         from stream_monitor.alerts.marks import time_of
 
+        incidents: dict[str, list[Alert]] = {}
+        for a in self.alerts.values():
+            if wanted.wants(a) and (wanted.resolved or a.status != "resolved"):
+                incidents.setdefault(a.incident, []).append(a)
         found = [
-            a
-            for a in self.alerts.values()
-            if wanted.wants(a) and (wanted.resolved or a.status != "resolved")
+            sorted(
+                alerts,
+                key=lambda a: (a.status == "resolved", not a.primary, time_of(a.starts_at)),
+            )
+            for alerts in incidents.values()
         ]
-        return sorted(
-            found,
-            key=lambda a: (a.status == "resolved", -time_of(a.ends_at or a.starts_at).timestamp()),
-        )
+
+        def newest(alerts: list[Alert]) -> tuple[bool, float]:
+            first = min(time_of(a.ends_at or a.starts_at).timestamp() for a in alerts)
+            return alerts[0].status == "resolved", -first
+
+        return sorted(found, key=newest)
 
     def marks_of(self, alert: Alert) -> list[Mark]:
         """Marks in force for an alert."""

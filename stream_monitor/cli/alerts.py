@@ -1,8 +1,8 @@
 """
-`stream-monitor alerts`: the alerts that fire, and the marks of people on them.
+`stream-monitor alerts`: the alerts that fire, by incident, and the marks of people on them.
 
-Rule of the file: it shows the board of `alert_board.py`. Text from topics is shown without its
-control characters.
+Rule of the file: it shows the board of `alert_board.py`. An incident is an alert and, below it,
+those with the same cause. Text from topics is shown without its control characters.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ WORDS = {"acknowledged": "acknowledged", "muted": "muted", "false_alarm": "calle
 @click.option("--all", "resolved", is_flag=True, help="Resolved ones too.")
 @click.option("--model", metavar="NAME", help="Of this model only.")
 @click.option("--severity", type=click.Choice(SEVERITIES), help="Of this severity only.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N; the newest.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="At most N incidents; the newest."
+)
 @click.option("--follow", is_flag=True, help="Follow new alerts until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option(
@@ -54,7 +56,7 @@ def command(
     config: str | None,
 ) -> None:
     """
-    Show alerts: those that fire, the newest first.
+    Show alerts: those that fire, by incident, the newest first.
 
     \b
     Examples:
@@ -97,8 +99,9 @@ class _View:
 
     def _whole(self) -> None:
         found = self.board.listed(self.wanted)
-        for alert in found[: self.limit]:
-            self._print(alert)
+        for incident in found[: self.limit]:
+            for place, alert in enumerate(incident):
+                self._print(alert, below=place > 0)
         if self.board.unreadable:
             click.echo(
                 f"{self.board.unreadable} records on {self.settings.kafka.topic_prefix}alerts "
@@ -121,20 +124,20 @@ class _View:
         if alert is not None and self.wanted.wants(alert):
             self._print(alert)
 
-    def _print(self, alert: Alert) -> None:
+    def _print(self, alert: Alert, *, below: bool = False) -> None:
         import msgspec
 
         marks = self.board.marks_of(alert)
         click.echo(
             msgspec.json.encode({**msgspec.to_builtins(alert), "marks": marks})
             if self.as_json
-            else shown(alert, marks)
+            else shown(alert, marks, below=below)
         )
         sys.stdout.flush()
 
 
-def shown(alert: Alert, marks: list[Mark]) -> str:
-    """An alert as lines for people."""
+def shown(alert: Alert, marks: list[Mark], *, below: bool = False) -> str:
+    """An alert as lines for people; `below` another one with the same cause."""
     over = alert.status == "resolved"
     head = click.style(
         f"{alert.status.upper():<8}  {alert.severity:<8}",
@@ -146,17 +149,19 @@ def shown(alert: Alert, marks: list[Mark]) -> str:
     ].removesuffix("Z").replace("T", " ") + "Z"
     lines = [
         (
-            f"{head}  {when}  {readable(alert.fingerprint[:FINGERPRINT_SHOWN])}  "
-            f"{readable(alert.summary)}"
+            f"{'  + ' if below else ''}{head}  {when}  "
+            f"{readable(alert.fingerprint[:FINGERPRINT_SHOWN])}  {readable(alert.summary)}"
         )
     ]
     for mark in marks:
+        ends = mark.type == "muted" and mark.until is not None and mark.until <= mark.at
+        word = "not muted any more" if ends else WORDS[mark.type]
         by = f" by {mark.by}" if mark.by else ""
-        until = f", until {mark.until}" if mark.until else ""
+        until = f", until {mark.until}" if mark.until and not ends else ""
         comment = f": {mark.comment}" if mark.comment else ""
         lines.append(
             click.style(
-                f"{'':20}{readable(f'{WORDS[mark.type]}{by} at {mark.at}{until}{comment}')}",
+                f"{'':20}{readable(f'{word}{by} at {mark.at}{until}{comment}')}",
                 dim=True,
             )
         )
@@ -190,6 +195,7 @@ async def _say(
         model=alert.model,
         at=rfc3339(now_ms),
         fingerprint=alert.fingerprint,
+        starts_at=None if kind == "muted" else alert.starts_at,
         until=until,
         comment=comment,
         by=user(),
@@ -199,15 +205,23 @@ async def _say(
 
 
 def _subcommand(
-    name: str, kind: MarkType, what: str, example: str, lasts: str | None = None
+    name: str,
+    kind: MarkType,
+    what: str,
+    example: str,
+    lasts: str | None = None,
+    *,
+    timed: bool = True,
 ) -> None:
+    """A command that writes a mark; `timed` ones take `--for`, the others last for `lasts`."""
+
     def callback(
         outer: str | None,
         config: str | None,
         fingerprint: str,
-        lasts: str | None,
         comment: str | None,
         as_json: bool,
+        lasts: str | None = lasts,
     ) -> None:
         from stream_monitor.inputs.options import parse_duration_ms
 
@@ -240,6 +254,8 @@ def _subcommand(
         ),
         click.pass_obj,
     ]
+    if not timed:
+        del options[1]
     for option in reversed(options):
         callback = option(callback)
     command.command(name=name, short_help=what.partition(",")[0].rstrip(".") + ".")(callback)
@@ -248,19 +264,29 @@ def _subcommand(
 _subcommand(
     "ack",
     "acknowledged",
-    "Mark an alert as being handled, for as long as this episode lasts.",
+    "Tell others that you work on an alert, for as long as this episode lasts.",
     'ack 3f2a9c --comment "retraining"',
 )
 _subcommand(
     "mute",
     "muted",
-    "Mute a fingerprint for some time, including later episodes.",
+    "Mute a fingerprint for some time, including later episodes. If the alert speaks for an "
+    "incident that fires, all of the incident is silent until something worse joins it.",
     "mute 3f2a9c --for 7d",
     lasts="24h",
 )
 _subcommand(
+    "unmute",
+    "muted",
+    "End a mute, so that what still fires is told again.",
+    "unmute 3f2a9c",
+    lasts="0s",
+    timed=False,
+)
+_subcommand(
     "false",
     "false_alarm",
-    "Mark an alert as a false alarm.",
+    "Mark an episode as a false alarm, which also silences it.",
     'false 3f2a9c --comment "the sensor was cleaned"',
+    timed=False,
 )

@@ -34,6 +34,8 @@ class Alert(Struct, frozen=True):
     subject: str
     summary: str
     model: str = ""
+    incident: str = ""
+    notify: bool = False
 
 
 class Readings(Struct):

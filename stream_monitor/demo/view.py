@@ -47,24 +47,21 @@ def alert_line(at_s: float, alert: Alert) -> str:
 
     Examples
     --------
-    >>> alert_line(
-    ...     12.3,
-    ...     Alert(
-    ...         "1",
-    ...         "f",
-    ...         "firing",
-    ...         "critical",
-    ...         "performance",
-    ...         "accuracy",
-    ...         "Accuracy of credit-risk fell to 0.71.",
-    ...     ),
-    ... )
-    '  12.3 s  FIRING    critical  performance: Accuracy of credit-risk fell to 0.71.'
+    >>> fell = Alert("1", "f", "firing", "warning", "performance", "f1", "f1 fell to 0.71.")
+    >>> alert_line(12.3, fell)
+    '  12.3 s  FIRING    warning   performance: f1 fell to 0.71. [same cause: nobody is told]'
     """
-    return (
-        f"{at_s:6.1f} s  {alert.status.upper():<8}  {alert.severity:<8}  {alert.kind}: "
-        f"{alert.summary}"
-    )
+    return f"{at_s:6.1f} s  {alert.status.upper():<8}  {alert.severity:<8}  {sentence(alert)}"
+
+
+def sentence(alert: Alert) -> str:
+    """What an alert says, and whether a person hears of it."""
+    told = "" if alert.status == "updated" else " [same cause: nobody is told]"
+    if alert.notify:
+        told = " [a person is told]"
+    elif alert.severity == "info":
+        told = ""
+    return f"{alert.kind}: {alert.summary}{told}"
 
 
 def numbers(state: State) -> dict[str, str]:
@@ -166,9 +163,7 @@ class LiveView:
     def alert(self, at_s: float, alert: Alert) -> None:
         """Print an alert as an entry."""
         style = STYLES.get("resolved" if alert.status == "resolved" else alert.severity, "")
-        self._entry(
-            at_s, alert.status.upper(), f"{alert.severity} {alert.kind}: {alert.summary}", style
-        )
+        self._entry(at_s, alert.status.upper(), f"{alert.severity} {sentence(alert)}", style)
 
     def chapter(self, at_s: float, chapter: Chapter) -> None:
         """Print a chapter as an entry."""
@@ -249,11 +244,19 @@ def summary(state: State) -> dict[str, Any]:
                 "kind": alert.kind,
                 "subject": alert.subject,
                 "summary": alert.summary,
+                "incident": alert.incident,
+                "notify": alert.notify,
             }
             for at_s, alert in state.alerts
         ],
+        "notifications": len(notifications(state)),
         "metrics_url": state.metrics_url,
     }
+
+
+def notifications(state: State) -> list[Alert]:
+    """The alerts that a person was told of; that an incident is over is not counted."""
+    return [alert for _, alert in state.alerts if alert.notify and alert.status != "resolved"]
 
 
 def summary_text(state: State) -> str:
@@ -263,7 +266,11 @@ def summary_text(state: State) -> str:
     readings = state.readings
     accuracy = "not known" if readings.accuracy is None else f"{readings.accuracy:.3f}"
     counted = f"{readings.predictions:,} predictions and {readings.labels:,} labels counted"
+    told = len(notifications(state))
+    incidents = len({alert.incident for alert in fired})
     return (
         f"{state.elapsed_s:.0f} s: {counted}, accuracy {accuracy}, {len(fired)} "
-        f"alert{'' if len(fired) == 1 else 's'} fired ({kinds})"
+        f"alert{'' if len(fired) == 1 else 's'} fired ({kinds}) in {incidents} "
+        f"incident{'' if incidents == 1 else 's'}, {told} "
+        f"notification{'' if told == 1 else 's'}: one cause is one incident"
     )

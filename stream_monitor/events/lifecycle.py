@@ -1,9 +1,9 @@
 """
-Records of `lifecycle` that belong into the log that is folded: the events of experiments, and what
-is said of versions and their stages.
+Records of `lifecycle` that belong into the log that is folded: the events of experiments, what is
+said of versions and their stages, and the marks of people on alerts.
 
 Rule of the file: a change of weights must have one place among the calls of its model, so it goes
-the way of any row. Of versions and stages only what is folded goes in. All other records of
+the way of any row. Of all but experiments only what is folded goes in. All other records of
 `lifecycle` are for others: they are skipped, whatever they hold, and never rejected. Whether an
 experiment can work is decided where it is folded.
 
@@ -25,6 +25,7 @@ from xxhash import xxh3_64_intdigest
 from stream_monitor.events.decode import Columns, Decoded, Groups
 from stream_monitor.events.observations import LIFECYCLE
 from stream_monitor.events.parse import Bad, load
+from stream_monitor.settings import OTHER
 from stream_monitor.verdicts import Reject
 
 MARK = b"experiment_"
@@ -32,9 +33,13 @@ MARK = b"experiment_"
 EPOCHS_MAX = 16
 """Controllers that are remembered."""
 FORWARDED = frozenset(("experiment_started", "experiment_changed", "experiment_stopped"))
-OF_RELEASES = {
+OF_ALERTS = ("fingerprint", "starts_at", "until", "by")
+KEPT = {
     "version": ("version", "revision"),
     "stage": ("stages",),
+    "acknowledged": OF_ALERTS,
+    "muted": OF_ALERTS,
+    "false_alarm": OF_ALERTS,
 }
 """By type: the fields that are folded, beside those that make the event one of its own."""
 
@@ -107,7 +112,8 @@ class LifecycleDecoder:
         if type(epoch) is not int:
             return False
         if epoch >= offset:
-            if event.get("type") in FORWARDED or event.get("type") in OF_RELEASES:
+            kind = event.get("type")
+            if type(kind) is str and (kind in FORWARDED or kind in KEPT):
                 raise _Forged(
                     "out_of_range",
                     f"`epoch` {epoch} is not below the offset {offset} of its record, so no "
@@ -121,18 +127,24 @@ class LifecycleDecoder:
 
 
 def _forwarded(event: dict[str, Any]) -> tuple[str, bytes] | None:
-    """The model and the JSON of an event that is folded; None for what is of others."""
+    """
+    The model and the JSON of an event that is folded; None for what is of others. The model is
+    empty for a mark on what belongs to no model: every partition has alerts about its own limits.
+    """
     kind, model = event.get("type"), event.get("model")
-    if type(kind) is not str or (kind not in FORWARDED and kind not in OF_RELEASES):
+    if type(kind) is not str or (kind not in FORWARDED and kind not in KEPT):
+        return None
+    of_alerts = KEPT.get(kind) is OF_ALERTS
+    if of_alerts and type(event.get("fingerprint")) is not str:
         return None
     if type(model) is not str or not model:
         raise Bad("missing_field", "`model` is missing, or is no text")
-    if kind in OF_RELEASES:
-        kept = ("type", "model", "at", "id", "epoch", *OF_RELEASES[kind])
+    if kind in KEPT:
+        kept = ("type", "model", "at", "id", "epoch", *KEPT[kind])
         event = {name: event[name] for name in kept if name in event}
     text = msgspec.json.encode(event)
     try:
         msgspec.json.decode(text)
     except msgspec.DecodeError as e:  # it goes into the log, so everybody must be able to read it
         raise Bad("out_of_range", str(e)) from None
-    return model, text
+    return "" if of_alerts and model == OTHER else model, text

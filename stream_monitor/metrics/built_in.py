@@ -59,7 +59,37 @@ OF_MODELS: tuple[Metric, ...] = (
     _model("predictions_total", "counter", "Accepted predictions, including failed calls."),
     _model("prediction_errors_total", "counter", "Predictions with status error."),
     _model("labels_total", "counter", "Predictions that have a label."),
-    _model("alerts_firing", "gauge", "Alert episodes that are firing.", "severity"),
+    _model(
+        "incidents_firing",
+        "gauge",
+        "Incidents that fire, by their worst alert that nobody muted or called false. One cause is "
+        "one incident: page on these.",
+        "severity",
+    ),
+    _model(
+        "alerts_firing",
+        "gauge",
+        "Alert episodes that are firing, without those in `model_alerts_muted`.",
+        "severity",
+    ),
+    _model(
+        "alerts_muted",
+        "gauge",
+        "Alert episodes that are firing, and that a person muted or called false, or of which a "
+        "person silenced the incident.",
+        "severity",
+    ),
+    _model(
+        "alerts_acknowledged",
+        "gauge",
+        "Alert episodes that are firing or muted, and that somebody works on.",
+        "severity",
+    ),
+    _model(
+        "alerts_marked_false_total",
+        "counter",
+        "Alert episodes that a person called a false alarm.",
+    ),
     _model(
         "prediction_latency_seconds",
         "histogram",

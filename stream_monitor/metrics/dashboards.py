@@ -140,11 +140,12 @@ def _errors_share(by: tuple[str, ...]) -> str:
 
 
 def _now() -> Row:
-    predictions, accuracy, coverage, firing = (
+    predictions, accuracy, coverage, firing, incidents = (
         "model_predictions_total",
         "model_accuracy",
         "model_label_coverage_ratio",
         "model_alerts_firing",
+        "model_incidents_firing",
     )
     return "Now", (
         stat(
@@ -164,7 +165,7 @@ def _now() -> Row:
             f"min({queries.selector(coverage, *matchers(coverage))})",
             maximum=1.0,
         ),
-        stat("Alerts firing", firing, f"sum({queries.gauge(firing, *matchers(firing))})"),
+        stat("Incidents", incidents, f"sum({queries.gauge(incidents, *matchers(incidents))})"),
         Panel(
             "Alerts firing by model",
             ((queries.gauge(firing, *matchers(firing)) + " > 0", ""),),
@@ -174,6 +175,9 @@ def _now() -> Row:
             width=12,
         ),
         gauges("Alerts firing over time", firing, width=12),
+        gauges("Muted alerts", "model_alerts_muted"),
+        gauges("Acknowledged alerts", "model_alerts_acknowledged"),
+        increases("Alerts marked false", "model_alerts_marked_false_total"),
     )
 
 

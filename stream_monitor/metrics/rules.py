@@ -2,8 +2,8 @@
 Prometheus alerting rules, generated from the catalogue.
 
 Rule of the file: the workers judge models, Prometheus judges the workers. So the rules for models
-forward the alerts that fire (`model_alerts_firing`) and watch only what no worker can report about
-itself. Thresholds of a model stay in one place, `monitor.yaml`.
+forward the incidents that fire (`model_incidents_firing`) and watch only what no worker can report
+about itself. Thresholds of a model stay in one place, `monitor.yaml`.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _left_out() -> list[dict[str, Any]]:
 
 
 def _models() -> list[dict[str, Any]]:
-    name = "model_predictions_total"
+    name, firing = "model_predictions_total", "model_incidents_firing"
     refused = newly("stream_monitor_predictions_refused_total", by=("job", "model"))
     accepted = f"sum by (job, model) (increase({name}[15m])) or ({refused}) * 0"
     seen, before = (
@@ -220,13 +220,13 @@ def _models() -> list[dict[str, Any]]:
     is_new = f"{by_group(name, by=MODEL)} > 0 unless on ({', '.join(MODEL)}) {name} offset 1d"
     return [
         _alert(
-            "ModelAlertsFiring",
-            f"{by_group('model_alerts_firing', URGENT, by=(*MODEL, 'severity'), function='max')} "
-            "> 0",
+            "ModelIncidentsFiring",
+            f"{by_group(firing, URGENT, by=(*MODEL, 'severity'), function='max')} > 0",
             ("0m", None),
-            "{{ $labels.model }} {{ $labels.version }}: {{ $value }} alert(s) of severity {{ "
+            "{{ $labels.model }} {{ $labels.version }}: {{ $value }} incident(s) of severity {{ "
             "$labels.severity }}",
-            "What and why: `stream-monitor alerts`, or the topic alerts.",
+            "What and why: `stream-monitor alerts`, or the topic alerts. `alerts ack`, `mute` and "
+            "`false` tell what you know of it.",
         ),
         _alert(
             "ModelPredictionErrors",

@@ -28,8 +28,11 @@ DAYS_MAX, DAYS_MIN = 28, 7
 """Values of the same hour that a pattern is compared with."""
 PATTERN_ROWS_MIN = 30
 """Rows of an hour that is judged."""
-SD = 1
-"""Place of the standard deviation among the measures of an hour."""
+SD, SHARES = 1, 2
+"""
+Place of the standard deviation among the measures of an hour, and of the first share, of which only
+a rise counts.
+"""
 IQR_SD = 1.349
 """Interquartile range of a normal distribution in its standard deviations."""
 
@@ -126,7 +129,7 @@ class Patterns(msgspec.Struct):
     history: dict[str, list[list[tuple[float, ...]]]] = {}
     """By feature and hour of day: the measures of the hours of earlier days."""
     z: dict[str, float] = {}
-    """The greatest |z| of the last judged hour."""
+    """The greatest z of the last judged hour."""
     running: dict[str, int] = {}
     """Hours in a row beyond the limit."""
     count: dict[str, int] = {}
@@ -143,9 +146,10 @@ class Patterns(msgspec.Struct):
             past = np.array(slot)
             median, spread = usual(past)
             scale = np.maximum(np.maximum(spread, found.errors), 1e-300)
-            z = np.abs((np.array(found.values) - median) / scale)
+            z = (np.array(found.values) - median) / scale
+            z[:SHARES] = np.abs(z[:SHARES])  # fewer missing values and outliers are no fault
             z[SD] = min(z[SD], _ratio_z(found, past[:, SD]))
-            self.z[feature] = float(z.max())
+            self.z[feature] = float(max(z.max(), 0.0))
             beyond = self.z[feature] > settings.pattern_z
             self.running[feature] = self.running.get(feature, 0) + 1 if beyond else 0
             if self.running[feature] == settings.pattern_windows:

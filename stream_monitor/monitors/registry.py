@@ -219,6 +219,16 @@ class Registry:
         of = {"": self.settings.defaults, **self.settings.models}
         return {name: definitions(model, self.settings.limits) for name, model in of.items()}
 
+    def restarted_detectors(self) -> list[str]:
+        """Detectors that restarted when the snapshot was loaded: `MODEL/VERSION SUBJECT METHOD`."""
+        return [
+            f"{version.model}/{version.name} {subject} {method}"
+            for version in self.versions
+            for subject, signal in version.signals.items()
+            for method, detector in signal.detectors.items()
+            if detector.restarted
+        ]
+
     def source(self, name: str) -> int:
         """Number of a source partition."""
         if name not in self.state.sources:

@@ -20,13 +20,27 @@ from stream_monitor.monitors.containment import MONITORS
 from stream_monitor.monitors.registry import Registry
 
 
-def alert_samples(alerts: Alerts) -> Iterator[Sample]:
-    """Alerts that fire, by version and severity; alert events by status; refused alerts."""
-    by_severity = Counter(
-        (key.model, key.version, episode.severity) for key, episode in alerts.firing()
-    )
-    for labels, n in by_severity.items():
-        yield Sample("model_alerts_firing", labels, n)
+def alert_samples(alerts: Alerts, registry: Registry, log_ms: int) -> Iterator[Sample]:
+    """
+    Alerts that fire, by version and severity, and the incidents that they make up; what people said
+    about them; alert events by status; refused alerts.
+    """
+    by_severity: Counter[tuple[str, tuple[str, str, str]]] = Counter()
+    for key, episode in alerts.firing():
+        labels: tuple[str, str, str] = (key.model, key.version, episode.severity)
+        what = "alerts_muted" if alerts.is_silent(episode) else "alerts_firing"
+        by_severity[what, labels] += 1
+        if alerts.acknowledged_by(episode, log_ms) is not None:
+            by_severity["alerts_acknowledged", labels] += 1
+    for incident in alerts.incidents.open.values():
+        if incident.shown != "ok":
+            labels = (incident.model, incident.version, incident.shown)
+            by_severity["incidents_firing", labels] += 1
+    for (what, labels), n in by_severity.items():
+        yield Sample(f"model_{what}", labels, n)
+    in_use = {(v.model, v.name) for v in registry.in_use() if not v.is_idle}
+    for names in sorted(in_use | {names for names in alerts.said.false if not names[1]}):
+        yield Sample("model_alerts_marked_false_total", names, alerts.said.false[names])
     for status in get_args(Status):
         yield Sample("stream_monitor_alert_events_total", (status,), alerts.counts[status])
     yield Sample("stream_monitor_limit_hits_total", ("alerts",), alerts.refused)

@@ -111,7 +111,7 @@ def firing_now(alerts: Alerts) -> list[dict[str, Any]]:
                 "detector": key.detector,
                 "starts_at": rfc3339(episode.starts_ms),
                 "ends_at": None,
-                "summary": episode.told_summary,
+                "summary": "" if episode.told is None else episode.told.summary,
             }
         )
     return found

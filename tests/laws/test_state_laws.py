@@ -19,6 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_monitor.alerts.event import fingerprint
+from stream_monitor.alerts.marks import Mark, MarkType
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.settings import (
@@ -38,6 +40,7 @@ from stream_monitor.settings import (
 )
 from stream_monitor.shard_form import ShardForm, form_of
 from stream_monitor.state import Packed, decode, encode
+from stream_monitor.times import rfc3339
 
 T0 = 1_760_000_000_000
 HOUR_MS = 3_600_000
@@ -248,6 +251,27 @@ def parts(shard: Shard) -> dict[str, bytes]:
     return {name: data or b"" for name, data in shard.snapshot().items()}
 
 
+def words(shard: Shard, place: int) -> bytes:
+    """A record in which people say something about every alert that fires."""
+    types: tuple[MarkType, ...] = ("muted", "acknowledged", "false_alarm")
+    marks = [
+        Mark(
+            type=types[i % 3],
+            model=key.model,
+            at=rfc3339(shard.log_time_ms),
+            fingerprint=fingerprint(key),
+            until=rfc3339(shard.log_time_ms + 10**9) if i % 3 == 0 else None,
+        )
+        for i, (key, _) in enumerate(shard.alerts.firing())
+    ]
+    values = [mark.encoded() for mark in marks]
+    n, ingest = len(values), Ingest(1)
+    at = np.arange(place * 1_000, place * 1_000 + n)
+    times = np.full(n, shard.log_time_ms)
+    ingest.take("lifecycle@id/0", "lifecycle", values, at, times)
+    return ingest.flush(shard.log_time_ms).get(0, [tick(shard.log_time_ms)])[0]
+
+
 @cache
 def lives() -> tuple[tuple[Shard, ...], tuple[dict[str, bytes], ...]]:
     """Shards at the end of what happens to them, and snapshots of them on the way."""
@@ -257,6 +281,7 @@ def lives() -> tuple[tuple[Shard, ...], tuple[dict[str, bytes], ...]]:
         shards.append(shard)
         for k in range(5):
             folded(records[len(records) * k // 5 : len(records) * (k + 1) // 5], shard)
+            shard.fold(words(shard, k), shard.log_time_ms)
             snapshots.append(parts(shard))
     return tuple(shards), tuple(snapshots)
 

@@ -214,7 +214,7 @@ def test_alerts_say_what_to_do():
                 assert rule["annotations"]["description"].endswith(".")
                 assert (
                     rule.get("labels", {}).get("severity") in {"warning", "critical"}
-                    or rule["alert"] == "ModelAlertsFiring"
+                    or rule["alert"] == "ModelIncidentsFiring"
                 )
 
 
@@ -301,8 +301,8 @@ HEALTHY = {
     "stream_monitor_scrape_errors_total{job='j',instance='i'}": "0x200",
     "model_predictions_total{job='j',instance='i',model='m',version='1'}": "0+600x200",
     "model_prediction_errors_total{job='j',instance='i',model='m',version='1'}": "0+6x200",
-    "model_alerts_firing{job='j',instance='i',model='m',version='1',severity='critical'}": "0x200",
-    "model_alerts_firing{job='j',instance='i',model='m',version='1',severity='info'}": "1x200",
+    "model_incidents_firing{job='j',instance='i',model='m',version='1',severity='critical'}": "0x200",  # noqa: E501
+    "model_incidents_firing{job='j',instance='i',model='m',version='1',severity='info'}": "1x200",
     # the active controller is killed, and another one takes over
     "stream_monitor_controller_active{job='j',instance='c'}": "1x130 _x70",
     "stream_monitor_controller_active{job='j',instance='d'}": "0x132 1x68",
@@ -370,8 +370,8 @@ ILL = {
     "StreamMonitorArchiveHole": {
         "stream_monitor_archive_last_hole_timestamp_seconds{job='a',instance='f'}": "8900x200"
     },
-    "ModelAlertsFiring": {
-        "model_alerts_firing{job='j',instance='i',model='m',version='1',severity='critical'}": "1x200"  # noqa: E501
+    "ModelIncidentsFiring": {
+        "model_incidents_firing{job='j',instance='i',model='m',version='1',severity='critical'}": "1x200"  # noqa: E501
     },
     "ModelPredictionErrors": {
         "model_prediction_errors_total{job='j',instance='i',model='m',version='1'}": "0+60x200"
@@ -406,7 +406,7 @@ FIRST = {
     "StreamMonitorMonitorFailed": "stream_monitor_monitor_failures_total{job='j',instance='i',monitor='drift'}",  # noqa: E501
     "StreamMonitorRecordsLost": "stream_monitor_lost_records{job='j',instance='i',topic='predictions',partition='0'}",  # noqa: E501
     "ModelPredictionsRefused": "stream_monitor_predictions_refused_total{job='j',instance='i',model='another'}",  # noqa: E501
-    "ModelAlertsFiring": "model_alerts_firing{job='j',instance='i',model='n',version='1',severity='critical'}",  # noqa: E501
+    "ModelIncidentsFiring": "model_incidents_firing{job='j',instance='i',model='n',version='1',severity='critical'}",  # noqa: E501
 }
 
 

@@ -45,6 +45,14 @@ def test_the_demo_tells_its_story_and_ends_by_itself():
         "an alert before anything went wrong"
     )
     assert "session_minutes" in told["drift"]
+    of_errors = [
+        alert
+        for alert in told["alerts"]
+        if alert["kind"] in ("performance", "concept_drift") or alert["subject"] == "accuracy"
+    ]
+    assert len({alert["incident"] for alert in of_errors}) == 1, "one change of concept"
+    notified = [a for a in told["alerts"] if a["notify"] and a["status"] != "resolved"]
+    assert told["notifications"] == len(notified) < len(fired)
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
 """
-`lifecycle` as a source of INGEST: events of experiments become rows, everything else is skipped,
+`lifecycle` as a source of INGEST: events that are folded become rows, everything else is skipped,
 and a topic that is nearly always silent is not behind.
 """
 
@@ -36,16 +36,24 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def test_events_of_experiments_are_rows_of_their_model_and_all_else_is_skipped():
-    events = [STARTED, MARK, VERDICT, {**STARTED, "type": "experiment_changed"}]
-    ingest, rejected = taken(*map(encoded, events), None)
+def test_what_is_folded_is_a_row_of_its_model_and_all_else_is_skipped():
+    about = {"comment": "who knows", "by": "ana"}
+    events = [STARTED, {**MARK, **about}, VERDICT, {**STARTED, "type": "experiment_changed"}]
+    ingest, rejected = taken(*map(encoded, events), encoded({**MARK, "fingerprint": 7}), None)
     assert rejected == []
-    assert {k[1]: n for k, n in ingest.counts.items()} == {"forwarded": 2, "skipped": 3}
+    assert {k[1]: n for k, n in ingest.counts.items()} == {"forwarded": 3, "skipped": 3}
     flushed = ingest.flush(2_000)
     assert list(flushed) == [home("m", 4)]
     found = unpack(flushed[home("m", 4)][0])
-    assert found.rows["offset"].tolist() == [10, 13]
+    assert found.rows["offset"].tolist() == [10, 11, 13]
     assert {g.kind for g in found.head.groups} == {LIFECYCLE}
+    told = [json.loads(g.version or "") for g in found.head.groups]
+    assert {**MARK, "by": "ana"} in told, "comments stay on lifecycle"
+
+
+def test_a_mark_on_what_belongs_to_no_model_goes_to_every_partition():
+    ingest, _ = taken(encoded({**MARK, "model": "__other__"}))
+    assert list(ingest.flush(2_000)) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +65,7 @@ def test_events_of_experiments_are_rows_of_their_model_and_all_else_is_skipped()
         b"\x00\x01avro",
         b'{"type": []}',
         b'{"type": {"a": 1}}',
+        b'{"type": [], "epoch": 99}',
         b'{"comment": "' + b"x" * 600 + b'"}',
         b"[" * 300,
         b"\xff",

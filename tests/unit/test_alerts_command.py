@@ -164,15 +164,22 @@ def test_tombstones_and_what_is_no_alert(broker, call):
 
 
 @pytest.mark.parametrize(
-    ("command", "kind"), [("ack", "acknowledged"), ("mute", "muted"), ("false", "false_alarm")]
+    ("command", "kind", "hours"),
+    [
+        ("ack --for 2h", "acknowledged", 2),
+        ("ack", "acknowledged", None),
+        ("mute --for 2h", "muted", 2),
+        ("unmute", "muted", 0),
+        ("false", "false_alarm", None),
+    ],
 )
-def test_what_people_say_is_a_record_on_lifecycle(broker, call, command, kind):
+def test_what_people_say_is_a_record_on_lifecycle(broker, call, command, kind, hours):
     sent(broker)
+    name, *lasts = command.split()
     code, out, _ = call(
-        command,
+        name,
         ACCURACY.fingerprint[:8].upper(),
-        "--for",
-        "2h",
+        *lasts,
         "--comment",
         "looking into it",
         "--json",
@@ -182,9 +189,12 @@ def test_what_people_say_is_a_record_on_lifecycle(broker, call, command, kind):
     assert list(records) == ["churn"]
     record = json.loads(records["churn"])
     assert json.loads(out) == record
-    assert time_of(record["until"]) - time_of(record["at"]) == timedelta(hours=2)
-    assert abs(time_of(record.pop("at")) - datetime.now(UTC)) < timedelta(minutes=1)
-    assert record.pop("until").endswith("Z")
+    at, until = time_of(record.pop("at")), record.pop("until", None)
+    assert (None if until is None else time_of(until)) == (
+        None if hours is None else at + timedelta(hours=hours)
+    )
+    assert abs(at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert record.pop("starts_at", None) == (None if kind == "muted" else ACCURACY.starts_at)
     record.pop("by", None)
     assert record == {
         "schema": 1,
@@ -193,7 +203,7 @@ def test_what_people_say_is_a_record_on_lifecycle(broker, call, command, kind):
         "fingerprint": ACCURACY.fingerprint,
         "comment": "looking into it",
     }
-    assert ": looking into it" in call("--severity", "critical")[1]
+    assert (": looking into it" in call("--severity", "critical")[1]) == (hours != 0)
 
 
 def test_several_people_about_several_alerts_of_a_model(broker, call):
@@ -214,8 +224,31 @@ def test_several_people_about_several_alerts_of_a_model(broker, call):
         if m["type"] == "muted"
     )
     assert time_of(muted["until"]) - time_of(muted["at"]) == timedelta(days=1), "a mute always ends"
-    call("mute", PRECISION.fingerprint, "--for", "0s")
+    assert "not muted any more" in call("unmute", PRECISION.fingerprint)[1]
     assert "muted" not in call()[1]
+    assert call("false", PRECISION.fingerprint, "--for", "2h")[0] == 2, "an episode is false or not"
+
+
+def test_alerts_are_listed_by_incident(broker, call):
+    opened = alert("churn", "accuracy", ago_s=600)
+    joined = msgspec.structs.replace(
+        alert("churn", "f1", ago_s=90), incident=opened.incident, primary=False
+    )
+    worse = msgspec.structs.replace(
+        alert("churn", "recall", severity="critical", ago_s=120), incident=opened.incident
+    )
+    events = [FRAUD, joined, worse, opened]
+    asyncio.run(_send(broker, [("x.alerts", a.fingerprint, encode(a)) for a in events]))
+    lines = call()[1].splitlines()
+    assert [line.startswith("  + ") for line in lines] == [False, False, True, True]
+    assert [next(a.subject for a in events if a.fingerprint[:12] in line) for line in lines] == [
+        "recall",
+        "accuracy",
+        "recall",
+        "f1",
+    ]
+    out = call("--limit", "1")[1].splitlines()
+    assert (len(out), out[-1]) == (2, "1 more; raise --limit to see them")
 
 
 @pytest.mark.parametrize(

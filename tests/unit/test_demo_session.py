@@ -20,7 +20,14 @@ from stream_monitor.demo import worker as workers
 from stream_monitor.demo.readings import Alert, Drift, Readings, parse_alert, parse_metrics
 from stream_monitor.demo.session import DemoOptions, State, run
 from stream_monitor.demo.simulation import CHAPTERS, MODEL
-from stream_monitor.demo.view import LineView, LiveView, numbers, summary, summary_text
+from stream_monitor.demo.view import (
+    LineView,
+    LiveView,
+    alert_line,
+    numbers,
+    summary,
+    summary_text,
+)
 from stream_monitor.demo.worker import WorkerProcess, configuration, free_port
 from stream_monitor.errors import BrokerError
 from stream_monitor.settings import KafkaSettings
@@ -55,7 +62,19 @@ model_alerts_firing{model="credit-risk",version="1",severity="critical"} 1
 model_alerts_firing{model="credit-risk",version="1",severity="warning"} 2
 """
 ALERT = Alert(
-    "1", "f", "firing", "critical", "performance", "accuracy", "Accuracy fell to 0.71.", MODEL
+    "1",
+    "f",
+    "firing",
+    "critical",
+    "performance",
+    "accuracy",
+    "Accuracy fell to 0.71.",
+    MODEL,
+    "i",
+    notify=True,
+)
+JOINED = Alert(
+    "2", "g", "firing", "warning", "concept_drift", "__error__", "Errors rose.", MODEL, "i"
 )
 
 
@@ -90,6 +109,8 @@ def test_alerts_of_other_models_and_tombstones_are_passed_over():
         "kind": "performance",
         "subject": "accuracy",
         "summary": "Accuracy fell to 0.71.",
+        "incident": "i",
+        "notify": True,
     }
     assert (
         parse_alert(json.dumps({**fields, "model": MODEL, "evidence": {"x": 1}}).encode(), MODEL)
@@ -111,7 +132,7 @@ def state(readings: Readings) -> State:
         sent_predictions=120,
         sent_labels=80,
         readings=readings,
-        alerts=[(11.0, ALERT)],
+        alerts=[(11.0, ALERT), (11.5, JOINED)],
     )
 
 
@@ -132,7 +153,8 @@ def test_lines_say_numbers_alerts_and_the_address_of_the_metrics():
         )
         == 1
     )
-    assert "FIRING    critical  performance: Accuracy fell to 0.71." in text
+    assert "FIRING    critical  performance: Accuracy fell to 0.71. [a person is told]" in text
+    assert "[same cause: nobody is told]" in alert_line(11.5, JOINED)
     assert "memory only" in text
 
 
@@ -175,18 +197,20 @@ def test_the_summary_has_what_was_sent_and_what_was_counted():
     shown = state(parse_metrics(EXPOSITION, MODEL))
     assert summary(shown)["sent"] == {"predictions": 120, "labels": 80}
     assert summary(shown)["predictions"] == 107
-    assert summary(shown)["alerts"] == [
-        {
-            "at_s": 11.0,
-            "status": "firing",
-            "severity": "critical",
-            "kind": "performance",
-            "subject": "accuracy",
-            "summary": "Accuracy fell to 0.71.",
-        }
-    ]
+    assert summary(shown)["alerts"][0] == {
+        "at_s": 11.0,
+        "status": "firing",
+        "severity": "critical",
+        "kind": "performance",
+        "subject": "accuracy",
+        "summary": "Accuracy fell to 0.71.",
+        "incident": "i",
+        "notify": True,
+    }
+    assert summary(shown)["notifications"] == 1
     assert summary_text(shown) == (
-        "12 s: 107 predictions and 40 labels counted, accuracy 0.750, 1 alert fired (performance)"
+        "12 s: 107 predictions and 40 labels counted, accuracy 0.750, 2 alerts fired "
+        "(concept_drift, performance) in 1 incident, 1 notification: one cause is one incident"
     )
 
 

@@ -41,7 +41,11 @@ PROMISED = {
     "model_feature_values": ("histogram", "model version feature"),
     "model_data_quality_violations_total": ("counter", "model version feature rule"),
     "model_anomalies_total": ("counter", "model version feature kind"),
+    "model_incidents_firing": ("gauge", "model version severity"),
     "model_alerts_firing": ("gauge", "model version severity"),
+    "model_alerts_muted": ("gauge", "model version severity"),
+    "model_alerts_acknowledged": ("gauge", "model version severity"),
+    "model_alerts_marked_false_total": ("counter", "model version"),
     **{
         f"model_experiment_{name}": ("gauge", "model experiment arm metric")
         for name in ("estimate", "lower", "upper", "coverage_ratio")

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import stream_monitor
-from stream_monitor.alerts.event import Alert, Status
+from stream_monitor.alerts.event import Alert, Status, fingerprint
+from stream_monitor.alerts.marks import Mark
 from stream_monitor.detectors.base import METHODS
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.parse import Bad
@@ -28,6 +29,7 @@ from stream_monitor.schema import REJECT_REASONS, Reason, topics
 from stream_monitor.settings import Baseline, CoreSettings, Drift, Limits, ModelSettings, Segment
 from stream_monitor.stages.poison import letter_headers
 from stream_monitor.stages.refusals import Refusals
+from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import Direction, Kind, Level, Reject
 
 PACKAGE = Path(stream_monitor.__file__).parent
@@ -102,7 +104,17 @@ def emitted_by_a_core() -> set[str]:
             shard.fold(record)
         shard.fold(tick(now))
         found |= {sample.name for sample in shard.samples()}
+        people_say(shard, ingest, day)
     return found
+
+
+def people_say(shard: Shard, ingest: Ingest, day: int) -> None:
+    """The first alert that fires is muted, the last one acknowledged: the next records say so."""
+    for kind, (key, _) in zip(("muted", "acknowledged"), shard.alerts.firing(), strict=False):
+        at = T0 + (day + 1) * 86_400_000
+        mark = Mark(type=kind, model=key.model, at=rfc3339(at), fingerprint=fingerprint(key))  # type: ignore[arg-type]
+        offset = np.array([2 * day + 1 + (kind == "muted")])
+        ingest.take("lifecycle@x/0", "lifecycle", [mark.encoded()], offset, np.array([at]))
 
 
 def a_day(day: int, random: np.random.Generator) -> tuple[list[Event], list[Event]]:

@@ -1,0 +1,212 @@
+"""
+One cause is one incident: which alerts of a model version belong together.
+
+Rule of the file: an alert that begins joins an open incident that explains it, or opens one. It
+stays there until it is resolved, and an incident is open while an alert of it fires. What explains
+what is in `cause_of` and `JOINS`; docs/alerts.md has the same table with its reasons. Nothing is
+asked but the key of the alert, its severity and log time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from stream_monitor.alerts.episode import Acknowledgement, Episode
+from stream_monitor.times import HOUR_MS
+from stream_monitor.verdicts import LEVELS, AlertKey, Kind, Level
+
+TOGETHER_MS = HOUR_MS
+"""
+So long after an incident began, alerts on other features still join it (log time). It errs on the
+side of telling twice: a drift that stays open for weeks must not hide the next one.
+"""
+FALSE_ALARM = ""
+"""The hush of a false alarm, which lasts as long as its incident."""
+
+Cause = Literal["errors", "inputs", "outputs", "fields"]
+FAMILIES: dict[Cause, str] = {
+    "errors": "errors",
+    "inputs": "rows",
+    "outputs": "rows",
+    "fields": "rows",
+}
+"""Alerts of two families are never one incident."""
+CAUSES: dict[Kind, Cause | None] = {
+    "performance": "errors",
+    "calibration": "errors",
+    "concept_drift": "errors",
+    "data_drift": "inputs",
+    "anomaly": "inputs",
+    "prediction_drift": "outputs",
+    "data_quality": "fields",
+    "latency": None,
+    "volume": None,
+    "freshness": None,
+    "experiment": None,
+}
+"""By kind; None stands alone."""
+JOINS: frozenset[tuple[Cause, Cause]] = frozenset(
+    {
+        ("inputs", "inputs"),
+        ("fields", "fields"),
+        ("outputs", "outputs"),
+        ("inputs", "outputs"),
+        ("outputs", "inputs"),
+        ("fields", "outputs"),
+        ("outputs", "fields"),
+    }
+)
+"""(cause of an incident, cause of an alert on another subject that joins it while it is young)."""
+ALONE_SUBJECTS = frozenset({"unexpected_class", "score_contradicts_prediction"})
+"""Subjects of data quality that are no feature; each has a repair of its own."""
+
+
+def cause_of(key: AlertKey, severity: Level) -> Cause | None:
+    """
+    The cause that an alert speaks of; None: it stands alone.
+
+    An alert of severity info stands alone, so an improvement never hides what is worse.
+
+    Examples
+    --------
+    >>> key = AlertKey("fraud", "3", "", "data_drift", "amount", "js")
+    >>> cause_of(key, "warning"), cause_of(key, "info")
+    ('inputs', None)
+    >>> cause_of(key._replace(kind="anomaly", subject="accuracy", detector="trend"), "warning")
+    'errors'
+    """
+    if severity == "info" or key.detector == "registry":
+        return None
+    if key.detector == "trend":
+        return "errors"
+    of_a_feature = (
+        key.version and key.subject not in ALONE_SUBJECTS and not key.subject.startswith("monitor.")
+    )
+    if key.kind == "data_quality" and not of_a_feature:
+        return None
+    return CAUSES[key.kind]
+
+
+class Group(NamedTuple):
+    """Among the incidents of one group an alert looks for its own."""
+
+    model: str
+    version: str
+    family: str
+
+
+class Incident(msgspec.Struct):
+    """Alerts with one cause, of which at least one fires."""
+
+    model: str
+    version: str
+    starts_ms: int
+    """Log time at which its first alert began, ms."""
+    cause: Cause | None
+    firing: int = 0
+    """Number of alerts that fire."""
+    subjects: Counter[str] = msgspec.field(default_factory=Counter)
+    """Of the alerts that fire."""
+    counts: dict[Level, int] = {}
+    """Number of alerts that fire and are not silenced, by severity."""
+    shown: Level = "ok"
+    """The severity that it shows; `ok`: nobody is to be told."""
+    hushes: dict[str, Level] = {}
+    """
+    By fingerprint of a mute, or `FALSE_ALARM`: alerts up to this severity are silent, because a
+    person has silenced the one that spoke for them.
+    """
+    acknowledged: Acknowledgement | None = None
+
+    @property
+    def hush(self) -> Level:
+        """Alerts up to this severity are silent."""
+        return max(self.hushes.values(), key=LEVELS.index, default="ok")
+
+    def weigh(self) -> bool:
+        """Compute anew the severity that is shown; returns whether it rose."""
+        before, hush = LEVELS.index(self.shown), LEVELS.index(self.hush)
+        heard = [i for i, level in enumerate(LEVELS) if self.counts.get(level) and i > hush]
+        self.shown = LEVELS[max(heard, default=0)]
+        return LEVELS.index(self.shown) > before
+
+    def count(self, episode: Episode, level: Level) -> None:
+        """Count an alert with another severity."""
+        for which, step in ((episode.counted, -1), (level, 1)):
+            if which != "ok":
+                self.counts[which] = self.counts.get(which, 0) + step
+        episode.counted = level
+
+    def silences(self, level: Level) -> bool:
+        """Whether an alert of this severity is silent because of another one."""
+        return LEVELS.index(level) <= LEVELS.index(self.hush)
+
+
+class Incidents(msgspec.Struct):
+    """The open incidents of a shard; there are never more than alerts that fire."""
+
+    open: dict[str, Incident] = {}
+    groups: dict[Group, list[str]] = {}
+    """Ids of the incidents that alerts may join, in the order in which they were opened."""
+
+    def join(self, key: AlertKey, episode: Episode, own: str) -> Incident:
+        """
+        The incident of an alert that begins; `own` is the id of the one that it would open.
+
+        The search is linear in the open incidents of its model version and family.
+        """
+        cause = cause_of(key, episode.severity)
+        found = None if cause is None else self._explains(key, cause, episode.starts_ms)
+        episode.primary, episode.counted = found is None, "ok"
+        episode.incident = found or own
+        if found is None:
+            self.open[own] = Incident(key.model, key.version, episode.starts_ms, cause)
+            if cause is not None:
+                self.groups.setdefault(_group(key, cause), []).append(own)
+        incident = self.open[episode.incident]
+        incident.firing += 1
+        incident.subjects[key.subject] += 1
+        return incident
+
+    def _explains(self, key: AlertKey, cause: Cause, starts_ms: int) -> str | None:
+        """
+        The newest open incident about the same subject, otherwise the newest of a cause that
+        explains this one, if it is young. Errors are one subject, whatever metric shows them.
+        """
+        young = None
+        for name in reversed(self.groups.get(_group(key, cause), [])):
+            incident = self.open[name]
+            if cause == "errors" or incident.subjects[key.subject] > 0:
+                return name
+            if (
+                young is None
+                and incident.cause is not None
+                and (incident.cause, cause) in JOINS
+                and starts_ms - incident.starts_ms <= TOGETHER_MS
+            ):
+                young = name
+        return young
+
+    def leave(self, key: AlertKey, episode: Episode) -> bool:
+        """An alert is resolved; returns whether its incident is over."""
+        incident = self.open[episode.incident]
+        incident.firing -= 1
+        incident.subjects[key.subject] -= 1
+        if not incident.subjects[key.subject]:
+            del incident.subjects[key.subject]
+        if incident.firing:
+            return False
+        del self.open[episode.incident]
+        if incident.cause is not None:
+            group = _group(key, incident.cause)
+            self.groups[group].remove(episode.incident)
+            if not self.groups[group]:
+                del self.groups[group]
+        return True
+
+
+def _group(key: AlertKey, cause: Cause) -> Group:
+    return Group(key.model, key.version, FAMILIES[cause])
