@@ -62,8 +62,9 @@ while read old new ref; do case "$ref" in refs/tags/*@*)
   [ -e "{mark}" ] || {{ touch "{mark}"; kill -9 $(cat "{pid}"); sleep 1; exit {code}; }};;
 esac; done
 """
+# no `compared`: there is no worker here, so no `history` to compare
 KINDS = {
-    "claim", "accepted", "retraining", "ended", "version", "stage", "compared",
+    "claim", "accepted", "retraining", "ended", "version", "stage",
     "experiment_started", "experiment_changed", "experiment_stopped",
 }  # fmt: skip
 STEPS = {(s, o) for s in ("train", "decide", "register") for o in ("started", "done")}
