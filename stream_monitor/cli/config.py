@@ -134,16 +134,19 @@ def check(path: str | None, as_json: bool) -> None:
 
 
 @command.command(short_help="Print the JSON Schema of monitor.yaml, for editors.")
-def schema() -> None:
+@click.option("--inject", is_flag=True, help="Of the file of `replay --inject`.")
+def schema(*, inject: bool) -> None:
     """
     Print the JSON Schema of monitor.yaml (draft 2020-12), for editors and other checks.
 
     Only `config check` checks the relations between keys.
 
     \b
-    Example:
+    Examples:
       stream-monitor config schema > monitor.schema.json
+      stream-monitor config schema --inject > drift.schema.json
     """  # noqa: D301
-    from stream_monitor.config.json_schema import json_schema
+    from stream_monitor.config.json_schema import injection_schema, json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    made = injection_schema() if inject else json_schema()
+    click.echo(json.dumps(made, indent=2, ensure_ascii=False))

@@ -142,7 +142,7 @@ def lines_of(report: dict[str, Any]) -> Iterator[str]:
     yield f"{report['rows']:,} rows, compared from {report['since']} to {report['until']}"
     if report["alarms"]:
         yield ""
-        yield from _columns(
+        yield from columns(
             ["model", "kind", "subject", "was", "would have been"],
             [
                 [
@@ -162,7 +162,7 @@ def lines_of(report: dict[str, Any]) -> Iterator[str]:
             f"{v['would_have_been'] or '–'}"
         )
     yield ""
-    yield from _columns(
+    yield from columns(
         ["model", "days", "were", "would have been", "both", "only were", "only would", "budget"],
         [
             [
@@ -190,8 +190,8 @@ def _cell(alarm: dict[str, Any] | None) -> str:
     )
 
 
-def _columns(head: list[str], rows: list[list[str]]) -> Iterator[str]:
-    """Rows of cells, each column as wide as its widest cell."""
+def columns(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    """Rows of cells as lines, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip_longest(head, *rows, fillvalue="")]
     for row in (head, *rows):
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

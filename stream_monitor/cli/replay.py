@@ -19,8 +19,10 @@ import click
 from stream_monitor.cli.experiment_caps import resolve_caps
 from stream_monitor.cli.experiment_outcome import outcome_lines
 from stream_monitor.cli.input_options import input_options, options_of
+from stream_monitor.cli.replay_inject import injection_lines, tried
 from stream_monitor.cli.terminal import readable, reading
 from stream_monitor.config import load
+from stream_monitor.config.injection import load_injection
 from stream_monitor.errors import InputError
 from stream_monitor.experiments.telling import PROGRESS, REFUSED, VERDICT
 from stream_monitor.inputs.options import InputOptions
@@ -29,8 +31,10 @@ from stream_monitor.offline.experiment_file import definitions, experiment_event
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from stream_monitor.config.injection_settings import Injection
     from stream_monitor.offline.outcome import Note, Refused
     from stream_monitor.offline.replay import Replay
+    from stream_monitor.offline.trials import Trials
     from stream_monitor.settings import Settings
 
 LEVELS = {"info": 0, "warning": 1, "critical": 2}
@@ -67,6 +71,11 @@ POINTS = 300
     "--verdicts", metavar="FILE", help="Write the verdicts on it to this file (JSON Lines)."
 )
 @click.option(
+    "--inject",
+    metavar="FILE",
+    help="Put the drifts of this file (YAML) into the data, and say how soon each is found.",
+)
+@click.option(
     "--fail-on",
     type=click.Choice(["warning", "critical"]),
     help="Exit 1 if an alert of this severity or worse fired, or if most of the input could not be "
@@ -83,6 +92,7 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
     Examples:
       stream-monitor replay scored.csv --map prediction=y_hat --map label=y --report report.html
       stream-monitor replay --predictions p.jsonl.gz --labels l.csv --config monitor.yaml --fail-on warning
+      stream-monitor replay scored.csv --map label=y --inject drift.yaml
     """  # noqa: D301, E501
     settings = load(given["config"], os.environ)
     options = options_of(given, table, settings.core)
@@ -92,9 +102,12 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
         raise InputError("--verdicts needs --experiment, the event that starts the experiment")
     experiment = _experiment(given, settings)
     points = POINTS if given["report"] else 0
-    replay, read, found = _replayed(settings, options, points, experiment)
+    injection = load_injection(given["inject"]) if given["inject"] else None
+    replay, read, found, trials = _replayed(settings, options, points, experiment, injection)
     summary, alerts = replay.summary(), replay.alerts()
     events = [json.loads(alert) for alert in alerts]
+    if trials is not None:
+        summary["injection"] = trials.report()
     gate = _gate(fail_on, events, found) if fail_on else None
     if gate is not None:
         summary["gate"] = gate
@@ -133,6 +146,8 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
         told = replay.told(VERDICT, PROGRESS)
         for line in outcome_lines(definitions(experiment), summary, told, replay.log_time_ms):
             click.echo(line)
+        for line in injection_lines(summary["injection"]) if trials is not None else ():
+            click.echo(readable(line))
     for note in found:
         click.echo(readable(f"{'warning' if note.fails else 'note'}: {note.text}"), err=as_json)
     if gate is not None and gate["failed"]:
@@ -221,8 +236,12 @@ def _replayed(
     options: InputOptions,
     points: int,
     experiment: list[tuple[dict[str, Any], int | None]],
-) -> tuple[Replay, list[str], list[Note]]:
-    """All events of the input, folded; returns how the input was read, and the outcome."""
+    injection: Injection | None = None,
+) -> tuple[Replay, list[str], list[Note], Trials | None]:
+    """
+    All events of the input, folded; returns how the input was read, the outcome, and what was found
+    of drifts.
+    """
     from stream_monitor.config.baseline_files import file_profiles
     from stream_monitor.inputs.times import DEFAULT_START_MS
     from stream_monitor.offline.experiment_notes import experiment_notes
@@ -235,11 +254,21 @@ def _replayed(
         for note in events.notes:
             click.echo(readable(note), err=True)
         first_ms = max(events.first_ms or 0, DEFAULT_START_MS)  # earlier times are rejected
-        replay = Replay(
-            settings, profiles, span_ms=max((events.last_ms or 0) - first_ms, 0), points=points
-        )
-        replay.feed(merged(events, experiment))
-        replay.close()
+        span_ms = max((events.last_ms or 0) - first_ms, 0)
+        trials = None
+        if injection is None:
+            replay = Replay(settings, profiles, span_ms=span_ms, points=points)
+            replay.feed(merged(events, experiment))
+            replay.close()
+        else:
+            trials = tried(
+                injection,
+                events,
+                lambda: Replay(settings, profiles, span_ms=span_ms, points=points),
+                lambda every: merged(every, experiment),
+                settings.core,
+            )
+            replay = trials.shown
         summary = replay.summary()
         unlabelled = events.unlabelled
         meetings = events.meetings() if options.table is None and replay.unmet_labels else None
@@ -258,7 +287,7 @@ def _replayed(
             model_column=events.column_of("model"),
         )
         found += experiment_notes(definitions(experiment), summary, replay.told(REFUSED))
-    return replay, events.notes, found
+    return replay, events.notes, found, trials
 
 
 def _show(summary: dict[str, Any], alerts: list[dict[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """
-`monitor.yaml` as JSON Schema (draft 2020-12), for editors and for checks before a deployment.
+`monitor.yaml`, and the file of `replay --inject`, as JSON Schema (draft 2020-12), for editors and
+for checks before a deployment.
 
 Rule of the file: types and defaults come from `settings`, bounds and texts from `rules`. The schema
 accepts everything that the checker accepts in a file that is read as YAML 1.2. Only the checker
@@ -16,6 +17,7 @@ import msgspec
 from stream_monitor.config import forms, ranges, rules
 from stream_monitor.config.checker import Key, keys_of
 from stream_monitor.config.forms import FORMS, OFF
+from stream_monitor.config.injection_settings import Injection
 from stream_monitor.config.rule import Rule
 from stream_monitor.config.rules import RULES, TOP
 from stream_monitor.config.shorthand import duration_text
@@ -42,6 +44,17 @@ def json_schema() -> Schema:
         "type": ["object", "null"],
         "properties": top,
         "additionalProperties": False,
+        "$defs": found,
+    }
+
+
+def injection_schema() -> Schema:
+    """The schema of the file of `replay --inject`."""
+    found: dict[str, Schema] = {}
+    return {
+        "$schema": DRAFT,
+        "title": "stream-monitor: drifts for replay --inject",
+        **_struct(Injection, found),
         "$defs": found,
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from stream_monitor import lifecycle_settings
 from stream_monitor import settings as s
-from stream_monitor.config import lifecycle_rules
+from stream_monitor.config import injection_rules, lifecycle_rules
 from stream_monitor.config.forms import LAST_N_MAX
 from stream_monitor.config.rule import Rule
 from stream_monitor.times import DAY_MS, HOUR_MS
@@ -380,4 +380,5 @@ RULES: dict[type, dict[str, Rule]] = {
     },
     s.Privacy: {"raw_values": Rule("Show raw feature values and ids in alerts and anomalies.")},
     **lifecycle_rules.RULES,
+    **injection_rules.RULES,
 }

@@ -114,6 +114,12 @@ class EventStream(Iterator[Event]):
         streams = [source.events() for source in self._sources]
         return merge(*streams) if len(streams) > 1 else streams[0]
 
+    def again(self) -> Iterator[Event]:
+        """All events once more, or once before; not for a live input."""
+        self.scan()
+        self._meter.total_bytes += sum(source.file.size_bytes for source in self._sources)
+        return self._in_order()
+
     @property
     def unlabelled(self) -> int:
         """Rows of the last pass with an empty label."""

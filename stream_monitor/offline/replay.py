@@ -23,94 +23,12 @@ from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.experiments.judgement import hours, standing
 from stream_monitor.experiments.telling import VERDICT
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.monitors.thresholds import MIN_LABELS, newest_rows
 from stream_monitor.offline.outcome import Refused, reasons, refused_by_model
-from stream_monitor.settings import CoreSettings, Freshness, ModelSettings, Settings
+from stream_monitor.offline.pace import Pace, of_files
+from stream_monitor.settings import Settings
 from stream_monitor.verdicts import Out
-from stream_monitor.windows.names import duration_ms
 
 CHUNK_EVENTS = 2_000
-STEPS_MAX = 2_000
-"""
-Greatest number of steps. A step costs two or three milliseconds, however few events it has, so a
-longer input gets longer steps.
-"""
-STEP_SHARE = 8
-"""A step has at most this part of the rows, or of the time, that a judgement needs."""
-
-
-class Pace(NamedTuple):
-    """
-    The length of a step, in rows and in log time.
-
-    Every judgement needs a least number of rows. With an eighth of them per step, a replay sees
-    every window that a worker would see, whether rows are a second or a week apart. A window of
-    time that can contain that many rows is judged as often as its length requires.
-    """
-
-    least_rows: int
-    """Fewest rows that any judgement needs."""
-    windows_ms: tuple[int, ...]
-    """Windows of time that thresholds judge, and how long alerts wait (`for`), ascending."""
-    silence_ms: float
-    """The shortest silence that raises an alert."""
-    retire_ms: int
-    """The shortest silence after which a version retires."""
-    span_ms: float
-    """Least length of a step, unless a window needs a shorter one."""
-
-    @classmethod
-    def of(cls, core: CoreSettings, span_ms: int) -> Pace:
-        """
-        The pace for an input with `span_ms` between its first and its last event.
-
-        Examples
-        --------
-        >>> Pace.of(of_files(CoreSettings()), 365 * 86_400_000)[:3]
-        (100, (), inf)
-        """
-        models = [core.defaults, *core.models.values()]
-        rules = [(m, rule) for m in models for rule in m.thresholds.values()]
-        judged = {rule.window or newest_rows(m) for m, rule in rules}
-        windows = {d for name in judged if (d := duration_ms(name)) is not None} | {
-            rule.for_ms for _, rule in rules if rule.for_ms
-        }
-        silences = [
-            t for m in models for t in (m.freshness.predictions_ms, m.freshness.labels_ms) if t
-        ]
-        least = min(
-            [
-                MIN_LABELS,
-                *(rule.min_labels for _, rule in rules),
-                *(m.quality.min_rows for m in models),
-            ]
-        )
-        return cls(
-            least,
-            tuple(sorted(windows)),
-            min(silences, default=inf),
-            min(m.silence_ms for m in models),
-            span_ms / STEPS_MAX,
-        )
-
-    @property
-    def rows(self) -> int:
-        """Number of predictions, or of labels, in a step."""
-        return max(1, self.least_rows // STEP_SHARE)
-
-    def longest_ms(self, crowd_ms: float, *, several: bool) -> float:
-        """
-        Greatest length of a step, ms.
-
-        Parameters
-        ----------
-        crowd_ms : float, ms
-            Time in which the last `least_rows` rows came: shorter windows have too few rows.
-        several : bool
-            There are several versions, each of which may be silent while others are not.
-        """
-        window = next((w for w in self.windows_ms if w >= crowd_ms), inf)
-        return min(window, self.silence_ms, self.retire_ms if several else inf) / STEP_SHARE
 
 
 class Point(NamedTuple):
@@ -140,31 +58,6 @@ class Course(NamedTuple):
     hours: float
     percent: bool
     """Whether differences are shares."""
-
-
-def of_files(core: CoreSettings) -> CoreSettings:
-    """
-    Settings for events from files. A gap between two rows is not a silence of a server, unless the
-    configuration has a limit of its own.
-
-    Examples
-    --------
-    >>> of_files(CoreSettings()).defaults.freshness.predictions_ms is None
-    True
-    """
-
-    def quiet(model: ModelSettings) -> ModelSettings:
-        return (
-            msgspec.structs.replace(model, freshness=Freshness(predictions_ms=None))
-            if model.freshness == Freshness()
-            else model
-        )
-
-    return msgspec.structs.replace(
-        core,
-        defaults=quiet(core.defaults),
-        models={name: quiet(model) for name, model in core.models.items()},
-    )
 
 
 def courses(experiment: Experiment, now_ms: int) -> list[Course]:
@@ -328,6 +221,10 @@ class Replay:
         for shard in self.shards:
             self.out += shard.outbox
             shard.outbox = []
+
+    def rest(self) -> None:
+        """Fold the waiting events; more may come."""
+        self._fold()
 
     def close(self) -> None:
         """Fold the waiting events, and judge once more."""

@@ -27,7 +27,8 @@ from stream_monitor.errors import InputError
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.offline.episodes import episodes
-from stream_monitor.offline.replay import Pace, Replay, of_files
+from stream_monitor.offline.pace import Pace, of_files
+from stream_monitor.offline.replay import Replay
 
 T0 = 1_700_000_000_000
 CONFIG = "defaults: {windows: [last_100, 10m], baseline: {rows: 200}}\n"
@@ -329,7 +330,7 @@ def test_a_short_input_is_exact_to_the_step(write, tmp_path):
         for i in range(2)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stream_monitor.offline.replay.STEPS_MAX", 10_000_000)
+        patch.setattr("stream_monitor.offline.pace.STEPS_MAX", 10_000_000)
         got = Result(
             tmp_path,
             "--predictions",
