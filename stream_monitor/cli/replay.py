@@ -321,8 +321,15 @@ def _show(summary: dict[str, Any], alerts: list[dict[str, Any]]) -> None:
                 markup=False,
                 soft_wrap=not console.is_terminal,
             )
-    if not alerts:
-        console.print("no alerts")
+    fired = [alert for alert in alerts if alert["status"] == "firing"]
+    told = summary["alerts"]["notifications"]
+    console.print(
+        f"{len(fired)} alert{'' if len(fired) == 1 else 's'} in "
+        f"{len({alert['incident'] for alert in fired})} incidents; a person would have been told "
+        f"{told} time{'' if told == 1 else 's'}"
+        if alerts
+        else "no alerts"
+    )
 
 
 def _versions(summary: dict[str, Any]) -> Table:

@@ -282,7 +282,7 @@ class Replay:
             "records": records,
             **refused,
             "models": models,
-            "alerts": {"firing": alerts["firing"], "resolved": alerts["resolved"]},
+            "alerts": {name: alerts[name] for name in ("firing", "resolved", "notifications")},
             **({"experiments": experiments} if experiments else {}),
         }
 

@@ -588,7 +588,7 @@ def test_the_keys_of_the_summary(write, config, tmp_path):
     }
     assert set(got.version()["features"]["age"]) == {"rows", "missing_ratio", "mean", "drift"}
     assert set(got.version()["features"]["city"]) == {"rows", "missing_ratio", "drift"}
-    assert set(got.summary["alerts"]) == {"firing", "resolved"}
+    assert set(got.summary["alerts"]) == {"firing", "resolved", "notifications"}
     few = Result(tmp_path, write("few.csv", "prediction,label\n1,1\n")).version("few")
     assert set(few) >= {
         "predictions",
@@ -721,7 +721,8 @@ def test_fail_on_is_exit_1_when_such_an_alert_fired(write, tmp_path, severity, f
     assert [(a["kind"], a["severity"]) for a in got.alerts if a["status"] == "firing"] == [
         ("performance", severity)
     ]
-    assert got.summary["alerts"] == {"firing": 1, "resolved": 0}
+    told = int(severity != "info")
+    assert got.summary["alerts"] == {"firing": 1, "resolved": 0, "notifications": told}
 
 
 @pytest.mark.parametrize(

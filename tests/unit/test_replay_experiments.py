@@ -188,7 +188,7 @@ def test_two_equal_arms_are_not_told_apart(run):
     got = run(table(seed=3))
     assert [v["verdict"] for v in got.verdicts] == ["continue"]
     assert "<b>: continue" in got.stdout
-    assert got.summary["alerts"] == {"firing": 0, "resolved": 0}
+    assert got.summary["alerts"] == {"firing": 0, "resolved": 0, "notifications": 0}
 
 
 def test_without_an_experiment_there_is_none_in_the_summary(tmp_path):
