@@ -172,6 +172,7 @@ class ModelSettings(Frozen, frozen=True):
 
     task: Task = "auto"
     positive_class: str | None = None
+    average: Literal["weighted", "macro"] = "weighted"
     windows: tuple[str, ...] = ("last_1000", "1h", "24h")
     labels: Labels = Labels()
     baseline: Baseline = Baseline()

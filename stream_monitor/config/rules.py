@@ -151,6 +151,10 @@ RULES: dict[type, dict[str, Rule]] = {
             "score, or as the rarer class.",
             form="class",
         ),
+        "average": Rule(
+            "How precision, recall and F1 of several classes are averaged: `weighted` by how often "
+            "a class is true, or `macro`, the plain mean over classes."
+        ),
         "windows": Rule(
             "Windows of the performance metrics: a number of labelled rows, or a duration "
             "of event time (in steps of 10 s).",
@@ -279,12 +283,13 @@ RULES: dict[type, dict[str, Rule]] = {
         ),
         "topic": Rule("Write these rows to the topic."),
         "trend_windows": Rule(
-            "Number of windows of accuracy (or R² of a regression) to which a trend is fitted.",
+            "Number of blocks of accuracy, precision, recall and F1 (or R² of a regression) to "
+            "which trends are fitted.",
             low=3,
             high=1_000,
         ),
         "trend_slope": Rule(
-            "The alert fires if accuracy (or R²) changes by this much over these windows, "
+            "The alert fires if one of these metrics changes by this much over these blocks, "
             "and the change is beyond chance.",
             low=-1_000,
             high=1_000,

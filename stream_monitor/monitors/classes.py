@@ -92,10 +92,18 @@ class Counted:
     task : {"auto", "binary", "multiclass"}
     positive_class : str
         The configured one; empty if there is none.
+    macro : bool
+        Averages over classes are plain ones, not weighted by support.
     """
 
     def __init__(
-        self, classes: Classes, score_classes: Classes, task: str, positive_class: str
+        self,
+        classes: Classes,
+        score_classes: Classes,
+        task: str,
+        positive_class: str,
+        *,
+        macro: bool = False,
     ) -> None:
         self.classes, self.score_classes, self.task, self.positive_class = (
             classes,
@@ -103,6 +111,7 @@ class Counted:
             task,
             positive_class,
         )
+        self.macro = macro
         self.rows = 0
         self._sums, self._total = ClassSums(), np.zeros(ClassSums().width)
         self._reading: Reading | None = None

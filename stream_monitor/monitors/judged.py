@@ -113,6 +113,15 @@ def number_errors(rows: Judged) -> Float:
     return errors
 
 
+def answers(rows: Judged, live: Reading | None) -> Float:
+    """Codes of the answers; a score without one counts as `class_errors` says, if it can."""
+    by_score = rows.predicted == BY_SCORE
+    if live is None or not by_score.any():
+        return rows.predicted
+    codes = np.where(rows.score >= 0.5, live.positive_code, live.negative_code)
+    return np.where(by_score, codes, rows.predicted)
+
+
 def class_errors(rows: Judged, live: Reading | None) -> Float:
     """
     0 if the answer is right, 1 if it is wrong, NaN if it is not known.
@@ -129,8 +138,8 @@ def class_errors(rows: Judged, live: Reading | None) -> Float:
         return wrong
     if live is None or min(live.positive_code, live.negative_code) < 0:
         return np.where(by_score, np.nan, wrong)
-    codes = np.where(rows.score >= 0.5, live.positive_code, live.negative_code)
-    return np.where(by_score, (codes != rows.actual).astype(np.float64), wrong)
+    found: Float = (answers(rows, live) != rows.actual).astype(np.float64)
+    return found
 
 
 def _codes(cells: Cells, texts: list[str], classes: Classes) -> Float:

@@ -66,6 +66,7 @@ from stream_monitor.monitors.classes import Classes, Counted, Reading, Source
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.judged import (
     Judged,
+    answers,
     as_classes,
     as_numbers,
     class_errors,
@@ -132,6 +133,7 @@ class Performance:
             self.score_classes,
             settings.task,
             class_name(settings.positive_class or ""),
+            macro=settings.average == "macro",
         )
         self.kind: str | None = (
             None
@@ -238,8 +240,9 @@ class Performance:
             due = self.pairs % self.stride == 0 and bool(mine.any())
             if due:
                 self.live = None if self.kind == "numbers" else self.counted.reading()
+                self.trend.close_group()
                 if self.pairs % (STRIDE * self.stride) == 0:
-                    self.trend.close_block(regression=self.kind == "numbers")
+                    self.trend.look(self.live, macro=self.counted.macro)
             yield errors[told], part.time[told], due
             start = end
             look = (
@@ -332,7 +335,7 @@ class Performance:
         if self.kind == "numbers":
             self.trend.add_numbers(errors[told], rows.actual[told])
         else:
-            self.trend.add_errors(errors[told])
+            self.trend.add_classes(answers(rows, self.live)[told], rows.actual[told])
 
     # ---- windows out
 
@@ -361,14 +364,10 @@ class Performance:
         self.told.look(self.task, self.windows.reading, self.pairs, self.settings.thresholds)
         yield from self.told.verdicts(key, self.pairs, self.rows)
         rows = STRIDE * self.stride
-        if due and self.pairs % rows == 0 and self.trend.is_full:
-            metric = "r2" if self.task == "regression" else "accuracy"
+        if due and self.pairs % rows == 0 and self.trend.lines:
             times = self.window(f"last_{rows}", "accuracy")[1]
-            yield self.trend.verdict(
-                context.key("anomaly", metric, "trend"),
-                Span(times.start_ms, times.end_ms, rows),
-                self.settings.cooldown_ms,
-            )
+            span = Span(times.start_ms, times.end_ms, rows)
+            yield from self.trend.verdicts(context, span)
 
     def segment_verdicts(self, context: Context, segments: Segments) -> Iterator[Verdict]:
         """

@@ -94,7 +94,7 @@ def load_performance(
     if trend_of := changes.keys("trend"):
         changes.begins_anew("trend of performance", trend_of)
     else:
-        trend.state.block, trend.state.blocks = form.trend.block, form.trend.blocks
+        trend.state.group, trend.state.groups = form.trend.group, form.trend.groups
     if form.windows is not None:
         performance.windows = performance.restored(form.windows)
     return True

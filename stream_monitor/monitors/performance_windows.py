@@ -194,6 +194,7 @@ class PerformanceWindows:
             reading.positive_code,
             reading.negative_code,
             (0,) if place is None or place >= SCORED_CLASSES_MAX else (0, 1 + place),
+            counted.macro,
         )
 
     def window(self, name: str, only: str = "") -> tuple[dict[str, float], Span]:

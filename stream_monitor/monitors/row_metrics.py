@@ -47,7 +47,7 @@ def _scored(rows: TopRows, counted: Counted) -> _Scored:
     codes, reading = actual.astype(np.int64), counted.reading()
     shares = _shares(rows)
     scores, class_scored = [score], None
-    positive = Positive(reading.positive_code, reading.negative_code)
+    positive = Positive(reading.positive_code, reading.negative_code, macro=counted.macro)
     if shares.shape[1]:
         class_scored = class_losses(counted, shares, codes)
         if reading.task == "binary":

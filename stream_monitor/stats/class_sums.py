@@ -39,13 +39,14 @@ of calibration: rows, scores.
 
 class Positive(NamedTuple):
     """
-    How classes are read: the codes of the positive class and of the other one (-1: not known), and
-    the scores that are of the positive class.
+    How classes are read: the codes of the positive class and of the other one (-1: not known), the
+    scores that are of the positive class, and how several classes are averaged.
     """
 
     positive: int
     negative: int
     candidates: tuple[int, ...] = (0,)
+    macro: bool = False
 
 
 class ClassSums:
@@ -326,7 +327,7 @@ class ClassSums:
                 hits, predicted, actual = (np.append(c, 0.0) for c in (hits, predicted, actual))
             found |= zip(
                 ("precision", "recall", "f1"),
-                precision_recall_f1(hits, predicted, actual),
+                precision_recall_f1(hits, predicted, actual, macro=read.macro),
                 strict=True,
             )
         if scored:

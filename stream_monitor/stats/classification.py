@@ -17,27 +17,32 @@ CALIBRATION_BINS = 10
 
 
 def precision_recall_f1(
-    hits: Float, predicted: Float, actual: Float
+    hits: Float, predicted: Float, actual: Float, *, macro: bool = False
 ) -> tuple[float | None, float | None, float | None]:
     """
-    Precision, recall and F1 from counts by class, weighted by support when there are several.
+    Precision, recall and F1 from counts by class; of several classes their averages.
 
     Parameters
     ----------
     hits, predicted, actual : (classes,) float64, events
         True positives, predictions and labels of each class; one class alone is the positive class
         of a binary model.
+    macro : bool
+        Plain averages over the classes that occur, instead of those weighted by support (labels).
 
     Returns
     -------
     tuple of float or None
-        For one class None where undefined (nothing predicted, no positive label). Weighted over
+        For one class None where undefined (nothing predicted, no positive label). Averaged over
         several, an undefined class counts as 0, as scikit-learn does with `zero_division=0`.
 
     Examples
     --------
     >>> precision_recall_f1(np.array([2.0]), np.array([4.0]), np.array([2.0]))
     (0.5, 1.0, 0.6666666666666666)
+    >>> counts = np.array([3.0, 0.0]), np.array([4.0, 0.0]), np.array([3.0, 1.0])
+    >>> precision_recall_f1(*counts)[:2], precision_recall_f1(*counts, macro=True)[:2]
+    ((0.5625, 0.75), (0.375, 0.5))
     """
     total = float(actual.sum())
     if len(hits) == 1:
@@ -57,7 +62,8 @@ def precision_recall_f1(
         precisions = np.where(predicted > 0, hits / predicted, 0.0)
         recalls = np.where(actual > 0, hits / actual, 0.0)
         f1s = np.where(predicted + actual > 0, 2 * hits / (predicted + actual), 0.0)
-    weights = actual / total
+    there = predicted + actual > 0
+    weights = there / there.sum() if macro else actual / total
     return float(precisions @ weights), float(recalls @ weights), float(f1s @ weights)
 
 

@@ -91,6 +91,7 @@ TABLE: dict[str, Key] = {
         beside={"thresholds": {}},
     ),
     "defaults.positive_class": Key((None, "1", "0", None)),
+    "defaults.average": Key(("weighted", "macro", "weighted"), beside={"task": "multiclass"}),
     "defaults.windows": Key(
         (["last_500", "1h"], ["last_700", "10m", "24h"], ["1h"], ["last_400", "last_500"]),
         ("trend of performance",),

@@ -247,13 +247,15 @@ def test_a_fall_of_accuracy_is_one_episode_of_its_trend_and_of_its_level(restart
         assert [status for status, _ in found] == ["firing", "resolved"], found
         assert 60 <= found[0][1] <= 60 + 10 * 200 / 40
         assert 180 <= found[1][1] <= 180 + 6 * 200 / 40, found
-    trend = next(a for a in run.told if a["detector"] == "trend")
+    of_trends = [a for a in run.told if a["detector"] == "trend"]
+    assert {a["subject"] for a in of_trends} == {"accuracy", "precision", "recall", "f1"}
+    trend = next(a for a in of_trends if a["subject"] == "accuracy")
     assert trend["value"] < trend["threshold"] < 0.95
     assert [
         s.value
         for s in run.shard.samples()
         if isinstance(s, Sample) and s.name == "model_anomalies_total" and s.labels[-1] == "trend"
-    ] == [1]
+    ] == [sum(a["status"] == "firing" for a in of_trends)]
 
 
 def test_a_mean_absolute_error_near_its_limit_is_one_episode() -> None:
