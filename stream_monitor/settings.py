@@ -59,6 +59,7 @@ class Feature(Frozen, frozen=True):
     pattern: str | None = None
     required: bool = False
     unique: bool = False
+    max_missing: float | None = None
 
     def __post_init__(self) -> None:
         if self.categories is not None:

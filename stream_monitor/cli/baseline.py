@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stream_monitor.cli.contract import contract
 from stream_monitor.cli.input_options import input_options, options_of
 from stream_monitor.cli.terminal import readable, reading
 from stream_monitor.errors import InputError, StateError, StreamMonitorError
@@ -39,7 +40,11 @@ def command() -> None:
       stream-monitor baseline build train.csv -o profile.json
       stream-monitor baseline show profile.json
       stream-monitor baseline publish profile.json --model fraud
+      stream-monitor baseline contract train.csv --model fraud
     """  # noqa: D301
+
+
+command.add_command(contract)
 
 
 @command.command()
@@ -105,7 +110,7 @@ def build(
 
     settings = load(config, os.environ)
     builder = Builder(settings, model, version, rows)
-    for options in _inputs(files, model, given, settings):
+    for options in events_of(files, model, given, settings):
         with reading(
             msgspec.structs.replace(options, first_row=builder.predictions + 1), "building"
         ) as events:
@@ -115,7 +120,7 @@ def build(
                 click.echo(readable(note), err=True)
             if not builder.feed(events):
                 break
-    _tell_refused(builder)
+    tell_refused(builder)
     found, profile = builder.profile()
     if rows is not None and profile.rows < rows:
         click.echo(
@@ -123,7 +128,7 @@ def build(
         )
     for text in breaches(profile, found.settings):
         click.echo(readable(text), err=True)
-    _written(Path(output), encode_profile(profile))
+    write_whole(Path(output), encode_profile(profile))
     name = f"{found.model}/{found.name}"
     if as_json:
         click.echo(
@@ -145,7 +150,7 @@ def build(
         )
 
 
-def _tell_refused(builder: Builder) -> None:
+def tell_refused(builder: Builder) -> None:
     """Report for each reason how many records were refused, and which was the first."""
     from stream_monitor.offline.outcome import reasons
 
@@ -160,7 +165,7 @@ def _tell_refused(builder: Builder) -> None:
             )
 
 
-def _inputs(
+def events_of(
     files: tuple[str, ...], model: str | None, given: dict[str, Any], settings: Settings
 ) -> list[InputOptions]:
     """
@@ -179,7 +184,7 @@ def _inputs(
     ]
 
 
-def _written(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Write the whole file or nothing of it."""
     part = path.with_name(path.name + ".part")
     try:

@@ -249,6 +249,13 @@ def _features(model: ModelSettings) -> Conflicts:
             yield (*place, "type"), "categories are of type category"
         if feature.categories is not None and (feature.min is not None or feature.max is not None):
             yield (*place, "categories"), "a feature has categories, or min and max"
+        if feature.required and feature.max_missing is not None:
+            yield (*place, "max_missing"), "no value of a required feature may be missing"
+        if feature.max_missing is not None and feature.max_missing >= 1:
+            yield (
+                (*place, "max_missing"),
+                "a share is never above 1, so the alert would never fire; give a smaller value",
+            )
         if feature.type == "numeric" and feature.pattern is not None:
             yield (*place, "pattern"), "a pattern is of texts; numbers have min and max"
         if feature.pattern is not None:

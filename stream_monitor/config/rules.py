@@ -218,6 +218,12 @@ RULES: dict[type, dict[str, Rule]] = {
         ),
         "required": Rule("A missing value is a violation."),
         "unique": Rule("A repeated value is a violation."),
+        "max_missing": Rule(
+            "The alert fires if the share of missing values is above this, whatever the baseline "
+            "has; instead of `quality.missing_ratio`.",
+            low=0,
+            high=1,
+        ),
     },
     s.Segment: {
         "name": Rule("Name of the segment or feature.", form="name"),

@@ -107,6 +107,9 @@ def _missing(
     """Missing values: of a required feature none are allowed, whatever the baseline has."""
     if rule.required:
         key, usual, allowed, of_rule = f"features.{name}.required", 0, 0.0, profile.missing
+    elif rule.max_missing is not None:
+        key, usual = f"features.{name}.max_missing", 0
+        allowed, of_rule = rule.max_missing, profile.missing
     elif margin is not None:
         key, usual, allowed, of_rule = "quality.missing_ratio", profile.missing, margin, 0
     else:

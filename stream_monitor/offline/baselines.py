@@ -16,6 +16,7 @@ import msgspec
 from stream_monitor.errors import InputError
 from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.performance_windows import ALL
+from stream_monitor.monitors.rows import Rows
 from stream_monitor.monitors.version import Version
 from stream_monitor.offline.replay import CHUNK_EVENTS, Replay
 from stream_monitor.settings import Baseline, ModelSettings, Settings
@@ -98,16 +99,23 @@ class Builder:
         InputError
             The version does not exist, or there is more than one.
         """
+        found, _, profile = self.rows_and_profile()
+        return found, profile
+
+    def rows_and_profile(self) -> tuple[Version, list[Rows], Profile]:
+        """As `profile`, with the rows that the profile is of."""
         self.replay.close()
         found = self._versions()
         if len(found) != 1:
             raise InputError(self._not_one(found))
         features = found[0].features
-        features.learn(min(self.rows or ENDLESS, features.waiting_rows))
+        rows, count = features.waiting, min(self.rows or ENDLESS, features.waiting_rows)
+        features.learn(count)
         assert features.profile is not None
-        return found[0], msgspec.structs.replace(
+        profile = msgspec.structs.replace(
             features.profile, performance=_performance(found[0]) if self.answers else {}
         )
+        return found[0], rows, profile
 
     def _not_one(self, found: list[Version]) -> str:
         if found:

@@ -30,9 +30,7 @@ RULES = (
 
 
 class ColumnRule(Feature, frozen=True):
-    """What a column may be: all that `models.NAME.features` says, and how much may be missing."""
-
-    max_missing: float | None = None
+    """What a column may be: what `models.NAME.features` says of a feature."""
 
 
 class OwnCommand(Frozen, frozen=True):

@@ -122,6 +122,7 @@ TABLE: dict[str, Key] = {
         (None, ["a", "b"], ["b", "a"], ["a", "b", "z"], ["z"], None), ("feature c",)
     ),
     "defaults.features.NAME.pattern": Key((None, "[ab]", "[a-z]", None), ("feature c",)),
+    "defaults.features.NAME.max_missing": Key((None, 0.5, 0.001, None)),
     "defaults.features.NAME.required": Key((None, True, False)),
     "defaults.features.NAME.unique": Key((None, True, None, True)),
     "defaults.segments": Key((["s", "t"], ["t", "s"], ["t"], None, ["c", "t", "s"])),
