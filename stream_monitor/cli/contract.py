@@ -60,9 +60,9 @@ def contract(
     **given: Any,
 ) -> None:
     """
-    Write rules for monitor.yaml that the rows of FILE keep: a contract of data quality.
+    Write the rules that rows keep, for monitor.yaml.
 
-    A rule is written only if it is nearly certain: types, ranges with a margin of a tenth, categories that are all known, values that occur once, fixed forms (dates, UUIDs, codes), and how much may be missing. What it rests on stands beside it.
+    It is a contract of data quality, inferred from the rows of FILE. A rule is written only if it is nearly certain: types, ranges with a margin of a tenth, categories that are all known, values that occur once, fixed forms (dates, UUIDs, codes), and how much may be missing. What it rests on stands beside it.
 
     \b
     Examples:
