@@ -123,11 +123,11 @@ def test_groups_and_snapshots_do_not_show() -> None:
 def test_macro_averages_are_those_of_scikit_learn_in_windows_segments_and_thresholds() -> None:
     core = parse(
         '{"defaults": {"average": "macro", "task": "multiclass", "windows": ["last_500", "1h"],'
-        ' "segments": ["s"], "thresholds": {"recall": {"min": 0.97, "min_labels": 100}}}}'
+        ' "segments": ["s"], "thresholds": {"recall": {"min": 0.8, "min_labels": 100}}}}'
     ).core
     rng, stream = np.random.default_rng(4), Stream(core)
-    labels = rng.choice(3, 400, p=[0.9, 0.08, 0.02])
-    answers = np.where(rng.random(400) < 0.9, labels, 0)
+    labels = rng.choice(3, 400, p=[0.8, 0.15, 0.05])
+    answers = np.where(rng.random(400) < 0.2, labels, 0)
     for start in range(0, 400, 40):
         at = range(start, start + 40)
         rows = [prediction(i, prediction=f"c{answers[i]}", segments={"s": "ab"[i % 2]}) for i in at]
@@ -147,7 +147,7 @@ def test_macro_averages_are_those_of_scikit_learn_in_windows_segments_and_thresh
     assert found["model_segment_f1", "m", "1", "s=a", "last_500"] == pytest.approx(of_a[2])
     told = {(str(a["segment"]), a["subject"]) for a in stream.told() if a["kind"] == "performance"}
     assert ("None", "recall") in told
-    assert {subject for _, subject in told} == {"recall"}, "its weighted average is 0.99"
+    assert {subject for _, subject in told} == {"recall"}, "its weighted average is 0.84"
     weighted = parse('{"defaults": {"task": "multiclass", "windows": ["last_500", "1h"]}}').core
     parts = {k: v or b"" for k, v in stream.shard.snapshot().items()}
     again = Shard.restore(0, weighted, parts, {})
