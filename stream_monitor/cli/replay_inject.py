@@ -35,7 +35,7 @@ def tried(
     """
     All trials, on all events of the input.
 
-    On stderr it tells the rows a second, every ten seconds.
+    On stderr it tells the rows a second, every ten seconds and at the end.
     """
     from stream_monitor.offline.injecting import Survey
     from stream_monitor.offline.trials import Trials
@@ -52,10 +52,17 @@ def tried(
         now_s = time.monotonic()
         if now_s - told_s >= TELL_S:
             told_s = now_s
-            print(f"{done:,} rows, {done / (now_s - began_s):,.0f} a second", file=sys.stderr)
+            say(done, now_s - began_s)
 
     trials.run(merge(events), show)
+    say(trials.rows, time.monotonic() - began_s)
     return trials
+
+
+def say(rows: int, seconds: float) -> None:
+    """Tell on stderr how many rows were replayed, in all runs together, and how fast."""
+    rate = rows / max(seconds, 1e-3)
+    print(f"replayed {rows:,} rows in {seconds:,.0f} s, {rate:,.0f} a second", file=sys.stderr)
 
 
 def injection_lines(report: dict[str, Any]) -> Iterator[str]:
