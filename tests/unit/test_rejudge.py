@@ -23,14 +23,16 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from click.testing import CliRunner
 
 from stream_monitor.cli import cli
-from stream_monitor.cli.rejudge_lines import lasting
+from stream_monitor.cli.rejudge_lines import lasting, report_of
 from stream_monitor.config import parse
 from stream_monitor.demo.broker import start_in_thread
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest
 from stream_monitor.offline.alarms import NEAR_MS, Alarm, counts, side_by_side
+from stream_monitor.offline.rejudging import Beginning, Rejudging, Side
 from stream_monitor.settings import CoreSettings
 from stream_monitor.stages import snapshots
+from stream_monitor.times import rfc3339
 
 MINUTE, HOUR = 60_000, 3_600_000
 MODELS = "{baseline: {rows: 200}, windows: [last_200], drift: {features: off, errors: off}"
@@ -342,3 +344,49 @@ def test_a_length_of_time_is_brief():
         "1 h",
         "1 d 1 h",
     ]
+
+
+def test_experiments_in_the_log_are_judged_again_in_both():
+    began_ms, rng, ingest = 1_760_000_000_000, np.random.default_rng(1), Ingest(1)
+    arms = ["control", "b"]
+    started = {
+        "schema": 1,
+        "type": "experiment_started",
+        "model": "m",
+        "at": rfc3339(began_ms),
+        "experiment": "x",
+        "unit": "user",
+        "arms": arms,
+        "weights": {"control": 50, "b": 50},
+        "primary": {"metric": "features.spent", "effect": 0.5, "cap": 100},
+        "duration": ["10m", "30d"],
+    }
+    one = np.zeros(1, np.int64)
+    ingest.take("lifecycle@x/0", "lifecycle", [json.dumps(started).encode()], one, one + began_ms)
+    records = ingest.flush(began_ms)[0]
+    for step in range(60):
+        at, values = began_ms + step * MINUTE // 2, []
+        for i in range(30):
+            arm = int(rng.random() < 0.5)
+            row = {
+                "event_id": f"{step}-{i}",
+                "model": "m",
+                "timestamp": at,
+                "variant": arms[arm],
+                "unit": f"u{step}-{i}",
+                "prediction": 1,
+                "features": {"spent": float(rng.normal(20 + 0.8 * arm, 2))},
+            }
+            values.append(json.dumps(row).encode())
+        offsets = np.arange(step * 30, step * 30 + 30)
+        ingest.take("predictions@x/0", "predictions", values, offsets, np.full(30, at))
+        records += ingest.flush(at)[0]
+    side = Side(CoreSettings(), {})
+    rejudging = Rejudging(1, side, side, since_ms=began_ms)
+    rejudging.begin(0, Beginning(0, whole=True))
+    for offset, record in enumerate(records):
+        rejudging.fold(offset, record, None)
+    rejudging.end()
+    (verdict,) = report_of(rejudging, [], 1 / 30)["verdicts"]
+    assert (verdict["experiment"], verdict["arm"], verdict["verdict"]) == ("x", "b", "promote")
+    assert verdict["was"] == verdict["would_have_been"]
