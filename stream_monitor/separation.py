@@ -20,7 +20,7 @@ from stream_monitor.join.join import Join
 from stream_monitor.join.rows import LabelRows, Predictions
 from stream_monitor.join.store import ANY
 from stream_monitor.monitors.registry import Registry
-from stream_monitor.monitors.rows import NO_ORIGIN, ORIGIN, Rows
+from stream_monitor.monitors.rows import NO_ORIGIN, NO_SEGMENTS, ORIGIN, Rows
 from stream_monitor.settings import OTHER
 
 OUTCOME_TEXTS_MAX = 65_536
@@ -97,6 +97,7 @@ class Separation:
                         obs.head.texts,
                         self._origin(obs, rows[here], version),
                     )
+                    taken = taken._replace(segment=self._segments(taken, version))
                     predictions.append(
                         self._prediction_rows(
                             obs, taken, at[here], rows[here]["id"].copy(), version, failed
@@ -155,17 +156,18 @@ class Separation:
             version=version,
             outcome=outcome,
             score=column_of(rows, "score"),
-            segment=self._segments(rows, version),
+            segment=rows.segment if len(rows.segment) else np.zeros(len(version), np.int64),
             probabilities=self._probabilities(rows, version),
             failed=failed,
         )
 
     def _segments(self, rows: Rows, version: Int) -> Int:
-        """The combination of slices of each row, where a model defines slices."""
-        out = np.zeros(len(version), np.int64)
+        """The combination of slices of each row; empty if no model of them defines slices."""
+        out = NO_SEGMENTS
         for code, index in by_code(version):
             segments = self.registry.versions[code].segments
             if segments is not None:
+                out = out if len(out) else np.zeros(len(version), np.int64)
                 out[index] = segments.codes(rows.columns, rows.cells[:, index], rows.texts)
         return out
 

@@ -168,6 +168,43 @@ class Segment(Frozen, frozen=True):
     cut: tuple[float, ...] = ()
 
 
+class GapLimits(Frozen, frozen=True):
+    """By metric: how much worse than the rest a segment may be; `None` is `off`."""
+
+    accuracy: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    mae: float | None = None
+
+
+class SegmentAlerts(Frozen, frozen=True):
+    """What of a segment is an alert."""
+
+    level: bool = True
+    max_gap: GapLimits = GapLimits()
+    min_labels: int = 100
+    severity: Severity = "warning"
+
+
+class FairnessLimits(Frozen, frozen=True):
+    """Limits between two groups; `None` is `off`."""
+
+    statistical_parity_difference: float | None = None
+    disparate_impact_ratio: float | None = None
+    equal_opportunity_difference: float | None = None
+    false_positive_rate_difference: float | None = None
+    equalized_odds_difference: float | None = None
+
+
+class Fairness(Frozen, frozen=True):
+    """Comparison of the groups of one segment: with one of them, or with all the others."""
+
+    reference: str | None = None
+    limits: FairnessLimits = FairnessLimits()
+    min_rows: int = 100
+    severity: Severity = "warning"
+
+
 class ModelSettings(Frozen, frozen=True):
     """Settings that may differ by model (`defaults` and each entry of `models`)."""
 
@@ -179,6 +216,8 @@ class ModelSettings(Frozen, frozen=True):
     baseline: Baseline = Baseline()
     features: dict[str, Feature] = field(default_factory=dict)
     segments: tuple[Segment, ...] = ()
+    segment_alerts: SegmentAlerts = SegmentAlerts()
+    fairness: dict[str, Fairness] = field(default_factory=dict)
     thresholds: dict[str, Threshold] = field(default_factory=dict)
     drift: Drift = Drift()
     anomalies: Anomalies = Anomalies()
@@ -190,7 +229,7 @@ class ModelSettings(Frozen, frozen=True):
     retire_after_ms: int = 7 * DAY_MS
 
     def __post_init__(self) -> None:
-        for name in ("features", "thresholds"):
+        for name in ("features", "fairness", "thresholds"):
             in_order(self, name, getattr(self, name))
         in_order(self, "segments", sorted(self.segments, key=lambda s: s.name))
 

@@ -26,6 +26,7 @@ Kind = Literal[
     "calibration",
     "freshness",
     "experiment",
+    "fairness",
 ]
 Level = Literal["ok", "info", "warning", "critical"]
 LEVELS: tuple[Level, ...] = get_args(Level)

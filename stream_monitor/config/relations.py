@@ -280,6 +280,11 @@ def _others(model: ModelSettings) -> Conflicts:
                     f"{method} takes 0 and 1 only, and errors of a regression are numbers",
                 )
     names = [segment.name for segment in model.segments]
+    for name in model.fairness:
+        if name not in names:
+            yield ("fairness", name), f"is not one of `segments` ({', '.join(names) or 'none'})"
+    if model.fairness and model.task in {"multiclass", "regression"}:
+        yield ("fairness",), f"a model of task {model.task} has no positive class"
     for name in sorted({n for n in names if names.count(n) > 1}):
         yield ("segments",), f"{name} is given twice"
     for segment in model.segments:

@@ -24,7 +24,7 @@ from stream_monitor.config.shorthand import duration_text
 from stream_monitor.detectors.base import METHODS
 from stream_monitor.frozen import Frozen, Secret
 from stream_monitor.lifecycle_settings import DeployCommand, ModelLoop, Step
-from stream_monitor.settings import CustomMetric, Feature, Segment, Threshold
+from stream_monitor.settings import CustomMetric, Fairness, Feature, Segment, Threshold
 
 INTRODUCTION = f"""\
 # Configuration
@@ -105,9 +105,11 @@ STRUCTS: dict[type[Frozen], str] = {
         f"{', '.join(f'`{m}`' for m in ranges.REGRESSION)} of a regression."
     ),
     CustomMetric: "One entry per metric, by its name.",
+    Fairness: "By name of a segment; binary models only.",
 }
 ANCHORS = {
     Feature: "defaultsfeaturesname",
+    Fairness: "defaultsfairnessname",
     CustomMetric: "defaultsmetricscustomname",
     ModelLoop: "lifecyclemodelsname",
 }

@@ -8,6 +8,7 @@ Rule of the file: one entry per family, in the order of export. Families that us
 from __future__ import annotations
 
 from stream_monitor.metrics.metric import Metric, MetricType
+from stream_monitor.metrics.of_segments import OF_SEGMENTS
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _PERFORMANCE: dict[str, str] = {
@@ -186,8 +187,9 @@ OF_MODELS: tuple[Metric, ...] = (
     *(
         _model(f"segment_{name}", "gauge", f"Within a segment: {text}", "segment", "window")
         for name, text in (_PERFORMANCE | _SUPPORT).items()
-        if name != "label_coverage_ratio"  # predictions are not counted by segment
+        if name != "label_coverage_ratio"
     ),
+    *OF_SEGMENTS,
 )
 OF_THE_PROCESS: tuple[Metric, ...] = (
     _process("build_info", "gauge", "Always 1; the running versions.", "version", "python"),

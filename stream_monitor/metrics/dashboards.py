@@ -271,6 +271,10 @@ def _segments() -> Row:
         gauges("F1 by segment", "model_segment_f1", maximum=1.0),
         gauges("Mean absolute error by segment", "model_segment_mae"),
         gauges("Labels by segment", "model_segment_window_labels"),
+        gauges("Traffic by segment", "model_segment_traffic_ratio", maximum=1.0),
+        gauges("Missing values by segment", "model_segment_missing_ratio", maximum=1.0),
+        gauges("Worse than the other segments, at least", "model_segment_gap_lower"),
+        gauges("Fairness", "model_fairness"),
     )
 
 

@@ -65,8 +65,12 @@ LABELS = {
     "arm": "Name of the arm; the control has no interval and no verdict.",
     "metric": (
         "Performance metric, such as `accuracy`; of an experiment, one of its `primary` or "
-        "`guards`."
+        "`guards`; of a gap `accuracy`, `precision`, `recall` or `mae`; of fairness "
+        "`statistical_parity_difference`, `disparate_impact_ratio`, "
+        "`equal_opportunity_difference`, `false_positive_rate_difference` or "
+        "`equalized_odds_difference`."
     ),
+    "rate": "`selection`, `true_positive` or `false_positive`.",
     "test": (
         "`race` of first failures, `sample_ratio`, or `worse`: the guard with the most evidence."
     ),

@@ -19,6 +19,7 @@ from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.performance_windows import ALL, PerformanceWindows
 from stream_monitor.monitors.releases import NOT_THERE, Release
+from stream_monitor.monitors.segment_exposition import segment_samples
 from stream_monitor.monitors.thresholds import judged_metrics, newest_rows
 from stream_monitor.monitors.version import Version
 from stream_monitor.monitors.windowed import Windowed
@@ -64,6 +65,7 @@ def version_samples(
             yield from _windows(
                 windows, "model_segment_", (*names, segment), version.settings.windows
             )
+        yield from segment_samples(version.context, version.segments, version.performance, names)
     if version.custom is not None:
         yield from version.custom.samples(names)
 

@@ -75,7 +75,7 @@ from stream_monitor.monitors.late import Late
 from stream_monitor.monitors.layout import Layout
 from stream_monitor.monitors.learning import Names, learn_feature, learn_features
 from stream_monitor.monitors.rows import Points, Rows, columns_at
-from stream_monitor.monitors.sums import add_categories, add_numbers, standardised
+from stream_monitor.monitors.sums import Summed, add_categories, add_numbers, standardised
 from stream_monitor.monitors.value_rules import Broken, ValueRules
 from stream_monitor.monitors.windowed import (
     MISSING,
@@ -126,6 +126,8 @@ class Inputs:
         chunk, in the order of the log.
     points : callable or None
         Gets the values of each chunk that are outside the fences; None: nobody asks for them.
+    sliced : callable or None
+        Gets each chunk after it was summed, to count it by segment; None: there are no segments.
     """
 
     layout: Layout
@@ -140,9 +142,11 @@ class Inputs:
         learnt: Callable[[Profile], None] = lambda _: None,
         values: Callable[[str, Float, Int], None] = lambda *_: None,
         points: Callable[[Points], None] | None = None,
+        sliced: Callable[[Summed], None] | None = None,
     ) -> None:
         self.names, self.settings, self.limits = names, settings, limits
         self._learnt, self._tell_values, self._tell_points = learnt, values, points
+        self._sliced = sliced
         self.profile: Profile | None = None
         self.rows = 0
         self.waiting: list[Rows] = []
@@ -287,8 +291,10 @@ class Inputs:
         broken = self.value_rules.broken(rows, self._unknown_rows(rows, unknown))
         self.value_rules.add(broken, order, pane[starts] * PANE_MS, starts)
         self.panes.add_grouped(pane[starts] * PANE_MS, sums)
-        self.totals += sums.sum(axis=0)
+        self.totals += (of_chunk := sums.sum(axis=0))
         self.rows += len(times)
+        if self._sliced is not None:
+            self._sliced(Summed(layout, rows, x, category, of_chunk))
         if self._tell_points is not None:
             for points in self._points(x, bounds, rows):
                 self._tell_points(points)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.events.cells import class_name
@@ -153,13 +154,14 @@ class Layout:
 
     def _unknown_of(self, name: str, counts: Float) -> float:
         """How many of the values counted by category are of one that is not allowed."""
+        return float(counts[self.unknown_places(name)].sum())
+
+    def unknown_places(self, name: str) -> NDArray[np.bool_]:
+        """Which of the places of a feature's categories, all others last, are not allowed."""
         allowed = self._allowed(name)
         if allowed is None:
-            return 0.0
-        return float(
-            counts[-1]
-            + sum(counts[i] for c, i in self.categories[name].items() if c not in allowed)
-        )
+            return np.zeros(len(self.categories[name]) + 1, bool)
+        return np.array([*(c not in allowed for c in self.categories[name]), True])
 
     def columns(self) -> dict[str, tuple[int, int]]:
         """By feature: its first column in the vector of sums, and the number of its columns."""

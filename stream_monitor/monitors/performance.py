@@ -114,7 +114,8 @@ class Performance:
     settings : ModelSettings
         `task`, `positive_class`, `windows` and `thresholds` are used.
     judged : callable
-        Gets the judged rows after they are counted here, for slices.
+        Gets the judged rows after they are counted here, for slices, with the errors of first
+        labels (NaN for other rows) and the kind of labels.
     renumbered : callable
         Gets the number that each class stands for, when labels that seemed to be classes turn out
         to be numbers.
@@ -123,7 +124,7 @@ class Performance:
     def __init__(
         self,
         settings: ModelSettings,
-        judged: Callable[[Judged], None] = lambda _: None,
+        judged: Callable[[Judged, Float, str], None] = lambda *_: None,
         renumbered: Callable[[Float], None] = lambda _: None,
     ) -> None:
         self.settings, self._judged, self._renumbered = settings, judged, renumbered
@@ -213,6 +214,7 @@ class Performance:
             as_numbers(pairs, texts) if self.kind == "numbers" else self._as_classes(pairs, texts)
         )
         start, n, first = 0, len(pairs.row), ~pairs.corrected
+        errors_of = np.full(n, np.nan)
         narrow = self._may_be_numbers()
         # There is room for 255 classes, and further ones become `__other__`. Numbers would lose
         # their value there, so rows that may be numbers are added a few at a time; the classes that
@@ -235,6 +237,7 @@ class Performance:
             # detectors get first labels only, and only of rows with an error: a text among numbers
             # has none
             told = mine & are_numbers(errors)
+            errors_of[here] = np.where(told, errors, np.nan)
             self._learn(part, errors, told)
             self.pairs += int(mine.sum())
             due = self.pairs % self.stride == 0 and bool(mine.any())
@@ -253,11 +256,12 @@ class Performance:
             if (due or look) and self._are_numbers():
                 # the rows of this chunk that are still to come are numbers already
                 self._renumber()
-                rows, narrow = as_numbers(pairs, texts), False
+                rows, narrow, errors_of[:end] = as_numbers(pairs, texts), False, np.nan
         if narrow:
             rows = self._as_classes(pairs, texts)
         if len(rows.time):
-            self._judged(rows)
+            assert self.kind is not None
+            self._judged(rows, errors_of, self.kind)
 
     def _as_classes(self, pairs: Pairs, texts: list[str]) -> Judged:
         return as_classes(pairs, texts, self.classes, self.score_classes)

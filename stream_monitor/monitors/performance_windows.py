@@ -20,7 +20,7 @@ from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Readi
 from stream_monitor.monitors.judged import Judged
 from stream_monitor.stats.auc_bins import AUC_BINS
 from stream_monitor.stats.class_intervals import class_intervals
-from stream_monitor.stats.class_sums import BY_SCORE, ClassSums, Positive
+from stream_monitor.stats.class_sums import BY_SCORE, ClassSums, Outcomes, Positive
 from stream_monitor.stats.metric_intervals import Interval
 from stream_monitor.stats.regression_sums import RegressionSums
 from stream_monitor.verdicts import Span
@@ -270,6 +270,14 @@ class PerformanceWindows:
             return of, sums, read
         wider = ClassSums(self._places(of), of.candidates, of.bins)
         return wider, wider.converted(sums[None], of)[0], read
+
+    def outcomes(self, end_ms: int, duration: int) -> Outcomes | None:
+        """How the rows of a stretch of event time ended; None for a regression."""
+        if isinstance(self.sums, RegressionSums):
+            return None
+        assert self.counted is not None
+        of, sums, read = self._read(self.sums, self.state.panes.window(end_ms, duration)[0])
+        return of.outcomes(sums, read, binary=self.counted.reading().task == "binary")
 
     def _places(self, sums: ClassSums) -> int:
         """For how many classes there must be room: all that the version has."""

@@ -28,13 +28,15 @@ from stream_monitor.events.cells import (
 ORIGIN = np.dtype([("source", "<u2"), ("offset", "<i8")])
 """Origin of a row: the number that the shard gave the source partition, and the offset there."""
 NO_ORIGIN = np.empty(0, ORIGIN)
+NO_SEGMENTS: Int = np.empty(0, np.int64)
 
 
 class Rows(NamedTuple):
     """
     Rows of one model version: cells (columns, n) as they came, and the dictionary of their texts.
 
-    `origin` is empty unless somebody asks for it.
+    `origin` is empty unless somebody asks for it, and `segment` (codes of combinations of
+    segments) unless the model has segments.
     """
 
     columns: tuple[str, ...]
@@ -42,6 +44,7 @@ class Rows(NamedTuple):
     times_ms: Int
     texts: list[str]
     origin: NDArray[np.void] = NO_ORIGIN
+    segment: Int = NO_SEGMENTS
 
     def at(self, index: Any) -> Rows:
         """The rows at an index of numpy: a slice, a mask, or places."""
@@ -51,6 +54,7 @@ class Rows(NamedTuple):
             self.times_ms[index],
             self.texts,
             self.origin[index] if len(self.origin) else self.origin,
+            self.segment[index] if len(self.segment) else self.segment,
         )
 
 
@@ -144,14 +148,15 @@ def merged(rows: list[Rows]) -> Iterator[Rows]:
 
 def _alike(first: Rows, other: Rows) -> bool:
     """
-    Whether rows can be joined. After a restart those that wait may have no origin while later ones
-    have.
+    Whether rows can be joined. After a restart those that wait may have no origin or no segments
+    while later ones have.
     """
     return (
         first.columns == other.columns
         and not first.texts
         and not other.texts
         and bool(len(first.origin)) == bool(len(other.origin))
+        and bool(len(first.segment)) == bool(len(other.segment))
     )
 
 
@@ -161,4 +166,6 @@ def _concatenated(run: list[Rows]) -> Rows:
         np.concatenate([r.cells for r in run], axis=1),
         np.concatenate([r.times_ms for r in run]),
     )
-    return Rows(run[0].columns, cells, times, [], np.concatenate([r.origin for r in run]))
+    origin = np.concatenate([r.origin for r in run])
+    segment = np.concatenate([r.segment for r in run])
+    return Rows(run[0].columns, cells, times, [], origin, segment)

@@ -1,6 +1,6 @@
 """
-Slices of the traffic of a model: the slices of each prediction, and how well the model does in
-each.
+Slices of the traffic of a model: the slices of each prediction, and what is counted in each:
+traffic, broken fields, score and prediction, errors, and how well the model does.
 
 Rule of the file: a slice is `name=value`, from a name under `segments` of the event or from a
 feature, which is cut into ranges if it is a number. Through the join a row carries one small
@@ -15,12 +15,18 @@ from collections.abc import Callable, Iterator
 import msgspec
 import numpy as np
 
-from stream_monitor.arrays import Int
+from stream_monitor.arrays import Float, Int
 from stream_monitor.events.cells import Cells
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.judged import Judged
 from stream_monitor.monitors.performance_windows import PerformanceWindows, WindowsState
-from stream_monitor.monitors.rows import category_of
+from stream_monitor.monitors.rows import Rows, category_of
+from stream_monitor.monitors.segment_blocks import Members
+from stream_monitor.monitors.segment_errors import SegmentErrors
+from stream_monitor.monitors.segment_outputs import SegmentOutputs, Watch
+from stream_monitor.monitors.segment_quality import SegmentQuality
+from stream_monitor.monitors.segment_traffic import Traffic
+from stream_monitor.monitors.sums import Summed
 from stream_monitor.settings import OTHER, Segment
 
 Restored = Callable[[WindowsState], PerformanceWindows]
@@ -54,6 +60,10 @@ class SegmentsForm(msgspec.Struct):
     windows: dict[int, WindowsState]
     told: list[int]
     overflowed: int
+    traffic: Traffic
+    quality: SegmentQuality
+    outputs: SegmentOutputs
+    errors: SegmentErrors
 
 
 class Segments:
@@ -67,15 +77,22 @@ class Segments:
         Greatest number of values of a name; further ones are `__other__`.
     windows : callable
         Makes the windows of one slice.
+    watch : callable or None
+        Gets the counts of each block of score, prediction and errors that ends, for detectors.
 
     Notes
     -----
     A slice needs the rows of its greatest `last_N`, and panes of about 300 bytes; both are made
-    when its first label comes.
+    when its first label comes. Panes of traffic have about 60 bytes; blocks of its fields and
+    outputs have 7 numbers a column.
     """
 
     def __init__(
-        self, defined: tuple[Segment, ...], limit: int, windows: Callable[[], PerformanceWindows]
+        self,
+        defined: tuple[Segment, ...],
+        limit: int,
+        windows: Callable[[], PerformanceWindows],
+        watch: Watch | None = None,
     ) -> None:
         self.defined, self.limit, self._windows = defined, limit, windows
         self.ids: dict[tuple[str, str], int] = {}
@@ -86,7 +103,13 @@ class Segments:
         them.
         """
         self.combinations: dict[tuple[int, ...], int] = {self.members[0]: 0}
+        self._members: Int = np.array(self.members, np.int64)
+        self._names: list[str] = []
+        self._groups: tuple[Int, ...] = ()
+        self._grouped = -1
         self.windows: dict[int, PerformanceWindows] = {}
+        self.traffic, self.quality = Traffic(), SegmentQuality()
+        self.outputs, self.errors, self.watch = SegmentOutputs(), SegmentErrors(), watch
         self.overflowed = 0
         self._told: set[int] = set()
         self._used = [0] * len(defined)
@@ -162,9 +185,44 @@ class Segments:
             number = self.ids[key] = len(self.ids)
         return number
 
-    def add(self, rows: Judged) -> None:
-        """Add labelled rows to the windows of their slices."""
-        members = np.array(self.members, np.int64)[rows.segment]
+    def _of(self, codes: Int, n: int) -> Int:
+        """(n, definitions): numbers of the slices of rows by code; rows without codes have none."""
+        if len(self._members) != len(self.members):
+            self._members = np.array(self.members, np.int64)
+        if not len(codes):
+            return np.full((n, len(self.defined)), NONE, np.int64)
+        found: Int = self._members[codes]
+        return found
+
+    def _members_of(self, codes: Int, n: int) -> Members:
+        """The slices of rows by code, with the slices that share a name."""
+        if self._grouped != len(self.ids):
+            self._grouped, groups = len(self.ids), self.groups()
+            self._groups = tuple(groups[d.name] for d in self.defined)
+        return Members(self._of(codes, n), self._groups, len(self.ids))
+
+    def count(self, rows: Rows) -> None:
+        """Count predictions that were served."""
+        self.traffic.add(rows, self._of(rows.segment, len(rows.times_ms)))
+
+    def count_fields(self, chunk: Summed) -> None:
+        """Count missing and broken values of features."""
+        rows = chunk.rows
+        self.quality.add(chunk, self._members_of(rows.segment, len(rows.times_ms)))
+
+    def count_outputs(self, chunk: Summed) -> None:
+        """Count score and prediction on the bins of their baseline."""
+        members = self._members_of(chunk.rows.segment, len(chunk.rows.times_ms))
+        self.outputs.add(chunk, members, self.name_of, self.watch)
+
+    def add(self, rows: Judged, errors: Float, kind: str) -> None:
+        """
+        Add labelled rows to the windows of their slices, and the errors of first labels (NaN: none)
+        to their blocks.
+        """
+        known = self._members_of(rows.segment, len(rows.time))
+        members = known.members
+        self.errors.add(errors, known, kind, self.name_of, self.watch)
         for d in range(len(self.defined)):
             for number in np.unique(members[:, d]).tolist():
                 if number != NONE:
@@ -179,19 +237,28 @@ class Segments:
     def changed(self) -> Iterator[tuple[str, PerformanceWindows]]:
         """Slices with new labels since the last call."""
         told, self._told = sorted(self._told), set()
-        names = list(self.ids)
         for number in told:
-            yield "=".join(names[number]), self.windows[number]
+            yield self.name_of(number), self.windows[number]
 
     def look_again(self) -> None:
         """All slices are to be judged: by other rules."""
         self._told = set(self.windows)
 
+    def name_of(self, number: int) -> str:
+        """The name of a slice by its number: `name=value`."""
+        if len(self._names) != len(self.ids):
+            self._names = ["=".join(key) for key in self.ids]
+        return self._names[number]
+
+    def groups(self) -> dict[str, Int]:
+        """By name of a definition: numbers of its slices."""
+        found: dict[str, list[int]] = {d.name: [] for d in self.defined}
+        for (name, _), number in self.ids.items():
+            found[name].append(number)
+        return {name: np.array(numbers, np.int64) for name, numbers in found.items()}
+
     def __iter__(self) -> Iterator[tuple[str, PerformanceWindows]]:
-        names = list(self.ids)
-        return (
-            ("=".join(names[number]), windows) for number, windows in sorted(self.windows.items())
-        )
+        return ((self.name_of(number), windows) for number, windows in sorted(self.windows.items()))
 
     # ---- snapshot
 
@@ -204,14 +271,19 @@ class Segments:
             windows={number: w.state for number, w in self.windows.items()},
             told=sorted(self._told),
             overflowed=self.overflowed,
+            traffic=self.traffic,
+            quality=self.quality,
+            outputs=self.outputs,
+            errors=self.errors,
         )
 
     def go_on_without(self, given: int) -> None:
         """So many codes were given while there were no slices: each stands for no slice."""
         self.members = [(NONE,) * len(self.defined)] * given
+        self._members = np.empty(0, np.int64)
 
     def load(
-        self, form: SegmentsForm, restored: Restored, changes: Changes, *, windows: bool
+        self, form: SegmentsForm, restored: Restored, changes: Changes, *, windows: bool, rows: bool
     ) -> None:
         """
         Go on from a snapshot.
@@ -226,7 +298,9 @@ class Segments:
             Makes windows from their state.
         changes : Changes
         windows : bool
-            Whether the windows go on; otherwise only the meaning of codes does.
+            Whether windows and errors of labelled rows go on.
+        rows : bool
+            Whether what is counted of predictions goes on. The meaning of codes always does.
         """
         before = {name: k for k, name in enumerate(form.names)}
         goes_on = {
@@ -239,6 +313,7 @@ class Segments:
             if name in goes_on:
                 number[old] = self._id(goes_on[name], value)
         at = [before[d.name] if d.name in goes_on else NONE for d in self.defined]
+        self._members = np.empty(0, np.int64)
         self.members = [
             tuple(NONE if k == NONE else number.get(c[k], NONE) for k in at) for c in form.members
         ]
@@ -251,6 +326,13 @@ class Segments:
         if windows:
             self.windows = {own[old]: restored(w) for old, w in form.windows.items() if old in own}
             self._told = {own[old] for old in form.told if old in own}
+        same = len(own) == len(form.ids) == len(names) and all(o == n for o, n in own.items())
+        if windows:
+            self.errors = form.errors if same else form.errors.moved(own, len(names))
+        if rows:
+            self.traffic = form.traffic.moved(own)
+            self.quality = form.quality if same else form.quality.moved(own, len(names))
+            self.outputs = form.outputs if same else form.outputs.moved(own, len(names))
         for name in before:
             if keys := changes.keys("segment", name):
                 changes.begins_anew(f"segment {name}", keys)

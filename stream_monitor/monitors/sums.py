@@ -9,6 +9,7 @@ at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from stream_monitor.events.cells import (
     tags,
 )
 from stream_monitor.monitors.layout import Layout
+from stream_monitor.monitors.rows import Rows
 from stream_monitor.monitors.windowed import (
     ABOVE,
     BELOW,
@@ -46,6 +48,19 @@ from stream_monitor.stats.binning import bins_of
 Z_MAX = 1e100
 PLACES = {NULL: MISSING, ABSENT: MISSING, NOT_FINITE: RANGE, TOO_BIG: RANGE, WRONG_TYPE: TYPE}
 """By tag: the column that counts cells which are not a category."""
+
+
+class Summed(NamedTuple):
+    """A chunk that was summed, for those who count it by segment."""
+
+    layout: Layout
+    rows: Rows
+    numeric: Cells
+    """(features, n) cells of the numeric features, in the order of the rows."""
+    category: Mapping[str, int]
+    """Place of the column of each category feature that the rows have."""
+    sums: Float
+    """(width,) sums of all rows; what is 0 there is in no segment either."""
 
 
 def standardised(layout: Layout, x: Cells) -> Float:
@@ -136,7 +151,7 @@ def add_categories(
             np.ascontiguousarray(cells[where[name]]).view(np.uint64), return_inverse=True
         )
         place, width = (
-            _slots(distinct.view(np.float64), known, texts)[inverse],
+            slots(distinct.view(np.float64), known, texts)[inverse],
             OFFSET + len(known) + 1,
         )
         if len(starts) > 1:
@@ -147,7 +162,7 @@ def add_categories(
         sums[:, base + PRESENT] = sums[:, base + OFFSET : base + width].sum(axis=1)
 
 
-def _slots(distinct: Cells, known: Mapping[str, int], texts: list[str]) -> Int:
+def slots(distinct: Cells, known: Mapping[str, int], texts: list[str]) -> Int:
     """The column of each value among those of its feature."""
     rest = len(known)
     found = []

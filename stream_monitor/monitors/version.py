@@ -7,7 +7,7 @@ alone decides. Nothing else changes the state, so reading gauges never changes a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import msgspec
@@ -16,7 +16,7 @@ import numpy as np
 from stream_monitor.arrays import Float, Int
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
-from stream_monitor.monitors import drift, points, quality
+from stream_monitor.monitors import drift, points, quality, segment_verdicts
 from stream_monitor.monitors.baseline import (
     ANY_MODEL,
     Profile,
@@ -37,6 +37,7 @@ from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.rows import Points, Rows, merged, with_numbers
 from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.signals import ERRORS, Signals
+from stream_monitor.monitors.sums import Summed
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import CoreSettings
 from stream_monitor.times import HOUR_MS
@@ -128,9 +129,16 @@ class Version:
             learnt=self._learnt,
             values=self._watch,
             points=self._tell_points if settings.anomalies.topic else None,
+            sliced=self._sliced(Segments.count_fields),
         )
         of_outputs = msgspec.structs.replace(limits, features=limits.categories + 2)
-        self.outputs = Inputs(output_name, settings, of_outputs, values=self._watch)
+        self.outputs = Inputs(
+            output_name,
+            settings,
+            of_outputs,
+            values=self._watch,
+            sliced=self._sliced(Segments.count_outputs),
+        )
         self._take_baseline(baselines, siblings)
 
     def _take_baseline(self, baselines: Mapping[str, bytes], siblings: list[Version]) -> None:
@@ -243,6 +251,8 @@ class Version:
         self.contained.run("volume", self.volume.add, rows.times_ms, latency)
         if self.custom is not None:
             self.contained.run("custom", self.custom.add, rows)
+        if self.segments is not None:
+            self.contained.run("segments", self.segments.count, rows)
         self.contained.run("features", self.features.add, rows)
         self.contained.run("outputs", self._outputs, rows)
 
@@ -282,9 +292,15 @@ class Version:
             windows.renumber(values)
         self.signals.begin_errors_anew()
 
-    def _slice(self, rows: Judged) -> None:
+    def _slice(self, rows: Judged, errors: Float, kind: str) -> None:
         if self.segments is not None:
-            self.contained.run("segments", self.segments.add, rows)
+            self.contained.run("segments", self.segments.add, rows, errors, kind)
+
+    def _sliced(self, count: Callable[[Segments, Summed], None]) -> Callable[[Summed], None] | None:
+        segments = self.segments
+        if segments is None:
+            return None
+        return lambda chunk: self.contained.run("segments", count, segments, chunk)
 
     def _tell_points(self, found: Points) -> None:
         self.outbox += points.records(self.context, found, self.sources, raw_values=self.raw_values)
@@ -323,6 +339,7 @@ class Version:
             yield "performance", self.performance.verdicts(context)
             if self.segments is not None:
                 yield "segments", self.performance.segment_verdicts(context, self.segments)
+                yield "segments", segment_verdicts.at_once(context, self.segments)
             yield "patterns", hour_verdicts(context, self.patterns, self.features, watermark_ms)
             for monitor, columns in inputs:
                 yield monitor, quality.judge(context, columns, watermark_ms)
@@ -333,6 +350,11 @@ class Version:
             self.moved, self.compared_ms = False, log_ms
             for monitor, columns in inputs:
                 yield monitor, distance_verdicts(context, columns, watermark_ms)
+            if self.segments is not None:
+                yield (
+                    "segments",
+                    segment_verdicts.compared(context, self.segments, self.performance),
+                )
 
     def _of_signal(self, subject: str) -> Iterator[Verdict]:
         scale = self.signals.scale_of(subject, (self.outputs.profile, self.features.profile))

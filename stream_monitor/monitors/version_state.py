@@ -26,6 +26,8 @@ from stream_monitor.monitors.inputs_state import InputsForm, restore
 from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.performance_state import PerformanceForm, load_performance
 from stream_monitor.monitors.rows import Rows
+from stream_monitor.monitors.segment_outputs import SegmentOutputs
+from stream_monitor.monitors.segment_quality import SegmentQuality
 from stream_monitor.monitors.segments import SegmentsForm
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import OTHER
@@ -121,10 +123,17 @@ def load(
     for monitor in sorted(lost):
         changes.begins_anew(f"monitor {monitor}", ["it was off"])
     version.volume, version.history = form.volume, form.history
-    gone = _features(version, form, changes, lost)
-    gone |= _outputs(version, form, changes, lost)
+    gone_features = _features(version, form, changes, lost)
+    gone_outputs = _outputs(version, form, changes, lost)
+    gone = gone_features | gone_outputs
     if not _performance(version, form, texts, changes, lost):
         gone.add("__error__")
+    if version.segments is not None:
+        if gone_features or "features" in lost:
+            version.segments.quality = SegmentQuality()
+        version.segments.quality.forget(set(changes.names("feature")))
+        if gone_outputs or "outputs" in lost:
+            version.segments.outputs = SegmentOutputs()
     if "drift" not in lost:
         _signals(version, form.signals, changes, gone)
     if version.custom is not None and form.custom is not None and "custom" not in lost:
@@ -274,8 +283,9 @@ def _performance(
         version.segments.go_on_without(codes_given)
     else:
         restored = version.performance.restored
-        windows = goes_on and "segments" not in lost
-        version.segments.load(form.segments, restored, changes, windows=windows)
+        rows = "segments" not in lost
+        windows = goes_on and rows
+        version.segments.load(form.segments, restored, changes, windows=windows, rows=rows)
     return goes_on
 
 

@@ -49,6 +49,20 @@ class Positive(NamedTuple):
     macro: bool = False
 
 
+class Outcomes(NamedTuple):
+    """
+    How rows ended: right ones, and of the positive class (`binary`; otherwise 0) hits, answers and
+    labels. All are 0 while it is not known which answers scores give.
+    """
+
+    rows: float
+    right: float
+    hits: float
+    answered: float
+    labelled: float
+    binary: bool
+
+
 class ClassSums:
     """
     Layout: rows, right ones, then of class scores rows, log loss, Brier; by class hits, answers,
@@ -256,6 +270,17 @@ class ClassSums:
             hits[code] += taken[code]
             predicted[code] += taken.sum()
         return float(sums[1] + high[read.positive] + low[read.negative]), hits, predicted, actual
+
+    def outcomes(self, sums: Float, read: Positive, *, binary: bool) -> Outcomes:
+        """Counts of (width,) sums: what the shares of the metrics are made of."""
+        right, hits, predicted, actual = self.answers(sums, read)
+        if right is None:
+            return Outcomes(0.0, 0.0, 0.0, 0.0, 0.0, binary)
+        p = read.positive
+        if not binary or p < 0:
+            return Outcomes(float(sums[0]), right, 0.0, 0.0, 0.0, False)
+        of_positive = float(hits[p]), float(predicted[p]), float(actual[p])
+        return Outcomes(float(sums[0]), right, *of_positive, True)
 
     def binary(self, sums: Float, read: Positive) -> dict[str, float]:
         """

@@ -130,6 +130,27 @@ TABLE: dict[str, Key] = {
     "defaults.segments.NAME.cut": Key(
         ([{"x": [0]}, "s"], [{"x": [-1, 1]}, "s"], ["s", "x"]), ("segment x",)
     ),
+    "defaults.segment_alerts.level": Key((True, False)),
+    "defaults.segment_alerts.max_gap.accuracy": Key((None, 1e-9, 0.5)),
+    "defaults.segment_alerts.max_gap.precision": Key((None, 1e-9, 0.5)),
+    "defaults.segment_alerts.max_gap.recall": Key((None, 1e-9, 0.5)),
+    "defaults.segment_alerts.max_gap.mae": Key((None, 1e-9, 100.0)),
+    "defaults.segment_alerts.min_labels": Key((100, 10, 5_000)),
+    "defaults.segment_alerts.severity": Key(
+        ("warning", "critical", "info"), beside={"segment_alerts.max_gap.accuracy": 1e-9}
+    ),
+    "defaults.fairness": Key((None, {"s": {"reference": "j"}}, {"s": {}, "x": {}}, None)),
+    "defaults.fairness.NAME.reference": Key((None, "j", "k")),
+    "defaults.fairness.NAME.limits.statistical_parity_difference": Key((None, 1e-9, 0.5)),
+    "defaults.fairness.NAME.limits.disparate_impact_ratio": Key((None, 0.999, 0.1)),
+    "defaults.fairness.NAME.limits.equal_opportunity_difference": Key((None, 1e-9, 0.5)),
+    "defaults.fairness.NAME.limits.false_positive_rate_difference": Key((None, 1e-9, 0.5)),
+    "defaults.fairness.NAME.limits.equalized_odds_difference": Key((None, 1e-9, 0.5)),
+    "defaults.fairness.NAME.min_rows": Key((100, 10, 5_000)),
+    "defaults.fairness.NAME.severity": Key(
+        ("warning", "critical", "info"),
+        beside={"fairness.NAME.limits.equalized_odds_difference": 1e-9},
+    ),
     "defaults.thresholds": Key(
         ({"accuracy": 0.99}, {"recall": 0.99, "accuracy": "off"}, None, {"f1": 0.1, "mae": 1e-9})
     ),
@@ -227,7 +248,7 @@ TABLE: dict[str, Key] = {
     "limits.series": Key((50_000, 100)),
     "privacy.raw_values": Key((False, True)),
 }
-NAMES = {"features": "x", "segments": "", "thresholds": "accuracy", "custom": "q"}
+NAMES = {"features": "x", "segments": "", "fairness": "s", "thresholds": "accuracy", "custom": "q"}
 
 Views = dict[tuple[str, str, str], dict[Any, Any]]
 
@@ -444,6 +465,9 @@ ELSEWHERE = (
     "model_latency",
     "model_alerts",
     "model_info",
+    "model_worst_segment",
+    "model_segment_positive",
+    "model_segment_prediction_mean",
 )
 """Samples that show several parts, or none; `drift_detected` shows an alert, which lasts."""
 
@@ -453,8 +477,15 @@ def part_of(name: str, labels: tuple[str, ...]) -> tuple[str, str]:
     metric, subject = name.removeprefix("model_"), labels[2] if len(labels) > 2 else ""
     if metric.startswith("custom_"):
         return "custom metric", metric.removeprefix("custom_").removesuffix("_total")
-    if metric.startswith("segment_"):
-        return "segment", subject.partition("=")[0]
+    segment = subject.partition("=")[0]
+    if metric.startswith(("segment_missing", "segment_violations")):
+        return "segment fields", f"{segment} {labels[3]}"
+    if metric.startswith("segment_drift"):
+        return "segment outputs", segment
+    if metric.startswith(("segment_predictions", "segment_traffic")):
+        return "segment rows", segment
+    if metric.startswith(("segment_", "fairness")):
+        return "segment", segment
     if metric.startswith("drift_") and labels[3] in METHODS:
         return "detector", f"{SIGNALS.get(subject, 'features')}.{labels[3]}"
     if metric.startswith(("drift_", "feature_", "data_quality_", "anomalies_")):
@@ -478,6 +509,12 @@ def covers(what: str, part: str, name: str) -> bool:
     signal = name.partition(".")[0] if part == "detector" else ""
     return (
         what == f"{part} {name}".strip()
+        or (part.startswith("segment ") and what == f"segment {name.partition(' ')[0]}")
+        or (
+            part == "segment fields"
+            and what in (f"feature {name.partition(' ')[2]}", "baseline of the features")
+        )
+        or (part == "segment outputs" and what == "baseline of score and prediction")
         or (what == "performance" and (part == "segment" or signal == "errors"))
         or (what == "baseline of the features" and (part == "feature" or signal == "features"))
         or (
@@ -524,6 +561,8 @@ def is_defined(model: ModelSettings, part: str, name: str) -> bool:
         "segment": {s.name for s in model.segments},
         "custom metric": set(model.metrics.custom),
     }
+    if part.startswith("segment "):
+        part, name = "segment", name.partition(" ")[0]
     return part not in named or name in named[part]
 
 
@@ -545,7 +584,7 @@ def check(key: Key, before: CoreSettings, after: CoreSettings) -> set[str]:
         )
         added = not is_defined(model, part, name)
         if is_elsewhere(told, part, name, added=added) or (
-            key.keeps and part in ("segment", "custom metric")
+            key.keeps and part.startswith(("segment", "custom metric"))
         ):
             continue
         anew = added or any(covers(what, part, name) for what in told)

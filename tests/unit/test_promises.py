@@ -26,7 +26,15 @@ from stream_monitor.metrics.samples import Sample
 from stream_monitor.monitors.containment import MONITORS
 from stream_monitor.outcomes import LABEL_OUTCOMES
 from stream_monitor.schema import REJECT_REASONS, Reason, topics
-from stream_monitor.settings import Baseline, CoreSettings, Drift, Limits, ModelSettings, Segment
+from stream_monitor.settings import (
+    Baseline,
+    CoreSettings,
+    Drift,
+    Fairness,
+    Limits,
+    ModelSettings,
+    Segment,
+)
 from stream_monitor.stages.poison import letter_headers
 from stream_monitor.stages.refusals import Refusals
 from stream_monitor.times import rfc3339
@@ -83,6 +91,7 @@ def emitted_by_a_core() -> set[str]:
         baseline=Baseline(rows=500),
         windows=("last_500", "1h", "24h"),
         segments=(Segment(name="country"),),
+        fairness={"country": Fairness(reference="NL")},
         drift=Drift(thresholds={"psi": 0.2}),
     )
     regression = msgspec.structs.replace(model, task="regression")
