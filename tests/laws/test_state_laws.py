@@ -80,7 +80,6 @@ ALWAYS_AT_ITS_DEFAULT = {
     "LogTime.confirm_ms": "it is another one only in a replay, which takes no snapshots",
     "LogTime.refused": "tests/laws/test_clock_laws.py has clocks that jump",
     "LogTime.jumped_ms": "tests/laws/test_clock_laws.py has clocks that jump",
-    "SegmentQuality.open": "tests/laws/test_segment_laws.py has a field that breaks",
     "Containment.software": "it is another one only after an upgrade",
     "Containment.off": "tests/laws/test_restart_laws.py and test_configuration_laws.py",
     "Containment.tried": "tests/laws/test_restart_laws.py and test_configuration_laws.py",
