@@ -46,6 +46,7 @@ CAUSES: dict[Kind, Cause | None] = {
     "volume": None,
     "freshness": None,
     "experiment": None,
+    "fairness": None,
 }
 """By kind; None stands alone."""
 JOINS: frozenset[tuple[Cause, Cause]] = frozenset(
