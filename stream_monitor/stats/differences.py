@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 from stream_monitor.stats.inference import wilson_interval
 
-LOOK_ERROR = 1e-4
+LOOK_ERROR = 1e-6
 """Chance that one of all the groups that are looked at together is beyond its bound, one side."""
 
 
@@ -28,7 +28,7 @@ def many_z(groups: int, error: float = LOOK_ERROR) -> float:
     Examples
     --------
     >>> [round(many_z(n), 2) for n in (1, 2, 50)]
-    [3.72, 3.89, 4.61]
+    [4.75, 4.89, 5.49]
     """
     return NormalDist().inv_cdf(1 - error / max(groups, 1))
 
