@@ -16,6 +16,7 @@ from stream_monitor.stats.metric_intervals import (
     auc_interval,
     calibration_interval,
     f1_interval,
+    macro_intervals,
     share_interval,
     weighted_intervals,
 )
@@ -54,7 +55,8 @@ def class_intervals(of: ClassSums, sums: Float, read: Positive, task: str) -> di
     found: dict[str, Interval | None] = {"accuracy": share_interval(right / n, n)}
     p = read.positive
     if task == "multiclass":
-        found |= weighted_intervals(hits, predicted, actual)
+        average = macro_intervals if read.macro else weighted_intervals
+        found |= average(hits, predicted, actual)
         if sums[2]:
             low, high = share_interval(float(sums[4] / sums[2]) / 2, float(sums[2]))
             found["brier_score"] = 2 * low, 2 * high

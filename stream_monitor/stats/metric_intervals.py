@@ -160,6 +160,43 @@ def weighted_intervals(hits: Float, predicted: Float, actual: Float) -> dict[str
     return {"precision": found["precision"], "recall": recall, "f1": found["f1"]}
 
 
+def macro_intervals(hits: Float, predicted: Float, actual: Float) -> dict[str, Interval]:
+    """
+    Intervals of precision, recall and F1 that are plain averages over the classes that occur.
+
+    Parameters
+    ----------
+    hits, predicted, actual : (classes,) float64, events
+
+    Notes
+    -----
+    The delta method, as in `weighted_intervals`; the weights are known, so only the rows of each
+    class vary. A class with few rows makes the interval wide.
+
+    Examples
+    --------
+    >>> table = np.array([80.0, 90.0]), np.array([90.0, 110.0]), np.array([100.0, 100.0])
+    >>> {name: [round(end, 2) for end in ends] for name, ends in macro_intervals(*table).items()}
+    {'precision': [0.63, 0.97], 'recall': [0.62, 0.97], 'f1': [0.7, 0.95]}
+    """
+    there = predicted + actual > 0
+    hits, predicted, actual = hits[there], predicted[there], actual[there]
+    if not actual.sum():
+        return {}
+    found = {}
+    for name, above, below in (
+        ("precision", hits, predicted),
+        ("recall", hits, actual),
+        ("f1", 2 * hits, predicted + actual),
+    ):
+        rows = np.maximum(below, 1.0)
+        mean = float(np.mean(above / rows))
+        near = (above + 1) / (rows + 2)
+        variance = 2 * float(np.sum(near * (1 - near) / rows)) / len(hits) ** 2
+        found[name] = _of_variance(mean, variance, float(actual.sum()))
+    return found
+
+
 def auc_interval(negatives: Float, positives: Float) -> Interval | None:
     """
     Interval of the area under the ROC curve, from counts by distinct score or by bins of scores.
