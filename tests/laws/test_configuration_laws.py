@@ -464,6 +464,7 @@ ELSEWHERE = (
     "model_label_coverage",
     "model_latency",
     "model_alerts",
+    "model_incidents",
     "model_info",
     "model_worst_segment",
     "model_segment_positive",
