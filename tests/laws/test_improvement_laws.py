@@ -25,6 +25,7 @@ NO_BETTER_SIDE: dict[Kind, str] = {
     "prediction_drift": "answers that changed are neither better nor worse",
     "freshness": "only silence is judged",
     "experiment": "an arm that is better is no alert: tests/laws/test_experiment_alert_laws.py",
+    "fairness": "only a gap beyond its bound is judged, and the calls of this file have no groups",
     "calibration": "only a limit that somebody wrote is judged",
 }
 PATTERN = 20.0
