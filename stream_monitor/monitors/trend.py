@@ -90,7 +90,7 @@ class Trend:
 
     Notes
     -----
-    State is at most 5 groups a block, with three numbers a class. A look takes about 0.3 ms.
+    State is at most 5 groups a block, with three numbers a class. A look takes about a millisecond.
     """
 
     def __init__(self, anomalies: Anomalies) -> None:

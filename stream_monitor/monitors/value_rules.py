@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
-from stream_monitor.events.cells import BOOL, TEXT, Cells, tags
+from stream_monitor.events.cells import BOOL, TEXT, Cells, arguments, tags
 from stream_monitor.events.pattern import Pattern
 from stream_monitor.monitors.learning import Names
 from stream_monitor.monitors.rows import Rows, category_of, column_named
@@ -80,7 +80,7 @@ class ValueRules:
 
         Notes
         -----
-        Patterns: O(different values of the rows); 0.3 µs a row, and about 1 µs a different value.
+        Patterns: O(different values of the rows); about 0.1 µs a row, and 1 µs a different text.
         """
         found = []
         for name, rule, _ in self.names:
@@ -162,11 +162,11 @@ def not_matching(pattern: Pattern, cells: Cells, texts: list[str]) -> Broken:
     broken = np.zeros(len(cells), bool)
     bits = np.ascontiguousarray(cells[there]).view(np.uint64)
     values, place = np.unique(bits, return_inverse=True)
-    broken[there] = np.array(
-        [
-            not pattern.matches(category_of(cell, texts) or "")
-            for cell in values.view(np.float64).tolist()
-        ],
-        bool,
-    )[place]
+    distinct = values.view(np.float64)
+    parts = distinct.tolist(), tags(distinct).tolist(), arguments(distinct).tolist()
+    found = [
+        not pattern.matches(texts[i] if tag == TEXT else category_of(cell, texts) or "")
+        for cell, tag, i in zip(*parts, strict=True)
+    ]
+    broken[there] = np.array(found, bool)[place]
     return broken

@@ -25,7 +25,7 @@ from stream_monitor.monitors.version import feature_name
 from stream_monitor.settings import OTHER, Feature
 from stream_monitor.stats.inference import wilson_interval
 
-REQUIRED_ROWS, UNIQUE_ROWS, KNOWN_VALUES, FORM_VALUES = 1_000, 1_000, 20, 500
+REQUIRED_ROWS, UNIQUE_ROWS, KNOWN_VALUES, FORM_VALUES = 1_000, 1_000, 5, 500
 """
 Rows without a missing value, rows without a repeated one, and different values of a known form or
 of another one.
@@ -151,18 +151,22 @@ def _never_twice(numbers: Cells) -> bool:
 
 
 def _of_texts(feature: FeatureProfile, texts: list[str], why: list[str]) -> dict[str, Any]:
-    """Categories that are all known, or else a pattern and whether a value occurs once."""
+    """
+    Categories that are all known and no dates or the like, or else a pattern and whether a value
+    occurs once.
+    """
+    different = set(texts)
+    form = form_of(different)
+    is_known = form is not None and form[0] in FORMS
     counts = list(feature.categories.values())
     singles = sum(n == 1 for n in counts)
-    if OTHER not in feature.categories and singles <= SINGLE_SHARE * feature.count:
+    if not is_known and OTHER not in feature.categories and singles <= SINGLE_SHARE * feature.count:
         why.append(f"{len(counts)} categories")
         return {"type": "category", "categories": tuple(sorted(feature.categories))}
     found: dict[str, Any] = {"type": "text"}
-    different = set(texts)
     if len(different) == len(texts) >= UNIQUE_ROWS:
         found["unique"] = True
         why.append("none twice")
-    form = form_of(different)
     if form is not None:
         found["pattern"] = form[1]
         why.append(f"all are {form[0]}")
@@ -204,7 +208,8 @@ def form_of(values: set[str]) -> tuple[str, str] | None:
 def _place(characters: list[str]) -> str | None:
     """What is at one place of a form; None if it is not certain."""
     if len(set(characters)) == 1 and not characters[0].isdecimal():
-        return re.escape(characters[0])
+        one = characters[0]
+        return one if one.isalnum() or one in "-_/:" else re.escape(one)
     kinds = ""
     left = len(characters)
     for name, is_kind in KINDS:

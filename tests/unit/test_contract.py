@@ -27,6 +27,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "cities, a long tail": {"type": "text", "categories": None, "pattern": None, "unique": False},
     "codes": {"type": "text", "pattern": "T[0-9]{6}"},
     "UUIDs": {"unique": True, "type": "text"},
+    "dates": {"pattern": r"\d{4}-\d{2}-\d{2}", "categories": None},
     "days": {"pattern": r"\d{4}-\d{2}-\d{2}", "unique": False},
     "words": {"type": "text", "pattern": None},
     "missing 5 %": {"required": False, "max_missing": pytest.approx(0.09, abs=0.015)},
