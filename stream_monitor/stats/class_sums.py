@@ -255,8 +255,8 @@ class ClassSums:
 
     def answers(self, sums: Float, read: Positive) -> tuple[float | None, Float, Float, Float]:
         """
-        Right rows (None: not known), and hits, answers and labels by class, with the answers that
-        scores give.
+        Of (width,) sums: right rows (None: not known), and hits, answers and labels by class, each
+        (classes,), with the answers that scores give.
         """
         hits, predicted, actual, low, high = sums[HEAD : self.counts].reshape(
             PER_CLASS, self.classes
@@ -311,7 +311,7 @@ class ClassSums:
         return block
 
     def of_scores(self, sums: Float, read: Positive) -> dict[str, float | None]:
-        """Metrics of the scores of the positive class; empty if there are none."""
+        """Metrics of the scores of the positive class in (width,) sums; empty if there are none."""
         block = self.of_positive(sums, read)
         bins = block[:, 3 : 3 + CALIBRATION_BINS]
         total = float(bins.sum())
