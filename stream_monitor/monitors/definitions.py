@@ -49,6 +49,7 @@ def definitions(settings: ModelSettings, limits: Limits) -> Definitions:
     }
     return {
         "performance": {"": {"task": settings.task, "positive_class": settings.positive_class}},
+        "maturity": {"": {"labels.max_delay": settings.labels.max_delay_ms}},
         "trend": {"": {"windows": min(counts, default=0)}},
         "level": {
             "": {

@@ -114,12 +114,12 @@ def _intervals(
     """
     Intervals of all metrics of the newest rows, and elsewhere of those that a threshold judges.
     """
-    newest = newest_rows(version.settings)
+    newest, until_ms = newest_rows(version.settings), version.performance.maturity.until_ms
     for window in version.settings.windows:
         judged = judged_metrics(version.settings, window)
         if window != newest and not judged:
             continue
-        for metric, ends in windows.intervals(window).items():
+        for metric, ends in windows.intervals(window, until_ms).items():
             if window == newest or metric in judged:
                 for name, end in zip(("lower", "upper"), ends, strict=True):
                     if math.isfinite(end):

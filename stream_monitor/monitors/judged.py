@@ -105,6 +105,15 @@ def as_classes(pairs: Pairs, texts: list[str], classes: Classes, score_classes: 
     )
 
 
+def delay_groups(rows: Judged) -> Int:
+    """
+    Group of each row whose labels may have delays of their own: twice the class of the label, and 1
+    more if the answer was wrong (or, where a score is the answer, high).
+    """
+    high = np.where(rows.predicted == BY_SCORE, rows.score >= 0.5, rows.predicted != rows.actual)
+    return 2 * rows.actual.astype(np.int64) + high
+
+
 def number_errors(rows: Judged) -> Float:
     """Absolute errors of a regression; NaN if there is none, or it is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):

@@ -90,6 +90,8 @@ class Level(msgspec.Struct):
     loss: Loss | None = None
     built: bool = False
     """Whether the level comes from a baseline."""
+    mature: bool = False
+    """Whether the level comes from rows that were mature, while not all of them are."""
     now: Float = msgspec.field(default_factory=lambda: np.empty(0))
     """Losses since the last block."""
 
@@ -100,6 +102,14 @@ class Level(msgspec.Struct):
         """Take the level of the metrics of a profile, if it has any."""
         self.loss = Loss.of_metrics(found, found.get("labels", 0.0))
         self.built = self.loss is not None
+
+    def take(self, found: Mapping[str, float], rows: float) -> None:
+        """
+        Take the level of mature rows. The first rows are no level where labels of one class come
+        first.
+        """
+        if not self.built and not self.mature and rows >= self.block:
+            self.loss, self.mature = Loss.of_metrics(found, rows), True
 
     def add(self, losses: Float, kind: str) -> None:
         """Losses of labelled rows, in the order in which their labels came."""

@@ -70,15 +70,17 @@ from stream_monitor.monitors.judged import (
     as_classes,
     as_numbers,
     class_errors,
+    delay_groups,
     number_errors,
 )
 from stream_monitor.monitors.level import Level
+from stream_monitor.monitors.maturity import Maturity
 from stream_monitor.monitors.performance_kind import (
     DECIDE_LABELS,
-    FRACTIONS,
+    NUMBERS_MANY,
     decided_kind,
-    is_fraction,
     is_number,
+    turned_out,
 )
 from stream_monitor.monitors.performance_verdicts import (
     Told,
@@ -89,7 +91,7 @@ from stream_monitor.monitors.performance_verdicts import (
 )
 from stream_monitor.monitors.performance_windows import KnownTask, PerformanceWindows, WindowsState
 from stream_monitor.monitors.segments import Segments
-from stream_monitor.monitors.thresholds import threshold_verdicts
+from stream_monitor.monitors.thresholds import newest_rows, threshold_verdicts
 from stream_monitor.monitors.trend import Trend
 from stream_monitor.settings import OTHER, ModelSettings
 from stream_monitor.verdicts import Span, Verdict
@@ -98,9 +100,9 @@ from stream_monitor.windows.names import last_n
 STRIDE = 5
 """Looks at a threshold in each window: one after every N / 5 labelled rows of `last_N`."""
 DEFAULT_ROWS = 1_000
-NARROW, NUMBERS_MANY = 50, 16
+NARROW = 50
 """
-After every `NARROW` rows it is asked whether labels are classes at all, while there are more than
+After so many rows it is asked whether labels are classes at all, while there are more than
 `NUMBERS_MANY` classes and all are numbers.
 """
 
@@ -119,6 +121,8 @@ class Performance:
     renumbered : callable
         Gets the number that each class stands for, when labels that seemed to be classes turn out
         to be numbers.
+    predictions : callable
+        Gives the number of predictions up to an event time.
     """
 
     def __init__(
@@ -126,8 +130,11 @@ class Performance:
         settings: ModelSettings,
         judged: Callable[[Judged, Float, str], None] = lambda *_: None,
         renumbered: Callable[[Float], None] = lambda _: None,
+        predictions: Callable[[int], float] = lambda _: 0.0,
     ) -> None:
         self.settings, self._judged, self._renumbered = settings, judged, renumbered
+        self._predictions = predictions
+        self.maturity = Maturity(settings.labels.max_delay_ms)
         self.classes, self.score_classes = Classes(), Classes()
         self.counted = Counted(
             self.classes,
@@ -153,9 +160,7 @@ class Performance:
         self.built: dict[str, float] = {}
         """Metrics in the baseline of this model, if it was built with labels."""
         self.live: Reading | None = None
-        """
-        How classes were read at the end of the last stride. Detectors get errors by this reading.
-        """
+        """How classes were read at the end of the last stride; detectors get errors by it."""
         counts = [n for w in settings.windows if (n := last_n(w)) is not None]
         self.rows = max(counts, default=DEFAULT_ROWS)
         self.stride = max(1, min(counts, default=DEFAULT_ROWS) // STRIDE)
@@ -183,7 +188,7 @@ class Performance:
         Yields
         ------
         errors : (n,) float64
-            Errors of first labels: 0 or 1 (classification), or absolute errors (regression).
+            Of first labels: 0 or 1 (classification), or absolute errors (regression).
         times : (n,) int64, ms
         due : bool
             Whether a stride is full, so that thresholds must be looked at now.
@@ -222,6 +227,7 @@ class Performance:
         if narrow:
             for name in list(self.classes)[classes_before:]:
                 del self.classes[name]
+        coded = None if narrow else self.maturity.coded(pairs, delay_groups(rows))
         while start < n:
             end = min(n, start + self.stride - self.pairs % self.stride)
             if narrow:
@@ -234,6 +240,11 @@ class Performance:
                 number_errors(part) if self.kind == "numbers" else class_errors(part, self.live)
             )
             self.windows.add(part)
+            if self.kind == "classes":
+                if coded is None:
+                    self.maturity.add(self.maturity.coded(pairs.at(here), delay_groups(part)))
+                else:
+                    self.maturity.add(coded.at(here))
             # detectors get first labels only, and only of rows with an error: a text among numbers
             # has none
             told = mine & are_numbers(errors)
@@ -266,33 +277,23 @@ class Performance:
     def _as_classes(self, pairs: Pairs, texts: list[str]) -> Judged:
         return as_classes(pairs, texts, self.classes, self.score_classes)
 
+    @property
+    def _is_open(self) -> bool:
+        """Whether classes may still turn out to be numbers."""
+        found = self.settings.task != "auto" or self.score_classes or self.kind != "classes"
+        return not found
+
     def _may_be_numbers(self) -> bool:
         """Whether there are so many classes, all of them numbers, that labels may be numbers."""
-        few = (
-            len(self.classes) <= NUMBERS_MANY
-            or self.settings.task != "auto"
-            or self.score_classes
-            or self.kind != "classes"
-        )
-        return not few and all(is_number(name) for name in self.classes if name != OTHER)
+        many = len(self.classes) > NUMBERS_MANY and self._is_open
+        return many and all(is_number(name) for name in self.classes if name != OTHER)
 
     def _are_numbers(self) -> bool:
-        """
-        Whether labels that seemed to be classes are numbers: they have fractions, or numbers beside
-        0 and 1 are no longer rare.
-        """
-        if self.settings.task != "auto" or self.score_classes or self.kind != "classes":
+        """Whether labels that seemed to be classes are numbers."""
+        if not self._is_open:
             return False
-        reading = self.counted.reading()
-        if self.numeric and (
-            reading.task == "multiclass"
-            or (len(reading.named) > NUMBERS_MANY and reading.many_further)
-        ):
-            self.numeric = all(is_number(name) for name in reading.named)
-            return self.numeric
-        return sum(map(is_fraction, reading.named[2:])) >= FRACTIONS and all(
-            is_number(name) for name in reading.named if name != OTHER
-        )
+        found, self.numeric = turned_out(self.counted.reading(), numeric=self.numeric)
+        return found
 
     def _renumber(self) -> None:
         """Go on as a regression, with the numbers that the classes stood for."""
@@ -335,7 +336,8 @@ class Performance:
                     if (k == "accuracy") == (self.kind == "classes") or k == "labels"
                 }
             )
-        self.level.add(errors[told], self.kind)
+        if self.maturity.wait_ms is None:
+            self.level.add(errors[told], self.kind)
         if self.kind == "numbers":
             self.trend.add_numbers(errors[told], rows.actual[told])
         else:
@@ -357,11 +359,15 @@ class Performance:
         """Verdicts of the thresholds; if a stride is full (`due`), of the trend too."""
         if self.windows is None:
             return
-        key = context.key("performance", "", "threshold")
-        yield from threshold_verdicts(self.settings, self.windows, key, longer=not due)
+        key, until_ms = (
+            context.key("performance", "", "threshold"),
+            self._mature(self.windows, due=due),
+        )
+        limits = self.settings, self.windows, key, until_ms
+        yield from threshold_verdicts(*limits, longer=not due)
         if not self.settings.thresholds:
             yield from (level_verdict if self.kind == "classes" else error_verdict)(
-                self.settings, self.windows, key, self.level
+                self.settings, self.windows, key, self.level, until_ms
             )
         yield from contradiction_verdict(self.settings, self.windows, key)
         yield from unexpected_verdict(self.settings, self.windows, key)
@@ -373,12 +379,20 @@ class Performance:
             span = Span(times.start_ms, times.end_ms, rows)
             yield from self.trend.verdicts(context, span)
 
-    def segment_verdicts(self, context: Context, segments: Segments) -> Iterator[Verdict]:
-        """
-        Verdicts of the configured thresholds on the slices that changed.
+    def _mature(self, windows: PerformanceWindows, *, due: bool) -> int | None:
+        """Event time up to which rows are mature; None if all of them are."""
+        if self.kind == "numbers":
+            return None
+        if not due or self.pairs <= self.rows or self.pairs % (STRIDE * self.stride) == 0:
+            until_ms, labels = windows.state.frontier_ms, float(windows.state.total[0])
+            self.maturity.look(lambda: (labels, self._predictions(until_ms)))
+        if (until := self.maturity.until_ms) is not None and not self.settings.thresholds:
+            found, span = windows.window(newest_rows(self.settings), "accuracy", until)
+            self.level.take(found, span.count)
+        return until
 
-        Levels that were learnt are not judged by slice, because nobody asked for them there.
-        """
+    def segment_verdicts(self, context: Context, segments: Segments) -> Iterator[Verdict]:
+        """Verdicts of the configured thresholds on the slices that changed."""
         for segment, windows in segments.changed():
             key = context.key("performance", "", "threshold", segment)
-            yield from threshold_verdicts(self.settings, windows, key)
+            yield from threshold_verdicts(self.settings, windows, key, self.maturity.until_ms)

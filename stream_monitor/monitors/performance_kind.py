@@ -16,12 +16,18 @@ import numpy as np
 from stream_monitor.arrays import Float
 from stream_monitor.events.cells import BOOL, TEXT, Cells, class_text, tags
 from stream_monitor.join.rows import Pairs
+from stream_monitor.monitors.classes import Reading
+from stream_monitor.settings import OTHER
 
 Kind = Literal["classes", "numbers"]
 DECIDE_LABELS = 100
 """Labelled rows after which it is decided at the latest."""
 ODD_SHARE = 0.1
 """Numbers are the classes 0 and 1, or -1 and 1, when no more than this share of them is another."""
+NUMBERS_MANY = 16
+"""More classes than these, all of them numbers, may be a regression."""
+NUMBERS_MANY = 16
+"""More classes than these, all of them numbers, may be a regression."""
 FRACTIONS = 10
 """
 Labelled rows with fractions, or different fractions among the classes, that make labels numbers.
@@ -114,3 +120,28 @@ def is_number(name: str) -> bool:
         return math.isfinite(float(name))
     except ValueError:
         return False
+
+
+def turned_out(reading: Reading, *, numeric: bool) -> tuple[bool, bool]:
+    """
+    Whether labels that seemed to be classes are numbers: they have fractions, or numbers beside 0
+    and 1 are no longer rare.
+
+    Parameters
+    ----------
+    reading : Reading
+    numeric : bool
+        Labels count as the classes 0 and 1 only because few of them were other numbers.
+
+    Returns
+    -------
+    found, numeric : bool
+        The second one is what `numeric` is from now on.
+    """
+    if numeric and (
+        reading.task == "multiclass" or (len(reading.named) > NUMBERS_MANY and reading.many_further)
+    ):
+        numeric = all(is_number(name) for name in reading.named)
+        return numeric, numeric
+    fractions = sum(map(is_fraction, reading.named[2:])) >= FRACTIONS
+    return fractions and all(is_number(n) for n in reading.named if n != OTHER), numeric

@@ -14,6 +14,7 @@ from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.level import Level
+from stream_monitor.monitors.maturity import Maturity
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.performance_verdicts import Told
 from stream_monitor.monitors.performance_windows import WindowsState
@@ -32,6 +33,7 @@ class PerformanceForm(msgspec.Struct):
     pairs: int
     trend: Blocks
     level: Level
+    maturity: Maturity
     built: dict[str, float]
     told: Told
     windows: WindowsState | None
@@ -49,6 +51,7 @@ def form_of(performance: Performance) -> PerformanceForm:
         pairs=performance.pairs,
         trend=performance.trend.state,
         level=performance.level,
+        maturity=performance.maturity,
         built=performance.built,
         told=performance.told,
         windows=None if performance.windows is None else performance.windows.state,
@@ -90,6 +93,10 @@ def load_performance(
         changes.begins_anew("level of performance", level)
     else:
         performance.level, performance.built = form.level, form.built
+    if delays := changes.keys("maturity"):
+        changes.begins_anew("delays of labels", delays)
+    else:
+        performance.maturity = form.maturity
     trend.state.fell_from = form.trend.fell_from
     if trend_of := changes.keys("trend"):
         changes.begins_anew("trend of performance", trend_of)

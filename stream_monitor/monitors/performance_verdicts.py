@@ -39,11 +39,18 @@ NEED_POSITIVE = (
 
 
 def level_verdict(
-    settings: ModelSettings, windows: PerformanceWindows, key: AlertKey, level: Level
+    settings: ModelSettings,
+    windows: PerformanceWindows,
+    key: AlertKey,
+    level: Level,
+    until_ms: int | None = None,
 ) -> Iterator[Verdict]:
-    """Without thresholds: accuracy against its level, and against guessing."""
+    """
+    Without thresholds: accuracy against its level, and against guessing. Rows after `until_ms` are
+    not mature (`maturity.py`).
+    """
     window = newest_rows(settings)
-    found, span = windows.window(window, "accuracy")
+    found, span = windows.window(window, "accuracy", until_ms)
     if "accuracy" not in found or span.count < MIN_LABELS:
         return
     value, limit, why = found["accuracy"], 0.0, ""
@@ -56,7 +63,7 @@ def level_verdict(
             else ""
         )
     unknown = level.loss is None and share_interval(value, span.count)[1] < ACCURACY_USUAL
-    chance = windows.chance(window) if not why and value < 0.5 else None
+    chance = windows.chance(window) if not why and value < 0.5 and until_ms is None else None
     if (
         chance is not None
         and (high := wilson_interval(value * span.count, span.count, Z)[1]) < chance[1]
@@ -95,7 +102,11 @@ def level_verdict(
 
 
 def error_verdict(
-    settings: ModelSettings, windows: PerformanceWindows, key: AlertKey, level: Level
+    settings: ModelSettings,
+    windows: PerformanceWindows,
+    key: AlertKey,
+    level: Level,
+    _until_ms: int | None = None,
 ) -> Iterator[Verdict]:
     """Without thresholds: the mean absolute error of a regression against its level."""
     window = newest_rows(settings)

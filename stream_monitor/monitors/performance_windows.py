@@ -25,7 +25,7 @@ from stream_monitor.stats.metric_intervals import Interval
 from stream_monitor.stats.regression_sums import RegressionSums
 from stream_monitor.verdicts import Span
 from stream_monitor.windows.names import duration_ms, last_n
-from stream_monitor.windows.panes import Panes
+from stream_monitor.windows.panes import HORIZON_MS, Panes
 from stream_monitor.windows.top_n import TopN
 
 KnownTask = Literal["binary", "multiclass", "regression"]
@@ -197,42 +197,64 @@ class PerformanceWindows:
             counted.macro,
         )
 
-    def window(self, name: str, only: str = "") -> tuple[dict[str, float], Span]:
+    def window(
+        self, name: str, only: str = "", until_ms: int | None = None
+    ) -> tuple[dict[str, float], Span]:
         """
         Metrics of a window (or at least `only` that one, which may be cheaper) and the rows it has;
-        empty when it has none.
+        empty when it has none. With `until_ms` it ends there, and may end some panes before.
         """
         if name == ALL:
             return self.everything()
-        n = last_n(name)
-        if n is None:
-            return self.between(self.state.frontier_ms, duration_ms(name) or 0)
-        rows = self.state.top.rows(n)
-        times = rows["time"]
-        if self.counted is None and np.isnan(rows["actual"]).any():
-            times = times[~np.isnan(rows["actual"])]
-        span = _span(times)
+        rows, sums, span = self._part(name, until_ms)
+        if rows is None:
+            return self._of_sums(sums), span
         if (
             only == "accuracy"
             and self.counted is not None
-            and len(times)
+            and span.count
             and not (rows["predicted"] == BY_SCORE).any()
         ):
             right = np.count_nonzero((rows["predicted"] == rows["actual"]) & (rows["actual"] >= 0))
-            return {"accuracy": float(right / len(times))}, span
+            return {"accuracy": float(right / len(rows["time"]))}, span
         return row_metrics.exact_metrics(rows, self.counted), span
 
-    def intervals(self, name: str) -> dict[str, Interval]:
+    def intervals(self, name: str, until_ms: int | None = None) -> dict[str, Interval]:
         """Intervals of the metrics of a window (`metric_intervals`); some metrics have none."""
-        n = last_n(name)
-        if n is not None:
-            return row_metrics.exact_intervals(self.state.top.rows(n), self.counted)
-        sums, _, _ = self.state.panes.window(self.state.frontier_ms, duration_ms(name) or 0)
+        rows, sums, _ = self._part(name, until_ms)
+        if rows is not None:
+            return row_metrics.exact_intervals(rows, self.counted)
         if isinstance(self.sums, RegressionSums):
             return self.sums.intervals(sums)
         of, sums, read = self._read(self.sums, sums)
         assert self.counted is not None
         return class_intervals(of, sums, read, self.counted.reading().task)
+
+    def _part(
+        self, name: str, until_ms: int | None
+    ) -> tuple[row_metrics.TopRows | None, Float, Span]:
+        """
+        The rows of a window, or their sums, and its span. `last_N` has its rows, unless fewer than
+        half of them are old enough: then it has whole panes of at least N rows.
+        """
+        n, panes, nothing = last_n(name), self.state.panes, np.empty(0)
+        end_ms = self.state.frontier_ms
+        if until_ms is not None and until_ms < end_ms:
+            end_ms = panes.whole_until(until_ms)
+        if n is None:
+            sums, start, end = panes.window(end_ms, duration_ms(name) or 0)
+            return None, sums, Span(start, end, int(sums[0]))
+        rows = self.state.top.rows(n)
+        if until_ms is not None and end_ms < self.state.frontier_ms:
+            mature = rows["time"] <= until_ms
+            if 2 * np.count_nonzero(mature) < n:
+                sums, start, end = panes.newest(n, end_ms, HORIZON_MS, slice(1))
+                return None, sums, Span(start, end, int(sums[0]))
+            rows = {name: column[mature] for name, column in rows.items()}
+        times = rows["time"]
+        if self.counted is None and np.isnan(rows["actual"]).any():
+            times = times[~np.isnan(rows["actual"])]
+        return rows, nothing, _span(times)
 
     def everything(self) -> tuple[dict[str, float], Span]:
         """
@@ -246,11 +268,6 @@ class PerformanceWindows:
         if n == len(rows["time"]):
             return row_metrics.exact_metrics(rows, self.counted), span
         return self._of_sums(self.state.total), span
-
-    def between(self, end_ms: int, duration: int) -> tuple[dict[str, float], Span]:
-        """Metrics of the rows of a stretch of event time, from panes."""
-        sums, start, end = self.state.panes.window(end_ms, duration)
-        return self._of_sums(sums), Span(start, end, int(sums[0]))
 
     def _of_sums(self, sums: Float) -> dict[str, float]:
         if isinstance(self.sums, RegressionSums):

@@ -41,21 +41,29 @@ def newest_rows(settings: ModelSettings) -> str:
 
 
 def threshold_verdicts(
-    settings: ModelSettings, windows: PerformanceWindows, key: AlertKey, *, longer: bool = True
+    settings: ModelSettings,
+    windows: PerformanceWindows,
+    key: AlertKey,
+    until_ms: int | None = None,
+    *,
+    longer: bool = True,
 ) -> Iterator[Verdict]:
     """
     Verdicts of the configured thresholds on a population.
 
     A rule without a window is judged on the newest rows. If these are beyond the limit and too few
-    to be sure, the other windows are asked (`longer`): more rows show a smaller difference.
+    to be sure, the other windows are asked (`longer`): more rows show a smaller difference. Rows
+    after `until_ms` are not mature (`maturity.py`).
     """
     for metric, rule in settings.thresholds.items():
         window = rule.window or newest_rows(settings)
-        look = _looked(windows, metric, rule, window)
+        look = _looked(windows, metric, rule, window, until_ms)
         if look is None:
             continue
         if longer and rule.window is None and (look.below or look.above) and not look.certain:
-            others = (_looked(windows, metric, rule, w) for w in settings.windows if w != window)
+            others = (
+                _looked(windows, metric, rule, w, until_ms) for w in settings.windows if w != window
+            )
             agree = (o for o in others if o and (o.below, o.above) == (look.below, look.above))
             look = next((o for o in agree if o.certain), look)
         yield _of_threshold(settings, key, metric, rule, look)
@@ -66,8 +74,10 @@ def judged_metrics(settings: ModelSettings, window: str) -> tuple[str, ...]:
     return tuple(m for m, rule in settings.thresholds.items() if rule.window in (None, window))
 
 
-def _looked(windows: PerformanceWindows, metric: str, rule: Threshold, window: str) -> _Look | None:
-    found, span = windows.window(window, metric)
+def _looked(
+    windows: PerformanceWindows, metric: str, rule: Threshold, window: str, until_ms: int | None
+) -> _Look | None:
+    found, span = windows.window(window, metric, until_ms)
     if metric not in found or span.count < rule.min_labels:
         return None
     value, interval = found[metric], None
@@ -76,7 +86,7 @@ def _looked(windows: PerformanceWindows, metric: str, rule: Threshold, window: s
     above = rule.max is not None and judged > rule.max
     certain = below or above
     if certain and rule.judge == "bound":
-        interval = windows.intervals(window).get(metric)
+        interval = windows.intervals(window, until_ms).get(metric)
         if interval is not None:
             low, high = _of_size(interval) if metric == "bias" else interval
             certain = (below and high < (rule.min or 0.0)) or (above and low > (rule.max or 0.0))

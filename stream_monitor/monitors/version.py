@@ -93,7 +93,9 @@ class Version:
         self.model, self.name, self.sources = model, name, sources
         self.settings, self.limits, self.raw_values = settings, limits, core.privacy.raw_values
         self.baseline_id = ""
-        self.performance = Performance(settings, self._slice, self._renumbered)
+        self.performance = Performance(
+            settings, self._slice, self._renumbered, lambda at: self.volume.served_until(at)
+        )
         self.volume = Volume()
         self.watermark_ms = 0
         self.outbox: list[Out] = []
@@ -297,8 +299,7 @@ class Version:
             self.contained.run("segments", self.segments.add, rows, errors, kind)
 
     def _sliced(self, count: Callable[[Segments, Summed], None]) -> Callable[[Summed], None] | None:
-        segments = self.segments
-        if segments is None:
+        if (segments := self.segments) is None:
             return None
         return lambda chunk: self.contained.run("segments", count, segments, chunk)
 

@@ -24,7 +24,7 @@ from stream_monitor.monitors.silence import Silences
 from stream_monitor.settings import PREDICTIONS_MS
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile
 from stream_monitor.verdicts import Span, Verdict
-from stream_monitor.windows.panes import Panes
+from stream_monitor.windows.panes import HORIZON_MS, Panes
 
 PANE_MS = 10_000
 SERVED, FAILED = np.array([1.0, 0.0]), np.array([0.0, 1.0])
@@ -100,6 +100,10 @@ class Volume(msgspec.Struct):
         """
         sums, first, last = self.rows.window(end_ms - 1, end_ms - start_ms)
         return float(sums[0]) if (first, last) == (start_ms, end_ms) else None
+
+    def served_until(self, time_ms: int) -> float:
+        """Predictions up to an event time, of those that still have panes."""
+        return float(self.rows.window(time_ms, HORIZON_MS)[0][0])
 
     def heard_at_most(self, now_ms: int) -> None:
         """Log time did not jump after all: nothing was heard after it."""

@@ -212,6 +212,10 @@ class Panes(Packed[PanesForm]):
         low, high = np.searchsorted(self.starts[: self.used], [start, end])
         return self.sums[low:high].sum(axis=0), start, end
 
+    def whole_until(self, time_ms: int) -> int:
+        """A time in the newest pane that has no row after `time_ms`."""
+        return time_ms - int(self._span_of(np.array([time_ms]))[0])
+
     def _bounds(self, end_ms: int, duration_ms: int) -> tuple[int, int]:
         """The bounds of a window, rounded outwards to whole panes."""
         finest = self.ladder[0][0]

@@ -96,7 +96,7 @@ TABLE: dict[str, Key] = {
         (["last_500", "1h"], ["last_700", "10m", "24h"], ["1h"], ["last_400", "last_500"]),
         ("trend of performance",),
     ),
-    "defaults.labels.max_delay": Key(("1h", "1m", "30d", "0s", "1h")),
+    "defaults.labels.max_delay": Key(("1h", "1m", "30d", "0s", "1h"), ("delays of labels",)),
     "defaults.baseline.source": Key(
         ("learn", "file", "learn"),
         (*REFERENCE, "level of performance"),

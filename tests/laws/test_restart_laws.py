@@ -31,7 +31,9 @@ SETTINGS = CoreSettings(
     defaults=ModelSettings(
         baseline=Baseline(rows=20),
         windows=("last_20", "1h"),
-        thresholds={"accuracy": Threshold(min=0.8, min_labels=5, window="last_20", clear=0.9)},
+        thresholds={
+            "accuracy": Threshold(min=0.8, min_labels=5, window="last_20", clear=0.9, judge="value")
+        },
     )
 )
 

@@ -37,7 +37,9 @@ def config(accuracy: float) -> CoreSettings:
     return CoreSettings(
         defaults=ModelSettings(
             windows=("last_100",),
-            thresholds={"accuracy": Threshold(min=accuracy, min_labels=50, window="last_100")},
+            thresholds={
+                "accuracy": Threshold(min=accuracy, min_labels=50, window="last_100", judge="value")
+            },
             cooldown_ms=0,
         )
     )

@@ -67,7 +67,7 @@ TOPICS = {
 MODEL = ModelSettings(
     task="binary",
     windows=(f"last_{WINDOW}", "1h"),
-    thresholds={"accuracy": Threshold(min=0.8, min_labels=10)},
+    thresholds={"accuracy": Threshold(min=0.8, min_labels=10, judge="value")},
     cooldown_ms=0,
 )
 ARMS = {"arms": ["control", "b"], "primary": {"metric": "error", "effect": 0.01}}

@@ -1,0 +1,175 @@
+"""
+When the labels of a cohort of predictions are complete enough to be judged.
+
+Rule of the file: labels that come late are no reason to wait. Delays that depend on the class or on
+whether the answer was right are, because the labelled rows of the last hours are then not a sample
+of all rows. Only event times decide, so it does not show how rows were cut.
+
+Theory of operation
+-------------------
+Delays (label time less prediction time) are counted by cohort of prediction time, half of
+`labels.max_delay` wide, and by group of rows: class of the label, and whether the answer was right.
+A cohort older than `labels.max_delay` is complete. If, over complete cohorts, the delays of a group
+differ from those of the other rows (Kolmogorov-Smirnov, by more than 0.1), rows count as mature
+when they are as old as 99 % of the labels of every group were. Otherwise all rows are.
+
+While there is no complete cohort, nobody knows what is still to come. Then rows are mature at once
+if delays do not depend on the group and at least half of the predictions have their label;
+otherwise when `labels.max_delay` is over.
+
+Fraud comes after ten hours, everything else after one:
+
+>>> hour, rows = 3_600_000, np.arange(40_000)
+>>> fraud, times = rows % 20 == 0, rows * 10_000
+>>> maturity = Maturity(24 * hour)
+>>> bins = np.where(fraud, 31, 24)  # of delays around ten hours and around one
+>>> places = 2 * fraud * BINS + bins
+>>> maturity.add(Coded(times // maturity.period_ms, places, times + 10 * hour))
+>>> maturity.look(lambda: (40_000, 40_000))
+>>> round(maturity.wait_ms / hour, 1), maturity.until_ms == maturity.now_ms - maturity.wait_ms
+(12.9, True)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from stream_monitor.arrays import Float, Int
+from stream_monitor.join.rows import Pairs
+
+BINS = 46
+"""Of the delay: below a second, then two for each doubling, up to two months."""
+CLASSES, GROUPS = 4, 8
+"""Classes that are told apart, the first ones that came; each has right and wrong answers."""
+PERIODS = 8
+"""Cohorts that are kept: four times `labels.max_delay`."""
+PERIOD_MIN_MS = 60_000
+ROWS_MIN, GROUP_MIN = 100, 30
+"""Rows of complete cohorts, and of a group and of the others, before they say anything."""
+DIFFERENCE_MIN, KS = 0.1, 2.5
+"""
+Greatest difference of two distribution functions that does not matter, and how many times
+√(1/n + 1/m) it must be: by chance once in 130,000 comparisons (Kolmogorov's limit).
+"""
+COVERAGE_MIN, COMPLETE = 0.5, 0.99
+
+
+class Coded(NamedTuple):
+    """Rows as numbers: cohort of each, place among the counts, label time; first labels only."""
+
+    cohort: Int
+    place: Int
+    label_time: Int
+
+    def at(self, index: slice) -> Coded:
+        """A part of the rows."""
+        return Coded(*(c[index] for c in self))
+
+
+class Maturity(msgspec.Struct):
+    """
+    Delays of labels, and what is mature.
+
+    Parameters
+    ----------
+    max_delay_ms : int, ms
+    """
+
+    max_delay_ms: int
+    counts: dict[int, Float] = {}
+    """By cohort: (GROUPS * BINS,) rows by group and delay."""
+    now_ms: int = 0
+    """The newest label time."""
+    wait_ms: int | None = None
+    """Age at which rows are mature; None if all of them are."""
+
+    @property
+    def period_ms(self) -> int:
+        """Width of a cohort, ms."""
+        return max(self.max_delay_ms // 2, PERIOD_MIN_MS)
+
+    @property
+    def until_ms(self) -> int | None:
+        """Event time up to which rows are mature; None if all of them are."""
+        return None if self.wait_ms is None else self.now_ms - self.wait_ms
+
+    def coded(self, pairs: Pairs, group: Int) -> Coded:
+        """
+        Rows as they are counted, so that a slice of them is added fast.
+
+        Parameters
+        ----------
+        pairs : Pairs
+            Only first labels are counted.
+        group : (n,) int64
+            Twice the code of the class, and 1 more if the answer was wrong.
+        """
+        delay = np.maximum(pairs.label_time - pairs.time, 1)
+        bins = np.clip(np.floor(2 * np.log2(delay / 1e3)) + 1, 0, BINS - 1).astype(np.int64)
+        group = np.where(group < 0, 0, np.where(group < GROUPS, group, GROUPS - 2 + group % 2))
+        cohort = np.where(pairs.corrected, -1, pairs.time // self.period_ms)
+        return Coded(cohort, group * BINS + bins, pairs.label_time)
+
+    def add(self, rows: Coded) -> None:
+        """Count rows, in the order in which their labels came."""
+        if not len(rows.cohort):
+            return
+        self.now_ms = max(self.now_ms, int(rows.label_time.max()))
+        newest = max(self.counts, default=-1)
+        low, high = int(rows.cohort.min()), int(rows.cohort.max())
+        if low == high == newest >= 0:  # nearly always
+            self.counts[newest] += np.bincount(rows.place, minlength=GROUPS * BINS)
+            return
+        seen = np.maximum(np.maximum.accumulate(rows.cohort), newest)
+        kept = (rows.cohort >= 0) & (rows.cohort > seen - PERIODS)
+        for cohort in np.unique(rows.cohort[kept]).tolist():
+            found = np.bincount(rows.place[kept & (rows.cohort == cohort)], minlength=GROUPS * BINS)
+            self.counts[cohort] = self.counts.get(cohort, np.zeros(GROUPS * BINS)) + found
+        newest = max(self.counts, default=-1)
+        self.counts = {k: c for k, c in sorted(self.counts.items()) if k > newest - PERIODS}
+
+    def look(self, covered: Callable[[], tuple[float, float]]) -> None:
+        """
+        Decide what is mature.
+
+        Parameters
+        ----------
+        covered : callable
+            Gives labelled rows and predictions up to the newest labelled row. It is asked only
+            while there is no complete cohort.
+        """
+        ended = (self.now_ms - self.max_delay_ms) // self.period_ms
+        complete = [c for cohort, c in self.counts.items() if cohort < ended]
+        counts = sum(complete, np.zeros(GROUPS * BINS)).reshape(GROUPS, BINS)
+        if counts.sum() >= ROWS_MIN:
+            self.wait_ms = self._usual(counts) if self._depends(counts) else None
+            return
+        counts = sum(self.counts.values(), np.zeros(GROUPS * BINS)).reshape(GROUPS, BINS)
+        labels, predictions = covered()
+        early = labels < COVERAGE_MIN * predictions or self._depends(counts)
+        self.wait_ms = self.max_delay_ms if early else None
+
+    def _depends(self, counts: Float) -> bool:
+        """Whether the delays of a group differ from those of the other rows."""
+        rows = counts.sum(axis=1)
+        rest = rows.sum() - rows
+        asked = (rows >= GROUP_MIN) & (rest >= GROUP_MIN)
+        if not asked.any():
+            return False
+        total = np.cumsum(counts, axis=1)[asked]
+        others = total.sum(axis=0) if asked.all() else np.cumsum(counts.sum(axis=0))
+        rows, rest = rows[asked], rest[asked]
+        gap = np.abs(total / rows[:, None] - (others - total) / rest[:, None]).max(axis=1)
+        return bool(((gap > DIFFERENCE_MIN) & (gap > KS * np.sqrt(1 / rows + 1 / rest))).any())
+
+    def _usual(self, counts: Float) -> int:
+        """Age by which nearly all labels of every group have come, ms."""
+        rows = counts.sum(axis=1)
+        total = np.cumsum(counts, axis=1)[rows >= GROUP_MIN]
+        at = int((total < COMPLETE * total[:, -1:]).sum(axis=1).max())
+        return min(math.ceil(1_000 * 2 ** (at / 2)), self.max_delay_ms)

@@ -1,0 +1,150 @@
+"""
+Labels that come late: rows are judged at once if delays say nothing, and when they are mature if
+delays depend on the class; however rows were cut, and over restarts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import ks_2samp
+
+from stream_monitor.join.rows import Pairs
+from stream_monitor.monitors.maturity import BINS, Coded, Maturity
+from stream_monitor.monitors.version import Version
+from stream_monitor.settings import CoreSettings, Labels, ModelSettings, Threshold
+from stream_monitor.state import decode, encode
+
+T0, HOUR = 1_760_000_000_000, 3_600_000
+DELAY = 24 * HOUR
+
+
+def late(seed: int, days: int, fraud_h: float, other_h: float, *, worse: bool = False) -> Pairs:
+    """
+    Rows of a model that finds 70 % of the fraud, two a minute, in the order of their labels; from
+    the middle on it finds 10 %.
+    """
+    rng = np.random.default_rng(seed)
+    n = days * 2_880
+    time = T0 + np.arange(n) * 30_000
+    fraud = rng.random(n) < 0.1
+    found = np.where(worse & (np.arange(n) > n // 2), 0.1, 0.7)
+    answer = rng.random(n) < np.where(fraud, found, 0.02)
+    delay = rng.uniform(0.8, 1.2, n) * np.where(fraud, fraud_h, other_h) * HOUR
+    nan, order = np.full(n, np.nan), np.argsort(time + delay, kind="stable")
+    return Pairs(
+        row=np.arange(n),
+        version=np.zeros(n, np.int64),
+        id=rng.integers(1, 2**63, n).astype(np.uint64),
+        time=time,
+        outcome=answer.astype(float),
+        score=nan,
+        segment=np.zeros(n, np.int64),
+        probabilities=np.empty((n, 0)),
+        label=fraud.astype(float),
+        label_time=time + delay.astype(np.int64),
+        previous=nan,
+        corrected=np.zeros(n, bool),
+    ).at(order)
+
+
+def version(thresholds: dict[str, Threshold]) -> Version:
+    defaults = ModelSettings(
+        task="binary", thresholds=thresholds, labels=Labels(max_delay_ms=DELAY)
+    )
+    return Version("m", "1", CoreSettings(defaults=defaults), {}, [], [])
+
+
+def told(of: Version, pairs: Pairs, size: int = 500, *, all_came: bool = True) -> list[float]:
+    """
+    Hours of event time at which performance was bad. Predictions are counted as they are made; if
+    not `all_came`, ten times as many as have labels.
+    """
+    found: list[float] = []
+    predicted = np.sort(pairs.time)
+    for at in range(0, len(pairs.row), size):
+        part = pairs.at(slice(at, at + size))
+        now = int(part.label_time.max())
+        made = predicted[(predicted <= now) & (predicted > of.watermark_ms)]
+        if len(made):
+            of.volume.rows.add_grouped(*panes(made, 1 if all_came else 10))
+        of.watermark_ms = now
+
+        def judge(verdict, now=now) -> None:
+            if verdict.level not in ("ok", "info") and verdict.key.kind == "performance":
+                found.append((now - T0) / HOUR)
+
+        of.take_pairs(part, [], now)
+        of.reduce(judge, look=True)
+    assert not of.contained.off
+    return found
+
+
+def panes(times: np.ndarray, each: int) -> tuple[np.ndarray, np.ndarray]:
+    starts, counts = np.unique(times // 10_000, return_counts=True)
+    return starts * 10_000, np.stack([counts * each, counts * 0], axis=1).astype(np.float64)
+
+
+THRESHOLDS = {m: Threshold(min=least) for m, least in (("accuracy", 0.9), ("recall", 0.5))}
+CASES = {"fraud first": (1, 20), "fraud last": (20, 1)}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("thresholds", [THRESHOLDS, {}])
+def test_delays_by_class_alarm_nobody_and_a_change_is_found_when_it_is_mature(case, thresholds):
+    of = version(thresholds)
+    assert told(of, late(1, 8, *CASES[case])) == []
+    assert of.performance.maturity.wait_ms is not None
+    assert thresholds or of.performance.level.mature
+    found = told(version(thresholds), late(2, 8, *CASES[case], worse=True))
+    assert 96 < min(found) < 96 + 24 + 24
+    soon = told(version({"recall": Threshold(min=0.5)}), late(3, 2, 1, 1, worse=True))
+    assert 24 < min(soon) < 24 + 12, "nobody waits where delays are the same"
+
+
+@pytest.mark.parametrize("hours", [0.001, 1, 12])
+def test_delays_that_say_nothing_make_nobody_wait(hours):
+    of = version(THRESHOLDS)
+    assert told(of, late(4, 8, hours, hours)) == []
+    assert of.performance.maturity.wait_ms is None
+
+
+def test_few_labels_of_many_predictions_wait_for_the_longest_delay():
+    of = version(THRESHOLDS)
+    told(of, late(5, 1, 1, 1).at(slice(0, 1_500)), all_came=False)
+    assert of.performance.maturity.wait_ms == DELAY
+    told(of, late(5, 4, 1, 1).at(slice(1_500, None)), all_came=False)
+    assert of.performance.maturity.wait_ms is None, "now it is known that no more will come"
+
+
+@pytest.mark.parametrize("sizes", [[1, 7], [300, 2], [5_000]])
+def test_how_rows_were_cut_and_restarts_do_not_show(sizes):
+    rng = np.random.default_rng(6)
+    n = 5_000
+    cohort = np.sort(rng.integers(100, 130, n)) - rng.integers(0, 12, n)
+    rows = Coded(cohort, rng.integers(0, 8 * BINS, n), cohort * 1_000 + rng.integers(0, 999, n))
+    whole, cut, at = Maturity(DELAY), Maturity(DELAY), 0
+    whole.add(rows)
+    while at < n:
+        size = sizes[at % len(sizes)]
+        cut.add(rows.at(slice(at, at + size)))
+        cut = decode(encode(cut), Maturity)
+        at += size
+    for maturity in (whole, cut):
+        maturity.look(lambda: (1.0, 1.0))
+    assert encode(cut) == encode(whole)
+
+
+def test_the_difference_of_delays_is_that_of_scipy():
+    """Bins are coarse, so it is at most the distance of the delays themselves."""
+    rng = np.random.default_rng(7)
+    for factor, depends in ((1.0, False), (1.1, False), (4.0, True)):
+        fraud = rng.random(4_000) < 0.2
+        delay = rng.exponential(np.where(fraud, factor, 1.0)) * HOUR
+        pairs = late(8, 2, 1, 1).at(slice(0, 4_000))
+        pairs = pairs._replace(label_time=pairs.time + delay.astype(np.int64))
+        maturity = Maturity(DELAY)
+        maturity.add(maturity.coded(pairs, 2 * fraud.astype(np.int64)))
+        counts = np.sum(list(maturity.counts.values()), axis=0).reshape(-1, BINS)
+        assert maturity._depends(counts) == depends
+        assert (ks_2samp(delay[fraud], delay[~fraud]).statistic > 0.1) == depends
