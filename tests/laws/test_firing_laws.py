@@ -111,10 +111,10 @@ RULES = {
 
 
 def certain(right: list[int], limit: float) -> bool:
-    """Whether these answers are beyond a limit by 12.5 nats (Chernoff), by scipy."""
+    """Whether these answers are beyond a limit by 8 nats (Chernoff), by scipy."""
     share, rows = float(np.mean(right)), len(right)
     nats = rel_entr([share, 1 - share], [limit, 1 - limit]).sum()
-    return bool(rows * nats > 12.5)
+    return bool(rows * nats > 8)
 
 
 @pytest.mark.parametrize("name", RULES)
