@@ -227,7 +227,6 @@ class Performance:
         if narrow:
             for name in list(self.classes)[classes_before:]:
                 del self.classes[name]
-        coded = None if narrow else self.maturity.coded(pairs, delay_groups(rows))
         while start < n:
             end = min(n, start + self.stride - self.pairs % self.stride)
             if narrow:
@@ -240,15 +239,12 @@ class Performance:
                 number_errors(part) if self.kind == "numbers" else class_errors(part, self.live)
             )
             self.windows.add(part)
-            if self.kind == "classes":
-                if coded is None:
-                    self.maturity.add(self.maturity.coded(pairs.at(here), delay_groups(part)))
-                else:
-                    self.maturity.add(coded.at(here))
             # detectors get first labels only, and only of rows with an error: a text among numbers
             # has none
             told = mine & are_numbers(errors)
             errors_of[here] = np.where(told, errors, np.nan)
+            if self.kind == "classes":
+                self.maturity.add(self.maturity.coded(pairs.at(here), delay_groups(part)))
             self._learn(part, errors, told)
             self.pairs += int(mine.sum())
             due = self.pairs % self.stride == 0 and bool(mine.any())

@@ -269,6 +269,11 @@ class PerformanceWindows:
             return row_metrics.exact_metrics(rows, self.counted), span
         return self._of_sums(self.state.total), span
 
+    def between(self, end_ms: int, duration: int) -> tuple[dict[str, float], Span]:
+        """Metrics of the rows of a stretch of event time, from panes."""
+        sums, start, end = self.state.panes.window(end_ms, duration)
+        return self._of_sums(sums), Span(start, end, int(sums[0]))
+
     def _of_sums(self, sums: Float) -> dict[str, float]:
         if isinstance(self.sums, RegressionSums):
             return self.sums.metrics(sums)

@@ -92,11 +92,9 @@ class Version:
         settings, limits = core.of(model), core.limits
         self.model, self.name, self.sources = model, name, sources
         self.settings, self.limits, self.raw_values = settings, limits, core.privacy.raw_values
-        self.baseline_id = ""
-        self.performance = Performance(
-            settings, self._slice, self._renumbered, lambda at: self.volume.served_until(at)
-        )
-        self.volume = Volume()
+        self.baseline_id, self.volume = "", Volume()
+        served = lambda at: self.volume.served_until(at)  # noqa: E731, PLW0108 - a snapshot has another
+        self.performance = Performance(settings, self._slice, self._renumbered, served)
         self.watermark_ms = 0
         self.outbox: list[Out] = []
         self.signals = Signals(settings.drift)
