@@ -17,7 +17,7 @@ from msgspec import field
 
 from stream_monitor.frozen import Frozen, Secret, in_order, plain
 from stream_monitor.lifecycle_settings import Archive, Lifecycle
-from stream_monitor.times import DAY_MS, MINUTE_MS
+from stream_monitor.times import DAY_MS, MINUTE_MS, UNITS_MS
 
 Severity = Literal["info", "warning", "critical"]
 Task = Literal["auto", "binary", "multiclass", "regression"]
@@ -75,16 +75,10 @@ class Drift(Frozen, frozen=True):
     default only on what everybody sees in a plot.
     """
 
-    errors: dict[str, dict[str, float]] = field(
-        default_factory=lambda: {"adwin": {"delta": 0.002}, "page_hinkley": {}}
-    )
-    score: dict[str, dict[str, float]] = field(
-        default_factory=lambda: {"adwin": {"delta": 0.002}, "page_hinkley": {}}
-    )
-    prediction: dict[str, dict[str, float]] = field(default_factory=dict)
-    features: dict[str, dict[str, float]] = field(
-        default_factory=lambda: {"adwin": {"delta": 0.002}}
-    )
+    errors: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})
+    score: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})
+    prediction: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})
+    features: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})
     thresholds: dict[str, float] = field(default_factory=lambda: {"js": 0.3})
     severity: Severity = "warning"
 
@@ -225,6 +219,7 @@ class ModelSettings(Frozen, frozen=True):
     freshness: Freshness = Freshness()
     calls: Calls = Calls()
     metrics: Metrics = Metrics()
+    alarm_budget: str = "1/30d"
     cooldown_ms: int = 5 * MINUTE_MS
     retire_after_ms: int = 7 * DAY_MS
 
@@ -232,6 +227,18 @@ class ModelSettings(Frozen, frozen=True):
         for name in ("features", "fairness", "thresholds"):
             in_order(self, name, getattr(self, name))
         in_order(self, "segments", sorted(self.segments, key=lambda s: s.name))
+
+    @property
+    def days_per_alarm(self) -> float:
+        """
+        Days for each false alarm of drift that the budget allows.
+
+        >>> ModelSettings(alarm_budget="10/1d").days_per_alarm
+        0.1
+        """
+        count, _, duration = self.alarm_budget.partition("/")
+        unit = duration.lstrip("0123456789")
+        return int(duration.removesuffix(unit)) * UNITS_MS[unit] / DAY_MS / int(count)
 
     @property
     def silence_ms(self) -> int:

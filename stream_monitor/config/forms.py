@@ -39,6 +39,10 @@ FORMS = {
         "HOST:PORT, several with commas between",
     ),
     "name": Form(r"^.{1,255}$", "a name"),
+    "budget": Form(
+        r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,8}(ms|s|m|h|d)$",
+        "a number of false alarms and a duration, such as 1/30d or 10/1d,",
+    ),
     "step": Form(r"^[a-z0-9][a-z0-9_-]{0,63}$", "a name of small letters, digits, `-` and `_`"),
     "field": Form(
         r"^(prediction|score|latency_ms|features\..+)$",

@@ -46,6 +46,7 @@ DISTANCES = ("psi", "js", "ks", "wasserstein", "chi2")
 SIGNALS = ("errors", "score", "prediction", "features")
 
 DETECTOR_BOUNDS: dict[str, tuple[float, float]] = {
+    "tolerance": (0, 1),
     "clock": (1, 1_000_000),
     "max_buckets": (1, 1_000),
     "min_window_length": (1, 1_000_000),

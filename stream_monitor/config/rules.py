@@ -181,6 +181,11 @@ RULES: dict[type, dict[str, Rule]] = {
         "freshness": Rule("Silence that raises an alert."),
         "calls": Rule("Slow and failed calls."),
         "metrics": Rule("Metrics of your own."),
+        "alarm_budget": Rule(
+            "How many false alarms of drift a model may raise in how much time, over all its "
+            "signals together.",
+            form="budget",
+        ),
         "cooldown": Rule(
             "How long the same alert must not fire again after it ended.",
             low=0,

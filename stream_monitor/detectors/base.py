@@ -52,7 +52,13 @@ class Method(NamedTuple):
     """
 
 
+EVIDENCE = "evidence"
+"""
+The detector on counts (`pool_tilt.py`), which takes all signals of a group at once. It is no
+`ValueDetector`.
+"""
 METHODS: dict[str, Method] = {
+    EVIDENCE: Method({"tolerance": 0.005}, limits=("tolerance",)),
     "adwin": Method(
         {"delta": 0.002, "clock": 32, "max_buckets": 5, "min_window_length": 5, "grace_period": 10}
     ),

@@ -120,6 +120,7 @@ FORM_VALUES = {
     "brokers": "`HOST:PORT`, several with commas or as a list",
     "prefix": "letters, digits, `.`, `_`, `-`; at most 200",
     "name": "text",
+    "budget": "`N/DURATION`",
     "step": "small letters, digits, `-`, `_`",
     "class": "text, number or boolean",
     "categories": "list of text, numbers or booleans",

@@ -71,6 +71,7 @@ from stream_monitor.events.cells import (
 )
 from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.fences import Fences, fences
+from stream_monitor.monitors.input_drift import InputDrift
 from stream_monitor.monitors.late import Late
 from stream_monitor.monitors.layout import Layout
 from stream_monitor.monitors.learning import Names, learn_feature, learn_features
@@ -128,6 +129,8 @@ class Inputs:
         Gets the values of each chunk that are outside the fences; None: nobody asks for them.
     sliced : callable or None
         Gets each chunk after it was summed, to count it by segment; None: there are no segments.
+    tolerance : callable
+        Returns the tolerance of the detector on counts of a signal; None: it has none.
     """
 
     layout: Layout
@@ -143,6 +146,7 @@ class Inputs:
         values: Callable[[str, Float, Int], None] = lambda *_: None,
         points: Callable[[Points], None] | None = None,
         sliced: Callable[[Summed], None] | None = None,
+        tolerance: Callable[[str], float | None] = lambda _: None,
     ) -> None:
         self.names, self.settings, self.limits = names, settings, limits
         self._learnt, self._tell_values, self._tell_points = learnt, values, points
@@ -158,6 +162,7 @@ class Inputs:
         """The baseline was learnt, not given: features that come later are learnt too."""
         self.late = Late(settings.baseline.rows)
         self.value_rules = ValueRules(names, settings)
+        self.drift = InputDrift(tolerance)
         if profile is not None:
             self.use(profile)
 
@@ -170,6 +175,7 @@ class Inputs:
         self.panes = Panes(self.layout.width)
         self.totals = np.zeros(self.layout.width)
         self._plans: dict[tuple[str, ...], Plan] = {}
+        self.drift.use(self.layout)
 
     def add(self, rows: Rows) -> None:
         """Fold rows, or let them wait for the baseline. O(cells), about 0.1 µs a cell."""
@@ -283,10 +289,14 @@ class Inputs:
             order = None
         starts = np.flatnonzero(np.append(True, pane[1:] != pane[:-1]))
         sums = np.zeros((len(starts), self.layout.width))
+        chunks = self.drift.chunks(layout, z)
+        by_chunk = chunks
+        if chunks is not None and order is not None:
+            by_chunk = chunks._replace(ids=chunks.ids[order])
         if self.layout.numeric:
-            add_numbers(layout, ordered, scaled, limits, starts, sums)
+            add_numbers(layout, ordered, scaled, limits, starts, sums, by_chunk)
         if self.layout.category:
-            add_categories(layout, cells, category, rows.texts, starts, sums)
+            add_categories(layout, cells, category, rows.texts, starts, sums, by_chunk)
         sums[:, -1] = np.diff(np.append(starts, len(pane)))
         broken = self.value_rules.broken(rows, self._unknown_rows(rows, unknown))
         self.value_rules.add(broken, order, pane[starts] * PANE_MS, starts)
@@ -299,6 +309,8 @@ class Inputs:
             for points in self._points(x, bounds, rows):
                 self._tell_points(points)
         self._values(z, times)
+        if chunks is not None:
+            self.drift.add(chunks, times)
 
     def _points(self, x: Cells, bounds: tuple[Float, Float], rows: Rows) -> Iterator[Points]:
         """The single values of a chunk that are outside the fences, by feature."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
+from stream_monitor.detectors.base import EVIDENCE, METHODS
 from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.drift import CLASS_SCORE, Signal, class_scores, signal_of
 from stream_monitor.monitors.windowed import unit_of
@@ -47,7 +48,11 @@ class Signals(dict[str, Signal]):
 
     def __missing__(self, subject: str) -> Signal:
         home = None if subject == ERRORS else 0.0
-        methods = getattr(self.settings, signal_of(subject))
+        methods = {
+            method: parameters
+            for method, parameters in getattr(self.settings, signal_of(subject)).items()
+            if method != EVIDENCE
+        }
         signal = self[subject] = Signal(subject, methods, home)
         return signal
 
@@ -71,11 +76,20 @@ class Signals(dict[str, Signal]):
 
     def has_detectors(self, subject: str, outputs: Profile | None) -> bool:
         """Whether a signal is watched: of class scores only those with the greatest mean are."""
+        if not any(m != EVIDENCE for m in getattr(self.settings, signal_of(subject))):
+            return False
         if not subject.startswith(CLASS_SCORE):
             return True
         if self._ranked[0] is not outputs:
             self._ranked = outputs, class_scores(outputs)
         return subject in self._ranked[1]
+
+    def tolerance(self, subject: str) -> float | None:
+        """The tolerance of the detector on counts of a signal; None: it has none."""
+        methods = getattr(self.settings, signal_of(subject))
+        if EVIDENCE not in methods:
+            return None
+        return float({**METHODS[EVIDENCE].parameters, **methods[EVIDENCE]}["tolerance"])
 
     def standardised(self, errors: Float) -> Float:
         """

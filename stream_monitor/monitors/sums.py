@@ -75,8 +75,23 @@ def standardised(layout: Layout, x: Cells) -> Float:
     return z
 
 
+class ByChunk(NamedTuple):
+    """Where counts go beside the panes: to the chunks of the detectors."""
+
+    ids: Int
+    """(n,): the chunk of each row."""
+    sums: Float
+    """(chunks, width): added to, but for the columns that no detector reads."""
+
+
 def add_numbers(
-    layout: Layout, x: Cells, z: Float, fences: tuple[Float, Float], starts: Int, sums: Float
+    layout: Layout,
+    x: Cells,
+    z: Float,
+    fences: tuple[Float, Float],
+    starts: Int,
+    sums: Float,
+    chunks: ByChunk | None = None,
 ) -> None:
     """
     Add moments, bins, values outside the fences, missing, wrong and out-of-range values.
@@ -93,6 +108,7 @@ def add_numbers(
         The first row of each pane.
     sums : (panes, width) float64
         Added to.
+    chunks : ByChunk or None
     """
     n, at = x.shape[1], layout.at
     lengths = np.diff(np.append(starts, n))
@@ -118,6 +134,10 @@ def add_numbers(
     head[:, :, ABOVE] = _by_pane(x > fences[1], starts)
     # One count for all features and panes: bins of later panes are moved by whole vectors.
     bins = bins_of(x, layout.edges, at + OFFSET)
+    if chunks is not None:
+        size = chunks.sums.size
+        places = (bins + chunks.ids * layout.width).ravel()
+        chunks.sums[:] += np.bincount(places, minlength=size).reshape(chunks.sums.shape)
     if len(starts) > 1:
         bins += np.repeat(np.arange(len(starts)) * layout.width, lengths)
     bins = bins.ravel()
@@ -134,6 +154,7 @@ def add_categories(
     texts: list[str],
     starts: Int,
     sums: Float,
+    chunks: ByChunk | None = None,
 ) -> None:
     """
     Add counts by category, missing and wrong values; parameters are those of `add_numbers`.
@@ -146,6 +167,10 @@ def add_categories(
         sums[:, base + ROWS] = lengths
         if name not in where:
             sums[:, base + MISSING] = lengths
+            if chunks is not None:
+                chunks.sums[:, base + MISSING] += np.bincount(
+                    chunks.ids, minlength=len(chunks.sums)
+                )
             continue
         distinct, inverse = np.unique(
             np.ascontiguousarray(cells[where[name]]).view(np.uint64), return_inverse=True
@@ -154,6 +179,9 @@ def add_categories(
             slots(distinct.view(np.float64), known, texts)[inverse],
             OFFSET + len(known) + 1,
         )
+        if chunks is not None:
+            found = np.bincount(place + chunks.ids * width, minlength=len(chunks.sums) * width)
+            chunks.sums[:, base : base + width] += found.reshape(-1, width)
         if len(starts) > 1:
             place += np.repeat(np.arange(len(starts)) * width, lengths)
         sums[:, base : base + width] += np.bincount(place, minlength=len(starts) * width).reshape(

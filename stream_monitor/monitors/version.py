@@ -29,7 +29,10 @@ from stream_monitor.monitors.containment import Containment, Judge, Monitor
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.custom import Custom
 from stream_monitor.monitors.distance_verdicts import distance_verdicts
+from stream_monitor.monitors.errors import Errors
+from stream_monitor.monitors.evidence_verdicts import drift_verdicts
 from stream_monitor.monitors.history import History, period_record
+from stream_monitor.monitors.input_drift import InputDrift
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.judged import Judged
 from stream_monitor.monitors.patterns import Patterns, hour_verdicts
@@ -48,6 +51,8 @@ FULL_ROWS = 1_000
 """Rows that are reduced at once."""
 COMPARE_MS = 10_000
 """Log time between two comparisons of windows with the baseline, which cost most."""
+SHARES = (0.5, 0.25, 0.25)
+"""Shares of the budget of false alarms: features, score and prediction, errors."""
 NO_TIMES: Int = np.empty(0, np.int64)
 
 
@@ -130,6 +135,7 @@ class Version:
             values=self._watch,
             points=self._tell_points if settings.anomalies.topic else None,
             sliced=self._sliced(Segments.count_fields),
+            tolerance=self.signals.tolerance,
         )
         of_outputs = msgspec.structs.replace(limits, features=limits.categories + 2)
         self.outputs = Inputs(
@@ -138,7 +144,11 @@ class Version:
             of_outputs,
             values=self._watch,
             sliced=self._sliced(Segments.count_outputs),
+            tolerance=self.signals.tolerance,
         )
+        self.errors = Errors(self.signals.tolerance)
+        for group, share in zip(self._drifts, SHARES, strict=True):
+            group.days = settings.days_per_alarm / share
         self._take_baseline(baselines, siblings)
 
     def _take_baseline(self, baselines: Mapping[str, bytes], siblings: list[Version]) -> None:
@@ -239,6 +249,10 @@ class Version:
         for subject in sorted(self.signals.fired):
             self.contained.judge("drift", self._of_signal(subject), judge)
         self.signals.fired.clear()
+        if any(of.moved for of in self._drifts):
+            for of in self._drifts:
+                of.moved = False
+            self.contained.judge("drift", self._of_evidence(), judge)
         if pairs and look:
             self.contained.judge("performance", self.performance.verdicts(self.context), judge)
         self.changed = True
@@ -272,12 +286,18 @@ class Version:
 
     def _watch_errors(self, errors: Float, times_ms: Int) -> None:
         regression = self.performance.task == "regression"
+        self.contained.run("drift", self._add_errors, errors, times_ms, binary=not regression)
+        if not self.signals.has_detectors(ERRORS, None):
+            return
         values = self.signals.standardised(errors) if regression else errors
         if len(values):  # the first errors of a regression only make its scale
             times_ms = times_ms[len(times_ms) - len(values) :]
             self.contained.run(
                 "drift", self.signals.feed, ERRORS, values, times_ms, binary=not regression
             )
+
+    def _add_errors(self, errors: Float, times_ms: Int, *, binary: bool) -> None:
+        self.errors.moved |= self.errors.add(errors, times_ms, binary=binary)
 
     def _watch(self, name: str, values: Float, times_ms: Int) -> None:
         if len(values) and self.signals.has_detectors(name, self.outputs.profile):
@@ -291,6 +311,7 @@ class Version:
         for _, windows in self.segments or ():
             windows.renumber(values)
         self.signals.begin_errors_anew()
+        self.errors.begin_anew()
 
     def _slice(self, rows: Judged, errors: Float, kind: str) -> None:
         if self.segments is not None:
@@ -345,6 +366,7 @@ class Version:
             yield "features", quality.unwatched(context, self.features)
             for subject in self.signals:
                 yield "drift", self._of_signal(subject)
+            yield "drift", self._of_evidence()
         if self.moved and not 0 <= log_ms - self.compared_ms < COMPARE_MS:
             self.moved, self.compared_ms = False, log_ms
             for monitor, columns in inputs:
@@ -358,6 +380,15 @@ class Version:
     def _of_signal(self, subject: str) -> Iterator[Verdict]:
         scale = self.signals.scale_of(subject, (self.outputs.profile, self.features.profile))
         yield from self.signals[subject].verdicts(self.context, scale)
+
+    @property
+    def _drifts(self) -> list[InputDrift | Errors]:
+        """The three groups of signals that have detectors on counts."""
+        return [self.features.drift, self.outputs.drift, self.errors]
+
+    def _of_evidence(self) -> Iterator[Verdict]:
+        profiles = (self.features.profile, self.outputs.profile)
+        return drift_verdicts(self.context, [d.evidence for d in self._drifts], profiles)
 
     def _tell_history(self, log_ms: int, config: str) -> None:
         failures = self.volume.failures

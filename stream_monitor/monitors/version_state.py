@@ -21,6 +21,7 @@ from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Metric
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.drift import SignalForm
+from stream_monitor.monitors.errors import ErrorsState
 from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs_state import InputsForm, restore
 from stream_monitor.monitors.patterns import Patterns
@@ -56,6 +57,7 @@ class VersionForm(msgspec.Struct):
     signals: dict[str, SignalForm]
     first_errors: Float
     error_scale: tuple[float, float] | None
+    errors: ErrorsState
     contained: Containment
     history: History
     patterns: Patterns
@@ -82,6 +84,7 @@ def form_of(version: Version) -> VersionForm:
         signals={subject: signal.form() for subject, signal in version.signals.items()},
         first_errors=version.signals.first_errors,
         error_scale=version.signals.error_scale,
+        errors=version.errors.state(),
         contained=version.contained,
         history=version.history,
         patterns=version.patterns,
@@ -134,6 +137,8 @@ def load(
         version.segments.quality.forget(set(changes.names("feature")))
         if gone_outputs or "outputs" in lost:
             version.segments.outputs = SegmentOutputs()
+    if "drift" not in lost and "__error__" not in gone:
+        version.errors.load(form.errors)
     if "drift" not in lost:
         _signals(version, form.signals, changes, gone)
     if version.custom is not None and form.custom is not None and "custom" not in lost:

@@ -1,0 +1,119 @@
+"""
+Drifts that are open: is the signal back at the law before the change?
+
+Rule of the file: a drift ends by evidence in the rows alone, never by time. The evidence is a sum
+of log-likelihood ratios between the law before and the law half-way to the one after. It is set to
+0 whenever it would be negative (CUSUM, Page 1954), and must reach `BACK`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_monitor.arrays import Float, Int
+
+BACK = 10.0
+"""A signal that stays half-way shows so much evidence by chance once in 20,000 rows."""
+AFTER_CHUNKS_MAX = 64
+"""Chunks after the change from which its law is learnt; it is read again at each doubling."""
+
+
+class OpenState(msgspec.Struct):
+    """An open drift in a snapshot."""
+
+    before: Float
+    after: Float
+    chunks: int
+    evidence: float
+    dispersion: float
+
+
+class Openings:
+    """
+    The open drifts among a set of signals.
+
+    Parameters
+    ----------
+    signals, bins : int
+    """
+
+    def __init__(self, signals: int, bins: int) -> None:
+        self.open: NDArray[np.bool_] = np.zeros(signals, np.bool_)
+        self.before: Float = np.zeros((signals, bins))
+        self.after: Float = np.zeros((signals, bins))
+        self.chunks: Int = np.zeros(signals, np.int64)
+        self.evidence: Float = np.zeros(signals)
+        self.dispersion: Float = np.ones(signals)
+        self._table: Float = np.zeros((signals, bins))
+
+    def begin(self, signal: int, before: Float, after: Float, dispersion: float) -> None:
+        """A signal left the law of the rows `before`; so far it has the rows `after`."""
+        self.open[signal], self.chunks[signal], self.evidence[signal] = True, 0, 0.0
+        self.before[signal], self.after[signal] = before, after
+        self.dispersion[signal] = dispersion
+        self._learn(signal)
+
+    def end(self, signal: int) -> None:
+        """The drift is over."""
+        self.open[signal], self._table[signal] = False, 0.0
+
+    def steady(self) -> int:
+        """Chunks until the law after some change is read again."""
+        learning = self.open & (self.chunks < AFTER_CHUNKS_MAX)
+        if not learning.any():
+            return 1 << 30
+        chunks = self.chunks[learning]
+        following = 2 ** np.floor(np.log2(np.maximum(chunks, 0.5)) + 1).astype(np.int64)
+        return int((following - chunks).min())
+
+    def path(self, counts: Float) -> Float:
+        """The evidence after each of some chunks, (chunks, signals)."""
+        gains = (counts * self._table).sum(axis=2) / self.dispersion
+        found: Float = np.empty_like(gains)
+        evidence = self.evidence
+        for i, gain in enumerate(gains):
+            found[i] = evidence = np.maximum(evidence + gain, 0.0)
+        return found
+
+    def take(self, counts: Float, path: Float) -> list[int]:
+        """Go on by these chunks, whose `path` is known; the signals that are back."""
+        self.evidence = path[-1]
+        learning = self.open & (self.chunks < AFTER_CHUNKS_MAX)
+        if learning.any():
+            self.after[learning] += counts.sum(axis=0)[learning]
+            self.chunks[learning] += len(counts)
+            chunks = self.chunks[learning]
+            for signal in np.flatnonzero(learning)[(chunks & (chunks - 1)) == 0].tolist():
+                self._learn(signal)
+        return np.flatnonzero(self.open & (self.evidence >= BACK)).tolist()
+
+    def state(self, signal: int, bins: int) -> OpenState | None:
+        """An open drift in a snapshot."""
+        if not self.open[signal]:
+            return None
+        return OpenState(
+            before=self.before[signal, :bins].copy(),
+            after=self.after[signal, :bins].copy(),
+            chunks=int(self.chunks[signal]),
+            evidence=float(self.evidence[signal]),
+            dispersion=float(self.dispersion[signal]),
+        )
+
+    def load(self, signal: int, state: OpenState) -> None:
+        """Go on from a snapshot."""
+        bins = len(state.before)
+        self.open[signal] = True
+        self.before[signal, :bins], self.after[signal, :bins] = state.before, state.after
+        self.chunks[signal], self.evidence[signal] = state.chunks, state.evidence
+        self.dispersion[signal] = state.dispersion
+        self._learn(signal)
+
+    def _learn(self, signal: int) -> None:
+        """Weights of a row by its bin."""
+        before, after = self.before[signal], self.after[signal]
+        used = before + after > 0
+        p = (before + 0.5 * used) / (before + 0.5 * used).sum()
+        q = (after + p) / (after.sum() + 1)
+        self._table[signal] = np.log(np.where(used, 2 * p / np.where(used, p + q, 1.0), 1.0))

@@ -1,0 +1,95 @@
+"""
+The newest chunks of rows in buckets that are wider the older they are, to find when a law changed.
+
+Rule of the file: buckets depend on the number of chunks alone. Four of each width are kept; two
+older ones become one of twice the width (the exponential histogram of Datar et al., 2002).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from stream_monitor.arrays import Float, Int
+
+OF_EACH, WIDTH_MAX = 4, 1 << 10
+"""Buckets of each width, and the greatest width in chunks; what is older is forgotten."""
+
+
+class Split(NamedTuple):
+    """Where a signal most likely changed, and its rows since."""
+
+    chunks: int
+    """Chunks since the change."""
+    start_ms: int
+    after: Float
+    """Sums since the change."""
+
+
+class Recent(msgspec.Struct):
+    """
+    Sums of the newest chunks, oldest first.
+
+    Examples
+    --------
+    >>> recent = Recent()
+    >>> for i in range(20):
+    ...     recent.add(np.array([1.0, i >= 16]), i * 1_000)
+    >>> recent.widths
+    [4, 4, 2, 2, 2, 2, 1, 1, 1, 1]
+    >>> split = recent.split(np.array([0, 1]), np.array([100.0, 4.0]), 99)
+    >>> split.chunks, split.start_ms, split.after.tolist()
+    (4, 16000, [4.0, 4.0])
+    """
+
+    sums: list[Float] = []
+    widths: list[int] = []
+    starts_ms: list[int] = []
+
+    def add(self, sums: Float, start_ms: int) -> None:
+        """One chunk more; `sums` is kept, and may not change afterwards."""
+        self.sums.append(sums)
+        self.widths.append(1)
+        self.starts_ms.append(start_ms)
+        width, end = 1, len(self.widths)
+        while self.widths[:end].count(width) > OF_EACH:
+            at = self.widths.index(width)
+            self.sums[at : at + 2] = [self.sums[at] + self.sums[at + 1]]
+            self.widths[at : at + 2] = [2 * width]
+            del self.starts_ms[at + 1]
+            width *= 2
+        if self.widths[0] > WIDTH_MAX:
+            del self.sums[0], self.widths[0], self.starts_ms[0]
+
+    def split(self, columns: Int, seen: Float, most: int) -> Split:
+        """
+        The most likely change of the law of one signal: at the edge between buckets where two laws
+        instead of one gain most likelihood.
+
+        Parameters
+        ----------
+        columns : (bins,) int64
+            Places of the signal's bins in the sums.
+        seen : (bins,) float64
+            All its rows, these included.
+        most : int
+            Chunks that are looked at, at least one.
+        """
+        widths = np.cumsum(self.widths[::-1])
+        looked = max(int((widths <= most).sum()), 1)
+        newest = np.array([s[columns] for s in self.sums[-looked:]])[::-1]
+        after = np.cumsum(newest, axis=0)
+        before = np.maximum(seen - after, 0.0)
+        best = int(np.argmax(_likelihood(after) + _likelihood(before)))
+        whole = np.sum(self.sums[len(self.sums) - best - 1 :], axis=0)
+        return Split(int(widths[best]), self.starts_ms[len(self.sums) - best - 1], whole)
+
+
+def _likelihood(counts: Float) -> Float:
+    """Logarithm of the likelihood of counts under their own law, each of the last axis."""
+    total = counts.sum(axis=-1, keepdims=True)
+    share = np.maximum(counts, 1e-9) / np.maximum(total, 1e-9)
+    found: Float = (counts * np.log(share)).sum(axis=-1)
+    return found

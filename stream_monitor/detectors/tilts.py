@@ -1,0 +1,180 @@
+"""
+Alternatives that a detector on counts looks for: directions in which the law of a signal may move.
+
+Rule of the file: pure functions of a reference law. Weights are whole multiples of `UNIT`, so that
+sums of weights of counts are exact in float64, in whatever order a library adds them.
+
+An alternative tilts a law p to p·exp(G) / Σ p·exp(G). Numbers have four smooth directions on normal
+scores (location, scale, skew, shape: orthonormal polynomials under p), and each special bin has one
+of its own: values that are missing, values beyond the reference, and values with much weight.
+Categories have a direction for each level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from stream_monitor.arrays import Float, Int
+
+UNIT = 2.0**-16
+WEIGHT_MAX = 4.0
+"""Greatest weight: exp of it, times the rows of a pool, must stay exact (less than 2^53 units)."""
+SMOOTH_SIZES = (0.1, 0.2, 0.4, 0.8)
+SMOOTH_PRIORS = (0.4, 0.3, 0.15, 0.15)
+"""Of location, scale, skew and shape."""
+SMOOTH_SHARE = 0.7
+"""Prior of the smooth directions of a number together, if it has special bins."""
+BIN_SIZES = (-0.8, -0.3, 0.2, 0.5, 1.0, 2.0, 4.0)
+"""Changes of the logarithm of a bin's share."""
+SHARE_SIZES = (-1.0, -0.5, -0.2, 0.2, 0.4, 0.7, 1.1, 1.8, 3.0)
+"""Changes of the logarithm of the odds of values that are 0 or 1."""
+RARE_SIZES = (0.5, 1.0, 2.0, 4.0)
+"""The same for a bin that is nearly empty in the reference: it can only grow."""
+RARE = 0.005
+SCORE_MAX = 3.0
+"""Normal scores are cut here, because few rows know the far tails."""
+
+
+class Tilts(NamedTuple):
+    """Alternatives of one signal with `bins` bins."""
+
+    weights: Float
+    """(alternatives, bins), multiples of `UNIT`."""
+    prior: Float
+    """(alternatives,), sums to 1."""
+    spread: Float
+    """
+    (alternatives,): standard deviation of the normalised exp(weights) under the reference, which
+    turns a tolerance into a factor a row.
+    """
+    contrasts: Float
+    """(2, bins): the directions whose variance between chunks tells of serial dependence."""
+
+
+def number_tilts(counts: Int, special: Iterable[int] = ()) -> Tilts:
+    """
+    Alternatives of a number.
+
+    Parameters
+    ----------
+    counts : (bins,) int64
+        Rows of the reference on bins that ascend; the last bin is that of missing values.
+    special : iterable of int
+        Bins with a direction of their own, beside that of missing values.
+
+    Examples
+    --------
+    >>> found = number_tilts(np.array([0, 50, 50, 0, 0]))
+    >>> found.weights.shape[1], round(float(found.prior.sum()), 12)
+    (5, 1.0)
+    """
+    law = _law(counts)
+    ordered = law[:-1] / law[:-1].sum()
+    scores = np.append(_scores(ordered), 0.0)
+    weights, priors = [], []
+    directions = _polynomials(scores, law)
+    for direction, prior in zip(directions, SMOOTH_PRIORS, strict=False):
+        for size in SMOOTH_SIZES:
+            weights += [size * direction, -size * direction]
+            priors += [prior / len(SMOOTH_SIZES) / 2] * 2
+    own = sorted({*special, len(counts) - 1})
+    return _tilts(law, weights, priors, own, (directions + directions)[:2])
+
+
+def share_tilts() -> Tilts:
+    """
+    Alternatives of values that are 0 or 1: the share of 1 falls or rises.
+
+    >>> share_tilts().weights.shape
+    (9, 2)
+    """
+    weights = np.array([[0.0, size] for size in SHARE_SIZES])
+    return _made(np.array([0.9, 0.1]), weights, np.ones(len(weights)), np.eye(2)[[1, 1]])
+
+
+def level_tilts(counts: Int) -> Tilts:
+    """
+    Alternatives of a category: each level may become rarer or more frequent.
+
+    Parameters
+    ----------
+    counts : (levels,) int64
+        Rows of the reference by level; a level without rows can only grow.
+
+    Examples
+    --------
+    >>> level_tilts(np.array([90, 10, 0])).weights.shape
+    (18, 3)
+    """
+    frequent = np.argsort(-counts, kind="stable")[:2]
+    contrasts = [np.eye(len(counts))[k] for k in (*frequent.tolist(), frequent[0])]
+    return _tilts(_law(counts), [], [], range(len(counts)), contrasts[:2])
+
+
+def _tilts(
+    law: Float,
+    smooth: list[Float],
+    priors: list[float],
+    own: Iterable[int],
+    contrasts: list[Float],
+) -> Tilts:
+    """Smooth directions, and those of single bins with an equal share of the rest each."""
+    weights, bins = list(smooth), list(own)
+    share = SMOOTH_SHARE if smooth else 0.0
+    prior = [p * share / sum(priors) for p in priors]
+    for k in bins:
+        sizes = RARE_SIZES if law[k] < RARE else BIN_SIZES
+        for size in sizes:
+            weight = np.zeros(len(law))
+            weight[k] = size
+            weights.append(weight)
+            prior.append((1 - share) / len(bins) / len(sizes))
+    return _made(law, np.array(weights), np.array(prior), np.array(contrasts))
+
+
+def _made(law: Float, weights: Float, prior: Float, contrasts: Float) -> Tilts:
+    """Weights and contrasts as multiples of `UNIT`."""
+    table = np.round(np.clip(weights, -WEIGHT_MAX, WEIGHT_MAX) / UNIT) * UNIT
+    ratio = np.exp(table)
+    ratio /= (ratio @ law)[:, None]
+    spread = np.sqrt(((ratio - 1) ** 2) @ law)
+    return Tilts(table, prior / prior.sum(), spread, np.round(contrasts / UNIT) * UNIT)
+
+
+def _law(counts: Int) -> Float:
+    """Shares, with half a row more in each bin."""
+    found: Float = (counts + 0.5) / (counts.sum() + 0.5 * len(counts))
+    return found
+
+
+def _scores(law: Float) -> Float:
+    """Normal scores of the middles of bins."""
+    normal = NormalDist()
+    middle = np.cumsum(law) - law / 2
+    return np.clip([normal.inv_cdf(m) for m in middle.tolist()], -SCORE_MAX, SCORE_MAX)
+
+
+def _polynomials(scores: Float, law: Float) -> list[Float]:
+    """Orthonormal polynomials of degrees 1 to 4 under a law; fewer, if it has few values."""
+    found = [np.ones(len(law))]
+    kept = []
+    for degree in range(1, len(SMOOTH_PRIORS) + 1):
+        vector = scores**degree
+        for other in found:
+            vector = vector - (law * vector * other).sum() * other
+        norm = float(np.sqrt((law * vector * vector).sum()))
+        if norm < 1e-3:
+            break
+        found.append(vector / norm)
+        kept.append(vector / norm)
+    return kept
+
+
+def exact_exponentials(weights: Float) -> Float:
+    """Exponentials of weights, rounded to multiples of `UNIT`, for sums that are exact."""
+    found: Float = np.maximum(np.round(np.exp(weights) / UNIT), 1.0) * UNIT
+    return found

@@ -1,0 +1,141 @@
+"""
+The errors of a model as a signal of its own, for the detector on counts.
+
+Rule of the file: errors of a classification are 0 and 1 and need no reference. Those of a
+regression get their bins from the first of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+
+from stream_monitor.arrays import Float, Int
+from stream_monitor.detectors.tilts import number_tilts, share_tilts
+from stream_monitor.monitors.baseline import FeatureProfile, numeric_profile
+from stream_monitor.monitors.evidence import Evidence, EvidenceState, Watched
+from stream_monitor.stats.binning import bins_of
+
+CHUNK_LABELS = 25
+FIRST_ERRORS = 500
+"""First absolute errors of a regression, which make the bins."""
+ERRORS = "__error__"
+
+
+class ErrorsState(msgspec.Struct):
+    """Errors in a snapshot."""
+
+    binary: bool | None
+    first: Float
+    first_ms: Int
+    profile: FeatureProfile | None
+    evidence: EvidenceState | None
+
+
+class Errors:
+    """
+    The errors of a model version.
+
+    Parameters
+    ----------
+    tolerance : callable
+        Returns the tolerance of the detector on counts of a signal; None: it has none.
+    """
+
+    def __init__(self, tolerance: Callable[[str], float | None]) -> None:
+        self._tolerance, self.days = tolerance(ERRORS), np.inf
+        self.moved = False
+        """Whether a drift began or ended since this was last set back."""
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Errors are in other units from here on."""
+        self.binary: bool | None = None
+        self.first: Float = np.empty(0)
+        self.first_ms: Int = np.empty(0, np.int64)
+        self.profile: FeatureProfile | None = None
+        self.evidence: Evidence | None = None
+
+    def add(self, errors: Float, times_ms: Int, *, binary: bool) -> bool:
+        """
+        Add errors in the order in which their rows were completed; whether a drift began or ended.
+
+        Parameters
+        ----------
+        errors : (n,) float64
+            Finite: 0 and 1 (`binary`), or absolute errors.
+        times_ms : (n,) int64, ms
+        binary : bool
+        """
+        if self._tolerance is None or not len(errors):
+            return False
+        if self.binary is not None and self.binary != binary:
+            self.begin_anew()
+        self.binary = binary
+        if self.evidence is None and not binary:
+            self.first = np.append(self.first, errors)
+            self.first_ms = np.append(self.first_ms, times_ms)
+            if len(self.first) < FIRST_ERRORS:
+                return False
+            self.profile = numeric_profile(self.first[:FIRST_ERRORS], 0)
+            errors, times_ms = self.first, self.first_ms
+            self.first, self.first_ms = np.empty(0), np.empty(0, np.int64)
+        if self.evidence is None:
+            self._make()
+        assert self.evidence is not None
+        ids = self.evidence.chunks.ids(len(errors))
+        sums = np.zeros((int(ids[-1]) + 1, self._width + 3))
+        np.add.at(sums, (ids, self._bins(errors)), 1.0)
+        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
+        sums[:, -2] = np.add.reduceat(errors, starts)
+        sums[:, -1] = np.add.reduceat(errors * errors, starts)
+        return self.evidence.update(self.evidence.chunks.add(sums, times_ms), self.bounds())
+
+    def bounds(self) -> Float:
+        """Days for each false alarm of the signal."""
+        return np.array([self.days])
+
+    @property
+    def _width(self) -> int:
+        return 2 if self.profile is None else len(self.profile.edges) + 1
+
+    def _bins(self, errors: Float) -> Int:
+        if self.profile is None:
+            return errors.astype(np.int64)
+        edges = np.append(np.array(self.profile.edges), np.inf)
+        found: Int = bins_of(errors[None], [edges], np.zeros(1, np.int64))[0]
+        return found
+
+    def _make(self) -> None:
+        assert self._tolerance is not None
+        width = self._width
+        tilts = (
+            share_tilts()
+            if self.profile is None
+            else number_tilts(np.append(np.array(self.profile.counts), 0))
+        )
+        # the bin of missing values, which a number has, stays empty
+        places = tuple((k,) for k in range(width + (self.profile is not None)))
+        watched = Watched(ERRORS, tilts, self._tolerance, places, (width + 1, width + 2))
+        self.evidence = Evidence([watched], CHUNK_LABELS)
+
+    def state(self) -> ErrorsState:
+        """In a snapshot."""
+        return ErrorsState(
+            binary=self.binary,
+            first=self.first,
+            first_ms=self.first_ms,
+            profile=self.profile,
+            evidence=None if self.evidence is None else self.evidence.state(),
+        )
+
+    def load(self, state: ErrorsState) -> None:
+        """Go on from a snapshot."""
+        self.binary, self.first, self.first_ms = state.binary, state.first, state.first_ms
+        self.profile = state.profile
+        if state.evidence is not None and self._tolerance is not None:
+            self._make()
+            assert self.evidence is not None
+            self.evidence.load(state.evidence)

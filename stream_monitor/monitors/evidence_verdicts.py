@@ -1,0 +1,200 @@
+"""
+What a group of signals with evidence of drift says to people: one verdict, with its contributors.
+
+Rule of the file: pure functions. Contributors are ranked by how far they moved, and each says from
+what to what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from stream_monitor.alerts.wording import apart, number, percent, signal
+from stream_monitor.arrays import Float
+from stream_monitor.monitors.baseline import Profile
+from stream_monitor.monitors.context import Context
+from stream_monitor.monitors.evidence import Drifted, Evidence, Watched
+from stream_monitor.monitors.windowed import unit_of
+from stream_monitor.stats import divergence
+from stream_monitor.times import rfc3339
+from stream_monitor.verdicts import AlertKey, Kind, Level, Span, Verdict
+
+METHOD = "evidence"
+SMALL = 0.03
+"""
+Jensen-Shannon distance of a drift that is only `info`: a shift of a tenth of a standard deviation.
+"""
+SHOWN_MAX = 10
+"""Contributors in an alert."""
+HALF = 0.5
+Scale = Callable[[str], tuple[float, float]]
+
+
+GROUPS: tuple[tuple[Kind, str], ...] = (
+    ("data_drift", "__features__"),
+    ("prediction_drift", "__score__"),
+    ("concept_drift", "__error__"),
+)
+"""Kind and subject of the alert of features, of score and prediction, and of errors."""
+
+
+def drift_verdicts(
+    context: Context, groups: Sequence[Evidence | None], profiles: Iterable[Profile | None]
+) -> Iterator[Verdict]:
+    """
+    The verdicts of the groups of `GROUPS`; `profiles` undo the standardisation of their signals.
+    """
+    features = {n: f for p in profiles if p is not None for n, f in p.features.items()}
+
+    def scale(name: str) -> tuple[float, float]:
+        found = features.get(name)
+        return (0.0, 1.0) if found is None else (found.mean, unit_of(found))
+
+    for group, evidence in zip(GROUPS, groups, strict=True):
+        if evidence is not None and evidence.drifted:
+            yield _verdict(context, context.key(*group, METHOD), evidence, scale)
+
+
+def effect(watched: Watched, drifted: Drifted) -> float:
+    """Jensen-Shannon distance (base 2) of the laws before and after the change, 0 to 1."""
+    bins = len(watched.places)
+    before, after = drifted.before[None, :bins], drifted.after[None, :bins]
+    return float(divergence.jensen_shannon(before, after)[0])
+
+
+def describe(
+    watched: Watched, drifted: Drifted, scale: tuple[float, float]
+) -> tuple[str, dict[str, Any]]:
+    """
+    The change of one signal in words, and as numbers.
+
+    `scale` is mean and standard deviation that undo the standardisation.
+    """
+    bins = len(watched.places)
+    p, q = (_shares(x[:bins]) for x in (drifted.before, drifted.after))
+    moved = (q - p) ** 2 / (p + q + 1e-12)
+    if watched.labels:
+        at = int(moved.argmax())
+        was, now = apart(float(p[at]), float(q[at]), form=percent, digits=3)
+        label = watched.labels[at]
+        level = f"`{label}`" if at < bins - 2 else label
+        return f"share of {level} from {was} to {now}", {
+            "what": "share",
+            "level": label,
+            "before": float(p[at]),
+            "after": float(q[at]),
+        }
+    if bins > 2 and moved[-1] > HALF * moved.sum():
+        was, now = apart(float(p[-1]), float(q[-1]), form=percent, digits=3)
+        return f"missing or broken values from {was} to {now}", {
+            "what": "missing",
+            "before": float(p[-1]),
+            "after": float(q[-1]),
+        }
+    (mean_before, sd_before), (mean_after, sd_after) = (
+        _moments(x, bins, scale) for x in (drifted.before, drifted.after)
+    )
+    if abs(mean_after - mean_before) >= 0.1 * max(sd_before, 1e-300):
+        was, now = apart(mean_before, mean_after)
+        what = ("mean", mean_before, mean_after)
+    elif abs(sd_after - sd_before) >= 0.1 * max(sd_before, 1e-300):
+        was, now = apart(sd_before, sd_after)
+        what = ("standard deviation", sd_before, sd_after)
+    else:
+        what = ("distribution", mean_before, mean_after)
+        was = now = number(mean_after)
+    found = {"what": what[0], "before": what[1], "after": what[2]}
+    if what[0] == "distribution":
+        return f"distribution (its mean is {was})", found
+    return f"{what[0]} from {was} to {now}", found
+
+
+def _shares(counts: Float) -> Float:
+    found: Float = counts / max(float(counts.sum()), 1.0)
+    return found
+
+
+def _moments(sums: Float, bins: int, scale: tuple[float, float]) -> tuple[float, float]:
+    """Mean and standard deviation of the rows that are numbers."""
+    n = max(float(sums[: bins - 1].sum() if bins > 2 else sums[:bins].sum()), 1.0)
+    mean = float(sums[bins]) / n
+    sd = float(np.sqrt(max(float(sums[bins + 1]) / n - mean * mean, 0.0)))
+    return scale[0] + scale[1] * mean, scale[1] * sd
+
+
+def contributors(evidence: Evidence, scale: Scale) -> list[dict[str, Any]]:
+    """The signals with an open drift, the one that moved farthest first."""
+    found = []
+    for watched, drifted in evidence.open():
+        text, numbers = describe(watched, drifted, scale(watched.name))
+        found.append(
+            {
+                "subject": watched.name,
+                "effect": round(effect(watched, drifted), 6),
+                **numbers,
+                "change": text,
+                "changed_at": rfc3339(drifted.change_ms),
+                "rows": drifted.found_row - drifted.change_row,
+                "evidence_days": drifted.evidence,
+                "bound_days": drifted.bound,
+            }
+        )
+    return sorted(found, key=lambda c: (-c["effect"], c["subject"]))
+
+
+def _verdict(context: Context, key: AlertKey, evidence: Evidence, scale: Scale) -> Verdict:
+    """The verdict of a group that has, or had, a drift."""
+    found = contributors(evidence, scale)
+    times = [d for d in evidence.drifted.values() if d.open] or list(evidence.drifted.values())
+    start = min(d.change_ms for d in times)
+    span = Span(start, max(max(d.found_ms, d.ended_ms) for d in times), evidence.rows)
+    value = found[0]["effect"] if found else 0.0
+    level: Level = "ok"
+    if found:
+        better = key.kind == "concept_drift" and all(c["after"] < c["before"] for c in found)
+        small = value < SMALL or better
+        level = "info" if small else context.settings.drift.severity
+    return Verdict(
+        key=key,
+        level=level,
+        clear=not found,
+        value=value,
+        threshold=0.0,
+        direction=_direction(found),
+        window=span,
+        summary=f"{key.title}: {_text(context, key, found)}",
+        baseline_id=context.baseline_id,
+        cooldown_ms=context.settings.cooldown_ms,
+        evidence={
+            "contributors": found[:SHOWN_MAX],
+            "signals": len(found),
+            "budget": context.settings.alarm_budget,
+            "guarantee": "measured",
+        },
+    )
+
+
+def _direction(found: list[dict[str, Any]]) -> Any:
+    if not found:
+        return None
+    return "up" if found[0]["after"] >= found[0]["before"] else "down"
+
+
+def _text(context: Context, key: AlertKey, found: list[dict[str, Any]]) -> str:
+    """One sentence for people on call."""
+    if not found:
+        named = "all signals are" if key.subject == "__features__" else f"{signal(key.subject)} is"
+        return f"{named} back at the law before the change (drift by evidence)"
+    first = found[0]
+    text = f"{signal(first['subject'])} changed: {first['change']}"
+    text += f", since {first['changed_at']}"
+    if len(found) > 1:
+        others = ", ".join(signal(c["subject"]) for c in found[1:4])
+        text += f"; also {others}" + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+    return (
+        f"{text} (evidence at most once by chance in {context.settings.alarm_budget}); look at "
+        "what else changed at that time"
+    )
