@@ -25,6 +25,8 @@ class OpenState(msgspec.Struct):
 
     before: Float
     after: Float
+    learnt: Float
+    """What of `after` the law is learnt from: it is read again at each doubling only."""
     chunks: int
     evidence: float
     dispersion: float
@@ -41,15 +43,24 @@ class Openings:
 
     def __init__(self, signals: int, bins: int) -> None:
         self.open: NDArray[np.bool_] = np.zeros(signals, np.bool_)
-        self.before: Float = np.zeros((signals, bins))
-        self.after: Float = np.zeros((signals, bins))
+        self._shape = signals, bins
+        self.before: Float = np.empty((0, bins))
+        self.after: Float = np.empty((0, bins))
         self.chunks: Int = np.zeros(signals, np.int64)
         self.evidence: Float = np.zeros(signals)
         self.dispersion: Float = np.ones(signals)
-        self._table: Float = np.zeros((signals, bins))
+        self._learnt: Float = np.empty((0, bins))
+        self._table: Float = np.empty((0, bins))
+
+    def _room(self) -> None:
+        """Laws take memory only if there ever was a drift."""
+        if len(self.before) != self._shape[0]:
+            found = np.zeros((4, *self._shape))
+            self.before, self.after, self._learnt, self._table = found
 
     def begin(self, signal: int, before: Float, after: Float, dispersion: float) -> None:
         """A signal left the law of the rows `before`; so far it has the rows `after`."""
+        self._room()
         self.open[signal], self.chunks[signal], self.evidence[signal] = True, 0, 0.0
         self.before[signal], self.after[signal] = before, after
         self.dispersion[signal] = dispersion
@@ -70,6 +81,8 @@ class Openings:
 
     def path(self, counts: Float) -> Float:
         """The evidence after each of some chunks, (chunks, signals)."""
+        if not self.open.any():
+            return np.zeros((len(counts), len(self.open)))
         gains = (counts * self._table).sum(axis=2) / self.dispersion
         found: Float = np.empty_like(gains)
         evidence = self.evidence
@@ -96,6 +109,7 @@ class Openings:
         return OpenState(
             before=self.before[signal, :bins].copy(),
             after=self.after[signal, :bins].copy(),
+            learnt=self._learnt[signal, :bins].copy(),
             chunks=int(self.chunks[signal]),
             evidence=float(self.evidence[signal]),
             dispersion=float(self.dispersion[signal]),
@@ -103,16 +117,22 @@ class Openings:
 
     def load(self, signal: int, state: OpenState) -> None:
         """Go on from a snapshot."""
+        self._room()
         bins = len(state.before)
         self.open[signal] = True
         self.before[signal, :bins], self.after[signal, :bins] = state.before, state.after
         self.chunks[signal], self.evidence[signal] = state.chunks, state.evidence
         self.dispersion[signal] = state.dispersion
-        self._learn(signal)
+        self._learnt[signal, :bins] = state.learnt
+        self._weigh(signal)
 
     def _learn(self, signal: int) -> None:
+        self._learnt[signal] = self.after[signal]
+        self._weigh(signal)
+
+    def _weigh(self, signal: int) -> None:
         """Weights of a row by its bin."""
-        before, after = self.before[signal], self.after[signal]
+        before, after = self.before[signal], self._learnt[signal]
         used = before + after > 0
         p = (before + 0.5 * used) / (before + 0.5 * used).sum()
         q = (after + p) / (after.sum() + 1)

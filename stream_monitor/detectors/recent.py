@@ -1,8 +1,8 @@
 """
 The newest chunks of rows in buckets that are wider the older they are, to find when a law changed.
 
-Rule of the file: buckets depend on the number of chunks alone. Four of each width are kept; two
-older ones become one of twice the width (the exponential histogram of Datar et al., 2002).
+Rule of the file: buckets depend on the number of chunks alone. Two of each width are kept, or
+three; then the older two become one of twice the width (exponential histogram, Datar et al. 2002).
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
 
-OF_EACH, WIDTH_MAX = 4, 1 << 10
+OF_EACH, WIDTH_MAX = 2, 1 << 10
 """Buckets of each width, and the greatest width in chunks; what is older is forgotten."""
 
 
@@ -38,19 +39,19 @@ class Recent(msgspec.Struct):
     >>> for i in range(20):
     ...     recent.add(np.array([1.0, i >= 16]), i * 1_000)
     >>> recent.widths
-    [4, 4, 2, 2, 2, 2, 1, 1, 1, 1]
+    [8, 4, 4, 2, 1, 1]
     >>> split = recent.split(np.array([0, 1]), np.array([100.0, 4.0]), 99)
     >>> split.chunks, split.start_ms, split.after.tolist()
     (4, 16000, [4.0, 4.0])
     """
 
-    sums: list[Float] = []
+    sums: list[NDArray[np.float32]] = []
     widths: list[int] = []
     starts_ms: list[int] = []
 
     def add(self, sums: Float, start_ms: int) -> None:
-        """One chunk more; `sums` is kept, and may not change afterwards."""
-        self.sums.append(sums)
+        """One chunk more."""
+        self.sums.append(sums.astype(np.float32))
         self.widths.append(1)
         self.starts_ms.append(start_ms)
         width, end = 1, len(self.widths)
@@ -79,12 +80,14 @@ class Recent(msgspec.Struct):
         """
         widths = np.cumsum(self.widths[::-1])
         looked = max(int((widths <= most).sum()), 1)
-        newest = np.array([s[columns] for s in self.sums[-looked:]])[::-1]
+        newest = np.array([s[columns] for s in self.sums[-looked:]], np.float64)[::-1]
         after = np.cumsum(newest, axis=0)
         before = np.maximum(seen - after, 0.0)
         best = int(np.argmax(_likelihood(after) + _likelihood(before)))
-        whole = np.sum(self.sums[len(self.sums) - best - 1 :], axis=0)
-        return Split(int(widths[best]), self.starts_ms[len(self.sums) - best - 1], whole)
+        newer = np.array(self.sums[len(self.sums) - best - 1 :], np.float64)
+        return Split(
+            int(widths[best]), self.starts_ms[len(self.sums) - best - 1], newer.sum(axis=0)
+        )
 
 
 def _likelihood(counts: Float) -> Float:

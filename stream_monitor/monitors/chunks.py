@@ -1,8 +1,8 @@
 """
-Rows of a stream in chunks of equal size, for detectors on counts.
+Rows of a stream in chunks, for detectors on counts.
 
-Rule of the file: chunks are cut by the number of rows alone, in the order of the log. So they do
-not depend on how rows arrive together.
+Rule of the file: chunks are cut by the rows and their times alone, in the order of the log. So they
+do not depend on how rows arrive together.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ import numpy as np
 from stream_monitor.arrays import Float, Int
 from stream_monitor.times import DAY_MS, HOUR_MS
 
+SIZE_FACTOR_MAX = 32
+TARGET_MS = 250
+"""
+With dense traffic chunks grow, so that one takes about so long: what they cost is per chunk.
+"""
 GAP_MAX_MS = HOUR_MS
 """
 A chunk counts as at most so much time: a model that was silent for a month has not spent the budget
@@ -27,11 +32,13 @@ if all rows have one time.
 """
 
 
-class Complete(NamedTuple):
-    """Chunks that are complete."""
+class Cut(NamedTuple):
+    """How the next rows are cut."""
 
-    sums: Float
-    """(chunks, columns)"""
+    ids: Int
+    """(n,): the chunk of each row, from 0; the last one may not be complete."""
+    rows: Int
+    """(chunks,): rows of those that are complete."""
     days: Float
     """(chunks,): the time that each adds to the budget."""
     starts_ms: Int
@@ -39,24 +46,61 @@ class Complete(NamedTuple):
     ends_ms: Int
     """(chunks,): the newest event time so far."""
 
+    @property
+    def starts(self) -> Int:
+        """The first of these rows in each chunk."""
+        return np.flatnonzero(np.append(True, self.ids[1:] != self.ids[:-1]))
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks, one that is not complete included."""
+        return int(self.ids[-1]) + 1
+
+
+MOMENT_UNIT, MOMENT_MAX = 2.0**-16, 1_024.0
+"""
+Moments are sums of multiples of the unit, of values that are cut at the greatest: such sums are
+exact in whatever order, up to 2^17 rows of greatest values.
+"""
+
+
+def moments(z: Float, starts: Int) -> tuple[Float, Float]:
+    """
+    Sums of standardised values and of their squares by chunk, of the last axis; NaN counts as 0.
+
+    >>> [m.tolist() for m in moments(np.array([1.0, 2.0, np.nan, 3.0]), np.array([0, 2]))]
+    [[3.0, 3.0], [5.0, 9.0]]
+    """
+    cut = np.clip(np.where(np.isnan(z), 0.0, z), -MOMENT_MAX, MOMENT_MAX)
+    whole = np.round(cut / MOMENT_UNIT) * MOMENT_UNIT
+    squares = np.round(whole * whole / MOMENT_UNIT) * MOMENT_UNIT
+    return np.add.reduceat(whole, starts, axis=-1), np.add.reduceat(squares, starts, axis=-1)
+
 
 class Chunks(msgspec.Struct):
     """
     The chunk that is not complete yet.
 
+    Parameters
+    ----------
+    least : int
+        Rows of a chunk; with dense traffic they are up to `SIZE_FACTOR_MAX` times as many.
+
     Examples
     --------
-    >>> chunks, times = Chunks(2), np.array([0, 86_400, 86_400])
-    >>> ids = chunks.ids(3)
-    >>> ids.tolist()
-    [0, 0, 1]
-    >>> chunks.add(np.bincount(ids)[:, None].astype(float), times).days.tolist()
-    [0.001]
+    >>> chunks = Chunks(2)
+    >>> cut = chunks.cut(np.array([0, 86_400, 86_400]))
+    >>> cut.ids.tolist(), cut.rows.tolist(), cut.days.tolist()
+    ([0, 0, 1], [2], [0.001])
+    >>> chunks.whole(np.bincount(cut.ids)[:, None].astype(float), cut).tolist()
+    [[2.0]]
     >>> chunks.rows, chunks.partial.tolist()
     (1, [1.0])
     """
 
-    size: int
+    least: int
+    size: int = 0
+    """Rows of the chunk that is not complete; 0: `least`."""
     rows: int = 0
     partial: Float | None = None
     start_ms: int = 0
@@ -64,40 +108,54 @@ class Chunks(msgspec.Struct):
     """The newest event time at the end of the last chunk; -1: there was no row."""
     newest_ms: int = 0
 
-    def ids(self, n: int) -> Int:
-        """The chunk of each of the next rows, from 0."""
-        found: Int = (self.rows + np.arange(n)) // self.size
-        return found
-
-    def add(self, sums: Float, times_ms: Int) -> Complete:
+    def cut(self, times_ms: Int) -> Cut:
         """
-        Add rows; `sums` are by the chunks of `ids`.
-
-        Parameters
-        ----------
-        sums : (chunks, columns) float64
-        times_ms : (n,) int64, ms
-            Event times in the order of the log, n > 0.
+        Cut the next rows; `times_ms` (n,) int64 are their event times in the order of the log.
         """
-        n, rows, size = len(times_ms), self.rows, self.size
+        n, first = len(times_ms), -self.rows
+        newest = np.maximum(np.maximum.accumulate(times_ms), self.newest_ms)
         if self.told_ms < 0:
-            self.told_ms = self.newest_ms = int(times_ms[0])
-        if rows == 0:
-            self.start_ms = int(times_ms[0])
+            self.told_ms = int(times_ms[0])
+        size = self.size or self.least
+        rows, days, starts, ends = list[int](), list[float](), list[int](), list[int]()
+        bounds = [0]
+        while first + size <= n:
+            starts.append(int(times_ms[first]) if first >= 0 else self.start_ms)
+            first += size
+            end = int(newest[first - 1])
+            elapsed = end - self.told_ms
+            rows.append(size)
+            days.append(min(max(elapsed, ROW_MIN_MS * size), GAP_MAX_MS) / DAY_MS)
+            ends.append(end)
+            bounds.append(first)
+            self.told_ms = end
+            if elapsed < TARGET_MS / 2:
+                size = min(2 * size, SIZE_FACTOR_MAX * self.least)
+            elif elapsed > 2 * TARGET_MS:
+                size = max(size // 2, self.least)
+        self.newest_ms, self.size, self.rows = int(newest[-1]), size, n - first
+        if 0 <= first < n:
+            self.start_ms = int(times_ms[first])
+        lengths = np.diff([*bounds, n] if bounds[-1] < n else bounds)
+        return Cut(
+            ids=np.repeat(np.arange(len(lengths)), lengths),
+            rows=np.array(rows, np.int64),
+            days=np.array(days, np.float64),
+            starts_ms=np.array(starts, np.int64),
+            ends_ms=np.array(ends, np.int64),
+        )
+
+    def whole(self, sums: Float, cut: Cut) -> Float:
+        """
+        The sums of the chunks that are complete; those of the last one are kept if it is not.
+
+        `sums` (chunks, columns) float64 are those of the rows that were cut, and are added to.
+        """
         if self.partial is not None:
             sums[0] += self.partial
-        done = (rows + n) // size
-        newest = np.maximum(np.maximum.accumulate(times_ms), self.newest_ms)
-        last = np.arange(1, done + 1) * size - rows - 1
-        ends, first = newest[last], last + 1
-        starts = np.append(self.start_ms, times_ms[first[first < n]])
-        elapsed = np.diff(np.append(self.told_ms, ends)).astype(np.float64)
-        self.newest_ms, self.rows = int(newest[-1]), (rows + n) % size
-        if done:
-            self.told_ms, self.start_ms = int(ends[-1]), int(starts[-1])
+        done = len(cut.rows)
         self.partial = sums[done].copy() if self.rows else None
-        days = np.clip(elapsed, ROW_MIN_MS * size, GAP_MAX_MS) / DAY_MS
-        return Complete(sums[:done], days, starts[:done], ends)
+        return sums[:done]
 
     def begin_anew(self) -> None:
         """Leave out the rows of the chunk that is not complete: they are counted in another way."""

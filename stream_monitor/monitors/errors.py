@@ -7,7 +7,7 @@ regression get their bins from the first of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 import numpy as np
@@ -15,7 +15,9 @@ import numpy as np
 from stream_monitor.arrays import Float, Int
 from stream_monitor.detectors.tilts import number_tilts, share_tilts
 from stream_monitor.monitors.baseline import FeatureProfile, numeric_profile
+from stream_monitor.monitors.chunks import Chunks, moments
 from stream_monitor.monitors.evidence import Evidence, EvidenceState, Watched
+from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.stats.binning import bins_of
 
 CHUNK_LABELS = 25
@@ -31,6 +33,7 @@ class ErrorsState(msgspec.Struct):
     first: Float
     first_ms: Int
     profile: FeatureProfile | None
+    chunks: Chunks
     evidence: EvidenceState | None
 
 
@@ -57,6 +60,7 @@ class Errors:
         self.first_ms: Int = np.empty(0, np.int64)
         self.profile: FeatureProfile | None = None
         self.evidence: Evidence | None = None
+        self.chunks = Chunks(CHUNK_LABELS)
 
     def add(self, errors: Float, times_ms: Int, *, binary: bool) -> bool:
         """
@@ -85,17 +89,26 @@ class Errors:
         if self.evidence is None:
             self._make()
         assert self.evidence is not None
-        ids = self.evidence.chunks.ids(len(errors))
-        sums = np.zeros((int(ids[-1]) + 1, self._width + 3))
-        np.add.at(sums, (ids, self._bins(errors)), 1.0)
-        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
-        sums[:, -2] = np.add.reduceat(errors, starts)
-        sums[:, -1] = np.add.reduceat(errors * errors, starts)
-        return self.evidence.update(self.evidence.chunks.add(sums, times_ms), self.bounds())
+        cut = self.chunks.cut(times_ms)
+        sums = np.zeros((cut.chunks, self._width + 3))
+        np.add.at(sums, (cut.ids, self._bins(errors)), 1.0)
+        mean, unit = self.scale
+        sums[:, -2], sums[:, -1] = moments((errors - mean) / unit, cut.starts)
+        return self.evidence.update(self.chunks.whole(sums, cut), cut, self.bounds())
+
+    def scores(self) -> Iterator[tuple[str, float, float]]:
+        """By signal: evidence and bound, in days."""
+        if self.evidence is not None:
+            yield from self.evidence.scores(self.bounds())
 
     def bounds(self) -> Float:
         """Days for each false alarm of the signal."""
         return np.array([self.days])
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Mean and unit by which the errors of a regression are standardised."""
+        return (0.0, 1.0) if self.profile is None else (self.profile.mean, unit_of(self.profile))
 
     @property
     def _width(self) -> int:
@@ -119,7 +132,7 @@ class Errors:
         # the bin of missing values, which a number has, stays empty
         places = tuple((k,) for k in range(width + (self.profile is not None)))
         watched = Watched(ERRORS, tilts, self._tolerance, places, (width + 1, width + 2))
-        self.evidence = Evidence([watched], CHUNK_LABELS)
+        self.evidence = Evidence([watched])
 
     def state(self) -> ErrorsState:
         """In a snapshot."""
@@ -128,13 +141,14 @@ class Errors:
             first=self.first,
             first_ms=self.first_ms,
             profile=self.profile,
+            chunks=self.chunks,
             evidence=None if self.evidence is None else self.evidence.state(),
         )
 
     def load(self, state: ErrorsState) -> None:
         """Go on from a snapshot."""
         self.binary, self.first, self.first_ms = state.binary, state.first, state.first_ms
-        self.profile = state.profile
+        self.profile, self.chunks = state.profile, state.chunks
         if state.evidence is not None and self._tolerance is not None:
             self._make()
             assert self.evidence is not None

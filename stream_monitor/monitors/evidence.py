@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.detectors.openings import BACK, Openings, OpenState
 from stream_monitor.detectors.pool_tilt import PoolState, PoolTilt
 from stream_monitor.detectors.recent import Recent
 from stream_monitor.detectors.tilts import Tilts
-from stream_monitor.monitors.chunks import Chunks, Complete
+from stream_monitor.monitors.chunks import Cut
 
 
 class Watched(NamedTuple):
@@ -61,13 +62,12 @@ class SignalState(msgspec.Struct):
     drifted: Drifted | None
     totals: Float
     since: int
-    recent: list[Float]
+    recent: list[NDArray[np.float32]]
 
 
 class EvidenceState(msgspec.Struct):
     """A group in a snapshot."""
 
-    chunks: Chunks
     rows: int
     widths: list[int]
     starts_ms: list[int]
@@ -81,15 +81,11 @@ class Evidence:
     Parameters
     ----------
     watched : sequence of Watched
-    chunk_rows : int
     """
 
-    def __init__(self, watched: Sequence[Watched], chunk_rows: int) -> None:
-        self.watched = list(watched)
-        self.chunks, self.rows = Chunks(chunk_rows), 0
-        self.detector = PoolTilt(
-            [w.tilts for w in watched], chunk_rows, [w.tolerance for w in watched]
-        )
+    def __init__(self, watched: Sequence[Watched]) -> None:
+        self.watched, self.rows = list(watched), 0
+        self.detector = PoolTilt([w.tilts for w in watched], [w.tolerance for w in watched])
         bins = self.detector.pools.shape[2]
         self.openings = Openings(len(self.watched), bins)
         self.recent = Recent()
@@ -112,19 +108,21 @@ class Evidence:
         self.totals: Float = np.zeros(len(starts))
         """Sums of each signal while it has no open drift."""
 
-    def update(self, complete: Complete, bounds: Float) -> bool:
+    def update(self, sums: Float, cut: Cut, bounds: Float) -> bool:
         """
         Take in chunks; whether a drift began or ended.
 
         Parameters
         ----------
-        complete : Complete
+        sums : (chunks, columns) float64
+            Of the chunks that are complete.
+        cut : Cut
         bounds : (signals,) float64, days
             Days for each false alarm of a signal.
         """
-        if not len(complete.days) or not self.watched:
+        if not len(sums) or not self.watched:
             return False
-        sums = np.add.reduceat(complete.sums[:, self._columns], self._starts, axis=1)
+        sums = np.add.reduceat(sums[:, self._columns], self._starts, axis=1)
         shape = (len(sums), *self.detector.pools.shape[1:])
         counts = np.zeros((len(sums), shape[1] * shape[2]))
         counts[:, self._targets] = sums[:, self._counted]
@@ -135,26 +133,28 @@ class Evidence:
             back = (path >= BACK) & self.openings.open
             if back.any():
                 end = start + int(back.any(axis=1).argmax()) + 1
-            alarms, taken = self.detector.step(counts[start:end], complete.days[start:end], bounds)
+            alarms, taken = self.detector.step(
+                counts[start:end], cut.rows[start:end], cut.days[start:end], bounds
+            )
             end = start + taken
-            self._take(sums[start:end], complete.starts_ms[start:end])
+            self._take(sums[start:end], cut.rows[start:end], cut.starts_ms[start:end])
             for s in self.openings.take(counts[start:end], path[:taken]):
-                self._end(s, int(complete.ends_ms[end - 1]))
+                self._end(s, int(cut.ends_ms[end - 1]))
                 moved = True
             for alarm in alarms:
-                self._begin(alarm.signal, alarm.evidence, bounds, int(complete.ends_ms[end - 1]))
+                self._begin(alarm.signal, alarm.evidence, bounds, int(cut.ends_ms[end - 1]))
                 moved = True
             start = end
         return moved
 
-    def _take(self, sums: Float, starts_ms: Int) -> None:
+    def _take(self, sums: Float, rows: Int, starts_ms: Int) -> None:
         for row, start_ms in zip(sums, starts_ms.tolist(), strict=True):
             self.recent.add(row, start_ms)
-        total = sums.sum(axis=0)
+        total = sums.sum(axis=0)  # exact: counts and moments are whole multiples
         for s, span in enumerate(self._spans):
             if not self.openings.open[s]:
                 self.totals[span] += total[span]
-        self.rows += len(sums) * self.chunks.size
+        self.rows += int(rows.sum())
         self.since += len(sums)
 
     def _begin(self, s: int, evidence: float, bounds: Float, now_ms: int) -> None:
@@ -170,21 +170,21 @@ class Evidence:
             open=True,
             found_row=self.rows,
             found_ms=now_ms,
-            change_row=self.rows - split.chunks * self.chunks.size,
+            change_row=self.rows - int(after[:bins].sum()),
             change_ms=split.start_ms,
             evidence=evidence,
             bound=float(bounds[s]),
             before=before.copy(),
             after=after.copy(),
         )
-        width = self.openings.before.shape[1]
+        width = self.detector.pools.shape[2]
         self.openings.begin(
             s,
             np.pad(before[:bins], (0, width - bins)),
             np.pad(after[:bins], (0, width - bins)),
             max(float(self.detector.overdispersion[s].max()), 1.0),
         )
-        self.detector.leave(s, self.openings.before[s], self.chunks.size)
+        self.detector.leave(s, self.openings.before[s])
 
     def _end(self, s: int, now_ms: int) -> None:
         """A signal is back."""
@@ -202,7 +202,7 @@ class Evidence:
             if drifted is not None and drifted.open:
                 yield w, drifted
 
-    def score(self, bounds: Float) -> Iterator[tuple[str, float, float]]:
+    def scores(self, bounds: Float) -> Iterator[tuple[str, float, float]]:
         """By signal: evidence and bound, in days; of an open drift those at its start."""
         mixed = (self.detector.evidence * self.detector.prior).sum(axis=1)
         for s, w in enumerate(self.watched):
@@ -228,7 +228,6 @@ class Evidence:
                 recent=[sums[span].copy() for sums in self.recent.sums],
             )
         return EvidenceState(
-            chunks=self.chunks,
             rows=self.rows,
             widths=list(self.recent.widths),
             starts_ms=list(self.recent.starts_ms),
@@ -236,13 +235,10 @@ class Evidence:
         )
 
     def load(self, state: EvidenceState, changed: Collection[str] = ()) -> None:
-        """
-        Go on from a snapshot. Signals in `changed` and new ones begin anew, and then the chunk that
-        is not complete is left out.
-        """
-        self.rows, self.chunks = state.rows, state.chunks
+        """Go on from a snapshot; signals in `changed` and new ones begin anew."""
+        self.rows = state.rows
         self.recent.widths, self.recent.starts_ms = state.widths, state.starts_ms
-        self.recent.sums = [np.zeros(len(self._starts)) for _ in state.widths]
+        self.recent.sums = [np.zeros(len(self._starts), np.float32) for _ in state.widths]
         for s, w in enumerate(self.watched):
             saved, span = state.signals.get(w.name), self._spans[s]
             if saved is None or w.name in changed or len(saved.totals) != len(span):

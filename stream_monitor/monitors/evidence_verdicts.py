@@ -42,15 +42,22 @@ GROUPS: tuple[tuple[Kind, str], ...] = (
 
 
 def drift_verdicts(
-    context: Context, groups: Sequence[Evidence | None], profiles: Iterable[Profile | None]
+    context: Context,
+    groups: Sequence[Evidence | None],
+    profiles: Iterable[Profile | None],
+    errors: tuple[float, float] = (0.0, 1.0),
 ) -> Iterator[Verdict]:
     """
-    The verdicts of the groups of `GROUPS`; `profiles` undo the standardisation of their signals.
+    The verdicts of the groups of `GROUPS`.
+
+    `profiles`, and mean and unit of the errors, undo the standardisation of their signals.
     """
     features = {n: f for p in profiles if p is not None for n, f in p.features.items()}
 
     def scale(name: str) -> tuple[float, float]:
         found = features.get(name)
+        if name == "__error__":
+            return errors
         return (0.0, 1.0) if found is None else (found.mean, unit_of(found))
 
     for group, evidence in zip(GROUPS, groups, strict=True):

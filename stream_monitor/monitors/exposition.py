@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from stream_monitor.arrays import Float
+from stream_monitor.detectors.base import EVIDENCE
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
 from stream_monitor.monitors import drift, quality, readings
 from stream_monitor.monitors.distances import distances
@@ -66,6 +67,7 @@ def version_samples(
                 windows, "model_segment_", (*names, segment), version.settings.windows
             )
         yield from segment_samples(version.context, version.segments, version.performance, names)
+    yield from _evidence(version, names)
     if version.custom is not None:
         yield from version.custom.samples(names)
 
@@ -231,6 +233,17 @@ def _signals(
                 )
 
 
+def _evidence(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
+    for group in version.drifts:
+        if group.evidence is not None:
+            drifted = {w.name for w, _ in group.evidence.open()}
+            for subject, days, bound in group.scores():
+                of = (*names, subject, EVIDENCE)
+                yield Sample("model_drift_score", of, days)
+                yield Sample("model_drift_ratio", of, days / bound)
+                yield Sample("model_drift_detected", of, float(subject in drifted))
+
+
 def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, Any]:
     """The part of `summary.json` of one model version."""
     windows: dict[str, Any] = {}
@@ -286,4 +299,7 @@ def _feature(version: Version, name: str, now: Windowed) -> dict[str, Any]:
     signal = version.signals.get(name)
     if signal is not None:
         out["drift"] |= {method: d.score for method, d in signal.detectors.items()}
+    for subject, days, _ in version.features.drift.scores():
+        if subject == name:
+            out["drift"][EVIDENCE] = days
     return out

@@ -6,18 +6,27 @@ Rule of the file: it belongs to one layout at a time. With another one, signals 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 
+import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
-from stream_monitor.monitors.evidence import Evidence
+from stream_monitor.monitors.chunks import Chunks, moments
+from stream_monitor.monitors.evidence import Evidence, EvidenceState
 from stream_monitor.monitors.layout import Layout
 from stream_monitor.monitors.sums import ByChunk
 from stream_monitor.monitors.watched import watched_inputs
 from stream_monitor.monitors.windowed import SQUARES, SUM
 
 CHUNK_ROWS = 50
+
+
+class InputDriftForm(msgspec.Struct):
+    """The drift of a set of columns in a snapshot."""
+
+    chunks: Chunks
+    evidence: EvidenceState | None
 
 
 class InputDrift:
@@ -33,41 +42,72 @@ class InputDrift:
     def __init__(self, tolerance: Callable[[str], float | None]) -> None:
         self._tolerance = tolerance
         self.evidence: Evidence | None = None
+        """Made with the first chunk that is complete: most versions never have one."""
+        self.chunks = Chunks(CHUNK_ROWS)
+        self._layout: Layout | None = None
         self.days = np.inf
         """Days for each false alarm of all signals together."""
         self.moved = False
         """Whether a drift began or ended since this was last set back."""
+        self.watches = False
 
     def use(self, layout: Layout) -> None:
         """Watch the signals of a layout."""
-        before, watched = self.evidence, list(watched_inputs(layout, self._tolerance))
-        self.evidence = Evidence(watched, CHUNK_ROWS) if watched else None
-        if before is not None and self.evidence is not None:
-            self.evidence.load(before.state())
-            self.evidence.chunks.begin_anew()
+        before = None if self.evidence is None else self.evidence.state()
+        self._layout, self.evidence = layout, None
+        self.watches = any(self._tolerance(name) is not None for name in layout.start)
+        self.chunks.begin_anew()
+        if before is not None:
+            self._make().load(before)
 
-    def chunks(self, layout: Layout, z: Float) -> ByChunk | None:
-        """
-        The chunks of rows; None if nothing is watched.
+    def _make(self) -> Evidence:
+        assert self._layout is not None
+        self.evidence = Evidence(list(watched_inputs(self._layout, self._tolerance)))
+        return self.evidence
 
-        Their moments are summed here, in the order of the log.
+    def begin(self, layout: Layout, z: Float, times_ms: Int) -> ByChunk | None:
         """
-        if self.evidence is None or not z.shape[1]:
+        Cut rows into chunks; None if nothing is watched.
+
+        Their moments are summed here, in the order of the log. Counts are added by `sums.py`.
+        """
+        if not self.watches or not len(times_ms):
             return None
-        ids = self.evidence.chunks.ids(z.shape[1])
-        sums = np.zeros((int(ids[-1]) + 1, layout.width))
+        cut = self.chunks.cut(times_ms)
+        sums = np.zeros((cut.chunks, layout.width))
         if len(z):
-            finite = np.where(np.isnan(z), 0.0, z)
-            starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
-            sums[:, layout.at + SUM] = np.add.reduceat(finite, starts, axis=1).T
-            sums[:, layout.at + SQUARES] = np.add.reduceat(finite * finite, starts, axis=1).T
-        return ByChunk(ids, sums)
+            total, squares = moments(z, cut.starts)
+            sums[:, layout.at + SUM], sums[:, layout.at + SQUARES] = total.T, squares.T
+        return ByChunk(cut, cut.ids, sums)
 
-    def add(self, chunks: ByChunk, times_ms: Int) -> None:
-        """Tell the detectors of the chunks that these rows complete."""
-        assert self.evidence is not None
-        complete = self.evidence.chunks.add(chunks.sums, times_ms)
-        self.moved |= self.evidence.update(complete, self.bounds())
+    def add(self, chunks: ByChunk) -> None:
+        """Tell the detectors of the chunks that are complete."""
+        whole = self.chunks.whole(chunks.sums, chunks.cut)
+        if len(whole):
+            evidence = self.evidence or self._make()
+            self.moved |= evidence.update(whole, chunks.cut, self.bounds())
+
+    def form(self) -> InputDriftForm:
+        """In a snapshot."""
+        return InputDriftForm(self.chunks, None if self.evidence is None else self.evidence.state())
+
+    def load(self, form: InputDriftForm, changed: Collection[str], partial: Float | None) -> None:
+        """
+        Go on from a snapshot; signals in `changed` begin anew. `partial` has the sums of the chunk
+        that is not complete in the present layout; None: it is left out.
+        """
+        self.chunks = form.chunks
+        if partial is None:
+            self.chunks.begin_anew()
+        else:
+            self.chunks.partial = partial
+        if form.evidence is not None and self.watches:
+            self._make().load(form.evidence, changed)
+
+    def scores(self) -> Iterator[tuple[str, float, float]]:
+        """By signal: evidence and bound, in days."""
+        if self.evidence is not None:
+            yield from self.evidence.scores(self.bounds())
 
     def bounds(self) -> Float:
         """Days for each false alarm of a signal; each has the same share of the budget."""

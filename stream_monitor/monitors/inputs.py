@@ -289,7 +289,7 @@ class Inputs:
             order = None
         starts = np.flatnonzero(np.append(True, pane[1:] != pane[:-1]))
         sums = np.zeros((len(starts), self.layout.width))
-        chunks = self.drift.chunks(layout, z)
+        chunks = self.drift.begin(layout, z, times)
         by_chunk = chunks
         if chunks is not None and order is not None:
             by_chunk = chunks._replace(ids=chunks.ids[order])
@@ -310,7 +310,7 @@ class Inputs:
                 self._tell_points(points)
         self._values(z, times)
         if chunks is not None:
-            self.drift.add(chunks, times)
+            self.drift.add(chunks)
 
     def _points(self, x: Cells, bounds: tuple[Float, Float], rows: Rows) -> Iterator[Points]:
         """The single values of a chunk that are outside the fences, by feature."""

@@ -15,8 +15,8 @@ import numpy as np
 
 from stream_monitor.arrays import Float
 from stream_monitor.monitors.baseline import encode_profile
-from stream_monitor.monitors.evidence import EvidenceState
 from stream_monitor.monitors.fences import Trailing
+from stream_monitor.monitors.input_drift import InputDriftForm
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.late import Late
 from stream_monitor.monitors.rows import Rows
@@ -41,7 +41,7 @@ class InputsForm(msgspec.Struct):
     panes: Panes | None
     totals: Float | None
     fences: Trailing | None
-    evidence: EvidenceState | None
+    drift: InputDriftForm
 
 
 def form_of(inputs: Inputs) -> InputsForm:
@@ -60,7 +60,7 @@ def form_of(inputs: Inputs) -> InputsForm:
         panes=inputs.panes if known else None,
         totals=inputs.totals if known else None,
         fences=inputs.fences.state if known else None,
-        evidence=None if inputs.drift.evidence is None else inputs.drift.evidence.state(),
+        drift=inputs.drift.form(),
     )
 
 
@@ -97,14 +97,13 @@ def restore(
     inputs.panes = form.panes
     inputs.panes.lay_out(take, put, inputs.layout.width)
     inputs.totals[put] = form.totals[take]
-    if inputs.drift.evidence is not None and form.evidence is not None:
-        inputs.drift.evidence.load(form.evidence, changed)
-        partial, chunks = form.evidence.chunks.partial, inputs.drift.evidence.chunks
-        if partial is not None and len(kept) == len(now) == len(before):
-            chunks.partial = np.zeros(inputs.layout.width)
-            chunks.partial[put] = partial[take]
-        else:
-            chunks.begin_anew()
+    partial = form.drift.chunks.partial
+    if partial is not None and len(kept) == len(now) == len(before):
+        saved, partial = partial, np.zeros(inputs.layout.width)
+        partial[put] = saved[take]
+    else:
+        partial = None
+    inputs.drift.load(form.drift, changed, partial)
     form.late.rows = inputs.late.rows  # a setting, which counts from now on
     inputs.late = form.late
     if form.fences is not None and not fences_anew:

@@ -28,6 +28,7 @@ from stream_monitor.events.cells import (
     class_name,
     tags,
 )
+from stream_monitor.monitors.chunks import Cut
 from stream_monitor.monitors.layout import Layout
 from stream_monitor.monitors.rows import Rows
 from stream_monitor.monitors.windowed import (
@@ -78,8 +79,9 @@ def standardised(layout: Layout, x: Cells) -> Float:
 class ByChunk(NamedTuple):
     """Where counts go beside the panes: to the chunks of the detectors."""
 
+    cut: Cut
     ids: Int
-    """(n,): the chunk of each row."""
+    """(n,): the chunk of each row, in the order of panes."""
     sums: Float
     """(chunks, width): added to, but for the columns that no detector reads."""
 

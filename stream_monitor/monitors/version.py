@@ -16,7 +16,7 @@ import numpy as np
 from stream_monitor.arrays import Float, Int
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
-from stream_monitor.monitors import drift, points, quality, segment_verdicts
+from stream_monitor.monitors import points, quality, segment_verdicts
 from stream_monitor.monitors.baseline import (
     ANY_MODEL,
     Profile,
@@ -25,6 +25,7 @@ from stream_monitor.monitors.baseline import (
     encode_profile,
     profile_id,
 )
+from stream_monitor.monitors.column_names import feature_name, output_name
 from stream_monitor.monitors.containment import Containment, Judge, Monitor
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.custom import Custom
@@ -54,18 +55,6 @@ COMPARE_MS = 10_000
 SHARES = (0.5, 0.25, 0.25)
 """Shares of the budget of false alarms: features, score and prediction, errors."""
 NO_TIMES: Int = np.empty(0, np.int64)
-
-
-def feature_name(column: str) -> str | None:
-    """Name of the feature of a column; None for the others."""
-    return column[9:] if column.startswith("features.") else None
-
-
-def output_name(column: str) -> str | None:
-    """Names under which scores and prediction are watched like features."""
-    if column.startswith("score."):
-        return drift.CLASS_SCORE + class_name(column[6:])
-    return {"score": "__score__", "prediction": "__prediction__"}.get(column)
 
 
 class Version:
@@ -147,7 +136,7 @@ class Version:
             tolerance=self.signals.tolerance,
         )
         self.errors = Errors(self.signals.tolerance)
-        for group, share in zip(self._drifts, SHARES, strict=True):
+        for group, share in zip(self.drifts, SHARES, strict=True):
             group.days = settings.days_per_alarm / share
         self._take_baseline(baselines, siblings)
 
@@ -249,8 +238,8 @@ class Version:
         for subject in sorted(self.signals.fired):
             self.contained.judge("drift", self._of_signal(subject), judge)
         self.signals.fired.clear()
-        if any(of.moved for of in self._drifts):
-            for of in self._drifts:
+        if any(of.moved for of in self.drifts):
+            for of in self.drifts:
                 of.moved = False
             self.contained.judge("drift", self._of_evidence(), judge)
         if pairs and look:
@@ -382,13 +371,14 @@ class Version:
         yield from self.signals[subject].verdicts(self.context, scale)
 
     @property
-    def _drifts(self) -> list[InputDrift | Errors]:
+    def drifts(self) -> list[InputDrift | Errors]:
         """The three groups of signals that have detectors on counts."""
         return [self.features.drift, self.outputs.drift, self.errors]
 
     def _of_evidence(self) -> Iterator[Verdict]:
         profiles = (self.features.profile, self.outputs.profile)
-        return drift_verdicts(self.context, [d.evidence for d in self._drifts], profiles)
+        groups = [group.evidence for group in self.drifts]
+        return drift_verdicts(self.context, groups, profiles, self.errors.scale)
 
     def _tell_history(self, log_ms: int, config: str) -> None:
         failures = self.volume.failures

@@ -11,10 +11,10 @@ import pytest
 from river import drift
 
 from stream_monitor.detectors import river_adapters
-from stream_monitor.detectors.base import METHODS, make, restore
+from stream_monitor.detectors.base import EVIDENCE, METHODS, make, restore
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.settings import Baseline, CoreSettings, ModelSettings
+from stream_monitor.settings import Baseline, CoreSettings, Drift, ModelSettings
 
 RNG = np.random.default_rng(5)
 REAL = np.concatenate([RNG.normal(size=1500), RNG.normal(1, 1, 1000), RNG.normal(-1, 2, 500)])
@@ -40,7 +40,7 @@ def test_page_hinkley_forgets_as_river_does(alpha):
     )
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "page_hinkley"])
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("page_hinkley", EVIDENCE)])
 def test_state_of_another_river_or_broken_state_starts_anew(method, capfd):
     detector = restore(method, {}, {**make(method, {}).state(), "river": "0.1"})
     assert detector.restarted
@@ -69,7 +69,7 @@ def broken_states(state: Any) -> Iterator[Any]:
                 yield from ({**state, key: broken} for broken in broken_states(value))
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "page_hinkley"])
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("page_hinkley", EVIDENCE)])
 def test_whatever_is_wrong_with_a_state_only_its_detector_begins_anew(method, capfd):
     """
     Malformed bytes raise a panic of Rust, which is no Exception.
@@ -89,7 +89,9 @@ def test_whatever_is_wrong_with_a_state_only_its_detector_begins_anew(method, ca
 
 
 def test_a_detector_that_begins_anew_is_told_and_its_episode_goes_on():
-    core = CoreSettings(defaults=ModelSettings(baseline=Baseline(rows=50)))
+    core = CoreSettings(
+        defaults=ModelSettings(baseline=Baseline(rows=50), drift=Drift(features={"adwin": {}}))
+    )
     ingest, shard = Ingest(1), Shard(0, core)
     values: list[bytes | None] = [
         json.dumps(
@@ -120,7 +122,7 @@ def test_a_detector_that_begins_anew_is_told_and_its_episode_goes_on():
 
 
 def test_unknown_names_say_what_is_known():
-    with pytest.raises(ValueError, match="known are adwin"):
+    with pytest.raises(ValueError, match="known are evidence, adwin"):
         make("adwine", {})
     with pytest.raises(ValueError, match="has no parameter 'detla'"):
         make("adwin", {"detla": 1})

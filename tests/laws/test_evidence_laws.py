@@ -1,0 +1,240 @@
+"""
+Laws of the detectors on counts: neither how rows arrive together nor a restart shows; the e-values
+of a chunk have mean 1 at most; clean rows stay quiet, and a drift is found and ends.
+"""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+import pytest
+
+from stream_monitor.detectors.pool_tilt import LAG, WARM_ROWS, PoolTilt
+from stream_monitor.detectors.recent import Recent
+from stream_monitor.detectors.tilts import level_tilts, number_tilts, share_tilts
+from stream_monitor.events.cells import ABSENT_CELL
+from stream_monitor.monitors.chunks import Chunks
+from stream_monitor.monitors.context import Context
+from stream_monitor.monitors.errors import Errors
+from stream_monitor.monitors.evidence_verdicts import drift_verdicts
+from stream_monitor.monitors.inputs import Inputs
+from stream_monitor.monitors.inputs_state import form_of, restore
+from stream_monitor.monitors.rows import Rows
+from stream_monitor.settings import Baseline, Limits, ModelSettings
+from stream_monitor.state import decode, encode
+
+DAY_MS = 86_400_000
+SETTINGS = ModelSettings(baseline=Baseline(rows=1_000))
+NAMES = ("x", "flag", "rare")
+
+
+def made() -> Inputs:
+    inputs = Inputs(lambda c: c, SETTINGS, Limits(), tolerance=lambda _: 0.005)
+    inputs.drift.days = 30.0
+    return inputs
+
+
+def cells(n: int = 8_000, seed: int = 1) -> np.ndarray:
+    """Three features; the first is shifted for a while, the last one is missing for a while."""
+    rng = np.random.default_rng(seed)
+    x = np.array([rng.normal(size=n), rng.random(n) < 0.3, rng.random(n) < 0.01], np.float64)
+    x[0, 4_000:5_000] += 1
+    x[2, 6_000:6_500] = ABSENT_CELL
+    return x
+
+
+def feed(inputs: Inputs, x: np.ndarray, size: int, start: int = 0) -> None:
+    times = (np.arange(x.shape[1]) * 86).astype(np.int64)
+    for at in range(start, x.shape[1], size):
+        part = slice(at, min(at + size, x.shape[1]))
+        inputs.add(Rows(NAMES, x[:, part].copy(), times[part], []))
+
+
+def told(inputs: Inputs) -> list[object]:
+    evidence = inputs.drift.evidence
+    assert evidence is not None
+    found: list[object] = [
+        (name, d.open, d.found_row, d.change_row, d.evidence, d.before.tolist(), d.after.tolist())
+        for name, d in sorted(evidence.drifted.items())
+    ]
+    return [*found, evidence.detector.evidence.tolist(), evidence.detector.pools.tolist()]
+
+
+@pytest.mark.parametrize("size", [1, 37, 8_000])
+def test_how_rows_arrive_together_does_not_show(size: int) -> None:
+    one, other = made(), made()
+    n = 2_600 if size == 1 else 8_000
+    x = cells()[:, :n]
+    feed(one, x, 500)
+    feed(other, x, size)
+    assert told(one) == told(other)
+
+
+@pytest.mark.parametrize("stop", [700, 3_333, 4_401, 4_777, 6_120])
+def test_a_restart_does_not_show(stop: int) -> None:
+    whole, before = made(), made()
+    x = cells()
+    feed(whole, x, 100)
+    feed(before, x[:, :stop], 100)
+    after = made()
+    form = decode(encode(form_of(before)), type(form_of(before)))
+    if before.profile is not None:
+        after.use(before.profile)
+    restore(after, form, (), fences_anew=False)
+    feed(after, x, 100, stop)
+    assert told(whole) == told(after)
+
+
+def test_a_drift_is_found_and_ends_with_its_cause() -> None:
+    inputs = made()
+    feed(inputs, cells(), 100)
+    evidence = inputs.drift.evidence
+    assert evidence is not None
+    x, rare = evidence.drifted["x"], evidence.drifted["rare"]
+    assert abs(x.change_row - 4_000) <= 50
+    assert x.found_row - 4_000 <= 150
+    assert not x.open
+    assert abs(rare.change_row - 6_000) <= 50
+    assert not rare.open
+    assert "flag" not in evidence.drifted
+
+
+def test_a_drift_that_stays_is_open_for_ever() -> None:
+    inputs, x = made(), cells(40_000)
+    x[0, 4_000:5_000] -= 1
+    x[0, 5_000:] += 0.5
+    feed(inputs, x, 1_000)
+    verdicts = list(
+        drift_verdicts(
+            Context("m", "", SETTINGS), [inputs.drift.evidence, None, None], [inputs.profile]
+        )
+    )
+    assert [v.level for v in verdicts] == ["warning"]
+    first = verdicts[0].evidence["contributors"][0]  # type: ignore[index]
+    assert first["subject"] == "x"
+    assert first["what"] == "mean"
+    assert first["after"] - first["before"] == pytest.approx(0.5, abs=0.2)
+
+
+def test_a_value_is_never_lost_to_nan() -> None:
+    """Shares of 0, levels that never occurred, all missing, a constant: evidence stays a number."""
+    rng = np.random.default_rng(2)
+    x = np.array([rng.normal(size=6_000), np.zeros(6_000), np.zeros(6_000)])
+    x[1, 4_000:] = 7.0
+    x[2, 5_000:] = ABSENT_CELL
+    inputs = made()
+    feed(inputs, x, 250)
+    evidence = inputs.drift.evidence
+    assert evidence is not None
+    assert np.isfinite(evidence.detector.evidence).all()
+    assert set(evidence.drifted) == {"flag", "rare"}
+
+
+def test_times_that_stand_still_do_not_silence_a_detector() -> None:
+    inputs, x = made(), cells(30_000)
+    x[0, 15_000:] += 1
+    inputs.add(Rows(NAMES, x, np.full(30_000, 1_000), []))
+    evidence = inputs.drift.evidence
+    assert evidence is not None
+    assert evidence.drifted["x"].open
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.9])
+def test_the_mean_of_an_e_value_is_at_most_1(share: float) -> None:
+    """Exactly, by the hypergeometric law of a chunk given the union of pool and chunk."""
+    detector = PoolTilt([share_tilts()], [0.0])
+    pool, rows = 2_000, 25
+    ones = round(share * (pool + rows))
+    means = np.zeros(detector.evidence.shape[1])
+    for k in range(min(rows, ones) + 1):
+        weight = comb(ones, k) * comb(pool + rows - ones, rows - k) / comb(pool + rows, rows)
+        detector.pools[0, 0] = pool - (ones - k), ones - k
+        detector.pools[1:] = 0
+        detector.evidence[:] = 0
+        counts = np.array([[[rows - k, k]]], np.float64)
+        detector.update(counts, np.array([rows]), np.ones(1), np.array([np.inf]))
+        means += weight * detector.evidence[0]
+        detector.begin_anew(0)
+    assert (means <= 1 + 1e-9).all()
+    assert means.max() > 0.5
+
+
+@pytest.mark.parametrize("rows", [1_000, 5_000])
+def test_clean_rows_keep_the_budget(rows: int) -> None:
+    """At 100 false alarms a day, 20 signals; Poisson's upper end of 1 % at what is allowed."""
+    rng = np.random.default_rng(rows)
+    found, n, days = 0, 30_000, 0.01
+    for _ in range(8):
+        x = np.array(
+            [rng.normal(size=n), rng.lognormal(size=n), rng.random(n) < 0.02, rng.poisson(3, n)]
+        )
+        inputs = Inputs(
+            lambda c: c,
+            ModelSettings(baseline=Baseline(rows=rows)),
+            Limits(),
+            tolerance=lambda _: 0.005,
+        )
+        inputs.drift.days = days
+        names = tuple(f"f{i}" for i in range(len(x)))
+        times = (np.arange(n) * 86).astype(np.int64)
+        for at in range(0, n, 1_000):
+            part = slice(at, at + 1_000)
+            inputs.add(Rows(names, x[:, part], times[part], []))
+        assert inputs.drift.evidence is not None
+        found += len(inputs.drift.evidence.drifted)
+    allowed = 8 * n * 86 / DAY_MS / days
+    assert found <= allowed + 2.4 * allowed**0.5
+
+
+def test_errors_that_rise_and_errors_of_a_regression_are_found() -> None:
+    rng = np.random.default_rng(5)
+    rate = np.where(np.arange(8_000) < 5_000, 0.05, 0.10)
+    times = (np.arange(8_000) * 86).astype(np.int64)
+    for values, binary in (
+        ((rng.random(8_000) < rate).astype(np.float64), True),
+        (np.abs(rng.normal(size=8_000)) * np.where(rate > 0.06, 1.5, 1.0), False),
+    ):
+        errors = Errors(lambda _: 0.005)
+        errors.days = 120.0
+        for at in range(0, 8_000, 400):
+            errors.add(values[at : at + 400], times[at : at + 400], binary=binary)
+        assert errors.evidence is not None
+        drifted = errors.evidence.drifted["__error__"]
+        assert drifted.open
+        assert 5_000 < drifted.found_row < 6_500
+        assert abs(drifted.change_row - 5_000) < 600
+
+
+def test_chunks_are_longer_where_traffic_is_dense_and_cut_by_rows_alone() -> None:
+    times = np.concatenate([np.arange(5_000), 5_000 + np.arange(2_000) * 100]).astype(np.int64)
+    whole, parts = Chunks(50), Chunks(50)
+    rows = whole.cut(times).rows
+    assert rows.max() == 200
+    assert rows[-1] == 50
+    found = [parts.cut(times[at : at + 77]) for at in range(0, 7_000, 77)]
+    assert np.concatenate([cut.rows for cut in found]).tolist() == rows.tolist()
+    assert sum(cut.days.sum() for cut in found) == pytest.approx(204_900 / DAY_MS, rel=0.01)
+
+
+def test_the_change_is_where_likelihood_says() -> None:
+    rng = np.random.default_rng(1)
+    recent, total = Recent(), np.zeros(4)
+    for i in range(300):
+        sums = rng.multinomial(50, [0.25] * 4 if i < 260 else [0.1, 0.2, 0.3, 0.4]).astype(float)
+        recent.add(sums, i)
+        total += sums
+    split = recent.split(np.arange(4), total, 300)
+    assert abs(split.chunks - 40) <= 8
+
+
+def test_tables_are_exact_and_priors_whole() -> None:
+    for tilts in (
+        number_tilts(np.array([0, 10, 80, 10, 0])),
+        level_tilts(np.array([90, 10, 0])),
+        share_tilts(),
+    ):
+        assert (tilts.weights * 2**16 == np.round(tilts.weights * 2**16)).all()
+        assert tilts.prior.sum() == pytest.approx(1)
+    assert 0 < LAG < 1
+    assert WARM_ROWS > 0
