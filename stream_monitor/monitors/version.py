@@ -127,15 +127,16 @@ class Version:
             tolerance=self.signals.tolerance,
         )
         of_outputs = msgspec.structs.replace(limits, features=limits.categories + 2)
+        tolerance = self.signals.tolerance
         self.outputs = Inputs(
             output_name,
             settings,
             of_outputs,
             values=self._watch,
             sliced=self._sliced(Segments.count_outputs),
-            tolerance=self.signals.tolerance,
+            tolerance=tolerance,
         )
-        self.errors = Errors(self.signals.tolerance)
+        self.errors = Errors(tolerance)
         for group, share in zip(self.drifts, SHARES, strict=True):
             group.days = settings.days_per_alarm / share
         self._take_baseline(baselines, siblings)

@@ -58,7 +58,8 @@ def told(inputs: Inputs) -> list[object]:
         (name, d.open, d.found_row, d.change_row, d.evidence, d.before.tolist(), d.after.tolist())
         for name, d in sorted(evidence.drifted.items())
     ]
-    return [*found, evidence.detector.evidence.tolist(), evidence.detector.pools.tolist()]
+    states = [evidence.detector.state(s) for s in range(len(evidence.watched))]
+    return [*found, *((s.evidence.tolist(), s.pools.tolist(), s.live) for s in states)]
 
 
 @pytest.mark.parametrize("size", [1, 37, 8_000])
