@@ -79,7 +79,7 @@ class Drift(Frozen, frozen=True):
     score: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})
     prediction: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})
     features: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})
-    thresholds: dict[str, float] = field(default_factory=lambda: {"js": 0.3})
+    thresholds: dict[str, float] = field(default_factory=dict)
     severity: Severity = "warning"
 
     def __post_init__(self) -> None:
