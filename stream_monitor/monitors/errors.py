@@ -49,6 +49,8 @@ class Errors:
 
     def __init__(self, tolerance: Callable[[str], float | None]) -> None:
         self._tolerance, self.days = tolerance(ERRORS), np.inf
+        self.versions: Callable[[], int] = lambda: 1
+        """How many versions share the budget."""
         self.moved = False
         """Whether a drift began or ended since this was last set back."""
         self.begin_anew()
@@ -103,7 +105,7 @@ class Errors:
 
     def bounds(self) -> Float:
         """Days for each false alarm of the signal."""
-        return np.array([self.days])
+        return np.array([self.days * max(self.versions(), 1)])
 
     @property
     def scale(self) -> tuple[float, float]:

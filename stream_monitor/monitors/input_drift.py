@@ -47,6 +47,8 @@ class InputDrift:
         self._layout: Layout | None = None
         self.days = np.inf
         """Days for each false alarm of all signals together."""
+        self.versions: Callable[[], int] = lambda: 1
+        """How many versions share the budget."""
         self.moved = False
         """Whether a drift began or ended since this was last set back."""
         self.watches = False
@@ -112,4 +114,4 @@ class InputDrift:
     def bounds(self) -> Float:
         """Days for each false alarm of a signal; each has the same share of the budget."""
         signals = 0 if self.evidence is None else len(self.evidence.watched)
-        return np.full(signals, self.days * signals)
+        return np.full(signals, self.days * signals * max(self.versions(), 1))

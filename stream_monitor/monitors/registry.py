@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import msgspec
 
@@ -127,7 +128,7 @@ class Registry:
             for (m, _), c in self.state.codes.items()
             if m == model and c < min(code, len(self.versions))
         ]
-        return Version(
+        version = Version(
             self.state.model_names[model],
             name,
             self.settings,
@@ -135,6 +136,9 @@ class Registry:
             siblings,
             self.state.sources,
         )
+        for group in version.drifts:  # active versions share the budget of their model
+            group.versions = partial(self._of_model.__getitem__, model)
+        return version
 
     def in_use(self) -> Iterator[Version]:
         """Versions that are monitored."""
