@@ -232,6 +232,7 @@ TABLE: dict[str, Key] = {
     "defaults.metrics.custom.NAME.quantiles": Key(
         ([0.5], [0.1, 0.9]), beside={"metrics.custom.q.type": "summary"}
     ),
+    "defaults.alarm_budget": Key(("1/30d", "10/1h", "1/1d")),
     "defaults.cooldown": Key(("0s", "1h", "5m")),
     "defaults.retire_after": Key(("7d", "2h", "30d")),
     "models": Key((None, {"m": {}, "new": {}}, {"r": {"windows": ["last_500", "1h"]}}, None)),

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import Head, pack, unpack
 from stream_monitor.ingest import Ingest, home, tick
-from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Threshold
+from stream_monitor.settings import Baseline, CoreSettings, Drift, ModelSettings, Threshold
 
 T0 = 1_760_000_000_000
 TARGETS, WORKERS = 2, 3
@@ -34,6 +34,11 @@ SETTINGS = CoreSettings(
         thresholds={
             "accuracy": Threshold(min=0.8, min_labels=5, window="last_20", clear=0.9, judge="value")
         },
+        drift=Drift(
+            errors={"adwin": {}, "evidence": {}},
+            features={"adwin": {}, "evidence": {}},
+            thresholds={"js": 0.3},
+        ),
     )
 )
 
