@@ -71,8 +71,7 @@ class Drift(Frozen, frozen=True):
     Detectors by signal, each `{METHOD: {PARAMETER: value}}`; an empty mapping switches the signal
     off.
 
-    `thresholds` raises alerts on distances from the baseline (`psi js ks wasserstein chi2`); by
-    default only on what everybody sees in a plot.
+    `thresholds` raises alerts on distances from the baseline (`psi js ks wasserstein chi2`).
     """
 
     errors: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})

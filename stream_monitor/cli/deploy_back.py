@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 @options.of_a_person
 def rollback(to: str | None, model: str | None, *, force: bool, word: options.Word) -> None:
     """
-    Give all traffic to the version before, or to VERSION, at once; no controller is needed.
+    Give all traffic to the version before, or to VERSION, at once.
 
-    During a rollout that is the champion, and the rollout ends. Without one it is the version that
+    No controller is needed. During a rollout that is the champion, and the rollout ends. Without one it is the version that
     was in production before, and every experiment of the model ends. It is refused if a model file
     of that version can no longer be brought back by DVC.
 

@@ -28,6 +28,7 @@ from stream_monitor.settings import (
     Baseline,
     CoreSettings,
     CustomMetric,
+    Drift,
     Feature,
     Freshness,
     Labels,
@@ -57,6 +58,12 @@ IN_THE_SNAPSHOT_AS = {
     "PerformanceWindows": "WindowsState",
     "Inputs": "InputsForm",
     "ValueRules": "ValueRulesForm",
+    "InputDrift": "InputDriftForm",
+    "Errors": "ErrorsState",
+    "Evidence": "EvidenceState",
+    "Recent": "EvidenceState.widths, starts_ms, and by signal",
+    "PoolTilt": "PoolState, by signal",
+    "Openings": "OpenState, by signal",
     "Fences": "nothing: they follow from the baseline",
     "TrailingFences": "Trailing",
     "Segments": "SegmentsForm",
@@ -142,6 +149,11 @@ def core() -> CoreSettings:
         ),
         freshness=Freshness(predictions_ms=1_000, labels_ms=5_000),
         quality=Quality(min_rows=50),
+        drift=Drift(
+            errors={"adwin": {}, "page_hinkley": {}, "evidence": {}},
+            score={"adwin": {}, "evidence": {}},
+            features={"adwin": {}, "evidence": {}},
+        ),
         metrics=Metrics(
             custom={
                 "amount": CustomMetric("summary", "features.amount", labels=("country",)),

@@ -822,5 +822,7 @@ def test_a_constant_feature_that_moves_is_told_in_its_own_units() -> None:
     stream.close()
     drift = [a for a in stream.told() if a["kind"] == "data_drift"]
     assert drift
-    assert drift[0]["value"] == pytest.approx(0.7, abs=0.01)
-    assert drift[0]["evidence"]["before"] == pytest.approx(0.4, abs=0.05)
+    moved = drift[0]["evidence"]["contributors"][0]
+    assert (moved["subject"], moved["what"]) == ("x", "mean")
+    assert moved["after"] == pytest.approx(0.7, abs=0.01)
+    assert moved["before"] == pytest.approx(0.4, abs=0.05)
