@@ -32,9 +32,9 @@ def rollback(to: str | None, model: str | None, *, force: bool, word: options.Wo
     """
     Give all traffic to the version before, or to VERSION, at once.
 
-    No controller is needed. During a rollout that is the champion, and the rollout ends. Without one it is the version that
-    was in production before, and every experiment of the model ends. It is refused if a model file
-    of that version can no longer be brought back by DVC.
+    No controller is needed. During a rollout that is the champion, and the rollout ends. Without
+    one it is the version that was in production before, and every experiment of the model ends. It
+    is refused if a model file of that version can no longer be brought back by DVC.
 
     \b
     Examples:
