@@ -226,8 +226,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "required": Rule("A missing value is a violation."),
         "unique": Rule("A repeated value is a violation."),
         "max_missing": Rule(
-            "The alert fires if the share of missing values is above this, whatever the baseline "
-            "has; instead of `quality.missing_ratio`.",
+            "The alert fires above this share of missing values, instead of `missing_ratio`.",
             low=0,
             high=1,
         ),
@@ -251,9 +250,7 @@ RULES: dict[type, dict[str, Rule]] = {
             low=0,
             high=30 * DAY_MS,
         ),
-        "clear": Rule(
-            "The alert ends when the metric is past this value; by default the threshold."
-        ),
+        "clear": Rule("The alert ends past this value; by default the threshold."),
         "judge": Rule(
             "`bound`: the alert fires when the end of the interval that favours the model is "
             "beyond the limit; `value`: as soon as the metric is."

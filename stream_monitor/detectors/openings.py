@@ -59,7 +59,17 @@ class Openings:
             self.before, self.after, self._learnt, self._table = found
 
     def begin(self, signal: int, before: Float, after: Float, dispersion: float) -> None:
-        """A signal left the law of the rows `before`; so far it has the rows `after`."""
+        """
+        A signal left a law.
+
+        Parameters
+        ----------
+        signal : int
+        before, after : (bins,) float64, rows
+            Before the change, and since.
+        dispersion : float
+            By how much evidence of this signal is divided.
+        """
         self._room()
         self.open[signal], self.chunks[signal], self.evidence[signal] = True, 0, 0.0
         self.before[signal], self.after[signal] = before, after
@@ -80,7 +90,10 @@ class Openings:
         return int((following - chunks).min())
 
     def path(self, counts: Float) -> Float:
-        """The evidence after each of some chunks, (chunks, signals)."""
+        """
+        The evidence after each chunk, (chunks, signals) float64, of (chunks, signals, bins) float64
+        counts.
+        """
         if not self.open.any():
             return np.zeros((len(counts), len(self.open)))
         gains = (counts * self._table).sum(axis=2) / self.dispersion
@@ -91,7 +104,10 @@ class Openings:
         return found
 
     def take(self, counts: Float, path: Float) -> list[int]:
-        """Go on by these chunks, whose `path` is known; the signals that are back."""
+        """
+        Go on by (chunks, signals, bins) float64 counts whose `path`, (chunks, signals) float64, is
+        known; the signals that are back.
+        """
         self.evidence = path[-1]
         learning = self.open & (self.chunks < AFTER_CHUNKS_MAX)
         if learning.any():

@@ -154,6 +154,8 @@ class PoolTilt:
         """
         Take in some of the chunks, at least one: those up to the first with an alarm, or until a
         pool grows. Returns the alarms, all of the last chunk, and how many chunks were taken.
+
+        Parameters are those of `update`: (chunks, signals, bins) float64 and so on.
         """
         self._age()
         left = np.where(self.live, self._new_max() - self.pools[2].sum(axis=1), np.inf)
@@ -161,7 +163,7 @@ class PoolTilt:
         return self._take(counts[:end], rows[:end], days[:end], bounds)
 
     def leave(self, signal: int, before: Float) -> None:
-        """A signal has changed: its pool is the rows `before` the change."""
+        """A signal has changed: its pool is the (bins,) float64 rows `before` the change."""
         self.pools[:, signal] = 0.0
         self.pools[0, signal] = before
 

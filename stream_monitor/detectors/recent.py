@@ -50,7 +50,7 @@ class Recent(msgspec.Struct):
     starts_ms: list[int] = []
 
     def add(self, sums: Float, start_ms: int) -> None:
-        """One chunk more."""
+        """One chunk more: its (columns,) float64 sums."""
         self.sums.append(sums.astype(np.float32))
         self.widths.append(1)
         self.starts_ms.append(start_ms)

@@ -175,6 +175,9 @@ def _polynomials(scores: Float, law: Float) -> list[Float]:
 
 
 def exact_exponentials(weights: Float) -> Float:
-    """Exponentials of weights, rounded to multiples of `UNIT`, for sums that are exact."""
+    """
+    Exponentials of weights, (signals, bins, alternatives) float64, rounded to multiples of `UNIT`,
+    so that their sums are exact.
+    """
     found: Float = np.maximum(np.round(np.exp(weights) / UNIT), 1.0) * UNIT
     return found

@@ -23,8 +23,8 @@ from stream_monitor.verdicts import AlertKey, Span, Verdict
 
 CHANCE_SD = 6.0
 """
-A distance is judged every ten seconds of log time (`version.COMPARE_MS`), so one without any change
-must be this unlikely.
+A distance is judged every ten seconds of log time (`due.COMPARE_MS`), so one without any
+change must be this unlikely.
 """
 METHOD_NAMES = {
     "psi": "PSI",

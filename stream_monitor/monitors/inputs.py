@@ -19,17 +19,14 @@ monitors compute PSI, shares of missing values, means and so on.
 3. A chunk is sorted by pane, only if it has several out of order. Then each statistic is computed
    for all features and panes at once (`sums.py`): moments by `reduceat`, and the counts of all bins
    of all features by one `bincount`.
-4. Moments are of (x - mean) / sd, with mean and sd of the baseline. Otherwise squares of large
-   numbers overflow, and the variance of numbers far from 0 cancels.
+4. Moments are of (x - mean) / sd of the baseline: squares of large numbers would overflow.
 5. A feature that comes later is learnt from its own first rows (`late.py`). The vector then gets
    columns, and the sums that are there move to their new places by name.
 
-It must never happen that a window depends on how rows were cut into chunks, or that a cell that is
-no number takes part in arithmetic. Nor may counts on the bins of one baseline be read as those of
-another: what is counted in another way begins again.
+A window never depends on how rows were cut into chunks, and a cell that is no number takes part in
+no arithmetic. What is counted in another way (on the bins of another baseline) begins again.
 
-Five rows with one feature. Three make the baseline (mean 2, standard deviation 0.82); the last two
-are in other panes, and one has no value.
+Five rows, of which three make the baseline (mean 2, standard deviation 0.82).
 
 >>> from stream_monitor.events.cells import ABSENT_CELL
 >>> from stream_monitor.settings import Baseline
@@ -114,7 +111,7 @@ class Inputs:
     Parameters
     ----------
     names : callable
-        Returns the name of the feature of a column, or None for a column that is none.
+        Name of the feature of a column; None for a column that is none.
     settings : ModelSettings
     limits : Limits
         Features beyond the limit `features` are counted as unknown, under `__other__`.
@@ -125,10 +122,8 @@ class Inputs:
     values : callable
         Gets (name, standardised finite values, their event times) of each numeric feature of each
         chunk, in the order of the log.
-    points : callable or None
-        Gets the values of each chunk that are outside the fences; None: nobody asks for them.
-    sliced : callable or None
-        Gets each chunk after it was summed, to count it by segment; None: there are no segments.
+    points, sliced : callable or None
+        Get of each chunk the values outside the fences, and all of it after it was summed.
     tolerance : callable
         Returns the tolerance of the detector on counts of a signal; None: it has none.
     """

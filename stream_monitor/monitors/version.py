@@ -7,7 +7,7 @@ alone decides. Nothing else changes the state, so reading gauges never changes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import msgspec
@@ -16,7 +16,7 @@ import numpy as np
 from stream_monitor.arrays import Float, Int
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
-from stream_monitor.monitors import points, quality, segment_verdicts
+from stream_monitor.monitors import points
 from stream_monitor.monitors.baseline import (
     ANY_MODEL,
     Profile,
@@ -26,32 +26,29 @@ from stream_monitor.monitors.baseline import (
     profile_id,
 )
 from stream_monitor.monitors.column_names import feature_name, output_name
-from stream_monitor.monitors.containment import Containment, Judge, Monitor
+from stream_monitor.monitors.containment import Containment, Judge
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.custom import Custom
-from stream_monitor.monitors.distance_verdicts import distance_verdicts
+from stream_monitor.monitors.due import of_evidence, of_signal, what_is_due
 from stream_monitor.monitors.errors import Errors
-from stream_monitor.monitors.evidence_verdicts import drift_verdicts
 from stream_monitor.monitors.history import History, period_record
 from stream_monitor.monitors.input_drift import InputDrift
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.judged import Judged
-from stream_monitor.monitors.patterns import Patterns, hour_verdicts
+from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.rows import Points, Rows, merged, with_numbers
 from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.signals import ERRORS, Signals
 from stream_monitor.monitors.sums import Summed
 from stream_monitor.monitors.volume import Volume
-from stream_monitor.settings import CoreSettings
+from stream_monitor.settings import CoreSettings, Limits, ModelSettings
 from stream_monitor.times import HOUR_MS
-from stream_monitor.verdicts import Out, Verdict
+from stream_monitor.verdicts import Out
 from stream_monitor.windows.names import duration_ms
 
 FULL_ROWS = 1_000
 """Rows that are reduced at once."""
-COMPARE_MS = 10_000
-"""Log time between two comparisons of windows with the baseline, which cost most."""
 SHARES = (0.5, 0.25, 0.25)
 """Shares of the budget of false alarms: features, score and prediction, errors."""
 NO_TIMES: Int = np.empty(0, np.int64)
@@ -116,6 +113,12 @@ class Version:
         Whether something came since windows were last compared with the baseline, and when (log
         time) that was.
         """
+        self._watch_columns(settings, limits)
+        self._take_baseline(baselines, siblings)
+
+    def _watch_columns(self, settings: ModelSettings, limits: Limits) -> None:
+        """Features, score and prediction, and errors, each with its share of the budget."""
+        tolerance = self.signals.tolerance
         self.features = Inputs(
             feature_name,
             settings,
@@ -124,10 +127,9 @@ class Version:
             values=self._watch,
             points=self._tell_points if settings.anomalies.topic else None,
             sliced=self._sliced(Segments.count_fields),
-            tolerance=self.signals.tolerance,
+            tolerance=tolerance,
         )
         of_outputs = msgspec.structs.replace(limits, features=limits.categories + 2)
-        tolerance = self.signals.tolerance
         self.outputs = Inputs(
             output_name,
             settings,
@@ -139,7 +141,6 @@ class Version:
         self.errors = Errors(tolerance)
         for group, share in zip(self.drifts, SHARES, strict=True):
             group.days = settings.days_per_alarm / share
-        self._take_baseline(baselines, siblings)
 
     def _take_baseline(self, baselines: Mapping[str, bytes], siblings: list[Version]) -> None:
         """
@@ -237,12 +238,12 @@ class Version:
         for part, texts in pairs:
             self.contained.run("performance", self._fold_pairs, part, texts, judge)
         for subject in sorted(self.signals.fired):
-            self.contained.judge("drift", self._of_signal(subject), judge)
+            self.contained.judge("drift", of_signal(self, subject), judge)
         self.signals.fired.clear()
         if any(of.moved for of in self.drifts):
             for of in self.drifts:
                 of.moved = False
-            self.contained.judge("drift", self._of_evidence(), judge)
+            self.contained.judge("drift", of_evidence(self), judge)
         if pairs and look:
             self.contained.judge("performance", self.performance.verdicts(self.context), judge)
         self.changed = True
@@ -330,56 +331,15 @@ class Version:
         """
         if config:
             self.contained.run("history", self._tell_history, log_ms, config)
-        for monitor, verdicts in self._due(log_ms):
+        for monitor, verdicts in what_is_due(self, log_ms):
             self.contained.judge(monitor, verdicts, judge)
         for verdict in self.contained.verdicts(self.context, log_ms):
             judge(verdict)
-
-    def _due(self, log_ms: int) -> Iterator[tuple[Monitor, Iterable[Verdict]]]:
-        """By monitor, the verdicts on what depends on time, and on what changed since the last."""
-        context, watermark_ms = self.context, self.watermark_ms
-        inputs: tuple[tuple[Monitor, Inputs], ...] = (
-            ("features", self.features),
-            ("outputs", self.outputs),
-        )
-        yield "volume", self.volume.freshness(context, log_ms)
-        if self.changed:
-            self.changed, self.moved = False, True
-            yield "volume", self.volume.verdicts(context, watermark_ms)
-            yield "performance", self.performance.verdicts(context)
-            if self.segments is not None:
-                yield "segments", self.performance.segment_verdicts(context, self.segments)
-                yield "segments", segment_verdicts.at_once(context, self.segments)
-            yield "patterns", hour_verdicts(context, self.patterns, self.features, watermark_ms)
-            for monitor, columns in inputs:
-                yield monitor, quality.judge(context, columns, watermark_ms)
-            yield "features", quality.unwatched(context, self.features)
-            for subject in self.signals:
-                yield "drift", self._of_signal(subject)
-            yield "drift", self._of_evidence()
-        if self.moved and not 0 <= log_ms - self.compared_ms < COMPARE_MS:
-            self.moved, self.compared_ms = False, log_ms
-            for monitor, columns in inputs:
-                yield monitor, distance_verdicts(context, columns, watermark_ms)
-            if self.segments is not None:
-                yield (
-                    "segments",
-                    segment_verdicts.compared(context, self.segments, self.performance),
-                )
-
-    def _of_signal(self, subject: str) -> Iterator[Verdict]:
-        scale = self.signals.scale_of(subject, (self.outputs.profile, self.features.profile))
-        yield from self.signals[subject].verdicts(self.context, scale)
 
     @property
     def drifts(self) -> list[InputDrift | Errors]:
         """The three groups of signals that have detectors on counts."""
         return [self.features.drift, self.outputs.drift, self.errors]
-
-    def _of_evidence(self) -> Iterator[Verdict]:
-        profiles = (self.features.profile, self.outputs.profile)
-        groups = [group.evidence for group in self.drifts]
-        return drift_verdicts(self.context, groups, profiles, self.errors.scale)
 
     def _tell_history(self, log_ms: int, config: str) -> None:
         failures = self.volume.failures

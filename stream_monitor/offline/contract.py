@@ -20,8 +20,8 @@ import numpy as np
 from stream_monitor.arrays import are_numbers
 from stream_monitor.events.cells import BOOL, TEXT, Cells, tags
 from stream_monitor.monitors.baseline import FeatureProfile, Profile
+from stream_monitor.monitors.column_names import feature_name
 from stream_monitor.monitors.rows import Rows, category_of, column_named
-from stream_monitor.monitors.version import feature_name
 from stream_monitor.settings import OTHER, Feature
 from stream_monitor.stats.inference import wilson_interval
 
