@@ -12,8 +12,7 @@ float64; what is no number (missing, a text, too big …) is a NaN whose bits sa
 (`events/cells.py`). Out come, of any window, the sums of each feature (`Windowed`). From these the
 monitors compute PSI, shares of missing values, means and so on.
 
-1. The first `baseline.rows` rows wait. Exactly that many make the baseline, wherever a chunk ends;
-   then all rows that wait are folded like any others.
+1. The first `baseline.rows` rows wait and make the baseline; then they are folded like any others.
 2. The baseline and the configured rules decide the `Layout`: where each feature has its columns in
    one vector of sums. So a window of all features is one sum over a matrix of panes.
 3. A chunk is sorted by pane, only if it has several out of order. Then each statistic is computed
@@ -24,7 +23,7 @@ monitors compute PSI, shares of missing values, means and so on.
    columns, and the sums that are there move to their new places by name.
 
 A window never depends on how rows were cut into chunks, and a cell that is no number takes part in
-no arithmetic. What is counted in another way (on the bins of another baseline) begins again.
+no arithmetic. What is counted in another way begins again.
 
 Five rows, of which three make the baseline (mean 2, standard deviation 0.82).
 
