@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
+from stream_monitor.detectors.pool_tilt import Reference
 
 BACK = 10.0
 """A signal that stays half-way shows so much evidence by chance once in 20,000 rows."""
@@ -51,6 +52,8 @@ class Openings:
         self.dispersion: Float = np.ones(signals)
         self._learnt: Float = np.empty((0, bins))
         self._table: Float = np.empty((0, bins))
+        self.known: Reference | None = None
+        """What the present hour is compared with; None: hours do not matter."""
 
     def _room(self) -> None:
         """Laws take memory only if there ever was a drift."""
@@ -75,6 +78,16 @@ class Openings:
         self.before[signal], self.after[signal] = before, after
         self.dispersion[signal] = dispersion
         self._learn(signal)
+
+    def turn(self, known: Reference | None, seasonal: NDArray[np.bool_]) -> None:
+        """
+        Another hour begins: a `seasonal` signal that changed has other rows now. What is learnt of
+        the law after the change stays as it is, and is weighed by the new hour.
+        """
+        self.known = known
+        for signal in np.flatnonzero(self.open & seasonal).tolist():
+            self.chunks[signal] = AFTER_CHUNKS_MAX
+            self._weigh(signal)
 
     def end(self, signal: int) -> None:
         """The drift is over."""
@@ -147,9 +160,16 @@ class Openings:
         self._weigh(signal)
 
     def _weigh(self, signal: int) -> None:
-        """Weights of a row by its bin."""
+        """
+        Weights of a row by its bin. If the hour matters, the change is taken as factors of the
+        bins, which apply to the law of the hour too.
+        """
         before, after = self.before[signal], self._learnt[signal]
         used = before + after > 0
         p = (before + 0.5 * used) / (before + 0.5 * used).sum()
         q = (after + p) / (after.sum() + 1)
-        self._table[signal] = np.log(np.where(used, 2 * p / np.where(used, p + q, 1.0), 1.0))
+        ratio = q / np.where(used, p, 1.0)
+        if self.known is not None and self.known.mask[signal]:
+            law = np.where(used, self.known.pool[signal] + 0.5, 0.0)
+            ratio /= (law * ratio).sum() / law.sum()
+        self._table[signal] = np.where(used, np.log(2 / (1 + ratio)), 0.0)

@@ -63,6 +63,17 @@ class Alarm(NamedTuple):
     """The alternative with most of it."""
 
 
+class Reference(NamedTuple):
+    """What some signals are compared with instead of their lagged pool."""
+
+    mask: NDArray[np.bool_]
+    """(signals,): which ones."""
+    pool: Float
+    """(signals, bins)."""
+    penalty: Float
+    """(signals, 1, alternatives), of all signals."""
+
+
 class PoolState(msgspec.Struct):
     """The state of one signal in a snapshot."""
 
@@ -73,6 +84,8 @@ class PoolState(msgspec.Struct):
     evidence: Float
     overdispersion: Float
     live: bool
+    last: Float
+    """Contrasts of the chunk before, in standard errors."""
 
 
 class PoolTilt:
@@ -117,14 +130,15 @@ class PoolTilt:
         self._weights = weights.astype(np.float32)
         self._exponentials = exact_exponentials(weights).astype(np.float32)
         self.contrasts: Float = contrasts
-        self._squares: Float = np.round(contrasts**2 / UNIT) * UNIT
-        allowed = np.array(tolerances, np.float64).reshape(-1, 1)
-        self.penalty: Float = np.log1p(allowed * spread)[:, None, :]
+        self.squares: Float = np.round(contrasts**2 / UNIT) * UNIT
+        self.tolerances, self._spread = np.array(tolerances, np.float64), spread
+        self.penalty: Float = self.penalties(self.tolerances)
         """(signals, 1, alternatives): what a row of the tolerance takes from the evidence."""
         self.pools: Float = np.zeros((3, len(tilts), bins))
         self.chunks: Int = np.zeros(len(tilts), np.int64)
         self.evidence: Float = np.zeros((len(tilts), size))
         self.overdispersion: Float = np.ones((len(tilts), 2))
+        self.last: Float = np.zeros((len(tilts), 2))
         self.live: NDArray[np.bool_] = np.ones(len(tilts), np.bool_)
 
     def update(self, counts: Float, rows: Int, days: Float, bounds: Float) -> list[Alarm]:
@@ -150,7 +164,14 @@ class PoolTilt:
             start += taken
         return alarms
 
-    def step(self, counts: Float, rows: Int, days: Float, bounds: Float) -> tuple[list[Alarm], int]:
+    def step(
+        self,
+        counts: Float,
+        rows: Int,
+        days: Float,
+        bounds: Float,
+        reference: Reference | None = None,
+    ) -> tuple[list[Alarm], int]:
         """
         Take in some of the chunks, at least one: those up to the first with an alarm, or until a
         pool grows. Returns the alarms, all of the last chunk, and how many chunks were taken.
@@ -160,7 +181,16 @@ class PoolTilt:
         self._age()
         left = np.where(self.live, self._new_max() - self.pools[2].sum(axis=1), np.inf)
         end = int(np.searchsorted(np.cumsum(rows), left.min(initial=np.inf))) + 1
-        return self._take(counts[:end], rows[:end], days[:end], bounds)
+        return self._take(counts[:end], rows[:end], days[:end], bounds, reference)
+
+    def penalties(self, tolerances: Float) -> Float:
+        """What a row of tolerances (signals,) takes from the evidence of each alternative."""
+        found: Float = np.log1p(tolerances.reshape(-1, 1) * self._spread)[:, None, :]
+        return found
+
+    def weights_of(self, signal: int, tilt: int) -> Float:
+        """(bins,): the weights of an alternative."""
+        return self._weights[signal, : self.widths[signal][1], tilt].astype(np.float64)
 
     def leave(self, signal: int, before: Float) -> None:
         """A signal has changed: its pool is the (bins,) float64 rows `before` the change."""
@@ -169,8 +199,8 @@ class PoolTilt:
 
     def begin_anew(self, signal: int) -> None:
         """Forget what a signal has seen."""
-        self.pools[:, signal], self.chunks[signal], self.evidence[signal] = 0.0, 0, 0.0
-        self.overdispersion[signal], self.live[signal] = 1.0, True
+        self.pools[:, signal] = 0.0
+        self.begin_evidence(signal)
 
     def state(self, signal: int) -> PoolState:
         """One signal in a snapshot."""
@@ -181,6 +211,7 @@ class PoolTilt:
             evidence=self.evidence[signal, :size].copy(),
             overdispersion=self.overdispersion[signal].copy(),
             live=bool(self.live[signal]),
+            last=self.last[signal].copy(),
         )
 
     def load(self, signal: int, state: PoolState) -> None:
@@ -188,7 +219,7 @@ class PoolTilt:
         size, bins = self.widths[signal]
         self.pools[:, signal, :bins], self.chunks[signal] = state.pools, state.chunks
         self.evidence[signal, :size], self.live[signal] = state.evidence, state.live
-        self.overdispersion[signal] = state.overdispersion
+        self.overdispersion[signal], self.last[signal] = state.overdispersion, state.last
 
     def _age(self) -> None:
         """What is old enough becomes part of the pool."""
@@ -205,21 +236,30 @@ class PoolTilt:
         found: Float = np.maximum(LAG / 2 * self.pools.sum(axis=(0, 2)), 1.0)
         return found
 
+    def begin_evidence(self, signal: int) -> None:
+        """A signal is compared with something else from here on."""
+        self.chunks[signal], self.evidence[signal], self.live[signal] = 0, 0.0, True
+        self.overdispersion[signal], self.last[signal] = 1.0, 0.0
+
     def _take(
-        self, counts: Float, rows: Int, days: Float, bounds: Float
+        self, counts: Float, rows: Int, days: Float, bounds: Float, reference: Reference | None
     ) -> tuple[list[Alarm], int]:
         """Take in chunks with one pool, up to the first with an alarm."""
         c, n = counts.transpose(1, 0, 2), rows[None, :, None].astype(np.float64)
-        pool = self.pools[0]
+        pool, penalty = self.pools[0], self.penalty
+        warm = pool.sum(axis=1) >= WARM_ROWS
+        if reference is not None:
+            pool = np.where(reference.mask[:, None], reference.pool, pool)
+            penalty = reference.penalty
         known = pool.sum(axis=1)
         total = known[:, None, None] + n
         exponentials = self._exponentials.astype(np.float64)
         law = (c @ exponentials + pool[:, None, :] @ exponentials) / total
-        gain = c @ self._weights.astype(np.float64) - n * (np.log(law) + self.penalty)
-        dispersion, after = self._dispersion(c, n, total)
+        gain = c @ self._weights.astype(np.float64) - n * (np.log(law) + penalty)
+        dispersion, after, contrasts = self._dispersion(c, n, total, pool, reference)
         gain /= dispersion
         growth = np.exp(np.clip(gain, -LOG_MAX, LOG_MAX, out=gain), out=gain)
-        growth *= (self.live & (known >= WARM_ROWS))[:, None, None]
+        growth *= (self.live & warm)[:, None, None]
         path = np.empty((len(days), *self.evidence.shape))
         evidence = self.evidence
         for i, elapsed in enumerate(days.tolist()):
@@ -231,6 +271,7 @@ class PoolTilt:
         end = int(first.argmax()) if first.any() else len(days) - 1
         self.evidence = path[end].copy()
         self.overdispersion = np.where(self.live[:, None], after[:, end], self.overdispersion)
+        self.last = contrasts[:, end]
         self.pools[2] += counts[: end + 1].sum(axis=0) * self.live[:, None]
         self.chunks += (end + 1) * self.live
         alarms = []
@@ -240,17 +281,26 @@ class PoolTilt:
             self.live[s], self.evidence[s] = False, 0.0
         return alarms, end + 1
 
-    def _dispersion(self, c: Float, n: Float, total: Float) -> tuple[Float, Float]:
+    def _dispersion(
+        self, c: Float, n: Float, total: Float, pool: Float, reference: Reference | None
+    ) -> tuple[Float, Float, Float]:
         """
         By how much the contrasts vary more between chunks than chance allows: for each chunk what
-        is known before it, (signals, chunks, 1), and after it, (signals, chunks, 2).
+        is known before it, (signals, chunks, 1), and after it, (signals, chunks, 2), and the
+        contrasts in standard errors. What is compared with its hour may be off for long, within
+        its tolerance: there chunks are compared with the chunk before (von Neumann 1941).
         """
-        of_chunk, pool = c @ self.contrasts, self.pools[0][:, None, :]
+        of_chunk, pool = c @ self.contrasts, pool[:, None, :]
         mean = (of_chunk + pool @ self.contrasts) / total
-        variance = (c + pool) @ self._squares / total - mean * mean
+        variance = (c + pool) @ self.squares / total - mean * mean
         variance = np.maximum(variance, 1e-9)
-        squares = (of_chunk - n * mean) ** 2
-        squares /= n * variance * np.maximum(1 - n / total, 1e-9)
+        contrasts = of_chunk - n * mean
+        contrasts /= np.sqrt(n * variance * np.maximum(1 - n / total, 1e-9))
+        squares = contrasts**2
+        if reference is not None:
+            beside = np.concatenate([self.last[:, None], contrasts[:, :-1]], axis=1)
+            steps = (contrasts - beside) ** 2 / 2
+            squares = np.where(reference.mask[:, None, None], steps, squares)
         before, after = np.empty_like(squares), np.empty_like(squares)
         known, seen = self.overdispersion, self.chunks[:, None]
         for i in range(squares.shape[1]):
@@ -260,4 +310,4 @@ class PoolTilt:
             known = known + rate * (np.minimum(squares[:, i], most) - known)
             after[:, i] = known
         most = before.max(axis=2, keepdims=True)
-        return np.where(most > DEPENDENT, most, 1.0), after
+        return np.where(most > DEPENDENT, most, 1.0), after, contrasts

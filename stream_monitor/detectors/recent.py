@@ -84,10 +84,13 @@ class Recent(msgspec.Struct):
         after = np.cumsum(newest, axis=0)
         before = np.maximum(seen - after, 0.0)
         best = int(np.argmax(_likelihood(after) + _likelihood(before)))
-        newer = np.array(self.sums[len(self.sums) - best - 1 :], np.float64)
-        return Split(
-            int(widths[best]), self.starts_ms[len(self.sums) - best - 1], newer.sum(axis=0)
-        )
+        return self.last(best + 1)
+
+    def last(self, buckets: int) -> Split:
+        """The newest buckets as the rows after a change."""
+        first = len(self.sums) - buckets
+        newer = np.array(self.sums[first:], np.float64)
+        return Split(sum(self.widths[first:]), self.starts_ms[first], newer.sum(axis=0))
 
 
 def _likelihood(counts: Float) -> Float:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.detectors.openings import BACK, Openings, OpenState
-from stream_monitor.detectors.pool_tilt import PoolState, PoolTilt
-from stream_monitor.detectors.recent import Recent
+from stream_monitor.detectors.pool_tilt import Alarm, PoolState, PoolTilt
+from stream_monitor.detectors.recent import Recent, Split
+from stream_monitor.detectors.seasons import HOUR_MS, Seasons, SeasonState
 from stream_monitor.detectors.tilts import Tilts
 from stream_monitor.monitors.chunks import Cut
 
@@ -63,6 +64,7 @@ class SignalState(msgspec.Struct):
     totals: Float
     since: int
     recent: list[NDArray[np.float32]]
+    season: SeasonState | None = None
 
 
 class EvidenceState(msgspec.Struct):
@@ -71,6 +73,7 @@ class EvidenceState(msgspec.Struct):
     rows: int
     widths: list[int]
     starts_ms: list[int]
+    hour: int
     signals: dict[str, SignalState]
 
 
@@ -105,6 +108,8 @@ class Evidence:
         self._spans, self._targets = spans, np.array(targets, np.int64)
         counted = [span[: len(w.places)] for span, w in zip(spans, self.watched, strict=True)]
         self._counted: Int = np.concatenate([*counted, np.empty(0, np.int64)]).astype(np.int64)
+        owner = np.repeat(np.arange(len(spans)), [len(span) for span in spans])
+        self.seasons = Seasons(self.detector, self._counted, self._targets, owner)
         self.totals: Float = np.zeros(len(starts))
         """Sums of each signal while it has no open drift."""
 
@@ -127,14 +132,22 @@ class Evidence:
         counts = np.zeros((len(sums), shape[1] * shape[2]))
         counts[:, self._targets] = sums[:, self._counted]
         counts, moved, start = counts.reshape(shape), False, 0
+        hours = cut.ends_ms // HOUR_MS
         while start < len(sums):
-            end = min(len(sums), start + self.openings.steady())
+            if hours[start] != self.seasons.hour:
+                moved |= self._turn(int(hours[start]), int(cut.ends_ms[start]))
+            end = int(np.searchsorted(hours, hours[start], side="right"))
+            end = min(end, start + self.openings.steady())
             path = self.openings.path(counts[start:end])
             back = (path >= BACK) & self.openings.open
             if back.any():
                 end = start + int(back.any(axis=1).argmax()) + 1
             alarms, taken = self.detector.step(
-                counts[start:end], cut.rows[start:end], cut.days[start:end], bounds
+                counts[start:end],
+                cut.rows[start:end],
+                cut.days[start:end],
+                bounds,
+                self.seasons.known,
             )
             end = start + taken
             self._take(sums[start:end], cut.rows[start:end], cut.starts_ms[start:end])
@@ -142,9 +155,24 @@ class Evidence:
                 self._end(s, int(cut.ends_ms[end - 1]))
                 moved = True
             for alarm in alarms:
-                self._begin(alarm.signal, alarm.evidence, bounds, int(cut.ends_ms[end - 1]))
+                self._begin(alarm, bounds, int(cut.ends_ms[end - 1]))
                 moved = True
             start = end
+        return moved
+
+    def _turn(self, hour: int, now_ms: int) -> bool:
+        """
+        Another hour begins. A signal that turns out to be seasonal has another reference from here
+        on; whether one had an open drift.
+        """
+        moved = False
+        for s in self.seasons.turn(hour):
+            if self.openings.open[s]:
+                self._end(s, now_ms)
+                moved = True
+            self.detector.begin_evidence(s)
+            self.since[s] = 0
+        self.openings.turn(self.seasons.known, self.seasons.seasonal)
         return moved
 
     def _take(self, sums: Float, rows: Int, starts_ms: Int) -> None:
@@ -154,37 +182,61 @@ class Evidence:
         for s, span in enumerate(self._spans):
             if not self.openings.open[s]:
                 self.totals[span] += total[span]
+        self.seasons.add(total, self.openings.open)
         self.rows += int(rows.sum())
         self.since += len(sums)
 
-    def _begin(self, s: int, evidence: float, bounds: Float, now_ms: int) -> None:
+    def _begin(self, alarm: Alarm, bounds: Float, now_ms: int) -> None:
         """A signal has drifted: since when, and from what to what."""
+        s = alarm.signal
         w, span = self.watched[s], self._spans[s]
         bins = len(w.places)
-        split = self.recent.split(span[:bins], self.totals[span[:bins]], int(self.since[s]))
+        split, usual = self._split(alarm)
         after = split.after[span]
-        before = np.maximum(self.totals[span] - after, 0.0)
-        before[bins:] = self.totals[span][bins:] - after[bins:]
-        self.totals[span] = before
+        rest = self.totals[span] - after
+        rest[:bins] = np.maximum(rest[:bins], 0.0)
+        self.totals[span] = rest
+        before = rest.copy() if usual is None else usual
         self.drifted[w.name] = Drifted(
             open=True,
             found_row=self.rows,
             found_ms=now_ms,
             change_row=self.rows - int(after[:bins].sum()),
             change_ms=split.start_ms,
-            evidence=evidence,
+            evidence=alarm.evidence,
             bound=float(bounds[s]),
-            before=before.copy(),
+            before=before,
             after=after.copy(),
         )
-        width = self.detector.pools.shape[2]
+        padding = (0, self.detector.pools.shape[2] - bins)
+        dispersion = max(float(self.detector.overdispersion[s].max()), 1.0)
         self.openings.begin(
-            s,
-            np.pad(before[:bins], (0, width - bins)),
-            np.pad(after[:bins], (0, width - bins)),
-            max(float(self.detector.overdispersion[s].max()), 1.0),
+            s, np.pad(before[:bins], padding), np.pad(after[:bins], padding), dispersion
         )
-        self.detector.leave(s, self.openings.before[s])
+        self.detector.leave(s, np.pad(rest[:bins], padding))
+        self.seasons.leave(s)
+
+    def _split(self, alarm: Alarm) -> tuple[Split, Float | None]:
+        """
+        Where a signal changed. If it was compared with its hour, that is where the alternative of
+        the alarm began to gain, and what its rows since then usually are comes with it.
+        """
+        s, known = alarm.signal, self.seasons.known
+        span, bins = self._spans[s], len(self.watched[s].places)
+        since = max(int(self.since[s]), 1)
+        if known is None or not known.mask[s]:
+            return self.recent.split(span[:bins], self.totals[span[:bins]], since), None
+        looked = max(int((np.cumsum(self.recent.widths[::-1]) <= since).sum()), 1)
+        sums = np.array([x[span[:bins]] for x in self.recent.sums[-looked:]], np.float64)
+        rows = sums.sum(axis=1)
+        usual = self.seasons.usual(span, self.recent.starts_ms[-looked:], rows)
+        weights = self.detector.weights_of(s, alarm.tilt)
+        law = (usual[:, :bins] @ np.exp(weights)) / np.maximum(rows, 1.0)
+        gains = sums @ weights - rows * (np.log(law) + known.penalty[s, 0, alarm.tilt])
+        best = int(np.cumsum(gains[::-1]).argmax()) + 1
+        found = usual[-best:].sum(axis=0)
+        weight = float(known.pool[s].sum()) / max(float(rows[-best:].sum()), 1.0)
+        return self.recent.last(best), found * weight
 
     def _end(self, s: int, now_ms: int) -> None:
         """A signal is back."""
@@ -226,17 +278,19 @@ class Evidence:
                 totals=self.totals[span].copy(),
                 since=int(self.since[s]),
                 recent=[sums[span].copy() for sums in self.recent.sums],
+                season=self.seasons.state(s),
             )
         return EvidenceState(
             rows=self.rows,
             widths=list(self.recent.widths),
             starts_ms=list(self.recent.starts_ms),
+            hour=self.seasons.hour,
             signals=signals,
         )
 
     def load(self, state: EvidenceState, changed: Collection[str] = ()) -> None:
         """Go on from a snapshot; signals in `changed` and new ones begin anew."""
-        self.rows = state.rows
+        self.rows, self.seasons.hour = state.rows, state.hour
         self.recent.widths, self.recent.starts_ms = state.widths, state.starts_ms
         self.recent.sums = [np.zeros(len(self._starts), np.float32) for _ in state.widths]
         for s, w in enumerate(self.watched):
@@ -244,10 +298,16 @@ class Evidence:
             if saved is None or w.name in changed or len(saved.totals) != len(span):
                 continue
             self.detector.load(s, saved.pool)
-            if saved.opening is not None:
-                self.openings.load(s, saved.opening)
+            if saved.season is not None:
+                self.seasons.load(s, saved.season)
             if saved.drifted is not None:
                 self.drifted[w.name] = saved.drifted
             self.totals[span], self.since[s] = saved.totals, saved.since
             for sums, of in zip(self.recent.sums, saved.recent, strict=True):
                 sums[span] = of
+        self.seasons.refer()
+        self.openings.known = self.seasons.known
+        for s, w in enumerate(self.watched):
+            saved = state.signals.get(w.name)
+            if w.name in self.drifted and saved is not None and saved.opening is not None:
+                self.openings.load(s, saved.opening)
