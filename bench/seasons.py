@@ -61,7 +61,9 @@ class World:
 
     def rows(self, times_ms: Int, shift: float = 0.0) -> Float:
         """(features, n)."""
-        found: Float = self.means(times_ms) + shift + self.rng.normal(size=(FEATURES, len(times_ms)))
+        found: Float = (
+            self.means(times_ms) + shift + self.rng.normal(size=(FEATURES, len(times_ms)))
+        )
         return found
 
 

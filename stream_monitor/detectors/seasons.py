@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.detectors.pool_tilt import PoolTilt, Reference
+from stream_monitor.times import HOUR_MS
 
-HOUR_MS, HOURS = 3_600_000, 24
+HOURS = 24
 DAYS_LEAST, DAYS_MAX = 14, 56
 """Days until hours are known; when so many days are in an hour, they are halved."""
 HOUR_ROWS_MIN = 20

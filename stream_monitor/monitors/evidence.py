@@ -8,7 +8,7 @@ and ends when every signal is back (`detectors/openings.py`). Signals are found 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,9 +18,10 @@ from stream_monitor.arrays import Float, Int
 from stream_monitor.detectors.openings import BACK, Openings, OpenState
 from stream_monitor.detectors.pool_tilt import Alarm, PoolState, PoolTilt
 from stream_monitor.detectors.recent import Recent, Split
-from stream_monitor.detectors.seasons import HOUR_MS, Seasons, SeasonState
+from stream_monitor.detectors.seasons import Seasons, SeasonState
 from stream_monitor.detectors.tilts import Tilts
 from stream_monitor.monitors.chunks import Cut
+from stream_monitor.times import HOUR_MS
 
 
 class Watched(NamedTuple):
@@ -253,6 +254,13 @@ class Evidence:
             drifted = self.drifted.get(w.name)
             if drifted is not None and drifted.open:
                 yield w, drifted
+
+    def hours(self, name: str) -> Literal["learning", "seasonal", "alike"]:
+        """What is known of the hours of the day of a signal."""
+        s = next(s for s, w in enumerate(self.watched) if w.name == name)
+        if self.seasons.seasonal[s]:
+            return "seasonal"
+        return "alike" if self.seasons.learnt[s] else "learning"
 
     def scores(self, bounds: Float) -> Iterator[tuple[str, float, float]]:
         """By signal: evidence and bound, in days; of an open drift those at its start."""

@@ -147,6 +147,7 @@ def contributors(evidence: Evidence, scale: Scale) -> list[dict[str, Any]]:
                 "rows": drifted.found_row - drifted.change_row,
                 "evidence_days": drifted.evidence,
                 "bound_days": drifted.bound,
+                "hours": evidence.hours(watched.name),
             }
         )
     return sorted(found, key=lambda c: (-c["effect"], c["subject"]))
@@ -201,6 +202,8 @@ def _text(context: Context, key: AlertKey, found: list[dict[str, Any]]) -> str:
     if len(found) > 1:
         others = ", ".join(signal(c["subject"]) for c in found[1:4])
         text += f"; also {others}" + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+    if first["hours"] == "learning":
+        text += "; the hours of the day are not known yet"
     return (
         f"{text} (evidence at most once by chance in {context.settings.alarm_budget}); look at "
         "what else changed at that time"

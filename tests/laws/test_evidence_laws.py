@@ -101,6 +101,81 @@ def test_a_drift_is_found_and_ends_with_its_cause() -> None:
     assert "flag" not in evidence.drifted
 
 
+LEARNT = 15 * 2_400
+SEASON_ROWS = LEARNT + 4 * 2_400
+
+
+def seasonal_rows() -> tuple[np.ndarray, np.ndarray]:
+    """The first feature has a daily sine; it is shifted for 30 hours after its hours are known."""
+    rng = np.random.default_rng(3)
+    times = (np.arange(SEASON_ROWS) * (DAY_MS // 2_400)).astype(np.int64)
+    x = np.array([rng.normal(size=SEASON_ROWS), rng.random(SEASON_ROWS) < 0.3], np.float64)
+    x[0] += 0.7 * np.sin(2 * np.pi * times / DAY_MS)
+    x[0, LEARNT + 1_000 : LEARNT + 4_000] += 1
+    return x, times
+
+
+def feed_season(inputs: Inputs, size: int, start: int = 0, end: int = SEASON_ROWS) -> Inputs:
+    x, times = seasonal_rows()
+    for at in range(start, end, size):
+        part = slice(at, min(at + size, end))
+        inputs.add(Rows(NAMES[:2], x[:, part].copy(), times[part], []))
+    return inputs
+
+
+@pytest.fixture(scope="module")
+def season() -> Inputs:
+    return feed_season(made(), 1_000)
+
+
+def hours_of(inputs: Inputs) -> list[object]:
+    evidence = inputs.drift.evidence
+    assert evidence is not None
+    states = [evidence.seasons.state(s) for s in range(len(evidence.watched))]
+    openings = [evidence.openings.state(s, len(w.places)) for s, w in enumerate(evidence.watched)]
+    return [encode(states), encode(openings), evidence.seasons.hour, told(inputs)]
+
+
+def test_hours_do_not_depend_on_how_rows_arrive_together(season: Inputs) -> None:
+    assert hours_of(feed_season(made(), 333)) == hours_of(season)
+
+
+@pytest.mark.parametrize("stop", [20_037, LEARNT + 1_900, SEASON_ROWS - 77])
+def test_a_restart_does_not_show_in_the_hours(season: Inputs, stop: int) -> None:
+    before, after = feed_season(made(), 2_000, end=stop), made()
+    assert before.profile is not None
+    after.use(before.profile)
+    form = decode(encode(form_of(before)), type(form_of(before)))
+    restore(after, form, (), fences_anew=False)
+    assert hours_of(feed_season(after, 1_000, stop)) == hours_of(season)
+
+
+def test_a_season_is_known_and_a_drift_in_it_is_found_and_ends(season: Inputs) -> None:
+    evidence = season.drift.evidence
+    assert evidence is not None
+    assert [evidence.hours(name) for name in NAMES[:2]] == ["seasonal", "alike"]
+    assert set(evidence.drifted) == {"x"}
+    drifted = evidence.drifted["x"]
+    assert not drifted.open
+    assert abs(drifted.change_row - LEARNT - 1_000) <= 100
+    assert drifted.found_row - LEARNT - 1_000 <= 400
+    before, after = drifted.before, drifted.after
+    shift = after[-2] / after[:-2].sum() - before[-2] / before[:-2].sum()
+    assert shift == pytest.approx(1, abs=0.35)
+
+
+def test_before_hours_are_known_an_alert_says_so() -> None:
+    inputs = made()
+    feed_season(inputs, 1_000, end=6_000)
+    verdicts = list(
+        drift_verdicts(
+            Context("m", "", SETTINGS), [inputs.drift.evidence, None, None], [inputs.profile]
+        )
+    )
+    assert "the hours of the day are not known yet" in verdicts[0].summary
+    assert verdicts[0].evidence["contributors"][0]["hours"] == "learning"  # type: ignore[index]
+
+
 def test_a_drift_that_stays_is_open_for_ever() -> None:
     inputs, x = made(), cells(40_000)
     x[0, 4_000:5_000] -= 1
