@@ -64,6 +64,7 @@ IN_THE_SNAPSHOT_AS = {
     "Recent": "EvidenceState.widths, starts_ms, and by signal",
     "PoolTilt": "PoolState, by signal",
     "Openings": "OpenState, by signal",
+    "Seasons": "SeasonState, by signal, and EvidenceState.hour",
     "Fences": "nothing: they follow from the baseline",
     "TrailingFences": "Trailing",
     "Segments": "SegmentsForm",
