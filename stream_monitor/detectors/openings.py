@@ -83,6 +83,8 @@ class Openings:
         """
         Another hour begins: a `seasonal` signal that changed has other rows now. What is learnt of
         the law after the change stays as it is, and is weighed by the new hour.
+
+        `seasonal` (signals,) bool says which signals those are.
         """
         self.known = known
         for signal in np.flatnonzero(self.open & seasonal).tolist():
