@@ -23,7 +23,7 @@ from stream_monitor.cli.rejudge_lines import lines_of, report_of
 from stream_monitor.cli.terminal import readable
 from stream_monitor.errors import InputError
 from stream_monitor.inputs.options import parse_duration_ms
-from stream_monitor.times import DAY_MS, rfc3339
+from stream_monitor.times import rfc3339
 
 if TYPE_CHECKING:
     from stream_monitor.offline.rejudging import Beginning, Rejudging
@@ -67,13 +67,6 @@ SHOW_S = 0.1
     help="The alarms that were: found again with the present configuration, or read from the topic "
     "`alerts`, which keeps the last episode of each.",
 )
-@click.option(
-    "--budget",
-    default="1/30d",
-    show_default=True,
-    metavar="N/DURATION",
-    help="Alarms of a model that you accept.",
-)
 @click.option("--alerts", metavar="FILE", help="Write the new alert events here (JSON Lines).")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def command(**given: Any) -> None:
@@ -94,7 +87,7 @@ def command(**given: Any) -> None:
     present = load(given["present"], os.environ).core if given["present"] else None
     now_ms = time.time_ns() // 1_000_000
     span = Span(now_ms - _duration("--since", given["since"]), _duration("--learn", given["learn"]))
-    budget = budget_a_day(given["budget"])
+    budget = 1 / settings.core.of(given["model"] or "").days_per_alarm
     if given["alerts"] and not Path(given["alerts"]).resolve().parent.is_dir():
         raise InputError(f"--alerts {given['alerts']}: its folder does not exist")
     told = asyncio.run(_run(settings, present, span, given["model"], given["were"]))
@@ -122,30 +115,6 @@ class Told(NamedTuple):
 
     rejudging: Rejudging
     notes: list[str]
-
-
-def budget_a_day(text: str) -> float:
-    """
-    Alarms a day of a budget such as `1/30d`.
-
-    Raises
-    ------
-    InputError
-        The text is not a budget.
-
-    Examples
-    --------
-    >>> budget_a_day("3/30d"), budget_a_day("1/12h")
-    (0.1, 2.0)
-    """
-    number, _, duration = text.partition("/")
-    try:
-        alarms, ms = float(number), parse_duration_ms(duration)
-    except (ValueError, InputError):
-        alarms, ms = -1.0, 0
-    if alarms < 0 or ms <= 0:
-        raise InputError(f"--budget {text!r}: write it like 1/30d or 10/24h")
-    return alarms * DAY_MS / ms
 
 
 def _duration(option: str, text: str) -> int:

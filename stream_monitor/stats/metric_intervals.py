@@ -19,11 +19,11 @@ from stream_monitor.arrays import Float
 
 Interval = tuple[float, float]
 """The lower and the upper end."""
-Z = 4.0
+Z = 3.5
 """Normal quantile of the intervals of means."""
 CERTAINTY = Z * Z / 2
 """
-Nats of evidence against a value outside: with a chance of at most exp(-8), one in 2,981, the true
+Nats of evidence against a value outside: with a chance of at most exp(-6.1), one in 457, the true
 share is beyond one given end.
 """
 STEPS_MAX = 60

@@ -255,7 +255,6 @@ def test_each_fault_has_its_words(kafka):
     assert "observations is empty" in rejudge("--config", new, code=2)
     kafka.write(story(hours=0.2))
     assert "did you mean 'fraud'" in rejudge("--config", new, "--model", "fruad", code=2)
-    assert "write it like 1/30d" in rejudge("--config", new, "--budget", "often", code=2)
     assert "--since: 'noon' is not a duration" in rejudge(
         "--config", new, "--since", "noon", code=2
     )
