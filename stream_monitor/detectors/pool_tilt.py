@@ -21,8 +21,10 @@ budget is kept nevertheless, hence the guarantee is called `measured`.
 Evidence is R ← (R + Δt)·E (Shiryaev and Roberts), mixed over alternatives. Δt is time in days, so
 that R reaches D by chance about t / D times in t days, at any rate of traffic.
 
-Serial dependence makes location and scale vary more between chunks than chance does. The logarithm
-of E is divided by that overdispersion, which is learnt from the chunks before.
+Serial dependence makes location and scale vary more between chunks than the rows within a chunk
+explain. The logarithm of E is divided by that ratio, which is learnt from the chunks before. The
+variance within is that of the same chunks, not of the pool: the errors of a model that became three
+times as frequent vary three times as much, and that is no dependence.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ class PoolState(msgspec.Struct):
     chunks: int
     """Chunks that were seen."""
     evidence: Float
-    overdispersion: Float
+    variances: Float
     live: bool
     last: Float
     """Contrasts of the chunk before, in standard errors."""
@@ -122,22 +124,23 @@ class PoolTilt:
         self.widths = [(len(t.prior), t.weights.shape[1]) for t in tilts]
         weights = np.zeros((len(tilts), bins, size))
         contrasts = np.zeros((len(tilts), bins, 2))
-        self.prior, spread = np.zeros((2, len(tilts), size))
+        self.prior = np.zeros((len(tilts), size))
         for i, (t, (m, k)) in enumerate(zip(tilts, self.widths, strict=True)):
             weights[i, :k, :m], contrasts[i, :k] = t.weights.T, t.contrasts.T
-            self.prior[i, :m], spread[i, :m] = t.prior, t.spread
+            self.prior[i, :m] = t.prior
         # Both are exact in half the memory; a worker may have thousands of such tables.
         self._weights = weights.astype(np.float32)
         self._exponentials = exact_exponentials(weights).astype(np.float32)
         self.contrasts: Float = contrasts
         self.squares: Float = np.round(contrasts**2 / UNIT) * UNIT
-        self.tolerances, self._spread = np.array(tolerances, np.float64), spread
-        self.penalty: Float = self.penalties(self.tolerances)
+        self.tolerances: Float = np.array(tolerances, np.float64)
+        self.penalty: Float = np.zeros((len(tilts), 1, size))
         """(signals, 1, alternatives): what a row of the tolerance takes from the evidence."""
         self.pools: Float = np.zeros((3, len(tilts), bins))
         self.chunks: Int = np.zeros(len(tilts), np.int64)
         self.evidence: Float = np.zeros((len(tilts), size))
-        self.overdispersion: Float = np.ones((len(tilts), 2))
+        self.variances: Float = np.ones((len(tilts), 2, 2))
+        """Of the two contrasts, between chunks and within them."""
         self.last: Float = np.zeros((len(tilts), 2))
         self.live: NDArray[np.bool_] = np.ones(len(tilts), np.bool_)
 
@@ -183,19 +186,39 @@ class PoolTilt:
         end = int(np.searchsorted(np.cumsum(rows), left.min(initial=np.inf))) + 1
         return self._take(counts[:end], rows[:end], days[:end], bounds, reference)
 
-    def penalties(self, tolerances: Float) -> Float:
-        """What a row of tolerances (signals,) takes from the evidence of each alternative."""
-        found: Float = np.log1p(tolerances.reshape(-1, 1) * self._spread)[:, None, :]
+    def penalties(self, tolerances: Float, pools: Float) -> Float:
+        """
+        What a row takes from the evidence of each alternative, (signals, 1, alternatives), so that
+        a law within `tolerances` (signals,) of that of `pools` (signals, bins) gives none.
+
+        It is log(1 + r·sd) with the standard deviation of exp G / Σ p·exp G under the law p of the
+        pool (Cauchy and Schwarz).
+        """
+        return self._penalties(tolerances, pools, np.arange(len(pools)))
+
+    def _penalties(self, tolerances: Float, pools: Float, signals: Int) -> Float:
+        weights, pool = self._weights[signals].astype(np.float64), pools[:, None, :]
+        first, second = pool @ exact_exponentials(weights), pool @ exact_exponentials(2 * weights)
+        ratio = second * pool.sum(axis=2, keepdims=True) / np.maximum(first, UNIT) ** 2
+        sd = np.sqrt(np.maximum(ratio - 1, 0.0))
+        found: Float = np.log1p(tolerances[:, None, None] * sd)
         return found
 
     def weights_of(self, signal: int, tilt: int) -> Float:
         """(bins,): the weights of an alternative."""
         return self._weights[signal, : self.widths[signal][1], tilt].astype(np.float64)
 
+    @property
+    def overdispersion(self) -> Float:
+        """By signal how much more it varies between chunks than chance allows, at least 1."""
+        found: Float = np.maximum((self.variances[:, 0] / self.variances[:, 1]).max(axis=1), 1.0)
+        return found
+
     def leave(self, signal: int, before: Float) -> None:
         """A signal has changed: its pool is the (bins,) float64 rows `before` the change."""
         self.pools[:, signal] = 0.0
         self.pools[0, signal] = before
+        self._allow(np.array([signal]))
 
     def begin_anew(self, signal: int) -> None:
         """Forget what a signal has seen."""
@@ -209,7 +232,7 @@ class PoolTilt:
             pools=self.pools[:, signal, :bins].copy(),
             chunks=int(self.chunks[signal]),
             evidence=self.evidence[signal, :size].copy(),
-            overdispersion=self.overdispersion[signal].copy(),
+            variances=self.variances[signal].copy(),
             live=bool(self.live[signal]),
             last=self.last[signal].copy(),
         )
@@ -219,7 +242,8 @@ class PoolTilt:
         size, bins = self.widths[signal]
         self.pools[:, signal, :bins], self.chunks[signal] = state.pools, state.chunks
         self.evidence[signal, :size], self.live[signal] = state.evidence, state.live
-        self.overdispersion[signal], self.last[signal] = state.overdispersion, state.last
+        self.variances[signal], self.last[signal] = state.variances, state.last
+        self._allow(np.array([signal]))
 
     def _age(self) -> None:
         """What is old enough becomes part of the pool."""
@@ -230,6 +254,13 @@ class PoolTilt:
             self.pools[1, due], self.pools[2, due] = self.pools[2, due], 0.0
             full = self.pools[0].sum(axis=1) > POOL_MAX
             self.pools[0, full] = np.floor(self.pools[0, full] / 2)
+            self._allow(np.flatnonzero(due | full))
+
+    def _allow(self, signals: Int) -> None:
+        """The pools of these signals are others now."""
+        self.penalty[signals] = self._penalties(
+            self.tolerances[signals], self.pools[0, signals], signals
+        )
 
     def _new_max(self) -> Float:
         """Rows of the newest part at which it counts as the older one."""
@@ -239,7 +270,7 @@ class PoolTilt:
     def begin_evidence(self, signal: int) -> None:
         """A signal is compared with something else from here on."""
         self.chunks[signal], self.evidence[signal], self.live[signal] = 0, 0.0, True
-        self.overdispersion[signal], self.last[signal] = 1.0, 0.0
+        self.variances[signal], self.last[signal] = 1.0, 0.0
 
     def _take(
         self, counts: Float, rows: Int, days: Float, bounds: Float, reference: Reference | None
@@ -250,7 +281,7 @@ class PoolTilt:
         warm = pool.sum(axis=1) >= WARM_ROWS
         if reference is not None:
             pool = np.where(reference.mask[:, None], reference.pool, pool)
-            penalty = reference.penalty
+            penalty = np.where(reference.mask[:, None, None], reference.penalty, penalty)
         known = pool.sum(axis=1)
         total = known[:, None, None] + n
         exponentials = self._exponentials.astype(np.float64)
@@ -270,7 +301,7 @@ class PoolTilt:
         first = hits.any(axis=1)
         end = int(first.argmax()) if first.any() else len(days) - 1
         self.evidence = path[end].copy()
-        self.overdispersion = np.where(self.live[:, None], after[:, end], self.overdispersion)
+        self.variances = np.where(self.live[:, None, None], after[:, end], self.variances)
         self.last = contrasts[:, end]
         self.pools[2] += counts[: end + 1].sum(axis=0) * self.live[:, None]
         self.chunks += (end + 1) * self.live
@@ -285,9 +316,9 @@ class PoolTilt:
         self, c: Float, n: Float, total: Float, pool: Float, reference: Reference | None
     ) -> tuple[Float, Float, Float]:
         """
-        By how much the contrasts vary more between chunks than chance allows: for each chunk what
-        is known before it, (signals, chunks, 1), and after it, (signals, chunks, 2), and the
-        contrasts in standard errors. What is compared with its hour may be off for long, within
+        By how much the contrasts vary more between chunks than within them: for each chunk what is
+        known before it, (signals, chunks, 1); the variances after it, (signals, chunks, 2, 2); and
+        the contrasts in standard errors. What is compared with its hour may be off for long, within
         its tolerance: there chunks are compared with the chunk before (von Neumann 1941).
         """
         of_chunk, pool = c @ self.contrasts, pool[:, None, :]
@@ -301,13 +332,18 @@ class PoolTilt:
             beside = np.concatenate([self.last[:, None], contrasts[:, :-1]], axis=1)
             steps = (contrasts - beside) ** 2 / 2
             squares = np.where(reference.mask[:, None, None], steps, squares)
-        before, after = np.empty_like(squares), np.empty_like(squares)
-        known, seen = self.overdispersion, self.chunks[:, None]
-        for i in range(squares.shape[1]):
-            before[:, i] = known
+        within = (c @ self.squares - of_chunk * of_chunk / n) / np.maximum(n - 1, 1.0)
+        between = squares * variance
+        # rows that depend on each other vary less within a chunk than they do in all
+        both = np.stack([between, np.maximum(within, 0.0) + between / n], axis=2)
+        before, after = np.empty_like(squares), np.empty_like(both)
+        known, seen = self.variances, self.chunks[:, None, None]
+        for i in range(both.shape[1]):
+            known = np.where(seen + i == 0, variance[:, i, None, :], known)
+            before[:, i] = known[:, 0] / known[:, 1]
             rate = np.maximum(FORGET, 1.0 / (seen + i + FIRST_CHUNKS))
-            most = CONTRAST_MAX * np.maximum(known, 1.0)
-            known = known + rate * (np.minimum(squares[:, i], most) - known)
+            most = CONTRAST_MAX * np.maximum(known[:, :1], known[:, 1:])
+            known = known + rate * (np.minimum(both[:, i], most) - known)
             after[:, i] = known
         most = before.max(axis=2, keepdims=True)
         return np.where(most > DEPENDENT, most, 1.0), after, contrasts

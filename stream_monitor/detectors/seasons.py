@@ -123,7 +123,7 @@ class Seasons:
         pool = self._table(self.slots[hour])
         mask = self.seasonal & (pool.sum(axis=1) >= SLOT_ROWS_MIN)
         allowed = detector.tolerances + np.where(mask, self._wander(hour, pool), 0.0)
-        self.known = Reference(mask, pool, detector.penalties(allowed))
+        self.known = Reference(mask, pool, detector.penalties(allowed, pool))
 
     def usual(self, columns: Int, starts_ms: Sequence[int], rows: Float) -> Float:
         """

@@ -46,11 +46,6 @@ class Tilts(NamedTuple):
     """(alternatives, bins), multiples of `UNIT`."""
     prior: Float
     """(alternatives,), sums to 1."""
-    spread: Float
-    """
-    (alternatives,): standard deviation of the normalised exp(weights) under the reference, which
-    turns a tolerance into a factor a row.
-    """
     contrasts: Float
     """(2, bins): the directions whose variance between chunks tells of serial dependence."""
 
@@ -93,7 +88,7 @@ def share_tilts() -> Tilts:
     (9, 2)
     """
     weights = np.array([[0.0, size] for size in SHARE_SIZES])
-    return _made(np.array([0.9, 0.1]), weights, np.ones(len(weights)), np.eye(2)[[1, 1]])
+    return _made(weights, np.ones(len(weights)), np.eye(2)[[1, 1]])
 
 
 def level_tilts(counts: Int) -> Tilts:
@@ -133,16 +128,13 @@ def _tilts(
             weight[k] = size
             weights.append(weight)
             prior.append((1 - share) / len(bins) / len(sizes))
-    return _made(law, np.array(weights), np.array(prior), np.array(contrasts))
+    return _made(np.array(weights), np.array(prior), np.array(contrasts))
 
 
-def _made(law: Float, weights: Float, prior: Float, contrasts: Float) -> Tilts:
+def _made(weights: Float, prior: Float, contrasts: Float) -> Tilts:
     """Weights and contrasts as multiples of `UNIT`."""
     table = np.round(np.clip(weights, -WEIGHT_MAX, WEIGHT_MAX) / UNIT) * UNIT
-    ratio = np.exp(table)
-    ratio /= (ratio @ law)[:, None]
-    spread = np.sqrt(((ratio - 1) ** 2) @ law)
-    return Tilts(table, prior / prior.sum(), spread, np.round(contrasts / UNIT) * UNIT)
+    return Tilts(table, prior / prior.sum(), np.round(contrasts / UNIT) * UNIT)
 
 
 def _law(counts: Int) -> Float:

@@ -210,7 +210,7 @@ class Evidence:
             after=after.copy(),
         )
         padding = (0, self.detector.pools.shape[2] - bins)
-        dispersion = max(float(self.detector.overdispersion[s].max()), 1.0)
+        dispersion = float(self.detector.overdispersion[s])
         self.openings.begin(
             s, np.pad(before[:bins], padding), np.pad(after[:bins], padding), dispersion
         )
