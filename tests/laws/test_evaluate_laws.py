@@ -19,6 +19,7 @@ from stream_monitor.settings import (
     Baseline,
     CoreSettings,
     CustomMetric,
+    Drift,
     Feature,
     Limits,
     Metrics,
@@ -45,6 +46,10 @@ SETTINGS = CoreSettings(
         thresholds={"accuracy": Threshold(min=0.8, min_labels=50)},
         anomalies=Anomalies(topic=True, sample=0.5, reference="trailing", trailing_rows=100),
         metrics=Metrics(custom=CUSTOM),
+        drift=Drift(
+            errors={"adwin": {}, "page_hinkley": {}, "evidence": {}},
+            features={"adwin": {}, "evidence": {}},
+        ),
     )
 )
 

@@ -159,7 +159,8 @@ def test_what_the_image_is_built_from_is_sent_to_the_builder():
     assert all((ROOT / source).exists() for source in copied)
     project = (ROOT / "pyproject.toml").read_text()
     assert all(
-        f'"{name}"' in project or name in {"LICENSE", "pyproject.toml"} for name in copied
+        re.search(f'"{name}["/]', project) or name in {"LICENSE", "pyproject.toml"}
+        for name in copied
     ), "the wheel is made of something that is not copied"
 
 
