@@ -22,7 +22,15 @@ from hypothesis import strategies as st
 from stream_monitor.evaluate import Shard
 from stream_monitor.events.observations import Head, pack, unpack
 from stream_monitor.ingest import Ingest, home, tick
-from stream_monitor.settings import Baseline, CoreSettings, Drift, ModelSettings, Threshold
+from stream_monitor.settings import (
+    Baseline,
+    CoreSettings,
+    Drift,
+    Feature,
+    ModelSettings,
+    Quality,
+    Threshold,
+)
 
 T0 = 1_760_000_000_000
 TARGETS, WORKERS = 2, 3
@@ -31,6 +39,8 @@ SETTINGS = CoreSettings(
     defaults=ModelSettings(
         baseline=Baseline(rows=20),
         windows=("last_20", "1h"),
+        quality=Quality(min_rows=10),
+        features={"x": Feature(max=0.5)},
         thresholds={
             "accuracy": Threshold(min=0.8, min_labels=5, window="last_20", clear=0.9, judge="value")
         },
