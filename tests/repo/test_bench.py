@@ -82,7 +82,18 @@ def test_training_data_is_timed() -> None:
 
 def test_detector_benchmarks_run() -> None:
     assert "ns a value" in bench("bench_binning.py", "--rounds", "1")
-    assert "false alarms" in bench("quality.py", "--values", "20000", "--seeds", "1")
+
+
+def test_the_tables_of_detection_are_printed() -> None:
+    """On few runs: changes are found, clean rows are quiet, and the right feature is named."""
+    told = bench("detection.py", "--quick")
+    rows = [[c.strip() for c in x.strip("| ").split(" | ")] for x in told.splitlines() if "|" in x]
+    shift = next(r for r in rows if r[0] == "mean +0.5 sd")
+    assert [cell.split()[0] for cell in shift[2:5]] == ["100%"] * 3
+    assert float(next(r for r in rows if r[0].startswith("**false alarms"))[-1]) > 1_000
+    assert next(r for r in rows if r[0].startswith("independent"))[3] == "0"
+    assert [r[4] for r in rows if r[0] == "100/1d"] == ["0"] * 2
+    assert next(r for r in rows if r[0] == "**all**")[1:4] == ["6"] * 3
 
 
 def test_the_harness_of_experiments_sees_a_wrong_analysis() -> None:
