@@ -18,6 +18,7 @@ from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.evidence import Drifted, Evidence, Watched
 from stream_monitor.monitors.windowed import unit_of
+from stream_monitor.settings import Severity
 from stream_monitor.stats import divergence
 from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import AlertKey, Kind, Level, Span, Verdict
@@ -27,6 +28,8 @@ SMALL = 0.03
 """
 Jensen-Shannon distance of a drift that is only `info`: a shift of a tenth of a standard deviation.
 """
+LARGE = 0.2
+"""Distance from which a rise of errors is `critical`: that of a rate from 0.1 to 0.29."""
 SHOWN_MAX = 10
 """Contributors in an alert."""
 HALF = 0.5
@@ -116,7 +119,8 @@ def describe(
     found = {"what": what[0], "before": what[1], "after": what[2]}
     if what[0] == "distribution":
         return f"distribution (its mean is {was})", found
-    return f"{what[0]} from {was} to {now}", found
+    named = "" if watched.name == "__error__" and found["what"] == "mean" else f"{what[0]} "
+    return f"{named}from {was} to {now}", found
 
 
 def _shares(counts: Float) -> Float:
@@ -162,9 +166,7 @@ def _verdict(context: Context, key: AlertKey, evidence: Evidence, scale: Scale) 
     value = found[0]["effect"] if found else 0.0
     level: Level = "ok"
     if found:
-        better = key.kind == "concept_drift" and all(c["after"] < c["before"] for c in found)
-        small = value < SMALL or better
-        level = "info" if small else context.settings.drift.severity
+        level = _severity(context, key, found)
     return Verdict(
         key=key,
         level=level,
@@ -183,6 +185,15 @@ def _verdict(context: Context, key: AlertKey, evidence: Evidence, scale: Scale) 
             "guarantee": "measured",
         },
     )
+
+
+def _severity(context: Context, key: AlertKey, found: list[dict[str, Any]]) -> Severity:
+    """By size; that of errors says how much harm is done, so they may be critical by themselves."""
+    value, errors = found[0]["effect"], key.kind == "concept_drift"
+    better = errors and all(c["after"] < c["before"] for c in found)
+    if value < SMALL or better:
+        return "info"
+    return "critical" if errors and value >= LARGE else context.settings.drift.severity
 
 
 def _direction(found: list[dict[str, Any]]) -> Any:
