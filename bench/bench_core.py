@@ -36,7 +36,9 @@ BATCH = 500
 """Records of a batch of a source."""
 FLUSH_MS = 40
 """Log time between two flushes of a worker that is at full speed."""
-NO_DETECTORS = CoreSettings(defaults=ModelSettings(drift=Drift(errors={}, score={}, features={})))
+NO_DETECTORS = CoreSettings(
+    defaults=ModelSettings(drift=Drift(errors={}, score={}, prediction={}, features={}))
+)
 
 
 class Stage(NamedTuple):

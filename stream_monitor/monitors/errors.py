@@ -92,8 +92,10 @@ class Errors:
             self._make()
         assert self.evidence is not None
         cut = self.chunks.cut(times_ms)
-        sums = np.zeros((cut.chunks, self._width + 3))
-        np.add.at(sums, (cut.ids, self._bins(errors)), 1.0)
+        width = self._width + 3
+        places = cut.ids * width + self._bins(errors)
+        counts = np.bincount(places, minlength=cut.chunks * width)
+        sums = counts.reshape(cut.chunks, width).astype(np.float64)
         mean, unit = self.scale
         sums[:, -2], sums[:, -1] = moments((errors - mean) / unit, cut.starts)
         return self.evidence.update(self.chunks.whole(sums, cut), cut, self.bounds())

@@ -110,7 +110,8 @@ class Trend:
         state, right = self.state, answers == labels
         classes = 1 + int(max(answers.max(), labels.max()))
         if state.group.ndim != 2 or state.group.shape[1] < classes:
-            state.group = _with_room(state.group.reshape(3, -1), classes)
+            before, state.group = state.group.reshape(3, -1), np.zeros((3, classes))
+            state.group[:, : before.shape[1]] = before
         classes = state.group.shape[1]
         for i, codes in enumerate((labels[right], answers[answers >= 0], labels)):
             state.group[i] += np.bincount(codes.astype(np.int64), minlength=classes)
@@ -146,7 +147,10 @@ class Trend:
         """
         state, slope = self.state, self.anomalies.trend_slope
         metrics = self._metrics(reading, macro=macro)
-        self.lines = {name: _line(*of, len(metrics)) for name, of in metrics.items()}
+        self.lines = {
+            name: _line(*of, len(metrics), told=name in state.fell_from)
+            for name, of in metrics.items()
+        }
         for name, line in self.lines.items():
             first, last = line.values[:TREND_ENDS].mean(), line.values[-TREND_ENDS:].mean()
             before = state.fell_from.get(name)
@@ -168,7 +172,9 @@ class Trend:
             sums: Float = np.stack(groups).reshape(n, GROUPS, NUMBERS)
         else:
             classes = max(1 + reading.positive_code, *(g.shape[1] for g in groups))
-            wide = np.stack([_with_room(g, classes) for g in groups])
+            wide = np.zeros((len(groups), 3, classes))
+            for at, group in zip(wide, groups, strict=True):
+                at[:, : group.shape[1]] = group
             sums = wide.reshape(n, GROUPS, 3, classes)
         whole = sums.sum(axis=1)
         without = whole[:, None] - sums
@@ -234,18 +240,19 @@ class Trend:
         )
 
 
-def _line(values: Float, without: Float, metrics: int) -> Line:
-    """The line of one of so many metrics; an R² is alone."""
+def _line(values: Float, without: Float, metrics: int, *, told: bool) -> Line:
+    """
+    The line of one of so many metrics; an R² is alone.
+
+    Its error costs most, so it is left out (0) where nobody was `told` and nothing seems to fall.
+    """
     rise, scatter = float(line_weights(len(values)) @ values), scatter_error(values)
+    steep = rise < -(SCATTER_Z_R2 if metrics == 1 else SCATTER_Z) * scatter
+    if not (steep or told):
+        return Line(values, rise, 0.0, steep)
     groups = np.isfinite(without).sum(axis=1)
     error = jackknife_error(values, without, groups)
-    steep = rise < -(SCATTER_Z_R2 if metrics == 1 else SCATTER_Z) * scatter
     if steep and error:
         degrees = int((groups - 1).sum())
         steep = student_p(rise / error, degrees) / 2 < LOOK_ALPHA / metrics
     return Line(values, rise, error, steep)
-
-
-def _with_room(counts: Float, classes: int) -> Float:
-    """Sums by class with places for more classes."""
-    return np.pad(counts, ((0, 0), (0, classes - counts.shape[1])))
