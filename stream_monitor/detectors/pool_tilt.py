@@ -100,6 +100,8 @@ class PoolTilt:
         Of each signal.
     tolerances : sequence of float
         Of each signal the root of the χ² distance to the pool within which its law may wander.
+    warm_rows : int
+        Rows that are known before evidence counts.
 
     Notes
     -----
@@ -118,7 +120,10 @@ class PoolTilt:
     [100]
     """
 
-    def __init__(self, tilts: Sequence[Tilts], tolerances: Sequence[float]) -> None:
+    def __init__(
+        self, tilts: Sequence[Tilts], tolerances: Sequence[float], warm_rows: int = WARM_ROWS
+    ) -> None:
+        self.warm_rows = warm_rows
         bins = max((t.weights.shape[1] for t in tilts), default=1)
         size = max((len(t.prior) for t in tilts), default=1)
         self.widths = [(len(t.prior), t.weights.shape[1]) for t in tilts]
@@ -278,7 +283,7 @@ class PoolTilt:
         """Take in chunks with one pool, up to the first with an alarm."""
         c, n = counts.transpose(1, 0, 2), rows[None, :, None].astype(np.float64)
         pool, penalty = self.pools[0], self.penalty
-        warm = pool.sum(axis=1) >= WARM_ROWS
+        warm = pool.sum(axis=1) >= self.warm_rows
         if reference is not None:
             pool = np.where(reference.mask[:, None], reference.pool, pool)
             penalty = np.where(reference.mask[:, None, None], reference.penalty, penalty)

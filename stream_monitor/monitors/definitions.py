@@ -29,8 +29,8 @@ def definitions(settings: ModelSettings, limits: Limits) -> Definitions:
 
     Examples
     --------
-    >>> definitions(ModelSettings(), Limits())["detector"]["features.adwin"]["delta"]
-    0.002
+    >>> definitions(ModelSettings(), Limits())["outputs"][""]["baseline.rows"]
+    5000
     """
     counts = [n for w in settings.windows if (n := last_n(w)) is not None]
     anomalies = settings.anomalies

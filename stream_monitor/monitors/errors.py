@@ -21,6 +21,8 @@ from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.stats.binning import bins_of
 
 CHUNK_LABELS = 25
+WARM_LABELS = 500
+"""Labels that are known before evidence counts: fewer than of features, because labels are rare."""
 FIRST_ERRORS = 500
 """First absolute errors of a regression, which make the bins."""
 ERRORS = "__error__"
@@ -136,7 +138,7 @@ class Errors:
         # the bin of missing values, which a number has, stays empty
         places = tuple((k,) for k in range(width + (self.profile is not None)))
         watched = Watched(ERRORS, tilts, self._tolerance, places, (width + 1, width + 2))
-        self.evidence = Evidence([watched])
+        self.evidence = Evidence([watched], WARM_LABELS)
 
     def state(self) -> ErrorsState:
         """In a snapshot."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.detectors.openings import BACK, Openings, OpenState
-from stream_monitor.detectors.pool_tilt import Alarm, PoolState, PoolTilt
+from stream_monitor.detectors.pool_tilt import WARM_ROWS, Alarm, PoolState, PoolTilt
 from stream_monitor.detectors.recent import Recent, Split
 from stream_monitor.detectors.seasons import Seasons, SeasonState
 from stream_monitor.detectors.tilts import Tilts
@@ -85,11 +85,15 @@ class Evidence:
     Parameters
     ----------
     watched : sequence of Watched
+    warm_rows : int
+        Rows that are known before evidence counts.
     """
 
-    def __init__(self, watched: Sequence[Watched]) -> None:
+    def __init__(self, watched: Sequence[Watched], warm_rows: int = WARM_ROWS) -> None:
         self.watched, self.rows = list(watched), 0
-        self.detector = PoolTilt([w.tilts for w in watched], [w.tolerance for w in watched])
+        self.detector = PoolTilt(
+            [w.tilts for w in watched], [w.tolerance for w in watched], warm_rows
+        )
         bins = self.detector.pools.shape[2]
         self.openings = Openings(len(self.watched), bins)
         self.recent = Recent()

@@ -23,12 +23,13 @@ from stream_monitor.settings import (
     Drift,
     ModelSettings,
     Segment,
+    SegmentAlerts,
     Threshold,
 )
 
 T0 = 1_760_000_000_000
 A_SECOND, WINDOW, LEAST, STEPS = 40, 200, 100, 120
-QUIET = Drift(errors={}, score={}, features={}, thresholds={})
+QUIET = Drift(errors={}, score={}, prediction={}, features={})
 LEVELS = (0.5, 0.7, 0.78, 0.9, 0.98)
 
 
@@ -43,6 +44,7 @@ class Run:
                 thresholds={"accuracy": rule},
                 cooldown_ms=0,
                 segments=(Segment(name="country"),),
+                segment_alerts=SegmentAlerts(level=False),
                 drift=QUIET,
                 anomalies=Anomalies(trend_slope=-1.0),
                 calls=Calls(latency_factor=None, error_share=None),
@@ -111,10 +113,10 @@ RULES = {
 
 
 def certain(right: list[int], limit: float) -> bool:
-    """Whether these answers are beyond a limit by 8 nats (Chernoff), by scipy."""
+    """Whether these answers are beyond a limit by the nats of 3.5 standard errors, by scipy."""
     share, rows = float(np.mean(right)), len(right)
     nats = rel_entr([share, 1 - share], [limit, 1 - limit]).sum()
-    return bool(rows * nats > 8)
+    return bool(rows * nats > 3.5**2 / 2)
 
 
 @pytest.mark.parametrize("name", RULES)

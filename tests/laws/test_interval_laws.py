@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from stream_monitor.stats.metric_intervals import (
     CERTAINTY,
+    Z,
     auc_interval,
     calibration_interval,
     macro_intervals,
@@ -63,7 +64,7 @@ def test_averages_over_classes_lie_in_their_intervals_and_these_are_not_endless(
         intervals = macro_intervals if average == "macro" else weighted_intervals
         ends.append([intervals(*columns)[m] for m in ("f1", "precision", "recall")])
     spread, half = np.std(found, axis=0), np.diff(ends, axis=2)[:, :, 0].mean(axis=0) / 2
-    assert (half >= 3.6 * spread).all()
+    assert (half >= 0.9 * Z * spread).all()
     assert (half < 10 * spread).all()
 
 

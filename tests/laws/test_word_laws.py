@@ -16,12 +16,19 @@ import pytest
 from stream_monitor.alerts.marks import Mark, MarkType
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Threshold
+from stream_monitor.settings import Baseline, CoreSettings, Drift, ModelSettings, Threshold
 from stream_monitor.times import rfc3339
 
 T0, STEP_MS, BATCH = 1_760_000_000_000, 100, 50
 CORE = CoreSettings(
     defaults=ModelSettings(
+        drift=Drift(
+            errors={"adwin": {}, "page_hinkley": {}},
+            score={"adwin": {}, "page_hinkley": {}},
+            prediction={},
+            features={"adwin": {}},
+            thresholds={"js": 0.3},
+        ),
         baseline=Baseline(rows=300),
         windows=("last_300", "1h"),
         thresholds={"accuracy": Threshold(min=0.8)},

@@ -40,6 +40,7 @@ def alert(fingerprint: str, status: str, n: int, summary: str) -> tuple[bytes, b
             "starts_at": at,
             "ends_at": at if status == "resolved" else None,
             "window": {"end": at},
+            "notify": True,
         }
     ).encode()
 

@@ -109,7 +109,7 @@ def hurried(settings: Settings) -> None:
     asyncio.run(archive.Archiver(settings).run(asyncio.Event()))
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_lose_and_double_nothing(broker, tmp_path, kills):
     settings = settings_of(broker.bootstrap, tmp_path / "kept", flush_interval_ms=20)
     make_topics(settings)
