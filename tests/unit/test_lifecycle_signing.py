@@ -5,6 +5,7 @@ not deployed. Commits of versions on a branch: never forced, nothing of others i
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def project(tmp_path: Path) -> Project:
 
 def a_key(project: Project, name: str, *, allowed: bool) -> None:
     """The clone signs with it; git trusts it if it is allowed."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not on PATH (openssh-client)")
     key = project.folder / name
     words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(key))
     subprocess.run(words, check=True, timeout=60)
