@@ -234,6 +234,7 @@ def test_a_controller_needs_no_more_than_its_user(guarded: Guarded, tmp_path: Pa
     ]
     guarded.admit(user)
     subprocess.run(["git", "init", "-q", "-b", "main", str(tmp_path)], check=True)
+    step = {"name": "train", "command": ["true"]}
     config = {
         "kafka": {
             "bootstrap_servers": guarded.server.addresses["CLIENTS"],
@@ -244,7 +245,7 @@ def test_a_controller_needs_no_more_than_its_user(guarded: Guarded, tmp_path: Pa
                 "username": user["metadata"]["name"],
             },
         },
-        "lifecycle": {"port": 0, "models": {"churn": {"repository": "."}}},
+        "lifecycle": {"port": 0, "models": {"churn": {"repository": ".", "steps": [step]}}},
     }
     (tmp_path / "monitor.yaml").write_text(json.dumps(config))
     (tmp_path / "password").write_text(PASSWORD + "\n")
