@@ -177,17 +177,17 @@ class Trend:
                 at[:, : group.shape[1]] = group
             sums = wide.reshape(n, GROUPS, 3, classes)
         whole = sums.sum(axis=1)
-        without = whole[:, None] - sums
-        if reading is None:
-            found = {"r2": (r2(whole), r2(without))}
-        else:
-            positive = reading.positive_code if reading.task == "binary" else None
-            both = [class_metrics(counts, positive, macro=macro) for counts in (whole, without)]
-            found = {name: (both[0][name], both[1][name]) for name in both[0]}
-            if positive is not None and positive >= 0:
-                _, answers, labels = whole[:, :, positive].min(axis=0)
-                least = {"precision": answers, "recall": labels, "f1": min(answers, labels)}
-                found = {k: v for k, v in found.items() if least.get(k, np.inf) >= SUPPORT_MIN}
+        both = np.concatenate([whole[:, None], whole[:, None] - sums], axis=1)
+        binary = reading is not None and reading.task == "binary"
+        positive = reading.positive_code if reading is not None and binary else None
+        metrics = (
+            {"r2": r2(both)} if reading is None else class_metrics(both, positive, macro=macro)
+        )
+        found = {name: (of[:, 0], of[:, 1:]) for name, of in metrics.items()}
+        if positive is not None and positive >= 0:
+            _, answers, labels = whole[:, :, positive].min(axis=0)
+            least = {"precision": answers, "recall": labels, "f1": min(answers, labels)}
+            found = {k: v for k, v in found.items() if least.get(k, np.inf) >= SUPPORT_MIN}
         return {
             name: of
             for name, of in found.items()

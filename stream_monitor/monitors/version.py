@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 
 import msgspec
 import numpy as np
@@ -269,17 +271,23 @@ class Version:
         self._take_in(self.performance.add(pairs, texts), judge)
 
     def _take_in(self, strides: Iterable[tuple[Float, Int, bool]], judge: Judge) -> None:
+        told: list[tuple[Float, Int, bool]] = []
         for errors, times, due in strides:
+            told.append((errors, times, self.performance.task != "regression"))
             self._watch_errors(errors, times)
             if due:
                 for verdict in self.performance.verdicts(self.context, due=True):
                     judge(verdict)
+        # Together, because what the detector on counts costs is mostly per call.
+        for binary, of in groupby(told, key=itemgetter(2)):
+            parts = list(of)
+            errors, times = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
+            self.contained.run("drift", self._add_errors, errors, times, binary=binary)
 
     def _watch_errors(self, errors: Float, times_ms: Int) -> None:
-        regression = self.performance.task == "regression"
-        self.contained.run("drift", self._add_errors, errors, times_ms, binary=not regression)
         if not self.signals.has_detectors(ERRORS, None):
             return
+        regression = self.performance.task == "regression"
         values = self.signals.standardised(errors) if regression else errors
         if len(values):  # the first errors of a regression only make its scale
             times_ms = times_ms[len(times_ms) - len(values) :]
