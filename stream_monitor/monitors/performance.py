@@ -74,7 +74,7 @@ from stream_monitor.monitors.judged import (
     number_errors,
 )
 from stream_monitor.monitors.level import Level
-from stream_monitor.monitors.maturity import Maturity
+from stream_monitor.monitors.maturity import Coded, Maturity
 from stream_monitor.monitors.performance_kind import (
     DECIDE_LABELS,
     NUMBERS_MANY,
@@ -224,6 +224,7 @@ class Performance:
         # There is room for 255 classes, and further ones become `__other__`. Numbers would lose
         # their value there, so rows that may be numbers are added a few at a time; the classes that
         # this whole chunk has just made are taken back for that.
+        coded = self._coded(pairs, rows)
         if narrow:
             for name in list(self.classes)[classes_before:]:
                 del self.classes[name]
@@ -244,7 +245,7 @@ class Performance:
             told = mine & are_numbers(errors)
             errors_of[here] = np.where(told, errors, np.nan)
             if self.kind == "classes":
-                self.maturity.add(self.maturity.coded(pairs.at(here), delay_groups(part)))
+                self.maturity.add(self._coded(pairs.at(here), part) if narrow else coded.at(here))
             self._learn(part, errors, told)
             self.pairs += int(mine.sum())
             due = self.pairs % self.stride == 0 and bool(mine.any())
@@ -269,6 +270,10 @@ class Performance:
         if len(rows.time):
             assert self.kind is not None
             self._judged(rows, errors_of, self.kind)
+
+    def _coded(self, pairs: Pairs, rows: Judged) -> Coded:
+        group = delay_groups(rows) if self.kind == "classes" else np.zeros(len(rows.time), np.int64)
+        return self.maturity.coded(pairs, group)
 
     def _as_classes(self, pairs: Pairs, texts: list[str]) -> Judged:
         return as_classes(pairs, texts, self.classes, self.score_classes)
@@ -365,11 +370,12 @@ class Performance:
             yield from (level_verdict if self.kind == "classes" else error_verdict)(
                 self.settings, self.windows, key, self.level, until_ms
             )
-        yield from contradiction_verdict(self.settings, self.windows, key)
-        yield from unexpected_verdict(self.settings, self.windows, key)
-        self.told.look(self.task, self.windows.reading, self.pairs, self.settings.thresholds)
-        yield from self.told.verdicts(key, self.pairs, self.rows)
         rows = STRIDE * self.stride
+        if not due or self.pairs % rows == 0:  # what changes slowly: after a block, and each second
+            yield from contradiction_verdict(self.settings, self.windows, key)
+            yield from unexpected_verdict(self.settings, self.windows, key)
+            self.told.look(self.task, self.windows.reading, self.pairs, self.settings.thresholds)
+            yield from self.told.verdicts(key, self.pairs, self.rows)
         if due and self.pairs % rows == 0 and self.trend.lines:
             times = self.window(f"last_{rows}", "accuracy")[1]
             span = Span(times.start_ms, times.end_ms, rows)
