@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from stream_monitor.stats.metric_intervals import share_interval
 
 BLOCK, LONGER = 2_000_000, 20_000
-WINDOWS_AN_ALARM = 1_500
+WINDOWS_AN_ALARM = 300
 """Promise: at its limit a model pages at most once in so many windows of N rows."""
 
 
