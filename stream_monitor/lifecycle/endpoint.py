@@ -8,8 +8,8 @@ that waits for its turn tells nothing of models, so no series comes from two of 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import get_args
 
 import msgspec
@@ -23,8 +23,7 @@ from stream_monitor.lifecycle.events import End
 from stream_monitor.lifecycle.model import APPROVAL, DECIDE, Model, ms_of
 from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.metrics.samples import Sample
-from stream_monitor.runtime.exporter import Exporter
-from stream_monitor.runtime.http import HttpServer
+from stream_monitor.runtime.own_port import serving_at
 from stream_monitor.settings import HttpSettings, Settings
 
 
@@ -38,30 +37,16 @@ def address(settings: Settings) -> HttpSettings:
     return msgspec.structs.replace(settings.worker.metrics, port=settings.lifecycle.port)
 
 
-@asynccontextmanager
-async def serving(controller: Controller) -> AsyncIterator[int]:
-    """
-    Serve while the block runs; gives the port.
-
-    Raises
-    ------
-    PortError
-        The port is in use.
-    ConfigError
-        The certificate cannot be used.
-    """
+def serving(controller: Controller) -> AbstractAsyncContextManager[int]:
+    """Serve while the block runs; gives the port. It raises as `serving_at` does."""
     settings = controller.settings
-    exporter = Exporter(
-        lambda: [samples(controller, now_ms())], series_limit=settings.core.limits.series
+    return serving_at(
+        address(settings),
+        lambda: samples(controller, now_ms()),
+        lambda: ready(controller),
+        key="lifecycle.port",
+        series_limit=settings.core.limits.series,
     )
-    server = HttpServer(
-        address(settings), exporter.scrape, lambda: ready(controller), key="lifecycle.port"
-    )
-    port = await server.start()
-    try:
-        yield port
-    finally:
-        await server.stop()
 
 
 def ready(controller: Controller) -> tuple[bool, str]:

@@ -7,7 +7,7 @@ regression get their bins from the first of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -16,16 +16,15 @@ from stream_monitor.arrays import Float, Int
 from stream_monitor.detectors.tilts import number_tilts, share_tilts
 from stream_monitor.monitors.baseline import FeatureProfile, numeric_profile
 from stream_monitor.monitors.chunks import Chunks, moments
+from stream_monitor.monitors.drift_group import DriftGroup
 from stream_monitor.monitors.evidence import Evidence, EvidenceState, Watched
+from stream_monitor.monitors.signals import ERRORS, FIRST_ERRORS
 from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.stats.binning import bins_of
 
 CHUNK_LABELS = 25
 WARM_LABELS = 500
 """Labels that are known before evidence counts: fewer than of features, because labels are rare."""
-FIRST_ERRORS = 500
-"""First absolute errors of a regression, which make the bins."""
-ERRORS = "__error__"
 
 
 class ErrorsState(msgspec.Struct):
@@ -39,7 +38,7 @@ class ErrorsState(msgspec.Struct):
     evidence: EvidenceState | None
 
 
-class Errors:
+class Errors(DriftGroup):
     """
     The errors of a model version.
 
@@ -50,11 +49,8 @@ class Errors:
     """
 
     def __init__(self, tolerance: Callable[[str], float | None]) -> None:
-        self._tolerance, self.days = tolerance(ERRORS), np.inf
-        self.versions: Callable[[], int] = lambda: 1
-        """How many versions share the budget."""
-        self.moved = False
-        """Whether a drift began or ended since this was last set back."""
+        super().__init__()
+        self._tolerance = tolerance(ERRORS)
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -63,7 +59,7 @@ class Errors:
         self.first: Float = np.empty(0)
         self.first_ms: Int = np.empty(0, np.int64)
         self.profile: FeatureProfile | None = None
-        self.evidence: Evidence | None = None
+        self.evidence = None
         self.chunks = Chunks(CHUNK_LABELS)
 
     def add(self, errors: Float, times_ms: Int, *, binary: bool) -> bool:
@@ -101,15 +97,6 @@ class Errors:
         mean, unit = self.scale
         sums[:, -2], sums[:, -1] = moments((errors - mean) / unit, cut.starts)
         return self.evidence.update(self.chunks.whole(sums, cut), cut, self.bounds())
-
-    def scores(self) -> Iterator[tuple[str, float, float]]:
-        """By signal: evidence and bound, in days."""
-        if self.evidence is not None:
-            yield from self.evidence.scores(self.bounds())
-
-    def bounds(self) -> Float:
-        """Days for each false alarm of the signal."""
-        return np.array([self.days * max(self.versions(), 1)])
 
     @property
     def scale(self) -> tuple[float, float]:

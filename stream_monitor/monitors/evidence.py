@@ -113,8 +113,8 @@ class Evidence:
         self._spans, self._targets = spans, np.array(targets, np.int64)
         counted = [span[: len(w.places)] for span, w in zip(spans, self.watched, strict=True)]
         self._counted: Int = np.concatenate([*counted, np.empty(0, np.int64)]).astype(np.int64)
-        owner = np.repeat(np.arange(len(spans)), [len(span) for span in spans])
-        self.seasons = Seasons(self.detector, self._counted, self._targets, owner)
+        self._owner = np.repeat(np.arange(len(spans)), [len(span) for span in spans])
+        self.seasons = Seasons(self.detector, self._counted, self._targets, self._owner)
         self.totals: Float = np.zeros(len(starts))
         """Sums of each signal while it has no open drift."""
 
@@ -184,9 +184,7 @@ class Evidence:
         for row, start_ms in zip(sums, starts_ms.tolist(), strict=True):
             self.recent.add(row, start_ms)
         total = sums.sum(axis=0)  # exact: counts and moments are whole multiples
-        for s, span in enumerate(self._spans):
-            if not self.openings.open[s]:
-                self.totals[span] += total[span]
+        self.totals += np.where(self.openings.open[self._owner], 0.0, total)
         self.seasons.add(total, self.openings.open)
         self.rows += int(rows.sum())
         self.since += len(sums)

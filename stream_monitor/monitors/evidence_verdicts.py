@@ -7,7 +7,7 @@ what to what.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from stream_monitor.arrays import Float
 from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.evidence import Drifted, Evidence, Watched
+from stream_monitor.monitors.signals import ERRORS
 from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.settings import Severity
 from stream_monitor.stats import divergence
@@ -39,7 +40,7 @@ Scale = Callable[[str], tuple[float, float]]
 GROUPS: tuple[tuple[Kind, str], ...] = (
     ("data_drift", "__features__"),
     ("prediction_drift", "__score__"),
-    ("concept_drift", "__error__"),
+    ("concept_drift", ERRORS),
 )
 """Kind and subject of the alert of features, of score and prediction, and of errors."""
 
@@ -47,7 +48,7 @@ GROUPS: tuple[tuple[Kind, str], ...] = (
 def drift_verdicts(
     context: Context,
     groups: Sequence[Evidence | None],
-    profiles: Iterable[Profile | None],
+    profiles: Sequence[Profile | None],
     errors: tuple[float, float] = (0.0, 1.0),
 ) -> Iterator[Verdict]:
     """
@@ -55,13 +56,15 @@ def drift_verdicts(
 
     `profiles`, and mean and unit of the errors, undo the standardisation of their signals.
     """
-    features = {n: f for p in profiles if p is not None for n, f in p.features.items()}
 
     def scale(name: str) -> tuple[float, float]:
-        found = features.get(name)
-        if name == "__error__":
+        if name == ERRORS:
             return errors
-        return (0.0, 1.0) if found is None else (found.mean, unit_of(found))
+        for profile in profiles:
+            if profile is not None and name in profile.features:
+                found = profile.features[name]
+                return found.mean, unit_of(found)
+        return 0.0, 1.0
 
     for group, evidence in zip(GROUPS, groups, strict=True):
         if evidence is not None and evidence.drifted:
@@ -119,7 +122,7 @@ def describe(
     found = {"what": what[0], "before": what[1], "after": what[2]}
     if what[0] == "distribution":
         return f"distribution (its mean is {was})", found
-    named = "" if watched.name == "__error__" and found["what"] == "mean" else f"{what[0]} "
+    named = "" if watched.name == ERRORS and found["what"] == "mean" else f"{what[0]} "
     return f"{named}from {was} to {now}", found
 
 
@@ -205,8 +208,9 @@ def _direction(found: list[dict[str, Any]]) -> Any:
 def _text(context: Context, key: AlertKey, found: list[dict[str, Any]]) -> str:
     """One sentence for people on call."""
     if not found:
-        named = "all signals are" if key.subject == "__features__" else f"{signal(key.subject)} is"
-        return f"{named} back at the law before the change (drift by evidence)"
+        if key.subject == "__features__":
+            return "all features are back to what they were before the change"
+        return f"{signal(key.subject)} is back to what it was before the change"
     first = found[0]
     text = f"{signal(first['subject'])} changed: {first['change']}"
     text += f", since {first['changed_at']}"
@@ -215,7 +219,9 @@ def _text(context: Context, key: AlertKey, found: list[dict[str, Any]]) -> str:
         text += f"; also {others}" + (f" and {len(found) - 4} more" if len(found) > 4 else "")
     if first["hours"] == "learning":
         text += "; the hours of the day are not known yet"
+    count, _, duration = context.settings.alarm_budget.partition("/")
+    often = "once" if count == "1" else f"{count} times"
     return (
-        f"{text} (evidence at most once by chance in {context.settings.alarm_budget}); look at "
-        "what else changed at that time"
+        f"{text}; look at what else changed at that time (by chance alone such an alert comes "
+        f"at most {often} in {duration})"
     )

@@ -6,13 +6,14 @@ Rule of the file: it belongs to one layout at a time. With another one, signals 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 
 import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.monitors.chunks import Chunks, moments
+from stream_monitor.monitors.drift_group import DriftGroup
 from stream_monitor.monitors.evidence import Evidence, EvidenceState
 from stream_monitor.monitors.layout import Layout
 from stream_monitor.monitors.sums import ByChunk
@@ -29,7 +30,7 @@ class InputDriftForm(msgspec.Struct):
     evidence: EvidenceState | None
 
 
-class InputDrift:
+class InputDrift(DriftGroup):
     """
     Detectors on the columns of one model version.
 
@@ -37,20 +38,17 @@ class InputDrift:
     ----------
     tolerance : callable
         Returns the tolerance of the detector on counts of a signal; None: it has none.
+
+    Notes
+    -----
+    `evidence` is made with the first chunk that is complete: most versions never have one.
     """
 
     def __init__(self, tolerance: Callable[[str], float | None]) -> None:
+        super().__init__()
         self._tolerance = tolerance
-        self.evidence: Evidence | None = None
-        """Made with the first chunk that is complete: most versions never have one."""
         self.chunks = Chunks(CHUNK_ROWS)
         self._layout: Layout | None = None
-        self.days = np.inf
-        """Days for each false alarm of all signals together."""
-        self.versions: Callable[[], int] = lambda: 1
-        """How many versions share the budget."""
-        self.moved = False
-        """Whether a drift began or ended since this was last set back."""
         self.watches = False
 
     def use(self, layout: Layout) -> None:
@@ -105,13 +103,3 @@ class InputDrift:
             self.chunks.partial = partial
         if form.evidence is not None and self.watches:
             self._make().load(form.evidence, changed)
-
-    def scores(self) -> Iterator[tuple[str, float, float]]:
-        """By signal: evidence and bound, in days."""
-        if self.evidence is not None:
-            yield from self.evidence.scores(self.bounds())
-
-    def bounds(self) -> Float:
-        """Days for each false alarm of a signal; each has the same share of the budget."""
-        signals = 0 if self.evidence is None else len(self.evidence.watched)
-        return np.full(signals, self.days * signals * max(self.versions(), 1))

@@ -21,7 +21,7 @@ from stream_monitor.settings import Drift
 ERRORS = "__error__"
 """The signal of how wrong the model is."""
 FIRST_ERRORS = 500
-"""First absolute errors of a regression, which standardise the later ones for its detectors."""
+"""First absolute errors of a regression, which make the scale and the bins of the later ones."""
 
 
 class Signals(dict[str, Signal]):

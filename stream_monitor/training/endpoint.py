@@ -8,15 +8,14 @@ folder.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
 from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.metrics.samples import Sample
-from stream_monitor.runtime.exporter import Exporter
-from stream_monitor.runtime.http import HttpServer
+from stream_monitor.runtime.own_port import serving_at
 from stream_monitor.settings import HttpSettings, Settings
 from stream_monitor.training.archive import Archiver
 
@@ -31,30 +30,16 @@ def address(settings: Settings) -> HttpSettings:
     return msgspec.structs.replace(settings.worker.metrics, port=settings.archive.port)
 
 
-@asynccontextmanager
-async def serving(archiver: Archiver) -> AsyncIterator[int]:
-    """
-    Serve while the block runs; gives the port.
-
-    Raises
-    ------
-    PortError
-        The port is in use.
-    ConfigError
-        The certificate cannot be used.
-    """
+def serving(archiver: Archiver) -> AbstractAsyncContextManager[int]:
+    """Serve while the block runs; gives the port. It raises as `serving_at` does."""
     settings = archiver.settings
-    exporter = Exporter(
-        lambda: [samples(archiver, now_ms())], series_limit=settings.core.limits.series
+    return serving_at(
+        address(settings),
+        lambda: samples(archiver, now_ms()),
+        lambda: ready(archiver),
+        key="archive.port",
+        series_limit=settings.core.limits.series,
     )
-    server = HttpServer(
-        address(settings), exporter.scrape, lambda: ready(archiver), key="archive.port"
-    )
-    port = await server.start()
-    try:
-        yield port
-    finally:
-        await server.stop()
 
 
 def ready(archiver: Archiver) -> tuple[bool, str]:

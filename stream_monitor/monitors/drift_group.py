@@ -1,0 +1,40 @@
+"""
+A group of signals with detectors on counts, and its share of the budget of false alarms.
+
+Rule of the file: what the groups have in common. What makes the chunks of each is in
+`input_drift.py` and `errors.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from stream_monitor.arrays import Float
+from stream_monitor.monitors.evidence import Evidence
+
+
+class DriftGroup:
+    """One of the groups of a model version."""
+
+    evidence: Evidence | None
+
+    def __init__(self) -> None:
+        self.evidence = None
+        self.days = np.inf
+        """Days for each false alarm of all signals together."""
+        self.versions: Callable[[], int] = lambda: 1
+        """How many versions share the budget."""
+        self.moved = False
+        """Whether a drift began or ended since this was last set back."""
+
+    def bounds(self) -> Float:
+        """Days for each false alarm of a signal; each has the same share of the budget."""
+        signals = 0 if self.evidence is None else len(self.evidence.watched)
+        return np.full(signals, self.days * signals * max(self.versions(), 1))
+
+    def scores(self) -> Iterator[tuple[str, float, float]]:
+        """By signal: evidence and bound, in days."""
+        if self.evidence is not None:
+            yield from self.evidence.scores(self.bounds())
