@@ -25,15 +25,16 @@ from stream_monitor.times import rfc3339
 from stream_monitor.verdicts import AlertKey, Kind, Level, Span, Verdict
 
 METHOD = "evidence"
-SMALL = 0.03
+SMALL = 0.02
 """
-Jensen-Shannon distance of a drift that is only `info`: a shift of a tenth of a standard deviation.
+Jensen-Shannon distance of a drift that is only `info`: a shift of 0.05 standard deviations.
 """
 LARGE = 0.2
 """Distance from which a rise of errors is `critical`: that of a rate from 0.1 to 0.29."""
+NOTICED = 0.1
+"""Steps from which a move is named; below, the whole distribution is."""
 SHOWN_MAX = 10
 """Contributors in an alert."""
-HALF = 0.5
 Scale = Callable[[str], tuple[float, float]]
 
 
@@ -72,10 +73,13 @@ def drift_verdicts(
 
 
 def effect(watched: Watched, drifted: Drifted) -> float:
-    """Jensen-Shannon distance (base 2) of the laws before and after the change, 0 to 1."""
+    """
+    Jensen-Shannon distance (base 2) of the laws before and after the change, 0 to 1, without what
+    chance alone gives among so few rows.
+    """
     bins = len(watched.places)
     before, after = drifted.before[None, :bins], drifted.after[None, :bins]
-    return float(divergence.jensen_shannon(before, after)[0])
+    return float(divergence.jensen_shannon(before, after, unbiased=True)[0])
 
 
 def describe(
@@ -100,30 +104,50 @@ def describe(
             "before": float(p[at]),
             "after": float(q[at]),
         }
-    if bins > 2 and moved[-1] > HALF * moved.sum():
-        was, now = apart(float(p[-1]), float(q[-1]), form=percent, digits=3)
-        return f"missing or broken values from {was} to {now}", {
-            "what": "missing",
-            "before": float(p[-1]),
-            "after": float(q[-1]),
-        }
     (mean_before, sd_before), (mean_after, sd_after) = (
         _moments(x, bins, scale) for x in (drifted.before, drifted.after)
     )
-    if abs(mean_after - mean_before) >= 0.1 * max(sd_before, 1e-300):
-        was, now = apart(mean_before, mean_after)
-        what = ("mean", mean_before, mean_after)
-    elif abs(sd_after - sd_before) >= 0.1 * max(sd_before, 1e-300):
-        was, now = apart(sd_before, sd_after)
-        what = ("standard deviation", sd_before, sd_after)
+    moves = {
+        "mean": (_mean_steps(mean_before, sd_before, mean_after), mean_before, mean_after),
+        "standard deviation": (_spread_steps(sd_before, sd_after), sd_before, sd_after),
+        "missing": (_share_steps(drifted, bins), float(p[-1]), float(q[-1])),
+    }
+    if bins == 2:
+        what = "mean"
+    elif q[-1] == 1:
+        what = "missing"
     else:
-        what = ("distribution", mean_before, mean_after)
-        was = now = number(mean_after)
-    found = {"what": what[0], "before": what[1], "after": what[2]}
-    if what[0] == "distribution":
-        return f"distribution (its mean is {was})", found
-    named = "" if watched.name == ERRORS and found["what"] == "mean" else f"{what[0]} "
+        what = max(moves, key=lambda each: moves[each][0])
+        if moves[what][0] < NOTICED:
+            text = f"distribution (its mean is {number(mean_after)})"
+            return text, {"what": "distribution", "before": mean_before, "after": mean_after}
+    _, before, after = moves[what]
+    found = {"what": what, "before": before, "after": after}
+    if what == "missing":
+        was, now = apart(before, after, form=percent, digits=3)
+        return f"missing or broken values from {was} to {now}", found
+    was, now = apart(before, after)
+    named = "" if watched.name == ERRORS and what == "mean" else f"{what} "
     return f"{named}from {was} to {now}", found
+
+
+def _mean_steps(before: float, sd: float, after: float) -> float:
+    """How far a mean moved, in standard deviations of one row; so do the next two."""
+    return abs(after - before) / max(sd, 1e-300)
+
+
+def _spread_steps(before: float, after: float) -> float:
+    """That of a standard deviation, whose estimate has the variance sd²/2n for normal values."""
+    return float(abs(after - before) / max(before, 1e-300) * np.sqrt(2))
+
+
+def _share_steps(drifted: Drifted, bins: int) -> float:
+    """That of the share of rows without a number."""
+    before, after = drifted.before[:bins], drifted.after[:bins]
+    rows = max(float(before.sum() + after.sum()), 2.0)
+    share = min(max(float(before[-1] + after[-1]), 1.0) / rows, 1 - 1 / rows)
+    moved = abs(float(_shares(after)[-1] - _shares(before)[-1]))
+    return moved / float(np.sqrt(share * (1 - share)))
 
 
 def _shares(counts: Float) -> Float:

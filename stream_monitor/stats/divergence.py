@@ -62,13 +62,16 @@ def psi(expected: Float, actual: Float, *, unbiased: bool = False) -> Float:
     return np.where((expected.sum(axis=1) > 0) & (actual.sum(axis=1) > 0), value, np.nan)
 
 
-def jensen_shannon(expected: Float, actual: Float) -> Float:
+def jensen_shannon(expected: Float, actual: Float, *, unbiased: bool = False) -> Float:
     """
     Jensen-Shannon distance, base 2: between 0 and 1.
 
     Parameters
     ----------
     expected, actual : (features, bins) float64, events
+    unbiased : bool
+        Subtract from its square what it is expected to be under no change, to the first order:
+        (bins - 1) (1/n + 1/m) / (8 ln 2) of the bins that are not empty in both; cut at 0.
 
     Returns
     -------
@@ -88,7 +91,12 @@ def jensen_shannon(expected: Float, actual: Float) -> Float:
     with np.errstate(divide="ignore", invalid="ignore"):
         left = np.where(p > 0, p * np.log2(p / middle), 0.0).sum(axis=1)
         right = np.where(q > 0, q * np.log2(q / middle), 0.0).sum(axis=1)
-    value: Float = np.sqrt(np.maximum((left + right) / 2, 0.0))
+        square = (left + right) / 2
+        if unbiased:
+            bins = (expected + actual > 0).sum(axis=1)
+            rows = 1 / expected.sum(axis=1) + 1 / actual.sum(axis=1)
+            square -= (bins - 1) * rows / (8 * np.log(2))
+    value: Float = np.sqrt(np.maximum(square, 0.0))
     return np.where(np.isnan(p).any(axis=1) | np.isnan(q).any(axis=1), np.nan, value)
 
 
