@@ -29,6 +29,7 @@ times as frequent vary three times as much, and that is no dependence.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -139,15 +140,27 @@ class PoolTilt:
         self.contrasts: Float = contrasts
         self.squares: Float = np.round(contrasts**2 / UNIT) * UNIT
         self.tolerances: Float = np.array(tolerances, np.float64)
-        self.penalty: Float = np.zeros((len(tilts), 1, size))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing was seen yet."""
+        signals, bins, size = self._weights.shape
+        self.penalty: Float = np.zeros((signals, 1, size))
         """(signals, 1, alternatives): what a row of the tolerance takes from the evidence."""
-        self.pools: Float = np.zeros((3, len(tilts), bins))
-        self.chunks: Int = np.zeros(len(tilts), np.int64)
-        self.evidence: Float = np.zeros((len(tilts), size))
-        self.variances: Float = np.ones((len(tilts), 2, 2))
+        self.pools: Float = np.zeros((3, signals, bins))
+        self.chunks: Int = np.zeros(signals, np.int64)
+        self.evidence: Float = np.zeros((signals, size))
+        self.variances: Float = np.ones((signals, 2, 2))
         """Of the two contrasts, between chunks and within them."""
-        self.last: Float = np.zeros((len(tilts), 2))
-        self.live: NDArray[np.bool_] = np.ones(len(tilts), np.bool_)
+        self.last: Float = np.zeros((signals, 2))
+        self.live: NDArray[np.bool_] = np.ones(signals, np.bool_)
+
+    def another(self, warm_rows: int) -> PoolTilt:
+        """Detectors of the same signals that have seen nothing; they share the tables."""
+        found = copy.copy(self)
+        found.warm_rows = warm_rows
+        found._begin()
+        return found
 
     def update(self, counts: Float, rows: Int, days: Float, bounds: Float) -> list[Alarm]:
         """

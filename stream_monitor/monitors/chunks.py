@@ -85,6 +85,8 @@ class Chunks(msgspec.Struct):
     ----------
     least : int
         Rows of a chunk; with dense traffic they are up to `SIZE_FACTOR_MAX` times as many.
+    target_ms : int
+        How long a chunk takes then.
 
     Examples
     --------
@@ -99,6 +101,7 @@ class Chunks(msgspec.Struct):
     """
 
     least: int
+    target_ms: int = TARGET_MS
     size: int = 0
     """Rows of the chunk that is not complete; 0: `least`."""
     rows: int = 0
@@ -129,9 +132,9 @@ class Chunks(msgspec.Struct):
             ends.append(end)
             bounds.append(first)
             self.told_ms = end
-            if elapsed < TARGET_MS / 2:
+            if elapsed < self.target_ms / 2:
                 size = min(2 * size, SIZE_FACTOR_MAX * self.least)
-            elif elapsed > 2 * TARGET_MS:
+            elif elapsed > 2 * self.target_ms:
                 size = max(size // 2, self.least)
         self.newest_ms, self.size, self.rows = int(newest[-1]), size, n - first
         if 0 <= first < n:

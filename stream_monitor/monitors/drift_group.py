@@ -13,6 +13,7 @@ import numpy as np
 
 from stream_monitor.arrays import Float
 from stream_monitor.monitors.evidence import Evidence
+from stream_monitor.monitors.segment_drift import SHARE, SegmentDrift
 
 
 class DriftGroup:
@@ -24,6 +25,8 @@ class DriftGroup:
         self.evidence = None
         self.days = np.inf
         """Days for each false alarm of all signals together."""
+        self.sliced: SegmentDrift | None = None
+        """The same signals on each declared segment."""
         self.versions: Callable[[], int] = lambda: 1
         """How many versions share the budget."""
         self.moved = False
@@ -32,7 +35,13 @@ class DriftGroup:
     def bounds(self) -> Float:
         """Days for each false alarm of a signal; each has the same share of the budget."""
         signals = 0 if self.evidence is None else len(self.evidence.watched)
-        return np.full(signals, self.days * signals * max(self.versions(), 1))
+        days = self.days if self.sliced is None else self.days / (1 - SHARE)
+        return np.full(signals, days * signals * max(self.versions(), 1))
+
+    def bounds_of_a_segment(self) -> Float:
+        """The same of each segment."""
+        assert self.sliced is not None
+        return self.bounds() * (1 - SHARE) / SHARE * self.sliced.count
 
     def scores(self) -> Iterator[tuple[str, float, float]]:
         """By signal: evidence and bound, in days."""

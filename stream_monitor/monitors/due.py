@@ -66,4 +66,10 @@ def of_evidence(version: Version) -> Iterator[Verdict]:
     """The verdicts of the detectors on counts, one of each group of signals."""
     profiles = (version.features.profile, version.outputs.profile)
     groups = [group.evidence for group in version.drifts]
-    return drift_verdicts(version.context, groups, profiles, version.errors.scale)
+    sliced = [
+        []
+        if version.segments is None or group.sliced is None
+        else [(version.segments.name_of(n), e) for n, e in sorted(group.sliced.evidence.items())]
+        for group in version.drifts
+    ]
+    return drift_verdicts(version.context, groups, profiles, version.errors.scale, sliced)

@@ -18,7 +18,10 @@ from stream_monitor.monitors.baseline import FeatureProfile, numeric_profile
 from stream_monitor.monitors.chunks import Chunks, moments
 from stream_monitor.monitors.drift_group import DriftGroup
 from stream_monitor.monitors.evidence import Evidence, EvidenceState, Watched
+from stream_monitor.monitors.judged import Judged
+from stream_monitor.monitors.segment_drift import SegmentDriftForm
 from stream_monitor.monitors.signals import ERRORS, FIRST_ERRORS
+from stream_monitor.monitors.sums import ByChunk
 from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.stats.binning import bins_of
 
@@ -36,6 +39,9 @@ class ErrorsState(msgspec.Struct):
     profile: FeatureProfile | None
     chunks: Chunks
     evidence: EvidenceState | None
+    left_out: int
+    """First errors of a regression that no segment has counted, because they make the bins."""
+    sliced: SegmentDriftForm
 
 
 class Errors(DriftGroup):
@@ -61,6 +67,9 @@ class Errors(DriftGroup):
         self.profile: FeatureProfile | None = None
         self.evidence = None
         self.chunks = Chunks(CHUNK_LABELS)
+        self.left_out = 0
+        if self.sliced is not None:
+            self.sliced.begin_anew()
 
     def add(self, errors: Float, times_ms: Int, *, binary: bool) -> bool:
         """
@@ -90,13 +99,49 @@ class Errors(DriftGroup):
             self._make()
         assert self.evidence is not None
         cut = self.chunks.cut(times_ms)
-        width = self._width + 3
-        places = cut.ids * width + self._bins(errors)
-        counts = np.bincount(places, minlength=cut.chunks * width)
-        sums = counts.reshape(cut.chunks, width).astype(np.float64)
-        mean, unit = self.scale
-        sums[:, -2], sums[:, -1] = moments((errors - mean) / unit, cut.starts)
+        sums = self._sums(errors, cut.ids, cut.chunks)
         return self.evidence.update(self.chunks.whole(sums, cut), cut, self.bounds())
+
+    def add_by_segment(self, rows: Judged, errors: Float, kind: str) -> None:
+        """
+        Add errors that the whole stream has got already to those of their segments.
+
+        Parameters
+        ----------
+        rows : Judged
+        errors : (n,) float64
+            Of each row; NaN: none.
+        kind : {"classes", "numbers"}
+        """
+        there = np.flatnonzero(~np.isnan(errors))
+        if kind == "numbers":
+            first = min(FIRST_ERRORS - self.left_out, len(there))
+            self.left_out += first
+            there = there[first:]
+        if self.sliced is None or self.evidence is None or not len(there):
+            return
+        if (kind == "classes") != self.binary:
+            return
+        members, bounds = self.sliced.members(rows.segment, len(errors)), self.bounds_of_a_segment()
+        members, errors = members._replace(members=members.members[there]), errors[there]
+        for parts, ids, chunks in self.sliced.cut(members, rows.time[there]):
+            sums = self._sums(errors, ids, chunks)
+            for part, of in ByChunk(parts, ids, sums).each():
+                self.moved |= self.sliced.add(part, of, self.evidence, bounds)
+
+    def _sums(self, errors: Float, ids: Int, chunks: int) -> Float:
+        """Bins and moments of the errors of each chunk."""
+        width = self._width + 3
+        counts = np.bincount(ids * width + self._bins(errors), minlength=chunks * width)
+        sums = counts.reshape(chunks, width).astype(np.float64)
+        mean, unit = self.scale
+        z = (errors - mean) / unit
+        if (ids[1:] < ids[:-1]).any():
+            order = np.argsort(ids, kind="stable")
+            ids, z = ids[order], z[order]
+        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
+        sums[ids[starts], -2], sums[ids[starts], -1] = moments(z, starts)
+        return sums
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -136,13 +181,18 @@ class Errors(DriftGroup):
             profile=self.profile,
             chunks=self.chunks,
             evidence=None if self.evidence is None else self.evidence.state(),
+            left_out=self.left_out,
+            sliced=SegmentDriftForm() if self.sliced is None else self.sliced.form(),
         )
 
     def load(self, state: ErrorsState) -> None:
         """Go on from a snapshot."""
         self.binary, self.first, self.first_ms = state.binary, state.first, state.first_ms
         self.profile, self.chunks = state.profile, state.chunks
+        self.left_out = state.left_out
         if state.evidence is not None and self._tolerance is not None:
             self._make()
             assert self.evidence is not None
             self.evidence.load(state.evidence)
+            if self.sliced is not None:
+                self.sliced.load(state.sliced, self.evidence)

@@ -7,6 +7,7 @@ and ends when every signal is back (`detectors/openings.py`). Signals are found 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -90,16 +91,9 @@ class Evidence:
     """
 
     def __init__(self, watched: Sequence[Watched], warm_rows: int = WARM_ROWS) -> None:
-        self.watched, self.rows = list(watched), 0
-        self.detector = PoolTilt(
-            [w.tilts for w in watched], [w.tolerance for w in watched], warm_rows
-        )
-        bins = self.detector.pools.shape[2]
-        self.openings = Openings(len(self.watched), bins)
-        self.recent = Recent()
-        self.drifted: dict[str, Drifted] = {}
-        self.since: Int = np.zeros(len(self.watched), np.int64)
-        """Chunks since each signal was last found to be back."""
+        self.watched = list(watched)
+        detector = PoolTilt([w.tilts for w in watched], [w.tolerance for w in watched], warm_rows)
+        bins = detector.pools.shape[2]
         columns, starts, targets, spans = list[int](), list[int](), list[int](), list[Int]()
         for s, w in enumerate(self.watched):
             first = len(starts)
@@ -114,9 +108,25 @@ class Evidence:
         counted = [span[: len(w.places)] for span, w in zip(spans, self.watched, strict=True)]
         self._counted: Int = np.concatenate([*counted, np.empty(0, np.int64)]).astype(np.int64)
         self._owner = np.repeat(np.arange(len(spans)), [len(span) for span in spans])
-        self.seasons = Seasons(self.detector, self._counted, self._targets, self._owner)
-        self.totals: Float = np.zeros(len(starts))
+        self._forget(detector)
+
+    def _forget(self, detector: PoolTilt) -> None:
+        """Nothing was seen yet."""
+        self.detector, self.rows = detector, 0
+        self.openings = Openings(len(self.watched), detector.pools.shape[2])
+        self.recent = Recent()
+        self.drifted: dict[str, Drifted] = {}
+        self.since: Int = np.zeros(len(self.watched), np.int64)
+        """Chunks since each signal was last found to be back."""
+        self.seasons = Seasons(detector, self._counted, self._targets, self._owner)
+        self.totals: Float = np.zeros(len(self._starts))
         """Sums of each signal while it has no open drift."""
+
+    def another(self, warm_rows: int) -> Evidence:
+        """Detectors of the same signals on other rows, which have seen nothing."""
+        found = copy.copy(self)
+        found._forget(self.detector.another(warm_rows))
+        return found
 
     def update(self, sums: Float, cut: Cut, bounds: Float) -> bool:
         """

@@ -36,6 +36,10 @@ NOTICED = 0.1
 SHOWN_MAX = 10
 """Contributors in an alert."""
 Scale = Callable[[str], tuple[float, float]]
+Sliced = Sequence[tuple[str, Evidence]]
+"""By name (`name=value`): the detectors of a group of signals on each segment."""
+NAMED_MAX = 3
+"""Segments that are named in an alert on the whole stream."""
 
 
 GROUPS: tuple[tuple[Kind, str], ...] = (
@@ -51,11 +55,13 @@ def drift_verdicts(
     groups: Sequence[Evidence | None],
     profiles: Sequence[Profile | None],
     errors: tuple[float, float] = (0.0, 1.0),
+    sliced: Sequence[Sliced] = ((), (), ()),
 ) -> Iterator[Verdict]:
     """
     The verdicts of the groups of `GROUPS`.
 
-    `profiles`, and mean and unit of the errors, undo the standardisation of their signals.
+    `profiles`, and mean and unit of the errors, undo the standardisation of their signals; `sliced`
+    has the same detectors on the segments of each group.
     """
 
     def scale(name: str) -> tuple[float, float]:
@@ -67,9 +73,9 @@ def drift_verdicts(
                 return found.mean, unit_of(found)
         return 0.0, 1.0
 
-    for group, evidence in zip(GROUPS, groups, strict=True):
-        if evidence is not None and evidence.drifted:
-            yield _verdict(context, context.key(*group, METHOD), evidence, scale)
+    for group, evidence, segments in zip(GROUPS, groups, sliced, strict=True):
+        if evidence is not None and (evidence.drifted or any(e.drifted for _, e in segments)):
+            yield _verdict(context, context.key(*group, METHOD), evidence, scale, segments)
 
 
 def effect(watched: Watched, drifted: Drifted) -> float:
@@ -163,8 +169,38 @@ def _moments(sums: Float, bins: int, scale: tuple[float, float]) -> tuple[float,
     return scale[0] + scale[1] * mean, scale[1] * sd
 
 
-def contributors(evidence: Evidence, scale: Scale) -> list[dict[str, Any]]:
-    """The signals with an open drift, the one that moved farthest first."""
+def contributors(evidence: Evidence, scale: Scale, segments: Sliced = ()) -> list[dict[str, Any]]:
+    """
+    The signals with an open drift, the one that moved farthest first.
+
+    Each has the segments in which it drifted too. Signals that drifted in segments only come last,
+    each with the segment where it moved farthest.
+    """
+    found = _contributors(evidence, scale)
+    inside: dict[str, list[dict[str, Any]]] = {}
+    for name, of in segments:
+        for each in _contributors(of, scale):
+            inside.setdefault(each["subject"], []).append({"segment": name, **each})
+    for own in inside.values():
+        own.sort(key=lambda c: (-c["effect"], c["segment"]))
+    whole = {c["subject"] for c in found}
+    only = [{**of[0]} for subject, of in inside.items() if subject not in whole]
+    found += sorted(only, key=lambda c: (-c["effect"], c["subject"]))
+    for each in found:
+        if each["subject"] in inside:
+            names = [c["segment"] for c in inside[each["subject"]]]
+            each["segments"] = [c for c in names if _few(c, names, segments)][:SHOWN_MAX]
+    return found
+
+
+def _few(segment: str, drifted: list[str], segments: Sliced) -> bool:
+    """Whether only some of the segments of a name have drifted: otherwise none says anything."""
+    prefix = segment.partition("=")[0] + "="
+    there = sum(name.startswith(prefix) for name, _ in segments)
+    return 2 * sum(name.startswith(prefix) for name in drifted) <= max(there, 2)
+
+
+def _contributors(evidence: Evidence, scale: Scale) -> list[dict[str, Any]]:
     found = []
     for watched, drifted in evidence.open():
         text, numbers = describe(watched, drifted, scale(watched.name))
@@ -184,10 +220,13 @@ def contributors(evidence: Evidence, scale: Scale) -> list[dict[str, Any]]:
     return sorted(found, key=lambda c: (-c["effect"], c["subject"]))
 
 
-def _verdict(context: Context, key: AlertKey, evidence: Evidence, scale: Scale) -> Verdict:
+def _verdict(
+    context: Context, key: AlertKey, evidence: Evidence, scale: Scale, segments: Sliced
+) -> Verdict:
     """The verdict of a group that has, or had, a drift."""
-    found = contributors(evidence, scale)
-    times = [d for d in evidence.drifted.values() if d.open] or list(evidence.drifted.values())
+    found = contributors(evidence, scale, segments)
+    all_times = [d for e in (evidence, *(e for _, e in segments)) for d in e.drifted.values()]
+    times = [d for d in all_times if d.open] or all_times
     start = min(d.change_ms for d in times)
     span = Span(start, max(max(d.found_ms, d.ended_ms) for d in times), evidence.rows)
     value = found[0]["effect"] if found else 0.0
@@ -218,9 +257,10 @@ def _severity(context: Context, key: AlertKey, found: list[dict[str, Any]]) -> S
     """By size; that of errors says how much harm is done, so they may be critical by themselves."""
     value, errors = found[0]["effect"], key.kind == "concept_drift"
     better = errors and all(c["after"] < c["before"] for c in found)
-    if value < SMALL or better:
+    if better or (value < SMALL and not found[0].get("segments")):
         return "info"
-    return "critical" if errors and value >= LARGE else context.settings.drift.severity
+    everywhere = errors and "segment" not in found[0]
+    return "critical" if everywhere and value >= LARGE else context.settings.drift.severity
 
 
 def _direction(found: list[dict[str, Any]]) -> Any:
@@ -236,7 +276,11 @@ def _text(context: Context, key: AlertKey, found: list[dict[str, Any]]) -> str:
             return "all features are back to what they were before the change"
         return f"{signal(key.subject)} is back to what it was before the change"
     first = found[0]
-    text = f"{signal(first['subject'])} changed: {first['change']}"
+    inside = f" in segment `{first['segment']}`" if "segment" in first else ""
+    text = f"{signal(first['subject'])} changed{inside}: {first['change']}"
+    if not inside and first.get("segments"):
+        names = ", ".join(f"`{s}`" for s in first["segments"][:NAMED_MAX])
+        text += f" (above all in segment {names})"
     text += f", since {first['changed_at']}"
     if len(found) > 1:
         others = ", ".join(signal(c["subject"]) for c in found[1:4])

@@ -11,12 +11,14 @@ from collections.abc import Callable, Collection
 import msgspec
 import numpy as np
 
-from stream_monitor.arrays import Float, Int
+from stream_monitor.arrays import Float
 from stream_monitor.monitors.chunks import Chunks, moments
 from stream_monitor.monitors.drift_group import DriftGroup
 from stream_monitor.monitors.evidence import Evidence, EvidenceState
 from stream_monitor.monitors.layout import Layout
-from stream_monitor.monitors.sums import ByChunk
+from stream_monitor.monitors.rows import Rows
+from stream_monitor.monitors.segment_drift import SegmentDriftForm
+from stream_monitor.monitors.sums import ALL_ROWS, ByChunk, Part
 from stream_monitor.monitors.watched import watched_inputs
 from stream_monitor.monitors.windowed import SQUARES, SUM
 
@@ -28,6 +30,7 @@ class InputDriftForm(msgspec.Struct):
 
     chunks: Chunks
     evidence: EvidenceState | None
+    sliced: SegmentDriftForm
 
 
 class InputDrift(DriftGroup):
@@ -54,52 +57,91 @@ class InputDrift(DriftGroup):
     def use(self, layout: Layout) -> None:
         """Watch the signals of a layout."""
         before = None if self.evidence is None else self.evidence.state()
+        sliced = SegmentDriftForm() if self.sliced is None else self.sliced.form()
         self._layout, self.evidence = layout, None
         self.watches = any(self._tolerance(name) is not None for name in layout.start)
         self.chunks.begin_anew()
         if before is not None:
             self._make().load(before)
+        if self.sliced is not None and sliced.chunks and self.watches:
+            self.sliced.load(sliced, self._made(), lay_out=lambda _: None)
+
+    def _made(self) -> Evidence:
+        return self.evidence or self._make()
 
     def _make(self) -> Evidence:
         assert self._layout is not None
         self.evidence = Evidence(list(watched_inputs(self._layout, self._tolerance)))
         return self.evidence
 
-    def begin(self, layout: Layout, z: Float, times_ms: Int) -> ByChunk | None:
+    def begin(self, layout: Layout, z: Float, rows: Rows) -> list[ByChunk]:
         """
-        Cut rows into chunks; None if nothing is watched.
+        Cut rows into chunks, those of the whole stream and those of segments; none if nothing is
+        watched.
 
-        Their moments are summed here, in the order of the log. Counts are added by `sums.py`.
+        Their moments are summed here. Counts are added by `sums.py`.
         """
+        times_ms = rows.times_ms
         if not self.watches or not len(times_ms):
-            return None
+            return []
         cut = self.chunks.cut(times_ms)
-        sums = np.zeros((cut.chunks, layout.width))
-        if len(z):
-            total, squares = moments(z, cut.starts)
-            sums[:, layout.at + SUM], sums[:, layout.at + SQUARES] = total.T, squares.T
-        return ByChunk(cut, cut.ids, sums)
+        found = [ByChunk([Part(ALL_ROWS, cut, 0)], cut.ids, np.zeros((cut.chunks, layout.width)))]
+        if self.sliced is not None:
+            members = self.sliced.members(rows.segment, len(times_ms))
+            for parts, ids, chunks in self.sliced.cut(members, times_ms):
+                found.append(ByChunk(parts, ids, np.zeros((chunks, layout.width))))
+        for of in found if len(z) else ():
+            add_moments(layout, z, of)
+        return found
 
-    def add(self, chunks: ByChunk) -> None:
+    def add(self, found: list[ByChunk]) -> None:
         """Tell the detectors of the chunks that are complete."""
-        whole = self.chunks.whole(chunks.sums, chunks.cut)
-        if len(whole):
-            evidence = self.evidence or self._make()
-            self.moved |= evidence.update(whole, chunks.cut, self.bounds())
+        for part, sums in (each for of in found for each in of.each()):
+            if part.segment == ALL_ROWS:
+                whole = self.chunks.whole(sums, part.cut)
+                if len(whole):
+                    self.moved |= self._made().update(whole, part.cut, self.bounds())
+            elif self.sliced is not None:
+                evidence, bounds = self._made(), self.bounds_of_a_segment()
+                self.moved |= self.sliced.add(part, sums, evidence, bounds)
 
     def form(self) -> InputDriftForm:
         """In a snapshot."""
-        return InputDriftForm(self.chunks, None if self.evidence is None else self.evidence.state())
+        evidence = None if self.evidence is None else self.evidence.state()
+        sliced = SegmentDriftForm() if self.sliced is None else self.sliced.form()
+        return InputDriftForm(self.chunks, evidence, sliced)
 
-    def load(self, form: InputDriftForm, changed: Collection[str], partial: Float | None) -> None:
+    def load(
+        self,
+        form: InputDriftForm,
+        changed: Collection[str],
+        lay_out: Callable[[Float], Float | None],
+    ) -> None:
         """
-        Go on from a snapshot; signals in `changed` begin anew. `partial` has the sums of the chunk
+        Go on from a snapshot; signals in `changed` begin anew. `lay_out` gives the sums of a chunk
         that is not complete in the present layout; None: it is left out.
         """
         self.chunks = form.chunks
+        partial = None if self.chunks.partial is None else lay_out(self.chunks.partial)
         if partial is None:
             self.chunks.begin_anew()
-        else:
-            self.chunks.partial = partial
+        self.chunks.partial = partial
         if form.evidence is not None and self.watches:
             self._make().load(form.evidence, changed)
+        if self.sliced is not None and form.sliced.chunks and self.watches:
+            self.sliced.load(form.sliced, self._made(), changed, lay_out)
+
+
+def add_moments(layout: Layout, z: Float, chunks: ByChunk) -> None:
+    """
+    Add the moments of (features, n) standardised values, in the order of the log, to their chunks.
+    """
+    ids = chunks.ids
+    if (ids[1:] < ids[:-1]).any():
+        order = np.argsort(ids, kind="stable")
+        ids, z = ids[order], z[:, order]
+    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
+    total, squares = moments(z, starts)
+    there = ids[starts][:, None]
+    chunks.sums[there, layout.at + SUM] = total.T
+    chunks.sums[there, layout.at + SQUARES] = squares.T

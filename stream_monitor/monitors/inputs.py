@@ -283,10 +283,8 @@ class Inputs:
             order = None
         starts = np.flatnonzero(np.append(True, pane[1:] != pane[:-1]))
         sums = np.zeros((len(starts), self.layout.width))
-        chunks = self.drift.begin(layout, z, times)
-        by_chunk = chunks
-        if chunks is not None and order is not None:
-            by_chunk = chunks._replace(ids=chunks.ids[order])
+        chunks = self.drift.begin(layout, z, rows)
+        by_chunk = chunks if order is None else [c._replace(ids=c.ids[order]) for c in chunks]
         if self.layout.numeric:
             add_numbers(layout, ordered, scaled, limits, starts, sums, by_chunk)
         if self.layout.category:
@@ -303,8 +301,7 @@ class Inputs:
             for points in self._points(x, bounds, rows):
                 self._tell_points(points)
         self._values(z, times)
-        if chunks is not None:
-            self.drift.add(chunks)
+        self.drift.add(chunks)
 
     def _points(self, x: Cells, bounds: tuple[Float, Float], rows: Rows) -> Iterator[Points]:
         """The single values of a chunk that are outside the fences, by feature."""

@@ -97,13 +97,14 @@ def restore(
     inputs.panes = form.panes
     inputs.panes.lay_out(take, put, inputs.layout.width)
     inputs.totals[put] = form.totals[take]
-    partial = form.drift.chunks.partial
-    if partial is not None and len(kept) == len(now) == len(before):
-        saved, partial = partial, np.zeros(inputs.layout.width)
-        partial[put] = saved[take]
-    else:
-        partial = None
-    inputs.drift.load(form.drift, changed, partial)
+    same = len(kept) == len(now) == len(before)
+
+    def lay_out(partial: Float) -> Float | None:
+        found = np.zeros(inputs.layout.width)
+        found[put] = partial[take]
+        return found if same else None
+
+    inputs.drift.load(form.drift, changed, lay_out)
     form.late.rows = inputs.late.rows  # a setting, which counts from now on
     inputs.late = form.late
     if form.fences is not None and not fences_anew:

@@ -194,7 +194,7 @@ class Segments:
         found: Int = self._members[codes]
         return found
 
-    def _members_of(self, codes: Int, n: int) -> Members:
+    def members_of(self, codes: Int, n: int) -> Members:
         """The slices of rows by code, with the slices that share a name."""
         if self._grouped != len(self.ids):
             self._grouped, groups = len(self.ids), self.groups()
@@ -208,11 +208,11 @@ class Segments:
     def count_fields(self, chunk: Summed) -> None:
         """Count missing and broken values of features."""
         rows = chunk.rows
-        self.quality.add(chunk, self._members_of(rows.segment, len(rows.times_ms)))
+        self.quality.add(chunk, self.members_of(rows.segment, len(rows.times_ms)))
 
     def count_outputs(self, chunk: Summed) -> None:
         """Count score and prediction on the bins of their baseline."""
-        members = self._members_of(chunk.rows.segment, len(chunk.rows.times_ms))
+        members = self.members_of(chunk.rows.segment, len(chunk.rows.times_ms))
         self.outputs.add(chunk, members, self.name_of, self.watch)
 
     def add(self, rows: Judged, errors: Float, kind: str) -> None:
@@ -220,7 +220,7 @@ class Segments:
         Add labelled rows to the windows of their slices, and the errors of first labels (NaN: none)
         to their blocks.
         """
-        known = self._members_of(rows.segment, len(rows.time))
+        known = self.members_of(rows.segment, len(rows.time))
         members = known.members
         self.errors.add(errors, known, kind, self.name_of, self.watch)
         for d in range(len(self.defined)):
@@ -284,9 +284,9 @@ class Segments:
 
     def load(
         self, form: SegmentsForm, restored: Restored, changes: Changes, *, windows: bool, rows: bool
-    ) -> None:
+    ) -> dict[int, int]:
         """
-        Go on from a snapshot.
+        Go on from a snapshot; the numbers of slices that go on, by those in the snapshot.
 
         Slices with another definition begin again. Codes keep their place, because rows that wait
         for labels have them; each code means what is left of its combination.
@@ -340,3 +340,4 @@ class Segments:
             changes.begins_anew(
                 f"values of segment {name} beyond the first {self.limit}", ["limits.segments"]
             )
+        return own

@@ -8,7 +8,7 @@ at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +47,7 @@ from stream_monitor.monitors.windowed import (
 from stream_monitor.stats.binning import bins_of
 
 Z_MAX = 1e100
+ALL_ROWS = -1
 PLACES = {NULL: MISSING, ABSENT: MISSING, NOT_FINITE: RANGE, TOO_BIG: RANGE, WRONG_TYPE: TYPE}
 """By tag: the column that counts cells which are not a category."""
 
@@ -76,14 +77,29 @@ def standardised(layout: Layout, x: Cells) -> Float:
     return z
 
 
+class Part(NamedTuple):
+    """Chunks of one stream among those of a `ByChunk`."""
+
+    segment: int
+    """Number of the segment; `ALL_ROWS`: the whole stream."""
+    cut: Cut
+    first: int
+    """Place of its first chunk."""
+
+
 class ByChunk(NamedTuple):
     """Where counts go beside the panes: to the chunks of the detectors."""
 
-    cut: Cut
+    parts: list[Part]
     ids: Int
     """(n,): the chunk of each row, in the order of panes."""
     sums: Float
     """(chunks, width): added to, but for the columns that no detector reads."""
+
+    def each(self) -> Iterator[tuple[Part, Float]]:
+        """The sums of the chunks of each stream."""
+        for part in self.parts:
+            yield part, self.sums[part.first : part.first + part.cut.chunks]
 
 
 def add_numbers(
@@ -93,7 +109,7 @@ def add_numbers(
     fences: tuple[Float, Float],
     starts: Int,
     sums: Float,
-    chunks: ByChunk | None = None,
+    chunks: Sequence[ByChunk] = (),
 ) -> None:
     """
     Add moments, bins, values outside the fences, missing, wrong and out-of-range values.
@@ -110,7 +126,7 @@ def add_numbers(
         The first row of each pane.
     sums : (panes, width) float64
         Added to.
-    chunks : ByChunk or None
+    chunks : sequence of ByChunk
     """
     n, at = x.shape[1], layout.at
     lengths = np.diff(np.append(starts, n))
@@ -136,10 +152,9 @@ def add_numbers(
     head[:, :, ABOVE] = _by_pane(x > fences[1], starts)
     # One count for all features and panes: bins of later panes are moved by whole vectors.
     bins = bins_of(x, layout.edges, at + OFFSET)
-    if chunks is not None:
-        size = chunks.sums.size
-        places = (bins + chunks.ids * layout.width).ravel()
-        chunks.sums[:] += np.bincount(places, minlength=size).reshape(chunks.sums.shape)
+    for of in chunks:
+        places = (bins + of.ids * layout.width).ravel()
+        of.sums[:] += np.bincount(places, minlength=of.sums.size).reshape(of.sums.shape)
     if len(starts) > 1:
         bins += np.repeat(np.arange(len(starts)) * layout.width, lengths)
     bins = bins.ravel()
@@ -156,7 +171,7 @@ def add_categories(
     texts: list[str],
     starts: Int,
     sums: Float,
-    chunks: ByChunk | None = None,
+    chunks: Sequence[ByChunk] = (),
 ) -> None:
     """
     Add counts by category, missing and wrong values; parameters are those of `add_numbers`.
@@ -169,10 +184,8 @@ def add_categories(
         sums[:, base + ROWS] = lengths
         if name not in where:
             sums[:, base + MISSING] = lengths
-            if chunks is not None:
-                chunks.sums[:, base + MISSING] += np.bincount(
-                    chunks.ids, minlength=len(chunks.sums)
-                )
+            for of in chunks:
+                of.sums[:, base + MISSING] += np.bincount(of.ids, minlength=len(of.sums))
             continue
         distinct, inverse = np.unique(
             np.ascontiguousarray(cells[where[name]]).view(np.uint64), return_inverse=True
@@ -181,9 +194,9 @@ def add_categories(
             slots(distinct.view(np.float64), known, texts)[inverse],
             OFFSET + len(known) + 1,
         )
-        if chunks is not None:
-            found = np.bincount(place + chunks.ids * width, minlength=len(chunks.sums) * width)
-            chunks.sums[:, base : base + width] += found.reshape(-1, width)
+        for of in chunks:
+            found = np.bincount(place + of.ids * width, minlength=len(of.sums) * width)
+            of.sums[:, base : base + width] += found.reshape(-1, width)
         if len(starts) > 1:
             place += np.repeat(np.arange(len(starts)) * width, lengths)
         sums[:, base : base + width] += np.bincount(place, minlength=len(starts) * width).reshape(

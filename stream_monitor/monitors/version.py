@@ -40,6 +40,7 @@ from stream_monitor.monitors.judged import Judged
 from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.rows import Points, Rows, merged, with_numbers
+from stream_monitor.monitors.segment_drift import CHUNK_LABELS, CHUNK_ROWS, SegmentDrift, places
 from stream_monitor.monitors.segments import Segments
 from stream_monitor.monitors.signals import ERRORS, Signals
 from stream_monitor.monitors.sums import Summed
@@ -109,6 +110,8 @@ class Version:
         self._pairs: list[tuple[Pairs, list[str]]] = []
         self._failed = NO_TIMES
         self._waiting = 0
+        self._sliced_errors: list[tuple[Judged, Float, str]] = []
+        """Of rows that are being added, until the whole stream has got them."""
         self.changed = False
         self.moved, self.compared_ms = False, 0
         """
@@ -143,6 +146,10 @@ class Version:
         self.errors = Errors(tolerance)
         for group, share in zip(self.drifts, SHARES, strict=True):
             group.days = settings.days_per_alarm / share
+            if self.segments is not None:
+                most = places(settings.segments, limits)
+                rows = CHUNK_LABELS if group is self.errors else CHUNK_ROWS
+                group.sliced = SegmentDrift(self.segments.members_of, most, rows)
 
     def _take_baseline(self, baselines: Mapping[str, bytes], siblings: list[Version]) -> None:
         """
@@ -283,6 +290,9 @@ class Version:
             parts = list(of)
             errors, times = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
             self.contained.run("drift", self._add_errors, errors, times, binary=binary)
+        sliced, self._sliced_errors = self._sliced_errors, []
+        for each in sliced:
+            self.contained.run("drift", self.errors.add_by_segment, *each)
 
     def _watch_errors(self, errors: Float, times_ms: Int) -> None:
         if not self.signals.has_detectors(ERRORS, None):
@@ -315,6 +325,7 @@ class Version:
     def _slice(self, rows: Judged, errors: Float, kind: str) -> None:
         if self.segments is not None:
             self.contained.run("segments", self.segments.add, rows, errors, kind)
+            self._sliced_errors.append((rows, errors, kind))
 
     def _sliced(self, count: Callable[[Segments, Summed], None]) -> Callable[[Summed], None] | None:
         if (segments := self.segments) is None:

@@ -129,7 +129,8 @@ def load(
     gone_features = _features(version, form, changes, lost)
     gone_outputs = _outputs(version, form, changes, lost)
     gone = gone_features | gone_outputs
-    if not _performance(version, form, texts, changes, lost):
+    goes_on, numbers = _performance(version, form, texts, changes, lost)
+    if not goes_on:
         gone.add("__error__")
     if version.segments is not None:
         if gone_features or "features" in lost:
@@ -139,6 +140,9 @@ def load(
             version.segments.outputs = SegmentOutputs()
     if "drift" not in lost and "__error__" not in gone:
         version.errors.load(form.errors)
+    for group in version.drifts:
+        if group.sliced is not None:
+            group.sliced.move(numbers)
     if "drift" not in lost:
         _signals(version, form.signals, changes, gone)
     if version.custom is not None and form.custom is not None and "custom" not in lost:
@@ -270,11 +274,12 @@ def _performance(
     texts: list[str],
     changes: Changes,
     lost: Collection[str],
-) -> bool:
+) -> tuple[bool, dict[int, int]]:
     """
     Windows of labelled rows, of all and of slices, and what standardises the errors of a
-    regression; whether they go on.
+    regression; whether they go on, and the numbers of slices by those in the snapshot.
     """
+    numbers: dict[int, int] = {}
     goes_on = load_performance(
         version.performance, form.performance, texts, changes, anew="performance" in lost
     )
@@ -290,8 +295,10 @@ def _performance(
         restored = version.performance.restored
         rows = "segments" not in lost
         windows = goes_on and rows
-        version.segments.load(form.segments, restored, changes, windows=windows, rows=rows)
-    return goes_on
+        numbers = version.segments.load(
+            form.segments, restored, changes, windows=windows, rows=rows
+        )
+    return goes_on, numbers
 
 
 def _signals(

@@ -59,6 +59,7 @@ IN_THE_SNAPSHOT_AS = {
     "Inputs": "InputsForm",
     "ValueRules": "ValueRulesForm",
     "InputDrift": "InputDriftForm",
+    "SegmentDrift": "SegmentDriftForm",
     "Errors": "ErrorsState",
     "Evidence": "EvidenceState",
     "Recent": "EvidenceState.widths, starts_ms, and by signal",
