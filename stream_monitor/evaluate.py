@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.alerts import event
-from stream_monitor.alerts.event import Alert
 from stream_monitor.alerts.lifecycle import Alerts
 from stream_monitor.alerts.marks import marks_of
 from stream_monitor.events.observations import Arrivals, arrived, unpack
-from stream_monitor.experiments.exposition import experiment_samples, experiment_summaries
+from stream_monitor.experiments.exposition import experiment_samples
 from stream_monitor.experiments.inbox import Record
 from stream_monitor.experiments.registry import Experiments
 from stream_monitor.join.join import Join
@@ -29,9 +28,8 @@ from stream_monitor.join.ring_snapshot import parts_of, slabs_of
 from stream_monitor.join.rows import Pairs
 from stream_monitor.join.store import RINGS
 from stream_monitor.metrics.samples import AnySample, Sample
-from stream_monitor.monitors import bounds
-from stream_monitor.monitors.bounds import Bounds
-from stream_monitor.monitors.exposition import version_samples, version_summary
+from stream_monitor.monitors import bounds, references
+from stream_monitor.monitors.exposition import version_samples
 from stream_monitor.monitors.registry import Registry
 from stream_monitor.monitors.releases import Releases
 from stream_monitor.monitors.shard_samples import alert_samples, join_samples, refusal_samples
@@ -41,6 +39,7 @@ from stream_monitor.separation import Part, Separation, by_code
 from stream_monitor.settings import CoreSettings
 from stream_monitor.shard_form import ShardForm, form_of
 from stream_monitor.state import encode
+from stream_monitor.summaries import alerts_of, experiments_of, models_of
 from stream_monitor.verdicts import Out, Verdict
 from stream_monitor.windows.log_time import CONFIRM_MS, LogTime
 
@@ -95,7 +94,8 @@ class Shard:
         self.registry = Registry(settings, dict(baselines or {}))
         self.separation = Separation(self.registry, self.join)
         self.alerts = Alerts()
-        self.bounds, self.releases = Bounds(), Releases()
+        self.bounds, self.releases = bounds.Bounds(), Releases()
+        self.registry.stage_of = lambda model, name: self.releases.of(model, name).stage
         self.experiments = Experiments(settings.limits.pending, self._label_delay_ms)
         self.outbox: list[Out] = []
         self.tells_history = True
@@ -161,11 +161,26 @@ class Shard:
         self._reduce_due()
 
     def _said(self, events: list[tuple[int, str]]) -> list[tuple[int, str]]:
-        """Take the words of people, and what is said of versions; the rest is of experiments."""
+        """Take people's words, what is said of versions, profiles; the rest is of experiments."""
         marks, others = marks_of(events)
         for mark in marks:
             self._tell(self.alerts.take(mark, self.log_time_ms))
-        return self.releases.take(others)
+        complete, left = self.registry.references.take(self.releases.take(others))
+        for whose in complete:
+            self._refer(*whose)
+        return left
+
+    def _refer(self, model: str, name: str) -> None:
+        """Judge a version that runs by the profile that came for it."""
+        code, profile = self.registry.referred(model, name)
+        if profile is None:
+            return
+        version = self.versions[code]
+        if self._dirty.pop(code, None) is not None:  # its rows came before
+            version.reduce(self._judge, look=True)
+        for verdict in references.switched(version, profile, self.alerts, self.log_time_ms):
+            self._judge(verdict)
+        self.outbox += version.drain()
 
     def _advance(self, time_ms: int) -> int:
         """
@@ -225,7 +240,7 @@ class Shard:
     def _judge(self, verdict: Verdict) -> None:
         self._tell(self.alerts.observe(self.releases.marked(verdict), self.log_time_ms))
 
-    def _tell(self, alerts: list[Alert]) -> None:
+    def _tell(self, alerts: list[event.Alert]) -> None:
         self.outbox += [
             Out("alerts", alert.fingerprint.encode(), event.encode(alert)) for alert in alerts
         ]
@@ -281,27 +296,12 @@ class Shard:
 
     def summary(self) -> dict[str, Any]:
         """The part of `summary.json` that this shard knows."""
-        models: dict[str, Any] = {}
-        for code, version in enumerate(self.versions):
-            versions = models.setdefault(version.model, {"versions": {}})["versions"]
-            waiting = {
-                "pending": int(self.join.state.pending[code]),
-                "expired": int(self.join.state.expired[code]),
-                "evicted": int(self.join.state.evicted[code]),
-            }
-            versions[version.name] = version_summary(version, waiting)
-        some: dict[str, Any] = {"anew": self.anew} if self.anew else {}
-        if self.experiments.state.of_model:
-            some["experiments"] = experiment_summaries(self.experiments, self.log_time_ms)
         return {
-            "models": models,
-            **some,
+            "models": models_of(self.versions, self.join.state),
+            **({"anew": self.anew} if self.anew else {}),
+            **experiments_of(self.experiments, self.log_time_ms),
             "records": self.outcomes.summary(),
-            "alerts": {
-                "firing": sum(1 for _ in self.alerts.firing()),
-                "resolved": self.alerts.counts["resolved"],
-                "notifications": self.alerts.notified,
-            },
+            "alerts": alerts_of(self.alerts),
         }
 
     def close(self) -> None:
@@ -350,6 +350,7 @@ class Shard:
             outbox=self.outbox,
             dirty=self._dirty,
             releases=self.releases,
+            references=self.registry.references,
         )
         parts["state"] = encode(form)
         parts["settings"] = msgspec.json.encode(self.settings, order="sorted")
@@ -383,6 +384,7 @@ class Shard:
             shard.alerts.begin_anew()
         for text in form.texts:
             shard.separation.texts[text]
+        shard.releases, shard.registry.references = form.releases, form.references
         anew = shard.registry.load(form.registry, shard.separation.texts.names, changed=changed)
         shard.anew = anew if changed else [*form.anew, *(a for a in anew if a not in form.anew)]
         shard.join = shard.separation.join = Join.restored(
@@ -394,6 +396,5 @@ class Shard:
         shard.join.wait([version.settings.labels.max_delay_ms for version in shard.versions])
         if changed:
             shard.join.evict()
-        shard.experiments.state, shard.releases = form.experiments, form.releases
-        shard._dirty = form.dirty
+        shard._dirty, shard.experiments.state = form.dirty, form.experiments
         return shard

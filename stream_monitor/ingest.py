@@ -19,7 +19,16 @@ from xxhash import xxh3_64_intdigest
 from stream_monitor.events.cells import Cells, Texts, remap, text_indices
 from stream_monitor.events.decode import Decoded, Decoder, GroupKey, Groups
 from stream_monitor.events.lifecycle import LifecycleDecoder
-from stream_monitor.events.observations import ROW, Arrivals, Group, Head, arrived, pack
+from stream_monitor.events.observations import (
+    ALONE,
+    LIFECYCLE,
+    ROW,
+    Arrivals,
+    Group,
+    Head,
+    arrived,
+    pack,
+)
 from stream_monitor.verdicts import Reject
 
 EVERYWHERE = -1
@@ -216,6 +225,12 @@ class Ingest:
         return out
 
 
+def _width(group: GroupKey) -> int:
+    """Bytes of a row of a group; the text of an event is in the head."""
+    kind, _, version, columns = group
+    return len((version or "").encode()) if kind >= LIFECYCLE else len(columns) * 8
+
+
 def _ascending(index: NDArray[np.int64]) -> bool:
     return bool((index[1:] > index[:-1]).all())
 
@@ -268,11 +283,12 @@ class _Buffer:
     def records(self, target: int, flushed_ms: int, record_bytes: int) -> Iterator[bytes]:
         """Records for one target; a record that would grow too large is cut into several."""
         keep = np.flatnonzero((self.target_of == target) | (self.target_of == EVERYWHERE))
-        widths = np.array([len(columns) for _, _, _, columns in self.groups], np.int64)[
-            self.rows["group"][keep]
-        ]
-        filled = np.cumsum(widths * 8 + ROW.itemsize) // record_bytes
-        for part in np.split(keep, np.flatnonzero(filled[1:] != filled[:-1]) + 1):
+        group = self.rows["group"][keep]
+        widths = np.array([_width(key) for key in self.groups], np.int64)[group]
+        filled = np.cumsum(widths + ROW.itemsize) // record_bytes
+        alone = np.array([kind == ALONE for kind, *_ in self.groups])[group]
+        cut = (filled[1:] != filled[:-1]) | alone[1:] | alone[:-1]
+        for part in np.split(keep, np.flatnonzero(cut) + 1):
             yield self._record(part, flushed_ms)
 
     def _record(self, keep: NDArray[np.int64], flushed_ms: int) -> bytes:

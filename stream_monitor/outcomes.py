@@ -56,7 +56,7 @@ class Outcomes(msgspec.Struct):
         seen = len(rows) - int(fresh.sum())
         if seen:
             kinds = np.array([g.kind for g in observations.head.groups])[rows["group"][~fresh]]
-            labels, events = (int((kinds == kind).sum()) for kind in (LABEL, LIFECYCLE))
+            labels, events = int((kinds == LABEL).sum()), int((kinds >= LIFECYCLE).sum())
             self.counts["labels", "seen"] += labels
             self.counts["predictions", "seen"] += seen - labels - events
         return fresh

@@ -70,7 +70,7 @@ class Separation:
             at = block.rows[kept]
             rows = obs.rows[at]
             kind = kinds[rows["group"]]
-            is_label, is_event = kind == LABEL, kind == LIFECYCLE
+            is_label, is_event = kind == LABEL, kind >= LIFECYCLE
             if is_event.any():
                 events += [
                     (row, obs.head.groups[group].version or "")
@@ -111,7 +111,7 @@ class Separation:
         """Kind, version code and model code of each group of the record."""
         kinds, codes, models = [], [], []
         for group in obs.head.groups:
-            names_model = group.model and group.kind != LIFECYCLE  # an event makes no model known
+            names_model = group.model and group.kind < LIFECYCLE  # an event makes no model known
             model = self.registry.model(group.model) if names_model else ANY
             version = (
                 ANY

@@ -16,6 +16,7 @@ from stream_monitor.errors import StateError
 from stream_monitor.experiments.registry import ExperimentsState
 from stream_monitor.join.store import StoreForm
 from stream_monitor.monitors.bounds import Bounds
+from stream_monitor.monitors.references import References
 from stream_monitor.monitors.registry import RegistryForm
 from stream_monitor.monitors.releases import Releases
 from stream_monitor.outcomes import Outcomes
@@ -57,6 +58,8 @@ class ShardForm(msgspec.Struct):
     schema: int = SNAPSHOT_SCHEMA
     releases: Releases = msgspec.field(default_factory=Releases)
     """What was registered; none, in snapshots from before there were any."""
+    references: References = msgspec.field(default_factory=References)
+    """Baseline profiles that came through the log."""
 
 
 def form_of(parts: Mapping[str, bytes]) -> ShardForm:

@@ -25,6 +25,7 @@ ROLES: dict[str, Role] = {
             "lifecycle": frozenset({READ, WRITE}),
             "alerts": frozenset({READ}),
             "history": frozenset({READ}),
+            "baselines": frozenset({WRITE}),
         },
         ("G-controller",),
     ),

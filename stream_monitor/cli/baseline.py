@@ -347,31 +347,35 @@ def _row(name: str, feature: FeatureProfile) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def publish(file: str, *, model: str, version: str, config: str | None, as_json: bool) -> None:
     """
-    Write a profile to the topic `baselines`.
+    Write a profile to the topics `baselines` and `lifecycle`.
 
-    Workers read it when they start, and use it for model versions that have no baseline yet.
+    Workers judge the version by it from its place in the log on, without a restart. Without
+    --version it counts for versions that are new from there on.
 
     \b
     Examples:
       stream-monitor baseline publish profile.json --model fraud
       stream-monitor baseline publish profile.json --model fraud --version 3
     """  # noqa: D301
+    from stream_monitor.cli import loop_options as loop
     from stream_monitor.config import load
     from stream_monitor.config.baseline_files import read_profile
-    from stream_monitor.kafka.records import write
+    from stream_monitor.lifecycle import references
     from stream_monitor.monitors.baseline import baseline_key, encode_profile, profile_id
 
     if not 1 <= len(model) <= 128 or len(version) > 128:
         raise InputError("--model has 1 to 128 characters, --version at most 128")
     profile = read_profile(file)
-    settings = load(config, os.environ)
+    settings, content = load(config, os.environ), encode_profile(profile)
     key, topic = baseline_key(model, version), f"{settings.kafka.topic_prefix}baselines"
-    asyncio.run(write(settings, "baselines", key, encode_profile(profile)))
+    parts = references.parts_of(model, version, content, loop.now(), loop.person(None))
+    asyncio.run(references.publish(settings, model, version, content, parts))
     if as_json:
         click.echo(json.dumps({"id": profile_id(profile), "topic": topic, "key": key}))
     else:
-        whose = f"version {version} of {model}" if version else f"all versions of {model}"
-        click.echo(
-            f"published {profile_id(profile)} on {topic} for {readable(whose)}; workers use "
-            "it from their next start on, for versions that have no baseline yet"
+        counts = (
+            f"version {version} of {model}; workers judge it by this from here on"
+            if version
+            else f"all versions of {model} that are new from here on"
         )
+        click.echo(f"published {profile_id(profile)} on {topic} for {readable(counts)}")

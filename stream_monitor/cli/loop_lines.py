@@ -203,8 +203,8 @@ def rollout_lines(
     because = m.runs.get(r.run or "")
     known = m.versions.get(r.version)
     baseline = (
-        f"{known.reference[:12]} of {r.version}: workers that were started after it was published "
-        "use it, others do not"
+        f"{known.reference[:12]} of {r.version}: workers use it from its place in the log on; "
+        "`model_info` shows it"
         if known is not None and known.reference
         else None
     )

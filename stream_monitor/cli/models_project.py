@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from stream_monitor.errors import InputError
+from stream_monitor.cli import loop_options as loop
+from stream_monitor.errors import InputError, StreamMonitorError
 
 if TYPE_CHECKING:
     from stream_monitor.cli.models_board import ModelsBoard
@@ -164,3 +165,25 @@ def _in_traffic(text: str, of: Chosen, tagged: Sequence[Tag], board: ModelsBoard
             f"{of.artifact}#prod#N; name the version"
         )
     return version
+
+
+async def publish_baseline(of: Chosen, version: str, revision: str, who: str) -> str:
+    """
+    Publish the profile that a commit has, for its version; why it was not, or nothing.
+
+    Raises
+    ------
+    BrokerError
+        The broker cannot be reached, or refuses a record.
+    """
+    from stream_monitor.lifecycle import references
+
+    profile = references.of_version(of.repository, revision)
+    if profile is None:
+        return ""
+    try:
+        parts = references.parts_of(of.model, version, profile, loop.now(), who)
+    except StreamMonitorError as e:
+        return f"without the baseline: {e}"
+    await references.publish(of.settings, of.model, version, profile, parts)
+    return ""

@@ -100,6 +100,8 @@ def _say(
     model: str | None,
     repository: str | None,
 ) -> None:
+    import asyncio
+
     from stream_monitor.cli.models_board import read_board
     from stream_monitor.lifecycle import tagging
 
@@ -112,6 +114,9 @@ def _say(
     who = loop.person(by)
     events, said = _events(of, tag, board, change, comment or "", who)
     if not dry_run:
+        if len(events) > 1 and tag.message.reference:
+            note = asyncio.run(project.publish_baseline(of, tag.version, tag.revision, who))
+            click.echo(readable(note), err=True, nl=bool(note))
         _write(of, events)
         _mark(of, tag, said, who)
     if as_json:

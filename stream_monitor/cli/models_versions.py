@@ -107,25 +107,22 @@ def _announced(of: Chosen, made: Registered, who: str) -> str:
     import asyncio
 
     from stream_monitor.kafka.records import write
-    from stream_monitor.lifecycle import git
-    from stream_monitor.lifecycle.contents import REFERENCE
     from stream_monitor.lifecycle.events import encode
-    from stream_monitor.monitors.baseline import baseline_key
 
-    profile = git.text_of(of.repository, made.revision, REFERENCE) if made.reference else None
-    event = encode(made.event(of.model, loop.now(), who))
-
-    async def both() -> None:
-        if profile is not None:
-            key = baseline_key(of.model, made.version)
-            await write(of.settings, "baselines", key, profile.encode())
-        await write(of.settings, "lifecycle", of.model, event)
+    async def both() -> str:
+        note = ""
+        if made.reference:
+            note = await project.publish_baseline(of, made.version, made.revision, who)
+        await write(
+            of.settings, "lifecycle", of.model, encode(made.event(of.model, loop.now(), who))
+        )
+        return note
 
     try:
-        asyncio.run(both())
+        note = asyncio.run(both())
     except BrokerError as e:
         return f"not written: {e}; the version is there, run the command again to write it"
-    return "written"
+    return f"written, {note}" if note else "written"
 
 
 @click.command(name="list")

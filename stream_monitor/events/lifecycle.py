@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from stream_monitor.events.decode import Columns, Decoded, Groups
-from stream_monitor.events.observations import LIFECYCLE
+from stream_monitor.events.observations import ALONE, LIFECYCLE
 from stream_monitor.events.parse import Bad, load
 from stream_monitor.settings import OTHER
 from stream_monitor.verdicts import Reject
@@ -37,15 +37,23 @@ OF_ALERTS = ("fingerprint", "starts_at", "until", "by")
 KEPT = {
     "version": ("version", "revision"),
     "stage": ("stages",),
+    "reference": ("version", "reference", "part", "parts", "content"),
     "acknowledged": OF_ALERTS,
     "muted": OF_ALERTS,
     "false_alarm": OF_ALERTS,
 }
 """By type: the fields that are folded, beside those that make the event one of its own."""
+ALONE_TYPES = frozenset(("stage", "reference"))
+"""Rows after them may be counted in another way: a new version takes the reference that is said."""
+PART_CHARS, PARTS_MAX = 65_536, 16
+"""
+Of a part of a baseline profile, and parts that one may have. A part is well below what a record of
+`observations` may have beyond `RECORD_BYTES_MAX`.
+"""
 
 
-class _Forged(Bad):
-    """Nobody can have written it who may."""
+class _Refused(Bad):
+    """It is rejected, whoever it is of."""
 
 
 class LifecycleDecoder:
@@ -86,12 +94,13 @@ class LifecycleDecoder:
                 stale = self.of_log and self._is_stale(event, int(offsets[i]))
                 found = None if stale else _forwarded(event)
             except Bad as e:
-                if MARK in value or isinstance(e, _Forged):
+                if MARK in value or isinstance(e, _Refused):
                     rejects.append(Reject(i, e.reason, str(e)))
                 continue
             if found is not None:
                 model, text = found
-                groups.append(self.groups[LIFECYCLE, model, text.decode(), ()])
+                kind = ALONE if event["type"] in ALONE_TYPES else LIFECYCLE
+                groups.append(self.groups[kind, model, text.decode(), ()])
                 ids.append(xxh3_64_intdigest(text))
                 place.append(i)
         at = np.array(place, np.int64)
@@ -114,7 +123,7 @@ class LifecycleDecoder:
         if epoch >= offset:
             kind = event.get("type")
             if type(kind) is str and (kind in FORWARDED or kind in KEPT):
-                raise _Forged(
+                raise _Refused(
                     "out_of_range",
                     f"`epoch` {epoch} is not below the offset {offset} of its record, so no "
                     "controller has it",
@@ -139,6 +148,8 @@ def _forwarded(event: dict[str, Any]) -> tuple[str, bytes] | None:
         return None
     if type(model) is not str or not model:
         raise Bad("missing_field", "`model` is missing, or is no text")
+    if kind == "reference":
+        _demand_part(event)
     if kind in KEPT:
         kept = ("type", "model", "at", "id", "epoch", *KEPT[kind])
         event = {name: event[name] for name in kept if name in event}
@@ -148,3 +159,27 @@ def _forwarded(event: dict[str, Any]) -> tuple[str, bytes] | None:
     except msgspec.DecodeError as e:  # it goes into the log, so everybody must be able to read it
         raise Bad("out_of_range", str(e)) from None
     return "" if of_alerts and model == OTHER else model, text
+
+
+def _demand_part(event: dict[str, Any]) -> None:
+    """
+    Refuse a part of a profile that cannot be one.
+
+    Raises
+    ------
+    _Refused
+        It is too long, or its number is none.
+    """
+    part, parts, content = (event.get(name) for name in ("part", "parts", "content"))
+    if (
+        type(part) is not int
+        or type(parts) is not int
+        or not 1 <= part <= parts <= PARTS_MAX
+        or type(content) is not str
+        or not len(content.encode("utf-8", "replace")) <= PART_CHARS
+    ):
+        raise _Refused(
+            "out_of_range",
+            f"a part of a baseline profile is a text of at most {PART_CHARS} bytes, and is number "
+            f"1 to {PARTS_MAX}: `stream-monitor baseline publish` writes it so",
+        )

@@ -22,8 +22,11 @@ from stream_monitor.errors import StateError
 from stream_monitor.events.cells import Cells
 
 MAGIC = b"SMO\x01"
-PREDICTION, LABEL, FAILURE, LIFECYCLE = range(4)
-"""Kinds of rows; one of `lifecycle` is an event of an experiment."""
+PREDICTION, LABEL, FAILURE, LIFECYCLE, ALONE = range(5)
+"""
+Kinds of rows; from LIFECYCLE on they are events of `lifecycle`. One that changes how later rows are
+counted is ALONE in its record.
+"""
 ROW = np.dtype(
     [("source", "<u2"), ("group", "<u2"), ("offset", "<i8"), ("id", "<u8"), ("time", "<i8")]
 )

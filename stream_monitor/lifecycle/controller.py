@@ -25,14 +25,16 @@ from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.kafka.connection import client_options, connecting
 from stream_monitor.kafka.patience import RETRY_S, quietly
 from stream_monitor.kafka.records import TopicReader
+from stream_monitor.lifecycle import references
 from stream_monitor.lifecycle.actions import Action, Execute, Say, Tell, Work
 from stream_monitor.lifecycle.decisions import next_action
-from stream_monitor.lifecycle.events import Claim, Event, encode
+from stream_monitor.lifecycle.events import Claim, Event, Version, encode
 from stream_monitor.lifecycle.fold import Fold
 from stream_monitor.lifecycle.membership import SESSION_MS, Membership
 from stream_monitor.lifecycle.observed import Observed
 from stream_monitor.lifecycle.stages import planned
 from stream_monitor.lifecycle.steps import Project
+from stream_monitor.monitors.baseline import baseline_key
 from stream_monitor.settings import Settings
 from stream_monitor.times import rfc3339
 
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 
 LOG = "lifecycle"
 READ = (LOG, "alerts", "history")
+BASELINES = "baselines"
 
 
 class Controller:
@@ -83,7 +86,7 @@ class Controller:
         BrokerError
             Kafka cannot be reached, or refuses.
         """
-        await topics.ensure(self.settings, READ)
+        await topics.ensure(self.settings, (*READ, BASELINES))
         self._producer = AIOKafkaProducer(
             **client_options(self.settings.kafka), acks="all", enable_idempotence=True
         )
@@ -169,6 +172,8 @@ class Controller:
         elif doing is not None and doing[1].done():
             del self._doing[name]
             for made in doing[1].result():
+                if isinstance(made, Version):
+                    await self._refer(project, made)
                 await self._say(made)
         if action is None:
             await self._tidy(name, project)
@@ -196,10 +201,29 @@ class Controller:
         log.info("%s: %s", event.model, _told(event))
         await self._send(event.model, encode(said))
 
-    async def _send(self, key: str, value: bytes) -> int:
-        topic = self.settings.kafka.topic_prefix + LOG
-        sent = await self._producer.send_and_wait(topic, value, key.encode())
-        self._unread = max(self._unread, sent.offset)
+    async def _refer(self, project: Project, version: Version) -> None:
+        """Publish the baseline of a version, before the version: it is done again with its step."""
+        model, name = version.model, version.version
+        try:
+            profile = await asyncio.to_thread(project.profile, version)
+            parts = (
+                references.parts_of(model, name, profile, version.at, version.by)
+                if profile is not None
+                else []
+            )
+        except (StreamMonitorError, OSError) as e:
+            log.warning("%s: the baseline of %s cannot be published: %s", model, name, e)
+            return
+        if profile is not None:
+            await self._send(baseline_key(model, name), profile, BASELINES)
+        for part in parts:
+            await self._say(part)
+
+    async def _send(self, key: str, value: bytes, topic: str = LOG) -> int:
+        to = self.settings.kafka.topic_prefix + topic
+        sent = await self._producer.send_and_wait(to, value, key.encode())
+        if topic == LOG:
+            self._unread = max(self._unread, sent.offset)
         offset: int = sent.offset
         return offset
 

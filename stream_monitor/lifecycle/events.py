@@ -187,6 +187,22 @@ class Version(Event, frozen=True, tag="version"):
     reason: str = ""
 
 
+class Reference(Event, frozen=True, tag="reference"):
+    """
+    A part of the baseline profile of a version; if the version is empty, of all that are new from
+    then on. The parts follow each other.
+    """
+
+    UNIQUE = ("version", "reference", "part")
+    version: str
+    reference: str
+    """Id of the profile."""
+    part: int
+    parts: int
+    content: str
+    """Base64 of a piece of the compressed profile."""
+
+
 class Rollout(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A version on its way into production, as the newest `stage` event says."""
 
@@ -277,6 +293,7 @@ AnyEvent = (
     | Rejected
     | Cancelled
     | Version
+    | Reference
     | Stage
     | Deployment
     | Compared

@@ -38,6 +38,7 @@ from stream_monitor.lifecycle.events import (
     Ended,
     Event,
     Paused,
+    Reference,
     Refused,
     Rejected,
     Resumed,
@@ -101,7 +102,7 @@ class Fold:
         elif (
             not self._is_stale(event.epoch, offset)
             and self._is_new(event)
-            and not isinstance(event, Claim)
+            and not isinstance(event, Claim | Reference)
         ):
             model = self.of(event.model)
             self._takers[type(event)](model, event)

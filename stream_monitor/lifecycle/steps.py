@@ -22,7 +22,7 @@ import msgspec
 
 from stream_monitor.errors import InputError, StreamMonitorError
 from stream_monitor.kafka.clocks import now_ms
-from stream_monitor.lifecycle import processes, registration
+from stream_monitor.lifecycle import processes, references, registration
 from stream_monitor.lifecycle.actions import Execute, Work
 from stream_monitor.lifecycle.events import Deployment, Event, Retraining, Version
 from stream_monitor.lifecycle.in_use import InUse
@@ -95,6 +95,12 @@ class Project:
         registered = outcome.done and action.step == REGISTER
         said: list[Event] = [self._version(run, outcome.result)] if registered else []
         return [*said, made.named()]
+
+    def profile(self, version: Version) -> bytes | None:
+        """The baseline profile of a version of ours; None: it has none."""
+        if not version.reference:
+            return None
+        return references.of_version(Path(self.loop.repository), version.revision)
 
     def _retries(self, step: str) -> int:
         known = {s.name: s.retries for s in self.loop.steps}

@@ -11,7 +11,7 @@ active; beyond that, only the counters stay of the one that was silent for longe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import msgspec
@@ -19,6 +19,7 @@ import msgspec
 from stream_monitor.join.join import Join
 from stream_monitor.join.store import VERSIONS_MAX
 from stream_monitor.monitors.definitions import Changes, Definitions, definitions
+from stream_monitor.monitors.references import References
 from stream_monitor.monitors.version import Version
 from stream_monitor.monitors.version_state import VersionForm, form_of, load
 from stream_monitor.settings import OTHER, CoreSettings
@@ -74,6 +75,9 @@ class Registry:
         self.settings, self.baselines = settings, baselines
         self.state = RegistryState()
         self.versions: list[Version] = []
+        self.references = References()
+        self.stage_of: Callable[[str, str], str] = lambda _model, _version: ""
+        """The stage of a version of a model, as `lifecycle` says."""
         self._holding: set[int] = set()
         """Codes of models in places that `limits.models` counts."""
         self._of_model: Counter[int] = Counter()
@@ -128,17 +132,24 @@ class Registry:
             for (m, _), c in self.state.codes.items()
             if m == model and c < min(code, len(self.versions))
         ]
+        of = self.state.model_names[model]
+        siblings.sort(key=lambda v: self.stage_of(of, v.name) != "production")
         version = Version(
-            self.state.model_names[model],
+            of,
             name,
             self.settings,
-            self.baselines,
+            self.references.over(self.baselines, of, name),
             siblings,
             self.state.sources,
         )
         for group in version.drifts:  # active versions share the budget of their model
             group.versions = partial(self._of_model.__getitem__, model)
         return version
+
+    def referred(self, model: str, name: str) -> tuple[int, bytes | None]:
+        """A version that was seen, and the profile that came for it; None: one is not there."""
+        code = self.state.codes.get((self.state.models.get(model, -1), name))
+        return (-1, None) if code is None else (code, self.references.of(model, name))
 
     def in_use(self) -> Iterator[Version]:
         """Versions that are monitored."""

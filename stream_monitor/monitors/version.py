@@ -68,8 +68,8 @@ class Version:
     baselines : mapping of "model/version" to bytes
         Published baseline profiles; an empty version is for all versions of the model.
     siblings : list of Version
-        Other versions of the model, oldest first: a new version inherits the baseline of their
-        inputs.
+        Other versions of the model, the one in production first, then the oldest: a new version
+        inherits the baseline of their inputs.
     sources : list of str
         Names of source partitions, by the numbers that rows carry.
     """
@@ -153,7 +153,7 @@ class Version:
 
     def _take_baseline(self, baselines: Mapping[str, bytes], siblings: list[Version]) -> None:
         """
-        Take the baseline that was published, otherwise that of an older version. Without either
+        Take the baseline that was published, otherwise that of another version. Without either
         it is learnt from the first rows.
         """
         model, name, settings = self.model, self.name, self.settings

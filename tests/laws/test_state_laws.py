@@ -96,6 +96,7 @@ ALWAYS_AT_ITS_DEFAULT = {
     "ShardForm.anew": "tests/laws/test_configuration_laws.py changes the configuration",
     "ShardForm.schema": "it is a constant",
     "ShardForm.releases": "tests/laws/test_release_laws.py",
+    "ShardForm.references": "tests/laws/test_reference_laws.py",
     "Alerts.refused": "tests/laws/test_alert_laws.py has more alerts than there is room",
     "Outcomes.ahead": "tests/laws/test_clock_laws.py has events of the future",
     "RegistryState.retired": "tests/laws/test_retirement_laws.py",
@@ -107,6 +108,7 @@ ALWAYS_AT_ITS_DEFAULT = {
 ROOMS_ELSEWHERE = {
     "stream_monitor.experiments": "tests/laws/test_experiment_laws.py restores shards with them",
     "stream_monitor.monitors.releases": "tests/laws/test_release_laws.py restores shards with them",
+    "stream_monitor.monitors.references": "tests/laws/test_reference_laws.py restores shards",
 }
 """Rooms whose classes are in the snapshot, and stay empty in the logs of this file."""
 
@@ -462,6 +464,6 @@ def test_a_part_that_is_missing_or_of_another_type_is_refused(name):
     state = lives()[1][0]
     plain = msgspec.msgpack.decode(state["state"])
     for broken in ({**plain, name: -0.5}, {k: v for k, v in plain.items() if k != name}):
-        if name in broken or name not in ("schema", "releases"):
+        if name in broken or name not in ("schema", "releases", "references"):
             with pytest.raises(msgspec.ValidationError, match=name):
                 form_of(state | {"state": msgspec.msgpack.encode(broken)})

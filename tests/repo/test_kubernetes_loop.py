@@ -20,6 +20,7 @@ ALLOWED = {
         ("topic", "lifecycle"): {"Read", "Write", "Describe"},
         ("topic", "alerts"): {"Read", "Describe"},
         ("topic", "history"): {"Read", "Describe"},
+        ("topic", "baselines"): {"Write", "Describe"},
         ("group", "stream-monitor-controller"): {"Read", "Describe"},
     },
     "stream-monitor-archive": {

@@ -16,22 +16,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stream_monitor.config import load
 from stream_monitor.demo.broker import BrokerThread, start_in_thread
+from stream_monitor.evaluate import Shard
+from stream_monitor.ingest import Ingest
 from stream_monitor.kafka.clocks import now_ms
-from stream_monitor.kafka.records import TopicReader, write
+from stream_monitor.kafka.records import TopicReader, read_compacted, write
 from stream_monitor.lifecycle.controller import Controller, folder_of, projects_of
 from stream_monitor.lifecycle.events import Cancelled, Claim, Event, Trigger, encode
 from stream_monitor.lifecycle.fold import Fold
 from stream_monitor.lifecycle.model import Model, Run
 from stream_monitor.lifecycle.steps import Project
 from stream_monitor.lifecycle_settings import GIVEN, Deploy, Lifecycle, ModelLoop, RunLimits, Step
-from stream_monitor.settings import KafkaSettings, Settings
+from stream_monitor.monitors.baseline import Profile, encode_profile, numeric_profile, profile_id
+from stream_monitor.settings import CoreSettings, KafkaSettings, Settings
 from stream_monitor.times import rfc3339
 
 MODEL = "churn"
+PROFILE = Profile(features={"x": numeric_profile(np.arange(100.0), 0)}, rows=100)
 TRAIN = """
 import os, pathlib, time
 pathlib.Path("model.json").write_text(os.environ["STREAM_MONITOR_RUN"])
@@ -62,6 +67,7 @@ def repository(tmp_path: Path) -> Path:
     git(clone, "init", "-q", "-b", "main")
     git(clone, "remote", "add", "origin", str(tmp_path / "remote.git"))
     (clone / "train.py").write_text(TRAIN)
+    (clone / "reference.json").write_bytes(encode_profile(PROFILE))
     git(clone, "add", "-A")
     git(clone, "commit", "-q", "-m", "first")
     git(clone, "push", "-q", "origin", "main")
@@ -143,6 +149,7 @@ async def test_a_person_asks_and_a_version_comes_to_be(broker, repository, monke
     shown = git(repository.parent / "remote.git", "show", "churn@v1.0.0:model.json")
     assert shown == run.run
     assert (repository.parent / "ran").read_text() == "x"
+    await _judged_by_its_profile(settings)
     folder = repository.parent / "work" / folder_of(MODEL) / run.run
     assert sorted(path.name for path in folder.iterdir()) == [
         "register.1.result",
@@ -153,6 +160,31 @@ async def test_a_person_asks_and_a_version_comes_to_be(broker, repository, monke
         "train.log",
         "train.pid",
     ]
+
+
+async def _judged_by_its_profile(settings: Settings) -> None:
+    """A worker that reads this log judges the version by the profile of its commit, unstarted."""
+    async with TopicReader(settings, ["lifecycle"]) as records:
+        values = [r.value async for r in records.whole()]
+    published = await read_compacted(settings, "baselines")
+    assert published == {"churn/v1.0.0": encode_profile(PROFILE)}
+    ingest, shard = Ingest(1), Shard(0, CoreSettings())
+
+    def taken(kind: str, values: list[bytes | None], time_ms: int, offset: int = 0) -> None:
+        at = offset + np.arange(len(values))
+        assert not ingest.take(f"{kind}@t/0", kind, values, at, np.full(len(values), time_ms))
+        for record in ingest.flush(time_ms)[0]:
+            shard.fold(record)
+
+    call = {"event_id": "a", "model": MODEL, "version": "v1.0.0", "prediction": 1}
+    early = json.dumps({**call, "features": {"x": 1.0}, "timestamp": 1_760_000_000_000})
+    taken("predictions", [early.encode()], 1_760_000_000_000)
+    assert shard.versions[0].baseline_id == ""
+    taken("lifecycle", values, 1_760_000_001_000)
+    (info,) = (s for s in shard.samples() if s.name == "model_info")
+    assert info.labels[:3] == (MODEL, "v1.0.0", profile_id(PROFILE)[:12])
+    assert info.labels[-1] == "production"
+    assert shard.versions[0].features.rows == 1, "the row that waited is judged by it"
 
 
 async def test_a_step_that_fails_says_why(broker, repository, monkeypatch):

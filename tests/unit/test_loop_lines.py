@@ -111,7 +111,7 @@ def test_a_rollout_says_what_it_waits_for_and_how_it_goes_on_and_back():
         model="churn", at=AT, version="v1.1.0", tag="t", revision="0", reference="ab" * 16
     )
     m.versions = {"v1.1.0": made}
-    assert "baseline abababababab of v1.1.0: workers that were started after" in said(m, None)
+    assert "baseline abababababab of v1.1.0: workers use it from its place" in said(m, None)
     m.paused = Paused(model="churn", at=AT, by="ana")
     assert "deploy resume churn" in said(m, "paused by ana")
     m.compared = Compared(

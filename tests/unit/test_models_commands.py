@@ -18,7 +18,7 @@ from stream_monitor.cli.models_metrics import Side, compared, lines
 from stream_monitor.demo.broker import start_in_thread
 from stream_monitor.errors import InputError, StreamMonitorError
 from stream_monitor.kafka.records import TopicReader, read_compacted, write
-from stream_monitor.lifecycle.events import Rollout, Stage, decode, encode
+from stream_monitor.lifecycle.events import Reference, Rollout, Stage, decode, encode
 from stream_monitor.lifecycle.events import Version as VersionEvent
 from stream_monitor.monitors.baseline import Profile, encode_profile, profile_id
 from stream_monitor.settings import KafkaSettings, Settings
@@ -84,14 +84,18 @@ def test_the_life_of_versions_from_the_command_line(project: Project):
         assert list(project.tags()) == ["churn@v1.0.0"]
         published = asyncio.run(read_compacted(settings, "baselines"))
         assert published == {"Churn EU/v1.0.0": FILES["reference.json"].encode()}
-        (event,) = said(settings)
+        part, event = said(settings)
+        assert isinstance(part, Reference)
         assert isinstance(event, VersionEvent)
+        about = (part.version, part.reference, part.parts, part.by)
+        assert about == ("v1.0.0", event.reference, 1, "ana")
         assert (event.by, event.version, event.reference) == ("ana", "v1.0.0", profile_id(PROFILE))
         assert event.metrics == {"accuracy": 0.9, "log_loss": 0.3}
 
         (again,) = run("register", "--json")
         assert again["found"], "the same commit"
-        assert said(settings)[1].id == event.id, "written again it counts once"
+        ids = [e.id for e in said(settings)]
+        assert ids == [part.id, event.id] * 2, "written again it counts once"
 
         project.write({"model.json": "2"})
         with pytest.raises(InputError, match=r"differs from its last commit: model\.json"):

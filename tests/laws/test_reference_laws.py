@@ -1,0 +1,283 @@
+"""
+Laws of profiles that come through the log: rows before one are judged by the reference before, rows
+after it by the new one, wherever the log was cut and the worker was restarted.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from base64 import b64encode
+from collections import defaultdict
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stream_monitor.errors import InputError
+from stream_monitor.evaluate import Shard
+from stream_monitor.events.lifecycle import PART_CHARS, PARTS_MAX
+from stream_monitor.events.observations import ALONE, Arrivals, unpack
+from stream_monitor.ingest import Ingest
+from stream_monitor.monitors import references
+from stream_monitor.monitors.baseline import (
+    Profile,
+    category_profile,
+    decode_profile,
+    encode_profile,
+    numeric_profile,
+    profile_id,
+)
+from stream_monitor.monitors.references import References, events_of
+from stream_monitor.settings import Baseline, CoreSettings, Drift, ModelSettings, Segment
+from stream_monitor.shard_form import form_of
+
+T0 = 1_760_000_000_000
+STEP_MS = 100
+SHIFTED, SAID, NEW, INHERITS, END = 1_500, 2_600, 3_600, 4_100, 4_800
+"""Rows at which x shifts, the profile of v1 is complete, v2 comes, v3 comes, and the end."""
+Event = tuple[str, dict[str, Any]]
+SETTINGS = CoreSettings(
+    defaults=ModelSettings(
+        baseline=Baseline(rows=500),
+        windows=("last_500", "10m"),
+        cooldown_ms=0,
+        segments=(Segment(name="c"),),
+        drift=Drift(thresholds={"psi": 0.25}),
+    )
+)
+
+
+def profile_of(mean: float, accuracy: float | None = None, seed: int = 0) -> Profile:
+    rng = np.random.default_rng(seed)
+    return Profile(
+        features={
+            "x": numeric_profile(rng.normal(mean, 1, 2_000), 5),
+            "c": category_profile({"a": 1_000, "b": 1_000}, 0),
+        },
+        rows=2_000,
+        performance={} if accuracy is None else {"accuracy": accuracy, "labels": 2_000.0},
+    )
+
+
+def said(version: str, profile: Profile, pieces: int = 3, **more: Any) -> list[Event]:
+    """The parts of a profile, written by hand."""
+    text = b64encode(zlib.compress(encode_profile(profile))).decode()
+    size = -(-len(text) // pieces)
+    about = {"type": "reference", "model": "m", "version": version, "at": "t", **more}
+    about["reference"] = profile_id(profile)
+    return [
+        (
+            "lifecycle",
+            {**about, "part": i + 1, "parts": pieces, "content": text[i * size :][:size]},
+        )
+        for i in range(pieces)
+    ]
+
+
+V1, V2 = profile_of(2.0, 0.9), profile_of(2.0, seed=1)
+
+
+@cache
+def story() -> tuple[tuple[Event, ...], tuple[float, ...]]:
+    """Rows of three versions whose x shifts by two, and the profiles of the first two."""
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=END) + 2.0 * (np.arange(END) >= SHIFTED)
+    out: list[Event] = []
+    for i in range(END):
+        version = "v3" if i >= INHERITS and i % 2 else "v2" if i >= NEW else "v1"
+        features = {"x": float(x[i]), "c": "ab"[int(rng.random() < 0.5)]}
+        call = {"event_id": f"e{i}", "version": version, "prediction": 1, "features": features}
+        out.append(("predictions", call))
+        out.append(("labels", {"event_id": f"e{i}", "label": int(rng.random() < 0.9)}))
+        if SAID - 300 <= i < SAID and i % 100 == 99:  # its parts come apart
+            out.append(said("v1", V1)[(i - SAID + 300) // 100])
+        if i == NEW - 500:
+            out += said("v2", V2)
+        if i == INHERITS - 100:
+            out.append(("lifecycle", {"type": "stage", "stages": {"v2": "production"}, "at": "t"}))
+    timed = [
+        (kind, {"model": "m", "timestamp": T0 + i * STEP_MS // 2, **event})
+        for i, (kind, event) in enumerate(out)
+    ]
+    return tuple(timed), tuple(x.tolist())
+
+
+def records(events: tuple[Event, ...], size: int) -> list[tuple[bytes, Arrivals]]:
+    """Records of `observations`, each flush with so many events that came at their own times."""
+    ingest, offsets = Ingest(1), defaultdict[str, int](int)
+    out: list[tuple[bytes, Arrivals]] = []
+    for start in range(0, len(events), size):
+        arrivals: dict[str, tuple[int, Any]] = {}
+        chunk = events[start : start + size]
+        for kind in ("predictions", "labels", "lifecycle"):
+            mine = [e for k, e in chunk if k == kind]
+            if not mine:
+                continue
+            times = np.array([e["timestamp"] for e in mine])
+            at = offsets[kind] + np.arange(len(mine))
+            values = [json.dumps(e).encode() for e in mine]
+            assert not ingest.take(f"{kind}@t/0", kind, list(values), at, times)
+            arrivals[f"{kind}@t/0"] = offsets[kind], times
+            offsets[kind] += len(mine)
+        flushed = ingest.flush(chunk[-1][1]["timestamp"], arrivals)[0]
+        out += [(record, arrivals) for record in flushed]
+    return out
+
+
+class Folded:
+    def __init__(self, size: int, restarts: frozenset[int] = frozenset()) -> None:
+        self.shard, self.alerts = Shard(0, SETTINGS, confirm_ms=0), list[dict[str, Any]]()
+        for n, (record, arrivals) in enumerate(records(story()[0], size)):
+            self.shard.fold(record, arrivals=arrivals)
+            self.alerts += [json.loads(o.value) for o in self.shard.outbox if o.topic == "alerts"]
+            self.shard.outbox = []
+            if n in restarts:
+                parts = {k: v for k, v in self.shard.snapshot().items() if v is not None}
+                self.shard = Shard.restore(0, SETTINGS, parts)
+        self.shard.close()
+
+    def told(self) -> dict[Any, Any]:
+        out: dict[Any, Any] = {}
+        for version in self.shard.versions:
+            inputs = version.features
+            sums = inputs.panes.newest(10**9, version.watermark_ms, 10**9, slice(-1, None))[0]
+            out[version.name] = (
+                version.baseline_id,
+                inputs.rows,
+                np.round(inputs.totals, 6).tolist(),
+                np.round(sums, 6).tolist(),
+                inputs.drift.evidence.rows if inputs.drift.evidence is not None else 0,
+                version.performance.built,
+                version.performance.level.built,
+            )
+        return out
+
+
+@cache
+def whole() -> Folded:
+    return Folded(100)
+
+
+def test_rows_count_by_the_reference_of_their_place_in_the_log():
+    folded, x = whole(), np.array(story()[1])
+    by_name = {v.name: v for v in folded.shard.versions}
+    v1, v2, v3 = by_name["v1"], by_name["v2"], by_name["v3"]
+    assert (v1.baseline_id, v2.baseline_id) == (profile_id(V1), profile_id(V2))
+    assert v3.baseline_id == v2.baseline_id, "it inherits from the version in production"
+    now = v1.features.window(v1.watermark_ms, 10**9)[0]["x"]
+    edges = np.array(V1.features["x"].edges)
+    expected = np.bincount(
+        np.searchsorted(edges, x[SAID:NEW], side="right"), minlength=len(edges) + 1
+    )
+    assert now.counts.tolist() == expected.tolist()
+    assert v1.features.totals[v1.features.layout.start["x"]] == NEW, "counters do not fall"
+    assert v1.performance.level.built
+    assert v1.performance.built == V1.performance
+    assert (v1.labels, v1.features.rows) == (NEW, NEW), "what depends on no reference goes on"
+
+
+def test_what_fired_by_the_reference_before_ends_with_it_and_the_new_one_is_quiet():
+    mine = [a for a in whole().alerts if a["version"] == "v1" and a["kind"] == "data_drift"]
+    assert {a["reference"] for a in mine if a["status"] == "firing"}.isdisjoint({profile_id(V1)})
+    fired = {(a["fingerprint"], a["starts_at"]) for a in mine if a["status"] == "firing"}
+    ended = {(a["fingerprint"], a["starts_at"]): a for a in mine if a["status"] == "resolved"}
+    assert fired
+    assert fired == set(ended)
+    assert all("another reference" in a["summary"] for a in ended.values())
+    assert not [k for k, e in whole().shard.alerts.firing() if k.kind == "data_drift"]
+
+
+def test_the_shift_fires_where_no_reference_came():
+    """The test above could not fail otherwise."""
+    shard = Shard(0, SETTINGS, confirm_ms=0)
+    events = tuple(e for e in story()[0] if e[0] != "lifecycle" and e[1].get("version") != "v3")
+    for record, arrivals in records(events[: 2 * NEW], 100):
+        shard.fold(record, arrivals=arrivals)
+    assert [k for k, e in shard.alerts.firing() if k.kind == "data_drift"]
+
+
+@pytest.mark.parametrize("size", [17, 1_000, 20_000])
+def test_how_the_log_is_cut_does_not_show(size):
+    other = Folded(size)
+    assert other.told() == whole().told()
+
+
+def test_a_restart_at_any_part_does_not_show():
+    log = records(story()[0], 100)
+    alone = [n for n, (r, _) in enumerate(log) if ALONE in {g.kind for g in unpack(r).head.groups}]
+    assert len(alone) == 7
+    again = Folded(100, frozenset({k for n in alone for k in (n - 1, n)}))
+    assert again.told() == whole().told()
+    assert again.alerts == whole().alerts
+
+
+def test_a_profile_that_is_incomplete_or_another_one_than_it_says_changes_nothing():
+    kept = References()
+    one, two, three = (json.dumps(e) for _, e in said("v1", V1))
+    other = json.dumps(said("v1", V2)[1][1])
+
+    def take(*texts: str) -> list[tuple[str, str]]:
+        return kept.take(list(enumerate(texts)))[0]
+
+    assert take(two, three) == take(one, three) == take(one, other, three) == []
+    wrong = json.dumps(said("v1", V1, 1)[0][1] | {"reference": "0" * 32})
+    broken = json.dumps(said("v1", V1, 1)[0][1] | {"content": "?"})
+    assert take(wrong) == take(broken) == []
+    assert not kept.kept
+    assert take(one, two, one, two, two, three, three) == [("m", "v1")]
+    assert kept.of("m", "v1") == encode_profile(V1)
+    assert not kept.incomplete
+
+
+def test_a_bomb_is_no_profile():
+    bomb = b64encode(zlib.compress(b'{"x": "' + b" " * (references.PROFILE_BYTES_MAX + 9))).decode()
+    event = said("v1", V1, 1)[0][1] | {"content": bomb}
+    assert len(bomb) < PART_CHARS
+    assert References().take([(0, json.dumps(event))]) == ([], [])
+
+
+def test_what_is_kept_is_bounded(monkeypatch):
+    monkeypatch.setattr(references, "KEPT_BYTES_MAX", 10_000)
+    kept = References()
+    for i in range(60):
+        for _, event in said(f"v{i}", profile_of(i), 2)[: 1 + i % 2]:
+            kept.take([(0, json.dumps(event))])
+    assert 5_000 < sum(map(len, kept.kept.values())) <= 10_000
+    assert len(kept.incomplete) <= references.INCOMPLETE_MAX
+    assert "m/v59" in kept.kept
+
+
+def test_a_profile_is_a_few_parts_that_ingest_takes_and_one_that_is_too_big_is_refused():
+    rng = np.random.default_rng(1)
+    big = Profile(
+        features={f"f{i}": numeric_profile(rng.normal(size=200), 0) for i in range(200)}, rows=200
+    )
+    parts = list(events_of("m", "v1", encode_profile(big)))
+    assert 1 < len(parts) <= PARTS_MAX
+    about = {"type": "reference", "model": "m", "version": "v1", "at": "t"}
+    ingest, shard, n = Ingest(1), Shard(0, SETTINGS), len(parts)
+    values = [json.dumps({**about, **p}).encode() for p in parts]
+    assert not ingest.take("lifecycle@t/0", "lifecycle", list(values), np.arange(n), np.full(n, T0))
+    flushed = ingest.flush(T0)[0]
+    assert len(flushed) == n, "each is alone in its record"
+    for record in flushed:
+        shard.fold(record)
+    assert decode_profile(shard.registry.references.of("m", "v1") or b"") == big
+    snapshot = {k: v for k, v in shard.snapshot().items() if v is not None}
+    assert form_of(snapshot).references.kept == shard.registry.references.kept
+    huge = Profile(features={"c": category_profile({f"{i:064x}": 1 for i in range(70_000)}, 0)})
+    with pytest.raises(InputError, match="fewer features or categories"):
+        list(events_of("m", "v1", encode_profile(huge)))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"part": 0}, {"part": 4}, {"parts": 99}, {"content": "x" * 70_000}, {"part": "1"}]
+)
+def test_parts_that_cannot_be_are_refused(changes):
+    event = said("v1", V1)[0][1] | changes
+    ingest, value = Ingest(1), json.dumps(event).encode()
+    [reject] = ingest.take("lifecycle@t/0", "lifecycle", [value], np.arange(1), np.full(1, T0))
+    assert reject.reason == "out_of_range"
+    assert "baseline publish" in reject.message
