@@ -118,9 +118,10 @@ def compare(
     With --predictions: rows of one unit are summed first. The bounds are those of the paired
     difference; above 0 the challenger is better, whatever the metric.
 
-    A and B are versions (v1.2.0, champion, challenger, latest), commits (HEAD) or `workspace`.
-    Their metrics were measured each on its own rows, so they say less; --metric is the one that
-    --fail-on looks at.
+    A and B are versions (v1.2.0, champion, challenger, latest), commits (HEAD) or `workspace`. If
+    both have the file `decide.challenger` of the same rows (by event_id and label), their paired
+    difference decides. Otherwise only their metrics do, each measured on its own rows; --metric is
+    the one that --fail-on looks at.
 
     \b
     Examples:
@@ -174,18 +175,65 @@ def _by_metrics(
     if len(versions) != 2 or predictions is not None:
         raise InputError("compare two versions, A and B, or two files: --predictions A B")
     of = models_project.chosen(given["config"], given["model"], given["repository"], versions[0])
-    asked = click.get_current_context().get_parameter_source("metric")
-    metric = of.metric if asked == click.core.ParameterSource.DEFAULT else given["metric"]
+    settings = _settings_of(of, given)
     a, b = (models_metrics.side_of(v, of, offline=given["offline"]) for v in versions)
-    found = models_metrics.compared(a, b, metric, fail_on)
+    paired, why_not = _paired(of, a, b, settings, given["challengers"])
+    if paired is not None:
+        paired["failed"] = fails(paired, fail_on)
+    found = models_metrics.compared(a, b, settings.metric, fail_on, paired, why_not)
     if as_json:
         click.echo(json.dumps(found))
     else:
-        for line in models_metrics.lines(found):
+        for line in (*models_metrics.lines(found), *(lines(paired) if paired is not None else ())):
             click.echo(readable(line))
     if found["failed"]:
         click.echo(f"failed: --fail-on {fail_on}: {found['metric']}", err=True)
         sys.exit(1)
+
+
+def _settings_of(of: models_project.Chosen, given: Mapping[str, Any]) -> Decide:
+    """What the configuration of the model says under `decide`, and before it the options."""
+    import msgspec
+
+    loop = of.settings.lifecycle.models.get(of.model)
+    source = click.get_current_context().get_parameter_source
+    options = {
+        "metric": given["metric"],
+        "rule": "better" if given["rule"] == "better" else "not worse",
+        "margin": given["margin"],
+        "alpha": given["alpha"],
+        "min_rows": given["min_rows"],
+        "segments": tuple(dict.fromkeys(given["segments"])),
+        "segment_margin": given["segment_margin"],
+        "unit": given["unit"],
+        "positive_class": given["positive"],
+    }
+    names = {"positive_class": "positive"}
+    said = {
+        k: v
+        for k, v in options.items()
+        if source(names.get(k, k)) != click.core.ParameterSource.DEFAULT
+    }
+    base = loop.decide if loop is not None else DEFAULT
+    # the rule of the model may need an anchor, whose answers nobody has here
+    return msgspec.structs.replace(base, **{"rule": "better", **said})
+
+
+def _paired(
+    of: models_project.Chosen,
+    a: models_metrics.Side,
+    b: models_metrics.Side,
+    settings: Decide,
+    challengers: int,
+) -> tuple[dict[str, Any] | None, str]:
+    """Their difference on the same rows, or why there is none."""
+    from stream_monitor.lifecycle import same_rows
+
+    first, second = (same_rows.Of(side.name, side.revision) for side in (a, b))
+    try:
+        return same_rows.compared(of.repository, first, second, settings, challengers), ""
+    except same_rows.NotTheSameError as e:
+        return None, str(e)
 
 
 def fails(found: Mapping[str, Any], fail_on: str | None) -> bool:

@@ -1,8 +1,9 @@
 """
-Two versions side by side, by the metrics that stand in their tags.
+Two versions side by side: by their answers on the same rows if both have such a file, and by the
+metrics that stand in their tags.
 
-Rule of the file: numbers that were measured elsewhere, perhaps on other rows. Whether one model is
-better is decided on predictions for the same rows (`models compare --predictions`).
+Rule of the file: metrics were measured elsewhere, perhaps on other rows. So the paired difference
+decides where there is one (`lifecycle/same_rows.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ OWN_ROWS = (
     "each number was measured on rows of its own, so a difference may be that of the rows; "
     "`stream-monitor models compare --predictions A B` judges both on the same rows"
 )
+SAME_ROWS = (
+    "the difference on the same rows decides; each number above was measured on its own rows"
+)
 
 
 class Side(NamedTuple):
@@ -32,6 +36,8 @@ class Side(NamedTuple):
 
     name: str
     metrics: dict[str, float]
+    revision: str | None = None
+    """Its commit; None: the work tree."""
 
 
 def side_of(text: str, of: Chosen, *, offline: bool) -> Side:
@@ -57,9 +63,10 @@ def side_of(text: str, of: Chosen, *, offline: bool) -> Side:
     tagged, board, _ = known(of, offline=offline)
     tag = version_of(text, of, tagged, board)
     if tag is not None:
-        return Side(tag.name, tag.message.metrics or metrics_of(of.repository, tag.revision))
+        metrics = tag.message.metrics or metrics_of(of.repository, tag.revision)
+        return Side(tag.name, metrics, tag.revision)
     commit = git.commit_of(of.repository, text)
-    return Side(f"{text} ({commit[:12]})", metrics_of(of.repository, commit))
+    return Side(f"{text} ({commit[:12]})", metrics_of(of.repository, commit), commit)
 
 
 def gain(name: str, a: float, b: float) -> float:
@@ -72,7 +79,14 @@ def gain(name: str, a: float, b: float) -> float:
     return a - b if LOWER_IS_BETTER.search(name) else b - a
 
 
-def compared(a: Side, b: Side, metric: str, fail_on: str | None) -> dict[str, Any]:
+def compared(
+    a: Side,
+    b: Side,
+    metric: str,
+    fail_on: str | None,
+    paired: dict[str, Any] | None = None,
+    why_not: str = "",
+) -> dict[str, Any]:
     """
     Two sides as an object.
 
@@ -83,6 +97,11 @@ def compared(a: Side, b: Side, metric: str, fail_on: str | None) -> dict[str, An
     metric : str
         The one that decides; `test.accuracy` is found by `accuracy` too.
     fail_on : {"worse", "not-better"} or None
+    paired : dict or None
+        Their difference on the same rows, as `champion.decide` says it, with `failed`; None: it is
+        not known.
+    why_not : str
+        Why it is not.
 
     Raises
     ------
@@ -110,21 +129,25 @@ def compared(a: Side, b: Side, metric: str, fail_on: str | None) -> dict[str, An
     }
     decides = _named(metric, rows)
     change = rows[decides]["gain"] if decides is not None else None
-    if change is None and fail_on is not None:
+    if change is None and fail_on is not None and paired is None:
         lacks = ", ".join(side.name for side in (a, b) if _named(metric, side.metrics) is None)
         raise InputError(
             f"--fail-on {fail_on}: {lacks or a.name} has no metric {metric!r}; known are "
             f"{', '.join(rows) or 'none'} (--metric)"
         )
     failed = change is not None and (change < 0 if fail_on == "worse" else change <= 0)
+    if paired is not None:
+        failed = paired["failed"]
+    because = f" ({why_not})" if why_not else ""
     return {
         "a": a.name,
         "b": b.name,
-        "metric": decides,
+        "metric": decides if paired is None else paired["metric"],
         "metrics": rows,
         "failed": fail_on is not None and failed,
-        "same_rows": False,
-        "note": OWN_ROWS,
+        "same_rows": paired is not None,
+        "paired": paired,
+        "note": SAME_ROWS if paired is not None else f"{OWN_ROWS}{because}",
     }
 
 
@@ -141,7 +164,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             for side, w in zip("ab", columns, strict=True)
         )
         out.append(f"{name:{width}}  {values}  {_word(row['gain'])}".rstrip())
-    return [*out, OWN_ROWS] if found["metrics"] else [*out, "neither has metrics"]
+    if not found["metrics"]:
+        out = [] if found["paired"] else [*out, "neither has metrics"]
+    return [*out, found["note"]] if found["metrics"] or found["paired"] else out
 
 
 def _word(change: float | None) -> str:

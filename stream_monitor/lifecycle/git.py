@@ -192,6 +192,22 @@ def text_of(directory: Path, revision: str, path: str) -> str | None:
         raise
 
 
+def bring(directory: Path, revision: str, path: str, output: Path) -> bool:
+    """Write a file of a commit, byte by byte; whether git has it."""
+    with output.open("wb") as out:
+        done = subprocess.run(  # noqa: S603  no shell; names are checked
+            ["git", *SAFE, "show", f"{checked(revision)}:./{path}"],  # noqa: S607
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            timeout=LOCAL_S,
+            check=False,
+        )
+    return done.returncode == 0
+
+
 def remote_of(repository: Path, name: str) -> str | None:
     """
     The remote of this name; None if the clone has no remote at all.

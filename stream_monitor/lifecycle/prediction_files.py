@@ -76,6 +76,7 @@ def matched(
     unit: str | None = None,
     segments: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
+    strict: bool = False,
 ) -> Matched:
     """
     Read the files and match their rows.
@@ -90,6 +91,8 @@ def matched(
         Columns; `features.NAME` and `segments.NAME` are found by NAME too.
     columns : mapping of str to str
         Other names of columns, by field (`COLUMNS`).
+    strict : bool
+        Each file must have ids and labels, because nobody says that the rows are the same.
 
     Returns
     -------
@@ -108,6 +111,10 @@ def matched(
     for field, (name, *_) in names.items():
         if all(field not in t.columns for t in tables):
             raise InputError(f"{tables[0].name}: no column {name!r} for {field}")
+    for field, name in (("id", "event_id"), ("label", "label")) if strict else ():
+        for t in tables:
+            if field not in t.columns:
+                raise InputError(f"{t.name}: no column `{name}` that says which rows these are")
     orders = _orders(tables)
     label = _agreed("label", tables, orders)
     if label is None:

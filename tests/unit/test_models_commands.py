@@ -18,6 +18,7 @@ from stream_monitor.cli.models_metrics import Side, compared, lines
 from stream_monitor.demo.broker import start_in_thread
 from stream_monitor.errors import InputError, StreamMonitorError
 from stream_monitor.kafka.records import TopicReader, read_compacted, write
+from stream_monitor.lifecycle import same_rows
 from stream_monitor.lifecycle.events import Reference, Rollout, Stage, decode, encode
 from stream_monitor.lifecycle.events import Version as VersionEvent
 from stream_monitor.monitors.baseline import Profile, encode_profile, profile_id
@@ -232,3 +233,60 @@ def test_the_picture_of_two_versions():
         "log_loss           0.3         0.2  better by 0.1",
         "f1                   -         0.5",
     ]
+
+
+def answers(wrong: int, n: int = 600, first: int = 0) -> str:
+    """Answers on rows with ids; the first `wrong` of them are wrong."""
+    rows = [(first + i, i % 3 == 0, (i % 3 == 0) ^ (i < wrong)) for i in range(n)]
+    return "\n".join(["event_id,label,prediction", *(f"{i},{y:d},{p:d}" for i, y, p in rows), ""])
+
+
+def test_versions_with_answers_on_the_same_rows_are_compared_by_them(project: Project):
+    (project.folder / "monitor.yaml").write_text(
+        "kafka: {bootstrap_servers: '127.0.0.1:1'}\nlifecycle: {models: {Churn EU: {repository: "
+        f"'{project.clone}', artifact: churn, decide: {{challenger: held/out.csv}}}}}}}}\n"
+    )
+    project.write({"held/out.csv": answers(60), "metrics.json": '{"accuracy": 0.8}'})
+    project.commit("with answers")
+    run("register", "--no-event")
+    # its metric says that it is better, the same rows say that it is worse
+    project.write({"held/out.csv": answers(120), "metrics.json": '{"accuracy": 0.95}'})
+    project.commit("worse")
+    words = ("compare", "v1.0.0", "HEAD", "--fail-on", "worse", "--offline")
+    (found,) = run(*words, "--json")
+    assert (found["same_rows"], found["failed"]) == (True, True)
+    assert found["paired"]["difference"] == pytest.approx(-0.1)
+    assert found["paired"]["lower"] < -0.1 < found["paired"]["upper"] < 0
+    told = run(*words)
+    assert "the difference on the same rows decides" in told
+    assert "600 rows" in told
+    assert "worse by" not in told.split("decides")[1]
+    project.write({"held/out.csv": answers(120, first=1)})
+    (found,) = run("compare", "v1.0.0", "workspace", "--fail-on", "worse", "--offline", "--json")
+    assert (found["same_rows"], found["failed"], found["paired"]) == (False, False, None)
+    assert "lacks 1 rows" in found["note"]
+    (project.clone / "held/out.csv").unlink()
+    (found,) = run("compare", "v1.0.0", "workspace", "--offline", "--json")
+    assert "workspace has no held/out.csv" in found["note"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "why"),
+    [
+        ("label,prediction\n1,1\n0,0\n" * 9, "label,prediction\n1,1\n0,0\n" * 9, "no column `even"),
+        (
+            "event_id,label,prediction\n" + "".join(f"{i},0,0\n" for i in range(600)),
+            "event_id,label,prediction\n" + "".join(f"{i},0,1\n" for i in range(600)),
+            "nearly all labels are alike",
+        ),
+        (answers(3).replace("label", "truth"), answers(4), "no column `label`"),
+        ("event_id,label,prediction\n", answers(4), "no rows"),
+    ],
+)
+def test_rows_that_may_be_others_are_not_paired(tmp_path: Path, a: str, b: str, why: str):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder, text in zip(folders, (a, b), strict=True):
+        folder.mkdir()
+        (folder / "x.csv").write_text(text)
+    with pytest.raises(InputError, match=why):
+        same_rows._demand_same(*(folder / "x.csv" for folder in folders))
