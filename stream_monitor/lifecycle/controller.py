@@ -103,6 +103,8 @@ class Controller:
                         if self.once:
                             return
         finally:
+            for project in self.projects.values():
+                project.in_use.end()
             await quietly(self._producer.stop())
 
     # ---- a tenure
@@ -156,6 +158,8 @@ class Controller:
             doing = None
         if isinstance(action, Say):
             refused = await asyncio.to_thread(project.in_use.refused, model, action.event)
+            if refused is None:
+                return False
             for said in refused or [project.in_use.told(model, action.event)]:
                 await self._say(said)
         elif isinstance(action, Tell):

@@ -19,6 +19,7 @@ import msgspec
 
 from stream_monitor.errors import UNREADABLE, InputError, StreamMonitorError
 from stream_monitor.lifecycle.git import SECRET, place_of
+from stream_monitor.lifecycle.stoppable import finished
 
 TIMEOUT_S = 3_600
 QUIET = {"DVC_NO_ANALYTICS": "1", "CI": "1"}
@@ -58,16 +59,11 @@ def run(directory: Path, *arguments: str, timeout_s: float = TIMEOUT_S) -> str:
     """
     words = f"dvc {arguments[0]} in {directory}"  # never --quiet: it hides errors too
     try:
-        done = subprocess.run(  # noqa: S603  no shell
+        done = finished(
             [*_program(), *arguments],
+            timeout_s=timeout_s,
             cwd=directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
             env={**os.environ, **QUIET},
-            timeout=timeout_s,
-            check=False,
         )
     except subprocess.TimeoutExpired:
         raise DvcError(f"{words} did not end within {timeout_s:g} s") from None

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from stream_monitor.errors import InputError, StreamMonitorError
+from stream_monitor.lifecycle.stoppable import finished
 
 SAFE = (
     "-c",
@@ -104,17 +105,12 @@ def run(
     """
     words = f"git {arguments[0]} in {directory}"
     try:
-        done = subprocess.run(  # noqa: S603  no shell; names are checked
-            ["git", *SAFE, *arguments],  # noqa: S607
+        done = finished(
+            ["git", *SAFE, *arguments],  # no shell; names are checked
+            text=stdin,
+            timeout_s=timeout_s,
             cwd=directory,
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
             env={**_environment(), **(environment or {})},
-            timeout=timeout_s,
-            check=False,
         )
     except subprocess.TimeoutExpired:
         raise GitError(f"{words} did not end within {timeout_s:g} s", "timed out") from None

@@ -9,6 +9,7 @@ hangs must not delay a rollback. A way back waits for no answer; it says what is
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -17,10 +18,13 @@ import msgspec
 from stream_monitor.errors import InputError, StreamMonitorError
 from stream_monitor.lifecycle.events import Event, Rejected, Stage, Version
 from stream_monitor.lifecycle.model import Model
+from stream_monitor.lifecycle.stoppable import OURS, Commands
 from stream_monitor.lifecycle.tags import artifact_of, split
 from stream_monitor.lifecycle_settings import ModelLoop
 
 log = logging.getLogger(__name__)
+ANSWER_S = 2.0
+"""So long the first look at a rollout waits for git; the next ones do not."""
 
 
 class InUse:
@@ -42,17 +46,35 @@ class InUse:
         """The rollout for whose way back somebody looked."""
         self._lost: dict[str, str] = {}
         """By version: model files that DVC cannot bring back."""
+        self._commands = Commands()
+        self._asking: tuple[str, Thread] | None = None
+        """The version whose signature is looked at, and who looks."""
+        self._answer: tuple[str | None] | None = None
+        """What came of it; None: nothing yet."""
+
+    def end(self) -> None:
+        """End the commands that are under way; nobody waits for them any more."""
+        self._commands.end()
+
+    def _begin(self, function: Callable[..., None], *arguments: object) -> Thread:
+        def run() -> None:
+            OURS.set(self._commands)
+            function(*arguments)
+
+        thread = Thread(target=run, name=function.__name__, daemon=True)
+        thread.start()
+        return thread
 
     def follow(self, m: Model) -> None:
         """Begin what is due: the tag of a new champion, a look at the way back of a rollout."""
         if m.champion is not None and m.champion != self._champion:
             self._champion = m.champion
-            Thread(target=self._mark, args=(m.champion,), name="mark", daemon=True).start()
+            self._begin(self._mark, m.champion)
         r = m.rollout
         if r is not None and r.against is not None and r.experiment != self._looked:
             self._looked = r.experiment
             known = m.versions.get(r.against)
-            Thread(target=self._look, args=(r.against, known), name="look", daemon=True).start()
+            self._begin(self._look, r.against, known)
 
     def _mark(self, version: str) -> None:
         """The stage as a tag in git, for people and CI; the topic is the truth."""
@@ -73,17 +95,21 @@ class InUse:
         if words:
             log.warning("%s: DVC cannot bring back %s of %s", self.name, words, version)
 
-    def refused(self, m: Model, event: Event) -> list[Event]:
+    def refused(self, m: Model, event: Event) -> list[Event] | None:
         """
         What is said instead of an event that begins a rollout: with `verify_tags` git must accept
-        the tag of its version. Empty: it may begin.
+        the tag of its version. Empty: it may begin; None: git has not answered within `ANSWER_S`,
+        so ask again.
         """
         if not self.loop.verify_tags or not isinstance(event, Stage):
             return []
         r = event.rollout
         if r is None or m.rollout is not None:
             return []
-        why = lacks_signature(self.loop, m, r.version)
+        answer = self._signature(m, r.version)
+        if answer is None:
+            return None
+        (why,) = answer
         if why is None:
             return []
         asked = f"{m.asked.by} asked for {m.asked.what} {r.version}, and " if m.asked else ""
@@ -97,6 +123,25 @@ class InUse:
         )
         no = Rejected(model=self.name, at=event.at, by=event.by, version=r.version, comment=why)
         return [said.named()] if m.asked else [no.named(), said.named()]
+
+    def _signature(self, m: Model, version: str) -> tuple[str | None] | None:
+        """Why a version may not be deployed, if git has answered."""
+        if self._asking is None or self._asking[0] != version:
+            self._answer = None
+            self._asking = version, self._begin(self._ask, m, version)
+            self._asking[1].join(ANSWER_S)
+        found = self._answer
+        if found is not None:
+            self._asking = None
+        return found
+
+    def _ask(self, m: Model, version: str) -> None:
+        try:
+            why = lacks_signature(self.loop, m, version)
+        except OSError as e:
+            why = f"verify_tags: {e}"
+        if self._asking is None or self._asking[0] == version:
+            self._answer = (why,)
 
     def told(self, m: Model, event: Event) -> Event:
         """An event as it is written: a way back says which files of its version are missing."""

@@ -29,6 +29,7 @@ from stream_monitor.lifecycle.in_use import InUse
 from stream_monitor.lifecycle.model import COLLECT, DECIDE, REGISTER, Model, Run
 from stream_monitor.lifecycle.processes import Command, Outcome
 from stream_monitor.lifecycle.registration import Registration
+from stream_monitor.lifecycle.stoppable import in_thread
 from stream_monitor.lifecycle.tags import artifact_of, one_line
 from stream_monitor.lifecycle.work_trees import TREE
 from stream_monitor.lifecycle_settings import ModelLoop
@@ -107,7 +108,7 @@ class Project:
         return known.get(step, RETRIES.get(step, 0))
 
     async def _step(self, m: Model, run: Run, action: Work) -> Outcome:
-        tree = await asyncio.to_thread(self._tree, run.run)
+        tree = await in_thread(self._tree, run.run)
         lacks = await self._done_again(m, run, action.step, tree)
         if lacks is not None:
             return lacks
@@ -138,7 +139,7 @@ class Project:
             command = self._command(m, run, earlier, tree)
             if command is None or processes.is_kept(self.folder(run.run), earlier, attempt):
                 continue
-            if step == REGISTER and await asyncio.to_thread(self._is_registered, run):
+            if step == REGISTER and await in_thread(self._is_registered, run):
                 return None
             log.info("%s: run %s, step %s again: its files are gone", self.name, run.run, earlier)
             outcome = await self._ran(run, command, attempt, tree)

@@ -21,6 +21,7 @@ import msgspec
 from stream_monitor.errors import InputError, StateError
 from stream_monitor.lifecycle import git, signing, tags
 from stream_monitor.lifecycle.git import GitError
+from stream_monitor.lifecycle.stoppable import is_ended
 from stream_monitor.lifecycle.tags import Message, Part, Tag
 from stream_monitor.times import rfc3339
 
@@ -377,6 +378,8 @@ def alone(directory: Path, what: str, *, common: bool = False) -> Iterator[None]
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                if is_ended():
+                    raise StateError(f"nobody waits for {what} {directory} any more") from None
                 if time.monotonic() > end_s:
                     raise StateError(
                         f"another registration holds the {what} {directory} for {LOCK_S} s; "

@@ -136,6 +136,7 @@ def test_a_rollout_of_an_unsigned_version_does_not_begin(project: Project, how: 
     if how == "run":
         m.asked = None
     said = in_use.refused(m, action.event)
+    assert said is not None, "git answers at once"
     assert [type(e) for e in said] == ([Stage] if how == "asked" else [Rejected, Stage])
     assert isinstance(said[-1], Stage)
     assert "does not accept the signature" in said[-1].reason
