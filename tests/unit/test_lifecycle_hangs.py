@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -59,6 +61,18 @@ def _asked(path: Path) -> int:
     return int(path.read_text().split()[0])
 
 
+def _until(condition: Callable[[], Any]) -> Any:
+    end_s = time.monotonic() + 30
+    while not (found := condition()):
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    return found
+
+
+def waits_for_the_lock() -> bool:
+    return any("in alone" in s for s in map(stack, threading.enumerate()) if "in find" in s)
+
+
 async def gone(pid: int) -> bool:
     return await asyncio.to_thread(_gone, Path(f"/proc/{pid}/stat"))
 
@@ -83,16 +97,20 @@ async def test_a_fetch_in_a_thread_ends_with_its_task(hanging: Path):
     assert not [t for t in threading.enumerate() if t.name.startswith("asyncio_") and busy(t)]
 
 
+def stack(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "" if frame is None else "".join(traceback.format_stack(frame))
+
+
 def busy(thread: threading.Thread) -> bool:
     """Whether a thread of the pool is in git."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    return frame is not None and "git.py" in "".join(traceback.format_stack(frame))
+    return "git.py" in stack(thread)
 
 
 async def test_who_waits_for_the_lock_of_the_clone_ends_too(hanging: Path):
     with tagging.alone(hanging, "clone", common=True):
         task = asyncio.ensure_future(in_thread(tagging.find, hanging, "churn", "origin", "r"))
-        await asyncio.sleep(0.5)
+        await asyncio.to_thread(_until, waits_for_the_lock)
         began = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -141,12 +159,7 @@ async def test_a_signature_that_nobody_brings_holds_nothing_else(hanging: Path):
     assert time.monotonic() - began < 1, "other models do not wait"
     in_use.end()
     assert await gone(pid)
-    answers = []
-    for _ in range(200):
-        await asyncio.sleep(0.05)
-        answers = in_use.refused(m, event) or []
-        if answers:
-            break
-    (found, *_) = answers[::-1]
+    answers = await asyncio.to_thread(_until, lambda: in_use.refused(m, event))
+    found = answers[-1]
     assert isinstance(found, Stage)
     assert "verify_tags" in found.reason
