@@ -91,7 +91,7 @@ class Shard:
         """Parts that began again because of that change: `MODEL/VERSION: PART (KEYS)`."""
         self.outcomes = Outcomes()
         self.join = Join(settings.limits.pending, settings.defaults.labels.max_delay_ms)
-        self.registry = Registry(settings, dict(baselines or {}))
+        self.registry = Registry(settings, dict(baselines or {}), partitions)
         self.separation = Separation(self.registry, self.join)
         self.alerts = Alerts()
         self.bounds, self.releases = bounds.Bounds(), Releases()

@@ -198,6 +198,13 @@ class Fairness(Frozen, frozen=True):
     severity: Severity = "warning"
 
 
+def days_of(budget: str) -> float:
+    """Days for each false alarm of a budget, such as `1/30d`."""
+    count, _, duration = budget.partition("/")
+    unit = duration.lstrip("0123456789")
+    return int(duration.removesuffix(unit)) * UNITS_MS[unit] / DAY_MS / int(count)
+
+
 class ModelSettings(Frozen, frozen=True):
     """Settings that may differ by model (`defaults` and each entry of `models`)."""
 
@@ -235,9 +242,7 @@ class ModelSettings(Frozen, frozen=True):
         >>> ModelSettings(alarm_budget="10/1d").days_per_alarm
         0.1
         """
-        count, _, duration = self.alarm_budget.partition("/")
-        unit = duration.lstrip("0123456789")
-        return int(duration.removesuffix(unit)) * UNITS_MS[unit] / DAY_MS / int(count)
+        return days_of(self.alarm_budget)
 
     @property
     def silence_ms(self) -> int:
@@ -261,6 +266,7 @@ class Limits(Frozen, frozen=True):
     categories: int = 50
     pending: int = 500_000
     series: int = 50_000
+    fleet_alarm_budget: str | None = None
 
 
 class Privacy(Frozen, frozen=True):

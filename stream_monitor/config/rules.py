@@ -12,7 +12,7 @@ from typing import Any
 
 from stream_monitor import lifecycle_settings
 from stream_monitor import settings as s
-from stream_monitor.config import injection_rules, lifecycle_rules, segment_rules
+from stream_monitor.config import injection_rules, lifecycle_rules, limit_rules, segment_rules
 from stream_monitor.config.forms import LAST_N_MAX
 from stream_monitor.config.rule import Rule
 from stream_monitor.times import DAY_MS, HOUR_MS
@@ -377,23 +377,8 @@ RULES: dict[type, dict[str, Rule]] = {
         "buckets": Rule("Upper bounds of the buckets of a histogram."),
         "quantiles": Rule("Quantiles of a summary."),
     },
-    s.Limits: {
-        "models": Rule(
-            "Models without a configuration; further ones are counted as `__other__`.", low=1
-        ),
-        "versions": Rule("Versions per model.", low=1),
-        "features": Rule("Features per model version.", low=1),
-        "segments": Rule("Values per segment.", low=1),
-        "categories": Rule("Categories per feature.", low=1),
-        "pending": Rule(
-            "Predictions, and labels, that are kept. Beyond it, those that have their label "
-            "are dropped first, then the oldest. It decides how late labels may be.",
-            low=1_000,
-            high=50_000_000,
-        ),
-        "series": Rule("Series that a worker exports.", low=100, high=10_000_000),
-    },
     s.Privacy: {"raw_values": Rule("Show raw feature values and ids in alerts and anomalies.")},
+    **limit_rules.RULES,
     **segment_rules.RULES,
     **lifecycle_rules.RULES,
     **injection_rules.RULES,

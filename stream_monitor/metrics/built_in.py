@@ -92,6 +92,11 @@ OF_MODELS: tuple[Metric, ...] = (
         "Alert episodes that a person called a false alarm.",
     ),
     _model(
+        "alarm_budget_per_day",
+        "gauge",
+        "False alarms of drift a day that the budget allows this version, as a mean of many days.",
+    ),
+    _model(
         "prediction_latency_seconds",
         "histogram",
         "Latency of prediction calls.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream_monitor.metrics import queries
+from stream_monitor.metrics import queries, worker_rows
 from stream_monitor.metrics.catalogue import CATALOGUE
 from stream_monitor.metrics.grafana import annotation, dashboard, variable
 from stream_monitor.metrics.panels import (
@@ -49,9 +49,7 @@ def models() -> dict[str, Any]:
 
 def worker() -> dict[str, Any]:
     """Health of the workers: what is late, refused or left out."""
-    return dashboard(
-        "worker", _place_variables(), (_state(), _reading(), _records(), _bounds()), []
-    )
+    return dashboard("worker", _place_variables(), worker_rows.rows(), [])
 
 
 def loop() -> dict[str, Any]:
@@ -178,6 +176,20 @@ def _now() -> Row:
         gauges("Muted alerts", "model_alerts_muted"),
         gauges("Acknowledged alerts", "model_alerts_acknowledged"),
         increases("Alerts marked false", "model_alerts_marked_false_total"),
+        _false_alarms(),
+    )
+
+
+def _false_alarms() -> Panel:
+    """What people called false, beside what the budget allows in the same time."""
+    marked, budget = "model_alerts_marked_false_total", "model_alarm_budget_per_day"
+    false = queries.increase(marked, *matchers(marked), interval="30d")
+    allowed = f"30 * {queries.gauge(budget, *matchers(budget))}"
+    return Panel(
+        "Marked false in 30 days, and the budget",
+        ((false, f"{legend(('model', 'version'))} false"), (allowed, "budget")),
+        "short",
+        f"{CATALOGUE[marked].help} The budget is of alerts of drift; people may mark others too.",
     )
 
 
@@ -302,56 +314,6 @@ def _experiments() -> Row:
         rates("New units", "model_experiment_units_total"),
         gauges("Labels of mature calls", "model_experiment_coverage_ratio", maximum=1.0),
         rates("Rows left out", "model_experiment_rows_left_out_total"),
-    )
-
-
-def _state() -> Row:
-    ready, build, late, behind = (
-        f"stream_monitor_{name}"
-        for name in ("ready", "build_info", "log_time_lag_seconds", "consumer_lag_records")
-    )
-    return "State", (
-        stat("Workers ready", ready, f"sum({queries.selector(ready, *PLACE)})"),
-        stat("Workers", build, f"sum({queries.selector(build, *PLACE)})"),
-        stat("Highest lag in time", late, f"max({queries.selector(late, *PLACE)})"),
-        stat("Records behind", behind, f"sum({queries.gauge(behind, *PLACE)})"),
-    )
-
-
-def _reading() -> Row:
-    return "Reading", (
-        gauges("Lag in time", "stream_monitor_log_time_lag_seconds", width=12),
-        gauges("Records behind", "stream_monitor_consumer_lag_records", width=12),
-    )
-
-
-def _records() -> Row:
-    return "Records", (
-        rates("Records by outcome", "stream_monitor_records_total", width=12),
-        rates("Labels by outcome", "stream_monitor_labels_total", width=12),
-        rates("Dead letters", "stream_monitor_dead_letters_total"),
-        rates("Refused predictions by model", "stream_monitor_predictions_refused_total"),
-        rates("Alert events written", "stream_monitor_alert_events_total"),
-        increases("Timestamps replaced", "stream_monitor_timestamps_replaced_total"),
-    )
-
-
-def _bounds() -> Row:
-    return "Bounds", (
-        by_instance("Predictions that wait", "stream_monitor_join_pending"),
-        increases(
-            "Predictions without label",
-            "stream_monitor_predictions_expired_total",
-            "stream_monitor_predictions_evicted_total",
-        ),
-        by_instance("State in memory", "stream_monitor_state_bytes"),
-        increases("Limits reached", "stream_monitor_limit_hits_total"),
-        increases("Monitors switched off", "stream_monitor_monitor_failures_total"),
-        increases(
-            "Not exported",
-            "stream_monitor_series_dropped_total",
-            "stream_monitor_scrape_errors_total",
-        ),
     )
 
 

@@ -27,8 +27,11 @@ class DriftGroup:
         """Days for each false alarm of all signals together."""
         self.sliced: SegmentDrift | None = None
         """The same signals on each declared segment."""
-        self.versions: Callable[[], int] = lambda: 1
-        """How many versions share the budget."""
+        self.sharers: Callable[[], float] = lambda: 1.0
+        """
+        By how many the budget of the model is shared: versions, and models if there are many of
+        them.
+        """
         self.moved = False
         """Whether a drift began or ended since this was last set back."""
 
@@ -36,7 +39,7 @@ class DriftGroup:
         """Days for each false alarm of a signal; each has the same share of the budget."""
         signals = 0 if self.evidence is None else len(self.evidence.watched)
         days = self.days if self.sliced is None else self.days / (1 - SHARE)
-        return np.full(signals, days * signals * max(self.versions(), 1))
+        return np.full(signals, days * signals * self.sharers())
 
     def bounds_of_a_segment(self) -> Float:
         """The same of each segment."""

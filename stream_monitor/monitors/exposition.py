@@ -234,6 +234,8 @@ def _signals(
 
 
 def _evidence(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
+    allowed = 1 / (version.settings.days_per_alarm * version.sharers())
+    yield Sample("model_alarm_budget_per_day", names, allowed)
     for group in version.drifts:
         if group.evidence is not None:
             drifted = {w.name for w, _ in group.evidence.open()}

@@ -22,7 +22,7 @@ from stream_monitor.monitors.definitions import Changes, Definitions, definition
 from stream_monitor.monitors.references import References
 from stream_monitor.monitors.version import Version
 from stream_monitor.monitors.version_state import VersionForm, form_of, load
-from stream_monitor.settings import OTHER, CoreSettings
+from stream_monitor.settings import OTHER, CoreSettings, days_of
 
 
 class RegistryState(msgspec.Struct):
@@ -69,10 +69,14 @@ class Registry:
     settings : CoreSettings
     baselines : mapping of "model/version" to bytes
         Published baseline profiles (JSON).
+    partitions : int
+        Number of partitions of `observations`.
     """
 
-    def __init__(self, settings: CoreSettings, baselines: Mapping[str, bytes]) -> None:
-        self.settings, self.baselines = settings, baselines
+    def __init__(
+        self, settings: CoreSettings, baselines: Mapping[str, bytes], partitions: int = 1
+    ) -> None:
+        self.settings, self.baselines, self.partitions = settings, baselines, partitions
         self.state = RegistryState()
         self.versions: list[Version] = []
         self.references = References()
@@ -142,14 +146,27 @@ class Registry:
             siblings,
             self.state.sources,
         )
-        for group in version.drifts:  # active versions share the budget of their model
-            group.versions = partial(self._of_model.__getitem__, model)
+        version.sharers = partial(self._sharers, model, version.settings.days_per_alarm)
+        for group in version.drifts:
+            group.sharers = version.sharers
         return version
 
     def referred(self, model: str, name: str) -> tuple[int, bytes | None]:
         """A version that was seen, and the profile that came for it; None: one is not there."""
         code = self.state.codes.get((self.state.models.get(model, -1), name))
         return (-1, None) if code is None else (code, self.references.of(model, name))
+
+    def _sharers(self, model: int, days: float) -> float:
+        """
+        By how many the budget of a model, one false alarm in so many `days`, is shared: by its
+        active versions, and by more if the fleet allows it less. Each partition has an equal part
+        of what the fleet may have, and the models that live there share it.
+        """
+        least, fleet = 1.0, self.settings.limits.fleet_alarm_budget
+        if fleet is not None:
+            models = max(len(self.state.living), 1)
+            least = max(days_of(fleet) * self.partitions * models / days, 1.0)
+        return least * max(self._of_model[model], 1)
 
     def in_use(self) -> Iterator[Version]:
         """Versions that are monitored."""

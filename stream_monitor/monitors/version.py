@@ -92,6 +92,7 @@ class Version:
         self.watermark_ms = 0
         self.outbox: list[Out] = []
         self.signals = Signals(settings.drift)
+        self.sharers: Callable[[], float] = lambda: 1.0
         self.contained = Containment()
         self.history, self.patterns = History(), Patterns()
         self.custom = (

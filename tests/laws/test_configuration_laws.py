@@ -238,6 +238,7 @@ TABLE: dict[str, Key] = {
     "models": Key((None, {"m": {}, "new": {}}, {"r": {"windows": ["last_500", "1h"]}}, None)),
     "limits.models": Key((100, 1), keeps=True),
     "limits.versions": Key((20, 1), keeps=True),
+    "limits.fleet_alarm_budget": Key((None, "1/365d", "100/1h", None)),
     "limits.features": Key((200, 2, 4, 200), REFERENCE, learns=True),
     "limits.segments": Key(
         (50, 3, 1),
