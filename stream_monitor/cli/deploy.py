@@ -120,8 +120,8 @@ def promote(version: str | None, model: str | None, *, word: options.Word) -> No
       stream-monitor deploy promote
       stream-monitor deploy promote v1.4.0 --comment "checked by hand"
     """  # noqa: D301
-    from stream_monitor.cli.loop_board import in_order
     from stream_monitor.lifecycle import people
+    from stream_monitor.lifecycle.tags import in_order
 
     settings = options.settings_of(word.config)
     board, name = _board(settings, model)

@@ -101,7 +101,7 @@ def ended_by(m: Model, to: str | None) -> list[str]:
 
 def _target(board: LoopBoard, name: str, m: Model, to: str | None) -> str | None:
     """The version that gets the traffic; None: none, as before its first version."""
-    from stream_monitor.cli.loop_board import in_order
+    from stream_monitor.lifecycle.tags import in_order
 
     deployed = ", ".join(in_order(m.deployed)) or "none"
     if to is None and m.rollout is not None:

@@ -8,7 +8,6 @@ see the same. Nothing is stored anywhere else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +19,7 @@ from stream_monitor.lifecycle.events import Event, encode
 from stream_monitor.lifecycle.fold import Fold
 from stream_monitor.lifecycle.model import Run
 from stream_monitor.lifecycle.observed import Observed
+from stream_monitor.lifecycle.tags import in_order
 from stream_monitor.lifecycle_settings import ModelLoop
 
 if TYPE_CHECKING:
@@ -183,18 +183,6 @@ class LoopBoard:
             return None
         wait = rollout.waiting_for(name, m, m.rollout, self.loop(name), self.observed, now_ms())
         return wait.words if wait is not None else None
-
-
-def in_order(versions: Iterable[str]) -> list[str]:
-    """
-    Versions by their numbers; what is no number comes last.
-
-    >>> in_order({"v1.10.0", "v1.9.0", "old"})
-    ['v1.9.0', 'v1.10.0', 'old']
-    """
-    from stream_monitor.lifecycle.tags import VERSION, number_of
-
-    return sorted(versions, key=lambda v: (0, number_of(v), v) if VERSION.fullmatch(v) else (1, v))
 
 
 def written(settings: Settings, event: Event) -> None:

@@ -247,7 +247,7 @@ def compared_line(m: Model, loop: ModelLoop, now_ms: int) -> str | None:
 
 def deploy_lines(name: str, m: Model, loop: ModelLoop, waits: str | None, now_ms: int) -> list[str]:
     """Stages of all versions, the rollout, and why the last change was made."""
-    from stream_monitor.cli.loop_board import in_order
+    from stream_monitor.lifecycle.tags import in_order
 
     used = ", ".join(f"{v} {s}" for v in in_order(m.stages) if (s := m.stages[v]) != "retired")
     none = "no version is deployed; `stream-monitor models promote VERSION` says which one is"

@@ -25,7 +25,7 @@ from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.kafka.connection import client_options, connecting
 from stream_monitor.kafka.patience import RETRY_S, quietly
 from stream_monitor.kafka.records import TopicReader
-from stream_monitor.lifecycle import references
+from stream_monitor.lifecycle import processes, references
 from stream_monitor.lifecycle.actions import Action, Execute, Say, Tell, Work
 from stream_monitor.lifecycle.decisions import next_action
 from stream_monitor.lifecycle.events import Claim, Event, Version, encode
@@ -33,7 +33,7 @@ from stream_monitor.lifecycle.fold import Fold
 from stream_monitor.lifecycle.membership import SESSION_MS, Membership
 from stream_monitor.lifecycle.observed import Observed
 from stream_monitor.lifecycle.stages import planned
-from stream_monitor.lifecycle.steps import Project
+from stream_monitor.lifecycle.steps import DEPLOYMENTS, Project
 from stream_monitor.monitors.baseline import baseline_key
 from stream_monitor.settings import Settings
 from stream_monitor.times import rfc3339
@@ -76,6 +76,7 @@ class Controller:
         self._read = -1
         self._doing: dict[str, tuple[Action, asyncio.Task[list[Event]]]] = {}
         self.observed = Observed(now_ms)
+        self._work = Path(settings.lifecycle.work).absolute()
 
     async def run(self, stop: asyncio.Event) -> None:
         """
@@ -142,10 +143,28 @@ class Controller:
                     return
                 if self._read < self._unread:
                     continue
+                if not self.active:
+                    await self._end_orphans()
                 self.active = True
                 waits = [await self._act(name, project) for name, project in self.projects.items()]
                 if self.once and all(waits):
                     return
+
+    async def _end_orphans(self) -> None:
+        """
+        End what a controller that was killed left running, if no run of ours goes on with it: its
+        model is not configured any more, or its run is over.
+        """
+        work = self._work
+        ours = {folder_of(name): name for name in self.projects}
+
+        def is_wanted(log: Path) -> bool:
+            model, run, *_ = log.relative_to(work).parts
+            name = ours.get(model)
+            return name is not None and run in (DEPLOYMENTS, self.fold.of(name).current)
+
+        for log_file in await processes.end_orphans(work, is_wanted):
+            log.warning("ended a command that nobody waits for: %s", log_file)
 
     async def _act(self, name: str, project: Project) -> bool:
         """Do the next thing for a model; whether there is nothing to do."""

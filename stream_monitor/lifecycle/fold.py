@@ -49,10 +49,19 @@ from stream_monitor.lifecycle.events import (
     Version,
     decode,
 )
-from stream_monitor.lifecycle.model import APPROVAL, DECIDE, REGISTER, Model, Run, Trial
+from stream_monitor.lifecycle.model import (
+    APPROVAL,
+    DECIDE,
+    REGISTER,
+    Model,
+    Run,
+    Trial,
+    bounded,
+)
 
 RUNS_MAX, IDS_MAX, REFUSED_MAX, TRIALS_MAX = 100, 100_000, 100, 50
 ANSWERED_MAX, CHAMPIONS_MAX = 10_000, 50
+VERSIONS_MAX = 1_000
 
 
 class Fold:
@@ -213,7 +222,8 @@ def _accepted(m: Model, e: Accepted) -> None:
 def _refused(m: Model, e: Refused) -> None:
     if _answer(m, e.trigger) is not None:
         m.refused = [*m.refused, e][-REFUSED_MAX:]
-        m.held_back.add(e.trigger)
+        m.held_back[e.trigger] = None
+        _oldest(m.held_back, ANSWERED_MAX)
         kind = e.kind or ""
         m.refusals[kind] = m.refusals.get(kind, 0) + 1
 
@@ -267,6 +277,7 @@ def _rejected(m: Model, e: Rejected) -> None:
         run.rejected_by = e.by
     if e.version is not None:
         m.rejected[e.version] = e.by
+        _forget(m.rejected, VERSIONS_MAX)
 
 
 def _cancelled(m: Model, e: Cancelled) -> None:
@@ -277,6 +288,9 @@ def _cancelled(m: Model, e: Cancelled) -> None:
 
 def _version(m: Model, e: Version) -> None:
     m.versions.setdefault(e.version, e)
+    used = {m.anchor, *m.champions, *(v for v, s in m.stages.items() if s != "retired")}
+    for old in [v for v in m.versions if v not in used][: max(len(m.versions) - VERSIONS_MAX, 0)]:
+        del m.versions[old]
 
 
 def _stage(m: Model, e: Stage) -> None:
@@ -284,11 +298,13 @@ def _stage(m: Model, e: Stage) -> None:
     if was is not None and e.rollout is None and e.stages.get(was.version) == "retired":
         m.rolled_back = e.at
     _anchor(m, e)
-    m.stage, m.stages = e, e.stages
+    m.stage, m.stages = e, bounded(e.stages)
     if e.rollout is not None and e.rollout.state == "watch":
         m.promoted = e.rollout
     _champion(m)
-    m.deployed |= e.stages.keys()
+    before = [v for v in m.deployed if v not in e.stages]
+    m.deployed = dict.fromkeys([*before, *e.stages])
+    _forget(m.deployed, VERSIONS_MAX)
     if e.by != "controller":
         m.rolled_back = m.asked = None
     elif m.asked is not None and e.answers == m.asked.id:

@@ -24,9 +24,12 @@ from stream_monitor.lifecycle.events import (
     Trigger,
     Version,
 )
+from stream_monitor.lifecycle.tags import in_order
 
 APPROVAL, COLLECT, DECIDE, REGISTER = "approval", "collect", "decide", "register"
 """Steps of our own; the others are the project's."""
+RETIRED_MAX = 500
+"""Retired versions that a `stage` event names."""
 
 
 class Run(msgspec.Struct):
@@ -105,7 +108,7 @@ class Model(msgspec.Struct):
     """Triggers that were answered, the oldest first."""
     refused: list[Refused] = []
     """The newest ones."""
-    held_back: set[str] = set()
+    held_back: dict[str, None] = {}
     """Ids of all triggers that were refused."""
     scheduled: str | None = None
     """The newest time of the schedule that was a trigger."""
@@ -115,8 +118,11 @@ class Model(msgspec.Struct):
     stages: dict[str, StageName] = {}
     stage: Stage | None = None
     """The newest one."""
-    deployed: set[str] = set()
-    """Versions that ever had a stage; they get none again unless a person asks."""
+    deployed: dict[str, None] = {}
+    """
+    Versions that had a stage, those that have one now last; they get none again unless a person
+    asks.
+    """
     asked: Asked | None = None
     """What a person asks for, and nothing was done about yet."""
     approved: dict[str, list[str]] = {}
@@ -166,6 +172,15 @@ class Model(msgspec.Struct):
     def trial(self) -> Trial | None:
         """The experiment of the rollout."""
         return self.trials.get(self.rollout.experiment) if self.rollout else None
+
+
+def bounded(stages: dict[str, StageName]) -> dict[str, StageName]:
+    """
+    Stages without the oldest retired versions: the next event is made of them, and it has to fit
+    into a record.
+    """
+    retired = in_order(v for v, s in stages.items() if s == "retired")[:-RETIRED_MAX]
+    return {v: s for v, s in stages.items() if v not in retired} if retired else stages
 
 
 def ms_of(at: str | None) -> int:

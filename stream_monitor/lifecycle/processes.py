@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -264,6 +264,45 @@ async def end(log: Path, token: str = "") -> None:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL if waited > GRACE_S else signal.SIGTERM)
         await asyncio.sleep(0.05)
+
+
+async def end_orphans(work: Path, is_wanted: Callable[[Path], bool]) -> list[Path]:
+    """
+    End the commands that nobody will start, read or end again; their logs.
+
+    Parameters
+    ----------
+    work : Path
+        Absolute; commands whose log lies below it are looked at.
+    is_wanted : callable
+        Whether somebody goes on with the command of a log.
+
+    Notes
+    -----
+    Without `/proc` those are found whose log is still there.
+    """
+    logs = sorted(await asyncio.to_thread(_logs, work))
+    orphans = [log for log in logs if not is_wanted(log)]
+    for log in orphans:
+        await end(log)
+    return orphans
+
+
+def _logs(work: Path) -> set[Path]:
+    """Logs of the commands that live."""
+    proc = Path("/proc")
+    if not (proc / "self" / "environ").exists():
+        known = {path.with_suffix(".log") for path in work.glob("**/*.pid")}
+        return {log for log in known if _group(log)}
+    mark, found = f"{MARK}={work}/".encode(), set()
+    for entry in proc.iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                for value in (entry / "environ").read_bytes().split(b"\0"):
+                    if value.startswith(mark):
+                        name = value.partition(b"=")[2].rpartition(b"#")[0]
+                        found.add(Path(os.fsdecode(name)))
+    return found
 
 
 def _pid_file(log: Path) -> Path:

@@ -37,6 +37,8 @@ from stream_monitor.times import HOUR_MS, rfc3339
 
 log = logging.getLogger(__name__)
 
+DEPLOYMENTS = "deployments"
+"""Folder of the commands of rollouts; a run has a folder with its id."""
 RETRIES = {COLLECT: 2, REGISTER: 2}
 """Of our own steps; the project's have theirs in the configuration."""
 
@@ -285,7 +287,7 @@ class Project:
         if command is None:
             outcome = Outcome(done=False, reason="the configuration has no such command any more")
         else:
-            folder = self.work / "deployments" / action.experiment
+            folder = self.work / DEPLOYMENTS / action.experiment
             await asyncio.to_thread(folder.mkdir, 0o700, parents=True, exist_ok=True)
             verb = "undo" if action.undo else "do"
             made = Command(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -130,6 +130,16 @@ def number_of(version: str) -> Number:
         raise InputError(f"{version!r} is not a version such as v1.2.0")
     major, minor, patch = map(int, found.groups())
     return major, minor, patch
+
+
+def in_order(versions: Iterable[str]) -> list[str]:
+    """
+    Versions by their numbers; what is no number comes last.
+
+    >>> in_order({"v1.10.0", "v1.9.0", "old"})
+    ['v1.9.0', 'v1.10.0', 'old']
+    """
+    return sorted(versions, key=lambda v: (0, number_of(v), v) if VERSION.fullmatch(v) else (1, v))
 
 
 def following(versions: list[str], part: Part) -> str:

@@ -20,7 +20,9 @@ from stream_monitor.lifecycle.events import (
     Cancelled,
     Rejected,
     Stage,
+    StageName,
     Trigger,
+    Version,
     encode,
 )
 from stream_monitor.lifecycle.fold import Fold
@@ -459,3 +461,30 @@ def test_whatever_is_lost_or_said_twice(data):
 def test_the_id_of_an_event_is_in_it_once():
     trigger = Trigger(model=MODEL, at="2026-01-01T00:00:00Z", cause="person", by="ana").named()
     assert encode(trigger).count(trigger.id.encode()) == 1
+
+
+def test_what_is_known_of_versions_is_bounded(monkeypatch):
+    """What is in use stays, and the events stay small."""
+    monkeypatch.setattr("stream_monitor.lifecycle.fold.VERSIONS_MAX", 100)
+    monkeypatch.setattr("stream_monitor.lifecycle.model.RETIRED_MAX", 50)
+    world = World(ModelLoop(repository="."))
+    for i in range(150):
+        name = f"v1.{i}.0"
+        world.write(
+            Version(model=MODEL, at=rfc3339(i), version=name, tag=f"c@{name}", revision="0").named()
+        )
+        m = world.model()
+        before: dict[str, StageName] = dict.fromkeys(m.stages, "retired")
+        said: dict[str, StageName] = {**before, "v1.0.0": "shadow", name: "production"}
+        world.write(Stage(model=MODEL, at=rfc3339(i), by="ana", stages=said).named())
+        world.write(Rejected(model=MODEL, at=rfc3339(i), by="ana", version=name).named())
+    m = world.model()
+    newest = "v1.149.0"
+    assert len(m.versions) == 100
+    assert {"v1.0.0", newest} <= m.versions.keys(), "one is in use since the beginning"
+    assert len(m.deployed) <= 100
+    assert len(m.rejected) <= 100
+    assert (m.stages["v1.0.0"], m.champion) == ("shadow", newest)
+    assert sum(s == "retired" for s in m.stages.values()) == 50
+    assert "v1.148.0" in m.stages, "the oldest go"
+    assert max(map(len, world.log)) < 2_500

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 
+from stream_monitor.lifecycle import processes
 from stream_monitor.lifecycle.controller import Controller, projects_of
 from stream_monitor.lifecycle.events import Cancelled, Trigger
 from stream_monitor.lifecycle_settings import ModelLoop
@@ -104,6 +107,37 @@ async def test_a_model_that_is_gone_stays_as_it_is_and_goes_on_when_it_is_back(
     (run,) = m.runs.values()
     assert (run.end, run.version) == ("done", "v1.0.0")
     assert tags(repository) == ["churn@v1.0.0", "other@v1.0.0"]
+
+
+def orphan(log: Path) -> subprocess.Popen[bytes]:
+    """What is left of a step whose controller was killed."""
+    env = {**os.environ, processes.MARK: f"{log}#0123456789abcdef"}
+    return subprocess.Popen(["sleep", "600"], env=env, start_new_session=True)
+
+
+async def test_what_a_killed_controller_left_ends_unless_a_run_goes_on_with_it(
+    broker, repository, monkeypatch
+):
+    monkeypatch.setenv("RAN", str(repository.parent / "ran"))
+    settings = settings_of(broker, repository)
+    work = Path(settings.lifecycle.work)
+    logs = {
+        "of a model that is gone": work / "gone" / "0a" / "train.log",
+        "of a run that is over": work / MODEL / "0b" / "train.log",
+        "of a rollout": work / MODEL / "deployments" / "v1-ab" / "0-pods-do.log",
+        "of somebody else": work.parent / "work2" / MODEL / "0b" / "train.log",
+    }
+    left = {what: orphan(log) for what, log in logs.items()}
+    try:
+        once = Controller(settings, projects_of(settings, None), once=True)
+        async with asyncio.timeout(60):
+            await once.run(asyncio.Event())
+        ended = {what for what, process in left.items() if process.poll() is not None}
+        assert ended == {"of a model that is gone", "of a run that is over"}
+    finally:
+        for process in left.values():
+            process.kill()
+            process.wait(10)
 
 
 async def test_a_run_that_nobody_works_at_can_be_cancelled(broker, repository, monkeypatch):
