@@ -9,7 +9,8 @@ experiment can work is decided where it is folded.
 
 An epoch is the offset of a controller's claim. A record with one that is not below its own offset
 is forged: it is rejected. One of an older controller than has spoken before it is skipped, as
-routers and the fold of the loop do. Which ones spoke is not kept over a restart; EVALUATE knows.
+routers and the fold of the loop do. Which ones spoke is not kept over a restart, so a claim goes
+into the log of every partition, and EVALUATE knows.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ EPOCHS_MAX = 16
 """Controllers that are remembered."""
 FORWARDED = frozenset(("experiment_started", "experiment_changed", "experiment_stopped"))
 OF_ALERTS = ("fingerprint", "starts_at", "until", "by")
-KEPT = {
+KEPT: dict[str, tuple[str, ...]] = {
+    "claim": (),
     "version": ("version", "revision"),
     "stage": ("stages",),
     "reference": ("version", "reference", "part", "parts", "content"),
@@ -138,7 +140,8 @@ class LifecycleDecoder:
 def _forwarded(event: dict[str, Any]) -> tuple[str, bytes] | None:
     """
     The model and the JSON of an event that is folded; None for what is of others. The model is
-    empty for a mark on what belongs to no model: every partition has alerts about its own limits.
+    empty for a claim, and for a mark on what belongs to no model: every partition has alerts about
+    its own limits.
     """
     kind, model = event.get("type"), event.get("model")
     if type(kind) is not str or (kind not in FORWARDED and kind not in KEPT):
@@ -146,6 +149,10 @@ def _forwarded(event: dict[str, Any]) -> tuple[str, bytes] | None:
     of_alerts = KEPT.get(kind) is OF_ALERTS
     if of_alerts and type(event.get("fingerprint")) is not str:
         return None
+    if kind == "claim":  # it is of all models; the first of two has no epoch and says nothing
+        if type(event.get("epoch")) is not int:
+            return None
+        model = OTHER
     if type(model) is not str or not model:
         raise Bad("missing_field", "`model` is missing, or is no text")
     if kind == "reference":
@@ -158,7 +165,8 @@ def _forwarded(event: dict[str, Any]) -> tuple[str, bytes] | None:
         msgspec.json.decode(text)
     except msgspec.DecodeError as e:  # it goes into the log, so everybody must be able to read it
         raise Bad("out_of_range", str(e)) from None
-    return "" if of_alerts and model == OTHER else model, text
+    everywhere = kind == "claim" or (of_alerts and model == OTHER)
+    return "" if everywhere else model, text
 
 
 def _demand_part(event: dict[str, Any]) -> None:

@@ -44,9 +44,10 @@ class _Event(msgspec.Struct):
     epoch: int | None = None
 
 
-class _OfController(msgspec.Struct):
+class _Other(msgspec.Struct):
     """An event of others, of which only the epoch is read."""
 
+    type: str = ""
     epoch: int | None = None
 
 
@@ -88,7 +89,8 @@ class Releases(msgspec.Struct):
             try:
                 event = msgspec.json.decode(text, type=_Event)
             except UNREADABLE:
-                if not self._is_stale(_epoch_of(text)):
+                other = _other(text)
+                if not self._is_stale(other.epoch) and other.type != "claim":
                     left.append((place, text))
             else:
                 if not self._is_stale(event.epoch):
@@ -162,8 +164,8 @@ class Releases(msgspec.Struct):
             )
 
 
-def _epoch_of(text: str) -> int | None:
+def _other(text: str) -> _Other:
     try:
-        return msgspec.json.decode(text, type=_OfController).epoch
+        return msgspec.json.decode(text, type=_Other)
     except UNREADABLE:
-        return None
+        return _Other()

@@ -180,3 +180,35 @@ def test_events_of_experiments_of_an_older_controller_change_nothing():
     assert left("experiment_changed", None) == 1, "a person"
     assert left("experiment_stopped", 8) == 1
     assert len(releases.take([(0, "[]"), (1, '{"type": "x", "epoch": "y"}')])) == 2
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_controller_that_was_taken_over_from_counts_nowhere_also_after_a_restart(restarts):
+    """Only its claim says that the newer one is there; INGEST forgets it, the log does not."""
+
+    def said(event: dict[str, Any], offset: int) -> None:
+        value = json.dumps({"schema": 1, "at": "t", **event}).encode()
+        at, time = np.array([offset]), np.array([START_MS])
+        assert not ingest[-1].take("lifecycle@t/0", "lifecycle", [value], at, time)
+        for target, records in ingest[-1].flush(START_MS).items():
+            for record in records:
+                shards[target].fold(record)
+        if restarts:
+            ingest.append(Ingest(2))
+            for i, shard in enumerate(shards):
+                parts = {k: v for k, v in shard.snapshot().items() if v is not None}
+                shards[i] = Shard.restore(i, CoreSettings(), parts)
+
+    ingest, shards = [Ingest(2)], [Shard(0, CoreSettings()), Shard(1, CoreSettings())]
+    stage = {"type": "stage", "model": "m", "stages": {"v1": "production"}, "epoch": 10}
+    said(stage, 12)
+    said({"type": "claim", "model": "", "host": "b"}, 20)
+    said({"type": "claim", "model": "", "host": "b", "epoch": 20}, 21)
+    said({**stage, "stages": {"v2": "production"}}, 22)
+    started = {"type": "experiment_started", "model": "m", "experiment": "x", "epoch": 10}
+    said(started, 23)
+    of = next(s for s in shards if s.releases.of_model)
+    assert of.releases.of("m", "v1").stage == "production"
+    assert of.releases.of("m", "v2").stage == "unregistered"
+    assert all(s.releases.epochs == {"": 20} for s in shards)
+    assert not any(s.experiments.state.of_model or s.outbox for s in shards)
