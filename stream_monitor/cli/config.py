@@ -16,6 +16,7 @@ import click
 
 from stream_monitor.config import DEFAULT_FILE, load
 from stream_monitor.config.baseline_files import file_profiles
+from stream_monitor.config.remarks import remarks
 from stream_monitor.errors import ConfigError, InputError
 from stream_monitor.kafka.tls import client_context, server_context
 
@@ -120,8 +121,9 @@ def check(path: str | None, as_json: bool) -> None:
             raise
         click.echo(json.dumps({"problems": e.problems}))
         sys.exit(2)
+    notes = remarks(settings.core)
     if as_json:
-        click.echo(json.dumps({"problems": []}))
+        click.echo(json.dumps({"problems": [], "notes": notes}))
         return
     name = path or (
         DEFAULT_FILE if Path(DEFAULT_FILE).is_file() else f"no ./{DEFAULT_FILE}, so the defaults"
@@ -131,6 +133,8 @@ def check(path: str | None, as_json: bool) -> None:
         f"good: {name}; {models} model{'' if models == 1 else 's'} configured, brokers "
         f"{settings.kafka.bootstrap_servers}"
     )
+    for note in notes:
+        click.echo(f"note: {note}")
 
 
 @command.command(short_help="Print the JSON Schema of monitor.yaml, for editors.")

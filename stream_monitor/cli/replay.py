@@ -243,6 +243,7 @@ def _replayed(
     of drifts.
     """
     from stream_monitor.config.baseline_files import file_profiles
+    from stream_monitor.config.remarks import remarks
     from stream_monitor.inputs.times import DEFAULT_START_MS
     from stream_monitor.offline.experiment_notes import experiment_notes
     from stream_monitor.offline.outcome import notes
@@ -251,7 +252,7 @@ def _replayed(
     profiles = file_profiles(settings.core)
     with reading(options, "replaying") as events:
         events.scan()
-        for note in events.notes:
+        for note in (*events.notes, *(f"note: {each}" for each in remarks(settings.core))):
             click.echo(readable(note), err=True)
         first_ms = max(events.first_ms or 0, DEFAULT_START_MS)  # earlier times are rejected
         span_ms = max((events.last_ms or 0) - first_ms, 0)

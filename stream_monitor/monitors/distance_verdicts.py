@@ -19,13 +19,9 @@ from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.drift import alert_of
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.windowed import Windowed
+from stream_monitor.stats.chance import by_chance
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
-CHANCE_SD = 6.0
-"""
-A distance is judged every ten seconds of log time (`due.COMPARE_MS`), so one without any
-change must be this unlikely.
-"""
 METHOD_NAMES = {
     "psi": "PSI",
     "js": "Jensen-Shannon distance",
@@ -33,30 +29,6 @@ METHOD_NAMES = {
     "wasserstein": "Wasserstein distance",
     "chi2": "Cramér's V",
 }
-
-
-def by_chance(expected: float, actual: float, bins: int) -> float:
-    """
-    The Jensen-Shannon distance that two samples of one law hardly ever exceed: that of a
-    chi-squared statistic `CHANCE_SD` standard deviations above its mean.
-
-    Parameters
-    ----------
-    expected, actual : float, rows
-        Sizes of the samples.
-    bins : int
-
-    Examples
-    --------
-    >>> round(by_chance(5_000, 200, 20), 2), round(by_chance(5_000, 100_000, 20), 3)
-    (0.23, 0.046)
-    """
-    free = max(bins - 1, 1)
-    return float(
-        np.sqrt(
-            (free + CHANCE_SD * np.sqrt(2 * free)) * (1 / expected + 1 / actual) / (8 * np.log(2))
-        )
-    )
 
 
 def distance_verdicts(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[Verdict]:

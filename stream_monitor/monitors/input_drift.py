@@ -66,6 +66,12 @@ class InputDrift(DriftGroup):
         if self.sliced is not None and sliced.chunks and self.watches:
             self.sliced.load(sliced, self._made(), lay_out=lambda _: None)
 
+    def forget(self) -> None:
+        """What was seen does not count any longer."""
+        self.evidence = None
+        if self.sliced is not None:
+            self.sliced.begin_anew()
+
     def _made(self) -> Evidence:
         return self.evidence or self._make()
 

@@ -229,9 +229,7 @@ def switch(version: Version, profile: Profile) -> bool:
         version.signals.pop(name, None)
         version.signals.fired.discard(name)
         inputs.unknown_at.pop(name, None)
-    inputs.drift.evidence = None  # its bins are those of the reference before
-    if inputs.drift.sliced is not None:
-        inputs.drift.sliced.begin_anew()
+    inputs.drift.forget()  # its bins are those of the reference before
     inputs.extends, inputs.late = False, Late(version.settings.baseline.rows)
     inputs.use(profile)
     for name, (at, _) in inputs.layout.columns().items():

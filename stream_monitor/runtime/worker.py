@@ -17,6 +17,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from stream_monitor import __version__
+from stream_monitor.config.remarks import remarks
 from stream_monitor.errors import BrokerAwayError, ConfigError, StreamMonitorError
 from stream_monitor.kafka import topics
 from stream_monitor.kafka.connection import connecting
@@ -180,6 +181,8 @@ def load_detectors() -> None:
 def main(settings: Settings, files: Mapping[str, bytes]) -> int:
     """Run a worker in this process; returns its exit code."""
     logs.configure()
+    for remark in remarks(settings.core):
+        log.warning("%s", remark)
     try:
         asyncio.run(_run(settings, files))
     except StreamMonitorError as e:
