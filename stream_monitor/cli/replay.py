@@ -137,6 +137,7 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
                 read,
                 [note.text for note in found],
                 replay.courses,
+                replay.witness,
             ).encode(),
         )
     if as_json:

@@ -50,6 +50,21 @@ GROUPS: tuple[tuple[Kind, str], ...] = (
 """Kind and subject of the alert of features, of score and prediction, and of errors."""
 
 
+def scales(profiles: Sequence[Profile | None], errors: tuple[float, float]) -> Scale:
+    """What undoes the standardisation of each signal: its mean and unit."""
+
+    def scale(name: str) -> tuple[float, float]:
+        if name == ERRORS:
+            return errors
+        for profile in profiles:
+            if profile is not None and name in profile.features:
+                found = profile.features[name]
+                return found.mean, unit_of(found)
+        return 0.0, 1.0
+
+    return scale
+
+
 def drift_verdicts(
     context: Context,
     groups: Sequence[Evidence | None],
@@ -63,16 +78,7 @@ def drift_verdicts(
     `profiles`, and mean and unit of the errors, undo the standardisation of their signals; `sliced`
     has the same detectors on the segments of each group.
     """
-
-    def scale(name: str) -> tuple[float, float]:
-        if name == ERRORS:
-            return errors
-        for profile in profiles:
-            if profile is not None and name in profile.features:
-                found = profile.features[name]
-                return found.mean, unit_of(found)
-        return 0.0, 1.0
-
+    scale = scales(profiles, errors)
     for group, evidence, segments in zip(GROUPS, groups, sliced, strict=True):
         if evidence is not None and (evidence.drifted or any(e.drifted for _, e in segments)):
             yield _verdict(context, context.key(*group, METHOD), evidence, scale, segments)

@@ -63,6 +63,23 @@ def _scored(rows: TopRows, counted: Counted) -> _Scored:
     return _Scored(reading, codes, score, shares, sums, vector, positive, class_scored)
 
 
+def scores_of(rows: TopRows, counted: Counted) -> Float:
+    """
+    By row the score of the positive class; of several classes the class score of the answer. NaN
+    if there is none.
+    """
+    of = _scored(rows, counted)
+    if of.reading.task == "binary":
+        return of.score
+    answered = rows["predicted"].astype(np.int64)
+    names, score = list(counted.classes), np.full(len(answered), np.nan)
+    for place, name in enumerate(list(counted.score_classes)[: of.shares.shape[1]]):
+        if name in names:
+            mine = answered == names.index(name)
+            score[mine] = of.shares[mine, place]
+    return score
+
+
 def exact_metrics(rows: TopRows, counted: Counted | None) -> dict[str, float]:
     """Metrics of rows; `counted` is None for a regression."""
     if not len(rows["predicted"]):

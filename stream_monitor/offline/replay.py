@@ -25,6 +25,7 @@ from stream_monitor.experiments.telling import VERDICT
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.offline.outcome import Refused, reasons, refused_by_model
 from stream_monitor.offline.pace import Pace, of_files
+from stream_monitor.offline.witness import Witness
 from stream_monitor.settings import Settings
 from stream_monitor.verdicts import Out
 
@@ -101,7 +102,7 @@ class Replay:
         From the first event to the last; a longer input is folded in longer steps (see `Pace`).
     points : int
         About how many times the metrics of every model version are added to `history`, and those
-        of every experiment to `courses`.
+        of every experiment to `courses`; more than 0 also keeps what a report shows (`witness`).
     """
 
     def __init__(
@@ -126,6 +127,8 @@ class Replay:
         self.pace = Pace.of(core, span_ms)
         self.history: list[Point] = []
         self.courses: list[Course] = []
+        self.witness = Witness() if points else None
+        """Remembers what the report shows."""
         self.offsets = Counter({"lifecycle": 0, "predictions": 0, "labels": 0})
         self.dead_letters: list[Refused] = []
         self.out: list[Out] = []
@@ -219,6 +222,8 @@ class Replay:
 
     def _collect(self) -> None:
         for shard in self.shards:
+            if self.witness is not None:
+                self.witness.look(shard)
             self.out += shard.outbox
             shard.outbox = []
 
@@ -234,6 +239,8 @@ class Replay:
         self._collect()
         if self._point_ms:
             self._note()
+        if self.witness is not None:
+            self.witness.close(self.shards)
 
     def alerts(self) -> list[bytes]:
         """Alert events so far, in order."""

@@ -1,5 +1,6 @@
 """
-The report of a replay: one HTML file that needs nothing else.
+The report of a replay: one HTML file that needs nothing else. What happened comes first, then the
+pictures that prove it, then everything else.
 
 Rule of the file: text in, text out. It contains no script and names no other file. Every text from
 the input is escaped. Colours follow the reader's light or dark scheme.
@@ -12,21 +13,31 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from stream_monitor.offline.chart import chart
-from stream_monitor.offline.episodes import Episode, episodes
+from stream_monitor.offline.cause_report import Card, cards, cause_sections
+from stream_monitor.offline.chart import Mark
+from stream_monitor.offline.episodes import Episode, causes, episodes
 from stream_monitor.offline.experiment_report import experiments
-from stream_monitor.offline.markup import count, number, sentences, table, when
-from stream_monitor.offline.outcome import FOUND_BY
+from stream_monitor.offline.markup import (
+    count,
+    details,
+    number,
+    prose,
+    sentence,
+    sentences,
+    short,
+    table,
+    when,
+    words,
+)
+from stream_monitor.offline.metric_curves import MAIN_METRICS, Curves
 from stream_monitor.offline.replay import Course, Point
+from stream_monitor.offline.version_report import version_section, watched_sentence
+from stream_monitor.offline.witness import Witness
 from stream_monitor.times import rfc3339
 
-FEATURES_MAX = 200
-EPISODES_MAX = 500
-SUPPORT_MIN = 200
-"""Values that a feature needs to be called the most drifted."""
-MAIN_METRICS = ("accuracy", "mae")
-"""The metric that is drawn: the first of these that exists."""
-NO_NUMBERS = ("start", "end", "labels", "coverage")
+CAUSES_MAX, VERSIONS_MAX = 30, 20
+"""Causes and versions with a section of their own; the others are in a table."""
+WATCHED_MAX = 10
 STYLE = Path(__file__).with_name("report.css").read_text("utf-8")
 
 
@@ -38,6 +49,7 @@ def render(
     read: Sequence[str] = (),
     notes: Sequence[str] = (),
     courses: Sequence[Course] = (),
+    witness: Witness | None = None,
 ) -> str:
     """
     The HTML of a report.
@@ -56,48 +68,41 @@ def render(
         How the input was read, and the notes on the outcome.
     courses : sequence of Course
         Experiments over time.
+    witness : Witness or None
+        What the replay kept of distributions and labelled rows; without it there are no pictures
+        of these.
     """
-    found = episodes(alerts)
-    firing = sum(e.end is None for e in found)
-    state = (
-        f'<span class="warning">{count(firing, "alert")} firing at the end</span>'
-        if firing
-        else '<span class="ok">no alert is firing at the end</span>'
-    )
+    found, witness = episodes(alerts), witness or Witness()
+    curves = Curves(summary, points, found, witness)
+    told = cards(causes(found), summary, witness, curves)
+    heard = [card for card in told if card.cause.severity != "info"]
+    marks: dict[tuple[str, str], list[Mark]] = {}
+    for card in heard:
+        marks.setdefault((card.cause.model, card.cause.version), []).append(card.mark)
     body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="dim">stream-monitor replay{_period(points)}</p>',
-        f"<p>{state}, {count(len(found) - firing, 'episode')} resolved.</p>",
-    ]
-    body += [
-        _records(summary["records"], summary.get("refused", {})),
-        sentences("How it was read", read),
-        sentences("Notes", notes),
+        f"<header><h1>{escape(title)}</h1>",
+        f'<p class="dim">stream-monitor replay{_period(points)}</p></header>',
+        *_happened(summary, heard, len(told) - len(heard)),
+        _watched(summary, witness),
+        *cause_sections(heard[:CAUSES_MAX], witness, curves, marks),
+        "<h2>Nobody would have been told</h2>" if told[len(heard) : CAUSES_MAX] else "",
+        *cause_sections(told[len(heard) : CAUSES_MAX], witness, curves, marks),
+        _more_causes(told[CAUSES_MAX:]),
         *experiments(summary.get("experiments", {}), courses),
-        _alerts(found),
+        *_versions(summary, found, marks, curves, witness),
+        "<h2>The input</h2>",
+        _records(summary["records"], summary.get("refused", {})),
+        sentences("Notes", notes),
+        sentences("How it was read", read),
     ]
-    for model, inside in summary["models"].items():
-        for version, v in inside["versions"].items():
-            mine = [e for e in found if (e.first["model"], e.first["version"]) == (model, version)]
-            body.append(
-                _version(
-                    model,
-                    version,
-                    v,
-                    mine,
-                    [p for p in points if (p.model, p.version) == (model, version)],
-                )
-            )
-    if not summary["models"]:
-        body.append('<p class="dim">No prediction could be used.</p>')
     head = (
-        '<meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style>'
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style>"
     )
     return (
-        f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n'
-        + "\n".join(body)
-        + "\n</body></html>\n"
+        f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body><main>\n'
+        + "\n".join(part for part in body if part)
+        + "\n</main></body></html>\n"
     )
 
 
@@ -107,6 +112,130 @@ def _period(points: Sequence[Point]) -> str:
         if points
         else ""
     )
+
+
+def _happened(summary: Mapping[str, Any], heard: Sequence[Card], unheard: int) -> list[str]:
+    """What happened, in sentences; of `unheard` causes nobody would have been told."""
+    predictions = summary["records"].get("predictions", {}).get("accepted", 0)
+    labels = summary["records"].get("labels", {}).get("accepted", 0)
+    rows = f"{count(predictions, 'prediction')} and {count(labels, 'label')}"
+    if not summary["models"]:
+        return ['<p class="lead">No prediction could be used.</p>']
+    if not heard:
+        also = f" {count(unheard, 'remark')} of severity info: see below." if unheard else ""
+        return [f'<p class="lead"><span class="ok">No alert fired in {rows}.</span>{also}</p>']
+    firing = sum(card.cause.end is None for card in heard)
+    state = (
+        f'<span class="warning">{_going_on(firing, len(heard))} at the end</span>'
+        if firing
+        else '<span class="ok">no alert is firing at the end</span>'
+    )
+    items = "".join(
+        f'<li><a href="#cause-{card.n}">{prose(sentence(card.told.headline))}</a> '
+        f'<span class="dim">{when(card.cause.start)}, '
+        f"{escape(_name(card.cause.model, card.cause.version))}</span></li>"
+        for card in heard[:CAUSES_MAX]
+    )
+    things = "One thing" if len(heard) == 1 else f"{len(heard):,} things"
+    return [
+        f'<p class="lead">{things} happened in {rows}; {state}.</p>',
+        f'<ol class="causes">{items}</ol>',
+    ]
+
+
+def _going_on(firing: int, heard: int) -> str:
+    if firing < heard:
+        return f"{firing:,} of them {'goes' if firing == 1 else 'go'} on"
+    return "it goes on" if heard == 1 else "all go on"
+
+
+def _name(model: str, version: str) -> str:
+    return " ".join(part for part in (short(model), short(version)) if part)
+
+
+def _watched(summary: Mapping[str, Any], witness: Witness) -> str:
+    """What was watched, with which budget."""
+    lines = [
+        f"<li>{prose(watched_sentence(_name(m, name), v, witness.watched.get((m, name))))}.</li>"
+        for m, inside in summary["models"].items()
+        for name, v in inside["versions"].items()
+    ]
+    if not lines or not witness.watched:
+        return ""
+    more = len(lines) - WATCHED_MAX
+    rest = f"<li>and {count(more, 'version')} more</li>" if more > 0 else ""
+    quiet = not any(summary["alerts"].values())
+    inside = f"<ul>{''.join(lines[:WATCHED_MAX])}{rest}</ul>"
+    return details("What was watched, and with which budget", inside, is_open=quiet)
+
+
+def _more_causes(told: Sequence[Card]) -> str:
+    if not told:
+        return ""
+    rows = [
+        (
+            f"{card.n}",
+            escape(card.cause.severity),
+            when(card.cause.start),
+            when(card.cause.end) or "firing",
+            words(prose(sentence(card.told.headline))),
+        )
+        for card in told[:500]
+    ]
+    head = ("", "severity", "from (UTC)", "to", "what")
+    return f"<h3>{count(len(told), 'cause')} more</h3>" + table(head, rows)
+
+
+def _versions(
+    summary: Mapping[str, Any],
+    found: Sequence[Episode],
+    marks: Mapping[tuple[str, str], Sequence[Mark]],
+    curves: Curves,
+    witness: Witness,
+) -> list[str]:
+    every = [
+        ((model, version), v)
+        for model, inside in summary["models"].items()
+        for version, v in inside["versions"].items()
+    ]
+    shown = every
+    if len(every) > VERSIONS_MAX:  # those that something happened to come first
+        shown = sorted(every, key=lambda item: item[0] not in marks)[:VERSIONS_MAX]
+    out = [
+        version_section(
+            at,
+            v,
+            [e for e in found if (e.first["model"], e.first["version"]) == at],
+            marks.get(at, ()),
+            curves,
+            witness,
+            len(shown),
+        )
+        for at, v in shown
+    ]
+    drawn = {at for at, _ in shown}
+    rest = [(at, v) for at, v in every if at not in drawn]
+    if rest:
+        rows = [
+            (
+                escape(short(at[0])),
+                escape(short(at[1])),
+                number(v["predictions"]),
+                number(v["labels"]),
+                *(number(_newest(v).get(metric)) for metric in MAIN_METRICS),
+            )
+            for at, v in rest[:1_000]
+        ]
+        head = ("model", "version", "predictions", "labels", *MAIN_METRICS)
+        text = f"{count(len(rest), 'version')} more"
+        out.append(f"<h2>{text}</h2>" + details(text, table(head, rows)))
+    return out
+
+
+def _newest(v: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The first window of a version."""
+    windows: Mapping[str, Mapping[str, Any]] = v["windows"]
+    return next(iter(windows.values()), {})
 
 
 def _records(
@@ -121,9 +250,9 @@ def _records(
         (
             escape(kind),
             f"{r['count']:,}",
-            f'<td class="text">{escape(r["reason"])}</td>',
+            words(escape(r["reason"])),
             f"{r['first']['offset'] + 1:,}",
-            f'<td class="text">{escape(r["first"]["message"])}</td>',
+            words(escape(r["first"]["message"])),
         )
         for kind, of_kind in reasons.items()
         for r in of_kind
@@ -133,120 +262,4 @@ def _records(
         + table(("records", "number", "reason", "first row", "what is wrong with it"), refused)
         if refused
         else ""
-    )
-
-
-def _alerts(found: Sequence[Episode]) -> str:
-    if not found:
-        return "<h2>Alerts</h2><p>None.</p>"
-    rows = [
-        (
-            f'<span class="badge {escape(e.severity)}">{escape(e.severity)}</span>',
-            when(e.start),
-            when(e.end) or "firing",
-            f'<td class="text">{escape(e.first["summary"])}</td>',
-            f'<td class="text">{escape(e.first["kind"])}</td>',
-            f'<td class="text">{escape(e.first["detector"])}</td>',
-        )
-        for e in found[:EPISODES_MAX]
-    ]
-    more = (
-        f'<p class="dim">and {count(len(found) - EPISODES_MAX, "episode")} more</p>'
-        if len(found) > EPISODES_MAX
-        else ""
-    )
-    return (
-        "<h2>Alerts</h2>"
-        + table(("severity", "from (UTC)", "to", "what", "kind", "detector"), rows)
-        + more
-    )
-
-
-def _version(
-    model: str,
-    version: str,
-    v: Mapping[str, Any],
-    found: Sequence[Episode],
-    points: Sequence[Point],
-) -> str:
-    parts = [f"<h2>{escape(model)} {escape(version)}</h2>", _counts(v)]
-    metric = next((m for m in MAIN_METRICS if any(m in p.metrics for p in points)), None)
-    if metric is not None:
-        drawn = [p for p in points if metric in p.metrics]
-        parts.append(chart(metric, next(iter(v["windows"]), ""), drawn, found))
-    if v["windows"]:
-        parts.append(_windows(v["windows"]))
-    if v["features"]:
-        parts.append(_features(v["features"]))
-    return "\n".join(parts)
-
-
-def _counts(v: Mapping[str, Any]) -> str:
-    """The task of a version, and how many of its events were counted."""
-    counts = ", ".join(
-        f"{v[name]:,} {name}"
-        for name in ("predictions", "labels", "pending", "expired", "evicted")
-        if v[name] or name in {"predictions", "labels"}
-    )
-    baseline = (
-        f", baseline <code>{escape(v['baseline'][:12])}</code>"
-        if "baseline" in v
-        else ", still learning its baseline"
-    )
-    positive = (
-        (
-            f", positive class <code>{escape(v['positive_class'])}</code> "
-            f"({FOUND_BY[v['positive_class_source']]})"
-        )
-        if v.get("positive_class")
-        else ""
-    )
-    return f"<p>{escape(v.get('task', 'task not known yet'))}{positive}: {counts}{baseline}.</p>"
-
-
-def _windows(windows: Mapping[str, Mapping[str, Any]]) -> str:
-    metrics = list(dict.fromkeys(k for w in windows.values() for k in w if k not in NO_NUMBERS))
-    rows = [
-        [
-            escape(name),
-            when(w["start"]),
-            when(w["end"]),
-            *(number(w.get(k)) for k in ("labels", "coverage", *metrics)),
-        ]
-        for name, w in windows.items()
-    ]
-    names = (m.replace("_", " ") for m in metrics)
-    head = ("window", "from (UTC)", "to", "labels", "coverage", *names)
-    return "<h3>Windows at the end</h3>" + table(head, rows)
-
-
-def _features(features: Mapping[str, Mapping[str, Any]]) -> str:
-    methods = list(dict.fromkeys(m for f in features.values() for m in f["drift"]))
-    # a large distance of few values is chance, so these come last
-    order = sorted(
-        features.items(),
-        key=lambda item: (item[1]["rows"] < SUPPORT_MIN, -item[1]["drift"].get("psi", 0.0)),
-    )[:FEATURES_MAX]
-    rows = [
-        [
-            escape(name),
-            number(f["rows"]),
-            number(f.get("missing_ratio")),
-            number(f.get("mean")),
-            *(number(f["drift"].get(m)) for m in methods),
-        ]
-        for name, f in order
-    ]
-    few = (
-        (
-            f'<p class="dim">Those with fewer than {SUPPORT_MIN} values come last: of so few, '
-            "chance alone makes large distances.</p>"
-        )
-        if any(f["rows"] < SUPPORT_MIN for _, f in order)
-        else ""
-    )
-    return (
-        "<h3>Features at the end, the most drifted first</h3>"
-        + table(("feature", "values", "missing", "mean", *methods), rows)
-        + f"\n{few}"
     )

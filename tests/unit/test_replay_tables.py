@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +37,8 @@ class Ran:
         self.code, self.text = run.exit_code, run.stdout + run.stderr
         assert run.exit_code in (0, 1), self.text
         self.summary = json.loads(out.read_text()) if out.exists() else {}
-        self.report = (folder / "report.html").read_text() if out.exists() else ""
+        page = (folder / "report.html").read_text() if out.exists() else ""
+        self.report = re.sub("</?code>", "`", page)
 
     @property
     def version(self) -> dict[str, Any]:
