@@ -125,21 +125,8 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
             ),
         )
     if given["report"]:
-        from stream_monitor.offline.report import render
-
-        _write(
-            given["report"],
-            render(
-                summary,
-                events,
-                replay.history,
-                " and ".join(_named(options)),
-                read,
-                [note.text for note in found],
-                replay.courses,
-                replay.witness,
-            ).encode(),
-        )
+        page = _report(replay, summary, events, " and ".join(_named(options)), read, found)
+        _write(given["report"], page)
     if as_json:
         click.echo(json.dumps(summary))
     else:
@@ -154,6 +141,22 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
     if gate is not None and gate["failed"]:
         click.echo(f"failed: --fail-on {fail_on}: {readable('; '.join(gate['because']))}", err=True)
         sys.exit(1)
+
+
+def _report(
+    replay: Replay,
+    summary: dict[str, Any],
+    events: list[dict[str, Any]],
+    title: str,
+    read: list[str],
+    found: list[Note],
+) -> bytes:
+    from stream_monitor.offline.report import render
+
+    texts = [note.text for note in found]
+    return render(
+        summary, events, replay.history, title, read, texts, replay.courses, replay.witness
+    ).encode()
 
 
 def _experiment(

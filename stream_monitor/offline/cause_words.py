@@ -200,8 +200,9 @@ def _when(cause: Cause, laws: Sequence[Law]) -> str:
     found_s = (ms_of(found) - ms_of(began)) / 1_000
     later = f"{duration(max(found_s, 0.0))} and {count(rows, 'row')} later"
     seen = "labelled rows" if law.signal == ERRORS else "rows"
+    stream = "segment" if "segment" in law.change else "version"
     return (
-        f"It began about {_clock(began)} (UTC), after {law.change_row:,} {seen} of this version, "
+        f"It began about {_clock(began)} (UTC), after {law.change_row:,} {seen} of this {stream}, "
         f"and was found {later}. {end}"
     )
 

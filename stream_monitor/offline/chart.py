@@ -98,7 +98,7 @@ def curve(
     ]
     title = metric.replace("_", " ")
     said = "".join(f"; {level.name}: {number(level.value)}" for level in levels)
-    caption = f"<b>{escape(title)}</b> over {escape(window)}{escape(said)}"
+    caption = f"<strong>{escape(title)}</strong> over {escape(window)}{escape(said)}"
     first, last, least, most = (
         number(v) for v in (values[0], values[-1], min(values), max(values))
     )
@@ -232,8 +232,8 @@ def lanes(found: Sequence[Episode], first_ms: int, last_ms: int) -> str:
     )
     more = f"<p class=dim>and {len(names) - LANES_MAX:,} more</p>" if names[LANES_MAX:] else ""
     return (
-        f'<figure class="lanes"><figcaption><b>When each alert fired</b></figcaption>{rows}{more}'
-        "</figure>"
+        '<figure class="lanes"><figcaption><strong>When each alert fired</strong></figcaption>'
+        f"{rows}{more}</figure>"
     )
 
 

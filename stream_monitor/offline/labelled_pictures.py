@@ -51,7 +51,7 @@ def _matrices(samples: Sequence[tuple[str, Labelled]]) -> list[str]:
         for (name, s), matrix in zip(samples, found, strict=True)
     )
     wide = " wide" if len(found[-1].answers) > 3 else ""
-    text = "<b>Confusion matrix</b>: how each label was answered; dark is frequent in its row"
+    text = "<strong>Confusion matrix</strong>: how labels were answered; dark is frequent in a row"
     return [
         (
             f'<figure class="matrices{wide}"><figcaption>{text}</figcaption>'
@@ -129,7 +129,8 @@ def _diagram(samples: Sequence[tuple[str, Labelled]]) -> list[str]:
         for name, _, bins in found
     )
     return [
-        f'<figure class="reliable"><figcaption><b>Calibration</b>: {escape(text)}</figcaption>'
+        '<figure class="reliable"><figcaption><strong>Calibration</strong>: '
+        f"{escape(text)}</figcaption>"
         f'<p class="legend">{legend}</p><div class="plot"><svg role="img" height="{SIDE + 20}" '
         f'aria-label="{escape(label)}">{"".join(out)}</svg></div>'
         + details(

@@ -56,7 +56,7 @@ def law_picture(law: Law, name: str, text: str) -> str:
     kept = [b for b in _kept(law)[0] if b.is_number]
     few = len(kept) <= LEVELS_MAX and any(b.is_value for b in kept)
     inside = _levels(law) if few or not kept else _numbers(law)
-    caption = f"<b>{prose(name)}</b>{': ' if text else ''}{prose(text)}"
+    caption = f"<strong>{prose(name)}</strong>{': ' if text else ''}{prose(text)}"
     return f'<figure class="law"><figcaption>{caption}</figcaption>{_legend(law)}{inside}</figure>'
 
 

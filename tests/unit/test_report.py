@@ -33,7 +33,7 @@ from stream_monitor.offline.replay import Point
 from stream_monitor.offline.report import STYLE, render
 from stream_monitor.offline.witness import Watch, Witness
 
-ROWS, CHANGE = 3_300, 2_800
+ROWS, CHANGE = 2_900, 2_500
 EVIL, CLASS = '<script>alert("1")</script>', "<b>yes</b>"
 VERSION = '3"><img src=x>'
 NAMES = (CLASS, "no")
@@ -155,7 +155,7 @@ def test_the_page_begins_with_what_happened_and_each_cause_is_told_once(ran):
     for heading in ("When", "How bad", "Meanwhile", "What next", "Windows at the end"):
         assert text.index(heading) > first, heading
     assert re.search(r"The error rate rose from 2\d\.?\d?% to [4-6]\d", text)
-    assert "after 2,800 rows of this version" in text
+    assert "after 2,500 rows of this version" in text
 
 
 def test_reference_and_current_counts_are_those_of_the_rows_of_the_file(ran, columns):
