@@ -697,5 +697,5 @@ def test_the_report_says_the_positive_class_and_how_it_was_found(replay):
         "<ok>",
         "score",
     )
-    assert "binary, positive class <code>&lt;ok&gt;</code> (the greater mean score)" in ran.report
+    assert "binary, positive class `&lt;ok&gt;` (the greater mean score)" in ran.report
     assert "`<ok>` is the positive class (the greater mean score)" in ran.text
