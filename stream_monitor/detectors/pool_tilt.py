@@ -232,8 +232,13 @@ class PoolTilt:
         found: Float = np.maximum((self.variances[:, 0] / self.variances[:, 1]).max(axis=1), 1.0)
         return found
 
+    def wait(self, signal: int) -> None:
+        """An alarm comes too soon: it comes again if the evidence does not become less."""
+        self.live[signal] = True
+
     def leave(self, signal: int, before: Float) -> None:
         """A signal has changed: its pool is the (bins,) float64 rows `before` the change."""
+        self.evidence[signal] = 0.0
         self.pools[:, signal] = 0.0
         self.pools[0, signal] = before
         self._allow(np.array([signal]))
@@ -327,7 +332,8 @@ class PoolTilt:
         for s in np.flatnonzero(hits[end]).tolist():
             best = int((self.evidence[s] * self.prior[s]).argmax())
             alarms.append(Alarm(end, s, float(mixed[end, s]), best))
-            self.live[s], self.evidence[s] = False, 0.0
+            self.live[s] = False
+            self.evidence[s] *= bounds[s] / mixed[end, s]
         return alarms, end + 1
 
     def _dispersion(

@@ -26,6 +26,8 @@ from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.stats.binning import bins_of
 
 CHUNK_LABELS = 25
+CHUNKS_MIN = 3
+"""More than of features: errors of real models come in bursts of some tens of rows."""
 WARM_LABELS = 500
 """Labels that are known before evidence counts: fewer than of features, because labels are rare."""
 
@@ -170,7 +172,7 @@ class Errors(DriftGroup):
         # the bin of missing values, which a number has, stays empty
         places = tuple((k,) for k in range(width + (self.profile is not None)))
         watched = Watched(ERRORS, tilts, self._tolerance, places, (width + 1, width + 2))
-        self.evidence = Evidence([watched], WARM_LABELS)
+        self.evidence = Evidence([watched], WARM_LABELS, CHUNKS_MIN)
 
     def state(self) -> ErrorsState:
         """In a snapshot."""

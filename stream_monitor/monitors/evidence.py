@@ -24,6 +24,9 @@ from stream_monitor.detectors.tilts import Tilts
 from stream_monitor.monitors.chunks import Cut
 from stream_monitor.times import HOUR_MS
 
+CHUNKS_MIN = 1
+"""A batch of foreign rows is over before anybody could act."""
+
 
 class Watched(NamedTuple):
     """One signal of a group."""
@@ -88,10 +91,17 @@ class Evidence:
     watched : sequence of Watched
     warm_rows : int
         Rows that are known before evidence counts.
+    chunks_min : int
+        A change that so many chunks have seen is too young to be told.
     """
 
-    def __init__(self, watched: Sequence[Watched], warm_rows: int = WARM_ROWS) -> None:
-        self.watched = list(watched)
+    def __init__(
+        self,
+        watched: Sequence[Watched],
+        warm_rows: int = WARM_ROWS,
+        chunks_min: int = CHUNKS_MIN,
+    ) -> None:
+        self.watched, self.chunks_min = list(watched), chunks_min
         detector = PoolTilt([w.tilts for w in watched], [w.tolerance for w in watched], warm_rows)
         bins = detector.pools.shape[2]
         columns, starts, targets, spans = list[int](), list[int](), list[int](), list[Int]()
@@ -169,9 +179,9 @@ class Evidence:
             for s in self.openings.take(counts[start:end], path[:taken]):
                 self._end(s, int(cut.ends_ms[end - 1]))
                 moved = True
+            young = self.chunks_min * int(cut.rows[end - 1])
             for alarm in alarms:
-                self._begin(alarm, bounds, int(cut.ends_ms[end - 1]))
-                moved = True
+                moved |= self._begin(alarm, bounds, int(cut.ends_ms[end - 1]), young)
             start = end
         return moved
 
@@ -199,13 +209,19 @@ class Evidence:
         self.rows += int(rows.sum())
         self.since += len(sums)
 
-    def _begin(self, alarm: Alarm, bounds: Float, now_ms: int) -> None:
-        """A signal has drifted: since when, and from what to what."""
+    def _begin(self, alarm: Alarm, bounds: Float, now_ms: int, young: int) -> bool:
+        """
+        A signal has drifted: since when, and from what to what; whether it is told, or waits until
+        the change is older than `young` rows.
+        """
         s = alarm.signal
         w, span = self.watched[s], self._spans[s]
         bins = len(w.places)
         split, usual = self._split(alarm)
         after = split.after[span]
+        if after[:bins].sum() <= young:
+            self.detector.wait(s)
+            return False
         rest = self.totals[span] - after
         rest[:bins] = np.maximum(rest[:bins], 0.0)
         self.totals[span] = rest
@@ -228,6 +244,7 @@ class Evidence:
         )
         self.detector.leave(s, np.pad(rest[:bins], padding))
         self.seasons.leave(s)
+        return True
 
     def _split(self, alarm: Alarm) -> tuple[Split, Float | None]:
         """

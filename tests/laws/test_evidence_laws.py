@@ -282,6 +282,33 @@ def test_errors_that_rise_and_errors_of_a_regression_are_found() -> None:
         assert abs(drifted.change_row - 5_000) < 600
 
 
+@pytest.mark.parametrize("start", [5_000, 5_010])
+def test_a_burst_of_errors_that_is_over_is_no_drift_and_one_that_stays_is(start: int) -> None:
+    rng = np.random.default_rng(6)
+    clean = (rng.random(9_000) < 0.05).astype(np.float64)
+    found = {}
+    for rows in (60, 150):
+        errors, values = Errors(lambda _: 0.005), clean.copy()
+        errors.days = 120.0
+        values[start : start + rows] = 1.0
+        errors.add(values, (np.arange(9_000) * 1_800_000).astype(np.int64), binary=True)
+        assert errors.evidence is not None
+        found[rows] = errors.evidence.drifted
+    assert not found[60]
+    assert 75 < found[150]["__error__"].found_row - start <= 125
+
+
+def test_one_odd_chunk_of_features_is_no_drift() -> None:
+    for rows, told in ((50, False), (150, True)):
+        inputs, x = made(), cells(12_000)
+        x[0] = np.random.default_rng(7).normal(size=12_000)
+        x[0, 6_000 : 6_000 + rows] = 40.0
+        inputs.add(Rows(NAMES, x, np.arange(12_000) * 86, []))
+        evidence = inputs.drift.evidence
+        assert evidence is not None
+        assert ("x" in evidence.drifted) == told
+
+
 def test_chunks_are_longer_where_traffic_is_dense_and_cut_by_rows_alone() -> None:
     times = np.concatenate([np.arange(5_000), 5_000 + np.arange(2_000) * 100]).astype(np.int64)
     whole, parts = Chunks(50), Chunks(50)

@@ -23,7 +23,7 @@ def counted(values: np.ndarray) -> np.ndarray:
 
 def told(before: np.ndarray, after: np.ndarray) -> tuple[str, str, float]:
     places = tuple((k,) for k in range(BINS))
-    watched = Watched("x", number_tilts(np.ones(BINS)), 0.0, places, (BINS, BINS + 1))
+    watched = Watched("x", number_tilts(np.ones(BINS, np.int64)), 0.0, places, (BINS, BINS + 1))
     drifted = Drifted(True, 1, 1, 0, 0, 1.0, 1.0, counted(before), counted(after))
     text, found = describe(watched, drifted, (10.0, 2.0))
     return text, found["what"], effect(watched, drifted)
@@ -40,7 +40,7 @@ def missing(values: np.ndarray, share: float) -> np.ndarray:
         (lambda x: x + 0.5, "mean"),
         (lambda x: (x + 5) * 100, "mean"),
         (lambda x: x * 2, "standard deviation"),
-        (lambda x: np.zeros_like(x), "standard deviation"),
+        (np.zeros_like, "standard deviation"),
         (lambda x: np.full_like(x, 3.0), "mean"),
         (lambda x: missing(x, 0.1), "missing"),
         (lambda x: np.full_like(x, np.nan), "missing"),
