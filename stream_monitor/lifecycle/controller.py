@@ -105,7 +105,7 @@ class Controller:
                             return
         finally:
             for project in self.projects.values():
-                project.in_use.end()
+                await asyncio.to_thread(project.in_use.end)
             await quietly(self._producer.stop())
 
     # ---- a tenure

@@ -9,6 +9,7 @@ hangs must not delay a rollback. A way back waits for no answer; it says what is
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -25,6 +26,8 @@ from stream_monitor.lifecycle_settings import ModelLoop
 log = logging.getLogger(__name__)
 ANSWER_S = 2.0
 """So long the first look at a rollout waits for git; the next ones do not."""
+GRACE_S = 3.0
+"""So long a controller that ends waits for git."""
 
 
 class InUse:
@@ -47,13 +50,17 @@ class InUse:
         self._lost: dict[str, str] = {}
         """By version: model files that DVC cannot bring back."""
         self._commands = Commands()
+        self._threads: list[Thread] = []
         self._asking: tuple[str, Thread] | None = None
         """The version whose signature is looked at, and who looks."""
         self._answer: tuple[str | None] | None = None
         """What came of it; None: nothing yet."""
 
-    def end(self) -> None:
-        """End the commands that are under way; nobody waits for them any more."""
+    def end(self, grace_s: float = GRACE_S) -> None:
+        """Wait a moment for what is under way, such as the tag of a stage, and end what is left."""
+        until = time.monotonic() + grace_s
+        for thread in self._threads:
+            thread.join(max(until - time.monotonic(), 0.0))
         self._commands.end()
 
     def _begin(self, function: Callable[..., None], *arguments: object) -> Thread:
@@ -63,6 +70,7 @@ class InUse:
 
         thread = Thread(target=run, name=function.__name__, daemon=True)
         thread.start()
+        self._threads = [*(t for t in self._threads if t.is_alive()), thread]
         return thread
 
     def follow(self, m: Model) -> None:

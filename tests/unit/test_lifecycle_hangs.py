@@ -141,7 +141,10 @@ async def test_a_run_whose_fetch_hangs_ends_at_once(broker, hanging: Path, how: 
     await running
 
 
-async def test_a_signature_that_nobody_brings_holds_nothing_else(hanging: Path):
+async def test_a_signature_that_nobody_brings_holds_nothing_else(
+    hanging: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("stream_monitor.lifecycle.in_use.ANSWER_S", 0.1)
     loop = ModelLoop(repository=str(hanging), verify_tags=True)
     m = Model()
     made = VersionEvent(model="churn", at=now(), version="v2.0.0", tag="churn@v2.0.0", revision="0")
@@ -157,7 +160,7 @@ async def test_a_signature_that_nobody_brings_holds_nothing_else(hanging: Path):
     for _ in range(5):
         assert in_use.refused(m, msgspec.structs.replace(event, at=now())) is None
     assert time.monotonic() - began < 1, "other models do not wait"
-    in_use.end()
+    in_use.end(0)
     assert await gone(pid)
     answers = await asyncio.to_thread(_until, lambda: in_use.refused(m, event))
     found = answers[-1]
