@@ -20,6 +20,7 @@ from stream_monitor.cli.experiment_caps import resolve_caps
 from stream_monitor.cli.experiment_outcome import outcome_lines
 from stream_monitor.cli.input_options import input_options, options_of
 from stream_monitor.cli.replay_inject import injection_lines, tried
+from stream_monitor.cli.replay_opinions import opinion_lines
 from stream_monitor.cli.terminal import readable, reading
 from stream_monitor.config import load
 from stream_monitor.config.injection import load_injection
@@ -134,6 +135,8 @@ def command(table: str | None, *, fail_on: str | None, as_json: bool, **given: A
         told = replay.told(VERDICT, PROGRESS)
         for line in outcome_lines(definitions(experiment), summary, told, replay.log_time_ms):
             click.echo(line)
+        for line in opinion_lines(summary, events, replay.span_ms, settings.core):
+            click.echo(readable(line))
         for line in injection_lines(summary["injection"]) if trials is not None else ():
             click.echo(readable(line))
     for note in found:

@@ -109,6 +109,8 @@ class SignalState(Struct):
     binary: bool = False
     """The values are 0 and 1 (errors of a classification)."""
     rows: int = 0
+    firings: dict[str, int] = {}
+    """How often each detector has fired, confirmed or not."""
 
 
 class SignalForm(Struct):
@@ -158,6 +160,8 @@ class Signal:
         cut = values if self.state.binary else np.clip(values, -CLIP_SD, CLIP_SD)
         for method, detector in self.detectors.items():
             hits = dict(zip(detector.update(cut).tolist(), detector.befores, strict=True))
+            if hits:
+                self.state.firings[method] = self.state.firings.get(method, 0) + len(hits)
             if (
                 hits
                 or self.state.candidates[method] is not None
@@ -325,4 +329,5 @@ class Signal:
                 continue
             self.detectors[method] = restore(method, self.methods[method], detector)
             state.candidates[method] = before.candidates[method]
+            state.firings[method] = before.firings.get(method, 0)
         return anew

@@ -273,6 +273,8 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
             ].items()
         },
     }
+    if opinions := _opinions(version):
+        out["second_opinions"] = opinions
     if version.performance.task is not None:
         out["task"] = version.performance.task
         out["task_source"] = "found" if version.settings.task == "auto" else "configured"
@@ -288,6 +290,18 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
     ):
         out["broken_rules"] = broken
     return out
+
+
+def _opinions(version: Version) -> dict[str, dict[str, int]]:
+    """By detector named in the configuration: its signals and values, and how often it fired."""
+    found: dict[str, dict[str, int]] = {}
+    for signal in version.signals.values():
+        for method in signal.detectors:
+            of = found.setdefault(method, {"signals": 0, "values": 0, "firings": 0})
+            of["signals"] += 1
+            of["values"] += signal.state.rows
+            of["firings"] += signal.state.firings.get(method, 0)
+    return found
 
 
 def _feature(version: Version, name: str, now: Windowed) -> dict[str, Any]:

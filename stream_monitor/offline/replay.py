@@ -124,7 +124,7 @@ class Replay:
         ]
         for shard in self.shards:
             shard.tells_history = False
-        self.pace = Pace.of(core, span_ms)
+        self.span_ms, self.pace = span_ms, Pace.of(core, span_ms)
         self.history: list[Point] = []
         self.courses: list[Course] = []
         self.witness = Witness() if points else None

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from river.drift import ADWIN
 from sklearn import metrics as sk
 
 from stream_monitor.cli import cli
@@ -599,6 +600,33 @@ def test_the_keys_of_the_summary(write, config, tmp_path):
         "windows",
         "features",
     }
+
+
+def test_second_opinions_say_how_often_they_fired_on_this_history(write, tmp_path):
+    """ADWIN of River itself, on the same values in standard deviations of the baseline."""
+    rng = random.Random(2)
+    ages = [rng.gauss(0, 1) + 2 * (i >= 1_500) for i in range(2_000)]
+    lines = [f"{T0 + i * 60_000},1,{i % 10 != 0:d},{age!r}\n" for i, age in enumerate(ages)]
+    file = write("a.csv", "timestamp,prediction,label,age\n" + "".join(lines))
+    drift = "{features: {adwin: {}, evidence: {}}, errors: {ddm: {}, evidence: {}}}"
+    config = write("named.yaml", f"defaults: {{baseline: {{rows: 500}}, drift: {drift}}}\n")
+    got = Result(tmp_path, file, "--config", config)
+    found = got.version("a")["second_opinions"]
+    assert found["adwin"]["values"] == 2_000
+    assert found["ddm"] == {"signals": 1, "values": 2_000, "firings": found["ddm"]["firings"]}
+    first = np.array(ages[:500])
+    adwin, fired = ADWIN(), 0
+    for value in np.clip((np.array(ages) - first.mean()) / first.std(), -3, 3).tolist():
+        adwin.update(value)
+        fired += adwin.drift_detected
+    assert found["adwin"]["firings"] == fired > 0
+    a_month = fired * 30 / (1_999 / 1_440)
+    assert f"a adwin: {fired} ({a_month:.3g} in 30 days) on 2,000 values" in got.stdout
+    assert re.search(r"a evidence: [0-9].*, as alerts; `alarm_budget` is 1/30d", got.stdout)
+    assert "upper bound" in got.stdout
+    silent = Result(tmp_path, file)
+    assert "second_opinions" not in silent.version("a")
+    assert "second opinions" not in silent.stdout
 
 
 def test_bad_rows_are_dead_letters_and_the_others_count(write, tmp_path):
