@@ -13,10 +13,13 @@ import numpy as np
 from detection_streams import FEATURES, ROW_MS, TEXTS, Float
 
 from stream_monitor.detectors.base import EVIDENCE, METHODS, make
-from stream_monitor.monitors.errors import ERRORS, Errors
+from stream_monitor.monitors.calibration import RESIDUALS, Calibration, Scored
+from stream_monitor.monitors.errors import Errors
 from stream_monitor.monitors.evidence import Evidence
 from stream_monitor.monitors.inputs import Inputs
+from stream_monitor.monitors.one_signal import OneSignal
 from stream_monitor.monitors.rows import Rows
+from stream_monitor.monitors.slowness import Slowness
 from stream_monitor.monitors.version import SHARES
 from stream_monitor.settings import Baseline, Limits, ModelSettings
 
@@ -24,6 +27,13 @@ TOLERANCE = METHODS[EVIDENCE].parameters["tolerance"]
 DAYS = ModelSettings().days_per_alarm
 PIECE = 1_000
 ALWAYS_EVERY = 100
+GROUPS = {
+    "errors": Errors,
+    "calibration": Calibration,
+    "residuals": Calibration,
+    "latency": Slowness,
+}
+SIGNALS = {"calibration": "calibration", "residuals": "calibration", "latency": "latency"}
 Alarms = list[list[int]]
 """Rows with an alarm, by feature."""
 
@@ -31,8 +41,11 @@ BOUNDS = {
     "features": DAYS / SHARES[0] * FEATURES,
     "outputs": DAYS / SHARES[1] * 2,
     "errors": DAYS / SHARES[2],
+    "calibration": DAYS / SHARES[3],
+    "residuals": DAYS / SHARES[3],
+    "latency": DAYS / SHARES[4],
 }
-"""Days for each false alarm of one signal: 20 features, score and prediction, or the errors."""
+"""Days for each false alarm of one signal: 20 features, score and prediction, or one alone."""
 
 
 def times(rows: int, row_ms: float = ROW_MS) -> np.ndarray:
@@ -75,20 +88,34 @@ def _note(evidence: Evidence, columns: tuple[str, ...], found: Alarms) -> None:
             found[i].append(drifted.found_row)
 
 
-def error_openings(
-    x: Float, when: np.ndarray, bound: float, tolerance: float = TOLERANCE
+def alone(
+    kind: str, x: Float, when: np.ndarray, bound: float, tolerance: float | None = None
 ) -> Alarms:
-    """Where the errors of each of several models drifted."""
+    """
+    Where the errors, the calibration or the latency of each of several models drifted; `tolerance`
+    is the default if it is None. Of the calibration a model has scores and labels.
+    """
     found: Alarms = [[] for _ in x]
+    methods = getattr(ModelSettings().drift, "errors" if kind == "errors" else SIGNALS[kind])
+    allowed = {"tolerance": TOLERANCE, **methods[EVIDENCE]}["tolerance"]
     for i, values in enumerate(x):
-        errors = Errors(lambda _: tolerance)
-        errors.days = bound
-        for at in range(0, len(values), PIECE):
-            part = slice(at, at + PIECE)
-            errors.add(values[part], when[part], binary=True)
-            if errors.evidence is not None:
-                _note(errors.evidence, (ERRORS,), found[i : i + 1])
+        of = GROUPS[kind](lambda _: allowed if tolerance is None else tolerance)
+        of.days = bound
+        for at in range(0, len(when), PIECE):
+            _feed(of, kind, values[..., at : at + PIECE], when[at : at + PIECE])
+            if of.evidence is not None:
+                _note(of.evidence, (of.name,), found[i : i + 1])
     return found
+
+
+def _feed(of: OneSignal, kind: str, values: Float, when: np.ndarray) -> None:
+    if isinstance(of, Errors):
+        of.add(values, when, binary=True)
+    elif isinstance(of, Calibration):
+        named = RESIDUALS if kind == "residuals" else "score of 1"
+        of.add([Scored(named, np.atleast_2d(values), when)])
+    elif isinstance(of, Slowness):
+        of.add(values, when)
 
 
 def firings(method: str, x: Float, baseline: int) -> Alarms:
@@ -109,4 +136,4 @@ def firings(method: str, x: Float, baseline: int) -> Alarms:
 
 def always(x: Float) -> Alarms:
     """A detector that alarms every 100 rows: what a found share is worth without false alarms."""
-    return [list(range(ALWAYS_EVERY - 1, x.shape[1], ALWAYS_EVERY)) for _ in x]
+    return [list(range(ALWAYS_EVERY - 1, x.shape[-1], ALWAYS_EVERY)) for _ in x]

@@ -142,6 +142,33 @@ def _more(at: int, share: float) -> Float:
     return law
 
 
+def scored(rng: Random, rows: int, t0: int) -> Float:
+    """
+    Scores and labels of four models, (models, 2, rows): log-odds move by the hour, chances are
+    right. From `t0` on the scores are twice as far out, and every answer is the same.
+    """
+    hours = np.sin(2 * np.pi * np.arange(rows) * ROW_MS / 86_400_000)
+    return _scored(rng, rows, t0, 4, 0.5 * hours)
+
+
+def _scored(rng: Random, rows: int, t0: int, models: int, moved: Float | float = 0.0) -> Float:
+    log_odds = 1.5 * rng.normal(size=(models, rows)) + moved
+    label = (rng.random((models, rows)) < 1 / (1 + np.exp(-log_odds))).astype(np.float64)
+    log_odds[:, t0:] *= 2
+    return np.stack([1 / (1 + np.exp(-log_odds)), label], axis=1)
+
+
+def latencies(rng: Random, shape: tuple[int, ...]) -> Float:
+    """In ms."""
+    return 20 * rng.lognormal(sigma=0.5, size=shape)
+
+
+def _longer_tail(rng: Random, x: Float) -> Float:
+    """3 % instead of 1 % of the calls are beyond the quantile of 99 % (64 ms)."""
+    slow = rng.random(x.shape) < 0.0202
+    return np.where(slow, 64.0 * (1 + rng.random(x.shape)), x)
+
+
 class Case(NamedTuple):
     """One change, and what to reach: delay at the 90 % quantile of runs, in rows."""
 
@@ -150,7 +177,7 @@ class Case(NamedTuple):
     make: Callable[[Random, int, int], Float]
     """Returns cells (features, rows) by random numbers, rows and the row of the change."""
     kind: str = "features"
-    """Share of the budget: `features`, `outputs` or `errors`."""
+    """Share of the budget, as in `detection_feeds.BOUNDS`."""
     horizon: int = HORIZON
     numbers: bool = True
     """Whether a detector of a mean can read it."""
@@ -212,4 +239,14 @@ CASES = [
             (0.10, 0.05, 1_300),
         )
     ),
+    Case(
+        "scores too extreme, same answers",
+        800,
+        lambda r, rows, t0: _scored(r, rows, t0, FEATURES),
+        kind="calibration",
+        numbers=False,
+    ),
+    Case("residuals of a regression +0.25 sd", 900, changed(normal, moved(0.25)), kind="residuals"),
+    Case("latency × 1.5", 300, changed(latencies, lambda _, x: 1.5 * x), kind="latency"),
+    Case("slowest calls 1 to 3 %", 2_000, changed(latencies, _longer_tail), kind="latency"),
 ]

@@ -21,7 +21,9 @@ from detection_streams import (
     Float,
     autoregressive,
     flags,
+    latencies,
     mixed,
+    scored,
     season,
 )
 
@@ -76,9 +78,10 @@ def shown(rows: float) -> str:
 
 
 def _ours(case: Case, x: Float, baseline: int, tolerance: float) -> feeds.Alarms:
-    when, bound = feeds.times(x.shape[1]), feeds.BOUNDS[case.kind]
-    if case.kind == "errors":
-        return feeds.error_openings(x, when, bound, tolerance)
+    when, bound = feeds.times(x.shape[-1]), feeds.BOUNDS[case.kind]
+    if case.kind in feeds.GROUPS:
+        given = None if tolerance else 0.0
+        return feeds.alone(case.kind, x, when, bound, given)
     return feeds.openings(feeds.inputs(baseline, bound, len(x), tolerance), x, when)
 
 
@@ -97,7 +100,7 @@ def delays(seeds: int, cases: Sequence[Case] = CASES, t0s: Sequence[int] = T0S) 
                 x = case.make(rng, t0 + case.horizon, t0)[: seeds - run * FEATURES]
                 found: feeds.Alarms = []
                 for i, b in enumerate(BASELINES):
-                    if not found or case.kind != "errors":  # errors have no baseline
+                    if not found or case.kind not in feeds.GROUPS:  # they have no baseline
                         found = _ours(case, x, b, feeds.TOLERANCE)
                     told[ours[t0s.index(t0) * len(BASELINES) + i]].add(found, t0, case.horizon)
                 if t0 == t0s[0]:
@@ -127,9 +130,10 @@ class Lot:
         self.models, self.learning, self.inherits = 1, 0, False
 
     def alarms(self, tolerance: float) -> list[feeds.Alarms]:
-        if self.kind == "errors":
-            bound = feeds.BOUNDS["errors"]
-            return [feeds.error_openings(self.x, self.when, bound, tolerance)]
+        if self.kind in feeds.GROUPS:
+            given = None if tolerance else 0.0
+            bound = feeds.BOUNDS[self.kind]
+            return [feeds.alone(self.kind, self.x, self.when, bound, given)]
         found, half = list[feeds.Alarms](), self.x.shape[1] // self.models
         bound, profile = feeds.BOUNDS["features"] / FEATURES * len(self.x), None
         for model in range(self.models):
@@ -146,8 +150,9 @@ class Lot:
     def allowed(self) -> float:
         """False alarms that the budget allows in this time."""
         days = (self.when[-1] - self.when[self.learning]) / DAY_MS
-        share = feeds.SHARES[2] * len(self.x) if self.kind == "errors" else feeds.SHARES[0]
-        return float(days / feeds.DAYS * share)
+        if self.kind in feeds.GROUPS:
+            return float(days / feeds.BOUNDS[self.kind] * len(self.x))
+        return float(days / feeds.DAYS * feeds.SHARES[0])
 
     def count(self, found: feeds.Alarms) -> int:
         return sum(r > self.learning for rows in found for r in rows)
@@ -196,6 +201,17 @@ def _wrong(rng: np.random.Generator, scale: float) -> Lot:
     return Lot("errors", flags(rng, (4, n), 0.35), feeds.times(n))
 
 
+def _calibrated(rng: np.random.Generator, scale: float) -> Lot:
+    """Scores that move by the hour, and are as likely to be right as before."""
+    n = int(200_000 * scale)
+    return Lot("calibration", scored(rng, n, n), feeds.times(n))
+
+
+def _latencies(rng: np.random.Generator, scale: float) -> Lot:
+    n = int(200_000 * scale)
+    return Lot("latency", latencies(rng, (4, n)), feeds.times(n))
+
+
 def _season(rng: np.random.Generator, scale: float) -> Lot:
     """A thousand rows an hour; what is told in the first 14 days does not count."""
     day = 24 * max(int(1_000 * scale), 50)
@@ -212,6 +228,8 @@ CLEAN: tuple[Clean, ...] = (
     ("two versions side by side", _versions(inherits=False)),
     ("a new version with the old baseline", _versions(inherits=True)),
     ("errors, accuracy 0.65", _wrong),
+    ("calibration, scores move by the hour", _calibrated),
+    ("latency", _latencies),
     *((f"AR(1) {rho:g}", _dependent(rho)) for rho in (0.5, 0.7, 0.9)),
     ("daily season ±0.5 sd, days 15 to 21", _season),
 )
@@ -236,16 +254,19 @@ def clean(scale: float, kswin: int, rows: Sequence[Clean] = CLEAN) -> None:
             for tolerance in (feeds.TOLERANCE, 0.0)
         )
         told = []
-        part = lot.x if lot.learning else lot.x[:, :OTHERS_ROWS]
-        values = int(np.isfinite(part[:, lot.learning :]).sum())
+        part = lot.x if lot.learning else lot.x[..., :OTHERS_ROWS]
+        values = int(np.isfinite(part[..., lot.learning :]).sum())
         for method in OTHERS:
+            if lot.kind not in ("features", "errors"):
+                told.append("–")
+                continue
             rows = 0 if lot.kind == "errors" else lot.baseline
             fired = lot.count(feeds.firings(method, part, rows))
             told.append(f"{fired / values * 1e6:,.3g}")
-        if kswin:
+        if kswin and lot.x.ndim == 2:
             fired = sum(map(len, feeds.firings("kswin", lot.x[:1, :kswin], kswin)))
             told.append(f"{fired / kswin * 1e6:,.0f}")
-        size = f"{lot.x.shape[1] - lot.learning:,} × {len(lot.x)}"
+        size = f"{lot.x.shape[-1] - lot.learning:,} × {len(lot.x)}"
         line([name, size, f"{lot.allowed():.2g}", ours, bare, *told])
 
 
@@ -275,6 +296,6 @@ def real(path: Path) -> None:
             found = {name: d.found_row for name, d in drifted.items()}
             openings += sum(seen.get(name) != row for name, row in found.items())
             seen = found
-        errors = feeds.error_openings(wrong, when[1:], feeds.BOUNDS["errors"], tolerance)
+        errors = feeds.alone("errors", wrong, when[1:], feeds.BOUNDS["errors"], tolerance)
         per = 10_000 / n
         line([tolerance, openings, f"{alerts * per:.2f}", f"{len(errors[0]) * per:.2f}"])

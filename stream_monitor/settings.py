@@ -78,11 +78,16 @@ class Drift(Frozen, frozen=True):
     score: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})
     prediction: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})
     features: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})
+    calibration: dict[str, dict[str, float]] = field(default_factory=lambda: {"evidence": {}})
+    latency: dict[str, dict[str, float]] = field(
+        default_factory=lambda: {"evidence": {"tolerance": 0.02}}
+    )
     thresholds: dict[str, float] = field(default_factory=dict)
     severity: Severity = "warning"
 
     def __post_init__(self) -> None:
-        for name in ("errors", "score", "prediction", "features", "thresholds"):
+        names = "errors", "score", "prediction", "features", "calibration", "latency", "thresholds"
+        for name in names:
             in_order(self, name, getattr(self, name))
 
 

@@ -26,12 +26,13 @@ side of telling twice: a drift that stays open for weeks must not hide the next 
 FALSE_ALARM = ""
 """The hush of a false alarm, which lasts as long as its incident."""
 
-Cause = Literal["errors", "inputs", "outputs", "fields"]
+Cause = Literal["errors", "inputs", "outputs", "fields", "calls"]
 FAMILIES: dict[Cause, str] = {
     "errors": "errors",
     "inputs": "rows",
     "outputs": "rows",
     "fields": "rows",
+    "calls": "calls",
 }
 """Alerts of two families are never one incident."""
 CAUSES: dict[Kind, Cause | None] = {
@@ -42,7 +43,7 @@ CAUSES: dict[Kind, Cause | None] = {
     "anomaly": "inputs",
     "prediction_drift": "outputs",
     "data_quality": "fields",
-    "latency": None,
+    "latency": "calls",
     "volume": None,
     "freshness": None,
     "experiment": None,
@@ -57,6 +58,7 @@ JOINS: frozenset[tuple[Cause, Cause]] = frozenset(
         ("inputs", "outputs"),
         ("outputs", "inputs"),
         ("fields", "outputs"),
+        ("calls", "calls"),
         ("outputs", "fields"),
     }
 )

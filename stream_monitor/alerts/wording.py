@@ -15,6 +15,14 @@ DIGITS_MAX = 17
 """Two different floats differ within this many digits."""
 PLAIN_FROM, PLAIN_BELOW = 1e-6, 1e15
 """Numbers between these two are written without an exponent."""
+NAMES = {
+    "__score__": "the score",
+    "__prediction__": "the prediction",
+    "__calibration__": "the calibration",
+    "__latency__": "the latency",
+    "latency_seconds": "the latency",
+}
+"""Of signals that are no feature."""
 
 
 def number(value: float, digits: int = DIGITS) -> str:
@@ -73,18 +81,16 @@ def signal(subject: str, *, binary: bool = True) -> str:
 
     >>> [
     ...     signal(s)
-    ...     for s in ("amount", "__error__", "__score__", "__score__:fraud", "__prediction__")
+    ...     for s in ("amount", "__error__", "__score__:fraud", "__prediction__", "__latency__")
     ... ]
-    ['`amount`', 'the error rate', 'the score', 'the score of class `fraud`', 'the prediction']
+    ['`amount`', 'the error rate', 'the score of class `fraud`', 'the prediction', 'the latency']
     """
     name, _, of = subject.partition(":")
     if subject == "__error__":
         return "the error rate" if binary else "the absolute error"
     if name == "__score__" and of:
         return f"the score of class `{of}`"
-    return {"__score__": "the score", "__prediction__": "the prediction"}.get(
-        subject, f"`{subject}`"
-    )
+    return NAMES.get(subject, f"`{subject}`")
 
 
 def labelled(window: str, rows: int) -> str:

@@ -19,10 +19,12 @@ from stream_monitor.config.problems import BAD, Problems, close_to, shown
 from stream_monitor.config.rule import Rule
 from stream_monitor.config.rules import RULES, TOP
 from stream_monitor.config.tree import Node, merge
-from stream_monitor.detectors.base import METHODS
+from stream_monitor.detectors.base import EVIDENCE, METHODS
 from stream_monitor.frozen import Frozen
 from stream_monitor.settings import CoreSettings, ModelSettings, Segment, Settings, Threshold
 
+COUNTED_ONLY = ("calibration", "latency")
+"""Signals that have only the detector on counts."""
 Key = tuple[msgspec.structs.FieldInfo, Any, bool]
 
 
@@ -327,6 +329,8 @@ class Checker:
         if not self.problems.is_known(name, node, METHODS):
             return BAD
         known = METHODS[name]
+        if signal in COUNTED_ONLY and name != EVIDENCE:
+            return self.problems.add(node, f"{signal} has the detector {EVIDENCE} only", got=False)
         if known.binary and signal != "errors":
             return self.problems.add(
                 node, f"{name} takes 0 and 1 only: use it under drift.errors", got=False

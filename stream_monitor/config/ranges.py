@@ -43,7 +43,7 @@ Range of each metric (for `bias` of its absolute value). It shows which rules co
 never end.
 """
 DISTANCES = ("psi", "js", "ks", "wasserstein", "chi2")
-SIGNALS = ("errors", "score", "prediction", "features")
+SIGNALS = ("errors", "score", "prediction", "features", "calibration", "latency")
 
 DETECTOR_BOUNDS: dict[str, tuple[float, float]] = {
     "tolerance": (0, 1),

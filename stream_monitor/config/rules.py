@@ -257,14 +257,12 @@ RULES: dict[type, dict[str, Rule]] = {
         ),
     },
     s.Drift: {
-        "errors": Rule(
-            "Detectors on the errors of the model (concept drift), by name with their "
-            "parameters; `off` for none.",
-            form="methods",
-        ),
+        "errors": Rule("Detectors on errors, by name; `off` for none.", form="methods"),
         "score": Rule("Detectors on the score.", form="methods"),
         "prediction": Rule("Detectors on the prediction.", form="methods"),
         "features": Rule("Detectors on each numeric feature.", form="methods"),
+        "calibration": Rule("`evidence` on scores against labels, or residuals.", form="methods"),
+        "latency": Rule("`evidence` on latency that rises, or its tail.", form="methods"),
         "thresholds": Rule(
             "By distance to the baseline (`psi js ks wasserstein chi2`): the alert fires "
             "above this value, if the distance is beyond chance.",

@@ -30,6 +30,8 @@ SMOOTH_SHARE = 0.7
 """Prior of the smooth directions of a number together, if it has special bins."""
 BIN_SIZES = (-0.8, -0.3, 0.2, 0.5, 1.0, 2.0, 4.0)
 """Changes of the logarithm of a bin's share."""
+TAIL_SIZES, TAIL_MAX = (0.5, 1.0, 2.0), 0.12
+"""The same for all bins from one on, if they have at most so great a share."""
 SHARE_SIZES = (-1.0, -0.5, -0.2, 0.2, 0.4, 0.7, 1.1, 1.8, 3.0)
 """Changes of the logarithm of the odds of values that are 0 or 1."""
 RARE_SIZES = (0.5, 1.0, 2.0, 4.0)
@@ -88,7 +90,37 @@ def share_tilts() -> Tilts:
     (9, 2)
     """
     weights = np.array([[0.0, size] for size in SHARE_SIZES])
-    return _made(weights, np.ones(len(weights)), np.eye(2)[[1, 1]])
+    return tilts_of(weights, np.ones(len(weights)), np.eye(2)[[1, 1]])
+
+
+def upward_tilts(counts: Int) -> Tilts:
+    """
+    Alternatives of a number that only gets worse by getting greater: all of its values, or its
+    upper tail from one of the last bins on.
+
+    Parameters
+    ----------
+    counts : (bins,) int64
+        Rows of the reference on bins that ascend.
+
+    Examples
+    --------
+    >>> tilts = upward_tilts(np.array([40, 40, 10, 9, 1]))
+    >>> tilts.weights.shape, bool((np.diff(tilts.weights, axis=1) >= 0).all())
+    ((10, 5), True)
+    """
+    law = _law(counts)
+    direction = _polynomials(_scores(law), law)[:1]
+    beyond = np.cumsum(law[::-1])[::-1]
+    weights = [size * d for d in direction for size in SMOOTH_SIZES]
+    tails = [
+        np.where(np.arange(len(law)) >= k, 1.0, 0.0) for k in np.flatnonzero(beyond <= TAIL_MAX)
+    ]
+    weights += [size * tail for tail in tails for size in TAIL_SIZES]
+    sizes = len(direction) * len(SMOOTH_SIZES), len(tails) * len(TAIL_SIZES)
+    prior = np.repeat([1 / max(n, 1) for n in sizes], sizes)
+    contrasts = [*direction, *tails[:1]]
+    return tilts_of(np.array(weights), prior, np.array([contrasts[0], contrasts[-1]]))
 
 
 def level_tilts(counts: Int) -> Tilts:
@@ -128,11 +160,14 @@ def _tilts(
             weight[k] = size
             weights.append(weight)
             prior.append((1 - share) / len(bins) / len(sizes))
-    return _made(np.array(weights), np.array(prior), np.array(contrasts))
+    return tilts_of(np.array(weights), np.array(prior), np.array(contrasts))
 
 
-def _made(weights: Float, prior: Float, contrasts: Float) -> Tilts:
-    """Weights and contrasts as multiples of `UNIT`."""
+def tilts_of(weights: Float, prior: Float, contrasts: Float) -> Tilts:
+    """
+    Alternatives of (alternatives, bins) weights, (alternatives,) prior and (2, bins) contrasts, as
+    multiples of `UNIT`.
+    """
     table = np.round(np.clip(weights, -WEIGHT_MAX, WEIGHT_MAX) / UNIT) * UNIT
     return Tilts(table, prior / prior.sum(), np.round(contrasts / UNIT) * UNIT)
 

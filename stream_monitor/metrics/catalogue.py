@@ -28,7 +28,13 @@ from stream_monitor.settings import CoreSettings, CustomMetric
 
 RESERVED_LABELS = frozenset({"model", "version", "le", "quantile", "job", "instance", "group"})
 CUSTOM_PREFIX = "model_custom_"
-PSEUDO_FEATURES = ("__prediction__", "__score__", "__error__")
+PSEUDO_FEATURES = (
+    "__prediction__",
+    "__score__",
+    "__error__",
+    "__calibration__",
+    "__latency__",
+)
 
 
 CATALOGUE: dict[str, Metric] = {

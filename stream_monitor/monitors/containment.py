@@ -47,7 +47,7 @@ class Containment(msgspec.Struct):
     """Monitors that were off and are tried again: the reason, or empty once it has worked."""
 
     def run(
-        self, monitor: Monitor, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs
+        self, monitor: Monitor, work: Callable[P, object], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Run a part of a monitor, unless it is off; switch it off when that raises."""
         if monitor in self.off:

@@ -46,6 +46,8 @@ def definitions(settings: ModelSettings, limits: Limits) -> Definitions:
         "score": drift.score,
         "prediction": drift.prediction,
         "features": drift.features,
+        "calibration": drift.calibration,
+        "latency": drift.latency,
     }
     return {
         "performance": {"": {"task": settings.task, "positive_class": settings.positive_class}},

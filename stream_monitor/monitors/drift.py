@@ -48,9 +48,13 @@ KINDS: dict[str, Kind] = {
     "__score__": "prediction_drift",
     "__prediction__": "prediction_drift",
 }
-
-
-SIGNALS = {"__error__": "errors", "__score__": "score", "__prediction__": "prediction"}
+SIGNALS = {
+    "__error__": "errors",
+    "__score__": "score",
+    "__prediction__": "prediction",
+    "__calibration__": "calibration",
+    "__latency__": "latency",
+}
 
 
 def signal_of(subject: str) -> str:

@@ -8,8 +8,8 @@ and ends when every signal is back (`detectors/openings.py`). Signals are found 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -41,6 +41,8 @@ class Watched(NamedTuple):
     """The columns of Σz and Σz², if it is a number."""
     labels: tuple[str, ...] = ()
     """Names of its bins, if it has levels."""
+    words: Callable[[Float, Float], dict[str, Any]] | None = None
+    """Says of sums before and after a change what it is, if the signal has words of its own."""
 
 
 class Drifted(msgspec.Struct):
@@ -58,6 +60,7 @@ class Drifted(msgspec.Struct):
     """Counts by bin, then Σz and Σz²."""
     after: Float
     ended_ms: int = 0
+    ended_row: int = 0
 
 
 class SignalState(msgspec.Struct):
@@ -273,7 +276,7 @@ class Evidence:
         self.openings.end(s)
         self.detector.live[s], self.since[s] = True, 0
         drifted = self.drifted[self.watched[s].name]
-        drifted.open, drifted.ended_ms = False, now_ms
+        drifted.open, drifted.ended_ms, drifted.ended_row = False, now_ms, self.rows
 
     # ---- reading
 

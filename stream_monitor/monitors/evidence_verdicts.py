@@ -33,6 +33,8 @@ LARGE = 0.2
 """Distance from which a rise of errors is `critical`: that of a rate from 0.1 to 0.29."""
 NOTICED = 0.1
 """Steps from which a move is named; below, the whole distribution is."""
+STAYS_LABELS = 1_000
+"""Labels after which a calibration that is still off, while the errors are back, is told."""
 SHOWN_MAX = 10
 """Contributors in an alert."""
 Scale = Callable[[str], tuple[float, float]]
@@ -46,8 +48,12 @@ GROUPS: tuple[tuple[Kind, str], ...] = (
     ("data_drift", "__features__"),
     ("prediction_drift", "__score__"),
     ("concept_drift", ERRORS),
+    ("calibration", "__calibration__"),
+    ("latency", "latency_seconds"),
 )
-"""Kind and subject of the alert of features, of score and prediction, and of errors."""
+"""Kind and subject of the alert of each group of `Version.drifts`."""
+ONE_SIGNAL = frozenset(kind for kind, _ in GROUPS[2:])
+"""Kinds of groups whose signal can become better; it is the first of the contributors."""
 
 
 def scales(profiles: Sequence[Profile | None], errors: tuple[float, float]) -> Scale:
@@ -73,15 +79,40 @@ def drift_verdicts(
     sliced: Sequence[Sliced] = ((), (), ()),
 ) -> Iterator[Verdict]:
     """
-    The verdicts of the groups of `GROUPS`.
+    The verdicts of the groups of `GROUPS`. A calibration that changed with the errors, and was not
+    found before them, is a contributor of their alert; it has one of its own if it stays changed
+    when the errors are back.
 
     `profiles`, and mean and unit of the errors, undo the standardisation of their signals; `sliced`
     has the same detectors on the segments of each group.
     """
     scale = scales(profiles, errors)
-    for group, evidence, segments in zip(GROUPS, groups, sliced, strict=True):
-        if evidence is not None and (evidence.drifted or any(e.drifted for _, e in segments)):
-            yield _verdict(context, context.key(*group, METHOD), evidence, scale, segments)
+    of = dict(zip(GROUPS, groups, strict=False))
+    slices = dict(zip(GROUPS, sliced, strict=False))
+    errors_of, calibration = of.get(GROUPS[2]), of.get(GROUPS[3])
+    follows = _follows(calibration, errors_of)
+    for group, evidence in of.items():
+        segments = slices.get(group, ())
+        if evidence is None or not (evidence.drifted or any(e.drifted for _, e in segments)):
+            continue
+        found = contributors(evidence, scale, segments)
+        if found and follows is not None and evidence is errors_of:
+            found += contributors(follows, scale)
+        elif follows is evidence:
+            found = []
+        yield _verdict(context, context.key(*group, METHOD), evidence, found, segments)
+
+
+def _follows(calibration: Evidence | None, errors: Evidence | None) -> Evidence | None:
+    """The calibration, if it changed with the errors and was not found before them."""
+    if calibration is None or errors is None:
+        return None
+    first, then = errors.drifted.get(ERRORS), next((d for _, d in calibration.open()), None)
+    if first is None or then is None or then.found_ms < first.found_ms:
+        return None
+    over = not first.open and then.found_ms > first.ended_ms
+    stays = not first.open and errors.rows >= first.ended_row + STAYS_LABELS
+    return None if over or stays else calibration
 
 
 def effect(watched: Watched, drifted: Drifted) -> float:
@@ -102,6 +133,9 @@ def describe(
 
     `scale` is mean and standard deviation that undo the standardisation.
     """
+    if watched.words is not None:
+        found = watched.words(drifted.before, drifted.after)
+        return found.pop("change"), found
     bins = len(watched.places)
     p, q = (_shares(x[:bins]) for x in (drifted.before, drifted.after))
     moved = (q - p) ** 2 / (p + q + 1e-12)
@@ -227,10 +261,13 @@ def _contributors(evidence: Evidence, scale: Scale) -> list[dict[str, Any]]:
 
 
 def _verdict(
-    context: Context, key: AlertKey, evidence: Evidence, scale: Scale, segments: Sliced
+    context: Context,
+    key: AlertKey,
+    evidence: Evidence,
+    found: list[dict[str, Any]],
+    segments: Sliced,
 ) -> Verdict:
-    """The verdict of a group that has, or had, a drift."""
-    found = contributors(evidence, scale, segments)
+    """The verdict of a group that has, or had, a drift, by its contributors."""
     all_times = [d for e in (evidence, *(e for _, e in segments)) for d in e.drifted.values()]
     times = [d for d in all_times if d.open] or all_times
     start = min(d.change_ms for d in times)
@@ -262,11 +299,16 @@ def _verdict(
 def _severity(context: Context, key: AlertKey, found: list[dict[str, Any]]) -> Severity:
     """By size; that of errors says how much harm is done, so they may be critical by themselves."""
     value, errors = found[0]["effect"], key.kind == "concept_drift"
-    better = errors and all(c["after"] < c["before"] for c in found)
-    if better or (value < SMALL and not found[0].get("segments")):
+    better = key.kind in ONE_SIGNAL and not _worse(found[0])
+    learning = key.kind == "latency" and any(c["hours"] == "learning" for c in found)
+    if better or learning or (value < SMALL and not found[0].get("segments")):
         return "info"
     everywhere = errors and "segment" not in found[0]
     return "critical" if everywhere and value >= LARGE else context.settings.drift.severity
+
+
+def _worse(contributor: dict[str, Any]) -> bool:
+    return bool(contributor.get("worse", contributor["after"] >= contributor["before"]))
 
 
 def _direction(found: list[dict[str, Any]]) -> Any:

@@ -57,9 +57,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stream_monitor.arrays import Float, Int, are_numbers
+from stream_monitor.arrays import Bool, Float, Int, are_numbers
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors.classes import Classes, Counted, Reading, Source
@@ -123,6 +122,9 @@ class Performance:
         to be numbers.
     predictions : callable
         Gives the number of predictions up to an event time.
+    scored : callable
+        Gets rows, which of them are first labels, and how classes are read, for the calibration:
+        stride by stride, unless labels of one class come later than others.
     """
 
     def __init__(
@@ -131,9 +133,10 @@ class Performance:
         judged: Callable[[Judged, Float, str], None] = lambda *_: None,
         renumbered: Callable[[Float], None] = lambda _: None,
         predictions: Callable[[int], float] = lambda _: 0.0,
+        scored: Callable[[Judged, Bool, Reading | None], None] = lambda *_: None,
     ) -> None:
         self.settings, self._judged, self._renumbered = settings, judged, renumbered
-        self._predictions = predictions
+        self._predictions, self._scored = predictions, scored
         self.maturity = Maturity(settings.labels.max_delay_ms)
         self.classes, self.score_classes = Classes(), Classes()
         self.counted = Counted(
@@ -143,13 +146,8 @@ class Performance:
             class_name(settings.positive_class or ""),
             macro=settings.average == "macro",
         )
-        self.kind: str | None = (
-            None
-            if settings.task == "auto"
-            else "numbers"
-            if settings.task == "regression"
-            else "classes"
-        )
+        kinds: dict[str, str | None] = {"auto": None, "regression": "numbers"}
+        self.kind = kinds.get(settings.task, "classes")
         """Whether labels are classes or numbers; None while it is open."""
         self.numeric = False
         """Labels count as the classes 0 and 1 only because few of them were other numbers."""
@@ -247,6 +245,8 @@ class Performance:
             if self.kind == "classes":
                 self.maturity.add(self._coded(pairs.at(here), part) if narrow else coded.at(here))
             self._learn(part, errors, told)
+            if self.maturity.wait_ms is None:
+                self._scored(part, told, self.live)
             self.pairs += int(mine.sum())
             due = self.pairs % self.stride == 0 and bool(mine.any())
             if due:
@@ -298,9 +298,7 @@ class Performance:
 
     def _renumber(self) -> None:
         """Go on as a regression, with the numbers that the classes stood for."""
-        values = np.array(
-            [float(name) if is_number(name) else np.nan for name in self.classes], np.float64
-        )
+        values = np.array([float(n) if is_number(n) else np.nan for n in self.classes], np.float64)
         self.kind, self.numeric = "numbers", False
         assert self.windows is not None
         self.windows = self.windows.as_regression(values)
@@ -326,7 +324,7 @@ class Performance:
         counted = None if state.layout is None else self.counted
         return PerformanceWindows.restored(state, self.rows, counted)
 
-    def _learn(self, rows: Judged, errors: Float, told: NDArray[np.bool_]) -> None:
+    def _learn(self, rows: Judged, errors: Float, told: Bool) -> None:
         """Feed first labels to the trend and to the level."""
         assert self.kind is not None
         if self.level.loss is None and self.built:

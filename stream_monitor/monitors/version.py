@@ -7,15 +7,13 @@ alone decides. Nothing else changes the state, so reading gauges never changes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
 
 import msgspec
 import numpy as np
 
-from stream_monitor.arrays import Float, Int
+from stream_monitor.arrays import Bool, Float, Int
 from stream_monitor.events.cells import class_name
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors import points
@@ -27,22 +25,26 @@ from stream_monitor.monitors.baseline import (
     encode_profile,
     profile_id,
 )
+from stream_monitor.monitors.calibration import Calibration, Scored
+from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.column_names import feature_name, output_name
 from stream_monitor.monitors.containment import Containment, Judge
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.custom import Custom
+from stream_monitor.monitors.drift_group import DriftGroup
 from stream_monitor.monitors.due import of_evidence, of_signal, what_is_due
 from stream_monitor.monitors.errors import Errors
 from stream_monitor.monitors.history import History, period_record
-from stream_monitor.monitors.input_drift import InputDrift
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.judged import Judged
+from stream_monitor.monitors.labels_in import scored_rows, take_in
 from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.rows import Points, Rows, merged, with_numbers
 from stream_monitor.monitors.segment_drift import CHUNK_LABELS, CHUNK_ROWS, SegmentDrift, places
 from stream_monitor.monitors.segments import Segments
-from stream_monitor.monitors.signals import ERRORS, Signals
+from stream_monitor.monitors.signals import Signals
+from stream_monitor.monitors.slowness import Slowness
 from stream_monitor.monitors.sums import Summed
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import CoreSettings, Limits, ModelSettings
@@ -52,8 +54,10 @@ from stream_monitor.windows.names import duration_ms
 
 FULL_ROWS = 1_000
 """Rows that are reduced at once."""
-SHARES = (0.5, 0.25, 0.25)
-"""Shares of the budget of false alarms: features, score and prediction, errors."""
+SHARES = (0.45, 0.2, 0.2, 0.1, 0.05)
+"""
+Shares of the budget of false alarms: features, score and prediction, errors, calibration, latency.
+"""
 NO_TIMES: Int = np.empty(0, np.int64)
 
 
@@ -88,7 +92,7 @@ class Version:
         self.settings, self.limits, self.raw_values = settings, limits, core.privacy.raw_values
         self.baseline_id, self.volume = "", Volume()
         served = lambda at: self.volume.served_until(at)  # noqa: E731, PLW0108 - a snapshot has another
-        self.performance = Performance(settings, self._slice, self._renumbered, served)
+        self.performance = Performance(settings, self._slice, self._renumbered, served, self._score)
         self.watermark_ms = 0
         self.outbox: list[Out] = []
         self.signals = Signals(settings.drift)
@@ -109,9 +113,11 @@ class Version:
             self.segments = Segments(settings.segments, limits.segments, windows)
         self._rows: list[Rows] = []
         self._pairs: list[tuple[Pairs, list[str]]] = []
+        self.scored: list[Scored] = []
+        """Rows that are judged and not yet told to `calibration`."""
         self._failed = NO_TIMES
         self._waiting = 0
-        self._sliced_errors: list[tuple[Judged, Float, str]] = []
+        self.sliced_errors: list[tuple[Judged, Float, str]] = []
         """Of rows that are being added, until the whole stream has got them."""
         self.changed = False
         self.moved, self.compared_ms = False, 0
@@ -123,7 +129,7 @@ class Version:
         self._take_baseline(baselines, siblings)
 
     def _watch_columns(self, settings: ModelSettings, limits: Limits) -> None:
-        """Features, score and prediction, and errors, each with its share of the budget."""
+        """The groups of signals, each with its share of the budget."""
         tolerance = self.signals.tolerance
         self.features = Inputs(
             feature_name,
@@ -144,10 +150,11 @@ class Version:
             sliced=self._sliced(Segments.count_outputs),
             tolerance=tolerance,
         )
-        self.errors = Errors(tolerance)
+        self.errors, self.calibration = Errors(tolerance), Calibration(tolerance)
+        self.slowness = Slowness(tolerance)
         for group, share in zip(self.drifts, SHARES, strict=True):
             group.days = settings.days_per_alarm / share
-            if self.segments is not None:
+            if self.segments is not None and group in self.drifts[:3]:
                 most = places(settings.segments, limits)
                 rows = CHUNK_LABELS if group is self.errors else CHUNK_ROWS
                 group.sliced = SegmentDrift(self.segments.members_of, most, rows)
@@ -264,6 +271,8 @@ class Version:
             rows.cells[rows.columns.index("latency_ms")] if "latency_ms" in rows.columns else None
         )
         self.contained.run("volume", self.volume.add, rows.times_ms, latency)
+        if latency is not None:
+            self.contained.run("drift", self.slowness.add, latency, rows.times_ms)
         if self.custom is not None:
             self.contained.run("custom", self.custom.add, rows)
         if self.segments is not None:
@@ -273,41 +282,14 @@ class Version:
 
     def settle(self, judge: Judge) -> None:
         """The end of the input: nothing waits for more labels any longer."""
-        self.contained.run("performance", self._take_in, self.performance.settle(), judge)
+        self.contained.run("performance", take_in, self, self.performance.settle(), judge)
 
     def _fold_pairs(self, pairs: Pairs, texts: list[str], judge: Judge) -> None:
-        self._take_in(self.performance.add(pairs, texts), judge)
+        take_in(self, self.performance.add(pairs, texts), judge)
 
-    def _take_in(self, strides: Iterable[tuple[Float, Int, bool]], judge: Judge) -> None:
-        told: list[tuple[Float, Int, bool]] = []
-        for errors, times, due in strides:
-            told.append((errors, times, self.performance.task != "regression"))
-            self._watch_errors(errors, times)
-            if due:
-                for verdict in self.performance.verdicts(self.context, due=True):
-                    judge(verdict)
-        # Together, because what the detector on counts costs is mostly per call.
-        for binary, of in groupby(told, key=itemgetter(2)):
-            parts = list(of)
-            errors, times = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-            self.contained.run("drift", self._add_errors, errors, times, binary=binary)
-        sliced, self._sliced_errors = self._sliced_errors, []
-        for each in sliced:
-            self.contained.run("drift", self.errors.add_by_segment, *each)
-
-    def _watch_errors(self, errors: Float, times_ms: Int) -> None:
-        if not self.signals.has_detectors(ERRORS, None):
-            return
-        regression = self.performance.task == "regression"
-        values = self.signals.standardised(errors) if regression else errors
-        if len(values):  # the first errors of a regression only make its scale
-            times_ms = times_ms[len(times_ms) - len(values) :]
-            self.contained.run(
-                "drift", self.signals.feed, ERRORS, values, times_ms, binary=not regression
-            )
-
-    def _add_errors(self, errors: Float, times_ms: Int, *, binary: bool) -> None:
-        self.errors.moved |= self.errors.add(errors, times_ms, binary=binary)
+    def _score(self, rows: Judged, first: Bool, live: Reading | None) -> None:
+        if self.calibration.tolerance is not None:
+            self.scored += scored_rows(self.performance, rows, first, live)
 
     def _watch(self, name: str, values: Float, times_ms: Int) -> None:
         if len(values) and self.signals.has_detectors(name, self.outputs.profile):
@@ -322,11 +304,13 @@ class Version:
             windows.renumber(values)
         self.signals.begin_errors_anew()
         self.errors.begin_anew()
+        self.calibration.begin_anew()
+        self.scored = []
 
     def _slice(self, rows: Judged, errors: Float, kind: str) -> None:
         if self.segments is not None:
             self.contained.run("segments", self.segments.add, rows, errors, kind)
-            self._sliced_errors.append((rows, errors, kind))
+            self.sliced_errors.append((rows, errors, kind))
 
     def _sliced(self, count: Callable[[Segments, Summed], None]) -> Callable[[Summed], None] | None:
         if (segments := self.segments) is None:
@@ -357,9 +341,10 @@ class Version:
             judge(verdict)
 
     @property
-    def drifts(self) -> list[InputDrift | Errors]:
-        """The three groups of signals that have detectors on counts."""
-        return [self.features.drift, self.outputs.drift, self.errors]
+    def drifts(self) -> list[DriftGroup]:
+        """The groups of signals that have detectors on counts, as in `GROUPS`."""
+        inputs = [self.features.drift, self.outputs.drift]
+        return [*inputs, self.errors, self.calibration, self.slowness]
 
     def _tell_history(self, log_ms: int, config: str) -> None:
         failures = self.volume.failures

@@ -24,6 +24,7 @@ from stream_monitor.monitors.drift import SignalForm
 from stream_monitor.monitors.errors import ErrorsState
 from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs_state import InputsForm, restore
+from stream_monitor.monitors.one_signal import OneSignalForm
 from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.performance_state import PerformanceForm, load_performance
 from stream_monitor.monitors.rows import Rows
@@ -58,6 +59,8 @@ class VersionForm(msgspec.Struct):
     first_errors: Float
     error_scale: tuple[float, float] | None
     errors: ErrorsState
+    calibration: OneSignalForm
+    slowness: OneSignalForm
     contained: Containment
     history: History
     patterns: Patterns
@@ -85,6 +88,8 @@ def form_of(version: Version) -> VersionForm:
         first_errors=version.signals.first_errors,
         error_scale=version.signals.error_scale,
         errors=version.errors.state(),
+        calibration=version.calibration.state(),
+        slowness=version.slowness.state(),
         contained=version.contained,
         history=version.history,
         patterns=version.patterns,
@@ -140,10 +145,12 @@ def load(
             version.segments.outputs = SegmentOutputs()
     if "drift" not in lost and "__error__" not in gone:
         version.errors.load(form.errors)
+        version.calibration.load(form.calibration)
     for group in version.drifts:
         if group.sliced is not None:
             group.sliced.move(numbers)
     if "drift" not in lost:
+        version.slowness.load(form.slowness)
         _signals(version, form.signals, changes, gone)
     if version.custom is not None and form.custom is not None and "custom" not in lost:
         version.custom.load(form.custom, changes)

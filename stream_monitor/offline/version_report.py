@@ -29,6 +29,8 @@ GROUPS = {
     "data_drift": "features",
     "prediction_drift": "score and prediction",
     "concept_drift": "errors",
+    "calibration": "calibration",
+    "latency": "latency",
 }
 
 

@@ -16,10 +16,11 @@ import numpy as np
 from stream_monitor.arrays import Float
 from stream_monitor.evaluate import Shard
 from stream_monitor.inputs.moments import parse_time_ms
+from stream_monitor.monitors.drift_group import DriftGroup
 from stream_monitor.monitors.errors import Errors
 from stream_monitor.monitors.evidence import Drifted, Evidence
 from stream_monitor.monitors.evidence_verdicts import GROUPS, METHOD, contributors, scales
-from stream_monitor.monitors.input_drift import InputDrift
+from stream_monitor.monitors.schemes import Numbers
 from stream_monitor.monitors.signals import ERRORS
 from stream_monitor.monitors.version import Version
 from stream_monitor.offline.labelled import ROWS_MAX, Labelled, labelled_rows
@@ -123,11 +124,11 @@ class Witness:
                     self._keep((*at, "end"), labelled_rows(version.performance, None))
 
 
-def _groups(version: Version) -> list[tuple[str, InputDrift | Errors]]:
+def _groups(version: Version) -> list[tuple[str, DriftGroup]]:
     return [(kind, of) for (kind, _), of in zip(GROUPS, version.drifts, strict=True)]
 
 
-def _streams(version: Version, of: InputDrift | Errors) -> dict[str, Evidence]:
+def _streams(version: Version, of: DriftGroup) -> dict[str, Evidence]:
     """The detectors of a group: of all rows (named ""), and of each segment."""
     if of.evidence is None:
         return {}
@@ -139,9 +140,14 @@ def _streams(version: Version, of: InputDrift | Errors) -> dict[str, Evidence]:
 
 
 def _laws_of_drift(
-    version: Version, kind: str, of: InputDrift | Errors, streams: Mapping[str, Evidence]
+    version: Version, kind: str, of: DriftGroup, streams: Mapping[str, Evidence]
 ) -> list[Law]:
-    """The laws before and after of all signals of a group that have an open drift."""
+    """
+    The laws before and after of all signals of a group that have an open drift. Labels given scores
+    are no law of values; that of latency is told in words.
+    """
+    if of is version.calibration or of is version.slowness:
+        return []
     profiles = (version.features.profile, version.outputs.profile)
     scale = scales(profiles, version.errors.scale)
     sliced = [(name, evidence) for name, evidence in streams.items() if name]
@@ -150,7 +156,7 @@ def _laws_of_drift(
         opened = streams[change.get("segment", "")].open()
         watched, drifted = next(pair for pair in opened if pair[0].name == change["subject"])
         if isinstance(of, Errors):
-            profile = of.profile
+            profile = of.scheme.profile if isinstance(of.scheme, Numbers) else None
         else:
             inputs = version.features if kind == GROUPS[0][0] else version.outputs
             assert inputs.profile is not None

@@ -174,6 +174,8 @@ TABLE: dict[str, Key] = {
     "defaults.drift.features": Key(
         DETECTORS, ("detector features.adwin", "detector features.page_hinkley")
     ),
+    "defaults.drift.calibration": Key(({"evidence": {"tolerance": 0.1}}, "off", None)),
+    "defaults.drift.latency": Key(({"evidence": {"tolerance": 0.1}}, "off", None)),
     "defaults.drift.thresholds": Key((None, {"psi": 1e-9}, {"js": 1e-9, "psi": 9}, None)),
     "defaults.drift.severity": Key(
         ("warning", "critical", "info"), beside={"drift.thresholds": {"js": 1e-9}}

@@ -61,6 +61,8 @@ IN_THE_SNAPSHOT_AS = {
     "InputDrift": "InputDriftForm",
     "SegmentDrift": "SegmentDriftForm",
     "Errors": "ErrorsState",
+    "Calibration": "OneSignalForm",
+    "Slowness": "OneSignalForm",
     "Evidence": "EvidenceState",
     "Recent": "EvidenceState.widths, starts_ms, and by signal",
     "PoolTilt": "PoolState, by signal",

@@ -1,0 +1,66 @@
+"""
+What detectors get of labelled rows: errors, and scores with their labels.
+
+Rule of the file: rows go to the detectors on counts a record at a time, because what these cost is
+mostly per call. Thresholds are looked at where a stride is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stream_monitor.arrays import Bool, Float, Int
+from stream_monitor.monitors.calibration import Scored, residuals, scores
+from stream_monitor.monitors.classes import Reading
+from stream_monitor.monitors.containment import Judge
+from stream_monitor.monitors.judged import Judged
+from stream_monitor.monitors.performance import Performance
+from stream_monitor.monitors.signals import ERRORS
+
+if TYPE_CHECKING:
+    from stream_monitor.monitors.version import Version
+
+
+def take_in(version: Version, strides: Iterable[tuple[Float, Int, bool]], judge: Judge) -> None:
+    """The errors of `Performance.add`, stride by stride, and what was scored along with them."""
+    told: list[tuple[Float, Int, bool]] = []
+    for errors, times, due in strides:
+        told.append((errors, times, version.performance.task != "regression"))
+        _watch_errors(version, errors, times)
+        if due:
+            for verdict in version.performance.verdicts(version.context, due=True):
+                judge(verdict)
+    for binary, of in groupby(told, key=itemgetter(2)):
+        parts = list(of)
+        errors, times = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
+        version.contained.run("drift", version.errors.add, errors, times, binary=binary)
+    sliced, version.sliced_errors = version.sliced_errors, []
+    for each in sliced:
+        version.contained.run("drift", version.errors.add_by_segment, *each)
+    scored, version.scored = version.scored, []
+    if scored:
+        version.contained.run("drift", version.calibration.add, scored)
+
+
+def scored_rows(of: Performance, rows: Judged, first: Bool, live: Reading | None) -> list[Scored]:
+    """The first labels among judged rows, with their scores."""
+    if of.kind == "numbers":
+        return residuals(rows, first)
+    columns = {column: of.classes[name] for name, column in of.score_classes.items()}
+    return scores(rows, first, live, columns)
+
+
+def _watch_errors(version: Version, errors: Float, times_ms: Int) -> None:
+    signals, regression = version.signals, version.performance.task == "regression"
+    if not signals.has_detectors(ERRORS, None):
+        return
+    values = signals.standardised(errors) if regression else errors
+    if len(values):  # the first errors of a regression only make its scale
+        times_ms = times_ms[len(times_ms) - len(values) :]
+        binary = not regression
+        version.contained.run("drift", signals.feed, ERRORS, values, times_ms, binary=binary)

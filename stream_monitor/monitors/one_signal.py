@@ -1,0 +1,165 @@
+"""
+A group with one signal, whose bins are learnt from its first rows: errors, calibration, latency.
+
+Rule of the file: rows of one kind are counted together. With another kind the signal begins anew.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from stream_monitor.arrays import Float, Int
+from stream_monitor.monitors.chunks import Chunks, moments
+from stream_monitor.monitors.drift_group import DriftGroup
+from stream_monitor.monitors.evidence import Evidence, EvidenceState
+from stream_monitor.monitors.schemes import AnyScheme
+
+
+class OneSignalForm(msgspec.Struct):
+    """The group in a snapshot."""
+
+    kind: str
+    first: Float
+    first_ms: Int
+    scheme: AnyScheme | None
+    chunks: Chunks
+    evidence: EvidenceState | None
+
+
+class OneSignal(DriftGroup):
+    """
+    A group with one signal.
+
+    Parameters
+    ----------
+    name : str
+    tolerance : float or None
+        Root of the χ² distance within which its law may wander; None: it has no detector.
+    rows : int
+        Of a chunk.
+    warm_rows : int
+        Rows that are known before evidence counts.
+    chunks_min : int
+        A change that so many chunks have seen is too young to be told.
+    """
+
+    def __init__(
+        self, name: str, tolerance: float | None, rows: int, warm_rows: int, chunks_min: int
+    ) -> None:
+        super().__init__()
+        self.name, self.tolerance = name, tolerance
+        self._rows, self._warm_rows, self._chunks_min = rows, warm_rows, chunks_min
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Rows mean something else from here on."""
+        self.kind = ""
+        self.first: Float = np.empty((0, 0))
+        self.first_ms: Int = np.empty(0, np.int64)
+        self.scheme: AnyScheme | None = None
+        self.evidence = None
+        self.chunks = Chunks(self._rows)
+
+    def learn(self, first: Float) -> AnyScheme | None:
+        """
+        How rows of this `kind` become bins, by the first (columns, n) float64 ones; None if they
+        are too few. Further ones must not matter.
+        """
+        raise NotImplementedError
+
+    def feed(self, kind: str, values: Float, times_ms: Int) -> bool:
+        """
+        Add rows in the order of the log; whether a drift began or ended, which is also noted in
+        `moved`.
+
+        Parameters
+        ----------
+        kind : str
+        values : (columns, n) float64, finite
+        times_ms : (n,) int64, ms
+        """
+        if self.tolerance is None or not len(times_ms):
+            return False
+        if self.kind != kind:
+            self.begin_anew()
+            self.kind = kind
+        if self.scheme is None:
+            if len(self.first_ms):
+                values = np.concatenate([self.first, values], axis=1)
+                times_ms = np.append(self.first_ms, times_ms)
+            self.scheme = self.learn(values)
+            if self.scheme is None:
+                self.first, self.first_ms = values.copy(), times_ms.copy()
+                return False
+            self.first, self.first_ms = np.empty((0, 0)), np.empty(0, np.int64)
+        evidence = self.evidence or self._make(self.scheme)
+        cut = self.chunks.cut(times_ms)
+        sums = self.sums(values, cut.ids, cut.chunks)
+        found = evidence.update(self.chunks.whole(sums, cut), cut, self.bounds())
+        self.moved |= found
+        return found
+
+    def sums(self, values: Float, ids: Int, chunks: int) -> Float:
+        """
+        Counts of bins and two moments of each chunk.
+
+        Parameters
+        ----------
+        values : (columns, n) float64
+        ids : (n,) int64
+            The chunk of each row.
+        chunks : int
+
+        Returns
+        -------
+        (chunks, bins + 2) float64
+        """
+        assert self.scheme is not None
+        width = self.scheme.width + 2
+        counts = np.bincount(ids * width + self.scheme.bins(values), minlength=chunks * width)
+        sums = counts.reshape(chunks, width).astype(np.float64)
+        z = self.scheme.numbers(values)
+        if (ids[1:] < ids[:-1]).any():
+            order = np.argsort(ids, kind="stable")
+            ids, z = ids[order], z[order]
+        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
+        sums[ids[starts], -2], sums[ids[starts], -1] = moments(z, starts)
+        return sums
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Mean and unit by which its numbers are standardised."""
+        return (0.0, 1.0) if self.scheme is None else self.scheme.scale
+
+    def _make(self, scheme: AnyScheme) -> Evidence:
+        assert self.tolerance is not None
+        watched = scheme.watched(self.name, self.tolerance)
+        self.evidence = Evidence([watched], self._warm_rows, self._chunks_min)
+        return self.evidence
+
+    def form(self) -> dict[str, Any]:
+        """The fields of its form."""
+        return {
+            "kind": self.kind,
+            "first": self.first,
+            "first_ms": self.first_ms,
+            "scheme": self.scheme,
+            "chunks": self.chunks,
+            "evidence": None if self.evidence is None else self.evidence.state(),
+        }
+
+    def state(self) -> OneSignalForm:
+        """In a snapshot."""
+        return OneSignalForm(**self.form())
+
+    def load(self, state: OneSignalForm) -> None:
+        """Go on from a snapshot."""
+        if self.tolerance is None:
+            return
+        self.kind, self.first, self.first_ms = state.kind, state.first, state.first_ms
+        self.scheme, self.chunks = state.scheme, state.chunks
+        if self.scheme is not None and state.evidence is not None:
+            self._make(self.scheme).load(state.evidence)

@@ -1,0 +1,76 @@
+"""
+Are calls slower than they were, all of them or their tail? The signal for the detector on counts.
+
+Rule of the file: only slower calls are evidence. Bins come from the first calls, and are finer
+towards the tail. `latency.py` has the limits beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from stream_monitor.arrays import Float, Int, are_numbers
+from stream_monitor.monitors.latency import FIRST_CALLS
+from stream_monitor.monitors.one_signal import OneSignal
+from stream_monitor.monitors.schemes import Latencies
+
+LATENCY = "__latency__"
+CHUNK_CALLS, WARM_CALLS = 50, 2_000
+CHUNKS_MIN = 3
+"""As of errors: slow calls come in bursts."""
+EDGES_AT = (0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.998)
+"""Quantiles of the first latencies at which bins are parted."""
+
+
+class Slowness(OneSignal):
+    """
+    The latency of a model version.
+
+    Parameters
+    ----------
+    tolerance : callable
+        Returns the tolerance of the detector on counts of a signal; None: it has none.
+
+    Examples
+    --------
+    Calls that take half as long again, and calls that became faster:
+
+    >>> rng = np.random.default_rng(1)
+    >>> for factor in (1.5, 0.5):
+    ...     slowness = Slowness(lambda _: 0.02)
+    ...     slowness.days = 600.0
+    ...     ms = 20 * rng.lognormal(sigma=0.5, size=10_000)
+    ...     ms[6_000:] *= factor
+    ...     slowness.add(ms, np.arange(10_000) * 1_000)
+    True
+    False
+    """
+
+    def __init__(self, tolerance: Callable[[str], float | None]) -> None:
+        super().__init__(LATENCY, tolerance(LATENCY), CHUNK_CALLS, WARM_CALLS, CHUNKS_MIN)
+
+    def add(self, latency_ms: Float, times_ms: Int) -> bool:
+        """
+        Add calls in the order of the log; whether a drift began or ended.
+
+        Parameters
+        ----------
+        latency_ms : (n,) float64, ms
+            NaN if it is not known.
+        times_ms : (n,) int64, ms
+        """
+        known = are_numbers(latency_ms)
+        if not known.all():
+            latency_ms, times_ms = latency_ms[known], times_ms[known]
+        return self.feed("calls", latency_ms[None], times_ms)
+
+    def learn(self, first: Float) -> Latencies | None:
+        """Bins from the first latencies."""
+        if first.shape[1] < FIRST_CALLS:
+            return None
+        first = first[:, :FIRST_CALLS]
+        edges = np.unique(np.quantile(first[0], EDGES_AT, method="higher"))
+        counts = np.bincount(np.searchsorted(edges, first[0]), minlength=len(edges) + 1)
+        return Latencies(edges, counts.astype(np.int64))
