@@ -260,7 +260,7 @@ def _counters(inputs: Inputs) -> dict[str, Float | float]:
 def ended(alerts: Alerts, version: Version, log_ms: int) -> list[Verdict]:
     """Verdicts that end what fires, or waits to fire, for a version by its reference before."""
     why = (
-        f"another reference ({version.baseline_id[:12]}) counts for this version from now on; "
+        f"another baseline ({version.baseline_id[:12]}) counts for this version from now on; "
         "what differs from that one is found again"
     )
     outputs = version.outputs.profile

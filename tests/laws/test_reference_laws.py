@@ -185,7 +185,7 @@ def test_what_fired_by_the_reference_before_ends_with_it_and_the_new_one_is_quie
     ended = {(a["fingerprint"], a["starts_at"]): a for a in mine if a["status"] == "resolved"}
     assert fired
     assert fired == set(ended)
-    assert all("another reference" in a["summary"] for a in ended.values())
+    assert all("another baseline" in a["summary"] for a in ended.values())
     assert not [k for k, e in whole().shard.alerts.firing() if k.kind == "data_drift"]
 
 

@@ -64,7 +64,7 @@ esac; done
 """
 # no `compared`: there is no worker here, so no `history` to compare
 KINDS = {
-    "claim", "accepted", "retraining", "ended", "version", "stage",
+    "claim", "accepted", "retraining", "ended", "reference", "version", "stage",
     "experiment_started", "experiment_changed", "experiment_stopped",
 }  # fmt: skip
 STEPS = {(s, o) for s in ("train", "decide", "register") for o in ("started", "done")}
