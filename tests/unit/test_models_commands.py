@@ -109,6 +109,18 @@ def test_the_life_of_versions_from_the_command_line(project: Project):
         _promote_and_retire(project, settings)
 
 
+def _promoted_without_an_event(project: Project, settings: Settings) -> None:
+    """A version that CI registered, where no Kafka is."""
+    project.write({"model.json": "3"})
+    project.commit("by CI")
+    run("register", "--no-event")
+    run("promote", "v1.1.0")
+    events = said(settings)[-3:]
+    assert [type(e) for e in events] == [Reference, VersionEvent, Stage]
+    assert events[0].version == "v1.1.0"
+    assert "Churn EU/v1.1.0" in asyncio.run(read_compacted(settings, "baselines"))
+
+
 def _promote_and_retire(project: Project, settings: Settings) -> None:
     count = len(said(settings))
     (dry,) = run("promote", "v1.0.0", "--dry-run", "--json")
@@ -158,15 +170,7 @@ def _promote_and_retire(project: Project, settings: Settings) -> None:
     ]
     with pytest.raises(InputError, match="has no champion"):
         run("show", "champion")
-    # a version that CI registered, where no Kafka is
-    project.write({"model.json": "3"})
-    project.commit("by CI")
-    run("register", "--no-event")
-    run("promote", "v1.1.0")
-    events = said(settings)[-3:]
-    assert [type(e) for e in events] == [Reference, VersionEvent, Stage]
-    assert events[0].version == "v1.1.0"
-    assert "Churn EU/v1.1.0" in asyncio.run(read_compacted(settings, "baselines"))
+    _promoted_without_an_event(project, settings)
     rollout = Rollout(
         version="v1.0.1", against=None, experiment="e", stages=(100,), step=0, since=stage.at
     )
