@@ -51,8 +51,11 @@ DEPENDENT = 1.3
 """A lesser overdispersion is chance (three standard deviations), and is taken as 1."""
 WARM_ROWS = 2_000
 """Rows that are known before evidence counts."""
-POOL_MAX = float(1 << 22)
-"""Rows of a pool; one that is full is halved."""
+POOL_MAX = float(1 << 25)
+"""
+Rows of a pool; one that is full is halved, and then what is slower becomes part of it. With more
+rows sums of weights would not be exact.
+"""
 
 
 class Alarm(NamedTuple):

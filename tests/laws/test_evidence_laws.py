@@ -6,13 +6,21 @@ of a chunk have mean 1 at most; clean rows stay quiet, and a drift is found and 
 from __future__ import annotations
 
 from math import comb
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from stream_monitor.detectors.pool_tilt import LAG, WARM_ROWS, PoolTilt
+from stream_monitor.detectors.pool_tilt import LAG, POOL_MAX, WARM_ROWS, PoolTilt
 from stream_monitor.detectors.recent import Recent
-from stream_monitor.detectors.tilts import level_tilts, number_tilts, share_tilts
+from stream_monitor.detectors.tilts import (
+    UNIT,
+    WEIGHT_MAX,
+    exact_exponentials,
+    level_tilts,
+    number_tilts,
+    share_tilts,
+)
 from stream_monitor.events.cells import ABSENT_CELL
 from stream_monitor.monitors.chunks import Chunks
 from stream_monitor.monitors.context import Context
@@ -309,6 +317,30 @@ def test_one_odd_chunk_of_features_is_no_drift() -> None:
         assert ("x" in evidence.drifted) == told
 
 
+def test_a_ramp_over_months_is_found_at_a_million_rows_a_day() -> None:
+    """0.5 standard deviations in 60 days; with a pool of 4 million rows it never was."""
+    rng, normal, day = np.random.default_rng(7), NormalDist(), 25
+    edges = np.array([normal.inv_cdf(k / 20) for k in range(1, 20)])
+
+    def law(mean: float) -> np.ndarray:
+        return np.diff([0.0, *(normal.cdf(e - mean) for e in edges), 1.0, 1.0])
+
+    detector = PoolTilt([number_tilts(np.append(np.full(20, 250), 0))], [0.005])
+    rows, days, bounds = np.full(day, 40_000), np.full(day, 1 / day), np.array([1_200.0])
+    found = [
+        at
+        for at in range(30)
+        if detector.update(
+            rng.multinomial(40_000, law(0.5 * max(at - 8, 0) / 60), (day, 1)).astype(np.float64),
+            rows,
+            days,
+            bounds,
+        )
+    ]
+    assert len(found) == 1
+    assert 8 < found[0] <= 20
+
+
 def test_chunks_are_longer_where_traffic_is_dense_and_cut_by_rows_alone() -> None:
     times = np.concatenate([np.arange(5_000), 5_000 + np.arange(2_000) * 100]).astype(np.int64)
     whole, parts = Chunks(50), Chunks(50)
@@ -339,5 +371,7 @@ def test_tables_are_exact_and_priors_whole() -> None:
     ):
         assert (tilts.weights * 2**16 == np.round(tilts.weights * 2**16)).all()
         assert tilts.prior.sum() == pytest.approx(1)
+    most = float(exact_exponentials(np.array(2 * WEIGHT_MAX))) / UNIT * POOL_MAX
+    assert most < 2**53  # a sum of so many weights is a whole number that float64 has
     assert 0 < LAG < 1
     assert WARM_ROWS > 0
