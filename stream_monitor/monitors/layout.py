@@ -34,6 +34,7 @@ from stream_monitor.monitors.windowed import (
     unit_of,
 )
 from stream_monitor.settings import OTHER, Feature
+from stream_monitor.stats.binning import BinTable
 
 
 class Layout:
@@ -73,6 +74,7 @@ class Layout:
         tails = [
             (0, min(1, last), max(last - 1, 0), last) for f in numeric for last in [len(f.edges)]
         ]
+        self.bins = BinTable(self.edges, self.at + OFFSET)
         self.tails: Int = (
             self.at[:, None] + OFFSET + np.array(tails, np.int64).reshape(-1, len(TAILS))
         ).ravel()

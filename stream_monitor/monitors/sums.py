@@ -44,7 +44,6 @@ from stream_monitor.monitors.windowed import (
     TAILS,
     TYPE,
 )
-from stream_monitor.stats.binning import bins_of
 
 Z_MAX = 1e100
 ALL_ROWS = -1
@@ -151,7 +150,7 @@ def add_numbers(
     head[:, :, BELOW] = _by_pane(x < fences[0], starts)
     head[:, :, ABOVE] = _by_pane(x > fences[1], starts)
     # One count for all features and panes: bins of later panes are moved by whole vectors.
-    bins = bins_of(x, layout.edges, at + OFFSET)
+    bins = layout.bins.bins_of(x)
     for of in chunks:
         places = (bins + of.ids * layout.width).ravel()
         of.sums[:] += np.bincount(places, minlength=of.sums.size).reshape(of.sums.shape)

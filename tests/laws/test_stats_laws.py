@@ -18,7 +18,7 @@ from sklearn import metrics as sk
 
 from stream_monitor.stats import divergence
 from stream_monitor.stats.auc_bins import AUC_BOUND_MAX, auc_of_bins, logit_bins
-from stream_monitor.stats.binning import bins_of
+from stream_monitor.stats.binning import BinTable, bins_of, edges_of
 from stream_monitor.stats.class_sums import ClassSums, Positive
 from stream_monitor.stats.classification import roc_auc, roc_auc_macro
 from stream_monitor.stats.inference import wilson_interval
@@ -55,6 +55,45 @@ def test_bins_are_those_of_comparisons(rows, edges):
             for v in x[f].tolist()
         ]
         assert (found[f] - first[f]).tolist() == expected
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(
+        st.sampled_from(
+            ["normal", "lognormal", "cauchy", "poisson", "zeros", "one value", "huge", "tiny"]
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+)
+def test_a_table_of_bins_is_a_search(seed, laws):
+    rng = np.random.default_rng(seed)
+
+    def drawn(law: str, n: int) -> np.ndarray:
+        return {
+            "normal": lambda: rng.normal(size=n),
+            "lognormal": lambda: rng.lognormal(sigma=3, size=n),
+            "cauchy": lambda: rng.standard_cauchy(n),
+            "poisson": lambda: rng.poisson(3, n) * 1.0,
+            "zeros": lambda: np.where(rng.random(n) < 0.6, 0, rng.lognormal(size=n)),
+            "one value": lambda: np.full(n, 0.1),
+            "huge": lambda: rng.normal(size=n) * 3e307,
+            "tiny": lambda: rng.integers(0, 9, n) * 5e-324,
+        }[law]()
+
+    edges = [np.append(edges_of(drawn(law, 3_000)), np.inf) for law in laws]
+    x = np.array([drawn(law, 500) for law in laws])
+    for row, each in zip(x, edges, strict=True):
+        # the edges themselves, and their neighbours
+        near = np.concatenate([f(each[:-1], to) for f in (np.nextafter,) for to in (-np.inf, 0.0)])
+        row[: len(near)], row[200 : 200 + len(each) - 1] = near, each[:-1]
+        row[400:404] = -1.7e308, 1.7e308, -0.0, math.nan
+    first = np.cumsum([7, *(len(e) + 9 for e in edges[:-1])])
+    table = BinTable(edges, first)
+    assert (table.bins_of(x) == bins_of(x, edges, first)).all()
+    assert (table.bins_of(x[:, :3]) == bins_of(x[:, :3], edges, first)).all()
 
 
 # ---- distances
