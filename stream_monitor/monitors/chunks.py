@@ -62,6 +62,7 @@ MOMENT_UNIT, MOMENT_MAX = 2.0**-16, 1_024.0
 Moments are sums of multiples of the unit, of values that are cut at the greatest: such sums are
 exact in whatever order, up to 2^17 rows of greatest values.
 """
+UNITS_MAX = MOMENT_MAX / MOMENT_UNIT
 
 
 def moments(z: Float, starts: Int) -> tuple[Float, Float]:
@@ -71,10 +72,16 @@ def moments(z: Float, starts: Int) -> tuple[Float, Float]:
     >>> [m.tolist() for m in moments(np.array([1.0, 2.0, np.nan, 3.0]), np.array([0, 2]))]
     [[3.0, 3.0], [5.0, 9.0]]
     """
-    cut = np.clip(np.where(np.isnan(z), 0.0, z), -MOMENT_MAX, MOMENT_MAX)
-    whole = np.round(cut / MOMENT_UNIT) * MOMENT_UNIT
-    squares = np.round(whole * whole / MOMENT_UNIT) * MOMENT_UNIT
-    return np.add.reduceat(whole, starts, axis=-1), np.add.reduceat(squares, starts, axis=-1)
+    units = z / MOMENT_UNIT
+    np.rint(np.clip(units, -UNITS_MAX, UNITS_MAX, out=units), out=units)
+    total = np.add.reduceat(units, starts, axis=-1)
+    if np.isnan(total).any():
+        units[np.isnan(units)] = 0.0
+        total = np.add.reduceat(units, starts, axis=-1)
+    units *= units
+    units *= MOMENT_UNIT
+    squares = np.add.reduceat(np.rint(units, out=units), starts, axis=-1)
+    return total * MOMENT_UNIT, squares * MOMENT_UNIT
 
 
 class Chunks(msgspec.Struct):

@@ -118,7 +118,7 @@ class Inputs:
         The baseline; None: it is learnt from the first `settings.baseline.rows` rows.
     learnt : callable
         Gets the baseline when it was learnt.
-    values : callable
+    values : callable or None
         Gets (name, standardised finite values, their event times) of each numeric feature of each
         chunk, in the order of the log.
     points, sliced : callable or None
@@ -137,7 +137,7 @@ class Inputs:
         limits: Limits,
         profile: Profile | None = None,
         learnt: Callable[[Profile], None] = lambda _: None,
-        values: Callable[[str, Float, Int], None] = lambda *_: None,
+        values: Callable[[str, Float, Int], None] | None = None,
         points: Callable[[Points], None] | None = None,
         sliced: Callable[[Summed], None] | None = None,
         tolerance: Callable[[str], float | None] = lambda _: None,
@@ -300,7 +300,8 @@ class Inputs:
         if self._tell_points is not None:
             for points in self._points(x, bounds, rows):
                 self._tell_points(points)
-        self._values(z, times)
+        if self._tell_values is not None:
+            self._values(z, times, self._tell_values)
         self.drift.add(chunks)
 
     def _points(self, x: Cells, bounds: tuple[Float, Float], rows: Rows) -> Iterator[Points]:
@@ -361,7 +362,7 @@ class Inputs:
             self.unknown[key] = self.unknown.get(key, 0) + int(seen.sum())
             self.unknown_at[key] = self.rows + int(seen.nonzero()[0][-1])
 
-    def _values(self, z: Float, times: Int) -> None:
+    def _values(self, z: Float, times: Int, tell: Callable[[str, Float, Int], None]) -> None:
         """Pass the standardised values of each feature on to detectors."""
         for i, name in enumerate(self.layout.numeric):
             if name in self.layout.bare:  # its mean and unit are not known yet
@@ -371,7 +372,7 @@ class Inputs:
             when = times
             if not finite.all():
                 values, when = values[finite], times[finite]
-            self._tell_values(name, values, when)
+            tell(name, values, when)
 
     def window(self, end_ms: int, duration_ms: int) -> tuple[dict[str, Windowed], int, int]:
         """Every feature in the window that ends at `end_ms`, and the bounds of that window, ms."""

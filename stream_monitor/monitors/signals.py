@@ -74,9 +74,13 @@ class Signals(dict[str, Signal]):
         if self[subject].update(values, times_ms):
             self.fired.add(subject)
 
+    def has_methods(self, *signals: str) -> bool:
+        """Whether one of these kinds of signals has a detector that reads values."""
+        return any(m != EVIDENCE for kind in signals for m in getattr(self.settings, kind))
+
     def has_detectors(self, subject: str, outputs: Profile | None) -> bool:
         """Whether a signal is watched: of class scores only those with the greatest mean are."""
-        if not any(m != EVIDENCE for m in getattr(self.settings, signal_of(subject))):
+        if not self.has_methods(signal_of(subject)):
             return False
         if not subject.startswith(CLASS_SCORE):
             return True

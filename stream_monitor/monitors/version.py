@@ -136,7 +136,7 @@ class Version:
             settings,
             limits,
             learnt=self._learnt,
-            values=self._watch,
+            values=self._watch if self.signals.has_methods("features") else None,
             points=self._tell_points if settings.anomalies.topic else None,
             sliced=self._sliced(Segments.count_fields),
             tolerance=tolerance,
@@ -146,7 +146,7 @@ class Version:
             output_name,
             settings,
             of_outputs,
-            values=self._watch,
+            values=self._watch if self.signals.has_methods("score", "prediction") else None,
             sliced=self._sliced(Segments.count_outputs),
             tolerance=tolerance,
         )

@@ -13,7 +13,7 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_monitor.arrays import Float, Int
+from stream_monitor.arrays import Float, Int, are_numbers
 
 BINS = 20
 """A value of so great a share has a bin of its own; other bins have no greater one."""
@@ -227,9 +227,9 @@ class BinTable:
         found += (self.first - self.starts)[:, None]
         for f in self.searched:
             found[f] = np.searchsorted(self.edges[f], x[f], side="right") + self.first[f]
-        none = np.isnan(x)
-        if none.any():
-            np.copyto(found, self.beyond[:, None], where=none)
+        numbers = are_numbers(x)
+        if not numbers.all():
+            np.copyto(found, self.beyond[:, None], where=~numbers)
         return found
 
 
