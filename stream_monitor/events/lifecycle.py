@@ -52,6 +52,8 @@ PART_CHARS, PARTS_MAX = 65_536, 16
 Of a part of a baseline profile, and parts that one may have. A part is well below what a record of
 `observations` may have beyond `RECORD_BYTES_MAX`.
 """
+PART, PART_BYTES = b'"content"', PART_CHARS + 4_096
+"""A record with this may have so many bytes, however low `worker.max_record_bytes` is."""
 
 
 class _Refused(Bad):
@@ -92,7 +94,8 @@ class LifecycleDecoder:
             if value is None:
                 continue
             try:
-                event = load(value, self.bytes_max)
+                is_part = PART in value[:PART_BYTES]
+                event = load(value, max(self.bytes_max, PART_BYTES) if is_part else self.bytes_max)
                 stale = self.of_log and self._is_stale(event, int(offsets[i]))
                 found = None if stale else _forwarded(event)
             except Bad as e:

@@ -257,7 +257,7 @@ def test_a_profile_is_a_few_parts_that_ingest_takes_and_one_that_is_too_big_is_r
     parts = list(events_of("m", "v1", encode_profile(big)))
     assert 1 < len(parts) <= PARTS_MAX
     about = {"type": "reference", "model": "m", "version": "v1", "at": "t"}
-    ingest, shard, n = Ingest(1), Shard(0, SETTINGS), len(parts)
+    ingest, shard, n = Ingest(1, max_record_bytes=1_024), Shard(0, SETTINGS), len(parts)
     values = [json.dumps({**about, **p}).encode() for p in parts]
     assert not ingest.take("lifecycle@t/0", "lifecycle", list(values), np.arange(n), np.full(n, T0))
     flushed = ingest.flush(T0)[0]
