@@ -135,6 +135,8 @@ class _Laws:
                 continue
             if first["detector"] == METHOD:
                 drifts += self._of_episode(e, at)
+                if first["kind"] == "concept_drift":  # calibration that changed with the errors
+                    drifts += self._of_episode(e, (*at[:2], "calibration"))
             elif (law := self.witness.laws.get((*at, first["subject"], e.start))) is not None:
                 others.append(law)
         drifts.sort(key=lambda law: (-law.change["effect"], law.signal))
@@ -168,7 +170,7 @@ def cause_sections(
 
 def _drawn(card: Card) -> list[Law]:
     """Laws with a picture: 0 and 1 of errors is said in the sentence."""
-    return [law for law in card.laws if law.signal != ERRORS or len(law.bins) > 2]
+    return [law for law in card.laws if len(law.bins) > (2 if law.signal == ERRORS else 0)]
 
 
 def _picture(law: Law) -> str:
@@ -224,7 +226,7 @@ def _section(
 
 def _contributors(card: Card, most: int) -> str:
     """What moved, ranked; one signal alone is in the headline."""
-    changes = [law.change for law in card.laws if law.change and law.signal != ERRORS]
+    changes = [law.change for law in card.laws if law.change]
     if len(changes) < 2:
         return ""
     greatest = max(changes[0]["effect"], 1e-9)

@@ -21,6 +21,8 @@ from stream_monitor.offline.markup import count, sentence
 
 MODERATE = 0.1
 """Distance of a shift of about a third of a standard deviation."""
+WHATS = ("mean", "standard deviation", "share", "missing", "distribution")
+"""Changes that have words here; others bring their own."""
 SEGMENTS_MAX = 3
 ERROR_KINDS = ("performance", "calibration", "concept_drift")
 INPUT_KINDS = ("data_drift", "anomaly")
@@ -43,7 +45,7 @@ class Told(NamedTuple):
 
 def family(cause: Cause) -> str:
     """
-    What a cause is about: `errors`, `fields`, `inputs`, `outputs`, or `other`.
+    What a cause is about: `errors`, `fields`, `inputs`, `outputs`, `latency`, or `other`.
     """
     kinds = {e.first["kind"] for e in cause.episodes}
     trends = any(e.first["detector"] == "trend" for e in cause.episodes)
@@ -54,6 +56,8 @@ def family(cause: Cause) -> str:
         return "fields"
     if kinds & set(INPUT_KINDS):
         return "inputs"
+    if "latency" in kinds:
+        return "latency"
     return "outputs" if "prediction_drift" in kinds else "other"
 
 
@@ -94,6 +98,8 @@ def place(change: Mapping[str, Any]) -> str:
 def _moved(change: Mapping[str, Any], *, binary: bool) -> str:
     name, what = signal(change["subject"], binary=binary), change["what"]
     before, after = change["before"], change["after"]
+    if what not in WHATS:
+        return str(change["change"])
     if what == "share":
         level = change["level"]
         level = NO_LEVELS.get(level, f"`{level}`")
@@ -228,7 +234,7 @@ def _size(changes: Sequence[Mapping[str, Any]], about: str) -> str:
 
 def _together(about: str, others: Sequence[tuple[int, Cause]], labels: int) -> str:
     """What else happened to the version at that time."""
-    if about == "other":
+    if about in ("latency", "other"):
         return ""
     numbers = {"errors": [n for n, c in others if family(c) == "errors"]}
     numbers["rest"] = [n for n, c in others if family(c) in ("inputs", "fields", "outputs")]
@@ -256,7 +262,7 @@ def _next(
     start = _clock(cause.start)
     inputs = [n for n, c in others if family(c) in ("inputs", "fields")]
     if cause.severity == "info":
-        return "Nothing: nobody would have been told. It is here to be complete"
+        return "Nothing is urgent: nobody would have been told"
     if about == "errors":
         return (
             f"Begin with {inputs[0]}: if the inputs are wrong, repair them, and the errors go. If "
@@ -282,5 +288,9 @@ def _next(
             f"Begin with {inputs[0]}: answers follow their inputs"
             if inputs
             else f"Ask what was deployed about {start}: the answers moved and no input did"
+        )
+    if about == "latency":
+        return (
+            "Look at the service about that time: its load, its machines, a release, what it calls"
         )
     return "Read the alerts below; each says what to look at"

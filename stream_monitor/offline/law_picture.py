@@ -17,6 +17,8 @@ from stream_monitor.offline.laws import Bin, Law
 from stream_monitor.offline.markup import count, details, prose, short, table
 
 HEIGHT, BELOW = 130, 20
+NAMES_MAX = 15
+"""So many names have a bar each."""
 LEVELS_MAX = 8
 """So few bins, some of one value, are drawn as names are."""
 LABELLED_MAX = 12
@@ -72,6 +74,7 @@ def _legend(law: Law) -> str:
 
 def _levels(law: Law) -> str:
     """Names: a bar each, with its shares in words."""
+    law = fewer(law)
     shares = law.shares()
     kept = [(b, s, n) for b, s, n in zip(law.bins, shares, _counts(law), strict=True) if any(s)]
     most = max((max(s) for _, s, _ in kept), default=1.0)
@@ -85,6 +88,39 @@ def _levels(law: Law) -> str:
     )
     head = '<th scope="col">value</th><td></td><th scope="col">was</th><th scope="col">is</th>'
     return f'<table class="levels"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def fewer(law: Law) -> Law:
+    """
+    A law whose least frequent names are together, if there are many.
+
+    >>> law = Law(
+    ...     "x",
+    ...     0,
+    ...     0,
+    ...     0,
+    ...     0,
+    ...     tuple(Bin(f"c{k}") for k in range(40)),
+    ...     tuple(map(float, range(40))),
+    ...     (1.0,) * 40,
+    ...     "",
+    ...     "",
+    ...     {},
+    ... )
+    >>> [b.text for b in fewer(law).bins][-2:], fewer(law).after[-1]
+    (['c39', '26 others'], 26.0)
+    """
+    if len(law.bins) <= NAMES_MAX:
+        return law
+    most = [max(s) for s in law.shares()]
+    order = sorted(range(len(most)), key=lambda k: -most[k])
+    kept = sorted(order[: NAMES_MAX - 1])
+    rest = order[NAMES_MAX - 1 :]
+    before, after = (
+        (*(c[k] for k in kept), sum(c[k] for k in rest)) for c in (law.before, law.after)
+    )
+    bins = (*(law.bins[k] for k in kept), Bin(f"{len(rest)} others"))
+    return law._replace(bins=bins, before=before, after=after)
 
 
 def _counts(law: Law) -> list[tuple[float, float]]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from stream_monitor.alerts.wording import apart, number
 from stream_monitor.monitors.baseline import FeatureProfile
 from stream_monitor.monitors.evidence import Watched
+from stream_monitor.monitors.schemes import AnyScheme, Flags, Latencies, Numbers
 
 OTHERS = "rare or new ones"
 """Name of the categories without a bin of their own."""
@@ -81,22 +82,35 @@ class Law(NamedTuple):
         return [(a / total, b / now) for a, b in zip(self.before, self.after, strict=True)]
 
 
-def bins_of_law(
-    watched: Watched, profile: FeatureProfile | None, *, errors: bool = False
-) -> list[Bin]:
-    """The bins of a signal of a detector on counts; `profile` has the edges of a number."""
+def bins_of_law(watched: Watched, profile: FeatureProfile | None) -> list[Bin]:
+    """The bins of a feature or an output with a detector on counts, as its profile has them."""
     if watched.labels:  # the last but one are all levels without a bin of their own
         return [*(Bin(x) for x in watched.labels[:-2]), Bin(OTHERS), Bin(watched.labels[-1])]
     if profile is None:
-        return [Bin("right" if errors else "0"), Bin("wrong" if errors else "1")]
+        return []
     edges, first = (-inf, *profile.edges, inf), watched.places[0][0]
     found = [Bin("", edges[p[0] - first], edges[p[-1] - first + 1]) for p in watched.places[:-1]]
     return [*found, Bin("missing")]
+
+
+def bins_of_scheme(scheme: AnyScheme | None) -> list[Bin]:
+    """
+    The bins of errors, calibration or latency; none of labels given scores, which have no law of
+    values.
+    """
+    if isinstance(scheme, Flags):
+        return [Bin("right"), Bin("wrong")]
+    if isinstance(scheme, Numbers):
+        return [*_between(scheme.profile.edges), Bin("missing")]
+    return _between(scheme.edges.tolist()) if isinstance(scheme, Latencies) else []
+
+
+def _between(edges: Sequence[float]) -> list[Bin]:
+    return [Bin("", low, high) for low, high in pairwise((-inf, *edges, inf))]
 
 
 def bins_of_window(profile: FeatureProfile, categories: Sequence[str]) -> list[Bin]:
     """The bins of a feature in a window: those of its baseline."""
     if profile.type == "category":
         return [*(Bin(name) for name in categories), Bin(OTHERS)]
-    edges = (-inf, *profile.edges, inf)
-    return [Bin("", low, high) for low, high in pairwise(edges)]
+    return _between(profile.edges)

@@ -73,10 +73,11 @@ def sentence(text: str) -> str:
     """
     A sentence with a capital, unless it begins with a name.
 
-    >>> sentence("the mean rose"), sentence("`x` is missing")
-    ('The mean rose', '`x` is missing')
+    >>> sentence("the mean rose"), sentence("`x` is missing"), sentence("limits.versions is 20")
+    ('The mean rose', '`x` is missing', 'limits.versions is 20')
     """
-    return text[:1].upper() + text[1:]
+    word = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if word.strip(",:").isalpha() else text
 
 
 def table(

@@ -120,10 +120,10 @@ def _happened(summary: Mapping[str, Any], heard: Sequence[Card], unheard: int) -
     labels = summary["records"].get("labels", {}).get("accepted", 0)
     rows = f"{count(predictions, 'prediction')} and {count(labels, 'label')}"
     if not summary["models"]:
-        return ['<p class="lead">No prediction could be used.</p>']
+        return ['<h2 class="lead">No prediction could be used.</h2>']
     if not heard:
         also = f" {count(unheard, 'remark')} of severity info: see below." if unheard else ""
-        return [f'<p class="lead"><span class="ok">No alert fired in {rows}.</span>{also}</p>']
+        return [f'<h2 class="lead"><span class="ok">No alert fired in {rows}.</span>{also}</h2>']
     firing = sum(card.cause.end is None for card in heard)
     state = (
         f'<span class="warning">{_going_on(firing, len(heard))} at the end</span>'
@@ -138,7 +138,7 @@ def _happened(summary: Mapping[str, Any], heard: Sequence[Card], unheard: int) -
     )
     things = "One thing" if len(heard) == 1 else f"{len(heard):,} things"
     return [
-        f'<p class="lead">{things} happened in {rows}; {state}.</p>',
+        f'<h2 class="lead">{things} happened in {rows}; {state}.</h2>',
         f'<ol class="causes">{items}</ol>',
     ]
 

@@ -12,9 +12,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from stream_monitor.alerts.wording import signal
 from stream_monitor.offline.chart import Mark, lanes
 from stream_monitor.offline.episodes import Episode
 from stream_monitor.offline.labelled_pictures import labelled_pictures
+from stream_monitor.offline.law_picture import law_picture
+from stream_monitor.offline.laws import Law
 from stream_monitor.offline.markup import count, details, number, short, table, when
 from stream_monitor.offline.metric_curves import Curves
 from stream_monitor.offline.outcome import FOUND_BY
@@ -22,6 +25,8 @@ from stream_monitor.offline.witness import Watch, Witness
 
 FEATURES_MAX, FEATURES_LEAST = 600, 20
 """Rows of the tables of features: of all of them, and at least of each."""
+PICTURES_MAX = 24
+"""Pictures of answers and features at the end, of all versions."""
 SUPPORT_MIN = 200
 """Values that a feature needs to be called the most drifted."""
 NO_NUMBERS = ("start", "end", "labels", "coverage")
@@ -57,12 +62,22 @@ def version_section(
         others = "".join(curves.draw(at, metric, marks) for metric in metrics[1:])
         if others:
             parts.append(f"<h3>The other metrics</h3><div class=pictures>{others}</div>")
+    parts.append(_at_end(witness.at_end.get(at, ())[: PICTURES_MAX // versions]))
     parts.append(_labelled(at, witness))
     if v["windows"]:
         parts.append(_windows(v["windows"]))
     if v["features"]:
         parts.append(_features(v["features"], max(FEATURES_MAX // versions, FEATURES_LEAST)))
     return "\n".join(part for part in parts if part)
+
+
+def _at_end(laws: Sequence[Law]) -> str:
+    """Answers and features as they are."""
+    pictures = "".join(law_picture(law, signal(law.signal), "") for law in laws)
+    if not pictures:
+        return ""
+    title = "Answers, and the features farthest from the baseline"
+    return f"<h3>{title}</h3><div class=pictures>{pictures}</div>"
 
 
 def _labelled(at: tuple[str, str], witness: Witness) -> str:

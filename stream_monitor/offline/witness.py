@@ -16,17 +16,27 @@ import numpy as np
 from stream_monitor.arrays import Float
 from stream_monitor.evaluate import Shard
 from stream_monitor.inputs.moments import parse_time_ms
+from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.drift_group import DriftGroup
-from stream_monitor.monitors.errors import Errors
 from stream_monitor.monitors.evidence import Drifted, Evidence
 from stream_monitor.monitors.evidence_verdicts import GROUPS, METHOD, contributors, scales
-from stream_monitor.monitors.schemes import Numbers
+from stream_monitor.monitors.inputs import Inputs
+from stream_monitor.monitors.one_signal import OneSignal
 from stream_monitor.monitors.signals import ERRORS
 from stream_monitor.monitors.version import Version
+from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.offline.labelled import ROWS_MAX, Labelled, labelled_rows
-from stream_monitor.offline.laws import Bin, Law, bins_of_law, bins_of_window
+from stream_monitor.offline.laws import (
+    Bin,
+    Law,
+    bins_of_law,
+    bins_of_scheme,
+    bins_of_window,
+)
 from stream_monitor.times import rfc3339
 
+OUTPUTS_MAX, FEATURES_MAX, ROWS_MIN = 3, 3, 200
+"""Answers and features that are shown as they are at the end, if their window has enough rows."""
 LAWS_MAX, SAMPLES_MAX, VERSIONS_MAX = 300, 40, 60
 ERROR_KINDS = ("performance", "calibration", "concept_drift")
 """Kinds of alerts that labelled rows explain."""
@@ -56,6 +66,8 @@ class Witness:
         """By model, version, kind, signal, and when it changed (RFC 3339), or began to fire."""
         self.samples: dict[tuple[str, ...], Labelled] = {}
         """By model, version, and `first`, `end` or fingerprint and start of an alert."""
+        self.at_end: dict[tuple[str, str], list[Law]] = {}
+        """By version: answers and features as they are at the end, beside the baseline."""
         self.watched: dict[tuple[str, str], Watch] = {}
         self._waits: dict[tuple[str, str], bool] = {}
         self._open: dict[tuple[str, str, str], bytes] = {}
@@ -121,6 +133,7 @@ class Witness:
                 first = self.samples.get((*at, "first"))
                 self.watched[at] = _watch(version, first)
                 if at in self._waits:
+                    self.at_end[at] = _at_end(version)
                     self._keep((*at, "end"), labelled_rows(version.performance, None))
 
 
@@ -142,12 +155,7 @@ def _streams(version: Version, of: DriftGroup) -> dict[str, Evidence]:
 def _laws_of_drift(
     version: Version, kind: str, of: DriftGroup, streams: Mapping[str, Evidence]
 ) -> list[Law]:
-    """
-    The laws before and after of all signals of a group that have an open drift. Labels given scores
-    are no law of values; that of latency is told in words.
-    """
-    if of is version.calibration or of is version.slowness:
-        return []
+    """The laws before and after of all signals of a group that have an open drift."""
     profiles = (version.features.profile, version.outputs.profile)
     scale = scales(profiles, version.errors.scale)
     sliced = [(name, evidence) for name, evidence in streams.items() if name]
@@ -155,13 +163,12 @@ def _laws_of_drift(
     for change in contributors(streams[""], scale, sliced):
         opened = streams[change.get("segment", "")].open()
         watched, drifted = next(pair for pair in opened if pair[0].name == change["subject"])
-        if isinstance(of, Errors):
-            profile = of.scheme.profile if isinstance(of.scheme, Numbers) else None
+        if isinstance(of, OneSignal):
+            bins = bins_of_scheme(of.scheme)
         else:
             inputs = version.features if kind == GROUPS[0][0] else version.outputs
             assert inputs.profile is not None
-            profile = inputs.profile.features.get(watched.name)
-        bins = bins_of_law(watched, profile, errors=isinstance(of, Errors))
+            bins = bins_of_law(watched, inputs.profile.features.get(watched.name))
         found.append(_law(drifted, bins, change))
     return found
 
@@ -185,35 +192,64 @@ def _law(drifted: Drifted, bins: Sequence[Bin], change: Mapping[str, Any]) -> La
 
 def _law_of_window(version: Version, alert: Mapping[str, Any]) -> Law | None:
     """The baseline and the window of a feature or an output that another detector alarms on."""
+    judged = alert["window"]
+    end_ms, start_ms = (parse_time_ms(judged[end]) or 0 for end in ("end", "start"))
+    length_ms = end_ms - start_ms if judged["count"] else version.window_ms()
     for inputs in (version.features, version.outputs):
-        profile = inputs.profile
-        if profile is None or alert["subject"] not in profile.features:
-            continue
-        judged = alert["window"]
-        end_ms, start_ms = (parse_time_ms(judged[end]) or 0 for end in ("end", "start"))
-        length_ms = end_ms - start_ms if judged["count"] else version.window_ms()
-        windows, start_ms, end_ms = inputs.window(end_ms or version.watermark_ms, length_ms)
-        feature, now = profile.features[alert["subject"]], windows[alert["subject"]]
-        broken = [(MISSING, feature.missing, now.missing)]
-        broken.append((Bin("wrong type"), feature.wrong_type, now.wrong_type))
-        broken.append((Bin("out of range"), feature.out_of_range, now.out_of_range))
-        kept = [b for b in broken if b[1] or b[2]]
-        names = tuple(inputs.layout.categories.get(alert["subject"], ()))
-        bins = [*bins_of_window(feature, names), *(b for b, _, _ in kept)]
-        return Law(
-            signal=alert["subject"],
-            change_ms=start_ms,
-            found_ms=end_ms,
-            change_row=0,
-            found_row=0,
-            bins=tuple(bins),
-            before=(*_counts(now.expected), *(float(x) for _, x, _ in kept)),
-            after=(*_counts(now.counts), *(float(x) for _, _, x in kept)),
-            before_is="baseline",
-            after_is="window of the alert",
-            change={},
-        )
+        if inputs.profile is not None and alert["subject"] in inputs.profile.features:
+            windows, *span = inputs.window(end_ms or version.watermark_ms, length_ms)
+            return _beside(inputs, alert["subject"], windows, span, "window of the alert")
     return None
+
+
+def _beside(
+    inputs: Inputs, name: str, windows: Mapping[str, Windowed], span: Sequence[int], is_: str
+) -> Law:
+    """A feature or an output in its baseline, and in a window."""
+    assert inputs.profile is not None
+    feature, now = inputs.profile.features[name], windows[name]
+    broken = (
+        (MISSING, feature.missing, now.missing),
+        (Bin("wrong type"), feature.wrong_type, now.wrong_type),
+        (Bin("out of range"), feature.out_of_range, now.out_of_range),
+    )
+    kept = [b for b in broken if b[1] or b[2]]
+    bins = bins_of_window(feature, tuple(inputs.layout.categories.get(name, ())))
+    return Law(
+        signal=name,
+        change_ms=span[0],
+        found_ms=span[1],
+        change_row=0,
+        found_row=0,
+        bins=(*bins, *(b for b, _, _ in kept)),
+        before=(*_counts(now.expected), *(float(x) for _, x, _ in kept)),
+        after=(*_counts(now.counts), *(float(x) for _, _, x in kept)),
+        before_is="baseline",
+        after_is=is_,
+        change={},
+    )
+
+
+def _at_end(version: Version) -> list[Law]:
+    """Answers, then the features that are farthest from the baseline, in the last window."""
+    found = []
+    for inputs, most in ((version.outputs, OUTPUTS_MAX), (version.features, FEATURES_MAX)):
+        if inputs.profile is None:
+            continue
+        windows, *span = inputs.window(version.watermark_ms, version.window_ms())
+        profiles = inputs.profile.features
+        far = {
+            name: distances(profiles[name], now, ("js",)).get("js", 0.0)
+            + abs(
+                now.missing / max(now.rows, 1.0)
+                - profiles[name].missing / max(profiles[name].rows, 1)
+            )
+            for name, now in windows.items()
+            if now.counts.sum() >= ROWS_MIN
+        }
+        names = sorted(far, key=lambda name: (-far[name], name))[:most]
+        found += [_beside(inputs, name, windows, span, "at the end") for name in names]
+    return found
 
 
 def _counts(counts: Float) -> list[float]:

@@ -170,6 +170,17 @@ def test_reference_and_current_counts_are_those_of_the_rows_of_the_file(ran, col
     before, after = (sum(whole(row[k]) for row in cells[1:]) for k in (1, 2))
     assert (before, after) == (CHANGE, contributors[EVIL]["rows"])
     amount = np.array(columns[EVIL])
+    agree(cells, amount[:before], amount[before : before + after])
+    shares = {row[0]: row[2:] for row in ran.page.table_of("country: ")[1:]}
+    now = columns["country"][before : before + contributors["country"]["rows"]]
+    for name in ("DE", "FR"):
+        was = 100 * columns["country"][:before].count(name) / before
+        at = 100 * now.count(name) / len(now)
+        assert [float(s.rstrip("%")) for s in shares[name]] == pytest.approx([was, at], abs=0.05)
+
+
+def agree(cells: list[list[str]], was: Any, now: Any) -> None:
+    """Whether the counts of a table of bins are those of two samples."""
     seen = 0
     for row in cells[1:]:
         span = re.fullmatch(r"(?:below |)([\d.,]+)(?: to ([\d.,]+)| or more|)", row[0])
@@ -178,19 +189,20 @@ def test_reference_and_current_counts_are_those_of_the_rows_of_the_file(ran, col
         if row[0].startswith("below"):
             low, high = 0.0, low
         near = 1e-3 * (1 + low)  # edges are shown with four digits
-        for part, got in ((amount[:before], row[1]), (amount[before : before + after], row[2])):
+        for part, got in ((was, row[1]), (now, row[2])):
             exact = int(((part >= low) & (part < high)).sum())
             least = int(((part >= low + near) & (part < high - near)).sum())
             most = int(((part >= low - near) & (part < high + near)).sum())
             assert least <= whole(got) <= most, row
             seen += exact == whole(got)
     assert seen > len(cells)  # and most agree whatever the digits
-    shares = {row[0]: row[2:] for row in ran.page.table_of("country: ")[1:]}
-    now = columns["country"][before : before + contributors["country"]["rows"]]
-    for name in ("DE", "FR"):
-        was = 100 * columns["country"][:before].count(name) / before
-        at = 100 * now.count(name) / len(now)
-        assert [float(s.rstrip("%")) for s in shares[name]] == pytest.approx([was, at], abs=0.05)
+
+
+def test_answers_at_the_end_are_beside_the_baseline(ran, columns):
+    score = np.array(columns["score"])
+    cells = ran.page.tables[ran.page.figures["the score"]]
+    assert cells[0][1:3] == ["baseline", "at the end"]
+    agree(cells, score[:500], score)  # the last hour has all rows
 
 
 def test_confusion_and_calibration_are_counted_from_the_rows_of_the_file(ran, columns):
