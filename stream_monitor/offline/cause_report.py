@@ -139,7 +139,8 @@ class _Laws:
                     drifts += self._of_episode(e, (*at[:2], "calibration"))
             elif (law := self.witness.laws.get((*at, first["subject"], e.start))) is not None:
                 others.append(law)
-        drifts.sort(key=lambda law: (-law.change["effect"], law.signal))
+        drifts = list({(law.signal, law.change_ms): law for law in drifts}.values())
+        drifts.sort(key=lambda law: (law.signal != ERRORS, -law.change["effect"], law.signal))
         seen = {law.signal for law in drifts}
         kept = {law.signal: law for law in reversed(others) if law.signal not in seen}
         return (*drifts, *reversed(kept.values()))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stream_monitor.alerts.wording import apart, duration, percent, signal
+from stream_monitor.monitors.calibration import CALIBRATION
 from stream_monitor.monitors.evidence_verdicts import LARGE, SMALL
 from stream_monitor.monitors.signals import ERRORS
 from stream_monitor.offline.alarms import ms_of
@@ -207,10 +208,11 @@ def _when(cause: Cause, laws: Sequence[Law]) -> str:
     later = f"{duration(max(found_s, 0.0))} and {count(rows, 'row')} later"
     seen = "labelled rows" if law.signal == ERRORS else "rows"
     stream = "segment" if "segment" in law.change else "version"
-    return (
-        f"It began about {_clock(began)} (UTC), after {law.change_row:,} {seen} of this {stream}, "
-        f"and was found {later}. {end}"
+    # calibration counts rows with a score and a known positive class only
+    after = (
+        "" if law.signal == CALIBRATION else f", after {law.change_row:,} {seen} of this {stream}"
     )
+    return f"It began about {_clock(began)} (UTC){after}, and was found {later}. {end}"
 
 
 def _size(changes: Sequence[Mapping[str, Any]], about: str) -> str:
@@ -263,6 +265,11 @@ def _next(
     inputs = [n for n, c in others if family(c) in ("inputs", "fields")]
     if cause.severity == "info":
         return "Nothing is urgent: nobody would have been told"
+    if {e.first["kind"] for e in cause.episodes} == {"calibration"}:
+        return (
+            "Calibrate the scores again on rows since then, or retrain: who reads them as "
+            "probabilities is misled"
+        )
     if about == "errors":
         return (
             f"Begin with {inputs[0]}: if the inputs are wrong, repair them, and the errors go. If "

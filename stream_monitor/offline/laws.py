@@ -97,6 +97,9 @@ def bins_of_scheme(scheme: AnyScheme | None) -> list[Bin]:
     """
     The bins of errors, calibration or latency; none of labels given scores, which have no law of
     values.
+
+    >>> [b.text for b in bins_of_scheme(Flags())]
+    ['right', 'wrong']
     """
     if isinstance(scheme, Flags):
         return [Bin("right"), Bin("wrong")]

@@ -22,7 +22,6 @@ from stream_monitor.monitors.evidence import Drifted, Evidence
 from stream_monitor.monitors.evidence_verdicts import GROUPS, METHOD, contributors, scales
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.one_signal import OneSignal
-from stream_monitor.monitors.signals import ERRORS
 from stream_monitor.monitors.version import Version
 from stream_monitor.monitors.windowed import Windowed
 from stream_monitor.offline.labelled import ROWS_MAX, Labelled, labelled_rows
@@ -258,11 +257,11 @@ def _counts(counts: Float) -> list[float]:
 
 def _rows_since(version: Version, alert: Mapping[str, Any]) -> int:
     """The labelled rows since errors changed, or those of the window that the alert is about."""
-    evidence: Evidence | None = version.errors.evidence
-    drifted = None if evidence is None else evidence.drifted.get(ERRORS)
-    if alert["kind"] == "concept_drift" and evidence is not None and drifted is not None:
-        waiting = version.errors.chunks.rows
-        return min(evidence.rows - drifted.change_row + waiting, ROWS_MAX)
+    group = version.calibration if alert["kind"] == "calibration" else version.errors
+    evidence = group.evidence
+    drifted = None if evidence is None else evidence.drifted.get(group.name)
+    if alert["detector"] == METHOD and evidence is not None and drifted is not None:
+        return min(evidence.rows - drifted.change_row + group.chunks.rows, ROWS_MAX)
     return min(int(alert["window"]["count"]) or ROWS_MAX, ROWS_MAX)
 
 
