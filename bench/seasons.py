@@ -6,6 +6,7 @@ clean rows, and then changed from many places of that time.
 
     python bench/seasons.py                  # all worlds, at 10,000 and 24,000 rows a day
     python bench/seasons.py --only sine --seed 7
+    python bench/seasons.py --only weekend --learn 29   # days of the week take four weeks
 """
 
 from __future__ import annotations

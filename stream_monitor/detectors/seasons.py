@@ -8,7 +8,8 @@ depend on rows and times alone, and the newest rows are never part of their own 
 Each signal has the counts of 24 hours, and of each hour how its two contrasts vary from day to day.
 After `DAYS_LEAST` days a signal is *seasonal* if its hours differ by more than days do (the F
 statistic of an analysis of variance) and by more than chance. Then its rows are compared with their
-hour. The tolerance grows by two standard deviations of what the hour varies from day to day.
+hour. The tolerance grows by two standard deviations of what the hour varies from day to day. Days
+of the week are in `weeks.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.detectors.pool_tilt import PoolTilt, Reference
+from stream_monitor.detectors.weeks import Weeks, WeekState, day_of_week
 from stream_monitor.times import HOUR_MS
 
 HOURS = 24
@@ -47,6 +49,7 @@ class SeasonState(msgspec.Struct):
     days: NDArray[np.int32]
     moments: NDArray[np.float32]
     seasonal: bool
+    week: WeekState
 
 
 class Seasons:
@@ -65,7 +68,7 @@ class Seasons:
 
     Notes
     -----
-    Memory is 24 float32 a column and 150 a signal, about 2.7 kB for a number of 20 bins. It is made
+    Memory is 31 float32 a column and 200 a signal, about 3.5 kB for a number of 20 bins. It is made
     when the first hour is over.
     """
 
@@ -83,6 +86,7 @@ class Seasons:
         self._days = np.zeros((HOURS, signals), np.int32)
         self._moments = np.zeros((3, HOURS, signals, 2), np.float32)
         """Mean of the contrasts of a day, their variance between days, that by sampling."""
+        self.week = Weeks(owner, counted, signals, self._table, self._contrasts)
 
     @property
     def learnt(self) -> NDArray[np.bool_]:
@@ -90,26 +94,37 @@ class Seasons:
         found: NDArray[np.bool_] = self._days.max(axis=0) >= DAYS_LEAST
         return found
 
+    @property
+    def matters(self) -> NDArray[np.bool_]:
+        """(signals,): whether the law depends on the hour or on the day of the week."""
+        found: NDArray[np.bool_] = self.seasonal | self.week.weekly
+        return found
+
     def add(self, sums: Float, changed: NDArray[np.bool_]) -> None:
         """
         Rows of the present hour; `sums` (columns,). Those of a signal that has `changed` are left
         out, unless its hours are still being learnt: a season looks like changes until then.
         """
+        self.week.add(sums, changed, day_of_week(self.hour))
         out = changed & self.learnt if changed.any() else changed
         self.current += np.where(out[self._owner], 0.0, sums) if out.any() else sums
 
     def leave(self, signal: int) -> None:
         """A signal has changed: the present hour is not as usual."""
+        self.week.leave(signal, day_of_week(self.hour))
         if self.learnt[signal]:
             self.current[self._owner == signal] = 0.0
 
     def turn(self, hour: int) -> list[int]:
-        """Another hour begins; the signals that turn out to be seasonal."""
+        """Another hour begins; the signals that turn out to be seasonal or weekly."""
         fresh = list[int]()
         if self.hour >= 0:
             self._join(self.hour % HOURS)
             if hour // HOURS != self.hour // HOURS:
                 fresh = self._judge()
+                weekly = self.week.end(day_of_week(self.hour))
+                self._explain(weekly)
+                fresh = sorted({*fresh, *weekly})
         self.hour = hour
         self.refer()
         return fresh
@@ -117,13 +132,37 @@ class Seasons:
     def refer(self) -> None:
         """Find what the present hour is compared with."""
         self.known = None
-        if self.slots is None or not self.seasonal.any():
+        if self.slots is None or not self.matters.any():
             return
         hour, detector = self.hour % HOURS, self.detector
-        pool = self._table(self.slots[hour])
-        mask = self.seasonal & (pool.sum(axis=1) >= SLOT_ROWS_MIN)
-        allowed = detector.tolerances + np.where(mask, self._wander(hour, pool), 0.0)
+        pool, mask = self._table(self.slots[hour]), self.seasonal
+        wander = self._wander(hour, pool)
+        weekly = self.week.known(day := day_of_week(self.hour))
+        if weekly.any():
+            pool, only = self._of_week(pool, weekly, day), weekly & ~self.seasonal
+            wander = np.where(only, self._wander_of_week(day, pool), wander)
+            mask = mask | only
+        mask = mask & (pool.sum(axis=1) >= SLOT_ROWS_MIN)
+        allowed = detector.tolerances + np.where(mask, wander, 0.0)
         self.known = Reference(mask, pool, detector.penalties(allowed, pool))
+
+    def _of_week(self, pool: Float, weekly: NDArray[np.bool_], day: int) -> Float:
+        """The `pool` (signals, bins) of an hour as it is on a day, of the signals that differ."""
+        assert self.slots is not None
+        assert self.week.sums is not None
+        own, every = (self._table(x) for x in (self.week.sums[day], self.slots.sum(axis=0)))
+        ratio = _shares(own) / _shares(every)
+        both = np.round(np.where(own + every > 0, (pool + 0.5) * ratio, 0.0))
+        seasonal = self.seasonal[:, None]
+        found: Float = np.where(weekly[:, None], np.where(seasonal, both, own), pool)
+        return found
+
+    def _explain(self, weekly: Sequence[int]) -> None:
+        """What hours vary from day to day is less for signals that turn out to be weekly."""
+        explained = self.week.explained().astype(np.float32)
+        _, between, sampling = self._moments
+        for s in weekly:
+            between[:, s] = np.maximum(between[:, s] - explained[s], sampling[:, s])
 
     def usual(self, columns: Int, starts_ms: Sequence[int], rows: Float) -> Float:
         """
@@ -142,17 +181,32 @@ class Seasons:
         (buckets, n) float64
             Sums that as many rows usually have.
         """
-        assert self.slots is not None
-        slots, found = (
-            self.slots[:, columns].astype(np.float64),
-            np.empty((len(rows), len(columns))),
-        )
-        counts = np.isin(columns, self._counted)
+        found, counts = np.empty((len(rows), len(columns))), np.isin(columns, self._counted)
         edges = [*(ms // HOUR_MS for ms in starts_ms), self.hour]
         for i, (first, last) in enumerate(pairwise(edges)):
-            hours = (first + np.arange(min(max(last - first + 1, 1), HOURS))) % HOURS
-            found[i] = slots[hours].sum(axis=0)
+            hours = range(first, min(max(last + 1, first + 1), first + 7 * HOURS))
+            found[i] = sum(self._sums_of(columns, counts, hour) for hour in hours)
             found[i] *= rows[i] / max(float(found[i, counts].sum()), 1.0)
+        return found
+
+    def _sums_of(self, columns: Int, counts: NDArray[np.bool_], hour: int) -> Float:
+        """Usual sums of one signal in an hour since 1970."""
+        assert self.slots is not None
+        signal, day = int(self._owner[columns[0]]), day_of_week(hour)
+        slot: Float = self.slots[hour % HOURS, columns].astype(np.float64)
+        if not self.week.known(day)[signal] or self.week.sums is None:
+            return slot
+        own: Float = self.week.sums[day, columns].astype(np.float64)
+        if not self.seasonal[signal]:
+            return own
+        every = self.slots[:, columns].sum(axis=0, dtype=np.float64)
+        found: Float = slot.copy()
+        found[counts] = (slot[counts] + 0.5) * _shares(own[counts]) / _shares(every[counts])
+        if not counts.all():
+            means = [x[~counts] / max(float(x[counts].sum()), 1.0) for x in (slot, own, every)]
+            mean = means[0][0] + means[1][0] - means[2][0]
+            variance = max(means[0][1] - means[0][0] ** 2, 0.0)
+            found[~counts] = found[counts].sum() * np.array([mean, variance + mean * mean])
         return found
 
     def state(self, signal: int) -> SeasonState | None:
@@ -166,6 +220,7 @@ class Seasons:
             days=self._days[:, signal].copy(),
             moments=self._moments[:, :, signal].copy(),
             seasonal=bool(self.seasonal[signal]),
+            week=self.week.state(signal),
         )
 
     def load(self, signal: int, state: SeasonState) -> None:
@@ -175,6 +230,7 @@ class Seasons:
             self._room()[:, own] = state.slots
         self.current[own], self.seasonal[signal] = state.current, state.seasonal
         self._days[:, signal], self._moments[:, :, signal] = state.days, state.moments
+        self.week.load(signal, state.week)
 
     def _room(self) -> NDArray[np.float32]:
         if self.slots is None:
@@ -197,7 +253,11 @@ class Seasons:
         slots[hour] += self.current.astype(np.float32)
         self.current[:] = 0.0
         days += ripe
+        day = day_of_week(self.hour)
+        self.week.include(day, ripe)
         value, variance = self._contrasts(counts)
+        if self.week.weekly.any():
+            value = value - self.week.effects()[day]
         mean, between, sampling = self._moments[:, hour]
         rate = (ripe / np.maximum(days, 1))[:, None]
         step = value - mean
@@ -254,3 +314,15 @@ class Seasons:
         few = 1 + 2 / np.maximum(self._days[hour], 1)
         found: Float = WANDER * few * np.sqrt(beyond)
         return found
+
+    def _wander_of_week(self, day: int, pool: Float) -> Float:
+        """(signals,): the same of a day, which it keeps from week to week."""
+        few = 1 + 2 / np.maximum(self.week.days(day), 1)
+        found: Float = (self.week.beyond() / self._contrasts(pool)[1]).max(axis=1)
+        return WANDER * few * np.sqrt(found)
+
+
+def _shares(counts: Float) -> Float:
+    """Shares of the last axis, of counts with half a row more in each bin."""
+    found: Float = (counts + 0.5) / np.maximum(counts.sum(axis=-1, keepdims=True), 1.0)
+    return found

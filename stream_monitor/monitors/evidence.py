@@ -200,7 +200,7 @@ class Evidence:
                 moved = True
             self.detector.begin_evidence(s)
             self.since[s] = 0
-        self.openings.turn(self.seasons.known, self.seasons.seasonal)
+        self.openings.turn(self.seasons.known, self.seasons.matters)
         return moved
 
     def _take(self, sums: Float, rows: Int, starts_ms: Int) -> None:
@@ -287,11 +287,11 @@ class Evidence:
             if drifted is not None and drifted.open:
                 yield w, drifted
 
-    def hours(self, name: str) -> Literal["learning", "seasonal", "alike"]:
+    def hours(self, name: str) -> Literal["learning", "seasonal", "weekly", "alike"]:
         """What is known of the hours of the day of a signal."""
         s = next(s for s, w in enumerate(self.watched) if w.name == name)
-        if self.seasons.seasonal[s]:
-            return "seasonal"
+        if self.seasons.matters[s]:
+            return "weekly" if self.seasons.week.weekly[s] else "seasonal"
         return "alike" if self.seasons.learnt[s] else "learning"
 
     def scores(self, bounds: Float) -> Iterator[tuple[str, float, float]]:

@@ -68,6 +68,7 @@ IN_THE_SNAPSHOT_AS = {
     "PoolTilt": "PoolState, by signal",
     "Openings": "OpenState, by signal",
     "Seasons": "SeasonState, by signal, and EvidenceState.hour",
+    "Weeks": "SeasonState.week, by signal",
     "Fences": "nothing: they follow from the baseline",
     "TrailingFences": "Trailing",
     "Segments": "SegmentsForm",
