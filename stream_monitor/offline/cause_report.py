@@ -230,7 +230,7 @@ def _contributors(card: Card, most: int) -> str:
     changes = [law.change for law in card.laws if law.change]
     if len(changes) < 2:
         return ""
-    greatest = max(changes[0]["effect"], 1e-9)
+    greatest = max(*(c["effect"] for c in changes), 1e-9)
     rows = [
         (
             words(prose(signal(c["subject"]))),

@@ -260,6 +260,14 @@ def test_limit_and_reference_are_on_the_curves(ran):
     assert kinds.count("reference") >= 3
 
 
+def test_bars_of_what_moved_are_parts_of_the_greatest(ran):
+    styles = [a.get("style") or "" for tag, a in ran.page.tags if tag == "span"]
+    widths = [int(s[4:-1]) for s in styles if s.startswith("--w:")]
+    assert len(widths) >= 2
+    assert max(widths) == 100
+    assert min(widths) >= 0
+
+
 def test_names_from_the_input_are_text(ran):
     assert not {"script", "img", "iframe", "link"} & {tag for tag, _ in ran.page.tags}
     for _, attributes in ran.page.tags:
