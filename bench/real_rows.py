@@ -35,6 +35,8 @@ from stream_monitor.cli import cli
 Float = NDArray[np.float64]
 ROWS, CHANGE, BETWEEN_MS, START_MS = 20_000, 10_000, 86.4, 1_700_000_000_000
 FEATURES_MAX, TRAINED = 20, 3_000
+CATEGORY_EVERY, NEW_LEVEL = 4, 9.0
+"""Each fourth feature is written as a category: the quarter of the column that a value is in."""
 TABLES: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "breast_cancer": lambda y: y == 1,
     "wine": lambda y: y == 1,
@@ -61,6 +63,11 @@ FAULTS: dict[str, Fault | None] = {
     "20 % of the labels wrong": None,
 }
 LABELS, NONE = "20 % of the labels wrong", "none"
+OF_CATEGORIES: dict[str, Fault] = {
+    "new category in 10 %": _some(0.1, NEW_LEVEL),
+    "two categories swapped": lambda _, x: np.select([x == 0, x == 3], [3.0, 0.0], x),
+}
+FAULTS |= OF_CATEGORIES
 
 
 class Table(NamedTuple):
@@ -109,23 +116,32 @@ def write(path: Path, table: Table, fault: str, seed: list[int]) -> str:
     short = len(table.rows) < ROWS
     order = rng.integers(0, len(table.rows), ROWS) if short else rng.permutation(len(table.rows))
     rows, labels = table.rows[order[:ROWS]].copy(), table.labels[order[:ROWS]].copy()
+    categories = np.arange(rows.shape[1]) % CATEGORY_EVERY == CATEGORY_EVERY - 1
+    for k in np.flatnonzero(categories):
+        quarters = np.unique(np.quantile(rows[:TRAINED, k], [0.25, 0.5, 0.75]))
+        rows[:, k] = np.searchsorted(quarters, rows[:, k])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=500))
     model.fit(rows[:TRAINED], labels[:TRAINED])
     filled = rows[:TRAINED].mean(axis=0)
     often = [(column == np.median(column)).mean() for column in rows.T]
-    at = int(rng.choice(np.flatnonzero(np.array(often) < 0.9)))
+    fit = (np.array(often) < 0.9) & (categories == (fault in OF_CATEGORIES))
+    at = int(rng.choice(np.flatnonzero(fit)))
     change = FAULTS[fault]
     if change is not None:
         rows[CHANGE:, at] = change(rng, rows[CHANGE:, at])
     if fault == LABELS:
         labels[CHANGE:] ^= rng.random(ROWS - CHANGE) < 0.2
-    score = model.predict_proba(np.where(np.isnan(rows), filled, rows))[:, 1]
+    known = np.where(np.isnan(rows) | (categories & (rows == NEW_LEVEL)), filled, rows)
+    score = model.predict_proba(known)[:, 1]
     times = START_MS + (np.arange(ROWS) * BETWEEN_MS).astype(np.int64)
     with path.open("w", newline="") as file:
         out = csv.writer(file)
         out.writerow([*table.columns, "prediction", "score", "label", "timestamp"])
         for row, p, label, time in zip(rows, score, labels, times, strict=True):
-            cells = ["" if np.isnan(x) else f"{x:.6g}" for x in row]
+            cells = [
+                "" if np.isnan(x) else f"q{x:.0f}" if category else f"{x:.6g}"
+                for x, category in zip(row, categories, strict=True)
+            ]
             out.writerow([*cells, int(p > 0.5), f"{p:.6f}", int(label), time])
     return LABELS if fault == LABELS else table.columns[at]
 
