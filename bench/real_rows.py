@@ -36,7 +36,7 @@ Float = NDArray[np.float64]
 ROWS, CHANGE, BETWEEN_MS, START_MS = 20_000, 10_000, 86.4, 1_700_000_000_000
 FEATURES_MAX, TRAINED = 20, 3_000
 CATEGORY_EVERY, NEW_LEVEL = 4, 9.0
-"""Each fourth feature is written as a category: the quarter of the column that a value is in."""
+"""Each fourth feature is written as a category: one of four, by where a value is in the column."""
 TABLES: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "breast_cancer": lambda y: y == 1,
     "wine": lambda y: y == 1,
@@ -118,8 +118,8 @@ def write(path: Path, table: Table, fault: str, seed: list[int]) -> str:
     rows, labels = table.rows[order[:ROWS]].copy(), table.labels[order[:ROWS]].copy()
     categories = np.arange(rows.shape[1]) % CATEGORY_EVERY == CATEGORY_EVERY - 1
     for k in np.flatnonzero(categories):
-        quarters = np.unique(np.quantile(rows[:TRAINED, k], [0.25, 0.5, 0.75]))
-        rows[:, k] = np.searchsorted(quarters, rows[:, k])
+        cuts = np.unique(np.quantile(rows[:TRAINED, k], [0.5, 0.8, 0.95]))
+        rows[:, k] = np.searchsorted(cuts, rows[:, k])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=500))
     model.fit(rows[:TRAINED], labels[:TRAINED])
     filled = rows[:TRAINED].mean(axis=0)

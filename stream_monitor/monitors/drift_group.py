@@ -50,3 +50,18 @@ class DriftGroup:
         """By signal: evidence and bound, in days."""
         if self.evidence is not None:
             yield from self.evidence.scores(self.bounds())
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the detectors; tables that those of segments share count once."""
+        found = [] if self.evidence is None else [self.evidence]
+        if self.sliced is not None:
+            found += self.sliced.evidence.values()
+        arrays = (
+            array
+            for e in found
+            for part in (e, e.detector, e.openings, e.seasons, e.seasons.week)
+            for array in (*vars(part).values(), *e.recent.sums)
+        )
+        each = {id(a): a.nbytes for a in arrays if isinstance(a, np.ndarray)}
+        return sum(each.values())

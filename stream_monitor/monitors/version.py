@@ -373,10 +373,11 @@ class Version:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of panes and of rows in windows, which is nearly all."""
+        """Bytes of panes, of rows in windows, and of detectors, which is nearly all."""
         found = (
             self.features.memory_bytes + self.outputs.memory_bytes + self.volume.panes.sums.nbytes
         )
+        found += sum(group.memory_bytes for group in self.drifts)
         found += (
             self.performance.windows.memory_bytes if self.performance.windows is not None else 0
         )

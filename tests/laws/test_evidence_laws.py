@@ -215,6 +215,16 @@ def test_a_value_is_never_lost_to_nan() -> None:
     assert set(evidence.drifted) == {"flag", "rare"}
 
 
+def test_what_detectors_hold_is_part_of_the_memory_that_is_told() -> None:
+    inputs = made()
+    inputs.add(Rows(NAMES, cells(8_000), np.arange(8_000) * 3_600_000, []))
+    evidence = inputs.drift.evidence
+    assert evidence is not None
+    pools, slots = evidence.detector.pools.nbytes, evidence.seasons.slots
+    assert slots is not None
+    assert pools + slots.nbytes < inputs.drift.memory_bytes < 1_000_000
+
+
 def test_times_that_stand_still_do_not_silence_a_detector() -> None:
     inputs, x = made(), cells(30_000)
     x[0, 15_000:] += 1
