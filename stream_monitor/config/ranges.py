@@ -54,6 +54,7 @@ DETECTOR_BOUNDS: dict[str, tuple[float, float]] = {
     "min_instances": (1, 10_000_000),
     "threshold": (1e-9, 1e9),
     "warm_start": (1, 10_000_000),
+    "chunk": (5, 10_000),
     "warning_threshold": (0, 100),
     "drift_threshold": (0, 100),
     "drift_confidence": (1e-300, 1),

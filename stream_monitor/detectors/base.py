@@ -46,6 +46,8 @@ class Method(NamedTuple):
 
     parameters: Mapping[str, float]
     binary: bool = False
+    guarantee: str = "none"
+    """What is known of its rate of false firings."""
     limits: tuple[str, ...] = ()
     """
     Parameters with which the statistic is only compared; a change takes effect with the next value.
@@ -81,11 +83,17 @@ METHODS: dict[str, Method] = {
         },
         binary=True,
     ),
+    "conformal": Method(
+        {"threshold": 1_000_000.0, "chunk": 25, "warm_start": 500, "seed": 1},
+        binary=True,
+        guarantee="proved",
+        limits=("threshold",),
+    ),
     "kswin": Method({"alpha": 0.0001, "window_size": 100, "stat_size": 30, "seed": 1}),
 }
 """
-River's names and defaults, except for Page-Hinkley: River's defaults (0.005, 50, alpha 0.9999) fire
-60 times in 100,000 clean values.
+River's names and defaults, except for `conformal`, which is ours, and Page-Hinkley: River's
+defaults (0.005, 50, alpha 0.9999) fire 60 times in 100,000 clean values.
 """
 
 
@@ -119,6 +127,10 @@ def make(method: str, parameters: Mapping[str, float]) -> ValueDetector:
         from stream_monitor.detectors.page_hinkley import PageHinkley
 
         return PageHinkley(**values)
+    if method == "conformal":
+        from stream_monitor.detectors.conformal import Conformal
+
+        return Conformal(**values)
     from stream_monitor.detectors import river_adapters
 
     return river_adapters.adapter(method, values)

@@ -29,7 +29,7 @@ LABELS = {
     "method": (
         "`psi` `js` `ks` `wasserstein` `chi2` compare with the baseline; `evidence` is the "
         "detector on counts (its score is in days, its ratio alarms at 1); `adwin` `page_hinkley` "
-        "`ddm` `hddm_a` `hddm_w` `kswin` are detectors on the stream of values."
+        "`ddm` `hddm_a` `hddm_w` `conformal` `kswin` are detectors on the stream of values."
     ),
     "segment": "`name=value`; `__other__` beyond `limits.segments`.",
     "severity": "`info`, `warning` or `critical`.",

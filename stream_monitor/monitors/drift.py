@@ -304,6 +304,7 @@ class Signal:
                 baseline_id=context.baseline_id,
                 rule=f"drift.{signal_of(self.subject)}.{method}",
                 binary=self.state.binary,
+                guarantee=METHODS[method].guarantee,
             )
             if verdict is not None:
                 yield verdict

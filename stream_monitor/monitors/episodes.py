@@ -119,6 +119,7 @@ class Episode(msgspec.Struct, array_like=True):
         baseline_id: str,
         rule: str,
         binary: bool,
+        guarantee: str,
     ) -> Verdict | None:
         """
         The verdict after `rows` values of the stream, by the detector of the key `rule`; None when
@@ -153,6 +154,6 @@ class Episode(msgspec.Struct, array_like=True):
                 "after": after,
                 "firings": self.firings,
                 "rows_since": rows - self.first_row,
-                "guarantee": "none",
+                "guarantee": guarantee,
             },
         )

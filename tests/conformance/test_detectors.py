@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from river import drift
 from river.drift import binary
+from scipy import stats
 
 from stream_monitor.detectors.base import EVIDENCE, METHODS, ValueDetector, make, restore
+from stream_monitor.detectors.conformal import unit
 
 STATE_BYTES_MAX = 12_000
 """The Mersenne Twister of KSWIN alone takes 3 kB; ADWIN grows with the logarithm of its window."""
@@ -42,6 +44,34 @@ class Case(NamedTuple):
             self.parameters,
             msgspec.msgpack.decode(msgspec.msgpack.encode(detector.state())),
         )
+
+
+class ByScipy:
+    """`conformal` label by label, with the tails of SciPy; only the random numbers are shared."""
+
+    def __init__(self, threshold: float = 1e6, chunk: int = 25, warm: int = 500) -> None:
+        self.threshold, self.chunk, self.warm = threshold, chunk, warm
+        self.part, self.before, self.number = list[float](), list[float](), 0
+        self.evidence = np.zeros(12)
+        self.drift_detected = False
+
+    def update(self, value: float) -> None:
+        self.drift_detected = False
+        self.part.append(value)
+        if len(self.part) < self.chunk:
+            return
+        k, known = sum(self.part), len(self.before)
+        self.before, self.part = self.before + self.part, []
+        self.number += 1
+        if known < self.warm:
+            return
+        law = stats.hypergeom(len(self.before), sum(self.before), self.chunk)
+        z = stats.norm.isf(law.sf(k) + unit(1, self.number) * law.pmf(k))
+        theta = np.array([s * t for t in (0.25, 0.5, 1, 1.5, 2, 3) for s in (1, -1)])
+        self.evidence = (self.evidence + 1) * np.exp(theta * z - theta**2 / 2)
+        if self.chunk * self.evidence.mean() >= self.threshold:
+            self.drift_detected = True
+            self.before, self.evidence = [], np.zeros(12)
 
 
 def _streams() -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +105,13 @@ CASES = [
         "ddm",
         {"warm_start": 100, "drift_threshold": 2.0},
         lambda: binary.DDM(100, 2.0, 2.0),
+        ERRORS,
+    ),
+    Case("conformal", {}, ByScipy, ERRORS),
+    Case(
+        "conformal",
+        {"threshold": 3_000.0, "chunk": 10, "warm_start": 100},
+        lambda: ByScipy(3_000.0, 10, 100),
         ERRORS,
     ),
     Case("hddm_a", {}, binary.HDDMA, ERRORS),
@@ -277,3 +314,13 @@ def test_detector(case: Case, check: str) -> None:
     if (case.method, check) in EXCLUSIONS:
         pytest.skip(EXCLUSIONS[case.method, check])
     CHECKS[check](case)
+
+
+@pytest.mark.parametrize("share", [0.005, 0.1, 0.65])
+def test_conformal_fires_on_clean_labels_no_more_often_than_it_says(share: float) -> None:
+    """At one in 2,000 labels: Poisson's upper end of 1 % at what the theorem allows."""
+    rng, labels, threshold = np.random.default_rng(11), 120_000, 2_000.0
+    detector = make("conformal", {"threshold": threshold})
+    found = len(detector.update((rng.random(labels) < share).astype(np.float64)))
+    allowed = labels / threshold
+    assert 0 < found <= allowed + 2.4 * allowed**0.5

@@ -30,6 +30,9 @@ def one_by_one(detector: Any, values: np.ndarray) -> list[int]:
     return out
 
 
+OURS = ("page_hinkley", "conformal", EVIDENCE)
+
+
 @pytest.mark.parametrize("alpha", [0.9, 0.99, 0.9999, 1.0])
 def test_page_hinkley_forgets_as_river_does(alpha):
     detector = make(
@@ -40,7 +43,7 @@ def test_page_hinkley_forgets_as_river_does(alpha):
     )
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("page_hinkley", EVIDENCE)])
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in OURS])
 def test_state_of_another_river_or_broken_state_starts_anew(method, capfd):
     detector = restore(method, {}, {**make(method, {}).state(), "river": "0.1"})
     assert detector.restarted
@@ -69,7 +72,7 @@ def broken_states(state: Any) -> Iterator[Any]:
                 yield from ({**state, key: broken} for broken in broken_states(value))
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("page_hinkley", EVIDENCE)])
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in OURS])
 def test_whatever_is_wrong_with_a_state_only_its_detector_begins_anew(method, capfd):
     """
     Malformed bytes raise a panic of Rust, which is no Exception.
