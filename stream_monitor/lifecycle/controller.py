@@ -104,8 +104,8 @@ class Controller:
                         if self.once:
                             return
         finally:
-            for project in self.projects.values():
-                await asyncio.to_thread(project.in_use.end)
+            ends = (asyncio.to_thread(each.in_use.end) for each in self.projects.values())
+            await asyncio.gather(*ends)
             await quietly(self._producer.stop())
 
     # ---- a tenure

@@ -12,6 +12,7 @@ from collections import defaultdict
 from functools import cache
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -211,6 +212,19 @@ def test_a_restart_at_any_part_does_not_show():
     again = Folded(100, frozenset({k for n in alone for k in (n - 1, n)}))
     assert again.told() == whole().told()
     assert again.alerts == whole().alerts
+
+
+def test_another_configuration_of_what_is_learnt_does_not_touch_it():
+    """A version that learnt its baseline begins again; one whose profile came goes on."""
+    before = whole().shard
+    parts = {k: v for k, v in before.snapshot().items() if v is not None}
+    other = msgspec.structs.replace(SETTINGS.defaults, baseline=Baseline(rows=700))
+    after = Shard.restore(0, msgspec.structs.replace(SETTINGS, defaults=other), parts)
+    pairs = list(zip(before.versions, after.versions, strict=True))
+    assert {v.name for v, _ in pairs} == {"v1", "v2", "v3"}
+    for was, now in pairs:
+        assert (now.baseline_id, now.features.rows) == (was.baseline_id, was.features.rows)
+    assert not [what for what in after.anew if "baseline of the features" in what]
 
 
 def test_a_profile_that_is_incomplete_or_another_one_than_it_says_changes_nothing():
