@@ -12,7 +12,11 @@ import math
 
 from stream_monitor.detectors.base import METHODS
 
-SHARES = frozenset({"accuracy", "precision", "recall", "f1", "roc_auc", "calibration_error"})
+ESTIMATED = tuple(f"estimated_{name}" for name in ("accuracy", "precision", "recall", "f1"))
+"""Metrics of predictions without labels."""
+SHARES = frozenset(
+    {"accuracy", "precision", "recall", "f1", "roc_auc", "calibration_error", *ESTIMATED}
+)
 """Metrics between 0 and 1."""
 CLASSIFICATION = (
     "accuracy",
@@ -23,6 +27,7 @@ CLASSIFICATION = (
     "log_loss",
     "brier_score",
     "calibration_error",
+    *ESTIMATED,
 )
 REGRESSION = ("mae", "rmse", "r2", "bias")
 METRICS = CLASSIFICATION + REGRESSION

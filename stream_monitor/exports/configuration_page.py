@@ -102,7 +102,8 @@ STRUCTS: dict[type[Frozen], str] = {
     ),
     Threshold: (
         f"By metric: {', '.join(f'`{m}`' for m in ranges.CLASSIFICATION)} of a classification; "
-        f"{', '.join(f'`{m}`' for m in ranges.REGRESSION)} of a regression."
+        f"{', '.join(f'`{m}`' for m in ranges.REGRESSION)} of a regression. `estimated_` ones are "
+        "of predictions without labels ([monitors.md](monitors.md#accuracy-without-labels))."
     ),
     CustomMetric: "One entry per metric, by its name.",
     Fairness: "By name of a segment; binary models only.",

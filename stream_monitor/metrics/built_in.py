@@ -25,6 +25,16 @@ _PERFORMANCE: dict[str, str] = {
     "r2": "Coefficient of determination.",
     "bias": "Mean of prediction minus label, in units of the label.",
 }
+_ESTIMATED: dict[str, str] = {
+    f"estimated_{name}": f"{text} of the newest predictions, estimated from their scores without "
+    "labels; absent while the estimate is not valid."
+    for name, text in (
+        ("accuracy", "Accuracy"),
+        ("precision", "Precision of the positive class (binary)"),
+        ("recall", "Recall of the positive class (binary)"),
+        ("f1", "F1 of the positive class (binary)"),
+    )
+}
 _SUPPORT: dict[str, str] = {
     "label_coverage_ratio": "Share of the window's predictions that have a label.",
     "window_labels": "Labelled predictions in the window.",
@@ -109,7 +119,22 @@ OF_MODELS: tuple[Metric, ...] = (
         "quantile",
         "window",
     ),
-    *(_model(name, "gauge", text, "window") for name, text in (_PERFORMANCE | _SUPPORT).items()),
+    *(
+        _model(name, "gauge", text, "window")
+        for name, text in (_PERFORMANCE | _SUPPORT | _ESTIMATED).items()
+    ),
+    _model(
+        "estimate_valid",
+        "gauge",
+        "1 while labels agree with the accuracy that was estimated without them; 0 with the reason "
+        "why there is no estimate.",
+        "reason",
+    ),
+    _model(
+        "estimate_difference",
+        "gauge",
+        "Accuracy less the estimated one, over the labelled predictions that check the estimate.",
+    ),
     _model(
         "metric_lower",
         "gauge",

@@ -11,6 +11,7 @@ from typing import Any
 
 from stream_monitor.metrics import queries, worker_rows
 from stream_monitor.metrics.catalogue import CATALOGUE
+from stream_monitor.metrics.estimate_panels import estimates
 from stream_monitor.metrics.grafana import annotation, dashboard, variable
 from stream_monitor.metrics.panels import (
     PLACE,
@@ -234,6 +235,7 @@ def _performance() -> Row:
             unit="percentunit",
             maximum=1.0,
         ),
+        *estimates(),
         gauges("Intervals", "model_metric_lower", "model_metric_upper", unit="none", minimum=None),
         gauges("ROC AUC", "model_roc_auc", unit="none", maximum=1.0),
         gauges("Log loss and Brier score", "model_log_loss", "model_brier_score", unit="none"),

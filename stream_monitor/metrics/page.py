@@ -58,16 +58,17 @@ LABELS = {
         "`two_arms` `before_start` `change` `rolled_back` `no_unit` `evicted`. Of triggers: `run` "
         "`rollout` `paused` `cooldown` `rolled_back` `max_a_week` `bad_data` `few_labels`. Of what "
         "a controller waits for: a person (`approval` `inconclusive` `deadline` `mismatch` "
-        "`refused` `weights` `paused`), or `alert` `time` `labels`."
+        "`refused` `weights` `paused`), or `alert` `time` `labels`. Of estimates: `learning`, "
+        "`contradicted` (by labels) or `no_score`; empty if it is valid."
     ),
     "end": "`done`, `failed`, `cancelled`, `rejected` or `refused`.",
     "step": "Name of the step of the run: `collect`, `decide`, `register`, or one of the project.",
     "experiment": "Name of the experiment.",
     "arm": "Name of the arm; the control has no interval and no verdict.",
     "metric": (
-        "Performance metric, such as `accuracy`; of an experiment, one of its `primary` or "
-        "`guards`; of a gap `accuracy`, `precision`, `recall` or `mae`; of fairness "
-        "`statistical_parity_difference`, `disparate_impact_ratio`, "
+        "Performance metric, such as `accuracy` or `estimated_accuracy`; of an experiment, one of "
+        "its `primary` or `guards`; of a gap `accuracy`, `precision`, `recall` or `mae`; of "
+        "fairness `statistical_parity_difference`, `disparate_impact_ratio`, "
         "`equal_opportunity_difference`, `false_positive_rate_difference` or "
         "`equalized_odds_difference`."
     ),

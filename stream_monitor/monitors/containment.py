@@ -25,6 +25,7 @@ Monitor = Literal[
     "features",
     "outputs",
     "performance",
+    "estimate",
     "drift",
     "segments",
     "patterns",

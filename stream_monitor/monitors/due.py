@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stream_monitor.monitors import quality, segment_verdicts
 from stream_monitor.monitors.containment import Monitor
 from stream_monitor.monitors.distance_verdicts import distance_verdicts
+from stream_monitor.monitors.estimate_verdicts import estimate_verdicts
 from stream_monitor.monitors.evidence_verdicts import drift_verdicts
 from stream_monitor.monitors.patterns import hour_verdicts
 from stream_monitor.verdicts import Verdict
@@ -38,8 +39,9 @@ def what_is_due(version: Version, log_ms: int) -> Iterator[tuple[Monitor, Iterab
         yield "volume", version.volume.verdicts(context, watermark_ms)
         yield "performance", performance.verdicts(context)
         if segments is not None:
-            yield "segments", performance.segment_verdicts(context, segments)
+            yield "segments", segment_verdicts.limits(context, segments, performance)
             yield "segments", segment_verdicts.at_once(context, segments)
+        yield "estimate", of_estimate(version)
         yield "patterns", hour_verdicts(context, version.patterns, version.features, watermark_ms)
         for monitor, columns in inputs:
             yield monitor, quality.judge(context, columns, watermark_ms)
@@ -60,6 +62,12 @@ def of_signal(version: Version, subject: str) -> Iterator[Verdict]:
     profiles = (version.outputs.profile, version.features.profile)
     scale = version.signals.scale_of(subject, profiles)
     yield from version.signals[subject].verdicts(version.context, scale)
+
+
+def of_estimate(version: Version) -> Iterator[Verdict]:
+    """The verdicts on what is estimated without labels."""
+    version.estimate.checked.state.turned = False
+    return estimate_verdicts(version.context, version.estimate, version.watermark_ms)
 
 
 def of_evidence(version: Version) -> Iterator[Verdict]:

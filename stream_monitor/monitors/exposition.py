@@ -17,6 +17,7 @@ from stream_monitor.detectors.base import EVIDENCE
 from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
 from stream_monitor.monitors import drift, quality, readings
 from stream_monitor.monitors.distances import distances
+from stream_monitor.monitors.estimate_verdicts import estimate_samples, estimate_summary
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.performance_windows import ALL, PerformanceWindows
 from stream_monitor.monitors.releases import NOT_THERE, Release
@@ -56,6 +57,7 @@ def version_samples(
             volume.latency_sum_s,
         )
     yield from _performance(version, names)
+    yield from estimate_samples(version.context, version.estimate, version.watermark_ms)
     yield from _latency(version, names)
     for inputs in (version.features, version.outputs):
         yield from _inputs(version, inputs, names, firing)
@@ -283,6 +285,7 @@ def version_summary(version: Version, waiting: Mapping[str, int]) -> dict[str, A
         out["positive_class"], out["positive_class_source"] = positive or None, source or None
         if unexpected := version.performance.counted.reading().unexpected:
             out["unexpected_classes"] = list(unexpected)
+    out["estimate"] = estimate_summary(version.context, version.estimate, version.watermark_ms)
     if version.baseline_id:
         out["baseline"] = version.baseline_id
     if version.features.profile is not None and (

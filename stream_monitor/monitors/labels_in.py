@@ -18,6 +18,7 @@ from stream_monitor.arrays import Bool, Float, Int
 from stream_monitor.monitors.calibration import Scored, residuals, scores
 from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.containment import Judge
+from stream_monitor.monitors.due import of_estimate
 from stream_monitor.monitors.judged import Judged
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.signals import ERRORS
@@ -35,6 +36,8 @@ def take_in(version: Version, strides: Iterable[tuple[Float, Int, bool]], judge:
         if due:
             for verdict in version.performance.verdicts(version.context, due=True):
                 judge(verdict)
+            if version.estimate.checked.state.turned:
+                version.contained.judge("estimate", of_estimate(version), judge)
     for binary, of in groupby(told, key=itemgetter(2)):
         parts = list(of)
         errors, times = (np.concatenate([p[i] for p in parts]) for i in (0, 1))

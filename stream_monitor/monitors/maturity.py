@@ -98,6 +98,12 @@ class Maturity(msgspec.Struct):
         """Event time up to which rows are mature; None if all of them are."""
         return None if self.wait_ms is None else self.now_ms - self.wait_ms
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a cohort is complete, so that it is known how late labels come."""
+        ended = (self.now_ms - self.max_delay_ms) // self.period_ms
+        return min(self.counts, default=ended) < ended
+
     def coded(self, pairs: Pairs, group: Int) -> Coded:
         """
         Rows as they are counted, so that a slice of them is added fast.

@@ -89,8 +89,7 @@ from stream_monitor.monitors.performance_verdicts import (
     unexpected_verdict,
 )
 from stream_monitor.monitors.performance_windows import KnownTask, PerformanceWindows, WindowsState
-from stream_monitor.monitors.segments import Segments
-from stream_monitor.monitors.thresholds import newest_rows, threshold_verdicts
+from stream_monitor.monitors.thresholds import measured, newest_rows, threshold_verdicts
 from stream_monitor.monitors.trend import Trend
 from stream_monitor.settings import OTHER, ModelSettings
 from stream_monitor.verdicts import Span, Verdict
@@ -137,6 +136,8 @@ class Performance:
     ) -> None:
         self.settings, self._judged, self._renumbered = settings, judged, renumbered
         self._predictions, self._scored = predictions, scored
+        self.labelled: Callable[[Judged, Int], None] = lambda *_: None
+        """Gets classes as they are counted, with their label times, between two strides."""
         self.maturity = Maturity(settings.labels.max_delay_ms)
         self.classes, self.score_classes = Classes(), Classes()
         self.counted = Counted(
@@ -244,6 +245,7 @@ class Performance:
             errors_of[here] = np.where(told, errors, np.nan)
             if self.kind == "classes":
                 self.maturity.add(self._coded(pairs.at(here), part) if narrow else coded.at(here))
+                self.labelled(part, pairs.label_time[here])
             self._learn(part, errors, told)
             if self.maturity.wait_ms is None:
                 self._scored(part, told, self.live)
@@ -364,7 +366,7 @@ class Performance:
         )
         limits = self.settings, self.windows, key, until_ms
         yield from threshold_verdicts(*limits, longer=not due)
-        if not self.settings.thresholds:
+        if not measured(self.settings):
             yield from (level_verdict if self.kind == "classes" else error_verdict)(
                 self.settings, self.windows, key, self.level, until_ms
             )
@@ -386,13 +388,7 @@ class Performance:
         if not due or self.pairs <= self.rows or self.pairs % (STRIDE * self.stride) == 0:
             until_ms, labels = windows.state.frontier_ms, float(windows.state.total[0])
             self.maturity.look(lambda: (labels, self._predictions(until_ms)))
-        if (until := self.maturity.until_ms) is not None and not self.settings.thresholds:
+        if (until := self.maturity.until_ms) is not None and not measured(self.settings):
             found, span = windows.window(newest_rows(self.settings), "accuracy", until)
             self.level.take(found, span.count)
         return until
-
-    def segment_verdicts(self, context: Context, segments: Segments) -> Iterator[Verdict]:
-        """Verdicts of the configured thresholds on the slices that changed."""
-        for segment, windows in segments.changed():
-            key = context.key("performance", "", "threshold", segment)
-            yield from threshold_verdicts(self.settings, windows, key, self.maturity.until_ms)

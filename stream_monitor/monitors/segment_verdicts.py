@@ -24,7 +24,16 @@ from stream_monitor.monitors.segment_faults import fault_verdicts
 from stream_monitor.monitors.segment_gaps import Gap, gap_verdicts, gaps
 from stream_monitor.monitors.segment_level import level_verdicts
 from stream_monitor.monitors.segments import Segments
+from stream_monitor.monitors.thresholds import threshold_verdicts
 from stream_monitor.verdicts import Verdict
+
+
+def limits(context: Context, segments: Segments, performance: Performance) -> Iterator[Verdict]:
+    """Verdicts of the configured thresholds on the segments that changed."""
+    until_ms = performance.maturity.until_ms
+    for segment, windows in segments.changed():
+        key = context.key("performance", "", "threshold", segment)
+        yield from threshold_verdicts(context.settings, windows, key, until_ms)
 
 
 def at_once(context: Context, segments: Segments) -> Iterator[Verdict]:

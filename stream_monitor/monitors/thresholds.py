@@ -8,7 +8,7 @@ Once it fires, it ends when the metric itself is back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from stream_monitor.alerts.wording import apart, labelled, number
@@ -19,9 +19,11 @@ from stream_monitor.verdicts import AlertKey, Span, Verdict
 from stream_monitor.windows.names import last_n
 
 MIN_LABELS = 100
+ESTIMATED = "estimated_"
+"""Metrics of predictions without labels begin with it."""
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     """A metric in a window, beside its limit."""
 
     window: str
@@ -55,7 +57,7 @@ def threshold_verdicts(
     to be sure, the other windows are asked (`longer`): more rows show a smaller difference. Rows
     after `until_ms` are not mature (`maturity.py`).
     """
-    for metric, rule in settings.thresholds.items():
+    for metric, rule in measured(settings).items():
         window = rule.window or newest_rows(settings)
         look = _looked(windows, metric, rule, window, until_ms)
         if look is None:
@@ -66,17 +68,22 @@ def threshold_verdicts(
             )
             agree = (o for o in others if o and (o.below, o.above) == (look.below, look.above))
             look = next((o for o in agree if o.certain), look)
-        yield _of_threshold(settings, key, metric, rule, look)
+        yield of_threshold(settings, key, metric, rule, look)
 
 
 def judged_metrics(settings: ModelSettings, window: str) -> tuple[str, ...]:
     """Metrics whose threshold is judged on a window, beside the newest rows."""
-    return tuple(m for m, rule in settings.thresholds.items() if rule.window in (None, window))
+    return tuple(m for m, rule in measured(settings).items() if rule.window in (None, window))
+
+
+def measured(settings: ModelSettings) -> dict[str, Threshold]:
+    """Thresholds on metrics of labelled rows, without those on estimates."""
+    return {m: rule for m, rule in settings.thresholds.items() if not m.startswith(ESTIMATED)}
 
 
 def _looked(
     windows: PerformanceWindows, metric: str, rule: Threshold, window: str, until_ms: int | None
-) -> _Look | None:
+) -> Look | None:
     found, span = windows.window(window, metric, until_ms)
     if metric not in found or span.count < rule.min_labels:
         return None
@@ -90,7 +97,7 @@ def _looked(
         if interval is not None:
             low, high = _of_size(interval) if metric == "bias" else interval
             certain = (below and high < (rule.min or 0.0)) or (above and low > (rule.max or 0.0))
-    return _Look(window, span, value, below, above, interval, certain)
+    return Look(window, span, value, below, above, interval, certain)
 
 
 def _of_size(interval: Interval) -> Interval:
@@ -104,9 +111,15 @@ def _of_size(interval: Interval) -> Interval:
     return (0.0 if low <= 0 <= high else min(abs(low), abs(high))), max(abs(low), abs(high))
 
 
-def _of_threshold(
-    settings: ModelSettings, key: AlertKey, metric: str, rule: Threshold, look: _Look
+def of_threshold(
+    settings: ModelSettings,
+    key: AlertKey,
+    metric: str,
+    rule: Threshold,
+    look: Look,
+    told: Callable[[str, int], str] = labelled,
 ) -> Verdict:
+    """The verdict of one threshold; `told` names a window of so many rows."""
     value, below, above, span = look.value, look.below, look.above, look.span
     judged = abs(value) if metric == "bias" else value
     limit = rule.min if below or rule.max is None else rule.max
@@ -139,7 +152,7 @@ def _of_threshold(
         direction="down" if below else "up" if above else None,
         window=span,
         summary=f"{key.title}: {metric}{where} over "
-        f"{labelled(look.window, span.count)} is {said}, {sign} {bound} ({name})",
+        f"{told(look.window, span.count)} is {said}, {sign} {bound} ({name})",
         for_ms=rule.for_ms,
         cooldown_ms=settings.cooldown_ms,
         evidence={

@@ -34,6 +34,7 @@ from stream_monitor.monitors.custom import Custom
 from stream_monitor.monitors.drift_group import DriftGroup
 from stream_monitor.monitors.due import of_evidence, of_signal, what_is_due
 from stream_monitor.monitors.errors import Errors
+from stream_monitor.monitors.estimate import Estimate
 from stream_monitor.monitors.history import History, period_record
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.judged import Judged
@@ -93,6 +94,10 @@ class Version:
         self.baseline_id, self.volume = "", Volume()
         served = lambda at: self.volume.served_until(at)  # noqa: E731, PLW0108 - a snapshot has another
         self.performance = Performance(settings, self._slice, self._renumbered, served, self._score)
+        self.estimate = Estimate(self.performance)
+        self.performance.labelled = lambda *rows: self.contained.run(
+            "estimate", self.estimate.add, *rows
+        )
         self.watermark_ms = 0
         self.outbox: list[Out] = []
         self.signals = Signals(settings.drift)
@@ -279,6 +284,7 @@ class Version:
             self.contained.run("segments", self.segments.count, rows)
         self.contained.run("features", self.features.add, rows)
         self.contained.run("outputs", self._outputs, rows)
+        self.contained.run("estimate", self.estimate.count, rows)
 
     def settle(self, judge: Judge) -> None:
         """The end of the input: nothing waits for more labels any longer."""

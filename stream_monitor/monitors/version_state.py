@@ -17,11 +17,13 @@ from stream_monitor.arrays import Float, Int
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors import inputs_state, performance_state
 from stream_monitor.monitors.baseline import Profile, decode_profile, profile_id
+from stream_monitor.monitors.checked import CheckedState
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Metric
 from stream_monitor.monitors.definitions import Changes
 from stream_monitor.monitors.drift import SignalForm
 from stream_monitor.monitors.errors import ErrorsState
+from stream_monitor.monitors.estimate import EstimateState
 from stream_monitor.monitors.history import History
 from stream_monitor.monitors.inputs_state import InputsForm, restore
 from stream_monitor.monitors.one_signal import OneSignalForm
@@ -37,7 +39,9 @@ from stream_monitor.settings import OTHER
 if TYPE_CHECKING:
     from stream_monitor.monitors.version import Version
 
-ANEW = frozenset({"features", "outputs", "performance", "drift", "custom", "segments", "patterns"})
+ANEW = frozenset(
+    {"features", "outputs", "performance", "estimate", "drift", "custom", "segments", "patterns"}
+)
 """
 Monitors that restart when they are tried again. When they failed, a row may have been half counted.
 """
@@ -54,6 +58,7 @@ class VersionForm(msgspec.Struct):
     features: InputsForm
     outputs: InputsForm
     performance: PerformanceForm
+    estimate: EstimateState
     volume: Volume
     signals: dict[str, SignalForm]
     first_errors: Float
@@ -74,6 +79,7 @@ class VersionForm(msgspec.Struct):
 
 def form_of(version: Version) -> VersionForm:
     """A version in a snapshot."""
+    version.estimate.flush()
     return VersionForm(
         baseline_id=version.baseline_id,
         watermark_ms=version.watermark_ms,
@@ -83,6 +89,7 @@ def form_of(version: Version) -> VersionForm:
         features=inputs_state.form_of(version.features),
         outputs=inputs_state.form_of(version.outputs),
         performance=performance_state.form_of(version.performance),
+        estimate=version.estimate.state,
         volume=version.volume,
         signals={subject: signal.form() for subject, signal in version.signals.items()},
         first_errors=version.signals.first_errors,
@@ -137,6 +144,8 @@ def load(
     goes_on, numbers = _performance(version, form, texts, changes, lost)
     if not goes_on:
         gone.add("__error__")
+    if "__error__" not in gone and "estimate" not in lost:
+        _estimate(version, form.estimate, changes)
     if version.segments is not None:
         if gone_features or "features" in lost:
             version.segments.quality = SegmentQuality()
@@ -306,6 +315,15 @@ def _performance(
             form.segments, restored, changes, windows=windows, rows=rows
         )
     return goes_on, numbers
+
+
+def _estimate(version: Version, form: EstimateState, changes: Changes) -> None:
+    """What is learnt of scores; it is of rows that are mature by the present limit."""
+    if keys := changes.keys("maturity"):
+        changes.begins_anew("estimate of accuracy", keys)
+        form.checked, form.waits, form.taken_ms, form.since_ms = CheckedState(), False, 0, 0
+        form.waiting = EstimateState(form.checked).waiting
+    version.estimate.load(form)
 
 
 def _signals(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from stream_monitor.events.parse import model_of
 from stream_monitor.inputs.meetings import Meetings
+from stream_monitor.monitors.estimate_verdicts import told
 from stream_monitor.times import DAY_MS, HOUR_MS
 
 MOST = 0.5
@@ -141,6 +142,7 @@ def notes(
         *_baselines(summary["models"]),
         *_tasks(summary["models"]),
         *_classes(summary["models"]),
+        *_estimates(summary["models"]),
     ]
 
 
@@ -332,6 +334,14 @@ def _classes(models: Mapping[str, Any]) -> Iterator[Note]:
                 f"{', '.join(f'`{c}`' for c in odd[:10])}; their rows count as wrong unless "
                 "answer and label agree"
             )
+
+
+def _estimates(models: Mapping[str, Any]) -> Iterator[Note]:
+    """A line about the accuracy of classes that is estimated without labels, or why it is not."""
+    for model, found in list(models.items())[:MODELS_MANY]:
+        for version, v in found["versions"].items():
+            if v["labels"] and v.get("task") in ("binary", "multiclass") and "estimate" in v:
+                yield Note(f"{model} {version}".strip() + f": {told(v['estimate'])}")
 
 
 def _baselines(models: Mapping[str, Any]) -> Iterator[Note]:

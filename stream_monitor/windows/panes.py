@@ -254,6 +254,28 @@ class Panes(Packed[PanesForm]):
         start = int(self.starts[first]) if first < high else least_start
         return self.sums[first:high].sum(axis=0), start, end
 
+    def take_until(self, time_ms: int) -> Float:
+        """
+        The sums of all panes that have no row at or after `time_ms`; they are 0 from here on.
+
+        Returns
+        -------
+        sums : (width,) float64
+
+        Examples
+        --------
+        >>> panes = Panes(width=1)
+        >>> panes.add_grouped(np.array([0, 10_000]), np.array([[1.0], [2.0]]))
+        >>> [panes.take_until(t).tolist() for t in (19_999, 20_000)], panes.sums.sum()
+        ([[1.0], [2.0]], np.float64(0.0))
+        """
+        self._compact()
+        there = slice(self.used)
+        whole = np.flatnonzero(self.starts[there] + self.spans[there] <= time_ms)
+        sums: Float = self.sums[whole].sum(axis=0)
+        self.sums[whole] = 0.0
+        return sums
+
     def lay_out(self, old: Int, new: Int, width: int) -> None:
         """
         Give all panes another vector of sums.

@@ -96,7 +96,9 @@ TABLE: dict[str, Key] = {
         (["last_500", "1h"], ["last_700", "10m", "24h"], ["1h"], ["last_400", "last_500"]),
         ("trend of performance",),
     ),
-    "defaults.labels.max_delay": Key(("1h", "1m", "30d", "0s", "1h"), ("delays of labels",)),
+    "defaults.labels.max_delay": Key(
+        ("1h", "1m", "30d", "0s", "1h"), ("delays of labels", "estimate of accuracy")
+    ),
     "defaults.baseline.source": Key(
         ("learn", "file", "learn"),
         (*REFERENCE, "level of performance"),
@@ -152,7 +154,12 @@ TABLE: dict[str, Key] = {
         beside={"fairness.NAME.limits.equalized_odds_difference": 1e-9},
     ),
     "defaults.thresholds": Key(
-        ({"accuracy": 0.99}, {"recall": 0.99, "accuracy": "off"}, None, {"f1": 0.1, "mae": 1e-9})
+        (
+            {"accuracy": 0.99, "estimated_accuracy": 0.99},
+            {"recall": 0.99, "accuracy": "off"},
+            None,
+            {"f1": 0.1, "mae": 1e-9, "estimated_f1": 0.999},
+        )
     ),
     "defaults.thresholds.NAME.min": Key((0.5, 0.99, 0.01)),
     "defaults.thresholds.NAME.max": Key((None, 0.999, 0.6)),

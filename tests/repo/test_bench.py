@@ -73,6 +73,21 @@ def test_bytes_of_a_pending_prediction() -> None:
     assert all(46 <= line["bytes_each"] < 300 for line in lines)
 
 
+def test_the_table_of_estimates_is_printed(imported: Any, capsys: Any) -> None:
+    estimate = imported("estimate")
+    estimate.main(["--seeds", "1", "--rows", "9000"])
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert len(lines) == len(estimate.STREAMS)
+    said = {line.split(" | ")[0][2:]: line.split(" | ")[6:8] for line in lines}
+    assert said["clean"] == ["0", ""]
+    assert said["a quarter of labels turned"] == ["0", "1 of 1"]
+    estimate.main(["--false-alarms", "5000"])
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1] for line in told] == [
+        "said to be invalid 0 times in 5,000 labels"
+    ] * len(estimate.CLEAN)
+
+
 def test_training_data_is_timed() -> None:
     told = json.loads(bench("training.py", "--rows", "9000", "--json"))
     assert told["rows"] > 2 * 9000
