@@ -343,6 +343,12 @@ class Estimate:
             return "learning", f"it needs {rows} labelled predictions with a score"
         return "", ""
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of panes and blocks."""
+        sums = self.state.served.sums, self.state.waiting.sums, self.checked.state.blocks
+        return sum(array.nbytes for array in sums)
+
     # ---- snapshot
 
     def load(self, state: EstimateState) -> None:

@@ -95,8 +95,8 @@ class Version:
         served = lambda at: self.volume.served_until(at)  # noqa: E731, PLW0108 - a snapshot has another
         self.performance = Performance(settings, self._slice, self._renumbered, served, self._score)
         self.estimate = Estimate(self.performance)
-        self.performance.labelled = lambda *rows: self.contained.run(
-            "estimate", self.estimate.add, *rows
+        self.performance.labelled = lambda *of: self.contained.run(
+            "estimate", self.estimate.add, *of
         )
         self.watermark_ms = 0
         self.outbox: list[Out] = []
@@ -368,10 +368,7 @@ class Version:
         return out
 
     def window_ms(self) -> int:
-        """
-        The window of input statistics that gauges show: the shortest configured duration, or an
-        hour.
-        """
+        """The window of inputs that gauges show: the shortest configured duration, or an hour."""
         return min(
             (d for w in self.settings.windows if (d := duration_ms(w)) is not None),
             default=HOUR_MS,
@@ -380,13 +377,8 @@ class Version:
     @property
     def memory_bytes(self) -> int:
         """Bytes of panes, of rows in windows, and of detectors, which is nearly all."""
-        found = (
-            self.features.memory_bytes + self.outputs.memory_bytes + self.volume.panes.sums.nbytes
-        )
+        windows = [self.performance.windows, *(w for _, w in self.segments or ())]
+        found = sum(w.memory_bytes for w in windows if w is not None)
         found += sum(group.memory_bytes for group in self.drifts)
-        found += (
-            self.performance.windows.memory_bytes if self.performance.windows is not None else 0
-        )
-        return found + (
-            sum(w.memory_bytes for _, w in self.segments) if self.segments is not None else 0
-        )
+        inputs = self.features.memory_bytes + self.outputs.memory_bytes
+        return found + inputs + self.volume.panes.sums.nbytes + self.estimate.memory_bytes

@@ -579,6 +579,7 @@ def test_the_keys_of_the_summary(write, config, tmp_path):
         "pending",
         "expired",
         "evicted",
+        "estimate",
         "task",
         "task_source",
         "baseline",
