@@ -237,7 +237,7 @@ def test_a_prediction_that_comes_after_such_a_label_is_counted_but_judged_once()
     after.send("predictions", [p])
     one, other = before.close().summary()["models"], after.close().summary()["models"]
     assert one == other
-    assert one["m"]["versions"]["1"] | {"windows": 0, "features": 0, "task": 0} == {
+    assert one["m"]["versions"]["1"] | {"windows": 0, "features": 0, "task": 0, "estimate": 0} == {
         "predictions": 1,
         "labels": 1,
         "pending": 0,
@@ -245,6 +245,7 @@ def test_a_prediction_that_comes_after_such_a_label_is_counted_but_judged_once()
         "evicted": 0,
         "windows": 0,
         "features": 0,
+        "estimate": 0,
         "task": 0,
         "positive_class": "1",
         "positive_class_source": "name",
