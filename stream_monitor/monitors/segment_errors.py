@@ -15,7 +15,6 @@ import numpy as np
 from stream_monitor.arrays import Float, Int
 from stream_monitor.monitors.level import Loss
 from stream_monitor.monitors.segment_blocks import KEPT, ROWS, Blocks, Members, by_segment
-from stream_monitor.monitors.segment_outputs import Chunk, Watch
 from stream_monitor.stats.exact_sums import GREATEST, LIMBS, exact_sums, exact_total
 
 SIZES = 64
@@ -44,8 +43,6 @@ class SegmentErrors(msgspec.Struct):
         errors: Float,
         members: Members,
         kind: str,
-        name_of: Callable[[int], str],
-        watch: Watch | None,
     ) -> None:
         """
         Count errors of labelled rows. O(rows).
@@ -56,10 +53,6 @@ class SegmentErrors(msgspec.Struct):
             0 or 1, or absolute errors of a regression; NaN: not a first label, or not known.
         members : Members
         kind : {"classes", "numbers"}
-        name_of : callable
-            The name of a segment by its number.
-        watch : callable or None
-            Gets the counts of each block that ends.
         """
         if kind != self.kind:
             self.kind, self.blocks, self.fresh = kind, Blocks(_width(kind)), set()
@@ -73,9 +66,6 @@ class SegmentErrors(msgspec.Struct):
                 for done in self.blocks.add(of, members.total, group, self._summed(of, mine)):
                     self.fresh |= set(done.tolist())
                     self._learn(done)
-                    if watch is not None:
-                        for each in self.chunks(done, name_of):
-                            watch(each)
 
     def _summed(self, slices: Int, errors: Float) -> Callable[[Int, int], Float]:
         if self.kind == "classes":
@@ -91,17 +81,6 @@ class SegmentErrors(msgspec.Struct):
             return out
 
         return numbers
-
-    def chunks(self, done: Int, name_of: Callable[[int], str]) -> Iterator[Chunk]:
-        """The newest blocks of these segments: right and wrong answers, or errors by size."""
-        for segment in done.tolist():
-            block = self.blocks.kept[segment, 0]
-            counts = (
-                np.array([ROWS - block[0], block[0]])
-                if self.kind == "classes"
-                else block[2 * LIMBS :].copy()
-            )
-            yield Chunk(name_of(segment), "__error__", int(self.blocks.closed[segment]), counts)
 
     def _learn(self, done: Int) -> None:
         """The first blocks say what is usual, but not one that is much worse than those before."""

@@ -2,13 +2,13 @@
 Score and prediction of every segment, as counts on the bins of their baseline, in blocks that the
 log cuts.
 
-Rule of the file: only counts, so whoever looks for drift by segment takes them as they are.
+Rule of the file: only counts; they are for people. Detectors have chunks of their own
+(`segment_drift.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
@@ -18,25 +18,6 @@ from stream_monitor.monitors.segment_blocks import KEPT, Blocks, Members
 from stream_monitor.monitors.sums import Summed, slots
 from stream_monitor.monitors.windowed import OFFSET
 from stream_monitor.stats.binning import bins_of
-
-
-class Chunk(NamedTuple):
-    """The counts of one block of a segment: what a detector on counts gets."""
-
-    segment: str
-    """`name=value`."""
-    signal: str
-    """`__score__`, `__score__:CLASS`, `__prediction__` or `__error__`."""
-    number: int
-    """Of the block in its segment, from 1 on."""
-    counts: Float
-    """
-    (bins,) on the bins of the baseline, or by category with all others last; of errors right and
-    wrong answers, or those of a regression by size (`segment_errors.SIZES`).
-    """
-
-
-Watch = Callable[[Chunk], None]
 
 
 class SegmentOutputs(msgspec.Struct):
@@ -50,8 +31,6 @@ class SegmentOutputs(msgspec.Struct):
         self,
         chunk: Summed,
         members: Members,
-        name_of: Callable[[int], str],
-        watch: Watch | None,
     ) -> None:
         """Count the rows of a chunk. O(rows x signals)."""
         signals = _signals(chunk)
@@ -75,9 +54,6 @@ class SegmentOutputs(msgspec.Struct):
 
             for done in self.blocks.add(of, members.total, group, summed):
                 self.blocks.learn(done[self.blocks.firsts[done] < KEPT])
-                if watch is not None:
-                    for each in self.chunks(done, name_of):
-                        watch(each)
 
     def _columns(self, chunk: Summed) -> Int:
         """(signals, n): the column of each row, -1 if it has none."""
@@ -100,13 +76,6 @@ class SegmentOutputs(msgspec.Struct):
                 place = np.where(slot >= 0, slot + self.at[name][0], -1)[inverse]
             more.append(place)
         return np.vstack([found, *more]) if more else found
-
-    def chunks(self, done: Int, name_of: Callable[[int], str]) -> Iterator[Chunk]:
-        """The newest blocks of these segments."""
-        for segment in done.tolist():
-            for signal, (start, n) in self.at.items():
-                counts = self.blocks.kept[segment, 0, start : start + n].copy()
-                yield Chunk(name_of(segment), signal, int(self.blocks.closed[segment]), counts)
 
     def moved(self, places: dict[int, int], segments: int) -> SegmentOutputs:
         """The same counts with segments under other numbers."""

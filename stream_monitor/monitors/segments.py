@@ -23,7 +23,7 @@ from stream_monitor.monitors.performance_windows import PerformanceWindows, Wind
 from stream_monitor.monitors.rows import Rows, category_of
 from stream_monitor.monitors.segment_blocks import Members
 from stream_monitor.monitors.segment_errors import SegmentErrors
-from stream_monitor.monitors.segment_outputs import SegmentOutputs, Watch
+from stream_monitor.monitors.segment_outputs import SegmentOutputs
 from stream_monitor.monitors.segment_quality import SegmentQuality
 from stream_monitor.monitors.segment_traffic import Traffic
 from stream_monitor.monitors.sums import Summed
@@ -77,8 +77,6 @@ class Segments:
         Greatest number of values of a name; further ones are `__other__`.
     windows : callable
         Makes the windows of one slice.
-    watch : callable or None
-        Gets the counts of each block of score, prediction and errors that ends, for detectors.
 
     Notes
     -----
@@ -92,7 +90,6 @@ class Segments:
         defined: tuple[Segment, ...],
         limit: int,
         windows: Callable[[], PerformanceWindows],
-        watch: Watch | None = None,
     ) -> None:
         self.defined, self.limit, self._windows = defined, limit, windows
         self.ids: dict[tuple[str, str], int] = {}
@@ -109,7 +106,7 @@ class Segments:
         self._grouped = -1
         self.windows: dict[int, PerformanceWindows] = {}
         self.traffic, self.quality = Traffic(), SegmentQuality()
-        self.outputs, self.errors, self.watch = SegmentOutputs(), SegmentErrors(), watch
+        self.outputs, self.errors = SegmentOutputs(), SegmentErrors()
         self.overflowed = 0
         self._told: set[int] = set()
         self._used = [0] * len(defined)
@@ -213,7 +210,7 @@ class Segments:
     def count_outputs(self, chunk: Summed) -> None:
         """Count score and prediction on the bins of their baseline."""
         members = self.members_of(chunk.rows.segment, len(chunk.rows.times_ms))
-        self.outputs.add(chunk, members, self.name_of, self.watch)
+        self.outputs.add(chunk, members)
 
     def add(self, rows: Judged, errors: Float, kind: str) -> None:
         """
@@ -222,7 +219,7 @@ class Segments:
         """
         known = self.members_of(rows.segment, len(rows.time))
         members = known.members
-        self.errors.add(errors, known, kind, self.name_of, self.watch)
+        self.errors.add(errors, known, kind)
         for d in range(len(self.defined)):
             for number in np.unique(members[:, d]).tolist():
                 if number != NONE:

@@ -6,7 +6,7 @@ a fault in one segment is found and named there, and clean data has no alert.
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -21,7 +21,6 @@ from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
 from stream_monitor.metrics.samples import Sample
 from stream_monitor.monitors.segment_blocks import KEPT, ROWS, Blocks, by_segment
-from stream_monitor.monitors.segment_outputs import Chunk
 from stream_monitor.settings import (
     Baseline,
     CoreSettings,
@@ -296,29 +295,27 @@ def test_the_gap_is_that_of_a_plain_sum_and_the_worst_is_named():
     )
 
 
-def test_detectors_get_the_same_blocks_however_the_log_was_cut():
+def test_blocks_are_the_same_however_the_log_was_cut():
     """Blocks of exactly so many rows of a segment, as plain Python counts them."""
     events = rows("errors", n=4_000)
     got = []
     for size in (97, 1_000):
-        shard, blocks = Shard(0, core()), list[Chunk]()
-        records = log_of(events, size)
-        shard.fold(records[0])
-        segments = shard.versions[0].segments
+        segments = folded(log_of(events, size), core()).versions[0].segments
         assert segments is not None
-        segments.watch = blocks.append
-        for record in records[1:]:
-            shard.fold(record)
-        by = defaultdict(list)
-        for chunk in sorted(blocks, key=lambda c: c.number):
-            by[chunk.segment, chunk.signal].append(chunk.counts.tolist())
-        got.append(by)
+        kept = segments.errors.blocks.kept, segments.outputs.blocks.kept
+        got.append(
+            {segments.name_of(n): [k[n].tolist() for k in kept] for n in range(len(segments.ids))}
+        )
+        start, width = segments.outputs.at["__score__"]
     assert got[0] == got[1]
     for name, mine, _ in (*of(events, "country"), *of(events, "gender")):
         wrong = [r["answer"] != r["truth"] for r in mine]
-        wanted = [sum(wrong[k : k + ROWS]) for k in range(0, len(wrong) - ROWS + 1, ROWS)]
-        assert got[0][name, "__error__"] == [[ROWS - n, n] for n in wanted]
-        assert {sum(counts) for counts in got[0][name, "__score__"]} == {ROWS}
+        full = [sum(wrong[k : k + ROWS]) for k in range(0, len(wrong) - ROWS + 1, ROWS)]
+        newest = full[::-1][:KEPT]
+        errors, outputs = got[0][name]
+        assert [block[0] for block in errors][: len(newest)] == newest
+        scores = [sum(block[start : start + width]) for block in outputs]
+        assert set(scores[: len(newest)]) == {ROWS}
 
 
 @settings(max_examples=30, deadline=None)
