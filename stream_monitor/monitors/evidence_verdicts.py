@@ -220,7 +220,8 @@ def contributors(evidence: Evidence, scale: Scale, segments: Sliced = ()) -> lis
     inside: dict[str, list[dict[str, Any]]] = {}
     for name, of in segments:
         for each in _contributors(of, scale):
-            inside.setdefault(each["subject"], []).append({"segment": name, **each})
+            if each["subject"] != name.partition("=")[0]:  # its own values cut it
+                inside.setdefault(each["subject"], []).append({"segment": name, **each})
     for own in inside.values():
         own.sort(key=lambda c: (-c["effect"], c["segment"]))
     whole = {c["subject"] for c in found}

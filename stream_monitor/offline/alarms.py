@@ -36,6 +36,8 @@ class Alarm(NamedTuple):
     start_ms: int
     end_ms: int | None
     summary: str
+    first: str = ""
+    """Of an alarm about many signals the one that it named first, when it began."""
 
     @property
     def about(self) -> tuple[str, str, str, str, str]:
@@ -88,9 +90,15 @@ def alarms_of(events: Iterable[Mapping[str, Any]]) -> list[Alarm]:
                 ms_of(episode.start),
                 None if episode.end is None else ms_of(episode.end),
                 first["summary"],
+                _named_first(first),
             )
         )
     return sorted(found, key=lambda a: a.start_ms)
+
+
+def _named_first(event: Mapping[str, Any]) -> str:
+    contributors = (event.get("evidence") or {}).get("contributors") or [{"subject": ""}]
+    return str(contributors[0]["subject"])
 
 
 def firing_now(alerts: Alerts) -> list[dict[str, Any]]:

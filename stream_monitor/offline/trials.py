@@ -73,9 +73,11 @@ def names(drift: Drift, alarm: Alarm) -> bool:
     >>> alarm = Alarm("m", "1", "", "data_drift", "x", "d", "warning", 0, None, "")
     >>> names(Drift(kind="stuck", field="features.x"), alarm), names(Drift(kind="flip"), alarm)
     (True, False)
+    >>> names(Drift(kind="stuck", field="features.y"), alarm._replace(first="y"))
+    True
     """
     if drift.field.startswith("features."):
-        return alarm.subject == drift.field.removeprefix("features.")
+        return drift.field.removeprefix("features.") in (alarm.subject, alarm.first)
     return alarm.kind in KINDS_OF[drift.field or drift.kind]
 
 
@@ -118,7 +120,7 @@ class Trial:
 
 
 def _unended(alarm: Alarm) -> Alarm:
-    return alarm._replace(end_ms=None, severity="", summary="")
+    return alarm._replace(end_ms=None, severity="", summary="", first="")
 
 
 class Trials:
