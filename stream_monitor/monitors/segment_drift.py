@@ -65,7 +65,7 @@ class SegmentDrift:
 
     Notes
     -----
-    A segment of 20 numeric features takes 120 kB, once it has rows in two hours; tables of
+    A segment of 20 numeric features takes 135 kB, once it has rows in two hours; tables of
     alternatives are shared.
     """
 
