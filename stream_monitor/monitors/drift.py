@@ -334,5 +334,6 @@ class Signal:
                 continue
             self.detectors[method] = restore(method, self.methods[method], detector)
             state.candidates[method] = before.candidates[method]
-            state.firings[method] = before.firings.get(method, 0)
+            if method in before.firings:
+                state.firings[method] = before.firings[method]
         return anew

@@ -87,6 +87,7 @@ IN_THE_SNAPSHOT_AS = {
     "Counted": "nothing: it is read off WindowsState.total",
     "ClassSums": "WindowsState.layout, from which it follows",
     "RegressionSums": "WindowsState.layout, from which it follows",
+    "BinTable": "nothing: it follows from the baseline",
     "Layout": "nothing: it follows from the baseline (of WindowsState: by itself)",
 }
 """Classes of objects of a shard that are no part of the form of a snapshot, and what has them."""
