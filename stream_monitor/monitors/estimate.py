@@ -240,7 +240,8 @@ class Estimate:
         place = self._table[code]
         if place.min() < 0:
             known = list(names)
-            places.add(known[c] for c in np.unique(code[place < 0]).tolist())
+            # in the order of the rows, because a snapshot counts rows that were held back
+            places.add(known[c] for c in dict.fromkeys(code[place < 0].tolist()))
             self.checked.fit_places()
             self._table = place_table(known, places)
             place = self._table[code]
