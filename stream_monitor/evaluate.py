@@ -95,11 +95,10 @@ class Shard:
         self.separation = Separation(self.registry, self.join)
         self.alerts = Alerts()
         self.bounds, self.releases = bounds.Bounds(), Releases()
-        self.registry.stage_of = lambda model, name: self.releases.of(model, name).stage
+        self.registry.stage_of = self.releases.stage_of
         self.experiments = Experiments(settings.limits.pending, self._label_delay_ms)
-        self.outbox: list[Out] = []
         self.tells_history = True
-        self._dirty: dict[int, int] = {}
+        self.outbox, self._dirty = list[Out](), dict[int, int]()
 
     @property
     def versions(self) -> list[Version]:
@@ -385,6 +384,7 @@ class Shard:
         for text in form.texts:
             shard.separation.texts[text]
         shard.releases, shard.registry.references = form.releases, form.references
+        shard.registry.stage_of = shard.releases.stage_of
         anew = shard.registry.load(form.registry, shard.separation.texts.names, changed=changed)
         shard.anew = anew if changed else [*form.anew, *(a for a in anew if a not in form.anew)]
         shard.join = shard.separation.join = Join.restored(

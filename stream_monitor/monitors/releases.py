@@ -120,6 +120,10 @@ class Releases(msgspec.Struct):
                 break
             del known[oldest]
 
+    def stage_of(self, model: str, version: str) -> str:
+        """The stage of a version; empty if nobody said."""
+        return self.of(model, version).stage
+
     def of(self, model: str, version: str) -> Release:
         """What is known of a version; its stage says so if others are registered and it is not."""
         known = self.of_model.get(model)

@@ -92,12 +92,12 @@ class Version:
         self.model, self.name, self.sources = model, name, sources
         self.settings, self.limits, self.raw_values = settings, limits, core.privacy.raw_values
         self.baseline_id, self.volume = "", Volume()
-        served = lambda at: self.volume.served_until(at)  # noqa: E731, PLW0108 - a snapshot has another
-        self.performance = Performance(settings, self._slice, self._renumbered, served, self._score)
-        self.estimate = Estimate(self.performance)
-        self.performance.labelled = lambda *of: self.contained.run(
-            "estimate", self.estimate.add, *of
+        # A state is copied whole (offline/trials.py), so callbacks are methods, never closures.
+        self.performance = Performance(
+            settings, self._slice, self._renumbered, self._served_until, self._score
         )
+        self.estimate = Estimate(self.performance)
+        self.performance.labelled = self._labelled
         self.watermark_ms = 0
         self.outbox: list[Out] = []
         self.signals = Signals(settings.drift)
@@ -321,7 +321,18 @@ class Version:
     def _sliced(self, count: Callable[[Segments, Summed], None]) -> Callable[[Summed], None] | None:
         if (segments := self.segments) is None:
             return None
-        return lambda chunk: self.contained.run("segments", count, segments, chunk)
+        return partial(self._count, count, segments)
+
+    def _count(
+        self, count: Callable[[Segments, Summed], None], segments: Segments, chunk: Summed
+    ) -> None:
+        self.contained.run("segments", count, segments, chunk)
+
+    def _labelled(self, rows: Judged, places: Int) -> None:
+        self.contained.run("estimate", self.estimate.add, rows, places)
+
+    def _served_until(self, until_ms: int) -> float:
+        return self.volume.served_until(until_ms)  # a snapshot has another
 
     def _tell_points(self, found: Points) -> None:
         self.outbox += points.records(self.context, found, self.sources, raw_values=self.raw_values)
