@@ -152,6 +152,7 @@ class Signal:
             episodes={m: Episode() for m in methods},
             candidates=dict.fromkeys(methods),
             usual={m: Usual() for m in methods},
+            firings=dict.fromkeys(methods, 0),
         )
 
     def update(self, values: Float, times_ms: NDArray[np.int64]) -> bool:
@@ -164,8 +165,7 @@ class Signal:
         cut = values if self.state.binary else np.clip(values, -CLIP_SD, CLIP_SD)
         for method, detector in self.detectors.items():
             hits = dict(zip(detector.update(cut).tolist(), detector.befores, strict=True))
-            if hits:
-                self.state.firings[method] = self.state.firings.get(method, 0) + len(hits)
+            self.state.firings[method] += len(hits)
             if (
                 hits
                 or self.state.candidates[method] is not None
