@@ -30,6 +30,15 @@ GRACE_S = 3.0
 """So long a controller that ends waits for git."""
 
 
+class _Asked:
+    """A version whose signature is looked at; a look at another one cannot answer for it."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.answer: tuple[str | None] | None = None
+        """Why it may not be deployed; None: git has not answered."""
+
+
 class InUse:
     """
     What git and DVC know of the versions in use.
@@ -51,10 +60,8 @@ class InUse:
         """By version: model files that DVC cannot bring back."""
         self._commands = Commands()
         self._threads: list[Thread] = []
-        self._asking: tuple[str, Thread] | None = None
-        """The version whose signature is looked at, and who looks."""
-        self._answer: tuple[str | None] | None = None
-        """What came of it; None: nothing yet."""
+        self._asking: _Asked | None = None
+        """The version whose signature is looked at."""
 
     def end(self, grace_s: float = GRACE_S) -> None:
         """Wait a moment for what is under way, such as the tag of a stage, and end what is left."""
@@ -134,22 +141,21 @@ class InUse:
 
     def _signature(self, m: Model, version: str) -> tuple[str | None] | None:
         """Why a version may not be deployed, if git has answered."""
-        if self._asking is None or self._asking[0] != version:
-            self._answer = None
-            self._asking = version, self._begin(self._ask, m, version)
-            self._asking[1].join(ANSWER_S)
-        found = self._answer
+        asked = self._asking
+        if asked is None or asked.version != version:
+            asked = self._asking = _Asked(version)
+            self._begin(self._ask, m, asked).join(ANSWER_S)
+        found = asked.answer
         if found is not None:
             self._asking = None
         return found
 
-    def _ask(self, m: Model, version: str) -> None:
+    def _ask(self, m: Model, asked: _Asked) -> None:
         try:
-            why = lacks_signature(self.loop, m, version)
+            why = lacks_signature(self.loop, m, asked.version)
         except OSError as e:
             why = f"verify_tags: {e}"
-        if self._asking is None or self._asking[0] == version:
-            self._answer = (why,)
+        asked.answer = (why,)
 
     def told(self, m: Model, event: Event) -> Event:
         """An event as it is written: a way back says which files of its version are missing."""
