@@ -79,7 +79,7 @@ class VersionForm(msgspec.Struct):
 
 def form_of(version: Version) -> VersionForm:
     """A version in a snapshot."""
-    version.estimate.flush()
+    version.contained.run("estimate", version.estimate.flush)
     return VersionForm(
         baseline_id=version.baseline_id,
         watermark_ms=version.watermark_ms,

@@ -435,3 +435,19 @@ def test_how_rows_were_cut_and_restarts_do_not_show(name: str) -> None:
             )
         )
     assert seen[0] == seen[1] == seen[2]
+
+
+def test_rows_that_cannot_be_counted_end_the_estimate_and_not_the_snapshot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, version = World(1, 50), made()
+    version.take(world.rows(), 0)
+    version.take_pairs(world.pairs(), [], 0)
+    version.reduce(lambda _: None, look=False)
+
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(version.estimate, "_take_in", fails)
+    assert not version.contained.off
+    assert version_state.form_of(version).contained.off.keys() == {"estimate"}
