@@ -22,6 +22,8 @@ SCHEMA = 2
 FENCE = 1.5
 EDGES_LIMIT = 80
 """Edges of a numeric feature that a profile may have; those that are made here have fewer."""
+COUNT_MAX = 1 << 53
+"""Rows of a count: sums of them are floats."""
 VALUE_MAX = 1e150
 """Mean and standard deviation take larger values as this: their squares would overflow."""
 TAILS = 2
@@ -253,28 +255,27 @@ def _fault(feature: FeatureProfile) -> str:
     if len(counts) != (len(edges) + 1 if feature.type == "numeric" else 0):
         return "counts must be one more than edges"
     if feature.type == "numeric" and (
-        sum(counts) != feature.count or (feature.count and len(feature.tail_means) != TAILS)
+        sum(counts) != feature.count
+        or (feature.count and (not edges or len(feature.tail_means) != TAILS))
     ):
-        return "counts must add up to count, and tail_means be two"
+        return "counts must add up to count, and a count needs edges and two tail_means"
     if (
         feature.sd < 0
         or not feature.q1 <= feature.median <= feature.q3
         or not feature.min <= feature.max
     ):
         return "sd must not be negative, and q1, median and q3, and min and max, must ascend"
-    if (
-        min(
-            feature.count,
-            feature.missing,
-            feature.wrong_type,
-            feature.out_of_range,
-            feature.outliers,
-            *counts,
-            *feature.categories.values(),
-        )
-        < 0
-    ):
-        return "a count is negative"
+    every = (
+        feature.count,
+        feature.missing,
+        feature.wrong_type,
+        feature.out_of_range,
+        feature.outliers,
+        *counts,
+        *feature.categories.values(),
+    )
+    if not 0 <= min(every) <= max(every) <= COUNT_MAX:
+        return f"a count is negative, or above {COUNT_MAX}"
     return ""
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 PROFILE_BYTES_MAX = 4 << 20
 """Of a profile in the log, as JSON."""
 KEPT_BYTES_MAX, INCOMPLETE_MAX = 8 << 20, 16
-"""Of all profiles that are kept, compressed; and profiles of which parts are missing."""
+"""Of all profiles that are kept, compressed, with keys; and those of which parts are missing."""
 OF_REFERENCE = frozenset({"data_drift", "data_quality", "anomaly"})
 """Kinds of alerts that compare features with the reference."""
 
@@ -137,7 +137,7 @@ class References(msgspec.Struct):
             return False
         self.kept.pop(key, None)
         self.kept[key] = content
-        while sum(map(len, self.kept.values())) > KEPT_BYTES_MAX:
+        while sum(len(k) + len(v) for k, v in self.kept.items()) > KEPT_BYTES_MAX:
             del self.kept[next(iter(self.kept))]
         return True
 

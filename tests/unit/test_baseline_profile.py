@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -145,6 +146,23 @@ def test_the_name_is_the_hash_of_canonical_json():
 def test_what_is_no_profile_is_said_to_be_none(data):
     with pytest.raises(StateError, match="baseline profile"):
         decode_profile(data)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"edges": (), "counts": (9,)},
+        {"missing": 10**30},
+        {"missing": -1},
+        {"counts": (0, 10**30, 0), "count": 10**30},
+    ],
+)
+def test_a_profile_that_nothing_can_be_compared_with_is_refused(changes):
+    whole = numeric_profile(np.full(9, 4.0), 0)
+    decode_profile(encode_profile(Profile(features={"x": whole}, rows=9)))
+    broken = msgspec.structs.replace(whole, **changes)
+    with pytest.raises(StateError, match="x: "):
+        decode_profile(encode_profile(Profile(features={"x": broken}, rows=9)))
 
 
 def test_a_snapshot_keeps_each_feature_and_category_in_its_place():
