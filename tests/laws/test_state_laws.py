@@ -91,7 +91,6 @@ IN_THE_SNAPSHOT_AS = {
     "RegressionSums": "WindowsState.layout, from which it follows",
     "BinTable": "nothing: it follows from the baseline",
     "Layout": "nothing: it follows from the baseline (of WindowsState: by itself)",
-    "BinTable": "nothing: it follows from the baseline",
 }
 """Classes of objects of a shard that are no part of the form of a snapshot, and what has them."""
 ALWAYS_AT_ITS_DEFAULT = {
