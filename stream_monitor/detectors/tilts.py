@@ -79,7 +79,9 @@ def number_tilts(counts: Int, special: Iterable[int] = ()) -> Tilts:
             weights += [size * direction, -size * direction]
             priors += [prior / len(SMOOTH_SIZES) / 2] * 2
     own = sorted({*special, len(counts) - 1})
-    return _tilts(law, weights, priors, own, (directions + directions)[:2])
+    # nearly all rows may be without a number: then nothing smooth is known
+    contrasts = directions or [np.eye(len(counts))[-1]]
+    return _tilts(law, weights, priors, own, (contrasts + contrasts)[:2])
 
 
 def share_tilts() -> Tilts:
@@ -181,7 +183,8 @@ def _law(counts: Int) -> Float:
 def _scores(law: Float) -> Float:
     """Normal scores of the middles of bins."""
     normal = NormalDist()
-    middle = np.cumsum(law) - law / 2
+    edge = normal.cdf(-SCORE_MAX)
+    middle = np.clip(np.cumsum(law) - law / 2, edge, 1 - edge)
     return np.clip([normal.inv_cdf(m) for m in middle.tolist()], -SCORE_MAX, SCORE_MAX)
 
 

@@ -259,6 +259,8 @@ def _fault(feature: FeatureProfile) -> str:
         or (feature.count and (not edges or len(feature.tail_means) != TAILS))
     ):
         return "counts must add up to count, and a count needs edges and two tail_means"
+    if feature.type == "category" and sum(feature.categories.values()) != feature.count:
+        return "categories must add up to count"
     if (
         feature.sd < 0
         or not feature.q1 <= feature.median <= feature.q3

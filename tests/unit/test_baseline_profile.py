@@ -22,7 +22,9 @@ from stream_monitor.monitors.baseline import (
     numeric_profile,
     profile_id,
 )
-from stream_monitor.settings import Baseline, CoreSettings, ModelSettings
+from stream_monitor.monitors.inputs import Inputs
+from stream_monitor.monitors.rows import Rows
+from stream_monitor.settings import Baseline, CoreSettings, Limits, ModelSettings
 
 START_MS = 1_700_000_000_000
 
@@ -213,3 +215,25 @@ def test_a_feature_profile_says_no_more_than_it_knows():
     assert json.loads(
         encode_profile(Profile(features={"a": FeatureProfile(type="category", count=0)}))
     )["features"]["a"] == {"type": "category", "count": 0}
+
+
+def test_categories_that_do_not_add_up_are_refused():
+    """They would stop the monitors of features of a version that gets them."""
+    broken = FeatureProfile(type="category", count=0, categories={"a": 1})
+    with pytest.raises(StateError, match="categories must add up"):
+        decode_profile(encode_profile(Profile(features={"x": broken})))
+
+
+FEW = numeric_profile(np.array([1.0, 2.0, 4.0]), 0)
+
+
+@pytest.mark.parametrize("feature", [FEW, numeric_profile(np.ones(1), 0), category_profile({}, 0)])
+def test_a_feature_that_is_nearly_always_missing_is_watched(feature):
+    """One row in a thousand million has it, as in a large file with a rare column."""
+    rare = msgspec.structs.replace(feature, missing=2**40)
+    profile = decode_profile(encode_profile(Profile(features={"x": rare}, rows=2**40)))
+    inputs = Inputs(lambda c: c, ModelSettings(), Limits(), profile, tolerance=lambda _: 0.005)
+    inputs.drift.days = 60.0
+    times = np.arange(400) * 60_000
+    inputs.add(Rows(("x",), np.where(times[None] % 7, np.nan, 1.0), times, []))
+    assert (inputs.rows, inputs.window(int(times[-1]), 10**9)[0]["x"].rows) == (400, 400)
