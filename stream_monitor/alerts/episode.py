@@ -58,6 +58,8 @@ class Episode(msgspec.Struct, array_like=True):
     false: bool = False
     """A person said that the episode is a false alarm."""
     acknowledged: Acknowledgement | None = None
+    about: tuple[str, ...] = ()
+    """What it counts as in its incident: its subject, and the signals that it named at first."""
 
 
 def badness(verdict: Verdict) -> float:

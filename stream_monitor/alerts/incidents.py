@@ -4,19 +4,19 @@ One cause is one incident: which alerts of a model version belong together.
 Rule of the file: an alert that begins joins an open incident that explains it, or opens one. It
 stays there until it is resolved, and an incident is open while an alert of it fires. What explains
 what is in `cause_of` and `JOINS`; docs/alerts.md has the same table with its reasons. Nothing is
-asked but the key of the alert, its severity and log time.
+asked but the key of the alert, the signals that it names, its severity and log time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from stream_monitor.alerts.episode import Acknowledgement, Episode
 from stream_monitor.times import HOUR_MS
-from stream_monitor.verdicts import LEVELS, AlertKey, Kind, Level
+from stream_monitor.verdicts import LEVELS, AlertKey, Kind, Level, Verdict
 
 TOGETHER_MS = HOUR_MS
 """
@@ -112,7 +112,7 @@ class Incident(msgspec.Struct):
     firing: int = 0
     """Number of alerts that fire."""
     subjects: Counter[str] = msgspec.field(default_factory=Counter)
-    """Of the alerts that fire."""
+    """Of the alerts that fire, with the signals that they named when they began."""
     counts: dict[Level, int] = {}
     """Number of alerts that fire and are not silenced, by severity."""
     shown: Level = "ok"
@@ -155,14 +155,20 @@ class Incidents(msgspec.Struct):
     groups: dict[Group, list[str]] = {}
     """Ids of the incidents that alerts may join, in the order in which they were opened."""
 
-    def join(self, key: AlertKey, episode: Episode, own: str) -> Incident:
+    def join(self, verdict: Verdict, episode: Episode, own: str) -> Incident:
         """
         The incident of an alert that begins; `own` is the id of the one that it would open.
 
+        An alert on a group of signals is also about those that it names, because people were told
+        of them. It is not about those that it names later: nobody is told of an update.
+
         The search is linear in the open incidents of its model version and family.
         """
-        cause = cause_of(key, episode.severity)
-        found = None if cause is None else self._explains(key, cause, episode.starts_ms)
+        key, cause = verdict.key, cause_of(verdict.key, episode.severity)
+        told: Any = verdict.evidence.get("contributors", ())
+        named = tuple(dict.fromkeys(c["subject"] for c in told))
+        episode.about = tuple(dict.fromkeys((key.subject, *named)))
+        found = None if cause is None else self._explains(key, named, cause, episode.starts_ms)
         episode.primary, episode.counted = found is None, "ok"
         episode.incident = found or own
         if found is None:
@@ -171,18 +177,22 @@ class Incidents(msgspec.Struct):
                 self.groups.setdefault(_group(key, cause), []).append(own)
         incident = self.open[episode.incident]
         incident.firing += 1
-        incident.subjects[key.subject] += 1
+        incident.subjects.update(episode.about)
         return incident
 
-    def _explains(self, key: AlertKey, cause: Cause, starts_ms: int) -> str | None:
+    def _explains(
+        self, key: AlertKey, named: tuple[str, ...], cause: Cause, starts_ms: int
+    ) -> str | None:
         """
-        The newest open incident about the same subject, otherwise the newest of a cause that
+        The newest open incident about the same subject, or about all signals that the alert names,
+        otherwise the newest of a cause that
         explains this one, if it is young. Errors are one subject, whatever metric shows them.
         """
         young = None
         for name in reversed(self.groups.get(_group(key, cause), [])):
             incident = self.open[name]
-            if cause == "errors" or incident.subjects[key.subject] > 0:
+            known = incident.subjects
+            if cause == "errors" or key.subject in known or (named and known.keys() >= set(named)):
                 return name
             if (
                 young is None
@@ -197,9 +207,8 @@ class Incidents(msgspec.Struct):
         """An alert is resolved; returns whether its incident is over."""
         incident = self.open[episode.incident]
         incident.firing -= 1
-        incident.subjects[key.subject] -= 1
-        if not incident.subjects[key.subject]:
-            del incident.subjects[key.subject]
+        incident.subjects.subtract(episode.about)
+        incident.subjects = +incident.subjects
         if incident.firing:
             return False
         del self.open[episode.incident]

@@ -164,7 +164,7 @@ class Alerts(msgspec.Struct):
         )
         mark = fingerprint(verdict.key)
         episode.false, episode.acknowledged = self.said.was_false(mark, now_ms), None
-        self.incidents.join(verdict.key, episode, incident_of(mark, now_ms))
+        self.incidents.join(verdict, episode, incident_of(mark, now_ms))
         if mark in self.said.mutes:
             self.said.mutes[mark].key = verdict.key
         return self._tell(episode, verdict, "firing", now_ms)

@@ -331,9 +331,10 @@ def _show(summary: dict[str, Any], alerts: list[dict[str, Any]]) -> None:
             )
     fired = [alert for alert in alerts if alert["status"] == "firing"]
     told = summary["alerts"]["notifications"]
+    causes = len({alert["incident"] for alert in fired})
     console.print(
         f"{len(fired)} alert{'' if len(fired) == 1 else 's'} in "
-        f"{len({alert['incident'] for alert in fired})} incidents; a person would have been told "
+        f"{causes} incident{'' if causes == 1 else 's'}; a person would have been told "
         f"{told} time{'' if told == 1 else 's'}"
         if alerts
         else "no alerts"

@@ -162,6 +162,8 @@ def describe(
         what = "mean"
     elif q[-1] == 1:
         what = "missing"
+    elif watched.name == ERRORS and moves["mean"][0] >= NOTICED:
+        what = "mean"  # people ask how wrong the answers are, not how much that varies
     else:
         what = max(moves, key=lambda each: moves[each][0])
         if moves[what][0] < NOTICED:
@@ -173,7 +175,7 @@ def describe(
         was, now = apart(before, after, form=percent, digits=3)
         return f"missing or broken values from {was} to {now}", found
     was, now = apart(before, after)
-    named = "" if watched.name == ERRORS and what == "mean" else f"{what} "
+    named = "" if watched.name == ERRORS and bins == 2 else f"{what} "
     return f"{named}from {was} to {now}", found
 
 
@@ -285,7 +287,7 @@ def _verdict(
         threshold=0.0,
         direction=_direction(found),
         window=span,
-        summary=f"{key.title}: {_text(context, key, found)}",
+        summary=f"{key.title}: {_text(context, key, found, binary=_binary(evidence))}",
         baseline_id=context.baseline_id,
         cooldown_ms=context.settings.cooldown_ms,
         evidence={
@@ -318,15 +320,20 @@ def _direction(found: list[dict[str, Any]]) -> Any:
     return "up" if found[0]["after"] >= found[0]["before"] else "down"
 
 
-def _text(context: Context, key: AlertKey, found: list[dict[str, Any]]) -> str:
+def _binary(evidence: Evidence) -> bool:
+    """Whether the errors are 0 and 1, so that they have a rate; of other groups nobody asks."""
+    return all(len(w.places) == 2 for w in evidence.watched if w.name == ERRORS)
+
+
+def _text(context: Context, key: AlertKey, found: list[dict[str, Any]], *, binary: bool) -> str:
     """One sentence for people on call."""
     if not found:
         if key.subject == "__features__":
             return "all features are back to what they were before the change"
-        return f"{signal(key.subject)} is back to what it was before the change"
+        return f"{signal(key.subject, binary=binary)} is back to what it was before the change"
     first = found[0]
     inside = f" in segment `{first['segment']}`" if "segment" in first else ""
-    text = f"{signal(first['subject'])} changed{inside}: {first['change']}"
+    text = f"{signal(first['subject'], binary=binary)} changed{inside}: {first['change']}"
     if not inside and first.get("segments"):
         names = ", ".join(f"`{s}`" for s in first["segments"][:NAMED_MAX])
         text += f" (above all in segment {names})"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -302,6 +303,32 @@ def test_a_drift_that_stays_open_does_not_hide_the_next_one() -> None:
     assert (amount.incident != age.incident, amount.notify) == (True, True)
     score = after(alerts, 11, now_ms=T0 + DAY_MS + HOUR_MS)
     assert (score.incident, score.notify) == (amount.incident, False)
+
+
+def drifted(*features: str) -> Verdict:
+    key = AlertKey("m", "1", "", "data_drift", "__features__", "evidence")
+    named = [{"subject": name} for name in features]
+    return msgspec.structs.replace(verdict(key, "warning"), evidence={"contributors": named})
+
+
+def test_a_drift_is_about_the_features_that_it_names() -> None:
+    alerts = Alerts()
+    (drift,) = alerts.observe(drifted("age", "income"), T0)
+    later = T0 + 2 * TOGETHER_MS
+    missing = after(alerts, 8, now_ms=later)
+    assert (missing.incident, missing.notify) == (drift.incident, False), "`age` was told"
+    assert after(alerts, 7, now_ms=later).notify, "`amount` was not"
+    alerts.observe(msgspec.structs.replace(drifted(), level="ok", clear=True), later)
+    (incident,) = (i for i in alerts.incidents.open.values() if i.subjects["age"])
+    assert dict(incident.subjects) == {"age": 1}, "nothing stays of what has ended"
+
+
+@pytest.mark.parametrize(("features", "told"), [(("age",), False), (("age", "income"), True)])
+def test_a_drift_joins_what_was_told_of_all_its_features(features: Any, told: bool) -> None:
+    alerts = Alerts()
+    after(alerts, 8)
+    (drift,) = alerts.observe(drifted(*features), T0 + 2 * TOGETHER_MS)
+    assert drift.notify == told
 
 
 def test_an_improvement_hides_nothing_and_is_not_told() -> None:

@@ -8,6 +8,7 @@ import pytest
 from stream_monitor.detectors.tilts import number_tilts
 from stream_monitor.monitors.evidence import Drifted, Watched
 from stream_monitor.monitors.evidence_verdicts import describe, effect
+from stream_monitor.monitors.signals import ERRORS
 
 EDGES = np.quantile(np.random.default_rng(0).normal(size=20_000), np.arange(1, 20) / 20)
 BINS = len(EDGES) + 2
@@ -62,3 +63,15 @@ def test_the_size_of_a_change_is_without_what_chance_gives() -> None:
     exact = told(random.normal(size=400_000), random.normal(0.5, 1, 400_000))[2]
     few = [told(before, random.normal(0.5, 1, 200))[2] for _ in range(50)]
     assert np.mean(few) == pytest.approx(exact, abs=0.02)
+
+
+def test_an_error_of_a_regression_is_told_by_its_mean() -> None:
+    """Absolute errors twice as great: their spread moves farther than their mean does."""
+    random = np.random.default_rng(5)
+    before, after = (np.abs(random.normal(0, s, 5_000)) for s in (1, 2))
+    places = tuple((k,) for k in range(BINS))
+    tilts = number_tilts(np.ones(BINS, np.int64))
+    watched = Watched(ERRORS, tilts, 0.0, places, (BINS, BINS + 1))
+    drifted = Drifted(True, 1, 1, 0, 0, 1.0, 1.0, counted(before), counted(after))
+    text, found = describe(watched, drifted, (0.0, 1.0))
+    assert (text, found["what"]) == (f"mean from {before.mean():.4g} to {after.mean():.4g}", "mean")
