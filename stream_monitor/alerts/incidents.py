@@ -63,6 +63,8 @@ JOINS: frozenset[tuple[Cause, Cause]] = frozenset(
     }
 )
 """(cause of an incident, cause of an alert on another subject that joins it while it is young)."""
+OF_NO_VERSION = frozenset({"threshold", "profile"})
+"""Detectors of data quality, of labels and limits, that speak of no version."""
 ALONE_SUBJECTS = frozenset({"unexpected_class", "score_contradicts_prediction"})
 """Subjects of data quality that are no feature; each has a repair of its own."""
 
@@ -86,7 +88,10 @@ def cause_of(key: AlertKey, severity: Level) -> Cause | None:
     if key.detector == "trend":
         return "errors"
     of_a_feature = (
-        key.version and key.subject not in ALONE_SUBJECTS and not key.subject.startswith("monitor.")
+        # a model without versions has features too, each judged by its rule
+        (key.version or key.detector not in OF_NO_VERSION)
+        and key.subject not in ALONE_SUBJECTS
+        and not key.subject.startswith("monitor.")
     )
     if key.kind == "data_quality" and not of_a_feature:
         return None

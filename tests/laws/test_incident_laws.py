@@ -323,6 +323,19 @@ def test_a_drift_is_about_the_features_that_it_names() -> None:
     assert dict(incident.subjects) == {"age": 1}, "nothing stays of what has ended"
 
 
+def test_a_field_that_breaks_in_a_model_without_versions_is_told_once() -> None:
+    alerts = Alerts()
+    drift = drifted("age")
+    alerts.observe(msgspec.structs.replace(drift, key=drift.key._replace(version="")), T0)
+    missing = AlertKey("m", "", "", "data_quality", "age", "missing")
+    (event,) = alerts.observe(verdict(missing, "warning"), T0)
+    assert not event.notify
+    for detector in ("threshold", "profile"):
+        labels = AlertKey("m", "", "", "data_quality", "labels", detector)
+        (event,) = alerts.observe(verdict(labels, "warning"), T0)
+        assert event.notify, "labels without a prediction are of no version"
+
+
 @pytest.mark.parametrize(("features", "told"), [(("age",), False), (("age", "income"), True)])
 def test_a_drift_joins_what_was_told_of_all_its_features(features: Any, told: bool) -> None:
     alerts = Alerts()
