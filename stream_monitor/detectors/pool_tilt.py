@@ -363,14 +363,17 @@ class PoolTilt:
         between = squares * variance
         # rows that depend on each other vary less within a chunk than they do in all
         both = np.stack([between, np.maximum(within, 0.0) + between / n], axis=2)
-        before, after = np.empty_like(squares), np.empty_like(both)
-        known, seen = self.variances, self.chunks[:, None, None]
-        for i in range(both.shape[1]):
-            known = np.where(seen + i == 0, variance[:, i, None, :], known)
-            before[:, i] = known[:, 0] / known[:, 1]
-            rate = np.maximum(FORGET, 1.0 / (seen + i + FIRST_CHUNKS))
+        seen = self.chunks[:, None, None]
+        known = np.where(seen == 0, variance[:, :1], self.variances)
+        rates = np.maximum(FORGET, 1.0 / (seen + np.arange(both.shape[1]) + FIRST_CHUNKS))
+        path = np.empty((both.shape[1] + 1, *known.shape))
+        path[0] = known
+        for i, (chunk, rate) in enumerate(
+            zip(both.transpose(1, 0, 2, 3), rates.transpose(2, 0, 1)[..., None], strict=True)
+        ):
             most = CONTRAST_MAX * np.maximum(known[:, :1], known[:, 1:])
-            known = known + rate * (np.minimum(both[:, i], most) - known)
-            after[:, i] = known
-        most = before.max(axis=2, keepdims=True)
+            known = known + rate * (np.minimum(chunk, most) - known)
+            path[i + 1] = known
+        before, after = path[:-1, :, 0] / path[:-1, :, 1], path[1:].transpose(1, 0, 2, 3)
+        most = before.max(axis=2).T[..., None]
         return np.where(most > DEPENDENT, most, 1.0), after, contrasts

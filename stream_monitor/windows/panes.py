@@ -102,16 +102,11 @@ class Panes(Packed[PanesForm]):
         sums : (n, width) float64
         """
         self.watermark_ms = max(self.watermark_ms, int(starts.max()))
+        if len(starts) == 1 and self._grows(int(starts[0])):  # nearly always
+            self.sums[self.used - 1] += sums[0]
+            return
         spans = self._span_of(starts)
         starts = starts // spans * spans
-        if (
-            self.used
-            and len(starts) == 1
-            and self.starts[self.used - 1] == starts[0]
-            and self.spans[self.used - 1] == spans[0]
-        ):
-            self.sums[self.used - 1] += sums[0]  # nearly always: the newest pane grows
-            return
         if len(starts) > 1:
             starts, spans, sums = _merged(starts, spans, sums)
         # each start is either there, and its sums grow, or it is inserted; `inside` only keeps the
@@ -126,6 +121,16 @@ class Panes(Packed[PanesForm]):
         self.sums[place[known]] += sums[known]
         if not known.all():
             self._insert(starts[~known], spans[~known], sums[~known])
+
+    def _grows(self, start_ms: int) -> bool:
+        """Whether this is the newest pane, and too young for a wider one."""
+        width, oldest = self.ladder[0]
+        return (
+            self.used > 0
+            and bool(self.starts[self.used - 1] == start_ms)
+            and bool(self.spans[self.used - 1] == width)
+            and (oldest is None or self.watermark_ms - start_ms < oldest)
+        )
 
     def _insert(self, starts: Int, spans: Int, sums: Float) -> None:
         """Add panes that are not there yet."""
