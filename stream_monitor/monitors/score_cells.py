@@ -19,12 +19,14 @@ from stream_monitor.events.cells import Cells, class_name, class_text
 from stream_monitor.monitors.judged import Judged
 from stream_monitor.monitors.rows import Rows
 from stream_monitor.settings import OTHER
+from stream_monitor.stats.binning import BinTable
 from stream_monitor.stats.class_sums import BY_SCORE
 
 _LOW = (0.001, 0.002, 0.005, 0.01, 0.02, *(k / 20 for k in range(1, 10)))
 EDGES: Float = np.array([*_LOW, 0.5, *(round(1 - e, 3) for e in reversed(_LOW))])
 """Bins of a score; they are finer at both ends, and 0.5 begins one."""
 BINS = len(EDGES) + 1
+TABLE = BinTable([np.append(EDGES, np.inf)], np.zeros(1, np.int64))
 HALF = BINS // 2
 """The first bin of scores of at least 0.5."""
 PLACES_MAX = 8
@@ -69,7 +71,7 @@ def bins_of(scores: Float) -> Int:
     >>> bins_of(np.array([0.0, 0.4999, 0.5, 0.95, 1.0])).tolist()
     [0, 14, 15, 24, 29]
     """
-    return np.searchsorted(EDGES, scores, side="right")
+    return np.minimum(TABLE.bins_of(scores[None])[0], BINS - 1)  # NaN has none, and is left out
 
 
 class Answers:
