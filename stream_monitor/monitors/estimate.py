@@ -57,7 +57,7 @@ from stream_monitor.stats.metric_intervals import Interval
 from stream_monitor.stats.monotone import RightShares, right_shares
 from stream_monitor.verdicts import Span
 from stream_monitor.windows.names import duration_ms, last_n
-from stream_monitor.windows.panes import HORIZON_MS, Panes
+from stream_monitor.windows.panes import HORIZON_MS, Panes, grouped_by_pane
 
 PANE_MS = 10_000
 SCORED_MIN = 0.9
@@ -130,15 +130,11 @@ class Estimate:
             cells = answers.cells(state.places)
         else:
             cells = np.full(len(rows.times_ms), NO_SCORE)
-        panes, width = rows.times_ms // PANE_MS, state.served.width
-        first = int(panes[0])
-        if (panes == first).all():  # nearly always
-            starts = np.array([first])
-        else:
-            starts, group = np.unique(panes, return_inverse=True)
-            cells = group * width + cells
+        width = state.served.width
+        starts, group = grouped_by_pane(rows.times_ms, PANE_MS)
+        cells = cells if len(starts) == 1 else group * width + cells
         counts = np.bincount(cells, minlength=len(starts) * width).reshape(-1, width)
-        state.served.add_grouped(starts * PANE_MS, counts.astype(np.float64))
+        state.served.add_grouped(starts, counts.astype(np.float64))
 
     def _give_places(self, now: int, *, merged: bool) -> None:
         panes, plain = self.state.served, SCORED + BINS
@@ -227,10 +223,10 @@ class Estimate:
             self.checked.add(sums, len(at), int(times.max()))
             return
         self._fit_waiting(width)
-        starts, group = np.unique(times // PANE_MS, return_inverse=True)
+        starts, group = grouped_by_pane(times, PANE_MS)
         found = np.bincount(group * width + at, minlength=len(starts) * width)
         panes = sign * found.reshape(-1, width).astype(np.float64)
-        self.state.waiting.add_grouped(starts * PANE_MS, panes)
+        self.state.waiting.add_grouped(starts, panes)
 
     def _places(self, code: Int) -> Int:
         """Place of each code; a new class gets one, so sums may grow."""

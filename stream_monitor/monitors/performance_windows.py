@@ -25,7 +25,7 @@ from stream_monitor.stats.metric_intervals import Interval
 from stream_monitor.stats.regression_sums import RegressionSums
 from stream_monitor.verdicts import Span
 from stream_monitor.windows.names import duration_ms, last_n
-from stream_monitor.windows.panes import HORIZON_MS, Panes
+from stream_monitor.windows.panes import HORIZON_MS, Panes, grouped_by_pane
 from stream_monitor.windows.top_n import TopN
 
 KnownTask = Literal["binary", "multiclass", "regression"]
@@ -123,14 +123,14 @@ class PerformanceWindows:
                 self.state.top.amend(
                     int(rows.id[i]), int(rows.time[i]), actual=float(rows.actual[i])
                 )
-        starts, group = np.unique(rows.time // PANE_MS, return_inverse=True)
+        starts, group = grouped_by_pane(rows.time, PANE_MS)
         self._fit(rows)
         sums = self._sums(rows, rows.actual, group, len(starts))
         if not first.all():
             again = np.flatnonzero(~first)
             old = rows.at(again)
             sums -= self._sums(old, old.previous, group[again], len(starts))
-        self.state.panes.add_grouped(starts * PANE_MS, sums)
+        self.state.panes.add_grouped(starts, sums)
         self.state.total += sums.sum(axis=0)
         self._tell()
 

@@ -71,7 +71,8 @@ def bins_of(scores: Float) -> Int:
     >>> bins_of(np.array([0.0, 0.4999, 0.5, 0.95, 1.0])).tolist()
     [0, 14, 15, 24, 29]
     """
-    return np.minimum(TABLE.bins_of(scores[None])[0], BINS - 1)  # NaN has none, and is left out
+    found: Int = TABLE.bins_of(scores[None])[0]
+    return np.minimum(found, BINS - 1, out=found)  # NaN has none, and is left out
 
 
 class Answers:

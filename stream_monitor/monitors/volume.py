@@ -24,7 +24,7 @@ from stream_monitor.monitors.silence import Silences
 from stream_monitor.settings import PREDICTIONS_MS
 from stream_monitor.stats.quantiles import LATENCY_EDGES, latency_bins, latency_quantile
 from stream_monitor.verdicts import Span, Verdict
-from stream_monitor.windows.panes import HORIZON_MS, Panes
+from stream_monitor.windows.panes import HORIZON_MS, Panes, grouped_by_pane
 
 PANE_MS = 10_000
 SERVED, FAILED = np.array([1.0, 0.0]), np.array([0.0, 1.0])
@@ -51,15 +51,16 @@ class Volume(msgspec.Struct):
     def add(self, times_ms: NDArray[np.int64], latency_ms: NDArray[np.float64] | None) -> None:
         """Take predictions in; latency may be missing (NaN)."""
         self.predictions += len(times_ms)
-        panes, counts = np.unique(times_ms // PANE_MS, return_counts=True)
-        self.rows.add_grouped(panes * PANE_MS, counts[:, None] * SERVED)
+        starts, group = grouped_by_pane(times_ms, PANE_MS)
+        self.rows.add_grouped(starts, np.bincount(group)[:, None] * SERVED)
         if latency_ms is None:
             return
         known = are_numbers(latency_ms)
-        if not known.all():
-            times_ms, latency_ms = times_ms[known], latency_ms[known]
-        if not len(latency_ms):
+        if not known.any():
             return
+        if not known.all():
+            latency_ms = latency_ms[known]
+            starts, group = grouped_by_pane(times_ms[known], PANE_MS)
         seconds = latency_ms / 1e3
         self.latency_counts += np.bincount(
             np.searchsorted(LATENCY_BUCKETS_S, seconds), minlength=len(self.latency_counts)
@@ -67,15 +68,13 @@ class Volume(msgspec.Struct):
         self.latency_sum_s += float(seconds.sum())
         bins = latency_bins(latency_ms)
         self.first.add_latency(bins)
-        pane = times_ms // PANE_MS
         width = len(LATENCY_EDGES) + 1
-        starts, inverse = np.unique(pane, return_inverse=True)
         sums = (
-            np.bincount(inverse * width + bins, minlength=len(starts) * width)
+            np.bincount(group * width + bins, minlength=len(starts) * width)
             .reshape(len(starts), width)
             .astype(np.float64)
         )
-        self.panes.add_grouped(starts * PANE_MS, sums)
+        self.panes.add_grouped(starts, sums)
 
     def add_failed(self, times_ms: NDArray[np.int64]) -> None:
         """Take failed calls in; they are counted already."""

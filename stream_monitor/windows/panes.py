@@ -52,6 +52,26 @@ LADDER: Ladder = ((10_000, 300_000), (60_000, 7_200_000), (600_000, 86_400_000),
 HORIZON_MS = 31 * 86_400_000
 
 
+def grouped_by_pane(times_ms: Int, pane_ms: int) -> tuple[Int, Int]:
+    """
+    Starts of the panes of rows, ascending, and the place of each row's among them.
+
+    Parameters
+    ----------
+    times_ms : (n,) int64, n > 0
+
+    Examples
+    --------
+    >>> [x.tolist() for x in grouped_by_pane(np.array([12, 25, 14]), 10)]
+    [[10, 20], [0, 1, 0]]
+    """
+    pane = times_ms // pane_ms
+    if (pane == pane[0]).all():  # nearly always
+        return pane[:1] * pane_ms, np.zeros(len(pane), np.int64)
+    starts, group = np.unique(pane, return_inverse=True)
+    return starts * pane_ms, group
+
+
 class PanesForm(msgspec.Struct):
     """Panes in a snapshot."""
 
