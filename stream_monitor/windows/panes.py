@@ -59,6 +59,7 @@ def grouped_by_pane(times_ms: Int, pane_ms: int) -> tuple[Int, Int]:
     Parameters
     ----------
     times_ms : (n,) int64, n > 0
+    pane_ms : int, ms
 
     Examples
     --------
