@@ -67,6 +67,8 @@ class Alarm(NamedTuple):
     """In days; the bound is days for each false alarm."""
     tilt: int
     """The alternative with most of it."""
+    kept: Float
+    """(alternatives,): the evidence, set back to the bound; for `wait`."""
 
 
 class Reference(NamedTuple):
@@ -235,13 +237,12 @@ class PoolTilt:
         found: Float = np.maximum((self.variances[:, 0] / self.variances[:, 1]).max(axis=1), 1.0)
         return found
 
-    def wait(self, signal: int) -> None:
+    def wait(self, alarm: Alarm) -> None:
         """An alarm comes too soon: it comes again if the evidence does not become less."""
-        self.live[signal] = True
+        self.live[alarm.signal], self.evidence[alarm.signal] = True, alarm.kept
 
     def leave(self, signal: int, before: Float) -> None:
         """A signal has changed: its pool is the (bins,) float64 rows `before` the change."""
-        self.evidence[signal] = 0.0
         self.pools[:, signal] = 0.0
         self.pools[0, signal] = before
         self._allow(np.array([signal]))
@@ -334,9 +335,9 @@ class PoolTilt:
         alarms = []
         for s in np.flatnonzero(hits[end]).tolist():
             best = int((self.evidence[s] * self.prior[s]).argmax())
-            alarms.append(Alarm(end, s, float(mixed[end, s]), best))
-            self.live[s] = False
-            self.evidence[s] *= bounds[s] / mixed[end, s]
+            kept = self.evidence[s] * (bounds[s] / mixed[end, s])
+            alarms.append(Alarm(end, s, float(mixed[end, s]), best, kept))
+            self.live[s], self.evidence[s] = False, 0.0
         return alarms, end + 1
 
     def _dispersion(

@@ -223,7 +223,7 @@ class Evidence:
         split, usual = self._split(alarm)
         after = split.after[span]
         if after[:bins].sum() <= young:
-            self.detector.wait(s)
+            self.detector.wait(alarm)
             return False
         rest = self.totals[span] - after
         rest[:bins] = np.maximum(rest[:bins], 0.0)
