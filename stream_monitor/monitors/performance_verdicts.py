@@ -85,6 +85,8 @@ def level_verdict(
         if why
         else f"within the limit of {bound}"
     )
+    if level.loss is not None and not why:
+        sign += f" (its level is {percent(1 - level.loss.mean)})"
     text = f"accuracy over {labelled(window, span.count)} is {said}, {sign}"
     back = limit if level.loss is None else (1 - level.loss.mean + limit) / 2
     yield _of_level_verdict(
