@@ -99,6 +99,11 @@ class Weeks:
         return found
 
     @property
+    def complete(self) -> Bool:
+        """(signals,): whether every day of the week is known."""
+        return np.asarray(self._used.all(axis=0), np.bool_)
+
+    @property
     def _used(self) -> Bool:
         found: Bool = self._days >= WEEKS_LEAST
         return found

@@ -289,10 +289,17 @@ class Evidence:
 
     def hours(self, name: str) -> Literal["learning", "seasonal", "weekly", "alike"]:
         """What is known of the hours of the day of a signal."""
-        s = next(s for s, w in enumerate(self.watched) if w.name == name)
+        s = self._place(name)
         if self.seasons.matters[s]:
             return "weekly" if self.seasons.week.weekly[s] else "seasonal"
         return "alike" if self.seasons.learnt[s] else "learning"
+
+    def days(self, name: str) -> Literal["learning", "known"]:
+        """Whether every day of the week is known for a signal."""
+        return "known" if self.seasons.week.complete[self._place(name)] else "learning"
+
+    def _place(self, name: str) -> int:
+        return next(s for s, w in enumerate(self.watched) if w.name == name)
 
     def scores(self, bounds: Float) -> Iterator[tuple[str, float, float]]:
         """By signal: evidence and bound, in days; of an open drift those at its start."""

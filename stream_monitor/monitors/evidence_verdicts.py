@@ -258,6 +258,7 @@ def _contributors(evidence: Evidence, scale: Scale) -> list[dict[str, Any]]:
                 "evidence_days": drifted.evidence,
                 "bound_days": drifted.bound,
                 "hours": evidence.hours(watched.name),
+                "days": evidence.days(watched.name),
             }
         )
     return sorted(found, key=lambda c: (-c["effect"], c["subject"]))
@@ -343,6 +344,8 @@ def _text(context: Context, key: AlertKey, found: list[dict[str, Any]], *, binar
         text += f"; also {others}" + (f" and {len(found) - 4} more" if len(found) > 4 else "")
     if first["hours"] == "learning":
         text += "; the hours of the day are not known yet"
+    elif first["days"] == "learning":
+        text += "; some days of the week are not known yet"
     count, _, duration = context.settings.alarm_budget.partition("/")
     often = "once" if count == "1" else f"{count} times"
     return (

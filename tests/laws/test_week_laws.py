@@ -73,6 +73,7 @@ def test_a_weekend_that_is_known_is_no_drift_and_a_shift_is() -> None:
         evidence = inputs.drift.evidence
         assert evidence is not None
         assert [evidence.hours(name) for name in NAMES] == ["weekly", "weekly", "alike"]
+        assert {evidence.days(name) for name in NAMES} == {"known"}
     assert clean.drift.evidence is not None
     assert shifted.drift.evidence is not None
     late = [d.found_row for d in clean.drift.evidence.drifted.values()]
@@ -156,3 +157,18 @@ def test_five_working_days_are_enough() -> None:
             n = rng.binomial(100, 0.5 if day % 7 == 0 else 0.3)
             found.add(np.array([100 - n, n], np.float64), np.zeros(1, np.bool_))
     assert found.week.weekly.all()
+
+
+def test_before_each_day_of_the_week_is_known_an_alert_says_so() -> None:
+    """Also after four weeks, if some days have too few rows."""
+    inputs = made()
+    days = np.arange(30)
+    times = np.concatenate(
+        [d * DAY_MS + np.arange(150 if (d + 3) % 7 < 5 else 40) * 500_000 for d in days]
+    )
+    rows = np.random.default_rng(3).normal(size=(len(NAMES), len(times)))
+    inputs.add(Rows(tuple(NAMES), rows, times, []))
+    evidence = inputs.drift.evidence
+    assert evidence is not None
+    assert {evidence.hours(name) for name in NAMES} <= {"alike", "learning"}
+    assert {evidence.days(name) for name in NAMES} == {"learning"}
