@@ -34,9 +34,13 @@ def estimate_verdicts(context: Context, estimate: Estimate, end_ms: int) -> Iter
 
 
 def _validity(context: Context, found: Contradicted | None, *, known: bool) -> Verdict:
-    """While it is not `known` how late labels come, late ones may be the reason."""
+    """
+    While it is not `known` how late labels come, late ones may be the reason. That labels fell has
+    alerts of its own, so this is a warning only where a limit on an estimate is off meanwhile.
+    """
     key = context.key("calibration", "estimated_accuracy", "estimate")
     difference = 0.0 if found is None else found.found - found.expected
+    limited = difference < 0 and any(m.startswith(ESTIMATED) for m in context.settings.thresholds)
     text = (
         "the estimate of accuracy without labels agrees with the labels"
         if found is None
@@ -48,7 +52,7 @@ def _validity(context: Context, found: Contradicted | None, *, known: bool) -> V
         text += "; labels may still be missing, because `labels.max_delay` is not over"
     return Verdict(
         key=key,
-        level="ok" if found is None else "warning" if difference < 0 and known else "info",
+        level="ok" if found is None else "warning" if known and limited else "info",
         clear=found is None,
         value=difference,
         threshold=TOLERANCE,

@@ -264,14 +264,20 @@ def test_other_inputs_move_the_estimate_before_any_label() -> None:
     assert abs(error) < 0.05 < abs(before - realised)
 
 
-def test_another_concept_is_said_once_and_over_when_it_is_learnt_again() -> None:
+@pytest.mark.parametrize(
+    ("thresholds", "severity"),
+    [({}, "info"), ({"estimated_accuracy": Threshold(min=0.1)}, "warning")],
+)
+def test_another_concept_is_said_once_and_over_when_it_is_learnt_again(
+    thresholds: dict[str, Threshold], severity: str
+) -> None:
     world = World(6, 16_000, turned_from=8_000)
-    version, told = fed(made(), world, size=200)
+    version, told = fed(made(thresholds=thresholds), world, size=200)
     (at, level), (over, fine) = of_estimate(told)
-    assert (level, fine) == ("warning", "ok")
+    assert (level, fine) == (severity, "ok")
     assert 8_000 <= at <= 9_000
     assert at + AGAIN_ROWS <= over <= at + 3 * AGAIN_ROWS
-    bad = next(v for _, v in told if v.level == "warning" and v.key.detector == "estimate")
+    bad = next(v for _, v in told if v.level == severity and v.key.detector == "estimate")
     assert bad.key.kind == "calibration"
     assert "is not valid" in bad.summary
     assert bad.value < -0.1
@@ -360,7 +366,7 @@ def test_labels_that_come_late_by_class_are_learnt_when_they_are_mature() -> Non
     version, told = fed(made(labels=Labels(max_delay_ms=900_000)), world)
     state = version.estimate.state
     assert state.waits
-    assert not [v for _, v in told if v.key.detector == "estimate" and v.level == "warning"]
+    assert not [v for _, v in told if v.key.detector == "estimate" and v.level != "ok"]
     assert state.checked.learnt_rows > LEARN_ROWS
     found = version.estimate.expected("24h", version.watermark_ms)
     assert found is not None
