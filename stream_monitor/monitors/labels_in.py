@@ -7,7 +7,7 @@ mostly per call. Thresholds are looked at where a stride is full.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from stream_monitor.monitors.version import Version
 
 
+ScoredPart = tuple[Judged, Bool, Reading | None]
+"""Judged rows, which of them are first labels, and how classes are read."""
+
+
 def take_in(version: Version, strides: Iterable[tuple[Float, Int, bool]], judge: Judge) -> None:
     """The errors of `Performance.add`, stride by stride, and what was scored along with them."""
     told: list[tuple[Float, Int, bool]] = []
@@ -38,8 +42,8 @@ def take_in(version: Version, strides: Iterable[tuple[Float, Int, bool]], judge:
                 judge(verdict)
             if version.estimate.checked.state.turned:
                 version.contained.judge("estimate", of_estimate(version), judge)
-    for binary, of in groupby(told, key=itemgetter(2)):
-        parts = list(of)
+    for binary, alike in groupby(told, key=itemgetter(2)):
+        parts = list(alike)
         errors, times = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
         version.contained.run("drift", version.errors.add, errors, times, binary=binary)
     sliced, version.sliced_errors = version.sliced_errors, []
@@ -47,7 +51,20 @@ def take_in(version: Version, strides: Iterable[tuple[Float, Int, bool]], judge:
         version.contained.run("drift", version.errors.add_by_segment, *each)
     scored, version.scored = version.scored, []
     if scored:
-        version.contained.run("drift", version.calibration.add, scored)
+        of = version.performance
+        found = [each for part in _joined(scored) for each in scored_rows(of, *part)]
+        version.contained.run("drift", version.calibration.add, found)
+
+
+def _joined(parts: list[ScoredPart]) -> Iterator[ScoredPart]:
+    """Neighbours whose classes are read alike as one part; only what scores need is joined."""
+    for (live, _), group in groupby(parts, key=lambda p: (p[2], p[0].probabilities.shape[1])):
+        of = list(group)
+        joined = {
+            name: np.concatenate([getattr(rows, name) for rows, _, _ in of])
+            for name in ("time", "predicted", "actual", "score", "probabilities")
+        }
+        yield of[0][0]._replace(**joined), np.concatenate([first for _, first, _ in of]), live
 
 
 def scored_rows(of: Performance, rows: Judged, first: Bool, live: Reading | None) -> list[Scored]:

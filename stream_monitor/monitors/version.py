@@ -25,7 +25,7 @@ from stream_monitor.monitors.baseline import (
     encode_profile,
     profile_id,
 )
-from stream_monitor.monitors.calibration import Calibration, Scored
+from stream_monitor.monitors.calibration import Calibration
 from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.column_names import feature_name, output_name
 from stream_monitor.monitors.containment import Containment, Judge
@@ -38,7 +38,7 @@ from stream_monitor.monitors.estimate import Estimate
 from stream_monitor.monitors.history import History, period_record
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.judged import Judged
-from stream_monitor.monitors.labels_in import scored_rows, take_in
+from stream_monitor.monitors.labels_in import ScoredPart, take_in
 from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.rows import Points, Rows, merged, with_numbers
@@ -118,7 +118,7 @@ class Version:
             self.segments = Segments(settings.segments, limits.segments, windows)
         self._rows: list[Rows] = []
         self._pairs: list[tuple[Pairs, list[str]]] = []
-        self.scored: list[Scored] = []
+        self.scored: list[ScoredPart] = []
         """Rows that are judged and not yet told to `calibration`."""
         self._failed = NO_TIMES
         self._waiting = 0
@@ -295,7 +295,7 @@ class Version:
 
     def _score(self, rows: Judged, first: Bool, live: Reading | None) -> None:
         if self.calibration.tolerance is not None:
-            self.scored += scored_rows(self.performance, rows, first, live)
+            self.scored.append((rows, first, live))
 
     def _watch(self, name: str, values: Float, times_ms: Int) -> None:
         if len(values) and self.signals.has_detectors(name, self.outputs.profile):
