@@ -124,7 +124,7 @@ def run(of: Stream, change: str) -> Found:
 
     def judge(verdict: Verdict) -> None:
         if verdict.key.detector == "estimate":
-            bad = verdict.level == "warning"
+            bad = verdict.level != "ok"
             if bad and not told.get("bad"):
                 said.append(labelled)
             told["bad"] = bad
