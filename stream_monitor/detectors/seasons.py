@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.detectors.pool_tilt import PoolTilt, Reference
+from stream_monitor.detectors.slots import halve, take_in
 from stream_monitor.detectors.weeks import Weeks, WeekState, day_of_week
 from stream_monitor.times import HOUR_MS
 
@@ -258,17 +259,10 @@ class Seasons:
         value, variance = self._contrasts(counts)
         if self.week.weekly.any():
             value = value - self.week.effects()[day]
-        mean, between, sampling = self._moments[:, hour]
-        rate = (ripe / np.maximum(days, 1))[:, None]
-        step = value - mean
-        sampling += rate * (variance / np.maximum(rows, 1)[:, None] - sampling)
-        between += rate * ((1 - rate) * step**2 - between)
-        mean += rate * step
+        take_in(self._moments[:, hour], days, ripe, rows, (value, variance))
         full = days >= DAYS_MAX
         if full.any():
-            days[full] //= 2
-            slots[hour] = np.where(full[self._owner], slots[hour] / 2, slots[hour])
-            slots[hour, self._counted] = np.floor(slots[hour, self._counted])
+            halve(slots[hour], days, full, self._owner, self._counted)
 
     def _contrasts(self, counts: Float) -> tuple[Float, Float]:
         """Mean and variance of the contrasts of a row, (signals, 2) each."""

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Bool, Float, Int
+from stream_monitor.detectors.slots import halve, take_in
 
 DAYS, WEEKS_LEAST, WEEKS_MAX = 7, 4, 8
 """When a day of the week has so many days, they are halved."""
@@ -139,19 +140,11 @@ class Weeks:
         sums[day] += self.today.astype(np.float32)
         self.today[:] = 0.0
         days += ripe
-        value, variance = self._contrasts(counts)
-        mean, between, sampling = self._moments[:, day]
-        rate = (ripe / np.maximum(days, 1))[:, None]
-        step = value - mean
-        sampling += rate * (variance / np.maximum(rows, 1)[:, None] - sampling)
-        between += rate * ((1 - rate) * step**2 - between)
-        mean += rate * step
+        take_in(self._moments[:, day], days, ripe, rows, self._contrasts(counts))
         full = days >= WEEKS_MAX
         if full.any():
-            days[full] //= 2
+            halve(sums[day], days, full, self._owner, self._counted)
             self._hours[:, full] //= 2
-            sums[day] = np.where(full[self._owner], sums[day] / 2, sums[day])
-            sums[day, self._counted] = np.floor(sums[day, self._counted])
         return self._judge()
 
     def _judge(self) -> list[int]:

@@ -84,6 +84,21 @@ def moments(z: Float, starts: Int) -> tuple[Float, Float]:
     return total * MOMENT_UNIT, squares * MOMENT_UNIT
 
 
+def chunk_moments(z: Float, ids: Int) -> tuple[Int, Float, Float]:
+    """
+    The chunks that rows are in, ascending, and their `moments`; `ids` (n,) are those of the rows in
+    the order of the log, in which those of other segments may stand between.
+
+    >>> [m.tolist() for m in chunk_moments(np.array([1.0, 2.0, 3.0]), np.array([0, 1, 0]))]
+    [[0, 1], [4.0, 2.0], [10.0, 4.0]]
+    """
+    if (ids[1:] < ids[:-1]).any():
+        order = np.argsort(ids, kind="stable")
+        ids, z = ids[order], z[..., order]
+    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
+    return ids[starts], *moments(z, starts)
+
+
 class Chunks(msgspec.Struct):
     """
     The chunk that is not complete yet.

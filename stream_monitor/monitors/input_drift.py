@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float
-from stream_monitor.monitors.chunks import Chunks, moments
+from stream_monitor.monitors.chunks import Chunks, chunk_moments
 from stream_monitor.monitors.drift_group import DriftGroup
 from stream_monitor.monitors.evidence import Evidence, EvidenceState
 from stream_monitor.monitors.layout import Layout
@@ -142,12 +142,6 @@ def add_moments(layout: Layout, z: Float, chunks: ByChunk) -> None:
     """
     Add the moments of (features, n) standardised values, in the order of the log, to their chunks.
     """
-    ids = chunks.ids
-    if (ids[1:] < ids[:-1]).any():
-        order = np.argsort(ids, kind="stable")
-        ids, z = ids[order], z[:, order]
-    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
-    total, squares = moments(z, starts)
-    there = ids[starts][:, None]
-    chunks.sums[there, layout.at + SUM] = total.T
-    chunks.sums[there, layout.at + SQUARES] = squares.T
+    there, total, squares = chunk_moments(z, chunks.ids)
+    chunks.sums[there[:, None], layout.at + SUM] = total.T
+    chunks.sums[there[:, None], layout.at + SQUARES] = squares.T

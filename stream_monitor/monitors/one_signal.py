@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
-from stream_monitor.monitors.chunks import Chunks, moments
+from stream_monitor.monitors.chunks import Chunks, chunk_moments
 from stream_monitor.monitors.drift_group import DriftGroup
 from stream_monitor.monitors.evidence import Evidence, EvidenceState
 from stream_monitor.monitors.schemes import AnyScheme
@@ -121,12 +121,8 @@ class OneSignal(DriftGroup):
         width = self.scheme.width + 2
         counts = np.bincount(ids * width + self.scheme.bins(values), minlength=chunks * width)
         sums = counts.reshape(chunks, width).astype(np.float64)
-        z = self.scheme.numbers(values)
-        if (ids[1:] < ids[:-1]).any():
-            order = np.argsort(ids, kind="stable")
-            ids, z = ids[order], z[order]
-        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
-        sums[ids[starts], -2], sums[ids[starts], -1] = moments(z, starts)
+        there, total, squares = chunk_moments(self.scheme.numbers(values), ids)
+        sums[there, -2], sums[there, -1] = total, squares
         return sums
 
     @property

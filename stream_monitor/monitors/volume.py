@@ -78,8 +78,8 @@ class Volume(msgspec.Struct):
 
     def add_failed(self, times_ms: NDArray[np.int64]) -> None:
         """Take failed calls in; they are counted already."""
-        panes, counts = np.unique(times_ms // PANE_MS, return_counts=True)
-        self.rows.add_grouped(panes * PANE_MS, counts[:, None] * FAILED)
+        starts, group = grouped_by_pane(times_ms, PANE_MS)
+        self.rows.add_grouped(starts, np.bincount(group)[:, None] * FAILED)
 
     def verdicts(self, context: Context, watermark_ms: int) -> Iterator[Verdict]:
         """Verdicts on latency and failures of recent calls, against the first ones."""

@@ -228,6 +228,8 @@ def _size(changes: Sequence[Mapping[str, Any]], about: str) -> str:
         else "very large"
     )
     also = f"; {len(changes)} signals moved" if len(changes) > 1 and about != "errors" else ""
+    if changes[0].get("what") == "calibration error":  # its effect is twice that, and no distance
+        return f"A {word} change: labels moved by {effect / 2:.2f} against their scores{also}"
     return (
         f"A {word} change: distance {effect:.2f} between before and after, where 0 is no change "
         f"and 1 is nothing in common{also}"
