@@ -7,8 +7,9 @@ chances as they were, are no evidence.
 
 The chances of each part are learnt from the first labels. An alternative changes their log-odds: it
 adds to all of them (too high, too low), to those of the lower or the upper half of the scores, or
-stretches them around their middle (too extreme, too timid). If Q are the changed chances, weights
-are G = log Q(label | part) / P(label | part), and Σ p·exp G = 1 whatever the law of the scores.
+stretches them around their middle (too extreme, too cautious). If Q are the changed chances, then
+weights are G = log Q(label | part) / P(label | part), and Σ p·exp G = 1 whatever the law of the
+scores.
 These are the recalibrations of Platt (1999), and the terms of the test of Cox (1958).
 """
 

@@ -20,8 +20,11 @@ from stream_monitor.monitors.baseline import FeatureProfile
 from stream_monitor.monitors.evidence import Watched
 from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.stats.binning import bins_of
+from stream_monitor.stats.recalibration import recalibration
 
 Words = dict[str, Any]
+NAMED = 3.0
+"""Nats of evidence from which a second way in which scores are wrong is named (p = 0.014)."""
 
 
 class Flags(msgspec.Struct, tag=True):
@@ -146,7 +149,9 @@ class Scores(msgspec.Struct, tag=True):
             for n, p in ((rows, chance), (rows_now, chance_now))
         )
         was, now = apart(gap, gap_now, form=number, digits=2)
-        how, moved = _how(rows_now, chance_now - chance, self.known)
+        without, having = after[: self.width].reshape(2, -1)
+        how = _how(chance, without + having, having)
+        moved = _moved(rows_now, chance_now - chance, self.known)
         return {
             "what": "calibration error",
             "before": gap,
@@ -164,16 +169,24 @@ class Scores(msgspec.Struct, tag=True):
         return rows / max(float(rows.sum()), 1.0), chance
 
 
-def _how(rows: Float, moved: Float, known: Chances) -> tuple[str, float]:
-    """In which way scores became wrong, and how far chances moved that way."""
-    bias = float((rows * moved).sum())
-    middle = float((rows * known.scores).sum())
-    side = np.sign(known.scores - middle)
-    stretch = float((rows * moved * side).sum())
-    if abs(bias) >= abs(stretch):
-        return "scores became too low" if bias > 0 else "scores became too high", abs(bias)
-    how = "scores became too timid" if stretch > 0 else "scores became too extreme"
-    return how, abs(stretch)
+def _moved(rows: Float, moved: Float, known: Chances) -> float:
+    """How far chances moved, by shift or by stretch."""
+    side = np.sign(known.scores - float((rows * known.scores).sum()))
+    return max(abs(float((rows * moved).sum())), abs(float((rows * moved * side).sum())))
+
+
+def _how(chances: Float, rows: Float, ones: Float) -> str:
+    """
+    In which way scores became wrong: for what there is evidence beside the other, that with more of
+    it first.
+    """
+    found = recalibration(chances, rows, ones)
+    ways = [
+        (found.of_intercept, "too low" if found.intercept > 0 else "too high"),
+        (found.of_slope, "too extreme" if found.slope < 1 else "too cautious"),
+    ]
+    (_, first), (also, second) = sorted(ways, key=lambda way: -way[0])
+    return f"scores became {first}" + (f" and {second}" if also >= NAMED else "")
 
 
 class Latencies(msgspec.Struct, tag=True):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
+from scipy.special import xlogy
 
 from stream_monitor.config import parse
 from stream_monitor.detectors.chances import chances_tilts, learnt_chances
@@ -33,6 +35,7 @@ from stream_monitor.monitors.version import SHARES
 from stream_monitor.settings import ModelSettings
 from stream_monitor.state import decode, encode
 from stream_monitor.stats.class_sums import BY_SCORE
+from stream_monitor.stats.recalibration import PRIOR_SD, recalibration
 from stream_monitor.verdicts import Verdict
 
 ROW_MS, T0 = 86, 4_000
@@ -45,10 +48,12 @@ def chance(log_odds: Float) -> Float:
     return 1 / (1 + np.exp(-log_odds))
 
 
-def scored(seed: int, n: int, said: Callable[[Float], Float], moved: float = 0.0) -> Scored:
+def scored(
+    seed: int, n: int, said: Callable[[Float], Float], moved: float = 0.0, base: float = 0.0
+) -> Scored:
     """A calibrated score; from `T0` on the score is another one, or rows have other log-odds."""
     rng, after = np.random.default_rng(seed), np.arange(n) >= T0
-    log_odds = 1.5 * rng.normal(size=n) + moved * after
+    log_odds = base + 1.5 * rng.normal(size=n) + moved * after
     label = (rng.random(n) < chance(log_odds)).astype(float)
     score = chance(np.where(after, said(log_odds), log_odds))
     return Scored(SCORE, np.array([score, label]), np.arange(n) * ROW_MS)
@@ -100,7 +105,7 @@ def test_weights_are_ratios_of_chances_so_the_law_of_scores_does_not_matter(seed
     ("said", "words"),
     [
         (lambda x: 2 * x, "scores became too extreme"),
-        (lambda x: 0.5 * x, "scores became too timid"),
+        (lambda x: 0.5 * x, "scores became too cautious"),
         (lambda x: x + 0.7, "scores became too high"),
         (lambda x: x - 0.7, "scores became too low"),
     ],
@@ -119,6 +124,47 @@ def test_each_way_of_being_wrong_is_found_and_named(
         assert words in verdict.summary
     assert min(delays) > 0
     assert max(delays) <= 1_500
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (lambda x: 2 * x, "too low and too extreme"),
+        (lambda x: x / 2, "too high and too cautious"),
+        (lambda x: -2.2 + 2 * (x + 2.2), "scores became too extreme"),
+        (lambda x: x + 0.7, "scores became too high,"),
+    ],
+)
+def test_a_stretch_is_named_as_one_where_few_rows_have_the_class(
+    said: Callable[[Float], Float], words: str
+) -> None:
+    """At a share of a tenth a stretch around even odds moves the mean too: both are true."""
+    of = calibration()
+    of.add([scored(1, 12_000, said, base=-2.2)])
+    (verdict,) = told(None, of)
+    assert words in verdict.summary
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_recalibration_is_that_of_an_optimiser(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p, rows = rng.uniform(0.01, 0.6, 12), rng.integers(0, 200, 12).astype(float)
+    ones = rng.binomial(rows.astype(int), p**1.5).astype(float)
+    found, log_odds = recalibration(p, rows, ones), np.log(p / (1 - p))
+    middle = (rows * log_odds).sum() / rows.sum()
+
+    def loss(a: float, b: float) -> float:
+        q = chance(middle + a + b * (log_odds - middle))
+        fit = xlogy(ones, q).sum() + xlogy(rows - ones, 1 - q).sum()
+        return float(-fit + (a**2 + (b - 1) ** 2) / 2 / PRIOR_SD**2)
+
+    both = minimize(lambda x: loss(*x), [0, 1])
+    slope, shift = minimize(lambda x: loss(0, *x), [1]), minimize(lambda x: loss(x[0], 1), [0])
+    expected = [*both.x, slope.fun - both.fun, shift.fun - both.fun]
+    assert list(found) == pytest.approx(expected, abs=1e-3)
+    none = recalibration(p, rows, 0 * rows)
+    assert np.isfinite(none).all()
+    assert none.intercept < -3
 
 
 def test_clean_labels_and_scores_of_other_rows_are_no_evidence() -> None:
@@ -161,6 +207,25 @@ def test_residuals_of_a_regression_that_move_or_spread_are_found(
     back = calibration()
     back.add([Scored(RESIDUALS, 10 * np.append(error[T0:], error[:T0])[None], np.arange(6_000))])
     assert [v.level for v in told(None, back)] in ([], ["info"])
+
+
+@pytest.mark.parametrize("sd", [0.5, 1.0])
+def test_rows_since_a_bias_began_are_the_rows_since_then(sd: float) -> None:
+    """Whole chunks are told apart, so the oldest of them may have rows of before in it."""
+    after, rows = list[float](), list[int]()
+    for seed in range(12):
+        error = np.random.default_rng(seed).normal(size=6_000)
+        start = T0 + 37 * seed
+        error[start:] += sd
+        of = calibration()
+        of.add([Scored(RESIDUALS, error[None], np.arange(6_000) * ROW_MS)])
+        assert of.evidence is not None
+        drifted = of.evidence.drifted[of.name]
+        rows.append(start - drifted.change_row)
+        after.append(told(None, of)[0].evidence["contributors"][0]["after"])  # type: ignore[index]
+    assert abs(float(np.median(rows))) <= 25
+    assert max(rows) <= 100
+    assert 0.85 * sd < float(np.mean(after)) < 1.15 * sd
 
 
 def latencies(seed: int, factor: float = 1.0, tail: float = 0.0, n: int = 10_000) -> Float:
