@@ -133,12 +133,14 @@ class Run(NamedTuple):
     found: measure.Measurement
 
 
-def install() -> None:
-    """Make `.bench-venv` with the dependency group `bench` of pyproject.toml."""
-    subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
-    pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+def install(
+    environment: Path = ENVIRONMENT, group: str = "bench", python: str = sys.executable
+) -> None:
+    """Make an environment with a dependency group of pyproject.toml."""
+    subprocess.run([python, "-m", "venv", str(environment)], check=True)
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "--upgrade", "pip>=25.1"], check=True)  # the first that knows groups
-    subprocess.run([*pip, "--group", "bench"], check=True, cwd=measure.ROOT)
+    subprocess.run([*pip, "--group", group], check=True, cwd=measure.ROOT)
 
 
 def once(

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
+from scipy.spatial import distance
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -109,6 +111,45 @@ def test_the_tables_of_detection_are_printed() -> None:
     assert next(r for r in rows if r[0].startswith("independent"))[3] == "0"
     assert [r[4] for r in rows if r[0] == "100/1d"] == ["0"] * 2
     assert next(r for r in rows if r[0] == "**all**")[1:4] == ["6"] * 3
+
+
+def test_the_detectors_of_frouros_are_compared_or_skipped(imported: Any, capsys: Any) -> None:
+    frouros = imported("detection_frouros")
+    frouros.main(["--quick"])
+    told = capsys.readouterr().out
+    if not frouros.PYTHON.exists():
+        assert told == (
+            "frouros is skipped: `python bench/detection_frouros.py --install` brings it\n"
+        )
+        return
+    rows = [[c.strip() for c in x.strip("| ").split(" | ")] for x in told.splitlines() if "|" in x]
+    for change in ("mean +1 sd", "errors 10 to 20 %"):
+        assert [cell.split()[0] for cell in next(r for r in rows if r[0] == change)[1:]] == [
+            "100%"
+        ] * 2
+    assert {r[0] for r in rows} >= {"CUSUM, numbers", "DDM, errors"}
+
+
+def test_what_rules_of_windows_flag(imported: Any) -> None:
+    """Their statistics are those of SciPy, ties included; a test at 5 % flags 5 % of clean data."""
+    rules, rng = imported("detection_rules"), np.random.default_rng(1)
+    reference, windows = rng.normal(size=999).round(1), rng.normal(size=(50, 100)).round(1)
+    expected = [stats.ks_2samp(reference, w).statistic for w in windows]
+    np.testing.assert_allclose(rules.apart(reference, windows), expected, rtol=1e-12)
+    levels = rng.integers(0, 4, 6_000).astype(float)
+    first, rest = levels[:1_000], levels[1_000:]
+    at = rules.places(first, levels)
+    base, counts = rules.counted(at[:1_000], 1_000, 4)[0], rules.counted(at[1_000:], 100, 4)
+    p = [stats.chi2_contingency([base, c], correction=False).pvalue for c in counts]
+    assert rules.differs(first, rest, counts, base, 100).tolist() == [x < 0.05 for x in p]
+    far, js = rules.distances(base / 1_000, counts / 100)
+    for i, q in enumerate(counts / 100):
+        q = np.maximum(q, 1e-4)
+        expected_js = distance.jensenshannon(base / 1_000, q, 2)
+        assert js[i] == pytest.approx(expected_js, abs=1e-3)
+        relative = stats.entropy(q, base / 1_000) + stats.entropy(base / 1_000, q)
+        assert far[i] == pytest.approx(relative, abs=1e-2)
+    assert 0.02 < rules.shares([rng.normal(size=40_000)], 20_000, 20_000)[4] < 0.09
 
 
 def test_the_harness_of_experiments_sees_a_wrong_analysis() -> None:
