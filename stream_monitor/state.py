@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from functools import cache
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 import msgspec
@@ -126,7 +127,7 @@ def _encoded(value: Any) -> Any:
 
 def _decoded(of: Any, value: Any) -> Any:
     """The value of a type that msgspec does not know by itself, of what `_encoded` made of it."""
-    kind = get_origin(of) or of
+    kind = _class_of(of)
     if kind is object:
         return value
     try:
@@ -145,9 +146,20 @@ def _decoded(of: Any, value: Any) -> Any:
 
 def _array(saved: Array, of: Any) -> NDArray[Any]:
     """A saved array, if it has the dtype of the annotation."""
-    array = saved.array()
-    _, dtype = get_args(of) or (Any, Any)
-    (wanted,) = get_args(dtype) or (Any,)
+    array, wanted = saved.array(), _type_of_numbers(of)
     if wanted is not Any and array.dtype.type is not wanted:
         raise ValueError(f"expected an array of {np.dtype(wanted)}, got one of {array.dtype}")
     return array
+
+
+@cache  # a shard has thousands of arrays, of a few types
+def _class_of(of: Any) -> Any:
+    return get_origin(of) or of
+
+
+@cache
+def _type_of_numbers(of: Any) -> Any:
+    """The type of the numbers of an annotated array; `Any` without one."""
+    _, dtype = get_args(of) or (Any, Any)
+    (wanted,) = get_args(dtype) or (Any,)
+    return wanted
