@@ -263,7 +263,8 @@ class Inputs:
         panes.lay_out(old[len(counters) :], new[len(counters) :], self.layout.width)
         self.panes, self.totals[new] = panes, totals[old]
         self.fences.go_on_from(fences, [numeric.index(name) for name in known if name in numeric])
-        self._learnt(self.profile)
+        if self.extends:  # one that was given stays the one that was given
+            self._learnt(self.profile)
 
     def _sum(self, rows: Rows) -> None:
         """Add the sums of a chunk to its panes."""

@@ -175,18 +175,18 @@ class Version:
             or baselines.get(baseline_key(model, ""))
             or (baselines.get(ANY_MODEL) if settings.baseline.source == "file" else None)
         )
-        inherited = next((s.features for s in siblings if s.features.profile is not None), None)
         if published is not None:
             profile = decode_profile(published)
-            self._use(profile)
+            self.baseline_id = profile_id(profile)
+            self.features.use(profile)
             self.performance.built = dict(profile.performance)
-        elif inherited is not None and inherited.profile is not None:
-            self._use(inherited.profile)
-            self.features.extends = inherited.extends
-
-    def _use(self, profile: Profile) -> None:
-        self.baseline_id = profile_id(profile)
-        self.features.use(profile)
+            return
+        for sibling in siblings:
+            if sibling.features.profile is not None:
+                self.baseline_id = sibling.baseline_id
+                self.features.use(sibling.features.profile)
+                self.features.extends = sibling.features.extends
+                return
 
     def _learnt(self, profile: Profile) -> None:
         self.baseline_id = profile_id(profile)

@@ -16,7 +16,7 @@ import msgspec
 from stream_monitor.arrays import Float, Int
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors import inputs_state, performance_state
-from stream_monitor.monitors.baseline import Profile, decode_profile, profile_id
+from stream_monitor.monitors.baseline import Profile, decode_profile
 from stream_monitor.monitors.checked import CheckedState
 from stream_monitor.monitors.containment import Containment
 from stream_monitor.monitors.custom import Metric
@@ -192,7 +192,7 @@ def _features(
                 "",
                 None,
             )
-    elif not keys or version.baseline_id == profile_id(before):
+    elif not keys or version.baseline_id == form.baseline_id:
         inputs.use(before)
         version.baseline_id = form.baseline_id
     else:

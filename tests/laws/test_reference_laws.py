@@ -227,6 +227,40 @@ def test_another_configuration_of_what_is_learnt_does_not_touch_it():
     assert not [what for what in after.anew if "baseline of the features" in what]
 
 
+def test_a_profile_keeps_its_id_when_a_feature_without_values_gets_some():
+    """The worker learns that feature, and the profile stays the one that people know."""
+    given = msgspec.structs.replace(
+        V1, features={**V1.features, "c": category_profile({}, 2_000)}, performance={}
+    )
+    first = [("lifecycle", {**e, "timestamp": T0}) for _, e in said("v1", given)]
+    events = [e for e in story()[0] if e[0] == "predictions"]
+    stage = (
+        "lifecycle",
+        {"type": "stage", "model": "m", "stages": {"v1": "production"}, "at": "t"},
+    )
+    again = [(k, {**e, "timestamp": T0 + 300_000}) for k, e in first]
+    newer = [(k, {**e, "version": "v9", "timestamp": T0 + 300_000}) for k, e in events[-50:]]
+    log = (*first, (stage[0], {**stage[1], "timestamp": T0}), *events[:NEW], *again, *newer)
+    shard, written = Shard(0, SETTINGS, confirm_ms=0), list[str]()
+    for record, arrivals in records(log, 100):
+        shard.fold(record, arrivals=arrivals)
+        written += [o.topic for o in shard.outbox]
+        shard.outbox = []
+    shard.close()
+    parts = {k: v for k, v in shard.snapshot().items() if v is not None}
+    other = msgspec.structs.replace(SETTINGS.defaults, baseline=Baseline(rows=700))
+    restored = Shard.restore(0, msgspec.structs.replace(SETTINGS, defaults=other), parts)
+    for of in (shard, restored):
+        for version in of.versions:
+            assert version.baseline_id == profile_id(given), version.name
+            assert version.features.profile is not None
+            assert version.features.profile.features["c"].count == 500, "it was learnt"
+        assert {v.name for v in of.versions} == {"v1", "v9"}
+    seen = {v.name: v.features.window(v.watermark_ms, 10**9)[0]["x"] for v in shard.versions}
+    assert seen["v1"].counts.sum() > NEW - 10, "the same profile again changes nothing"
+    assert "baselines" not in written, "what somebody published there stays"
+
+
 def test_a_profile_that_is_incomplete_or_another_one_than_it_says_changes_nothing():
     kept = References()
     one, two, three = (json.dumps(e) for _, e in said("v1", V1))
