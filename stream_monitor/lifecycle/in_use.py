@@ -155,6 +155,12 @@ class InUse:
             why = lacks_signature(self.loop, m, asked.version)
         except OSError as e:
             why = f"verify_tags: {e}"
+        except BaseException as e:  # the rollout waits for an answer, whatever it is
+            log.exception("%s: the signature of %s cannot be checked", self.name, asked.version)
+            why = (
+                f"verify_tags: the check failed ({type(e).__name__}: {e}); the log of the "
+                "controller says where"
+            )
         asked.answer = (why,)
 
     def told(self, m: Model, event: Event) -> Event:

@@ -120,7 +120,9 @@ def test_without_a_key_nothing_is_registered(project: Project, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("how", ["asked", "run"])
-def test_a_rollout_of_an_unsigned_version_does_not_begin(project: Project, how: str):
+def test_a_rollout_of_an_unsigned_version_does_not_begin(
+    project: Project, monkeypatch: pytest.MonkeyPatch, how: str
+):
     made = versions.register(project.clone, "churn", project.tree("r1", 0.9), "r1")
     world = World(msgspec.structs.replace(loop_of(project), verify_tags=True))
     in_use = InUse(MODEL, world.loop)
@@ -141,6 +143,17 @@ def test_a_rollout_of_an_unsigned_version_does_not_begin(project: Project, how: 
     assert isinstance(said[-1], Stage)
     assert "does not accept the signature" in said[-1].reason
     assert (said[-1].rollout, said[-1].stages) == (None, {"v0.9.0": "production"})
+    for error in (OSError("no memory"), ValueError("no number"), SystemExit("no more")):
+
+        def fail(*_: object, error: BaseException = error) -> None:
+            raise error
+
+        # a check that ended without an answer would let the rollout wait for ever
+        with monkeypatch.context() as patch:
+            patch.setattr("stream_monitor.lifecycle.signing.why_not", fail)
+            told = in_use.refused(m, action.event)
+        assert told is not None
+        assert str(error) in getattr(told[-1], "reason", "")
     for event in said:
         world.write(event)
     assert world.settle() == []
