@@ -211,8 +211,17 @@ def switched(version: Version, profile: bytes, alerts: Alerts, log_ms: int) -> l
     """
     Let a version that runs be judged by another reference from here on; the verdicts that end what
     fired by the one before. The same reference changes nothing. The inbox must be empty.
+
+    If that raises, the monitor of features is off, as for any other of its faults.
     """
-    return ended(alerts, version, log_ms) if switch(version, decode_profile(profile)) else []
+    verdicts: list[Verdict] = []
+
+    def work() -> None:
+        if switch(version, decode_profile(profile)):
+            verdicts.extend(ended(alerts, version, log_ms))
+
+    version.contained.run("features", work)
+    return verdicts
 
 
 def switch(version: Version, profile: Profile) -> bool:

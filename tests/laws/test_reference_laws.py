@@ -261,6 +261,22 @@ def test_a_profile_keeps_its_id_when_a_feature_without_values_gets_some():
     assert "baselines" not in written, "what somebody published there stays"
 
 
+def test_a_switch_that_fails_switches_features_off_and_all_else_goes_on(monkeypatch):
+    def fail(*_: object) -> None:
+        raise IndexError("no such bin")
+
+    monkeypatch.setattr(references, "_counters", fail)
+    folded = Folded(1_000)
+    v1, v2, _ = sorted(folded.shard.versions, key=lambda v: v.name)
+    assert v1.contained.off == {"features": "IndexError: no such bin"}
+    assert not v2.contained.off, "it began with its profile"
+    assert v1.volume.predictions == whole().shard.versions[0].volume.predictions == NEW
+    assert v1.labels == NEW
+    told = [a for a in folded.alerts if a["subject"] == "monitor.features"]
+    assert [(a["version"], a["status"]) for a in told] == [("v1", "firing")]
+    assert "IndexError: no such bin" in told[0]["summary"]
+
+
 def test_a_profile_that_is_incomplete_or_another_one_than_it_says_changes_nothing():
     kept = References()
     one, two, three = (json.dumps(e) for _, e in said("v1", V1))
