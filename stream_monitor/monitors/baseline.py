@@ -8,6 +8,7 @@ the same content are the same baseline.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Literal
 
@@ -279,6 +280,25 @@ def _fault(feature: FeatureProfile) -> str:
     if not 0 <= min(every) <= max(every) <= COUNT_MAX:
         return f"a count is negative, or above {COUNT_MAX}"
     return ""
+
+
+def within(profile: Profile, most: int, first: Collection[str]) -> tuple[Profile, list[str]]:
+    """
+    A profile with at most so many features, those named `first` before others; and the features
+    that were left out.
+
+    >>> a, b = category_profile({"x": 1}, 0), category_profile({}, 2)
+    >>> kept, left = within(Profile(features={"a": a, "b": b}), 1, {"b"})
+    >>> list(kept.features), left
+    (['b'], ['a'])
+    """
+    ranked = sorted(profile.features, key=lambda name: name not in first)
+    left = ranked[most:]
+    if not left:
+        return profile, []
+    gone = set(left)
+    kept = {name: f for name, f in profile.features.items() if name not in gone}
+    return msgspec.structs.replace(profile, features=kept), left
 
 
 def profile_id(profile: Profile) -> str:

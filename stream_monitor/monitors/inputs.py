@@ -60,12 +60,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int, are_numbers
-from stream_monitor.events.cells import (
-    ABSENT,
-    Cells,
-    tags,
-)
-from stream_monitor.monitors.baseline import Profile
+from stream_monitor.events.cells import ABSENT, Cells, tags
+from stream_monitor.monitors.baseline import Profile, within
 from stream_monitor.monitors.fences import Fences, fences
 from stream_monitor.monitors.input_drift import InputDrift
 from stream_monitor.monitors.late import Late
@@ -74,13 +70,7 @@ from stream_monitor.monitors.learning import Names, learn_feature, learn_feature
 from stream_monitor.monitors.rows import Points, Rows, columns_at
 from stream_monitor.monitors.sums import Summed, add_categories, add_numbers, standardised
 from stream_monitor.monitors.value_rules import Broken, ValueRules
-from stream_monitor.monitors.windowed import (
-    MISSING,
-    RANGE,
-    ROWS,
-    TYPE,
-    Windowed,
-)
+from stream_monitor.monitors.windowed import MISSING, RANGE, ROWS, TYPE, Windowed
 from stream_monitor.settings import OTHER, Limits, ModelSettings
 from stream_monitor.windows.panes import Panes
 
@@ -154,11 +144,19 @@ class Inputs:
         """By unknown feature: the number of the last row that had it."""
         self.extends = False
         """The baseline was learnt, not given: features that come later are learnt too."""
+        self.left_out: list[str] = []
+        """Features of a given baseline that are beyond the limit."""
         self.late = Late(settings.baseline.rows)
         self.value_rules = ValueRules(names, settings)
         self.drift = InputDrift(tolerance)
         if profile is not None:
-            self.use(profile)
+            self.give(profile)
+
+    def give(self, profile: Profile) -> None:
+        """Use a baseline that somebody made, as far as the limit `features` lets it."""
+        most, first = self.limits.features, self.settings.features
+        kept, self.left_out = within(profile, most, first)
+        self.use(kept)
 
     def use(self, profile: Profile) -> None:
         """Use a baseline; nothing may have been folded before."""

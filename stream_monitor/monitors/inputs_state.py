@@ -32,6 +32,7 @@ class InputsForm(msgspec.Struct):
     unknown_at: dict[str, int]
     value_rules: ValueRulesForm
     extends: bool
+    left_out: list[str]
     late: Late
     waiting: list[Rows]
     """Rows that wait for a baseline."""
@@ -53,6 +54,7 @@ def form_of(inputs: Inputs) -> InputsForm:
         unknown_at=inputs.unknown_at,
         value_rules=inputs.value_rules.form(),
         extends=inputs.extends,
+        left_out=inputs.left_out,
         late=inputs.late,
         waiting=inputs.waiting,
         profile=None if inputs.profile is None else encode_profile(inputs.profile),
@@ -80,7 +82,7 @@ def restore(
         Whether the fences that follow the rows begin again too.
     """
     inputs.rows, inputs.unknown, inputs.unknown_at = form.rows, form.unknown, form.unknown_at
-    inputs.extends = form.extends
+    inputs.extends, inputs.left_out = form.extends, form.left_out
     inputs.value_rules.load(form.value_rules)
     if form.panes is None or form.totals is None:
         inputs.waiting = form.waiting

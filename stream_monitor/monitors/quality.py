@@ -18,7 +18,7 @@ from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.shares import Share, against_rules, shares_of, value_share
 from stream_monitor.monitors.value_rules import FIELDS
 from stream_monitor.monitors.windowed import Windowed
-from stream_monitor.settings import ModelSettings
+from stream_monitor.settings import OTHER, ModelSettings
 from stream_monitor.stats.inference import is_back
 from stream_monitor.times import DAY_MS
 from stream_monitor.verdicts import AlertKey, Span, Verdict
@@ -74,38 +74,51 @@ def judge(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[Verdi
 
 def unwatched(context: Context, inputs: Inputs) -> Iterator[Verdict]:
     """
-    The verdict on fields that a given baseline does not have; those of a baseline that was learnt
-    are learnt too.
+    The verdict on fields that a given baseline does not have, or has beyond the limit; those of a
+    baseline that was learnt are learnt too.
     """
-    if inputs.extends or inputs.profile is None or not inputs.unknown_at:
+    if inputs.extends or inputs.profile is None or not (inputs.unknown_at or inputs.left_out):
         return
+    beyond = inputs.left_out
+    known = {*beyond, OTHER} if beyond else ()
     names = sorted(
         name
         for name, row in inputs.unknown_at.items()
-        if inputs.rows - row < context.settings.baseline.rows
+        if inputs.rows - row < context.settings.baseline.rows and name not in known
     )
-    shown = ", ".join(signal(name) for name in names[:NAMES_SHOWN]) + (
-        f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
-    )
-    text = (
-        "the events have fields that the baseline does not have, so they are not watched: "
-        f"{shown}; build a baseline that has them"
-    )
+    texts = []
+    if names:
+        texts.append(
+            "the events have fields that the baseline does not have, so they are not watched: "
+            f"{_shown(names)}; build a baseline that has them"
+        )
+    if beyond:
+        texts.append(
+            f"limits.features = {inputs.limits.features:,} leaves out {len(beyond):,} features of "
+            f"the baseline, so they are not watched: {_shown(beyond)}; raise the limit, or build a "
+            "baseline without them"
+        )
     key = context.key("data_quality", FIELDS, "profile")
     yield Verdict(
         key=key,
-        level="info" if names else "ok",
-        clear=not names,
-        value=float(len(names)),
+        level="info" if texts else "ok",
+        clear=not texts,
+        value=float(len(names) + len(beyond)),
         threshold=0.0,
         direction="up",
         window=Span(0, 0, inputs.rows),
         summary=f"{key.title}: "
-        f"{text if names else 'the events have only fields that the baseline has'}",
+        f"{'; '.join(texts) or 'the events have only fields that the baseline has'}",
         baseline_id=context.baseline_id,
         cooldown_ms=context.settings.cooldown_ms,
-        evidence={"fields": names[:NAMES_SHOWN], "guarantee": "none"},
+        evidence={"fields": [*names, *beyond][:NAMES_SHOWN], "guarantee": "none"},
     )
+
+
+def _shown(names: list[str]) -> str:
+    """Some names."""
+    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(signal(name) for name in names[:NAMES_SHOWN]) + more
 
 
 def _verdicts(

@@ -240,7 +240,7 @@ def switch(version: Version, profile: Profile) -> bool:
         inputs.unknown_at.pop(name, None)
     inputs.drift.forget()  # its bins are those of the reference before
     inputs.extends, inputs.late = False, Late(version.settings.baseline.rows)
-    inputs.use(profile)
+    inputs.give(profile)
     for name, (at, _) in inputs.layout.columns().items():
         inputs.totals[[at + k for k in COUNTERS]] = counters.get(name, 0.0)
     inputs.totals[-1] = counters.get("", 0.0)

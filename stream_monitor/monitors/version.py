@@ -178,7 +178,7 @@ class Version:
         if published is not None:
             profile = decode_profile(published)
             self.baseline_id = profile_id(profile)
-            self.features.use(profile)
+            self.features.give(profile)
             self.performance.built = dict(profile.performance)
             return
         for sibling in siblings:
@@ -186,6 +186,7 @@ class Version:
                 self.baseline_id = sibling.baseline_id
                 self.features.use(sibling.features.profile)
                 self.features.extends = sibling.features.extends
+                self.features.left_out = sibling.features.left_out
                 return
 
     def _learnt(self, profile: Profile) -> None:

@@ -192,7 +192,11 @@ def _features(
                 "",
                 None,
             )
-    elif not keys or version.baseline_id == form.baseline_id:
+    elif not keys or (
+        version.baseline_id == form.baseline_id
+        and inputs.profile is not None
+        and inputs.profile.features.keys() == before.features.keys()
+    ):
         inputs.use(before)
         version.baseline_id = form.baseline_id
     else:

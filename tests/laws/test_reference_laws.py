@@ -31,7 +31,15 @@ from stream_monitor.monitors.baseline import (
     profile_id,
 )
 from stream_monitor.monitors.references import References, events_of
-from stream_monitor.settings import Baseline, CoreSettings, Drift, ModelSettings, Segment
+from stream_monitor.settings import (
+    Baseline,
+    CoreSettings,
+    Drift,
+    Feature,
+    Limits,
+    ModelSettings,
+    Segment,
+)
 from stream_monitor.shard_form import form_of
 
 T0 = 1_760_000_000_000
@@ -275,6 +283,38 @@ def test_a_switch_that_fails_switches_features_off_and_all_else_goes_on(monkeypa
     told = [a for a in folded.alerts if a["subject"] == "monitor.features"]
     assert [(a["version"], a["status"]) for a in told] == [("v1", "firing")]
     assert "IndexError: no such bin" in told[0]["summary"]
+
+
+def test_of_a_profile_with_many_features_the_limit_is_watched_and_the_rest_is_told():
+    """Those that the configuration names come first; a higher limit takes in the others."""
+    many = {f"f{i}": V1.features["x"] for i in range(30)}
+    wide = msgspec.structs.replace(V1, features={**many, **V1.features}, performance={})
+    defaults = msgspec.structs.replace(SETTINGS.defaults, features={"x": Feature(min=-1e9)})
+    limits = Limits(features=5)
+    settings = msgspec.structs.replace(SETTINGS, defaults=defaults, limits=limits)
+    events = [e for e in story()[0] if e[0] == "predictions"][:NEW]
+    first = [("lifecycle", {**e, "timestamp": T0}) for _, e in said("v1", wide)]
+    shard = Shard(0, settings, confirm_ms=0)
+    for record, arrivals in records((*events[:50], *first, *events[50:]), 200):
+        shard.fold(record, arrivals=arrivals)
+    shard.close()
+    (version,) = shard.versions
+    assert list(version.features.layout.start) == ["f0", "f1", "f2", "f3", "x"]
+    assert version.baseline_id == profile_id(wide)
+    told = [json.loads(o.value) for o in shard.outbox if o.topic == "alerts"]
+    (alert,) = [a for a in told if a["detector"] == "profile" and a["status"] == "firing"]
+    assert "limits.features = 5 leaves out 27 features of the baseline" in alert["summary"]
+    assert "`f4`" in alert["summary"]
+    assert alert["value"] == 27
+    parts = {k: v for k, v in shard.snapshot().items() if v is not None}
+    for most, left in ((5, 27), (10, 22)):
+        now = msgspec.structs.replace(settings, limits=Limits(features=most))
+        (again,) = Shard.restore(0, now, parts).versions
+        assert (again.baseline_id, len(again.features.left_out)) == (profile_id(wide), left)
+        assert len(again.features.layout.start) == most
+        assert again.features.profile is not None
+        window = again.features.window(again.watermark_ms, 10**9)[0]["x"]
+        assert (window.rows > 0) == (most == 5), "counted in another way: it begins again"
 
 
 def test_a_profile_that_is_incomplete_or_another_one_than_it_says_changes_nothing():
