@@ -1,11 +1,12 @@
 """
-What all tests share: the profile of Hypothesis, event loops for async tests, and `--rewrite` for
-the expectations of `tests/scenarios`.
+What all tests share: the profile of Hypothesis, a heap that is looked through once, event loops for
+async tests, and `--rewrite` for the expectations of `tests/scenarios`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 
@@ -34,6 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write what the scenarios of tests/scenarios give into their files; read the "
         "difference before it is committed",
     )
+
+
+def pytest_collection_finish() -> None:
+    """
+    What was imported stays: garbage is not looked for in it again, as a stage does whenever it lets
+    go of a shard.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
