@@ -195,6 +195,7 @@ def _pairs(of: Stream, start: int, end: int) -> Pairs:
         label_time=T0 + np.arange(start, start + m) * STEP_MS + LATE * STEP_MS,
         previous=nan,
         corrected=np.zeros(m, bool),
+        origin=np.arange(m),
     )
 
 

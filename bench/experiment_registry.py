@@ -150,6 +150,7 @@ def pairs_of(story: Story, part: Flush) -> Pairs:
         label_time=story.labels.time_ms[label],
         previous=nan,
         corrected=np.zeros(n, bool),
+        origin=np.arange(n),
     )
 
 

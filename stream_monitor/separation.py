@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from stream_monitor.arrays import Int
 from stream_monitor.events.cells import ABSENT, ABSENT_CELL, Cells, Texts, remap, tags, text_indices
 from stream_monitor.events.observations import FAILURE, LABEL, LIFECYCLE, Observations
+from stream_monitor.events.origins import origins
 from stream_monitor.join.join import Join
 from stream_monitor.join.rows import LabelRows, Predictions
 from stream_monitor.join.store import ANY
 from stream_monitor.monitors.registry import Registry
-from stream_monitor.monitors.rows import NO_ORIGIN, NO_SEGMENTS, ORIGIN, Rows
+from stream_monitor.monitors.rows import NO_SEGMENTS, Rows
 from stream_monitor.settings import OTHER
 
 OUTCOME_TEXTS_MAX = 65_536
@@ -57,6 +58,7 @@ class Separation:
     def separate(self, obs: Observations, fresh: NDArray[np.bool_]) -> Separated:
         """The rows of a record that were not seen before."""
         kinds, codes, models = self._codes(obs)
+        sources = self._sources(obs, fresh)
         predictions: list[Predictions] = []
         labels: list[LabelRows] = []
         parts: list[Part] = []
@@ -95,7 +97,7 @@ class Separation:
                         cells[:, here],
                         rows["time"][here].copy(),
                         obs.head.texts,
-                        self._origin(obs, rows[here], version),
+                        origins(sources[rows["source"][here]], rows["offset"][here]),
                     )
                     taken = taken._replace(segment=self._segments(taken, version))
                     predictions.append(
@@ -123,19 +125,16 @@ class Separation:
             codes.append(version)
         return np.array(kinds, np.int64), np.array(codes, np.int64), np.array(models, np.int64)
 
-    def _origin(self, obs: Observations, rows: NDArray[np.void], version: Int) -> NDArray[np.void]:
-        """Where the rows came from, if a model among them publishes single anomalies."""
-        if not any(
-            self.registry.versions[code].settings.anomalies.topic
-            for code in np.unique(version).tolist()
-        ):
-            return NO_ORIGIN
-        out = np.empty(len(rows), ORIGIN)
-        out["source"], out["offset"] = (
-            np.array([self.registry.source(s) for s in obs.head.sources])[rows["source"]],
-            rows["offset"],
-        )
-        return out
+    def _sources(self, obs: Observations, fresh: NDArray[np.bool_]) -> Int:
+        """
+        Numbers of the sources of the record; new ones get theirs in the order of their first rows.
+        """
+        names = obs.head.sources
+        if not self.registry.knows(names):
+            first = np.unique(obs.rows["source"][fresh], return_index=True)
+            for source in first[0][np.argsort(first[1])].tolist():
+                self.registry.source(names[source])
+        return np.array([self.registry.source(name) for name in names], np.int64)
 
     # ---- predictions
 

@@ -27,6 +27,8 @@ class Split(NamedTuple):
     start_ms: int
     after: Float
     """Sums since the change."""
+    origin: int
+    """Where the first row since then came from."""
 
 
 class Recent(msgspec.Struct):
@@ -37,32 +39,34 @@ class Recent(msgspec.Struct):
     --------
     >>> recent = Recent()
     >>> for i in range(20):
-    ...     recent.add(np.array([1.0, i >= 16]), i * 1_000)
+    ...     recent.add(np.array([1.0, i >= 16]), i * 1_000, 50 * i)
     >>> recent.widths
     [8, 4, 4, 2, 1, 1]
     >>> split = recent.split(np.array([0, 1]), np.array([100.0, 4.0]), 99)
-    >>> split.chunks, split.start_ms, split.after.tolist()
-    (4, 16000, [4.0, 4.0])
+    >>> split.chunks, split.start_ms, split.after.tolist(), split.origin
+    (4, 16000, [4.0, 4.0], 800)
     """
 
     sums: list[NDArray[np.float32]] = []
     widths: list[int] = []
     starts_ms: list[int] = []
+    origins: list[int] = []
 
-    def add(self, sums: Float, start_ms: int) -> None:
-        """One chunk more: its (columns,) float64 sums."""
+    def add(self, sums: Float, start_ms: int, origin: int = -1) -> None:
+        """One chunk more: its (columns,) float64 sums, and its first row (-1: origin unknown)."""
         self.sums.append(sums.astype(np.float32))
         self.widths.append(1)
         self.starts_ms.append(start_ms)
+        self.origins.append(origin)
         width, end = 1, len(self.widths)
         while self.widths[:end].count(width) > OF_EACH:
             at = self.widths.index(width)
             self.sums[at : at + 2] = [self.sums[at] + self.sums[at + 1]]
             self.widths[at : at + 2] = [2 * width]
-            del self.starts_ms[at + 1]
+            del self.starts_ms[at + 1], self.origins[at + 1]
             width *= 2
         if self.widths[0] > WIDTH_MAX:
-            del self.sums[0], self.widths[0], self.starts_ms[0]
+            del self.sums[0], self.widths[0], self.starts_ms[0], self.origins[0]
 
     def split(self, columns: Int, seen: Float, most: int) -> Split:
         """
@@ -90,7 +94,8 @@ class Recent(msgspec.Struct):
         """The newest buckets as the rows after a change."""
         first = len(self.sums) - buckets
         newer = np.array(self.sums[first:], np.float64)
-        return Split(sum(self.widths[first:]), self.starts_ms[first], newer.sum(axis=0))
+        after, start_ms = newer.sum(axis=0), self.starts_ms[first]
+        return Split(sum(self.widths[first:]), start_ms, after, self.origins[first])
 
 
 def _likelihood(counts: Float) -> Float:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
+from stream_monitor.events.origins import origins
 from stream_monitor.join.ring import Ring
 from stream_monitor.join.rows import Joined, LabelRows, Pairs, Predictions
 from stream_monitor.join.store import EXPIRED, FAILED, LOST, SERVED, STOOD_IN, WAITING, Store
@@ -380,6 +381,10 @@ class Join(Store):
             label_time=self.labels.get("time", label),
             previous=previous,
             corrected=np.full(len(seq), corrected),
+            origin=origins(
+                self.labels.get("partition", label).astype(np.int64),
+                self.labels.get("offset", label),
+            ),
         )
 
 

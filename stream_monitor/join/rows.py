@@ -114,6 +114,8 @@ class Pairs(NamedTuple):
     label_time: Int
     previous: Float
     corrected: NDArray[np.bool_]
+    origin: Int
+    """Where the label came from: its partition and offset, as one number (`origins.py`)."""
 
     def at(self, index: Any) -> Pairs:
         """The rows at an index of numpy: a slice, a mask, or places."""

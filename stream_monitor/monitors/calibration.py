@@ -19,6 +19,7 @@ import numpy as np
 
 from stream_monitor.arrays import Bool, Float, Int, are_numbers
 from stream_monitor.detectors.chances import learnt_chances
+from stream_monitor.events.origins import NO_ORIGINS
 from stream_monitor.monitors.baseline import numeric_profile
 from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.errors import CHUNK_LABELS, CHUNKS_MIN, WARM_LABELS
@@ -40,6 +41,8 @@ class Scored(NamedTuple):
     values: Float
     """(2, n): scores and labels; of a regression (1, n) residuals."""
     times_ms: Int
+    origin: Int = NO_ORIGINS
+    """Where the labels came from."""
 
 
 def residuals(rows: Judged, first: Bool) -> list[Scored]:
@@ -47,7 +50,9 @@ def residuals(rows: Judged, first: Bool) -> list[Scored]:
     with np.errstate(over="ignore", invalid="ignore"):
         found = rows.actual - rows.predicted
     first = first & np.isfinite(found)
-    return [Scored(RESIDUALS, found[first][None], rows.time[first])] if first.any() else []
+    if not first.any():
+        return []
+    return [Scored(RESIDUALS, found[first][None], rows.time[first], rows.origin[first])]
 
 
 def scores(
@@ -74,19 +79,20 @@ def scores(
         codes = np.array([classes.get(k, NO_CLASS) for k in range(filled.shape[1])])
         right = (codes[best] == rows.actual).astype(np.float64)
         there = by_class & (score <= 1)
-        found += _some(CONFIDENCE, score, right, there, rows.time)
+        found += _some(CONFIDENCE, score, right, there, rows)
     if live is not None and live.task == "binary" and live.positive_code >= 0:
         known = (rows.actual == live.positive_code) | (rows.actual == live.negative_code)
         there = first & known & ~by_class & (rows.score >= 0) & (rows.score <= 1)
         positive = (rows.actual == live.positive_code).astype(np.float64)
-        found += _some(SCORE + live.positive, rows.score, positive, there, rows.time)
+        found += _some(SCORE + live.positive, rows.score, positive, there, rows)
     return found
 
 
-def _some(kind: str, score: Float, label: Float, there: Bool, times_ms: Int) -> list[Scored]:
+def _some(kind: str, score: Float, label: Float, there: Bool, rows: Judged) -> list[Scored]:
     if not there.any():
         return []
-    return [Scored(kind, np.array([score[there], label[there]]), times_ms[there])]
+    values = np.array([score[there], label[there]])
+    return [Scored(kind, values, rows.time[there], rows.origin[there])]
 
 
 class Calibration(OneSignal):
@@ -130,8 +136,11 @@ class Calibration(OneSignal):
                 end += 1
             if kind == self.kind or self.kind != CONFIDENCE or kind == RESIDUALS:
                 values = np.concatenate([p.values for p in parts[at:end]], axis=1)
-                times_ms = np.concatenate([p.times_ms for p in parts[at:end]])
-                moved |= self.feed(kind, values, times_ms)
+                times_ms, origin = (
+                    np.concatenate([getattr(p, name) for p in parts[at:end]])
+                    for name in ("times_ms", "origin")
+                )
+                moved |= self.feed(kind, values, times_ms, origin)
             at = end
         return moved
 

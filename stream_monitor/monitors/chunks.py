@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
+from stream_monitor.events.origins import NO_ORIGINS, UNKNOWN
 from stream_monitor.times import DAY_MS, HOUR_MS
 
 SIZE_FACTOR_MAX = 32
@@ -45,6 +46,8 @@ class Cut(NamedTuple):
     """(chunks,): event time of the first row."""
     ends_ms: Int
     """(chunks,): the newest event time so far."""
+    origins: Int
+    """(chunks,): where the first row came from."""
 
     @property
     def starts(self) -> Int:
@@ -129,13 +132,22 @@ class Chunks(msgspec.Struct):
     rows: int = 0
     partial: Float | None = None
     start_ms: int = 0
+    origin: int = UNKNOWN
+    """Where its first row came from."""
     told_ms: int = -1
     """The newest event time at the end of the last chunk; -1: there was no row."""
     newest_ms: int = 0
 
-    def cut(self, times_ms: Int) -> Cut:
+    def cut(self, times_ms: Int, origin: Int = NO_ORIGINS) -> Cut:
         """
-        Cut the next rows; `times_ms` (n,) int64 are their event times in the order of the log.
+        Cut the next rows.
+
+        Parameters
+        ----------
+        times_ms : (n,) int64, ms
+            Event times in the order of the log.
+        origin : (n,) int64
+            Where the rows came from; empty if that is not known.
         """
         n, first = len(times_ms), -self.rows
         newest = np.maximum(np.maximum.accumulate(times_ms), self.newest_ms)
@@ -143,9 +155,12 @@ class Chunks(msgspec.Struct):
             self.told_ms = int(times_ms[0])
         size = self.size or self.least
         rows, days, starts, ends = list[int](), list[float](), list[int](), list[int]()
-        bounds = [0]
+        bounds, origins = [0], list[int]()
         while first + size <= n:
-            starts.append(int(times_ms[first]) if first >= 0 else self.start_ms)
+            if first >= 0:
+                self._begin(first, times_ms, origin)
+            starts.append(self.start_ms)
+            origins.append(self.origin)
             first += size
             end = int(newest[first - 1])
             elapsed = end - self.told_ms
@@ -160,7 +175,7 @@ class Chunks(msgspec.Struct):
                 size = max(size // 2, self.least)
         self.newest_ms, self.size, self.rows = int(newest[-1]), size, n - first
         if 0 <= first < n:
-            self.start_ms = int(times_ms[first])
+            self._begin(first, times_ms, origin)
         lengths = np.diff([*bounds, n] if bounds[-1] < n else bounds)
         return Cut(
             ids=np.repeat(np.arange(len(lengths)), lengths),
@@ -168,7 +183,13 @@ class Chunks(msgspec.Struct):
             days=np.array(days, np.float64),
             starts_ms=np.array(starts, np.int64),
             ends_ms=np.array(ends, np.int64),
+            origins=np.array(origins, np.int64),
         )
+
+    def _begin(self, first: int, times_ms: Int, origin: Int) -> None:
+        """A chunk begins at this row."""
+        self.start_ms = int(times_ms[first])
+        self.origin = int(origin[first]) if len(origin) else UNKNOWN
 
     def whole(self, sums: Float, cut: Cut) -> Float:
         """

@@ -80,4 +80,6 @@ def of_evidence(version: Version) -> Iterator[Verdict]:
         else [(version.segments.name_of(n), e) for n, e in sorted(group.sliced.evidence.items())]
         for group in version.drifts
     ]
-    return drift_verdicts(version.context, groups, profiles, version.errors.scale, sliced)
+    return drift_verdicts(
+        version.context, groups, profiles, version.errors.scale, sliced, version.sources
+    )

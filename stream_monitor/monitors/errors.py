@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
+from stream_monitor.events.origins import NO_ORIGINS
 from stream_monitor.monitors.baseline import numeric_profile
 from stream_monitor.monitors.judged import Judged
 from stream_monitor.monitors.one_signal import OneSignal, OneSignalForm
@@ -56,7 +57,7 @@ class Errors(OneSignal):
         if self.sliced is not None:
             self.sliced.begin_anew()
 
-    def add(self, errors: Float, times_ms: Int, *, binary: bool) -> bool:
+    def add(self, errors: Float, times_ms: Int, origin: Int = NO_ORIGINS, *, binary: bool) -> bool:
         """
         Add errors in the order in which their rows were completed; whether a drift began or ended.
 
@@ -65,9 +66,11 @@ class Errors(OneSignal):
         errors : (n,) float64
             Finite: 0 and 1 (`binary`), or absolute errors.
         times_ms : (n,) int64, ms
+        origin : (n,) int64
+            Where their labels came from; empty if that is not known.
         binary : bool
         """
-        return self.feed(BINARY if binary else NUMBERS, errors[None], times_ms)
+        return self.feed(BINARY if binary else NUMBERS, errors[None], times_ms, origin)
 
     def learn(self, first: Float) -> Flags | Numbers | None:
         """Bins of errors: those of a regression from the first ones."""
@@ -99,7 +102,7 @@ class Errors(OneSignal):
             return
         members, bounds = self.sliced.members(rows.segment, len(errors)), self.bounds_of_a_segment()
         members, errors = members._replace(members=members.members[there]), errors[there]
-        for parts, ids, chunks in self.sliced.cut(members, rows.time[there]):
+        for parts, ids, chunks in self.sliced.cut(members, rows.time[there], rows.origin[there]):
             sums = self.sums(errors[None], ids, chunks)
             for part, of in ByChunk(parts, ids, sums).each():
                 self.moved |= self.sliced.add(part, of, self.evidence, bounds)

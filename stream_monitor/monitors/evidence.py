@@ -21,6 +21,7 @@ from stream_monitor.detectors.pool_tilt import WARM_ROWS, Alarm, PoolState, Pool
 from stream_monitor.detectors.recent import Recent, Split
 from stream_monitor.detectors.seasons import Seasons, SeasonState
 from stream_monitor.detectors.tilts import Tilts
+from stream_monitor.events.origins import UNKNOWN
 from stream_monitor.monitors.chunks import Cut
 from stream_monitor.times import HOUR_MS
 
@@ -61,6 +62,8 @@ class Drifted(msgspec.Struct):
     after: Float
     ended_ms: int = 0
     ended_row: int = 0
+    origin: int = UNKNOWN
+    """Where the first row since the change came from."""
 
 
 class SignalState(msgspec.Struct):
@@ -81,6 +84,7 @@ class EvidenceState(msgspec.Struct):
     rows: int
     widths: list[int]
     starts_ms: list[int]
+    origins: list[int]
     hour: int
     signals: dict[str, SignalState]
 
@@ -178,7 +182,7 @@ class Evidence:
                 self.seasons.known,
             )
             end = start + taken
-            self._take(sums[start:end], cut.rows[start:end], cut.starts_ms[start:end])
+            self._take(sums[start:end], cut, slice(start, end))
             for s in self.openings.take(counts[start:end], path[:taken]):
                 self._end(s, int(cut.ends_ms[end - 1]))
                 moved = True
@@ -203,13 +207,14 @@ class Evidence:
         self.openings.turn(self.seasons.known, self.seasons.matters)
         return moved
 
-    def _take(self, sums: Float, rows: Int, starts_ms: Int) -> None:
-        for row, start_ms in zip(sums, starts_ms.tolist(), strict=True):
-            self.recent.add(row, start_ms)
+    def _take(self, sums: Float, cut: Cut, part: slice) -> None:
+        firsts = zip(cut.starts_ms[part].tolist(), cut.origins[part].tolist(), strict=True)
+        for row, first in zip(sums, firsts, strict=True):
+            self.recent.add(row, *first)
         total = sums.sum(axis=0)  # exact: counts and moments are whole multiples
         self.totals += np.where(self.openings.open[self._owner], 0.0, total)
         self.seasons.add(total, self.openings.open)
-        self.rows += int(rows.sum())
+        self.rows += int(cut.rows[part].sum())
         self.since += len(sums)
 
     def _begin(self, alarm: Alarm, bounds: Float, now_ms: int, young: int) -> bool:
@@ -239,6 +244,7 @@ class Evidence:
             bound=float(bounds[s]),
             before=before,
             after=after.copy(),
+            origin=split.origin,
         )
         padding = (0, self.detector.pools.shape[2] - bins)
         dispersion = float(self.detector.overdispersion[s])
@@ -331,6 +337,7 @@ class Evidence:
             rows=self.rows,
             widths=list(self.recent.widths),
             starts_ms=list(self.recent.starts_ms),
+            origins=list(self.recent.origins),
             hour=self.seasons.hour,
             signals=signals,
         )
@@ -339,6 +346,7 @@ class Evidence:
         """Go on from a snapshot; signals in `changed` and new ones begin anew."""
         self.rows, self.seasons.hour = state.rows, state.hour
         self.recent.widths, self.recent.starts_ms = state.widths, state.starts_ms
+        self.recent.origins = state.origins
         self.recent.sums = [np.zeros(len(self._starts), np.float32) for _ in state.widths]
         for s, w in enumerate(self.watched):
             saved, span = state.signals.get(w.name), self._spans[s]

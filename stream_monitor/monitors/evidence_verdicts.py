@@ -8,12 +8,14 @@ what to what.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from stream_monitor.alerts.wording import apart, number, percent, signal
 from stream_monitor.arrays import Float
+from stream_monitor.events.origins import label_at, prediction_at
 from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.evidence import Drifted, Evidence, Watched
@@ -52,6 +54,10 @@ GROUPS: tuple[tuple[Kind, str], ...] = (
     ("latency", "latency_seconds"),
 )
 """Kind and subject of the alert of each group of `Version.drifts`."""
+BY_LABELS = frozenset({"concept_drift", "calibration"})
+"""Kinds of groups whose rows come with labels: these name records of labels."""
+At = Callable[[int], dict[str, Any] | None]
+"""Gives the record that a row came from, as people name it."""
 ONE_SIGNAL = frozenset(kind for kind, _ in GROUPS[2:])
 """Kinds of groups whose signal can become better; it is the first of the contributors."""
 
@@ -77,6 +83,7 @@ def drift_verdicts(
     profiles: Sequence[Profile | None],
     errors: tuple[float, float] = (0.0, 1.0),
     sliced: Sequence[Sliced] = ((), (), ()),
+    sources: Sequence[str] = (),
 ) -> Iterator[Verdict]:
     """
     The verdicts of the groups of `GROUPS`. A calibration that changed with the errors, and was not
@@ -84,7 +91,7 @@ def drift_verdicts(
     when the errors are back.
 
     `profiles`, and mean and unit of the errors, undo the standardisation of their signals; `sliced`
-    has the same detectors on the segments of each group.
+    has the same detectors on the segments of each group. `sources` are names of source partitions.
     """
     scale = scales(profiles, errors)
     of = dict(zip(GROUPS, groups, strict=False))
@@ -95,9 +102,10 @@ def drift_verdicts(
         segments = slices.get(group, ())
         if evidence is None or not (evidence.drifted or any(e.drifted for _, e in segments)):
             continue
-        found = contributors(evidence, scale, segments)
+        at = partial(label_at if group[0] in BY_LABELS else prediction_at, sources=sources)
+        found = contributors(evidence, scale, segments, at)
         if found and follows is not None and evidence is errors_of:
-            found += contributors(follows, scale)
+            found += contributors(follows, scale, at=at)
         elif follows is evidence:
             found = []
         yield _verdict(context, context.key(*group, METHOD), evidence, found, segments)
@@ -211,17 +219,19 @@ def _moments(sums: Float, bins: int, scale: tuple[float, float]) -> tuple[float,
     return scale[0] + scale[1] * mean, scale[1] * sd
 
 
-def contributors(evidence: Evidence, scale: Scale, segments: Sliced = ()) -> list[dict[str, Any]]:
+def contributors(
+    evidence: Evidence, scale: Scale, segments: Sliced = (), at: At = lambda _: None
+) -> list[dict[str, Any]]:
     """
     The signals with an open drift, the one that moved farthest first.
 
     Each has the segments in which it drifted too. Signals that drifted in segments only come last,
     each with the segment where it moved farthest.
     """
-    found = _contributors(evidence, scale)
+    found = _contributors(evidence, scale, at)
     inside: dict[str, list[dict[str, Any]]] = {}
     for name, of in segments:
-        for each in _contributors(of, scale):
+        for each in _contributors(of, scale, at):
             if each["subject"] != name.partition("=")[0]:  # its own values cut it
                 inside.setdefault(each["subject"], []).append({"segment": name, **each})
     for own in inside.values():
@@ -243,7 +253,7 @@ def _few(segment: str, drifted: list[str], segments: Sliced) -> bool:
     return 2 * sum(name.startswith(prefix) for name in drifted) <= max(there, 2)
 
 
-def _contributors(evidence: Evidence, scale: Scale) -> list[dict[str, Any]]:
+def _contributors(evidence: Evidence, scale: Scale, at: At) -> list[dict[str, Any]]:
     found = []
     for watched, drifted in evidence.open():
         text, numbers = describe(watched, drifted, scale(watched.name))
@@ -254,6 +264,7 @@ def _contributors(evidence: Evidence, scale: Scale) -> list[dict[str, Any]]:
                 **numbers,
                 "change": text,
                 "changed_at": rfc3339(drifted.change_ms),
+                "first": at(drifted.origin),
                 "rows": drifted.found_row - drifted.change_row,
                 "evidence_days": drifted.evidence,
                 "bound_days": drifted.bound,

@@ -90,11 +90,11 @@ class InputDrift(DriftGroup):
         times_ms = rows.times_ms
         if not self.watches or not len(times_ms):
             return []
-        cut = self.chunks.cut(times_ms)
+        cut = self.chunks.cut(times_ms, rows.origin)
         found = [ByChunk([Part(ALL_ROWS, cut, 0)], cut.ids, np.zeros((cut.chunks, layout.width)))]
         if self.sliced is not None:
             members = self.sliced.members(rows.segment, len(times_ms))
-            for parts, ids, chunks in self.sliced.cut(members, times_ms):
+            for parts, ids, chunks in self.sliced.cut(members, times_ms, rows.origin):
                 found.append(ByChunk(parts, ids, np.zeros((chunks, layout.width))))
         for of in found if len(z) else ():
             add_moments(layout, z, of)

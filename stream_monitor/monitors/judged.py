@@ -38,6 +38,8 @@ class Judged(NamedTuple):
     probabilities: Float
     """(n, classes), or (n, 0)."""
     segment: Int
+    origin: Int
+    """Where the label came from."""
 
     def at(self, index: Any) -> Judged:
         """The rows at an index of numpy: a slice, a mask, or places."""
@@ -62,6 +64,7 @@ def as_numbers(pairs: Pairs, texts: list[str]) -> Judged:
         previous=previous,
         probabilities=np.empty((len(actual), 0)),
         segment=pairs.segment,
+        origin=pairs.origin,
     )
 
 
@@ -102,6 +105,7 @@ def as_classes(pairs: Pairs, texts: list[str], classes: Classes, score_classes: 
         previous=previous,
         probabilities=pairs.probabilities,
         segment=pairs.segment,
+        origin=pairs.origin,
     )
 
 

@@ -20,7 +20,7 @@ from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.containment import Judge
 from stream_monitor.monitors.due import of_estimate
 from stream_monitor.monitors.judged import Judged
-from stream_monitor.monitors.performance import Performance
+from stream_monitor.monitors.performance import Performance, Stride
 from stream_monitor.monitors.signals import ERRORS
 
 if TYPE_CHECKING:
@@ -31,21 +31,21 @@ ScoredPart = tuple[Judged, Bool, Reading | None]
 """Judged rows, which of them are first labels, and how classes are read."""
 
 
-def take_in(version: Version, strides: Iterable[tuple[Float, Int, bool]], judge: Judge) -> None:
+def take_in(version: Version, strides: Iterable[Stride], judge: Judge) -> None:
     """The errors of `Performance.add`, stride by stride, and what was scored along with them."""
-    told: list[tuple[Float, Int, bool]] = []
-    for errors, times, due in strides:
-        told.append((errors, times, version.performance.task != "regression"))
+    told: list[tuple[Float, Int, Int, bool]] = []
+    for errors, times, origin, due in strides:
+        told.append((errors, times, origin, version.performance.task != "regression"))
         _watch_errors(version, errors, times)
         if due:
             for verdict in version.performance.verdicts(version.context, due=True):
                 judge(verdict)
             if version.estimate.checked.state.turned:
                 version.contained.judge("estimate", of_estimate(version), judge)
-    for binary, alike in groupby(told, key=itemgetter(2)):
+    for binary, alike in groupby(told, key=itemgetter(3)):
         parts = list(alike)
-        errors, times = (np.concatenate([p[i] for p in parts]) for i in (0, 1))
-        version.contained.run("drift", version.errors.add, errors, times, binary=binary)
+        columns = [np.concatenate([p[i] for p in parts]) for i in (0, 1, 2)]
+        version.contained.run("drift", version.errors.add, *columns, binary=binary)
     sliced, version.sliced_errors = version.sliced_errors, []
     for each in sliced:
         version.contained.run("drift", version.errors.add_by_segment, *each)
@@ -62,7 +62,7 @@ def _joined(parts: list[ScoredPart]) -> Iterator[ScoredPart]:
         of = list(group)
         joined = {
             name: np.concatenate([getattr(rows, name) for rows, _, _ in of])
-            for name in ("time", "predicted", "actual", "score", "probabilities")
+            for name in ("time", "predicted", "actual", "score", "probabilities", "origin")
         }
         yield of[0][0]._replace(**joined), np.concatenate([first for _, first, _ in of]), live
 

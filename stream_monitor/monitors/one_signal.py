@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
+from stream_monitor.events.origins import NO_ORIGINS
 from stream_monitor.monitors.chunks import Chunks, chunk_moments
 from stream_monitor.monitors.drift_group import DriftGroup
 from stream_monitor.monitors.evidence import Evidence, EvidenceState
@@ -24,6 +25,7 @@ class OneSignalForm(msgspec.Struct):
     kind: str
     first: Float
     first_ms: Int
+    first_origin: Int
     scheme: AnyScheme | None
     chunks: Chunks
     evidence: EvidenceState | None
@@ -59,6 +61,7 @@ class OneSignal(DriftGroup):
         self.kind = ""
         self.first: Float = np.empty((0, 0))
         self.first_ms: Int = np.empty(0, np.int64)
+        self.first_origin = NO_ORIGINS
         self.scheme: AnyScheme | None = None
         self.evidence = None
         self.chunks = Chunks(self._rows)
@@ -70,7 +73,7 @@ class OneSignal(DriftGroup):
         """
         raise NotImplementedError
 
-    def feed(self, kind: str, values: Float, times_ms: Int) -> bool:
+    def feed(self, kind: str, values: Float, times_ms: Int, origin: Int = NO_ORIGINS) -> bool:
         """
         Add rows in the order of the log; whether a drift began or ended, which is also noted in
         `moved`.
@@ -80,6 +83,8 @@ class OneSignal(DriftGroup):
         kind : str
         values : (columns, n) float64, finite
         times_ms : (n,) int64, ms
+        origin : (n,) int64
+            Where they came from; empty if that is not known.
         """
         if self.tolerance is None or not len(times_ms):
             return False
@@ -90,13 +95,16 @@ class OneSignal(DriftGroup):
             if len(self.first_ms):
                 values = np.concatenate([self.first, values], axis=1)
                 times_ms = np.append(self.first_ms, times_ms)
+                origin = np.append(self.first_origin, origin)
             self.scheme = self.learn(values)
             if self.scheme is None:
                 self.first, self.first_ms = values.copy(), times_ms.copy()
+                self.first_origin = origin.copy()
                 return False
             self.first, self.first_ms = np.empty((0, 0)), np.empty(0, np.int64)
+            self.first_origin = NO_ORIGINS
         evidence = self.evidence or self._make(self.scheme)
-        cut = self.chunks.cut(times_ms)
+        cut = self.chunks.cut(times_ms, origin)
         sums = self.sums(values, cut.ids, cut.chunks)
         found = evidence.update(self.chunks.whole(sums, cut), cut, self.bounds())
         self.moved |= found
@@ -142,6 +150,7 @@ class OneSignal(DriftGroup):
             "kind": self.kind,
             "first": self.first,
             "first_ms": self.first_ms,
+            "first_origin": self.first_origin,
             "scheme": self.scheme,
             "chunks": self.chunks,
             "evidence": None if self.evidence is None else self.evidence.state(),
@@ -156,6 +165,7 @@ class OneSignal(DriftGroup):
         if self.tolerance is None:
             return
         self.kind, self.first, self.first_ms = state.kind, state.first, state.first_ms
+        self.first_origin = state.first_origin
         self.scheme, self.chunks = state.scheme, state.chunks
         if self.scheme is not None and state.evidence is not None:
             self._make(self.scheme).load(state.evidence)

@@ -43,9 +43,10 @@ Five pairs with windows of ten rows: four first labels, and a correction of the 
 ...     label_time=np.full(5, 9_000),
 ...     previous=np.array([np.nan, np.nan, np.nan, np.nan, 0.0]),
 ...     corrected=np.array([False, False, False, False, True]),
+...     origin=five,
 ... )
 >>> performance = Performance(ModelSettings(task="binary", windows=("last_10",)))
->>> for errors, times_ms, due in performance.add(pairs, []):
+>>> for errors, times_ms, _, due in performance.add(pairs, []):
 ...     print(errors.tolist(), times_ms.tolist(), due, performance.window("last_10")[0]["accuracy"])
 [0.0, 0.0] [0, 1000] True 1.0
 [1.0, 0.0] [2000, 3000] True 0.75
@@ -103,6 +104,9 @@ NARROW = 50
 After so many rows it is asked whether labels are classes at all, while there are more than
 `NUMBERS_MANY` classes and all are numbers.
 """
+
+Stride = tuple[Float, Int, Int, bool]
+"""What `Performance.add` yields."""
 
 
 class Performance:
@@ -180,7 +184,7 @@ class Performance:
 
     # ---- rows in
 
-    def add(self, pairs: Pairs, texts: list[str]) -> Iterator[tuple[Float, Int, bool]]:
+    def add(self, pairs: Pairs, texts: list[str]) -> Iterator[Stride]:
         """
         Add labelled rows, in the order in which they were completed.
 
@@ -189,6 +193,8 @@ class Performance:
         errors : (n,) float64
             Of first labels: 0 or 1 (classification), or absolute errors (regression).
         times : (n,) int64, ms
+        origin : (n,) int64
+            Where the labels came from.
         due : bool
             Whether a stride is full, so that thresholds must be looked at now.
         """
@@ -198,7 +204,7 @@ class Performance:
         self.waiting.append((pairs, texts))
         yield from self.settle(DECIDE_LABELS)
 
-    def settle(self, least: int = 1) -> Iterator[tuple[Float, Int, bool]]:
+    def settle(self, least: int = 1) -> Iterator[Stride]:
         """
         Decide on the kind of labels if the rows that wait allow it or are at least `least`, and add
         them.
@@ -211,7 +217,7 @@ class Performance:
         for part, names in waiting:
             yield from self._strides(part, names)
 
-    def _strides(self, pairs: Pairs, texts: list[str]) -> Iterator[tuple[Float, Int, bool]]:
+    def _strides(self, pairs: Pairs, texts: list[str]) -> Iterator[Stride]:
         """Add rows of a known kind, stride by stride; it yields as `add` does."""
         classes_before = len(self.classes)
         rows = (
@@ -256,7 +262,7 @@ class Performance:
                 self.trend.close_group()
                 if self.pairs % (STRIDE * self.stride) == 0:
                     self.trend.look(self.live, macro=self.counted.macro)
-            yield errors[told], part.time[told], due
+            yield errors[told], part.time[told], part.origin[told], due
             start = end
             look = (
                 narrow

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float, Int, are_numbers
+from stream_monitor.events.origins import UNKNOWN
 from stream_monitor.monitors import row_metrics
 from stream_monitor.monitors.classes import CLASSES_MAX, Classes, Counted, Reading
 from stream_monitor.monitors.judged import Judged
@@ -377,6 +378,7 @@ class PerformanceWindows:
                     previous=actual,
                     probabilities=np.empty((n, 0)),
                     segment=np.zeros(n, np.int64),
+                    origin=np.full(n, UNKNOWN),
                 )
             )
         return windows

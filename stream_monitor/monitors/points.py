@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
+from stream_monitor.events.origins import offsets_of, prediction_at
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.rows import Points
 from stream_monitor.times import rfc3339
@@ -40,9 +41,8 @@ def records(
     """
     if not len(found.origin):
         return
-    chance = (found.origin["offset"].astype(np.uint64) * GOLDEN >> np.uint64(11)).astype(
-        np.float64
-    ) / 2.0**53
+    offset = offsets_of(found.origin).astype(np.uint64)
+    chance = (offset * GOLDEN >> np.uint64(11)).astype(np.float64) / 2.0**53
     for i in np.flatnonzero(chance < context.settings.anomalies.sample).tolist():
         low, high, iqr, value = (
             float(found.fences[0][i]),
@@ -51,7 +51,6 @@ def records(
             float(found.values[i]),
         )
         reach = context.settings.anomalies.fence * iqr
-        topic, _, partition = sources[int(found.origin["source"][i])].rpartition("/")
         record = {
             "schema": SCHEMA,
             "model": context.model,
@@ -71,11 +70,7 @@ def records(
             "low": low,
             "high": high,
             "reference": context.baseline_id,
-            "source": {
-                "topic": topic.partition("@")[0],
-                "partition": int(partition),
-                "offset": int(found.origin["offset"][i]),
-            },
+            "source": prediction_at(int(found.origin[i]), sources),
         }
         if raw_values:
             record["value"] = value

@@ -261,8 +261,12 @@ class Registry:
             if detector.restarted
         ]
 
+    def knows(self, sources: list[str]) -> bool:
+        """Whether all these source partitions have a number."""
+        return all(name in self.state.sources for name in sources)
+
     def source(self, name: str) -> int:
-        """Number of a source partition."""
+        """Number of a source partition; a new one gets the next."""
         if name not in self.state.sources:
             self.state.sources.append(name)
         return self.state.sources.index(name)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.events.cells import (
@@ -24,10 +23,8 @@ from stream_monitor.events.cells import (
     class_text,
     tags,
 )
+from stream_monitor.events.origins import NO_ORIGINS
 
-ORIGIN = np.dtype([("source", "<u2"), ("offset", "<i8")])
-"""Origin of a row: the number that the shard gave the source partition, and the offset there."""
-NO_ORIGIN = np.empty(0, ORIGIN)
 NO_SEGMENTS: Int = np.empty(0, np.int64)
 
 
@@ -35,15 +32,15 @@ class Rows(NamedTuple):
     """
     Rows of one model version: cells (columns, n) as they came, and the dictionary of their texts.
 
-    `origin` is empty unless somebody asks for it, and `segment` (codes of combinations of
-    segments) unless the model has segments.
+    `origin` says where each row came from (`origins.py`), and is empty if that is not known.
+    `segment` (codes of combinations of segments) is empty unless the model has segments.
     """
 
     columns: tuple[str, ...]
     cells: Cells
     times_ms: Int
     texts: list[str]
-    origin: NDArray[np.void] = NO_ORIGIN
+    origin: Int = NO_ORIGINS
     segment: Int = NO_SEGMENTS
 
     def at(self, index: Any) -> Rows:
@@ -67,7 +64,7 @@ class Points(NamedTuple):
     iqr: Float
     """0 if both quartiles are one value; the fences are then the least and the greatest value."""
     times_ms: Int
-    origin: NDArray[np.void]
+    origin: Int
 
 
 def category_of(cell: float, texts: list[str]) -> str | None:
@@ -148,14 +145,13 @@ def merged(rows: list[Rows]) -> Iterator[Rows]:
 
 def _alike(first: Rows, other: Rows) -> bool:
     """
-    Whether rows can be joined. After a restart those that wait may have no origin or no segments
-    while later ones have.
+    Whether rows can be joined. After a restart those that wait may have no segments while later
+    ones have.
     """
     return (
         first.columns == other.columns
         and not first.texts
         and not other.texts
-        and bool(len(first.origin)) == bool(len(other.origin))
         and bool(len(first.segment)) == bool(len(other.segment))
     )
 

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
+from stream_monitor.events.origins import NO_ORIGINS
 from stream_monitor.monitors.chunks import Chunks
 from stream_monitor.monitors.evidence import Evidence, EvidenceState
 from stream_monitor.monitors.segment_blocks import Members
@@ -76,9 +77,13 @@ class SegmentDrift:
         self.chunks: dict[int, Chunks] = {}
         self.evidence: dict[int, Evidence] = {}
 
-    def cut(self, members: Members, times_ms: Int) -> Iterator[tuple[list[Part], Int, int]]:
+    def cut(
+        self, members: Members, times_ms: Int, origin: Int = NO_ORIGINS
+    ) -> Iterator[tuple[list[Part], Int, int]]:
         """
         Cut the rows of each segment into chunks, one definition of segments at a time.
+
+        `origin` says where each row came from; it is empty if that is not known.
 
         Yields
         ------
@@ -97,7 +102,8 @@ class SegmentDrift:
             ids, parts, total = np.full(len(slices), -1), list[Part](), 0
             for number, at in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
                 if number >= 0:
-                    cut = self._chunks(number).cut(times_ms[at])
+                    from_where = origin[at] if len(origin) else origin
+                    cut = self._chunks(number).cut(times_ms[at], from_where)
                     ids[at] = total + cut.ids
                     parts.append(Part(number, cut, total))
                     total += cut.chunks

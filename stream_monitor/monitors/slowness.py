@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from stream_monitor.arrays import Float, Int, are_numbers
+from stream_monitor.events.origins import NO_ORIGINS
 from stream_monitor.monitors.latency import FIRST_CALLS
 from stream_monitor.monitors.one_signal import OneSignal
 from stream_monitor.monitors.schemes import Latencies
@@ -51,7 +52,7 @@ class Slowness(OneSignal):
     def __init__(self, tolerance: Callable[[str], float | None]) -> None:
         super().__init__(LATENCY, tolerance(LATENCY), CHUNK_CALLS, WARM_CALLS, CHUNKS_MIN)
 
-    def add(self, latency_ms: Float, times_ms: Int) -> bool:
+    def add(self, latency_ms: Float, times_ms: Int, origin: Int = NO_ORIGINS) -> bool:
         """
         Add calls in the order of the log; whether a drift began or ended.
 
@@ -60,11 +61,14 @@ class Slowness(OneSignal):
         latency_ms : (n,) float64, ms
             NaN if it is not known.
         times_ms : (n,) int64, ms
+        origin : (n,) int64
+            Where the rows came from; empty if that is not known.
         """
         known = are_numbers(latency_ms)
         if not known.all():
             latency_ms, times_ms = latency_ms[known], times_ms[known]
-        return self.feed("calls", latency_ms[None], times_ms)
+            origin = origin[known] if len(origin) else origin
+        return self.feed("calls", latency_ms[None], times_ms, origin)
 
     def learn(self, first: Float) -> Latencies | None:
         """Bins from the first latencies."""

@@ -278,7 +278,7 @@ class Version:
         )
         self.contained.run("volume", self.volume.add, rows.times_ms, latency)
         if latency is not None:
-            self.contained.run("drift", self.slowness.add, latency, rows.times_ms)
+            self.contained.run("drift", self.slowness.add, latency, rows.times_ms, rows.origin)
         if self.custom is not None:
             self.contained.run("custom", self.custom.add, rows)
         if self.segments is not None:

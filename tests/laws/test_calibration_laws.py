@@ -316,6 +316,7 @@ def judged(label: Float, score: Float, probabilities: Float) -> Judged:
         np.full(n, -1.0),
         probabilities,
         np.zeros(n, np.int64),
+        whole,
     )
 
 

@@ -75,6 +75,7 @@ class World:
             label_time=self.times + self.delay,
             previous=nan,
             corrected=np.zeros(self.n, bool),
+            origin=np.arange(self.n),
         )
         return found.at(np.argsort(found.label_time, kind="stable"))
 

@@ -41,6 +41,7 @@ def judged(outcome, label, score=None, built=None) -> tuple[Version, dict[str, l
         label_time=times,
         previous=nan,
         corrected=np.zeros(n, bool),
+        origin=np.arange(n),
     )
     found: dict[str, list] = {}
 

@@ -45,6 +45,7 @@ def late(seed: int, days: int, fraud_h: float, other_h: float, *, worse: bool = 
         label_time=time + delay.astype(np.int64),
         previous=nan,
         corrected=np.zeros(n, bool),
+        origin=np.arange(n),
     ).at(order)
 
 

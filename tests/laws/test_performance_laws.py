@@ -32,6 +32,7 @@ def pairs(rng: np.random.Generator, outcome, label, score, probabilities=None) -
         label_time=times,
         previous=np.full(n, np.nan),
         corrected=np.zeros(n, bool),
+        origin=np.arange(n),
     )
 
 

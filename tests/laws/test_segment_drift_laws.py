@@ -134,7 +134,7 @@ def add(errors: Errors, wrong: NDArray[np.float64], segment: Ints, size: int, ki
     for at in range(0, len(wrong), size):
         p = slice(at, at + size)
         z = np.full(len(wrong[p]), np.nan)
-        rows = Judged(times[p], z, z, z, z, z, z, z, segment[p])
+        rows = Judged(times[p], z, z, z, z, z, z, z, segment[p], times[p])
         errors.add(wrong[p], times[p], binary=kind == "classes")
         errors.add_by_segment(rows, wrong[p], kind)
     return errors

@@ -68,7 +68,7 @@ IN_THE_SNAPSHOT_AS = {
     "Calibration": "OneSignalForm",
     "Slowness": "OneSignalForm",
     "Evidence": "EvidenceState",
-    "Recent": "EvidenceState.widths, starts_ms, and by signal",
+    "Recent": "EvidenceState.widths, starts_ms, origins, and by signal",
     "PoolTilt": "PoolState, by signal",
     "Openings": "OpenState, by signal",
     "Seasons": "SeasonState, by signal, and EvidenceState.hour",
