@@ -55,7 +55,9 @@ def place_of(source: str, offset: int) -> dict[str, Any]:
 def prediction_at(origin: int, sources: Sequence[str]) -> dict[str, Any] | None:
     """The record of a prediction; `sources` are names of source partitions by number."""
     found = split_origin(origin)
-    return None if found is None else place_of(sources[found[0]], found[1])
+    if found is None or found[0] >= len(sources):
+        return None
+    return place_of(sources[found[0]], found[1])
 
 
 def label_at(origin: int, sources: Sequence[str]) -> dict[str, Any] | None:

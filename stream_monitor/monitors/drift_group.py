@@ -13,6 +13,7 @@ import numpy as np
 
 from stream_monitor.arrays import Float
 from stream_monitor.monitors.evidence import Evidence
+from stream_monitor.monitors.newest import Newest
 from stream_monitor.monitors.segment_drift import SHARE, SegmentDrift
 
 
@@ -20,6 +21,7 @@ class DriftGroup:
     """One of the groups of a model version."""
 
     evidence: Evidence | None
+    newest: Newest
 
     def __init__(self) -> None:
         self.evidence = None
@@ -53,7 +55,10 @@ class DriftGroup:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of the detectors; tables that those of segments share count once."""
+        """
+        Memory of the detectors and of the newest rows; tables that those of segments share count
+        once.
+        """
         found = [] if self.evidence is None else [self.evidence]
         if self.sliced is not None:
             found += self.sliced.evidence.values()
@@ -64,4 +69,4 @@ class DriftGroup:
             for array in (*vars(part).values(), *e.recent.sums)
         )
         each = {id(a): a.nbytes for a in arrays if isinstance(a, np.ndarray)}
-        return sum(each.values())
+        return sum(each.values()) + self.newest.memory_bytes

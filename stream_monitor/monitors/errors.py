@@ -8,6 +8,7 @@ regression get their bins from the first of them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from stream_monitor.arrays import Float, Int
 from stream_monitor.events.origins import NO_ORIGINS
 from stream_monitor.monitors.baseline import numeric_profile
 from stream_monitor.monitors.judged import Judged
+from stream_monitor.monitors.newest import Batch, Newest, NewestForm
 from stream_monitor.monitors.one_signal import OneSignal, OneSignalForm
 from stream_monitor.monitors.schemes import Flags, Numbers
 from stream_monitor.monitors.segment_drift import SegmentDriftForm
@@ -35,6 +37,8 @@ class ErrorsState(OneSignalForm):
     left_out: int
     """First errors of a regression that no segment has counted, because they make the bins."""
     sliced: SegmentDriftForm
+    newest_sliced: NewestForm
+    """Rows that segments have got: it may be fewer than the whole stream has."""
 
 
 class Errors(OneSignal):
@@ -53,7 +57,7 @@ class Errors(OneSignal):
     def begin_anew(self) -> None:
         """Errors are in other units from here on."""
         super().begin_anew()
-        self.left_out = 0
+        self.left_out, self.newest_sliced = 0, Newest((ERRORS,), (0,))
         if self.sliced is not None:
             self.sliced.begin_anew()
 
@@ -102,16 +106,23 @@ class Errors(OneSignal):
             return
         members, bounds = self.sliced.members(rows.segment, len(errors)), self.bounds_of_a_segment()
         members, errors = members._replace(members=members.members[there]), errors[there]
+        assert self.scheme is not None
+        bins = self.scheme.bins(errors[None])
+        segment = rows.segment[there] if len(rows.segment) else rows.segment
+        self.newest_sliced.begin(Batch(rows.origin[there], segment, bins[None]))
         for parts, ids, chunks in self.sliced.cut(members, rows.time[there], rows.origin[there]):
-            sums = self.sums(errors[None], ids, chunks)
+            sums = self.sums(errors[None], bins, ids, chunks)
             for part, of in ByChunk(parts, ids, sums).each():
-                self.moved |= self.sliced.add(part, of, self.evidence, bounds)
+                show = partial(self.show, self.newest_sliced, part)
+                self.moved |= self.sliced.add(part, of, self.evidence, bounds, show)
+        self.newest_sliced.end()
 
     def state(self) -> ErrorsState:
         """In a snapshot."""
         return ErrorsState(
             **self.form(),
             left_out=self.left_out,
+            newest_sliced=self.newest_sliced.form(),
             sliced=SegmentDriftForm() if self.sliced is None else self.sliced.form(),
         )
 
@@ -120,5 +131,6 @@ class Errors(OneSignal):
         super().load(state)
         assert isinstance(state, ErrorsState)
         self.left_out = state.left_out
+        self.newest_sliced.load(state.newest_sliced)
         if self.sliced is not None and self.evidence is not None:
             self.sliced.load(state.sliced, self.evidence)

@@ -23,6 +23,7 @@ from stream_monitor.detectors.seasons import Seasons, SeasonState
 from stream_monitor.detectors.tilts import Tilts
 from stream_monitor.events.origins import UNKNOWN
 from stream_monitor.monitors.chunks import Cut
+from stream_monitor.monitors.newest import Show
 from stream_monitor.times import HOUR_MS
 
 CHUNKS_MIN = 1
@@ -64,6 +65,8 @@ class Drifted(msgspec.Struct):
     ended_row: int = 0
     origin: int = UNKNOWN
     """Where the first row since the change came from."""
+    rows: list[int] = []
+    """Where some rows came from that show the change: the newest in the bin that grew most."""
 
 
 class SignalState(msgspec.Struct):
@@ -145,7 +148,7 @@ class Evidence:
         found._forget(self.detector.another(warm_rows))
         return found
 
-    def update(self, sums: Float, cut: Cut, bounds: Float) -> bool:
+    def update(self, sums: Float, cut: Cut, bounds: Float, show: Show | None = None) -> bool:
         """
         Take in chunks; whether a drift began or ended.
 
@@ -156,6 +159,8 @@ class Evidence:
         cut : Cut
         bounds : (signals,) float64, days
             Days for each false alarm of a signal.
+        show : callable, optional
+            Finds rows that show a change.
         """
         if not len(sums) or not self.watched:
             return False
@@ -188,7 +193,10 @@ class Evidence:
                 moved = True
             young = self.chunks_min * int(cut.rows[end - 1])
             for alarm in alarms:
-                moved |= self._begin(alarm, bounds, int(cut.ends_ms[end - 1]), young)
+                begun = self._begin(alarm, bounds, int(cut.ends_ms[end - 1]), young)
+                if begun is not None and show is not None:
+                    begun.rows = self._shown(alarm.signal, begun, show, end - 1)
+                moved |= begun is not None
             start = end
         return moved
 
@@ -217,10 +225,10 @@ class Evidence:
         self.rows += int(cut.rows[part].sum())
         self.since += len(sums)
 
-    def _begin(self, alarm: Alarm, bounds: Float, now_ms: int, young: int) -> bool:
+    def _begin(self, alarm: Alarm, bounds: Float, now_ms: int, young: int) -> Drifted | None:
         """
-        A signal has drifted: since when, and from what to what; whether it is told, or waits until
-        the change is older than `young` rows.
+        A signal has drifted: since when, and from what to what. None: it waits until the change is
+        older than `young` rows.
         """
         s = alarm.signal
         w, span = self.watched[s], self._spans[s]
@@ -229,12 +237,12 @@ class Evidence:
         after = split.after[span]
         if after[:bins].sum() <= young:
             self.detector.wait(alarm)
-            return False
+            return None
         rest = self.totals[span] - after
         rest[:bins] = np.maximum(rest[:bins], 0.0)
         self.totals[span] = rest
         before = rest.copy() if usual is None else usual
-        self.drifted[w.name] = Drifted(
+        found = self.drifted[w.name] = Drifted(
             open=True,
             found_row=self.rows,
             found_ms=now_ms,
@@ -253,7 +261,15 @@ class Evidence:
         )
         self.detector.leave(s, np.pad(rest[:bins], padding))
         self.seasons.leave(s)
-        return True
+        return found
+
+    def _shown(self, s: int, drifted: Drifted, show: Show, chunk: int) -> list[int]:
+        """Some rows since a change, up to the end of a chunk, in the bin that grew most."""
+        w, bins = self.watched[s], len(self.watched[s].places)
+        p, q = (x[:bins] / max(float(x[:bins].sum()), 1.0) for x in (drifted.before, drifted.after))
+        grown = np.maximum(q - p, 0.0) ** 2 / (p + q + 1e-12)
+        rows = drifted.found_row - drifted.change_row
+        return show(w.name, w.places[int(grown.argmax())], chunk, rows)
 
     def _split(self, alarm: Alarm) -> tuple[Split, Float | None]:
         """

@@ -37,6 +37,8 @@ NOTICED = 0.1
 """Steps from which a move is named; below, the whole distribution is."""
 STAYS_LABELS = 1_000
 """Labels after which a calibration that is still off, while the errors are back, is told."""
+EXAMPLES = "examples"
+"""Of the first contributor, in the evidence of an alert: records that show the change."""
 SHOWN_MAX = 10
 """Contributors in an alert."""
 Scale = Callable[[str], tuple[float, float]]
@@ -264,7 +266,7 @@ def _contributors(evidence: Evidence, scale: Scale, at: At) -> list[dict[str, An
                 **numbers,
                 "change": text,
                 "changed_at": rfc3339(drifted.change_ms),
-                "first": at(drifted.origin),
+                **_places(drifted, at),
                 "rows": drifted.found_row - drifted.change_row,
                 "evidence_days": drifted.evidence,
                 "bound_days": drifted.bound,
@@ -273,6 +275,12 @@ def _contributors(evidence: Evidence, scale: Scale, at: At) -> list[dict[str, An
             }
         )
     return sorted(found, key=lambda c: (-c["effect"], c["subject"]))
+
+
+def _places(drifted: Drifted, at: At) -> dict[str, Any]:
+    """The record from which on a signal is another, and some that show it; empty: not known."""
+    first, rows = at(drifted.origin), [at(o) for o in drifted.rows]
+    return {} if first is None else {"first": first, EXAMPLES: rows}
 
 
 def _verdict(
@@ -303,7 +311,11 @@ def _verdict(
         baseline_id=context.baseline_id,
         cooldown_ms=context.settings.cooldown_ms,
         evidence={
-            "contributors": found[:SHOWN_MAX],
+            "contributors": [
+                {name: value for name, value in c.items() if name != EXAMPLES}
+                for c in found[:SHOWN_MAX]
+            ],
+            EXAMPLES: found[0].get(EXAMPLES, []) if found else [],
             "signals": len(found),
             "budget": context.settings.alarm_budget,
             "guarantee": "measured",

@@ -282,7 +282,7 @@ class Inputs:
             order = None
         starts = np.flatnonzero(np.append(True, pane[1:] != pane[:-1]))
         sums = np.zeros((len(starts), self.layout.width))
-        chunks = self.drift.begin(layout, z, rows)
+        chunks = self.drift.begin(layout, z, rows, order)
         by_chunk = chunks if order is None else [c._replace(ids=c.ids[order]) for c in chunks]
         if self.layout.numeric:
             add_numbers(layout, ordered, scaled, limits, starts, sums, by_chunk)

@@ -6,6 +6,7 @@ Rule of the file: rows of one kind are counted together. With another kind the s
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,7 +17,9 @@ from stream_monitor.events.origins import NO_ORIGINS
 from stream_monitor.monitors.chunks import Chunks, chunk_moments
 from stream_monitor.monitors.drift_group import DriftGroup
 from stream_monitor.monitors.evidence import Evidence, EvidenceState
+from stream_monitor.monitors.newest import NO_CODES, Batch, Newest, NewestForm
 from stream_monitor.monitors.schemes import AnyScheme
+from stream_monitor.monitors.sums import ALL_ROWS, Part
 
 
 class OneSignalForm(msgspec.Struct):
@@ -29,6 +32,7 @@ class OneSignalForm(msgspec.Struct):
     scheme: AnyScheme | None
     chunks: Chunks
     evidence: EvidenceState | None
+    newest: NewestForm
 
 
 class OneSignal(DriftGroup):
@@ -64,7 +68,7 @@ class OneSignal(DriftGroup):
         self.first_origin = NO_ORIGINS
         self.scheme: AnyScheme | None = None
         self.evidence = None
-        self.chunks = Chunks(self._rows)
+        self.chunks, self.newest = Chunks(self._rows), Newest((self.name,), (0,))
 
     def learn(self, first: Float) -> AnyScheme | None:
         """
@@ -104,19 +108,37 @@ class OneSignal(DriftGroup):
             self.first, self.first_ms = np.empty((0, 0)), np.empty(0, np.int64)
             self.first_origin = NO_ORIGINS
         evidence = self.evidence or self._make(self.scheme)
-        cut = self.chunks.cut(times_ms, origin)
-        sums = self.sums(values, cut.ids, cut.chunks)
-        found = evidence.update(self.chunks.whole(sums, cut), cut, self.bounds())
+        cut, bins = self.chunks.cut(times_ms, origin), self.scheme.bins(values)
+        sums = self.sums(values, bins, cut.ids, cut.chunks)
+        self.newest.begin(Batch(origin, NO_CODES, bins[None]))
+        show = partial(self.show, self.newest, Part(ALL_ROWS, cut, 0))
+        found = evidence.update(self.chunks.whole(sums, cut), cut, self.bounds(), show)
+        self.newest.end()
         self.moved |= found
         return found
 
-    def sums(self, values: Float, ids: Int, chunks: int) -> Float:
+    def show(
+        self,
+        newest: Newest,
+        part: Part,
+        name: str,
+        columns: tuple[int, ...],
+        chunk: int,
+        rows: int,
+    ) -> list[int]:
+        """Rows of a part that show a change."""
+        mine = None if self.sliced is None else self.sliced.rows_of(part)
+        return newest.found(name, columns, part.last(chunk), rows, mine)
+
+    def sums(self, values: Float, bins: Int, ids: Int, chunks: int) -> Float:
         """
         Counts of bins and two moments of each chunk.
 
         Parameters
         ----------
         values : (columns, n) float64
+        bins : (n,) int64
+            The bin of each row.
         ids : (n,) int64
             The chunk of each row.
         chunks : int
@@ -127,7 +149,7 @@ class OneSignal(DriftGroup):
         """
         assert self.scheme is not None
         width = self.scheme.width + 2
-        counts = np.bincount(ids * width + self.scheme.bins(values), minlength=chunks * width)
+        counts = np.bincount(ids * width + bins, minlength=chunks * width)
         sums = counts.reshape(chunks, width).astype(np.float64)
         there, total, squares = chunk_moments(self.scheme.numbers(values), ids)
         sums[there, -2], sums[there, -1] = total, squares
@@ -154,6 +176,7 @@ class OneSignal(DriftGroup):
             "scheme": self.scheme,
             "chunks": self.chunks,
             "evidence": None if self.evidence is None else self.evidence.state(),
+            "newest": self.newest.form(),
         }
 
     def state(self) -> OneSignalForm:
@@ -167,5 +190,6 @@ class OneSignal(DriftGroup):
         self.kind, self.first, self.first_ms = state.kind, state.first, state.first_ms
         self.first_origin = state.first_origin
         self.scheme, self.chunks = state.scheme, state.chunks
+        self.newest.load(state.newest)
         if self.scheme is not None and state.evidence is not None:
             self._make(self.scheme).load(state.evidence)

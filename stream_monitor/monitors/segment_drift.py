@@ -13,12 +13,13 @@ from collections.abc import Callable, Collection, Iterator
 import msgspec
 import numpy as np
 
-from stream_monitor.arrays import Float, Int
+from stream_monitor.arrays import Bool, Float, Int
 from stream_monitor.events.origins import NO_ORIGINS
 from stream_monitor.monitors.chunks import Chunks
 from stream_monitor.monitors.evidence import Evidence, EvidenceState
+from stream_monitor.monitors.newest import Show
 from stream_monitor.monitors.segment_blocks import Members
-from stream_monitor.monitors.sums import Part
+from stream_monitor.monitors.sums import ALL_ROWS, Part
 from stream_monitor.settings import Limits, Segment
 
 CHUNK_ROWS, CHUNK_LABELS = 25, 10
@@ -105,7 +106,7 @@ class SegmentDrift:
                     from_where = origin[at] if len(origin) else origin
                     cut = self._chunks(number).cut(times_ms[at], from_where)
                     ids[at] = total + cut.ids
-                    parts.append(Part(number, cut, total))
+                    parts.append(Part(number, cut, total, at))
                     total += cut.chunks
             if parts:
                 yield parts, np.where(ids < 0, total, ids), total + 1
@@ -116,7 +117,20 @@ class SegmentDrift:
             found = self.chunks[number] = Chunks(self.chunk_rows, TARGET_MS)
         return found
 
-    def add(self, part: Part, sums: Float, whole: Evidence, bounds: Float) -> bool:
+    def rows_of(self, part: Part) -> Callable[[Int], Bool] | None:
+        """Tells of codes whether rows are in the segment; None: the part is the whole stream."""
+        if part.segment == ALL_ROWS:
+            return None
+        return lambda codes: (self.members(codes, len(codes)).members == part.segment).any(axis=1)
+
+    def add(
+        self,
+        part: Part,
+        sums: Float,
+        whole: Evidence,
+        bounds: Float,
+        show: Show | None = None,
+    ) -> bool:
         """
         Tell the detectors of a segment of its chunks; whether a drift began or ended.
 
@@ -127,6 +141,8 @@ class SegmentDrift:
         whole : Evidence
             Detectors of the same signals on the whole stream.
         bounds : (signals,) float64, days
+        show : callable, optional
+            Finds rows that show a change.
         """
         complete = self.chunks[part.segment].whole(sums, part.cut)
         if not len(complete):
@@ -134,7 +150,7 @@ class SegmentDrift:
         found = self.evidence.get(part.segment)
         if found is None:
             found = self.evidence[part.segment] = whole.another(WARM_ROWS)
-        return found.update(complete, part.cut, bounds)
+        return found.update(complete, part.cut, bounds, show)
 
     def form(self) -> SegmentDriftForm:
         """In a snapshot."""

@@ -30,6 +30,7 @@ from stream_monitor.events.cells import (
 )
 from stream_monitor.monitors.chunks import Cut
 from stream_monitor.monitors.layout import Layout
+from stream_monitor.monitors.newest import Batch
 from stream_monitor.monitors.rows import Rows
 from stream_monitor.monitors.windowed import (
     ABOVE,
@@ -84,6 +85,13 @@ class Part(NamedTuple):
     cut: Cut
     first: int
     """Place of its first chunk."""
+    at: Int | None = None
+    """Its rows; None: all of them."""
+
+    def last(self, chunk: int) -> int:
+        """The row that ends a chunk."""
+        row = int(np.searchsorted(self.cut.ids, chunk, side="right")) - 1
+        return row if self.at is None else int(self.at[row])
 
 
 class ByChunk(NamedTuple):
@@ -94,6 +102,8 @@ class ByChunk(NamedTuple):
     """(n,): the chunk of each row, in the order of panes."""
     sums: Float
     """(chunks, width): added to, but for the columns that no detector reads."""
+    batch: Batch | None = None
+    """Gets the column of each cell."""
 
     def each(self) -> Iterator[tuple[Part, Float]]:
         """The sums of the chunks of each stream."""
@@ -152,13 +162,15 @@ def add_numbers(
     # One count for all features and panes: bins of later panes are moved by whole vectors.
     bins = layout.bins.bins_of(x)
     for of in chunks:
+        if of.batch is not None:
+            of.batch.numbers = bins
         places = (bins + of.ids * layout.width).ravel()
         of.sums[:] += np.bincount(places, minlength=of.sums.size).reshape(of.sums.shape)
     if len(starts) > 1:
-        bins += np.repeat(np.arange(len(starts)) * layout.width, lengths)
-    bins = bins.ravel()
-    sums += np.bincount(bins, minlength=sums.size).reshape(sums.shape)
-    tails = np.bincount(bins, z.ravel(), minlength=sums.size).reshape(sums.shape)[:, layout.tails]
+        bins = bins + np.repeat(np.arange(len(starts)) * layout.width, lengths)
+    places = bins.ravel()
+    sums += np.bincount(places, minlength=sums.size).reshape(sums.shape)
+    tails = np.bincount(places, z.ravel(), minlength=sums.size).reshape(sums.shape)[:, layout.tails]
     head[:, :, TAILS[0] : TAILS[-1] + 1] = tails.reshape(len(starts), len(at), len(TAILS))
     sums[:, layout.heads] = head.reshape(len(starts), -1)
 
@@ -194,10 +206,12 @@ def add_categories(
             OFFSET + len(known) + 1,
         )
         for of in chunks:
+            if of.batch is not None:
+                of.batch.levels[name] = place
             found = np.bincount(place + of.ids * width, minlength=len(of.sums) * width)
             of.sums[:, base : base + width] += found.reshape(-1, width)
         if len(starts) > 1:
-            place += np.repeat(np.arange(len(starts)) * width, lengths)
+            place = place + np.repeat(np.arange(len(starts)) * width, lengths)
         sums[:, base : base + width] += np.bincount(place, minlength=len(starts) * width).reshape(
             -1, width
         )

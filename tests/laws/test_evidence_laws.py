@@ -35,6 +35,8 @@ from stream_monitor.state import decode, encode
 DAY_MS = 86_400_000
 SETTINGS = ModelSettings(baseline=Baseline(rows=1_000))
 NAMES = ("x", "flag", "rare")
+OFFSET = 7_000
+"""Of the first row, in its source."""
 
 
 def made() -> Inputs:
@@ -53,10 +55,12 @@ def cells(n: int = 8_000, seed: int = 1) -> np.ndarray:
 
 
 def feed(inputs: Inputs, x: np.ndarray, size: int, start: int = 0) -> None:
-    times = (np.arange(x.shape[1]) * 86).astype(np.int64)
-    for at in range(start, x.shape[1], size):
-        part = slice(at, min(at + size, x.shape[1]))
-        inputs.add(Rows(NAMES, x[:, part].copy(), times[part], []))
+    n = x.shape[1]
+    times = (np.arange(n) * 86).astype(np.int64)
+    times[::7] -= 9_000  # late rows, which go back to an earlier pane
+    for at in range(start, n, size):
+        part = slice(at, min(at + size, n))
+        inputs.add(Rows(NAMES, x[:, part].copy(), times[part], [], OFFSET + np.arange(n)[part]))
 
 
 def told(inputs: Inputs) -> list[object]:
@@ -66,6 +70,9 @@ def told(inputs: Inputs) -> list[object]:
         (name, d.open, d.found_row, d.change_row, d.evidence, d.before.tolist(), d.after.tolist())
         for name, d in sorted(evidence.drifted.items())
     ]
+    found += [(d.origin, d.rows) for _, d in sorted(evidence.drifted.items())]
+    newest = inputs.drift.newest
+    found += [newest.origin.tolist(), newest.bins.tolist()]
     states = [evidence.detector.state(s) for s in range(len(evidence.watched))]
     return [*found, *((s.evidence.tolist(), s.pools.tolist(), s.live) for s in states)]
 
@@ -107,6 +114,28 @@ def test_a_drift_is_found_and_ends_with_its_cause() -> None:
     assert abs(rare.change_row - 6_000) <= 50
     assert not rare.open
     assert "flag" not in evidence.drifted
+
+
+def test_a_drift_names_its_first_row_and_some_that_show_it() -> None:
+    x, inputs = cells(), made()
+    feed(inputs, x, 300)
+    assert inputs.drift.evidence is not None
+    of = inputs.drift.evidence.drifted
+    for name in ("x", "rare"):
+        assert of[name].origin == OFFSET + of[name].change_row
+    # that of a shift are in the bin that grew most, the newest ones
+    since = np.arange(of["x"].change_row, of["x"].found_row)
+    edges = [-np.inf, *inputs.profile.features["x"].edges, np.inf]  # type: ignore[union-attr]
+    bins = np.searchsorted(edges, x[0], side="right")
+    usual = np.bincount(bins[: since[0]], minlength=len(edges) + 1) / since[0]
+    now = np.bincount(bins[since], minlength=len(edges) + 1) / len(since)
+    shown = np.array(of["x"].rows) - OFFSET
+    assert len(set(bins[shown])) == 1
+    assert now[bins[shown[0]]] > 2 * usual[bins[shown[0]]]
+    assert shown.tolist() == since[bins[since] == bins[shown[0]]][-5:].tolist()
+    # and those of missing values are rows without one
+    last = of["rare"].found_row
+    assert of["rare"].rows == (OFFSET + np.arange(last - 5, last)).tolist()
 
 
 LEARNT = 15 * 2_400

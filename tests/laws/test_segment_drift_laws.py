@@ -30,6 +30,8 @@ NAMES = ("x", "flag")
 ROWS, CHANGE = 16_000, 12_000
 SEGMENTS = 6
 RARE = SEGMENTS - 1
+PLACES = 5_000 + np.arange(ROWS)
+"""Where each row came from."""
 
 
 def sliced(segments: int = SEGMENTS, chunk: int = 25) -> SegmentDrift:
@@ -59,7 +61,7 @@ def feed(inputs: Inputs, size: int, start: int = 0, where: tuple[int, ...] = (3,
     x, segment, times = stream(where)
     for at in range(start, ROWS, size):
         part = slice(at, min(at + size, ROWS))
-        inputs.add(Rows(NAMES, x[:, part].copy(), times[part], [], segment=segment[part]))
+        inputs.add(Rows(NAMES, x[:, part].copy(), times[part], [], PLACES[part], segment[part]))
     return inputs
 
 
@@ -84,7 +86,7 @@ def test_a_restart_does_not_show(whole: Inputs, stop: int) -> None:
     x, segment, times = stream()
     for at in range(0, stop, 500):
         part = slice(at, min(at + 500, stop))
-        before.add(Rows(NAMES, x[:, part].copy(), times[part], [], segment=segment[part]))
+        before.add(Rows(NAMES, x[:, part].copy(), times[part], [], PLACES[part], segment[part]))
     assert before.profile is not None
     after.use(before.profile)
     restore(after, decode(encode(form_of(before)), type(form_of(before))), (), fences_anew=False)
@@ -114,6 +116,10 @@ def test_a_change_in_a_segment_is_found_soon_and_named(whole: Inputs) -> None:
     own = np.flatnonzero(stream()[1] == 3)
     assert own[drifted.found_row - 1] - CHANGE <= 1_300
     assert abs(own[drifted.change_row] - CHANGE) <= 600
+    assert drifted.origin == PLACES[own[drifted.change_row]]
+    shown = np.array(drifted.rows) - PLACES[0]
+    assert set(shown) < set(own[drifted.change_row : drifted.found_row])
+    assert (stream()[0][0, shown] > 1).all()  # in the upper tail, where a shift adds most
 
 
 def test_segments_of_a_feature_say_nothing_of_that_feature(whole: Inputs) -> None:
@@ -164,7 +170,10 @@ def test_errors_that_rise_in_a_segment_are_found_and_arrival_does_not_show(kind:
     assert encode(one.sliced.form().evidence) == encode(other.sliced.form().evidence)
     drifted = {n: set(e.drifted) for n, e in one.sliced.evidence.items() if e.drifted}
     assert drifted == {3: {"__error__"}}
-    found = one.sliced.evidence[3].drifted["__error__"].found_row
+    episode = one.sliced.evidence[3].drifted["__error__"]
+    shown, found = np.array(episode.rows) // 86, episode.found_row
+    assert (segment[shown] == 3).all()
+    assert (wrong[shown] >= 1).all()
     left_out = 0 if kind == "classes" else int((segment[:500] == 3).sum())
     assert np.flatnonzero(segment == 3)[left_out + found - 1] - CHANGE <= 1_300
 

@@ -1,0 +1,164 @@
+"""
+An alert of drift says from which record on, and names some that show it: of `predictions`, or of
+`labels` if labels say so. How the log was cut and a restart never show.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stream_monitor.evaluate import Shard
+from stream_monitor.ingest import Ingest, tick
+from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Segment
+
+T0, STEP_MS = 1_760_000_000_000, 1_000
+ROWS, CHANGE, BLOCK = 4_800, 4_310, 25
+FIRST = {"predictions": (500, 90_000), "labels": (70, 4)}
+"""Offset of the first record of each of two partitions."""
+SETTINGS = CoreSettings(
+    defaults=ModelSettings(baseline=Baseline(rows=500), segments=(Segment(name="country"),))
+)
+
+
+class Event:
+    """One call and its label, with their places; all that follows is computed from these."""
+
+    def __init__(self, i: int, rng: np.random.Generator) -> None:
+        late = i >= CHANGE
+        self.partition = i // BLOCK % 2
+        self.country = "de" if i % 3 else "fr"
+        self.x = float(rng.normal())
+        self.colour = "green" if late and rng.random() < 0.2 else "red"
+        self.wrong = bool(rng.random() < (0.5 if late and self.country == "fr" else 0.05))
+        self.ms = 300.0 if late and rng.random() < 0.3 else float(rng.uniform(10, 20))
+        self.time_ms = T0 + i * STEP_MS
+        self.offsets = {"predictions": 0, "labels": 0}
+
+    def value(self, i: int, kind: str) -> bytes:
+        common = {"event_id": f"e{i}", "model": "m", "version": "1", "timestamp": self.time_ms}
+        answer = int(self.x > 0)
+        if kind == "labels":
+            return json.dumps({**common, "label": answer ^ self.wrong}).encode()
+        call = {
+            **common,
+            "prediction": answer,
+            "latency_ms": self.ms,
+            "features": {"x": self.x, "colour": self.colour},
+            "segments": {"country": self.country},
+        }
+        return json.dumps(call).encode()
+
+
+@cache
+def events() -> list[Event]:
+    rng = np.random.default_rng(5)
+    found = [Event(i, rng) for i in range(ROWS)]
+    for kind, first in FIRST.items():
+        seen = list(first)
+        for event in found:
+            event.offsets[kind] = seen[event.partition]
+            seen[event.partition] += 1
+    return found
+
+
+@cache
+def at(kind: str) -> dict[tuple[int, int], int]:
+    """By partition and offset: the number of the event."""
+    return {(e.partition, e.offsets[kind]): i for i, e in enumerate(events())}
+
+
+@cache
+def rows() -> list[tuple[str, int, bytes]]:
+    """Calls block by block, and after each block its labels."""
+    order = [
+        (kind, i)
+        for block in range(0, ROWS, BLOCK)
+        for kind in FIRST
+        for i in range(block, block + BLOCK)
+    ]
+    return [(kind, i, events()[i].value(i, kind)) for kind, i in order]
+
+
+def log_of(size: int) -> list[bytes]:
+    ingest, out = Ingest(1), []
+    for at in range(0, len(rows()), size):
+        piece = rows()[at : at + size]
+        for (kind, partition), run in groupby(piece, lambda r: (r[0], events()[r[1]].partition)):
+            _, places, values = zip(*run, strict=True)
+            offsets = np.array([events()[i].offsets[kind] for i in places])
+            times = np.array([events()[i].time_ms for i in places])
+            assert not ingest.take(f"eu.{kind}@id/{partition}", kind, values, offsets, times)
+        newest = max(i for _, i, _ in rows()[: at + size])
+        out += ingest.flush(events()[newest].time_ms)[0]
+    return [*out, tick(T0 + (ROWS + 60) * STEP_MS)]
+
+
+def alerts_of(log: list[bytes], stop: int | None = None) -> dict[str, dict[str, Any]]:
+    """The first alert of each kind that detectors on counts have told."""
+    shard = Shard(0, SETTINGS)
+    told = []
+    for place, record in enumerate(log):
+        shard.fold(record)
+        told += shard.outbox
+        shard.outbox = []
+        if place == stop:
+            shard = Shard.restore(0, SETTINGS, whole(shard.snapshot()))
+    found = [json.loads(out.value) for out in told if out.topic == "alerts"]
+    out: dict[str, dict[str, Any]] = {}
+    for alert in found:
+        if alert["detector"] == "evidence":
+            out.setdefault(alert["kind"], alert["evidence"])
+    return out
+
+
+def whole(parts: dict[str, bytes | None]) -> dict[str, bytes]:
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[str, dict[str, Any]]:
+    return alerts_of(log_of(300))
+
+
+def event_of(place: dict[str, Any], kind: str) -> Event:
+    assert place["topic"] == f"eu.{kind}"
+    return events()[at(kind)[place["partition"], place["offset"]]]
+
+
+@pytest.mark.parametrize(
+    ("alert", "topic"),
+    [("data_drift", "predictions"), ("concept_drift", "labels"), ("latency", "predictions")],
+)
+def test_the_first_record_is_the_one_of_that_time_and_near_the_change(
+    told: dict[str, dict[str, Any]], alert: str, topic: str
+) -> None:
+    first = told[alert]["contributors"][0]
+    event = event_of(first["first"], topic)
+    assert first["changed_at"][:19] == str(np.datetime64(event.time_ms, "ms"))[:19]
+    assert abs(event.time_ms - (T0 + CHANGE * STEP_MS)) <= 150 * STEP_MS
+
+
+def test_examples_show_the_change(told: dict[str, dict[str, Any]]) -> None:
+    green = [event_of(p, "predictions") for p in told["data_drift"]["examples"]]
+    assert told["data_drift"]["contributors"][0]["subject"] == "colour"
+    assert len(green) == 5
+    assert {e.colour for e in green} == {"green"}
+    slow = [event_of(p, "predictions") for p in told["latency"]["examples"]]
+    assert len(slow) == 5
+    assert {e.ms for e in slow} == {300.0}
+    wrong = [event_of(p, "labels") for p in told["concept_drift"]["examples"]]
+    assert 1 <= len(wrong) <= 5
+    assert all(e.wrong and e.time_ms >= T0 + CHANGE * STEP_MS for e in wrong)
+
+
+@pytest.mark.parametrize(("size", "stop"), [(2_200, None), (130, 66)])
+def test_neither_cuts_nor_restarts_show(
+    told: dict[str, dict[str, Any]], size: int, stop: int | None
+) -> None:
+    assert alerts_of(log_of(size), stop) == told
