@@ -63,6 +63,7 @@ IN_THE_SNAPSHOT_AS = {
     "Inputs": "InputsForm",
     "ValueRules": "ValueRulesForm",
     "InputDrift": "InputDriftForm",
+    "Newest": "NewestForm",
     "SegmentDrift": "SegmentDriftForm",
     "Errors": "ErrorsState",
     "Calibration": "OneSignalForm",
