@@ -34,7 +34,7 @@ CELLS, ROWS_MIN, ROWS_MAX = 8_192, 64, 512
 NAMED_MAX = 5
 """Rows that an alert names."""
 NO_CODES: Int = np.empty(0, np.int64)
-NO_MATCH = np.iinfo(np.int32).min
+NO_BIN = -1
 Show = Callable[[str, tuple[int, ...], int, int], list[int]]
 """
 Gives origins of rows of a signal in some columns: among the last so many up to the end of a chunk.
@@ -160,19 +160,19 @@ class Newest:
 
     def form(self) -> NewestForm:
         """In a snapshot."""
-        bins = {
-            name: (self.bins[i] - self.starts[i]).astype(np.int32) for name, i in self.at.items()
-        }
+        found = np.where(self.bins < 0, NO_BIN, self.bins - self.starts[:, None]).astype(np.int32)
+        bins = {name: found[i] for name, i in self.at.items()} if len(self.origin) else {}
         return NewestForm(self.origin, self.segment, bins)
 
     def load(self, form: NewestForm) -> None:
         """Go on from a snapshot; of a signal that was not there nothing is known."""
         first = max(len(form.origin) - self.rows, 0)
         self.origin, self.segment = form.origin[first:], form.segment[first:]
-        self.bins = np.full((len(self.at), len(self.origin)), NO_MATCH, np.int32)
+        self.bins = np.full((len(self.at), len(self.origin)), NO_BIN, np.int32)
         for name, i in self.at.items():
             if name in form.bins:
-                self.bins[i] = form.bins[name][first:] + self.starts[i]
+                bins = form.bins[name][first:]
+                self.bins[i] = np.where(bins < 0, NO_BIN, bins + self.starts[i])
 
     @property
     def memory_bytes(self) -> int:

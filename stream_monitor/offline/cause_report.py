@@ -196,6 +196,7 @@ def _section(
         for name, text in (
             ("When", said.when),
             ("How bad", said.bad),
+            ("Look at", said.look),
             ("Meanwhile", said.together),
             ("What next", said.then),
         )

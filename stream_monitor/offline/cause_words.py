@@ -38,6 +38,8 @@ class Told(NamedTuple):
     headline: str
     when: str
     bad: str
+    look: str
+    """At which rows to look."""
     together: str
     then: str
     change_ms: int
@@ -163,6 +165,7 @@ def told(
         headline=headline,
         when=_when(cause, [law for law in laws if law.change and _ranked(first)]),
         bad=". ".join(sentence(part) for part in (bad, harm) if part),
+        look=_look(first),
         together=_together(about, others, labels),
         then=_next(cause, about, [c["subject"] for c in changes], others),
         change_ms=change_ms,
@@ -234,6 +237,23 @@ def _size(changes: Sequence[Mapping[str, Any]], about: str) -> str:
         f"A {word} change: distance {effect:.2f} between before and after, where 0 is no change "
         f"and 1 is nothing in common{also}"
     )
+
+
+def _look(episode: Episode) -> str:
+    """The first row since a change, and some that show it."""
+    evidence = episode.told["evidence"]
+    changes = evidence.get("contributors")
+    if not changes or "first" not in changes[0]:
+        return ""
+    first, examples = changes[0]["first"], evidence.get("examples", ())
+    kind = f" of {first['topic']}" if first["topic"] == "labels" else ""
+    text = f"Row {_row(first)}{kind} is the first since then, give or take a few"
+    return text + (f"; these show it: {', '.join(map(_row, examples))}" if examples else "")
+
+
+def _row(place: Mapping[str, Any]) -> str:
+    number = f"{place['offset'] + 1:,}"
+    return f"{number} (`{place['event_id']}`)" if "event_id" in place else number
 
 
 def _together(about: str, others: Sequence[tuple[int, Cause]], labels: int) -> str:

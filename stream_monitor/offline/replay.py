@@ -23,6 +23,7 @@ from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.experiments.judgement import hours, standing
 from stream_monitor.experiments.telling import VERDICT
 from stream_monitor.ingest import Ingest, tick
+from stream_monitor.offline.named import Ids
 from stream_monitor.offline.outcome import Refused, reasons, refused_by_model
 from stream_monitor.offline.pace import Pace, of_files
 from stream_monitor.offline.witness import Witness
@@ -133,7 +134,8 @@ class Replay:
         self.dead_letters: list[Refused] = []
         self.out: list[Out] = []
         self.log_time_ms = 0
-        self._waiting: dict[str, list[tuple[bytes, int]]] = {kind: [] for kind in self.offsets}
+        self._waiting: dict[str, list[tuple[bytes, int, Any]]] = {kind: [] for kind in self.offsets}
+        self._ids = Ids()
         self._events = 0
         self._began_ms, self._longest_ms = 0, inf
         self._recent: deque[int] = deque(maxlen=self.pace.least_rows)
@@ -142,7 +144,7 @@ class Replay:
     def feed(self, events: Iterable[tuple[str, bytes, Any, int]]) -> None:
         """Process events `(kind, value, key, time in ms)` in the order of their time."""
         recent, rows, least_ms = self._recent, self.pace.rows, self.pace.span_ms
-        for kind, value, _, time_ms in events:
+        for kind, value, key, time_ms in events:
             if self._events and time_ms > self.log_time_ms:
                 span_ms = time_ms - self._began_ms
                 full = span_ms >= least_ms and max(map(len, self._waiting.values())) >= rows
@@ -159,7 +161,7 @@ class Replay:
                 self._begin(max(time_ms, self.log_time_ms))
             self.log_time_ms = max(self.log_time_ms, time_ms)
             recent.append(time_ms)
-            self._waiting[kind].append((value, self.log_time_ms))
+            self._waiting[kind].append((value, self.log_time_ms, key))
             self._events += 1
 
     def _begin(self, time_ms: int) -> None:
@@ -180,9 +182,10 @@ class Replay:
         for kind, rows in self._waiting.items():
             if not rows:
                 continue
-            values: list[bytes | None] = [value for value, _ in rows]
+            values: list[bytes | None] = [value for value, _, _ in rows]
             offsets = np.arange(self.offsets[kind], self.offsets[kind] + len(rows))
-            times = np.array([t for _, t in rows], np.int64)
+            times = np.array([t for _, t, _ in rows], np.int64)
+            self._ids.add(kind, (key for _, _, key in rows))
             arrivals[f"{kind}@replay/0"] = self.offsets[kind], times
             self.offsets[kind] += len(rows)
             for reject in self.ingest.take(f"{kind}@replay/0", kind, values, offsets, times):
@@ -224,7 +227,7 @@ class Replay:
         for shard in self.shards:
             if self.witness is not None:
                 self.witness.look(shard)
-            self.out += shard.outbox
+            self.out += map(self._ids.named, shard.outbox)
             shard.outbox = []
 
     def rest(self) -> None:
