@@ -98,6 +98,12 @@ def cause_of(key: AlertKey, severity: Level) -> Cause | None:
     return CAUSES[key.kind]
 
 
+def named(verdict: Verdict) -> tuple[str, ...]:
+    """The signals that a verdict on a group of them names, in no order that counts."""
+    contributors: Any = verdict.evidence.get("contributors", ())
+    return tuple(sorted({c["subject"] for c in contributors}))
+
+
 class Group(NamedTuple):
     """Among the incidents of one group an alert looks for its own."""
 
@@ -170,10 +176,9 @@ class Incidents(msgspec.Struct):
         The search is linear in the open incidents of its model version and family.
         """
         key, cause = verdict.key, cause_of(verdict.key, episode.severity)
-        told: Any = verdict.evidence.get("contributors", ())
-        named = tuple(dict.fromkeys(c["subject"] for c in told))
-        episode.about = tuple(dict.fromkeys((key.subject, *named)))
-        found = None if cause is None else self._explains(key, named, cause, episode.starts_ms)
+        signals = named(verdict)
+        episode.about = tuple(dict.fromkeys((key.subject, *signals)))
+        found = None if cause is None else self._explains(key, signals, cause, episode.starts_ms)
         episode.primary, episode.counted = found is None, "ok"
         episode.incident = found or own
         if found is None:

@@ -30,7 +30,7 @@ from stream_monitor.alerts.event import (
     fingerprint,
     incident_of,
 )
-from stream_monitor.alerts.incidents import FALSE_ALARM, Incident, Incidents
+from stream_monitor.alerts.incidents import FALSE_ALARM, Incident, Incidents, named
 from stream_monitor.alerts.marks import Mark, ms_of
 from stream_monitor.alerts.said import BY_MAX, MUTE_MS, Mute, Said
 from stream_monitor.verdicts import LEVELS, AlertKey, Level, Verdict
@@ -182,7 +182,7 @@ class Alerts(msgspec.Struct):
             moved > 0
             and moved >= UPDATE_CHANGE * abs(episode.told.value)
             and verdict.summary != episode.told.summary
-        )
+        ) or named(verdict) != named(episode.told)
         if severity == episode.severity and not changed:
             return []
         if now_ms - episode.told_ms < UPDATE_MS:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stream_monitor.monitors import quality, segment_verdicts
 from stream_monitor.monitors.containment import Monitor
 from stream_monitor.monitors.distance_verdicts import distance_verdicts
+from stream_monitor.monitors.drift_alerts import name_alerts
 from stream_monitor.monitors.estimate_verdicts import estimate_verdicts
 from stream_monitor.monitors.evidence_verdicts import drift_verdicts
 from stream_monitor.monitors.patterns import hour_verdicts
@@ -71,7 +72,7 @@ def of_estimate(version: Version) -> Iterator[Verdict]:
 
 
 def of_evidence(version: Version) -> Iterator[Verdict]:
-    """The verdicts of the detectors on counts, one of each group of signals."""
+    """The verdicts of the detectors on counts, one of each group of signals that moved together."""
     profiles = (version.features.profile, version.outputs.profile)
     groups = [group.evidence for group in version.drifts]
     sliced = [
@@ -80,6 +81,9 @@ def of_evidence(version: Version) -> Iterator[Verdict]:
         else [(version.segments.name_of(n), e) for n, e in sorted(group.sliced.evidence.items())]
         for group in version.drifts
     ]
+    features = version.drifts[0]
+    if features.evidence is not None:
+        name_alerts([features.evidence, *(e for _, e in sliced[0])])
     return drift_verdicts(
         version.context, groups, profiles, version.errors.scale, sliced, version.sources
     )

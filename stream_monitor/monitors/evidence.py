@@ -67,6 +67,12 @@ class Drifted(msgspec.Struct):
     """Where the first row since the change came from."""
     rows: list[int] = []
     """Where some rows came from that show the change: the newest in the bin that grew most."""
+    alert: str | None = None
+    """The alert that tells of it (`drift_alerts.py`); None: not told yet, or the only one."""
+    alert_ms: int = 0
+    """When the first drift of that alert was found."""
+    last_alert: str | None = None
+    """The alert that told of the drift of this signal before."""
 
 
 class SignalState(msgspec.Struct):
@@ -242,6 +248,7 @@ class Evidence:
         rest[:bins] = np.maximum(rest[:bins], 0.0)
         self.totals[span] = rest
         before = rest.copy() if usual is None else usual
+        last = self.drifted.get(w.name)
         found = self.drifted[w.name] = Drifted(
             open=True,
             found_row=self.rows,
@@ -253,6 +260,7 @@ class Evidence:
             before=before,
             after=after.copy(),
             origin=split.origin,
+            last_alert=None if last is None else last.alert,
         )
         padding = (0, self.detector.pools.shape[2] - bins)
         dispersion = float(self.detector.overdispersion[s])

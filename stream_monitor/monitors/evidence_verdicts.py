@@ -110,7 +110,12 @@ def drift_verdicts(
             found += contributors(follows, scale, at=at)
         elif follows is evidence:
             found = []
-        yield _verdict(context, context.key(*group, METHOD), evidence, found, segments)
+        (kind, subject), streams = group, [evidence, *(e for _, e in segments)]
+        told_by = {w.name: d.alert or "" for e in streams for w, d in e.open()}
+        for alert, drifts in _by_alert(streams).items():
+            key = context.key(kind, alert or subject, METHOD)
+            part = [c for c in found if told_by.get(c["subject"], "") == alert]
+            yield _verdict(context, key, evidence, part, drifts)
 
 
 def _follows(calibration: Evidence | None, errors: Evidence | None) -> Evidence | None:
@@ -283,16 +288,23 @@ def _places(drifted: Drifted, at: At) -> dict[str, Any]:
     return {} if first is None else {"first": first, EXAMPLES: rows}
 
 
+def _by_alert(streams: Sequence[Evidence]) -> dict[str, list[Drifted]]:
+    """All drifts by the alert that they have, or had; "" is that of the group."""
+    found: dict[str, list[Drifted]] = {}
+    for drifted in (d for e in streams for d in e.drifted.values()):
+        found.setdefault(drifted.alert or "", []).append(drifted)
+    return dict(sorted(found.items()))
+
+
 def _verdict(
     context: Context,
     key: AlertKey,
     evidence: Evidence,
     found: list[dict[str, Any]],
-    segments: Sliced,
+    drifts: Sequence[Drifted],
 ) -> Verdict:
-    """The verdict of a group that has, or had, a drift, by its contributors."""
-    all_times = [d for e in (evidence, *(e for _, e in segments)) for d in e.drifted.values()]
-    times = [d for d in all_times if d.open] or all_times
+    """The verdict of one alert of a group, by its contributors and all drifts it has, or had."""
+    times = [d for d in drifts if d.open] or drifts
     start = min(d.change_ms for d in times)
     span = Span(start, max(max(d.found_ms, d.ended_ms) for d in times), evidence.rows)
     value = found[0]["effect"] if found else 0.0

@@ -114,6 +114,7 @@ ALWAYS_AT_ITS_DEFAULT = {
     "Level.mature": "tests/laws/test_maturity_laws.py has delays that depend on the class",
     "PerformanceForm.built": "tests/laws/test_level_laws.py; a baseline that is built has metrics",
     "Level.built": "tests/laws/test_level_laws.py; a baseline that is built has metrics",
+    "Drifted.last_alert": "tests/laws/test_drift_alert_laws.py; here no feature drifts twice",
     "InputsForm.left_out": "tests/laws/test_reference_laws.py has a baseline beyond the limit",
 }
 """Fields of the form that the logs of this file leave alone, and who does not."""
