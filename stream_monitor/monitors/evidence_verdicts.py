@@ -20,6 +20,7 @@ from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.evidence import Drifted, Evidence, Watched
 from stream_monitor.monitors.signals import ERRORS
+from stream_monitor.monitors.slow_hours import STAYS
 from stream_monitor.monitors.windowed import unit_of
 from stream_monitor.settings import Severity
 from stream_monitor.stats import divergence
@@ -339,7 +340,9 @@ def _severity(context: Context, key: AlertKey, found: list[dict[str, Any]]) -> S
     """By size; that of errors says how much harm is done, so they may be critical by themselves."""
     value, errors = found[0]["effect"], key.kind == "concept_drift"
     better = key.kind in ONE_SIGNAL and not _worse(found[0])
-    learning = key.kind == "latency" and any(c["hours"] == "learning" for c in found)
+    learning = key.kind == "latency" and any(
+        c["hours"] == "learning" and c["slow_hours"] < STAYS for c in found
+    )
     if better or learning or (value < SMALL and not found[0].get("segments")):
         return "info"
     everywhere = errors and "segment" not in found[0]

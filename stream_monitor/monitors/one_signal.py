@@ -14,9 +14,9 @@ import numpy as np
 
 from stream_monitor.arrays import Float, Int
 from stream_monitor.events.origins import NO_ORIGINS
-from stream_monitor.monitors.chunks import Chunks, chunk_moments
+from stream_monitor.monitors.chunks import Chunks, Cut, chunk_moments
 from stream_monitor.monitors.drift_group import DriftGroup
-from stream_monitor.monitors.evidence import Evidence, EvidenceState
+from stream_monitor.monitors.evidence import Evidence, EvidenceState, Watched
 from stream_monitor.monitors.newest import NO_CODES, Batch, Newest, NewestForm
 from stream_monitor.monitors.schemes import AnyScheme
 from stream_monitor.monitors.sums import ALL_ROWS, Part
@@ -109,13 +109,17 @@ class OneSignal(DriftGroup):
             self.first_origin = NO_ORIGINS
         evidence = self.evidence or self._make(self.scheme)
         cut, bins = self.chunks.cut(times_ms, origin), self.scheme.bins(values)
-        sums = self.sums(values, bins, cut.ids, cut.chunks)
+        sums = self.chunks.whole(self.sums(values, bins, cut.ids, cut.chunks), cut)
+        self.look(sums, cut)
         self.newest.begin(Batch(origin, NO_CODES, bins[None]))
         show = partial(self.show, self.newest, Part(ALL_ROWS, cut, 0))
-        found = evidence.update(self.chunks.whole(sums, cut), cut, self.bounds(), show)
+        found = evidence.update(sums, cut, self.bounds(), show)
         self.newest.end()
         self.moved |= found
         return found
+
+    def look(self, sums: Float, cut: Cut) -> None:
+        """See the sums of chunks that are complete, (chunks, bins + 2) float64."""
 
     def show(
         self,
@@ -162,9 +166,13 @@ class OneSignal(DriftGroup):
 
     def _make(self, scheme: AnyScheme) -> Evidence:
         assert self.tolerance is not None
-        watched = scheme.watched(self.name, self.tolerance)
+        watched = self.watched(scheme, self.tolerance)
         self.evidence = Evidence([watched], self._warm_rows, self._chunks_min)
         return self.evidence
+
+    def watched(self, scheme: AnyScheme, tolerance: float) -> Watched:
+        """The signal, as its detector gets it."""
+        return scheme.watched(self.name, tolerance)
 
     def form(self) -> dict[str, Any]:
         """The fields of its form."""

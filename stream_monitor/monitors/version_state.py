@@ -33,6 +33,7 @@ from stream_monitor.monitors.rows import Rows
 from stream_monitor.monitors.segment_outputs import SegmentOutputs
 from stream_monitor.monitors.segment_quality import SegmentQuality
 from stream_monitor.monitors.segments import SegmentsForm
+from stream_monitor.monitors.slowness import SlownessForm
 from stream_monitor.monitors.volume import Volume
 from stream_monitor.settings import OTHER
 
@@ -65,7 +66,7 @@ class VersionForm(msgspec.Struct):
     error_scale: tuple[float, float] | None
     errors: ErrorsState
     calibration: OneSignalForm
-    slowness: OneSignalForm
+    slowness: SlownessForm
     contained: Containment
     history: History
     patterns: Patterns

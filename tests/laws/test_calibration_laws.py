@@ -29,7 +29,7 @@ from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.errors import Errors
 from stream_monitor.monitors.evidence_verdicts import drift_verdicts
 from stream_monitor.monitors.judged import Judged
-from stream_monitor.monitors.one_signal import OneSignal, OneSignalForm
+from stream_monitor.monitors.one_signal import OneSignal
 from stream_monitor.monitors.slowness import Slowness
 from stream_monitor.monitors.version import SHARES
 from stream_monitor.settings import ModelSettings
@@ -247,6 +247,50 @@ def test_slower_calls_and_a_longer_tail_are_found(factor: float, tail: float, ro
         assert "share of calls that take longer than" in verdict.summary
 
 
+def of_days(
+    seed: int, days: int, swing: float, weekend: float, slow_from: float = np.inf
+) -> tuple[Float, Float]:
+    """
+    Two calls a minute whose latency has a season, wanders by a tenth from day to day and from hour
+    to hour, is less on the first two days of a week, and has bursts; × 1.8 from some hour on.
+    """
+    rng = np.random.default_rng(seed)
+    hours = np.sort(rng.random(days * 24 * 120)) * days * 24
+    at = hours.astype(int)
+    season = swing ** (0.5 + 0.5 * np.sin((hours - 9) / 24 * 2 * np.pi))
+    wander = np.exp(0.1 * rng.normal(size=days)[at // 24] + 0.1 * rng.normal(size=24 * days)[at])
+    ms = 20 * rng.lognormal(sigma=0.5, size=len(hours)) * season * wander
+    ms *= np.where(at // 24 % 7 < 2, weekend, 1.0) * np.where(hours >= slow_from, 1.8, 1.0)
+    for burst in rng.random(days // 2) * days * 24:
+        ms[(hours >= burst) & (hours < burst + 0.5)] *= 3
+    return ms, (hours * 3_600_000).astype(np.int64)
+
+
+def warned(ms: Float, times: Float) -> list[int]:
+    """Hours at whose end latency is a warning."""
+    of, found = slowness(), list[int]()
+    ends = np.searchsorted(times, np.arange(1, times[-1] // 3_600_000 + 2) * 3_600_000)
+    for hour, (a, b) in enumerate(zip([0, *ends], ends, strict=False)):
+        of.add(ms[a:b], times[a:b])
+        if any(v.level == "warning" for v in told(None, None, of)):
+            found.append(hour)
+    return found
+
+
+@pytest.mark.parametrize(("swing", "weekend"), [(1.0, 1.0), (3.0, 0.5)])
+def test_latency_that_doubles_is_a_warning_before_hours_are_known(
+    swing: float, weekend: float
+) -> None:
+    """Three hours beyond all days before are none of the season; four days must be known."""
+    for seed in range(4):
+        assert warned(*of_days(seed, 8, swing, weekend)) == []
+    slow = [warned(*of_days(seed, 6, swing, weekend, slow_from=100)) for seed in range(4)]
+    first = [hours[0] for hours in slow if hours]
+    assert len(first) >= 3
+    assert 102 <= min(first) <= 108
+    assert not warned(*of_days(1, 3, swing, weekend, slow_from=30)), "a day is not enough"
+
+
 def test_faster_calls_and_clean_ones_are_no_evidence() -> None:
     for seed, factor in ((1, 0.5), (2, 1.0), (3, 1.0), (4, 0.9)):
         of = slowness(days=6.0)
@@ -292,7 +336,7 @@ def test_neither_cuts_nor_restarts_show(which: int, size: int) -> None:
     for a in range(0, 6_000, size):
         feed(parts, a, min(a + size, 6_000))
         if a % (7 * size) == 0:
-            form = decode(encode(parts.state()), OneSignalForm)
+            form = decode(encode(parts.state()), type(parts.state()))
             parts = make()
             parts.load(form)
     one, other = whole.state(), parts.state()
