@@ -67,7 +67,7 @@ IN_THE_SNAPSHOT_AS = {
     "SegmentDrift": "SegmentDriftForm",
     "Errors": "ErrorsState",
     "Calibration": "OneSignalForm",
-    "Slowness": "OneSignalForm",
+    "Slowness": "SlownessForm",
     "Evidence": "EvidenceState",
     "Recent": "EvidenceState.widths, starts_ms, origins, and by signal",
     "PoolTilt": "PoolState, by signal",
@@ -116,6 +116,7 @@ ALWAYS_AT_ITS_DEFAULT = {
     "Level.built": "tests/laws/test_level_laws.py; a baseline that is built has metrics",
     "Drifted.last_alert": "tests/laws/test_drift_alert_laws.py; here no feature drifts twice",
     "InputsForm.left_out": "tests/laws/test_reference_laws.py has a baseline beyond the limit",
+    "SlowHours.run": "tests/laws/test_calibration_laws.py has days with slow hours",
 }
 """Fields of the form that the logs of this file leave alone, and who does not."""
 ROOMS_ELSEWHERE = {
