@@ -287,6 +287,7 @@ def _segments() -> Row:
         gauges("Labels by segment", "model_segment_window_labels"),
         gauges("Traffic by segment", "model_segment_traffic_ratio", maximum=1.0),
         gauges("Missing values by segment", "model_segment_missing_ratio", maximum=1.0),
+        gauges("Segments that drifted", "model_segment_drift_detected", maximum=1.0),
         gauges("Worse than the other segments, at least", "model_segment_gap_lower"),
         gauges("Fairness", "model_fairness"),
     )

@@ -63,6 +63,14 @@ OF_SEGMENTS: tuple[Metric, ...] = (
         "method",
     ),
     _model(
+        "segment_drift_detected",
+        "gauge",
+        "1 while any feature (`data_drift`), the score or prediction (`prediction_drift`) or the "
+        "errors (`concept_drift`) of a segment have drifted, else 0.",
+        "segment",
+        "kind",
+    ),
+    _model(
         "segment_gap",
         "gauge",
         "How much worse a segment is than the others of its name together.",

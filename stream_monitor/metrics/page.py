@@ -34,7 +34,7 @@ LABELS = {
     "segment": "`name=value`; `__other__` beyond `limits.segments`.",
     "severity": "`info`, `warning` or `critical`.",
     "rule": "`missing`, `type`, `range`, `category`, `pattern`, `unique` or `unknown_field`.",
-    "kind": "`point`, `pattern` or `trend`.",
+    "kind": "`point`, `pattern` or `trend`; of a drift in a segment the kind of its alert.",
     "revision": "Id of the baseline in use; empty while it is learnt.",
     "positive_class": (
         "Class that precision, recall, F1 and the scores refer to; empty if there is none or it is "

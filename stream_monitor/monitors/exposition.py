@@ -18,10 +18,11 @@ from stream_monitor.metrics.samples import AnySample, HistogramSample, Sample
 from stream_monitor.monitors import drift, quality, readings
 from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.estimate_verdicts import estimate_samples, estimate_summary
+from stream_monitor.monitors.evidence_verdicts import GROUPS
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.performance_windows import ALL, PerformanceWindows
 from stream_monitor.monitors.releases import NOT_THERE, Release
-from stream_monitor.monitors.segment_exposition import segment_samples
+from stream_monitor.monitors.segment_exposition import drift_samples, segment_samples
 from stream_monitor.monitors.thresholds import judged_metrics, newest_rows
 from stream_monitor.monitors.version import Version
 from stream_monitor.monitors.windowed import Windowed
@@ -238,7 +239,9 @@ def _signals(
 def _evidence(version: Version, names: tuple[str, str]) -> Iterator[Sample]:
     allowed = 1 / (version.settings.days_per_alarm * version.sharers())
     yield Sample("model_alarm_budget_per_day", names, allowed)
-    for group in version.drifts:
+    for (kind, _), group in zip(GROUPS, version.drifts, strict=True):
+        if version.segments is not None and group.sliced is not None:
+            yield from drift_samples(version.segments, kind, group.sliced, names)
         if group.evidence is not None:
             drifted = {w.name for w, _ in group.evidence.open()}
             for subject, days, bound in group.scores():

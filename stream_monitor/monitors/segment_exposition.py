@@ -1,5 +1,6 @@
 """
-What segments show beside their performance metrics: traffic, broken fields, gaps and fairness.
+What segments show beside their performance metrics: traffic, broken fields, drift, gaps and
+fairness.
 
 Rule of the file: it only reads. What has too few rows is left out.
 """
@@ -21,6 +22,7 @@ from stream_monitor.monitors.segment_counts import (
     rows_of,
     selection_of,
 )
+from stream_monitor.monitors.segment_drift import SegmentDrift
 from stream_monitor.monitors.segments import Segments
 from stream_monitor.stats import divergence
 from stream_monitor.windows.names import duration_ms
@@ -37,6 +39,16 @@ def segment_samples(
     found = segment_verdicts.counts(context, segments, performance)
     yield from _gaps(context, segments, found, names)
     yield from _fairness(context, segments, found, names)
+
+
+def drift_samples(
+    segments: Segments, kind: str, sliced: SegmentDrift, names: Names
+) -> Iterator[Sample]:
+    """Whether any signal of a group has an open drift, by segment with detectors."""
+    for n, evidence in sorted(sliced.evidence.items()):
+        found = any(drifted.open for drifted in evidence.drifted.values())
+        labels = (*names, segments.name_of(n), kind)
+        yield Sample("model_segment_drift_detected", labels, float(found))
 
 
 def _traffic(

@@ -6,6 +6,9 @@ the budget, with many segments and rare ones.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -19,6 +22,8 @@ from stream_monitor.monitors.judged import Judged
 from stream_monitor.monitors.rows import Rows
 from stream_monitor.monitors.segment_blocks import Members
 from stream_monitor.monitors.segment_drift import CHUNK_LABELS, SegmentDrift, places
+from stream_monitor.monitors.segment_exposition import drift_samples
+from stream_monitor.monitors.segments import Segments
 from stream_monitor.settings import Baseline, Limits, ModelSettings, Segment
 from stream_monitor.state import decode, encode
 from stream_monitor.verdicts import Verdict
@@ -120,6 +125,20 @@ def test_a_change_in_a_segment_is_found_soon_and_named(whole: Inputs) -> None:
     shown = np.array(drifted.rows) - PLACES[0]
     assert set(shown) < set(own[drifted.change_row : drifted.found_row])
     assert (stream()[0][0, shown] > 1).all()  # in the upper tail, where a shift adds most
+
+
+def test_the_gauge_says_which_segments_have_drifted(whole: Inputs) -> None:
+    """One series for each segment with detectors, so at most as many as share the budget."""
+    names = cast("Segments", SimpleNamespace(name_of=lambda n: f"country=c{n}"))
+    found = whole.drift.sliced
+    assert found is not None
+    samples = list(drift_samples(names, "data_drift", found, ("m", "1")))
+    assert {(s.name, s.labels[:2], s.labels[3]) for s in samples} == {
+        ("model_segment_drift_detected", ("m", "1"), "data_drift")
+    }
+    by_segment = {s.labels[2]: s.value for s in samples}
+    assert by_segment == {f"country=c{n}": float(n == 3) for n in range(RARE)}
+    assert len(samples) <= found.count
 
 
 def test_segments_of_a_feature_say_nothing_of_that_feature(whole: Inputs) -> None:
