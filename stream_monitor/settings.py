@@ -104,6 +104,16 @@ class Anomalies(Frozen, frozen=True):
     pattern_windows: int = 2
 
 
+LOOKED_AT = (1, 5, 25)
+"""
+Rows of the windows that are judged, as multiples of `quality.min_rows`: the newest rows show
+something new first; then the steady window; a long window shows what is only a little beyond its
+limit.
+"""
+STEADY = 1
+"""Which of them is the steady one, in which distances are judged."""
+
+
 class Quality(Frozen, frozen=True):
     missing_ratio: float | None = 0.1
     violation_ratio: float | None = 0.05

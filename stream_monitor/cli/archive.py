@@ -54,8 +54,9 @@ def command(ctx: click.Context, *, once: bool, config: str | None, as_json: bool
     from stream_monitor.config import load
     from stream_monitor.runtime.http import announce
     from stream_monitor.runtime.logs import configure
+    from stream_monitor.runtime.own_port import address
     from stream_monitor.training.archive import Archiver
-    from stream_monitor.training.endpoint import address, serving
+    from stream_monitor.training.endpoint import serving
 
     settings = load(config, os.environ)
     configure()
@@ -72,7 +73,7 @@ def command(ctx: click.Context, *, once: bool, config: str | None, as_json: bool
         if once:
             return await archiver.run(stop, once=True)
         async with serving(archiver) as port:
-            announce(address(settings), port, sys.stderr if as_json else sys.stdout)
+            announce(address(settings, "archive"), port, sys.stderr if as_json else sys.stdout)
             return await archiver.run(stop)
 
     written = asyncio.run(run())

@@ -68,9 +68,10 @@ def _demand_clones(settings: Settings) -> None:
 async def _run(settings: Settings, config: str | None, *, once: bool) -> int:
     from stream_monitor.cli.produce import stopped_by_signals
     from stream_monitor.lifecycle.controller import Controller, projects_of
-    from stream_monitor.lifecycle.endpoint import address, serving
+    from stream_monitor.lifecycle.endpoint import serving
     from stream_monitor.runtime import logs
     from stream_monitor.runtime.http import announce
+    from stream_monitor.runtime.own_port import address
 
     logs.configure()
     controller = Controller(settings, projects_of(settings, config), once=once)
@@ -80,6 +81,6 @@ async def _run(settings: Settings, config: str | None, *, once: bool) -> int:
             await controller.run(stop)
             return 0
         async with serving(controller) as port:
-            announce(address(settings), port)
+            announce(address(settings, "lifecycle"), port)
             await controller.run(stop)
     return 0

@@ -10,11 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from stream_monitor.settings import CoreSettings, ModelSettings
+from stream_monitor.settings import LOOKED_AT, STEADY, CoreSettings, ModelSettings
 from stream_monitor.stats.chance import BINS, chance_of
-
-STEADY = 5
-"""The window in which distances are judged has so many times `quality.min_rows` rows."""
 
 
 def remarks(settings: CoreSettings) -> list[str]:
@@ -40,7 +37,8 @@ distances raise no alert; give 0.044 or more, or a greater quality.min_rows']
 
 def _distances(model: ModelSettings) -> Iterator[str]:
     """Thresholds of distances that chance exceeds in so few rows."""
-    now, learnt = STEADY * model.quality.min_rows, model.baseline.source == "learn"
+    times, learnt = LOOKED_AT[STEADY], model.baseline.source == "learn"
+    now = times * model.quality.min_rows
     before = model.baseline.rows if learnt else math.inf
     baseline = f"{before:,} rows of the baseline" if learnt else "the baseline"
     for method, limit in model.drift.thresholds.items():
@@ -48,7 +46,7 @@ def _distances(model: ModelSettings) -> Iterator[str]:
         if limit < chance:
             yield (
                 f"drift.thresholds.{method}: {limit:g} is within chance: two samples of one law "
-                f"are up to {chance:.2g} apart in {now:,} rows (5 x quality.min_rows) against "
-                f"{baseline}, on {BINS} bins. Smaller distances raise no "
+                f"are up to {chance:.2g} apart in {now:,} rows ({times} x quality.min_rows) "
+                f"against {baseline}, on {BINS} bins. Smaller distances raise no "
                 f"alert; give {chance:.2g} or more, or a greater quality.min_rows"
             )

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import get_args
 
-import msgspec
-
 from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.lifecycle import rollout
 from stream_monitor.lifecycle.actions import Facts
@@ -24,28 +22,15 @@ from stream_monitor.lifecycle.model import APPROVAL, DECIDE, Model, ms_of
 from stream_monitor.lifecycle_settings import ModelLoop
 from stream_monitor.metrics.samples import Sample
 from stream_monitor.runtime.own_port import serving_at
-from stream_monitor.settings import HttpSettings, Settings
-
-
-def address(settings: Settings) -> HttpSettings:
-    """
-    Where a controller listens: as a worker (`worker.metrics`), on `lifecycle.port`.
-
-    >>> address(Settings()).port
-    9109
-    """
-    return msgspec.structs.replace(settings.worker.metrics, port=settings.lifecycle.port)
 
 
 def serving(controller: Controller) -> AbstractAsyncContextManager[int]:
     """Serve while the block runs; gives the port. It raises as `serving_at` does."""
-    settings = controller.settings
     return serving_at(
-        address(settings),
+        controller.settings,
+        "lifecycle",
         lambda: samples(controller, now_ms()),
         lambda: ready(controller),
-        key="lifecycle.port",
-        series_limit=settings.core.limits.series,
     )
 
 

@@ -12,7 +12,7 @@ it is the residual: label less prediction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -99,11 +99,6 @@ class Calibration(OneSignal):
     """
     The calibration of a model version.
 
-    Parameters
-    ----------
-    tolerance : callable
-        Returns the tolerance of the detector on counts of a signal; None: it has none.
-
     Examples
     --------
     Scores that became too extreme while every answer stayed as right as it was:
@@ -119,9 +114,7 @@ class Calibration(OneSignal):
     True
     """
 
-    def __init__(self, tolerance: Callable[[str], float | None]) -> None:
-        of = tolerance(CALIBRATION)
-        super().__init__(CALIBRATION, of, CHUNK_LABELS, WARM_LABELS, CHUNKS_MIN)
+    name, chunk_rows, warm_rows, chunks_min = CALIBRATION, CHUNK_LABELS, WARM_LABELS, CHUNKS_MIN
 
     def add(self, parts: Sequence[Scored]) -> bool:
         """

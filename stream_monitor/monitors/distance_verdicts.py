@@ -19,6 +19,7 @@ from stream_monitor.monitors.distances import distances
 from stream_monitor.monitors.drift import alert_of
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.windowed import Windowed
+from stream_monitor.settings import STEADY
 from stream_monitor.stats.chance import by_chance
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
@@ -38,7 +39,7 @@ def distance_verdicts(context: Context, inputs: Inputs, watermark_ms: int) -> It
     if inputs.profile is None or not context.settings.drift.thresholds:
         return
     windows = quality.recent(inputs, watermark_ms, context.settings.quality.min_rows)
-    for found, span in windows[quality.STEADY : quality.STEADY + 1]:
+    for found, span in windows[STEADY : STEADY + 1]:
         yield from _of_window(context, inputs.profile, found, span)
 
 

@@ -7,7 +7,6 @@ regression get their bins from the first of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -42,17 +41,9 @@ class ErrorsState(OneSignalForm):
 
 
 class Errors(OneSignal):
-    """
-    The errors of a model version.
+    """The errors of a model version."""
 
-    Parameters
-    ----------
-    tolerance : callable
-        Returns the tolerance of the detector on counts of a signal; None: it has none.
-    """
-
-    def __init__(self, tolerance: Callable[[str], float | None]) -> None:
-        super().__init__(ERRORS, tolerance(ERRORS), CHUNK_LABELS, WARM_LABELS, CHUNKS_MIN)
+    name, chunk_rows, warm_rows, chunks_min = ERRORS, CHUNK_LABELS, WARM_LABELS, CHUNKS_MIN
 
     def begin_anew(self) -> None:
         """Errors are in other units from here on."""

@@ -6,8 +6,9 @@ Rule of the file: rows of one kind are counted together. With another kind the s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -41,23 +42,22 @@ class OneSignal(DriftGroup):
 
     Parameters
     ----------
-    name : str
-    tolerance : float or None
-        Root of the χ² distance within which its law may wander; None: it has no detector.
-    rows : int
-        Of a chunk.
-    warm_rows : int
-        Rows that are known before evidence counts.
-    chunks_min : int
-        A change that so many chunks have seen is too young to be told.
+    tolerance : callable
+        Returns the root of the χ² distance within which the law of a signal may wander; None: it
+        has no detector.
     """
 
-    def __init__(
-        self, name: str, tolerance: float | None, rows: int, warm_rows: int, chunks_min: int
-    ) -> None:
+    name: ClassVar[str]
+    """Of the signal."""
+    chunk_rows: ClassVar[int]
+    warm_rows: ClassVar[int]
+    """Rows that are known before evidence counts."""
+    chunks_min: ClassVar[int]
+    """A change that so many chunks have seen is too young to be told."""
+
+    def __init__(self, tolerance: Callable[[str], float | None]) -> None:
         super().__init__()
-        self.name, self.tolerance = name, tolerance
-        self._rows, self._warm_rows, self._chunks_min = rows, warm_rows, chunks_min
+        self.tolerance = tolerance(self.name)
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -68,7 +68,8 @@ class OneSignal(DriftGroup):
         self.first_origin = NO_ORIGINS
         self.scheme: AnyScheme | None = None
         self.evidence = None
-        self.chunks, self.newest = Chunks(self._rows), Newest((self.name,), (0,))
+        self.chunks = Chunks(self.chunk_rows)
+        self.newest = Newest((self.name,), (0,))
 
     def learn(self, first: Float) -> AnyScheme | None:
         """
@@ -167,7 +168,7 @@ class OneSignal(DriftGroup):
     def _make(self, scheme: AnyScheme) -> Evidence:
         assert self.tolerance is not None
         watched = self.watched(scheme, self.tolerance)
-        self.evidence = Evidence([watched], self._warm_rows, self._chunks_min)
+        self.evidence = Evidence([watched], self.warm_rows, self.chunks_min)
         return self.evidence
 
     def watched(self, scheme: AnyScheme, tolerance: float) -> Watched:

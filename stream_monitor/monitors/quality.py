@@ -18,18 +18,11 @@ from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.shares import Share, against_rules, shares_of, value_share
 from stream_monitor.monitors.value_rules import FIELDS
 from stream_monitor.monitors.windowed import Windowed
-from stream_monitor.settings import OTHER, ModelSettings
+from stream_monitor.settings import LOOKED_AT, OTHER, STEADY, ModelSettings
 from stream_monitor.stats.inference import is_back
 from stream_monitor.times import DAY_MS
 from stream_monitor.verdicts import AlertKey, Span, Verdict
 
-LEAST = (1, 5, 25)
-"""
-Rows of the windows that are judged, as multiples of `quality.min_rows`: the newest rows show
-something new first; then the steady window; a long window shows what is only a little beyond its
-limit.
-"""
-STEADY = 1
 NAMES_SHOWN = 5
 
 
@@ -37,14 +30,14 @@ def recent(
     inputs: Inputs, watermark_ms: int, rows_min: int
 ) -> list[tuple[dict[str, Windowed], Span]]:
     """
-    Every feature in the newest rows, in more of them and in many (`LEAST`), with the bounds of
+    Every feature in the newest rows, in more of them and in many (`LOOKED_AT`), with the bounds of
     these windows; none if even a day has too few rows.
 
     A window has as few panes as possible. So neither a pane that has only begun, nor rows from
     before the change, hide what is new.
     """
     found: list[tuple[dict[str, Windowed], Span]] = []
-    for times in LEAST:
+    for times in LOOKED_AT:
         if inputs.profile is None:
             break
         vector, start, end = inputs.panes.newest(
@@ -140,7 +133,7 @@ def _of_values(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[
     """Verdicts on patterns, repeated values and unknown fields: rules that no baseline knows."""
     rules, quality = inputs.value_rules, context.settings.quality
     found: dict[tuple[str, str], list[tuple[Share, Span]]] = {}
-    for times in LEAST if rules.names else ():
+    for times in LOOKED_AT if rules.names else ():
         sums, start, end = rules.panes.newest(
             times * quality.min_rows, watermark_ms, DAY_MS, slice(-1, None)
         )

@@ -40,11 +40,6 @@ class Slowness(OneSignal):
     """
     The latency of a model version.
 
-    Parameters
-    ----------
-    tolerance : callable
-        Returns the tolerance of the detector on counts of a signal; None: it has none.
-
     Examples
     --------
     Calls that take half as long again, and calls that became faster:
@@ -60,8 +55,7 @@ class Slowness(OneSignal):
     False
     """
 
-    def __init__(self, tolerance: Callable[[str], float | None]) -> None:
-        super().__init__(LATENCY, tolerance(LATENCY), CHUNK_CALLS, WARM_CALLS, CHUNKS_MIN)
+    name, chunk_rows, warm_rows, chunks_min = LATENCY, CHUNK_CALLS, WARM_CALLS, CHUNKS_MIN
 
     def begin_anew(self) -> None:
         """Nothing was seen yet."""

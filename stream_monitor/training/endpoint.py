@@ -11,34 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 
-import msgspec
-
 from stream_monitor.kafka.clocks import now_ms
 from stream_monitor.metrics.samples import Sample
 from stream_monitor.runtime.own_port import serving_at
-from stream_monitor.settings import HttpSettings, Settings
 from stream_monitor.training.archive import Archiver
-
-
-def address(settings: Settings) -> HttpSettings:
-    """
-    Where an archive listens: as a worker (`worker.metrics`), on `archive.port`.
-
-    >>> address(Settings()).port
-    9110
-    """
-    return msgspec.structs.replace(settings.worker.metrics, port=settings.archive.port)
 
 
 def serving(archiver: Archiver) -> AbstractAsyncContextManager[int]:
     """Serve while the block runs; gives the port. It raises as `serving_at` does."""
-    settings = archiver.settings
     return serving_at(
-        address(settings),
-        lambda: samples(archiver, now_ms()),
-        lambda: ready(archiver),
-        key="archive.port",
-        series_limit=settings.core.limits.series,
+        archiver.settings, "archive", lambda: samples(archiver, now_ms()), lambda: ready(archiver)
     )
 
 

@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from stream_monitor.cli.config import command
-from stream_monitor.config.remarks import STEADY, remarks
-from stream_monitor.monitors import quality
+from stream_monitor.config.remarks import remarks
 from stream_monitor.settings import Baseline, CoreSettings, Drift, ModelSettings, Quality
 from stream_monitor.stats import divergence
 from stream_monitor.stats.chance import chance_of
@@ -67,7 +66,6 @@ def test_a_threshold_within_chance_is_told_with_the_number_and_others_are_not() 
             )
         )
 
-    assert quality.LEAST[quality.STEADY] == STEADY
     for method in METHODS:
         chance = chance_of(method, 5_000, 1_000)
         (text,) = of(method, chance * 0.5)
