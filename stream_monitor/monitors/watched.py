@@ -19,10 +19,12 @@ from stream_monitor.monitors.evidence import Watched
 from stream_monitor.monitors.layout import Layout
 from stream_monitor.monitors.windowed import MISSING, OFFSET, RANGE, SQUARES, SUM, TYPE
 from stream_monitor.settings import OTHER
-from stream_monitor.stats.binning import is_one_value
+from stream_monitor.stats.binning import ATOM_SHARE, is_one_value
 
-ATOM_SHARE, ATOMS_MAX = 0.05, 12
-"""Values of so great a share have an alternative of their own, the most frequent ones."""
+ATOMS_MAX = 12
+"""So many values of a bin of their own have an alternative of their own, the most frequent ones."""
+HEAVY_SHARE = 0.05
+"""A tail does not take in a value of so great a share."""
 TAIL_SHARE = 0.005
 """The first and the last bin of a number have at least so great a share."""
 LEVELS_MAX, LEVEL_SHARE = 12, 0.005
@@ -73,7 +75,7 @@ def _end(counts: Int, rows: int) -> int:
     least value has much weight, nothing is known to lie beyond it, and the bin stays alone.
     """
     k, total = 0, int(counts[0])
-    while k + 2 < len(counts) and total < TAIL_SHARE * rows and counts[k + 1] < ATOM_SHARE * rows:
+    while k + 2 < len(counts) and total < TAIL_SHARE * rows and counts[k + 1] < HEAVY_SHARE * rows:
         k += 1
         total += int(counts[k])
     return k

@@ -19,6 +19,8 @@ BINS = 20
 """A value of so great a share has a bin of its own; other bins have no greater one."""
 DISTINCT_MAX = 25
 """So few values have a bin each."""
+ATOM_SHARE, ATOMS_MORE = 0.005, 5
+"""So many other values have one too, the most frequent ones of so great a share."""
 REST_BINS_MIN = 5
 CELLS, IN_CELL_MAX = 256, 4
 """Cells of a table of bins, and edges that one of them may have."""
@@ -41,7 +43,7 @@ def edges_of(values: Float) -> Float:
     Returns
     -------
     (edges,) float64
-        Ascending; the first is the least value, the last the number after the greatest. At most 52
+        Ascending; the first is the least value, the last the number after the greatest. At most 62
         unless all of up to 25 values
 
     Notes
@@ -59,7 +61,7 @@ def edges_of(values: Float) -> Float:
     """
     distinct, counts = np.unique(values, return_counts=True)
     few = len(distinct) <= DISTINCT_MAX
-    atoms = distinct if few else distinct[counts * BINS >= len(values)]
+    atoms = distinct if few else distinct[_with_weight(counts, len(values))]
     ends = np.array([distinct[0], np.nextafter(distinct[-1], np.inf)])
     edges = [atoms, np.nextafter(atoms, np.inf), ends]
     if not few:
@@ -73,6 +75,15 @@ def edges_of(values: Float) -> Float:
             _halves(rest, np.unique(np.concatenate([*edges, cuts])), len(values) / BINS),
         ]
     found: Float = np.unique(np.concatenate(edges) + 0.0)
+    return found
+
+
+def _with_weight(counts: Int, rows: int) -> NDArray[np.bool_]:
+    """Which of the distinct values have a bin of their own, by how often they are there."""
+    found: NDArray[np.bool_] = counts * BINS >= rows
+    others = np.where(found, 0, counts)
+    more = np.argsort(-others, kind="stable")[:ATOMS_MORE]
+    found[more[others[more] >= ATOM_SHARE * rows]] = True
     return found
 
 

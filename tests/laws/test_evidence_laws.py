@@ -310,6 +310,36 @@ def test_clean_rows_keep_the_budget(rows: int) -> None:
     assert found <= allowed + 2.4 * allowed**0.5
 
 
+def default_value(seed: int, after: float, n: int = 22_000) -> np.ndarray:
+    """A price that is 9.99 in 2 % of the rows, and from row 12,000 on in another share."""
+    rng = np.random.default_rng(seed)
+    share = np.where(np.arange(n) < 12_000, 0.02, after)
+    prices = np.where(rng.random(n) < share, 9.99, np.round(rng.lognormal(3, 0.7, n), 2))
+    found: np.ndarray = prices
+    return found
+
+
+@pytest.mark.parametrize(("after", "days"), [(0.04, 600.0), (0.005, 600.0), (0.02, 1.0)])
+def test_a_default_that_becomes_more_frequent_is_found(after: float, days: float) -> None:
+    """It is in the middle of the law and moves neither mean nor spread."""
+    delays = []
+    for seed in range(4):
+        x = default_value(seed, after)
+        inputs = made()
+        inputs.drift.days = days
+        for at in range(0, len(x), 1_000):
+            times = (np.arange(at, at + 1_000) * 86).astype(np.int64)
+            inputs.add(Rows(("price",), x[None, at : at + 1_000].copy(), times, []))
+        assert inputs.drift.evidence is not None
+        drifted = inputs.drift.evidence.drifted.get("price")
+        delays.append(np.inf if drifted is None else drifted.found_row - 12_000)
+    if after == 0.02:
+        assert delays == [np.inf] * 4, "clean rows, at 600 times the budget"
+    else:
+        assert min(delays) > 0
+        assert np.median(delays) <= 5_000
+
+
 def test_errors_that_rise_and_errors_of_a_regression_are_found() -> None:
     rng = np.random.default_rng(5)
     rate = np.where(np.arange(8_000) < 5_000, 0.05, 0.10)
