@@ -45,7 +45,7 @@ def what_is_due(version: Version, log_ms: int) -> Iterator[tuple[Monitor, Iterab
         yield "estimate", of_estimate(version)
         yield "patterns", hour_verdicts(context, version.patterns, version.features, watermark_ms)
         for monitor, columns in inputs:
-            yield monitor, quality.judge(context, columns, watermark_ms)
+            yield monitor, quality.judge(context, columns, watermark_ms, version.sources)
         yield "features", quality.unwatched(context, version.features)
         for subject in version.signals:
             yield "drift", of_signal(version, subject)

@@ -62,6 +62,7 @@ from numpy.typing import NDArray
 from stream_monitor.arrays import Float, Int, are_numbers
 from stream_monitor.events.cells import ABSENT, Cells, tags
 from stream_monitor.monitors.baseline import Profile, within
+from stream_monitor.monitors.faults import Faults
 from stream_monitor.monitors.fences import Fences, fences
 from stream_monitor.monitors.input_drift import InputDrift
 from stream_monitor.monitors.late import Late
@@ -290,6 +291,7 @@ class Inputs:
             add_categories(layout, cells, category, rows.texts, starts, sums, by_chunk)
         sums[:, -1] = np.diff(np.append(starts, len(pane)))
         broken = self.value_rules.broken(rows, self._unknown_rows(rows, unknown))
+        self.drift.newest.judge(Faults(layout, x, self.value_rules.names, broken).of)
         self.value_rules.add(broken, order, pane[starts] * PANE_MS, starts)
         self.panes.add_grouped(pane[starts] * PANE_MS, sums)
         self.totals += (of_chunk := sums.sum(axis=0))

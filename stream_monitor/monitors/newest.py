@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from stream_monitor.arrays import Bool, Int
 from stream_monitor.events.origins import NO_ORIGINS
 
-CELLS, ROWS_MIN, ROWS_MAX = 8_192, 64, 512
+CELLS, ROWS_MIN, ROWS_MAX = 4_096, 64, 256
 """Bins that are kept of a group, and rows: fewer of a group with many signals."""
 NAMED_MAX = 5
 """Rows that an alert names."""
@@ -48,6 +48,8 @@ class NewestForm(msgspec.Struct):
     segment: Int
     bins: dict[str, NDArray[np.int32]]
     """By signal: columns from that where the signal begins."""
+    faults: dict[str, NDArray[np.uint8]]
+    """By signal: bits of the rules of data quality that rows break."""
 
 
 class Batch(msgspec.Struct):
@@ -62,6 +64,8 @@ class Batch(msgspec.Struct):
     """By category: columns from that where it begins."""
     place: Int | None = None
     """(n,): where each row is in `numbers` and `levels`; None: they are in its order too."""
+    faults: Callable[[slice, NDArray[np.int32]], NDArray[np.uint8]] | None = None
+    """Gives the bits of some rows, of which it gets the bins."""
 
 
 class Newest:
@@ -84,6 +88,7 @@ class Newest:
         self.rows = min(max(CELLS // max(len(names), 1), ROWS_MIN), ROWS_MAX)
         self.origin, self.segment = NO_ORIGINS, NO_CODES
         self.bins = np.empty((len(names), 0), np.int32)
+        self.faults = np.empty((len(names), 0), np.uint8)
         self.batch: Batch | None = None
 
     def begin(self, batch: Batch) -> None:
@@ -92,16 +97,31 @@ class Newest:
         if len(batch.segment) != len(batch.origin):
             batch.segment = np.zeros(len(batch.origin), np.int64)
 
+    def judge(self, faults: Callable[[slice, NDArray[np.int32]], NDArray[np.uint8]]) -> None:
+        """Say which rules the rows break."""
+        if self.batch is not None:
+            self.batch.faults = faults
+
     def end(self) -> None:
         """The detectors have seen the rows."""
         batch, self.batch = self.batch, None
         if batch is None:
             return
         first = max(len(batch.origin) - self.rows, 0)
-        bins = self._bins(batch, slice(first, None))
+        here = slice(first, None)
+        bins = self._bins(batch, here)
+        if batch.faults is None:
+            faults = np.zeros((len(self.at), bins.shape[1]), np.uint8)
+        else:
+            faults = batch.faults(here, bins)
         kept = min(len(self.origin), self.rows - bins.shape[1])
+        if not kept:
+            self.bins, self.faults = bins, faults
+            self.origin, self.segment = batch.origin[first:].copy(), batch.segment[first:].copy()
+            return
         old = slice(len(self.origin) - kept, None)
         self.bins = np.concatenate([self.bins[:, old], bins], axis=1)
+        self.faults = np.concatenate([self.faults[:, old], faults], axis=1)
         self.origin = np.concatenate([self.origin[old], batch.origin[first:]])
         self.segment = np.concatenate([self.segment[old], batch.segment[first:]])
 
@@ -158,23 +178,33 @@ class Newest:
         shown = of_stream[np.isin(bins[of_stream], columns)][-NAMED_MAX:]
         return [int(o) for o in origin[shown]]
 
+    def faulty(self, name: str, bit: int) -> list[int]:
+        """Where the newest `NAMED_MAX` rows came from that break a rule."""
+        if name not in self.at:
+            return []
+        broken = np.flatnonzero(self.faults[self.at[name]] & bit)[-NAMED_MAX:]
+        return [int(o) for o in self.origin[broken]]
+
     def form(self) -> NewestForm:
         """In a snapshot."""
         found = np.where(self.bins < 0, NO_BIN, self.bins - self.starts[:, None]).astype(np.int32)
-        bins = {name: found[i] for name, i in self.at.items()} if len(self.origin) else {}
-        return NewestForm(self.origin, self.segment, bins)
+        names = self.at.items() if len(self.origin) else ()
+        faults = {name: self.faults[i] for name, i in names}
+        return NewestForm(self.origin, self.segment, {n: found[i] for n, i in names}, faults)
 
     def load(self, form: NewestForm) -> None:
         """Go on from a snapshot; of a signal that was not there nothing is known."""
         first = max(len(form.origin) - self.rows, 0)
         self.origin, self.segment = form.origin[first:], form.segment[first:]
         self.bins = np.full((len(self.at), len(self.origin)), NO_BIN, np.int32)
+        self.faults = np.zeros(self.bins.shape, np.uint8)
         for name, i in self.at.items():
             if name in form.bins:
+                self.faults[i] = form.faults[name][first:]
                 bins = form.bins[name][first:]
                 self.bins[i] = np.where(bins < 0, NO_BIN, bins + self.starts[i])
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of the rows that are kept."""
-        return self.bins.nbytes + self.origin.nbytes + self.segment.nbytes
+        return sum(a.nbytes for a in (self.bins, self.faults, self.origin, self.segment))

@@ -8,12 +8,16 @@ compared with that of the baseline is in `shares`. Too few rows give no verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from stream_monitor.alerts.wording import apart, percent, signal
+from stream_monitor.events.origins import prediction_at
 from stream_monitor.monitors.baseline import FeatureProfile, Profile
 from stream_monitor.monitors.context import Context
+from stream_monitor.monitors.faults import BITS
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.shares import Share, against_rules, shares_of, value_share
 from stream_monitor.monitors.value_rules import FIELDS
@@ -53,8 +57,25 @@ def recent(
     return found
 
 
-def judge(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[Verdict]:
-    """Verdicts on missing values, broken values and outliers of every feature, one a rule."""
+def judge(
+    context: Context, inputs: Inputs, watermark_ms: int, sources: Sequence[str] = ()
+) -> Iterator[Verdict]:
+    """
+    Verdicts on missing values, broken values and outliers of every feature, one a rule.
+
+    With the names of source partitions they name some of the newest rows that break the rule.
+    """
+    for verdict in _judge(context, inputs, watermark_ms):
+        bit = BITS.get(verdict.key.detector, 0)
+        rows = () if verdict.clear else inputs.drift.newest.faulty(verdict.key.subject, bit)
+        found = [place for row in rows if (place := prediction_at(row, sources)) is not None]
+        if found:
+            shown = {**verdict.evidence, "examples": found}
+            verdict = msgspec.structs.replace(verdict, evidence=shown)
+        yield verdict
+
+
+def _judge(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[Verdict]:
     if inputs.profile is None:
         return
     found = recent(inputs, watermark_ms, context.settings.quality.min_rows)

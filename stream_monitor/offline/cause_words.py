@@ -242,10 +242,10 @@ def _size(changes: Sequence[Mapping[str, Any]], about: str) -> str:
 def _look(episode: Episode) -> str:
     """The first row since a change, and some that show it."""
     evidence = episode.told["evidence"]
-    changes = evidence.get("contributors")
+    changes, examples = evidence.get("contributors"), evidence.get("examples", ())
     if not changes or "first" not in changes[0]:
-        return ""
-    first, examples = changes[0]["first"], evidence.get("examples", ())
+        return f"Some of the rows: {', '.join(map(_row, examples))}" if examples else ""
+    first = changes[0]["first"]
     kind = f" of {first['topic']}" if first["topic"] == "labels" else ""
     text = f"Row {_row(first)}{kind} is the first since then, give or take a few"
     return text + (f"; these show it: {', '.join(map(_row, examples))}" if examples else "")

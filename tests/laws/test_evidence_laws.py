@@ -72,7 +72,7 @@ def told(inputs: Inputs) -> list[object]:
     ]
     found += [(d.origin, d.rows) for _, d in sorted(evidence.drifted.items())]
     newest = inputs.drift.newest
-    found += [newest.origin.tolist(), newest.bins.tolist()]
+    found += [newest.origin.tolist(), newest.bins.tolist(), newest.faults.tolist()]
     states = [evidence.detector.state(s) for s in range(len(evidence.watched))]
     return [*found, *((s.evidence.tolist(), s.pools.tolist(), s.live) for s in states)]
 

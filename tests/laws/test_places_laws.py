@@ -1,6 +1,7 @@
 """
 An alert of drift says from which record on, and names some that show it: of `predictions`, or of
-`labels` if labels say so. How the log was cut and a restart never show.
+`labels` if labels say so. One of data quality names some that break the rule. How the log was cut
+and a restart never show.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ import pytest
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
-from stream_monitor.settings import Baseline, CoreSettings, ModelSettings, Segment
+from stream_monitor.settings import (
+    Baseline,
+    CoreSettings,
+    Feature,
+    ModelSettings,
+    Quality,
+    Segment,
+)
 
 T0, STEP_MS = 1_760_000_000_000, 1_000
 ROWS, CHANGE, BLOCK = 4_800, 4_310, 25
@@ -170,3 +178,52 @@ def test_neither_cuts_nor_restarts_show(
     told: dict[str, dict[str, Any]], size: int, stop: int | None
 ) -> None:
     assert places(alerts_of(log_of(size), stop)) == places(told)
+
+
+FAULTS: dict[str, tuple[Any, Any]] = {
+    "missing": ("a", None),
+    "type": ("b", "text"),
+    "range": ("c", 2.0),
+    "category": ("d", "new"),
+    "pattern": ("e", "x-1"),
+    "unique": ("f", "same"),
+}
+"""By rule: a feature, and a value that breaks the rule."""
+
+
+@pytest.mark.parametrize("size", [100, 37])
+def test_an_alert_of_data_quality_names_the_newest_rows_that_break_the_rule(size: int) -> None:
+    features = {"c": Feature(max=1.0), "e": Feature(pattern="k-.*"), "f": Feature(unique=True)}
+    quality = Quality(repeated_ratio=0.05)
+    model = ModelSettings(baseline=Baseline(rows=300), features=features, quality=quality)
+    rng = np.random.default_rng(2)
+    bad = {rule: (np.arange(900) >= 600) & (rng.random(900) < 0.3) for rule in FAULTS}
+    values = []
+    for i in range(900):
+        row: dict[str, Any] = {"a": i % 7, "b": i % 5, "c": i % 3 / 3, "d": "uv"[i % 2]}
+        row |= {"e": f"k-{i % 4}", "f": f"id{i}"}
+        row |= {name: value for rule, (name, value) in FAULTS.items() if bad[rule][i]}
+        call = {"event_id": f"e{i}", "model": "m", "prediction": 1, "features": row}
+        values.append(json.dumps({**call, "timestamp": T0 + i * STEP_MS}).encode())
+    ingest, shard = Ingest(1), Shard(0, CoreSettings(defaults=model))
+    rules: set[str] = set()
+    for first in range(0, 900, size):
+        rows = np.arange(first, min(first + size, 900))
+        now = T0 + rows * STEP_MS
+        ingest.take("predictions@id/2", "predictions", [values[i] for i in rows], 40 + rows, now)
+        record, later = ingest.flush(int(now[-1]))[0][0], tick(int(now[-1]) + 1_000)
+        for each, seen in ((record, first), (later, len(rows) + first)):
+            shard.fold(each)  # it is judged each second, before the rows of a record
+            told = [json.loads(out.value) for out in shard.outbox if out.topic == "alerts"]
+            shard.outbox = []
+            for alert in (a for a in told if a["kind"] == "data_quality"):
+                mine = next(r for r, (of, _) in FAULTS.items() if of == alert["subject"])
+                broken = np.flatnonzero(bad[mine][:seen])
+                if alert["detector"] == "unique":  # the first of the values is no repeat
+                    broken = broken[1:]
+                assert alert["evidence"]["examples"] == [
+                    {"topic": "predictions", "partition": 2, "offset": 40 + int(i)}
+                    for i in broken[-5:]
+                ]
+                rules.add(alert["detector"])
+    assert rules == FAULTS.keys()
