@@ -8,8 +8,8 @@ goes on; after the first alarm behind the change its stream ends. Rows are count
 What to know of frouros 0.9.0: its ADWIN refuses a negative sum, so values go in as distances from
 the smallest one, which changes nothing of its test. Tests of two samples compare each window of
 100 rows with the first `--reference` rows, at the 0.001 of its README; its PSI has no threshold of
-its own, and gets the usual 0.1. KSWIN keeps 100 values, so it begins shortly before the change, and
-costs 0.3 ms a value, so it reads few streams.
+its own, and gets the usual 0.1. KSWIN costs 0.3 ms a value, so it reads few streams, for 2,000 rows
+before and behind the change; it keeps 100.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ READS = {
     "errors": ("DDM", "EDDM", "RDDM", "HDDMA", "HDDMW", "ECDDWT", "STEPD", "ADWIN"),
 }
 """What each is made for."""
-KSWIN_STREAMS, KSWIN_BEFORE = 5, 2_000
+KSWIN_STREAMS, KSWIN_ROWS = 5, 2_000
 
 
 def values(name: str, x: np.ndarray, change: int) -> list[int]:
@@ -82,9 +82,10 @@ def told(file: Path, only: list[str], reference: int, change: int) -> Iterator[d
             alarms = [windows(name, x, reference, change) for x in some]
         else:
             if name == "KSWIN":
-                some, start = streams[:KSWIN_STREAMS], change - KSWIN_BEFORE
+                some = streams[:KSWIN_STREAMS, : change + KSWIN_ROWS]
+                start = change - KSWIN_ROWS
             alarms = [[start + r for r in values(name, x[start:], change - start)] for x in some]
-        read = sum((a[-1] if a and a[-1] > change else streams.shape[1]) - start for a in alarms)
+        read = sum((a[-1] if a and a[-1] > change else some.shape[1]) - start for a in alarms)
         yield {
             "case": int(file.stem.split("-")[0]),
             "detector": name,
