@@ -48,6 +48,13 @@ class DriftGroup:
         assert self.sliced is not None
         return self.bounds() * (1 - SHARE) / SHARE * self.sliced.count
 
+    def dispersion(self, name: str) -> float:
+        """How much more a signal varies between chunks than independent rows do, at least 1."""
+        watched = [] if self.evidence is None else [w.name for w in self.evidence.watched]
+        if self.evidence is None or name not in watched:
+            return 1.0
+        return float(self.evidence.detector.overdispersion[watched.index(name)])
+
     def scores(self) -> Iterator[tuple[str, float, float]]:
         """By signal: evidence and bound, in days."""
         if self.evidence is not None:

@@ -82,7 +82,8 @@ def _judge(context: Context, inputs: Inputs, watermark_ms: int) -> Iterator[Verd
     for name in inputs.layout.start if found else ():
         windows = [(now[name], span) for now, span in found if now[name].rows]
         if windows:
-            yield from _verdicts(context, name, windows, inputs.profile.features[name])
+            dispersion = inputs.drift.dispersion(name)
+            yield from _verdicts(context, name, windows, inputs.profile.features[name], dispersion)
     yield from _of_values(context, inputs, watermark_ms)
 
 
@@ -136,13 +137,17 @@ def _shown(names: list[str]) -> str:
 
 
 def _verdicts(
-    context: Context, name: str, windows: list[tuple[Windowed, Span]], profile: FeatureProfile
+    context: Context,
+    name: str,
+    windows: list[tuple[Windowed, Span]],
+    profile: FeatureProfile,
+    dispersion: float,
 ) -> Iterator[Verdict]:
     """One verdict for each rule."""
     key = context.key("data_quality", name, "")
     found: dict[AlertKey, list[tuple[Share, Span]]] = {}
     for now, span in windows:
-        for rule, share in shares_of(key, now, profile, context.settings):
+        for rule, share in shares_of(key, now, profile, context.settings, dispersion):
             found.setdefault(rule, []).append((share, span))
     for rule, shares in found.items():
         judged = _judged(shares)

@@ -37,6 +37,11 @@ class Share(NamedTuple):
     usual_rows: float
     margin: float
     of_rule: float = 0.0
+    dispersion: float = 1.0
+    """
+    So many rows are worth one independent row: where values depend on those before, outliers come
+    together.
+    """
     """
     Rows of the baseline that break a rule which holds whatever the baseline has: they are told,
     and allow nothing.
@@ -76,18 +81,26 @@ class Share(NamedTuple):
         ... ]
         [0.16, -0.05]
         """
-        share, low = self.part / self.rows, wilson_interval(self.part, self.rows, LOOK_Z)[0]
+        part, rows = self.part / self.dispersion, self.rows / self.dispersion
+        share, low = self.value, wilson_interval(part, rows, LOOK_Z)[0]
         if not self.usual_part:
             return low
-        high = wilson_interval(self.usual_part, self.usual_rows, LOOK_Z)[1]
+        usual, of = self.usual_part / self.dispersion, self.usual_rows / self.dispersion
+        high = wilson_interval(usual, of, LOOK_Z)[1]
         return share - self.usual - math.hypot(share - low, high - self.usual)
 
 
 def shares_of(
-    key: AlertKey, now: Windowed, profile: FeatureProfile, settings: ModelSettings
+    key: AlertKey,
+    now: Windowed,
+    profile: FeatureProfile,
+    settings: ModelSettings,
+    dispersion: float = 1.0,
 ) -> Iterator[tuple[AlertKey, Share]]:
     """
     The shares of a feature that are judged, each with the alert that it may raise: one a rule.
+
+    `dispersion` is how much more the feature varies between chunks than independent rows do.
     """
     rule = settings.features.get(key.subject) or Feature()
     missing = _missing(key.subject, now, profile, rule, settings.quality.missing_ratio)
@@ -96,7 +109,7 @@ def shares_of(
     if settings.quality.violation_ratio is not None:
         for name, share in _broken(now, profile, rule, settings.quality.violation_ratio):
             yield key._replace(detector=name), share
-    outside = _outside(now, profile, settings.anomalies)
+    outside = _outside(now, profile, settings.anomalies, dispersion)
     if outside is not None:
         yield key._replace(kind="anomaly", detector="iqr"), outside
 
@@ -142,14 +155,18 @@ def value_share(rule: str, part: float, rows: float, quality: Quality) -> Share 
     return None if limit is None else Share(what, f"quality.{key}", part, rows, 0, 0, limit)
 
 
-def _outside(now: Windowed, profile: FeatureProfile, anomalies: Anomalies) -> Share | None:
+def _outside(
+    now: Windowed, profile: FeatureProfile, anomalies: Anomalies, dispersion: float
+) -> Share | None:
     """Outliers among the numbers of a numeric feature; None if there are no numbers."""
     numbers, known = float(now.counts.sum()), profile.count
     if profile.type != "numeric" or not known or numbers <= 0:
         return None
     usual = outlier_share(profile, anomalies.fence) * known
     what, key = "outside its fences", "anomalies.share"
-    return Share(what, key, now.outliers, numbers, usual, known, anomalies.share)
+    return Share(
+        what, key, now.outliers, numbers, usual, known, anomalies.share, dispersion=dispersion
+    )
 
 
 def against_rules(profile: FeatureProfile, rule: Feature) -> dict[str, float]:
