@@ -15,14 +15,15 @@ from typing import Any, Literal
 import msgspec
 
 from stream_monitor.times import rfc3339
-from stream_monitor.verdicts import AlertKey, Direction, Kind, Level, Verdict
+from stream_monitor.verdicts import AlertKey, Direction, Kind, Level, Span, Verdict
 
 Status = Literal["firing", "updated", "resolved"]
 
 
 class Window(msgspec.Struct, frozen=True):
-    start: str
-    end: str
+    start: str | None
+    end: str | None
+    """Event times; None: only the number of rows is known."""
     count: int
 
 
@@ -103,6 +104,12 @@ def _segment(key: AlertKey) -> dict[str, str] | None:
     return {name: value} if key.segment else None
 
 
+def _window(span: Span) -> Window:
+    if not span.end_ms:
+        return Window(None, None, span.count)
+    return Window(rfc3339(span.start_ms), rfc3339(span.end_ms), span.count)
+
+
 def alert_of(
     verdict: Verdict,
     status: Status,
@@ -136,9 +143,7 @@ def alert_of(
         threshold=_finite(verdict.threshold),
         reference=verdict.baseline_id,
         direction=verdict.direction,
-        window=Window(
-            rfc3339(verdict.window.start_ms), rfc3339(verdict.window.end_ms), verdict.window.count
-        ),
+        window=_window(verdict.window),
         starts_at=starts_at,
         ends_at=None if ends_ms is None else rfc3339(ends_ms),
         incident=standing.incident,

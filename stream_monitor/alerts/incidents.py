@@ -63,6 +63,11 @@ JOINS: frozenset[tuple[Cause, Cause]] = frozenset(
     }
 )
 """(cause of an incident, cause of an alert on another subject that joins it while it is young)."""
+ESTIMATE = "estimate"
+"""
+That an estimate is not valid any more is what errors do to it: it joins their incident, whatever
+its severity. Of severity info it opens none.
+"""
 OF_NO_VERSION = frozenset({"threshold", "profile"})
 """Detectors of data quality, of labels and limits, that speak of no version."""
 ALONE_SUBJECTS = frozenset({"unexpected_class", "score_contradicts_prediction"})
@@ -178,7 +183,12 @@ class Incidents(msgspec.Struct):
         key, cause = verdict.key, cause_of(verdict.key, episode.severity)
         signals = named(verdict)
         episode.about = tuple(dict.fromkeys((key.subject, *signals)))
-        found = None if cause is None else self._explains(key, signals, cause, episode.starts_ms)
+        looks_for = "errors" if key.detector == ESTIMATE else cause
+        found = (
+            None
+            if looks_for is None
+            else self._explains(key, signals, looks_for, episode.starts_ms)
+        )
         episode.primary, episode.counted = found is None, "ok"
         episode.incident = found or own
         if found is None:

@@ -466,3 +466,23 @@ def test_what_people_say_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_time_in_a_mark_is_read_as_it_is_written() -> None:
     assert [ms_of(rfc3339(T0 + i)) for i in range(1_000)] == [T0 + i for i in range(1_000)]
+
+
+def test_an_estimate_that_errors_made_invalid_is_part_of_their_incident() -> None:
+    estimate = AlertKey("m", "1", "", "calibration", "estimated_accuracy", "estimate")
+    alerts = Alerts()
+    errors = after(alerts, 0)
+    (event,) = alerts.observe(verdict(estimate, "info"), T0)
+    assert (event.incident, event.primary, event.notify) == (errors.incident, False, False)
+    alone = Alerts()
+    (first,) = alone.observe(verdict(estimate, "info"), T0)
+    errors = after(alone, 0)
+    assert first.primary
+    assert first.incident != errors.incident, "an alert of severity info opens none for others"
+    assert errors.notify
+
+
+def test_times_of_a_window_that_are_not_known_are_null() -> None:
+    alerts = Alerts()
+    event = after(alerts, 0)
+    assert (event.window.start, event.window.end, event.window.count) == (None, None, 1)
