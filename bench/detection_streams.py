@@ -135,7 +135,7 @@ def _unseen(rng: Random, x: Float) -> Float:
     return x
 
 
-def _more(at: int, share: float) -> Float:
+def more(at: int, share: float) -> Float:
     """The law of the levels when one has another share."""
     law = LEVELS * (1 - share) / (1 - LEVELS[at])
     law[at] = share
@@ -210,7 +210,7 @@ CASES = [
     Case(
         "category 10 to 15 %",
         2_800,
-        replaced(categories, lambda r, s: categories(r, s, _more(3, 0.15))),
+        replaced(categories, lambda r, s: categories(r, s, more(3, 0.15))),
         numbers=False,
     ),
     Case("unseen category 2 %", 700, changed(categories, _unseen), numbers=False),

@@ -32,7 +32,7 @@ BIN_SIZES = (-0.8, -0.3, 0.2, 0.5, 1.0, 2.0, 4.0)
 """Changes of the logarithm of a bin's share."""
 TAIL_SIZES, TAIL_MAX = (0.5, 1.0, 2.0), 0.12
 """The same for all bins from one on, if they have at most so great a share."""
-SHARE_SIZES = (-1.0, -0.5, -0.2, 0.2, 0.4, 0.7, 1.1, 1.8, 3.0)
+SHARE_SIZES = (-1.2, -0.7, -0.35, 0.2, 0.4, 0.7, 1.1, 1.8, 3.0)
 """Changes of the logarithm of the odds of values that are 0 or 1."""
 RARE_SIZES = (0.5, 1.0, 2.0, 4.0)
 """The same for a bin that is nearly empty in the reference: it can only grow."""
