@@ -77,7 +77,7 @@ def number_tilts(counts: Int, special: Iterable[int] = ()) -> Tilts:
     for direction, prior in zip(directions, SMOOTH_PRIORS, strict=False):
         for size in SMOOTH_SIZES:
             weights += [size * direction, -size * direction]
-            priors += [prior / len(SMOOTH_SIZES) / 2] * 2
+            priors += [prior * _weight(size)] * 2
     own = sorted({*special, len(counts) - 1})
     # nearly all rows may be without a number: then nothing smooth is known
     contrasts = directions or [np.eye(len(counts))[-1]]
@@ -156,13 +156,23 @@ def _tilts(
     share = SMOOTH_SHARE if smooth else 0.0
     prior = [p * share / sum(priors) for p in priors]
     for k in bins:
-        sizes = RARE_SIZES if law[k] < RARE else BIN_SIZES
-        for size in sizes:
+        rare = law[k] < RARE
+        sizes = RARE_SIZES if rare else BIN_SIZES
+        weighed = np.ones(len(sizes)) if rare else np.array([_weight(s) for s in sizes])
+        for size, part in zip(sizes, (weighed / weighed.sum()).tolist(), strict=True):
             weight = np.zeros(len(law))
             weight[k] = size
             weights.append(weight)
-            prior.append((1 - share) / len(bins) / len(sizes))
+            prior.append((1 - share) / len(bins) * part)
     return tilts_of(np.array(weights), np.array(prior), np.array(contrasts))
+
+
+def _weight(size: float) -> float:
+    """
+    Prior of a size. A smaller share of the prior costs a small change many rows, and a great one
+    next to none.
+    """
+    return float(abs(size) ** -0.5)
 
 
 def tilts_of(weights: Float, prior: Float, contrasts: Float) -> Tilts:
