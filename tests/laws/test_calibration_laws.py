@@ -213,7 +213,7 @@ def test_residuals_of_a_regression_that_move_or_spread_are_found(
 def test_rows_since_a_bias_began_are_the_rows_since_then(sd: float) -> None:
     """Whole chunks are told apart, so the oldest of them may have rows of before in it."""
     after, rows = list[float](), list[int]()
-    for seed in range(12):
+    for seed in range(8):
         error = np.random.default_rng(seed).normal(size=6_000)
         start = T0 + 37 * seed
         error[start:] += sd
