@@ -479,6 +479,7 @@ COUNTERS = (
 )
 ELSEWHERE = (
     "model_drift_detected",
+    "model_segment_drift_detected",
     "model_label_coverage",
     "model_latency",
     "model_alerts",
@@ -488,7 +489,10 @@ ELSEWHERE = (
     "model_segment_positive",
     "model_segment_prediction_mean",
 )
-"""Samples that show several parts, or none; `drift_detected` shows an alert, which lasts."""
+"""
+Samples that show several parts, or none; `drift_detected` shows an alert, which lasts, and that of
+segments whether detectors have begun.
+"""
 
 
 def part_of(name: str, labels: tuple[str, ...]) -> tuple[str, str]:
