@@ -7,6 +7,7 @@ Rule of the file: it knows no setting. The structs are in `settings.py` and `lif
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NoReturn
 
 import msgspec
@@ -85,7 +86,7 @@ def plain(value: Any) -> Any:
     {'a': [1.0, True, '1', 0.5]}
     """
     if isinstance(value, Struct):
-        found = ((f.encode_name, getattr(value, f.name), f) for f in msgspec.structs.fields(value))
+        found = ((f.encode_name, getattr(value, f.name), f) for f in _fields(type(value)))
         return {
             name: plain(item)
             for name, item, f in found
@@ -97,3 +98,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+@cache  # msgspec reads the annotations each time
+def _fields(kind: type[Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(kind)

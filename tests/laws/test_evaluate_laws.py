@@ -152,7 +152,8 @@ def rows() -> list[tuple[str, bytes, int]]:
 
 @pytest.fixture(scope="module")
 def log(rows) -> list[bytes]:
-    return log_of(rows, 50)
+    """Cut by the second most records would be one row: labels are among rows of another second."""
+    return log_of(rows, 50, second_ms=3_000)
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +221,9 @@ def test_cutting_the_log_does_not_matter(rows, coarse, size):
 
 
 def test_the_same_log_gives_the_same_bytes(log, whole):
+    assert {"performance", "concept_drift", "data_drift", "data_quality", "anomaly"} == {
+        a["kind"] for a in told(whole)
+    }
     assert folded(log).outbox == whole.outbox
 
 

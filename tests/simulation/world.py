@@ -414,7 +414,7 @@ class World:
     def _until(self, condition: Callable[[], bool]) -> bool:
         limit, checked = self.now + LIMIT_S, -1.0
         for _ in range(STEPS_MAX):
-            ready = [p for p in self.processes if p.due()]
+            ready = [p for p in self.processes if p.alive and p.due()]
             if ready:
                 self.chance.choice(ready).step()
                 continue
