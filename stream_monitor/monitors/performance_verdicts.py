@@ -80,11 +80,12 @@ def level_verdict(
     if unknown and not why:
         severity, limit, why = "info", ACCURACY_USUAL, "the level of this model is not known yet"
     said, bound = apart(value, limit, form=percent, digits=3)
-    sign = (
-        f"below the limit of {bound} ({why}; `thresholds.accuracy` sets another)"
-        if why
-        else f"within the limit of {bound}"
-    )
+    if why:
+        sign = f"below the limit of {bound} ({why}; `thresholds.accuracy` sets another)"
+    elif limit:
+        sign = f"within the limit of {bound}"
+    else:
+        sign = "not certainly below any limit; the level of this model is not known yet"
     if level.loss is not None and not why:
         sign += f" (its level is {percent(1 - level.loss.mean)})"
     text = f"accuracy over {labelled(window, span.count)} is {said}, {sign}"
