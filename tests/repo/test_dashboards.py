@@ -283,6 +283,7 @@ def firing_at(
     done = promtool("test", "rules", str(tmp_path / "alert.yml"))
     found = set(re.findall(r"alertname: (\w+), time: (\w+)", done.stdout + done.stderr))
     assert bool(found) == bool(done.returncode), done.stdout + done.stderr
+    assert {when for _, when in found} <= {*at}
     return [{name for name, when in found if when == time} for time in at]
 
 
