@@ -43,6 +43,8 @@ class Watched(NamedTuple):
     """The columns of Σz and Σz², if it is a number."""
     labels: tuple[str, ...] = ()
     """Names of its bins, if it has levels."""
+    edges: tuple[float, ...] = ()
+    """Between its bins of values, if it is a number of the inputs."""
     words: Callable[[Float, Float], dict[str, Any]] | None = None
     """Says of sums before and after a change what it is, if the signal has words of its own."""
 

@@ -19,6 +19,7 @@ from stream_monitor.events.origins import label_at, prediction_at
 from stream_monitor.monitors.baseline import Profile
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.evidence import Drifted, Evidence, Watched
+from stream_monitor.monitors.moved_share import moved_share
 from stream_monitor.monitors.signals import ERRORS
 from stream_monitor.monitors.slow_hours import STAYS
 from stream_monitor.monitors.windowed import unit_of
@@ -166,6 +167,9 @@ def describe(
             "before": float(p[at]),
             "after": float(q[at]),
         }
+    shares = moved_share(drifted.before[:bins], drifted.after[:bins], watched.edges)
+    if bins > 2 and shares is not None:
+        return shares
     (mean_before, sd_before), (mean_after, sd_after) = (
         _moments(x, bins, scale) for x in (drifted.before, drifted.after)
     )
@@ -176,8 +180,6 @@ def describe(
     }
     if bins == 2:
         what = "mean"
-    elif q[-1] == 1:
-        what = "missing"
     elif watched.name == ERRORS and moves["mean"][0] >= NOTICED:
         what = "mean"  # people ask how wrong the answers are, not how much that varies
     else:

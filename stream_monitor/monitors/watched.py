@@ -65,6 +65,7 @@ def _number(name: str, profile: FeatureProfile, base: int, tolerance: float) -> 
         tolerance,
         (*places, (base + OFFSET + len(counts),)),
         (base + SUM, base + SQUARES),
+        edges=tuple(profile.edges[ks[-1]] for ks in groups[:-1]),
     )
 
 

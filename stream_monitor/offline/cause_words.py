@@ -30,6 +30,8 @@ INPUT_KINDS = ("data_drift", "anomaly")
 
 
 NO_LEVELS = {"missing": "missing values", "other categories": "rare or new categories"}
+OF_NUMBERS = {"value", "above", "below"}
+"""Keys of a level that is a number, or a range of numbers."""
 
 
 class Told(NamedTuple):
@@ -105,7 +107,7 @@ def _moved(change: Mapping[str, Any], *, binary: bool) -> str:
         return str(change["change"])
     if what == "share":
         level = change["level"]
-        level = NO_LEVELS.get(level, f"`{level}`")
+        level = level if OF_NUMBERS & change.keys() else NO_LEVELS.get(level, f"`{level}`")
         much = "more" if after >= before else "less"
         was, now = apart(before, after, form=percent, digits=3)
         return f"{level} became {much} frequent in {name}: from {was} to {now}"
