@@ -7,6 +7,7 @@ regression get their bins from the first of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,8 @@ from stream_monitor.arrays import Float, Int
 from stream_monitor.events.origins import NO_ORIGINS
 from stream_monitor.monitors.baseline import numeric_profile
 from stream_monitor.monitors.judged import Judged
+from stream_monitor.monitors.late_errors import LateErrors, Told
+from stream_monitor.monitors.maturity import Maturity
 from stream_monitor.monitors.newest import Batch, Newest, NewestForm
 from stream_monitor.monitors.one_signal import OneSignal, OneSignalForm
 from stream_monitor.monitors.schemes import Flags, Numbers
@@ -38,12 +41,17 @@ class ErrorsState(OneSignalForm):
     sliced: SegmentDriftForm
     newest_sliced: NewestForm
     """Rows that segments have got: it may be fewer than the whole stream has."""
+    late: LateErrors
 
 
 class Errors(OneSignal):
     """The errors of a model version."""
 
     name, chunk_rows, warm_rows, chunks_min = ERRORS, CHUNK_LABELS, WARM_LABELS, CHUNKS_MIN
+
+    def __init__(self, tolerance: Callable[[str], float | None]) -> None:
+        super().__init__(tolerance)
+        self.late = LateErrors()
 
     def begin_anew(self) -> None:
         """Errors are in other units from here on."""
@@ -66,6 +74,29 @@ class Errors(OneSignal):
         binary : bool
         """
         return self.feed(BINARY if binary else NUMBERS, errors[None], times_ms, origin)
+
+    def ready(self, rows: Told, maturity: Maturity, *, due: bool) -> Iterator[Told]:
+        """
+        Of errors of classes, in the order in which their rows were completed, those that can be
+        added now: all of them, or where delays of labels depend on the class those that are mature.
+
+        Parameters
+        ----------
+        rows : Told
+        maturity : Maturity
+        due : bool
+            A stride is full.
+        """
+        late, began = self.late, not self.late.waits
+        if (waited := late.turn(maturity)) is not None:
+            yield waited
+        if late.waits and began and not maturity.is_known:
+            self.begin_anew()  # what was learnt so far are the rows whose labels come first
+        late.add(rows)
+        if not late.waits:
+            yield rows
+        elif due and (found := late.mature(maturity)) is not None:
+            yield found
 
     def learn(self, first: Float) -> Flags | Numbers | None:
         """Bins of errors: those of a regression from the first ones."""
@@ -114,6 +145,7 @@ class Errors(OneSignal):
             **self.form(),
             left_out=self.left_out,
             newest_sliced=self.newest_sliced.form(),
+            late=self.late,
             sliced=SegmentDriftForm() if self.sliced is None else self.sliced.form(),
         )
 
@@ -121,7 +153,7 @@ class Errors(OneSignal):
         """Go on from a snapshot."""
         super().load(state)
         assert isinstance(state, ErrorsState)
-        self.left_out = state.left_out
+        self.left_out, self.late = state.left_out, state.late
         self.newest_sliced.load(state.newest_sliced)
         if self.sliced is not None and self.evidence is not None:
             self.sliced.load(state.sliced, self.evidence)

@@ -20,6 +20,7 @@ from stream_monitor.monitors.classes import Reading
 from stream_monitor.monitors.containment import Judge
 from stream_monitor.monitors.due import of_estimate
 from stream_monitor.monitors.judged import Judged
+from stream_monitor.monitors.late_errors import Told
 from stream_monitor.monitors.performance import Performance, Stride
 from stream_monitor.monitors.signals import ERRORS
 
@@ -33,27 +34,41 @@ ScoredPart = tuple[Judged, Bool, Reading | None]
 
 def take_in(version: Version, strides: Iterable[Stride], judge: Judge) -> None:
     """The errors of `Performance.add`, stride by stride, and what was scored along with them."""
-    told: list[tuple[Float, Int, Int, bool]] = []
+    told: list[tuple[Told, bool]] = []
+    maturity = version.performance.maturity
     for errors, times, origin, due in strides:
-        told.append((errors, times, origin, version.performance.task != "regression"))
+        rows = Told(errors, times, origin)
+        if version.performance.task == "regression":
+            told.append((rows, False))
+        else:
+            if version.errors.late.waits != maturity.depends:
+                _tell(version, told)
+                told = []
+            told += [(each, True) for each in version.errors.ready(rows, maturity, due=due)]
         _watch_errors(version, errors, times)
         if due:
             for verdict in version.performance.verdicts(version.context, due=True):
                 judge(verdict)
             if version.estimate.checked.state.turned:
                 version.contained.judge("estimate", of_estimate(version), judge)
-    for binary, alike in groupby(told, key=itemgetter(3)):
-        parts = list(alike)
-        columns = [np.concatenate([p[i] for p in parts]) for i in (0, 1, 2)]
-        version.contained.run("drift", version.errors.add, *columns, binary=binary)
+    _tell(version, told)
     sliced, version.sliced_errors = version.sliced_errors, []
-    for each in sliced:
+    for each in [] if version.errors.late.waits else sliced:
         version.contained.run("drift", version.errors.add_by_segment, *each)
     scored, version.scored = version.scored, []
     if scored:
         of = version.performance
         found = [each for part in _joined(scored) for each in scored_rows(of, *part)]
         version.contained.run("drift", version.calibration.add, found)
+
+
+def _tell(version: Version, told: list[tuple[Told, bool]]) -> None:
+    """Errors go to the detector on counts, neighbours of one kind together."""
+    for binary, alike in groupby(told, key=itemgetter(1)):
+        columns = [
+            np.concatenate(parts) for parts in zip(*(rows for rows, _ in alike), strict=True)
+        ]
+        version.contained.run("drift", version.errors.add, *columns, binary=binary)
 
 
 def _joined(parts: list[ScoredPart]) -> Iterator[ScoredPart]:

@@ -87,6 +87,8 @@ class Maturity(msgspec.Struct):
     """The newest label time."""
     wait_ms: int | None = None
     """Age at which rows are mature; None if all of them are."""
+    depends: bool = False
+    """Whether delays depend on the class of the label, or on whether the answer was right."""
 
     @property
     def period_ms(self) -> int:
@@ -153,11 +155,13 @@ class Maturity(msgspec.Struct):
         complete = [c for cohort, c in self.counts.items() if cohort < ended]
         counts = sum(complete, np.zeros(GROUPS * BINS)).reshape(GROUPS, BINS)
         if counts.sum() >= ROWS_MIN:
-            self.wait_ms = self._usual(counts) if self._depends(counts) else None
+            self.depends = self._depends(counts)
+            self.wait_ms = self._usual(counts) if self.depends else None
             return
         counts = sum(self.counts.values(), np.zeros(GROUPS * BINS)).reshape(GROUPS, BINS)
         labels, predictions = covered()
-        early = labels < COVERAGE_MIN * predictions or self._depends(counts)
+        self.depends = self._depends(counts)
+        early = labels < COVERAGE_MIN * predictions or self.depends
         self.wait_ms = self.max_delay_ms if early else None
 
     def _depends(self, counts: Float) -> bool:
@@ -174,8 +178,11 @@ class Maturity(msgspec.Struct):
         return bool(((gap > DIFFERENCE_MIN) & (gap > KS * np.sqrt(1 / rows + 1 / rest))).any())
 
     def _usual(self, counts: Float) -> int:
-        """Age by which nearly all labels of every group have come, ms."""
-        rows = counts.sum(axis=1)
-        total = np.cumsum(counts, axis=1)[rows >= GROUP_MIN]
+        """
+        Age by which nearly all labels of every group have come, ms; groups of few rows are one.
+        """
+        small = counts.sum(axis=1) < GROUP_MIN
+        counts = np.vstack([counts[~small], counts[small].sum(axis=0)])
+        total = np.cumsum(counts[counts.sum(axis=1) >= GROUP_MIN], axis=1)
         at = int((total < COMPLETE * total[:, -1:]).sum(axis=1).max())
         return min(math.ceil(1_000 * 2 ** (at / 2)), self.max_delay_ms)

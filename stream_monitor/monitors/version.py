@@ -39,6 +39,7 @@ from stream_monitor.monitors.history import History, period_record
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.judged import Judged
 from stream_monitor.monitors.labels_in import ScoredPart, take_in
+from stream_monitor.monitors.late_errors import LateErrors
 from stream_monitor.monitors.patterns import Patterns
 from stream_monitor.monitors.performance import Performance
 from stream_monitor.monitors.rows import Points, Rows, merged, with_numbers
@@ -311,6 +312,7 @@ class Version:
             windows.renumber(values)
         self.signals.begin_errors_anew()
         self.errors.begin_anew()
+        self.errors.late = LateErrors()
         self.calibration.begin_anew()
         self.scored = []
 

@@ -5,12 +5,17 @@ delays depend on the class; however rows were cut, and over restarts.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
 from stream_monitor.join.rows import Pairs
-from stream_monitor.monitors.maturity import BINS, Coded, Maturity
+from stream_monitor.monitors import late_errors
+from stream_monitor.monitors.errors import Errors, ErrorsState
+from stream_monitor.monitors.late_errors import LateErrors, Told
+from stream_monitor.monitors.maturity import BINS, GROUPS, Coded, Maturity
 from stream_monitor.monitors.version import Version
 from stream_monitor.settings import CoreSettings, Labels, ModelSettings, Threshold
 from stream_monitor.state import decode, encode
@@ -101,6 +106,72 @@ def test_delays_by_class_alarm_nobody_and_a_change_is_found_when_it_is_mature(ca
     assert 96 < min(found) < 96 + 24 + 24
     soon = told(version({"recall": Threshold(min=0.5)}), late(3, 2, 1, 1, worse=True))
     assert 24 < min(soon) < 24 + 12, "nobody waits where delays are the same"
+
+
+def drifts(of: Version) -> list[tuple[float, float]]:
+    """When the errors drifted, by event time, and whether they became more (1) or fewer (-1)."""
+    assert of.errors.evidence is not None
+    found = of.errors.evidence.drifted.values()
+    shares = [(d.before / d.before[:2].sum(), d.after / d.after[:2].sum()) for d in found]
+    ways = [float(np.sign(after[1] - before[1])) for before, after in shares]
+    return [((d.change_ms - T0) / HOUR, way) for d, way in zip(found, ways, strict=True)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_errors_are_compared_in_the_order_of_predictions_where_delays_depend_on_the_class(case):
+    """Nine of ten fraud labels that come first are no rate of errors."""
+    of = version({})
+    told(of, late(11, 8, *CASES[case]))
+    assert of.errors.late.waits
+    assert not drifts(of)
+    of = version({})
+    told(of, late(12, 8, *CASES[case], worse=True))
+    ((changed, way),) = drifts(of)
+    assert way == 1
+    assert abs(changed - 96) < 12
+
+
+def test_errors_that_wait_are_cut_and_restored_without_a_trace():
+    pairs = late(13, 3, *CASES["fraud last"], worse=True)
+    whole, cut = version({}), version({})
+    told(whole, pairs, 500)
+    for at in range(0, len(pairs.row), 500):
+        told(cut, pairs.at(slice(at, at + 500)), 500)
+        state = decode(encode(cut.errors.state()), ErrorsState)
+        cut.errors = Errors(cut.signals.tolerance)
+        cut.errors.days = whole.errors.days
+        cut.errors.load(state)
+    assert whole.errors.late.waits
+    assert encode(cut.errors.state()) == encode(whole.errors.state())
+
+
+def test_groups_of_few_rows_make_all_wait_too():
+    """Thirty labels of fraud come late; each of its two groups is too small to be asked alone."""
+    maturity, counts = Maturity(DELAY), np.zeros((GROUPS, BINS))
+    counts[0, 24], counts[2, 31], counts[3, 31] = 500, 20, 10
+    maturity.counts, maturity.now_ms = {0: counts.ravel()}, 10 * DELAY
+    maturity.look(lambda: (0.0, 0.0))
+    assert maturity.depends
+    assert maturity.wait_ms == math.ceil(1_000 * 2**15.5)
+
+
+def test_more_rows_than_there_is_room_for_are_thinned(monkeypatch):
+    monkeypatch.setattr(late_errors, "WAITING_MAX", 100)
+    rng = np.random.default_rng(14)
+    late, times = LateErrors(waits=True), np.arange(3_000)
+    errors = (rng.random(3_000) < 0.3).astype(float)
+    for at in range(0, 3_000, 70):
+        part = slice(at, at + 70)
+        late.add(Told(errors[part], times[part], times[part]))
+    assert len(late.errors) <= 100
+    assert late.every == 32
+    found = late.take(3_000)
+    assert not len(late.errors)
+    assert late.every == 16
+    assert found.times_ms.tolist() == sorted(found.times_ms)
+    assert (found.errors == errors[found.times_ms]).all()
+    late.add(Told(errors[:32], times[:32] + 3_000, times[:32]))
+    assert len(late.errors) == 2
 
 
 @pytest.mark.parametrize("hours", [0.001, 1, 12])
