@@ -37,14 +37,14 @@ class Share(NamedTuple):
     usual_rows: float
     margin: float
     of_rule: float = 0.0
+    """
+    Rows of the baseline that break a rule which holds whatever the baseline has: they are told,
+    and allow nothing.
+    """
     dispersion: float = 1.0
     """
     So many rows are worth one independent row: where values depend on those before, outliers come
     together.
-    """
-    """
-    Rows of the baseline that break a rule which holds whatever the baseline has: they are told,
-    and allow nothing.
     """
 
     @property
