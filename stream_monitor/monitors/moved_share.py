@@ -8,7 +8,7 @@ Rule of the file: pure functions of counts. A bin is named only if its share is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, nextafter
+from math import inf, nextafter, sqrt
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from stream_monitor.arrays import Float
 
 MOST = 0.75
 """Part of the gain in likelihood that is most of it, without what chance gives."""
-LEAST = 1 / 3
-"""Part that it has with what chance gives: a gain within chance says nothing."""
+LEAST = 4.0
+"""Nats that it has at least (p = 0.005 for one bin): a gain within chance says nothing."""
 RANGE_MOST = 1 / 3
 """Of more rows beyond what was known the mean says more."""
 HALF, GONE = 0.5, 0.05
@@ -44,12 +44,13 @@ def moved_share(
     Notes
     -----
     Twice the gain in log-likelihood of two laws over one is Wilks' statistic G. That of all bins is
-    that of one bin against the rest plus that of the others among themselves, whose half is about
-    (bins - 2) / 2 by chance. Of two bins that say the same the rarer one is named.
+    that of one bin against the rest plus that of the others among themselves. By chance half of the
+    latter is h = (bins - 2) / 2, with the standard deviation √h. Of two bins that say the same the
+    rarer one is named.
 
     Examples
     --------
-    >>> before, after = np.array([0, 80, 920, 0, 0.0]), np.array([0, 17, 83, 0, 0.0])
+    >>> before, after = np.array([0, 80, 920, 0, 0.0]), np.array([0, 170, 830, 0, 0.0])
     >>> moved_share(before, after, (-999.0, np.nextafter(-999.0, 0), 7.5))
     ('share of -999 from 8% to 17%', {'what': 'share', 'level': '-999', 'value': -999, \
 'before': 0.08, 'after': 0.17})
@@ -62,13 +63,14 @@ def moved_share(
     own = _gain(before, after)
     whole = float(own.sum()) - all_rows
     gains = own + _gain(rows - before, rows_now - after) - all_rows
-    chance = (np.count_nonzero(before + after) - 2) / 2
+    half = max(int(np.count_nonzero(before + after)) - 2, 0) / 2
+    chance = half + sqrt(half)
     best = max(float(gains[k]) for k in named)
-    if best <= 0 or best < max(MOST * (whole - chance), LEAST * whole):
+    if best <= 0 or best < max(MOST * (whole - chance), LEAST):
         return None
     k = min(
         (k for k in named if gains[k] >= best * (1 - 1e-9)),
-        key=lambda k: (before[k] + after[k], -k),
+        key=lambda k: (float(before[k] + after[k]), -k),
     )
     shares = {"before": float(before[k]) / rows, "after": float(after[k]) / rows_now}
     was, now = apart(*shares.values(), form=percent, digits=3)
