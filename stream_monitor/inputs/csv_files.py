@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from stream_monitor.errors import InputError
 from stream_monitor.inputs.columns import Column, Told
@@ -29,7 +29,7 @@ from stream_monitor.inputs.dialect import (
 )
 from stream_monitor.inputs.facts import Facts
 from stream_monitor.inputs.files import PASSES, InputFile
-from stream_monitor.inputs.readers import Row
+from stream_monitor.inputs.readers import Row, Unusable
 from stream_monitor.inputs.written_numbers import Decimal
 
 CHUNK_ROWS = 1_024
@@ -55,10 +55,15 @@ SUMS = frozenset(
 )
 
 
-class Malformed(tuple[str, ...]):
-    """The unchanged lines of a row that is not CSV."""
+class Malformed(tuple[str, ...]):  # noqa: SLOT001 - a tuple with values has no slots
+    """The unchanged lines of a row that is not CSV, and why."""
 
-    __slots__ = ()
+    why: str
+
+    def __new__(cls, lines: Iterable[str], why: str) -> Self:
+        found = super().__new__(cls, lines)
+        found.why = why
+        return found
 
 
 class CsvReader:
@@ -76,6 +81,8 @@ class CsvReader:
         self.learnt: list[Column] = []
         self.line = 0
         """Line at which the newest row begins, from 1 on."""
+        self._unclosed = ""
+        """Why the first row of several lines cannot be used: its quotes count for the next ones."""
 
     @property
     def dialect(self) -> Dialect:
@@ -150,12 +157,12 @@ class CsvReader:
             values = zip(*columns, strict=True)
             for row in chunk:
                 if type(row) is Malformed:
-                    yield "\n".join(row).encode()
+                    yield Unusable("\n".join(row).encode(), row.why)
                 else:
                     yield (
                         dict(zip(names, next(values), strict=True))
                         if len(row) == len(names)
-                        else self._joined(row)
+                        else Unusable(self._joined(row), self._misfit(row))
                     )
 
     def line_of(self, row: int) -> int:
@@ -264,11 +271,13 @@ class CsvReader:
                 except csv.Error as error:
                     if header or "unexpected end" in str(error):
                         # a quote that is never closed: nothing after it can be used
-                        raise InputError(
-                            f"{self.file.name}: line "
-                            f"{reader.line_num + self.dialect.skipped}: malformed CSV: {error}"
-                        ) from None
-                    yield Malformed("".join(source.read).splitlines())
+                        at = reader.line_num + self.dialect.skipped
+                        why = self._unclosed or f"line {at}: malformed CSV: {error}"
+                        raise InputError(f"{self.file.name}: {why}") from None
+                    why = f"line {self.line:,}: {self._why(source.read, error)}"
+                    if len(source.read) > 1:
+                        self._unclosed = self._unclosed or why
+                    yield Malformed("".join(source.read).splitlines(), why)
                     continue
                 if cells is None:
                     break
@@ -284,6 +293,32 @@ class CsvReader:
             ) from None
         finally:
             text.detach()
+
+    def _misfit(self, row: Sequence[str]) -> str:
+        n = len(row)
+        return f"{n:,} cell{'s' * (n != 1)}, where the header has {len(self.dialect.columns):,}"
+
+    def _why(self, lines: Sequence[str], error: csv.Error) -> str:
+        """Why lines are no row: a cell that is too long, or what the reader of CSV says."""
+        most = csv.field_size_limit()
+        text = "".join(lines)
+        if len(text) <= most:
+            return f"malformed CSV: {error}"
+        try:
+            csv.field_size_limit(len(text))
+            row = next(csv.reader(lines, delimiter=self.dialect.separator), [])
+        except csv.Error:
+            row = []
+        finally:
+            csv.field_size_limit(most)
+        at = next((i for i, cell in enumerate(row) if len(cell) > most), None)
+        if at is None:
+            return f"malformed CSV: {error}"
+        name = self.dialect.columns[at] if at < len(self.dialect.columns) else str(at + 1)
+        much, hint = f"{len(row[at]):,}", ""
+        if len(lines) > 1:  # the rest was not read
+            much, hint = f"more than {most:,}", f" in {len(lines):,} lines; is its quote closed?"
+        return f"the cell of column `{name}` has {much} characters{hint} (at most {most:,})"
 
     def _joined(self, row: Sequence[str]) -> bytes:
         """Join the cells of a row again, for a dead letter."""

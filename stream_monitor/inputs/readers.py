@@ -9,10 +9,22 @@ error.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from stream_monitor.inputs.facts import Facts
 from stream_monitor.inputs.files import InputFile
+
+
+class Unusable(bytes):
+    """The unchanged text of a row that cannot be used, and why."""
+
+    why: str
+
+    def __new__(cls, text: bytes, why: str) -> Self:
+        found = super().__new__(cls, text)
+        found.why = why
+        return found
+
 
 Row = dict[str, Any] | bytes
 

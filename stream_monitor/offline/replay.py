@@ -23,6 +23,7 @@ from stream_monitor.experiments.experiment import Experiment
 from stream_monitor.experiments.judgement import hours, standing
 from stream_monitor.experiments.telling import VERDICT
 from stream_monitor.ingest import Ingest, tick
+from stream_monitor.inputs.readers import Unusable
 from stream_monitor.offline.named import Ids
 from stream_monitor.offline.outcome import Refused, reasons, refused_by_model
 from stream_monitor.offline.pace import Pace, of_files
@@ -189,14 +190,10 @@ class Replay:
             arrivals[f"{kind}@replay/0"] = self.offsets[kind], times
             self.offsets[kind] += len(rows)
             for reject in self.ingest.take(f"{kind}@replay/0", kind, values, offsets, times):
+                value = rows[reject.index][0]
+                why = value.why if isinstance(value, Unusable) else reject.message
                 self.dead_letters.append(
-                    Refused(
-                        kind,
-                        int(offsets[reject.index]),
-                        reject.reason,
-                        reject.message,
-                        rows[reject.index][0],
-                    )
+                    Refused(kind, int(offsets[reject.index]), reject.reason, why, value)
                 )
             rows.clear()
         self._events = 0

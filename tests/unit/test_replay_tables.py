@@ -5,6 +5,7 @@ run which looked at nothing has failed.
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import re
@@ -18,6 +19,7 @@ from click.testing import CliRunner
 from sklearn.metrics import accuracy_score
 
 from stream_monitor.cli import cli
+from stream_monitor.errors import InputError
 
 T0 = 1_760_000_000_000
 Columns = dict[str, Sequence[Any]]
@@ -699,3 +701,33 @@ def test_the_report_says_the_positive_class_and_how_it_was_found(replay):
     )
     assert "binary, positive class `&lt;ok&gt;` (the greater mean score)" in ran.report
     assert "`<ok>` is the positive class (the greater mean score)" in ran.text
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (
+            "1,{long},1",
+            "line 4: the cell of column `text` has 131,073 characters (at most 131,072)",
+        ),
+        ("1,2,3,4", "4 cells, where the header has 3"),
+        ('1,"2"3,4', "line 4: malformed CSV: ',' expected after '\"'"),
+    ],
+)
+def test_a_row_that_is_not_csv_is_refused_with_what_is_wrong(replay, row: str, why: str) -> None:
+    limit, text = csv.field_size_limit(), row.format(long="x" * 131_073)
+    Path("t.csv").write_text(f"prediction,text,label\n1,a,1\n0,b,1\n{text}\n" + "1,c,1\n" * 50)
+    found = replay("t.csv").summary["refused"]["predictions"][0]
+    assert found["first"] == {"offset": 2, "message": why}
+    assert csv.field_size_limit() == limit == 131_072
+
+
+def test_a_cell_of_too_many_lines_is_named_although_its_quote_spoils_the_rest(tmp_path) -> None:
+    text = "xxxx\n" * 26_300
+    (tmp_path / "t.csv").write_text(f'prediction,text\n1,a\n0,"{text}"\n' + "1,c\n" * 50)
+    run = CliRunner().invoke(cli, ["replay", str(tmp_path / "t.csv")])
+    assert isinstance(run.exception, InputError)
+    assert str(run.exception).endswith(
+        "t.csv: line 3: the cell of column `text` has more than 131,072 characters in 26,215 "
+        "lines; is its quote closed? (at most 131,072)"
+    )
