@@ -74,7 +74,7 @@ class InputDrift(DriftGroup):
 
     def forget(self) -> None:
         """What was seen does not count any longer."""
-        self.evidence = None
+        self.evidence, self.newest = None, Newest((), ())
         if self.sliced is not None:
             self.sliced.begin_anew()
 
@@ -153,7 +153,7 @@ class InputDrift(DriftGroup):
         """
         self.chunks = form.chunks
         if self.watches:
-            self.newest.load(form.newest)
+            self.newest.load(form.newest, changed)
         partial = None if self.chunks.partial is None else lay_out(self.chunks.partial)
         if partial is None:
             self.chunks.begin_anew()

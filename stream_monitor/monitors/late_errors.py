@@ -65,15 +65,22 @@ class LateErrors(msgspec.Struct):
         self.newest_ms = max(self.newest_ms, int(rows.times_ms.max()))
         if not self.waits:
             return
-        kept = (self.seen + np.arange(len(rows.errors))) % self.every == 0
-        self.seen += len(rows.errors)
-        kept &= rows.times_ms > self.taken_ms
-        self.errors = np.append(self.errors, rows.errors[kept])
-        self.times_ms = np.append(self.times_ms, rows.times_ms[kept])
-        self.origin = np.append(self.origin, rows.origin[kept])
-        while len(self.errors) > WAITING_MAX:
-            self.every *= 2
-            self._keep(slice(None, None, 2))
+        first, n = 0, len(rows.errors)
+        while first < n:
+            chosen = (self.seen + np.arange(n - first)) % self.every == 0
+            kept = first + np.flatnonzero(chosen & (rows.times_ms[first:] > self.taken_ms))
+            room = WAITING_MAX - len(self.errors)
+            # it is thinned at the very row for which there is no room, so that no cut shows
+            end = int(kept[room]) if len(kept) > room else n
+            here = kept[:room]
+            self.errors = np.append(self.errors, rows.errors[here])
+            self.times_ms = np.append(self.times_ms, rows.times_ms[here])
+            self.origin = np.append(self.origin, rows.origin[here])
+            self.seen += end - first
+            first = end
+            if end < n:
+                self.every *= 2
+                self._keep(slice(None, None, 2))
 
     def turn(self, maturity: Maturity) -> Told | None:
         """

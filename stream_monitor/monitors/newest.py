@@ -20,7 +20,7 @@ that only its last rows are copied, for drifts that a later row completes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 import numpy as np
@@ -192,14 +192,16 @@ class Newest:
         faults = {name: self.faults[i] for name, i in names}
         return NewestForm(self.origin, self.segment, {n: found[i] for n, i in names}, faults)
 
-    def load(self, form: NewestForm) -> None:
-        """Go on from a snapshot; of a signal that was not there nothing is known."""
+    def load(self, form: NewestForm, changed: Collection[str] = ()) -> None:
+        """
+        Go on from a snapshot; of a signal that was not there, or is in `changed`, nothing is known.
+        """
         first = max(len(form.origin) - self.rows, 0)
         self.origin, self.segment = form.origin[first:], form.segment[first:]
         self.bins = np.full((len(self.at), len(self.origin)), NO_BIN, np.int32)
         self.faults = np.zeros(self.bins.shape, np.uint8)
         for name, i in self.at.items():
-            if name in form.bins:
+            if name in form.bins and name not in changed:
                 self.faults[i] = form.faults[name][first:]
                 bins = form.bins[name][first:]
                 self.bins[i] = np.where(bins < 0, NO_BIN, bins + self.starts[i])

@@ -22,12 +22,15 @@ from stream_monitor.detectors.tilts import (
     share_tilts,
 )
 from stream_monitor.events.cells import ABSENT_CELL
+from stream_monitor.monitors.baseline import Profile, numeric_profile
 from stream_monitor.monitors.chunks import Chunks
 from stream_monitor.monitors.context import Context
 from stream_monitor.monitors.errors import Errors
 from stream_monitor.monitors.evidence_verdicts import drift_verdicts
+from stream_monitor.monitors.input_drift import InputDriftForm
 from stream_monitor.monitors.inputs import Inputs
 from stream_monitor.monitors.inputs_state import form_of, restore
+from stream_monitor.monitors.newest import NO_BIN
 from stream_monitor.monitors.rows import Rows
 from stream_monitor.settings import Baseline, Limits, ModelSettings
 from stream_monitor.state import decode, encode
@@ -136,6 +139,24 @@ def test_a_drift_names_its_first_row_and_some_that_show_it() -> None:
     # and those of missing values are rows without one
     last = of["rare"].found_row
     assert of["rare"].rows == (OFFSET + np.arange(last - 5, last)).tolist()
+
+
+def test_rows_are_shown_by_the_bins_and_rules_of_now_only() -> None:
+    x, inputs = cells(2_020), made()
+    feed(inputs, x[:, :2_000], 500)
+    form = decode(encode(inputs.drift.form()), InputDriftForm)
+    inputs.drift.load(form, {"flag"}, lambda _: None)
+    newest = inputs.drift.newest
+    assert (newest.bins[newest.at["flag"]] == NO_BIN).all(), "its rules are others"
+    assert (newest.bins[newest.at["x"]] != NO_BIN).all()
+    wide = [numeric_profile(4 * np.arange(1.0, 500.0), 0)] * 3
+    inputs.drift.forget()
+    inputs.use(Profile(features=dict(zip(NAMES, wide, strict=True))))
+    feed(inputs, x, 500, start=2_000)
+    newest = inputs.drift.newest
+    shown = x[:, newest.origin - OFFSET]
+    assert shown.shape[1] >= 20
+    assert (newest.bins == inputs.layout.bins.bins_of(shown)).all(), "the baseline is another"
 
 
 LEARNT = 15 * 2_400

@@ -174,6 +174,20 @@ def test_more_rows_than_there_is_room_for_are_thinned(monkeypatch):
     assert len(late.errors) == 2
 
 
+def test_thinning_is_cut_without_a_trace(monkeypatch):
+    monkeypatch.setattr(late_errors, "WAITING_MAX", 100)
+    rng = np.random.default_rng(15)
+    times, errors = rng.permutation(1_500), (rng.random(1_500) < 0.3).astype(float)
+    found = []
+    for size in (1_500, 70, 1):
+        waiting = LateErrors(waits=True, taken_ms=400)
+        for at in range(0, 1_500, size):
+            part = slice(at, at + size)
+            waiting.add(Told(errors[part], times[part], times[part]))
+        found.append(encode(waiting))
+    assert found[0] == found[1] == found[2]
+
+
 @pytest.mark.parametrize("hours", [0.001, 1, 12])
 def test_delays_that_say_nothing_make_nobody_wait(hours):
     of = version(THRESHOLDS)
