@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import msgspec
 import numpy as np
 
 from stream_monitor.arrays import Float, Int
@@ -91,12 +92,29 @@ class Errors(OneSignal):
         if (waited := late.turn(maturity)) is not None:
             yield waited
         if late.waits and began and not maturity.is_known:
-            self.begin_anew()  # what was learnt so far are the rows whose labels come first
+            self._start_over()
         late.add(rows)
         if not late.waits:
             yield rows
         elif due and (found := late.mature(maturity)) is not None:
             yield found
+
+    def _start_over(self) -> None:
+        """
+        What was learnt so far are the rows whose labels come first. A drift of theirs ends, so that
+        its alert does too.
+        """
+        before = [] if self.evidence is None else [self.evidence]
+        before += [] if self.sliced is None else self.sliced.evidence.values()
+        seen = [drifted for e in before for drifted in e.drifted.values()]
+        self.begin_anew()
+        if seen:
+            last = max(seen, key=lambda drifted: drifted.found_ms)
+            ended_ms = self.late.newest_ms if last.open else last.ended_ms
+            self.kind, self.scheme, self.moved = BINARY, Flags(), True
+            self._make(self.scheme).drifted[ERRORS] = msgspec.structs.replace(
+                last, open=False, ended_ms=ended_ms, ended_row=0
+            )
 
     def learn(self, first: Float) -> Flags | Numbers | None:
         """Bins of errors: those of a regression from the first ones."""

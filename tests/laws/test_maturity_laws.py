@@ -13,6 +13,7 @@ from scipy.stats import ks_2samp
 
 from stream_monitor.join.rows import Pairs
 from stream_monitor.monitors import late_errors
+from stream_monitor.monitors.due import of_evidence
 from stream_monitor.monitors.errors import Errors, ErrorsState
 from stream_monitor.monitors.late_errors import LateErrors, Told
 from stream_monitor.monitors.maturity import BINS, GROUPS, Coded, Maturity
@@ -129,6 +130,22 @@ def test_errors_are_compared_in_the_order_of_predictions_where_delays_depend_on_
     ((changed, way),) = drifts(of)
     assert way == 1
     assert abs(changed - 96) < 12
+
+
+def test_a_drift_of_the_labels_that_came_first_ends_when_delays_depend_on_the_class():
+    of = version({})
+    early = (np.arange(3_000) % np.where(np.arange(3_000) < 2_000, 20, 2) == 0).astype(float)
+    of.errors.days = 30.0
+    of.errors.add(early, T0 + np.arange(3_000) * 30_000, binary=True)
+    (firing,) = of_evidence(of)
+    assert firing.level != "ok"
+    maturity, at = Maturity(DELAY, depends=True, wait_ms=DELAY), np.full(1, T0 + 4_000 * 30_000)
+    assert not list(of.errors.ready(Told(np.zeros(1), at, at), maturity, due=False))
+    (over,) = of_evidence(of)
+    assert (over.key, over.level, over.clear, of.errors.moved) == (firing.key, "ok", True, True)
+    of.errors.load(decode(encode(of.errors.state()), ErrorsState))
+    (after,) = of_evidence(of)
+    assert after.clear
 
 
 def test_errors_that_wait_are_cut_and_restored_without_a_trace():
