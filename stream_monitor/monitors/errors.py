@@ -7,7 +7,7 @@ regression get their bins from the first of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -76,7 +76,18 @@ class Errors(OneSignal):
         """
         return self.feed(BINARY if binary else NUMBERS, errors[None], times_ms, origin)
 
-    def ready(self, rows: Told, maturity: Maturity, *, due: bool) -> Iterator[Told]:
+    def turn(self, maturity: Maturity) -> tuple[Told | None, bool]:
+        """
+        Let rows wait, or no longer, as delays say. The rows that waited, if they need not any more;
+        and whether all that came before is forgotten.
+        """
+        began, waited = not self.late.waits, self.late.turn(maturity)
+        anew = began and self.late.waits and not maturity.is_known
+        if anew:
+            self._start_over()
+        return waited, anew
+
+    def ready(self, rows: Told, maturity: Maturity, *, due: bool) -> Told | None:
         """
         Of errors of classes, in the order in which their rows were completed, those that can be
         added now: all of them, or where delays of labels depend on the class those that are mature.
@@ -88,16 +99,10 @@ class Errors(OneSignal):
         due : bool
             A stride is full.
         """
-        late, began = self.late, not self.late.waits
-        if (waited := late.turn(maturity)) is not None:
-            yield waited
-        if late.waits and began and not maturity.is_known:
-            self._start_over()
-        late.add(rows)
-        if not late.waits:
-            yield rows
-        elif due and (found := late.mature(maturity)) is not None:
-            yield found
+        self.late.add(rows)
+        if not self.late.waits:
+            return rows
+        return self.late.mature(maturity) if due else None
 
     def _start_over(self) -> None:
         """

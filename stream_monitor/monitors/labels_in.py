@@ -35,6 +35,7 @@ ScoredPart = tuple[Judged, Bool, Reading | None]
 def take_in(version: Version, strides: Iterable[Stride], judge: Judge) -> None:
     """The errors of `Performance.add`, stride by stride, and what was scored along with them."""
     told: list[tuple[Told, bool]] = []
+    by_segment: list[Bool] = []  # segments pause while rows wait
     maturity = version.performance.maturity
     for errors, times, origin, due in strides:
         rows = Told(errors, times, origin)
@@ -43,8 +44,12 @@ def take_in(version: Version, strides: Iterable[Stride], judge: Judge) -> None:
         else:
             if version.errors.late.waits != maturity.depends:
                 _tell(version, told)
-                told = []
-            told += [(each, True) for each in version.errors.ready(rows, maturity, due=due)]
+                waited, anew = version.errors.turn(maturity)
+                told = [] if waited is None else [(waited, True)]
+                by_segment = [each & (not anew) for each in by_segment]
+            if (ready := version.errors.ready(rows, maturity, due=due)) is not None:
+                told.append((ready, True))
+        by_segment.append(np.full(len(errors), not version.errors.late.waits))
         _watch_errors(version, errors, times)
         if due:
             for verdict in version.performance.verdicts(version.context, due=True):
@@ -53,8 +58,13 @@ def take_in(version: Version, strides: Iterable[Stride], judge: Judge) -> None:
                 version.contained.judge("estimate", of_estimate(version), judge)
     _tell(version, told)
     sliced, version.sliced_errors = version.sliced_errors, []
-    for each in [] if version.errors.late.waits else sliced:
-        version.contained.run("drift", version.errors.add_by_segment, *each)
+    told_rows: Bool = np.concatenate([*by_segment, np.empty(0, np.bool_)])
+    for judged, each, kind in sliced:
+        if kind == "classes":
+            known = np.flatnonzero(~np.isnan(each))
+            here, told_rows = told_rows[: len(known)], told_rows[len(known) :]
+            each[known[~here]] = np.nan
+        version.contained.run("drift", version.errors.add_by_segment, judged, each, kind)
     scored, version.scored = version.scored, []
     if scored:
         of = version.performance

@@ -18,7 +18,7 @@ from stream_monitor.monitors.errors import Errors, ErrorsState
 from stream_monitor.monitors.late_errors import LateErrors, Told
 from stream_monitor.monitors.maturity import BINS, GROUPS, Coded, Maturity
 from stream_monitor.monitors.version import Version
-from stream_monitor.settings import CoreSettings, Labels, ModelSettings, Threshold
+from stream_monitor.settings import CoreSettings, Labels, ModelSettings, Segment, Threshold
 from stream_monitor.state import decode, encode
 
 T0, HOUR = 1_760_000_000_000, 3_600_000
@@ -55,9 +55,12 @@ def late(seed: int, days: int, fraud_h: float, other_h: float, *, worse: bool = 
     ).at(order)
 
 
-def version(thresholds: dict[str, Threshold]) -> Version:
+def version(thresholds: dict[str, Threshold], segments: tuple[Segment, ...] = ()) -> Version:
     defaults = ModelSettings(
-        task="binary", thresholds=thresholds, labels=Labels(max_delay_ms=DELAY)
+        task="binary",
+        thresholds=thresholds,
+        labels=Labels(max_delay_ms=DELAY),
+        segments=segments,
     )
     return Version("m", "1", CoreSettings(defaults=defaults), {}, [], [])
 
@@ -140,7 +143,8 @@ def test_a_drift_of_the_labels_that_came_first_ends_when_delays_depend_on_the_cl
     (firing,) = of_evidence(of)
     assert firing.level != "ok"
     maturity, at = Maturity(DELAY, depends=True, wait_ms=DELAY), np.full(1, T0 + 4_000 * 30_000)
-    assert not list(of.errors.ready(Told(np.zeros(1), at, at), maturity, due=False))
+    assert of.errors.turn(maturity) == (None, True)
+    assert of.errors.ready(Told(np.zeros(1), at, at), maturity, due=False) is None
     (over,) = of_evidence(of)
     assert (over.key, over.level, over.clear, of.errors.moved) == (firing.key, "ok", True, True)
     of.errors.load(decode(encode(of.errors.state()), ErrorsState))
@@ -160,6 +164,34 @@ def test_errors_that_wait_are_cut_and_restored_without_a_trace():
         cut.errors.load(state)
     assert whole.errors.late.waits
     assert encode(cut.errors.state()) == encode(whole.errors.state())
+
+
+def test_segments_pause_at_the_same_row_wherever_the_log_is_cut(monkeypatch):
+    """Delays depend on the class from the second look on to the fifth."""
+    pairs, found = late(16, 1, 1, 1), []
+    pairs = pairs._replace(segment=np.ones(len(pairs.row), np.int64))
+    looks = {"n": 0}
+
+    def look(maturity, covered) -> None:
+        looks["n"] += 1
+        maturity.depends = 2 <= looks["n"] < 5
+        maturity.wait_ms = DELAY if maturity.depends else None
+
+    monkeypatch.setattr(Maturity, "look", look)
+    for known in (True, False):
+        monkeypatch.setattr(Maturity, "is_known", known)
+        for size in (40, 730, len(pairs.row)):
+            of, looks["n"] = version({}, segments=(Segment(name="country"),)), 0
+            assert of.segments is not None
+            of.segments.codes(("segments.country",), np.zeros((1, 1)), [])
+            for at in range(0, len(pairs.row), size):
+                part = pairs.at(slice(at, at + size))
+                of.take_pairs(part, [], int(part.label_time.max()))
+                of.reduce(lambda _: None, look=False)
+            assert looks["n"] > 5
+            assert of.errors.sliced is not None
+            found.append(encode(of.errors.sliced.form()))
+    assert found[0] == found[1] == found[2] != found[3] == found[4] == found[5]
 
 
 def test_groups_of_few_rows_make_all_wait_too():
