@@ -22,10 +22,9 @@ Evidence is R ← (R + Δt)·E (Shiryaev and Roberts), mixed over alternatives. 
 that R reaches D by chance about t / D times in t days, at any rate of traffic.
 
 Serial dependence makes location and scale vary more between chunks than the rows within a chunk
-explain. The logarithm of E is divided by that ratio, which is learnt from the chunks before. It is
-measured on pairs of chunks, since evidence is a sum over chunks, and neighbours depend on each
-other too. The variance within is that of the same chunks, not of the pool: the errors of a model
-that became three times as frequent vary three times as much, and that is no dependence.
+explain. The logarithm of E is divided by that ratio, which is learnt from the chunks before. The
+variance within is that of the same chunks, not of the pool: the errors of a model that became three
+times as frequent vary three times as much, and that is no dependence.
 """
 
 from __future__ import annotations
@@ -50,7 +49,9 @@ Weight of a chunk in the running overdispersion, and how many chunks its first v
 change inflates it too: with a weight of 0.01 that delayed the alarm by up to a tenth.
 """
 CONTRAST_MAX = 9.0
-"""A chunk counts in the overdispersion as at most so many times what is there."""
+"""
+A chunk counts in the overdispersion as at most so many times what is there, or what the pool has.
+"""
 DEPENDENT = 1.3
 """A lesser overdispersion is chance (three standard deviations), and is taken as 1."""
 WARM_ROWS = 2_000
@@ -350,9 +351,8 @@ class PoolTilt:
         """
         By how much the contrasts vary more between chunks than within them: for each chunk what is
         known before it, (signals, chunks, 1); the variances after it, (signals, chunks, 2, 2); and
-        the contrasts in standard errors. Each chunk is taken together with the one before. What is
-        compared with its hour may be off for long, within its tolerance: there it is the difference
-        from the chunk before that counts (von Neumann 1941).
+        the contrasts in standard errors. What is compared with its hour may be off for long, within
+        its tolerance: there chunks are compared with the chunk before (von Neumann 1941).
         """
         of_chunk, pool = c @ self.contrasts, pool[:, None, :]
         mean = (of_chunk + pool @ self.contrasts) / total
@@ -360,12 +360,13 @@ class PoolTilt:
         variance = np.maximum(variance, 1e-9)
         contrasts = of_chunk - n * mean
         contrasts /= np.sqrt(n * variance * np.maximum(1 - n / total, 1e-9))
-        beside = np.concatenate([self.last[:, None], contrasts[:, :-1]], axis=1)
-        pairs = (contrasts + beside) ** 2 / 2
+        squares = contrasts**2
         if reference is not None:
-            pairs[reference.mask] = ((contrasts - beside) ** 2 / 2)[reference.mask]
+            beside = np.concatenate([self.last[:, None], contrasts[:, :-1]], axis=1)
+            steps = (contrasts - beside) ** 2 / 2
+            squares = np.where(reference.mask[:, None, None], steps, squares)
         within = (c @ self.squares - of_chunk * of_chunk / n) / np.maximum(n - 1, 1.0)
-        between = pairs * variance
+        between = squares * variance
         # rows that depend on each other vary less within a chunk than they do in all
         both = np.stack([between, np.maximum(within, 0.0) + between / n], axis=2)
         seen = self.chunks[:, None, None]
@@ -373,10 +374,12 @@ class PoolTilt:
         rates = np.maximum(FORGET, 1.0 / (seen + np.arange(both.shape[1]) + FIRST_CHUNKS))
         path = np.empty((both.shape[1] + 1, *known.shape))
         path[0] = known
+        usual = variance.transpose(1, 0, 2)[:, :, None]
         for i, (chunk, rate) in enumerate(
             zip(both.transpose(1, 0, 2, 3), rates.transpose(2, 0, 1)[..., None], strict=True)
         ):
-            most = CONTRAST_MAX * np.maximum(known[:, :1], known[:, 1:])
+            # of rare events the first chunks may have none
+            most = CONTRAST_MAX * np.maximum(known.max(axis=1, keepdims=True), usual[i])
             known = known + rate * (np.minimum(chunk, most) - known)
             path[i + 1] = known
         before, after = path[:-1, :, 0] / path[:-1, :, 1], path[1:].transpose(1, 0, 2, 3)

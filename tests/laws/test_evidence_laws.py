@@ -465,3 +465,16 @@ def test_tables_are_exact_and_priors_whole() -> None:
     assert most < 2**53  # a sum of so many weights is a whole number that float64 has
     assert 0 < LAG < 1
     assert WARM_ROWS > 0
+
+
+def test_rare_events_that_are_independent_are_not_taken_for_dependent_ones():
+    """The first chunks of a rare event have none, and so no variance to compare others with."""
+    found = []
+    for seed in range(30):
+        rows = (np.random.default_rng(seed).random(5_000) < 0.005).astype(float)
+        errors = Errors(lambda _: 0.005)
+        errors.days = 150.0
+        errors.add(rows, np.arange(5_000) * 1_000, binary=True)
+        assert errors.evidence is not None
+        found.append(errors.evidence.detector.overdispersion[0])
+    assert np.quantile(found, 0.9) < 1.2
