@@ -3,8 +3,8 @@ Which alert a drift of a feature belongs to: features that changed together are 
 changes later is another.
 
 Rule of the file: an alert takes in what changed up to an hour after its first drift was found. A
-drift keeps its alert until it is over. So one that stays open, as that of a counter does, hides no
-other.
+drift keeps its alert until it is over and that was told. So one that stays open, as that of a
+counter does, hides no other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def name_alerts(streams: Iterable[Evidence]) -> None:
     `streams` are the detectors of the same signals, on all rows and on segments. Times are event
     times.
     """
+    streams = list(streams)
     found = [(e, watched, drifted) for e in streams for watched, drifted in e.open()]
+    for drifted in (d for e in streams for d in e.drifted.values()):
+        drifted.over = not drifted.open  # the verdicts that follow tell it
     fresh = [(d.found_ms, w.name, e, w, d) for e, w, d in found if d.alert is None]
     for found_ms, name, evidence, watched, drifted in sorted(fresh, key=lambda each: each[:2]):
         told = [(w.name, d) for _, w, d in found if d.alert is not None]

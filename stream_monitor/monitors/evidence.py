@@ -75,6 +75,8 @@ class Drifted(msgspec.Struct):
     """When the first drift of that alert was found."""
     last_alert: str | None = None
     """The alert that told of the drift of this signal before."""
+    over: bool = False
+    """It has ended, and its alert knows."""
 
 
 class SignalState(msgspec.Struct):
@@ -262,8 +264,11 @@ class Evidence:
             before=before,
             after=after.copy(),
             origin=split.origin,
-            last_alert=None if last is None else last.alert,
         )
+        if last is not None:
+            found.last_alert = last.alert
+            if not last.over:  # else nobody would end that alert
+                found.alert, found.alert_ms = last.alert, last.alert_ms
         padding = (0, self.detector.pools.shape[2] - bins)
         dispersion = float(self.detector.overdispersion[s])
         self.openings.begin(

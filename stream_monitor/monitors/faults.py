@@ -69,9 +69,10 @@ class Faults(NamedTuple):
             numbers[beyond] |= BITS["range"]
         for i, name in enumerate(layout.category, len(cells)):
             level = bins[i] - layout.start[name]
-            unknown = OFFSET + len(layout.categories[name])
-            for rule, column in zip(BITS, (MISSING, TYPE, RANGE, unknown), strict=False):
+            for rule, column in zip(BITS, (MISSING, TYPE, RANGE), strict=False):
                 out[i, level == column] |= BITS[rule]
+            unknown = OFFSET + np.flatnonzero(layout.unknown_places(name))
+            out[i, np.isin(level, unknown)] |= BITS["category"]
         names = layout.numeric + layout.category if self.rules else []
         for (name, rule, _), rows in zip(self.rules, self.broken, strict=True):
             if name in names:

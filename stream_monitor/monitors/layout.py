@@ -84,6 +84,7 @@ class Layout:
         """
         Features without a value in the baseline; they are learnt as soon as there are values.
         """
+        self._unknown = {n: self._places_of_unknown(n) for n in self.category}
 
     def _categories(self, name: str, profile: FeatureProfile) -> dict[str, int]:
         """
@@ -160,6 +161,9 @@ class Layout:
 
     def unknown_places(self, name: str) -> NDArray[np.bool_]:
         """Which of the places of a feature's categories, all others last, are not allowed."""
+        return self._unknown[name]
+
+    def _places_of_unknown(self, name: str) -> NDArray[np.bool_]:
         allowed = self._allowed(name)
         if allowed is None:
             return np.zeros(len(self.categories[name]) + 1, bool)

@@ -25,8 +25,12 @@ def told(
     changes: dict[int, tuple[int, int]],
     size: dict[int, float] | None = None,
     again: dict[int, tuple[int, int]] | None = None,
+    unseen: range = range(0),
 ) -> list[dict[str, list[str]]]:
-    """By subject of the alert what it names, whenever that changes; columns shift for a while."""
+    """
+    By subject of the alert what it names, whenever that changes; columns shift for a while. Nobody
+    looks while rows that are `unseen` come.
+    """
     x = np.random.default_rng(3).normal(size=(3, ROWS))
     for column, (start, end) in [*changes.items(), *(again or {}).items()]:
         x[column, start:end] += (size or {}).get(column, 2.0)
@@ -37,7 +41,7 @@ def told(
     for at in range(0, ROWS, 100):
         times = np.arange(at, at + 100, dtype=np.int64) * STEP_MS
         inputs.add(Rows(NAMES, x[:, at : at + 100].copy(), times, []))
-        if (evidence := inputs.drift.evidence) is not None:
+        if (evidence := inputs.drift.evidence) is not None and at not in unseen:
             name_alerts([evidence])
             verdicts = list(drift_verdicts(context, [evidence], [inputs.profile]))
             assert all(bool(v.evidence["signals"]) != v.clear for v in verdicts)
@@ -95,3 +99,11 @@ def test_a_feature_that_drifts_again_before_its_hours_are_known_returns_to_its_a
     found = told({0: (2_500, ROWS), 1: first}, again={1: again})
     assert {k: sorted(v) for k, v in found[-1].items()} == {"__features__": ["counter", "sensor"]}
     assert {"__features__": ["counter"]} in found, "it was over in between"
+
+
+def test_a_drift_that_ends_and_begins_again_before_anyone_looks_is_one() -> None:
+    first, again = (2_500 + HOUR + 1_000, 8_000), (10_000, ROWS)
+    unseen = range(first[1] - 200, ROWS - 100)
+    found = told({0: (2_500, 8_000), 1: first}, again={1: again}, unseen=unseen)
+    assert found[-2]["sensor"] == ["sensor"]
+    assert found[-1] == {"__features__": [], "sensor": ["sensor"]}

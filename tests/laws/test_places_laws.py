@@ -16,6 +16,10 @@ import pytest
 
 from stream_monitor.evaluate import Shard
 from stream_monitor.ingest import Ingest, tick
+from stream_monitor.monitors.baseline import Profile, category_profile
+from stream_monitor.monitors.faults import BITS, Faults
+from stream_monitor.monitors.layout import Layout
+from stream_monitor.monitors.windowed import OFFSET
 from stream_monitor.settings import (
     Baseline,
     CoreSettings,
@@ -227,3 +231,11 @@ def test_an_alert_of_data_quality_names_the_newest_rows_that_break_the_rule(size
                 ]
                 rules.add(alert["detector"])
     assert rules == FAULTS.keys()
+
+
+def test_a_category_of_the_baseline_that_its_rule_does_not_have_breaks_the_rule() -> None:
+    profile = Profile(features={"d": category_profile({"u": 5, "v": 5}, 0)})
+    layout = Layout(profile, {"d": Feature(categories=("u",))})
+    bins = np.array([[layout.start["d"] + OFFSET + k for k in range(3)]], np.int32)
+    found = Faults(layout, np.empty((0, 3)), [], []).of(slice(None), bins)
+    assert found.tolist() == [[0, BITS["category"], BITS["category"]]]
